@@ -1,0 +1,68 @@
+# Needs make and Python 3.11 or later; `make demo` and `make test` bring everything else themselves.
+
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+CODE := $(wildcard machpay_gateway tests benchmarks examples)
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench drills fmt lock clean
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.installed ## Make .venv with the locked dependencies and the project itself.
+
+demo: .venv/.installed ## Run the demo (ARGS="--help" shows its options).
+	@$(BIN)/machpay-gateway demo $(ARGS)
+
+test: .venv/.installed ## Run the tests in parallel and print coverage (ARGS="-k key" picks).
+	@$(BIN)/python -m pytest -n auto --dist loadgroup --cov --cov-report=term $(ARGS)
+
+check: .venv/.installed ## Check format, lint, types and imports.
+	@failed=; \
+	for command in "ruff format --check ." "ruff check ." "mypy $(CODE)" "lint-imports --no-logo"; do \
+		echo "== $$command"; \
+		$(BIN)/$$command || failed="$$failed [$$command]"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "Failed:$$failed" >&2; exit 1; fi
+
+bench: .venv/.installed ## Run the benchmarks (ARGS="--help" shows its options).
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+drills: .venv/.installed ## Run the long tests that `make test` leaves out.
+	@$(BIN)/python -m pytest -m drill $(ARGS)
+
+fmt: .venv/.installed ## Format, and fix what lint can fix.
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lock: .venv/.bootstrapped ## Write requirements/*.lock anew (ARGS="--upgrade" takes newer versions).
+	@$(COMPILE) $(ARGS) --group bootstrap -o requirements/bootstrap.lock
+	@$(COMPILE) $(ARGS) pyproject.toml --extra server -o requirements/runtime.lock
+	@$(COMPILE) $(ARGS) pyproject.toml --extra server --group dev -o requirements/dev.lock \
+		-c requirements/bootstrap.lock -c requirements/runtime.lock
+
+clean: ## Remove .venv, caches and build results.
+	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist htmlcov .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip installs only uv, and uv the rest. A half-made .venv has no stamp and is made anew.
+.venv/.bootstrapped: requirements/bootstrap.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or later is needed, and $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
+			"name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv --clear .venv || { \
+		echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; \
+		exit 1; }
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock
+	@touch $@
+
+.venv/.installed: .venv/.bootstrapped requirements/dev.lock pyproject.toml
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
