@@ -1,0 +1,55 @@
+"""Admission: what is asked of a limiter in one atomic step, and the three things it can answer."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+from machpay_gateway.core.quota import Tier
+
+CONCURRENCY = "concurrency"  # the name of that policy in headers and answers
+
+
+class Demand(NamedTuple):
+    """What one request asks of its subject's quota. *version* is that of the record the caller was identified by."""
+
+    subject: str
+    version: int
+    tier: Tier
+    cost: int
+
+
+class Lease(Protocol):
+    """A held concurrency slot."""
+
+    def release(self) -> None:
+        """Give the slot back, once. Never blocks or fails: the caller may be on its way out of a cancellation."""
+
+
+class Granted(NamedTuple):
+    """The window and a slot were taken together."""
+
+    lease: Lease
+    left: int  # units left in the window
+    resets_in: float  # seconds until the next unit frees
+    slots_left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exceeded:
+    """Nothing was taken: *policy* is the window's name or `concurrency`; ask again after *wait_seconds*."""
+
+    policy: str
+    wait_seconds: float
+    left: int
+    resets_in: float
+    slots_left: int
+
+
+class Stale(Enum):
+    """The record has changed since it was read: load it again and decide once more."""
+
+    STALE = "stale"
+
+
+STALE = Stale.STALE
+Answer = Granted | Exceeded | Stale

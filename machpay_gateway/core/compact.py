@@ -1,0 +1,163 @@
+"""The shape of a signed token, read strictly before any key is asked (RFC 7515 §7.1, RFC 7519 §7.2, RFC 8725 §2.4).
+
+What two parsers read differently, one of them can be fooled with: a second `sub`, a stray `=`, a `crit` that is
+skipped. Only one reading is let through here, in time that is linear in a bounded size. This module knows no key, no
+issuer and no time.
+"""
+
+import base64
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+MAX_TOKEN_BYTES = 8 * 1024  # half of what an Authorization header may have
+MAX_DEPTH = 10  # Keycloak's deepest claims are five levels down; a stack is lost at about a thousand
+MAX_KID_LENGTH = 256
+_MAX_INTEGER_LENGTH = 20  # 64 bits, which some issuers use for ids; a NumericDate needs 12 digits
+_MAX_NUMBER_LENGTH = 40
+_PARTS = 3
+# RFC 7515 §4.1.11: an extension that is not understood and is named in `crit` makes the token invalid; none is
+# implemented. `zip` is JWE's, and `b64` (RFC 7797 §7) must never be used in a JWT.
+_EXTENSIONS = ("crit", "zip", "b64")
+# A string ends at its quote or with the text: were the quote required, each of many open quotes would be scanned
+# to the end again.
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class CompactToken:
+    """A token of sound shape. Nothing in it is true yet: *claims* are the sender's word until the signature holds.
+
+    *type* is the header's `typ` as a media type without its `application/`, in lower case.
+    """
+
+    algorithm: str
+    kid: str | None
+    type: str
+    claims: Mapping[str, object] = field(repr=False)
+    signing_input: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
+
+
+class _MalformedError(ValueError):
+    """The token has no one reading. Never leaves this module; its text has nothing of the token in it."""
+
+
+def parse_compact(token: bytes) -> CompactToken | str:
+    """Return *token* taken apart, or the reason, for the log, why its shape is not that of a JWT."""
+    if len(token) > MAX_TOKEN_BYTES:
+        return f"token over {MAX_TOKEN_BYTES} bytes"
+    parts = token.split(b".", _PARTS)
+    if len(parts) != _PARTS or not all(parts):
+        return "not three parts with something in each"
+    try:
+        header, claims = _json_object(_decoded(parts[0])), _json_object(_decoded(parts[1]))
+        return _with_header(header, claims, token.rpartition(b".")[0], _decoded(parts[2]))
+    except _MalformedError as malformed:
+        return str(malformed)
+
+
+def media_type(typ: str) -> str:
+    """Return *typ* as it is compared: RFC 7515 §4.1.9 lets `application/` be left out, and case never counts."""
+    prefix, slash, subtype = typ.lower().partition("/")
+    return subtype if slash and prefix == "application" and "/" not in subtype else typ.lower()
+
+
+def _with_header(
+    header: dict[str, object], claims: dict[str, object], signing_input: bytes, signature: bytes
+) -> CompactToken:
+    # `jku`, `x5u`, `jwk` and `x5c` are not read at all: a token cannot bring the key that proves it (RFC 8725 §3.10).
+    for name in _EXTENSIONS:
+        if name in header:
+            msg = f"header has {name}, an extension that is not implemented"
+            raise _MalformedError(msg)
+    algorithm, kid, typ = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
+    if not isinstance(algorithm, str):
+        raise _MalformedError("header alg is not a string")
+    if "kid" in header and (not isinstance(kid, str) or len(kid) > MAX_KID_LENGTH):
+        raise _MalformedError("header kid is not a string of bounded length")
+    if not isinstance(typ, str):
+        raise _MalformedError("header typ is not a string")
+    known_kid = kid if isinstance(kid, str) else None
+    return CompactToken(algorithm, known_kid, media_type(typ), claims, signing_input, signature)
+
+
+def _decoded(part: bytes) -> bytes:
+    """Return what *part* encodes, if it does so in the one right way.
+
+    Comparing with that refuses all others at once: foreign characters, padding, white space, and spare bits that are
+    not zero (RFC 4648 §3.5).
+    """
+    try:
+        raw = base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))
+    except ValueError as exc:
+        raise _MalformedError("a part is not base64url") from exc
+    if base64.urlsafe_b64encode(raw).rstrip(b"=") != part:
+        raise _MalformedError("a part is not canonical base64url")
+    return raw
+
+
+def _json_object(raw: bytes) -> dict[str, object]:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as exc:
+        raise _MalformedError("a part is not UTF-8") from exc
+    _check_depth(text)
+    try:
+        value = _DECODER.decode(text)
+        if "\\u" in text:
+            # A lone surrogate has no UTF-8 form: it would pass here and fail wherever the claim is written later.
+            json.dumps(value, ensure_ascii=False).encode()
+    except _MalformedError:
+        raise
+    except ValueError as exc:
+        raise _MalformedError("a part is not JSON") from exc
+    if not isinstance(value, dict):
+        raise _MalformedError("a part is not a JSON object")
+    return value
+
+
+def _check_depth(text: str) -> None:
+    depth = 0
+    for match in _STRING_OR_BRACKET.finditer(text):
+        mark = match[0]
+        if mark in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                msg = f"JSON nested over {MAX_DEPTH} levels"
+                raise _MalformedError(msg)
+        elif mark in "]}":
+            depth -= 1
+
+
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    # RFC 7515 §4, RFC 7519 §4: names must be unique. Taking the last, as most parsers do, means that another one
+    # on the way may have judged the first.
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _MalformedError("duplicate member in a JSON object")
+    return members
+
+
+def _integer(literal: str) -> int:
+    if len(literal) > _MAX_INTEGER_LENGTH:
+        raise _MalformedError("absurd number")
+    return int(literal)
+
+
+def _number(literal: str) -> float:
+    if len(literal) > _MAX_NUMBER_LENGTH or not math.isfinite(value := float(literal)):
+        raise _MalformedError("absurd number")
+    return value
+
+
+def _no_constant(_: str) -> NoReturn:
+    raise _MalformedError("NaN and Infinity are not JSON")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_without_duplicates, parse_int=_integer, parse_float=_number, parse_constant=_no_constant
+)

@@ -1,0 +1,125 @@
+"""May they? The two pure steps around the quota: `admit` before it is asked, `conclude` after."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from machpay_gateway.core.admission import CONCURRENCY, Demand, Exceeded, Granted
+from machpay_gateway.core.facts import RequestFacts
+from machpay_gateway.core.principal import Anonymous, Principal
+from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.route import Route
+from machpay_gateway.core.scopes import missing_scopes
+
+
+class Allowed(NamedTuple):
+    """The request may go on as *principal*. A public route has no *grant*. A tuple, because one is made per request."""
+
+    principal: Principal | Anonymous
+    grant: Granted | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The request may not go on. *detail* is for the log alone: callers are never told more than the reason."""
+
+    reason: Reason
+    detail: str = ""
+    route: Route | None = None
+    principal: Principal | None = None
+    exceeded: Exceeded | None = None
+    missing: tuple[str, ...] = ()
+    retry_after: float | None = None
+
+
+Decision = Allowed | Denied
+
+
+class Refusal(NamedTuple):
+    """What one check found."""
+
+    reason: Reason
+    detail: str
+    missing: tuple[str, ...] = ()
+
+
+Check = Callable[[RequestFacts, Route, Principal, float], Refusal | None]
+
+
+def not_revoked(_facts: RequestFacts, _route: Route, principal: Principal, _now: float) -> Refusal | None:
+    """Refuse a revoked credential."""
+    return Refusal(Reason.INVALID_CREDENTIALS, "revoked") if principal.revoked else None
+
+
+def not_expired(_facts: RequestFacts, _route: Route, principal: Principal, now: float) -> Refusal | None:
+    """Refuse a credential whose time is over."""
+    if principal.expires_at is None or now < principal.expires_at:
+        return None
+    return Refusal(Reason.INVALID_CREDENTIALS, "expired")
+
+
+def right_environment(_facts: RequestFacts, route: Route, principal: Principal, _now: float) -> Refusal | None:
+    """Refuse a credential of an environment that is not served here."""
+    if principal.environment in route.environments:
+        return None
+    return Refusal(Reason.WRONG_ENVIRONMENT, f"{principal.environment} is not served here")
+
+
+def from_allowed_address(facts: RequestFacts, _route: Route, principal: Principal, _now: float) -> Refusal | None:
+    """Refuse an address outside of the credential's list; where there is a list, an unreadable address is outside."""
+    if principal.allowlist is None:
+        return None
+    if facts.address is not None and facts.address in principal.allowlist:
+        return None
+    return Refusal(Reason.ADDRESS_NOT_ALLOWED, "address is not on the key's list")
+
+
+def holds_scopes(_facts: RequestFacts, route: Route, principal: Principal, _now: float) -> Refusal | None:
+    """Refuse a credential that lacks what the route requires."""
+    if not route.requires.alternatives or not (missing := missing_scopes(route.requires, principal.scopes)):
+        return None
+    return Refusal(Reason.INSUFFICIENT_SCOPE, f"needs {route.requires}", missing)
+
+
+CHECKS: tuple[Check, ...] = (not_revoked, not_expired, right_environment, from_allowed_address, holds_scopes)
+
+
+def admit(facts: RequestFacts, route: Route, principal: Principal, now: float) -> Denied | None:
+    """Return the first reason to refuse *principal*, or None when it may proceed to its quota.
+
+    *now* is in seconds since the epoch. The order is policy: cheap and final reasons first. None of it spends quota.
+    """
+    for check in CHECKS:
+        if refusal := check(facts, route, principal, now):
+            return Denied(refusal.reason, refusal.detail, route, principal, missing=refusal.missing)
+    return None
+
+
+def demand_of(facts: RequestFacts, route: Route, principal: Principal, now: float) -> Demand | Denied:
+    """Return what an admitted request asks of the quota, or what `admit` found against it.
+
+    Revocation, environment and scopes can change only with the record, which is a new Principal then. So once they
+    were found in order for a route, only time and address are looked at again.
+    """
+    demand = principal.demands.get(route.match)
+    if (
+        demand is not None
+        and (principal.expires_at is None or now < principal.expires_at)
+        and (principal.allowlist is None or (facts.address is not None and facts.address in principal.allowlist))
+    ):
+        return demand
+    if denied := admit(facts, route, principal, now):
+        return denied
+    demand = Demand(principal.subject, principal.version, principal.limits, route.cost)
+    principal.demands[route.match] = demand
+    return demand
+
+
+def conclude(route: Route, principal: Principal, answer: Granted | Exceeded) -> Decision:
+    """Return what the limiter's *answer* means for the request."""
+    if isinstance(answer, Granted):
+        return Allowed(principal, answer)
+    concurrency = answer.policy == CONCURRENCY
+    reason = Reason.CONCURRENCY_LIMITED if concurrency else Reason.RATE_LIMITED
+    detail = f"over its {answer.policy} limit"
+    return Denied(reason, detail, route, principal, exceeded=answer, retry_after=answer.wait_seconds)

@@ -1,0 +1,38 @@
+"""Surprises: what goes wrong that no caller's request explains.
+
+GatewayError
+├── ConfigurationError      a setting, route, scope or network that cannot be meant; the message names the way out
+├── InputError              an operator's or admin's request on keys or accounts that cannot be carried out
+└── Unavailable             something this process depends on does not answer
+    ├── StoreUnavailable
+    ├── LimiterUnavailable
+    └── KeysetUnavailable
+"""
+
+
+class GatewayError(Exception):
+    """The root of everything this package raises on purpose."""
+
+
+class ConfigurationError(GatewayError):
+    """A configured value cannot be meant; the message names the value and the way out."""
+
+
+class InputError(GatewayError):
+    """A request on keys or accounts cannot be carried out as asked; the message names the value and the way out."""
+
+
+class Unavailable(GatewayError):
+    """A part the decision depends on does not answer; `gate` alone decides what follows from it."""
+
+
+class StoreUnavailable(Unavailable):
+    """The database did not answer."""
+
+
+class LimiterUnavailable(Unavailable):
+    """The limiter did not answer."""
+
+
+class KeysetUnavailable(Unavailable):
+    """An issuer's keys could not be loaded and no last good set is held."""

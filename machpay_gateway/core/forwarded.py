@@ -1,0 +1,80 @@
+"""Who the client is when proxies stand between: the walk over forwarding headers, from the right.
+
+Only a trusted peer may speak for others, and only in the one header that is configured. Each proxy appends what it
+saw, so everything left of an untrusted hop is the client's own claim (RFC 7239 §8.1).
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from machpay_gateway.core.address import Allowlist, parse_address
+
+# RFC 7239 §4: forwarded-pair = token "=" ( token / quoted-string ), joined by ";", elements by ",".
+_PAIR = re.compile(r"""([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([!#$%&'*+.^_`|~0-9A-Za-z-]+|"(?:[^"\\]|\\.)*")""")
+_NODE = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<four>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}|_[0-9A-Za-z._-]+))?")
+
+
+def client_address(peer: str | None, values: Sequence[bytes], trusted: Allowlist | None, header: bytes) -> int | None:
+    """Return the address of the client behind *peer*, or None when it cannot be read.
+
+    *values* are the configured *header*'s values in the order they came; they count only if *peer* is *trusted*.
+    """
+    address = None if peer is None else parse_address(peer)
+    if address is None or not values or trusted is None or address not in trusted:
+        return address
+    text = b",".join(values).decode("latin-1")
+    for hop in _forwarded_hops(text) if header == b"forwarded" else _listed_hops(text):
+        address = _node_address(hop)
+        if address is None or address not in trusted:
+            return address
+    return address
+
+
+def _listed_hops(text: str) -> Iterator[str]:
+    while text:
+        text, _, hop = text.rpartition(",")
+        yield hop.strip(" \t")
+
+
+def _forwarded_hops(text: str) -> Iterator[str]:
+    """Yield the `for` of each element from the right; one unreadable hop when the field as a whole is malformed."""
+    hops: list[str] = []
+    element: dict[str, str] = {}
+    at = 0
+    while at < len(text):
+        at = _skip_blank(text, at)
+        if not (pair := _PAIR.match(text, at)) or (name := pair[1].lower()) in element:
+            yield ""
+            return
+        element[name] = _unquote(pair[2])
+        at = _skip_blank(text, pair.end())
+        if at < len(text) and text[at] not in ",;":
+            yield ""
+            return
+        if at == len(text) or text[at] == ",":
+            hops.append(element.get("for", ""))
+            element = {}
+        at += 1
+    yield from reversed(hops)
+
+
+def _skip_blank(text: str, at: int) -> int:
+    while at < len(text) and text[at] in " \t":
+        at += 1
+    return at
+
+
+def _unquote(value: str) -> str:
+    return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
+
+
+def _node_address(node: str) -> int | None:
+    """Read an address as proxies write it: bare, `v4:port`, `[v6]` or `[v6]:port`; `unknown` and `_names` are None."""
+    if (address := parse_address(node)) is not None:
+        return address
+    if not (match := _NODE.fullmatch(node)):
+        return None
+    six, four = match["six"], match["four"]
+    if six is not None:
+        return parse_address(six) if ":" in six else None
+    return parse_address(four)

@@ -1,0 +1,102 @@
+"""What people may write into keys and accounts: each returns the value as it is stored, or raises InputError."""
+
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime
+
+from machpay_gateway.core.address import parse_network
+from machpay_gateway.core.errors import ConfigurationError, InputError
+from machpay_gateway.core.scopes import Scopes, unknown_scopes
+
+_MAX_NAME, _MAX_SCOPES, _MAX_NETWORKS = 100, 100, 1000
+_MAX_PAIRS, _MAX_PAIR_KEY, _MAX_PAIR_VALUE = 50, 40, 500
+_LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999, where RFC 3339 ends
+_SHOWN = 80  # characters of a wrong value that its error repeats
+
+
+def shown(value: str) -> str:
+    """Return *value* in quotes, as an error repeats it: shortened, and with nothing that a terminal would act on."""
+    text = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
+    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text) + '"'
+
+
+def checked_name(name: str) -> str:
+    """Return *name* without the blanks around it."""
+    stripped = name.strip()
+    if not 1 <= len(stripped) <= _MAX_NAME:
+        raise InputError(f"The name {shown(name)} has {len(stripped)} characters: use 1 to {_MAX_NAME}.")
+    if not stripped.isprintable():
+        raise InputError(f"The name {shown(name)} has characters that cannot be shown: leave them out.")
+    return stripped
+
+
+def checked_scopes(names: Collection[str], known: Collection[str]) -> Scopes:
+    """Return *names* as Scopes: *known* ones, or wildcards over known ones."""
+    if len(names) > _MAX_SCOPES:
+        raise InputError(f"{len(names)} scopes are too many: use at most {_MAX_SCOPES}, or wildcards such as skills:*.")
+    if unknown := unknown_scopes(names, known):
+        raise InputError(f"Scope {shown(unknown[0])} is not defined; known scopes: {', '.join(sorted(known))}.")
+    if repeated := _repeated(names):
+        raise InputError(f"Scope {shown(repeated)} is given twice: leave one out.")
+    return Scopes(frozenset(names))
+
+
+def checked_networks(networks: Collection[str]) -> tuple[str, ...]:
+    """Return *networks* normalised, each once; none of them means that any address will do."""
+    if len(networks) > _MAX_NETWORKS:
+        raise InputError(f"allowed_ips has {len(networks)} networks: use at most {_MAX_NETWORKS}, or wider ones.")
+    try:
+        return tuple(dict.fromkeys(parse_network(network)[0] for network in networks))
+    except ConfigurationError as exc:
+        raise InputError(f"allowed_ips: {exc}.") from exc
+
+
+def checked_expiry(expires_at: float | None, now: float) -> float | None:
+    """Return *expires_at*, seconds since the epoch and later than *now*, or None for never."""
+    if expires_at is None:
+        return None
+    if not expires_at <= _LAST_MOMENT:  # NaN is not either
+        raise InputError(f"expires_at {expires_at} is not a moment before the year 10000: use none for never.")
+    if expires_at <= now:
+        raise InputError(f"expires_at {format_moment(expires_at)} is past: use a later moment, or none for never.")
+    return float(expires_at)
+
+
+def checked_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return a copy of *metadata*."""
+    if len(metadata) > _MAX_PAIRS:
+        raise InputError(f"metadata has {len(metadata)} pairs: use at most {_MAX_PAIRS}.")
+    for key, value in metadata.items():
+        if not 1 <= len(key) <= _MAX_PAIR_KEY or not key.isprintable():
+            raise InputError(f"metadata key {shown(key)}: use 1 to {_MAX_PAIR_KEY} characters that can be shown.")
+        if len(value) > _MAX_PAIR_VALUE:
+            raise InputError(
+                f"metadata value of {shown(key)} has {len(value)} characters: use at most {_MAX_PAIR_VALUE}."
+            )
+        if not _is_unicode(value):
+            raise InputError(f"metadata value of {shown(key)} is not Unicode text: it has a lone surrogate.")
+    return dict(metadata)
+
+
+def format_moment(moment: float) -> str:
+    """Return *moment*, seconds since the epoch, as RFC 3339 in UTC; a moment that has no date as its number."""
+    try:
+        return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (OverflowError, ValueError, OSError):
+        return str(moment)
+
+
+def _repeated(names: Iterable[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

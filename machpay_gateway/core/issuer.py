@@ -1,0 +1,89 @@
+"""Whose JWTs are accepted besides our own keys, and what their callers are given."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.key import ENVIRONMENTS
+
+ASYMMETRIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
+SYMMETRIC = ("HS256", "HS384", "HS512")
+DEFAULT_TYPES = ("at+jwt", "JWT")  # RFC 9068 §2.1, RFC 7519 §5.1; a token without `typ` is read as plain JWT
+# One reading only: no user and password, backslash, space or fragment that another parser could see a host in.
+_KEY_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*)"
+    r"(?::(?P<port>[0-9]{1,5}))?(?:[/?][!-\"$-\[\]-~]*)?"
+)
+_MAX_URL_LENGTH = 2048
+_MAX_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """An issuer of JWTs: `Issuer("https://id.example.com", audience="https://api.example.com", jwks="https://…")`.
+
+    *jwks* is a file or an https URL (http on loopback only). *algorithms* are all that is accepted; each key fixes its
+    own among them. *types* are the accepted `typ` headers. Its callers get *tier* and *environment*. Raises
+    ConfigurationError.
+    """
+
+    issuer: str
+    audience: str | Sequence[str]
+    jwks: str
+    algorithms: Sequence[str] = ("RS256",)
+    tier: str = "standard"
+    environment: str = "live"
+    types: Sequence[str] = DEFAULT_TYPES
+    audiences: frozenset[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        audiences = frozenset([self.audience] if isinstance(self.audience, str) else self.audience)
+        if not self.issuer or not audiences or not all(audiences):
+            raise ConfigurationError(
+                f"Issuer {self.issuer!r}: issuer and audience must be set; a token for anybody is for nobody"
+            )
+        if isinstance(self.algorithms, str) or not self.algorithms:
+            raise ConfigurationError(f"Issuer {self.issuer!r}: algorithms is a list, as in ['RS256']")
+        for algorithm in self.algorithms:
+            if algorithm not in ASYMMETRIC + SYMMETRIC:
+                known = ", ".join(ASYMMETRIC + SYMMETRIC)
+                raise ConfigurationError(
+                    f"Issuer {self.issuer!r}: algorithm {algorithm!r} is not accepted; use one of {known}"
+                )
+        if isinstance(self.types, str) or not self.types or not all(self.types):
+            raise ConfigurationError(
+                f"Issuer {self.issuer!r}: types is a list of accepted `typ` headers, as in ['at+jwt']"
+            )
+        if self.environment not in ENVIRONMENTS:
+            raise ConfigurationError(
+                f"Issuer {self.issuer!r}: environment {self.environment!r} does not exist: use live or test"
+            )
+        if not self.jwks or (self.keys_are_remote and not _is_trusted_url(self.jwks)):
+            # Whoever sits on the way of plain http could answer with keys of their own, and then sign as anybody.
+            msg = (
+                f"Issuer {self.issuer!r}: keys cannot be taken from {self.jwks!r}; use a file or an https URL without "
+                "user and password (http only on this machine, as in http://127.0.0.1:8080/jwks.json)"
+            )
+            raise ConfigurationError(msg)
+        object.__setattr__(self, "audiences", audiences)
+
+    @property
+    def keys_are_remote(self) -> bool:
+        """Whether *jwks* is a URL, not a file."""
+        return "://" in self.jwks
+
+
+def _is_trusted_url(url: str) -> bool:
+    match = _KEY_URL.fullmatch(url)
+    if match is None or len(url) > _MAX_URL_LENGTH or int(match["port"] or 0) > _MAX_PORT:
+        return False
+    return match["scheme"] == "https" or _is_loopback(match["host"].strip("[]"))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

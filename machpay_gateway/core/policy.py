@@ -1,0 +1,144 @@
+"""The policy: all routes, compiled once, and the tiers and environments they are served under."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.facts import RequestFacts
+from machpay_gateway.core.key import ENVIRONMENTS
+from machpay_gateway.core.quota import TIERS, Tier
+from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.route import ALL_THE_REST, ANY_METHOD, ONE_SEGMENT, Route
+from machpay_gateway.core.scopes import GUIDE_SCOPES
+
+Unlisted = Literal["deny", "authenticated"]
+PREFLIGHT = Route("OPTIONS /", public=True)
+_UNLISTED = Route("* /{rest:path}")
+
+
+@dataclass(slots=True)
+class _Node:
+    """One place in the tree of templates. Mutable while a policy compiles, never after."""
+
+    literals: dict[str, "_Node"] = field(default_factory=dict)
+    one: "_Node | None" = None
+    rest: Route | None = None
+    route: Route | None = None
+
+    def add(self, route: Route) -> None:
+        node = self
+        for segment in route.segments:
+            if segment == ALL_THE_REST:
+                node.rest = node.rest or route
+                return
+            if segment == ONE_SEGMENT:
+                node.one = node.one or _Node()
+                node = node.one
+            else:
+                node = node.literals.setdefault(segment, _Node())
+        node.route = node.route or route
+
+    def find(self, segments: Sequence[str], at: int = 0) -> Route | None:
+        # A literal beats a parameter beats the rest, from left to right. Each node is visited at most once.
+        if at == len(segments):
+            return self.route
+        segment = segments[at]
+        if (node := self.literals.get(segment)) and (route := node.find(segments, at + 1)):
+            return route
+        if self.one and segment and (route := self.one.find(segments, at + 1)):
+            return route
+        return self.rest
+
+
+class Policy:
+    """Which rule holds for a request. Compiled from *routes*; raises ConfigurationError for two rules of one shape."""
+
+    def __init__(
+        self,
+        routes: Iterable[Route] = (),
+        *,
+        tiers: Mapping[str, Tier] = TIERS,
+        unlisted: Unlisted = "authenticated",
+        environments: Iterable[str] = ENVIRONMENTS,
+        scopes: Iterable[str] = (),
+    ) -> None:
+        """Compile *routes*. *scopes* are names that keys may hold besides the guide's and those that routes require."""
+        served = frozenset(environments)
+        self.routes = tuple(replace(route, environments=route.environments & served) for route in routes)
+        self.tiers = dict(tiers)
+        self.unlisted = unlisted
+        self._unlisted_route = replace(_UNLISTED, environments=served)
+        self.scopes = tuple(dict.fromkeys([*GUIDE_SCOPES, *scopes, *_required_scopes(self.routes)]))
+        for mistake in mistakes_in(self.routes, self.tiers):
+            raise ConfigurationError(mistake[1])
+        methods = {route.method for route in self.routes} | {"HEAD", ANY_METHOD}
+        self._trees = {method: _tree_for(method, self.routes) for method in methods}
+        # A template without parameters is the most specific there can be, so most requests are one lookup.
+        self._literal: dict[tuple[str, str | None], Route | None] = {
+            (method, path): tree.find(path.split("/"), 1)
+            for method, tree in self._trees.items()
+            for path in {f"/{'/'.join(route.segments)}" for route in self.routes if route.is_literal}
+            if path != "/"
+        }
+
+    def route_for(self, facts: RequestFacts) -> Route | Reason:
+        """Return the rule for the request, or the reason why there is none."""
+        if facts.preflight_for is None:
+            literal = self._literal.get((facts.method, facts.path))
+            if literal is not None:
+                return literal
+        if facts.path is None:
+            return Reason.MALFORMED_REQUEST
+        if facts.preflight_for is None:
+            return self.rule(facts.method, facts.path)
+        # A preflight carries no credentials (Fetch §3.2.2), so it passes wherever the request it asks about may come.
+        asked = self.rule(facts.preflight_for, facts.path)
+        return PREFLIGHT if isinstance(asked, Route) else asked
+
+    def rule(self, method: str, path: str) -> Route | Reason:
+        """Return the most specific rule for *method* on the canonical *path*."""
+        tree = self._trees.get(method) or self._trees[ANY_METHOD]
+        if path[-1] != "/":
+            found = tree.find(path.split("/"), 1)
+        elif path == "/":
+            found = tree.find((), 0) or tree.find(("",), 0)
+        else:
+            segments = path.split("/")
+            with_slash, without = tree.find(segments, 1), tree.find(segments[:-1], 1)
+            if with_slash and without and with_slash is not without:
+                # Frameworks disagree on which of the two such a path reaches: authorising either would be a guess.
+                return Reason.MALFORMED_REQUEST
+            found = with_slash or without
+        if found is not None:
+            return found
+        return self._unlisted_route if self.unlisted == "authenticated" else Reason.ROUTE_NOT_FOUND
+
+
+def mistakes_in(routes: Sequence[Route], tiers: Mapping[str, Tier]) -> Iterator[tuple[int, str]]:
+    """Yield what is wrong among *routes* that are each well-formed, with the index of the later one."""
+    seen: dict[tuple[str, tuple[str, ...]], Route] = {}
+    for index, route in enumerate(routes):
+        if (earlier := seen.setdefault((route.method, route.segments), route)) is not route:
+            yield index, f"Route {route.match!r} matches the same requests as {earlier.match!r}: keep one of them"
+        for name, tier in tiers.items():
+            if route.cost > tier.limit:
+                told = f"Route {route.match!r} costs {route.cost}, more than tier {name!r} ever has ({tier.rate})"
+                yield index, f"{told}: lower the cost or raise the tier"
+
+
+def _required_scopes(routes: Iterable[Route]) -> Iterator[str]:
+    for route in routes:
+        for names in route.requires.alternatives:
+            yield from sorted(name for name in names if not name.endswith("*"))
+
+
+def _tree_for(method: str, routes: Iterable[Route]) -> _Node:
+    """Return the tree of what may answer *method*: its own routes first, so that they win where shapes are the same."""
+    answered_by = (method, "GET", ANY_METHOD) if method == "HEAD" else (method, ANY_METHOD)
+    tree = _Node()
+    for name in dict.fromkeys(answered_by):
+        for route in routes:
+            if route.method == name:
+                tree.add(route)
+    return tree

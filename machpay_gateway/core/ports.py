@@ -1,0 +1,108 @@
+"""What the core asks of the outside: the interfaces that stores, limiters and key sets implement."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from machpay_gateway.core.admission import Answer, Demand
+from machpay_gateway.core.credential import SignedToken
+from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.principal import Principal
+
+
+class Limiter(Protocol):
+    """Counts what subjects do. Raises LimiterUnavailable when it cannot."""
+
+    def admit_at_once(self, demand: Demand) -> Answer | None:
+        """Return the answer when it needs no I/O, else None: ask `admit` then."""
+
+    async def admit(self, demand: Demand) -> Answer:
+        """Check the version, take from the window and take a slot: together, or not at all."""
+
+    def mark(self, subject: str, version: int) -> None:
+        """Remember that *subject* is at *version*: demands of an older one are answered STALE."""
+
+
+class KeyLookup(Protocol):
+    """What a decision asks of the key store. Raises StoreUnavailable."""
+
+    async def find_by_digest(self, digest: bytes) -> KeyRecord | None:
+        """Return the key that has a secret with this SHA-256 *digest*, whatever its status."""
+
+    async def versions_since(self, since: float) -> Sequence[tuple[str, int]]:
+        """Return (key id, version) of each key changed at or after *since*, seconds since the epoch."""
+
+
+class KeyStore(KeyLookup, Protocol):
+    """The source of truth for keys. Raises StoreUnavailable; looks every key up within its account."""
+
+    async def add_key(self, record: KeyRecord) -> None:
+        """Store a new key with its secrets. The tier in the record is the account's and is not stored."""
+
+    async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
+        """Return a key of the account, or None. An operator (*account_id* None) sees every account's."""
+
+    async def keys(
+        self, account_id: str | None, *, environment: str | None = None, after: str | None = None, limit: int = 100
+    ) -> Sequence[KeyRecord]:
+        """Return keys, newest first, at most *limit* of them, those that come after the key id *after*."""
+
+    async def replace_key(self, record: KeyRecord, *, changed_at: float) -> bool:
+        """Write *record* and its secrets over version `record.version - 1`; False when that is not the stored one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The tenant: owns keys, and carries the tier of its live traffic."""
+
+    id: str
+    name: str
+    tier: str
+    created_at: float
+
+
+def key_tier(environment: str, account_tier: str) -> str:
+    """Return the tier of a key in *environment*: live traffic has its account's, a test key never more than `test`."""
+    return account_tier if environment == "live" else "test"
+
+
+class AccountStore(Protocol):
+    """The source of truth for accounts. Raises StoreUnavailable."""
+
+    async def add_account(self, account: Account) -> bool:
+        """Store a new account; False when its name is taken."""
+
+    async def account(self, id_or_name: str) -> Account | None:
+        """Return the account with that id or name."""
+
+    async def accounts(self) -> Sequence[Account]:
+        """Return all accounts, oldest first."""
+
+    async def set_tier(self, account_id: str, tier: str, *, changed_at: float) -> Sequence[tuple[str, int]]:
+        """Change the tier and raise the version of every key of the account; return (key id, new version)."""
+
+
+class KnownKeys(Protocol):
+    """The keys a decision can have without waiting. Raises StoreUnavailable."""
+
+    def known(self, digest: bytes, now: float) -> Principal | None:
+        """Return the principal of the key with this secret *digest* if it may be trusted at *now*; does no I/O."""
+
+    async def find(self, digest: bytes) -> Principal | None:
+        """Return the principal of the key with this secret *digest*, or None."""
+
+    def forget(self, key_id: str) -> None:
+        """Load the key anew when it is next asked for."""
+
+
+class TokenVerifier(Protocol):
+    """Knows whose tokens are accepted. Raises KeysetUnavailable."""
+
+    def known(self, digest: bytes, now: float) -> Principal | None:
+        """Return the principal of a token that was verified lately, without any I/O."""
+
+    async def verify(self, token: SignedToken, now: float) -> Principal | str:
+        """Return the principal of *token*, or the reason, for the log, why it is not accepted."""
+
+    async def close(self) -> None:
+        """Let go of every connection."""

@@ -1,0 +1,91 @@
+"""Who is calling: the identity that a credential was found to be."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+from machpay_gateway.core.address import Allowlist, parse_allowlist
+from machpay_gateway.core.admission import Demand
+from machpay_gateway.core.key import KeyRecord, SecretRecord
+from machpay_gateway.core.quota import Tier
+from machpay_gateway.core.scopes import Scopes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Principal:
+    """An identified caller. It answers Starlette's questions too: `request.user` and `request.auth` are this value.
+
+    *id* is the key's id or the token's `sub`; *subject* is what the quota is counted against. *expires_at* is the
+    moment the credential that was presented stops working, in seconds since the epoch. *demands* remembers, by a
+    route's `match`, what depends on nothing but the record and the rule; it is `decision`'s to fill.
+    """
+
+    kind: Literal["api_key", "jwt"]
+    id: str
+    name: str
+    account_id: str | None
+    subject: str
+    environment: str
+    tier: str
+    limits: Tier
+    scopes: Scopes
+    version: int = 0
+    expires_at: float | None = None
+    revoked: bool = False
+    allowlist: Allowlist | None = None
+    claims: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    demands: dict[str, Demand] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def is_authenticated(self) -> bool:
+        """True: Starlette asks it of `request.user`."""
+        return True
+
+    @property
+    def display_name(self) -> str:
+        """The name that people gave the key, or the token's subject."""
+        return self.name
+
+    @property
+    def identity(self) -> str:
+        """The same as *id*."""
+        return self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Anonymous:
+    """Nobody in particular: who a public route sees."""
+
+    scopes: Scopes = field(default_factory=Scopes)
+    is_authenticated: bool = False
+    display_name: str = ""
+    identity: str = ""
+
+
+ANONYMOUS = Anonymous()
+
+
+def key_principal(record: KeyRecord, secret: SecretRecord, tiers: Mapping[str, Tier]) -> Principal:
+    """Return who presents *secret* of *record*. A tier that is not configured falls to the smallest there is.
+
+    A key's tier comes from its account and may name one that this process does not know; refusing the caller would
+    turn an operator's mistake into an outage, and the smallest tier never gives more than was meant.
+    """
+    tier = record.tier if record.tier in tiers else min(tiers, key=lambda name: tiers[name].limit)
+    ends = [end for end in (record.expires_at, secret.expires_at) if end is not None]
+    return Principal(
+        kind="api_key",
+        id=record.id,
+        name=record.name,
+        account_id=record.account_id,
+        subject=record.id,
+        environment=record.environment,
+        tier=tier,
+        limits=tiers[tier],
+        scopes=record.scopes,
+        version=record.version,
+        expires_at=min(ends, default=None),
+        revoked=record.revoked_at is not None,
+        allowlist=parse_allowlist(record.allowed_ips) if record.allowed_ips else None,
+    )

@@ -1,0 +1,19 @@
+"""Why a request is refused: the one list of reasons, so that every table about them can be checked for totality."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """A refusal's stable name; its value is the `code` that callers see."""
+
+    MISSING_CREDENTIALS = "missing_credentials"
+    MALFORMED_REQUEST = "malformed_request"
+    INVALID_CREDENTIALS = "invalid_credentials"
+    INSUFFICIENT_SCOPE = "insufficient_scope"
+    ADDRESS_NOT_ALLOWED = "address_not_allowed"
+    WRONG_ENVIRONMENT = "wrong_environment"
+    ROUTE_NOT_FOUND = "route_not_found"
+    RATE_LIMITED = "rate_limited"
+    CONCURRENCY_LIMITED = "concurrency_limited"
+    TOO_MANY_FAILURES = "too_many_failures"
+    UNAVAILABLE = "unavailable"

@@ -1,0 +1,80 @@
+"""Routes: method and path template to what a caller needs there."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.key import ENVIRONMENTS
+from machpay_gateway.core.scopes import ScopeExpression, parse_scope_expression
+
+ANY_METHOD = "*"
+_METHOD = re.compile(r"[A-Z][A-Z0-9_-]*|\*")
+_LITERAL = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@]+")  # RFC 3986 §3.3 pchar, unescaped
+_PARAMETER = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*(:path)?\}")
+ONE_SEGMENT, ALL_THE_REST = "{}", "{:path}"  # how a parameter stands in `segments`
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A rule: `Route("POST /v1/skills/execute", scopes="skills:execute", cost=1)`.
+
+    *match* is a method (or `*`) and a path template: `{id}` is one segment, a closing `{rest:path}` all that follows.
+    A trailing slash makes no difference, and HEAD is answered by the GET route unless one of its own is listed.
+    *scopes* is an expression (`"a b"` all, `"a | b"` any) or a list of names, all required. *cost* is in units of the
+    window; 0 counts for concurrency only. A *public* route asks for no credential. *environments* are those whose
+    credentials may come here. Raises ConfigurationError.
+    """
+
+    match: str
+    scopes: str | Sequence[str] = ""
+    cost: int = 1
+    public: bool = False
+    environments: frozenset[str] = frozenset(ENVIRONMENTS)
+    method: str = field(init=False, repr=False)
+    segments: tuple[str, ...] = field(init=False, repr=False)
+    requires: ScopeExpression = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        method, segments = _parse_match(self.match)
+        requires = parse_scope_expression(self.scopes)
+        if type(self.cost) is not int or self.cost < 0:
+            raise ConfigurationError(
+                f"Route {self.match!r}: cost {self.cost!r} is not a number of units: use 0 or more"
+            )
+        if self.public and requires.alternatives:
+            raise ConfigurationError(f"Route {self.match!r} is public and requires {requires}: drop one of the two")
+        object.__setattr__(self, "method", method)
+        object.__setattr__(self, "segments", segments)
+        object.__setattr__(self, "requires", requires)
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether the template has no parameters."""
+        return not {ONE_SEGMENT, ALL_THE_REST} & set(self.segments)
+
+
+def _parse_match(match: str) -> tuple[str, tuple[str, ...]]:
+    method, _, template = match.partition(" ")
+    if not _METHOD.fullmatch(method):
+        raise ConfigurationError(
+            f"Route {match!r} does not start with a method: write `GET /path`, or `* /path` for every method"
+        )
+    if not template.startswith("/"):
+        raise ConfigurationError(f"Route {match!r}: the path {template!r} does not start with `/`")
+    path = template[1:].removesuffix("/")
+    texts = path.split("/") if path else []
+    return method, tuple(_parse_segment(match, text, last=at == len(texts) - 1) for at, text in enumerate(texts))
+
+
+def _parse_segment(match: str, text: str, *, last: bool) -> str:
+    if parameter := _PARAMETER.fullmatch(text):
+        if not parameter[1]:
+            return ONE_SEGMENT
+        if last:
+            return ALL_THE_REST
+        raise ConfigurationError(f"Route {match!r}: {text} takes all that follows, so it must come last")
+    if text in {".", ".."} or not _LITERAL.fullmatch(text):
+        way_out = "a parameter is a whole segment, {id}, or {rest:path} at the end" if "{" in text else "write it plain"
+        raise ConfigurationError(f"Route {match!r}: {text!r} is not a path segment; {way_out}")
+    return text

@@ -1,0 +1,106 @@
+"""Permissions: the scopes a credential holds, and the expressions that routes require of it."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from machpay_gateway.core.errors import ConfigurationError
+
+# RFC 6749 §3.3 scope-token, less the `|` that our expressions use.
+_NAME = re.compile(r"[!#-\[\]-{}~]{1,128}")
+
+GUIDE_SCOPES: dict[str, str] = {
+    "skills:execute": "Execute skills",
+    "skills:list": "List available skills",
+    "account:read": "View balance and history",
+    "account:write": "Add funds, manage payment methods",
+    "webhooks:manage": "Create and manage webhooks",
+    "keys:manage": "Create, rotate and revoke API keys",
+}
+
+
+def wildcard_of(name: str) -> str:
+    """Return the wildcard that covers *name*: `skills:*` for `skills:execute`.
+
+    A wildcard never crosses a delimiter: `a:*` covers `a:b` and not `a:b:c`. A name without a colon has no
+    wildcard: the empty string, which nobody holds.
+    """
+    family, colon, _ = name.rpartition(":")
+    return f"{family}:*" if colon else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scopes:
+    """The scopes a credential holds. `"skills:execute" in scopes` honours held wildcards such as `skills:*`."""
+
+    names: frozenset[str] = frozenset()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names or (isinstance(name, str) and wildcard_of(name) in self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self.names))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __str__(self) -> str:
+        return " ".join(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeExpression:
+    """What a route requires: any one of *alternatives*, and all the names within it. No alternatives: nothing."""
+
+    alternatives: tuple[frozenset[str], ...] = ()
+
+    def __str__(self) -> str:
+        return " | ".join(" ".join(sorted(names)) for names in self.alternatives)
+
+
+def parse_scope_expression(text: str | Iterable[str]) -> ScopeExpression:
+    """Read `"a b"` (all of them), `"a | b"` (any of them), `"a b | c"` (both of the first, or the last).
+
+    A list of names means all of them. Raises ConfigurationError for a name that RFC 6749 §3.3 does not allow.
+    """
+    expression = text if isinstance(text, str) else " ".join(text)
+    if not expression.strip():
+        return ScopeExpression()
+    alternatives = [part.split() for part in expression.split("|")]
+    for names in alternatives:
+        if not names:
+            raise ConfigurationError(f"Scope expression {expression!r} has an empty alternative beside its `|`")
+        for name in names:
+            check_scope_name(name)
+    return ScopeExpression(tuple(frozenset(names) for names in alternatives))
+
+
+def check_scope_name(name: str) -> None:
+    """Raise ConfigurationError unless *name* is a scope name, with `*` only as a whole last part (`skills:*`)."""
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"{name!r} is not a scope name: use printable characters without spaces, quotes, backslashes or `|`"
+        )
+    if "*" in name and ("*" in name[:-1] or not name.endswith(":*")):
+        raise ConfigurationError(f"{name!r}: a `*` may only stand for the whole last part, as in `skills:*`")
+
+
+def missing_scopes(required: ScopeExpression, held: Scopes) -> tuple[str, ...]:
+    """Return the alternative of *required* that *held* comes closest to, whole; () when one is satisfied."""
+    closest: tuple[int, tuple[str, ...]] | None = None
+    for names in required.alternatives:
+        if names <= held.names:
+            return ()
+        lacking = sum(name not in held for name in names)
+        if not lacking:
+            return ()
+        if closest is None or lacking < closest[0]:
+            closest = (lacking, tuple(sorted(names)))
+    return closest[1] if closest else ()
+
+
+def unknown_scopes(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Return those of *names* that are neither *known* nor a wildcard over something known."""
+    known = set(known)
+    accepted = known | {wildcard_of(name) for name in known} - {""}
+    return [name for name in names if name not in accepted]
