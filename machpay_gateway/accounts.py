@@ -1,0 +1,83 @@
+"""What can be done with accounts: the use cases that the Console and the command line share.
+
+It must not learn where accounts are kept. An account that is not there is None; a request that cannot be carried out
+as asked is an InputError.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from machpay_gateway.core.errors import InputError
+from machpay_gateway.core.input import checked_name, shown
+from machpay_gateway.core.key import ENTROPY_BYTES, mint_id
+from machpay_gateway.core.ports import Account, AccountStore
+
+__all__ = ["Accounts"]
+
+_KIND = "acct"
+
+
+class Accounts:
+    """The use cases on accounts. *announce* is told (key id, version) of each key that a stored change concerns.
+
+    *tiers* are the names an account can have; *entropy* returns as many bytes of the system's randomness as it is
+    asked for; *clock* is in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        store: AccountStore,
+        *,
+        tiers: Iterable[str],
+        clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
+        announce: Callable[[str, int], None],
+    ) -> None:
+        self._store = store
+        self._tiers = tuple(tiers)
+        self._clock = clock
+        self._entropy = entropy
+        self._announce = announce
+
+    async def create(self, name: str, tier: str) -> Account:
+        """Create an account. Raises InputError for a tier that is not configured, or a name that is taken."""
+        account = Account(
+            id=mint_id(_KIND, self._entropy(ENTROPY_BYTES)),
+            name=_account_name(name),
+            tier=self._known_tier(tier),
+            created_at=self._clock(),
+        )
+        if not await self._store.add_account(account):
+            raise InputError(f"An account named {shown(account.name)} exists already: choose another name.")
+        return account
+
+    async def list(self) -> Sequence[Account]:
+        """Return all accounts, oldest first."""
+        return await self._store.accounts()
+
+    async def find(self, id_or_name: str) -> Account | None:
+        """Return the account with that id or name."""
+        # What no account can be called must not reach a database that chokes on it (NUL, surrogates).
+        return await self._store.account(id_or_name) if id_or_name.isprintable() else None
+
+    async def set_tier(self, id_or_name: str, tier: str) -> Account | None:
+        """Give the account another tier: it holds from the next request of its live keys. Raises InputError."""
+        tier = self._known_tier(tier)
+        account = await self.find(id_or_name)
+        if account is None:
+            return None
+        for key_id, version in await self._store.set_tier(account.id, tier, changed_at=self._clock()):
+            self._announce(key_id, version)
+        return replace(account, tier=tier)
+
+    def _known_tier(self, tier: str) -> str:
+        if tier not in self._tiers:
+            raise InputError(f"Tier {shown(tier)} is not configured; known tiers: {', '.join(self._tiers)}.")
+        return tier
+
+
+def _account_name(name: str) -> str:
+    name = checked_name(name)
+    if name.startswith(f"{_KIND}_"):  # accounts are found by id or name: one must not pass for the other
+        raise InputError(f"The name {shown(name)} looks like an account's id: choose one without {_KIND}_ in front.")
+    return name

@@ -1,0 +1,248 @@
+"""What can be done with keys: the use cases that the admin API, the Console and the command line share.
+
+It must not learn where keys are kept or who is asking: callers hand in the account they may act for, None for an
+operator. A key that is not there is None; a request that cannot be carried out as asked is an InputError.
+"""
+
+import hmac
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Literal
+
+from machpay_gateway.core.errors import InputError, StoreUnavailable
+from machpay_gateway.core.input import (
+    checked_expiry,
+    checked_metadata,
+    checked_name,
+    checked_networks,
+    checked_scopes,
+    format_moment,
+    shown,
+)
+from machpay_gateway.core.key import (
+    ENTROPY_BYTES,
+    ENVIRONMENTS,
+    KeyRecord,
+    KeyStatus,
+    SecretRecord,
+    mask_secret,
+    mint_id,
+    mint_secret,
+    secret_digest,
+    secret_environment,
+)
+from machpay_gateway.core.ports import KeyStore
+
+__all__ = ["UNCHANGED", "Inspection", "Keyring", "Unchanged"]
+
+DAY_SECONDS = 86_400
+MAX_GRACE_SECONDS = 7 * DAY_SECONDS
+_ATTEMPTS = 10
+# Ids come from URLs and command lines: what no key can have must not reach a database that chokes on NUL or surrogates.
+_ID = re.compile(r"[0-9A-Za-z_]{1,64}")
+
+
+class Unchanged(Enum):
+    """The one value that says a setting was not given, where None means something."""
+
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED: Literal[Unchanged.UNCHANGED] = Unchanged.UNCHANGED
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a secret is: *environment* None when its shape or checksum is wrong, *key* None when no key here has it."""
+
+    environment: str | None
+    key: KeyRecord | None = None
+    position: Literal["current", "previous"] | None = None
+
+
+class Keyring:
+    """The use cases on keys. *announce* is told (key id, version) after each change was stored.
+
+    *scopes* are the names that keys may hold; *entropy* returns as many bytes of the system's randomness as it is asked
+    for; *clock* is in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        store: KeyStore,
+        *,
+        scopes: Iterable[str],
+        clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
+        announce: Callable[[str, int], None],
+    ) -> None:
+        self._store = store
+        self._known_scopes = frozenset(scopes)
+        self._clock = clock
+        self._entropy = entropy
+        self._announce = announce
+
+    async def create(
+        self,
+        account_id: str,
+        *,
+        name: str,
+        scopes: Collection[str],
+        environment: str,
+        allowed_ips: Collection[str] = (),
+        expires_at: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> tuple[KeyRecord, str]:
+        """Create a key and return it with its secret, which is never to be had again. Raises InputError."""
+        now = self._clock()
+        if environment not in ENVIRONMENTS:
+            raise InputError(f"Environment {shown(environment)} does not exist: use live or test.")
+        secret = mint_secret(environment, self._entropy(ENTROPY_BYTES))
+        record = KeyRecord(
+            id=mint_id("key", self._entropy(ENTROPY_BYTES)),
+            account_id=account_id,
+            name=checked_name(name),
+            environment=environment,
+            tier="",  # the account's, which only the store knows
+            scopes=checked_scopes(scopes, self._known_scopes),
+            allowed_ips=checked_networks(allowed_ips),
+            created_at=now,
+            secrets=(_kept(secret, now),),
+            expires_at=checked_expiry(expires_at, now),
+            metadata=checked_metadata(metadata or {}),
+        )
+        await self._store.add_key(record)
+        return await self._store.key(account_id, record.id) or record, secret
+
+    async def list(
+        self,
+        account_id: str | None,
+        *,
+        environment: str | None = None,
+        status: KeyStatus | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[KeyRecord]:
+        """Return keys, newest first, at most *limit* of them, those that come after the key id *after*."""
+        now = self._clock()
+        found: list[KeyRecord] = []
+        if after is not None and not _ID.fullmatch(after):
+            return found
+        while len(found) < limit:
+            page = await self._store.keys(account_id, environment=environment, after=after, limit=limit)
+            found += [record for record in page if status in (None, record.status(now))]
+            if len(page) < limit:
+                break
+            after = page[-1].id
+        return found[:limit]
+
+    async def get(self, account_id: str | None, key_id: str) -> KeyRecord | None:
+        """Return the key, whatever its status."""
+        return await self._store.key(account_id, key_id) if _ID.fullmatch(key_id) else None
+
+    async def update(
+        self,
+        account_id: str | None,
+        key_id: str,
+        *,
+        name: str | Unchanged = UNCHANGED,
+        scopes: Collection[str] | Unchanged = UNCHANGED,
+        allowed_ips: Collection[str] | Unchanged = UNCHANGED,
+        expires_at: float | Unchanged | None = UNCHANGED,
+        metadata: Mapping[str, str] | Unchanged = UNCHANGED,
+    ) -> KeyRecord | None:
+        """Change the settings that are given; *expires_at* None means never. Raises InputError, also when revoked."""
+
+        def with_settings(record: KeyRecord) -> KeyRecord:
+            if record.revoked_at is not None:
+                raise InputError(f"Key {record.id} is revoked, which is final: create a new key.")
+            return replace(
+                record,
+                name=record.name if name is UNCHANGED else checked_name(name),
+                scopes=record.scopes if scopes is UNCHANGED else checked_scopes(scopes, self._known_scopes),
+                allowed_ips=record.allowed_ips if allowed_ips is UNCHANGED else checked_networks(allowed_ips),
+                expires_at=record.expires_at if expires_at is UNCHANGED else checked_expiry(expires_at, self._clock()),
+                metadata=record.metadata if metadata is UNCHANGED else checked_metadata(metadata),
+            )
+
+        return await self._change(account_id, key_id, with_settings)
+
+    async def rotate(
+        self, account_id: str | None, key_id: str, *, grace_seconds: float = DAY_SECONDS
+    ) -> tuple[KeyRecord, str] | None:
+        """Give the key a new secret and return both. The current one works for *grace_seconds* more, an older one ends.
+
+        A grace never outlasts the key, and 0 ends the current secret at once. Raises InputError, also for a key that
+        is revoked or expired.
+        """
+        if not 0 <= grace_seconds <= MAX_GRACE_SECONDS:
+            raise InputError(f"A grace of {grace_seconds} seconds is not possible: use 0 to {MAX_GRACE_SECONDS}.")
+        entropy = self._entropy(ENTROPY_BYTES)
+
+        def with_new_secret(record: KeyRecord) -> KeyRecord:
+            now = self._clock()
+            _refuse_unless_active(record, now)
+            grace_ends = min(now + grace_seconds, record.expires_at or float("inf"))
+            previous = (replace(record.secrets[0], expires_at=grace_ends),) if grace_seconds else ()
+            current = _kept(mint_secret(record.environment, entropy), now)
+            return replace(record, secrets=(current, *previous), last_rotated_at=now)
+
+        rotated = await self._change(account_id, key_id, with_new_secret)
+        return None if rotated is None else (rotated, mint_secret(rotated.environment, entropy))
+
+    async def end_grace(self, account_id: str | None, key_id: str) -> KeyRecord | None:
+        """End the previous secret at once; a key without one is returned as it is."""
+        return await self._change(account_id, key_id, lambda record: replace(record, secrets=record.secrets[:1]))
+
+    async def revoke(self, account_id: str | None, key_id: str) -> KeyRecord | None:
+        """End the key for good; a revoked one is returned as it is."""
+
+        def revoked(record: KeyRecord) -> KeyRecord:
+            return record if record.revoked_at is not None else replace(record, revoked_at=self._clock())
+
+        return await self._change(account_id, key_id, revoked)
+
+    async def inspect(self, secret: str) -> Inspection:
+        """Return what *secret* is. For operators: it looks into every account."""
+        presented = secret.encode(errors="replace")
+        environment = secret_environment(presented)
+        if environment is None:
+            return Inspection(None)
+        digest = secret_digest(presented)
+        record = await self._store.find_by_digest(digest)
+        if record is None:
+            return Inspection(environment)
+        is_current = hmac.compare_digest(record.secrets[0].digest, digest)
+        return Inspection(environment, record, "current" if is_current else "previous")
+
+    async def _change(
+        self, account_id: str | None, key_id: str, changed: Callable[[KeyRecord], KeyRecord]
+    ) -> KeyRecord | None:
+        for _ in range(_ATTEMPTS):
+            record = await self.get(account_id, key_id)
+            if record is None:
+                return None
+            wanted = changed(record)
+            if wanted == record:
+                return record
+            wanted = replace(wanted, version=record.version + 1)
+            if await self._store.replace_key(wanted, changed_at=self._clock()):
+                self._announce(wanted.id, wanted.version)
+                return wanted
+        # Every attempt found that somebody else had changed the key in between: no more of a surprise than a busy disk.
+        raise StoreUnavailable(f"key change: {key_id} changed {_ATTEMPTS} times meanwhile")
+
+
+def _kept(secret: str, now: float) -> SecretRecord:
+    return SecretRecord(secret_digest(secret.encode()), mask_secret(secret), created_at=now)
+
+
+def _refuse_unless_active(record: KeyRecord, now: float) -> None:
+    match record.status(now):
+        case KeyStatus.REVOKED:
+            raise InputError(f"Key {record.id} is revoked, which is final: create a new key.")
+        case KeyStatus.EXPIRED:
+            ended = format_moment(record.expires_at or 0.0)
+            raise InputError(f"Key {record.id} expired at {ended}: give it a later expires_at first.")

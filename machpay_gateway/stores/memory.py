@@ -1,0 +1,121 @@
+"""A store that is gone with the process: for tests and for trying things out."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from machpay_gateway.core.errors import InputError
+from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.ports import Account, key_tier
+
+
+class MemoryStore:
+    """KeyStore and AccountStore in two dicts. Nothing awaits, so every method is atomic within an event loop."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[str, Account] = {}
+        self._keys: dict[str, KeyRecord] = {}
+        self._changed_at: dict[str, float] = {}
+        self._owners: dict[bytes, str] = {}  # digest of a secret to the id of its key
+
+    async def open(self) -> None:
+        """Do nothing: there is no database to make ready."""
+
+    async def close(self) -> None:
+        """Do nothing: what is stored stays until the object is gone."""
+
+    async def find_by_digest(self, digest: bytes) -> KeyRecord | None:
+        """Return the key that has a secret with this SHA-256 *digest*, whatever its status."""
+        owner = self._owners.get(digest)
+        return None if owner is None else self._current(self._keys[owner])
+
+    async def versions_since(self, since: float) -> Sequence[tuple[str, int]]:
+        """Return (key id, version) of each key changed at or after *since*, seconds since the epoch."""
+        changed = sorted((at, key_id) for key_id, at in self._changed_at.items() if at >= since)
+        return [(key_id, self._keys[key_id].version) for _, key_id in changed]
+
+    async def add_key(self, record: KeyRecord) -> None:
+        """Store a new key with its secrets. Raises InputError when its account is unknown or its id is taken."""
+        if record.account_id not in self._accounts or record.id in self._keys:
+            raise _unfit(record)
+        self._write(record, record.created_at)
+
+    async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
+        """Return a key of the account, or None. An operator (*account_id* None) sees every account's."""
+        record = self._keys.get(key_id)
+        if record is None or account_id not in (None, record.account_id):
+            return None
+        return self._current(record)
+
+    async def keys(
+        self, account_id: str | None, *, environment: str | None = None, after: str | None = None, limit: int = 100
+    ) -> Sequence[KeyRecord]:
+        """Return keys, newest first, at most *limit* of them, those that come after the key id *after*."""
+        found = [record for record in self._keys.values() if account_id in (None, record.account_id)]
+        if after is not None:
+            mark = next((_age(record) for record in found if record.id == after), None)
+            found = [record for record in found if mark is not None and _age(record) < mark]
+        found = [record for record in found if environment in (None, record.environment)]
+        return [self._current(record) for record in sorted(found, key=_age, reverse=True)[:limit]]
+
+    async def replace_key(self, record: KeyRecord, *, changed_at: float) -> bool:
+        """Write *record* and its secrets over version `record.version - 1`; False when that is not the stored one."""
+        stored = self._keys.get(record.id)
+        if stored is None or (stored.account_id, stored.version) != (record.account_id, record.version - 1):
+            return False
+        self._write(replace(record, environment=stored.environment, created_at=stored.created_at), changed_at)
+        return True
+
+    async def add_account(self, account: Account) -> bool:
+        """Store a new account; False when its name is taken."""
+        if account.id in self._accounts or any(known.name == account.name for known in self._accounts.values()):
+            return False
+        self._accounts[account.id] = account
+        return True
+
+    async def account(self, id_or_name: str) -> Account | None:
+        """Return the account with that id or name."""
+        if found := self._accounts.get(id_or_name):
+            return found
+        return next((account for account in self._accounts.values() if account.name == id_or_name), None)
+
+    async def accounts(self) -> Sequence[Account]:
+        """Return all accounts, oldest first."""
+        return sorted(self._accounts.values(), key=lambda account: (account.created_at, account.id))
+
+    async def set_tier(self, account_id: str, tier: str, *, changed_at: float) -> Sequence[tuple[str, int]]:
+        """Change the tier and raise the version of every key of the account; return (key id, new version)."""
+        if account_id not in self._accounts:
+            return []
+        self._accounts[account_id] = replace(self._accounts[account_id], tier=tier)
+        raised = [
+            replace(record, version=record.version + 1)
+            for record in self._keys.values()
+            if record.account_id == account_id
+        ]
+        for record in raised:
+            self._write(record, changed_at)
+        return [(record.id, record.version) for record in raised]
+
+    def _write(self, record: KeyRecord, changed_at: float) -> None:
+        digests = [secret.digest for secret in record.secrets]
+        if any(self._owners.get(digest, record.id) != record.id for digest in digests):
+            raise _unfit(record)
+        stored = self._keys.get(record.id)
+        for secret in stored.secrets if stored else ():
+            del self._owners[secret.digest]
+        self._owners.update(dict.fromkeys(digests, record.id))
+        self._keys[record.id] = record
+        self._changed_at[record.id] = changed_at
+
+    def _current(self, record: KeyRecord) -> KeyRecord:
+        return replace(record, tier=key_tier(record.environment, self._accounts[record.account_id].tier))
+
+
+def _age(record: KeyRecord) -> tuple[float, str]:
+    return record.created_at, record.id
+
+
+def _unfit(record: KeyRecord) -> InputError:
+    return InputError(
+        f"Key {record.id} does not fit: account {record.account_id} is unknown, or the id or a secret is taken"
+    )

@@ -1,0 +1,74 @@
+"""The tables as they are today; how a database gets here from an older one is told by `migrations`.
+
+It must not learn what the values mean: times are seconds since the epoch, and collections are JSON text, so that
+SQLite and PostgreSQL keep them alike.
+"""
+
+from sqlalchemy import (
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+REVISIONS = ("0001",)  # oldest first; kept here so that a start can compare without importing Alembic
+HEAD = REVISIONS[-1]
+
+# A constraint without a name cannot be dropped by a migration that runs on both databases.
+METADATA = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+ACCOUNTS = Table(
+    "accounts",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("tier", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("name"),
+)
+
+KEYS = Table(
+    "keys",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("allowed_ips", Text, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("changed_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("revoked_at", Double),
+    Column("last_rotated_at", Double),
+    Index(None, "account_id", "created_at", "id"),  # an account's keys, newest first
+    Index(None, "created_at", "id"),  # everybody's, for operators
+    Index(None, "changed_at"),  # what changed lately
+)
+
+KEY_SECRETS = Table(
+    "key_secrets",
+    METADATA,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("key_id", Text, ForeignKey("keys.id"), nullable=False),
+    Column("position", Integer, nullable=False),  # 0 = current, 1 = previous
+    Column("masked", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    UniqueConstraint("key_id", "position"),
+)

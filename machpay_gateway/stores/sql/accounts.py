@@ -1,0 +1,49 @@
+"""Statements on accounts."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import RowMapping, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from machpay_gateway.core.ports import Account
+from machpay_gateway.stores.schema import ACCOUNTS, KEYS
+
+
+async def insert_account(connection: AsyncConnection, account: Account) -> None:
+    """Insert *account*. Raises IntegrityError when its name is taken."""
+    values = {"id": account.id, "name": account.name, "tier": account.tier, "created_at": account.created_at}
+    await connection.execute(insert(ACCOUNTS), values)
+
+
+async def account_by(connection: AsyncConnection, id_or_name: str) -> Account | None:
+    """Return the account with that id or name; the id wins."""
+    statement = select(ACCOUNTS).where(or_(ACCOUNTS.c.id == id_or_name, ACCOUNTS.c.name == id_or_name))
+    found = [_account(row) for row in (await connection.execute(statement)).mappings()]
+    return min(found, key=lambda account: account.id != id_or_name, default=None)
+
+
+async def all_accounts(connection: AsyncConnection) -> Sequence[Account]:
+    """Return every account, oldest first."""
+    statement = select(ACCOUNTS).order_by(ACCOUNTS.c.created_at, ACCOUNTS.c.id)
+    return [_account(row) for row in (await connection.execute(statement)).mappings()]
+
+
+async def update_tier(connection: AsyncConnection, account_id: str, tier: str) -> None:
+    """Give the account another tier."""
+    await connection.execute(update(ACCOUNTS).where(ACCOUNTS.c.id == account_id).values(tier=tier))
+
+
+async def raise_versions(connection: AsyncConnection, account_id: str, changed_at: float) -> None:
+    """Raise the version of every key of the account."""
+    statement = update(KEYS).where(KEYS.c.account_id == account_id)
+    await connection.execute(statement.values(version=KEYS.c.version + 1, changed_at=changed_at))
+
+
+async def key_versions(connection: AsyncConnection, account_id: str) -> Sequence[tuple[str, int]]:
+    """Return (id, version) of each key of the account."""
+    statement = select(KEYS.c.id, KEYS.c.version).where(KEYS.c.account_id == account_id)
+    return [(key_id, version) for key_id, version in await connection.execute(statement)]
+
+
+def _account(row: RowMapping) -> Account:
+    return Account(id=row["id"], name=row["name"], tier=row["tier"], created_at=row["created_at"])

@@ -1,0 +1,214 @@
+"""Connections: which database a URL means, and an engine for every event loop that asks for one.
+
+Readers run one statement each and need no transaction; a writer on SQLite says BEGIN IMMEDIATE, because a deferred
+transaction that turns into a writing one is refused at once (SQLITE_BUSY) when another writer came between.
+"""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from secrets import token_hex
+from typing import NoReturn
+
+from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy import exc as sql_errors
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
+
+_FORMS = "sqlite:///machpay.db, sqlite:////absolute/path.db, sqlite:// (in memory) or postgresql://user@host/name"
+# SQLite has one writer and answers in microseconds: more connections would only be more threads that wait.
+_SQLITE_POOL, _SERVER_POOL = 4, 10
+_WAIT_SECONDS = 5.0  # for a connection: past this the database counts as away
+_STATEMENT_SECONDS = 10.0
+_FIRST_WITH_SHARED_MEMORY = (3, 36)
+_POSTGRESQL_OPTIONS = {"host", "port", "prepared_statement_cache_size", "ssl", "sslmode"}
+_SQLITE_START = b"SQLite format 3\0"
+
+
+def database_url(text: str) -> URL:
+    """Return what *text* means, with the driver we use and a path that no later `chdir` changes.
+
+    Raises ConfigurationError, which never repeats the URL: it may hold a password.
+    """
+    try:
+        url = make_url(text)
+    except (sql_errors.ArgumentError, ValueError):
+        raise ConfigurationError(f"The database URL cannot be read: use {_FORMS}") from None
+    if url.drivername == "sqlite":
+        return _sqlite_url(url)
+    if url.drivername == "postgresql":
+        return _postgresql_url(url)
+    raise ConfigurationError(f"Database {url.drivername}:// is not supported: use {_FORMS}")
+
+
+def _sqlite_url(url: URL) -> URL:
+    if url.host or url.username or url.query:
+        raise ConfigurationError(f"sqlite:// takes three slashes, a path and no options: use {_FORMS}")
+    if url.database in (None, "", ":memory:"):
+        return _memory_url()
+    path = Path(str(url.database)).expanduser().absolute()
+    return url.set(drivername="sqlite+aiosqlite", database=str(path))
+
+
+def _memory_url() -> URL:
+    if sqlite3.sqlite_version_info < _FIRST_WITH_SHARED_MEMORY:
+        raise ConfigurationError(f"sqlite:// needs SQLite 3.36, this is {sqlite3.sqlite_version}: name a file instead")
+    # `memdb` and not `:memory:`, where each connection has a database of its own that is lost with it.
+    query = {"vfs": "memdb", "uri": "true"}
+    return URL.create("sqlite+aiosqlite", database=f"file:/machpay-{token_hex(8)}", query=query)
+
+
+def _postgresql_url(url: URL) -> URL:
+    if unknown := sorted(url.query.keys() - _POSTGRESQL_OPTIONS):
+        options = ", ".join(sorted(_POSTGRESQL_OPTIONS))
+        raise ConfigurationError(f"postgresql:// takes no option {unknown[0]!r}: use {options}")
+    query = dict(url.query)
+    if "sslmode" in query:  # libpq's name for what asyncpg calls ssl, and the one that hosting companies hand out
+        query["ssl"] = query.pop("sslmode")
+    return url.set(drivername="postgresql+asyncpg", query=query)
+
+
+class Database:
+    """One database: connections to it, and driver errors turned into StoreUnavailable.
+
+    Each event loop has connections of its own, since they cannot wait for one another across loops: a test client
+    that starts a loop for every request is served, and so is a process that was forked.
+    """
+
+    def __init__(self, text: str, *, busy_timeout_seconds: float) -> None:
+        self.url = database_url(text)
+        self._busy_timeout_seconds = busy_timeout_seconds
+        self._engines: dict[tuple[int, asyncio.AbstractEventLoop], AsyncEngine] = {}
+        self._anchor: sqlite3.Connection | None = None
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the database is a file, or memory, of ours alone: then there is nobody else to make its schema."""
+        return self.url.get_backend_name() == "sqlite"
+
+    def prepare(self) -> None:
+        """Make what SQLite needs before the first connection: a file that only we can read, or the memory itself."""
+        if "vfs" in self.url.query:
+            # The memory lives as long as one connection does, and those of a pool come and go with cancellations.
+            self._anchor = self._anchor or sqlite3.connect(
+                f"{self.url.database}?vfs=memdb", uri=True, check_same_thread=False
+            )
+            return
+        path = Path(str(self.url.database))
+        if not path.parent.is_dir():
+            raise ConfigurationError(f"{path} cannot be made: {path.parent} is not a directory, make it first")
+        try:
+            path.touch(mode=0o600)
+            with path.open("rb") as file:
+                start = file.read(len(_SQLITE_START))
+        except OSError as exc:
+            raise ConfigurationError(f"{path} cannot be opened ({exc.strerror}): name a file we may write") from exc
+        if start not in (b"", _SQLITE_START):
+            raise ConfigurationError(f"{path} is not a SQLite database: name another file")
+
+    async def use_wal(self) -> None:
+        """Let readers and the one writer of a SQLite file work side by side; the file remembers it."""
+        async with self.reading("journal mode") as connection:
+            if (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar() == "delete":
+                await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+
+    @asynccontextmanager
+    async def reading(self, what: str) -> AsyncIterator[AsyncConnection]:
+        """Give a connection for one statement; raises StoreUnavailable that names *what*."""
+        try:
+            async with (await self._engine()).connect() as connection:
+                yield connection
+        except (sql_errors.DBAPIError, sql_errors.TimeoutError, OSError) as exc:
+            raise StoreUnavailable(what) from exc
+
+    @asynccontextmanager
+    async def writing(self, what: str) -> AsyncIterator[AsyncConnection]:
+        """Give a connection in a transaction that is committed at the end; raises StoreUnavailable that names *what*.
+
+        An IntegrityError passes: only the caller knows what it stands for.
+        """
+        try:
+            engine = (await self._engine()).execution_options(machpay_begin="BEGIN IMMEDIATE")
+            async with engine.begin() as connection:
+                yield connection
+        except sql_errors.IntegrityError:
+            raise
+        except (sql_errors.DBAPIError, sql_errors.TimeoutError, OSError) as exc:
+            raise StoreUnavailable(what) from exc
+
+    async def close(self) -> None:
+        """Close every connection. What is in memory is gone then."""
+        for pid, loop in list(self._engines):
+            if pid == os.getpid():
+                await self._dispose(loop)
+        if self._anchor is not None:
+            self._anchor.close()
+            self._anchor = None
+
+    async def _engine(self) -> AsyncEngine:
+        here = (os.getpid(), asyncio.get_running_loop())
+        if (engine := self._engines.get(here)) is not None:
+            return engine
+        self._engines[here] = engine = self._new_engine()
+        for pid, loop in list(self._engines):
+            # A parent's connections are left alone: their threads did not come along, so closing would wait for ever.
+            if loop.is_closed() and pid == here[0]:
+                await self._dispose(loop)
+        return engine
+
+    async def _dispose(self, loop: asyncio.AbstractEventLoop) -> None:
+        engine = self._engines.pop((os.getpid(), loop))
+        # An aiosqlite connection is a thread and can be closed from any loop; a socket only from its own.
+        await engine.dispose(close=self.is_sqlite or loop is asyncio.get_running_loop())
+
+    def _new_engine(self) -> AsyncEngine:
+        if not self.is_sqlite:
+            return self._server_engine()
+        engine = create_async_engine(
+            self.url,
+            poolclass=AsyncAdaptedQueuePool,
+            pool_size=_SQLITE_POOL,
+            max_overflow=0,
+            pool_timeout=_WAIT_SECONDS,
+            # Without an isolation level sqlite3 begins no transactions of its own.
+            connect_args={"timeout": self._busy_timeout_seconds, "isolation_level": None},
+            hide_parameters=True,
+        )
+        event.listen(engine.sync_engine, "connect", _enforce_foreign_keys)
+        event.listen(engine.sync_engine, "begin", _begin)
+        return engine
+
+    def _server_engine(self) -> AsyncEngine:
+        try:
+            return create_async_engine(
+                self.url,
+                pool_size=_SERVER_POOL,
+                max_overflow=0,
+                pool_timeout=_WAIT_SECONDS,
+                pool_pre_ping=True,
+                connect_args={"timeout": _WAIT_SECONDS, "command_timeout": _STATEMENT_SECONDS},
+                hide_parameters=True,
+            )
+        except ModuleNotFoundError as exc:
+            _refuse_without_driver(exc)
+
+
+def _refuse_without_driver(exc: ModuleNotFoundError) -> NoReturn:
+    raise ConfigurationError(f"postgresql:// needs {exc.name}: pip install {exc.name}") from exc
+
+
+def _enforce_foreign_keys(connection: DBAPIConnection, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    if statement := connection.get_execution_options().get("machpay_begin"):
+        connection.exec_driver_sql(statement)

@@ -1,0 +1,166 @@
+"""Statements on keys and their secrets, and how rows become a KeyRecord."""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import TypeVarTuple
+
+import orjson
+from sqlalchemy import RowMapping, Select, and_, delete, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from machpay_gateway.core.key import KeyRecord, SecretRecord
+from machpay_gateway.core.ports import key_tier
+from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.stores.schema import ACCOUNTS, KEY_SECRETS, KEYS
+
+Columns = TypeVarTuple("Columns")
+
+# Every read is this one statement: so a key, its account's tier and its secrets are those of one moment.
+_RECORDS = (
+    select(
+        KEYS,
+        ACCOUNTS.c.tier,
+        KEY_SECRETS.c.digest,
+        KEY_SECRETS.c.masked,
+        KEY_SECRETS.c.created_at.label("secret_created_at"),
+        KEY_SECRETS.c.expires_at.label("secret_expires_at"),
+    )
+    .join(ACCOUNTS, KEYS.c.account_id == ACCOUNTS.c.id)
+    .join(KEY_SECRETS, KEY_SECRETS.c.key_id == KEYS.c.id)
+    .order_by(KEYS.c.created_at.desc(), KEYS.c.id.desc(), KEY_SECRETS.c.position)
+)
+
+
+async def key_by_digest(connection: AsyncConnection, digest: bytes) -> KeyRecord | None:
+    """Return the key that has a secret with *digest*."""
+    owner = select(KEY_SECRETS.c.key_id).where(KEY_SECRETS.c.digest == digest).scalar_subquery()
+    return await _one(connection, _RECORDS.where(KEYS.c.id == owner))
+
+
+async def key_by_id(connection: AsyncConnection, account_id: str | None, key_id: str) -> KeyRecord | None:
+    """Return the key, when it is of the account or *account_id* is None."""
+    statement = _RECORDS.where(KEYS.c.id == key_id)
+    return await _one(connection, _within(statement, account_id))
+
+
+async def keys_page(
+    connection: AsyncConnection, account_id: str | None, *, environment: str | None, after: str | None, limit: int
+) -> Sequence[KeyRecord]:
+    """Return at most *limit* keys, newest first, those that come after *after*: none when that is no key of theirs."""
+    page = _within(select(KEYS.c.id), account_id)
+    if environment is not None:
+        page = page.where(KEYS.c.environment == environment)
+    if after is not None:
+        mark = _within(select(KEYS.c.created_at, KEYS.c.id).where(KEYS.c.id == after), account_id).subquery("mark")
+        older = KEYS.c.created_at < mark.c.created_at
+        page = page.join(mark, or_(older, and_(KEYS.c.created_at == mark.c.created_at, KEYS.c.id < mark.c.id)))
+    page = page.order_by(KEYS.c.created_at.desc(), KEYS.c.id.desc()).limit(limit)
+    rows = (await connection.execute(_RECORDS.where(KEYS.c.id.in_(page)))).mappings()
+    return _records(rows)
+
+
+async def versions_since(connection: AsyncConnection, since: float) -> Sequence[tuple[str, int]]:
+    """Return (id, version) of each key changed at or after *since*."""
+    statement = select(KEYS.c.id, KEYS.c.version).where(KEYS.c.changed_at >= since).order_by(KEYS.c.changed_at)
+    return [(key_id, version) for key_id, version in await connection.execute(statement)]
+
+
+async def insert_key(connection: AsyncConnection, record: KeyRecord) -> None:
+    """Insert *record*. Raises IntegrityError for an id that exists or an account that does not."""
+    fixed = {
+        "id": record.id,
+        "account_id": record.account_id,
+        "environment": record.environment,
+        "created_at": record.created_at,
+        "changed_at": record.created_at,
+    }
+    await connection.execute(insert(KEYS), fixed | _settings(record))
+
+
+async def update_key(connection: AsyncConnection, record: KeyRecord, changed_at: float) -> bool:
+    """Write the settings of *record* over the version before its own; False when that is not the stored one."""
+    statement = (
+        update(KEYS)
+        .where(KEYS.c.id == record.id, KEYS.c.account_id == record.account_id)
+        .where(KEYS.c.version == record.version - 1)
+        .values(changed_at=changed_at, **_settings(record))
+    )
+    return (await connection.execute(statement)).rowcount == 1
+
+
+async def delete_secrets(connection: AsyncConnection, key_id: str) -> None:
+    """Delete all secrets of the key."""
+    await connection.execute(delete(KEY_SECRETS).where(KEY_SECRETS.c.key_id == key_id))
+
+
+async def insert_secrets(connection: AsyncConnection, record: KeyRecord) -> None:
+    """Insert the secrets of *record*, the current one first. Raises IntegrityError for a digest that exists."""
+    values = [
+        {
+            "digest": secret.digest,
+            "key_id": record.id,
+            "position": position,
+            "masked": secret.masked,
+            "created_at": secret.created_at,
+            "expires_at": secret.expires_at,
+        }
+        for position, secret in enumerate(record.secrets)
+    ]
+    await connection.execute(insert(KEY_SECRETS), values)
+
+
+def _within(statement: Select[*Columns], account_id: str | None) -> Select[*Columns]:
+    return statement if account_id is None else statement.where(KEYS.c.account_id == account_id)
+
+
+async def _one(connection: AsyncConnection, statement: Select[*Columns]) -> KeyRecord | None:
+    rows = (await connection.execute(statement)).mappings()
+    return next(iter(_records(rows)), None)
+
+
+def _settings(record: KeyRecord) -> dict[str, object]:
+    return {
+        "name": record.name,
+        "scopes": orjson.dumps(list(record.scopes)).decode(),
+        "allowed_ips": orjson.dumps(record.allowed_ips).decode(),
+        "metadata": orjson.dumps(dict(record.metadata)).decode(),
+        "version": record.version,
+        "expires_at": record.expires_at,
+        "revoked_at": record.revoked_at,
+        "last_rotated_at": record.last_rotated_at,
+    }
+
+
+def _records(rows: Iterable[RowMapping]) -> list[KeyRecord]:
+    """Return a record for each run of *rows* of one key: a row for each of its secrets."""
+    return [_record(list(secrets)) for _, secrets in groupby(rows, key=itemgetter(KEYS.c.id))]
+
+
+def _record(rows: Sequence[RowMapping]) -> KeyRecord:
+    row = rows[0]
+    return KeyRecord(
+        id=row[KEYS.c.id],
+        account_id=row[KEYS.c.account_id],
+        name=row[KEYS.c.name],
+        environment=row[KEYS.c.environment],
+        tier=key_tier(row[KEYS.c.environment], row[ACCOUNTS.c.tier]),
+        scopes=Scopes(frozenset(orjson.loads(row[KEYS.c.scopes]))),
+        allowed_ips=tuple(orjson.loads(row[KEYS.c.allowed_ips])),
+        created_at=row[KEYS.c.created_at],
+        secrets=tuple(map(_secret, rows)),
+        version=row[KEYS.c.version],
+        expires_at=row[KEYS.c.expires_at],
+        revoked_at=row[KEYS.c.revoked_at],
+        last_rotated_at=row[KEYS.c.last_rotated_at],
+        metadata=orjson.loads(row[KEYS.c.metadata]),
+    )
+
+
+def _secret(row: RowMapping) -> SecretRecord:
+    return SecretRecord(
+        digest=bytes(row["digest"]),
+        masked=row["masked"],
+        created_at=row["secret_created_at"],
+        expires_at=row["secret_expires_at"],
+    )

@@ -1,0 +1,40 @@
+"""Which revision of the schema a database has, and whether this version of the program may work on it."""
+
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.stores.schema import HEAD, METADATA, REVISIONS
+
+_VERSION_TABLE = "alembic_version"
+
+
+async def database_revision(connection: AsyncConnection) -> str | None:
+    """Return the database's revision, None when it is empty.
+
+    Raises ConfigurationError when the database is somebody else's, or of a newer version than this one.
+    """
+    tables = await connection.run_sync(_table_names)
+    if _VERSION_TABLE not in tables:
+        if foreign := sorted(tables & METADATA.tables.keys()):
+            raise ConfigurationError(
+                f"The database has a table {foreign[0]!r} that is not ours: give MachPay Gateway a database of its own"
+            )
+        return None
+    found = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar()
+    if found is not None and found not in REVISIONS:
+        raise ConfigurationError(
+            f"The database's schema is at revision {found!r} and this version knows up to {HEAD!r}: "
+            "upgrade machpay-gateway, or restore the backup made before the database was upgraded"
+        )
+    return found
+
+
+async def lock_schema(connection: AsyncConnection) -> None:
+    """Let one process at a time change the schema, until the transaction ends. SQLite's BEGIN IMMEDIATE did already."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(text("SELECT pg_advisory_xact_lock(7813294456)"))
+
+
+def _table_names(connection: Connection) -> set[str]:
+    return set(inspect(connection).get_table_names())

@@ -1,0 +1,135 @@
+"""The store on a SQL database: which statements make one use, and in which transaction."""
+
+from collections.abc import Sequence
+
+from sqlalchemy.exc import IntegrityError
+
+from machpay_gateway.core.errors import ConfigurationError, InputError
+from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.ports import Account
+from machpay_gateway.stores.schema import HEAD
+from machpay_gateway.stores.sql import accounts, keys
+from machpay_gateway.stores.sql.engine import Database
+from machpay_gateway.stores.sql.revision import database_revision, lock_schema
+
+
+class SqlStore:
+    """KeyStore and AccountStore on the database at *url*: `sqlite:///…`, `sqlite://` (in memory) or `postgresql://…`.
+
+    It may be used from several event loops. Raises ConfigurationError for a URL that cannot be meant.
+    *busy_timeout_seconds* is how long SQLite waits for another process that is writing.
+    """
+
+    def __init__(self, url: str, *, busy_timeout_seconds: float = 5.0) -> None:
+        self._database = Database(url, busy_timeout_seconds=busy_timeout_seconds)
+
+    async def open(self) -> None:
+        """Make the database ready: on SQLite make or upgrade its schema, elsewhere only compare.
+
+        Raises ConfigurationError when the schema is not this version's. Opening twice is harmless.
+        """
+        if self._database.is_sqlite:
+            self._database.prepare()
+            await self._database.use_wal()
+        async with self._database.reading("schema revision") as connection:
+            found = await database_revision(connection)
+        if found == HEAD:
+            return
+        if not self._database.is_sqlite:
+            raise ConfigurationError(
+                f"The database's schema is at revision {found or 'none'} and this version needs {HEAD}: "
+                "run `machpay-gateway init`"
+            )
+        await self.migrate()
+
+    async def migrate(self) -> None:
+        """Bring the schema to this version's; several processes may try at once.
+
+        Raises ConfigurationError when it is a newer version's or the tables are not ours.
+        """
+        # Alembic costs 0.2 s and is needed once in a database's life.
+        from machpay_gateway.stores.migrations import upgrade  # noqa: PLC0415
+
+        async with self._database.writing("schema upgrade") as connection:
+            await lock_schema(connection)
+            if await database_revision(connection) != HEAD:  # another process may have been quicker
+                await connection.run_sync(upgrade)
+
+    async def close(self) -> None:
+        """Close every connection; a database in memory is gone then."""
+        await self._database.close()
+
+    async def find_by_digest(self, digest: bytes) -> KeyRecord | None:
+        """Return the key that has a secret with this SHA-256 *digest*, whatever its status."""
+        async with self._database.reading("key lookup") as connection:
+            return await keys.key_by_digest(connection, digest)
+
+    async def versions_since(self, since: float) -> Sequence[tuple[str, int]]:
+        """Return (key id, version) of each key changed at or after *since*, seconds since the epoch."""
+        async with self._database.reading("changed keys") as connection:
+            return await keys.versions_since(connection, since)
+
+    async def add_key(self, record: KeyRecord) -> None:
+        """Store a new key with its secrets. Raises InputError when its account is unknown or its id is taken."""
+        try:
+            async with self._database.writing("key creation") as connection:
+                await keys.insert_key(connection, record)
+                await keys.insert_secrets(connection, record)
+        except IntegrityError as exc:
+            raise _unfit(record) from exc
+
+    async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
+        """Return a key of the account, or None. An operator (*account_id* None) sees every account's."""
+        async with self._database.reading("key") as connection:
+            return await keys.key_by_id(connection, account_id, key_id)
+
+    async def keys(
+        self, account_id: str | None, *, environment: str | None = None, after: str | None = None, limit: int = 100
+    ) -> Sequence[KeyRecord]:
+        """Return keys, newest first, at most *limit* of them, those that come after the key id *after*."""
+        async with self._database.reading("keys") as connection:
+            return await keys.keys_page(connection, account_id, environment=environment, after=after, limit=limit)
+
+    async def replace_key(self, record: KeyRecord, *, changed_at: float) -> bool:
+        """Write *record* and its secrets over version `record.version - 1`; False when that is not the stored one."""
+        try:
+            async with self._database.writing("key change") as connection:
+                if not await keys.update_key(connection, record, changed_at):
+                    return False
+                await keys.delete_secrets(connection, record.id)
+                await keys.insert_secrets(connection, record)
+                return True
+        except IntegrityError as exc:
+            raise _unfit(record) from exc
+
+    async def add_account(self, account: Account) -> bool:
+        """Store a new account; False when its name is taken."""
+        try:
+            async with self._database.writing("account creation") as connection:
+                await accounts.insert_account(connection, account)
+        except IntegrityError:
+            return False
+        return True
+
+    async def account(self, id_or_name: str) -> Account | None:
+        """Return the account with that id or name."""
+        async with self._database.reading("account") as connection:
+            return await accounts.account_by(connection, id_or_name)
+
+    async def accounts(self) -> Sequence[Account]:
+        """Return all accounts, oldest first."""
+        async with self._database.reading("accounts") as connection:
+            return await accounts.all_accounts(connection)
+
+    async def set_tier(self, account_id: str, tier: str, *, changed_at: float) -> Sequence[tuple[str, int]]:
+        """Change the tier and raise the version of every key of the account; return (key id, new version)."""
+        async with self._database.writing("tier change") as connection:
+            await accounts.update_tier(connection, account_id, tier)
+            await accounts.raise_versions(connection, account_id, changed_at)
+            return await accounts.key_versions(connection, account_id)
+
+
+def _unfit(record: KeyRecord) -> InputError:
+    return InputError(
+        f"Key {record.id} does not fit: account {record.account_id} is unknown, or the id or a secret is taken"
+    )

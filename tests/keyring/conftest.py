@@ -1,0 +1,45 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.keyring import Keyring
+from machpay_gateway.stores.memory import MemoryStore
+from machpay_gateway.stores.sql import SqlStore
+from tests.keyrings import ACME, GLOBEX, NOW, SCOPES, Announced, FixedClock, counted_entropy, noting
+
+
+@pytest.fixture
+def clock() -> FixedClock:
+    return FixedClock(NOW)
+
+
+@pytest.fixture
+def announced() -> Announced:
+    return []
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MemoryStore | SqlStore]:
+    store = MemoryStore() if request.param == "memory" else SqlStore(f"sqlite:///{tmp_path}/keys.db")
+    await store.open()
+    await store.add_account(ACME)
+    await store.add_account(GLOBEX)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def keyring(store: MemoryStore | SqlStore, clock: FixedClock, announced: Announced) -> Keyring:
+    return Keyring(store, scopes=SCOPES, clock=clock, entropy=counted_entropy(), announce=noting(announced))
+
+
+@pytest.fixture
+async def created(keyring: Keyring) -> tuple[KeyRecord, str]:
+    return await keyring.create(ACME.id, name="deploy", scopes=["skills:list"], environment="live")
+
+
+@pytest.fixture
+def key(created: tuple[KeyRecord, str]) -> KeyRecord:
+    return created[0]

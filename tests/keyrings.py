@@ -1,0 +1,31 @@
+"""What the tests of keys share: a clock that stands still, randomness that repeats itself, and two accounts."""
+
+import hashlib
+from collections.abc import Callable
+
+from machpay_gateway.core.ports import Account
+
+NOW = 1_700_000_000.0
+ACME = Account("acct_acme", "Acme", "standard", 100.0)
+GLOBEX = Account("acct_globex", "Globex", "standard", 200.0)
+SCOPES = ("skills:execute", "skills:list", "keys:manage")
+
+Announced = list[tuple[str, int]]
+
+
+class FixedClock:
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def counted_entropy() -> Callable[[int], bytes]:
+    numbers = iter(range(1_000_000))
+    return lambda size: hashlib.sha256(str(next(numbers)).encode()).digest()[:size]
+
+
+def noting(announced: Announced) -> Callable[[str, int], None]:
+    """Return an `announce` that writes down what it is told."""
+    return lambda key_id, version: announced.append((key_id, version))

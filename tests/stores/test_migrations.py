@@ -1,0 +1,143 @@
+"""The way from any database we may meet to the schema of today, or to a refusal."""
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, inspect
+
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.stores.migrations import migration_config, upgrade
+from machpay_gateway.stores.schema import HEAD, METADATA, REVISIONS
+from machpay_gateway.stores.sql import SqlStore
+from machpay_gateway.stores.sql.engine import Database
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "keys.db"
+
+
+def executed(path: Path, statement: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        return connection.execute(statement).fetchall()
+
+
+def test_the_revisions_are_those_of_the_scripts() -> None:
+    scripts = ScriptDirectory.from_config(migration_config())
+    assert tuple(reversed([script.revision for script in scripts.walk_revisions()])) == REVISIONS
+    assert scripts.get_heads() == [HEAD]
+
+
+def test_the_migrated_schema_is_the_one_described(path: Path) -> None:
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        upgrade(connection)
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+    engine.dispose()
+
+
+def test_constraints_have_the_names_that_later_migrations_will_call_them_by(path: Path, tmp_path: Path) -> None:
+    migrated, described = create_engine(f"sqlite:///{path}"), create_engine(f"sqlite:///{tmp_path}/described.db")
+    with migrated.begin() as connection:
+        upgrade(connection)
+    METADATA.create_all(described)
+    for table in METADATA.tables:
+        old, new = inspect(migrated), inspect(described)
+        assert old.get_pk_constraint(table) == new.get_pk_constraint(table)
+        assert old.get_foreign_keys(table) == new.get_foreign_keys(table)
+        assert old.get_unique_constraints(table) == new.get_unique_constraints(table)
+    migrated.dispose()
+    described.dispose()
+
+
+async def test_a_database_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
+    store = SqlStore(f"sqlite:///{path}")
+    await store.open()
+    await store.close()
+    executed(path, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(ConfigurationError, match=r"'9999'.*upgrade machpay-gateway"):
+        await store.open()
+    with pytest.raises(ConfigurationError, match="'9999'"):
+        await store.migrate()
+    await store.close()
+    assert executed(path, "SELECT version_num FROM alembic_version") == [("9999",)]
+
+
+async def test_another_programs_database_is_refused_and_left_alone(path: Path) -> None:
+    executed(path, "CREATE TABLE keys (id INTEGER)")
+    store = SqlStore(f"sqlite:///{path}")
+    with pytest.raises(ConfigurationError, match="'keys' that is not ours"):
+        await store.open()
+    await store.close()
+    assert executed(path, "SELECT name FROM sqlite_master") == [("keys",)]
+
+
+async def test_a_database_server_is_not_upgraded_by_a_start(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SqlStore(f"sqlite:///{path}")
+    await store.open()
+    executed(path, "DELETE FROM alembic_version")
+    monkeypatch.setattr(Database, "is_sqlite", False)
+    with pytest.raises(ConfigurationError, match="machpay-gateway init"):
+        await store.open()
+    monkeypatch.undo()
+    await store.close()
+
+
+async def test_a_migration_that_fails_leaves_the_database_as_it_was(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(connection: Connection) -> None:
+        upgrade(connection)
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr("machpay_gateway.stores.migrations.upgrade", failing)
+    store = SqlStore(f"sqlite:///{path}")
+    with pytest.raises(RuntimeError, match="power cut"):
+        await store.open()
+    assert executed(path, "SELECT name FROM sqlite_master") == []
+    monkeypatch.undo()
+    await store.open()
+    assert list(await store.accounts()) == []
+    await store.close()
+
+
+async def test_migrating_what_is_up_to_date_changes_nothing(path: Path) -> None:
+    store = SqlStore(f"sqlite:///{path}")
+    await store.open()
+    before = executed(path, "SELECT sql FROM sqlite_master")
+    await store.migrate()
+    await store.close()
+    assert executed(path, "SELECT sql FROM sqlite_master") == before
+
+
+def test_processes_that_start_at_once_make_one_schema(path: Path) -> None:
+    program = f"""
+import asyncio, sys
+import machpay_gateway.stores.migrations
+from machpay_gateway.stores.sql import SqlStore
+async def start():
+    store = SqlStore("sqlite:///{path}")
+    await store.open()
+    await store.close()
+print("ready", flush=True)
+sys.stdin.readline()
+asyncio.run(start())
+"""
+    started = [
+        subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for process in started:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in started:
+        process.communicate("go\n", timeout=60)
+    assert [process.returncode for process in started] == [0, 0, 0]
+    assert executed(path, "SELECT version_num FROM alembic_version") == [(HEAD,)]

@@ -1,0 +1,252 @@
+"""One suite for every store: what `core.ports` promises, whatever is underneath."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from machpay_gateway.core.errors import InputError
+from machpay_gateway.core.key import KeyRecord, SecretRecord
+from machpay_gateway.core.ports import Account
+from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.stores.memory import MemoryStore
+from machpay_gateway.stores.sql import SqlStore
+
+pytestmark = pytest.mark.parametrize("store", ["memory", "sqlite", "sqlite-in-memory"], indirect=True)
+
+ACME = Account("acct_acme", "Acme", "standard", 100.0)
+GLOBEX = Account("acct_globex", "Globex", "enterprise", 50.0)
+
+
+@pytest.fixture
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MemoryStore | SqlStore]:
+    urls = {"sqlite": f"sqlite:///{tmp_path}/keys.db", "sqlite-in-memory": "sqlite://"}
+    store = MemoryStore() if request.param == "memory" else SqlStore(urls[request.param])
+    await store.open()
+    assert await store.add_account(ACME)
+    assert await store.add_account(GLOBEX)
+    yield store
+    await store.close()
+
+
+def digest(number: int) -> bytes:
+    return bytes([number]) * 32
+
+
+def key(number: int, *, account: Account = ACME, environment: str = "live", created_at: float = 1000.0) -> KeyRecord:
+    return KeyRecord(
+        id=f"key_{number:03}",
+        account_id=account.id,
+        name=f"key {number}",
+        environment=environment,
+        tier=account.tier if environment == "live" else "test",
+        scopes=Scopes(frozenset({"skills:list"})),
+        allowed_ips=(),
+        created_at=created_at,
+        secrets=(SecretRecord(digest(number), "sk_live_…0001", created_at),),
+    )
+
+
+FULL = replace(
+    key(1),
+    name="Prüfschlüssel 🔑",
+    scopes=Scopes(frozenset({"skills:*", "account:read"})),
+    allowed_ips=("203.0.113.0/24", "2001:db8::/32"),
+    secrets=(
+        SecretRecord(digest(1), "sk_live_…curr", 1500.25),
+        SecretRecord(digest(2), "sk_live_…prev", 1000.5, expires_at=2000.75),
+    ),
+    version=3,
+    expires_at=9000.125,
+    revoked_at=8000.5,
+    last_rotated_at=1500.25,
+    metadata={"team": 'ops "quoted"', "nul": "\0", "snow": "☃"},
+)
+
+
+async def test_a_key_comes_back_as_it_was_stored(store: MemoryStore | SqlStore) -> None:
+    await store.add_key(FULL)
+    assert await store.key(ACME.id, FULL.id) == FULL
+
+
+async def test_a_key_is_found_by_each_of_its_secrets_whatever_its_status(store: MemoryStore | SqlStore) -> None:
+    await store.add_key(FULL)
+    assert await store.find_by_digest(digest(1)) == FULL
+    assert await store.find_by_digest(digest(2)) == FULL
+    assert await store.find_by_digest(digest(3)) is None
+
+
+async def test_a_key_is_seen_by_its_account_and_by_operators_only(store: MemoryStore | SqlStore) -> None:
+    await store.add_key(key(1))
+    assert await store.key(ACME.id, "key_001") == key(1)
+    assert await store.key(None, "key_001") == key(1)
+    assert await store.key(GLOBEX.id, "key_001") is None
+    assert await store.key(None, "key_002") is None
+
+
+async def test_the_tier_is_the_accounts_for_live_keys_and_test_for_test_keys(store: MemoryStore | SqlStore) -> None:
+    await store.add_key(replace(key(1), tier="a tier of the caller's choice"))
+    await store.add_key(replace(key(2, environment="test"), tier="enterprise"))
+    await store.set_tier(ACME.id, "enterprise", changed_at=2000.0)
+    found = {record.id: record.tier for record in await store.keys(ACME.id)}
+    assert found == {"key_001": "enterprise", "key_002": "test"}
+    by_digest = await store.find_by_digest(digest(1))
+    assert by_digest is not None
+    assert by_digest.tier == "enterprise"
+
+
+@pytest.mark.parametrize(
+    "account_id, selection, expected",
+    [
+        (ACME.id, {}, [5, 3, 2, 1]),  # newest first; equal moments by id, so that pages do not shift
+        (None, {}, [5, 4, 3, 2, 1]),  # an operator sees everybody's
+        (ACME.id, {"limit": 2}, [5, 3]),
+        (ACME.id, {"after": "key_003", "limit": 2}, [2, 1]),  # the mark's moment is shared with key 2
+        (ACME.id, {"after": "key_001"}, []),
+        (ACME.id, {"environment": "test"}, [2]),
+        (ACME.id, {"environment": "test", "after": "key_005"}, [2]),  # a mark need not pass the filter itself
+        (GLOBEX.id, {"after": "key_005"}, []),  # another account's key is no mark: it would tell when it was made
+        (ACME.id, {"after": "key_unknown"}, []),
+        ("acct_unknown", {}, []),
+    ],
+)
+async def test_keys_come_newest_first_in_pages(
+    store: MemoryStore | SqlStore, account_id: str | None, selection: dict[str, Any], expected: list[int]
+) -> None:
+    await store.add_key(key(1, created_at=1000.0))
+    await store.add_key(key(3, created_at=2000.0))
+    await store.add_key(key(2, created_at=2000.0, environment="test"))
+    await store.add_key(key(5, created_at=4000.0))
+    await store.add_key(key(4, created_at=3000.0, account=GLOBEX))
+    page = await store.keys(account_id, **selection)
+    assert [record.id for record in page] == [f"key_{number:03}" for number in expected]
+
+
+async def test_a_page_counts_keys_and_not_their_secrets(store: MemoryStore | SqlStore) -> None:
+    await store.add_key(FULL)
+    await store.add_key(key(3, created_at=500.0))
+    page = await store.keys(ACME.id, limit=2)
+    assert [len(record.secrets) for record in page] == [2, 1]
+
+
+async def test_a_replaced_key_answers_to_its_new_secrets_only(store: MemoryStore | SqlStore) -> None:
+    await store.add_key(key(1))
+    rotated = replace(FULL, version=2, secrets=(SecretRecord(digest(7), "sk_live_…0007", 1500.0),))
+    assert await store.replace_key(rotated, changed_at=1500.0)
+    assert await store.key(ACME.id, "key_001") == rotated
+    assert await store.find_by_digest(digest(7)) == rotated
+    assert await store.find_by_digest(digest(1)) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 1},  # the stored one
+        {"version": 3},  # of a later one than is stored
+        {"version": 2, "account_id": GLOBEX.id},
+        {"version": 2, "id": "key_unknown"},
+    ],
+)
+async def test_a_key_is_replaced_over_the_version_before_only(
+    store: MemoryStore | SqlStore, change: dict[str, Any]
+) -> None:
+    await store.add_key(key(1))
+    secrets = (SecretRecord(digest(7), "sk_live_…0007", 1500.0),)
+    wanted = replace(key(1), name="changed", secrets=secrets, **change)
+    assert not await store.replace_key(wanted, changed_at=1500.0)
+    assert await store.key(None, "key_001") == key(1)
+    assert await store.find_by_digest(digest(7)) is None
+
+
+async def test_of_many_changes_at_once_to_one_version_one_is_stored(store: MemoryStore | SqlStore) -> None:
+    await store.add_key(key(1))
+    wanted = [replace(key(1), version=2, name=f"name {number}") for number in range(10)]
+    stored = await asyncio.gather(*(store.replace_key(record, changed_at=1500.0) for record in wanted))
+    assert stored.count(True) == 1
+    assert await store.key(None, "key_001") == wanted[stored.index(True)]
+
+
+async def test_a_change_made_before_the_tier_was_raised_is_not_stored(store: MemoryStore | SqlStore) -> None:
+    await store.add_key(key(1))
+    await store.set_tier(ACME.id, "enterprise", changed_at=1500.0)
+    assert not await store.replace_key(replace(key(1), version=2), changed_at=1600.0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "key_001", "account_id": ACME.id},  # the id is taken
+        {"secrets": key(1).secrets},  # the secret is another key's
+        {"account_id": "acct_unknown"},
+    ],
+)
+async def test_a_key_that_does_not_fit_is_refused_and_leaves_nothing(
+    store: MemoryStore | SqlStore, change: dict[str, Any]
+) -> None:
+    await store.add_key(key(1))
+    with pytest.raises(InputError, match="key_0"):
+        await store.add_key(replace(key(2), **change))
+    assert list(await store.keys(None)) == [key(1)]
+    assert await store.find_by_digest(digest(2)) is None
+
+
+async def test_a_change_to_another_keys_secret_is_refused_and_changes_nothing(store: MemoryStore | SqlStore) -> None:
+    await store.add_key(key(1))
+    await store.add_key(key(2))
+    with pytest.raises(InputError, match="key_002"):
+        await store.replace_key(replace(key(2), version=2, name="changed", secrets=key(1).secrets), changed_at=1500.0)
+    assert await store.key(None, "key_002") == key(2)
+    assert await store.find_by_digest(digest(2)) == key(2)
+
+
+async def test_changes_are_listed_from_the_given_moment_on(store: MemoryStore | SqlStore) -> None:
+    await store.add_key(key(1, created_at=1000.0))
+    await store.add_key(key(2, created_at=1100.0))
+    await store.replace_key(replace(key(1), version=2), changed_at=1200.0)
+    assert list(await store.versions_since(1000.0)) == [("key_002", 1), ("key_001", 2)]
+    assert list(await store.versions_since(1200.0)) == [("key_001", 2)]
+    assert list(await store.versions_since(1200.5)) == []
+
+
+async def test_an_account_is_found_by_id_and_by_name(store: MemoryStore | SqlStore) -> None:
+    assert await store.account(ACME.id) == ACME
+    assert await store.account("Acme") == ACME
+    assert await store.account("acme") is None
+    assert list(await store.accounts()) == [GLOBEX, ACME]  # oldest first
+
+
+async def test_an_id_wins_over_another_accounts_equal_name(store: MemoryStore | SqlStore) -> None:
+    await store.add_account(Account("acct_other", ACME.id, "standard", 1.0))
+    assert await store.account(ACME.id) == ACME
+
+
+async def test_a_name_is_given_to_one_account_only(store: MemoryStore | SqlStore) -> None:
+    wanted = [Account(f"acct_{number}", "Initech", "standard", 1.0) for number in range(5)]
+    added = await asyncio.gather(*(store.add_account(account) for account in wanted))
+    assert added.count(True) == 1
+    assert await store.account("Initech") == wanted[added.index(True)]
+
+
+async def test_a_tier_change_raises_the_version_of_every_key_of_the_account(store: MemoryStore | SqlStore) -> None:
+    await store.add_key(key(1))
+    await store.add_key(replace(key(2, environment="test"), version=7))
+    await store.add_key(key(3, account=GLOBEX))
+    raised = await store.set_tier(ACME.id, "enterprise", changed_at=2000.0)
+    assert sorted(raised) == [("key_001", 2), ("key_002", 8)]
+    assert sorted(await store.versions_since(2000.0)) == sorted(raised)
+    assert await store.account(ACME.id) == replace(ACME, tier="enterprise")
+    assert await store.key(None, "key_003") == key(3, account=GLOBEX)
+
+
+async def test_a_tier_change_of_an_unknown_account_changes_nothing(store: MemoryStore | SqlStore) -> None:
+    assert list(await store.set_tier("acct_unknown", "enterprise", changed_at=2000.0)) == []
+    assert list(await store.accounts()) == [GLOBEX, ACME]
+
+
+async def test_opening_twice_keeps_what_is_stored(store: MemoryStore | SqlStore) -> None:
+    await store.add_key(key(1))
+    await store.open()
+    assert await store.key(None, "key_001") == key(1)
