@@ -1,0 +1,147 @@
+"""From settings to parts that work together: the only place that picks adapters, and imports them only when used."""
+
+import os
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol, Self, Unpack
+
+from machpay_gateway.accounts import Accounts
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.failures import Failures
+from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.policy import Policy
+from machpay_gateway.core.ports import AccountStore, KeyStore, Limiter, TokenVerifier
+from machpay_gateway.core.quota import parse_rate
+from machpay_gateway.flights import SingleFlight
+from machpay_gateway.gate import Gate
+from machpay_gateway.keyring import Keyring
+from machpay_gateway.limiters.memory import MemoryLimiter
+from machpay_gateway.settings import Options, Settings, load_settings
+from machpay_gateway.stores.cache import KeyCache
+from machpay_gateway.web.incoming import RequestIds, Trust
+
+MEMORY_DATABASE = "memory://"  # nothing is kept: for tests, benchmarks and trying things out
+
+
+class Store(KeyStore, AccountStore, Protocol):
+    """The source of truth, as something to open and close."""
+
+    async def open(self) -> None:
+        """Connect, and see that the schema is ours."""
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+
+
+class Gateway:
+    """All parts of one gateway in this process, made of settings; `async with Gateway(…) as gateway` opens and closes.
+
+    Give it to `MachPayAuth(app, gateway=gateway)` to share its `keyring` and `accounts` with your own code.
+    """
+
+    def __init__(self, **options: Unpack[Options]) -> None:
+        """Read `machpay.toml` and the environment, *options* over both. Raises ConfigurationError."""
+        self.settings = settings = load_settings(options)
+        self.policy = Policy(
+            settings.routes,
+            tiers=settings.tiers,
+            unlisted=settings.unlisted_routes,
+            environments=settings.environments,
+            scopes=settings.scopes,
+        )
+        self.trust = Trust(settings.trusted_proxies, settings.client_ip_header.lower().encode())
+        self.legacy_headers = settings.legacy_headers
+        self.request_ids = RequestIds(os.urandom(8))
+        self.is_open = False
+        self.store = _store_for(settings)
+        self._opening = SingleFlight(self._open, failed=lambda _: None)  # whoever opens hears of it
+        limiter = _limiter_for(settings)
+        keys = KeyCache(_OpenedLookup(self), settings.tiers, clock=time.time)
+        self._tokens = _tokens_for(settings)
+        self.gate = Gate(
+            self.policy,
+            keys=keys,
+            tokens=self._tokens,
+            limiter=limiter,
+            failures=Failures(*parse_rate(settings.failure_limit)[:2]),
+        )
+
+        def announce(key_id: str, version: int) -> None:
+            keys.forget(key_id)
+            limiter.mark(key_id, version)
+
+        self.keyring = Keyring(
+            self.store, scopes=self.policy.scopes, clock=time.time, entropy=os.urandom, announce=announce
+        )
+        self.accounts = Accounts(
+            self.store, tiers=self.policy.tiers, clock=time.time, entropy=os.urandom, announce=announce
+        )
+
+    async def open(self) -> None:
+        """Make ready to serve; opening twice is opening once. Raises StoreUnavailable, ConfigurationError."""
+        if not self.is_open:
+            await self._opening.join(None)
+
+    async def close(self) -> None:
+        """Let go of everything; it may be opened again."""
+        if self.is_open:
+            self.is_open = False
+            await self.store.close()
+            if self._tokens is not None:
+                await self._tokens.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _open(self, _: None) -> None:
+        await self.store.open()
+        self.is_open = True
+
+
+class _OpenedLookup:
+    """Opens the gateway at the first question: mounted applications, and some servers, get no lifespan."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def find_by_digest(self, digest: bytes) -> KeyRecord | None:
+        await self._gateway.open()
+        return await self._gateway.store.find_by_digest(digest)
+
+    async def versions_since(self, since: float) -> Sequence[tuple[str, int]]:
+        await self._gateway.open()
+        return await self._gateway.store.versions_since(since)
+
+
+def _store_for(settings: Settings) -> Store:
+    if settings.database == MEMORY_DATABASE:
+        from machpay_gateway.stores.memory import MemoryStore
+
+        return MemoryStore()
+    from machpay_gateway.stores.sql import SqlStore
+
+    return SqlStore(settings.database)
+
+
+def _limiter_for(settings: Settings) -> Limiter:
+    if settings.redis is not None:
+        raise ConfigurationError(
+            "redis: limits shared over several processes are not available in this version; "
+            "remove the setting and serve with one worker process"
+        )
+    return MemoryLimiter()
+
+
+def _tokens_for(settings: Settings) -> TokenVerifier | None:
+    if not settings.issuers:
+        return None
+    from machpay_gateway.keysets import IssuedTokens
+
+    return IssuedTokens(settings.issuers, settings.tiers)

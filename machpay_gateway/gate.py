@@ -1,0 +1,155 @@
+"""The gate: the order of I/O in a decision, and what follows when something does not answer.
+
+`decide_at_once` is the whole walk when nothing has to be fetched, which is nearly always; it needs no task and no
+await. `decide` goes on from where that stopped. Nothing else in the package decides to fail open or closed.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from machpay_gateway.core.admission import STALE
+from machpay_gateway.core.credential import (
+    ApiKey,
+    SignedToken,
+    Unreadable,
+    credential_of,
+    parse_authorization,
+)
+from machpay_gateway.core.decision import Allowed, Decision, Denied, conclude, demand_of
+from machpay_gateway.core.errors import Unavailable
+from machpay_gateway.core.facts import RequestFacts
+from machpay_gateway.core.failures import Failures
+from machpay_gateway.core.key import secret_digest
+from machpay_gateway.core.policy import Policy
+from machpay_gateway.core.ports import KnownKeys, Limiter, TokenVerifier
+from machpay_gateway.core.principal import ANONYMOUS, Principal
+from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.route import Route
+
+_RETRY_SECONDS = 1.0  # what an unavailable part is given before it is worth asking again
+_ROUNDS = 2  # a record found stale is loaded again once; changing faster than that is not a caller's doing
+_PUBLIC = Allowed(ANONYMOUS)
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """A decision that needs I/O, and how far it came: *principal* is None while the caller is not identified."""
+
+    facts: RequestFacts
+    route: Route
+    token: bytes
+    principal: Principal | None
+
+
+class Gate:
+    """Decides for every front. It holds no state of a request."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        keys: KnownKeys,
+        tokens: TokenVerifier | None,
+        limiter: Limiter,
+        failures: Failures,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Decide by *policy*. *clock* is in seconds since the epoch."""
+        self.policy = policy
+        self.limiter = limiter
+        self._keys = keys
+        self._tokens = tokens
+        self._failures = failures
+        self._clock = clock
+
+    async def decide(self, facts: RequestFacts) -> Decision:
+        """Return whether the request may go on, and as whom."""
+        decision = self.decide_at_once(facts)
+        return await self.settle(decision) if isinstance(decision, Unsettled) else decision
+
+    def decide_at_once(self, facts: RequestFacts) -> Decision | Unsettled:
+        """Return the decision when it needs no I/O, else how far it came."""
+        route = self.policy.route_for(facts)
+        if isinstance(route, Reason):
+            return Denied(route, "no route matches" if route is Reason.ROUTE_NOT_FOUND else "ambiguous path")
+        if route.public:
+            return _PUBLIC
+        token = parse_authorization(facts.authorization)
+        if isinstance(token, Unreadable):
+            return Denied(token.reason, token.detail, route)
+        now = self._clock()
+        digest = secret_digest(token)
+        principal = self._keys.known(digest, now)
+        if principal is None and self._tokens is not None:
+            principal = self._tokens.known(digest, now)
+        if principal is None:
+            return self._unknown(facts, route, token, now)
+        demand = demand_of(facts, route, principal, now)
+        if isinstance(demand, Denied):
+            return self._counted(facts, demand)
+        answer = self.limiter.admit_at_once(demand)
+        if answer is None:
+            return Unsettled(facts, route, token, principal)
+        if answer is STALE:
+            self._keys.forget(principal.id)
+            return Unsettled(facts, route, token, None)
+        return conclude(route, principal, answer)
+
+    async def settle(self, unsettled: Unsettled) -> Decision:
+        """Return the decision that *unsettled* could not be, after the I/O that it needs."""
+        try:
+            return self._counted(unsettled.facts, await self._settle(unsettled))
+        except Unavailable as exc:
+            # Fail closed: an identity or a limit that cannot be checked is not granted.
+            return Denied(Reason.UNAVAILABLE, f"{exc} did not answer", unsettled.route, retry_after=_RETRY_SECONDS)
+
+    def _unknown(self, facts: RequestFacts, route: Route, token: bytes, now: float) -> Decision | Unsettled:
+        """Spend no I/O on an address that keeps failing, nor on what cannot be a credential."""
+        if wait := self._failures.wait(facts.address, now):
+            return _slow_down(route, wait)
+        credential = credential_of(token)
+        if isinstance(credential, Unreadable):
+            return self._counted(facts, Denied(credential.reason, credential.detail, route))
+        return Unsettled(facts, route, token, None)
+
+    async def _settle(self, unsettled: Unsettled) -> Decision:
+        """Fetch what is missing, and decide. A record that changed meanwhile is loaded once more."""
+        facts, route, token, principal = unsettled.facts, unsettled.route, unsettled.token, unsettled.principal
+        for _ in range(_ROUNDS):
+            found = principal or await self._identify(token)
+            if isinstance(found, str):
+                return Denied(Reason.INVALID_CREDENTIALS, found, route)
+            demand = demand_of(facts, route, found, self._clock())
+            if isinstance(demand, Denied):
+                return demand
+            answer = await self.limiter.admit(demand)
+            if answer is not STALE:
+                return conclude(route, found, answer)
+            self._keys.forget(found.id)
+            principal = None
+        return Denied(Reason.UNAVAILABLE, "the record keeps changing", route, retry_after=_RETRY_SECONDS)
+
+    async def _identify(self, token: bytes) -> Principal | str:
+        """Return whose credential this is, or for the log why it is nobody's."""
+        match credential_of(token):
+            case ApiKey(environment, digest):
+                principal = await self._keys.find(digest)
+                # The prefix was chosen by the caller, the record was not: they must agree (a swapped database row).
+                if principal is None or principal.environment != environment:
+                    return "unknown key"
+                return principal
+            case SignedToken() as signed if self._tokens is not None:
+                return await self._tokens.verify(signed, self._clock())
+        return "signed tokens are not accepted here"
+
+    def _counted(self, facts: RequestFacts, decision: Decision) -> Decision:
+        """Count a bad credential against its address; once there were too many, that is the answer instead."""
+        if not isinstance(decision, Denied) or decision.reason is not Reason.INVALID_CREDENTIALS:
+            return decision
+        wait = self._failures.note(facts.address, self._clock())
+        return _slow_down(decision.route, wait) if wait else decision
+
+
+def _slow_down(route: Route | None, wait: float) -> Denied:
+    return Denied(Reason.TOO_MANY_FAILURES, "the address keeps failing", route, retry_after=wait)

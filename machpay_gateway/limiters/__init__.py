@@ -1,0 +1,1 @@
+"""Limiters: who counts what subjects do. All of them keep the promises of `core.ports.Limiter`."""

@@ -1,0 +1,108 @@
+"""The limiter within one process: strict cells and a count of what is in flight, a few hundred bytes a subject."""
+
+import time
+from collections.abc import Callable
+
+from machpay_gateway.core.admission import CONCURRENCY, STALE, Answer, Demand, Exceeded, Granted
+from machpay_gateway.core.quota import CellWindow
+
+_MARK_SECONDS = 60.0  # longer than any decision that read the record before the change can take
+_FIRST_SWEEP = 1024
+_SLOT_WAIT_SECONDS = 1.0  # when a slot frees is not ours to know; sooner would only be a busy loop
+
+
+class _Subject:
+    """What is held of one subject. It is also the lease: giving back needs to know nothing else."""
+
+    __slots__ = ("in_flight", "marked_until", "version", "window")
+
+    def __init__(self, window: CellWindow, version: int) -> None:
+        self.window = window
+        self.version = version
+        self.in_flight = 0
+        self.marked_until = 0.0
+
+    def release(self) -> None:
+        self.in_flight -= 1
+
+
+class MemoryLimiter:
+    """A limiter for one process. Its clock is monotonic: a stepped wall clock neither opens nor shuts a window."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start with nothing counted. *clock* returns seconds and never goes back."""
+        self._clock = clock
+        self._subjects: dict[str, _Subject] = {}
+        self._sweep_at = _FIRST_SWEEP
+
+    def admit_at_once(self, demand: Demand) -> Answer:
+        """Check the version, take from the window and take a slot: together, or not at all."""
+        name, version, tier, cost = demand
+        now = self._clock()
+        subject = self._subjects.get(name)
+        if subject is None or subject.window.window_seconds != tier.window_seconds:
+            subject = self._enter(demand, now)
+        if version != subject.version:
+            if version < subject.version:
+                return STALE
+            subject.version = version
+        window, in_flight = subject.window, subject.in_flight
+        if in_flight >= tier.concurrency or not window.try_take(now, cost, tier.limit):
+            return _exceeded(subject, demand, now)
+        subject.in_flight = in_flight + 1
+        return Granted(subject, tier.limit - window.taken, window.frees_in(now), tier.concurrency - in_flight - 1)
+
+    async def admit(self, demand: Demand) -> Answer:
+        """Do the same as `admit_at_once`: nothing here ever waits."""
+        return self.admit_at_once(demand)
+
+    def mark(self, subject: str, version: int) -> None:
+        """Answer demands of an older *version* with STALE from now on."""
+        now = self._clock()
+        held = self._subjects.get(subject)
+        if held is None:
+            held = self._subjects[subject] = _Subject(CellWindow(60, now), version)
+        held.version = max(held.version, version)
+        held.marked_until = now + _MARK_SECONDS
+
+    def __len__(self) -> int:
+        return len(self._subjects)
+
+    def _enter(self, demand: Demand, now: float) -> _Subject:
+        window = CellWindow(demand.tier.window_seconds, now)
+        subject = self._subjects.get(demand.subject)
+        if subject is not None:
+            # The tier changed to a window of another length: all that still counts is counted as of now, because a
+            # fresh window would admit the limit twice.
+            subject.window.advance(now)
+            window.try_take(now, subject.window.taken, subject.window.taken)
+            subject.window = window
+            return subject
+        if len(self._subjects) >= self._sweep_at:
+            self._sweep(now)
+        subject = self._subjects[demand.subject] = _Subject(window, demand.version)
+        return subject
+
+    def _sweep(self, now: float) -> None:
+        """Drop the subjects that hold nothing. Twice as many must enter before the next sweep: its cost is spread."""
+        for name, subject in list(self._subjects.items()):
+            subject.window.advance(now)
+            if not subject.in_flight and not subject.window.taken and subject.marked_until <= now:
+                del self._subjects[name]
+        self._sweep_at = max(_FIRST_SWEEP, 2 * len(self._subjects))
+
+
+def _exceeded(subject: _Subject, demand: Demand, now: float) -> Exceeded:
+    window, tier = subject.window, demand.tier
+    window.advance(now)
+    left = max(0, tier.limit - window.taken)
+    over_window = window.taken + demand.cost > tier.limit
+    return Exceeded(
+        policy=tier.policy_name if over_window else CONCURRENCY,
+        wait_seconds=window.frees_in(now, window.taken + demand.cost - tier.limit)
+        if over_window
+        else _SLOT_WAIT_SECONDS,
+        left=left,
+        resets_in=window.frees_in(now),
+        slots_left=max(0, tier.concurrency - subject.in_flight),
+    )

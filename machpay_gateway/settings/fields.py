@@ -1,0 +1,228 @@
+"""What each setting may be: one table from its name to the function that reads it.
+
+A reader takes what TOML, the environment (always text) or Python gave, and returns the value; what cannot be meant it
+reports by place and goes on, so that one run names every mistake.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields
+from difflib import get_close_matches
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from machpay_gateway.core.address import Allowlist, parse_allowlist, parse_network
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.issuer import Issuer
+from machpay_gateway.core.key import ENVIRONMENTS
+from machpay_gateway.core.quota import TIERS, Tier, parse_rate
+from machpay_gateway.core.route import Route
+from machpay_gateway.core.scopes import check_scope_name
+from machpay_gateway.settings.lines import Place
+
+Made = TypeVar("Made", bound=Route | Issuer | Tier)
+Report = Callable[[Place, str], None]
+Reader = Callable[[object, Place, Report], object]
+
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
+_DATABASE_SCHEMES = ("sqlite", "postgresql", "memory")
+
+
+def read_fields(values: Mapping[str, Any], place: Place, report: Report) -> dict[str, Any]:
+    """Return those of *values* that could be read, by the table of settings."""
+    read: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in FIELDS:
+            report((*place, name), not_a_setting(name, FIELDS))
+            continue
+        try:
+            read[name] = FIELDS[name](value, (*place, name), report)
+        except ConfigurationError as exc:
+            report((*place, name), str(exc))
+    return read
+
+
+def not_a_setting(name: str, known: Iterable[str]) -> str:
+    """Return what to say of an unknown *name*."""
+    known = sorted(known)
+    close = get_close_matches(name, known, n=1)
+    way_out = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    return f"{name!r} is not a setting here; {way_out}"
+
+
+def _text(value: object, _place: Place, _report: Report) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"{value!r} is not a text")
+    return value
+
+
+def _flag(value: object, _place: Place, _report: Report) -> bool:
+    if value in ("true", "false"):
+        return value == "true"
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{value!r} is neither true nor false")
+    return value
+
+
+def _one_of(*choices: str) -> Reader:
+    def read(value: object, _place: Place, _report: Report) -> str:
+        if value not in choices:
+            raise ConfigurationError(f"{value!r} is not one of {', '.join(choices)}")
+        return str(value)
+
+    return read
+
+
+def _url(*schemes: str) -> Reader:
+    def read(value: object, _place: Place, _report: Report) -> str | None:
+        if value is None:
+            return None
+        try:
+            scheme = urlsplit(value).scheme if isinstance(value, str) else ""
+        except ValueError:
+            scheme = ""
+        if scheme not in schemes:
+            # Not the value itself: a URL often holds a password.
+            raise ConfigurationError(f"not a URL that starts with {' or '.join(f'{s}://' for s in schemes)}")
+        return str(value)
+
+    return read
+
+
+def _rate(value: object, _place: Place, _report: Report) -> str:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{value!r} is not a rate: write it as in 1000/minute")
+    parse_rate(value)
+    return value
+
+
+def _header(value: object, _place: Place, _report: Report) -> str:
+    if not isinstance(value, str) or not _HEADER.fullmatch(value):
+        raise ConfigurationError(f"{value!r} is not the name of a header")
+    if value.lower() in {"authorization", "host", "cookie"}:
+        raise ConfigurationError(f"{value!r} does not carry addresses: use X-Forwarded-For or Forwarded")
+    return value
+
+
+def _listed(value: object) -> list[object]:
+    """Return *value* as a list; text, as the environment has it, is separated by commas."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, Sequence | set | frozenset):
+        return list(value)
+    raise ConfigurationError(f"{value!r} is not a list")
+
+
+def _networks(value: object, place: Place, report: Report) -> Allowlist | None:
+    accepted = []
+    for index, text in enumerate(_listed(value)):
+        try:
+            accepted.append(_proxy_network(text))
+        except ConfigurationError as exc:
+            report((*place, index), str(exc))
+    return parse_allowlist(accepted) if accepted else None
+
+
+def _proxy_network(text: object) -> str:
+    normalised = parse_network(text if isinstance(text, str) else repr(text))[0]
+    if normalised in {"0.0.0.0/0", "::/0"}:
+        raise ConfigurationError(f"{text!r} would let every caller claim any address: name your proxies")
+    return normalised
+
+
+def _scopes(value: object, place: Place, report: Report) -> tuple[str, ...]:
+    names = _listed(value)
+    for index, name in enumerate(names):
+        try:
+            check_scope_name(str(name))
+        except ConfigurationError as exc:
+            report((*place, index), str(exc))
+    return tuple(str(name) for name in names)
+
+
+def _environments(value: object, _place: Place, _report: Report) -> tuple[str, ...]:
+    names = _listed(value)
+    if not names or any(name not in ENVIRONMENTS for name in names):
+        raise ConfigurationError(f"{value!r} is not a list of live, test or both")
+    return tuple(str(name) for name in names)
+
+
+def _made(made: type[Made], value: object, place: Place, report: Report) -> Made | None:
+    """Return *value* if it is one already, else one *made* from the table it is; None, reported, when it is neither."""
+    if isinstance(value, made):
+        return value
+    if not isinstance(value, Mapping):
+        report(place, f"{value!r} is not a table")
+        return None
+    known = {field.name: field for field in fields(made) if field.init}
+    for name in value:
+        if name not in known:
+            report((*place, name), not_a_setting(name, known))
+    missing = [name for name, field in known.items() if name not in value and field.default is MISSING]
+    if missing:
+        report(place, f"lacks {' and '.join(missing)}")
+        return None
+    try:
+        return made(**{name: item for name, item in value.items() if name in known})
+    except ConfigurationError as exc:
+        report(place, str(exc))
+        return None
+
+
+def _each(made: type[Route] | type[Issuer]) -> Reader:
+    def read(value: object, place: Place, report: Report) -> tuple[object, ...]:
+        if isinstance(value, str):
+            raise ConfigurationError("is a list of tables and cannot be set by text: use machpay.toml or Python")
+        items = [_made(made, item, (*place, index), report) for index, item in enumerate(_listed(value))]
+        return tuple(item for item in items if item is not None)
+
+    return read
+
+
+def _tiers(value: object, place: Place, report: Report) -> Mapping[str, Tier]:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{value!r} is not a table of tiers")
+    tiers = dict(TIERS)
+    for name, item in value.items():
+        given = item
+        if isinstance(item, Mapping):
+            defaults = {"rate": TIERS[name].rate, "concurrency": TIERS[name].concurrency} if name in TIERS else {}
+            given = {key: _counted(entry) for key, entry in (defaults | dict(item)).items()}
+        if (tier := _made(Tier, given, (*place, name), report)) is not None:
+            tiers[name] = tier
+    return tiers
+
+
+def _counted(value: object) -> object:
+    """Return a number that came as text, from the environment, as a number."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+def _upstreams(value: object, place: Place, report: Report) -> Mapping[str, str]:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{value!r} is not a table of upstreams")
+    for name, url in value.items():
+        if name not in {"live", "sandbox"}:
+            report((*place, name), not_a_setting(name, ["live", "sandbox"]))
+        elif not isinstance(url, str) or urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+            report((*place, name), f"{url!r} is not an http:// or https:// address")
+    return dict(value)
+
+
+FIELDS: Mapping[str, Reader] = {
+    "database": _url(*_DATABASE_SCHEMES),
+    "redis": _url(*_REDIS_SCHEMES),
+    "routes": _each(Route),
+    "tiers": _tiers,
+    "unlisted_routes": _one_of("deny", "authenticated"),
+    "environments": _environments,
+    "scopes": _scopes,
+    "trusted_proxies": _networks,
+    "client_ip_header": _header,
+    "issuers": _each(Issuer),
+    "failure_limit": _rate,
+    "legacy_headers": _flag,
+    "on_limiter_failure": _one_of("local", "deny", "allow"),
+    "upstreams": _upstreams,
+}

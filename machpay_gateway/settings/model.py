@@ -1,0 +1,55 @@
+"""The settings themselves, with their defaults."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Literal, TypedDict
+
+from machpay_gateway.core.address import Allowlist
+from machpay_gateway.core.issuer import Issuer
+from machpay_gateway.core.key import ENVIRONMENTS
+from machpay_gateway.core.policy import Unlisted
+from machpay_gateway.core.quota import TIERS, Tier
+from machpay_gateway.core.route import Route
+
+LimiterFailure = Literal["local", "deny", "allow"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that was configured, parsed. What each means stands in docs/configuration.md."""
+
+    database: str = "sqlite:///machpay.db"
+    redis: str | None = None
+    routes: tuple[Route, ...] = ()
+    tiers: Mapping[str, Tier] = field(default_factory=lambda: TIERS)
+    unlisted_routes: Unlisted = "authenticated"
+    environments: tuple[str, ...] = ENVIRONMENTS
+    scopes: tuple[str, ...] = ()
+    trusted_proxies: Allowlist | None = None
+    client_ip_header: str = "X-Forwarded-For"
+    issuers: tuple[Issuer, ...] = ()
+    failure_limit: str = "120/minute"
+    legacy_headers: bool = False
+    on_limiter_failure: LimiterFailure = "local"
+    upstreams: Mapping[str, str] = field(default_factory=dict)
+
+
+class Options(TypedDict, total=False):
+    """The settings as they may be given in Python. *config* names the file to read instead of `machpay.toml`."""
+
+    config: str | PathLike[str]
+    database: str
+    redis: str | None
+    routes: Sequence[Route]
+    tiers: Mapping[str, Tier]
+    unlisted_routes: Unlisted
+    environments: Sequence[str]
+    scopes: Sequence[str]
+    trusted_proxies: Sequence[str]
+    client_ip_header: str
+    issuers: Sequence[Issuer]
+    failure_limit: str
+    legacy_headers: bool
+    on_limiter_failure: LimiterFailure
+    upstreams: Mapping[str, str]

@@ -1,0 +1,87 @@
+"""From an ASGI scope to the facts a decision needs."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from machpay_gateway.core.address import Allowlist, parse_address
+from machpay_gateway.core.facts import RequestFacts
+from machpay_gateway.core.forwarded import client_address
+from machpay_gateway.web.path import canonical_path
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=-]{1,128}")
+_METHOD = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}")
+_READ = frozenset({b"authorization", b"x-request-id", b"origin", b"access-control-request-method"})
+_REPEATED = b""  # what a header that must come once is worth when it comes again
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Which peers may say who is behind them, and in which one *header* (lower case)."""
+
+    proxies: Allowlist | None = None
+    header: bytes = b"x-forwarded-for"
+    headers: frozenset[bytes] = field(init=False)  # all that are read of a request
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "headers", _READ | {self.header})
+
+
+class RequestIds:
+    """Mints request ids: a prefix of this process and a running number. Unique, cheap, and not a secret."""
+
+    def __init__(self, entropy: bytes) -> None:
+        """Start a series whose prefix is *entropy*, 8 bytes of the system's randomness."""
+        self._format = entropy.hex().encode() + b"%08x"
+        self._numbers = count()
+
+    def mint(self) -> bytes:
+        """Return the next id."""
+        return self._format % next(self._numbers)
+
+
+def request_facts(scope: Mapping[str, Any], trust: Trust, ids: RequestIds) -> RequestFacts:
+    """Return what a decision needs to know of the http or websocket *scope*. Never raises for what a client sent."""
+    authorization: tuple[bytes, ...] = ()
+    forwarded: list[bytes] = []
+    request_id = origin = preflight = None
+    wanted = trust.headers
+    for name, value in scope["headers"]:
+        if name not in wanted:
+            continue
+        if name == b"authorization":
+            authorization += (value,)
+        elif name == trust.header:
+            forwarded.append(value)
+        elif name == b"x-request-id":
+            request_id = value if request_id is None else _REPEATED
+        elif name == b"origin":
+            origin = value if origin is None else _REPEATED
+        else:
+            preflight = value if preflight is None else _REPEATED
+    client = scope.get("client")
+    peer = client[0] if client else None
+    method = scope.get("method", "GET")  # a WebSocket handshake is a GET
+    return RequestFacts(
+        method,
+        canonical_path(scope),
+        authorization,
+        client_address(peer, forwarded, trust.proxies, trust.header) if forwarded else peer and parse_address(peer),
+        ids.mint() if request_id is None else _accepted_id(request_id, peer, trust.proxies) or ids.mint(),
+        None if preflight is None or authorization else _preflight_for(method, origin, preflight),
+    )
+
+
+def _accepted_id(value: bytes, peer: str | None, proxies: Allowlist | None) -> bytes | None:
+    """Return the request id that a trusted *peer* gave; a stranger's would let it forge our log."""
+    if proxies is None or peer is None or (address := parse_address(peer)) is None or address not in proxies:
+        return None
+    return value if _REQUEST_ID.fullmatch(value) else None
+
+
+def _preflight_for(method: str, origin: bytes | None, asked: bytes) -> str | None:
+    # Fetch §3.2.2: a preflight is an OPTIONS with one Origin and one Access-Control-Request-Method, and it never
+    # carries credentials. Anything else is a request like any other.
+    return asked.decode() if method == "OPTIONS" and origin and _METHOD.fullmatch(asked) else None

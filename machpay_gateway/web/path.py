@@ -1,0 +1,59 @@
+"""One canonical path: what is authorised is exactly what the application routes by, or the request is refused.
+
+Encoded slashes, dot segments and doubled slashes are read differently by the next server in the chain, and each
+difference has been a bypass somewhere (CVE-2019-9901 in Envoy, GHSA-gm3x-23wp-hc2c in Traefik, CVE-2026-27587 in
+Caddy). So they are not normalised here: they are refused.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+_ESCAPES = re.compile(rb"(?:[!-$&-~]|%[0-9A-Fa-f]{2})*")  # visible ASCII, and `%` only as a whole escape
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_FORBIDDEN_ESCAPE = re.compile(rb"%(?:2f|5c|0[0-9a-f]|1[0-9a-f]|7f)", re.IGNORECASE)
+
+
+def canonical_path(scope: Mapping[str, Any]) -> str | None:
+    """Return the path of *scope* that the application routes by, without its mount point; None when it is ambiguous."""
+    path: str = scope["path"]
+    if root := scope.get("root_path"):
+        path = _without_root(path, root)
+    raw: bytes = scope.get("raw_path") or b""
+    if path[:1] != "/" or "//" in path or "\\" in path or ("/." in path and _has_dot_segment(path)):
+        return None
+    if path.isascii() and b"%" not in raw:
+        return path if path.isprintable() else None
+    # U+FFFD is what servers put where the bytes were no UTF-8: many paths would read as this one.
+    if _CONTROL.search(path) or "\ufffd" in path:
+        return None
+    return path if not raw or _decodes(raw, scope["path"]) else None
+
+
+def _without_root(path: str, root: str) -> str:
+    # As Starlette and Django see it: `path` holds the mount point too, unless a server left it out.
+    rest = path.removeprefix(root)
+    if rest == path or (rest and rest[0] != "/"):
+        return path
+    return rest or "/"
+
+
+def _has_dot_segment(path: str) -> bool:
+    # `..;x` is a dot segment to servers that cut path parameters off first.
+    return any(segment.partition(";")[0] in {".", ".."} for segment in path.split("/"))
+
+
+def _decodes(raw: bytes, path: str) -> bool:
+    """Tell whether *raw* is well-formed, hides no separator, and is *path* in UTF-8, but for what stands before.
+
+    A server may put the mount point into one of the two only, and so may whatever strips a prefix in front of us.
+    """
+    raw = raw.partition(b"?")[0]
+    if not _ESCAPES.fullmatch(raw) or _FORBIDDEN_ESCAPE.search(raw):
+        return False
+    try:
+        text = unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError:
+        return False
+    return path.endswith(text) or text.endswith(path)

@@ -1,0 +1,39 @@
+"""Refusals on the wire: one problem+json answer, or for a WebSocket what its server can say."""
+
+from typing import Any
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from machpay_gateway.core.problem import Problem
+from machpay_gateway.web.headers import Headers
+
+_DENIAL_RESPONSE = "websocket.http.response"
+
+
+async def send_problem(scope: Scope, receive: Receive, send: Send, problem: Problem, added: Headers) -> None:
+    """Answer with *problem* and the headers *added*; the application never sees the request."""
+    body = orjson.dumps(problem.body)
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),  # a 404 may otherwise be kept by caches, for callers who may see more
+        (b"x-request-id", str(problem.body["request_id"]).encode()),
+        *problem.headers,
+        *added,
+    ]
+    if scope["type"] == "http":
+        body = b"" if scope["method"] == "HEAD" else body
+        await _respond(send, "http.response", problem.status, headers, body)
+        return
+    await receive()  # websocket.connect: the handshake may only be answered once it has been announced
+    if _DENIAL_RESPONSE in (scope.get("extensions") or ()):
+        await _respond(send, _DENIAL_RESPONSE, problem.status, headers, body)
+        return
+    await send({"type": "websocket.close", "code": problem.close_code, "reason": str(problem.body["code"])})
+
+
+async def _respond(send: Send, kind: str, status: int, headers: Headers, body: bytes) -> None:
+    start: dict[str, Any] = {"type": f"{kind}.start", "status": status, "headers": headers}
+    await send(start)
+    await send({"type": f"{kind}.body", "body": body})

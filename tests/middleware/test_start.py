@@ -1,0 +1,95 @@
+"""How a guarded application starts, or does not."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from machpay_gateway import ConfigurationError, MachPayAuth
+from tests.applications import ok
+from tests.servers import exchange, serving
+
+REQUEST = b"GET /v1/skills HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+
+def test_with_nothing_set_the_embedded_default_is_made_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = Starlette()
+    app.add_middleware(MachPayAuth)
+    with serving(app) as address:
+        assert exchange(address, REQUEST).startswith(b"HTTP/1.1 401")
+    assert (tmp_path / "machpay.db").exists()
+
+
+def test_the_file_in_the_working_directory_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "machpay.toml").write_text(
+        'database = "memory://"\nunlisted_routes = "deny"\n[[routes]]\nmatch = "GET /v1/skills"\npublic = true\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    client = TestClient(MachPayAuth(ok))
+    assert client.get("/v1/skills").status_code == 200
+    assert client.get("/v1/other").status_code == 404
+
+
+def test_a_test_client_that_makes_a_loop_for_each_request_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    client = TestClient(MachPayAuth(ok))
+    for _ in range(3):
+        assert client.get("/v1/skills", headers={"Authorization": "Bearer a.b.c"}).status_code == 401
+
+
+def test_a_wrong_setting_is_raised_where_the_middleware_is_made() -> None:
+    with pytest.raises(ConfigurationError, match=r"trusted_proxies\[0\]: '10.0.0.0/33' is not a network"):
+        MachPayAuth(ok, trusted_proxies=["10.0.0.0/33"])
+
+
+def test_a_wrong_setting_stops_a_server_that_makes_it_late(tmp_path: Path) -> None:
+    # Starlette makes its middleware within the lifespan call; uvicorn takes an exception there for "no lifespan".
+    module = tmp_path / "late.py"
+    module.write_text(
+        "from machpay_gateway import MachPayAuth\n"
+        "from starlette.applications import Starlette\n"
+        "app = Starlette()\n"
+        "app.add_middleware(MachPayAuth, trusted_proxies=['10.0.0.0/33'])\n"
+    )
+    command = [sys.executable, "-m", "uvicorn", "late:app", "--port", "0", "--app-dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, cwd=tmp_path)
+    assert done.returncode != 0
+    assert "'10.0.0.0/33' is not a network (prefix is 0–32)" in done.stderr
+
+
+def test_without_a_lifespan_a_wrong_setting_fails_every_request() -> None:
+    async def late() -> None:
+        app = MachPayAuth(ok, trusted_proxies=["10.0.0.0/33"])
+        with pytest.raises(ConfigurationError):
+            await app({"type": "http", "path": "/", "headers": []}, None, None)  # type: ignore[arg-type]  # never used
+
+    asyncio.run(late())
+
+
+def test_redis_is_refused_rather_than_ignored() -> None:
+    with pytest.raises(ConfigurationError, match=r"redis: .*one worker process"):
+        MachPayAuth(ok, database="memory://", redis="redis://127.0.0.1:6379/0")
+
+
+def test_the_import_is_quick_and_loads_no_driver() -> None:
+    code = (
+        "import sys, time; start = time.perf_counter(); from machpay_gateway import MachPayAuth;"
+        "print(time.perf_counter() - start);"
+        "drivers = {'sqlalchemy', 'alembic', 'redis', 'joserfc', 'httpx2', 'click'};"
+        "print(sorted(drivers & sys.modules.keys()))"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+        for _ in range(3)
+    ]
+    assert all(loaded == "[]" for _, loaded in runs)
+    assert min(float(seconds) for seconds, _ in runs) < 0.3
