@@ -19,7 +19,7 @@ from machpay_gateway.keyring import Keyring
 from machpay_gateway.limiters.memory import MemoryLimiter
 from machpay_gateway.settings import Options, Settings, load_settings
 from machpay_gateway.stores.cache import KeyCache
-from machpay_gateway.web.incoming import RequestIds, Trust
+from machpay_gateway.web.incoming import Trust, request_ids
 
 MEMORY_DATABASE = "memory://"  # nothing is kept: for tests, benchmarks and trying things out
 
@@ -27,8 +27,8 @@ MEMORY_DATABASE = "memory://"  # nothing is kept: for tests, benchmarks and tryi
 class Store(KeyStore, AccountStore, Protocol):
     """The source of truth, as something to open and close."""
 
-    async def open(self) -> None:
-        """Connect, and see that the schema is ours."""
+    async def open(self, *, upgrade: bool = False) -> None:
+        """Connect, and see that the schema is ours; bring it up to date if *upgrade*."""
 
     async def close(self) -> None:
         """Let go of every connection."""
@@ -52,7 +52,7 @@ class Gateway:
         )
         self.trust = Trust(settings.trusted_proxies, settings.client_ip_header.lower().encode())
         self.legacy_headers = settings.legacy_headers
-        self.request_ids = RequestIds(os.urandom(8))
+        self.request_ids = request_ids(os.urandom(8))
         self.is_open = False
         self.store = _store_for(settings)
         self._opening = SingleFlight(self._open, failed=lambda _: None)  # whoever opens hears of it
@@ -78,10 +78,13 @@ class Gateway:
             self.store, tiers=self.policy.tiers, clock=time.time, entropy=os.urandom, announce=announce
         )
 
-    async def open(self) -> None:
-        """Make ready to serve; opening twice is opening once. Raises StoreUnavailable, ConfigurationError."""
+    async def open(self, *, upgrade: bool = False) -> None:
+        """Make ready to serve; opening twice is opening once. *upgrade* brings a database server's schema up to date.
+
+        A SQLite file is made and brought up to date in any case. Raises StoreUnavailable, ConfigurationError.
+        """
         if not self.is_open:
-            await self._opening.join(None)
+            await self._opening.join(upgrade)
 
     async def close(self) -> None:
         """Let go of everything; it may be opened again."""
@@ -100,8 +103,8 @@ class Gateway:
     ) -> None:
         await self.close()
 
-    async def _open(self, _: None) -> None:
-        await self.store.open()
+    async def _open(self, upgrade: bool) -> None:  # noqa: FBT001 - what it is told by is what flights share
+        await self.store.open(upgrade=upgrade)
         self.is_open = True
 
 

@@ -7,6 +7,7 @@ await. `decide` goes on from where that stopped. Nothing else in the package dec
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 
 from machpay_gateway.core.admission import STALE
 from machpay_gateway.core.credential import (
@@ -20,7 +21,6 @@ from machpay_gateway.core.decision import Allowed, Decision, Denied, conclude, d
 from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.failures import Failures
-from machpay_gateway.core.key import secret_digest
 from machpay_gateway.core.policy import Policy
 from machpay_gateway.core.ports import KnownKeys, Limiter, TokenVerifier
 from machpay_gateway.core.principal import ANONYMOUS, Principal
@@ -71,7 +71,7 @@ class Gate:
     def decide_at_once(self, facts: RequestFacts) -> Decision | Unsettled:
         """Return the decision when it needs no I/O, else how far it came."""
         route = self.policy.route_for(facts)
-        if isinstance(route, Reason):
+        if not isinstance(route, Route):
             return Denied(route, "no route matches" if route is Reason.ROUTE_NOT_FOUND else "ambiguous path")
         if route.public:
             return _PUBLIC
@@ -79,7 +79,7 @@ class Gate:
         if isinstance(token, Unreadable):
             return Denied(token.reason, token.detail, route)
         now = self._clock()
-        digest = secret_digest(token)
+        digest = sha256(token).digest()
         principal = self._keys.known(digest, now)
         if principal is None and self._tokens is not None:
             principal = self._tokens.known(digest, now)
@@ -133,12 +133,8 @@ class Gate:
     async def _identify(self, token: bytes) -> Principal | str:
         """Return whose credential this is, or for the log why it is nobody's."""
         match credential_of(token):
-            case ApiKey(environment, digest):
-                principal = await self._keys.find(digest)
-                # The prefix was chosen by the caller, the record was not: they must agree (a swapped database row).
-                if principal is None or principal.environment != environment:
-                    return "unknown key"
-                return principal
+            case ApiKey() as key:
+                return await self._keys.find(key) or "unknown key"
             case SignedToken() as signed if self._tokens is not None:
                 return await self._tokens.verify(signed, self._clock())
         return "signed tokens are not accepted here"

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.address import format_address
-from machpay_gateway.core.decision import Denied
+from machpay_gateway.core.decision import Allowed, Denied
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.principal import ANONYMOUS
@@ -60,11 +60,12 @@ class MachPayAuth:
         gateway = self.gateway
         facts = request_facts(scope, gateway.trust, gateway.request_ids)
         decision = gateway.gate.decide_at_once(facts)
-        if isinstance(decision, Unsettled):
-            decision = await gateway.gate.settle(decision)
-        if isinstance(decision, Denied):
-            await self._refuse(scope, receive, send, facts, decision)
-            return
+        if not isinstance(decision, Allowed):
+            if isinstance(decision, Unsettled):
+                decision = await gateway.gate.settle(decision)
+            if isinstance(decision, Denied):
+                await self._refuse(scope, receive, send, facts, decision)
+                return
         principal = decision.principal
         caller = None if principal is ANONYMOUS else principal
         added = answer_headers(decision, facts.request_id, legacy=gateway.legacy_headers)

@@ -11,6 +11,8 @@ from machpay_gateway.core.reason import Reason
 from machpay_gateway.core.route import Route
 from machpay_gateway.core.scopes import missing_scopes
 
+_new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on every request
+
 
 class Allowed(NamedTuple):
     """The request may go on as *principal*. A public route has no *grant*. A tuple, because one is made per request."""
@@ -118,7 +120,7 @@ def demand_of(facts: RequestFacts, route: Route, principal: Principal, now: floa
 def conclude(route: Route, principal: Principal, answer: Granted | Exceeded) -> Decision:
     """Return what the limiter's *answer* means for the request."""
     if isinstance(answer, Granted):
-        return Allowed(principal, answer)
+        return _new(Allowed, (principal, answer))
     concurrency = answer.policy == CONCURRENCY
     reason = Reason.CONCURRENCY_LIMITED if concurrency else Reason.RATE_LIMITED
     detail = f"over its {answer.policy} limit"

@@ -6,6 +6,8 @@ from machpay_gateway.core.address import address_block
 
 _ADDRESSES = 8192  # about 1 MB; beyond it the address that failed longest ago is forgiven
 
+_ROUNDING_SECONDS = 1e-5  # seconds since the epoch are exact to 2e-7 in a float; sums of them drift by a few of those
+
 
 class Failures:
     """Counts failures by address, an IPv6 /64 being one. An address that cannot be read is never slowed.
@@ -24,7 +26,8 @@ class Failures:
         """Return the seconds until *address* may fail again; 0.0 when it may now."""
         if address is None:
             return 0.0
-        return max(0.0, self._level(address_block(address), now) + self._spacing - self._window)
+        over = self._level(address_block(address), now) + self._spacing - self._window
+        return over if over > _ROUNDING_SECONDS else 0.0
 
     def note(self, address: int | None, now: float) -> float:
         """Count a failure of *address*; when it may not fail now, count nothing and return what `wait` does."""

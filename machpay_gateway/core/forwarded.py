@@ -14,12 +14,12 @@ _PAIR = re.compile(r"""([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([!#$%&'*+.^_`|~0-9A-Za-z-]
 _NODE = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<four>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}|_[0-9A-Za-z._-]+))?")
 
 
-def client_address(peer: str | None, values: Sequence[bytes], trusted: Allowlist | None, header: bytes) -> int | None:
+def client_address(peer: str, values: Sequence[bytes], trusted: Allowlist | None, header: bytes) -> int | None:
     """Return the address of the client behind *peer*, or None when it cannot be read.
 
     *values* are the configured *header*'s values in the order they came; they count only if *peer* is *trusted*.
     """
-    address = None if peer is None else parse_address(peer)
+    address = parse_address(peer)
     if address is None or not values or trusted is None or address not in trusted:
         return address
     text = b",".join(values).decode("latin-1")
@@ -37,25 +37,30 @@ def _listed_hops(text: str) -> Iterator[str]:
 
 
 def _forwarded_hops(text: str) -> Iterator[str]:
-    """Yield the `for` of each element from the right; one unreadable hop when the field as a whole is malformed."""
-    hops: list[str] = []
-    element: dict[str, str] = {}
-    at = 0
+    """Yield the `for` of each element from the right; one unreadable hop when the field as a whole is malformed.
+
+    Pairs may be empty (RFC 7239 §4), and so may elements (RFC 9110 §5.6.1.2); neither says anything.
+    """
+    elements: list[dict[str, str]] = [{}]
+    at = _skip_blank(text, 0)
     while at < len(text):
-        at = _skip_blank(text, at)
-        if not (pair := _PAIR.match(text, at)) or (name := pair[1].lower()) in element:
-            yield ""
-            return
-        element[name] = _unquote(pair[2])
-        at = _skip_blank(text, pair.end())
-        if at < len(text) and text[at] not in ",;":
-            yield ""
-            return
-        if at == len(text) or text[at] == ",":
-            hops.append(element.get("for", ""))
-            element = {}
-        at += 1
-    yield from reversed(hops)
+        if text[at] == ",":
+            elements.append({})
+            at = _skip_blank(text, at + 1)
+            continue
+        if text[at] != ";":
+            pair = _PAIR.match(text, at)
+            if pair is None or pair[1].lower() in elements[-1]:
+                yield ""
+                return
+            elements[-1][pair[1].lower()] = _unquote(pair[2])
+            at = _skip_blank(text, pair.end())
+            if at < len(text) and text[at] not in ",;":
+                yield ""
+                return
+            continue
+        at = _skip_blank(text, at + 1)
+    yield from (element.get("for", "") for element in reversed(elements) if element)
 
 
 def _skip_blank(text: str, at: int) -> int:

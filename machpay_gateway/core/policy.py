@@ -1,7 +1,7 @@
 """The policy: all routes, compiled once, and the tiers and environments they are served under."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from machpay_gateway.core.errors import ConfigurationError
@@ -65,10 +65,10 @@ class Policy:
     ) -> None:
         """Compile *routes*. *scopes* are names that keys may hold besides the guide's and those that routes require."""
         served = frozenset(environments)
-        self.routes = tuple(replace(route, environments=route.environments & served) for route in routes)
+        self.routes = tuple(route.within(served) for route in routes)
         self.tiers = dict(tiers)
         self.unlisted = unlisted
-        self._unlisted_route = replace(_UNLISTED, environments=served)
+        self._unlisted_route = _UNLISTED.within(served)
         self.scopes = tuple(dict.fromkeys([*GUIDE_SCOPES, *scopes, *_required_scopes(self.routes)]))
         for mistake in mistakes_in(self.routes, self.tiers):
             raise ConfigurationError(mistake[1])

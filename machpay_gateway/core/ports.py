@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from machpay_gateway.core.admission import Answer, Demand
-from machpay_gateway.core.credential import SignedToken
+from machpay_gateway.core.credential import ApiKey, SignedToken
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.principal import Principal
 
@@ -88,8 +88,8 @@ class KnownKeys(Protocol):
     def known(self, digest: bytes, now: float) -> Principal | None:
         """Return the principal of the key with this secret *digest* if it may be trusted at *now*; does no I/O."""
 
-    async def find(self, digest: bytes) -> Principal | None:
-        """Return the principal of the key with this secret *digest*, or None."""
+    async def find(self, presented: ApiKey) -> Principal | None:
+        """Return the principal of the key whose secret was *presented*, or None."""
 
     def forget(self, key_id: str) -> None:
         """Load the key anew when it is next asked for."""

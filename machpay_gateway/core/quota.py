@@ -8,7 +8,7 @@ The price is that a unit frees up to one cell late (rule 2). Both hold for any w
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from limits import parse as parse_limit
+from limits import parse_many
 
 from machpay_gateway.core.errors import ConfigurationError
 
@@ -54,11 +54,13 @@ def parse_rate(rate: str) -> tuple[int, int, str]:
     Raises ConfigurationError when it is not a rate.
     """
     try:
-        item = parse_limit(rate)
+        item, *others = parse_many(rate)
     except ValueError as exc:
         raise ConfigurationError(
             f"Rate {rate!r} is not a rate: write a number and a window, as in 1000/minute"
         ) from exc
+    if others:
+        raise ConfigurationError(f"Rate {rate!r} is more than one rate: a tier has one window")
     if not 0 < item.amount <= MAX_LIMIT or item.multiples < 1:
         raise ConfigurationError(f"Rate {rate!r} admits nothing that can be counted: use 1 to {MAX_LIMIT} per window")
     name = item.GRANULARITY.name if item.multiples == 1 else f"{item.multiples}-{item.GRANULARITY.name}s"
@@ -78,7 +80,7 @@ class CellWindow:
     Times are seconds on any clock that only goes forward; a clock that steps back stands still here.
     """
 
-    __slots__ = ("_cells", "_ends_at", "_newest", "_oldest", "_width", "taken", "window_seconds")
+    __slots__ = ("_cells", "_ends_at", "_newest", "_oldest", "_width", "frees_at", "taken", "window_seconds")
 
     def __init__(self, window_seconds: int, now: float) -> None:
         """Start an empty window of *window_seconds* at *now*."""
@@ -88,6 +90,7 @@ class CellWindow:
         self._cells = [0] * CELLS
         self._newest = self._oldest = int(now // self._width)
         self._ends_at = (self._newest + 1) * self._width  # of the newest cell
+        self.frees_at = (self._oldest + CELLS) * self._width  # when the oldest cell's units free, if there are any
 
     def try_take(self, now: float, cost: int, limit: int) -> bool:
         """Count *cost* units at *now* and return True, or count nothing when they would pass *limit*."""
@@ -113,11 +116,10 @@ class CellWindow:
         self._oldest = max(self._oldest, tick - CELLS + 1) if self.taken else tick
         while not cells[self._oldest % CELLS] and self._oldest < tick:
             self._oldest += 1
+        self.frees_at = (self._oldest + CELLS) * self._width
 
     def frees_in(self, now: float, units: int = 1) -> float:
         """Return the seconds from *now* until *units* of what is taken no longer count; 0.0 when nothing is taken."""
-        if units <= 1 and self.taken:
-            return (self._oldest + CELLS) * self._width - now
         freed = 0
         for tick in range(self._oldest, self._newest + 1):
             freed += self._cells[tick % CELLS]

@@ -1,7 +1,8 @@
 """Routes: method and path template to what a caller needs there."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 
 from machpay_gateway.core.errors import ConfigurationError
@@ -30,28 +31,39 @@ class Route:
     scopes: str | Sequence[str] = ""
     cost: int = 1
     public: bool = False
-    environments: frozenset[str] = frozenset(ENVIRONMENTS)
+    environments: Collection[str] = frozenset(ENVIRONMENTS)
     method: str = field(init=False, repr=False)
     segments: tuple[str, ...] = field(init=False, repr=False)
     requires: ScopeExpression = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.match, str):  # TOML and untyped callers may give anything
+            raise ConfigurationError(f"Route {self.match!r} is not a text such as 'GET /v1/skills'")
         method, segments = _parse_match(self.match)
         requires = parse_scope_expression(self.scopes)
         if type(self.cost) is not int or self.cost < 0:
             raise ConfigurationError(
                 f"Route {self.match!r}: cost {self.cost!r} is not a number of units: use 0 or more"
             )
+        if type(self.public) is not bool:  # "false" must not open a route
+            raise ConfigurationError(f"Route {self.match!r}: public is true or false, not {self.public!r}")
         if self.public and requires.alternatives:
             raise ConfigurationError(f"Route {self.match!r} is public and requires {requires}: drop one of the two")
         object.__setattr__(self, "method", method)
         object.__setattr__(self, "segments", segments)
         object.__setattr__(self, "requires", requires)
+        object.__setattr__(self, "environments", _checked_environments(self.match, self.environments))
 
     @property
     def is_literal(self) -> bool:
         """Whether the template has no parameters."""
         return not {ONE_SEGMENT, ALL_THE_REST} & set(self.segments)
+
+    def within(self, served: frozenset[str]) -> "Route":
+        """Return the route for a gateway that serves these environments; where they share none it refuses everyone."""
+        narrowed = copy(self)
+        object.__setattr__(narrowed, "environments", served.intersection(self.environments))
+        return narrowed
 
 
 def _parse_match(match: str) -> tuple[str, tuple[str, ...]]:
@@ -65,6 +77,13 @@ def _parse_match(match: str) -> tuple[str, tuple[str, ...]]:
     path = template[1:].removesuffix("/")
     texts = path.split("/") if path else []
     return method, tuple(_parse_segment(match, text, last=at == len(texts) - 1) for at, text in enumerate(texts))
+
+
+def _checked_environments(match: str, given: Collection[str]) -> frozenset[str]:
+    names = () if isinstance(given, str) or not isinstance(given, Collection) else tuple(given)
+    if not names or any(name not in ENVIRONMENTS for name in names):
+        raise ConfigurationError(f"Route {match!r}: environments {given!r} is not a list of live, test or both")
+    return frozenset(names)
 
 
 def _parse_segment(match: str, text: str, *, last: bool) -> str:

@@ -63,7 +63,10 @@ def parse_scope_expression(text: str | Iterable[str]) -> ScopeExpression:
 
     A list of names means all of them. Raises ConfigurationError for a name that RFC 6749 §3.3 does not allow.
     """
-    expression = text if isinstance(text, str) else " ".join(text)
+    try:
+        expression = text if isinstance(text, str) else " ".join(text)
+    except TypeError as exc:
+        raise ConfigurationError(f"{text!r} is neither a scope expression nor a list of scope names") from exc
     if not expression.strip():
         return ScopeExpression()
     alternatives = [part.split() for part in expression.split("|")]

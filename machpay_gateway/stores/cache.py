@@ -1,15 +1,18 @@
 """Known keys, kept close: what makes a decision need no I/O, and what bounds how long it may be wrong.
 
-A cached key is trusted while the store was asked for changes lately. It is asked twice a second as long as requests
-come, so a change made by any process holds within a second; when the store does not answer, trust ends after 5 s.
+A cached key is trusted for a second after the store was last asked for changes. It is asked in the background twice a
+second as long as requests come, and waited for otherwise; so a change made by any process holds within a second.
+When the store does not answer, trust goes on until 5 s have passed, and ends.
 """
 
+import asyncio
 import hmac
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
+from machpay_gateway.core.credential import ApiKey
 from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
 from machpay_gateway.core.ports import KeyLookup
 from machpay_gateway.core.principal import Principal, key_principal
@@ -19,16 +22,18 @@ from machpay_gateway.flights import SingleFlight
 logger = logging.getLogger(__name__)
 
 _SYNC_SECONDS = 0.5
+_FRESH_SECONDS = 1.0
 _TRUST_SECONDS = 5.0
+_PATIENCE_SECONDS = 0.25  # for a store that is slow to say what changed, while trust lasts
 _OVERLAP_SECONDS = 10.0  # longer than a change takes from being stamped to being committed
 _AGE_SECONDS = 600.0
 _ABSENT_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     principal: Principal
     loaded_at: float
+    loaded_until: float  # when it is loaded again, changed or not
 
 
 class KeyCache:
@@ -55,23 +60,33 @@ class KeyCache:
         if entry is None:
             return None
         since_sync = now - self._synced_at
-        if 0 <= since_sync <= _SYNC_SECONDS:
-            return entry.principal
-        if not 0 <= since_sync <= _TRUST_SECONDS or not 0 <= now - entry.loaded_at < _AGE_SECONDS:
+        # A clock that steps back makes either difference negative: then nothing is known until the store was asked.
+        if not (0 <= since_sync <= _FRESH_SECONDS and entry.loaded_at <= now < entry.loaded_until):
             return None
-        self._syncs.begin(None)
+        if since_sync > _SYNC_SECONDS:
+            self._syncs.begin(None)
         return entry.principal
 
-    async def find(self, digest: bytes) -> Principal | None:
-        """Return the principal of the key with this secret *digest*, or None. Raises StoreUnavailable."""
-        now = self._clock()
-        if now < self._absent.get(digest, 0.0):
+    async def find(self, presented: ApiKey) -> Principal | None:
+        """Return the principal of the key whose secret was *presented*, or None. Raises StoreUnavailable."""
+        digest = presented.digest
+        if self._clock() < self._absent.get(digest, 0.0):
             return None
         if digest in self._entries:
-            await self._syncs.join(None)
-            if principal := self.known(digest, self._clock()):
-                return principal
-        return await self._loads.join(digest)
+            await self._ask_for_changes()
+            now, entry = self._clock(), self._entries.get(digest)
+            trusted = 0 <= now - self._synced_at <= _TRUST_SECONDS
+            if trusted and entry is not None and entry.loaded_at <= now < entry.loaded_until:
+                return entry.principal
+        return await self._loads.join(presented)
+
+    async def _ask_for_changes(self) -> None:
+        """Learn what changed, unless the store is slow or away: then what is known goes on until trust ends."""
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._syncs.join(None)
+        except (StoreUnavailable, TimeoutError):
+            logger.warning("The key store did not say in time what changed.", exc_info=True)
 
     def forget(self, key_id: str) -> None:
         """Drop whatever is cached of a key."""
@@ -83,17 +98,17 @@ class KeyCache:
 
     async def _synchronise(self, _: None) -> None:
         asked_at = self._clock()
-        since = max(self._synced_at, asked_at - _AGE_SECONDS) - _OVERLAP_SECONDS
-        for key_id, version in await self._lookup.versions_since(since):
+        for key_id, version in await self._lookup.versions_since(min(self._synced_at, asked_at) - _OVERLAP_SECONDS):
             if any(self._entries[digest].principal.version != version for digest in self._digests.get(key_id, ())):
                 self.forget(key_id)
         self._synced_at = asked_at
 
-    async def _load(self, digest: bytes) -> Principal | None:
-        asked_at = self._clock()
+    async def _load(self, presented: ApiKey) -> Principal | None:
+        asked_at, digest = self._clock(), presented.digest
         record = await self._lookup.find_by_digest(digest)
         secrets = [] if record is None else [s for s in record.secrets if hmac.compare_digest(s.digest, digest)]
-        if record is None or not secrets:
+        # The prefix is what the caller holds, the record what we know: where they disagree, a row was swapped.
+        if record is None or not secrets or record.environment != presented.environment:
             self._absent[digest] = asked_at + _ABSENT_SECONDS
             if len(self._absent) > self._size:
                 self._absent.popitem(last=False)
@@ -109,7 +124,7 @@ class KeyCache:
         if self._synced_at == float("-inf"):
             # Nothing older than this load is cached, so there is no change before it that could be missed.
             self._synced_at = loaded_at
-        self._entries[digest] = _Entry(principal, loaded_at)
+        self._entries[digest] = _Entry(principal, loaded_at, loaded_at + _AGE_SECONDS)
         self._digests.setdefault(principal.id, set()).add(digest)
         if len(self._entries) > self._size:
             evicted, entry = self._entries.popitem(last=False)

@@ -17,8 +17,8 @@ class MemoryStore:
         self._changed_at: dict[str, float] = {}
         self._owners: dict[bytes, str] = {}  # digest of a secret to the id of its key
 
-    async def open(self) -> None:
-        """Do nothing: there is no database to make ready."""
+    async def open(self, *, upgrade: bool = False) -> None:
+        """Do nothing: there is no database to make ready, and no schema to *upgrade*."""
 
     async def close(self) -> None:
         """Do nothing: what is stored stays until the object is gone."""

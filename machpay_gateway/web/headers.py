@@ -12,12 +12,14 @@ Headers = list[tuple[bytes, bytes]]
 
 def answer_headers(allowed: Allowed, request_id: bytes, *, legacy: bool) -> Headers:
     """Return what is added to the application's answer."""
-    grant, principal = allowed.grant, allowed.principal
+    principal, grant = allowed
     if grant is None or isinstance(principal, Anonymous):
         return [(b"x-request-id", request_id)]
-    fields = quota_headers(grant, principal.limits, legacy=legacy)
-    fields.append((b"x-request-id", request_id))
-    return fields
+    tier = principal.limits
+    if legacy:
+        return [(b"x-request-id", request_id), *quota_headers(grant, tier, legacy=True)]
+    left = tier.left_format % (grant.left, ceil(grant.resets_in) or 1, grant.slots_left)
+    return [(b"x-request-id", request_id), tier.policy_field, (b"ratelimit", left)]
 
 
 def refusal_headers(denied: Denied, *, legacy: bool) -> Headers:

@@ -1,7 +1,7 @@
 """From an ASGI scope to the facts a decision needs."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -14,6 +14,8 @@ from machpay_gateway.web.path import canonical_path
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=-]{1,128}")
 _METHOD = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}")
 _READ = frozenset({b"authorization", b"x-request-id", b"origin", b"access-control-request-method"})
+# The constructor of a NamedTuple is a Python function; calling what it calls is twice as fast, on every request.
+_new = tuple.__new__
 _REPEATED = b""  # what a header that must come once is worth when it comes again
 
 
@@ -29,20 +31,12 @@ class Trust:
         object.__setattr__(self, "headers", _READ | {self.header})
 
 
-class RequestIds:
-    """Mints request ids: a prefix of this process and a running number. Unique, cheap, and not a secret."""
-
-    def __init__(self, entropy: bytes) -> None:
-        """Start a series whose prefix is *entropy*, 8 bytes of the system's randomness."""
-        self._format = entropy.hex().encode() + b"%08x"
-        self._numbers = count()
-
-    def mint(self) -> bytes:
-        """Return the next id."""
-        return self._format % next(self._numbers)
+def request_ids(entropy: bytes) -> Iterator[bytes]:
+    """Return an endless series of request ids: *entropy* (8 bytes, of this process alone) and a running number."""
+    return map((entropy.hex().encode() + b"%08x").__mod__, count())
 
 
-def request_facts(scope: Mapping[str, Any], trust: Trust, ids: RequestIds) -> RequestFacts:
+def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) -> RequestFacts:
     """Return what a decision needs to know of the http or websocket *scope*. Never raises for what a client sent."""
     authorization: tuple[bytes, ...] = ()
     forwarded: list[bytes] = []
@@ -62,21 +56,25 @@ def request_facts(scope: Mapping[str, Any], trust: Trust, ids: RequestIds) -> Re
         else:
             preflight = value if preflight is None else _REPEATED
     client = scope.get("client")
-    peer = client[0] if client else None
-    method = scope.get("method", "GET")  # a WebSocket handshake is a GET
-    return RequestFacts(
-        method,
-        canonical_path(scope),
-        authorization,
-        client_address(peer, forwarded, trust.proxies, trust.header) if forwarded else peer and parse_address(peer),
-        ids.mint() if request_id is None else _accepted_id(request_id, peer, trust.proxies) or ids.mint(),
-        None if preflight is None or authorization else _preflight_for(method, origin, preflight),
+    peer = client[0] if client else ""  # a Unix socket has no address, told as None or as ""
+    # A WebSocket handshake is a GET. Some servers pass the method as it came, and frameworks read it in upper case.
+    method = scope.get("method", "GET").upper()
+    return _new(
+        RequestFacts,
+        (
+            method,
+            canonical_path(scope),
+            authorization,
+            client_address(peer, forwarded, trust.proxies, trust.header) if forwarded else parse_address(peer),
+            next(ids) if request_id is None else _accepted_id(request_id, peer, trust.proxies) or next(ids),
+            None if preflight is None or authorization else _preflight_for(method, origin, preflight),
+        ),
     )
 
 
-def _accepted_id(value: bytes, peer: str | None, proxies: Allowlist | None) -> bytes | None:
+def _accepted_id(value: bytes, peer: str, proxies: Allowlist | None) -> bytes | None:
     """Return the request id that a trusted *peer* gave; a stranger's would let it forge our log."""
-    if proxies is None or peer is None or (address := parse_address(peer)) is None or address not in proxies:
+    if proxies is None or (address := parse_address(peer)) is None or address not in proxies:
         return None
     return value if _REQUEST_ID.fullmatch(value) else None
 

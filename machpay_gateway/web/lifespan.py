@@ -42,22 +42,19 @@ async def run_lifespan(app: ASGIApp, scope: Scope, receive: Receive, send: Send,
         await send({"type": "lifespan.startup.failed", "message": str(exc)})
         raise
     try:
-        await app(scope, receive_anew, send_closed)
-    except Exception:
-        if answered:
-            raise
-        logger.debug("The application has no lifespan of its own.", exc_info=True)
-    else:
-        if answered:
-            return
+        try:
+            await app(scope, receive_anew, send_closed)
+        except Exception:
+            if answered:
+                raise
+            logger.debug("The application has no lifespan of its own.", exc_info=True)
+        if not answered:
+            await _speak_for_it(receive, send_closed)
     finally:
-        if answered:
-            await resource.close()
-    await _speak_for_it(receive, send, resource)
+        await resource.close()
 
 
-async def _speak_for_it(receive: Receive, send: Send, resource: Resource) -> None:
+async def _speak_for_it(receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.startup.complete"})
     await receive()  # lifespan.shutdown
-    await resource.close()
     await send({"type": "lifespan.shutdown.complete"})

@@ -7,9 +7,11 @@ Caddy). So they are not normalised here: they are refused.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+_LONG = 512  # characters; longer paths are read anew each time, so that hostile ones cannot fill the memory
 _ESCAPES = re.compile(rb"(?:[!-$&-~]|%[0-9A-Fa-f]{2})*")  # visible ASCII, and `%` only as a whole escape
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FORBIDDEN_ESCAPE = re.compile(rb"%(?:2f|5c|0[0-9a-f]|1[0-9a-f]|7f)", re.IGNORECASE)
@@ -18,17 +20,21 @@ _FORBIDDEN_ESCAPE = re.compile(rb"%(?:2f|5c|0[0-9a-f]|1[0-9a-f]|7f)", re.IGNOREC
 def canonical_path(scope: Mapping[str, Any]) -> str | None:
     """Return the path of *scope* that the application routes by, without its mount point; None when it is ambiguous."""
     path: str = scope["path"]
-    if root := scope.get("root_path"):
-        path = _without_root(path, root)
-    raw: bytes = scope.get("raw_path") or b""
+    read = _read if len(path) < _LONG else _read.__wrapped__
+    return read(path, scope.get("raw_path"), scope.get("root_path"))
+
+
+@lru_cache(maxsize=1024)
+def _read(full_path: str, raw: bytes | None, root: str | None) -> str | None:
+    path = _without_root(full_path, root) if root else full_path
     if path[:1] != "/" or "//" in path or "\\" in path or ("/." in path and _has_dot_segment(path)):
         return None
-    if path.isascii() and b"%" not in raw:
+    if path.isascii() and (raw is None or b"%" not in raw):
         return path if path.isprintable() else None
     # U+FFFD is what servers put where the bytes were no UTF-8: many paths would read as this one.
     if _CONTROL.search(path) or "\ufffd" in path:
         return None
-    return path if not raw or _decodes(raw, scope["path"]) else None
+    return path if raw is None or _decodes(raw, full_path) else None
 
 
 def _without_root(path: str, root: str) -> str:

@@ -23,8 +23,8 @@ class SqlStore:
     def __init__(self, url: str, *, busy_timeout_seconds: float = 5.0) -> None:
         self._database = Database(url, busy_timeout_seconds=busy_timeout_seconds)
 
-    async def open(self) -> None:
-        """Make the database ready: on SQLite make or upgrade its schema, elsewhere only compare.
+    async def open(self, *, upgrade: bool = False) -> None:
+        """Make the database ready: on SQLite make or upgrade its schema, elsewhere only compare unless *upgrade*.
 
         Raises ConfigurationError when the schema is not this version's. Opening twice is harmless.
         """
@@ -35,7 +35,7 @@ class SqlStore:
             found = await database_revision(connection)
         if found == HEAD:
             return
-        if not self._database.is_sqlite:
+        if not (self._database.is_sqlite or upgrade):
             raise ConfigurationError(
                 f"The database's schema is at revision {found or 'none'} and this version needs {HEAD}: "
                 "run `machpay-gateway init`"

@@ -1,0 +1,86 @@
+"""What the load test serves: an application bare, and the same guarded in memory with everything on.
+
+A guarded one checks the key, its scopes, its allowlist, the window and the concurrency, and adds its headers.
+"""
+
+import os
+import time
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route as Endpoint
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from machpay_gateway import Gateway, MachPayAuth, Route, Tier
+from machpay_gateway.core.key import KeyRecord, SecretRecord, mask_secret, secret_digest
+from machpay_gateway.core.ports import Account
+from machpay_gateway.core.scopes import Scopes
+
+PATH = "/v1/skills/execute"
+SECRET_VARIABLE = "BENCHMARK_SECRET"  # noqa: S105 - the name of a variable, which is made anew for each run
+_BODY = b'{"ok":true}'
+_HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"11")]
+
+
+async def raw(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer every request with the same small JSON: the least an ASGI application can do."""
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+    await send({"type": "http.response.body", "body": _BODY})
+
+
+async def _execute(_request: Request) -> JSONResponse:
+    return JSONResponse({"ok": True})
+
+
+def _starlette() -> Starlette:
+    return Starlette(routes=[Endpoint(PATH, _execute)])
+
+
+def _guard(app: ASGIApp) -> MachPayAuth:
+    """Guard *app* for one key that the load never exhausts: refusals are cheaper than answers."""
+    gateway = Gateway(
+        database="memory://",
+        routes=[
+            Route(f"GET {PATH}", scopes="skills:execute"),
+            Route("GET /v1/skills/{id}", scopes="skills:list"),
+            Route("GET /healthz", public=True),
+        ],
+        tiers={"enterprise": Tier("1000000000/minute", concurrency=100_000)},
+    )
+    return _WithKey(app, gateway=gateway)
+
+
+class _WithKey(MachPayAuth):
+    """Puts the run's key into the store when the server starts."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            secret, now = os.environ[SECRET_VARIABLE], time.time()
+            kept = SecretRecord(secret_digest(secret.encode()), mask_secret(secret), now)
+            await self.gateway.store.add_account(Account("acct_load", "load", "enterprise", now))
+            await self.gateway.store.add_key(
+                KeyRecord(
+                    id="key_load",
+                    account_id="acct_load",
+                    name="load",
+                    environment="live",
+                    tier="enterprise",
+                    scopes=Scopes(frozenset({"skills:execute", "skills:list"})),
+                    allowed_ips=("127.0.0.0/8", "::1"),
+                    created_at=now,
+                    secrets=(kept,),
+                )
+            )
+        await super().__call__(scope, receive, send)
+
+
+raw_guarded = _guard(raw)
+starlette_bare = _starlette()
+starlette_guarded = _guard(_starlette())

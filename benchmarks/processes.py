@@ -1,0 +1,110 @@
+"""Servers and load, each on a core of its own."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+SERVER_CORE, LOAD_CORE = 0, 1
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server process."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    port: int
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time it has used so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One round of load on one server."""
+
+    requests_per_second: float
+    cpu_microseconds: float  # of the server, per request
+    p50_milliseconds: float
+    p99_milliseconds: float
+
+
+def check_machine() -> None:
+    """Stop with the way out when this machine cannot run the load test."""
+    if shutil.which("wrk") is None:
+        sys.exit("The load is made by wrk, which is not installed: `apt-get install wrk`, or your system's package.")
+    if not Path("/proc/self/stat").exists():
+        sys.exit("Processor time per request is read from Linux's /proc, which this system does not have.")
+    if len(os.sched_getaffinity(0)) <= LOAD_CORE:
+        sys.exit("Server and load need a core each, and this process may use one only.")
+
+
+@contextmanager
+def serving(name: str, environment: dict[str, str]) -> Iterator[Server]:
+    """Run `benchmarks.applications:NAME` under uvicorn on the server's core, until the block ends."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    command = [sys.executable, "-m", "uvicorn", f"benchmarks.applications:{name}", "--port", str(port)]
+    options = ["--no-access-log", "--log-level", "warning", "--no-proxy-headers", "--loop", "uvloop"]
+    process = subprocess.Popen([*command, *options, "--http", "httptools"], env=os.environ | environment)
+    try:
+        os.sched_setaffinity(process.pid, {SERVER_CORE})
+        _wait_for(process, port)
+        yield Server(name, process, port)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def load(server: Server, path: str, secret: str, *, connections: int, seconds: int) -> Sample:
+    """Put *connections* of load on *server* for *seconds*, from the load's core."""
+    url, header = f"http://127.0.0.1:{server.port}{path}", f"Authorization: Bearer {secret}"
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-H", header, url]
+    before = server.cpu_seconds()
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    os.sched_setaffinity(run.pid, {LOAD_CORE})
+    report, _ = run.communicate()
+    used = server.cpu_seconds() - before
+    if "Non-2xx" in report or "Socket errors" in report:
+        sys.exit(f"{server.name} did not answer every request with 200:\n{report}")
+    requests = int(_found(r"(\d+) requests in", report))
+    return Sample(
+        requests_per_second=float(_found(r"Requests/sec:\s+([\d.]+)", report)),
+        cpu_microseconds=used / requests * 1e6,
+        p50_milliseconds=_milliseconds(_found(r"50%\s+(\S+)", report)),
+        p99_milliseconds=_milliseconds(_found(r"99%\s+(\S+)", report)),
+    )
+
+
+def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
+    for _ in range(200):
+        if process.poll() is not None:
+            sys.exit(f"The server ended with status {process.returncode} before it served.")
+        with socket.socket() as connection:
+            if connection.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    sys.exit("The server did not listen within 10 s.")
+
+
+def _found(pattern: str, report: str) -> str:
+    match = re.search(pattern, report)
+    if match is None:
+        sys.exit(f"wrk's report has no {pattern!r}:\n{report}")
+    return match[1]
+
+
+def _milliseconds(text: str) -> float:
+    number, unit = re.fullmatch(r"([\d.]+)(us|ms|s)", text).groups()  # type: ignore[union-attr]  # wrk's own format
+    return float(number) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]

@@ -1,0 +1,113 @@
+"""A small MachPay API on Starlette: what the guide's keys and scopes are for. `machpay-gateway demo` guards it.
+
+`app` trusts whoever stands in front of it; `ROUTES` says what that should ask of callers.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route as Endpoint
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
+
+from machpay_gateway import Principal, Route
+
+ROUTES = [
+    Route("GET /healthz", public=True),
+    Route("GET /v1/skills", scopes="skills:list"),
+    Route("POST /v1/skills/execute", scopes="skills:execute"),
+    Route("GET /v1/skills/stream", scopes="skills:list"),
+    Route("GET /v1/skills/live", scopes="skills:execute"),  # a WebSocket: its handshake is a GET
+    Route("GET /v1/account", scopes="account:read"),
+    Route("PATCH /v1/account", scopes="account:write"),
+    Route("GET /v1/webhooks", scopes="webhooks:manage"),
+    Route("POST /v1/webhooks", scopes="webhooks:manage"),
+]
+SKILLS = [
+    {"id": "text-summarizer", "name": "Summarise a text"},
+    {"id": "sentiment", "name": "Tell the mood of a text"},
+]
+STREAM_PAUSE_SECONDS = 0.2
+
+
+def caller(connection: HTTPConnection) -> dict[str, str]:
+    """Return who is calling, as the gateway found."""
+    principal: Principal = connection.scope["machpay"]
+    return {"id": principal.id, "name": principal.display_name, "environment": principal.environment}
+
+
+async def sent_object(request: Request) -> dict[str, Any]:
+    """Return the JSON object in the request's body, an empty one when there is none."""
+    try:
+        sent = await request.json()
+    except ValueError:  # neither JSON nor text
+        return {}
+    return sent if isinstance(sent, dict) else {}
+
+
+async def health(_: Request) -> Response:
+    """Answer whoever asks."""
+    return JSONResponse({"status": "ok"})
+
+
+async def list_skills(request: Request) -> Response:
+    """List what can be executed."""
+    return JSONResponse({"data": SKILLS, "caller": caller(request)})
+
+
+async def execute_skill(request: Request) -> Response:
+    """Execute a skill, in so far as a sample can."""
+    skill_id = (await sent_object(request)).get("skill_id")
+    if skill_id not in [skill["id"] for skill in SKILLS]:
+        return JSONResponse({"error": f"There is no skill {skill_id!r}; GET /v1/skills lists them."}, 422)
+    return JSONResponse({"skill_id": skill_id, "output": "Done.", "caller": caller(request)})
+
+
+async def stream_skills(request: Request) -> Response:
+    """Send the skills one by one, as server-sent events."""
+
+    async def events() -> AsyncIterator[str]:
+        for skill in SKILLS:
+            yield f"event: skill\ndata: {json.dumps(skill)}\n\n"
+            await asyncio.sleep(STREAM_PAUSE_SECONDS)
+        yield f"event: end\ndata: {json.dumps({'caller': caller(request)})}\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+async def live(websocket: WebSocket) -> None:
+    """Say every text back, with the caller's name."""
+    await websocket.accept()
+    async for text in websocket.iter_text():
+        await websocket.send_text(f"{caller(websocket)['name']}: {text}")
+
+
+async def account(request: Request) -> Response:
+    """Show the account, with what was changed in it."""
+    changes = await sent_object(request) if request.method == "PATCH" else {}
+    return JSONResponse({"currency": "USD", "balance": 4200, **changes, "caller": caller(request)})
+
+
+async def webhooks(request: Request) -> Response:
+    """List webhooks, or take a new one."""
+    if request.method == "POST":
+        return JSONResponse({"url": (await sent_object(request)).get("url"), "caller": caller(request)}, 201)
+    return JSONResponse({"data": [], "caller": caller(request)})
+
+
+app = Starlette(
+    routes=[
+        Endpoint("/healthz", health),
+        Endpoint("/v1/skills", list_skills),
+        Endpoint("/v1/skills/execute", execute_skill, methods=["POST"]),
+        Endpoint("/v1/skills/stream", stream_skills),
+        WebSocketRoute("/v1/skills/live", live),
+        Endpoint("/v1/account", account, methods=["GET", "PATCH"]),
+        Endpoint("/v1/webhooks", webhooks, methods=["GET", "POST"]),
+    ]
+)

@@ -1,0 +1,66 @@
+"""`machpay-gateway accounts`: the tenants and their tiers."""
+
+import click
+
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.cli.output import (
+    ACCOUNT_COLUMNS,
+    account_json,
+    account_row,
+    json_option,
+    print_json,
+    print_list,
+    print_table,
+)
+from machpay_gateway.cli.session import Session, known_account, pass_session
+from machpay_gateway.core.ports import Account
+
+
+@click.group()
+def accounts() -> None:
+    """Create and list accounts, and set their tier."""
+
+
+@accounts.command()
+@click.argument("name")
+@click.option("--tier", default="standard", show_default=True, help="Tier of the account's live keys.")
+@json_option
+@pass_session
+def create(session: Session, *, name: str, tier: str, as_json: bool) -> None:
+    """Create the account NAME."""
+    _print_account(session.run(lambda gateway: gateway.accounts.create(name, tier)), as_json=as_json)
+
+
+@accounts.command("list")
+@json_option
+@pass_session
+def list_(session: Session, *, as_json: bool) -> None:
+    """List all accounts, oldest first."""
+    found = session.run(lambda gateway: gateway.accounts.list())
+    if as_json:
+        print_list([account_json(account) for account in found])
+    elif found:
+        print_table(ACCOUNT_COLUMNS, [account_row(account) for account in found])
+    else:
+        click.echo("No accounts yet: `machpay-gateway accounts create NAME` makes one.", err=True)
+
+
+@accounts.command("set-tier")
+@click.argument("account")
+@click.argument("tier")
+@json_option
+@pass_session
+def set_tier(session: Session, *, account: str, tier: str, as_json: bool) -> None:
+    """Give ACCOUNT (id or name) the tier TIER; its live keys have it within a second."""
+
+    async def change(gateway: Gateway) -> Account:
+        return known_account(await gateway.accounts.set_tier(account, tier), account)
+
+    _print_account(session.run(change), as_json=as_json)
+
+
+def _print_account(account: Account, *, as_json: bool) -> None:
+    if as_json:
+        print_json(account_json(account))
+    else:
+        print_table(ACCOUNT_COLUMNS, [account_row(account)])

@@ -1,0 +1,219 @@
+"""`machpay-gateway demo`: the sample API behind the gateway, with keys to try; nothing of it is left afterwards."""
+
+import asyncio
+import importlib.util
+import os
+import shlex
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+
+import click
+
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.cli.output import json_option, key_json, print_json
+from machpay_gateway.core.address import parse_address, parse_allowlist
+from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.scopes import GUIDE_SCOPES
+from machpay_gateway.middleware import MachPayAuth
+
+_PACKAGE = Path(__file__).parents[1]
+# A wheel brings the sample along; in a checkout it stands beside the package.
+_SAMPLES = (_PACKAGE / "_examples" / "skills_api.py", _PACKAGE.parent / "examples" / "skills_api.py")
+_LOOPBACK = parse_allowlist(["127.0.0.0/8", "::1"])
+_DRAIN_SECONDS = 2  # longer than the sample's stream, so that a stop cuts nothing off
+_KEYS = (
+    ("admin", "live", tuple(GUIDE_SCOPES)),
+    ("test", "test", ("skills:execute", "skills:list", "account:read", "webhooks:manage")),
+    ("read-only", "live", ("skills:list", "account:read")),
+)
+# Each call stands on one line and needs nothing but itself, so that it can be pasted.
+_TOLD = """\
+MachPay Gateway guards a sample API at {url}. Ctrl-C ends it, and nothing is kept.
+
+admin key, live: {admin_scopes}
+  {admin}
+test key, test: {test_scopes}
+  {test}
+read-only key, live: {reader_scopes}
+  {reader}
+
+# Execute a skill with the test key.
+curl {url}/v1/skills/execute -H "Authorization: Bearer {test}" -H "Content-Type: application/json" \
+-d '{{"skill_id": "text-summarizer", "input": {{}}}}'
+
+# See what is left of the read-only key's limits: RateLimit.
+curl -i {url}/v1/skills -H "Authorization: Bearer {reader}"
+
+# It may not execute.
+curl -i -X POST {url}/v1/skills/execute -H "Authorization: Bearer {reader}"
+
+# Nobody may without a key.
+curl -i {url}/v1/account
+
+# Change the account with the admin key.
+curl -X PATCH {url}/v1/account -H "Authorization: Bearer {admin}" -H "Content-Type: application/json" \
+-d '{{"currency": "EUR"}}'
+
+# Watch a stream of events.
+curl -N {url}/v1/skills/stream -H "Authorization: Bearer {reader}"
+
+# Run into the test key's limit of 100 requests a minute.
+for i in $(seq 105); do curl -s -o /dev/null -w '%{{http_code}}\\n' {url}/v1/skills \
+-H "Authorization: Bearer {test}"; done | sort | uniq -c
+
+# Revoke the read-only key from another terminal; within a second it is refused here.
+MACHPAY_DATABASE={database} {program} keys revoke {reader_id}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A key of the demo and its secret."""
+
+    key: KeyRecord
+    secret: str
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address: the demo is for you alone.")
+@json_option
+def demo(*, port: int, host: str, as_json: bool) -> None:
+    """Serve a sample API, and print keys and calls to try. Ctrl-C ends it."""
+    address = _loopback(host)
+    sample = load_sample()
+    try:
+        import uvicorn
+    except ModuleNotFoundError as exc:
+        raise click.ClickException("The demo needs a server: pip install 'machpay-gateway[server]'") from exc
+    with (
+        _until_stopped(),
+        _listening(address, port) as listener,
+        TemporaryDirectory(prefix="machpay-demo-") as folder,
+    ):
+        gateway = _demo_gateway(Path(folder), sample)
+        issued = asyncio.run(_issue_keys(gateway))
+        # The listener queues connections already, so whoever waits for these lines may call at once.
+        _print_demo(listener, gateway.settings.database, issued, as_json=as_json)
+        config = uvicorn.Config(
+            MachPayAuth(sample.app, gateway=gateway),
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,  # who is calling is the gateway's to find out
+            timeout_graceful_shutdown=_DRAIN_SECONDS,
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def load_sample() -> ModuleType:
+    """Return the sample API's module."""
+    for path in _SAMPLES:
+        if path.is_file() and (spec := importlib.util.spec_from_file_location("skills_api", path)) and spec.loader:
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return module
+    raise click.ClickException(f"The sample API is missing: {_SAMPLES[0]} should be there. Install the package anew.")
+
+
+@contextmanager
+def _until_stopped() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end what runs within, and nothing else: being stopped is how a demo succeeds."""
+    kept = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with suppress(KeyboardInterrupt):
+            yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _listening(address: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        listener = socket.create_server((address, port), family=family)
+    except OSError as exc:
+        reason = os.strerror(exc.errno) if exc.errno else exc  # its own text names the address a second time
+        raise click.ClickException(
+            f"Port {port} on {address} cannot be used ({reason}): choose another one by --port; 0 takes a free one."
+        ) from exc
+    with listener:
+        yield listener
+
+
+def _loopback(host: str) -> str:
+    address = "127.0.0.1" if host == "localhost" else host
+    position = parse_address(address)
+    if position is None or position not in _LOOPBACK:
+        raise click.BadParameter(f"{host!r} is not a loopback address: use 127.0.0.1 or ::1.", param_hint="--host")
+    return address
+
+
+def _demo_gateway(folder: Path, sample: ModuleType) -> Gateway:
+    """Return a gateway for the *sample* alone: whatever is configured around here is for other programs."""
+    settings = folder / "machpay.toml"
+    settings.touch()
+    with _without_variables():
+        return Gateway(
+            config=settings,
+            database=f"sqlite:///{folder / 'demo.db'}",
+            routes=sample.ROUTES,
+            unlisted_routes="deny",
+        )
+
+
+@contextmanager
+def _without_variables() -> Iterator[None]:
+    kept: Mapping[str, str] = {name: value for name, value in os.environ.items() if name.startswith("MACHPAY_")}
+    for name in kept:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+async def _issue_keys(gateway: Gateway) -> list[Issued]:
+    async with gateway:
+        account = await gateway.accounts.create("demo", "standard")
+        return [
+            Issued(*await gateway.keyring.create(account.id, name=name, scopes=scopes, environment=environment))
+            for name, environment, scopes in _KEYS
+        ]
+
+
+def _print_demo(listener: socket.socket, database: str, issued: Sequence[Issued], *, as_json: bool) -> None:
+    address, port = listener.getsockname()[:2]
+    url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+    if as_json:
+        keys = [{**key_json(each.key, time.time()), "secret": each.secret} for each in issued]
+        print_json({"object": "demo", "url": url, "database": database, "keys": keys})
+        return
+    admin, test, reader = issued
+    click.echo(
+        _TOLD.format(
+            url=url,
+            database=database,
+            program=_program(),
+            admin=admin.secret,
+            test=test.secret,
+            reader=reader.secret,
+            reader_id=reader.key.id,
+            admin_scopes=admin.key.scopes,
+            test_scopes=test.key.scopes,
+            reader_scopes=reader.key.scopes,
+        )
+    )
+
+
+def _program() -> str:
+    # In a checkout it is not on the PATH of the other terminal.
+    started_as = Path(sys.argv[0])
+    return shlex.quote(str(started_as.absolute())) if started_as.stem == "machpay-gateway" else "machpay-gateway"

@@ -1,0 +1,158 @@
+"""`machpay-gateway init`: from nothing to a settings file, a database, an account and an admin key."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.cli.output import account_json, json_option, key_json, print_json, warn_of_secret
+from machpay_gateway.cli.session import Session, pass_session
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.ports import Account
+from machpay_gateway.core.scopes import GUIDE_SCOPES
+
+Issued = tuple[Account, KeyRecord, str]
+
+SETTINGS = """\
+# Settings of MachPay Gateway. A value here is overridden by its variable, such as MACHPAY_DATABASE, and by Python.
+# `machpay-gateway policy check` names every mistake in this file, `policy explain GET /v1/skills` shows what holds.
+
+# Where accounts and keys are kept: a SQLite file, or postgresql://user@host/name.
+database = "sqlite:///machpay.db"
+
+# What becomes of requests that no route below matches: "deny" refuses them, "authenticated" asks for any valid
+# credential.
+unlisted_routes = "deny"
+
+# Which keys are served here.
+# environments = ["live", "test"]
+
+# Proxies that may say who is behind them, and the one header that they say it in.
+# trusted_proxies = ["10.0.0.0/8"]
+# client_ip_header = "X-Forwarded-For"
+
+# How often one address may present bad credentials before it is slowed down.
+# failure_limit = "120/minute"
+
+# Send X-RateLimit-* headers besides RateLimit and RateLimit-Policy.
+# legacy_headers = false
+
+# Scopes that keys may hold besides those that routes require.
+# scopes = ["reports:read"]
+
+# Tiers, besides or instead of: test 100/minute and 5 at a time, standard 1000/minute and 50, enterprise 10000/minute
+# and 500.
+# [tiers.partner]
+# rate = "5000/minute"
+# concurrency = 200
+
+# Routes: a method (* for all) and a path; {id} is one segment, a closing {rest:path} all that follows.
+# scopes: "a b" requires both, "a | b" one of them, none any valid credential. cost: units of the rate, 1 when left out.
+[[routes]]
+match = "GET /healthz"
+public = true
+
+[[routes]]
+match = "GET /v1/skills"
+scopes = "skills:list"
+
+[[routes]]
+match = "POST /v1/skills/execute"
+scopes = "skills:execute"
+
+[[routes]]
+match = "GET /v1/account"
+scopes = "account:read"
+
+[[routes]]
+match = "PATCH /v1/account"
+scopes = "account:write"
+
+[[routes]]
+match = "* /v1/webhooks"
+scopes = "webhooks:manage"
+
+[[routes]]
+match = "* /v1/webhooks/{rest:path}"
+scopes = "webhooks:manage"
+
+# Whose JWTs are accepted besides API keys.
+# [[issuers]]
+# issuer = "https://id.example.com"
+# audience = "https://api.example.com"
+# jwks = "https://id.example.com/jwks.json"
+# algorithms = ["RS256"]
+# tier = "standard"
+"""
+
+_NEXT_STEPS = """
+Next:
+  1. Keep the admin key in a secret manager; it may do everything here.
+  2. Write your routes into {file}, then: machpay-gateway policy check
+  3. Guard your application: app.add_middleware(MachPayAuth)
+  4. Make a key for a client:
+     machpay-gateway keys create --account {account} --name first-client --environment test --scope skills:execute\
+"""
+
+
+@click.command()
+@click.option("--account", default="main", show_default=True, metavar="NAME", help="Name of the first account.")
+@json_option
+@pass_session
+def init(session: Session, *, account: str, as_json: bool) -> None:
+    """Make settings, database, account and admin key.
+
+    Writes machpay.toml, prepares the database, and creates a first account and its admin key. What is there already
+    stays as it is.
+    """
+    written = _write_settings(session.file)
+
+    async def prepare(gateway: Gateway) -> Issued | None:
+        return None if await gateway.accounts.list() else await _first_account(gateway, account)
+
+    issued = session.run(prepare, upgrade=True)
+    if as_json:
+        print_json({"object": "init", "config": str(session.file), "config_written": written, **_issued_json(issued)})
+    else:
+        _print_steps(session.file, issued, written=written)
+    if issued is not None:
+        warn_of_secret()
+
+
+def _write_settings(path: Path) -> bool:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(SETTINGS)
+    except FileExistsError:
+        return False
+    except OSError as exc:
+        raise ConfigurationError(f"{path} cannot be written ({exc.strerror}): name another file by --config.") from exc
+    return True
+
+
+async def _first_account(gateway: Gateway, name: str) -> Issued:
+    account = await gateway.accounts.create(name, "standard")
+    key, secret = await gateway.keyring.create(account.id, name="admin", scopes=tuple(GUIDE_SCOPES), environment="live")
+    return account, key, secret
+
+
+def _issued_json(issued: Issued | None) -> dict[str, Any]:
+    if issued is None:
+        return {"account": None, "key": None}
+    account, key, secret = issued
+    return {"account": account_json(account), "key": {**key_json(key, time.time()), "secret": secret}}
+
+
+def _print_steps(file: Path, issued: Issued | None, *, written: bool) -> None:
+    click.echo(f"Settings  {file}{'' if written else ' was there already'}")
+    click.echo("Database  ready")
+    if issued is None:
+        click.echo("Accounts  are there already: no key was made")
+        return
+    account, key, secret = issued
+    click.echo(f"Account   {account.name} ({account.id})")
+    click.echo(f"Admin key {key.id} with {key.scopes}\n\n{secret}")
+    click.echo(_NEXT_STEPS.format(file=file, account=account.name))

@@ -1,0 +1,70 @@
+"""The root command: its groups, and how a mistake, an interrupt or a closed pipe ends it."""
+
+import io
+import sys
+from typing import Any
+
+import click
+
+from machpay_gateway.cli.accounts import accounts
+from machpay_gateway.cli.demo import demo
+from machpay_gateway.cli.init import init
+from machpay_gateway.cli.keys import keys
+from machpay_gateway.cli.policy import policy
+from machpay_gateway.cli.session import Session
+from machpay_gateway.core.errors import GatewayError, StoreUnavailable, Unavailable
+
+_INTERRUPTED = 130  # 128 and SIGINT's number, as shells have it
+
+
+class Root(click.Group):
+    """Turns what the package raises on purpose into one line on stderr, and an interrupt into its exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except GatewayError as exc:
+            # A settings error has a line for each mistake; they stand below one another.
+            raise click.ClickException(told(exc).replace("\n", "\n       ")) from exc
+        except (KeyboardInterrupt, click.Abort):
+            click.echo(err=True)  # closes the terminal's ^C
+            raise click.exceptions.Exit(_INTERRUPTED) from None
+
+
+@click.group(
+    cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, no_args_is_help=True
+)
+@click.version_option(package_name="machpay-gateway", message="%(prog)s %(version)s")
+@click.option("--config", metavar="FILE", help="Settings file; else MACHPAY_CONFIG, else machpay.toml here.")
+@click.pass_context
+def cli(ctx: click.Context, config: str | None) -> None:
+    """MachPay Gateway: accounts, API keys and the policy that guards an HTTP API."""
+    ctx.obj = Session(config)
+
+
+for command in (init, accounts, keys, policy, demo):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a masked secret has an ellipsis, which not every terminal can show
+    cli(prog_name="machpay-gateway")
+
+
+def told(error: GatewayError) -> str:
+    """Return what to tell an operator of *error*."""
+    if not isinstance(error, Unavailable):
+        return str(error)
+    cause = getattr(error.__cause__, "orig", None) or error.__cause__
+    reason = str(cause or "").strip().partition("\n")[0]
+    told_reason = f", {reason}" if reason else ""
+    if isinstance(error, StoreUnavailable):
+        return f"The database did not answer ({error}{told_reason}): see that it runs and that `database` names it."
+    return f"What this needs did not answer ({error}{told_reason}): try again."
+
+
+if __name__ == "__main__":
+    main()

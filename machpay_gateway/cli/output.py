@@ -1,0 +1,201 @@
+"""What commands print: tables for people, JSON for scripts. Both shapes are written here and nowhere else."""
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from io import StringIO
+from typing import Any
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from machpay_gateway.core.input import format_moment
+from machpay_gateway.core.key import KeyRecord, SecretRecord
+from machpay_gateway.core.ports import Account
+from machpay_gateway.core.route import Route
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for scripts.")
+
+KEY_COLUMNS = ("ID", "NAME", "ENVIRONMENT", "TIER", "STATUS", "SECRET", "EXPIRES", "SCOPES")
+ACCOUNT_COLUMNS = ("ID", "NAME", "TIER", "CREATED")
+ROUTE_COLUMNS = ("METHOD", "PATH", "ACCESS", "COST")
+_NOT_SHOWN_AGAIN = "Store the secret now: it is not shown again."
+_NO_FOLDING = 100_000  # columns: what goes into a pipe has one line a row
+
+
+def print_json(document: object) -> None:
+    """Print *document*, as UTF-8 whatever the terminal's encoding is."""
+    click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+
+
+def print_list(data: Sequence[object], *, has_more: bool = False) -> None:
+    """Print *data* as the JSON list that the key API answers with."""
+    print_json({"object": "list", "data": data, "has_more": has_more})
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print *rows* under their *columns*; only the last one folds on a narrow terminal."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, no_wrap=column is not columns[-1], overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    _print(table, err=False)
+
+
+def print_fields(fields: Iterable[tuple[str, str]], *, err: bool = False) -> None:
+    """Print (name, value) pairs, one a line."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in fields:
+        grid.add_row(name, Text(printable(value)))
+    _print(grid, err=err)
+
+
+def print_issued(record: KeyRecord, secret: str, now: float, *, as_json: bool) -> None:
+    """Print a key with its new *secret*: in tables the secret alone goes to stdout, so that a pipe gets just that."""
+    if as_json:
+        print_json({**key_json(record, now), "secret": secret})
+    else:
+        print_fields(key_fields(record, now), err=True)
+        click.echo(secret)
+    warn_of_secret()
+
+
+def warn_of_secret() -> None:
+    """Say on stderr that the secret just printed cannot be had again."""
+    click.echo(_NOT_SHOWN_AGAIN, err=True)
+
+
+def printable(text: str) -> str:
+    """Return *text* with nothing in it that a terminal would act on."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
+def key_json(record: KeyRecord, now: float) -> dict[str, Any]:
+    """Return the key as JSON has it, its status true at *now*."""
+    return {
+        "id": record.id,
+        "object": "key",
+        "name": record.name,
+        "environment": record.environment,
+        "tier": record.tier,
+        "scopes": list(record.scopes),
+        "allowed_ips": list(record.allowed_ips),
+        "status": str(record.status(now)),
+        "masked": record.masked,
+        "created_at": format_moment(record.created_at),
+        "last_rotated_at": _moment_or_none(record.last_rotated_at),
+        "expires_at": _moment_or_none(record.expires_at),
+        "metadata": dict(record.metadata),
+    }
+
+
+def key_row(record: KeyRecord, now: float) -> tuple[str, ...]:
+    """Return the key as a row under `KEY_COLUMNS`."""
+    return (
+        record.id,
+        record.name,
+        record.environment,
+        record.tier,
+        str(record.status(now)),
+        record.masked,
+        _expiry(record.expires_at),
+        str(record.scopes) or "-",
+    )
+
+
+def key_fields(record: KeyRecord, now: float) -> list[tuple[str, str]]:
+    """Return all that people may see of the key."""
+    fields = [
+        ("key", record.id),
+        ("name", record.name),
+        ("account", record.account_id),
+        ("environment", record.environment),
+        ("tier", record.tier),
+        ("scopes", str(record.scopes) or "none: only routes that require no scope"),
+        ("addresses", ", ".join(record.allowed_ips) or "any"),
+        ("status", str(record.status(now))),
+        ("secret", record.masked),
+        ("created", format_moment(record.created_at)),
+        ("rotated", "never" if record.last_rotated_at is None else format_moment(record.last_rotated_at)),
+        ("expires", _expiry(record.expires_at)),
+    ]
+    fields += [("previous secret", f"{old.masked}, {secret_end(old, now)}") for old in record.secrets[1:]]
+    fields += [(f"metadata {name}", value) for name, value in sorted(record.metadata.items())]
+    return fields
+
+
+def secret_end(secret: SecretRecord, now: float) -> str:
+    """Return in words until when a secret works that was replaced."""
+    if secret.expires_at is None:
+        return "works on"
+    return f"{'ended' if secret.expires_at <= now else 'works until'} {format_moment(secret.expires_at)}"
+
+
+def account_json(account: Account) -> dict[str, Any]:
+    """Return the account as JSON has it."""
+    return {
+        "id": account.id,
+        "object": "account",
+        "name": account.name,
+        "tier": account.tier,
+        "created_at": format_moment(account.created_at),
+    }
+
+
+def account_row(account: Account) -> tuple[str, ...]:
+    """Return the account as a row under `ACCOUNT_COLUMNS`."""
+    return account.id, account.name, account.tier, format_moment(account.created_at)
+
+
+def route_json(route: Route) -> dict[str, Any]:
+    """Return the rule as JSON has it; *scopes* is the expression."""
+    return {
+        "match": route.match,
+        "scopes": str(route.requires),
+        "cost": route.cost,
+        "public": route.public,
+        "environments": sorted(route.environments),
+    }
+
+
+def route_row(route: Route) -> tuple[str, ...]:
+    """Return the rule as a row under `ROUTE_COLUMNS`."""
+    method, _, path = route.match.partition(" ")
+    return method, path, access_of(route), "-" if route.public else str(route.cost)
+
+
+def access_of(route: Route) -> str:
+    """Return in words what *route* asks of a caller."""
+    if route.public:
+        return "public"
+    return str(route.requires) or "any valid credential"
+
+
+def _print(table: Table, *, err: bool) -> None:
+    on_terminal = (sys.stderr if err else sys.stdout).isatty()
+    console = Console(
+        file=StringIO(),
+        force_terminal=on_terminal,
+        # NO_COLOR asks for no colour; bold is an escape sequence too, and rich would keep it.
+        color_system="auto" if on_terminal and not os.environ.get("NO_COLOR") else None,
+        width=None if on_terminal else _NO_FOLDING,
+        highlight=False,
+    )
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip(), err=err)
+
+
+def _moment_or_none(moment: float | None) -> str | None:
+    return None if moment is None else format_moment(moment)
+
+
+def _expiry(expires_at: float | None) -> str:
+    return "never" if expires_at is None else format_moment(expires_at)

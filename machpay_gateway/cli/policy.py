@@ -1,0 +1,173 @@
+"""`machpay-gateway policy`: see that a settings file can be served by, and which rule holds for a request."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote, unquote
+
+import click
+
+from machpay_gateway.cli.output import (
+    ROUTE_COLUMNS,
+    access_of,
+    json_option,
+    print_fields,
+    print_json,
+    print_table,
+    printable,
+    route_json,
+    route_row,
+)
+from machpay_gateway.cli.session import Session, pass_session
+from machpay_gateway.core.facts import RequestFacts
+from machpay_gateway.core.policy import Policy
+from machpay_gateway.core.problem import PROBLEMS
+from machpay_gateway.core.quota import Tier
+from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.route import Route
+from machpay_gateway.settings import Settings, check_file, load_settings
+from machpay_gateway.web.path import canonical_path
+
+_VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
+_REFUSALS = {
+    Reason.MALFORMED_REQUEST: "the path can be read in more than one way, so whatever it means is not served",
+    Reason.ROUTE_NOT_FOUND: 'no route lists it, and unlisted_routes is "deny"',
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What holds for a request: the *rule* it comes under, or the *reason* why it is refused whoever asks."""
+
+    method: str
+    path: str
+    canonical: str | None
+    outcome: Literal["rule", "unlisted", "refused"]
+    rule: Route | None = None
+    reason: Reason | None = None
+
+
+@click.group()
+def policy() -> None:
+    """Check settings, and explain which rule holds."""
+
+
+@policy.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@json_option
+@pass_session
+def check(session: Session, *, file: Path | None, as_json: bool) -> None:
+    """Name every mistake in FILE with its line and exit with 1, or list its routes. The environment is left out."""
+    path = file or session.file
+    mistakes = check_file(path)
+    settings = None if mistakes else load_settings({"config": path}, environ={})
+    if as_json:
+        routes = [] if settings is None else [route_json(route) for route in settings.routes]
+        print_json({"object": "policy_check", "file": str(path), "mistakes": mistakes, "routes": routes})
+    elif settings is not None:
+        _print_routes(path, settings)
+    if mistakes:
+        if not as_json:
+            click.echo("\n".join(printable(mistake) for mistake in mistakes), err=True)
+        raise click.exceptions.Exit(1)
+
+
+@policy.command()
+@click.argument("request", nargs=-1, required=True, metavar="METHOD PATH")
+@json_option
+@pass_session
+def explain(session: Session, *, request: tuple[str, ...], as_json: bool) -> None:
+    """Show which rule holds for METHOD PATH, and what it asks of a caller. A WebSocket handshake is a GET."""
+    words = " ".join(request).split()
+    if len(words) != 2 or not words[1].startswith("/"):  # noqa: PLR2004 - a method and a path
+        raise click.UsageError("Write a method and a path, as in: policy explain GET /v1/skills")
+    settings = session.settings()
+    explanation = explain_request(policy_of(settings), words[0].upper(), words[1])
+    if as_json:
+        print_json(_as_json(explanation, settings.tiers))
+    else:
+        _print_explanation(explanation, settings.tiers)
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Compile what a gateway with these *settings* decides by; no database is needed for it."""
+    return Policy(
+        settings.routes,
+        tiers=settings.tiers,
+        unlisted=settings.unlisted_routes,
+        environments=settings.environments,
+        scopes=settings.scopes,
+    )
+
+
+def explain_request(policy: Policy, method: str, target: str) -> Explanation:
+    """Return what holds for *method* on *target*, read as a server would read it from the request line."""
+    raw = quote(target.partition("#")[0].partition("?")[0], safe=_VISIBLE)
+    path = unquote(raw)
+    canonical = canonical_path({"type": "http", "path": path, "raw_path": raw.encode(), "root_path": ""})
+    found = policy.route_for(RequestFacts(method, canonical, (), None, b""))
+    if isinstance(found, Reason):
+        return Explanation(method, path, canonical, "refused", reason=found)
+    is_listed = any(found is route for route in policy.routes)
+    return Explanation(method, path, canonical, "rule" if is_listed else "unlisted", rule=found)
+
+
+def _print_routes(path: Path, settings: Settings) -> None:
+    if settings.routes:
+        print_table(ROUTE_COLUMNS, [route_row(route) for route in settings.routes])
+    all_others = "are refused" if settings.unlisted_routes == "deny" else "need any valid credential"
+    count = len(settings.routes)
+    click.echo(f"{path} is fine: {count} route{'' if count == 1 else 's'}; requests that none matches {all_others}.")
+
+
+def _print_explanation(explanation: Explanation, tiers: Mapping[str, Tier]) -> None:
+    fields = [("request", f"{explanation.method} {explanation.path}")]
+    if explanation.reason is not None:
+        row = PROBLEMS[explanation.reason]
+        fields.append(("refused", f"{row.status} {explanation.reason}, for every caller"))
+        fields.append(("because", _REFUSALS[explanation.reason]))
+    if explanation.rule is not None:
+        fields += _rule_fields(explanation, explanation.rule)
+    print_fields(fields)
+    if explanation.rule is not None and not explanation.rule.public:
+        click.echo()
+        print_table(
+            ("TIER", "RATE", "CONCURRENT", "REQUESTS PER WINDOW"),
+            [
+                (name, tier.rate, str(tier.concurrency), _requests(tier, explanation.rule.cost))
+                for name, tier in tiers.items()
+            ],
+        )
+
+
+def _rule_fields(explanation: Explanation, rule: Route) -> list[tuple[str, str]]:
+    if explanation.outcome == "unlisted":
+        fields = [("rule", 'none lists it, and unlisted_routes is "authenticated"')]
+    else:
+        fields = [("rule", rule.match)]
+    fields.append(("requires", "nothing: it is public" if rule.public else access_of(rule)))
+    if not rule.public:
+        fields.append(("cost", f"{rule.cost} unit{'' if rule.cost == 1 else 's'} of the rate"))
+        fields.append(("environments", ", ".join(sorted(rule.environments)) or "none: nobody can come here"))
+    return fields
+
+
+def _requests(tier: Tier, cost: int) -> str:
+    return f"{tier.limit // cost} per {tier.window_seconds} s" if cost else "any number"
+
+
+def _as_json(explanation: Explanation, tiers: Mapping[str, Tier]) -> dict[str, Any]:
+    reason = explanation.reason
+    limits = [{"tier": name, "rate": tier.rate, "concurrency": tier.concurrency} for name, tier in tiers.items()]
+    return {
+        "object": "explanation",
+        "method": explanation.method,
+        "path": explanation.path,
+        "canonical_path": explanation.canonical,
+        "outcome": explanation.outcome,
+        "rule": None if explanation.rule is None else route_json(explanation.rule),
+        "code": reason,
+        "status": None if reason is None else PROBLEMS[reason].status,
+        "limits": [] if explanation.rule is None or explanation.rule.public else limits,
+    }

@@ -1,0 +1,76 @@
+"""What every command starts from: the settings that were chosen, and a gateway that is open while it is used."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.core.errors import InputError
+from machpay_gateway.core.input import shown
+from machpay_gateway.core.ports import Account
+from machpay_gateway.settings import Options, Settings, load_settings
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One run of the command line; *config* is what `--config` named."""
+
+    config: str | None = None
+
+    @property
+    def file(self) -> Path:
+        """The settings file of this run, whether it exists or not."""
+        return Path(self.config or os.environ.get("MACHPAY_CONFIG") or "machpay.toml")
+
+    @property
+    def options(self) -> Options:
+        """What is given to the settings in Python."""
+        return {"config": self.config} if self.config else {}
+
+    def settings(self) -> Settings:
+        """Return the settings. Raises ConfigurationError."""
+        return load_settings(self.options)
+
+    def run(self, use: Callable[[Gateway], Awaitable[Result]], *, upgrade: bool = False) -> Result:
+        """Open the gateway, *upgrade* its schema or not, return what *use* makes of it, and close it.
+
+        Raises GatewayError.
+        """
+
+        async def opened() -> Result:
+            gateway = Gateway(**self.options)
+            await gateway.open(upgrade=upgrade)
+            async with gateway:
+                return await use(gateway)
+
+        return asyncio.run(opened())
+
+
+pass_session = click.make_pass_decorator(Session)
+
+
+async def account_for(gateway: Gateway, id_or_name: str | None) -> Account:
+    """Return the account with that id or name; None means the only one there is. Raises InputError."""
+    if id_or_name is not None:
+        return known_account(await gateway.accounts.find(id_or_name), id_or_name)
+    accounts = await gateway.accounts.list()
+    if not accounts:
+        raise InputError("There is no account yet: `machpay-gateway accounts create NAME` makes one.")
+    if len(accounts) > 1:
+        names = ", ".join(account.name for account in accounts[:10])
+        raise InputError(f"There are {len(accounts)} accounts: choose one by --account, such as {names}.")
+    return accounts[0]
+
+
+def known_account(account: Account | None, asked: str) -> Account:
+    """Return *account*. Raises InputError when there is none for what was *asked*."""
+    if account is None:
+        raise InputError(f"There is no account {shown(asked)}: `machpay-gateway accounts list` shows them.")
+    return account

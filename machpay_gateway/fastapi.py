@@ -1,0 +1,59 @@
+"""FastAPI's way to the caller: a dependency that names the scopes it needs, which OpenAPI then shows.
+
+Only applications on FastAPI import this. It decides nothing about credentials: MachPayAuth has done so before.
+"""
+
+from typing import Annotated
+
+from fastapi import Depends, HTTPException, WebSocketException
+from fastapi.openapi.models import HTTPBearer
+from fastapi.requests import HTTPConnection
+from fastapi.security import SecurityScopes
+from fastapi.security.base import SecurityBase
+
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.principal import Principal
+from machpay_gateway.core.problem import PROBLEMS, challenge_for
+from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.scopes import missing_scopes, parse_scope_expression
+
+__all__ = ["current_principal"]
+
+
+class _Bearer(SecurityBase):
+    """Stands for the credential in OpenAPI. FastAPI's own HTTPBearer asks for a Request, which a WebSocket has not."""
+
+    def __init__(self) -> None:
+        self.model = HTTPBearer(description="A MachPay API key (`sk_live_…`, `sk_test_…`) or a signed token.")
+        self.scheme_name = "MachPay"
+
+    async def __call__(self) -> None:
+        """Do nothing: MachPayAuth has looked at the credential."""
+
+
+async def current_principal(
+    connection: HTTPConnection, security_scopes: SecurityScopes, _: Annotated[None, Depends(_Bearer())]
+) -> Principal:
+    """Return who is calling: `Annotated[Principal, Security(current_principal, scopes=["skills:list"])]`.
+
+    All the scopes are required, besides what the route requires already. A caller whom nobody identified, as on a
+    public route, is refused. Raises ConfigurationError when no MachPayAuth guards the application.
+    """
+    if "machpay" not in connection.scope:
+        raise ConfigurationError("No MachPayAuth guards this application: app.add_middleware(MachPayAuth)")
+    principal: Principal | None = connection.scope["machpay"]
+    if principal is None:
+        raise _refusal(connection, Reason.MISSING_CREDENTIALS, ())
+    if missing := missing_scopes(parse_scope_expression(security_scopes.scopes), principal.scopes):
+        raise _refusal(connection, Reason.INSUFFICIENT_SCOPE, missing)
+    return principal
+
+
+def _refusal(
+    connection: HTTPConnection, reason: Reason, missing: tuple[str, ...]
+) -> HTTPException | WebSocketException:
+    row = PROBLEMS[reason]
+    if connection.scope["type"] == "websocket":
+        return WebSocketException(row.close_code, str(reason))
+    challenge = challenge_for(row, missing).decode()
+    return HTTPException(row.status, row.detail, {"WWW-Authenticate": challenge})

@@ -1,0 +1,52 @@
+"""A working directory with what `init` leaves behind, and a way to run commands in it."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from machpay_gateway.cli.main import cli
+
+Invoke = Callable[..., Result]
+
+
+def run(*arguments: str, stdin: str | None = None) -> Result:
+    result = CliRunner().invoke(cli, arguments, input=stdin, prog_name="machpay-gateway")
+    # Whatever else than an exit comes out would be a traceback for people.
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in [name for name in os.environ if name.startswith("MACHPAY_") or name in {"NO_COLOR", "FORCE_COLOR"}]:
+        monkeypatch.delenv(name)
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def initialised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("initialised")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert run("init").exit_code == 0
+    return folder
+
+
+@pytest.fixture
+def invoke(initialised: Path, empty_folder: Path) -> Invoke:
+    """Run commands where `init` has been run."""
+    shutil.copytree(initialised, empty_folder, dirs_exist_ok=True)
+    return run
+
+
+@pytest.fixture
+def invoke_bare() -> Invoke:
+    """Run commands where there is nothing yet."""
+    return run

@@ -1,0 +1,169 @@
+"""The demo, run for real; its calls are made as they are printed, in the order of their titles here."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import connect
+
+from machpay_gateway.cli import demo as demo_module
+from tests.cli.conftest import Invoke
+from tests.cli.demos import LAST_LINE, PROGRAM, Demo, has_shell, json_of, run_call, running_demo
+
+GUIDE = Path(__file__).parents[2].parent / "shared" / "guide" / "authentication.md"
+
+pytestmark = [
+    pytest.mark.xdist_group("demo"),
+    pytest.mark.skipif(sys.platform == "win32", reason="signals and the shell are POSIX"),
+]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    with running_demo(tmp_path_factory.mktemp("demo")) as started:
+        yield started
+
+
+@pytest.mark.parametrize(
+    "title, expected",
+    [
+        ("Execute a skill with the test key.", '"name":"test","environment":"test"'),
+        ("See what is left of the read-only key's limits: RateLimit.", 'ratelimit: "minute";r=9'),
+        ("It may not execute.", '"code":"insufficient_scope"'),
+        ("Nobody may without a key.", '"code":"missing_credentials"'),
+        ("Change the account with the admin key.", '"currency":"EUR"'),
+        ("Watch a stream of events.", "event: end\n"),
+    ],
+)
+def test_a_printed_call_does_what_its_title_says(demo: Demo, title: str, expected: str) -> None:
+    assert expected in run_call(demo.call(title))
+
+
+def test_each_key_is_shown_once_and_differs(demo: Demo) -> None:
+    secrets = [demo.secret(name) for name in ("admin", "test", "read-only")]
+
+    assert [secret[:8] for secret in secrets] == ["sk_live_", "sk_test_", "sk_live_"]
+    assert len(set(secrets)) == 3
+    assert all(sum(line.strip() == secret for line in demo.lines) == 1 for secret in secrets)
+
+
+def test_the_guides_curl_example_runs(demo: Demo) -> None:
+    if not GUIDE.is_file():
+        pytest.skip("the guide is not beside this checkout (../shared/guide/authentication.md)")
+    snippets = re.findall(r"```bash\n(curl .*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(snippets) == 1
+    # Besides host and key, only the guide's own ellipsis stands for something.
+    adapted = snippets[0].replace("https://api.machpay.xyz", demo.url).replace("{...}", '{"text": "…"}')
+    adapted = re.sub(r"sk_live_\w+\.\.\.", demo.secret("admin"), adapted)
+    assert "..." not in adapted
+
+    assert json_of(run_call(adapted))["skill_id"] == "text-summarizer"
+
+
+def test_the_websocket_says_back_who_is_calling(demo: Demo) -> None:
+    url = demo.url.replace("http://", "ws://") + "/v1/skills/live"
+    with connect(url, additional_headers={"Authorization": f"Bearer {demo.secret('test')}"}, proxy=None) as live:
+        live.send("hello")
+        assert live.recv(timeout=10) == "test: hello"
+
+
+@pytest.mark.skipif(not has_shell(), reason="the loop is one of curl and bash")
+def test_the_printed_loop_runs_into_the_limit(demo: Demo) -> None:
+    printed = run_call(demo.call("Run into the test key's limit of 100 requests a minute."))
+
+    counted = {status: int(count) for count, status in map(str.split, printed.splitlines())}
+    assert set(counted) == {"200", "429"}
+    assert counted["200"] <= 100
+
+
+def test_a_key_revoked_from_another_terminal_is_refused(tmp_path: Path) -> None:
+    with running_demo(tmp_path) as demo:
+        call = demo.call("See what is left of the read-only key's limits: RateLimit.")
+        assert "200 OK" in run_call(call)
+        run_call(f"{demo.lines[-1]} --yes")
+        deadline = time.monotonic() + 5
+        while "401" not in (answer := run_call(call).partition("\n")[0]):
+            assert time.monotonic() < deadline, answer
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_stops_cleanly_and_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    with running_demo(tmp_path) as demo:
+        url = demo.url.replace("http://", "ws://") + "/v1/skills/live"
+        headers = {"Authorization": f"Bearer {demo.secret('admin')}"}
+        with connect(url, additional_headers=headers, proxy=None) as live:  # a stop does not wait for open sockets
+            live.send("hello")
+            live.recv(timeout=10)
+            assert list(tmp_path.glob("machpay-demo-*/demo.db"))
+            exit_code, errors = demo.stop(number)
+
+    assert (exit_code, errors) == (0, "")
+    assert not list(tmp_path.glob("machpay-demo-*"))
+
+
+def test_for_scripts_it_is_one_document_and_what_is_configured_here_is_ignored(tmp_path: Path) -> None:
+    (tmp_path / "machpay.toml").write_text("nonsense = 1\n", encoding="utf-8")
+    with subprocess.Popen(
+        [PROGRAM, "demo", "--port", "0", "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "MACHPAY_ROUTES": "nonsense", "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        said = b"".join(iter(process.stdout.readline, b"}\n"))
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+
+    document = json.loads(said + b"}")
+    assert (rest, process.returncode) == (b"", 0)
+    assert [key["name"] for key in document["keys"]] == ["admin", "test", "read-only"]
+    assert all(key["secret"].startswith(f"sk_{key['environment']}_") for key in document["keys"])
+
+
+def test_a_port_in_use_is_one_line_that_names_the_way_out(invoke_bare: Invoke) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = invoke_bare("demo", "--port", str(port))
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"Error: Port {port} on 127.0.0.1 cannot be used (Address already in use)")
+    assert "--port" in result.stderr
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.com", ""])  # noqa: S104 - what is refused
+def test_it_is_for_this_machine_alone(invoke_bare: Invoke, host: str) -> None:
+    result = invoke_bare("demo", "--host", host)
+
+    assert result.exit_code == 2
+    assert "is not a loopback address" in result.stderr
+
+
+def test_without_a_server_it_says_what_to_install(invoke_bare: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+
+    result = invoke_bare("demo")
+
+    assert result.exit_code == 1
+    assert result.stderr == "Error: The demo needs a server: pip install 'machpay-gateway[server]'\n"
+
+
+def test_without_the_sample_it_says_so(invoke_bare: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(demo_module, "_SAMPLES", (tmp_path / "skills_api.py",))
+
+    result = invoke_bare("demo")
+
+    assert result.exit_code == 1
+    assert "The sample API is missing" in result.stderr
+
+
+def test_the_last_line_is_the_last(demo: Demo) -> None:
+    assert LAST_LINE in demo.lines[-1]
+    assert str(PROGRAM) in demo.lines[-1], "in a checkout the program is on nobody's PATH"

@@ -1,0 +1,219 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Invoke
+
+KEY_FIELDS = [
+    "id",
+    "object",
+    "name",
+    "environment",
+    "tier",
+    "scopes",
+    "allowed_ips",
+    "status",
+    "masked",
+    "created_at",
+    "last_rotated_at",
+    "expires_at",
+    "metadata",
+]
+UTC = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+SCOPED = ("--name", "reader", "--scope", "skills:list,account:read")
+
+
+def created(invoke: Invoke, *options: str) -> dict[str, Any]:
+    result = invoke("keys", "create", *SCOPED, "--environment", "live", "--json", *options)
+    assert result.exit_code == 0, result.output
+    made: dict[str, Any] = json.loads(result.stdout)
+    return made
+
+
+def test_a_created_key_has_the_documented_shape_and_its_secret(invoke: Invoke) -> None:
+    made = created(invoke, "--scope", "webhooks:manage", "--allow-ip", "203.0.113.10", "--expires-in", "90d")
+
+    assert list(made) == [*KEY_FIELDS, "secret"]
+    assert made["scopes"] == ["account:read", "skills:list", "webhooks:manage"]
+    assert (made["object"], made["tier"], made["status"]) == ("key", "standard", "active")
+    assert (made["allowed_ips"], made["metadata"], made["last_rotated_at"]) == (["203.0.113.10"], {}, None)
+    assert UTC.fullmatch(made["created_at"])
+    assert UTC.fullmatch(made["expires_at"])
+    assert made["masked"] == f"{made['secret'][:8]}…{made['secret'][-4:]}"
+
+
+def test_in_a_pipe_stdout_is_the_secret_alone(invoke: Invoke) -> None:
+    result = invoke("keys", "create", *SCOPED, "--environment", "test", "--account", "main")
+
+    assert re.fullmatch(r"sk_test_mp1_[0-9A-Za-z]{38}\n", result.stdout)
+    assert "not shown again" in result.stderr
+    assert result.stdout.strip() not in result.stderr
+    assert re.search(r"^tier +test$", result.stderr, re.MULTILINE), "test keys have the tier test"
+
+
+def test_no_secret_is_shown_again(invoke: Invoke) -> None:
+    made = created(invoke)
+
+    for command in (("list",), ("list", "--json"), ("show", made["id"]), ("show", made["id"], "--json")):
+        output = invoke("keys", *command).output
+        assert made["id"] in output
+        assert made["secret"] not in output
+
+
+def test_show_and_list_agree_on_the_shape(invoke: Invoke) -> None:
+    made = created(invoke)
+    del made["secret"]
+
+    assert json.loads(invoke("keys", "show", made["id"], "--json").stdout) == made
+    listed = json.loads(invoke("keys", "list", "--json").stdout)
+    assert (listed["object"], listed["has_more"], listed["data"][0]) == ("list", False, made)
+
+
+def test_a_list_is_filtered_and_paged(invoke: Invoke) -> None:
+    newest = created(invoke)["id"]
+    invoke("keys", "revoke", newest, "--yes")
+
+    page = json.loads(invoke("keys", "list", "--limit", "1", "--json").stdout)
+    older = json.loads(invoke("keys", "list", "--after", newest, "--json").stdout)
+
+    assert (page["has_more"], page["data"][0]["id"]) == (True, newest)
+    assert (older["has_more"], [key["name"] for key in older["data"]]) == (False, ["admin"])
+    assert f"--after {newest}" in invoke("keys", "list", "--limit", "1").stderr
+    revoked = json.loads(invoke("keys", "list", "--status", "revoked", "--json").stdout)
+    assert [key["id"] for key in revoked["data"]] == [newest]
+    nothing = invoke("keys", "list", "--environment", "test", "--account", "main")
+    assert (nothing.exit_code, nothing.stdout) == (0, "")
+
+
+def test_a_rotation_gives_a_new_secret_and_keeps_the_old_one_for_its_grace(invoke: Invoke) -> None:
+    made = created(invoke)
+
+    rotated = invoke("keys", "rotate", made["id"], "--grace", "12h")
+
+    secret = rotated.stdout.strip()
+    assert secret != made["secret"]
+    assert "previous secret" in rotated.stderr
+    current = json.loads(invoke("keys", "inspect", "--json", stdin=secret).stdout)
+    previous = json.loads(invoke("keys", "inspect", "--json", stdin=f"{made['secret']}\n").stdout)
+    assert (current["position"], previous["position"]) == ("current", "previous")
+    assert current["key"] == previous["key"]
+    assert list(current["key"]) == KEY_FIELDS
+    assert "previous, works until" in invoke("keys", "inspect", stdin=made["secret"]).stdout
+
+
+def test_a_grace_of_zero_ends_the_old_secret(invoke: Invoke) -> None:
+    made = created(invoke)
+    assert json.loads(invoke("keys", "rotate", made["id"], "--grace", "0", "--json").stdout)["secret"]
+
+    inspected = invoke("keys", "inspect", stdin=made["secret"])
+
+    assert inspected.exit_code == 1
+    assert "No key here has this live secret" in inspected.stderr
+
+
+@pytest.mark.parametrize(
+    "junk", ["", "sk_live_", "Bearer x", "\x00\ud800"], ids=["empty", "prefix alone", "something else", "not text"]
+)
+def test_what_is_no_secret_is_said_to_be_none(invoke: Invoke, junk: str) -> None:
+    encoded = junk.encode(errors="surrogatepass").decode(errors="replace")
+
+    result = invoke("keys", "inspect", stdin=encoded)
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "not a secret of ours" in result.stderr
+    inspected = json.loads(invoke("keys", "inspect", "--json", stdin=encoded).stdout)
+    assert inspected == {"object": "inspection", "environment": None, "position": None, "key": None}
+
+
+def test_a_key_is_revoked_without_being_asked_only_by_yes(invoke: Invoke) -> None:
+    key_id = created(invoke)["id"]
+
+    unasked = invoke("keys", "revoke", key_id)
+    assert unasked.exit_code == 2
+    assert "--yes" in unasked.stderr
+
+    assert json.loads(invoke("keys", "revoke", key_id, "--yes", "--json").stdout)["status"] == "revoked"
+    assert invoke("keys", "rotate", key_id).exit_code == 1
+
+
+@pytest.mark.parametrize("answer, exit_code, status", [("y\n", 0, "revoked"), ("n\n", 1, "active")])
+def test_on_a_terminal_a_person_is_asked(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, answer: str, exit_code: int, status: str
+) -> None:
+    key_id = created(invoke)["id"]
+    monkeypatch.setattr("machpay_gateway.cli.keys.is_terminal", lambda: True)
+
+    assert invoke("keys", "revoke", key_id, stdin=answer).exit_code == exit_code
+    assert json.loads(invoke("keys", "show", key_id, "--json").stdout)["status"] == status
+
+
+@pytest.mark.parametrize(
+    "arguments, exit_code, told",
+    [
+        (("show", "key_nobody"), 1, 'There is no key "key_nobody"'),
+        (("show", "\x1b[31m"), 1, r'There is no key "\u001b[31m"'),
+        (("rotate", "key_nobody"), 1, 'There is no key "key_nobody"'),
+        (("revoke", "key_nobody", "--yes"), 1, 'There is no key "key_nobody"'),
+        (("list", "--after", "key_nobody"), 1, 'There is no key "key_nobody"'),
+        (("list", "--account", "nobody"), 1, 'There is no account "nobody"'),
+        (("create", *SCOPED), 2, "Missing option '--environment'"),
+        (("create", *SCOPED, "--environment", "prod"), 2, "'prod' is not one of 'live', 'test'"),
+        (("create", *SCOPED, "--environment", "live", "--expires-in", "90"), 2, "'90' is not a duration"),
+        (("create", *SCOPED, "--environment", "live", "--allow-ip", "10.0.0.0/33"), 1, "prefix is 0–32"),
+        (("create", *SCOPED, "--environment", "live", "--scope", "skills:run"), 1, "known scopes: account:read"),
+        (("create", *SCOPED, "--environment", "live", "--expires-in", "0"), 1, "is past"),
+        (("create", *SCOPED, "--environment", "live", "--expires-in", "999999999w"), 1, "year 10000"),
+        (("create", *SCOPED, "--environment", "live", "--account", "nobody"), 1, 'There is no account "nobody"'),
+    ],
+)
+def test_a_mistake_is_told_on_stderr_alone(
+    invoke: Invoke, arguments: tuple[str, ...], exit_code: int, told: str
+) -> None:
+    result = invoke("keys", *arguments)
+
+    assert (result.exit_code, result.stdout) == (exit_code, "")
+    assert told in result.stderr
+
+
+def test_with_several_accounts_one_must_be_chosen(invoke: Invoke) -> None:
+    invoke("accounts", "create", "acme")
+
+    result = invoke("keys", "create", *SCOPED, "--environment", "live")
+
+    assert result.exit_code == 1
+    assert "choose one by --account, such as main, acme" in result.stderr
+
+
+def test_without_accounts_one_must_be_made(invoke_bare: Invoke) -> None:
+    result = invoke_bare("keys", "create", *SCOPED, "--environment", "live")
+
+    assert result.exit_code == 1
+    assert "accounts create NAME" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
+def test_a_secret_typed_on_a_terminal_is_not_echoed(invoke: Invoke) -> None:
+    secret = created(invoke)["secret"]
+    ours, theirs = os.openpty()
+    program = Path(sys.executable).with_name("machpay-gateway")
+    with subprocess.Popen(
+        [program, "keys", "inspect"], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        while b"Secret: " not in seen:
+            seen += os.read(ours, 1024)
+        os.write(ours, secret.encode() + b"\n")
+        while b"expires" not in seen:
+            seen += os.read(ours, 1024)
+        assert process.wait(10) == 0
+    os.close(ours)
+
+    assert b"\x1b[1m" in seen, "a terminal gets bold names"
+    assert secret.encode() not in seen

@@ -1,0 +1,119 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Invoke
+
+MISTAKEN = """\
+unlisted_routes = "denied"
+
+[[routes]]
+match = "GET v1/skills"
+
+[tiers.gold]
+rate = "many"
+concurrency = 5
+"""
+
+
+def test_a_fine_file_is_a_table_of_its_routes(invoke: Invoke) -> None:
+    result = invoke("policy", "check", "machpay.toml")
+
+    assert result.exit_code == 0
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[0] == ["METHOD", "PATH", "ACCESS", "COST"]
+    assert ["GET", "/healthz", "public", "-"] in lines
+    assert ["POST", "/v1/skills/execute", "skills:execute", "1"] in lines
+    assert "machpay.toml is fine: 7 routes; requests that none matches are refused." in result.stdout
+
+
+def test_every_mistake_is_named_with_its_line(invoke_bare: Invoke) -> None:
+    Path("machpay.toml").write_text(MISTAKEN, encoding="utf-8")
+
+    result = invoke_bare("policy", "check")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert [line.split(" ")[0] for line in result.stderr.splitlines()] == [
+        "machpay.toml:1:", "machpay.toml:3:", "machpay.toml:6:",
+    ]  # fmt: skip
+    checked = json.loads(invoke_bare("policy", "check", "--json").stdout)
+    assert (len(checked["mistakes"]), checked["routes"]) == (3, [])
+
+
+def test_a_missing_file_is_a_mistake(invoke_bare: Invoke) -> None:
+    result = invoke_bare("policy", "check", "nothing.toml")
+
+    assert result.exit_code == 1
+    assert result.stderr == "nothing.toml: there is no such file; `machpay-gateway init` writes one\n"
+
+
+def test_the_environment_does_not_change_what_is_checked(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MACHPAY_ROUTES", "nonsense")
+
+    assert invoke("policy", "check").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "request_line, outcome, match, code",
+    [
+        ("GET /healthz", "rule", "GET /healthz", None),
+        ("POST /v1/skills/execute", "rule", "POST /v1/skills/execute", None),
+        ("post /v1/skills/execute?dry=1#x", "rule", "POST /v1/skills/execute", None),
+        ("HEAD /v1/skills", "rule", "GET /v1/skills", None),  # answered by GET's rule
+        ("DELETE /v1/webhooks/a/b", "rule", "* /v1/webhooks/{rest:path}", None),
+        ("GET /v1/webhooks/ünïcode", "rule", "* /v1/webhooks/{rest:path}", None),
+        ("GET /v1/webhooks/%C3%BC", "rule", "* /v1/webhooks/{rest:path}", None),
+        ("GET /v1/nothing", "refused", None, "route_not_found"),
+        ("GET /v1//skills", "refused", None, "malformed_request"),
+        ("GET /v1/skills%2fexecute", "refused", None, "malformed_request"),
+        ("GET /v1/webhooks/../skills", "refused", None, "malformed_request"),
+        ("GET /v1/webhooks/%FF", "refused", None, "malformed_request"),
+        ("GET /v1/webhooks/%zz", "refused", None, "malformed_request"),
+    ],
+)
+def test_an_explanation_is_what_a_request_would_meet(
+    invoke: Invoke, request_line: str, outcome: str, match: str | None, code: str | None
+) -> None:
+    result = invoke("policy", "explain", request_line, "--json")
+
+    assert result.exit_code == 0
+    explained = json.loads(result.stdout)
+    assert (explained["outcome"], explained["code"]) == (outcome, code)
+    assert (explained["rule"] and explained["rule"]["match"]) == match
+    assert (explained["canonical_path"] is None) == (code == "malformed_request")
+
+
+def test_an_explanation_for_people_names_scopes_cost_and_limits(invoke: Invoke) -> None:
+    Path("machpay.toml").write_text(
+        '[[routes]]\nmatch = "POST /v1/{id}"\nscopes = "skills:execute | account:write"\ncost = 30\n', encoding="utf-8"
+    )
+
+    told = invoke("policy", "explain", "POST", "/v1/x").stdout
+
+    assert "POST /v1/{id}" in told
+    assert "account:write" in told
+    assert "30 units" in told
+    assert ["test", "100/minute", "5", "3", "per", "60", "s"] in [line.split() for line in told.splitlines()]
+
+
+def test_what_is_not_listed_is_said_to_be_so(invoke_bare: Invoke) -> None:
+    told = invoke_bare("policy", "explain", "GET", "/v1/x").stdout
+
+    assert 'none lists it, and unlisted_routes is "authenticated"' in told
+    assert "any valid credential" in told
+
+
+def test_a_refused_path_says_why(invoke: Invoke) -> None:
+    told = invoke("policy", "explain", "GET", "/v1//x").stdout
+
+    assert "400 malformed_request" in told
+    assert "more than one way" in told
+
+
+@pytest.mark.parametrize("arguments", [("GET",), ("GET", "v1/x"), ("/v1/x",), ("GET", "/v1/x", "more")])
+def test_half_a_request_is_a_usage_error(invoke: Invoke, arguments: tuple[str, ...]) -> None:
+    result = invoke("policy", "explain", *arguments)
+
+    assert result.exit_code == 2
+    assert "policy explain GET /v1/skills" in result.stderr

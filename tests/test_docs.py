@@ -1,0 +1,92 @@
+"""What README and docs say is compared with what is there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+
+from machpay_gateway.core.problem import PROBLEMS
+from machpay_gateway.core.quota import TIERS
+from machpay_gateway.settings.fields import FIELDS
+from machpay_gateway.settings.sources import check_file
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def rows(page: Path) -> list[list[str]]:
+    """Return the cells of the table rows of *page* that begin with a name in backquotes."""
+    lines = [line for line in page.read_text().splitlines() if line.startswith("| `")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+@pytest.mark.parametrize("index, name", [(0, "starlette_app.py"), (1, "fastapi_app.py")])
+def test_the_examples_in_the_readme_are_the_files(index: int, name: str) -> None:
+    assert blocks(ROOT / "README.md", "python")[index] == (ROOT / "examples" / name).read_text()
+
+
+def test_the_middleware_snippet_in_the_readme_runs() -> None:
+    app = Starlette()
+    exec(blocks(ROOT / "README.md", "python")[2], {"app": app})  # noqa: S102 - our own README
+    assert len(app.user_middleware) == 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / target.replace("\\", "")).exists(), target
+
+
+def test_the_table_of_refusals_is_the_tables() -> None:
+    told = {cells[0].strip("`"): (int(cells[1]), int(cells[2])) for cells in rows(ROOT / "docs" / "refusals.md")}
+    assert told == {str(reason): (row.status, row.close_code) for reason, row in PROBLEMS.items()}
+
+
+def test_the_table_of_settings_is_complete() -> None:
+    assert [cells[0].strip("`") for cells in rows(ROOT / "docs" / "configuration.md")] == list(FIELDS)
+
+
+def test_the_table_of_tiers_is_the_default() -> None:
+    told = {cells[0].strip("`"): tuple(cells[1:3]) for cells in rows(ROOT / "docs" / "limits.md")}
+    assert told == {name: (f"{tier.limit:,}", f"{tier.concurrency:,}") for name, tier in TIERS.items()}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_toml_block_can_be_served_by(page: Path, tmp_path: Path) -> None:
+    for block in blocks(page, "toml"):
+        (tmp_path / "machpay.toml").write_text(block)
+        mistakes = [mistake for mistake in check_file(tmp_path / "machpay.toml") if "jwks" not in mistake]
+        assert not mistakes
+
+
+def commands() -> set[tuple[str, ...]]:
+    """Return the commands of ours that the pages show, without their values."""
+    shown = set()
+    for page in PAGES:
+        text = "\n".join(blocks(page, "console")).replace("\\\n", " ")
+        for line in re.findall(r"^\$ machpay-gateway (.*)", text, re.MULTILINE):
+            words = line.split("#")[0].split()
+            names = tuple(word for word in words[:2] if re.fullmatch("[a-z]+", word))
+            shown.add((*names, *(word for word in words if word.startswith("--"))))
+    return shown
+
+
+@pytest.mark.parametrize("command", sorted(commands()), ids=" ".join)
+def test_every_command_that_is_shown_exists_with_its_options(command: tuple[str, ...]) -> None:
+    names = [word for word in command if not word.startswith("--")]
+    run = [sys.executable, "-m", "machpay_gateway.cli.main", *names, "--help"]
+    told = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert all(option in told for option in command if option.startswith("--"))
+
+
+def test_every_target_that_is_shown_is_in_the_makefile() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    shown = {name for page in PAGES for name in re.findall(r"`?\$? ?make ([a-z]+)", page.read_text())}
+    assert shown <= targets
