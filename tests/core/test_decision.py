@@ -1,0 +1,180 @@
+from dataclasses import replace
+
+import pytest
+
+from machpay_gateway.core.address import parse_address, parse_allowlist
+from machpay_gateway.core.admission import CONCURRENCY, Demand, Exceeded, Granted
+from machpay_gateway.core.decision import Allowed, Denied, admit, conclude, demand_of
+from machpay_gateway.core.facts import RequestFacts
+from machpay_gateway.core.principal import Principal
+from machpay_gateway.core.quota import TIERS
+from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.route import Route
+from machpay_gateway.core.scopes import Scopes
+
+NOW = 1000.0
+ROUTE = Route("POST /v1/skills/execute", scopes="skills:execute", cost=3)
+LIVE_ONLY = replace(ROUTE, environments=frozenset({"live"}))
+GOOD = Principal(
+    kind="api_key",
+    id="key_1",
+    name="deploy",
+    account_id="acct_1",
+    subject="key_1",
+    environment="live",
+    tier="standard",
+    limits=TIERS["standard"],
+    scopes=Scopes(frozenset({"skills:execute"})),
+    version=7,
+    expires_at=NOW + 10,
+    allowlist=parse_allowlist(["192.0.2.0/24"]),
+)
+
+
+def principal(**changes: object) -> Principal:
+    return replace(GOOD, **changes)  # type: ignore[arg-type]  # the table below knows the fields
+
+
+def facts(address: str | None = "192.0.2.1") -> RequestFacts:
+    return RequestFacts("POST", "/v1/skills/execute", (), address and parse_address(address), b"id")  # type: ignore[arg-type]  # "" is not tried
+
+
+# What is wrong with a request, worst first: each answers before those below it.
+WRONGS: list[tuple[dict[str, object], Reason, str]] = [
+    ({"revoked": True}, Reason.INVALID_CREDENTIALS, "revoked"),
+    ({"expires_at": NOW}, Reason.INVALID_CREDENTIALS, "expired"),
+    ({"environment": "test"}, Reason.WRONG_ENVIRONMENT, "test is not served here"),
+    (
+        {"allowlist": parse_allowlist(["198.51.100.0/24"])},
+        Reason.ADDRESS_NOT_ALLOWED,
+        "address is not on the key's list",
+    ),
+    ({"scopes": Scopes()}, Reason.INSUFFICIENT_SCOPE, "needs skills:execute"),
+]
+
+
+@pytest.mark.parametrize("first", range(len(WRONGS)))
+def test_the_first_reason_in_the_order_of_checks_is_the_answer(first: int) -> None:
+    changes = {name: value for wrong, _, _ in WRONGS[first:] for name, value in wrong.items()}
+    denied = admit(facts(), LIVE_ONLY, principal(**changes), NOW)
+    assert denied is not None
+    assert (denied.reason, denied.detail) == WRONGS[first][1:]
+    assert denied.route is LIVE_ONLY
+    assert denied.principal is not None
+
+
+@pytest.mark.parametrize("changes, reason, detail", WRONGS)
+def test_each_wrong_alone_is_refused(changes: dict[str, object], reason: Reason, detail: str) -> None:
+    denied = admit(facts(), LIVE_ONLY, principal(**changes), NOW)
+    assert denied is not None
+    assert (denied.reason, denied.detail) == (reason, detail)
+
+
+@pytest.mark.parametrize(
+    "changes, address",
+    [
+        ({}, "192.0.2.1"),
+        ({"expires_at": None}, "192.0.2.1"),
+        ({"expires_at": NOW + 1e-3}, "192.0.2.255"),
+        ({"allowlist": None}, "203.0.113.1"),
+        ({"allowlist": None}, None),  # without a list, an address that cannot be read does not matter
+        ({"scopes": Scopes(frozenset({"skills:*"}))}, "192.0.2.1"),
+    ],
+)
+def test_nothing_wrong_is_nothing_refused(changes: dict[str, object], address: str | None) -> None:
+    assert admit(facts(address), LIVE_ONLY, principal(**changes), NOW) is None
+
+
+@pytest.mark.parametrize("address", [None, "203.0.113.1", "::1"])
+def test_where_there_is_a_list_an_unreadable_address_is_outside(address: str | None) -> None:
+    denied = admit(facts(address), ROUTE, GOOD, NOW)
+    assert denied is not None
+    assert denied.reason is Reason.ADDRESS_NOT_ALLOWED
+
+
+def test_an_empty_list_lets_nobody_in() -> None:
+    denied = admit(facts(), ROUTE, principal(allowlist=parse_allowlist([])), NOW)
+    assert denied is not None
+    assert denied.reason is Reason.ADDRESS_NOT_ALLOWED
+
+
+def test_a_refusal_for_scope_names_what_is_missing() -> None:
+    denied = admit(facts(), Route("GET /x", scopes="keys:manage skills:execute"), GOOD, NOW)
+    assert denied is not None
+    assert denied.missing == ("keys:manage", "skills:execute")
+
+
+def test_an_admitted_request_demands_the_routes_cost_of_its_subject() -> None:
+    assert demand_of(facts(), ROUTE, principal(subject="grant_1"), NOW) == Demand("grant_1", 7, TIERS["standard"], 3)
+
+
+@pytest.mark.parametrize(
+    "later, address, reason",
+    [
+        (NOW + 10, "192.0.2.1", Reason.INVALID_CREDENTIALS),  # expired meanwhile
+        (NOW, "203.0.113.1", Reason.ADDRESS_NOT_ALLOWED),  # from elsewhere
+        (NOW, None, Reason.ADDRESS_NOT_ALLOWED),  # from who knows where
+    ],
+)
+def test_time_and_address_are_looked_at_again_once_the_rest_is_remembered(
+    later: float, address: str | None, reason: Reason
+) -> None:
+    caller = principal()
+    assert isinstance(demand_of(facts(), ROUTE, caller, NOW), Demand)
+    denied = demand_of(facts(address), ROUTE, caller, later)
+    assert isinstance(denied, Denied)
+    assert denied.reason is reason
+    assert isinstance(demand_of(facts(), ROUTE, caller, NOW), Demand)  # and the refusal is not remembered
+
+
+def test_what_is_remembered_is_the_routes_own() -> None:
+    caller = principal()
+    assert isinstance(demand_of(facts(), ROUTE, caller, NOW), Demand)
+    other = Route("GET /v1/keys", scopes="keys:manage")
+    assert isinstance(demand_of(facts(), other, caller, NOW), Denied)
+    cheap = demand_of(facts(), Route("GET /v1/cheap", cost=0), caller, NOW)
+    assert isinstance(cheap, Demand)
+    assert cheap.cost == 0
+
+
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({"revoked": True}, Reason.INVALID_CREDENTIALS),
+        ({"scopes": Scopes()}, Reason.INSUFFICIENT_SCOPE),
+        ({"environment": "test"}, Reason.WRONG_ENVIRONMENT),
+    ],
+)
+def test_a_changed_record_is_another_principal_that_remembers_nothing(
+    changes: dict[str, object], expected: Reason
+) -> None:
+    before = principal()
+    assert isinstance(demand_of(facts(), LIVE_ONLY, before, NOW), Demand)
+    after = replace(before, **changes)  # type: ignore[arg-type]  # as in `principal`
+    denied = demand_of(facts(), LIVE_ONLY, after, NOW)
+    assert isinstance(denied, Denied)
+    assert denied.reason is expected
+    assert after.demands == {}
+
+
+def test_a_new_tier_and_version_are_demanded_of_the_new_record() -> None:
+    before = principal()
+    demand_of(facts(), ROUTE, before, NOW)
+    after = replace(before, version=8, limits=TIERS["test"])
+    assert demand_of(facts(), ROUTE, after, NOW) == Demand("key_1", 8, TIERS["test"], 3)
+
+
+class Slot:
+    def release(self) -> None: ...
+
+
+def test_a_grant_allows() -> None:
+    grant = Granted(Slot(), left=9, resets_in=1.0, slots_left=4)
+    assert conclude(ROUTE, GOOD, grant) == Allowed(GOOD, grant)
+
+
+@pytest.mark.parametrize("policy, reason", [("minute", Reason.RATE_LIMITED), (CONCURRENCY, Reason.CONCURRENCY_LIMITED)])
+def test_a_refusal_of_the_limiter_names_the_policy_and_the_wait(policy: str, reason: Reason) -> None:
+    exceeded = Exceeded(policy, wait_seconds=2.5, left=0, resets_in=2.5, slots_left=1)
+    denied = conclude(ROUTE, GOOD, exceeded)
+    assert denied == Denied(reason, f"over its {policy} limit", ROUTE, GOOD, exceeded=exceeded, retry_after=2.5)

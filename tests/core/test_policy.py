@@ -1,0 +1,242 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.facts import RequestFacts
+from machpay_gateway.core.policy import PREFLIGHT, Policy, Unlisted, mistakes_in
+from machpay_gateway.core.quota import TIERS, Tier
+from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.route import Route
+
+NOT_FOUND, MALFORMED = Reason.ROUTE_NOT_FOUND, Reason.MALFORMED_REQUEST
+
+
+def facts(method: str, path: str | None, preflight_for: str | None = None) -> RequestFacts:
+    return RequestFacts(method, path, (), None, b"id", preflight_for)
+
+
+def policy(*matches: str, unlisted: Unlisted = "deny") -> Policy:
+    return Policy([Route(match) for match in matches], unlisted=unlisted)
+
+
+def found(rules: Policy, method: str, path: str | None, preflight_for: str | None = None) -> str | Reason:
+    route = rules.route_for(facts(method, path, preflight_for))
+    return route if isinstance(route, Reason) else route.match
+
+
+SPECIFIC = policy(
+    "GET /",
+    "GET /v1/skills",
+    "GET /v1/skills/{id}",
+    "GET /v1/skills/search",
+    "POST /v1/skills/{id}/run",
+    "* /v1/skills/search/run",
+    "GET /v1/skills/{id}/runs/{run}",
+    "GET /v1/files/{rest:path}",
+    "GET /v1/files/{name}/info",
+    "GET /v1/files/public/{rest:path}",
+    "DELETE /v1/{kind}/{id}",
+    "* /v1/any",
+    "HEAD /v1/any",
+    "PUT /v1/any",
+)
+
+
+@pytest.mark.parametrize(
+    "method, path, expected",
+    [
+        ("GET", "/", "GET /"),
+        ("GET", "/v1/skills", "GET /v1/skills"),
+        ("GET", "/v1/skills/", "GET /v1/skills"),  # a trailing slash makes no difference
+        ("GET", "/v1/skills/search", "GET /v1/skills/search"),  # a literal beats a parameter
+        ("GET", "/v1/skills/find", "GET /v1/skills/{id}"),
+        ("GET", "/v1/skills/find/", "GET /v1/skills/{id}"),
+        ("POST", "/v1/skills/search/run", "* /v1/skills/search/run"),  # the path decides before the method's own route
+        ("POST", "/v1/skills/find/run", "POST /v1/skills/{id}/run"),
+        (
+            "GET",
+            "/v1/skills/search/runs/7",
+            "GET /v1/skills/{id}/runs/{run}",
+        ),  # back out of the literal that led nowhere
+        ("DELETE", "/v1/skills/search", "DELETE /v1/{kind}/{id}"),  # what other methods have is no obstacle
+        ("GET", "/v1/files/a", "GET /v1/files/{rest:path}"),
+        ("GET", "/v1/files/a/b/c", "GET /v1/files/{rest:path}"),
+        ("GET", "/v1/files/a/info", "GET /v1/files/{name}/info"),  # a parameter beats the rest
+        ("GET", "/v1/files/public/info", "GET /v1/files/public/{rest:path}"),  # from left to right
+        ("GET", "/v1/files/", "GET /v1/files/{rest:path}"),  # the rest may be empty after its slash
+        ("GET", "/v1/files", NOT_FOUND),  # but the slash is needed
+        ("GET", "/v1/any", "* /v1/any"),
+        ("PATCH", "/v1/any", "* /v1/any"),
+        ("PUT", "/v1/any", "PUT /v1/any"),  # the method's own beats `*` where the shape is the same
+        ("HEAD", "/v1/any", "HEAD /v1/any"),
+        ("HEAD", "/v1/skills", "GET /v1/skills"),  # HEAD is answered by GET
+        ("POST", "/v1/skills", NOT_FOUND),
+        ("OPTIONS", "/v1/skills", NOT_FOUND),
+        ("GET", "/v1", NOT_FOUND),
+        ("GET", "/v1/skills/a/b", NOT_FOUND),
+        ("GET", "/V1/skills", NOT_FOUND),  # paths are case-sensitive
+        ("GET", "/v1/skills;x=1", NOT_FOUND),
+        ("get", "/v1/skills", NOT_FOUND),
+        ("*", "/v1/skills", NOT_FOUND),  # a method that is called as our mark is no mark
+        ("GET", "/v1/skills/{}", "GET /v1/skills/{id}"),  # nor is a segment
+        ("GET", None, MALFORMED),
+    ],
+)
+def test_the_most_specific_route_wins(method: str, path: str | None, expected: str | Reason) -> None:
+    assert found(SPECIFIC, method, path) == expected
+
+
+@pytest.mark.parametrize(
+    "matches, path, expected",
+    [
+        (["GET /a", "GET /a/{rest:path}"], "/a/", MALFORMED),  # frameworks disagree on which of the two it is
+        (["GET /a", "GET /a/{rest:path}"], "/a", "GET /a"),
+        (["GET /a", "GET /a/{rest:path}"], "/a/b/", "GET /a/{rest:path}"),
+        (["GET /a", "GET /{rest:path}"], "/a/", MALFORMED),
+        (["GET /{id}", "GET /{id}/{rest:path}"], "/a/", MALFORMED),
+        (["GET /a", "GET /a/{id}"], "/a/", "GET /a"),  # a parameter is never empty
+        (["GET /a/{rest:path}"], "/a/", "GET /a/{rest:path}"),
+        (["GET /{rest:path}"], "/", "GET /{rest:path}"),
+        (["GET /", "GET /{rest:path}"], "/", "GET /"),
+        (["GET /{rest:path}"], "/a/b/", "GET /{rest:path}"),
+        (["GET /{id}"], "/", NOT_FOUND),
+    ],
+)
+def test_a_trailing_slash_is_read_one_way_or_not_at_all(matches: list[str], path: str, expected: str | Reason) -> None:
+    assert found(policy(*matches), "GET", path) == expected
+
+
+@pytest.mark.parametrize("unlisted", ["deny", "authenticated"])
+@pytest.mark.parametrize("method, path", [("GET", "/new"), ("POST", "/v1/skills"), ("GET", "/"), ("get", "/v1/skills")])
+def test_what_is_not_listed_is_denied_or_asks_for_any_credential(unlisted: Unlisted, method: str, path: str) -> None:
+    rules = policy("GET /v1/skills", unlisted=unlisted)
+    route = rules.route_for(facts(method, path))
+    if unlisted == "deny":
+        assert route is NOT_FOUND
+    else:
+        assert isinstance(route, Route)
+        assert not route.public
+        assert route.requires.alternatives == ()
+        assert route.cost == 1
+
+
+def test_an_ambiguous_path_is_malformed_whether_listed_or_not() -> None:
+    assert found(policy(unlisted="authenticated"), "GET", None) is MALFORMED
+    assert found(policy(unlisted="authenticated"), "OPTIONS", None, "GET") is MALFORMED
+
+
+@pytest.mark.parametrize(
+    "path, asked, expected",
+    [
+        ("/v1/skills", "GET", PREFLIGHT.match),
+        ("/v1/skills", "HEAD", PREFLIGHT.match),
+        ("/v1/any", "PATCH", PREFLIGHT.match),
+        ("/v1/skills", "POST", NOT_FOUND),  # nothing may come there, so nothing may be asked
+        ("/nowhere", "GET", NOT_FOUND),
+        (None, "GET", MALFORMED),
+    ],
+)
+def test_a_preflight_passes_where_the_request_it_asks_about_may_come(
+    path: str | None, asked: str, expected: str | Reason
+) -> None:
+    assert found(SPECIFIC, "OPTIONS", path, asked) == expected
+
+
+def test_a_preflight_is_public_and_a_listed_options_route_does_not_catch_it() -> None:
+    rules = policy("OPTIONS /v1/x", "GET /v1/x")
+    assert PREFLIGHT.public
+    assert rules.route_for(facts("OPTIONS", "/v1/x", "GET")) is PREFLIGHT
+    assert found(rules, "OPTIONS", "/v1/x") == "OPTIONS /v1/x"
+
+
+@pytest.mark.parametrize("environments, expected", [(["live"], {"live"}), (["live", "test"], {"live", "test"})])
+@pytest.mark.parametrize("path", ["/listed", "/unlisted"])
+def test_routes_serve_the_environments_that_are_served(environments: list[str], expected: set[str], path: str) -> None:
+    rules = Policy([Route("GET /listed")], environments=environments, unlisted="authenticated")
+    route = rules.route_for(facts("GET", path))
+    assert isinstance(route, Route)
+    assert route.environments == expected
+
+
+def test_a_route_may_serve_fewer_environments_than_are_served() -> None:
+    only_live = replace(Route("GET /x"), environments=frozenset({"live"}))
+    assert Policy([only_live]).routes[0].environments == {"live"}
+    assert Policy([only_live], environments=["test"]).routes[0].environments == frozenset()
+
+
+def test_scopes_that_keys_may_hold_are_the_guides_the_configured_and_the_required() -> None:
+    routes = [Route("GET /a", scopes="reports:read | skills:list x"), Route("GET /b", scopes="family:*")]
+    names = Policy(routes, scopes=["extra", "reports:read"]).scopes
+    assert names[0] == "skills:execute"
+    assert {"extra", "reports:read", "x"} < set(names)
+    assert "family:*" not in names
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("GET /a", "GET /a"),
+        ("GET /a", "GET /a/"),
+        ("GET /a/{id}", "GET /a/{name}"),
+        ("* /{rest:path}", "* /{all:path}"),
+        ("GET /", "GET /"),
+    ],
+)
+def test_two_routes_of_one_shape_are_refused(one: str, other: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        policy(one, "POST /between", other)
+    assert str(caught.value) == f"Route {other!r} matches the same requests as {one!r}: keep one of them"
+
+
+@pytest.mark.parametrize("one, other", [("GET /a", "* /a"), ("GET /a/{id}", "GET /a/b"), ("GET /a", "GET /a/{r:path}")])
+def test_routes_that_one_request_could_match_may_stand_side_by_side(one: str, other: str) -> None:
+    assert len(policy(one, other).routes) == 2
+
+
+def test_a_cost_that_a_tier_never_has_is_refused_for_each_such_tier() -> None:
+    routes = [Route("GET /cheap", cost=100), Route("GET /dear", cost=101)]
+    mistakes = list(mistakes_in(routes, {**TIERS, "tiny": Tier("5/hour", 1)}))
+    way_out = "lower the cost or raise the tier"
+    assert mistakes == [
+        (0, f"Route 'GET /cheap' costs 100, more than tier 'tiny' ever has (5/hour): {way_out}"),
+        (1, f"Route 'GET /dear' costs 101, more than tier 'test' ever has (100/minute): {way_out}"),
+        (1, f"Route 'GET /dear' costs 101, more than tier 'tiny' ever has (5/hour): {way_out}"),
+    ]
+    with pytest.raises(ConfigurationError, match="'GET /dear' costs 101"):
+        Policy(routes)
+
+
+def specificity(template: str, path: str) -> tuple[int, ...] | None:
+    """Return how *template* fits *path*, the smaller the better, by the rule alone; None when it does not."""
+    wanted, given = template.split("/")[1:], path.split("/")[1:]
+    ranks: list[int] = []
+    for at, part in enumerate(wanted):
+        if part == "{r:path}":
+            return (*ranks, 2) if at < len(given) else None
+        if at >= len(given) or part not in {given[at], "{p}"}:
+            return None
+        ranks.append(1 if part == "{p}" else 0)
+    return tuple(ranks) if len(wanted) == len(given) else None
+
+
+PARTS = st.lists(st.sampled_from(["a", "b", "{p}"]), min_size=1, max_size=4)
+TEMPLATES = st.builds(lambda parts, rest: "/" + "/".join(parts + rest), PARTS, st.sampled_from([[], ["{r:path}"]]))
+PATHS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=5).map(lambda parts: "/" + "/".join(parts))
+
+
+@given(st.sets(TEMPLATES, max_size=8), st.lists(PATHS, min_size=1, max_size=6))
+def test_the_tree_finds_what_a_look_at_each_route_finds(templates: set[str], paths: list[str]) -> None:
+    rules = policy(*(f"GET {template}" for template in templates))
+    for path in paths:
+        fits = {fit: template for template in templates if (fit := specificity(template, path)) is not None}
+        expected = f"GET {fits[min(fits)]}" if fits else NOT_FOUND
+        assert found(rules, "GET", path) == expected
+
+
+def test_a_path_of_very_many_segments_is_decided() -> None:
+    assert found(SPECIFIC, "GET", "/v1/files" + "/a" * 100_000) == "GET /v1/files/{rest:path}"
+    assert found(SPECIFIC, "GET", "/a" * 100_000) is NOT_FOUND

@@ -1,0 +1,258 @@
+"""Tiers, and the window against an exact log: rules 1, 2 and 4 of a quota over random histories."""
+
+import copy
+import math
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.quota import MAX_LIMIT, TIERS, CellWindow, Tier, parse_rate
+
+
+@pytest.mark.parametrize(
+    "rate, limit, window_seconds, name",
+    [
+        ("100/minute", 100, 60, "minute"),
+        ("1000/minute", 1000, 60, "minute"),
+        ("10000 per minute", 10_000, 60, "minute"),
+        ("5/second", 5, 1, "second"),
+        ("5 per 2 hours", 5, 7200, "2-hours"),
+        ("5/1 minute", 5, 60, "minute"),
+        ("1/day", 1, 86_400, "day"),
+        (" 10 / MINUTES ", 10, 60, "minute"),
+        (f"{MAX_LIMIT}/month", MAX_LIMIT, 2_592_000, "month"),
+    ],
+)
+def test_a_rate_is_read_in_the_notation_of_limits(rate: str, limit: int, window_seconds: int, name: str) -> None:
+    assert parse_rate(rate) == (limit, window_seconds, name)
+    tier = Tier(rate, 1)
+    assert (tier.limit, tier.window_seconds, tier.policy_name) == (limit, window_seconds, name)
+
+
+@pytest.mark.parametrize(
+    "rate",
+    [
+        "",
+        "100",
+        "100/",
+        "/minute",
+        "100/fortnight",
+        "ten/minute",
+        "-1/minute",
+        "1.5/minute",
+        "1e3/minute",
+        "100/minute/5",
+        "100/minute x",
+        "0/minute",  # would admit nothing, ever
+        f"{MAX_LIMIT + 1}/minute",
+        "100/minute; 5/second",  # two limits: taking one of them would be a guess
+        "100/minute, 5/second",
+        "100/minute|5/second",
+        100,
+        None,
+    ],
+)
+def test_a_rate_that_cannot_be_meant_is_refused(rate: str) -> None:
+    with pytest.raises(ConfigurationError, match="Rate "):
+        Tier(rate, 1)
+
+
+@pytest.mark.parametrize("concurrency", [0, -1, True, 1.0, "5", None])
+def test_a_concurrency_that_is_no_number_of_requests_is_refused(concurrency: int) -> None:
+    with pytest.raises(ConfigurationError, match="is not a number of requests: use 1 or more"):
+        Tier("100/minute", concurrency)
+
+
+def test_the_tiers_are_the_guides() -> None:
+    told = {name: (tier.limit, tier.window_seconds, tier.concurrency) for name, tier in TIERS.items()}
+    assert told == {"test": (100, 60, 5), "standard": (1000, 60, 50), "enterprise": (10_000, 60, 500)}
+
+
+@dataclass
+class History:
+    """A window and, beside it, the exact log of what it admitted. A clock that steps back stands still in both."""
+
+    window_seconds: int
+    now: float
+    window: CellWindow = field(init=False)
+    log: list[tuple[float, int]] = field(default_factory=list)
+    latest: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.window = CellWindow(self.window_seconds, self.now)
+        self.latest = self.now
+
+    @property
+    def grain(self) -> float:
+        """What the rounding of floats may cost here: a microsecond for seconds since the epoch, next to none else."""
+        return 4 * math.ulp(max(self.latest, abs(self.now)) + 2 * self.window_seconds)
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.latest = max(self.latest, self.now)
+
+    def ask(self, cost: int, limit: int) -> bool:
+        admitted = self.window.try_take(self.now, cost, limit)
+        if admitted:
+            self.log.append((self.latest, cost))
+        return admitted
+
+    def admitted_in(self, seconds: float) -> int:
+        return sum(cost for at, cost in self.log if at > self.latest - seconds)
+
+
+@dataclass(frozen=True)
+class Step:
+    windows: float  # how much later, in windows
+    cost: int
+    limit: int
+
+
+def steps(costs: st.SearchStrategy[int], limits: st.SearchStrategy[int]) -> st.SearchStrategy[list[Step]]:
+    marked = [0.0, 1 / 60, 59 / 60, 1.0, 61 / 60, 62 / 60, 1.5, 50.0, 1e5, -1 / 60, -1.0, -100.0]
+    later = st.sampled_from(marked) | st.floats(0, 0.05) | st.floats(0, 1.2)
+    return st.lists(st.builds(Step, later, costs, limits), min_size=1, max_size=40)
+
+
+WINDOWS = st.sampled_from([1, 2, 7, 10, 60, 90, 3600, 86_400])
+STARTS = st.sampled_from([0.0, 0.999, 12_345.678, 1_700_000_000.3])
+COSTS, LIMITS = st.integers(0, 5), st.integers(1, 8)
+
+
+@given(WINDOWS, STARTS, steps(COSTS, LIMITS))
+@settings(max_examples=150)
+def test_no_interval_of_a_window_however_cut_admits_more_than_the_limit(
+    window_seconds: int, start: float, history: list[Step]
+) -> None:
+    run = History(window_seconds, start)
+    for step in history:
+        run.wait(step.windows * window_seconds)
+        if run.ask(step.cost, step.limit) and step.cost:
+            # Any interval that held more would end at an admission: so the ones that end here are all there are.
+            assert run.admitted_in(window_seconds - run.grain) <= step.limit
+
+
+@given(WINDOWS, STARTS, steps(COSTS, LIMITS))
+@settings(max_examples=150)
+def test_a_refusal_means_that_61_cells_hold_the_limit(window_seconds: int, start: float, history: list[Step]) -> None:
+    run = History(window_seconds, start)
+    for step in history:
+        run.wait(step.windows * window_seconds)
+        if not run.ask(step.cost, step.limit):
+            assert run.admitted_in(window_seconds / 60 * 61 + run.grain) + step.cost > step.limit
+
+
+@given(WINDOWS, STARTS, steps(COSTS, st.just(6)))
+@settings(max_examples=150)
+def test_a_refused_cost_is_admitted_at_the_moment_told_and_not_before(
+    window_seconds: int, start: float, history: list[Step]
+) -> None:
+    run, limit = History(window_seconds, start), 6
+    for step in history:
+        run.wait(step.windows * window_seconds)
+        if run.ask(step.cost, limit):
+            continue
+        window, now = run.window, run.now
+        wait = window.frees_in(now, window.taken + step.cost - limit)
+        assert wait > -run.grain
+        early, late = copy.deepcopy(window), copy.deepcopy(window)
+        assert not early.try_take(now + wait - window_seconds / 6000 - run.grain, step.cost, limit)
+        assert late.try_take(now + wait + run.grain, step.cost, limit)
+
+
+@given(WINDOWS, STARTS, steps(st.integers(0, 3), st.just(20)))
+@settings(max_examples=150)
+def test_the_next_unit_frees_at_the_moment_told_and_not_before(
+    window_seconds: int, start: float, history: list[Step]
+) -> None:
+    run = History(window_seconds, start)
+    for step in history:
+        run.wait(step.windows * window_seconds)
+        run.ask(step.cost, 20)
+        run.window.advance(run.now)
+        taken, wait = run.window.taken, run.window.frees_in(run.now)
+        assert wait > -run.grain if taken else wait == 0.0
+        assert wait == run.window.frees_in(run.now, 1)
+        if taken:
+            early, late = copy.deepcopy(run.window), copy.deepcopy(run.window)
+            early.advance(run.now + wait - window_seconds / 6000 - run.grain)
+            late.advance(run.now + wait + run.grain)
+            assert early.taken == taken > late.taken
+
+
+@given(WINDOWS, STARTS, steps(COSTS, LIMITS))
+@settings(max_examples=150)
+def test_what_is_taken_is_never_negative_and_gone_after_61_cells(
+    window_seconds: int, start: float, history: list[Step]
+) -> None:
+    run = History(window_seconds, start)
+    for step in history:
+        run.wait(step.windows * window_seconds)
+        run.ask(step.cost, step.limit)
+        assert run.window.taken >= 0
+        assert run.window.taken >= run.admitted_in(window_seconds - run.grain)
+    run.window.advance(run.latest + window_seconds / 60 * 62 + run.grain)
+    assert run.window.taken == 0
+    assert run.window.frees_in(run.latest) == 0.0
+
+
+def test_bursts_on_both_sides_of_a_minute_are_one_minute() -> None:
+    # What a two-cell estimate lets through: 199 of 100.
+    run = History(60, 959.0)
+    assert [run.ask(1, 100) for _ in range(100)] == [True] * 100
+    run.wait(2)  # into the next minute
+    assert not run.ask(1, 100)
+    run.wait(57.999)
+    assert not run.ask(1, 100)
+    run.wait(1.001)
+    assert run.ask(100, 100)
+
+
+def test_a_refusal_counts_nothing() -> None:
+    run = History(60, 0.0)
+    assert run.ask(3, 4)
+    for _ in range(10):
+        assert not run.ask(2, 4)
+    assert run.window.taken == 3
+    assert run.ask(1, 4)
+
+
+@pytest.mark.parametrize(
+    "units, wait",
+    [
+        (0, 56.5),  # nothing more need free: the next that does is told
+        (1, 56.5),  # the cell of second 0 ends to count at 61; it is 4.5
+        (2, 56.5),
+        (3, 59.5),  # the cell of second 3
+        (5, 60.5),  # the cell of second 4
+        (6, 0.0),  # more than is taken
+    ],
+)
+def test_units_free_with_their_cells(units: int, wait: float) -> None:
+    run = History(60, 0.0)
+    run.ask(2, 5)
+    run.wait(3.2)
+    run.ask(2, 5)
+    run.wait(1.3)
+    run.ask(1, 5)
+    assert run.window.frees_in(run.now, units) == pytest.approx(wait)
+
+
+def test_a_clock_that_stands_admits_the_limit_once() -> None:
+    run = History(60, 1000.0)
+    assert sum(run.ask(1, 10) for _ in range(1000)) == 10
+
+
+def test_a_clock_that_steps_back_frees_nothing_and_keeps_counting() -> None:
+    run = History(60, 1000.0)
+    run.ask(5, 10)
+    run.wait(-500)
+    assert run.ask(5, 10)
+    assert not run.ask(1, 10)
+    run.wait(500)
+    assert not run.ask(1, 10)
+    run.wait(61)
+    assert run.ask(10, 10)

@@ -1,0 +1,165 @@
+"""A gate whose key cache, limiter and token verifier are fakes that answer what a test has laid out for them."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from machpay_gateway.core.address import parse_allowlist
+from machpay_gateway.core.admission import Answer, Demand, Granted
+from machpay_gateway.core.credential import ApiKey, SignedToken
+from machpay_gateway.core.decision import Decision, Denied
+from machpay_gateway.core.facts import RequestFacts
+from machpay_gateway.core.failures import Failures
+from machpay_gateway.core.key import mint_secret, secret_digest
+from machpay_gateway.core.policy import Policy
+from machpay_gateway.core.ports import TokenVerifier
+from machpay_gateway.core.principal import Principal
+from machpay_gateway.core.quota import TIERS
+from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.route import Route
+from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.gate import Gate, Unsettled
+from tests.clocks import FixedClock
+
+NOW = 1_700_000_000.0
+SECRET = mint_secret("live", bytes(32)).encode()
+DIGEST = secret_digest(SECRET)
+JWT = b"eyJ.eyJ.sig"
+ADDRESS = 0xC0000201
+ROUTES = (
+    Route("GET /v1/skills", scopes="skills:list"),
+    Route("GET /v1/keys", scopes="keys:manage"),
+    Route("GET /healthz", public=True),
+)
+
+
+def principal(version: int = 1, *, environment: str = "live", revoked: bool = False) -> Principal:
+    return Principal(
+        kind="api_key",
+        id="key_1",
+        name="deploy",
+        account_id="acct_1",
+        subject="key_1",
+        environment=environment,
+        tier="standard",
+        limits=TIERS["standard"],
+        scopes=Scopes(frozenset({"skills:list"})),
+        version=version,
+        revoked=revoked,
+        allowlist=parse_allowlist(["192.0.2.0/24"]),
+    )
+
+
+class Slot:
+    def release(self) -> None: ...
+
+
+GRANT = Granted(Slot(), left=9, resets_in=1.0, slots_left=4)
+
+
+@dataclass
+class Keys:
+    """A key cache: what is *at_hand*, what each load finds, and which calls were made."""
+
+    at_hand: dict[bytes, Principal] = field(default_factory=dict)
+    finds: deque[Principal | Exception | None] = field(default_factory=deque)
+    calls: list[str] = field(default_factory=list)
+
+    def known(self, digest: bytes, now: float) -> Principal | None:
+        assert now == NOW
+        return self.at_hand.get(digest)
+
+    async def find(self, presented: ApiKey) -> Principal | None:
+        assert presented == ApiKey("live", DIGEST)
+        self.calls.append("find")
+        found = self.finds.popleft()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def forget(self, key_id: str) -> None:
+        assert key_id == "key_1"
+        self.calls.append("forget")
+        self.at_hand.clear()
+
+
+@dataclass
+class Limits:
+    """A limiter: what it says *at_once* (None: that it has to ask), and what it says when asked."""
+
+    at_once: Answer | None = None
+    answers: deque[Answer | Exception] = field(default_factory=deque)
+    demands: list[Demand] = field(default_factory=list)
+
+    def admit_at_once(self, demand: Demand) -> Answer | None:
+        self.demands.append(demand)
+        return self.at_once
+
+    async def admit(self, demand: Demand) -> Answer:
+        self.demands.append(demand)
+        answer = self.answers.popleft()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def mark(self, subject: str, version: int) -> None:
+        raise AssertionError((subject, version))
+
+
+@dataclass
+class Tokens:
+    verified: Principal | str | Exception
+    at_hand: Principal | None = None
+
+    def known(self, digest: bytes, now: float) -> Principal | None:
+        assert now == NOW
+        return self.at_hand if digest == secret_digest(JWT) else None
+
+    async def verify(self, token: SignedToken, now: float) -> Principal | str:
+        assert (token.token, now) == (JWT, NOW)
+        if isinstance(self.verified, Exception):
+            raise self.verified
+        return self.verified
+
+    async def close(self) -> None: ...
+
+
+@dataclass
+class Setup:
+    keys: Keys = field(default_factory=Keys)
+    limits: Limits = field(default_factory=Limits)
+    tokens: TokenVerifier | None = None
+    failures: Failures = field(default_factory=lambda: Failures(3, 60))
+
+    @property
+    def gate(self) -> Gate:
+        return Gate(
+            Policy(ROUTES, unlisted="deny"),
+            keys=self.keys,
+            tokens=self.tokens,
+            limiter=self.limits,
+            failures=self.failures,
+            clock=FixedClock(NOW),
+        )
+
+    async def decide(self, token: bytes = SECRET, path: str = "/v1/skills", address: int | None = ADDRESS) -> Decision:
+        return await self.gate.decide(facts(b"Bearer " + token, path=path, address=address))
+
+
+def setup(
+    *,
+    at_hand: Principal | None = None,
+    finds: Iterable[Principal | Exception | None] = (),
+    answers: Iterable[Answer | Exception] = (),
+) -> Setup:
+    keys = Keys({DIGEST: at_hand} if at_hand else {}, deque(finds))
+    return Setup(keys, Limits(answers=deque(answers)))
+
+
+def facts(*authorization: bytes, path: str | None = "/v1/skills", address: int | None = ADDRESS) -> RequestFacts:
+    return RequestFacts("GET", path, authorization, address, b"id")
+
+
+def reason_of(decision: Decision | Unsettled) -> Reason:
+    assert isinstance(decision, Denied), decision
+    return decision.reason

@@ -1,0 +1,79 @@
+"""What is the memory limiter's own: it answers without waiting, and forgets who is idle."""
+
+from machpay_gateway.core.admission import STALE, Demand, Granted
+from machpay_gateway.core.quota import Tier
+from machpay_gateway.limiters.memory import MemoryLimiter
+from tests.clocks import FixedClock
+
+TIER = Tier("10/minute", 2)
+MANY = 5000
+
+
+def taken(limiter: MemoryLimiter, subject: str, *, version: int = 1, cost: int = 1) -> Granted:
+    answer = limiter.admit_at_once(Demand(subject, version, TIER, cost))
+    assert isinstance(answer, Granted)
+    return answer
+
+
+def pass_by(limiter: MemoryLimiter, clock: FixedClock, subjects: int = MANY) -> None:
+    """Let *subjects* come once each, long after one another."""
+    for number in range(subjects):
+        clock.advance(100)
+        taken(limiter, f"passing_{number}").lease.release()
+
+
+def test_idle_subjects_are_forgotten() -> None:
+    clock = FixedClock(0.0)
+    limiter = MemoryLimiter(clock)
+    pass_by(limiter, clock)
+    assert len(limiter) <= 1024
+
+
+def test_a_subject_that_holds_a_slot_is_kept() -> None:
+    clock = FixedClock(0.0)
+    limiter = MemoryLimiter(clock)
+    taken(limiter, "streaming")
+    pass_by(limiter, clock)
+    assert taken(limiter, "streaming").slots_left == 0
+
+
+def test_a_lease_that_outlives_its_window_gives_its_slot_back() -> None:
+    clock = FixedClock(0.0)
+    limiter = MemoryLimiter(clock)
+    lease = taken(limiter, "streaming").lease
+    pass_by(limiter, clock)
+    lease.release()
+    assert taken(limiter, "streaming").slots_left == 1
+
+
+def test_a_subject_with_units_in_its_window_is_kept() -> None:
+    clock = FixedClock(0.0)
+    limiter = MemoryLimiter(clock)
+    taken(limiter, "busy", cost=4).lease.release()
+    for number in range(MANY):
+        taken(limiter, f"passing_{number}", cost=0).lease.release()
+    assert len(limiter) <= 1024
+    assert taken(limiter, "busy").left == 5
+
+
+def test_a_mark_is_kept_for_as_long_as_an_older_decision_may_take() -> None:
+    clock = FixedClock(0.0)
+    limiter = MemoryLimiter(clock)
+    limiter.mark("changed", 2)
+    for number in range(MANY):
+        clock.advance(30 / MANY)
+        taken(limiter, f"passing_{number}", cost=0).lease.release()
+    assert limiter.admit_at_once(Demand("changed", 1, TIER, 1)) is STALE
+    pass_by(limiter, clock)
+    assert len(limiter) <= 1024
+
+
+def test_many_busy_subjects_are_all_kept() -> None:
+    clock = FixedClock(0.0)
+    limiter = MemoryLimiter(clock)
+    for number in range(MANY):
+        taken(limiter, f"busy_{number}", cost=10)
+    assert len(limiter) == MANY
+    assert all(
+        not isinstance(limiter.admit_at_once(Demand(f"busy_{number}", 1, TIER, 1)), Granted) for number in range(MANY)
+    )

@@ -1,0 +1,122 @@
+"""What each setting may be: every kind of mistake is told by its place, none is taken for something else."""
+
+from pathlib import Path
+
+import pytest
+
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.settings import load_settings
+
+ROUTE = '[[routes]]\nmatch = "GET /a"\n'
+ISSUER = '[[issuers]]\nissuer = "https://id.example.com"\naudience = "api"\njwks = "jwks.json"\n'
+
+
+def mistakes(directory: Path, text: str) -> list[str]:
+    """Return what is told of *text* as the file `m.toml`, without the file's name."""
+    path = directory / "m.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({"config": path}, {})
+    return [line.removeprefix(f"{path}:") for line in str(caught.value).split("\n")]
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("database = 5", "1: database: not a URL that starts with sqlite:// or postgresql:// or memory://"),
+        ('database = "mysql://x"', "1: database: not a URL that starts with sqlite://"),
+        ('database = "machpay.db"', "1: database: not a URL"),
+        ('database = ""', "1: database: not a URL"),
+        ('redis = "http://x"', "1: redis: not a URL that starts with redis://"),
+        ('redis = "redis://[::1"', "1: redis: not a URL"),
+        ('unlisted_routes = "Deny"', "1: unlisted_routes: 'Deny' is not one of deny, authenticated"),
+        ("unlisted_routes = true", "1: unlisted_routes: True is not one of"),
+        ('on_limiter_failure = "open"', "1: on_limiter_failure: 'open' is not one of local, deny, allow"),
+        ('environments = ["prod"]', "1: environments: ['prod'] is not a list of live, test or both"),
+        ("environments = []", "1: environments: [] is not a list of live, test or both"),
+        ("environments = {live = true}", "1: environments: "),
+        ("scopes = 5", "1: scopes: 5 is not a list"),
+        ('scopes = ["a", "b c"]', "1: scopes[1]: 'b c' is not a scope name"),
+        ('scopes = ["a*"]', "1: scopes[0]: 'a*': a `*` may only stand for the whole last part"),
+        ("trusted_proxies = 5", "1: trusted_proxies: 5 is not a list"),
+        ("trusted_proxies = [10]", "1: trusted_proxies[0]: '10' is not a network"),
+        ('trusted_proxies = ["10.0.0.0/8", "10.0.0.0/33"]', "1: trusted_proxies[1]: '10.0.0.0/33' is not a network"),
+        ('trusted_proxies = ["0.0.0.0/0"]', "1: trusted_proxies[0]: '0.0.0.0/0' would let every caller claim any"),
+        ('trusted_proxies = ["::/0"]', "1: trusted_proxies[0]: '::/0' would let every caller claim any"),
+        ('trusted_proxies = ["::ffff:0:0/96"]', "1: trusted_proxies[0]: '::ffff:0:0/96' would let every caller"),
+        ('trusted_proxies = ["*"]', "1: trusted_proxies[0]: '*' is not a network"),
+        ('client_ip_header = "X Forwarded"', "1: client_ip_header: 'X Forwarded' is not the name of a header"),
+        ('client_ip_header = ""', "1: client_ip_header: '' is not the name of a header"),
+        ('client_ip_header = ["A", "B"]', "1: client_ip_header: ['A', 'B'] is not the name of a header"),
+        ('client_ip_header = "authorization"', "1: client_ip_header: 'authorization' does not carry addresses"),
+        ('failure_limit = "often"', "1: failure_limit: Rate 'often' is not a rate"),
+        ("failure_limit = 5", "1: failure_limit: 5 is not a rate"),
+        ('legacy_headers = "yes"', "1: legacy_headers: 'yes' is neither true nor false"),
+        ("legacy_headers = 1", "1: legacy_headers: 1 is neither true nor false"),
+        ("tiers = 5", "1: tiers: 5 is not a table of tiers"),
+        ("[tiers]\ngold = 5", "2: tiers.gold: 5 is not a table"),
+        ('[tiers.gold]\nrate = "5/minute"', "1: tiers.gold: lacks concurrency"),
+        ("[tiers.gold]", "1: tiers.gold: lacks rate and concurrency"),
+        ('[tiers.gold]\nrate = "x"\nconcurrency = 1', "1: tiers.gold: Rate 'x' is not a rate"),
+        ('[tiers.gold]\nrate = "5/minute"\nconcurrency = 0', "1: tiers.gold: Concurrency 0 is not a number"),
+        ("[tiers.gold]\nrate = 5\nconcurrency = 1", "1: tiers.gold: Rate 5 is not a rate"),
+        ('[tiers.test]\nrte = "5/minute"', "2: tiers.test.rte: 'rte' is not a setting here; did you mean 'rate'?"),
+        ("upstreams = 5", "1: upstreams: 5 is not a table of upstreams"),
+        ('[upstreams]\ntest = "http://x"', "2: upstreams.test: 'test' is not a setting here; known: live, sandbox"),
+        ('[upstreams]\nlive = "x:80"', "2: upstreams.live: 'x:80' is not an http:// or https:// address"),
+        ('[upstreams]\nlive = "http://"', "2: upstreams.live: 'http://' is not an http:// or https:// address"),
+        ('[upstreams]\nlive = "http://[::1"', "2: upstreams.live: 'http://[::1' is not an http:// or https:// address"),
+        ("[upstreams]\nlive = 5", "2: upstreams.live: 5 is not an http:// or https:// address"),
+        ("routes = 5", "1: routes: 5 is not a list"),
+        ('routes = "GET /a"', "1: routes: is a list of tables"),
+        ('routes = ["GET /a"]', "1: routes[0]: 'GET /a' is not a table"),
+        ("[routes]", "1: routes: "),
+        ("[[routes]]", "1: routes[0]: lacks match"),
+        (f'{ROUTE}[[routes]]\nmatch = "/b"', "3: routes[1]: Route '/b' does not start with a method"),
+        (f'{ROUTE}scope = "a"', "3: routes[0].scope: 'scope' is not a setting here; did you mean 'scopes'?"),
+        (f'{ROUTE}scopes = "a |"', "1: routes[0]: Scope expression 'a |' has an empty alternative"),
+        (f"{ROUTE}scopes = 5", "1: routes[0]: "),
+        (f"{ROUTE}scopes = [5]", "1: routes[0]: "),
+        (f"{ROUTE}cost = -1", "1: routes[0]: Route 'GET /a': cost -1 is not a number of units"),
+        (f'{ROUTE}public = "false"', "1: routes[0]: "),
+        (f"{ROUTE}public = 1", "1: routes[0]: "),
+        (f'{ROUTE}public = true\nscopes = "a"', "1: routes[0]: Route 'GET /a' is public and requires a"),
+        (f'{ROUTE}environments = ["prod"]', "1: routes[0]: "),
+        (f'{ROUTE}environments = "live"', "1: routes[0]: "),
+        ("[[routes]]\nmatch = 5", "1: routes[0]: "),
+        (f'{ROUTE}[[routes]]\nmatch = "GET /a/"', "3: routes[1]: Route 'GET /a/' matches the same requests as"),
+        (f"{ROUTE}cost = 101", "1: routes[0]: Route 'GET /a' costs 101, more than tier 'test' ever has"),
+        ("[[issuers]]", "1: issuers[0]: lacks issuer and audience and jwks"),
+        (f'{ISSUER}tier = "gold"', "5: issuers[0].tier: Tier 'gold' is not defined; known tiers: test, standard"),
+        (f"{ISSUER}tier = 5", "5: issuers[0].tier: Tier 5 is not defined"),
+        (f"{ISSUER}{ISSUER}", "6: issuers[1].issuer: Issuer 'https://id.example.com' is listed twice"),
+        (f'{ISSUER}algorithms = ["none"]', "1: issuers[0]: Issuer 'https://id.example.com': algorithm 'none'"),
+        (f"{ISSUER}algorithms = 5", "1: issuers[0]: "),
+        (f"{ISSUER}types = [5]", "1: issuers[0]: "),
+        (f"{ISSUER}environment = 5", "1: issuers[0]: Issuer 'https://id.example.com': environment 5 does not exist"),
+        (ISSUER.replace('"api"', "5"), "1: issuers[0]: "),
+        (ISSUER.replace('"api"', "[5]"), "1: issuers[0]: "),
+        (ISSUER.replace('"jwks.json"', "5"), "1: issuers[0]: "),
+        (ISSUER.replace('"https://id.example.com"', "5"), "1: issuers[0]: "),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_told_by_its_place(tmp_path: Path, text: str, told: str) -> None:
+    (only,) = mistakes(tmp_path, text)
+    assert only.startswith(told)
+
+
+@pytest.mark.parametrize("value", ["mysql://me:hush@db/x", "hush", "http://:hush@x"])
+@pytest.mark.parametrize("name", ["database", "redis"])
+def test_a_url_that_may_hold_a_password_is_not_repeated(tmp_path: Path, name: str, value: str) -> None:
+    assert "hush" not in "".join(mistakes(tmp_path, f'{name} = "{value}"'))
+
+
+def test_a_mistake_between_routes_is_told_by_its_line_even_after_a_wrong_route(tmp_path: Path) -> None:
+    told = mistakes(tmp_path, f'[[routes]]\nmatch = "wrong"\n{ROUTE}{ROUTE}')
+    assert [line.split(": ")[:2] for line in told] == [["1", "routes[0]"], ["5", "routes[2]"]]
+
+
+def test_the_environments_of_a_route_are_a_list_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.toml"
+    path.write_text(f'{ROUTE}environments = ["live"]\n')
+    assert load_settings({"config": path}, {}).routes[0].environments == frozenset({"live"})

@@ -1,0 +1,300 @@
+import asyncio
+import logging
+
+import pytest
+
+from machpay_gateway.core.errors import StoreUnavailable
+from machpay_gateway.core.key import SecretRecord
+from machpay_gateway.core.quota import TIERS
+from machpay_gateway.stores.cache import KeyCache
+from tests.clocks import FixedClock
+from tests.lookups import START, Lookup, digest, presented, record
+
+
+@pytest.fixture
+def clock() -> FixedClock:
+    return FixedClock(START)
+
+
+@pytest.fixture
+def lookup(clock: FixedClock) -> Lookup:
+    lookup = Lookup(clock)
+    for number in range(1, 6):
+        lookup.put(record(number))
+    lookup.changed_at.clear()
+    return lookup
+
+
+@pytest.fixture
+def cache(lookup: Lookup, clock: FixedClock) -> KeyCache:
+    return KeyCache(lookup, TIERS, clock=clock, size=3)
+
+
+async def version_of(cache: KeyCache, number: int = 1) -> int | None:
+    found = await cache.find(presented(number))
+    return None if found is None else found.version
+
+
+def known_version(cache: KeyCache, clock: FixedClock, number: int = 1) -> int | None:
+    found = cache.known(digest(number), clock.now)
+    return None if found is None else found.version
+
+
+async def background_sync(lookup: Lookup) -> None:
+    """Wait until a sync that `known` began has been answered and landed."""
+    await lookup.synced.wait()
+    lookup.synced.clear()
+    await asyncio.sleep(0)
+
+
+async def ask_every_second(cache: KeyCache, clock: FixedClock, seconds: int) -> None:
+    for _ in range(seconds):
+        clock.advance(1)
+        await cache.find(presented(1))
+
+
+async def test_a_key_is_loaded_once_and_known_from_then_on(cache: KeyCache, lookup: Lookup, clock: FixedClock) -> None:
+    assert cache.known(digest(1), clock.now) is None
+    found = await cache.find(presented(1))
+    assert found is not None
+    assert cache.known(digest(1), clock.now) is found
+    assert await cache.find(presented(1)) is found
+    assert lookup.loads == 1
+
+
+async def test_however_many_ask_at_once_the_store_is_asked_once(cache: KeyCache, lookup: Lookup) -> None:
+    lookup.let_go.clear()
+    waiting = [asyncio.create_task(cache.find(presented(1))) for _ in range(20)]
+    await lookup.entered.wait()
+    assert not any(task.done() for task in waiting)
+    lookup.let_go.set()
+    found = await asyncio.gather(*waiting)
+    assert len(set(map(id, found))) == 1
+    assert lookup.loads == 1
+
+
+async def test_one_who_is_cancelled_leaves_the_others_waiting(cache: KeyCache, lookup: Lookup) -> None:
+    lookup.let_go.clear()
+    gone, stays = (asyncio.create_task(cache.find(presented(1))) for _ in range(2))
+    await lookup.entered.wait()
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    lookup.let_go.set()
+    assert await stays is not None
+    assert lookup.loads == 1
+
+
+async def test_nobodys_digest_is_remembered_for_seconds_only(
+    cache: KeyCache, lookup: Lookup, clock: FixedClock
+) -> None:
+    for _ in range(3):
+        assert await cache.find(presented(99)) is None
+    assert lookup.loads == 1
+    lookup.put(record(99))
+    clock.advance(4.9)
+    assert await cache.find(presented(99)) is None
+    clock.advance(0.2)
+    assert await cache.find(presented(99)) is not None
+
+
+async def test_what_is_cached_is_bounded(cache: KeyCache, lookup: Lookup) -> None:
+    for number in range(1, 6):
+        assert await cache.find(presented(number)) is not None
+    for number in range(100, 200):
+        assert await cache.find(presented(number)) is None
+    assert len(cache) == 6  # three keys, three digests of nobody
+    assert await version_of(cache, 1) == 1  # one that had to go is loaded again
+    assert lookup.loads == 5 + 100 + 1
+
+
+async def test_a_change_of_a_key_that_had_to_go_does_no_harm(
+    cache: KeyCache, lookup: Lookup, clock: FixedClock
+) -> None:
+    for number in range(1, 6):
+        await cache.find(presented(number))
+    lookup.put(record(1, version=2))
+    clock.advance(6)
+    assert await version_of(cache, 5) == 1
+    assert await version_of(cache, 1) == 2
+
+
+async def test_a_change_is_seen_within_a_second_while_requests_come(
+    cache: KeyCache, lookup: Lookup, clock: FixedClock
+) -> None:
+    await cache.find(presented(1))
+    await cache.find(presented(2))
+    lookup.put(record(1, version=2, revoked_at=clock.now))
+    clock.advance(0.4)
+    assert known_version(cache, clock) == 1
+    assert lookup.syncs == 0  # not asked more than twice a second
+    clock.advance(0.2)
+    assert known_version(cache, clock) == 1  # this one is still answered at once, and has the changes asked for
+    await background_sync(lookup)
+    assert known_version(cache, clock) is None
+    found = await cache.find(presented(1))
+    assert found is not None
+    assert found.revoked
+    assert known_version(cache, clock, 2) == 1  # a key that did not change stays
+    assert lookup.loads == 3
+
+
+@pytest.mark.parametrize("change_after, ask_after", [(0, 1.1), (0, 6), (1, 100), (1, 700), (100, 1000), (100, 1e6)])
+async def test_a_change_made_while_nobody_asked_holds_for_the_next_who_does(
+    cache: KeyCache, lookup: Lookup, clock: FixedClock, change_after: float, ask_after: float
+) -> None:
+    await cache.find(presented(1))
+    clock.advance(change_after)
+    lookup.put(record(1, version=2, revoked_at=clock.now))
+    clock.now = START + ask_after
+    assert known_version(cache, clock) is None
+    assert await version_of(cache) == 2
+
+
+async def test_a_change_that_another_machines_clock_stamped_too_early_holds_within_ten_minutes(
+    cache: KeyCache, lookup: Lookup, clock: FixedClock
+) -> None:
+    await cache.find(presented(1))
+    lookup.put(record(1, version=2))
+    lookup.changed_at["key_1"] = (clock.now - 3600, 2)
+    await ask_every_second(cache, clock, 601)
+    assert await version_of(cache) == 2
+
+
+async def test_a_key_is_loaded_anew_after_ten_minutes(cache: KeyCache, lookup: Lookup, clock: FixedClock) -> None:
+    await cache.find(presented(1))
+    await ask_every_second(cache, clock, 599)
+    assert lookup.loads == 1
+    await ask_every_second(cache, clock, 2)
+    assert lookup.loads == 2
+
+
+async def test_what_is_known_without_asking_is_known_for_a_second(
+    cache: KeyCache, lookup: Lookup, clock: FixedClock
+) -> None:
+    await cache.find(presented(1))
+    clock.advance(1.01)
+    assert known_version(cache, clock) is None
+    assert await version_of(cache) == 1
+    assert (lookup.syncs, lookup.loads) == (1, 1)  # what did not change need not be loaded
+    assert known_version(cache, clock) == 1
+
+
+async def test_trust_ends_five_seconds_after_the_store_last_answered(
+    cache: KeyCache, lookup: Lookup, clock: FixedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    await cache.find(presented(1))
+    lookup.is_away = True
+    for _ in range(5):
+        clock.advance(1)
+        assert await version_of(cache) == 1
+    clock.advance(0.01)
+    assert known_version(cache, clock) is None
+    with pytest.raises(StoreUnavailable):
+        await cache.find(presented(1))
+    assert {entry.levelno for entry in caplog.records} == {logging.WARNING}
+
+
+async def test_a_store_that_is_slow_to_say_what_changed_is_not_waited_for_while_trust_lasts(
+    cache: KeyCache, lookup: Lookup, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("machpay_gateway.stores.cache._PATIENCE_SECONDS", 0.0)
+    await cache.find(presented(1))
+    lookup.tells_changes.clear()
+    clock.advance(2)
+    assert await version_of(cache) == 1
+    assert lookup.loads == 1
+    clock.advance(3.01)
+    assert await version_of(cache) == 1  # past that, the key itself is asked for
+    assert lookup.loads == 2
+    lookup.tells_changes.set()
+
+
+async def test_trust_is_back_as_soon_as_the_store_answers(cache: KeyCache, lookup: Lookup, clock: FixedClock) -> None:
+    await cache.find(presented(1))
+    lookup.is_away = True
+    clock.advance(60)
+    with pytest.raises(StoreUnavailable):
+        await cache.find(presented(1))
+    lookup.is_away = False
+    assert await version_of(cache) == 1
+    assert known_version(cache, clock) == 1
+
+
+async def test_a_store_that_is_away_is_everybodys_error_and_no_answer(cache: KeyCache, lookup: Lookup) -> None:
+    lookup.is_away = True
+    answers = await asyncio.gather(*(cache.find(presented(1)) for _ in range(5)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [StoreUnavailable] * 5
+    lookup.is_away = False
+    assert await version_of(cache) == 1  # not remembered as nobody's
+
+
+async def test_a_load_in_flight_when_the_change_came_is_corrected_by_the_next_sync(
+    cache: KeyCache, lookup: Lookup, clock: FixedClock
+) -> None:
+    await cache.find(presented(2))
+    lookup.let_go.clear()
+    lookup.entered.clear()
+    loading = asyncio.create_task(cache.find(presented(1)))
+    await lookup.entered.wait()  # the old record has been read
+    lookup.put(record(1, version=2))
+    clock.advance(0.6)
+    assert known_version(cache, clock, 2) == 1  # begins a sync, which sees the change and nothing cached it concerns
+    await lookup.synced.wait()
+    lookup.let_go.set()
+    old = await loading
+    assert old is not None
+    assert old.version == 1
+    clock.advance(1.01)
+    assert known_version(cache, clock) is None
+    assert await version_of(cache) == 2
+
+
+async def test_what_is_forgotten_is_loaded_anew_by_each_of_its_secrets(cache: KeyCache, lookup: Lookup) -> None:
+    secrets = (SecretRecord(digest(1), "…", START), SecretRecord(digest(11), "…", START - 9, expires_at=START + 50))
+    lookup.put(record(1, secrets=secrets))
+    assert [await version_of(cache, 1), await version_of(cache, 11)] == [1, 1]
+    lookup.put(record(1, version=2, secrets=secrets))
+    cache.forget("key_1")
+    cache.forget("key_unknown")
+    assert [await version_of(cache, 1), await version_of(cache, 11)] == [2, 2]
+
+
+async def test_each_secret_ends_by_itself(cache: KeyCache, lookup: Lookup) -> None:
+    secrets = (SecretRecord(digest(1), "…", START), SecretRecord(digest(11), "…", START - 9, expires_at=START + 50))
+    lookup.put(record(1, secrets=secrets, expires_at=START + 70))
+    current, previous = await cache.find(presented(1)), await cache.find(presented(11))
+    assert current is not None
+    assert previous is not None
+    assert (current.expires_at, previous.expires_at) == (START + 70, START + 50)
+
+
+async def test_a_record_that_does_not_have_the_digest_it_was_found_by_is_nobodys(
+    cache: KeyCache, lookup: Lookup
+) -> None:
+    lookup.records[digest(50)] = record(1)
+    assert await cache.find(presented(50)) is None
+
+
+async def test_a_stored_network_that_cannot_be_read_is_the_stores_failure(cache: KeyCache, lookup: Lookup) -> None:
+    lookup.put(record(1, allowed_ips=("10.0.0.1/8",)))
+    with pytest.raises(StoreUnavailable, match="key_1"):
+        await cache.find(presented(1))
+
+
+async def test_a_tier_that_is_not_configured_is_the_smallest(cache: KeyCache, lookup: Lookup) -> None:
+    lookup.put(record(1, tier="platinum"))
+    found = await cache.find(presented(1))
+    assert found is not None
+    assert (found.tier, found.limits) == ("test", TIERS["test"])
+
+
+@pytest.mark.parametrize("step", [-0.1, -3.0, -3600.0])
+async def test_a_clock_that_steps_back_asks_the_store_instead_of_trusting(
+    cache: KeyCache, lookup: Lookup, clock: FixedClock, step: float
+) -> None:
+    await cache.find(presented(1))
+    lookup.put(record(1, version=2))
+    clock.advance(step)
+    assert known_version(cache, clock) is None
+    assert await version_of(cache) == 2

@@ -1,0 +1,132 @@
+from dataclasses import replace
+from typing import Any
+
+import http_sf
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from machpay_gateway.core.admission import CONCURRENCY, Exceeded, Granted
+from machpay_gateway.core.decision import Allowed, Denied
+from machpay_gateway.core.principal import ANONYMOUS, Principal
+from machpay_gateway.core.quota import MAX_LIMIT, TIERS, Tier
+from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.web.headers import Headers, answer_headers, quota_headers, refusal_headers
+
+STANDARD = TIERS["standard"]
+CALLER = Principal(
+    kind="api_key",
+    id="key_1",
+    name="deploy",
+    account_id="acct_1",
+    subject="key_1",
+    environment="live",
+    tier="standard",
+    limits=STANDARD,
+    scopes=Scopes(),
+)
+
+
+class Slot:
+    def release(self) -> None: ...
+
+
+def granted(left: int = 742, resets_in: float = 11.2, slots_left: int = 47) -> Granted:
+    return Granted(Slot(), left, resets_in, slots_left)
+
+
+def parsed(fields: Headers, name: bytes) -> Any:  # noqa: ANN401 - as http_sf has it
+    (value,) = [value for known, value in fields if known == name]
+    return http_sf.parse(value, tltype="list")
+
+
+def test_the_fields_are_the_drafts() -> None:
+    fields = quota_headers(granted(), STANDARD, legacy=False)
+    assert fields == [
+        (b"ratelimit-policy", b'"minute";q=1000;w=60, "concurrency";q=50;qu="concurrent-requests"'),
+        (b"ratelimit", b'"minute";r=742;t=12, "concurrency";r=47'),
+    ]
+
+
+def test_the_fields_are_structured_fields() -> None:
+    fields = quota_headers(granted(), STANDARD, legacy=False)
+    assert parsed(fields, b"ratelimit-policy") == [
+        ("minute", {"q": 1000, "w": 60}),
+        (CONCURRENCY, {"q": 50, "qu": "concurrent-requests"}),
+    ]
+    assert parsed(fields, b"ratelimit") == [("minute", {"r": 742, "t": 12}), (CONCURRENCY, {"r": 47})]
+
+
+RATES = st.builds(
+    lambda amount, multiple, unit: f"{amount} per {multiple} {unit}",
+    st.integers(1, MAX_LIMIT),
+    st.integers(1, 99),
+    st.sampled_from(["second", "minute", "hour", "day", "month", "year"]),
+)
+
+
+@given(RATES, st.integers(1, 10**6), st.integers(0, MAX_LIMIT), st.floats(0, 1e9))
+def test_any_tier_and_state_makes_fields_that_parse_and_speak_of_the_same_policies(
+    rate: str, concurrency: int, left: int, resets_in: float
+) -> None:
+    tier = Tier(rate, concurrency)
+    fields = quota_headers(granted(left, resets_in, concurrency), tier, legacy=True)
+    policies, state = parsed(fields, b"ratelimit-policy"), parsed(fields, b"ratelimit")
+    assert [name for name, _ in policies] == [name for name, _ in state] == [tier.policy_name, CONCURRENCY]
+    assert policies[0][1] == {"q": tier.limit, "w": tier.window_seconds}
+    assert state[0][1]["r"] == left
+    assert state[0][1]["t"] >= max(1, resets_in)
+
+
+@pytest.mark.parametrize(
+    "resets_in, told", [(0.0, 1), (0.001, 1), (1.0, 1), (1.001, 2), (60.999, 61), (61.0, 61), (-1e-7, 1)]
+)
+def test_the_reset_is_whole_seconds_rounded_up_and_never_0(resets_in: float, told: int) -> None:
+    fields = quota_headers(granted(resets_in=resets_in), STANDARD, legacy=True)
+    assert parsed(fields, b"ratelimit")[0][1]["t"] == told
+    assert (b"x-ratelimit-reset", b"%d" % told) in fields
+
+
+def test_legacy_fields_come_on_request() -> None:
+    assert quota_headers(granted(), STANDARD, legacy=True)[2:] == [
+        (b"x-ratelimit-limit", b"1000"),
+        (b"x-ratelimit-remaining", b"742"),
+        (b"x-ratelimit-reset", b"12"),
+    ]
+    assert answer_headers(Allowed(CALLER, granted()), b"x", legacy=True)[-1] == (b"x-ratelimit-reset", b"12")
+
+
+def test_an_answer_carries_the_quota_and_the_request_id() -> None:
+    fields = answer_headers(Allowed(CALLER, granted()), b"req-1", legacy=False)
+    assert sorted(name for name, _ in fields) == [b"ratelimit", b"ratelimit-policy", b"x-request-id"]
+    assert (b"x-request-id", b"req-1") in fields
+
+
+def test_the_quota_told_is_the_callers_tier() -> None:
+    caller = replace(CALLER, limits=TIERS["test"])
+    fields = answer_headers(Allowed(caller, granted()), b"req-1", legacy=False)
+    assert parsed(fields, b"ratelimit-policy")[0][1] == {"q": 100, "w": 60}
+
+
+def test_one_answer_does_not_change_the_next() -> None:
+    first = answer_headers(Allowed(CALLER, granted()), b"req-1", legacy=False)
+    first.append((b"x-added", b"1"))
+    assert len(answer_headers(Allowed(CALLER, granted()), b"req-2", legacy=False)) == 3
+
+
+def test_a_public_answer_carries_the_request_id_only() -> None:
+    assert answer_headers(Allowed(ANONYMOUS), b"req-1", legacy=True) == [(b"x-request-id", b"req-1")]
+
+
+@pytest.mark.parametrize("policy", ["minute", CONCURRENCY])
+def test_a_refusal_for_quota_carries_the_quota(policy: str) -> None:
+    exceeded = Exceeded(policy, wait_seconds=3.5, left=0, resets_in=2.5, slots_left=1)
+    denied = Denied(Reason.RATE_LIMITED, principal=CALLER, exceeded=exceeded)
+    fields = refusal_headers(denied, legacy=False)
+    assert parsed(fields, b"ratelimit") == [("minute", {"r": 0, "t": 3}), (CONCURRENCY, {"r": 1})]
+
+
+@pytest.mark.parametrize("reason", [Reason.INVALID_CREDENTIALS, Reason.INSUFFICIENT_SCOPE, Reason.UNAVAILABLE])
+def test_a_refusal_for_another_reason_says_nothing_of_a_quota(reason: Reason) -> None:
+    assert refusal_headers(Denied(reason, principal=CALLER), legacy=True) == []
