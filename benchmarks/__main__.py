@@ -16,7 +16,7 @@ from benchmarks.processes import Sample, Server, check_machine, load, serving
 from machpay_gateway.core.key import mint_secret
 
 PAIRS = {"raw ASGI": ("raw", "raw_guarded"), "Starlette": ("starlette_bare", "starlette_guarded")}
-GOALS = {"raw ASGI": (0.75, 0.88)}  # at least, and hoped for
+GOAL = (0.75, 0.88)  # of the bare application's requests per second
 
 
 @click.command()
@@ -39,6 +39,7 @@ def main(rounds: int, seconds: int, connections: int, json_file: Path | None) ->
             console.print(f"round {number} of {rounds}", style="dim")
             _one_round(servers, samples, secret, connections, seconds)
     console.print(_table(samples, rounds, seconds, connections))
+    console.print("What is asked of raw ASGI + MachPayAuth: at least {:.0%} of bare; hoped for: {:.0%}.".format(*GOAL))
     if json_file is not None:
         json_file.write_text(json.dumps({name: [asdict(s) for s in taken] for name, taken in samples.items()}))
 
@@ -59,9 +60,8 @@ def _table(samples: dict[str, list[Sample]], rounds: int, seconds: int, connecti
     for label, (bare, guarded) in PAIRS.items():
         of_bare = _median(samples[guarded], "requests_per_second") / _median(samples[bare], "requests_per_second")
         added = _median(samples[guarded], "cpu_microseconds") - _median(samples[bare], "cpu_microseconds")
-        goal = "" if label not in GOALS else " (at least {:.0%}, goal {:.0%})".format(*GOALS[label])
         table.add_row(label, *_cells(samples[bare]), "", "")
-        table.add_row(f"{label} + MachPayAuth", *_cells(samples[guarded]), f"{of_bare:.0%}{goal}", f"{added:.1f}")
+        table.add_row(f"{label} + MachPayAuth", *_cells(samples[guarded]), f"{of_bare:.0%}", f"{added:.1f}")
     return table
 
 

@@ -43,29 +43,16 @@ def _starlette() -> Starlette:
     return Starlette(routes=[Endpoint(PATH, _execute)])
 
 
-def _guard(app: ASGIApp) -> MachPayAuth:
-    """Guard *app* for one key that the load never exhausts: refusals are cheaper than answers."""
-    gateway = Gateway(
-        database="memory://",
-        routes=[
-            Route(f"GET {PATH}", scopes="skills:execute"),
-            Route("GET /v1/skills/{id}", scopes="skills:list"),
-            Route("GET /healthz", public=True),
-        ],
-        tiers={"enterprise": Tier("1000000000/minute", concurrency=100_000)},
-    )
-    return _WithKey(app, gateway=gateway)
+class _Seeded(Gateway):
+    """A gateway whose store holds the run's key."""
 
-
-class _WithKey(MachPayAuth):
-    """Puts the run's key into the store when the server starts."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            secret, now = os.environ[SECRET_VARIABLE], time.time()
-            kept = SecretRecord(secret_digest(secret.encode()), mask_secret(secret), now)
-            await self.gateway.store.add_account(Account("acct_load", "load", "enterprise", now))
-            await self.gateway.store.add_key(
+    async def open(self, *, upgrade: bool = False) -> None:
+        """Open, and put the key in."""
+        await super().open(upgrade=upgrade)
+        secret, now = os.environ[SECRET_VARIABLE], time.time()
+        kept = SecretRecord(secret_digest(secret.encode()), mask_secret(secret), now)
+        if await self.store.add_account(Account("acct_load", "load", "enterprise", now)):
+            await self.store.add_key(
                 KeyRecord(
                     id="key_load",
                     account_id="acct_load",
@@ -78,7 +65,20 @@ class _WithKey(MachPayAuth):
                     secrets=(kept,),
                 )
             )
-        await super().__call__(scope, receive, send)
+
+
+def _guard(app: ASGIApp) -> MachPayAuth:
+    """Guard *app* for one key that the load never exhausts: refusals are cheaper than answers."""
+    gateway = _Seeded(
+        database="memory://",
+        routes=[
+            Route(f"GET {PATH}", scopes="skills:execute"),
+            Route("GET /v1/skills/{id}", scopes="skills:list"),
+            Route("GET /healthz", public=True),
+        ],
+        tiers={"enterprise": Tier("100000000/minute", concurrency=1000)},
+    )
+    return MachPayAuth(app, gateway=gateway)
 
 
 raw_guarded = _guard(raw)

@@ -13,6 +13,8 @@ from machpay_gateway.core.address import Allowlist, parse_address
 _PAIR = re.compile(r"""([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([!#$%&'*+.^_`|~0-9A-Za-z-]+|"(?:[^"\\]|\\.)*")""")
 _NODE = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<four>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}|_[0-9A-Za-z._-]+))?")
 
+_LONGEST_NODE = 128  # an address of 45 characters, brackets, a port or its obfuscated name
+
 
 def client_address(peer: str, values: Sequence[bytes], trusted: Allowlist | None, header: bytes) -> int | None:
     """Return the address of the client behind *peer*, or None when it cannot be read.
@@ -32,6 +34,7 @@ def client_address(peer: str, values: Sequence[bytes], trusted: Allowlist | None
 
 def _listed_hops(text: str) -> Iterator[str]:
     while text:
+        # An empty hop is one that cannot be read: skipping it would believe what stands before, the client's own claim.
         text, _, hop = text.rpartition(",")
         yield hop.strip(" \t")
 
@@ -75,6 +78,8 @@ def _unquote(value: str) -> str:
 
 def _node_address(node: str) -> int | None:
     """Read an address as proxies write it: bare, `v4:port`, `[v6]` or `[v6]:port`; `unknown` and `_names` are None."""
+    if len(node) > _LONGEST_NODE:
+        return None
     if (address := parse_address(node)) is not None:
         return address
     if not (match := _NODE.fullmatch(node)):

@@ -1,13 +1,14 @@
 """Whose JWTs are accepted besides our own keys, and what their callers are given."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 
+from machpay_gateway.core.address import parse_address, parse_allowlist
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.key import ENVIRONMENTS
 
+_LOOPBACK = parse_allowlist(["127.0.0.0/8", "::1"])
 ASYMMETRIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
 SYMMETRIC = ("HS256", "HS384", "HS512")
 DEFAULT_TYPES = ("at+jwt", "JWT")  # RFC 9068 §2.1, RFC 7519 §5.1; a token without `typ` is read as plain JWT
@@ -39,40 +40,41 @@ class Issuer:
     audiences: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        audiences = frozenset([self.audience] if isinstance(self.audience, str) else self.audience)
-        if not self.issuer or not audiences or not all(audiences):
-            raise ConfigurationError(
-                f"Issuer {self.issuer!r}: issuer and audience must be set; a token for anybody is for nobody"
-            )
-        if isinstance(self.algorithms, str) or not self.algorithms:
-            raise ConfigurationError(f"Issuer {self.issuer!r}: algorithms is a list, as in ['RS256']")
-        for algorithm in self.algorithms:
+        audiences = frozenset(_texts([self.audience] if isinstance(self.audience, str) else self.audience))
+        if not _texts([self.issuer]) or not audiences:
+            raise self._mistake("issuer and audience must be set; a token for anybody is for nobody")
+        if not (algorithms := _texts(self.algorithms)):
+            raise self._mistake("algorithms is a list, as in ['RS256']")
+        for algorithm in algorithms:
             if algorithm not in ASYMMETRIC + SYMMETRIC:
                 known = ", ".join(ASYMMETRIC + SYMMETRIC)
-                raise ConfigurationError(
-                    f"Issuer {self.issuer!r}: algorithm {algorithm!r} is not accepted; use one of {known}"
-                )
-        if isinstance(self.types, str) or not self.types or not all(self.types):
-            raise ConfigurationError(
-                f"Issuer {self.issuer!r}: types is a list of accepted `typ` headers, as in ['at+jwt']"
-            )
+                raise self._mistake(f"algorithm {algorithm!r} is not accepted; use one of {known}")
+        if not _texts(self.types):
+            raise self._mistake("types is a list of accepted `typ` headers, as in ['at+jwt']")
         if self.environment not in ENVIRONMENTS:
-            raise ConfigurationError(
-                f"Issuer {self.issuer!r}: environment {self.environment!r} does not exist: use live or test"
-            )
-        if not self.jwks or (self.keys_are_remote and not _is_trusted_url(self.jwks)):
+            raise self._mistake(f"environment {self.environment!r} does not exist: use live or test")
+        if not _texts([self.jwks]) or (self.keys_are_remote and not _is_trusted_url(self.jwks)):
             # Whoever sits on the way of plain http could answer with keys of their own, and then sign as anybody.
-            msg = (
-                f"Issuer {self.issuer!r}: keys cannot be taken from {self.jwks!r}; use a file or an https URL without "
-                "user and password (http only on this machine, as in http://127.0.0.1:8080/jwks.json)"
+            raise self._mistake(
+                f"keys cannot be taken from {self.jwks!r}; use a file or an https URL without user and password "
+                "(http only on this machine, as in http://127.0.0.1:8080/jwks.json)"
             )
-            raise ConfigurationError(msg)
         object.__setattr__(self, "audiences", audiences)
+
+    def _mistake(self, told: str) -> ConfigurationError:
+        return ConfigurationError(f"Issuer {self.issuer!r}: {told}")
 
     @property
     def keys_are_remote(self) -> bool:
         """Whether *jwks* is a URL, not a file."""
         return "://" in self.jwks
+
+
+def _texts(values: object) -> tuple[str, ...]:
+    """Return *values* if it is a list of texts that say something, else (): TOML and untyped callers give anything."""
+    if isinstance(values, str) or not isinstance(values, Collection):
+        return ()
+    return tuple(values) if all(isinstance(value, str) and value for value in values) else ()
 
 
 def _is_trusted_url(url: str) -> bool:
@@ -83,7 +85,5 @@ def _is_trusted_url(url: str) -> bool:
 
 
 def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+    position = parse_address(host)
+    return host == "localhost" or (position is not None and position in _LOOPBACK)

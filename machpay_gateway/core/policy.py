@@ -75,11 +75,11 @@ class Policy:
         methods = {route.method for route in self.routes} | {"HEAD", ANY_METHOD}
         self._trees = {method: _tree_for(method, self.routes) for method in methods}
         # A template without parameters is the most specific there can be, so most requests are one lookup.
-        self._literal: dict[tuple[str, str | None], Route | None] = {
-            (method, path): tree.find(path.split("/"), 1)
-            for method, tree in self._trees.items()
+        self._literal: dict[tuple[str, str | None], Route] = {
+            (method, path): rule
+            for method in self._trees
             for path in {f"/{'/'.join(route.segments)}" for route in self.routes if route.is_literal}
-            if path != "/"
+            if isinstance(rule := self.rule(method, path), Route)
         }
 
     def route_for(self, facts: RequestFacts) -> Route | Reason:
@@ -106,10 +106,10 @@ class Policy:
         else:
             segments = path.split("/")
             with_slash, without = tree.find(segments, 1), tree.find(segments[:-1], 1)
-            if with_slash and without and with_slash is not without:
-                # Frameworks disagree on which of the two such a path reaches: authorising either would be a guess.
+            if with_slash and without and len(with_slash.segments) == len(segments) - 1:
+                # `/a/` is `/a` to some frameworks and `/a/{rest:path}` to others: authorising either would be a guess.
                 return Reason.MALFORMED_REQUEST
-            found = with_slash or without
+            found = without or with_slash
         if found is not None:
             return found
         return self._unlisted_route if self.unlisted == "authenticated" else Reason.ROUTE_NOT_FOUND

@@ -30,7 +30,10 @@ _DATABASE_SCHEMES = ("sqlite", "postgresql", "memory")
 
 
 def read_fields(values: Mapping[str, Any], place: Place, report: Report) -> dict[str, Any]:
-    """Return those of *values* that could be read, by the table of settings."""
+    """Return those of *values* that could be read, by the table of settings.
+
+    In a list of tables, None stands where one could not be read, so that the others keep their places.
+    """
     read: dict[str, Any] = {}
     for name, value in values.items():
         if name not in FIELDS:
@@ -49,12 +52,6 @@ def not_a_setting(name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name, known, n=1)
     way_out = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
     return f"{name!r} is not a setting here; {way_out}"
-
-
-def _text(value: object, _place: Place, _report: Report) -> str:
-    if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{value!r} is not a text")
-    return value
 
 
 def _flag(value: object, _place: Place, _report: Report) -> bool:
@@ -78,16 +75,20 @@ def _url(*schemes: str) -> Reader:
     def read(value: object, _place: Place, _report: Report) -> str | None:
         if value is None:
             return None
-        try:
-            scheme = urlsplit(value).scheme if isinstance(value, str) else ""
-        except ValueError:
-            scheme = ""
-        if scheme not in schemes:
+        if _scheme_and_host(value)[0] not in schemes:
             # Not the value itself: a URL often holds a password.
             raise ConfigurationError(f"not a URL that starts with {' or '.join(f'{s}://' for s in schemes)}")
         return str(value)
 
     return read
+
+
+def _scheme_and_host(value: object) -> tuple[str, str | None]:
+    try:
+        parts = urlsplit(value if isinstance(value, str) else "")
+    except ValueError:
+        return "", None
+    return parts.scheme, parts.hostname
 
 
 def _rate(value: object, _place: Place, _report: Report) -> str:
@@ -174,8 +175,7 @@ def _each(made: type[Route] | type[Issuer]) -> Reader:
     def read(value: object, place: Place, report: Report) -> tuple[object, ...]:
         if isinstance(value, str):
             raise ConfigurationError("is a list of tables and cannot be set by text: use machpay.toml or Python")
-        items = [_made(made, item, (*place, index), report) for index, item in enumerate(_listed(value))]
-        return tuple(item for item in items if item is not None)
+        return tuple(_made(made, item, (*place, index), report) for index, item in enumerate(_listed(value)))
 
     return read
 
@@ -205,7 +205,9 @@ def _upstreams(value: object, place: Place, report: Report) -> Mapping[str, str]
     for name, url in value.items():
         if name not in {"live", "sandbox"}:
             report((*place, name), not_a_setting(name, ["live", "sandbox"]))
-        elif not isinstance(url, str) or urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+            continue
+        scheme, host = _scheme_and_host(url)
+        if scheme not in {"http", "https"} or not host:
             report((*place, name), f"{url!r} is not an http:// or https:// address")
     return dict(value)
 

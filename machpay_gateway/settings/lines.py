@@ -21,7 +21,7 @@ def lines_of(text: str) -> Mapping[Place, int]:
     lines: dict[Place, int] = {}
     counts: Counter[Place] = Counter()
     table: Place = ()
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if match := _ARRAY_TABLE.match(line):
             name = _parts(match[1])
             table = (*name, counts[name])

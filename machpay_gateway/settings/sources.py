@@ -2,8 +2,9 @@
 
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +20,40 @@ _PREFIX = "MACHPAY_"
 _NOT_OURS = {"API_KEY", "ADMIN_KEY", "ACCESS_TOKEN", "BASE_URL", "AUTH_URL", "CONFIG"}
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Source:
     """Values from one place, and how a mistake in them is told."""
 
-    values: dict[str, Any] = field(default_factory=dict)
-    lines: Mapping[Place, int] | None = None
-    name: str = ""
+    values: Mapping[str, Any]
+    told: Callable[[Place, str], str]
 
-    def read(self, mistakes: list[str]) -> dict[str, Any]:
-        """Return what could be read, and add to *mistakes* what could not."""
-        return read_fields(self.values, (), lambda place, text: mistakes.append(self.told(place, text)))
+
+@dataclass(slots=True)
+class _Merged:
+    """The values of all sources, each over the one before, table by table; and where each of them came from."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[Place, _Source] = field(default_factory=dict)
+
+    def take(self, source: _Source) -> None:
+        """Put the values of *source* over what is there."""
+        self._merge(self.values, source.values, (), source)
 
     def told(self, place: Place, message: str) -> str:
-        if self.lines is not None:
-            return f"{self.name}:{line_of(self.lines, place)}: {_dotted(place)}: {message}"
-        if self.name:
-            return f"{_PREFIX}{'__'.join(str(part) for part in place if isinstance(part, str)).upper()}: {message}"
-        return f"{_dotted(place)}: {message}"
+        """Return how a mistake at *place* is told: by the source of the closest thing around it."""
+        known = (place[:length] for length in range(len(place), 0, -1) if place[:length] in self.origins)
+        return self.origins[next(known)].told(place, message)
+
+    def _merge(self, into: dict[str, Any], values: Mapping[str, Any], place: Place, source: _Source) -> None:
+        for name, value in values.items():
+            here = (*place, name)
+            self.origins[here] = source
+            if isinstance(value, Mapping):
+                kept = into.get(name)
+                into[name] = dict(kept) if isinstance(kept, Mapping) else {}
+                self._merge(into[name], value, here, source)
+            else:
+                into[name] = value
 
 
 def load_settings(options: Options | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -45,8 +62,8 @@ def load_settings(options: Options | None = None, environ: Mapping[str, str] = o
     config = options.get("config") or environ.get("MACHPAY_CONFIG")
     given = {name: value for name, value in options.items() if name != "config"}
     mistakes: list[str] = []
-    sources = [_file(config, mistakes), _environment(environ, mistakes), _Source(given)]
-    return _settled(sources, mistakes)
+    python = _Source(given, lambda place, message: f"{_dotted(place)}: {message}")
+    return _settled([_file(config, mistakes), _environment(environ, mistakes), python], mistakes)
 
 
 def check_file(path: Path) -> list[str]:
@@ -60,68 +77,98 @@ def check_file(path: Path) -> list[str]:
 
 
 def _settled(sources: Iterable[_Source], mistakes: list[str]) -> Settings:
-    read: dict[str, Any] = {}
-    origin: dict[str, _Source] = {}
+    merged = _Merged()
     for source in sources:
-        found = source.read(mistakes)
-        read |= found
-        origin |= dict.fromkeys(found, source)
+        merged.take(source)
+    read = read_fields(merged.values, (), lambda place, text: mistakes.append(merged.told(place, text)))
+    routes, issuers = _without_holes(read, "routes"), _without_holes(read, "issuers")
     settings = Settings(**read)
-    for place, text in _contradictions(settings):
-        mistakes.append(origin[str(place[0])].told(place, text))
+    for place, text in chain(_wrong_routes(routes, settings), _wrong_issuers(issuers, settings)):
+        mistakes.append(merged.told(place, text))
     if mistakes:
         raise ConfigurationError("\n".join(mistakes))
     return settings
 
 
-def _contradictions(settings: Settings) -> Iterable[tuple[Place, str]]:
-    """Yield what is wrong between settings that are each well-formed."""
+def _without_holes(read: dict[str, Any], name: str) -> list[int]:
+    """Leave only what could be read in the list *name*, and return the places it had."""
+    items = read.get(name, ())
+    places = [index for index, item in enumerate(items) if item is not None]
+    if name in read:
+        read[name] = tuple(items[index] for index in places)
+    return places
+
+
+def _wrong_routes(places: Sequence[int], settings: Settings) -> Iterator[tuple[Place, str]]:
     for index, text in mistakes_in(settings.routes, settings.tiers):
-        yield ("routes", index), text
-    issuers: set[str] = set()
-    for index, issuer in enumerate(settings.issuers):
+        yield ("routes", places[index]), text
+
+
+def _wrong_issuers(places: Sequence[int], settings: Settings) -> Iterator[tuple[Place, str]]:
+    seen: set[str] = set()
+    for index, issuer in zip(places, settings.issuers, strict=True):
         if issuer.tier not in settings.tiers:
             known = ", ".join(settings.tiers)
             yield ("issuers", index, "tier"), f"Tier {issuer.tier!r} is not defined; known tiers: {known}"
-        if issuer.issuer in issuers:
+        if issuer.issuer in seen:
             yield ("issuers", index, "issuer"), f"Issuer {issuer.issuer!r} is listed twice"
-        issuers.add(issuer.issuer)
+        seen.add(issuer.issuer)
 
 
 def _file(config: str | os.PathLike[str] | None, mistakes: list[str]) -> _Source:
     path = Path(config or DEFAULT_FILE)
+    text = _text_of(path, mistakes, is_named=bool(config))
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        if config:
-            mistakes.append(f"{path}: there is no such file; `machpay-gateway init` writes one")
-        return _Source()
-    except (OSError, UnicodeDecodeError) as exc:
-        mistakes.append(f"{path}: cannot be read: {exc}")
-        return _Source()
-    try:
-        return _Source(tomllib.loads(text), lines_of(text), str(path))
+        values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         mistakes.append(f"{path}: {exc}")
-        return _Source()
+        values = {}
+    lines = lines_of(text)
+    return _Source(values, lambda place, message: f"{path}:{line_of(lines, place)}: {_dotted(place)}: {message}")
+
+
+def _text_of(path: Path, mistakes: list[str], *, is_named: bool) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if is_named:
+            mistakes.append(f"{path}: there is no such file; `machpay-gateway init` writes one")
+    except (OSError, UnicodeDecodeError) as exc:
+        mistakes.append(f"{path}: cannot be read: {exc}")
+    return ""
 
 
 def _environment(environ: Mapping[str, str], mistakes: list[str]) -> _Source:
     """Read `MACHPAY_TIERS__GOLD__RATE` as `tiers.gold.rate`."""
     values: dict[str, Any] = {}
-    for variable, value in environ.items():
+    for variable, value in sorted(environ.items()):
         if not variable.startswith(_PREFIX) or (name := variable.removeprefix(_PREFIX)) in _NOT_OURS:
             continue
-        *tables, last = name.lower().split("__")
-        if (tables or [last])[0] not in FIELDS:
+        parts = name.lower().split("__")
+        if parts[0] not in FIELDS:
             known = [_PREFIX + field.upper() for field in FIELDS]
             mistakes.append(f"{variable}: {not_a_setting(variable, known)}")
-            continue
-        table = values
-        for part in tables:
-            table = table.setdefault(part, {})
-        table[last] = value
-    return _Source(values, name="environment")
+        elif not _placed(values, parts, value):
+            mistakes.append(f"{variable}: a part of it is set as a value of its own; unset one of the two")
+    return _Source(values, lambda place, message: f"{_variable(place)}: {message}")
+
+
+def _placed(values: dict[str, Any], parts: Sequence[str], value: str) -> bool:
+    """Put *value* at *parts* into the tables of *values*; False where a value and a table meet."""
+    *tables, last = parts
+    table = values
+    for part in tables:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            return False
+    if last in table:
+        return False
+    table[last] = value
+    return True
+
+
+def _variable(place: Place) -> str:
+    return _PREFIX + "__".join(str(part) for part in place if isinstance(part, str)).upper()
 
 
 def _dotted(place: Place) -> str:

@@ -95,7 +95,8 @@ def test_the_most_specific_route_wins(method: str, path: str | None, expected: s
         (["GET /a", "GET /a/{rest:path}"], "/a/", MALFORMED),  # frameworks disagree on which of the two it is
         (["GET /a", "GET /a/{rest:path}"], "/a", "GET /a"),
         (["GET /a", "GET /a/{rest:path}"], "/a/b/", "GET /a/{rest:path}"),
-        (["GET /a", "GET /{rest:path}"], "/a/", MALFORMED),
+        (["GET /a", "GET /{rest:path}"], "/a/", "GET /a"),  # a catch-all further up is only what is left over
+        (["GET /a/b", "GET /{x}/{rest:path}"], "/a/b/", "GET /a/b"),
         (["GET /{id}", "GET /{id}/{rest:path}"], "/a/", MALFORMED),
         (["GET /a", "GET /a/{id}"], "/a/", "GET /a"),  # a parameter is never empty
         (["GET /a/{rest:path}"], "/a/", "GET /a/{rest:path}"),
