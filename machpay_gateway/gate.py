@@ -57,6 +57,7 @@ class Gate:
     ) -> None:
         """Decide by *policy*. *clock* is in seconds since the epoch."""
         self.policy = policy
+        self._literal = policy.literal
         self.limiter = limiter
         self._keys = keys
         self._tokens = tokens
@@ -70,9 +71,12 @@ class Gate:
 
     def decide_at_once(self, facts: RequestFacts) -> Decision | Unsettled:
         """Return the decision when it needs no I/O, else how far it came."""
-        route = self.policy.route_for(facts)
-        if not isinstance(route, Route):
-            return Denied(route, "no route matches" if route is Reason.ROUTE_NOT_FOUND else "ambiguous path")
+        route = self._literal.get((facts.method, facts.path))
+        if route is None or facts.preflight_for is not None:
+            found = self.policy.route_for(facts)
+            if not isinstance(found, Route):
+                return Denied(found, "no route matches" if found is Reason.ROUTE_NOT_FOUND else "ambiguous path")
+            route = found
         if route.public:
             return _PUBLIC
         token = parse_authorization(facts.authorization)

@@ -12,7 +12,6 @@ from machpay_gateway.core.address import format_address
 from machpay_gateway.core.decision import Allowed, Denied
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.principal import ANONYMOUS
 from machpay_gateway.core.problem import problem_for
 from machpay_gateway.gate import Unsettled
 from machpay_gateway.settings import Options
@@ -66,10 +65,9 @@ class MachPayAuth:
             if isinstance(decision, Denied):
                 await self._refuse(scope, receive, send, facts, decision)
                 return
-        principal = decision.principal
-        caller = None if principal is ANONYMOUS else principal
-        added = answer_headers(decision, facts.request_id, legacy=gateway.legacy_headers)
-        held = None if decision.grant is None else decision.grant.lease
+        principal, grant = decision
+        caller, held = (None, None) if grant is None else (principal, grant.lease)
+        added = answer_headers(principal, grant, facts.request_id, gateway.legacy_headers)
 
         def answer(message: Message) -> Awaitable[None]:
             """Send *message* on, with our headers once. No coroutine of its own: that would cost 2 % of requests."""

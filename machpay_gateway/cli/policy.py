@@ -105,7 +105,7 @@ def explain_request(policy: Policy, method: str, target: str) -> Explanation:
     """Return what holds for *method* on *target*, read as a server would read it from the request line."""
     raw = quote(target.partition("#")[0].partition("?")[0], safe=_VISIBLE)
     path = unquote(raw)
-    canonical = canonical_path({"type": "http", "path": path, "raw_path": raw.encode(), "root_path": ""})
+    canonical = canonical_path(path, raw.encode(), None)
     found = policy.route_for(RequestFacts(method, canonical, (), None, b""))
     if isinstance(found, Reason):
         return Explanation(method, path, canonical, "refused", reason=found)

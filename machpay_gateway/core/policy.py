@@ -75,7 +75,7 @@ class Policy:
         methods = {route.method for route in self.routes} | {"HEAD", ANY_METHOD}
         self._trees = {method: _tree_for(method, self.routes) for method in methods}
         # A template without parameters is the most specific there can be, so most requests are one lookup.
-        self._literal: dict[tuple[str, str | None], Route] = {
+        self.literal: Mapping[tuple[str, str | None], Route] = {
             (method, path): rule
             for method in self._trees
             for path in {f"/{'/'.join(route.segments)}" for route in self.routes if route.is_literal}
@@ -84,10 +84,6 @@ class Policy:
 
     def route_for(self, facts: RequestFacts) -> Route | Reason:
         """Return the rule for the request, or the reason why there is none."""
-        if facts.preflight_for is None:
-            literal = self._literal.get((facts.method, facts.path))
-            if literal is not None:
-                return literal
         if facts.path is None:
             return Reason.MALFORMED_REQUEST
         if facts.preflight_for is None:

@@ -4,22 +4,24 @@ import time
 from collections.abc import Callable
 
 from machpay_gateway.core.admission import CONCURRENCY, STALE, Answer, Demand, Exceeded, Granted
-from machpay_gateway.core.quota import CellWindow
+from machpay_gateway.core.quota import CellWindow, Tier
 
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on every request
 _MARK_SECONDS = 60.0  # longer than any decision that read the record before the change can take
 _FIRST_SWEEP = 1024
+_UNKNOWN_TIER = Tier("1/minute", 1)  # of a subject that was marked and has asked for nothing yet
 _SLOT_WAIT_SECONDS = 1.0  # when a slot frees is not ours to know; sooner would only be a busy loop
 
 
 class _Subject:
     """What is held of one subject. It is also the lease: giving back needs to know nothing else."""
 
-    __slots__ = ("in_flight", "marked_until", "version", "window")
+    __slots__ = ("in_flight", "marked_until", "tier", "version", "window")
 
-    def __init__(self, window: CellWindow, version: int) -> None:
-        self.window = window
+    def __init__(self, tier: Tier, version: int, now: float) -> None:
+        self.tier = tier
         self.version = version
+        self.window = CellWindow(tier.window_seconds, now)
         self.in_flight = 0
         self.marked_until = 0.0
 
@@ -41,17 +43,17 @@ class MemoryLimiter:
         name, version, tier, cost = demand
         now = self._clock()
         subject = self._subjects.get(name)
-        if subject is not None and version < subject.version:
-            return STALE
-        if subject is None or subject.window.window_seconds != tier.window_seconds:
-            subject = self._enter(demand, now)
-        subject.version = version
+        if subject is None or subject.version != version or subject.tier is not tier:
+            subject = self._brought_up(demand, now)
+            if subject is None:
+                return STALE
         window, in_flight = subject.window, subject.in_flight
         if in_flight >= tier.concurrency or not window.try_take(now, cost, tier.limit):
             return _exceeded(subject, demand, now)
         subject.in_flight = in_flight + 1
-        resets_in = window.frees_at - now if window.taken else 0.0
-        return _new(Granted, (subject, tier.limit - window.taken, resets_in, tier.concurrency - in_flight - 1))
+        taken = window.taken
+        resets_in = window.frees_at - now if taken else 0.0
+        return _new(Granted, (subject, tier.limit - taken, resets_in, tier.concurrency - in_flight - 1))
 
     async def admit(self, demand: Demand) -> Answer:
         """Do the same as `admit_at_once`: nothing here ever waits."""
@@ -62,26 +64,30 @@ class MemoryLimiter:
         now = self._clock()
         held = self._subjects.get(subject)
         if held is None:
-            held = self._subjects[subject] = _Subject(CellWindow(60, now), version)
+            held = self._subjects[subject] = _Subject(_UNKNOWN_TIER, version, now)
         held.version = max(held.version, version)
         held.marked_until = now + _MARK_SECONDS
 
     def __len__(self) -> int:
         return len(self._subjects)
 
-    def _enter(self, demand: Demand, now: float) -> _Subject:
-        window = CellWindow(demand.tier.window_seconds, now)
+    def _brought_up(self, demand: Demand, now: float) -> _Subject | None:
+        """Return the subject as *demand* knows it, or None when the demand is the one that is behind."""
         subject = self._subjects.get(demand.subject)
-        if subject is not None:
-            # The tier changed to a window of another length: all that still counts is counted as of now, because a
-            # fresh window would admit the limit twice.
+        if subject is None:
+            if len(self._subjects) >= self._sweep_at:
+                self._sweep(now)
+            subject = self._subjects[demand.subject] = _Subject(demand.tier, demand.version, now)
+        if demand.version < subject.version:
+            return None
+        subject.version = demand.version
+        if subject.tier.window_seconds != demand.tier.window_seconds:
+            # All that still counts is counted as of now, because a fresh window would admit the limit twice.
             subject.window.advance(now)
-            window.try_take(now, subject.window.taken, subject.window.taken)
-            subject.window = window
-            return subject
-        if len(self._subjects) >= self._sweep_at:
-            self._sweep(now)
-        subject = self._subjects[demand.subject] = _Subject(window, demand.version)
+            taken = subject.window.taken
+            subject.window = CellWindow(demand.tier.window_seconds, now)
+            subject.window.try_take(now, taken, taken)
+        subject.tier = demand.tier
         return subject
 
     def _sweep(self, now: float) -> None:

@@ -3,23 +3,28 @@
 from math import ceil
 
 from machpay_gateway.core.admission import Exceeded, Granted
-from machpay_gateway.core.decision import Allowed, Denied
-from machpay_gateway.core.principal import Anonymous
+from machpay_gateway.core.decision import Denied
+from machpay_gateway.core.principal import Anonymous, Principal
 from machpay_gateway.core.quota import Tier
 
 Headers = list[tuple[bytes, bytes]]
 
 
-def answer_headers(allowed: Allowed, request_id: bytes, *, legacy: bool) -> Headers:
-    """Return what is added to the application's answer."""
-    principal, grant = allowed
+def answer_headers(
+    principal: Principal | Anonymous,
+    grant: Granted | None,
+    request_id: bytes,
+    legacy: bool,  # noqa: FBT001 - a setting
+) -> Headers:
+    """Return what is added to the answer that *principal* gets on a *grant*; None is a public route's."""
     if grant is None or isinstance(principal, Anonymous):
         return [(b"x-request-id", request_id)]
+    _, left, resets_in, slots_left = grant
     tier = principal.limits
     if legacy:
         return [(b"x-request-id", request_id), *quota_headers(grant, tier, legacy=True)]
-    left = tier.left_format % (grant.left, ceil(grant.resets_in) or 1, grant.slots_left)
-    return [(b"x-request-id", request_id), tier.policy_field, (b"ratelimit", left)]
+    field = tier.left_format % (left, ceil(resets_in) or 1, slots_left)
+    return [(b"x-request-id", request_id), tier.policy_field, (b"ratelimit", field)]
 
 
 def refusal_headers(denied: Denied, *, legacy: bool) -> Headers:

@@ -9,13 +9,14 @@ from typing import Any
 from machpay_gateway.core.address import Allowlist, parse_address
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.forwarded import client_address
-from machpay_gateway.web.path import canonical_path
+from machpay_gateway.web.path import LONG, canonical_path
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=-]{1,128}")
 _METHOD = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}")
 _READ = frozenset({b"authorization", b"x-request-id", b"origin", b"access-control-request-method"})
 # The constructor of a NamedTuple is a Python function; calling what it calls is twice as fast, on every request.
 _new = tuple.__new__
+_LAST_DIGITS = tuple(b"%02x" % number for number in range(256))
 _REPEATED = b""  # what a header that must come once is worth when it comes again
 
 
@@ -32,8 +33,11 @@ class Trust:
 
 
 def request_ids(entropy: bytes) -> Iterator[bytes]:
-    """Return an endless series of request ids: *entropy* (8 bytes, of this process alone) and a running number."""
-    return map((entropy.hex().encode() + b"%08x").__mod__, count())
+    """Yield request ids without end: *entropy* (8 bytes, of this process alone) and a running number, all in hex."""
+    for number in count():
+        block = b"%s%06x" % (entropy.hex().encode(), number)
+        for last in _LAST_DIGITS:  # a number of two parts, because formatting one for each request costs 0.2 µs
+            yield block + last
 
 
 def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) -> RequestFacts:
@@ -55,6 +59,8 @@ def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) 
             origin = value if origin is None else _REPEATED
         else:
             preflight = value if preflight is None else _REPEATED
+    path = scope["path"]
+    read_path = canonical_path if len(path) < LONG else canonical_path.__wrapped__
     client = scope.get("client")
     peer = client[0] if client else ""  # a Unix socket has no address, told as None or as ""
     # A WebSocket handshake is a GET. Some servers pass the method as it came, and frameworks read it in upper case.
@@ -63,7 +69,7 @@ def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) 
         RequestFacts,
         (
             method,
-            canonical_path(scope),
+            read_path(path, scope.get("raw_path"), scope.get("root_path")),
             authorization,
             client_address(peer, forwarded, trust.proxies, trust.header) if forwarded else parse_address(peer),
             next(ids) if request_id is None else _accepted_id(request_id, peer, trust.proxies) or next(ids),

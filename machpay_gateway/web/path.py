@@ -6,35 +6,31 @@ Caddy). So they are not normalised here: they are refused.
 """
 
 import re
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
-_LONG = 512  # characters; longer paths are read anew each time, so that hostile ones cannot fill the memory
+LONG = 512
 _ESCAPES = re.compile(rb"(?:[!-$&-~]|%[0-9A-Fa-f]{2})*")  # visible ASCII, and `%` only as a whole escape
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FORBIDDEN_ESCAPE = re.compile(rb"%(?:2f|5c|0[0-9a-f]|1[0-9a-f]|7f)", re.IGNORECASE)
 
 
-def canonical_path(scope: Mapping[str, Any]) -> str | None:
-    """Return the path of *scope* that the application routes by, without its mount point; None when it is ambiguous."""
-    path: str = scope["path"]
-    read = _read if len(path) < _LONG else _read.__wrapped__
-    return read(path, scope.get("raw_path"), scope.get("root_path"))
-
-
 @lru_cache(maxsize=1024)
-def _read(full_path: str, raw: bytes | None, root: str | None) -> str | None:
+def canonical_path(full_path: str, raw: bytes | None, root: str | None) -> str | None:
+    """Return the path that the application routes by, without its mount point; None when it is ambiguous.
+
+    *full_path*, *raw* and *root* are the scope's `path`, `raw_path` and `root_path`. What is remembered must not fill
+    the memory: for a path of `LONG` characters or more, call `canonical_path.__wrapped__`.
+    """
     path = _without_root(full_path, root) if root else full_path
     if path[:1] != "/" or "//" in path or "\\" in path or ("/." in path and _has_dot_segment(path)):
         return None
-    if path.isascii() and (raw is None or b"%" not in raw):
+    if path.isascii() and (not raw or b"%" not in raw):
         return path if path.isprintable() else None
     # U+FFFD is what servers put where the bytes were no UTF-8: many paths would read as this one.
     if _CONTROL.search(path) or "\ufffd" in path:
         return None
-    return path if raw is None or _decodes(raw, full_path) else None
+    return path if not raw or _decodes(raw, full_path) else None
 
 
 def _without_root(path: str, root: str) -> str:
