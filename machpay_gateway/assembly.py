@@ -57,7 +57,7 @@ class Gateway:
         self.store = _store_for(settings)
         self._opening = SingleFlight(self._open, failed=lambda _: None)  # whoever opens hears of it
         limiter = _limiter_for(settings)
-        keys = KeyCache(_OpenedLookup(self), settings.tiers, clock=time.time)
+        self._keys = keys = KeyCache(_OpenedLookup(self), settings.tiers, clock=time.time)
         self._tokens = _tokens_for(settings)
         self.gate = Gate(
             self.policy,
@@ -90,9 +90,10 @@ class Gateway:
         """Let go of everything; it may be opened again."""
         if self.is_open:
             self.is_open = False
-            await self.store.close()
+            await self._keys.close()
             if self._tokens is not None:
                 await self._tokens.close()
+            await self.store.close()
 
     async def __aenter__(self) -> Self:
         await self.open()

@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
+from machpay_gateway.core.errors import Unavailable
+
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
@@ -23,20 +25,40 @@ class SingleFlight(Generic[Key, Value]):
         self._flights: dict[Key, asyncio.Task[Value]] = {}
 
     async def join(self, key: Key) -> Value:
-        """Return what is fetched for *key*, fetching unless that is under way. Raises what the fetch raises."""
-        return await asyncio.shield(self._flight(key))
+        """Return what is fetched for *key*, fetching unless that is under way.
+
+        Raises what the fetch raises, and Unavailable when it was abandoned by `close`.
+        """
+        flight = self._flight(key)
+        # `wait` does not hand a cancellation on: a caller who hangs up ends the fetch for nobody else.
+        await asyncio.wait([flight])
+        if flight.cancelled():
+            raise Unavailable("what was being fetched when this closed")
+        return flight.result()
 
     def begin(self, key: Key) -> None:
         """Fetch *key* in the background, unless that is under way."""
         _ = self._flight(key)
 
-    def _flight(self, key: Key) -> asyncio.Task[Value]:
-        loop = asyncio.get_running_loop()
+    def is_under_way(self, key: Key) -> bool:
+        """Whether *key* is being fetched in this event loop."""
         flight = self._flights.get(key)
+        return flight is not None and flight.get_loop() is asyncio.get_running_loop()
+
+    async def close(self) -> None:
+        """Abandon what is under way in this event loop."""
+        abandoned = [flight for key, flight in self._flights.items() if self.is_under_way(key)]
+        for flight in abandoned:
+            flight.cancel()
+        if abandoned:
+            await asyncio.wait(abandoned)
+
+    def _flight(self, key: Key) -> asyncio.Task[Value]:
         # A task of another loop is one that was abandoned with its loop, as test clients do: it will never land.
-        if flight is None or flight.get_loop() is not loop:
-            flight = self._flights[key] = loop.create_task(self._fetch(key))
-            flight.add_done_callback(lambda done: self._land(key, done))
+        if self.is_under_way(key):
+            return self._flights[key]
+        flight = self._flights[key] = asyncio.create_task(self._fetch(key))
+        flight.add_done_callback(lambda done: self._land(key, done))
         return flight
 
     def _land(self, key: Key, flight: asyncio.Task[Value]) -> None:

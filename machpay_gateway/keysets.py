@@ -10,17 +10,19 @@ import math
 import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from machpay_gateway.core.claims import accepted_claims, principal_from
 from machpay_gateway.core.compact import CompactToken, parse_compact
 from machpay_gateway.core.credential import SignedToken
-from machpay_gateway.core.errors import ConfigurationError, KeysetUnavailable
+from machpay_gateway.core.errors import ConfigurationError, KeysetUnavailable, Unavailable
 from machpay_gateway.core.issuer import Issuer
 from machpay_gateway.core.principal import Principal
 from machpay_gateway.core.quota import Tier
 from machpay_gateway.core.token import VerifyingKey, VerifyingKeys, is_signed_by, keys_for, keys_from_jwks
+from machpay_gateway.flights import SingleFlight
 
 __all__ = ["FileKeySet", "IssuedTokens", "KeySet", "RemoteKeySet"]
 
@@ -115,14 +117,15 @@ class RemoteKeySet:
         self._keys: VerifyingKeys | None = None
         self._failure = "not loaded yet"
         self._loaded_at = self._attempted_at = -math.inf
-        self._flight: asyncio.Task[None] | None = None
+        self._fetches = SingleFlight(self._fetch, failed=self._log_surprise)
 
     async def keys(self, now: float) -> VerifyingKeys:
         """Return the keys that are held, and have them refreshed in the background when they are old."""
         if self._keys is None:
             await self._fetch_unless_tried_within(RETRY_SECONDS, now)
         elif not (_within(REFRESH_SECONDS, self._loaded_at, now) or _within(COOLDOWN_SECONDS, self._attempted_at, now)):
-            self._start_fetch(now)
+            self._attempted_at = now
+            self._fetches.begin(self._url)
         if self._keys is None:
             msg = f"key set {self._url}: {self._failure}"
             raise KeysetUnavailable(msg)
@@ -138,35 +141,26 @@ class RemoteKeySet:
 
     async def close(self) -> None:
         """Abandon a fetch that is under way in this event loop."""
-        if flight := self._current_flight():
-            flight.cancel()
-            await asyncio.wait([flight])
+        await self._fetches.close()
 
     async def _fetch_unless_tried_within(self, seconds: float, now: float) -> None:
-        if self._current_flight() is None and not _within(seconds, self._attempted_at, now):
-            self._start_fetch(now)
-        if flight := self._current_flight():
-            # `wait` neither hands on what the fetch raised nor ends it: a caller who hangs up ends it for nobody else.
-            await asyncio.wait([flight])
+        if self._fetches.is_under_way(self._url) or not _within(seconds, self._attempted_at, now):
+            self._attempted_at = now
+            with suppress(Unavailable):  # abandoned: what is held, or that nothing is, says what follows
+                await self._fetches.join(self._url)
 
-    def _current_flight(self) -> asyncio.Task[None] | None:
-        flight = self._flight
-        if flight is None or flight.done() or flight.get_loop() is not asyncio.get_running_loop():
-            return None
-        return flight
-
-    def _start_fetch(self, now: float) -> None:
-        self._attempted_at = now
-        self._flight = asyncio.create_task(self._fetch(now))
-
-    async def _fetch(self, now: float) -> None:
+    async def _fetch(self, _: object) -> None:
+        asked_at = self._attempted_at
         document = await self._document()
         keys = document if isinstance(document, str) else _keys_in(document, self._algorithms, str(self._url))
         if isinstance(keys, str):
             self._failure = keys
             _log.warning("key set %s: %s; the last good one, if any, stays in use", self._url, keys)
             return
-        self._keys, self._loaded_at = keys, now
+        self._keys, self._loaded_at = keys, asked_at
+
+    def _log_surprise(self, error: BaseException) -> None:
+        _log.error("key set %s: the fetch failed", self._url, exc_info=error)
 
     async def _document(self) -> bytes | str:
         """Return what the URL answers, or why that is nothing to go by."""

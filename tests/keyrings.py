@@ -13,14 +13,6 @@ SCOPES = ("skills:execute", "skills:list", "keys:manage")
 Announced = list[tuple[str, int]]
 
 
-class FixedClock:
-    def __init__(self, now: float) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def counted_entropy() -> Callable[[int], bytes]:
     numbers = iter(range(1_000_000))
     return lambda size: hashlib.sha256(str(next(numbers)).encode()).digest()[:size]

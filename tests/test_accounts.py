@@ -8,7 +8,8 @@ from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.ports import Account
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.memory import MemoryStore
-from tests.keyrings import NOW, Announced, FixedClock, counted_entropy, noting
+from tests.clocks import FixedClock
+from tests.keyrings import NOW, Announced, counted_entropy, noting
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from machpay_gateway.core.credential import ApiKey
-from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
+from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable, Unavailable
 from machpay_gateway.core.ports import KeyLookup
 from machpay_gateway.core.principal import Principal, key_principal
 from machpay_gateway.core.quota import Tier
@@ -85,13 +85,18 @@ class KeyCache:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await self._syncs.join(None)
-        except (StoreUnavailable, TimeoutError):
+        except (Unavailable, TimeoutError):
             logger.warning("The key store did not say in time what changed.", exc_info=True)
 
     def forget(self, key_id: str) -> None:
         """Drop whatever is cached of a key."""
         for digest in self._digests.pop(key_id, ()):
             self._entries.pop(digest, None)
+
+    async def close(self) -> None:
+        """Abandon what is being asked of the store."""
+        await self._syncs.close()
+        await self._loads.close()
 
     def __len__(self) -> int:
         return len(self._entries) + len(self._absent)

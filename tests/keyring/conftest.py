@@ -7,7 +7,8 @@ from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.keyring import Keyring
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
-from tests.keyrings import ACME, GLOBEX, NOW, SCOPES, Announced, FixedClock, counted_entropy, noting
+from tests.clocks import FixedClock
+from tests.keyrings import ACME, GLOBEX, NOW, SCOPES, Announced, counted_entropy, noting
 
 
 @pytest.fixture

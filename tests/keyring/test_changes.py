@@ -10,7 +10,8 @@ from machpay_gateway.core.key import KeyRecord, KeyStatus
 from machpay_gateway.keyring import Keyring
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
-from tests.keyrings import ACME, GLOBEX, NOW, SCOPES, Announced, FixedClock, counted_entropy
+from tests.clocks import FixedClock
+from tests.keyrings import ACME, GLOBEX, NOW, SCOPES, Announced, counted_entropy
 
 
 async def test_a_revocation_is_final_and_repeating_it_changes_nothing(

@@ -9,7 +9,8 @@ from machpay_gateway.core.key import KeyRecord, secret_environment
 from machpay_gateway.keyring import DAY_SECONDS, Keyring
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
-from tests.keyrings import ACME, NOW, SCOPES, Announced, FixedClock, counted_entropy, noting
+from tests.clocks import FixedClock
+from tests.keyrings import ACME, NOW, SCOPES, Announced, counted_entropy, noting
 
 
 async def test_no_two_keys_share_an_id_or_a_secret(keyring: Keyring) -> None:

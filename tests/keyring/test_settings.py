@@ -6,7 +6,8 @@ import pytest
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.key import KeyRecord, KeyStatus, secret_environment
 from machpay_gateway.keyring import Keyring
-from tests.keyrings import ACME, NOW, Announced, FixedClock
+from tests.clocks import FixedClock
+from tests.keyrings import ACME, NOW, Announced
 
 
 @pytest.mark.parametrize("environment, tier", [("live", "standard"), ("test", "test")])
