@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import ModuleType
+from types import FrameType, ModuleType
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,6 +24,9 @@ from machpay_gateway.core.address import parse_address, parse_allowlist
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.scopes import GUIDE_SCOPES
 from machpay_gateway.middleware import MachPayAuth
+
+if TYPE_CHECKING:
+    import uvicorn
 
 _PACKAGE = Path(__file__).parents[1]
 # A wheel brings the sample along; in a checkout it stands beside the package.
@@ -100,8 +104,6 @@ def demo(*, port: int, host: str, as_json: bool) -> None:
     ):
         gateway = _demo_gateway(Path(folder), sample)
         issued = asyncio.run(_issue_keys(gateway))
-        # The listener queues connections already, so whoever waits for these lines may call at once.
-        _print_demo(listener, gateway.settings.database, issued, as_json=as_json)
         config = uvicorn.Config(
             MachPayAuth(sample.app, gateway=gateway),
             log_level="warning",
@@ -109,7 +111,11 @@ def demo(*, port: int, host: str, as_json: bool) -> None:
             proxy_headers=False,  # who is calling is the gateway's to find out
             timeout_graceful_shutdown=_DRAIN_SECONDS,
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        server = uvicorn.Server(config)
+        _stop_by_signal(server)
+        # The listener queues connections already, so whoever waits for these lines may call, or stop us, at once.
+        _print_demo(listener, gateway.settings.database, issued, as_json=as_json)
+        server.run(sockets=[listener])
 
 
 def load_sample() -> ModuleType:
@@ -132,6 +138,19 @@ def _until_stopped() -> Iterator[None]:
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
+
+
+def _stop_by_signal(server: "uvicorn.Server") -> None:
+    """Let a signal that comes before the server looks for signals stop it all the same.
+
+    A KeyboardInterrupt raised while the server starts may be swallowed: lifespan handling catches everything.
+    """
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 
 from machpay_gateway.cli import demo as demo_module
 from tests.cli.conftest import Invoke
-from tests.cli.demos import LAST_LINE, PROGRAM, Demo, has_shell, json_of, run_call, running_demo
+from tests.cli.demos import LAST_LINE, PROGRAM, STOP_SECONDS, Demo, has_shell, json_of, run_call, running_demo
 
 GUIDE = Path(__file__).parents[2].parent / "shared" / "guide" / "authentication.md"
 
@@ -119,8 +119,11 @@ def test_for_scripts_it_is_one_document_and_what_is_configured_here_is_ignored(t
     ) as process:
         assert process.stdout is not None
         said = b"".join(iter(process.stdout.readline, b"}\n"))
-        process.send_signal(signal.SIGINT)
-        rest = process.stdout.read()
+        try:
+            process.send_signal(signal.SIGINT)  # at once, while the server is still starting
+            rest, _ = process.communicate(timeout=STOP_SECONDS)
+        finally:
+            process.kill()
 
     document = json.loads(said + b"}")
     assert (rest, process.returncode) == (b"", 0)
