@@ -109,6 +109,17 @@ class Gateway:
         self.is_open = True
 
 
+def unservable(settings: Settings) -> list[str]:
+    """Return why no gateway can be made of well-formed *settings*, as far as that shows without a connection."""
+    told = []
+    for adapter in (_store_for, _limiter_for, _tokens_for):
+        try:
+            adapter(settings)
+        except ConfigurationError as exc:
+            told.append(str(exc))
+    return told
+
+
 class _OpenedLookup:
     """Opens the gateway at the first question: mounted applications, and some servers, get no lifespan."""
 

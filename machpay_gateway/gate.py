@@ -88,7 +88,7 @@ class Gate:
         if principal is None and self._tokens is not None:
             principal = self._tokens.known(digest, now)
         if principal is None:
-            return self._unknown(facts, route, token, now)
+            return self._unknown(facts, route, token, digest, now)
         demand = demand_of(facts, route, principal, now)
         if isinstance(demand, Denied):
             return self._counted(facts, demand)
@@ -106,11 +106,14 @@ class Gate:
             return self._counted(unsettled.facts, await self._settle(unsettled))
         except Unavailable as exc:
             # Fail closed: an identity or a limit that cannot be checked is not granted.
-            return Denied(Reason.UNAVAILABLE, f"{exc} did not answer", unsettled.route, retry_after=_RETRY_SECONDS)
+            return Denied(Reason.UNAVAILABLE, f"unavailable: {exc}", unsettled.route, retry_after=_RETRY_SECONDS)
 
-    def _unknown(self, facts: RequestFacts, route: Route, token: bytes, now: float) -> Decision | Unsettled:
+    def _unknown(
+        self, facts: RequestFacts, route: Route, token: bytes, digest: bytes, now: float
+    ) -> Decision | Unsettled:
         """Spend no I/O on an address that keeps failing, nor on what cannot be a credential."""
-        if wait := self._failures.wait(facts.address, now):
+        # A key that was in use just now goes on: strangers behind the same address cannot lock it out.
+        if (wait := self._failures.wait(facts.address, now)) and not self._keys.holds(digest):
             return _slow_down(route, wait)
         credential = credential_of(token)
         if isinstance(credential, Unreadable):

@@ -72,13 +72,13 @@ class MachPayAuth:
         def answer(message: Message) -> Awaitable[None]:
             """Send *message* on, with our headers once. No coroutine of its own: that would cost 2 % of requests."""
             nonlocal held
-            kind = message["type"]
-            if kind == "http.response.body":
+            step = message["type"]
+            if step == "http.response.body":
                 if held is not None and not message.get("more_body", False):
                     # The last of the answer ends the lease: background tasks of the application run on after it.
                     held.release()
                     held = None
-            elif kind in _STARTS:
+            elif step in _STARTS:
                 message = {**message, "headers": [*message.get("headers", ()), *added]}
             return send(message)
 
@@ -113,12 +113,13 @@ async def _fail(mistake: ConfigurationError, scope: Scope, receive: Receive, sen
 def _log_refusal(facts: RequestFacts, denied: Denied) -> None:
     if logger.isEnabledFor(logging.INFO):
         logger.info(
-            "request %s refused: %s (%s); method=%s path=%r key=%s address=%s",
+            "request %s refused: %s (%s); method=%s path=%r route=%r key=%s address=%s",
             facts.request_id.decode(),
             denied.reason,
             denied.detail,
             facts.method,
             facts.path,
+            denied.route.match if denied.route else None,
             denied.principal.id if denied.principal else None,
             None if facts.address is None else format_address(facts.address),
         )

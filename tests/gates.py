@@ -63,11 +63,15 @@ class Keys:
 
     at_hand: dict[bytes, Principal] = field(default_factory=dict)
     finds: deque[Principal | Exception | None] = field(default_factory=deque)
+    held: set[bytes] = field(default_factory=set)
     calls: list[str] = field(default_factory=list)
 
     def known(self, digest: bytes, now: float) -> Principal | None:
         assert now == NOW
         return self.at_hand.get(digest)
+
+    def holds(self, digest: bytes) -> bool:
+        return digest in self.held
 
     async def find(self, presented: ApiKey) -> Principal | None:
         assert presented == ApiKey("live", DIGEST)

@@ -22,7 +22,7 @@ from machpay_gateway.assembly import Gateway
 from machpay_gateway.cli.output import json_option, key_json, print_json
 from machpay_gateway.core.address import parse_address, parse_allowlist
 from machpay_gateway.core.key import KeyRecord
-from machpay_gateway.core.scopes import GUIDE_SCOPES
+from machpay_gateway.core.scopes import KNOWN_SCOPES
 from machpay_gateway.middleware import MachPayAuth
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _SAMPLES = (_PACKAGE / "_examples" / "skills_api.py", _PACKAGE.parent / "example
 _LOOPBACK = parse_allowlist(["127.0.0.0/8", "::1"])
 _DRAIN_SECONDS = 2  # longer than the sample's stream, so that a stop cuts nothing off
 _KEYS = (
-    ("admin", "live", tuple(GUIDE_SCOPES)),
+    ("admin", "live", KNOWN_SCOPES),
     ("test", "test", ("skills:execute", "skills:list", "account:read", "webhooks:manage")),
     ("read-only", "live", ("skills:list", "account:read")),
 )

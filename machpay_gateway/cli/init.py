@@ -12,7 +12,7 @@ from machpay_gateway.cli.session import Session, pass_session
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.ports import Account
-from machpay_gateway.core.scopes import GUIDE_SCOPES
+from machpay_gateway.core.scopes import KNOWN_SCOPES
 
 Issued = tuple[Account, KeyRecord, str]
 
@@ -135,7 +135,7 @@ def _write_settings(path: Path) -> bool:
 
 async def _first_account(gateway: Gateway, name: str) -> Issued:
     account = await gateway.accounts.create(name, "standard")
-    key, secret = await gateway.keyring.create(account.id, name="admin", scopes=tuple(GUIDE_SCOPES), environment="live")
+    key, secret = await gateway.keyring.create(account.id, name="admin", scopes=KNOWN_SCOPES, environment="live")
     return account, key, secret
 
 

@@ -156,12 +156,18 @@ def revoke(session: Session, *, key: str, yes: bool, as_json: bool) -> None:
     _print_key(_known(revoked, key), as_json=as_json)
 
 
-@keys.command()
+@keys.command(short_help="Tell what a secret is.")
+@click.argument("misplaced", nargs=-1, metavar="")
 @json_option
 @pass_session
-def inspect(session: Session, *, as_json: bool) -> None:
+def inspect(session: Session, *, misplaced: tuple[str, ...], as_json: bool) -> None:
     """Tell what a secret is: read from stdin, or asked for without echo. Exits with 1 when no key here has it."""
+    if misplaced:
+        # Its text is not repeated: that would put it into logs too.
+        raise click.UsageError("Secrets are read from standard input, never from arguments: ... inspect < FILE")
     secret = _read_secret()
+    if not secret:
+        raise click.UsageError("Nothing came on standard input, where the secret is read from.")
     found = session.run(lambda gateway: gateway.keyring.inspect(secret))
     if as_json:
         record = None if found.key is None else key_json(found.key, time.time())

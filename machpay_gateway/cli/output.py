@@ -19,11 +19,11 @@ from machpay_gateway.core.route import Route
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for scripts.")
 
-KEY_COLUMNS = ("ID", "NAME", "ENVIRONMENT", "TIER", "STATUS", "SECRET", "EXPIRES", "SCOPES")
+KEY_COLUMNS = ("ID", "NAME", "ENVIRONMENT", "TIER", "STATUS", "EXPIRES", "SCOPES")
 ACCOUNT_COLUMNS = ("ID", "NAME", "TIER", "CREATED")
 ROUTE_COLUMNS = ("METHOD", "PATH", "ACCESS", "COST")
 _NOT_SHOWN_AGAIN = "Store the secret now: it is not shown again."
-_NO_FOLDING = 100_000  # columns: what goes into a pipe has one line a row
+_NO_FOLDING = 100_000  # columns: a row is one line, so that an id can be copied and a pipe be cut by lines
 
 
 def print_json(document: object) -> None:
@@ -37,13 +37,13 @@ def print_list(data: Sequence[object], *, has_more: bool = False) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print *rows* under their *columns*; only the last one folds on a narrow terminal."""
+    """Print *rows* under their *columns*, one line each: a terminal that is too narrow wraps it, nothing is cut off."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        table.add_column(column, no_wrap=column is not columns[-1], overflow="fold")
+        table.add_column(column, no_wrap=True)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    _print(table, err=False)
+    _print(table, err=False, width=_NO_FOLDING)
 
 
 def print_fields(fields: Iterable[tuple[str, str]], *, err: bool = False) -> None:
@@ -81,6 +81,7 @@ def key_json(record: KeyRecord, now: float) -> dict[str, Any]:
     return {
         "id": record.id,
         "object": "key",
+        "account_id": record.account_id,
         "name": record.name,
         "environment": record.environment,
         "tier": record.tier,
@@ -103,7 +104,6 @@ def key_row(record: KeyRecord, now: float) -> tuple[str, ...]:
         record.environment,
         record.tier,
         str(record.status(now)),
-        record.masked,
         _expiry(record.expires_at),
         str(record.scopes) or "-",
     )
@@ -177,14 +177,14 @@ def access_of(route: Route) -> str:
     return str(route.requires) or "any valid credential"
 
 
-def _print(table: Table, *, err: bool) -> None:
+def _print(table: Table, *, err: bool, width: int | None = None) -> None:
     on_terminal = (sys.stderr if err else sys.stdout).isatty()
     console = Console(
         file=StringIO(),
         force_terminal=on_terminal,
         # NO_COLOR asks for no colour; bold is an escape sequence too, and rich would keep it.
         color_system="auto" if on_terminal and not os.environ.get("NO_COLOR") else None,
-        width=None if on_terminal else _NO_FOLDING,
+        width=width if on_terminal else _NO_FOLDING,
         highlight=False,
     )
     with console.capture() as captured:

@@ -8,6 +8,7 @@ from urllib.parse import quote, unquote
 
 import click
 
+from machpay_gateway.assembly import unservable
 from machpay_gateway.cli.output import (
     ROUTE_COLUMNS,
     access_of,
@@ -62,6 +63,9 @@ def check(session: Session, *, file: Path | None, as_json: bool) -> None:
     path = file or session.file
     mistakes = check_file(path)
     settings = None if mistakes else load_settings({"config": path}, environ={})
+    if settings is not None:
+        mistakes = [f"{path}: {mistake}" for mistake in unservable(settings)]
+        settings = None if mistakes else settings
     if as_json:
         routes = [] if settings is None else [route_json(route) for route in settings.routes]
         print_json({"object": "policy_check", "file": str(path), "mistakes": mistakes, "routes": routes})

@@ -46,9 +46,11 @@ class Session:
 
         async def opened() -> Result:
             gateway = Gateway(**self.options)
-            await gateway.open(upgrade=upgrade)
-            async with gateway:
+            try:
+                await gateway.open(upgrade=upgrade)
                 return await use(gateway)
+            finally:
+                await gateway.close()
 
         return asyncio.run(opened())
 

@@ -103,6 +103,7 @@ def demand_of(facts: RequestFacts, route: Route, principal: Principal, now: floa
     Revocation, environment and scopes can change only with the record, which is a new Principal then. So once they
     were found in order for a route, only time and address are looked at again.
     """
+    # Written out rather than by calling the two checks: that would cost 0.2 µs of the 6 that a request costs.
     demand = principal.demands.get(route.match)
     if (
         demand is not None

@@ -31,8 +31,10 @@ class Failures:
 
     def note(self, address: int | None, now: float) -> float:
         """Count a failure of *address*; when it may not fail now, count nothing and return what `wait` does."""
-        if address is None or (wait := self.wait(address, now)):
-            return 0.0 if address is None else wait
+        if address is None:
+            return 0.0
+        if wait := self.wait(address, now):
+            return wait
         block = address_block(address)
         self._drained_at[block] = now + self._level(block, now) + self._spacing
         self._drained_at.move_to_end(block)

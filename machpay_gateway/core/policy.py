@@ -10,7 +10,7 @@ from machpay_gateway.core.key import ENVIRONMENTS
 from machpay_gateway.core.quota import TIERS, Tier
 from machpay_gateway.core.reason import Reason
 from machpay_gateway.core.route import ALL_THE_REST, ANY_METHOD, ONE_SEGMENT, Route
-from machpay_gateway.core.scopes import GUIDE_SCOPES
+from machpay_gateway.core.scopes import KNOWN_SCOPES
 
 Unlisted = Literal["deny", "authenticated"]
 PREFLIGHT = Route("OPTIONS /", public=True)
@@ -69,7 +69,7 @@ class Policy:
         self.tiers = dict(tiers)
         self.unlisted = unlisted
         self._unlisted_route = _UNLISTED.within(served)
-        self.scopes = tuple(dict.fromkeys([*GUIDE_SCOPES, *scopes, *_required_scopes(self.routes)]))
+        self.scopes = tuple(dict.fromkeys([*KNOWN_SCOPES, *scopes, *_required_scopes(self.routes)]))
         for mistake in mistakes_in(self.routes, self.tiers):
             raise ConfigurationError(mistake[1])
         methods = {route.method for route in self.routes} | {"HEAD", ANY_METHOD}

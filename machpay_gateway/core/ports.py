@@ -88,6 +88,9 @@ class KnownKeys(Protocol):
     def known(self, digest: bytes, now: float) -> Principal | None:
         """Return the principal of the key with this secret *digest* if it may be trusted at *now*; does no I/O."""
 
+    def holds(self, digest: bytes) -> bool:
+        """Tell whether a key with this secret *digest* was seen lately, whether it may be trusted now or not."""
+
     async def find(self, presented: ApiKey) -> Principal | None:
         """Return the principal of the key whose secret was *presented*, or None."""
 

@@ -37,7 +37,7 @@ PROBLEMS: Mapping[Reason, Row] = {
     Reason.MALFORMED_REQUEST: Row(
         400,
         "Malformed request",
-        "The path or the Authorization header can be read in more than one way.",
+        "The path or the Authorization header is malformed or ambiguous.",
         4400,
         "invalid_request",
     ),

@@ -9,14 +9,8 @@ from machpay_gateway.core.errors import ConfigurationError
 # RFC 6749 §3.3 scope-token, less the `|` that our expressions use.
 _NAME = re.compile(r"[!#-\[\]-{}~]{1,128}")
 
-GUIDE_SCOPES: dict[str, str] = {
-    "skills:execute": "Execute skills",
-    "skills:list": "List available skills",
-    "account:read": "View balance and history",
-    "account:write": "Add funds, manage payment methods",
-    "webhooks:manage": "Create and manage webhooks",
-    "keys:manage": "Create, rotate and revoke API keys",
-}
+# What a key may hold without anything configured: the guide's scopes, and that of the key API.
+KNOWN_SCOPES = ("skills:execute", "skills:list", "account:read", "account:write", "webhooks:manage", "keys:manage")
 
 
 def wildcard_of(name: str) -> str:

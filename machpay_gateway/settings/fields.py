@@ -5,7 +5,7 @@ reports by place and goes on, so that one run names every mistake.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -21,6 +21,11 @@ from machpay_gateway.core.scopes import check_scope_name
 from machpay_gateway.settings.lines import Place
 
 Made = TypeVar("Made", bound=Route | Issuer | Tier)
+_SAMPLES: Mapping[type, Mapping[str, Any]] = {
+    Route: {"match": "GET /"},
+    Tier: {"rate": "1/minute", "concurrency": 1},
+    Issuer: {"issuer": "issuer", "audience": "audience", "jwks": "jwks.json"},
+}
 Report = Callable[[Place, str], None]
 Reader = Callable[[object, Place, Report], object]
 
@@ -164,11 +169,29 @@ def _made(made: type[Made], value: object, place: Place, report: Report) -> Made
     if missing:
         report(place, f"lacks {' and '.join(missing)}")
         return None
+    given = {name: item for name, item in value.items() if name in known}
     try:
-        return made(**{name: item for name, item in value.items() if name in known})
-    except ConfigurationError as exc:
-        report(place, str(exc))
+        return made(**given)
+    except ConfigurationError:
+        for name, mistake in _mistakes_by_field(made, given):
+            report((*place, name), mistake)
         return None
+
+
+def _mistakes_by_field(made: type[Made], given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each field of *given* that cannot be meant, and why: a class itself stops at the first.
+
+    The fields are tried one after the other over a sample that is right, and those that are right stay in it: so what
+    two fields contradict each other in is told of the later one.
+    """
+    right = dict(_SAMPLES[made])
+    for name, value in given.items():
+        try:
+            made(**(right | {name: value}))
+        except ConfigurationError as exc:
+            yield name, str(exc)
+        else:
+            right[name] = value
 
 
 def _each(made: type[Route] | type[Issuer]) -> Reader:

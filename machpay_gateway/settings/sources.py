@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.policy import mistakes_in
@@ -20,12 +20,19 @@ _PREFIX = "MACHPAY_"
 _NOT_OURS = {"API_KEY", "ADMIN_KEY", "ACCESS_TOKEN", "BASE_URL", "AUTH_URL", "CONFIG"}
 
 
+class Mistake(NamedTuple):
+    """What is wrong, with its place in the text; *line* is 0 where there are no lines."""
+
+    line: int
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
     """Values from one place, and how a mistake in them is told."""
 
     values: Mapping[str, Any]
-    told: Callable[[Place, str], str]
+    told: Callable[[Place, str], Mistake]
 
 
 @dataclass(slots=True)
@@ -39,7 +46,7 @@ class _Merged:
         """Put the values of *source* over what is there."""
         self._merge(self.values, source.values, (), source)
 
-    def told(self, place: Place, message: str) -> str:
+    def told(self, place: Place, message: str) -> Mistake:
         """Return how a mistake at *place* is told: by the source of the closest thing around it."""
         known = (place[:length] for length in range(len(place), 0, -1) if place[:length] in self.origins)
         return self.origins[next(known)].told(place, message)
@@ -61,22 +68,21 @@ def load_settings(options: Options | None = None, environ: Mapping[str, str] = o
     options = options or {}
     config = options.get("config") or environ.get("MACHPAY_CONFIG")
     given = {name: value for name, value in options.items() if name != "config"}
-    mistakes: list[str] = []
-    python = _Source(given, lambda place, message: f"{_dotted(place)}: {message}")
+    mistakes: list[Mistake] = []
+    python = _Source(given, lambda place, message: Mistake(0, f"{_dotted(place)}: {message}"))
     return _settled([_file(config, mistakes), _environment(environ, mistakes), python], mistakes)
 
 
 def check_file(path: Path) -> list[str]:
-    """Return every mistake in the file at *path*, each with its line; none when it can be served by."""
-    mistakes: list[str] = []
+    """Return every mistake in the file at *path*, by line; the environment is left out."""
     try:
-        _settled([_file(path, mistakes)], mistakes)
+        load_settings({"config": path}, environ={})
     except ConfigurationError as exc:
-        return mistakes or [str(exc)]
+        return str(exc).splitlines()
     return []
 
 
-def _settled(sources: Iterable[_Source], mistakes: list[str]) -> Settings:
+def _settled(sources: Iterable[_Source], mistakes: list[Mistake]) -> Settings:
     merged = _Merged()
     for source in sources:
         merged.take(source)
@@ -86,7 +92,7 @@ def _settled(sources: Iterable[_Source], mistakes: list[str]) -> Settings:
     for place, text in chain(_wrong_routes(routes, settings), _wrong_issuers(issuers, settings)):
         mistakes.append(merged.told(place, text))
     if mistakes:
-        raise ConfigurationError("\n".join(mistakes))
+        raise ConfigurationError("\n".join(mistake.text for mistake in sorted(mistakes, key=lambda told: told.line)))
     return settings
 
 
@@ -115,30 +121,35 @@ def _wrong_issuers(places: Sequence[int], settings: Settings) -> Iterator[tuple[
         seen.add(issuer.issuer)
 
 
-def _file(config: str | os.PathLike[str] | None, mistakes: list[str]) -> _Source:
+def _file(config: str | os.PathLike[str] | None, mistakes: list[Mistake]) -> _Source:
     path = Path(config or DEFAULT_FILE)
     text = _text_of(path, mistakes, is_named=bool(config))
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
-        mistakes.append(f"{path}: {exc}")
+        mistakes.append(Mistake(0, f"{path}: {exc}"))
         values = {}
     lines = lines_of(text)
-    return _Source(values, lambda place, message: f"{path}:{line_of(lines, place)}: {_dotted(place)}: {message}")
+
+    def told(place: Place, message: str) -> Mistake:
+        line = line_of(lines, place)
+        return Mistake(line, f"{path}:{line}: {_dotted(place)}: {message}")
+
+    return _Source(values, told)
 
 
-def _text_of(path: Path, mistakes: list[str], *, is_named: bool) -> str:
+def _text_of(path: Path, mistakes: list[Mistake], *, is_named: bool) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         if is_named:
-            mistakes.append(f"{path}: there is no such file; `machpay-gateway init` writes one")
+            mistakes.append(Mistake(0, f"{path}: there is no such file; `machpay-gateway init` writes one"))
     except (OSError, UnicodeDecodeError) as exc:
-        mistakes.append(f"{path}: cannot be read: {exc}")
+        mistakes.append(Mistake(0, f"{path}: cannot be read: {exc}"))
     return ""
 
 
-def _environment(environ: Mapping[str, str], mistakes: list[str]) -> _Source:
+def _environment(environ: Mapping[str, str], mistakes: list[Mistake]) -> _Source:
     """Read `MACHPAY_TIERS__GOLD__RATE` as `tiers.gold.rate`."""
     values: dict[str, Any] = {}
     for variable, value in sorted(environ.items()):
@@ -147,10 +158,10 @@ def _environment(environ: Mapping[str, str], mistakes: list[str]) -> _Source:
         parts = name.lower().split("__")
         if parts[0] not in FIELDS:
             known = [_PREFIX + field.upper() for field in FIELDS]
-            mistakes.append(f"{variable}: {not_a_setting(variable, known)}")
+            mistakes.append(Mistake(0, f"{variable}: {not_a_setting(variable, known)}"))
         elif not _placed(values, parts, value):
-            mistakes.append(f"{variable}: a part of it is set as a value of its own; unset one of the two")
-    return _Source(values, lambda place, message: f"{_variable(place)}: {message}")
+            mistakes.append(Mistake(0, f"{variable}: a part of it is set as a value of its own; unset one of the two"))
+    return _Source(values, lambda place, message: Mistake(0, f"{_variable(place)}: {message}"))
 
 
 def _placed(values: dict[str, Any], parts: Sequence[str], value: str) -> bool:

@@ -67,6 +67,10 @@ class KeyCache:
             self._syncs.begin(None)
         return entry.principal
 
+    def holds(self, digest: bytes) -> bool:
+        """Tell whether a key with this secret *digest* is cached, trusted or not."""
+        return digest in self._entries
+
     async def find(self, presented: ApiKey) -> Principal | None:
         """Return the principal of the key whose secret was *presented*, or None. Raises StoreUnavailable."""
         digest = presented.digest
@@ -86,7 +90,7 @@ class KeyCache:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await self._syncs.join(None)
         except (Unavailable, TimeoutError):
-            logger.warning("The key store did not say in time what changed.", exc_info=True)
+            return  # told once for all who wait, by `_log_failure`
 
     def forget(self, key_id: str) -> None:
         """Drop whatever is cached of a key."""
@@ -140,4 +144,4 @@ class KeyCache:
 
 
 def _log_failure(error: BaseException) -> None:
-    logger.warning("The key store did not answer: %s", error)
+    logger.warning("The key store did not answer.", exc_info=error)

@@ -13,6 +13,7 @@ from tests.cli.conftest import Invoke
 KEY_FIELDS = [
     "id",
     "object",
+    "account_id",
     "name",
     "environment",
     "tier",
@@ -118,7 +119,18 @@ def test_a_grace_of_zero_ends_the_old_secret(invoke: Invoke) -> None:
 
 
 @pytest.mark.parametrize(
-    "junk", ["", "sk_live_", "Bearer x", "\x00\ud800"], ids=["empty", "prefix alone", "something else", "not text"]
+    "arguments, told", [((), "Nothing came on standard input"), (("sk_live_x",), "never from arg")]
+)
+def test_a_secret_is_read_from_standard_input_only(invoke: Invoke, arguments: tuple[str, ...], told: str) -> None:
+    result = invoke("keys", "inspect", *arguments, stdin="")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert told in result.stderr
+    assert "sk_live_x" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "junk", ["sk_live_", "Bearer x", "\x00\ud800"], ids=["prefix alone", "something else", "not text"]
 )
 def test_what_is_no_secret_is_said_to_be_none(invoke: Invoke, junk: str) -> None:
     encoded = junk.encode(errors="surrogatepass").decode(errors="replace")

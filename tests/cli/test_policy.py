@@ -35,7 +35,7 @@ def test_every_mistake_is_named_with_its_line(invoke_bare: Invoke) -> None:
 
     assert (result.exit_code, result.stdout) == (1, "")
     assert [line.split(" ")[0] for line in result.stderr.splitlines()] == [
-        "machpay.toml:1:", "machpay.toml:3:", "machpay.toml:6:",
+        "machpay.toml:1:", "machpay.toml:4:", "machpay.toml:7:",
     ]  # fmt: skip
     checked = json.loads(invoke_bare("policy", "check", "--json").stdout)
     assert (len(checked["mistakes"]), checked["routes"]) == (3, [])

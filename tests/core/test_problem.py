@@ -80,7 +80,7 @@ def test_every_401_has_a_challenge_and_nothing_else_but_400_and_403_has_one(reas
             Denied(Reason.MALFORMED_REQUEST),
             (
                 'Bearer realm="machpay", error="invalid_request", '
-                'error_description="The path or the Authorization header can be read in more than one way."'
+                'error_description="The path or the Authorization header is malformed or ambiguous."'
             ),
         ),
     ],

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.scopes import (
-    GUIDE_SCOPES,
+    KNOWN_SCOPES,
     ScopeExpression,
     Scopes,
     check_scope_name,
@@ -80,7 +80,7 @@ def test_a_name_that_cannot_be_meant_is_refused(name: str, reason: str) -> None:
         check_scope_name(name)
 
 
-@pytest.mark.parametrize("name", [*GUIDE_SCOPES, "a", "a:b:c", "a:*", "a:b:*", "https://x.example/read", "a" * 128])
+@pytest.mark.parametrize("name", [*KNOWN_SCOPES, "a", "a:b:c", "a:*", "a:b:*", "https://x.example/read", "a" * 128])
 def test_a_name_of_rfc_6749_is_accepted(name: str) -> None:
     check_scope_name(name)
 
@@ -172,4 +172,4 @@ def test_scopes_are_listed_in_order() -> None:
     ],
 )
 def test_what_is_neither_defined_nor_a_wildcard_over_it_is_unknown(names: list[str], unknown: list[str]) -> None:
-    assert unknown_scopes(names, GUIDE_SCOPES) == unknown
+    assert unknown_scopes(names, KNOWN_SCOPES) == unknown

@@ -57,9 +57,12 @@ def mistakes(directory: Path, text: str) -> list[str]:
         ("[tiers]\ngold = 5", "2: tiers.gold: 5 is not a table"),
         ('[tiers.gold]\nrate = "5/minute"', "1: tiers.gold: lacks concurrency"),
         ("[tiers.gold]", "1: tiers.gold: lacks rate and concurrency"),
-        ('[tiers.gold]\nrate = "x"\nconcurrency = 1', "1: tiers.gold: Rate 'x' is not a rate"),
-        ('[tiers.gold]\nrate = "5/minute"\nconcurrency = 0', "1: tiers.gold: Concurrency 0 is not a number"),
-        ("[tiers.gold]\nrate = 5\nconcurrency = 1", "1: tiers.gold: Rate 5 is not a rate"),
+        ('[tiers.gold]\nrate = "x"\nconcurrency = 1', "2: tiers.gold.rate: Rate 'x' is not a rate"),
+        (
+            '[tiers.gold]\nrate = "5/minute"\nconcurrency = 0',
+            "3: tiers.gold.concurrency: Concurrency 0 is not a number",
+        ),
+        ("[tiers.gold]\nrate = 5\nconcurrency = 1", "2: tiers.gold.rate: Rate 5 is not a rate"),
         ('[tiers.test]\nrte = "5/minute"', "2: tiers.test.rte: 'rte' is not a setting here; did you mean 'rate'?"),
         ("upstreams = 5", "1: upstreams: 5 is not a table of upstreams"),
         ('[upstreams]\ntest = "http://x"', "2: upstreams.test: 'test' is not a setting here; known: live, sandbox"),
@@ -72,32 +75,38 @@ def mistakes(directory: Path, text: str) -> list[str]:
         ('routes = ["GET /a"]', "1: routes[0]: 'GET /a' is not a table"),
         ("[routes]", "1: routes: "),
         ("[[routes]]", "1: routes[0]: lacks match"),
-        (f'{ROUTE}[[routes]]\nmatch = "/b"', "3: routes[1]: Route '/b' does not start with a method"),
+        (f'{ROUTE}[[routes]]\nmatch = "/b"', "4: routes[1].match: Route '/b' does not start with a method"),
         (f'{ROUTE}scope = "a"', "3: routes[0].scope: 'scope' is not a setting here; did you mean 'scopes'?"),
-        (f'{ROUTE}scopes = "a |"', "1: routes[0]: Scope expression 'a |' has an empty alternative"),
-        (f"{ROUTE}scopes = 5", "1: routes[0]: "),
-        (f"{ROUTE}scopes = [5]", "1: routes[0]: "),
-        (f"{ROUTE}cost = -1", "1: routes[0]: Route 'GET /a': cost -1 is not a number of units"),
-        (f'{ROUTE}public = "false"', "1: routes[0]: "),
-        (f"{ROUTE}public = 1", "1: routes[0]: "),
-        (f'{ROUTE}public = true\nscopes = "a"', "1: routes[0]: Route 'GET /a' is public and requires a"),
-        (f'{ROUTE}environments = ["prod"]', "1: routes[0]: "),
-        (f'{ROUTE}environments = "live"', "1: routes[0]: "),
-        ("[[routes]]\nmatch = 5", "1: routes[0]: "),
+        (f'{ROUTE}scopes = "a |"', "3: routes[0].scopes: Scope expression 'a |' has an empty alternative"),
+        (f"{ROUTE}scopes = 5", "3: routes[0].scopes: "),
+        (f"{ROUTE}scopes = [5]", "3: routes[0].scopes: "),
+        (f"{ROUTE}cost = -1", "3: routes[0].cost: Route 'GET /a': cost -1 is not a number of units"),
+        (f'{ROUTE}public = "false"', "3: routes[0].public: "),
+        (f"{ROUTE}public = 1", "3: routes[0].public: "),
+        (f'{ROUTE}public = true\nscopes = "a"', "4: routes[0].scopes: Route 'GET /a' is public and requires a"),
+        (f'{ROUTE}environments = ["prod"]', "3: routes[0].environments: "),
+        (f'{ROUTE}environments = "live"', "3: routes[0].environments: "),
+        ("[[routes]]\nmatch = 5", "2: routes[0].match: "),
         (f'{ROUTE}[[routes]]\nmatch = "GET /a/"', "3: routes[1]: Route 'GET /a/' matches the same requests as"),
         (f"{ROUTE}cost = 101", "1: routes[0]: Route 'GET /a' costs 101, more than tier 'test' ever has"),
         ("[[issuers]]", "1: issuers[0]: lacks issuer and audience and jwks"),
         (f'{ISSUER}tier = "gold"', "5: issuers[0].tier: Tier 'gold' is not defined; known tiers: test, standard"),
         (f"{ISSUER}tier = 5", "5: issuers[0].tier: Tier 5 is not defined"),
         (f"{ISSUER}{ISSUER}", "6: issuers[1].issuer: Issuer 'https://id.example.com' is listed twice"),
-        (f'{ISSUER}algorithms = ["none"]', "1: issuers[0]: Issuer 'https://id.example.com': algorithm 'none'"),
-        (f"{ISSUER}algorithms = 5", "1: issuers[0]: "),
-        (f"{ISSUER}types = [5]", "1: issuers[0]: "),
-        (f"{ISSUER}environment = 5", "1: issuers[0]: Issuer 'https://id.example.com': environment 5 does not exist"),
-        (ISSUER.replace('"api"', "5"), "1: issuers[0]: "),
-        (ISSUER.replace('"api"', "[5]"), "1: issuers[0]: "),
-        (ISSUER.replace('"jwks.json"', "5"), "1: issuers[0]: "),
-        (ISSUER.replace('"https://id.example.com"', "5"), "1: issuers[0]: "),
+        (
+            f'{ISSUER}algorithms = ["none"]',
+            "5: issuers[0].algorithms: Issuer 'https://id.example.com': algorithm 'none'",
+        ),
+        (f"{ISSUER}algorithms = 5", "5: issuers[0].algorithms: "),
+        (f"{ISSUER}types = [5]", "5: issuers[0].types: "),
+        (
+            f"{ISSUER}environment = 5",
+            "5: issuers[0].environment: Issuer 'https://id.example.com': environment 5 does not exist",
+        ),
+        (ISSUER.replace('"api"', "5"), "3: issuers[0].audience: "),
+        (ISSUER.replace('"api"', "[5]"), "3: issuers[0].audience: "),
+        (ISSUER.replace('"jwks.json"', "5"), "4: issuers[0].jwks: "),
+        (ISSUER.replace('"https://id.example.com"', "5"), "2: issuers[0].issuer: "),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_told_by_its_place(tmp_path: Path, text: str, told: str) -> None:
@@ -111,9 +120,22 @@ def test_a_url_that_may_hold_a_password_is_not_repeated(tmp_path: Path, name: st
     assert "hush" not in "".join(mistakes(tmp_path, f'{name} = "{value}"'))
 
 
+def test_every_mistake_of_a_table_is_told_at_its_own_line(tmp_path: Path) -> None:
+    told = mistakes(
+        tmp_path, '[[routes]]\nmatch = "nope"\nscopes = "a |"\ncost = -1\npublic = "yes"\n[tiers.x]\nrate = 5'
+    )
+    assert [line.split(": ")[:2] for line in told] == [
+        ["2", "routes[0].match"],
+        ["3", "routes[0].scopes"],
+        ["4", "routes[0].cost"],
+        ["5", "routes[0].public"],
+        ["6", "tiers.x"],
+    ]
+
+
 def test_a_mistake_between_routes_is_told_by_its_line_even_after_a_wrong_route(tmp_path: Path) -> None:
     told = mistakes(tmp_path, f'[[routes]]\nmatch = "wrong"\n{ROUTE}{ROUTE}')
-    assert [line.split(": ")[:2] for line in told] == [["1", "routes[0]"], ["5", "routes[2]"]]
+    assert [line.split(": ")[:2] for line in told] == [["2", "routes[0].match"], ["5", "routes[2]"]]
 
 
 def test_the_environments_of_a_route_are_a_list_in_the_file(tmp_path: Path) -> None:

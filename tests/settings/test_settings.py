@@ -200,12 +200,12 @@ def test_all_mistakes_are_told_at_once() -> None:
     told = mistakes({"client_ip_header": "Cookie"}, FAILURE_LIMIT="often", REDS="x")
     assert [line.split(" ")[0] for line in told] == [
         "MACHPAY_REDS:",
-        "machpay.toml:1:",
-        "machpay.toml:2:",
-        "machpay.toml:3:",
-        "machpay.toml:5:",
         "MACHPAY_FAILURE_LIMIT:",
         "client_ip_header:",
+        "machpay.toml:1:",
+        "machpay.toml:2:",
+        "machpay.toml:4:",
+        "machpay.toml:7:",
     ]
 
 
