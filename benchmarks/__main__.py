@@ -16,6 +16,7 @@ from benchmarks.processes import Sample, Server, check_machine, load, serving
 from machpay_gateway.core.key import mint_secret
 
 PAIRS = {"raw ASGI": ("raw", "raw_guarded"), "Starlette": ("starlette_bare", "starlette_guarded")}
+_WIDTH = 110  # columns, whatever the terminal's: a folded table of figures cannot be read
 GOAL = (0.75, 0.88)  # of the bare application's requests per second
 
 
@@ -27,7 +28,7 @@ GOAL = (0.75, 0.88)  # of the bare application's requests per second
 def main(rounds: int, seconds: int, connections: int, json_file: Path | None) -> None:
     """Measure the guarded application against the bare one."""
     check_machine()
-    console = Console()
+    console = Console(width=_WIDTH)
     secret = mint_secret("live", os.urandom(32))
     samples: dict[str, list[Sample]] = {}
     with ExitStack() as stack:
@@ -53,10 +54,10 @@ def _one_round(
 
 
 def _table(samples: dict[str, list[Sample]], rounds: int, seconds: int, connections: int) -> Table:
-    title = f"medians of {rounds} interleaved rounds of {seconds} s, {connections} connections, one core for the server"
+    title = f"medians of {rounds} interleaved rounds of {seconds} s, {connections} connections"
     table = Table(title=title)
     for heading in ("application", "requests/s", "CPU µs/request", "p50 ms", "p99 ms", "of bare", "added CPU µs"):
-        table.add_column(heading, justify="left" if heading == "application" else "right")
+        table.add_column(heading, justify="left" if heading == "application" else "right", no_wrap=True)
     for label, (bare, guarded) in PAIRS.items():
         of_bare = _median(samples[guarded], "requests_per_second") / _median(samples[bare], "requests_per_second")
         added = _median(samples[guarded], "cpu_microseconds") - _median(samples[bare], "cpu_microseconds")

@@ -3,13 +3,16 @@
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
 
+from machpay_gateway import Principal
 from machpay_gateway.core.problem import PROBLEMS
 from machpay_gateway.core.quota import TIERS
+from machpay_gateway.settings import Options
 from machpay_gateway.settings.fields import FIELDS
 from machpay_gateway.settings.sources import check_file
 
@@ -32,9 +35,11 @@ def test_the_examples_in_the_readme_are_the_files(index: int, name: str) -> None
     assert blocks(ROOT / "README.md", "python")[index] == (ROOT / "examples" / name).read_text()
 
 
-def test_the_middleware_snippet_in_the_readme_runs() -> None:
+@pytest.mark.parametrize("page, index", [("README.md", 2), ("docs/application.md", 0)])
+def test_the_snippets_run(page: str, index: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     app = Starlette()
-    exec(blocks(ROOT / "README.md", "python")[2], {"app": app})  # noqa: S102 - our own README
+    exec(blocks(ROOT / page, "python")[index], {"app": app})  # noqa: S102 - our own pages
     assert len(app.user_middleware) == 1
 
 
@@ -64,6 +69,15 @@ def test_every_toml_block_can_be_served_by(page: Path, tmp_path: Path) -> None:
         (tmp_path / "machpay.toml").write_text(block)
         mistakes = [mistake for mistake in check_file(tmp_path / "machpay.toml") if "jwks" not in mistake]
         assert not mistakes
+
+
+def test_the_fields_that_an_application_sees_are_all_told() -> None:
+    told = {name.strip(" `") for cells in rows(ROOT / "docs" / "application.md") for name in cells[0].split(",")}
+    assert told == {field.name for field in fields(Principal)} - {"demands"}
+
+
+def test_every_setting_may_be_given_in_python() -> None:
+    assert set(Options.__annotations__) == {*FIELDS, "config"}
 
 
 def commands() -> set[tuple[str, ...]]:

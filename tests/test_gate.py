@@ -17,7 +17,7 @@ from machpay_gateway.limiters.memory import MemoryLimiter
 from machpay_gateway.stores.cache import KeyCache
 from machpay_gateway.stores.memory import MemoryStore
 from tests.clocks import FixedClock
-from tests.gates import ADDRESS, GRANT, JWT, NOW, ROUTES, SECRET, Tokens, facts, principal, reason_of, setup
+from tests.gates import ADDRESS, DIGEST, GRANT, JWT, NOW, ROUTES, SECRET, Tokens, facts, principal, reason_of, setup
 
 
 @pytest.mark.parametrize(
@@ -147,6 +147,18 @@ async def test_a_record_that_keeps_changing_is_unavailable_and_not_asked_for_eve
     assert isinstance(decision, Denied)
     assert (decision.reason, decision.retry_after) == (Reason.UNAVAILABLE, 1.0)
     assert tried.keys.calls == ["find", "forget"] * 2
+
+
+async def test_a_key_in_use_is_not_locked_out_by_others_behind_its_address() -> None:
+    caller = principal()
+    tried = setup()
+    tried.keys.held.add(DIGEST)  # cached, though not to be trusted before the store was asked for changes
+    tried.keys.finds.append(caller)
+    tried.limits.answers.append(GRANT)
+    while reason_of(tried.gate.decide_at_once(facts(b"Bearer junk"))) is Reason.INVALID_CREDENTIALS:
+        assert len(tried.keys.calls) == 0
+    assert reason_of(tried.gate.decide_at_once(facts(b"Bearer junk"))) is Reason.TOO_MANY_FAILURES
+    assert await tried.decide() == Allowed(caller, GRANT)
 
 
 async def test_an_address_that_keeps_failing_is_slowed_and_costs_no_lookup() -> None:

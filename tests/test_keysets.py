@@ -152,5 +152,9 @@ def test_a_file_that_is_broken_at_start_stops_the_process(tmp_path: Path, body: 
         "http://[::1]:8080/jwks.json",
     ],
 )
-def test_a_remote_set_is_not_fetched_at_start(url: str) -> None:
+def test_a_remote_set_is_accepted_without_being_fetched(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reached(*_: object) -> None:
+        raise AssertionError("a key set was fetched at start")
+
+    monkeypatch.setattr("socket.socket.connect", reached)
     RemoteKeySet(issuer(url))

@@ -119,7 +119,7 @@ def show(session: Session, *, key: str, as_json: bool) -> None:
     _print_key(_known(session.run(lambda gateway: gateway.keyring.get(None, key)), key), as_json=as_json)
 
 
-@keys.command()
+@keys.command(short_help="Give a key a new secret.")
 @click.argument("key")
 @click.option(
     "--grace",
@@ -138,7 +138,7 @@ def rotate(session: Session, *, key: str, grace: int, as_json: bool) -> None:
     print_issued(*issued, time.time(), as_json=as_json)
 
 
-@keys.command()
+@keys.command(short_help="End a key for good.")
 @click.argument("key")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option

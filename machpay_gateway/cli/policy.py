@@ -54,7 +54,7 @@ def policy() -> None:
     """Check settings, and explain which rule holds."""
 
 
-@policy.command()
+@policy.command(short_help="Name every mistake in a settings file.")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @json_option
 @pass_session
@@ -77,7 +77,7 @@ def check(session: Session, *, file: Path | None, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-@policy.command()
+@policy.command(short_help="Show which rule holds for a request.")
 @click.argument("request", nargs=-1, required=True, metavar="METHOD PATH")
 @json_option
 @pass_session

@@ -21,7 +21,8 @@ class Route:
     """A rule: `Route("POST /v1/skills/execute", scopes="skills:execute", cost=1)`.
 
     *match* is a method (or `*`) and a path template: `{id}` is one segment, a closing `{rest:path}` all that follows.
-    A trailing slash makes no difference, and HEAD is answered by the GET route unless one of its own is listed.
+    A trailing slash makes no difference, and HEAD is answered by the GET route unless one of its own is listed. `/a/`
+    is refused where both `/a` and `/a/{rest:path}` are listed: frameworks disagree on which of the two it is.
     *scopes* is an expression (`"a b"` all, `"a | b"` any) or a list of names, all required. *cost* is in units of the
     window; 0 counts for concurrency only. A *public* route asks for no credential. *environments* are those whose
     credentials may come here. Raises ConfigurationError.

@@ -48,7 +48,7 @@ def litestar() -> ASGIApp:
     def skills(request: LitestarRequest[object, object, State]) -> str:
         return str(request.scope["machpay"].id)  # type: ignore[typeddict-item]  # our own addition to the scope
 
-    return Litestar([skills], openapi_config=None)  # type: ignore[return-value]  # its own names for ASGI's types
+    return Litestar([skills], openapi_config=None, logging_config=None)  # type: ignore[return-value]  # its own names for ASGI's types
 
 
 def quart() -> ASGIApp:
