@@ -1,5 +1,6 @@
 """From settings to parts that work together: the only place that picks adapters, and imports them only when used."""
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -7,7 +8,7 @@ from types import TracebackType
 from typing import Protocol, Self, Unpack
 
 from machpay_gateway.accounts import Accounts
-from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
 from machpay_gateway.core.failures import Failures
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.policy import Policy
@@ -20,6 +21,8 @@ from machpay_gateway.limiters.memory import MemoryLimiter
 from machpay_gateway.settings import Options, Settings, load_settings
 from machpay_gateway.stores.cache import KeyCache
 from machpay_gateway.web.incoming import Trust, request_ids
+
+logger = logging.getLogger("machpay_gateway")
 
 MEMORY_DATABASE = "memory://"  # nothing is kept: for tests, benchmarks and trying things out
 
@@ -107,6 +110,7 @@ class Gateway:
     async def _open(self, upgrade: bool) -> None:  # noqa: FBT001 - what it is told by is what flights share
         await self.store.open(upgrade=upgrade)
         self.is_open = True
+        logger.info("MachPay is open: %d routes, unlisted ones %s.", len(self.policy.routes), self.policy.unlisted)
 
 
 def unservable(settings: Settings) -> list[str]:
@@ -127,12 +131,19 @@ class _OpenedLookup:
         self._gateway = gateway
 
     async def find_by_digest(self, digest: bytes) -> KeyRecord | None:
-        await self._gateway.open()
+        await self._open()
         return await self._gateway.store.find_by_digest(digest)
 
     async def versions_since(self, since: float) -> Sequence[tuple[str, int]]:
-        await self._gateway.open()
+        await self._open()
         return await self._gateway.store.versions_since(since)
+
+    async def _open(self) -> None:
+        try:
+            await self._gateway.open()
+        except ConfigurationError as exc:
+            # At a start this stops the process; a request that comes too late for that is told 503, and the log why.
+            raise StoreUnavailable("opening the database") from exc
 
 
 def _store_for(settings: Settings) -> Store:

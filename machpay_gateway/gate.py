@@ -6,7 +6,7 @@ await. `decide` goes on from where that stopped. Nothing else in the package dec
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 from machpay_gateway.core.admission import STALE
@@ -34,12 +34,16 @@ _PUBLIC = Allowed(ANONYMOUS)
 
 @dataclass(frozen=True, slots=True)
 class Unsettled:
-    """A decision that needs I/O, and how far it came: *principal* is None while the caller is not identified."""
+    """A decision that needs I/O, and how far it came: *principal* is None while the caller is not identified.
+
+    *is_counted* when it was counted as a failure in advance.
+    """
 
     facts: RequestFacts
     route: Route
-    token: bytes
+    token: bytes = field(repr=False)
     principal: Principal | None
+    is_counted: bool = False
 
 
 class Gate:
@@ -103,22 +107,31 @@ class Gate:
     async def settle(self, unsettled: Unsettled) -> Decision:
         """Return the decision that *unsettled* could not be, after the I/O that it needs."""
         try:
-            return self._counted(unsettled.facts, await self._settle(unsettled))
+            decision = await self._settle(unsettled)
         except Unavailable as exc:
             # Fail closed: an identity or a limit that cannot be checked is not granted.
-            return Denied(Reason.UNAVAILABLE, f"unavailable: {exc}", unsettled.route, retry_after=_RETRY_SECONDS)
+            decision = Denied(Reason.UNAVAILABLE, f"unavailable: {exc}", unsettled.route, retry_after=_RETRY_SECONDS)
+        if not unsettled.is_counted:
+            return self._counted(unsettled.facts, decision)
+        if not (isinstance(decision, Denied) and decision.reason is Reason.INVALID_CREDENTIALS):
+            self._failures.forgive(unsettled.facts.address, self._clock())
+        return decision
 
     def _unknown(
         self, facts: RequestFacts, route: Route, token: bytes, digest: bytes, now: float
     ) -> Decision | Unsettled:
         """Spend no I/O on an address that keeps failing, nor on what cannot be a credential."""
-        # A key that was in use just now goes on: strangers behind the same address cannot lock it out.
-        if (wait := self._failures.wait(facts.address, now)) and not self._keys.holds(digest):
+        # What was in use just now goes on: strangers behind the same address cannot lock it out.
+        if self._keys.holds(digest) or (self._tokens is not None and self._tokens.holds(digest)):
+            return Unsettled(facts, route, token, None)
+        if wait := self._failures.wait(facts.address, now):
             return _slow_down(route, wait)
         credential = credential_of(token)
         if isinstance(credential, Unreadable):
             return self._counted(facts, Denied(credential.reason, credential.detail, route))
-        return Unsettled(facts, route, token, None)
+        # Counted before it is looked up, and forgiven if it was none: many at once are as many.
+        self._failures.note(facts.address, now)
+        return Unsettled(facts, route, token, None, is_counted=True)
 
     async def _settle(self, unsettled: Unsettled) -> Decision:
         """Fetch what is missing, and decide. A record that changed meanwhile is loaded once more."""

@@ -185,6 +185,7 @@ class RemoteKeySet:
 
 class _Verified(NamedTuple):
     principal: Principal
+    since: float
     until: float
 
 
@@ -208,10 +209,15 @@ class IssuedTokens:
     def known(self, digest: bytes, now: float) -> Principal | None:
         """Return the principal of a token that was verified lately, without any I/O."""
         verified = self._verified.get(digest)
-        if verified is None or now >= verified.until:
+        # The lower bound is for a clock that was set back: "until" would be far away then.
+        if verified is None or not verified.since <= now < verified.until:
             return None
         self._verified.move_to_end(digest)
         return verified.principal
+
+    def holds(self, digest: bytes) -> bool:
+        """Tell whether a token of this *digest* was good lately, whether it is known now or not."""
+        return digest in self._verified
 
     async def verify(self, token: SignedToken, now: float) -> Principal | str:
         """Return the principal of *token*, or the reason, for the log, why it is not accepted.
@@ -244,7 +250,8 @@ class IssuedTokens:
             await key_set.close()
 
     def _remember(self, digest: bytes, principal: Principal, now: float) -> None:
-        self._verified[digest] = _Verified(principal, min(principal.expires_at or now, now + VERIFIED_SECONDS))
+        until = min(principal.expires_at or now, now + VERIFIED_SECONDS)
+        self._verified[digest] = _Verified(principal, now, until)
         self._verified.move_to_end(digest)
         if len(self._verified) > VERIFIED_TOKENS:
             self._verified.popitem(last=False)

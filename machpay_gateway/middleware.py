@@ -73,9 +73,9 @@ class MachPayAuth:
             """Send *message* on, with our headers once. No coroutine of its own: that would cost 2 % of requests."""
             nonlocal held
             step = message["type"]
-            if step == "http.response.body":
+            if step == "http.response.body" or step == "websocket.close":  # noqa: PLR1714 - cheaper than a tuple
                 if held is not None and not message.get("more_body", False):
-                    # The last of the answer ends the lease: background tasks of the application run on after it.
+                    # The last of the answer ends the lease: the application may have tasks that run on after it.
                     held.release()
                     held = None
             elif step in _STARTS:
@@ -113,7 +113,7 @@ async def _fail(mistake: ConfigurationError, scope: Scope, receive: Receive, sen
 def _log_refusal(facts: RequestFacts, denied: Denied) -> None:
     if logger.isEnabledFor(logging.INFO):
         logger.info(
-            "request %s refused: %s (%s); method=%s path=%r route=%r key=%s address=%s",
+            "request %s refused: %s (%s); method=%r path=%r route=%r key=%r address=%s",
             facts.request_id.decode(),
             denied.reason,
             denied.detail,

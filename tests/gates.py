@@ -114,10 +114,14 @@ class Limits:
 class Tokens:
     verified: Principal | str | Exception
     at_hand: Principal | None = None
+    was_good: bool = False
 
     def known(self, digest: bytes, now: float) -> Principal | None:
         assert now == NOW
         return self.at_hand if digest == secret_digest(JWT) else None
+
+    def holds(self, digest: bytes) -> bool:
+        return self.was_good and digest == secret_digest(JWT)
 
     async def verify(self, token: SignedToken, now: float) -> Principal | str:
         assert (token.token, now) == (JWT, NOW)

@@ -72,10 +72,6 @@ match = "PATCH /v1/account"
 scopes = "account:write"
 
 [[routes]]
-match = "* /v1/webhooks"
-scopes = "webhooks:manage"
-
-[[routes]]
 match = "* /v1/webhooks/{rest:path}"
 scopes = "webhooks:manage"
 

@@ -7,13 +7,15 @@ from machpay_gateway.core.address import address_block
 _ADDRESSES = 8192  # about 1 MB; beyond it the address that failed longest ago is forgiven
 
 _ROUNDING_SECONDS = 1e-5  # seconds since the epoch are exact to 2e-7 in a float; sums of them drift by a few of those
+_UNREADABLE = -1  # the bucket of no address
 
 
 class Failures:
-    """Counts failures by address, an IPv6 /64 being one. An address that cannot be read is never slowed.
+    """Counts failures by address, an IPv6 /64 being one. Mutable: it is the memory of what happened.
 
-    All who cannot be told apart would share one bucket, and any of them could shut the others out. Mutable: it is
-    the memory of what happened. Times are seconds on the caller's clock.
+    All whose address cannot be read share one bucket of ten times the size: any of them could shut the others out,
+    but being unreadable, which a client may bring about, must not be a way around. Times are seconds on the caller's
+    clock.
     """
 
     def __init__(self, limit: int, window_seconds: int) -> None:
@@ -24,26 +26,35 @@ class Failures:
 
     def wait(self, address: int | None, now: float) -> float:
         """Return the seconds until *address* may fail again; 0.0 when it may now."""
-        if address is None:
-            return 0.0
-        over = self._level(address_block(address), now) + self._spacing - self._window
+        block, spacing = self._bucket(address)
+        over = self._level(block, now) + spacing - self._window
         return over if over > _ROUNDING_SECONDS else 0.0
 
     def note(self, address: int | None, now: float) -> float:
         """Count a failure of *address*; when it may not fail now, count nothing and return what `wait` does."""
-        if address is None:
-            return 0.0
         if wait := self.wait(address, now):
             return wait
-        block = address_block(address)
-        self._drained_at[block] = now + self._level(block, now) + self._spacing
+        block, spacing = self._bucket(address)
+        self._drained_at[block] = now + self._level(block, now) + spacing
         self._drained_at.move_to_end(block)
         if len(self._drained_at) > _ADDRESSES:
             self._drained_at.popitem(last=False)
         return 0.0
 
+    def forgive(self, address: int | None, now: float) -> None:
+        """Take a noted failure of *address* back: it was none."""
+        block, spacing = self._bucket(address)
+        if (drained_at := self._drained_at.pop(block, 0.0) - spacing) > now + _ROUNDING_SECONDS:
+            self._drained_at[block] = drained_at
+
     def __len__(self) -> int:
         return len(self._drained_at)
+
+    def _bucket(self, address: int | None) -> tuple[int, float]:
+        """Return which bucket is filled, and how much of it one failure takes, in seconds."""
+        if address is None:
+            return _UNREADABLE, self._spacing / 10
+        return address_block(address), self._spacing
 
     def _level(self, block: int, now: float) -> float:
         # Never more than full: a clock that steps back must not shut an address out for as long as the step.

@@ -1,5 +1,6 @@
 """What people may write into keys and accounts: each returns the value as it is stored, or raises InputError."""
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 
@@ -10,12 +11,13 @@ from machpay_gateway.core.scopes import Scopes, unknown_scopes
 _MAX_NAME, _MAX_SCOPES, _MAX_NETWORKS = 100, 100, 1000
 _MAX_PAIRS, _MAX_PAIR_KEY, _MAX_PAIR_VALUE = 50, 40, 500
 _LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999, where RFC 3339 ends
+_SECRETS = re.compile(r"(sk_(?:live|test)_)[0-9A-Za-z_]{8,}")
 _SHOWN = 80  # characters of a wrong value that its error repeats
 
 
 def shown(value: str) -> str:
     """Return *value* in quotes, as an error repeats it: shortened, and with nothing that a terminal would act on."""
-    text = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
+    text = _SECRETS.sub(r"\1…", value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…")
     return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text) + '"'
 
 
@@ -26,6 +28,8 @@ def checked_name(name: str) -> str:
         raise InputError(f"The name {shown(name)} has {len(stripped)} characters: use 1 to {_MAX_NAME}.")
     if not stripped.isprintable():
         raise InputError(f"The name {shown(name)} has characters that cannot be shown: leave them out.")
+    if _SECRETS.search(stripped):
+        raise InputError(f"The name {shown(name)} holds a secret, and names are stored as they are: use another.")
     return stripped
 
 
@@ -72,6 +76,8 @@ def checked_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
             raise InputError(
                 f"metadata value of {shown(key)} has {len(value)} characters: use at most {_MAX_PAIR_VALUE}."
             )
+        if _SECRETS.search(value) or _SECRETS.search(key):
+            raise InputError(f"metadata {shown(key)} holds a secret, and metadata is stored as it is: leave it out.")
         if not _is_unicode(value):
             raise InputError(f"metadata value of {shown(key)} is not Unicode text: it has a lone surrogate.")
     return dict(metadata)

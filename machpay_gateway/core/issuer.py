@@ -8,6 +8,7 @@ from machpay_gateway.core.address import parse_address, parse_allowlist
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.key import ENVIRONMENTS
 
+_USER_INFO = re.compile(r"//[^/@]*@")  # may hold a password, which no message repeats
 _LOOPBACK = parse_allowlist(["127.0.0.0/8", "::1"])
 ASYMMETRIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
 SYMMETRIC = ("HS256", "HS384", "HS512")
@@ -55,9 +56,10 @@ class Issuer:
             raise self._mistake(f"environment {self.environment!r} does not exist: use live or test")
         if not _texts([self.jwks]) or (self.keys_are_remote and not _is_trusted_url(self.jwks)):
             # Whoever sits on the way of plain http could answer with keys of their own, and then sign as anybody.
+            source = _USER_INFO.sub("//…@", str(self.jwks))
             raise self._mistake(
-                f"keys cannot be taken from {self.jwks!r}; use a file or an https URL without user and password "
-                "(http only on this machine, as in http://127.0.0.1:8080/jwks.json)"
+                f"keys cannot be taken from {source!r}; use a file or an https URL without user and password (http "
+                "only on this machine, as in http://127.0.0.1:8080/jwks.json)"
             )
         object.__setattr__(self, "audiences", audiences)
 

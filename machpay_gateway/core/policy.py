@@ -50,6 +50,19 @@ class _Node:
             return route
         return self.rest
 
+    def match(self, path: str) -> Route | Reason | None:
+        """Return the route for a canonical *path*; a trailing slash makes no difference unless it makes two."""
+        segments = path.split("/")[1:]
+        if segments[-1]:
+            # `/a/{rest:path}` is `/a` too, for frameworks that mount something there; whatever else fits comes first.
+            return self.find(segments) or self.find([*segments, ""])
+        with_slash, without = self.find(segments), self.find(segments[:-1])
+        is_two = with_slash and without and with_slash is not without and len(with_slash.segments) == len(segments)
+        if is_two and path != "/":
+            # `/a/` is `/a` to some frameworks and `/a/{rest:path}` to others: authorising either would be a guess.
+            return Reason.MALFORMED_REQUEST
+        return without or with_slash
+
 
 class Policy:
     """Which rule holds for a request. Compiled from *routes*; raises ConfigurationError for two rules of one shape."""
@@ -86,29 +99,25 @@ class Policy:
         """Return the rule for the request, or the reason why there is none."""
         if facts.path is None:
             return Reason.MALFORMED_REQUEST
-        if facts.preflight_for is None:
-            return self.rule(facts.method, facts.path)
-        # A preflight carries no credentials (Fetch §3.2.2), so it passes wherever the request it asks about may come.
+        rule = self.rule(facts.method, facts.path)
+        if facts.preflight_for is None or (isinstance(rule, Route) and rule.method == facts.method):
+            return rule
+        # A preflight carries no credentials (Fetch §3.2.2), so it passes wherever the request it asks about may come,
+        # unless OPTIONS is listed by itself.
         asked = self.rule(facts.preflight_for, facts.path)
         return PREFLIGHT if isinstance(asked, Route) else asked
 
     def rule(self, method: str, path: str) -> Route | Reason:
         """Return the most specific rule for *method* on the canonical *path*."""
-        tree = self._trees.get(method) or self._trees[ANY_METHOD]
-        if path[-1] != "/":
-            found = tree.find(path.split("/"), 1)
-        elif path == "/":
-            found = tree.find((), 0) or tree.find(("",), 0)
-        else:
-            segments = path.split("/")
-            with_slash, without = tree.find(segments, 1), tree.find(segments[:-1], 1)
-            if with_slash and without and len(with_slash.segments) == len(segments) - 1:
-                # `/a/` is `/a` to some frameworks and `/a/{rest:path}` to others: authorising either would be a guess.
-                return Reason.MALFORMED_REQUEST
-            found = without or with_slash
+        found = self._trees.get(method, self._trees[ANY_METHOD]).match(path)
         if found is not None:
             return found
-        return self._unlisted_route if self.unlisted == "authenticated" else Reason.ROUTE_NOT_FOUND
+        if self.unlisted == "deny":
+            return Reason.ROUTE_NOT_FOUND
+        # A method that nobody listed must not be a way around what the path's listed ones require: many frameworks
+        # serve a view by any method unless told otherwise.
+        others = {id(rule): rule for tree in self._trees.values() if isinstance(rule := tree.match(path), Route)}
+        return Route.all_of(tuple(others.values())) if others else self._unlisted_route
 
 
 def mistakes_in(routes: Sequence[Route], tiers: Mapping[str, Tier]) -> Iterator[tuple[int, str]]:

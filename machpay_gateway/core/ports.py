@@ -104,6 +104,9 @@ class TokenVerifier(Protocol):
     def known(self, digest: bytes, now: float) -> Principal | None:
         """Return the principal of a token that was verified lately, without any I/O."""
 
+    def holds(self, digest: bytes) -> bool:
+        """Tell whether a token of this *digest* was good lately, whether it is known now or not."""
+
     async def verify(self, token: SignedToken, now: float) -> Principal | str:
         """Return the principal of *token*, or the reason, for the log, why it is not accepted."""
 

@@ -22,7 +22,8 @@ class Route:
 
     *match* is a method (or `*`) and a path template: `{id}` is one segment, a closing `{rest:path}` all that follows.
     A trailing slash makes no difference, and HEAD is answered by the GET route unless one of its own is listed. `/a/`
-    is refused where both `/a` and `/a/{rest:path}` are listed: frameworks disagree on which of the two it is.
+    is refused where both `/a` and `/a/{rest:path}` are listed: frameworks disagree on which of the two it is. The rest
+    may be nothing at all, `/a` itself, where no other route fits.
     *scopes* is an expression (`"a b"` all, `"a | b"` any) or a list of names, all required. *cost* is in units of the
     window; 0 counts for concurrency only. A *public* route asks for no credential. *environments* are those whose
     credentials may come here. Raises ConfigurationError.
@@ -65,6 +66,25 @@ class Route:
         narrowed = copy(self)
         object.__setattr__(narrowed, "environments", served.intersection(self.environments))
         return narrowed
+
+    @classmethod
+    def all_of(cls, routes: "Sequence[Route]") -> "Route":
+        """Return a rule that lets in only who would be let in by every one of *routes*."""
+        joined = copy(routes[0])
+        requires = [frozenset[str]()]
+        for route in routes:
+            if route.requires.alternatives:
+                requires = [names | more for names in requires for more in route.requires.alternatives]
+        values: dict[str, object] = {
+            "match": " + ".join(route.match for route in routes),
+            "requires": ScopeExpression(tuple(requires) if requires != [frozenset()] else ()),
+            "cost": max(route.cost for route in routes),
+            "public": False,
+            "environments": frozenset.intersection(*(frozenset(route.environments) for route in routes)),
+        }
+        for attribute, value in values.items():
+            object.__setattr__(joined, attribute, value)
+        return joined
 
 
 def _parse_match(match: str) -> tuple[str, tuple[str, ...]]:

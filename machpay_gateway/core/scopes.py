@@ -57,10 +57,9 @@ def parse_scope_expression(text: str | Iterable[str]) -> ScopeExpression:
 
     A list of names means all of them. Raises ConfigurationError for a name that RFC 6749 §3.3 does not allow.
     """
-    try:
-        expression = text if isinstance(text, str) else " ".join(text)
-    except TypeError as exc:
-        raise ConfigurationError(f"{text!r} is neither a scope expression nor a list of scope names") from exc
+    if not isinstance(text, str):
+        return _all_of(text)
+    expression = text
     if not expression.strip():
         return ScopeExpression()
     alternatives = [part.split() for part in expression.split("|")]
@@ -70,6 +69,18 @@ def parse_scope_expression(text: str | Iterable[str]) -> ScopeExpression:
         for name in names:
             check_scope_name(name)
     return ScopeExpression(tuple(frozenset(names) for names in alternatives))
+
+
+def _all_of(names: Iterable[str]) -> ScopeExpression:
+    """Return what requires every one of *names*: in a list, a `|` would quietly make it any of them."""
+    if not isinstance(names, Iterable):
+        raise ConfigurationError(f"{names!r} is neither a scope expression nor a list of scope names")
+    required = frozenset(names)
+    for name in required:
+        if not isinstance(name, str):
+            raise ConfigurationError(f"{name!r} is not a scope name")
+        check_scope_name(name)
+    return ScopeExpression((required,)) if required else ScopeExpression()
 
 
 def check_scope_name(name: str) -> None:

@@ -88,6 +88,11 @@ def _url(*schemes: str) -> Reader:
     return read
 
 
+def without_user(url: str) -> str:
+    """Return *url* without a user and password in it."""
+    return re.sub(r"//[^/@]*@", "//…@", url)
+
+
 def _scheme_and_host(value: object) -> tuple[str, str | None]:
     try:
         parts = urlsplit(value if isinstance(value, str) else "")
@@ -231,7 +236,8 @@ def _upstreams(value: object, place: Place, report: Report) -> Mapping[str, str]
             continue
         scheme, host = _scheme_and_host(url)
         if scheme not in {"http", "https"} or not host:
-            report((*place, name), f"{url!r} is not an http:// or https:// address")
+            shown = without_user(url) if isinstance(url, str) else url
+            report((*place, name), f"{shown!r} is not an http:// or https:// address")
     return dict(value)
 
 

@@ -19,8 +19,8 @@ LimiterFailure = Literal["local", "deny", "allow"]
 class Settings:
     """Everything that was configured, parsed. What each means stands in docs/configuration.md."""
 
-    database: str = "sqlite:///machpay.db"
-    redis: str | None = None
+    database: str = field(default="sqlite:///machpay.db", repr=False)  # a URL may hold a password
+    redis: str | None = field(default=None, repr=False)
     routes: tuple[Route, ...] = ()
     tiers: Mapping[str, Tier] = field(default_factory=lambda: TIERS)
     unlisted_routes: Unlisted = "authenticated"

@@ -25,7 +25,7 @@ _SYNC_SECONDS = 0.5
 _FRESH_SECONDS = 1.0
 _TRUST_SECONDS = 5.0
 _PATIENCE_SECONDS = 0.25  # for a store that is slow to say what changed, while trust lasts
-_OVERLAP_SECONDS = 10.0  # longer than a change takes from being stamped to being committed
+_OVERLAP_SECONDS = 60.0  # longer than a change takes from its stamp to its commit, and than hosts' clocks differ
 _AGE_SECONDS = 600.0
 _ABSENT_SECONDS = 5.0
 
@@ -50,9 +50,10 @@ class KeyCache:
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._digests: dict[str, set[bytes]] = {}
         self._absent: OrderedDict[bytes, float] = OrderedDict()
-        self._loads = SingleFlight(self._load, failed=_log_failure)
-        self._syncs = SingleFlight(self._synchronise, failed=_log_failure)
+        self._loads = SingleFlight(self._load, failed=self._log_outage)
+        self._syncs = SingleFlight(self._synchronise, failed=self._log_outage)
         self._synced_at = float("-inf")
+        self._is_away = False
 
     def known(self, digest: bytes, now: float) -> Principal | None:
         """Return the key's principal when it is cached and may be trusted at *now*; never does I/O."""
@@ -90,7 +91,7 @@ class KeyCache:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await self._syncs.join(None)
         except (Unavailable, TimeoutError):
-            return  # told once for all who wait, by `_log_failure`
+            return  # told by `_log_outage`
 
     def forget(self, key_id: str) -> None:
         """Drop whatever is cached of a key."""
@@ -111,10 +112,12 @@ class KeyCache:
             if any(self._entries[digest].principal.version != version for digest in self._digests.get(key_id, ())):
                 self.forget(key_id)
         self._synced_at = asked_at
+        self._log_answer()
 
     async def _load(self, presented: ApiKey) -> Principal | None:
         asked_at, digest = self._clock(), presented.digest
         record = await self._lookup.find_by_digest(digest)
+        self._log_answer()
         secrets = [] if record is None else [s for s in record.secrets if hmac.compare_digest(s.digest, digest)]
         # The prefix is what the caller holds, the record what we know: where they disagree, a row was swapped.
         if record is None or not secrets or record.environment != presented.environment:
@@ -142,6 +145,13 @@ class KeyCache:
             if not digests:
                 del self._digests[entry.principal.id]
 
+    def _log_outage(self, error: BaseException) -> None:
+        # Once for an outage, not once for each who asks: they may be many, and strangers.
+        if not self._is_away:
+            self._is_away = True
+            logger.warning("The key store does not answer.", exc_info=error)
 
-def _log_failure(error: BaseException) -> None:
-    logger.warning("The key store did not answer.", exc_info=error)
+    def _log_answer(self) -> None:
+        if self._is_away:
+            self._is_away = False
+            logger.warning("The key store answers again.")

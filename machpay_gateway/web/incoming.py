@@ -62,7 +62,7 @@ def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) 
     path = scope["path"]
     read_path = canonical_path if len(path) < LONG else canonical_path.__wrapped__
     client = scope.get("client")
-    peer = client[0] if client else ""  # a Unix socket has no address, told as None or as ""
+    peer = (client[0] or "") if client else ""  # a Unix socket has no address, told as None or as ""
     # A WebSocket handshake is a GET. Some servers pass the method as it came, and frameworks read it in upper case.
     method = scope.get("method", "GET").upper()
     return _new(
@@ -73,7 +73,7 @@ def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) 
             authorization,
             client_address(peer, forwarded, trust.proxies, trust.header) if forwarded else parse_address(peer),
             next(ids) if request_id is None else _accepted_id(request_id, peer, trust.proxies) or next(ids),
-            None if preflight is None or authorization else _preflight_for(method, origin, preflight),
+            None if preflight is None or authorization else _preflight_for(scope, method, origin, preflight),
         ),
     )
 
@@ -85,7 +85,14 @@ def _accepted_id(value: bytes, peer: str, proxies: Allowlist | None) -> bytes | 
     return value if _REQUEST_ID.fullmatch(value) else None
 
 
-def _preflight_for(method: str, origin: bytes | None, asked: bytes) -> str | None:
-    # Fetch §3.2.2: a preflight is an OPTIONS with one Origin and one Access-Control-Request-Method, and it never
-    # carries credentials. Anything else is a request like any other.
-    return asked.decode() if method == "OPTIONS" and origin and _METHOD.fullmatch(asked) else None
+def _preflight_for(scope: Mapping[str, Any], method: str, origin: bytes | None, asked: bytes) -> str | None:
+    # Fetch §3.2.2: a preflight is an OPTIONS with one Origin and one Access-Control-Request-Method, and it carries
+    # neither credentials nor a body. Anything else is a request like any other: it must not reach the application
+    # without a caller.
+    if method != "OPTIONS" or not origin or not _METHOD.fullmatch(asked):
+        return None
+    has_body = any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0")
+        for name, value in scope["headers"]
+    )
+    return None if has_body else asked.decode()

@@ -9,7 +9,7 @@ import re
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
-LONG = 512
+LONG = 256
 _ESCAPES = re.compile(rb"(?:[!-$&-~]|%[0-9A-Fa-f]{2})*")  # visible ASCII, and `%` only as a whole escape
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FORBIDDEN_ESCAPE = re.compile(rb"%(?:2f|5c|0[0-9a-f]|1[0-9a-f]|7f)", re.IGNORECASE)
@@ -23,7 +23,7 @@ def canonical_path(full_path: str, raw: bytes | None, root: str | None) -> str |
     the memory: for a path of `LONG` characters or more, call `canonical_path.__wrapped__`.
     """
     path = _without_root(full_path, root) if root else full_path
-    if path[:1] != "/" or "//" in path or "\\" in path or ("/." in path and _has_dot_segment(path)):
+    if path is None or path[:1] != "/" or "//" in path or "\\" in path or ("/." in path and _has_dot_segment(path)):
         return None
     if path.isascii() and (not raw or b"%" not in raw):
         return path if path.isprintable() else None
@@ -33,12 +33,18 @@ def canonical_path(full_path: str, raw: bytes | None, root: str | None) -> str |
     return path if not raw or _decodes(raw, full_path) else None
 
 
-def _without_root(path: str, root: str) -> str:
-    # As Starlette and Django see it: `path` holds the mount point too, unless a server left it out.
-    rest = path.removeprefix(root)
-    if rest == path or (rest and rest[0] != "/"):
-        return path
-    return rest or "/"
+def _without_root(path: str, root: str) -> str | None:
+    """Return *path* below the mount point *root*; None when frameworks would take it off in different ways.
+
+    Some take it off as text, without looking for the slash after it, and some wherever it stands. A server may have
+    left it out of `path` altogether; then it must not stand anywhere in it.
+    """
+    mount = root.rstrip("/")
+    if path == mount:
+        return "/"
+    if path.startswith(f"{mount}/"):
+        return path[len(mount) :]
+    return path if path[:1] == "/" and mount not in path else None
 
 
 def _has_dot_segment(path: str) -> bool:

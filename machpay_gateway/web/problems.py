@@ -23,7 +23,7 @@ async def send_problem(scope: Scope, receive: Receive, send: Send, problem: Prob
         *added,
     ]
     if scope["type"] == "http":
-        body = b"" if scope["method"] == "HEAD" else body
+        body = b"" if scope.get("method") == "HEAD" else body
         await _respond(send, "http.response", problem.status, headers, body)
         return
     await receive()  # websocket.connect: the handshake may only be answered once it has been announced

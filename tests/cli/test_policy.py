@@ -25,7 +25,7 @@ def test_a_fine_file_is_a_table_of_its_routes(invoke: Invoke) -> None:
     assert lines[0] == ["METHOD", "PATH", "ACCESS", "COST"]
     assert ["GET", "/healthz", "public", "-"] in lines
     assert ["POST", "/v1/skills/execute", "skills:execute", "1"] in lines
-    assert "machpay.toml is fine: 7 routes; requests that none matches are refused." in result.stdout
+    assert "machpay.toml is fine: 6 routes; requests that none matches are refused." in result.stdout
 
 
 def test_every_mistake_is_named_with_its_line(invoke_bare: Invoke) -> None:

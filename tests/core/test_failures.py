@@ -75,11 +75,21 @@ def test_an_ipv6_64_is_one_address(one: str, other: str, *, same: bool) -> None:
     assert (failures.wait(position(other), NOW) > 0) is same
 
 
-def test_an_address_that_cannot_be_read_is_never_slowed() -> None:
+def test_all_addresses_that_cannot_be_read_share_a_bucket_of_ten_times_the_size() -> None:
+    failures = Failures(3, 60)
+    assert [failures.note(None, NOW) for _ in range(30)] == [0.0] * 30
+    assert failures.note(None, NOW) == pytest.approx(2, abs=1e-4)
+    assert failures.wait(ONE, NOW) == 0.0
+
+
+def test_a_failure_that_was_none_is_forgiven() -> None:
     failures = Failures(1, 60)
-    assert [failures.note(None, NOW) for _ in range(10)] == [0.0] * 10
-    assert failures.wait(None, NOW) == 0.0
-    assert len(failures) == 0
+    failures.note(ONE, NOW)
+    failures.forgive(ONE, NOW)
+    assert (failures.wait(ONE, NOW), len(failures)) == (0.0, 0)
+    failures.forgive(ONE, NOW)  # nothing to forgive
+    assert failures.note(ONE, NOW) == 0.0
+    assert failures.wait(ONE, NOW) > 0
 
 
 def test_the_memory_is_bounded_and_the_one_that_failed_longest_ago_is_forgiven() -> None:

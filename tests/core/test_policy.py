@@ -67,7 +67,7 @@ SPECIFIC = policy(
         ("GET", "/v1/files/a/info", "GET /v1/files/{name}/info"),  # a parameter beats the rest
         ("GET", "/v1/files/public/info", "GET /v1/files/public/{rest:path}"),  # from left to right
         ("GET", "/v1/files/", "GET /v1/files/{rest:path}"),  # the rest may be empty after its slash
-        ("GET", "/v1/files", NOT_FOUND),  # but the slash is needed
+        ("GET", "/v1/files", "GET /v1/files/{rest:path}"),  # and so may the slash, when nothing else fits
         ("GET", "/v1/any", "* /v1/any"),
         ("PATCH", "/v1/any", "* /v1/any"),
         ("PUT", "/v1/any", "PUT /v1/any"),  # the method's own beats `*` where the shape is the same
@@ -146,11 +146,33 @@ def test_a_preflight_passes_where_the_request_it_asks_about_may_come(
     assert found(SPECIFIC, "OPTIONS", path, asked) == expected
 
 
-def test_a_preflight_is_public_and_a_listed_options_route_does_not_catch_it() -> None:
-    rules = policy("OPTIONS /v1/x", "GET /v1/x")
+def test_a_preflight_is_public_but_never_a_way_around_a_listed_options_route() -> None:
+    rules = policy("OPTIONS /v1/x", "GET /v1/x", "* /v1/y")
     assert PREFLIGHT.public
-    assert rules.route_for(facts("OPTIONS", "/v1/x", "GET")) is PREFLIGHT
+    assert found(rules, "OPTIONS", "/v1/x", "GET") == "OPTIONS /v1/x"
     assert found(rules, "OPTIONS", "/v1/x") == "OPTIONS /v1/x"
+    assert rules.route_for(facts("OPTIONS", "/v1/y", "GET")) is PREFLIGHT
+    assert found(rules, "OPTIONS", "/v1/y") == "* /v1/y"
+
+
+@pytest.mark.parametrize(
+    "listed, path, requires, environments",
+    [
+        ([Route("POST /x", scopes="a")], "/x", "a", {"live", "test"}),
+        ([Route("POST /x", scopes="a"), Route("GET /x", scopes="b | c")], "/x", "a b | a c", {"live", "test"}),
+        ([Route("POST /x", scopes="a"), Route("GET /{id}", scopes="b")], "/x", "a b", {"live", "test"}),
+        ([Route("POST /x", public=True)], "/x", "", {"live", "test"}),  # a credential, and any will do
+        ([Route("POST /x", environments=["live"]), Route("GET /x", scopes="b")], "/x", "b", {"live"}),
+        ([Route("POST /x", scopes="a")], "/y", "", {"live", "test"}),
+    ],
+)
+def test_a_method_that_is_not_listed_is_no_way_around_the_scopes_of_its_path(
+    listed: list[Route], path: str, requires: str, environments: set[str]
+) -> None:
+    rule = Policy(listed, unlisted="authenticated").rule("PUT", path)
+    assert isinstance(rule, Route)
+    assert (rule.public, str(rule.requires), rule.environments) == (False, requires, environments)
+    assert Policy(listed, unlisted="deny").rule("PUT", path) is NOT_FOUND
 
 
 @pytest.mark.parametrize("environments, expected", [(["live"], {"live"}), (["live", "test"], {"live", "test"})])
@@ -234,6 +256,9 @@ def test_the_tree_finds_what_a_look_at_each_route_finds(templates: set[str], pat
     rules = policy(*(f"GET {template}" for template in templates))
     for path in paths:
         fits = {fit: template for template in templates if (fit := specificity(template, path)) is not None}
+        if not fits:  # the rest may be nothing at all, when nothing else fits
+            rests = [template for template in templates if template.endswith("{r:path}")]
+            fits = {fit: rest for rest in rests if (fit := specificity(rest, f"{path}/z")) is not None}
         expected = f"GET {fits[min(fits)]}" if fits else NOT_FOUND
         assert found(rules, "GET", path) == expected
 

@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route as Endpoint
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message
 
 from machpay_gateway import MachPayAuth
 from tests.gateways import Guarded, guarded
@@ -101,6 +101,59 @@ def test_it_starts_and_stops_on_a_real_server(framework: Callable[[], ASGIApp]) 
         request = f"GET /v1/skills HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer {secret}\r\n\r\n"
         assert exchange(address, request.encode()).startswith(b"HTTP/1.1 200")
     assert not api.gateway.is_open
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("method", ["GET", "get", "HEAD", "POST", "OPTIONS", "PUT"])
+@pytest.mark.parametrize(
+    "root, path",
+    [
+        ("/api", "/api/v1/skills"),
+        ("/api", "v1/skills"),  # a target without its slash, which some servers pass on
+        ("/api", "/x/api/v1/skills"),  # Litestar takes the mount off wherever it stands
+        ("/api", "/apiv1/skills"),  # Quart takes it off as text
+        ("/api", "/v1/skills"),
+        ("", "/v1/skills"),
+        ("", "/v1/skills/"),
+        ("", "//v1/skills"),
+        ("", "/v1/./skills"),
+        ("", "/v1/skills;x"),
+    ],
+)
+async def test_no_other_spelling_reaches_what_a_scope_guards(
+    framework: Callable[[], ASGIApp], method: str, root: str, path: str
+) -> None:
+    async with guarded(framework()) as api:
+        key_id, secret = await api.key(scopes=["account:read"])
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "scheme": "http",
+            "server": ("api.test", 80),
+            "client": ("192.0.2.1", 50000),
+            "method": method,
+            "root_path": root,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": [(b"host", b"api.test"), (b"authorization", f"Bearer {secret}".encode())],
+        }
+        sent: list[Message] = []
+
+        unread: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
+
+        async def receive() -> Message:
+            if not unread:
+                await asyncio.Event().wait()  # a client that stays
+            return unread.pop()
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        await api.app(scope, receive, send)
+    assert key_id.encode() not in b"".join(message.get("body", b"") for message in sent)
+    assert sent[0]["status"] >= 400 or path == "/v1/skills/" or method == "OPTIONS"
 
 
 def test_starlette_takes_it_by_add_middleware() -> None:

@@ -129,7 +129,11 @@ def test_an_ambiguous_path_is_none(target: str) -> None:
         ("/app/v1/x", b"/app/v1/x", "/app", "/v1/x"),  # a mount: the application routes by what follows
         ("/app", b"/app", "/app", "/"),
         ("/app/", b"/app/", "/app", "/"),
-        ("/apple/x", b"/apple/x", "/app", "/apple/x"),  # a prefix of a name is no mount
+        ("/apple/x", b"/apple/x", "/app", None),  # a prefix of a name: Quart takes it off, Starlette does not
+        ("/x/app/y", b"/x/app/y", "/app", None),  # Litestar takes the mount off wherever it stands
+        ("v1/x", b"v1/x", "/app", None),  # without its slash, as h11 lets it through
+        ("/v1/x", b"/v1/x", "/", "/v1/x"),
+        ("/app/v1/x", b"/app/v1/x", "/app/", "/v1/x"),
         ("/v1/x", b"/v1/x", "/app", "/v1/x"),  # a server that leaves the mount out of the path
         ("/app/a b", b"/app/a%20b", "/app", "/a b"),
         ("/app/a b", b"/a%20b", "/app", "/a b"),  # or out of the raw path only

@@ -9,6 +9,7 @@ import orjson
 from sqlalchemy import RowMapping, Select, and_, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.key import KeyRecord, SecretRecord
 from machpay_gateway.core.ports import key_tier
 from machpay_gateway.core.scopes import Scopes
@@ -134,7 +135,10 @@ def _settings(record: KeyRecord) -> dict[str, object]:
 
 def _records(rows: Iterable[RowMapping]) -> list[KeyRecord]:
     """Return a record for each run of *rows* of one key: a row for each of its secrets."""
-    return [_record(list(secrets)) for _, secrets in groupby(rows, key=itemgetter(KEYS.c.id))]
+    try:
+        return [_record(list(secrets)) for _, secrets in groupby(rows, key=itemgetter(KEYS.c.id))]
+    except (TypeError, ValueError) as exc:  # a column that does not hold what we write
+        raise StoreUnavailable("a key as stored") from exc
 
 
 def _record(rows: Sequence[RowMapping]) -> KeyRecord:
