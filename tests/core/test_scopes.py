@@ -173,3 +173,9 @@ def test_scopes_are_listed_in_order() -> None:
 )
 def test_what_is_neither_defined_nor_a_wildcard_over_it_is_unknown(names: list[str], unknown: list[str]) -> None:
     assert unknown_scopes(names, KNOWN_SCOPES) == unknown
+
+
+@pytest.mark.parametrize("names", [["a | b"], ["a", "b | c"], ["a b"], ["a", 5], [""]])
+def test_a_list_is_of_names_and_never_hides_an_expression(names: list[str]) -> None:
+    with pytest.raises(ConfigurationError):
+        parse_scope_expression(names)

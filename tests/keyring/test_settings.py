@@ -125,3 +125,12 @@ async def test_an_expired_key_can_be_given_a_later_end(keyring: Keyring, key: Ke
     revived = await keyring.update(ACME.id, key.id, expires_at=NOW + 120)
     assert revived is not None
     assert revived.status(clock.now) is KeyStatus.ACTIVE
+
+
+@pytest.mark.parametrize("field", ["name", "metadata"])
+async def test_a_secret_is_never_stored_by_mistake_nor_repeated(keyring: Keyring, field: str) -> None:
+    _, secret = await keyring.create(ACME.id, name="first", scopes=["skills:list"], environment="live")
+    settings: dict[str, Any] = {"name": "second"} | {field: secret if field == "name" else {"key": secret}}
+    with pytest.raises(InputError, match="holds a secret") as refused:
+        await keyring.create(ACME.id, scopes=["skills:list"], environment="live", **settings)
+    assert secret[12:] not in str(refused.value)

@@ -186,6 +186,40 @@ async def test_a_preflight_passes_only_when_it_is_one(api: Guarded) -> None:
     assert (await client.get("/v1/skills", headers=asked)).status_code == 401
 
 
+@pytest.mark.parametrize("headers", [{"Content-Length": "2"}, {"Transfer-Encoding": "chunked"}])
+async def test_a_preflight_with_a_body_is_a_request_like_any_other(api: Guarded, headers: dict[str, str]) -> None:
+    asked = {"Origin": "https://app.test", "Access-Control-Request-Method": "POST"}
+    answer = await api.client().request("OPTIONS", "/v1/skills/execute", headers=asked | headers, content=b"{}")
+    assert_refused(answer, Reason.MISSING_CREDENTIALS)
+
+
+async def test_many_wrong_keys_at_once_are_as_many_failures() -> None:
+    async with guarded(ok, failure_limit="5/minute") as api:
+        unknown = [mint_secret("live", number.to_bytes(32, "big")) for number in range(30)]
+        answers = await asyncio.gather(*(api.client(secret).get("/v1/skills") for secret in unknown))
+    assert sorted(answer.status_code for answer in answers) == [401] * 5 + [429] * 25
+
+
+async def test_good_keys_that_come_at_once_are_held_against_nobody() -> None:
+    async with guarded(ok, failure_limit="5/minute") as api:
+        secrets = [(await api.key())[1] for _ in range(20)]
+        for secret in secrets:
+            assert (await api.client(secret).get("/v1/skills")).status_code == 200
+        assert_refused(await api.client("junk").get("/v1/skills"), Reason.INVALID_CREDENTIALS)
+
+
+async def test_an_unlisted_method_needs_what_the_listed_ones_of_its_path_need(api: Guarded) -> None:
+    _, reader = await api.key(scopes=["skills:list"])
+    _, executor = await api.key(scopes=["skills:execute"])
+    for method in ("GET", "PUT", "DELETE", "OPTIONS"):
+        refused = await api.client(reader).request(method, "/v1/skills/execute")
+        if method == "GET":  # this is `GET /v1/skills/{id}`
+            assert refused.status_code == 200
+            continue
+        assert_refused(refused, Reason.INSUFFICIENT_SCOPE)
+        assert (await api.client(executor).request(method, "/v1/skills/execute")).status_code in {200, 403}
+
+
 async def test_a_preflight_for_a_route_that_is_not_there_is_not_found() -> None:
     async with guarded(ok, unlisted_routes="deny") as api:
         asked = {"Origin": "https://app.test", "Access-Control-Request-Method": "DELETE"}

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from machpay_gateway import ConfigurationError, MachPayAuth
+from machpay_gateway.core.key import mint_secret
 from tests.applications import ok
 from tests.servers import exchange, serving
 
@@ -73,6 +74,16 @@ def test_without_a_lifespan_a_wrong_setting_fails_every_request() -> None:
             await app({"type": "http", "path": "/", "headers": []}, None, None)  # type: ignore[arg-type]  # never used
 
     asyncio.run(late())
+
+
+def test_a_database_that_cannot_be_opened_stops_the_start_and_is_a_503_where_there_is_none(tmp_path: Path) -> None:
+    (tmp_path / "other.db").write_text("something else entirely")
+    app = MachPayAuth(ok, database=f"sqlite:///{tmp_path / 'other.db'}")
+    secret = mint_secret("live", bytes(32))
+    answer = TestClient(app).get("/v1/skills", headers={"Authorization": f"Bearer {secret}"})
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    with pytest.raises(ConfigurationError, match="not a SQLite database"), TestClient(app):
+        pytest.fail("it started")
 
 
 def test_redis_is_refused_rather_than_ignored() -> None:

@@ -1,10 +1,11 @@
 """A WebSocket handshake is decided like any request, before the application hears of it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope, Send
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -49,6 +50,24 @@ async def test_a_closed_websocket_gives_its_slot_back(api: Guarded) -> None:
     _, secret = await api.key()
     for _ in range(3):
         assert (await handshake(api, secret))[0]["type"] == "websocket.accept"
+
+
+async def test_a_websocket_that_its_application_closed_holds_no_slot_while_the_application_works_on() -> None:
+    closed, go_on = asyncio.Event(), asyncio.Event()
+
+    async def closing(scope: Scope, receive: Receive, send: Send) -> None:
+        await ok(scope, receive, send)
+        closed.set()
+        await go_on.wait()
+
+    async with guarded(closing, routes=RULES, tiers={"standard": Tier("1000/minute", 1)}) as api:
+        _, secret = await api.key()
+        first = asyncio.create_task(handshake(api, secret))
+        await closed.wait()
+        api.app.app = ok
+        assert (await handshake(api, secret))[0]["type"] == "websocket.accept"
+        go_on.set()
+        await first
 
 
 async def test_a_refused_handshake_is_answered_with_the_problem_where_the_server_can(api: Guarded) -> None:

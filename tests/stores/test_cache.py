@@ -221,6 +221,22 @@ async def test_trust_is_back_as_soon_as_the_store_answers(cache: KeyCache, looku
     assert known_version(cache, clock) == 1
 
 
+async def test_an_outage_is_told_when_it_begins_and_when_it_ends_and_not_for_each_who_asks(
+    cache: KeyCache, lookup: Lookup, caplog: pytest.LogCaptureFixture
+) -> None:
+    lookup.is_away = True
+    for number in range(50, 70):
+        with pytest.raises(StoreUnavailable):
+            await cache.find(presented(number))
+    lookup.is_away = False
+    await cache.find(presented(1))
+    await cache.find(presented(2))
+    assert [entry.getMessage() for entry in caplog.records] == [
+        "The key store does not answer.",
+        "The key store answers again.",
+    ]
+
+
 async def test_a_store_that_is_away_is_everybodys_error_and_no_answer(cache: KeyCache, lookup: Lookup) -> None:
     lookup.is_away = True
     answers = await asyncio.gather(*(cache.find(presented(1)) for _ in range(5)), return_exceptions=True)
