@@ -75,15 +75,16 @@ class Gate:
 
     def decide_at_once(self, facts: RequestFacts) -> Decision | Unsettled:
         """Return the decision when it needs no I/O, else how far it came."""
-        route = self._literal.get((facts.method, facts.path))
-        if route is None or facts.preflight_for is not None:
+        method, path, authorization, _, _, preflight_for = facts
+        route = self._literal.get((method, path))
+        if route is None or preflight_for is not None:
             found = self.policy.route_for(facts)
             if not isinstance(found, Route):
                 return Denied(found, "no route matches" if found is Reason.ROUTE_NOT_FOUND else "ambiguous path")
             route = found
         if route.public:
             return _PUBLIC
-        token = parse_authorization(facts.authorization)
+        token = parse_authorization(authorization)
         if isinstance(token, Unreadable):
             return Denied(token.reason, token.detail, route)
         now = self._clock()

@@ -50,8 +50,9 @@ def parse_authorization(values: Sequence[bytes]) -> bytes | Unreadable:
     value = values[0]
     if len(value) > MAX_AUTHORIZATION_BYTES:
         return Unreadable(Reason.MALFORMED_REQUEST, f"Authorization is over {MAX_AUTHORIZATION_BYTES} bytes")
-    if value[:7] == b"Bearer ":
-        return value[7:].lstrip(b" ")
+    token = value.removeprefix(b"Bearer ")
+    if len(token) < len(value) and token[:1] != b" ":
+        return token
     return _parse_unusual(value)
 
 

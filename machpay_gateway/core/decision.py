@@ -100,21 +100,17 @@ def admit(facts: RequestFacts, route: Route, principal: Principal, now: float) -
 def demand_of(facts: RequestFacts, route: Route, principal: Principal, now: float) -> Demand | Denied:
     """Return what an admitted request asks of the quota, or what `admit` found against it.
 
-    Revocation, environment and scopes can change only with the record, which is a new Principal then. So once they
-    were found in order for a route, only time and address are looked at again.
+    What `admit` looks at can change only with the record, which is a new Principal then, with time and with the
+    address. So what was found in order for a route and an address is asked again of time alone.
     """
-    # Written out rather than by calling the two checks: that would cost 0.2 µs of the 6 that a request costs.
-    demand = principal.demands.get(route.match)
-    if (
-        demand is not None
-        and (principal.expires_at is None or now < principal.expires_at)
-        and (principal.allowlist is None or (facts.address is not None and facts.address in principal.allowlist))
-    ):
-        return demand
+    if (remembered := principal.demands.get(route.match)) is not None:
+        demand, address = remembered
+        if address == facts.address and (principal.expires_at is None or now < principal.expires_at):
+            return demand
     if denied := admit(facts, route, principal, now):
         return denied
     demand = Demand(principal.subject, principal.version, principal.limits, route.cost)
-    principal.demands[route.match] = demand
+    principal.demands[route.match] = demand, facts.address
     return demand
 
 

@@ -35,7 +35,7 @@ class Principal:
     revoked: bool = False
     allowlist: Allowlist | None = None
     claims: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}), repr=False)
-    demands: dict[str, Demand] = field(default_factory=dict, init=False, repr=False)
+    demands: dict[str, tuple[Demand, int | None]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def is_authenticated(self) -> bool:

@@ -60,13 +60,14 @@ class KeyCache:
         entry = self._entries.get(digest)
         if entry is None:
             return None
+        principal, loaded_at, loaded_until = entry
         since_sync = now - self._synced_at
         # A clock that steps back makes either difference negative: then nothing is known until the store was asked.
-        if not (0 <= since_sync <= _FRESH_SECONDS and entry.loaded_at <= now < entry.loaded_until):
+        if not (0 <= since_sync <= _FRESH_SECONDS and loaded_at <= now < loaded_until):
             return None
         if since_sync > _SYNC_SECONDS:
             self._syncs.begin(None)
-        return entry.principal
+        return principal
 
     def holds(self, digest: bytes) -> bool:
         """Tell whether a key with this secret *digest* is cached, trusted or not."""

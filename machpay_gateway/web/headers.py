@@ -21,10 +21,9 @@ def answer_headers(
         return [(b"x-request-id", request_id)]
     _, left, resets_in, slots_left = grant
     tier = principal.limits
-    if legacy:
-        return [(b"x-request-id", request_id), *quota_headers(grant, tier, legacy=True)]
     field = tier.left_format % (left, ceil(resets_in) or 1, slots_left)
-    return [(b"x-request-id", request_id), tier.policy_field, (b"ratelimit", field)]
+    fields = [(b"x-request-id", request_id), tier.policy_field, (b"ratelimit", field)]
+    return fields + _legacy_headers(grant, tier) if legacy else fields
 
 
 def refusal_headers(denied: Denied, *, legacy: bool) -> Headers:
@@ -36,12 +35,14 @@ def refusal_headers(denied: Denied, *, legacy: bool) -> Headers:
 
 def quota_headers(state: Granted | Exceeded, tier: Tier, *, legacy: bool) -> Headers:
     """Return RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-11), X-RateLimit-* if *legacy*."""
-    left, seconds = state.left, ceil(state.resets_in) or 1
-    fields = [tier.policy_field, (b"ratelimit", tier.left_format % (left, seconds, state.slots_left))]
-    if legacy:
-        fields += [
-            (b"x-ratelimit-limit", b"%d" % tier.limit),
-            (b"x-ratelimit-remaining", b"%d" % left),
-            (b"x-ratelimit-reset", b"%d" % seconds),  # seconds from now, as `t` in RateLimit
-        ]
-    return fields
+    field = tier.left_format % (state.left, ceil(state.resets_in) or 1, state.slots_left)
+    fields = [tier.policy_field, (b"ratelimit", field)]
+    return fields + _legacy_headers(state, tier) if legacy else fields
+
+
+def _legacy_headers(state: Granted | Exceeded, tier: Tier) -> Headers:
+    return [
+        (b"x-ratelimit-limit", b"%d" % tier.limit),
+        (b"x-ratelimit-remaining", b"%d" % state.left),
+        (b"x-ratelimit-reset", b"%d" % (ceil(state.resets_in) or 1)),  # seconds from now, as `t` in RateLimit
+    ]
