@@ -46,13 +46,7 @@ class Gateway:
     def __init__(self, **options: Unpack[Options]) -> None:
         """Read `machpay.toml` and the environment, *options* over both. Raises ConfigurationError."""
         self.settings = settings = load_settings(options)
-        self.policy = Policy(
-            settings.routes,
-            tiers=settings.tiers,
-            unlisted=settings.unlisted_routes,
-            environments=settings.environments,
-            scopes=settings.scopes,
-        )
+        self.policy = policy_for(settings)
         self.trust = Trust(settings.trusted_proxies, settings.client_ip_header.lower().encode())
         self.legacy_headers = settings.legacy_headers
         self.request_ids = request_ids(os.urandom(8))
@@ -111,6 +105,17 @@ class Gateway:
         await self.store.open(upgrade=upgrade)
         self.is_open = True
         logger.info("MachPay is open: %d routes, unlisted ones %s.", len(self.policy.routes), self.policy.unlisted)
+
+
+def policy_for(settings: Settings) -> Policy:
+    """Compile what a gateway with these *settings* decides by."""
+    return Policy(
+        settings.routes,
+        tiers=settings.tiers,
+        unlisted=settings.unlisted_routes,
+        environments=settings.environments,
+        scopes=settings.scopes,
+    )
 
 
 def unservable(settings: Settings) -> list[str]:

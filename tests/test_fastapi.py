@@ -115,7 +115,7 @@ def test_a_websocket_is_closed_with_the_tables_code(
 ) -> None:
     headers = {} if scopes is None else bearer(*scopes)
     with pytest.raises(WebSocketDisconnect) as closed, client.websocket_connect(path, headers=headers):
-        pass
+        pytest.fail("the handshake was accepted")
 
     assert (closed.value.code, closed.value.reason) == (PROBLEMS[reason].close_code, str(reason))
 

@@ -20,7 +20,7 @@ import click
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.cli.output import json_option, key_json, print_json
-from machpay_gateway.core.address import parse_address, parse_allowlist
+from machpay_gateway.core.address import is_loopback
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.scopes import KNOWN_SCOPES
 from machpay_gateway.middleware import MachPayAuth
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 _PACKAGE = Path(__file__).parents[1]
 # A wheel brings the sample along; in a checkout it stands beside the package.
 _SAMPLES = (_PACKAGE / "_examples" / "skills_api.py", _PACKAGE.parent / "examples" / "skills_api.py")
-_LOOPBACK = parse_allowlist(["127.0.0.0/8", "::1"])
 _DRAIN_SECONDS = 2  # longer than the sample's stream, so that a stop cuts nothing off
 _KEYS = (
     ("admin", "live", KNOWN_SCOPES),
@@ -169,8 +168,7 @@ def _listening(address: str, port: int) -> Iterator[socket.socket]:
 
 def _loopback(host: str) -> str:
     address = "127.0.0.1" if host == "localhost" else host
-    position = parse_address(address)
-    if position is None or position not in _LOOPBACK:
+    if not is_loopback(address):
         raise click.BadParameter(f"{host!r} is not a loopback address: use 127.0.0.1 or ::1.", param_hint="--host")
     return address
 

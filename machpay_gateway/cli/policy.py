@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 
 import click
 
-from machpay_gateway.assembly import unservable
+from machpay_gateway.assembly import policy_for, unservable
 from machpay_gateway.cli.output import (
     ROUTE_COLUMNS,
     access_of,
@@ -87,22 +87,11 @@ def explain(session: Session, *, request: tuple[str, ...], as_json: bool) -> Non
     if len(words) != 2 or not words[1].startswith("/"):  # noqa: PLR2004 - a method and a path
         raise click.UsageError("Write a method and a path, as in: policy explain GET /v1/skills")
     settings = session.settings()
-    explanation = explain_request(policy_of(settings), words[0].upper(), words[1])
+    explanation = explain_request(policy_for(settings), words[0].upper(), words[1])
     if as_json:
         print_json(_as_json(explanation, settings.tiers))
     else:
         _print_explanation(explanation, settings.tiers)
-
-
-def policy_of(settings: Settings) -> Policy:
-    """Compile what a gateway with these *settings* decides by; no database is needed for it."""
-    return Policy(
-        settings.routes,
-        tiers=settings.tiers,
-        unlisted=settings.unlisted_routes,
-        environments=settings.environments,
-        scopes=settings.scopes,
-    )
 
 
 def explain_request(policy: Policy, method: str, target: str) -> Explanation:

@@ -92,6 +92,12 @@ def parse_allowlist(texts: Iterable[str]) -> Allowlist:
     return Allowlist(tuple(dict.fromkeys(text for text, _, _ in parsed)), tuple(starts), tuple(ends))
 
 
+def is_loopback(host: str) -> bool:
+    """Tell whether *host*, a name or an address, is this machine."""
+    position = parse_address(host)
+    return host == "localhost" or (position is not None and position in _LOOPBACK)
+
+
 def format_address(position: int) -> str:
     """Return the address at *position*, as people write it."""
     if position < _IPV6_BASE:
@@ -120,3 +126,6 @@ def _position(address: IPAddress) -> int:
     if value >> 32 == _MAPPED >> 32:
         return value & 0xFFFFFFFF
     return value + _IPV6_BASE
+
+
+_LOOPBACK = parse_allowlist(["127.0.0.0/8", "::1"])

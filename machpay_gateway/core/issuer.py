@@ -4,12 +4,11 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from machpay_gateway.core.address import parse_address, parse_allowlist
+from machpay_gateway.core.address import is_loopback
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.key import ENVIRONMENTS
 
-_USER_INFO = re.compile(r"//[^/@]*@")  # may hold a password, which no message repeats
-_LOOPBACK = parse_allowlist(["127.0.0.0/8", "::1"])
+_USER_INFO = re.compile(r"//[^/@]*@")
 ASYMMETRIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
 SYMMETRIC = ("HS256", "HS384", "HS512")
 DEFAULT_TYPES = ("at+jwt", "JWT")  # RFC 9068 §2.1, RFC 7519 §5.1; a token without `typ` is read as plain JWT
@@ -56,7 +55,7 @@ class Issuer:
             raise self._mistake(f"environment {self.environment!r} does not exist: use live or test")
         if not _texts([self.jwks]) or (self.keys_are_remote and not _is_trusted_url(self.jwks)):
             # Whoever sits on the way of plain http could answer with keys of their own, and then sign as anybody.
-            source = _USER_INFO.sub("//…@", str(self.jwks))
+            source = without_user(str(self.jwks))
             raise self._mistake(
                 f"keys cannot be taken from {source!r}; use a file or an https URL without user and password (http "
                 "only on this machine, as in http://127.0.0.1:8080/jwks.json)"
@@ -83,9 +82,9 @@ def _is_trusted_url(url: str) -> bool:
     match = _KEY_URL.fullmatch(url)
     if match is None or len(url) > _MAX_URL_LENGTH or int(match["port"] or 0) > _MAX_PORT:
         return False
-    return match["scheme"] == "https" or _is_loopback(match["host"].strip("[]"))
+    return match["scheme"] == "https" or is_loopback(match["host"].strip("[]"))
 
 
-def _is_loopback(host: str) -> bool:
-    position = parse_address(host)
-    return host == "localhost" or (position is not None and position in _LOOPBACK)
+def without_user(url: str) -> str:
+    """Return *url* as a message may repeat it: without a user and password in it."""
+    return _USER_INFO.sub("//…@", url)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from machpay_gateway.core.address import Allowlist, parse_allowlist, parse_network
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.issuer import Issuer
+from machpay_gateway.core.issuer import Issuer, without_user
 from machpay_gateway.core.key import ENVIRONMENTS
 from machpay_gateway.core.quota import TIERS, Tier, parse_rate
 from machpay_gateway.core.route import Route
@@ -86,11 +86,6 @@ def _url(*schemes: str) -> Reader:
         return str(value)
 
     return read
-
-
-def without_user(url: str) -> str:
-    """Return *url* without a user and password in it."""
-    return re.sub(r"//[^/@]*@", "//…@", url)
 
 
 def _scheme_and_host(value: object) -> tuple[str, str | None]:

@@ -5,6 +5,7 @@ from math import ceil
 from machpay_gateway.core.admission import Exceeded, Granted
 from machpay_gateway.core.decision import Denied
 from machpay_gateway.core.principal import Anonymous, Principal
+from machpay_gateway.core.problem import whole_seconds
 from machpay_gateway.core.quota import Tier
 
 Headers = list[tuple[bytes, bytes]]
@@ -19,6 +20,7 @@ def answer_headers(
     """Return what is added to the answer that *principal* gets on a *grant*; None is a public route's."""
     if grant is None or isinstance(principal, Anonymous):
         return [(b"x-request-id", request_id)]
+    # As `quota_headers` and `whole_seconds` have it, written out: this is done for every request.
     _, left, resets_in, slots_left = grant
     tier = principal.limits
     field = tier.left_format % (left, ceil(resets_in) or 1, slots_left)
@@ -35,7 +37,7 @@ def refusal_headers(denied: Denied, *, legacy: bool) -> Headers:
 
 def quota_headers(state: Granted | Exceeded, tier: Tier, *, legacy: bool) -> Headers:
     """Return RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-11), X-RateLimit-* if *legacy*."""
-    field = tier.left_format % (state.left, ceil(state.resets_in) or 1, state.slots_left)
+    field = tier.left_format % (state.left, whole_seconds(state.resets_in), state.slots_left)
     fields = [tier.policy_field, (b"ratelimit", field)]
     return fields + _legacy_headers(state, tier) if legacy else fields
 
@@ -44,5 +46,5 @@ def _legacy_headers(state: Granted | Exceeded, tier: Tier) -> Headers:
     return [
         (b"x-ratelimit-limit", b"%d" % tier.limit),
         (b"x-ratelimit-remaining", b"%d" % state.left),
-        (b"x-ratelimit-reset", b"%d" % (ceil(state.resets_in) or 1)),  # seconds from now, as `t` in RateLimit
+        (b"x-ratelimit-reset", b"%d" % whole_seconds(state.resets_in)),  # seconds from now, as `t` in RateLimit
     ]
