@@ -116,7 +116,13 @@ class Policy:
             return Reason.ROUTE_NOT_FOUND
         # A method that nobody listed must not be a way around what the path's listed ones require: many frameworks
         # serve a view by any method unless told otherwise.
-        others = {id(rule): rule for tree in self._trees.values() if isinstance(rule := tree.match(path), Route)}
+        others: dict[int, Route] = {}
+        for tree in self._trees.values():
+            other = tree.match(path)
+            if isinstance(other, Reason):
+                return other
+            if other is not None:
+                others[id(other)] = other
         return Route.all_of(tuple(others.values())) if others else self._unlisted_route
 
 

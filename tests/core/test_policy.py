@@ -175,6 +175,13 @@ def test_a_method_that_is_not_listed_is_no_way_around_the_scopes_of_its_path(
     assert Policy(listed, unlisted="deny").rule("PUT", path) is NOT_FOUND
 
 
+def test_a_path_that_is_ambiguous_to_listed_methods_is_so_to_unlisted_ones() -> None:
+    # Otherwise `PUT /a/`, which many frameworks serve as they serve `GET /a`, would need no scope at all.
+    rules = Policy([Route("GET /a", scopes="a"), Route("GET /a/{rest:path}", scopes="b")], unlisted="authenticated")
+    assert rules.rule("GET", "/a/") is MALFORMED
+    assert rules.rule("PUT", "/a/") is MALFORMED
+
+
 @pytest.mark.parametrize("environments, expected", [(["live"], {"live"}), (["live", "test"], {"live", "test"})])
 @pytest.mark.parametrize("path", ["/listed", "/unlisted"])
 def test_routes_serve_the_environments_that_are_served(environments: list[str], expected: set[str], path: str) -> None:
