@@ -45,9 +45,10 @@ lock: .venv/.bootstrapped ## Write requirements/*.lock anew (ARGS="--upgrade" ta
 	@$(COMPILE) $(ARGS) pyproject.toml --extra server -o requirements/runtime.lock
 	@$(COMPILE) $(ARGS) pyproject.toml --extra server --group dev -o requirements/dev.lock \
 		-c requirements/bootstrap.lock -c requirements/runtime.lock
+	@$(COMPILE) $(ARGS) requirements/peers.in -o requirements/peers.lock
 
-clean: ## Remove .venv, caches and build results.
-	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+clean: ## Remove .venv, .venv-peers, caches and build results.
+	rm -rf .venv .venv-peers .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	rm -rf build dist htmlcov .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -65,4 +66,10 @@ clean: ## Remove .venv, caches and build results.
 .venv/.installed: .venv/.bootstrapped requirements/dev.lock pyproject.toml
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# What the benchmarks compare with wants an older redis client than the gateway does: an environment of its own.
+.venv-peers/.installed: .venv/.bootstrapped requirements/peers.lock
+	@$(BIN)/uv venv --quiet --no-project --clear --python $(BIN)/python .venv-peers
+	@$(BIN)/uv pip sync --quiet --python .venv-peers/bin/python --require-hashes requirements/peers.lock
 	@touch $@

@@ -3,7 +3,8 @@
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, Unpack
 
@@ -18,6 +19,7 @@ from machpay_gateway.flights import SingleFlight
 from machpay_gateway.gate import Gate
 from machpay_gateway.keyring import Keyring
 from machpay_gateway.limiters.memory import MemoryLimiter
+from machpay_gateway.limiters.sole import SoleWorker
 from machpay_gateway.settings import Options, Settings, load_settings
 from machpay_gateway.stores.cache import KeyCache
 from machpay_gateway.web.incoming import Trust, request_ids
@@ -29,6 +31,10 @@ MEMORY_DATABASE = "memory://"  # nothing is kept: for tests, benchmarks and tryi
 
 class Store(KeyStore, AccountStore, Protocol):
     """The source of truth, as something to open and close."""
+
+    @property
+    def serving_lock(self) -> Path | None:
+        """The file that is locked by the one process that serves from this store and counts by itself."""
 
     async def open(self, *, upgrade: bool = False) -> None:
         """Connect, and see that the schema is ours; bring it up to date if *upgrade*."""
@@ -53,7 +59,7 @@ class Gateway:
         self.is_open = False
         self.store = _store_for(settings)
         self._opening = SingleFlight(self._open, failed=lambda _: None)  # whoever opens hears of it
-        limiter = _limiter_for(settings)
+        self.limiter = limiter = _limiter_for(settings, self.store)
         self._keys = keys = KeyCache(_OpenedLookup(self), settings.tiers, clock=time.time)
         self._tokens = _tokens_for(settings)
         self.gate = Gate(
@@ -76,15 +82,25 @@ class Gateway:
         )
 
     async def open(self, *, upgrade: bool = False) -> None:
-        """Make ready to serve; opening twice is opening once. *upgrade* brings a database server's schema up to date.
+        """Make keys and accounts ready to use; opening twice is opening once.
 
-        A SQLite file is made and brought up to date in any case. Raises StoreUnavailable, ConfigurationError.
+        *upgrade* brings a database server's schema up to date; a SQLite file is made and brought up to date in any
+        case. Raises StoreUnavailable, ConfigurationError.
         """
         if not self.is_open:
             await self._opening.join(upgrade)
 
+    async def serve(self) -> None:
+        """Open, and make ready to decide: what each process that serves does, and no other.
+
+        Raises what `open` does, and ConfigurationError when another process serves and nothing counts for both.
+        """
+        await self.open()
+        await self.limiter.open()
+
     async def close(self) -> None:
         """Let go of everything; it may be opened again."""
+        await self.limiter.close()
         if self.is_open:
             self.is_open = False
             await self._keys.close()
@@ -121,7 +137,8 @@ def policy_for(settings: Settings) -> Policy:
 def unservable(settings: Settings) -> list[str]:
     """Return why no gateway can be made of well-formed *settings*, as far as that shows without a connection."""
     told = []
-    for adapter in (_store_for, _limiter_for, _tokens_for):
+    adapters: tuple[Callable[[Settings], object], ...] = (_store_for, _redis_for, _tokens_for)
+    for adapter in adapters:
         try:
             adapter(settings)
         except ConfigurationError as exc:
@@ -130,7 +147,7 @@ def unservable(settings: Settings) -> list[str]:
 
 
 class _OpenedLookup:
-    """Opens the gateway at the first question: mounted applications, and some servers, get no lifespan."""
+    """Readies the gateway at the first question: mounted applications, and some servers, get no lifespan."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -145,10 +162,10 @@ class _OpenedLookup:
 
     async def _open(self) -> None:
         try:
-            await self._gateway.open()
+            await self._gateway.serve()
         except ConfigurationError as exc:
             # At a start this stops the process; a request that comes too late for that is told 503, and the log why.
-            raise StoreUnavailable("opening the database") from exc
+            raise StoreUnavailable("making ready to serve") from exc
 
 
 def _store_for(settings: Settings) -> Store:
@@ -161,13 +178,17 @@ def _store_for(settings: Settings) -> Store:
     return SqlStore(settings.database)
 
 
-def _limiter_for(settings: Settings) -> Limiter:
-    if settings.redis is not None:
-        raise ConfigurationError(
-            "redis: limits shared over several processes are not available in this version; "
-            "remove the setting and serve with one worker process"
-        )
-    return MemoryLimiter()
+def _limiter_for(settings: Settings, store: Store) -> Limiter:
+    lock = store.serving_lock
+    return _redis_for(settings) or MemoryLimiter(sole=None if lock is None else SoleWorker(lock))
+
+
+def _redis_for(settings: Settings) -> Limiter | None:
+    if settings.redis is None:
+        return None
+    from machpay_gateway.limiters.redis import RedisLimiter
+
+    return RedisLimiter(settings.redis, prefix=settings.redis_prefix, on_failure=settings.on_limiter_failure)
 
 
 def _tokens_for(settings: Settings) -> TokenVerifier | None:

@@ -54,7 +54,7 @@ class Slot:
     def release(self) -> None: ...
 
 
-GRANT = Granted(Slot(), left=9, resets_in=1.0, slots_left=4)
+GRANT = Granted(Slot(), left=9, resets_in=1.0, slots_left=4, tier=TIERS["standard"])
 
 
 @dataclass
@@ -94,6 +94,10 @@ class Limits:
     at_once: Answer | None = None
     answers: deque[Answer | Exception] = field(default_factory=deque)
     demands: list[Demand] = field(default_factory=list)
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
 
     def admit_at_once(self, demand: Demand) -> Answer | None:
         self.demands.append(demand)

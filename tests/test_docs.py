@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from starlette.applications import Starlette
@@ -12,8 +13,10 @@ from starlette.applications import Starlette
 from machpay_gateway import Principal
 from machpay_gateway.core.problem import PROBLEMS
 from machpay_gateway.core.quota import TIERS
+from machpay_gateway.limiters.redis.servers import servers_for
 from machpay_gateway.settings import Options
 from machpay_gateway.settings.fields import FIELDS
+from machpay_gateway.settings.model import LimiterFailure
 from machpay_gateway.settings.sources import check_file
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +64,14 @@ def test_the_table_of_settings_is_complete() -> None:
 def test_the_table_of_tiers_is_the_default() -> None:
     told = {cells[0].strip("`"): tuple(cells[1:3]) for cells in rows(ROOT / "docs" / "limits.md")}
     assert told == {name: (f"{tier.limit:,}", f"{tier.concurrency:,}") for name, tier in TIERS.items()}
+
+
+def test_the_urls_that_are_told_can_be_read_and_the_modes_are_all_there_are() -> None:
+    told = [cells[0].strip("`") for cells in rows(ROOT / "docs" / "redis.md")]
+    urls = [name for name in told if "://" in name]
+    for url in urls:
+        servers_for(url)
+    assert [name for name in told if name not in urls] == list(get_args(LimiterFailure))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -75,7 +75,7 @@ async def test_a_limiter_that_has_to_ask_is_waited_for_without_looking_the_key_u
 
 
 async def test_a_limiters_refusal_is_the_answer() -> None:
-    exceeded = Exceeded("minute", wait_seconds=3.0, left=0, resets_in=3.0, slots_left=1)
+    exceeded = Exceeded("minute", wait_seconds=3.0, left=0, resets_in=3.0, slots_left=1, tier=TIERS["standard"])
     decision = await setup(finds=[principal()], answers=[exceeded]).decide()
     assert isinstance(decision, Denied)
     assert (decision.reason, decision.exceeded, decision.retry_after) == (Reason.RATE_LIMITED, exceeded, 3.0)

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from machpay_gateway.core.quota import Tier
+from machpay_gateway.core.quota import CellWindow, Tier
 
 CONCURRENCY = "concurrency"  # the name of that policy in headers and answers
+SLOT_WAIT_SECONDS = 1.0  # when a slot frees is not ours to know; sooner would only be a busy loop
 
 
 class Demand(NamedTuple):
@@ -32,6 +33,7 @@ class Granted(NamedTuple):
     left: int  # units left in the window
     resets_in: float  # seconds until the next unit frees
     slots_left: int
+    tier: Tier  # what it was granted by: the caller's own, or a worker's part of it while the limiter is away
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Exceeded:
     left: int
     resets_in: float
     slots_left: int
+    tier: Tier
 
 
 class Stale(Enum):
@@ -53,3 +56,17 @@ class Stale(Enum):
 
 STALE = Stale.STALE
 Answer = Granted | Exceeded | Stale
+
+
+def exceeded(window: CellWindow, tier: Tier, cost: int, held: int, now: float) -> Exceeded:
+    """Return the refusal of *cost* at *now* by *tier*, where *held* slots are taken."""
+    window.advance(now)
+    over_window = window.taken + cost > tier.limit
+    return Exceeded(
+        policy=tier.policy_name if over_window else CONCURRENCY,
+        wait_seconds=window.frees_in(now, window.taken + cost - tier.limit) if over_window else SLOT_WAIT_SECONDS,
+        left=max(0, tier.limit - window.taken),
+        resets_in=window.frees_in(now),
+        slots_left=max(0, tier.concurrency - held),
+        tier=tier,
+    )

@@ -13,6 +13,12 @@ from machpay_gateway.core.principal import Principal
 class Limiter(Protocol):
     """Counts what subjects do. Raises LimiterUnavailable when it cannot."""
 
+    async def open(self) -> None:
+        """Make ready to count for a process that serves; it also counts without. Raises ConfigurationError."""
+
+    async def close(self) -> None:
+        """Give back what is held, and see that what was marked is known. It may be opened again."""
+
     def admit_at_once(self, demand: Demand) -> Answer | None:
         """Return the answer when it needs no I/O, else None: ask `admit` then."""
 

@@ -7,6 +7,7 @@ The price is that a unit frees up to one cell late (rule 2). Both hold for any w
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from limits import parse_many
 
@@ -15,6 +16,7 @@ from machpay_gateway.core.errors import ConfigurationError
 CELLS = 61
 _CELLS_PER_WINDOW = CELLS - 1
 MAX_LIMIT = 10**12
+MAX_CONCURRENCY = 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,10 @@ class Tier:
 
     def __post_init__(self) -> None:
         limit, window_seconds, name = parse_rate(self.rate)
-        if type(self.concurrency) is not int or self.concurrency < 1:
-            raise ConfigurationError(f"Concurrency {self.concurrency!r} is not a number of requests: use 1 or more")
+        if type(self.concurrency) is not int or not 1 <= self.concurrency <= MAX_CONCURRENCY:
+            raise ConfigurationError(
+                f"Concurrency {self.concurrency!r} is not a number of requests: use 1 to {MAX_CONCURRENCY}"
+            )
         policies = f'"{name}";q={limit};w={window_seconds}, "concurrency";q={self.concurrency};qu="concurrent-requests"'
         values: dict[str, object] = {
             "limit": limit,
@@ -46,6 +50,11 @@ class Tier:
         }
         for attribute, value in values.items():
             object.__setattr__(self, attribute, value)
+
+    def part_of(self, workers: int) -> Self:
+        """Return what each of *workers* may do when they cannot ask each other: an equal part, and at least 1."""
+        _, per, window = self.rate.replace(" per ", "/").partition("/")
+        return type(self)(f"{max(1, self.limit // workers)}{per}{window}", max(1, self.concurrency // workers))
 
 
 def parse_rate(rate: str) -> tuple[int, int, str]:
@@ -117,6 +126,16 @@ class CellWindow:
         while not cells[self._oldest % CELLS] and self._oldest < tick:
             self._oldest += 1
         self.frees_at = (self._oldest + CELLS) * self._width
+
+    def resized(self, window_seconds: int, now: float) -> Self:
+        """Return a window of another length in which all that still counts is counted as of *now*.
+
+        A fresh window would admit the limit twice.
+        """
+        self.advance(now)
+        window = type(self)(window_seconds, now)
+        window.try_take(now, self.taken, self.taken)
+        return window
 
     def frees_in(self, now: float, units: int = 1) -> float:
         """Return the seconds from *now* until *units* of what is taken no longer count; 0.0 when nothing is taken."""

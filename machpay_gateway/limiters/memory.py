@@ -3,14 +3,14 @@
 import time
 from collections.abc import Callable
 
-from machpay_gateway.core.admission import CONCURRENCY, STALE, Answer, Demand, Exceeded, Granted
+from machpay_gateway.core.admission import STALE, Answer, Demand, Granted, exceeded
 from machpay_gateway.core.quota import CellWindow, Tier
+from machpay_gateway.limiters.sole import SoleWorker
 
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on every request
 _MARK_SECONDS = 60.0  # longer than any decision that read the record before the change can take
 _FIRST_SWEEP = 1024
 _UNKNOWN_TIER = Tier("1/minute", 1)  # of a subject that was marked and has asked for nothing yet
-_SLOT_WAIT_SECONDS = 1.0  # when a slot frees is not ours to know; sooner would only be a busy loop
 
 
 class _Subject:
@@ -32,11 +32,25 @@ class _Subject:
 class MemoryLimiter:
     """A limiter for one process. Its clock is monotonic: a stepped wall clock neither opens nor shuts a window."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start with nothing counted. *clock* returns seconds and never goes back."""
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, sole: SoleWorker | None = None) -> None:
+        """Start with nothing counted. *clock* returns seconds and never goes back; *sole* is had while it is open."""
         self._clock = clock
+        self._sole = sole
+        self._is_open = False
         self._subjects: dict[str, _Subject] = {}
         self._sweep_at = _FIRST_SWEEP
+
+    async def open(self) -> None:
+        """Become the only process that counts. Raises ConfigurationError when another is."""
+        if self._sole is not None and not self._is_open:
+            await self._sole.take()
+        self._is_open = True
+
+    async def close(self) -> None:
+        """Let another process count."""
+        if self._sole is not None and self._is_open:
+            self._sole.give_back()
+        self._is_open = False
 
     def admit_at_once(self, demand: Demand) -> Answer:
         """Check the version, take from the window and take a slot: together, or not at all."""
@@ -49,11 +63,11 @@ class MemoryLimiter:
                 return STALE
         window, in_flight = subject.window, subject.in_flight
         if in_flight >= tier.concurrency or not window.try_take(now, cost, tier.limit):
-            return _exceeded(subject, demand, now)
+            return exceeded(window, tier, cost, in_flight, now)
         subject.in_flight = in_flight + 1
         taken = window.taken
         resets_in = window.frees_at - now if taken else 0.0
-        return _new(Granted, (subject, tier.limit - taken, resets_in, tier.concurrency - in_flight - 1))
+        return _new(Granted, (subject, tier.limit - taken, resets_in, tier.concurrency - in_flight - 1, tier))
 
     async def admit(self, demand: Demand) -> Answer:
         """Do the same as `admit_at_once`: nothing here ever waits."""
@@ -82,11 +96,7 @@ class MemoryLimiter:
             return None
         subject.version = demand.version
         if subject.tier.window_seconds != demand.tier.window_seconds:
-            # All that still counts is counted as of now, because a fresh window would admit the limit twice.
-            subject.window.advance(now)
-            taken = subject.window.taken
-            subject.window = CellWindow(demand.tier.window_seconds, now)
-            subject.window.try_take(now, taken, taken)
+            subject.window = subject.window.resized(demand.tier.window_seconds, now)
         subject.tier = demand.tier
         return subject
 
@@ -97,19 +107,3 @@ class MemoryLimiter:
             if not subject.in_flight and not subject.window.taken and subject.marked_until <= now:
                 del self._subjects[name]
         self._sweep_at = max(_FIRST_SWEEP, 2 * len(self._subjects))
-
-
-def _exceeded(subject: _Subject, demand: Demand, now: float) -> Exceeded:
-    window, tier = subject.window, demand.tier
-    window.advance(now)
-    left = max(0, tier.limit - window.taken)
-    over_window = window.taken + demand.cost > tier.limit
-    return Exceeded(
-        policy=tier.policy_name if over_window else CONCURRENCY,
-        wait_seconds=window.frees_in(now, window.taken + demand.cost - tier.limit)
-        if over_window
-        else _SLOT_WAIT_SECONDS,
-        left=left,
-        resets_in=window.frees_in(now),
-        slots_left=max(0, tier.concurrency - subject.in_flight),
-    )

@@ -30,7 +30,8 @@ Report = Callable[[Place, str], None]
 Reader = Callable[[object, Place, Report], object]
 
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
-_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
+_PREFIX = re.compile(r"[A-Za-z0-9._:-]{1,32}")
+_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 _DATABASE_SCHEMES = ("sqlite", "postgresql", "memory")
 
 
@@ -108,6 +109,12 @@ def _header(value: object, _place: Place, _report: Report) -> str:
         raise ConfigurationError(f"{value!r} is not the name of a header")
     if value.lower() in {"authorization", "host", "cookie"}:
         raise ConfigurationError(f"{value!r} does not carry addresses: use X-Forwarded-For or Forwarded")
+    return value
+
+
+def _prefix(value: object, _place: Place, _report: Report) -> str:
+    if not isinstance(value, str) or not _PREFIX.fullmatch(value):
+        raise ConfigurationError(f"{value!r} is not a prefix for keys: use 1 to 32 letters, digits and . _ : -")
     return value
 
 
@@ -239,6 +246,7 @@ def _upstreams(value: object, place: Place, report: Report) -> Mapping[str, str]
 FIELDS: Mapping[str, Reader] = {
     "database": _url(*_DATABASE_SCHEMES),
     "redis": _url(*_REDIS_SCHEMES),
+    "redis_prefix": _prefix,
     "routes": _each(Route),
     "tiers": _tiers,
     "unlisted_routes": _one_of("deny", "authenticated"),

@@ -21,6 +21,7 @@ class Settings:
 
     database: str = field(default="sqlite:///machpay.db", repr=False)  # a URL may hold a password
     redis: str | None = field(default=None, repr=False)
+    redis_prefix: str = "machpay"
     routes: tuple[Route, ...] = ()
     tiers: Mapping[str, Tier] = field(default_factory=lambda: TIERS)
     unlisted_routes: Unlisted = "authenticated"
@@ -41,6 +42,7 @@ class Options(TypedDict, total=False):
     config: str | PathLike[str]
     database: str
     redis: str | None
+    redis_prefix: str
     routes: Sequence[Route]
     tiers: Mapping[str, Tier]
     unlisted_routes: Unlisted

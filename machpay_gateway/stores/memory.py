@@ -23,6 +23,10 @@ class MemoryStore:
     async def close(self) -> None:
         """Do nothing: what is stored stays until the object is gone."""
 
+    @property
+    def serving_lock(self) -> None:
+        """None: nobody else can have this store."""
+
     async def find_by_digest(self, digest: bytes) -> KeyRecord | None:
         """Return the key that has a secret with this SHA-256 *digest*, whatever its status."""
         owner = self._owners.get(digest)

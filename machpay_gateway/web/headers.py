@@ -6,7 +6,6 @@ from machpay_gateway.core.admission import Exceeded, Granted
 from machpay_gateway.core.decision import Denied
 from machpay_gateway.core.principal import Anonymous, Principal
 from machpay_gateway.core.problem import whole_seconds
-from machpay_gateway.core.quota import Tier
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -21,30 +20,28 @@ def answer_headers(
     if grant is None or isinstance(principal, Anonymous):
         return [(b"x-request-id", request_id)]
     # As `quota_headers` and `whole_seconds` have it, written out: this is done for every request.
-    _, left, resets_in, slots_left = grant
-    tier = principal.limits
+    _, left, resets_in, slots_left, tier = grant
     field = tier.left_format % (left, ceil(resets_in) or 1, slots_left)
     fields = [(b"x-request-id", request_id), tier.policy_field, (b"ratelimit", field)]
-    return fields + _legacy_headers(grant, tier) if legacy else fields
+    return fields + _legacy_headers(grant) if legacy else fields
 
 
 def refusal_headers(denied: Denied, *, legacy: bool) -> Headers:
     """Return what a refusal says of the quota, if that is why it was refused."""
-    if denied.exceeded is None or denied.principal is None:
-        return []
-    return quota_headers(denied.exceeded, denied.principal.limits, legacy=legacy)
+    return [] if denied.exceeded is None else quota_headers(denied.exceeded, legacy=legacy)
 
 
-def quota_headers(state: Granted | Exceeded, tier: Tier, *, legacy: bool) -> Headers:
+def quota_headers(state: Granted | Exceeded, *, legacy: bool) -> Headers:
     """Return RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-11), X-RateLimit-* if *legacy*."""
+    tier = state.tier
     field = tier.left_format % (state.left, whole_seconds(state.resets_in), state.slots_left)
     fields = [tier.policy_field, (b"ratelimit", field)]
-    return fields + _legacy_headers(state, tier) if legacy else fields
+    return fields + _legacy_headers(state) if legacy else fields
 
 
-def _legacy_headers(state: Granted | Exceeded, tier: Tier) -> Headers:
+def _legacy_headers(state: Granted | Exceeded) -> Headers:
     return [
-        (b"x-ratelimit-limit", b"%d" % tier.limit),
+        (b"x-ratelimit-limit", b"%d" % state.tier.limit),
         (b"x-ratelimit-remaining", b"%d" % state.left),
         (b"x-ratelimit-reset", b"%d" % whole_seconds(state.resets_in)),  # seconds from now, as `t` in RateLimit
     ]

@@ -1,4 +1,4 @@
-"""The ASGI lifespan, composed: ours opens before the application's and closes after it."""
+"""The ASGI lifespan, composed: ours begins to serve before the application's and closes after it."""
 
 import logging
 from typing import Protocol
@@ -11,7 +11,7 @@ logger = logging.getLogger("machpay_gateway")
 class Resource(Protocol):
     """What is opened and closed around the application. Closing twice is closing once."""
 
-    async def open(self) -> None:
+    async def serve(self) -> None:
         """Make ready to serve."""
 
     async def close(self) -> None:
@@ -37,7 +37,7 @@ async def run_lifespan(app: ASGIApp, scope: Scope, receive: Receive, send: Send,
         await send(message)
 
     try:
-        await resource.open()
+        await resource.serve()
     except Exception as exc:
         await send({"type": "lifespan.startup.failed", "message": str(exc)})
         raise

@@ -68,6 +68,8 @@ def test_a_database_servers_schema_is_upgraded_when_it_is_opened(
     done: list[str] = []
 
     class Recorded:
+        serving_lock = None
+
         def __init__(self, url: str) -> None:
             done.append(url)
 

@@ -169,12 +169,12 @@ class Slot:
 
 
 def test_a_grant_allows() -> None:
-    grant = Granted(Slot(), left=9, resets_in=1.0, slots_left=4)
+    grant = Granted(Slot(), left=9, resets_in=1.0, slots_left=4, tier=TIERS["standard"])
     assert conclude(ROUTE, GOOD, grant) == Allowed(GOOD, grant)
 
 
 @pytest.mark.parametrize("policy, reason", [("minute", Reason.RATE_LIMITED), (CONCURRENCY, Reason.CONCURRENCY_LIMITED)])
 def test_a_refusal_of_the_limiter_names_the_policy_and_the_wait(policy: str, reason: Reason) -> None:
-    exceeded = Exceeded(policy, wait_seconds=2.5, left=0, resets_in=2.5, slots_left=1)
+    exceeded = Exceeded(policy, wait_seconds=2.5, left=0, resets_in=2.5, slots_left=1, tier=TIERS["standard"])
     denied = conclude(ROUTE, GOOD, exceeded)
     assert denied == Denied(reason, f"over its {policy} limit", ROUTE, GOOD, exceeded=exceeded, retry_after=2.5)

@@ -62,7 +62,7 @@ def test_a_rate_that_cannot_be_meant_is_refused(rate: str) -> None:
 
 @pytest.mark.parametrize("concurrency", [0, -1, True, 1.0, "5", None])
 def test_a_concurrency_that_is_no_number_of_requests_is_refused(concurrency: int) -> None:
-    with pytest.raises(ConfigurationError, match="is not a number of requests: use 1 or more"):
+    with pytest.raises(ConfigurationError, match="is not a number of requests: use 1 to 1000000"):
         Tier("100/minute", concurrency)
 
 

@@ -1,65 +1,35 @@
 """One suite for every limiter: what `core.ports.Limiter` promises, whatever counts underneath.
 
-A limiter joins by a row in LIMITERS: something that opens it with a clock of ours. One file past the usual length,
+A limiter joins by a way to open it with a clock of ours. One file past the usual length,
 because it is one contract: whoever writes a limiter reads it as a whole.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from machpay_gateway.core.admission import CONCURRENCY, STALE, Answer, Demand, Exceeded, Granted, Lease
-from machpay_gateway.core.ports import Limiter
+from machpay_gateway.core.admission import CONCURRENCY, STALE, Granted, Lease
 from machpay_gateway.core.quota import CellWindow, Tier
-from machpay_gateway.limiters.memory import MemoryLimiter
-from tests.clocks import FixedClock
-
-START = 6000.0
+from tests.limiters.rigs import Opened, Rig, memory, redis_at
 
 
-@dataclass(frozen=True)
-class Rig:
-    limiter: Limiter
-    clock: FixedClock
-
-    async def ask(self, tier: Tier, *, cost: int = 1, version: int = 1, subject: str = "key_1") -> Answer:
-        return await self.limiter.admit(Demand(subject, version, tier, cost))
-
-    async def take(self, tier: Tier, *, cost: int = 1, version: int = 1, subject: str = "key_1") -> Granted:
-        answer = await self.ask(tier, cost=cost, version=version, subject=subject)
-        assert isinstance(answer, Granted), answer
-        return answer
-
-    async def refused(self, tier: Tier, *, cost: int = 1, version: int = 1, subject: str = "key_1") -> Exceeded:
-        answer = await self.ask(tier, cost=cost, version=version, subject=subject)
-        assert isinstance(answer, Exceeded), answer
-        return answer
-
-    async def spend(self, tier: Tier, units: int) -> None:
-        """Take *units*, one at a time, and give each slot back."""
-        for _ in range(units):
-            (await self.take(tier)).lease.release()
+@pytest.fixture(params=["memory", "fakeredis", "server", "cluster"])
+def opened(request: pytest.FixtureRequest) -> Opened:
+    """How to open each limiter; whoever writes one joins here."""
+    if request.param == "memory":
+        return memory
+    url = request.getfixturevalue(f"{request.param}_url")
+    return lambda: redis_at(url)
 
 
-@asynccontextmanager
-async def memory() -> AsyncIterator[Rig]:
-    clock = FixedClock(START)
-    yield Rig(MemoryLimiter(clock), clock)
-
-
-Opened = Callable[[], AbstractAsyncContextManager[Rig]]
-LIMITERS: dict[str, Opened] = {"memory": memory}
-
-
-@pytest.fixture(params=LIMITERS.values(), ids=list(LIMITERS))
-async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
-    async with request.param() as opened:
-        yield opened
+@pytest.fixture
+async def rig(opened: Opened) -> AsyncIterator[Rig]:
+    async with opened() as rig:
+        yield rig
 
 
 FIVE = Tier("5/minute", 100)
@@ -278,9 +248,8 @@ class Move:
 MOVES = st.lists(st.builds(Move, st.sampled_from([0.0, 0.5, 1.0, 10.0, 60.0, 61.0]), st.integers(0, 3), st.booleans()))
 
 
-@pytest.mark.parametrize("opened", LIMITERS.values(), ids=list(LIMITERS))
 @given(moves=MOVES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_history_is_answered_as_the_reference_arithmetic_does(opened: Opened, moves: list[Move]) -> None:
     asyncio.run(_compare(opened, moves))
 

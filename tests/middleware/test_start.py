@@ -86,16 +86,42 @@ def test_a_database_that_cannot_be_opened_stops_the_start_and_is_a_503_where_the
         pytest.fail("it started")
 
 
-def test_redis_is_refused_rather_than_ignored() -> None:
-    with pytest.raises(ConfigurationError, match=r"redis: .*one worker process"):
-        MachPayAuth(ok, database="memory://", redis="redis://127.0.0.1:6379/0")
+@pytest.mark.parametrize(
+    "url, told",
+    [
+        ("redis+sentinel://127.0.0.1:26379", "which service"),
+        ("redis+cluster://127.0.0.1:7000/3", "database 0 only"),
+        ("redis://127.0.0.1:notaport/0", "cannot be read"),
+        ("redis+cluster://,/0", "one of its hosts is empty"),
+    ],
+)
+def test_a_redis_url_that_cannot_be_meant_stops_the_start(url: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"redis: .*{told}"):
+        MachPayAuth(ok, database="memory://", redis=url)
+
+
+def test_a_second_process_on_one_database_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'machpay.db'}"
+    code = (
+        "import asyncio, sys; from machpay_gateway import Gateway\n"
+        "async def main():\n"
+        "    gateway = Gateway(database=sys.argv[1])\n"
+        "    await gateway.serve()\n"
+        "asyncio.run(main())"
+    )
+    with TestClient(MachPayAuth(ok, database=database)), TestClient(MachPayAuth(ok, database=database)):
+        second = subprocess.run([sys.executable, "-c", code, database], capture_output=True, text=True, check=False)
+    assert second.returncode == 1
+    assert "without Redis each would admit the whole limit: set redis" in second.stderr
+    first_has_gone = subprocess.run([sys.executable, "-c", code, database], capture_output=True, text=True, check=False)
+    assert (first_has_gone.returncode, first_has_gone.stderr) == (0, "")
 
 
 def test_the_import_is_quick_and_loads_no_driver() -> None:
     code = (
         "import sys, time; start = time.perf_counter(); from machpay_gateway import MachPayAuth;"
         "print(time.perf_counter() - start);"
-        "drivers = {'sqlalchemy', 'alembic', 'redis', 'joserfc', 'httpx2', 'click'};"
+        "drivers = {'sqlalchemy', 'alembic', 'redis', 'hiredis', 'joserfc', 'httpx2', 'click'};"
         "print(sorted(drivers & sys.modules.keys()))"
     )
     runs = [

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from typing import Any
 
 import http_sf
@@ -32,8 +31,8 @@ class Slot:
     def release(self) -> None: ...
 
 
-def granted(left: int = 742, resets_in: float = 11.2, slots_left: int = 47) -> Granted:
-    return Granted(Slot(), left, resets_in, slots_left)
+def granted(left: int = 742, resets_in: float = 11.2, slots_left: int = 47, tier: Tier = STANDARD) -> Granted:
+    return Granted(Slot(), left, resets_in, slots_left, tier)
 
 
 def parsed(fields: Headers, name: bytes) -> Any:  # noqa: ANN401 - as http_sf has it
@@ -42,7 +41,7 @@ def parsed(fields: Headers, name: bytes) -> Any:  # noqa: ANN401 - as http_sf ha
 
 
 def test_the_fields_are_the_drafts() -> None:
-    fields = quota_headers(granted(), STANDARD, legacy=False)
+    fields = quota_headers(granted(), legacy=False)
     assert fields == [
         (b"ratelimit-policy", b'"minute";q=1000;w=60, "concurrency";q=50;qu="concurrent-requests"'),
         (b"ratelimit", b'"minute";r=742;t=12, "concurrency";r=47'),
@@ -50,7 +49,7 @@ def test_the_fields_are_the_drafts() -> None:
 
 
 def test_the_fields_are_structured_fields() -> None:
-    fields = quota_headers(granted(), STANDARD, legacy=False)
+    fields = quota_headers(granted(), legacy=False)
     assert parsed(fields, b"ratelimit-policy") == [
         ("minute", {"q": 1000, "w": 60}),
         (CONCURRENCY, {"q": 50, "qu": "concurrent-requests"}),
@@ -71,7 +70,7 @@ def test_any_tier_and_state_makes_fields_that_parse_and_speak_of_the_same_polici
     rate: str, concurrency: int, left: int, resets_in: float
 ) -> None:
     tier = Tier(rate, concurrency)
-    fields = quota_headers(granted(left, resets_in, concurrency), tier, legacy=True)
+    fields = quota_headers(granted(left, resets_in, concurrency, tier), legacy=True)
     policies, state = parsed(fields, b"ratelimit-policy"), parsed(fields, b"ratelimit")
     assert [name for name, _ in policies] == [name for name, _ in state] == [tier.policy_name, CONCURRENCY]
     assert policies[0][1] == {"q": tier.limit, "w": tier.window_seconds}
@@ -83,13 +82,13 @@ def test_any_tier_and_state_makes_fields_that_parse_and_speak_of_the_same_polici
     "resets_in, told", [(0.0, 1), (0.001, 1), (1.0, 1), (1.001, 2), (60.999, 61), (61.0, 61), (-1e-7, 1)]
 )
 def test_the_reset_is_whole_seconds_rounded_up_and_never_0(resets_in: float, told: int) -> None:
-    fields = quota_headers(granted(resets_in=resets_in), STANDARD, legacy=True)
+    fields = quota_headers(granted(resets_in=resets_in), legacy=True)
     assert parsed(fields, b"ratelimit")[0][1]["t"] == told
     assert (b"x-ratelimit-reset", b"%d" % told) in fields
 
 
 def test_legacy_fields_come_on_request() -> None:
-    assert quota_headers(granted(), STANDARD, legacy=True)[2:] == [
+    assert quota_headers(granted(), legacy=True)[2:] == [
         (b"x-ratelimit-limit", b"1000"),
         (b"x-ratelimit-remaining", b"742"),
         (b"x-ratelimit-reset", b"12"),
@@ -103,9 +102,8 @@ def test_an_answer_carries_the_quota_and_the_request_id() -> None:
     assert (b"x-request-id", b"req-1") in fields
 
 
-def test_the_quota_told_is_the_callers_tier() -> None:
-    caller = replace(CALLER, limits=TIERS["test"])
-    fields = answer_headers(caller, granted(), b"req-1", legacy=False)
+def test_the_quota_told_is_the_one_that_it_was_granted_by() -> None:
+    fields = answer_headers(CALLER, granted(tier=TIERS["test"]), b"req-1", legacy=False)
     assert parsed(fields, b"ratelimit-policy")[0][1] == {"q": 100, "w": 60}
 
 
@@ -121,7 +119,7 @@ def test_a_public_answer_carries_the_request_id_only() -> None:
 
 @pytest.mark.parametrize("policy", ["minute", CONCURRENCY])
 def test_a_refusal_for_quota_carries_the_quota(policy: str) -> None:
-    exceeded = Exceeded(policy, wait_seconds=3.5, left=0, resets_in=2.5, slots_left=1)
+    exceeded = Exceeded(policy, wait_seconds=3.5, left=0, resets_in=2.5, slots_left=1, tier=STANDARD)
     denied = Denied(Reason.RATE_LIMITED, principal=CALLER, exceeded=exceeded)
     fields = refusal_headers(denied, legacy=False)
     assert parsed(fields, b"ratelimit") == [("minute", {"r": 0, "t": 3}), (CONCURRENCY, {"r": 1})]

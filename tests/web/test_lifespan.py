@@ -20,7 +20,7 @@ class Server:
         self.failure: Message | None = None
         self._cannot_open = cannot_open
 
-    async def open(self) -> None:
+    async def serve(self) -> None:
         self.events.append("open")
         if self._cannot_open is not None:
             raise self._cannot_open

@@ -1,6 +1,9 @@
 """The store on a SQL database: which statements make one use, and in which transaction."""
 
 from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from tempfile import gettempdir
 
 from sqlalchemy.exc import IntegrityError
 
@@ -22,6 +25,18 @@ class SqlStore:
 
     def __init__(self, url: str, *, busy_timeout_seconds: float = 5.0) -> None:
         self._database = Database(url, busy_timeout_seconds=busy_timeout_seconds)
+
+    @property
+    def serving_lock(self) -> Path | None:
+        """The file that a process locks to be the only one that serves from this database; None for one in memory.
+
+        A server's stands for this host alone: of other hosts nothing is known here.
+        """
+        url = self._database.url
+        if not self._database.is_sqlite:
+            name = sha256(url.render_as_string(hide_password=True).encode()).hexdigest()[:16]
+            return Path(gettempdir()) / f"machpay-{name}.serving"
+        return None if "vfs" in url.query else Path(f"{url.database}.serving")
 
     async def open(self, *, upgrade: bool = False) -> None:
         """Make the database ready: on SQLite make or upgrade its schema, elsewhere only compare unless *upgrade*.

@@ -1,0 +1,191 @@
+"""Group commit: all that one turn of the event loop asks for goes out as one script call, a few of them at a time.
+
+A subject is asked about once at a time. So each step can say outright how many slots its worker holds, and whatever
+became of an earlier one, lost or late, is put right by the next; a release costs nothing where another step follows.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import groupby
+from typing import cast
+
+from redis.exceptions import NoScriptError, ResponseError
+
+from machpay_gateway.core.admission import Answer, Demand
+from machpay_gateway.core.errors import Unavailable
+from machpay_gateway.limiters.redis.link import Argument, Call, Link, Reply
+from machpay_gateway.limiters.redis.scripts import Scripts
+from machpay_gateway.limiters.redis.subject import REPLY_FIELDS, Step, Subject
+
+LEASE_SECONDS = 10
+ANSWER_SECONDS = 0.2  # that a reply may take, before the server counts as away
+_STARVED = 0.25  # of it, given to a loop that was itself held up and has the reply waiting to be read
+_UNDER_WAY = 4  # batches: enough to cover the round trip, few enough that they fill under load
+_SUBJECTS = 256  # in a batch: about 2 ms of the server's time
+_GATHER_SECONDS = 0.001  # that a release waits for an admission to ride with
+
+
+class LateReply(Exception):
+    """The server took longer than it may."""
+
+
+class _Batch:
+    """What went out together and is not answered yet."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self.steps = steps
+        self.calls = 0
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class Commits:
+    """Gathers what subjects ask for, and settles it by what the link answers."""
+
+    def __init__(
+        self,
+        scripts: Scripts,
+        worker: str,
+        *,
+        clock: Callable[[], float],
+        without: Callable[[Subject, Demand], Answer],
+    ) -> None:
+        """Ask by *scripts* as *worker*. *without* decides what cannot be asked: it answers or raises Unavailable."""
+        self._scripts = scripts
+        self._worker = worker
+        self._clock = clock
+        self._without = without
+        self._loop = asyncio.get_running_loop()
+        self._link: Link | None = None
+        self._ready: list[Subject] = []
+        self._under_way: set[_Batch] = set()
+        self._is_due = False
+        self._gathering: asyncio.TimerHandle | None = None
+
+    def ask(self, subject: Subject) -> None:
+        """Ask about *subject* in this turn of the loop, or as soon as its last question was answered."""
+        if subject.is_asking or subject.is_queued:
+            return
+        subject.is_queued = True
+        self._ready.append(subject)
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._flush)
+
+    def restate(self, subject: Subject) -> None:
+        """Say soon what *subject* holds; sooner if anything else is asked about it."""
+        if subject.is_asking or subject.is_queued:
+            return
+        subject.is_queued = True
+        self._ready.append(subject)
+        if not self._is_due and self._gathering is None:
+            self._gathering = self._loop.call_later(_GATHER_SECONDS, self._flush)
+
+    def take_up(self, link: Link) -> None:
+        """Ask over *link* from now on."""
+        self._link = link
+        self._flush()
+
+    def let_go(self) -> None:
+        """Stop asking, and settle what is under way without an answer. What waits to be asked goes on waiting."""
+        self._link = None
+        batches, self._under_way = self._under_way, set()
+        for batch in batches:
+            if batch.timer is not None:
+                batch.timer.cancel()
+            for step in batch.steps:
+                self._fail(step)
+
+    def give_up(self) -> None:
+        """Settle what waits to be asked without asking."""
+        for subject in self._ready:
+            subject.is_queued = False
+            groups, subject.waiting = subject.waiting, []
+            for demand, waiting in groups:
+                self._settle_without(subject, demand, waiting)
+        self._ready = []
+
+    async def drain(self) -> None:
+        """Wait until nothing is left to ask, or nobody to ask it."""
+        while self._link is not None and (self._ready or self._under_way):  # noqa: ASYNC110 - once, at the end
+            await asyncio.sleep(_GATHER_SECONDS)
+
+    def _flush(self) -> None:
+        self._is_due = False
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        while self._ready and self._link is not None and len(self._under_way) < _UNDER_WAY:
+            subjects, self._ready = self._ready[:_SUBJECTS], self._ready[_SUBJECTS:]
+            self._send(self._link, [step for subject in subjects for step in subject.steps()])
+
+    def _send(self, link: Link, steps: list[Step]) -> None:
+        batch = _Batch(steps)
+        calls = [steps]
+        if link.splits:
+            calls = [list(of_one) for _, of_one in groupby(steps, key=lambda step: step.subject.key)]
+        batch.calls = len(calls)
+        self._under_way.add(batch)
+        batch.timer = self._loop.call_later(ANSWER_SECONDS * (1 - _STARVED), self._await_starved, batch, link)
+        link.send([self._call(batch, of_call, link) for of_call in calls])
+
+    def _call(self, batch: _Batch, steps: list[Step], link: Link) -> Call:
+        arguments: list[Argument] = [self._worker, LEASE_SECONDS]
+        for step in steps:
+            arguments += step.arguments()
+        command = self._scripts.admit.call([step.subject.key for step in steps], arguments)
+        return Call(steps[0].subject.key, command, partial(self._answered, batch, steps, link))
+
+    def _await_starved(self, batch: _Batch, link: Link) -> None:
+        reason = LateReply(f"no reply within {ANSWER_SECONDS * 1000:.0f} ms")
+        batch.timer = self._loop.call_later(ANSWER_SECONDS * _STARVED, link.end, reason)
+
+    def _answered(self, batch: _Batch, steps: list[Step], link: Link, reply: Reply) -> None:
+        if batch not in self._under_way:
+            return
+        if isinstance(reply, NoScriptError):
+            # Not carried out. Replies come in order, so the script is there when the call comes again.
+            call = self._call(batch, steps, link)
+            link.send([Call(call.key, ("SCRIPT", "LOAD", self._scripts.admit.source), lambda _: None), call])
+            return
+        if isinstance(reply, ResponseError):
+            link.end(reply)
+            return
+        self._settle(steps, cast("Sequence[int]", reply))
+        batch.calls -= 1
+        if not batch.calls:
+            self._under_way.discard(batch)
+            if batch.timer is not None:
+                batch.timer.cancel()
+        if self._ready and not self._is_due:
+            self._flush()
+
+    def _settle(self, steps: Sequence[Step], reply: Sequence[int]) -> None:
+        now, at = self._clock(), 0
+        for step in steps:
+            step.subject.settle(step, reply[at : at + REPLY_FIELDS], now)
+            at += REPLY_FIELDS
+        for step in steps:
+            subject = step.subject
+            subject.is_asking = False
+            if subject.waiting:
+                self.ask(subject)
+            elif subject.held != subject.told:
+                self.restate(subject)
+
+    def _fail(self, step: Step) -> None:
+        subject = step.subject
+        subject.fail(step)
+        self._settle_without(subject, step.demand, step.waiting)
+        if subject.waiting and not subject.is_queued:
+            subject.is_queued = True
+            self._ready.append(subject)
+
+    def _settle_without(self, subject: Subject, demand: Demand, waiting: Sequence[asyncio.Future[Answer]]) -> None:
+        for future in waiting:
+            if future.done():
+                continue
+            try:
+                future.set_result(self._without(subject, demand))
+            except Unavailable as exc:
+                future.set_exception(exc)

@@ -1,0 +1,234 @@
+"""The limiter over every worker: who asks is found here, and what is known here is answered without asking."""
+
+import asyncio
+import logging
+import secrets
+import time
+from base64 import urlsafe_b64encode
+from collections import Counter
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Literal
+
+from redis.exceptions import AuthenticationError, NoPermissionError
+
+from machpay_gateway.core.admission import STALE, Answer, Demand, Exceeded, Granted
+from machpay_gateway.core.errors import ConfigurationError, LimiterUnavailable
+from machpay_gateway.core.quota import Tier
+from machpay_gateway.limiters.redis.commits import Commits
+from machpay_gateway.limiters.redis.marks import Marks
+from machpay_gateway.limiters.redis.scripts import Scripts
+from machpay_gateway.limiters.redis.servers import servers_for
+from machpay_gateway.limiters.redis.share import Share
+from machpay_gateway.limiters.redis.subject import Subject
+from machpay_gateway.limiters.redis.upkeep import Upkeep
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 3.0
+_CLOSE_SECONDS = 1.0
+_FIRST_SWEEP = 1024
+_DIGEST_BYTES = 16
+
+FailureMode = Literal["local", "deny", "allow"]
+
+
+class RedisLimiter:
+    """A limiter that all workers share, in Redis 6.2 or later, or Valkey.
+
+    While it is away, *on_failure* says what holds: `local`, each worker's part of the limits; `deny`, nothing is
+    admitted (LimiterUnavailable); `allow`, all is. `counts` has how many answers were given in which of these ways.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "machpay",
+        on_failure: FailureMode = "local",
+        clock: Callable[[], float] = time.monotonic,
+        scripts: Scripts | None = None,
+    ) -> None:
+        """Use the servers that *url* names, and keys that begin with *prefix*. Raises ConfigurationError."""
+        self.counts: Counter[str] = Counter()
+        self._servers = servers_for(url)
+        self._prefix = prefix.encode()
+        self._on_failure = on_failure
+        self._clock = clock
+        self._scripts = scripts or Scripts()
+        self._subjects: dict[str, Subject] = {}
+        self._sweep_at = _FIRST_SWEEP
+        self._parts: dict[tuple[Tier, int], Tier] = {}
+        self._marks = Marks()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._commits: Commits
+        self._upkeep: Upkeep
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(self) -> None:
+        """Connect, or begin without when no server can be reached now.
+
+        Raises ConfigurationError when a server can be reached and does not let us in.
+        """
+        self._begin()
+        await self._upkeep.tried.wait()
+        if self._upkeep.is_away and isinstance(self._upkeep.reason, AuthenticationError | NoPermissionError):
+            reason = self._upkeep.reason
+            await self.close()
+            raise ConfigurationError(
+                f"redis: the server does not let us in ({reason}): see the URL's user and password"
+            )
+
+    async def close(self) -> None:
+        """Give everything back, tell what is still to be told if that takes no more than a second, and disconnect."""
+        if self._loop is not asyncio.get_running_loop():
+            if not self._marks:
+                return
+            self._begin()
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._leave()
+        except TimeoutError:
+            if self._marks:
+                logger.warning("%d changes could not be told to Redis: they hold within a second.", len(self._marks))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        await self._upkeep.close()
+        self._commits.give_up()
+        self._loop = None
+
+    def admit_at_once(self, demand: Demand) -> Answer | None:
+        """Return the answer when no server is to be asked, else None: ask `admit` then."""
+        subject = self._subjects.get(demand.subject)
+        if subject is None:
+            return None
+        if self._upkeep.is_away:
+            return None if self._on_failure == "deny" else self._without(subject, demand)
+        return subject.spent(demand, self._clock())
+
+    async def admit(self, demand: Demand) -> Answer:
+        """Check the version, take from the window and take a slot: together, or not at all."""
+        if self._loop is not asyncio.get_running_loop():
+            self._begin()
+        subject = self._subjects.get(demand.subject) or self._entered(demand)
+        if self._marks and demand.version < self._marks.version(demand.subject):
+            return STALE
+        if self._upkeep.is_away:
+            return self._without(subject, demand)
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        subject.wait_for(demand, future)
+        self._commits.ask(subject)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            # Cancelled between the answer and its arrival here: nobody else knows of the slot.
+            if future.done() and not future.cancelled() and isinstance(granted := future.result(), Granted):
+                granted.lease.release()
+            raise
+
+    def mark(self, subject: str, version: int) -> None:
+        """Answer demands of an older *version* with STALE: here from now on, elsewhere as soon as Redis knows."""
+        self._marks.add(subject, self._key(subject), version)
+
+    def __len__(self) -> int:
+        return len(self._subjects)
+
+    def _begin(self) -> None:
+        """Start anew in this event loop. What was under way in another one has gone with it."""
+        self._loop = asyncio.get_running_loop()
+        self._subjects.clear()
+        worker = secrets.token_urlsafe(8)  # never one that was used before, whose slots may still be held
+        self._commits = Commits(self._scripts, worker, clock=self._clock, without=self._without)
+        self._upkeep = Upkeep(
+            self._servers,
+            self._commits,
+            beat=self._scripts.beat,
+            workers_key=self._prefix + b":workers",
+            worker=worker,
+            recovered=self._recover,
+        )
+        self._tasks = [
+            asyncio.create_task(self._heartbeat()),
+            asyncio.create_task(self._marks.write(self._upkeep, self._scripts.mark)),
+        ]
+
+    async def _leave(self) -> None:
+        while self._marks:  # noqa: ASYNC110 - once, at the end
+            await asyncio.sleep(0.01)
+        for subject in self._subjects.values():
+            subject.held = 0
+            self._commits.restate(subject)
+        await self._commits.drain()
+        await self._upkeep.beat(lease_seconds=0)
+
+    async def _heartbeat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await self._upkeep.beat()
+            self._restate()
+
+    def _recover(self) -> None:
+        """Say what is held, and what was admitted while nobody could be told."""
+        now = self._clock()
+        for subject in self._subjects.values():
+            if subject.share is not None:
+                subject.owed += subject.share.owed(now)
+                subject.share = None
+        self._restate()
+
+    def _restate(self) -> None:
+        for subject in self._subjects.values():
+            if subject.held or subject.told != subject.held or subject.owed:
+                self._commits.restate(subject)
+
+    def _without(self, subject: Subject, demand: Demand) -> Answer:
+        """Decide while no server answers. Raises LimiterUnavailable if that is what it comes to."""
+        if demand.version < max(subject.demand.version, self._marks.version(demand.subject)):
+            return STALE
+        subject.demand = demand
+        self.counts[self._on_failure] += 1
+        if self._on_failure == "deny":
+            raise LimiterUnavailable("admission") from self._upkeep.reason
+        now = self._clock()
+        tier = self._part_of(demand.tier)
+        if self._on_failure == "local" and (spent := subject.spent(demand, now)):
+            return spent
+        if subject.share is None:
+            subject.share = Share(demand.tier, self._upkeep.workers, subject.left, subject.heard_at, now)
+        refusal = subject.share.admit(tier, demand.cost, subject.held, now)
+        if isinstance(refusal, Exceeded):
+            if self._on_failure == "local":
+                return refusal
+            subject.share.count(demand.cost, now)
+        subject.held += 1
+        left, resets_in = subject.share.left(tier, now)
+        logger.info("%s was admitted while Redis is away (%s).", demand.subject, self._on_failure)
+        return Granted(subject, left, resets_in, max(0, tier.concurrency - subject.held), tier)
+
+    def _part_of(self, tier: Tier) -> Tier:
+        workers = self._upkeep.workers
+        part = self._parts.get((tier, workers))
+        if part is None:
+            part = self._parts[tier, workers] = tier.part_of(workers)
+        return part
+
+    def _entered(self, demand: Demand) -> Subject:
+        if len(self._subjects) >= self._sweep_at:
+            self._sweep()
+        subject = Subject(self._key(demand.subject), demand, self._commits.restate)
+        self._subjects[demand.subject] = subject
+        return subject
+
+    def _sweep(self) -> None:
+        """Drop the subjects of which nothing need be known. Twice as many must enter before the next sweep."""
+        now = self._clock()
+        for name, subject in list(self._subjects.items()):
+            if subject.is_idle(now):
+                del self._subjects[name]
+        self._sweep_at = max(_FIRST_SWEEP, 2 * len(self._subjects))
+
+    def _key(self, subject: str) -> bytes:
+        # Of one size, and nobody's name in clear: subjects may be what an issuer calls its users.
+        digest = blake2b(subject.encode(), digest_size=_DIGEST_BYTES).digest()
+        return self._prefix + b":" + urlsafe_b64encode(digest).rstrip(b"=")

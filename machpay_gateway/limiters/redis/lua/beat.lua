@@ -1,0 +1,13 @@
+-- Say that a worker is alive, or (a lease of 0) that it leaves; return how many are.
+--
+-- KEYS   one sorted set of the workers by the second in which they are no longer believed alive.
+-- ARGV   worker's name, lease in seconds.
+local now, lease = tonumber(redis.call('TIME')[1]), tonumber(ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+if lease > 0 then
+  redis.call('ZADD', KEYS[1], now + lease, ARGV[1])
+  redis.call('EXPIRE', KEYS[1], 2 * lease)
+else
+  redis.call('ZREM', KEYS[1], ARGV[1])
+end
+return redis.call('ZCARD', KEYS[1])

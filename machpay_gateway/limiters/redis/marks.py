@@ -1,0 +1,59 @@
+"""Which records have changed: said to the servers as soon as they can be told, and again until they were.
+
+Until then a change holds in this worker, and everywhere else within the second that a cached record is trusted for.
+"""
+
+import asyncio
+
+from machpay_gateway.limiters.redis.scripts import Script
+from machpay_gateway.limiters.redis.upkeep import FAILURES, Upkeep, run
+
+MARK_SECONDS = 660  # longer than any worker keeps a record that it has not asked about
+_RETRY_SECONDS = 0.1
+
+
+class Marks:
+    """The versions that are still to be told, by subject."""
+
+    def __init__(self) -> None:
+        self._pending: dict[str, tuple[bytes, int]] = {}
+        self._added: asyncio.Event | None = None  # of the loop in which they are written
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def add(self, subject: str, key: bytes, version: int) -> None:
+        """Tell that *subject*, which the servers know by *key*, is at *version*."""
+        _, known = self._pending.get(subject, (key, version))
+        self._pending[subject] = key, max(known, version)
+        if self._added is not None:
+            self._added.set()
+
+    def version(self, subject: str) -> int:
+        """Return the version that is still to be told of *subject*, 0 when none is."""
+        return self._pending[subject][1] if subject in self._pending else 0
+
+    async def write(self, upkeep: Upkeep, script: Script) -> None:
+        """Tell the servers over the link of *upkeep*, for ever."""
+        self._added = asyncio.Event()
+        while True:
+            await upkeep.linked.wait()
+            await self._write_pending(upkeep, script)
+            if self._pending:
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                self._added.clear()
+                await self._added.wait()
+
+    async def _write_pending(self, upkeep: Upkeep, script: Script) -> None:
+        for subject, (key, version) in list(self._pending.items()):
+            link = upkeep.link
+            if link is None:
+                return
+            try:
+                await run(link, script, key, [MARK_SECONDS, version])
+            except FAILURES as exc:
+                link.end(exc)
+                return
+            if self._pending.get(subject) == (key, version):
+                del self._pending[subject]

@@ -1,0 +1,39 @@
+"""The scripts that run in Redis, and how each is called. What they take and return stands in the `.lua` files."""
+
+from dataclasses import dataclass, field
+from hashlib import sha1
+from importlib.resources import files
+
+from machpay_gateway.limiters.redis.link import Argument
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script and the name that Redis knows it by."""
+
+    source: str = field(repr=False)
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        # EVALSHA's own choice of digest: it names, and protects nothing.
+        object.__setattr__(self, "sha", sha1(self.source.encode(), usedforsecurity=False).hexdigest())
+
+    def call(self, keys: list[bytes], arguments: list[Argument]) -> tuple[Argument, ...]:
+        """Return the command that runs it by name."""
+        return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
+
+
+def _read(name: str) -> Script:
+    return Script((files(__package__) / "lua" / name).read_text(encoding="utf-8"))
+
+
+class Scripts:
+    """All that a gateway runs in Redis."""
+
+    def __init__(self) -> None:
+        self._admit, self.mark, self.beat = _read("admit.lua"), _read("mark.lua"), _read("beat.lua")
+
+    @property
+    def admit(self) -> Script:
+        """The step of an admission."""
+        return self._admit

@@ -1,0 +1,129 @@
+"""A cluster for tests: primaries without replicas, which share the slots evenly, and slots that move on request."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from tests.redises.ports import HOST
+from tests.redises.servers import Server, running_server
+from tests.redises.waiting import wait_until
+
+SLOTS = 16384
+# A node that starts takes two seconds until it dares to answer, and a busy machine some more.
+_SETTLE_SECONDS = 20
+_MOVE_MILLISECONDS = 5000
+_FLAGS = (
+    *("--cluster-enabled", "yes"),
+    *("--cluster-node-timeout", "2000"),
+    *("--cluster-announce-ip", HOST),  # or a node that has met nobody yet does not know its address
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SlotMove:
+    """A *slot* on its way from *source* to *target*, step by step, so that a test can stop between them."""
+
+    cluster: "Cluster"
+    slot: int
+    source: Server
+    target: Server
+
+    def begin(self) -> None:
+        """From here on *source* answers ASK for keys that it does not have."""
+        self.target.command("CLUSTER", "SETSLOT", self.slot, "IMPORTING", node_id(self.source))
+        self.source.command("CLUSTER", "SETSLOT", self.slot, "MIGRATING", node_id(self.target))
+
+    def move_keys(self, count: int = 1000) -> int:
+        """Take at most *count* keys over to *target*; return how many there were to take."""
+        keys = self.source.command("CLUSTER", "GETKEYSINSLOT", self.slot, count)
+        if keys:
+            to = (HOST, self.target.port, "", 0, _MOVE_MILLISECONDS)
+            self.source.command("MIGRATE", *to, "KEYS", *keys)
+        return len(keys)
+
+    def finish(self) -> None:
+        """Make *target* the owner: everybody answers MOVED from here on. Keys must not be left behind."""
+        owner = node_id(self.target)
+        # The new owner first: were it the last, two nodes would send clients to each other in the meantime.
+        others = [server for server in self.cluster.servers if server not in {self.source, self.target}]
+        for server in (self.target, self.source, *others):
+            server.command("CLUSTER", "SETSLOT", self.slot, "NODE", owner)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The nodes, and what concerns all of them."""
+
+    servers: tuple[Server, ...]
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"{HOST}:{server.port}" for server in self.servers)
+
+    def slot_of(self, key: str) -> int:
+        return int(self.servers[0].command("CLUSTER", "KEYSLOT", key))
+
+    def owner_of(self, slot: int) -> Server:
+        """Return the node that says of itself that it serves *slot*."""
+        return next(server for server in self.servers if _serves(server, slot))
+
+    def slot_move(self, slot: int, source: Server, target: Server) -> SlotMove:
+        """Prepare the steps of a move; nothing happens yet."""
+        return SlotMove(self, slot, source, target)
+
+    def move_slot(self, slot: int, source: Server, target: Server) -> None:
+        """Move *slot* with its keys from *source* to *target*, all steps at once."""
+        move = self.slot_move(slot, source, target)
+        move.begin()
+        while move.move_keys():
+            pass
+        move.finish()
+
+    def flush(self) -> None:
+        """Forget all keys and scripts on all nodes."""
+        for server in self.servers:
+            server.flush()
+
+    def wait_until_ok(self) -> None:
+        """Wait until every node sees every other and all slots served, as after a `restart`."""
+        wait_until(self._is_ok, seconds=_SETTLE_SECONDS, claim="all nodes of the cluster are content")
+
+    def _is_ok(self) -> bool:
+        return all(_is_content(server, len(self.servers)) for server in self.servers)
+
+
+def node_id(server: Server) -> str:
+    """Return what the cluster calls *server*."""
+    return str(server.command("CLUSTER", "MYID"))
+
+
+@contextmanager
+def running_cluster(*flags: str, nodes: int = 3) -> Iterator[Cluster]:
+    """Run a cluster of *nodes* primaries, each with further *flags*."""
+    with ExitStack() as stack:
+        cluster = Cluster(tuple(stack.enter_context(running_server(*_FLAGS, *flags)) for _ in range(nodes)))
+        first = cluster.servers[0]
+        for number, server in enumerate(cluster.servers):
+            server.command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)  # or they quarrel about it after they met
+            server.command("CLUSTER", "ADDSLOTSRANGE", number * SLOTS // nodes, (number + 1) * SLOTS // nodes - 1)
+            if server is not first:
+                server.command("CLUSTER", "MEET", HOST, first.port)
+        cluster.wait_until_ok()
+        yield cluster
+
+
+def _is_content(server: Server, nodes: int) -> bool:
+    state = server.command("CLUSTER INFO")
+    return (
+        state["cluster_state"] == "ok"
+        and int(state["cluster_slots_ok"]) == SLOTS
+        and int(state["cluster_known_nodes"]) == nodes
+    )
+
+
+def _serves(server: Server, slot: int) -> bool:
+    mine = node_id(server)
+    return any(
+        int(first) <= slot <= int(last) and owner[2] == mine
+        for first, last, owner, *_ in server.command("CLUSTER", "SLOTS")
+    )

@@ -1,0 +1,32 @@
+"""Ports that stay ours while nothing listens on them: a killed server comes back on the same one."""
+
+import random
+import socket
+
+HOST = "127.0.0.1"
+# Below the range that systems pick from for outgoing connections (Linux: 32768 and up), or one of those could
+# take the port of a server that is down. The bus of a cluster node is 10000 above its port, so these are too.
+_PORTS = range(11_000, 21_000)
+_BUS_OFFSET = 10_000
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on, and whose cluster bus port is free; another process may be faster."""
+    # Tests in parallel must not draw the same ports, so the seed of the run is not asked.
+    draw = random.SystemRandom()
+    for _ in range(100):
+        port = draw.choice(_PORTS)
+        if _is_free(port) and _is_free(port + _BUS_OFFSET):
+            return port
+    raise OSError(f"No free port found in {_PORTS.start}–{_PORTS.stop - 1} in 100 tries")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As servers do: connections that linger on a port do not make it taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
