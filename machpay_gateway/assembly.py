@@ -179,8 +179,10 @@ def _store_for(settings: Settings) -> Store:
 
 
 def _limiter_for(settings: Settings, store: Store) -> Limiter:
+    if (limiter := _redis_for(settings)) is not None:
+        return limiter
     lock = store.serving_lock
-    return _redis_for(settings) or MemoryLimiter(sole=None if lock is None else SoleWorker(lock))
+    return MemoryLimiter(sole=None if lock is None else SoleWorker(lock))
 
 
 def _redis_for(settings: Settings) -> Limiter | None:

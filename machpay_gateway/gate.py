@@ -5,11 +5,11 @@ await. `decide` goes on from where that stopped. Nothing else in the package dec
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
+from typing import NamedTuple
 
-from machpay_gateway.core.admission import STALE
+from machpay_gateway.core.admission import STALE, Answer, Exceeded, Granted, Stale
 from machpay_gateway.core.credential import (
     ApiKey,
     SignedToken,
@@ -32,18 +32,21 @@ _ROUNDS = 2  # a record found stale is loaded again once; changing faster than t
 _PUBLIC = Allowed(ANONYMOUS)
 
 
-@dataclass(frozen=True, slots=True)
-class Unsettled:
-    """A decision that needs I/O, and how far it came: *principal* is None while the caller is not identified.
+class Unsettled(NamedTuple):
+    """A decision that needs I/O, and how far it came: *asked* is what the limiter answers, once it is *principal*.
 
-    *is_counted* when it was counted as a failure in advance.
+    *is_counted* when it was counted as a failure in advance. A tuple, because one may be made for each request.
     """
 
     facts: RequestFacts
     route: Route
-    token: bytes = field(repr=False)
-    principal: Principal | None
+    token: bytes
+    principal: Principal | None = None
+    asked: Awaitable[Answer] | None = None
     is_counted: bool = False
+
+    def __repr__(self) -> str:
+        return f"Unsettled({self.route.match!r})"  # never the token
 
 
 class Gate:
@@ -97,17 +100,22 @@ class Gate:
         demand = demand_of(facts, route, principal, now)
         if isinstance(demand, Denied):
             return self._counted(facts, demand)
-        answer = self.limiter.admit_at_once(demand)
-        if answer is None:
-            return Unsettled(facts, route, token, principal)
+        answer = self.limiter.admit(demand)
+        if isinstance(answer, Granted | Exceeded):
+            return conclude(route, principal, answer)
         if answer is STALE:
             self._keys.forget(principal.id)
-            return Unsettled(facts, route, token, None)
-        return conclude(route, principal, answer)
+            return Unsettled(facts, route, token)
+        return Unsettled(facts, route, token, principal, answer)
 
     async def settle(self, unsettled: Unsettled) -> Decision:
         """Return the decision that *unsettled* could not be, after the I/O that it needs."""
         try:
+            if unsettled.asked is not None and unsettled.principal is not None:
+                answer = await unsettled.asked
+                if answer is not STALE:
+                    return conclude(unsettled.route, unsettled.principal, answer)
+                self._keys.forget(unsettled.principal.id)
             decision = await self._settle(unsettled)
         except Unavailable as exc:
             # Fail closed: an identity or a limit that cannot be checked is not granted.
@@ -124,7 +132,7 @@ class Gate:
         """Spend no I/O on an address that keeps failing, nor on what cannot be a credential."""
         # What was in use just now goes on: strangers behind the same address cannot lock it out.
         if self._keys.holds(digest) or (self._tokens is not None and self._tokens.holds(digest)):
-            return Unsettled(facts, route, token, None)
+            return Unsettled(facts, route, token)
         if wait := self._failures.wait(facts.address, now):
             return _slow_down(route, wait)
         credential = credential_of(token)
@@ -132,23 +140,24 @@ class Gate:
             return self._counted(facts, Denied(credential.reason, credential.detail, route))
         # Counted before it is looked up, and forgiven if it was none: many at once are as many.
         self._failures.note(facts.address, now)
-        return Unsettled(facts, route, token, None, is_counted=True)
+        return Unsettled(facts, route, token, is_counted=True)
 
     async def _settle(self, unsettled: Unsettled) -> Decision:
         """Fetch what is missing, and decide. A record that changed meanwhile is loaded once more."""
-        facts, route, token, principal = unsettled.facts, unsettled.route, unsettled.token, unsettled.principal
+        facts, route, token = unsettled.facts, unsettled.route, unsettled.token
         for _ in range(_ROUNDS):
-            found = principal or await self._identify(token)
+            found = await self._identify(token)
             if isinstance(found, str):
                 return Denied(Reason.INVALID_CREDENTIALS, found, route)
             demand = demand_of(facts, route, found, self._clock())
             if isinstance(demand, Denied):
                 return demand
-            answer = await self.limiter.admit(demand)
+            answer = self.limiter.admit(demand)
+            if not isinstance(answer, Granted | Exceeded | Stale):
+                answer = await answer
             if answer is not STALE:
                 return conclude(route, found, answer)
             self._keys.forget(found.id)
-            principal = None
         return Denied(Reason.UNAVAILABLE, "the record keeps changing", route, retry_after=_RETRY_SECONDS)
 
     async def _identify(self, token: bytes) -> Principal | str:

@@ -1,7 +1,7 @@
 """A gate whose key cache, limiter and token verifier are fakes that answer what a test has laid out for them."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 
 from machpay_gateway.core.address import parse_allowlist
@@ -89,7 +89,7 @@ class Keys:
 
 @dataclass
 class Limits:
-    """A limiter: what it says *at_once* (None: that it has to ask), and what it says when asked."""
+    """A limiter: what it says *at_once*, once (None: that it has to ask), and what it says when asked."""
 
     at_once: Answer | None = None
     answers: deque[Answer | Exception] = field(default_factory=deque)
@@ -99,12 +99,12 @@ class Limits:
 
     async def close(self) -> None: ...
 
-    def admit_at_once(self, demand: Demand) -> Answer | None:
+    def admit(self, demand: Demand) -> Answer | Awaitable[Answer]:
         self.demands.append(demand)
-        return self.at_once
+        at_once, self.at_once = self.at_once, None
+        return self._asked() if at_once is None else at_once
 
-    async def admit(self, demand: Demand) -> Answer:
-        self.demands.append(demand)
+    async def _asked(self) -> Answer:
         answer = self.answers.popleft()
         if isinstance(answer, Exception):
             raise answer

@@ -1,6 +1,6 @@
 """What the core asks of the outside: the interfaces that stores, limiters and key sets implement."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,11 +19,12 @@ class Limiter(Protocol):
     async def close(self) -> None:
         """Give back what is held, and see that what was marked is known. It may be opened again."""
 
-    def admit_at_once(self, demand: Demand) -> Answer | None:
-        """Return the answer when it needs no I/O, else None: ask `admit` then."""
+    def admit(self, demand: Demand) -> Answer | Awaitable[Answer]:
+        """Check the version, take from the window and take a slot: together, or not at all.
 
-    async def admit(self, demand: Demand) -> Answer:
-        """Check the version, take from the window and take a slot: together, or not at all."""
+        Returns the answer when it needs no I/O, else what waits for it. That is to be awaited, once: whoever is
+        cancelled while it waits gets nothing, and holds nothing.
+        """
 
     def mark(self, subject: str, version: int) -> None:
         """Remember that *subject* is at *version*: demands of an older one are answered STALE."""

@@ -52,7 +52,7 @@ class MemoryLimiter:
             self._sole.give_back()
         self._is_open = False
 
-    def admit_at_once(self, demand: Demand) -> Answer:
+    def admit(self, demand: Demand) -> Answer:
         """Check the version, take from the window and take a slot: together, or not at all."""
         name, version, tier, cost = demand
         now = self._clock()
@@ -68,10 +68,6 @@ class MemoryLimiter:
         taken = window.taken
         resets_in = window.frees_at - now if taken else 0.0
         return _new(Granted, (subject, tier.limit - taken, resets_in, tier.concurrency - in_flight - 1, tier))
-
-    async def admit(self, demand: Demand) -> Answer:
-        """Do the same as `admit_at_once`: nothing here ever waits."""
-        return self.admit_at_once(demand)
 
     def mark(self, subject: str, version: int) -> None:
         """Answer demands of an older *version* with STALE from now on."""

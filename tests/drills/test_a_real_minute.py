@@ -18,7 +18,7 @@ def test_no_sixty_seconds_hold_more_than_the_limit_and_nobody_waits_longer_than_
     limiter, admitted, due = MemoryLimiter(), [], 0.0
     ends_at = time.monotonic() + SECONDS
     while (now := time.monotonic()) < ends_at:
-        answer = limiter.admit_at_once(Demand("subject", 1, TIER, 1))
+        answer = limiter.admit(Demand("subject", 1, TIER, 1))
         if isinstance(answer, Granted):
             admitted.append(now)
             answer.lease.release()

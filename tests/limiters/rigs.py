@@ -3,7 +3,7 @@
 A server's clock is set by writing it into the script: the one line that asks for the time is replaced.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -30,7 +30,8 @@ class Rig:
     clock: FixedClock
 
     async def ask(self, tier: Tier, *, cost: int = 1, version: int = 1, subject: str = "key_1") -> Answer:
-        return await self.limiter.admit(Demand(subject, version, tier, cost))
+        answer = self.limiter.admit(Demand(subject, version, tier, cost))
+        return await answer if isinstance(answer, Awaitable) else answer
 
     async def take(self, tier: Tier, *, cost: int = 1, version: int = 1, subject: str = "key_1") -> Granted:
         answer = await self.ask(tier, cost=cost, version=version, subject=subject)

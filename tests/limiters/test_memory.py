@@ -10,7 +10,7 @@ MANY = 5000
 
 
 def taken(limiter: MemoryLimiter, subject: str, *, version: int = 1, cost: int = 1) -> Granted:
-    answer = limiter.admit_at_once(Demand(subject, version, TIER, cost))
+    answer = limiter.admit(Demand(subject, version, TIER, cost))
     assert isinstance(answer, Granted)
     return answer
 
@@ -63,7 +63,7 @@ def test_a_mark_is_kept_for_as_long_as_an_older_decision_may_take() -> None:
     for number in range(MANY):
         clock.advance(30 / MANY)
         taken(limiter, f"passing_{number}", cost=0).lease.release()
-    assert limiter.admit_at_once(Demand("changed", 1, TIER, 1)) is STALE
+    assert limiter.admit(Demand("changed", 1, TIER, 1)) is STALE
     pass_by(limiter, clock)
     assert len(limiter) <= 1024
 
@@ -74,6 +74,4 @@ def test_many_busy_subjects_are_all_kept() -> None:
     for number in range(MANY):
         taken(limiter, f"busy_{number}", cost=10)
     assert len(limiter) == MANY
-    assert all(
-        not isinstance(limiter.admit_at_once(Demand(f"busy_{number}", 1, TIER, 1)), Granted) for number in range(MANY)
-    )
+    assert all(not isinstance(limiter.admit(Demand(f"busy_{number}", 1, TIER, 1)), Granted) for number in range(MANY))

@@ -26,9 +26,9 @@ _STOP_SECONDS = 5
 _PORT_TRIES = 10
 # The user behind `Server.command`, so that tests may set a password for everybody else, or switch them off.
 _KEEPER = "keeper"
-# Ends the server when this process ends without a chance to do it, as by SIGKILL: its pipe closes, `read` fails.
-# A line through the pipe lets the server be.
-_WATCH = 'read _ || kill -KILL "$0"'
+# Ends the server and its folder when this process ends without a chance to do it, as by SIGKILL: the pipe closes, and
+# `read` fails. A line through the pipe lets them be. What ends a whole process group must not end the watch as well.
+_WATCH = """trap '' HUP INT TERM; read _ || { kill -KILL "$1"; rm -rf "$2"; }"""
 
 
 class PortTakenError(Exception):
@@ -85,7 +85,7 @@ class Server:
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            watch = ["/bin/sh", "-c", _WATCH, str(self._process.pid)]
+            watch = ["/bin/sh", "-c", _WATCH, "watch", str(self._process.pid), str(self.socket_path.parent)]
             self._watch = subprocess.Popen(watch, stdin=subprocess.PIPE)
             wait_until(self._answers, seconds=_START_SECONDS, claim=f"the server on port {self.port} answers PING")
             self._apply_users()

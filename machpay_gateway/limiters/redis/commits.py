@@ -14,16 +14,20 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from machpay_gateway.core.admission import Answer, Demand
 from machpay_gateway.core.errors import Unavailable
+from machpay_gateway.core.quota import Tier
 from machpay_gateway.limiters.redis.link import Argument, Call, Link, Reply
 from machpay_gateway.limiters.redis.scripts import Scripts
-from machpay_gateway.limiters.redis.subject import REPLY_FIELDS, Step, Subject
+from machpay_gateway.limiters.redis.subject import Step, Subject
 
 LEASE_SECONDS = 10
 ANSWER_SECONDS = 0.2  # that a reply may take, before the server counts as away
 _STARVED = 0.25  # of it, given to a loop that was itself held up and has the reply waiting to be read
 _UNDER_WAY = 4  # batches: enough to cover the round trip, few enough that they fill under load
 _SUBJECTS = 256  # in a batch: about 2 ms of the server's time
-_GATHER_SECONDS = 0.001  # that a release waits for an admission to ride with
+_AS_BEFORE = (-1, 0)
+_REPLY_FIELDS = 5  # for each step
+_LINGER_SECONDS = 0.01  # that a release nobody waits for itself waits for a question to ride with
+_DRAIN_SECONDS = 0.001
 
 
 class LateReply(Exception):
@@ -56,11 +60,14 @@ class Commits:
         self._clock = clock
         self._without = without
         self._loop = asyncio.get_running_loop()
+        self._tiers: dict[int, tuple[Tier, tuple[bytes, bytes, bytes]]] = {}  # by identity: a tier's hash is slow
         self._link: Link | None = None
         self._ready: list[Subject] = []
         self._under_way: set[_Batch] = set()
         self._is_due = False
-        self._gathering: asyncio.TimerHandle | None = None
+        self._late: list[Subject] = []
+        self._lingering: asyncio.TimerHandle | None = None
+        self.workers = 1  # last seen alive, with this one
 
     def ask(self, subject: Subject) -> None:
         """Ask about *subject* in this turn of the loop, or as soon as its last question was answered."""
@@ -73,13 +80,20 @@ class Commits:
             self._loop.call_soon(self._flush)
 
     def restate(self, subject: Subject) -> None:
-        """Say soon what *subject* holds; sooner if anything else is asked about it."""
+        """Say that *subject* holds less than the server believes: at once if anyone may be waiting for a slot.
+
+        As long as all workers together can be as late as this one and still leave slots free, it waits a little for
+        the next question about the subject, which says it at no cost.
+        """
         if subject.is_asking or subject.is_queued:
             return
-        subject.is_queued = True
-        self._ready.append(subject)
-        if not self._is_due and self._gathering is None:
-            self._gathering = self._loop.call_later(_GATHER_SECONDS, self._flush)
+        if subject.told is None or (subject.told - subject.held) * self.workers >= subject.slots_left:
+            self.ask(subject)
+        elif not subject.is_late:
+            subject.is_late = True
+            self._late.append(subject)
+            if self._lingering is None:
+                self._lingering = self._loop.call_later(_LINGER_SECONDS, self._restate_late)
 
     def take_up(self, link: Link) -> None:
         """Ask over *link* from now on."""
@@ -100,21 +114,26 @@ class Commits:
         """Settle what waits to be asked without asking."""
         for subject in self._ready:
             subject.is_queued = False
-            groups, subject.waiting = subject.waiting, []
-            for demand, waiting in groups:
-                self._settle_without(subject, demand, waiting)
+            steps, subject.waiting = subject.waiting, []
+            for step in steps:
+                self._settle_without(step)
         self._ready = []
 
     async def drain(self) -> None:
         """Wait until nothing is left to ask, or nobody to ask it."""
+        self._restate_late()
         while self._link is not None and (self._ready or self._under_way):  # noqa: ASYNC110 - once, at the end
-            await asyncio.sleep(_GATHER_SECONDS)
+            await asyncio.sleep(_DRAIN_SECONDS)
+
+    def _restate_late(self) -> None:
+        late, self._late, self._lingering = self._late, [], None
+        for subject in late:
+            subject.is_late = False
+            if subject.held != subject.told:
+                self.ask(subject)
 
     def _flush(self) -> None:
         self._is_due = False
-        if self._gathering is not None:
-            self._gathering.cancel()
-            self._gathering = None
         while self._ready and self._link is not None and len(self._under_way) < _UNDER_WAY:
             subjects, self._ready = self._ready[:_SUBJECTS], self._ready[_SUBJECTS:]
             self._send(self._link, [step for subject in subjects for step in subject.steps()])
@@ -131,10 +150,24 @@ class Commits:
 
     def _call(self, batch: _Batch, steps: list[Step], link: Link) -> Call:
         arguments: list[Argument] = [self._worker, LEASE_SECONDS]
+        keys: list[bytes] = []
+        told: Subject | None = None
         for step in steps:
-            arguments += step.arguments()
-        command = self._scripts.admit.call([step.subject.key for step in steps], arguments)
+            subject, (_, version, tier, cost) = step.subject, step.demand
+            keys.append(subject.key)
+            arguments += (*self._told_of(tier), version, cost, len(step.waiting))
+            # What is held is said once: a subject's second step takes it as the first has left it.
+            arguments += (subject.told or 0, subject.owed_told) if subject is not told else _AS_BEFORE
+            told = subject
+        command = self._scripts.admit.call(keys, arguments)
         return Call(steps[0].subject.key, command, partial(self._answered, batch, steps, link))
+
+    def _told_of(self, tier: Tier) -> tuple[bytes, bytes, bytes]:
+        """Return what `admit.lua` takes of *tier*, written once for all that have it."""
+        if (known := self._tiers.get(id(tier))) is None:
+            told = b"%d" % tier.limit, b"%d" % (tier.window_seconds * 1000), b"%d" % tier.concurrency
+            known = self._tiers[id(tier)] = tier, told
+        return known[1]
 
     def _await_starved(self, batch: _Batch, link: Link) -> None:
         reason = LateReply(f"no reply within {ANSWER_SECONDS * 1000:.0f} ms")
@@ -163,8 +196,8 @@ class Commits:
     def _settle(self, steps: Sequence[Step], reply: Sequence[int]) -> None:
         now, at = self._clock(), 0
         for step in steps:
-            step.subject.settle(step, reply[at : at + REPLY_FIELDS], now)
-            at += REPLY_FIELDS
+            step.subject.settle(step, reply[at : at + _REPLY_FIELDS], now)
+            at += _REPLY_FIELDS
         for step in steps:
             subject = step.subject
             subject.is_asking = False
@@ -175,17 +208,17 @@ class Commits:
 
     def _fail(self, step: Step) -> None:
         subject = step.subject
-        subject.fail(step)
-        self._settle_without(subject, step.demand, step.waiting)
+        subject.fail()
+        self._settle_without(step)
         if subject.waiting and not subject.is_queued:
             subject.is_queued = True
             self._ready.append(subject)
 
-    def _settle_without(self, subject: Subject, demand: Demand, waiting: Sequence[asyncio.Future[Answer]]) -> None:
-        for future in waiting:
+    def _settle_without(self, step: Step) -> None:
+        for future in step.waiting:
             if future.done():
                 continue
             try:
-                future.set_result(self._without(subject, demand))
+                future.set_result(self._without(step.subject, step.demand))
             except Unavailable as exc:
                 future.set_exception(exc)

@@ -6,7 +6,7 @@ import secrets
 import time
 from base64 import urlsafe_b64encode
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 from typing import Literal
 
@@ -66,11 +66,12 @@ class RedisLimiter:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
-        """Connect, or begin without when no server can be reached now.
+        """Connect, or begin without when no server can be reached now; opening twice is opening once.
 
         Raises ConfigurationError when a server can be reached and does not let us in.
         """
-        self._begin()
+        if self._loop is not asyncio.get_running_loop():
+            self._begin()
         await self._upkeep.tried.wait()
         if self._upkeep.is_away and isinstance(self._upkeep.reason, AuthenticationError | NoPermissionError):
             reason = self._upkeep.reason
@@ -82,15 +83,17 @@ class RedisLimiter:
     async def close(self) -> None:
         """Give everything back, tell what is still to be told if that takes no more than a second, and disconnect."""
         if self._loop is not asyncio.get_running_loop():
-            if not self._marks:
+            if not self._marks.pending:
                 return
             self._begin()
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._leave()
         except TimeoutError:
-            if self._marks:
-                logger.warning("%d changes could not be told to Redis: they hold within a second.", len(self._marks))
+            if self._marks.pending:
+                logger.warning(
+                    "%d changes could not be told to Redis: they hold within a second.", len(self._marks.pending)
+                )
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
@@ -98,34 +101,22 @@ class RedisLimiter:
         self._commits.give_up()
         self._loop = None
 
-    def admit_at_once(self, demand: Demand) -> Answer | None:
-        """Return the answer when no server is to be asked, else None: ask `admit` then."""
-        subject = self._subjects.get(demand.subject)
-        if subject is None:
-            return None
-        if self._upkeep.is_away:
-            return None if self._on_failure == "deny" else self._without(subject, demand)
-        return subject.spent(demand, self._clock())
-
-    async def admit(self, demand: Demand) -> Answer:
+    def admit(self, demand: Demand) -> Answer | Awaitable[Answer]:
         """Check the version, take from the window and take a slot: together, or not at all."""
-        if self._loop is not asyncio.get_running_loop():
+        # Not by asking for the running loop, which is a system call before Python 3.12.
+        if self._loop is None or self._loop.is_closed():
             self._begin()
         subject = self._subjects.get(demand.subject) or self._entered(demand)
-        if self._marks and demand.version < self._marks.version(demand.subject):
+        if self._marks.pending and demand.version < self._marks.version(demand.subject):
             return STALE
         if self._upkeep.is_away:
-            return self._without(subject, demand)
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+            return _refused(self._unavailable()) if self._on_failure == "deny" else self._without(subject, demand)
+        if subject.spent and (refusal := subject.refused_again(demand, self._clock())):
+            return refusal
+        future: asyncio.Future[Answer] = self._loop.create_future()  # type: ignore[union-attr]  # begun above
         subject.wait_for(demand, future)
         self._commits.ask(subject)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            # Cancelled between the answer and its arrival here: nobody else knows of the slot.
-            if future.done() and not future.cancelled() and isinstance(granted := future.result(), Granted):
-                granted.lease.release()
-            raise
+        return _arrived(future)
 
     def mark(self, subject: str, version: int) -> None:
         """Answer demands of an older *version* with STALE: here from now on, elsewhere as soon as Redis knows."""
@@ -154,11 +145,11 @@ class RedisLimiter:
         ]
 
     async def _leave(self) -> None:
-        while self._marks:  # noqa: ASYNC110 - once, at the end
+        while self._marks.pending:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(0.01)
         for subject in self._subjects.values():
             subject.held = 0
-            self._commits.restate(subject)
+            self._commits.ask(subject)
         await self._commits.drain()
         await self._upkeep.beat(lease_seconds=0)
 
@@ -180,22 +171,22 @@ class RedisLimiter:
     def _restate(self) -> None:
         for subject in self._subjects.values():
             if subject.held or subject.told != subject.held or subject.owed:
-                self._commits.restate(subject)
+                self._commits.ask(subject)
 
     def _without(self, subject: Subject, demand: Demand) -> Answer:
         """Decide while no server answers. Raises LimiterUnavailable if that is what it comes to."""
         if demand.version < max(subject.demand.version, self._marks.version(demand.subject)):
             return STALE
         subject.demand = demand
-        self.counts[self._on_failure] += 1
         if self._on_failure == "deny":
-            raise LimiterUnavailable("admission") from self._upkeep.reason
+            raise self._unavailable()
+        self.counts[self._on_failure] += 1
         now = self._clock()
         tier = self._part_of(demand.tier)
-        if self._on_failure == "local" and (spent := subject.spent(demand, now)):
-            return spent
+        if self._on_failure == "local" and (refusal := subject.refused_again(demand, now)):
+            return refusal
         if subject.share is None:
-            subject.share = Share(demand.tier, self._upkeep.workers, subject.left, subject.heard_at, now)
+            subject.share = Share(demand.tier, self._commits.workers, subject.left, subject.heard_at, now)
         refusal = subject.share.admit(tier, demand.cost, subject.held, now)
         if isinstance(refusal, Exceeded):
             if self._on_failure == "local":
@@ -206,8 +197,14 @@ class RedisLimiter:
         logger.info("%s was admitted while Redis is away (%s).", demand.subject, self._on_failure)
         return Granted(subject, left, resets_in, max(0, tier.concurrency - subject.held), tier)
 
+    def _unavailable(self) -> LimiterUnavailable:
+        self.counts["deny"] += 1
+        unavailable = LimiterUnavailable("admission")
+        unavailable.__cause__ = self._upkeep.reason
+        return unavailable
+
     def _part_of(self, tier: Tier) -> Tier:
-        workers = self._upkeep.workers
+        workers = self._commits.workers
         part = self._parts.get((tier, workers))
         if part is None:
             part = self._parts[tier, workers] = tier.part_of(workers)
@@ -232,3 +229,17 @@ class RedisLimiter:
         # Of one size, and nobody's name in clear: subjects may be what an issuer calls its users.
         digest = blake2b(subject.encode(), digest_size=_DIGEST_BYTES).digest()
         return self._prefix + b":" + urlsafe_b64encode(digest).rstrip(b"=")
+
+
+async def _arrived(future: asyncio.Future[Answer]) -> Answer:
+    """Return what *future* brings. Whoever is cancelled between its coming and its arrival here holds no slot."""
+    try:
+        return await future
+    except asyncio.CancelledError:
+        if future.done() and not future.cancelled() and isinstance(granted := future.result(), Granted):
+            granted.lease.release()
+        raise
+
+
+async def _refused(unavailable: LimiterUnavailable) -> Answer:
+    raise unavailable

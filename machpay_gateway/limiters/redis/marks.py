@@ -16,22 +16,19 @@ class Marks:
     """The versions that are still to be told, by subject."""
 
     def __init__(self) -> None:
-        self._pending: dict[str, tuple[bytes, int]] = {}
+        self.pending: dict[str, tuple[bytes, int]] = {}
         self._added: asyncio.Event | None = None  # of the loop in which they are written
-
-    def __len__(self) -> int:
-        return len(self._pending)
 
     def add(self, subject: str, key: bytes, version: int) -> None:
         """Tell that *subject*, which the servers know by *key*, is at *version*."""
-        _, known = self._pending.get(subject, (key, version))
-        self._pending[subject] = key, max(known, version)
+        _, known = self.pending.get(subject, (key, version))
+        self.pending[subject] = key, max(known, version)
         if self._added is not None:
             self._added.set()
 
     def version(self, subject: str) -> int:
         """Return the version that is still to be told of *subject*, 0 when none is."""
-        return self._pending[subject][1] if subject in self._pending else 0
+        return self.pending[subject][1] if subject in self.pending else 0
 
     async def write(self, upkeep: Upkeep, script: Script) -> None:
         """Tell the servers over the link of *upkeep*, for ever."""
@@ -39,14 +36,14 @@ class Marks:
         while True:
             await upkeep.linked.wait()
             await self._write_pending(upkeep, script)
-            if self._pending:
+            if self.pending:
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
                 self._added.clear()
                 await self._added.wait()
 
     async def _write_pending(self, upkeep: Upkeep, script: Script) -> None:
-        for subject, (key, version) in list(self._pending.items()):
+        for subject, (key, version) in list(self.pending.items()):
             link = upkeep.link
             if link is None:
                 return
@@ -55,5 +52,5 @@ class Marks:
             except FAILURES as exc:
                 link.end(exc)
                 return
-            if self._pending.get(subject) == (key, version):
-                del self._pending[subject]
+            if self.pending.get(subject) == (key, version):
+                del self.pending[subject]

@@ -40,7 +40,6 @@ class Upkeep:
         """Keep *commits* linked to *servers*; *recovered* is called when a link is up, before it is used."""
         self.is_away = False
         self.reason: Exception | None = None  # of the outage
-        self.workers = 1  # last seen alive, with this one
         self.link: Link | None = None
         self.tried = asyncio.Event()  # once, with whatever outcome
         self.linked = asyncio.Event()
@@ -123,7 +122,7 @@ class Upkeep:
 
     async def _said(self, link: Link, lease_seconds: int) -> None:
         said = await run(link, self._beat, self._workers_key, [self._worker, lease_seconds])
-        self.workers = max(1, int(said))  # type: ignore[call-overload]  # an integer, by beat.lua
+        self._commits.workers = max(1, int(said))  # type: ignore[call-overload]  # an integer, by beat.lua
 
     def _begin_waiting(self) -> None:
         if not self.is_away and self._patience is None:

@@ -93,7 +93,7 @@ for i = 1, #KEYS do
 
   -- A record that is behind says nothing of its tier either: only what the worker holds is taken from it.
   if stored and version < stored then
-    granted = -1
+    granted, tick = -1, newest
   else
     if h[4] and (tonumber(h[4]) ~= window or newest - tick >= CELLS) then
       taken = expire(key, taken, oldest, newest, math.floor(now * 60 / h[4]))
@@ -118,21 +118,20 @@ for i = 1, #KEYS do
       taken, left = taken + units, left - granted * cost
     end
     held, mine = held + granted, mine + granted
-    redis.call('HSET', key, 'n', tick, 'o', oldest, 't', taken, 'f', held)
     if tonumber(h[4]) ~= window then redis.call('HSET', key, 'm', window) end
     if stored ~= version then redis.call('HSET', key, 'v', version) end
-    if tick ~= tonumber(h[1]) then redis.call('EXPIRE', key, math.max(IDLE, math.ceil(window / 900) + 60)) end
     if taken > 0 then frees = math.ceil((oldest + CELLS) * width - now) end
     if granted < wanted and left < cost then wait = frees_in(key, cost - left, oldest, tick, width) end
   end
 
   if mine > 0 then
     earliest = math.min(earliest or lease_ends, lease_ends)
-    redis.call('HSET', key, 'f', held, 'e', earliest, worker, lease_ends * SLOTS + mine)
-  elseif h[8] then
-    redis.call('HDEL', key, worker)
-    redis.call('HSET', key, 'f', held)
+    redis.call('HSET', key, 'n', tick, 'o', oldest, 't', taken, 'f', held, 'e', earliest, worker, lease_ends * SLOTS + mine)
+  else
+    redis.call('HSET', key, 'n', tick, 'o', oldest, 't', taken, 'f', held)
+    if h[8] then redis.call('HDEL', key, worker) end
   end
+  if tick ~= tonumber(h[1]) then redis.call('EXPIRE', key, math.max(IDLE, math.ceil(window / 900) + 60)) end
   local n = #out
   out[n + 1], out[n + 2], out[n + 3], out[n + 4], out[n + 5] = granted, left, slots - held, frees, wait
 end
