@@ -10,11 +10,10 @@ from functools import partial
 from itertools import groupby
 from typing import cast
 
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, RedisError
 
 from machpay_gateway.core.admission import Answer, Demand
 from machpay_gateway.core.errors import Unavailable
-from machpay_gateway.core.quota import Tier
 from machpay_gateway.limiters.redis.link import Argument, Call, Link, Reply
 from machpay_gateway.limiters.redis.scripts import Scripts
 from machpay_gateway.limiters.redis.subject import Step, Subject
@@ -22,7 +21,8 @@ from machpay_gateway.limiters.redis.subject import Step, Subject
 LEASE_SECONDS = 10
 ANSWER_SECONDS = 0.2  # that a reply may take, before the server counts as away
 _STARVED = 0.25  # of it, given to a loop that was itself held up and has the reply waiting to be read
-_UNDER_WAY = 4  # batches: enough to cover the round trip, few enough that they fill under load
+_UNDER_WAY = 8  # batches: what comes meanwhile gathers
+_CHUNK = 16  # subjects that go out before the turn is over: the server works while the rest of it is read
 _SUBJECTS = 256  # in a batch: about 2 ms of the server's time
 _AS_BEFORE = (-1, 0)
 _REPLY_FIELDS = 5  # for each step
@@ -60,7 +60,6 @@ class Commits:
         self._clock = clock
         self._without = without
         self._loop = asyncio.get_running_loop()
-        self._tiers: dict[int, tuple[Tier, tuple[bytes, bytes, bytes]]] = {}  # by identity: a tier's hash is slow
         self._link: Link | None = None
         self._ready: list[Subject] = []
         self._under_way: set[_Batch] = set()
@@ -75,7 +74,9 @@ class Commits:
             return
         subject.is_queued = True
         self._ready.append(subject)
-        if not self._is_due:
+        if len(self._ready) >= _CHUNK:
+            self._flush()
+        elif not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._flush)
 
@@ -153,21 +154,15 @@ class Commits:
         keys: list[bytes] = []
         told: Subject | None = None
         for step in steps:
-            subject, (_, version, tier, cost) = step.subject, step.demand
+            subject = step.subject
             keys.append(subject.key)
-            arguments += (*self._told_of(tier), version, cost, len(step.waiting))
+            arguments += subject.terms_of(step.demand)
+            arguments.append(len(step.waiting))
             # What is held is said once: a subject's second step takes it as the first has left it.
             arguments += (subject.told or 0, subject.owed_told) if subject is not told else _AS_BEFORE
             told = subject
         command = self._scripts.admit.call(keys, arguments)
         return Call(steps[0].subject.key, command, partial(self._answered, batch, steps, link))
-
-    def _told_of(self, tier: Tier) -> tuple[bytes, bytes, bytes]:
-        """Return what `admit.lua` takes of *tier*, written once for all that have it."""
-        if (known := self._tiers.get(id(tier))) is None:
-            told = b"%d" % tier.limit, b"%d" % (tier.window_seconds * 1000), b"%d" % tier.concurrency
-            known = self._tiers[id(tier)] = tier, told
-        return known[1]
 
     def _await_starved(self, batch: _Batch, link: Link) -> None:
         reason = LateReply(f"no reply within {ANSWER_SECONDS * 1000:.0f} ms")
@@ -181,7 +176,7 @@ class Commits:
             call = self._call(batch, steps, link)
             link.send([Call(call.key, ("SCRIPT", "LOAD", self._scripts.admit.source), lambda _: None), call])
             return
-        if isinstance(reply, ResponseError):
+        if isinstance(reply, RedisError):
             link.end(reply)
             return
         self._settle(steps, cast("Sequence[int]", reply))

@@ -40,7 +40,18 @@ class Subject:
     """One subject. It is also the lease: giving back needs to know nothing else. Times are the worker's own clock's."""
 
     __slots__ = (
-        *("_ask_at", "_restate", "demand", "heard_at", "held", "is_asking", "is_late", "is_queued"),
+        *(
+            "_ask_at",
+            "_restate",
+            "_terms",
+            "_terms_for",
+            "demand",
+            "heard_at",
+            "held",
+            "is_asking",
+            "is_late",
+            "is_queued",
+        ),
         *("key", "left", "owed", "owed_told", "share", "slots_left", "spent", "told", "waiting"),
     )
 
@@ -63,6 +74,8 @@ class Subject:
         self._restate = restate
         self.spent: dict[int, _Spent] = {}  # by the cost that was refused
         self._ask_at = 0.0
+        self._terms: tuple[bytes, ...] = ()
+        self._terms_for: Demand | None = None
 
     def release(self) -> None:
         """Give one slot back."""
@@ -77,6 +90,14 @@ class Subject:
         if demand.version >= self.demand.version:
             self.demand = demand
         self.waiting.append(Step(self, demand, [future]))
+
+    def terms_of(self, demand: Demand) -> tuple[bytes, ...]:
+        """Return what `admit.lua` takes of *demand*, written once for as long as the same is asked."""
+        if demand is not self._terms_for:
+            _, version, tier, cost = self._terms_for = demand
+            terms = tier.limit, tier.window_seconds * 1000, tier.concurrency, version, cost
+            self._terms = tuple(b"%d" % term for term in terms)
+        return self._terms
 
     def steps(self) -> list[Step]:
         """Return what is to be asked now; nothing more is, until each of them was answered or failed."""

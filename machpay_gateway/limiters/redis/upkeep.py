@@ -58,9 +58,6 @@ class Upkeep:
         self._running.cancel()
         await asyncio.wait([self._running])
         self._stop_waiting()
-        if self.link is not None:
-            await self.link.close()
-            self.link = None
 
     async def beat(self, lease_seconds: int = LEASE_SECONDS) -> None:
         """Say that this worker is alive, or with no lease that it leaves, and learn how many there are.
@@ -87,8 +84,10 @@ class Upkeep:
                 pause = min(max(2 * pause, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
                 continue
             up_since = time.monotonic()
-            reason = await self._used(link)
-            await link.close()
+            try:
+                reason = await self._used(link)
+            finally:
+                await link.close()
             pause = 0.0 if time.monotonic() - up_since > _STEADY_SECONDS else max(pause, _FIRST_PAUSE_SECONDS)
             if isinstance(reason, LateReply | ResponseError | TimeoutError):
                 self.note_outage(reason)
