@@ -30,7 +30,7 @@ check: .venv/.installed ## Check format, lint, types and imports.
 	done; \
 	if [ -n "$$failed" ]; then echo "Failed:$$failed" >&2; exit 1; fi
 
-bench: .venv/.installed ## Run the benchmarks (ARGS="--help" shows its options).
+bench: .venv/.installed .venv-peers/.installed ## Run the benchmarks (ARGS="--help" shows its options).
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 drills: .venv/.installed ## Run the long tests that `make test` leaves out.

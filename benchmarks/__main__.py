@@ -1,82 +1,110 @@
-"""`make bench`: what the gateway costs an application, as a ratio of medians over interleaved rounds."""
+"""`make bench`: what the gateway costs an application, beside what peers cost, as ratios within one run."""
 
 import json
 import os
+import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from statistics import median
+from tempfile import TemporaryDirectory
 
 import click
+from redis import Redis
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.applications import PATH, SECRET_VARIABLE
-from benchmarks.processes import Sample, Server, check_machine, load, serving
+from benchmarks.applications import LIMIT_VARIABLE, PATH, REDIS_VARIABLE, SECRETS_VARIABLE
+from benchmarks.entrants import ENTRANTS, Entrant
+from benchmarks.processes import Sample, Server, check_machine, load, redis_server, serving
+from benchmarks.redis_cost import bytes_of_a_full_window, microseconds_per_decision, round_trip_milliseconds
+from benchmarks.report import costs_table, lone_table, speed_table
 from machpay_gateway.core.key import mint_secret
 
-PAIRS = {"raw ASGI": ("raw", "raw_guarded"), "Starlette": ("starlette_bare", "starlette_guarded")}
-_WIDTH = 110  # columns, whatever the terminal's: a folded table of figures cannot be read
-GOAL = (0.75, 0.88)  # of the bare application's requests per second
+PEERS_PYTHON = Path(".venv-peers/bin/python")
+_WIDTH = 120  # columns, whatever the terminal's: a folded table of figures cannot be read
+_SPENT_SECONDS = 10
 
 
 @click.command()
-@click.option("--rounds", default=7, show_default=True, help="Rounds of load; each visits every server once.")
-@click.option("--seconds", default=3, show_default=True, help="Length of one server's turn in a round.")
+@click.option("--rounds", default=5, show_default=True, help="Rounds of load; each visits every server once.")
+@click.option("--seconds", default=2, show_default=True, help="Length of one server's turn in a round.")
 @click.option("--connections", default=64, show_default=True, help="Connections kept open by the load.")
+@click.option("--peers/--no-peers", default=True, show_default=True, help="Measure other limiters beside ours.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write every sample to this file.")
-def main(rounds: int, seconds: int, connections: int, json_file: Path | None) -> None:
-    """Measure the guarded application against the bare one."""
+def main(rounds: int, seconds: int, connections: int, json_file: Path | None, *, peers: bool) -> None:
+    """Measure the guarded application against the bare one, and peers beside it."""
     check_machine()
+    if peers and not PEERS_PYTHON.exists():
+        raise click.ClickException("The peers are not installed: `make bench` does that; --no-peers leaves them out.")
     console = Console(width=_WIDTH)
-    secret = mint_secret("live", os.urandom(32))
-    samples: dict[str, list[Sample]] = {}
-    with ExitStack() as stack:
-        names = [name for pair in PAIRS.values() for name in pair]
-        servers = [stack.enter_context(serving(name, {SECRET_VARIABLE: secret})) for name in names]
-        for server in servers:
-            load(server, PATH, secret, connections=connections, seconds=1)  # warm
-        for number in range(1, rounds + 1):
-            console.print(f"round {number} of {rounds}", style="dim")
-            _one_round(servers, samples, secret, connections, seconds)
-    console.print(_table(samples, rounds, seconds, connections))
-    console.print("What is asked of raw ASGI + MachPayAuth: at least {:.0%} of bare; hoped for: {:.0%}.".format(*GOAL))
+    entrants = [entrant for entrant in ENTRANTS if peers or not entrant.is_peer]
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        secrets = {count: _secrets(Path(folder), count) for count in (1, 64)}
+        url, client = stack.enter_context(redis_server())
+        environment = {SECRETS_VARIABLE: str(secrets[64]), REDIS_VARIABLE: url}
+        with ExitStack() as served:
+            servers = _servers(served, entrants, environment)
+            figures = _figures(console, entrants, servers, secrets, (rounds, seconds, connections))
+            title = f"medians of {rounds} interleaved rounds of {seconds} s, {connections} connections"
+            console.print(speed_table(entrants, figures, title))
+            lone = {n: load(servers[n], PATH, secrets[1], connections=1, seconds=3) for n in ("raw", "raw_redis")}
+            console.print(lone_table(lone, round_trip_milliseconds(client)))
+        spent = stack.enter_context(serving("raw_redis", environment | {LIMIT_VARIABLE: "1000"}))
+        console.print(costs_table(_costs(client, spent, secrets[1], connections)))
     if json_file is not None:
-        json_file.write_text(json.dumps({name: [asdict(s) for s in taken] for name, taken in samples.items()}))
+        json_file.write_text(json.dumps({name: [asdict(s) for s in taken] for name, taken in figures.items()}))
 
 
-def _one_round(
-    servers: list[Server], samples: dict[str, list[Sample]], secret: str, connections: int, seconds: int
-) -> None:
-    for server in servers:
-        sample = load(server, PATH, secret, connections=connections, seconds=seconds)
-        samples.setdefault(server.name, []).append(sample)
+def _secrets(folder: Path, count: int) -> Path:
+    """Write *count* secrets to a file, the same ones for every file of a run, and return its path."""
+    file = folder / f"{count}"
+    file.write_text("\n".join(mint_secret("live", bytes([number]) + _ENTROPY) for number in range(count)))
+    return file
 
 
-def _table(samples: dict[str, list[Sample]], rounds: int, seconds: int, connections: int) -> Table:
-    title = f"medians of {rounds} interleaved rounds of {seconds} s, {connections} connections"
-    table = Table(title=title)
-    for heading in ("application", "requests/s", "CPU µs/request", "p50 ms", "p99 ms", "of bare", "added CPU µs"):
-        table.add_column(heading, justify="left" if heading == "application" else "right", no_wrap=True)
-    for label, (bare, guarded) in PAIRS.items():
-        of_bare = _median(samples[guarded], "requests_per_second") / _median(samples[bare], "requests_per_second")
-        added = _median(samples[guarded], "cpu_microseconds") - _median(samples[bare], "cpu_microseconds")
-        table.add_row(label, *_cells(samples[bare]), "", "")
-        table.add_row(f"{label} + MachPayAuth", *_cells(samples[guarded]), f"{of_bare:.0%}", f"{added:.1f}")
-    return table
+_ENTROPY = os.urandom(31)
 
 
-def _cells(taken: list[Sample]) -> list[str]:
-    return [
-        f"{_median(taken, 'requests_per_second'):,.0f}",
-        f"{_median(taken, 'cpu_microseconds'):.1f}",
-        f"{_median(taken, 'p50_milliseconds'):.2f}",
-        f"{_median(taken, 'p99_milliseconds'):.2f}",
-    ]
+def _servers(stack: ExitStack, entrants: Sequence[Entrant], environment: dict[str, str]) -> dict[str, Server]:
+    servers: dict[str, Server] = {}
+    for entrant in entrants:
+        if entrant.application not in servers:
+            module, python = ("peers", str(PEERS_PYTHON)) if entrant.is_peer else ("applications", sys.executable)
+            started = serving(entrant.application, environment, module=module, python=python)
+            servers[entrant.application] = stack.enter_context(started)
+    return servers
 
 
-def _median(taken: list[Sample], field: str) -> float:
-    return median(float(getattr(sample, field)) for sample in taken)
+def _figures(
+    console: Console,
+    entrants: Sequence[Entrant],
+    servers: dict[str, Server],
+    secrets: dict[int, Path],
+    shape: tuple[int, int, int],
+) -> dict[str, list[Sample]]:
+    rounds, seconds, connections = shape
+    figures: dict[str, list[Sample]] = {entrant.label: [] for entrant in entrants}
+    for server in servers.values():
+        load(server, PATH, secrets[64], connections=connections, seconds=1)  # warm
+    for number in range(1, rounds + 1):
+        console.print(f"round {number} of {rounds}", style="dim")
+        for entrant in entrants:
+            server, file = servers[entrant.application], secrets[entrant.keys]
+            figures[entrant.label].append(load(server, PATH, file, connections=connections, seconds=seconds))
+    return figures
+
+
+def _costs(client: Redis, spent: Server, secrets: Path, connections: int) -> dict[str, str]:
+    load(spent, PATH, secrets, connections=connections, seconds=1, refused=True)
+    client.config_resetstat()
+    sample = load(spent, PATH, secrets, connections=connections, seconds=_SPENT_SECONDS, refused=True)
+    calls = client.info("commandstats")["cmdstat_evalsha"]["calls"] / _SPENT_SECONDS
+    return {
+        "CPU of a decision, one in a call": f"{microseconds_per_decision(client, 1):.1f} µs",
+        "CPU of a decision, 20 in a call": f"{microseconds_per_decision(client, 20):.1f} µs",
+        "memory of a full enterprise window, 4 workers": f"{bytes_of_a_full_window(client)} bytes",
+        f"a spent key hammered, {sample.requests_per_second:,.0f} requests/s": f"{calls:.1f} commands/s",
+    }
 
 
 if __name__ == "__main__":

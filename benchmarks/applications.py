@@ -1,10 +1,11 @@
-"""What the load test serves: an application bare, and the same guarded in memory with everything on.
+"""What the load test serves: an application bare, and the same guarded with everything on, in memory or in Redis.
 
 A guarded one checks the key, its scopes, its allowlist, the window and the concurrency, and adds its headers.
 """
 
 import os
 import time
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -18,7 +19,10 @@ from machpay_gateway.core.ports import Account
 from machpay_gateway.core.scopes import Scopes
 
 PATH = "/v1/skills/execute"
-SECRET_VARIABLE = "BENCHMARK_SECRET"  # noqa: S105 - the name of a variable, which is made anew for each run
+SECRETS_VARIABLE = "BENCHMARK_SECRETS"  # names a file with one secret a line, made anew for each run
+REDIS_VARIABLE = "BENCHMARK_REDIS"
+LIMIT_VARIABLE = "BENCHMARK_LIMIT"  # a minute; by default what no load exhausts
+_LIMIT = int(os.environ.get(LIMIT_VARIABLE, "9000000"))
 _BODY = b'{"ok":true}'
 _HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"11")]
 
@@ -44,44 +48,50 @@ def _starlette() -> Starlette:
 
 
 class _Seeded(Gateway):
-    """A gateway whose store holds the run's key."""
+    """A gateway whose store holds the run's keys."""
 
     async def open(self, *, upgrade: bool = False) -> None:
-        """Open, and put the key in."""
+        """Open, and put the keys in."""
         await super().open(upgrade=upgrade)
-        secret, now = os.environ[SECRET_VARIABLE], time.time()
-        kept = SecretRecord(secret_digest(secret.encode()), mask_secret(secret), now)
-        if await self.store.add_account(Account("acct_load", "load", "enterprise", now)):
-            await self.store.add_key(
-                KeyRecord(
-                    id="key_load",
-                    account_id="acct_load",
-                    name="load",
-                    environment="live",
-                    tier="enterprise",
-                    scopes=Scopes(frozenset({"skills:execute", "skills:list"})),
-                    allowed_ips=("127.0.0.0/8", "::1"),
-                    created_at=now,
-                    secrets=(kept,),
-                )
-            )
+        secrets = Path(os.environ[SECRETS_VARIABLE]).read_text().split()  # noqa: ASYNC240 - before anything is served
+        if await self.store.add_account(Account("acct_load", "load", "enterprise", time.time())):
+            for number, secret in enumerate(secrets):
+                await self.store.add_key(_key(number, secret))
 
 
-def _guard(app: ASGIApp) -> MachPayAuth:
-    """Guard *app* for one key that the load never exhausts: refusals are cheaper than answers."""
+def _key(number: int, secret: str) -> KeyRecord:
+    now = time.time()
+    return KeyRecord(
+        id=f"key_load{number}",
+        account_id="acct_load",
+        name="load",
+        environment="live",
+        tier="enterprise",
+        scopes=Scopes(frozenset({"skills:execute", "skills:list"})),
+        allowed_ips=("127.0.0.0/8", "::1"),
+        created_at=now,
+        secrets=(SecretRecord(secret_digest(secret.encode()), mask_secret(secret), now),),
+    )
+
+
+def _guard(app: ASGIApp, redis: str | None = None) -> MachPayAuth:
+    """Guard *app* for keys that the load never exhausts: refusals are cheaper than answers."""
     gateway = _Seeded(
         database="memory://",
+        redis=redis,
         routes=[
             Route(f"GET {PATH}", scopes="skills:execute"),
             Route("GET /v1/skills/{id}", scopes="skills:list"),
             Route("GET /healthz", public=True),
         ],
         # As close to a real tier as one can be that this load does not exhaust in a minute.
-        tiers={"enterprise": Tier("9000000/minute", concurrency=500)},
+        tiers={"enterprise": Tier(f"{_LIMIT}/minute", concurrency=500)},
     )
     return MachPayAuth(app, gateway=gateway)
 
 
 raw_guarded = _guard(raw)
+if REDIS_VARIABLE in os.environ:
+    raw_redis = _guard(raw, os.environ[REDIS_VARIABLE])
 starlette_bare = _starlette()
 starlette_guarded = _guard(_starlette())

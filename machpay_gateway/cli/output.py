@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from machpay_gateway.core.errors import GatewayError, StoreUnavailable, Unavailable
+from machpay_gateway.core.finding import Finding, Status
 from machpay_gateway.core.input import format_moment
 from machpay_gateway.core.key import KeyRecord, SecretRecord
 from machpay_gateway.core.ports import Account
@@ -22,6 +24,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 KEY_COLUMNS = ("ID", "NAME", "ENVIRONMENT", "TIER", "STATUS", "EXPIRES", "SCOPES")
 ACCOUNT_COLUMNS = ("ID", "NAME", "TIER", "CREATED")
 ROUTE_COLUMNS = ("METHOD", "PATH", "ACCESS", "COST")
+_STATUS_STYLES = {Status.OK: "green", Status.WARNING: "yellow", Status.WRONG: "bold red"}
 _NOT_SHOWN_AGAIN = "Store the secret now: it is not shown again."
 _NO_FOLDING = 100_000  # columns: a row is one line, so that an id can be copied and a pipe be cut by lines
 
@@ -54,6 +57,18 @@ def print_fields(fields: Iterable[tuple[str, str]], *, err: bool = False) -> Non
     for name, value in fields:
         grid.add_row(name, Text(printable(value)))
     _print(grid, err=err)
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    """Print *findings*, each with its way out below it."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("STATUS", no_wrap=True)
+    table.add_column("SUBJECT", no_wrap=True)
+    table.add_column("FOUND", overflow="fold")
+    for finding in findings:
+        cells = [printable(text) for text in (finding.found, finding.way_out and f"way out: {finding.way_out}") if text]
+        table.add_row(Text(finding.status, _STATUS_STYLES[finding.status]), finding.subject, Text("\n".join(cells)))
+    _print(table, err=False)
 
 
 def print_issued(record: KeyRecord, secret: str, now: float, *, as_json: bool) -> None:
@@ -153,6 +168,17 @@ def account_row(account: Account) -> tuple[str, ...]:
     return account.id, account.name, account.tier, format_moment(account.created_at)
 
 
+def finding_json(finding: Finding) -> dict[str, Any]:
+    """Return the finding as JSON has it."""
+    return {
+        "object": "finding",
+        "subject": finding.subject,
+        "status": finding.status,
+        "found": finding.found,
+        "way_out": finding.way_out,
+    }
+
+
 def route_json(route: Route) -> dict[str, Any]:
     """Return the rule as JSON has it; *scopes* is the expression."""
     return {
@@ -168,6 +194,18 @@ def route_row(route: Route) -> tuple[str, ...]:
     """Return the rule as a row under `ROUTE_COLUMNS`."""
     method, _, path = route.match.partition(" ")
     return method, path, access_of(route), "-" if route.public else str(route.cost)
+
+
+def told(error: GatewayError) -> str:
+    """Return what to tell an operator of *error*."""
+    if not isinstance(error, Unavailable):
+        return str(error)
+    cause = getattr(error.__cause__, "orig", None) or error.__cause__
+    reason = str(cause or "").strip().partition("\n")[0]
+    told_reason = f", {reason}" if reason else ""
+    if isinstance(error, StoreUnavailable):
+        return f"The database did not answer ({error}{told_reason}): see that it runs and that `database` names it."
+    return f"What this needs did not answer ({error}{told_reason}): try again."
 
 
 def access_of(route: Route) -> str:

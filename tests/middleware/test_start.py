@@ -92,7 +92,8 @@ def test_a_database_that_cannot_be_opened_stops_the_start_and_is_a_503_where_the
         ("redis+sentinel://127.0.0.1:26379", "which service"),
         ("redis+cluster://127.0.0.1:7000/3", "database 0 only"),
         ("redis://127.0.0.1:notaport/0", "cannot be read"),
-        ("redis+cluster://,/0", "one of its hosts is empty"),
+        ("redis://:pa/ss@127.0.0.1:6379/0", "write what is special in a password as %xx"),
+        ("redis+cluster://,/0", "one of the URL.s hosts is empty"),
     ],
 )
 def test_a_redis_url_that_cannot_be_meant_stops_the_start(url: str, told: str) -> None:

@@ -39,7 +39,8 @@ def servers_for(url: str) -> Servers:
     try:
         named = _named_by(url)
     except ValueError as exc:
-        raise ConfigurationError(f"redis: the URL cannot be read: {exc}") from exc
+        # Not what the parser says: where a password has a / or a @, it says a part of it.
+        raise ConfigurationError("redis: the URL cannot be read: write what is special in a password as %xx") from exc
     if named.kind == "sentinel":
         return _BySentinel(named)
     return _InCluster(named) if named.kind == "cluster" else _OneServer(named)
@@ -61,7 +62,7 @@ class _Named:
 
 
 def _named_by(url: str) -> _Named:
-    """Take *url* apart. Raises ValueError. Of several hosts redis-py is shown the first, and reads all else itself."""
+    """Take *url* apart; redis-py is shown the first of several hosts. Raises ValueError, ConfigurationError."""
     parts = urlsplit(url)
     scheme, _, kind = parts.scheme.partition("+")
     hosts: list[Address] = []
@@ -74,9 +75,9 @@ def _named_by(url: str) -> _Named:
         if kind == "cluster":
             service, database = "", service
         if kind == "sentinel" and not service:
-            raise ValueError("it does not say which service, as in redis+sentinel://host:26379/primary/0")
+            raise ConfigurationError("redis: the URL does not say which service: redis+sentinel://host:26379/primary/0")
         if kind == "cluster" and database not in {"", "0"}:
-            raise ValueError("a Cluster has database 0 only")
+            raise ConfigurationError("redis: a Cluster has database 0 only")
         url = urlunsplit((scheme, f"{user}{at}{hosts[0][0]}:{hosts[0][1]}", f"/{database}", urlencode(query), ""))
     read: dict[str, Any] = {**_OPTIONS, **parse_url(url)}
     connection_class = read.pop("connection_class", Connection)
@@ -88,7 +89,7 @@ def _named_by(url: str) -> _Named:
 def _address(text: str, default_port: int) -> Address:
     parts = urlsplit(f"//{text}")
     if not parts.hostname:
-        raise ValueError("one of its hosts is empty")
+        raise ConfigurationError("redis: one of the URL's hosts is empty")
     return parts.hostname, parts.port or default_port
 
 
@@ -107,7 +108,12 @@ class _BySentinel:
     async def link(self) -> Link:
         tls = {k: v for k, v in self.named.options.items() if k.startswith("ssl")}
         is_tls = self.named.connection_class is SSLConnection
-        options = {"socket_timeout": CONNECT_SECONDS, "socket_connect_timeout": CONNECT_SECONDS, "ssl": is_tls}
+        options = {
+            "socket_timeout": CONNECT_SECONDS / 2,  # one that is dead leaves time to ask the next
+            "socket_connect_timeout": CONNECT_SECONDS / 2,
+            "retry": Retry(NoBackoff(), 0),
+            "ssl": is_tls,
+        }
         asked = Sentinel(  # type: ignore[no-untyped-call]
             self.named.hosts, sentinel_kwargs={**options, **tls, **self.named.sentinel}
         )

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 FAILURES = (RedisError, OSError, TimeoutError, LateReply)
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 1.0
-_STEADY_SECONDS = 1.0  # that a link must last for the next one to be tried for without a pause
+_STEADY_SECONDS = 0.5  # that a link must last for the next one to be tried for without a pause
 
 
 class Upkeep:
@@ -76,19 +76,20 @@ class Upkeep:
         pause = 0.0
         self._begin_waiting()
         while True:
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads workers, guards nothing
             try:
                 link = await self._linked()
             except FAILURES as exc:
                 self.note_outage(exc)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads workers, guards nothing
-                pause = min(max(2 * pause, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+                pause = _longer(pause)
                 continue
             up_since = time.monotonic()
             try:
                 reason = await self._used(link)
             finally:
                 await link.close()
-            pause = 0.0 if time.monotonic() - up_since > _STEADY_SECONDS else max(pause, _FIRST_PAUSE_SECONDS)
+            # A server may take a beat and refuse all else, when its memory is full: it is not asked in a tight loop.
+            pause = 0.0 if time.monotonic() - up_since > _STEADY_SECONDS else _longer(pause)
             if isinstance(reason, LateReply | ResponseError | TimeoutError):
                 self.note_outage(reason)
             else:
@@ -151,6 +152,10 @@ class Upkeep:
         if self.is_away:
             self.is_away = False
             logger.warning("Redis answers again, after %.1f s.", time.monotonic() - self._away_since)
+
+
+def _longer(pause: float) -> float:
+    return min(max(2 * pause, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
 
 
 async def run(link: Link, script: Script, key: bytes, arguments: list[str | int | bytes]) -> Reply:

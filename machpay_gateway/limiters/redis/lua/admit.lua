@@ -126,12 +126,18 @@ for i = 1, #KEYS do
 
   if mine > 0 then
     earliest = math.min(earliest or lease_ends, lease_ends)
-    redis.call('HSET', key, 'n', tick, 'o', oldest, 't', taken, 'f', held, 'e', earliest, worker, lease_ends * SLOTS + mine)
+    redis.call('HSET', key, 't', taken, 'f', held, worker, lease_ends * SLOTS + mine)
   else
-    redis.call('HSET', key, 'n', tick, 'o', oldest, 't', taken, 'f', held)
+    redis.call('HSET', key, 't', taken, 'f', held)
     if h[8] then redis.call('HDEL', key, worker) end
   end
-  if tick ~= tonumber(h[1]) then redis.call('EXPIRE', key, math.max(IDLE, math.ceil(window / 900) + 60)) end
+  -- Once a second at most, for most steps come in the second of the one before.
+  if earliest and earliest ~= tonumber(h[7]) then redis.call('HSET', key, 'e', earliest) end
+  if oldest ~= tonumber(h[2]) then redis.call('HSET', key, 'o', oldest) end
+  if tick ~= tonumber(h[1]) then
+    redis.call('HSET', key, 'n', tick)
+    redis.call('EXPIRE', key, math.max(IDLE, math.ceil(window / 900) + 60))
+  end
   local n = #out
   out[n + 1], out[n + 2], out[n + 3], out[n + 4], out[n + 5] = granted, left, slots - held, frees, wait
 end

@@ -1,0 +1,273 @@
+import json
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from machpay_gateway.cli.output import print_findings
+from machpay_gateway.core.finding import Finding, Status, worst
+from machpay_gateway.limiters.redis.fitness import Setting
+from tests.cli.conftest import Invoke
+from tests.redises.ports import HOST, free_port
+from tests.redises.servers import Server, running_server
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "operations.md"
+INIT = "run `machpay-gateway init`"
+SOURCES = ("cli/doctor.py", "stores/sql/checkup.py", "limiters/redis/checkup.py", "limiters/redis/fitness.py")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running_server() as server:
+        yield server
+
+
+def checked(invoke: Invoke, *, exit_code: int) -> list[dict[str, Any]]:
+    result = invoke("doctor", "--json")
+    assert result.exit_code == exit_code, result.output
+    document = json.loads(result.stdout)
+    assert document["object"] == "checkup"
+    findings: list[dict[str, Any]] = document["findings"]
+    assert document["status"] == worst(Finding("", Status(finding["status"]), "") for finding in findings)
+    return findings
+
+
+def only(findings: list[dict[str, Any]], subject: str) -> tuple[str, str, str | None]:
+    (finding,) = [finding for finding in findings if finding["subject"] == subject]
+    return finding["status"], finding["found"], finding["way_out"]
+
+
+def test_nothing_is_wrong_after_init(invoke: Invoke) -> None:
+    result = invoke("doctor")
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["STATUS", "SUBJECT", "FOUND"]
+    assert [line.split()[0] for line in lines[1:] if line[0] != " "] == ["ok"] * 4
+    assert "machpay.toml: 6 routes; " in result.stdout
+    assert "has schema revision 0001 and 1 account\n" in result.stdout
+    assert lines[-1].strip() == 'way out: for more than one worker: redis = "redis://HOST:6379/0"'
+
+
+def test_before_init_it_says_that_there_is_no_database_and_makes_none(invoke_bare: Invoke) -> None:
+    findings = checked(invoke_bare, exit_code=1)
+
+    where = Path("machpay.db").absolute()
+    assert only(findings, "database") == (
+        "wrong",
+        f"{where} is not there",
+        "run `machpay-gateway init`, which makes it",
+    )
+    assert list(Path().iterdir()) == []
+
+
+def test_a_finding_for_scripts_has_these_fields(invoke: Invoke) -> None:
+    for finding in checked(invoke, exit_code=0):
+        assert list(finding) == ["object", "subject", "status", "found", "way_out"]
+
+
+def test_every_mistake_is_a_finding_and_nothing_else_is_checked(invoke: Invoke) -> None:
+    Path("machpay.toml").write_text('unlisted_routes = "denied"\n[tiers.gold]\nrate = "many"\nconcurrency = 5\n')
+
+    findings = checked(invoke, exit_code=1)
+
+    mistakes = json.loads(invoke("policy", "check", "--json").stdout)["mistakes"]
+    assert len(mistakes) == 2
+    assert [finding["found"] for finding in findings] == mistakes
+    assert {(finding["subject"], finding["status"]) for finding in findings} == {("configuration", "wrong")}
+
+
+def test_settings_that_no_gateway_can_be_made_of_are_mistakes(invoke: Invoke) -> None:
+    Path("machpay.toml").write_text('redis = "redis+sentinel://host:26379"\n', encoding="utf-8")
+
+    (finding,) = checked(invoke, exit_code=1)
+
+    (mistake,) = json.loads(invoke("policy", "check", "--json").stdout)["mistakes"]
+    assert mistake == f"machpay.toml: {finding['found']}"
+
+
+def test_the_environment_is_checked_too(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MACHPAY_LEGACY_HEADERS", "perhaps")
+
+    (finding,) = checked(invoke, exit_code=1)
+
+    assert finding["found"].startswith("MACHPAY_LEGACY_HEADERS: ")
+
+
+@pytest.mark.parametrize(
+    "text, status, found",
+    [
+        ("", "ok", 'no routes; by unlisted_routes = "authenticated" any valid credential may make all other requests'),
+        ('unlisted_routes = "deny"', "warning", 'no routes, and by unlisted_routes = "deny" every request is refused'),
+        (
+            'unlisted_routes = "deny"\n[[routes]]\nmatch = "GET /"',
+            "ok",
+            '1 route; by unlisted_routes = "deny" all others are refused',
+        ),
+    ],
+)
+def test_what_is_open_to_everybody_is_told(invoke: Invoke, text: str, status: str, found: str) -> None:
+    Path("machpay.toml").write_text(text, encoding="utf-8")
+
+    told = only(checked(invoke, exit_code=0), "configuration")
+
+    assert told[:2] == (status, f"machpay.toml: {found}")
+
+
+def test_without_a_file_it_says_so(invoke: Invoke) -> None:
+    Path("machpay.toml").unlink()
+
+    found = only(checked(invoke, exit_code=0), "configuration")[1]
+
+    assert found.startswith("no machpay.toml, so defaults and the environment: no routes;")
+
+
+@pytest.mark.parametrize(
+    "statements, status, found, way_out",
+    [
+        (
+            "DELETE FROM key_secrets; DELETE FROM keys; DELETE FROM accounts",
+            "warning",
+            "0 accounts: there is no API",
+            INIT,
+        ),
+        ("DROP TABLE alembic_version", "wrong", "has a table 'accounts' that is not ours", None),
+        ("UPDATE alembic_version SET version_num = '9999'", "wrong", "upgrade machpay-gateway, or restore", None),
+        ("DELETE FROM alembic_version", "wrong", "has schema revision none, and this version needs 0001", INIT),
+    ],
+)
+def test_a_database_that_cannot_be_served_from_is_told(
+    invoke: Invoke, statements: str, status: str, found: str, way_out: str | None
+) -> None:
+    with closing(sqlite3.connect("machpay.db")) as database:
+        database.executescript(statements)
+
+    told = only(checked(invoke, exit_code=int(status == "wrong")), "database")
+
+    assert told[0] == status
+    assert found in told[1]
+    assert told[2] == way_out
+
+
+@pytest.mark.parametrize(
+    "url, found",
+    [
+        ("sqlite:///machpay.toml", "is not a SQLite database: name another file"),
+        ("sqlite:///missing/machpay.db", "is not a directory, make it first"),
+        ("sqlite:////dev/null/machpay.db", "is not a directory, make it first"),
+    ],
+)
+def test_a_file_that_cannot_be_a_database_is_told(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, url: str, found: str
+) -> None:
+    monkeypatch.setenv("MACHPAY_DATABASE", url)
+
+    status, told, _ = only(checked(invoke, exit_code=1), "database")
+
+    assert status == "wrong"
+    assert told.endswith(found)
+
+
+def test_a_damaged_database_is_told_as_one_that_does_not_answer(invoke: Invoke) -> None:
+    Path("machpay.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 4096)
+
+    status, told, _ = only(checked(invoke, exit_code=1), "database")
+
+    assert status == "wrong"
+    assert told.startswith("The database did not answer (schema revision, ")
+
+
+@pytest.mark.parametrize("url", ["memory://", "sqlite://"])
+def test_a_database_in_memory_keeps_nothing(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("MACHPAY_DATABASE", url)
+
+    status, found, way_out = only(checked(invoke, exit_code=0), "database")
+
+    assert (status, found) == ("warning", "it is in memory: every key and account is gone with the process")
+    assert way_out == 'name a file, as in database = "sqlite:///machpay.db"'
+
+
+@pytest.mark.parametrize(
+    "mode, status", [(0o600, "ok"), (0o640, "warning"), (0o604, "warning"), (0o644, "warning"), (0o602, "warning")]
+)
+def test_a_database_file_is_for_its_owner_alone(invoke: Invoke, mode: int, status: str) -> None:
+    Path("machpay.db").chmod(mode)
+
+    told, found, way_out = only(checked(invoke, exit_code=0), "database file")
+
+    assert told == status
+    if status == "warning":
+        assert found.endswith(f"(mode {mode:o})")
+        assert way_out == f"chmod 600 {Path('machpay.db').absolute()}"
+
+
+def test_a_redis_that_is_fit_is_checked_in_every_respect(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    monkeypatch.setenv("MACHPAY_REDIS", server.url)
+
+    findings = checked(invoke, exit_code=0)
+
+    assert [finding["subject"] for finding in findings][3:] == [
+        "redis", "redis access", "redis version", "redis memory", "redis persistence", "redis latency", "redis clock",
+    ]  # fmt: skip
+
+
+def test_the_prefix_and_the_failure_mode_are_those_that_are_set(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    monkeypatch.setenv("MACHPAY_REDIS", server.add_user("other", "+@all", "~machpay:*"))
+    monkeypatch.setenv("MACHPAY_REDIS_PREFIX", "billing")
+    found = only(checked(invoke, exit_code=1), "redis access")[1]
+    assert found == "the user may not use keys billing:*"
+
+    monkeypatch.setenv("MACHPAY_REDIS", f"redis://{HOST}:{free_port()}")
+    monkeypatch.setenv("MACHPAY_ON_LIMITER_FAILURE", "deny")
+    found = only(checked(invoke, exit_code=1), "redis")[1]
+    assert found.endswith('on_limiter_failure = "deny" decides')
+
+
+@pytest.mark.parametrize("password", ["s3cret", "s3/cret", "s3?cret", "s3#cret", "s3@cret"])
+@pytest.mark.parametrize("arguments", [("doctor",), ("doctor", "--json")])
+def test_nothing_of_a_password_is_printed(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, password: str, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("MACHPAY_REDIS", f"redis://:{password}@{HOST}:{free_port()}/0")
+    monkeypatch.setenv("MACHPAY_DATABASE", f"postgresql://gate:{password}@{HOST}:1/keys")
+
+    result = invoke(*arguments)
+
+    assert result.exit_code == 1
+    assert not re.search("s3|cret", result.output)
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_a_status_is_coloured_on_a_terminal_unless_that_is_not_wanted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_color: str
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+
+    print_findings([Finding("redis", status, "with \x1b[31m of its own") for status in Status])
+
+    printed = capsys.readouterr().out
+    assert r"\u001b[31m" in printed
+    escapes = [re.search(r"\x1b\[([0-9;]+)m(?:ok|warning|wrong)", line) for line in printed.splitlines()[1:]]
+    assert [match and match[1] for match in escapes] == ([None] * 3 if no_color else ["32", "33", "1;31"])
+
+
+def test_the_page_has_every_subject_and_the_rights_that_are_told() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    sources = "".join((ROOT / "machpay_gateway" / name).read_text(encoding="utf-8") for name in SOURCES)
+
+    listed = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    assert set(listed) == set(re.findall(r'Finding\(\s*"([^"]+)"', sources))
+    assert Setting("machpay", "local").grant.strip("`") in page.splitlines()
+    in_cluster = Setting("machpay", "local", in_cluster=True).grant.strip("`")
+    assert f"`{in_cluster.removeprefix(Setting('machpay', 'local').grant.strip('`')).strip()}`" in page
