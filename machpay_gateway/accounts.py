@@ -4,7 +4,7 @@ It must not learn where accounts are kept. An account that is not there is None;
 as asked is an InputError.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 
 from machpay_gateway.core.errors import InputError
@@ -31,7 +31,7 @@ class Accounts:
         tiers: Iterable[str],
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
-        announce: Callable[[str, int], None],
+        announce: Callable[[str, int], Awaitable[None]],
     ) -> None:
         self._store = store
         self._tiers = tuple(tiers)
@@ -67,7 +67,7 @@ class Accounts:
         if account is None:
             return None
         for key_id, version in await self._store.set_tier(account.id, tier, changed_at=self._clock()):
-            self._announce(key_id, version)
+            await self._announce(key_id, version)
         return replace(account, tier=tier)
 
     def _known_tier(self, tier: str) -> str:

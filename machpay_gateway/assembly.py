@@ -70,9 +70,9 @@ class Gateway:
             failures=Failures(*parse_rate(settings.failure_limit)[:2]),
         )
 
-        def announce(key_id: str, version: int) -> None:
+        async def announce(key_id: str, version: int) -> None:
             keys.forget(key_id)
-            limiter.mark(key_id, version)
+            await limiter.mark(key_id, version)
 
         self.keyring = Keyring(
             self.store, scopes=self.policy.scopes, clock=time.time, entropy=os.urandom, announce=announce

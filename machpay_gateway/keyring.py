@@ -6,7 +6,7 @@ operator. A key that is not there is None; a request that cannot be carried out 
 
 import hmac
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal
@@ -76,7 +76,7 @@ class Keyring:
         scopes: Iterable[str],
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
-        announce: Callable[[str, int], None],
+        announce: Callable[[str, int], Awaitable[None]],
     ) -> None:
         self._store = store
         self._known_scopes = frozenset(scopes)
@@ -229,7 +229,7 @@ class Keyring:
                 return record
             wanted = replace(wanted, version=record.version + 1)
             if await self._store.replace_key(wanted, changed_at=self._clock()):
-                self._announce(wanted.id, wanted.version)
+                await self._announce(wanted.id, wanted.version)
                 return wanted
         # Every attempt found that somebody else had changed the key in between: no more of a surprise than a busy disk.
         raise StoreUnavailable(f"key change: {key_id} changed {_ATTEMPTS} times meanwhile")

@@ -110,7 +110,7 @@ class Limits:
             raise answer
         return answer
 
-    def mark(self, subject: str, version: int) -> None:
+    async def mark(self, subject: str, version: int) -> None:
         raise AssertionError((subject, version))
 
 

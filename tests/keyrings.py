@@ -1,7 +1,8 @@
 """What the tests of keys share: a clock that stands still, randomness that repeats itself, and two accounts."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from machpay_gateway.core.ports import Account
 
@@ -18,6 +19,10 @@ def counted_entropy() -> Callable[[int], bytes]:
     return lambda size: hashlib.sha256(str(next(numbers)).encode()).digest()[:size]
 
 
-def noting(announced: Announced) -> Callable[[str, int], None]:
+def noting(announced: list[Any]) -> Callable[[str, int], Awaitable[None]]:
     """Return an `announce` that writes down what it is told."""
-    return lambda key_id, version: announced.append((key_id, version))
+
+    async def announce(key_id: str, version: int) -> None:
+        announced.append((key_id, version))
+
+    return announce

@@ -26,7 +26,7 @@ class Limiter(Protocol):
         cancelled while it waits gets nothing, and holds nothing.
         """
 
-    def mark(self, subject: str, version: int) -> None:
+    async def mark(self, subject: str, version: int) -> None:
         """Remember that *subject* is at *version*: demands of an older one are answered STALE."""
 
 

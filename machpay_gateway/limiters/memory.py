@@ -69,7 +69,7 @@ class MemoryLimiter:
         resets_in = window.frees_at - now if taken else 0.0
         return _new(Granted, (subject, tier.limit - taken, resets_in, tier.concurrency - in_flight - 1, tier))
 
-    def mark(self, subject: str, version: int) -> None:
+    async def mark(self, subject: str, version: int) -> None:
         """Answer demands of an older *version* with STALE from now on."""
         now = self._clock()
         held = self._subjects.get(subject)

@@ -11,7 +11,7 @@ from machpay_gateway.keyring import Keyring
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 from tests.clocks import FixedClock
-from tests.keyrings import ACME, GLOBEX, NOW, SCOPES, Announced, counted_entropy
+from tests.keyrings import ACME, GLOBEX, NOW, SCOPES, Announced, counted_entropy, noting
 
 
 async def test_a_revocation_is_final_and_repeating_it_changes_nothing(
@@ -101,7 +101,7 @@ async def test_a_change_is_announced_after_it_is_stored(
         scopes=SCOPES,
         clock=clock,
         entropy=counted_entropy(),
-        announce=lambda key_id, version: order.append((key_id, version)),
+        announce=noting(order),
     )
     await recording.revoke(None, key.id)
     assert order == ["stored", (key.id, 2)]

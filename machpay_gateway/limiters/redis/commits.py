@@ -37,9 +37,10 @@ class LateReply(Exception):
 class _Batch:
     """What went out together and is not answered yet."""
 
-    def __init__(self, steps: list[Step]) -> None:
+    def __init__(self, steps: list[Step], asked_at: float) -> None:
         self.steps = steps
         self.calls = 0
+        self.asked_at = asked_at
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -140,7 +141,7 @@ class Commits:
             self._send(self._link, [step for subject in subjects for step in subject.steps()])
 
     def _send(self, link: Link, steps: list[Step]) -> None:
-        batch = _Batch(steps)
+        batch = _Batch(steps, self._clock())
         calls = [steps]
         if link.splits:
             calls = [list(of_one) for _, of_one in groupby(steps, key=lambda step: step.subject.key)]
@@ -179,7 +180,7 @@ class Commits:
         if isinstance(reply, RedisError):
             link.end(reply)
             return
-        self._settle(steps, cast("Sequence[int]", reply))
+        self._settle(steps, cast("Sequence[int]", reply), batch.asked_at)
         batch.calls -= 1
         if not batch.calls:
             self._under_way.discard(batch)
@@ -188,14 +189,16 @@ class Commits:
         if self._ready and not self._is_due:
             self._flush()
 
-    def _settle(self, steps: Sequence[Step], reply: Sequence[int]) -> None:
-        now, at = self._clock(), 0
+    def _settle(self, steps: Sequence[Step], reply: Sequence[int], asked_at: float) -> None:
+        at = 0
         for step in steps:
-            step.subject.settle(step, reply[at : at + _REPLY_FIELDS], now)
+            step.subject.settle(step, reply[at : at + _REPLY_FIELDS], asked_at)
             at += _REPLY_FIELDS
+        # All of them first: a chunk may leave from here, and what it asks about is being asked about again.
+        for step in steps:
+            step.subject.is_asking = False
         for step in steps:
             subject = step.subject
-            subject.is_asking = False
             if subject.waiting:
                 self.ask(subject)
             elif subject.held != subject.told:

@@ -26,6 +26,7 @@ from machpay_gateway.limiters.redis.upkeep import Upkeep
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 3.0
+_SETTLE_SECONDS = 2.0  # within which every worker tries again, and is linked if the server is there
 _CLOSE_SECONDS = 1.0
 _FIRST_SWEEP = 1024
 _DIGEST_BYTES = 16
@@ -64,6 +65,7 @@ class RedisLimiter:
         self._commits: Commits
         self._upkeep: Upkeep
         self._tasks: list[asyncio.Task[None]] = []
+        self._settling: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
         """Connect, or begin without when no server can be reached now; opening twice is opening once.
@@ -113,14 +115,22 @@ class RedisLimiter:
             return _refused(self._unavailable()) if self._on_failure == "deny" else self._without(subject, demand)
         if subject.spent and (refusal := subject.refused_again(demand, self._clock())):
             return refusal
+        if self._settling is not None and (refusal := self._refusal_while_settling(subject, demand)):
+            return refusal
         future: asyncio.Future[Answer] = self._loop.create_future()  # type: ignore[union-attr]  # begun above
         subject.wait_for(demand, future)
         self._commits.ask(subject)
         return _arrived(future)
 
-    def mark(self, subject: str, version: int) -> None:
-        """Answer demands of an older *version* with STALE: here from now on, elsewhere as soon as Redis knows."""
+    async def mark(self, subject: str, version: int) -> None:
+        """Answer demands of an older *version* with STALE: here from now on, elsewhere as soon as Redis knows.
+
+        Returns when it knows, or when it takes too long; it is told in any case. A limiter that was not opened tells
+        when it is closed.
+        """
         self._marks.add(subject, self._key(subject), version)
+        if self._loop is asyncio.get_running_loop():
+            await self._marks.told()
 
     def __len__(self) -> int:
         return len(self._subjects)
@@ -147,10 +157,12 @@ class RedisLimiter:
     async def _leave(self) -> None:
         while self._marks.pending:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(0.01)
-        for subject in self._subjects.values():
-            subject.held = 0
-            self._commits.ask(subject)
-        await self._commits.drain()
+        # Again for what is granted meanwhile: whoever asked for it is going too.
+        while self._upkeep.link is not None and any(s.held or s.told for s in self._subjects.values()):
+            for subject in self._subjects.values():
+                subject.held = 0
+                self._commits.ask(subject)
+            await self._commits.drain()
         await self._upkeep.beat(lease_seconds=0)
 
     async def _heartbeat(self) -> None:
@@ -165,8 +177,24 @@ class RedisLimiter:
         for subject in self._subjects.values():
             if subject.share is not None:
                 subject.owed += subject.share.owed(now)
-                subject.share = None
         self._restate()
+        if self._settling is not None:
+            self._settling.cancel()
+        self._settling = asyncio.get_running_loop().call_later(_SETTLE_SECONDS, self._settle)
+
+    def _settle(self) -> None:
+        """Let the server alone decide, now that every worker has had the time to come back and tell."""
+        self._settling = None
+        if self._upkeep.link is not None:
+            for subject in self._subjects.values():
+                subject.share = None
+
+    def _refusal_while_settling(self, subject: Subject, demand: Demand) -> Exceeded | None:
+        """Hold *subject* to its share a little longer: the server does not know yet what other workers admitted."""
+        if subject.share is None or self._on_failure != "local" or self._upkeep.link is None:
+            return None
+        part = self._part_of(demand.tier, subject.share.workers)
+        return subject.share.admit(part, demand.cost, subject.held, self._clock())
 
     def _restate(self) -> None:
         for subject in self._subjects.values():
@@ -182,11 +210,11 @@ class RedisLimiter:
             raise self._unavailable()
         self.counts[self._on_failure] += 1
         now = self._clock()
-        tier = self._part_of(demand.tier)
         if self._on_failure == "local" and (refusal := subject.refused_again(demand, now)):
             return refusal
         if subject.share is None:
-            subject.share = Share(demand.tier, self._commits.workers, subject.left, subject.heard_at, now)
+            subject.share = Share(demand.tier, self._commits.workers, subject.taken, subject.heard_at, now)
+        tier = self._part_of(demand.tier, subject.share.workers)
         refusal = subject.share.admit(tier, demand.cost, subject.held, now)
         if isinstance(refusal, Exceeded):
             if self._on_failure == "local":
@@ -203,8 +231,7 @@ class RedisLimiter:
         unavailable.__cause__ = self._upkeep.reason
         return unavailable
 
-    def _part_of(self, tier: Tier) -> Tier:
-        workers = self._commits.workers
+    def _part_of(self, tier: Tier, workers: int) -> Tier:
         part = self._parts.get((tier, workers))
         if part is None:
             part = self._parts[tier, workers] = tier.part_of(workers)
@@ -227,7 +254,7 @@ class RedisLimiter:
 
     def _key(self, subject: str) -> bytes:
         # Of one size, and nobody's name in clear: subjects may be what an issuer calls its users.
-        digest = blake2b(subject.encode(), digest_size=_DIGEST_BYTES).digest()
+        digest = blake2b(subject.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES).digest()
         return self._prefix + b":" + urlsafe_b64encode(digest).rstrip(b"=")
 
 
@@ -236,7 +263,8 @@ async def _arrived(future: asyncio.Future[Answer]) -> Answer:
     try:
         return await future
     except asyncio.CancelledError:
-        if future.done() and not future.cancelled() and isinstance(granted := future.result(), Granted):
+        has_come = future.done() and not future.cancelled() and future.exception() is None
+        if has_come and isinstance(granted := future.result(), Granted):
             granted.lease.release()
         raise
 

@@ -5,6 +5,7 @@ Until then a change holds in this worker, and everywhere else within the second 
 
 import asyncio
 
+from machpay_gateway.limiters.redis.commits import ANSWER_SECONDS
 from machpay_gateway.limiters.redis.scripts import Script
 from machpay_gateway.limiters.redis.upkeep import FAILURES, Upkeep, run
 
@@ -17,6 +18,7 @@ class Marks:
 
     def __init__(self) -> None:
         self.pending: dict[str, tuple[bytes, int]] = {}
+        self._waiting: list[asyncio.Future[None]] = []
         self._added: asyncio.Event | None = None  # of the loop in which they are written
 
     def add(self, subject: str, key: bytes, version: int) -> None:
@@ -26,19 +28,30 @@ class Marks:
         if self._added is not None:
             self._added.set()
 
+    async def told(self) -> None:
+        """Wait until all is told, but no longer than a reply may take."""
+        if self.pending:
+            waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiting)
+            await asyncio.wait([waiting], timeout=ANSWER_SECONDS)
+
     def version(self, subject: str) -> int:
         """Return the version that is still to be told of *subject*, 0 when none is."""
         return self.pending[subject][1] if subject in self.pending else 0
 
     async def write(self, upkeep: Upkeep, script: Script) -> None:
         """Tell the servers over the link of *upkeep*, for ever."""
-        self._added = asyncio.Event()
+        self._added, self._waiting = asyncio.Event(), []
         while True:
             await upkeep.linked.wait()
             await self._write_pending(upkeep, script)
             if self.pending:
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
+                for waiting in self._waiting:
+                    if not waiting.done():
+                        waiting.set_result(None)
+                self._waiting.clear()
                 self._added.clear()
                 await self._added.wait()
 

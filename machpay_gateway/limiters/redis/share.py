@@ -13,11 +13,13 @@ class Share:
     moment it was heard. So all workers together begin no second window when a server goes away.
     """
 
-    def __init__(self, tier: Tier, workers: int, left: int | None, heard_at: float, now: float) -> None:
-        """Begin at *now* one of *workers* shares of *tier*, of which *left* units were left at *heard_at*, if known."""
-        began_at = now if left is None else min(heard_at, now)
+    def __init__(self, tier: Tier, workers: int, taken: int | None, heard_at: float, now: float) -> None:
+        """Begin one of *workers* shares of *tier*; *taken* is what was taken of all of it at *heard_at*, if known."""
+        self.workers = workers
+        self._told = 0
+        began_at = now if taken is None else min(heard_at, now)
         self._window = CellWindow(tier.window_seconds, began_at)
-        self._before = 0 if left is None else ceil((tier.limit - left) / workers)
+        self._before = 0 if taken is None else ceil(taken / workers)
         self._before_counts_until = began_at + tier.window_seconds * CELLS / (CELLS - 1)
         self._window.try_take(began_at, self._before, self._before)
 
@@ -39,6 +41,9 @@ class Share:
         return max(0, tier.limit - window.taken), window.frees_at - now if window.taken else 0.0
 
     def owed(self, now: float) -> int:
-        """Return the units that were admitted here and still count: the server is to be told of them."""
+        """Return the units that were admitted here, still count, and were not returned before: to be told a server."""
         self._window.advance(now)
-        return max(0, self._window.taken - (self._before if now < self._before_counts_until else 0))
+        admitted = self._window.taken - (self._before if now < self._before_counts_until else 0)
+        owed = max(0, admitted - self._told)
+        self._told += owed
+        return owed

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on every request
 # At most once a second: with the heartbeat's one command in 3 s, a subject that is hammered costs one a second in all.
 _ASK_AGAIN_SECONDS = 1.5
+_ROUNDING_SECONDS = 0.001  # the script's waits are whole milliseconds, rounded up
 
 
 class Step:
@@ -52,7 +53,7 @@ class Subject:
             "is_late",
             "is_queued",
         ),
-        *("key", "left", "owed", "owed_told", "share", "slots_left", "spent", "told", "waiting"),
+        *("key", "owed", "owed_told", "share", "slots_left", "spent", "taken", "told", "waiting"),
     )
 
     def __init__(self, key: bytes, demand: Demand, restate: Callable[["Subject"], None]) -> None:
@@ -66,7 +67,7 @@ class Subject:
         self.is_queued = False
         self.is_late = False  # what was released is not told yet
         self.slots_left = 0  # over all workers, as last heard
-        self.left: int | None = None  # in the window, as last heard
+        self.taken: int | None = None  # of the window, by all workers, as last heard
         self.heard_at = 0.0
         self.owed = 0  # units that were admitted while no server could be told
         self.owed_told = 0  # of them, what is being told now
@@ -106,20 +107,25 @@ class Subject:
         steps, self.waiting = self.waiting or [Step(self, self.demand, [])], []
         return steps
 
-    def settle(self, step: Step, reply: Sequence[int], now: float) -> None:
-        """Answer all who wait for *step* with its part of a *reply* of `admit.lua`."""
+    def settle(self, step: Step, reply: Sequence[int], asked_at: float) -> None:
+        """Answer all who wait for *step* with its part of a *reply* of `admit.lua`.
+
+        The server decided at *asked_at* or later: counting from there, nothing is refused here after it has freed.
+        """
         granted, left, slots_left, frees_ms, _ = reply
         if granted < 0:
             for future in step.waiting:
                 answer(future, STALE)
+            self.owed, self.owed_told = self.owed + self.owed_told, 0  # a record that is behind counts nothing
             return
-        self.left, self.slots_left, self.heard_at = left, slots_left, now
+        self.owed_told = 0
+        self.taken, self.slots_left, self.heard_at = step.demand.tier.limit - left, slots_left, asked_at
         tier, cost = step.demand.tier, step.demand.cost
         resets_in, after = frees_ms / 1000, granted
         refusal: Exceeded | None = None
         for future in step.waiting:
             if not after:
-                refusal = refusal or self._refusal(step.demand, reply, now)
+                refusal = refusal or self._refusal(step.demand, reply, asked_at)
                 answer(future, refusal)
                 continue
             after -= 1
@@ -161,14 +167,15 @@ class Subject:
         )
         return not is_busy and self.share is None and now - self.heard_at > self.demand.tier.window_seconds
 
-    def _refusal(self, demand: Demand, reply: Sequence[int], now: float) -> Exceeded:
+    def _refusal(self, demand: Demand, reply: Sequence[int], asked_at: float) -> Exceeded:
         _, left, slots_left, frees_ms, wait_ms = reply
         tier, lefts = demand.tier, (max(0, left), frees_ms / 1000, max(0, slots_left))
         if left >= demand.cost:
             return Exceeded(CONCURRENCY, SLOT_WAIT_SECONDS, *lefts, tier)
-        wait = wait_ms / 1000
-        self.spent[demand.cost] = _Spent(demand, now + wait, now + lefts[1], lefts[0], lefts[2], self.held)
-        self._ask_at = now + _ASK_AGAIN_SECONDS
+        wait, resets_at = wait_ms / 1000, asked_at + lefts[1]
+        until = asked_at + wait - _ROUNDING_SECONDS
+        self.spent[demand.cost] = _Spent(demand, until, resets_at, lefts[0], lefts[2], self.held)
+        self._ask_at = asked_at + _ASK_AGAIN_SECONDS
         return Exceeded(tier.policy_name, wait, *lefts, tier)
 
 

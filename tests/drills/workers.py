@@ -1,0 +1,146 @@
+"""The gateway as it runs: worker processes of uvicorn that share a database and a Redis, each on a port of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import ProxyHandler, build_opener
+
+from machpay_gateway import Gateway, Tier
+from machpay_gateway.core.key import mint_secret
+from tests.redises.ports import HOST, free_port
+
+ROOT = Path(__file__).parents[2]
+_OPENER = build_opener(ProxyHandler({}))
+_UVICORN = (
+    *("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"),
+    *("--timeout-keep-alive", "600"),  # a connection that waits for the next burst is not to be closed meanwhile
+)
+_START_SECONDS = 20.0
+
+
+class Worker:
+    """One process."""
+
+    def __init__(self, port: int, log: Path, environment: Mapping[str, str]) -> None:
+        self.port = port
+        self.log = log
+        self._environment = environment
+        self.process = self._started()
+
+    def restart(self) -> None:
+        """Start it again on the same port, when it is dead."""
+        self.kill()
+        self.process = self._started()
+        self.wait()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def freeze(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def wait(self) -> None:
+        """Return when it answers."""
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                _OPENER.open(f"http://{HOST}:{self.port}/quick", timeout=5).close()
+            except OSError as exc:
+                if getattr(exc, "code", None) == 401:
+                    return
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"no answer on port {self.port}; its log:\n{self.log.read_text()}") from exc
+                time.sleep(0.05)
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "uvicorn", "tests.drills.application:app", "--host", HOST]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [*command, "--port", str(self.port), *_UVICORN],
+                cwd=ROOT,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+            )
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Some workers, and what they have in common."""
+
+    workers: Sequence[Worker]
+    folder: Path
+    database: str
+    redis: str
+    tiers: Mapping[str, Tier]
+
+    @property
+    def ports(self) -> list[int]:
+        return [worker.port for worker in self.workers]
+
+    @asynccontextmanager
+    async def gateway(self) -> AsyncIterator[Gateway]:
+        """Open the gateway as an operator's process has it."""
+        async with Gateway(database=self.database, redis=self.redis, tiers=self.tiers) as gateway:
+            yield gateway
+
+    async def keys(self, count: int = 1, *, tier: str = "standard") -> list[tuple[str, str]]:
+        """Return the ids and the secrets of new keys, of an account in *tier* with the tier's name."""
+        async with Gateway(database=self.database, tiers=self.tiers) as gateway:
+            account = await gateway.accounts.find(tier) or await gateway.accounts.create(tier, tier)
+            made = [
+                await gateway.keyring.create(account.id, name="drill", scopes=["skills:execute"], environment="live")
+                for _ in range(count)
+            ]
+            return [(record.id, secret) for record, secret in made]
+
+    def check_logs(self) -> None:
+        """Fail when a worker has told of an exception that nobody expected."""
+        for worker in self.workers:
+            said = worker.log.read_text(errors="replace")
+            assert "Traceback" not in said, f"worker on port {worker.port}:\n{said[-5000:]}"
+
+
+@contextmanager
+def running_workers(count: int, redis: str, tiers: Mapping[str, Tier], *, on_failure: str = "local") -> Iterator[Fleet]:
+    """Run *count* workers on the servers at *redis*, with *tiers* over the usual ones."""
+    with tempfile.TemporaryDirectory(prefix="drill-") as name:
+        folder = Path(name)
+        database = f"sqlite:///{folder / 'machpay.db'}"
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("MACHPAY_")}
+        environment |= {
+            "MACHPAY_DATABASE": database,
+            "MACHPAY_REDIS": redis,
+            "MACHPAY_ON_LIMITER_FAILURE": on_failure,
+            "MACHPAY_FAILURE_LIMIT": "1000000/minute",  # all callers are one address here
+        }
+        for tier_name, tier in tiers.items():
+            environment[f"MACHPAY_TIERS__{tier_name.upper()}__RATE"] = tier.rate
+            environment[f"MACHPAY_TIERS__{tier_name.upper()}__CONCURRENCY"] = str(tier.concurrency)
+        workers: list[Worker] = []
+        try:
+            for number in range(count):
+                log = folder / f"worker{number}.log"
+                workers.append(Worker(free_port(), log, environment))
+            for worker in workers:
+                worker.wait()
+            yield Fleet(workers, folder, database, redis, tiers)
+        finally:
+            for worker in workers:
+                worker.kill()
+
+
+def unknown_secret() -> str:
+    """Return a well-formed secret that no key has."""
+    return mint_secret("live", os.urandom(32))

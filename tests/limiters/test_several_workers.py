@@ -1,0 +1,299 @@
+"""What holds over all workers of one server: each `RedisLimiter` here is one, with a connection and a name of its own.
+
+Their clock and the server's is ours. Heartbeats are either off or so quick that a test may wait for them.
+"""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis import Redis
+
+from machpay_gateway.core.admission import CONCURRENCY, STALE, Granted, Lease
+from machpay_gateway.core.quota import CellWindow, Tier
+from machpay_gateway.limiters.redis import RedisLimiter
+from tests.clocks import FixedClock
+from tests.limiters.rigs import START, Rig, ScriptsAt
+from tests.redises.waiting import wait_until
+
+FIVE_SLOTS = Tier("1000/minute", 5)
+TIERS = (Tier("9/minute", 4), Tier("5/minute", 2), Tier("7/hour", 4), Tier("12/30 seconds", 9))
+LEASE_SECONDS = 10
+HEARTBEAT = "machpay_gateway.limiters.redis.limiter.HEARTBEAT_SECONDS"
+_SLOTS = 1 << 20  # as in `admit.lua`: a worker's field is when its lease ends times this, plus its slots
+Believed = tuple[int, int]  # slots that a worker holds, as the server believes, and when its lease ends
+
+
+@dataclass(frozen=True)
+class Worker(Rig):
+    """A limiter, and the tasks that keep it alive."""
+
+    tasks: frozenset[asyncio.Task[object]]
+
+    async def die(self) -> None:
+        """End as by SIGKILL: the connection closes, and nothing is said."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.wait(self.tasks)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Workers of one server that share the keys of *prefix*, and what the server knows of the one subject in use."""
+
+    url: str
+    redis: Redis
+    clock: FixedClock
+    prefix: str
+    stack: AsyncExitStack
+
+    async def join(self) -> Worker:
+        others = asyncio.all_tasks()
+        limiter = RedisLimiter(self.url, prefix=self.prefix, clock=self.clock, scripts=ScriptsAt(self.clock))
+        await limiter.open()
+        self.stack.push_async_callback(limiter.close)
+        return Worker(limiter, self.clock, frozenset(asyncio.all_tasks() - others))
+
+    def names(self) -> set[bytes]:
+        return set(self._said("ZRANGE", f"{self.prefix}:workers", 0, -1))
+
+    def slots(self) -> Mapping[bytes, Believed]:
+        told = {name: int(value) for name, value in self._fields().items() if name.startswith(b"w")}
+        return {name: (value % _SLOTS, value // _SLOTS) for name, value in told.items()}
+
+    def version(self) -> int:
+        return int(self._fields().get(b"v", 0))
+
+    async def until_held(self, slots: int) -> None:
+        await until(lambda: sum(held for held, _ in self.slots().values()) == slots, f"{slots} slots are held")
+
+    def _fields(self) -> dict[bytes, bytes]:
+        (key,) = [key for key in self._said("KEYS", f"{self.prefix}:*") if not key.endswith(b":workers")] or [b"none"]
+        return dict(self._said("HGETALL", key))
+
+    def _said(self, *command: str | bytes | int) -> Any:  # noqa: ANN401 - every command has a reply of its own
+        return self.redis.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py's own
+
+
+async def until(condition: Callable[[], bool], claim: str) -> None:
+    await asyncio.to_thread(wait_until, condition, seconds=5.0, claim=claim)
+
+
+@asynccontextmanager
+async def workers_on(url: str) -> AsyncIterator[Workers]:
+    with Redis.from_url(url) as redis:
+        async with AsyncExitStack() as stack:
+            yield Workers(url, redis, FixedClock(START), f"test{token_hex(4)}", stack)
+
+
+@pytest.fixture(autouse=True)
+def no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HEARTBEAT, 3600.0)
+
+
+@pytest.fixture
+async def workers(server_url: str) -> AsyncIterator[Workers]:
+    async with workers_on(server_url) as those:
+        yield those
+
+
+async def taken(worker: Worker, slots: int, tier: Tier = FIVE_SLOTS) -> list[Lease]:
+    return [(await worker.take(tier)).lease for _ in range(slots)]
+
+
+async def test_together_they_admit_no_more_than_the_limit_and_hold_no_more_than_the_slots(workers: Workers) -> None:
+    tier = Tier("20/minute", 7)
+    several = [await workers.join() for _ in range(3)]
+    admitted = []
+    for _ in range(4):
+        answers = await asyncio.gather(*(worker.ask(tier) for _ in range(15) for worker in several))
+        leases = [answer.lease for answer in answers if isinstance(answer, Granted)]
+        admitted.append(len(leases))
+        for lease in leases:
+            lease.release()
+        await workers.until_held(0)
+    assert admitted == [7, 7, 6, 0]
+
+
+async def test_a_version_that_one_is_told_makes_the_older_stale_at_the_others(workers: Workers) -> None:
+    several = [await workers.join() for _ in range(3)]
+    for worker in several:
+        await worker.take(FIVE_SLOTS, version=1)
+    await several[0].limiter.mark("key_1", 2)
+    await until(lambda: workers.version() == 2, "the server knows of version 2")
+    assert [await worker.ask(FIVE_SLOTS, version=1) for worker in several] == [STALE] * 3
+
+
+async def test_a_dead_workers_slots_are_free_when_its_lease_has_ended_and_not_before(workers: Workers) -> None:
+    first, second = await workers.join(), await workers.join()
+    await taken(first, 5)
+    await first.die()
+    workers.clock.advance(LEASE_SECONDS - 0.1)
+    assert (await second.refused(FIVE_SLOTS)).policy == CONCURRENCY
+    workers.clock.advance(0.1)
+    assert (await second.take(FIVE_SLOTS)).left == 1000 - 6  # the units of the dead are spent
+    await taken(second, 4)
+
+
+async def test_a_living_workers_slots_are_kept_for_as_long_as_it_holds_them(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HEARTBEAT, 0.01)
+    first, second = await workers.join(), await workers.join()
+    await taken(first, 5)
+    (name,) = workers.slots()
+    for _ in range(8):
+        workers.clock.advance(3)
+        await until(lambda: workers.slots()[name] == (5, int(workers.clock.now) + LEASE_SECONDS), "it is renewed")
+        assert (await second.refused(FIVE_SLOTS)).policy == CONCURRENCY
+    await first.die()
+    workers.clock.advance(LEASE_SECONDS)
+    await taken(second, 5)
+
+
+async def test_a_worker_whose_slots_were_dropped_states_its_own_again_and_releases_nobody_elses(
+    workers: Workers,
+) -> None:
+    frozen, second = await workers.join(), await workers.join()
+    late, *_held = await taken(frozen, 4)
+    workers.clock.advance(30)
+    theirs = await taken(second, 5)
+    late.release()
+    assert (await frozen.refused(FIVE_SLOTS)).policy == CONCURRENCY
+    await workers.until_held(3 + 5)
+    for lease in theirs:
+        lease.release()
+    await workers.until_held(3)
+    await taken(second, 2)
+    assert (await second.refused(FIVE_SLOTS)).policy == CONCURRENCY
+
+
+async def test_no_worker_has_the_name_of_another_or_of_itself_before(workers: Workers) -> None:
+    first, _second = await workers.join(), await workers.join()
+    before = workers.names()
+    await first.limiter.close()
+    left = workers.names()
+    await first.limiter.open()
+    assert (len(before), len(left), len(workers.names())) == (2, 1, 2)
+    assert workers.names() & before == left
+
+
+async def test_closing_gives_everything_back_at_once_also_what_is_granted_meanwhile(workers: Workers) -> None:
+    worker, tier = await workers.join(), Tier("1000/minute", 50)
+    await taken(worker, 3, tier)
+    asking = asyncio.create_task(worker.take(tier))
+    for _ in range(2):
+        await asyncio.sleep(0)  # it is asked, and the next turn is the first that can bring an answer
+    await worker.limiter.close()
+    await asking
+    assert not workers.slots()
+
+
+class History:
+    """What three workers do to one subject, and what must come of it by the reference arithmetic and a plain count."""
+
+    def __init__(self, workers: Workers, several: list[Worker]) -> None:
+        self.workers, self.several, self.clock = workers, several, workers.clock
+        self.leases: list[list[Lease]] = [[] for _ in several]
+        self.tier, self.version, self.told_version = TIERS[0], 1, 0
+        self.window = CellWindow(self.tier.window_seconds, self.clock.now)
+        self.believed: dict[int, Believed] = {}
+        self.dead = itertools.count(len(several))  # what the dead are called
+
+    async def ask(self, number: int, cost: int, _: float) -> None:
+        tier, now = self.tier, self.clock.now
+        if self.window.window_seconds != tier.window_seconds:
+            self.window = self.window.resized(tier.window_seconds, now)
+        others = sum(slots for whose, (slots, _) in self.believed.items() if whose != number)
+        slots_left = tier.concurrency - others - len(self.leases[number])
+        self.window.advance(now)
+        has_units = self.window.taken + cost <= tier.limit
+        admitted = slots_left > 0 and self.window.try_take(now, cost, tier.limit)
+        answer = await self.several[number].ask(tier, cost=cost, version=self.version)
+        assert answer is not STALE
+        assert isinstance(answer, Granted) is admitted
+        self.told_version = self.version
+        if isinstance(answer, Granted):
+            self.leases[number].append(answer.lease)
+            assert (answer.left, answer.slots_left) == (tier.limit - self.window.taken, slots_left - 1)
+            return await self.state(number)
+        assert answer.policy == (CONCURRENCY if has_units else tier.policy_name)
+        return await self.perhaps_state(number)
+
+    async def ask_of_an_older_version(self, number: int, cost: int, _: float) -> None:
+        if self.told_version == self.version:
+            answer = await self.several[number].ask(self.tier, cost=cost, version=self.version - 1)
+            assert not isinstance(answer, Granted)
+            await self.perhaps_state(number)
+
+    async def release(self, number: int, *_: float) -> None:
+        if self.leases[number]:
+            self.leases[number].pop().release()
+            await self.state(number)
+
+    async def wait(self, _number: int, _cost: int, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.believed = {whose: told for whose, told in self.believed.items() if told[1] > int(self.clock.now)}
+
+    async def crash(self, number: int, *_: float) -> None:
+        await self.several[number].die()
+        self.several[number], self.leases[number] = await self.workers.join(), []
+        if told := self.believed.pop(number, None):
+            self.believed[next(self.dead)] = told
+
+    async def change_tier(self, _number: int, which: int, _: float) -> None:
+        self.version, self.tier = self.version + 1, TIERS[which]
+
+    async def mark(self, number: int, *_: float) -> None:
+        self.version = self.told_version = self.version + 1
+        await self.several[number].limiter.mark("key_1", self.version)
+        await until(lambda: self.workers.version() == self.version, "the server knows of the mark")
+
+    async def forget_scripts(self, *_: float) -> None:
+        self.workers.redis.script_flush()
+
+    async def state(self, number: int) -> None:
+        """See that the server comes to know what this worker holds."""
+        told = {number: (len(self.leases[number]), int(self.clock.now) + LEASE_SECONDS)}
+        self.believed = {whose: believed for whose, believed in (self.believed | told).items() if believed[0]}
+        await until(self.is_believed, f"{self.believed} is believed")
+
+    async def perhaps_state(self, number: int) -> None:
+        """As `state`, if the server was asked: a worker may know by itself that a window is spent."""
+        if not self.is_believed():
+            await self.state(number)
+
+    def is_believed(self) -> bool:
+        told = sorted(told for told in self.workers.slots().values() if told[1] > int(self.clock.now))
+        return told == sorted(self.believed.values())
+
+
+DEEDS = (
+    ["ask"] * 8
+    + ["release", "wait"] * 3
+    + ["crash", "change_tier", "mark", "ask_of_an_older_version", "forget_scripts"]
+)
+MOVES = st.tuples(
+    st.sampled_from(DEEDS), st.integers(0, 2), st.integers(0, 3), st.sampled_from([0.5, 1, 5, 10, 30, 60])
+)
+
+
+@given(moves=st.lists(MOVES, max_size=40))
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_history_of_three_workers_is_answered_as_one_window_and_a_count_of_slots(
+    server_url: str, moves: list[tuple[str, int, int, float]]
+) -> None:
+    async def live() -> None:
+        async with workers_on(server_url) as workers:
+            history = History(workers, [await workers.join() for _ in range(3)])
+            for deed, *details in moves:
+                await getattr(history, deed)(*details)
+
+    asyncio.run(live())

@@ -1,0 +1,256 @@
+"""Two gateways on one database and one Redis, as two workers or machines are: one limit, and one truth about a key."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import Literal
+
+import pytest
+from starlette.types import Message
+
+from machpay_gateway import Gateway, MachPayAuth, Tier
+from tests.applications import Held, ok
+from tests.gateways import ROUTES, Guarded
+from tests.redises.faults import FaultProxy
+from tests.redises.servers import Server, running_server
+from tests.redises.waiting import wait_until
+
+TIERS = {"standard": Tier("10/minute", 4), "enterprise": Tier("100/minute", 8), "test": Tier("10/minute", 4)}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How to open one more gateway on the same database and the same servers."""
+
+    folder: Path
+    stack: AsyncExitStack
+    prefix: str
+
+    async def gateway(self, redis: str, on_failure: Literal["local", "deny", "allow"] = "local") -> Guarded:
+        gateway = Gateway(
+            database=f"sqlite:///{self.folder / 'keys.db'}",
+            redis=redis,
+            redis_prefix=self.prefix,
+            on_limiter_failure=on_failure,
+            routes=ROUTES,
+            tiers=TIERS,
+        )
+        await self.stack.enter_async_context(gateway)
+        await gateway.serve()
+        return Guarded(MachPayAuth(ok, gateway=gateway), gateway)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+async def setup(tmp_path: Path) -> AsyncIterator[Setup]:
+    async with AsyncExitStack() as stack:
+        yield Setup(tmp_path, stack, f"test{token_hex(4)}")
+
+
+@pytest.fixture
+async def two(setup: Setup, server: Server) -> tuple[Guarded, Guarded]:
+    return await setup.gateway(server.url), await setup.gateway(server.url)
+
+
+async def status(api: Guarded, secret: str) -> int:
+    return (await api.client(secret).get("/v1/skills")).status_code
+
+
+async def slots_left(api: Guarded, secret: str) -> int:
+    await asyncio.sleep(0.05)  # a release is told a moment after the request has ended
+    return int((await api.client(secret).get("/v1/skills")).headers["ratelimit"].rpartition("r=")[2])
+
+
+async def test_one_limit_holds_over_both(two: tuple[Guarded, Guarded]) -> None:
+    _, secret = await two[0].key()
+    answers = [await two[number % 2].client(secret).get("/v1/skills") for number in range(10)]
+    assert [answer.headers["ratelimit"].split(";")[1] for answer in answers] == [
+        f"r={left}" for left in range(9, -1, -1)
+    ]
+    refusals = [await api.client(secret).get("/v1/skills") for api in two]
+    assert [(refusal.status_code, refusal.json()["code"]) for refusal in refusals] == [(429, "rate_limited")] * 2
+    assert all(1 <= int(refusal.headers["retry-after"]) <= 61 for refusal in refusals)
+
+
+async def test_slots_are_held_over_both(two: tuple[Guarded, Guarded]) -> None:
+    _, secret = await two[0].key()
+    held = two[0].app.app = Held()
+    inside = [asyncio.create_task(status(two[0], secret)) for _ in range(4)]
+    for _ in inside:
+        await held.entered.acquire()
+    refused = await two[1].client(secret).get("/v1/skills")
+    assert (refused.status_code, refused.json()["code"]) == (429, "concurrency_limited")
+    held.let_go.set()
+    assert await asyncio.gather(*inside) == [200] * 4
+    assert await slots_left(two[1], secret) == 3
+
+
+async def until_told(server: Server, setup: Setup, version: int) -> None:
+    """Wait for the round trip in which Redis hears of a change to the only key."""
+    (key,) = (key for key in server.command("KEYS", f"{setup.prefix}:*") if not key.endswith(":workers"))
+    await asyncio.to_thread(
+        wait_until,
+        lambda: int(server.command("HGET", key, "v")) == version,
+        seconds=0.9,  # sooner than the second for which a record is trusted
+        claim=f"the server knows of version {version}",
+    )
+
+
+async def test_a_revoked_key_is_refused_by_the_other_as_soon_as_redis_knows(
+    two: tuple[Guarded, Guarded], server: Server, setup: Setup
+) -> None:
+    key_id, secret = await two[0].key()
+    assert [await status(api, secret) for api in two] == [200, 200]
+    await two[0].gateway.keyring.revoke(None, key_id)
+    await until_told(server, setup, 2)
+    assert [await status(api, secret) for api in reversed(two)] == [401, 401]
+
+
+async def test_a_rotated_secret_is_refused_by_the_other_as_soon_as_redis_knows(
+    two: tuple[Guarded, Guarded], server: Server, setup: Setup
+) -> None:
+    key_id, secret = await two[0].key()
+    assert [await status(api, secret) for api in two] == [200, 200]
+    rotated = await two[0].gateway.keyring.rotate(None, key_id, grace_seconds=0)
+    assert rotated is not None
+    await until_told(server, setup, 2)
+    assert await status(two[1], secret) == 401
+    assert [await status(api, rotated[1]) for api in reversed(two)] == [200, 200]
+
+
+async def test_a_tier_changed_by_one_holds_for_the_other_as_soon_as_redis_knows(
+    two: tuple[Guarded, Guarded], server: Server, setup: Setup
+) -> None:
+    _, secret = await two[0].key()
+    assert [await status(api, secret) for api in two] == [200, 200]
+    await two[0].gateway.accounts.set_tier("standard", "enterprise")
+    await until_told(server, setup, 2)
+    answer = await two[1].client(secret).get("/v1/skills")
+    assert answer.headers["ratelimit"].startswith('"minute";r=97;')
+    assert answer.headers["ratelimit-policy"].startswith('"minute";q=100;')
+
+
+async def test_a_change_that_has_returned_holds_for_the_next_request_of_the_other(setup: Setup, server: Server) -> None:
+    proxy = setup.stack.enter_context(FaultProxy(server.port))
+    api, other = await setup.gateway(proxy.url), await setup.gateway(server.url)
+    key_id, secret = await api.key()
+    assert await status(other, secret) == 200
+    proxy.delay_seconds = 0.03  # or it is a matter of luck, and mostly well
+    await api.gateway.keyring.revoke(None, key_id)
+    assert await status(other, secret) == 401
+
+
+@pytest.mark.parametrize("turns", range(8))  # not begun, not sent, in flight
+async def test_a_request_that_is_cancelled_before_its_answer_holds_nothing(
+    setup: Setup, server: Server, turns: int
+) -> None:
+    proxy = setup.stack.enter_context(FaultProxy(server.port))
+    api, other = await setup.gateway(proxy.url), await setup.gateway(server.url)
+    _, secret = await api.key()
+    assert [await slots_left(it, secret) for it in (api, other)] == [3, 3]
+    proxy.delay_seconds = 0.02
+    asking = asyncio.create_task(status(api, secret))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await asyncio.sleep(0.05)  # past the answer that nobody waits for
+    assert await slots_left(other, secret) == 3
+
+
+async def test_a_request_that_is_cancelled_between_its_answer_and_its_arrival_holds_nothing(
+    two: tuple[Guarded, Guarded],
+) -> None:
+    _, secret = await two[0].key()
+    assert [await slots_left(api, secret) for api in two] == [3, 3]
+
+    async def first() -> None:
+        await status(two[0], secret)
+        second.cancel()  # it was answered in the same turn of the loop, and has not heard of it
+
+    winning = asyncio.create_task(first())
+    second = asyncio.create_task(status(two[0], secret))
+    await winning
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert await slots_left(two[1], secret) == 3
+
+
+async def test_deny_without_redis_is_a_503_that_says_when_to_come_back(setup: Setup) -> None:
+    with running_server() as server:
+        api = await setup.gateway(server.url, "deny")
+        _, secret = await api.key()
+        assert await status(api, secret) == 200
+        server.kill()
+        answers = await asyncio.gather(*(api.client(secret).get("/v1/skills") for _ in range(20)))
+        answers.append(await api.client(secret).get("/v1/skills"))
+        assert {answer.status_code for answer in answers} == {503}
+        assert {answer.headers["content-type"] for answer in answers} == {"application/problem+json"}
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers)
+        assert (await api.client().get("/healthz")).status_code == 200
+        assert await status(api, "sk_live_wrong") == 401
+        server.restart()
+        async with asyncio.timeout(5):
+            while await status(api, secret) != 200:  # noqa: ASYNC110 - nothing of ours says when it answers again
+                await asyncio.sleep(0.02)
+
+
+async def test_local_the_headers_say_the_part(setup: Setup, server: Server) -> None:
+    await setup.gateway(server.url)
+    with FaultProxy(server.port) as proxy:
+        api = await setup.gateway(proxy.url)
+        _, secret = await api.key()
+        assert await status(api, secret) == 200
+        proxy.refuse()
+        proxy.reset_all()
+        answers = [await api.client(secret).get("/v1/skills") for _ in range(6)]
+        assert [answer.status_code for answer in answers] == [200] * 4 + [429] * 2  # of 5, one half of one was taken
+        assert {answer.headers["ratelimit-policy"] for answer in answers} == {
+            '"minute";q=5;w=60, "concurrency";q=2;qu="concurrent-requests"'
+        }
+        assert [answer.headers["ratelimit"].split(";")[1] for answer in answers] == ["r=3", "r=2", "r=1", "r=0"] + [
+            "r=0"
+        ] * 2
+        assert int(answers[-1].headers["retry-after"]) > 1
+
+
+async def test_a_websocket_holds_its_slot_over_both_while_it_is_open(two: tuple[Guarded, Guarded]) -> None:
+    _, secret = await two[0].key()
+    ends, opened = asyncio.Event(), asyncio.Semaphore(0)
+    scope = {
+        "type": "websocket",
+        "path": "/v1/skills",
+        "headers": [(b"authorization", f"Bearer {secret}".encode())],
+        "client": None,
+    }
+
+    async def socket(_scope: object, _receive: object, send: object) -> None:
+        assert callable(send)
+        await send({"type": "websocket.accept"})
+        opened.release()
+        await ends.wait()
+        await send({"type": "websocket.close"})
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        assert message["type"] in {"websocket.accept", "websocket.close"}
+
+    two[0].app.app = socket
+    open_ones = [asyncio.create_task(two[0].app(scope, receive, send)) for _ in range(4)]
+    for _ in open_ones:
+        await asyncio.wait_for(opened.acquire(), 5)
+    assert await status(two[1], secret) == 429
+    ends.set()
+    await asyncio.gather(*open_ones)
+    assert await slots_left(two[1], secret) == 3
