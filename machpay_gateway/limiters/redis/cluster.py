@@ -8,7 +8,7 @@ from typing import Any
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError
 
-from machpay_gateway.limiters.redis.link import Call, Reply, ServerLink
+from machpay_gateway.limiters.redis.link import Call, Ending, Reply, ServerLink
 
 Address = tuple[str, int]
 _REDIRECTIONS = 5  # a slot that moves is redirected once or twice; more is a map that never settles
@@ -28,7 +28,7 @@ def slots_in(ranges: list[list[Any]], asked: str) -> dict[int, Address]:
     return slots
 
 
-class ClusterLink:
+class ClusterLink(Ending):
     """A link over one connection to each primary. It ends with the first of them: the map is drawn anew then."""
 
     splits = True
@@ -40,10 +40,10 @@ class ClusterLink:
         connect: Callable[[Address], Awaitable[ServerLink]],
     ) -> None:
         """Send by *slots* over *links*; *connect* makes one to a server that was not in the map."""
+        super().__init__()
         self._slots = slots
         self._links = links
         self._connect = connect
-        self._end: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self._connecting = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         for link in links.values():
@@ -58,15 +58,6 @@ class ClusterLink:
             by_server.setdefault(address, []).append(followed)
         for address, theirs in by_server.items():
             self._links[address].send(theirs)
-
-    def end(self, reason: Exception) -> None:
-        """End it for *reason*, if it has not ended before."""
-        if not self._end.done():
-            self._end.set_result(reason)
-
-    async def ended(self) -> Exception:
-        """Wait until it ends, and return why."""
-        return await asyncio.shield(self._end)
 
     async def close(self) -> None:
         """End it, and let go of the connections."""

@@ -60,18 +60,39 @@ async def answer(link: Link, key: bytes, command: tuple[Argument, ...]) -> Reply
     return reply
 
 
-class ServerLink(asyncio.Protocol):
+class Ending:
+    """What ends once, for a reason."""
+
+    def __init__(self) -> None:
+        self._end: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has."""
+        return self._end.done()
+
+    def end(self, reason: Exception) -> None:
+        """End it for *reason*, if it has not ended before."""
+        if not self._end.done():
+            self._end.set_result(reason)
+
+    async def ended(self) -> Exception:
+        """Wait until it ends, and return why."""
+        return await asyncio.shield(self._end)
+
+
+class ServerLink(Ending, asyncio.Protocol):
     """A link over the transport of one redis-py connection."""
 
     splits = False
 
     def __init__(self, connection: AbstractConnection) -> None:
         """Take *connection* over once it is connected; nobody else may use it."""
+        super().__init__()
         self._connection = connection
         self._transport: asyncio.WriteTransport
         self._reader = hiredis.Reader(protocolError=InvalidResponse, replyError=DefaultParser.parse_error)
         self._expected: deque[Callable[[Reply], None]] = deque()
-        self._end: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
     @classmethod
     async def opened(cls, connection: AbstractConnection) -> Self:
@@ -89,20 +110,11 @@ class ServerLink(asyncio.Protocol):
 
     def send(self, calls: Sequence[Call]) -> None:
         """Send *calls*, in order."""
-        if self._end.done():
+        if self.has_ended:
             return
         self._expected.extend(call.answered for call in calls)
         # A command is of any length and mixture, whatever the stub says.
         self._transport.writelines([hiredis.pack_command(cast("tuple[bytes]", call.command)) for call in calls])
-
-    def end(self, reason: Exception) -> None:
-        """End it for *reason*, if it has not ended before."""
-        if not self._end.done():
-            self._end.set_result(reason)
-
-    async def ended(self) -> Exception:
-        """Wait until it ends, and return why."""
-        return await asyncio.shield(self._end)
 
     async def close(self) -> None:
         """End it, and let go of the connection: at once, for nothing that it could still bring has a use."""
