@@ -165,7 +165,7 @@ def _without_effect(base: bytes) -> Sequence[Command]:
         ("ZREMRANGEBYSCORE", set_key, "-inf", 1),
         ("ZREM", set_key, "worker"),
         ("ZCARD", set_key),
-        ("SCRIPT", "LOAD", beat.source),
+        beat.call_in_full([set_key], ["worker", 0]),
         beat.call([set_key], ["worker", 0]),
     ]
 
@@ -179,12 +179,11 @@ def _admission(base: bytes) -> Sequence[Command]:
     """Return the scripts themselves, for a worker and a subject that nobody has, and what removes these again."""
     subject, workers, scripts = base + b":subject", base + b":workers", Scripts()
     return [
-        *(("SCRIPT", "LOAD", script.source) for script in (scripts.admit, scripts.mark, scripts.beat)),
-        scripts.beat.call([workers], ["worker", 1]),
+        scripts.beat.call_in_full([workers], ["worker", 1]),
         scripts.beat.call([workers], ["worker", 0]),
         # A lease of a second; of 1 unit in 1000 ms, 1 slot, version 1: cost 1, one request, no slot held, none owed.
-        scripts.admit.call([subject], ["worker", 1, 1, 1000, 1, 1, 1, 1, 0, 0]),
-        scripts.mark.call([subject], [1, 1]),
+        scripts.admit.call_in_full([subject], ["worker", 1, 1, 1000, 1, 1, 1, 1, 0, 0]),
+        scripts.mark.call_in_full([subject], [1, 1]),
         ("EXPIRE", subject, 0),
     ]
 

@@ -150,7 +150,7 @@ class Commits:
         batch.timer = self._loop.call_later(ANSWER_SECONDS * (1 - _STARVED), self._await_starved, batch, link)
         link.send([self._call(batch, of_call, link) for of_call in calls])
 
-    def _call(self, batch: _Batch, steps: list[Step], link: Link) -> Call:
+    def _call(self, batch: _Batch, steps: list[Step], link: Link, *, in_full: bool = False) -> Call:
         arguments: list[Argument] = [self._worker, LEASE_SECONDS]
         keys: list[bytes] = []
         told: Subject | None = None
@@ -162,7 +162,8 @@ class Commits:
             # What is held is said once: a subject's second step takes it as the first has left it.
             arguments += (subject.told or 0, subject.owed_told) if subject is not told else _AS_BEFORE
             told = subject
-        command = self._scripts.admit.call(keys, arguments)
+        script = self._scripts.admit
+        command = script.call_in_full(keys, arguments) if in_full else script.call(keys, arguments)
         return Call(steps[0].subject.key, command, partial(self._answered, batch, steps, link))
 
     def _await_starved(self, batch: _Batch, link: Link) -> None:
@@ -173,9 +174,8 @@ class Commits:
         if batch not in self._under_way:
             return
         if isinstance(reply, NoScriptError):
-            # Not carried out. Replies come in order, so the script is there when the call comes again.
-            call = self._call(batch, steps, link)
-            link.send([Call(call.key, ("SCRIPT", "LOAD", self._scripts.admit.source), lambda _: None), call])
+            # Not carried out; wherever the call goes now, the script goes along.
+            link.send([self._call(batch, steps, link, in_full=True)])
             return
         if isinstance(reply, RedisError):
             link.end(reply)

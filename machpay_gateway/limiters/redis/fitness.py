@@ -21,7 +21,7 @@ _COMMAND = re.compile(r"'([^']+)' command")  # in a refusal of a command; one of
 
 # All that the limiter does there, as ACL rules have it: to connect, and in its scripts.
 _RIGHTS = (
-    *("client|setname", "select", "script|load", "evalsha", "time", "expire", "ttl", "zadd", "zcard", "zrem"),
+    *("client|setname", "select", "eval", "evalsha", "time", "expire", "ttl", "zadd", "zcard", "zrem"),
     *("zremrangebyscore", "hdel", "hexists", "hget", "hgetall", "hincrby", "hmget", "hset"),
 )
 _CLUSTER_RIGHTS = ("cluster|slots", "asking")

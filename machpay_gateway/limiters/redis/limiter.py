@@ -132,9 +132,6 @@ class RedisLimiter:
         if self._loop is asyncio.get_running_loop():
             await self._marks.told()
 
-    def __len__(self) -> int:
-        return len(self._subjects)
-
     def _begin(self) -> None:
         """Start anew in this event loop. What was under way in another one has gone with it."""
         self._loop = asyncio.get_running_loop()

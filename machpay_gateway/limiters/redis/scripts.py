@@ -19,8 +19,12 @@ class Script:
         object.__setattr__(self, "sha", sha1(self.source.encode(), usedforsecurity=False).hexdigest())
 
     def call(self, keys: list[bytes], arguments: list[Argument]) -> tuple[Argument, ...]:
-        """Return the command that runs it by name."""
+        """Return the command that runs it by name, on a server that knows it."""
         return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
+
+    def call_in_full(self, keys: list[bytes], arguments: list[Argument]) -> tuple[Argument, ...]:
+        """Return the command that runs it on any server, which knows it from then on."""
+        return ("EVAL", self.source, len(keys), *keys, *arguments)
 
 
 def _read(name: str) -> Script:

@@ -165,7 +165,6 @@ async def run(link: Link, script: Script, key: bytes, arguments: list[str | int 
             try:
                 return await answer(link, key, script.call([key], arguments))
             except NoScriptError:
-                await answer(link, key, ("SCRIPT", "LOAD", script.source))
-                return await answer(link, key, script.call([key], arguments))
+                return await answer(link, key, script.call_in_full([key], arguments))
     except TimeoutError as exc:
         raise LateReply(f"no reply within {ANSWER_SECONDS * 1000:.0f} ms") from exc
