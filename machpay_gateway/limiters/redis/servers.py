@@ -114,7 +114,7 @@ class _BySentinel:
             "retry": Retry(NoBackoff(), 0),
             "ssl": is_tls,
         }
-        asked = Sentinel(  # type: ignore[no-untyped-call]
+        asked = Sentinel(  # type: ignore[no-untyped-call]  # redis-py's own
             self.named.hosts, sentinel_kwargs={**options, **tls, **self.named.sentinel}
         )
         try:
