@@ -151,6 +151,12 @@ async def test_a_mark_holds_for_a_subject_that_never_asked(rig: Rig) -> None:
     assert (await rig.take(FIVE, version=5)).left == 4
 
 
+async def test_a_stale_demand_leaves_no_clock_of_its_own_window_behind(rig: Rig) -> None:
+    await rig.limiter.mark("key_1", 2)
+    assert await rig.ask(Tier("5/second", 100), version=1) is STALE
+    assert (await rig.take(FIVE, version=2)).resets_in == pytest.approx(61)
+
+
 async def test_a_mark_never_lowers_the_version(rig: Rig) -> None:
     await rig.limiter.mark("key_1", 5)
     await rig.limiter.mark("key_1", 3)

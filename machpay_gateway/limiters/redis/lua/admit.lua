@@ -93,7 +93,7 @@ for i = 1, #KEYS do
 
   -- A record that is behind says nothing of its tier either: only what the worker holds is taken from it.
   if stored and version < stored then
-    granted, tick = -1, newest
+    granted, tick, oldest = -1, tonumber(h[1]), tonumber(h[2])
   else
     if h[4] and (tonumber(h[4]) ~= window or newest - tick >= CELLS) then
       taken = expire(key, taken, oldest, newest, math.floor(now * 60 / h[4]))
