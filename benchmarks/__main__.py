@@ -13,7 +13,8 @@ import click
 from redis import Redis
 from rich.console import Console
 
-from benchmarks.applications import LIMIT_VARIABLE, PATH, REDIS_VARIABLE, SECRETS_VARIABLE
+from benchmarks.applications import LIMIT_VARIABLE, REDIS_VARIABLE, SECRETS_VARIABLE
+from benchmarks.bare import PATH
 from benchmarks.entrants import ENTRANTS, Entrant
 from benchmarks.processes import Sample, Server, check_machine, load, redis_server, serving
 from benchmarks.redis_cost import bytes_of_a_full_window, microseconds_per_decision, round_trip_milliseconds

@@ -11,32 +11,18 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route as Endpoint
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
+from benchmarks.bare import PATH, raw
 from machpay_gateway import Gateway, MachPayAuth, Route, Tier
 from machpay_gateway.core.key import KeyRecord, SecretRecord, mask_secret, secret_digest
 from machpay_gateway.core.ports import Account
 from machpay_gateway.core.scopes import Scopes
 
-PATH = "/v1/skills/execute"
 SECRETS_VARIABLE = "BENCHMARK_SECRETS"  # names a file with one secret a line, made anew for each run
 REDIS_VARIABLE = "BENCHMARK_REDIS"
 LIMIT_VARIABLE = "BENCHMARK_LIMIT"  # a minute; by default what no load exhausts
 _LIMIT = int(os.environ.get(LIMIT_VARIABLE, "9000000"))
-_BODY = b'{"ok":true}'
-_HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"11")]
-
-
-async def raw(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer every request with the same small JSON: the least an ASGI application can do."""
-    if scope["type"] == "lifespan":
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await send({"type": "lifespan.shutdown.complete"})
-        return
-    await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-    await send({"type": "http.response.body", "body": _BODY})
 
 
 async def _execute(_request: Request) -> JSONResponse:

@@ -32,10 +32,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from throttled.asyncio.contrib import fastapi as throttled_fastapi
 from throttled.asyncio.store import RedisStore
 
-# As in `benchmarks.applications`, which imports the gateway and so cannot be asked.
-PATH = "/v1/skills/execute"
-_BODY = b'{"ok":true}'
-_HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"11")]
+from benchmarks.bare import BODY, PATH, raw
 
 _REDIS = os.environ["BENCHMARK_REDIS"]
 _PER_MINUTE = int(os.environ.get("BENCHMARK_LIMIT", "9000000"))
@@ -43,19 +40,8 @@ _PER_MINUTE = int(os.environ.get("BENCHMARK_LIMIT", "9000000"))
 assert HIREDIS_AVAILABLE, "without hiredis every peer is slower than it need be"
 
 
-async def _raw(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "lifespan":
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await send({"type": "lifespan.shutdown.complete"})
-        return
-    await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-    await send({"type": "http.response.body", "body": _BODY})
-
-
 async def _execute(request: Request) -> Response:  # noqa: ARG001 - Starlette and throttled-py pass it
-    return Response(_BODY, media_type="application/json")
+    return Response(BODY, media_type="application/json")
 
 
 def _credentials(request: Request) -> str:
@@ -158,8 +144,8 @@ def _fastapi_limiter() -> FastAPI:
     return app
 
 
-limits_sliding = _Limits(_raw, SlidingWindowCounterRateLimiter)
-limits_moving = _Limits(_raw, MovingWindowRateLimiter)
+limits_sliding = _Limits(raw, SlidingWindowCounterRateLimiter)
+limits_moving = _Limits(raw, MovingWindowRateLimiter)
 slowapi = _slowapi()
 throttled = _throttled()
 fastapi_limiter = _fastapi_limiter()

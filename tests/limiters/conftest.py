@@ -5,8 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.limiters.rigs import fake_server
-from tests.redises.cluster import running_cluster
-from tests.redises.servers import running_server
+from tests.redises.cluster import Cluster
+from tests.redises.fixtures import redis_cluster, redis_server
+from tests.redises.servers import Server
+
+__all__ = ["redis_cluster", "redis_server"]
 
 
 @pytest.fixture(scope="session")
@@ -16,12 +19,10 @@ def fakeredis_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def server_url() -> Iterator[str]:
-    with running_server() as server:
-        yield server.url
+def server_url(redis_server: Server) -> str:
+    return redis_server.url
 
 
 @pytest.fixture(scope="session")
-def cluster_url() -> Iterator[str]:
-    with running_cluster() as cluster:
-        yield cluster.url
+def cluster_url(redis_cluster: Cluster) -> str:
+    return redis_cluster.url

@@ -33,6 +33,9 @@ _DRAIN_SECONDS = 0.001
 class LateReply(Exception):
     """The server took longer than it may."""
 
+    def __init__(self, told: str = f"no reply within {ANSWER_SECONDS * 1000:.0f} ms") -> None:
+        super().__init__(told)
+
 
 class _Batch:
     """What went out together and is not answered yet."""
@@ -167,8 +170,7 @@ class Commits:
         return Call(steps[0].subject.key, command, partial(self._answered, batch, steps, link))
 
     def _await_starved(self, batch: _Batch, link: Link) -> None:
-        reason = LateReply(f"no reply within {ANSWER_SECONDS * 1000:.0f} ms")
-        batch.timer = self._loop.call_later(ANSWER_SECONDS * _STARVED, link.end, reason)
+        batch.timer = self._loop.call_later(ANSWER_SECONDS * _STARVED, link.end, LateReply())
 
     def _answered(self, batch: _Batch, steps: list[Step], link: Link, reply: Reply) -> None:
         if batch not in self._under_way:

@@ -1,13 +1,15 @@
 """One connection to one server, on which many commands are under way at once; their replies come in order.
 
-Held and shared: taking a connection of a pool for each command costs twice the processor time (`make bench`).
+Held and shared: taking a connection of a pool for each command costs twice the processor time, as
+`python -m benchmarks.transports` shows.
 redis-py connects, over TLS if need be, and authenticates; when a reply is late is for whoever asked to say.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, Self, cast
+from functools import partial
+from typing import Any, NamedTuple, Protocol, Self, TypeVar, cast
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection
@@ -15,6 +17,7 @@ from redis.connection import DefaultParser
 from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import InvalidResponse, RedisError
 
+Value = TypeVar("Value")
 Argument = bytes | str | int
 Reply = object  # what hiredis makes of it; an error that the server answers with is a RedisError
 
@@ -45,12 +48,19 @@ class Link(Protocol):
         """End it, and let go of the connection."""
 
 
+def bring(waiting: asyncio.Future[Value], value: Value) -> None:
+    """Give *value* to whoever waits, unless they have gone."""
+    if not waiting.done():
+        waiting.set_result(value)
+
+
 async def answer(link: Link, key: bytes, command: tuple[Argument, ...]) -> Reply:
     """Send one *command* and return its reply. Raises RedisError, and what the link ended for."""
-    waiting = asyncio.get_running_loop().create_future()
-    link.send([Call(key, command, lambda reply: None if waiting.done() else waiting.set_result(reply))])
+    waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    link.send([Call(key, command, partial(bring, waiting))])
     ended = asyncio.ensure_future(link.ended())
-    await asyncio.wait([waiting, ended], return_when=asyncio.FIRST_COMPLETED)
+    either: list[asyncio.Future[Any]] = [waiting, ended]
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if not waiting.done():
         raise ended.result()
     ended.cancel()
@@ -73,8 +83,7 @@ class Ending:
 
     def end(self, reason: Exception) -> None:
         """End it for *reason*, if it has not ended before."""
-        if not self._end.done():
-            self._end.set_result(reason)
+        bring(self._end, reason)
 
     async def ended(self) -> Exception:
         """Wait until it ends, and return why."""

@@ -6,10 +6,11 @@ Until then a change holds in this worker, and everywhere else within the second 
 import asyncio
 
 from machpay_gateway.limiters.redis.commits import ANSWER_SECONDS
+from machpay_gateway.limiters.redis.link import bring
 from machpay_gateway.limiters.redis.scripts import Script
 from machpay_gateway.limiters.redis.upkeep import FAILURES, Upkeep, run
 
-MARK_SECONDS = 660  # longer than any worker keeps a record that it has not asked about
+MARK_SECONDS = 660  # longer than any worker keeps a record that it has not asked about; as IDLE in admit.lua
 _RETRY_SECONDS = 0.1
 
 
@@ -49,8 +50,7 @@ class Marks:
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
                 for waiting in self._waiting:
-                    if not waiting.done():
-                        waiting.set_result(None)
+                    bring(waiting, None)
                 self._waiting.clear()
                 self._added.clear()
                 await self._added.wait()

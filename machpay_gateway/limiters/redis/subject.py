@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from machpay_gateway.core.admission import CONCURRENCY, SLOT_WAIT_SECONDS, STALE, Answer, Demand, Exceeded, Granted
+from machpay_gateway.limiters.redis.link import bring
 
 if TYPE_CHECKING:
     from machpay_gateway.limiters.redis.share import Share
@@ -41,19 +42,25 @@ class Subject:
     """One subject. It is also the lease: giving back needs to know nothing else. Times are the worker's own clock's."""
 
     __slots__ = (
-        *(
-            "_ask_at",
-            "_restate",
-            "_terms",
-            "_terms_for",
-            "demand",
-            "heard_at",
-            "held",
-            "is_asking",
-            "is_late",
-            "is_queued",
-        ),
-        *("key", "owed", "owed_told", "share", "slots_left", "spent", "taken", "told", "waiting"),
+        "_ask_at",
+        "_restate",
+        "_terms",
+        "_terms_for",
+        "demand",
+        "heard_at",
+        "held",
+        "is_asking",
+        "is_late",
+        "is_queued",
+        "key",
+        "owed",
+        "owed_told",
+        "share",
+        "slots_left",
+        "spent",
+        "taken",
+        "told",
+        "waiting",
     )
 
     def __init__(self, key: bytes, demand: Demand, restate: Callable[["Subject"], None]) -> None:
@@ -115,7 +122,7 @@ class Subject:
         granted, left, slots_left, frees_ms, _ = reply
         if granted < 0:
             for future in step.waiting:
-                answer(future, STALE)
+                bring(future, STALE)
             self.owed, self.owed_told = self.owed + self.owed_told, 0  # a record that is behind counts nothing
             return
         self.owed_told = 0
@@ -126,7 +133,7 @@ class Subject:
         for future in step.waiting:
             if not after:
                 refusal = refusal or self._refusal(step.demand, reply, asked_at)
-                answer(future, refusal)
+                bring(future, refusal)
                 continue
             after -= 1
             if not future.done():
@@ -177,9 +184,3 @@ class Subject:
         self.spent[demand.cost] = _Spent(demand, until, resets_at, lefts[0], lefts[2], self.held)
         self._ask_at = asked_at + _ASK_AGAIN_SECONDS
         return Exceeded(tier.policy_name, wait, *lefts, tier)
-
-
-def answer(future: asyncio.Future[Answer], given: Answer) -> None:
-    """Give the answer to whoever waits, unless they have gone."""
-    if not future.done():
-        future.set_result(given)

@@ -167,4 +167,4 @@ async def run(link: Link, script: Script, key: bytes, arguments: list[str | int 
             except NoScriptError:
                 return await answer(link, key, script.call_in_full([key], arguments))
     except TimeoutError as exc:
-        raise LateReply(f"no reply within {ANSWER_SECONDS * 1000:.0f} ms") from exc
+        raise LateReply from exc

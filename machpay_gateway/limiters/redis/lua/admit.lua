@@ -13,6 +13,7 @@
 -- `v` version, `f` slots held by all workers, `e` second in which the earliest lease may end,
 -- `w` and a worker's name: the second in which its lease ends times 2^20, plus the slots it holds.
 -- A cell is a 60th of the window, and the oldest of 61 counts whole: no window, however cut, holds more than its limit.
+-- IDLE is how long a mark lasts: an admission must not shorten it.
 local CELLS, SLOTS, IDLE = 61, 1048576, 660
 
 local time = redis.call('TIME')
