@@ -76,9 +76,8 @@ def serving(
 ) -> Iterator[Server]:
     """Run `benchmarks.MODULE:NAME` under uvicorn on the server's core, until the block ends."""
     port = _free_port()
-    command = [python, "-m", "uvicorn", f"benchmarks.{module}:{name}", "--port", str(port)]
-    options = ["--no-access-log", "--log-level", "warning", "--no-proxy-headers", "--loop", "uvloop"]
-    process = subprocess.Popen([*command, *options, "--http", "httptools"], env=os.environ | environment)
+    command = [python, "-m", "benchmarks.server", f"benchmarks.{module}:{name}", str(port)]
+    process = subprocess.Popen(command, env=os.environ | environment)
     try:
         os.sched_setaffinity(process.pid, {SERVER_CORE})
         _wait_for(process, port)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import uvloop
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import Connection
 from redis.exceptions import ResponseError
 from rich.console import Console
@@ -57,7 +57,7 @@ class PoolLink(_Endless):
 
     def __init__(self, port: int) -> None:
         super().__init__()
-        self._client = Redis(port=port, protocol=2)
+        self._pool = ConnectionPool(port=port, protocol=2)
 
     def send(self, calls: Sequence[Call]) -> None:
         """Send *calls*, each by itself."""
@@ -65,15 +65,19 @@ class PoolLink(_Endless):
             self._spawn(self._sent(call))
 
     async def _sent(self, call: Call) -> None:
+        connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py's own
         try:
-            reply = await self._client.execute_command(*call.command)  # type: ignore[no-untyped-call]  # redis-py's own
+            await connection.send_packed_command([call.written], check_health=False)
+            reply = await connection.read_response()
         except ResponseError as exc:
             reply = exc
+        finally:
+            await self._pool.release(connection)
         call.answered(reply)
 
     async def close(self) -> None:
         """Close the pool."""
-        await self._client.aclose()
+        await self._pool.aclose()
 
 
 class HeldLink(_Endless):
@@ -92,8 +96,8 @@ class HeldLink(_Endless):
     def send(self, calls: Sequence[Call]) -> None:
         """Send *calls*, in order."""
         self._expected.extend(call.answered for call in calls)
-        packed = self._connection.pack_commands([call.command for call in calls])
-        self._spawn(self._connection.send_packed_command(packed, check_health=False))
+        written = [call.written for call in calls]
+        self._spawn(self._connection.send_packed_command(written, check_health=False))
 
     async def _read(self) -> None:
         while True:

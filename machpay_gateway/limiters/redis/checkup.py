@@ -20,10 +20,11 @@ from redis.sentinel import MasterNotFoundError
 from machpay_gateway.core.finding import Finding, Status
 from machpay_gateway.limiters.redis.cluster import slots_in
 from machpay_gateway.limiters.redis.fitness import Setting, Told, judged
-from machpay_gateway.limiters.redis.link import Argument, Link, Reply, answer
+from machpay_gateway.limiters.redis.link import Link, Reply, answer
 from machpay_gateway.limiters.redis.scripts import Scripts
 from machpay_gateway.limiters.redis.servers import CONNECT_SECONDS, servers_for
 from machpay_gateway.limiters.redis.upkeep import FAILURES
+from machpay_gateway.limiters.redis.wire import Argument
 
 Command = tuple[Argument, ...]
 

@@ -9,6 +9,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError
 
 from machpay_gateway.limiters.redis.link import Call, Ending, Reply, ServerLink
+from machpay_gateway.limiters.redis.wire import command
 
 Address = tuple[str, int]
 _REDIRECTIONS = 5  # a slot that moves is redirected once or twice; more is a map that never settles
@@ -87,7 +88,7 @@ class ClusterLink(Ending):
             self._slots[key_slot(call.key)] = address
             link.send([followed])
         else:
-            link.send([Call(call.key, ("ASKING",), lambda _: None), followed])
+            link.send([Call(call.key, command("ASKING"), lambda _: None), followed])
 
     async def _link_to(self, address: Address) -> ServerLink:
         async with self._connecting:

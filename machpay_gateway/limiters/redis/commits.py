@@ -5,6 +5,7 @@ became of an earlier one, lost or late, is put right by the next; a release cost
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
@@ -14,18 +15,19 @@ from redis.exceptions import NoScriptError, RedisError
 
 from machpay_gateway.core.admission import Answer, Demand
 from machpay_gateway.core.errors import Unavailable
-from machpay_gateway.limiters.redis.link import Argument, Call, Link, Reply
+from machpay_gateway.limiters.redis.link import Call, Link, Reply
 from machpay_gateway.limiters.redis.scripts import Scripts
 from machpay_gateway.limiters.redis.subject import Step, Subject
+from machpay_gateway.limiters.redis.wire import bulk, numbers
 
 LEASE_SECONDS = 10
 ANSWER_SECONDS = 0.2  # that a reply may take, before the server counts as away
-_STARVED = 0.25  # of it, given to a loop that was itself held up and has the reply waiting to be read
-_UNDER_WAY = 8  # batches: what comes meanwhile gathers
+_STARVED_SECONDS = 0.05  # of them, given to a loop that was itself held up and has the reply waiting to be read
+_UNDER_WAY = 2  # batches: what comes meanwhile gathers, and a step costs the less the more go together
 _CHUNK = 16  # subjects that go out before the turn is over: the server works while the rest of it is read
 _SUBJECTS = 256  # in a batch: about 2 ms of the server's time
-_AS_BEFORE = (-1, 0)
-_REPLY_FIELDS = 5  # for each step
+_AS_BEFORE = -1  # of `admit.lua`: the slots that the step before has left
+_ARGUMENTS_OF_WORKER, _ARGUMENTS, _REPLY_FIELDS = 2, 8, 5  # of `admit.lua`, the latter for each step
 _LINGER_SECONDS = 0.01  # that a release nobody waits for itself waits for a question to ride with
 _DRAIN_SECONDS = 0.001
 
@@ -40,11 +42,13 @@ class LateReply(Exception):
 class _Batch:
     """What went out together and is not answered yet."""
 
-    def __init__(self, steps: list[Step], asked_at: float) -> None:
+    __slots__ = ("asked_at", "calls", "sent_at", "steps")
+
+    def __init__(self, steps: list[Step], calls: int, asked_at: float, sent_at: float) -> None:
         self.steps = steps
-        self.calls = 0
-        self.asked_at = asked_at
-        self.timer: asyncio.TimerHandle | None = None
+        self.calls = calls
+        self.asked_at = asked_at  # by the clock of the limits
+        self.sent_at = sent_at  # by the machine's, as the loop's timers
 
 
 class Commits:
@@ -60,13 +64,14 @@ class Commits:
     ) -> None:
         """Ask by *scripts* as *worker*. *without* decides what cannot be asked: it answers or raises Unavailable."""
         self._scripts = scripts
-        self._worker = worker
+        self._who = bulk(worker, LEASE_SECONDS)
         self._clock = clock
         self._without = without
         self._loop = asyncio.get_running_loop()
         self._link: Link | None = None
         self._ready: list[Subject] = []
-        self._under_way: set[_Batch] = set()
+        self._under_way: dict[_Batch, None] = {}  # in the order in which they went out
+        self._watching: asyncio.TimerHandle | None = None
         self._is_due = False
         self._late: list[Subject] = []
         self._lingering: asyncio.TimerHandle | None = None
@@ -108,10 +113,11 @@ class Commits:
     def let_go(self) -> None:
         """Stop asking, and settle what is under way without an answer. What waits to be asked goes on waiting."""
         self._link = None
-        batches, self._under_way = self._under_way, set()
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+        batches, self._under_way = self._under_way, {}
         for batch in batches:
-            if batch.timer is not None:
-                batch.timer.cancel()
             for step in batch.steps:
                 self._fail(step)
 
@@ -144,33 +150,42 @@ class Commits:
             self._send(self._link, [step for subject in subjects for step in subject.steps()])
 
     def _send(self, link: Link, steps: list[Step]) -> None:
-        batch = _Batch(steps, self._clock())
         calls = [steps]
         if link.splits:
             calls = [list(of_one) for _, of_one in groupby(steps, key=lambda step: step.subject.key)]
-        batch.calls = len(calls)
-        self._under_way.add(batch)
-        batch.timer = self._loop.call_later(ANSWER_SECONDS * (1 - _STARVED), self._await_starved, batch, link)
+        batch = _Batch(steps, len(calls), self._clock(), time.monotonic())
+        self._under_way[batch] = None
+        if self._watching is None:
+            self._watching = self._loop.call_later(ANSWER_SECONDS - _STARVED_SECONDS, self._watch)
         link.send([self._call(batch, of_call, link) for of_call in calls])
 
     def _call(self, batch: _Batch, steps: list[Step], link: Link, *, in_full: bool = False) -> Call:
-        arguments: list[Argument] = [self._worker, LEASE_SECONDS]
         keys: list[bytes] = []
+        arguments = [self._who]
         told: Subject | None = None
-        for step in steps:
-            subject = step.subject
-            keys.append(subject.key)
-            arguments += subject.terms_of(step.demand)
-            arguments.append(len(step.waiting))
+        for subject, demand, waiting in steps:
+            keys.append(subject.written_key)
+            arguments.append(subject.terms_of(demand))
             # What is held is said once: a subject's second step takes it as the first has left it.
-            arguments += (subject.told or 0, subject.owed_told) if subject is not told else _AS_BEFORE
+            held, owed = (_AS_BEFORE, 0) if subject is told else (subject.told or 0, subject.owed_told)
+            arguments.append(numbers(len(waiting), held, owed))
             told = subject
-        script = self._scripts.admit
-        command = script.call_in_full(keys, arguments) if in_full else script.call(keys, arguments)
-        return Call(steps[0].subject.key, command, partial(self._answered, batch, steps, link))
+        count = _ARGUMENTS_OF_WORKER + _ARGUMENTS * len(steps)
+        written = self._scripts.admit.written(keys, arguments, count, in_full=in_full)
+        return Call(steps[0].subject.key, written, partial(self._answered, batch, steps, link))
 
-    def _await_starved(self, batch: _Batch, link: Link) -> None:
-        batch.timer = self._loop.call_later(ANSWER_SECONDS * _STARVED, link.end, LateReply())
+    def _watch(self, suspect: _Batch | None = None) -> None:
+        """End the link when a batch has no answer in time: one timer for all, for most are answered long before."""
+        oldest = next(iter(self._under_way), None)
+        if oldest is None or self._link is None:
+            self._watching = None
+        elif oldest is suspect:
+            self._watching = None
+            self._link.end(LateReply())
+        elif (left := oldest.sent_at + ANSWER_SECONDS - _STARVED_SECONDS - time.monotonic()) > 0:
+            self._watching = self._loop.call_later(left, self._watch)
+        else:
+            self._watching = self._loop.call_later(_STARVED_SECONDS, self._watch, oldest)
 
     def _answered(self, batch: _Batch, steps: list[Step], link: Link, reply: Reply) -> None:
         if batch not in self._under_way:
@@ -185,25 +200,23 @@ class Commits:
         self._settle(steps, cast("Sequence[int]", reply), batch.asked_at)
         batch.calls -= 1
         if not batch.calls:
-            self._under_way.discard(batch)
-            if batch.timer is not None:
-                batch.timer.cancel()
+            del self._under_way[batch]
         if self._ready and not self._is_due:
             self._flush()
 
     def _settle(self, steps: Sequence[Step], reply: Sequence[int], asked_at: float) -> None:
-        at = 0
-        for step in steps:
-            step.subject.settle(step, reply[at : at + _REPLY_FIELDS], asked_at)
-            at += _REPLY_FIELDS
-        # All of them first: a chunk may leave from here, and what it asks about is being asked about again.
-        for step in steps:
-            step.subject.is_asking = False
-        for step in steps:
+        fields = iter(reply)
+        unsaid: list[Subject] = []
+        for step, of_step in zip(steps, zip(*[fields] * _REPLY_FIELDS, strict=True), strict=True):
             subject = step.subject
+            subject.settle(step, of_step, asked_at)
+            if subject.waiting or subject.held != subject.told:
+                unsaid.append(subject)
+        # All of them first: a chunk may leave from here.
+        for subject in unsaid:
             if subject.waiting:
                 self.ask(subject)
-            elif subject.held != subject.told:
+            else:
                 self.restate(subject)
 
     def _fail(self, step: Step) -> None:

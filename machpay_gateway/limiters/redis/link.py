@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol, Self, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection
@@ -17,16 +17,20 @@ from redis.connection import DefaultParser
 from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import InvalidResponse, RedisError
 
+from machpay_gateway.limiters.redis.wire import Argument, command
+
 Value = TypeVar("Value")
-Argument = bytes | str | int
 Reply = object  # what hiredis makes of it; an error that the server answers with is a RedisError
 
 
 class Call(NamedTuple):
-    """A command about one *key*; *answered* is called with its reply, once, unless the link ends before that."""
+    """A *written* command about one *key*.
+
+    *answered* is called with its reply, once, unless the link ends before that.
+    """
 
     key: bytes
-    command: tuple[Argument, ...]
+    written: bytes
     answered: Callable[[Reply], None]
 
 
@@ -54,10 +58,10 @@ def bring(waiting: asyncio.Future[Value], value: Value) -> None:
         waiting.set_result(value)
 
 
-async def answer(link: Link, key: bytes, command: tuple[Argument, ...]) -> Reply:
-    """Send one *command* and return its reply. Raises RedisError, and what the link ended for."""
+async def answer(link: Link, key: bytes, arguments: tuple[Argument, ...]) -> Reply:
+    """Send one command of *arguments* and return its reply. Raises RedisError, and what the link ended for."""
     waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-    link.send([Call(key, command, partial(bring, waiting))])
+    link.send([Call(key, command(*arguments), partial(bring, waiting))])
     ended = asyncio.ensure_future(link.ended())
     either: list[asyncio.Future[Any]] = [waiting, ended]
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -122,8 +126,7 @@ class ServerLink(Ending, asyncio.Protocol):
         if self.has_ended:
             return
         self._expected.extend(call.answered for call in calls)
-        # A command is of any length and mixture, whatever the stub says.
-        self._transport.writelines([hiredis.pack_command(cast("tuple[bytes]", call.command)) for call in calls])
+        self._transport.writelines([call.written for call in calls])
 
     async def close(self) -> None:
         """End it, and let go of the connection: at once, for nothing that it could still bring has a use."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from hashlib import sha1
 from importlib.resources import files
 
-from machpay_gateway.limiters.redis.link import Argument
+from machpay_gateway.limiters.redis.wire import Argument, bulk, numbers
 
 
 @dataclass(frozen=True)
@@ -13,10 +13,12 @@ class Script:
 
     source: str = field(repr=False)
     sha: str = field(init=False)
+    _by_name: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         # EVALSHA's own choice of digest: it names, and protects nothing.
         object.__setattr__(self, "sha", sha1(self.source.encode(), usedforsecurity=False).hexdigest())
+        object.__setattr__(self, "_by_name", bulk("EVALSHA", self.sha))
 
     def call(self, keys: list[bytes], arguments: list[Argument]) -> tuple[Argument, ...]:
         """Return the command that runs it by name, on a server that knows it."""
@@ -25,6 +27,12 @@ class Script:
     def call_in_full(self, keys: list[bytes], arguments: list[Argument]) -> tuple[Argument, ...]:
         """Return the command that runs it on any server, which knows it from then on."""
         return ("EVAL", self.source, len(keys), *keys, *arguments)
+
+    def written(self, keys: list[bytes], arguments: list[bytes], count: int, *, in_full: bool = False) -> bytes:
+        """Return `call` or `call_in_full` written, of *keys* and *count* arguments that are written already."""
+        name = bulk("EVAL", self.source) if in_full else self._by_name
+        head = b"*%d\r\n%s%s" % (3 + len(keys) + count, name, numbers(len(keys)))
+        return b"".join((head, *keys, *arguments))
 
 
 def _read(name: str) -> Script:

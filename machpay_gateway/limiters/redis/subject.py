@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from machpay_gateway.core.admission import CONCURRENCY, SLOT_WAIT_SECONDS, STALE, Answer, Demand, Exceeded, Granted
 from machpay_gateway.limiters.redis.link import bring
+from machpay_gateway.limiters.redis.wire import bulk
 
 if TYPE_CHECKING:
     from machpay_gateway.limiters.redis.share import Share
@@ -16,15 +17,12 @@ _ASK_AGAIN_SECONDS = 1.5
 _ROUNDING_SECONDS = 0.001  # the script's waits are whole milliseconds, rounded up
 
 
-class Step:
+class Step(NamedTuple):
     """What is asked at once for one subject: all of *waiting* wait for an answer to the same *demand*."""
 
-    __slots__ = ("demand", "subject", "waiting")
-
-    def __init__(self, subject: "Subject", demand: Demand, waiting: list[asyncio.Future[Answer]]) -> None:
-        self.subject = subject
-        self.demand = demand
-        self.waiting = waiting
+    subject: "Subject"
+    demand: Demand
+    waiting: list[asyncio.Future[Answer]]
 
 
 class _Spent(NamedTuple):
@@ -61,11 +59,13 @@ class Subject:
         "taken",
         "told",
         "waiting",
+        "written_key",
     )
 
     def __init__(self, key: bytes, demand: Demand, restate: Callable[["Subject"], None]) -> None:
         """Know nothing yet. *restate* is called when the server believes something of it that is no longer so."""
         self.key = key
+        self.written_key = bulk(key)
         self.demand = demand  # of the newest record: a step that only says what is held needs its tier
         self.held = 0
         self.told: int | None = 0  # what the server believes is held; None when that is not known
@@ -82,7 +82,7 @@ class Subject:
         self._restate = restate
         self.spent: dict[int, _Spent] = {}  # by the cost that was refused
         self._ask_at = 0.0
-        self._terms: tuple[bytes, ...] = ()
+        self._terms = b""
         self._terms_for: Demand | None = None
 
     def release(self) -> None:
@@ -92,19 +92,20 @@ class Subject:
 
     def wait_for(self, demand: Demand, future: asyncio.Future[Answer]) -> None:
         """Let *future* wait for the answer to *demand*."""
-        if self.waiting and self.waiting[-1].demand is demand:
-            self.waiting[-1].waiting.append(future)
-            return
+        if self.waiting:
+            _, asked, waiting = self.waiting[-1]
+            if asked is demand:
+                waiting.append(future)
+                return
         if demand.version >= self.demand.version:
             self.demand = demand
-        self.waiting.append(Step(self, demand, [future]))
+        self.waiting.append(_new(Step, (self, demand, [future])))
 
-    def terms_of(self, demand: Demand) -> tuple[bytes, ...]:
+    def terms_of(self, demand: Demand) -> bytes:
         """Return what `admit.lua` takes of *demand*, written once for as long as the same is asked."""
         if demand is not self._terms_for:
             _, version, tier, cost = self._terms_for = demand
-            terms = tier.limit, tier.window_seconds * 1000, tier.concurrency, version, cost
-            self._terms = tuple(b"%d" % term for term in terms)
+            self._terms = bulk(tier.limit, tier.window_seconds * 1000, tier.concurrency, version, cost)
         return self._terms
 
     def steps(self) -> list[Step]:
@@ -119,28 +120,28 @@ class Subject:
 
         The server decided at *asked_at* or later: counting from there, nothing is refused here after it has freed.
         """
+        self.is_asking = False
         granted, left, slots_left, frees_ms, _ = reply
+        _, demand, waiting = step
         if granted < 0:
-            for future in step.waiting:
+            for future in waiting:
                 bring(future, STALE)
             self.owed, self.owed_told = self.owed + self.owed_told, 0  # a record that is behind counts nothing
             return
+        _, _, tier, cost = demand
         self.owed_told = 0
-        self.taken, self.slots_left, self.heard_at = step.demand.tier.limit - left, slots_left, asked_at
-        tier, cost = step.demand.tier, step.demand.cost
+        self.taken, self.slots_left, self.heard_at = tier.limit - left, slots_left, asked_at
         resets_in, after = frees_ms / 1000, granted
         refusal: Exceeded | None = None
-        for future in step.waiting:
+        for future in waiting:
             if not after:
-                refusal = refusal or self._refusal(step.demand, reply, asked_at)
+                refusal = refusal or self._refusal(demand, reply, asked_at)
                 bring(future, refusal)
                 continue
             after -= 1
             if not future.done():
                 self.held += 1
-                future.set_result(
-                    _new(Granted, (self, left + after * cost, resets_in, slots_left + after, tier)),
-                )
+                future.set_result(_new(Granted, (self, left + after * cost, resets_in, slots_left + after, tier)))
         if self.told is not None:
             self.told += granted
         if granted and cost and self.spent:
