@@ -12,6 +12,7 @@ from machpay_gateway.core.admission import STALE, Granted
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.quota import TIERS, Tier
 from machpay_gateway.limiters.redis import RedisLimiter
+from machpay_gateway.limiters.redis.servers import servers_for
 from tests.clocks import FixedClock
 from tests.limiters.rigs import Rig, ScriptsAt
 from tests.redises.cluster import Cluster, running_cluster
@@ -237,6 +238,20 @@ async def test_a_slot_in_the_middle_of_moving_is_followed(cluster: Cluster, pref
 
 async def test_a_slot_on_its_way_to_a_new_server_is_followed(cluster: Cluster, prefix: str) -> None:
     await through_a_slot_on_the_move(cluster, prefix, knows_scripts=False)
+
+
+async def test_while_one_node_hangs_no_connection_to_the_others_is_left_open(cluster: Cluster) -> None:
+    *others, last = cluster.servers
+    with last.frozen():
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await servers_for(cluster.url).link()
+        await asyncio.to_thread(wait_until, lambda: not any(map(is_used, others)), seconds=2, claim="all are closed")
+    cluster.wait_until_ok()
+
+
+def is_used(server: Server) -> bool:
+    return "name=machpay-gateway" in server.command("CLIENT", "LIST")
 
 
 def kept(server: Server, prefix: str) -> dict[bytes, list[bytes]]:

@@ -132,14 +132,18 @@ class _InCluster:
 
     async def link(self) -> Link:
         slots = await self._slots()
-        addresses = sorted(set(slots.values()))
-        links = await asyncio.gather(*map(self._connect, addresses), return_exceptions=True)
-        opened = {a: link for a, link in zip(addresses, links, strict=True) if isinstance(link, ServerLink)}
-        for failure in links:
-            if isinstance(failure, BaseException):
-                await asyncio.gather(*(link.close() for link in opened.values()))
-                raise failure
-        return ClusterLink(slots, opened, self._connect)
+        tasks = {address: asyncio.create_task(self._connect(address)) for address in sorted(set(slots.values()))}
+        try:
+            links = await asyncio.gather(*tasks.values())
+        except BaseException:
+            # One that cannot be reached, or all that took too long: none of the others may be left open.
+            for task in tasks.values():
+                task.cancel()
+            for link in await asyncio.gather(*tasks.values(), return_exceptions=True):
+                if isinstance(link, ServerLink):
+                    await link.close()
+            raise
+        return ClusterLink(slots, dict(zip(tasks, links, strict=True)), self._connect)
 
     async def _slots(self) -> dict[int, Address]:
         """Return which primary has each slot, as the first host says that answers."""
