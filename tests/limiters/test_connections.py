@@ -1,9 +1,11 @@
 """How servers are reached, what a user of theirs needs, and what is kept in them."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from secrets import token_hex
+from statistics import median
 
 import pytest
 from redis import Redis
@@ -12,7 +14,10 @@ from machpay_gateway.core.admission import STALE, Granted
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.quota import TIERS, Tier
 from machpay_gateway.limiters.redis import RedisLimiter
-from machpay_gateway.limiters.redis.servers import servers_for
+from machpay_gateway.limiters.redis.commits import ANSWER_SECONDS
+from machpay_gateway.limiters.redis.scripts import Scripts
+from machpay_gateway.limiters.redis.servers import CONNECT_SECONDS, servers_for
+from machpay_gateway.limiters.redis.upkeep import run
 from tests.clocks import FixedClock
 from tests.limiters.rigs import Rig, ScriptsAt
 from tests.redises.cluster import Cluster, running_cluster
@@ -130,6 +135,31 @@ async def test_of_questions_on_a_lost_connection_those_not_sent_wait_for_the_nex
         await limiter.close()
 
 
+async def test_questions_do_not_wait_for_each_others_slow_answers(server: Server, prefix: str) -> None:
+    with FaultProxy(server.port) as proxy:
+        async with opened(proxy.url, prefix) as rig:
+            proxy.delay_seconds = 0.06
+
+            async def waited(number: int) -> float:
+                await asyncio.sleep(number * 0.01)
+                began = time.monotonic()
+                await rig.take(TEN, subject=f"key_{number}")
+                return time.monotonic() - began
+
+            waits = await asyncio.gather(*map(waited, range(40)))
+            assert median(waits) < 2 * proxy.delay_seconds + 0.02
+
+
+async def test_a_reply_that_a_busy_loop_has_not_read_yet_is_in_time(server: Server, prefix: str) -> None:
+    link = await servers_for(server.url).link()
+    running = asyncio.create_task(run(link, Scripts().beat, f"{prefix}:workers".encode(), ["worker", 1]))
+    for _ in range(5):
+        await asyncio.sleep(0)  # it is on its way
+    time.sleep(2 * ANSWER_SECONDS)  # noqa: ASYNC251 - this is what holds the loop up
+    assert await running == 1
+    await link.close()
+
+
 async def test_of_many_busy_subjects_the_server_knows_all_that_is_held(server: Server, prefix: str) -> None:
     with FaultProxy(server.port) as proxy:
         async with opened(proxy.url, prefix) as rig:
@@ -238,6 +268,15 @@ async def test_a_slot_in_the_middle_of_moving_is_followed(cluster: Cluster, pref
 
 async def test_a_slot_on_its_way_to_a_new_server_is_followed(cluster: Cluster, prefix: str) -> None:
     await through_a_slot_on_the_move(cluster, prefix, knows_scripts=False)
+
+
+async def test_a_host_that_hangs_leaves_time_to_ask_the_next_for_the_map(cluster: Cluster) -> None:
+    with FaultProxy(cluster.servers[0].port) as proxy:
+        proxy.blackhole = True
+        url = cluster.url.replace("//", f"//{HOST}:{proxy.port},")
+        async with asyncio.timeout(CONNECT_SECONDS):
+            link = await servers_for(url).link()
+        await link.close()
 
 
 async def test_while_one_node_hangs_no_connection_to_the_others_is_left_open(cluster: Cluster) -> None:

@@ -22,8 +22,11 @@ from machpay_gateway.limiters.redis.wire import bulk, numbers
 
 LEASE_SECONDS = 10
 ANSWER_SECONDS = 0.2  # that a reply may take, before the server counts as away
-_STARVED_SECONDS = 0.05  # of them, given to a loop that was itself held up and has the reply waiting to be read
-_UNDER_WAY = 2  # batches: what comes meanwhile gathers, and a step costs the less the more go together
+STARVED_SECONDS = 0.05  # of them, given to a loop that was itself held up and has the reply waiting to be read
+_READ_SECONDS = 0.01  # within which it reads that in any case
+_QUICK = 2  # batches under way: what comes meanwhile gathers, and a step costs the less the more go together
+_GATHER_SECONDS = 0.005  # that it gathers at most: where answers take longer, more are under way
+_UNDER_WAY = 32  # batches, whatever they wait for
 _CHUNK = 16  # subjects that go out before the turn is over: the server works while the rest of it is read
 _SUBJECTS = 256  # in a batch: about 2 ms of the server's time
 _AS_BEFORE = -1  # of `admit.lua`: the slots that the step before has left
@@ -72,6 +75,7 @@ class Commits:
         self._ready: list[Subject] = []
         self._under_way: dict[_Batch, None] = {}  # in the order in which they went out
         self._watching: asyncio.TimerHandle | None = None
+        self._gathering: asyncio.TimerHandle | None = None
         self._is_due = False
         self._late: list[Subject] = []
         self._lingering: asyncio.TimerHandle | None = None
@@ -143,11 +147,18 @@ class Commits:
             if subject.held != subject.told:
                 self.ask(subject)
 
-    def _flush(self) -> None:
+    def _flush(self, most: int = _QUICK) -> None:
+        """Send what is ready as long as fewer than *most* batches are under way; the rest follows soon."""
         self._is_due = False
-        while self._ready and self._link is not None and len(self._under_way) < _UNDER_WAY:
+        while self._ready and self._link is not None and len(self._under_way) < most:
             subjects, self._ready = self._ready[:_SUBJECTS], self._ready[_SUBJECTS:]
             self._send(self._link, [step for subject in subjects for step in subject.steps()])
+        if self._ready and self._link is not None and self._gathering is None:
+            self._gathering = self._loop.call_later(_GATHER_SECONDS, self._flush_gathered)
+
+    def _flush_gathered(self) -> None:
+        self._gathering = None
+        self._flush(_UNDER_WAY)
 
     def _send(self, link: Link, steps: list[Step]) -> None:
         calls = [steps]
@@ -156,7 +167,7 @@ class Commits:
         batch = _Batch(steps, len(calls), self._clock(), time.monotonic())
         self._under_way[batch] = None
         if self._watching is None:
-            self._watching = self._loop.call_later(ANSWER_SECONDS - _STARVED_SECONDS, self._watch)
+            self._watching = self._loop.call_later(ANSWER_SECONDS - STARVED_SECONDS, self._watch)
         link.send([self._call(batch, of_call, link) for of_call in calls])
 
     def _call(self, batch: _Batch, steps: list[Step], link: Link, *, in_full: bool = False) -> Call:
@@ -182,10 +193,11 @@ class Commits:
         elif oldest is suspect:
             self._watching = None
             self._link.end(LateReply())
-        elif (left := oldest.sent_at + ANSWER_SECONDS - _STARVED_SECONDS - time.monotonic()) > 0:
+        elif (left := oldest.sent_at + ANSWER_SECONDS - STARVED_SECONDS - time.monotonic()) > 0:
             self._watching = self._loop.call_later(left, self._watch)
         else:
-            self._watching = self._loop.call_later(_STARVED_SECONDS, self._watch, oldest)
+            left = max(_READ_SECONDS, left + STARVED_SECONDS)
+            self._watching = self._loop.call_later(left, self._watch, oldest)
 
     def _answered(self, batch: _Batch, steps: list[Step], link: Link, reply: Reply) -> None:
         if batch not in self._under_way:

@@ -150,16 +150,18 @@ class _InCluster:
         failures: list[Exception] = []
         for address in self.named.hosts:
             try:
-                link = await self._connect(address)
+                async with asyncio.timeout(CONNECT_SECONDS / (len(self.named.hosts) + 1)):  # leaves time for the next
+                    return slots_in(await self._ranges(address), address[0])
             except (RedisError, OSError) as exc:
                 failures.append(exc)
-                continue
-            try:
-                said = await answer(link, b"", ("CLUSTER", "SLOTS"))
-            finally:
-                await link.close()
-            return slots_in(cast("list[list[Any]]", said), address[0])
         raise failures[0]
+
+    async def _ranges(self, address: Address) -> list[list[Any]]:
+        link = await self._connect(address)
+        try:
+            return cast("list[list[Any]]", await answer(link, b"", ("CLUSTER", "SLOTS")))
+        finally:
+            await link.close()
 
     async def _connect(self, address: Address) -> ServerLink:
         host, port = address
