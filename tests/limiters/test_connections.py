@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from secrets import token_hex
-from statistics import median
 
 import pytest
 from redis import Redis
@@ -133,21 +132,6 @@ async def test_of_questions_on_a_lost_connection_those_not_sent_wait_for_the_nex
         assert [answer.left for answer in unsent] == [8, 6, 4, 2]
         assert limiter.counts == {"local": 20}
         await limiter.close()
-
-
-async def test_questions_do_not_wait_for_each_others_slow_answers(server: Server, prefix: str) -> None:
-    with FaultProxy(server.port) as proxy:
-        async with opened(proxy.url, prefix) as rig:
-            proxy.delay_seconds = 0.06
-
-            async def waited(number: int) -> float:
-                await asyncio.sleep(number * 0.01)
-                began = time.monotonic()
-                await rig.take(TEN, subject=f"key_{number}")
-                return time.monotonic() - began
-
-            waits = await asyncio.gather(*map(waited, range(40)))
-            assert median(waits) < 2 * proxy.delay_seconds + 0.02
 
 
 async def test_a_reply_that_a_busy_loop_has_not_read_yet_is_in_time(server: Server, prefix: str) -> None:
