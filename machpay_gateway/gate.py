@@ -5,11 +5,13 @@ await. `decide` goes on from where that stopped. Nothing else in the package dec
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from asyncio import CancelledError
+from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
 
-from machpay_gateway.core.admission import STALE, Answer, Exceeded, Granted, Stale
+from machpay_gateway.core.admission import STALE, Answer, Away, Coming, Exceeded, Granted, Stale, abandon
 from machpay_gateway.core.credential import (
     ApiKey,
     SignedToken,
@@ -17,7 +19,7 @@ from machpay_gateway.core.credential import (
     credential_of,
     parse_authorization,
 )
-from machpay_gateway.core.decision import Allowed, Decision, Denied, conclude, demand_of
+from machpay_gateway.core.decision import Allowed, Decision, Denied, conclude, demand_of, unavailable
 from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.failures import Failures
@@ -27,28 +29,36 @@ from machpay_gateway.core.principal import ANONYMOUS, Principal
 from machpay_gateway.core.reason import Reason
 from machpay_gateway.core.route import Route
 
-_RETRY_SECONDS = 1.0  # what an unavailable part is given before it is worth asking again
 _ROUNDS = 2  # a record found stale is loaded again once; changing faster than that is not a caller's doing
 _PUBLIC = Allowed(ANONYMOUS)
-_ANSWERS = Granted, Exceeded
+_ANSWERS = Granted, Exceeded, Away
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on every request
 
 
-class Unsettled(NamedTuple):
-    """A decision that needs I/O, and how far it came: *asked* is what the limiter answers, once it is *principal*.
-
-    *is_counted* when it was counted as a failure in advance. A tuple, because one may be made for each request.
-    """
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """A decision whose caller has to be looked up. *is_counted* when it was counted as a failure in advance."""
 
     facts: RequestFacts
     route: Route
     token: bytes
-    principal: Principal | None = None
-    asked: Awaitable[Answer] | None = None
     is_counted: bool = False
 
     def __repr__(self) -> str:
         return f"Unsettled({self.route.match!r})"  # never the token
+
+
+class Asked(NamedTuple):
+    """A decision that waits for the limiter's *answer* alone. A tuple, because one may be made for each request."""
+
+    answer: Coming
+    principal: Principal
+    facts: RequestFacts
+    route: Route
+    token: bytes
+
+    def __repr__(self) -> str:
+        return f"Asked({self.route.match!r})"
 
 
 class Gate:
@@ -76,9 +86,11 @@ class Gate:
     async def decide(self, facts: RequestFacts) -> Decision:
         """Return whether the request may go on, and as whom."""
         decision = self.decide_at_once(facts)
+        if isinstance(decision, Asked):
+            decision = self.answered(decision, await _arrived(decision.answer))
         return await self.settle(decision) if isinstance(decision, Unsettled) else decision
 
-    def decide_at_once(self, facts: RequestFacts) -> Decision | Unsettled:
+    def decide_at_once(self, facts: RequestFacts) -> Decision | Asked | Unsettled:
         """Return the decision when it needs no I/O, else how far it came."""
         method, path, authorization, _, _, preflight_for = facts
         route = self._literal.get((method, path))
@@ -108,20 +120,22 @@ class Gate:
         if answer is STALE:
             self._keys.forget(principal.id)
             return Unsettled(facts, route, token)
-        return _new(Unsettled, (facts, route, token, principal, answer, False))
+        return _new(Asked, (answer, principal, facts, route, token))
+
+    def answered(self, asked: Asked, answer: Answer) -> Decision | Unsettled:
+        """Return what *asked* has become by the limiter's *answer*."""
+        _, principal, facts, route, token = asked
+        if answer is STALE:
+            self._keys.forget(principal.id)
+            return Unsettled(facts, route, token)
+        return conclude(route, principal, answer)
 
     async def settle(self, unsettled: Unsettled) -> Decision:
         """Return the decision that *unsettled* could not be, after the I/O that it needs."""
         try:
-            if unsettled.asked is not None and unsettled.principal is not None:
-                answer = await unsettled.asked
-                if answer is not STALE:
-                    return conclude(unsettled.route, unsettled.principal, answer)
-                self._keys.forget(unsettled.principal.id)
             decision = await self._settle(unsettled)
         except Unavailable as exc:
-            # Fail closed: an identity or a limit that cannot be checked is not granted.
-            decision = Denied(Reason.UNAVAILABLE, f"unavailable: {exc}", unsettled.route, retry_after=_RETRY_SECONDS)
+            decision = unavailable(unsettled.route, f"unavailable: {exc}")
         if not unsettled.is_counted:
             return self._counted(unsettled.facts, decision)
         if not (isinstance(decision, Denied) and decision.reason is Reason.INVALID_CREDENTIALS):
@@ -155,12 +169,12 @@ class Gate:
             if isinstance(demand, Denied):
                 return demand
             answer = self.limiter.admit(demand)
-            if not isinstance(answer, Granted | Exceeded | Stale):
-                answer = await answer
+            if not isinstance(answer, Granted | Exceeded | Away | Stale):
+                answer = await _arrived(answer)
             if answer is not STALE:
                 return conclude(route, found, answer)
             self._keys.forget(found.id)
-        return Denied(Reason.UNAVAILABLE, "the record keeps changing", route, retry_after=_RETRY_SECONDS)
+        return unavailable(route, "the record keeps changing")
 
     async def _identify(self, token: bytes) -> Principal | str:
         """Return whose credential this is, or for the log why it is nobody's."""
@@ -181,3 +195,12 @@ class Gate:
 
 def _slow_down(route: Route | None, wait: float) -> Denied:
     return Denied(Reason.TOO_MANY_FAILURES, "the address keeps failing", route, retry_after=wait)
+
+
+async def _arrived(answer: Coming) -> Answer:
+    """Return what *answer* brings. Whoever is cancelled before it arrives here holds no slot."""
+    try:
+        return await answer
+    except CancelledError:
+        abandon(answer)
+        raise

@@ -9,11 +9,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.address import format_address
+from machpay_gateway.core.admission import abandon
 from machpay_gateway.core.decision import Allowed, Denied
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.problem import problem_for
-from machpay_gateway.gate import Unsettled
+from machpay_gateway.gate import Asked, Unsettled
 from machpay_gateway.settings import Options
 from machpay_gateway.web.headers import answer_headers, refusal_headers
 from machpay_gateway.web.incoming import request_facts
@@ -51,7 +52,7 @@ class MachPayAuth:
             # to uvicorn and it goes on to serve. The lifespan handler can say that the start has failed.
             self._mistake = exc
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901 - one straight line
         """Serve one connection of any ASGI type."""
         kind = scope["type"]
         if (kind != "http" and kind != "websocket") or self._mistake is not None:  # noqa: PLR1714 - cheaper than a tuple
@@ -60,6 +61,14 @@ class MachPayAuth:
         gateway = self.gateway
         facts = request_facts(scope, gateway.trust, gateway.request_ids)
         decision = gateway.gate.decide_at_once(facts)
+        if isinstance(decision, Asked):
+            # Awaited here as `Gate.decide` does: each coroutine in between would cost 1 % of requests.
+            asked = decision
+            try:
+                decision = gateway.gate.answered(asked, await asked.answer)
+            except asyncio.CancelledError:
+                abandon(asked.answer)
+                raise
         if not isinstance(decision, Allowed):
             if isinstance(decision, Unsettled):
                 decision = await gateway.gate.settle(decision)

@@ -1,7 +1,8 @@
 """A gate whose key cache, limiter and token verifier are fakes that answer what a test has laid out for them."""
 
+import asyncio
 from collections import deque
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from machpay_gateway.core.address import parse_allowlist
@@ -18,7 +19,7 @@ from machpay_gateway.core.quota import TIERS
 from machpay_gateway.core.reason import Reason
 from machpay_gateway.core.route import Route
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.gate import Gate, Unsettled
+from machpay_gateway.gate import Asked, Gate, Unsettled
 from tests.clocks import FixedClock
 
 NOW = 1_700_000_000.0
@@ -51,7 +52,12 @@ def principal(version: int = 1, *, environment: str = "live", revoked: bool = Fa
 
 
 class Slot:
-    def release(self) -> None: ...
+    """A lease that counts how often it was given back."""
+
+    releases = 0
+
+    def release(self) -> None:
+        self.releases += 1
 
 
 GRANT = Granted(Slot(), left=9, resets_in=1.0, slots_left=4, tier=TIERS["standard"])
@@ -92,22 +98,21 @@ class Limits:
     """A limiter: what it says *at_once*, once (None: that it has to ask), and what it says when asked."""
 
     at_once: Answer | None = None
-    answers: deque[Answer | Exception] = field(default_factory=deque)
+    answers: deque[Answer] = field(default_factory=deque)
     demands: list[Demand] = field(default_factory=list)
 
     async def open(self) -> None: ...
 
     async def close(self) -> None: ...
 
-    def admit(self, demand: Demand) -> Answer | Awaitable[Answer]:
+    def admit(self, demand: Demand) -> Answer | asyncio.Future[Answer]:
         self.demands.append(demand)
         at_once, self.at_once = self.at_once, None
-        return self._asked() if at_once is None else at_once
-
-    async def _asked(self) -> Answer:
-        answer = self.answers.popleft()
-        if isinstance(answer, Exception):
-            raise answer
+        if at_once is not None:
+            return at_once
+        loop = asyncio.get_running_loop()
+        answer = loop.create_future()
+        loop.call_soon(answer.set_result, self.answers.popleft())
         return answer
 
     async def mark(self, subject: str, version: int) -> None:
@@ -162,7 +167,7 @@ def setup(
     *,
     at_hand: Principal | None = None,
     finds: Iterable[Principal | Exception | None] = (),
-    answers: Iterable[Answer | Exception] = (),
+    answers: Iterable[Answer] = (),
 ) -> Setup:
     keys = Keys({DIGEST: at_hand} if at_hand else {}, deque(finds))
     return Setup(keys, Limits(answers=deque(answers)))
@@ -172,6 +177,6 @@ def facts(*authorization: bytes, path: str | None = "/v1/skills", address: int |
     return RequestFacts("GET", path, authorization, address, b"id")
 
 
-def reason_of(decision: Decision | Unsettled) -> Reason:
+def reason_of(decision: Decision | Asked | Unsettled) -> Reason:
     assert isinstance(decision, Denied), decision
     return decision.reason

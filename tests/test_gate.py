@@ -1,8 +1,10 @@
+import asyncio
+
 import pytest
 
-from machpay_gateway.core.admission import STALE, Demand, Exceeded
+from machpay_gateway.core.admission import STALE, Away, Demand, Exceeded
 from machpay_gateway.core.decision import Allowed, Denied
-from machpay_gateway.core.errors import KeysetUnavailable, LimiterUnavailable, StoreUnavailable, Unavailable
+from machpay_gateway.core.errors import KeysetUnavailable, StoreUnavailable
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.failures import Failures
 from machpay_gateway.core.key import KeyRecord, SecretRecord, mint_secret, secret_digest
@@ -17,7 +19,24 @@ from machpay_gateway.limiters.memory import MemoryLimiter
 from machpay_gateway.stores.cache import KeyCache
 from machpay_gateway.stores.memory import MemoryStore
 from tests.clocks import FixedClock
-from tests.gates import ADDRESS, DIGEST, GRANT, JWT, NOW, ROUTES, SECRET, Tokens, facts, principal, reason_of, setup
+from tests.gates import (
+    ADDRESS,
+    DIGEST,
+    GRANT,
+    JWT,
+    NOW,
+    ROUTES,
+    SECRET,
+    Setup,
+    Slot,
+    Tokens,
+    facts,
+    principal,
+    reason_of,
+    setup,
+)
+
+AWAY = Away("no reply")
 
 
 @pytest.mark.parametrize(
@@ -105,10 +124,16 @@ async def test_a_key_that_nobody_has_reads_as_a_revoked_one() -> None:
     assert reason_of(unknown) is reason_of(revoked) is Reason.INVALID_CREDENTIALS
 
 
-@pytest.mark.parametrize("error", [StoreUnavailable("key lookup"), LimiterUnavailable("limiter")])
-async def test_what_does_not_answer_is_told_as_unavailable_and_held_against_nobody(error: Unavailable) -> None:
-    away = isinstance(error, StoreUnavailable)
-    tried = setup(finds=[error]) if away else setup(finds=[principal()], answers=[error])
+@pytest.mark.parametrize(
+    "tried",
+    [
+        setup(finds=[StoreUnavailable("key lookup")]),
+        setup(finds=[principal()], answers=[AWAY]),
+        setup(at_hand=principal(), answers=[AWAY]),
+    ],
+    ids=["store", "limiter", "limiter of a known key"],
+)
+async def test_what_does_not_answer_is_told_as_unavailable_and_held_against_nobody(tried: Setup) -> None:
     decision = await tried.decide()
     assert isinstance(decision, Denied)
     assert (decision.reason, decision.retry_after) == (Reason.UNAVAILABLE, 1.0)
@@ -118,6 +143,21 @@ async def test_what_does_not_answer_is_told_as_unavailable_and_held_against_nobo
 async def test_a_surprise_is_not_swallowed() -> None:
     with pytest.raises(RuntimeError):
         await setup(finds=[RuntimeError()]).decide()
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_whoever_is_cancelled_between_the_answer_and_its_arrival_holds_nothing(*, is_known: bool) -> None:
+    caller, lease = principal(), Slot()
+    granted = GRANT._replace(lease=lease)
+    tried = setup(at_hand=caller, answers=[granted]) if is_known else setup(finds=[caller], answers=[granted])
+    deciding = asyncio.create_task(tried.decide())
+    await asyncio.sleep(0)
+    assert tried.limits.demands
+    # Answered by what runs in the next turn before this; the task that waits runs after it.
+    asyncio.get_running_loop().call_soon(deciding.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await deciding
+    assert lease.releases == 1
 
 
 async def test_a_record_found_stale_is_loaded_anew_and_decided_once_more() -> None:

@@ -1,5 +1,6 @@
-"""Admission: what is asked of a limiter in one atomic step, and the three things it can answer."""
+"""Admission: what is asked of a limiter in one atomic step, and the four things it can answer."""
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
@@ -55,7 +56,35 @@ class Stale(Enum):
 
 
 STALE = Stale.STALE
-Answer = Granted | Exceeded | Stale
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """The limiter cannot be asked, and nothing may be admitted without it. *detail* is for the log."""
+
+    detail: str
+
+
+Answer = Granted | Exceeded | Stale | Away
+
+
+class Coming(Awaitable[Answer], Protocol):
+    """An answer that needs I/O: what asyncio calls a future. It is cancelled with whoever waits for it."""
+
+    def done(self) -> bool:
+        """Tell whether it has come, or never will."""
+
+    def cancelled(self) -> bool:
+        """Tell whether nobody waits for it any more."""
+
+    def result(self) -> Answer:
+        """Return what has come."""
+
+
+def abandon(answer: Coming) -> None:
+    """Give back what *answer* may have brought already to somebody who was cancelled before it arrived."""
+    if answer.done() and not answer.cancelled() and isinstance(granted := answer.result(), Granted):
+        granted.lease.release()
 
 
 def exceeded(window: CellWindow, tier: Tier, cost: int, held: int, now: float) -> Exceeded:

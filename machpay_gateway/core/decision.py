@@ -4,13 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from machpay_gateway.core.admission import CONCURRENCY, Demand, Exceeded, Granted
+from machpay_gateway.core.admission import CONCURRENCY, Away, Demand, Exceeded, Granted
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.principal import Anonymous, Principal
 from machpay_gateway.core.reason import Reason
 from machpay_gateway.core.route import Route
 from machpay_gateway.core.scopes import missing_scopes
 
+_RETRY_SECONDS = 1.0  # what an unavailable part is given before it is worth asking again
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on every request
 
 
@@ -114,11 +115,18 @@ def demand_of(facts: RequestFacts, route: Route, principal: Principal, now: floa
     return demand
 
 
-def conclude(route: Route, principal: Principal, answer: Granted | Exceeded) -> Decision:
+def conclude(route: Route, principal: Principal, answer: Granted | Exceeded | Away) -> Decision:
     """Return what the limiter's *answer* means for the request."""
     if isinstance(answer, Granted):
         return _new(Allowed, (principal, answer))
+    if isinstance(answer, Away):
+        return unavailable(route, answer.detail)
     concurrency = answer.policy == CONCURRENCY
     reason = Reason.CONCURRENCY_LIMITED if concurrency else Reason.RATE_LIMITED
     detail = f"over its {answer.policy} limit"
     return Denied(reason, detail, route, principal, exceeded=answer, retry_after=answer.wait_seconds)
+
+
+def unavailable(route: Route, detail: str) -> Denied:
+    """Fail closed: an identity or a limit that cannot be checked is not granted."""
+    return Denied(Reason.UNAVAILABLE, detail, route, retry_after=_RETRY_SECONDS)

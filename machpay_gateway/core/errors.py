@@ -5,7 +5,6 @@ GatewayError
 ├── InputError              an operator's or admin's request on keys or accounts that cannot be carried out
 └── Unavailable             something this process depends on does not answer
     ├── StoreUnavailable
-    ├── LimiterUnavailable
     └── KeysetUnavailable
 """
 
@@ -28,10 +27,6 @@ class Unavailable(GatewayError):
 
 class StoreUnavailable(Unavailable):
     """The database did not answer."""
-
-
-class LimiterUnavailable(Unavailable):
-    """The limiter did not answer."""
 
 
 class KeysetUnavailable(Unavailable):

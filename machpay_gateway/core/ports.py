@@ -1,17 +1,17 @@
 """What the core asks of the outside: the interfaces that stores, limiters and key sets implement."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from machpay_gateway.core.admission import Answer, Demand
+from machpay_gateway.core.admission import Answer, Coming, Demand
 from machpay_gateway.core.credential import ApiKey, SignedToken
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.principal import Principal
 
 
 class Limiter(Protocol):
-    """Counts what subjects do. Raises LimiterUnavailable when it cannot."""
+    """Counts what subjects do."""
 
     async def open(self) -> None:
         """Make ready to count for a process that serves; it also counts without. Raises ConfigurationError."""
@@ -19,11 +19,11 @@ class Limiter(Protocol):
     async def close(self) -> None:
         """Give back what is held, and see that what was marked is known. It may be opened again."""
 
-    def admit(self, demand: Demand) -> Answer | Awaitable[Answer]:
+    def admit(self, demand: Demand) -> Answer | Coming:
         """Check the version, take from the window and take a slot: together, or not at all.
 
-        Returns the answer when it needs no I/O, else what waits for it. That is to be awaited, once: whoever is
-        cancelled while it waits gets nothing, and holds nothing.
+        Returns the answer when it needs no I/O, else what waits for it: whoever is cancelled meanwhile holds
+        nothing. When the answer had come then, and not arrived, `abandon` gives back what it brought.
         """
 
     async def mark(self, subject: str, version: int) -> None:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from machpay_gateway import Gateway
 from machpay_gateway.cli.main import cli
 from machpay_gateway.cli.output import print_fields
-from machpay_gateway.core.errors import LimiterUnavailable, StoreUnavailable
+from machpay_gateway.core.errors import KeysetUnavailable, StoreUnavailable
 from tests.cli.conftest import Invoke
 
 PROGRAM = Path(sys.executable).with_name("machpay-gateway")
@@ -76,7 +76,7 @@ def failing(error: BaseException) -> object:
     [
         (StoreUnavailable("keys"), OSError("no route\nto host"), "The database did not answer (keys, no route): "),
         (StoreUnavailable("keys"), None, "The database did not answer (keys): "),
-        (LimiterUnavailable("window"), None, "What this needs did not answer (window): "),
+        (KeysetUnavailable("window"), None, "What this needs did not answer (window): "),
     ],
 )
 def test_what_does_not_answer_is_one_line(

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from machpay_gateway.core.admission import CONCURRENCY, STALE, Granted, Lease
+from machpay_gateway.core.admission import CONCURRENCY, STALE, Exceeded, Granted, Lease
 from machpay_gateway.core.quota import CellWindow, Tier
 from machpay_gateway.limiters.redis import RedisLimiter
 from tests.clocks import FixedClock
@@ -217,7 +217,7 @@ class History:
         has_units = self.window.taken + cost <= tier.limit
         admitted = slots_left > 0 and self.window.try_take(now, cost, tier.limit)
         answer = await self.several[number].ask(tier, cost=cost, version=self.version)
-        assert answer is not STALE
+        assert isinstance(answer, Granted | Exceeded)
         assert isinstance(answer, Granted) is admitted
         self.told_version = self.version
         if isinstance(answer, Granted):

@@ -14,7 +14,6 @@ from typing import cast
 from redis.exceptions import NoScriptError, RedisError
 
 from machpay_gateway.core.admission import Answer, Demand
-from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.limiters.redis.link import Call, Link, Reply
 from machpay_gateway.limiters.redis.scripts import Scripts
 from machpay_gateway.limiters.redis.subject import Step, Subject
@@ -65,7 +64,7 @@ class Commits:
         clock: Callable[[], float],
         without: Callable[[Subject, Demand], Answer],
     ) -> None:
-        """Ask by *scripts* as *worker*. *without* decides what cannot be asked: it answers or raises Unavailable."""
+        """Ask by *scripts* as *worker*. *without* answers what cannot be asked."""
         self._scripts = scripts
         self._who = bulk(worker, LEASE_SECONDS)
         self._clock = clock
@@ -241,9 +240,5 @@ class Commits:
 
     def _settle_without(self, step: Step) -> None:
         for future in step.waiting:
-            if future.done():
-                continue
-            try:
+            if not future.done():
                 future.set_result(self._without(step.subject, step.demand))
-            except Unavailable as exc:
-                future.set_exception(exc)

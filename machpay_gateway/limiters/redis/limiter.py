@@ -6,14 +6,14 @@ import secrets
 import time
 from base64 import urlsafe_b64encode
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Literal
 
 from redis.exceptions import AuthenticationError, NoPermissionError
 
-from machpay_gateway.core.admission import STALE, Answer, Demand, Exceeded, Granted
-from machpay_gateway.core.errors import ConfigurationError, LimiterUnavailable
+from machpay_gateway.core.admission import STALE, Answer, Away, Demand, Exceeded, Granted
+from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.quota import Tier
 from machpay_gateway.limiters.redis.commits import Commits
 from machpay_gateway.limiters.redis.marks import Marks
@@ -38,7 +38,7 @@ class RedisLimiter:
     """A limiter that all workers share, in Redis 6.2 or later, or Valkey.
 
     While it is away, *on_failure* says what holds: `local`, each worker's part of the limits; `deny`, nothing is
-    admitted (LimiterUnavailable); `allow`, all is. `counts` has how many answers were given in which of these ways.
+    admitted (Away); `allow`, all is. `counts` has how many answers were given in which of these ways.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class RedisLimiter:
         self._commits.give_up()
         self._loop = None
 
-    def admit(self, demand: Demand) -> Answer | Awaitable[Answer]:
+    def admit(self, demand: Demand) -> Answer | asyncio.Future[Answer]:
         """Check the version, take from the window and take a slot: together, or not at all."""
         # Not by asking for the running loop, which is a system call before Python 3.12.
         if self._loop is None or self._loop.is_closed():
@@ -112,7 +112,7 @@ class RedisLimiter:
         if self._marks.pending and demand.version < self._marks.version(demand.subject):
             return STALE
         if self._upkeep.is_away:
-            return _refused(self._unavailable()) if self._on_failure == "deny" else self._without(subject, demand)
+            return self._without(subject, demand)
         if subject.spent and (refusal := subject.refused_again(demand, self._clock())):
             return refusal
         if self._settling is not None and (refusal := self._refusal_while_settling(subject, demand)):
@@ -120,7 +120,7 @@ class RedisLimiter:
         future: asyncio.Future[Answer] = self._loop.create_future()  # type: ignore[union-attr]  # begun above
         subject.wait_for(demand, future)
         self._commits.ask(subject)
-        return _arrived(future)
+        return future
 
     async def mark(self, subject: str, version: int) -> None:
         """Answer demands of an older *version* with STALE: here from now on, elsewhere as soon as Redis knows.
@@ -199,13 +199,13 @@ class RedisLimiter:
                 self._commits.ask(subject)
 
     def _without(self, subject: Subject, demand: Demand) -> Answer:
-        """Decide while no server answers. Raises LimiterUnavailable if that is what it comes to."""
+        """Decide while no server answers."""
         if demand.version < max(subject.demand.version, self._marks.version(demand.subject)):
             return STALE
         subject.demand = demand
-        if self._on_failure == "deny":
-            raise self._unavailable()
         self.counts[self._on_failure] += 1
+        if self._on_failure == "deny":
+            return Away(f"Redis does not answer: {self._upkeep.reason}")
         now = self._clock()
         if self._on_failure == "local" and (refusal := subject.refused_again(demand, now)):
             return refusal
@@ -221,12 +221,6 @@ class RedisLimiter:
         left, resets_in = subject.share.left(tier, now)
         logger.info("%s was admitted while Redis is away (%s).", demand.subject, self._on_failure)
         return Granted(subject, left, resets_in, max(0, tier.concurrency - subject.held), tier)
-
-    def _unavailable(self) -> LimiterUnavailable:
-        self.counts["deny"] += 1
-        unavailable = LimiterUnavailable("admission")
-        unavailable.__cause__ = self._upkeep.reason
-        return unavailable
 
     def _part_of(self, tier: Tier, workers: int) -> Tier:
         part = self._parts.get((tier, workers))
@@ -253,18 +247,3 @@ class RedisLimiter:
         # Of one size, and nobody's name in clear: subjects may be what an issuer calls its users.
         digest = blake2b(subject.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES).digest()
         return self._prefix + b":" + urlsafe_b64encode(digest).rstrip(b"=")
-
-
-async def _arrived(future: asyncio.Future[Answer]) -> Answer:
-    """Return what *future* brings. Whoever is cancelled between its coming and its arrival here holds no slot."""
-    try:
-        return await future
-    except asyncio.CancelledError:
-        has_come = future.done() and not future.cancelled() and future.exception() is None
-        if has_come and isinstance(granted := future.result(), Granted):
-            granted.lease.release()
-        raise
-
-
-async def _refused(unavailable: LimiterUnavailable) -> Answer:
-    raise unavailable

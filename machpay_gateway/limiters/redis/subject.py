@@ -97,7 +97,7 @@ class Subject:
             if asked is demand:
                 waiting.append(future)
                 return
-        if demand.version >= self.demand.version:
+        if demand is not self.demand and demand.version >= self.demand.version:
             self.demand = demand
         self.waiting.append(_new(Step, (self, demand, [future])))
 
