@@ -43,13 +43,11 @@ def main(rounds: int, seconds: int, connections: int, json_file: Path | None, *,
         secrets = {count: _secrets(Path(folder), count) for count in (1, 64)}
         url, client = stack.enter_context(redis_server())
         environment = {SECRETS_VARIABLE: str(secrets[64]), REDIS_VARIABLE: url}
-        with ExitStack() as served:
-            servers = _servers(served, entrants, environment)
-            figures = _figures(console, entrants, servers, secrets, (rounds, seconds, connections))
-            title = f"medians of {rounds} interleaved rounds of {seconds} s, {connections} connections"
-            console.print(speed_table(entrants, figures, title))
-            lone = {n: load(servers[n], PATH, secrets[1], connections=1, seconds=3) for n in ("raw", "raw_redis")}
-            console.print(lone_table(lone, round_trip_milliseconds(client)))
+        figures = _figures(console, entrants, environment, secrets, (rounds, seconds, connections))
+        title = f"medians of {rounds} interleaved rounds of {seconds} s, {connections} connections"
+        console.print(speed_table(entrants, figures, title))
+        lone = {name: _lone(name, environment, secrets[1]) for name in ("raw", "raw_redis")}
+        console.print(lone_table(lone, round_trip_milliseconds(client)))
         spent = stack.enter_context(serving("raw_redis", environment | {LIMIT_VARIABLE: "1000"}))
         console.print(costs_table(_costs(client, spent, secrets[1], connections)))
     if json_file is not None:
@@ -66,33 +64,34 @@ def _secrets(folder: Path, count: int) -> Path:
 _ENTROPY = os.urandom(31)
 
 
-def _servers(stack: ExitStack, entrants: Sequence[Entrant], environment: dict[str, str]) -> dict[str, Server]:
-    servers: dict[str, Server] = {}
-    for entrant in entrants:
-        if entrant.application not in servers:
-            module, python = ("peers", str(PEERS_PYTHON)) if entrant.is_peer else ("applications", sys.executable)
-            started = serving(entrant.application, environment, module=module, python=python)
-            servers[entrant.application] = stack.enter_context(started)
-    return servers
-
-
 def _figures(
     console: Console,
     entrants: Sequence[Entrant],
-    servers: dict[str, Server],
+    environment: dict[str, str],
     secrets: dict[int, Path],
     shape: tuple[int, int, int],
 ) -> dict[str, list[Sample]]:
+    """Measure each entrant in a process of its own, alone, and in another one each round.
+
+    How a process lies in memory is luck, lasts as long as the process, and is worth up to 2 %.
+    """
     rounds, seconds, connections = shape
     figures: dict[str, list[Sample]] = {entrant.label: [] for entrant in entrants}
-    for server in servers.values():
-        load(server, PATH, secrets[64], connections=connections, seconds=1)  # warm
     for number in range(1, rounds + 1):
         console.print(f"round {number} of {rounds}", style="dim")
         for entrant in entrants:
-            server, file = servers[entrant.application], secrets[entrant.keys]
-            figures[entrant.label].append(load(server, PATH, file, connections=connections, seconds=seconds))
+            module, python = ("peers", str(PEERS_PYTHON)) if entrant.is_peer else ("applications", sys.executable)
+            file = secrets[entrant.keys]
+            with serving(entrant.application, environment, module=module, python=python) as server:
+                load(server, PATH, file, connections=connections, seconds=1)  # warm
+                figures[entrant.label].append(load(server, PATH, file, connections=connections, seconds=seconds))
     return figures
+
+
+def _lone(name: str, environment: dict[str, str], secrets: Path) -> Sample:
+    with serving(name, environment) as server:
+        load(server, PATH, secrets, connections=1, seconds=1)  # warm
+        return load(server, PATH, secrets, connections=1, seconds=3)
 
 
 def _costs(client: Redis, spent: Server, secrets: Path, connections: int) -> dict[str, str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
 
-from machpay_gateway.core.admission import STALE, Answer, Away, Coming, Exceeded, Granted, Stale, abandon
+from machpay_gateway.core.admission import STALE, Answer, Away, Coming, Demand, Exceeded, Granted, Stale, abandon
 from machpay_gateway.core.credential import (
     ApiKey,
     SignedToken,
@@ -102,7 +102,7 @@ class Gate:
         if route.public:
             return _PUBLIC
         token = parse_authorization(authorization)
-        if isinstance(token, Unreadable):
+        if not isinstance(token, bytes):
             return Denied(token.reason, token.detail, route)
         now = self._clock()
         digest = sha256(token).digest()
@@ -112,7 +112,7 @@ class Gate:
         if principal is None:
             return self._unknown(facts, route, token, digest, now)
         demand = demand_of(facts, route, principal, now)
-        if isinstance(demand, Denied):
+        if not isinstance(demand, Demand):
             return self._counted(facts, demand)
         answer = self.limiter.admit(demand)
         if isinstance(answer, _ANSWERS):

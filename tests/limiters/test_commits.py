@@ -72,20 +72,34 @@ async def test_what_one_turn_asks_for_goes_out_as_one_call_and_each_gets_its_ans
 
 async def test_a_chunk_leaves_before_the_turn_is_over() -> None:
     desk = Desk()
-    for _ in range(16):
+    for _ in range(30):
         desk.ask()
-    assert len(desk.link.calls) == 1
+    (call,) = desk.link.calls
+    assert call.written.count(b"key_") == 24
+    await asyncio.sleep(0)
+    assert len(desk.link.calls) == 1  # what is left over waits for the answer
+    call.answered(GRANTED * 24)
+    assert desk.link.calls[1].written.count(b"key_") == 6
 
 
-async def test_while_answers_are_quick_questions_gather_behind_two_batches() -> None:
+async def test_while_answers_are_quick_questions_gather_behind_a_batch() -> None:
     desk = Desk()
     for _ in range(4):
         desk.ask()
         await asyncio.sleep(0)
-    assert len(desk.link.calls) == 2
+    assert len(desk.link.calls) == 1
     desk.link.calls[0].answered(GRANTED)
-    assert len(desk.link.calls) == 3
-    assert desk.link.calls[2].written.count(b"key_") == 2
+    assert len(desk.link.calls) == 2
+    assert desk.link.calls[1].written.count(b"key_") == 3
+
+
+async def test_chunks_gather_behind_three_batches() -> None:
+    desk = Desk()
+    for _ in range(24 * 5):
+        desk.ask()
+    assert [call.written.count(b"key_") for call in desk.link.calls] == [24, 24, 24]
+    desk.link.calls[0].answered(GRANTED * 24)
+    assert desk.link.calls[3].written.count(b"key_") == 24 * 2
 
 
 async def test_no_question_waits_long_for_the_answers_of_others() -> None:

@@ -4,9 +4,13 @@ import hiredis
 from hypothesis import given
 from hypothesis import strategies as st
 
+from machpay_gateway.core.admission import Demand
+from machpay_gateway.core.quota import Tier
 from machpay_gateway.limiters.redis.scripts import Script
-from machpay_gateway.limiters.redis.wire import Argument, bulk, command, numbers
+from machpay_gateway.limiters.redis.subject import Subject
+from machpay_gateway.limiters.redis.wire import Argument, bulk, command
 
+COUNTS = st.integers(0, 2)
 ARGUMENTS = st.one_of(st.binary(max_size=40), st.text(st.characters(exclude_categories=["Cs"])), st.integers())
 
 
@@ -15,9 +19,19 @@ def test_a_command_is_written_as_hiredis_writes_it(arguments: list[Argument]) ->
     assert command(*arguments) == hiredis.pack_command(tuple(arguments))  # type: ignore[arg-type]  # of any mixture
 
 
-@given(st.lists(st.integers(), min_size=1, max_size=4))
-def test_numbers_that_are_remembered_are_written_the_same(values: list[int]) -> None:
-    assert numbers(*values) == bulk(*values) == numbers(*values)
+DEMANDS = st.builds(
+    Demand, st.just("key_1"), st.integers(1, 2), st.sampled_from([Tier("10/minute", 4), Tier("9/hour", 4)]), COUNTS
+)
+
+
+@given(st.lists(st.tuples(DEMANDS, COUNTS, COUNTS, COUNTS), min_size=1))
+def test_a_step_is_written_anew_when_anything_of_it_has_changed(steps: list[tuple[Demand, int, int, int]]) -> None:
+    subject = Subject(b"key_1", steps[0][0], restate=lambda _: None)
+    for demand, *numbers in steps:
+        tier = demand.tier
+        window = tier.window_seconds * 1000
+        told = bulk(tier.limit, window, tier.concurrency, demand.version, demand.cost, *numbers)
+        assert subject.written(demand, *numbers) == told
 
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=20), st.lists(ARGUMENTS, max_size=20))

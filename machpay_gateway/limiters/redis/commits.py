@@ -17,16 +17,17 @@ from machpay_gateway.core.admission import Answer, Demand
 from machpay_gateway.limiters.redis.link import Call, Link, Reply
 from machpay_gateway.limiters.redis.scripts import Scripts
 from machpay_gateway.limiters.redis.subject import Step, Subject
-from machpay_gateway.limiters.redis.wire import bulk, numbers
+from machpay_gateway.limiters.redis.wire import bulk
 
 LEASE_SECONDS = 10
 ANSWER_SECONDS = 0.2  # that a reply may take, before the server counts as away
 STARVED_SECONDS = 0.05  # of them, given to a loop that was itself held up and has the reply waiting to be read
 _READ_SECONDS = 0.01  # within which it reads that in any case
-_QUICK = 2  # batches under way: what comes meanwhile gathers, and a step costs the less the more go together
-_GATHER_SECONDS = 0.005  # that it gathers at most: where answers take longer, more are under way
+_QUICK = 3  # batches under way, for chunks: a step costs the less the more of them go together
+_LEFT_OVER = 1  # for less than a chunk: it leaves when nothing is under way, or with the next answer
+_GATHER_SECONDS = 0.002  # that anything gathers at most: where answers take longer, more are under way
 _UNDER_WAY = 32  # batches, whatever they wait for
-_CHUNK = 16  # subjects that go out before the turn is over: the server works while the rest of it is read
+_CHUNK = 24  # subjects that go out before the turn is over: the server works while the rest of it is read
 _SUBJECTS = 256  # in a batch: about 2 ms of the server's time
 _AS_BEFORE = -1  # of `admit.lua`: the slots that the step before has left
 _ARGUMENTS_OF_WORKER, _ARGUMENTS, _REPLY_FIELDS = 2, 8, 5  # of `admit.lua`, the latter for each step
@@ -90,7 +91,7 @@ class Commits:
             self._flush()
         elif not self._is_due:
             self._is_due = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush, _LEFT_OVER)
 
     def restate(self, subject: Subject) -> None:
         """Say that *subject* holds less than the server believes: at once if anyone may be waiting for a slot.
@@ -175,10 +176,9 @@ class Commits:
         told: Subject | None = None
         for subject, demand, waiting in steps:
             keys.append(subject.written_key)
-            arguments.append(subject.terms_of(demand))
             # What is held is said once: a subject's second step takes it as the first has left it.
             held, owed = (_AS_BEFORE, 0) if subject is told else (subject.told or 0, subject.owed_told)
-            arguments.append(numbers(len(waiting), held, owed))
+            arguments.append(subject.written(demand, len(waiting), held, owed))
             told = subject
         count = _ARGUMENTS_OF_WORKER + _ARGUMENTS * len(steps)
         written = self._scripts.admit.written(keys, arguments, count, in_full=in_full)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from hashlib import sha1
 from importlib.resources import files
 
-from machpay_gateway.limiters.redis.wire import Argument, bulk, numbers
+from machpay_gateway.limiters.redis.wire import Argument, bulk
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Script:
     def written(self, keys: list[bytes], arguments: list[bytes], count: int, *, in_full: bool = False) -> bytes:
         """Return `call` or `call_in_full` written, of *keys* and *count* arguments that are written already."""
         name = bulk("EVAL", self.source) if in_full else self._by_name
-        head = b"*%d\r\n%s%s" % (3 + len(keys) + count, name, numbers(len(keys)))
+        head = b"*%d\r\n%s%s" % (3 + len(keys) + count, name, bulk(len(keys)))
         return b"".join((head, *keys, *arguments))
 
 

@@ -41,9 +41,9 @@ class Subject:
 
     __slots__ = (
         "_ask_at",
+        "_asked",
         "_restate",
-        "_terms",
-        "_terms_for",
+        "_written",
         "demand",
         "heard_at",
         "held",
@@ -82,8 +82,8 @@ class Subject:
         self._restate = restate
         self.spent: dict[int, _Spent] = {}  # by the cost that was refused
         self._ask_at = 0.0
-        self._terms = b""
-        self._terms_for: Demand | None = None
+        self._asked: tuple[Demand, int, int, int] | None = None
+        self._written = b""
 
     def release(self) -> None:
         """Give one slot back."""
@@ -101,12 +101,15 @@ class Subject:
             self.demand = demand
         self.waiting.append(_new(Step, (self, demand, [future])))
 
-    def terms_of(self, demand: Demand) -> bytes:
-        """Return what `admit.lua` takes of *demand*, written once for as long as the same is asked."""
-        if demand is not self._terms_for:
-            _, version, tier, cost = self._terms_for = demand
-            self._terms = bulk(tier.limit, tier.window_seconds * 1000, tier.concurrency, version, cost)
-        return self._terms
+    def written(self, demand: Demand, waiting: int, held: int, owed: int) -> bytes:
+        """Return what `admit.lua` takes of a step, written once for as long as the same is asked."""
+        asked = demand, waiting, held, owed
+        if asked != self._asked:
+            _, version, tier, cost = demand
+            window = tier.window_seconds * 1000
+            self._asked = asked
+            self._written = bulk(tier.limit, window, tier.concurrency, version, cost, waiting, held, owed)
+        return self._written
 
     def steps(self) -> list[Step]:
         """Return what is to be asked now; nothing more is, until each of them was answered or failed."""
