@@ -6,7 +6,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -265,4 +265,35 @@ async def test_a_closed_store_in_memory_can_be_opened_anew_and_is_empty() -> Non
     await store.close()
     await store.open()
     assert list(await store.accounts()) == []
+    await store.close()
+
+
+@pytest.fixture
+def being_written(tmp_path: Path) -> Iterator[tuple[Path, sqlite3.Connection]]:
+    """A new file that another process is writing to before anybody has given it a journal."""
+    path = tmp_path / "keys.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("CREATE TABLE theirs (id)")
+        yield path, writer
+
+
+async def test_a_start_waits_for_another_that_writes_to_the_same_new_file(
+    being_written: tuple[Path, sqlite3.Connection],
+) -> None:
+    path, writer = being_written
+    store = SqlStore(f"sqlite:///{path}")
+    opening = asyncio.create_task(store.open())
+    done, _ = await asyncio.wait([opening], timeout=0.1)
+    assert not done
+    writer.execute("ROLLBACK")
+    await opening
+    assert writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    await store.close()
+
+
+async def test_a_start_does_not_wait_for_ever(being_written: tuple[Path, sqlite3.Connection]) -> None:
+    store = SqlStore(f"sqlite:///{being_written[0]}", busy_timeout_seconds=0.1)
+    with pytest.raises(StoreUnavailable, match="journal mode"):
+        await store.open()
     await store.close()

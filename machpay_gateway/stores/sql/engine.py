@@ -7,6 +7,7 @@ transaction that turns into a writing one is refused at once (SQLITE_BUSY) when 
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ _FORMS = "sqlite:///machpay.db, sqlite:////absolute/path.db, sqlite:// (in memor
 _SQLITE_POOL, _SERVER_POOL = 4, 10
 _WAIT_SECONDS = 5.0  # for a connection: past this the database counts as away
 _STATEMENT_SECONDS = 10.0
+_LOCKED_PAUSE_SECONDS = 0.02  # between tries for a lock that SQLite does not wait for
 _FIRST_WITH_SHARED_MEMORY = (3, 36)
 _POSTGRESQL_OPTIONS = {"host", "port", "prepared_statement_cache_size", "ssl", "sslmode"}
 _SQLITE_START = b"SQLite format 3\0"
@@ -114,9 +116,20 @@ class Database:
 
     async def use_wal(self) -> None:
         """Let readers and the one writer of a SQLite file work side by side; the file remembers it."""
-        async with self.reading("journal mode") as connection:
-            if (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar() == "delete":
-                await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+        # SQLite waits for every lock but this one: while another process writes, as one that starts beside us may
+        # on a new file, it says at once that the database is locked.
+        give_up_at = time.monotonic() + self._busy_timeout_seconds
+        while True:
+            try:
+                async with self.reading("journal mode") as connection:
+                    if (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar() == "delete":
+                        await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            except StoreUnavailable as exc:
+                if not _is_locked(exc.__cause__) or time.monotonic() > give_up_at:
+                    raise
+            else:
+                return
+            await asyncio.sleep(_LOCKED_PAUSE_SECONDS)
 
     @asynccontextmanager
     async def reading(self, what: str) -> AsyncIterator[AsyncConnection]:
@@ -201,6 +214,11 @@ class Database:
 
 def _refuse_without_driver(exc: ModuleNotFoundError) -> NoReturn:
     raise ConfigurationError(f"postgresql:// needs {exc.name}: pip install {exc.name}") from exc
+
+
+def _is_locked(error: BaseException | None) -> bool:
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+    return code == sqlite3.SQLITE_BUSY
 
 
 def _enforce_foreign_keys(connection: DBAPIConnection, _record: object) -> None:
