@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from benchmarks.bare import PATH, raw
 from machpay_gateway import Gateway, MachPayAuth, Route, Tier
+from machpay_gateway.core.audit import APPLICATION, Change
 from machpay_gateway.core.key import KeyRecord, SecretRecord, mask_secret, secret_digest
 from machpay_gateway.core.ports import Account
 from machpay_gateway.core.scopes import Scopes
@@ -22,6 +23,7 @@ from machpay_gateway.core.scopes import Scopes
 SECRETS_VARIABLE = "BENCHMARK_SECRETS"  # names a file with one secret a line, made anew for each run
 REDIS_VARIABLE = "BENCHMARK_REDIS"
 LIMIT_VARIABLE = "BENCHMARK_LIMIT"  # a minute; by default what no load exhausts
+_SEEDED = Change(0.0, APPLICATION, "benchmark.seed", "acct_load", "acct_load", {}, {})
 _LIMIT = int(os.environ.get(LIMIT_VARIABLE, "9000000"))
 
 
@@ -40,9 +42,9 @@ class _Seeded(Gateway):
         """Open, and put the keys in."""
         await super().open(upgrade=upgrade)
         secrets = Path(os.environ[SECRETS_VARIABLE]).read_text().split()  # noqa: ASYNC240 - before anything is served
-        if await self.store.add_account(Account("acct_load", "load", "enterprise", time.time())):
+        if await self.store.add_account(Account("acct_load", "load", "enterprise", time.time()), _SEEDED):
             for number, secret in enumerate(secrets):
-                await self.store.add_key(_key(number, secret))
+                await self.store.add_key(_key(number, secret), _SEEDED)
 
 
 def _key(number: int, secret: str) -> KeyRecord:

@@ -7,6 +7,7 @@ as asked is an InputError.
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 
+from machpay_gateway.core.audit import APPLICATION, Actor, Change
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.input import checked_name, shown
 from machpay_gateway.core.key import ENTROPY_BYTES, mint_id
@@ -39,7 +40,7 @@ class Accounts:
         self._entropy = entropy
         self._announce = announce
 
-    async def create(self, name: str, tier: str) -> Account:
+    async def create(self, name: str, tier: str, *, actor: Actor = APPLICATION) -> Account:
         """Create an account. Raises InputError for a tier that is not configured, or a name that is taken."""
         account = Account(
             id=mint_id(_KIND, self._entropy(ENTROPY_BYTES)),
@@ -47,7 +48,9 @@ class Accounts:
             tier=self._known_tier(tier),
             created_at=self._clock(),
         )
-        if not await self._store.add_account(account):
+        state = {"name": account.name, "tier": account.tier}
+        change = Change(account.created_at, actor, "account.create", account.id, account.id, {}, state)
+        if not await self._store.add_account(account, change):
             raise InputError(f"An account named {shown(account.name)} exists already: choose another name.")
         return account
 
@@ -60,15 +63,21 @@ class Accounts:
         # What no account can be called must not reach a database that chokes on it (NUL, surrogates).
         return await self._store.account(id_or_name) if id_or_name.isprintable() else None
 
-    async def set_tier(self, id_or_name: str, tier: str) -> Account | None:
+    async def set_tier(self, id_or_name: str, tier: str, *, actor: Actor = APPLICATION) -> Account | None:
         """Give the account another tier: it holds from the next request of its live keys. Raises InputError."""
         tier = self._known_tier(tier)
-        account = await self.find(id_or_name)
-        if account is None:
-            return None
-        for key_id, version in await self._store.set_tier(account.id, tier, changed_at=self._clock()):
-            await self._announce(key_id, version)
-        return replace(account, tier=tier)
+        while (account := await self.find(id_or_name)) is not None:
+            if account.tier == tier:
+                return account
+            states = {"tier": account.tier}, {"tier": tier}
+            change = Change(self._clock(), actor, "account.set_tier", account.id, account.id, *states)
+            raised = await self._store.set_tier(account, tier, change)
+            if raised is None:  # it was given another one in between
+                continue
+            for key_id, version in raised:
+                await self._announce(key_id, version)
+            return replace(account, tier=tier)
+        return None
 
     def _known_tier(self, tier: str) -> str:
         if tier not in self._tiers:

@@ -13,7 +13,7 @@ from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
 from machpay_gateway.core.failures import Failures
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.policy import Policy
-from machpay_gateway.core.ports import AccountStore, KeyStore, Limiter, TokenVerifier
+from machpay_gateway.core.ports import AccountStore, AuditLog, KeyStore, Limiter, TokenVerifier
 from machpay_gateway.core.quota import parse_rate
 from machpay_gateway.flights import SingleFlight
 from machpay_gateway.gate import Gate
@@ -29,7 +29,7 @@ logger = logging.getLogger("machpay_gateway")
 MEMORY_DATABASE = "memory://"  # nothing is kept: for tests, benchmarks and trying things out
 
 
-class Store(KeyStore, AccountStore, Protocol):
+class Store(KeyStore, AccountStore, AuditLog, Protocol):
     """The source of truth, as something to open and close."""
 
     @property

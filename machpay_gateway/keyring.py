@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal
 
+from machpay_gateway.core.audit import APPLICATION, Actor, Change, difference, key_state
 from machpay_gateway.core.errors import InputError, StoreUnavailable
 from machpay_gateway.core.input import (
     checked_expiry,
@@ -94,6 +95,7 @@ class Keyring:
         allowed_ips: Collection[str] = (),
         expires_at: float | None = None,
         metadata: Mapping[str, str] | None = None,
+        actor: Actor = APPLICATION,
     ) -> tuple[KeyRecord, str]:
         """Create a key and return it with its secret, which is never to be had again. Raises InputError."""
         now = self._clock()
@@ -113,7 +115,9 @@ class Keyring:
             expires_at=checked_expiry(expires_at, now),
             metadata=checked_metadata(metadata or {}),
         )
-        await self._store.add_key(record)
+        await self._store.add_key(
+            record, Change(now, actor, "key.create", account_id, record.id, {}, key_state(record))
+        )
         return await self._store.key(account_id, record.id) or record, secret
 
     async def list(
@@ -152,6 +156,7 @@ class Keyring:
         allowed_ips: Collection[str] | Unchanged = UNCHANGED,
         expires_at: float | Unchanged | None = UNCHANGED,
         metadata: Mapping[str, str] | Unchanged = UNCHANGED,
+        actor: Actor = APPLICATION,
     ) -> KeyRecord | None:
         """Change the settings that are given; *expires_at* None means never. Raises InputError, also when revoked."""
 
@@ -167,10 +172,10 @@ class Keyring:
                 metadata=record.metadata if metadata is UNCHANGED else checked_metadata(metadata),
             )
 
-        return await self._change(account_id, key_id, with_settings)
+        return await self._change(account_id, key_id, "key.update", with_settings, actor)
 
     async def rotate(
-        self, account_id: str | None, key_id: str, *, grace_seconds: float = DAY_SECONDS
+        self, account_id: str | None, key_id: str, *, grace_seconds: float = DAY_SECONDS, actor: Actor = APPLICATION
     ) -> tuple[KeyRecord, str] | None:
         """Give the key a new secret and return both. The current one works for *grace_seconds* more, an older one ends.
 
@@ -189,20 +194,24 @@ class Keyring:
             current = _kept(mint_secret(record.environment, entropy), now)
             return replace(record, secrets=(current, *previous), last_rotated_at=now)
 
-        rotated = await self._change(account_id, key_id, with_new_secret)
+        rotated = await self._change(account_id, key_id, "key.rotate", with_new_secret, actor)
         return None if rotated is None else (rotated, mint_secret(rotated.environment, entropy))
 
-    async def end_grace(self, account_id: str | None, key_id: str) -> KeyRecord | None:
+    async def end_grace(self, account_id: str | None, key_id: str, *, actor: Actor = APPLICATION) -> KeyRecord | None:
         """End the previous secret at once; a key without one is returned as it is."""
-        return await self._change(account_id, key_id, lambda record: replace(record, secrets=record.secrets[:1]))
 
-    async def revoke(self, account_id: str | None, key_id: str) -> KeyRecord | None:
+        def without_previous(record: KeyRecord) -> KeyRecord:
+            return replace(record, secrets=record.secrets[:1])
+
+        return await self._change(account_id, key_id, "key.end_grace", without_previous, actor)
+
+    async def revoke(self, account_id: str | None, key_id: str, *, actor: Actor = APPLICATION) -> KeyRecord | None:
         """End the key for good; a revoked one is returned as it is."""
 
         def revoked(record: KeyRecord) -> KeyRecord:
             return record if record.revoked_at is not None else replace(record, revoked_at=self._clock())
 
-        return await self._change(account_id, key_id, revoked)
+        return await self._change(account_id, key_id, "key.revoke", revoked, actor)
 
     async def inspect(self, secret: str) -> Inspection:
         """Return what *secret* is. For operators: it looks into every account."""
@@ -218,7 +227,12 @@ class Keyring:
         return Inspection(environment, record, "current" if is_current else "previous")
 
     async def _change(
-        self, account_id: str | None, key_id: str, changed: Callable[[KeyRecord], KeyRecord]
+        self,
+        account_id: str | None,
+        key_id: str,
+        action: str,
+        changed: Callable[[KeyRecord], KeyRecord],
+        actor: Actor,
     ) -> KeyRecord | None:
         for _ in range(_ATTEMPTS):
             record = await self.get(account_id, key_id)
@@ -228,7 +242,9 @@ class Keyring:
             if wanted == record:
                 return record
             wanted = replace(wanted, version=record.version + 1)
-            if await self._store.replace_key(wanted, changed_at=self._clock()):
+            what = difference(key_state(record), key_state(wanted))
+            change = Change(self._clock(), actor, action, record.account_id, record.id, *what)
+            if await self._store.replace_key(wanted, change):
                 await self._announce(wanted.id, wanted.version)
                 return wanted
         # Every attempt found that somebody else had changed the key in between: no more of a surprise than a busy disk.

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from machpay_gateway.core.audit import APPLICATION, Change
 from machpay_gateway.core.ports import Account
 
 NOW = 1_700_000_000.0
@@ -17,6 +18,11 @@ Announced = list[tuple[str, int]]
 def counted_entropy() -> Callable[[int], bytes]:
     numbers = iter(range(1_000_000))
     return lambda size: hashlib.sha256(str(next(numbers)).encode()).digest()[:size]
+
+
+def logged(at: float = NOW) -> Change:
+    """Return what a store writes into its audit log beside a change that is tried without its use case."""
+    return Change(at, APPLICATION, "test", ACME.id, "object", {}, {})
 
 
 def noting(announced: list[Any]) -> Callable[[str, int], Awaitable[None]]:

@@ -9,7 +9,7 @@ from machpay_gateway.core.ports import Account
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.memory import MemoryStore
 from tests.clocks import FixedClock
-from tests.keyrings import NOW, Announced, counted_entropy, noting
+from tests.keyrings import NOW, Announced, counted_entropy, logged, noting
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ async def test_a_tier_change_announces_each_key_of_the_account(
 ) -> None:
     acme, globex = await accounts.create("Acme", "standard"), await accounts.create("Globex", "standard")
     for key_id, account in [("key_1", acme), ("key_2", acme), ("key_3", globex)]:
-        await store.add_key(KeyRecord(key_id, account.id, "deploy", "live", "", Scopes(), (), NOW, ()))
+        await store.add_key(KeyRecord(key_id, account.id, "deploy", "live", "", Scopes(), (), NOW, ()), logged())
     changed = await accounts.set_tier(acme.name if by_name else acme.id, "enterprise")
     assert changed == replace(acme, tier="enterprise")
     assert sorted(announced) == [("key_1", 2), ("key_2", 2)]

@@ -35,6 +35,7 @@ from tests.gates import (
     reason_of,
     setup,
 )
+from tests.keyrings import logged
 
 AWAY = Away("no reply")
 
@@ -284,7 +285,7 @@ async def test_a_secret_whose_prefix_and_record_disagree_is_refused_however_ofte
     prefix: str, environment: str
 ) -> None:
     clock, store = FixedClock(NOW), MemoryStore()
-    await store.add_account(Account("acct_1", "Acme", "standard", NOW))
+    await store.add_account(Account("acct_1", "Acme", "standard", NOW), logged())
     secret = mint_secret(prefix, bytes(32)).encode()
     swapped = KeyRecord(
         id="key_1",
@@ -297,7 +298,7 @@ async def test_a_secret_whose_prefix_and_record_disagree_is_refused_however_ofte
         created_at=NOW,
         secrets=(SecretRecord(secret_digest(secret), "…", NOW),),
     )
-    await store.add_key(swapped)
+    await store.add_key(swapped, logged())
     gate = Gate(
         Policy(ROUTES),
         keys=KeyCache(store, TIERS, clock=clock),

@@ -12,7 +12,7 @@ from machpay_gateway.cli.output import (
     print_list,
     print_table,
 )
-from machpay_gateway.cli.session import Session, known_account, pass_session
+from machpay_gateway.cli.session import Session, known_account, operator, pass_session
 from machpay_gateway.core.ports import Account
 
 
@@ -28,7 +28,7 @@ def accounts() -> None:
 @pass_session
 def create(session: Session, *, name: str, tier: str, as_json: bool) -> None:
     """Create the account NAME."""
-    _print_account(session.run(lambda gateway: gateway.accounts.create(name, tier)), as_json=as_json)
+    _print_account(session.run(lambda gateway: gateway.accounts.create(name, tier, actor=operator())), as_json=as_json)
 
 
 @accounts.command("list")
@@ -54,7 +54,7 @@ def set_tier(session: Session, *, account: str, tier: str, as_json: bool) -> Non
     """Give ACCOUNT (id or name) the tier TIER; its live keys have it within a second."""
 
     async def change(gateway: Gateway) -> Account:
-        return known_account(await gateway.accounts.set_tier(account, tier), account)
+        return known_account(await gateway.accounts.set_tier(account, tier, actor=operator()), account)
 
     _print_account(session.run(change), as_json=as_json)
 

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 import click
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.cli.output import json_option, key_json, print_json
+from machpay_gateway.cli.output import json_option, print_json
 from machpay_gateway.core.address import is_loopback
+from machpay_gateway.core.document import key_document
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.scopes import KNOWN_SCOPES
 from machpay_gateway.middleware import MachPayAuth
@@ -210,7 +211,7 @@ def _print_demo(listener: socket.socket, database: str, issued: Sequence[Issued]
     address, port = listener.getsockname()[:2]
     url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
     if as_json:
-        keys = [{**key_json(each.key, time.time()), "secret": each.secret} for each in issued]
+        keys = [{**key_document(each.key, time.time()), "secret": each.secret} for each in issued]
         print_json({"object": "demo", "url": url, "database": database, "keys": keys})
         return
     admin, test, reader = issued

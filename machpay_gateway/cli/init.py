@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.cli.output import account_json, json_option, key_json, print_json, warn_of_secret
-from machpay_gateway.cli.session import Session, pass_session
+from machpay_gateway.cli.output import account_json, json_option, print_json, warn_of_secret
+from machpay_gateway.cli.session import Session, operator, pass_session
+from machpay_gateway.core.document import key_document
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.ports import Account
@@ -130,8 +131,10 @@ def _write_settings(path: Path) -> bool:
 
 
 async def _first_account(gateway: Gateway, name: str) -> Issued:
-    account = await gateway.accounts.create(name, "standard")
-    key, secret = await gateway.keyring.create(account.id, name="admin", scopes=KNOWN_SCOPES, environment="live")
+    account = await gateway.accounts.create(name, "standard", actor=operator())
+    key, secret = await gateway.keyring.create(
+        account.id, name="admin", scopes=KNOWN_SCOPES, environment="live", actor=operator()
+    )
     return account, key, secret
 
 
@@ -139,7 +142,7 @@ def _issued_json(issued: Issued | None) -> dict[str, Any]:
     if issued is None:
         return {"account": None, "key": None}
     account, key, secret = issued
-    return {"account": account_json(account), "key": {**key_json(key, time.time()), "secret": secret}}
+    return {"account": account_json(account), "key": {**key_document(key, time.time()), "secret": secret}}
 
 
 def _print_steps(file: Path, issued: Issued | None, *, written: bool) -> None:

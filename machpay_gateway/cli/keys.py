@@ -10,7 +10,6 @@ from machpay_gateway.cli.output import (
     KEY_COLUMNS,
     json_option,
     key_fields,
-    key_json,
     key_row,
     print_fields,
     print_issued,
@@ -19,8 +18,9 @@ from machpay_gateway.cli.output import (
     print_table,
     secret_end,
 )
-from machpay_gateway.cli.session import Session, account_for, pass_session
+from machpay_gateway.cli.session import Session, account_for, operator, pass_session
 from machpay_gateway.cli.values import Duration, listed
+from machpay_gateway.core.document import key_document
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.input import shown
 from machpay_gateway.core.key import ENVIRONMENTS, KeyRecord, KeyStatus
@@ -62,7 +62,13 @@ def create(
     async def issue(gateway: Gateway) -> tuple[KeyRecord, str]:
         owner = await account_for(gateway, account)
         return await gateway.keyring.create(
-            owner.id, name=name, scopes=scopes, environment=environment, allowed_ips=allowed_ips, expires_at=expires_at
+            owner.id,
+            name=name,
+            scopes=scopes,
+            environment=environment,
+            allowed_ips=allowed_ips,
+            expires_at=expires_at,
+            actor=operator(),
         )
 
     print_issued(*session.run(issue), time.time(), as_json=as_json)
@@ -100,7 +106,7 @@ def list_(
     found, now = session.run(page), time.time()
     shown_keys, has_more = found[:limit], len(found) > limit
     if as_json:
-        print_list([key_json(record, now) for record in shown_keys], has_more=has_more)
+        print_list([key_document(record, now) for record in shown_keys], has_more=has_more)
         return
     if not shown_keys:
         click.echo("No such keys: `machpay-gateway keys create` makes one.", err=True)
@@ -132,7 +138,7 @@ def show(session: Session, *, key: str, as_json: bool) -> None:
 @pass_session
 def rotate(session: Session, *, key: str, grace: int, as_json: bool) -> None:
     """Give KEY a new secret, which goes to stdout, once; all else to stderr."""
-    issued = session.run(lambda gateway: gateway.keyring.rotate(None, key, grace_seconds=grace))
+    issued = session.run(lambda gateway: gateway.keyring.rotate(None, key, grace_seconds=grace, actor=operator()))
     if issued is None:
         raise _unknown(key)
     print_issued(*issued, time.time(), as_json=as_json)
@@ -152,7 +158,7 @@ def revoke(session: Session, *, key: str, yes: bool, as_json: bool) -> None:
         question = f"Revoke {record.id} ({record.name}, {record.masked}) for good?"
         if not click.confirm(question, err=True):
             raise click.ClickException("Nothing was revoked.")
-    revoked = session.run(lambda gateway: gateway.keyring.revoke(None, key))
+    revoked = session.run(lambda gateway: gateway.keyring.revoke(None, key, actor=operator()))
     _print_key(_known(revoked, key), as_json=as_json)
 
 
@@ -170,7 +176,7 @@ def inspect(session: Session, *, misplaced: tuple[str, ...], as_json: bool) -> N
         raise click.UsageError("Nothing came on standard input, where the secret is read from.")
     found = session.run(lambda gateway: gateway.keyring.inspect(secret))
     if as_json:
-        record = None if found.key is None else key_json(found.key, time.time())
+        record = None if found.key is None else key_document(found.key, time.time())
         print_json(
             {"object": "inspection", "environment": found.environment, "position": found.position, "key": record}
         )
@@ -212,6 +218,6 @@ def _unknown(key_id: str) -> InputError:
 
 def _print_key(record: KeyRecord, *, as_json: bool) -> None:
     if as_json:
-        print_json(key_json(record, time.time()))
+        print_json(key_document(record, time.time()))
     else:
         print_fields(key_fields(record, time.time()))

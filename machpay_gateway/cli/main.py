@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from machpay_gateway.cli.accounts import accounts
+from machpay_gateway.cli.audit import audit
 from machpay_gateway.cli.demo import demo
 from machpay_gateway.cli.doctor import doctor
 from machpay_gateway.cli.init import init
@@ -45,7 +46,7 @@ def cli(ctx: click.Context, config: str | None) -> None:
     ctx.obj = Session(config)
 
 
-for command in (init, accounts, keys, policy, doctor, demo):
+for command in (init, accounts, keys, audit, policy, doctor, demo):
     cli.add_command(command)
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from machpay_gateway.core.document import key_document
 from machpay_gateway.core.errors import GatewayError, StoreUnavailable, Unavailable
 from machpay_gateway.core.finding import Finding, Status
 from machpay_gateway.core.input import format_moment
@@ -74,7 +75,7 @@ def print_findings(findings: Iterable[Finding]) -> None:
 def print_issued(record: KeyRecord, secret: str, now: float, *, as_json: bool) -> None:
     """Print a key with its new *secret*: in tables the secret alone goes to stdout, so that a pipe gets just that."""
     if as_json:
-        print_json({**key_json(record, now), "secret": secret})
+        print_json({**key_document(record, now), "secret": secret})
     else:
         print_fields(key_fields(record, now), err=True)
         click.echo(secret)
@@ -89,26 +90,6 @@ def warn_of_secret() -> None:
 def printable(text: str) -> str:
     """Return *text* with nothing in it that a terminal would act on."""
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
-
-
-def key_json(record: KeyRecord, now: float) -> dict[str, Any]:
-    """Return the key as JSON has it, its status true at *now*."""
-    return {
-        "id": record.id,
-        "object": "key",
-        "account_id": record.account_id,
-        "name": record.name,
-        "environment": record.environment,
-        "tier": record.tier,
-        "scopes": list(record.scopes),
-        "allowed_ips": list(record.allowed_ips),
-        "status": str(record.status(now)),
-        "masked": record.masked,
-        "created_at": format_moment(record.created_at),
-        "last_rotated_at": _moment_or_none(record.last_rotated_at),
-        "expires_at": _moment_or_none(record.expires_at),
-        "metadata": dict(record.metadata),
-    }
 
 
 def key_row(record: KeyRecord, now: float) -> tuple[str, ...]:
@@ -137,7 +118,7 @@ def key_fields(record: KeyRecord, now: float) -> list[tuple[str, str]]:
         ("status", str(record.status(now))),
         ("secret", record.masked),
         ("created", format_moment(record.created_at)),
-        ("rotated", "never" if record.last_rotated_at is None else format_moment(record.last_rotated_at)),
+        ("rotated", _rotation(record, now)),
         ("expires", _expiry(record.expires_at)),
     ]
     fields += [("previous secret", f"{old.masked}, {secret_end(old, now)}") for old in record.secrets[1:]]
@@ -231,8 +212,9 @@ def _print(table: Table, *, err: bool, width: int | None = None) -> None:
         click.echo(line.rstrip(), err=err)
 
 
-def _moment_or_none(moment: float | None) -> str | None:
-    return None if moment is None else format_moment(moment)
+def _rotation(record: KeyRecord, now: float) -> str:
+    rotated = "never" if record.last_rotated_at is None else format_moment(record.last_rotated_at)
+    return f"{rotated}: due" if record.is_rotation_due(now) else rotated
 
 
 def _expiry(expires_at: float | None) -> str:

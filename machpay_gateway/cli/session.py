@@ -1,6 +1,7 @@
 """What every command starts from: the settings that were chosen, and a gateway that is open while it is used."""
 
 import asyncio
+import getpass
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TypeVar
 import click
 
 from machpay_gateway.assembly import Gateway
+from machpay_gateway.core.audit import Actor
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.input import shown
 from machpay_gateway.core.ports import Account
@@ -53,6 +55,14 @@ class Session:
                 await gateway.close()
 
         return asyncio.run(opened())
+
+
+def operator() -> Actor:
+    """Return who uses the command line, as the audit log names them."""
+    try:
+        return Actor("operator", getpass.getuser())
+    except (OSError, KeyError):  # a container's user need not have a name
+        return Actor("operator", f"uid {os.getuid()}")
 
 
 pass_session = click.make_pass_decorator(Session)

@@ -19,6 +19,7 @@ from machpay_gateway.core.scopes import Scopes
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ENVIRONMENTS = ("live", "test")
 ENTROPY_BYTES = 32  # reduced to 32 base62 characters; the surplus keeps the modulo's bias below 2**-65
+ROTATION_SECONDS = 90 * 86_400  # the guide: rotate keys every 90 days
 _SECRET = re.compile(rb"sk_(live|test)_mp1_[0-9A-Za-z]{38}")
 _BODY_LENGTH, _CHECKSUM_LENGTH, _ID_LENGTH = 32, 6, 22
 
@@ -67,6 +68,11 @@ class KeyRecord:
         if self.expires_at is not None and self.expires_at <= now:
             return KeyStatus.EXPIRED
         return KeyStatus.ACTIVE
+
+    def is_rotation_due(self, now: float) -> bool:
+        """Tell whether it is in use and its secret is older than the guide advises."""
+        secret_since = self.last_rotated_at or self.created_at
+        return self.status(now) is KeyStatus.ACTIVE and now - secret_since > ROTATION_SECONDS
 
     @property
     def masked(self) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from machpay_gateway.core.admission import Answer, Coming, Demand
+from machpay_gateway.core.audit import AuditHead, AuditRow, Change
 from machpay_gateway.core.credential import ApiKey, SignedToken
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.principal import Principal
@@ -43,7 +44,7 @@ class KeyLookup(Protocol):
 class KeyStore(KeyLookup, Protocol):
     """The source of truth for keys. Raises StoreUnavailable; looks every key up within its account."""
 
-    async def add_key(self, record: KeyRecord) -> None:
+    async def add_key(self, record: KeyRecord, change: Change) -> None:
         """Store a new key with its secrets. The tier in the record is the account's and is not stored."""
 
     async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
@@ -54,7 +55,7 @@ class KeyStore(KeyLookup, Protocol):
     ) -> Sequence[KeyRecord]:
         """Return keys, newest first, at most *limit* of them, those that come after the key id *after*."""
 
-    async def replace_key(self, record: KeyRecord, *, changed_at: float) -> bool:
+    async def replace_key(self, record: KeyRecord, change: Change) -> bool:
         """Write *record* and its secrets over version `record.version - 1`; False when that is not the stored one."""
 
 
@@ -76,7 +77,7 @@ def key_tier(environment: str, account_tier: str) -> str:
 class AccountStore(Protocol):
     """The source of truth for accounts. Raises StoreUnavailable."""
 
-    async def add_account(self, account: Account) -> bool:
+    async def add_account(self, account: Account, change: Change) -> bool:
         """Store a new account; False when its name is taken."""
 
     async def account(self, id_or_name: str) -> Account | None:
@@ -85,8 +86,29 @@ class AccountStore(Protocol):
     async def accounts(self) -> Sequence[Account]:
         """Return all accounts, oldest first."""
 
-    async def set_tier(self, account_id: str, tier: str, *, changed_at: float) -> Sequence[tuple[str, int]]:
-        """Change the tier and raise the version of every key of the account; return (key id, new version)."""
+    async def set_tier(self, account: Account, tier: str, change: Change) -> Sequence[tuple[str, int]] | None:
+        """Change the tier and raise the version of every key of *account*; return (key id, new version).
+
+        None when the account is not there with the tier that it has here.
+        """
+
+
+class AuditLog(Protocol):
+    """What was changed. Each mutation of the other ports writes its *change* here, in the same transaction.
+
+    Raises StoreUnavailable.
+    """
+
+    async def audit_head(self) -> AuditHead:
+        """Return where the log ends."""
+
+    async def audit_page(
+        self, account_id: str | None, *, before: int | None = None, limit: int = 100
+    ) -> Sequence[AuditRow]:
+        """Return rows of the account, or of all for an operator, newest first: those before number *before*."""
+
+    async def audit_rows(self, after: int, *, limit: int = 1000) -> Sequence[AuditRow]:
+        """Return everybody's rows, oldest first: those after number *after*."""
 
 
 class KnownKeys(Protocol):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from machpay_gateway.core.audit import AuditHead, AuditRow, Change, head_after, next_row
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.ports import Account, key_tier
@@ -15,6 +16,7 @@ class MemoryStore:
         self._accounts: dict[str, Account] = {}
         self._keys: dict[str, KeyRecord] = {}
         self._changed_at: dict[str, float] = {}
+        self._rows: list[AuditRow] = []
         self._owners: dict[bytes, str] = {}  # digest of a secret to the id of its key
 
     async def open(self, *, upgrade: bool = False) -> None:
@@ -37,11 +39,12 @@ class MemoryStore:
         changed = sorted((at, key_id) for key_id, at in self._changed_at.items() if at >= since)
         return [(key_id, self._keys[key_id].version) for _, key_id in changed]
 
-    async def add_key(self, record: KeyRecord) -> None:
+    async def add_key(self, record: KeyRecord, change: Change) -> None:
         """Store a new key with its secrets. Raises InputError when its account is unknown or its id is taken."""
         if record.account_id not in self._accounts or record.id in self._keys:
             raise _unfit(record)
         self._write(record, record.created_at)
+        self._log(change)
 
     async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
         """Return a key of the account, or None. An operator (*account_id* None) sees every account's."""
@@ -61,19 +64,21 @@ class MemoryStore:
         found = [record for record in found if environment in (None, record.environment)]
         return [self._current(record) for record in sorted(found, key=_age, reverse=True)[:limit]]
 
-    async def replace_key(self, record: KeyRecord, *, changed_at: float) -> bool:
+    async def replace_key(self, record: KeyRecord, change: Change) -> bool:
         """Write *record* and its secrets over version `record.version - 1`; False when that is not the stored one."""
         stored = self._keys.get(record.id)
         if stored is None or (stored.account_id, stored.version) != (record.account_id, record.version - 1):
             return False
-        self._write(replace(record, environment=stored.environment, created_at=stored.created_at), changed_at)
+        self._write(replace(record, environment=stored.environment, created_at=stored.created_at), change.at)
+        self._log(change)
         return True
 
-    async def add_account(self, account: Account) -> bool:
+    async def add_account(self, account: Account, change: Change) -> bool:
         """Store a new account; False when its name is taken."""
         if account.id in self._accounts or any(known.name == account.name for known in self._accounts.values()):
             return False
         self._accounts[account.id] = account
+        self._log(change)
         return True
 
     async def account(self, id_or_name: str) -> Account | None:
@@ -86,19 +91,42 @@ class MemoryStore:
         """Return all accounts, oldest first."""
         return sorted(self._accounts.values(), key=lambda account: (account.created_at, account.id))
 
-    async def set_tier(self, account_id: str, tier: str, *, changed_at: float) -> Sequence[tuple[str, int]]:
-        """Change the tier and raise the version of every key of the account; return (key id, new version)."""
-        if account_id not in self._accounts:
-            return []
-        self._accounts[account_id] = replace(self._accounts[account_id], tier=tier)
+    async def set_tier(self, account: Account, tier: str, change: Change) -> Sequence[tuple[str, int]] | None:
+        """Change the tier and raise the version of every key of *account*; return (key id, new version).
+
+        None when the account is not there with the tier that it has here.
+        """
+        stored = self._accounts.get(account.id)
+        if stored is None or stored.tier != account.tier:
+            return None
+        self._accounts[account.id] = replace(stored, tier=tier)
         raised = [
             replace(record, version=record.version + 1)
             for record in self._keys.values()
-            if record.account_id == account_id
+            if record.account_id == account.id
         ]
         for record in raised:
-            self._write(record, changed_at)
+            self._write(record, change.at)
+        self._log(change)
         return [(record.id, record.version) for record in raised]
+
+    async def audit_head(self) -> AuditHead:
+        """Return where the audit log ends."""
+        return head_after(self._rows[-1]) if self._rows else AuditHead()
+
+    async def audit_page(
+        self, account_id: str | None, *, before: int | None = None, limit: int = 100
+    ) -> Sequence[AuditRow]:
+        """Return rows of the account, or of all for an operator, newest first: those before number *before*."""
+        found = [row for row in reversed(self._rows) if account_id in (None, row.account_id)]
+        return [row for row in found if before is None or row.sequence < before][:limit]
+
+    async def audit_rows(self, after: int, *, limit: int = 1000) -> Sequence[AuditRow]:
+        """Return everybody's rows, oldest first: those after number *after*."""
+        return [row for row in self._rows if row.sequence > after][:limit]
+
+    def _log(self, change: Change) -> None:
+        self._rows.append(next_row(head_after(self._rows[-1]) if self._rows else AuditHead(), change))
 
     def _write(self, record: KeyRecord, changed_at: float) -> None:
         digests = [secret.digest for secret in record.secrets]

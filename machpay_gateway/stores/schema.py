@@ -5,6 +5,7 @@ SQLite and PostgreSQL keep them alike.
 """
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Double,
     ForeignKey,
@@ -17,7 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISIONS = ("0001",)  # oldest first; kept here so that a start can compare without importing Alembic
+REVISIONS = ("0001", "0002")  # oldest first; kept here so that a start can compare without importing Alembic
 HEAD = REVISIONS[-1]
 
 # A constraint without a name cannot be dropped by a migration that runs on both databases.
@@ -71,4 +72,31 @@ KEY_SECRETS = Table(
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double),
     UniqueConstraint("key_id", "position"),
+)
+
+AUDIT_LOG = Table(
+    "audit_log",
+    METADATA,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", Double, nullable=False),
+    Column("actor_kind", Text, nullable=False),
+    Column("actor_id", Text, nullable=False),
+    Column("address", Text),
+    Column("request_id", Text),
+    Column("action", Text, nullable=False),
+    Column("account_id", Text, nullable=False),
+    Column("object_id", Text, nullable=False),
+    Column("before", Text, nullable=False),
+    Column("after", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Index(None, "account_id", "sequence"),  # an account's changes, newest first
+)
+
+# One row: where the log ends. Whoever appends locks it first.
+AUDIT_HEAD = Table(
+    "audit_head",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
 )

@@ -23,8 +23,10 @@ KEY_FIELDS = [
     "masked",
     "created_at",
     "last_rotated_at",
+    "rotation_due",
     "expires_at",
     "metadata",
+    "secrets",
 ]
 UTC = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 SCOPED = ("--name", "reader", "--scope", "skills:list,account:read")
@@ -46,6 +48,10 @@ def test_a_created_key_has_the_documented_shape_and_its_secret(invoke: Invoke) -
     assert (made["allowed_ips"], made["metadata"], made["last_rotated_at"]) == (["203.0.113.10"], {}, None)
     assert UTC.fullmatch(made["created_at"])
     assert UTC.fullmatch(made["expires_at"])
+    assert made["secrets"] == [
+        {"masked": made["masked"], "current": True, "created_at": made["created_at"], "expires_at": None}
+    ]
+    assert not made["rotation_due"]
     assert made["masked"] == f"{made['secret'][:8]}…{made['secret'][-4:]}"
 
 

@@ -2,6 +2,7 @@ import hashlib
 import string
 import zlib
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -183,6 +184,26 @@ def test_the_status_is_the_one_of_the_moment_asked(
     expires_at: float | None, revoked_at: float | None, now: float, status: KeyStatus
 ) -> None:
     assert record(expires_at=expires_at, revoked_at=revoked_at).status(now) is status
+
+
+DAY = 86_400.0
+
+
+@pytest.mark.parametrize(
+    "changed, now, due",
+    [
+        ({}, 1.0 + 90 * DAY, False),
+        ({}, 2.0 + 90 * DAY, True),
+        ({"last_rotated_at": 10 * DAY}, 91 * DAY, False),  # its secret is younger than the key
+        ({"last_rotated_at": 10 * DAY}, 101 * DAY, True),
+        ({"expires_at": 91 * DAY}, 92 * DAY, False),  # nobody can use it: there is nothing to rotate
+        ({"revoked_at": 1.0}, 92 * DAY, False),
+    ],
+)
+def test_rotation_is_due_for_a_key_in_use_whose_secret_is_older_than_90_days(
+    changed: dict[str, float], now: float, *, due: bool
+) -> None:
+    assert replace(record(), **changed).is_rotation_due(now) is due  # type: ignore[arg-type]  # times only
 
 
 def test_a_key_is_shown_by_its_current_secret() -> None:

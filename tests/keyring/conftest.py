@@ -8,7 +8,7 @@ from machpay_gateway.keyring import Keyring
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 from tests.clocks import FixedClock
-from tests.keyrings import ACME, GLOBEX, NOW, SCOPES, Announced, counted_entropy, noting
+from tests.keyrings import ACME, GLOBEX, NOW, SCOPES, Announced, counted_entropy, logged, noting
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def announced() -> Announced:
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MemoryStore | SqlStore]:
     store = MemoryStore() if request.param == "memory" else SqlStore(f"sqlite:///{tmp_path}/keys.db")
     await store.open()
-    await store.add_account(ACME)
-    await store.add_account(GLOBEX)
+    await store.add_account(ACME, logged())
+    await store.add_account(GLOBEX, logged())
     yield store
     await store.close()
 

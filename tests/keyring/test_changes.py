@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from machpay_gateway.core.audit import Change
 from machpay_gateway.core.errors import InputError, StoreUnavailable
 from machpay_gateway.core.key import KeyRecord, KeyStatus
 from machpay_gateway.keyring import Keyring
@@ -91,8 +92,8 @@ async def test_a_change_is_announced_after_it_is_stored(
         async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
             return await store.key(account_id, key_id)
 
-        async def replace_key(self, record: KeyRecord, *, changed_at: float) -> bool:
-            stored = await store.replace_key(record, changed_at=changed_at)
+        async def replace_key(self, record: KeyRecord, change: Change) -> bool:
+            stored = await store.replace_key(record, change)
             order.append("stored")
             return stored
 
@@ -134,8 +135,8 @@ async def test_of_two_updates_at_once_both_land_with_a_version_each(
 async def test_a_change_that_never_gets_its_turn_ends_as_unavailable(
     store: MemoryStore | SqlStore, keyring: Keyring, key: KeyRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def somebody_was_quicker(_record: KeyRecord, *, changed_at: float) -> bool:
-        return changed_at < 0
+    async def somebody_was_quicker(_record: KeyRecord, change: Change) -> bool:
+        return change.at < 0
 
     monkeypatch.setattr(store, "replace_key", somebody_was_quicker)
     with pytest.raises(StoreUnavailable, match="key change"):

@@ -10,7 +10,7 @@ from machpay_gateway.keyring import DAY_SECONDS, Keyring
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 from tests.clocks import FixedClock
-from tests.keyrings import ACME, NOW, SCOPES, Announced, counted_entropy, noting
+from tests.keyrings import ACME, NOW, SCOPES, Announced, counted_entropy, logged, noting
 
 
 async def test_no_two_keys_share_an_id_or_a_secret(keyring: Keyring) -> None:
@@ -108,7 +108,7 @@ def test_no_secret_is_in_the_database_files_in_clear(tmp_path: Path) -> None:
 
     async def secrets_issued() -> AsyncIterator[str]:
         await store.open()
-        await store.add_account(ACME)
+        await store.add_account(ACME, logged())
         for environment in ("live", "test"):
             record, secret = await keyring.create(ACME.id, name="findable", scopes=[], environment=environment)
             yield secret

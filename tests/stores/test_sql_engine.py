@@ -19,6 +19,7 @@ from machpay_gateway.core.ports import Account
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.sql import SqlStore
 from machpay_gateway.stores.sql.engine import database_url
+from tests.keyrings import logged
 
 ACME = Account("acct_acme", "Acme", "standard", 100.0)
 GLOBEX = Account("acct_globex", "Globex", "standard", 200.0)
@@ -123,12 +124,12 @@ def test_a_new_file_is_for_its_owner_only(path: Path) -> None:
 
 async def test_what_one_store_writes_the_next_read_of_another_sees(path: Path) -> None:
     writer, reader = await opened(path), await opened(path)
-    await writer.add_account(ACME)
-    await writer.add_key(KEY)
+    await writer.add_account(ACME, logged())
+    await writer.add_key(KEY, logged())
     assert await reader.key(None, KEY.id) == KEY
-    assert await writer.replace_key(replace(KEY, version=2, revoked_at=2000.0), changed_at=2000.0)
+    assert await writer.replace_key(replace(KEY, version=2, revoked_at=2000.0), logged(2000.0))
     assert list(await reader.versions_since(2000.0)) == [(KEY.id, 2)]
-    assert not await reader.replace_key(replace(KEY, version=2), changed_at=2001.0)
+    assert not await reader.replace_key(replace(KEY, version=2), logged(2001.0))
     await writer.close()
     await reader.close()
 
@@ -141,7 +142,7 @@ def test_a_store_serves_one_event_loop_after_the_other(url: str, path: Path) -> 
         assert await asyncio.gather(*(store.account("Acme") for _ in range(20))) == [ACME] * 20
 
     asyncio.run(store.open())
-    assert asyncio.run(store.add_account(ACME))
+    assert asyncio.run(store.add_account(ACME, logged()))
     asyncio.run(many_reads())
     asyncio.run(many_reads())
     asyncio.run(store.close())
@@ -199,12 +200,12 @@ sys.exit("alembic" in sys.modules)
         ("key", lambda store: store.key(None, KEY.id)),
         ("keys", lambda store: store.keys(None)),
         ("changed keys", lambda store: store.versions_since(0.0)),
-        ("key creation", lambda store: store.add_key(KEY)),
-        ("key change", lambda store: store.replace_key(KEY, changed_at=1.0)),
-        ("account creation", lambda store: store.add_account(ACME)),
+        ("key creation", lambda store: store.add_key(KEY, logged())),
+        ("key change", lambda store: store.replace_key(KEY, logged(1.0))),
+        ("account creation", lambda store: store.add_account(ACME, logged())),
         ("account", lambda store: store.account("Acme")),
         ("accounts", lambda store: store.accounts()),
-        ("tier change", lambda store: store.set_tier(ACME.id, "standard", changed_at=1.0)),
+        ("tier change", lambda store: store.set_tier(ACME.id, "standard", logged(1.0))),
         ("schema upgrade", lambda store: store.migrate()),
     ],
 )
@@ -225,14 +226,14 @@ async def test_a_database_that_went_away_is_unavailable(
 
 async def test_while_another_process_writes_reads_go_on_and_writes_end_as_unavailable(path: Path) -> None:
     store = await opened(path, busy_timeout_seconds=0.01)
-    await store.add_account(ACME)
+    await store.add_account(ACME, logged())
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         assert await store.account("Acme") == ACME
         with pytest.raises(StoreUnavailable, match="key creation"):
-            await store.add_key(KEY)
+            await store.add_key(KEY, logged())
         other.execute("ROLLBACK")
-    await store.add_key(KEY)
+    await store.add_key(KEY, logged())
     assert await store.key(None, KEY.id) == KEY
     await store.close()
 
@@ -241,27 +242,27 @@ async def test_while_another_process_writes_reads_go_on_and_writes_end_as_unavai
 async def test_a_cancelled_caller_loses_nothing_and_blocks_nobody(url: str, path: Path) -> None:
     store = SqlStore(url.format(path=path))
     await store.open()
-    await store.add_account(ACME)
-    await store.add_key(KEY)
+    await store.add_account(ACME, logged())
+    await store.add_key(KEY, logged())
     for steps in range(12):  # after so many turns of the loop, wherever the change is by then
-        task = asyncio.create_task(store.replace_key(replace(KEY, version=2, name="changed"), changed_at=2000.0))
+        task = asyncio.create_task(store.replace_key(replace(KEY, version=2, name="changed"), logged(2000.0)))
         for _ in range(steps):
             await asyncio.sleep(0)
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-    await store.add_account(GLOBEX)  # a commit that was under way is over when another writer had its turn
+    await store.add_account(GLOBEX, logged())  # a commit that was under way is over when another writer had its turn
     found = await store.key(None, KEY.id)
     assert found in (KEY, replace(KEY, version=2, name="changed"))
     assert found is not None
-    assert await store.replace_key(replace(found, version=found.version + 1, name="last"), changed_at=3000.0)
+    assert await store.replace_key(replace(found, version=found.version + 1, name="last"), logged(3000.0))
     await store.close()
 
 
 async def test_a_closed_store_in_memory_can_be_opened_anew_and_is_empty() -> None:
     store = SqlStore("sqlite://")
     await store.open()
-    await store.add_account(ACME)
+    await store.add_account(ACME, logged())
     await store.close()
     await store.open()
     assert list(await store.accounts()) == []

@@ -14,6 +14,7 @@ from machpay_gateway.core.ports import Account
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
+from tests.keyrings import logged
 
 pytestmark = pytest.mark.parametrize("store", ["memory", "sqlite", "sqlite-in-memory"], indirect=True)
 
@@ -26,8 +27,8 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     urls = {"sqlite": f"sqlite:///{tmp_path}/keys.db", "sqlite-in-memory": "sqlite://"}
     store = MemoryStore() if request.param == "memory" else SqlStore(urls[request.param])
     await store.open()
-    assert await store.add_account(ACME)
-    assert await store.add_account(GLOBEX)
+    assert await store.add_account(ACME, logged())
+    assert await store.add_account(GLOBEX, logged())
     yield store
     await store.close()
 
@@ -68,19 +69,19 @@ FULL = replace(
 
 
 async def test_a_key_comes_back_as_it_was_stored(store: MemoryStore | SqlStore) -> None:
-    await store.add_key(FULL)
+    await store.add_key(FULL, logged())
     assert await store.key(ACME.id, FULL.id) == FULL
 
 
 async def test_a_key_is_found_by_each_of_its_secrets_whatever_its_status(store: MemoryStore | SqlStore) -> None:
-    await store.add_key(FULL)
+    await store.add_key(FULL, logged())
     assert await store.find_by_digest(digest(1)) == FULL
     assert await store.find_by_digest(digest(2)) == FULL
     assert await store.find_by_digest(digest(3)) is None
 
 
 async def test_a_key_is_seen_by_its_account_and_by_operators_only(store: MemoryStore | SqlStore) -> None:
-    await store.add_key(key(1))
+    await store.add_key(key(1), logged())
     assert await store.key(ACME.id, "key_001") == key(1)
     assert await store.key(None, "key_001") == key(1)
     assert await store.key(GLOBEX.id, "key_001") is None
@@ -88,9 +89,9 @@ async def test_a_key_is_seen_by_its_account_and_by_operators_only(store: MemoryS
 
 
 async def test_the_tier_is_the_accounts_for_live_keys_and_test_for_test_keys(store: MemoryStore | SqlStore) -> None:
-    await store.add_key(replace(key(1), tier="a tier of the caller's choice"))
-    await store.add_key(replace(key(2, environment="test"), tier="enterprise"))
-    await store.set_tier(ACME.id, "enterprise", changed_at=2000.0)
+    await store.add_key(replace(key(1), tier="a tier of the caller's choice"), logged())
+    await store.add_key(replace(key(2, environment="test"), tier="enterprise"), logged())
+    await store.set_tier(ACME, "enterprise", logged(2000.0))
     found = {record.id: record.tier for record in await store.keys(ACME.id)}
     assert found == {"key_001": "enterprise", "key_002": "test"}
     by_digest = await store.find_by_digest(digest(1))
@@ -116,26 +117,26 @@ async def test_the_tier_is_the_accounts_for_live_keys_and_test_for_test_keys(sto
 async def test_keys_come_newest_first_in_pages(
     store: MemoryStore | SqlStore, account_id: str | None, selection: dict[str, Any], expected: list[int]
 ) -> None:
-    await store.add_key(key(1, created_at=1000.0))
-    await store.add_key(key(3, created_at=2000.0))
-    await store.add_key(key(2, created_at=2000.0, environment="test"))
-    await store.add_key(key(5, created_at=4000.0))
-    await store.add_key(key(4, created_at=3000.0, account=GLOBEX))
+    await store.add_key(key(1, created_at=1000.0), logged())
+    await store.add_key(key(3, created_at=2000.0), logged())
+    await store.add_key(key(2, created_at=2000.0, environment="test"), logged())
+    await store.add_key(key(5, created_at=4000.0), logged())
+    await store.add_key(key(4, created_at=3000.0, account=GLOBEX), logged())
     page = await store.keys(account_id, **selection)
     assert [record.id for record in page] == [f"key_{number:03}" for number in expected]
 
 
 async def test_a_page_counts_keys_and_not_their_secrets(store: MemoryStore | SqlStore) -> None:
-    await store.add_key(FULL)
-    await store.add_key(key(3, created_at=500.0))
+    await store.add_key(FULL, logged())
+    await store.add_key(key(3, created_at=500.0), logged())
     page = await store.keys(ACME.id, limit=2)
     assert [len(record.secrets) for record in page] == [2, 1]
 
 
 async def test_a_replaced_key_answers_to_its_new_secrets_only(store: MemoryStore | SqlStore) -> None:
-    await store.add_key(key(1))
+    await store.add_key(key(1), logged())
     rotated = replace(FULL, version=2, secrets=(SecretRecord(digest(7), "sk_live_…0007", 1500.0),))
-    assert await store.replace_key(rotated, changed_at=1500.0)
+    assert await store.replace_key(rotated, logged(1500.0))
     assert await store.key(ACME.id, "key_001") == rotated
     assert await store.find_by_digest(digest(7)) == rotated
     assert await store.find_by_digest(digest(1)) is None
@@ -153,26 +154,26 @@ async def test_a_replaced_key_answers_to_its_new_secrets_only(store: MemoryStore
 async def test_a_key_is_replaced_over_the_version_before_only(
     store: MemoryStore | SqlStore, change: dict[str, Any]
 ) -> None:
-    await store.add_key(key(1))
+    await store.add_key(key(1), logged())
     secrets = (SecretRecord(digest(7), "sk_live_…0007", 1500.0),)
     wanted = replace(key(1), name="changed", secrets=secrets, **change)
-    assert not await store.replace_key(wanted, changed_at=1500.0)
+    assert not await store.replace_key(wanted, logged(1500.0))
     assert await store.key(None, "key_001") == key(1)
     assert await store.find_by_digest(digest(7)) is None
 
 
 async def test_of_many_changes_at_once_to_one_version_one_is_stored(store: MemoryStore | SqlStore) -> None:
-    await store.add_key(key(1))
+    await store.add_key(key(1), logged())
     wanted = [replace(key(1), version=2, name=f"name {number}") for number in range(10)]
-    stored = await asyncio.gather(*(store.replace_key(record, changed_at=1500.0) for record in wanted))
+    stored = await asyncio.gather(*(store.replace_key(record, logged(1500.0)) for record in wanted))
     assert stored.count(True) == 1
     assert await store.key(None, "key_001") == wanted[stored.index(True)]
 
 
 async def test_a_change_made_before_the_tier_was_raised_is_not_stored(store: MemoryStore | SqlStore) -> None:
-    await store.add_key(key(1))
-    await store.set_tier(ACME.id, "enterprise", changed_at=1500.0)
-    assert not await store.replace_key(replace(key(1), version=2), changed_at=1600.0)
+    await store.add_key(key(1), logged())
+    await store.set_tier(ACME, "enterprise", logged(1500.0))
+    assert not await store.replace_key(replace(key(1), version=2), logged(1600.0))
 
 
 @pytest.mark.parametrize(
@@ -186,26 +187,26 @@ async def test_a_change_made_before_the_tier_was_raised_is_not_stored(store: Mem
 async def test_a_key_that_does_not_fit_is_refused_and_leaves_nothing(
     store: MemoryStore | SqlStore, change: dict[str, Any]
 ) -> None:
-    await store.add_key(key(1))
+    await store.add_key(key(1), logged())
     with pytest.raises(InputError, match="key_0"):
-        await store.add_key(replace(key(2), **change))
+        await store.add_key(replace(key(2), **change), logged())
     assert list(await store.keys(None)) == [key(1)]
     assert await store.find_by_digest(digest(2)) is None
 
 
 async def test_a_change_to_another_keys_secret_is_refused_and_changes_nothing(store: MemoryStore | SqlStore) -> None:
-    await store.add_key(key(1))
-    await store.add_key(key(2))
+    await store.add_key(key(1), logged())
+    await store.add_key(key(2), logged())
     with pytest.raises(InputError, match="key_002"):
-        await store.replace_key(replace(key(2), version=2, name="changed", secrets=key(1).secrets), changed_at=1500.0)
+        await store.replace_key(replace(key(2), version=2, name="changed", secrets=key(1).secrets), logged(1500.0))
     assert await store.key(None, "key_002") == key(2)
     assert await store.find_by_digest(digest(2)) == key(2)
 
 
 async def test_changes_are_listed_from_the_given_moment_on(store: MemoryStore | SqlStore) -> None:
-    await store.add_key(key(1, created_at=1000.0))
-    await store.add_key(key(2, created_at=1100.0))
-    await store.replace_key(replace(key(1), version=2), changed_at=1200.0)
+    await store.add_key(key(1, created_at=1000.0), logged())
+    await store.add_key(key(2, created_at=1100.0), logged())
+    await store.replace_key(replace(key(1), version=2), logged(1200.0))
     assert list(await store.versions_since(1000.0)) == [("key_002", 1), ("key_001", 2)]
     assert list(await store.versions_since(1200.0)) == [("key_001", 2)]
     assert list(await store.versions_since(1200.5)) == []
@@ -219,34 +220,40 @@ async def test_an_account_is_found_by_id_and_by_name(store: MemoryStore | SqlSto
 
 
 async def test_an_id_wins_over_another_accounts_equal_name(store: MemoryStore | SqlStore) -> None:
-    await store.add_account(Account("acct_other", ACME.id, "standard", 1.0))
+    await store.add_account(Account("acct_other", ACME.id, "standard", 1.0), logged())
     assert await store.account(ACME.id) == ACME
 
 
 async def test_a_name_is_given_to_one_account_only(store: MemoryStore | SqlStore) -> None:
     wanted = [Account(f"acct_{number}", "Initech", "standard", 1.0) for number in range(5)]
-    added = await asyncio.gather(*(store.add_account(account) for account in wanted))
+    added = await asyncio.gather(*(store.add_account(account, logged()) for account in wanted))
     assert added.count(True) == 1
     assert await store.account("Initech") == wanted[added.index(True)]
 
 
 async def test_a_tier_change_raises_the_version_of_every_key_of_the_account(store: MemoryStore | SqlStore) -> None:
-    await store.add_key(key(1))
-    await store.add_key(replace(key(2, environment="test"), version=7))
-    await store.add_key(key(3, account=GLOBEX))
-    raised = await store.set_tier(ACME.id, "enterprise", changed_at=2000.0)
+    await store.add_key(key(1), logged())
+    await store.add_key(replace(key(2, environment="test"), version=7), logged())
+    await store.add_key(key(3, account=GLOBEX), logged())
+    raised = await store.set_tier(ACME, "enterprise", logged(2000.0))
+    assert raised is not None
     assert sorted(raised) == [("key_001", 2), ("key_002", 8)]
     assert sorted(await store.versions_since(2000.0)) == sorted(raised)
     assert await store.account(ACME.id) == replace(ACME, tier="enterprise")
     assert await store.key(None, "key_003") == key(3, account=GLOBEX)
 
 
-async def test_a_tier_change_of_an_unknown_account_changes_nothing(store: MemoryStore | SqlStore) -> None:
-    assert list(await store.set_tier("acct_unknown", "enterprise", changed_at=2000.0)) == []
+@pytest.mark.parametrize("account", [replace(ACME, id="acct_unknown"), replace(ACME, tier="another since")])
+async def test_a_tier_change_of_an_account_that_is_not_so_any_more_changes_nothing(
+    store: MemoryStore | SqlStore, account: Account
+) -> None:
+    head = await store.audit_head()
+    assert await store.set_tier(account, "enterprise", logged(2000.0)) is None
     assert list(await store.accounts()) == [GLOBEX, ACME]
+    assert await store.audit_head() == head
 
 
 async def test_opening_twice_keeps_what_is_stored(store: MemoryStore | SqlStore) -> None:
-    await store.add_key(key(1))
+    await store.add_key(key(1), logged())
     await store.open()
     assert await store.key(None, "key_001") == key(1)

@@ -28,9 +28,10 @@ async def all_accounts(connection: AsyncConnection) -> Sequence[Account]:
     return [_account(row) for row in (await connection.execute(statement)).mappings()]
 
 
-async def update_tier(connection: AsyncConnection, account_id: str, tier: str) -> None:
-    """Give the account another tier."""
-    await connection.execute(update(ACCOUNTS).where(ACCOUNTS.c.id == account_id).values(tier=tier))
+async def update_tier(connection: AsyncConnection, account: Account, tier: str) -> bool:
+    """Give *account* another tier; False when it is not there with the tier that it has here."""
+    statement = update(ACCOUNTS).where(ACCOUNTS.c.id == account.id, ACCOUNTS.c.tier == account.tier)
+    return (await connection.execute(statement.values(tier=tier))).rowcount == 1
 
 
 async def raise_versions(connection: AsyncConnection, account_id: str, changed_at: float) -> None:

@@ -7,11 +7,12 @@ from tempfile import gettempdir
 
 from sqlalchemy.exc import IntegrityError
 
+from machpay_gateway.core.audit import AuditHead, AuditRow, Change
 from machpay_gateway.core.errors import ConfigurationError, InputError
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.ports import Account
 from machpay_gateway.stores.schema import HEAD
-from machpay_gateway.stores.sql import accounts, keys
+from machpay_gateway.stores.sql import accounts, audit, keys
 from machpay_gateway.stores.sql.engine import Database
 from machpay_gateway.stores.sql.revision import database_revision, lock_schema
 
@@ -84,12 +85,13 @@ class SqlStore:
         async with self._database.reading("changed keys") as connection:
             return await keys.versions_since(connection, since)
 
-    async def add_key(self, record: KeyRecord) -> None:
+    async def add_key(self, record: KeyRecord, change: Change) -> None:
         """Store a new key with its secrets. Raises InputError when its account is unknown or its id is taken."""
         try:
             async with self._database.writing("key creation") as connection:
                 await keys.insert_key(connection, record)
                 await keys.insert_secrets(connection, record)
+                await audit.insert_change(connection, change)
         except IntegrityError as exc:
             raise _unfit(record) from exc
 
@@ -105,23 +107,25 @@ class SqlStore:
         async with self._database.reading("keys") as connection:
             return await keys.keys_page(connection, account_id, environment=environment, after=after, limit=limit)
 
-    async def replace_key(self, record: KeyRecord, *, changed_at: float) -> bool:
+    async def replace_key(self, record: KeyRecord, change: Change) -> bool:
         """Write *record* and its secrets over version `record.version - 1`; False when that is not the stored one."""
         try:
             async with self._database.writing("key change") as connection:
-                if not await keys.update_key(connection, record, changed_at):
+                if not await keys.update_key(connection, record, change.at):
                     return False
                 await keys.delete_secrets(connection, record.id)
                 await keys.insert_secrets(connection, record)
+                await audit.insert_change(connection, change)
                 return True
         except IntegrityError as exc:
             raise _unfit(record) from exc
 
-    async def add_account(self, account: Account) -> bool:
+    async def add_account(self, account: Account, change: Change) -> bool:
         """Store a new account; False when its name is taken."""
         try:
             async with self._database.writing("account creation") as connection:
                 await accounts.insert_account(connection, account)
+                await audit.insert_change(connection, change)
         except IntegrityError:
             return False
         return True
@@ -136,12 +140,34 @@ class SqlStore:
         async with self._database.reading("accounts") as connection:
             return await accounts.all_accounts(connection)
 
-    async def set_tier(self, account_id: str, tier: str, *, changed_at: float) -> Sequence[tuple[str, int]]:
-        """Change the tier and raise the version of every key of the account; return (key id, new version)."""
+    async def set_tier(self, account: Account, tier: str, change: Change) -> Sequence[tuple[str, int]] | None:
+        """Change the tier and raise the version of every key of *account*; return (key id, new version).
+
+        None when the account is not there with the tier that it has here.
+        """
         async with self._database.writing("tier change") as connection:
-            await accounts.update_tier(connection, account_id, tier)
-            await accounts.raise_versions(connection, account_id, changed_at)
-            return await accounts.key_versions(connection, account_id)
+            if not await accounts.update_tier(connection, account, tier):
+                return None
+            await accounts.raise_versions(connection, account.id, change.at)
+            await audit.insert_change(connection, change)
+            return await accounts.key_versions(connection, account.id)
+
+    async def audit_head(self) -> AuditHead:
+        """Return where the audit log ends."""
+        async with self._database.reading("audit log") as connection:
+            return await audit.head(connection)
+
+    async def audit_page(
+        self, account_id: str | None, *, before: int | None = None, limit: int = 100
+    ) -> Sequence[AuditRow]:
+        """Return rows of the account, or of all for an operator, newest first: those before number *before*."""
+        async with self._database.reading("audit log") as connection:
+            return await audit.rows_before(connection, account_id, before=before, limit=limit)
+
+    async def audit_rows(self, after: int, *, limit: int = 1000) -> Sequence[AuditRow]:
+        """Return everybody's rows, oldest first: those after number *after*."""
+        async with self._database.reading("audit log") as connection:
+            return await audit.rows_after(connection, after, limit=limit)
 
 
 def _unfit(record: KeyRecord) -> InputError:

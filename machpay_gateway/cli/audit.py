@@ -1,0 +1,101 @@
+"""`machpay-gateway audit`: what was changed, and whether the log of it is whole."""
+
+import re
+
+import click
+import orjson
+
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.cli.output import json_option, print_json, print_list, print_table
+from machpay_gateway.cli.session import Session, account_for, pass_session
+from machpay_gateway.core.audit import AuditHead, AuditRow, broken_at, head_after
+from machpay_gateway.core.document import audit_document
+from machpay_gateway.core.input import format_moment
+
+_COLUMNS = ("NUMBER", "TIME", "WHO", "FROM", "ACTION", "OBJECT", "CHANGED")
+_ROWS_AT_ONCE = 1000
+_HEAD = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
+
+
+class _Head(click.ParamType[AuditHead]):
+    """A head as `verify` prints it: the last row's number, a colon and its digest in hex."""
+
+    name = "head"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> AuditHead:
+        """Return *value* read; fails with the way out."""
+        if not (match := _HEAD.fullmatch(str(value))):
+            self.fail(f"{value!r} is not a head: copy it from what `audit verify` printed, NUMBER:DIGEST", param, ctx)
+        return AuditHead(int(match[1]), bytes.fromhex(match[2]))
+
+
+@click.group()
+def audit() -> None:
+    """Show what was changed, and check that the log of it is whole."""
+
+
+@audit.command("list")
+@click.option("--account", metavar="ID|NAME", help="Only changes of this account.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many at most.")
+@click.option("--before", type=click.IntRange(1), metavar="NUMBER", help="Go on with what is older than this row.")
+@json_option
+@pass_session
+def list_(session: Session, *, account: str | None, limit: int, before: int | None, as_json: bool) -> None:
+    """List changes, newest first."""
+
+    async def page(gateway: Gateway) -> list[AuditRow]:
+        owner = None if account is None else (await account_for(gateway, account)).id
+        return list(await gateway.store.audit_page(owner, before=before, limit=limit + 1))
+
+    found = session.run(page)
+    rows, has_more = found[:limit], len(found) > limit
+    if as_json:
+        print_list([audit_document(row) for row in rows], has_more=has_more)
+        return
+    print_table(_COLUMNS, [_cells(row) for row in rows])
+    if has_more:
+        click.echo(f"There are more: add --before {rows[-1].sequence}", err=True)
+
+
+@audit.command()
+@click.option("--expect", type=_Head(), metavar="HEAD", help="A head noted earlier, which must still be in the log.")
+@json_option
+@pass_session
+def verify(session: Session, *, expect: AuditHead | None, as_json: bool) -> None:
+    """Check every row against the chain of digests: a changed, missing or cut-off row is found.
+
+    Note the head that is printed somewhere else. Whoever can write the whole database can write a whole new log;
+    what they cannot do is make it hold the head that you give back by --expect.
+    """
+    head, mistake = session.run(lambda gateway: _verified(gateway, expect))
+    told = f"{head.sequence}:{head.digest.hex()}"
+    if as_json:
+        print_json({"object": "audit_verification", "rows": head.sequence, "head": told, "mistake": mistake})
+    elif mistake is None:
+        click.echo(f"{head.sequence} rows, whole. Head: {told}")
+    if mistake is not None:
+        raise click.ClickException(f"The audit log is not whole: {mistake}. It holds up to row {head.sequence}.")
+
+
+async def _verified(gateway: Gateway, expect: AuditHead | None) -> tuple[AuditHead, str | None]:
+    """Return how far the log holds, and what is wrong there."""
+    end, head = await gateway.store.audit_head(), AuditHead()
+    unseen = {end, expect or end} - {head}
+    while rows := await gateway.store.audit_rows(head.sequence, limit=_ROWS_AT_ONCE):
+        head, mistake = broken_at(head, rows)
+        if mistake is not None:
+            return head, mistake
+        unseen -= {head_after(row) for row in rows}
+    # Rows that came after the head was read are no mistake.
+    if end.sequence > head.sequence:
+        return head, f"row {head.sequence + 1} is missing"
+    if unseen:
+        return head, "the log was replaced: " + " and ".join(f"row {lost.sequence} is another one" for lost in unseen)
+    return head, None
+
+
+def _cells(row: AuditRow) -> tuple[str, ...]:
+    who = f"{row.actor_kind} {row.actor_id}".strip()
+    changed = ", ".join(orjson.loads(row.after))
+    number, moment = str(row.sequence), format_moment(row.at)
+    return number, moment, who, row.address or "-", row.action, row.object_id, changed or "-"

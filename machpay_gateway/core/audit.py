@@ -1,0 +1,144 @@
+"""The audit log: who changed what, chained so that a changed or a missing row shows.
+
+Each row's digest covers the row and the digest before it, and the log's head names the last row. Whoever can write the
+whole database can write a whole new chain; against that, keep the head's digest somewhere else and compare.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Literal
+
+import orjson
+
+from machpay_gateway.core.input import format_moment
+from machpay_gateway.core.key import KeyRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who makes a change and, as far as is known, from which *address* and in which request."""
+
+    kind: Literal["operator", "application", "api_key"]
+    id: str = ""
+    address: str | None = None
+    request_id: str | None = None
+
+
+APPLICATION = Actor("application")  # the program that this runs in, by its own code
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One mutation. *before* and *after* hold what differs, and never a secret or its digest."""
+
+    at: float
+    actor: Actor
+    action: str
+    account_id: str
+    object_id: str
+    before: Mapping[str, object]
+    after: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """A change as it is kept. *before* and *after* are JSON text, as it was hashed."""
+
+    sequence: int
+    at: float
+    actor_kind: str
+    actor_id: str
+    address: str | None
+    request_id: str | None
+    action: str
+    account_id: str
+    object_id: str
+    before: str
+    after: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AuditHead:
+    """The end of the log: the last row's place and digest."""
+
+    sequence: int = 0
+    digest: bytes = bytes(32)
+
+
+def next_row(head: AuditHead, change: Change) -> AuditRow:
+    """Return *change* as the row that follows *head*."""
+    actor = change.actor
+    fields = (
+        head.sequence + 1,
+        change.at,
+        actor.kind,
+        actor.id,
+        actor.address,
+        actor.request_id,
+        change.action,
+        change.account_id,
+        change.object_id,
+        _text(change.before),
+        _text(change.after),
+    )
+    return AuditRow(*fields, _digest(head.digest, fields))
+
+
+def head_after(row: AuditRow) -> AuditHead:
+    """Return the head of a log that ends with *row*."""
+    return AuditHead(row.sequence, row.digest)
+
+
+def broken_at(head: AuditHead, rows: Iterable[AuditRow]) -> tuple[AuditHead, str | None]:
+    """Follow the chain from *head* over *rows*; return how far it holds, and what is wrong with the next row if any."""
+    for row in rows:
+        if row.sequence != head.sequence + 1:
+            return head, f"row {head.sequence + 1} is missing"
+        if row.digest != _digest(head.digest, _fields(row)):
+            return head, f"row {row.sequence} was changed"
+        head = head_after(row)
+    return head, None
+
+
+def difference(before: Mapping[str, object], after: Mapping[str, object]) -> tuple[dict[str, object], ...]:
+    """Return the part of *before* and the part of *after* in which they differ."""
+    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    return tuple({name: side[name] for name in names if name in side} for side in (before, after))
+
+
+def key_state(record: KeyRecord) -> dict[str, object]:
+    """Return what the log tells of a key: its settings, and of its secrets what may be shown."""
+    moments = {
+        "expires_at": record.expires_at,
+        "revoked_at": record.revoked_at,
+        "last_rotated_at": record.last_rotated_at,
+    }
+    secrets = [{"masked": s.masked, "expires_at": _moment(s.expires_at)} for s in record.secrets]
+    return {
+        "name": record.name,
+        "environment": record.environment,
+        "scopes": list(record.scopes),
+        "allowed_ips": list(record.allowed_ips),
+        "metadata": dict(record.metadata),
+        "secrets": secrets,
+        **{name: _moment(moment) for name, moment in moments.items()},
+    }
+
+
+def _moment(moment: float | None) -> str | None:
+    return None if moment is None else format_moment(moment)
+
+
+def _text(values: Mapping[str, object]) -> str:
+    return orjson.dumps(values, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _fields(row: AuditRow) -> tuple[object, ...]:
+    return tuple(getattr(row, name) for name in AuditRow.__slots__ if name != "digest")
+
+
+def _digest(previous: bytes, fields: tuple[object, ...]) -> bytes:
+    # `default`: a column that was tampered with may hold anything, and is to be found out, not to fail.
+    return sha256(previous + orjson.dumps(fields, default=repr)).digest()

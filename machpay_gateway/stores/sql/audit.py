@@ -1,0 +1,46 @@
+"""Statements on the audit log. A change's row is written in the transaction that makes the change."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from machpay_gateway.core.audit import AuditHead, AuditRow, Change, next_row
+from machpay_gateway.stores.schema import AUDIT_HEAD, AUDIT_LOG
+
+_FIELDS = [AUDIT_LOG.c[name] for name in AuditRow.__slots__]
+
+
+async def insert_change(connection: AsyncConnection, change: Change) -> None:
+    """Append *change* to the log. Whoever else appends waits until this transaction has ended."""
+    row = next_row(await head(connection, for_update=True), change)
+    await connection.execute(insert(AUDIT_LOG), asdict(row))
+    await connection.execute(update(AUDIT_HEAD).values(sequence=row.sequence, digest=row.digest))
+
+
+async def head(connection: AsyncConnection, *, for_update: bool = False) -> AuditHead:
+    """Return the log's head, *for_update* for this transaction alone."""
+    statement = select(AUDIT_HEAD.c.sequence, AUDIT_HEAD.c.digest)
+    if for_update:  # SQLite's BEGIN IMMEDIATE did already
+        statement = statement.with_for_update()
+    sequence, digest = (await connection.execute(statement)).one()
+    return AuditHead(sequence, bytes(digest))
+
+
+async def rows_before(
+    connection: AsyncConnection, account_id: str | None, *, before: int | None, limit: int
+) -> Sequence[AuditRow]:
+    """Return at most *limit* rows, newest first, those before the sequence number *before*."""
+    statement = select(*_FIELDS).order_by(AUDIT_LOG.c.sequence.desc()).limit(limit)
+    if account_id is not None:
+        statement = statement.where(AUDIT_LOG.c.account_id == account_id)
+    if before is not None:
+        statement = statement.where(AUDIT_LOG.c.sequence < before)
+    return [AuditRow(*row) for row in await connection.execute(statement)]
+
+
+async def rows_after(connection: AsyncConnection, after: int, *, limit: int) -> Sequence[AuditRow]:
+    """Return at most *limit* rows of everybody, oldest first, those after the sequence number *after*."""
+    statement = select(*_FIELDS).where(AUDIT_LOG.c.sequence > after).order_by(AUDIT_LOG.c.sequence).limit(limit)
+    return [AuditRow(*row) for row in await connection.execute(statement)]

@@ -1,0 +1,137 @@
+"""The audit log, on every store: what is written beside a change, and what is found when somebody meddled."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from machpay_gateway.core.audit import Actor, AuditHead, Change, broken_at
+from machpay_gateway.core.errors import InputError
+from machpay_gateway.core.key import KeyRecord, SecretRecord
+from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.stores.memory import MemoryStore
+from machpay_gateway.stores.sql import SqlStore
+from tests.keyrings import ACME, GLOBEX, NOW
+
+Store = MemoryStore | SqlStore
+OPERATOR = Actor("operator", "ops", "192.0.2.1", "req-1")
+
+
+def change(number: int, account_id: str = ACME.id) -> Change:
+    return Change(NOW + number, OPERATOR, "key.update", account_id, f"key_{number}", {"name": "a"}, {"name": "ü☃"})
+
+
+def key(number: int) -> KeyRecord:
+    digest = bytes([number]) * 32
+    return KeyRecord(
+        id=f"key_{number}",
+        account_id=ACME.id,
+        name="deploy",
+        environment="live",
+        tier="standard",
+        scopes=Scopes(frozenset({"skills:list"})),
+        allowed_ips=(),
+        created_at=NOW,
+        secrets=(SecretRecord(digest, "sk_live_…0001", NOW),),
+    )
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "keys.db"
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, file: Path) -> AsyncIterator[Store]:
+    store = MemoryStore() if request.param == "memory" else SqlStore(f"sqlite:///{file}")
+    await store.open()
+    await store.add_account(ACME, change(0))
+    await store.add_account(GLOBEX, change(1, GLOBEX.id))
+    yield store
+    await store.close()
+
+
+async def test_a_new_log_is_empty_and_whole() -> None:
+    for store in (MemoryStore(), SqlStore("sqlite://")):
+        await store.open()
+        assert await store.audit_head() == AuditHead(0, bytes(32))
+        assert list(await store.audit_rows(0)) == []
+        await store.close()
+
+
+async def test_each_change_is_a_row_that_tells_who_where_and_what(store: Store) -> None:
+    await store.add_key(key(2), change(2))
+    assert await store.replace_key(replace(key(2), version=2), change(3))
+    *_, row = await store.audit_rows(0)
+    assert (row.sequence, row.at, row.action, row.account_id, row.object_id) == (
+        4,
+        NOW + 3,
+        "key.update",
+        ACME.id,
+        "key_3",
+    )
+    assert (row.actor_kind, row.actor_id, row.address, row.request_id) == ("operator", "ops", "192.0.2.1", "req-1")
+    assert (row.before, row.after) == ('{"name":"a"}', '{"name":"ü☃"}')
+    assert await store.audit_head() == AuditHead(4, row.digest)
+
+
+async def test_what_was_not_changed_is_not_in_the_log(store: Store) -> None:
+    await store.add_key(key(2), change(2))
+    head = await store.audit_head()
+    assert not await store.add_account(ACME, change(3))
+    assert not await store.replace_key(replace(key(2), version=9), change(3))
+    with pytest.raises(InputError):
+        await store.add_key(key(2), change(3))
+    assert await store.audit_head() == head
+
+
+async def test_a_page_is_the_accounts_own_newest_first(store: Store) -> None:
+    for number in range(2, 6):
+        await store.add_key(key(number), change(number))
+
+    async def numbers(account_id: str | None, before: int | None = None, limit: int = 100) -> list[int]:
+        return [row.sequence for row in await store.audit_page(account_id, before=before, limit=limit)]
+
+    assert await numbers(ACME.id) == [6, 5, 4, 3, 1]
+    assert await numbers(ACME.id, before=5, limit=2) == [4, 3]
+    assert await numbers(GLOBEX.id) == [2]
+    assert await numbers(None) == [6, 5, 4, 3, 2, 1]
+    assert await numbers("acct_unknown") == []
+
+
+async def test_of_many_changes_at_once_each_has_its_place_in_the_chain(store: Store) -> None:
+    await asyncio.gather(*(store.add_key(key(number), change(number)) for number in range(2, 30)))
+    head, broken = broken_at(AuditHead(), await store.audit_rows(0))
+    assert broken is None
+    assert head == await store.audit_head()
+    assert head.sequence == 30
+
+
+@pytest.mark.parametrize(
+    "meddled, found",
+    [
+        ("UPDATE audit_log SET actor_id = 'somebody' WHERE sequence = 3", "row 3 was changed"),
+        ("UPDATE audit_log SET after = '{}' WHERE sequence = 4", "row 4 was changed"),
+        ("UPDATE audit_log SET at = at + 1 WHERE sequence = 1", "row 1 was changed"),
+        ("UPDATE audit_log SET request_id = x'ff' WHERE sequence = 2", "row 2 was changed"),
+        ("UPDATE audit_log SET digest = x'00' WHERE sequence = 5", "row 5 was changed"),
+        ("DELETE FROM audit_log WHERE sequence = 3", "row 3 is missing"),
+        ("DELETE FROM audit_log WHERE sequence = 1", "row 1 is missing"),
+    ],
+)
+async def test_a_row_that_was_changed_or_is_missing_is_found(file: Path, meddled: str, found: str) -> None:
+    store = SqlStore(f"sqlite:///{file}")
+    await store.open()
+    await store.add_account(ACME, change(1))
+    for number in range(2, 7):
+        await store.add_key(key(number), change(number))
+    assert broken_at(AuditHead(), await store.audit_rows(0))[1] is None
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute(meddled).rowcount == 1
+        connection.commit()
+    assert broken_at(AuditHead(), await store.audit_rows(0))[1] == found
+    await store.close()
