@@ -175,6 +175,11 @@ def test_a_method_that_is_not_listed_is_no_way_around_the_scopes_of_its_path(
     assert Policy(listed, unlisted="deny").rule("PUT", path) is NOT_FOUND
 
 
+def test_what_an_unlisted_method_needs_is_worked_out_once() -> None:
+    rules = Policy([Route("GET /a/{id}", scopes="x"), Route("POST /a/{id}", scopes="y")], unlisted="authenticated")
+    assert rules.rule("PUT", "/a/1") is rules.rule("DELETE", "/a/2")
+
+
 def test_a_path_that_is_ambiguous_to_listed_methods_is_so_to_unlisted_ones() -> None:
     # Otherwise `PUT /a/`, which many frameworks serve as they serve `GET /a`, would need no scope at all.
     rules = Policy([Route("GET /a", scopes="a"), Route("GET /a/{rest:path}", scopes="b")], unlisted="authenticated")
