@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?=
 
 BIN := .venv/bin
-CODE := $(wildcard machpay_gateway tests benchmarks examples)
+CODE := $(wildcard machpay_gateway tests benchmarks examples clients/python/src clients/python/generate.py)
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
@@ -63,9 +63,9 @@ clean: ## Remove .venv, .venv-peers, caches and build results.
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock
 	@touch $@
 
-.venv/.installed: .venv/.bootstrapped requirements/dev.lock pyproject.toml
+.venv/.installed: .venv/.bootstrapped requirements/dev.lock pyproject.toml clients/python/pyproject.toml
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . --editable clients/python
 	@touch $@
 
 # What the benchmarks compare with wants an older redis client than the gateway does: an environment of its own.

@@ -1,0 +1,91 @@
+"""How calls are made: to where, how long they may take, how often they are tried. All checked before the first."""
+
+import ipaddress  # noqa: TID251 - the client stands alone: nothing but httpx2 is installed beside it
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import httpx2
+
+from machpay.errors import ConfigurationError
+
+BASE_URL_VARIABLE = "MACHPAY_BASE_URL"
+DEFAULT_BASE_URL = "https://api.machpay.xyz"
+DEFAULT_TIMEOUT_SECONDS = 30.0
+DEFAULT_MAX_RETRIES = 2
+CONNECT_SECONDS = 5.0  # a server that is there accepts in far less, however long it then takes to answer
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a client was told. *timeout* is in seconds, for one attempt."""
+
+    base_url: str
+    timeout: float = DEFAULT_TIMEOUT_SECONDS
+    max_retries: int = DEFAULT_MAX_RETRIES
+
+    def __post_init__(self) -> None:
+        check_timeout(self.timeout)
+        check_max_retries(self.max_retries)
+
+    @property
+    def deadline(self) -> float:
+        """The seconds that a call may take with all its attempts and the waits between them."""
+        return self.timeout * (self.max_retries + 1)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether requests go over http://, which is to loopback only."""
+        return self.base_url.startswith("http://")
+
+
+def check_timeout(value: object) -> None:
+    """Refuse a timeout that is not a positive number of seconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigurationError(f"timeout={value!r} is not a positive number of seconds.")
+
+
+def check_max_retries(value: object) -> None:
+    """Refuse a number of retries that is none."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigurationError(f"max_retries={value!r} is not a whole number from 0 upwards.")
+
+
+def base_url_from(base_url: str | None, environment: Mapping[str, str]) -> str:
+    """Return where the API is, without a slash at the end. Explicit beats *environment*."""
+    if base_url is not None:
+        return _checked("base_url", base_url)
+    if found := environment.get(BASE_URL_VARIABLE):
+        return _checked(BASE_URL_VARIABLE, found)
+    return DEFAULT_BASE_URL
+
+
+def _checked(name: str, value: str) -> str:
+    """Read *value* with the parser that will send to it: a second one could disagree about the host."""
+    try:
+        url = httpx2.URL(value)
+    except (httpx2.InvalidURL, TypeError) as exc:
+        raise ConfigurationError(f"{name} is not a URL: {exc}") from None
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ConfigurationError(f"{name} {_shown(url)!r} is not an https:// address; one is {DEFAULT_BASE_URL}.")
+    if url.userinfo or url.query or url.fragment:
+        raise ConfigurationError(f"{name} {_shown(url)!r} may hold a host, a port and a path, and nothing else.")
+    if url.scheme == "http" and not _is_loopback(url.host):
+        raise ConfigurationError(
+            f"{name} {_shown(url)!r} would send the credential unencrypted; use https:// (http:// is for loopback)."
+        )
+    return str(url).rstrip("/")
+
+
+def _shown(url: httpx2.URL) -> str:
+    """Return *url* without what may be secret in it."""
+    return str(url.copy_with(username=None, password=None, query=None, fragment=None))
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

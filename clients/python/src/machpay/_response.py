@@ -1,0 +1,59 @@
+"""What came back over the wire: a value that every result and every error carries."""
+
+import re
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+
+import httpx2
+
+from machpay._rate_limit import RateLimit, rate_limit_from
+
+_SECONDS = re.compile(r"[0-9]{1,10}")
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer of the server. *attempts* counts the requests that it took; *received_at* is since the epoch."""
+
+    status: int
+    headers: httpx2.Headers = field(repr=False)
+    body: bytes = field(default=b"", repr=False)  # may hold a new key's secret
+    attempts: int = 1
+    received_at: float = 0.0
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is one of 2xx."""
+        return self.status // 100 == 2  # noqa: PLR2004 - RFC 9110 §15.3: the class of a status is its first digit
+
+    @property
+    def request_id(self) -> str | None:
+        """What the server calls this request; name it to support."""
+        return self.headers.get("x-request-id")
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """The limits that the request counted against."""
+        return rate_limit_from(self.headers.get("ratelimit-policy"), self.headers.get("ratelimit"))
+
+    @property
+    def retry_after(self) -> float | None:
+        """The seconds to wait before asking again, None when Retry-After is missing or malformed."""
+        raw = self.headers.get("retry-after", "").strip()
+        if _SECONDS.fullmatch(raw):
+            return float(raw)
+        until = _moment(raw)
+        if until is None:
+            return None
+        # Measured by the server's own clock where it is told: ours may be minutes off.
+        said = _moment(self.headers.get("date", ""))
+        return max(0.0, until - (self.received_at if said is None else said))
+
+
+def _moment(http_date: str) -> float | None:
+    """Return *http_date* (RFC 9110 §5.6.7) in seconds since the epoch."""
+    try:
+        parsed = parsedate_to_datetime(http_date)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return None if parsed.tzinfo is None else parsed.timestamp()

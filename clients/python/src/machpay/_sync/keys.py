@@ -1,0 +1,109 @@
+"""`client.keys`: API keys.
+
+Generated from `_async` by generate.py: edit it there.
+"""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+
+from machpay._call import Call, json_of, moment_of, path_of, query_of, strings_of
+from machpay._given import NOT_GIVEN, NotGiven
+from machpay._key import Key, key_from, listed_key_from
+from machpay._reading import read_object
+from machpay._sync.page import Page, fetch_page
+from machpay._sync.transport import Transport
+
+DAY_SECONDS = 86_400
+
+
+class Keys:
+    """Create, change, rotate and revoke API keys. Needs a credential with the scope for it."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(
+        self,
+        *,
+        name: str,
+        scopes: Sequence[str],
+        environment: str | None = None,
+        allowed_ips: Sequence[str] | None = None,
+        expires_at: dt.datetime | str | None = None,
+        metadata: Mapping[str, object] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Key:
+        """Create a key. Its `.secret` is told this once."""
+        optional = {
+            "environment": environment,
+            "allowed_ips": strings_of("allowed_ips", allowed_ips),
+            "expires_at": moment_of("expires_at", expires_at),
+            "metadata": metadata,
+        }
+        given = {member: value for member, value in optional.items() if value is not None}
+        body = json_of({"name": name, "scopes": strings_of("scopes", scopes), **given})
+        return self._key(Call("POST", "/v1/keys", body=body, idempotency_key=idempotency_key))
+
+    def list(
+        self,
+        *,
+        environment: str | None = None,
+        status: str | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> Page[Key]:
+        """List keys. The page has `limit` of them at most, and begins after the key with the id *after*."""
+        query = query_of(limit=limit, after=after, environment=environment, status=status)
+        return fetch_page(self._transport, Call("GET", "/v1/keys", query), listed_key_from)
+
+    def retrieve(self, key_id: str) -> Key:
+        """Return a key as it is now, with its `.etag`."""
+        return self._key(Call("GET", path_of("/v1/keys/{key_id}", key_id=key_id)))
+
+    def update(
+        self,
+        key_id: str,
+        *,
+        name: str | NotGiven = NOT_GIVEN,
+        scopes: Sequence[str] | NotGiven = NOT_GIVEN,
+        allowed_ips: Sequence[str] | NotGiven | None = NOT_GIVEN,
+        expires_at: dt.datetime | str | NotGiven | None = NOT_GIVEN,
+        metadata: Mapping[str, object] | NotGiven | None = NOT_GIVEN,
+        if_match: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Key:
+        """Change what is given, and nothing else; `expires_at=None` lets the key never expire.
+
+        With *if_match*, an `.etag`, raise PreconditionFailedError when the key has changed since.
+        """
+        body = json_of(
+            {
+                "name": name,
+                "scopes": strings_of("scopes", scopes),
+                "allowed_ips": strings_of("allowed_ips", allowed_ips),
+                "expires_at": moment_of("expires_at", expires_at),
+                "metadata": metadata,
+            }
+        )
+        path = path_of("/v1/keys/{key_id}", key_id=key_id)
+        return self._key(Call("PATCH", path, (), body, idempotency_key, if_match))
+
+    def rotate(self, key_id: str, *, grace_seconds: int = DAY_SECONDS, idempotency_key: str | None = None) -> Key:
+        """Give the key a new `.secret`, told this once; the old one goes on working for *grace_seconds*."""
+        path = path_of("/v1/keys/{key_id}/rotate", key_id=key_id)
+        body = json_of({"grace_seconds": grace_seconds})
+        return self._key(Call("POST", path, body=body, idempotency_key=idempotency_key))
+
+    def end_grace(self, key_id: str, *, idempotency_key: str | None = None) -> Key:
+        """Let the secret from before the last rotation stop working now."""
+        path = path_of("/v1/keys/{key_id}/end-grace", key_id=key_id)
+        return self._key(Call("POST", path, idempotency_key=idempotency_key))
+
+    def revoke(self, key_id: str, *, self_: bool = False, idempotency_key: str | None = None) -> Key:
+        """Revoke the key for good. *self_* says that it is meant even for the key that this client uses."""
+        path = path_of("/v1/keys/{key_id}/revoke", key_id=key_id)
+        query = query_of(self="true" if self_ else None)
+        return self._key(Call("POST", path, query, idempotency_key=idempotency_key))
+
+    def _key(self, call: Call) -> Key:
+        return read_object(self._transport.send(call), key_from)

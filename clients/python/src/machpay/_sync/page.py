@@ -1,0 +1,79 @@
+"""Lists, a page at a time or as a whole.
+
+Generated from `_async` by generate.py: edit it there.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Generic, Protocol, TypeVar
+
+from machpay._call import Call
+from machpay._rate_limit import RateLimit
+from machpay._reading import Members, flag, items, mapping, read_object
+from machpay._response import Response
+from machpay._sync.transport import Transport
+from machpay.errors import InvalidResponseError
+
+
+class _Identified(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+T = TypeVar("T", bound=_Identified)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Page(Generic[T]):
+    """A part of a list. To iterate goes through all that follows, fetching page after page."""
+
+    data: tuple[T, ...]
+    has_more: bool
+    response: Response = field(compare=False)
+    extra: Mapping[str, object]
+    _call: Call
+    _read: Callable[[Mapping[str, object], Response], T] = field(compare=False)
+    _transport: Transport = field(compare=False)
+
+    @property
+    def request_id(self) -> str | None:
+        """What the server calls the request that brought this."""
+        return self.response.request_id
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """The limits that the request counted against."""
+        return self.response.rate_limit
+
+    def next_page(self) -> "Page[T] | None":
+        """Return the page that follows, None after the last."""
+        if not self.has_more or not self.data:
+            return None
+        last = self.data[-1].id
+        query = tuple(pair for pair in self._call.query if pair[0] != "after")
+        page = fetch_page(self._transport, replace(self._call, query=(*query, ("after", last))), self._read)
+        if page.data and page.data[-1].id == last:
+            raise InvalidResponseError(f"The page after {last!r} ends with it again.", page.response)
+        return page
+
+    def __iter__(self) -> Iterator[T]:
+        page: Page[T] | None = self
+        while page is not None:
+            for item in page.data:
+                yield item
+            page = page.next_page()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(data={self.data!r}, has_more={self.has_more})"
+
+
+def fetch_page(transport: Transport, call: Call, read: Callable[[Mapping[str, object], Response], T]) -> Page[T]:
+    """Return the page that *call* asks for, its items made by *read*."""
+
+    def page(members: Mapping[str, object], response: Response) -> Page[T]:
+        of = Members(members)
+        data = of.required("data", lambda value: tuple(read(mapping(item), response) for item in items(value)))
+        has_more = of.optional("has_more", flag, default=False)
+        return Page(data, has_more, response, of.rest(), call, read, transport)
+
+    return read_object(transport.send(call), page)

@@ -1,0 +1,86 @@
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from machpay import AsyncMachPay, MachPay
+
+from tests.sdk.scripted import SECRET, Script
+from tests.servers import serving
+
+
+@dataclass
+class World:
+    """What a client takes for time and chance. Its sleep passes at once, and is written down."""
+
+    now: float = 1_800_000_000.0
+    drawn: float = 1.0
+    slept: list[float] = field(default_factory=list)
+
+    def effects(self, client: AsyncMachPay | MachPay) -> Any:  # noqa: ANN401 - private to the package
+        transport: Any = client._transport  # noqa: SLF001 - time is not to be set from outside
+        return replace(transport.effects, now=lambda: self.now, draw=lambda: self.drawn)
+
+    async def wait(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+@dataclass
+class Twin:
+    """One of the two clients, against a server that answers by *script*.
+
+    One test speaks to both: what is not awaitable is there already.
+    """
+
+    kind: type[AsyncMachPay] | type[MachPay]
+    url: str
+    script: Script
+    world: World
+    opened: list[AsyncMachPay | MachPay] = field(default_factory=list)
+
+    def client(self, **options: Any) -> Any:  # noqa: ANN401 - either client, any option
+        made = self.kind(**{"api_key": SECRET, "base_url": self.url, **options})
+        self.opened.append(made)
+        is_async = isinstance(made, AsyncMachPay)
+        sleep: Callable[[float], Any] = self.world.wait if is_async else self.world.slept.append
+        transport: Any = made._transport  # noqa: SLF001 - as above
+        made._transport = replace(transport, effects=self.world.effects(made), sleep=sleep)  # noqa: SLF001 - as above
+        return made
+
+    async def settled(self, value: Any) -> Any:  # noqa: ANN401 - whatever a call returns
+        return await value if inspect.isawaitable(value) else value
+
+    async def drained(self, listing: Any) -> list[Any]:  # noqa: ANN401 - a page or a listing
+        return [item async for item in listing] if hasattr(listing, "__aiter__") else list(listing)
+
+    async def close(self) -> None:
+        for client in self.opened:
+            await client.aclose() if isinstance(client, AsyncMachPay) else client.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MACHPAY_API_KEY", raising=False)
+    monkeypatch.delenv("MACHPAY_BASE_URL", raising=False)
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[tuple[Script, str]]:
+    script = Script()
+    with serving(script, date_header=False, timeout_graceful_shutdown=1) as (host, port):
+        yield script, f"http://{host}:{port}"
+
+
+@pytest.fixture
+def script(served: tuple[Script, str]) -> Script:
+    script, _ = served
+    script.forget()
+    return script
+
+
+@pytest.fixture(params=[MachPay, AsyncMachPay], ids=["sync", "async"])
+async def twin(request: pytest.FixtureRequest, script: Script, served: tuple[Script, str]) -> AsyncIterator[Twin]:
+    made = Twin(request.param, served[1], script, World())
+    yield made
+    await made.close()

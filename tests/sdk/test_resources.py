@@ -1,0 +1,223 @@
+import datetime as dt
+import pickle
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qsl
+
+import machpay
+import pytest
+
+from tests.sdk.conftest import Twin
+from tests.sdk.scripted import MASKED, SECRET, Said
+
+KEY: dict[str, Any] = {
+    "id": "key_1",
+    "object": "key",
+    "account_id": "acct_1",
+    "name": "production",
+    "environment": "live",
+    "tier": "standard",
+    "scopes": ["skills:list"],
+    "allowed_ips": ["203.0.113.0/24"],
+    "status": "active",
+    "masked": MASKED,
+    "created_at": "2026-01-02T03:04:05Z",
+    "last_used_at": None,
+    "expires_at": "2027-01-02T03:04:05.5Z",
+    "last_rotated_at": None,
+    "metadata": {"team": "a"},
+    "rotation_due": True,
+    "secrets": [{"masked": MASKED, "current": True, "created_at": "2026-01-02T03:04:05Z", "expires_at": None, "x": 1}],
+    "colour": "blue",
+}
+Called = Callable[[Any], Any]  # what either client is asked for
+MOMENT = dt.datetime(2027, 1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=1)))
+EVERYTHING: dict[str, Any] = {
+    "name": "a",
+    "scopes": ["s"],
+    "environment": "test",
+    "allowed_ips": ["::1"],
+    "expires_at": "2027-01-01T00:00:00Z",
+    "metadata": {"k": "é"},
+}
+ADDRESSES = ["203.0.113.10", "203.0.113.0/24"]
+
+
+@pytest.mark.parametrize(
+    "call, method, target, body",
+    [
+        (
+            lambda c: c.keys.create(name="a", scopes=["skills:list"]),
+            *("POST", "/v1/keys", {"name": "a", "scopes": ["skills:list"]}),
+        ),
+        (lambda c: c.keys.create(**{**EVERYTHING, "expires_at": MOMENT}), "POST", "/v1/keys", EVERYTHING),
+        (lambda c: c.keys.create(**{**EVERYTHING, "scopes": ("s",)}), "POST", "/v1/keys", EVERYTHING),
+        (lambda c: c.keys.retrieve("key_1"), "GET", "/v1/keys/key_1", None),
+        (lambda c: c.keys.retrieve("kéy 1?%2e"), "GET", "/v1/keys/k%C3%A9y%201%3F%252e", None),
+        (lambda c: c.keys.update("key_1"), "PATCH", "/v1/keys/key_1", {}),
+        (
+            lambda c: c.keys.update(key_id="key_1", allowed_ips=ADDRESSES),
+            *("PATCH", "/v1/keys/key_1", {"allowed_ips": ADDRESSES}),
+        ),
+        (
+            lambda c: c.keys.update("key_1", expires_at=None, name="b"),
+            *("PATCH", "/v1/keys/key_1", {"expires_at": None, "name": "b"}),
+        ),
+        (
+            lambda c: c.keys.update("key_1", expires_at="2027-01-01T00:00:00Z", scopes=["s"], metadata={}),
+            *("PATCH", "/v1/keys/key_1", {"expires_at": "2027-01-01T00:00:00Z", "scopes": ["s"], "metadata": {}}),
+        ),
+        (lambda c: c.keys.rotate("key_1"), "POST", "/v1/keys/key_1/rotate", {"grace_seconds": 86400}),
+        (lambda c: c.keys.rotate("key_1", grace_seconds=0), "POST", "/v1/keys/key_1/rotate", {"grace_seconds": 0}),
+        (lambda c: c.keys.end_grace("key_1"), "POST", "/v1/keys/key_1/end-grace", None),
+        (lambda c: c.keys.revoke("key_1"), "POST", "/v1/keys/key_1/revoke", None),
+        (lambda c: c.keys.revoke("key_1", self_=True), "POST", "/v1/keys/key_1/revoke?self=true", None),
+        (
+            lambda c: c.skills.execute(skill_id="text-summarizer", input={"text": "a"}),
+            *("POST", "/v1/skills/execute", {"skill_id": "text-summarizer", "input": {"text": "a"}}),
+        ),
+        (lambda c: c.account.retrieve(), "GET", "/v1/account", None),
+        (lambda c: c.whoami(), "GET", "/v1/whoami", None),
+    ],
+)
+async def test_each_method_makes_its_request(twin: Twin, call: Called, method: str, target: str, body: object) -> None:
+    twin.script.says(Said(200, KEY))
+    await twin.settled(call(twin.client()))
+    asked = twin.script.last
+    path, _, query = target.partition("?")
+    assert (asked.method, asked.path, asked.query) == (method, path, query)
+    assert (asked.json if asked.body else None) == body
+    assert ("content-type" in asked.headers) == (body is not None)
+    assert ("idempotency-key" in asked.headers) == (method != "GET")
+
+
+async def test_a_key_is_read_into_its_types(twin: Twin) -> None:
+    twin.script.says(Said(200, KEY, {"etag": '"7"'}))
+    key = await twin.settled(twin.client().keys.retrieve("key_1"))
+    said = (key.id, key.name, key.tier, key.status, key.environment)
+    assert said == ("key_1", "production", "standard", "active", "live")
+    assert (key.scopes, key.allowed_ips) == (("skills:list",), ("203.0.113.0/24",))
+    assert key.created_at == dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
+    assert key.expires_at == dt.datetime(2027, 1, 2, 3, 4, 5, 500_000, tzinfo=dt.UTC)
+    assert key.last_used_at is key.last_rotated_at is key.secret is None
+    assert key.rotation_due is True
+    assert key.metadata["team"] == "a"
+    assert (key.secrets[0].masked, key.secrets[0].current, dict(key.secrets[0].extra)) == (MASKED, True, {"x": 1})
+    assert dict(key.extra) == {"colour": "blue"}
+    assert key.etag == '"7"'
+
+
+async def test_an_older_server_may_say_less_of_a_key(twin: Twin) -> None:
+    twin.script.says(Said(201, {"id": "key_1", "secret": SECRET}))
+    key = await twin.settled(twin.client().keys.create(name="a", scopes=[]))
+    assert (key.secret, key.scopes, key.created_at, key.rotation_due) == (SECRET, (), None, False)
+
+
+async def test_an_etag_goes_back_as_a_condition(twin: Twin) -> None:
+    client = twin.client()
+    twin.script.says(Said(200, KEY, {"etag": '"7"'}), Said(412, {"title": "Changed meanwhile"}))
+    key = await twin.settled(client.keys.retrieve("key_1"))
+    with pytest.raises(machpay.PreconditionFailedError):
+        await twin.settled(client.keys.update("key_1", name="b", if_match=key.etag))
+    assert twin.script.last.headers["if-match"] == '"7"'
+
+
+def page(*ids: str, more: bool) -> Said:
+    return Said(200, {"data": [{**KEY, "id": each} for each in ids], "has_more": more}, {"etag": '"list"'})
+
+
+async def test_a_list_is_one_page_until_it_is_iterated(twin: Twin) -> None:
+    twin.script.says(page("a", "b", more=True), page("c", more=True), page("d", more=False))
+    client = twin.client()
+    first = await twin.settled(client.keys.list(limit=2, status="active", environment="live", after="0"))
+    assert ([key.id for key in first.data], first.has_more, first.data[0].etag) == (["a", "b"], True, None)
+    assert (first.request_id, first.rate_limit) == ("req-1", None)
+    assert len(twin.script.asked) == 1
+    assert [key.id for key in await twin.drained(first)] == ["a", "b", "c", "d"]
+    fixed = {"limit": "2", "status": "active", "environment": "live"}
+    asked = [dict(parse_qsl(each.query)) for each in twin.script.asked]
+    assert asked == [{**fixed, "after": "0"}, {**fixed, "after": "b"}, {**fixed, "after": "c"}]
+
+
+async def test_a_list_can_be_iterated_at_once(twin: Twin) -> None:
+    twin.script.says(page("a", more=True), page("b", more=False))
+    assert [key.id for key in await twin.drained(twin.client().keys.list())] == ["a", "b"]
+
+
+async def test_an_empty_page_ends_a_list_whatever_it_says(twin: Twin) -> None:
+    twin.script.says(page(more=True))
+    assert await twin.drained(twin.client().keys.list()) == []
+    assert len(twin.script.asked) == 1
+
+
+async def test_a_server_that_repeats_a_page_does_not_hold_up_forever(twin: Twin) -> None:
+    twin.script.says(page("a", more=True))
+    with pytest.raises(machpay.InvalidResponseError, match="ends with it again"):
+        await twin.drained(twin.client().keys.list())
+    assert len(twin.script.asked) == 2
+
+
+async def test_skills_are_listed_and_executed(twin: Twin) -> None:
+    client = twin.client()
+    twin.script.says(
+        Said(200, {"data": [{"id": "sentiment", "name": "Mood", "price": 1}], "caller": {"id": "key_1"}}),
+        Said(200, {"skill_id": "sentiment", "output": ["Done."], "caller": {"id": "key_1"}}),
+    )
+    (skill,) = await twin.drained(client.skills.list())
+    assert (skill.id, skill.name, skill.extra["price"]) == ("sentiment", "Mood", 1)
+    done = await twin.settled(client.skills.execute(skill_id=skill.id, input={}))
+    assert (done.output, done.extra["caller"]) == (["Done."], {"id": "key_1"})
+
+
+async def test_whoami_tells_who_and_keeps_the_rest(twin: Twin) -> None:
+    twin.script.says(Said(200, {"id": "key_1", "tier": "standard", "scopes": ["a"], "limits": {"minute": 1}}))
+    identity = await twin.settled(twin.client().whoami())
+    assert (identity.id, identity.tier, identity.scopes) == ("key_1", "standard", ("a",))
+    assert identity.extra == {"limits": {"minute": 1}}
+
+
+@pytest.mark.parametrize(
+    "call, match",
+    [
+        (lambda c: c.keys.retrieve(""), "key_id='' is not an identifier"),
+        (lambda c: c.keys.retrieve(None), "key_id=None is not an identifier"),
+        (lambda c: c.keys.retrieve(".."), "change the path"),
+        (lambda c: c.keys.revoke("a/b"), "change the path"),
+        (lambda c: c.keys.rotate("a\\b"), "change the path"),
+        (lambda c: c.keys.rotate("\ud800"), "not valid Unicode"),
+        (lambda c: c.keys.create(name="a", scopes="skills:list"), r"write scopes=\[…\]"),
+        (lambda c: c.keys.create(name="a", scopes=[1]), "scopes holds 1"),
+        (lambda c: c.keys.update("k", allowed_ips="::1"), r"write allowed_ips=\[…\]"),
+        (lambda c: c.keys.update("k", expires_at=dt.datetime(2027, 1, 1)), "has no time zone"),  # noqa: DTZ001 - refused
+        (lambda c: c.keys.update("k", name="b", if_match="a\r\nb"), "if_match"),
+        (lambda c: c.keys.end_grace("k", idempotency_key=""), "idempotency_key"),
+        (lambda c: c.skills.execute(skill_id="a", input={"a": {1, 2}}), "JSON cannot hold"),
+        (lambda c: c.skills.execute(skill_id="a", input={"a": float("nan")}), "JSON cannot hold"),
+    ],
+)
+async def test_what_cannot_be_meant_is_refused_before_it_is_sent(twin: Twin, call: Called, match: str) -> None:
+    with pytest.raises(machpay.InvalidArgumentError, match=match):
+        await twin.settled(call(twin.client()))
+    assert twin.script.asked == []
+
+
+@pytest.mark.parametrize(
+    "said, match",
+    [
+        (
+            Said(200, b"<html>", {"content-type": "text/html"}),
+            r"no JSON but text/html \(status 200\); is base_url right",
+        ),
+        (Said(200, [1]), "not an object"),
+        (Said(200, {"name": "a"}), "id is missing"),
+        (Said(200, {**KEY, "scopes": "a"}), "scopes: not an array"),
+        (Said(200, {**KEY, "created_at": "yesterday"}), "created_at: not a time"),
+        (Said(200, {**KEY, "rotation_due": 1}), "rotation_due: neither true nor false"),
+    ],
+)
+async def test_an_answer_that_is_none_of_this_api_is_told(twin: Twin, said: Said, match: str) -> None:
+    twin.script.says(said)
+    with pytest.raises(machpay.InvalidResponseError, match=match) as caught:
+        await twin.settled(twin.client().keys.retrieve("key_1"))
+    assert caught.value.response.body == said.raw
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301 - its own
