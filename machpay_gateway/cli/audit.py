@@ -1,16 +1,15 @@
 """`machpay-gateway audit`: what was changed, and whether the log of it is whole."""
 
 import re
+from typing import Any
 
 import click
-import orjson
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.cli.output import json_option, print_json, print_list, print_table
 from machpay_gateway.cli.session import Session, account_for, pass_session
 from machpay_gateway.core.audit import AuditHead, AuditRow, broken_at, head_after
 from machpay_gateway.core.document import audit_document
-from machpay_gateway.core.input import format_moment
 
 _COLUMNS = ("NUMBER", "TIME", "WHO", "FROM", "ACTION", "OBJECT", "CHANGED")
 _ROWS_AT_ONCE = 1000
@@ -48,13 +47,17 @@ def list_(session: Session, *, account: str | None, limit: int, before: int | No
         return list(await gateway.store.audit_page(owner, before=before, limit=limit + 1))
 
     found = session.run(page)
-    rows, has_more = found[:limit], len(found) > limit
+    try:
+        entries = [audit_document(row) for row in found[:limit]]
+    except (TypeError, ValueError) as exc:  # a column that does not hold what we write
+        raise click.ClickException("A row cannot be read: `machpay-gateway audit verify` says which.") from exc
+    has_more = len(found) > limit
     if as_json:
-        print_list([audit_document(row) for row in rows], has_more=has_more)
+        print_list(entries, has_more=has_more)
         return
-    print_table(_COLUMNS, [_cells(row) for row in rows])
+    print_table(_COLUMNS, [_cells(entry) for entry in entries])
     if has_more:
-        click.echo(f"There are more: add --before {rows[-1].sequence}", err=True)
+        click.echo(f"There are more: add --before {entries[-1]['number']}", err=True)
 
 
 @audit.command()
@@ -90,12 +93,13 @@ async def _verified(gateway: Gateway, expect: AuditHead | None) -> tuple[AuditHe
     if end.sequence > head.sequence:
         return head, f"row {head.sequence + 1} is missing"
     if unseen:
-        return head, "the log was replaced: " + " and ".join(f"row {lost.sequence} is another one" for lost in unseen)
+        lost = " and ".join(f"row {number} is another one" for number in sorted(head.sequence for head in unseen))
+        return head, f"the log was replaced: {lost}"
     return head, None
 
 
-def _cells(row: AuditRow) -> tuple[str, ...]:
-    who = f"{row.actor_kind} {row.actor_id}".strip()
-    changed = ", ".join(orjson.loads(row.after))
-    number, moment = str(row.sequence), format_moment(row.at)
-    return number, moment, who, row.address or "-", row.action, row.object_id, changed or "-"
+def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
+    actor = entry["actor"]
+    who, changed = f"{actor['kind']} {actor['id']}".strip(), ", ".join(entry["after"])
+    where = actor["address"] or "-"
+    return str(entry["number"]), entry["at"], who, where, entry["action"], entry["object_id"], changed or "-"

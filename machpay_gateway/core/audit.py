@@ -11,7 +11,7 @@ from typing import Literal
 
 import orjson
 
-from machpay_gateway.core.input import format_moment
+from machpay_gateway.core.input import format_moment_or_none
 from machpay_gateway.core.key import KeyRecord
 
 
@@ -102,10 +102,12 @@ def broken_at(head: AuditHead, rows: Iterable[AuditRow]) -> tuple[AuditHead, str
     return head, None
 
 
-def difference(before: Mapping[str, object], after: Mapping[str, object]) -> tuple[dict[str, object], ...]:
-    """Return the part of *before* and the part of *after* in which they differ."""
-    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    return tuple({name: side[name] for name in names if name in side} for side in (before, after))
+def difference(
+    before: Mapping[str, object], after: Mapping[str, object]
+) -> tuple[dict[str, object], dict[str, object]]:
+    """Return of two states with the same names what is different: as it was, and as it is."""
+    names = [name for name in before if before[name] != after[name]]
+    return {name: before[name] for name in names}, {name: after[name] for name in names}
 
 
 def key_state(record: KeyRecord) -> dict[str, object]:
@@ -115,7 +117,7 @@ def key_state(record: KeyRecord) -> dict[str, object]:
         "revoked_at": record.revoked_at,
         "last_rotated_at": record.last_rotated_at,
     }
-    secrets = [{"masked": s.masked, "expires_at": _moment(s.expires_at)} for s in record.secrets]
+    secrets = [{"masked": s.masked, "expires_at": format_moment_or_none(s.expires_at)} for s in record.secrets]
     return {
         "name": record.name,
         "environment": record.environment,
@@ -123,12 +125,8 @@ def key_state(record: KeyRecord) -> dict[str, object]:
         "allowed_ips": list(record.allowed_ips),
         "metadata": dict(record.metadata),
         "secrets": secrets,
-        **{name: _moment(moment) for name, moment in moments.items()},
+        **{name: format_moment_or_none(moment) for name, moment in moments.items()},
     }
-
-
-def _moment(moment: float | None) -> str | None:
-    return None if moment is None else format_moment(moment)
 
 
 def _text(values: Mapping[str, object]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from machpay_gateway.core.audit import AuditRow
-from machpay_gateway.core.input import format_moment
+from machpay_gateway.core.input import format_moment, format_moment_or_none
 from machpay_gateway.core.key import KeyRecord, SecretRecord
 
 
@@ -23,9 +23,9 @@ def key_document(record: KeyRecord, now: float) -> dict[str, Any]:
         "status": str(record.status(now)),
         "masked": record.masked,
         "created_at": format_moment(record.created_at),
-        "last_rotated_at": _moment(record.last_rotated_at),
+        "last_rotated_at": format_moment_or_none(record.last_rotated_at),
         "rotation_due": record.is_rotation_due(now),
-        "expires_at": _moment(record.expires_at),
+        "expires_at": format_moment_or_none(record.expires_at),
         "metadata": dict(record.metadata),
         "secrets": [_secret(secret, is_current=not at) for at, secret in enumerate(record.secrets)],
     }
@@ -51,9 +51,5 @@ def _secret(secret: SecretRecord, *, is_current: bool) -> dict[str, Any]:
         "masked": secret.masked,
         "current": is_current,
         "created_at": format_moment(secret.created_at),
-        "expires_at": _moment(secret.expires_at),
+        "expires_at": format_moment_or_none(secret.expires_at),
     }
-
-
-def _moment(moment: float | None) -> str | None:
-    return None if moment is None else format_moment(moment)

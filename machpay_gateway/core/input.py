@@ -91,6 +91,11 @@ def format_moment(moment: float) -> str:
         return str(moment)
 
 
+def format_moment_or_none(moment: float | None) -> str | None:
+    """Return *moment* as `format_moment` does; None stays None."""
+    return None if moment is None else format_moment(moment)
+
+
 def _repeated(names: Iterable[str]) -> str | None:
     seen: set[str] = set()
     for name in names:

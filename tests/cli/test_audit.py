@@ -1,5 +1,6 @@
 import getpass
 import json
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -67,6 +68,28 @@ def test_a_log_that_was_meddled_with_is_an_error_that_says_where(
     result = invoke("audit", "verify")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"Error: The audit log is not whole: {mistake}. It holds up to row {held}.\n"
+
+
+@pytest.mark.parametrize("column, value", [("after", "no JSON"), ("at", "no time")])
+def test_a_row_that_cannot_be_read_is_an_error_that_names_the_way_out(invoke: Invoke, column: str, value: str) -> None:
+    meddle(f"UPDATE audit_log SET {column} = '{value}' WHERE sequence = 2")  # noqa: S608 - ours
+    for options in ((), ("--json",)):
+        result = invoke("audit", "list", *options)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == "Error: A row cannot be read: `machpay-gateway audit verify` says which.\n"
+    assert "row 2 was changed" in invoke("audit", "verify").stderr
+
+
+@pytest.mark.parametrize("error", [KeyError, OSError])
+def test_a_user_without_a_name_is_told_by_number(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def nameless() -> str:
+        raise error
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    invoke("accounts", "create", "acme")
+    assert f"operator uid {os.getuid()}" in invoke("audit", "list", "--limit", "1").stdout
 
 
 def test_a_log_written_anew_does_not_hold_the_head_that_was_noted(invoke: Invoke) -> None:
