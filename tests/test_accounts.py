@@ -101,3 +101,21 @@ async def test_a_tier_that_is_not_configured_changes_nothing(accounts: Accounts,
         await accounts.set_tier(acme.id, "gold")
     assert await accounts.find(acme.id) == acme
     assert announced == []
+
+
+async def test_of_two_tier_changes_at_once_each_tells_the_log_what_it_found(
+    store: MemoryStore, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = await accounts.create("Acme", "standard")
+    read = store.account
+
+    async def overtaken(id_or_name: str) -> Account | None:
+        found = await read(id_or_name)
+        monkeypatch.undo()
+        await accounts.set_tier(account.id, "test")
+        return found
+
+    monkeypatch.setattr(store, "account", overtaken)
+    assert await accounts.set_tier(account.id, "enterprise") == replace(account, tier="enterprise")
+    told = [(row.before, row.after) for row in await store.audit_rows(1)]
+    assert told == [('{"tier":"standard"}', '{"tier":"test"}'), ('{"tier":"test"}', '{"tier":"enterprise"}')]
