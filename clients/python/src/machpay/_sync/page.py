@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
 from machpay._call import Call
-from machpay._rate_limit import RateLimit
 from machpay._reading import Members, flag, items, mapping, read_object
+from machpay._received import Received
 from machpay._response import Response
 from machpay._sync.transport import Transport
 from machpay.errors import InvalidResponseError
@@ -23,27 +23,15 @@ class _Identified(Protocol):
 T = TypeVar("T", bound=_Identified)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Page(Generic[T]):
+@dataclass(frozen=True, slots=True, repr=False, kw_only=True)
+class Page(Received, Generic[T]):
     """A part of a list. To iterate goes through all that follows, fetching page after page."""
 
     data: tuple[T, ...]
     has_more: bool
-    response: Response = field(compare=False)
-    extra: Mapping[str, object]
     _call: Call
     _read: Callable[[Mapping[str, object], Response], T] = field(compare=False)
     _transport: Transport = field(compare=False)
-
-    @property
-    def request_id(self) -> str | None:
-        """What the server calls the request that brought this."""
-        return self.response.request_id
-
-    @property
-    def rate_limit(self) -> RateLimit | None:
-        """The limits that the request counted against."""
-        return self.response.rate_limit
 
     def next_page(self) -> "Page[T] | None":
         """Return the page that follows, None after the last."""
@@ -74,6 +62,14 @@ def fetch_page(transport: Transport, call: Call, read: Callable[[Mapping[str, ob
         of = Members(members)
         data = of.required("data", lambda value: tuple(read(mapping(item), response) for item in items(value)))
         has_more = of.optional("has_more", flag, default=False)
-        return Page(data, has_more, response, of.rest(), call, read, transport)
+        return Page(
+            data=data,
+            has_more=has_more,
+            response=response,
+            extra=of.rest(),
+            _call=call,
+            _read=read,
+            _transport=transport,
+        )
 
     return read_object(transport.send(call), page)
