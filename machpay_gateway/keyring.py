@@ -35,14 +35,19 @@ from machpay_gateway.core.key import (
     secret_environment,
 )
 from machpay_gateway.core.ports import KeyStore
+from machpay_gateway.core.replay import Keep, KeptAnswer
 
-__all__ = ["UNCHANGED", "Inspection", "Keyring", "Unchanged"]
+__all__ = ["UNCHANGED", "Inspection", "Issue", "Keyring", "Unchanged"]
 
 DAY_SECONDS = 86_400
 MAX_GRACE_SECONDS = 7 * DAY_SECONDS
 _ATTEMPTS = 10
 # Ids come from URLs and command lines: what no key can have must not reach a database that chokes on NUL or surrogates.
 _ID = re.compile(r"[0-9A-Za-z_]{1,64}")
+
+
+# Makes the answer that is kept, of a key and its new secret.
+Issue = Callable[[KeyRecord, str], KeptAnswer]
 
 
 class Unchanged(Enum):
@@ -85,7 +90,7 @@ class Keyring:
         self._entropy = entropy
         self._announce = announce
 
-    async def create(
+    async def create(  # noqa: PLR0913 - what a key is made of, by keyword
         self,
         account_id: str,
         *,
@@ -96,8 +101,12 @@ class Keyring:
         expires_at: float | None = None,
         metadata: Mapping[str, str] | None = None,
         actor: Actor = APPLICATION,
+        keep: Issue | None = None,
     ) -> tuple[KeyRecord, str]:
-        """Create a key and return it with its secret, which is never to be had again. Raises InputError."""
+        """Create a key and return it with its secret, which is never to be had again. Raises InputError.
+
+        *keep* makes the answer that is kept with the key: raises AnsweredMeanwhile when there is one of its name.
+        """
         now = self._clock()
         if environment not in ENVIRONMENTS:
             raise InputError(f"Environment {shown(environment)} does not exist: use live or test.")
@@ -115,9 +124,8 @@ class Keyring:
             expires_at=checked_expiry(expires_at, now),
             metadata=checked_metadata(metadata or {}),
         )
-        await self._store.add_key(
-            record, Change(now, actor, "key.create", account_id, record.id, {}, key_state(record))
-        )
+        change = Change(now, actor, "key.create", account_id, record.id, {}, key_state(record))
+        await self._store.add_key(record, change, keep and _made_by(keep, lambda _: secret))
         return await self._store.key(account_id, record.id) or record, secret
 
     async def list(
@@ -172,15 +180,21 @@ class Keyring:
                 metadata=record.metadata if metadata is UNCHANGED else checked_metadata(metadata),
             )
 
-        return await self._change(account_id, key_id, "key.update", with_settings, actor)
+        return await self._change(account_id, key_id, "key.update", with_settings, actor=actor)
 
     async def rotate(
-        self, account_id: str | None, key_id: str, *, grace_seconds: float = DAY_SECONDS, actor: Actor = APPLICATION
+        self,
+        account_id: str | None,
+        key_id: str,
+        *,
+        grace_seconds: float = DAY_SECONDS,
+        actor: Actor = APPLICATION,
+        keep: Issue | None = None,
     ) -> tuple[KeyRecord, str] | None:
         """Give the key a new secret and return both. The current one works for *grace_seconds* more, an older one ends.
 
         A grace never outlasts the key, and 0 ends the current secret at once. Raises InputError, also for a key that
-        is revoked or expired.
+        is revoked or expired. *keep* is as in `create`.
         """
         if not 0 <= grace_seconds <= MAX_GRACE_SECONDS:
             raise InputError(f"A grace of {grace_seconds} seconds is not possible: use 0 to {MAX_GRACE_SECONDS}.")
@@ -191,11 +205,14 @@ class Keyring:
             _refuse_unless_active(record, now)
             grace_ends = min(now + grace_seconds, record.expires_at or float("inf"))
             previous = (replace(record.secrets[0], expires_at=grace_ends),) if grace_seconds else ()
-            current = _kept(mint_secret(record.environment, entropy), now)
-            return replace(record, secrets=(current, *previous), last_rotated_at=now)
+            return replace(record, secrets=(_kept(secret_of(record), now), *previous), last_rotated_at=now)
 
-        rotated = await self._change(account_id, key_id, "key.rotate", with_new_secret, actor)
-        return None if rotated is None else (rotated, mint_secret(rotated.environment, entropy))
+        def secret_of(record: KeyRecord) -> str:
+            return mint_secret(record.environment, entropy)
+
+        made = keep and _made_by(keep, secret_of)
+        rotated = await self._change(account_id, key_id, "key.rotate", with_new_secret, actor=actor, keep=made)
+        return None if rotated is None else (rotated, secret_of(rotated))
 
     async def end_grace(self, account_id: str | None, key_id: str, *, actor: Actor = APPLICATION) -> KeyRecord | None:
         """End the previous secret at once; a key without one is returned as it is."""
@@ -203,7 +220,7 @@ class Keyring:
         def without_previous(record: KeyRecord) -> KeyRecord:
             return replace(record, secrets=record.secrets[:1])
 
-        return await self._change(account_id, key_id, "key.end_grace", without_previous, actor)
+        return await self._change(account_id, key_id, "key.end_grace", without_previous, actor=actor)
 
     async def revoke(self, account_id: str | None, key_id: str, *, actor: Actor = APPLICATION) -> KeyRecord | None:
         """End the key for good; a revoked one is returned as it is."""
@@ -211,7 +228,7 @@ class Keyring:
         def revoked(record: KeyRecord) -> KeyRecord:
             return record if record.revoked_at is not None else replace(record, revoked_at=self._clock())
 
-        return await self._change(account_id, key_id, "key.revoke", revoked, actor)
+        return await self._change(account_id, key_id, "key.revoke", revoked, actor=actor)
 
     async def inspect(self, secret: str) -> Inspection:
         """Return what *secret* is. For operators: it looks into every account."""
@@ -232,7 +249,9 @@ class Keyring:
         key_id: str,
         action: str,
         changed: Callable[[KeyRecord], KeyRecord],
+        *,
         actor: Actor,
+        keep: Keep | None = None,
     ) -> KeyRecord | None:
         for _ in range(_ATTEMPTS):
             record = await self.get(account_id, key_id)
@@ -244,11 +263,15 @@ class Keyring:
             wanted = replace(wanted, version=record.version + 1)
             what = difference(key_state(record), key_state(wanted))
             change = Change(self._clock(), actor, action, record.account_id, record.id, *what)
-            if await self._store.replace_key(wanted, change):
+            if await self._store.replace_key(wanted, change, keep):
                 await self._announce(wanted.id, wanted.version)
                 return wanted
         # Every attempt found that somebody else had changed the key in between: no more of a surprise than a busy disk.
         raise StoreUnavailable(f"key change: {key_id} changed {_ATTEMPTS} times meanwhile")
+
+
+def _made_by(keep: Issue, secret_of: Callable[[KeyRecord], str]) -> Keep:
+    return lambda record: keep(record, secret_of(record))
 
 
 def _kept(secret: str, now: float) -> SecretRecord:

@@ -3,6 +3,7 @@
 GatewayError
 ├── ConfigurationError      a setting, route, scope or network that cannot be meant; the message names the way out
 ├── InputError              an operator's or admin's request on keys or accounts that cannot be carried out
+├── AnsweredMeanwhile       the same request was carried out in between; nothing was done
 └── Unavailable             something this process depends on does not answer
     ├── StoreUnavailable
     └── KeysetUnavailable
@@ -19,6 +20,10 @@ class ConfigurationError(GatewayError):
 
 class InputError(GatewayError):
     """A request on keys or accounts cannot be carried out as asked; the message names the value and the way out."""
+
+
+class AnsweredMeanwhile(GatewayError):
+    """Another request of the same name was carried out while this one was on its way: its answer is kept."""
 
 
 class Unavailable(GatewayError):

@@ -9,6 +9,7 @@ from machpay_gateway.core.audit import AuditHead, AuditRow, Change
 from machpay_gateway.core.credential import ApiKey, SignedToken
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.principal import Principal
+from machpay_gateway.core.replay import Keep, KeptAnswer
 
 
 class Limiter(Protocol):
@@ -42,9 +43,13 @@ class KeyLookup(Protocol):
 
 
 class KeyStore(KeyLookup, Protocol):
-    """The source of truth for keys. Raises StoreUnavailable; looks every key up within its account."""
+    """The source of truth for keys. Raises StoreUnavailable; looks every key up within its account.
 
-    async def add_key(self, record: KeyRecord, change: Change) -> None:
+    With *keep*, a change also stores the answer made of the key as it is then, or raises AnsweredMeanwhile and changes
+    nothing when there is one of that name. Answers older than `REPLAY_SECONDS` are dropped.
+    """
+
+    async def add_key(self, record: KeyRecord, change: Change, keep: Keep | None = None) -> None:
         """Store a new key with its secrets. The tier in the record is the account's and is not stored."""
 
     async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
@@ -55,8 +60,11 @@ class KeyStore(KeyLookup, Protocol):
     ) -> Sequence[KeyRecord]:
         """Return keys, newest first, at most *limit* of them, those that come after the key id *after*."""
 
-    async def replace_key(self, record: KeyRecord, change: Change) -> bool:
+    async def replace_key(self, record: KeyRecord, change: Change, keep: Keep | None = None) -> bool:
         """Write *record* and its secrets over version `record.version - 1`; False when that is not the stored one."""
+
+    async def kept_answer(self, name: bytes, since: float) -> KeptAnswer | None:
+        """Return the answer that was kept under *name* at or after *since*, seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from machpay_gateway.core.audit import AuditHead, AuditRow, Change, head_after, next_row
-from machpay_gateway.core.errors import InputError
+from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.ports import Account, key_tier
+from machpay_gateway.core.replay import REPLAY_SECONDS, Keep, KeptAnswer
 
 
 class MemoryStore:
@@ -17,6 +18,7 @@ class MemoryStore:
         self._keys: dict[str, KeyRecord] = {}
         self._changed_at: dict[str, float] = {}
         self._rows: list[AuditRow] = []
+        self._answers: dict[bytes, KeptAnswer] = {}
         self._owners: dict[bytes, str] = {}  # digest of a secret to the id of its key
 
     async def open(self, *, upgrade: bool = False) -> None:
@@ -39,10 +41,16 @@ class MemoryStore:
         changed = sorted((at, key_id) for key_id, at in self._changed_at.items() if at >= since)
         return [(key_id, self._keys[key_id].version) for _, key_id in changed]
 
-    async def add_key(self, record: KeyRecord, change: Change) -> None:
-        """Store a new key with its secrets. Raises InputError when its account is unknown or its id is taken."""
+    async def add_key(self, record: KeyRecord, change: Change, keep: Keep | None = None) -> None:
+        """Store a new key with its secrets. Raises InputError when its account is unknown or its id is taken.
+
+        With *keep* the answer is kept too. Raises AnsweredMeanwhile when there is one of its name.
+        """
         if record.account_id not in self._accounts or record.id in self._keys:
             raise _unfit(record)
+        self._refuse_if_taken(record)
+        if keep is not None:
+            self._keep(keep(self._current(record)))
         self._write(record, record.created_at)
         self._log(change)
 
@@ -64,14 +72,25 @@ class MemoryStore:
         found = [record for record in found if environment in (None, record.environment)]
         return [self._current(record) for record in sorted(found, key=_age, reverse=True)[:limit]]
 
-    async def replace_key(self, record: KeyRecord, change: Change) -> bool:
-        """Write *record* and its secrets over version `record.version - 1`; False when that is not the stored one."""
+    async def replace_key(self, record: KeyRecord, change: Change, keep: Keep | None = None) -> bool:
+        """Write *record* and its secrets over version `record.version - 1`; False when that is not the stored one.
+
+        With *keep* the answer is kept too. Raises AnsweredMeanwhile when there is one of its name.
+        """
         stored = self._keys.get(record.id)
         if stored is None or (stored.account_id, stored.version) != (record.account_id, record.version - 1):
             return False
+        self._refuse_if_taken(record)
+        if keep is not None:
+            self._keep(keep(record))
         self._write(replace(record, environment=stored.environment, created_at=stored.created_at), change.at)
         self._log(change)
         return True
+
+    async def kept_answer(self, name: bytes, since: float) -> KeptAnswer | None:
+        """Return the answer that was kept under *name* at or after *since*, seconds since the epoch."""
+        answer = self._answers.get(name)
+        return answer if answer is not None and answer.at >= since else None
 
     async def add_account(self, account: Account, change: Change) -> bool:
         """Store a new account; False when its name is taken."""
@@ -128,14 +147,22 @@ class MemoryStore:
     def _log(self, change: Change) -> None:
         self._rows.append(next_row(head_after(self._rows[-1]) if self._rows else AuditHead(), change))
 
-    def _write(self, record: KeyRecord, changed_at: float) -> None:
-        digests = [secret.digest for secret in record.secrets]
-        if any(self._owners.get(digest, record.id) != record.id for digest in digests):
+    def _refuse_if_taken(self, record: KeyRecord) -> None:
+        if any(self._owners.get(secret.digest, record.id) != record.id for secret in record.secrets):
             raise _unfit(record)
+
+    def _keep(self, answer: KeptAnswer) -> None:
+        since = answer.at - REPLAY_SECONDS
+        self._answers = {name: kept for name, kept in self._answers.items() if kept.at >= since}
+        if answer.name in self._answers:
+            raise AnsweredMeanwhile
+        self._answers[answer.name] = answer
+
+    def _write(self, record: KeyRecord, changed_at: float) -> None:
         stored = self._keys.get(record.id)
         for secret in stored.secrets if stored else ():
             del self._owners[secret.digest]
-        self._owners.update(dict.fromkeys(digests, record.id))
+        self._owners.update(dict.fromkeys((secret.digest for secret in record.secrets), record.id))
         self._keys[record.id] = record
         self._changed_at[record.id] = changed_at
 

@@ -18,7 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISIONS = ("0001", "0002")  # oldest first; kept here so that a start can compare without importing Alembic
+REVISIONS = ("0001", "0002", "0003")  # oldest first; kept here so that a start can compare without importing Alembic
 HEAD = REVISIONS[-1]
 
 # A constraint without a name cannot be dropped by a migration that runs on both databases.
@@ -99,4 +99,14 @@ AUDIT_HEAD = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("sequence", BigInteger, nullable=False),
     Column("digest", LargeBinary, nullable=False),
+)
+
+KEPT_ANSWERS = Table(
+    "kept_answers",
+    METADATA,
+    Column("name", LargeBinary, primary_key=True),
+    Column("request", LargeBinary, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("at", Double, nullable=False),
+    Index(None, "at"),  # the old ones, to drop
 )

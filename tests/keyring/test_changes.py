@@ -8,6 +8,7 @@ import pytest
 from machpay_gateway.core.audit import Change
 from machpay_gateway.core.errors import InputError, StoreUnavailable
 from machpay_gateway.core.key import KeyRecord, KeyStatus
+from machpay_gateway.core.replay import Keep
 from machpay_gateway.keyring import Keyring
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
@@ -92,8 +93,8 @@ async def test_a_change_is_announced_after_it_is_stored(
         async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
             return await store.key(account_id, key_id)
 
-        async def replace_key(self, record: KeyRecord, change: Change) -> bool:
-            stored = await store.replace_key(record, change)
+        async def replace_key(self, record: KeyRecord, change: Change, keep: Keep | None = None) -> bool:
+            stored = await store.replace_key(record, change, keep)
             order.append("stored")
             return stored
 
@@ -135,7 +136,7 @@ async def test_of_two_updates_at_once_both_land_with_a_version_each(
 async def test_a_change_that_never_gets_its_turn_ends_as_unavailable(
     store: MemoryStore | SqlStore, keyring: Keyring, key: KeyRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def somebody_was_quicker(_record: KeyRecord, change: Change) -> bool:
+    async def somebody_was_quicker(_record: KeyRecord, change: Change, _keep: None) -> bool:
         return change.at < 0
 
     monkeypatch.setattr(store, "replace_key", somebody_was_quicker)

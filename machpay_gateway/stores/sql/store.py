@@ -11,8 +11,9 @@ from machpay_gateway.core.audit import AuditHead, AuditRow, Change
 from machpay_gateway.core.errors import ConfigurationError, InputError
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.ports import Account
+from machpay_gateway.core.replay import Keep, KeptAnswer
 from machpay_gateway.stores.schema import HEAD
-from machpay_gateway.stores.sql import accounts, audit, keys
+from machpay_gateway.stores.sql import accounts, answers, audit, keys
 from machpay_gateway.stores.sql.engine import Database
 from machpay_gateway.stores.sql.revision import database_revision, lock_schema
 
@@ -85,13 +86,19 @@ class SqlStore:
         async with self._database.reading("changed keys") as connection:
             return await keys.versions_since(connection, since)
 
-    async def add_key(self, record: KeyRecord, change: Change) -> None:
-        """Store a new key with its secrets. Raises InputError when its account is unknown or its id is taken."""
+    async def add_key(self, record: KeyRecord, change: Change, keep: Keep | None = None) -> None:
+        """Store a new key with its secrets. Raises InputError when its account is unknown or its id is taken.
+
+        With *keep* the answer is kept too. Raises AnsweredMeanwhile when there is one of its name.
+        """
         try:
             async with self._database.writing("key creation") as connection:
                 await keys.insert_key(connection, record)
                 await keys.insert_secrets(connection, record)
                 await audit.insert_change(connection, change)
+                if keep is not None:
+                    stored = await keys.key_by_id(connection, record.account_id, record.id)
+                    await answers.insert_answer(connection, keep(stored or record))
         except IntegrityError as exc:
             raise _unfit(record) from exc
 
@@ -107,8 +114,11 @@ class SqlStore:
         async with self._database.reading("keys") as connection:
             return await keys.keys_page(connection, account_id, environment=environment, after=after, limit=limit)
 
-    async def replace_key(self, record: KeyRecord, change: Change) -> bool:
-        """Write *record* and its secrets over version `record.version - 1`; False when that is not the stored one."""
+    async def replace_key(self, record: KeyRecord, change: Change, keep: Keep | None = None) -> bool:
+        """Write *record* and its secrets over version `record.version - 1`; False when that is not the stored one.
+
+        With *keep* the answer is kept too. Raises AnsweredMeanwhile when there is one of its name.
+        """
         try:
             async with self._database.writing("key change") as connection:
                 if not await keys.update_key(connection, record, change.at):
@@ -116,9 +126,16 @@ class SqlStore:
                 await keys.delete_secrets(connection, record.id)
                 await keys.insert_secrets(connection, record)
                 await audit.insert_change(connection, change)
+                if keep is not None:
+                    await answers.insert_answer(connection, keep(record))
                 return True
         except IntegrityError as exc:
             raise _unfit(record) from exc
+
+    async def kept_answer(self, name: bytes, since: float) -> KeptAnswer | None:
+        """Return the answer that was kept under *name* at or after *since*, seconds since the epoch."""
+        async with self._database.reading("kept answer") as connection:
+            return await answers.answer_of(connection, name, since)
 
     async def add_account(self, account: Account, change: Change) -> bool:
         """Store a new account; False when its name is taken."""
