@@ -15,6 +15,7 @@ from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.policy import Policy
 from machpay_gateway.core.ports import AccountStore, AuditLog, KeyStore, Limiter, TokenVerifier
 from machpay_gateway.core.quota import parse_rate
+from machpay_gateway.core.route import Route
 from machpay_gateway.flights import SingleFlight
 from machpay_gateway.gate import Gate
 from machpay_gateway.keyring import Keyring
@@ -49,10 +50,13 @@ class Gateway:
     Give it to `MachPayAuth(app, gateway=gateway)` to share its `keyring` and `accounts` with your own code.
     """
 
-    def __init__(self, **options: Unpack[Options]) -> None:
-        """Read `machpay.toml` and the environment, *options* over both. Raises ConfigurationError."""
+    def __init__(self, *, own_routes: Sequence[Route] = (), **options: Unpack[Options]) -> None:
+        """Read `machpay.toml` and the environment, *options* over both. Raises ConfigurationError.
+
+        *own_routes* are those of the gateway's own APIs that are served beside the application.
+        """
         self.settings = settings = load_settings(options)
-        self.policy = policy_for(settings)
+        self.policy = policy_for(settings, own_routes)
         self.trust = Trust(settings.trusted_proxies, settings.client_ip_header.lower().encode())
         self.legacy_headers = settings.legacy_headers
         self.request_ids = request_ids(os.urandom(8))
@@ -123,10 +127,10 @@ class Gateway:
         logger.info("MachPay is open: %d routes, unlisted ones %s.", len(self.policy.routes), self.policy.unlisted)
 
 
-def policy_for(settings: Settings) -> Policy:
-    """Compile what a gateway with these *settings* decides by."""
+def policy_for(settings: Settings, own_routes: Sequence[Route] = ()) -> Policy:
+    """Compile what a gateway with these *settings* decides by; *own_routes* are served beside the configured ones."""
     return Policy(
-        settings.routes,
+        (*own_routes, *settings.routes),
         tiers=settings.tiers,
         unlisted=settings.unlisted_routes,
         environments=settings.environments,

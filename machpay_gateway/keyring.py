@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Literal
 
 from machpay_gateway.core.audit import APPLICATION, Actor, Change, difference, key_state
-from machpay_gateway.core.errors import InputError, StoreUnavailable
+from machpay_gateway.core.errors import InputError, StateError, StoreUnavailable
 from machpay_gateway.core.input import (
     checked_expiry,
     checked_metadata,
@@ -37,7 +37,7 @@ from machpay_gateway.core.key import (
 from machpay_gateway.core.ports import KeyStore
 from machpay_gateway.core.replay import Keep, KeptAnswer
 
-__all__ = ["UNCHANGED", "Inspection", "Issue", "Keyring", "Unchanged"]
+__all__ = ["UNCHANGED", "Inspection", "Issue", "Keyring", "Permit", "Unchanged"]
 
 DAY_SECONDS = 86_400
 MAX_GRACE_SECONDS = 7 * DAY_SECONDS
@@ -48,6 +48,8 @@ _ID = re.compile(r"[0-9A-Za-z_]{1,64}")
 
 # Makes the answer that is kept, of a key and its new secret.
 Issue = Callable[[KeyRecord, str], KeptAnswer]
+# Raises unless the key, as it is when it is changed, may be changed by whoever asks.
+Permit = Callable[[KeyRecord], None]
 
 
 class Unchanged(Enum):
@@ -154,7 +156,7 @@ class Keyring:
         """Return the key, whatever its status."""
         return await self._store.key(account_id, key_id) if _ID.fullmatch(key_id) else None
 
-    async def update(
+    async def update(  # noqa: PLR0913 - as above
         self,
         account_id: str | None,
         key_id: str,
@@ -165,12 +167,16 @@ class Keyring:
         expires_at: float | Unchanged | None = UNCHANGED,
         metadata: Mapping[str, str] | Unchanged = UNCHANGED,
         actor: Actor = APPLICATION,
+        permit: Permit | None = None,
     ) -> KeyRecord | None:
-        """Change the settings that are given; *expires_at* None means never. Raises InputError, also when revoked."""
+        """Change the settings that are given; *expires_at* None means never. Raises InputError, also when revoked.
+
+        *permit* is asked of the very record that is changed, whatever else happens to it meanwhile.
+        """
 
         def with_settings(record: KeyRecord) -> KeyRecord:
             if record.revoked_at is not None:
-                raise InputError(f"Key {record.id} is revoked, which is final: create a new key.")
+                raise StateError(f"Key {record.id} is revoked, which is final: create a new key.")
             return replace(
                 record,
                 name=record.name if name is UNCHANGED else checked_name(name),
@@ -180,7 +186,7 @@ class Keyring:
                 metadata=record.metadata if metadata is UNCHANGED else checked_metadata(metadata),
             )
 
-        return await self._change(account_id, key_id, "key.update", with_settings, actor=actor)
+        return await self._change(account_id, key_id, "key.update", with_settings, actor=actor, permit=permit)
 
     async def rotate(
         self,
@@ -189,12 +195,13 @@ class Keyring:
         *,
         grace_seconds: float = DAY_SECONDS,
         actor: Actor = APPLICATION,
+        permit: Permit | None = None,
         keep: Issue | None = None,
     ) -> tuple[KeyRecord, str] | None:
         """Give the key a new secret and return both. The current one works for *grace_seconds* more, an older one ends.
 
         A grace never outlasts the key, and 0 ends the current secret at once. Raises InputError, also for a key that
-        is revoked or expired. *keep* is as in `create`.
+        is revoked or expired. *permit* is as in `update`, *keep* as in `create`.
         """
         if not 0 <= grace_seconds <= MAX_GRACE_SECONDS:
             raise InputError(f"A grace of {grace_seconds} seconds is not possible: use 0 to {MAX_GRACE_SECONDS}.")
@@ -211,24 +218,30 @@ class Keyring:
             return mint_secret(record.environment, entropy)
 
         made = keep and _made_by(keep, secret_of)
-        rotated = await self._change(account_id, key_id, "key.rotate", with_new_secret, actor=actor, keep=made)
+        rotated = await self._change(
+            account_id, key_id, "key.rotate", with_new_secret, actor=actor, permit=permit, keep=made
+        )
         return None if rotated is None else (rotated, secret_of(rotated))
 
-    async def end_grace(self, account_id: str | None, key_id: str, *, actor: Actor = APPLICATION) -> KeyRecord | None:
+    async def end_grace(
+        self, account_id: str | None, key_id: str, *, actor: Actor = APPLICATION, permit: Permit | None = None
+    ) -> KeyRecord | None:
         """End the previous secret at once; a key without one is returned as it is."""
 
         def without_previous(record: KeyRecord) -> KeyRecord:
             return replace(record, secrets=record.secrets[:1])
 
-        return await self._change(account_id, key_id, "key.end_grace", without_previous, actor=actor)
+        return await self._change(account_id, key_id, "key.end_grace", without_previous, actor=actor, permit=permit)
 
-    async def revoke(self, account_id: str | None, key_id: str, *, actor: Actor = APPLICATION) -> KeyRecord | None:
+    async def revoke(
+        self, account_id: str | None, key_id: str, *, actor: Actor = APPLICATION, permit: Permit | None = None
+    ) -> KeyRecord | None:
         """End the key for good; a revoked one is returned as it is."""
 
         def revoked(record: KeyRecord) -> KeyRecord:
             return record if record.revoked_at is not None else replace(record, revoked_at=self._clock())
 
-        return await self._change(account_id, key_id, "key.revoke", revoked, actor=actor)
+        return await self._change(account_id, key_id, "key.revoke", revoked, actor=actor, permit=permit)
 
     async def inspect(self, secret: str) -> Inspection:
         """Return what *secret* is. For operators: it looks into every account."""
@@ -251,12 +264,15 @@ class Keyring:
         changed: Callable[[KeyRecord], KeyRecord],
         *,
         actor: Actor,
+        permit: Permit | None,
         keep: Keep | None = None,
     ) -> KeyRecord | None:
         for _ in range(_ATTEMPTS):
             record = await self.get(account_id, key_id)
             if record is None:
                 return None
+            if permit is not None:
+                permit(record)
             wanted = changed(record)
             if wanted == record:
                 return record
@@ -281,7 +297,7 @@ def _kept(secret: str, now: float) -> SecretRecord:
 def _refuse_unless_active(record: KeyRecord, now: float) -> None:
     match record.status(now):
         case KeyStatus.REVOKED:
-            raise InputError(f"Key {record.id} is revoked, which is final: create a new key.")
+            raise StateError(f"Key {record.id} is revoked, which is final: create a new key.")
         case KeyStatus.EXPIRED:
             ended = format_moment(record.expires_at or 0.0)
-            raise InputError(f"Key {record.id} expired at {ended}: give it a later expires_at first.")
+            raise StateError(f"Key {record.id} expired at {ended}: give it a later expires_at first.")

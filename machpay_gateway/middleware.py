@@ -93,7 +93,11 @@ class MachPayAuth:
 
         try:
             # Copied by `dict(scope, …)`, which is a third quicker than `{**scope, …}`.
-            await self.app(dict(scope, machpay=caller, auth=principal, user=principal), receive, answer)
+            await self.app(
+                dict(scope, machpay=caller, machpay_facts=facts, machpay_grant=grant, auth=principal, user=principal),
+                receive,
+                answer,
+            )
         finally:
             if held is not None:  # a failure, a cancellation, a client that is gone: nothing is awaited to release
                 held.release()

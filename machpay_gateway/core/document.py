@@ -34,6 +34,7 @@ def key_document(record: KeyRecord, now: float) -> dict[str, Any]:
 def audit_document(row: AuditRow) -> dict[str, Any]:
     """Return the row of the audit log, without what only its verification needs."""
     return {
+        "id": f"audit_{row.sequence}",
         "object": "audit_entry",
         "number": row.sequence,
         "at": format_moment(row.at),

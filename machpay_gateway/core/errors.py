@@ -3,6 +3,7 @@
 GatewayError
 ├── ConfigurationError      a setting, route, scope or network that cannot be meant; the message names the way out
 ├── InputError              an operator's or admin's request on keys or accounts that cannot be carried out
+│   └── StateError          the key is in a state in which this cannot be done
 ├── AnsweredMeanwhile       the same request was carried out in between; nothing was done
 └── Unavailable             something this process depends on does not answer
     ├── StoreUnavailable
@@ -20,6 +21,10 @@ class ConfigurationError(GatewayError):
 
 class InputError(GatewayError):
     """A request on keys or accounts cannot be carried out as asked; the message names the value and the way out."""
+
+
+class StateError(InputError):
+    """The key is revoked or expired, and what was asked needs one that is not."""
 
 
 class AnsweredMeanwhile(GatewayError):

@@ -2,30 +2,32 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from machpay_gateway.core.address import parse_network
 from machpay_gateway.core.errors import ConfigurationError, InputError
 from machpay_gateway.core.scopes import Scopes, unknown_scopes
 
-_MAX_NAME, _MAX_SCOPES, _MAX_NETWORKS = 100, 100, 1000
-_MAX_PAIRS, _MAX_PAIR_KEY, _MAX_PAIR_VALUE = 50, 40, 500
+MAX_NAME, MAX_SCOPES, MAX_NETWORKS = 100, 100, 1000
+MAX_PAIRS, MAX_PAIR_KEY, MAX_PAIR_VALUE = 50, 40, 500
 _LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999, where RFC 3339 ends
 _SECRETS = re.compile(r"(sk_(?:live|test)_)[0-9A-Za-z_]{8,}")
+_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _SHOWN = 80  # characters of a wrong value that its error repeats
 
 
 def shown(value: str) -> str:
     """Return *value* in quotes, as an error repeats it: shortened, and with nothing that a terminal would act on."""
-    text = _SECRETS.sub(r"\1…", value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…")
+    text = masked(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…")
     return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text) + '"'
 
 
 def checked_name(name: str) -> str:
     """Return *name* without the blanks around it."""
     stripped = name.strip()
-    if not 1 <= len(stripped) <= _MAX_NAME:
-        raise InputError(f"The name {shown(name)} has {len(stripped)} characters: use 1 to {_MAX_NAME}.")
+    if not 1 <= len(stripped) <= MAX_NAME:
+        raise InputError(f"The name {shown(name)} has {len(stripped)} characters: use 1 to {MAX_NAME}.")
     if not stripped.isprintable():
         raise InputError(f"The name {shown(name)} has characters that cannot be shown: leave them out.")
     if _SECRETS.search(stripped):
@@ -35,8 +37,8 @@ def checked_name(name: str) -> str:
 
 def checked_scopes(names: Collection[str], known: Collection[str]) -> Scopes:
     """Return *names* as Scopes: *known* ones, or wildcards over known ones."""
-    if len(names) > _MAX_SCOPES:
-        raise InputError(f"{len(names)} scopes are too many: use at most {_MAX_SCOPES}, or wildcards such as skills:*.")
+    if len(names) > MAX_SCOPES:
+        raise InputError(f"{len(names)} scopes are too many: use at most {MAX_SCOPES}, or wildcards such as skills:*.")
     if unknown := unknown_scopes(names, known):
         raise InputError(f"Scope {shown(unknown[0])} is not defined; known scopes: {', '.join(sorted(known))}.")
     if repeated := _repeated(names):
@@ -46,8 +48,8 @@ def checked_scopes(names: Collection[str], known: Collection[str]) -> Scopes:
 
 def checked_networks(networks: Collection[str]) -> tuple[str, ...]:
     """Return *networks* normalised, each once; none of them means that any address will do."""
-    if len(networks) > _MAX_NETWORKS:
-        raise InputError(f"allowed_ips has {len(networks)} networks: use at most {_MAX_NETWORKS}, or wider ones.")
+    if len(networks) > MAX_NETWORKS:
+        raise InputError(f"allowed_ips has {len(networks)} networks: use at most {MAX_NETWORKS}, or wider ones.")
     try:
         return tuple(dict.fromkeys(parse_network(network)[0] for network in networks))
     except ConfigurationError as exc:
@@ -67,14 +69,14 @@ def checked_expiry(expires_at: float | None, now: float) -> float | None:
 
 def checked_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     """Return a copy of *metadata*."""
-    if len(metadata) > _MAX_PAIRS:
-        raise InputError(f"metadata has {len(metadata)} pairs: use at most {_MAX_PAIRS}.")
+    if len(metadata) > MAX_PAIRS:
+        raise InputError(f"metadata has {len(metadata)} pairs: use at most {MAX_PAIRS}.")
     for key, value in metadata.items():
-        if not 1 <= len(key) <= _MAX_PAIR_KEY or not key.isprintable():
-            raise InputError(f"metadata key {shown(key)}: use 1 to {_MAX_PAIR_KEY} characters that can be shown.")
-        if len(value) > _MAX_PAIR_VALUE:
+        if not 1 <= len(key) <= MAX_PAIR_KEY or not key.isprintable():
+            raise InputError(f"metadata key {shown(key)}: use 1 to {MAX_PAIR_KEY} characters that can be shown.")
+        if len(value) > MAX_PAIR_VALUE:
             raise InputError(
-                f"metadata value of {shown(key)} has {len(value)} characters: use at most {_MAX_PAIR_VALUE}."
+                f"metadata value of {shown(key)} has {len(value)} characters: use at most {MAX_PAIR_VALUE}."
             )
         if _SECRETS.search(value) or _SECRETS.search(key):
             raise InputError(f"metadata {shown(key)} holds a secret, and metadata is stored as it is: leave it out.")
@@ -94,6 +96,20 @@ def format_moment(moment: float) -> str:
 def format_moment_or_none(moment: float | None) -> str | None:
     """Return *moment* as `format_moment` does; None stays None."""
     return None if moment is None else format_moment(moment)
+
+
+def parse_moment(text: str) -> float:
+    """Return the moment that *text* is in RFC 3339 (§5.6), in seconds since the epoch. Raises InputError."""
+    # `fromisoformat` reads more than that: dates without a time, weeks, and moments without an offset.
+    if _DATE_TIME.fullmatch(text):
+        with suppress(ValueError):  # a 31st of February, a leap second
+            return datetime.fromisoformat(text.upper()).timestamp()
+    raise InputError(f"{shown(text)} is not a moment in RFC 3339: write it as in 2030-01-31T00:00:00Z.")
+
+
+def masked(text: str) -> str:
+    """Return *text* with the secrets in it cut short."""
+    return _SECRETS.sub(r"\1…", text)
 
 
 def _repeated(names: Iterable[str]) -> str | None:

@@ -1,0 +1,146 @@
+"""What the key API answers, as types for OpenAPI. The documents themselves are made by `core.document`."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Secret = Annotated[str, Field(description="Shown this once.", pattern="^sk_(live|test)_")]
+Number = Annotated[int, Field(ge=0)]
+
+
+class Given(BaseModel):
+    """A part of an answer. More members may come with later versions."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class KeySecret(Given):
+    """One of a key's secrets, which can be told apart and not used."""
+
+    masked: str
+    current: bool
+    created_at: datetime
+    expires_at: datetime | None
+
+
+class Key(Given):
+    """A key. Its id, settings and quota outlive its secrets."""
+
+    id: str
+    object: Literal["key"]
+    account_id: str
+    name: str
+    environment: Literal["live", "test"]
+    tier: str
+    scopes: list[str]
+    allowed_ips: list[str]
+    status: Literal["active", "expired", "revoked"]
+    masked: str
+    created_at: datetime
+    last_rotated_at: datetime | None
+    rotation_due: Annotated[bool, Field(description="Whether its secret is older than 90 days.")]
+    expires_at: datetime | None
+    metadata: dict[str, str]
+    secrets: Annotated[list[KeySecret], Field(description="The current one, and during a grace the one before.")]
+
+
+class IssuedKey(Key):
+    """A key with its new secret."""
+
+    secret: Secret
+
+
+class KeyList(Given):
+    """A page of keys, newest first."""
+
+    object: Literal["list"]
+    data: list[Key]
+    has_more: bool
+
+
+class AuditActor(Given):
+    """Who made a change, and as far as is known from where."""
+
+    kind: Literal["operator", "application", "api_key", "jwt"]
+    id: str
+    address: str | None
+    request_id: str | None
+
+
+class AuditEntry(Given):
+    """A change: what was so before and what after."""
+
+    id: str
+    object: Literal["audit_entry"]
+    number: Number
+    at: datetime
+    actor: AuditActor
+    action: str
+    account_id: str
+    object_id: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
+class AuditList(Given):
+    """A page of changes, newest first."""
+
+    object: Literal["list"]
+    data: list[AuditEntry]
+    has_more: bool
+
+
+class Limits(Given):
+    """How much the caller may do."""
+
+    rate: Annotated[str, Field(description="Requests per window, as in 1000/minute.")]
+    requests: Number
+    window_seconds: Number
+    concurrency: Number
+
+
+class Remaining(Given):
+    """What is left of the limits, this request taken off."""
+
+    requests: Number
+    reset_seconds: Annotated[int, Field(ge=1, description="Until the next request frees.")]
+    concurrency: Number
+
+
+class Whoami(Given):
+    """Who is calling."""
+
+    object: Literal["principal"]
+    kind: Literal["api_key", "jwt"]
+    id: str
+    name: str
+    account_id: str | None
+    environment: Literal["live", "test"]
+    tier: str
+    scopes: list[str]
+    expires_at: datetime | None
+    limits: Limits
+    remaining: Remaining
+
+
+class FieldProblem(Given):
+    """What is wrong with one field."""
+
+    place: str
+    reason: str
+
+
+class Problem(Given):
+    """Why a request was not carried out (RFC 9457)."""
+
+    type: str
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str
+    code: Annotated[str, Field(description="The reason's stable name.")]
+    request_id: str
+    errors: list[FieldProblem] = []
+    required_scopes: list[str] = []
+    violated_policies: list[str] = []
+    retry_after: Annotated[int, Field(ge=1, description="Seconds.")] = 1

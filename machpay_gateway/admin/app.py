@@ -1,0 +1,87 @@
+"""The key API as an ASGI application. It trusts what MachPayAuth in front of it put into the scope, nothing else."""
+
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from machpay_gateway.admin.call import Call
+from machpay_gateway.admin.caller import caller_of
+from machpay_gateway.admin.openapi import description
+from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
+from machpay_gateway.admin.problems import ProblemError, problem_response
+from machpay_gateway.admin.reading import body_bytes
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.core.errors import InputError, StateError, StoreUnavailable
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def key_api(gateway: Gateway, *, clock: Callable[[], float] = time.time) -> Starlette:
+    """Return the application that serves `OPERATIONS` by *gateway*. *clock* is in seconds since the epoch."""
+    by_path: dict[str, dict[str, Operation]] = defaultdict(dict)
+    for operation in OPERATIONS:
+        by_path[operation.path][operation.method] = operation
+    routes = [
+        Route(path, _endpoint(gateway, operations, clock), methods=list(operations))
+        for path, operations in by_path.items()
+    ]
+    app = Starlette(
+        routes=[*routes, Route(DESCRIPTION_PATH, _describing(gateway))],
+        exception_handlers={ProblemError: _problem, HTTPException: _unrouted},
+    )
+    app.router.redirect_slashes = False  # a trailing slash is another path, and there is nothing at it
+    return app
+
+
+def _endpoint(gateway: Gateway, operations: Mapping[str, Operation], clock: Callable[[], float]) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        operation = operations["GET" if request.method == "HEAD" else request.method]
+        body = b"" if operation.body is None else await body_bytes(request)
+        call = Call(gateway, request, caller_of(request.scope), body, clock())
+        call.query(operation.query)  # of an operation that takes none, too: what is not known is refused
+        return await _answered(operation, call)
+
+    return endpoint
+
+
+async def _answered(operation: Operation, call: Call) -> Response:
+    try:
+        return await operation.run(call)
+    except StateError as exc:
+        raise ProblemError("conflict", str(exc)) from exc
+    except InputError as exc:
+        raise ProblemError("invalid_fields", str(exc)) from exc
+    except StoreUnavailable as exc:
+        raise ProblemError("unavailable", "The database did not answer.") from exc
+
+
+def _describing(gateway: Gateway) -> Endpoint:
+    described = orjson.dumps(description(gateway.policy.scopes))
+
+    async def describe(_request: Request) -> Response:
+        return Response(described, media_type="application/json")
+
+    return describe
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)  # noqa: S101 - Starlette calls this for nothing else
+    return problem_response(error, request.scope["machpay_facts"].request_id.decode())
+
+
+async def _unrouted(request: Request, error: Exception) -> Response:
+    """Answer where no operation is: 404, or 405 with the methods that there are (RFC 9110 §15.5.6)."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - as above
+    if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
+        return await _problem(request, ProblemError("not_found", "There is nothing at this path."))
+    response = await _problem(request, ProblemError("method_not_allowed", "See the Allow header."))
+    response.headers.update(error.headers or {})
+    return response

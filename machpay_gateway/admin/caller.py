@@ -1,0 +1,59 @@
+"""Who calls the key API, and what they may do with a key: the rules beyond the scope that the route requires."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from machpay_gateway.admin.problems import ProblemError
+from machpay_gateway.core.address import format_address
+from machpay_gateway.core.admission import Granted
+from machpay_gateway.core.audit import Actor
+from machpay_gateway.core.facts import RequestFacts
+from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.principal import Principal
+from machpay_gateway.core.scopes import wildcard_of
+
+MANAGING = "keys:manage"
+# A key that could give these on would make more of itself: they come from an operator or a Console admin.
+NEVER_GRANTED = frozenset({MANAGING, wildcard_of(MANAGING)})
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The principal of a request that was let through, on what it was granted, and the *facts* of the request."""
+
+    principal: Principal
+    grant: Granted
+    facts: RequestFacts
+
+    @property
+    def account_id(self) -> str:
+        """The account that the caller acts for. Raises ProblemError: a token of another issuer has none."""
+        if self.principal.account_id is None:
+            raise ProblemError("not_permitted", "Tokens of other issuers belong to no account: use an API key.")
+        return self.principal.account_id
+
+    @property
+    def environment(self) -> str | None:
+        """The only environment whose keys the caller sees; None when it sees all."""
+        # Whoever finds a key that was made for trying things out must not find the way to real money behind it.
+        return "test" if self.principal.environment == "test" else None
+
+    @property
+    def actor(self) -> Actor:
+        """The caller, as the audit log names it."""
+        address = None if self.facts.address is None else format_address(self.facts.address)
+        return Actor(self.principal.kind, self.principal.id, address, self.facts.request_id.decode())
+
+    def sees(self, record: KeyRecord) -> bool:
+        """Tell whether *record* exists, as far as the caller is concerned."""
+        return record.account_id == self.account_id and self.environment in (None, record.environment)
+
+    def may_grant(self, name: str, kept: frozenset[str] = frozenset()) -> bool:
+        """Tell whether a key may be given the scope *name*: one that the caller holds, or the key has already."""
+        return name in kept or (name in self.principal.scopes and name not in NEVER_GRANTED)
+
+
+def caller_of(scope: Mapping[str, Any]) -> Caller:
+    """Return who sent the request that the middleware let through."""
+    return Caller(scope["machpay"], scope["machpay_grant"], scope["machpay_facts"])

@@ -1,0 +1,26 @@
+"""Answers as responses: JSON that no cache keeps, and the entity tag of a key."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+_NO_STORE = {"Cache-Control": "no-store"}
+
+
+def document_response(document: Mapping[str, Any], status: int = HTTPStatus.OK, **headers: str) -> Response:
+    """Return *document* as JSON."""
+    return Response(orjson.dumps(document), status, _NO_STORE | headers, "application/json")
+
+
+def key_response(document: Mapping[str, Any], version: int, status: int = HTTPStatus.OK) -> Response:
+    """Return a key's *document* with its ETag, and where it is if it is new."""
+    location = {"Location": f"/v1/keys/{document['id']}"} if status == HTTPStatus.CREATED else {}
+    return document_response(document, status, ETag=f'"{version}"', **location)
+
+
+def page_response(documents: Sequence[Mapping[str, Any]], limit: int) -> Response:
+    """Return a page of *limit* documents; one more than that tells that there are more."""
+    return document_response({"object": "list", "data": documents[:limit], "has_more": len(documents) > limit})

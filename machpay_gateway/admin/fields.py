@@ -1,0 +1,150 @@
+"""The fields of what the key API is sent: each reads itself, and tells OpenAPI its limits.
+
+What depends on who asks, and on when, comes as the validation's context, a `Readings`. The rules are the keyring's own
+(`core.input`), so that no second truth can grow here.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from machpay_gateway.admin.caller import NEVER_GRANTED, Caller
+from machpay_gateway.core.address import parse_network
+from machpay_gateway.core.errors import ConfigurationError, InputError
+from machpay_gateway.core.input import (
+    MAX_NAME,
+    MAX_NETWORKS,
+    MAX_PAIR_KEY,
+    MAX_PAIR_VALUE,
+    MAX_PAIRS,
+    MAX_SCOPES,
+    checked_expiry,
+    checked_metadata,
+    checked_name,
+    checked_scopes,
+    parse_moment,
+    shown,
+)
+
+MAX_PAGE = 100
+_LONGEST_SCOPE, _LONGEST_NETWORK = 128, 64
+_NUMBER = re.compile(r"[0-9]{1,9}")
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What fields are read against: the *caller*, the *known* scopes, those that the key has already, the time."""
+
+    caller: Caller
+    known: frozenset[str]
+    now: float
+    kept: frozenset[str] = frozenset()
+
+
+def _told(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return *read*, its refusal told as pydantic has it."""
+
+    def reading(value: Any) -> Any:  # noqa: ANN401 - any field's value
+        try:
+            return read(value)
+        except (InputError, ConfigurationError) as exc:
+            raise _refusal(str(exc)) from exc
+
+    return reading
+
+
+def _refusal(reason: str) -> PydanticCustomError:
+    return PydanticCustomError("refused", "{reason}", {"reason": reason})
+
+
+def _grantable(name: str, info: ValidationInfo[Readings]) -> str:
+    readings = info.context
+    checked = _told(lambda one: checked_scopes([one], readings.known))
+    checked(name)
+    if readings.caller.may_grant(name, readings.kept):
+        return name
+    if name in NEVER_GRANTED:
+        raise _refusal(f"{shown(name)} is given by an operator only: `machpay-gateway keys create`.")
+    raise _refusal(f"{shown(name)} is not held by the key that asks: a key gives on only what it has.")
+
+
+def _once(names: list[str], info: ValidationInfo[Readings]) -> list[str]:
+    _told(lambda all_: checked_scopes(all_, info.context.known))(names)
+    return names
+
+
+def _ours(environment: str, info: ValidationInfo[Readings]) -> str:
+    only = info.context.caller.environment
+    if only not in (None, environment):
+        raise _refusal(f"A test key makes test keys only, not {environment} ones.")
+    return environment
+
+
+def _later(moment: float, info: ValidationInfo[Readings]) -> float:
+    _told(lambda at: checked_expiry(at, info.context.now))(moment)
+    return moment
+
+
+def _digits(text: str) -> int:
+    # In a query everything is text, and pydantic reads more than digits as a number.
+    if not _NUMBER.fullmatch(text):
+        raise _refusal("Input should be a number in digits")
+    return int(text)
+
+
+def _flag(text: str) -> bool:
+    if text not in {"true", "false"}:
+        raise _refusal("Input should be true or false")
+    return text == "true"
+
+
+def _mapping(value: Mapping[str, str]) -> dict[str, str]:
+    return checked_metadata(value)
+
+
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_NAME, description="What people call the key."),
+    AfterValidator(_told(checked_name)),
+]
+Scope = Annotated[str, Field(min_length=1, max_length=_LONGEST_SCOPE), AfterValidator(_grantable)]
+ScopeList = Annotated[
+    list[Scope],
+    Field(
+        max_length=MAX_SCOPES,
+        json_schema_extra={"uniqueItems": True},
+        description="What the key may do: scopes that the caller holds, or wildcards over them such as `skills:*`.",
+    ),
+    AfterValidator(_once),
+]
+Network = Annotated[
+    str, Field(min_length=1, max_length=_LONGEST_NETWORK), AfterValidator(_told(lambda text: parse_network(text)[0]))
+]
+NetworkList = Annotated[
+    list[Network],
+    Field(
+        max_length=MAX_NETWORKS,
+        description="Addresses and networks in CIDR that the key may be used from; none: from anywhere.",
+    ),
+]
+Environment = Annotated[Literal["live", "test"], AfterValidator(_ours)]
+Moment = Annotated[
+    float,
+    BeforeValidator(_told(lambda value: parse_moment(value) if isinstance(value, str) else value)),
+    WithJsonSchema({"type": "string", "format": "date-time", "maxLength": 35}),
+]
+LaterMoment = Annotated[Moment, AfterValidator(_later)]
+PairName = Annotated[str, Field(min_length=1, max_length=MAX_PAIR_KEY)]
+PairValue = Annotated[str, Field(max_length=MAX_PAIR_VALUE)]
+Metadata = Annotated[
+    dict[PairName, PairValue],
+    Field(max_length=MAX_PAIRS, description="Pairs of your own, kept as they are: no secrets."),
+    AfterValidator(_told(_mapping)),
+]
+# A query's own: there everything comes as text.
+PageSize = Annotated[int, Field(ge=1, le=MAX_PAGE, description="How many at most."), BeforeValidator(_digits)]
+Flag = Annotated[bool, BeforeValidator(_flag)]

@@ -1,0 +1,172 @@
+"""The operations on keys. Each is looked up within the caller's account, and within the environment it may see."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+from starlette.responses import Response
+
+from machpay_gateway.admin.call import Call
+from machpay_gateway.admin.documents import key_response, page_response
+from machpay_gateway.admin.problems import ProblemError
+from machpay_gateway.admin.reading import invalid
+from machpay_gateway.admin.replay import Issued, issued_once
+from machpay_gateway.admin.requests import KeyChange, KeySelection, NewKey, NoFields, Revocation, Rotation
+from machpay_gateway.core.document import key_document
+from machpay_gateway.core.key import KeyRecord, KeyStatus
+from machpay_gateway.keyring import UNCHANGED, Issue
+
+Permit = Callable[[KeyRecord], None]
+
+
+async def create(call: Call) -> Response:
+    """Create a key with at most the caller's scopes."""
+
+    async def issue(keep: Issue | None) -> Issued:
+        sent = call.sent(NewKey)
+        return await call.gateway.keyring.create(
+            call.caller.account_id,
+            name=sent.name,
+            scopes=sent.scopes,
+            environment=sent.environment or call.caller.principal.environment,
+            allowed_ips=sent.allowed_ips or (),
+            expires_at=sent.expires_at,
+            metadata=sent.metadata,
+            actor=call.caller.actor,
+            keep=keep,
+        )
+
+    return await issued_once(call, HTTPStatus.CREATED, issue)
+
+
+async def list_(call: Call) -> Response:
+    """List keys, newest first."""
+    chosen, caller, keyring = call.query(KeySelection), call.caller, call.gateway.keyring
+    if chosen.after is not None:
+        mark = await keyring.get(caller.account_id, chosen.after)
+        if mark is None or not caller.sees(mark):
+            raise invalid("query.after", "There is no key with this id.")
+    if caller.environment is not None and chosen.environment not in (None, caller.environment):
+        return page_response([], chosen.limit)
+    found = await keyring.list(
+        caller.account_id,
+        environment=caller.environment or chosen.environment,
+        status=None if chosen.status is None else KeyStatus(chosen.status),
+        after=chosen.after,
+        limit=chosen.limit + 1,
+    )
+    return page_response([key_document(record, call.now) for record in found], chosen.limit)
+
+
+async def retrieve(call: Call) -> Response:
+    """Return a key, whatever its status."""
+    return _told(await call.key(), call)
+
+
+async def update(call: Call) -> Response:
+    """Change the settings that are given."""
+    sent = call.sent(KeyChange, kept=(await call.key()).scopes.names)
+    given = sent.model_fields_set
+
+    def within_scopes(record: KeyRecord) -> None:
+        # Asked again of the record that is changed: somebody may have taken a scope off the key in between.
+        if "scopes" in given and not all(call.caller.may_grant(name, record.scopes.names) for name in sent.scopes):
+            raise ProblemError("conflict", "The key's scopes have changed meanwhile: retrieve it anew.")
+
+    changed = await call.gateway.keyring.update(
+        call.caller.account_id,
+        call.key_id,
+        name=sent.name if "name" in given else UNCHANGED,
+        scopes=sent.scopes if "scopes" in given else UNCHANGED,
+        allowed_ips=sent.allowed_ips or () if "allowed_ips" in given else UNCHANGED,
+        expires_at=sent.expires_at if "expires_at" in given else UNCHANGED,
+        metadata=sent.metadata or {} if "metadata" in given else UNCHANGED,
+        actor=call.caller.actor,
+        permit=_all(_seen(call), _unchanged_since(call), within_scopes),
+    )
+    return _told(changed, call)
+
+
+async def rotate(call: Call) -> Response:
+    """Give the key a new secret; the current one goes on until its grace ends."""
+
+    def within_scopes(record: KeyRecord) -> None:
+        # Its new secret is the caller's to use.
+        if record.id != call.caller.principal.id and not all(
+            name in call.caller.principal.scopes for name in record.scopes
+        ):
+            raise ProblemError("not_permitted", "The key has scopes that the key that asks does not hold.")
+
+    async def issue(keep: Issue | None) -> Issued:
+        issued = await call.gateway.keyring.rotate(
+            call.caller.account_id,
+            call.key_id,
+            grace_seconds=call.sent(Rotation).grace_seconds,
+            actor=call.caller.actor,
+            keep=keep,
+            permit=_all(_seen(call), _unchanged_since(call), within_scopes),
+        )
+        if issued is None:
+            raise call.no_such_key()
+        return issued
+
+    return await issued_once(call, HTTPStatus.OK, issue)
+
+
+async def end_grace(call: Call) -> Response:
+    """End the secret from before the last rotation now."""
+    call.sent(NoFields)
+    changed = await call.gateway.keyring.end_grace(
+        call.caller.account_id,
+        call.key_id,
+        actor=call.caller.actor,
+        permit=_all(_seen(call), _unchanged_since(call)),
+    )
+    return _told(changed, call)
+
+
+async def revoke(call: Call) -> Response:
+    """End the key for good."""
+    call.sent(NoFields)
+    if call.key_id == call.caller.principal.id and not call.query(Revocation).self_:
+        raise ProblemError("conflict", "This key is the one that asks: add ?self=true if it is meant.")
+    revoked = await call.gateway.keyring.revoke(
+        call.caller.account_id,
+        call.key_id,
+        actor=call.caller.actor,
+        permit=_all(_seen(call), _unchanged_since(call)),
+    )
+    return _told(revoked, call)
+
+
+def _told(record: KeyRecord | None, call: Call) -> Response:
+    if record is None:
+        raise call.no_such_key()
+    return key_response(key_document(record, call.now), record.version)
+
+
+def _all(*permits: Permit) -> Permit:
+    def permit(record: KeyRecord) -> None:
+        for each in permits:
+            each(record)
+
+    return permit
+
+
+def _seen(call: Call) -> Permit:
+    def permit(record: KeyRecord) -> None:
+        if not call.caller.sees(record):
+            raise call.no_such_key()
+
+    return permit
+
+
+def _unchanged_since(call: Call) -> Permit:
+    """Refuse a record that is not of a version that If-Match names (RFC 9110 §13.1.1)."""
+    given = call.request.headers.getlist("if-match")
+    tags = {tag.strip() for value in given for tag in value.split(",")}
+
+    def permit(record: KeyRecord) -> None:
+        if given and not tags & {"*", f'"{record.version}"'}:
+            raise ProblemError("precondition_failed", "The key has changed: retrieve it anew.")
+
+    return permit

@@ -1,0 +1,168 @@
+"""The OpenAPI 3.1 document of the key API, made of the table of operations and of the types that validate."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from http import HTTPStatus
+from inspect import getdoc
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from machpay_gateway.admin.answers import Problem
+from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
+from machpay_gateway.admin.problems import CODES
+from machpay_gateway.admin.replay import HEADER, MAX_NAME
+from machpay_gateway.core.problem import PROBLEMS
+from machpay_gateway.core.reason import Reason
+
+VERSION = "1"
+_REF = "#/components/schemas/{model}"
+_KEY_ID = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "description": "The id of a key.",
+    "schema": {"type": "string", "pattern": "^key_[0-9A-Za-z]{1,60}$"},
+}
+_REPEATABLE = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "description": "A name for this request: sent again within 24 hours, it is answered as before and not done again.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": "^[ -~]+$"},
+}
+_CONDITIONAL = {
+    "name": "If-Match",
+    "in": "header",
+    "required": False,
+    "description": "An ETag: nothing is changed when the key is another version by now (RFC 9110 §13.1.1).",
+    "schema": {"type": "string"},
+}
+_ETAG = {"description": "The key's version, for If-Match.", "schema": {"type": "string"}}
+_LOCATION = {"description": "Where the key is.", "schema": {"type": "string"}}
+_REPLAYED = {"description": "`true` when the answer is one given before.", "schema": {"type": "string"}}
+# What MachPayAuth may answer before an operation is reached.
+_REFUSALS = [reason for reason in Reason if reason is not Reason.ROUTE_NOT_FOUND]
+
+
+def description(scopes: Sequence[str]) -> dict[str, Any]:
+    """Return the document for a gateway whose keys may hold *scopes*."""
+    schemas = _schemas()
+    schemas["NewKey"]["properties"]["scopes"]["examples"] = [list(scopes[:2])]
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    paths[DESCRIPTION_PATH] = {"get": _self_description()}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "MachPay keys",
+            "version": VERSION,
+            "description": "API keys: create, scope, restrict, rotate, revoke.",
+        },
+        "security": [{"bearer": []}],
+        "paths": paths,
+        "components": {"schemas": schemas, "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}},
+    }
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": getdoc(operation.run),
+        "parameters": list(_parameters(operation)),
+        "responses": {str(operation.status): _answer(operation)} | dict(_problems(operation)),
+    }
+    if operation.scopes:
+        told["description"] = f"Needs the scope `{operation.scopes}`."
+    if operation.body is not None:
+        is_required = bool(operation.body.model_json_schema().get("required"))
+        told["requestBody"] = {"required": is_required, "content": {"application/json": _schema(operation.body)}}
+    return told
+
+
+def _parameters(operation: Operation) -> Iterator[Mapping[str, Any]]:
+    if "{id}" in operation.path:
+        yield _KEY_ID
+    for name, schema in _plain(operation.query.model_json_schema())["properties"].items():
+        yield {"name": name, "in": "query", "required": False, "schema": _without_null(schema)}
+    if operation.is_repeatable:
+        yield _REPEATABLE
+    if "precondition_failed" in operation.problems:
+        yield _CONDITIONAL
+
+
+def _answer(operation: Operation) -> dict[str, Any]:
+    headers = {
+        "ETag": _ETAG if operation.has_etag else None,
+        "Location": _LOCATION if operation.status == HTTPStatus.CREATED else None,
+        "Idempotent-Replayed": _REPLAYED if operation.is_repeatable else None,
+    }
+    return {
+        "description": getdoc(operation.answer),
+        "headers": {name: header for name, header in headers.items() if header is not None},
+        "content": {"application/json": _schema(operation.answer)},
+    }
+
+
+def _problems(operation: Operation) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield status and response for everything that can go wrong; codes of one status are told together."""
+    codes = ["invalid_fields", "unavailable", "not_permitted", *operation.problems]
+    if operation.body is not None:
+        codes += ["malformed_body", "body_too_large", "unsupported_media_type"]
+    by_status: dict[int, list[str]] = {}
+    for reason in _REFUSALS:
+        by_status.setdefault(PROBLEMS[reason].status, []).append(str(reason))
+    for code in codes:
+        by_status.setdefault(CODES[code][0], []).append(code)
+    for status, told in sorted(by_status.items()):
+        names = ", ".join(f"`{code}`" for code in sorted(set(told)))
+        yield str(int(status)), {"description": names, "content": {"application/problem+json": _schema(Problem)}}
+
+
+def _self_description() -> dict[str, Any]:
+    return {
+        "operationId": "describe",
+        "summary": "This document.",
+        "security": [],
+        "responses": {
+            "200": {"description": "OpenAPI 3.1.", "content": {"application/json": {"schema": {"type": "object"}}}}
+        },
+    }
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return {"schema": {"$ref": _REF.format(model=model.__name__)}}
+
+
+def _schemas() -> dict[str, Any]:
+    sent = {operation.body for operation in OPERATIONS} - {None}
+    given = {operation.answer for operation in OPERATIONS} | {Problem}
+    modes = [(model, "validation") for model in _by_name(sent)] + [
+        (model, "serialization") for model in _by_name(given)
+    ]
+    _, schema = models_json_schema(modes, ref_template=_REF)  # type: ignore[arg-type] # a list of pairs is invariant
+    return {name: _plain(each) for name, each in schema["$defs"].items()}
+
+
+def _by_name(models: Iterable[type[BaseModel] | None]) -> list[type[BaseModel]]:
+    return sorted(filter(None, models), key=lambda model: model.__name__)
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the *schema* of a parameter: a query can leave it out, and has no way to say null."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind.get("type") != "null"]
+    return {name: part for name, part in schema.items() if name != "anyOf"} | kinds[0] if kinds else schema
+
+
+def _plain(schema: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return *schema* without what pydantic adds for itself: titles, and null as the default of what is left out."""
+    if isinstance(schema, list):
+        return [_plain(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    is_property = "type" in schema or "anyOf" in schema or "$ref" in schema
+    dropped = {"title"} if is_property and isinstance(schema.get("title"), str) else set()
+    if is_property and "default" in schema and schema["default"] is None:
+        dropped.add("default")
+    return {name: _plain(each) for name, each in schema.items() if name not in dropped}

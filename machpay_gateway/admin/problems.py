@@ -1,0 +1,62 @@
+"""What the key API answers when it does not do as asked: one table from code to status and title."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import orjson
+from starlette.responses import Response
+
+from machpay_gateway.core.problem import TYPE_BASE
+
+CODES: Mapping[str, tuple[HTTPStatus, str]] = {
+    "malformed_body": (HTTPStatus.BAD_REQUEST, "The body is not JSON"),
+    "not_permitted": (HTTPStatus.FORBIDDEN, "Not permitted"),
+    "not_found": (HTTPStatus.NOT_FOUND, "Not found"),
+    "method_not_allowed": (HTTPStatus.METHOD_NOT_ALLOWED, "Method not allowed"),
+    "conflict": (HTTPStatus.CONFLICT, "Not possible in this state"),
+    "precondition_failed": (HTTPStatus.PRECONDITION_FAILED, "Changed since"),
+    "body_too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large"),
+    "unsupported_media_type": (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body is not application/json"),
+    "invalid_fields": (HTTPStatus.UNPROCESSABLE_ENTITY, "Fields are not valid"),
+    "unavailable": (HTTPStatus.SERVICE_UNAVAILABLE, "Temporarily unavailable"),
+}
+_RETRY_SECONDS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FieldMistake:
+    """What is wrong with one field, and its *place*: `scopes.1`, `query.limit`, `header.Idempotency-Key`."""
+
+    place: str
+    reason: str
+
+
+class ProblemError(Exception):
+    """Ends an operation with a problem of `CODES`. *detail* is told to the caller, as are *mistakes* in fields."""
+
+    def __init__(self, code: str, detail: str, mistakes: Sequence[FieldMistake] = ()) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.mistakes = tuple(mistakes)
+
+
+def problem_response(error: ProblemError, request_id: str) -> Response:
+    """Return *error* as application/problem+json (RFC 9457)."""
+    status, title = CODES[error.code]
+    body: dict[str, object] = {
+        "type": TYPE_BASE + error.code,
+        "title": title,
+        "status": status,
+        "detail": error.detail,
+        "code": error.code,
+        "request_id": request_id,
+    }
+    headers = {"Cache-Control": "no-store"}
+    if error.mistakes:
+        body["errors"] = [{"place": mistake.place, "reason": mistake.reason} for mistake in error.mistakes]
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        body["retry_after"] = _RETRY_SECONDS
+        headers["Retry-After"] = str(_RETRY_SECONDS)
+    return Response(orjson.dumps(body), status, headers, "application/problem+json")

@@ -1,0 +1,79 @@
+"""From a request to what it says, or to every mistake in it at once, each with its place."""
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+
+from machpay_gateway.admin.fields import Readings
+from machpay_gateway.admin.problems import FieldMistake, ProblemError
+from machpay_gateway.admin.requests import Sent
+from machpay_gateway.core.input import masked
+
+T = TypeVar("T", bound=Sent)
+
+MAX_BODY_BYTES = 262_144  # 1,000 networks and 50 pairs in any script come to less than 200 KB
+_MAX_TOLD = 100  # mistakes in one answer
+_LONGEST_PLACE = 100
+
+
+async def body_bytes(request: Request) -> bytes:
+    """Return the body. Raises ProblemError when it is too large, or is not declared as JSON."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise ProblemError("body_too_large", f"Send at most {MAX_BODY_BYTES} bytes.")
+    declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if body and declared != "application/json":
+        raise ProblemError("unsupported_media_type", "Send the body as Content-Type: application/json.")
+    return body
+
+
+def read_body(body: bytes, model: type[T], readings: Readings) -> T:
+    """Return *body* as a *model*; no body at all is an empty object. Raises ProblemError."""
+    try:
+        return model.model_validate_json(body or b"{}", context=readings)
+    except ValidationError as exc:
+        mistakes = _details(exc)
+    if mistakes[0]["type"] == "json_invalid":
+        raise ProblemError("malformed_body", mistakes[0]["msg"])
+    raise _invalid(_told(mistakes, ""))
+
+
+def read_query(query: QueryParams, model: type[T]) -> T:
+    """Return *query* as a *model*. Raises ProblemError."""
+    if repeated := sorted({name for name in query if len(query.getlist(name)) > 1}):
+        raise _invalid([FieldMistake(_place(("query", name)), "is given more than once.") for name in repeated])
+    try:
+        return model.model_validate_strings(dict(query))
+    except ValidationError as exc:
+        mistakes = _details(exc)
+    raise _invalid(_told(mistakes, "query"))
+
+
+def invalid(place: str, reason: str) -> ProblemError:
+    """Return the problem of one field that is not valid."""
+    return _invalid([FieldMistake(place, reason)])
+
+
+def _details(error: ValidationError) -> list[ErrorDetails]:
+    # Not the input: it may be a secret that was sent in the wrong place.
+    return error.errors(include_url=False, include_context=False, include_input=False)
+
+
+def _told(mistakes: list[ErrorDetails], part: str) -> Iterator[FieldMistake]:
+    for mistake in mistakes[:_MAX_TOLD]:
+        yield FieldMistake(_place((*filter(None, [part]), *mistake["loc"])), mistake["msg"])
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    place = ".".join(str(part) for part in location if part != "[key]") or "body"
+    return masked(place if len(place) <= _LONGEST_PLACE else f"{place[:_LONGEST_PLACE]}…")
+
+
+def _invalid(mistakes: Iterator[FieldMistake] | list[FieldMistake]) -> ProblemError:
+    return ProblemError("invalid_fields", "Nothing was changed: see `errors`.", list(mistakes))

@@ -1,0 +1,126 @@
+"""Creating and rotating once, however often the request is sent (draft-ietf-httpapi-idempotency-key-header-07).
+
+The answer is kept with the key that it tells of, for 24 hours, and sealed (AES-256-GCM): what opens it is derived from
+the secret that the caller presents and from the name that they gave the request, neither of which is stored. So whoever
+has the database has no secret by it.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from os import urandom
+from typing import Any
+
+import orjson
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from starlette.requests import Request
+from starlette.responses import Response
+
+from machpay_gateway.admin.call import Call
+from machpay_gateway.admin.documents import key_response
+from machpay_gateway.admin.problems import ProblemError
+from machpay_gateway.admin.reading import invalid
+from machpay_gateway.core.credential import parse_authorization
+from machpay_gateway.core.document import key_document
+from machpay_gateway.core.errors import AnsweredMeanwhile
+from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.replay import REPLAY_SECONDS, KeptAnswer
+from machpay_gateway.keyring import Issue
+
+HEADER = "Idempotency-Key"
+MAX_NAME = 255
+_NONCE_BYTES, _KEY_BYTES = 12, 32
+_INFO = b"machpay kept answer"
+
+Issued = tuple[KeyRecord, str]
+
+
+async def issued_once(call: Call, status: int, issue: Callable[[Issue | None], Awaitable[Issued]]) -> Response:
+    """Return the answer to a request that issues a secret; when it was carried out before, the answer of then."""
+    name = request_name(call.request)
+    if name is None:
+        record, secret = await issue(None)
+        return key_response(_document(record, secret, call.now), record.version, status)
+    seal = _Seal.of(call, name)
+    if (kept := await _kept(call, seal)) is not None:
+        return seal.reopened(kept, status)
+
+    def keep(record: KeyRecord, secret: str) -> KeptAnswer:
+        return seal.keeping(record.version, _document(record, secret, call.now), call.now)
+
+    try:
+        record, secret = await issue(keep)
+    except AnsweredMeanwhile:
+        if (kept := await _kept(call, seal)) is None:
+            raise ProblemError("conflict", "The same request was being carried out: send it again.") from None
+        return seal.reopened(kept, status)
+    return key_response(_document(record, secret, call.now), record.version, status)
+
+
+def request_name(request: Request) -> str | None:
+    """Return the name that the caller gave the request, None for none. Raises ProblemError."""
+    given = request.headers.getlist(HEADER)
+    if not given:
+        return None
+    name = given[0]
+    if len(given) > 1 or not 1 <= len(name) <= MAX_NAME or not (name.isascii() and name.isprintable()):
+        raise invalid(f"header.{HEADER}", f"Use one name of 1 to {MAX_NAME} printable ASCII characters.")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class _Seal:
+    """What one request of one caller is kept under, and what opens its answer."""
+
+    name: bytes
+    request: bytes
+    key: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, call: Call, name: str) -> "_Seal":
+        secret = parse_authorization(call.caller.facts.authorization)
+        assert isinstance(secret, bytes)  # noqa: S101 - the gateway has read it already
+        asked = f"{call.request.method} {call.request.url.path}\n".encode() + _canonical(call.body)
+        return cls(
+            name=sha256(f"{call.caller.principal.id}\n{name}".encode()).digest(),
+            request=sha256(asked).digest(),
+            key=HKDF(SHA256(), _KEY_BYTES, salt=name.encode(), info=_INFO).derive(secret),
+        )
+
+    def keeping(self, version: int, document: dict[str, Any], now: float) -> KeptAnswer:
+        nonce = urandom(_NONCE_BYTES)
+        content = orjson.dumps({"version": version, "document": document})
+        sealed = nonce + AESGCM(self.key).encrypt(nonce, content, self.name + self.request)
+        return KeptAnswer(self.name, self.request, sealed, now)
+
+    def reopened(self, kept: KeptAnswer, status: int) -> Response:
+        if kept.request != self.request:
+            raise ProblemError("conflict", f"This {HEADER} was used for another request: use a new one.")
+        nonce, content = kept.sealed[:_NONCE_BYTES], kept.sealed[_NONCE_BYTES:]
+        try:
+            answer = orjson.loads(AESGCM(self.key).decrypt(nonce, content, self.name + self.request))
+        except InvalidTag:
+            # The caller's own key was rotated in between: the answer is for its secret of then.
+            raise ProblemError("conflict", f"This {HEADER} was used with another secret: use a new one.") from None
+        response = key_response(answer["document"], answer["version"], status)
+        response.headers["Idempotent-Replayed"] = "true"
+        return response
+
+
+async def _kept(call: Call, seal: _Seal) -> KeptAnswer | None:
+    return await call.gateway.store.kept_answer(seal.name, call.now - REPLAY_SECONDS)
+
+
+def _document(record: KeyRecord, secret: str, now: float) -> dict[str, Any]:
+    return key_document(record, now) | {"secret": secret}
+
+
+def _canonical(body: bytes) -> bytes:
+    """Return *body* so that the same JSON is the same bytes, whoever wrote it down."""
+    try:
+        return orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONDecodeError:
+        return body

@@ -1,0 +1,100 @@
+"""What the key API is sent: bodies and queries, as types that validate and that OpenAPI's schemas are made of."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from machpay_gateway.admin.fields import (
+    Environment,
+    Flag,
+    LaterMoment,
+    Metadata,
+    Name,
+    NetworkList,
+    PageSize,
+    ScopeList,
+)
+from machpay_gateway.keyring import DAY_SECONDS, MAX_GRACE_SECONDS
+
+DEFAULT_PAGE = 20
+
+
+class Sent(BaseModel):
+    """Something a caller sent: every field as it is meant, none that is not known."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class NoFields(Sent):
+    """Nothing at all, or an empty object."""
+
+
+class NewKey(Sent):
+    """A key to create."""
+
+    name: Name
+    scopes: ScopeList
+    environment: Environment | None = Field(
+        default=None, description="`live` or `test`; the environment of the key that asks when left out."
+    )
+    allowed_ips: NetworkList | None = None
+    expires_at: LaterMoment | None = Field(default=None, description="When the key stops working; null: never.")
+    metadata: Metadata | None = None
+
+
+class KeyChange(Sent):
+    """What to change of a key: settings that are left out stay as they are."""
+
+    # To leave these two out is not to say null: `model_fields_set` tells which were sent.
+    name: Name = Field(default_factory=str)
+    scopes: ScopeList = Field(default_factory=list)
+    allowed_ips: NetworkList | None = None
+    expires_at: LaterMoment | None = Field(default=None, description="When the key stops working; null: never.")
+    metadata: Metadata | None = None
+
+
+class Rotation(Sent):
+    """How to rotate."""
+
+    grace_seconds: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=MAX_GRACE_SECONDS,
+            description="How long the current secret still works, never past the key's own expiry; 0 ends it at once.",
+        ),
+    ] = DAY_SECONDS
+
+
+class KeySelection(Sent):
+    """Which keys, and how many at once."""
+
+    limit: PageSize = DEFAULT_PAGE
+    after: Annotated[
+        str | None, Field(pattern="^key_[0-9A-Za-z]{1,60}$", description="Go on after the key with this id.")
+    ] = None
+    environment: Annotated[Literal["live", "test"] | None, Field(description="Only keys for this traffic.")] = None
+    status: Annotated[Literal["active", "expired", "revoked"] | None, Field(description="Only keys in this state.")] = (
+        None
+    )
+
+
+class Revocation(Sent):
+    """Whether it is meant."""
+
+    self_: Annotated[
+        Flag, Field(alias="self", description="Needed for the key that asks, which would lock itself out.")
+    ] = False
+
+
+class EntrySelection(Sent):
+    """Which entries of the audit log, and how many at once."""
+
+    limit: PageSize = DEFAULT_PAGE
+    after: Annotated[
+        str | None, Field(pattern="^audit_[1-9][0-9]{0,17}$", description="Go on after the entry with this id.")
+    ] = None
+
+
+class NoQuery(Sent):
+    """No parameters."""

@@ -1,0 +1,56 @@
+"""An ASGI application with all that this gateway serves: the key API, and behind the same guard your application.
+
+Run it: `uvicorn machpay_gateway.server:create_app --factory --no-proxy-headers`.
+"""
+
+from typing import Unpack
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
+
+from machpay_gateway.admin.app import key_api
+from machpay_gateway.admin.operations import OWN_ROUTES
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.middleware import MachPayAuth
+from machpay_gateway.settings import Options
+
+__all__ = ["create_app"]
+
+
+def create_app(app: ASGIApp | None = None, **options: Unpack[Options]) -> MachPayAuth:
+    """Return *app*, guarded, with the key API beside it; every setting may be given here too.
+
+    Without *app* there is the key API alone. Raises ConfigurationError, also when a configured route is the key API's.
+    """
+    gateway = Gateway(own_routes=OWN_ROUTES, **options)
+    own = key_api(gateway)
+    return MachPayAuth(_Beside(own, app or _only(own)), gateway=gateway)
+
+
+class _Beside:
+    """Sends requests for the key API there, and everything else to the application."""
+
+    def __init__(self, own: ASGIApp, app: ASGIApp) -> None:
+        self._own = own
+        self._app = app
+        # Whole branches: what the key API does not know beneath its paths is not there, whatever the application has.
+        self._branches = frozenset(_branch("/" + "/".join(route.segments)) for route in OWN_ROUTES)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection of any ASGI type."""
+        # The path that was authorised, not one read anew.
+        is_own = scope["type"] == "http" and _branch(scope["machpay_facts"].path) in self._branches
+        await (self._own if is_own else self._app)(scope, receive, send)
+
+
+def _branch(path: str) -> str:
+    return "/".join(path.split("/")[:3])
+
+
+def _only(own: ASGIApp) -> ASGIApp:
+    """Return *own* as a whole application: it has no WebSockets."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        await (WebSocketClose() if scope["type"] == "websocket" else own)(scope, receive, send)
+
+    return serve

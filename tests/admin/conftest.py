@@ -1,0 +1,80 @@
+"""The key API in front of nothing else, on a store in memory or SQLite, with two accounts."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from httpx2 import AsyncClient, Response
+
+from machpay_gateway import Gateway
+from machpay_gateway.server import create_app
+from tests.applications import ok
+from tests.gateways import Guarded
+
+MANAGER = ("keys:manage", "skills:list", "skills:execute", "account:read")
+
+
+@dataclass(frozen=True)
+class Api:
+    """A served key API, and clients of it that are closed with it."""
+
+    guarded: Guarded
+    opened: list[AsyncClient] = field(default_factory=list)
+
+    @property
+    def gateway(self) -> Gateway:
+        return self.guarded.gateway
+
+    async def caller(
+        self, *, scopes: Sequence[str] = MANAGER, environment: str = "live", tier: str = "standard"
+    ) -> "Caller":
+        """Return somebody with a new key of the account that is named like its *tier*."""
+        key_id, secret = await self.guarded.key(scopes=scopes, environment=environment, tier=tier)
+        return Caller(self, key_id, secret)
+
+    def client(self, secret: str | None) -> AsyncClient:
+        client = self.guarded.client(secret)
+        self.opened.append(client)
+        return client
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Somebody with a key."""
+
+    api: Api
+    id: str
+    secret: str
+
+    async def ask(self, method: str, path: str, json: Any = None, **kwargs: Any) -> Response:  # noqa: ANN401 - as httpx2
+        given = {} if json is None else {"json": json}
+        return await self.api.client(self.secret).request(method, path, **given, **kwargs)
+
+    async def created(self, **settings: Any) -> dict[str, Any]:  # noqa: ANN401 - as JSON has them
+        """Return a new key as JSON."""
+        answer = await self.ask("POST", "/v1/keys", {"name": "deploy", "scopes": ["skills:list"], **settings})
+        assert answer.status_code == 201, answer.text
+        document: dict[str, Any] = answer.json()
+        return document
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/keys.db"
+
+
+@pytest.fixture
+async def api(database: str) -> AsyncIterator[Api]:
+    app = create_app(ok, database=database)
+    async with app.gateway:
+        api = Api(Guarded(app, app.gateway))
+        yield api
+        for client in api.opened:
+            await client.aclose()
+
+
+@pytest.fixture
+async def admin(api: Api) -> Caller:
+    return await api.caller()
