@@ -11,6 +11,8 @@ import pytest
 from starlette.applications import Starlette
 
 from machpay_gateway import Principal
+from machpay_gateway.admin.operations import OWN_ROUTES
+from machpay_gateway.admin.problems import CODES
 from machpay_gateway.core.problem import PROBLEMS
 from machpay_gateway.core.quota import TIERS
 from machpay_gateway.limiters.redis.servers import servers_for
@@ -55,6 +57,13 @@ def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
 def test_the_table_of_refusals_is_the_tables() -> None:
     told = {cells[0].strip("`"): (int(cells[1]), int(cells[2])) for cells in rows(ROOT / "docs" / "refusals.md")}
     assert told == {str(reason): (row.status, row.close_code) for reason, row in PROBLEMS.items()}
+
+
+def test_the_tables_of_the_key_api_are_the_tables() -> None:
+    told = {cells[0].strip("`"): cells[1] for cells in rows(ROOT / "docs" / "key-api.md")}
+    problems = {code: str(int(status)) for code, (status, _) in CODES.items()}
+    access = {route.match: "public" if route.public else f"`{route.requires}`" for route in OWN_ROUTES}
+    assert told == {match: "any" if scopes == "``" else scopes for match, scopes in access.items()} | problems
 
 
 def test_the_table_of_settings_is_complete() -> None:

@@ -66,6 +66,10 @@ curl -i {url}/v1/account
 curl -X PATCH {url}/v1/account -H "Authorization: Bearer {admin}" -H "Content-Type: application/json" \
 -d '{{"currency": "EUR"}}'
 
+# Create a key with the admin key; its secret is shown this once.
+curl {url}/v1/keys -H "Authorization: Bearer {admin}" -H "Content-Type: application/json" \
+-d '{{"name": "production-api", "scopes": ["skills:execute", "account:read"]}}'
+
 # Watch a stream of events.
 curl -N {url}/v1/skills/stream -H "Authorization: Bearer {reader}"
 
@@ -102,10 +106,10 @@ def demo(*, port: int, host: str, as_json: bool) -> None:
         _listening(address, port) as listener,
         TemporaryDirectory(prefix="machpay-demo-") as folder,
     ):
-        gateway = _demo_gateway(Path(folder), sample)
-        issued = asyncio.run(_issue_keys(gateway))
+        app = _demo_app(Path(folder), sample)
+        issued = asyncio.run(_issue_keys(app.gateway))
         config = uvicorn.Config(
-            MachPayAuth(sample.app, gateway=gateway),
+            app,
             log_level="warning",
             access_log=False,
             proxy_headers=False,  # who is calling is the gateway's to find out
@@ -114,7 +118,7 @@ def demo(*, port: int, host: str, as_json: bool) -> None:
         server = uvicorn.Server(config)
         _stop_by_signal(server)
         # The listener queues connections already, so whoever waits for these lines may call, or stop us, at once.
-        _print_demo(listener, gateway.settings.database, issued, as_json=as_json)
+        _print_demo(listener, app.gateway.settings.database, issued, as_json=as_json)
         server.run(sockets=[listener])
 
 
@@ -174,12 +178,15 @@ def _loopback(host: str) -> str:
     return address
 
 
-def _demo_gateway(folder: Path, sample: ModuleType) -> Gateway:
-    """Return a gateway for the *sample* alone: whatever is configured around here is for other programs."""
+def _demo_app(folder: Path, sample: ModuleType) -> MachPayAuth:
+    """Return the *sample*, guarded for itself alone: whatever is configured around here is for other programs."""
+    from machpay_gateway.server import create_app
+
     settings = folder / "machpay.toml"
     settings.touch()
     with _without_variables():
-        return Gateway(
+        return create_app(
+            sample.app,
             config=settings,
             database=f"sqlite:///{folder / 'demo.db'}",
             routes=sample.ROUTES,

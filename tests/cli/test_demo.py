@@ -40,6 +40,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         ("It may not execute.", '"code":"insufficient_scope"'),
         ("Nobody may without a key.", '"code":"missing_credentials"'),
         ("Change the account with the admin key.", '"currency":"EUR"'),
+        ("Create a key with the admin key; its secret is shown this once.", '"secret":"sk_live_mp1_'),
         ("Watch a stream of events.", "event: end\n"),
     ],
 )
