@@ -12,6 +12,7 @@ from machpay_gateway.accounts import Accounts
 from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
 from machpay_gateway.core.failures import Failures
 from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.leak import Leaks
 from machpay_gateway.core.policy import Policy
 from machpay_gateway.core.ports import AccountStore, AuditLog, KeyStore, Limiter, TokenVerifier
 from machpay_gateway.core.quota import parse_rate
@@ -44,6 +45,20 @@ class Store(KeyStore, AccountStore, AuditLog, Protocol):
         """Let go of every connection."""
 
 
+class Reports(Protocol):
+    """Reports of leaked secrets, and what follows from them."""
+
+    @property
+    def leaks(self) -> Leaks:
+        """Who may report, and what follows."""
+
+    async def are_signed(self, body: bytes, *, key_id: str, signature: str, now: float) -> bool:
+        """Tell whether whoever may report signed *body*. Raises KeysetUnavailable."""
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+
+
 class Gateway:
     """All parts of one gateway in this process, made of settings; `async with Gateway(…) as gateway` opens and closes.
 
@@ -66,6 +81,7 @@ class Gateway:
         self.limiter = limiter = _limiter_for(settings, self.store)
         self._keys = keys = KeyCache(_OpenedLookup(self), settings.tiers, clock=time.time)
         self._tokens = _tokens_for(settings)
+        self.reports = _reports_for(settings)
         self.gate = Gate(
             self.policy,
             keys=keys,
@@ -110,6 +126,8 @@ class Gateway:
             await self._keys.close()
             if self._tokens is not None:
                 await self._tokens.close()
+            if self.reports is not None:
+                await self.reports.close()
             await self.store.close()
 
     async def __aenter__(self) -> Self:
@@ -141,7 +159,7 @@ def policy_for(settings: Settings, own_routes: Sequence[Route] = ()) -> Policy:
 def unservable(settings: Settings) -> list[str]:
     """Return why no gateway can be made of well-formed *settings*, as far as that shows without a connection."""
     told = []
-    adapters: tuple[Callable[[Settings], object], ...] = (_store_for, _redis_for, _tokens_for)
+    adapters: tuple[Callable[[Settings], object], ...] = (_store_for, _redis_for, _tokens_for, _reports_for)
     for adapter in adapters:
         try:
             adapter(settings)
@@ -203,3 +221,11 @@ def _tokens_for(settings: Settings) -> TokenVerifier | None:
     from machpay_gateway.keysets import IssuedTokens
 
     return IssuedTokens(settings.issuers, settings.tiers)
+
+
+def _reports_for(settings: Settings) -> Reports | None:
+    if settings.leaks is None:
+        return None
+    from machpay_gateway.keysets import SignedReports
+
+    return SignedReports(settings.leaks)

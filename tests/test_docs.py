@@ -1,8 +1,10 @@
 """What README and docs say is compared with what is there."""
 
+import os
 import re
 import subprocess
 import sys
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import get_args
@@ -13,6 +15,7 @@ from starlette.applications import Starlette
 from machpay_gateway import Principal
 from machpay_gateway.admin.operations import OWN_ROUTES
 from machpay_gateway.admin.problems import CODES
+from machpay_gateway.core.key import ENTROPY_BYTES, ENVIRONMENTS, mint_secret
 from machpay_gateway.core.problem import PROBLEMS
 from machpay_gateway.core.quota import TIERS
 from machpay_gateway.limiters.redis.servers import servers_for
@@ -64,6 +67,23 @@ def test_the_tables_of_the_key_api_are_the_tables() -> None:
     problems = {code: str(int(status)) for code, (status, _) in CODES.items()}
     access = {route.match: "public" if route.public else f"`{route.requires}`" for route in OWN_ROUTES}
     assert told == {match: "any" if scopes == "``" else scopes for match, scopes in access.items()} | problems
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_scanners_rules_find_a_secret_and_no_other_companys(environment: str) -> None:
+    rules = tomllib.loads((ROOT / "docs" / "scanners" / "gitleaks.toml").read_text())["rules"]
+    (detector,) = re.findall(r"secret: '(.*)'", (ROOT / "docs" / "scanners" / "trufflehog.yaml").read_text())
+    for number in range(100):
+        secret = mint_secret(
+            environment, number.to_bytes(ENTROPY_BYTES, "big") if number else os.urandom(ENTROPY_BYTES)
+        )
+        line = f'api_key = "{secret}"  # for production'
+        found = [rule["id"] for rule in rules if re.findall(rule["regex"], line) == [secret]]
+        assert found == [f"machpay-{environment}-key"]
+        assert all(keyword in line for rule in rules if rule["id"] in found for keyword in rule["keywords"])
+        assert re.findall(detector, line) == [secret]
+    stripes = f'api_key = "sk_{environment}_{"a1B2" * 12}"'
+    assert not any(re.search(pattern, stripes) for pattern in [detector, *(rule["regex"] for rule in rules)])
 
 
 def test_the_table_of_settings_is_complete() -> None:

@@ -1,21 +1,24 @@
 import hashlib
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from machpay_gateway import keysets
 from machpay_gateway.core.credential import SignedToken
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.issuer import Issuer
 from machpay_gateway.core.principal import Principal
 from machpay_gateway.core.quota import TIERS
-from machpay_gateway.keysets import FileKeySet, IssuedTokens, RemoteKeySet
+from machpay_gateway.core.token import keys_from_jwks
+from machpay_gateway.keysets import IssuedTokens, issued
+from machpay_gateway.keysets.sources import FileKeySet, RemoteKeySet
 
 NOW = 1_800_000_000.0
+READ = partial(keys_from_jwks, algorithms=("RS256",))
 ISS, AUD = "https://id.example.com", "https://api.example.com"
 OLD, NEW, FOREIGN = (RSAKey.generate_key(2048, {"kid": kid}) for kid in ("old", "new", "foreign"))
 
@@ -55,7 +58,7 @@ async def test_a_token_is_known_no_longer_than_it_lasts(tmp_path: Path) -> None:
 async def test_what_is_remembered_is_bounded_and_the_latest_used_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keysets, "VERIFIED_TOKENS", 3)
+    monkeypatch.setattr(issued, "VERIFIED_TOKENS", 3)
     tokens = IssuedTokens([issuer(key_file(tmp_path / "jwks.json", OLD))], TIERS)
     first, *others = [token(sub=f"user-{n}") for n in range(5)]
     await tokens.verify(first, NOW)
@@ -113,7 +116,7 @@ async def test_a_changed_file_is_read_within_a_second(tmp_path: Path) -> None:
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"keys":[]}', b"<html>", b" " * 600_000, None])
 async def test_a_broken_file_never_replaces_good_keys(tmp_path: Path, body: bytes | None) -> None:
     path = key_file(tmp_path / "jwks.json", OLD)
-    keys = FileKeySet(issuer(path))
+    keys = FileKeySet(str(path), READ)
     held = await keys.keys(NOW)
     if body is None:
         path.unlink()
@@ -128,8 +131,8 @@ async def test_a_broken_file_never_replaces_good_keys(tmp_path: Path, body: byte
 async def test_keys_that_are_passed_over_are_named_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "jwks.json"
     path.write_text(json.dumps({"keys": [OLD.as_dict(private=False), {**NEW.as_dict(private=False), "use": "enc"}]}))
-    with caplog.at_level("INFO", "machpay_gateway.keysets"):
-        FileKeySet(issuer(path))
+    with caplog.at_level("INFO", "machpay_gateway.keysets.sources"):
+        FileKeySet(str(path), READ)
     assert "passed over key 'new': not for signatures (use)" in caplog.text
 
 
@@ -138,8 +141,8 @@ def test_a_file_that_is_broken_at_start_stops_the_process(tmp_path: Path, body: 
     path = tmp_path / "jwks.json"
     if body is not None:
         path.write_bytes(body)
-    with pytest.raises(ConfigurationError, match="give a JWK Set file or an https URL"):
-        FileKeySet(issuer(path))
+    with pytest.raises(ConfigurationError, match="give a file of keys or an https URL"):
+        FileKeySet(str(path), READ)
 
 
 @pytest.mark.parametrize(
@@ -157,4 +160,4 @@ def test_a_remote_set_is_accepted_without_being_fetched(url: str, monkeypatch: p
         raise AssertionError("a key set was fetched at start")
 
     monkeypatch.setattr("socket.socket.connect", reached)
-    RemoteKeySet(issuer(url))
+    RemoteKeySet(issuer(url).jwks, READ)

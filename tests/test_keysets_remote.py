@@ -13,13 +13,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwt
 from joserfc.jwk import OKPKey, RSAKey
 
-from machpay_gateway import keysets
 from machpay_gateway.core.credential import SignedToken
 from machpay_gateway.core.errors import KeysetUnavailable
 from machpay_gateway.core.issuer import Issuer
 from machpay_gateway.core.principal import Principal
 from machpay_gateway.core.quota import TIERS
-from machpay_gateway.keysets import IssuedTokens
+from machpay_gateway.keysets import IssuedTokens, sources
 
 NOW = 1_800_000_000.0
 ISS, AUD = "https://id.example.com", "https://api.example.com"
@@ -215,7 +214,7 @@ async def test_a_server_that_went_away_leaves_the_last_good_keys(tokens: IssuedT
 async def test_a_server_that_drips_is_given_up(
     tokens: IssuedTokens, server: JwksServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keysets, "TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(sources, "TIMEOUT_SECONDS", 0.05)
     server.gate.clear()
     with pytest.raises(KeysetUnavailable, match="no full answer within"):
         await tokens.verify(token(), NOW)

@@ -62,7 +62,7 @@ class KeyList(Given):
 class AuditActor(Given):
     """Who made a change, and as far as is known from where."""
 
-    kind: Literal["operator", "application", "api_key", "jwt"]
+    kind: Literal["operator", "application", "api_key", "jwt", "scanner"]
     id: str
     address: str | None
     request_id: str | None

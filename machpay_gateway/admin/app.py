@@ -13,7 +13,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from machpay_gateway.admin.call import Call
-from machpay_gateway.admin.caller import caller_of
+from machpay_gateway.admin.caller import caller_of, facts_of
+from machpay_gateway.admin.leaks import PATH as LEAKS_PATH
+from machpay_gateway.admin.leaks import leaks_endpoint
 from machpay_gateway.admin.openapi import description
 from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
 from machpay_gateway.admin.problems import ProblemError, problem_response
@@ -34,7 +36,11 @@ def key_api(gateway: Gateway, *, clock: Callable[[], float] = time.time) -> Star
         for path, operations in by_path.items()
     ]
     app = Starlette(
-        routes=[*routes, Route(DESCRIPTION_PATH, _describing(gateway))],
+        routes=[
+            *routes,
+            Route(DESCRIPTION_PATH, _describing(gateway)),
+            Route(LEAKS_PATH, leaks_endpoint(gateway, clock), methods=["POST"]),
+        ],
         exception_handlers={ProblemError: _problem, HTTPException: _unrouted},
     )
     app.router.redirect_slashes = False  # a trailing slash is another path, and there is nothing at it
@@ -74,7 +80,7 @@ def _describing(gateway: Gateway) -> Endpoint:
 
 async def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)  # noqa: S101 - Starlette calls this for nothing else
-    return problem_response(error, request.scope["machpay_facts"].request_id.decode())
+    return problem_response(error, facts_of(request.scope).request_id.decode())
 
 
 async def _unrouted(request: Request, error: Exception) -> Response:

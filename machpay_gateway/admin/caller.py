@@ -54,6 +54,12 @@ class Caller:
         return name in kept or (name in self.principal.scopes and name not in NEVER_GRANTED)
 
 
+def facts_of(scope: Mapping[str, Any]) -> RequestFacts:
+    """Return what the middleware found of the request."""
+    facts: RequestFacts = scope["machpay_facts"]
+    return facts
+
+
 def caller_of(scope: Mapping[str, Any]) -> Caller:
     """Return who sent the request that the middleware let through."""
-    return Caller(scope["machpay"], scope["machpay_grant"], scope["machpay_facts"])
+    return Caller(scope["machpay"], scope["machpay_grant"], facts_of(scope))

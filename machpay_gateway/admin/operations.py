@@ -13,6 +13,7 @@ from machpay_gateway.admin import account, keys
 from machpay_gateway.admin.answers import AuditList, IssuedKey, Key, KeyList, Whoami
 from machpay_gateway.admin.call import Call
 from machpay_gateway.admin.caller import MANAGING
+from machpay_gateway.admin.leaks import PATH as LEAKS_PATH
 from machpay_gateway.admin.requests import (
     EntrySelection,
     KeyChange,
@@ -79,4 +80,5 @@ OPERATIONS: tuple[Operation, ...] = (
 OWN_ROUTES: tuple[Route, ...] = (
     *(Route(f"{operation.method} {operation.path}", scopes=operation.scopes) for operation in OPERATIONS),
     Route(f"GET {DESCRIPTION_PATH}", public=True),
+    Route(f"POST {LEAKS_PATH}", public=True),  # signed, and by nobody who has a key here
 )

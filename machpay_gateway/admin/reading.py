@@ -20,13 +20,13 @@ _MAX_TOLD = 100  # mistakes in one answer
 _LONGEST_PLACE = 100
 
 
-async def body_bytes(request: Request) -> bytes:
+async def body_bytes(request: Request, limit: int = MAX_BODY_BYTES) -> bytes:
     """Return the body. Raises ProblemError when it is too large, or is not declared as JSON."""
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise ProblemError("body_too_large", f"Send at most {MAX_BODY_BYTES} bytes.")
+        if len(body) > limit:
+            raise ProblemError("body_too_large", f"Send at most {limit} bytes.")
     declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if body and declared != "application/json":
         raise ProblemError("unsupported_media_type", "Send the body as Content-Type: application/json.")

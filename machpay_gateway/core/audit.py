@@ -19,7 +19,7 @@ from machpay_gateway.core.key import KeyRecord
 class Actor:
     """Who makes a change and, as far as is known, from which *address* and in which request."""
 
-    kind: Literal["operator", "application", "api_key", "jwt"]
+    kind: Literal["operator", "application", "api_key", "jwt", "scanner"]
     id: str = ""
     address: str | None = None
     request_id: str | None = None

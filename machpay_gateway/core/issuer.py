@@ -53,7 +53,7 @@ class Issuer:
             raise self._mistake("types is a list of accepted `typ` headers, as in ['at+jwt']")
         if self.environment not in ENVIRONMENTS:
             raise self._mistake(f"environment {self.environment!r} does not exist: use live or test")
-        if not _texts([self.jwks]) or (self.keys_are_remote and not _is_trusted_url(self.jwks)):
+        if not _texts([self.jwks]) or (self.keys_are_remote and not is_trusted_url(self.jwks)):
             # Whoever sits on the way of plain http could answer with keys of their own, and then sign as anybody.
             source = without_user(str(self.jwks))
             raise self._mistake(
@@ -68,7 +68,12 @@ class Issuer:
     @property
     def keys_are_remote(self) -> bool:
         """Whether *jwks* is a URL, not a file."""
-        return "://" in self.jwks
+        return is_remote(self.jwks)
+
+
+def is_remote(source: str) -> bool:
+    """Tell whether *source* is a URL, not a file."""
+    return "://" in source
 
 
 def _texts(values: object) -> tuple[str, ...]:
@@ -78,7 +83,8 @@ def _texts(values: object) -> tuple[str, ...]:
     return tuple(values) if all(isinstance(value, str) and value for value in values) else ()
 
 
-def _is_trusted_url(url: str) -> bool:
+def is_trusted_url(url: str) -> bool:
+    """Tell whether keys can be taken from *url*: https, or http on this machine, and one reading only."""
     match = _KEY_URL.fullmatch(url)
     if match is None or len(url) > _MAX_URL_LENGTH or int(match["port"] or 0) > _MAX_PORT:
         return False

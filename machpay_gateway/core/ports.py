@@ -107,6 +107,9 @@ class AuditLog(Protocol):
     Raises StoreUnavailable.
     """
 
+    async def add_change(self, change: Change) -> None:
+        """Write down what happened and changed nothing."""
+
     async def audit_head(self) -> AuditHead:
         """Return where the log ends."""
 

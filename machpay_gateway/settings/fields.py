@@ -15,16 +15,18 @@ from machpay_gateway.core.address import Allowlist, parse_allowlist, parse_netwo
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.issuer import Issuer, without_user
 from machpay_gateway.core.key import ENVIRONMENTS
+from machpay_gateway.core.leak import Leaks
 from machpay_gateway.core.quota import TIERS, Tier, parse_rate
 from machpay_gateway.core.route import Route
 from machpay_gateway.core.scopes import check_scope_name
 from machpay_gateway.settings.lines import Place
 
-Made = TypeVar("Made", bound=Route | Issuer | Tier)
+Made = TypeVar("Made", bound=Route | Issuer | Tier | Leaks)
 _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     Route: {"match": "GET /"},
     Tier: {"rate": "1/minute", "concurrency": 1},
     Issuer: {"issuer": "issuer", "audience": "audience", "jwks": "jwks.json"},
+    Leaks: {},
 }
 Report = Callable[[Place, str], None]
 Reader = Callable[[object, Place, Report], object]
@@ -243,6 +245,10 @@ def _upstreams(value: object, place: Place, report: Report) -> Mapping[str, str]
     return dict(value)
 
 
+def _leaks(value: object, place: Place, report: Report) -> Leaks | None:
+    return None if value is None else _made(Leaks, value, place, report)
+
+
 FIELDS: Mapping[str, Reader] = {
     "database": _url(*_DATABASE_SCHEMES),
     "redis": _url(*_REDIS_SCHEMES),
@@ -259,4 +265,5 @@ FIELDS: Mapping[str, Reader] = {
     "legacy_headers": _flag,
     "on_limiter_failure": _one_of("local", "deny", "allow"),
     "upstreams": _upstreams,
+    "leaks": _leaks,
 }

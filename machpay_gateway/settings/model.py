@@ -8,6 +8,7 @@ from typing import Literal, TypedDict
 from machpay_gateway.core.address import Allowlist
 from machpay_gateway.core.issuer import Issuer
 from machpay_gateway.core.key import ENVIRONMENTS
+from machpay_gateway.core.leak import Leaks
 from machpay_gateway.core.policy import Unlisted
 from machpay_gateway.core.quota import TIERS, Tier
 from machpay_gateway.core.route import Route
@@ -34,6 +35,7 @@ class Settings:
     legacy_headers: bool = False
     on_limiter_failure: LimiterFailure = "local"
     upstreams: Mapping[str, str] = field(default_factory=dict)
+    leaks: Leaks | None = None
 
 
 class Options(TypedDict, total=False):
@@ -55,3 +57,4 @@ class Options(TypedDict, total=False):
     legacy_headers: bool
     on_limiter_failure: LimiterFailure
     upstreams: Mapping[str, str]
+    leaks: Leaks | None

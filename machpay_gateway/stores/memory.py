@@ -129,6 +129,10 @@ class MemoryStore:
         self._log(change)
         return [(record.id, record.version) for record in raised]
 
+    async def add_change(self, change: Change) -> None:
+        """Write down what happened and changed nothing."""
+        self._log(change)
+
     async def audit_head(self) -> AuditHead:
         """Return where the audit log ends."""
         return head_after(self._rows[-1]) if self._rows else AuditHead()

@@ -169,6 +169,11 @@ class SqlStore:
             await audit.insert_change(connection, change)
             return await accounts.key_versions(connection, account.id)
 
+    async def add_change(self, change: Change) -> None:
+        """Write down what happened and changed nothing."""
+        async with self._database.writing("audit log") as connection:
+            await audit.insert_change(connection, change)
+
     async def audit_head(self) -> AuditHead:
         """Return where the audit log ends."""
         async with self._database.reading("audit log") as connection:

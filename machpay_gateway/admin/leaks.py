@@ -1,0 +1,107 @@
+"""`POST /v1/leaks`: a scanner tells which secrets it found in the open (GitHub's secret scanning partner program).
+
+No credential is asked for: the report is signed. What leaked is ended, or told, as the `leaks` setting says, and
+only what leaked: of a key in a rotation's grace the new secret goes on when the old one was found.
+"""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from hashlib import sha256
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from machpay_gateway.admin.caller import facts_of
+from machpay_gateway.admin.problems import ProblemError
+from machpay_gateway.admin.reading import body_bytes
+from machpay_gateway.assembly import Gateway, Reports
+from machpay_gateway.core.address import format_address
+from machpay_gateway.core.audit import Actor, Change
+from machpay_gateway.core.errors import Unavailable
+from machpay_gateway.core.input import masked
+from machpay_gateway.core.key import KeyRecord, KeyStatus
+from machpay_gateway.core.leak import Action, Match, matches_in
+from machpay_gateway.keyring import Inspection
+
+PATH = "/v1/leaks"
+KEY_ID, SIGNATURE = "Github-Public-Key-Identifier", "Github-Public-Key-Signature"
+MAX_REPORT_BYTES = 1_048_576  # some 4,000 matches; each costs a lookup
+_LONGEST_TEXT = 500
+
+logger = logging.getLogger("machpay_gateway")
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def leaks_endpoint(gateway: Gateway, clock: Callable[[], float] = time.time) -> Endpoint:
+    """Return the endpoint that takes reports for *gateway*. *clock* is in seconds since the epoch."""
+
+    async def take(request: Request) -> Response:
+        if gateway.reports is None:
+            raise ProblemError("not_found", "Reports of leaked secrets are not taken here.")
+        body = await body_bytes(request, MAX_REPORT_BYTES)
+        try:
+            await _refuse_unsigned(gateway.reports, request, body, clock())
+            matches = matches_in(body)
+            if matches is None:
+                raise ProblemError("malformed_body", "A report is a list of matches.")
+            follow_up = _FollowUp(gateway, gateway.reports.leaks.action, _scanner(request), clock())
+            told = [await follow_up.of(match) for match in matches]
+        except Unavailable as exc:
+            raise ProblemError("unavailable", "The report cannot be worked on now.") from exc
+        return Response(orjson.dumps(told), media_type="application/json")
+
+    return take
+
+
+async def _refuse_unsigned(reports: Reports, request: Request, body: bytes, now: float) -> None:
+    key_id, signature = request.headers.get(KEY_ID, ""), request.headers.get(SIGNATURE, "")
+    if not await reports.are_signed(body, key_id=key_id, signature=signature, now=now):
+        raise ProblemError("not_permitted", "The report is not signed by the scanner that is configured.")
+
+
+def _scanner(request: Request) -> Actor:
+    facts = facts_of(request.scope)
+    address = None if facts.address is None else format_address(facts.address)
+    return Actor("scanner", request.headers[KEY_ID], address, facts.request_id.decode())
+
+
+@dataclass(frozen=True, slots=True)
+class _FollowUp:
+    """What is done about the matches of one report."""
+
+    gateway: Gateway
+    action: Action
+    actor: Actor
+    now: float
+
+    async def of(self, match: Match) -> dict[str, str]:
+        """Do what follows from *match*, and return what the scanner is told of it."""
+        found = await self.gateway.keyring.inspect(match.token)
+        if found.key is not None and found.key.status(self.now) is not KeyStatus.REVOKED:
+            await self._told(found.key, found, match)
+            if self.action == "revoke":
+                await self._ended(found.key, found)
+        return {
+            "token_hash": sha256(match.token.encode()).hexdigest(),
+            "token_type": match.kind,
+            "label": "false_positive" if found.key is None else "true_positive",
+        }
+
+    async def _told(self, key: KeyRecord, found: Inspection, match: Match) -> None:
+        where = {"url": _shown(match.url), "source": _shown(match.source), "secret": found.position}
+        change = Change(self.now, self.actor, "key.leaked", key.account_id, key.id, {}, where)
+        await self.gateway.store.add_change(change)
+        logger.warning("a secret of key %s was found in the open, at %r: %s", key.id, where["url"], self.action)
+
+    async def _ended(self, key: KeyRecord, found: Inspection) -> None:
+        end = self.gateway.keyring.end_grace if found.position == "previous" else self.gateway.keyring.revoke
+        await end(key.account_id, key.id, actor=self.actor)
+
+
+def _shown(text: str) -> str:
+    return masked(text[:_LONGEST_TEXT])

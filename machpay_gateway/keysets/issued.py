@@ -1,0 +1,103 @@
+"""Whose tokens are accepted: those that a configured issuer signed. How a token is judged is `core`'s to say."""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+from machpay_gateway.core.claims import accepted_claims, principal_from
+from machpay_gateway.core.compact import CompactToken, parse_compact
+from machpay_gateway.core.credential import SignedToken
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.issuer import Issuer
+from machpay_gateway.core.principal import Principal
+from machpay_gateway.core.quota import Tier
+from machpay_gateway.core.token import VerifyingKey, is_signed_by, keys_for, keys_from_jwks
+from machpay_gateway.keysets.sources import KeySet, key_set_at
+
+VERIFIED_SECONDS = 60.0  # how long a token is known without its signature being looked at again
+VERIFIED_TOKENS = 4096
+
+
+class _Verified(NamedTuple):
+    principal: Principal
+    since: float
+    until: float
+
+
+class IssuedTokens:
+    """The tokens of *issuers*: verifies them and remembers, for a minute, those that were good.
+
+    Raises ConfigurationError for an issuer given twice or a key set that cannot be meant.
+    """
+
+    def __init__(self, issuers: Iterable[Issuer], tiers: Mapping[str, Tier]) -> None:
+        self._tiers = tiers
+        self._trusted: dict[str, tuple[Issuer, KeySet]] = {}
+        self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
+        for issuer in issuers:
+            if issuer.issuer in self._trusted:
+                msg = f"Issuer {issuer.issuer!r} is configured twice; give one entry all its audiences and algorithms"
+                raise ConfigurationError(msg)
+            self._trusted[issuer.issuer] = issuer, _key_set(issuer)
+
+    def known(self, digest: bytes, now: float) -> Principal | None:
+        """Return the principal of a token that was verified lately, without any I/O."""
+        verified = self._verified.get(digest)
+        # The lower bound is for a clock that was set back: "until" would be far away then.
+        if verified is None or not verified.since <= now < verified.until:
+            return None
+        self._verified.move_to_end(digest)
+        return verified.principal
+
+    def holds(self, digest: bytes) -> bool:
+        """Tell whether a token of this *digest* was good lately, whether it is known now or not."""
+        return digest in self._verified
+
+    async def verify(self, token: SignedToken, now: float) -> Principal | str:
+        """Return the principal of *token*, or the reason, for the log, why it is not accepted.
+
+        Raises KeysetUnavailable when its issuer's keys could never be loaded.
+        """
+        compact = parse_compact(token.token)
+        if isinstance(compact, str):
+            return compact
+        # Unverified, `iss` says only whose keys to try; the signature and `accepted_claims` hold it to that.
+        iss = compact.claims.get("iss")
+        trusted = self._trusted.get(iss) if isinstance(iss, str) else None
+        if trusted is None:
+            return "iss is not configured"
+        issuer, key_set = trusted
+        claims = accepted_claims(compact, issuer, now)
+        if isinstance(claims, str):
+            return claims
+        if not (keys := await _fitting_keys(compact, key_set, now)):
+            return "no key of its issuer has its kid and alg"
+        if not is_signed_by(compact, keys):
+            return "wrong signature"
+        principal = principal_from(claims, issuer, self._tiers)
+        self._remember(token.digest, principal, now)
+        return principal
+
+    async def close(self) -> None:
+        """Abandon the fetches that are under way."""
+        for _, key_set in self._trusted.values():
+            await key_set.close()
+
+    def _remember(self, digest: bytes, principal: Principal, now: float) -> None:
+        until = min(principal.expires_at or now, now + VERIFIED_SECONDS)
+        self._verified[digest] = _Verified(principal, now, until)
+        self._verified.move_to_end(digest)
+        if len(self._verified) > VERIFIED_TOKENS:
+            self._verified.popitem(last=False)
+
+
+async def _fitting_keys(token: CompactToken, key_set: KeySet, now: float) -> tuple[VerifyingKey, ...]:
+    return keys_for(token, await key_set.keys(now)) or keys_for(token, await key_set.newest_keys(now))
+
+
+def _key_set(issuer: Issuer) -> KeySet:
+    try:
+        return key_set_at(issuer.jwks, partial(keys_from_jwks, algorithms=issuer.algorithms))
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"Issuer {issuer.issuer!r}: {exc}") from exc

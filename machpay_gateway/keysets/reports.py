@@ -1,0 +1,34 @@
+"""Whose reports of leaked secrets are believed: those that a configured scanner signed."""
+
+from machpay_gateway.core.leak import Leaks, is_signed, scanner_keys
+from machpay_gateway.core.token import VerifyingKey
+from machpay_gateway.keysets.sources import key_set_at
+
+
+class SignedReports:
+    """The reports of the scanner whose keys *leaks* names.
+
+    Raises ConfigurationError for a key set that cannot be meant.
+    """
+
+    def __init__(self, leaks: Leaks) -> None:
+        self.leaks = leaks
+        self._keys = key_set_at(leaks.keys, scanner_keys)
+
+    async def are_signed(self, body: bytes, *, key_id: str, signature: str, now: float) -> bool:
+        """Tell whether the scanner's key *key_id* made the *signature* of *body*.
+
+        Raises KeysetUnavailable when its keys could never be loaded.
+        """
+        keys = _named(key_id, (await self._keys.keys(now)).keys) or _named(
+            key_id, (await self._keys.newest_keys(now)).keys
+        )
+        return any(is_signed(body, signature, key) for key in keys)
+
+    async def close(self) -> None:
+        """Abandon a fetch that is under way."""
+        await self._keys.close()
+
+
+def _named(key_id: str, keys: tuple[VerifyingKey, ...]) -> list[VerifyingKey]:
+    return [key for key in keys if key.kid == key_id]

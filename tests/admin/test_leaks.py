@@ -1,0 +1,157 @@
+"""A scanner's report, from its signature to the end of what leaked."""
+
+import base64
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from httpx2 import Response
+
+from machpay_gateway.core.leak import Action, Leaks
+from machpay_gateway.server import create_app
+from tests.admin.conftest import Api, Caller
+from tests.applications import ok
+from tests.gateways import Guarded
+
+KEY = ec.generate_private_key(ec.SECP256R1())
+WHERE = "https://github.com/octocat/hello/blob/main/settings.py"
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    encoding, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    public = KEY.public_key().public_bytes(encoding, form).decode()
+    path = tmp_path / "scanner.json"
+    path.write_bytes(orjson.dumps({"public_keys": [{"key_identifier": "k1", "key": public}]}))
+    return path
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """A gateway that takes reports."""
+
+    api: Api
+    admin: Caller
+
+    async def report(
+        self, *secrets: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        items = [{"token": secret, "type": "machpay_key", "url": WHERE, "source": "content"} for secret in secrets]
+        sent = orjson.dumps(items) if body is None else body
+        signed = {
+            "Content-Type": "application/json",
+            "Github-Public-Key-Identifier": "k1",
+            "Github-Public-Key-Signature": base64.b64encode(KEY.sign(sent, ec.ECDSA(hashes.SHA256()))).decode(),
+        }
+        return await self.api.client(None).post("/v1/leaks", content=sent, headers=signed | dict(headers or {}))
+
+    async def status(self, key_id: str) -> str:
+        return str((await self.admin.ask("GET", f"/v1/keys/{key_id}")).json()["status"])
+
+    async def log(self) -> list[dict[str, Any]]:
+        entries: list[dict[str, Any]] = (await self.admin.ask("GET", "/v1/audit-log")).json()["data"]
+        return entries
+
+
+@pytest.fixture
+def action() -> Action:
+    return "revoke"
+
+
+@pytest.fixture
+async def scanned(keys: Path, database: str, action: Action) -> AsyncIterator[Scanned]:
+    app = create_app(ok, database=database, leaks=Leaks(str(keys), action=action))
+    async with app.gateway:
+        api = Api(Guarded(app, app.gateway))
+        yield Scanned(api, await api.caller())
+        for client in api.opened:
+            await client.aclose()
+
+
+async def test_a_leaked_key_is_revoked_and_its_account_sees_where_it_was_found(
+    scanned: Scanned, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = await scanned.admin.created()
+    answer = await scanned.report(key["secret"])
+    assert answer.status_code == 200
+    assert [told["label"] for told in answer.json()] == ["true_positive"]
+    assert key["secret"] not in answer.text + caplog.text
+    assert await scanned.status(key["id"]) == "revoked"
+    ended, found = (await scanned.log())[:2]
+    assert (ended["action"], ended["actor"]["kind"], ended["actor"]["id"]) == ("key.revoke", "scanner", "k1")
+    assert found["action"] == "key.leaked"
+    assert found["after"] == {"url": WHERE, "source": "content", "secret": "current"}
+
+
+async def test_of_a_rotated_key_only_the_secret_that_leaked_ends(scanned: Scanned) -> None:
+    key = await scanned.admin.created()
+    rotated = (await scanned.admin.ask("POST", f"/v1/keys/{key['id']}/rotate")).json()
+    await scanned.report(key["secret"])
+    assert await scanned.status(key["id"]) == "active"
+    new, old = (Caller(scanned.api, key["id"], secret) for secret in (rotated["secret"], key["secret"]))
+    assert (await new.ask("GET", "/v1/whoami")).status_code == 200
+    assert (await old.ask("GET", "/v1/whoami")).status_code == 401
+
+
+async def test_what_is_no_key_of_ours_is_a_false_positive_and_changes_nothing(scanned: Scanned) -> None:
+    before = await scanned.log()
+    answer = await scanned.report("sk_live_" + "x" * 30, "", "ghp_" + "y" * 36)
+    assert [told["label"] for told in answer.json()] == ["false_positive"] * 3
+    assert await scanned.log() == before
+
+
+async def test_a_report_that_comes_again_is_told_once(scanned: Scanned) -> None:
+    key = await scanned.admin.created()
+    assert [(await scanned.report(key["secret"])).status_code for _ in range(3)] == [200] * 3
+    assert [entry["action"] for entry in await scanned.log()].count("key.leaked") == 1
+
+
+@pytest.mark.parametrize("action", ["alert"])
+async def test_an_alert_ends_nothing(scanned: Scanned, caplog: pytest.LogCaptureFixture) -> None:
+    key = await scanned.admin.created()
+    await scanned.report(key["secret"])
+    assert await scanned.status(key["id"]) == "active"
+    assert (await scanned.log())[0]["action"] == "key.leaked"
+    assert f"a secret of key {key['id']} was found in the open" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Github-Public-Key-Identifier": "k2"},
+        {"Github-Public-Key-Identifier": ""},
+        {"Github-Public-Key-Signature": ""},
+        {"Github-Public-Key-Signature": base64.b64encode(KEY.sign(b"[]", ec.ECDSA(hashes.SHA256()))).decode()},
+    ],
+)
+async def test_an_unsigned_report_ends_nothing(scanned: Scanned, headers: dict[str, str]) -> None:
+    key = await scanned.admin.created()
+    answer = await scanned.report(key["secret"], headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (403, "not_permitted")
+    assert await scanned.status(key["id"]) == "active"
+
+
+@pytest.mark.parametrize(
+    "body, headers, code",
+    [
+        (b"{}", {}, "malformed_body"),
+        (b"[", {}, "malformed_body"),
+        (b'[{"token":1}]', {}, "malformed_body"),
+        (b"[]" + b" " * 1_048_576, {}, "body_too_large"),
+        (b"[]", {"Content-Type": "text/plain"}, "unsupported_media_type"),
+    ],
+)
+async def test_a_report_that_cannot_be_read_is_refused(
+    scanned: Scanned, body: bytes, headers: dict[str, str], code: str
+) -> None:
+    assert (await scanned.report(body=body, headers=headers)).json()["code"] == code
+
+
+async def test_where_no_scanner_is_configured_there_is_nothing(api: Api, admin: Caller) -> None:
+    assert (await Scanned(api, admin).report(admin.secret)).status_code == 404
+    assert (await admin.ask("GET", "/v1/whoami")).status_code == 200
