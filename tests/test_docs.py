@@ -73,10 +73,8 @@ def test_the_tables_of_the_key_api_are_the_tables() -> None:
 def test_the_scanners_rules_find_a_secret_and_no_other_companys(environment: str) -> None:
     rules = tomllib.loads((ROOT / "docs" / "scanners" / "gitleaks.toml").read_text())["rules"]
     (detector,) = re.findall(r"secret: '(.*)'", (ROOT / "docs" / "scanners" / "trufflehog.yaml").read_text())
-    for number in range(100):
-        secret = mint_secret(
-            environment, number.to_bytes(ENTROPY_BYTES, "big") if number else os.urandom(ENTROPY_BYTES)
-        )
+    for _ in range(100):
+        secret = mint_secret(environment, os.urandom(ENTROPY_BYTES))
         line = f'api_key = "{secret}"  # for production'
         found = [rule["id"] for rule in rules if re.findall(rule["regex"], line) == [secret]]
         assert found == [f"machpay-{environment}-key"]
