@@ -157,6 +157,55 @@ async def test_a_server_that_repeats_a_page_does_not_hold_up_forever(twin: Twin)
     assert len(twin.script.asked) == 2
 
 
+@pytest.mark.parametrize(
+    "given, query",
+    [
+        ({}, {}),
+        ({"bucket": "day"}, {"bucket": "day"}),
+        (
+            {"start": MOMENT, "end": "2027-02-01T00:00:00Z"},
+            {"from": "2027-01-01T00:00:00Z", "to": "2027-02-01T00:00:00Z"},
+        ),
+    ],
+)
+async def test_usage_is_asked_for_by_time_and_bucket(twin: Twin, given: dict[str, Any], query: dict[str, str]) -> None:
+    twin.script.says(Said(200, {"key_id": "key_1"}))
+    await twin.settled(twin.client().keys.usage("key_1", **given))
+    assert (twin.script.last.method, twin.script.last.path) == ("GET", "/v1/keys/key_1/usage")
+    assert dict(parse_qsl(twin.script.last.query)) == query
+
+
+async def test_usage_is_read_into_its_types(twin: Twin) -> None:
+    latency = {"mean": 1.5, "p50": 1, "p95": 2.25, "p99": None, "p100": 9}
+    kinds = {"outcomes": {"allowed": 2, "rate_limited": 1}, "statuses": {"200": 2, "429": 1}}
+    hour = {"start": "2026-01-02T03:00:00Z", "requests": 3, "allowed": 2, "refused": 1, **kinds, "latency_ms": latency}
+    total = {name: value for name, value in hour.items() if name != "start"} | {"routes": {"GET /v1/skills": 3}, "x": 1}
+    period = {"from": "2026-01-01T04:00:00Z", "to": "2026-01-02T04:00:00Z"}
+    twin.script.says(
+        Said(200, {"object": "usage", "key_id": "key_1", "bucket": "hour", **period, "data": [hour], "total": total})
+    )
+    usage = await twin.settled(twin.client().keys.usage("key_1"))
+    assert (usage.key_id, usage.bucket, usage.start) == ("key_1", "hour", dt.datetime(2026, 1, 1, 4, tzinfo=dt.UTC))
+    (first,) = usage.data
+    assert first.start == dt.datetime(2026, 1, 2, 3, tzinfo=dt.UTC)
+    assert (first.requests, first.allowed, first.refused, dict(first.outcomes)) == (3, 2, 1, kinds["outcomes"])
+    assert first.latency_ms == machpay.Latency(mean=1.5, p50=1.0, p95=2.25, p99=None)
+    assert (usage.total.start, dict(usage.total.routes), dict(usage.total.extra)) == (
+        None,
+        {"GET /v1/skills": 3},
+        {"x": 1},
+    )
+
+
+@pytest.mark.parametrize(
+    "total", [{"requests": "3"}, {"requests": True}, {"outcomes": {"allowed": 1.5}}, {"latency_ms": {"mean": "1"}}, []]
+)
+async def test_usage_that_is_no_number_is_told(twin: Twin, total: object) -> None:
+    twin.script.says(Said(200, {"key_id": "key_1", "total": total}))
+    with pytest.raises(machpay.InvalidResponseError, match="total"):
+        await twin.settled(twin.client().keys.usage("key_1"))
+
+
 async def test_skills_are_listed_and_executed(twin: Twin) -> None:
     client = twin.client()
     twin.script.says(

@@ -11,6 +11,7 @@ from machpay._response import Response
 from machpay._skill import Execution, Skill
 from machpay._sync.client import MachPay
 from machpay._sync.page import Page
+from machpay._usage import Latency, Usage, UsageCounts
 from machpay._version import VERSION as __version__  # noqa: N811 - the name that tools look for
 from machpay.errors import (
     APIConnectionError,
@@ -51,6 +52,7 @@ __all__ = [
     "InvalidResponseError",
     "Key",
     "KeySecret",
+    "Latency",
     "MachPay",
     "MachPayError",
     "NotFoundError",
@@ -64,5 +66,7 @@ __all__ = [
     "Response",
     "Skill",
     "UnprocessableEntityError",
+    "Usage",
+    "UsageCounts",
     "__version__",
 ]

@@ -87,6 +87,23 @@ def mapping(value: object) -> Mapping[str, object]:
     return MappingProxyType(value)
 
 
+def whole(value: object) -> int:
+    """Return *value*, a whole number."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise Unreadable("not a whole number")
+    return value
+
+
+def number(value: object) -> float | None:
+    """Return *value*, a number; None is what stands for a missing one."""
+    return value if isinstance(value, float) else float(whole(value))
+
+
+def counts(value: object) -> Mapping[str, int]:
+    """Return *value*, an object of whole numbers."""
+    return MappingProxyType({name: whole(count) for name, count in mapping(value).items()})
+
+
 def items(value: object) -> Iterator[object]:
     """Return the items of *value*, an array."""
     if not isinstance(value, list):

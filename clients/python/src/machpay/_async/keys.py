@@ -10,6 +10,7 @@ from machpay._call import Call, json_of, moment_of, path_of, query_of, strings_o
 from machpay._given import NOT_GIVEN, NotGiven
 from machpay._key import Key, key_from, listed_key_from
 from machpay._reading import read_object
+from machpay._usage import Usage, usage_from
 
 DAY_SECONDS = 86_400
 
@@ -103,6 +104,20 @@ class AsyncKeys:
         path = path_of("/v1/keys/{key_id}/revoke", key_id=key_id)
         query = query_of(self="true" if self_ else None)
         return await self._key(Call("POST", path, query, idempotency_key=idempotency_key))
+
+    async def usage(
+        self,
+        key_id: str,
+        *,
+        start: dt.datetime | str | None = None,
+        end: dt.datetime | str | None = None,
+        bucket: str | None = None,
+    ) -> Usage:
+        """Return what the key was used for by `minute`, `hour` or `day`: the last 24 hours by the hour, unless told."""
+        period = {"from": moment_of("start", start), "to": moment_of("end", end)}
+        query = query_of(**{name: None if at is None else str(at) for name, at in period.items()}, bucket=bucket)
+        call = Call("GET", path_of("/v1/keys/{key_id}/usage", key_id=key_id), query)
+        return read_object(await self._transport.send(call), usage_from)
 
     async def _key(self, call: Call) -> Key:
         return read_object(await self._transport.send(call), key_from)

@@ -12,6 +12,7 @@ from machpay._key import Key, key_from, listed_key_from
 from machpay._reading import read_object
 from machpay._sync.page import Page, fetch_page
 from machpay._sync.transport import Transport
+from machpay._usage import Usage, usage_from
 
 DAY_SECONDS = 86_400
 
@@ -104,6 +105,20 @@ class Keys:
         path = path_of("/v1/keys/{key_id}/revoke", key_id=key_id)
         query = query_of(self="true" if self_ else None)
         return self._key(Call("POST", path, query, idempotency_key=idempotency_key))
+
+    def usage(
+        self,
+        key_id: str,
+        *,
+        start: dt.datetime | str | None = None,
+        end: dt.datetime | str | None = None,
+        bucket: str | None = None,
+    ) -> Usage:
+        """Return what the key was used for by `minute`, `hour` or `day`: the last 24 hours by the hour, unless told."""
+        period = {"from": moment_of("start", start), "to": moment_of("end", end)}
+        query = query_of(**{name: None if at is None else str(at) for name, at in period.items()}, bucket=bucket)
+        call = Call("GET", path_of("/v1/keys/{key_id}/usage", key_id=key_id), query)
+        return read_object(self._transport.send(call), usage_from)
 
     def _key(self, call: Call) -> Key:
         return read_object(self._transport.send(call), key_from)
