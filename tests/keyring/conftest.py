@@ -1,5 +1,4 @@
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -9,6 +8,10 @@ from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 from tests.clocks import FixedClock
 from tests.keyrings import ACME, GLOBEX, NOW, SCOPES, Announced, counted_entropy, logged, noting
+from tests.postgres.fixtures import postgres_server, postgres_url
+from tests.unopened import unopened_store
+
+__all__ = ["postgres_server", "postgres_url", "unopened_store"]
 
 
 @pytest.fixture
@@ -21,9 +24,9 @@ def announced() -> Announced:
     return []
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MemoryStore | SqlStore]:
-    store = MemoryStore() if request.param == "memory" else SqlStore(f"sqlite:///{tmp_path}/keys.db")
+@pytest.fixture
+async def store(unopened_store: MemoryStore | SqlStore) -> AsyncIterator[MemoryStore | SqlStore]:
+    store = unopened_store
     await store.open()
     await store.add_account(ACME, logged())
     await store.add_account(GLOBEX, logged())

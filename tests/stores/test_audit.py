@@ -45,9 +45,9 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "keys.db"
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, file: Path) -> AsyncIterator[Store]:
-    store = MemoryStore() if request.param == "memory" else SqlStore(f"sqlite:///{file}")
+@pytest.fixture
+async def store(unopened_store: Store) -> AsyncIterator[Store]:
+    store = unopened_store
     await store.open()
     await store.add_account(ACME, change(0))
     await store.add_account(GLOBEX, change(1, GLOBEX.id))
@@ -55,12 +55,11 @@ async def store(request: pytest.FixtureRequest, file: Path) -> AsyncIterator[Sto
     await store.close()
 
 
-async def test_a_new_log_is_empty_and_whole() -> None:
-    for store in (MemoryStore(), SqlStore("sqlite://")):
-        await store.open()
-        assert await store.audit_head() == AuditHead(0, bytes(32))
-        assert list(await store.audit_rows(0)) == []
-        await store.close()
+async def test_a_new_log_is_empty_and_whole(unopened_store: Store) -> None:
+    await unopened_store.open()
+    assert await unopened_store.audit_head() == AuditHead(0, bytes(32))
+    assert list(await unopened_store.audit_rows(0)) == []
+    await unopened_store.close()
 
 
 async def test_each_change_is_a_row_that_tells_who_where_and_what(store: Store) -> None:

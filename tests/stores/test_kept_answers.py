@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -15,14 +14,13 @@ from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 from tests.keyrings import ACME, NOW, logged
 
-pytestmark = pytest.mark.parametrize("store", ["memory", "sqlite"], indirect=True)
 Store = MemoryStore | SqlStore
 NAME = b"n" * 32
 
 
 @pytest.fixture
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    store = MemoryStore() if request.param == "memory" else SqlStore(f"sqlite:///{tmp_path}/keys.db")
+async def store(unopened_store: Store) -> AsyncIterator[Store]:
+    store = unopened_store
     await store.open()
     await store.add_account(ACME, logged())
     yield store

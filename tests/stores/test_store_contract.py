@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,16 +15,17 @@ from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 from tests.keyrings import logged
 
-pytestmark = pytest.mark.parametrize("store", ["memory", "sqlite", "sqlite-in-memory"], indirect=True)
+pytestmark = pytest.mark.parametrize(
+    "unopened_store", ["memory", "sqlite", "sqlite-in-memory", "postgresql"], indirect=True
+)
 
 ACME = Account("acct_acme", "Acme", "standard", 100.0)
 GLOBEX = Account("acct_globex", "Globex", "enterprise", 50.0)
 
 
 @pytest.fixture
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MemoryStore | SqlStore]:
-    urls = {"sqlite": f"sqlite:///{tmp_path}/keys.db", "sqlite-in-memory": "sqlite://"}
-    store = MemoryStore() if request.param == "memory" else SqlStore(urls[request.param])
+async def store(unopened_store: MemoryStore | SqlStore) -> AsyncIterator[MemoryStore | SqlStore]:
+    store = unopened_store
     await store.open()
     assert await store.add_account(ACME, logged())
     assert await store.add_account(GLOBEX, logged())
