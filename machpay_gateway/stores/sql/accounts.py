@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import RowMapping, insert, or_, select, update
+from sqlalchemy import RowMapping, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.ports import Account
 from machpay_gateway.stores.schema import ACCOUNTS, KEYS
+from machpay_gateway.stores.sql.collation import bytewise
+from machpay_gateway.stores.sql.upsert import insert_or
 
 
-async def insert_account(connection: AsyncConnection, account: Account) -> None:
-    """Insert *account*. Raises IntegrityError when its name is taken."""
+async def insert_account(connection: AsyncConnection, account: Account) -> bool:
+    """Insert *account*; False when its id or its name is taken."""
     values = {"id": account.id, "name": account.name, "tier": account.tier, "created_at": account.created_at}
-    await connection.execute(insert(ACCOUNTS), values)
+    statement = insert_or(connection, ACCOUNTS).values(values).on_conflict_do_nothing()
+    return (await connection.execute(statement)).rowcount == 1
 
 
 async def account_by(connection: AsyncConnection, id_or_name: str) -> Account | None:
@@ -24,7 +27,7 @@ async def account_by(connection: AsyncConnection, id_or_name: str) -> Account | 
 
 async def all_accounts(connection: AsyncConnection) -> Sequence[Account]:
     """Return every account, oldest first."""
-    statement = select(ACCOUNTS).order_by(ACCOUNTS.c.created_at, ACCOUNTS.c.id)
+    statement = select(ACCOUNTS).order_by(ACCOUNTS.c.created_at, bytewise(ACCOUNTS.c.id))
     return [_account(row) for row in (await connection.execute(statement)).mappings()]
 
 

@@ -12,19 +12,22 @@ from machpay_gateway.stores.schema import AUDIT_HEAD, AUDIT_LOG
 _FIELDS = [AUDIT_LOG.c[name] for name in AuditRow.__slots__]
 
 
+async def lock_log(connection: AsyncConnection) -> None:
+    """Let one transaction at a time make changes, until this one has ended. SQLite's BEGIN IMMEDIATE did already."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(select(AUDIT_HEAD.c.id).with_for_update())
+
+
 async def insert_change(connection: AsyncConnection, change: Change) -> None:
-    """Append *change* to the log. Whoever else appends waits until this transaction has ended."""
-    row = next_row(await head(connection, for_update=True), change)
+    """Append *change* to the log, which this transaction has locked."""
+    row = next_row(await head(connection), change)
     await connection.execute(insert(AUDIT_LOG), asdict(row))
     await connection.execute(update(AUDIT_HEAD).values(sequence=row.sequence, digest=row.digest))
 
 
-async def head(connection: AsyncConnection, *, for_update: bool = False) -> AuditHead:
-    """Return the log's head, *for_update* for this transaction alone."""
-    statement = select(AUDIT_HEAD.c.sequence, AUDIT_HEAD.c.digest)
-    if for_update:  # SQLite's BEGIN IMMEDIATE did already
-        statement = statement.with_for_update()
-    sequence, digest = (await connection.execute(statement)).one()
+async def head(connection: AsyncConnection) -> AuditHead:
+    """Return the log's head."""
+    sequence, digest = (await connection.execute(select(AUDIT_HEAD.c.sequence, AUDIT_HEAD.c.digest))).one()
     return AuditHead(sequence, bytes(digest))
 
 

@@ -11,11 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from machpay_gateway.core.finding import Finding, Status
 from machpay_gateway.stores.schema import ACCOUNTS, HEAD
 from machpay_gateway.stores.sql.engine import Database
-from machpay_gateway.stores.sql.revision import database_revision
+from machpay_gateway.stores.sql.revision import database_revision, way_out
 
 _BUSY_SECONDS = 5.0
 _OTHERS = 0o077  # the bits of a file's mode that let anybody but its owner do anything
-_INIT = "run `machpay-gateway init`"
+_INIT = way_out(None)
 
 
 async def database_findings(url: str) -> Sequence[Finding]:
@@ -48,7 +48,7 @@ async def _content(database: Database, name: str) -> Finding:
         revision = await database_revision(connection)
     if revision != HEAD:
         found = f"{name} has schema revision {revision or 'none'}, and this version needs {HEAD}"
-        return Finding("database", Status.WRONG, found, _INIT)
+        return Finding("database", Status.WRONG, found, way_out(revision))
     async with database.reading("number of accounts") as connection:
         count = await _account_count(connection)
     found = f"{name} has schema revision {HEAD} and {count} account{'' if count == 1 else 's'}"

@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import TypeVarTuple
 
 import orjson
-from sqlalchemy import RowMapping, Select, and_, delete, insert, or_, select, update
+from sqlalchemy import FromClause, RowMapping, Select, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.errors import StoreUnavailable
@@ -14,8 +14,11 @@ from machpay_gateway.core.key import KeyRecord, SecretRecord
 from machpay_gateway.core.ports import key_tier
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.schema import ACCOUNTS, KEY_SECRETS, KEYS
+from machpay_gateway.stores.sql.collation import bytewise
 
 Columns = TypeVarTuple("Columns")
+
+_MARK = KEYS.alias("mark")  # the key that a page comes after
 
 # Every read is this one statement: so a key, its account's tier and its secrets are those of one moment.
 _RECORDS = (
@@ -29,7 +32,7 @@ _RECORDS = (
     )
     .join(ACCOUNTS, KEYS.c.account_id == ACCOUNTS.c.id)
     .join(KEY_SECRETS, KEY_SECRETS.c.key_id == KEYS.c.id)
-    .order_by(KEYS.c.created_at.desc(), KEYS.c.id.desc(), KEY_SECRETS.c.position)
+    .order_by(KEYS.c.created_at.desc(), bytewise(KEYS.c.id).desc(), KEY_SECRETS.c.position)
 )
 
 
@@ -53,10 +56,11 @@ async def keys_page(
     if environment is not None:
         page = page.where(KEYS.c.environment == environment)
     if after is not None:
-        mark = _within(select(KEYS.c.created_at, KEYS.c.id).where(KEYS.c.id == after), account_id).subquery("mark")
-        older = KEYS.c.created_at < mark.c.created_at
-        page = page.join(mark, or_(older, and_(KEYS.c.created_at == mark.c.created_at, KEYS.c.id < mark.c.id)))
-    page = page.order_by(KEYS.c.created_at.desc(), KEYS.c.id.desc()).limit(limit)
+        moment = _within(select(_MARK.c.created_at).where(_MARK.c.id == after), account_id, _MARK).scalar_subquery()
+        # The first condition is where the index begins; what it lets in of the mark's own moment, the second sorts out.
+        page = page.where(KEYS.c.created_at <= moment)
+        page = page.where(or_(KEYS.c.created_at < moment, bytewise(KEYS.c.id) < after))
+    page = page.order_by(KEYS.c.created_at.desc(), bytewise(KEYS.c.id).desc()).limit(limit)
     rows = (await connection.execute(_RECORDS.where(KEYS.c.id.in_(page)))).mappings()
     return _records(rows)
 
@@ -111,8 +115,8 @@ async def insert_secrets(connection: AsyncConnection, record: KeyRecord) -> None
     await connection.execute(insert(KEY_SECRETS), values)
 
 
-def _within(statement: Select[*Columns], account_id: str | None) -> Select[*Columns]:
-    return statement if account_id is None else statement.where(KEYS.c.account_id == account_id)
+def _within(statement: Select[*Columns], account_id: str | None, keys: FromClause = KEYS) -> Select[*Columns]:
+    return statement if account_id is None else statement.where(keys.c.account_id == account_id)
 
 
 async def _one(connection: AsyncConnection, statement: Select[*Columns]) -> KeyRecord | None:

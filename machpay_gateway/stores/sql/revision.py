@@ -30,6 +30,11 @@ async def database_revision(connection: AsyncConnection) -> str | None:
     return found
 
 
+def way_out(found: str | None) -> str:
+    """Return what is to be done about a database of the revision *found*, which is not this version's."""
+    return "run `machpay-gateway init`" if found is None else "run `machpay-gateway migrate`"
+
+
 async def lock_schema(connection: AsyncConnection) -> None:
     """Let one process at a time change the schema, until the transaction ends. SQLite's BEGIN IMMEDIATE did already."""
     if connection.dialect.name == "postgresql":

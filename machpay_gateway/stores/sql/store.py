@@ -1,11 +1,13 @@
 """The store on a SQL database: which statements make one use, and in which transaction."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from tempfile import gettempdir
 
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.audit import AuditHead, AuditRow, Change
 from machpay_gateway.core.errors import ConfigurationError, InputError
@@ -15,7 +17,7 @@ from machpay_gateway.core.replay import Keep, KeptAnswer
 from machpay_gateway.stores.schema import HEAD
 from machpay_gateway.stores.sql import accounts, answers, audit, keys
 from machpay_gateway.stores.sql.engine import Database
-from machpay_gateway.stores.sql.revision import database_revision, lock_schema
+from machpay_gateway.stores.sql.revision import database_revision, lock_schema, way_out
 
 
 class SqlStore:
@@ -55,22 +57,24 @@ class SqlStore:
         if not (self._database.is_sqlite or upgrade):
             raise ConfigurationError(
                 f"The database's schema is at revision {found or 'none'} and this version needs {HEAD}: "
-                "run `machpay-gateway init`"
+                f"{way_out(found)}"
             )
         await self.migrate()
 
-    async def migrate(self) -> None:
-        """Bring the schema to this version's; several processes may try at once.
+    async def migrate(self) -> str | None:
+        """Bring the schema to this version's, return the revision that was found; several processes may try at once.
 
         Raises ConfigurationError when it is a newer version's or the tables are not ours.
         """
         # Alembic costs 0.2 s and is needed once in a database's life.
         from machpay_gateway.stores.migrations import upgrade  # noqa: PLC0415
 
-        async with self._database.writing("schema upgrade") as connection:
+        async with self._database.upgrading("schema upgrade") as connection:
             await lock_schema(connection)
-            if await database_revision(connection) != HEAD:  # another process may have been quicker
+            found = await database_revision(connection)
+            if found != HEAD:  # another process may have been quicker
                 await connection.run_sync(upgrade)
+            return found
 
     async def close(self) -> None:
         """Close every connection; a database in memory is gone then."""
@@ -91,16 +95,14 @@ class SqlStore:
 
         With *keep* the answer is kept too. Raises AnsweredMeanwhile when there is one of its name.
         """
-        try:
-            async with self._database.writing("key creation") as connection:
+        async with self._changing("key creation") as connection:
+            with _fitting(record):
                 await keys.insert_key(connection, record)
                 await keys.insert_secrets(connection, record)
-                await audit.insert_change(connection, change)
-                if keep is not None:
-                    stored = await keys.key_by_id(connection, record.account_id, record.id)
-                    await answers.insert_answer(connection, keep(stored or record))
-        except IntegrityError as exc:
-            raise _unfit(record) from exc
+            await audit.insert_change(connection, change)
+            if keep is not None:
+                stored = await keys.key_by_id(connection, record.account_id, record.id)
+                await answers.insert_answer(connection, keep(stored or record))
 
     async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
         """Return a key of the account, or None. An operator (*account_id* None) sees every account's."""
@@ -119,18 +121,16 @@ class SqlStore:
 
         With *keep* the answer is kept too. Raises AnsweredMeanwhile when there is one of its name.
         """
-        try:
-            async with self._database.writing("key change") as connection:
-                if not await keys.update_key(connection, record, change.at):
-                    return False
-                await keys.delete_secrets(connection, record.id)
+        async with self._changing("key change") as connection:
+            if not await keys.update_key(connection, record, change.at):
+                return False
+            await keys.delete_secrets(connection, record.id)
+            with _fitting(record):
                 await keys.insert_secrets(connection, record)
-                await audit.insert_change(connection, change)
-                if keep is not None:
-                    await answers.insert_answer(connection, keep(record))
-                return True
-        except IntegrityError as exc:
-            raise _unfit(record) from exc
+            await audit.insert_change(connection, change)
+            if keep is not None:
+                await answers.insert_answer(connection, keep(record))
+            return True
 
     async def kept_answer(self, name: bytes, since: float) -> KeptAnswer | None:
         """Return the answer that was kept under *name* at or after *since*, seconds since the epoch."""
@@ -139,13 +139,11 @@ class SqlStore:
 
     async def add_account(self, account: Account, change: Change) -> bool:
         """Store a new account; False when its name is taken."""
-        try:
-            async with self._database.writing("account creation") as connection:
-                await accounts.insert_account(connection, account)
-                await audit.insert_change(connection, change)
-        except IntegrityError:
-            return False
-        return True
+        async with self._changing("account creation") as connection:
+            if not await accounts.insert_account(connection, account):
+                return False
+            await audit.insert_change(connection, change)
+            return True
 
     async def account(self, id_or_name: str) -> Account | None:
         """Return the account with that id or name."""
@@ -162,7 +160,7 @@ class SqlStore:
 
         None when the account is not there with the tier that it has here.
         """
-        async with self._database.writing("tier change") as connection:
+        async with self._changing("tier change") as connection:
             if not await accounts.update_tier(connection, account, tier):
                 return None
             await accounts.raise_versions(connection, account.id, change.at)
@@ -191,8 +189,21 @@ class SqlStore:
         async with self._database.reading("audit log") as connection:
             return await audit.rows_after(connection, after, limit=limit)
 
+    @asynccontextmanager
+    async def _changing(self, what: str) -> AsyncIterator[AsyncConnection]:
+        """Give a connection in a transaction that no other change runs beside, so that each finds what it checks."""
+        # Each change ends at the log's head, so they wait there anyhow. Waiting first, nobody holds a row meanwhile
+        # that another needs, and a key that is added while its account's tier changes cannot miss the change.
+        async with self._database.writing(what) as connection:
+            await audit.lock_log(connection)
+            yield connection
 
-def _unfit(record: KeyRecord) -> InputError:
-    return InputError(
-        f"Key {record.id} does not fit: account {record.account_id} is unknown, or the id or a secret is taken"
-    )
+
+@contextmanager
+def _fitting(record: KeyRecord) -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as exc:
+        raise InputError(
+            f"Key {record.id} does not fit: account {record.account_id} is unknown, or the id or a secret is taken"
+        ) from exc
