@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Protocol, Self, Unpack
 
 from machpay_gateway.accounts import Accounts
-from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
+from machpay_gateway.core.errors import ConfigurationError, GatewayError, StoreUnavailable
 from machpay_gateway.core.failures import Failures
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.leak import Leaks
@@ -140,7 +140,13 @@ class Gateway:
         await self.close()
 
     async def _open(self, upgrade: bool) -> None:  # noqa: FBT001 - what it is told by is what flights share
-        await self.store.open(upgrade=upgrade)
+        try:
+            await self.store.open(upgrade=upgrade)
+        except GatewayError:
+            await (
+                self.store.close()
+            )  # what was never open is not closed by `close`, and connections may be held already
+            raise
         self.is_open = True
         logger.info("MachPay is open: %d routes, unlisted ones %s.", len(self.policy.routes), self.policy.unlisted)
 

@@ -12,6 +12,7 @@ from machpay_gateway.cli.demo import demo
 from machpay_gateway.cli.doctor import doctor
 from machpay_gateway.cli.init import init
 from machpay_gateway.cli.keys import keys
+from machpay_gateway.cli.migrate import migrate
 from machpay_gateway.cli.output import told
 from machpay_gateway.cli.policy import policy
 from machpay_gateway.cli.session import Session
@@ -46,7 +47,7 @@ def cli(ctx: click.Context, config: str | None) -> None:
     ctx.obj = Session(config)
 
 
-for command in (init, accounts, keys, audit, policy, doctor, demo):
+for command in (init, migrate, accounts, keys, audit, policy, doctor, demo):
     cli.add_command(command)
 
 

@@ -15,8 +15,8 @@ def migration_config() -> Config:
     return config
 
 
-def upgrade(connection: Connection) -> None:
-    """Bring the database to the newest revision within the transaction that *connection* is in."""
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Bring the database to *revision*, else the newest, in the transaction that *connection* is in."""
     config = migration_config()
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)

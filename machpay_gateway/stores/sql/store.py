@@ -47,9 +47,7 @@ class SqlStore:
 
         Raises ConfigurationError when the schema is not this version's. Opening twice is harmless.
         """
-        if self._database.is_sqlite:
-            self._database.prepare()
-            await self._database.use_wal()
+        await self._prepare()
         async with self._database.reading("schema revision") as connection:
             found = await database_revision(connection)
         if found == HEAD:
@@ -69,6 +67,7 @@ class SqlStore:
         # Alembic costs 0.2 s and is needed once in a database's life.
         from machpay_gateway.stores.migrations import upgrade  # noqa: PLC0415
 
+        await self._prepare()
         async with self._database.upgrading("schema upgrade") as connection:
             await lock_schema(connection)
             found = await database_revision(connection)
@@ -188,6 +187,11 @@ class SqlStore:
         """Return everybody's rows, oldest first: those after number *after*."""
         async with self._database.reading("audit log") as connection:
             return await audit.rows_after(connection, after, limit=limit)
+
+    async def _prepare(self) -> None:
+        if self._database.is_sqlite:
+            self._database.prepare()
+            await self._database.use_wal()
 
     @asynccontextmanager
     async def _changing(self, what: str) -> AsyncIterator[AsyncConnection]:

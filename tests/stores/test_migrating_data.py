@@ -1,0 +1,193 @@
+"""A database that an older version has filled is brought forward with what is in it, on SQLite and on PostgreSQL."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, column, insert, inspect, table, text
+
+from machpay_gateway.core.audit import AuditHead, broken_at
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.key import KeyRecord, SecretRecord
+from machpay_gateway.core.ports import Account
+from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.stores.migrations import upgrade
+from machpay_gateway.stores.schema import HEAD, METADATA, REVISIONS
+from machpay_gateway.stores.sql import SqlStore
+from machpay_gateway.stores.sql.engine import Database
+from tests.keyrings import logged
+from tests.postgres.servers import Server
+
+ACME = Account("acct_acme", "Acme", "enterprise", 100.0)
+KEY = KeyRecord(
+    id="key_1",
+    account_id=ACME.id,
+    name="Prüfschlüssel",
+    environment="live",
+    tier="enterprise",
+    scopes=Scopes(frozenset({"skills:list"})),
+    allowed_ips=("203.0.113.0/24",),
+    created_at=1000.5,
+    secrets=(SecretRecord(b"d" * 32, "sk_live_…0001", 1000.5),),
+    version=4,
+    last_rotated_at=1000.5,
+    metadata={"team": "ops"},
+)
+# As the versions wrote them: later ones may have other columns, so `schema` is not asked.
+ROWS: list[tuple[str, dict[str, Any]]] = [
+    ("accounts", {"id": ACME.id, "name": "Acme", "tier": "enterprise", "created_at": 100.0}),
+    (
+        "keys",
+        {
+            "id": "key_1",
+            "account_id": ACME.id,
+            "name": KEY.name,
+            "environment": "live",
+            "version": 4,
+            "scopes": '["skills:list"]',
+            "allowed_ips": '["203.0.113.0/24"]',
+            "metadata": '{"team":"ops"}',
+            "created_at": 1000.5,
+            "changed_at": 1000.5,
+            "last_rotated_at": 1000.5,
+        },
+    ),
+    (
+        "key_secrets",
+        {"digest": b"d" * 32, "key_id": "key_1", "position": 0, "masked": "sk_live_…0001", "created_at": 1000.5},
+    ),
+    ("kept_answers", {"name": b"n", "request": b"r", "sealed": b"s", "at": 1000.5}),
+]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/keys.db"
+    return str(request.getfixturevalue("empty_postgres_url"))
+
+
+@pytest.fixture
+async def database(url: str) -> AsyncIterator[Database]:
+    database = Database(url, busy_timeout_seconds=5.0)
+    yield database
+    await database.close()
+
+
+def fill(connection: Connection, revision: str) -> None:
+    upgrade(connection, revision)
+    known = inspect(connection).get_table_names()
+    for name, row in ROWS:
+        if name in known:
+            connection.execute(insert(table(name, *map(column, row))), row)
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+async def test_what_an_older_version_has_stored_is_there_and_can_be_changed(
+    url: str, database: Database, revision: str
+) -> None:
+    async with database.writing("an older version") as connection:
+        await connection.run_sync(fill, revision)
+    store = SqlStore(url)
+    assert await store.migrate() == revision
+    await store.open()
+    assert await store.account("Acme") == ACME
+    assert await store.find_by_digest(b"d" * 32) == KEY
+    await store.add_account(Account("acct_new", "New", "standard", 200.0), logged())
+    assert await store.set_tier(ACME, "standard", logged()) == [("key_1", 5)]
+    assert (await store.kept_answer(b"n", 0) is None) == (revision < "0003")
+    assert broken_at(AuditHead(), await store.audit_rows(0)) == (await store.audit_head(), None)
+    assert (await store.audit_head()).sequence == 2
+    await store.close()
+
+
+async def test_the_migrated_schema_is_the_one_described_and_named_so(
+    postgres_url: str, empty_postgres_url: str
+) -> None:
+    def described(connection: Connection) -> list[object]:
+        METADATA.create_all(connection)
+        return names(connection)
+
+    def names(connection: Connection) -> list[object]:
+        found = inspect(connection)
+        return [
+            (table, found.get_pk_constraint(table), found.get_foreign_keys(table), found.get_unique_constraints(table))
+            for table in sorted(METADATA.tables)
+        ]
+
+    def differences(connection: Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), METADATA))
+
+    migrated, new = (Database(url, busy_timeout_seconds=5.0) for url in (postgres_url, empty_postgres_url))
+    async with migrated.writing("comparison") as old, new.writing("comparison") as other:
+        assert await old.run_sync(differences) == []
+        assert await old.run_sync(names) == await other.run_sync(described)
+    await migrated.close()
+    await new.close()
+
+
+async def test_a_start_on_a_server_refuses_another_versions_schema_and_changes_nothing(
+    postgres_server: Server, postgres_url: str
+) -> None:
+    store = SqlStore(postgres_url)
+    name = postgres_url.rpartition("/")[2]
+    refusals = {"0001": "run `machpay-gateway migrate`", "9999": "upgrade machpay-gateway"}
+    for revision, way_out in refusals.items():
+        postgres_server.execute(f"UPDATE alembic_version SET version_num = '{revision}'", database=name)  # noqa: S608
+        with pytest.raises(ConfigurationError, match=way_out):
+            await store.open()
+        assert postgres_server.execute("SELECT version_num FROM alembic_version", database=name) == [[revision]]
+    with pytest.raises(ConfigurationError, match="upgrade machpay-gateway"):
+        await store.migrate()
+    await store.close()
+
+
+async def test_an_upgrade_waits_longer_than_a_statement_may_take(
+    empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("machpay_gateway.stores.sql.engine._STATEMENT_SECONDS", 0.1)
+    store, database = SqlStore(empty_postgres_url), Database(empty_postgres_url, busy_timeout_seconds=5.0)
+    async with database.upgrading("another process") as connection:
+        await connection.execute(text("SELECT pg_advisory_xact_lock(7813294456)"))
+        migrating = asyncio.create_task(store.migrate())
+        await connection.execute(text("SELECT pg_sleep(0.3)"))
+        assert not migrating.done()
+    assert await migrating is None
+    await store.close()
+    await database.close()
+
+
+def test_processes_that_migrate_at_once_make_one_schema(postgres_server: Server, empty_postgres_url: str) -> None:
+    program = f"""
+import asyncio, sys
+import machpay_gateway.stores.migrations
+from machpay_gateway.stores.sql import SqlStore
+async def start():
+    store = SqlStore("{empty_postgres_url}")
+    print(await store.migrate())
+    await store.close()
+print("ready", flush=True)
+sys.stdin.readline()
+asyncio.run(start())
+"""
+    started = [
+        subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for process in started:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in started:  # all are told before any is waited for
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    found = sorted(process.communicate(timeout=60)[0].strip() for process in started)
+    assert found == sorted([HEAD, HEAD, "None"])
+    name = empty_postgres_url.rpartition("/")[2]
+    assert postgres_server.execute("SELECT version_num FROM alembic_version", database=name) == [[HEAD]]
