@@ -49,14 +49,14 @@ class TlsServer:
 def tls_server(*flags: str) -> Iterator[TlsServer]:
     """Run a server with further *flags*, which is reached over TLS."""
     with tempfile.TemporaryDirectory(prefix="redis-tls-") as folder:
-        ca_path, chain_path = _write_certificates(Path(folder))
+        ca_path, chain_path = write_certificates(Path(folder))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(chain_path)
         with running_server(*flags) as server, FaultProxy(server.port, tls=context) as proxy:
             yield TlsServer(server, proxy, ca_path)
 
 
-def _write_certificates(folder: Path) -> tuple[Path, Path]:
+def write_certificates(folder: Path) -> tuple[Path, Path]:
     """Return the paths of an authority's certificate, and of a server's certificate with its key."""
     ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     ca_path, chain_path = folder / "ca.pem", folder / "server.pem"
