@@ -36,6 +36,6 @@ async def _migrated(url: str) -> tuple[str | None, str]:
 
     store = SqlStore(url)
     try:
-        return await store.migrate(), HEAD
+        return await store.upgrade(), HEAD
     finally:
         await store.close()

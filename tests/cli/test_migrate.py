@@ -87,6 +87,11 @@ def test_a_newer_and_a_foreign_schema_are_refused_and_left_alone(invoke: Invoke,
     assert Path("machpay.db").read_bytes() == before
 
 
+def test_a_file_that_it_makes_is_for_its_owner_only(invoke_bare: Invoke) -> None:
+    assert invoke_bare("migrate").exit_code == 0
+    assert Path("machpay.db").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_database_in_memory_has_nothing_to_migrate(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MACHPAY_DATABASE", "memory://")
 

@@ -59,6 +59,11 @@ class SqlStore:
             )
         await self.migrate()
 
+    async def upgrade(self) -> str | None:
+        """Make the database ready as `open` does when it may upgrade, and return the revision that was found."""
+        await self._prepare()
+        return await self.migrate()
+
     async def migrate(self) -> str | None:
         """Bring the schema to this version's, return the revision that was found; several processes may try at once.
 
@@ -67,7 +72,6 @@ class SqlStore:
         # Alembic costs 0.2 s and is needed once in a database's life.
         from machpay_gateway.stores.migrations import upgrade  # noqa: PLC0415
 
-        await self._prepare()
         async with self._database.upgrading("schema upgrade") as connection:
             await lock_schema(connection)
             found = await database_revision(connection)
