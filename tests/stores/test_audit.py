@@ -103,7 +103,9 @@ async def test_a_page_is_the_accounts_own_newest_first(store: Store) -> None:
 
 
 async def test_of_many_changes_at_once_each_has_its_place_in_the_chain(store: Store) -> None:
-    await asyncio.gather(*(store.add_key(key(number), change(number)) for number in range(2, 30)))
+    added = [store.add_key(key(number), change(number)) for number in range(2, 30)]
+    told = [store.add_change(change(number)) for number in range(30, 40)]
+    await asyncio.gather(*added, *told)
     head, broken = broken_at(AuditHead(), await store.audit_rows(0))
     assert broken is None
     assert head == await store.audit_head()

@@ -240,7 +240,7 @@ async def _transaction(engine: AsyncEngine, what: str) -> AsyncIterator[AsyncCon
 
 
 def _refuse_without_driver(exc: ModuleNotFoundError) -> NoReturn:
-    raise ConfigurationError(f"postgresql:// needs {exc.name}: pip install {exc.name}") from exc
+    raise ConfigurationError(f"postgresql:// needs {exc.name}: pip install 'machpay-gateway[postgresql]'") from exc
 
 
 def _is_locked(error: BaseException | None) -> bool:

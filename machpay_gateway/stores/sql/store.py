@@ -172,7 +172,7 @@ class SqlStore:
 
     async def add_change(self, change: Change) -> None:
         """Write down what happened and changed nothing."""
-        async with self._database.writing("audit log") as connection:
+        async with self._changing("audit log") as connection:
             await audit.insert_change(connection, change)
 
     async def audit_head(self) -> AuditHead:
