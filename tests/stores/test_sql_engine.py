@@ -101,7 +101,7 @@ def test_a_refused_url_is_not_repeated_because_it_may_hold_a_password(text: str)
 
 async def test_a_driver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "asyncpg", None)
-    with pytest.raises(ConfigurationError, match="pip install asyncpg"):
+    with pytest.raises(ConfigurationError, match=r"pip install .machpay-gateway\[postgresql\]"):
         await SqlStore("postgresql://db/keys").open()
 
 
