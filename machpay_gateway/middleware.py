@@ -13,6 +13,7 @@ from machpay_gateway.core.admission import abandon
 from machpay_gateway.core.decision import Allowed, Denied
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.facts import RequestFacts
+from machpay_gateway.core.input import masked
 from machpay_gateway.core.problem import problem_for
 from machpay_gateway.gate import Asked, Unsettled
 from machpay_gateway.settings import Options
@@ -132,7 +133,7 @@ def _log_refusal(facts: RequestFacts, denied: Denied) -> None:
             denied.reason,
             denied.detail,
             facts.method,
-            facts.path,
+            None if facts.path is None else masked(facts.path),  # people put secrets into paths, too
             denied.route.match if denied.route else None,
             denied.principal.id if denied.principal else None,
             None if facts.address is None else format_address(facts.address),

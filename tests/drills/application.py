@@ -1,10 +1,12 @@
-"""What the drills serve: a small application behind MachPayAuth, which the `MACHPAY_…` variables configure.
+"""What the drills serve: a small application, guarded, beside the key API; the `MACHPAY_…` variables configure it.
 
 Each answer says when the application was entered and when it was about to send the last of it: in between, the
 request surely held its slot.
 """
 
 import asyncio
+import logging
+import os
 import time
 from collections.abc import AsyncIterator
 from urllib.parse import parse_qsl
@@ -12,7 +14,8 @@ from urllib.parse import parse_qsl
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from machpay_gateway import MachPayAuth, Route
+from machpay_gateway import Route
+from machpay_gateway.server import create_app
 
 _CHUNK = b"." * 1024
 
@@ -41,6 +44,9 @@ async def _chunks(entered: float, seconds: float) -> AsyncIterator[bytes]:
     yield b"%.6f %.6f" % (entered, time.monotonic())
 
 
-app = MachPayAuth(
+if "DRILL_LOG_LEVEL" in os.environ:
+    logging.basicConfig(level=os.environ["DRILL_LOG_LEVEL"])
+
+app = create_app(
     _application, routes=[Route(f"GET /{name}", scopes="skills:execute") for name in ("quick", "slow", "stream")]
 )

@@ -3,22 +3,23 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 import pytest
+from httpx2 import AsyncClient
 
-from machpay_gateway import Gateway, Tier
+from machpay_gateway import Tier
 from tests.drills.checker import Request
 from tests.drills.clients import Client
-from tests.drills.load import Answer, Plan
+from tests.drills.load import HOST, Answer, Plan
 from tests.drills.loads import READY_SECONDS, notes_in, print_row, running_loads, window_requests
 from tests.drills.workers import Fleet, running_workers, unknown_secret
 from tests.redises.servers import running_server
 
 MUCH, LITTLE = Tier("1000 per 4 second", 50), Tier("100 per 4 second", 10)
 TIERS = {"much": MUCH, "little": LITTLE, "standard": Tier("1000000/minute", 50)}
-KEYS, WORKERS = 100, 3
+KEYS, WORKERS = 100, 4
 NEARLY_ALL_SECONDS, ALL_SECONDS = 1.0, 5.0
 _POLL_SECONDS = 0.02
 _AFTER = 5  # times asked again once refused: it must stay so
@@ -69,13 +70,14 @@ async def _lowered(fleet: Fleet) -> tuple[list[Answer], float]:
 async def test_a_revoked_key_is_refused_everywhere(redis: str) -> None:
     with running_server() as server, running_workers(WORKERS, server.url, TIERS) as fleet:
         keys = await fleet.keys(KEYS)
+        [(_, admin)] = await fleet.keys(scopes=["keys:manage"])
         if redis == "without":
             server.kill()
         answers: list[Answer] = []
-        async with _operator(fleet, serves=redis == "with") as gateway, asyncio.TaskGroup() as tasks:
+        async with _admin(fleet, admin) as client, asyncio.TaskGroup() as tasks:
             polls = []
             for key_id, secret in keys:
-                polls.append(tasks.create_task(_revoked(gateway, fleet, key_id, secret, answers)))
+                polls.append(tasks.create_task(_revoked(client, fleet, key_id, secret, answers)))
                 await asyncio.sleep(random.uniform(0.1, 0.3))  # noqa: S311 - spreads over the workers' own rhythm
         took = sorted(seconds for poll in polls for seconds in poll.result())
         fleet.check_logs()
@@ -87,23 +89,21 @@ async def test_a_revoked_key_is_refused_everywhere(redis: str) -> None:
     assert took[-1] <= ALL_SECONDS
 
 
-@asynccontextmanager
-async def _operator(fleet: Fleet, *, serves: bool) -> AsyncIterator[Gateway]:
-    """Open a gateway that tells of its changes as they are made, as one that *serves* does, or only to the database."""
-    async with fleet.gateway() as gateway:
-        if serves:
-            await gateway.serve()
-        yield gateway
+def _admin(fleet: Fleet, secret: str) -> AsyncClient:
+    """Return a client of one worker's key API."""
+    return AsyncClient(base_url=f"http://{HOST}:{fleet.ports[0]}", headers={"Authorization": f"Bearer {secret}"})
 
 
-async def _revoked(gateway: Gateway, fleet: Fleet, key_id: str, secret: str, answers: list[Answer]) -> Sequence[float]:
+async def _revoked(
+    admin: AsyncClient, fleet: Fleet, key_id: str, secret: str, answers: list[Answer]
+) -> Sequence[float]:
     """Revoke a key that every worker knows; return after how many seconds each refused it, for good."""
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(Client.to(port)) for port in fleet.ports]
         for client in clients:
             assert [await _asked(client, secret, answers) for _ in range(2)] == [200, 200]
             assert await client.ask("/quick", unknown_secret()) == 401
-        await gateway.keyring.revoke(None, key_id)
+        assert (await admin.post(f"/v1/keys/{key_id}/revoke")).status_code == 200
         revoked_at = time.monotonic()
         return await asyncio.gather(*(_refused_after(client, secret, revoked_at, answers) for client in clients))
 

@@ -22,7 +22,7 @@ _UVICORN = (
     *("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"),
     *("--timeout-keep-alive", "600"),  # a connection that waits for the next burst is not to be closed meanwhile
 )
-_START_SECONDS = 20.0
+_START_SECONDS, _STOP_SECONDS = 20.0, 20.0
 
 
 class Worker:
@@ -43,6 +43,11 @@ class Worker:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def stop(self) -> None:
+        """End it as an operator does."""
+        self.process.terminate()
+        self.process.wait(_STOP_SECONDS)
 
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
@@ -95,12 +100,14 @@ class Fleet:
         async with Gateway(database=self.database, redis=self.redis, tiers=self.tiers) as gateway:
             yield gateway
 
-    async def keys(self, count: int = 1, *, tier: str = "standard") -> list[tuple[str, str]]:
+    async def keys(
+        self, count: int = 1, *, tier: str = "standard", scopes: Sequence[str] = ("skills:execute",)
+    ) -> list[tuple[str, str]]:
         """Return the ids and the secrets of new keys, of an account in *tier* with the tier's name."""
         async with Gateway(database=self.database, tiers=self.tiers) as gateway:
             account = await gateway.accounts.find(tier) or await gateway.accounts.create(tier, tier)
             made = [
-                await gateway.keyring.create(account.id, name="drill", scopes=["skills:execute"], environment="live")
+                await gateway.keyring.create(account.id, name="drill", scopes=scopes, environment="live")
                 for _ in range(count)
             ]
             return [(record.id, secret) for record, secret in made]

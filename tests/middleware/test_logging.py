@@ -41,6 +41,15 @@ async def test_no_refusal_ever_logs_what_was_presented(caplog: pytest.LogCapture
         assert secret[12:30] not in caplog.text or secret.count(".")
 
 
+async def test_a_secret_in_a_path_is_cut_short(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "machpay_gateway")
+    async with guarded(ok) as api:
+        _, secret = await api.key()
+        await api.client().get(f"/v1/keys/{secret}")
+    assert "path='/v1/keys/sk_live_…'" in caplog.text
+    assert secret not in caplog.text
+
+
 async def test_a_path_cannot_write_lines_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "machpay_gateway")
     async with guarded(ok) as api:
