@@ -1,18 +1,23 @@
 """The key API in front of nothing else, on a store in memory or SQLite, with two accounts."""
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pytest
 from httpx2 import AsyncClient, Response
 
 from machpay_gateway import Gateway
+from machpay_gateway.core.audit import AuditHead
 from machpay_gateway.server import create_app
+from machpay_gateway.settings import Options
 from tests.applications import ok
 from tests.gateways import Guarded
 
+# For tests of what is decided before any store is asked.
+in_memory = pytest.mark.parametrize("database", ["memory"], indirect=True)
 MANAGER = ("keys:manage", "skills:list", "skills:execute", "account:read")
 
 
@@ -39,6 +44,10 @@ class Api:
         self.opened.append(client)
         return client
 
+    async def head(self) -> AuditHead:
+        """Return where the audit log ends, which every change moves."""
+        return await self.gateway.store.audit_head()
+
 
 @dataclass(frozen=True)
 class Caller:
@@ -59,6 +68,32 @@ class Caller:
         document: dict[str, Any] = answer.json()
         return document
 
+    def user(self, created: dict[str, Any]) -> "Caller":
+        """Return somebody with the key that was *created*."""
+        return Caller(self.api, created["id"], created["secret"])
+
+
+def told(answer: Response) -> tuple[int, str]:
+    """Return the status and the code of a problem."""
+    return answer.status_code, answer.json()["code"]
+
+
+def places(answer: Response) -> list[str]:
+    """Return where the mistakes are that *answer* tells of."""
+    return [error["place"] for error in answer.json().get("errors", ())]
+
+
+@asynccontextmanager
+async def serving_api(**options: Unpack[Options]) -> AsyncIterator[Api]:
+    """Serve the key API beside an application, in memory unless *options* say otherwise."""
+    defaults: Options = {"database": "memory://"}
+    app = create_app(ok, **(defaults | options))
+    async with app.gateway:
+        api = Api(Guarded(app, app.gateway))
+        yield api
+        for client in api.opened:
+            await client.aclose()
+
 
 @pytest.fixture(params=["memory", "sqlite"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
@@ -67,14 +102,16 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 async def api(database: str) -> AsyncIterator[Api]:
-    app = create_app(ok, database=database)
-    async with app.gateway:
-        api = Api(Guarded(app, app.gateway))
+    async with serving_api(database=database) as api:
         yield api
-        for client in api.opened:
-            await client.aclose()
 
 
 @pytest.fixture
 async def admin(api: Api) -> Caller:
     return await api.caller()
+
+
+@pytest.fixture
+async def stranger(api: Api) -> Caller:
+    """An admin of another account."""
+    return await api.caller(tier="enterprise")

@@ -1,0 +1,151 @@
+"""A key gives on what it holds and no more."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from machpay_gateway.core.audit import Change
+from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.replay import Keep
+from tests.admin.conftest import Api, Caller, in_memory, places, told
+
+
+@in_memory
+@pytest.mark.parametrize(
+    "held, asked, mistaken, why",
+    [
+        (["skills:list"], ["skills:list"], [], "the same scope"),
+        (["skills:list"], [], [], "none at all"),
+        (["skills:*"], ["skills:list", "skills:execute"], [], "a wildcard covers its family"),
+        (["skills:*"], ["skills:*"], [], "the wildcard itself"),
+        (["skills:*", "skills:list"], ["skills:*", "skills:list"], [], "both"),
+        (["skills:list"], ["skills:*"], ["scopes.0"], "one scope is not its family"),
+        (["skills:list", "skills:execute"], ["skills:*"], ["scopes.0"], "all there are today are not all to come"),
+        (["skills:list"], ["skills:list", "skills:execute"], ["scopes.1"], "not held"),
+        (["skills:*"], ["account:read"], ["scopes.0"], "another family"),
+        ([], ["keys:manage"], ["scopes.0"], "held, and an operator's to give"),
+        ([], ["keys:*"], ["scopes.0"], "as wide"),
+        (["keys:*"], ["keys:manage"], ["scopes.0"], "held through its wildcard"),
+        (["keys:*"], ["keys:*"], ["scopes.0"], "held as the wildcard itself"),
+        (["skills:*"], ["*"], ["scopes.0"], "no such wildcard"),
+        (["skills:*"], ["*:*"], ["scopes.0"], "no such wildcard"),
+        (["skills:*"], ["skills:*:*"], ["scopes.0"], "no such wildcard"),
+        (["skills:*"], ["skills:x"], ["scopes.0"], "nobody defined it"),
+        (["skills:*"], ["SKILLS:list"], ["scopes.0"], "names are case-sensitive"),
+        (["skills:list"], ["skills:list "], ["scopes.0"], "a blank is part of a name"),
+        (["skills:list"], [""], ["scopes.0"], "an empty name"),
+        (["skills:list"], ["skills:list account:read"], ["scopes.0"], "two names in one"),
+    ],
+)
+async def test_a_child_gets_at_most_the_scopes_of_the_key_that_makes_it(
+    api: Api, held: Sequence[str], asked: Sequence[str], mistaken: Sequence[str], why: str
+) -> None:
+    caller = await api.caller(scopes=("keys:manage", *held))
+    before = await api.head()
+    answer = await caller.ask("POST", "/v1/keys", {"name": "child", "scopes": asked})
+    assert (answer.status_code, places(answer)) == (422 if mistaken else 201, mistaken), why
+    assert (await api.head() == before) is bool(mistaken)
+    if not mistaken:
+        assert answer.json()["scopes"] == sorted(asked)
+
+
+async def test_a_change_may_keep_and_drop_what_the_key_has_and_add_what_the_caller_has(api: Api) -> None:
+    admin = await api.caller(scopes=("keys:manage", "skills:list"))
+    other_id, _ = await api.guarded.key(scopes=["keys:manage", "account:read", "account:write"])
+    path = f"/v1/keys/{other_id}"
+    for scopes in (
+        ["keys:manage", "account:read", "account:write"],  # as they are
+        ["keys:manage", "account:read", "skills:list"],  # one dropped, one given
+        ["account:read"],
+    ):
+        answer = await admin.ask("PATCH", path, {"scopes": scopes})
+        assert (answer.status_code, answer.json()["scopes"]) == (200, sorted(scopes))
+    before = await api.head()
+    for scopes in (["keys:manage"], ["account:read", "account:write"], ["account:*"]):  # gone is gone
+        assert told(await admin.ask("PATCH", path, {"scopes": scopes})) == (422, "invalid_fields")
+    assert await api.head() == before
+
+
+async def test_a_scope_that_is_taken_off_meanwhile_is_not_put_back(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = await api.caller(scopes=("keys:manage", "skills:list"))
+    key_id, _ = await api.guarded.key(scopes=["account:read", "skills:list"])
+    store, keyring = api.gateway.store, api.gateway.keyring
+    replace_key, taken = store.replace_key, False
+
+    async def overtaken(record: KeyRecord, change: Change, keep: Keep | None = None) -> bool:
+        nonlocal taken
+        if not taken:
+            taken = True
+            await keyring.update(None, key_id, scopes=["skills:list"])
+        return await replace_key(record, change, keep)
+
+    monkeypatch.setattr(store, "replace_key", overtaken)
+    answer = await admin.ask("PATCH", f"/v1/keys/{key_id}", {"scopes": ["account:read"]})
+    assert taken
+    assert told(answer) == (409, "conflict")
+    record = await keyring.get(None, key_id)
+    assert record is not None
+    assert list(record.scopes) == ["skills:list"]
+
+
+@pytest.mark.parametrize(
+    "held, scopes, status",
+    [
+        (["skills:list"], ["skills:list"], 200),
+        (["skills:*"], ["skills:list", "skills:execute"], 200),
+        (["skills:list"], [], 200),
+        (["skills:list"], ["account:read"], 403),
+        (["skills:list"], ["skills:*"], 403),
+        (["skills:list"], ["keys:manage", "skills:list"], 200),  # a secret for what the caller holds anyway
+        (["skills:list"], ["keys:*"], 403),
+    ],
+)
+async def test_only_a_key_within_the_callers_scopes_is_rotated_for_it(
+    api: Api, held: Sequence[str], scopes: Sequence[str], status: int
+) -> None:
+    caller = await api.caller(scopes=("keys:manage", *held))
+    key_id, _ = await api.guarded.key(scopes=scopes)
+    before = await api.head()
+    answer = await caller.ask("POST", f"/v1/keys/{key_id}/rotate")
+    assert answer.status_code == status
+    assert ("secret" in answer.json(), await api.head() != before) == (status == 200, status == 200)
+
+
+async def test_any_manager_may_rotate_itself(api: Api) -> None:
+    caller = await api.caller(scopes=("keys:*", "account:write"))
+    answer = await caller.ask("POST", f"/v1/keys/{caller.id}/rotate")
+    assert answer.status_code == 200
+    assert (await caller.user(answer.json()).ask("GET", "/v1/keys")).status_code == 200
+
+
+@in_memory
+@pytest.mark.parametrize(
+    "field, value", [("tier", "enterprise"), ("account_id", "acct_1"), ("id", "key_1"), ("revoked_at", None)]
+)
+async def test_what_a_caller_has_no_say_in_is_refused(admin: Caller, field: str, value: Any) -> None:  # noqa: ANN401 - JSON
+    created = await admin.created()
+    assert created["tier"] == "standard"
+    for method, path, body in (
+        ("POST", "/v1/keys", {"name": "a", "scopes": [], field: value}),
+        ("PATCH", f"/v1/keys/{created['id']}", {field: value}),
+        ("POST", f"/v1/keys/{created['id']}/rotate", {field: value}),
+        ("POST", f"/v1/keys/{created['id']}/revoke", {field: value}),
+    ):
+        answer = await admin.ask(method, path, body)
+        assert (answer.status_code, places(answer)) == (422, [field])
+
+
+async def test_managers_who_change_a_key_at_once_never_add_up(api: Api) -> None:
+    one = await api.caller(scopes=("keys:manage", "skills:list"))
+    two = await api.caller(scopes=("keys:manage", "account:read"))
+    created = await one.created(scopes=[])
+    path = f"/v1/keys/{created['id']}"
+    answers = await asyncio.gather(
+        *(caller.ask("PATCH", path, {"scopes": [name]}) for caller, name in ((one, "skills:list"), (two, "account:read")))
+    )
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert (await one.ask("GET", path)).json()["scopes"] in (["skills:list"], ["account:read"])
