@@ -41,14 +41,15 @@ async def create(call: Call) -> Response:
 async def list_(call: Call) -> Response:
     """List keys, newest first."""
     chosen, caller, keyring = call.query(KeySelection), call.caller, call.gateway.keyring
+    account_id = caller.account_id
     if chosen.after is not None:
-        mark = await keyring.get(caller.account_id, chosen.after)
+        mark = await keyring.get(account_id, chosen.after)
         if mark is None or not caller.sees(mark):
             raise invalid("query.after", "There is no key with this id.")
     if caller.environment is not None and chosen.environment not in (None, caller.environment):
         return page_response([], chosen.limit)
     found = await keyring.list(
-        caller.account_id,
+        account_id,
         environment=caller.environment or chosen.environment,
         status=None if chosen.status is None else KeyStatus(chosen.status),
         after=chosen.after,

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -15,6 +15,7 @@ from machpay_gateway.server import create_app
 from machpay_gateway.settings import Options
 from tests.applications import ok
 from tests.gateways import Guarded
+from tests.keyrings import logged
 
 # For tests of what is decided before any store is asked.
 in_memory = pytest.mark.parametrize("database", ["memory"], indirect=True)
@@ -43,6 +44,14 @@ class Api:
         client = self.guarded.client(secret)
         self.opened.append(client)
         return client
+
+    async def expire(self, key_id: str) -> None:
+        """Write the key as one whose expiry was in 2001: no test waits for a clock."""
+        record = await self.gateway.store.key(None, key_id)
+        assert record is not None
+        expired = replace(record, expires_at=1_000_000_000.0, version=record.version + 1)
+        assert await self.gateway.store.replace_key(expired, logged())
+        await self.gateway.limiter.mark(key_id, expired.version)
 
     async def head(self) -> AuditHead:
         """Return where the audit log ends, which every change moves."""

@@ -1,0 +1,58 @@
+"""Who gets as far as an operation."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from machpay_gateway.admin.operations import OPERATIONS, Operation
+from tests.admin.conftest import Api, Caller, in_memory, told
+
+over_every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+
+
+@in_memory
+@over_every_operation
+async def test_nobody_in_particular_is_told_to_say_who_they_are(api: Api, operation: Operation) -> None:
+    answer = await api.client(None).request(operation.method, operation.path.format(id="key_1"))
+    assert told(answer) == (401, "missing_credentials")
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+@in_memory
+@over_every_operation
+@pytest.mark.parametrize("scopes", [[], ["skills:*", "account:read"]], ids=str)
+async def test_every_operation_but_whoami_needs_keys_manage(
+    api: Api, operation: Operation, scopes: Sequence[str]
+) -> None:
+    caller = await api.caller(scopes=scopes)
+    before = await api.head()
+    answer = await caller.ask(operation.method, operation.path.format(id=caller.id), {} if operation.body else None)
+    if operation.name == "whoami":
+        assert (answer.status_code, answer.json()["id"]) == (200, caller.id)
+    else:
+        assert told(answer) == (403, "insufficient_scope")
+        assert answer.json()["required_scopes"] == ["keys:manage"]
+    assert await api.head() == before
+
+
+@pytest.mark.parametrize("end", ["revoked", "expired"])
+async def test_a_caller_whose_key_has_ended_is_refused_everywhere(api: Api, end: str) -> None:
+    caller = await api.caller()
+    colleague = await api.caller()
+    path = f"/v1/keys/{caller.id}"
+    assert (await caller.ask("GET", path)).status_code == 200
+    if end == "revoked":
+        assert (await colleague.ask("POST", f"{path}/revoke")).status_code == 200
+    else:
+        await api.expire(caller.id)
+    for operation in OPERATIONS:
+        answer = await caller.ask(operation.method, operation.path.format(id=caller.id), {} if operation.body else None)
+        assert told(answer) == (401, "invalid_credentials")
+
+
+async def test_whoami_counts_down_what_is_left(admin: Caller) -> None:
+    first, second = [(await admin.ask("GET", "/v1/whoami")).json() for _ in range(2)]
+    assert first["remaining"]["requests"] - second["remaining"]["requests"] == 1
+    assert first["limits"]["requests"] == 1000
+    assert second["remaining"]["concurrency"] == 49
+    assert 1 <= second["remaining"]["reset_seconds"] <= 61

@@ -1,0 +1,57 @@
+"""Callers with a token of another issuer: known by name, and of no account."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from machpay_gateway import Issuer
+from machpay_gateway.admin.operations import OPERATIONS, Operation
+from tests.admin.conftest import Api, serving_api, told
+from tests.middleware.test_tokens import AUDIENCE, ISSUER, KEY, token
+
+
+@pytest.fixture(params=["live", "test"])
+async def api(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Api]:
+    jwks = tmp_path / "jwks.json"
+    jwks.write_text(json.dumps({"keys": [KEY.as_dict(private=False)]}))
+    issuer = Issuer(ISSUER, audience=AUDIENCE, jwks=str(jwks), tier="enterprise", environment=request.param)
+    async with serving_api(issuers=[issuer]) as api:
+        yield api
+
+
+@pytest.mark.parametrize("query", ["", "?environment=live", "?environment=test", "?limit=1&after=key_1"])
+async def test_no_query_gets_around_having_no_account(api: Api, query: str) -> None:
+    answer = await api.client(token(scope="keys:manage")).get(f"/v1/keys{query}")
+    assert told(answer) == (403, "not_permitted")
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+async def test_a_token_of_another_issuer_reaches_nothing_that_belongs_to_an_account(
+    api: Api, operation: Operation
+) -> None:
+    key_id, _ = await api.guarded.key()
+    before = await api.head()
+    body: dict[str, Any] = {"name": "a", "scopes": []} if operation.name == "createKey" else {}
+    for headers in ({}, {"Idempotency-Key": "a"}):
+        answer = await api.client(token(scope="keys:manage skills:list")).request(
+            operation.method, operation.path.format(id=key_id), headers=headers, **({"json": body} if operation.body else {})
+        )
+        if operation.name == "whoami":
+            assert answer.status_code == 200
+        else:
+            assert told(answer) == (403, "not_permitted")
+    assert await api.head() == before
+
+
+async def test_whoami_tells_a_token_what_it_is(api: Api) -> None:
+    answer = (await api.client(token(scope="skills:list x:y")).get("/v1/whoami")).json()
+    expected = {"kind": "jwt", "id": "user-1", "account_id": None, "tier": "enterprise", "scopes": ["skills:list", "x:y"]}
+    assert answer | expected == answer
+    assert answer["limits"] == {"rate": "10000/minute", "requests": 10000, "window_seconds": 60, "concurrency": 500}
+
+
+async def test_a_token_without_the_scope_is_refused_for_that(api: Api) -> None:
+    assert told(await api.client(token()).get("/v1/keys")) == (403, "insufficient_scope")
