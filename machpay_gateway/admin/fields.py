@@ -26,6 +26,7 @@ from machpay_gateway.core.input import (
     checked_metadata,
     checked_name,
     checked_scopes,
+    masked,
     parse_moment,
     shown,
 )
@@ -52,7 +53,7 @@ def _told(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
         try:
             return read(value)
         except (InputError, ConfigurationError) as exc:
-            raise _refusal(str(exc)) from exc
+            raise _refusal(masked(str(exc))) from exc
 
     return reading
 
@@ -82,6 +83,13 @@ def _ours(environment: str, info: ValidationInfo[Readings]) -> str:
     if only not in (None, environment):
         raise _refusal(f"A test key makes test keys only, not {environment} ones.")
     return environment
+
+
+def _moment(value: object) -> float:
+    # A number would be read as a time in seconds, also one that was meant in milliseconds.
+    if not isinstance(value, str):
+        raise _refusal("Input should be a moment as text, as in 2030-01-31T00:00:00Z")
+    return parse_moment(value)
 
 
 def _later(moment: float, info: ValidationInfo[Readings]) -> float:
@@ -134,7 +142,7 @@ NetworkList = Annotated[
 Environment = Annotated[Literal["live", "test"], AfterValidator(_ours)]
 Moment = Annotated[
     float,
-    BeforeValidator(_told(lambda value: parse_moment(value) if isinstance(value, str) else value)),
+    BeforeValidator(_told(_moment)),
     WithJsonSchema({"type": "string", "format": "date-time", "maxLength": 35}),
 ]
 LaterMoment = Annotated[Moment, AfterValidator(_later)]

@@ -53,7 +53,7 @@ def checked_networks(networks: Collection[str]) -> tuple[str, ...]:
     try:
         return tuple(dict.fromkeys(parse_network(network)[0] for network in networks))
     except ConfigurationError as exc:
-        raise InputError(f"allowed_ips: {exc}.") from exc
+        raise InputError(f"allowed_ips: {masked(str(exc))}.") from exc
 
 
 def checked_expiry(expires_at: float | None, now: float) -> float | None:
