@@ -1,12 +1,13 @@
 """From a request to what it says, or to every mistake in it at once, each with its place."""
 
+import json
 from collections.abc import Iterator
 from typing import TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from starlette.datastructures import QueryParams
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from machpay_gateway.admin.fields import Readings
 from machpay_gateway.admin.problems import FieldMistake, ProblemError
@@ -22,32 +23,39 @@ _LONGEST_PLACE = 100
 
 async def body_bytes(request: Request, limit: int = MAX_BODY_BYTES) -> bytes:
     """Return the body. Raises ProblemError when it is too large, or is not declared as JSON."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise ProblemError("body_too_large", f"Send at most {limit} bytes.")
-    declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if body and declared != "application/json":
+    body = bytearray()  # bytes would be copied with every chunk, however small the caller makes them
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise ProblemError("body_too_large", f"Send at most {limit} bytes.")
+    except ClientDisconnect:
+        raise ProblemError("malformed_body", "The body ended before its time.") from None
+    declared = [value.partition(";")[0].strip().lower() for value in request.headers.getlist("content-type")]
+    if body and declared != ["application/json"]:
         raise ProblemError("unsupported_media_type", "Send the body as Content-Type: application/json.")
-    return body
+    return bytes(body)
 
 
 def read_body(body: bytes, model: type[T], readings: Readings) -> T:
     """Return *body* as a *model*; no body at all is an empty object. Raises ProblemError."""
+    body = body or b"{}"
     try:
-        return model.model_validate_json(body or b"{}", context=readings)
+        sent = model.model_validate_json(body, context=readings)
     except ValidationError as exc:
         mistakes = _details(exc)
-    if mistakes[0]["type"] == "json_invalid":
-        raise ProblemError("malformed_body", mistakes[0]["msg"])
-    raise _invalid(_told(mistakes, ""))
+        if mistakes[0]["type"] == "json_invalid":
+            raise ProblemError("malformed_body", mistakes[0]["msg"]) from None
+        raise _invalid(_told(mistakes, "")) from None
+    if repeated := list(_repeated(_members(body)))[:_MAX_TOLD]:
+        raise _twice(repeated)
+    return sent
 
 
 def read_query(query: QueryParams, model: type[T]) -> T:
     """Return *query* as a *model*. Raises ProblemError."""
     if repeated := sorted({name for name in query if len(query.getlist(name)) > 1}):
-        raise _invalid([FieldMistake(_place(("query", name)), "is given more than once.") for name in repeated])
+        raise _twice([("query", name) for name in repeated[:_MAX_TOLD]])
     try:
         return model.model_validate_strings(dict(query))
     except ValidationError as exc:
@@ -58,6 +66,34 @@ def read_query(query: QueryParams, model: type[T]) -> T:
 def invalid(place: str, reason: str) -> ProblemError:
     """Return the problem of one field that is not valid."""
     return _invalid([FieldMistake(place, reason)])
+
+
+class _Members(list[tuple[str, object]]):
+    """An object as it was sent: a name may stand in it more than once."""
+
+
+def _members(body: bytes) -> object:
+    # Numbers stay text: Python refuses to read those of thousands of digits.
+    return json.loads(body, object_pairs_hook=_Members, parse_int=str, parse_float=str)
+
+
+def _repeated(value: object, place: tuple[int | str, ...] = ()) -> Iterator[tuple[int | str, ...]]:
+    """Yield the place of each member whose name stood in its object before.
+
+    RFC 8259 §4 leaves open which of the two holds: whatever reads the body next may go by the other one.
+    """
+    if not isinstance(value, list):
+        return
+    seen: set[int | str] = set()
+    for name, inner in value if isinstance(value, _Members) else enumerate(value):
+        if name in seen:
+            yield (*place, name)
+        seen.add(name)
+        yield from _repeated(inner, (*place, name))
+
+
+def _twice(repeated: list[tuple[int | str, ...]]) -> ProblemError:
+    return _invalid([FieldMistake(_place(place), "is given more than once.") for place in repeated])
 
 
 def _details(error: ValidationError) -> list[ErrorDetails]:

@@ -121,6 +121,6 @@ def _document(record: KeyRecord, secret: str, now: float) -> dict[str, Any]:
 def _canonical(body: bytes) -> bytes:
     """Return *body* so that the same JSON is the same bytes, whoever wrote it down."""
     try:
-        return orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS)
-    except orjson.JSONDecodeError:
+        return orjson.dumps(orjson.loads(body or b"{}"), option=orjson.OPT_SORT_KEYS)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):  # not JSON, or nested deeper than anything we read
         return body

@@ -68,9 +68,7 @@ async def test_a_change_may_keep_and_drop_what_the_key_has_and_add_what_the_call
     assert await api.head() == before
 
 
-async def test_a_scope_that_is_taken_off_meanwhile_is_not_put_back(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_scope_that_is_taken_off_meanwhile_is_not_put_back(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     admin = await api.caller(scopes=("keys:manage", "skills:list"))
     key_id, _ = await api.guarded.key(scopes=["account:read", "skills:list"])
     store, keyring = api.gateway.store, api.gateway.keyring
@@ -145,7 +143,10 @@ async def test_managers_who_change_a_key_at_once_never_add_up(api: Api) -> None:
     created = await one.created(scopes=[])
     path = f"/v1/keys/{created['id']}"
     answers = await asyncio.gather(
-        *(caller.ask("PATCH", path, {"scopes": [name]}) for caller, name in ((one, "skills:list"), (two, "account:read")))
+        *(
+            caller.ask("PATCH", path, {"scopes": [name]})
+            for caller, name in ((one, "skills:list"), (two, "account:read"))
+        )
     )
     assert [answer.status_code for answer in answers] == [200, 200]
     assert (await one.ask("GET", path)).json()["scopes"] in (["skills:list"], ["account:read"])
