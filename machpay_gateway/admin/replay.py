@@ -25,7 +25,7 @@ from machpay_gateway.admin.problems import ProblemError
 from machpay_gateway.admin.reading import invalid
 from machpay_gateway.core.credential import parse_authorization
 from machpay_gateway.core.document import key_document
-from machpay_gateway.core.errors import AnsweredMeanwhile
+from machpay_gateway.core.errors import AnsweredMeanwhile, StateError
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.replay import REPLAY_SECONDS, KeptAnswer
 from machpay_gateway.keyring import Issue
@@ -53,10 +53,13 @@ async def issued_once(call: Call, status: int, issue: Callable[[Issue | None], A
 
     try:
         record, secret = await issue(keep)
-    except AnsweredMeanwhile:
-        if (kept := await _kept(call, seal)) is None:
-            raise ProblemError("conflict", "The same request was being carried out: send it again.") from None
-        return seal.reopened(kept, status)
+    except (AnsweredMeanwhile, ProblemError, StateError) as exc:
+        # The same request, carried out in between, may itself be why this one finds the key changed.
+        if (kept := await _kept(call, seal)) is not None:
+            return seal.reopened(kept, status)
+        if not isinstance(exc, AnsweredMeanwhile):
+            raise
+        raise ProblemError("conflict", "The same request was being carried out: send it again.") from None
     return key_response(_document(record, secret, call.now), record.version, status)
 
 
@@ -102,7 +105,7 @@ class _Seal:
         nonce, content = kept.sealed[:_NONCE_BYTES], kept.sealed[_NONCE_BYTES:]
         try:
             answer = orjson.loads(AESGCM(self.key).decrypt(nonce, content, self.name + self.request))
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # ValueError: too short to hold a nonce
             # The caller's own key was rotated in between: the answer is for its secret of then.
             raise ProblemError("conflict", f"This {HEADER} was used with another secret: use a new one.") from None
         response = key_response(answer["document"], answer["version"], status)

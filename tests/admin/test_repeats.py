@@ -1,0 +1,202 @@
+"""A request that is sent again under its name is done once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from httpx2 import Response
+
+from machpay_gateway import Gateway, MachPayAuth
+from machpay_gateway.admin.app import key_api
+from machpay_gateway.admin.operations import OWN_ROUTES
+from tests.admin.conftest import Api, Caller, places, told
+from tests.gateways import Guarded
+
+NAMED = {"Idempotency-Key": "once"}
+NEW = {"name": "deploy", "scopes": ["skills:list"], "metadata": {"a": "1", "b": "ü"}}
+
+
+class Clock:
+    """Tells what it is set to."""
+
+    def __init__(self) -> None:
+        self.now = 4_000_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def api(database: str, clock: Clock) -> AsyncIterator[Api]:
+    gateway = Gateway(database=database, own_routes=OWN_ROUTES)
+    async with gateway:
+        api = Api(Guarded(MachPayAuth(key_api(gateway, clock=clock), gateway=gateway), gateway))
+        yield api
+        for client in api.opened:
+            await client.aclose()
+
+
+async def create(caller: Caller, body: dict[str, Any] | None = None) -> Response:
+    return await caller.ask("POST", "/v1/keys", NEW if body is None else body, headers=NAMED)
+
+
+def is_replay(answer: Response, of: Response) -> bool:
+    """Tell whether *answer* is that *of* another request, and says so."""
+    kept = ("etag", "location", "content-type", "cache-control")
+    return (
+        (answer.status_code, answer.content) == (of.status_code, of.content)
+        and [answer.headers.get(name) for name in kept] == [of.headers.get(name) for name in kept]
+        and answer.headers.get("idempotent-replayed") == "true"
+        and "idempotent-replayed" not in of.headers
+    )
+
+
+async def test_the_same_request_creates_one_key_and_one_row(admin: Caller) -> None:
+    first = await create(admin)
+    assert first.status_code == 201
+    before = await admin.api.head()
+    for _ in range(3):
+        assert is_replay(await create(admin), first)
+    assert await admin.api.head() == before
+    assert len((await admin.ask("GET", "/v1/keys")).json()["data"]) == 2
+    assert (await admin.user(first.json()).ask("GET", "/v1/whoami")).status_code == 200
+
+
+async def test_the_same_request_rotates_once(admin: Caller) -> None:
+    created = await admin.created()
+    path = f"/v1/keys/{created['id']}/rotate"
+    first = await admin.ask("POST", path, {"grace_seconds": 60}, headers=NAMED)
+    before = await admin.api.head()
+    assert is_replay(await admin.ask("POST", path, {"grace_seconds": 60}, headers=NAMED), first)
+    assert await admin.api.head() == before
+
+
+@pytest.mark.parametrize(
+    "body, why",
+    [
+        (b'{"metadata":{"b":"\xc3\xbc","a":"1"},"scopes":["skills:list"],"name":"deploy"}', "another order"),
+        (b' {\n"name": "deploy" , "scopes" :["skills:list"],\r\n"metadata":{"a":"1","b":"\xc3\xbc"}}\t', "blanks"),
+        (b'{"n\\u0061me":"\\u0064eploy","scopes":["skills:list"],"metadata":{"a":"1","b":"\\u00fc"}}', "escapes"),
+    ],
+)
+async def test_the_same_json_is_the_same_request_however_it_is_written(admin: Caller, body: bytes, why: str) -> None:
+    first = await create(admin)
+    again = await admin.ask("POST", "/v1/keys", content=body, headers={**NAMED, "Content-Type": "application/json"})
+    assert is_replay(again, first), why
+
+
+async def test_no_body_and_an_empty_object_are_the_same_request(admin: Caller) -> None:
+    created = await admin.created()
+    path = f"/v1/keys/{created['id']}/rotate"
+    first = await admin.ask("POST", path, headers=NAMED)
+    assert first.status_code == 200
+    assert is_replay(await admin.ask("POST", path, {}, headers=NAMED), first)
+
+
+@pytest.mark.parametrize(
+    "path, body, why",
+    [
+        ("/v1/keys", {**NEW, "name": "other"}, "another value"),
+        ("/v1/keys", {**NEW, "expires_at": None}, "null is not nothing"),
+        ("/v1/keys", {**NEW, "scopes": []}, "another list"),
+        ("/v1/keys", {}, "a body that would be refused"),
+        ("/v1/keys/{id}/rotate", NEW, "another path"),
+        ("/v1/keys/{id}/rotate", {}, "another path and body"),
+    ],
+)
+async def test_another_request_of_the_same_name_is_refused(
+    admin: Caller, path: str, body: dict[str, Any], why: str
+) -> None:
+    created = (await create(admin)).json()
+    before = await admin.api.head()
+    answer = await admin.ask("POST", path.format(id=created["id"]), body, headers=NAMED)
+    assert told(answer) == (409, "conflict"), why
+    assert await admin.api.head() == before
+
+
+async def test_rotating_another_key_under_the_same_name_is_refused(admin: Caller) -> None:
+    one, other = await admin.created(), await admin.created()
+    assert (await admin.ask("POST", f"/v1/keys/{one['id']}/rotate", {}, headers=NAMED)).status_code == 200
+    assert told(await admin.ask("POST", f"/v1/keys/{other['id']}/rotate", {}, headers=NAMED)) == (409, "conflict")
+
+
+@pytest.mark.parametrize("headers", [{}, {"If-Match": '"1"'}], ids=["", "if unchanged"])
+@pytest.mark.parametrize("action", ["create", "rotate"])
+async def test_twenty_at_once_are_one(admin: Caller, action: str, headers: dict[str, str]) -> None:
+    path, body = "/v1/keys", dict[str, Any](NEW)
+    if action == "rotate":
+        path, body = f"/v1/keys/{(await admin.created())['id']}/rotate", {"grace_seconds": 60}
+    before = await admin.api.head()
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(admin.ask("POST", path, body, headers=NAMED | headers)) for _ in range(20)]
+    answers = [task.result() for task in tasks]
+    assert {answer.status_code for answer in answers} == {201 if action == "create" else 200}
+    assert len({answer.content for answer in answers}) == 1
+    assert len({answer.headers["etag"] for answer in answers}) == 1
+    assert ["idempotent-replayed" in answer.headers for answer in answers].count(False) == 1
+    assert (await admin.api.head()).sequence == before.sequence + 1
+
+
+@pytest.mark.parametrize("action", ["PATCH", "rotate", "revoke"])
+async def test_the_answer_is_that_of_then_whatever_became_of_the_key(admin: Caller, action: str) -> None:
+    first = await create(admin)
+    path = f"/v1/keys/{first.json()['id']}"
+    changed = await (
+        admin.ask("PATCH", path, {"name": "renamed"}) if action == "PATCH" else admin.ask("POST", f"{path}/{action}")
+    )
+    assert changed.status_code == 200
+    assert is_replay(await create(admin), first)
+
+
+async def test_a_rotation_is_answered_again_after_its_key_has_ended(admin: Caller) -> None:
+    created = await admin.created()
+    path = f"/v1/keys/{created['id']}"
+    headers = NAMED | {"If-Match": '"1"'}
+    first = await admin.ask("POST", f"{path}/rotate", {}, headers=headers)
+    await admin.ask("POST", f"{path}/revoke")
+    assert is_replay(await admin.ask("POST", f"{path}/rotate", {}, headers=headers), first)
+
+
+async def test_the_answer_outlives_the_keys_own_expiry(admin: Caller, clock: Clock) -> None:
+    body = {**NEW, "expires_at": "2096-10-02T07:06:41Z"}  # a second after the clock
+    first = await create(admin, body)
+    assert first.status_code == 201
+    clock.now += 60
+    assert is_replay(await create(admin, body), first)
+    assert places(await admin.ask("POST", "/v1/keys", body)) == ["expires_at"]
+
+
+async def test_after_a_day_a_name_is_new(admin: Caller, clock: Clock) -> None:
+    first = await create(admin)
+    clock.now += 86_400
+    assert is_replay(await create(admin), first)
+    clock.now += 1
+    second = await create(admin)
+    assert second.status_code == 201
+    assert second.json()["id"] != first.json()["id"]
+    assert is_replay(await create(admin), second)
+
+
+async def test_what_failed_is_not_remembered(admin: Caller) -> None:
+    assert (await create(admin, {"name": "", "scopes": []})).status_code == 422
+    assert told(await admin.ask("POST", "/v1/keys/key_none/rotate", {}, headers=NAMED)) == (404, "not_found")
+    stale = NAMED | {"If-Match": '"9"'}
+    assert told(await admin.ask("POST", f"/v1/keys/{admin.id}/rotate", {}, headers=stale)) == (
+        412,
+        "precondition_failed",
+    )
+    assert "idempotent-replayed" not in (await create(admin)).headers
+
+
+async def test_reads_and_other_changes_take_no_notice_of_a_name(admin: Caller) -> None:
+    created = await admin.created()
+    path = f"/v1/keys/{created['id']}"
+    for name in ("one", "two"):
+        answer = await admin.ask("PATCH", path, {"name": name}, headers=NAMED)
+        assert (answer.status_code, answer.json()["name"]) == (200, name)
