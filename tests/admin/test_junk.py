@@ -73,14 +73,14 @@ async def test_hundreds_of_mistakes_in_a_query_are_told_as_a_hundred(admin: Call
 @pytest.mark.parametrize(
     "key_id",
     [
-        "key_1", "key_", "x", "1", "-1", "null", "undefined", "KEY_1", "key-1", "*", "{id}", "%7Bid%7D", "key_1%20", "+",
-        "%27%20OR%201=1--", "caf%C3%A9", "%F0%9F%94%91", "%E2%80%AE", "a" * 64, "a" * 65, "a" * 8000,
+        "key_1", "key_", "x", "1", "-1", "null", "undefined", "KEY_1", "key-1", "*", "{id}", "%7Bid%7D", "key_1%20",
+        "+", "%27%20OR%201=1--", "caf%C3%A9", "%F0%9F%94%91", "%E2%80%AE", "a" * 64, "a" * 65, "a" * 8000,
         "rotate", "openapi.json", "~", "key_1;v=1", "key_1,key_2", "%25252e", "@", "key_1:revoke",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("method, action", [("GET", ""), ("PATCH", ""), ("POST", "/rotate"), ("POST", "/revoke")])
 async def test_an_id_that_no_key_has_is_not_there(admin: Caller, method: str, action: str, key_id: str) -> None:
-    body = None if method == "GET" else {}
+    body: dict[str, str] | None = None if method == "GET" else {}
     before = await admin.api.head()
     answer = await admin.ask(method, f"/v1/keys/{key_id}{action}", body)
     assert told(answer) == (404, "not_found")
@@ -88,8 +88,8 @@ async def test_an_id_that_no_key_has_is_not_there(admin: Caller, method: str, ac
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/keys/%00", "/v1/keys/a%0A", "/v1/keys%0A", "/v1/keys/a%2Frotate", "/v1/keys/%FF", "/v1/keys/%ED%A0%80",
-             "/v1/keys/%5C", "/v1//keys", "/v1/keys//rotate", "/v1/whoami/%2e%2e/keys", "/v1/audit-log%0d",
+    "path", ["/v1/keys/%00", "/v1/keys/a%0A", "/v1/keys%0A", "/v1/keys/a%2Frotate", "/v1/keys/%FF",
+             "/v1/keys/%ED%A0%80", "/v1/keys/%5C", "/v1//keys", "/v1/keys//rotate", "/v1/whoami/%2e%2e/keys", "/v1/audit-log%0d",
              "/v1/keys/..%3B"],
 )  # fmt: skip
 async def test_a_path_that_may_be_read_in_two_ways_is_refused(api: Api, path: str) -> None:
