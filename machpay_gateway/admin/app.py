@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from machpay_gateway.admin.call import Call
 from machpay_gateway.admin.caller import caller_of, facts_of
+from machpay_gateway.admin.documents import NO_STORE
 from machpay_gateway.admin.leaks import PATH as LEAKS_PATH
 from machpay_gateway.admin.leaks import leaks_endpoint
 from machpay_gateway.admin.openapi import description
@@ -73,7 +74,7 @@ def _describing(gateway: Gateway) -> Endpoint:
     described = orjson.dumps(description(gateway.policy.scopes))
 
     async def describe(_request: Request) -> Response:
-        return Response(described, media_type="application/json")
+        return Response(described, headers=NO_STORE, media_type="application/json")
 
     return describe
 

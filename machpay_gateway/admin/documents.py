@@ -3,21 +3,23 @@
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from starlette.responses import Response
 
-_NO_STORE = {"Cache-Control": "no-store"}
+NO_STORE = {"Cache-Control": "no-store"}
 
 
 def document_response(document: Mapping[str, Any], status: int = HTTPStatus.OK, **headers: str) -> Response:
     """Return *document* as JSON."""
-    return Response(orjson.dumps(document), status, _NO_STORE | headers, "application/json")
+    return Response(orjson.dumps(document), status, NO_STORE | headers, "application/json")
 
 
-def key_response(document: Mapping[str, Any], version: int, status: int = HTTPStatus.OK) -> Response:
-    """Return a key's *document* with its ETag, and where it is if it is new."""
-    location = {"Location": f"/v1/keys/{document['id']}"} if status == HTTPStatus.CREATED else {}
+def key_response(document: Mapping[str, Any], version: int, status: int = HTTPStatus.OK, root: str = "") -> Response:
+    """Return a key's *document* with its ETag, and where it is below the mount point *root* if it is new."""
+    where = f"{quote(root.rstrip('/'))}/v1/keys/{document['id']}"
+    location = {"Location": where} if status == HTTPStatus.CREATED else {}
     return document_response(document, status, ETag=f'"{version}"', **location)
 
 

@@ -40,13 +40,13 @@ Issued = tuple[KeyRecord, str]
 
 async def issued_once(call: Call, status: int, issue: Callable[[Issue | None], Awaitable[Issued]]) -> Response:
     """Return the answer to a request that issues a secret; when it was carried out before, the answer of then."""
-    name = request_name(call.request)
+    name, root = request_name(call.request), call.request.scope.get("root_path", "")
     if name is None:
         record, secret = await issue(None)
-        return key_response(_document(record, secret, call.now), record.version, status)
+        return key_response(_document(record, secret, call.now), record.version, status, root)
     seal = _Seal.of(call, name)
     if (kept := await _kept(call, seal)) is not None:
-        return seal.reopened(kept, status)
+        return seal.reopened(kept, status, root)
 
     def keep(record: KeyRecord, secret: str) -> KeptAnswer:
         return seal.keeping(record.version, _document(record, secret, call.now), call.now)
@@ -56,11 +56,11 @@ async def issued_once(call: Call, status: int, issue: Callable[[Issue | None], A
     except (AnsweredMeanwhile, ProblemError, StateError) as exc:
         # The same request, carried out in between, may itself be why this one finds the key changed.
         if (kept := await _kept(call, seal)) is not None:
-            return seal.reopened(kept, status)
+            return seal.reopened(kept, status, root)
         if not isinstance(exc, AnsweredMeanwhile):
             raise
         raise ProblemError("conflict", "The same request was being carried out: send it again.") from None
-    return key_response(_document(record, secret, call.now), record.version, status)
+    return key_response(_document(record, secret, call.now), record.version, status, root)
 
 
 def request_name(request: Request) -> str | None:
@@ -99,7 +99,7 @@ class _Seal:
         sealed = nonce + AESGCM(self.key).encrypt(nonce, content, self.name + self.request)
         return KeptAnswer(self.name, self.request, sealed, now)
 
-    def reopened(self, kept: KeptAnswer, status: int) -> Response:
+    def reopened(self, kept: KeptAnswer, status: int, root: str) -> Response:
         if kept.request != self.request:
             raise ProblemError("conflict", f"This {HEADER} was used for another request: use a new one.")
         nonce, content = kept.sealed[:_NONCE_BYTES], kept.sealed[_NONCE_BYTES:]
@@ -108,7 +108,7 @@ class _Seal:
         except (InvalidTag, ValueError):  # ValueError: too short to hold a nonce
             # The caller's own key was rotated in between: the answer is for its secret of then.
             raise ProblemError("conflict", f"This {HEADER} was used with another secret: use a new one.") from None
-        response = key_response(answer["document"], answer["version"], status)
+        response = key_response(answer["document"], answer["version"], status, root)
         response.headers["Idempotent-Replayed"] = "true"
         return response
 

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 import pytest
 from httpx2 import AsyncClient, Response
 
-from machpay_gateway import Gateway
+from machpay_gateway import Gateway, MachPayAuth
 from machpay_gateway.core.audit import AuditHead
 from machpay_gateway.server import create_app
 from machpay_gateway.settings import Options
@@ -29,6 +29,10 @@ class Api:
     guarded: Guarded
     opened: list[AsyncClient] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, app: MachPayAuth) -> "Api":
+        return cls(Guarded(app, app.gateway))
+
     @property
     def gateway(self) -> Gateway:
         return self.guarded.gateway
@@ -44,6 +48,11 @@ class Api:
         client = self.guarded.client(secret)
         self.opened.append(client)
         return client
+
+    async def close(self) -> None:
+        """Close the clients."""
+        for client in self.opened:
+            await client.aclose()
 
     async def expire(self, key_id: str) -> None:
         """Write the key as one whose expiry was in 2001: no test waits for a clock."""
@@ -98,10 +107,9 @@ async def serving_api(**options: Unpack[Options]) -> AsyncIterator[Api]:
     defaults: Options = {"database": "memory://"}
     app = create_app(ok, **(defaults | options))
     async with app.gateway:
-        api = Api(Guarded(app, app.gateway))
+        api = Api.of(app)
         yield api
-        for client in api.opened:
-            await client.aclose()
+        await api.close()
 
 
 @pytest.fixture(params=["memory", "sqlite"])

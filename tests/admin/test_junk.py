@@ -89,8 +89,8 @@ async def test_an_id_that_no_key_has_is_not_there(admin: Caller, method: str, ac
 
 @pytest.mark.parametrize(
     "path", ["/v1/keys/%00", "/v1/keys/a%0A", "/v1/keys%0A", "/v1/keys/a%2Frotate", "/v1/keys/%FF",
-             "/v1/keys/%ED%A0%80", "/v1/keys/%5C", "/v1//keys", "/v1/keys//rotate", "/v1/whoami/%2e%2e/keys", "/v1/audit-log%0d",
-             "/v1/keys/..%3B"],
+             "/v1/keys/%ED%A0%80", "/v1/keys/%5C", "/v1//keys", "/v1/keys//rotate", "/v1/whoami/%2e%2e/keys",
+             "/v1/audit-log%0d", "/v1/keys/..%3B"],
 )  # fmt: skip
 async def test_a_path_that_may_be_read_in_two_ways_is_refused(api: Api, path: str) -> None:
     caller = await api.caller(scopes=[])

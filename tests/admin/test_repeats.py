@@ -11,7 +11,6 @@ from machpay_gateway import Gateway, MachPayAuth
 from machpay_gateway.admin.app import key_api
 from machpay_gateway.admin.operations import OWN_ROUTES
 from tests.admin.conftest import Api, Caller, places, told
-from tests.gateways import Guarded
 
 NAMED = {"Idempotency-Key": "once"}
 NEW = {"name": "deploy", "scopes": ["skills:list"], "metadata": {"a": "1", "b": "ü"}}
@@ -36,10 +35,9 @@ def clock() -> Clock:
 async def api(database: str, clock: Clock) -> AsyncIterator[Api]:
     gateway = Gateway(database=database, own_routes=OWN_ROUTES)
     async with gateway:
-        api = Api(Guarded(MachPayAuth(key_api(gateway, clock=clock), gateway=gateway), gateway))
+        api = Api.of(MachPayAuth(key_api(gateway, clock=clock), gateway=gateway))
         yield api
-        for client in api.opened:
-            await client.aclose()
+        await api.close()
 
 
 async def create(caller: Caller, body: dict[str, Any] | None = None) -> Response:

@@ -1,0 +1,221 @@
+"""Where the key API is, and what is said where it is not."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from httpx2 import ASGITransport, AsyncClient, Response
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount
+from starlette.routing import Route as StarletteRoute
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+
+from machpay_gateway import ConfigurationError, Route
+from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
+from machpay_gateway.server import create_app
+from tests.admin.conftest import Api, Caller, in_memory, serving_api, told
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+PATHS = sorted({operation.path for operation in OPERATIONS} | {DESCRIPTION_PATH})
+
+
+def allowed(path: str) -> set[str]:
+    """Return the methods that the table has for *path*."""
+    methods = {operation.method for operation in OPERATIONS if operation.path == path} or {"GET"}
+    return methods | ({"HEAD"} if "GET" in methods else set())
+
+
+@in_memory
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_method_that_is_not_there_is_told_which_are(admin: Caller, path: str) -> None:
+    for method in METHODS:
+        if method not in allowed(path):
+            answer = await admin.ask(method, path.format(id=admin.id))
+            assert answer.status_code == 405
+            assert method == "HEAD" or told(answer) == (405, "method_not_allowed")
+            assert set(answer.headers["allow"].split(", ")) == allowed(path)
+            assert answer.headers["content-type"] == "application/problem+json"
+
+
+@in_memory
+@pytest.mark.parametrize("path", sorted({o.path for o in OPERATIONS if o.method == "GET"} | {DESCRIPTION_PATH}))
+async def test_head_is_get_without_its_body(admin: Caller, path: str) -> None:
+    get, head = [await admin.ask(method, path.format(id=admin.id)) for method in ("GET", "HEAD")]
+    assert (head.status_code, head.content) == (200, b"")
+    names = ("content-type", "etag", "cache-control")
+    assert [head.headers.get(name) for name in names] == [get.headers.get(name) for name in names]
+
+
+@in_memory
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/keys/", "/v1/keys/{id}/", "/v1/keys/{id}/rotate/", "/v1/keys/{id}/nothing", "/v1/keys/{id}/rotate/rotate",
+        "/v1/whoami/", "/v1/whoami/me", "/v1/audit-log/1", "/v1/openapi.json/", "/v1/openapi.json/x",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+async def test_beneath_the_key_apis_paths_there_is_nothing_else(admin: Caller, method: str, path: str) -> None:
+    answer = await admin.ask(method, path.format(id=admin.id))
+    assert told(answer) == (404, "not_found")
+    assert "x-app" not in answer.headers
+
+
+@in_memory
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", "/v1/", "/v1/key", "/v1/keysx", "/V1/keys", "/v1/Keys", "/v2/keys", "/x/v1/keys"]
+)
+async def test_everything_else_is_the_applications(admin: Caller, path: str) -> None:
+    answer = await admin.ask("GET", path)
+    assert (answer.status_code, answer.text) == (200, "ok")
+
+
+async def test_without_an_application_there_is_the_key_api_alone() -> None:
+    app = create_app(database="memory://")
+    async with app.gateway:
+        api = Api.of(app)
+        caller = await api.caller()
+        assert (await caller.ask("GET", "/v1/keys")).status_code == 200
+        assert told(await caller.ask("GET", "/v1/skills")) == (404, "not_found")
+        assert told(await api.client(None).get("/v1/skills")) == (401, "missing_credentials")
+        await api.close()
+    with TestClient(app) as client:
+        assert client.get("/v1/openapi.json").status_code == 200
+        with (
+            pytest.raises(WebSocketDisconnect),
+            client.websocket_connect("/v1/keys", headers={"Authorization": f"Bearer {caller.secret}"}),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("scopes, is_let_in", [((), False), (("keys:manage",), True)])
+async def test_a_websocket_at_the_key_apis_paths_is_the_applications_and_guarded(
+    scopes: tuple[str, ...],
+    is_let_in: bool,  # noqa: FBT001 - a column
+) -> None:
+    async with serving_api() as api:
+        caller = await api.caller(scopes=scopes)
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, str]:
+            return {"type": "websocket.connect"}
+
+        async def send(message: Any) -> None:  # noqa: ANN401 - ASGI's
+            sent.append(message["type"])
+
+        headers = [(b"authorization", f"Bearer {caller.secret}".encode())]
+        scope = {"type": "websocket", "path": "/v1/keys", "headers": headers, "client": ("192.0.2.1", 1)}
+        await api.guarded.app(scope, receive, send)
+        assert sent == (["websocket.accept", "websocket.close"] if is_let_in else ["websocket.close"])
+
+
+@pytest.mark.parametrize("is_kept_in_path", [True, False])
+async def test_below_a_root_path_it_is_the_same_api(is_kept_in_path: bool) -> None:  # noqa: FBT001 - a column
+    async with serving_api() as api:
+        caller = await api.caller()
+        transport = ASGITransport(app=api.guarded.app, client=("192.0.2.1", 1), root_path="/gateway")
+        prefix = "/gateway" if is_kept_in_path else ""
+        headers = {"Authorization": f"Bearer {caller.secret}", "Idempotency-Key": "a"}
+        async with AsyncClient(transport=transport, base_url=f"http://api.test{prefix}", headers=headers) as client:
+            made, again = [await client.post("/v1/keys", json={"name": "a", "scopes": []}) for _ in range(2)]
+            key_id = made.json()["id"]
+            for answer in (made, again):
+                assert (answer.status_code, answer.headers["location"]) == (201, f"/gateway/v1/keys/{key_id}")
+            assert (await client.get(f"/v1/keys/{key_id}")).status_code == 200
+            assert told(await client.get("/v1/keys/")) == (404, "not_found")
+            assert told(await client.delete("/v1/keys")) == (405, "method_not_allowed")
+
+
+async def test_mounted_in_another_application_it_is_the_same_api() -> None:
+    async with serving_api() as api:
+        caller = await api.caller()
+        outer = Starlette(routes=[Mount("/gateway", app=api.guarded.app)])
+        headers = {"Authorization": f"Bearer {caller.secret}"}
+        transport = ASGITransport(app=outer, client=("192.0.2.1", 1))
+        async with AsyncClient(transport=transport, base_url="http://api.test/gateway", headers=headers) as client:
+            created = await client.post("/v1/keys", json={"name": "a", "scopes": []})
+            assert created.headers["location"] == f"/gateway/v1/keys/{created.json()['id']}"
+            assert (await client.get("/v1/whoami")).json()["id"] == caller.id
+
+
+async def test_where_unlisted_routes_are_denied_the_key_api_is_listed() -> None:
+    async with serving_api(unlisted_routes="deny") as api:
+        caller = await api.caller()
+        created = await caller.created()
+        for path in ("/v1/keys", f"/v1/keys/{created['id']}", "/v1/audit-log", "/v1/whoami", "/v1/openapi.json"):
+            assert (await caller.ask("GET", path)).status_code == 200
+        for method, path in (("GET", "/v1/skills"), ("GET", f"/v1/keys/{created['id']}/x"), ("DELETE", "/v1/keys")):
+            assert told(await caller.ask(method, path)) == (404, "route_not_found")
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_a_route_of_the_applications_own_in_the_same_place_stops_the_start(operation: Operation) -> None:
+    match = f"{operation.method} {operation.path.replace('{id}', '{key}')}"
+    with pytest.raises(ConfigurationError, match=r"matches the same requests"):
+        create_app(database="memory://", routes=[Route(match, scopes="skills:list")])
+
+
+async def test_the_applications_own_rule_for_every_method_does_not_open_the_key_api() -> None:
+    async with serving_api(
+        routes=[Route("* /v1/{rest:path}", scopes="skills:list"), Route("* /v1/keys", public=True)]
+    ) as api:
+        caller = await api.caller(scopes=["skills:list"])
+        for operation in OPERATIONS:
+            answer = await caller.ask(
+                operation.method, operation.path.format(id=caller.id), {} if operation.body else None
+            )
+            assert answer.status_code == (200 if operation.name == "whoami" else 403)
+        # Public, by the application's own rule: told of no key, since there is nothing by that method.
+        assert told(await api.client(None).put("/v1/keys")) == (405, "method_not_allowed")
+
+
+def test_the_applications_lifespan_runs_within_the_gateways() -> None:
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        events.append("start")
+        yield
+        events.append("stop")
+
+    async def skills(_request: object) -> PlainTextResponse:
+        return PlainTextResponse("skills")
+
+    inner = Starlette(routes=[StarletteRoute("/v1/skills", skills)], lifespan=lifespan)
+    with TestClient(create_app(inner, database="memory://", routes=[Route("GET /v1/skills", public=True)])) as client:
+        assert client.get("/v1/skills").text == "skills"
+        assert client.get("/v1/whoami").status_code == 401
+        assert events == ["start"]
+    assert events == ["start", "stop"]
+
+
+@in_memory
+async def test_no_answer_is_kept_by_a_cache(admin: Caller) -> None:
+    async def asked(method: str, path: str, body: Any = None, **kwargs: Any) -> Response:  # noqa: ANN401 - as `ask`
+        return await admin.ask(method, path, body, **kwargs)
+
+    created = await admin.created()
+    path = f"/v1/keys/{created['id']}"
+    answers = [
+        await asked("GET", "/v1/openapi.json"),
+        await asked("GET", "/v1/keys"),
+        await asked("GET", path),
+        await asked("HEAD", path),
+        await asked("PATCH", path, {"name": "b"}),
+        await asked("POST", f"{path}/rotate", {}),
+        await asked("POST", f"{path}/rotate", {}, headers={"If-Match": '"1"'}),
+        await asked("POST", "/v1/keys", {"name": ""}),
+        await asked("POST", "/v1/keys", content=b"x"),
+        await asked("POST", "/v1/keys", content=b"x" * 300_000),
+        await asked("GET", "/v1/keys/none"),
+        await asked("GET", "/v1/keys/none/x"),
+        await asked("DELETE", "/v1/keys"),
+        await asked("GET", "/v1/whoami"),
+        await asked("GET", "/v1/audit-log"),
+        await admin.api.client(None).get("/v1/keys"),
+    ]
+    assert {answer.headers.get("cache-control") for answer in answers} == {"no-store"}
+    assert {answer.status_code for answer in answers} == {200, 400, 401, 404, 405, 412, 413, 415, 422} - {400}
