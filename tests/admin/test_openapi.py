@@ -1,0 +1,155 @@
+"""The document says what the API does."""
+
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from schemathesis.specs.openapi import definitions
+
+from machpay_gateway.admin.openapi import description
+from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
+from machpay_gateway.admin.problems import CODES
+from machpay_gateway.core.scopes import KNOWN_SCOPES
+from tests.admin.conftest import Caller, in_memory
+from tests.admin.test_accounts import BODIES
+
+DOCUMENT = description(KNOWN_SCOPES)
+SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
+of_every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+
+
+def described(operation: Operation) -> dict[str, Any]:
+    told: dict[str, Any] = DOCUMENT["paths"][operation.path][operation.method.lower()]
+    return told
+
+
+def validator(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
+    """Return what holds values against a *schema* of the document, formats and all."""
+    rooted = {"$ref": "#/$defs/checked", "components": DOCUMENT["components"], "$defs": {"checked": schema}}
+    return jsonschema_rs.Draft202012Validator(rooted, validate_formats=True)
+
+
+def test_it_is_openapi_3_1() -> None:
+    assert DOCUMENT["openapi"].startswith("3.1.")
+    definitions.OPENAPI_31_VALIDATOR.validate(DOCUMENT)
+    for schema in SCHEMAS.values():
+        jsonschema_rs.meta.validate({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema})
+
+
+def test_it_describes_the_table_and_nothing_else() -> None:
+    told = {(method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods}
+    assert told == {(o.method, o.path) for o in OPERATIONS} | {("GET", DESCRIPTION_PATH)}
+    names = [described(operation)["operationId"] for operation in OPERATIONS]
+    assert names == [operation.name for operation in OPERATIONS]
+    assert len(set(names)) == len(names)
+
+
+@in_memory
+async def test_everybody_may_read_it(admin: Caller) -> None:
+    for secret in (None, admin.secret, "junk"):
+        answer = await admin.api.client(secret).get(DESCRIPTION_PATH)
+        assert (answer.status_code, answer.json()) == (200, DOCUMENT)
+
+
+@pytest.mark.parametrize(
+    "schema, path, expected",
+    [
+        ("NewKey", "additionalProperties", False),
+        ("NewKey", "required", ["name", "scopes"]),
+        ("NewKey", "properties.name.minLength", 1),
+        ("NewKey", "properties.name.maxLength", 100),
+        ("NewKey", "properties.scopes.maxItems", 100),
+        ("NewKey", "properties.scopes.uniqueItems", True),
+        ("NewKey", "properties.scopes.items.maxLength", 128),
+        ("NewKey", "properties.environment.anyOf.0.enum", ["live", "test"]),
+        ("NewKey", "properties.allowed_ips.anyOf.0.maxItems", 1000),
+        ("NewKey", "properties.expires_at.anyOf.0.format", "date-time"),
+        ("NewKey", "properties.metadata.anyOf.0.maxProperties", 50),
+        ("NewKey", "properties.metadata.anyOf.0.propertyNames.maxLength", 40),
+        ("NewKey", "properties.metadata.anyOf.0.propertyNames.minLength", 1),
+        ("NewKey", "properties.metadata.anyOf.0.additionalProperties.maxLength", 500),
+        ("KeyChange", "additionalProperties", False),
+        ("KeyChange", "required", None),
+        ("KeyChange", "properties.name.maxLength", 100),
+        ("KeyChange", "properties.scopes.maxItems", 100),
+        ("KeyChange", "properties.allowed_ips.anyOf.0.maxItems", 1000),
+        ("KeyChange", "properties.metadata.anyOf.0.maxProperties", 50),
+        ("KeyChange", "properties.environment", None),
+        ("Rotation", "properties.grace_seconds.minimum", 0),
+        ("Rotation", "properties.grace_seconds.maximum", 604_800),
+        ("Rotation", "properties.grace_seconds.default", 86_400),
+        ("NoFields", "additionalProperties", False),
+        ("Key", "properties.secret", None),
+        ("IssuedKey", "properties.secret.pattern", "^sk_(live|test)_"),
+    ],
+)
+def test_every_limit_is_stated(schema: str, path: str, expected: object) -> None:
+    found: Any = SCHEMAS[schema]
+    for name in path.split("."):
+        found = found[int(name)] if isinstance(found, list) else found.get(name)
+        if found is None:
+            break
+        if isinstance(found, dict) and "$ref" in found:
+            found = SCHEMAS[found["$ref"].rpartition("/")[2]]
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    "name, place, expected",
+    [
+        ("listKeys", "limit", {"minimum": 1, "maximum": 100, "default": 20, "type": "integer"}),
+        ("listChanges", "limit", {"minimum": 1, "maximum": 100, "default": 20, "type": "integer"}),
+        ("listKeys", "status", {"enum": ["active", "expired", "revoked"]}),
+        ("listKeys", "environment", {"enum": ["live", "test"]}),
+        ("revokeKey", "self", {"type": "boolean", "default": False}),
+        ("createKey", "Idempotency-Key", {"minLength": 1, "maxLength": 255}),
+        ("rotateKey", "Idempotency-Key", {"minLength": 1, "maxLength": 255}),
+        ("updateKey", "If-Match", {"type": "string"}),
+        ("retrieveKey", "id", {"type": "string"}),
+    ],
+)
+def test_every_parameter_is_stated(name: str, place: str, expected: dict[str, Any]) -> None:
+    operation = next(each for each in OPERATIONS if each.name == name)
+    (schema,) = [each["schema"] for each in described(operation)["parameters"] if each["name"] == place]
+    assert schema | expected == schema
+
+
+@of_every_operation
+def test_every_operation_states_who_may_and_what_can_go_wrong(operation: Operation) -> None:
+    told = described(operation)
+    assert told["summary"]
+    assert (f"`{operation.scopes}`" in told.get("description", "")) is bool(operation.scopes)
+    answers = told["responses"]
+    assert {str(operation.status), "400", "401", "403", "422", "429", "503"} <= answers.keys()
+    assert {str(int(CODES[code][0])) for code in operation.problems} <= answers.keys()
+    assert ("413" in answers, "415" in answers) == (operation.body is not None,) * 2
+    for status, answer in answers.items():
+        kind = "application/json" if status < "400" else "application/problem+json"
+        assert list(answer["content"]) == [kind]
+
+
+@in_memory
+@of_every_operation
+async def test_every_answer_is_as_described(admin: Caller, operation: Operation) -> None:
+    created = await admin.created(expires_at="2099-01-01T00:00:00Z", metadata={"a": "b"}, allowed_ips=["::/0"])
+    rotated = await admin.ask("POST", f"/v1/keys/{created['id']}/rotate", {})
+    assert rotated.status_code == 200
+    path, body = operation.path.format(id=created["id"]), BODIES.get(operation.name)
+    answers = described(operation)["responses"]
+    for asked in (
+        await admin.ask(operation.method, path, body),
+        await admin.ask(operation.method, f"{path}?unknown=1", body),
+        await admin.ask(operation.method, operation.path.format(id="none"), body),
+        await admin.api.client(None).request(operation.method, path),
+        await (await admin.api.caller(scopes=[])).ask(operation.method, path, body),
+    ):
+        media = answers[str(asked.status_code)]["content"][asked.headers["content-type"]]
+        validator(media["schema"]).validate(asked.json())
+        assert asked.status_code >= 400 or answers[str(asked.status_code)]["headers"].keys() == {
+            name for name in ("ETag", "Location") if name in asked.headers
+        } | ({"Idempotent-Replayed"} if operation.is_repeatable else set())
+
+
+@pytest.mark.parametrize("model", [operation.answer for operation in OPERATIONS], ids=lambda model: model.__name__)
+def test_the_schema_of_an_answer_refuses_another_one(model: type) -> None:
+    assert not validator(SCHEMAS[model.__name__]).is_valid({"object": "nothing"})

@@ -1,0 +1,109 @@
+"""The database goes away under the key API, for real: its file has other tables, or its answer gets lost."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from machpay_gateway.admin.operations import OPERATIONS, Operation
+from machpay_gateway.core.audit import Change
+from machpay_gateway.core.errors import StoreUnavailable
+from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.replay import Keep
+from tests.admin.conftest import Api, Caller, told
+from tests.admin.test_accounts import BODIES
+
+on_disk = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+NEW = {"name": "a", "scopes": ["skills:list"]}
+ASKING = [operation for operation in OPERATIONS if operation.name != "whoami"]
+
+
+@contextmanager
+def broken(folder: Path) -> Iterator[None]:
+    """Take the tables away from a gateway that has the database open."""
+    names = ("keys", "key_secrets", "audit_log", "kept_answers", "accounts")
+    with closing(sqlite3.connect(folder / "keys.db")) as connection:
+        found = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
+        assert found >= set(names)
+        for name in names:
+            connection.execute(f"alter table {name} rename to {name}_gone")
+        connection.commit()
+        try:
+            yield
+        finally:
+            for name in names:
+                connection.execute(f"alter table {name}_gone rename to {name}")
+            connection.commit()
+
+
+@on_disk
+@pytest.mark.parametrize("operation", ASKING, ids=lambda operation: operation.name)
+async def test_without_its_database_each_operation_is_unavailable_and_comes_back(
+    admin: Caller, tmp_path: Path, operation: Operation
+) -> None:
+    created = await admin.created()
+    assert (await admin.ask("GET", "/v1/whoami")).status_code == 200  # the caller is remembered from here on
+    path, body = operation.path.format(id=created["id"]), BODIES.get(operation.name)
+    before = await admin.api.head()
+    with broken(tmp_path):
+        for headers in ({}, {"Idempotency-Key": "a"}):
+            answer = await admin.ask(operation.method, path, body, headers=headers)
+            assert told(answer) == (503, "unavailable")
+            assert answer.headers["retry-after"] == str(answer.json()["retry_after"]) == "1"
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.headers["cache-control"] == "no-store"
+            assert "sqlite" not in answer.text.lower()
+    assert await admin.api.head() == before
+    assert (await admin.ask(operation.method, path, body, headers={"Idempotency-Key": "a"})).is_success
+
+
+@on_disk
+async def test_whoami_asks_no_database_for_a_caller_that_is_remembered(admin: Caller, tmp_path: Path) -> None:
+    assert (await admin.ask("GET", "/v1/whoami")).status_code == 200
+    with broken(tmp_path):
+        assert (await admin.ask("GET", "/v1/whoami")).status_code == 200
+
+
+@on_disk
+async def test_a_caller_that_is_not_remembered_is_told_to_come_again(api: Api, tmp_path: Path) -> None:
+    caller = await api.caller()
+    with broken(tmp_path):
+        answer = await caller.ask("GET", "/v1/keys")
+        assert told(answer) == (503, "unavailable")
+        assert "retry-after" in answer.headers
+
+
+@pytest.mark.parametrize("action", ["create", "rotate"])
+async def test_an_answer_that_got_lost_is_had_by_asking_again(
+    admin: Caller, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    created = await admin.created()
+    path, body = ("/v1/keys", NEW) if action == "create" else (f"/v1/keys/{created['id']}/rotate", {})
+    before = await admin.api.head()
+    store, is_lost = admin.api.gateway.store, True
+    add_key, replace_key = store.add_key, store.replace_key
+
+    def lose() -> None:
+        nonlocal is_lost
+        if is_lost:
+            is_lost = False
+            raise StoreUnavailable("committed, and the connection broke")
+
+    async def added(record: KeyRecord, change: Change, keep: Keep | None = None) -> None:
+        await add_key(record, change, keep)
+        lose()
+
+    async def replaced(record: KeyRecord, change: Change, keep: Keep | None = None) -> bool:
+        done = await replace_key(record, change, keep)
+        lose()
+        return done
+
+    monkeypatch.setattr(store, "add_key", added)
+    monkeypatch.setattr(store, "replace_key", replaced)
+    assert told(await admin.ask("POST", path, body, headers={"Idempotency-Key": "a"})) == (503, "unavailable")
+    answer = await admin.ask("POST", path, body, headers={"Idempotency-Key": "a"})
+    assert answer.headers["idempotent-replayed"] == "true"
+    assert (await admin.user(answer.json()).ask("GET", "/v1/whoami")).status_code == 200
+    assert (await admin.api.head()).sequence == before.sequence + 1
