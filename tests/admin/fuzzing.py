@@ -1,0 +1,94 @@
+"""Schemathesis over the served key API: what its document promises, held against what a real server answers."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import schemathesis
+from schemathesis.config import SchemathesisConfig
+from schemathesis.engine import events, from_schema
+
+from machpay_gateway import Tier
+from machpay_gateway.server import create_app
+from tests.admin.conftest import Api
+from tests.applications import ok
+from tests.servers import serving
+
+# Each switched off for a reason; every other check of schemathesis is on.
+SWITCHED_OFF = {
+    "positive_data_acceptance": "which scopes, ids and later moments there are is not a schema's to say",
+}
+SCOPES = ("keys:manage", "skills:*", "account:read")
+
+
+@dataclass
+class Found:
+    """What came of a run: *answers* by operation and status, *failures* as schemathesis tells them."""
+
+    answers: dict[str, Counter[int]] = field(default_factory=dict)
+    checks: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def examples(self) -> int:
+        return sum(counted.total() for counted in self.answers.values())
+
+    def note(self, event: events.EngineEvent) -> None:
+        """Take down what *event* tells."""
+        if isinstance(event, events.NonFatalError | events.FatalError):
+            self.failures.append(str(event))
+        if not isinstance(event, events.ScenarioFinished):
+            return
+        recorder = event.recorder
+        for case_id, interaction in recorder.interactions.items():
+            label = recorder.cases[case_id].value.operation.label
+            if interaction.response is not None:
+                self.answers.setdefault(label, Counter())[interaction.response.status_code] += 1
+        for checks in recorder.checks.values():
+            for check in checks:
+                self.checks[check.name] += 1
+                if check.failure_info is not None:
+                    self.failures.append(
+                        f"{check.name}: {check.failure_info.failure}\n{check.failure_info.code_sample}"
+                    )
+
+
+def fuzzed(*, max_examples: int, seed: int) -> Found:
+    """Ask the key API whatever its document allows and forbids, *max_examples* times each operation and phase."""
+    found = Found()
+    with served() as (url, api, caller_id, secret):
+        config = SchemathesisConfig.from_dict(
+            {
+                "seed": seed,
+                "auth": {"openapi": {"bearer": {"bearer": secret}}},
+                "generation": {"max-examples": max_examples, "deterministic": True, "database": "none"},
+                "checks": {name: {"enabled": False} for name in SWITCHED_OFF},
+            }
+        )
+        schema = schemathesis.openapi.from_url(f"{url}/v1/openapi.json", config=config)
+
+        @schema.hook
+        def filter_case(_context: Any, case: Any) -> bool:  # noqa: ANN401 - schemathesis' own
+            # Whoever lists keys learns of the one it calls with: it must not end itself in the middle of the run.
+            return caller_id not in case.path_parameters.values()
+
+        for event in from_schema(schema).execute():
+            found.note(event)
+        caller = asyncio.run(api.gateway.keyring.get(None, caller_id))
+    assert caller is not None
+    assert caller.version == 1, "the run changed the key that it calls with"
+    return found
+
+
+@contextmanager
+def served() -> Iterator[tuple[str, Api, str, str]]:
+    """Serve the key API on loopback; yield its address and its parts, and the id and the secret of an admin's key."""
+    tiers = {"enterprise": Tier(rate="1000000000/minute", concurrency=1000)}
+    app = create_app(ok, database="memory://", tiers=tiers, failure_limit="1000000000/minute")
+    api = Api.of(app)
+    key_id, secret = asyncio.run(api.guarded.key(scopes=SCOPES, tier="enterprise"))
+    with serving(app) as (host, port):
+        yield f"http://{host}:{port}", api, key_id, secret
