@@ -127,10 +127,11 @@ async def test_an_expired_key_can_be_given_a_later_end(keyring: Keyring, key: Ke
     assert revived.status(clock.now) is KeyStatus.ACTIVE
 
 
-@pytest.mark.parametrize("field", ["name", "metadata"])
+@pytest.mark.parametrize("field", ["name", "metadata", "allowed_ips"])
 async def test_a_secret_is_never_stored_by_mistake_nor_repeated(keyring: Keyring, field: str) -> None:
     _, secret = await keyring.create(ACME.id, name="first", scopes=["skills:list"], environment="live")
-    settings: dict[str, Any] = {"name": "second"} | {field: secret if field == "name" else {"key": secret}}
-    with pytest.raises(InputError, match="holds a secret") as refused:
+    values: dict[str, Any] = {"name": secret, "metadata": {"key": secret}, "allowed_ips": [secret]}
+    settings: dict[str, Any] = {"name": "second"} | {field: values[field]}
+    with pytest.raises(InputError, match=r"holds a secret|is not a network") as refused:
         await keyring.create(ACME.id, scopes=["skills:list"], environment="live", **settings)
     assert secret[12:] not in str(refused.value)
