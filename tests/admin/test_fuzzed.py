@@ -18,12 +18,13 @@ RUN = {
 def hold(found: Found) -> None:
     """Fail unless *found* is clean, and is about all that there is."""
     assert not found.failures, "\n\n".join(found.failures[:10])
-    assert found.answers.keys() == LABELS | {"GET /v1/openapi.json"} & found.answers.keys()
+    assert found.answers.keys() >= LABELS
     assert found.checks.keys() >= RUN
     assert not found.checks.keys() & SWITCHED_OFF.keys()
     for label, answers in found.answers.items():
         assert max(answers) < 500, label
-        assert {200, 201} & answers.keys(), f"{label} never did anything: {answers}"
+    # Which of them it finds a key for is chance, of which ids are made: only many examples surely meet them all.
+    assert {200, 201} <= {status for answers in found.answers.values() for status in answers}
 
 
 def test_nothing_that_the_document_allows_or_forbids_surprises_the_server() -> None:
@@ -37,3 +38,5 @@ def test_hundreds_of_examples_an_operation_surprise_it_no_more() -> None:
     print(f"{found.examples} requests: {found.answers}")  # noqa: T201 - a drill prints its figures
     assert found.examples > 100 * len(OPERATIONS)
     hold(found)
+    for label in LABELS:
+        assert {200, 201} & found.answers[label].keys(), f"{label} never did anything: {found.answers[label]}"
