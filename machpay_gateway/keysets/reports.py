@@ -1,6 +1,7 @@
 """Whose reports of leaked secrets are believed: those that a configured scanner signed."""
 
-from machpay_gateway.core.leak import Leaks, is_signed, scanner_keys
+from machpay_gateway.core.leak import Leaks
+from machpay_gateway.core.scanner import is_signed, scanner_keys
 from machpay_gateway.core.token import VerifyingKey
 from machpay_gateway.keysets.sources import key_set_at
 

@@ -8,7 +8,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.leak import Leaks, Match, is_signed, matches_in, scanner_keys
+from machpay_gateway.core.leak import Leaks, Match, matches_in
+from machpay_gateway.core.scanner import is_signed, scanner_keys
 from machpay_gateway.core.token import VerifyingKeys
 
 # The sample of GitHub's own documentation: github/docs, "Secret scanning partner program", validation in Python.
