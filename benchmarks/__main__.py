@@ -19,6 +19,7 @@ from benchmarks.entrants import ENTRANTS, Entrant
 from benchmarks.processes import Sample, Server, check_machine, load, redis_server, serving
 from benchmarks.redis_cost import bytes_of_a_full_window, microseconds_per_decision, round_trip_milliseconds
 from benchmarks.report import costs_table, lone_table, speed_table
+from benchmarks.store import store_table
 from machpay_gateway.core.key import mint_secret
 
 PEERS_PYTHON = Path(".venv-peers/bin/python")
@@ -31,8 +32,9 @@ _SPENT_SECONDS = 10
 @click.option("--seconds", default=2, show_default=True, help="Length of one server's turn in a round.")
 @click.option("--connections", default=64, show_default=True, help="Connections kept open by the load.")
 @click.option("--peers/--no-peers", default=True, show_default=True, help="Measure other limiters beside ours.")
+@click.option("--store/--no-store", default=True, show_default=True, help="Measure the key store too.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write every sample to this file.")
-def main(rounds: int, seconds: int, connections: int, json_file: Path | None, *, peers: bool) -> None:
+def main(rounds: int, seconds: int, connections: int, json_file: Path | None, *, peers: bool, store: bool) -> None:
     """Measure the guarded application against the bare one, and peers beside it."""
     check_machine()
     if peers and not PEERS_PYTHON.exists():
@@ -50,6 +52,8 @@ def main(rounds: int, seconds: int, connections: int, json_file: Path | None, *,
         console.print(lone_table(lone, round_trip_milliseconds(client)))
         spent = stack.enter_context(serving("raw_redis", environment | {LIMIT_VARIABLE: "1000"}))
         console.print(costs_table(_costs(client, spent, secrets[1], connections)))
+    if store:
+        console.print(store_table(console, rounds))
     if json_file is not None:
         json_file.write_text(json.dumps({name: [asdict(s) for s in taken] for name, taken in figures.items()}))
 

@@ -1,7 +1,7 @@
 """Reports of leaked secrets, in the format of GitHub's secret scanning partner program.
 
-A report is a JSON array of matches, and signed (`scanner`): otherwise whoever knows a secret could have its key ended in
-the scanner's name.
+A report is a JSON array of matches, and signed (`scanner`): otherwise whoever knows a secret could have its key ended
+in the scanner's name.
 """
 
 from collections.abc import Mapping
