@@ -71,7 +71,7 @@ async def _answered(operation: Operation, call: Call) -> Response:
 
 
 def _describing(gateway: Gateway) -> Endpoint:
-    described = orjson.dumps(description(gateway.policy.scopes))
+    described = orjson.dumps(description(gateway.policy.scopes, takes_reports=gateway.reports is not None))
 
     async def describe(_request: Request) -> Response:
         return Response(described, headers=NO_STORE, media_type="application/json")

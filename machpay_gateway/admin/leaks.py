@@ -28,6 +28,13 @@ from machpay_gateway.keyring import Inspection
 
 PATH = "/v1/leaks"
 KEY_ID, SIGNATURE = "Github-Public-Key-Identifier", "Github-Public-Key-Signature"
+PROBLEMS = (
+    "malformed_body",
+    "not_permitted",
+    "body_too_large",
+    "unsupported_media_type",
+    "unavailable",
+)
 MAX_REPORT_BYTES = 1_048_576  # some 4,000 matches; each costs a lookup
 _LONGEST_TEXT = 500
 

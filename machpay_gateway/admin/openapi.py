@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from machpay_gateway.admin import leaks
 from machpay_gateway.admin.answers import Problem
 from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
 from machpay_gateway.admin.problems import CODES
@@ -42,17 +43,23 @@ _ETAG = {"description": "The key's version, for If-Match.", "schema": {"type": "
 _LOCATION = {"description": "Where the key is.", "schema": {"type": "string"}}
 _REPLAYED = {"description": "`true` when the answer is one given before.", "schema": {"type": "string"}}
 # What MachPayAuth may answer before an operation is reached.
-_REFUSALS = [reason for reason in Reason if reason is not Reason.ROUTE_NOT_FOUND]
+_REFUSALS = [str(reason) for reason in Reason if reason is not Reason.ROUTE_NOT_FOUND]
+# A code that both may answer has the same status in either table.
+_STATUSES = {str(reason): row.status for reason, row in PROBLEMS.items()} | {
+    code: int(status) for code, (status, _) in CODES.items()
+}
 
 
-def description(scopes: Sequence[str]) -> dict[str, Any]:
-    """Return the document for a gateway whose keys may hold *scopes*."""
+def description(scopes: Sequence[str], *, takes_reports: bool = False) -> dict[str, Any]:
+    """Return the document for a gateway whose keys may hold *scopes*, and that *takes_reports* of leaks or does not."""
     schemas = _schemas()
     schemas["NewKey"]["properties"]["scopes"]["examples"] = [list(scopes[:2])]
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
     paths[DESCRIPTION_PATH] = {"get": _self_description()}
+    if takes_reports:
+        paths[leaks.PATH] = {"post": _leak_report()}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -110,14 +117,16 @@ def _problems(operation: Operation) -> Iterator[tuple[str, dict[str, Any]]]:
     codes = ["invalid_fields", "unavailable", "not_permitted", *operation.problems]
     if operation.body is not None:
         codes += ["malformed_body", "body_too_large", "unsupported_media_type"]
+    yield from _told([*_REFUSALS, *codes])
+
+
+def _told(codes: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     by_status: dict[int, list[str]] = {}
-    for reason in _REFUSALS:
-        by_status.setdefault(PROBLEMS[reason].status, []).append(str(reason))
     for code in codes:
-        by_status.setdefault(CODES[code][0], []).append(code)
+        by_status.setdefault(_STATUSES[code], []).append(code)
     for status, told in sorted(by_status.items()):
         names = ", ".join(f"`{code}`" for code in sorted(set(told)))
-        yield str(int(status)), {"description": names, "content": {"application/problem+json": _schema(Problem)}}
+        yield str(status), {"description": names, "content": {"application/problem+json": _schema(Problem)}}
 
 
 def _self_description() -> dict[str, Any]:
@@ -127,6 +136,35 @@ def _self_description() -> dict[str, Any]:
         "security": [],
         "responses": {
             "200": {"description": "OpenAPI 3.1.", "content": {"application/json": {"schema": {"type": "object"}}}}
+        },
+    }
+
+
+def _leak_report() -> dict[str, Any]:
+    texts = {name: {"type": "string"} for name in ("token", "type", "url", "source")}
+    match = {"type": "object", "properties": texts}
+    verdict = {"enum": ["true_positive", "false_positive"]}
+    told = {"token_hash": {"type": "string"}, "token_type": {"type": "string"}, "label": verdict}
+    feedback = {"type": "object", "properties": told, "required": list(told)}
+    return {
+        "operationId": "reportLeaks",
+        "summary": "Report leaked secrets, as GitHub's secret scanning does.",
+        "description": "Signed by a key of the scanner that is configured.",
+        "security": [],
+        "parameters": [
+            {"name": name, "in": "header", "required": True, "schema": {"type": "string"}}
+            for name in (leaks.KEY_ID, leaks.SIGNATURE)
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"type": "array", "items": match}}},
+        },
+        "responses": {
+            "200": {
+                "description": "Of each secret, by its SHA-256, whether it is one of ours.",
+                "content": {"application/json": {"schema": {"type": "array", "items": feedback}}},
+            },
+            **dict(_told([*leaks.PROBLEMS, str(Reason.MALFORMED_REQUEST)])),
         },
     }
 

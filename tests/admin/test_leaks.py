@@ -8,27 +8,23 @@ from typing import Any
 
 import orjson
 import pytest
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from httpx2 import Response
 
 from machpay_gateway.core.leak import Action, Leaks
 from machpay_gateway.server import create_app
 from tests.admin.conftest import Api, Caller
+from tests.admin.scanner import KEY, scanners_keys
 from tests.applications import ok
 from tests.gateways import Guarded
 
-KEY = ec.generate_private_key(ec.SECP256R1())
 WHERE = "https://github.com/octocat/hello/blob/main/settings.py"
 
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Path:
-    encoding, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    public = KEY.public_key().public_bytes(encoding, form).decode()
-    path = tmp_path / "scanner.json"
-    path.write_bytes(orjson.dumps({"public_keys": [{"key_identifier": "k1", "key": public}]}))
-    return path
+    return scanners_keys(tmp_path)
 
 
 @dataclass(frozen=True)
@@ -150,6 +146,12 @@ async def test_a_report_that_cannot_be_read_is_refused(
     scanned: Scanned, body: bytes, headers: dict[str, str], code: str
 ) -> None:
     assert (await scanned.report(body=body, headers=headers)).json()["code"] == code
+
+
+async def test_it_is_described_where_a_scanner_is_configured(scanned: Scanned, api: Api) -> None:
+    for asked, is_there in ((scanned.api, True), (api, False)):
+        described = (await asked.client(None).get("/v1/openapi.json")).json()["paths"]
+        assert ("/v1/leaks" in described) is is_there
 
 
 async def test_where_no_scanner_is_configured_there_is_nothing(api: Api, admin: Caller) -> None:
