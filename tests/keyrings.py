@@ -5,7 +5,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from machpay_gateway.core.audit import APPLICATION, Change
+from machpay_gateway.core.key import KeyRecord, SecretRecord
 from machpay_gateway.core.ports import Account
+from machpay_gateway.core.scopes import Scopes
 
 NOW = 1_700_000_000.0
 ACME = Account("acct_acme", "Acme", "standard", 100.0)
@@ -32,3 +34,20 @@ def noting(announced: list[Any]) -> Callable[[str, int], Awaitable[None]]:
         announced.append((key_id, version))
 
     return announce
+
+
+def stored_key(number: int, **settings: Any) -> KeyRecord:  # noqa: ANN401 - any of a record's fields
+    """Return a key of ACME's as a store keeps it, all of it told apart by its *number*."""
+    secret = SecretRecord(bytes([number]) * 32, "sk_live_…0001", NOW)
+    fields: dict[str, Any] = {
+        "id": f"key_{number}",
+        "account_id": ACME.id,
+        "name": "deploy",
+        "environment": "live",
+        "tier": ACME.tier,
+        "scopes": Scopes(frozenset({"skills:list"})),
+        "allowed_ips": (),
+        "created_at": NOW,
+        "secrets": (secret,),
+    }
+    return KeyRecord(**(fields | settings))

@@ -11,11 +11,9 @@ import pytest
 
 from machpay_gateway.core.audit import Actor, AuditHead, Change, broken_at
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.key import KeyRecord, SecretRecord
-from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
-from tests.keyrings import ACME, GLOBEX, NOW
+from tests.keyrings import ACME, GLOBEX, NOW, stored_key
 
 Store = MemoryStore | SqlStore
 OPERATOR = Actor("operator", "ops", "192.0.2.1", "req-1")
@@ -23,21 +21,6 @@ OPERATOR = Actor("operator", "ops", "192.0.2.1", "req-1")
 
 def change(number: int, account_id: str = ACME.id) -> Change:
     return Change(NOW + number, OPERATOR, "key.update", account_id, f"key_{number}", {"name": "a"}, {"name": "ü☃"})
-
-
-def key(number: int) -> KeyRecord:
-    digest = bytes([number]) * 32
-    return KeyRecord(
-        id=f"key_{number}",
-        account_id=ACME.id,
-        name="deploy",
-        environment="live",
-        tier="standard",
-        scopes=Scopes(frozenset({"skills:list"})),
-        allowed_ips=(),
-        created_at=NOW,
-        secrets=(SecretRecord(digest, "sk_live_…0001", NOW),),
-    )
 
 
 @pytest.fixture
@@ -63,8 +46,8 @@ async def test_a_new_log_is_empty_and_whole(unopened_store: Store) -> None:
 
 
 async def test_each_change_is_a_row_that_tells_who_where_and_what(store: Store) -> None:
-    await store.add_key(key(2), change(2))
-    assert await store.replace_key(replace(key(2), version=2), change(3))
+    await store.add_key(stored_key(2), change(2))
+    assert await store.replace_key(replace(stored_key(2), version=2), change(3))
     *_, row = await store.audit_rows(0)
     assert (row.sequence, row.at, row.action, row.account_id, row.object_id) == (
         4,
@@ -79,18 +62,18 @@ async def test_each_change_is_a_row_that_tells_who_where_and_what(store: Store) 
 
 
 async def test_what_was_not_changed_is_not_in_the_log(store: Store) -> None:
-    await store.add_key(key(2), change(2))
+    await store.add_key(stored_key(2), change(2))
     head = await store.audit_head()
     assert not await store.add_account(ACME, change(3))
-    assert not await store.replace_key(replace(key(2), version=9), change(3))
+    assert not await store.replace_key(replace(stored_key(2), version=9), change(3))
     with pytest.raises(InputError):
-        await store.add_key(key(2), change(3))
+        await store.add_key(stored_key(2), change(3))
     assert await store.audit_head() == head
 
 
 async def test_a_page_is_the_accounts_own_newest_first(store: Store) -> None:
     for number in range(2, 6):
-        await store.add_key(key(number), change(number))
+        await store.add_key(stored_key(number), change(number))
 
     async def numbers(account_id: str | None, before: int | None = None, limit: int = 100) -> list[int]:
         return [row.sequence for row in await store.audit_page(account_id, before=before, limit=limit)]
@@ -103,7 +86,7 @@ async def test_a_page_is_the_accounts_own_newest_first(store: Store) -> None:
 
 
 async def test_of_many_changes_at_once_each_has_its_place_in_the_chain(store: Store) -> None:
-    added = [store.add_key(key(number), change(number)) for number in range(2, 30)]
+    added = [store.add_key(stored_key(number), change(number)) for number in range(2, 30)]
     told = [store.add_change(change(number)) for number in range(30, 40)]
     await asyncio.gather(*added, *told)
     head, broken = broken_at(AuditHead(), await store.audit_rows(0))
@@ -129,7 +112,7 @@ async def test_a_row_that_was_changed_or_is_missing_is_found(file: Path, meddled
     await store.open()
     await store.add_account(ACME, change(1))
     for number in range(2, 7):
-        await store.add_key(key(number), change(number))
+        await store.add_key(stored_key(number), change(number))
     assert broken_at(AuditHead(), await store.audit_rows(0))[1] is None
     with closing(sqlite3.connect(file)) as connection:
         assert connection.execute(meddled).rowcount == 1

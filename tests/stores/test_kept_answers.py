@@ -7,12 +7,11 @@ from dataclasses import replace
 import pytest
 
 from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
-from machpay_gateway.core.key import KeyRecord, SecretRecord
+from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.replay import REPLAY_SECONDS, Keep, KeptAnswer
-from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
-from tests.keyrings import ACME, NOW, logged
+from tests.keyrings import ACME, NOW, logged, stored_key
 
 Store = MemoryStore | SqlStore
 NAME = b"n" * 32
@@ -27,20 +26,6 @@ async def store(unopened_store: Store) -> AsyncIterator[Store]:
     await store.close()
 
 
-def key(number: int) -> KeyRecord:
-    return KeyRecord(
-        id=f"key_{number}",
-        account_id=ACME.id,
-        name="deploy",
-        environment="live",
-        tier="",
-        scopes=Scopes(frozenset({"skills:list"})),
-        allowed_ips=(),
-        created_at=NOW,
-        secrets=(SecretRecord(bytes([number]) * 32, "sk_live_…0001", NOW),),
-    )
-
-
 def keeping(seen: list[KeyRecord], at: float = NOW, name: bytes = NAME) -> Keep:
     def keep(record: KeyRecord) -> KeptAnswer:
         seen.append(record)
@@ -51,7 +36,7 @@ def keeping(seen: list[KeyRecord], at: float = NOW, name: bytes = NAME) -> Keep:
 
 async def test_a_new_keys_answer_is_made_of_the_key_as_stored(store: Store) -> None:
     seen: list[KeyRecord] = []
-    await store.add_key(key(1), logged(), keeping(seen))
+    await store.add_key(stored_key(1), logged(), keeping(seen))
     assert seen == [await store.key(ACME.id, "key_1")]
     assert seen[0].tier == "standard"
     assert await store.kept_answer(NAME, NOW) == KeptAnswer(NAME, b"r" * 32, b"sealed key_1", NOW)
@@ -59,8 +44,8 @@ async def test_a_new_keys_answer_is_made_of_the_key_as_stored(store: Store) -> N
 
 async def test_a_changed_keys_answer_is_made_of_the_change(store: Store) -> None:
     seen: list[KeyRecord] = []
-    await store.add_key(key(1), logged())
-    renamed = replace(key(1), name="renamed", version=2)
+    await store.add_key(stored_key(1), logged())
+    renamed = replace(stored_key(1), name="renamed", version=2)
     assert await store.replace_key(renamed, logged(), keeping(seen))
     assert seen == [renamed]
     kept = await store.kept_answer(NAME, NOW)
@@ -68,25 +53,25 @@ async def test_a_changed_keys_answer_is_made_of_the_change(store: Store) -> None
 
 
 async def test_a_change_that_is_not_made_keeps_no_answer(store: Store) -> None:
-    await store.add_key(key(1), logged())
-    assert not await store.replace_key(replace(key(1), version=9), logged(), keeping([]))
+    await store.add_key(stored_key(1), logged())
+    assert not await store.replace_key(replace(stored_key(1), version=9), logged(), keeping([]))
     with pytest.raises(InputError):
-        await store.add_key(key(1), logged(), keeping([]))
-    await store.add_key(key(2), logged())
+        await store.add_key(stored_key(1), logged(), keeping([]))
+    await store.add_key(stored_key(2), logged())
     with pytest.raises(InputError):
-        await store.replace_key(replace(key(2), secrets=key(1).secrets, version=2), logged(), keeping([]))
+        await store.replace_key(replace(stored_key(2), secrets=stored_key(1).secrets, version=2), logged(), keeping([]))
     assert await store.kept_answer(NAME, 0) is None
 
 
 async def test_a_name_that_has_an_answer_changes_nothing_more(store: Store) -> None:
-    await store.add_key(key(1), logged(), keeping([]))
+    await store.add_key(stored_key(1), logged(), keeping([]))
     head = await store.audit_head()
     with pytest.raises(AnsweredMeanwhile):
-        await store.add_key(key(2), logged(), keeping([]))
+        await store.add_key(stored_key(2), logged(), keeping([]))
     with pytest.raises(AnsweredMeanwhile):
-        await store.replace_key(replace(key(1), version=2, name="renamed"), logged(), keeping([]))
+        await store.replace_key(replace(stored_key(1), version=2, name="renamed"), logged(), keeping([]))
     assert await store.key(ACME.id, "key_2") is None
-    assert await store.find_by_digest(key(2).secrets[0].digest) is None
+    assert await store.find_by_digest(stored_key(2).secrets[0].digest) is None
     found = await store.key(ACME.id, "key_1")
     assert found is not None
     assert found.name == "deploy"
@@ -98,16 +83,16 @@ async def test_a_name_that_has_an_answer_changes_nothing_more(store: Store) -> N
 
 async def test_of_many_at_once_with_one_name_one_is_carried_out(store: Store) -> None:
     tried = await asyncio.gather(
-        *(store.add_key(key(number), logged(), keeping([])) for number in range(1, 11)), return_exceptions=True
+        *(store.add_key(stored_key(number), logged(), keeping([])) for number in range(1, 11)), return_exceptions=True
     )
     assert [type(outcome) for outcome in tried if outcome is not None] == [AnsweredMeanwhile] * 9
     assert len(await store.keys(ACME.id)) == 1
 
 
 async def test_an_answer_that_is_too_old_is_dropped(store: Store) -> None:
-    await store.add_key(key(1), logged(), keeping([]))
+    await store.add_key(stored_key(1), logged(), keeping([]))
     assert await store.kept_answer(NAME, NOW + 0.001) is None
-    await store.add_key(key(2), logged(), keeping([], at=NOW + REPLAY_SECONDS + 1))
+    await store.add_key(stored_key(2), logged(), keeping([], at=NOW + REPLAY_SECONDS + 1))
     kept = await store.kept_answer(NAME, NOW)
     assert kept is not None
     assert kept.sealed == b"sealed key_2"

@@ -163,13 +163,17 @@ async def test_an_upgrade_waits_longer_than_a_statement_may_take(
     await database.close()
 
 
-def test_processes_that_migrate_at_once_make_one_schema(postgres_server: Server, empty_postgres_url: str) -> None:
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_processes_that_migrate_at_once_make_one_schema(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path}/keys.db" if database == "sqlite" else request.getfixturevalue("empty_postgres_url")
     program = f"""
 import asyncio, sys
 import machpay_gateway.stores.migrations
 from machpay_gateway.stores.sql import SqlStore
 async def start():
-    store = SqlStore("{empty_postgres_url}")
+    store = SqlStore("{url}")
     print(await store.migrate())
     await store.close()
 print("ready", flush=True)
@@ -189,5 +193,11 @@ asyncio.run(start())
         process.stdin.flush()
     found = sorted(process.communicate(timeout=60)[0].strip() for process in started)
     assert found == sorted([HEAD, HEAD, "None"])
-    name = empty_postgres_url.rpartition("/")[2]
-    assert postgres_server.execute("SELECT version_num FROM alembic_version", database=name) == [[HEAD]]
+    asyncio.run(_opened(url))
+
+
+async def _opened(url: str) -> None:
+    """Open a store, which refuses a schema that it does not know."""
+    store = SqlStore(url)
+    await store.open()
+    await store.close()

@@ -1,8 +1,6 @@
 """The way from any database we may meet to the schema of today, or to a refusal."""
 
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -115,29 +113,3 @@ async def test_migrating_what_is_up_to_date_changes_nothing(path: Path) -> None:
     await store.migrate()
     await store.close()
     assert executed(path, "SELECT sql FROM sqlite_master") == before
-
-
-def test_processes_that_start_at_once_make_one_schema(path: Path) -> None:
-    program = f"""
-import asyncio, sys
-import machpay_gateway.stores.migrations
-from machpay_gateway.stores.sql import SqlStore
-async def start():
-    store = SqlStore("sqlite:///{path}")
-    await store.open()
-    await store.close()
-print("ready", flush=True)
-sys.stdin.readline()
-asyncio.run(start())
-"""
-    started = [
-        subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    for process in started:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in started:
-        process.communicate("go\n", timeout=60)
-    assert [process.returncode for process in started] == [0, 0, 0]
-    assert executed(path, "SELECT version_num FROM alembic_version") == [(HEAD,)]

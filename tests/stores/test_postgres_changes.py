@@ -9,27 +9,11 @@ import pytest
 
 from machpay_gateway.core.audit import AuditHead, broken_at
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.core.key import KeyRecord, SecretRecord
-from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.sql import SqlStore
-from tests.keyrings import ACME, GLOBEX, NOW, logged
+from tests.keyrings import ACME, GLOBEX, logged, stored_key
 from tests.postgres.servers import Server
 
 OTHERS_WAIT = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-
-
-def key(number: int) -> KeyRecord:
-    return KeyRecord(
-        id=f"key_{number}",
-        account_id=ACME.id,
-        name="deploy",
-        environment="live",
-        tier="standard",
-        scopes=Scopes(),
-        allowed_ips=(),
-        created_at=NOW + number,
-        secrets=(SecretRecord(bytes([number]) * 32, "sk_live_…0001", NOW),),
-    )
 
 
 @pytest.fixture
@@ -61,7 +45,7 @@ async def others_wait(connection: asyncpg.Connection, count: int) -> None:
 async def test_a_key_that_is_added_while_its_accounts_tier_changes_does_not_miss_the_change(
     stores: Sequence[SqlStore], lock: asyncpg.Connection
 ) -> None:
-    adding = asyncio.create_task(stores[0].add_key(key(1), logged()))
+    adding = asyncio.create_task(stores[0].add_key(stored_key(1), logged()))
     await others_wait(lock, 1)
     raising = asyncio.create_task(stores[1].set_tier(ACME, "enterprise", logged()))
     await others_wait(lock, 2)
@@ -74,10 +58,10 @@ async def test_of_two_changes_of_one_version_that_wait_for_each_other_one_is_mad
     stores: Sequence[SqlStore], lock: asyncpg.Connection
 ) -> None:
     await lock.execute("COMMIT")
-    await stores[0].add_key(key(1), logged())
+    await stores[0].add_key(stored_key(1), logged())
     await lock.execute("BEGIN; SELECT 1 FROM audit_head FOR UPDATE")
     changes = [
-        asyncio.create_task(store.replace_key(replace(key(1), version=2, name=f"{number}"), logged()))
+        asyncio.create_task(store.replace_key(replace(stored_key(1), version=2, name=f"{number}"), logged()))
         for number, store in enumerate(stores)
     ]
     await others_wait(lock, 2)
@@ -90,11 +74,11 @@ async def test_changes_of_every_kind_at_once_end_without_a_deadlock_and_in_one_c
     stores: Sequence[SqlStore],
 ) -> None:
     for number in range(1, 6):
-        await stores[0].add_key(key(number), logged())
+        await stores[0].add_key(stored_key(number), logged())
 
     async def change(store: SqlStore, number: int) -> None:
         if store is stores[0]:
-            await store.add_key(key(10 + number), logged())
+            await store.add_key(stored_key(10 + number), logged())
         for _ in range(5):
             found = await store.key(None, f"key_{number}")
             assert found is not None
@@ -118,7 +102,7 @@ async def test_an_administrators_isolation_level_is_not_ours(
     name = postgres_url.rpartition("/")[2]
     postgres_server.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
     fresh = SqlStore(postgres_url)
-    await asyncio.gather(*(fresh.add_key(key(number), logged()) for number in range(1, 30)))
+    await asyncio.gather(*(fresh.add_key(stored_key(number), logged()) for number in range(1, 30)))
     assert (await stores[0].audit_head()).sequence == 30
     await fresh.close()
 
@@ -129,7 +113,7 @@ async def test_damage_is_not_told_as_somebodys_mistake(
     name = postgres_url.rpartition("/")[2]
     postgres_server.execute("UPDATE audit_head SET sequence = 0", database=name)  # as when a part was restored
     with pytest.raises(StoreUnavailable):
-        await stores[0].add_key(key(1), logged())
+        await stores[0].add_key(stored_key(1), logged())
     with pytest.raises(StoreUnavailable):
         await stores[0].add_account(GLOBEX, logged())
     assert list(await stores[0].keys(None)) == []

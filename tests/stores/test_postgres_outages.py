@@ -11,29 +11,17 @@ import pytest
 
 from machpay_gateway.core.audit import AuditHead, broken_at
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.core.key import KeyRecord, SecretRecord
-from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.sql import SqlStore
-from tests.keyrings import ACME, GLOBEX, NOW, logged
+from tests.keyrings import ACME, GLOBEX, logged, stored_key
 from tests.postgres.servers import Server, running_server
 from tests.redises.waiting import wait_until
 
-KEY = KeyRecord(
-    id="key_1",
-    account_id=ACME.id,
-    name="deploy",
-    environment="live",
-    tier="standard",
-    scopes=Scopes(),
-    allowed_ips=(),
-    created_at=NOW,
-    secrets=(SecretRecord(b"d" * 32, "sk_live_…0001", NOW),),
-)
+KEY = stored_key(1)
 CHANGED = replace(KEY, version=2, name="changed")
 USES: dict[str, Callable[[SqlStore], Awaitable[object]]] = {
     "opening": lambda store: store.open(),
     "migrating": lambda store: store.migrate(),
-    "finding": lambda store: store.find_by_digest(b"d" * 32),
+    "finding": lambda store: store.find_by_digest(KEY.secrets[0].digest),
     "changes": lambda store: store.versions_since(0),
     "adding": lambda store: store.add_key(replace(KEY, id="key_2"), logged()),
     "reading": lambda store: store.key(None, KEY.id),
@@ -89,7 +77,7 @@ async def test_a_server_that_is_gone_is_told_by_every_use_and_serves_again_when_
                 await use(store)
             assert name
         server.start()
-        assert await store.find_by_digest(b"d" * 32) == KEY
+        assert await store.find_by_digest(KEY.secrets[0].digest) == KEY
     assert await store.replace_key(CHANGED, logged())
     assert broken_at(AuditHead(), await store.audit_rows(0)) == (await store.audit_head(), None)
     await store.close()

@@ -14,26 +14,14 @@ from pathlib import Path
 import pytest
 
 from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
-from machpay_gateway.core.key import KeyRecord, SecretRecord
 from machpay_gateway.core.ports import Account
-from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.sql import SqlStore
 from machpay_gateway.stores.sql.engine import database_url
-from tests.keyrings import logged
+from tests.keyrings import logged, stored_key
 
 ACME = Account("acct_acme", "Acme", "standard", 100.0)
 GLOBEX = Account("acct_globex", "Globex", "standard", 200.0)
-KEY = KeyRecord(
-    id="key_1",
-    account_id=ACME.id,
-    name="deploy",
-    environment="live",
-    tier="standard",
-    scopes=Scopes(),
-    allowed_ips=(),
-    created_at=1000.0,
-    secrets=(SecretRecord(b"d" * 32, "sk_live_…0001", 1000.0),),
-)
+KEY = stored_key(1)
 
 
 @pytest.fixture
@@ -196,7 +184,7 @@ sys.exit("alembic" in sys.modules)
 @pytest.mark.parametrize(
     "named, use",
     [
-        ("key lookup", lambda store: store.find_by_digest(b"d" * 32)),
+        ("key lookup", lambda store: store.find_by_digest(KEY.secrets[0].digest)),
         ("key", lambda store: store.key(None, KEY.id)),
         ("keys", lambda store: store.keys(None)),
         ("changed keys", lambda store: store.versions_since(0.0)),
