@@ -40,11 +40,15 @@ class SecretRecord:
     masked: str
     created_at: float
     expires_at: float | None = None  # set when a rotation gives it a grace
+    last_used_at: float | None = field(default=None, compare=False)  # read only: a use changes no key
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """A key as the store knows it: settings, the account's tier, and its current and previous secret. Newest first."""
+    """A key as the store knows it: settings, the account's tier, and its current and previous secret. Newest first.
+
+    *last_used_at* is the latest use of any secret that it ever had. Stores ignore it when they write, as each secret's.
+    """
 
     id: str
     account_id: str
@@ -60,6 +64,7 @@ class KeyRecord:
     revoked_at: float | None = None
     last_rotated_at: float | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    last_used_at: float | None = field(default=None, compare=False)
 
     def status(self, now: float) -> KeyStatus:
         """Return the status that holds at *now*, seconds since the epoch."""

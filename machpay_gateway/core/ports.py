@@ -10,6 +10,7 @@ from machpay_gateway.core.credential import ApiKey, SignedToken
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.principal import Principal
 from machpay_gateway.core.replay import Keep, KeptAnswer
+from machpay_gateway.core.usage import Bucket, UsageBatch, UsageRow
 
 
 class Limiter(Protocol):
@@ -120,6 +121,26 @@ class AuditLog(Protocol):
 
     async def audit_rows(self, after: int, *, limit: int = 1000) -> Sequence[AuditRow]:
         """Return everybody's rows, oldest first: those after number *after*."""
+
+
+class UsageSink(Protocol):
+    """Where what was counted goes. Raises StoreUnavailable."""
+
+    async def add_usage(self, batch: UsageBatch) -> None:
+        """Add *batch* to the minutes, hours and days, and note the uses that are later than those known: all, or none.
+
+        Each length of time is added to by itself, so no job rolls minutes up that could lose or double a count.
+        """
+
+    async def drop_usage(self, now: float) -> None:
+        """Drop what is older at *now*, seconds since the epoch, than its length of time is kept."""
+
+
+class UsageStore(UsageSink, Protocol):
+    """The source of truth for what was counted. Raises StoreUnavailable."""
+
+    async def usage(self, subject: str, bucket: Bucket, start: int, end: int) -> Sequence[UsageRow]:
+        """Return the rows of *subject* by *bucket*, those that start in [*start*, *end*), in order."""
 
 
 class KnownKeys(Protocol):

@@ -18,7 +18,8 @@ class Principal:
 
     *id* is the key's id or the token's `sub`; *subject* is what the quota is counted against. *expires_at* is the
     moment the credential that was presented stops working, in seconds since the epoch. *demands* remembers, by a
-    route's `match`, what depends on nothing but the record and the rule; it is `decision`'s to fill.
+    route's `match`, what depends on nothing but the record and the rule; it is `decision`'s to fill. *secret_digest* is
+    of the key's secret that was presented, None for a token.
     """
 
     kind: Literal["api_key", "jwt"]
@@ -35,6 +36,7 @@ class Principal:
     revoked: bool = False
     allowlist: Allowlist | None = None
     claims: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    secret_digest: bytes | None = field(default=None, repr=False)
     demands: dict[str, tuple[Demand, int | None]] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -88,4 +90,5 @@ def key_principal(record: KeyRecord, secret: SecretRecord, tiers: Mapping[str, T
         expires_at=min(ends, default=None),
         revoked=record.revoked_at is not None,
         allowlist=parse_allowlist(record.allowed_ips) if record.allowed_ips else None,
+        secret_digest=secret.digest,
     )

@@ -8,6 +8,7 @@ from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.ports import Account, key_tier
 from machpay_gateway.core.replay import REPLAY_SECONDS, Keep, KeptAnswer
+from machpay_gateway.core.usage import BUCKETS, Bucket, SecretUse, UsageBatch, UsageKey, UsageRow, merged
 
 
 class MemoryStore:
@@ -20,6 +21,8 @@ class MemoryStore:
         self._rows: list[AuditRow] = []
         self._answers: dict[bytes, KeptAnswer] = {}
         self._owners: dict[bytes, str] = {}  # digest of a secret to the id of its key
+        self._usage: dict[Bucket, dict[UsageKey, UsageRow]] = {bucket: {} for bucket in BUCKETS.values()}
+        self._uses: dict[bytes, SecretUse] = {}
 
     async def open(self, *, upgrade: bool = False) -> None:
         """Do nothing: there is no database to make ready, and no schema to *upgrade*."""
@@ -148,6 +151,26 @@ class MemoryStore:
         """Return everybody's rows, oldest first: those after number *after*."""
         return [row for row in self._rows if row.sequence > after][:limit]
 
+    async def add_usage(self, batch: UsageBatch) -> None:
+        """Add *batch* to the minutes, hours and days, and note the uses that are later than those known."""
+        for bucket, kept in self._usage.items():
+            for row in merged(batch.rows, bucket):
+                known = kept.get(row.key)
+                kept[row.key] = row if known is None else known.plus(row)
+        for use in batch.uses:
+            self._uses[use.digest] = max(use, self._uses.get(use.digest, use), key=lambda each: each.at)
+
+    async def drop_usage(self, now: float) -> None:
+        """Drop what is older at *now*, seconds since the epoch, than its length of time is kept."""
+        for bucket, kept in self._usage.items():
+            since = bucket.start_of(now - bucket.kept_seconds)
+            self._usage[bucket] = {key: row for key, row in kept.items() if key.start >= since}
+
+    async def usage(self, subject: str, bucket: Bucket, start: int, end: int) -> Sequence[UsageRow]:
+        """Return the rows of *subject* by *bucket*, those that start in [*start*, *end*), in order."""
+        found = sorted(key for key in self._usage[bucket] if key.subject == subject and start <= key.start < end)
+        return [self._usage[bucket][key] for key in found]
+
     def _log(self, change: Change) -> None:
         self._rows.append(next_row(head_after(self._rows[-1]) if self._rows else AuditHead(), change))
 
@@ -171,7 +194,14 @@ class MemoryStore:
         self._changed_at[record.id] = changed_at
 
     def _current(self, record: KeyRecord) -> KeyRecord:
-        return replace(record, tier=key_tier(record.environment, self._accounts[record.account_id].tier))
+        tier = key_tier(record.environment, self._accounts[record.account_id].tier)
+        secrets = tuple(replace(secret, last_used_at=self._last_use(secret.digest)) for secret in record.secrets)
+        last_use = max((use.at for use in self._uses.values() if use.key_id == record.id), default=None)
+        return replace(record, tier=tier, secrets=secrets, last_used_at=last_use)
+
+    def _last_use(self, digest: bytes) -> float | None:
+        use = self._uses.get(digest)
+        return None if use is None else use.at
 
 
 def _age(record: KeyRecord) -> tuple[float, str]:

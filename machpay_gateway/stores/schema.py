@@ -18,7 +18,12 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISIONS = ("0001", "0002", "0003")  # oldest first; kept here so that a start can compare without importing Alembic
+REVISIONS = (
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+)  # oldest first; kept here so that a start can compare without importing Alembic
 HEAD = REVISIONS[-1]
 
 # A constraint without a name cannot be dropped by a migration that runs on both databases.
@@ -109,4 +114,35 @@ KEPT_ANSWERS = Table(
     Column("sealed", LargeBinary, nullable=False),
     Column("at", Double, nullable=False),
     Index(None, "at"),  # the old ones, to drop
+)
+
+LATENCIES = 14  # counts in a histogram
+
+
+def _usage_table(name: str) -> Table:
+    return Table(
+        name,
+        METADATA,
+        Column("subject", Text, primary_key=True),
+        Column("start", BigInteger, primary_key=True, autoincrement=False),
+        Column("route", Text, primary_key=True),
+        Column("outcome", Text, primary_key=True),
+        Column("status", Integer, primary_key=True, autoincrement=False),
+        Column("seconds", Double, nullable=False),
+        # A column for each count of the histogram, so that a batch is added by SQL.
+        *(Column(f"latency_{number:02}", BigInteger, nullable=False) for number in range(LATENCIES)),
+        Index(None, "start"),  # the old ones, to drop
+    )
+
+
+USAGE_MINUTES, USAGE_HOURS, USAGE_DAYS = map(_usage_table, ("usage_minutes", "usage_hours", "usage_days"))
+
+# Not a column of key_secrets: a use must not touch what a rotation rewrites, and outlives the secret.
+SECRET_USES = Table(
+    "secret_uses",
+    METADATA,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("key_id", Text, nullable=False),
+    Column("last_used_at", Double, nullable=False),
+    Index(None, "key_id", "last_used_at"),  # a key's latest
 )

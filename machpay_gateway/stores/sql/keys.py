@@ -6,19 +6,27 @@ from operator import itemgetter
 from typing import TypeVarTuple
 
 import orjson
-from sqlalchemy import FromClause, RowMapping, Select, delete, insert, or_, select, update
+from sqlalchemy import FromClause, RowMapping, Select, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.key import KeyRecord, SecretRecord
 from machpay_gateway.core.ports import key_tier
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.stores.schema import ACCOUNTS, KEY_SECRETS, KEYS
+from machpay_gateway.stores.schema import ACCOUNTS, KEY_SECRETS, KEYS, SECRET_USES
 from machpay_gateway.stores.sql.collation import bytewise
 
 Columns = TypeVarTuple("Columns")
 
 _MARK = KEYS.alias("mark")  # the key that a page comes after
+# Over all secrets that the key ever had: those that a rotation has ended too.
+_LAST_USE = (
+    select(func.max(SECRET_USES.c.last_used_at))
+    .where(SECRET_USES.c.key_id == KEYS.c.id)
+    .correlate(KEYS)
+    .scalar_subquery()
+    .label("key_last_used_at")
+)
 
 # Every read is this one statement: so a key, its account's tier and its secrets are those of one moment.
 _RECORDS = (
@@ -29,9 +37,12 @@ _RECORDS = (
         KEY_SECRETS.c.masked,
         KEY_SECRETS.c.created_at.label("secret_created_at"),
         KEY_SECRETS.c.expires_at.label("secret_expires_at"),
+        SECRET_USES.c.last_used_at.label("secret_last_used_at"),
+        _LAST_USE,
     )
     .join(ACCOUNTS, KEYS.c.account_id == ACCOUNTS.c.id)
     .join(KEY_SECRETS, KEY_SECRETS.c.key_id == KEYS.c.id)
+    .outerjoin(SECRET_USES, SECRET_USES.c.digest == KEY_SECRETS.c.digest)
     .order_by(KEYS.c.created_at.desc(), bytewise(KEYS.c.id).desc(), KEY_SECRETS.c.position)
 )
 
@@ -162,6 +173,7 @@ def _record(rows: Sequence[RowMapping]) -> KeyRecord:
         revoked_at=row[KEYS.c.revoked_at],
         last_rotated_at=row[KEYS.c.last_rotated_at],
         metadata=orjson.loads(row[KEYS.c.metadata]),
+        last_used_at=row["key_last_used_at"],
     )
 
 
@@ -171,4 +183,5 @@ def _secret(row: RowMapping) -> SecretRecord:
         masked=row["masked"],
         created_at=row["secret_created_at"],
         expires_at=row["secret_expires_at"],
+        last_used_at=row["secret_last_used_at"],
     )

@@ -14,8 +14,9 @@ from machpay_gateway.core.errors import ConfigurationError, InputError
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.ports import Account
 from machpay_gateway.core.replay import Keep, KeptAnswer
+from machpay_gateway.core.usage import Bucket, UsageBatch, UsageRow
 from machpay_gateway.stores.schema import HEAD
-from machpay_gateway.stores.sql import accounts, answers, audit, keys
+from machpay_gateway.stores.sql import accounts, answers, audit, keys, usage
 from machpay_gateway.stores.sql.engine import Database
 from machpay_gateway.stores.sql.revision import database_revision, lock_schema, way_out
 
@@ -191,6 +192,24 @@ class SqlStore:
         """Return everybody's rows, oldest first: those after number *after*."""
         async with self._database.reading("audit log") as connection:
             return await audit.rows_after(connection, after, limit=limit)
+
+    async def add_usage(self, batch: UsageBatch) -> None:
+        """Add *batch* to the minutes, hours and days, and note the uses that are later than those known."""
+        async with self._database.writing("usage") as connection:
+            if batch.rows:
+                await usage.add_rows(connection, batch.rows)
+            if batch.uses:
+                await usage.note_uses(connection, batch.uses)
+
+    async def drop_usage(self, now: float) -> None:
+        """Drop what is older at *now*, seconds since the epoch, than its length of time is kept."""
+        async with self._database.writing("old usage") as connection:
+            await usage.delete_old(connection, now)
+
+    async def usage(self, subject: str, bucket: Bucket, start: int, end: int) -> Sequence[UsageRow]:
+        """Return the rows of *subject* by *bucket*, those that start in [*start*, *end*), in order."""
+        async with self._database.reading("usage") as connection:
+            return await usage.rows_of(connection, subject, bucket, start, end)
 
     async def _prepare(self) -> None:
         if self._database.is_sqlite:

@@ -1,0 +1,64 @@
+"""Statements on what was counted. Rows are written in one order everywhere, so that workers do not wait in a circle."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import Table, delete, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from machpay_gateway.core.usage import DAY, HOUR, MINUTE, Bucket, SecretUse, UsageKey, UsageRow, merged
+from machpay_gateway.stores.schema import LATENCIES, SECRET_USES, USAGE_DAYS, USAGE_HOURS, USAGE_MINUTES
+from machpay_gateway.stores.sql.upsert import insert_or
+
+_TABLES: Mapping[Bucket, Table] = {MINUTE: USAGE_MINUTES, HOUR: USAGE_HOURS, DAY: USAGE_DAYS}
+_KEY = UsageKey._fields
+_LATENCIES = tuple(f"latency_{number:02}" for number in range(LATENCIES))
+_SUMS = ("seconds", *_LATENCIES)
+
+
+async def add_rows(connection: AsyncConnection, rows: Sequence[UsageRow]) -> None:
+    """Add *rows* to every table."""
+    for bucket, table in _TABLES.items():
+        statement = insert_or(connection, table)
+        sums = {name: table.c[name] + statement.excluded[name] for name in _SUMS}
+        # One statement a row, many rows a call: SQLite allows no more than 32,766 values in one statement.
+        await connection.execute(
+            statement.on_conflict_do_update(index_elements=_KEY, set_=sums),
+            [
+                {**row.key._asdict(), "seconds": row.seconds, **dict(zip(_LATENCIES, row.histogram, strict=True))}
+                for row in merged(rows, bucket)
+            ],
+        )
+
+
+async def note_uses(connection: AsyncConnection, uses: Sequence[SecretUse]) -> None:
+    """Note the *uses* that are later than those known."""
+    statement = insert_or(connection, SECRET_USES)
+    latest = {"last_used_at": statement.excluded.last_used_at}
+    is_later = statement.excluded.last_used_at > SECRET_USES.c.last_used_at
+    await connection.execute(
+        statement.on_conflict_do_update(index_elements=["digest"], set_=latest, where=is_later),
+        [{"digest": digest, "key_id": key_id, "last_used_at": at} for digest, key_id, at in sorted(uses)],
+    )
+
+
+async def rows_of(
+    connection: AsyncConnection, subject: str, bucket: Bucket, start: int, end: int
+) -> Sequence[UsageRow]:
+    """Return the rows of *subject* that start in [*start*, *end*), in order."""
+    table = _TABLES[bucket]
+    statement = (
+        select(*(table.c[name] for name in (*_KEY, *_SUMS)))
+        .where(table.c.subject == subject, table.c.start >= start, table.c.start < end)
+        .order_by(*(table.c[name] for name in _KEY))
+    )
+    width = len(_KEY)
+    return [
+        UsageRow(UsageKey(*row[:width]), row[width], tuple(row[width + 1 :]))
+        for row in await connection.execute(statement)
+    ]
+
+
+async def delete_old(connection: AsyncConnection, now: float) -> None:
+    """Delete what is older at *now* than it is kept."""
+    for bucket, table in _TABLES.items():
+        await connection.execute(delete(table).where(table.c.start < bucket.start_of(now - bucket.kept_seconds)))

@@ -1,0 +1,202 @@
+"""What was counted, on every store: added up by each length of time, kept as long as each is, and last uses."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from machpay_gateway.core.key import KeyRecord, SecretRecord
+from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.core.usage import BOUNDS, BUCKETS, DAY, HOUR, MINUTE, SecretUse, UsageBatch, UsageKey, UsageRow
+from machpay_gateway.stores.memory import MemoryStore
+from machpay_gateway.stores.schema import LATENCIES
+from machpay_gateway.stores.sql import SqlStore
+from tests.keyrings import ACME, logged
+
+Store = MemoryStore | SqlStore
+MIDNIGHT = 1_699_920_000
+AT_TEN = MIDNIGHT + 10 * 3600
+EVER = 2**40
+
+
+@pytest.fixture(params=["memory", "sqlite", "sqlite-in-memory"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    urls = {"sqlite": f"sqlite:///{tmp_path}/keys.db", "sqlite-in-memory": "sqlite://"}
+    store = MemoryStore() if request.param == "memory" else SqlStore(urls[request.param])
+    await store.open()
+    await store.add_account(ACME, logged())
+    yield store
+    await store.close()
+
+
+def row(
+    start: int = AT_TEN,
+    *,
+    subject: str = "key_1",
+    route: str = "GET /v1/skills",
+    outcome: str = "allowed",
+    status: int = 200,
+    quick: int = 1,
+    slow: int = 0,
+) -> UsageRow:
+    key = UsageKey(subject, start, route, outcome, status)
+    return UsageRow(key, quick * 0.0005 + slow * 20, (quick, *(0,) * (len(BOUNDS) - 1), slow))
+
+
+async def counted(store: Store, *rows: UsageRow) -> None:
+    await store.add_usage(UsageBatch(rows, ()))
+
+
+async def counts(store: Store, subject: str = "key_1") -> dict[str, list[tuple[int, int]]]:
+    """Return (start since midnight, count) of each row by each length of time."""
+    return {
+        name: [(found.key.start - MIDNIGHT, found.count) for found in await store.usage(subject, bucket, 0, EVER)]
+        for name, bucket in BUCKETS.items()
+    }
+
+
+def test_a_histogram_has_a_column_for_each_count() -> None:
+    assert len(BOUNDS) + 1 == LATENCIES
+
+
+async def test_what_is_counted_is_in_the_minute_the_hour_and_the_day(store: Store) -> None:
+    await counted(store, row(AT_TEN), row(AT_TEN + 60, quick=2), row(AT_TEN + 3600, quick=4))
+    await counted(store, row(AT_TEN + 60, quick=8), row(MIDNIGHT + 86_400, quick=16))
+    assert await counts(store) == {
+        "minute": [(36_000, 1), (36_060, 10), (39_600, 4), (86_400, 16)],
+        "hour": [(36_000, 11), (39_600, 4), (86_400, 16)],
+        "day": [(0, 15), (86_400, 16)],
+    }
+
+
+async def test_rows_of_one_kind_are_one_row_with_their_seconds_and_histograms_added(store: Store) -> None:
+    await counted(store, row(quick=2, slow=1))
+    await counted(store, row(quick=1, slow=3), row(quick=1, slow=0))
+    [found] = await store.usage("key_1", HOUR, AT_TEN, AT_TEN + 1)
+    assert found.histogram == (4, *(0,) * (len(BOUNDS) - 1), 4)
+    assert found.seconds == pytest.approx(4 * 0.0005 + 80)
+    assert found.key == row().key
+
+
+async def test_each_route_outcome_status_and_subject_is_counted_by_itself(store: Store) -> None:
+    kinds = [
+        row(subject=""),
+        row(),
+        row(status=404),
+        row(outcome="rate_limited", status=429),
+        row(route="POST /v1/skills/execute"),
+    ]
+    await counted(store, *kinds)
+    await counted(store, *reversed(kinds))
+    of_nobody = await store.usage("", MINUTE, 0, EVER)
+    of_key = await store.usage("key_1", MINUTE, 0, EVER)
+    assert [found.key for found in of_nobody] == [kinds[0].key]
+    assert [found.key for found in of_key] == sorted(kind.key for kind in kinds[1:])
+    assert {found.count for found in (*of_nobody, *of_key)} == {2}
+    assert list(await store.usage("key_unknown", DAY, 0, EVER)) == []
+
+
+async def test_the_start_is_within_and_the_end_is_not(store: Store) -> None:
+    await counted(store, *(row(AT_TEN + minute * 60) for minute in range(4)))
+    found = await store.usage("key_1", MINUTE, AT_TEN + 60, AT_TEN + 180)
+    assert [each.key.start for each in found] == [AT_TEN + 60, AT_TEN + 120]
+
+
+async def test_more_rows_than_a_statement_of_sqlite_has_values_for(store: Store) -> None:
+    await counted(store, *(row(subject=f"key_{number}", quick=number + 1) for number in range(3000)))
+    await counted(store, *(row(subject=f"key_{number}") for number in range(3000)))
+    assert await counts(store, "key_2999") == {"minute": [(36_000, 3001)], "hour": [(36_000, 3001)], "day": [(0, 3001)]}
+
+
+async def test_of_many_batches_at_once_none_is_lost(store: Store) -> None:
+    rows = [row(subject=f"key_{number % 7}", status=200 + number % 3) for number in range(20)]
+    await asyncio.gather(*(counted(store, *rows[turn:], *rows[:turn]) for turn in range(20)))
+    found = [await store.usage(f"key_{number}", DAY, 0, EVER) for number in range(7)]
+    assert sum(each.count for rows in found for each in rows) == 400
+
+
+async def test_minutes_are_kept_for_a_week_hours_for_90_days_and_days_for_two_years(store: Store) -> None:
+    for days in (0, 6, 8, 89, 91, 729, 731):
+        await counted(store, row(AT_TEN - days * 86_400))
+    await store.drop_usage(float(AT_TEN))
+    starts = {
+        name: [found.key.start for found in await store.usage("key_1", bucket, 0, EVER)]
+        for name, bucket in BUCKETS.items()
+    }
+    assert starts["minute"] == [AT_TEN - days * 86_400 for days in (6, 0)]
+    assert starts["hour"] == [AT_TEN - days * 86_400 for days in (89, 8, 6, 0)]
+    assert starts["day"] == [MIDNIGHT - days * 86_400 for days in (729, 91, 89, 8, 6, 0)]
+
+
+def key(number: int, *digests: int) -> KeyRecord:
+    return KeyRecord(
+        id=f"key_{number}",
+        account_id=ACME.id,
+        name="deploy",
+        environment="live",
+        tier="standard",
+        scopes=Scopes(frozenset({"skills:list"})),
+        allowed_ips=(),
+        created_at=1000.0 + number,
+        secrets=tuple(SecretRecord(digest(number), "sk_live_…0001", 1000.0) for number in digests),
+    )
+
+
+def digest(number: int) -> bytes:
+    return bytes([number]) * 32
+
+
+async def used(store: Store, *uses: tuple[int, str, float]) -> None:
+    await store.add_usage(UsageBatch((), [SecretUse(digest(number), key_id, at) for number, key_id, at in uses]))
+
+
+async def test_a_use_shows_at_its_secret_and_at_the_key(store: Store) -> None:
+    await store.add_key(key(1, 11, 12), logged())
+    await store.add_key(key(2, 21), logged())
+    await used(store, (12, "key_1", 2000.5))
+    records = [
+        await store.key(ACME.id, "key_1"),
+        await store.find_by_digest(digest(11)),
+        (await store.keys(ACME.id))[1],
+    ]
+    for record in records:
+        assert record is not None
+        assert [secret.last_used_at for secret in record.secrets] == [None, 2000.5]
+        assert record.last_used_at == 2000.5
+    unused = await store.key(None, "key_2")
+    assert unused is not None
+    assert (unused.last_used_at, unused.secrets[0].last_used_at) == (None, None)
+
+
+async def test_the_latest_use_wins_in_whatever_order_they_come(store: Store) -> None:
+    await store.add_key(key(1, 11), logged())
+    for at in (2000.0, 3000.0, 2500.0):
+        await used(store, (11, "key_1", at))
+    record = await store.key(ACME.id, "key_1")
+    assert record is not None
+    assert record.last_used_at == 3000.0
+
+
+async def test_the_use_of_a_secret_that_is_gone_stays_the_keys(store: Store) -> None:
+    await store.add_key(key(1, 11), logged())
+    await used(store, (11, "key_1", 2000.0))
+    assert await store.replace_key(replace(key(1, 12), version=2), logged())
+    record = await store.key(ACME.id, "key_1")
+    assert record is not None
+    assert (record.last_used_at, record.secrets[0].last_used_at) == (2000.0, None)
+
+
+async def test_a_use_is_no_change_of_the_key_and_a_change_writes_no_use(store: Store) -> None:
+    await store.add_key(key(1, 11), logged())
+    await used(store, (11, "key_1", 2000.0))
+    record = await store.key(ACME.id, "key_1")
+    assert record is not None
+    assert record == key(1, 11)
+    assert list(await store.versions_since(1500.0)) == []
+    forged = replace(record, version=2, last_used_at=9.0, secrets=(replace(record.secrets[0], last_used_at=9.0),))
+    assert await store.replace_key(forged, logged())
+    stored = await store.key(ACME.id, "key_1")
+    assert stored is not None
+    assert (stored.last_used_at, stored.secrets[0].last_used_at) == (2000.0, 2000.0)
