@@ -9,7 +9,7 @@ The path of a request, in the order to read it:
    limiter (`limiters`) how much; `core.decision.conclude` says what follows.
 4. Refused: `core.problem` has the answer's table, `web.problems` sends it.
 5. Allowed: the application runs with `scope["machpay"]`; `web.headers` adds what is left of the quota.
-6. The concurrency slot is given back when the response has ended, however it ended.
+6. The concurrency slot is given back when the response has ended, however it ended, and `telemetry.usage` counts it.
 
 `assembly.Gateway` puts the parts together from `settings`.
 """

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, Unpack
@@ -14,9 +14,10 @@ from machpay_gateway.core.failures import Failures
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.leak import Leaks
 from machpay_gateway.core.policy import Policy
-from machpay_gateway.core.ports import AccountStore, AuditLog, KeyStore, Limiter, TokenVerifier
+from machpay_gateway.core.ports import AccountStore, AuditLog, KeyStore, Limiter, TokenVerifier, UsageStore
 from machpay_gateway.core.quota import parse_rate
 from machpay_gateway.core.route import Route
+from machpay_gateway.core.usage import UsageBatch
 from machpay_gateway.flights import SingleFlight
 from machpay_gateway.gate import Gate
 from machpay_gateway.keyring import Keyring
@@ -24,6 +25,8 @@ from machpay_gateway.limiters.memory import MemoryLimiter
 from machpay_gateway.limiters.sole import SoleWorker
 from machpay_gateway.settings import Options, Settings, load_settings
 from machpay_gateway.stores.cache import KeyCache
+from machpay_gateway.telemetry.reports import UsageReports
+from machpay_gateway.telemetry.usage import UsageRecorder
 from machpay_gateway.web.incoming import Trust, request_ids
 
 logger = logging.getLogger("machpay_gateway")
@@ -31,7 +34,7 @@ logger = logging.getLogger("machpay_gateway")
 MEMORY_DATABASE = "memory://"  # nothing is kept: for tests, benchmarks and trying things out
 
 
-class Store(KeyStore, AccountStore, AuditLog, Protocol):
+class Store(KeyStore, AccountStore, AuditLog, UsageStore, Protocol):
     """The source of truth, as something to open and close."""
 
     @property
@@ -79,7 +82,9 @@ class Gateway:
         self.store = _store_for(settings)
         self._opening = SingleFlight(self._open, failed=lambda _: None)  # whoever opens hears of it
         self.limiter = limiter = _limiter_for(settings, self.store)
-        self._keys = keys = KeyCache(_OpenedLookup(self), settings.tiers, clock=time.time)
+        opened = _OpenedStore(self)
+        self._keys = keys = KeyCache(opened, settings.tiers, clock=time.time)
+        self.recorder = UsageRecorder(opened)
         self._tokens = _tokens_for(settings)
         self.reports = _reports_for(settings)
         self.gate = Gate(
@@ -97,6 +102,7 @@ class Gateway:
         self.keyring = Keyring(
             self.store, scopes=self.policy.scopes, clock=time.time, entropy=os.urandom, announce=announce
         )
+        self.usage = UsageReports(self.store, self.keyring.get)
         self.accounts = Accounts(
             self.store, tiers=self.policy.tiers, clock=time.time, entropy=os.urandom, announce=announce
         )
@@ -117,9 +123,11 @@ class Gateway:
         """
         await self.open()
         await self.limiter.open()
+        self.recorder.open()
 
     async def close(self) -> None:
-        """Let go of everything; it may be opened again."""
+        """Store what was counted and let go of everything; it may be opened again."""
+        await self.recorder.close()
         await self.limiter.close()
         if self.is_open:
             self.is_open = False
@@ -174,23 +182,30 @@ def unservable(settings: Settings) -> list[str]:
     return told
 
 
-class _OpenedLookup:
+class _OpenedStore:
     """Readies the gateway at the first question: mounted applications, and some servers, get no lifespan."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
     async def find_by_digest(self, digest: bytes) -> KeyRecord | None:
-        await self._open()
+        await self._open(self._gateway.serve)
         return await self._gateway.store.find_by_digest(digest)
 
     async def versions_since(self, since: float) -> Sequence[tuple[str, int]]:
-        await self._open()
+        await self._open(self._gateway.serve)
         return await self._gateway.store.versions_since(since)
 
-    async def _open(self) -> None:
+    async def add_usage(self, batch: UsageBatch) -> None:
+        await self._open(self._gateway.open)  # and no more than that: it may be about to close
+        await self._gateway.store.add_usage(batch)
+
+    async def drop_usage(self, now: float) -> None:
+        await self._gateway.store.drop_usage(now)
+
+    async def _open(self, make_ready: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self._gateway.serve()
+            await make_ready()
         except ConfigurationError as exc:
             # At a start this stops the process; a request that comes too late for that is told 503, and the log why.
             raise StoreUnavailable("making ready to serve") from exc

@@ -30,7 +30,6 @@ from machpay_gateway.core.reason import Reason
 from machpay_gateway.core.route import Route
 
 _ROUNDS = 2  # a record found stale is loaded again once; changing faster than that is not a caller's doing
-_PUBLIC = Allowed(ANONYMOUS)
 _ANSWERS = Granted, Exceeded, Away
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on every request
 
@@ -100,7 +99,7 @@ class Gate:
                 return Denied(found, "no route matches" if found is Reason.ROUTE_NOT_FOUND else "ambiguous path")
             route = found
         if route.public:
-            return _PUBLIC
+            return _new(Allowed, (ANONYMOUS, None, route))
         token = parse_authorization(authorization)
         if not isinstance(token, bytes):
             return Denied(token.reason, token.detail, route)
@@ -190,11 +189,11 @@ class Gate:
         if not isinstance(decision, Denied) or decision.reason is not Reason.INVALID_CREDENTIALS:
             return decision
         wait = self._failures.note(facts.address, self._clock())
-        return _slow_down(decision.route, wait) if wait else decision
+        return _slow_down(decision.route, wait, decision.principal) if wait else decision
 
 
-def _slow_down(route: Route | None, wait: float) -> Denied:
-    return Denied(Reason.TOO_MANY_FAILURES, "the address keeps failing", route, retry_after=wait)
+def _slow_down(route: Route | None, wait: float, principal: Principal | None = None) -> Denied:
+    return Denied(Reason.TOO_MANY_FAILURES, "the address keeps failing", route, principal, retry_after=wait)
 
 
 async def _arrived(answer: Coming) -> Answer:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable
+from time import perf_counter
 from typing import NoReturn, Unpack
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,6 +16,7 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.input import masked
 from machpay_gateway.core.problem import problem_for
+from machpay_gateway.core.usage import ALLOWED
 from machpay_gateway.gate import Asked, Unsettled
 from machpay_gateway.settings import Options
 from machpay_gateway.web.headers import answer_headers, refusal_headers
@@ -26,6 +28,9 @@ logger = logging.getLogger("machpay_gateway")
 
 _STARTS = {"http.response.start", "websocket.accept", "websocket.http.response.start"}
 _ENDS = {"http.response.body", "websocket.close"}
+# How an end counts that the application gave no status for. A server says 403 for a handshake that was not accepted
+# and 500 for an exception; nobody hears the status of a request that its client did not wait for, so that one is ours.
+_ACCEPTED, _NOT_ACCEPTED, _FAILED, _CLIENT_GONE = 101, 403, 500, 499
 
 
 class MachPayAuth:
@@ -53,12 +58,13 @@ class MachPayAuth:
             # to uvicorn and it goes on to serve. The lifespan handler can say that the start has failed.
             self._mistake = exc
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901 - one straight line
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0915 - one straight line
         """Serve one connection of any ASGI type."""
         kind = scope["type"]
         if (kind != "http" and kind != "websocket") or self._mistake is not None:  # noqa: PLR1714 - cheaper than a tuple
             await self._serve_other(scope, receive, send)
             return
+        began_at = perf_counter()
         gateway = self.gateway
         facts = request_facts(scope, gateway.trust, gateway.request_ids)
         decision = gateway.gate.decide_at_once(facts)
@@ -74,24 +80,36 @@ class MachPayAuth:
             if isinstance(decision, Unsettled):
                 decision = await gateway.gate.settle(decision)
             if isinstance(decision, Denied):
-                await self._refuse(scope, receive, send, facts, decision)
+                await self._refuse(scope, receive, send, facts, decision, began_at=began_at)
                 return
-        principal, grant = decision
+        principal, grant, route = decision
         caller, held = (None, None) if grant is None else (principal, grant.lease)
+        record, status = gateway.recorder.record, None
+        began: float | None = began_at  # None once it is counted
         added = answer_headers(principal, grant, facts.request_id, gateway.legacy_headers)
 
         def answer(message: Message) -> Awaitable[None]:
             """Send *message* on, with our headers once. No coroutine of its own: that would cost 2 % of requests."""
-            nonlocal held
+            nonlocal began, held, status
             step = message["type"]
             if step in _STARTS:
+                status = message.get("status")
+                if status is None and began is not None:
+                    # An accepted handshake is a whole answer, and what comes after it may last for days.
+                    record(principal, route, ALLOWED, _ACCEPTED, began)
+                    began = None
                 message = dict(message, headers=[*message.get("headers", ()), *added])
-            elif held is not None and step in _ENDS and not message.get("more_body", False):
+            elif step in _ENDS and not message.get("more_body", False):
                 # The last of the answer ends the lease: the application may have tasks that run on after it.
-                held.release()
-                held = None
+                if held is not None:
+                    held.release()
+                    held = None
+                if began is not None:
+                    record(principal, route, ALLOWED, status or _NOT_ACCEPTED, began)
+                    began = None
             return send(message)
 
+        unanswered = _CLIENT_GONE
         try:
             # Copied by `dict(scope, …)`, which is a third quicker than `{**scope, …}`.
             await self.app(
@@ -99,9 +117,14 @@ class MachPayAuth:
                 receive,
                 answer,
             )
+        except Exception:
+            unanswered = _FAILED
+            raise
         finally:
             if held is not None:  # a failure, a cancellation, a client that is gone: nothing is awaited to release
                 held.release()
+            if began is not None:
+                record(principal, route, ALLOWED, status or unanswered, began)
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._mistake is not None:
@@ -111,10 +134,16 @@ class MachPayAuth:
         else:
             await self.app(scope, receive, send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send, facts: RequestFacts, denied: Denied) -> None:
+    async def _refuse(
+        self, scope: Scope, receive: Receive, send: Send, facts: RequestFacts, denied: Denied, *, began_at: float
+    ) -> None:
         _log_refusal(facts, denied)
         headers = refusal_headers(denied, legacy=self.gateway.legacy_headers)
-        await send_problem(scope, receive, send, problem_for(denied, facts.request_id), headers)
+        problem = problem_for(denied, facts.request_id)
+        try:
+            await send_problem(scope, receive, send, problem, headers)
+        finally:
+            self.gateway.recorder.record(denied.principal, denied.route, denied.reason, problem.status, began_at)
 
 
 async def _fail(mistake: ConfigurationError, scope: Scope, receive: Receive, send: Send) -> NoReturn:

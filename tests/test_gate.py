@@ -69,14 +69,14 @@ async def test_what_can_be_refused_by_its_shape_is_decided_at_once(request_facts
 @pytest.mark.parametrize("authorization", [(), (b"Bearer " + SECRET,), (b"Bearer junk",), (b"a", b"b"), (b"\xff",)])
 async def test_a_public_route_asks_for_nothing_and_looks_at_nothing(authorization: tuple[bytes, ...]) -> None:
     tried = setup()
-    assert tried.gate.decide_at_once(facts(*authorization, path="/healthz")) == Allowed(ANONYMOUS)
+    assert tried.gate.decide_at_once(facts(*authorization, path="/healthz")) == Allowed(ANONYMOUS, None, ROUTES[2])
 
 
 def test_a_known_key_with_an_answer_at_hand_is_decided_at_once() -> None:
     caller = principal()
     tried = setup(at_hand=caller)
     tried.limits.at_once = GRANT
-    assert tried.gate.decide_at_once(facts(b"Bearer " + SECRET)) == Allowed(caller, GRANT)
+    assert tried.gate.decide_at_once(facts(b"Bearer " + SECRET)) == Allowed(caller, GRANT, ROUTES[0])
     assert tried.keys.calls == []
     assert tried.limits.demands == [Demand("key_1", 1, TIERS["standard"], 1)]
 
@@ -84,7 +84,7 @@ def test_a_known_key_with_an_answer_at_hand_is_decided_at_once() -> None:
 async def test_a_key_that_is_not_known_is_looked_up_and_its_limit_asked_for() -> None:
     caller = principal()
     tried = setup(finds=[caller], answers=[GRANT])
-    assert await tried.decide() == Allowed(caller, GRANT)
+    assert await tried.decide() == Allowed(caller, GRANT, ROUTES[0])
     assert tried.keys.calls == ["find"]
 
 
@@ -199,7 +199,7 @@ async def test_a_key_in_use_is_not_locked_out_by_others_behind_its_address() -> 
     while reason_of(tried.gate.decide_at_once(facts(b"Bearer junk"))) is Reason.INVALID_CREDENTIALS:
         assert len(tried.keys.calls) == 0
     assert reason_of(tried.gate.decide_at_once(facts(b"Bearer junk"))) is Reason.TOO_MANY_FAILURES
-    assert await tried.decide() == Allowed(caller, GRANT)
+    assert await tried.decide() == Allowed(caller, GRANT, ROUTES[0])
 
 
 async def test_an_address_that_keeps_failing_is_slowed_and_costs_no_lookup() -> None:
@@ -253,7 +253,7 @@ async def test_a_signed_token_is_its_verifiers_to_judge() -> None:
     caller = principal()
     tried = setup(answers=[GRANT])
     tried.tokens = Tokens(caller)
-    assert await tried.decide(JWT) == Allowed(caller, GRANT)
+    assert await tried.decide(JWT) == Allowed(caller, GRANT, ROUTES[0])
 
 
 async def test_a_signed_token_verified_lately_is_decided_at_once() -> None:
@@ -261,7 +261,7 @@ async def test_a_signed_token_verified_lately_is_decided_at_once() -> None:
     tried = setup()
     tried.tokens = Tokens("must not be asked", at_hand=caller)
     tried.limits.at_once = GRANT
-    assert tried.gate.decide_at_once(facts(b"Bearer " + JWT)) == Allowed(caller, GRANT)
+    assert tried.gate.decide_at_once(facts(b"Bearer " + JWT)) == Allowed(caller, GRANT, ROUTES[0])
 
 
 @pytest.mark.parametrize(

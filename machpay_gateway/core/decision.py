@@ -19,7 +19,8 @@ class Allowed(NamedTuple):
     """The request may go on as *principal*. A public route has no *grant*. A tuple, because one is made per request."""
 
     principal: Principal | Anonymous
-    grant: Granted | None = None
+    grant: Granted | None
+    route: Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +119,15 @@ def demand_of(facts: RequestFacts, route: Route, principal: Principal, now: floa
 def conclude(route: Route, principal: Principal, answer: Granted | Exceeded | Away) -> Decision:
     """Return what the limiter's *answer* means for the request."""
     if isinstance(answer, Granted):
-        return _new(Allowed, (principal, answer))
+        return _new(Allowed, (principal, answer, route))
     if isinstance(answer, Away):
-        return unavailable(route, answer.detail)
+        return unavailable(route, answer.detail, principal)
     concurrency = answer.policy == CONCURRENCY
     reason = Reason.CONCURRENCY_LIMITED if concurrency else Reason.RATE_LIMITED
     detail = f"over its {answer.policy} limit"
     return Denied(reason, detail, route, principal, exceeded=answer, retry_after=answer.wait_seconds)
 
 
-def unavailable(route: Route, detail: str) -> Denied:
+def unavailable(route: Route, detail: str, principal: Principal | None = None) -> Denied:
     """Fail closed: an identity or a limit that cannot be checked is not granted."""
-    return Denied(Reason.UNAVAILABLE, detail, route, retry_after=_RETRY_SECONDS)
+    return Denied(Reason.UNAVAILABLE, detail, route, principal, retry_after=_RETRY_SECONDS)

@@ -59,6 +59,7 @@ class Principal:
 class Anonymous:
     """Nobody in particular: who a public route sees."""
 
+    kind: Literal["anonymous"] = "anonymous"
     scopes: Scopes = field(default_factory=Scopes)
     is_authenticated: bool = False
     display_name: str = ""

@@ -170,7 +170,7 @@ class Slot:
 
 def test_a_grant_allows() -> None:
     grant = Granted(Slot(), left=9, resets_in=1.0, slots_left=4, tier=TIERS["standard"])
-    assert conclude(ROUTE, GOOD, grant) == Allowed(GOOD, grant)
+    assert conclude(ROUTE, GOOD, grant) == Allowed(GOOD, grant, ROUTE)
 
 
 @pytest.mark.parametrize("policy, reason", [("minute", Reason.RATE_LIMITED), (CONCURRENCY, Reason.CONCURRENCY_LIMITED)])

@@ -1,0 +1,349 @@
+"""What is counted is stored once a second at most, and nothing of it is lost while the process lives."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextvars import Context
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from machpay_gateway.core.errors import StoreUnavailable
+from machpay_gateway.core.principal import ANONYMOUS, Principal
+from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.route import Route
+from machpay_gateway.core.usage import ALLOWED, BOUNDS, SecretUse, UsageBatch, UsageKey
+from machpay_gateway.telemetry.usage import UsageRecorder
+from tests.clocks import FixedClock
+from tests.gates import principal
+
+NOON = 1_700_049_600.0
+ROUTE = Route("GET /v1/skills")
+OTHER = Route("POST /v1/skills/execute")
+KEY = replace(principal(), secret_digest=b"d" * 32)
+
+
+class Sink:
+    """A store that keeps the batches it is given; it can be away, and can be held in the middle of storing."""
+
+    def __init__(self) -> None:
+        self.batches: list[UsageBatch] = []
+        self.dropped: list[float] = []
+        self.tries = 0
+        self.error: Exception | None = None
+        self.entered = asyncio.Event()
+        self.let_go = asyncio.Event()
+        self.let_go.set()
+
+    async def add_usage(self, batch: UsageBatch) -> None:
+        self.tries += 1
+        self.entered.set()
+        await self.let_go.wait()
+        if self.error is not None:
+            raise self.error
+        self.batches.append(batch)
+
+    async def drop_usage(self, now: float) -> None:
+        self.dropped.append(now)
+
+    @property
+    def counts(self) -> dict[tuple[str, str, str, int], int]:
+        """What is stored of each kind, whatever its minute."""
+        counts: dict[tuple[str, str, str, int], int] = {}
+        for batch in self.batches:
+            for row in batch.rows:
+                kind = (row.key.subject, row.key.route, row.key.outcome, row.key.status)
+                counts[kind] = counts.get(kind, 0) + row.count
+        return counts
+
+
+class Alarms:
+    """Stands for the event loop's clock: what is set goes off when a test says so."""
+
+    def __init__(self, clock: FixedClock) -> None:
+        self.clock = clock
+        self.set: list[tuple[float, Callable[[], None]]] = []
+
+    def call_later(self, delay: float, ring: Callable[[], None], context: Context | None = None) -> asyncio.TimerHandle:
+        self.set.append((delay, ring))
+        return asyncio.TimerHandle(0.0, lambda: None, (), asyncio.get_running_loop(), context)
+
+    async def go_off(self) -> None:
+        """Let the one alarm that is set go off in its time, and what it begins run as far as it can."""
+        [(delay, ring)] = self.set
+        self.set.clear()
+        self.clock.advance(delay)
+        ring()
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+class Rig:
+    def __init__(self, clock: FixedClock, timer: FixedClock, alarms: Alarms) -> None:
+        self.clock, self.timer, self.alarms = clock, timer, alarms
+        self.sink = Sink()
+        self.recorder = self.recording()
+
+    def recording(self, **options: Any) -> UsageRecorder:  # noqa: ANN401 - what the recorder takes
+        return UsageRecorder(self.sink, clock=self.clock, timer=self.timer, **options)
+
+    def record(
+        self,
+        caller: Principal | None = KEY,
+        route: Route | None = ROUTE,
+        outcome: str = ALLOWED,
+        status: int = 200,
+        seconds: float = 0.0004,
+    ) -> None:
+        self.recorder.record(caller, route, outcome, status, self.timer() - seconds)
+
+
+@pytest.fixture
+async def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
+    clock = FixedClock(NOON + 0.25)
+    alarms = Alarms(clock)
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", alarms.call_later)
+    return Rig(clock, FixedClock(5000.0), alarms)
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[str]]]:
+    with caplog.at_level(logging.WARNING):
+        yield lambda: [record.getMessage() for record in caplog.records]
+
+
+async def test_however_many_are_counted_they_are_stored_at_the_next_whole_second_in_one_batch(rig: Rig) -> None:
+    for _ in range(1000):
+        rig.record()
+    assert [delay for delay, _ in rig.alarms.set] == [0.75]
+    await rig.alarms.go_off()
+    assert rig.sink.tries == 1
+    assert rig.sink.counts == {("key_1", "GET /v1/skills", "allowed", 200): 1000}
+
+
+async def test_where_nothing_is_counted_nothing_is_done(rig: Rig) -> None:
+    rig.recorder.open()
+    assert rig.alarms.set == []
+    rig.record()
+    await rig.alarms.go_off()
+    assert rig.alarms.set == []
+    await rig.recorder.close()
+    assert rig.sink.tries == 1
+
+
+async def test_each_kind_is_counted_by_itself_and_whoever_is_no_key_is_nobody(rig: Rig) -> None:
+    token = replace(KEY, kind="jwt", subject="user-1", secret_digest=None)
+    rig.record()
+    rig.record(status=404)
+    rig.record(route=OTHER)
+    rig.record(outcome=Reason.RATE_LIMITED, status=429)
+    rig.record(token)
+    rig.record(None)
+    rig.recorder.record(ANONYMOUS, ROUTE, ALLOWED, 200, rig.timer())
+    rig.record(None, None, Reason.ROUTE_NOT_FOUND, 404)
+    await rig.recorder.close()
+    assert rig.sink.counts == {
+        ("key_1", "GET /v1/skills", "allowed", 200): 1,
+        ("key_1", "GET /v1/skills", "allowed", 404): 1,
+        ("key_1", "POST /v1/skills/execute", "allowed", 200): 1,
+        ("key_1", "GET /v1/skills", "rate_limited", 429): 1,
+        ("", "GET /v1/skills", "allowed", 200): 3,
+        ("", "", "route_not_found", 404): 1,
+    }
+
+
+async def test_a_key_that_was_loaded_anew_is_the_same_subject(rig: Rig) -> None:
+    rig.record()
+    rig.record(replace(KEY, version=2))
+    await rig.recorder.close()
+    [batch] = rig.sink.batches
+    assert [(row.key.subject, row.count) for row in batch.rows] == [("key_1", 2)]
+
+
+@pytest.mark.parametrize("seconds, bucket", [(0.0, 0), (0.001, 0), (0.0011, 1), (0.3, 8), (10.0, 12), (3600.0, 13)])
+async def test_what_a_request_took_is_in_its_bucket_of_the_histogram(rig: Rig, seconds: float, bucket: int) -> None:
+    rig.timer.now = 0.0
+    rig.recorder.record(KEY, ROUTE, ALLOWED, 200, -seconds)
+    await rig.recorder.close()
+    [row] = rig.sink.batches[0].rows
+    assert row.seconds == seconds
+    assert row.histogram == tuple(int(at == bucket) for at in range(len(BOUNDS) + 1))
+
+
+async def test_a_batch_is_of_the_minute_it_began_in(rig: Rig) -> None:
+    rig.clock.now = NOON + 59.9
+    rig.record()
+    await rig.alarms.go_off()
+    rig.record()
+    await rig.alarms.go_off()
+    assert [row.key.start - NOON for batch in rig.sink.batches for row in batch.rows] == [0, 60]
+
+
+async def test_the_last_use_of_each_secret_is_told_to_the_moment(rig: Rig) -> None:
+    old = replace(KEY, secret_digest=b"o" * 32)
+    rig.record(old)
+    rig.clock.advance(0.125)
+    rig.timer.advance(0.125)
+    rig.record(KEY, outcome=Reason.RATE_LIMITED, status=429)
+    rig.record(old, route=OTHER)
+    rig.clock.advance(0.25)
+    rig.timer.advance(0.25)
+    rig.record(KEY)
+    await rig.alarms.go_off()
+    # The alarm comes 0.375 s after the last: the wall clock went on, and so has the timer in a real process.
+    since = rig.clock() - rig.timer()
+    assert sorted(rig.sink.batches[0].uses) == [
+        SecretUse(b"d" * 32, "key_1", 5000.375 + since),
+        SecretUse(b"o" * 32, "key_1", 5000.125 + since),
+    ]
+
+
+async def test_what_is_counted_while_a_batch_is_stored_is_in_the_next(rig: Rig) -> None:
+    rig.sink.let_go.clear()
+    rig.record()
+    await rig.alarms.go_off()
+    rig.record(status=404)
+    await rig.alarms.go_off()  # a second later the first is still under way: no second flight beside it
+    assert rig.sink.tries == 1
+    rig.sink.let_go.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await rig.alarms.go_off()
+    assert [[row.key.status for row in batch.rows] for batch in rig.sink.batches] == [[200], [404]]
+
+
+async def test_what_could_not_be_stored_is_stored_later_and_told_once(rig: Rig, told: Callable[[], list[str]]) -> None:
+    rig.sink.error = StoreUnavailable("usage")
+    for _ in range(3):
+        rig.record()
+        await rig.alarms.go_off()
+    assert rig.sink.tries == 3
+    rig.sink.error = None
+    await rig.alarms.go_off()  # set again by the failure, without another request
+    assert rig.sink.counts == {("key_1", "GET /v1/skills", "allowed", 200): 3}
+    assert [use.digest for use in rig.sink.batches[0].uses] == [KEY.secret_digest]
+    assert told() == [
+        "Usage cannot be stored; it is kept and tried again every second.",
+        "Usage is stored again.",
+    ]
+
+
+async def test_an_error_that_nobody_expected_is_told_and_loses_nothing(rig: Rig, told: Callable[[], list[str]]) -> None:
+    rig.sink.error = RuntimeError("a mistake of ours")
+    rig.record()
+    await rig.alarms.go_off()
+    assert told() == ["Usage cannot be stored; it is kept and tried again every second."]
+    rig.sink.error = None
+    await rig.alarms.go_off()
+    assert sum(rig.sink.counts.values()) == 1
+
+
+async def test_a_clean_stop_stores_what_is_left_and_what_is_under_way(rig: Rig) -> None:
+    rig.sink.let_go.clear()
+    rig.record()
+    await rig.alarms.go_off()
+    rig.record(status=404)
+    closing = asyncio.create_task(rig.recorder.close())
+    await asyncio.sleep(0)
+    rig.sink.let_go.set()
+    await closing
+    assert [status for (_, _, _, status) in rig.sink.counts] == [200, 404]
+
+
+async def test_a_stop_while_the_store_is_away_ends_and_tells_how_many_are_lost(
+    rig: Rig, told: Callable[[], list[str]]
+) -> None:
+    rig.sink.error = StoreUnavailable("usage")
+    for _ in range(7):
+        rig.record()
+    await rig.recorder.close()
+    assert told()[-1] == "7 requests are not in the stored usage."
+
+
+async def test_what_ends_after_the_stop_is_stored_when_it_is_opened_again(rig: Rig) -> None:
+    await rig.recorder.close()
+    rig.record()
+    assert rig.alarms.set == []
+    rig.recorder.open()
+    await rig.alarms.go_off()
+    assert sum(rig.sink.counts.values()) == 1
+
+
+async def test_past_the_bound_the_totals_are_true_and_memory_is_bounded(rig: Rig) -> None:
+    rig.recorder = rig.recording(most_series=10)
+    callers = [replace(KEY, subject=f"key_{number}") for number in range(50)]
+    for caller in callers:
+        rig.record(caller)
+    await rig.recorder.close()
+    assert rig.sink.counts[("", "", "allowed", 200)] == 40
+    assert sum(rig.sink.counts.values()) == 50
+    assert len(rig.sink.counts) == 11
+
+
+async def test_in_a_long_outage_what_is_kept_is_bounded_and_the_totals_are_true(rig: Rig) -> None:
+    rig.recorder = rig.recording(most_series=10)
+    rig.sink.error = StoreUnavailable("usage")
+    for _ in range(100):
+        rig.record()
+        await rig.alarms.go_off()
+        rig.clock.advance(59)
+    rig.sink.error = None
+    rig.record()
+    await rig.alarms.go_off()
+    [batch] = rig.sink.batches
+    assert len(batch.rows) == 11
+    assert sum(row.count for row in batch.rows) == 101
+    assert sum(row.count for row in batch.rows if row.key.subject == "") == 91
+
+
+@pytest.mark.parametrize("status", [0, 99, 1000, 2**70, "200", None])
+async def test_a_status_that_is_none_ends_no_batch(rig: Rig, status: Any) -> None:  # noqa: ANN401 - what applications send
+    rig.record(status=status)
+    rig.record()
+    await rig.recorder.close()
+    assert {status for (_, _, _, status) in rig.sink.counts} == {0, 200}
+
+
+async def test_old_rows_are_dropped_once_an_hour(rig: Rig) -> None:
+    for _ in range(3):
+        rig.record()
+        await rig.alarms.go_off()
+        rig.clock.advance(1799)
+    assert [round(at - NOON) for at in rig.sink.dropped] == [1, 3601]
+
+
+async def test_a_loop_that_ends_in_the_middle_of_storing_takes_nothing_along(rig: Rig) -> None:
+    rig.sink.let_go.clear()
+    rig.record()
+    await rig.alarms.go_off()
+    [flush] = asyncio.all_tasks() - {asyncio.current_task()}
+    flush.cancel()
+    await asyncio.wait([flush])
+    rig.sink.let_go.set()
+    await rig.recorder.close()
+    assert sum(rig.sink.counts.values()) == 1
+
+
+def test_what_one_event_loop_left_the_next_one_stores() -> None:
+    sink = Sink()
+    recorder = UsageRecorder(sink)
+
+    async def leave() -> None:
+        recorder.record(KEY, ROUTE, ALLOWED, 200, 0.0)
+
+    async def go_on() -> None:
+        alarms = Alarms(FixedClock())
+        asyncio.get_running_loop().call_later = alarms.call_later  # type: ignore[assignment]  # of this loop alone
+        recorder.open()
+        await alarms.go_off()
+
+    asyncio.run(leave())
+    asyncio.run(go_on())
+    assert sum(sink.counts.values()) == 1
+
+
+async def test_rows_have_the_order_of_the_tables_key(rig: Rig) -> None:
+    rig.record()
+    await rig.recorder.close()
+    assert rig.sink.batches[0].rows[0].key == UsageKey("key_1", int(NOON), "GET /v1/skills", "allowed", 200)
