@@ -22,6 +22,7 @@ class KeySecret(Given):
     current: bool
     created_at: datetime
     expires_at: datetime | None
+    last_used_at: Annotated[datetime | None, Field(description="When it was last presented, whatever came of it.")]
 
 
 class Key(Given):
@@ -38,6 +39,7 @@ class Key(Given):
     status: Literal["active", "expired", "revoked"]
     masked: str
     created_at: datetime
+    last_used_at: Annotated[datetime | None, Field(description="By any secret that it ever had.")]
     last_rotated_at: datetime | None
     rotation_due: Annotated[bool, Field(description="Whether its secret is older than 90 days.")]
     expires_at: datetime | None
@@ -57,6 +59,52 @@ class KeyList(Given):
     object: Literal["list"]
     data: list[Key]
     has_more: bool
+
+
+class Latency(Given):
+    """How long requests took, in milliseconds; null where there were none. All but the mean are estimates."""
+
+    mean: float | None
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+class Counts(Given):
+    """Requests, and what became of them."""
+
+    requests: Number
+    allowed: Number
+    refused: Number
+    outcomes: Annotated[dict[str, Number], Field(description="`allowed`, or the code of the refusal.")]
+    statuses: dict[str, Number]
+    latency_ms: Latency
+
+
+class UsageBucket(Counts):
+    """Those of one bucket."""
+
+    start: datetime
+
+
+class UsageTotal(Counts):
+    """Those of all buckets."""
+
+    routes: dict[str, Number]
+
+
+class Usage(Given):
+    """What a key was used for. Buckets in which there was no request are left out."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    object: Literal["usage"]
+    key_id: str
+    bucket: Literal["minute", "hour", "day"]
+    from_: Annotated[datetime, Field(alias="from")]
+    to: datetime
+    data: list[UsageBucket]
+    total: UsageTotal
 
 
 class AuditActor(Given):

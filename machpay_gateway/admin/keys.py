@@ -6,14 +6,15 @@ from http import HTTPStatus
 from starlette.responses import Response
 
 from machpay_gateway.admin.call import Call
-from machpay_gateway.admin.documents import key_response, page_response
+from machpay_gateway.admin.documents import document_response, key_response, page_response
 from machpay_gateway.admin.problems import ProblemError
 from machpay_gateway.admin.reading import invalid
 from machpay_gateway.admin.replay import Issued, issued_once
-from machpay_gateway.admin.requests import KeyChange, KeySelection, NewKey, NoFields, Revocation, Rotation
-from machpay_gateway.core.document import key_document
+from machpay_gateway.admin.requests import KeyChange, KeySelection, NewKey, NoFields, Period, Revocation, Rotation
+from machpay_gateway.core.document import key_document, usage_document
+from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.key import KeyRecord, KeyStatus
-from machpay_gateway.keyring import UNCHANGED, Issue
+from machpay_gateway.keyring import DAY_SECONDS, UNCHANGED, Issue
 
 Permit = Callable[[KeyRecord], None]
 
@@ -123,6 +124,22 @@ async def end_grace(call: Call) -> Response:
         permit=_all(_seen(call), _unchanged_since(call)),
     )
     return _told(changed, call)
+
+
+async def usage(call: Call) -> Response:
+    """Tell what a key was used for: requests by outcome and status, and how long they took."""
+    asked, record = call.query(Period), await call.key()
+    end = call.now if asked.to is None else asked.to
+    start = end - DAY_SECONDS if asked.from_ is None else asked.from_
+    try:
+        report = await call.gateway.usage.of_key(
+            record.account_id, record.id, start=start, end=end, bucket=asked.bucket
+        )
+    except InputError as exc:
+        raise invalid("query", str(exc)) from exc
+    if report is None:
+        raise call.no_such_key()
+    return document_response(usage_document(report))
 
 
 async def revoke(call: Call) -> Response:

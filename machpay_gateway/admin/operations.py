@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from machpay_gateway.admin import account, keys
-from machpay_gateway.admin.answers import AuditList, IssuedKey, Key, KeyList, Whoami
+from machpay_gateway.admin.answers import AuditList, IssuedKey, Key, KeyList, Usage, Whoami
 from machpay_gateway.admin.call import Call
 from machpay_gateway.admin.caller import MANAGING
 from machpay_gateway.admin.leaks import PATH as LEAKS_PATH
@@ -21,6 +21,7 @@ from machpay_gateway.admin.requests import (
     NewKey,
     NoFields,
     NoQuery,
+    Period,
     Revocation,
     Rotation,
     Sent,
@@ -72,6 +73,9 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "POST", f"{_KEY}/revoke", "revokeKey", keys.revoke, Key,
         query=Revocation, body=NoFields, problems=("conflict", *_CHANGE), has_etag=True,
+    ),
+    Operation(
+        "GET", f"{_KEY}/usage", "retrieveUsage", keys.usage, Usage, query=Period, problems=("not_found",),
     ),
     Operation("GET", "/v1/audit-log", "listChanges", account.audit_log, AuditList, query=EntrySelection),
     Operation("GET", "/v1/whoami", "whoami", account.whoami, Whoami, scopes=""),

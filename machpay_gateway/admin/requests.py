@@ -9,11 +9,13 @@ from machpay_gateway.admin.fields import (
     Flag,
     LaterMoment,
     Metadata,
+    Moment,
     Name,
     NetworkList,
     PageSize,
     ScopeList,
 )
+from machpay_gateway.core.usage import MAX_BUCKETS
 from machpay_gateway.keyring import DAY_SECONDS, MAX_GRACE_SECONDS
 
 DEFAULT_PAGE = 20
@@ -77,6 +79,16 @@ class KeySelection(Sent):
     status: Annotated[Literal["active", "expired", "revoked"] | None, Field(description="Only keys in this state.")] = (
         None
     )
+
+
+class Period(Sent):
+    """Which time to report on, and how finely."""
+
+    from_: Annotated[Moment | None, Field(alias="from", description="A day before `to` when left out.")] = None
+    to: Annotated[Moment | None, Field(description="Now when left out.")] = None
+    bucket: Annotated[
+        Literal["minute", "hour", "day"], Field(description=f"At most {MAX_BUCKETS:,} of them are told at once.")
+    ] = "hour"
 
 
 class Revocation(Sent):

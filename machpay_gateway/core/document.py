@@ -7,6 +7,9 @@ import orjson
 from machpay_gateway.core.audit import AuditRow
 from machpay_gateway.core.input import format_moment, format_moment_or_none
 from machpay_gateway.core.key import KeyRecord, SecretRecord
+from machpay_gateway.core.usage import UsageReport, UsageSum, sum_of, sums_by_start
+
+_PERCENTILES = (50, 95, 99)
 
 
 def key_document(record: KeyRecord, now: float) -> dict[str, Any]:
@@ -23,6 +26,7 @@ def key_document(record: KeyRecord, now: float) -> dict[str, Any]:
         "status": str(record.status(now)),
         "masked": record.masked,
         "created_at": format_moment(record.created_at),
+        "last_used_at": format_moment_or_none(record.last_used_at),
         "last_rotated_at": format_moment_or_none(record.last_rotated_at),
         "rotation_due": record.is_rotation_due(now),
         "expires_at": format_moment_or_none(record.expires_at),
@@ -47,10 +51,41 @@ def audit_document(row: AuditRow) -> dict[str, Any]:
     }
 
 
+def usage_document(report: UsageReport) -> dict[str, Any]:
+    """Return the use of a key. Buckets in which there was none are left out."""
+    total = sum_of(report.rows)
+    return {
+        "object": "usage",
+        "key_id": report.key_id,
+        "bucket": report.bucket.name,
+        "from": format_moment(report.start),
+        "to": format_moment(report.end),
+        "data": [{"start": format_moment(start), **_counts(found)} for start, found in sums_by_start(report.rows)],
+        "total": {**_counts(total), "routes": dict(total.routes)},
+    }
+
+
 def _secret(secret: SecretRecord, *, is_current: bool) -> dict[str, Any]:
     return {
         "masked": secret.masked,
         "current": is_current,
         "created_at": format_moment(secret.created_at),
         "expires_at": format_moment_or_none(secret.expires_at),
+        "last_used_at": format_moment_or_none(secret.last_used_at),
     }
+
+
+def _counts(found: UsageSum) -> dict[str, Any]:
+    quantiles = {f"p{percent}": _milliseconds(found.quantile_seconds(percent / 100)) for percent in _PERCENTILES}
+    return {
+        "requests": found.requests,
+        "allowed": found.allowed,
+        "refused": found.requests - found.allowed,
+        "outcomes": dict(found.outcomes),
+        "statuses": {str(status): count for status, count in found.statuses.items()},
+        "latency_ms": {"mean": _milliseconds(found.mean_seconds), **quantiles},
+    }
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)

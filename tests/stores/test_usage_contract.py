@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -21,10 +20,9 @@ AT_TEN = MIDNIGHT + 10 * 3600
 EVER = 2**40
 
 
-@pytest.fixture(params=["memory", "sqlite", "sqlite-in-memory"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    urls = {"sqlite": f"sqlite:///{tmp_path}/keys.db", "sqlite-in-memory": "sqlite://"}
-    store = MemoryStore() if request.param == "memory" else SqlStore(urls[request.param])
+@pytest.fixture
+async def store(unopened_store: Store) -> AsyncIterator[Store]:
+    store = unopened_store
     await store.open()
     await store.add_account(ACME, logged())
     yield store
