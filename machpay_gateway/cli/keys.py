@@ -19,6 +19,7 @@ from machpay_gateway.cli.output import (
     secret_end,
 )
 from machpay_gateway.cli.session import Session, account_for, operator, pass_session
+from machpay_gateway.cli.usage import usage
 from machpay_gateway.cli.values import Duration, listed
 from machpay_gateway.core.document import key_document
 from machpay_gateway.core.errors import InputError
@@ -188,6 +189,9 @@ def inspect(session: Session, *, misplaced: tuple[str, ...], as_json: bool) -> N
         raise click.ClickException(
             f"No key here has this {found.environment} secret: it was replaced, or made elsewhere."
         )
+
+
+keys.add_command(usage)
 
 
 def is_terminal() -> bool:

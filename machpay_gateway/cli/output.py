@@ -22,7 +22,7 @@ from machpay_gateway.core.route import Route
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for scripts.")
 
-KEY_COLUMNS = ("ID", "NAME", "ENVIRONMENT", "TIER", "STATUS", "EXPIRES", "SCOPES")
+KEY_COLUMNS = ("ID", "NAME", "ENVIRONMENT", "TIER", "STATUS", "LAST USED", "EXPIRES", "SCOPES")
 ACCOUNT_COLUMNS = ("ID", "NAME", "TIER", "CREATED")
 ROUTE_COLUMNS = ("METHOD", "PATH", "ACCESS", "COST")
 _STATUS_STYLES = {Status.OK: "green", Status.WARNING: "yellow", Status.WRONG: "bold red"}
@@ -100,6 +100,7 @@ def key_row(record: KeyRecord, now: float) -> tuple[str, ...]:
         record.environment,
         record.tier,
         str(record.status(now)),
+        _use(record.last_used_at),
         _expiry(record.expires_at),
         str(record.scopes) or "-",
     )
@@ -118,10 +119,14 @@ def key_fields(record: KeyRecord, now: float) -> list[tuple[str, str]]:
         ("status", str(record.status(now))),
         ("secret", record.masked),
         ("created", format_moment(record.created_at)),
+        ("last used", _use(record.last_used_at)),
         ("rotated", _rotation(record, now)),
         ("expires", _expiry(record.expires_at)),
     ]
-    fields += [("previous secret", f"{old.masked}, {secret_end(old, now)}") for old in record.secrets[1:]]
+    fields += [
+        ("previous secret", f"{old.masked}, {secret_end(old, now)}, last used {_use(old.last_used_at)}")
+        for old in record.secrets[1:]
+    ]
     fields += [(f"metadata {name}", value) for name, value in sorted(record.metadata.items())]
     return fields
 
@@ -215,6 +220,10 @@ def _print(table: Table, *, err: bool, width: int | None = None) -> None:
 def _rotation(record: KeyRecord, now: float) -> str:
     rotated = "never" if record.last_rotated_at is None else format_moment(record.last_rotated_at)
     return f"{rotated}: due" if record.is_rotation_due(now) else rotated
+
+
+def _use(last_used_at: float | None) -> str:
+    return "never" if last_used_at is None else format_moment(last_used_at)
 
 
 def _expiry(expires_at: float | None) -> str:

@@ -22,6 +22,7 @@ KEY_FIELDS = [
     "status",
     "masked",
     "created_at",
+    "last_used_at",
     "last_rotated_at",
     "rotation_due",
     "expires_at",
@@ -49,7 +50,13 @@ def test_a_created_key_has_the_documented_shape_and_its_secret(invoke: Invoke) -
     assert UTC.fullmatch(made["created_at"])
     assert UTC.fullmatch(made["expires_at"])
     assert made["secrets"] == [
-        {"masked": made["masked"], "current": True, "created_at": made["created_at"], "expires_at": None}
+        {
+            "masked": made["masked"],
+            "current": True,
+            "created_at": made["created_at"],
+            "expires_at": None,
+            "last_used_at": None,
+        }
     ]
     assert not made["rotation_due"]
     assert made["masked"] == f"{made['secret'][:8]}…{made['secret'][-4:]}"

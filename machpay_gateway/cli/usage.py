@@ -1,0 +1,46 @@
+"""`machpay-gateway keys usage`: what a key was used for, from the store that every worker counts into."""
+
+import time
+from typing import Any
+
+import click
+
+from machpay_gateway.cli.output import json_option, print_json, print_table
+from machpay_gateway.cli.session import Session, pass_session
+from machpay_gateway.cli.values import Duration
+from machpay_gateway.core.document import usage_document
+from machpay_gateway.core.errors import InputError
+from machpay_gateway.core.input import shown
+from machpay_gateway.core.usage import ALLOWED, BUCKETS
+
+_COLUMNS = ("START", "REQUESTS", "ALLOWED", "REFUSED", "P50 MS", "P95 MS", "P99 MS", "REFUSED FOR")
+
+
+@click.command(short_help="Show what a key was used for.")
+@click.argument("key")
+@click.option("--last", type=Duration(), default="24h", show_default=True, help="How far to look back.")
+@click.option("--bucket", type=click.Choice(list(BUCKETS)), default="hour", show_default=True, help="How finely.")
+@json_option
+@pass_session
+def usage(session: Session, *, key: str, last: int, bucket: str, as_json: bool) -> None:
+    """Show what KEY was used for: requests, what became of them, and how long they took."""
+    now = time.time()
+    report = session.run(lambda gateway: gateway.usage.of_key(None, key, start=now - last, end=now, bucket=bucket))
+    if report is None:
+        raise InputError(f"There is no key {shown(key)}: `machpay-gateway keys list` shows them.")
+    document = usage_document(report)
+    if as_json:
+        print_json(document)
+        return
+    if not document["data"]:
+        click.echo(f"No request came with {key} since {document['from']}.", err=True)
+        return
+    total = {"start": "total", **document["total"]}
+    print_table(_COLUMNS, [_cells(counts) for counts in [*document["data"], total]])
+
+
+def _cells(counts: dict[str, Any]) -> tuple[str, ...]:
+    latency = counts["latency_ms"]
+    refused = ", ".join(f"{code} {count:,}" for code, count in counts["outcomes"].items() if code != ALLOWED)
+    numbers = (f"{counts[name]:,}" for name in ("requests", "allowed", "refused"))
+    return counts["start"], *numbers, *(f"{latency[name]:,.1f}" for name in ("p50", "p95", "p99")), refused or "-"

@@ -1,0 +1,96 @@
+"""A key's usage over HTTP."""
+
+import time
+from typing import Any
+
+import pytest
+
+from tests.admin.conftest import Api, Caller
+
+
+async def usage(admin: Caller, key_id: str, query: str = "") -> dict[str, Any]:
+    answer = await admin.ask("GET", f"/v1/keys/{key_id}/usage{query}")
+    assert answer.status_code == 200, answer.text
+    document: dict[str, Any] = answer.json()
+    return document
+
+
+async def flushed(api: Api) -> None:
+    """Have stored what was counted, without waiting for the second to end."""
+    await api.gateway.recorder.close()
+    api.gateway.recorder.open()
+
+
+async def test_every_request_of_a_key_is_told_by_what_became_of_it(api: Api, admin: Caller) -> None:
+    key = await admin.created()
+    user = Caller(api, key["id"], key["secret"])
+    for _ in range(3):
+        await user.ask("GET", "/v1/whoami")
+    await user.ask("GET", "/v1/keys")  # it has no scope for that
+    await flushed(api)
+    document = await usage(admin, key["id"], "?bucket=day")
+    assert (document["object"], document["key_id"], document["bucket"]) == ("usage", key["id"], "day")
+    total = document["total"]
+    assert (total["requests"], total["allowed"], total["refused"]) == (4, 3, 1)
+    assert total["outcomes"] == {"allowed": 3, "insufficient_scope": 1}
+    assert total["statuses"] == {"200": 3, "403": 1}
+    assert total["routes"] == {"GET /v1/keys": 1, "GET /v1/whoami": 3}
+    assert sum(bucket["requests"] for bucket in document["data"]) == 4
+    assert 0 < total["latency_ms"]["p50"] <= total["latency_ms"]["p99"]
+
+
+async def test_who_still_sends_the_old_secret_is_seen(api: Api, admin: Caller) -> None:
+    key = await admin.created()
+    path = f"/v1/keys/{key['id']}"
+    assert (key["last_used_at"], key["secrets"][0]["last_used_at"]) == (None, None)
+    rotated = (await admin.ask("POST", f"{path}/rotate")).json()
+    await Caller(api, key["id"], key["secret"]).ask("GET", "/v1/whoami")
+    await flushed(api)
+    new, old = (await admin.ask("GET", path)).json()["secrets"]
+    assert (new["current"], new["last_used_at"]) == (True, None)
+    assert old["last_used_at"] is not None
+    await Caller(api, key["id"], rotated["secret"]).ask("GET", "/v1/whoami")
+    await flushed(api)
+    document = (await admin.ask("GET", path)).json()
+    assert document["secrets"][0]["last_used_at"] is not None
+    assert document["last_used_at"] >= old["last_used_at"]
+
+
+async def test_a_use_is_no_change_of_the_key(api: Api, admin: Caller) -> None:
+    key = await admin.created()
+    await Caller(api, key["id"], key["secret"]).ask("GET", "/v1/whoami")
+    await flushed(api)
+    answer = await admin.ask("PATCH", f"/v1/keys/{key['id']}", {"name": "renamed"}, headers={"If-Match": '"1"'})
+    assert answer.status_code == 200
+    assert answer.json()["last_used_at"] is not None
+
+
+async def test_left_out_it_is_the_last_day_by_the_hour(admin: Caller) -> None:
+    document = await usage(admin, admin.id)
+    assert document["bucket"] == "hour"
+    began = time.strptime(document["from"], "%Y-%m-%dT%H:%M:%SZ")
+    ended = time.strptime(document["to"], "%Y-%m-%dT%H:%M:%SZ")
+    assert (began.tm_min, began.tm_sec, ended.tm_min, ended.tm_sec) == (0, 0, 0, 0)
+
+
+async def test_a_time_of_its_own_can_be_asked_for(admin: Caller) -> None:
+    document = await usage(admin, admin.id, "?from=2026-01-01T00:00:00Z&to=2026-01-01T01:30:30Z&bucket=minute")
+    assert (document["from"], document["to"], document["data"]) == ("2026-01-01T00:00:00Z", "2026-01-01T01:31:00Z", [])
+
+
+@pytest.mark.parametrize(
+    "query, place",
+    [
+        ("bucket=week", "query.bucket"),
+        ("from=yesterday", "query.from"),
+        ("from=1700000000", "query.from"),
+        ("to=2026-01-01", "query.to"),
+        ("from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z", "query"),
+        ("from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z&bucket=minute", "query"),
+        ("start=2026-01-01T00:00:00Z", "query.start"),
+    ],
+)
+async def test_a_time_that_cannot_be_told_of_is_refused_with_its_place(admin: Caller, query: str, place: str) -> None:
+    answer = await admin.ask("GET", f"/v1/keys/{admin.id}/usage?{query}")
+    assert answer.status_code == 422
+    assert [error["place"] for error in answer.json()["errors"]] == [place]
