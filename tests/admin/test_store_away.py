@@ -1,8 +1,9 @@
 """The database goes away under the key API, for real: its file has other tables, or its answer gets lost."""
 
+import asyncio
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -20,22 +21,23 @@ NEW = {"name": "a", "scopes": ["skills:list"]}
 ASKING = [operation for operation in OPERATIONS if operation.name != "whoami"]
 
 
-@contextmanager
-def broken(folder: Path) -> Iterator[None]:
+@asynccontextmanager
+async def broken(folder: Path) -> AsyncIterator[None]:
     """Take the tables away from a gateway that has the database open."""
-    names = ("keys", "key_secrets", "audit_log", "kept_answers", "accounts")
-    with closing(sqlite3.connect(folder / "keys.db")) as connection:
-        found = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
-        assert found >= set(names)
-        for name in names:
-            connection.execute(f"alter table {name} rename to {name}_gone")
+    file = folder / "keys.db"
+    await asyncio.to_thread(renamed, file, "{name}", "{name}_gone")
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(renamed, file, "{name}_gone", "{name}")
+
+
+def renamed(file: Path, old: str, new: str) -> None:
+    """Rename every table. In a thread: the gateway, in the midst of storing usage, waits for the event loop."""
+    with closing(sqlite3.connect(file)) as connection:
+        for name in ("keys", "key_secrets", "audit_log", "kept_answers", "accounts"):
+            connection.execute(f"alter table {old.format(name=name)} rename to {new.format(name=name)}")
         connection.commit()
-        try:
-            yield
-        finally:
-            for name in names:
-                connection.execute(f"alter table {name}_gone rename to {name}")
-            connection.commit()
 
 
 @on_disk
@@ -47,7 +49,7 @@ async def test_without_its_database_each_operation_is_unavailable_and_comes_back
     assert (await admin.ask("GET", "/v1/whoami")).status_code == 200  # the caller is remembered from here on
     path, body = operation.path.format(id=created["id"]), BODIES.get(operation.name)
     before = await admin.api.head()
-    with broken(tmp_path):
+    async with broken(tmp_path):
         for headers in ({}, {"Idempotency-Key": "a"}):
             answer = await admin.ask(operation.method, path, body, headers=headers)
             assert told(answer) == (503, "unavailable")
@@ -62,14 +64,14 @@ async def test_without_its_database_each_operation_is_unavailable_and_comes_back
 @on_disk
 async def test_whoami_asks_no_database_for_a_caller_that_is_remembered(admin: Caller, tmp_path: Path) -> None:
     assert (await admin.ask("GET", "/v1/whoami")).status_code == 200
-    with broken(tmp_path):
+    async with broken(tmp_path):
         assert (await admin.ask("GET", "/v1/whoami")).status_code == 200
 
 
 @on_disk
 async def test_a_caller_that_is_not_remembered_is_told_to_come_again(api: Api, tmp_path: Path) -> None:
     caller = await api.caller()
-    with broken(tmp_path):
+    async with broken(tmp_path):
         answer = await caller.ask("GET", "/v1/keys")
         assert told(answer) == (503, "unavailable")
         assert "retry-after" in answer.headers
