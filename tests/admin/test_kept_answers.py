@@ -1,5 +1,6 @@
 """Kept answers hold secrets: what is in the database, and who can have it opened."""
 
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -82,7 +83,9 @@ async def test_a_kept_answer_that_was_tampered_with_is_a_conflict(
     ((name, sealed),) = executed(tmp_path, "select name, sealed from kept_answers")
     await admin.ask("POST", "/v1/keys", NEW, headers={"Idempotency-Key": "other"})
     ((other,),) = executed(tmp_path, "select sealed from kept_answers where name <> ?", name)
-    executed(tmp_path, "update kept_answers set sealed = ? where name = ?", tampered(sealed, other), name)
+    await asyncio.to_thread(
+        executed, tmp_path, "update kept_answers set sealed = ? where name = ?", tampered(sealed, other), name
+    )
     before = await admin.api.head()
     answer = await admin.ask("POST", "/v1/keys", NEW, headers=NAMED)
     assert told(answer) == (409, "conflict"), why

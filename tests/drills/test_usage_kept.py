@@ -1,0 +1,50 @@
+"""What was counted is in the database: all of it after a stop, all but the last second after a kill."""
+
+import asyncio
+import time
+
+import pytest
+
+from machpay_gateway import Tier
+from machpay_gateway.core.usage import DAY
+from tests.drills.clients import Client
+from tests.drills.workers import Fleet, running_workers
+from tests.redises.servers import running_server
+
+TIERS = {"standard": Tier("1000000/minute", 50)}
+_ASKED_SECONDS = 2.6
+_SECOND = 1.0
+_STORING_SECONDS = 0.25  # what a batch may take from the whole second until its commit, on a busy machine
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("end", ["kill", "stop"])
+async def test_usage_outlives_the_process_that_counted_it(end: str) -> None:
+    with running_server() as server, running_workers(1, server.url, TIERS) as fleet:
+        [(key_id, secret)] = await fleet.keys()
+        answered = await _answered(fleet, secret)
+        ended_at = time.monotonic()
+        await asyncio.to_thread(fleet.workers[0].kill if end == "kill" else fleet.workers[0].stop)
+        async with fleet.gateway() as gateway:
+            rows = await gateway.store.usage(key_id, DAY, 0, 2**40)
+            record = await gateway.keyring.get(None, key_id)
+    counted = sum(row.count for row in rows)
+    due = sum(at < ended_at - _SECOND - _STORING_SECONDS for at in answered)
+    print(f"\n{end}: {len(answered)} requests, {counted} counted, {due} of them more than a second before")
+    assert due > 100
+    assert {(row.key.route, row.key.outcome, row.key.status) for row in rows} == {("GET /quick", "allowed", 200)}
+    assert due <= counted <= len(answered)
+    assert end == "kill" or counted == len(answered)
+    assert record is not None
+    assert record.last_used_at is not None
+
+
+async def _answered(fleet: Fleet, secret: str) -> list[float]:
+    """Ask one request after the other, and return when each was answered."""
+    answered, ends_at = [], time.monotonic() + _ASKED_SECONDS
+    async with Client.to(fleet.ports[0]) as client:
+        while time.monotonic() < ends_at:
+            assert await client.ask("/quick", secret) == 200
+            answered.append(time.monotonic())
+    return answered
