@@ -28,6 +28,7 @@ from machpay_gateway.core.key import (
     KeyRecord,
     KeyStatus,
     SecretRecord,
+    StatusAt,
     mask_secret,
     mint_id,
     mint_secret,
@@ -140,17 +141,10 @@ class Keyring:
         limit: int = 100,
     ) -> Sequence[KeyRecord]:
         """Return keys, newest first, at most *limit* of them, those that come after the key id *after*."""
-        now = self._clock()
-        found: list[KeyRecord] = []
         if after is not None and not _ID.fullmatch(after):
-            return found
-        while len(found) < limit:
-            page = await self._store.keys(account_id, environment=environment, after=after, limit=limit)
-            found += [record for record in page if status in (None, record.status(now))]
-            if len(page) < limit:
-                break
-            after = page[-1].id
-        return found[:limit]
+            return []
+        wanted = None if status is None else StatusAt(status, self._clock())
+        return await self._store.keys(account_id, environment=environment, status=wanted, after=after, limit=limit)
 
     async def get(self, account_id: str | None, key_id: str) -> KeyRecord | None:
         """Return the key, whatever its status."""

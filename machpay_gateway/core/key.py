@@ -33,6 +33,14 @@ class KeyStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class StatusAt:
+    """The *status* that keys are picked by, as it is *at* a moment in seconds since the epoch."""
+
+    status: KeyStatus
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class SecretRecord:
     """What is kept of one secret: enough to recognise it and to show people which one it is, not to use it."""
 

@@ -7,7 +7,7 @@ from typing import Protocol
 from machpay_gateway.core.admission import Answer, Coming, Demand
 from machpay_gateway.core.audit import AuditHead, AuditRow, Change
 from machpay_gateway.core.credential import ApiKey, SignedToken
-from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.key import KeyRecord, StatusAt
 from machpay_gateway.core.principal import Principal
 from machpay_gateway.core.replay import Keep, KeptAnswer
 from machpay_gateway.core.usage import Bucket, UsageBatch, UsageRow
@@ -57,7 +57,13 @@ class KeyStore(KeyLookup, Protocol):
         """Return a key of the account, or None. An operator (*account_id* None) sees every account's."""
 
     async def keys(
-        self, account_id: str | None, *, environment: str | None = None, after: str | None = None, limit: int = 100
+        self,
+        account_id: str | None,
+        *,
+        environment: str | None = None,
+        status: StatusAt | None = None,
+        after: str | None = None,
+        limit: int = 100,
     ) -> Sequence[KeyRecord]:
         """Return keys, newest first, at most *limit* of them, those that come after the key id *after*."""
 

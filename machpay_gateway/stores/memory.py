@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from machpay_gateway.core.audit import AuditHead, AuditRow, Change, head_after, next_row
 from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
-from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.key import KeyRecord, StatusAt
 from machpay_gateway.core.ports import Account, key_tier
 from machpay_gateway.core.replay import REPLAY_SECONDS, Keep, KeptAnswer
 from machpay_gateway.core.usage import BUCKETS, Bucket, SecretUse, UsageBatch, UsageKey, UsageRow, merged
@@ -65,7 +65,13 @@ class MemoryStore:
         return self._current(record)
 
     async def keys(
-        self, account_id: str | None, *, environment: str | None = None, after: str | None = None, limit: int = 100
+        self,
+        account_id: str | None,
+        *,
+        environment: str | None = None,
+        status: StatusAt | None = None,
+        after: str | None = None,
+        limit: int = 100,
     ) -> Sequence[KeyRecord]:
         """Return keys, newest first, at most *limit* of them, those that come after the key id *after*."""
         found = [record for record in self._keys.values() if account_id in (None, record.account_id)]
@@ -73,6 +79,8 @@ class MemoryStore:
             mark = next((_age(record) for record in found if record.id == after), None)
             found = [record for record in found if mark is not None and _age(record) < mark]
         found = [record for record in found if environment in (None, record.environment)]
+        if status is not None:
+            found = [record for record in found if record.status(status.at) is status.status]
         return [self._current(record) for record in sorted(found, key=_age, reverse=True)[:limit]]
 
     async def replace_key(self, record: KeyRecord, change: Change, keep: Keep | None = None) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.key import KeyRecord, SecretRecord
+from machpay_gateway.core.key import KeyRecord, KeyStatus, SecretRecord, StatusAt
 from machpay_gateway.core.ports import Account
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.memory import MemoryStore
@@ -123,6 +123,34 @@ async def test_keys_come_newest_first_in_pages(
     await store.add_key(key(5, created_at=4000.0), logged())
     await store.add_key(key(4, created_at=3000.0, account=GLOBEX), logged())
     page = await store.keys(account_id, **selection)
+    assert [record.id for record in page] == [f"key_{number:03}" for number in expected]
+
+
+@pytest.mark.parametrize(
+    "status, selection, expected",
+    [
+        (KeyStatus.ACTIVE, {}, [6, 1]),
+        (KeyStatus.EXPIRED, {}, [3, 2]),  # the moment of expiry is past it
+        (KeyStatus.REVOKED, {}, [5, 4]),  # which outweighs that it also expired
+        (KeyStatus.ACTIVE, {"limit": 1}, [6]),
+        (KeyStatus.ACTIVE, {"after": "key_003", "limit": 1}, [1]),  # a page is full of keys with the status
+        (KeyStatus.EXPIRED, {"environment": "test"}, []),
+    ],
+)
+async def test_a_page_of_one_status_has_the_keys_that_are_so_at_the_moment(
+    store: MemoryStore | SqlStore, status: KeyStatus, selection: dict[str, Any], expected: list[int]
+) -> None:
+    states: list[dict[str, Any]] = [
+        {},
+        {"expires_at": 5000.0},
+        {"expires_at": 4000.0},
+        {"expires_at": 4000.0, "revoked_at": 4500.0},
+        {"revoked_at": 4500.0},
+        {"expires_at": 5000.5},
+    ]
+    for number, state in enumerate(states, start=1):
+        await store.add_key(replace(key(number, created_at=1000.0 + number), **state), logged())
+    page = await store.keys(ACME.id, status=StatusAt(status, 5000.0), **selection)
     assert [record.id for record in page] == [f"key_{number:03}" for number in expected]
 
 

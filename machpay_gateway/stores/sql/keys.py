@@ -6,11 +6,11 @@ from operator import itemgetter
 from typing import TypeVarTuple
 
 import orjson
-from sqlalchemy import FromClause, RowMapping, Select, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, FromClause, RowMapping, Select, and_, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.core.key import KeyRecord, SecretRecord
+from machpay_gateway.core.key import KeyRecord, KeyStatus, SecretRecord, StatusAt
 from machpay_gateway.core.ports import key_tier
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.schema import ACCOUNTS, KEY_SECRETS, KEYS, SECRET_USES
@@ -60,12 +60,20 @@ async def key_by_id(connection: AsyncConnection, account_id: str | None, key_id:
 
 
 async def keys_page(
-    connection: AsyncConnection, account_id: str | None, *, environment: str | None, after: str | None, limit: int
+    connection: AsyncConnection,
+    account_id: str | None,
+    *,
+    environment: str | None,
+    status: StatusAt | None = None,
+    after: str | None,
+    limit: int,
 ) -> Sequence[KeyRecord]:
     """Return at most *limit* keys, newest first, those that come after *after*: none when that is no key of theirs."""
     page = _within(select(KEYS.c.id), account_id)
     if environment is not None:
         page = page.where(KEYS.c.environment == environment)
+    if status is not None:
+        page = page.where(_has(status))
     if after is not None:
         moment = _within(select(_MARK.c.created_at).where(_MARK.c.id == after), account_id, _MARK).scalar_subquery()
         # The first condition is where the index begins; what it lets in of the mark's own moment, the second sorts out.
@@ -128,6 +136,18 @@ async def insert_secrets(connection: AsyncConnection, record: KeyRecord) -> None
 
 def _within(statement: Select[*Columns], account_id: str | None, keys: FromClause = KEYS) -> Select[*Columns]:
     return statement if account_id is None else statement.where(keys.c.account_id == account_id)
+
+
+def _has(status: StatusAt) -> ColumnElement[bool]:
+    """Return what `KeyRecord.status` says, as a condition on keys."""
+    is_expired = and_(KEYS.c.expires_at.is_not(None), KEYS.c.expires_at <= status.at)
+    match status.status:
+        case KeyStatus.REVOKED:
+            return KEYS.c.revoked_at.is_not(None)
+        case KeyStatus.EXPIRED:
+            return and_(KEYS.c.revoked_at.is_(None), is_expired)
+        case KeyStatus.ACTIVE:
+            return and_(KEYS.c.revoked_at.is_(None), ~is_expired)
 
 
 async def _one(connection: AsyncConnection, statement: Select[*Columns]) -> KeyRecord | None:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.audit import AuditHead, AuditRow, Change
 from machpay_gateway.core.errors import ConfigurationError, InputError
-from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.key import KeyRecord, StatusAt
 from machpay_gateway.core.ports import Account
 from machpay_gateway.core.replay import Keep, KeptAnswer
 from machpay_gateway.core.usage import Bucket, UsageBatch, UsageRow
@@ -114,11 +114,19 @@ class SqlStore:
             return await keys.key_by_id(connection, account_id, key_id)
 
     async def keys(
-        self, account_id: str | None, *, environment: str | None = None, after: str | None = None, limit: int = 100
+        self,
+        account_id: str | None,
+        *,
+        environment: str | None = None,
+        status: StatusAt | None = None,
+        after: str | None = None,
+        limit: int = 100,
     ) -> Sequence[KeyRecord]:
         """Return keys, newest first, at most *limit* of them, those that come after the key id *after*."""
         async with self._database.reading("keys") as connection:
-            return await keys.keys_page(connection, account_id, environment=environment, after=after, limit=limit)
+            return await keys.keys_page(
+                connection, account_id, environment=environment, status=status, after=after, limit=limit
+            )
 
     async def replace_key(self, record: KeyRecord, change: Change, keep: Keep | None = None) -> bool:
         """Write *record* and its secrets over version `record.version - 1`; False when that is not the stored one.
