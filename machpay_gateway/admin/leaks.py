@@ -20,11 +20,11 @@ from machpay_gateway.admin.reading import body_bytes
 from machpay_gateway.assembly import Gateway, Reports
 from machpay_gateway.core.address import format_address
 from machpay_gateway.core.audit import Actor, Change
-from machpay_gateway.core.errors import Unavailable
+from machpay_gateway.core.errors import StoreUnavailable, Unavailable
 from machpay_gateway.core.input import masked
 from machpay_gateway.core.key import KeyRecord, KeyStatus
 from machpay_gateway.core.leak import Action, Match, matches_in
-from machpay_gateway.keyring import Inspection
+from machpay_gateway.keyring import Inspection, Permit
 
 PATH = "/v1/leaks"
 KEY_ID, SIGNATURE = "Github-Public-Key-Identifier", "Github-Public-Key-Signature"
@@ -37,6 +37,7 @@ PROBLEMS = (
 )
 MAX_REPORT_BYTES = 1_048_576  # some 4,000 matches; each costs a lookup
 _LONGEST_TEXT = 500
+_ATTEMPTS = 10  # as many as the keyring makes for a change
 
 logger = logging.getLogger("machpay_gateway")
 
@@ -77,6 +78,10 @@ def _scanner(request: Request) -> Actor:
     return Actor("scanner", request.headers[KEY_ID], address, facts.request_id.decode())
 
 
+class _RotatedMeanwhileError(Exception):
+    """The key has other secrets than when the leaked one was looked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class _FollowUp:
     """What is done about the matches of one report."""
@@ -92,7 +97,7 @@ class _FollowUp:
         if found.key is not None and found.key.status(self.now) is not KeyStatus.REVOKED:
             await self._told(found.key, found, match)
             if self.action == "revoke":
-                await self._ended(found.key, found)
+                await self._ended(match.token, found)
         return {
             "token_hash": sha256(match.token.encode()).hexdigest(),
             "token_type": match.kind,
@@ -105,9 +110,28 @@ class _FollowUp:
         await self.gateway.store.add_change(change)
         logger.warning("a secret of key %s was found in the open, at %r: %s", key.id, where["url"], self.action)
 
-    async def _ended(self, key: KeyRecord, found: Inspection) -> None:
-        end = self.gateway.keyring.end_grace if found.position == "previous" else self.gateway.keyring.revoke
-        await end(key.account_id, key.id, actor=self.actor)
+    async def _ended(self, token: str, found: Inspection) -> None:
+        keyring = self.gateway.keyring
+        for _ in range(_ATTEMPTS):
+            if found.key is None:  # rotated away
+                return
+            end = keyring.end_grace if found.position == "previous" else keyring.revoke
+            try:
+                await end(found.key.account_id, found.key.id, actor=self.actor, permit=_not_rotated_since(found.key))
+            except _RotatedMeanwhileError:
+                found = await keyring.inspect(token)
+            else:
+                return
+        raise StoreUnavailable("the end of a leaked secret: its key was rotated again and again")
+
+
+def _not_rotated_since(found: KeyRecord) -> Permit:
+    # Who is told of a leak rotates, perhaps right now: what was the current secret is then the one from before.
+    def permit(record: KeyRecord) -> None:
+        if record.secrets != found.secrets:
+            raise _RotatedMeanwhileError
+
+    return permit
 
 
 def _shown(text: str) -> str:

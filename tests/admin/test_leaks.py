@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from httpx2 import Response
 
 from machpay_gateway.core.leak import Action, Leaks
+from machpay_gateway.keyring import Inspection
 from machpay_gateway.server import create_app
 from tests.admin.conftest import Api, Caller
 from tests.admin.scanner import KEY, scanners_keys
@@ -92,6 +93,44 @@ async def test_of_a_rotated_key_only_the_secret_that_leaked_ends(scanned: Scanne
     new, old = (Caller(scanned.api, key["id"], secret) for secret in (rotated["secret"], key["secret"]))
     assert (await new.ask("GET", "/v1/whoami")).status_code == 200
     assert (await old.ask("GET", "/v1/whoami")).status_code == 401
+
+
+def rotated_when_found(scanned: Scanned, key: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Have *key* rotated right after a report's secret was looked up, and return what that answers."""
+    keyring, rotated = scanned.api.gateway.keyring, list[dict[str, Any]]()
+    inspect = keyring.inspect
+
+    async def inspected(secret: str) -> Inspection:
+        found = await inspect(secret)
+        if not rotated:
+            rotated.append((await scanned.admin.ask("POST", f"/v1/keys/{key['id']}/rotate")).json())
+        return found
+
+    monkeypatch.setattr(keyring, "inspect", inspected)
+    return rotated
+
+
+async def test_a_rotation_while_a_report_is_worked_on_saves_the_key(
+    scanned: Scanned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its owner may be told of the leak at the same moment as we are.
+    key = await scanned.admin.created()
+    rotated = rotated_when_found(scanned, key, monkeypatch)
+    assert (await scanned.report(key["secret"])).status_code == 200
+    new, old = (Caller(scanned.api, key["id"], secret) for secret in (rotated[0]["secret"], key["secret"]))
+    assert (await new.ask("GET", "/v1/whoami")).status_code == 200
+    assert (await old.ask("GET", "/v1/whoami")).status_code == 401
+
+
+async def test_a_rotation_while_the_secret_from_before_is_ended_spares_the_one_that_did_not_leak(
+    scanned: Scanned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await scanned.admin.created()
+    second = (await scanned.admin.ask("POST", f"/v1/keys/{key['id']}/rotate")).json()
+    rotated = rotated_when_found(scanned, key, monkeypatch)
+    assert (await scanned.report(key["secret"])).status_code == 200
+    for secret in (second["secret"], rotated[0]["secret"]):
+        assert (await Caller(scanned.api, key["id"], secret).ask("GET", "/v1/whoami")).status_code == 200
 
 
 async def test_what_is_no_key_of_ours_is_a_false_positive_and_changes_nothing(scanned: Scanned) -> None:
