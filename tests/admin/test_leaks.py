@@ -178,6 +178,7 @@ async def test_an_unsigned_report_ends_nothing(scanned: Scanned, headers: dict[s
         (b"[", {}, "malformed_body"),
         (b'[{"token":1}]', {}, "malformed_body"),
         (b"[]" + b" " * 1_048_576, {}, "body_too_large"),
+        (b"[" + b"{}," * 5000 + b"{}]", {}, "body_too_large"),
         (b"[]", {"Content-Type": "text/plain"}, "unsupported_media_type"),
     ],
 )
