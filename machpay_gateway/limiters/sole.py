@@ -31,6 +31,12 @@ class SoleWorker:
                 'set redis = "redis://host:6379/0", or serve with one worker '
                 f"(the lock is on {self._path})"
             ) from exc
+        except OSError as exc:
+            # In a folder that all users share, somebody else may have made the file: then it is not ours to open.
+            raise ConfigurationError(
+                f"{self._path} cannot be locked ({exc.strerror}), so that nobody knows who else serves with this "
+                'database: remove it, or set redis = "redis://host:6379/0"'
+            ) from exc
 
     def give_back(self) -> None:
         """Let another process have it."""
