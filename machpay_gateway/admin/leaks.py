@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from machpay_gateway.admin.caller import facts_of
+from machpay_gateway.admin.documents import NO_STORE
 from machpay_gateway.admin.problems import ProblemError
 from machpay_gateway.admin.reading import body_bytes
 from machpay_gateway.assembly import Gateway, Reports
@@ -66,7 +67,7 @@ def leaks_endpoint(gateway: Gateway, clock: Callable[[], float] = time.time) -> 
             told = [await follow_up.of(match) for match in matches]
         except Unavailable as exc:
             raise ProblemError("unavailable", "The report cannot be worked on now.") from exc
-        return Response(orjson.dumps(told), media_type="application/json")
+        return Response(orjson.dumps(told), headers=NO_STORE, media_type="application/json")
 
     return take
 
@@ -112,8 +113,10 @@ class _FollowUp:
     async def _told(self, key: KeyRecord, found: Inspection, match: Match) -> None:
         where = {"url": _shown(match.url), "source": _shown(match.source), "secret": found.position}
         change = Change(self.now, self.actor, "key.leaked", key.account_id, key.id, {}, where)
-        await self.gateway.store.add_change(change)
-        logger.warning("a secret of key %s was found in the open, at %r: %s", key.id, where["url"], self.action)
+        # A report is signed for ever, and may be sent again and again by whoever has seen it.
+        once = sha256(b"leak\n" + match.token.encode() + b"\n" + match.url.encode()).digest()
+        if await self.gateway.store.add_change(change, once):
+            logger.warning("a secret of key %s was found in the open, at %r: %s", key.id, where["url"], self.action)
 
     async def _ended(self, token: str, found: Inspection) -> None:
         keyring = self.gateway.keyring

@@ -114,8 +114,8 @@ class AuditLog(Protocol):
     Raises StoreUnavailable.
     """
 
-    async def add_change(self, change: Change) -> None:
-        """Write down what happened and changed nothing."""
+    async def add_change(self, change: Change, once: bytes) -> bool:
+        """Write down what happened and changed nothing; False when it was under the name *once* within a day."""
 
     async def audit_head(self) -> AuditHead:
         """Return where the log ends."""

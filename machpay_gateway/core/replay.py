@@ -27,3 +27,8 @@ class KeptAnswer:
 
 # Makes the answer from the key as it is stored; runs within the transaction, so it does no I/O.
 Keep = Callable[[KeyRecord], KeptAnswer]
+
+
+def noted(name: bytes, at: float) -> KeptAnswer:
+    """Return what keeps something that was told *at* a moment under *name* from being told again: it has no answer."""
+    return KeptAnswer(name, b"", b"", at)

@@ -7,7 +7,7 @@ from machpay_gateway.core.audit import AuditHead, AuditRow, Change, head_after, 
 from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
 from machpay_gateway.core.key import KeyRecord, StatusAt
 from machpay_gateway.core.ports import Account, key_tier
-from machpay_gateway.core.replay import REPLAY_SECONDS, Keep, KeptAnswer
+from machpay_gateway.core.replay import REPLAY_SECONDS, Keep, KeptAnswer, noted
 from machpay_gateway.core.usage import BUCKETS, Bucket, SecretUse, UsageBatch, UsageKey, UsageRow, merged
 
 
@@ -140,9 +140,14 @@ class MemoryStore:
         self._log(change)
         return [(record.id, record.version) for record in raised]
 
-    async def add_change(self, change: Change) -> None:
-        """Write down what happened and changed nothing."""
+    async def add_change(self, change: Change, once: bytes) -> bool:
+        """Write down what happened and changed nothing; False when it was under the name *once* within a day."""
+        try:
+            self._keep(noted(once, change.at))
+        except AnsweredMeanwhile:
+            return False
         self._log(change)
+        return True
 
     async def audit_head(self) -> AuditHead:
         """Return where the audit log ends."""

@@ -151,7 +151,9 @@ async def test_an_alert_ends_nothing(scanned: Scanned, caplog: pytest.LogCapture
     key = await scanned.admin.created()
     await scanned.report(key["secret"])
     assert await scanned.status(key["id"]) == "active"
-    assert (await scanned.log())[0]["action"] == "key.leaked"
+    for _ in range(3):
+        await scanned.report(key["secret"])
+    assert [entry["action"] for entry in await scanned.log()].count("key.leaked") == 1
     assert f"a secret of key {key['id']} was found in the open" in caplog.text
 
 

@@ -85,9 +85,16 @@ async def test_a_page_is_the_accounts_own_newest_first(store: Store) -> None:
     assert await numbers("acct_unknown") == []
 
 
+async def test_what_was_told_within_a_day_is_not_told_again(store: Store) -> None:
+    told = [await store.add_change(change(at), b"name") for at in (0, 1, 86_400, 86_402)]
+    assert told == [True, False, False, True]
+    assert await store.add_change(change(86_402), b"another name")
+    assert (await store.audit_head()).sequence == 2 + 3
+
+
 async def test_of_many_changes_at_once_each_has_its_place_in_the_chain(store: Store) -> None:
     added = [store.add_key(stored_key(number), change(number)) for number in range(2, 30)]
-    told = [store.add_change(change(number)) for number in range(30, 40)]
+    told = [store.add_change(change(number), bytes([number])) for number in range(30, 40)]
     await asyncio.gather(*added, *told)
     head, broken = broken_at(AuditHead(), await store.audit_rows(0))
     assert broken is None

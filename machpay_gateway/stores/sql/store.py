@@ -10,10 +10,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.audit import AuditHead, AuditRow, Change
-from machpay_gateway.core.errors import ConfigurationError, InputError
+from machpay_gateway.core.errors import AnsweredMeanwhile, ConfigurationError, InputError
 from machpay_gateway.core.key import KeyRecord, StatusAt
 from machpay_gateway.core.ports import Account
-from machpay_gateway.core.replay import Keep, KeptAnswer
+from machpay_gateway.core.replay import Keep, KeptAnswer, noted
 from machpay_gateway.core.usage import Bucket, UsageBatch, UsageRow
 from machpay_gateway.stores.schema import HEAD
 from machpay_gateway.stores.sql import accounts, answers, audit, keys, usage
@@ -179,10 +179,15 @@ class SqlStore:
             await audit.insert_change(connection, change)
             return await accounts.key_versions(connection, account.id)
 
-    async def add_change(self, change: Change) -> None:
-        """Write down what happened and changed nothing."""
-        async with self._changing("audit log") as connection:
-            await audit.insert_change(connection, change)
+    async def add_change(self, change: Change, once: bytes) -> bool:
+        """Write down what happened and changed nothing; False when it was under the name *once* within a day."""
+        try:
+            async with self._changing("audit log") as connection:
+                await answers.insert_answer(connection, noted(once, change.at))
+                await audit.insert_change(connection, change)
+        except AnsweredMeanwhile:
+            return False
+        return True
 
     async def audit_head(self) -> AuditHead:
         """Return where the audit log ends."""
