@@ -18,6 +18,7 @@ from machpay_gateway.core.key import KeyRecord, SecretRecord
 from machpay_gateway.core.scopes import KNOWN_SCOPES
 from machpay_gateway.server import create_app
 from tests.keyrings import logged
+from tests.redises.waiting import wait_until
 from tests.servers import serving
 
 GUIDE = Path(__file__).parents[2].parent / "shared" / "guide" / "authentication.md"
@@ -152,3 +153,20 @@ def test_a_rotation_in_the_guides_four_steps(served: Served) -> None:
             assert after.skills.list().data
         with pytest.raises(NotFoundError):
             admin.keys.revoke("key_of_nobody")
+
+
+def test_the_use_of_a_key_is_seen_by_whoever_manages_it(served: Served) -> None:
+    with served.client(served.secret) as admin:
+        key = admin.keys.create(name="production-api", scopes=["skills:list"])
+        assert key.secret
+        with served.client(key.secret) as deployed:
+            assert deployed.skills.list().data
+            with pytest.raises(PermissionDeniedError):
+                deployed.skills.execute(skill_id="sentiment", input={})
+        wait_until(lambda: admin.keys.usage(key.id).total.requests == 2, seconds=10, claim="both requests are stored")
+        usage = admin.keys.usage(key.id, bucket="day")
+        assert (usage.key_id, usage.bucket, len(usage.data)) == (key.id, "day", 1)
+        assert dict(usage.total.outcomes) == {"allowed": 1, "insufficient_scope": 1}
+        assert dict(usage.total.routes) == {"GET /v1/skills": 1, "POST /v1/skills/execute": 1}
+        assert usage.total.latency_ms.p50 is not None
+        assert admin.keys.retrieve(key.id).last_used_at is not None

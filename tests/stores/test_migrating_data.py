@@ -17,6 +17,7 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.key import KeyRecord, SecretRecord
 from machpay_gateway.core.ports import Account
 from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.core.usage import DAY, HOUR, MINUTE
 from machpay_gateway.stores.migrations import upgrade
 from machpay_gateway.stores.schema import HEAD, METADATA, REVISIONS
 from machpay_gateway.stores.sql import SqlStore
@@ -39,6 +40,15 @@ KEY = KeyRecord(
     last_rotated_at=1000.5,
     metadata={"team": "ops"},
 )
+COUNTED = {
+    "subject": "key_1",
+    "start": 0,
+    "route": "GET /v1/skills",
+    "outcome": "allowed",
+    "status": 200,
+    "seconds": 1.5,
+    **{f"latency_{number:02}": number for number in range(14)},
+}
 # As the versions wrote them: later ones may have other columns, so `schema` is not asked.
 ROWS: list[tuple[str, dict[str, Any]]] = [
     ("accounts", {"id": ACME.id, "name": "Acme", "tier": "enterprise", "created_at": 100.0}),
@@ -63,6 +73,8 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
         {"digest": b"d" * 32, "key_id": "key_1", "position": 0, "masked": "sk_live_…0001", "created_at": 1000.5},
     ),
     ("kept_answers", {"name": b"n", "request": b"r", "sealed": b"s", "at": 1000.5}),
+    ("secret_uses", {"digest": b"d" * 32, "key_id": "key_1", "last_used_at": 1100.5}),
+    *((f"usage_{length}", COUNTED) for length in ("minutes", "hours", "days")),
 ]
 
 
@@ -102,6 +114,11 @@ async def test_what_an_older_version_has_stored_is_there_and_can_be_changed(
     await store.add_account(Account("acct_new", "New", "standard", 200.0), logged())
     assert await store.set_tier(ACME, "standard", logged()) == [("key_1", 5)]
     assert (await store.kept_answer(b"n", 0) is None) == (revision < "0003")
+    found = await store.key(ACME.id, "key_1")
+    assert found is not None
+    assert (found.last_used_at is None) == (revision < "0004")
+    for bucket in (MINUTE, HOUR, DAY):
+        assert sum(row.count for row in await store.usage("key_1", bucket, 0, 1)) == (0 if revision < "0004" else 91)
     assert broken_at(AuditHead(), await store.audit_rows(0)) == (await store.audit_head(), None)
     assert (await store.audit_head()).sequence == 2
     await store.close()
