@@ -133,7 +133,7 @@ class _Caller:
         if every := self._plan.burst_seconds:
             until_next = (-time.time() - _BURST_SECONDS) % every
             if until_next < every - 2 * _BURST_SECONDS:
-                await asyncio.sleep(until_next)
+                await asyncio.sleep(min(until_next, max(0.0, self._plan.ends_at - time.monotonic())))
 
     def _note(self, sent: float, status: int, body: bytes = b"") -> None:
         came = time.monotonic()
