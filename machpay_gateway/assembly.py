@@ -25,7 +25,6 @@ from machpay_gateway.limiters.memory import MemoryLimiter
 from machpay_gateway.limiters.sole import SoleWorker
 from machpay_gateway.settings import Options, Settings, load_settings
 from machpay_gateway.stores.cache import KeyCache
-from machpay_gateway.telemetry.reports import UsageReports
 from machpay_gateway.telemetry.usage import UsageRecorder
 from machpay_gateway.web.incoming import Trust, request_ids
 
@@ -102,7 +101,6 @@ class Gateway:
         self.keyring = Keyring(
             self.store, scopes=self.policy.scopes, clock=time.time, entropy=os.urandom, announce=announce
         )
-        self.usage = UsageReports(self.store, self.keyring.get)
         self.accounts = Accounts(
             self.store, tiers=self.policy.tiers, clock=time.time, entropy=os.urandom, announce=announce
         )

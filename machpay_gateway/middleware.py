@@ -9,7 +9,7 @@ from typing import NoReturn, Unpack
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.core.address import format_address
+from machpay_gateway.core.address import format_address_or_none
 from machpay_gateway.core.admission import abandon
 from machpay_gateway.core.decision import Allowed, Denied
 from machpay_gateway.core.errors import ConfigurationError
@@ -165,7 +165,7 @@ def _log_refusal(facts: RequestFacts, denied: Denied) -> None:
             None if facts.path is None else masked(facts.path),  # people put secrets into paths, too
             denied.route.match if denied.route else None,
             denied.principal.id if denied.principal else None,
-            None if facts.address is None else format_address(facts.address),
+            format_address_or_none(facts.address),
         )
 
 

@@ -5,7 +5,7 @@ from starlette.responses import Response
 from machpay_gateway.admin.call import Call
 from machpay_gateway.admin.documents import document_response, page_response
 from machpay_gateway.admin.problems import ProblemError
-from machpay_gateway.admin.requests import EntrySelection, NoQuery
+from machpay_gateway.admin.requests import EntrySelection
 from machpay_gateway.core.document import audit_document
 from machpay_gateway.core.input import format_moment_or_none
 from machpay_gateway.core.problem import whole_seconds
@@ -13,7 +13,6 @@ from machpay_gateway.core.problem import whole_seconds
 
 async def whoami(call: Call) -> Response:
     """Tell the caller who it is, what it may do and how much of that is left."""
-    call.query(NoQuery)
     principal, grant = call.caller.principal, call.caller.grant
     limits = principal.limits
     return document_response(

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from machpay_gateway.core.audit import ActorKind
+
 Secret = Annotated[str, Field(description="Shown this once.", pattern="^sk_(live|test)_")]
 Number = Annotated[int, Field(ge=0)]
 
@@ -96,8 +98,6 @@ class UsageTotal(Counts):
 class Usage(Given):
     """What a key was used for. Buckets in which there was no request are left out."""
 
-    model_config = ConfigDict(frozen=True, populate_by_name=True)
-
     object: Literal["usage"]
     key_id: str
     bucket: Literal["minute", "hour", "day"]
@@ -110,7 +110,7 @@ class Usage(Given):
 class AuditActor(Given):
     """Who made a change, and as far as is known from where."""
 
-    kind: Literal["operator", "application", "api_key", "jwt", "scanner"]
+    kind: ActorKind
     id: str
     address: str | None
     request_id: str | None

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 import orjson
@@ -16,15 +16,13 @@ from machpay_gateway.admin.call import Call
 from machpay_gateway.admin.caller import caller_of, facts_of
 from machpay_gateway.admin.documents import NO_STORE
 from machpay_gateway.admin.leaks import PATH as LEAKS_PATH
-from machpay_gateway.admin.leaks import leaks_endpoint
+from machpay_gateway.admin.leaks import Endpoint, leaks_endpoint
 from machpay_gateway.admin.openapi import description
 from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
 from machpay_gateway.admin.problems import ProblemError, problem_response
-from machpay_gateway.admin.reading import body_bytes
+from machpay_gateway.admin.reading import body_bytes, read_query
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.errors import InputError, StateError, StoreUnavailable
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def key_api(gateway: Gateway, *, clock: Callable[[], float] = time.time) -> Starlette:
@@ -52,9 +50,8 @@ def _endpoint(gateway: Gateway, operations: Mapping[str, Operation], clock: Call
     async def endpoint(request: Request) -> Response:
         operation = operations["GET" if request.method == "HEAD" else request.method]
         body = b"" if operation.body is None else await body_bytes(request)
-        call = Call(gateway, request, caller_of(request.scope), body, clock())
-        call.query(operation.query)  # of an operation that takes none, too: what is not known is refused
-        return await _answered(operation, call)
+        asked = read_query(request.query_params, operation.query)  # where there is none, too: the unknown is refused
+        return await _answered(operation, Call(gateway, request, caller_of(request.scope), asked, body, clock()))
 
     return endpoint
 
@@ -81,7 +78,7 @@ def _describing(gateway: Gateway) -> Endpoint:
 
 async def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)  # noqa: S101 - Starlette calls this for nothing else
-    return problem_response(error, facts_of(request.scope).request_id.decode())
+    return problem_response(error, facts_of(request.scope).request_id)
 
 
 async def _unrouted(request: Request, error: Exception) -> Response:

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from machpay_gateway.admin.caller import Caller
 from machpay_gateway.admin.fields import Readings
 from machpay_gateway.admin.problems import ProblemError
-from machpay_gateway.admin.reading import read_body, read_query
+from machpay_gateway.admin.reading import read_body
 from machpay_gateway.admin.requests import Sent
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.key import KeyRecord
@@ -18,17 +18,19 @@ T = TypeVar("T", bound=Sent)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A *request* of the *caller* at the moment *now*, with its *body* read whole."""
+    """A *request* of the *caller* at the moment *now*: what its query *asked*, and its *body* read whole."""
 
     gateway: Gateway
     request: Request
     caller: Caller
+    asked: Sent
     body: bytes
     now: float
 
     def query(self, model: type[T]) -> T:
-        """Return the query as a *model*. Raises ProblemError."""
-        return read_query(self.request.query_params, model)
+        """Return what the query asked, which the table of operations says is a *model*."""
+        assert isinstance(self.asked, model)  # noqa: S101 - the table and the operation say the same
+        return self.asked
 
     def sent(self, model: type[T], kept: frozenset[str] = frozenset()) -> T:
         """Return the body as a *model*; *kept* are the scopes that the key has already. Raises ProblemError."""

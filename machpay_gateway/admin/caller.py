@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from machpay_gateway.admin.problems import ProblemError
-from machpay_gateway.core.address import format_address
+from machpay_gateway.core.address import format_address_or_none
 from machpay_gateway.core.admission import Granted
-from machpay_gateway.core.audit import Actor
+from machpay_gateway.core.audit import Actor, ActorKind
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.principal import Principal
@@ -42,8 +42,7 @@ class Caller:
     @property
     def actor(self) -> Actor:
         """The caller, as the audit log names it."""
-        address = None if self.facts.address is None else format_address(self.facts.address)
-        return Actor(self.principal.kind, self.principal.id, address, self.facts.request_id.decode())
+        return actor_of(self.principal.kind, self.principal.id, self.facts)
 
     def sees(self, record: KeyRecord) -> bool:
         """Tell whether *record* exists, as far as the caller is concerned."""
@@ -58,6 +57,11 @@ def facts_of(scope: Mapping[str, Any]) -> RequestFacts:
     """Return what the middleware found of the request."""
     facts: RequestFacts = scope["machpay_facts"]
     return facts
+
+
+def actor_of(kind: ActorKind, actor_id: str, facts: RequestFacts) -> Actor:
+    """Return who sent the request with these *facts*, as the audit log names them."""
+    return Actor(kind, actor_id, format_address_or_none(facts.address), facts.request_id.decode())
 
 
 def caller_of(scope: Mapping[str, Any]) -> Caller:

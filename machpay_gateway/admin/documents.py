@@ -11,7 +11,7 @@ from starlette.responses import Response
 NO_STORE = {"Cache-Control": "no-store"}
 
 
-def document_response(document: Mapping[str, Any], status: int = HTTPStatus.OK, **headers: str) -> Response:
+def document_response(document: object, status: int = HTTPStatus.OK, **headers: str) -> Response:
     """Return *document* as JSON."""
     return Response(orjson.dumps(document), status, NO_STORE | headers, "application/json")
 

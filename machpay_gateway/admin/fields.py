@@ -5,7 +5,7 @@ What depends on who asks, and on when, comes as the validation's context, a `Rea
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -64,8 +64,7 @@ def _refusal(reason: str) -> PydanticCustomError:
 
 def _grantable(name: str, info: ValidationInfo[Readings]) -> str:
     readings = info.context
-    checked = _told(lambda one: checked_scopes([one], readings.known))
-    checked(name)
+    _told(lambda one: checked_scopes([one], readings.known))(name)
     if readings.caller.may_grant(name, readings.kept):
         return name
     if name in NEVER_GRANTED:
@@ -110,10 +109,6 @@ def _flag(text: str) -> bool:
     return text == "true"
 
 
-def _mapping(value: Mapping[str, str]) -> dict[str, str]:
-    return checked_metadata(value)
-
-
 Name = Annotated[
     str,
     Field(min_length=1, max_length=MAX_NAME, description="What people call the key."),
@@ -151,7 +146,7 @@ PairValue = Annotated[str, Field(max_length=MAX_PAIR_VALUE)]
 Metadata = Annotated[
     dict[PairName, PairValue],
     Field(max_length=MAX_PAIRS, description="Pairs of your own, kept as they are: no secrets."),
-    AfterValidator(_told(_mapping)),
+    AfterValidator(_told(checked_metadata)),
 ]
 # A query's own: there everything comes as text.
 PageSize = Annotated[int, Field(ge=1, le=MAX_PAGE, description="How many at most."), BeforeValidator(_digits)]

@@ -1,6 +1,5 @@
 """The operations on keys. Each is looked up within the caller's account, and within the environment it may see."""
 
-from collections.abc import Callable
 from http import HTTPStatus
 
 from starlette.responses import Response
@@ -14,9 +13,8 @@ from machpay_gateway.admin.requests import KeyChange, KeySelection, NewKey, NoFi
 from machpay_gateway.core.document import key_document, usage_document
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.key import KeyRecord, KeyStatus
-from machpay_gateway.keyring import DAY_SECONDS, UNCHANGED, Issue
-
-Permit = Callable[[KeyRecord], None]
+from machpay_gateway.keyring import DAY_SECONDS, UNCHANGED, Issue, Permit
+from machpay_gateway.telemetry.reports import usage_report
 
 
 async def create(call: Call) -> Response:
@@ -83,7 +81,7 @@ async def update(call: Call) -> Response:
         expires_at=sent.expires_at if "expires_at" in given else UNCHANGED,
         metadata=sent.metadata or {} if "metadata" in given else UNCHANGED,
         actor=call.caller.actor,
-        permit=_all(_seen(call), _unchanged_since(call), within_scopes),
+        permit=_permit(call, within_scopes),
     )
     return _told(changed, call)
 
@@ -105,7 +103,7 @@ async def rotate(call: Call) -> Response:
             grace_seconds=call.sent(Rotation).grace_seconds,
             actor=call.caller.actor,
             keep=keep,
-            permit=_all(_seen(call), _unchanged_since(call), within_scopes),
+            permit=_permit(call, within_scopes),
         )
         if issued is None:
             raise call.no_such_key()
@@ -121,7 +119,7 @@ async def end_grace(call: Call) -> Response:
         call.caller.account_id,
         call.key_id,
         actor=call.caller.actor,
-        permit=_all(_seen(call), _unchanged_since(call)),
+        permit=_permit(call),
     )
     return _told(changed, call)
 
@@ -132,13 +130,9 @@ async def usage(call: Call) -> Response:
     end = call.now if asked.to is None else asked.to
     start = end - DAY_SECONDS if asked.from_ is None else asked.from_
     try:
-        report = await call.gateway.usage.of_key(
-            record.account_id, record.id, start=start, end=end, bucket=asked.bucket
-        )
+        report = await usage_report(call.gateway.store, record.id, start=start, end=end, bucket=asked.bucket)
     except InputError as exc:
         raise invalid("query", str(exc)) from exc
-    if report is None:
-        raise call.no_such_key()
     return document_response(usage_document(report))
 
 
@@ -151,7 +145,7 @@ async def revoke(call: Call) -> Response:
         call.caller.account_id,
         call.key_id,
         actor=call.caller.actor,
-        permit=_all(_seen(call), _unchanged_since(call)),
+        permit=_permit(call),
     )
     return _told(revoked, call)
 
@@ -162,29 +156,17 @@ def _told(record: KeyRecord | None, call: Call) -> Response:
     return key_response(key_document(record, call.now), record.version)
 
 
-def _all(*permits: Permit) -> Permit:
-    def permit(record: KeyRecord) -> None:
-        for each in permits:
-            each(record)
-
-    return permit
-
-
-def _seen(call: Call) -> Permit:
-    def permit(record: KeyRecord) -> None:
-        if not call.caller.sees(record):
-            raise call.no_such_key()
-
-    return permit
-
-
-def _unchanged_since(call: Call) -> Permit:
-    """Refuse a record that is not of a version that If-Match names (RFC 9110 §13.1.1)."""
+def _permit(call: Call, *rules: Permit) -> Permit:
+    """Refuse a key that the caller does not see, that If-Match does not name (RFC 9110 §13.1.1), or that *rules* do."""
     given = call.request.headers.getlist("if-match")
     tags = {tag.strip() for value in given for tag in value.split(",")}
 
     def permit(record: KeyRecord) -> None:
+        if not call.caller.sees(record):
+            raise call.no_such_key()
         if given and not tags & {"*", f'"{record.version}"'}:
             raise ProblemError("precondition_failed", "The key has changed: retrieve it anew.")
+        for rule in rules:
+            rule(record)
 
     return permit

@@ -10,16 +10,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from machpay_gateway.admin.caller import facts_of
-from machpay_gateway.admin.documents import NO_STORE
+from machpay_gateway.admin.caller import actor_of, facts_of
+from machpay_gateway.admin.documents import document_response
 from machpay_gateway.admin.problems import ProblemError
 from machpay_gateway.admin.reading import body_bytes
 from machpay_gateway.assembly import Gateway, Reports
-from machpay_gateway.core.address import format_address
 from machpay_gateway.core.audit import Actor, Change
 from machpay_gateway.core.errors import StoreUnavailable, Unavailable
 from machpay_gateway.core.input import masked
@@ -63,11 +61,12 @@ def leaks_endpoint(gateway: Gateway, clock: Callable[[], float] = time.time) -> 
                 raise ProblemError("malformed_body", "A report is a list of matches.")
             if len(matches) > MAX_MATCHES:
                 raise ProblemError("body_too_large", f"Send at most {MAX_MATCHES} matches at once.")
-            follow_up = _FollowUp(gateway, gateway.reports.leaks.action, _scanner(request), clock())
+            actor = actor_of("scanner", request.headers[KEY_ID], facts_of(request.scope))
+            follow_up = _FollowUp(gateway, gateway.reports.leaks.action, actor, clock())
             told = [await follow_up.of(match) for match in matches]
         except Unavailable as exc:
             raise ProblemError("unavailable", "The report cannot be worked on now.") from exc
-        return Response(orjson.dumps(told), headers=NO_STORE, media_type="application/json")
+        return document_response(told)
 
     return take
 
@@ -76,12 +75,6 @@ async def _refuse_unsigned(reports: Reports, request: Request, body: bytes, now:
     key_id, signature = request.headers.get(KEY_ID, ""), request.headers.get(SIGNATURE, "")
     if not await reports.are_signed(body, key_id=key_id, signature=signature, now=now):
         raise ProblemError("not_permitted", "The report is not signed by the scanner that is configured.")
-
-
-def _scanner(request: Request) -> Actor:
-    facts = facts_of(request.scope)
-    address = None if facts.address is None else format_address(facts.address)
-    return Actor("scanner", request.headers[KEY_ID], address, facts.request_id.decode())
 
 
 class _RotatedMeanwhileError(Exception):

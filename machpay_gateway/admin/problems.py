@@ -7,7 +7,8 @@ from http import HTTPStatus
 import orjson
 from starlette.responses import Response
 
-from machpay_gateway.core.problem import TYPE_BASE
+from machpay_gateway.admin.documents import NO_STORE
+from machpay_gateway.core.problem import problem_body
 
 CODES: Mapping[str, tuple[HTTPStatus, str]] = {
     "malformed_body": (HTTPStatus.BAD_REQUEST, "The body is not JSON"),
@@ -42,18 +43,11 @@ class ProblemError(Exception):
         self.mistakes = tuple(mistakes)
 
 
-def problem_response(error: ProblemError, request_id: str) -> Response:
+def problem_response(error: ProblemError, request_id: bytes) -> Response:
     """Return *error* as application/problem+json (RFC 9457)."""
     status, title = CODES[error.code]
-    body: dict[str, object] = {
-        "type": TYPE_BASE + error.code,
-        "title": title,
-        "status": status,
-        "detail": error.detail,
-        "code": error.code,
-        "request_id": request_id,
-    }
-    headers = {"Cache-Control": "no-store"}
+    body = problem_body(error.code, status, title, error.detail, request_id)
+    headers = dict(NO_STORE)
     if error.mistakes:
         body["errors"] = [{"place": mistake.place, "reason": mistake.reason} for mistake in error.mistakes]
     if status is HTTPStatus.SERVICE_UNAVAILABLE:

@@ -18,12 +18,10 @@ from machpay_gateway.cli.output import (
     print_table,
     secret_end,
 )
-from machpay_gateway.cli.session import Session, account_for, operator, pass_session
+from machpay_gateway.cli.session import Session, account_for, known_key, operator, pass_session, unknown_key
 from machpay_gateway.cli.usage import usage
 from machpay_gateway.cli.values import Duration, listed
 from machpay_gateway.core.document import key_document
-from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.input import shown
 from machpay_gateway.core.key import ENVIRONMENTS, KeyRecord, KeyStatus
 from machpay_gateway.keyring import Inspection
 
@@ -98,7 +96,7 @@ def list_(
     async def page(gateway: Gateway) -> list[KeyRecord]:
         owner = None if account is None else (await account_for(gateway, account)).id
         if after is not None:
-            _known(await gateway.keyring.get(owner, after), after)
+            known_key(await gateway.keyring.get(owner, after), after)
         # One more than asked for tells whether there are more.
         return list(
             await gateway.keyring.list(owner, environment=environment, status=status, after=after, limit=limit + 1)
@@ -123,7 +121,7 @@ def list_(
 @pass_session
 def show(session: Session, *, key: str, as_json: bool) -> None:
     """Show KEY, by its id."""
-    _print_key(_known(session.run(lambda gateway: gateway.keyring.get(None, key)), key), as_json=as_json)
+    _print_key(known_key(session.run(lambda gateway: gateway.keyring.get(None, key)), key), as_json=as_json)
 
 
 @keys.command(short_help="Give a key a new secret.")
@@ -141,7 +139,7 @@ def rotate(session: Session, *, key: str, grace: int, as_json: bool) -> None:
     """Give KEY a new secret, which goes to stdout, once; all else to stderr."""
     issued = session.run(lambda gateway: gateway.keyring.rotate(None, key, grace_seconds=grace, actor=operator()))
     if issued is None:
-        raise _unknown(key)
+        raise unknown_key(key)
     print_issued(*issued, time.time(), as_json=as_json)
 
 
@@ -152,7 +150,7 @@ def rotate(session: Session, *, key: str, grace: int, as_json: bool) -> None:
 @pass_session
 def revoke(session: Session, *, key: str, yes: bool, as_json: bool) -> None:
     """End KEY for good. Every process that serves it knows within a second."""
-    record = _known(session.run(lambda gateway: gateway.keyring.get(None, key)), key)
+    record = known_key(session.run(lambda gateway: gateway.keyring.get(None, key)), key)
     if not yes:
         if not is_terminal():
             raise click.UsageError("There is nobody to ask: add --yes to revoke the key.")
@@ -160,7 +158,7 @@ def revoke(session: Session, *, key: str, yes: bool, as_json: bool) -> None:
         if not click.confirm(question, err=True):
             raise click.ClickException("Nothing was revoked.")
     revoked = session.run(lambda gateway: gateway.keyring.revoke(None, key, actor=operator()))
-    _print_key(_known(revoked, key), as_json=as_json)
+    _print_key(known_key(revoked, key), as_json=as_json)
 
 
 @keys.command(short_help="Tell what a secret is.")
@@ -208,16 +206,6 @@ def _read_secret() -> str:
 
 def _position(found: Inspection, record: KeyRecord) -> str:
     return "current" if found.position == "current" else f"previous, {secret_end(record.secrets[-1], time.time())}"
-
-
-def _known(record: KeyRecord | None, key_id: str) -> KeyRecord:
-    if record is None:
-        raise _unknown(key_id)
-    return record
-
-
-def _unknown(key_id: str) -> InputError:
-    return InputError(f"There is no key {shown(key_id)}: `machpay-gateway keys list` shows them.")
 
 
 def _print_key(record: KeyRecord, *, as_json: bool) -> None:

@@ -100,8 +100,8 @@ def key_row(record: KeyRecord, now: float) -> tuple[str, ...]:
         record.environment,
         record.tier,
         str(record.status(now)),
-        _use(record.last_used_at),
-        _expiry(record.expires_at),
+        _moment(record.last_used_at),
+        _moment(record.expires_at),
         str(record.scopes) or "-",
     )
 
@@ -119,12 +119,12 @@ def key_fields(record: KeyRecord, now: float) -> list[tuple[str, str]]:
         ("status", str(record.status(now))),
         ("secret", record.masked),
         ("created", format_moment(record.created_at)),
-        ("last used", _use(record.last_used_at)),
+        ("last used", _moment(record.last_used_at)),
         ("rotated", _rotation(record, now)),
-        ("expires", _expiry(record.expires_at)),
+        ("expires", _moment(record.expires_at)),
     ]
     fields += [
-        ("previous secret", f"{old.masked}, {secret_end(old, now)}, last used {_use(old.last_used_at)}")
+        ("previous secret", f"{old.masked}, {secret_end(old, now)}, last used {_moment(old.last_used_at)}")
         for old in record.secrets[1:]
     ]
     fields += [(f"metadata {name}", value) for name, value in sorted(record.metadata.items())]
@@ -218,13 +218,9 @@ def _print(table: Table, *, err: bool, width: int | None = None) -> None:
 
 
 def _rotation(record: KeyRecord, now: float) -> str:
-    rotated = "never" if record.last_rotated_at is None else format_moment(record.last_rotated_at)
+    rotated = _moment(record.last_rotated_at)
     return f"{rotated}: due" if record.is_rotation_due(now) else rotated
 
 
-def _use(last_used_at: float | None) -> str:
-    return "never" if last_used_at is None else format_moment(last_used_at)
-
-
-def _expiry(expires_at: float | None) -> str:
-    return "never" if expires_at is None else format_moment(expires_at)
+def _moment(moment: float | None) -> str:
+    return "never" if moment is None else format_moment(moment)

@@ -14,6 +14,7 @@ from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.audit import Actor
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.input import shown
+from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.ports import Account
 from machpay_gateway.settings import Options, Settings, load_settings
 
@@ -79,6 +80,18 @@ async def account_for(gateway: Gateway, id_or_name: str | None) -> Account:
         names = ", ".join(account.name for account in accounts[:10])
         raise InputError(f"There are {len(accounts)} accounts: choose one by --account, such as {names}.")
     return accounts[0]
+
+
+def known_key(record: KeyRecord | None, asked: str) -> KeyRecord:
+    """Return *record*. Raises InputError when there is none for what was *asked*."""
+    if record is None:
+        raise unknown_key(asked)
+    return record
+
+
+def unknown_key(asked: str) -> InputError:
+    """Return what is said when there is no key for what was *asked*."""
+    return InputError(f"There is no key {shown(asked)}: `machpay-gateway keys list` shows them.")
 
 
 def known_account(account: Account | None, asked: str) -> Account:

@@ -5,13 +5,13 @@ from typing import Any
 
 import click
 
+from machpay_gateway.assembly import Gateway
 from machpay_gateway.cli.output import json_option, print_json, print_table
-from machpay_gateway.cli.session import Session, pass_session
+from machpay_gateway.cli.session import Session, known_key, pass_session
 from machpay_gateway.cli.values import Duration
 from machpay_gateway.core.document import usage_document
-from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.input import shown
-from machpay_gateway.core.usage import ALLOWED, BUCKETS
+from machpay_gateway.core.usage import ALLOWED, BUCKETS, UsageReport
+from machpay_gateway.telemetry.reports import usage_report
 
 _COLUMNS = ("START", "REQUESTS", "ALLOWED", "REFUSED", "P50 MS", "P95 MS", "P99 MS", "REFUSED FOR")
 
@@ -25,10 +25,12 @@ _COLUMNS = ("START", "REQUESTS", "ALLOWED", "REFUSED", "P50 MS", "P95 MS", "P99 
 def usage(session: Session, *, key: str, last: int, bucket: str, as_json: bool) -> None:
     """Show what KEY was used for: requests, what became of them, and how long they took."""
     now = time.time()
-    report = session.run(lambda gateway: gateway.usage.of_key(None, key, start=now - last, end=now, bucket=bucket))
-    if report is None:
-        raise InputError(f"There is no key {shown(key)}: `machpay-gateway keys list` shows them.")
-    document = usage_document(report)
+
+    async def report(gateway: Gateway) -> UsageReport:
+        record = known_key(await gateway.keyring.get(None, key), key)
+        return await usage_report(gateway.store, record.id, start=now - last, end=now, bucket=bucket)
+
+    document = usage_document(session.run(report))
     if as_json:
         print_json(document)
         return

@@ -105,6 +105,11 @@ def format_address(position: int) -> str:
     return str(IPAddress(position - _IPV6_BASE, 6))
 
 
+def format_address_or_none(position: int | None) -> str | None:
+    """Return the address as `format_address` does; None, one that cannot be read, stays None."""
+    return None if position is None else format_address(position)
+
+
 def address_block(position: int) -> int:
     """Return what one holder of *position* can be expected to own: the IPv4 address, or the IPv6 /64."""
     return position if position < _IPV6_BASE else (position - _IPV6_BASE >> 64 << 64) + _IPV6_BASE

@@ -14,12 +14,14 @@ import orjson
 from machpay_gateway.core.input import format_moment_or_none
 from machpay_gateway.core.key import KeyRecord
 
+ActorKind = Literal["operator", "application", "api_key", "jwt", "scanner"]
+
 
 @dataclass(frozen=True, slots=True)
 class Actor:
     """Who makes a change and, as far as is known, from which *address* and in which request."""
 
-    kind: Literal["operator", "application", "api_key", "jwt", "scanner"]
+    kind: ActorKind
     id: str = ""
     address: str | None = None
     request_id: str | None = None

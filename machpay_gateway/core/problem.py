@@ -78,14 +78,7 @@ class Problem:
 def problem_for(denied: Denied, request_id: bytes) -> Problem:
     """Return what is told to the caller of a *denied* request."""
     row = PROBLEMS[denied.reason]
-    body: dict[str, object] = {
-        "type": TYPE_BASE + denied.reason,
-        "title": row.title,
-        "status": row.status,
-        "detail": row.detail,
-        "code": str(denied.reason),
-        "request_id": request_id.decode(),
-    }
+    body = problem_body(str(denied.reason), row.status, row.title, row.detail, request_id)
     headers: list[tuple[bytes, bytes]] = []
     if row.error is not None:
         headers.append((b"www-authenticate", challenge_for(row, denied.missing)))
@@ -97,6 +90,18 @@ def problem_for(denied: Denied, request_id: bytes) -> Problem:
         body["retry_after"] = whole_seconds(denied.retry_after)
         headers.append((b"retry-after", b"%d" % whole_seconds(denied.retry_after)))
     return Problem(row.status, row.close_code, tuple(headers), body)
+
+
+def problem_body(code: str, status: int, title: str, detail: str, request_id: bytes) -> dict[str, object]:
+    """Return the members that every problem has (RFC 9457 §3.1), and our own two."""
+    return {
+        "type": TYPE_BASE + code,
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id.decode(),
+    }
 
 
 def challenge_for(row: Row, scopes: tuple[str, ...]) -> bytes:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
-from machpay_gateway.core.token import MAX_KEYS, VerifyingKey, VerifyingKeys
+from machpay_gateway.core.token import MAX_KEYS, VerifyingKey, VerifyingKeys, keys_among
 
 _ALGORITHM, _CURVE = "ES256", "P-256"
 
@@ -28,9 +28,7 @@ def scanner_keys(document: bytes) -> VerifyingKeys | str:
         found = [_key(item) for item in published[:MAX_KEYS]]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return 'not a list of "public_keys"'
-    keys = tuple(key for key in found if isinstance(key, VerifyingKey))
-    unusable = tuple(reason for reason in found if isinstance(reason, str))
-    return VerifyingKeys(keys, unusable) if keys else "; ".join(["no usable key", *unusable[:5]])
+    return keys_among(found)
 
 
 def is_signed(report: bytes, signature: str, key: VerifyingKey) -> bool:

@@ -61,10 +61,15 @@ def keys_from_jwks(document: bytes, algorithms: Iterable[str]) -> VerifyingKeys 
         return 'not a JWK Set: no list of "keys"'
     accepted = frozenset(algorithms)
     found = [_verifying_key(jwk, accepted) for jwk in published[:MAX_KEYS]]
-    keys = tuple(key for key in found if isinstance(key, VerifyingKey))
-    unusable = tuple(reason for reason in found if isinstance(reason, str))
-    if len(published) > MAX_KEYS:
-        unusable += (f"keys past the first {MAX_KEYS}",)
+    passed_over = [f"keys past the first {MAX_KEYS}"] if len(published) > MAX_KEYS else []
+    return keys_among([*found, *passed_over])
+
+
+def keys_among(found: Iterable[VerifyingKey | str]) -> VerifyingKeys | str:
+    """Return the keys among what was *found*, beside the reasons why others are none; only reasons are no set."""
+    known = list(found)
+    keys = tuple(key for key in known if isinstance(key, VerifyingKey))
+    unusable = tuple(reason for reason in known if isinstance(reason, str))
     return VerifyingKeys(keys, unusable) if keys else "; ".join(["no usable key", *unusable[:5]])
 
 
