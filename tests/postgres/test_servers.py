@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.postgres.servers import PortTakenError, Server, running_server
+from tests.postgres.servers import Server, running_server
 from tests.redises.waiting import wait_until
+from tests.watched import PortTakenError
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 10

