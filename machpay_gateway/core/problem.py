@@ -62,6 +62,13 @@ PROBLEMS: Mapping[Reason, Row] = {
         429, "Too many failures", "Too many invalid credentials came from this address.", 4429
     ),
     Reason.UNAVAILABLE: Row(503, "Temporarily unavailable", "The request cannot be decided now.", 1013),
+    Reason.INVALID_MESSAGE: Row(400, "Invalid message", "The request is not well-formed HTTP/1.1.", 4400),
+    Reason.NOT_IMPLEMENTED: Row(501, "Not implemented", "This method or transfer coding is not served here.", 4501),
+    Reason.HEAD_TOO_LARGE: Row(431, "Header fields too large", "The head of the request is too large.", 4431),
+    Reason.BODY_TOO_LARGE: Row(413, "Content too large", "The body of the request is too large.", 4413),
+    Reason.REQUEST_TIMEOUT: Row(408, "Request timeout", "The request did not arrive in time.", 4408),
+    Reason.UPSTREAM_UNAVAILABLE: Row(502, "Bad gateway", "The upstream did not answer as it should.", 4502),
+    Reason.UPSTREAM_TIMEOUT: Row(504, "Gateway timeout", "The upstream did not answer in time.", 4504),
 }
 
 

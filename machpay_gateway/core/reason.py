@@ -17,3 +17,11 @@ class Reason(StrEnum):
     CONCURRENCY_LIMITED = "concurrency_limited"
     TOO_MANY_FAILURES = "too_many_failures"
     UNAVAILABLE = "unavailable"
+    # Of the proxy alone, which speaks HTTP itself.
+    INVALID_MESSAGE = "invalid_message"
+    NOT_IMPLEMENTED = "not_implemented"
+    HEAD_TOO_LARGE = "head_too_large"
+    BODY_TOO_LARGE = "body_too_large"
+    REQUEST_TIMEOUT = "request_timeout"
+    UPSTREAM_UNAVAILABLE = "upstream_unavailable"
+    UPSTREAM_TIMEOUT = "upstream_timeout"

@@ -1,10 +1,11 @@
 """Routes: method and path template to what a caller needs there."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 
+from machpay_gateway.core.carriage import Carriage
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.key import ENVIRONMENTS
 from machpay_gateway.core.scopes import ScopeExpression, parse_scope_expression
@@ -26,7 +27,8 @@ class Route:
     may be nothing at all, `/a` itself, where no other route fits.
     *scopes* is an expression (`"a b"` all, `"a | b"` any) or a list of names, all required. *cost* is in units of the
     window; 0 counts for concurrency only. A *public* route asks for no credential. *environments* are those whose
-    credentials may come here. Raises ConfigurationError.
+    credentials may come here. *proxy* is what the reverse proxy does differently here, by the names of `Carriage`.
+    Raises ConfigurationError.
     """
 
     match: str
@@ -34,6 +36,7 @@ class Route:
     cost: int = 1
     public: bool = False
     environments: Collection[str] = frozenset(ENVIRONMENTS)
+    proxy: Mapping[str, object] = field(default_factory=dict, hash=False)
     method: str = field(init=False, repr=False)
     segments: tuple[str, ...] = field(init=False, repr=False)
     requires: ScopeExpression = field(init=False, repr=False)
@@ -51,6 +54,7 @@ class Route:
             raise ConfigurationError(f"Route {self.match!r}: public is true or false, not {self.public!r}")
         if self.public and requires.alternatives:
             raise ConfigurationError(f"Route {self.match!r} is public and requires {requires}: drop one of the two")
+        _check_carriage(self.match, self.proxy)
         object.__setattr__(self, "method", method)
         object.__setattr__(self, "segments", segments)
         object.__setattr__(self, "requires", requires)
@@ -105,6 +109,15 @@ def _checked_environments(match: str, given: Collection[str]) -> frozenset[str]:
     if not names or any(name not in ENVIRONMENTS for name in names):
         raise ConfigurationError(f"Route {match!r}: environments {given!r} is not a list of live, test or both")
     return frozenset(names)
+
+
+def _check_carriage(match: str, given: Mapping[str, object]) -> None:
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"Route {match!r}: proxy {given!r} is not a table")
+    try:
+        Carriage().with_changes(given)
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"Route {match!r}: proxy: {exc}") from exc
 
 
 def _parse_segment(match: str, text: str, *, last: bool) -> str:

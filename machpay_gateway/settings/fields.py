@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from machpay_gateway.core.address import Allowlist, parse_allowlist, parse_network
+from machpay_gateway.core.carriage import Carriage, Upstream, parse_origin
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.issuer import Issuer, without_user
 from machpay_gateway.core.key import ENVIRONMENTS
@@ -20,13 +21,16 @@ from machpay_gateway.core.quota import TIERS, Tier, parse_rate
 from machpay_gateway.core.route import Route
 from machpay_gateway.core.scopes import check_scope_name
 from machpay_gateway.settings.lines import Place
+from machpay_gateway.settings.serving import Serving
 
-Made = TypeVar("Made", bound=Route | Issuer | Tier | Leaks)
+Made = TypeVar("Made", bound=Route | Issuer | Tier | Leaks | Carriage | Serving)
 _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     Route: {"match": "GET /"},
     Tier: {"rate": "1/minute", "concurrency": 1},
     Issuer: {"issuer": "issuer", "audience": "audience", "jwks": "jwks.json"},
     Leaks: {},
+    Carriage: {},
+    Serving: {},
 }
 Report = Callable[[Place, str], None]
 Reader = Callable[[object, Place, Report], object]
@@ -174,7 +178,8 @@ def _made(made: type[Made], value: object, place: Place, report: Report) -> Made
     for name in value:
         if name not in known:
             report((*place, name), not_a_setting(name, known))
-    missing = [name for name, field in known.items() if name not in value and field.default is MISSING]
+    required = [name for name, field in known.items() if field.default is field.default_factory is MISSING]
+    missing = [name for name in required if name not in value]
     if missing:
         report(place, f"lacks {' and '.join(missing)}")
         return None
@@ -231,22 +236,51 @@ def _counted(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
-def _upstreams(value: object, place: Place, report: Report) -> Mapping[str, str]:
+def _upstreams(value: object, place: Place, report: Report) -> Mapping[str, Upstream]:
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"{value!r} is not a table of upstreams")
-    for name, url in value.items():
+    upstreams = {}
+    for name, urls in value.items():
         if name not in {"live", "sandbox"}:
             report((*place, name), not_a_setting(name, ["live", "sandbox"]))
             continue
-        scheme, host = _scheme_and_host(url)
-        if scheme not in {"http", "https"} or not host:
+        several = _listed(urls) if isinstance(urls, str | list | tuple) else [urls]
+        if not several:
+            report((*place, name), "names no address")
+        wrong = [url for url in several if not _is_origin(url)]
+        for url in wrong:
             shown = without_user(url) if isinstance(url, str) else url
-            report((*place, name), f"{shown!r} is not an http:// or https:// address")
-    return dict(value)
+            report((*place, name), f"{shown!r} is not an http:// or https:// address without a path, user or password")
+        if several and not wrong:
+            upstreams[name] = Upstream.of([str(url) for url in several])
+    return upstreams
+
+
+def _is_origin(url: object) -> bool:
+    try:
+        return isinstance(url, str) and bool(parse_origin(url))
+    except ConfigurationError:
+        return False
 
 
 def _leaks(value: object, place: Place, report: Report) -> Leaks | None:
     return None if value is None else _made(Leaks, value, place, report)
+
+
+def _table_of(made: type[Carriage] | type[Serving]) -> Reader:
+    def read(value: object, place: Place, report: Report) -> object:
+        if isinstance(value, Mapping):
+            value = {name: _from_text(item) for name, item in value.items()}
+        return _made(made, value, place, report) or made()
+
+    return read
+
+
+def _from_text(value: object) -> object:
+    """Return a flag or number that came as text, from the environment, as what it is."""
+    if value in ("true", "false"):
+        return value == "true"
+    return _counted(value)
 
 
 FIELDS: Mapping[str, Reader] = {
@@ -265,5 +299,7 @@ FIELDS: Mapping[str, Reader] = {
     "legacy_headers": _flag,
     "on_limiter_failure": _one_of("local", "deny", "allow"),
     "upstreams": _upstreams,
+    "proxy": _table_of(Carriage),
+    "server": _table_of(Serving),
     "leaks": _leaks,
 }

@@ -6,12 +6,14 @@ from os import PathLike
 from typing import Literal, TypedDict
 
 from machpay_gateway.core.address import Allowlist
+from machpay_gateway.core.carriage import Carriage, Upstream
 from machpay_gateway.core.issuer import Issuer
 from machpay_gateway.core.key import ENVIRONMENTS
 from machpay_gateway.core.leak import Leaks
 from machpay_gateway.core.policy import Unlisted
 from machpay_gateway.core.quota import TIERS, Tier
 from machpay_gateway.core.route import Route
+from machpay_gateway.settings.serving import Serving
 
 LimiterFailure = Literal["local", "deny", "allow"]
 
@@ -34,7 +36,9 @@ class Settings:
     failure_limit: str = "120/minute"
     legacy_headers: bool = False
     on_limiter_failure: LimiterFailure = "local"
-    upstreams: Mapping[str, str] = field(default_factory=dict)
+    upstreams: Mapping[str, Upstream] = field(default_factory=dict)
+    proxy: Carriage = field(default_factory=Carriage)
+    server: Serving = field(default_factory=Serving)
     leaks: Leaks | None = None
 
 
@@ -56,5 +60,7 @@ class Options(TypedDict, total=False):
     failure_limit: str
     legacy_headers: bool
     on_limiter_failure: LimiterFailure
-    upstreams: Mapping[str, str]
+    upstreams: Mapping[str, str | Sequence[str]]
+    proxy: Mapping[str, float]
+    server: Mapping[str, str | float]
     leaks: Leaks | None

@@ -37,6 +37,13 @@ def test_the_table_has_a_row_for_every_reason_and_no_other() -> None:
         ("concurrency_limited", 429, 4429),
         ("too_many_failures", 429, 4429),
         ("unavailable", 503, 1013),  # IANA's "try again later"
+        ("invalid_message", 400, 4400),
+        ("not_implemented", 501, 4501),
+        ("head_too_large", 431, 4431),
+        ("body_too_large", 413, 4413),
+        ("request_timeout", 408, 4408),
+        ("upstream_unavailable", 502, 4502),
+        ("upstream_timeout", 504, 4504),
     ],
 )
 def test_each_reason_has_its_status_and_close_code(reason: str, status: int, close_code: int) -> None:

@@ -1,0 +1,61 @@
+import pytest
+
+from machpay_gateway.core.identity import identity_fields, is_identity_name
+from machpay_gateway.core.principal import Principal
+from machpay_gateway.core.quota import TIERS
+from machpay_gateway.core.scopes import Scopes
+
+
+def principal(kind: str, identity: str = "key_1", account: str | None = "acc_1") -> Principal:
+    return Principal(
+        kind=kind,  # type: ignore[arg-type]  # one of the two
+        id=identity,
+        name="test",
+        account_id=account,
+        subject=identity,
+        environment="live",
+        tier="standard",
+        limits=TIERS["standard"],
+        scopes=Scopes(frozenset({"skills:list", "skills:execute"})),
+    )
+
+
+def test_a_key_is_told_whole() -> None:
+    assert dict(identity_fields(principal("api_key"))) == {
+        "X-MachPay-Key-Id": "key_1",
+        "X-MachPay-Account": "acc_1",
+        "X-MachPay-Subject": "key_1",
+        "X-MachPay-Scopes": "skills:execute skills:list",
+        "X-MachPay-Environment": "live",
+        "X-MachPay-Tier": "standard",
+    }
+
+
+@pytest.mark.parametrize(
+    "subject, told",
+    [
+        ("user|42", "user|42"),
+        ("Zoë", "Zo%C3%AB"),
+        ("a\r\nX-Admin: 1", "a%0D%0AX-Admin: 1"),  # a header of its own otherwise
+        ("100%", "100%25"),  # so that decoding gives back what was encoded
+    ],
+)
+def test_a_tokens_subject_cannot_leave_its_field(subject: str, told: str) -> None:
+    fields = dict(identity_fields(principal("jwt", subject, account=None)))
+    assert fields["X-MachPay-Subject"] == told
+    assert not {"X-MachPay-Key-Id", "X-MachPay-Account"} & set(fields)
+
+
+@pytest.mark.parametrize(
+    "name, is_ours",
+    [
+        ("X-MachPay-Key-Id", True),
+        ("x-machpay-anything", True),
+        ("X_MachPay_Account", True),  # CGI cannot tell it from the one with hyphens
+        ("x-MACHPAY_tier", True),
+        ("X-Machpayer", False),
+        ("X-Mach-Pay-Tier", False),
+    ],
+)
+def test_what_reads_as_ours_is_ours(name: str, *, is_ours: bool) -> None:
+    assert is_identity_name(name) is is_ours
