@@ -19,7 +19,7 @@ from machpay_gateway.core.credential import (
     credential_of,
     parse_authorization,
 )
-from machpay_gateway.core.decision import Allowed, Decision, Denied, conclude, demand_of, unavailable
+from machpay_gateway.core.decision import Allowed, Decision, Denied, admit, conclude, demand_of, unavailable
 from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.failures import Failures
@@ -140,6 +140,18 @@ class Gate:
         if not (isinstance(decision, Denied) and decision.reason is Reason.INVALID_CREDENTIALS):
             self._failures.forgive(unsettled.facts.address, self._clock())
         return decision
+
+    async def may_go_on(self, facts: RequestFacts, route: Route) -> bool:
+        """Tell whether whoever began a request that still goes on might begin it now; nothing is taken from a quota.
+
+        While that cannot be found out, it goes on: an outage of the key store should not end every stream.
+        """
+        token = parse_authorization(facts.authorization)
+        try:
+            found = await self._identify(token) if isinstance(token, bytes) else ""
+        except Unavailable:
+            return True
+        return isinstance(found, Principal) and admit(facts, route, found, self._clock()) is None
 
     def _unknown(
         self, facts: RequestFacts, route: Route, token: bytes, digest: bytes, now: float

@@ -1,7 +1,6 @@
 """MachPayAuth: ASGI in, decision, ASGI out."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable
 from time import perf_counter
 from typing import NoReturn, Unpack
@@ -9,22 +8,19 @@ from typing import NoReturn, Unpack
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.core.address import format_address_or_none
 from machpay_gateway.core.admission import abandon
 from machpay_gateway.core.decision import Allowed, Denied
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.input import masked
 from machpay_gateway.core.problem import problem_for
 from machpay_gateway.core.usage import ALLOWED
 from machpay_gateway.gate import Asked, Unsettled
 from machpay_gateway.settings import Options
+from machpay_gateway.telemetry.refusals import log_refusal
 from machpay_gateway.web.headers import answer_headers, refusal_headers
 from machpay_gateway.web.incoming import request_facts
 from machpay_gateway.web.lifespan import run_lifespan
 from machpay_gateway.web.problems import send_problem
-
-logger = logging.getLogger("machpay_gateway")
 
 _STARTS = {"http.response.start", "websocket.accept", "websocket.http.response.start"}
 _ENDS = {"http.response.body", "websocket.close"}
@@ -137,7 +133,7 @@ class MachPayAuth:
     async def _refuse(
         self, scope: Scope, receive: Receive, send: Send, facts: RequestFacts, denied: Denied, *, began_at: float
     ) -> None:
-        _log_refusal(facts, denied)
+        log_refusal(facts, denied)
         headers = refusal_headers(denied, legacy=self.gateway.legacy_headers)
         problem = problem_for(denied, facts.request_id)
         try:
@@ -152,21 +148,6 @@ async def _fail(mistake: ConfigurationError, scope: Scope, receive: Receive, sen
         await receive()
         await send({"type": "lifespan.startup.failed", "message": str(mistake)})
     raise mistake
-
-
-def _log_refusal(facts: RequestFacts, denied: Denied) -> None:
-    if logger.isEnabledFor(logging.INFO):
-        logger.info(
-            "request %s refused: %s (%s); method=%r path=%r route=%r key=%r address=%s",
-            facts.request_id.decode(),
-            denied.reason,
-            denied.detail,
-            facts.method,
-            None if facts.path is None else masked(facts.path),  # people put secrets into paths, too
-            denied.route.match if denied.route else None,
-            denied.principal.id if denied.principal else None,
-            format_address_or_none(facts.address),
-        )
 
 
 def _inside_event_loop() -> bool:

@@ -1,9 +1,9 @@
 """Admission: what is asked of a limiter in one atomic step, and the four things it can answer."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from machpay_gateway.core.quota import CellWindow, Tier
 
@@ -79,6 +79,12 @@ class Coming(Awaitable[Answer], Protocol):
 
     def result(self) -> Answer:
         """Return what has come."""
+
+    def cancel(self) -> bool:
+        """Wait no more; False when it has come already."""
+
+    def add_done_callback(self, told: Callable[[Any], object], /) -> None:
+        """Tell *told* when it has come, or never will."""
 
 
 def abandon(answer: Coming) -> None:

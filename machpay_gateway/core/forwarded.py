@@ -24,12 +24,27 @@ def client_address(peer: str, values: Sequence[bytes], trusted: Allowlist | None
     address = parse_address(peer)
     if address is None or not values or trusted is None or address not in trusted:
         return address
+    for address in _hops(values, trusted, header):  # noqa: B007 - the last one counts
+        pass
+    return address
+
+
+def walked(peer: str, values: Sequence[bytes], trusted: Allowlist | None, header: bytes) -> tuple[int | None, ...]:
+    """Return the whole walk, the client first and *peer* last: what may be told to the next server."""
+    address = parse_address(peer)
+    if address is None or not values or trusted is None or address not in trusted:
+        return (address,)
+    return (*reversed(tuple(_hops(values, trusted, header))), address)
+
+
+def _hops(values: Sequence[bytes], trusted: Allowlist, header: bytes) -> Iterator[int | None]:
+    """Yield the addresses before the peer, from the right, down to the first that is not *trusted*."""
     text = b",".join(values).decode("latin-1")
     for hop in _forwarded_hops(text) if header == b"forwarded" else _listed_hops(text):
         address = _node_address(hop)
+        yield address
         if address is None or address not in trusted:
-            return address
-    return address
+            return
 
 
 def _listed_hops(text: str) -> Iterator[str]:

@@ -72,27 +72,32 @@ def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) 
             read_path(path, scope.get("raw_path"), scope.get("root_path")),
             authorization,
             client_address(peer, forwarded, trust.proxies, trust.header) if forwarded else parse_address(peer),
-            next(ids) if request_id is None else _accepted_id(request_id, peer, trust.proxies) or next(ids),
-            None if preflight is None or authorization else _preflight_for(scope, method, origin, preflight),
+            next(ids) if request_id is None else accepted_id(request_id, peer, trust.proxies) or next(ids),
+            None
+            if preflight is None or authorization
+            else preflight_for(method, origin, preflight, has_body=_has_body(scope)),
         ),
     )
 
 
-def _accepted_id(value: bytes, peer: str, proxies: Allowlist | None) -> bytes | None:
+def accepted_id(value: bytes, peer: str, proxies: Allowlist | None) -> bytes | None:
     """Return the request id that a trusted *peer* gave; a stranger's would let it forge our log."""
     if proxies is None or (address := parse_address(peer)) is None or address not in proxies:
         return None
     return value if _REQUEST_ID.fullmatch(value) else None
 
 
-def _preflight_for(scope: Mapping[str, Any], method: str, origin: bytes | None, asked: bytes) -> str | None:
+def preflight_for(method: str, origin: bytes | None, asked: bytes, *, has_body: bool) -> str | None:
+    """Return the method that a CORS preflight without credentials asks about, None when the request is none."""
     # Fetch §3.2.2: a preflight is an OPTIONS with one Origin and one Access-Control-Request-Method, and it carries
     # neither credentials nor a body. Anything else is a request like any other: it must not reach the application
     # without a caller.
-    if method != "OPTIONS" or not origin or not _METHOD.fullmatch(asked):
-        return None
-    has_body = any(
+    is_preflight = method == "OPTIONS" and origin and _METHOD.fullmatch(asked) and not has_body
+    return asked.decode() if is_preflight else None
+
+
+def _has_body(scope: Mapping[str, Any]) -> bool:
+    return any(
         name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0")
         for name, value in scope["headers"]
     )
-    return None if has_body else asked.decode()

@@ -13,15 +13,7 @@ _DENIAL_RESPONSE = "websocket.http.response"
 
 async def send_problem(scope: Scope, receive: Receive, send: Send, problem: Problem, added: Headers) -> None:
     """Answer with *problem* and the headers *added*; the application never sees the request."""
-    body = orjson.dumps(problem.body)
-    headers = [
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"cache-control", b"no-store"),  # a 404 may otherwise be kept by caches, for callers who may see more
-        (b"x-request-id", str(problem.body["request_id"]).encode()),
-        *problem.headers,
-        *added,
-    ]
+    headers, body = problem_answer(problem, added)
     if scope["type"] == "http":
         body = b"" if scope.get("method") == "HEAD" else body
         await _respond(send, "http.response", problem.status, headers, body)
@@ -31,6 +23,20 @@ async def send_problem(scope: Scope, receive: Receive, send: Send, problem: Prob
         await _respond(send, _DENIAL_RESPONSE, problem.status, headers, body)
         return
     await send({"type": "websocket.close", "code": problem.close_code, "reason": str(problem.body["code"])})
+
+
+def problem_answer(problem: Problem, added: Headers) -> tuple[Headers, bytes]:
+    """Return the header fields and the body of the answer that tells *problem*, the fields *added* among them."""
+    body = orjson.dumps(problem.body)
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),  # a 404 may otherwise be kept by caches, for callers who may see more
+        (b"x-request-id", str(problem.body["request_id"]).encode()),
+        *problem.headers,
+        *added,
+    ]
+    return headers, body
 
 
 async def _respond(send: Send, kind: str, status: int, headers: Headers, body: bytes) -> None:

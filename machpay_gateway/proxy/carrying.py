@@ -1,0 +1,283 @@
+"""Carrying one request to an upstream and its answer back, with the pressure of either side passed to the other.
+
+A request is sent twice only where that cannot do anything twice: when nothing of it was sent, or when its method is
+safe and the kept connection that it was sent over had died (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
+"""
+
+from time import monotonic
+
+from machpay_gateway.core.carriage import Carriage
+from machpay_gateway.core.reason import Reason
+from machpay_gateway.proxy.answers import interim_head
+from machpay_gateway.proxy.bodies import LAST_CHUNK, chunk
+from machpay_gateway.proxy.framing import AnswerHead
+from machpay_gateway.proxy.pool import Pool, Server
+from machpay_gateway.proxy.ports import Carried
+from machpay_gateway.proxy.tunnel import Tunnel
+from machpay_gateway.proxy.upstream import Framing, UpstreamConnection
+
+NEVER = float("inf")
+_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})  # RFC 9110 §9.2.1, less what is not served
+
+
+class Carrying:
+    """A request on its way there, and its answer on its way back."""
+
+    _ends_at = NEVER
+    _is_answering = _is_sent = _is_over = _answer_is_chunked = False
+    _received_bytes = 0
+    _server: Server
+    _tried: tuple[Server, ...] = ()
+    _tunnel: Tunnel | None = None
+    _upstream: UpstreamConnection | None = None
+
+    def __init__(self, exchange: Carried, pool: Pool, carriage: Carriage, head: bytes) -> None:
+        """Carry *exchange*'s request, whose *head* is as the upstream gets it, to a server of *pool*."""
+        self._exchange = exchange
+        self._client = exchange.client
+        self._request = exchange.request
+        self._pool = pool
+        self._carriage = carriage
+        self._head = head
+
+    @property
+    def takes_body(self) -> bool:
+        """Whether there is somebody to send the request's body to."""
+        return self._upstream is not None
+
+    @property
+    def is_pressed(self) -> bool:
+        """Whether the upstream cannot take any more for now."""
+        return self._upstream is None or self._upstream.is_full
+
+    def begin(self) -> None:
+        """Set out."""
+        limit = self._carriage.max_body_bytes
+        if limit and self._request.length is not None and self._request.length > limit:
+            self._exchange.refuse(Reason.BODY_TOO_LARGE, "a longer body than the route allows")
+            return
+        if self._carriage.total_seconds:
+            self._ends_at = monotonic() + self._carriage.total_seconds
+        self._send()
+
+    def stop(self) -> None:
+        """Go no further, in either direction."""
+        self._is_over = True
+        self._drop_upstream()
+
+    def expire(self) -> None:
+        """End what took too long: by an answer, where none has begun."""
+        waits_for_client = self._upstream is not None and not self._is_sent and not self._upstream.is_full
+        is_answering, server = self._is_answering, self._server
+        self.stop()
+        if is_answering:
+            self._exchange.abort()
+        elif waits_for_client:
+            self._exchange.refuse(Reason.REQUEST_TIMEOUT, "the body did not arrive in time")
+        else:
+            server.failed(monotonic(), "it does not answer in time")
+            self._exchange.refuse(Reason.UPSTREAM_TIMEOUT, "the upstream did not answer in time")
+
+    # The client's side.
+
+    def send(self, payload: bytes, *, is_last: bool, trailers: bytes) -> None:
+        """Send *payload* of the request's body on."""
+        upstream = self._upstream
+        if upstream is None:
+            return
+        transport, is_counted = upstream.transport, self._request.length is not None
+        if payload:
+            self._received_bytes += len(payload)
+            if self._carriage.max_body_bytes and self._received_bytes > self._carriage.max_body_bytes:
+                self._give_up(Reason.BODY_TOO_LARGE, "a longer body than the route allows")
+                return
+            transport.write(payload if is_counted else chunk(payload))
+        if is_last:
+            if not is_counted:
+                transport.write(LAST_CHUNK + trailers + b"\r\n")
+            self._await_answer()
+        else:
+            self._extend(self._carriage.idle_seconds)
+
+    def client_broke(self, detail: str) -> None:
+        """Hear that the request's body is not framed as its head said: what was sent of it stays without an end."""
+        self._give_up(Reason.INVALID_MESSAGE, detail)
+
+    def client_is_full(self) -> None:
+        """Read no more of the answer for now."""
+        if self._upstream is not None:
+            self._upstream.transport.pause_reading()
+
+    def client_is_free(self) -> None:
+        """Read on."""
+        if self._upstream is not None:
+            self._upstream.transport.resume_reading()
+
+    # The upstream's side.
+
+    def is_head(self) -> bool:
+        """Tell whether the request was a HEAD."""
+        return self._request.method == b"HEAD"
+
+    def interim(self, answer: AnswerHead) -> None:
+        """Hand a 1xx answer on, to whom knows what that is (RFC 9110 §15.2)."""
+        if self._request.minor == 1:
+            self._client.transport.write(interim_head(answer))
+        self._extend(self._carriage.first_byte_seconds)
+
+    def switched(self, answer: AnswerHead, rest: bytes) -> None:
+        """Let the connection be a tunnel from here on."""
+        upstream, asked, offered = self._upstream, self._request.upgrade, answer.upgrade
+        if upstream is None or asked is None or offered is None or asked.lower() != offered.lower():
+            self.broke("a change of protocols that nobody asked for")
+            return
+        self._exchange.status = answer.status
+        self._exchange.due = self._ends_at
+        self._client.transport.write(self._exchange.switching_head(answer))
+        self._exchange.count()
+        self._is_answering = True
+        self._tunnel = upstream.tunnel = Tunnel(self._client, upstream, self._tunnel_ended)
+        self._client.open_tunnel(self._tunnel)
+        if rest:
+            self._tunnel.upstream_sent(rest)
+
+    def answered(self, answer: AnswerHead, framing: Framing, payload: bytes, *, is_last: bool) -> None:
+        """Send the answer's head on, and what of its body came along: in one write, all of it if it is whole."""
+        request, exchange = self._request, self._exchange
+        self._server.answered()
+        self._is_answering = True
+        exchange.status = answer.status
+        if framing is Framing.OPEN:
+            self._answer_is_chunked = request.minor
+            request.closes |= not request.minor  # HTTP/1.0 knows no chunks: the answer ends with the connection
+        if not self._is_sent:
+            request.closes = True  # the rest of the request will not be read
+        exchange.sent_bytes = len(payload)
+        self._client.transport.write(exchange.answer_head(answer, framing) + payload)
+        if is_last:
+            self._end()
+        else:
+            self._extend(self._carriage.idle_seconds)
+
+    def more(self, payload: bytes, *, is_last: bool, trailers: bytes) -> None:
+        """Send more of the answer's body on."""
+        self._exchange.sent_bytes += len(payload)
+        if self._answer_is_chunked:
+            payload = chunk(payload) if payload else b""
+            if is_last:
+                payload += LAST_CHUNK + trailers + b"\r\n"
+        if payload:
+            self._client.transport.write(payload)
+        if is_last:
+            self._end()
+        else:
+            self._extend(self._carriage.idle_seconds)
+
+    def broke(self, detail: str, *, is_lost: bool = False) -> None:
+        """Ask once more where that is safe, answer that the upstream failed, or break off what has begun."""
+        upstream, request = self._upstream, self._request
+        if self._is_answering:
+            self.stop()
+            self._server.failed(monotonic(), detail)
+            self._exchange.abort()
+            return
+        was_kept = is_lost and upstream is not None and upstream.is_reused
+        if was_kept and request.method in _SAFE and not request.has_body:
+            self._drop_upstream()
+            self._send(over_new=True)
+            return
+        if not was_kept:
+            self._server.failed(monotonic(), detail)
+        self._give_up(Reason.UPSTREAM_UNAVAILABLE, detail)
+
+    def upstream_is_full(self) -> None:
+        """Read no more of the request for now."""
+        self._client.stop_reading()
+
+    def upstream_is_free(self) -> None:
+        """Read on."""
+        self._client.read_on()
+
+    def _send(self, *, over_new: bool = False) -> None:
+        server = self._pool.pick(self._tried)
+        if server is None:
+            self._is_over = True
+            self._exchange.refuse(Reason.UPSTREAM_UNAVAILABLE, "no server of the upstream can be reached")
+            return
+        self._server = server
+        server.in_flight += 1
+        upstream = None if over_new else server.take_idle()
+        if upstream is not None:
+            self._send_over(upstream)
+            return
+        self._exchange.due = monotonic() + (self._carriage.connect_seconds or NEVER) + 1.0
+        self._exchange.run(self._connect(server))
+
+    async def _connect(self, server: Server) -> None:
+        try:
+            upstream = await server.connect(self._carriage.connect_seconds)
+        except (OSError, TimeoutError) as exc:
+            server.in_flight -= 1
+            server.failed(monotonic(), f"no connection: {exc!s:.200}")
+            if not self._is_over:
+                self._tried = (*self._tried, server)
+                self._send()
+            return
+        if self._is_over:
+            server.in_flight -= 1
+            server.give_back(upstream, monotonic())  # nobody waits any more, and somebody will
+        else:
+            self._send_over(upstream)
+
+    def _send_over(self, upstream: UpstreamConnection) -> None:
+        self._upstream = upstream
+        upstream.asking = self
+        upstream.transport.write(self._head)
+        if self._client.body is None:
+            self._await_answer()
+        else:
+            self._extend(self._carriage.idle_seconds)
+            self._client.send_body()
+
+    def _await_answer(self) -> None:
+        self._is_sent = True
+        if not self._is_answering:
+            self._extend(self._carriage.first_byte_seconds)
+
+    def _extend(self, seconds: float) -> None:
+        due = monotonic() + seconds if seconds else NEVER
+        self._exchange.due = min(due, self._ends_at)
+
+    def _end(self) -> None:
+        self._is_over = True
+        upstream, self._upstream = self._upstream, None
+        server = self._server
+        server.in_flight -= 1
+        if upstream is not None:
+            if self._is_sent and upstream.is_reusable:
+                upstream.ready()
+                server.give_back(upstream, monotonic())
+            else:
+                upstream.abort()
+        self._exchange.finish(may_go_on=self._is_sent)
+
+    def _tunnel_ended(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._upstream = None
+            self._server.in_flight -= 1
+            self._exchange.tunnel_ended()
+
+    def _give_up(self, reason: Reason, detail: str) -> None:
+        is_answering = self._is_answering
+        self.stop()
+        if is_answering:
+            self._exchange.abort()
+        else:
+            self._exchange.refuse(reason, detail)
+
+    def _drop_upstream(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            self._server.in_flight -= 1
+            upstream.abort()

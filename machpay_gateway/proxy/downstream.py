@@ -1,0 +1,278 @@
+"""The connection to a client: its bytes, cut into requests that are served one after the other."""
+
+import asyncio
+import socket
+import struct
+from time import monotonic, perf_counter
+from typing import cast
+
+from machpay_gateway.core.address import parse_address
+from machpay_gateway.core.decision import Denied
+from machpay_gateway.core.reason import Reason
+from machpay_gateway.proxy.answers import refusal
+from machpay_gateway.proxy.bodies import BadBodyError, Body, Chunked, Counted
+from machpay_gateway.proxy.carrying import Carrying
+from machpay_gateway.proxy.exchange import Exchange
+from machpay_gateway.proxy.framing import HEAD_END, Fault, RequestHead, early_fault, read_request
+from machpay_gateway.proxy.ports import ClientTunnel, Front, Walk
+
+NEVER = float("inf")
+_MOST_AHEAD = 64 * 1024  # bytes that may come before they can go on
+_LINGER_SECONDS = 2.0
+_RESET = struct.pack("ii", 1, 0)  # do not linger at all: what closes then is answered by a reset
+
+
+class ClientConnection(asyncio.Protocol):
+    """One connection. *exchange* is the request that is served, *body* what is still to come of it."""
+
+    __slots__ = (
+        "_ahead",
+        "_front",
+        "_is_lingering",
+        "_is_paused",
+        "_is_reading",
+        "address",
+        "began_at",
+        "body",
+        "due",
+        "exchange",
+        "host",
+        "is_trusted",
+        "quiet_until",
+        "scheme",
+        "transport",
+        "tunnel",
+        "walk",
+        "will_close",
+    )
+
+    def __init__(self, front: Front) -> None:
+        """Serve requests by *front*."""
+        self._front = front
+        self._ahead = b""  # what came and is not read yet
+        self._is_lingering = self._is_paused = self._is_reading = False
+        self.will_close = False
+        self.exchange: Exchange | None = None
+        self.tunnel: ClientTunnel | None = None
+        self.body: Body | None = None
+        self.due = NEVER
+        self.host = ""
+        self.address: int | None = None
+        self.began_at = 0.0
+        self.quiet_until = 0.0
+        self.walk: Walk = ()
+        self.is_trusted = False
+        self.scheme = b"http"
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Find out who it is, and wait for a request."""
+        self.transport = cast("asyncio.Transport", transport)
+        front = self._front
+        peer = transport.get_extra_info("peername")
+        self.host = peer[0] if isinstance(peer, tuple) else ""  # a Unix socket has none
+        self.address = parse_address(self.host)
+        self.is_trusted = front.may_speak_for_others(self.address)
+        self.walk = (self.address,)
+        if transport.get_extra_info("ssl_object") is not None:
+            self.scheme = b"https"
+        self.began_at = perf_counter()
+        self.due = monotonic() + front.head_seconds
+        front.entered(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Read requests, or what follows the head of the one that is served."""
+        if self.tunnel is not None:
+            self.tunnel.client_sent(data)
+        elif self.exchange is None:
+            self._read(self._ahead + data if self._ahead else data)
+        else:
+            self._ahead = self._ahead + data if self._ahead else data
+            carrying = self.exchange.carrying
+            if self.body is not None and carrying is not None and carrying.takes_body:
+                self.send_body()
+            elif len(self._ahead) > _MOST_AHEAD:
+                self.stop_reading()
+
+    def eof_received(self) -> bool:
+        """Close: a client that has said all is gone, unless this is a tunnel."""
+        return self.tunnel is not None and self.tunnel.client_said_all()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - gone is gone
+        """End what was under way."""
+        self.will_close = True
+        self._front.left(self)
+        exchange, self.exchange = self.exchange, None
+        if self.tunnel is not None:
+            self.tunnel.client_gone()
+        elif exchange is not None:
+            exchange.client_gone()
+
+    def pause_writing(self) -> None:
+        """Pass the pressure on."""
+        if (pressed := self._other_side()) is not None:
+            pressed.client_is_full()
+
+    def resume_writing(self) -> None:
+        """Pass the relief on."""
+        if (pressed := self._other_side()) is not None:
+            pressed.client_is_free()
+
+    def stop_reading(self) -> None:
+        """Let the client wait with what it sends."""
+        if not self._is_paused and not self.transport.is_closing():
+            self._is_paused = True
+            self.transport.pause_reading()
+
+    def read_on(self) -> None:
+        """Let the client send."""
+        if self._is_paused and not self.transport.is_closing():
+            self._is_paused = False
+            self.transport.resume_reading()
+
+    def send_body(self) -> None:
+        """Hand on what has come of the request's body."""
+        exchange, body = self.exchange, self.body
+        if exchange is None or body is None or exchange.carrying is None:
+            return
+        data, self._ahead = self._ahead, b""
+        try:
+            payload, self._ahead = body.take(data)
+        except BadBodyError as exc:
+            self.will_close = True
+            exchange.carrying.client_broke(str(exc))
+            return
+        is_last = body.is_done
+        exchange.carrying.send(payload, is_last=is_last, trailers=body.trailers)
+        if is_last:
+            self.body = None
+        elif not exchange.carrying.is_pressed:
+            self.read_on()
+
+    def has_body_here(self) -> bool:
+        """Pass over what has come of the request's body; tell whether that was all of it."""
+        body, self.body = self.body, None
+        if body is None:
+            return True
+        data, self._ahead = self._ahead, b""
+        try:
+            _, self._ahead = body.take(data)
+        except BadBodyError:
+            return False
+        return body.is_done
+
+    def open_tunnel(self, tunnel: ClientTunnel) -> None:
+        """Read no more requests: all that comes now is the tunnel's."""
+        self.tunnel = tunnel
+        if self._ahead:
+            ahead, self._ahead = self._ahead, b""
+            tunnel.client_sent(ahead)
+        self.read_on()
+
+    def exchange_ended(self, *, may_go_on: bool) -> None:
+        """Take the next request, or close."""
+        self.exchange = None
+        if self.transport.is_closing():
+            return
+        if not may_go_on or self.will_close:
+            self._linger()
+            return
+        self.due = monotonic() + self._front.keepalive_seconds
+        if self._ahead and not self._is_reading:
+            ahead, self._ahead = self._ahead, b""
+            self._read(ahead)
+        if not self._is_reading:
+            self.read_on()
+
+    def expire(self) -> None:
+        """End a wait for a request that took too long."""
+        self.due = NEVER
+        if self._is_lingering or not self._ahead:
+            self.transport.abort() if self._is_lingering else self.transport.close()
+        else:
+            self._refuse(Fault(Reason.REQUEST_TIMEOUT, "the head did not arrive in time"))
+
+    def turn_away(self) -> None:
+        """Answer that there are too many."""
+        self._refuse(Fault(Reason.UNAVAILABLE, "too many connections"))
+
+    def close(self) -> None:
+        """Close what is quiet."""
+        self.transport.close()
+
+    def abort(self, *, by_reset: bool) -> None:
+        """Close, so that the client can tell that its answer is not whole: *by_reset* where closing would end one."""
+        self.will_close = self._is_lingering = True
+        self.due = monotonic() + _LINGER_SECONDS
+        self.exchange = None
+        if not by_reset:
+            self.transport.close()  # once it has got what there is
+            return
+        if (connection := self.transport.get_extra_info("socket")) is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
+
+    def _read(self, data: bytes) -> None:
+        """Serve the requests in *data*, as long as each can be answered at once."""
+        self._is_reading = True
+        while not self._is_lingering:
+            while data[:2] == b"\r\n":  # RFC 9112 §2.2: empty lines before a request are ignored
+                data = data[2:]
+            end = data.find(HEAD_END) + len(HEAD_END)
+            if end < len(HEAD_END):
+                self._wait_for_more(data)
+                break
+            self._ahead = data[end:]
+            request = read_request(data[:end], self._front.fields)
+            if not isinstance(request, RequestHead):
+                self._refuse(request)
+                break
+            self._serve(request)
+            if self.exchange is not None or not self._ahead:
+                break
+            data, self._ahead = self._ahead, b""
+        self._is_reading = False
+
+    def _serve(self, request: RequestHead) -> None:
+        if request.chunked:
+            self.body = Chunked(self._front.fields)
+        elif request.length:
+            self.body = Counted(request.length)
+        self.exchange = Exchange(self._front, self, request)
+        self.exchange.begin()
+
+    def _wait_for_more(self, data: bytes) -> None:
+        if not self._ahead and data:
+            self.due = monotonic() + self._front.head_seconds  # from the first byte on, however slowly the others come
+        self._ahead = data
+        if (fault := early_fault(data)) is not None:
+            self._refuse(fault)
+
+    def _refuse(self, fault: Fault) -> None:
+        """Answer what is no request, and close."""
+        self.will_close = True
+        denied = Denied(fault.reason, fault.detail)
+        request_id = self._front.next_id()
+        answer, status = refusal(denied, request_id, legacy=False, closes=True)
+        self._front.count_fault(self, request_id, denied, status)
+        self.transport.write(answer)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close once the client has: closing on bytes that were not read would destroy the answer (RFC 9112 §9.6)."""
+        self.will_close = True
+        self.body = None
+        self._ahead = b""
+        self.exchange = None
+        if self._is_lingering:
+            return
+        self._is_lingering = True
+        self.due = monotonic() + _LINGER_SECONDS
+        self.read_on()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def _other_side(self) -> ClientTunnel | Carrying | None:
+        return self.tunnel or (self.exchange.carrying if self.exchange is not None else None)

@@ -1,0 +1,202 @@
+"""One request, from its head to the end of its answer: decided as everywhere, refused or carried on, and counted."""
+
+import asyncio
+from collections.abc import Coroutine
+from time import monotonic, perf_counter
+from typing import Any
+
+from machpay_gateway.core.admission import Coming, Granted, abandon
+from machpay_gateway.core.carriage import Carriage
+from machpay_gateway.core.decision import Allowed, Decision, Denied
+from machpay_gateway.core.principal import Anonymous, Principal
+from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.route import Route
+from machpay_gateway.core.usage import ALLOWED
+from machpay_gateway.gate import Asked, Unsettled
+from machpay_gateway.proxy.answers import answer_head, own_lines, refusal, switching_head
+from machpay_gateway.proxy.carrying import Carrying
+from machpay_gateway.proxy.forwarding import Hop, upstream_head
+from machpay_gateway.proxy.framing import AnswerHead, RequestHead
+from machpay_gateway.proxy.pool import Pool
+from machpay_gateway.proxy.ports import Client, Front
+from machpay_gateway.proxy.upstream import Framing
+from machpay_gateway.telemetry.refusals import log_refusal
+
+NEVER = float("inf")
+CHECK_SECONDS = 20.0  # between two looks at the credential of what goes on: revoked ones end within 60 s
+_DECISION_SECONDS = 30.0  # for what a store and an issuer are asked, each with shorter patience of its own
+_CLIENT_GONE = 499
+
+
+class Exchange:
+    """A request and what became of it. *due* is when its patience ends, *check_at* when to look at its credential."""
+
+    principal: Principal | Anonymous | None = None
+    grant: Granted | None = None
+    route: Route | None = None
+    carrying: Carrying | None = None
+    due = NEVER
+    check_at = NEVER
+    status = 0
+    sent_bytes = 0
+    is_over = False
+    _is_counted = False
+    _answer: Coming | None = None  # of the limiter
+    _task: asyncio.Task[Decision] | None = None
+
+    def __init__(self, front: Front, client: Client, request: RequestHead) -> None:
+        """Take the *request* that came over *client*."""
+        self.began_at = perf_counter()
+        self.client = client
+        self.request = request
+        self.facts, self._walk = front.facts_of(client, request)
+        self._front = front
+
+    def begin(self) -> None:
+        """Decide, or begin to."""
+        front = self._front
+        if (own := front.own_pool(self.facts.path)) is not None:
+            self._carry(own, front.carriage, credentials=True)
+        else:
+            self._proceed(front.gate.decide_at_once(self.facts))
+
+    def answer_head(self, answer: AnswerHead, framing: Framing) -> bytes:
+        """Return the head of *answer* as the client gets it, with the *framing* that its body gets."""
+        self.request.closes |= self.client.will_close
+        return answer_head(answer, self.request, framing, self._own_lines())
+
+    def switching_head(self, answer: AnswerHead) -> bytes:
+        """Return the head of a 101 *answer* as the client gets it."""
+        return switching_head(answer, self._own_lines())
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do *work* beside everything else."""
+        self._front.run(work)
+
+    def refuse(self, reason: Reason, detail: str) -> None:
+        """Answer that the request goes no further, for a *reason* that the proxy has."""
+        principal = self.principal if isinstance(self.principal, Principal) else None
+        self._refuse(Denied(reason, detail, self.route, principal))
+
+    def abort(self) -> None:
+        """End what cannot be ended well: the client sees that its answer is not whole."""
+        self._finish(ALLOWED, self.status or _CLIENT_GONE)
+        self.client.abort(by_reset=not self.request.minor)
+
+    def cut(self) -> None:
+        """End what may not go on."""
+        if self.carrying is not None:
+            self.carrying.stop()
+        self.abort()
+
+    def client_gone(self) -> None:
+        """End everything: nobody waits any more."""
+        if self._answer is not None and not self._answer.cancel():
+            abandon(self._answer)
+        if self._task is not None:
+            self._task.cancel()
+        if self.carrying is not None:
+            self.carrying.stop()
+        self._finish(ALLOWED, self.status or _CLIENT_GONE)
+
+    def expire(self) -> None:
+        """End what took too long."""
+        self.due = NEVER
+        if self.carrying is not None:
+            self.carrying.expire()
+        elif self._task is not None:
+            self._task.cancel()
+            self.refuse(Reason.UNAVAILABLE, "the decision takes too long")
+
+    def count(self) -> None:
+        """Count the request now, though it goes on: what was upgraded may last for days."""
+        self._record(ALLOWED, self.status)
+
+    def finish(self, *, may_go_on: bool) -> None:
+        """Note that the whole answer was sent; the connection takes another request if it *may_go_on*."""
+        self._finish(ALLOWED, self.status)
+        self.client.exchange_ended(may_go_on=may_go_on and not self.request.closes)
+
+    def tunnel_ended(self) -> None:
+        """Note that nothing more goes through."""
+        self._finish(ALLOWED, self.status)
+
+    def _proceed(self, decision: Decision | Asked | Unsettled) -> None:
+        """Take the next step that *decision* asks for."""
+        if type(decision) is Allowed:
+            principal, self.grant, self.route = decision
+            self.principal = principal
+            carriage = self._front.carriage_for(self.route)
+            self._carry(self._front.pool_for(principal), carriage, credentials=carriage.forward_credentials)
+        elif isinstance(decision, Asked):
+            self._answer = decision.answer
+            decision.answer.add_done_callback(lambda answer: self._limiter_answered(decision, answer))
+        elif isinstance(decision, Unsettled):
+            self.due = monotonic() + _DECISION_SECONDS
+            self._task = self._front.loop.create_task(self._front.gate.settle(decision))
+            self._task.add_done_callback(self._settled)
+        elif isinstance(decision, Denied):
+            self._refuse(decision)
+
+    def _limiter_answered(self, asked: Asked, answer: Coming) -> None:
+        self._answer = None
+        if self.is_over or answer.cancelled():
+            return
+        self._proceed(self._front.gate.answered(asked, answer.result()))
+
+    def _settled(self, task: asyncio.Task[Decision]) -> None:
+        self._task = None
+        if task.cancelled():
+            return
+        decision = task.result()
+        if not self.is_over:
+            self._proceed(decision)
+        elif isinstance(decision, Allowed) and decision.grant is not None:
+            decision.grant.lease.release()
+
+    def _carry(self, pool: Pool, carriage: Carriage, *, credentials: bool) -> None:
+        request, client = self.request, self.client
+        hop = Hop(self._walk, client.scheme, request.host)
+        if client.is_trusted:
+            hop.believe(request)
+        head = upstream_head(request, hop, self.principal, self.facts.request_id, credentials=credentials)
+        self.carrying = carrying = Carrying(self, pool, carriage, head)
+        self.check_at = monotonic() + CHECK_SECONDS
+        carrying.begin()
+
+    def _refuse(self, denied: Denied) -> None:
+        log_refusal(self.facts, denied)
+        closes = self.request.closes or self.client.will_close or not self.client.has_body_here()
+        answer, status = refusal(
+            denied,
+            self.facts.request_id,
+            legacy=self._front.legacy_headers,
+            closes=closes,
+            is_head=self.request.method == b"HEAD",
+            grant=self.grant,
+        )
+        self.carrying = None
+        self.due = NEVER
+        self.principal = self.principal or denied.principal
+        self.route = self.route or denied.route
+        self.sent_bytes = len(answer)
+        self.client.transport.write(answer)
+        self._finish(denied.reason, status)
+        self.client.exchange_ended(may_go_on=not closes)
+
+    def _finish(self, outcome: str, status: int) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
+        self.carrying = None  # which knows this: a circle would be left to the garbage collector, for every request
+        if self.grant is not None:
+            self.grant.lease.release()
+        if not self._is_counted:
+            self._record(outcome, status)
+
+    def _record(self, outcome: str, status: int) -> None:
+        self._is_counted = True
+        self._front.record(self, outcome, status)
+
+    def _own_lines(self) -> bytes:
+        return own_lines(self.principal, self.grant, self.facts.request_id, legacy=self._front.legacy_headers)

@@ -1,0 +1,155 @@
+"""Header fields by what a proxy does with them: most pass as they came, some are ours to read, drop or write anew."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from machpay_gateway.core.identity import is_identity_name
+
+_new = tuple.__new__  # half the cost of a NamedTuple's own constructor
+_MOST_REMEMBERED = 4096
+_LONGEST_REMEMBERED = 256  # bytes
+_LENGTH = re.compile(rb"[0-9]{1,18}")  # below 2**63
+# RFC 3986 §3.2.2: a name, an IPv4 address or an IPv6 address in brackets; §3.2.3: a port.
+_HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+OTHER_CODING = "another transfer coding than chunked"
+_FORGOTTEN = re.compile(rb"auth|cookie|key|pass|secret|session|signature|token|request-id|traceparent")
+
+
+# What is done with a field. Plain numbers, because a member of an enum takes longer to look up than all else here.
+PASS, DROP, HOST, AUTHORIZATION, CONNECTION, LENGTH, CODING, UPGRADE, TE, WRONG = range(10)
+CLIENT_ADDRESS, FORWARDED_PROTO, FORWARDED_HOST, REQUEST_ID = range(10, 14)
+ORIGIN, PREFLIGHT, EXPECT = range(14, 17)  # read, and passed on all the same
+
+# RFC 9110 §7.6.1: what concerns one connection alone.
+_HOP_BY_HOP: Mapping[bytes, int] = {
+    b"connection": CONNECTION,
+    b"content-length": LENGTH,
+    b"transfer-encoding": CODING,
+    b"upgrade": UPGRADE,
+    b"keep-alive": DROP,
+    b"proxy-connection": DROP,
+    b"proxy-authorization": DROP,
+    b"proxy-authenticate": DROP,
+}
+_OF_REQUESTS: Mapping[bytes, int] = {
+    **_HOP_BY_HOP,
+    b"host": HOST,
+    b"authorization": AUTHORIZATION,
+    b"te": TE,
+    b"expect": EXPECT,
+    b"http2-settings": DROP,  # of an upgrade to h2c, which is not offered
+    b"x-request-id": REQUEST_ID,
+    b"origin": ORIGIN,
+    b"access-control-request-method": PREFLIGHT,
+    # Who the client is, as other proxies say it: an upstream may believe any of them, so none passes.
+    b"forwarded": DROP,
+    b"x-forwarded-proto": FORWARDED_PROTO,
+    b"x-forwarded-host": FORWARDED_HOST,
+    b"x-real-ip": DROP,
+    b"x-client-ip": DROP,
+    b"x-cluster-client-ip": DROP,
+    b"true-client-ip": DROP,
+    b"cf-connecting-ip": DROP,
+    b"fastly-client-ip": DROP,
+    b"x-original-url": DROP,  # what some frameworks route by instead of the path that was authorised
+    b"x-rewrite-url": DROP,
+}
+_OF_ANSWERS: Mapping[bytes, int] = {**_HOP_BY_HOP, b"x-request-id": DROP}
+
+
+class Managed(NamedTuple):
+    """A field that does not just pass, with its value as its reader has it, else without the blanks around it."""
+
+    kind: int
+    value: Any
+
+
+def tokens_of(value: bytes) -> frozenset[bytes]:
+    """Return the tokens that a list field names (RFC 9110 §5.6.1), in lower case; empty ones say nothing."""
+    return frozenset(token for part in value.split(b",") if (token := part.strip(b" \t").lower()))
+
+
+def _read(kind: int, value: bytes) -> Managed:
+    """Return a field with its *value* read, or WRONG with what is wrong with it."""
+    reader = _READERS.get(kind)
+    if reader is None:
+        return _new(Managed, (kind, value))
+    read = reader(value)
+    return Managed(WRONG, read) if isinstance(read, str) else Managed(kind, read)
+
+
+def _host(value: bytes) -> bytes | str:
+    return value if _HOST.fullmatch(value) else "a Host that is no name and no address"
+
+
+def _length(value: bytes) -> int | str:
+    return int(value) if _LENGTH.fullmatch(value) else "a Content-Length that is no length"
+
+
+def _coding(value: bytes) -> bytes | str:
+    return value if value.lower() == b"chunked" else OTHER_CODING
+
+
+_READERS: Mapping[int, Callable[[bytes], object]] = {
+    HOST: _host,
+    LENGTH: _length,
+    CODING: _coding,
+    CONNECTION: tokens_of,
+    TE: tokens_of,
+}
+
+
+class Fields(dict[bytes, Managed | None]):
+    """What is done with a field, by its whole line: None passes. Most lines are seen again and again.
+
+    So they are remembered, but for long ones and those whose name says that the value is a secret or never the same.
+    """
+
+    def __init__(self, managed: Mapping[bytes, int]) -> None:
+        """Know the fields in *managed*, by their names in lower case."""
+        super().__init__()
+        self._managed = managed
+        self._names: dict[bytes, tuple[int, bool]] = {}  # kind, and whether whole lines are remembered
+
+    def __missing__(self, line: bytes) -> Managed | None:
+        at = line.index(b":")
+        kind, is_remembered = self._names.get(line[:at]) or self._learnt(line[:at])
+        field = None if not kind else _read(kind, line[at + 1 :].strip(b" \t"))  # RFC 9112 §5.1
+        if is_remembered and len(line) <= _LONGEST_REMEMBERED:
+            if len(self) >= _MOST_REMEMBERED:
+                self.clear()  # of what somebody made up; the others are back at once
+            self[line] = field
+        return field
+
+    def _learnt(self, written: bytes) -> tuple[int, bool]:
+        name = written.lower()
+        known = self._kind_of(name), not _FORGOTTEN.search(name)
+        if len(self._names) < _MOST_REMEMBERED:
+            self._names[written] = known
+        return known
+
+    def _kind_of(self, name: bytes) -> int:
+        if is_identity_name(name.decode("latin-1")) or name.startswith(b"x-forwarded-"):
+            return self._managed.get(name, DROP)
+        if b"_" in name:
+            # CGI reads underscores as hyphens, so that this would be a managed field by another way of writing it.
+            hyphened = name.replace(b"_", b"-")
+            is_managed = hyphened in self._managed or hyphened.startswith(b"x-forwarded-")
+            return DROP if is_managed else PASS
+        return self._managed.get(name, PASS)
+
+
+def request_fields(client_address_header: bytes) -> Fields:
+    """Return what is done with a request's fields; *client_address_header* (lower case) is believed from some peers."""
+    return Fields({**_OF_REQUESTS, client_address_header: CLIENT_ADDRESS})
+
+
+def answer_fields() -> Fields:
+    """Return what is done with an answer's fields."""
+    return Fields(_OF_ANSWERS)
+
+
+def without(lines: Iterable[bytes], names: frozenset[bytes]) -> list[bytes]:
+    """Return the *lines* of fields but those of these *names* in lower case."""
+    return [line for line in lines if line.partition(b":")[0].lower() not in names]

@@ -1,0 +1,112 @@
+"""What an upstream is sent of a request: its own lines, and what we say of where it comes from and who is calling."""
+
+import re
+from functools import lru_cache
+from urllib.parse import quote, unquote_to_bytes
+
+from machpay_gateway.core.address import format_address
+from machpay_gateway.core.identity import identity_fields
+from machpay_gateway.core.principal import Anonymous, Principal
+from machpay_gateway.proxy.framing import RequestHead
+from machpay_gateway.web.path import LONG, canonical_path
+
+_VERSIONS = (b"1.0", b"1.1")
+PSEUDONYM = b"machpay"  # for Via (RFC 9110 §7.6.3), so that no host name is told
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_SAFE = "/:@!$&'()*+,;=-._~"  # RFC 3986 §3.3 pchar, less the escape itself
+_HOSTS = re.compile(rb"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_SCHEMES = frozenset({b"http", b"https"})
+
+
+def authorised_path(raw: bytes) -> tuple[str | None, bytes]:
+    """Return the path that is decided by, None when it is ambiguous, and the same path as it is forwarded.
+
+    Escapes that say nothing are undone: an upstream that does not decode would otherwise route by another path.
+    """
+    return _short_path(raw) if len(raw) < LONG else _short_path.__wrapped__(raw)
+
+
+@lru_cache(maxsize=1024)  # what is remembered must not fill the memory, so that longer ones are not
+def _short_path(raw: bytes) -> tuple[str | None, bytes]:
+    if b"%" not in raw:
+        return canonical_path.__wrapped__(raw.decode("ascii"), raw, None), raw
+    path = canonical_path.__wrapped__(unquote_to_bytes(raw).decode("utf-8", "replace"), raw, None)
+    return path, b"" if path is None else quote(path, safe=_SAFE).encode()
+
+
+class Hop:
+    """Where a request came from: the *walk* from the client to our peer, and by which *scheme* and *host*."""
+
+    __slots__ = ("host", "scheme", "walk")
+
+    def __init__(self, walk: tuple[int | None, ...], scheme: bytes, host: bytes | None) -> None:
+        """Take what is seen on the connection: *scheme*, and the request's *host*."""
+        self.walk = walk
+        self.scheme = scheme
+        self.host = host
+
+    def believe(self, request: RequestHead) -> None:
+        """Take the word of a trusted peer for the scheme and host by which it was reached."""
+        if request.forwarded_proto in _SCHEMES:
+            self.scheme = request.forwarded_proto or self.scheme
+        if request.forwarded_host and _HOSTS.fullmatch(request.forwarded_host):
+            self.host = request.forwarded_host
+
+
+def upstream_head(
+    request: RequestHead, hop: Hop, principal: Principal | Anonymous | None, request_id: bytes, *, credentials: bool
+) -> bytes:
+    """Return the head of *request* as the upstream gets it, with the caller's *credentials* or without."""
+    said = said_by_us(principal, hop.walk, hop.scheme, request.host, hop.host, request.minor)
+    framing = b""
+    if request.length is not None:
+        framing = b"Content-Length: %d\r\n" % request.length
+    elif request.chunked:
+        framing = b"Transfer-Encoding: chunked\r\n"
+    if request.upgrade is not None:
+        framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % request.upgrade
+    elif request.takes_trailers:
+        framing += b"Connection: TE\r\nTE: trailers\r\n"
+    if credentials:
+        framing += b"".join(b"Authorization: %b\r\n" % value for value in request.authorization)
+    first = b"%b %b%b HTTP/1.1" % (request.method, request.path, request.query)
+    return b"\r\n".join((first, *request.lines, said, b"X-Request-Id: %b\r\n%b\r\n" % (request_id, framing)))
+
+
+@lru_cache(maxsize=4096)  # by the principal itself, which is a new one whenever its record has changed
+def said_by_us(  # noqa: PLR0917 - what is remembered is found by position at least cost
+    principal: Principal | Anonymous | None,
+    walk: tuple[int | None, ...],
+    scheme: bytes,
+    host: bytes | None,
+    told_host: bytes | None,
+    minor: int,
+) -> bytes:
+    """Return the header lines that we write, without the last line's end: Host, who is behind whom, and who calls.
+
+    *host* is the request's own, *told_host* that of the request that the client has made to whoever is in front of us.
+    """
+    hops = [None if address is None else format_address(address) for address in walk]
+    lines = [] if host is None else [b"Host: " + host]
+    lines.append(b"X-Forwarded-For: " + ", ".join(hop or "unknown" for hop in hops).encode())
+    lines.append(b"X-Forwarded-Proto: " + scheme)
+    first = f"for={_node(hops[0])};proto={scheme.decode()}"
+    if told_host is not None:
+        lines.append(b"X-Forwarded-Host: " + told_host)
+        first += f";host={_quoted(told_host.decode('latin-1'))}"
+    lines.append(b"Forwarded: " + ", ".join([first, *(f"for={_node(hop)}" for hop in hops[1:])]).encode("latin-1"))
+    lines.append(b"Via: " + _VERSIONS[minor] + b" " + PSEUDONYM)
+    if isinstance(principal, Principal):
+        lines += (f"{name}: {value}".encode() for name, value in identity_fields(principal))
+    return b"\r\n".join(lines)
+
+
+def _node(hop: str | None) -> str:
+    # RFC 7239 §6: an IPv6 address stands in brackets, and so in quotes.
+    if hop is None:
+        return "unknown"
+    return f'"[{hop}]"' if ":" in hop else hop
+
+
+def _quoted(value: str) -> str:
+    return value if _TOKEN.fullmatch(value) else f'"{value}"'

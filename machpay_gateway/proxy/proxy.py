@@ -1,0 +1,214 @@
+"""What all connections of one process share: the gate, the pools, and the one clock that looks after all of them."""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Coroutine, Mapping
+from time import monotonic
+from typing import Any
+
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.core.carriage import Carriage, Origin, Upstream
+from machpay_gateway.core.decision import Denied
+from machpay_gateway.core.facts import RequestFacts
+from machpay_gateway.core.forwarded import walked
+from machpay_gateway.core.principal import Anonymous, Principal
+from machpay_gateway.core.route import Route
+from machpay_gateway.core.usage import ALLOWED
+from machpay_gateway.proxy.downstream import ClientConnection
+from machpay_gateway.proxy.exchange import CHECK_SECONDS, Exchange
+from machpay_gateway.proxy.fields import answer_fields, request_fields
+from machpay_gateway.proxy.forwarding import authorised_path
+from machpay_gateway.proxy.framing import RequestHead
+from machpay_gateway.proxy.pool import IDLE_SECONDS, Pool, Server
+from machpay_gateway.proxy.ports import Client, Counted, Walk
+from machpay_gateway.proxy.upstream import UpstreamConnection
+from machpay_gateway.telemetry.refusals import log_refusal
+from machpay_gateway.web.incoming import accepted_id, preflight_for
+
+logger = logging.getLogger("machpay_gateway")
+
+_TICK_SECONDS = 1.0
+NO_LIMIT = 1 << 62
+_new = tuple.__new__
+
+
+class Proxy:
+    """Serves connections by a *gateway*. Give it to `listener`, or make connections by `connect`."""
+
+    def __init__(
+        self, gateway: Gateway, *, own_branches: tuple[str, ...] = (), control_plane: Pool | None = None
+    ) -> None:
+        """Carry what *gateway* allows to its upstreams, and what is below *own_branches* to the *control_plane*."""
+        settings = gateway.settings
+        self.loop = asyncio.get_running_loop()
+        self.gateway = gateway
+        self.gate = gateway.gate
+        self.legacy_headers = gateway.legacy_headers
+        self.fields = request_fields(gateway.trust.header)
+        self.head_seconds = settings.server.head_seconds
+        self.keepalive_seconds = settings.server.keepalive_seconds
+        self.carriage = settings.proxy
+        self._answer_fields = answer_fields()
+        self._carriages = {
+            route.match: settings.proxy.with_changes(route.proxy) for route in gateway.policy.routes if route.proxy
+        }
+        self._own_branches = own_branches
+        self._control_plane = control_plane
+        self._pools = {name: self._pool(upstream) for name, upstream in settings.upstreams.items()}
+        self._pool_of: Mapping[str, Pool] = self._pools_by_environment()
+        self._connections: set[ClientConnection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._most_connections = settings.server.max_connections or NO_LIMIT
+        self._is_draining = False
+        self._alarm = self.loop.call_later(_TICK_SECONDS, self._tick)
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def connect(self) -> ClientConnection:
+        """Return the protocol of a new connection."""
+        return ClientConnection(self)
+
+    async def close(self, drain_seconds: float) -> None:
+        """Let what is under way end within *drain_seconds*, and close everything."""
+        self._is_draining = True
+        ends_at = monotonic() + drain_seconds
+        for connection in self._connections:
+            connection.will_close = True
+        while self._connections and monotonic() < ends_at:
+            self._close_quiet(monotonic())
+            await asyncio.sleep(0.05)
+        for connection in list(self._connections):
+            connection.abort(by_reset=True)
+        await asyncio.sleep(0)  # lets each be told
+        self._alarm.cancel()
+        self._close_idle_upstreams(float("inf"))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # For connections.
+
+    def entered(self, connection: ClientConnection) -> None:
+        """Take *connection* in, or turn it away when there are too many."""
+        self._connections.add(connection)
+        if len(self._connections) > self._most_connections:
+            connection.turn_away()
+        elif self._is_draining:
+            connection.will_close = True
+
+    def left(self, connection: ClientConnection) -> None:
+        """Forget *connection*."""
+        self._connections.discard(connection)
+
+    def may_speak_for_others(self, address: int | None) -> bool:
+        """Tell whether the peer at *address* is a trusted proxy."""
+        proxies = self.gateway.trust.proxies
+        return proxies is not None and address is not None and address in proxies
+
+    def next_id(self) -> bytes:
+        """Return a new request id."""
+        return next(self.gateway.request_ids)
+
+    def facts_of(self, client: Client, request: RequestHead) -> tuple[RequestFacts, Walk]:
+        """Return what a decision needs to know of *request*, and who is behind whom; its path is what is forwarded."""
+        path, request.path = authorised_path(request.path)
+        address, walk = client.address, client.walk
+        request_id = None
+        if client.is_trusted:
+            trust = self.gateway.trust
+            if request.forwarded:
+                walk = walked(client.host, request.forwarded, trust.proxies, trust.header)
+                address = walk[0]
+            if request.request_id:
+                request_id = accepted_id(request.request_id, client.host, trust.proxies)
+        method = request.method.decode("ascii")
+        preflight = None
+        if request.asked_method is not None and not request.authorization:
+            preflight = preflight_for(method, request.origin, request.asked_method, has_body=request.has_body)
+        ids = self.gateway.request_ids
+        return _new(
+            RequestFacts, (method, path, request.authorization, address, request_id or next(ids), preflight)
+        ), walk
+
+    # For exchanges.
+
+    def own_pool(self, path: str | None) -> Pool | None:
+        """Return where the control plane is, if *path* is below its branches."""
+        if path is None or self._control_plane is None or not path.startswith(self._own_branches):
+            return None
+        return self._control_plane if "/".join(path.split("/")[:3]) in self._own_branches else None
+
+    def pool_for(self, principal: Principal | Anonymous) -> Pool:
+        """Return the upstream for *principal*'s environment."""
+        return self._pool_of[principal.environment if isinstance(principal, Principal) else "public"]
+
+    def carriage_for(self, route: Route) -> Carriage:
+        """Return what holds for carrying requests of *route*."""
+        return self._carriages.get(route.match, self.carriage)
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do *work*, and hold on to it."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def record(self, exchange: Counted, outcome: str, status: int) -> None:
+        """Count what became of *exchange*."""
+        if exchange.principal is not None or exchange.route is not None or outcome != ALLOWED:
+            self.gateway.recorder.record(exchange.principal, exchange.route, outcome, status, exchange.began_at)
+
+    def count_fault(self, client: Client, request_id: bytes, denied: Denied, status: int) -> None:
+        """Count what was no request."""
+        facts = RequestFacts("", None, (), client.address, request_id)
+        log_refusal(facts, denied)
+        self.gateway.recorder.record(None, None, denied.reason, status, client.began_at)
+
+    # The clock.
+
+    def _tick(self) -> None:
+        """Look after every connection: one timer for all of them costs less than one for each request."""
+        self._alarm = self.loop.call_later(_TICK_SECONDS, self._tick)
+        now = monotonic()
+        for connection in list(self._connections):
+            exchange = connection.exchange
+            if exchange is None:
+                if connection.due <= now:
+                    connection.expire()
+            elif exchange.due <= now:
+                exchange.expire()
+            elif exchange.check_at <= now:
+                exchange.check_at = now + CHECK_SECONDS
+                self.run(self._check(exchange))
+        self._close_idle_upstreams(now - IDLE_SECONDS)
+
+    async def _check(self, exchange: Exchange) -> None:
+        """End *exchange* if its caller could not begin it any more."""
+        if exchange.route is None or not isinstance(exchange.principal, Principal):
+            return
+        if not await self.gate.may_go_on(exchange.facts, exchange.route) and not exchange.is_over:
+            logger.info("request %s ended: its credential is no longer good", exchange.facts.request_id.decode())
+            exchange.cut()
+
+    def _close_quiet(self, now: float) -> None:
+        for connection in list(self._connections):
+            if connection.exchange is None and now >= connection.quiet_until:
+                connection.close()
+
+    def _close_idle_upstreams(self, quiet_since: float) -> None:
+        for pool in self._pools.values():
+            pool.close_idle(quiet_since)
+
+    def _pool(self, upstream: Upstream) -> Pool:
+        return Pool(self._server(origin) for origin in upstream.origins)
+
+    def _server(self, origin: Origin) -> Server:
+        context = ssl.create_default_context() if origin.scheme == "https" else None
+        return Server(lambda: UpstreamConnection(self._answer_fields), origin, context)
+
+    def _pools_by_environment(self) -> Mapping[str, Pool]:
+        """Return the pool of each environment that has one; what is public goes to the live one, if there is one."""
+        named = {"live": self._pools.get("live"), "test": self._pools.get("sandbox")}
+        named["public"] = named["live"] or named["test"]
+        return {name: pool for name, pool in named.items() if pool is not None}

@@ -1,0 +1,75 @@
+"""An upgraded connection: bytes both ways, each way ending by itself."""
+
+from collections.abc import Callable
+
+from machpay_gateway.proxy.ports import Client
+from machpay_gateway.proxy.upstream import UpstreamConnection
+
+
+class Tunnel:
+    """What joins the two connections once both have agreed on another protocol."""
+
+    __slots__ = ("_client", "_client_said_all", "_ended", "_upstream", "_upstream_said_all", "sent_bytes")
+
+    def __init__(self, client: Client, upstream: UpstreamConnection, ended: Callable[[], None]) -> None:
+        """Join *client* and *upstream*; *ended* is called when either is gone."""
+        self._client = client
+        self._upstream = upstream
+        self._ended = ended
+        self._client_said_all = self._upstream_said_all = False
+        self.sent_bytes = 0
+
+    # The client's side.
+
+    def client_sent(self, data: bytes) -> None:
+        """Hand bytes on to the upstream."""
+        self._upstream.transport.write(data)
+
+    def client_said_all(self) -> bool:
+        """End the client's direction; tell whether the other one goes on."""
+        self._client_said_all = True
+        if self._upstream_said_all or not self._upstream.transport.can_write_eof():
+            return False
+        self._upstream.transport.write_eof()
+        return True
+
+    def client_gone(self) -> None:
+        """Close the other side once it has got all that was sent: a farewell may be on its way."""
+        self._upstream.transport.close()
+        self._ended()
+
+    def client_is_full(self) -> None:
+        """Read no more from the upstream for now."""
+        self._upstream.transport.pause_reading()
+
+    def client_is_free(self) -> None:
+        """Read on."""
+        self._upstream.transport.resume_reading()
+
+    # The upstream's side.
+
+    def upstream_sent(self, data: bytes) -> None:
+        """Hand bytes on to the client."""
+        self.sent_bytes += len(data)
+        self._client.transport.write(data)
+
+    def upstream_said_all(self) -> bool:
+        """End the upstream's direction; tell whether the other one goes on."""
+        self._upstream_said_all = True
+        if self._client_said_all or not self._client.transport.can_write_eof():
+            return False
+        self._client.transport.write_eof()
+        return True
+
+    def upstream_gone(self) -> None:
+        """Close the client's connection once it has got all that was sent."""
+        self._client.transport.close()
+        self._ended()
+
+    def upstream_is_full(self) -> None:
+        """Read no more from the client for now."""
+        self._client.stop_reading()
+
+    def upstream_is_free(self) -> None:
+        """Read on."""
+        self._client.read_on()

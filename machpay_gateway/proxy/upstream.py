@@ -1,0 +1,218 @@
+"""The connection to an upstream's server: its bytes, cut into answers."""
+
+import asyncio
+from enum import Enum
+from typing import Protocol, cast
+
+from machpay_gateway.proxy.bodies import BadBodyError, Body, Chunked, Counted, UntilClose
+from machpay_gateway.proxy.fields import Fields
+from machpay_gateway.proxy.framing import HEAD_END, MAX_HEAD_BYTES, AnswerHead, read_answer
+
+_SWITCHING_PROTOCOLS = 101
+_FINAL = 200
+_WITHOUT_BODY = frozenset({204, 304})
+
+
+class Framing(Enum):
+    """How the body of an answer ends: there is none, at its length, or at a point that only the end tells."""
+
+    NONE = "none"
+    COUNTED = "counted"
+    OPEN = "open"
+
+
+class Asking(Protocol):
+    """Whoever has sent a request over this connection and hears what comes back."""
+
+    def is_head(self) -> bool:
+        """Tell whether the request was a HEAD."""
+
+    def interim(self, answer: AnswerHead) -> None:
+        """Hear a 1xx answer."""
+
+    def switched(self, answer: AnswerHead, rest: bytes) -> None:
+        """Hear a 101, and the first bytes of the other protocol."""
+
+    def answered(self, answer: AnswerHead, framing: Framing, payload: bytes, *, is_last: bool) -> None:
+        """Hear the head of the answer, how its body ends, and what of it came along; *is_last* that this is all."""
+
+    def more(self, payload: bytes, *, is_last: bool, trailers: bytes) -> None:
+        """Hear more of the body, and at its end the *trailers*."""
+
+    def broke(self, detail: str, *, is_lost: bool = False) -> None:
+        """Hear that nothing more of use will come; *is_lost* tells that the connection ended."""
+
+    def upstream_is_full(self) -> None:
+        """Hear that nothing more can be sent for now."""
+
+    def upstream_is_free(self) -> None:
+        """Hear that more can be sent."""
+
+
+class UpstreamTunnel(Protocol):
+    """What the connection has become by an upgrade."""
+
+    def upstream_sent(self, data: bytes) -> None:
+        """Hand bytes on to the client."""
+
+    def upstream_said_all(self) -> bool:
+        """End the upstream's direction; tell whether the other one goes on."""
+
+    def upstream_gone(self) -> None:
+        """Close the client's connection."""
+
+    def upstream_is_full(self) -> None:
+        """Read no more from the client for now."""
+
+    def upstream_is_free(self) -> None:
+        """Read on."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection. *asking* is whose request is under way, *tunnel* what has become of it by an upgrade."""
+
+    __slots__ = (
+        "_fields",
+        "_pending",
+        "asking",
+        "body",
+        "idle_since",
+        "is_closing",
+        "is_full",
+        "is_reusable",
+        "is_reused",
+        "transport",
+        "tunnel",
+    )
+
+    def __init__(self, fields: Fields) -> None:
+        """Read the fields of answers by *fields*."""
+        self._fields = fields
+        self._pending = b""
+        self.asking: Asking | None = None
+        self.body: Body | None = None
+        self.idle_since = 0.0
+        self.tunnel: UpstreamTunnel | None = None
+        self.is_closing = self.is_full = self.is_reused = False
+        self.is_reusable = True
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the *transport*."""
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand on what came."""
+        asking = self.asking
+        if self.tunnel is not None:
+            self.tunnel.upstream_sent(data)
+        elif asking is None:
+            self.abort()  # an answer that nobody asked for: whoever is next would get it
+        elif self.body is None:
+            self._read(self._pending + data if self._pending else data, asking)
+        else:
+            self._go_on(self.body, data, asking)
+
+    def eof_received(self) -> bool:
+        """Close, unless this is a tunnel, whose other direction may go on."""
+        return self.tunnel is not None and self.tunnel.upstream_said_all()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell who waits; a body that ends with its connection ends here, if nothing went wrong."""
+        self.is_closing = True
+        if self.tunnel is not None:
+            self.tunnel.upstream_gone()
+            return
+        asking = self.asking
+        if asking is None:
+            return
+        if exc is None and isinstance(self.body, UntilClose):
+            asking.more(b"", is_last=True, trailers=b"")
+        else:
+            asking.broke(f"the connection was lost ({exc or 'closed'})", is_lost=True)
+
+    def pause_writing(self) -> None:
+        """Pass the pressure on."""
+        self.is_full = True
+        if (pressed := self.tunnel or self.asking) is not None:
+            pressed.upstream_is_full()
+
+    def resume_writing(self) -> None:
+        """Pass the relief on."""
+        self.is_full = False
+        if (pressed := self.tunnel or self.asking) is not None:
+            pressed.upstream_is_free()
+
+    def ready(self) -> None:
+        """Be as new, for the next request."""
+        self.asking = None
+        self.body = None
+        self.is_reused = True
+
+    def abort(self) -> None:
+        """Close at once, and tell nobody."""
+        self.asking = self.tunnel = None
+        self.is_closing = True
+        self.transport.abort()
+
+    def _read(self, data: bytes, asking: Asking) -> None:
+        """Read heads until one is the last."""
+        while True:
+            end = data.find(HEAD_END) + len(HEAD_END)
+            if end < len(HEAD_END):
+                self._pending = data
+                if len(data) > MAX_HEAD_BYTES:
+                    asking.broke("a head that is too large")
+                return
+            self._pending = b""
+            answer = read_answer(data[:end], self._fields) if end <= MAX_HEAD_BYTES else "a head that is too large"
+            if isinstance(answer, str):
+                asking.broke(answer)
+                return
+            data = data[end:]
+            if answer.status >= _FINAL:
+                self._begin(answer, data, asking)
+                return
+            if answer.status == _SWITCHING_PROTOCOLS:
+                asking.switched(answer, data)
+                return
+            asking.interim(answer)
+            if not data or self.asking is not asking:
+                return
+
+    def _begin(self, answer: AnswerHead, data: bytes, asking: Asking) -> None:
+        """Hand on the answer's head, with what *data* has of its body (RFC 9112 §6.3)."""
+        if answer.closes:
+            self.is_reusable = False
+        if answer.status in _WITHOUT_BODY or asking.is_head():
+            self._ends_here(data)
+            asking.answered(answer, Framing.NONE, b"", is_last=True)
+        elif answer.length is not None:
+            left = answer.length - len(data)
+            if left <= 0:  # as nearly always: a short answer comes whole
+                self._ends_here(data[answer.length :])
+                asking.answered(answer, Framing.COUNTED, data[: answer.length], is_last=True)
+                return
+            self.body = Counted(left)
+            asking.answered(answer, Framing.COUNTED, data, is_last=False)
+        else:
+            self.body = body = Chunked(self._fields) if answer.chunked else UntilClose()
+            self.is_reusable &= answer.chunked
+            asking.answered(answer, Framing.OPEN, b"", is_last=False)
+            if data and self.asking is asking:
+                self._go_on(body, data, asking)
+
+    def _go_on(self, body: Body, data: bytes, asking: Asking) -> None:
+        try:
+            payload, rest = body.take(data)
+        except BadBodyError as exc:
+            asking.broke(str(exc))
+            return
+        if body.is_done:
+            self._ends_here(rest)
+        asking.more(payload, is_last=body.is_done, trailers=body.trailers)
+
+    def _ends_here(self, rest: bytes) -> None:
+        """Let nobody use a connection on which something came after the answer: it would be the next one's."""
+        if rest:
+            self.is_reusable = False
