@@ -185,14 +185,14 @@ def request(
 
 
 @asynccontextmanager
-async def proxied(*upstreams: Upstream, **options: Unpack[Options]) -> AsyncIterator[Rig]:
-    """Run a proxy in front of *upstreams*, all of the live environment, unless *options* name others."""
+async def proxied(*servers: Upstream, **options: Unpack[Options]) -> AsyncIterator[Rig]:
+    """Run a proxy in front of *servers*, all of the live environment, unless *options* name others."""
     defaults: Options = {
         "config": os.devnull,
         "database": "memory://",
         "routes": ROUTES,
         "unlisted_routes": "deny",
-        "upstreams": {"live": [f"http://127.0.0.1:{upstream.port}" for upstream in upstreams]},
+        "upstreams": {"live": [f"http://127.0.0.1:{upstream.port}" for upstream in servers]},
     }
     async with Gateway(**cast("Options", defaults | options)) as gateway:
         await gateway.serve()
