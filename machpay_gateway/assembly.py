@@ -30,6 +30,7 @@ from machpay_gateway.web.incoming import Trust, request_ids
 
 logger = logging.getLogger("machpay_gateway")
 
+_UPSTREAM_OF = {"live": "live", "test": "sandbox"}  # by environment
 MEMORY_DATABASE = "memory://"  # nothing is kept: for tests, benchmarks and trying things out
 
 
@@ -67,13 +68,14 @@ class Gateway:
     Give it to `MachPayAuth(app, gateway=gateway)` to share its `keyring` and `accounts` with your own code.
     """
 
-    def __init__(self, *, own_routes: Sequence[Route] = (), **options: Unpack[Options]) -> None:
+    def __init__(self, *, own_routes: Sequence[Route] = (), carries: bool = False, **options: Unpack[Options]) -> None:
         """Read `machpay.toml` and the environment, *options* over both. Raises ConfigurationError.
 
-        *own_routes* are those of the gateway's own APIs that are served beside the application.
+        *own_routes* are those of the gateway's own APIs that are served beside the application. One that *carries*
+        requests to upstreams serves those environments only that have one.
         """
         self.settings = settings = load_settings(options)
-        self.policy = policy_for(settings, own_routes)
+        self.policy = policy_for(settings, own_routes, carries=carries)
         self.trust = Trust(settings.trusted_proxies, settings.client_ip_header.lower().encode())
         self.legacy_headers = settings.legacy_headers
         self.request_ids = request_ids(os.urandom(8))
@@ -157,14 +159,18 @@ class Gateway:
         logger.info("MachPay is open: %d routes, unlisted ones %s.", len(self.policy.routes), self.policy.unlisted)
 
 
-def policy_for(settings: Settings, own_routes: Sequence[Route] = ()) -> Policy:
+def policy_for(settings: Settings, own_routes: Sequence[Route] = (), *, carries: bool = False) -> Policy:
     """Compile what a gateway with these *settings* decides by; *own_routes* are served beside the configured ones."""
+    served = settings.environments
+    if carries:
+        served = tuple(name for name in served if _UPSTREAM_OF[name] in settings.upstreams)
     return Policy(
-        (*own_routes, *settings.routes),
+        settings.routes,
         tiers=settings.tiers,
         unlisted=settings.unlisted_routes,
-        environments=settings.environments,
+        environments=served,
         scopes=settings.scopes,
+        own_routes=[route.within(frozenset(settings.environments)) for route in own_routes],
     )
 
 

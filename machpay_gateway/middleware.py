@@ -18,7 +18,7 @@ from machpay_gateway.gate import Asked, Unsettled
 from machpay_gateway.settings import Options
 from machpay_gateway.telemetry.refusals import log_refusal
 from machpay_gateway.web.headers import answer_headers, refusal_headers
-from machpay_gateway.web.incoming import request_facts
+from machpay_gateway.web.incoming import Trust, request_facts
 from machpay_gateway.web.lifespan import run_lifespan
 from machpay_gateway.web.problems import send_problem
 
@@ -36,8 +36,17 @@ class MachPayAuth:
     The application finds the caller in `scope["machpay"]`, and as Starlette's `request.user` and `request.auth`.
     """
 
-    def __init__(self, app: ASGIApp, *, gateway: Gateway | None = None, **options: Unpack[Options]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        gateway: Gateway | None = None,
+        trust: Trust | None = None,
+        **options: Unpack[Options],
+    ) -> None:
         """Guard *app* by a ready *gateway*, or by one made of *options*, the environment and `machpay.toml`.
+
+        *trust* is in whom stands in front, the settings' unless it is given.
 
         Raises ConfigurationError for a setting that cannot be meant; inside an event loop the start fails with it.
         """
@@ -47,6 +56,7 @@ class MachPayAuth:
         self._mistake: ConfigurationError | None = None
         try:
             self.gateway = gateway or Gateway(**options)
+            self.trust = trust or self.gateway.trust
         except ConfigurationError as exc:
             if not _inside_event_loop():
                 raise
@@ -62,7 +72,7 @@ class MachPayAuth:
             return
         began_at = perf_counter()
         gateway = self.gateway
-        facts = request_facts(scope, gateway.trust, gateway.request_ids)
+        facts = request_facts(scope, self.trust, gateway.request_ids)
         decision = gateway.gate.decide_at_once(facts)
         if isinstance(decision, Asked):
             # Awaited here as `Gate.decide` does: each coroutine in between would cost 1 % of requests.

@@ -13,8 +13,9 @@ from machpay_gateway.admin.operations import OWN_ROUTES
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.middleware import MachPayAuth
 from machpay_gateway.settings import Options
+from machpay_gateway.web.incoming import Trust
 
-__all__ = ["create_app"]
+__all__ = ["OWN_BRANCHES", "control_plane", "create_app"]
 
 
 def create_app(app: ASGIApp | None = None, **options: Unpack[Options]) -> MachPayAuth:
@@ -22,9 +23,16 @@ def create_app(app: ASGIApp | None = None, **options: Unpack[Options]) -> MachPa
 
     Without *app* there is the key API alone. Raises ConfigurationError, also when a configured route is the key API's.
     """
-    gateway = Gateway(own_routes=OWN_ROUTES, **options)
+    return control_plane(Gateway(own_routes=OWN_ROUTES, **options), app)
+
+
+def control_plane(gateway: Gateway, app: ASGIApp | None = None, *, trust: Trust | None = None) -> MachPayAuth:
+    """Return the key API by a ready *gateway* that has `OWN_ROUTES`, with *app* beside it if there is one.
+
+    *trust* is in whom stands in front, the settings' unless it is given.
+    """
     own = key_api(gateway)
-    return MachPayAuth(_Beside(own, app or _only(own)), gateway=gateway)
+    return MachPayAuth(_Beside(own, app or _only(own)), gateway=gateway, trust=trust)
 
 
 class _Beside:
@@ -33,18 +41,20 @@ class _Beside:
     def __init__(self, own: ASGIApp, app: ASGIApp) -> None:
         self._own = own
         self._app = app
-        # Whole branches: what the key API does not know beneath its paths is not there, whatever the application has.
-        self._branches = frozenset(_branch("/" + "/".join(route.segments)) for route in OWN_ROUTES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of any ASGI type."""
         # The path that was authorised, not one read anew.
-        is_own = scope["type"] == "http" and _branch(scope["machpay_facts"].path) in self._branches
+        is_own = scope["type"] == "http" and _branch(scope["machpay_facts"].path) in OWN_BRANCHES
         await (self._own if is_own else self._app)(scope, receive, send)
 
 
 def _branch(path: str) -> str:
     return "/".join(path.split("/")[:3])
+
+
+# Whole branches: what the key API does not know beneath its paths is not there, whatever the application has.
+OWN_BRANCHES = frozenset(_branch("/" + "/".join(route.segments)) for route in OWN_ROUTES)
 
 
 def _only(own: ASGIApp) -> ASGIApp:

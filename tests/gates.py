@@ -100,6 +100,7 @@ class Limits:
     at_once: Answer | None = None
     answers: deque[Answer] = field(default_factory=deque)
     demands: list[Demand] = field(default_factory=list)
+    is_degraded: bool = False
 
     async def open(self) -> None: ...
 

@@ -14,7 +14,7 @@ from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Opera
 from machpay_gateway.admin.problems import CODES
 from machpay_gateway.admin.replay import HEADER, MAX_NAME
 from machpay_gateway.core.problem import PROBLEMS
-from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.reason import OF_THE_PROXY, Reason
 
 VERSION = "1"
 _REF = "#/components/schemas/{model}"
@@ -43,7 +43,7 @@ _ETAG = {"description": "The key's version, for If-Match.", "schema": {"type": "
 _LOCATION = {"description": "Where the key is.", "schema": {"type": "string"}}
 _REPLAYED = {"description": "`true` when the answer is one given before.", "schema": {"type": "string"}}
 # What MachPayAuth may answer before an operation is reached.
-_REFUSALS = [str(reason) for reason in Reason if reason is not Reason.ROUTE_NOT_FOUND]
+_REFUSALS = [str(reason) for reason in Reason if reason not in {Reason.ROUTE_NOT_FOUND, *OF_THE_PROXY}]
 # A code that both may answer has the same status in either table.
 _STATUSES = {str(reason): row.status for reason, row in PROBLEMS.items()} | {
     code: int(status) for code, (status, _) in CODES.items()

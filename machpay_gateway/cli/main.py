@@ -15,6 +15,7 @@ from machpay_gateway.cli.keys import keys
 from machpay_gateway.cli.migrate import migrate
 from machpay_gateway.cli.output import told
 from machpay_gateway.cli.policy import policy
+from machpay_gateway.cli.serve import serve
 from machpay_gateway.cli.session import Session
 from machpay_gateway.core.errors import GatewayError
 
@@ -47,7 +48,7 @@ def cli(ctx: click.Context, config: str | None) -> None:
     ctx.obj = Session(config)
 
 
-for command in (init, migrate, accounts, keys, audit, policy, doctor, demo):
+for command in (init, migrate, accounts, keys, audit, policy, doctor, serve, demo):
     cli.add_command(command)
 
 

@@ -105,6 +105,7 @@ def format_address(position: int) -> str:
     return str(IPAddress(position - _IPV6_BASE, 6))
 
 
+@lru_cache(maxsize=4096)
 def format_address_or_none(position: int | None) -> str | None:
     """Return the address as `format_address` does; None, one that cannot be read, stays None."""
     return None if position is None else format_address(position)

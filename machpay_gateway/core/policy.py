@@ -75,10 +75,14 @@ class Policy:
         unlisted: Unlisted = "authenticated",
         environments: Iterable[str] = ENVIRONMENTS,
         scopes: Iterable[str] = (),
+        own_routes: Iterable[Route] = (),
     ) -> None:
-        """Compile *routes*. *scopes* are names that keys may hold besides the guide's and those that routes require."""
+        """Compile *routes*. *scopes* are names that keys may hold besides the guide's and those that routes require.
+
+        *own_routes* are of the gateway's own APIs, and are served as they are, whatever *environments* are.
+        """
         served = frozenset(environments)
-        self.routes = tuple(route.within(served) for route in routes)
+        self.routes = (*own_routes, *(route.within(served) for route in routes))
         self.tiers = dict(tiers)
         self.unlisted = unlisted
         self._unlisted_route = _UNLISTED.within(served)

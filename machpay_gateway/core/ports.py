@@ -16,6 +16,10 @@ from machpay_gateway.core.usage import Bucket, UsageBatch, UsageRow
 class Limiter(Protocol):
     """Counts what subjects do."""
 
+    @property
+    def is_degraded(self) -> bool:
+        """Whether it goes on without what it counts in."""
+
     async def open(self) -> None:
         """Make ready to count for a process that serves; it also counts without. Raises ConfigurationError."""
 

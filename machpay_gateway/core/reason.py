@@ -17,7 +17,6 @@ class Reason(StrEnum):
     CONCURRENCY_LIMITED = "concurrency_limited"
     TOO_MANY_FAILURES = "too_many_failures"
     UNAVAILABLE = "unavailable"
-    # Of the proxy alone, which speaks HTTP itself.
     INVALID_MESSAGE = "invalid_message"
     NOT_IMPLEMENTED = "not_implemented"
     HEAD_TOO_LARGE = "head_too_large"
@@ -25,3 +24,17 @@ class Reason(StrEnum):
     REQUEST_TIMEOUT = "request_timeout"
     UPSTREAM_UNAVAILABLE = "upstream_unavailable"
     UPSTREAM_TIMEOUT = "upstream_timeout"
+
+
+# What only the proxy refuses for: it speaks HTTP itself, to callers and to upstreams.
+OF_THE_PROXY = frozenset(
+    {
+        Reason.INVALID_MESSAGE,
+        Reason.NOT_IMPLEMENTED,
+        Reason.HEAD_TOO_LARGE,
+        Reason.BODY_TOO_LARGE,
+        Reason.REQUEST_TIMEOUT,
+        Reason.UPSTREAM_UNAVAILABLE,
+        Reason.UPSTREAM_TIMEOUT,
+    }
+)

@@ -40,6 +40,8 @@ class MemoryLimiter:
         self._subjects: dict[str, _Subject] = {}
         self._sweep_at = _FIRST_SWEEP
 
+    is_degraded = False  # there is nothing that could be away
+
     async def open(self) -> None:
         """Become the only process that counts. Raises ConfigurationError when another is."""
         if self._sole is not None and not self._is_open:

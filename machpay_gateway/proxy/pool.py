@@ -2,13 +2,11 @@
 
 import asyncio
 import logging
-import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from itertools import count
 
-from machpay_gateway.core.carriage import Origin
 from machpay_gateway.proxy.upstream import UpstreamConnection
 
 logger = logging.getLogger(__name__)
@@ -20,18 +18,18 @@ _FAILURES = 5  # one after the other, before a server is left alone
 _FIRST_EJECTION, _LONGEST_EJECTION = 5.0, 300.0  # seconds
 
 
+Connecting = Callable[[], Awaitable[tuple[object, UpstreamConnection]]]  # as a loop's create_connection returns it
+
+
 class Server:
     """One origin: its idle connections, and how it has been doing."""
 
-    def __init__(
-        self, connecting: Callable[[], UpstreamConnection], origin: Origin, context: ssl.SSLContext | None
-    ) -> None:
-        """Connect by *connecting* and, for https, in *context*."""
-        self.origin = origin
+    def __init__(self, name: str, connecting: Connecting) -> None:
+        """Connect by *connecting*. *name* is for the log."""
+        self.name = name
         self.in_flight = 0
         self.ejected_until = float("-inf")
         self._connecting = connecting
-        self._context = context
         self._idle: deque[UpstreamConnection] = deque()
         self._failures = 0
         self._ejections = 0
@@ -54,23 +52,15 @@ class Server:
 
     async def connect(self, seconds: float) -> UpstreamConnection:
         """Return a new connection. Raises OSError, TimeoutError after *seconds* unless they are 0."""
-        origin = self.origin
-        loop = asyncio.get_running_loop()
         async with asyncio.timeout(seconds or None):
-            _, connection = await loop.create_connection(
-                self._connecting,
-                origin.host,
-                origin.port,
-                ssl=self._context,
-                server_hostname=origin.host if self._context else None,
-            )
+            _, connection = await self._connecting()
         return connection
 
     def answered(self) -> None:
         """Note that it does its work."""
         self._failures = 0
         if self._ejections:
-            logger.warning("Upstream %s answers again.", self.origin)
+            logger.warning("Upstream %s answers again.", self.name)
             self._ejections = 0
 
     def failed(self, now: float, why: str) -> None:
@@ -84,7 +74,7 @@ class Server:
         seconds = min(_FIRST_EJECTION * 2**self._ejections, _LONGEST_EJECTION)
         self._ejections += 1
         self.ejected_until = now + seconds
-        logger.warning("Upstream %s fails (%s); others are preferred for %.0f s.", self.origin, why, seconds)
+        logger.warning("Upstream %s fails (%s); others are preferred for %.0f s.", self.name, why, seconds)
 
     def close_idle(self, quiet_since: float) -> None:
         """Close the connections that have not been used since."""

@@ -2,27 +2,27 @@
 
 import asyncio
 import logging
-import ssl
-from collections.abc import Coroutine, Mapping
-from time import monotonic
+from collections.abc import Coroutine
+from time import monotonic, perf_counter
 from typing import Any
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.core.carriage import Carriage, Origin, Upstream
+from machpay_gateway.core.carriage import Carriage
 from machpay_gateway.core.decision import Denied
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.forwarded import walked
-from machpay_gateway.core.principal import Anonymous, Principal
+from machpay_gateway.core.principal import Principal
 from machpay_gateway.core.route import Route
 from machpay_gateway.core.usage import ALLOWED
 from machpay_gateway.proxy.downstream import ClientConnection
 from machpay_gateway.proxy.exchange import CHECK_SECONDS, Exchange
-from machpay_gateway.proxy.fields import answer_fields, request_fields
+from machpay_gateway.proxy.fields import request_fields
 from machpay_gateway.proxy.forwarding import authorised_path
 from machpay_gateway.proxy.framing import RequestHead
-from machpay_gateway.proxy.pool import IDLE_SECONDS, Pool, Server
+from machpay_gateway.proxy.pool import IDLE_SECONDS
 from machpay_gateway.proxy.ports import Client, Counted, Walk
-from machpay_gateway.proxy.upstream import UpstreamConnection
+from machpay_gateway.proxy.upstreams import ControlPlane, Upstreams
+from machpay_gateway.telemetry.access_log import AccessLog
 from machpay_gateway.telemetry.refusals import log_refusal
 from machpay_gateway.web.incoming import accepted_id, preflight_for
 
@@ -37,9 +37,9 @@ class Proxy:
     """Serves connections by a *gateway*. Give it to `listener`, or make connections by `connect`."""
 
     def __init__(
-        self, gateway: Gateway, *, own_branches: tuple[str, ...] = (), control_plane: Pool | None = None
+        self, gateway: Gateway, *, control_plane: ControlPlane | None = None, access_log: AccessLog | None = None
     ) -> None:
-        """Carry what *gateway* allows to its upstreams, and what is below *own_branches* to the *control_plane*."""
+        """Carry what *gateway* allows to its upstreams, and what is the *control_plane*'s there, undecided."""
         settings = gateway.settings
         self.loop = asyncio.get_running_loop()
         self.gateway = gateway
@@ -49,14 +49,13 @@ class Proxy:
         self.head_seconds = settings.server.head_seconds
         self.keepalive_seconds = settings.server.keepalive_seconds
         self.carriage = settings.proxy
-        self._answer_fields = answer_fields()
         self._carriages = {
             route.match: settings.proxy.with_changes(route.proxy) for route in gateway.policy.routes if route.proxy
         }
-        self._own_branches = own_branches
-        self._control_plane = control_plane
-        self._pools = {name: self._pool(upstream) for name, upstream in settings.upstreams.items()}
-        self._pool_of: Mapping[str, Pool] = self._pools_by_environment()
+        self._upstreams = Upstreams(settings.upstreams, control_plane)
+        self.own_pool = self._upstreams.own_pool
+        self.pool_for = self._upstreams.pool_for
+        self._log = access_log
         self._connections: set[ClientConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._most_connections = settings.server.max_connections or NO_LIMIT
@@ -83,7 +82,7 @@ class Proxy:
             connection.abort(by_reset=True)
         await asyncio.sleep(0)  # lets each be told
         self._alarm.cancel()
-        self._close_idle_upstreams(float("inf"))
+        self._upstreams.close_idle(float("inf"))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -134,16 +133,6 @@ class Proxy:
 
     # For exchanges.
 
-    def own_pool(self, path: str | None) -> Pool | None:
-        """Return where the control plane is, if *path* is below its branches."""
-        if path is None or self._control_plane is None or not path.startswith(self._own_branches):
-            return None
-        return self._control_plane if "/".join(path.split("/")[:3]) in self._own_branches else None
-
-    def pool_for(self, principal: Principal | Anonymous) -> Pool:
-        """Return the upstream for *principal*'s environment."""
-        return self._pool_of[principal.environment if isinstance(principal, Principal) else "public"]
-
     def carriage_for(self, route: Route) -> Carriage:
         """Return what holds for carrying requests of *route*."""
         return self._carriages.get(route.match, self.carriage)
@@ -156,14 +145,20 @@ class Proxy:
 
     def record(self, exchange: Counted, outcome: str, status: int) -> None:
         """Count what became of *exchange*."""
-        if exchange.principal is not None or exchange.route is not None or outcome != ALLOWED:
-            self.gateway.recorder.record(exchange.principal, exchange.route, outcome, status, exchange.began_at)
+        principal, route = exchange.principal, exchange.route
+        if principal is not None or route is not None or outcome != ALLOWED:  # the control plane counts by itself
+            self.gateway.recorder.record(principal, route, outcome, status, exchange.began_at)
+        if self._log is not None:
+            seconds = perf_counter() - exchange.began_at
+            self._log.add(exchange.facts, principal, route, outcome, status, seconds, exchange.sent_bytes)
 
     def count_fault(self, client: Client, request_id: bytes, denied: Denied, status: int) -> None:
         """Count what was no request."""
         facts = RequestFacts("", None, (), client.address, request_id)
         log_refusal(facts, denied)
         self.gateway.recorder.record(None, None, denied.reason, status, client.began_at)
+        if self._log is not None:
+            self._log.add(facts, None, None, denied.reason, status, perf_counter() - client.began_at, 0)
 
     # The clock.
 
@@ -181,7 +176,7 @@ class Proxy:
             elif exchange.check_at <= now:
                 exchange.check_at = now + CHECK_SECONDS
                 self.run(self._check(exchange))
-        self._close_idle_upstreams(now - IDLE_SECONDS)
+        self._upstreams.close_idle(now - IDLE_SECONDS)
 
     async def _check(self, exchange: Exchange) -> None:
         """End *exchange* if its caller could not begin it any more."""
@@ -195,20 +190,3 @@ class Proxy:
         for connection in list(self._connections):
             if connection.exchange is None and now >= connection.quiet_until:
                 connection.close()
-
-    def _close_idle_upstreams(self, quiet_since: float) -> None:
-        for pool in self._pools.values():
-            pool.close_idle(quiet_since)
-
-    def _pool(self, upstream: Upstream) -> Pool:
-        return Pool(self._server(origin) for origin in upstream.origins)
-
-    def _server(self, origin: Origin) -> Server:
-        context = ssl.create_default_context() if origin.scheme == "https" else None
-        return Server(lambda: UpstreamConnection(self._answer_fields), origin, context)
-
-    def _pools_by_environment(self) -> Mapping[str, Pool]:
-        """Return the pool of each environment that has one; what is public goes to the live one, if there is one."""
-        named = {"live": self._pools.get("live"), "test": self._pools.get("sandbox")}
-        named["public"] = named["live"] or named["test"]
-        return {name: pool for name, pool in named.items() if pool is not None}

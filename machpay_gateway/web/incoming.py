@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from machpay_gateway.core.address import Allowlist, parse_address
+from machpay_gateway.core.address import Allowlist, parse_address, parse_allowlist
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.forwarded import client_address
 from machpay_gateway.web.path import LONG, canonical_path
@@ -30,6 +30,10 @@ class Trust:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "headers", _READ | {self.header})
+
+
+# For what is reached through our own proxy alone, which has done the walk and says what came of it.
+BEHIND_OUR_PROXY = Trust(parse_allowlist(["0.0.0.0/0", "::/0"]))
 
 
 def request_ids(entropy: bytes) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self, Unpack, cast
+from typing import Any, Self, Unpack
 
 from machpay_gateway import Gateway, Route
 from machpay_gateway.proxy.proxy import Proxy
@@ -194,7 +194,7 @@ async def proxied(*servers: Upstream, **options: Unpack[Options]) -> AsyncIterat
         "unlisted_routes": "deny",
         "upstreams": {"live": [f"http://127.0.0.1:{upstream.port}" for upstream in servers]},
     }
-    async with Gateway(**cast("Options", defaults | options)) as gateway:
+    async with Gateway(**(defaults | options)) as gateway:
         await gateway.serve()
         proxy = Proxy(gateway)
         server = await asyncio.get_running_loop().create_server(proxy.connect, "127.0.0.1", 0)

@@ -67,6 +67,11 @@ class RedisLimiter:
         self._tasks: list[asyncio.Task[None]] = []
         self._settling: asyncio.TimerHandle | None = None
 
+    @property
+    def is_degraded(self) -> bool:
+        """Whether Redis is away, so that answers are this process's own."""
+        return self._loop is not None and self._upkeep.is_away
+
     async def open(self) -> None:
         """Connect, or begin without when no server can be reached now; opening twice is opening once.
 

@@ -1,0 +1,53 @@
+"""`machpay-gateway serve`: the gateway as a process of its own."""
+
+import asyncio
+import logging
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from machpay_gateway.cli.output import json_option, print_json
+from machpay_gateway.cli.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from machpay_gateway.serving.supervisor import Serving
+
+
+@click.command()
+@click.option("--workers", type=click.IntRange(1), help="Processes that serve; more than one need Redis.")
+@click.option("--listen", metavar="HOST:PORT", help="Where callers connect to.")
+@click.option("--management", metavar="HOST:PORT", help="Where operators connect to; empty for nowhere.")
+@json_option
+@pass_session
+def serve(session: Session, *, workers: int | None, listen: str | None, management: str | None, as_json: bool) -> None:
+    """Carry requests to the upstreams, for those who may make them. Ctrl-C ends it.
+
+    SIGTERM lets what is under way end, SIGHUP reads the settings anew.
+    """
+    try:
+        from machpay_gateway.serving.supervisor import Supervisor
+    except ModuleNotFoundError as exc:
+        raise click.ClickException("Serving needs a server: pip install 'machpay-gateway[server]'") from exc
+    given = {"workers": workers, "listen": listen, "management": management}
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+
+    async def run() -> None:
+        supervisor = Supervisor(
+            session.options,
+            changes={name: value for name, value in given.items() if value is not None},
+            told=lambda serving: _print_serving(serving, as_json=as_json),
+        )
+        await supervisor.run()
+
+    asyncio.run(run())
+
+
+def _print_serving(serving: "Serving", *, as_json: bool) -> None:
+    if as_json:
+        print_json({"object": "serving", **asdict(serving)})
+        return
+    told = f"MachPay Gateway serves {serving.url} by {serving.workers} worker{'s' if serving.workers > 1 else ''}."
+    click.echo(told, err=True)  # what is printed may be the access log
+    if serving.management is not None:
+        click.echo(f"Operators ask {serving.management}/readyz.", err=True)

@@ -1,0 +1,252 @@
+"""The process that keeps workers running: it holds the listening sockets, and carries no request itself.
+
+SIGTERM and SIGINT drain all workers and end; SIGHUP reads the settings anew and, if nothing is wrong with them, has the
+workers replaced one by one. A worker that dies is started again.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import Process
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from machpay_gateway.core.errors import ConfigurationError, GatewayError
+from machpay_gateway.serving.worker import BACKLOG, READY, RELEASED, check_servable
+from machpay_gateway.settings import Options, Settings, load_settings
+from machpay_gateway.settings.serving import Address
+
+logger = logging.getLogger("machpay_gateway")
+
+_START_SECONDS = 60.0
+_KILL_SECONDS = 5.0  # beyond what draining may take
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+_WELL_SECONDS = 60.0  # after which a worker that dies is not one that cannot live
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Where it serves: the URL for callers, and the one for operators, None for nowhere."""
+
+    url: str
+    management: str | None
+    workers: int
+
+
+@dataclass(eq=False, slots=True)
+class _Running:
+    """A worker's process, and the pipe on which it says how far it is."""
+
+    process: Process
+    reports: asyncio.StreamReader
+    is_wanted: bool = True
+
+    async def heard(self, word: bytes) -> bool:
+        """Wait for *word*; False when the process ends without it."""
+        while line := await self.reports.readline():
+            if line == word:
+                return True
+        return False
+
+
+class Supervisor:
+    """Keeps as many workers as the settings ask for."""
+
+    def __init__(
+        self, options: Options, *, changes: Mapping[str, str | float], told: Callable[[Serving], None]
+    ) -> None:
+        """Read the settings, and listen. *told* is called when it serves. Raises ConfigurationError.
+
+        *changes* are of the settings in `server`, and hold for workers too.
+        """
+        self._options: Options = {**options, "server": changes}
+        self._environ = os.environ | {f"MACHPAY_SERVER__{name.upper()}": str(value) for name, value in changes.items()}
+        self._told = told
+        self._settings = _checked(self._options)
+        server = self._settings.server
+        self._listener = _listening(server.address)
+        self._management = None if server.management_address is None else _listening(server.management_address)
+        self._workers: list[_Running] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._failure: GatewayError | None = None
+
+    async def run(self) -> None:
+        """Serve until told to stop. Raises ConfigurationError when no worker can start."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._begin, self.reload)
+        try:
+            await asyncio.gather(*(self._start() for _ in range(self._settings.server.workers)))
+            self._told(self._serving())
+            await self._stopping.wait()
+        finally:
+            self._stopping.set()
+            await self._stop_all()
+        if self._failure is not None:
+            raise self._failure
+
+    async def reload(self) -> None:
+        """Take the settings anew, unless something is wrong with them, and replace each worker."""
+        async with self._reloading:
+            try:
+                settings = _checked(self._options)
+            except GatewayError as exc:
+                logger.error("The new settings are wrong, and the old ones stay:\n%s", exc)  # noqa: TRY400
+                return
+            if (settings.server.listen, settings.server.management) != (
+                self._settings.server.listen,
+                self._settings.server.management,
+            ):
+                logger.warning("server.listen and server.management hold from the next start on, not from a reload.")
+            self._settings = settings
+            await self._replace_all(settings)
+            logger.info("The settings are read anew; %d workers serve by them.", len(self._workers))
+
+    async def _replace_all(self, settings: Settings) -> None:
+        old, wanted = list(self._workers), settings.server.workers
+        try:
+            for number in range(max(len(old), wanted)):
+                if number < len(old) and settings.redis is None:
+                    # What counts by itself may have no other beside it. Connections wait in the meantime.
+                    await self._released(old[number])
+                if number < wanted:
+                    await self._start()
+                if number < len(old) and settings.redis is not None:
+                    self._begin(lambda worker=old[number]: self._stop(worker))  # type: ignore[misc]  # bound now
+        except GatewayError as exc:
+            logger.error("A worker did not start by the new settings: %s", exc)  # noqa: TRY400
+
+    async def _start(self) -> None:
+        """Start a worker, and wait until it serves. Raises ConfigurationError when it cannot."""
+        reading, writing = os.pipe()
+        arguments = [str(self._options.get("config") or ""), self._listener.fileno()]
+        arguments += [-1 if self._management is None else self._management.fileno(), writing]
+        files = [self._listener.fileno(), writing]
+        files += [] if self._management is None else [self._management.fileno()]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "machpay_gateway.serving.worker",
+            *map(str, arguments),
+            stdin=asyncio.subprocess.PIPE,
+            pass_fds=files,
+            env=self._environ,
+        )
+        os.close(writing)
+        worker = _Running(process, await _reader(reading))
+        self._workers.append(worker)
+        is_ready = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_START_SECONDS):
+                is_ready = await worker.heard(READY)
+        if not is_ready:
+            self._workers.remove(worker)
+            await _ended(process, 0.0)
+            raise ConfigurationError("A worker did not start; what it says above is why.")
+        self._begin(lambda: self._watch(worker))
+
+    async def _watch(self, worker: _Running) -> None:
+        """Start another worker when this one dies without being told to."""
+        began_at = asyncio.get_running_loop().time()
+        status = await worker.process.wait()
+        if worker in self._workers:
+            self._workers.remove(worker)
+        if not worker.is_wanted or self._stopping.is_set():
+            return
+        logger.error("A worker has died with status %d; another one takes its place.", status)
+        pause = _FIRST_PAUSE
+        while not self._stopping.is_set():
+            if asyncio.get_running_loop().time() - began_at < _WELL_SECONDS:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            try:
+                await self._start()
+            except GatewayError as exc:
+                logger.error("%s", exc)  # noqa: TRY400
+                began_at = asyncio.get_running_loop().time()
+            else:
+                return
+
+    async def _released(self, worker: _Running) -> None:
+        """Tell *worker* to end, and wait until another one may count."""
+        worker.is_wanted = False
+        _signal(worker.process)
+        self._begin(lambda: self._stop(worker))
+        await worker.heard(RELEASED)
+
+    async def _stop(self, worker: _Running) -> None:
+        worker.is_wanted = False
+        _signal(worker.process)
+        await _ended(worker.process, self._settings.server.drain_seconds + _KILL_SECONDS)
+
+    async def _stop_all(self) -> None:
+        await asyncio.gather(*(self._stop(worker) for worker in self._workers))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._listener.close()
+        if self._management is not None:
+            self._management.close()
+
+    def _begin(self, work: Callable[[], object]) -> None:
+        task = asyncio.ensure_future(work())  # type: ignore[call-overload]  # a coroutine each time
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _serving(self) -> Serving:
+        scheme = "https" if self._settings.server.tls_certificate else "http"
+        management = None if self._management is None else f"http://{_shown(self._management)}"
+        return Serving(f"{scheme}://{_shown(self._listener)}", management, len(self._workers))
+
+
+def _checked(options: Options) -> Settings:
+    settings = load_settings(options)
+    check_servable(settings)
+    return settings
+
+
+def _listening(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        return socket.create_server(address, family=family, backlog=BACKLOG)
+    except OSError as exc:
+        reason = os.strerror(exc.errno) if exc.errno else str(exc)
+        raise ConfigurationError(
+            f"server: {address.host} port {address.port} cannot be listened on ({reason}): choose another address"
+        ) from exc
+
+
+def _shown(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def _reader(file: int) -> asyncio.StreamReader:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(file, "rb", buffering=0)
+    )
+    return reader
+
+
+def _signal(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        process.terminate()
+
+
+async def _ended(process: Process, seconds: float) -> None:
+    """Wait for the *process* to end, and end it by force after *seconds*."""
+    try:
+        async with asyncio.timeout(seconds):
+            await process.wait()
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

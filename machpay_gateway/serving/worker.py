@@ -1,0 +1,168 @@
+"""One worker: a gateway, the proxy that listens for callers, and what stands behind and beside it.
+
+`python -m machpay_gateway.serving.worker` is started by the supervisor, which hands it its sockets. It says on a pipe
+when it is ready, and ends when it is told or when the supervisor is no more.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import uvloop
+
+from machpay_gateway.admin.operations import OWN_ROUTES
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.core.errors import ConfigurationError, GatewayError
+from machpay_gateway.proxy.proxy import Proxy
+from machpay_gateway.proxy.upstreams import ControlPlane
+from machpay_gateway.server import OWN_BRANCHES, control_plane
+from machpay_gateway.serving.asgi import AsgiServer
+from machpay_gateway.serving.management import management_app
+from machpay_gateway.settings import Options, Settings, load_settings
+from machpay_gateway.telemetry.access_log import OFF, AccessLog
+from machpay_gateway.web.incoming import BEHIND_OUR_PROXY
+
+logger = logging.getLogger("machpay_gateway")
+
+READY, RELEASED = b"ready\n", b"released\n"
+BACKLOG = 4096
+FAILED_STATUS = 3  # of a start that cannot succeed: trying again would not help
+
+
+class Worker:
+    """Serves until it is told to stop."""
+
+    def __init__(self, options: Options, listener: socket.socket, management: socket.socket | None) -> None:
+        """Be ready to serve callers on *listener* and operators on *management*. Raises ConfigurationError."""
+        mode = load_settings(options).server.control_plane
+        self.gateway = Gateway(own_routes=OWN_ROUTES if mode != "off" else (), carries=mode != "only", **options)
+        check_servable(self.gateway.settings)
+        self.is_draining = False
+        self._listener = listener
+        self._management = management
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Begin to end."""
+        self._stop.set()
+
+    async def serve(self, report: int) -> None:
+        """Serve, say so on *report*, and drain when told to stop. Raises GatewayError when it cannot begin."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.gateway.close)
+            await self.gateway.serve()
+            if self._management is not None:
+                await self._beside(stack, AsgiServer(management_app(self), self._management))
+            if self.gateway.settings.server.control_plane == "only":
+                await self._beside(stack, AsgiServer(control_plane(self.gateway), self._listener))
+                os.write(report, READY)
+                await self._stop.wait()
+            else:
+                await self._proxy(stack, report)
+            self.is_draining = True
+
+    async def _proxy(self, stack: AsyncExitStack, report: int) -> None:
+        settings = self.gateway.settings.server
+        control = await self._control_plane(stack) if settings.control_plane == "on" else None
+        log = None if settings.access_log == OFF else AccessLog(settings.access_log)
+        if log is not None:
+            stack.push_async_callback(log.close)
+        proxy = Proxy(self.gateway, control_plane=control, access_log=log)
+        server = await proxy.loop.create_server(
+            proxy.connect, sock=self._listener, ssl=_tls(settings.tls_certificate, settings.tls_key), backlog=BACKLOG
+        )
+        # What start-up made is left out of the collector's full passes: each would hold up every answer.
+        gc.collect()
+        gc.freeze()
+        os.write(report, READY)
+        await self._stop.wait()
+        self.is_draining = True
+        server.close()
+        if self.gateway.settings.redis is None:
+            # What counts in this process alone may have no other beside it; the next one waits for this.
+            await self.gateway.limiter.close()
+        os.write(report, RELEASED)
+        await proxy.close(settings.drain_seconds)
+
+    async def _control_plane(self, stack: AsyncExitStack) -> ControlPlane:
+        """Serve the control plane where nobody but this process can reach it."""
+        folder = stack.enter_context(TemporaryDirectory(prefix="machpay-"))
+        path = Path(folder) / "control"
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen(BACKLOG)
+        await self._beside(stack, AsgiServer(control_plane(self.gateway, trust=BEHIND_OUR_PROXY), listener))
+        return ControlPlane(tuple(OWN_BRANCHES), path)
+
+    async def _beside(self, stack: AsyncExitStack, server: AsgiServer) -> None:
+        await server.start()
+        stack.push_async_callback(server.stop)
+
+
+def check_servable(settings: Settings) -> None:
+    """See that what these *settings* ask for can be served. Raises ConfigurationError with the way out."""
+    server = settings.server
+    if server.control_plane != "only" and not settings.upstreams:
+        raise ConfigurationError(
+            "upstreams: none is set, so there is nowhere to carry requests to; set [upstreams] live or sandbox, or "
+            'control_plane = "only" under [server]'
+        )
+    if server.workers > 1 and settings.redis is None:
+        raise ConfigurationError(
+            f"server.workers: {server.workers} workers cannot count together without Redis; set redis, or workers = 1"
+        )
+    _tls(server.tls_certificate, server.tls_key)
+
+
+def _tls(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
+    """Return the context for callers' connections, None without a certificate. Raises ConfigurationError."""
+    if certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigurationError(f"server.tls_certificate: {certificate!r} with {key!r} cannot be used: {exc}") from exc
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+async def _run(options: Options, listener: socket.socket, management: socket.socket | None, report: int) -> None:
+    worker = Worker(options, listener, management)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, worker.stop)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)  # a terminal sends it to all; the supervisor says what follows
+    loop.add_reader(sys.stdin.fileno(), _orphaned, worker)  # the supervisor holds the other end as long as it lives
+    await worker.serve(report)
+
+
+def _orphaned(worker: Worker) -> None:
+    asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+    worker.stop()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve as the supervisor asks: the settings' file or nothing, and the numbers of the open files."""
+    config, listener, management, report = arguments[0], *map(int, arguments[1:])
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    options: Options = {"config": config} if config else {}
+    operators = socket.socket(fileno=management) if management >= 0 else None
+    try:
+        uvloop.run(_run(options, socket.socket(fileno=listener), operators, report))
+    except GatewayError as exc:
+        logger.error("%s", exc)  # noqa: TRY400 - it says all there is
+        return FAILED_STATUS
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,124 @@
+"""One line of JSON for each request, written in batches: a request waits for no disk, and no reader of a pipe.
+
+A line never holds a header, a query or a body, and what looks like a secret in a path is cut short.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+
+from machpay_gateway.core.address import format_address_or_none
+from machpay_gateway.core.facts import RequestFacts
+from machpay_gateway.core.input import masked
+from machpay_gateway.core.principal import Anonymous, Principal
+from machpay_gateway.core.route import Route
+
+logger = logging.getLogger(__name__)
+
+STDOUT, OFF = "stdout", "off"
+_FLUSH_SECONDS = 0.25
+_MOST_LINES = 100_000  # that wait for a slow disk or reader; some 30 MB
+_STDOUT_FILENO = 1
+
+
+class AccessLog:
+    """Writes lines to *target*: `stdout`, or a file, which is opened anew for each batch so that it may be rotated."""
+
+    def __init__(self, target: str, *, clock: Callable[[], float] = time.time) -> None:
+        """Write nothing yet. *clock* is in seconds since the epoch."""
+        self._target = target
+        self._clock = clock
+        self._lines: list[bytes] = []
+        self._lost = 0
+        self._second = 0
+        self._prefix = b""
+        self._alarm: asyncio.TimerHandle | None = None
+        self._writing: asyncio.Future[None] | None = None
+
+    def add(  # noqa: PLR0917 - what a line has, once for every request
+        self,
+        facts: RequestFacts,
+        principal: Principal | Anonymous | None,
+        route: Route | None,
+        outcome: str,
+        status: int,
+        seconds: float,
+        sent_bytes: int,
+    ) -> None:
+        """Add the line of a request that took *seconds*; None and what nobody knows is null."""
+        now = self._clock()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._prefix = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second)).encode()
+        if len(self._lines) >= _MOST_LINES:
+            self._lost += 1
+            return
+        method, path, _, address, request_id, _ = facts
+        is_key = principal is not None and principal.kind == "api_key"
+        self._lines.append(
+            b'%b%03dZ","request_id":"%b","method":%b,"path":%b,"status":%d,"outcome":"%b","route":%b,"key":%b,'
+            b'"address":%b,"milliseconds":%.3f,"bytes":%d}\n'
+            % (
+                self._prefix,
+                (now - second) * 1000,
+                request_id,
+                orjson.dumps(method),
+                b"null" if path is None else orjson.dumps(masked(path) if "sk_" in path else path),
+                status,
+                outcome.encode(),
+                b"null" if route is None else orjson.dumps(route.match),
+                orjson.dumps(principal.id) if is_key else b"null",  # type: ignore[union-attr]  # a key is a Principal
+                orjson.dumps(format_address_or_none(address)),
+                seconds * 1000,
+                sent_bytes,
+            )
+        )
+        if self._alarm is None:
+            self._alarm = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush)
+
+    async def close(self) -> None:
+        """Write what is left."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        while self._lines or self._writing is not None:
+            if self._writing is None:
+                self._flush()
+            if self._writing is not None:
+                await self._writing
+
+    def _flush(self) -> None:
+        self._alarm = None
+        loop = asyncio.get_running_loop()
+        if self._writing is not None:
+            self._alarm = loop.call_later(_FLUSH_SECONDS, self._flush)
+            return
+        lines, self._lines = self._lines, []
+        self._writing = loop.run_in_executor(None, self._write, b"".join(lines))
+        self._writing.add_done_callback(self._written)
+
+    def _write(self, data: bytes) -> None:
+        if self._target == STDOUT:
+            _write_all(_STDOUT_FILENO, data)
+            return
+        with Path(self._target).open("ab", buffering=0) as file:
+            _write_all(file.fileno(), data)
+
+    def _written(self, writing: "asyncio.Future[None]") -> None:
+        self._writing = None
+        if not writing.cancelled() and (error := writing.exception()) is not None:
+            logger.warning("The access log cannot be written; its lines are lost meanwhile.", exc_info=error)
+        if self._lost:
+            logger.warning("%d lines are not in the access log: it is written too slowly.", self._lost)
+            self._lost = 0
+
+
+def _write_all(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
