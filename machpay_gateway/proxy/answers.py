@@ -8,7 +8,6 @@ from machpay_gateway.core.principal import ANONYMOUS, Anonymous, Principal
 from machpay_gateway.core.problem import problem_for
 from machpay_gateway.proxy.forwarding import PSEUDONYM
 from machpay_gateway.proxy.framing import AnswerHead, RequestHead
-from machpay_gateway.proxy.upstream import Framing
 from machpay_gateway.web.headers import answer_headers, quota_headers, refusal_headers
 from machpay_gateway.web.problems import problem_answer
 
@@ -30,9 +29,9 @@ def own_lines(
     return b"x-request-id: %b\r\n%b: %b\r\nratelimit: %b" % (request_id, name, policy, field)
 
 
-def answer_head(answer: AnswerHead, request: RequestHead, framing: Framing, own: bytes) -> bytes:
-    """Return the head of *answer* to *request* with our *own* lines, and with the *framing* that its body gets."""
-    if framing is Framing.OPEN:
+def answer_head(answer: AnswerHead, request: RequestHead, own: bytes, *, is_open: bool) -> bytes:
+    """Return the head of *answer* to *request* with our *own* lines; its length is not known when it *is_open*."""
+    if is_open:
         lines = b"Transfer-Encoding: chunked\r\n" if request.minor else b""
     elif answer.length is None or answer.status == _NO_CONTENT:
         lines = b""

@@ -14,7 +14,7 @@ from machpay_gateway.proxy.framing import AnswerHead
 from machpay_gateway.proxy.pool import Pool, Server
 from machpay_gateway.proxy.ports import Carried
 from machpay_gateway.proxy.tunnel import Tunnel
-from machpay_gateway.proxy.upstream import Framing, UpstreamConnection
+from machpay_gateway.proxy.upstream import UpstreamConnection
 
 NEVER = float("inf")
 _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})  # RFC 9110 §9.2.1, less what is not served
@@ -51,13 +51,13 @@ class Carrying:
         return self._upstream is None or self._upstream.is_full
 
     def begin(self) -> None:
-        """Set out."""
-        limit = self._carriage.max_body_bytes
-        if limit and self._request.length is not None and self._request.length > limit:
+        """Set out: over a connection that is there, as nearly always, in this very step."""
+        carriage, length = self._carriage, self._request.length
+        if length is not None and 0 < carriage.max_body_bytes < length:
             self._exchange.refuse(Reason.BODY_TOO_LARGE, "a longer body than the route allows")
             return
-        if self._carriage.total_seconds:
-            self._ends_at = monotonic() + self._carriage.total_seconds
+        if carriage.total_seconds:
+            self._ends_at = monotonic() + carriage.total_seconds
         self._send()
 
     def stop(self) -> None:
@@ -75,7 +75,7 @@ class Carrying:
         elif waits_for_client:
             self._exchange.refuse(Reason.REQUEST_TIMEOUT, "the body did not arrive in time")
         else:
-            server.failed(monotonic(), "it does not answer in time")
+            server.failed("it does not answer in time")
             self._exchange.refuse(Reason.UPSTREAM_TIMEOUT, "the upstream did not answer in time")
 
     # The client's side.
@@ -95,9 +95,9 @@ class Carrying:
         if is_last:
             if not is_counted:
                 transport.write(LAST_CHUNK + trailers + b"\r\n")
-            self._await_answer()
-        else:
-            self._extend(self._carriage.idle_seconds)
+            self._is_sent = True
+        waits_for_answer = is_last and not self._is_answering
+        self._extend(self._carriage.first_byte_seconds if waits_for_answer else self._carriage.idle_seconds)
 
     def client_broke(self, detail: str) -> None:
         """Hear that the request's body is not framed as its head said: what was sent of it stays without an end."""
@@ -141,19 +141,19 @@ class Carrying:
         if rest:
             self._tunnel.upstream_sent(rest)
 
-    def answered(self, answer: AnswerHead, framing: Framing, payload: bytes, *, is_last: bool) -> None:
+    def answered(self, answer: AnswerHead, payload: bytes, *, is_open: bool, is_last: bool) -> None:
         """Send the answer's head on, and what of its body came along: in one write, all of it if it is whole."""
         request, exchange = self._request, self._exchange
         self._server.answered()
         self._is_answering = True
         exchange.status = answer.status
-        if framing is Framing.OPEN:
+        if is_open:
             self._answer_is_chunked = request.minor
             request.closes |= not request.minor  # HTTP/1.0 knows no chunks: the answer ends with the connection
         if not self._is_sent:
             request.closes = True  # the rest of the request will not be read
         exchange.sent_bytes = len(payload)
-        self._client.transport.write(exchange.answer_head(answer, framing) + payload)
+        self._client.transport.write(exchange.answer_head(answer, is_open=is_open) + payload)
         if is_last:
             self._end()
         else:
@@ -178,7 +178,7 @@ class Carrying:
         upstream, request = self._upstream, self._request
         if self._is_answering:
             self.stop()
-            self._server.failed(monotonic(), detail)
+            self._server.failed(detail)
             self._exchange.abort()
             return
         was_kept = is_lost and upstream is not None and upstream.is_reused
@@ -187,7 +187,7 @@ class Carrying:
             self._send(over_new=True)
             return
         if not was_kept:
-            self._server.failed(monotonic(), detail)
+            self._server.failed(detail)
         self._give_up(Reason.UPSTREAM_UNAVAILABLE, detail)
 
     def upstream_is_full(self) -> None:
@@ -207,25 +207,25 @@ class Carrying:
         self._server = server
         server.in_flight += 1
         upstream = None if over_new else server.take_idle()
-        if upstream is not None:
+        if upstream is None:
+            self._exchange.due = monotonic() + (self._carriage.connect_seconds or NEVER) + 1.0
+            self._exchange.run(self._connect(server))
+        else:
             self._send_over(upstream)
-            return
-        self._exchange.due = monotonic() + (self._carriage.connect_seconds or NEVER) + 1.0
-        self._exchange.run(self._connect(server))
 
     async def _connect(self, server: Server) -> None:
         try:
             upstream = await server.connect(self._carriage.connect_seconds)
         except (OSError, TimeoutError) as exc:
             server.in_flight -= 1
-            server.failed(monotonic(), f"no connection: {exc!s:.200}")
+            server.failed(f"no connection: {exc!s:.200}")
             if not self._is_over:
                 self._tried = (*self._tried, server)
                 self._send()
             return
         if self._is_over:
             server.in_flight -= 1
-            server.give_back(upstream, monotonic())  # nobody waits any more, and somebody will
+            server.give_back(upstream)  # nobody waits any more, and somebody will
         else:
             self._send_over(upstream)
 
@@ -234,19 +234,15 @@ class Carrying:
         upstream.asking = self
         upstream.transport.write(self._head)
         if self._client.body is None:
-            self._await_answer()
+            self._is_sent = True
+            self._extend(self._carriage.first_byte_seconds)
         else:
             self._extend(self._carriage.idle_seconds)
             self._client.send_body()
 
-    def _await_answer(self) -> None:
-        self._is_sent = True
-        if not self._is_answering:
-            self._extend(self._carriage.first_byte_seconds)
-
     def _extend(self, seconds: float) -> None:
         due = monotonic() + seconds if seconds else NEVER
-        self._exchange.due = min(due, self._ends_at)
+        self._exchange.due = due if due < self._ends_at else self._ends_at  # a third of what `min` takes
 
     def _end(self) -> None:
         self._is_over = True
@@ -255,8 +251,7 @@ class Carrying:
         server.in_flight -= 1
         if upstream is not None:
             if self._is_sent and upstream.is_reusable:
-                upstream.ready()
-                server.give_back(upstream, monotonic())
+                server.give_back(upstream)
             else:
                 upstream.abort()
         self._exchange.finish(may_go_on=self._is_sent)

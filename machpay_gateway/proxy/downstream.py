@@ -227,19 +227,16 @@ class ClientConnection(asyncio.Protocol):
             if not isinstance(request, RequestHead):
                 self._refuse(request)
                 break
-            self._serve(request)
-            if self.exchange is not None or not self._ahead:
+            if request.chunked:
+                self.body = Chunked(self._front.fields)
+            elif request.length:
+                self.body = Counted(request.length)
+            exchange = self.exchange = Exchange(self._front, self, request)
+            exchange.begin()
+            if not exchange.is_over or not self._ahead:
                 break
             data, self._ahead = self._ahead, b""
         self._is_reading = False
-
-    def _serve(self, request: RequestHead) -> None:
-        if request.chunked:
-            self.body = Chunked(self._front.fields)
-        elif request.length:
-            self.body = Counted(request.length)
-        self.exchange = Exchange(self._front, self, request)
-        self.exchange.begin()
 
     def _wait_for_more(self, data: bytes) -> None:
         if not self._ahead and data:

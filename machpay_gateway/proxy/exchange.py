@@ -19,7 +19,6 @@ from machpay_gateway.proxy.forwarding import Hop, upstream_head
 from machpay_gateway.proxy.framing import AnswerHead, RequestHead
 from machpay_gateway.proxy.pool import Pool
 from machpay_gateway.proxy.ports import Client, Front
-from machpay_gateway.proxy.upstream import Framing
 from machpay_gateway.telemetry.refusals import log_refusal
 
 NEVER = float("inf")
@@ -55,19 +54,26 @@ class Exchange:
     def begin(self) -> None:
         """Decide, or begin to."""
         front = self._front
-        if (own := front.own_pool(self.facts.path)) is not None:
+        if front.has_control_plane and (own := front.own_pool(self.facts.path)) is not None:
             self._carry(own, front.carriage, credentials=True)
+            return
+        decision = front.gate.decide_at_once(self.facts)
+        if type(decision) is Allowed:
+            self._allow(decision)
         else:
-            self._proceed(front.gate.decide_at_once(self.facts))
+            self._proceed(decision)
 
-    def answer_head(self, answer: AnswerHead, framing: Framing) -> bytes:
-        """Return the head of *answer* as the client gets it, with the *framing* that its body gets."""
-        self.request.closes |= self.client.will_close
-        return answer_head(answer, self.request, framing, self._own_lines())
+    def answer_head(self, answer: AnswerHead, *, is_open: bool) -> bytes:
+        """Return the head of *answer* as the client gets it; the length of its body is not known when it *is_open*."""
+        request, front = self.request, self._front
+        request.closes |= self.client.will_close
+        own = own_lines(self.principal, self.grant, self.facts.request_id, legacy=front.legacy_headers)
+        return answer_head(answer, request, own, is_open=is_open)
 
     def switching_head(self, answer: AnswerHead) -> bytes:
         """Return the head of a 101 *answer* as the client gets it."""
-        return switching_head(answer, self._own_lines())
+        own = own_lines(self.principal, self.grant, self.facts.request_id, legacy=self._front.legacy_headers)
+        return switching_head(answer, own)
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Do *work* beside everything else."""
@@ -110,7 +116,8 @@ class Exchange:
 
     def count(self) -> None:
         """Count the request now, though it goes on: what was upgraded may last for days."""
-        self._record(ALLOWED, self.status)
+        self._is_counted = True
+        self._front.record(self, ALLOWED, self.status)
 
     def finish(self, *, may_go_on: bool) -> None:
         """Note that the whole answer was sent; the connection takes another request if it *may_go_on*."""
@@ -123,11 +130,8 @@ class Exchange:
 
     def _proceed(self, decision: Decision | Asked | Unsettled) -> None:
         """Take the next step that *decision* asks for."""
-        if type(decision) is Allowed:
-            principal, self.grant, self.route = decision
-            self.principal = principal
-            carriage = self._front.carriage_for(self.route)
-            self._carry(self._front.pool_for(principal), carriage, credentials=carriage.forward_credentials)
+        if isinstance(decision, Allowed):
+            self._allow(decision)
         elif isinstance(decision, Asked):
             self._answer = decision.answer
             decision.answer.add_done_callback(lambda answer: self._limiter_answered(decision, answer))
@@ -153,6 +157,12 @@ class Exchange:
             self._proceed(decision)
         elif isinstance(decision, Allowed) and decision.grant is not None:
             decision.grant.lease.release()
+
+    def _allow(self, allowed: Allowed) -> None:
+        principal, self.grant, self.route = allowed
+        self.principal = principal
+        carriage = self._front.carriage_for(self.route)
+        self._carry(self._front.pool_for(principal), carriage, credentials=carriage.forward_credentials)
 
     def _carry(self, pool: Pool, carriage: Carriage, *, credentials: bool) -> None:
         request, client = self.request, self.client
@@ -192,11 +202,4 @@ class Exchange:
         if self.grant is not None:
             self.grant.lease.release()
         if not self._is_counted:
-            self._record(outcome, status)
-
-    def _record(self, outcome: str, status: int) -> None:
-        self._is_counted = True
-        self._front.record(self, outcome, status)
-
-    def _own_lines(self) -> bytes:
-        return own_lines(self.principal, self.grant, self.facts.request_id, legacy=self._front.legacy_headers)
+            self._front.record(self, outcome, status)

@@ -217,7 +217,8 @@ def read_request(head: bytes, fields: Fields) -> RequestHead | Fault:
         return Fault(Reason.HEAD_TOO_LARGE, f"more than {MAX_LINES} lines")
     if method in _NOT_SERVED:
         return Fault(Reason.NOT_IMPLEMENTED, "a method that is not served")
-    if (mistake := _mistake_by_llhttp(httptools.HttpRequestParser, _for_llhttp(head, method))) is not None:
+    known = head if method in _KNOWN_METHODS else b"POST" + head[len(method) :]
+    if (mistake := _mistake_by_llhttp(httptools.HttpRequestParser, known)) is not None:
         return _invalid(mistake)
     request = RequestHead(lines, method, minor=minor == b"1")
     return request.settle(managed) or request.take_target(target) or request
@@ -272,10 +273,6 @@ def _mistake_by_llhttp(
     except httptools.HttpParserError as exc:
         return str(exc)
     return None
-
-
-def _for_llhttp(head: bytes, method: bytes) -> bytes:
-    return head if method in _KNOWN_METHODS else b"POST" + head[len(method) :]
 
 
 def _wrong(mistake: str) -> Fault:

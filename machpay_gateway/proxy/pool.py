@@ -24,9 +24,10 @@ Connecting = Callable[[], Awaitable[tuple[object, UpstreamConnection]]]  # as a 
 class Server:
     """One origin: its idle connections, and how it has been doing."""
 
-    def __init__(self, name: str, connecting: Connecting) -> None:
-        """Connect by *connecting*. *name* is for the log."""
+    def __init__(self, name: str, connecting: Connecting, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Connect by *connecting*. *name* is for the log; *clock* is in seconds and never goes back."""
         self.name = name
+        self._clock = clock
         self.in_flight = 0
         self.ejected_until = float("-inf")
         self._connecting = connecting
@@ -42,13 +43,14 @@ class Server:
                 return connection
         return None
 
-    def give_back(self, connection: UpstreamConnection, now: float) -> None:
+    def give_back(self, connection: UpstreamConnection) -> None:
         """Keep *connection* for the next request."""
-        if len(self._idle) >= _MOST_IDLE:
-            connection.abort()
-            return
-        connection.idle_since = now
+        connection.asking = connection.body = None
+        connection.is_reused = True
+        connection.idle_since = self._clock()
         self._idle.append(connection)
+        if len(self._idle) > _MOST_IDLE:
+            self._idle.popleft().abort()
 
     async def connect(self, seconds: float) -> UpstreamConnection:
         """Return a new connection. Raises OSError, TimeoutError after *seconds* unless they are 0."""
@@ -63,8 +65,9 @@ class Server:
             logger.warning("Upstream %s answers again.", self.name)
             self._ejections = 0
 
-    def failed(self, now: float, why: str) -> None:
+    def failed(self, why: str) -> None:
         """Note that it did not; after too many times it is left alone, each time for twice as long."""
+        now = self._clock()
         self._failures += 1
         # Once it was left alone, one more failure shows that it is still not well.
         if self._failures < _FAILURES and not self._ejections:

@@ -16,7 +16,6 @@ from machpay_gateway.proxy.bodies import Body
 from machpay_gateway.proxy.fields import Fields
 from machpay_gateway.proxy.framing import AnswerHead, RequestHead
 from machpay_gateway.proxy.pool import Pool
-from machpay_gateway.proxy.upstream import Framing
 
 Walk = tuple[int | None, ...]  # addresses, from the client to our peer; None is one that cannot be read
 
@@ -84,8 +83,8 @@ class Carried(Protocol):
     status: int
     sent_bytes: int
 
-    def answer_head(self, answer: AnswerHead, framing: Framing) -> bytes:
-        """Return the head of *answer* as the client gets it, with the *framing* that its body gets."""
+    def answer_head(self, answer: AnswerHead, *, is_open: bool) -> bytes:
+        """Return the head of *answer* as the client gets it; the length of its body is not known when it *is_open*."""
 
     def switching_head(self, answer: AnswerHead) -> bytes:
         """Return the head of a 101 *answer* as the client gets it."""
@@ -145,6 +144,7 @@ class Front(Protocol):
     fields: Fields
     carriage: Carriage
     legacy_headers: bool
+    has_control_plane: bool
     head_seconds: float
     keepalive_seconds: float
 

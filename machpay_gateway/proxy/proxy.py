@@ -53,6 +53,7 @@ class Proxy:
             route.match: settings.proxy.with_changes(route.proxy) for route in gateway.policy.routes if route.proxy
         }
         self._upstreams = Upstreams(settings.upstreams, control_plane)
+        self.has_control_plane = control_plane is not None
         self.own_pool = self._upstreams.own_pool
         self.pool_for = self._upstreams.pool_for
         self._log = access_log

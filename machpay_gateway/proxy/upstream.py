@@ -1,7 +1,6 @@
 """The connection to an upstream's server: its bytes, cut into answers."""
 
 import asyncio
-from enum import Enum
 from typing import Protocol, cast
 
 from machpay_gateway.proxy.bodies import BadBodyError, Body, Chunked, Counted, UntilClose
@@ -11,14 +10,6 @@ from machpay_gateway.proxy.framing import HEAD_END, MAX_HEAD_BYTES, AnswerHead, 
 _SWITCHING_PROTOCOLS = 101
 _FINAL = 200
 _WITHOUT_BODY = frozenset({204, 304})
-
-
-class Framing(Enum):
-    """How the body of an answer ends: there is none, at its length, or at a point that only the end tells."""
-
-    NONE = "none"
-    COUNTED = "counted"
-    OPEN = "open"
 
 
 class Asking(Protocol):
@@ -33,8 +24,11 @@ class Asking(Protocol):
     def switched(self, answer: AnswerHead, rest: bytes) -> None:
         """Hear a 101, and the first bytes of the other protocol."""
 
-    def answered(self, answer: AnswerHead, framing: Framing, payload: bytes, *, is_last: bool) -> None:
-        """Hear the head of the answer, how its body ends, and what of it came along; *is_last* that this is all."""
+    def answered(self, answer: AnswerHead, payload: bytes, *, is_open: bool, is_last: bool) -> None:
+        """Hear the head of the answer, and what of its body came along: *is_last* when that is all.
+
+        Where only the end will tell how long the body is, it *is_open*.
+        """
 
     def more(self, payload: bytes, *, is_last: bool, trailers: bytes) -> None:
         """Hear more of the body, and at its end the *trailers*."""
@@ -143,12 +137,6 @@ class UpstreamConnection(asyncio.Protocol):
         if (pressed := self.tunnel or self.asking) is not None:
             pressed.upstream_is_free()
 
-    def ready(self) -> None:
-        """Be as new, for the next request."""
-        self.asking = None
-        self.body = None
-        self.is_reused = True
-
     def abort(self) -> None:
         """Close at once, and tell nobody."""
         self.asking = self.tunnel = None
@@ -184,23 +172,21 @@ class UpstreamConnection(asyncio.Protocol):
         """Hand on the answer's head, with what *data* has of its body (RFC 9112 §6.3)."""
         if answer.closes:
             self.is_reusable = False
-        if answer.status in _WITHOUT_BODY or asking.is_head():
-            self._ends_here(data)
-            asking.answered(answer, Framing.NONE, b"", is_last=True)
-        elif answer.length is not None:
-            left = answer.length - len(data)
-            if left <= 0:  # as nearly always: a short answer comes whole
-                self._ends_here(data[answer.length :])
-                asking.answered(answer, Framing.COUNTED, data[: answer.length], is_last=True)
-                return
-            self.body = Counted(left)
-            asking.answered(answer, Framing.COUNTED, data, is_last=False)
-        else:
+        length = 0 if answer.status in _WITHOUT_BODY or asking.is_head() else answer.length
+        if length is None:
             self.body = body = Chunked(self._fields) if answer.chunked else UntilClose()
             self.is_reusable &= answer.chunked
-            asking.answered(answer, Framing.OPEN, b"", is_last=False)
+            asking.answered(answer, b"", is_open=True, is_last=False)
             if data and self.asking is asking:
                 self._go_on(body, data, asking)
+        elif len(data) < length:
+            self.body = Counted(length - len(data))
+            asking.answered(answer, data, is_open=False, is_last=False)
+        else:  # as nearly always: a short answer comes whole
+            if len(data) > length:
+                self.is_reusable = False  # whoever came next would get what stands after the answer
+                data = data[:length]
+            asking.answered(answer, data, is_open=False, is_last=True)
 
     def _go_on(self, body: Body, data: bytes, asking: Asking) -> None:
         try:
@@ -208,11 +194,6 @@ class UpstreamConnection(asyncio.Protocol):
         except BadBodyError as exc:
             asking.broke(str(exc))
             return
-        if body.is_done:
-            self._ends_here(rest)
-        asking.more(payload, is_last=body.is_done, trailers=body.trailers)
-
-    def _ends_here(self, rest: bytes) -> None:
-        """Let nobody use a connection on which something came after the answer: it would be the next one's."""
         if rest:
             self.is_reusable = False
+        asking.more(payload, is_last=body.is_done, trailers=body.trailers)
