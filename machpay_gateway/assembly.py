@@ -15,6 +15,7 @@ from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.leak import Leaks
 from machpay_gateway.core.policy import Policy
 from machpay_gateway.core.ports import AccountStore, AuditLog, KeyStore, Limiter, TokenVerifier, UsageStore
+from machpay_gateway.core.principal import Principal
 from machpay_gateway.core.quota import parse_rate
 from machpay_gateway.core.route import Route
 from machpay_gateway.core.usage import UsageBatch
@@ -62,6 +63,17 @@ class Reports(Protocol):
         """Let go of every connection."""
 
 
+class Assertions(Protocol):
+    """Signed words about callers, for upstreams."""
+
+    @property
+    def jwks(self) -> bytes:
+        """The key set to verify them by (RFC 7517), as JSON."""
+
+    def token_for(self, principal: Principal, now: float) -> bytes:
+        """Return a token about *principal* that is good at *now*, in seconds since the epoch."""
+
+
 class Gateway:
     """All parts of one gateway in this process, made of settings; `async with Gateway(…) as gateway` opens and closes.
 
@@ -88,6 +100,7 @@ class Gateway:
         self.recorder = UsageRecorder(opened)
         self._tokens = _tokens_for(settings)
         self.reports = _reports_for(settings)
+        self.assertions = _assertions_for(settings)
         self.gate = Gate(
             self.policy,
             keys=keys,
@@ -177,7 +190,13 @@ def policy_for(settings: Settings, own_routes: Sequence[Route] = (), *, carries:
 def unservable(settings: Settings) -> list[str]:
     """Return why no gateway can be made of well-formed *settings*, as far as that shows without a connection."""
     told = []
-    adapters: tuple[Callable[[Settings], object], ...] = (_store_for, _redis_for, _tokens_for, _reports_for)
+    adapters: tuple[Callable[[Settings], object], ...] = (
+        _store_for,
+        _redis_for,
+        _tokens_for,
+        _reports_for,
+        _assertions_for,
+    )
     for adapter in adapters:
         try:
             adapter(settings)
@@ -254,3 +273,11 @@ def _reports_for(settings: Settings) -> Reports | None:
     from machpay_gateway.keysets import SignedReports
 
     return SignedReports(settings.leaks)
+
+
+def _assertions_for(settings: Settings) -> Assertions | None:
+    if settings.assertion is None:
+        return None
+    from machpay_gateway.keysets import SignedAssertions
+
+    return SignedAssertions(settings.assertion)

@@ -3,19 +3,27 @@
 Run it: `uvicorn machpay_gateway.server:create_app --factory --no-proxy-headers`.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Unpack
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from machpay_gateway.admin.app import key_api
 from machpay_gateway.admin.operations import OWN_ROUTES
 from machpay_gateway.assembly import Gateway
+from machpay_gateway.core.route import Route
 from machpay_gateway.middleware import MachPayAuth
 from machpay_gateway.settings import Options
 from machpay_gateway.web.incoming import Trust
 
-__all__ = ["OWN_BRANCHES", "control_plane", "create_app"]
+JWKS_PATH = "/.well-known/jwks.json"
+SERVED_ROUTES = (*OWN_ROUTES, Route(f"GET {JWKS_PATH}", public=True))
+_JWKS_SECONDS = 300
+
+__all__ = ["OWN_BRANCHES", "SERVED_ROUTES", "control_plane", "create_app"]
 
 
 def create_app(app: ASGIApp | None = None, **options: Unpack[Options]) -> MachPayAuth:
@@ -23,16 +31,28 @@ def create_app(app: ASGIApp | None = None, **options: Unpack[Options]) -> MachPa
 
     Without *app* there is the key API alone. Raises ConfigurationError, also when a configured route is the key API's.
     """
-    return control_plane(Gateway(own_routes=OWN_ROUTES, **options), app)
+    return control_plane(Gateway(own_routes=SERVED_ROUTES, **options), app)
 
 
 def control_plane(gateway: Gateway, app: ASGIApp | None = None, *, trust: Trust | None = None) -> MachPayAuth:
-    """Return the key API by a ready *gateway* that has `OWN_ROUTES`, with *app* beside it if there is one.
+    """Return the key API by a ready *gateway* that has `SERVED_ROUTES`, with *app* beside it if there is one.
 
     *trust* is in whom stands in front, the settings' unless it is given.
     """
     own = key_api(gateway)
+    own.add_route(JWKS_PATH, _jwks(gateway))
     return MachPayAuth(_Beside(own, app or _only(own)), gateway=gateway, trust=trust)
+
+
+def _jwks(gateway: Gateway) -> Callable[[Request], Awaitable[Response]]:
+    """Return the endpoint with the keys that our own signatures are verified by (RFC 7517)."""
+    document = b'{"keys":[]}' if gateway.assertions is None else gateway.assertions.jwks
+
+    async def answer(_request: Request) -> Response:
+        headers = {"Cache-Control": f"public, max-age={_JWKS_SECONDS}"}
+        return Response(document, headers=headers, media_type="application/jwk-set+json")
+
+    return answer
 
 
 class _Beside:
@@ -54,7 +74,7 @@ def _branch(path: str) -> str:
 
 
 # Whole branches: what the key API does not know beneath its paths is not there, whatever the application has.
-OWN_BRANCHES = frozenset(_branch("/" + "/".join(route.segments)) for route in OWN_ROUTES)
+OWN_BRANCHES = frozenset(_branch("/" + "/".join(route.segments)) for route in SERVED_ROUTES)
 
 
 def _only(own: ASGIApp) -> ASGIApp:

@@ -242,7 +242,7 @@ class Carrying:
 
     def _extend(self, seconds: float) -> None:
         due = monotonic() + seconds if seconds else NEVER
-        self._exchange.due = due if due < self._ends_at else self._ends_at  # a third of what `min` takes
+        self._exchange.due = due if due < self._ends_at else self._ends_at  # noqa: FURB136 - `min` takes thrice as long
 
     def _end(self) -> None:
         self._is_over = True

@@ -169,7 +169,14 @@ class Exchange:
         hop = Hop(self._walk, client.scheme, request.host)
         if client.is_trusted:
             hop.believe(request)
-        head = upstream_head(request, hop, self.principal, self.facts.request_id, credentials=credentials)
+        head = upstream_head(
+            request,
+            hop,
+            self.principal,
+            self.facts.request_id,
+            credentials=credentials,
+            assertion=self._front.assertion_for(self.principal) if self._front.asserts else b"",
+        )
         self.carrying = carrying = Carrying(self, pool, carriage, head)
         self.check_at = monotonic() + CHECK_SECONDS
         carrying.begin()

@@ -5,6 +5,7 @@ from functools import lru_cache
 from urllib.parse import quote, unquote_to_bytes
 
 from machpay_gateway.core.address import format_address
+from machpay_gateway.core.assertion import HEADER as ASSERTION_HEADER
 from machpay_gateway.core.identity import identity_fields
 from machpay_gateway.core.principal import Anonymous, Principal
 from machpay_gateway.proxy.framing import RequestHead
@@ -15,6 +16,7 @@ PSEUDONYM = b"machpay"  # for Via (RFC 9110 §7.6.3), so that no host name is to
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _SAFE = "/:@!$&'()*+,;=-._~"  # RFC 3986 §3.3 pchar, less the escape itself
 _HOSTS = re.compile(rb"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_ASSERTION = ASSERTION_HEADER.encode()
 _SCHEMES = frozenset({b"http", b"https"})
 
 
@@ -54,9 +56,18 @@ class Hop:
 
 
 def upstream_head(
-    request: RequestHead, hop: Hop, principal: Principal | Anonymous | None, request_id: bytes, *, credentials: bool
+    request: RequestHead,
+    hop: Hop,
+    principal: Principal | Anonymous | None,
+    request_id: bytes,
+    *,
+    credentials: bool,
+    assertion: bytes = b"",
 ) -> bytes:
-    """Return the head of *request* as the upstream gets it, with the caller's *credentials* or without."""
+    """Return the head of *request* as the upstream gets it, with the caller's *credentials* or without.
+
+    An *assertion* is a signed word about the caller.
+    """
     said = said_by_us(principal, hop.walk, hop.scheme, request.host, hop.host, request.minor)
     framing = b""
     if request.length is not None:
@@ -67,6 +78,8 @@ def upstream_head(
         framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % request.upgrade
     elif request.takes_trailers:
         framing += b"Connection: TE\r\nTE: trailers\r\n"
+    if assertion:
+        framing += b"%b: %b\r\n" % (_ASSERTION, assertion)
     if credentials:
         framing += b"".join(b"Authorization: %b\r\n" % value for value in request.authorization)
     first = b"%b %b%b HTTP/1.1" % (request.method, request.path, request.query)

@@ -145,6 +145,7 @@ class Front(Protocol):
     carriage: Carriage
     legacy_headers: bool
     has_control_plane: bool
+    asserts: bool
     head_seconds: float
     keepalive_seconds: float
 
@@ -168,6 +169,9 @@ class Front(Protocol):
 
     def pool_for(self, principal: Principal | Anonymous) -> Pool:
         """Return the upstream for *principal*'s environment."""
+
+    def assertion_for(self, principal: Principal | Anonymous | None) -> bytes:
+        """Return a signed word about *principal*, nothing about nobody."""
 
     def carriage_for(self, route: Route) -> Carriage:
         """Return what holds for carrying requests of *route*."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine
 from time import monotonic, perf_counter
 from typing import Any
@@ -11,7 +12,7 @@ from machpay_gateway.core.carriage import Carriage
 from machpay_gateway.core.decision import Denied
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.forwarded import walked
-from machpay_gateway.core.principal import Principal
+from machpay_gateway.core.principal import Anonymous, Principal
 from machpay_gateway.core.route import Route
 from machpay_gateway.core.usage import ALLOWED
 from machpay_gateway.proxy.downstream import ClientConnection
@@ -54,6 +55,7 @@ class Proxy:
         }
         self._upstreams = Upstreams(settings.upstreams, control_plane)
         self.has_control_plane = control_plane is not None
+        self.asserts = gateway.assertions is not None
         self.own_pool = self._upstreams.own_pool
         self.pool_for = self._upstreams.pool_for
         self._log = access_log
@@ -133,6 +135,13 @@ class Proxy:
         ), walk
 
     # For exchanges.
+
+    def assertion_for(self, principal: Principal | Anonymous | None) -> bytes:
+        """Return a signed word about *principal*, nothing about nobody."""
+        assertions = self.gateway.assertions
+        if assertions is None or not isinstance(principal, Principal):
+            return b""
+        return assertions.token_for(principal, time.time())
 
     def carriage_for(self, route: Route) -> Carriage:
         """Return what holds for carrying requests of *route*."""

@@ -19,12 +19,11 @@ from tempfile import TemporaryDirectory
 
 import uvloop
 
-from machpay_gateway.admin.operations import OWN_ROUTES
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.errors import ConfigurationError, GatewayError
 from machpay_gateway.proxy.proxy import Proxy
 from machpay_gateway.proxy.upstreams import ControlPlane
-from machpay_gateway.server import OWN_BRANCHES, control_plane
+from machpay_gateway.server import OWN_BRANCHES, SERVED_ROUTES, control_plane
 from machpay_gateway.serving.asgi import AsgiServer
 from machpay_gateway.serving.management import management_app
 from machpay_gateway.settings import Options, Settings, load_settings
@@ -44,7 +43,7 @@ class Worker:
     def __init__(self, options: Options, listener: socket.socket, management: socket.socket | None) -> None:
         """Be ready to serve callers on *listener* and operators on *management*. Raises ConfigurationError."""
         mode = load_settings(options).server.control_plane
-        self.gateway = Gateway(own_routes=OWN_ROUTES if mode != "off" else (), carries=mode != "only", **options)
+        self.gateway = Gateway(own_routes=SERVED_ROUTES if mode != "off" else (), carries=mode != "only", **options)
         check_servable(self.gateway.settings)
         self.is_draining = False
         self._listener = listener

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from machpay_gateway.core.address import Allowlist, parse_allowlist, parse_network
+from machpay_gateway.core.assertion import Assertion
 from machpay_gateway.core.carriage import Carriage, Upstream, parse_origin
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.issuer import Issuer, without_user
@@ -23,7 +24,7 @@ from machpay_gateway.core.scopes import check_scope_name
 from machpay_gateway.settings.lines import Place
 from machpay_gateway.settings.serving import Serving
 
-Made = TypeVar("Made", bound=Route | Issuer | Tier | Leaks | Carriage | Serving)
+Made = TypeVar("Made", bound=Route | Issuer | Tier | Leaks | Carriage | Serving | Assertion)
 _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     Route: {"match": "GET /"},
     Tier: {"rate": "1/minute", "concurrency": 1},
@@ -31,6 +32,7 @@ _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     Leaks: {},
     Carriage: {},
     Serving: {},
+    Assertion: {"key": "key.pem", "issuer": "issuer", "audience": "audience"},
 }
 Report = Callable[[Place, str], None]
 Reader = Callable[[object, Place, Report], object]
@@ -263,8 +265,13 @@ def _is_origin(url: object) -> bool:
         return False
 
 
-def _leaks(value: object, place: Place, report: Report) -> Leaks | None:
-    return None if value is None else _made(Leaks, value, place, report)
+def _optional(made: type[Leaks] | type[Assertion]) -> Reader:
+    def read(value: object, place: Place, report: Report) -> object:
+        if isinstance(value, Mapping):
+            value = {name: _counted(item) for name, item in value.items()}
+        return None if value is None else _made(made, value, place, report)
+
+    return read
 
 
 def _table_of(made: type[Carriage] | type[Serving]) -> Reader:
@@ -301,5 +308,6 @@ FIELDS: Mapping[str, Reader] = {
     "upstreams": _upstreams,
     "proxy": _table_of(Carriage),
     "server": _table_of(Serving),
-    "leaks": _leaks,
+    "leaks": _optional(Leaks),
+    "assertion": _optional(Assertion),
 }

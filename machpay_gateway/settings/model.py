@@ -6,6 +6,7 @@ from os import PathLike
 from typing import Literal, TypedDict
 
 from machpay_gateway.core.address import Allowlist
+from machpay_gateway.core.assertion import Assertion
 from machpay_gateway.core.carriage import Carriage, Upstream
 from machpay_gateway.core.issuer import Issuer
 from machpay_gateway.core.key import ENVIRONMENTS
@@ -40,6 +41,7 @@ class Settings:
     proxy: Carriage = field(default_factory=Carriage)
     server: Serving = field(default_factory=Serving)
     leaks: Leaks | None = None
+    assertion: Assertion | None = None
 
 
 class Options(TypedDict, total=False):
@@ -64,3 +66,4 @@ class Options(TypedDict, total=False):
     proxy: Mapping[str, float]
     server: Mapping[str, str | float]
     leaks: Leaks | None
+    assertion: Assertion | None

@@ -232,7 +232,9 @@ def test_a_mistyped_variable_is_told_with_the_one_that_was_meant(name: str, sugg
 def test_a_name_that_is_like_nothing_is_told_with_all_there_are() -> None:
     write("zzz = 1")
     (told,) = mistakes()
-    assert told.startswith("machpay.toml:1: zzz: 'zzz' is not a setting here; known: client_ip_header, database, ")
+    assert told.startswith(
+        "machpay.toml:1: zzz: 'zzz' is not a setting here; known: assertion, client_ip_header, database, "
+    )
 
 
 @pytest.mark.parametrize("environ", [{"TIERS": "x"}, {"TIERS__GOLD": "x"}, {"DATABASE": "sqlite:///x"}])

@@ -1,0 +1,71 @@
+"""Signing assertions: one for each caller, used again until half of its life is over."""
+
+from pathlib import Path
+
+import orjson
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
+
+from machpay_gateway.core.assertion import TYPE, Assertion, assertion_claims
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.principal import Principal
+
+_MOST_CALLERS = 4096
+_MIN_RSA_BITS = 2048  # RFC 7518 §3.3
+_EC_ALGORITHMS = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
+
+
+class SignedAssertions:
+    """Signs by the key that *settings* name. Raises ConfigurationError for one that cannot sign."""
+
+    def __init__(self, settings: Assertion) -> None:
+        self._settings = settings
+        self._key, self._algorithm = _signing_key(settings.key)
+        self._signed: dict[Principal, tuple[bytes, float]] = {}
+        public = {**self._key.as_dict(private=False), "alg": self._algorithm, "use": "sig"}
+        self.jwks = orjson.dumps({"keys": [public]})  # RFC 7517 §5
+
+    def token_for(self, principal: Principal, now: float) -> bytes:
+        """Return a token about *principal* that is good at *now*, in seconds since the epoch, and for a while."""
+        token, until = self._signed.get(principal, (b"", 0.0))
+        life = self._settings.lifetime_seconds
+        if until - life <= now < until:  # the lower bound is for a clock that was set back
+            return token
+        if len(self._signed) >= _MOST_CALLERS:
+            self._signed.clear()
+        header = {"alg": self._algorithm, "kid": self._key.kid, "typ": TYPE}
+        claims = dict(assertion_claims(self._settings, principal, now))
+        token = jwt.encode(header, claims, self._key, algorithms=[self._algorithm]).encode()
+        self._signed[principal] = token, now + life / 2
+        return token
+
+
+def _signing_key(path: str) -> tuple[Key, str]:
+    try:
+        pem = Path(path).read_bytes()
+    except OSError as exc:
+        raise ConfigurationError(f"assertion.key: {path!r} cannot be read: {exc.strerror or exc}") from exc
+    for kind in (RSAKey, ECKey, OKPKey):
+        try:
+            key: Key = kind.import_key(pem)
+        except (JoseError, ValueError, TypeError):
+            continue
+        if not key.is_private:
+            raise ConfigurationError(f"assertion.key: {path!r} holds no private key, so that it cannot sign")
+        key.ensure_kid()
+        return key, _algorithm_of(key, path)
+    raise ConfigurationError(f"assertion.key: {path!r} is not a PEM file with an RSA, EC or Ed25519 key")
+
+
+def _algorithm_of(key: Key, path: str) -> str:
+    if isinstance(key, RSAKey):
+        if key.raw_value.key_size < _MIN_RSA_BITS:
+            raise ConfigurationError(f"assertion.key: {path!r} has fewer than {_MIN_RSA_BITS} bits")
+        return "RS256"
+    curve = str(key.as_dict(private=False)["crv"])
+    if isinstance(key, ECKey) and curve in _EC_ALGORITHMS:
+        return _EC_ALGORITHMS[curve]
+    if curve == "Ed25519":
+        return "Ed25519"
+    raise ConfigurationError(f"assertion.key: {path!r} is on the curve {curve}: use P-256 or Ed25519")
