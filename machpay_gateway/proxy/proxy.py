@@ -30,6 +30,7 @@ from machpay_gateway.web.incoming import accepted_id, preflight_for
 logger = logging.getLogger("machpay_gateway")
 
 _TICK_SECONDS = 1.0
+_QUIET_SECONDS = 2.0  # which a client that is at work does not leave between two requests
 NO_LIMIT = 1 << 62
 _new = tuple.__new__
 
@@ -75,9 +76,12 @@ class Proxy:
     async def close(self, drain_seconds: float) -> None:
         """Let what is under way end within *drain_seconds*, and close everything."""
         self._is_draining = True
-        ends_at = monotonic() + drain_seconds
+        now = monotonic()
+        ends_at = now + drain_seconds
         for connection in self._connections:
             connection.will_close = True
+            # A request may be on its way on each that is quiet: closing now would lose it.
+            connection.quiet_until = now + min(_QUIET_SECONDS, drain_seconds / 2)
         while self._connections and monotonic() < ends_at:
             self._close_quiet(monotonic())
             await asyncio.sleep(0.05)

@@ -1,0 +1,114 @@
+"""The gateway as people run it: `machpay-gateway serve` in front of an upstream, each a process of its own."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from machpay_gateway import Gateway
+from tests.redises.ports import free_port
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = Path(sys.executable).with_name("machpay-gateway")
+ROUTES = """
+[[routes]]
+match = "* /public/{rest:path}"
+public = true
+proxy = { max_body_bytes = 0 }
+
+[[routes]]
+match = "* /v1/{rest:path}"
+scopes = "skills:execute"
+"""
+_STOP_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Served:
+    """A gateway that serves. *log* is what it says."""
+
+    supervisor: subprocess.Popen[bytes]
+    port: int
+    folder: Path
+
+    @property
+    def log(self) -> str:
+        """All that was said on stderr."""
+        return (self.folder / "stderr").read_text()
+
+    def workers(self) -> list[int]:
+        """Return the process ids of the workers."""
+        children = Path(f"/proc/{self.supervisor.pid}/task/{self.supervisor.pid}/children").read_text()
+        return [int(child) for child in children.split()]
+
+    def resident_bytes(self) -> int:
+        """Return the memory of all workers together."""
+        return sum(
+            int(line.split()[1]) * 1024
+            for worker in self.workers()
+            for line in Path(f"/proc/{worker}/smaps_rollup").read_text().splitlines()
+            if line.startswith("Pss:")
+        )
+
+    def secret(self, *, tier: str = "standard") -> str:
+        """Return the secret of a new key."""
+
+        async def create() -> str:
+            async with Gateway(config=self.folder / "machpay.toml") as gateway:
+                account = await gateway.accounts.find(tier) or await gateway.accounts.create(tier, tier)
+                _, secret = await gateway.keyring.create(
+                    account.id, name="drill", scopes=["skills:execute"], environment="live"
+                )
+                return secret
+
+        return asyncio.run(create())
+
+
+@contextmanager
+def served(folder: Path, *, settings: str = "", environ: Mapping[str, str] | None = None) -> Iterator[Served]:
+    """Start an upstream and a gateway in front of it, and end both."""
+    upstream_port = free_port()
+    (folder / "machpay.toml").write_text(
+        f'database = "sqlite:///{folder}/machpay.db"\nunlisted_routes = "deny"\n{settings}\n'
+        f'[upstreams]\nlive = "http://127.0.0.1:{upstream_port}"\n{ROUTES}'
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MACHPAY_")}
+    environment |= {"MACHPAY_SERVER__ACCESS_LOG": str(folder / "access.log")} | dict(environ or {})
+    upstream = subprocess.Popen([sys.executable, "-m", "tests.drills.upstream", str(upstream_port)], cwd=ROOT)
+    command = [PROGRAM, "serve", "--listen", "127.0.0.1:0", "--management", "", "--json"]
+    with (folder / "stderr").open("wb") as log:
+        gateway = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=log)
+    assert gateway.stdout is not None
+    try:
+        told = b""
+        while not told.endswith(b"}\n"):
+            line = gateway.stdout.readline()
+            assert line, (folder / "stderr").read_text()
+            told += line
+        _wait_for(upstream_port)
+        yield Served(gateway, urlsplit(json.loads(told)["url"]).port or 0, folder)
+        gateway.terminate()
+        assert gateway.wait(_STOP_SECONDS) == 0
+    finally:
+        for process in (gateway, upstream):
+            process.kill()
+            process.wait()
+        gateway.stdout.close()
+    assert "Traceback" not in (folder / "stderr").read_text()
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(400):
+        with socket.socket() as connection:
+            if connection.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError("the upstream did not listen")
