@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from machpay_gateway import Principal
 from machpay_gateway.admin.operations import OWN_ROUTES
 from machpay_gateway.admin.problems import CODES
+from machpay_gateway.core.carriage import Carriage
 from machpay_gateway.core.key import ENTROPY_BYTES, ENVIRONMENTS, mint_secret
 from machpay_gateway.core.problem import PROBLEMS
 from machpay_gateway.core.quota import TIERS
@@ -22,6 +23,7 @@ from machpay_gateway.limiters.redis.servers import servers_for
 from machpay_gateway.settings import Options
 from machpay_gateway.settings.fields import FIELDS
 from machpay_gateway.settings.model import LimiterFailure
+from machpay_gateway.settings.serving import Serving
 from machpay_gateway.settings.sources import check_file
 
 ROOT = Path(__file__).parent.parent
@@ -86,6 +88,22 @@ def test_the_scanners_rules_find_a_secret_and_no_other_companys(environment: str
 
 def test_the_table_of_settings_is_complete() -> None:
     assert [cells[0].strip("`") for cells in rows(ROOT / "docs" / "configuration.md")] == list(FIELDS)
+
+
+def test_the_tables_of_the_proxy_are_the_settings_with_their_defaults() -> None:
+    told = {cells[0]: cells[1].strip("`") for cells in rows(ROOT / "docs" / "proxy.md") if len(cells) == 3}
+    defaults = {field.name: field.default for made in (Carriage, Serving) for field in fields(made) if field.init}
+    pems = {name: defaults.pop(name) for name in ("tls_certificate", "tls_key")}
+    assert told.pop("`tls_certificate`, `tls_key`") == "none"
+    assert set(pems.values()) == {None}
+    shown = {name.strip("`"): value for name, value in told.items()}
+    assert shown == {name: _as_toml(default) for name, default in defaults.items()}
+
+
+def _as_toml(default: object) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def test_the_table_of_tiers_is_the_default() -> None:

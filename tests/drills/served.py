@@ -83,7 +83,7 @@ def served(folder: Path, *, settings: str = "", environ: Mapping[str, str] | Non
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MACHPAY_")}
     environment |= {"MACHPAY_SERVER__ACCESS_LOG": str(folder / "access.log")} | dict(environ or {})
     upstream = subprocess.Popen([sys.executable, "-m", "tests.drills.upstream", str(upstream_port)], cwd=ROOT)
-    command = [PROGRAM, "serve", "--listen", "127.0.0.1:0", "--management", "", "--json"]
+    command = [str(PROGRAM), "serve", "--listen", "127.0.0.1:0", "--management", "", "--json"]
     with (folder / "stderr").open("wb") as log:
         gateway = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=log)
     assert gateway.stdout is not None
