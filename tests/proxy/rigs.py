@@ -3,16 +3,20 @@
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self, Unpack
+from typing import Any, NamedTuple, Self, Unpack
 
 from machpay_gateway import Gateway, Route
+from machpay_gateway.core.facts import RequestFacts
+from machpay_gateway.proxy.downstream import ClientConnection
 from machpay_gateway.proxy.proxy import Proxy
 from machpay_gateway.settings import Options
+from machpay_gateway.telemetry.access_log import AccessLog
 
-PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 3
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 ROUTES = (
     Route("* /public/{rest:path}", public=True),
@@ -80,13 +84,34 @@ class Upstream:
         writer.close()
 
 
+class Ended(NamedTuple):
+    """What the access log was told of a request."""
+
+    facts: RequestFacts
+    outcome: str
+    status: int
+
+
+class Log(AccessLog):
+    """An access log that only remembers."""
+
+    def __init__(self) -> None:
+        self.ended: list[Ended] = []
+
+    def add(self, facts: RequestFacts, *details: Any) -> None:  # noqa: ANN401 - of which two are of use
+        _, _, outcome, status, _, _ = details
+        self.ended.append(Ended(facts, str(outcome), status))
+
+
 @dataclass
 class Rig:
-    """A proxy at *port*."""
+    """A proxy at *port*. *connections* are all that were made to it, *ended* all requests that are over."""
 
     gateway: Gateway
     proxy: Proxy
     port: int
+    connections: list[ClientConnection]
+    ended: list[Ended]
 
     async def secret(
         self,
@@ -103,10 +128,21 @@ class Rig:
         )
         return secret
 
+    async def until(self, claim: Callable[[], object]) -> None:
+        """Wait until *claim* holds."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not claim():  # noqa: ASYNC110 - what is waited for knows of no event
+                await asyncio.sleep(0.001)
+
     @asynccontextmanager
-    async def client(self) -> AsyncIterator["Client"]:
-        """Connect."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+    async def client(self, *, buffer: int = 0) -> AsyncIterator["Client"]:
+        """Connect; the kernel keeps about *buffer* bytes of what the client has not read, if that is not 0."""
+        sock = socket.socket()
+        if buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        sock.settimeout(0)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
+        reader, writer = await asyncio.open_connection(sock=sock, limit=buffer or 2**16)
         try:
             yield Client(reader, writer)
         finally:
@@ -185,8 +221,11 @@ def request(
 
 
 @asynccontextmanager
-async def proxied(*servers: Upstream, **options: Unpack[Options]) -> AsyncIterator[Rig]:
-    """Run a proxy in front of *servers*, all of the live environment, unless *options* name others."""
+async def proxied(*servers: Upstream, buffer: int = 0, **options: Unpack[Options]) -> AsyncIterator[Rig]:
+    """Run a proxy in front of *servers*, all of the live environment, unless *options* name others.
+
+    The kernel keeps about *buffer* bytes of what it has sent to a client, if that is not 0.
+    """
     defaults: Options = {
         "config": os.devnull,
         "database": "memory://",
@@ -196,10 +235,20 @@ async def proxied(*servers: Upstream, **options: Unpack[Options]) -> AsyncIterat
     }
     async with Gateway(**(defaults | options)) as gateway:
         await gateway.serve()
-        proxy = Proxy(gateway)
-        server = await asyncio.get_running_loop().create_server(proxy.connect, "127.0.0.1", 0)
+        log = Log()
+        proxy = Proxy(gateway, access_log=log)
+        connections: list[ClientConnection] = []
+
+        def connect() -> ClientConnection:
+            connections.append(proxy.connect())
+            return connections[-1]
+
+        sock = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        if buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+        server = await asyncio.get_running_loop().create_server(connect, sock=sock)
         try:
-            yield Rig(gateway, proxy, server.sockets[0].getsockname()[1])
+            yield Rig(gateway, proxy, sock.getsockname()[1], connections, log.ended)
         finally:
             server.close()
             await proxy.close(drain_seconds=0)
