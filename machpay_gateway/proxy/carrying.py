@@ -156,8 +156,10 @@ class Carrying:
         self._client.transport.write(exchange.answer_head(answer, is_open=is_open) + payload)
         if is_last:
             self._end()
-        else:
-            self._extend(self._carriage.idle_seconds)
+            return
+        if self._client.is_full:  # already by the answer before
+            self.client_is_full()
+        self._extend(self._carriage.idle_seconds)
 
     def more(self, payload: bytes, *, is_last: bool, trailers: bytes) -> None:
         """Send more of the answer's body on."""
@@ -251,6 +253,8 @@ class Carrying:
         server.in_flight -= 1
         if upstream is not None:
             if self._is_sent and upstream.is_reusable:
+                if self._client.is_full:
+                    upstream.transport.resume_reading()  # whoever is next may be faster
                 server.give_back(upstream)
             else:
                 upstream.abort()

@@ -31,12 +31,14 @@ class ClientConnection(asyncio.Protocol):
         "_is_lingering",
         "_is_paused",
         "_is_reading",
+        "_untaken",
         "address",
         "began_at",
         "body",
         "due",
         "exchange",
         "host",
+        "is_full",
         "is_trusted",
         "quiet_until",
         "scheme",
@@ -50,19 +52,14 @@ class ClientConnection(asyncio.Protocol):
         """Serve requests by *front*."""
         self._front = front
         self._ahead = b""  # what came and is not read yet
-        self._is_lingering = self._is_paused = self._is_reading = False
+        self._is_lingering = self._is_paused = self._is_reading = self.is_full = False
+        self._untaken = NEVER  # bytes that a client which is waited for had not taken when last looked at
         self.will_close = False
         self.exchange: Exchange | None = None
         self.tunnel: ClientTunnel | None = None
         self.body: Body | None = None
         self.due = NEVER
-        self.host = ""
-        self.address: int | None = None
-        self.began_at = 0.0
         self.quiet_until = 0.0
-        self.walk: Walk = ()
-        self.is_trusted = False
-        self.scheme = b"http"
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -70,12 +67,11 @@ class ClientConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         front = self._front
         peer = transport.get_extra_info("peername")
-        self.host = peer[0] if isinstance(peer, tuple) else ""  # a Unix socket has none
+        self.host: str = peer[0] if isinstance(peer, tuple) else ""  # a Unix socket has none
         self.address = parse_address(self.host)
         self.is_trusted = front.may_speak_for_others(self.address)
-        self.walk = (self.address,)
-        if transport.get_extra_info("ssl_object") is not None:
-            self.scheme = b"https"
+        self.walk: Walk = (self.address,)
+        self.scheme = b"http" if transport.get_extra_info("ssl_object") is None else b"https"
         self.began_at = perf_counter()
         self.due = monotonic() + front.head_seconds
         front.entered(self)
@@ -110,13 +106,17 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Pass the pressure on."""
+        self.is_full = True
         if (pressed := self._other_side()) is not None:
             pressed.client_is_full()
 
     def resume_writing(self) -> None:
         """Pass the relief on."""
+        self.is_full = False
         if (pressed := self._other_side()) is not None:
             pressed.client_is_free()
+        elif self.exchange is None and not self._is_reading:
+            self._take_next()
 
     def stop_reading(self) -> None:
         """Let the client wait with what it sends."""
@@ -164,6 +164,8 @@ class ClientConnection(asyncio.Protocol):
     def open_tunnel(self, tunnel: ClientTunnel) -> None:
         """Read no more requests: all that comes now is the tunnel's."""
         self.tunnel = tunnel
+        if self.is_full:
+            tunnel.client_is_full()
         if self._ahead:
             ahead, self._ahead = self._ahead, b""
             tunnel.client_sent(ahead)
@@ -178,19 +180,24 @@ class ClientConnection(asyncio.Protocol):
             self._linger()
             return
         self.due = monotonic() + self._front.keepalive_seconds
-        if self._ahead and not self._is_reading:
-            ahead, self._ahead = self._ahead, b""
-            self._read(ahead)
         if not self._is_reading:
-            self.read_on()
+            self._take_next()
 
     def expire(self) -> None:
-        """End a wait for a request that took too long."""
-        self.due = NEVER
-        if self._is_lingering or not self._ahead:
-            self.transport.abort() if self._is_lingering else self.transport.close()
-        else:
+        """End a wait that took too long: for a request, or for the client to take what it was sent."""
+        if not self._is_lingering and self._ahead:
             self._refuse(Fault(Reason.REQUEST_TIMEOUT, "the head did not arrive in time"))
+            return
+        untaken = self.transport.get_write_buffer_size()
+        if self._is_lingering and not 0 < untaken < self._untaken:
+            self.due = NEVER
+            self.transport.abort()
+            return
+        self._untaken = untaken
+        self.due = monotonic() + _LINGER_SECONDS
+        if not self._is_lingering:
+            self._is_lingering = True
+            self.transport.close()
 
     def turn_away(self) -> None:
         """Answer that there are too many."""
@@ -216,6 +223,10 @@ class ClientConnection(asyncio.Protocol):
         """Serve the requests in *data*, as long as each can be answered at once."""
         self._is_reading = True
         while not self._is_lingering:
+            if self.is_full:  # its answers would pile up
+                self._ahead = data
+                self.stop_reading()
+                break
             while data[:2] == b"\r\n":  # RFC 9112 §2.2: empty lines before a request are ignored
                 data = data[2:]
             end = data.find(HEAD_END) + len(HEAD_END)
@@ -237,6 +248,14 @@ class ClientConnection(asyncio.Protocol):
                 break
             data, self._ahead = self._ahead, b""
         self._is_reading = False
+
+    def _take_next(self) -> None:
+        """Serve what has come already, and let the client send."""
+        if self._ahead:
+            ahead, self._ahead = self._ahead, b""
+            self._read(ahead)
+        if not self.is_full:
+            self.read_on()
 
     def _wait_for_more(self, data: bytes) -> None:
         if not self._ahead and data:

@@ -49,6 +49,7 @@ class Client(Protocol):
     scheme: bytes
     began_at: float  # by `time.perf_counter`
     walk: Walk
+    is_full: bool  # it cannot be sent any more for now
     is_trusted: bool
     will_close: bool
 

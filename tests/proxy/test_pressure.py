@@ -1,0 +1,145 @@
+"""A side that does not read is waited for: nothing piles up meanwhile, and nobody else is held up by it."""
+
+import asyncio
+
+import pytest
+
+from tests.proxy.rigs import Upstream, proxied, request
+
+_SMALL = 8 * 1024
+_LARGE = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000)
+
+
+async def test_a_client_that_does_not_read_holds_up_nobody_who_gets_the_same_connection_next() -> None:
+    async with (
+        Upstream(answer=_LARGE) as upstream,
+        proxied(upstream, buffer=_SMALL) as rig,
+        rig.client(buffer=_SMALL) as slow,
+        rig.client() as other,
+    ):
+        await slow.send(request())
+        await rig.until(lambda: rig.ended)
+        await other.send(request())
+        assert len((await other.answer())[2]) == 100_000
+        assert upstream.connections == 1
+        assert len((await slow.answer())[2]) == 100_000
+
+
+async def test_a_client_that_asks_and_never_reads_fills_no_memory() -> None:
+    count = 8
+    async with (
+        Upstream(answer=_LARGE) as upstream,
+        proxied(upstream, buffer=_SMALL) as rig,
+        rig.client(buffer=_SMALL) as slow,
+        rig.client() as other,
+    ):
+        await slow.send(b"".join(request("GET", f"/public/{number}") for number in range(count)))
+        for _ in range(3 * count):  # time enough for all of them
+            await other.send(request("GET", "/public/other"))
+            await other.answer()
+        piled_up = rig.connections[0].transport.get_write_buffer_size()
+        assert piled_up < 500_000
+        assert [len((await slow.answer())[2]) for _ in range(count)] == [100_000] * count
+        asked = [head.split()[1] for head in upstream.heads]
+        assert [path for path in asked if path != b"/public/other"] == [b"/public/%d" % at for at in range(count)]
+
+
+async def test_refusals_that_nobody_reads_fill_no_memory() -> None:
+    async with (
+        Upstream() as upstream,
+        proxied(upstream, buffer=_SMALL) as rig,
+        rig.client(buffer=_SMALL) as slow,
+        rig.client() as other,
+    ):
+        slow.writer.write(b"".join(request("GET", "/v1/x") for _ in range(40_000)))
+        for _ in range(100):
+            await other.send(request("GET", "/public/other"))
+            await other.answer()
+        assert rig.connections[0].transport.get_write_buffer_size() < 5_000_000
+        slow.writer.transport.abort()
+
+
+async def test_an_answer_is_taken_from_the_upstream_as_fast_as_its_client_reads() -> None:
+    total = 30_000_000
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total)
+        for _ in range(total // 100_000):
+            writer.write(bytes(100_000))
+            await writer.drain()
+
+    async with (
+        Upstream(flood) as upstream,
+        proxied(upstream, buffer=_SMALL) as rig,
+        rig.client(buffer=_SMALL) as slow,
+        rig.client() as other,
+    ):
+        await slow.send(request())
+        await slow.head()
+        for _ in range(50):
+            await other.send(request("GET", "/nowhere"))
+            await other.answer()
+        assert rig.connections[0].transport.get_write_buffer_size() < 1_000_000
+        read = 0
+        while read < total:
+            read += len(await slow.reader.read(1_000_000))
+        assert read == total
+
+
+async def test_a_body_is_taken_from_the_client_as_fast_as_the_upstream_reads() -> None:
+    total = 30_000_000
+    go_on = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await go_on.wait()
+        assert len(await reader.readexactly(total)) == total
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with Upstream(slow) as upstream, proxied(upstream) as rig, rig.client() as client, rig.client() as other:
+        sending = asyncio.create_task(
+            client.send(request("POST", "/public/x", f"Content-Length: {total}", body=bytes(total)))
+        )
+        for _ in range(50):
+            await other.send(request("GET", "/nowhere"))
+            await other.answer()
+        assert not sending.done()
+        go_on.set()
+        await sending
+        assert (await client.answer())[0] == 200
+
+
+@pytest.mark.parametrize("length", [10, 100_000])
+async def test_a_connection_whose_client_takes_nothing_is_closed_in_time(length: int) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length + bytes(length)
+    async with (
+        Upstream(answer=answer) as upstream,
+        proxied(upstream, buffer=_SMALL) as rig,
+        rig.client(buffer=_SMALL) as client,
+    ):
+        await client.send(request())
+        await rig.until(lambda: rig.ended)
+        for _ in range(3):
+            rig.connections[0].expire()
+        await rig.until(lambda: not len(rig.proxy))
+
+
+async def test_a_client_that_takes_its_last_answer_slowly_gets_it_whole() -> None:
+    async with (
+        Upstream(answer=_LARGE) as upstream,
+        proxied(upstream, buffer=_SMALL) as rig,
+        rig.client(buffer=_SMALL) as client,
+    ):
+        await client.send(request("GET", "/public/x", "Connection: close"))
+        await rig.until(lambda: rig.ended)
+        await client.head()
+        connection, got = rig.connections[0], b""
+        left = connection.transport.get_write_buffer_size()
+        assert left
+        while left:
+            got += await client.reader.read(4096)
+            if (now_left := connection.transport.get_write_buffer_size()) < left:
+                left = now_left
+                connection.expire()  # as the clock would, between any two pieces
+        assert len(got + await client.rest()) == 100_000
