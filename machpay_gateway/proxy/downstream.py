@@ -132,21 +132,20 @@ class ClientConnection(asyncio.Protocol):
 
     def send_body(self) -> None:
         """Hand on what has come of the request's body."""
-        exchange, body = self.exchange, self.body
-        if exchange is None or body is None or exchange.carrying is None:
+        body, carrying = self.body, None if self.exchange is None else self.exchange.carrying
+        if body is None or carrying is None:
             return
         data, self._ahead = self._ahead, b""
         try:
             payload, self._ahead = body.take(data)
         except BadBodyError as exc:
             self.will_close = True
-            exchange.carrying.client_broke(str(exc))
+            carrying.client_broke(str(exc))
             return
-        is_last = body.is_done
-        exchange.carrying.send(payload, is_last=is_last, trailers=body.trailers)
-        if is_last:
-            self.body = None
-        elif not exchange.carrying.is_pressed:
+        if body.is_done:
+            self.body = None  # before anything else: the next request may be served by then, and has its own
+        carrying.send(payload, is_last=body.is_done, trailers=body.trailers)
+        if not body.is_done and not carrying.is_pressed:
             self.read_on()
 
     def has_body_here(self) -> bool:

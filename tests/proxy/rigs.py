@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self, Unpack
 
@@ -220,6 +220,17 @@ def request(
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
+@contextmanager
+def deaf() -> Iterator[Upstream]:
+    """Listen, and accept nobody: whoever connects waits."""
+    with contextlib.ExitStack() as waiting, socket.create_server(("127.0.0.1", 0), backlog=0) as listening:
+        for _ in range(4):  # more than wait unseen
+            sock = waiting.enter_context(socket.socket())
+            sock.settimeout(0)
+            sock.connect_ex(listening.getsockname())
+        yield Upstream(port=listening.getsockname()[1])
+
+
 @asynccontextmanager
 async def proxied(*servers: Upstream, buffer: int = 0, **options: Unpack[Options]) -> AsyncIterator[Rig]:
     """Run a proxy in front of *servers*, all of the live environment, unless *options* name others.
@@ -235,6 +246,8 @@ async def proxied(*servers: Upstream, buffer: int = 0, **options: Unpack[Options
     }
     async with Gateway(**(defaults | options)) as gateway:
         await gateway.serve()
+        faults: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
         log = Log()
         proxy = Proxy(gateway, access_log=log)
         connections: list[ClientConnection] = []
@@ -253,3 +266,4 @@ async def proxied(*servers: Upstream, buffer: int = 0, **options: Unpack[Options
             server.close()
             await proxy.close(drain_seconds=0)
             await server.wait_closed()
+            assert not faults
