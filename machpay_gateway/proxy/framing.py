@@ -213,7 +213,7 @@ def read_request(head: bytes, fields: Fields) -> RequestHead | Fault:
         return _invalid("a head that is not well-formed")
     method, target, minor, block = match.groups()
     lines, managed = _sorted(block, fields)
-    if len(lines) + len(managed) > MAX_LINES:
+    if len(lines) + len(managed) > MAX_LINES < block.count(b"\n"):  # some are in both
         return Fault(Reason.HEAD_TOO_LARGE, f"more than {MAX_LINES} lines")
     if method in _NOT_SERVED:
         return Fault(Reason.NOT_IMPLEMENTED, "a method that is not served")

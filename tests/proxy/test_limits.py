@@ -28,6 +28,8 @@ def _of_lines(count: int, *fields: str) -> bytes:
         (b"GET /public/" + b"a" * 40_000, 431),  # before its end has come
         (_of_lines(100), 200),
         (_of_lines(101), 431),
+        # What is read and passed on counts once, as all else.
+        (_of_lines(100, "Origin: https://a.test", "Expect: 100-continue", "Access-Control-Request-Method: GET"), 200),
         (b"GET /public/x HTTP/1.1\r\n" + b"a: 1\r\n" * 200, 431),  # before its end has come
         (b"GET /public/x HTTP/1.1\r\nHost: a\r\n" + b"a\n", 400),  # cannot become a head any more
         (b"GET /public/x HTTP/1.1\nHost: a\n\n", 400),
