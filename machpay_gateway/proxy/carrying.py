@@ -210,7 +210,8 @@ class Carrying:
         server.in_flight += 1
         upstream = None if over_new else server.take_idle()
         if upstream is None:
-            self._exchange.due = monotonic() + (self._carriage.connect_seconds or NEVER) + 1.0
+            seconds = self._carriage.connect_seconds
+            self._extend(seconds + 1.0 if seconds else 0.0)
             self._exchange.run(self._connect(server))
         else:
             self._send_over(upstream)

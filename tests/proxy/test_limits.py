@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from machpay_gateway import Route
-from tests.proxy.rigs import ROUTES, Upstream, proxied, request
+from tests.proxy.rigs import ROUTES, Upstream, deaf, proxied, request
 
 _LIMITED = (*ROUTES, Route("* /small", public=True, proxy={"max_body_bytes": 10}))
 _CHUNKED = "Transfer-Encoding: chunked"
@@ -159,6 +159,14 @@ async def test_an_answer_that_stops_halfway_is_broken_off_in_time() -> None:
 
     async with Upstream(halfway) as upstream, proxied(upstream, proxy={"idle_seconds": 0.05}) as rig:
         assert (await rig.exchange(request())).endswith(b"\r\n\r\nab")
+
+
+@pytest.mark.usefixtures("quick_clock")
+async def test_the_time_for_all_of_a_request_holds_while_it_is_connected() -> None:
+    with deaf() as upstream:
+        async with proxied(upstream, proxy={"total_seconds": 0.05}) as rig, rig.client() as client:
+            await client.send(request())
+            assert (await client.answer())[0] == 504
 
 
 async def test_one_connection_too_many_is_turned_away() -> None:
