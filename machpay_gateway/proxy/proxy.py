@@ -86,6 +86,8 @@ class Proxy:
             self._close_quiet(monotonic())
             await asyncio.sleep(0.05)
         for connection in list(self._connections):
+            if connection.exchange is not None:
+                connection.exchange.client_gone()
             connection.abort(by_reset=True)
         await asyncio.sleep(0)  # lets each be told
         self._alarm.cancel()

@@ -112,6 +112,7 @@ class Rig:
     port: int
     connections: list[ClientConnection]
     ended: list[Ended]
+    faults: list[dict[str, Any]]  # what the event loop was told of; a test that expects some clears them
 
     async def secret(
         self,
@@ -261,7 +262,7 @@ async def proxied(*servers: Upstream, buffer: int = 0, **options: Unpack[Options
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
         server = await asyncio.get_running_loop().create_server(connect, sock=sock)
         try:
-            yield Rig(gateway, proxy, sock.getsockname()[1], connections, log.ended)
+            yield Rig(gateway, proxy, sock.getsockname()[1], connections, log.ended, faults)
         finally:
             server.close()
             await proxy.close(drain_seconds=0)

@@ -1,0 +1,160 @@
+"""Whoever is gone is waited for by nobody: the upstream is told, the slot is free, and the request is counted."""
+
+import asyncio
+
+import pytest
+
+from machpay_gateway import Tier
+from machpay_gateway.core.decision import Allowed, Decision
+from machpay_gateway.gate import Unsettled
+from tests.proxy.rigs import Client, Rig, Upstream, deaf, proxied, request, status_of
+
+# One slot only: whoever is admitted shows that nobody else holds one.
+_ONE_SLOT = {"standard": Tier("1000/minute", concurrency=1)}
+
+
+class _Held:
+    """An upstream that sends *first* of an answer, and nothing more until nobody waits for it."""
+
+    def __init__(self, first: bytes = b"") -> None:
+        self.first = first
+        self.came, self.gone = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b"/v1/next" in head:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            return
+        writer.write(self.first)
+        self.came.set()
+        while await reader.read(65536):
+            pass
+        self.gone.set()
+
+
+async def _admits_the_next(rig: Rig, secret: str) -> bool:
+    async with rig.client() as client:
+        await client.send(request("GET", "/v1/next", secret=secret))
+        return status_of(await client.head()) == 200
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+@pytest.mark.parametrize(
+    "first, status",
+    [
+        (b"", 499),  # before the answer
+        (b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", 499),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", 200),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", 200),
+        (b"HTTP/1.1 200 OK\r\n\r\nabc", 200),
+    ],
+)
+async def test_a_client_that_is_gone_frees_its_slot(first: bytes, status: int, is_reset: bool) -> None:  # noqa: FBT001 - a table's column
+    held = _Held(first)
+    async with Upstream(held) as upstream, proxied(upstream, tiers=_ONE_SLOT) as rig:
+        secret = await rig.secret()
+        async with rig.client() as client:
+            await client.send(request("GET", "/v1/x", secret=secret))
+            await held.came.wait()
+            if first:
+                await client.head()
+            assert not await _admits_the_next(rig, secret)
+            if is_reset:
+                client.writer.transport.abort()
+        await asyncio.wait_for(held.gone.wait(), 3)
+        assert await _admits_the_next(rig, secret)
+        assert [ended.status for ended in rig.ended] == [429, status, 200]
+
+
+async def test_a_client_that_is_gone_while_it_sends_frees_its_slot() -> None:
+    held = _Held()
+    async with Upstream(held) as upstream, proxied(upstream, tiers=_ONE_SLOT) as rig:
+        secret = await rig.secret()
+        async with rig.client() as client:
+            await client.send(request("POST", "/v1/x", "Content-Length: 9", secret=secret, body=b"abc"))
+            await held.came.wait()
+        await asyncio.wait_for(held.gone.wait(), 3)
+        assert await _admits_the_next(rig, secret)
+
+
+async def test_a_client_that_is_gone_while_its_upstream_is_connected_frees_its_slot() -> None:
+    with deaf() as upstream:
+        async with proxied(upstream, tiers=_ONE_SLOT) as rig:
+            secret = await rig.secret()
+            for _ in range(3):
+                async with rig.client() as client:
+                    await client.send(request("GET", "/v1/x", secret=secret))
+                    await rig.until(lambda: any(connection.exchange for connection in rig.connections))
+                await rig.until(lambda: not len(rig.proxy))
+            assert [ended.status for ended in rig.ended] == [499] * 3  # and none a 429
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_a_client_that_is_gone_while_it_is_decided_holds_no_slot(
+    is_late: bool,  # noqa: FBT001 - a table's column
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """*is_late* has the decision come all the same, as when it was done at that very moment."""
+    asked, go_on = asyncio.Event(), asyncio.Event()
+    async with Upstream(_Held()) as upstream, proxied(upstream, tiers=_ONE_SLOT) as rig:
+        secret = await rig.secret()
+        settle = rig.gateway.gate.settle
+
+        async def slowly(unsettled: Unsettled) -> Decision:
+            asked.set()
+            try:
+                await go_on.wait()
+            except asyncio.CancelledError:
+                if not is_late:
+                    raise
+            return await settle(unsettled)
+
+        monkeypatch.setattr(rig.gateway.gate, "settle", slowly)
+        async with rig.client() as client:
+            await client.send(request("GET", "/v1/x", secret=secret))
+            await asked.wait()
+        await rig.until(lambda: rig.ended)
+        go_on.set()
+        assert await _admits_the_next(rig, secret)
+        assert upstream.connections == 1
+
+
+@pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"])
+async def test_a_stop_that_waits_no_longer_frees_slots_and_counts_what_it_ends(first: bytes) -> None:
+    held = _Held(first)
+    async with Upstream(held) as upstream, proxied(upstream, tiers=_ONE_SLOT) as rig, rig.client() as client:
+        secret = await rig.secret()
+        await client.send(request("GET", "/v1/x", secret=secret))
+        await held.came.wait()
+        if first:
+            await client.head()
+        await rig.proxy.close(drain_seconds=0)
+        assert [ended.status for ended in rig.ended] == [200 if first else 499]
+        await asyncio.wait_for(held.gone.wait(), 3)
+        facts = rig.ended[0].facts
+        assert isinstance(await rig.gateway.gate.decide(facts), Allowed)  # which needs the only slot
+
+
+async def test_a_stop_lets_what_is_under_way_end() -> None:
+    go_on, came = asyncio.Event(), asyncio.Event()
+
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await upstream.read(reader)
+        came.set()
+        await go_on.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async def stopped(rig: Rig, client: Client) -> bytes:
+        closing = asyncio.create_task(rig.proxy.close(drain_seconds=3))
+        await rig.until(lambda: rig.connections[0].will_close)
+        go_on.set()
+        answer = await client.rest()
+        await closing
+        return answer
+
+    async with Upstream(wait) as upstream, proxied(upstream) as rig, rig.client() as client:
+        await client.send(request())
+        await came.wait()
+        answer = await stopped(rig, client)
+        assert answer.endswith(b"\r\n\r\nok")
+        assert b"\r\nConnection: close\r\n" in answer
