@@ -1,6 +1,8 @@
 """Whoever is gone is waited for by nobody: the upstream is told, the slot is free, and the request is counted."""
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 
@@ -117,6 +119,37 @@ async def test_a_client_that_is_gone_while_it_is_decided_holds_no_slot(
         go_on.set()
         assert await _admits_the_next(rig, secret)
         assert upstream.connections == 1
+
+
+async def test_an_upstream_that_nobody_waits_for_any_more_is_connected_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And as any that was kept, it may have ended by then: what is safe is sent again."""
+    go_on, connected = asyncio.Event(), asyncio.Event()
+
+    async def second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await upstream.read(reader)
+        if upstream.connections > 1:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with Upstream(second) as upstream, proxied(upstream) as rig, rig.client() as client:
+        run = rig.proxy.run
+
+        async def later(work: Coroutine[Any, Any, None]) -> None:
+            await go_on.wait()
+            await work
+            connected.set()
+
+        monkeypatch.setattr(rig.proxy, "run", lambda work: run(later(work)))
+        async with rig.client() as gone:
+            await gone.send(request("GET", "/public/gone"))
+            await rig.until(lambda: any(connection.exchange for connection in rig.connections))
+        await rig.until(lambda: rig.ended)
+        go_on.set()
+        await connected.wait()
+        await client.send(request())
+        assert (await client.answer())[0] == 200
+        assert (upstream.connections, len(upstream.heads)) == (2, 2)
 
 
 @pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"])
