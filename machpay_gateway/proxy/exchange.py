@@ -152,6 +152,10 @@ class Exchange:
         self._task = None
         if task.cancelled():
             return
+        if (surprise := task.exception()) is not None:
+            if not self.is_over:
+                self.refuse(Reason.UNAVAILABLE, "the decision failed")
+            raise surprise  # for the log
         decision = task.result()
         if not self.is_over:
             self._proceed(decision)

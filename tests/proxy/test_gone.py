@@ -121,6 +121,21 @@ async def test_a_client_that_is_gone_while_it_is_decided_holds_no_slot(
         assert upstream.connections == 1
 
 
+async def test_a_decision_that_fails_by_surprise_ends_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
+
+        async def fail(_: Unsettled) -> Decision:
+            raise RuntimeError("a surprise")
+
+        monkeypatch.setattr(rig.gateway.gate, "settle", fail)
+        await client.send(request("GET", "/v1/x", secret=await rig.secret()))
+        assert (await client.answer())[0] == 503
+        assert [str(fault["exception"]) for fault in rig.faults] == ["a surprise"]  # and the log has it
+        rig.faults.clear()
+        await client.send(request())
+        assert (await client.answer())[0] == 200
+
+
 async def test_an_upstream_that_nobody_waits_for_any_more_is_connected_for_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
