@@ -179,9 +179,11 @@ class Proxy:
     # The clock.
 
     def _tick(self) -> None:
-        """Look after every connection: one timer for all of them costs less than one for each request."""
         self._alarm = self.loop.call_later(_TICK_SECONDS, self._tick)
-        now = monotonic()
+        self.look_after(monotonic())
+
+    def look_after(self, now: float) -> None:
+        """See what is due at *now*: one timer for all connections costs less than one for each request."""
         for connection in list(self._connections):
             exchange = connection.exchange
             if exchange is None:
