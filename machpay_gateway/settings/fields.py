@@ -22,7 +22,7 @@ from machpay_gateway.core.quota import TIERS, Tier, parse_rate
 from machpay_gateway.core.route import Route
 from machpay_gateway.core.scopes import check_scope_name
 from machpay_gateway.settings.lines import Place
-from machpay_gateway.settings.serving import Serving
+from machpay_gateway.settings.serving import Serving, counted
 
 Made = TypeVar("Made", bound=Route | Issuer | Tier | Leaks | Carriage | Serving | Assertion)
 _SAMPLES: Mapping[type, Mapping[str, Any]] = {
@@ -227,15 +227,10 @@ def _tiers(value: object, place: Place, report: Report) -> Mapping[str, Tier]:
         given = item
         if isinstance(item, Mapping):
             defaults = {"rate": TIERS[name].rate, "concurrency": TIERS[name].concurrency} if name in TIERS else {}
-            given = {key: _counted(entry) for key, entry in (defaults | dict(item)).items()}
+            given = {key: counted(entry) for key, entry in (defaults | dict(item)).items()}
         if (tier := _made(Tier, given, (*place, name), report)) is not None:
             tiers[name] = tier
     return tiers
-
-
-def _counted(value: object) -> object:
-    """Return a number that came as text, from the environment, as a number."""
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 def _upstreams(value: object, place: Place, report: Report) -> Mapping[str, Upstream]:
@@ -287,7 +282,7 @@ def _from_text(value: object) -> object:
     """Return a flag or number that came as text, from the environment, as what it is."""
     if value in ("true", "false"):
         return value == "true"
-    return _counted(value)
+    return counted(value)
 
 
 FIELDS: Mapping[str, Reader] = {

@@ -57,12 +57,12 @@ class Serving:
         object.__setattr__(self, "address", parse_listen(self.listen))
         object.__setattr__(self, "management_address", parse_listen(self.management) if self.management else None)
         for name, least, most in (("workers", 1, _MAX_WORKERS), ("max_connections", 0, 10_000_000)):
-            value = _counted(getattr(self, name))
+            value = counted(getattr(self, name))
             if type(value) is not int or not least <= value <= most:
                 raise ConfigurationError(f"{name} is a number from {least} to {most}, not {value!r}")
             object.__setattr__(self, name, value)
         for name in ("drain_seconds", "head_seconds", "keepalive_seconds"):
-            seconds = _counted(getattr(self, name))
+            seconds = counted(getattr(self, name))
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
                 raise ConfigurationError(f"{name} is a number of seconds, not {seconds!r}")
             object.__setattr__(self, name, seconds)
@@ -74,7 +74,7 @@ class Serving:
             raise ConfigurationError("tls_certificate and tls_key come together: set both, or neither")
 
 
-def _counted(value: object) -> object:
+def counted(value: object) -> object:
     """Return a number that came as text, from the environment, as a number."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
         return float(value) if "." in value else int(value)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from machpay_gateway.core.carriage import Upstream
+from machpay_gateway.core.carriage import Carriage, Upstream
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.issuer import Issuer
 from machpay_gateway.core.quota import TIERS, Tier
@@ -127,6 +127,7 @@ def test_a_file_is_named_by_python_before_the_environment_before_the_directory()
         ("TRUSTED_PROXIES", "", "trusted_proxies", None),
         ("UPSTREAMS__LIVE", "http://127.0.0.1:9", "upstreams", upstreams(live="http://127.0.0.1:9")),
         ("TIERS__ENTERPRISE__RATE", "5/second", "tiers", {**TIERS, "enterprise": Tier("5/second", 500)}),
+        ("PROXY__CONNECT_SECONDS", "0.5", "proxy", Carriage(connect_seconds=0.5)),
         ("TIERS__TEST__CONCURRENCY", "9", "tiers", {**TIERS, "test": Tier("100/minute", 9)}),
     ],
 )
