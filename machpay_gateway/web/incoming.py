@@ -84,11 +84,14 @@ def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) 
     )
 
 
+def may_speak_for_others(peer: str, proxies: Allowlist | None) -> bool:
+    """Tell whether *peer* is a trusted proxy; one that has no address is not."""
+    return proxies is not None and (address := parse_address(peer)) is not None and address in proxies
+
+
 def accepted_id(value: bytes, peer: str, proxies: Allowlist | None) -> bytes | None:
     """Return the request id that a trusted *peer* gave; a stranger's would let it forge our log."""
-    if proxies is None or (address := parse_address(peer)) is None or address not in proxies:
-        return None
-    return value if _REQUEST_ID.fullmatch(value) else None
+    return value if may_speak_for_others(peer, proxies) and _REQUEST_ID.fullmatch(value) else None
 
 
 def preflight_for(method: str, origin: bytes | None, asked: bytes, *, has_body: bool) -> str | None:

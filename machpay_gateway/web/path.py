@@ -33,6 +33,16 @@ def canonical_path(full_path: str, raw: bytes | None, root: str | None) -> str |
     return path if not raw or _decodes(raw, full_path) else None
 
 
+def path_in(target: bytes) -> str | None:
+    """Return the canonical path in *target*, a path and query as they were sent; None when it is ambiguous or none."""
+    if b"#" in target:  # where the path ends is for its readers to agree on, and they do not
+        return None
+    raw = target.partition(b"?")[0]
+    path = unquote_to_bytes(raw).decode("utf-8", "replace")
+    read_path = canonical_path if len(raw) < LONG else canonical_path.__wrapped__
+    return read_path(path, raw, None)
+
+
 def _without_root(path: str, root: str) -> str | None:
     """Return *path* below the mount point *root*; None when frameworks would take it off in different ways.
 
