@@ -1,5 +1,7 @@
 """An ASGI application with all that this gateway serves: the key API, and behind the same guard your application.
 
+Proxies that ask are answered beside the guard: they are not who is calling.
+
 Run it: `uvicorn machpay_gateway.server:create_app --factory --no-proxy-headers`.
 """
 
@@ -15,9 +17,11 @@ from machpay_gateway.admin.app import key_api
 from machpay_gateway.admin.operations import OWN_ROUTES
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.route import Route
+from machpay_gateway.forward_auth.front import ForwardAuth
 from machpay_gateway.middleware import MachPayAuth
 from machpay_gateway.settings import Options
 from machpay_gateway.web.incoming import Trust
+from machpay_gateway.web.lifespan import Resource, run_lifespan
 
 JWKS_PATH = "/.well-known/jwks.json"
 SERVED_ROUTES = (*OWN_ROUTES, Route(f"GET {JWKS_PATH}", public=True))
@@ -27,7 +31,7 @@ __all__ = ["OWN_BRANCHES", "SERVED_ROUTES", "control_plane", "create_app"]
 
 
 def create_app(app: ASGIApp | None = None, **options: Unpack[Options]) -> MachPayAuth:
-    """Return *app*, guarded, with the key API beside it; every setting may be given here too.
+    """Return *app*, guarded, with the key API and forward-auth beside it; every setting may be given here too.
 
     Without *app* there is the key API alone. Raises ConfigurationError, also when a configured route is the key API's.
     """
@@ -41,7 +45,8 @@ def control_plane(gateway: Gateway, app: ASGIApp | None = None, *, trust: Trust 
     """
     own = key_api(gateway)
     own.add_route(JWKS_PATH, _jwks(gateway))
-    return MachPayAuth(_Beside(own, app or _only(own)), gateway=gateway, trust=trust)
+    asked = ForwardAuth(gateway)
+    return _Fronts(_Beside(own, app or _only(own), asked.leases), gateway, asked, trust)
 
 
 def _jwks(gateway: Gateway) -> Callable[[Request], Awaitable[Response]]:
@@ -55,15 +60,31 @@ def _jwks(gateway: Gateway) -> Callable[[Request], Awaitable[Response]]:
     return answer
 
 
-class _Beside:
-    """Sends requests for the key API there, and everything else to the application."""
+class _Fronts(MachPayAuth):
+    """Guards what is behind it, and lets proxies ask what it would say."""
 
-    def __init__(self, own: ASGIApp, app: ASGIApp) -> None:
-        self._own = own
-        self._app = app
+    def __init__(self, app: ASGIApp, gateway: Gateway, asked: ForwardAuth, trust: Trust | None) -> None:
+        super().__init__(app, gateway=gateway, trust=trust)
+        self._asked = asked
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of any ASGI type."""
+        await (self._asked if self._asked.takes(scope) else super().__call__)(scope, receive, send)
+
+
+class _Beside:
+    """Sends requests for the key API there, and everything else to the application."""
+
+    def __init__(self, own: ASGIApp, app: ASGIApp, leases: Resource) -> None:
+        self._own = own
+        self._app = app
+        self._leases = leases
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection of any ASGI type."""
+        if scope["type"] == "lifespan":
+            await run_lifespan(self._app, scope, receive, send, self._leases)
+            return
         # The path that was authorised, not one read anew.
         is_own = scope["type"] == "http" and _branch(scope["machpay_facts"].path) in OWN_BRANCHES
         await (self._own if is_own else self._app)(scope, receive, send)

@@ -21,10 +21,11 @@ from machpay_gateway.core.leak import Leaks
 from machpay_gateway.core.quota import TIERS, Tier, parse_rate
 from machpay_gateway.core.route import Route
 from machpay_gateway.core.scopes import check_scope_name
+from machpay_gateway.settings.asking import Asking
 from machpay_gateway.settings.lines import Place
 from machpay_gateway.settings.serving import Serving, counted
 
-Made = TypeVar("Made", bound=Route | Issuer | Tier | Leaks | Carriage | Serving | Assertion)
+Made = TypeVar("Made", bound=Route | Issuer | Tier | Leaks | Carriage | Serving | Assertion | Asking)
 _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     Route: {"match": "GET /"},
     Tier: {"rate": "1/minute", "concurrency": 1},
@@ -33,6 +34,7 @@ _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     Carriage: {},
     Serving: {},
     Assertion: {"key": "key.pem", "issuer": "issuer", "audience": "audience"},
+    Asking: {},
 }
 Report = Callable[[Place, str], None]
 Reader = Callable[[object, Place, Report], object]
@@ -269,7 +271,7 @@ def _optional(made: type[Leaks] | type[Assertion]) -> Reader:
     return read
 
 
-def _table_of(made: type[Carriage] | type[Serving]) -> Reader:
+def _table_of(made: type[Carriage] | type[Serving] | type[Asking]) -> Reader:
     def read(value: object, place: Place, report: Report) -> object:
         if isinstance(value, Mapping):
             value = {name: _from_text(item) for name, item in value.items()}
@@ -303,6 +305,7 @@ FIELDS: Mapping[str, Reader] = {
     "upstreams": _upstreams,
     "proxy": _table_of(Carriage),
     "server": _table_of(Serving),
+    "forward_auth": _table_of(Asking),
     "leaks": _optional(Leaks),
     "assertion": _optional(Assertion),
 }

@@ -14,6 +14,7 @@ from machpay_gateway.core.leak import Leaks
 from machpay_gateway.core.policy import Unlisted
 from machpay_gateway.core.quota import TIERS, Tier
 from machpay_gateway.core.route import Route
+from machpay_gateway.settings.asking import Asking
 from machpay_gateway.settings.serving import Serving
 
 LimiterFailure = Literal["local", "deny", "allow"]
@@ -40,6 +41,7 @@ class Settings:
     upstreams: Mapping[str, Upstream] = field(default_factory=dict)
     proxy: Carriage = field(default_factory=Carriage)
     server: Serving = field(default_factory=Serving)
+    forward_auth: Asking = field(default_factory=Asking)
     leaks: Leaks | None = None
     assertion: Assertion | None = None
 
@@ -65,5 +67,6 @@ class Options(TypedDict, total=False):
     upstreams: Mapping[str, str | Sequence[str]]
     proxy: Mapping[str, float]
     server: Mapping[str, str | float]
+    forward_auth: Mapping[str, float]
     leaks: Leaks | None
     assertion: Assertion | None

@@ -89,6 +89,17 @@ def mistakes(directory: Path, text: str) -> list[str]:
         ("[[routes]]\nmatch = 5", "2: routes[0].match: "),
         (f'{ROUTE}[[routes]]\nmatch = "GET /a/"', "3: routes[1]: Route 'GET /a/' matches the same requests as"),
         (f"{ROUTE}cost = 101", "1: routes[0]: Route 'GET /a' costs 101, more than tier 'test' ever has"),
+        ("forward_auth = 5", "1: forward_auth: 5 is not a table"),
+        (
+            "[forward_auth]\nlease_second = 5",
+            "2: forward_auth.lease_second: 'lease_second' is not a setting here; did you mean 'lease_seconds'?",
+        ),
+        (
+            "[forward_auth]\nlease_seconds = -1",
+            "2: forward_auth.lease_seconds: lease_seconds is a number of seconds up",
+        ),
+        ("[forward_auth]\nlease_seconds = inf", "2: forward_auth.lease_seconds: lease_seconds is a number of seconds"),
+        ("[forward_auth]\nlease_seconds = true", "2: forward_auth.lease_seconds: lease_seconds is a number of seconds"),
         ("[[issuers]]", "1: issuers[0]: lacks issuer and audience and jwks"),
         (f'{ISSUER}tier = "gold"', "5: issuers[0].tier: Tier 'gold' is not defined; known tiers: test, standard"),
         (f"{ISSUER}tier = 5", "5: issuers[0].tier: Tier 5 is not defined"),

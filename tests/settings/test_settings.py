@@ -10,6 +10,7 @@ from machpay_gateway.core.issuer import Issuer
 from machpay_gateway.core.quota import TIERS, Tier
 from machpay_gateway.core.route import Route
 from machpay_gateway.settings import Options, Settings, check_file, load_settings
+from machpay_gateway.settings.asking import Asking
 
 SAMPLE = """\
 database = "sqlite:///machpay.db"          # or postgresql://…
@@ -128,6 +129,7 @@ def test_a_file_is_named_by_python_before_the_environment_before_the_directory()
         ("UPSTREAMS__LIVE", "http://127.0.0.1:9", "upstreams", upstreams(live="http://127.0.0.1:9")),
         ("TIERS__ENTERPRISE__RATE", "5/second", "tiers", {**TIERS, "enterprise": Tier("5/second", 500)}),
         ("PROXY__CONNECT_SECONDS", "0.5", "proxy", Carriage(connect_seconds=0.5)),
+        ("FORWARD_AUTH__LEASE_SECONDS", "2.5", "forward_auth", Asking(2.5)),
         ("TIERS__TEST__CONCURRENCY", "9", "tiers", {**TIERS, "test": Tier("100/minute", 9)}),
     ],
 )

@@ -1,0 +1,98 @@
+"""The forward-auth front: a proxy's question in, decision, answer out. The request itself is never seen."""
+
+from http import HTTPStatus
+from time import perf_counter
+
+from starlette.types import Receive, Scope, Send
+
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.core.decision import Allowed, Denied
+from machpay_gateway.core.facts import RequestFacts
+from machpay_gateway.core.identity import identity_fields
+from machpay_gateway.core.principal import Principal
+from machpay_gateway.core.problem import problem_for
+from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.usage import ALLOWED
+from machpay_gateway.forward_auth.dialect import Dialect, dialect_at
+from machpay_gateway.forward_auth.leases import HeldLeases
+from machpay_gateway.forward_auth.question import asked_path, question_in
+from machpay_gateway.telemetry.refusals import log_refusal
+from machpay_gateway.web.headers import Headers, answer_headers, refusal_headers
+from machpay_gateway.web.incoming import may_speak_for_others, request_facts
+from machpay_gateway.web.problems import send_problem
+
+
+class ForwardAuth:
+    """Answers proxies by a *gateway*. Not for MachPayAuth to guard: the credential in a question is the client's."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        """Hold slots for as long as *gateway* is configured to."""
+        self._gateway = gateway
+        self.leases = HeldLeases(gateway.settings.forward_auth.lease_seconds)
+
+    def takes(self, scope: Scope) -> bool:
+        """Tell whether *scope* is a question, whoever asks it."""
+        return scope["type"] != "lifespan" and dialect_at(asked_path(scope)) is not None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the question in *scope*."""
+        began_at = perf_counter()
+        gateway = self._gateway
+        dialect = dialect_at(asked_path(scope)) if self._trusts(scope) else None
+        if dialect is None:
+            # As where there is nothing, so that strangers learn nothing: an answer would be a way to try keys.
+            facts = request_facts(scope, gateway.trust, gateway.request_ids)
+            stranger = Denied(Reason.ROUTE_NOT_FOUND, "only trusted proxies may ask")
+            await self._refuse(scope, receive, send, facts, stranger, began_at=began_at)
+            return
+        facts, fault = question_in(scope, dialect, gateway.trust, gateway.request_ids)
+        decision = Denied(Reason.MALFORMED_REQUEST, fault) if fault else await gateway.gate.decide(facts)
+        if isinstance(decision, Denied):
+            await self._refuse(scope, receive, send, facts, decision, dialect=dialect, began_at=began_at)
+            return
+        await self._allow(send, facts, decision, began_at=began_at)
+
+    def _trusts(self, scope: Scope) -> bool:
+        client = scope.get("client")
+        return (
+            scope["type"] == "http"
+            and client is not None
+            and may_speak_for_others(client[0] or "", self._gateway.trust.proxies)
+        )
+
+    async def _allow(self, send: Send, facts: RequestFacts, allowed: Allowed, *, began_at: float) -> None:
+        principal, grant, route = allowed
+        if grant is not None:
+            self.leases.hold(grant.lease)
+        headers: Headers = [
+            (b"content-length", b"0"),
+            (b"cache-control", b"no-store"),  # the next request is decided anew
+            *answer_headers(principal, grant, facts.request_id, self._gateway.legacy_headers),
+        ]
+        if isinstance(principal, Principal):
+            headers += ((name.lower().encode(), value.encode()) for name, value in identity_fields(principal))
+        try:
+            await send({"type": "http.response.start", "status": int(HTTPStatus.OK), "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            self._gateway.recorder.record(principal, route, ALLOWED, int(HTTPStatus.OK), began_at)
+
+    async def _refuse(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        facts: RequestFacts,
+        denied: Denied,
+        *,
+        dialect: Dialect | None = None,
+        began_at: float,
+    ) -> None:
+        log_refusal(facts, denied)
+        added = refusal_headers(denied, legacy=self._gateway.legacy_headers)
+        problem = problem_for(denied, facts.request_id)
+        told = problem if dialect is None else dialect.told(problem)
+        try:
+            await send_problem(scope, receive, send, told, added)
+        finally:
+            self._gateway.recorder.record(denied.principal, denied.route, denied.reason, problem.status, began_at)
