@@ -20,14 +20,14 @@ from machpay_gateway.core.route import Route
 from machpay_gateway.forward_auth.front import ForwardAuth
 from machpay_gateway.middleware import MachPayAuth
 from machpay_gateway.settings import Options
-from machpay_gateway.web.incoming import Trust
+from machpay_gateway.web.incoming import BEHIND_OUR_PROXY, PEER_FIELD, Trust
 from machpay_gateway.web.lifespan import Resource, run_lifespan
 
 JWKS_PATH = "/.well-known/jwks.json"
 SERVED_ROUTES = (*OWN_ROUTES, Route(f"GET {JWKS_PATH}", public=True))
 _JWKS_SECONDS = 300
 
-__all__ = ["OWN_BRANCHES", "SERVED_ROUTES", "control_plane", "create_app"]
+__all__ = ["OWN_BRANCHES", "SERVED_ROUTES", "BehindOurProxy", "control_plane", "create_app"]
 
 
 def create_app(app: ASGIApp | None = None, **options: Unpack[Options]) -> MachPayAuth:
@@ -70,6 +70,25 @@ class _Fronts(MachPayAuth):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of any ASGI type."""
         await (self._asked if self._asked.takes(scope) else super().__call__)(scope, receive, send)
+
+
+class BehindOurProxy:
+    """The control plane of a process that has a proxy in front of it: its callers are the proxy's, and nobody else.
+
+    The proxy says who its own peer is where that peer asks something; else it has done the walk to the client itself.
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        """Serve by *gateway*."""
+        self._app = control_plane(gateway, trust=BEHIND_OUR_PROXY)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection of any ASGI type."""
+        if scope["type"] != "lifespan":
+            peers = [value.decode() for name, value in scope["headers"] if name == PEER_FIELD]
+            headers = [field for field in scope["headers"] if field[0] != PEER_FIELD]
+            scope = dict(scope, client=(peers[0] if peers else "127.0.0.1", 0), headers=headers)
+        await self._app(scope, receive, send)
 
 
 class _Beside:

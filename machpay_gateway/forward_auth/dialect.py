@@ -7,7 +7,7 @@ import orjson
 
 from machpay_gateway.core.problem import Problem
 
-_ROOT = "/authorize/"
+QUESTIONS = "/authorize/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,10 @@ class Dialect:
 
 
 _DIALECTS = (
-    Dialect(_ROOT + "nginx", b"x-original-method", b"x-original-uri", passes_any_status=False),
-    Dialect(_ROOT + "traefik", b"x-forwarded-method", b"x-forwarded-uri"),
-    Dialect(_ROOT + "caddy", b"x-forwarded-method", b"x-forwarded-uri"),
-    Dialect(_ROOT + "envoy"),
+    Dialect(QUESTIONS + "nginx", b"x-original-method", b"x-original-uri", passes_any_status=False),
+    Dialect(QUESTIONS + "traefik", b"x-forwarded-method", b"x-forwarded-uri"),
+    Dialect(QUESTIONS + "caddy", b"x-forwarded-method", b"x-forwarded-uri"),
+    Dialect(QUESTIONS + "envoy"),
 )
 
 
@@ -53,6 +53,6 @@ def dialect_at(path: str) -> Dialect | None:
 
     All that begins like a place is one: an application that has an answer to everything would allow everything.
     """
-    if not path.startswith(_ROOT):
+    if not path.startswith(QUESTIONS):
         return None
     return next((dialect for dialect in _DIALECTS if path.startswith(dialect.path)), None)

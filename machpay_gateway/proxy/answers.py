@@ -4,7 +4,7 @@ from math import ceil
 
 from machpay_gateway.core.admission import Granted
 from machpay_gateway.core.decision import Denied
-from machpay_gateway.core.principal import ANONYMOUS, Anonymous, Principal
+from machpay_gateway.core.principal import Anonymous, Principal
 from machpay_gateway.core.problem import problem_for
 from machpay_gateway.proxy.forwarding import PSEUDONYM
 from machpay_gateway.proxy.framing import AnswerHead, RequestHead
@@ -18,15 +18,16 @@ _NO_CONTENT = 204
 def own_lines(
     principal: Principal | Anonymous | None, grant: Granted | None, request_id: bytes, *, legacy: bool
 ) -> bytes:
-    """Return the header lines that are added to an answer; *principal* is None where the control plane answers."""
-    if legacy or grant is None or principal is None:
-        headers = answer_headers(ANONYMOUS if principal is None else principal, grant, request_id, legacy)
-        return b"\r\n".join(b"%b: %b" % field for field in headers)
+    """Return the header lines that are added to an answer, none where the control plane did: *principal* is None."""
+    if principal is None:
+        return b""
+    if legacy or grant is None:
+        return b"".join(b"%b: %b\r\n" % field for field in answer_headers(principal, grant, request_id, legacy))
     # As `answer_headers` has it, written out: this is done for every request.
     _, left, resets_in, slots_left, tier = grant
     field = tier.left_format % (left, ceil(resets_in) or 1, slots_left)
     name, policy = tier.policy_field
-    return b"x-request-id: %b\r\n%b: %b\r\nratelimit: %b" % (request_id, name, policy, field)
+    return b"x-request-id: %b\r\n%b: %b\r\nratelimit: %b\r\n" % (request_id, name, policy, field)
 
 
 def answer_head(answer: AnswerHead, request: RequestHead, own: bytes, *, is_open: bool) -> bytes:
@@ -42,7 +43,7 @@ def answer_head(answer: AnswerHead, request: RequestHead, own: bytes, *, is_open
         lines += b"Connection: close\r\n"
     elif not request.minor:
         lines += b"Connection: keep-alive\r\n"
-    return b"\r\n".join((b"HTTP/1.1 " + answer.status_line, *answer.lines, _VIA[answer.minor], own, lines + b"\r\n"))
+    return b"\r\n".join((b"HTTP/1.1 " + answer.status_line, *answer.lines, _VIA[answer.minor], own + lines + b"\r\n"))
 
 
 def interim_head(answer: AnswerHead) -> bytes:
@@ -53,7 +54,7 @@ def interim_head(answer: AnswerHead) -> bytes:
 def switching_head(answer: AnswerHead, own: bytes) -> bytes:
     """Return the head of a 101 *answer* with our *own* lines."""
     switch = b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (answer.upgrade or b"")
-    return b"\r\n".join((b"HTTP/1.1 " + answer.status_line, *answer.lines, _VIA[answer.minor], own, switch))
+    return b"\r\n".join((b"HTTP/1.1 " + answer.status_line, *answer.lines, _VIA[answer.minor], own + switch))
 
 
 def refusal(

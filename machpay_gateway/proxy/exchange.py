@@ -15,7 +15,7 @@ from machpay_gateway.core.usage import ALLOWED
 from machpay_gateway.gate import Asked, Unsettled
 from machpay_gateway.proxy.answers import answer_head, own_lines, refusal, switching_head
 from machpay_gateway.proxy.carrying import Carrying
-from machpay_gateway.proxy.forwarding import Hop, upstream_head
+from machpay_gateway.proxy.forwarding import Hop, upstream_head, verbatim_head
 from machpay_gateway.proxy.framing import AnswerHead, RequestHead
 from machpay_gateway.proxy.pool import Pool
 from machpay_gateway.proxy.ports import Client, Front
@@ -55,7 +55,7 @@ class Exchange:
         """Decide, or begin to."""
         front = self._front
         if front.has_control_plane and (own := front.own_pool(self.facts.path)) is not None:
-            self._carry(own, front.carriage, credentials=True)
+            self._carry(own, front.carriage, credentials=True, verbatim=front.is_question(self.facts.path))
             return
         decision = front.gate.decide_at_once(self.facts)
         if type(decision) is Allowed:
@@ -168,12 +168,20 @@ class Exchange:
         carriage = self._front.carriage_for(self.route)
         self._carry(self._front.pool_for(principal), carriage, credentials=carriage.forward_credentials)
 
-    def _carry(self, pool: Pool, carriage: Carriage, *, credentials: bool) -> None:
+    def _carry(self, pool: Pool, carriage: Carriage, *, credentials: bool, verbatim: bool = False) -> None:
+        head = (
+            verbatim_head(self.request, self.client.host) if verbatim else self._upstream_head(credentials=credentials)
+        )
+        self.carrying = carrying = Carrying(self, pool, carriage, head)
+        self.check_at = monotonic() + CHECK_SECONDS
+        carrying.begin()
+
+    def _upstream_head(self, *, credentials: bool) -> bytes:
         request, client = self.request, self.client
         hop = Hop(self._walk, client.scheme, request.host)
         if client.is_trusted:
             hop.believe(request)
-        head = upstream_head(
+        return upstream_head(
             request,
             hop,
             self.principal,
@@ -181,9 +189,6 @@ class Exchange:
             credentials=credentials,
             assertion=self._front.assertion_for(self.principal) if self._front.asserts else b"",
         )
-        self.carrying = carrying = Carrying(self, pool, carriage, head)
-        self.check_at = monotonic() + CHECK_SECONDS
-        carrying.begin()
 
     def _refuse(self, denied: Denied) -> None:
         log_refusal(self.facts, denied)

@@ -106,10 +106,11 @@ class Fields(dict[bytes, Managed | None]):
     So they are remembered, but for long ones and those whose name says that the value is a secret or never the same.
     """
 
-    def __init__(self, managed: Mapping[bytes, int]) -> None:
-        """Know the fields in *managed*, by their names in lower case."""
+    def __init__(self, managed: Mapping[bytes, int], *, passes_ours: bool = False) -> None:
+        """Know the fields in *managed*, by their names in lower case. Ours are dropped unless it *passes_ours*."""
         super().__init__()
         self._managed = managed
+        self._passes_ours = passes_ours
         self._names: dict[bytes, tuple[int, bool]] = {}  # kind, and whether whole lines are remembered
 
     def __missing__(self, line: bytes) -> Managed | None:
@@ -130,6 +131,8 @@ class Fields(dict[bytes, Managed | None]):
         return known
 
     def _kind_of(self, name: bytes) -> int:
+        if self._passes_ours:
+            return self._managed.get(name, PASS)
         if is_identity_name(name.decode("latin-1")) or name.startswith(b"x-forwarded-"):
             return self._managed.get(name, DROP)
         if b"_" in name:
@@ -148,6 +151,11 @@ def request_fields(client_address_header: bytes) -> Fields:
 def answer_fields() -> Fields:
     """Return what is done with an answer's fields."""
     return Fields(_OF_ANSWERS)
+
+
+def control_plane_fields() -> Fields:
+    """Return what is done with the fields of an answer of our own control plane."""
+    return Fields(_HOP_BY_HOP, passes_ours=True)
 
 
 def without(lines: Iterable[bytes], names: frozenset[bytes]) -> list[bytes]:

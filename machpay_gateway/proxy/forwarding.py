@@ -8,7 +8,9 @@ from machpay_gateway.core.address import format_address
 from machpay_gateway.core.assertion import HEADER as ASSERTION_HEADER
 from machpay_gateway.core.identity import identity_fields
 from machpay_gateway.core.principal import Anonymous, Principal
+from machpay_gateway.proxy.fields import without
 from machpay_gateway.proxy.framing import RequestHead
+from machpay_gateway.web.incoming import PEER_FIELD
 from machpay_gateway.web.path import LONG, canonical_path
 
 _VERSIONS = (b"1.0", b"1.1")
@@ -17,6 +19,7 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _SAFE = "/:@!$&'()*+,;=-._~"  # RFC 3986 §3.3 pchar, less the escape itself
 _HOSTS = re.compile(rb"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _ASSERTION = ASSERTION_HEADER.encode()
+_OF_CONNECTIONS = frozenset({b"connection", b"keep-alive", b"upgrade", b"expect", PEER_FIELD})
 _SCHEMES = frozenset({b"http", b"https"})
 
 
@@ -84,6 +87,13 @@ def upstream_head(
         framing += b"".join(b"Authorization: %b\r\n" % value for value in request.authorization)
     first = b"%b %b%b HTTP/1.1" % (request.method, request.path, request.query)
     return b"\r\n".join((first, *request.lines, said, b"X-Request-Id: %b\r\n%b\r\n" % (request_id, framing)))
+
+
+def verbatim_head(request: RequestHead, peer: str) -> bytes:
+    """Return the head of *request* as it came, less what concerns its connection, with the address of our *peer*."""
+    first, *lines = request.raw[:-4].split(b"\r\n")
+    kept = without(lines, _OF_CONNECTIONS | request.connection)
+    return b"\r\n".join((first, *kept, PEER_FIELD + b": " + peer.encode(), b"\r\n"))
 
 
 @lru_cache(maxsize=4096)  # by the principal itself, which is a new one whenever its record has changed

@@ -94,6 +94,7 @@ class RequestHead(Head):
 
     path = b""  # as it is forwarded
     query = b""
+    raw = b""  # all of it
     authorization: tuple[bytes, ...] = ()
     forwarded: tuple[bytes, ...] = ()
     host: bytes | None = None
@@ -221,6 +222,7 @@ def read_request(head: bytes, fields: Fields) -> RequestHead | Fault:
     if (mistake := _mistake_by_llhttp(httptools.HttpRequestParser, known)) is not None:
         return _invalid(mistake)
     request = RequestHead(lines, method, minor=minor == b"1")
+    request.raw = head
     return request.settle(managed) or request.take_target(target) or request
 
 

@@ -168,6 +168,9 @@ class Front(Protocol):
     def own_pool(self, path: str | None) -> Pool | None:
         """Return where the control plane is, if *path* is its own."""
 
+    def is_question(self, path: str | None) -> bool:
+        """Tell whether another proxy asks something at *path*."""
+
     def pool_for(self, principal: Principal | Anonymous) -> Pool:
         """Return the upstream for *principal*'s environment."""
 

@@ -58,6 +58,7 @@ class Proxy:
         self.has_control_plane = control_plane is not None
         self.asserts = gateway.assertions is not None
         self.own_pool = self._upstreams.own_pool
+        self.is_question = self._upstreams.is_question
         self.pool_for = self._upstreams.pool_for
         self._log = access_log
         self._connections: set[ClientConnection] = set()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from machpay_gateway.core.carriage import Origin, Upstream
 from machpay_gateway.core.principal import Anonymous, Principal
-from machpay_gateway.proxy.fields import Fields, answer_fields
+from machpay_gateway.proxy.fields import Fields, answer_fields, control_plane_fields
 from machpay_gateway.proxy.pool import Pool, Server
 from machpay_gateway.proxy.upstream import UpstreamConnection
 
@@ -16,9 +16,13 @@ _BRANCH_SEGMENTS = 3  # `/v1/keys`, with the empty one before the first slash
 
 
 class ControlPlane(NamedTuple):
-    """Where what is not decided here is served: everything below *branches*, `/v1/keys` among them."""
+    """Where what is not decided here is served: all below *branches*, `/v1/keys` among them.
+
+    What is below *questions* is asked by other proxies and goes there as it came, their headers about clients with it.
+    """
 
     branches: tuple[str, ...]
+    questions: str
     socket: Path
 
 
@@ -30,6 +34,7 @@ class Upstreams:
         self._loop = asyncio.get_running_loop()
         self._fields: Fields = answer_fields()
         self._branches = () if control_plane is None else control_plane.branches
+        self._questions = None if control_plane is None else control_plane.questions
         self._own = None if control_plane is None else Pool([self._private(control_plane.socket)])
         pools = {name: Pool(map(self._server, upstream.origins)) for name, upstream in upstreams.items()}
         self._all = (*pools.values(), *([] if self._own is None else [self._own]))
@@ -40,9 +45,15 @@ class Upstreams:
 
     def own_pool(self, path: str | None) -> Pool | None:
         """Return where the control plane is, if *path* is below its branches."""
+        if self.is_question(path):
+            return self._own
         if path is None or not path.startswith(self._branches):
             return None
         return self._own if "/".join(path.split("/")[:_BRANCH_SEGMENTS]) in self._branches else None
+
+    def is_question(self, path: str | None) -> bool:
+        """Tell whether another proxy asks something at *path*."""
+        return path is not None and self._questions is not None and path.startswith(self._questions)
 
     def pool_for(self, principal: Principal | Anonymous) -> Pool:
         """Return the upstream of *principal*'s environment."""
@@ -64,7 +75,11 @@ class Upstreams:
         )
 
     def _private(self, socket: Path) -> Server:
-        return Server("control plane", lambda: self._loop.create_unix_connection(self._connection, str(socket)))
+        fields = control_plane_fields()
+        return Server(
+            "control plane",
+            lambda: self._loop.create_unix_connection(lambda: UpstreamConnection(fields), str(socket)),
+        )
 
     def _connection(self) -> UpstreamConnection:
         return UpstreamConnection(self._fields)

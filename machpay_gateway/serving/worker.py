@@ -21,14 +21,14 @@ import uvloop
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.errors import ConfigurationError, GatewayError
+from machpay_gateway.forward_auth.dialect import QUESTIONS
 from machpay_gateway.proxy.proxy import Proxy
 from machpay_gateway.proxy.upstreams import ControlPlane
-from machpay_gateway.server import OWN_BRANCHES, SERVED_ROUTES, control_plane
+from machpay_gateway.server import OWN_BRANCHES, SERVED_ROUTES, BehindOurProxy, control_plane
 from machpay_gateway.serving.asgi import AsgiServer
 from machpay_gateway.serving.management import management_app
 from machpay_gateway.settings import Options, Settings, load_settings
 from machpay_gateway.telemetry.access_log import OFF, AccessLog
-from machpay_gateway.web.incoming import BEHIND_OUR_PROXY
 
 logger = logging.getLogger("machpay_gateway")
 
@@ -99,8 +99,8 @@ class Worker:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
         listener.listen(BACKLOG)
-        await self._beside(stack, AsgiServer(control_plane(self.gateway, trust=BEHIND_OUR_PROXY), listener))
-        return ControlPlane(tuple(OWN_BRANCHES), path)
+        await self._beside(stack, AsgiServer(BehindOurProxy(self.gateway), listener))
+        return ControlPlane(tuple(OWN_BRANCHES), QUESTIONS, path)
 
     async def _beside(self, stack: AsyncExitStack, server: AsgiServer) -> None:
         await server.start()

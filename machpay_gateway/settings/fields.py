@@ -265,7 +265,7 @@ def _is_origin(url: object) -> bool:
 def _optional(made: type[Leaks] | type[Assertion]) -> Reader:
     def read(value: object, place: Place, report: Report) -> object:
         if isinstance(value, Mapping):
-            value = {name: _counted(item) for name, item in value.items()}
+            value = {name: counted(item) for name, item in value.items()}
         return None if value is None else _made(made, value, place, report)
 
     return read

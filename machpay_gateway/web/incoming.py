@@ -33,6 +33,7 @@ class Trust:
 
 
 # For what is reached through our own proxy alone, which has done the walk and says what came of it.
+PEER_FIELD = b"x-machpay-peer"  # by which it says who its peer is, where that is asked for
 BEHIND_OUR_PROXY = Trust(parse_allowlist(["0.0.0.0/0", "::/0"]))
 
 
