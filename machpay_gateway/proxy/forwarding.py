@@ -110,7 +110,8 @@ def said_by_us(  # noqa: PLR0917 - what is remembered is found by position at le
     *host* is the request's own, *told_host* that of the request that the client has made to whoever is in front of us.
     """
     hops = [None if address is None else format_address(address) for address in walk]
-    lines = [] if host is None else [b"Host: " + host]
+    # RFC 9112 §3.2: Host is in every request, and says nothing where the client, of HTTP/1.0, has named none.
+    lines = [b"Host: " + (host or b"")]
     lines.append(b"X-Forwarded-For: " + ", ".join(hop or "unknown" for hop in hops).encode())
     lines.append(b"X-Forwarded-Proto: " + scheme)
     first = f"for={_node(hops[0])};proto={scheme.decode()}"
