@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
-from machpay_gateway.proxy.fields import Fields
+from machpay_gateway.proxy.fields import TYPE, Fields
 from machpay_gateway.proxy.framing import FIELD_LINES
 
 # No blank but before an extension, no sign, no prefix; more digits than this would be petabytes.
@@ -82,7 +82,10 @@ class Chunked:
     __slots__ = ("_fields", "_left", "_pending", "_step", "is_done", "trailers")
 
     def __init__(self, fields: Fields) -> None:
-        """Expect the first chunk. A trailer field of any managed kind is a mistake (RFC 9110 §6.5.1)."""
+        """Expect the first chunk. A trailer field of any managed kind is a mistake (RFC 9110 §6.5.1).
+
+        But for Content-Type, which some do send and nobody reads there.
+        """
         self._fields = fields
         self._step: _Step = self._size
         self._pending = b""  # the beginning of a line
@@ -155,7 +158,7 @@ class Chunked:
         if len(trailers) > _MAX_TRAILERS or not _TRAILERS.fullmatch(trailers):
             raise BadBodyError("trailers that are no fields")
         for line in trailers.split(b"\r\n")[:-1]:
-            if self._fields[line] is not None:
+            if (field := self._fields[line]) is not None and field[0] != TYPE:
                 raise BadBodyError("a trailer that belongs into a head")
         self.trailers = trailers
         self.is_done = True

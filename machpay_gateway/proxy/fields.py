@@ -19,7 +19,7 @@ _FORGOTTEN = re.compile(rb"auth|cookie|key|pass|secret|session|signature|token|r
 # What is done with a field. Plain numbers, because a member of an enum takes longer to look up than all else here.
 PASS, DROP, HOST, AUTHORIZATION, CONNECTION, LENGTH, CODING, UPGRADE, TE, WRONG = range(10)
 CLIENT_ADDRESS, FORWARDED_PROTO, FORWARDED_HOST, REQUEST_ID = range(10, 14)
-ORIGIN, PREFLIGHT, EXPECT = range(14, 17)  # read, and passed on all the same
+ORIGIN, PREFLIGHT, EXPECT, TYPE = range(14, 18)  # read, and passed on all the same
 
 # RFC 9110 §7.6.1: what concerns one connection alone.
 _HOP_BY_HOP: Mapping[bytes, int] = {
@@ -41,6 +41,7 @@ _OF_REQUESTS: Mapping[bytes, int] = {
     b"http2-settings": DROP,  # of an upgrade to h2c, which is not offered
     b"x-request-id": REQUEST_ID,
     b"origin": ORIGIN,
+    b"content-type": TYPE,
     b"access-control-request-method": PREFLIGHT,
     # Who the client is, as other proxies say it: an upstream may believe any of them, so none passes.
     b"forwarded": DROP,

@@ -26,6 +26,7 @@ from machpay_gateway.proxy.fields import (
     PREFLIGHT,
     REQUEST_ID,
     TE,
+    TYPE,
     UPGRADE,
     WRONG,
     Fields,
@@ -104,6 +105,7 @@ class RequestHead(Head):
     origin: bytes | None = None
     asked_method: bytes | None = None
     upgrade: bytes | None = None
+    has_type = False
     takes_trailers = False
 
     def __init__(self, lines: list[bytes], method: bytes, *, minor: bool) -> None:
@@ -116,7 +118,7 @@ class RequestHead(Head):
         """Whether a body follows."""
         return self.chunked or bool(self.length)
 
-    def settle(self, managed: list[Managed]) -> Fault | None:  # noqa: C901 - one branch for each kind of field
+    def settle(self, managed: list[Managed]) -> Fault | None:  # noqa: C901, PLR0912 - one branch for each kind of field
         """Read the *managed* fields; return what is wrong with them."""
         for kind, value in managed:
             if kind == HOST:
@@ -130,6 +132,12 @@ class RequestHead(Head):
                     return _invalid(mistake)
             elif kind == CONNECTION:
                 self.connection |= value
+            elif kind == TYPE:
+                if (
+                    self.has_type
+                ):  # RFC 9110 §8.3: some take the first and some the last, which is a way around a filter
+                    return _invalid("two Content-Type fields")
+                self.has_type = True
             elif kind == WRONG:
                 return _wrong(value)
             elif kind != DROP:
