@@ -10,8 +10,8 @@ _new = tuple.__new__  # half the cost of a NamedTuple's own constructor
 _MOST_REMEMBERED = 4096
 _LONGEST_REMEMBERED = 256  # bytes
 _LENGTH = re.compile(rb"[0-9]{1,18}")  # below 2**63
-# RFC 3986 §3.2.2: a name, an IPv4 address or an IPv6 address in brackets; §3.2.3: a port.
-_HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+# RFC 3986 §3.2.2: a name, of 255 characters at most, an IPv4 address or an IPv6 address in brackets; §3.2.3: a port.
+_HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
 OTHER_CODING = "another transfer coding than chunked"
 _FORGOTTEN = re.compile(rb"auth|cookie|key|pass|secret|session|signature|token|request-id|traceparent")
 
@@ -127,7 +127,9 @@ class Fields(dict[bytes, Managed | None]):
     def _learnt(self, written: bytes) -> tuple[int, bool]:
         name = written.lower()
         known = self._kind_of(name), not _FORGOTTEN.search(name)
-        if len(self._names) < _MOST_REMEMBERED:
+        if len(written) <= _LONGEST_REMEMBERED:
+            if len(self._names) >= _MOST_REMEMBERED:
+                self._names.clear()
             self._names[written] = known
         return known
 

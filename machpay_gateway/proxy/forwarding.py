@@ -17,7 +17,7 @@ _VERSIONS = (b"1.0", b"1.1")
 PSEUDONYM = b"machpay"  # for Via (RFC 9110 §7.6.3), so that no host name is told
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _SAFE = "/:@!$&'()*+,;=-._~"  # RFC 3986 §3.3 pchar, less the escape itself
-_HOSTS = re.compile(rb"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_HOSTS = re.compile(rb"(?:[A-Za-z0-9.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _ASSERTION = ASSERTION_HEADER.encode()
 _OF_CONNECTIONS = frozenset({b"connection", b"keep-alive", b"upgrade", b"expect", PEER_FIELD})
 _SCHEMES = frozenset({b"http", b"https"})

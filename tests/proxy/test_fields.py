@@ -1,0 +1,37 @@
+"""What is remembered of fields is bounded, and makes no difference to what is done with them."""
+
+import tracemalloc
+
+import pytest
+
+from machpay_gateway.proxy.fields import DROP, HOST, WRONG, request_fields
+
+
+def test_names_that_somebody_makes_up_are_not_kept() -> None:
+    fields = request_fields(b"x-forwarded-for")
+    tracemalloc.start()
+    try:
+        for number in range(5000):
+            assert fields[b"%d" % number + b"x" * 30_000 + b": 1"] is None
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 5_000_000
+
+
+@pytest.mark.parametrize("length, kind", [(255, HOST), (256, WRONG), (30_000, WRONG)])
+def test_a_host_that_is_longer_than_any_name_is_refused(length: int, kind: int) -> None:
+    """What is said to the upstream is remembered by it, among others."""
+    field = request_fields(b"x-forwarded-for")[b"Host: " + b"a" * length]
+    assert field is not None
+    assert field.kind == kind
+
+
+def test_a_name_that_was_forgotten_is_read_as_before() -> None:
+    fields = request_fields(b"x-forwarded-for")
+    for number in range(10_000):
+        assert fields[b"Name-%d: 1" % number] is None
+    for line in (b"X-MachPay-Account: 1", b"x_machpay_account: 1", b"X-Real-Ip: 1"):
+        field = fields[line]
+        assert field is not None
+        assert field.kind == DROP
