@@ -12,14 +12,15 @@ _LONGEST_REMEMBERED = 256  # bytes
 _LENGTH = re.compile(rb"[0-9]{1,18}")  # below 2**63
 # RFC 3986 §3.2.2: a name, of 255 characters at most, an IPv4 address or an IPv6 address in brackets; §3.2.3: a port.
 _HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
+_KEEP_ALIVE = frozenset({b"keep-alive"})  # which says nothing in HTTP/1.1, and is said all the time
 OTHER_CODING = "another transfer coding than chunked"
 _FORGOTTEN = re.compile(rb"auth|cookie|key|pass|secret|session|signature|token|request-id|traceparent")
 
 
 # What is done with a field. Plain numbers, because a member of an enum takes longer to look up than all else here.
-PASS, DROP, HOST, AUTHORIZATION, CONNECTION, LENGTH, CODING, UPGRADE, TE, WRONG = range(10)
-CLIENT_ADDRESS, FORWARDED_PROTO, FORWARDED_HOST, REQUEST_ID = range(10, 14)
-ORIGIN, PREFLIGHT, EXPECT, TYPE = range(14, 18)  # read, and passed on all the same
+PASS, DROP, HOST, AUTHORIZATION, CONNECTION, KEEPS, LENGTH, CODING, UPGRADE, TE, WRONG = range(11)
+CLIENT_ADDRESS, FORWARDED_PROTO, FORWARDED_HOST, REQUEST_ID = range(11, 15)
+ORIGIN, PREFLIGHT, EXPECT, TYPE = range(15, 19)  # read, and passed on all the same
 
 # RFC 9110 §7.6.1: what concerns one connection alone.
 _HOP_BY_HOP: Mapping[bytes, int] = {
@@ -77,7 +78,9 @@ def _read(kind: int, value: bytes) -> Managed:
     if reader is None:
         return _new(Managed, (kind, value))
     read = reader(value)
-    return Managed(WRONG, read) if isinstance(read, str) else Managed(kind, read)
+    if isinstance(read, str):
+        return Managed(WRONG, read)
+    return Managed(KEEPS, None) if kind == CONNECTION and read == _KEEP_ALIVE else Managed(kind, read)
 
 
 def _host(value: bytes) -> bytes | str:

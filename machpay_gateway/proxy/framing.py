@@ -20,6 +20,7 @@ from machpay_gateway.proxy.fields import (
     FORWARDED_HOST,
     FORWARDED_PROTO,
     HOST,
+    KEEPS,
     LENGTH,
     ORIGIN,
     OTHER_CODING,
@@ -30,7 +31,6 @@ from machpay_gateway.proxy.fields import (
     UPGRADE,
     WRONG,
     Fields,
-    Managed,
     without,
 )
 
@@ -68,7 +68,7 @@ class Head:
     minor: bool  # HTTP/1.1, not 1.0
     length: int | None = None
     chunked = False
-    closes = False
+    closes = keeps = False  # the connection, after this message
     connection: frozenset[bytes] = frozenset()
 
     def read_framing(self, kind: int, value: int) -> str | None:
@@ -85,7 +85,7 @@ class Head:
 
     def settle_connection(self) -> None:
         """See whether this is the last message, and which fields go no further (RFC 9110 §7.6.1)."""
-        self.closes = b"close" in self.connection or (not self.minor and b"keep-alive" not in self.connection)
+        self.closes = b"close" in self.connection or not (self.minor or self.keeps)
         if named := self.connection - _ABOUT_CONNECTIONS:
             self.lines = without(self.lines, named)
 
@@ -95,7 +95,6 @@ class RequestHead(Head):
 
     path = b""  # as it is forwarded
     query = b""
-    raw = b""  # all of it
     authorization: tuple[bytes, ...] = ()
     forwarded: tuple[bytes, ...] = ()
     host: bytes | None = None
@@ -108,19 +107,25 @@ class RequestHead(Head):
     has_type = False
     takes_trailers = False
 
-    def __init__(self, lines: list[bytes], method: bytes, *, minor: bool) -> None:
-        self.lines = lines
+    def __init__(self, method: bytes, raw: bytes, *, minor: bool) -> None:
         self.minor = minor
         self.method = method
+        self.raw = raw  # all of it
 
     @property
     def has_body(self) -> bool:
         """Whether a body follows."""
         return self.chunked or bool(self.length)
 
-    def settle(self, managed: list[Managed]) -> Fault | None:  # noqa: C901, PLR0912 - one branch for each kind of field
-        """Read the *managed* fields; return what is wrong with them."""
-        for kind, value in managed:
+    def read(self, block: bytes, fields: Fields) -> Fault | None:  # noqa: C901, PLR0912 - one branch for each kind
+        """Read the lines of fields in *block*; return what is wrong with them."""
+        lines = self.lines = []
+        for line in block.split(b"\r\n")[:-1]:
+            field = fields[line]
+            if field is None:
+                lines.append(line)
+                continue
+            kind, value = field
             if kind == HOST:
                 if self.host is not None:
                     return _invalid("two Host fields")
@@ -130,14 +135,16 @@ class RequestHead(Head):
             elif kind == LENGTH or kind == CODING:  # noqa: SIM109, PLR1714 - cheaper than a tuple
                 if (mistake := self.read_framing(kind, value)) is not None:
                     return _invalid(mistake)
+            elif kind == KEEPS:
+                self.keeps = True
             elif kind == CONNECTION:
                 self.connection |= value
-            elif kind == TYPE:
-                if (
-                    self.has_type
-                ):  # RFC 9110 §8.3: some take the first and some the last, which is a way around a filter
+            elif kind >= ORIGIN:
+                lines.append(line)
+                if kind == TYPE and self.has_type:
+                    # RFC 9110 §8.3: some take the first and some the last, which is a way around a filter.
                     return _invalid("two Content-Type fields")
-                self.has_type = True
+                self._note(kind, value)
             elif kind == WRONG:
                 return _wrong(value)
             elif kind != DROP:
@@ -150,7 +157,9 @@ class RequestHead(Head):
         return _invalid("no Host") if self.host is None and self.minor else None
 
     def _note(self, kind: int, value: Any) -> None:  # noqa: ANN401 - as the field's reader has it
-        if kind == CLIENT_ADDRESS:
+        if kind == TYPE:
+            self.has_type = True
+        elif kind == CLIENT_ADDRESS:
             self.forwarded += (value,)
         elif kind == REQUEST_ID:
             self.request_id = value if self.request_id is None else b""
@@ -190,18 +199,25 @@ class AnswerHead(Head):
 
     upgrade: bytes | None = None
 
-    def __init__(self, lines: list[bytes], status: bytes, status_line: bytes, *, minor: bool) -> None:
-        self.lines = lines
+    def __init__(self, status: bytes, reason: bytes, *, minor: bool) -> None:
         self.minor = minor
         self.status = int(status)
-        self.status_line = status_line
+        self.status_line = status + (reason or b" ")
 
-    def settle(self, managed: list[Managed]) -> str | None:
-        """Read the *managed* fields; return what is wrong with them."""
-        for kind, value in managed:
+    def read(self, block: bytes, fields: Fields) -> str | None:
+        """Read the lines of fields in *block*; return what is wrong with them."""
+        lines = self.lines = []
+        for line in block.split(b"\r\n")[:-1]:
+            field = fields[line]
+            if field is None:
+                lines.append(line)
+                continue
+            kind, value = field
             if kind == LENGTH or kind == CODING:  # noqa: SIM109, PLR1714 - cheaper than a tuple
                 if (mistake := self.read_framing(kind, value)) is not None:
                     return mistake
+            elif kind == KEEPS:
+                self.keeps = True
             elif kind == CONNECTION:
                 self.connection |= value
             elif kind == UPGRADE:
@@ -221,17 +237,15 @@ def read_request(head: bytes, fields: Fields) -> RequestHead | Fault:
     if match is None:
         return _invalid("a head that is not well-formed")
     method, target, minor, block = match.groups()
-    lines, managed = _sorted(block, fields)
-    if len(lines) + len(managed) > MAX_LINES < block.count(b"\n"):  # some are in both
+    if block.count(b"\n") > MAX_LINES:
         return Fault(Reason.HEAD_TOO_LARGE, f"more than {MAX_LINES} lines")
     if method in _NOT_SERVED:
         return Fault(Reason.NOT_IMPLEMENTED, "a method that is not served")
     known = head if method in _KNOWN_METHODS else b"POST" + head[len(method) :]
     if (mistake := _mistake_by_llhttp(httptools.HttpRequestParser, known)) is not None:
         return _invalid(mistake)
-    request = RequestHead(lines, method, minor=minor == b"1")
-    request.raw = head
-    return request.settle(managed) or request.take_target(target) or request
+    request = RequestHead(method, head, minor=minor == b"1")
+    return request.read(block, fields) or request.take_target(target) or request
 
 
 def read_answer(head: bytes, fields: Fields) -> AnswerHead | str:
@@ -242,23 +256,8 @@ def read_answer(head: bytes, fields: Fields) -> AnswerHead | str:
     minor, status, reason, block = match.groups()
     if (mistake := _mistake_by_llhttp(httptools.HttpResponseParser, head)) is not None:
         return mistake
-    lines, managed = _sorted(block, fields)
-    answer = AnswerHead(lines, status, status + (reason or b" "), minor=minor == b"1")
-    return answer.settle(managed) or answer
-
-
-def _sorted(block: bytes, fields: Fields) -> tuple[list[bytes], list[Managed]]:
-    """Return the lines that pass, and the fields that do not just pass, of the lines in *block*."""
-    lines, managed = [], []
-    for line in block.split(b"\r\n")[:-1]:
-        field = fields[line]
-        if field is None:
-            lines.append(line)
-        else:
-            managed.append(field)
-            if field[0] >= ORIGIN:
-                lines.append(line)
-    return lines, managed
+    answer = AnswerHead(status, reason, minor=minor == b"1")
+    return answer.read(block, fields) or answer
 
 
 def early_fault(data: bytes | bytearray) -> Fault | None:
