@@ -151,6 +151,8 @@ class UpstreamConnection(asyncio.Protocol):
                 self._pending = data
                 if len(data) > MAX_HEAD_BYTES:
                     asking.broke("a head that is too large")
+                elif data.count(b"\n") != data.count(b"\r\n"):
+                    asking.broke("a line that does not end in CR LF")
                 return
             self._pending = b""
             answer = read_answer(data[:end], self._fields) if end <= MAX_HEAD_BYTES else "a head that is too large"
