@@ -9,7 +9,8 @@ from machpay_gateway.proxy.framing import HEAD_END, MAX_HEAD_BYTES, AnswerHead, 
 
 _SWITCHING_PROTOCOLS = 101
 _FINAL = 200
-_WITHOUT_BODY = frozenset({204, 304})
+_NO_CONTENT = 204
+_WITHOUT_BODY = frozenset({_NO_CONTENT, 304})
 
 
 class Asking(Protocol):
@@ -174,7 +175,11 @@ class UpstreamConnection(asyncio.Protocol):
         """Hand on the answer's head, with what *data* has of its body (RFC 9112 §6.3)."""
         if answer.closes:
             self.is_reusable = False
-        length = 0 if answer.status in _WITHOUT_BODY or asking.is_head() else answer.length
+        length = answer.length
+        if answer.status in _WITHOUT_BODY or asking.is_head():
+            if length and answer.status == _NO_CONTENT:
+                self.is_reusable = False  # RFC 9110 §8.6 forbids the length: the body may come all the same
+            length = 0
         if length is None:
             self.body = body = Chunked(self._fields) if answer.chunked else UntilClose()
             self.is_reusable &= answer.chunked

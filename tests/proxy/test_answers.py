@@ -147,6 +147,24 @@ async def test_what_comes_on_a_connection_that_is_kept_is_given_to_nobody() -> N
         assert (await client.answer())[2] == b"ok"
 
 
+@pytest.mark.parametrize("announced", [b"", b"Content-Length: 2\r\n"])
+async def test_an_empty_answer_that_announces_a_body_is_the_last_of_its_connection(announced: bytes) -> None:
+    """RFC 9110 §8.6 forbids it: whoever sends it may well send that body, and the next would get it."""
+
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await upstream.read(reader)
+            writer.write(b"HTTP/1.1 204 No Content\r\n" + announced + b"\r\n")
+
+    async with Upstream(late) as upstream, proxied(upstream) as rig, rig.client() as client:
+        for _ in range(2):
+            await client.send(request())
+            head = await client.head()
+            assert head.startswith(b"HTTP/1.1 204 ")
+            assert "content-length" not in fields_of(head)
+        assert upstream.connections == (2 if announced else 1)
+
+
 @pytest.mark.parametrize(
     "method, answer, length",
     [
