@@ -1,0 +1,173 @@
+"""A gateway and an upstream on real sockets, and clients with addresses of their own that call through a proxy."""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from typing import Any
+
+import orjson
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from machpay_gateway import Gateway, Tier
+from machpay_gateway.core.decision import Decision
+from machpay_gateway.core.facts import RequestFacts
+from machpay_gateway.server import create_app
+from tests.forward_auth.proxies import DEPLOY, running_proxy
+from tests.gateways import Guarded
+from tests.redises.ports import HOST, free_port
+from tests.servers import serving
+
+CLIENT, NEIGHBOUR = "127.0.0.9", "127.0.0.8"  # all of 127.0.0.0/8 is this host
+_PATIENCE_SECONDS = 20
+
+
+@dataclass
+class Seen:
+    """A request as the upstream got it."""
+
+    method: str
+    target: bytes
+    fields: list[tuple[str, str]]
+    body: bytes
+
+    def identity(self) -> dict[str, str]:
+        """Return the fields that would read as ours to an application that knows no hyphens."""
+        wanted = {name.replace("_", "-"): value for name, value in self.fields}
+        return {name: value for name, value in wanted.items() if name.startswith("x-machpay")}
+
+    def values(self, name: str) -> list[str]:
+        return [value for known, value in self.fields if known == name]
+
+
+@dataclass
+class Upstream:
+    """An application that remembers what came, and answers with the status in the query, 200 if there is none."""
+
+    seen: list[Seen] = field(default_factory=list)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "lifespan":
+            return
+        body = b""
+        if scope["type"] == "http":
+            more = True
+            while more:
+                message = await receive()
+                body += message.get("body", b"")
+                more = message.get("more_body", False)
+        fields = [(name.decode(), value.decode("latin-1")) for name, value in scope["headers"]]
+        self.seen.append(Seen(scope.get("method", "GET"), scope["raw_path"], fields, body))
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close"})
+            return
+        name, _, value = scope["query_string"].partition(b"=")
+        status = int(value) if name == b"status" else 200
+        await send({"type": "http.response.start", "status": status, "headers": [(b"x-app", b"1")]})
+        await send({"type": "http.response.body", "body": b"from the application"})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client gets."""
+
+    status: int
+    fields: list[tuple[str, str]]
+    body: bytes
+
+    def values(self, name: str) -> list[str]:
+        return [value for known, value in self.fields if known.lower() == name]
+
+    def problem(self) -> Any:  # noqa: ANN401 - JSON
+        return orjson.loads(self.body)
+
+
+@dataclass
+class Rig:
+    """A *proxy* of that name at *port*, in front of an upstream, asking a gateway."""
+
+    proxy: str
+    port: int
+    gateway: Gateway
+    upstream: Upstream
+    decided: list[RequestFacts]
+    secrets: Mapping[str, str]
+
+    def call(
+        self,
+        request: str,
+        secret: str | None = None,
+        fields: Sequence[tuple[str, str]] = (),
+        body: bytes | None = None,
+        source: str = CLIENT,
+    ) -> Answer:
+        """Return what comes back for a *request*, written as in `GET /a`, with the credential of that name."""
+        method, target = request.split(" ", 1)
+        connection = HTTPConnection(HOST, self.port, timeout=_PATIENCE_SECONDS, source_address=(source, 0))
+        try:
+            connection.putrequest(method, target, skip_accept_encoding=True)
+            if secret is not None:
+                connection.putheader("Authorization", f"Bearer {self.secrets[secret]}")
+            for name, value in fields:
+                connection.putheader(name, value)
+            if body is not None:
+                connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders(body)
+            response = connection.getresponse()
+            return Answer(response.status, response.getheaders(), b"" if response.status == 101 else response.read())
+        finally:
+            connection.close()
+
+    def seen(self) -> Seen:
+        """Return the only request that reached the upstream."""
+        (seen,) = self.upstream.seen
+        return seen
+
+
+@contextmanager
+def running_rig(name: str) -> Iterator[Rig]:
+    """Run the proxy of that *name*, with the gateway's shipped configuration and everything in memory."""
+    upstream, decided = Upstream(), []
+    app = create_app(
+        config=DEPLOY / "machpay.toml",
+        database="memory://",
+        trusted_proxies=[HOST],
+        tiers={"tiny": Tier("1/minute", 5)},
+    )
+    secrets = asyncio.run(_keys(Guarded(app, app.gateway)))
+    deciding = app.gateway.gate.decide
+
+    async def decide(facts: RequestFacts) -> Decision:
+        decided.append(facts)
+        return await deciding(facts)
+
+    with pytest.MonkeyPatch.context() as patch, serving(upstream) as there, serving(app) as here:
+        patch.setattr(app.gateway.gate, "decide", decide)
+        with running_proxy(name, gateway=here[1], upstream=there[1]) as proxy:
+            yield Rig(name, proxy.port, app.gateway, upstream, decided, secrets)
+
+
+@contextmanager
+def without_gateway(name: str) -> Iterator[Rig]:
+    """Run the proxy of that *name* where no gateway answers."""
+    upstream = Upstream()
+    gateway = Gateway(config=DEPLOY / "machpay.toml", database="memory://")
+    with serving(upstream) as there, running_proxy(name, gateway=free_port(), upstream=there[1]) as proxy:
+        yield Rig(name, proxy.port, gateway, upstream, [], {})
+
+
+async def _keys(guarded: Guarded) -> dict[str, str]:
+    await guarded.gateway.open()
+    secrets = {
+        "all": await guarded.key(scopes=["skills:execute", "skills:list"]),
+        "reader": await guarded.key(scopes=["account:read"]),
+        "tiny": await guarded.key(scopes=["skills:list"], tier="tiny"),
+        "at home": await guarded.key(scopes=["skills:list"], allowed_ips=[CLIENT]),
+        "unseen": await guarded.key(scopes=["skills:list"]),
+    }
+    return {name: secret for name, (_, secret) in secrets.items()}

@@ -1,0 +1,262 @@
+"""nginx, Traefik, Caddy and Envoy as they are, by the configuration that is shipped."""
+
+import os
+from base64 import b64encode
+from collections.abc import Iterator
+
+import pytest
+
+from machpay_gateway.core.errors import StoreUnavailable
+from machpay_gateway.web.path import path_in
+from tests.forward_auth.proxies import KINDS
+from tests.forward_auth.rigs import CLIENT, NEIGHBOUR, Rig, running_rig, without_gateway
+
+# Each proxy starts once, in one of the processes that tests run in.
+PROXIES = [pytest.param(name, marks=pytest.mark.xdist_group(f"proxy {name}")) for name in KINDS]
+FORGED = [
+    ("X-MachPay-Key-Id", "key_forged"),
+    ("x-machpay-account", "acct_forged"),
+    ("X_MachPay_Key_Id", "key_forged"),
+    ("x_machpay-account", "acct_forged"),
+    ("X-MachPay_Subject", "key_forged"),
+    ("X-MachPay-Subject", ""),
+    ("X-MachPay-New", "1"),
+]
+IDENTITY = {f"x-machpay-{name}" for name in ("key-id", "account", "subject", "scopes", "environment", "tier")}
+
+
+@pytest.fixture(scope="module", params=PROXIES)
+def shared(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    with running_rig(request.param) as rig:
+        yield rig
+
+
+@pytest.fixture
+def rig(shared: Rig) -> Rig:
+    shared.upstream.seen.clear()
+    shared.decided.clear()
+    return shared
+
+
+def test_who_may_reaches_the_upstream_with_who_it_is_and_without_the_credential(rig: Rig) -> None:
+    answer = rig.call("POST /v1/skills/execute?status=201", "all", body=b"a body")
+    seen = rig.seen()
+    assert (answer.status, answer.body) == (201, b"from the application")
+    assert (seen.method, seen.target, seen.body) == ("POST", b"/v1/skills/execute", b"a body")
+    assert set(seen.identity()) == IDENTITY
+    assert seen.identity()["x-machpay-scopes"] == "skills:execute skills:list"
+    assert seen.values("authorization") == []
+    assert rig.decided[0].method == "POST"
+
+
+def test_the_gateways_id_of_the_request_is_told_to_the_upstream(rig: Rig) -> None:
+    rig.call("GET /v1/skills", "all", [("X-Request-Id", "forged")])
+    assert rig.seen().values("x-request-id") == [rig.decided[0].request_id.decode()]
+    assert rig.decided[0].request_id != b"forged"
+
+
+def test_the_client_is_told_what_is_left_where_the_proxy_can(rig: Rig) -> None:
+    answer = rig.call("GET /v1/skills", "all")
+    assert answer.status == 200
+    told = [answer.values(name) for name in ("ratelimit", "ratelimit-policy", "x-request-id")]
+    if rig.proxy == "traefik":
+        assert told == [[], [], []]
+        return
+    assert [len(values) for values in told] == [1, 1, 1]
+    assert told[0][0].startswith('"minute";r=')
+    assert told[2] == [rig.decided[0].request_id.decode()]
+
+
+@pytest.mark.parametrize("secret", [None, "all"])
+def test_a_public_route_needs_nobody_and_tells_of_nobody(rig: Rig, secret: str | None) -> None:
+    answer = rig.call("GET /healthz", secret)
+    assert answer.status == 200
+    assert rig.seen().identity() == {}
+    assert rig.seen().values("authorization") == []
+    assert answer.values("ratelimit") == []
+
+
+@pytest.mark.parametrize("request_, secret", [("GET /healthz", None), ("GET /v1/skills", "all")])
+@pytest.mark.parametrize("forged", [*([field] for field in FORGED), FORGED], ids=str)
+def test_a_forged_identity_never_reaches_the_upstream(
+    rig: Rig, request_: str, secret: str | None, forged: list[tuple[str, str]]
+) -> None:
+    answer = rig.call(request_, secret, forged)
+    # Either it is taken away, by a proxy that can do so before it asks, or the whole request is refused.
+    assert answer.status in {200, 400}
+    assert (answer.status == 200) is bool(rig.upstream.seen)
+    for seen in rig.upstream.seen:
+        assert set(seen.identity()) == (set() if secret is None else IDENTITY)
+        assert "forged" not in str(seen.identity())
+
+
+def test_without_a_credential_the_challenge_comes_back(rig: Rig) -> None:
+    answer = rig.call("GET /v1/skills")
+    assert (answer.status, answer.problem()["code"]) == (401, "missing_credentials")
+    assert answer.values("www-authenticate") == ['Bearer realm="machpay"']
+    assert answer.values("content-type") == ["application/problem+json"]
+    assert answer.values("x-request-id") == [answer.problem()["request_id"]]
+    assert answer.values("cache-control") == ["no-store"]
+    assert rig.upstream.seen == []
+
+
+def test_a_missing_scope_is_named(rig: Rig) -> None:
+    answer = rig.call("GET /v1/skills", "reader")
+    assert (answer.status, answer.problem()["code"]) == (403, "insufficient_scope")
+    assert answer.problem()["required_scopes"] == ["skills:list"]
+    (challenge,) = answer.values("www-authenticate")
+    assert 'error="insufficient_scope"' in challenge
+    assert rig.upstream.seen == []
+
+
+def test_a_limit_comes_back_as_429_with_its_wait(rig: Rig) -> None:
+    rig.call("GET /v1/skills", "tiny")
+    rig.upstream.seen.clear()
+    answer = rig.call("GET /v1/skills", "tiny")
+    assert (answer.status, answer.problem()["code"]) == (429, "rate_limited")
+    assert [int(value) for value in answer.values("retry-after")] == [answer.problem()["retry_after"]]
+    assert answer.values("ratelimit")[0].startswith('"minute";r=0;')
+    assert answer.values("ratelimit-policy")[0].startswith('"minute";q=1;')
+    assert rig.upstream.seen == []
+
+
+def test_what_is_not_listed_is_not_found(rig: Rig) -> None:
+    answer = rig.call("GET /nowhere", "all")
+    assert (answer.status, answer.problem()["code"]) == (404, "route_not_found")
+    assert rig.upstream.seen == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
+def test_what_the_upstream_refuses_by_itself_comes_back_as_it_is(rig: Rig, status: int) -> None:
+    answer = rig.call(f"GET /v1/skills?status={status}", "all")
+    assert (answer.status, answer.body, answer.values("x-app")) == (status, b"from the application", ["1"])
+
+
+@pytest.mark.parametrize("named", [*sorted(IDENTITY), ", ".join(sorted(IDENTITY))])
+def test_the_client_cannot_have_its_identity_dropped_on_the_way(rig: Rig, named: str) -> None:
+    # RFC 9110 §7.6.1: a proxy removes what Connection names, which must not be what it was told by us.
+    answer = rig.call("GET /v1/skills", "all", [("Connection", named)])
+    assert answer.status in {200, 400}
+    assert [set(seen.identity()) for seen in rig.upstream.seen] in ([IDENTITY], [])
+
+
+@pytest.mark.parametrize(
+    "source, claimed, status",
+    [
+        (CLIENT, [], 200),
+        (NEIGHBOUR, [], 403),
+        (NEIGHBOUR, [("X-Forwarded-For", CLIENT)], 403),
+        (NEIGHBOUR, [("X-Forwarded-For", CLIENT), ("X-Forwarded-For", CLIENT)], 403),
+        (NEIGHBOUR, [("X_Forwarded_For", CLIENT), ("X-Real-IP", CLIENT), ("Forwarded", f"for={CLIENT}")], 403),
+        (NEIGHBOUR, [("X-Forwarded-For", f"{CLIENT}, 127.0.0.1")], 403),
+        (NEIGHBOUR, [("X-Forwarded-For", CLIENT), ("Connection", "X-Real-IP")], 403),
+        (CLIENT, [("X-Forwarded-For", NEIGHBOUR)], 200),
+    ],
+)
+def test_an_allowlist_holds_for_the_client_and_not_for_what_it_claims(
+    rig: Rig, source: str, claimed: list[tuple[str, str]], status: int
+) -> None:
+    assert rig.call("GET /v1/skills", "at home", claimed, source=source).status == status
+
+
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        [("X-Original-URI", "/healthz"), ("X-Original-Method", "GET")],
+        [("X-Forwarded-Uri", "/healthz"), ("X-Forwarded-Method", "GET")],
+        [("X_Original_URI", "/healthz"), ("X_Forwarded_Uri", "/healthz")],
+        [("X-Original-URL", "/healthz"), ("X-Rewrite-URL", "/healthz")],
+        [("X-HTTP-Method-Override", "GET")],
+        [("Connection", "X-Forwarded-Uri, X-Forwarded-Method, X-Original-URI, X-Original-Method, Authorization")],
+    ],
+    ids=str,
+)
+def test_the_client_cannot_say_what_it_asks_for(rig: Rig, claimed: list[tuple[str, str]]) -> None:
+    answer = rig.call("POST /v1/skills/execute", None, claimed, b"")
+    assert answer.status in {400, 401}  # Envoy takes no such Connection
+    assert rig.upstream.seen == []
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "//v1/skills",
+        "/v1//skills",
+        "/v1%2fskills",
+        "/v1%5Cskills",
+        "/healthz/../v1/skills",
+        "/v1/skills/../../healthz",
+        "/healthz/%2e%2e/v1/skills",
+        "/healthz/..%2fv1/skills",
+        "/healthz/..;/v1/skills",
+        "/healthz/.",
+        "/healthz\\..\\v1\\skills",
+        "/healthz%00",
+        "/healthz%23",
+        "/healthz#/../v1/skills",
+        "/healthz%",
+        "/%68ealthz",
+        "/healthz/",
+        "/v1/skills?/../../healthz",
+        "/healthz?a=/../v1/skills#b",
+        "/healthz;/v1/skills",
+        "/HEALTHZ",
+        "http://other.test/healthz",
+        "http://other.test//healthz",
+        "*",
+    ],
+)
+def test_what_is_forwarded_is_what_was_decided_on(rig: Rig, target: str) -> None:
+    answer = rig.call(f"GET {target}", "all")
+    assert len(rig.upstream.seen) <= 1
+    for seen in rig.upstream.seen:
+        assert answer.status == 200
+        assert path_in(seen.target) == rig.decided[0].path
+        assert rig.decided[0].path in {"/v1/skills", "/v1/skills/", "/healthz", "/healthz/"}
+    if not rig.upstream.seen:
+        assert 400 <= answer.status < 500
+
+
+def test_a_preflight_passes_without_a_credential(rig: Rig) -> None:
+    preflight = [("Origin", "https://app.test"), ("Access-Control-Request-Method", "POST")]
+    assert rig.call("OPTIONS /v1/skills/execute", None, preflight).status == 200
+    assert rig.seen().method == "OPTIONS"
+    assert rig.call("OPTIONS /nowhere", None, preflight).status == 404
+
+
+def test_a_head_is_decided_as_its_get(rig: Rig) -> None:
+    assert rig.call("HEAD /v1/skills", "all").status == 200
+    refused = rig.call("HEAD /v1/skills")
+    assert (refused.status, refused.body) == (401, b"")
+
+
+def test_a_handshake_is_decided_before_it_reaches_the_upstream(rig: Rig) -> None:
+    handshake = [
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", b64encode(os.urandom(16)).decode()),
+    ]
+    assert rig.call("GET /v1/skills", None, handshake).status == 401
+    assert rig.upstream.seen == []
+    assert rig.call("GET /v1/skills", "all", handshake).status == 101
+    assert set(rig.seen().identity()) == IDENTITY
+
+
+def test_what_cannot_be_decided_is_refused(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(_digest: bytes) -> None:
+        raise StoreUnavailable("key lookup")
+
+    monkeypatch.setattr(rig.gateway.store, "find_by_digest", away)
+    answer = rig.call("GET /v1/skills", "unseen")
+    assert (answer.status, answer.problem()["code"]) == (503, "unavailable")
+    assert answer.values("retry-after") == ["1"]
+    assert rig.upstream.seen == []
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_without_a_gateway_nothing_passes(name: str) -> None:
+    with without_gateway(name) as rig:
+        answers = [rig.call(request) for request in ("GET /healthz", "GET /v1/skills")]
+    assert [answer.status for answer in answers] == [{"traefik": 500, "caddy": 502}.get(name, 503)] * 2
+    assert rig.upstream.seen == []
