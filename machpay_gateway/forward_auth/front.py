@@ -1,11 +1,12 @@
 """The forward-auth front: a proxy's question in, decision, answer out. The request itself is never seen."""
 
 from http import HTTPStatus
-from time import perf_counter
+from time import perf_counter, time
 
 from starlette.types import Receive, Scope, Send
 
 from machpay_gateway.assembly import Gateway
+from machpay_gateway.core.assertion import HEADER as ASSERTION_HEADER
 from machpay_gateway.core.decision import Allowed, Denied
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.identity import identity_fields
@@ -71,6 +72,8 @@ class ForwardAuth:
         ]
         if isinstance(principal, Principal):
             headers += ((name.lower().encode(), value.encode()) for name, value in identity_fields(principal))
+            if (assertions := self._gateway.assertions) is not None:
+                headers.append((ASSERTION_HEADER.lower().encode(), assertions.token_for(principal, time())))
         try:
             await send({"type": "http.response.start", "status": int(HTTPStatus.OK), "headers": headers})
             await send({"type": "http.response.body", "body": b""})

@@ -1,17 +1,22 @@
 """A gateway and an upstream on real sockets, and clients with addresses of their own that call through a proxy."""
 
 import asyncio
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from starlette.types import Receive, Scope, Send
 
 from machpay_gateway import Gateway, Tier
+from machpay_gateway.core.assertion import Assertion
 from machpay_gateway.core.decision import Decision
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.server import create_app
@@ -133,12 +138,15 @@ class Rig:
 def running_rig(name: str) -> Iterator[Rig]:
     """Run the proxy of that *name*, with the gateway's shipped configuration and everything in memory."""
     upstream, decided = Upstream(), []
-    app = create_app(
-        config=DEPLOY / "machpay.toml",
-        database="memory://",
-        trusted_proxies=[HOST],
-        tiers={"tiny": Tier("1/minute", 5)},
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        signing = Assertion(_key_file(Path(folder)), "https://gateway.test", "https://upstream.test")
+        app = create_app(
+            config=DEPLOY / "machpay.toml",
+            database="memory://",
+            trusted_proxies=[HOST],
+            tiers={"tiny": Tier("1/minute", 5)},
+            assertion=signing,
+        )
     secrets = asyncio.run(_keys(Guarded(app, app.gateway)))
     deciding = app.gateway.gate.decide
 
@@ -159,6 +167,12 @@ def without_gateway(name: str) -> Iterator[Rig]:
     gateway = Gateway(config=DEPLOY / "machpay.toml", database="memory://")
     with serving(upstream) as there, running_proxy(name, gateway=free_port(), upstream=there[1]) as proxy:
         yield Rig(name, proxy.port, gateway, upstream, [], {})
+
+
+def _key_file(folder: Path) -> str:
+    path = folder / "key.pem"
+    path.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return str(path)
 
 
 async def _keys(guarded: Guarded) -> dict[str, str]:

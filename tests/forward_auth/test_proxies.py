@@ -22,7 +22,9 @@ FORGED = [
     ("X-MachPay-Subject", ""),
     ("X-MachPay-New", "1"),
 ]
-IDENTITY = {f"x-machpay-{name}" for name in ("key-id", "account", "subject", "scopes", "environment", "tier")}
+IDENTITY = {
+    f"x-machpay-{name}" for name in ("key-id", "account", "subject", "scopes", "environment", "tier", "assertion")
+}
 
 
 @pytest.fixture(scope="module", params=PROXIES)
