@@ -1,0 +1,185 @@
+"""What is shipped for deployments is of one piece, and the gateway that it describes serves."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+
+from machpay_gateway.core.address import parse_address
+from machpay_gateway.core.assertion import HEADER as ASSERTION_HEADER
+from machpay_gateway.core.identity import identity_fields
+from machpay_gateway.serving.worker import check_servable
+from machpay_gateway.settings import Settings, load_settings
+from tests.forward_auth.proxies import DEPLOY, KINDS, running_proxy
+from tests.redises.ports import HOST, free_port
+from tests.redises.waiting import wait_until
+from tests.servers import serving
+from tests.test_assertions import principal
+
+PROXIES = ["nginx", "traefik", "caddy", "envoy"]
+COMPOSE: Mapping[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+SERVICES: Mapping[str, Any] = COMPOSE["services"]
+MANIFESTS: Mapping[str, Any] = {
+    document["kind"]: document for document in yaml.safe_load_all((DEPLOY / "kubernetes" / "gateway.yaml").read_text())
+}
+POD: Mapping[str, Any] = MANIFESTS["Deployment"]["spec"]["template"]["spec"]
+
+
+def settings(config: Path, environ: Mapping[str, str]) -> Settings:
+    """Return the settings of a gateway that is started so, if it would start."""
+    read = load_settings({"config": config}, {name: value for name, value in environ.items() if "MACHPAY" in name})
+    check_servable(read)
+    return read
+
+
+def test_the_gateway_of_compose_takes_its_settings_and_trusts_the_proxy_alone() -> None:
+    read = settings(DEPLOY / "machpay.toml", SERVICES["gateway"]["environment"])
+    assert read.trusted_proxies is not None
+    for name in PROXIES:
+        address = parse_address(SERVICES[name]["networks"]["default"]["ipv4_address"])
+        assert address is not None
+        assert address in read.trusted_proxies
+        assert address + 1 not in read.trusted_proxies
+    assert f":{read.server.management_address and read.server.management_address.port}/readyz" in str(
+        SERVICES["gateway"]["healthcheck"]
+    )
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_a_proxy_of_compose_asks_the_gateway_and_has_its_files(name: str) -> None:
+    texts = "".join((DEPLOY / file).read_text() for file in KINDS[name].files)
+    port = settings(DEPLOY / "machpay.toml", SERVICES["gateway"]["environment"]).server.address.port
+    for service, expected in (("gateway", port), ("upstream", int(SERVICES["upstream"]["entrypoint"][-1]))):
+        named = re.findall(rf"\b{service}(?:, port_value: |:)(\d+)", texts)
+        assert named
+        assert set(named) == {str(expected)}
+    mounted = [volume.split(":")[0].removeprefix("./") for volume in SERVICES[name]["volumes"]]
+    assert sorted(mounted) == sorted(KINDS[name].files)
+    assert SERVICES[name]["ports"] == ["8080:8080"]
+    assert "8080" in texts
+
+
+def test_what_compose_names_is_there() -> None:
+    for service in SERVICES.values():
+        assert set(service.get("depends_on", ())) <= set(SERVICES)
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            assert source in COMPOSE["volumes"] or (DEPLOY / source).is_file()
+    gateway = SERVICES["gateway"]
+    for name in ("MACHPAY_DATABASE", "MACHPAY_REDIS"):
+        assert re.split(r"[@/:]+", gateway["environment"][name])[-3] in SERVICES
+    assert (DEPLOY / gateway["build"]["context"] / gateway["build"]["dockerfile"]).samefile(DEPLOY / "Dockerfile")
+
+
+def test_no_file_holds_a_password() -> None:
+    for value in (SERVICES["gateway"]["environment"]["PGPASSWORD"], SERVICES["postgres"]["environment"]):
+        assert "${POSTGRES_PASSWORD:?" in str(value)
+    assert "Secret" not in MANIFESTS
+
+
+def test_the_manifests_name_what_they_mean(tmp_path: Path) -> None:
+    labels = MANIFESTS["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert MANIFESTS["Deployment"]["spec"]["selector"]["matchLabels"] == labels
+    assert MANIFESTS["Service"]["spec"]["selector"] == labels
+    assert MANIFESTS["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+    assert MANIFESTS["PodDisruptionBudget"]["spec"]["minAvailable"] < MANIFESTS["Deployment"]["spec"]["replicas"]
+    (gateway,) = POD["containers"]
+    environ = {entry["name"]: "postgresql://db/machpay" for entry in gateway["env"]}
+    (tmp_path / "machpay.toml").write_text(MANIFESTS["ConfigMap"]["data"]["machpay.toml"])
+    server = settings(tmp_path / "machpay.toml", environ | {"MACHPAY_REDIS": "redis://redis:6379/0"}).server
+    assert server.drain_seconds < POD["terminationGracePeriodSeconds"]
+    assert server.management_address is not None
+    ports = {port["name"]: port["containerPort"] for port in gateway["ports"]}
+    assert ports == {"http": server.address.port, "management": server.management_address.port}
+    assert [port["targetPort"] for port in MANIFESTS["Service"]["spec"]["ports"]] == ["http"]
+    probes = [gateway[f"{kind}Probe"]["httpGet"] for kind in ("liveness", "readiness", "startup")]
+    assert [probe["path"] for probe in probes] == ["/healthz", "/readyz", "/readyz"]
+    assert {probe["port"] for probe in probes} == {"management"}
+
+
+def test_the_manifests_mount_what_there_is() -> None:
+    volumes = {volume["name"]: volume["configMap"]["name"] for volume in POD["volumes"]}
+    assert set(volumes.values()) == {MANIFESTS["ConfigMap"]["metadata"]["name"]}
+    for container in (*POD["initContainers"], *POD["containers"]):
+        assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
+        assert {entry["valueFrom"]["secretKeyRef"]["name"] for entry in container["env"]} == {"machpay-gateway"}
+        assert "allowPrivilegeEscalation" in container["securityContext"]
+
+
+@pytest.mark.parametrize("name", ["nginx", "traefik", "caddy"])  # Envoy's hands on all that begin so
+def test_every_identity_header_that_there_is_is_handed_on(name: str) -> None:
+    texts = "".join((DEPLOY / file).read_text() for file in KINDS[name].files).lower()
+    for header in [*(header for header, _ in identity_fields(principal())), ASSERTION_HEADER]:
+        assert header.lower() in texts
+
+
+@contextmanager
+def served(folder: Path, port: int) -> Iterator[dict[str, Any]]:
+    """Run the gateway as it is shipped, but for its stores; yield what `init` made."""
+    environ = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("MACHPAY_")},
+        "MACHPAY_CONFIG": str(DEPLOY / "machpay.toml"),
+        "MACHPAY_DATABASE": f"sqlite:///{folder}/machpay.db",
+        "MACHPAY_TRUSTED_PROXIES": HOST,
+        "MACHPAY_SERVER__MANAGEMENT": f"{HOST}:{free_port()}",
+    }
+    program = [sys.executable, "-m", "machpay_gateway.cli.main"]
+    made = subprocess.run([*program, "init", "--json"], env=environ, cwd=folder, capture_output=True, check=True)
+    command = [*program, "serve", "--workers", "1", "--listen", f"{HOST}:{port}"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=environ, cwd=folder, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: _answers(port), seconds=30, claim="the gateway answers")
+        yield orjson.loads(made.stdout)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _answers(port: int) -> bool:
+    try:
+        return call(port, "/v1/whoami") == (401, None)
+    except ConnectionError:
+        return False
+
+
+def call(port: int, path: str, secret: str | None = None) -> tuple[int, Any]:
+    connection = HTTPConnection(HOST, port, timeout=20)
+    try:
+        connection.request("GET", path, headers={} if secret is None else {"Authorization": f"Bearer {secret}"})
+        response = connection.getresponse()
+        body = orjson.loads(response.read() or b"null")
+        return response.status, body if response.status == 200 else None
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("name", [pytest.param("nginx", marks=pytest.mark.xdist_group("proxy nginx"))])
+def test_a_proxy_asks_the_process_that_serve_runs(tmp_path: Path, name: str) -> None:
+    spec = spec_from_file_location("sample_upstream", DEPLOY / "upstream.py")
+    assert spec is not None
+    assert spec.loader is not None
+    upstream = module_from_spec(spec)
+    spec.loader.exec_module(upstream)
+    port = free_port()
+    with (
+        served(tmp_path, port) as made,
+        serving(upstream.app) as there,
+        running_proxy(name, gateway=port, upstream=there[1]) as proxy,
+    ):
+        assert call(proxy.port, "/v1/skills") == (401, None)
+        status, told = call(proxy.port, "/v1/skills", made["key"]["secret"])
+        assert status == 200
+        assert told["path"] == "/v1/skills"
+        assert told["caller"]["x-machpay-key-id"] == made["key"]["id"]
+        assert call(proxy.port, "/healthz") == (200, {"path": "/healthz", "caller": {}})
