@@ -19,6 +19,7 @@ from machpay_gateway.core.carriage import Carriage
 from machpay_gateway.core.key import ENTROPY_BYTES, ENVIRONMENTS, mint_secret
 from machpay_gateway.core.problem import PROBLEMS
 from machpay_gateway.core.quota import TIERS
+from machpay_gateway.forward_auth.dialect import DIALECTS
 from machpay_gateway.limiters.redis.servers import servers_for
 from machpay_gateway.settings import Options
 from machpay_gateway.settings.fields import FIELDS
@@ -51,6 +52,17 @@ def test_the_snippets_run(page: str, index: int, tmp_path: Path, monkeypatch: py
     app = Starlette()
     exec(blocks(ROOT / page, "python")[index], {"app": app})  # noqa: S102 - our own pages
     assert len(app.user_middleware) == 1
+
+
+def test_the_snippet_for_nginx_is_of_the_shipped_configuration() -> None:
+    (snippet,) = blocks(ROOT / "docs" / "forward-auth.md", "nginx")
+    shipped = (ROOT / "examples" / "deploy" / "nginx" / "machpay.conf").read_text()
+    assert all(line in shipped for line in snippet.splitlines())
+
+
+def test_the_table_of_proxies_is_what_they_are_answered_by() -> None:
+    told = re.findall(r"^\| .* \| `(/authorize/.*?)` \|", (ROOT / "docs" / "forward-auth.md").read_text(), re.MULTILINE)
+    assert told == [dialect.path for dialect in DIALECTS]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -40,7 +40,7 @@ class Dialect:
         )
 
 
-_DIALECTS = (
+DIALECTS = (
     Dialect(QUESTIONS + "nginx", b"x-original-method", b"x-original-uri", passes_any_status=False),
     Dialect(QUESTIONS + "traefik", b"x-forwarded-method", b"x-forwarded-uri"),
     Dialect(QUESTIONS + "caddy", b"x-forwarded-method", b"x-forwarded-uri"),
@@ -55,4 +55,4 @@ def dialect_at(path: str) -> Dialect | None:
     """
     if not path.startswith(QUESTIONS):
         return None
-    return next((dialect for dialect in _DIALECTS if path.startswith(dialect.path)), None)
+    return next((dialect for dialect in DIALECTS if path.startswith(dialect.path)), None)

@@ -120,9 +120,10 @@ class Rig:
                 connection.putheader("Authorization", f"Bearer {self.secrets[secret]}")
             for name, value in fields:
                 connection.putheader(name, value)
-            if body is not None:
+            in_chunks = any(name == "Transfer-Encoding" for name, _ in fields)
+            if body is not None and not in_chunks:
                 connection.putheader("Content-Length", str(len(body)))
-            connection.endheaders(body)
+            connection.endheaders(body, encode_chunked=in_chunks)
             response = connection.getresponse()
             return Answer(response.status, response.getheaders(), b"" if response.status == 101 else response.read())
         finally:

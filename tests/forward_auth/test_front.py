@@ -195,6 +195,16 @@ async def test_a_stranger_is_told_that_there_is_nothing(peer: str, trusted: list
     assert not [name for answer in answers for name in answer.headers if name.startswith(("x-machpay", "ratelimit"))]
 
 
+@pytest.mark.parametrize("client", [None, ("", 0), ("not an address", 1)])
+async def test_a_peer_without_an_address_is_a_stranger(client: tuple[str, int] | None) -> None:
+    async def from_there(scope: Scope, receive: Receive, send: Send) -> None:
+        await gateway.app(dict(scope, client=client), receive, send)
+
+    async with asked() as gateway:
+        answer = await answer_to(from_there, "GET", b"/authorize/envoy/healthz", [], PROXY)
+    assert answer.status_code == 404
+
+
 @every_peer
 @pytest.mark.parametrize(
     "uri",

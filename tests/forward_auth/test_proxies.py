@@ -51,6 +51,24 @@ def test_who_may_reaches_the_upstream_with_who_it_is_and_without_the_credential(
     assert rig.decided[0].method == "POST"
 
 
+@pytest.mark.parametrize("framing", [[], [("Transfer-Encoding", "chunked")]], ids=["length", "chunks"])
+def test_a_body_goes_on_whole_and_by_the_gateway(rig: Rig, framing: list[tuple[str, str]]) -> None:
+    body = os.urandom(500_000)
+    assert rig.call("POST /v1/skills/execute", "all", framing, body).status == 200
+    assert rig.seen().body == body
+    assert rig.call("POST /v1/skills/execute", None, framing, b"small").status == 401
+
+
+@pytest.mark.parametrize("path", ["/-/machpay/authorize", "/authorize/nginx", "/authorize/envoy/healthz"])
+def test_a_client_cannot_ask_for_itself(rig: Rig, path: str) -> None:
+    claims = [(f"X-{name}-Method", "GET") for name in ("Original", "Forwarded")]
+    claims += [(name, "/healthz") for name in ("X-Original-URI", "X-Forwarded-Uri")]
+    answer = rig.call(f"GET {path}", "all", claims)
+    assert answer.status == 404
+    assert not [name for name, _ in answer.fields if name.lower().startswith("x-machpay")]
+    assert rig.upstream.seen == []
+
+
 def test_the_gateways_id_of_the_request_is_told_to_the_upstream(rig: Rig) -> None:
     rig.call("GET /v1/skills", "all", [("X-Request-Id", "forged")])
     assert rig.seen().values("x-request-id") == [rig.decided[0].request_id.decode()]
@@ -263,4 +281,7 @@ def test_without_a_gateway_nothing_passes(name: str) -> None:
     with without_gateway(name) as rig:
         answers = [rig.call(request) for request in ("GET /healthz", "GET /v1/skills")]
     assert [answer.status for answer in answers] == [{"traefik": 500, "caddy": 502}.get(name, 503)] * 2
+    if name not in {"traefik", "caddy"}:
+        assert [answer.problem()["code"] for answer in answers] == ["unavailable"] * 2
+        assert [answer.values("content-type") for answer in answers] == [["application/problem+json"]] * 2
     assert rig.upstream.seen == []
