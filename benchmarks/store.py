@@ -7,11 +7,9 @@ million, in turns.
 
 import asyncio
 import gc
-import os
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +20,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.processes import alone
 from machpay_gateway import Gateway, Route, Tier
 from machpay_gateway.core.decision import Allowed
 from machpay_gateway.core.facts import RequestFacts
@@ -106,18 +105,8 @@ def _executed(path: Path, sql: str) -> None:
     connection.close()
 
 
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Leave out what is configured around here."""
-    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("MACHPAY_")}
-    try:
-        yield
-    finally:
-        os.environ.update(kept)
-
-
 def _gateway(place: Place) -> Gateway:
-    with _alone():
+    with alone():
         return Gateway(database=place.url, routes=[_ROUTE], tiers={"standard": _TIER}, failure_limit="900000000/minute")
 
 
