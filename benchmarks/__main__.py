@@ -18,12 +18,11 @@ from benchmarks.bare import PATH
 from benchmarks.entrants import ENTRANTS, Entrant
 from benchmarks.processes import Sample, Server, check_machine, load, redis_server, serving
 from benchmarks.redis_cost import bytes_of_a_full_window, microseconds_per_decision, round_trip_milliseconds
-from benchmarks.report import costs_table, lone_table, speed_table
+from benchmarks.report import WIDTH, costs_table, lone_table, speed_table
 from benchmarks.store import store_table
 from machpay_gateway.core.key import mint_secret
 
 PEERS_PYTHON = Path(".venv-peers/bin/python")
-_WIDTH = 120  # columns, whatever the terminal's: a folded table of figures cannot be read
 _SPENT_SECONDS = 10
 
 
@@ -39,7 +38,7 @@ def main(rounds: int, seconds: int, connections: int, json_file: Path | None, *,
     check_machine()
     if peers and not PEERS_PYTHON.exists():
         raise click.ClickException("The peers are not installed: `make bench` does that; --no-peers leaves them out.")
-    console = Console(width=_WIDTH)
+    console = Console(width=WIDTH)
     entrants = [entrant for entrant in ENTRANTS if peers or not entrant.is_peer]
     with TemporaryDirectory() as folder, ExitStack() as stack:
         secrets = {count: _secrets(Path(folder), count) for count in (1, 64)}

@@ -31,6 +31,7 @@ def main(application: str, port: str) -> None:
         access_log=False,
         log_level="warning",
         proxy_headers=False,
+        timeout_keep_alive=600,  # seconds; thousands of idle connections are not made within the default of 5
     )
     FrozenServer(config).run()
 

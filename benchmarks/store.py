@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.processes import alone
+from benchmarks.report import WIDTH
 from machpay_gateway import Gateway, Route, Tier
 from machpay_gateway.core.decision import Allowed
 from machpay_gateway.core.facts import RequestFacts
@@ -29,7 +30,6 @@ from tests.postgres.servers import Server, running_server  # one way to run Post
 MANY, LISTED, PAGE = 1_000_000, 10_000, 100
 _FILLED_AT_ONCE = 100_000
 _COLD, _CACHED = 500, 50_000
-_WIDTH = 120
 _TIER = Tier("900000000/minute", 1_000_000)
 _ROUTE = Route("GET /v1/skills", scopes="skills:list")
 # `{id}` and `{digest}` are what each database makes of a number: in an order that has nothing to do with time.
@@ -72,7 +72,7 @@ class Place:
 @click.option("--keys", default=MANY, show_default=True, help="How many keys there are in the large stores.")
 def main(rounds: int, keys: int) -> None:
     """Measure the key store."""
-    console = Console(width=_WIDTH)
+    console = Console(width=WIDTH)
     console.print(store_table(console, rounds, keys))
 
 
