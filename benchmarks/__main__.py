@@ -17,6 +17,8 @@ from benchmarks.applications import LIMIT_VARIABLE, REDIS_VARIABLE, SECRETS_VARI
 from benchmarks.bare import PATH
 from benchmarks.entrants import ENTRANTS, Entrant
 from benchmarks.processes import Sample, Server, check_machine, load, redis_server, serving
+from benchmarks.proxies.rounds import Shape, measured
+from benchmarks.proxies.tables import proxy_tables
 from benchmarks.redis_cost import bytes_of_a_full_window, microseconds_per_decision, round_trip_milliseconds
 from benchmarks.report import WIDTH, costs_table, lone_table, speed_table
 from benchmarks.store import store_table
@@ -32,8 +34,11 @@ _SPENT_SECONDS = 10
 @click.option("--connections", default=64, show_default=True, help="Connections kept open by the load.")
 @click.option("--peers/--no-peers", default=True, show_default=True, help="Measure other limiters beside ours.")
 @click.option("--store/--no-store", default=True, show_default=True, help="Measure the key store too.")
+@click.option("--proxy/--no-proxy", default=True, show_default=True, help="Measure the proxy too.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write every sample to this file.")
-def main(rounds: int, seconds: int, connections: int, json_file: Path | None, *, peers: bool, store: bool) -> None:
+def main(
+    rounds: int, seconds: int, connections: int, json_file: Path | None, *, peers: bool, store: bool, proxy: bool
+) -> None:
     """Measure the guarded application against the bare one, and peers beside it."""
     check_machine()
     if peers and not PEERS_PYTHON.exists():
@@ -53,8 +58,19 @@ def main(rounds: int, seconds: int, connections: int, json_file: Path | None, *,
         console.print(costs_table(_costs(client, spent, secrets[1], connections)))
     if store:
         console.print(store_table(console, rounds))
+    proxies = _proxies(console, Shape(rounds, seconds, connections), peers=peers) if proxy else None
     if json_file is not None:
-        json_file.write_text(json.dumps({name: [asdict(s) for s in taken] for name, taken in figures.items()}))
+        middleware = {name: [asdict(sample) for sample in taken] for name, taken in figures.items()}
+        json_file.write_text(json.dumps({"middleware": middleware, "proxies": proxies}))
+
+
+def _proxies(console: Console, shape: Shape, *, peers: bool) -> dict[str, object] | None:
+    figures = measured(console, shape, peers=peers)
+    if figures is None:
+        return None
+    for table in proxy_tables(figures, shape):
+        console.print(table)
+    return asdict(figures)
 
 
 def _secrets(folder: Path, count: int) -> Path:

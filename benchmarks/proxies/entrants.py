@@ -1,0 +1,81 @@
+"""Who is measured, and how each is started: with one thread, kept connections to the upstream, and no access log.
+
+What a peer can be spared by its configuration it is spared; the gateway's own have everything on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from benchmarks.proxies import programs
+from benchmarks.proxies.programs import Program
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One line of the report. `%name` in *arguments* and in the file *configuration* is a value of the run.
+
+    *values* are more of them, for this one alone, and may name those of the run.
+    """
+
+    label: str
+    program: Program
+    arguments: tuple[str, ...]
+    configuration: str = ""
+    values: Mapping[str, str] = field(default_factory=dict)
+    logs_access: bool = False
+    is_peer: bool = True
+
+
+NGINX, ENVOY_GUARDED, TRAEFIK_REDIS = "nginx", "Envoy, key check + local limit", "Traefik, Redis limit + in flight"
+MEMORY, REDIS = "MachPay Gateway, in memory", "MachPay Gateway, Redis"
+
+_NGINX = ("-e", "stderr", "-p", "%folder", "-c", "%folder/nginx.conf")
+_ENVOY = ("--concurrency", "1", "--disable-hot-restart", "--log-level", "error")
+_TRAEFIK = (
+    "--entrypoints.web.address=127.0.0.1:%port",
+    "--providers.file.filename=%folder/traefik_dynamic.yaml",
+    "--log.level=ERROR",
+    "--global.checknewversion=false",
+    "--global.sendanonymoususage=false",
+)
+_MACHPAY = ("--config", "%folder/machpay.toml", "serve")
+_PEERS = "benchmarks.proxies.peers"
+
+UPSTREAM = Entrant(
+    "the upstream, directly", programs.NGINX, ("-e", "stderr", "-p", "%folder", "-c", "upstream.conf"), "upstream.conf"
+)
+ENTRANTS = (
+    # What everybody's figures are compared with is no peer to be left out.
+    Entrant(NGINX, programs.NGINX, _NGINX, "nginx.conf", {"access_log": "off"}, is_peer=False),
+    Entrant(
+        "nginx, access log",
+        programs.NGINX,
+        _NGINX,
+        "nginx.conf",
+        {"access_log": "%folder/access.log"},
+        logs_access=True,
+    ),
+    Entrant("HAProxy", programs.HAPROXY, ("-db", "-f", "%folder/haproxy.cfg"), "haproxy.cfg"),
+    Entrant("Envoy", programs.ENVOY, (*_ENVOY, "-c", "%folder/envoy.yaml"), "envoy.yaml"),
+    Entrant(ENVOY_GUARDED, programs.ENVOY, (*_ENVOY, "-c", "%folder/envoy_guarded.yaml"), "envoy_guarded.yaml"),
+    Entrant("Traefik", programs.TRAEFIK, _TRAEFIK, "traefik_dynamic.yaml", {"middlewares": "[]"}),
+    Entrant(TRAEFIK_REDIS, programs.TRAEFIK, _TRAEFIK, "traefik_dynamic.yaml", {"middlewares": "[rate, flights]"}),
+    Entrant("Caddy", programs.CADDY, ("run", "--adapter", "caddyfile", "--config", "%folder/Caddyfile"), "Caddyfile"),
+    Entrant("aiohttp", programs.AIOHTTP, ("-m", "benchmarks.proxies.aiohttp_peer", "%port")),
+    Entrant("asgiproxy", programs.ASGIPROXY, ("-m", "benchmarks.server", f"{_PEERS}:asgiproxy_app", "%port")),
+    Entrant(
+        "fastapi-proxy-lib",
+        programs.FASTAPI_PROXY_LIB,
+        ("-m", "benchmarks.server", f"{_PEERS}:fastapi_proxy_lib_app", "%port"),
+    ),
+    Entrant(MEMORY, programs.MACHPAY, _MACHPAY, "machpay.toml", {"redis_setting": ""}, logs_access=True, is_peer=False),
+    Entrant(
+        REDIS,
+        programs.MACHPAY,
+        _MACHPAY,
+        "machpay.toml",
+        {"redis_setting": 'redis = "redis://%redis/0"'},
+        logs_access=True,
+        is_peer=False,
+    ),
+)
