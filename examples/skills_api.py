@@ -1,6 +1,6 @@
 """A small MachPay API on Starlette: what the guide's keys and scopes are for. `machpay-gateway demo` guards it.
 
-`app` trusts whoever stands in front of it; `ROUTES` says what that should ask of callers.
+It trusts whoever stands in front of it; `ROUTES` says what that should ask of callers.
 """
 
 import asyncio
@@ -36,9 +36,16 @@ STREAM_PAUSE_SECONDS = 0.2
 
 
 def caller(connection: HTTPConnection) -> dict[str, str]:
-    """Return who is calling, as the gateway found."""
-    principal: Principal = connection.scope["machpay"]
-    return {"id": principal.id, "name": principal.display_name, "environment": principal.environment}
+    """Return who is calling: as the middleware found, or as the proxy in front says."""
+    if "machpay" in connection.scope:
+        principal: Principal = connection.scope["machpay"]
+        return {"id": principal.id, "name": principal.display_name, "environment": principal.environment}
+    said = connection.headers
+    return {
+        "id": said.get("x-machpay-subject", ""),
+        "environment": said.get("x-machpay-environment", ""),
+        "upstream": connection.app.state.name,
+    }
 
 
 async def sent_object(request: Request) -> dict[str, Any]:
@@ -84,7 +91,8 @@ async def live(websocket: WebSocket) -> None:
     """Say every text back, with the caller's name."""
     await websocket.accept()
     async for text in websocket.iter_text():
-        await websocket.send_text(f"{caller(websocket)['name']}: {text}")
+        who = caller(websocket)
+        await websocket.send_text(f"{who.get('name') or who['id']}: {text}")
 
 
 async def account(request: Request) -> Response:
@@ -100,14 +108,21 @@ async def webhooks(request: Request) -> Response:
     return JSONResponse({"data": [], "caller": caller(request)})
 
 
-app = Starlette(
-    routes=[
-        Endpoint("/healthz", health),
-        Endpoint("/v1/skills", list_skills),
-        Endpoint("/v1/skills/execute", execute_skill, methods=["POST"]),
-        Endpoint("/v1/skills/stream", stream_skills),
-        WebSocketRoute("/v1/skills/live", live),
-        Endpoint("/v1/account", account, methods=["GET", "PATCH"]),
-        Endpoint("/v1/webhooks", webhooks, methods=["GET", "POST"]),
-    ]
-)
+def create_app(name: str) -> Starlette:
+    """Return the API; *name* tells one upstream from another."""
+    sample = Starlette(
+        routes=[
+            Endpoint("/healthz", health),
+            Endpoint("/v1/skills", list_skills),
+            Endpoint("/v1/skills/execute", execute_skill, methods=["POST"]),
+            Endpoint("/v1/skills/stream", stream_skills),
+            WebSocketRoute("/v1/skills/live", live),
+            Endpoint("/v1/account", account, methods=["GET", "PATCH"]),
+            Endpoint("/v1/webhooks", webhooks, methods=["GET", "POST"]),
+        ]
+    )
+    sample.state.name = name
+    return sample
+
+
+app = create_app("alone")

@@ -1,11 +1,11 @@
-"""`machpay-gateway demo`: the sample API behind the gateway, with keys to try; nothing of it is left afterwards."""
+"""`machpay-gateway demo`: the gateway in front of a sample API, with keys to try; nothing of it is left afterwards."""
 
 import asyncio
 import importlib.util
+import logging
 import os
 import shlex
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import FrameType, ModuleType
-from typing import TYPE_CHECKING
+from types import ModuleType
 
 import click
 
@@ -22,12 +21,9 @@ from machpay_gateway.assembly import Gateway
 from machpay_gateway.cli.output import json_option, print_json
 from machpay_gateway.core.address import is_loopback
 from machpay_gateway.core.document import key_document
+from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.scopes import KNOWN_SCOPES
-from machpay_gateway.middleware import MachPayAuth
-
-if TYPE_CHECKING:
-    import uvicorn
 
 _PACKAGE = Path(__file__).parents[1]
 # A wheel brings the sample along; in a checkout it stands beside the package.
@@ -40,7 +36,7 @@ _KEYS = (
 )
 # Each call stands on one line and needs nothing but itself, so that it can be pasted.
 _TOLD = """\
-MachPay Gateway guards a sample API at {url}. Ctrl-C ends it, and nothing is kept.
+MachPay Gateway guards a sample API at {url}, live and sandbox apart. Ctrl-C ends it, and nothing is kept.
 
 admin key, live: {admin_scopes}
   {admin}
@@ -49,7 +45,7 @@ test key, test: {test_scopes}
 read-only key, live: {reader_scopes}
   {reader}
 
-# Execute a skill with the test key.
+# Execute a skill with the test key: the sandbox answers.
 curl {url}/v1/skills/execute -H "Authorization: Bearer {test}" -H "Content-Type: application/json" \
 -d '{{"skill_id": "text-summarizer", "input": {{}}}}'
 
@@ -98,28 +94,34 @@ def demo(*, port: int, host: str, as_json: bool) -> None:
     address = _loopback(host)
     sample = load_sample()
     try:
-        import uvicorn
+        from machpay_gateway.cli.samples import serving_sample
+        from machpay_gateway.serving.supervisor import Supervisor
     except ModuleNotFoundError as exc:
         raise click.ClickException("The demo needs a server: pip install 'machpay-gateway[server]'") from exc
     with (
         _until_stopped(),
-        _listening(address, port) as listener,
+        _without_variables(),
         TemporaryDirectory(prefix="machpay-demo-") as folder,
+        serving_sample(sample.create_app("live")) as live,
+        serving_sample(sample.create_app("sandbox")) as sandbox,
     ):
-        app = _demo_app(Path(folder), sample)
-        issued = asyncio.run(_issue_keys(app.gateway))
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            proxy_headers=False,  # who is calling is the gateway's to find out
-            timeout_graceful_shutdown=_DRAIN_SECONDS,
-        )
-        server = uvicorn.Server(config)
-        _stop_by_signal(server)
-        # The listener queues connections already, so whoever waits for these lines may call, or stop us, at once.
-        _print_demo(listener, app.gateway.settings.database, issued, as_json=as_json)
-        server.run(sockets=[listener])
+        settings = _write_settings(Path(folder), sample, live=live, sandbox=sandbox)
+        gateway = Gateway(config=settings)
+        issued = asyncio.run(_issue_keys(gateway))
+
+        async def run() -> None:
+            supervisor = Supervisor(
+                {"config": settings},
+                changes={"listen": f"[{address}]:{port}" if ":" in address else f"{address}:{port}", "management": ""},
+                told=lambda serving: _print_demo(serving.url, gateway.settings.database, issued, as_json=as_json),
+                log_level=logging.WARNING,
+            )
+            await supervisor.run()
+
+        try:
+            asyncio.run(run())
+        except ConfigurationError as exc:
+            raise click.ClickException(f"{exc}; --port takes another one, and 0 a free one.") from exc
 
 
 def load_sample() -> ModuleType:
@@ -144,33 +146,6 @@ def _until_stopped() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _stop_by_signal(server: "uvicorn.Server") -> None:
-    """Let a signal that comes before the server looks for signals stop it all the same.
-
-    A KeyboardInterrupt raised while the server starts may be swallowed: lifespan handling catches everything.
-    """
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        server.should_exit = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-
-
-@contextmanager
-def _listening(address: str, port: int) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        listener = socket.create_server((address, port), family=family)
-    except OSError as exc:
-        reason = os.strerror(exc.errno) if exc.errno else exc  # its own text names the address a second time
-        raise click.ClickException(
-            f"Port {port} on {address} cannot be used ({reason}): choose another one by --port; 0 takes a free one."
-        ) from exc
-    with listener:
-        yield listener
-
-
 def _loopback(host: str) -> str:
     address = "127.0.0.1" if host == "localhost" else host
     if not is_loopback(address):
@@ -178,20 +153,19 @@ def _loopback(host: str) -> str:
     return address
 
 
-def _demo_app(folder: Path, sample: ModuleType) -> MachPayAuth:
-    """Return the *sample*, guarded for itself alone: whatever is configured around here is for other programs."""
-    from machpay_gateway.server import create_app
-
-    settings = folder / "machpay.toml"
-    settings.touch()
-    with _without_variables():
-        return create_app(
-            sample.app,
-            config=settings,
-            database=f"sqlite:///{folder / 'demo.db'}",
-            routes=sample.ROUTES,
-            unlisted_routes="deny",
-        )
+def _write_settings(folder: Path, sample: ModuleType, *, live: str, sandbox: str) -> Path:
+    """Write the settings of a gateway in front of two upstreams, and return their file."""
+    routes = "".join(
+        f'[[routes]]\nmatch = "{route.match}"\nscopes = "{route.requires}"\npublic = {str(route.public).lower()}\n'
+        for route in sample.ROUTES
+    )
+    file = folder / "machpay.toml"
+    file.write_text(
+        f'database = "sqlite:///{folder / "demo.db"}"\nunlisted_routes = "deny"\n'
+        f'[upstreams]\nlive = "{live}"\nsandbox = "{sandbox}"\n'
+        f'[server]\naccess_log = "off"\ndrain_seconds = {_DRAIN_SECONDS}\n{routes}'
+    )
+    return file
 
 
 @contextmanager
@@ -214,9 +188,7 @@ async def _issue_keys(gateway: Gateway) -> list[Issued]:
         ]
 
 
-def _print_demo(listener: socket.socket, database: str, issued: Sequence[Issued], *, as_json: bool) -> None:
-    address, port = listener.getsockname()[:2]
-    url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+def _print_demo(url: str, database: str, issued: Sequence[Issued], *, as_json: bool) -> None:
     if as_json:
         keys = [{**key_document(each.key, time.time()), "secret": each.secret} for each in issued]
         print_json({"object": "demo", "url": url, "database": database, "keys": keys})

@@ -57,15 +57,21 @@ class Supervisor:
     """Keeps as many workers as the settings ask for."""
 
     def __init__(
-        self, options: Options, *, changes: Mapping[str, str | float], told: Callable[[Serving], None]
+        self,
+        options: Options,
+        *,
+        changes: Mapping[str, str | float],
+        told: Callable[[Serving], None],
+        log_level: int = logging.INFO,
     ) -> None:
         """Read the settings, and listen. *told* is called when it serves. Raises ConfigurationError.
 
-        *changes* are of the settings in `server`, and hold for workers too.
+        *changes* are of the settings in `server`, and hold for workers too, which log from *log_level* on.
         """
         self._options: Options = {**options, "server": changes}
         self._environ = os.environ | {f"MACHPAY_SERVER__{name.upper()}": str(value) for name, value in changes.items()}
         self._told = told
+        self._log_level = log_level
         self._settings = _checked(self._options)
         server = self._settings.server
         self._listener = _listening(server.address)
@@ -127,7 +133,7 @@ class Supervisor:
         """Start a worker, and wait until it serves. Raises ConfigurationError when it cannot."""
         reading, writing = os.pipe()
         arguments = [str(self._options.get("config") or ""), self._listener.fileno()]
-        arguments += [-1 if self._management is None else self._management.fileno(), writing]
+        arguments += [-1 if self._management is None else self._management.fileno(), writing, self._log_level]
         files = [self._listener.fileno(), writing]
         files += [] if self._management is None else [self._management.fileno()]
         process = await asyncio.create_subprocess_exec(

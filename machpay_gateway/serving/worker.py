@@ -150,9 +150,10 @@ def _orphaned(worker: Worker) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve as the supervisor asks: the settings' file or nothing, and the numbers of the open files."""
-    config, listener, management, report = arguments[0], *map(int, arguments[1:])
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    """Serve as the supervisor asks: the settings' file or nothing, the numbers of the open files, and a log level."""
+    config, listener, management, report, level = arguments[0], *map(int, arguments[1:])
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=level)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # which tells each revision of a new database
     options: Options = {"config": config} if config else {}
     operators = socket.socket(fileno=management) if management >= 0 else None
     try:

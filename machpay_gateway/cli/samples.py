@@ -1,0 +1,30 @@
+"""The demo's upstreams: the sample API on free ports, each in a thread of its own."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+_STOP_SECONDS = 5
+
+
+@contextmanager
+def serving_sample(app: ASGIApp) -> Iterator[str]:
+    """Serve *app* on loopback until the block ends, and yield its URL. Connections wait until it has started."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, proxy_headers=False, timeout_graceful_shutdown=1
+        )
+        server = uvicorn.Server(config)
+        # A daemon: whatever becomes of the demo, it does not wait for its upstreams.
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        host, port = listener.getsockname()
+        try:
+            yield f"http://{host}:{port}"
+        finally:
+            server.should_exit = True
+            thread.join(_STOP_SECONDS)
