@@ -199,8 +199,8 @@ class ClientConnection(asyncio.Protocol):
             self.transport.close()
 
     def turn_away(self) -> None:
-        """Answer that there are too many."""
-        self._refuse(Fault(Reason.UNAVAILABLE, "too many connections"))
+        """Answer that there are too many, and close at once: one that lingered would still be one of them."""
+        self._refuse(Fault(Reason.UNAVAILABLE, "too many connections"), lingers=False)
 
     def close(self) -> None:
         """Close what is quiet."""
@@ -263,7 +263,7 @@ class ClientConnection(asyncio.Protocol):
         if (fault := early_fault(data)) is not None:
             self._refuse(fault)
 
-    def _refuse(self, fault: Fault) -> None:
+    def _refuse(self, fault: Fault, *, lingers: bool = True) -> None:
         """Answer what is no request, and close."""
         self.will_close = True
         denied = Denied(fault.reason, fault.detail)
@@ -271,7 +271,10 @@ class ClientConnection(asyncio.Protocol):
         answer, status = refusal(denied, request_id, legacy=False, closes=True)
         self._front.count_fault(self, request_id, denied, status)
         self.transport.write(answer)
-        self._linger()
+        if lingers:
+            self._linger()
+        else:
+            self.transport.close()
 
     def _linger(self) -> None:
         """Close once the client has: closing on bytes that were not read would destroy the answer (RFC 9112 §9.6)."""

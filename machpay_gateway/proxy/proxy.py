@@ -39,9 +39,17 @@ class Proxy:
     """Serves connections by a *gateway*. Give it to `listener`, or make connections by `connect`."""
 
     def __init__(
-        self, gateway: Gateway, *, control_plane: ControlPlane | None = None, access_log: AccessLog | None = None
+        self,
+        gateway: Gateway,
+        *,
+        control_plane: ControlPlane | None = None,
+        access_log: AccessLog | None = None,
+        most_connections: int = NO_LIMIT,
     ) -> None:
-        """Carry what *gateway* allows to its upstreams, and what is the *control_plane*'s there, undecided."""
+        """Carry what *gateway* allows to its upstreams, and what is the *control_plane*'s there, undecided.
+
+        Of more than *most_connections* at once the last ones are turned away.
+        """
         settings = gateway.settings
         self.loop = asyncio.get_running_loop()
         self.gateway = gateway
@@ -63,7 +71,7 @@ class Proxy:
         self._log = access_log
         self._connections: set[ClientConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._most_connections = settings.server.max_connections or NO_LIMIT
+        self._most_connections = most_connections
         self._is_draining = False
         self._alarm = self.loop.call_later(_TICK_SECONDS, self._tick)
 

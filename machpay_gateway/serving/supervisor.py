@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from machpay_gateway.core.errors import ConfigurationError, GatewayError
-from machpay_gateway.serving.worker import BACKLOG, READY, RELEASED, check_servable
+from machpay_gateway.serving.servable import BACKLOG, READY, RELEASED, check_servable
 from machpay_gateway.settings import Options, Settings, load_settings
 from machpay_gateway.settings.serving import Address
 

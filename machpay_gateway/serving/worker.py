@@ -8,9 +8,9 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -20,21 +20,20 @@ from tempfile import TemporaryDirectory
 import uvloop
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.core.errors import ConfigurationError, GatewayError
+from machpay_gateway.core.errors import GatewayError
 from machpay_gateway.forward_auth.dialect import QUESTIONS
 from machpay_gateway.proxy.proxy import Proxy
 from machpay_gateway.proxy.upstreams import ControlPlane
 from machpay_gateway.server import OWN_BRANCHES, SERVED_ROUTES, BehindOurProxy, control_plane
 from machpay_gateway.serving.asgi import AsgiServer
 from machpay_gateway.serving.management import management_app
-from machpay_gateway.settings import Options, Settings, load_settings
+from machpay_gateway.serving.servable import BACKLOG, READY, RELEASED, check_servable, tls_context
+from machpay_gateway.settings import Options, load_settings
 from machpay_gateway.telemetry.access_log import OFF, AccessLog
 
 logger = logging.getLogger("machpay_gateway")
 
-READY, RELEASED = b"ready\n", b"released\n"
-BACKLOG = 4096
-FAILED_STATUS = 3  # of a start that cannot succeed: trying again would not help
+_OTHER_FILES = 128  # the database, Redis, logs, modules while they load
 
 
 class Worker:
@@ -75,9 +74,13 @@ class Worker:
         log = None if settings.access_log == OFF else AccessLog(settings.access_log)
         if log is not None:
             stack.push_async_callback(log.close)
-        proxy = Proxy(self.gateway, control_plane=control, access_log=log)
+        most = settings.max_connections or _connections_by_files()
+        proxy = Proxy(self.gateway, control_plane=control, access_log=log, most_connections=most)
         server = await proxy.loop.create_server(
-            proxy.connect, sock=self._listener, ssl=_tls(settings.tls_certificate, settings.tls_key), backlog=BACKLOG
+            proxy.connect,
+            sock=self._listener,
+            ssl=tls_context(settings.tls_certificate, settings.tls_key),
+            backlog=BACKLOG,
         )
         # What start-up made is left out of the collector's full passes: each would hold up every answer.
         gc.collect()
@@ -107,32 +110,12 @@ class Worker:
         stack.push_async_callback(server.stop)
 
 
-def check_servable(settings: Settings) -> None:
-    """See that what these *settings* ask for can be served. Raises ConfigurationError with the way out."""
-    server = settings.server
-    if server.control_plane != "only" and not settings.upstreams:
-        raise ConfigurationError(
-            "upstreams: none is set, so there is nowhere to carry requests to; set [upstreams] live or sandbox, or "
-            'control_plane = "only" under [server]'
-        )
-    if server.workers > 1 and settings.redis is None:
-        raise ConfigurationError(
-            f"server.workers: {server.workers} workers cannot count together without Redis; set redis, or workers = 1"
-        )
-    _tls(server.tls_certificate, server.tls_key)
-
-
-def _tls(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
-    """Return the context for callers' connections, None without a certificate. Raises ConfigurationError."""
-    if certificate is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as exc:
-        raise ConfigurationError(f"server.tls_certificate: {certificate!r} with {key!r} cannot be used: {exc}") from exc
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+def _connections_by_files() -> int:
+    """Return how many connections this process may take: each may need another one, to an upstream."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a shell's soft limit is for interactive programs
+    return (most - min(_OTHER_FILES, most // 2)) // 2
 
 
 async def _run(options: Options, listener: socket.socket, management: socket.socket | None, report: int) -> None:
@@ -160,7 +143,7 @@ def main(arguments: Sequence[str]) -> int:
         uvloop.run(_run(options, socket.socket(fileno=listener), operators, report))
     except GatewayError as exc:
         logger.error("%s", exc)  # noqa: TRY400 - it says all there is
-        return FAILED_STATUS
+        return 1
     return 0
 
 

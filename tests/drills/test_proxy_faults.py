@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.drills.served import Served, served
 from tests.drills.test_proxy_load import answered, connected, head, run
 from tests.redises.servers import running_server
+from tests.serving.processes import Served, served
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(600)]
 

@@ -11,7 +11,7 @@ from statistics import quantiles
 import pytest
 import uvloop
 
-from tests.drills.served import ROOT, Served, served
+from tests.serving.processes import ROOT, Served, served
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(600)]
 

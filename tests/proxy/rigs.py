@@ -245,7 +245,7 @@ async def proxied(*servers: Upstream, buffer: int = 0, **options: Unpack[Options
         "unlisted_routes": "deny",
         "upstreams": {"live": [f"http://127.0.0.1:{upstream.port}" for upstream in servers]},
     }
-    async with Gateway(**(defaults | options)) as gateway:
+    async with Gateway(carries=True, **(defaults | options)) as gateway:
         await gateway.serve()
         faults: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))

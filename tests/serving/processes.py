@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ class Served:
     supervisor: subprocess.Popen[bytes]
     port: int
     folder: Path
+    management: str | None
 
     @property
     def log(self) -> str:
@@ -58,34 +59,51 @@ class Served:
             if line.startswith("Pss:")
         )
 
-    def secret(self, *, tier: str = "standard") -> str:
+    def secret(self, *, tier: str = "standard", scopes: Sequence[str] = ("skills:execute",)) -> str:
         """Return the secret of a new key."""
 
         async def create() -> str:
             async with Gateway(config=self.folder / "machpay.toml") as gateway:
                 account = await gateway.accounts.find(tier) or await gateway.accounts.create(tier, tier)
-                _, secret = await gateway.keyring.create(
-                    account.id, name="drill", scopes=["skills:execute"], environment="live"
-                )
+                _, secret = await gateway.keyring.create(account.id, name="test", scopes=scopes, environment="live")
                 return secret
 
         return asyncio.run(create())
 
 
 @contextmanager
-def served(folder: Path, *, settings: str = "", environ: Mapping[str, str] | None = None) -> Iterator[Served]:
-    """Start an upstream and a gateway in front of it, and end both."""
+def served(
+    folder: Path,
+    *,
+    settings: str = "",
+    routes: str = "",
+    management: str = "",
+    environ: Mapping[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+    status: int = 0,
+) -> Iterator[Served]:
+    """Start an upstream and a gateway in front of it, and end both.
+
+    *before* is called in the gateway's process, whose exit *status* is to be this one.
+    """
     upstream_port = free_port()
     (folder / "machpay.toml").write_text(
         f'database = "sqlite:///{folder}/machpay.db"\nunlisted_routes = "deny"\n{settings}\n'
-        f'[upstreams]\nlive = "http://127.0.0.1:{upstream_port}"\n{ROUTES}'
+        f'[upstreams]\nlive = "http://127.0.0.1:{upstream_port}"\n{ROUTES}{routes}'
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MACHPAY_")}
     environment |= {"MACHPAY_SERVER__ACCESS_LOG": str(folder / "access.log")} | dict(environ or {})
-    upstream = subprocess.Popen([sys.executable, "-m", "tests.drills.upstream", str(upstream_port)], cwd=ROOT)
-    command = [str(PROGRAM), "serve", "--listen", "127.0.0.1:0", "--management", "", "--json"]
+    upstream = subprocess.Popen([sys.executable, "-m", "tests.serving.upstream", str(upstream_port)], cwd=ROOT)
+    command = [str(PROGRAM), "serve", "--listen", "127.0.0.1:0", "--management", management, "--json"]
     with (folder / "stderr").open("wb") as log:
-        gateway = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=log)
+        gateway = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            preexec_fn=before,  # noqa: PLW1509 - which only sets a limit
+        )
     assert gateway.stdout is not None
     try:
         told = b""
@@ -94,9 +112,10 @@ def served(folder: Path, *, settings: str = "", environ: Mapping[str, str] | Non
             assert line, (folder / "stderr").read_text()
             told += line
         _wait_for(upstream_port)
-        yield Served(gateway, urlsplit(json.loads(told)["url"]).port or 0, folder)
+        serving = json.loads(told)
+        yield Served(gateway, urlsplit(serving["url"]).port or 0, folder, serving["management"])
         gateway.terminate()
-        assert gateway.wait(_STOP_SECONDS) == 0
+        assert gateway.wait(_STOP_SECONDS) == status
     finally:
         for process in (gateway, upstream):
             process.kill()

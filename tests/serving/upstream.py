@@ -1,4 +1,4 @@
-"""An upstream that does what its path says: `python -m tests.drills.upstream PORT`."""
+"""An upstream that does what its path says: `python -m tests.serving.upstream PORT`."""
 
 import asyncio
 import socket

@@ -1,0 +1,40 @@
+"""What supervisor and workers agree on: what can be served, and how a worker says how far it is.
+
+It must stay light: the supervisor carries no request, and loads nothing of what does.
+"""
+
+import ssl
+
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.settings import Settings
+
+READY, RELEASED = b"ready\n", b"released\n"  # it serves; another process may count
+BACKLOG = 4096
+
+
+def check_servable(settings: Settings) -> None:
+    """See that what these *settings* ask for can be served. Raises ConfigurationError with the way out."""
+    server = settings.server
+    if server.control_plane != "only" and not settings.upstreams:
+        raise ConfigurationError(
+            "upstreams: none is set, so there is nowhere to carry requests to; set [upstreams] live or sandbox, or "
+            'control_plane = "only" under [server]'
+        )
+    if server.workers > 1 and settings.redis is None:
+        raise ConfigurationError(
+            f"server.workers: {server.workers} workers cannot count together without Redis; set redis, or workers = 1"
+        )
+    tls_context(server.tls_certificate, server.tls_key)
+
+
+def tls_context(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
+    """Return the context for callers' connections, None without a certificate. Raises ConfigurationError."""
+    if certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigurationError(f"server.tls_certificate: {certificate!r} with {key!r} cannot be used: {exc}") from exc
+    context.set_alpn_protocols(["http/1.1"])
+    return context

@@ -1,0 +1,167 @@
+"""The control plane behind the proxy, and what operators ask."""
+
+import http.client
+import json
+import ssl
+import urllib.error
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from machpay_gateway import Gateway
+from machpay_gateway.core.errors import StoreUnavailable
+from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.serving.management import management_app
+from tests.proxy.rigs import Upstream, proxied, request
+from tests.redises.servers import running_server
+from tests.redises.tls import write_certificates
+from tests.serving.processes import Served, served
+
+TRUSTING = 'trusted_proxies = ["127.0.0.1"]\n'
+
+
+def call(
+    gateway: Served, method: str, path: str, secret: str = "", body: object = None, **fields: str
+) -> tuple[int, dict[str, str], Any]:
+    headers = {name.replace("_", "-"): value for name, value in fields.items()}
+    if secret:
+        headers["Authorization"] = f"Bearer {secret}"
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+    with closing(http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=15)) as connection:
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        told = {name.lower(): value for name, value in answer.getheaders()}
+        return answer.status, told, json.loads(content) if "json" in told.get("content-type", "") else content
+
+
+def test_the_key_api_is_there_by_its_paths_and_sees_the_client(tmp_path: Path) -> None:
+    with served(tmp_path, settings=TRUSTING) as gateway:
+        admin = gateway.secret(scopes=["keys:manage", "skills:execute"])
+        created = {"name": "from there", "scopes": ["skills:execute"], "allowed_ips": ["203.0.113.0/24"]}
+        status, _, key = call(gateway, "POST", "/v1/keys", admin, created)
+        assert status == 201
+
+        def whoami(client: str) -> tuple[int, dict[str, str], Any]:
+            return call(gateway, "GET", "/v1/whoami", key["secret"], X_Forwarded_For=client)
+
+        assert whoami("203.0.113.9")[0] == 200
+        status, told, problem = whoami("198.51.100.1")
+        assert (status, problem["code"]) == (403, "address_not_allowed")
+        assert told["x-request-id"] == problem["request_id"]
+        assert whoami("203.0.113.9, 198.51.100.1")[0] == 403  # the leftmost is the client's own claim
+
+        assert call(gateway, "POST", f"/v1/keys/{key['id']}/revoke", admin, {})[0] == 200
+        assert whoami("203.0.113.9")[0] == 401
+        assert call(gateway, "GET", "/.well-known/jwks.json")[2] == {"keys": []}
+
+
+def test_off_it_is_not_there_and_alone_there_is_nothing_else(tmp_path: Path) -> None:
+    for mode, keys, other in (("off", 200, 200), ("only", 401, 404)):
+        folder = tmp_path / mode
+        folder.mkdir()
+        route = '[[routes]]\nmatch = "GET /v1/keys"\npublic = true\n' if mode == "off" else ""
+        with served(folder, settings=f'[server]\ncontrol_plane = "{mode}"', routes=route) as gateway:
+            assert call(gateway, "GET", "/v1/keys")[0] == keys
+            assert call(gateway, "GET", "/public/x")[0] == other
+
+
+def test_a_change_by_one_worker_holds_on_the_others(tmp_path: Path) -> None:
+    with running_server() as redis:
+        settings = f'redis = "{redis.url}"\n[server]\nworkers = 2'
+        with served(tmp_path, settings=settings) as gateway:
+            admin = gateway.secret(scopes=["keys:manage", "skills:execute"])
+            _, _, key = call(gateway, "POST", "/v1/keys", admin, {"name": "n", "scopes": ["skills:execute"]})
+            for _ in range(20):  # until every worker has it in its cache
+                assert call(gateway, "GET", "/v1/x", key["secret"])[0] == 200
+            assert call(gateway, "POST", f"/v1/keys/{key['id']}/revoke", admin, {})[0] == 200
+            assert {call(gateway, "GET", "/v1/x", key["secret"])[0] for _ in range(20)} == {401}
+
+
+def test_other_proxies_ask_through_ours(tmp_path: Path) -> None:
+    with served(tmp_path, settings=TRUSTING) as gateway:
+        secret = gateway.secret()
+        asked = {"X_Forwarded_Method": "POST", "X_Forwarded_Uri": "/v1/x", "X_Forwarded_For": "203.0.113.9"}
+        status, told, _ = call(gateway, "GET", "/authorize/traefik", secret, **asked)
+        assert (status, told["x-machpay-environment"]) == (200, "live")
+        assert call(gateway, "GET", "/authorize/traefik", **asked)[0] == 401
+        assert call(gateway, "GET", "/authorize/envoy/v1/x", secret, X_Forwarded_For="203.0.113.9")[0] == 200
+    strangers = tmp_path / "strangers"
+    strangers.mkdir()
+    with served(strangers) as gateway:
+        # Nobody is trusted here, whatever is claimed of a peer.
+        claimed = asked | {"X_MachPay_Peer": "10.0.0.1"}
+        assert call(gateway, "GET", "/authorize/traefik", gateway.secret(), **claimed)[0] == 404
+
+
+def test_callers_may_speak_tls(tmp_path: Path) -> None:
+    ca_path, chain_path = write_certificates(tmp_path)
+    settings = f'[server]\ntls_certificate = "{chain_path}"\ntls_key = "{chain_path}"'
+    with served(tmp_path, settings=settings) as gateway:
+        context = ssl.create_default_context(cafile=str(ca_path))
+        with urllib.request.urlopen(f"https://127.0.0.1:{gateway.port}/public/x", context=context) as answer:
+            assert answer.status == 200
+
+
+async def test_each_environment_has_an_upstream_of_its_own() -> None:
+    async with Upstream() as live, Upstream() as sandbox:
+        urls = {"live": f"http://127.0.0.1:{live.port}", "sandbox": f"http://127.0.0.1:{sandbox.port}"}
+        async with proxied(upstreams=urls) as rig, rig.client() as client:
+            for environment in ("live", "test", "test"):
+                await client.send(request("GET", "/v1/x", secret=await rig.secret(environment=environment)))
+                assert (await client.answer())[0] == 200
+            await client.send(request())
+            await client.answer()
+            assert (len(live.heads), len(sandbox.heads)) == (2, 2)  # what is public goes to the live one
+        async with proxied(upstreams={"live": urls["live"]}) as rig, rig.client() as client:
+            await client.send(request("GET", "/v1/x", secret=await rig.secret(environment="test")))
+            status, _, body = await client.answer()
+            assert (status, b'"wrong_environment"' in body) == (403, True)
+
+
+def test_operators_are_answered_on_an_address_of_their_own(tmp_path: Path) -> None:
+    with served(tmp_path, management="127.0.0.1:0") as gateway:
+        assert gateway.management is not None
+        for path, status in (("/healthz", 200), ("/readyz", 200), ("/public/x", 404)):
+            try:
+                with urllib.request.urlopen(gateway.management + path) as answer:  # noqa: S310 - our own
+                    assert (answer.status, json.loads(answer.read())["status"] in {"alive", "ready"}) == (status, True)
+            except urllib.error.HTTPError as exc:
+                assert exc.code == status  # noqa: PT017 - which is how urllib tells it
+
+
+class Away:
+    """A worker whose key store does not answer."""
+
+    def __init__(self, gateway: Gateway, *, is_draining: bool) -> None:
+        self.gateway = gateway
+        self.is_draining = is_draining
+
+
+@pytest.mark.parametrize(
+    "is_away, is_draining, status, checks",
+    [
+        (False, False, 200, {"serving": "ok", "key store": "ok", "limiter": "ok"}),
+        (True, False, 503, {"serving": "ok", "key store": "away", "limiter": "ok"}),
+        (False, True, 503, {"serving": "draining", "key store": "ok", "limiter": "ok"}),
+    ],
+)
+async def test_readiness_says_why_not(
+    monkeypatch: pytest.MonkeyPatch, *, is_away: bool, is_draining: bool, status: int, checks: dict[str, str]
+) -> None:
+    from httpx2 import ASGITransport, AsyncClient  # noqa: PLC0415 - nothing else here calls an application
+
+    async def unanswered(_since: float) -> list[KeyRecord]:
+        raise StoreUnavailable("versions")
+
+    async with Gateway(database="memory://") as gateway:
+        if is_away:
+            monkeypatch.setattr(gateway.store, "versions_since", unanswered)
+        transport = ASGITransport(app=management_app(Away(gateway, is_draining=is_draining)))
+        async with AsyncClient(transport=transport, base_url="http://operators.test") as client:
+            answer = await client.get("/readyz")
+    assert (answer.status_code, answer.json()["checks"]) == (status, checks)
