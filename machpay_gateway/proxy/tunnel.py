@@ -62,8 +62,8 @@ class Tunnel:
         return True
 
     def upstream_gone(self) -> None:
-        """Close the client's connection once it has got all that was sent."""
-        self._client.transport.close()
+        """Close the client's connection once it has got all that was sent, or does not take it."""
+        self._client.abort(by_reset=False)
         self._ended()
 
     def upstream_is_full(self) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -195,6 +196,12 @@ class Client:
         """Return all that comes until the connection is closed."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await self.reader.read()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Close by a reset: who only closes may still be listening."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 def status_of(head: bytes) -> int:

@@ -1,0 +1,200 @@
+"""An upgraded connection is bytes both ways; what was not asked for, or would hide requests, is no upgrade."""
+
+import asyncio
+
+import pytest
+
+from machpay_gateway import Tier
+from tests.proxy.rigs import OK, Client, Rig, Upstream, fields_of, proxied, request, reset
+
+_ASK = ("Connection: Upgrade", "Upgrade: websocket")
+_SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-Kept: 1\r\n\r\n"
+
+
+class _Switching:
+    """An upstream that switches, and hands its side of the tunnel to the test."""
+
+    def __init__(self, early: bytes = b"") -> None:
+        self.early = early
+        self.heads: list[bytes] = []
+        self.sides = asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]()
+        self.ended = asyncio.Event()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(_SWITCH + self.early)
+        self.sides.put_nowait((reader, writer))
+        await self.ended.wait()
+
+
+async def _asked(rig: Rig, client: Client, *fields: str, more: bytes = b"") -> None:
+    await client.send(request("GET", "/v1/x", *(fields or _ASK), secret=await rig.secret()) + more)
+
+
+async def test_what_comes_along_with_a_change_of_protocols_belongs_to_it() -> None:
+    switching = _Switching(early=b"from the upstream")
+    async with Upstream(switching) as upstream, proxied(upstream) as rig, rig.client() as client:
+        await _asked(rig, client, more=request("GET", "/v1/nowhere"))
+        head = await client.head()
+        fields = fields_of(head)
+        assert (fields["upgrade"], fields["connection"], fields["x-kept"]) == (["websocket"], ["Upgrade"], ["1"])
+        assert await client.reader.readexactly(17) == b"from the upstream"
+        reader, _ = await switching.sides.get()
+        assert await reader.readuntil(b"\r\n\r\n") == request("GET", "/v1/nowhere")  # bytes, and no request of ours
+        asked = fields_of(switching.heads[0])
+        assert (asked["connection"], asked["upgrade"]) == (["Upgrade"], ["websocket"])
+        assert "authorization" not in asked
+        switching.ended.set()
+
+
+@pytest.mark.parametrize("first", ["client", "upstream"])
+async def test_each_way_ends_by_itself(first: str) -> None:
+    switching = _Switching()
+    async with Upstream(switching) as upstream, proxied(upstream) as rig, rig.client() as client:
+        await _asked(rig, client)
+        await client.head()
+        reader, writer = await switching.sides.get()
+        ours, theirs = (client.writer, reader) if first == "client" else (writer, client.reader)
+        back, there = (writer, client.reader) if first == "client" else (client.writer, reader)
+        ours.write(b"last words")
+        ours.write_eof()
+        assert await asyncio.wait_for(theirs.read(), 3) == b"last words"
+        back.write(b"still here")
+        assert await asyncio.wait_for(there.readexactly(10), 3) == b"still here"
+        back.write_eof()
+        assert await asyncio.wait_for(there.read(), 3) == b""
+        await rig.until(lambda: not len(rig.proxy))
+        switching.ended.set()
+
+
+@pytest.mark.parametrize("first", ["client", "upstream"])
+async def test_a_tunnel_whose_one_side_is_gone_frees_its_slot(first: str) -> None:
+    switching = _Switching()
+    tiers = {"standard": Tier("1000/minute", concurrency=1)}
+    async with Upstream(switching) as upstream, proxied(upstream, tiers=tiers) as rig, rig.client() as client:
+        secret = await rig.secret()
+        await client.send(request("GET", "/v1/x", *_ASK, secret=secret))
+        await client.head()
+        reader, writer = await switching.sides.get()
+        async with rig.client() as other:
+            await other.send(request("GET", "/v1/x", secret=secret))
+            assert (await other.answer())[0] == 429  # it holds a slot as any request does
+            reset(client.writer if first == "client" else writer)
+            assert await asyncio.wait_for((reader if first == "client" else client.reader).read(), 3) == b""
+            await rig.until(lambda: len(rig.proxy) == 1)
+            await other.send(request("GET", "/v1/x", *_ASK, secret=secret))
+            assert (await other.head()).startswith(b"HTTP/1.1 101 ")
+        assert [ended.status for ended in rig.ended] == [101, 429, 101]  # counted once each, when it begins
+        switching.ended.set()
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"400 Bad Request", b"426 Upgrade Required"])
+async def test_an_upgrade_that_is_declined_is_a_request_like_any_other(status: bytes) -> None:
+    answer = OK.replace(b"200 OK", status)
+    async with Upstream(answer=answer) as upstream, proxied(upstream) as rig, rig.client() as client:
+        await _asked(rig, client, more=request("GET", "/public/next"))
+        assert (await client.answer())[0] == int(status[:3])
+        assert (await client.answer())[0] == int(status[:3])
+        assert [head.split()[1] for head in upstream.heads] == [b"/v1/x", b"/public/next"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ("Upgrade: websocket",),  # not named by Connection
+        ("Connection: Upgrade",),
+        ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"),
+        ("Connection: Upgrade", "Upgrade: H2C"),
+        ("Connection: Upgrade", "Upgrade: HTTP/2.0"),
+        ("Connection: Upgrade", "Upgrade: TLS/1.2"),  # what would be in it nobody could see
+        ("Connection: Upgrade", "Upgrade: websocket, h2c"),
+        ("Connection: Upgrade", "Upgrade: websocket", "Upgrade: h2c"),
+        ("Connection: Upgrade", "Upgrade:"),
+        ("Connection: Upgrade", "Upgrade: web socket"),
+        (*_ASK, "Content-Length: 3"),  # a body and another protocol after it: some servers mix them up
+    ],
+)
+@pytest.mark.parametrize("is_switching", [False, True])
+async def test_an_upgrade_that_is_not_offered_is_not_asked_for(fields: tuple[str, ...], is_switching: bool) -> None:  # noqa: FBT001 - a table's column
+    async with Upstream(answer=_SWITCH if is_switching else OK) as upstream, proxied(upstream) as rig:
+        async with rig.client() as client:
+            await _asked(rig, client, *fields, more=b"abc" if "Content-Length: 3" in fields else b"")
+            assert (await client.answer())[0] == (502 if is_switching else 200)
+        asked = fields_of(upstream.heads[0])
+        assert not {"upgrade", "connection", "http2-settings"} & set(asked)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket, h2c\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: \xe2\x84\xaaebsocket\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n",
+    ],
+)
+async def test_a_change_to_another_protocol_than_asked_for_is_answered_502(answer: bytes) -> None:
+    async with Upstream(answer=answer) as upstream, proxied(upstream) as rig, rig.client() as client:
+        await _asked(rig, client)
+        assert (await client.answer())[0] == 502
+
+
+async def test_http_1_0_asks_for_no_upgrade() -> None:
+    async with Upstream() as upstream, proxied(upstream) as rig:
+        await rig.exchange(b"GET /public/x HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert "upgrade" not in fields_of(upstream.heads[0])
+
+
+async def test_an_upgrade_is_decided_as_any_request() -> None:
+    async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
+        await client.send(request("GET", "/v1/x", *_ASK))
+        assert (await client.answer())[0] == 401
+        await client.send(request("GET", "/v1/x", *_ASK, secret=await rig.secret(scopes=["skills:list"])))
+        assert (await client.answer())[0] == 403
+        assert upstream.connections == 0
+
+
+async def test_a_tunnel_holds_back_the_faster_side() -> None:
+    switching = _Switching()
+    async with (
+        Upstream(switching) as upstream,
+        proxied(upstream, buffer=8 * 1024) as rig,
+        rig.client(buffer=8 * 1024) as client,
+        rig.client() as other,
+    ):
+        await _asked(rig, client)
+        await client.head()
+        _, writer = await switching.sides.get()
+        writer.write(bytes(30_000_000))
+        writer.write_eof()
+        for _ in range(50):
+            await other.send(request("GET", "/nowhere"))
+            await other.answer()
+        assert rig.connections[0].transport.get_write_buffer_size() < 1_000_000
+        read = 0
+        while piece := await asyncio.wait_for(client.reader.read(1_000_000), 3):
+            read += len(piece)
+        assert read == 30_000_000
+        switching.ended.set()
+
+
+async def test_a_client_that_does_not_take_what_a_tunnel_leaves_behind_is_closed_in_time() -> None:
+    switching = _Switching()
+    async with (
+        Upstream(switching) as upstream,
+        proxied(upstream, buffer=8 * 1024) as rig,
+        rig.client(buffer=8 * 1024) as client,
+    ):
+        await _asked(rig, client)
+        await client.head()
+        _, writer = await switching.sides.get()
+        writer.write(bytes(60_000))
+        connection = rig.connections[0]
+        await rig.until(connection.transport.get_write_buffer_size)
+        reset(writer)
+        await rig.until(connection.transport.is_closing)
+        for _ in range(3):
+            assert connection.exchange is None
+            connection.expire()
+        await rig.until(lambda: not len(rig.proxy))
+        switching.ended.set()
