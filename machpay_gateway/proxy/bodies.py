@@ -151,7 +151,8 @@ class Chunked:
             return at + 2
         end = data.find(b"\r\n\r\n", at)
         if end < 0:
-            if len(data) - at > _MAX_TRAILERS or data.count(b"\n", at) != data.count(b"\r\n", at):
+            # Of the empty line after them, the CR may have come.
+            if len(data) - at > _MAX_TRAILERS + 1 or data.count(b"\n", at) != data.count(b"\r\n", at):
                 raise BadBodyError("trailers that do not end")
             return -1
         trailers = data[at : end + 2]
