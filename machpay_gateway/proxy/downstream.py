@@ -12,6 +12,7 @@ from machpay_gateway.core.reason import Reason
 from machpay_gateway.proxy.answers import refusal
 from machpay_gateway.proxy.bodies import BadBodyError, Body, Chunked, Counted
 from machpay_gateway.proxy.carrying import Carrying
+from machpay_gateway.proxy.closing import end_writing
 from machpay_gateway.proxy.exchange import Exchange
 from machpay_gateway.proxy.framing import HEAD_END, Fault, RequestHead, early_fault, read_request
 from machpay_gateway.proxy.ports import ClientTunnel, Front, Walk
@@ -287,9 +288,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_lingering = True
         self.due = monotonic() + _LINGER_SECONDS
         self.read_on()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        else:
+        if not end_writing(self.transport):
             self.transport.close()
 
     def _other_side(self) -> ClientTunnel | Carrying | None:

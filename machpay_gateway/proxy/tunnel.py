@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from machpay_gateway.proxy.closing import end_writing
 from machpay_gateway.proxy.ports import Client
 from machpay_gateway.proxy.upstream import UpstreamConnection
 
@@ -28,10 +29,7 @@ class Tunnel:
     def client_said_all(self) -> bool:
         """End the client's direction; tell whether the other one goes on."""
         self._client_said_all = True
-        if self._upstream_said_all or not self._upstream.transport.can_write_eof():
-            return False
-        self._upstream.transport.write_eof()
-        return True
+        return not self._upstream_said_all and end_writing(self._upstream.transport)
 
     def client_gone(self) -> None:
         """Close the other side once it has got all that was sent: a farewell may be on its way."""
@@ -56,10 +54,7 @@ class Tunnel:
     def upstream_said_all(self) -> bool:
         """End the upstream's direction; tell whether the other one goes on."""
         self._upstream_said_all = True
-        if self._client_said_all or not self._client.transport.can_write_eof():
-            return False
-        self._client.transport.write_eof()
-        return True
+        return not self._client_said_all and end_writing(self._client.transport)
 
     def upstream_gone(self) -> None:
         """Close the client's connection once it has got all that was sent, or does not take it."""

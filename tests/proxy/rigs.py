@@ -274,4 +274,4 @@ async def proxied(*servers: Upstream, buffer: int = 0, **options: Unpack[Options
             server.close()
             await proxy.close(drain_seconds=0)
             await server.wait_closed()
-            assert not faults
+            assert faults == []

@@ -1,6 +1,7 @@
 """Whoever is gone is waited for by nobody: the upstream is told, the slot is free, and the request is counted."""
 
 import asyncio
+import socket
 from collections.abc import Coroutine
 from typing import Any
 
@@ -66,6 +67,16 @@ async def test_a_client_that_is_gone_frees_its_slot(first: bytes, status: int, i
         await asyncio.wait_for(held.gone.wait(), 3)
         assert await _admits_the_next(rig, secret)
         assert [ended.status for ended in rig.ended] == [429, status, 200]
+
+
+async def test_a_client_that_is_gone_before_its_refusal_is_refused_all_the_same() -> None:
+    async with Upstream() as upstream, proxied(upstream) as rig:
+        with socket.create_connection(("127.0.0.1", rig.port)):
+            await rig.until(lambda: rig.connections)
+        # It has closed, which nobody has seen yet; to write to it now is answered by a reset.
+        rig.connections[0].data_received(b"nonsense\r\n\r\n")
+        assert [ended.status for ended in rig.ended] == [400]
+        await rig.until(lambda: not len(rig.proxy))
 
 
 async def test_a_client_that_is_gone_while_it_sends_frees_its_slot() -> None:
