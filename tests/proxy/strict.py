@@ -98,7 +98,10 @@ class Reading:
 
 @dataclass
 class Strict:
-    """A handler for `Upstream`. *faults* are what could not be read; *unfinished* counts requests without their end."""
+    """A handler for `Upstream` that answers with what it was asked for.
+
+    *faults* are what could not be read; *unfinished* counts requests without their end.
+    """
 
     requests: list[Seen] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -115,7 +118,7 @@ class Strict:
             try:
                 while (seen := reading.next()) is not None:
                     self.requests.append(seen)
-                    writer.write(reading.answer(b"" if seen.method == b"HEAD" else b"ok"))
+                    writer.write(reading.answer(b"" if seen.method == b"HEAD" else seen.target))
             except h11.RemoteProtocolError as exc:
                 self.faults.append(str(exc))
                 return

@@ -1,22 +1,18 @@
 """Requests that gunicorn is tested with: what is invalid goes nowhere, what is valid goes on, one for one."""
 
 import asyncio
-import base64
 import contextlib
-import json
-import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from machpay_gateway import Route
+from tests.proxy.cases import Case, all_cases, with_credential, with_host
 from tests.proxy.rigs import Rig, Upstream, proxied
 from tests.proxy.strict import Seen, Strict, read_all
 
-CASES = Path(__file__).parents[2].parent / "shared" / "conformance" / "http1" / "requests.jsonl"
 _PUBLIC = (Route("* /{rest:path}", public=True),)
 _SOON = {"head_seconds": 0.1, "keepalive_seconds": 0.1}
 _GUARDED = (Route("* /{rest:path}", scopes="skills:execute"),)
@@ -50,27 +46,11 @@ _REFUSED = {
 }
 
 
-def _cases(kind: str) -> list[Any]:
-    if not CASES.exists():
+def _cases(*, is_valid: bool) -> list[Any]:
+    if not (cases := all_cases()):
         skip = pytest.mark.skip(reason="the cases are not beside this checkout (../shared/conformance/http1)")
-        return [pytest.param("", b"", {}, marks=skip)]
-    read = [json.loads(line) for line in CASES.read_text().splitlines()]
-    return [
-        pytest.param(case["name"], base64.b64decode(case["b64"]), case["expect"], id=case["name"])
-        for case in read
-        if case["kind"] == kind
-    ]
-
-
-def _with_host(raw: bytes) -> bytes:
-    """Give each request of HTTP/1.1 a Host that has none: what else these cases are about would not be seen."""
-    if b"\r\nhost:" in raw.lower():
-        return raw
-    return raw.replace(b" HTTP/1.1\r\n", b" HTTP/1.1\r\nHost: api.test\r\n")
-
-
-def _with_credential(raw: bytes, secret: str) -> bytes:
-    return re.sub(rb"( HTTP/1\.[01]\r\n)", rb"\1Authorization: Bearer " + secret.encode() + rb"\r\n", raw)
+        return [pytest.param(Case("", is_valid, b"", []), marks=skip)]
+    return [pytest.param(case, id=case.name) for case in cases if case.is_valid is is_valid]
 
 
 async def _statuses(rig: Rig, raw: bytes) -> list[int]:
@@ -95,40 +75,37 @@ async def _served(strict: Strict, routes: Sequence[Route]) -> AsyncIterator[Rig]
 
 
 @pytest.mark.usefixtures("quick_clock")
-@pytest.mark.parametrize("name, raw, expect", _cases("invalid"))
-async def test_what_is_invalid_goes_nowhere(name: str, raw: bytes, expect: object) -> None:
-    del expect
+@pytest.mark.parametrize("case", _cases(is_valid=False))
+async def test_what_is_invalid_goes_nowhere(case: Case) -> None:
     strict = Strict()
     async with _served(strict, _PUBLIC) as rig:
-        for sent in {raw, _with_host(raw)}:
+        for sent in {case.raw, with_host(case.raw)}:
             statuses = await _statuses(rig, sent)
-            assert all(400 <= status < 500 or status == 501 for status in statuses) or name in _AS_GOOD_AS_ANY
-    assert strict.requests == [] or name in _AS_GOOD_AS_ANY
+            assert all(400 <= status < 500 or status == 501 for status in statuses) or case.name in _AS_GOOD_AS_ANY
+    assert strict.requests == [] or case.name in _AS_GOOD_AS_ANY
     assert strict.faults == []
 
 
 @pytest.mark.usefixtures("quick_clock")
-@pytest.mark.parametrize("name, raw, expect", _cases("invalid"))
-async def test_what_is_invalid_goes_nowhere_with_a_credential_either(name: str, raw: bytes, expect: object) -> None:
-    del expect
+@pytest.mark.parametrize("case", _cases(is_valid=False))
+async def test_what_is_invalid_goes_nowhere_with_a_credential_either(case: Case) -> None:
     strict = Strict()
     async with _served(strict, _GUARDED) as rig:
-        statuses = await _statuses(rig, _with_credential(_with_host(raw), await rig.secret()))
-        assert all(400 <= status < 500 or status == 501 for status in statuses) or name in _AS_GOOD_AS_ANY
-    assert strict.requests == [] or name in _AS_GOOD_AS_ANY
+        statuses = await _statuses(rig, with_credential(with_host(case.raw), await rig.secret()))
+        assert all(400 <= status < 500 or status == 501 for status in statuses) or case.name in _AS_GOOD_AS_ANY
+    assert strict.requests == [] or case.name in _AS_GOOD_AS_ANY
     assert strict.faults == []
 
 
-@pytest.mark.parametrize("name, raw, expect", _cases("valid"))
-async def test_what_is_valid_without_a_host_is_refused(name: str, raw: bytes, expect: object) -> None:
+@pytest.mark.parametrize("case", _cases(is_valid=True))
+async def test_what_is_valid_without_a_host_is_refused(case: Case) -> None:
     """RFC 9112 §3.2: a request of HTTP/1.1 that has no Host is answered 400."""
-    del name, expect
-    if raw == _with_host(raw):
+    if case.raw == with_host(case.raw):
         pytest.skip("has a Host, or is of HTTP/1.0")
     strict = Strict()
     async with _served(strict, _PUBLIC) as rig, rig.client() as client:
-        await client.send(raw)
-        if raw.startswith(b"GET /first HTTP/1.0"):
+        await client.send(case.raw)
+        if case.raw.startswith(b"GET /first HTTP/1.0"):
             await client.answer()
         else:
             assert (await client.answer())[0] in {400, 501}
@@ -136,23 +113,21 @@ async def test_what_is_valid_without_a_host_is_refused(name: str, raw: bytes, ex
 
 
 @pytest.mark.parametrize("routes", [_PUBLIC, _GUARDED], ids=["public", "guarded"])
-@pytest.mark.parametrize("name, raw, expect", _cases("valid"))
-async def test_what_is_valid_goes_on_as_it_is(
-    name: str, raw: bytes, expect: Mapping[str, list[str]], routes: Sequence[Route]
-) -> None:
+@pytest.mark.parametrize("case", _cases(is_valid=True))
+async def test_what_is_valid_goes_on_as_it_is(case: Case, routes: Sequence[Route]) -> None:
     strict = Strict()
     async with _served(strict, routes) as rig, rig.client() as client:
-        sent = _with_host(raw)
+        sent = with_host(case.raw)
         if routes is _GUARDED:
-            sent = _with_credential(sent, await rig.secret())
+            sent = with_credential(sent, await rig.secret())
         await client.send(sent)
-        if name in _REFUSED:
-            assert (await client.answer())[0] == _REFUSED[name][0]
+        if case.name in _REFUSED:
+            assert (await client.answer())[0] == _REFUSED[case.name][0]
             assert strict.requests == []
             return
         if not (wanted := read_all(sent)):
             pytest.skip("the case's body is shorter than its Content-Length")
-        targets = expect["uris"] or [raw.split(b" ")[1].decode()]
+        targets = case.wanted or [case.raw.split(b" ")[1].decode()]
         for _ in targets:
             assert (await client.answer())[0] == 200
         assert strict.faults == []
