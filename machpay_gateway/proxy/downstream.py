@@ -1,6 +1,7 @@
 """The connection to a client: its bytes, cut into requests that are served one after the other."""
 
 import asyncio
+import re
 import socket
 import struct
 from time import monotonic, perf_counter
@@ -20,6 +21,7 @@ from machpay_gateway.proxy.ports import ClientTunnel, Front, Walk
 NEVER = float("inf")
 _MOST_AHEAD = 64 * 1024  # bytes that may come before they can go on
 _LINGER_SECONDS = 2.0
+_EMPTY_LINES = re.compile(rb"\A(?:\r\n)++")
 _RESET = struct.pack("ii", 1, 0)  # do not linger at all: what closes then is answered by a reset
 
 
@@ -227,8 +229,8 @@ class ClientConnection(asyncio.Protocol):
                 self._ahead = data
                 self.stop_reading()
                 break
-            while data[:2] == b"\r\n":  # RFC 9112 §2.2: empty lines before a request are ignored
-                data = data[2:]
+            if data[:2] == b"\r\n":  # RFC 9112 §2.2: empty lines before a request are ignored
+                data = _EMPTY_LINES.sub(b"", data, count=1)  # all at once: somebody may send nothing else
             end = data.find(HEAD_END) + len(HEAD_END)
             if end < len(HEAD_END):
                 self._wait_for_more(data)

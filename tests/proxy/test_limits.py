@@ -118,6 +118,15 @@ async def test_a_connection_without_a_request_is_closed_in_silence() -> None:
         assert rig.ended == []
 
 
+@pytest.mark.timeout(10)
+async def test_empty_lines_without_end_cost_little() -> None:
+    async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
+        await rig.until(lambda: rig.connections)
+        rig.connections[0].data_received(b"\r\n" * 1_000_000)  # minutes, if each were taken off by itself
+        await client.send(request())
+        assert (await client.answer())[0] == 200
+
+
 @pytest.mark.usefixtures("quick_clock")
 async def test_a_connection_that_is_quiet_between_requests_is_closed() -> None:
     options = {"keepalive_seconds": 0.05}
