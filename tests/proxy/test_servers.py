@@ -130,41 +130,41 @@ async def test_requests_are_spread_over_servers_by_what_they_have_to_do() -> Non
         assert (await first.answer())[0] == 200
 
 
-def _server(name: str) -> Server:
+def _server(name: str, clock: FixedClock) -> Server:
     async def never() -> tuple[object, object]:
         raise AssertionError("nobody connects here")
 
-    return Server(name, never)  # type: ignore[arg-type]  # it returns nothing at all
+    return Server(name, never, clock=clock)  # type: ignore[arg-type]  # it returns nothing at all
 
 
 def test_a_server_that_keeps_failing_is_left_alone_longer_each_time() -> None:
     clock = FixedClock(0.0)
-    bad, good = _server("bad"), _server("good")
+    bad, good = _server("bad", clock), _server("good", clock)
     pool = Pool([bad, good], clock=clock)
     for _ in range(5):
         assert {pool.pick(), pool.pick()} == {bad, good}
-        bad.failed(clock.now, "a test")
+        bad.failed("a test")
     for seconds in (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0):
         assert {pool.pick() for _ in range(4)} == {good}
         clock.advance(seconds - 0.1)
         assert {pool.pick() for _ in range(4)} == {good}
         clock.advance(0.2)
         assert {pool.pick() for _ in range(4)} == {bad, good}
-        bad.failed(clock.now, "once more")
+        bad.failed("once more")
     clock.advance(300.1)
     bad.answered()
     for _ in range(4):
-        bad.failed(clock.now, "as if it had never been")
+        bad.failed("as if it had never been")
         assert {pool.pick() for _ in range(4)} == {bad, good}
 
 
 def test_servers_that_all_fail_are_asked_all_the_same() -> None:
     clock = FixedClock(0.0)
-    servers = [_server("one"), _server("two")]
+    servers = [_server("one", clock), _server("two", clock)]
     pool = Pool(servers, clock=clock)
     for server in servers:
         for _ in range(5):
-            server.failed(clock.now, "a test")
+            server.failed("a test")
     assert {pool.pick() for _ in range(4)} == set(servers)
     assert pool.pick(servers) is None
     assert Pool(servers[:1]).pick() is servers[0]
