@@ -20,6 +20,8 @@ _SAFE = "/:@!$&'()*+,;=-._~"  # RFC 3986 §3.3 pchar, less the escape itself
 _HOSTS = re.compile(rb"(?:[A-Za-z0-9.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _ASSERTION = ASSERTION_HEADER.encode()
 _OF_CONNECTIONS = frozenset({b"connection", b"keep-alive", b"upgrade", b"expect", PEER_FIELD})
+# Where the request ends and for whom it is, even if Connection names them: a body would be read as requests.
+_NEVER_NAMED = frozenset({b"content-length", b"transfer-encoding", b"host"})
 _SCHEMES = frozenset({b"http", b"https"})
 
 
@@ -92,7 +94,7 @@ def upstream_head(
 def verbatim_head(request: RequestHead, peer: str) -> bytes:
     """Return the head of *request* as it came, less what concerns its connection, with the address of our *peer*."""
     first, *lines = request.raw[:-4].split(b"\r\n")
-    kept = without(lines, _OF_CONNECTIONS | request.connection)
+    kept = without(lines, _OF_CONNECTIONS | (request.connection - _NEVER_NAMED))
     return b"\r\n".join((first, *kept, PEER_FIELD + b": " + peer.encode(), b"\r\n"))
 
 

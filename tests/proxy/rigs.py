@@ -8,12 +8,14 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Self, Unpack
 
 from machpay_gateway import Gateway, Route
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.proxy.downstream import ClientConnection
 from machpay_gateway.proxy.proxy import Proxy
+from machpay_gateway.proxy.upstreams import ControlPlane
 from machpay_gateway.settings import Options
 from machpay_gateway.telemetry.access_log import AccessLog
 
@@ -29,7 +31,10 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 @dataclass
 class Upstream:
-    """A server that gives each connection to *handler*. *heads* are those of all requests that came, as they came."""
+    """A server that gives each connection to *handler*, at *path* if that is given.
+
+    *heads* are those of all requests that came, as they came.
+    """
 
     handler: Handler | None = None
     answer: bytes = OK
@@ -37,12 +42,16 @@ class Upstream:
     bodies: list[bytes] = field(default_factory=list)
     connections: int = 0
     port: int = 0
+    path: Path | None = None
     _server: asyncio.Server | None = None
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        if self.path is not None:
+            self._server = await asyncio.start_unix_server(self._serve, self.path)
+        else:
+            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+            self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -240,7 +249,9 @@ def deaf() -> Iterator[Upstream]:
 
 
 @asynccontextmanager
-async def proxied(*servers: Upstream, buffer: int = 0, **options: Unpack[Options]) -> AsyncIterator[Rig]:
+async def proxied(
+    *servers: Upstream, buffer: int = 0, control_plane: ControlPlane | None = None, **options: Unpack[Options]
+) -> AsyncIterator[Rig]:
     """Run a proxy in front of *servers*, all of the live environment, unless *options* name others.
 
     The kernel keeps about *buffer* bytes of what it has sent to a client, if that is not 0.
@@ -257,7 +268,7 @@ async def proxied(*servers: Upstream, buffer: int = 0, **options: Unpack[Options
         faults: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
         log = Log()
-        proxy = Proxy(gateway, access_log=log)
+        proxy = Proxy(gateway, control_plane=control_plane, access_log=log)
         connections: list[ClientConnection] = []
 
         def connect() -> ClientConnection:

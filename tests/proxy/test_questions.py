@@ -1,0 +1,64 @@
+"""What other proxies ask goes to the control plane as it came, and is one request there all the same."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from machpay_gateway.proxy.upstreams import ControlPlane
+from tests.proxy.rigs import Rig, Upstream, proxied, request
+from tests.proxy.strict import Strict
+
+_ASKED = "/authorize/nginx/v1/x"
+_SMUGGLED = request("POST", "/v1/keys")
+
+
+@asynccontextmanager
+async def _asked(strict: Strict, tmp_path: Path) -> AsyncIterator[Rig]:
+    control_plane = ControlPlane(("/v1/keys",), "/authorize/", tmp_path / "control")
+    async with (
+        Upstream() as upstream,
+        Upstream(strict, path=control_plane.socket),
+        proxied(upstream, control_plane=control_plane) as rig,
+    ):
+        yield rig
+
+
+@pytest.mark.parametrize("path", [_ASKED, "/v1/keys"])
+@pytest.mark.parametrize(
+    "fields, body",
+    [
+        ((f"Content-Length: {len(_SMUGGLED)}",), _SMUGGLED),
+        (("Transfer-Encoding: chunked",), b"%x\r\n%b\r\n0\r\n\r\n" % (len(_SMUGGLED), _SMUGGLED)),
+    ],
+)
+@pytest.mark.parametrize(
+    "named", ["content-length", "Transfer-Encoding", "host", "x-forwarded-for, Content-Length, TE"]
+)
+async def test_a_body_is_taken_for_no_request_whatever_connection_names(
+    path: str, fields: tuple[str, ...], body: bytes, named: str, tmp_path: Path
+) -> None:
+    strict = Strict()
+    async with _asked(strict, tmp_path) as rig, rig.client() as client:
+        await client.send(request("POST", path, *fields, f"Connection: {named}", body=body))
+        assert (await client.answer())[2] == path.encode()
+        await client.send(request("GET", _ASKED))
+        assert (await client.answer())[2] == _ASKED.encode()
+    assert strict.faults == []
+    assert [(seen.target, seen.body) for seen in strict.requests] == [
+        (path.encode(), _SMUGGLED),
+        (_ASKED.encode(), b""),
+    ]
+    assert strict.requests[0].values(b"host") == [b"api.test"]
+
+
+async def test_nobody_else_says_who_our_peer_is(tmp_path: Path) -> None:
+    strict = Strict()
+    forged = ("X-MachPay-Peer: 10.0.0.1", "x-machpay-PEER: 10.0.0.2", "Connection: X-MachPay-Peer")
+    async with _asked(strict, tmp_path) as rig, rig.client() as client:
+        await client.send(request("GET", _ASKED, *forged, "X-Original-URI: /v1/x", "X-Forwarded-For: 1.2.3.4"))
+        assert (await client.answer())[0] == 200
+    (seen,) = strict.requests
+    assert [value for name, value in seen.lines if b"peer" in name.lower()] == [b"127.0.0.1"]
+    assert (seen.values(b"x-original-uri"), seen.values(b"x-forwarded-for")) == ([b"/v1/x"], [b"1.2.3.4"])
