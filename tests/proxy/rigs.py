@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self, Unpack
 from machpay_gateway import Gateway, Route
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.proxy.downstream import ClientConnection
-from machpay_gateway.proxy.proxy import Proxy
+from machpay_gateway.proxy.proxy import NO_LIMIT, Proxy
 from machpay_gateway.proxy.upstreams import ControlPlane
 from machpay_gateway.settings import Options
 from machpay_gateway.telemetry.access_log import AccessLog
@@ -268,7 +268,8 @@ async def proxied(
         faults: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
         log = Log()
-        proxy = Proxy(gateway, control_plane=control_plane, access_log=log)
+        most = gateway.settings.server.max_connections or NO_LIMIT
+        proxy = Proxy(gateway, control_plane=control_plane, access_log=log, most_connections=most)
         connections: list[ClientConnection] = []
 
         def connect() -> ClientConnection:
