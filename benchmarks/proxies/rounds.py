@@ -59,7 +59,7 @@ def measured(console: Console, shape: Shape, *, peers: bool) -> Figures | None:
         for entrant in there:
             console.print(f"idle connections of {entrant.label}", style="dim")
             with serving_proxy(entrant, around) as server:
-                idle[entrant.label] = bytes_per_idle_connection(server, secret)
+                idle[entrant.label] = bytes_per_idle_connection(server, secret, files=entrant.files)
     return Figures(versions, turns, idle)
 
 
