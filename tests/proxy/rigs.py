@@ -148,7 +148,7 @@ class Rig:
     @asynccontextmanager
     async def client(self, *, buffer: int = 0) -> AsyncIterator["Client"]:
         """Connect; the kernel keeps about *buffer* bytes of what the client has not read, if that is not 0."""
-        sock = socket.socket()
+        sock = socket.socket(proto=socket.IPPROTO_TCP)  # which asyncio wants to see before it sends without delay
         if buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         sock.settimeout(0)
@@ -192,10 +192,10 @@ class Client:
         async with asyncio.timeout(PATIENCE_SECONDS):
             if "transfer-encoding" in fields:
                 body = b""
-                while size := int((await self.reader.readline()).strip(), 16):
+                while size := int((await self.reader.readuntil(b"\n")).strip(), 16):
                     body += await self.reader.readexactly(size)
                     await self.reader.readexactly(2)
-                while (await self.reader.readline()) != b"\r\n":
+                while (await self.reader.readuntil(b"\n")) != b"\r\n":
                     pass
             else:
                 body = await self.reader.readexactly(int(fields.get("content-length", ["0"])[0]))
@@ -276,10 +276,10 @@ async def proxied(
             connections.append(proxy.connect())
             return connections[-1]
 
-        sock = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        server = await asyncio.get_running_loop().create_server(connect, "127.0.0.1", 0, backlog=1024)
+        sock = server.sockets[0]
         if buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
-        server = await asyncio.get_running_loop().create_server(connect, sock=sock)
         try:
             yield Rig(gateway, proxy, sock.getsockname()[1], connections, log.ended, faults)
         finally:
