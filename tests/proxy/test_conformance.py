@@ -13,6 +13,8 @@ from tests.proxy.cases import Case, all_cases, with_credential, with_host
 from tests.proxy.rigs import Rig, Upstream, proxied
 from tests.proxy.strict import Seen, Strict, read_all
 
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # how bytes are read is no matter of the loop
+
 _PUBLIC = (Route("* /{rest:path}", public=True),)
 _SOON = {"head_seconds": 0.1, "keepalive_seconds": 0.1}
 _GUARDED = (Route("* /{rest:path}", scopes="skills:execute"),)

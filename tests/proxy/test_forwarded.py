@@ -9,6 +9,8 @@ from machpay_gateway.settings import Options
 from tests.proxy.rigs import Upstream, fields_of, proxied, request
 from tests.proxy.strict import Seen, Strict
 
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # how bytes are read is no matter of the loop
+
 _TRUSTED: Options = {"trusted_proxies": ["127.0.0.0/8", "10.0.0.0/8"]}
 
 

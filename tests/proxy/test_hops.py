@@ -5,6 +5,8 @@ import pytest
 from tests.proxy.rigs import Upstream, fields_of, proxied, request
 from tests.proxy.strict import Lines, Seen, Strict
 
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # how bytes are read is no matter of the loop
+
 
 async def _sent_on(*fields: str, method: str = "GET", body: bytes = b"") -> Seen:
     strict = Strict()

@@ -6,6 +6,8 @@ from machpay_gateway import Route
 from tests.proxy.rigs import Upstream, proxied, request
 from tests.proxy.strict import Strict
 
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # how bytes are read is no matter of the loop
+
 _HOST = b"\r\nHost: api.test\r\n\r\n"
 
 
