@@ -110,6 +110,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Close, unless this is a tunnel, whose other direction may go on."""
+        self.is_closing = True  # from here on, and not only once it is told that it has closed
         return self.tunnel is not None and self.tunnel.upstream_said_all()
 
     def connection_lost(self, exc: Exception | None) -> None:

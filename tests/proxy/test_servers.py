@@ -66,6 +66,19 @@ async def test_what_a_new_connection_lost_is_not_sent_again(method: str) -> None
         assert len(upstream.heads) == 1
 
 
+async def test_a_kept_connection_that_is_told_to_have_ended_is_not_used_again() -> None:
+    """It closes only in the event loop's next round, and a request that comes in this one may be no safe one."""
+    async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
+        await client.send(request())
+        await client.answer()
+        (server,) = rig.proxy.pool_for(ANONYMOUS).servers
+        kept = server.take_idle()
+        assert kept is not None
+        server.give_back(kept)
+        kept.eof_received()
+        assert server.take_idle() is None
+
+
 async def test_a_request_whose_answer_has_begun_is_not_sent_again() -> None:
     async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await upstream.read(reader)
