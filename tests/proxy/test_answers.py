@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.proxy.rigs import OK, Rig, Upstream, fields_of, proxied, request
+from tests.proxy.rigs import OK, Rig, Upstream, fields_of, proxied, request, reset
 
 _HTTP = b"HTTP/1.1 200 OK\r\n"
 
@@ -97,6 +97,26 @@ async def test_an_answer_that_ends_too_early_is_not_made_up_for(first: bytes) ->
             assert (await client.rest()).endswith(b"\r\n\r\nab")
         else:
             assert (await client.answer())[0] == 502
+
+
+@pytest.mark.parametrize("minor", [0, 1])
+async def test_an_answer_without_a_length_that_is_reset_does_not_look_whole(minor: int) -> None:
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await upstream.read(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nabc")
+        await came.wait()
+        reset(writer)
+
+    came = asyncio.Event()
+    async with Upstream(cut) as upstream, proxied(upstream) as rig, rig.client() as client:
+        await client.send(b"GET /public/x HTTP/1.%d\r\nHost: a\r\n\r\n" % minor)
+        await client.reader.readuntil(b"abc")
+        came.set()
+        if minor:
+            assert await client.rest() == b"\r\n"  # of the only chunk, and there is no last one
+        else:
+            with pytest.raises(ConnectionResetError):
+                await client.rest()
 
 
 @pytest.mark.parametrize(

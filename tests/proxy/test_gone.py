@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from machpay_gateway import Tier
+from machpay_gateway.core.admission import Granted
 from machpay_gateway.core.decision import Allowed, Decision
 from machpay_gateway.gate import Unsettled
 from tests.proxy.rigs import Client, Rig, Upstream, deaf, proxied, request, status_of
@@ -130,6 +131,41 @@ async def test_a_client_that_is_gone_while_it_is_decided_holds_no_slot(
         go_on.set()
         assert await _admits_the_next(rig, secret)
         assert upstream.connections == 1
+
+
+class _Lease:
+    """A lease that counts how often it was given back."""
+
+    released = 0
+
+    def release(self) -> None:
+        self.released += 1
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+async def test_a_client_that_is_gone_while_the_limiter_is_asked_holds_no_slot(
+    is_there: bool,  # noqa: FBT001 - a table's column
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """*is_there* has the answer come at that very moment, when nobody has been told of it yet."""
+    async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
+        secret = await rig.secret()
+        await client.send(request("GET", "/v1/x", secret=secret))
+        assert (await client.answer())[0] == 200  # from here on the caller is known
+        answer = asyncio.get_running_loop().create_future()
+        monkeypatch.setattr(rig.gateway.gate.limiter, "admit", lambda _: answer)
+        await client.send(request("GET", "/v1/x", secret=secret))
+        connection = rig.connections[0]
+        await rig.until(lambda: connection.exchange)
+        lease = _Lease()
+        if is_there:
+            answer.set_result(Granted(lease, 9, 1.0, 9, Tier("10/minute", concurrency=10)))
+        connection.connection_lost(None)
+        await asyncio.sleep(0)
+        assert answer.cancelled() is not is_there
+        assert lease.released == is_there
+        assert [ended.status for ended in rig.ended] == [200, 499]
+        assert len(upstream.heads) == 1
 
 
 async def test_a_decision_that_fails_by_surprise_ends_its_request(monkeypatch: pytest.MonkeyPatch) -> None:

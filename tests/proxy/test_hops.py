@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.proxy.rigs import Upstream, fields_of, proxied, request
+from machpay_gateway import Route
+from tests.proxy.rigs import ROUTES, Upstream, fields_of, proxied, request
 from tests.proxy.strict import Lines, Seen, Strict
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # how bytes are read is no matter of the loop
@@ -90,6 +91,17 @@ async def test_trailers_are_asked_for_where_the_client_takes_them(field: str, ex
     seen = await _sent_on(field, "Connection: TE")
     assert seen.values(b"te") == expected
     assert seen.values(b"connection") == ([b"TE"] if expected else [])
+
+
+async def test_a_route_may_hand_the_credential_on_which_connection_cannot_take_away() -> None:
+    strict = Strict()
+    routes = (Route("* /v1/x", scopes="skills:execute", proxy={"forward_credentials": True}), *ROUTES)
+    async with Upstream(strict) as upstream, proxied(upstream, routes=routes) as rig, rig.client() as client:
+        secret = await rig.secret()
+        for path in ("/v1/x", "/v1/y"):
+            await client.send(request("GET", path, "Connection: Authorization", secret=secret))
+            assert (await client.answer())[0] == 200
+        assert [seen.values(b"authorization") for seen in strict.requests] == [[b"Bearer " + secret.encode()], []]
 
 
 _FORGED = (
