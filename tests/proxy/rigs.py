@@ -19,7 +19,7 @@ from machpay_gateway.proxy.upstreams import ControlPlane
 from machpay_gateway.settings import Options
 from machpay_gateway.telemetry.access_log import AccessLog
 
-PATIENCE_SECONDS = 3
+PATIENCE_SECONDS = 10
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 ROUTES = (
     Route("* /public/{rest:path}", public=True),
