@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -62,7 +62,7 @@ class Worker:
                 await self._beside(stack, AsgiServer(management_app(self), self._management))
             if self.gateway.settings.server.control_plane == "only":
                 await self._beside(stack, AsgiServer(control_plane(self.gateway), self._listener))
-                os.write(report, READY)
+                _say(report, READY)
                 await self._stop.wait()
             else:
                 await self._proxy(stack, report)
@@ -85,14 +85,14 @@ class Worker:
         # What start-up made is left out of the collector's full passes: each would hold up every answer.
         gc.collect()
         gc.freeze()
-        os.write(report, READY)
+        _say(report, READY)
         await self._stop.wait()
         self.is_draining = True
         server.close()
         if self.gateway.settings.redis is None:
             # What counts in this process alone may have no other beside it; the next one waits for this.
             await self.gateway.limiter.close()
-        os.write(report, RELEASED)
+        _say(report, RELEASED)
         await proxy.close(settings.drain_seconds)
 
     async def _control_plane(self, stack: AsyncExitStack) -> ControlPlane:
@@ -108,6 +108,11 @@ class Worker:
     async def _beside(self, stack: AsyncExitStack, server: AsgiServer) -> None:
         await server.start()
         stack.push_async_callback(server.stop)
+
+
+def _say(report: int, word: bytes) -> None:
+    with suppress(BrokenPipeError):  # a supervisor that was killed hears nothing, and what is in flight is to end well
+        os.write(report, word)
 
 
 def _connections_by_files() -> int:
