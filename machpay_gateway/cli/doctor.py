@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import click
 
 from machpay_gateway.assembly import MEMORY_DATABASE, unservable
-from machpay_gateway.cli.output import finding_json, json_option, print_findings, print_json, told
+from machpay_gateway.cli.output import finding_json, json_option, print_findings, print_json
 from machpay_gateway.cli.session import Session, pass_session
-from machpay_gateway.core.errors import ConfigurationError, GatewayError
+from machpay_gateway.core.errors import ConfigurationError, GatewayError, told
 from machpay_gateway.core.finding import Finding, Status, worst
 from machpay_gateway.settings import Settings
 

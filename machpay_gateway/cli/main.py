@@ -13,11 +13,10 @@ from machpay_gateway.cli.doctor import doctor
 from machpay_gateway.cli.init import init
 from machpay_gateway.cli.keys import keys
 from machpay_gateway.cli.migrate import migrate
-from machpay_gateway.cli.output import told
 from machpay_gateway.cli.policy import policy
 from machpay_gateway.cli.serve import serve
 from machpay_gateway.cli.session import Session
-from machpay_gateway.core.errors import GatewayError
+from machpay_gateway.core.errors import GatewayError, told
 
 _INTERRUPTED = 130  # 128 and SIGINT's number, as shells have it
 

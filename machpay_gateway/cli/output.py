@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from machpay_gateway.core.document import key_document
-from machpay_gateway.core.errors import GatewayError, StoreUnavailable, Unavailable
 from machpay_gateway.core.finding import Finding, Status
 from machpay_gateway.core.input import format_moment
 from machpay_gateway.core.key import KeyRecord, SecretRecord
@@ -180,18 +179,6 @@ def route_row(route: Route) -> tuple[str, ...]:
     """Return the rule as a row under `ROUTE_COLUMNS`."""
     method, _, path = route.match.partition(" ")
     return method, path, access_of(route), "-" if route.public else str(route.cost)
-
-
-def told(error: GatewayError) -> str:
-    """Return what to tell an operator of *error*."""
-    if not isinstance(error, Unavailable):
-        return str(error)
-    cause = getattr(error.__cause__, "orig", None) or error.__cause__
-    reason = str(cause or "").strip().partition("\n")[0]
-    told_reason = f", {reason}" if reason else ""
-    if isinstance(error, StoreUnavailable):
-        return f"The database did not answer ({error}{told_reason}): see that it runs and that `database` names it."
-    return f"What this needs did not answer ({error}{told_reason}): try again."
 
 
 def access_of(route: Route) -> str:

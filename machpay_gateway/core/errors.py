@@ -41,3 +41,15 @@ class StoreUnavailable(Unavailable):
 
 class KeysetUnavailable(Unavailable):
     """An issuer's keys could not be loaded and no last good set is held."""
+
+
+def told(error: GatewayError) -> str:
+    """Return what to tell an operator of *error*."""
+    if not isinstance(error, Unavailable):
+        return str(error)
+    cause = getattr(error.__cause__, "orig", None) or error.__cause__
+    reason = str(cause or "").strip().partition("\n")[0]
+    told_reason = f", {reason}" if reason else ""
+    if isinstance(error, StoreUnavailable):
+        return f"The database did not answer ({error}{told_reason}): see that it runs and that `database` names it."
+    return f"What this needs did not answer ({error}{told_reason}): try again."

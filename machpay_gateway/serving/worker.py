@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 import uvloop
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.core.errors import GatewayError
+from machpay_gateway.core.errors import GatewayError, told
 from machpay_gateway.forward_auth.dialect import QUESTIONS
 from machpay_gateway.proxy.proxy import Proxy
 from machpay_gateway.proxy.upstreams import ControlPlane
@@ -147,7 +147,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         uvloop.run(_run(options, socket.socket(fileno=listener), operators, report))
     except GatewayError as exc:
-        logger.error("%s", exc)  # noqa: TRY400 - it says all there is
+        logger.error("%s", told(exc))  # noqa: TRY400 - it says all there is
         return 1
     return 0
 

@@ -140,6 +140,8 @@ def test_a_database_that_is_not_there_ends_the_start(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert ended.returncode == 1
+    assert "The database did not answer" in ended.stderr
+    assert "see that it runs and that `database` names it." in ended.stderr
     assert "A worker did not start" in ended.stderr
     assert "Traceback" not in ended.stderr
 
