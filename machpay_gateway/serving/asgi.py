@@ -22,8 +22,10 @@ class _Server(uvicorn.Server):
 class AsgiServer:
     """Serves *app* on a *listener* of its own. The application's lifespan is the worker's to run."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
-        """Be ready to start."""
+    def __init__(
+        self, app: ASGIApp, listener: socket.socket, *, certificate: str | None = None, key: str | None = None
+    ) -> None:
+        """Be ready to start, speaking TLS if there is a *certificate* with its *key*."""
         config = uvicorn.Config(
             app,
             lifespan="off",
@@ -31,6 +33,8 @@ class AsgiServer:
             access_log=False,
             proxy_headers=False,  # who is calling is the gateway's to find out
             timeout_graceful_shutdown=_DRAIN_SECONDS,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
         )
         self._server = _Server(config)
         self._listener = listener

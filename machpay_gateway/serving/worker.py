@@ -60,8 +60,11 @@ class Worker:
             await self.gateway.serve()
             if self._management is not None:
                 await self._beside(stack, AsgiServer(management_app(self), self._management))
-            if self.gateway.settings.server.control_plane == "only":
-                await self._beside(stack, AsgiServer(control_plane(self.gateway), self._listener))
+            settings = self.gateway.settings.server
+            if settings.control_plane == "only":
+                app = control_plane(self.gateway)
+                alone = AsgiServer(app, self._listener, certificate=settings.tls_certificate, key=settings.tls_key)
+                await self._beside(stack, alone)
                 _say(report, READY)
                 await self._stop.wait()
             else:

@@ -98,12 +98,13 @@ def test_other_proxies_ask_through_ours(tmp_path: Path) -> None:
         assert call(gateway, "GET", "/authorize/traefik", gateway.secret(), **claimed)[0] == 404
 
 
-def test_callers_may_speak_tls(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode, path", [("on", "/public/x"), ("only", "/.well-known/jwks.json")])
+def test_callers_may_speak_tls(tmp_path: Path, mode: str, path: str) -> None:
     ca_path, chain_path = write_certificates(tmp_path)
-    settings = f'[server]\ntls_certificate = "{chain_path}"\ntls_key = "{chain_path}"'
-    with served(tmp_path, settings=settings) as gateway:
+    files = f'tls_certificate = "{chain_path}"\ntls_key = "{chain_path}"'
+    with served(tmp_path, settings=f'[server]\ncontrol_plane = "{mode}"\n{files}') as gateway:
         context = ssl.create_default_context(cafile=str(ca_path))
-        with urllib.request.urlopen(f"https://127.0.0.1:{gateway.port}/public/x", context=context) as answer:
+        with urllib.request.urlopen(f"https://127.0.0.1:{gateway.port}{path}", context=context) as answer:
             assert answer.status == 200
 
 
