@@ -88,13 +88,18 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._begin, self.reload)
+        starts = asyncio.gather(*(self._start() for _ in range(self._settings.server.workers)))
+        stop = asyncio.create_task(self._stopping.wait())
         try:
-            await asyncio.gather(*(self._start() for _ in range(self._settings.server.workers)))
-            self._told(self._serving())
-            await self._stopping.wait()
+            await asyncio.wait((starts, stop), return_when=asyncio.FIRST_COMPLETED)
+            if not self._stopping.is_set():
+                await starts
+                self._told(self._serving())
+                await stop
         finally:
             self._stopping.set()
             await self._stop_all()
+            await asyncio.gather(starts, stop, return_exceptions=True)
         if self._failure is not None:
             raise self._failure
 
@@ -144,8 +149,11 @@ class Supervisor:
             stdin=asyncio.subprocess.PIPE,
             pass_fds=files,
             env=self._environ,
+            process_group=0,  # what a terminal sends to all of its group is for the supervisor to hear
         )
         os.close(writing)
+        if self._stopping.is_set():
+            _signal(process)
         worker = _Running(process, await _reader(reading))
         self._workers.append(worker)
         is_ready = False

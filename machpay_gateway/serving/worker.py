@@ -130,7 +130,6 @@ async def _run(options: Options, listener: socket.socket, management: socket.soc
     worker = Worker(options, listener, management)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, worker.stop)
-    loop.add_signal_handler(signal.SIGINT, lambda: None)  # a terminal sends it to all; the supervisor says what follows
     loop.add_reader(sys.stdin.fileno(), _orphaned, worker)  # the supervisor holds the other end as long as it lives
     await worker.serve(report)
 

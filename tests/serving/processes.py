@@ -61,12 +61,16 @@ class Served:
 
     def secret(self, *, tier: str = "standard", scopes: Sequence[str] = ("skills:execute",)) -> str:
         """Return the secret of a new key."""
+        return self.key(tier=tier, scopes=scopes)[1]
 
-        async def create() -> str:
+    def key(self, *, tier: str = "standard", scopes: Sequence[str] = ("skills:execute",)) -> tuple[str, str]:
+        """Return the id and the secret of a new key."""
+
+        async def create() -> tuple[str, str]:
             async with Gateway(config=self.folder / "machpay.toml") as gateway:
                 account = await gateway.accounts.find(tier) or await gateway.accounts.create(tier, tier)
-                _, secret = await gateway.keyring.create(account.id, name="test", scopes=scopes, environment="live")
-                return secret
+                key, secret = await gateway.keyring.create(account.id, name="test", scopes=scopes, environment="live")
+                return key.id, secret
 
         return asyncio.run(create())
 
@@ -103,6 +107,7 @@ def served(
             stdout=subprocess.PIPE,
             stderr=log,
             preexec_fn=before,  # noqa: PLW1509 - which only sets a limit
+            start_new_session=True,  # as a terminal would start it: what ends its group does not end the tests
         )
     assert gateway.stdout is not None
     try:
