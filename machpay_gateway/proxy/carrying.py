@@ -24,7 +24,10 @@ class Carrying:
     """A request on its way there, and its answer on its way back."""
 
     _ends_at = NEVER
-    _is_answering = _is_sent = _is_over = _answer_is_chunked = False
+    _is_answering = False
+    _is_sent = False
+    _is_over = False
+    _answer_is_chunked = False
     _received_bytes = 0
     _server: Server
     _tried: tuple[Server, ...] = ()

@@ -195,7 +195,7 @@ class ClientConnection(asyncio.Protocol):
             self.due = NEVER
             self.transport.abort()
             return
-        self._untaken = untaken
+        self._untaken = float(untaken)
         self.due = monotonic() + _LINGER_SECONDS
         if not self._is_lingering:
             self._is_lingering = True

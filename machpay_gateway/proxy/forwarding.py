@@ -94,7 +94,7 @@ def upstream_head(
 def verbatim_head(request: RequestHead, peer: str) -> bytes:
     """Return the head of *request* as it came, less what concerns its connection, with the address of our *peer*."""
     first, *lines = request.raw[:-4].split(b"\r\n")
-    kept = without(lines, _OF_CONNECTIONS | (request.connection - _NEVER_NAMED))
+    kept = without(lines, _OF_CONNECTIONS | ((request.connection or frozenset()) - _NEVER_NAMED))
     return b"\r\n".join((first, *kept, PEER_FIELD + b": " + peer.encode(), b"\r\n"))
 
 

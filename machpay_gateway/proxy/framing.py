@@ -48,6 +48,7 @@ _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]+)(.*)")
 # llhttp knows these and refuses others, which are as good to us.
 _KNOWN_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"})
 _PROTOCOL = re.compile(_TOKEN + rb"(?:/" + _TOKEN + rb")?")  # RFC 9110 §7.8
+_NOTHING: frozenset[bytes] = frozenset()
 _ABOUT_CONNECTIONS = frozenset({b"close", b"keep-alive", b"upgrade", b"te"})
 _NOT_SERVED = frozenset({b"CONNECT", b"TRACE"})
 # What would make of the upgraded connection a way around the gate: HTTP itself, in another version or within TLS.
@@ -68,8 +69,9 @@ class Head:
     minor: bool  # HTTP/1.1, not 1.0
     length: int | None = None
     chunked = False
-    closes = keeps = False  # the connection, after this message
-    connection: frozenset[bytes] = frozenset()
+    closes = False  # the connection, after this message
+    keeps = False
+    connection: frozenset[bytes] | None = None  # what is named there, if anything is
 
     def read_framing(self, kind: int, value: int) -> str | None:
         """Take the *value* of Content-Length or Transfer-Encoding, or say what is wrong with that."""
@@ -85,8 +87,9 @@ class Head:
 
     def settle_connection(self) -> None:
         """See whether this is the last message, and which fields go no further (RFC 9110 §7.6.1)."""
-        self.closes = b"close" in self.connection or not (self.minor or self.keeps)
-        if named := self.connection - _ABOUT_CONNECTIONS:
+        connection = self.connection or _NOTHING
+        self.closes = b"close" in connection or not (self.minor or self.keeps)
+        if named := connection - _ABOUT_CONNECTIONS:
             self.lines = without(self.lines, named)
 
 
@@ -138,7 +141,7 @@ class RequestHead(Head):
             elif kind == KEEPS:
                 self.keeps = True
             elif kind == CONNECTION:
-                self.connection |= value
+                self.connection = value | (self.connection or _NOTHING)
             elif kind >= ORIGIN:
                 lines.append(line)
                 if kind == TYPE and self.has_type:
@@ -178,7 +181,12 @@ class RequestHead(Head):
 
     def _settle_upgrade(self) -> None:
         upgrade = self.upgrade or b""
-        is_asked = b"upgrade" in self.connection and self.minor and not self.has_body and _PROTOCOL.fullmatch(upgrade)
+        is_asked = (
+            b"upgrade" in (self.connection or _NOTHING)
+            and self.minor
+            and not self.has_body
+            and _PROTOCOL.fullmatch(upgrade)
+        )
         if not is_asked or upgrade.lower().startswith(_UPGRADES_NOT_OFFERED):
             self.upgrade = None  # a server may ignore an upgrade (RFC 9110 §7.8)
 
@@ -219,7 +227,7 @@ class AnswerHead(Head):
             elif kind == KEEPS:
                 self.keeps = True
             elif kind == CONNECTION:
-                self.connection |= value
+                self.connection = value | (self.connection or _NOTHING)
             elif kind == UPGRADE:
                 self.upgrade = value
             elif kind == WRONG:
