@@ -9,6 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 _STARTED_SECONDS = 0.01
+_ARRIVING_SECONDS = 0.1
 _DRAIN_SECONDS = 5
 
 
@@ -17,6 +18,13 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to the worker."""
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept nobody any more, and end when what comes from those who were accepted has been answered."""
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(_ARRIVING_SECONDS)  # or whoever was accepted just now would lose the request
+        await super().shutdown(sockets)
 
 
 class AsgiServer:

@@ -3,12 +3,16 @@
 It must stay light: the supervisor carries no request, and loads nothing of what does.
 """
 
+import signal
 import ssl
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.settings import Settings
 
-READY, RELEASED = b"ready\n", b"released\n"  # it serves; another process may count
+PREPARED = b"prepared\n"  # the settings hold and the database answers
+READY = b"ready\n"  # it serves
+RELEASED = b"released\n"  # another process may count
+REPLACED = signal.SIGUSR1  # tells a worker that another one serves in its place
 BACKLOG = 4096
 
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from machpay_gateway.core.errors import ConfigurationError, GatewayError
-from machpay_gateway.serving.servable import BACKLOG, READY, RELEASED, check_servable
+from machpay_gateway.serving.servable import BACKLOG, PREPARED, READY, RELEASED, REPLACED, check_servable
 from machpay_gateway.settings import Options, Settings, load_settings
 from machpay_gateway.settings.serving import Address
 
@@ -79,8 +79,7 @@ class Supervisor:
         self._workers: list[_Running] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
-        self._reloading = asyncio.Lock()
-        self._failure: GatewayError | None = None
+        self._changing = asyncio.Lock()
 
     async def run(self) -> None:
         """Serve until told to stop. Raises ConfigurationError when no worker can start."""
@@ -100,16 +99,16 @@ class Supervisor:
             self._stopping.set()
             await self._stop_all()
             await asyncio.gather(starts, stop, return_exceptions=True)
-        if self._failure is not None:
-            raise self._failure
 
     async def reload(self) -> None:
         """Take the settings anew, unless something is wrong with them, and replace each worker."""
-        async with self._reloading:
+        async with self._changing:
             try:
                 settings = _checked(self._options)
+                await self._replace_all(settings)
             except GatewayError as exc:
                 logger.error("The new settings are wrong, and the old ones stay:\n%s", exc)  # noqa: TRY400
+                self._begin(lambda: self._start_missing(_FIRST_PAUSE))  # one that gave way for nothing
                 return
             if (settings.server.listen, settings.server.management) != (
                 self._settings.server.listen,
@@ -117,25 +116,24 @@ class Supervisor:
             ):
                 logger.warning("server.listen and server.management hold from the next start on, not from a reload.")
             self._settings = settings
-            await self._replace_all(settings)
-            logger.info("The settings are read anew; %d workers serve by them.", len(self._workers))
+            logger.info("The settings are read anew; %d workers serve by them.", settings.server.workers)
 
     async def _replace_all(self, settings: Settings) -> None:
+        """Have a new worker in the place of each. Raises ConfigurationError when one cannot start."""
         old, wanted = list(self._workers), settings.server.workers
-        try:
-            for number in range(max(len(old), wanted)):
-                if number < len(old) and settings.redis is None:
-                    # What counts by itself may have no other beside it. Connections wait in the meantime.
-                    await self._released(old[number])
-                if number < wanted:
-                    await self._start()
-                if number < len(old) and settings.redis is not None:
-                    self._begin(lambda worker=old[number]: self._stop(worker))  # type: ignore[misc]  # bound now
-        except GatewayError as exc:
-            logger.error("A worker did not start by the new settings: %s", exc)  # noqa: TRY400
+        for number in range(max(len(old), wanted)):
+            leaving = old[number] if number < len(old) else None
+            if number < wanted:
+                # What counts by itself may have no other beside it. Connections wait in the meantime.
+                await self._start(after=leaving if settings.redis is None else None)
+            if leaving is not None:
+                self._replaced(leaving)
 
-    async def _start(self) -> None:
-        """Start a worker, and wait until it serves. Raises ConfigurationError when it cannot."""
+    async def _start(self, *, after: _Running | None = None) -> None:
+        """Start a worker, and wait until it serves. Raises ConfigurationError when it cannot.
+
+        *after* is one that is to stop counting before this one counts, and not before it is known that this one can.
+        """
         reading, writing = os.pipe()
         arguments = [str(self._options.get("config") or ""), self._listener.fileno()]
         arguments += [-1 if self._management is None else self._management.fileno(), writing, self._log_level]
@@ -159,7 +157,11 @@ class Supervisor:
         is_ready = False
         with suppress(TimeoutError):
             async with asyncio.timeout(_START_SECONDS):
-                is_ready = await worker.heard(READY)
+                if await worker.heard(PREPARED):
+                    if after is not None:
+                        self._replaced(after)
+                        await after.heard(RELEASED)
+                    is_ready = await worker.heard(READY)
         if not is_ready:
             self._workers.remove(worker)
             await _ended(process, 0.0)
@@ -175,30 +177,37 @@ class Supervisor:
         if not worker.is_wanted or self._stopping.is_set():
             return
         logger.error("A worker has died with status %d; another one takes its place.", status)
-        pause = _FIRST_PAUSE
+        is_well = asyncio.get_running_loop().time() - began_at >= _WELL_SECONDS
+        await self._start_missing(0.0 if is_well else _FIRST_PAUSE)
+
+    async def _start_missing(self, pause: float) -> None:
+        """Start a worker after *pause* seconds, and then later and later, until none is missing."""
         while not self._stopping.is_set():
-            if asyncio.get_running_loop().time() - began_at < _WELL_SECONDS:
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+            await asyncio.sleep(pause)
+            pause = min(max(2 * pause, _FIRST_PAUSE), _LONGEST_PAUSE)
             try:
-                await self._start()
+                async with self._changing:  # new settings may have brought one in the meantime
+                    if sum(worker.is_wanted for worker in self._workers) < self._settings.server.workers:
+                        await self._start()
             except GatewayError as exc:
                 logger.error("%s", exc)  # noqa: TRY400
-                began_at = asyncio.get_running_loop().time()
             else:
                 return
 
-    async def _released(self, worker: _Running) -> None:
-        """Tell *worker* to end, and wait until another one may count."""
-        worker.is_wanted = False
-        _signal(worker.process)
-        self._begin(lambda: self._stop(worker))
-        await worker.heard(RELEASED)
+    def _replaced(self, worker: _Running) -> None:
+        """Tell *worker*, unless it knows, that another one serves in its place."""
+        if worker.is_wanted:
+            worker.is_wanted = False
+            _signal(worker.process, REPLACED)
+            self._begin(lambda: self._left(worker))
+
+    async def _left(self, worker: _Running) -> None:
+        await _ended(worker.process, self._settings.server.drain_seconds + _KILL_SECONDS)
 
     async def _stop(self, worker: _Running) -> None:
         worker.is_wanted = False
         _signal(worker.process)
-        await _ended(worker.process, self._settings.server.drain_seconds + _KILL_SECONDS)
+        await self._left(worker)
 
     async def _stop_all(self) -> None:
         await asyncio.gather(*(self._stop(worker) for worker in self._workers))
@@ -250,9 +259,9 @@ async def _reader(file: int) -> asyncio.StreamReader:
     return reader
 
 
-def _signal(process: Process) -> None:
+def _signal(process: Process, number: signal.Signals = signal.SIGTERM) -> None:
     with suppress(ProcessLookupError):
-        process.terminate()
+        process.send_signal(number)
 
 
 async def _ended(process: Process, seconds: float) -> None:

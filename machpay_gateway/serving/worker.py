@@ -27,7 +27,15 @@ from machpay_gateway.proxy.upstreams import ControlPlane
 from machpay_gateway.server import OWN_BRANCHES, SERVED_ROUTES, BehindOurProxy, control_plane
 from machpay_gateway.serving.asgi import AsgiServer
 from machpay_gateway.serving.management import management_app
-from machpay_gateway.serving.servable import BACKLOG, READY, RELEASED, check_servable, tls_context
+from machpay_gateway.serving.servable import (
+    BACKLOG,
+    PREPARED,
+    READY,
+    RELEASED,
+    REPLACED,
+    check_servable,
+    tls_context,
+)
 from machpay_gateway.settings import Options, load_settings
 from machpay_gateway.telemetry.access_log import OFF, AccessLog
 
@@ -47,29 +55,38 @@ class Worker:
         self.is_draining = False
         self._listener = listener
         self._management = management
+        self._operators: AsgiServer | None = None
+        self._is_replaced = False
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
         """Begin to end."""
         self._stop.set()
 
+    def give_way(self) -> None:
+        """Begin to end, because another one serves in this one's place."""
+        self._is_replaced = True
+        self.stop()
+
     async def serve(self, report: int) -> None:
         """Serve, say so on *report*, and drain when told to stop. Raises GatewayError when it cannot begin."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.gateway.close)
+            await self.gateway.open()
+            _say(report, PREPARED)
             await self.gateway.serve()
             if self._management is not None:
-                await self._beside(stack, AsgiServer(management_app(self), self._management))
+                self._operators = AsgiServer(management_app(self), self._management)
+                await self._beside(stack, self._operators)
             settings = self.gateway.settings.server
             if settings.control_plane == "only":
                 app = control_plane(self.gateway)
                 alone = AsgiServer(app, self._listener, certificate=settings.tls_certificate, key=settings.tls_key)
                 await self._beside(stack, alone)
-                _say(report, READY)
-                await self._stop.wait()
+                await self._until_stopped(report)
+                await self._release(report)
             else:
                 await self._proxy(stack, report)
-            self.is_draining = True
 
     async def _proxy(self, stack: AsyncExitStack, report: int) -> None:
         settings = self.gateway.settings.server
@@ -88,15 +105,24 @@ class Worker:
         # What start-up made is left out of the collector's full passes: each would hold up every answer.
         gc.collect()
         gc.freeze()
+        await self._until_stopped(report)
+        server.close()
+        await self._release(report)
+        await proxy.close(settings.drain_seconds)
+
+    async def _until_stopped(self, report: int) -> None:
         _say(report, READY)
         await self._stop.wait()
-        self.is_draining = True
-        server.close()
+        self.is_draining = not self._is_replaced  # operators ask whichever worker, and another one serves
+
+    async def _release(self, report: int) -> None:
+        """Let another worker count, and answer operators if there is one."""
         if self.gateway.settings.redis is None:
             # What counts in this process alone may have no other beside it; the next one waits for this.
             await self.gateway.limiter.close()
         _say(report, RELEASED)
-        await proxy.close(settings.drain_seconds)
+        if self._is_replaced and self._operators is not None:
+            await self._operators.stop()
 
     async def _control_plane(self, stack: AsyncExitStack) -> ControlPlane:
         """Serve the control plane where nobody but this process can reach it."""
@@ -130,6 +156,7 @@ async def _run(options: Options, listener: socket.socket, management: socket.soc
     worker = Worker(options, listener, management)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, worker.stop)
+    loop.add_signal_handler(REPLACED, worker.give_way)
     loop.add_reader(sys.stdin.fileno(), _orphaned, worker)  # the supervisor holds the other end as long as it lives
     await worker.serve(report)
 
