@@ -1,5 +1,6 @@
 """The control plane behind the proxy, and what operators ask."""
 
+import asyncio
 import http.client
 import json
 import ssl
@@ -8,6 +9,7 @@ import urllib.request
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -15,10 +17,13 @@ from machpay_gateway import Gateway
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.serving.management import management_app
-from tests.proxy.rigs import Upstream, proxied, request
+from tests.proxy.rigs import Upstream, fields_of, proxied, request, status_of
+from tests.redises.faults import FaultProxy
 from tests.redises.servers import running_server
 from tests.redises.tls import write_certificates
 from tests.serving.processes import Served, served
+from tests.serving.test_lifecycle import until
+from tests.serving.test_stopping import ready
 
 TRUSTING = 'trusted_proxies = ["127.0.0.1"]\n'
 
@@ -98,14 +103,34 @@ def test_other_proxies_ask_through_ours(tmp_path: Path) -> None:
         assert call(gateway, "GET", "/authorize/traefik", gateway.secret(), **claimed)[0] == 404
 
 
-@pytest.mark.parametrize("mode, path", [("on", "/public/x"), ("only", "/.well-known/jwks.json")])
-def test_callers_may_speak_tls(tmp_path: Path, mode: str, path: str) -> None:
-    ca_path, chain_path = write_certificates(tmp_path)
-    files = f'tls_certificate = "{chain_path}"\ntls_key = "{chain_path}"'
-    with served(tmp_path, settings=f'[server]\ncontrol_plane = "{mode}"\n{files}') as gateway:
-        context = ssl.create_default_context(cafile=str(ca_path))
-        with urllib.request.urlopen(f"https://127.0.0.1:{gateway.port}{path}", context=context) as answer:
+async def test_callers_may_speak_tls_and_the_upstream_is_told(tmp_path: Path) -> None:
+    ca_path, settings = tls_settings(tmp_path)
+    async with Upstream() as upstream:
+        environ = {"MACHPAY_UPSTREAMS__LIVE": f"http://127.0.0.1:{upstream.port}"}
+        with served(tmp_path, settings=settings, environ=environ) as gateway:
+            context = ssl.create_default_context(cafile=str(ca_path))
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, ssl=context)
+            writer.write(request())
+            assert status_of(await reader.readuntil(b"\r\n\r\n")) == 200
+            writer.close()
+    assert fields_of(upstream.heads[0])["x-forwarded-proto"] == ["https"]
+
+
+def test_callers_of_the_control_plane_alone_may_speak_tls(tmp_path: Path) -> None:
+    ca_path, settings = tls_settings(tmp_path)
+    with served(tmp_path, settings=f'{settings}\ncontrol_plane = "only"') as gateway:
+        url, context = (
+            f"https://127.0.0.1:{gateway.port}/.well-known/jwks.json",
+            ssl.create_default_context(cafile=str(ca_path)),
+        )
+        with urllib.request.urlopen(url, context=context) as answer:
             assert answer.status == 200
+
+
+def tls_settings(folder: Path) -> tuple[Path, str]:
+    """Return the path of an authority's certificate, and settings with a certificate of the authority."""
+    ca_path, chain_path = write_certificates(folder)
+    return ca_path, f'[server]\ntls_certificate = "{chain_path}"\ntls_key = "{chain_path}"'
 
 
 async def test_each_environment_has_an_upstream_of_its_own() -> None:
@@ -133,6 +158,21 @@ def test_operators_are_answered_on_an_address_of_their_own(tmp_path: Path) -> No
                     assert (answer.status, json.loads(answer.read())["status"] in {"alive", "ready"}) == (status, True)
             except urllib.error.HTTPError as exc:
                 assert exc.code == status  # noqa: PT017 - which is how urllib tells it
+
+
+def test_operators_are_told_when_the_key_store_is_away_and_when_it_is_back(tmp_path: Path, postgres_url: str) -> None:
+    port = urlsplit(postgres_url).port
+    assert port is not None
+    with FaultProxy(port) as database:
+        environ = {"MACHPAY_DATABASE": postgres_url.replace(f":{port}/", f":{database.port}/")}
+        with served(tmp_path, management="127.0.0.1:0", environ=environ) as gateway:
+            readiness = f"{gateway.management}/readyz"
+            assert ready(readiness)[0] == 200
+            database.refuse()
+            database.reset_all()
+            assert ready(readiness) == (503, {"serving": "ok", "key store": "away", "limiter": "ok"})
+            database.accept()
+            until(lambda: ready(readiness)[0] == 200)
 
 
 class Away:

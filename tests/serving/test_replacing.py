@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import time
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -15,11 +15,13 @@ from tests.serving.processes import Served, served
 from tests.serving.test_lifecycle import ask, is_alive, status, until
 from tests.serving.test_stopping import ready
 
+pytestmark = pytest.mark.xdist_group("replacing")
+
 SLOW = b"GET /public/slow?2 HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 async def load(gateway: Served, is_over: asyncio.Event, statuses: list[int]) -> None:
-    """Ask without a pause, on a new connection whenever one is closed after its answer, until *is_over*."""
+    """Ask again and again, on a new connection whenever one is closed after its answer, until *is_over*."""
     while not is_over.is_set():
         reader, writer = await connected(gateway)
         try:
@@ -30,70 +32,91 @@ async def load(gateway: Served, is_over: asyncio.Event, statuses: list[int]) -> 
                 statuses.append(status(told))
                 if b"\r\nConnection: close\r\n" in told:
                     break
+                await asyncio.sleep(0.005)  # or new workers would wait for a processor instead of requests for them
         except (asyncio.IncompleteReadError, ConnectionError):
             statuses.append(0)
         writer.close()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_no_request_under_way_or_after_fails(tmp_path: Path, workers: int) -> None:
-    statuses: list[int] = []
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One worker, and no Redis."""
+    with served(tmp_path_factory.mktemp("alone"), management="127.0.0.1:0") as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Two workers, which count together."""
     with running_server() as redis:
-        counting = f'redis = "{redis.url}"\n' if workers > 1 else ""
-        with served(tmp_path, settings=f"{counting}[server]\nworkers = {workers}") as gateway:
+        settings = f'redis = "{redis.url}"\n[server]\nworkers = 2'
+        with served(tmp_path_factory.mktemp("several"), settings=settings) as gateway:
+            yield gateway
 
-            async def replace() -> None:
-                before, is_over = set(gateway.workers()), asyncio.Event()
-                loads = [asyncio.create_task(load(gateway, is_over, statuses)) for _ in range(8)]
-                gateway.supervisor.send_signal(signal.SIGHUP)
-                await asyncio.to_thread(until, lambda: "are read anew" in gateway.log)
-                await asyncio.to_thread(until, lambda: not before & set(gateway.workers()))
-                is_over.set()
-                await asyncio.gather(*loads)
 
-            asyncio.run(replace())
-            assert len(gateway.workers()) == workers
+def hang_up(gateway: Served, *, told: str = "are read anew") -> Callable[[], bool]:
+    """Send SIGHUP, and return what tells whether the log has *told* of what became of it."""
+    before = gateway.log.count(told)
+    gateway.supervisor.send_signal(signal.SIGHUP)
+    return lambda: gateway.log.count(told) > before
+
+
+@pytest.mark.parametrize("group, workers", [("alone", 1), ("several", 2)])
+def test_no_request_under_way_or_after_fails(request: pytest.FixtureRequest, group: str, workers: int) -> None:
+    gateway: Served = request.getfixturevalue(group)
+    statuses: list[int] = []
+
+    async def replace() -> None:
+        before, is_over = set(gateway.workers()), asyncio.Event()
+        loads = [asyncio.create_task(load(gateway, is_over, statuses)) for _ in range(8)]
+        await asyncio.to_thread(until, hang_up(gateway))
+        await asyncio.to_thread(until, lambda: not before & set(gateway.workers()))
+        is_over.set()
+        await asyncio.gather(*loads)
+
+    asyncio.run(replace())
     assert set(statuses) == {200}
+    assert len(gateway.workers()) == workers
 
 
-def test_what_no_worker_can_start_by_leaves_the_old_ones_serving(tmp_path: Path) -> None:
-    with served(tmp_path) as gateway:
-        settings, before = tmp_path / "machpay.toml", gateway.workers()
-        settings.write_text(settings.read_text().replace("machpay.db", "nowhere/machpay.db"))
-        gateway.supervisor.send_signal(signal.SIGHUP)
-        until(lambda: "the old ones stay" in gateway.log)
-        assert "nowhere is not a directory, make it first" in gateway.log
-        assert gateway.workers() == before
-        assert status(ask(gateway)) == 200
+def test_what_no_worker_can_start_by_leaves_the_old_ones_serving(alone: Served) -> None:
+    settings, before = alone.folder / "machpay.toml", alone.workers()
+    right = settings.read_text()
+    settings.write_text(right.replace("machpay.db", "nowhere/machpay.db"))
+    try:
+        until(hang_up(alone, told="the old ones stay"))
+    finally:
+        settings.write_text(right)
+    assert "nowhere is not a directory, make it first" in alone.log
+    assert alone.workers() == before
+    assert status(ask(alone)) == 200
 
 
-def test_operators_hear_nothing_of_a_worker_that_drains_while_others_serve(tmp_path: Path) -> None:
-    with served(tmp_path, management="127.0.0.1:0") as gateway:
-        (old,) = gateway.workers()
-        with socket.create_connection(("127.0.0.1", gateway.port)) as slow:
-            slow.sendall(SLOW)
-            time.sleep(0.3)  # until it is under way
-            gateway.supervisor.send_signal(signal.SIGHUP)
-            heard: list[int] = []
+def test_operators_hear_nothing_of_a_worker_that_drains_while_others_serve(alone: Served) -> None:
+    (old,) = alone.workers()
+    with socket.create_connection(("127.0.0.1", alone.port)) as slow:
+        slow.sendall(SLOW)
+        time.sleep(0.3)  # until it is under way
+        is_told = hang_up(alone)
+        heard: list[int] = []
 
-            def is_replaced() -> bool:
-                heard.append(ready(f"{gateway.management}/readyz")[0])
-                return "are read anew" in gateway.log
+        def is_replaced() -> bool:
+            heard.append(ready(f"{alone.management}/readyz")[0])
+            return is_told()
 
-            until(is_replaced)
-            heard += [ready(f"{gateway.management}/readyz")[0] for _ in range(20)]
-            assert is_alive(old)
-            assert set(heard) == {200}
-            assert status(slow.recv(65536)) == 200
+        until(is_replaced)
+        heard += [ready(f"{alone.management}/readyz")[0] for _ in range(20)]
+        assert is_alive(old)
+        assert set(heard) == {200}
+        assert status(slow.recv(65536)) == 200
+    until(lambda: not is_alive(old))
 
 
-def test_a_worker_that_dies_while_others_are_replaced_makes_none_too_many(tmp_path: Path) -> None:
-    with served(tmp_path) as gateway:
-        (worker,) = gateway.workers()
-        os.kill(worker, signal.SIGKILL)
-        until(lambda: "has died" in gateway.log)
-        gateway.supervisor.send_signal(signal.SIGHUP)
-        until(lambda: "are read anew" in gateway.log)
-        time.sleep(1.0)  # longer than the pause before another one would come
-        assert len(gateway.workers()) == 1
-        assert status(ask(gateway)) == 200
+def test_a_worker_that_dies_while_others_are_replaced_makes_none_too_many(alone: Served) -> None:
+    (worker,) = alone.workers()
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: "has died" in alone.log)
+    until(hang_up(alone))
+    time.sleep(1.0)  # longer than the pause before another one would come
+    assert len(alone.workers()) == 1
+    assert status(ask(alone)) == 200
