@@ -260,8 +260,10 @@ async def _reader(file: int) -> asyncio.StreamReader:
 
 
 def _signal(process: Process, number: signal.Signals = signal.SIGTERM) -> None:
-    with suppress(ProcessLookupError):
-        process.send_signal(number)
+    # Not by its own method: that one would take the exit status of a process that has just ended from whoever waits.
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 async def _ended(process: Process, seconds: float) -> None:
@@ -270,6 +272,5 @@ async def _ended(process: Process, seconds: float) -> None:
         async with asyncio.timeout(seconds):
             await process.wait()
     except TimeoutError:
-        with suppress(ProcessLookupError):
-            process.kill()
+        _signal(process, signal.SIGKILL)
         await process.wait()

@@ -14,7 +14,7 @@ import pytest
 from tests.redises.ports import free_port
 from tests.serving.processes import PROGRAM, Served, served
 
-PATIENCE_SECONDS = 15
+PATIENCE_SECONDS = 40
 
 
 def ask(gateway: Served, path: str = "/public/x", *fields: str) -> bytes:
