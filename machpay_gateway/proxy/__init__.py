@@ -2,8 +2,9 @@
 
 The path of a request, in the order to read it:
 
-1. `downstream` cuts the bytes of a client's connection into requests; `framing` refuses what could be read in two ways
-   before anything of it goes on, and `fields` says which header fields are ours to manage.
+1. `downstream` cuts the bytes of a client's connection into requests, whose heads `readers` reads: `framing` refuses
+   what could be read in two ways before anything of it goes on, `heads` and `target` are what was read, and `fields`
+   says which header fields are ours to manage.
 2. `exchange` is one request: it asks the gate as the middleware does, and refuses by `answers`.
 3. `carrying` takes what was allowed to its upstream: `forwarding` has what is said of it there, `pool` picks a server,
    `upstream` is the connection to it, and `bodies` re-makes the framing both ways.

@@ -6,12 +6,10 @@ from machpay_gateway.core.admission import Granted
 from machpay_gateway.core.decision import Denied
 from machpay_gateway.core.principal import Anonymous, Principal
 from machpay_gateway.core.problem import problem_for
-from machpay_gateway.proxy.forwarding import PSEUDONYM
-from machpay_gateway.proxy.framing import AnswerHead, RequestHead
+from machpay_gateway.proxy.heads import AnswerHead
 from machpay_gateway.web.headers import answer_headers, quota_headers, refusal_headers
 from machpay_gateway.web.problems import problem_answer
 
-_VIA = (b"Via: 1.0 " + PSEUDONYM, b"Via: 1.1 " + PSEUDONYM)
 _NO_CONTENT = 204
 
 
@@ -30,31 +28,33 @@ def own_lines(
     return b"x-request-id: %b\r\n%b: %b\r\nratelimit: %b\r\n" % (request_id, name, policy, field)
 
 
-def answer_head(answer: AnswerHead, request: RequestHead, own: bytes, *, is_open: bool) -> bytes:
-    """Return the head of *answer* to *request* with our *own* lines; its length is not known when it *is_open*."""
+def answer_head(answer: AnswerHead, own: bytes, *, minor: bool, closes: bool, is_open: bool) -> bytes:
+    """Return the head of *answer* with our *own* lines, as a client of HTTP/1.1 or, without *minor*, of 1.0 gets it.
+
+    It is the connection's last if that *closes*, and its length is not known when it *is_open*.
+    """
+    lines = b"\r\n"
     if is_open:
-        lines = b"Transfer-Encoding: chunked\r\n" if request.minor else b""
-    elif answer.length is None or answer.status == _NO_CONTENT:
-        lines = b""
-    else:
+        lines = b"Transfer-Encoding: chunked\r\n\r\n" if minor else b"\r\n"
+    elif answer.length is not None and answer.status != _NO_CONTENT:
         # Where there is no body, it is what a GET would have had (RFC 9110 §9.3.2), or what has not changed (§15.4.5).
-        lines = b"Content-Length: %d\r\n" % answer.length
-    if request.closes:
-        lines += b"Connection: close\r\n"
-    elif not request.minor:
-        lines += b"Connection: keep-alive\r\n"
-    return b"\r\n".join((b"HTTP/1.1 " + answer.status_line, *answer.lines, _VIA[answer.minor], own + lines + b"\r\n"))
+        lines = b"Content-Length: %d\r\n\r\n" % answer.length
+    if closes:
+        lines = b"Connection: close\r\n" + lines
+    elif not minor:
+        lines = b"Connection: keep-alive\r\n" + lines
+    return answer.start + answer.via + own + lines
 
 
 def interim_head(answer: AnswerHead) -> bytes:
     """Return the head of a 1xx *answer* as the client gets it."""
-    return b"\r\n".join((b"HTTP/1.1 " + answer.status_line, *answer.lines, b"\r\n"))
+    return answer.start + b"\r\n"
 
 
 def switching_head(answer: AnswerHead, own: bytes) -> bytes:
     """Return the head of a 101 *answer* with our *own* lines."""
     switch = b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (answer.upgrade or b"")
-    return b"\r\n".join((b"HTTP/1.1 " + answer.status_line, *answer.lines, _VIA[answer.minor], own + switch))
+    return answer.start + answer.via + own + switch
 
 
 def refusal(

@@ -10,7 +10,7 @@ from machpay_gateway.core.carriage import Carriage
 from machpay_gateway.core.reason import Reason
 from machpay_gateway.proxy.answers import interim_head
 from machpay_gateway.proxy.bodies import LAST_CHUNK, chunk
-from machpay_gateway.proxy.framing import AnswerHead
+from machpay_gateway.proxy.heads import AnswerHead
 from machpay_gateway.proxy.pool import Pool, Server
 from machpay_gateway.proxy.ports import Carried
 from machpay_gateway.proxy.tunnel import Tunnel
@@ -124,7 +124,7 @@ class Carrying:
 
     def interim(self, answer: AnswerHead) -> None:
         """Hand a 1xx answer on, to whom knows what that is (RFC 9110 §15.2)."""
-        if self._request.minor == 1:
+        if self._request.minor:
             self._client.transport.write(interim_head(answer))
         self._extend(self._carriage.first_byte_seconds)
 
@@ -152,9 +152,9 @@ class Carrying:
         exchange.status = answer.status
         if is_open:
             self._answer_is_chunked = request.minor
-            request.closes |= not request.minor  # HTTP/1.0 knows no chunks: the answer ends with the connection
+            exchange.closes |= not request.minor  # HTTP/1.0 knows no chunks: the answer ends with the connection
         if not self._is_sent:
-            request.closes = True  # the rest of the request will not be read
+            exchange.closes = True  # the rest of the request will not be read
         exchange.sent_bytes = len(payload)
         self._client.transport.write(exchange.answer_head(answer, is_open=is_open) + payload)
         if is_last:

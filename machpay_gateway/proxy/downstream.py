@@ -15,7 +15,8 @@ from machpay_gateway.proxy.bodies import BadBodyError, Body, Chunked, Counted
 from machpay_gateway.proxy.carrying import Carrying
 from machpay_gateway.proxy.closing import end_writing
 from machpay_gateway.proxy.exchange import Exchange
-from machpay_gateway.proxy.framing import HEAD_END, Fault, RequestHead, early_fault, read_request
+from machpay_gateway.proxy.framing import HEAD_END, early_fault
+from machpay_gateway.proxy.heads import Fault
 from machpay_gateway.proxy.ports import ClientTunnel, Front, Walk
 
 NEVER = float("inf")
@@ -223,7 +224,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _read(self, data: bytes) -> None:
         """Serve the requests in *data*, as long as each can be answered at once."""
-        self._is_reading = True
+        self._is_reading, front = True, self._front
         while not self._is_lingering:
             if self.is_full:  # its answers would pile up
                 self._ahead = data
@@ -235,17 +236,18 @@ class ClientConnection(asyncio.Protocol):
             if end < len(HEAD_END):
                 self._wait_for_more(data)
                 break
-            self._ahead = data[end:]
-            request = read_request(data[:end], self._front.fields)
-            if not isinstance(request, RequestHead):
+            raw, self._ahead = data[:end], data[end:]
+            request = front.requests.read(raw)
+            if isinstance(request, Fault):
                 self._refuse(request)
                 break
-            if request.chunked:
-                self.body = Chunked(self._front.fields)
-            elif request.length:
-                self.body = Counted(request.length)
-            exchange = self.exchange = Exchange(self._front, self, request)
-            exchange.begin()
+            head = request.head
+            if head.chunked:
+                self.body = Chunked(front.requests.fields)
+            elif head.length:
+                self.body = Counted(head.length)
+            exchange = self.exchange = Exchange(front, self, request)
+            exchange.begin(raw)
             if not exchange.is_over or not self._ahead:
                 break
             data, self._ahead = self._ahead, b""

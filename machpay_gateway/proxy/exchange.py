@@ -16,7 +16,8 @@ from machpay_gateway.gate import Asked, Unsettled
 from machpay_gateway.proxy.answers import answer_head, own_lines, refusal, switching_head
 from machpay_gateway.proxy.carrying import Carrying
 from machpay_gateway.proxy.forwarding import Hop, upstream_head, verbatim_head
-from machpay_gateway.proxy.framing import AnswerHead, RequestHead
+from machpay_gateway.proxy.framing import Request
+from machpay_gateway.proxy.heads import AnswerHead
 from machpay_gateway.proxy.pool import Pool
 from machpay_gateway.proxy.ports import Client, Front
 from machpay_gateway.telemetry.refusals import log_refusal
@@ -43,19 +44,26 @@ class Exchange:
     _answer: Coming | None = None  # of the limiter
     _task: asyncio.Task[Decision] | None = None
 
-    def __init__(self, front: Front, client: Client, request: RequestHead) -> None:
+    def __init__(self, front: Front, client: Client, request: Request) -> None:
         """Take the *request* that came over *client*."""
         self.began_at = perf_counter()
         self.client = client
-        self.request = request
+        self.request = request.head
+        self.closes = request.head.closes  # the client's connection, after this
         self.facts, self._walk = front.facts_of(client, request)
         self._front = front
 
-    def begin(self) -> None:
-        """Decide, or begin to."""
+    def begin(self, raw: bytes) -> None:
+        """Decide, or begin to. The head is *raw* as it came."""
         front = self._front
         if front.has_control_plane and (own := front.own_pool(self.facts.path)) is not None:
-            self._carry(own, front.carriage, credentials=True, verbatim=front.is_question(self.facts.path))
+            is_question = front.is_question(self.facts.path)
+            head = (
+                verbatim_head(raw, self.request, self.client.host)
+                if is_question
+                else self._upstream_head(credentials=True)
+            )
+            self._carry(own, front.carriage, head)
             return
         decision = front.gate.decide_at_once(self.facts)
         if type(decision) is Allowed:
@@ -65,10 +73,9 @@ class Exchange:
 
     def answer_head(self, answer: AnswerHead, *, is_open: bool) -> bytes:
         """Return the head of *answer* as the client gets it; the length of its body is not known when it *is_open*."""
-        request, front = self.request, self._front
-        request.closes |= self.client.will_close
-        own = own_lines(self.principal, self.grant, self.facts.request_id, legacy=front.legacy_headers)
-        return answer_head(answer, request, own, is_open=is_open)
+        self.closes |= self.client.will_close
+        own = own_lines(self.principal, self.grant, self.facts.request_id, legacy=self._front.legacy_headers)
+        return answer_head(answer, own, minor=self.request.minor, closes=self.closes, is_open=is_open)
 
     def switching_head(self, answer: AnswerHead) -> bytes:
         """Return the head of a 101 *answer* as the client gets it."""
@@ -122,7 +129,7 @@ class Exchange:
     def finish(self, *, may_go_on: bool) -> None:
         """Note that the whole answer was sent; the connection takes another request if it *may_go_on*."""
         self._finish(ALLOWED, self.status)
-        self.client.exchange_ended(may_go_on=may_go_on and not self.request.closes)
+        self.client.exchange_ended(may_go_on=may_go_on and not self.closes)
 
     def tunnel_ended(self) -> None:
         """Note that nothing more goes through."""
@@ -166,12 +173,10 @@ class Exchange:
         principal, self.grant, self.route = allowed
         self.principal = principal
         carriage = self._front.carriage_for(self.route)
-        self._carry(self._front.pool_for(principal), carriage, credentials=carriage.forward_credentials)
+        head = self._upstream_head(credentials=carriage.forward_credentials)
+        self._carry(self._front.pool_for(principal), carriage, head)
 
-    def _carry(self, pool: Pool, carriage: Carriage, *, credentials: bool, verbatim: bool = False) -> None:
-        head = (
-            verbatim_head(self.request, self.client.host) if verbatim else self._upstream_head(credentials=credentials)
-        )
+    def _carry(self, pool: Pool, carriage: Carriage, head: bytes) -> None:
         self.carrying = carrying = Carrying(self, pool, carriage, head)
         self.check_at = monotonic() + CHECK_SECONDS
         carrying.begin()
@@ -186,13 +191,13 @@ class Exchange:
             hop,
             self.principal,
             self.facts.request_id,
-            credentials=credentials,
+            authorization=self.facts.authorization if credentials else (),
             assertion=self._front.assertion_for(self.principal) if self._front.asserts else b"",
         )
 
     def _refuse(self, denied: Denied) -> None:
         log_refusal(self.facts, denied)
-        closes = self.request.closes or self.client.will_close or not self.client.has_body_here()
+        closes = self.closes or self.client.will_close or not self.client.has_body_here()
         answer, status = refusal(
             denied,
             self.facts.request_id,

@@ -2,43 +2,23 @@
 
 import re
 from functools import lru_cache
-from urllib.parse import quote, unquote_to_bytes
 
 from machpay_gateway.core.address import format_address
 from machpay_gateway.core.assertion import HEADER as ASSERTION_HEADER
 from machpay_gateway.core.identity import identity_fields
 from machpay_gateway.core.principal import Anonymous, Principal
 from machpay_gateway.proxy.fields import without
-from machpay_gateway.proxy.framing import RequestHead
+from machpay_gateway.proxy.heads import PSEUDONYM, RequestHead
 from machpay_gateway.web.incoming import PEER_FIELD
-from machpay_gateway.web.path import LONG, canonical_path
 
 _VERSIONS = (b"1.0", b"1.1")
-PSEUDONYM = b"machpay"  # for Via (RFC 9110 §7.6.3), so that no host name is told
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_SAFE = "/:@!$&'()*+,;=-._~"  # RFC 3986 §3.3 pchar, less the escape itself
 _HOSTS = re.compile(rb"(?:[A-Za-z0-9.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _ASSERTION = ASSERTION_HEADER.encode()
 _OF_CONNECTIONS = frozenset({b"connection", b"keep-alive", b"upgrade", b"expect", PEER_FIELD})
 # Where the request ends and for whom it is, even if Connection names them: a body would be read as requests.
 _NEVER_NAMED = frozenset({b"content-length", b"transfer-encoding", b"host"})
 _SCHEMES = frozenset({b"http", b"https"})
-
-
-def authorised_path(raw: bytes) -> tuple[str | None, bytes]:
-    """Return the path that is decided by, None when it is ambiguous, and the same path as it is forwarded.
-
-    Escapes that say nothing are undone: an upstream that does not decode would otherwise route by another path.
-    """
-    return _short_path(raw) if len(raw) < LONG else _short_path.__wrapped__(raw)
-
-
-@lru_cache(maxsize=1024)  # what is remembered must not fill the memory, so that longer ones are not
-def _short_path(raw: bytes) -> tuple[str | None, bytes]:
-    if b"%" not in raw:
-        return canonical_path.__wrapped__(raw.decode("ascii"), raw, None), raw
-    path = canonical_path.__wrapped__(unquote_to_bytes(raw).decode("utf-8", "replace"), raw, None)
-    return path, b"" if path is None else quote(path, safe=_SAFE).encode()
 
 
 class Hop:
@@ -66,34 +46,25 @@ def upstream_head(
     principal: Principal | Anonymous | None,
     request_id: bytes,
     *,
-    credentials: bool,
+    authorization: tuple[bytes, ...] = (),
     assertion: bytes = b"",
 ) -> bytes:
-    """Return the head of *request* as the upstream gets it, with the caller's *credentials* or without.
+    """Return the head of *request* as the upstream gets it, with the caller's *authorization* if that goes on.
 
     An *assertion* is a signed word about the caller.
     """
     said = said_by_us(principal, hop.walk, hop.scheme, request.host, hop.host, request.minor)
-    framing = b""
-    if request.length is not None:
-        framing = b"Content-Length: %d\r\n" % request.length
-    elif request.chunked:
-        framing = b"Transfer-Encoding: chunked\r\n"
-    if request.upgrade is not None:
-        framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % request.upgrade
-    elif request.takes_trailers:
-        framing += b"Connection: TE\r\nTE: trailers\r\n"
+    end = b"\r\n" + request.framing
     if assertion:
-        framing += b"%b: %b\r\n" % (_ASSERTION, assertion)
-    if credentials:
-        framing += b"".join(b"Authorization: %b\r\n" % value for value in request.authorization)
-    first = b"%b %b%b HTTP/1.1" % (request.method, request.path, request.query)
-    return b"\r\n".join((first, *request.lines, said, b"X-Request-Id: %b\r\n%b\r\n" % (request_id, framing)))
+        end += b"%b: %b\r\n" % (_ASSERTION, assertion)
+    for value in authorization:
+        end += b"Authorization: %b\r\n" % value
+    return b"".join((request.start, said, b"\r\nX-Request-Id: ", request_id, end, b"\r\n"))
 
 
-def verbatim_head(request: RequestHead, peer: str) -> bytes:
-    """Return the head of *request* as it came, less what concerns its connection, with the address of our *peer*."""
-    first, *lines = request.raw[:-4].split(b"\r\n")
+def verbatim_head(raw: bytes, request: RequestHead, peer: str) -> bytes:
+    """Return the *raw* head of *request*, less what concerns its connection, with the address of our *peer*."""
+    first, *lines = raw[:-4].split(b"\r\n")
     kept = without(lines, _OF_CONNECTIONS | ((request.connection or frozenset()) - _NEVER_NAMED))
     return b"\r\n".join((first, *kept, PEER_FIELD + b": " + peer.encode(), b"\r\n"))
 

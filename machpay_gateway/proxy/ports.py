@@ -13,9 +13,10 @@ from machpay_gateway.core.reason import Reason
 from machpay_gateway.core.route import Route
 from machpay_gateway.gate import Gate
 from machpay_gateway.proxy.bodies import Body
-from machpay_gateway.proxy.fields import Fields
-from machpay_gateway.proxy.framing import AnswerHead, RequestHead
+from machpay_gateway.proxy.framing import Request
+from machpay_gateway.proxy.heads import AnswerHead, RequestHead
 from machpay_gateway.proxy.pool import Pool
+from machpay_gateway.proxy.readers import RequestReader
 
 Walk = tuple[int | None, ...]  # addresses, from the client to our peer; None is one that cannot be read
 
@@ -80,6 +81,7 @@ class Carried(Protocol):
 
     client: Client
     request: RequestHead
+    closes: bool  # the client's connection, after the answer
     due: float
     status: int
     sent_bytes: int
@@ -142,7 +144,7 @@ class Front(Protocol):
 
     loop: AbstractEventLoop
     gate: Gate
-    fields: Fields
+    requests: RequestReader
     carriage: Carriage
     legacy_headers: bool
     has_control_plane: bool
@@ -162,7 +164,7 @@ class Front(Protocol):
     def next_id(self) -> bytes:
         """Return a new request id."""
 
-    def facts_of(self, client: Client, request: RequestHead) -> tuple[RequestFacts, Walk]:
+    def facts_of(self, client: Client, request: Request) -> tuple[RequestFacts, Walk]:
         """Return what a decision needs to know of *request*, and who is behind whom."""
 
     def own_pool(self, path: str | None) -> Pool | None:

@@ -18,10 +18,10 @@ from machpay_gateway.core.usage import ALLOWED
 from machpay_gateway.proxy.downstream import ClientConnection
 from machpay_gateway.proxy.exchange import CHECK_SECONDS, Exchange
 from machpay_gateway.proxy.fields import request_fields
-from machpay_gateway.proxy.forwarding import authorised_path
-from machpay_gateway.proxy.framing import RequestHead
+from machpay_gateway.proxy.framing import Request
 from machpay_gateway.proxy.pool import IDLE_SECONDS
 from machpay_gateway.proxy.ports import Client, Counted, Walk
+from machpay_gateway.proxy.readers import RequestReader
 from machpay_gateway.proxy.upstreams import ControlPlane, Upstreams
 from machpay_gateway.telemetry.access_log import AccessLog
 from machpay_gateway.telemetry.refusals import log_refusal
@@ -55,7 +55,7 @@ class Proxy:
         self.gateway = gateway
         self.gate = gateway.gate
         self.legacy_headers = gateway.legacy_headers
-        self.fields = request_fields(gateway.trust.header)
+        self.requests = RequestReader(request_fields(gateway.trust.header))
         self.head_seconds = settings.server.head_seconds
         self.keepalive_seconds = settings.server.keepalive_seconds
         self.carriage = settings.proxy
@@ -128,26 +128,24 @@ class Proxy:
         """Return a new request id."""
         return next(self.gateway.request_ids)
 
-    def facts_of(self, client: Client, request: RequestHead) -> tuple[RequestFacts, Walk]:
-        """Return what a decision needs to know of *request*, and who is behind whom; its path is what is forwarded."""
-        path, request.path = authorised_path(request.path)
+    def facts_of(self, client: Client, request: Request) -> tuple[RequestFacts, Walk]:
+        """Return what a decision needs to know of *request*, and who is behind whom."""
+        head, authorization = request
         address, walk = client.address, client.walk
         request_id = None
         if client.is_trusted:
             trust = self.gateway.trust
-            if request.forwarded:
-                walk = walked(client.host, request.forwarded, trust.proxies, trust.header)
+            if head.forwarded:
+                walk = walked(client.host, head.forwarded, trust.proxies, trust.header)
                 address = walk[0]
-            if request.request_id:
-                request_id = accepted_id(request.request_id, client.host, trust.proxies)
-        method = request.method.decode("ascii")
+            if head.request_id:
+                request_id = accepted_id(head.request_id, client.host, trust.proxies)
         preflight = None
-        if request.asked_method is not None and not request.authorization:
-            preflight = preflight_for(method, request.origin, request.asked_method, has_body=request.has_body)
-        ids = self.gateway.request_ids
-        return _new(
-            RequestFacts, (method, path, request.authorization, address, request_id or next(ids), preflight)
-        ), walk
+        if head.asked_method is not None and not authorization:
+            preflight = preflight_for(head.name, head.origin, head.asked_method, has_body=head.has_body)
+        if request_id is None:
+            request_id = next(self.gateway.request_ids)
+        return _new(RequestFacts, (head.name, head.path, authorization, address, request_id, preflight)), walk
 
     # For exchanges.
 

@@ -4,8 +4,9 @@ import asyncio
 from typing import Protocol, cast
 
 from machpay_gateway.proxy.bodies import BadBodyError, Body, Chunked, Counted, UntilClose
-from machpay_gateway.proxy.fields import Fields
-from machpay_gateway.proxy.framing import HEAD_END, MAX_HEAD_BYTES, AnswerHead, read_answer
+from machpay_gateway.proxy.framing import HEAD_END, MAX_HEAD_BYTES
+from machpay_gateway.proxy.heads import AnswerHead
+from machpay_gateway.proxy.readers import AnswerReader
 
 _SWITCHING_PROTOCOLS = 101
 _FINAL = 200
@@ -67,7 +68,7 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection. *asking* is whose request is under way, *tunnel* what has become of it by an upgrade."""
 
     __slots__ = (
-        "_fields",
+        "_answers",
         "_pending",
         "asking",
         "body",
@@ -80,9 +81,9 @@ class UpstreamConnection(asyncio.Protocol):
         "tunnel",
     )
 
-    def __init__(self, fields: Fields) -> None:
-        """Read the fields of answers by *fields*."""
-        self._fields = fields
+    def __init__(self, answers: AnswerReader) -> None:
+        """Read the heads of answers by *answers*."""
+        self._answers = answers
         self._pending = b""
         self.asking: Asking | None = None
         self.body: Body | None = None
@@ -157,7 +158,7 @@ class UpstreamConnection(asyncio.Protocol):
                     asking.broke("a line that does not end in CR LF")
                 return
             self._pending = b""
-            answer = read_answer(data[:end], self._fields) if end <= MAX_HEAD_BYTES else "a head that is too large"
+            answer = self._answers.read(data[:end])
             if isinstance(answer, str):
                 asking.broke(answer)
                 return
@@ -182,7 +183,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self.is_reusable = False  # RFC 9110 §8.6 forbids the length: the body may come all the same
             length = 0
         if length is None:
-            self.body = body = Chunked(self._fields) if answer.chunked else UntilClose()
+            self.body = body = Chunked(self._answers.fields) if answer.chunked else UntilClose()
             self.is_reusable &= answer.chunked
             asking.answered(answer, b"", is_open=True, is_last=False)
             if data and self.asking is asking:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from machpay_gateway.core.carriage import Origin, Upstream
 from machpay_gateway.core.principal import Anonymous, Principal
-from machpay_gateway.proxy.fields import Fields, answer_fields, control_plane_fields
+from machpay_gateway.proxy.fields import answer_fields, control_plane_fields
 from machpay_gateway.proxy.pool import Pool, Server
+from machpay_gateway.proxy.readers import AnswerReader
 from machpay_gateway.proxy.upstream import UpstreamConnection
 
 _BRANCH_SEGMENTS = 3  # `/v1/keys`, with the empty one before the first slash
@@ -32,7 +33,7 @@ class Upstreams:
     def __init__(self, upstreams: Mapping[str, Upstream], control_plane: ControlPlane | None) -> None:
         """Make a pool of each of *upstreams*, by `live` and `sandbox`, and of the *control_plane*."""
         self._loop = asyncio.get_running_loop()
-        self._fields: Fields = answer_fields()
+        self._answers = AnswerReader(answer_fields())
         self._branches = () if control_plane is None else control_plane.branches
         self._questions = None if control_plane is None else control_plane.questions
         self._own = None if control_plane is None else Pool([self._private(control_plane.socket)])
@@ -75,11 +76,11 @@ class Upstreams:
         )
 
     def _private(self, socket: Path) -> Server:
-        fields = control_plane_fields()
+        answers = AnswerReader(control_plane_fields())
         return Server(
             "control plane",
-            lambda: self._loop.create_unix_connection(lambda: UpstreamConnection(fields), str(socket)),
+            lambda: self._loop.create_unix_connection(lambda: UpstreamConnection(answers), str(socket)),
         )
 
     def _connection(self) -> UpstreamConnection:
-        return UpstreamConnection(self._fields)
+        return UpstreamConnection(self._answers)

@@ -1,6 +1,7 @@
 """Whatever bytes come, reading them ends in a message or in a refusal; and what is accepted, h11 reads alike."""
 
 import re
+from urllib.parse import unquote_to_bytes
 
 import h11
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from machpay_gateway.core.principal import ANONYMOUS
 from machpay_gateway.proxy.bodies import BadBodyError, Chunked, Counted, chunk
 from machpay_gateway.proxy.fields import answer_fields, request_fields
-from machpay_gateway.proxy.forwarding import Hop, authorised_path, upstream_head
-from machpay_gateway.proxy.framing import AnswerHead, Fault, RequestHead, early_fault, read_answer, read_request
+from machpay_gateway.proxy.forwarding import Hop, upstream_head
+from machpay_gateway.proxy.framing import Request, early_fault, read_answer, read_request
+from machpay_gateway.proxy.heads import AnswerHead, Fault, RequestHead
 from tests.proxy.strict import is_ours, read_all
 
 REQUESTS, ANSWERS = request_fields(b"x-forwarded-for"), answer_fields()
@@ -73,7 +75,7 @@ _ANYTHING = st.one_of(st.binary(max_size=200), st.lists(st.sampled_from(_PIECES)
 @given(_ANYTHING)
 @settings(max_examples=200, deadline=None)
 def test_reading_never_fails_by_surprise(data: bytes) -> None:
-    assert isinstance(read_request(data, REQUESTS), RequestHead | Fault)
+    assert isinstance(read_request(data, REQUESTS), Request | Fault)
     assert isinstance(read_answer(data, ANSWERS), AnswerHead | str)
     early_fault(data)
 
@@ -82,9 +84,10 @@ def test_reading_never_fails_by_surprise(data: bytes) -> None:
 @settings(max_examples=200, deadline=None)
 @example(b"GET / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n")
 def test_what_is_accepted_h11_reads_alike(head: bytes) -> None:
-    request = read_request(head, REQUESTS)
-    assume(isinstance(request, RequestHead))
-    assert isinstance(request, RequestHead)
+    came = read_request(head, REQUESTS)
+    assume(isinstance(came, Request))
+    assert isinstance(came, Request)
+    request = came.head
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=64 * 1024)
     connection.receive_data(head)
     event = connection.next_event()
@@ -92,7 +95,9 @@ def test_what_is_accepted_h11_reads_alike(head: bytes) -> None:
     assert connection.trailing_data[0] == b""
     assert event.method == request.method
     assert event.http_version == (b"1.1" if request.minor else b"1.0")
-    assert event.target.endswith(request.path + request.query) or event.target == b"http://a.test"
+    if request.path is not None:
+        target = unquote_to_bytes(event.target.removeprefix(b"http://a.test")) or b"/"
+        assert target == unquote_to_bytes(_target_of(request))
     lengths = [value for name, value in event.headers if name == b"content-length"]
     assert lengths == ([] if request.length is None else [b"%d" % request.length])
     assert [value for name, value in event.headers if name == b"transfer-encoding"] == [b"chunked"] * request.chunked
@@ -106,22 +111,27 @@ def test_what_is_accepted_h11_reads_alike(head: bytes) -> None:
 @given(_heads(), st.booleans())
 @settings(max_examples=200, deadline=None)
 def test_what_goes_on_is_one_request(head: bytes, credentials: bool) -> None:  # noqa: FBT001 - drawn
-    request = read_request(head, REQUESTS)
-    assume(isinstance(request, RequestHead))
-    assert isinstance(request, RequestHead)
-    path, request.path = authorised_path(request.path)
-    assume(path is not None)
-    sent = upstream_head(request, Hop((1,), b"http", request.host), ANONYMOUS, b"id-1", credentials=credentials)
+    came = read_request(head, REQUESTS)
+    assume(isinstance(came, Request) and came.head.path is not None)
+    assert isinstance(came, Request)
+    request = came.head
+    authorization = came.authorization if credentials else ()
+    sent = upstream_head(request, Hop((1,), b"http", request.host), ANONYMOUS, b"id-1", authorization=authorization)
     body = b"abcde"[: request.length] if request.length is not None else b"3\r\nabc\r\n0\r\n\r\n"
     (seen,) = read_all(sent + (body if request.has_body else b""))
     assert seen.method == request.method
-    assert seen.target == request.path + request.query
+    assert seen.target == _target_of(request)
     assert seen.values(b"x-request-id") == [b"id-1"]
     assert len(seen.values(b"host")) == 1
     assert not [name for name, _ in seen.lines if name.lower().startswith(b"x-machpay-")]
     assert not (seen.values(b"content-length") and seen.values(b"transfer-encoding"))
     named = {token.strip().lower() for _, value in _fields(head, b"connection") for token in value.split(b",")}
     assert seen.passed == [(n, v) for n, v in _fields(head) if not is_ours(n) and n.lower() not in named]
+
+
+def _target_of(request: RequestHead) -> bytes:
+    """Return the target as it goes on."""
+    return request.start.split(b" ")[1]
 
 
 def _fields(head: bytes, only: bytes = b"") -> list[tuple[bytes, bytes]]:

@@ -1,0 +1,86 @@
+"""Reading heads, each that is often the same only once: a client that asks again says the same, but for credentials.
+
+What a head says depends on its bytes alone, so what is remembered is what would be read again. Nothing is remembered
+that may hold a secret, or that will not come again: no line that `Fields` would not remember, and no query.
+"""
+
+import re
+from collections.abc import Iterable
+
+from machpay_gateway.proxy.fields import Fields
+from machpay_gateway.proxy.framing import MAX_LINES, VALUE, Request, read_answer, read_request
+from machpay_gateway.proxy.heads import MALFORMED, AnswerHead, Fault, RequestHead
+
+_LONGEST = 1024  # bytes of what is remembered
+_MOST = 1024
+_AUTHORIZATIONS = (b"\r\nAuthorization: ", b"\r\nauthorization: ")
+_is_value = re.compile(VALUE).fullmatch
+
+
+class RequestReader:
+    """Reads requests by *fields*. What it has *known* is by heads without their credentials."""
+
+    def __init__(self, fields: Fields) -> None:
+        """Know no head yet."""
+        self.fields = fields
+        self.known: dict[bytes, RequestHead] = {}
+
+    def read(self, head: bytes) -> Request | Fault:
+        """Return what *head* says, up to and with its empty line, or why it is refused."""
+        rest, value = _without_authorization(head)
+        known = self.known.get(rest)
+        if known is None:
+            return self._learnt(head, rest, value)
+        if value is None:
+            return Request(known, ())
+        return Request(known, (value.strip(b" \t"),)) if _is_value(value) else MALFORMED
+
+    def _learnt(self, head: bytes, rest: bytes, value: bytes | None) -> Request | Fault:
+        request = read_request(head, self.fields)
+        # What other Authorization fields there are is a part of the rest.
+        if isinstance(request, Fault) or len(request.authorization) != (value is not None):
+            return request
+        first, *lines = rest.split(b"\r\n")[:-2]
+        # With one line less than there may be, since the head may come with an Authorization the next time.
+        if len(rest) <= _LONGEST and len(lines) < MAX_LINES and b"?" not in first and _are_known(lines, self.fields):
+            if len(self.known) >= _MOST:
+                self.known.clear()
+            self.known[rest] = request.head
+        return request
+
+
+class AnswerReader:
+    """Reads answers by *fields*. What it has *known* is by heads."""
+
+    def __init__(self, fields: Fields) -> None:
+        """Know no head yet."""
+        self.fields = fields
+        self.known: dict[bytes, AnswerHead] = {}
+
+    def read(self, head: bytes) -> AnswerHead | str:
+        """Return what *head* says, up to and with its empty line, or what is wrong with it."""
+        known = self.known.get(head)
+        if known is not None:
+            return known
+        answer = read_answer(head, self.fields)
+        if len(head) <= _LONGEST and isinstance(answer, AnswerHead):
+            _, *lines = head.split(b"\r\n")[:-2]
+            if _are_known(lines, self.fields):
+                if len(self.known) >= _MOST:
+                    self.known.clear()
+                self.known[head] = answer
+        return answer
+
+
+def _are_known(lines: Iterable[bytes], fields: Fields) -> bool:
+    return all(line in fields for line in lines)
+
+
+def _without_authorization(head: bytes) -> tuple[bytes, bytes | None]:
+    """Return *head* without its Authorization, as most write that, and the field's value; None when there is none."""
+    for name in _AUTHORIZATIONS:
+        if (at := head.find(name)) >= 0:
+            start = at + len(name)
+            end = head.find(b"\r\n", start)
+            return head[:at] + head[end:], head[start:end]
+    return head, None

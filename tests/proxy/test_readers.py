@@ -1,0 +1,122 @@
+"""What is remembered of heads makes no difference to what is read, and holds no secret."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from machpay_gateway.proxy.fields import answer_fields, request_fields
+from machpay_gateway.proxy.framing import MAX_LINES, Request, read_answer, read_request
+from machpay_gateway.proxy.heads import AnswerHead, Fault
+from machpay_gateway.proxy.readers import AnswerReader, RequestReader
+
+FIRST = b"GET /v1/skills HTTP/1.1"
+HOST = b"Host: a.test"
+CREDENTIALS = b"Authorization: Bearer abc"
+
+
+def head_of(first: bytes, *lines: bytes) -> bytes:
+    return b"\r\n".join((first, *lines, b"\r\n"))
+
+
+def told(request: Request | Fault) -> object:
+    return request if isinstance(request, Fault) else (vars(request.head), request.authorization)
+
+
+def request_reader() -> RequestReader:
+    return RequestReader(request_fields(b"x-forwarded-for"))
+
+
+_LINES = st.lists(
+    st.sampled_from(
+        [
+            HOST,
+            b"host: b.test",
+            CREDENTIALS,
+            b"Authorization: Bearer xyz",
+            b"authorization: Bearer abc",
+            b"AUTHORIZATION: Bearer abc",
+            b"Authorization: ",
+            b"Authorization:Bearer abc",
+            b"Authorization: a\rb",
+            b"Authorization: a\x00b",
+            b"Authorization: a\n folded",
+            b" folded",
+            b"X: 1",
+            b"Content-Length: 5",
+            b"Transfer-Encoding: chunked",
+            b"Connection: close",
+            b"Cookie: a=b",
+            b"Accept: */*",
+        ]
+    ),
+    max_size=4,
+).map(lambda lines: [HOST, *lines] if len(lines) % 2 else lines)
+_FIRSTS = st.sampled_from(
+    [FIRST, FIRST, b"POST /v1/skills HTTP/1.1", b"GET /v1/skills HTTP/1.0", b"GET /?a=b HTTP/1.1"]
+)
+
+
+@given(st.lists(st.builds(lambda first, lines: head_of(first, *lines), _FIRSTS, _LINES), min_size=2, max_size=8))
+@settings(max_examples=300, deadline=None)
+def test_whatever_came_before_a_head_is_read_as_if_it_were_the_first(heads: Sequence[bytes]) -> None:
+    reader = request_reader()
+    for head in (*heads, *heads):
+        assert told(reader.read(head)) == told(read_request(head, request_fields(b"x-forwarded-for")))
+
+
+@given(st.lists(st.builds(lambda lines: head_of(b"HTTP/1.1 200 OK", *lines), _LINES), min_size=2, max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_whatever_came_before_an_answer_is_read_as_if_it_were_the_first(heads: Sequence[bytes]) -> None:
+    reader = AnswerReader(answer_fields())
+    for head in (*heads, *heads):
+        first, second = reader.read(head), read_answer(head, answer_fields())
+        assert isinstance(first, AnswerHead) is isinstance(second, AnswerHead)
+        assert first == second if isinstance(first, str) else vars(first) == vars(second)
+
+
+def test_the_same_head_is_read_once_whoever_sends_it() -> None:
+    reader = request_reader()
+    heads = [head_of(FIRST, HOST, b"Authorization: Bearer %d" % n, b"Accept: */*") for n in range(3)]
+    requests = [reader.read(head) for head in heads]
+    assert all(isinstance(request, Request) for request in requests)
+    assert len({id(request[0]) for request in requests}) == 1
+    assert [request[1] for request in requests] == [(b"Bearer 0",), (b"Bearer 1",), (b"Bearer 2",)]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        head_of(FIRST, HOST, b"Authorization: Bearer hush-hush"),
+        head_of(FIRST, HOST, b"AUTHORIZATION: Bearer hush-hush"),
+        head_of(FIRST, HOST, b"Authorization: Bearer a", b"Authorization: Bearer hush-hush"),
+        head_of(FIRST, HOST, b"Cookie: session=hush-hush"),
+        head_of(FIRST, HOST, b"X-Api-Key: hush-hush"),
+        head_of(b"GET /v1/skills?token=hush-hush HTTP/1.1", HOST),
+    ],
+)
+def test_no_secret_is_remembered(head: bytes) -> None:
+    reader = request_reader()
+    request = reader.read(head)
+    assert isinstance(request, Request)
+    assert not [key for key, known in reader.known.items() if "hush-hush" in f"{key!r} {vars(known)}"]
+
+
+def test_a_head_of_as_many_lines_as_there_may_be_may_not_come_with_one_more() -> None:
+    reader = request_reader()
+    lines = [HOST, *[b"X: 1"] * (MAX_LINES - 1)]
+    for _ in range(2):
+        assert isinstance(reader.read(head_of(FIRST, *lines)), Request)
+        assert isinstance(reader.read(head_of(FIRST, *lines, CREDENTIALS)), Fault)
+
+
+def test_heads_that_somebody_makes_up_fill_no_memory() -> None:
+    reader, answers = request_reader(), AnswerReader(answer_fields())
+    for number in range(5000):
+        reader.read(head_of(b"GET /%d HTTP/1.1" % number, HOST))
+        answers.read(head_of(b"HTTP/1.1 200 OK", b"Content-Length: %d" % number))
+    reader.read(head_of(b"GET /%b HTTP/1.1" % (b"a" * 1024), HOST))
+    for known in (reader.known, answers.known):
+        assert 0 < len(known) <= 1024
+        assert max(map(len, known)) <= 1024
