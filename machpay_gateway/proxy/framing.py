@@ -19,12 +19,12 @@ MAX_LINES = 100
 HEAD_END = b"\r\n\r\n"
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
+_VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
 # No NUL, no other control character, no line break that is not CR LF, no space before a colon, no folded line.
-FIELD_LINES = rb"((?:" + _TOKEN + rb":" + VALUE + rb"\r\n)*+)"
+FIELD_LINES = rb"((?:" + _TOKEN + rb":" + _VALUE + rb"\r\n)*+)"
 # Methods are case-sensitive (RFC 9110 §9.1), and frameworks read them in upper case: `get` would be decided as GET.
 _REQUEST = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Z]{1,32}+) ([!\"$-~]++) HTTP/1\.([01])\r\n" + FIELD_LINES + rb"\r\n")
-_ANSWER = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})( " + VALUE + rb"|)\r\n" + FIELD_LINES + rb"\r\n")
+_ANSWER = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})( " + _VALUE + rb"|)\r\n" + FIELD_LINES + rb"\r\n")
 # llhttp knows these and refuses others, which are as good to us.
 _KNOWN_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"})
 _NOT_SERVED = frozenset({b"CONNECT", b"TRACE"})

@@ -4,17 +4,17 @@ What a head says depends on its bytes alone, so what is remembered is what would
 that may hold a secret, or that will not come again: no line that `Fields` would not remember, and no query.
 """
 
-import re
 from collections.abc import Iterable
 
 from machpay_gateway.proxy.fields import Fields
-from machpay_gateway.proxy.framing import MAX_LINES, VALUE, Request, read_answer, read_request
+from machpay_gateway.proxy.framing import MAX_LINES, Request, read_answer, read_request
 from machpay_gateway.proxy.heads import MALFORMED, AnswerHead, Fault, RequestHead
 
 _LONGEST = 1024  # bytes of what is remembered
 _MOST = 1024
 _AUTHORIZATIONS = (b"\r\nAuthorization: ", b"\r\nauthorization: ")
-_is_value = re.compile(VALUE).fullmatch
+_NOT_IN_VALUES = bytes({*range(0x20), 0x7F} - {0x09})  # what `framing` lets no value have
+_new = tuple.__new__  # half the cost of a NamedTuple's own constructor
 
 
 class RequestReader:
@@ -32,8 +32,10 @@ class RequestReader:
         if known is None:
             return self._learnt(head, rest, value)
         if value is None:
-            return Request(known, ())
-        return Request(known, (value.strip(b" \t"),)) if _is_value(value) else MALFORMED
+            return _new(Request, (known, ()))
+        if value.translate(None, _NOT_IN_VALUES) != value:
+            return MALFORMED
+        return _new(Request, (known, (value.strip(b" \t"),)))
 
     def _learnt(self, head: bytes, rest: bytes, value: bytes | None) -> Request | Fault:
         request = read_request(head, self.fields)

@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import orjson
@@ -17,6 +18,7 @@ from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.input import masked
 from machpay_gateway.core.principal import Anonymous, Principal
 from machpay_gateway.core.route import Route
+from machpay_gateway.web.path import LONG
 
 logger = logging.getLogger(__name__)
 
@@ -60,21 +62,16 @@ class AccessLog:
             self._lost += 1
             return
         method, path, _, address, request_id, _ = facts
-        is_key = principal is not None and principal.kind == "api_key"
+        match = None if route is None else route.match
+        key = principal.id if principal is not None and principal.kind == "api_key" else None
+        said = _said if path is None or len(path) < LONG else _said.__wrapped__
         self._lines.append(
-            b'%b%03dZ","request_id":"%b","method":%b,"path":%b,"status":%d,"outcome":"%b","route":%b,"key":%b,'
-            b'"address":%b,"milliseconds":%.3f,"bytes":%d}\n'
+            b'%b%03dZ","request_id":"%b%b%.3f,"bytes":%d}\n'
             % (
                 self._prefix,
                 (now - second) * 1000,
                 request_id,
-                orjson.dumps(method),
-                b"null" if path is None else orjson.dumps(masked(path) if "sk_" in path else path),
-                status,
-                outcome.encode(),
-                b"null" if route is None else orjson.dumps(route.match),
-                orjson.dumps(principal.id) if is_key else b"null",  # type: ignore[union-attr]  # a key is a Principal
-                orjson.dumps(format_address_or_none(address)),
+                said(method, path, status, outcome, match, key, address),
                 seconds * 1000,
                 sent_bytes,
             )
@@ -116,6 +113,23 @@ class AccessLog:
         if self._lost:
             logger.warning("%d lines are not in the access log: it is written too slowly.", self._lost)
             self._lost = 0
+
+
+@lru_cache(maxsize=4096)  # what is remembered must not fill the memory, so that lines with long paths are not
+def _said(  # noqa: PLR0917 - what is remembered is found by position at least cost
+    method: str, path: str | None, status: int, outcome: str, match: str | None, key: str | None, address: int | None
+) -> bytes:
+    """Return what the lines of many requests share, from the end of the id to the time that it took."""
+    members = {
+        "method": method,
+        "path": None if path is None else masked(path),
+        "status": status,
+        "outcome": str(outcome),
+        "route": match,
+        "key": key,
+        "address": format_address_or_none(address),
+    }
+    return b'",%b,"milliseconds":' % orjson.dumps(members)[1:-1]
 
 
 def _write_all(file: int, data: bytes) -> None:
