@@ -14,13 +14,13 @@ from machpay_gateway.proxy.heads import AnswerHead
 from machpay_gateway.proxy.pool import Pool, Server
 from machpay_gateway.proxy.ports import Carried
 from machpay_gateway.proxy.tunnel import Tunnel
-from machpay_gateway.proxy.upstream import UpstreamConnection
+from machpay_gateway.proxy.upstream import Asking, UpstreamConnection
 
 NEVER = float("inf")
 _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})  # RFC 9110 §9.2.1, less what is not served
 
 
-class Carrying:
+class Carrying(Asking):
     """A request on its way there, and its answer on its way back."""
 
     _ends_at = NEVER

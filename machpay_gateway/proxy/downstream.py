@@ -17,7 +17,7 @@ from machpay_gateway.proxy.closing import end_writing
 from machpay_gateway.proxy.exchange import Exchange
 from machpay_gateway.proxy.framing import HEAD_END, early_fault
 from machpay_gateway.proxy.heads import Fault
-from machpay_gateway.proxy.ports import ClientTunnel, Front, Walk
+from machpay_gateway.proxy.ports import Client, ClientTunnel, Front, Walk
 
 NEVER = float("inf")
 _MOST_AHEAD = 64 * 1024  # bytes that may come before they can go on
@@ -26,7 +26,7 @@ _EMPTY_LINES = re.compile(rb"\A(?:\r\n)++")
 _RESET = struct.pack("ii", 1, 0)  # do not linger at all: what closes then is answered by a reset
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(Client):
     """One connection. *exchange* is the request that is served, *body* what is still to come of it."""
 
     __slots__ = (

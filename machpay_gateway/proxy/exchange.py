@@ -19,7 +19,7 @@ from machpay_gateway.proxy.forwarding import Hop, upstream_head, verbatim_head
 from machpay_gateway.proxy.framing import Request
 from machpay_gateway.proxy.heads import AnswerHead
 from machpay_gateway.proxy.pool import Pool
-from machpay_gateway.proxy.ports import Client, Front
+from machpay_gateway.proxy.ports import Carried, Client, Front
 from machpay_gateway.telemetry.refusals import log_refusal
 
 NEVER = float("inf")
@@ -28,7 +28,7 @@ _DECISION_SECONDS = 30.0  # for what a store and an issuer are asked, each with 
 _CLIENT_GONE = 499
 
 
-class Exchange:
+class Exchange(Carried):
     """A request and what became of it. *due* is when its patience ends, *check_at* when to look at its credential."""
 
     principal: Principal | Anonymous | None = None
@@ -56,8 +56,8 @@ class Exchange:
     def begin(self, raw: bytes) -> None:
         """Decide, or begin to. The head is *raw* as it came."""
         front = self._front
-        if front.has_control_plane and (own := front.own_pool(self.facts.path)) is not None:
-            is_question = front.is_question(self.facts.path)
+        if front.has_control_plane and (own := front.upstreams.own_pool(self.facts.path)) is not None:
+            is_question = front.upstreams.is_question(self.facts.path)
             head = (
                 verbatim_head(raw, self.request, self.client.host)
                 if is_question
@@ -174,7 +174,7 @@ class Exchange:
         self.principal = principal
         carriage = self._front.carriage_for(self.route)
         head = self._upstream_head(credentials=carriage.forward_credentials)
-        self._carry(self._front.pool_for(principal), carriage, head)
+        self._carry(self._front.upstreams.pool_for(principal), carriage, head)
 
     def _carry(self, pool: Pool, carriage: Carriage, head: bytes) -> None:
         self.carrying = carrying = Carrying(self, pool, carriage, head)

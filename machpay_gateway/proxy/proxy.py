@@ -20,7 +20,7 @@ from machpay_gateway.proxy.exchange import CHECK_SECONDS, Exchange
 from machpay_gateway.proxy.fields import request_fields
 from machpay_gateway.proxy.framing import Request
 from machpay_gateway.proxy.pool import IDLE_SECONDS
-from machpay_gateway.proxy.ports import Client, Counted, Walk
+from machpay_gateway.proxy.ports import Carried, Client, Front, Walk
 from machpay_gateway.proxy.readers import RequestReader
 from machpay_gateway.proxy.upstreams import ControlPlane, Upstreams
 from machpay_gateway.telemetry.access_log import AccessLog
@@ -35,7 +35,7 @@ NO_LIMIT = 1 << 62
 _new = tuple.__new__
 
 
-class Proxy:
+class Proxy(Front):
     """Serves connections by a *gateway*. Give it to `listener`, or make connections by `connect`."""
 
     def __init__(
@@ -62,12 +62,9 @@ class Proxy:
         self._carriages = {
             route.match: settings.proxy.with_changes(route.proxy) for route in gateway.policy.routes if route.proxy
         }
-        self._upstreams = Upstreams(settings.upstreams, control_plane)
+        self.upstreams = Upstreams(settings.upstreams, control_plane)
         self.has_control_plane = control_plane is not None
         self.asserts = gateway.assertions is not None
-        self.own_pool = self._upstreams.own_pool
-        self.is_question = self._upstreams.is_question
-        self.pool_for = self._upstreams.pool_for
         self._log = access_log
         self._connections: set[ClientConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,7 +97,7 @@ class Proxy:
             connection.abort(by_reset=True)
         await asyncio.sleep(0)  # lets each be told
         self._alarm.cancel()
-        self._upstreams.close_idle(float("inf"))
+        self.upstreams.close_idle(float("inf"))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -166,7 +163,7 @@ class Proxy:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def record(self, exchange: Counted, outcome: str, status: int) -> None:
+    def record(self, exchange: Carried, outcome: str, status: int) -> None:
         """Count what became of *exchange*."""
         principal, route = exchange.principal, exchange.route
         if principal is not None or route is not None or outcome != ALLOWED:  # the control plane counts by itself
@@ -201,7 +198,7 @@ class Proxy:
             elif exchange.check_at <= now:
                 exchange.check_at = now + CHECK_SECONDS
                 self.run(self._check(exchange))
-        self._upstreams.close_idle(now - IDLE_SECONDS)
+        self.upstreams.close_idle(now - IDLE_SECONDS)
 
     async def _check(self, exchange: Exchange) -> None:
         """End *exchange* if its caller could not begin it any more."""

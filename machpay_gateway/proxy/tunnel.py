@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 from machpay_gateway.proxy.closing import end_writing
-from machpay_gateway.proxy.ports import Client
+from machpay_gateway.proxy.ports import Client, ClientTunnel
 from machpay_gateway.proxy.upstream import UpstreamConnection
 
 
-class Tunnel:
+class Tunnel(ClientTunnel):
     """What joins the two connections once both have agreed on another protocol."""
 
     __slots__ = ("_client", "_client_said_all", "_ended", "_upstream", "_upstream_said_all", "sent_bytes")

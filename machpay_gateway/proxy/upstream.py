@@ -1,6 +1,7 @@
 """The connection to an upstream's server: its bytes, cut into answers."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import Protocol, cast
 
 from machpay_gateway.proxy.bodies import BadBodyError, Body, Chunked, Counted, UntilClose
@@ -14,33 +15,41 @@ _NO_CONTENT = 204
 _WITHOUT_BODY = frozenset({_NO_CONTENT, 304})
 
 
-class Asking(Protocol):
+class Asking(ABC):
     """Whoever has sent a request over this connection and hears what comes back."""
 
+    @abstractmethod
     def is_head(self) -> bool:
         """Tell whether the request was a HEAD."""
 
+    @abstractmethod
     def interim(self, answer: AnswerHead) -> None:
         """Hear a 1xx answer."""
 
+    @abstractmethod
     def switched(self, answer: AnswerHead, rest: bytes) -> None:
         """Hear a 101, and the first bytes of the other protocol."""
 
+    @abstractmethod
     def answered(self, answer: AnswerHead, payload: bytes, *, is_open: bool, is_last: bool) -> None:
         """Hear the head of the answer, and what of its body came along: *is_last* when that is all.
 
         Where only the end will tell how long the body is, it *is_open*.
         """
 
+    @abstractmethod
     def more(self, payload: bytes, *, is_last: bool, trailers: bytes) -> None:
         """Hear more of the body, and at its end the *trailers*."""
 
+    @abstractmethod
     def broke(self, detail: str, *, is_lost: bool = False) -> None:
         """Hear that nothing more of use will come; *is_lost* tells that the connection ended."""
 
+    @abstractmethod
     def upstream_is_full(self) -> None:
         """Hear that nothing more can be sent for now."""
 
+    @abstractmethod
     def upstream_is_free(self) -> None:
         """Hear that more can be sent."""
 

@@ -71,7 +71,7 @@ async def test_a_kept_connection_that_is_told_to_have_ended_is_not_used_again() 
     async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
         await client.send(request())
         await client.answer()
-        (server,) = rig.proxy.pool_for(ANONYMOUS).servers
+        (server,) = rig.proxy.upstreams.pool_for(ANONYMOUS).servers
         kept = server.take_idle()
         assert kept is not None
         server.give_back(kept)
@@ -227,5 +227,5 @@ async def test_what_a_server_has_to_do_is_nothing_once_all_is_over() -> None:
                     await client.reader.read(65536)
             await rig.until(partial(_has, rig, count + 1))
         await rig.until(lambda: not len(rig.proxy))
-        pool = rig.proxy.pool_for(ANONYMOUS)
+        pool = rig.proxy.upstreams.pool_for(ANONYMOUS)
         assert [server.in_flight for server in pool.servers] == [0]
