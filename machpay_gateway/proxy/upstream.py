@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from typing import Protocol, cast
 
 from machpay_gateway.proxy.bodies import BadBodyError, Body, Chunked, Counted, UntilClose
+from machpay_gateway.proxy.closing import unread_of
 from machpay_gateway.proxy.framing import HEAD_END, MAX_HEAD_BYTES
 from machpay_gateway.proxy.heads import AnswerHead
 from machpay_gateway.proxy.readers import AnswerReader
@@ -129,6 +130,9 @@ class UpstreamConnection(asyncio.Protocol):
         if self.tunnel is not None:
             self.tunnel.upstream_gone()
             return
+        # Whoever refuses a body may close while it comes: then a write fails before the refusal has been read.
+        if exc is not None and self.asking is not None and (unread := unread_of(self.transport)):
+            self.data_received(unread)
         asking = self.asking
         if asking is None:
             return

@@ -1,10 +1,11 @@
 """Both directions at once: each piece goes on when it comes, interim answers and early ones too."""
 
 import asyncio
+import socket
 
 import pytest
 
-from tests.proxy.rigs import OK, Upstream, fields_of, proxied, request
+from tests.proxy.rigs import OK, Rig, Upstream, fields_of, proxied, request, status_of
 from tests.proxy.strict import Strict
 
 _CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -152,6 +153,29 @@ async def test_an_answer_may_come_before_the_body_has(is_whole: bool) -> None:  
         assert await client.rest() == b"no"
         await asyncio.wait_for(ended.wait(), 3)
         assert [(ended.status, ended.outcome) for ended in rig.ended] == [(413, "allowed")]
+
+
+def _is_sent_on(rig: Rig) -> bool:
+    carryings = [connection.exchange.carrying for connection in rig.connections if connection.exchange is not None]
+    return any(carrying is not None and carrying.takes_body for carrying in carryings)
+
+
+@pytest.mark.parametrize("missing, status", [(0, 413), (1, 413), (20, 502)])
+async def test_an_answer_may_come_just_before_the_body_can_go_no_further(missing: int, status: int) -> None:
+    """The upstream answers and closes at once: the next write fails before the answer has been read."""
+    answer = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        async with proxied(Upstream(port=listening.getsockname()[1])) as rig, rig.client() as client:
+            await client.send(request("POST", "/public/x", "Content-Length: 9"))
+            await rig.until(lambda: _is_sent_on(rig))
+            with listening.accept()[0] as sock:
+                sock.recv(1)  # closing on the others is a reset
+                sock.sendall(answer[: len(answer) - missing])
+            for _ in range(2):
+                rig.connections[0].data_received(b"abc")
+            assert status_of(await client.head()) == status
+            rest = await client.rest()
+            assert rest == b"no"[: 2 - missing] or status == 502
 
 
 async def test_an_answer_and_a_body_may_go_at_the_same_time() -> None:
