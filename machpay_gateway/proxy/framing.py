@@ -23,7 +23,9 @@ _VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
 # No NUL, no other control character, no line break that is not CR LF, no space before a colon, no folded line.
 FIELD_LINES = rb"((?:" + _TOKEN + rb":" + _VALUE + rb"\r\n)*+)"
 # Methods are case-sensitive (RFC 9110 §9.1), and frameworks read them in upper case: `get` would be decided as GET.
-_REQUEST = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Z]{1,32}+) ([!\"$-~]++) HTTP/1\.([01])\r\n" + FIELD_LINES + rb"\r\n")
+_REQUEST_LINE = rb"([!#$%&'*+\-.^_`|~0-9A-Z]{1,32}+) ([!\"$-~]++) HTTP/1\.([01])\r\n"
+_REQUEST = re.compile(_REQUEST_LINE + FIELD_LINES + rb"\r\n")
+_BEGINNING = re.compile(_REQUEST_LINE + rb"|[\x20-\x7e]*+\r?\Z")  # with its first line whole, or not yet
 _ANSWER = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})( " + _VALUE + rb"|)\r\n" + FIELD_LINES + rb"\r\n")
 # llhttp knows these and refuses others, which are as good to us.
 _KNOWN_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"})
@@ -77,6 +79,8 @@ def early_fault(data: bytes | bytearray) -> Fault | None:
         return Fault(Reason.HEAD_TOO_LARGE, f"more than {MAX_HEAD_BYTES} bytes")
     if data.count(b"\n") != data.count(b"\r\n"):
         return invalid("a line that does not end in CR LF")
+    if not _BEGINNING.match(data):  # TLS, to whom speaks none, or HTTP/0.9: either waits for an answer
+        return invalid("a first line that is not well-formed")
     if data.count(b"\n") > MAX_LINES + 1:
         return Fault(Reason.HEAD_TOO_LARGE, f"more than {MAX_LINES} lines")
     return None

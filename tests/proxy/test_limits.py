@@ -33,6 +33,9 @@ def _of_lines(count: int, *fields: str) -> bytes:
         (b"GET /public/x HTTP/1.1\r\n" + b"a: 1\r\n" * 200, 431),  # before its end has come
         (b"GET /public/x HTTP/1.1\r\nHost: a\r\n" + b"a\n", 400),  # cannot become a head any more
         (b"GET /public/x HTTP/1.1\nHost: a\n\n", 400),
+        (b"GET /public/x\r\n", 400),  # HTTP/0.9, after which nothing more comes
+        (b"GET /public/x HTTP/3\r\nHost: a\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),  # TLS
     ],
 )
 async def test_a_head_has_bounds(sent: bytes, expected: int) -> None:
