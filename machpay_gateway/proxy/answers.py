@@ -63,12 +63,14 @@ def refusal(
     *,
     legacy: bool,
     closes: bool,
+    minor: bool = True,
     is_head: bool = False,
     grant: Granted | None = None,
 ) -> tuple[bytes, int]:
     """Return the whole answer that tells of *denied*, and its status.
 
-    *closes* says that it is the connection's last. A *grant* was given before the refusal, and its quota is told.
+    *closes* says that it is the connection's last; that it is not needs no word where the client speaks HTTP/1.1, as
+    *minor* tells. A *grant* was given before the refusal, and its quota is told.
     """
     problem = problem_for(denied, request_id)
     added = refusal_headers(denied, legacy=legacy) if grant is None else quota_headers(grant, legacy=legacy)
@@ -77,4 +79,6 @@ def refusal(
     lines += (b"%b: %b" % field for field in headers)
     if closes:
         lines.append(b"Connection: close")
+    elif not minor:
+        lines.append(b"Connection: keep-alive")
     return b"\r\n".join((*lines, b"", b"" if is_head else body)), problem.status

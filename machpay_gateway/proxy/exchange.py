@@ -203,6 +203,7 @@ class Exchange(Carried):
             self.facts.request_id,
             legacy=self._front.legacy_headers,
             closes=closes,
+            minor=self.request.minor,
             is_head=self.request.method == b"HEAD",
             grant=self.grant,
         )
