@@ -25,6 +25,7 @@ class Carrying(Asking):
 
     _ends_at = NEVER
     _is_answering = False
+    _is_begun = False
     _is_sent = False
     _is_over = False
     _answer_is_chunked = False
@@ -88,17 +89,21 @@ class Carrying(Asking):
         upstream = self._upstream
         if upstream is None:
             return
-        transport, is_counted = upstream.transport, self._request.length is not None
+        # With the head, so that nothing goes on where the first piece shows that the body is not what it should be.
+        sent, is_counted = b"" if self._is_begun else self._head, self._request.length is not None
         if payload:
             self._received_bytes += len(payload)
             if self._carriage.max_body_bytes and self._received_bytes > self._carriage.max_body_bytes:
                 self._give_up(Reason.BODY_TOO_LARGE, "a longer body than the route allows")
                 return
-            transport.write(payload if is_counted else chunk(payload))
+            sent += payload if is_counted else chunk(payload)
         if is_last:
             if not is_counted:
-                transport.write(LAST_CHUNK + trailers + b"\r\n")
+                sent += LAST_CHUNK + trailers + b"\r\n"
             self._is_sent = True
+        if sent:
+            self._is_begun = True
+            upstream.transport.write(sent)
         waits_for_answer = is_last and not self._is_answering
         self._extend(self._carriage.first_byte_seconds if waits_for_answer else self._carriage.idle_seconds)
 
@@ -238,9 +243,9 @@ class Carrying(Asking):
     def _send_over(self, upstream: UpstreamConnection) -> None:
         self._upstream = upstream
         upstream.asking = self
-        upstream.transport.write(self._head)
         if self._client.body is None:
-            self._is_sent = True
+            self._is_begun = self._is_sent = True
+            upstream.transport.write(self._head)
             self._extend(self._carriage.first_byte_seconds)
         else:
             self._extend(self._carriage.idle_seconds)
@@ -283,4 +288,7 @@ class Carrying(Asking):
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             self._server.in_flight -= 1
-            upstream.abort()
+            if self._is_begun:
+                upstream.abort()
+            else:
+                self._server.give_back(upstream)  # which has heard nothing

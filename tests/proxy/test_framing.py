@@ -138,6 +138,16 @@ async def test_a_chunked_body_has_one_reading(body: bytes, expected: bytes | Non
     assert [(seen.target, seen.body) for seen in strict.requests] == [(b"/public/x", expected), (b"/public/next", b"")]
 
 
+async def test_a_body_that_comes_badly_framed_with_its_head_reaches_nobody() -> None:
+    async with Upstream() as upstream, proxied(upstream) as rig:
+        for body in (b"0x3\r\nabc\r\n0\r\n\r\n", b"3\r\nabc\r\n3\nabc\r\n", b"3\r\nabc\r\n0\r\nHost: x\r\n\r\n"):
+            answers = await rig.exchange(request("POST", "/public/x", "Transfer-Encoding: chunked", body=body))
+            assert answers.startswith(b"HTTP/1.1 400 ")
+        await rig.exchange(request("GET", "/public/next", "Connection: close"))
+        assert [head.split()[1] for head in upstream.heads] == [b"/public/next"]
+        assert upstream.connections == 1  # nor has anybody else lost a connection that was kept
+
+
 async def test_a_body_in_chunks_is_none_of_http_1_0() -> None:
     sent = b"POST /public/x HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
     answers, strict = await _exchange(sent)
