@@ -7,7 +7,7 @@ that may hold a secret, or that will not come again: no line that `Fields` would
 from collections.abc import Iterable
 
 from machpay_gateway.proxy.fields import Fields
-from machpay_gateway.proxy.framing import MAX_LINES, Request, read_answer, read_request
+from machpay_gateway.proxy.framing import MAX_HEAD_BYTES, MAX_LINES, Request, read_answer, read_request
 from machpay_gateway.proxy.heads import MALFORMED, AnswerHead, Fault, RequestHead
 
 _LONGEST = 1024  # bytes of what is remembered
@@ -29,7 +29,7 @@ class RequestReader:
         """Return what *head* says, up to and with its empty line, or why it is refused."""
         rest, value = _without_authorization(head)
         known = self.known.get(rest)
-        if known is None:
+        if known is None or len(head) > MAX_HEAD_BYTES:
             return self._learnt(head, rest, value)
         if value is None:
             return _new(Request, (known, ()))

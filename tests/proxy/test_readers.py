@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from machpay_gateway.proxy.fields import answer_fields, request_fields
-from machpay_gateway.proxy.framing import MAX_LINES, Request, read_answer, read_request
+from machpay_gateway.proxy.framing import MAX_HEAD_BYTES, MAX_LINES, Request, read_answer, read_request
 from machpay_gateway.proxy.heads import AnswerHead, Fault
 from machpay_gateway.proxy.readers import AnswerReader, RequestReader
 
@@ -109,6 +109,12 @@ def test_a_head_of_as_many_lines_as_there_may_be_may_not_come_with_one_more() ->
     for _ in range(2):
         assert isinstance(reader.read(head_of(FIRST, *lines)), Request)
         assert isinstance(reader.read(head_of(FIRST, *lines, CREDENTIALS)), Fault)
+
+
+def test_a_head_that_is_known_may_not_come_with_a_longer_credential_than_a_head_may_have() -> None:
+    reader = request_reader()
+    for count, expected in ((0, Request), (MAX_HEAD_BYTES - 100, Request), (MAX_HEAD_BYTES, Fault)):
+        assert isinstance(reader.read(head_of(FIRST, HOST, b"Authorization: " + b"a" * count)), expected)
 
 
 def test_heads_that_somebody_makes_up_fill_no_memory() -> None:
