@@ -1,6 +1,9 @@
 """Answers as bytes: an upstream's with our fields added, and our own refusals."""
 
+from email.utils import formatdate
+from functools import lru_cache
 from math import ceil
+from time import time
 
 from machpay_gateway.core.admission import Granted
 from machpay_gateway.core.decision import Denied
@@ -34,6 +37,8 @@ def answer_head(answer: AnswerHead, own: bytes, *, minor: bool, closes: bool, is
     It is the connection's last if that *closes*, and its length is not known when it *is_open*.
     """
     lines = b"\r\n"
+    if not answer.is_dated:  # RFC 9110 §6.6.1: whoever forwards it adds when it came
+        own += _date(int(time())) + b"\r\n"
     if is_open:
         lines = b"Transfer-Encoding: chunked\r\n\r\n" if minor else b"\r\n"
     elif answer.length is not None and answer.status != _NO_CONTENT:
@@ -77,8 +82,14 @@ def refusal(
     headers, body = problem_answer(problem, added)
     lines = [b"HTTP/1.1 %d %b" % (problem.status, str(problem.body["title"]).encode())]
     lines += (b"%b: %b" % field for field in headers)
+    lines.append(_date(int(time())))
     if closes:
         lines.append(b"Connection: close")
     elif not minor:
         lines.append(b"Connection: keep-alive")
     return b"\r\n".join((*lines, b"", b"" if is_head else body)), problem.status
+
+
+@lru_cache(maxsize=1)
+def _date(now: int) -> bytes:
+    return b"Date: %b" % formatdate(now, usegmt=True).encode()

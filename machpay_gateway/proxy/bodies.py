@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
-from machpay_gateway.proxy.fields import TYPE, Fields
+from machpay_gateway.proxy.fields import DATE, TYPE, Fields
 from machpay_gateway.proxy.framing import FIELD_LINES
 
 # No blank but before an extension, no sign, no prefix; more digits than this would be petabytes.
@@ -84,7 +84,7 @@ class Chunked:
     def __init__(self, fields: Fields) -> None:
         """Expect the first chunk. A trailer field of any managed kind is a mistake (RFC 9110 §6.5.1).
 
-        But for Content-Type, which some do send and nobody reads there.
+        But for Content-Type and Date, which some do send and nobody reads there.
         """
         self._fields = fields
         self._step: _Step = self._size
@@ -159,7 +159,7 @@ class Chunked:
         if len(trailers) > _MAX_TRAILERS or not _TRAILERS.fullmatch(trailers):
             raise BadBodyError("trailers that are no fields")
         for line in trailers.split(b"\r\n")[:-1]:
-            if (field := self._fields[line]) is not None and field[0] != TYPE:
+            if (field := self._fields[line]) is not None and field[0] not in {TYPE, DATE}:
                 raise BadBodyError("a trailer that belongs into a head")
         self.trailers = trailers
         self.is_done = True

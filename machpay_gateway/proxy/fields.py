@@ -20,7 +20,7 @@ _FORGOTTEN = re.compile(rb"auth|cookie|key|pass|secret|session|signature|token|r
 # What is done with a field. Plain numbers, because a member of an enum takes longer to look up than all else here.
 PASS, DROP, HOST, AUTHORIZATION, CONNECTION, KEEPS, LENGTH, CODING, UPGRADE, TE, WRONG = range(11)
 CLIENT_ADDRESS, FORWARDED_PROTO, FORWARDED_HOST, REQUEST_ID = range(11, 15)
-ORIGIN, PREFLIGHT, EXPECT, TYPE = range(15, 19)  # read, and passed on all the same
+ORIGIN, PREFLIGHT, EXPECT, TYPE, DATE = range(15, 20)  # read, and passed on all the same
 
 # RFC 9110 §7.6.1: what concerns one connection alone.
 _HOP_BY_HOP: Mapping[bytes, int] = {
@@ -57,7 +57,8 @@ _OF_REQUESTS: Mapping[bytes, int] = {
     b"x-original-url": DROP,  # what some frameworks route by instead of the path that was authorised
     b"x-rewrite-url": DROP,
 }
-_OF_ANSWERS: Mapping[bytes, int] = {**_HOP_BY_HOP, b"x-request-id": DROP}
+_OF_OUR_ANSWERS: Mapping[bytes, int] = {**_HOP_BY_HOP, b"date": DATE}
+_OF_ANSWERS: Mapping[bytes, int] = {**_OF_OUR_ANSWERS, b"x-request-id": DROP}
 
 
 class Managed(NamedTuple):
@@ -161,7 +162,7 @@ def answer_fields() -> Fields:
 
 def control_plane_fields() -> Fields:
     """Return what is done with the fields of an answer of our own control plane."""
-    return Fields(_HOP_BY_HOP, passes_ours=True)
+    return Fields(_OF_OUR_ANSWERS, passes_ours=True)
 
 
 def without(lines: Iterable[bytes], names: frozenset[bytes]) -> list[bytes]:

@@ -9,6 +9,7 @@ from machpay_gateway.proxy.fields import (
     CLIENT_ADDRESS,
     CODING,
     CONNECTION,
+    DATE,
     DROP,
     FORWARDED_HOST,
     FORWARDED_PROTO,
@@ -214,6 +215,7 @@ class AnswerHead(Head):
 
     upgrade: bytes | None = None
     start = b""
+    is_dated = False
 
     def __init__(self, status: bytes, reason: bytes, *, minor: bool) -> None:
         self.minor = minor
@@ -221,7 +223,7 @@ class AnswerHead(Head):
         self.via = _VIA[minor]
         self._status_line = b"HTTP/1.1 " + status + (reason or b" ")
 
-    def read(self, block: bytes, fields: Fields) -> str | None:
+    def read(self, block: bytes, fields: Fields) -> str | None:  # noqa: C901 - one branch for each kind
         """Read the lines of fields in *block*; return what is wrong with them."""
         lines: list[bytes] = []
         for line in block.split(b"\r\n")[:-1]:
@@ -237,6 +239,9 @@ class AnswerHead(Head):
                 self._keeps = True
             elif kind == CONNECTION:
                 self.connection = value | (self.connection or _NOTHING)
+            elif kind == DATE:
+                lines.append(line)
+                self.is_dated = True
             elif kind == UPGRADE:
                 self.upgrade = value
             elif kind == WRONG:

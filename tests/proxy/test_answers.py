@@ -1,6 +1,8 @@
 """What an upstream answers: carried back as it is, or refused as a whole, and never given to another."""
 
 import asyncio
+import time
+from email.utils import parsedate_to_datetime
 
 import pytest
 
@@ -214,6 +216,24 @@ async def test_an_answer_without_a_body_ends_with_its_head(
             assert fields_of(head).get("content-length") == length
             assert "transfer-encoding" not in fields_of(head)
         assert upstream.connections == 1
+
+
+@pytest.mark.parametrize("dates", [[], ["Sun, 06 Nov 1994 08:49:37 GMT"], ["yesterday", "Sunday"]])
+async def test_an_answer_has_its_own_date_or_that_of_its_coming(dates: list[str]) -> None:
+    lines = "".join(f"date: {date}\r\n" for date in dates).encode()
+    answer = _HTTP + lines + b"Transfer-Encoding: chunked\r\n\r\n0\r\nDate: now\r\n\r\n"
+    async with Upstream(answer=answer) as upstream, proxied(upstream) as rig, rig.client() as client:
+        began_at = int(time.time())
+        for path in ("/public/x", "/public/x", "/nowhere"):
+            await client.send(request("GET", path))
+            status, head, _ = await client.answer()
+            said = fields_of(head)["date"]
+            if dates and status == 200:
+                assert said == dates
+            else:
+                (date,) = said
+                assert date.endswith(" GMT")
+                assert began_at <= parsedate_to_datetime(date).timestamp() <= time.time()
 
 
 async def _trailers(rig: Rig, minor: int) -> bytes:
