@@ -30,6 +30,7 @@ class Carrying(Asking):
     _is_over = False
     _answer_is_chunked = False
     _received_bytes = 0
+    _taken_bytes: int | None = None  # by either side, when last looked at
     _server: Server
     _tried: tuple[Server, ...] = ()
     _tunnel: Tunnel | None = None
@@ -71,6 +72,9 @@ class Carrying(Asking):
 
     def expire(self) -> None:
         """End what took too long: by an answer, where none has begun."""
+        if monotonic() < self._ends_at and self._is_being_taken():
+            self._wait_on()
+            return
         waits_for_client = self._upstream is not None and not self._is_sent and not self._upstream.is_full
         is_answering, server = self._is_answering, self._server
         self.stop()
@@ -104,8 +108,7 @@ class Carrying(Asking):
         if sent:
             self._is_begun = True
             upstream.transport.write(sent)
-        waits_for_answer = is_last and not self._is_answering
-        self._extend(self._carriage.first_byte_seconds if waits_for_answer else self._carriage.idle_seconds)
+        self._wait_on()
 
     def client_broke(self, detail: str) -> None:
         """Hear that the request's body is not framed as its head said: what was sent of it stays without an end."""
@@ -254,6 +257,18 @@ class Carrying(Asking):
     def _extend(self, seconds: float) -> None:
         due = monotonic() + seconds if seconds else NEVER
         self._exchange.due = due if due < self._ends_at else self._ends_at  # noqa: FURB136 - `min` takes thrice as long
+
+    def _wait_on(self) -> None:
+        waits_for_answer = self._is_sent and not self._is_answering
+        self._extend(self._carriage.first_byte_seconds if waits_for_answer else self._carriage.idle_seconds)
+
+    def _is_being_taken(self) -> bool:
+        """Tell whether either side still takes what it was sent: while it does, however slowly, nobody is idle."""
+        left = self._client.transport.get_write_buffer_size()
+        if self._upstream is not None:
+            left += self._upstream.transport.get_write_buffer_size()
+        before, self._taken_bytes = self._taken_bytes, self._exchange.sent_bytes + self._received_bytes - left
+        return left > 0 and self._taken_bytes != before
 
     def _end(self) -> None:
         self._is_over = True

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.proxy.rigs import Upstream, proxied, request
+from tests.proxy.rigs import PATIENCE_SECONDS, Rig, Upstream, proxied, request
 
 _SMALL = 8 * 1024
 _LARGE = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000)
@@ -108,6 +108,75 @@ async def test_a_body_is_taken_from_the_client_as_fast_as_the_upstream_reads() -
         go_on.set()
         await sending
         assert (await client.answer())[0] == 200
+
+
+def _expire(rig: Rig) -> None:
+    """Let the only request's patience end, as the clock would."""
+    (exchange,) = [connection.exchange for connection in rig.connections if connection.exchange is not None]
+    exchange.expire()
+
+
+def _is_held_back(rig: Rig) -> bool:
+    carryings = [connection.exchange.carrying for connection in rig.connections if connection.exchange is not None]
+    return any(carrying is not None and carrying.is_pressed for carrying in carryings)
+
+
+async def test_an_answer_that_is_taken_slowly_is_not_broken_off() -> None:
+    total = 2_000_000
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total + bytes(total))
+        await reader.read()
+
+    async with (
+        Upstream(flood) as upstream,
+        proxied(upstream, buffer=_SMALL) as rig,
+        rig.client(buffer=_SMALL) as slow,
+    ):
+        await slow.send(request())
+        await slow.head()
+        await rig.until(lambda: rig.connections[0].is_full)
+        transport, read = rig.connections[0].transport, 0
+        for _ in range(5):
+            left = transport.get_write_buffer_size()
+            _expire(rig)
+            while transport.get_write_buffer_size() == left:
+                piece = await slow.reader.read(4096)
+                assert piece
+                read += len(piece)
+        assert rig.connections[0].is_full  # all the time: the upstream has sent nothing meanwhile
+        _expire(rig)
+        _expire(rig)  # and nothing was taken between the two
+        with pytest.raises(asyncio.IncompleteReadError):
+            await slow.reader.readexactly(total - read)
+
+
+async def test_a_body_that_is_taken_slowly_is_not_given_up() -> None:
+    piece = 12_000_000  # more than kernels keep
+    taken, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for _ in range(3):
+            taken.set()
+            await go_on.wait()
+            go_on.clear()
+            await reader.readexactly(piece)
+        await reader.readexactly(piece)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with Upstream(slow) as upstream, proxied(upstream) as rig, rig.client() as client:
+        sent = request("POST", "/public/x", f"Content-Length: {4 * piece}", body=bytes(4 * piece))
+        sending = asyncio.create_task(client.send(sent))
+        for _ in range(3):
+            await asyncio.wait_for(taken.wait(), PATIENCE_SECONDS)
+            taken.clear()
+            await rig.until(lambda: _is_held_back(rig))
+            _expire(rig)
+            go_on.set()
+        assert (await client.answer())[0] == 200
+        await sending
 
 
 @pytest.mark.parametrize("length", [10, 100_000])
