@@ -10,6 +10,7 @@ from machpay_gateway.proxy.framing import HEAD_END, MAX_HEAD_BYTES
 from machpay_gateway.proxy.heads import AnswerHead
 from machpay_gateway.proxy.readers import AnswerReader
 
+_FIRST = b"HTTP/1."
 _SWITCHING_PROTOCOLS = 101
 _FINAL = 200
 _NO_CONTENT = 204
@@ -167,6 +168,8 @@ class UpstreamConnection(asyncio.Protocol):
                 self._pending = data
                 if len(data) > MAX_HEAD_BYTES:
                     asking.broke("a head that is too large")
+                elif not data.startswith(_FIRST[: len(data)]):
+                    asking.broke("what is no answer of HTTP/1")  # whoever speaks first, as SSH, waits for one
                 elif data.count(b"\n") != data.count(b"\r\n"):
                     asking.broke("a line that does not end in CR LF")
                 return

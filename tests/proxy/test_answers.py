@@ -41,6 +41,9 @@ _HTTP = b"HTTP/1.1 200 OK\r\n"
         b"ICY 200 OK\r\nContent-Length: 0\r\n\r\n",
         b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
         b"<html>\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",  # and waits
+        b"\x15\x03\x03\x00\x02\x02\x46",
+        b"HTTP/2",
         b"\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
         b"a" * 40_000,
