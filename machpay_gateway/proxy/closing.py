@@ -1,8 +1,11 @@
 """The end of a connection whose other side may be gone already."""
 
 import os
+import socket
+import struct
 from asyncio import Transport
 
+_RESET = struct.pack("ii", 1, 0)  # do not linger at all: what closes then is answered by a reset
 _MOST_UNREAD = 1024 * 1024  # bytes
 
 
@@ -15,6 +18,13 @@ def end_writing(transport: Transport) -> bool:
     except OSError:
         return False  # a reset came since, by what was written just now, and asyncio's own loop has not seen it yet
     return True
+
+
+def reset(transport: Transport) -> None:
+    """Close *transport* at once, so that the other side can tell that it has not got all."""
+    if (connection := transport.get_extra_info("socket")) is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    transport.abort()
 
 
 def unread_of(transport: Transport) -> bytes:

@@ -2,8 +2,6 @@
 
 import asyncio
 import re
-import socket
-import struct
 from time import monotonic, perf_counter
 from typing import cast
 
@@ -13,7 +11,7 @@ from machpay_gateway.core.reason import Reason
 from machpay_gateway.proxy.answers import refusal
 from machpay_gateway.proxy.bodies import BadBodyError, Body, Chunked, Counted
 from machpay_gateway.proxy.carrying import Carrying
-from machpay_gateway.proxy.closing import end_writing
+from machpay_gateway.proxy.closing import end_writing, reset
 from machpay_gateway.proxy.exchange import Exchange
 from machpay_gateway.proxy.framing import HEAD_END, early_fault
 from machpay_gateway.proxy.heads import Fault
@@ -22,8 +20,8 @@ from machpay_gateway.proxy.ports import Client, ClientTunnel, Front, Walk
 NEVER = float("inf")
 _MOST_AHEAD = 64 * 1024  # bytes that may come before they can go on
 _LINGER_SECONDS = 2.0
+_LONGEST_LINGER_SECONDS = 30.0  # for a client that sends all of its body before it reads why nobody wants it
 _EMPTY_LINES = re.compile(rb"\A(?:\r\n)++")
-_RESET = struct.pack("ii", 1, 0)  # do not linger at all: what closes then is answered by a reset
 
 
 class ClientConnection(Client):
@@ -35,6 +33,7 @@ class ClientConnection(Client):
         "_is_lingering",
         "_is_paused",
         "_is_reading",
+        "_lingers_until",
         "_untaken",
         "address",
         "began_at",
@@ -62,7 +61,7 @@ class ClientConnection(Client):
         self.exchange: Exchange | None = None
         self.tunnel: ClientTunnel | None = None
         self.body: Body | None = None
-        self.due = NEVER
+        self.due = self._lingers_until = NEVER
         self.quiet_until = 0.0
         self.transport: asyncio.Transport
 
@@ -215,15 +214,16 @@ class ClientConnection(Client):
         self.will_close = self._is_lingering = True
         self.due = monotonic() + _LINGER_SECONDS
         self.exchange = None
-        if not by_reset:
+        if by_reset:
+            reset(self.transport)
+        else:
             self.transport.close()  # once it has got what there is
-            return
-        if (connection := self.transport.get_extra_info("socket")) is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.transport.abort()
 
     def _read(self, data: bytes) -> None:
         """Serve the requests in *data*, as long as each can be answered at once."""
+        if self._is_lingering:
+            self.due = min(monotonic() + _LINGER_SECONDS, self._lingers_until)
+            return
         self._is_reading, front = True, self._front
         while not self._is_lingering:
             if self.is_full:  # its answers would pile up
@@ -290,6 +290,7 @@ class ClientConnection(Client):
         if self._is_lingering:
             return
         self._is_lingering = True
+        self._lingers_until = monotonic() + _LONGEST_LINGER_SECONDS
         self.due = monotonic() + _LINGER_SECONDS
         self.read_on()
         if not end_writing(self.transport):

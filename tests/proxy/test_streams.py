@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from machpay_gateway.proxy import downstream
 from tests.proxy.rigs import OK, Rig, Upstream, fields_of, proxied, request, status_of
 from tests.proxy.strict import Strict
 
@@ -153,6 +154,26 @@ async def test_an_answer_may_come_before_the_body_has(is_whole: bool) -> None:  
         assert await client.rest() == b"no"
         await asyncio.wait_for(ended.wait(), 3)
         assert [(ended.status, ended.outcome) for ended in rig.ended] == [(413, "allowed")]
+
+
+@pytest.mark.parametrize("longest, is_heard", [(30.0, True), (0.0, False)])
+async def test_a_client_may_send_its_body_for_a_while_before_it_reads_why_nobody_wants_it(
+    longest: float,
+    is_heard: bool,  # noqa: FBT001 - a table's column
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(downstream, "_LONGEST_LINGER_SECONDS", longest)
+    async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
+        await client.send(request("POST", "/v1/x", "Content-Length: 100"))
+        await rig.until(lambda: rig.ended)
+        connection = rig.connections[0]
+        for _ in range(3):
+            now = connection.due
+            connection.data_received(b"abc")
+            rig.proxy.look_after(now)
+        assert connection.transport.is_closing() is not is_heard
+        rig.proxy.look_after(connection.due)  # and nothing came meanwhile
+        assert connection.transport.is_closing()
 
 
 def _is_sent_on(rig: Rig) -> bool:
