@@ -141,6 +141,7 @@ class Supervisor:
         files += [] if self._management is None else [self._management.fileno()]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # what lies in the directory that this is run in is no module of ours, whatever its name
             "-m",
             "machpay_gateway.serving.worker",
             *map(str, arguments),

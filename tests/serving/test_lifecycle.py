@@ -58,6 +58,13 @@ def test_a_stop_answers_what_is_in_flight(tmp_path: Path) -> None:
         assert gateway.supervisor.wait(PATIENCE_SECONDS) == 0
 
 
+def test_what_lies_in_the_working_directory_is_not_taken_for_a_module(tmp_path: Path) -> None:
+    for name in ("httptools", "redis", "logging", "machpay_gateway"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('this is a file of somebody else')")
+    with served(tmp_path) as gateway:
+        assert status(ask(gateway)) == 200
+
+
 def test_new_settings_hold_after_a_hangup_and_wrong_ones_do_not(tmp_path: Path) -> None:
     with served(tmp_path) as gateway:
         settings = tmp_path / "machpay.toml"
