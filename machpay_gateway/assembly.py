@@ -23,7 +23,6 @@ from machpay_gateway.flights import SingleFlight
 from machpay_gateway.gate import Gate
 from machpay_gateway.keyring import Keyring
 from machpay_gateway.limiters.memory import MemoryLimiter
-from machpay_gateway.limiters.sole import SoleWorker
 from machpay_gateway.settings import Options, Settings, load_settings
 from machpay_gateway.stores.cache import KeyCache
 from machpay_gateway.telemetry.usage import UsageRecorder
@@ -247,8 +246,11 @@ def _store_for(settings: Settings) -> Store:
 def _limiter_for(settings: Settings, store: Store) -> Limiter:
     if (limiter := _redis_for(settings)) is not None:
         return limiter
-    lock = store.serving_lock
-    return MemoryLimiter(sole=None if lock is None else SoleWorker(lock))
+    if (lock := store.serving_lock) is None:
+        return MemoryLimiter()
+    from machpay_gateway.limiters.sole import SoleWorker
+
+    return MemoryLimiter(sole=SoleWorker(lock))
 
 
 def _redis_for(settings: Settings) -> Limiter | None:

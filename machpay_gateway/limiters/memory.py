@@ -2,10 +2,13 @@
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from machpay_gateway.core.admission import STALE, Answer, Demand, Granted, exceeded
 from machpay_gateway.core.quota import CellWindow, Tier
-from machpay_gateway.limiters.sole import SoleWorker
+
+if TYPE_CHECKING:
+    from machpay_gateway.limiters.sole import SoleWorker
 
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on every request
 _MARK_SECONDS = 60.0  # longer than any decision that read the record before the change can take
@@ -32,7 +35,7 @@ class _Subject:
 class MemoryLimiter:
     """A limiter for one process. Its clock is monotonic: a stepped wall clock neither opens nor shuts a window."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, *, sole: SoleWorker | None = None) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, sole: "SoleWorker | None" = None) -> None:
         """Start with nothing counted. *clock* returns seconds and never goes back; *sole* is had while it is open."""
         self._clock = clock
         self._sole = sole
