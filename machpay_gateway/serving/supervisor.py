@@ -120,7 +120,8 @@ class Supervisor:
 
     async def _replace_all(self, settings: Settings) -> None:
         """Have a new worker in the place of each. Raises ConfigurationError when one cannot start."""
-        old, wanted = list(self._workers), settings.server.workers
+        # Those that still drain have given way to others already, and have nothing more to say.
+        old, wanted = [worker for worker in self._workers if worker.is_wanted], settings.server.workers
         for number in range(max(len(old), wanted)):
             leaving = old[number] if number < len(old) else None
             if number < wanted:

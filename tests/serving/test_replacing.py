@@ -17,6 +17,8 @@ from tests.serving.test_stopping import ready
 
 pytestmark = pytest.mark.xdist_group("replacing")
 
+READY_AT_ONCE = b"GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n"
+SILENT = b"GET /public/silent HTTP/1.1\r\nHost: a\r\n\r\n"
 SLOW = b"GET /public/slow?2 HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -89,6 +91,19 @@ def test_what_no_worker_can_start_by_leaves_the_old_ones_serving(alone: Served) 
         settings.write_text(right)
     assert "nowhere is not a directory, make it first" in alone.log
     assert alone.workers() == before
+    assert status(ask(alone)) == 200
+
+
+def test_new_settings_hold_while_a_worker_still_drains_that_gave_way_to_earlier_ones(alone: Served) -> None:
+    (old,) = alone.workers()
+    with socket.create_connection(("127.0.0.1", alone.port)) as unanswered:
+        unanswered.sendall(READY_AT_ONCE)
+        assert status(unanswered.recv(65536)) == 200  # by the old one
+        unanswered.sendall(SILENT)
+        until(hang_up(alone))
+        until(hang_up(alone))
+        assert is_alive(old)
+    until(lambda: len(alone.workers()) == 1)
     assert status(ask(alone)) == 200
 
 
