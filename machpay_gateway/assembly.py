@@ -91,6 +91,7 @@ class Gateway:
         self.legacy_headers = settings.legacy_headers
         self.request_ids = request_ids(os.urandom(8))
         self.is_open = False
+        self._has_given_way = False
         self.store = _store_for(settings)
         self._opening = SingleFlight(self._open, failed=lambda _: None)  # whoever opens hears of it
         self.limiter = limiter = _limiter_for(settings, self.store)
@@ -134,13 +135,20 @@ class Gateway:
         Raises what `open` does, and ConfigurationError when another process serves and nothing counts for both.
         """
         await self.open()
-        await self.limiter.open()
+        if not self._has_given_way:
+            await self.limiter.open()
         self.recorder.open()
+
+    async def give_way(self) -> None:
+        """Let another process count, and none of the next decisions take that back: what is under way ends here."""
+        self._has_given_way = True
+        await self.limiter.close()
 
     async def close(self) -> None:
         """Store what was counted and let go of everything; it may be opened again."""
         await self.recorder.close()
         await self.limiter.close()
+        self._has_given_way = False
         if self.is_open:
             self.is_open = False
             await self._keys.close()

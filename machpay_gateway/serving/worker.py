@@ -119,7 +119,7 @@ class Worker:
         """Let another worker count, and answer operators if there is one."""
         if self.gateway.settings.redis is None:
             # What counts in this process alone may have no other beside it; the next one waits for this.
-            await self.gateway.limiter.close()
+            await self.gateway.give_way()
         _say(report, RELEASED)
         if self._is_replaced and self._operators is not None:
             await self._operators.stop()

@@ -12,7 +12,7 @@ import pytest
 from tests.drills.test_proxy_load import connected, head
 from tests.redises.servers import running_server
 from tests.serving.processes import Served, served
-from tests.serving.test_lifecycle import ask, is_alive, status, until
+from tests.serving.test_lifecycle import PATIENCE_SECONDS, ask, is_alive, status, until
 from tests.serving.test_stopping import ready
 
 pytestmark = pytest.mark.xdist_group("replacing")
@@ -105,6 +105,19 @@ def test_new_settings_hold_while_a_worker_still_drains_that_gave_way_to_earlier_
         assert is_alive(old)
     until(lambda: len(alone.workers()) == 1)
     assert status(ask(alone)) == 200
+
+
+def test_a_worker_that_gave_way_decides_what_still_comes_and_takes_nothing_back(alone: Served) -> None:
+    secret = alone.secret().encode()  # which no worker has seen yet
+    with socket.create_connection(("127.0.0.1", alone.port)) as kept:
+        kept.settimeout(PATIENCE_SECONDS)
+        kept.sendall(READY_AT_ONCE)
+        assert status(kept.recv(65536)) == 200  # by the old one
+        until(hang_up(alone))
+        kept.sendall(b"GET /v1/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\n\r\n" % secret)
+        assert status(kept.recv(65536)) == 200
+    assert "does not answer" not in alone.log
+    until(lambda: len(alone.workers()) == 1)
 
 
 def test_operators_hear_nothing_of_a_worker_that_drains_while_others_serve(alone: Served) -> None:
