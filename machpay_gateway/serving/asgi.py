@@ -2,28 +2,42 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _STARTED_SECONDS = 0.01
 _ARRIVING_SECONDS = 0.1
+_POLL_SECONDS = 0.05
 _DRAIN_SECONDS = 5
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, quiet_seconds: float) -> None:
+        super().__init__(config)
+        self._quiet_seconds = quiet_seconds
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to the worker."""
         yield
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept nobody any more, and end when what comes from those who were accepted has been answered."""
+    def refuse(self) -> None:
+        """Accept nobody any more."""
         for server in self.servers:
             server.close()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept nobody any more, and end when what comes from those who were accepted has been answered."""
+        self.refuse()
         await asyncio.sleep(_ARRIVING_SECONDS)  # or whoever was accepted just now would lose the request
+        # What is quiet is closed first of all, though a request may be on its way on it.
+        ends_at = time.monotonic() + self._quiet_seconds
+        while self.server_state.connections and time.monotonic() < ends_at:  # noqa: ASYNC110 - once, at the end
+            await asyncio.sleep(_POLL_SECONDS)
         await super().shutdown(sockets)
 
 
@@ -31,11 +45,22 @@ class AsgiServer:
     """Serves *app* on a *listener* of its own. The application's lifespan is the worker's to run."""
 
     def __init__(
-        self, app: ASGIApp, listener: socket.socket, *, certificate: str | None = None, key: str | None = None
+        self,
+        app: ASGIApp,
+        listener: socket.socket,
+        *,
+        certificate: str | None = None,
+        key: str | None = None,
+        quiet_seconds: float = 0.0,
     ) -> None:
-        """Be ready to start, speaking TLS if there is a *certificate* with its *key*."""
+        """Be ready to start, speaking TLS if there is a *certificate* with its *key*.
+
+        At a stop, connections that are kept open have *quiet_seconds* for one more request.
+        """
+        self._app = app
         config = uvicorn.Config(
-            app,
+            self._serve,
+            interface="asgi3",
             lifespan="off",
             log_level="warning",
             access_log=False,
@@ -44,7 +69,8 @@ class AsgiServer:
             ssl_certfile=certificate,
             ssl_keyfile=key,
         )
-        self._server = _Server(config)
+        self._server = _Server(config, quiet_seconds)
+        self._is_closing = False
         self._listener = listener
         self._task: asyncio.Task[None] | None = None
 
@@ -57,8 +83,22 @@ class AsgiServer:
                 raise RuntimeError("uvicorn ended before it served")
             await asyncio.sleep(_STARTED_SECONDS)
 
+    def refuse(self) -> None:
+        """Accept nobody any more, and have those who were accepted go elsewhere after their next answer."""
+        self._is_closing = True
+        self._server.refuse()
+
     async def stop(self) -> None:
         """Let what is under way end, and stop."""
+        self._is_closing = True
         self._server.should_exit = True
         if self._task is not None:
             await self._task
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_closing(message: Message) -> None:
+            if self._is_closing and message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            await send(message)
+
+        await self._app(scope, receive, send_closing)

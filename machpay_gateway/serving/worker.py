@@ -41,6 +41,7 @@ from machpay_gateway.telemetry.access_log import OFF, AccessLog
 
 logger = logging.getLogger("machpay_gateway")
 
+_QUIET_SECONDS = 2.0  # as the proxy has it
 _OTHER_FILES = 128  # the database, Redis, logs, modules while they load
 
 
@@ -78,15 +79,24 @@ class Worker:
             if self._management is not None:
                 self._operators = AsgiServer(management_app(self), self._management)
                 await self._beside(stack, self._operators)
-            settings = self.gateway.settings.server
-            if settings.control_plane == "only":
-                app = control_plane(self.gateway)
-                alone = AsgiServer(app, self._listener, certificate=settings.tls_certificate, key=settings.tls_key)
-                await self._beside(stack, alone)
-                await self._until_stopped(report)
-                await self._release(report)
+            if self.gateway.settings.server.control_plane == "only":
+                await self._alone(stack, report)
             else:
                 await self._proxy(stack, report)
+
+    async def _alone(self, stack: AsyncExitStack, report: int) -> None:
+        settings = self.gateway.settings.server
+        server = AsgiServer(
+            control_plane(self.gateway),
+            self._listener,
+            certificate=settings.tls_certificate,
+            key=settings.tls_key,
+            quiet_seconds=min(_QUIET_SECONDS, settings.drain_seconds / 2),
+        )
+        await self._beside(stack, server)
+        await self._until_stopped(report)
+        server.refuse()
+        await self._release(report)
 
     async def _proxy(self, stack: AsyncExitStack, report: int) -> None:
         settings = self.gateway.settings.server

@@ -22,17 +22,17 @@ SILENT = b"GET /public/silent HTTP/1.1\r\nHost: a\r\n\r\n"
 SLOW = b"GET /public/slow?2 HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-async def load(gateway: Served, is_over: asyncio.Event, statuses: list[int]) -> None:
-    """Ask again and again, on a new connection whenever one is closed after its answer, until *is_over*."""
+async def load(gateway: Served, is_over: asyncio.Event, statuses: list[int], request: bytes) -> None:
+    """Send *request* again and again, on a new connection whenever one is closed after its answer, until *is_over*."""
     while not is_over.is_set():
         reader, writer = await connected(gateway)
         try:
             while not is_over.is_set():
-                writer.write(head("GET", "/public/x"))
-                told = await reader.readuntil(b"\r\n\r\n")
-                await reader.readexactly(2)
+                writer.write(request)
+                told = (await reader.readuntil(b"\r\n\r\n")).lower()
+                await reader.readexactly(int(told.partition(b"content-length: ")[2].split(b"\r\n")[0]))
                 statuses.append(status(told))
-                if b"\r\nConnection: close\r\n" in told:
+                if b"\r\nconnection: close\r\n" in told:
                     break
                 await asyncio.sleep(0.005)  # or new workers would wait for a processor instead of requests for them
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -56,6 +56,14 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             yield gateway
 
 
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One worker that serves the control plane alone, and no Redis."""
+    settings = '[tiers.standard]\nrate = "1000000/minute"\nconcurrency = 1000\n[server]\ncontrol_plane = "only"'
+    with served(tmp_path_factory.mktemp("asked"), management="127.0.0.1:0", settings=settings) as gateway:
+        yield gateway
+
+
 def hang_up(gateway: Served, *, told: str = "are read anew") -> Callable[[], bool]:
     """Send SIGHUP, and return what tells whether the log has *told* of what became of it."""
     before = gateway.log.count(told)
@@ -63,14 +71,19 @@ def hang_up(gateway: Served, *, told: str = "are read anew") -> Callable[[], boo
     return lambda: gateway.log.count(told) > before
 
 
-@pytest.mark.parametrize("group, workers", [("alone", 1), ("several", 2)])
-def test_no_request_under_way_or_after_fails(request: pytest.FixtureRequest, group: str, workers: int) -> None:
+@pytest.mark.parametrize(
+    "group, workers, path", [("alone", 1, "/public/x"), ("several", 2, "/public/x"), ("asked", 1, "/v1/whoami")]
+)
+def test_no_request_under_way_or_after_fails(
+    request: pytest.FixtureRequest, group: str, workers: int, path: str
+) -> None:
     gateway: Served = request.getfixturevalue(group)
+    sent = head("GET", path, f"Authorization: Bearer {gateway.secret()}")
     statuses: list[int] = []
 
     async def replace() -> None:
         before, is_over = set(gateway.workers()), asyncio.Event()
-        loads = [asyncio.create_task(load(gateway, is_over, statuses)) for _ in range(8)]
+        loads = [asyncio.create_task(load(gateway, is_over, statuses, sent)) for _ in range(8)]
         await asyncio.to_thread(until, hang_up(gateway))
         await asyncio.to_thread(until, lambda: not before & set(gateway.workers()))
         is_over.set()
