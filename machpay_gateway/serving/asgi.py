@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import ceil
 
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,12 +13,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 _STARTED_SECONDS = 0.01
 _ARRIVING_SECONDS = 0.1
 _POLL_SECONDS = 0.05
-_DRAIN_SECONDS = 5
+_DRAIN_SECONDS = 5.0
+_KILL_SECONDS = 1  # beyond draining, for what does not end though its client is gone
+_KEEPALIVE_SECONDS = 5.0
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, quiet_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, *, drain_seconds: float, quiet_seconds: float) -> None:
         super().__init__(config)
+        self._drain_seconds = drain_seconds
         self._quiet_seconds = quiet_seconds
 
     @contextmanager
@@ -34,11 +38,20 @@ class _Server(uvicorn.Server):
         """Accept nobody any more, and end when what comes from those who were accepted has been answered."""
         self.refuse()
         await asyncio.sleep(_ARRIVING_SECONDS)  # or whoever was accepted just now would lose the request
+        broken_off = asyncio.get_running_loop().call_later(self._drain_seconds, self._break_off)
         # What is quiet is closed first of all, though a request may be on its way on it.
         ends_at = time.monotonic() + self._quiet_seconds
         while self.server_state.connections and time.monotonic() < ends_at:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(_POLL_SECONDS)
-        await super().shutdown(sockets)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            broken_off.cancel()
+
+    def _break_off(self) -> None:
+        """Have what is under way end as when its client is gone; uvicorn would answer it with a 500."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 class AsgiServer:
@@ -51,11 +64,14 @@ class AsgiServer:
         *,
         certificate: str | None = None,
         key: str | None = None,
+        keepalive_seconds: float = _KEEPALIVE_SECONDS,
+        drain_seconds: float = _DRAIN_SECONDS,
         quiet_seconds: float = 0.0,
     ) -> None:
         """Be ready to start, speaking TLS if there is a *certificate* with its *key*.
 
-        At a stop, connections that are kept open have *quiet_seconds* for one more request.
+        A connection may be quiet for *keepalive_seconds*. At a stop, what is under way has *drain_seconds*, of which
+        connections that are kept open have *quiet_seconds* for one more request.
         """
         self._app = app
         config = uvicorn.Config(
@@ -65,11 +81,12 @@ class AsgiServer:
             log_level="warning",
             access_log=False,
             proxy_headers=False,  # who is calling is the gateway's to find out
-            timeout_graceful_shutdown=_DRAIN_SECONDS,
+            timeout_keep_alive=ceil(keepalive_seconds),
+            timeout_graceful_shutdown=ceil(drain_seconds) + _KILL_SECONDS,
             ssl_certfile=certificate,
             ssl_keyfile=key,
         )
-        self._server = _Server(config, quiet_seconds)
+        self._server = _Server(config, drain_seconds=drain_seconds, quiet_seconds=quiet_seconds)
         self._is_closing = False
         self._listener = listener
         self._task: asyncio.Task[None] | None = None

@@ -91,6 +91,8 @@ class Worker:
             self._listener,
             certificate=settings.tls_certificate,
             key=settings.tls_key,
+            keepalive_seconds=settings.keepalive_seconds,
+            drain_seconds=settings.drain_seconds,
             quiet_seconds=min(_QUIET_SECONDS, settings.drain_seconds / 2),
         )
         await self._beside(stack, server)

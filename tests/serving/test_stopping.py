@@ -36,6 +36,24 @@ def test_an_interrupt_at_the_terminal_answers_what_is_in_flight_and_closes_what_
         assert gateway.supervisor.wait(PATIENCE_SECONDS) == 0
 
 
+def test_what_takes_longer_than_a_drain_may_is_broken_off_where_the_control_plane_is_alone(tmp_path: Path) -> None:
+    settings = '[server]\ncontrol_plane = "only"\ndrain_seconds = 0.5'
+    with served(tmp_path, settings=settings) as gateway:
+        secret = gateway.secret(scopes=["keys:manage"]).encode()
+        with socket.create_connection(("127.0.0.1", gateway.port)) as unfinished:
+            unfinished.sendall(
+                b"POST /v1/keys HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\nExpect: 100-continue\r\n"
+                b"Content-Type: application/json\r\nContent-Length: 9\r\n\r\n" % secret
+            )
+            unfinished.settimeout(PATIENCE_SECONDS)
+            assert status(unfinished.recv(65536)) == 100  # its body is waited for
+            gateway.supervisor.terminate()
+            unfinished.settimeout(4)  # uvicorn itself would wait for 5 s
+            while unfinished.recv(65536):
+                pass
+        assert gateway.supervisor.wait(PATIENCE_SECONDS) == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_during_the_start_ends_it_at_once_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / "machpay.toml").write_text('[upstreams]\nlive = "http://127.0.0.1:1"\n')
