@@ -26,6 +26,7 @@ from tests.redises.ports import HOST, free_port
 from tests.servers import serving
 
 CLIENT, NEIGHBOUR = "127.0.0.9", "127.0.0.8"  # all of 127.0.0.0/8 is this host
+MANY_SCOPES = ["skills:list", *(f"area-{number:02}:".ljust(128, "x") for number in range(99))]  # as long as can be
 _PATIENCE_SECONDS = 20
 
 
@@ -147,6 +148,7 @@ def running_rig(name: str) -> Iterator[Rig]:
             trusted_proxies=[HOST],
             tiers={"tiny": Tier("1/minute", 5)},
             assertion=signing,
+            scopes=MANY_SCOPES,
         )
     secrets = asyncio.run(_keys(Guarded(app, app.gateway)))
     deciding = app.gateway.gate.decide
@@ -180,6 +182,7 @@ async def _keys(guarded: Guarded) -> dict[str, str]:
     await guarded.gateway.open()
     secrets = {
         "all": await guarded.key(scopes=["skills:execute", "skills:list"]),
+        "many": await guarded.key(scopes=MANY_SCOPES),
         "reader": await guarded.key(scopes=["account:read"]),
         "tiny": await guarded.key(scopes=["skills:list"], tier="tiny"),
         "at home": await guarded.key(scopes=["skills:list"], allowed_ips=[CLIENT]),

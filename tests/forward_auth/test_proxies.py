@@ -9,7 +9,7 @@ import pytest
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.web.path import path_in
 from tests.forward_auth.proxies import KINDS
-from tests.forward_auth.rigs import CLIENT, NEIGHBOUR, Rig, running_rig, without_gateway
+from tests.forward_auth.rigs import CLIENT, MANY_SCOPES, NEIGHBOUR, Rig, running_rig, without_gateway
 
 # Each proxy starts once, in one of the processes that tests run in.
 PROXIES = [pytest.param(name, marks=pytest.mark.xdist_group(f"proxy {name}")) for name in KINDS]
@@ -49,6 +49,12 @@ def test_who_may_reaches_the_upstream_with_who_it_is_and_without_the_credential(
     assert seen.identity()["x-machpay-scopes"] == "skills:execute skills:list"
     assert seen.values("authorization") == []
     assert rig.decided[0].method == "POST"
+
+
+def test_whoever_may_do_as_much_as_a_key_can_hold_reaches_the_upstream(rig: Rig) -> None:
+    assert rig.call("GET /v1/skills", "many").status == 200
+    assert rig.seen().identity()["x-machpay-scopes"] == " ".join(sorted(MANY_SCOPES))
+    assert set(rig.seen().identity()) == IDENTITY
 
 
 @pytest.mark.parametrize("framing", [[], [("Transfer-Encoding", "chunked")]], ids=["length", "chunks"])
