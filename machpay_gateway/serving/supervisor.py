@@ -242,7 +242,8 @@ def _listening(address: Address) -> socket.socket:
     try:
         return socket.create_server(address, family=family, backlog=BACKLOG)
     except OSError as exc:
-        reason = os.strerror(exc.errno) if exc.errno else str(exc)
+        # create_server adds the address; a name that cannot be found has a number that os.strerror does not know.
+        reason = (exc.strerror or str(exc)).partition(" (while ")[0]
         raise ConfigurationError(
             f"server: {address.host} port {address.port} cannot be listened on ({reason}): choose another address"
         ) from exc

@@ -118,6 +118,7 @@ def test_workers_outlive_their_supervisor_only_for_what_is_in_flight(tmp_path: P
             "server.tls_certificate: 'a.pem' with 'b.pem' cannot be used",
         ),
         ('[upstreams]\nlive = "http://127.0.0.1:1"\n[server]\nlisten = "127.0.0.1"', "is not an address to listen on"),
+        ('[upstreams]\nlive = "http://127.0.0.1:1"\n[server]\nlisten = "[1:2]:80"', "(Name or service not known)"),
         ('[upstreams]\nlive = "http://127.0.0.1:1/path"', "without a path"),
     ],
 )
