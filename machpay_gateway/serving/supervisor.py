@@ -82,7 +82,7 @@ class Supervisor:
         self._changing = asyncio.Lock()
 
     async def run(self) -> None:
-        """Serve until told to stop. Raises ConfigurationError when no worker can start."""
+        """Serve until told to stop. Raises GatewayError when no worker can start."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
@@ -107,7 +107,7 @@ class Supervisor:
                 settings = _checked(self._options)
                 await self._replace_all(settings)
             except GatewayError as exc:
-                logger.error("The new settings are wrong, and the old ones stay:\n%s", exc)  # noqa: TRY400
+                logger.error("The new settings are not taken, and the old ones stay:\n%s", exc)  # noqa: TRY400
                 self._begin(lambda: self._start_missing(_FIRST_PAUSE))  # one that gave way for nothing
                 return
             if (settings.server.listen, settings.server.management) != (
@@ -119,7 +119,7 @@ class Supervisor:
             logger.info("The settings are read anew; %d workers serve by them.", settings.server.workers)
 
     async def _replace_all(self, settings: Settings) -> None:
-        """Have a new worker in the place of each. Raises ConfigurationError when one cannot start."""
+        """Have a new worker in the place of each. Raises GatewayError when one cannot start."""
         # Those that still drain have given way to others already, and have nothing more to say.
         old, wanted = [worker for worker in self._workers if worker.is_wanted], settings.server.workers
         for number in range(max(len(old), wanted)):
@@ -131,30 +131,13 @@ class Supervisor:
                 self._replaced(leaving)
 
     async def _start(self, *, after: _Running | None = None) -> None:
-        """Start a worker, and wait until it serves. Raises ConfigurationError when it cannot.
+        """Start a worker, and wait until it serves. Raises GatewayError when it cannot.
 
         *after* is one that is to stop counting before this one counts, and not before it is known that this one can.
         """
-        reading, writing = os.pipe()
-        arguments = [str(self._options.get("config") or ""), self._listener.fileno()]
-        arguments += [-1 if self._management is None else self._management.fileno(), writing, self._log_level]
-        files = [self._listener.fileno(), writing]
-        files += [] if self._management is None else [self._management.fileno()]
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # what lies in the directory that this is run in is no module of ours, whatever its name
-            "-m",
-            "machpay_gateway.serving.worker",
-            *map(str, arguments),
-            stdin=asyncio.subprocess.PIPE,
-            pass_fds=files,
-            env=self._environ,
-            process_group=0,  # what a terminal sends to all of its group is for the supervisor to hear
-        )
-        os.close(writing)
+        worker = await self._spawned()
         if self._stopping.is_set():
-            _signal(process)
-        worker = _Running(process, await _reader(reading))
+            _signal(worker.process)
         self._workers.append(worker)
         is_ready = False
         with suppress(TimeoutError):
@@ -166,9 +149,41 @@ class Supervisor:
                     is_ready = await worker.heard(READY)
         if not is_ready:
             self._workers.remove(worker)
-            await _ended(process, 0.0)
+            await _ended(worker.process, 0.0)
             raise ConfigurationError("A worker did not start; what it says above is why.")
         self._begin(lambda: self._watch(worker))
+
+    async def _spawned(self) -> _Running:
+        """Return a worker whose process has begun. Raises GatewayError when the system gives nothing for it."""
+        try:
+            reading, writing = os.pipe()
+            try:
+                process = await self._process(writing)
+            except OSError:
+                os.close(reading)
+                raise
+            finally:
+                os.close(writing)
+        except OSError as exc:
+            raise GatewayError(f"A worker could not be started ({exc.strerror}).") from exc
+        return _Running(process, await _reader(reading))
+
+    async def _process(self, reports: int) -> Process:
+        arguments = [str(self._options.get("config") or ""), self._listener.fileno()]
+        arguments += [-1 if self._management is None else self._management.fileno(), reports, self._log_level]
+        files = [self._listener.fileno(), reports]
+        files += [] if self._management is None else [self._management.fileno()]
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",  # what lies in the directory that this is run in is no module of ours, whatever its name
+            "-m",
+            "machpay_gateway.serving.worker",
+            *map(str, arguments),
+            stdin=asyncio.subprocess.PIPE,
+            pass_fds=files,
+            env=self._environ,
+            process_group=0,  # what a terminal sends to all of its group is for the supervisor to hear
+        )
 
     async def _watch(self, worker: _Running) -> None:
         """Start another worker when this one dies without being told to."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -92,6 +93,18 @@ def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
         until(lambda: gateway.workers() not in ([], [worker]))
         assert status(ask(gateway)) == 200  # it waits for the new one
         assert "has died with status -9" in gateway.log
+
+
+def test_a_worker_that_could_not_be_started_is_started_as_soon_as_it_can_be(tmp_path: Path) -> None:
+    with served(tmp_path) as gateway:
+        (worker,), supervisor = gateway.workers(), gateway.supervisor.pid
+        _, most = before = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (3, most))
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: "could not be started (Too many open files)" in gateway.log)
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, before)
+        until(gateway.workers)
+        assert status(ask(gateway)) == 200
 
 
 def test_workers_outlive_their_supervisor_only_for_what_is_in_flight(tmp_path: Path) -> None:
