@@ -107,6 +107,8 @@ class Supervisor:
                 settings = _checked(self._options)
                 await self._replace_all(settings)
             except GatewayError as exc:
+                if self._stopping.is_set():  # which is why it did not start
+                    return
                 logger.error("The new settings are not taken, and the old ones stay:\n%s", exc)  # noqa: TRY400
                 self._begin(lambda: self._start_missing(_FIRST_PAUSE))  # one that gave way for nothing
                 return
@@ -207,7 +209,8 @@ class Supervisor:
                     if sum(worker.is_wanted for worker in self._workers) < self._settings.server.workers:
                         await self._start()
             except GatewayError as exc:
-                logger.error("%s", exc)  # noqa: TRY400
+                if not self._stopping.is_set():
+                    logger.error("%s", exc)  # noqa: TRY400
             else:
                 return
 

@@ -75,6 +75,15 @@ def test_a_stop_during_the_start_ends_it_at_once_and_leaves_nothing(tmp_path: Pa
     assert not list((tmp_path / "tmp").iterdir())
 
 
+def test_a_stop_while_workers_are_replaced_is_no_fault_of_the_settings(tmp_path: Path) -> None:
+    with served(tmp_path) as gateway:
+        gateway.supervisor.send_signal(signal.SIGHUP)
+        until(lambda: len(gateway.workers()) == 2)
+        gateway.supervisor.terminate()
+        assert gateway.supervisor.wait(PATIENCE_SECONDS) == 0
+        assert "ERROR" not in gateway.log
+
+
 def test_operators_see_that_it_drains_and_its_slots_are_free_at_once(tmp_path: Path) -> None:
     with (
         running_server() as redis,
