@@ -108,10 +108,13 @@ class Worker:
             stack.push_async_callback(log.close)
         most = settings.max_connections or _connections_by_files()
         proxy = Proxy(self.gateway, control_plane=control, access_log=log, most_connections=most)
+        context = tls_context(settings.tls_certificate, settings.tls_key)
         server = await proxy.loop.create_server(
             proxy.connect,
             sock=self._listener,
-            ssl=tls_context(settings.tls_certificate, settings.tls_key),
+            ssl=context,
+            # A connection is none of the proxy's, which would count it, before its handshake is over.
+            ssl_handshake_timeout=None if context is None else settings.head_seconds,
             backlog=BACKLOG,
         )
         # What start-up made is left out of the collector's full passes: each would hold up every answer.

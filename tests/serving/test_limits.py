@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.serving.processes import served
+from tests.serving.test_control_plane import tls_settings
 
 ASK = b"GET /public/x HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -44,6 +45,15 @@ def test_a_kept_connection_of_the_control_plane_alone_is_closed_when_it_was_quie
         connection.settimeout(4)  # uvicorn itself would wait for 5 s
         while connection.recv(65536):
             pass
+
+
+def test_a_handshake_may_take_no_longer_than_a_head(tmp_path: Path) -> None:
+    _, settings = tls_settings(tmp_path)
+    with (
+        served(tmp_path, settings=f"{settings}\nhead_seconds = 0.5") as gateway,
+        socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as silent,
+    ):
+        assert silent.recv(1) == b""
 
 
 def test_few_file_descriptors_turn_callers_away_and_nothing_else(tmp_path: Path) -> None:
