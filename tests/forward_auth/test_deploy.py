@@ -32,6 +32,7 @@ SERVICES: Mapping[str, Any] = COMPOSE["services"]
 MANIFESTS: Mapping[str, Any] = {
     document["kind"]: document for document in yaml.safe_load_all((DEPLOY / "kubernetes" / "gateway.yaml").read_text())
 }
+KILL_SECONDS = 5  # after which the supervisor ends what does not drain
 POD: Mapping[str, Any] = MANIFESTS["Deployment"]["spec"]["template"]["spec"]
 
 
@@ -97,7 +98,9 @@ def test_the_manifests_name_what_they_mean(tmp_path: Path) -> None:
     environ = {entry["name"]: "postgresql://db/machpay" for entry in gateway["env"]}
     (tmp_path / "machpay.toml").write_text(MANIFESTS["ConfigMap"]["data"]["machpay.toml"])
     server = settings(tmp_path / "machpay.toml", environ | {"MACHPAY_REDIS": "redis://redis:6379/0"}).server
-    assert server.drain_seconds < POD["terminationGracePeriodSeconds"]
+    pause, seconds = gateway["lifecycle"]["preStop"]["exec"]["command"]
+    assert (pause, int(seconds) > 0) == ("sleep", True)
+    assert int(seconds) + server.drain_seconds + KILL_SECONDS < POD["terminationGracePeriodSeconds"]
     assert server.management_address is not None
     ports = {port["name"]: port["containerPort"] for port in gateway["ports"]}
     assert ports == {"http": server.address.port, "management": server.management_address.port}
