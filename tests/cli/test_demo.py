@@ -86,16 +86,6 @@ def test_the_printed_loop_runs_into_the_limit(demo: Demo) -> None:
     assert counted["200"] <= 100
 
 
-def test_a_key_revoked_from_another_terminal_is_refused(tmp_path: Path) -> None:
-    with running_demo(tmp_path) as demo:
-        call = demo.call("See what is left of the read-only key's limits: RateLimit.")
-        assert "200 OK" in run_call(call)
-        run_call(f"{demo.lines[-1]} --yes")
-        deadline = time.monotonic() + 5
-        while "401" not in (answer := run_call(call).partition("\n")[0]):
-            assert time.monotonic() < deadline, answer
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_stops_cleanly_and_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
     with running_demo(tmp_path) as demo:
@@ -175,3 +165,14 @@ def test_without_the_sample_it_says_so(invoke_bare: Invoke, monkeypatch: pytest.
 def test_the_last_line_is_the_last(demo: Demo) -> None:
     assert LAST_LINE in demo.lines[-1]
     assert str(PROGRAM) in demo.lines[-1], "in a checkout the program is on nobody's PATH"
+
+
+def test_a_key_revoked_from_another_terminal_is_refused(
+    demo: Demo,
+) -> None:  # the last one, for it has that key no more
+    call = demo.call("See what is left of the read-only key's limits: RateLimit.")
+    assert "200 OK" in run_call(call)
+    run_call(f"{demo.lines[-1]} --yes")
+    deadline = time.monotonic() + 5
+    while "401" not in (answer := run_call(call).partition("\n")[0]):
+        assert time.monotonic() < deadline, answer

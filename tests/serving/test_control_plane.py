@@ -3,9 +3,11 @@
 import asyncio
 import http.client
 import json
+import socket
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,26 @@ from tests.serving.processes import Served, served
 from tests.serving.test_lifecycle import until
 from tests.serving.test_stopping import ready
 
-TRUSTING = 'trusted_proxies = ["127.0.0.1"]\n'
+ASKED = {"X_Forwarded_Method": "POST", "X_Forwarded_Uri": "/v1/x", "X_Forwarded_For": "203.0.113.9"}
+# Each start takes two seconds of a processor, so that what can be asked of one gateway is.
+together = pytest.mark.xdist_group("control plane")
+
+
+@pytest.fixture(scope="module")
+def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A gateway whose callers may say for whom they call."""
+    folder, settings = tmp_path_factory.mktemp("trusting"), 'trusted_proxies = ["127.0.0.1"]\n'
+    with served(folder, settings=settings, management="127.0.0.1:0") as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, ssl.SSLContext]]:
+    """A control plane alone, and what its callers verify it by; they are soon taken for gone."""
+    folder = tmp_path_factory.mktemp("alone")
+    ca_path, settings = tls_settings(folder)
+    with served(folder, settings=f'{settings}\ncontrol_plane = "only"\nkeepalive_seconds = 1') as gateway:
+        yield gateway, ssl.create_default_context(cafile=str(ca_path))
 
 
 def call(
@@ -44,35 +65,51 @@ def call(
         return answer.status, told, json.loads(content) if "json" in told.get("content-type", "") else content
 
 
-def test_the_key_api_is_there_by_its_paths_and_sees_the_client(tmp_path: Path) -> None:
-    with served(tmp_path, settings=TRUSTING) as gateway:
-        admin = gateway.secret(scopes=["keys:manage", "skills:execute"])
-        created = {"name": "from there", "scopes": ["skills:execute"], "allowed_ips": ["203.0.113.0/24"]}
-        status, _, key = call(gateway, "POST", "/v1/keys", admin, created)
-        assert status == 201
+@together
+def test_the_key_api_is_there_by_its_paths_and_sees_the_client(trusting: Served) -> None:
+    admin = trusting.secret(scopes=["keys:manage", "skills:execute"])
+    created = {"name": "from there", "scopes": ["skills:execute"], "allowed_ips": ["203.0.113.0/24"]}
+    status, _, key = call(trusting, "POST", "/v1/keys", admin, created)
+    assert status == 201
 
-        def whoami(client: str) -> tuple[int, dict[str, str], Any]:
-            return call(gateway, "GET", "/v1/whoami", key["secret"], X_Forwarded_For=client)
+    def whoami(client: str) -> tuple[int, dict[str, str], Any]:
+        return call(trusting, "GET", "/v1/whoami", key["secret"], X_Forwarded_For=client)
 
-        assert whoami("203.0.113.9")[0] == 200
-        status, told, problem = whoami("198.51.100.1")
-        assert (status, problem["code"]) == (403, "address_not_allowed")
-        assert told["x-request-id"] == problem["request_id"]
-        assert whoami("203.0.113.9, 198.51.100.1")[0] == 403  # the leftmost is the client's own claim
+    assert whoami("203.0.113.9")[0] == 200
+    status, told, problem = whoami("198.51.100.1")
+    assert (status, problem["code"]) == (403, "address_not_allowed")
+    assert told["x-request-id"] == problem["request_id"]
+    assert whoami("203.0.113.9, 198.51.100.1")[0] == 403  # the leftmost is the client's own claim
 
-        assert call(gateway, "POST", f"/v1/keys/{key['id']}/revoke", admin, {})[0] == 200
-        assert whoami("203.0.113.9")[0] == 401
-        assert call(gateway, "GET", "/.well-known/jwks.json")[2] == {"keys": []}
+    assert call(trusting, "POST", f"/v1/keys/{key['id']}/revoke", admin, {})[0] == 200
+    assert whoami("203.0.113.9")[0] == 401
+    assert call(trusting, "GET", "/.well-known/jwks.json")[2] == {"keys": []}
 
 
-def test_off_it_is_not_there_and_alone_there_is_nothing_else(tmp_path: Path) -> None:
-    for mode, keys, other in (("off", 200, 200), ("only", 401, 404)):
-        folder = tmp_path / mode
-        folder.mkdir()
-        route = '[[routes]]\nmatch = "GET /v1/keys"\npublic = true\n' if mode == "off" else ""
-        with served(folder, settings=f'[server]\ncontrol_plane = "{mode}"', routes=route) as gateway:
-            assert call(gateway, "GET", "/v1/keys")[0] == keys
-            assert call(gateway, "GET", "/public/x")[0] == other
+def test_off_it_is_not_there(tmp_path: Path) -> None:
+    route = '[[routes]]\nmatch = "GET /v1/keys"\npublic = true\n'
+    with served(tmp_path, settings='[server]\ncontrol_plane = "off"', routes=route) as gateway:
+        assert call(gateway, "GET", "/v1/keys")[0] == 200
+        assert call(gateway, "GET", "/public/x")[0] == 200
+
+
+@together
+def test_alone_it_speaks_tls_there_is_nothing_else_and_who_is_quiet_is_let_go(
+    alone: tuple[Served, ssl.SSLContext],
+) -> None:
+    gateway, context = alone
+    with (
+        socket.create_connection(("127.0.0.1", gateway.port)) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+    ):
+        for path, expected in (("/v1/keys", 401), ("/public/x", 404), ("/.well-known/jwks.json", 200)):
+            connection.sendall(request("GET", path))
+            answer = b""
+            while not answer.endswith(b"}"):
+                answer += connection.recv(65536)
+            assert status_of(answer) == expected
+        connection.settimeout(4)  # uvicorn itself would wait for 5 s
+        assert connection.recv(65536) == b""
 
 
 def test_a_change_by_one_worker_holds_on_the_others(tmp_path: Path) -> None:
@@ -87,19 +124,18 @@ def test_a_change_by_one_worker_holds_on_the_others(tmp_path: Path) -> None:
             assert {call(gateway, "GET", "/v1/x", key["secret"])[0] for _ in range(20)} == {401}
 
 
-def test_other_proxies_ask_through_ours(tmp_path: Path) -> None:
-    with served(tmp_path, settings=TRUSTING) as gateway:
-        secret = gateway.secret()
-        asked = {"X_Forwarded_Method": "POST", "X_Forwarded_Uri": "/v1/x", "X_Forwarded_For": "203.0.113.9"}
-        status, told, _ = call(gateway, "GET", "/authorize/traefik", secret, **asked)
-        assert (status, told["x-machpay-environment"]) == (200, "live")
-        assert call(gateway, "GET", "/authorize/traefik", **asked)[0] == 401
-        assert call(gateway, "GET", "/authorize/envoy/v1/x", secret, X_Forwarded_For="203.0.113.9")[0] == 200
-    strangers = tmp_path / "strangers"
-    strangers.mkdir()
-    with served(strangers) as gateway:
-        # Nobody is trusted here, whatever is claimed of a peer.
-        claimed = asked | {"X_MachPay_Peer": "10.0.0.1"}
+@together
+def test_other_proxies_ask_through_ours(trusting: Served) -> None:
+    secret = trusting.secret()
+    status, told, _ = call(trusting, "GET", "/authorize/traefik", secret, **ASKED)
+    assert (status, told["x-machpay-environment"]) == (200, "live")
+    assert call(trusting, "GET", "/authorize/traefik", **ASKED)[0] == 401
+    assert call(trusting, "GET", "/authorize/envoy/v1/x", secret, X_Forwarded_For="203.0.113.9")[0] == 200
+
+
+def test_nobody_asks_where_nobody_is_trusted_whatever_is_claimed_of_a_peer(tmp_path: Path) -> None:
+    with served(tmp_path) as gateway:
+        claimed = ASKED | {"X_MachPay_Peer": "10.0.0.1"}
         assert call(gateway, "GET", "/authorize/traefik", gateway.secret(), **claimed)[0] == 404
 
 
@@ -114,17 +150,6 @@ async def test_callers_may_speak_tls_and_the_upstream_is_told(tmp_path: Path) ->
             assert status_of(await reader.readuntil(b"\r\n\r\n")) == 200
             writer.close()
     assert fields_of(upstream.heads[0])["x-forwarded-proto"] == ["https"]
-
-
-def test_callers_of_the_control_plane_alone_may_speak_tls(tmp_path: Path) -> None:
-    ca_path, settings = tls_settings(tmp_path)
-    with served(tmp_path, settings=f'{settings}\ncontrol_plane = "only"') as gateway:
-        url, context = (
-            f"https://127.0.0.1:{gateway.port}/.well-known/jwks.json",
-            ssl.create_default_context(cafile=str(ca_path)),
-        )
-        with urllib.request.urlopen(url, context=context) as answer:
-            assert answer.status == 200
 
 
 def tls_settings(folder: Path) -> tuple[Path, str]:
@@ -149,15 +174,15 @@ async def test_each_environment_has_an_upstream_of_its_own() -> None:
             assert (status, b'"wrong_environment"' in body) == (403, True)
 
 
-def test_operators_are_answered_on_an_address_of_their_own(tmp_path: Path) -> None:
-    with served(tmp_path, management="127.0.0.1:0") as gateway:
-        assert gateway.management is not None
-        for path, status in (("/healthz", 200), ("/readyz", 200), ("/public/x", 404)):
-            try:
-                with urllib.request.urlopen(gateway.management + path) as answer:  # noqa: S310 - our own
-                    assert (answer.status, json.loads(answer.read())["status"] in {"alive", "ready"}) == (status, True)
-            except urllib.error.HTTPError as exc:
-                assert exc.code == status  # noqa: PT017 - which is how urllib tells it
+@together
+def test_operators_are_answered_on_an_address_of_their_own(trusting: Served) -> None:
+    assert trusting.management is not None
+    for path, status in (("/healthz", 200), ("/readyz", 200), ("/public/x", 404)):
+        try:
+            with urllib.request.urlopen(trusting.management + path) as answer:  # noqa: S310 - our own
+                assert (answer.status, json.loads(answer.read())["status"] in {"alive", "ready"}) == (status, True)
+        except urllib.error.HTTPError as exc:
+            assert exc.code == status  # noqa: PT017 - which is how urllib tells it
 
 
 def test_operators_are_told_when_the_key_store_is_away_and_when_it_is_back(tmp_path: Path, postgres_url: str) -> None:

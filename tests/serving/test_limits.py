@@ -34,19 +34,6 @@ def test_one_connection_too_many_is_told_so_and_the_others_go_on(tmp_path: Path)
         assert status(again) == 200
 
 
-def test_a_kept_connection_of_the_control_plane_alone_is_closed_when_it_was_quiet_for_too_long(tmp_path: Path) -> None:
-    settings = '[server]\ncontrol_plane = "only"\nkeepalive_seconds = 1'
-    with (
-        served(tmp_path, settings=settings) as gateway,
-        socket.create_connection(("127.0.0.1", gateway.port)) as connection,
-    ):
-        connection.sendall(ASK)
-        assert status(connection) == 404
-        connection.settimeout(4)  # uvicorn itself would wait for 5 s
-        while connection.recv(65536):
-            pass
-
-
 def test_a_handshake_may_take_no_longer_than_a_head(tmp_path: Path) -> None:
     _, settings = tls_settings(tmp_path)
     with (
