@@ -4,12 +4,15 @@ PYTHON ?= python3
 ARGS ?=
 
 BIN := .venv/bin
-CODE := $(wildcard machpay_gateway tests benchmarks examples clients/python/src clients/python/generate.py)
+CODE := $(wildcard hatch_build.py machpay_gateway tests benchmarks examples clients/python/src clients/python/generate.py)
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
+COMPILED := $(CURDIR)/build/compiled
+CAN_COMPILE = $(shell cc --version >/dev/null 2>&1 && ls $$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h)
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage check bench drills fmt lock clean
+.PHONY: help setup demo test coverage compiled check bench drills fmt lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +28,11 @@ test: .venv/.installed ## Run the tests in parallel (ARGS="-k key" picks).
 coverage: .venv/.installed ## Run the tests and print what they cover; it takes half as long again (ARGS as above).
 	@$(BIN)/python -m pytest -n auto --dist loadgroup --cov --cov-report=term $(ARGS)
 
+compiled: $(COMPILED)/.installed ## Compile what each request goes through (needs a C compiler), and test it (ARGS as above).
+	@PYTHONPATH=$(COMPILED) $(BIN)/machpay-gateway --version | grep compiled
+	@PYTHONPATH=$(COMPILED) $(BIN)/python -P -m pytest -n auto --dist loadgroup tests/proxy tests/serving tests/limiters \
+		tests/middleware tests/telemetry tests/test_gate.py $(ARGS)
+
 check: .venv/.installed ## Check format, lint, types and imports.
 	@failed=; \
 	for command in "ruff format --check ." "ruff check ." "mypy $(CODE)" "lint-imports --no-logo"; do \
@@ -33,7 +41,7 @@ check: .venv/.installed ## Check format, lint, types and imports.
 	done; \
 	if [ -n "$$failed" ]; then echo "Failed:$$failed" >&2; exit 1; fi
 
-bench: .venv/.installed .venv-peers/.installed ## Run the benchmarks (ARGS="--help" shows its options).
+bench: .venv/.installed .venv-peers/.installed $(if $(CAN_COMPILE),$(COMPILED)/.installed) ## Run the benchmarks (ARGS="--help" shows its options).
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 drills: .venv/.installed ## Run the long tests that `make test` leaves out.
@@ -69,6 +77,13 @@ clean: ## Remove .venv, .venv-peers, caches and build results.
 .venv/.installed: .venv/.bootstrapped requirements/dev.lock pyproject.toml clients/python/pyproject.toml
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . --editable clients/python
+	@touch $@
+
+# Beside the checkout, which goes on running from its sources: PYTHONPATH says which of the two is meant.
+$(COMPILED)/.installed: .venv/.installed hatch_build.py $(shell find machpay_gateway -name "*.py")
+	@rm -rf $(COMPILED)
+	@HATCH_BUILD_HOOK_ENABLE_CUSTOM=true $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps \
+		--no-build-isolation --target $(COMPILED) .
 	@touch $@
 
 # What the benchmarks compare with wants an older redis client than the gateway does: an environment of its own.

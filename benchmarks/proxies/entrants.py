@@ -30,6 +30,7 @@ class Entrant:
 
 NGINX, ENVOY_GUARDED, TRAEFIK_REDIS = "nginx", "Envoy, key check + local limit", "Traefik, Redis limit + in flight"
 MEMORY, REDIS = "MachPay Gateway, in memory", "MachPay Gateway, Redis"
+MEMORY_INTERPRETED, REDIS_INTERPRETED = f"{MEMORY}, not compiled", f"{REDIS}, not compiled"
 
 _NGINX = ("-e", "stderr", "-p", "%folder", "-c", "%folder/nginx.conf")
 _ENVOY = ("--concurrency", "1", "--disable-hot-restart", "--log-level", "error")
@@ -40,8 +41,21 @@ _TRAEFIK = (
     "--global.checknewversion=false",
     "--global.sendanonymoususage=false",
 )
-_MACHPAY = ("--config", "%folder/machpay.toml", "serve")
+_REDIS = 'redis = "redis://%redis/0"'
 _PEERS = "benchmarks.proxies.peers"
+
+
+def _ours(label: str, program: Program, redis: str) -> Entrant:
+    return Entrant(
+        label,
+        program,
+        ("--config", "%folder/machpay.toml", "serve"),
+        "machpay.toml",
+        {"redis_setting": redis},
+        logs_access=True,
+        is_peer=False,
+    )
+
 
 UPSTREAM = Entrant(
     "the upstream, directly", programs.NGINX, ("-e", "stderr", "-p", "%folder", "-c", "upstream.conf"), "upstream.conf"
@@ -70,14 +84,8 @@ ENTRANTS = (
         programs.FASTAPI_PROXY_LIB,
         ("-m", "benchmarks.server", f"{_PEERS}:fastapi_proxy_lib_app", "%port"),
     ),
-    Entrant(MEMORY, programs.MACHPAY, _MACHPAY, "machpay.toml", {"redis_setting": ""}, logs_access=True, is_peer=False),
-    Entrant(
-        REDIS,
-        programs.MACHPAY,
-        _MACHPAY,
-        "machpay.toml",
-        {"redis_setting": 'redis = "redis://%redis/0"'},
-        logs_access=True,
-        is_peer=False,
-    ),
+    _ours(MEMORY, programs.MACHPAY, ""),
+    _ours(REDIS, programs.MACHPAY, _REDIS),
+    _ours(MEMORY_INTERPRETED, programs.MACHPAY_INTERPRETED, ""),
+    _ours(REDIS_INTERPRETED, programs.MACHPAY_INTERPRETED, _REDIS),
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _PEERS = ROOT / ".venv-peers"
+_COMPILED = ROOT / "build/compiled"
 _PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"))  # no user's, on Debian
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _PATIENCE_SECONDS = 30
@@ -20,13 +21,15 @@ _BY_MAKE = "`make bench` installs it in .venv-peers, where there is a wheel for 
 class Program:
     """A program that is looked for at *wheel*, a pattern below .venv-peers, and by *name* on PATH.
 
-    Told *version*, it prints which one it is; *way_out* says how to come by it.
+    Told *version*, it prints which one it is; *way_out* says how to come by it. *modules* is where it imports from, if
+    it is a program of Python.
     """
 
     name: str = ""
     wheel: str = ""
     version: tuple[str, ...] = ()
     way_out: str = _BY_MAKE
+    modules: Path = ROOT
 
     def path(self) -> str | None:
         """Return where it is, None when it is not there."""
@@ -39,7 +42,13 @@ class Program:
         if path is None:
             return None
         try:
-            run = subprocess.run([path, *self.version], capture_output=True, timeout=_PATIENCE_SECONDS, check=True)
+            run = subprocess.run(
+                [path, *self.version],
+                env=os.environ | {"PYTHONPATH": str(self.modules)},
+                capture_output=True,
+                timeout=_PATIENCE_SECONDS,
+                check=True,
+            )
         except (OSError, subprocess.SubprocessError):
             return None
         match = _VERSION.search((run.stdout + run.stderr).decode(errors="replace"))
@@ -59,5 +68,11 @@ TRAEFIK = Program("traefik", "bin/traefik", ("version",))
 CADDY = Program("caddy", "bin/caddy", ("version",))
 AIOHTTP, ASGIPROXY, FASTAPI_PROXY_LIB = map(_python_package, ("aiohttp", "asgiproxy", "fastapi-proxy-lib"))
 MACHPAY = Program(
+    str(_COMPILED / "bin/machpay-gateway"),
+    version=("--version",),
+    way_out="`make compiled`, which needs a C compiler",
+    modules=_COMPILED,
+)
+MACHPAY_INTERPRETED = Program(
     str(Path(sys.executable).with_name("machpay-gateway")), version=("--version",), way_out="`make setup`"
 )

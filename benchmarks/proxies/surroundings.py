@@ -17,7 +17,6 @@ from tempfile import TemporaryDirectory
 from benchmarks.bare import PATH
 from benchmarks.processes import LOAD_CORE, SERVER_CORE, Server, alone, free_port, redis_server, running, wait_for
 from benchmarks.proxies.entrants import UPSTREAM, Entrant
-from benchmarks.proxies.programs import ROOT
 from machpay_gateway import Gateway
 
 KEYS = 64
@@ -92,7 +91,7 @@ def _started(entrant: Entrant, values: Mapping[str, str], core: int, secret: str
     with TemporaryDirectory() as folder:
         port = free_port()
         ways = {"folder": folder, "port": str(port), "management": str(free_port())}
-        command, environment = _command(entrant, {**values, **ways}), _environment(folder, values)
+        command, environment = _command(entrant, {**values, **ways}), _environment(entrant, folder, values)
         printed = Path(folder) / "printed"
         with printed.open("wb") as output, running(command, core, environment=environment, output=output) as process:
             server = Server(entrant.label, process, port)
@@ -114,12 +113,12 @@ def _command(entrant: Entrant, values: dict[str, str]) -> list[str]:
     return [path, *(_Text(argument).substitute(values) for argument in entrant.arguments)]
 
 
-def _environment(folder: str, values: Mapping[str, str]) -> dict[str, str]:
+def _environment(entrant: Entrant, folder: str, values: Mapping[str, str]) -> dict[str, str]:
     return {
         "GOMAXPROCS": "1",  # one core's worth of threads, as the others' configurations say
         "XDG_CONFIG_HOME": folder,
         "XDG_DATA_HOME": folder,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(entrant.program.modules),
         "BENCHMARK_UPSTREAM": f"http://127.0.0.1:{values.get('upstream', '')}",
     }
 

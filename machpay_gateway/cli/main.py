@@ -39,8 +39,8 @@ class Root(click.Group):
 
 def _how_it_runs() -> str:
     """Return what whoever is surprised by its speed should know first."""
-    proxy = find_spec("machpay_gateway.proxy.proxy")
-    return " (proxy compiled)" if proxy and proxy.origin and not proxy.origin.endswith(".py") else ""
+    gate = find_spec("machpay_gateway.gate")
+    return " (compiled)" if gate and gate.origin and not gate.origin.endswith(".py") else ""
 
 
 @click.group(

@@ -63,7 +63,7 @@ class Head:
     connection: frozenset[bytes] | None = None  # what is named there, if anything is
     _keeps = False
 
-    def _read_framing(self, kind: int, value: int) -> str | None:
+    def _read_framing(self, kind: int, value: Any) -> str | None:  # noqa: ANN401 - as the field's reader has it
         """Take the *value* of Content-Length or Transfer-Encoding, or say what is wrong with that."""
         if self.length is not None or self.chunked:
             return "two fields that say how long the body is"

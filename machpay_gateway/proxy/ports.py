@@ -7,7 +7,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from asyncio import AbstractEventLoop, Transport
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from machpay_gateway.core.admission import Granted
 from machpay_gateway.core.carriage import Carriage
@@ -24,6 +24,22 @@ from machpay_gateway.proxy.readers import RequestReader
 from machpay_gateway.proxy.upstreams import Upstreams
 
 Walk = tuple[int | None, ...]  # addresses, from the client to our peer; None is one that cannot be read
+
+
+class RequestLog(Protocol):
+    """Where requests are written down."""
+
+    def add(  # noqa: PLR0917 - as the log has it
+        self,
+        facts: RequestFacts,
+        principal: Principal | Anonymous | None,
+        route: Route | None,
+        outcome: str,
+        status: int,
+        seconds: float,
+        sent_bytes: int,
+    ) -> None:
+        """Add a request that took *seconds*."""
 
 
 class ClientTunnel(ABC):

@@ -20,10 +20,9 @@ from machpay_gateway.proxy.exchange import CHECK_SECONDS, Exchange
 from machpay_gateway.proxy.fields import request_fields
 from machpay_gateway.proxy.framing import Request
 from machpay_gateway.proxy.pool import IDLE_SECONDS
-from machpay_gateway.proxy.ports import Carried, Client, Front, Walk
+from machpay_gateway.proxy.ports import Carried, Client, Front, RequestLog, Walk
 from machpay_gateway.proxy.readers import RequestReader
 from machpay_gateway.proxy.upstreams import ControlPlane, Upstreams
-from machpay_gateway.telemetry.access_log import AccessLog
 from machpay_gateway.telemetry.refusals import log_refusal
 from machpay_gateway.web.incoming import accepted_id, preflight_for
 
@@ -43,7 +42,7 @@ class Proxy(Front):
         gateway: Gateway,
         *,
         control_plane: ControlPlane | None = None,
-        access_log: AccessLog | None = None,
+        access_log: RequestLog | None = None,
         most_connections: int = NO_LIMIT,
     ) -> None:
         """Carry what *gateway* allows to its upstreams, and what is the *control_plane*'s there, undecided.

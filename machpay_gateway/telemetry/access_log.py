@@ -135,4 +135,5 @@ def _said(  # noqa: PLR0917 - what is remembered is found by position at least c
 def _write_all(file: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
-        view = view[os.write(file, view) :]
+        written = os.write(file, view)  # on a line of its own: within the slice, mypyc 2.4 would call it twice
+        view = view[written:]

@@ -30,7 +30,7 @@ _SECONDS, _ENDED = _COUNTS, _COUNTS + 1  # where in a series, after the counts o
 # More than one process serves in a second, so that it is reached in an outage alone: then some 20 MB.
 _MOST_SERIES = 20_000
 
-_SeriesKey = tuple[Principal | None, str | None, str, int]
+_SeriesKey = tuple[Principal | None, str | None, str, object]
 
 
 class UsageRecorder:
@@ -84,10 +84,16 @@ class UsageRecorder:
             logger.exception("%d requests are not in the stored usage.", lost)
 
     def record(
-        self, principal: Principal | Anonymous | None, route: Route | None, outcome: str, status: int, began_at: float
+        self,
+        principal: Principal | Anonymous | None,
+        route: Route | None,
+        outcome: str,
+        status: object,
+        began_at: float,
     ) -> None:
         """Count a decision whose request *began_at*, by `time.perf_counter`, and has ended now.
 
+        The *status* is what an application gave as such.
         Whoever is not a key is nobody, tokens of other issuers too.
         """
         ended_at = self._timer()

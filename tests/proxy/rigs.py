@@ -17,7 +17,6 @@ from machpay_gateway.proxy.downstream import ClientConnection
 from machpay_gateway.proxy.proxy import NO_LIMIT, Proxy
 from machpay_gateway.proxy.upstreams import ControlPlane
 from machpay_gateway.settings import Options
-from machpay_gateway.telemetry.access_log import AccessLog
 
 PATIENCE_SECONDS = 10
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -102,7 +101,7 @@ class Ended(NamedTuple):
     status: int
 
 
-class Log(AccessLog):
+class Log:
     """An access log that only remembers."""
 
     def __init__(self) -> None:

@@ -106,7 +106,7 @@ async def test_a_client_that_is_gone_while_its_upstream_is_connected_frees_its_s
 @pytest.mark.parametrize("is_late", [False, True])
 async def test_a_client_that_is_gone_while_it_is_decided_holds_no_slot(
     is_late: bool,  # noqa: FBT001 - a table's column
-    monkeypatch: pytest.MonkeyPatch,
+    replaceable: pytest.MonkeyPatch,
 ) -> None:
     """*is_late* has the decision come all the same, as when it was done at that very moment."""
     asked, go_on = asyncio.Event(), asyncio.Event()
@@ -123,7 +123,7 @@ async def test_a_client_that_is_gone_while_it_is_decided_holds_no_slot(
                     raise
             return await settle(unsettled)
 
-        monkeypatch.setattr(rig.gateway.gate, "settle", slowly)
+        replaceable.setattr(rig.gateway.gate, "settle", slowly)
         async with rig.client() as client:
             await client.send(request("GET", "/v1/x", secret=secret))
             await asked.wait()
@@ -145,7 +145,7 @@ class _Lease:
 @pytest.mark.parametrize("is_there", [False, True])
 async def test_a_client_that_is_gone_while_the_limiter_is_asked_holds_no_slot(
     is_there: bool,  # noqa: FBT001 - a table's column
-    monkeypatch: pytest.MonkeyPatch,
+    replaceable: pytest.MonkeyPatch,
 ) -> None:
     """*is_there* has the answer come at that very moment, when nobody has been told of it yet."""
     async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
@@ -153,7 +153,7 @@ async def test_a_client_that_is_gone_while_the_limiter_is_asked_holds_no_slot(
         await client.send(request("GET", "/v1/x", secret=secret))
         assert (await client.answer())[0] == 200  # from here on the caller is known
         answer = asyncio.get_running_loop().create_future()
-        monkeypatch.setattr(rig.gateway.gate.limiter, "admit", lambda _: answer)
+        replaceable.setattr(rig.gateway.gate.limiter, "admit", lambda _: answer)
         await client.send(request("GET", "/v1/x", secret=secret))
         connection = rig.connections[0]
         await rig.until(lambda: connection.exchange)
@@ -168,13 +168,13 @@ async def test_a_client_that_is_gone_while_the_limiter_is_asked_holds_no_slot(
         assert len(upstream.heads) == 1
 
 
-async def test_a_decision_that_fails_by_surprise_ends_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_decision_that_fails_by_surprise_ends_its_request(replaceable: pytest.MonkeyPatch) -> None:
     async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
 
         async def fail(_: Unsettled) -> Decision:
             raise RuntimeError("a surprise")
 
-        monkeypatch.setattr(rig.gateway.gate, "settle", fail)
+        replaceable.setattr(rig.gateway.gate, "settle", fail)
         await client.send(request("GET", "/v1/x", secret=await rig.secret()))
         assert (await client.answer())[0] == 503
         assert [str(fault["exception"]) for fault in rig.faults] == ["a surprise"]  # and the log has it
@@ -184,7 +184,7 @@ async def test_a_decision_that_fails_by_surprise_ends_its_request(monkeypatch: p
 
 
 async def test_an_upstream_that_nobody_waits_for_any_more_is_connected_for_the_next(
-    monkeypatch: pytest.MonkeyPatch,
+    replaceable: pytest.MonkeyPatch,
 ) -> None:
     """And as any that was kept, it may have ended by then: what is safe is sent again."""
     go_on, connected = asyncio.Event(), asyncio.Event()
@@ -202,7 +202,7 @@ async def test_an_upstream_that_nobody_waits_for_any_more_is_connected_for_the_n
             await work
             connected.set()
 
-        monkeypatch.setattr(rig.proxy, "run", lambda work: run(later(work)))
+        replaceable.setattr(rig.proxy, "run", lambda work: run(later(work)))
         async with rig.client() as gone:
             await gone.send(request("GET", "/public/gone"))
             await rig.until(lambda: any(connection.exchange for connection in rig.connections))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from machpay_gateway.proxy.fields import answer_fields, request_fields
 from machpay_gateway.proxy.framing import MAX_HEAD_BYTES, MAX_LINES, Request, read_answer, read_request
-from machpay_gateway.proxy.heads import AnswerHead, Fault
+from machpay_gateway.proxy.heads import AnswerHead, Fault, RequestHead
 from machpay_gateway.proxy.readers import AnswerReader, RequestReader
 
 FIRST = b"GET /v1/skills HTTP/1.1"
@@ -21,7 +21,13 @@ def head_of(first: bytes, *lines: bytes) -> bytes:
 
 
 def told(request: Request | Fault) -> object:
-    return request if isinstance(request, Fault) else (vars(request.head), request.authorization)
+    return request if isinstance(request, Fault) else (said(request.head), request.authorization)
+
+
+def said(head: RequestHead | AnswerHead) -> dict[str, object]:
+    """Return all that a head says; one that is compiled has no `__dict__`."""
+    names = (name for name in dir(head) if not name.startswith("__"))
+    return {name: value for name in names if not callable(value := getattr(head, name))}
 
 
 def request_reader() -> RequestReader:
@@ -72,8 +78,10 @@ def test_whatever_came_before_an_answer_is_read_as_if_it_were_the_first(heads: S
     reader = AnswerReader(answer_fields())
     for head in (*heads, *heads):
         first, second = reader.read(head), read_answer(head, answer_fields())
-        assert isinstance(first, AnswerHead) is isinstance(second, AnswerHead)
-        assert first == second if isinstance(first, str) else vars(first) == vars(second)
+        if isinstance(first, str) or isinstance(second, str):
+            assert first == second
+        else:
+            assert said(first) == said(second)
 
 
 def test_the_same_head_is_read_once_whoever_sends_it() -> None:
@@ -100,7 +108,7 @@ def test_no_secret_is_remembered(head: bytes) -> None:
     reader = request_reader()
     request = reader.read(head)
     assert isinstance(request, Request)
-    assert not [key for key, known in reader.known.items() if "hush-hush" in f"{key!r} {vars(known)}"]
+    assert not [key for key, known in reader.known.items() if "hush-hush" in f"{key!r} {said(known)}"]
 
 
 def test_a_head_of_as_many_lines_as_there_may_be_may_not_come_with_one_more() -> None:
