@@ -29,8 +29,8 @@ class Entrant:
 
 
 NGINX, ENVOY_GUARDED, TRAEFIK_REDIS = "nginx", "Envoy, key check + local limit", "Traefik, Redis limit + in flight"
-MEMORY, REDIS = "MachPay Gateway, in memory", "MachPay Gateway, Redis"
-MEMORY_INTERPRETED, REDIS_INTERPRETED = f"{MEMORY}, not compiled", f"{REDIS}, not compiled"
+MEMORY, REDIS = "MachPay, memory", "MachPay, Redis"
+MEMORY_INTERPRETED, REDIS_INTERPRETED = f"{MEMORY}, interpreted", f"{REDIS}, interpreted"
 
 _NGINX = ("-e", "stderr", "-p", "%folder", "-c", "%folder/nginx.conf")
 _ENVOY = ("--concurrency", "1", "--disable-hot-restart", "--log-level", "error")

@@ -57,13 +57,7 @@ class Exchange(Carried):
         """Decide, or begin to. The head is *raw* as it came."""
         front = self._front
         if front.has_control_plane and (own := front.upstreams.own_pool(self.facts.path)) is not None:
-            is_question = front.upstreams.is_question(self.facts.path)
-            head = (
-                verbatim_head(raw, self.request, self.client.host)
-                if is_question
-                else self._upstream_head(credentials=True)
-            )
-            self._carry(own, front.carriage, head)
+            self._carry(own, front.carriage, self._own_head(raw))
             return
         decision = front.gate.decide_at_once(self.facts)
         if type(decision) is Allowed:
@@ -180,6 +174,11 @@ class Exchange(Carried):
         self.carrying = carrying = Carrying(self, pool, carriage, head)
         self.check_at = monotonic() + CHECK_SECONDS
         carrying.begin()
+
+    def _own_head(self, raw: bytes) -> bytes:
+        if self._front.upstreams.is_question(self.facts.path):
+            return verbatim_head(raw, self.request, self.client.host)
+        return self._upstream_head(credentials=True)
 
     def _upstream_head(self, *, credentials: bool) -> bytes:
         request, client = self.request, self.client

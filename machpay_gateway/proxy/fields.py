@@ -54,8 +54,13 @@ _OF_REQUESTS: Mapping[bytes, int] = {
     b"true-client-ip": DROP,
     b"cf-connecting-ip": DROP,
     b"fastly-client-ip": DROP,
-    b"x-original-url": DROP,  # what some frameworks route by instead of the path that was authorised
+    # By what some frameworks route, instead of by the path and the method that were authorised.
+    b"x-original-url": DROP,
     b"x-rewrite-url": DROP,
+    b"x-http-method": DROP,
+    b"x-http-method-override": DROP,
+    b"x-method-override": DROP,
+    b"proxy": DROP,  # CGI makes of it where its programs send their own requests (CVE-2016-5385)
 }
 _OF_OUR_ANSWERS: Mapping[bytes, int] = {**_HOP_BY_HOP, b"date": DATE}
 _OF_ANSWERS: Mapping[bytes, int] = {**_OF_OUR_ANSWERS, b"x-request-id": DROP}
