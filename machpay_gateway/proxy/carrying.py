@@ -12,11 +12,10 @@ from machpay_gateway.proxy.answers import interim_head
 from machpay_gateway.proxy.bodies import LAST_CHUNK, chunk
 from machpay_gateway.proxy.heads import AnswerHead
 from machpay_gateway.proxy.pool import Pool, Server
-from machpay_gateway.proxy.ports import Carried
+from machpay_gateway.proxy.ports import NEVER, Carried
 from machpay_gateway.proxy.tunnel import Tunnel
 from machpay_gateway.proxy.upstream import Asking, UpstreamConnection
 
-NEVER = float("inf")
 _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})  # RFC 9110 §9.2.1, less what is not served
 
 
@@ -76,15 +75,11 @@ class Carrying(Asking):
             self._wait_on()
             return
         waits_for_client = self._upstream is not None and not self._is_sent and not self._upstream.is_full
-        is_answering, server = self._is_answering, self._server
-        self.stop()
-        if is_answering:
-            self._exchange.abort()
-        elif waits_for_client:
-            self._exchange.refuse(Reason.REQUEST_TIMEOUT, "the body did not arrive in time")
+        if self._is_answering or waits_for_client:
+            self._give_up(Reason.REQUEST_TIMEOUT, "the body did not arrive in time")
         else:
-            server.failed("it does not answer in time")
-            self._exchange.refuse(Reason.UPSTREAM_TIMEOUT, "the upstream did not answer in time")
+            self._server.failed("it does not answer in time")
+            self._give_up(Reason.UPSTREAM_TIMEOUT, "the upstream did not answer in time")
 
     # The client's side.
 
@@ -189,12 +184,7 @@ class Carrying(Asking):
     def broke(self, detail: str, *, is_lost: bool = False) -> None:
         """Ask once more where that is safe, answer that the upstream failed, or break off what has begun."""
         upstream, request = self._upstream, self._request
-        if self._is_answering:
-            self.stop()
-            self._server.failed(detail)
-            self._exchange.abort()
-            return
-        was_kept = is_lost and upstream is not None and upstream.is_reused
+        was_kept = is_lost and not self._is_answering and upstream is not None and upstream.is_reused
         if was_kept and request.method in _SAFE and not request.has_body:
             self._drop_upstream()
             self._send(over_new=True)
@@ -292,9 +282,9 @@ class Carrying(Asking):
             self._exchange.tunnel_ended()
 
     def _give_up(self, reason: Reason, detail: str) -> None:
-        is_answering = self._is_answering
+        """Answer that the request goes no further, or break off the answer that has begun."""
         self.stop()
-        if is_answering:
+        if self._is_answering:
             self._exchange.abort()
         else:
             self._exchange.refuse(reason, detail)

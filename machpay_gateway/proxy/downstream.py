@@ -15,9 +15,8 @@ from machpay_gateway.proxy.closing import end_writing, reset
 from machpay_gateway.proxy.exchange import Exchange
 from machpay_gateway.proxy.framing import HEAD_END, early_fault
 from machpay_gateway.proxy.heads import Fault
-from machpay_gateway.proxy.ports import Client, ClientTunnel, Front, Walk
+from machpay_gateway.proxy.ports import NEVER, Client, ClientTunnel, Front, Walk
 
-NEVER = float("inf")
 _MOST_AHEAD = 64 * 1024  # bytes that may come before they can go on
 _LINGER_SECONDS = 2.0
 _LONGEST_LINGER_SECONDS = 30.0  # for a client that sends all of its body before it reads why nobody wants it

@@ -19,10 +19,9 @@ from machpay_gateway.proxy.forwarding import Hop, upstream_head, verbatim_head
 from machpay_gateway.proxy.framing import Request
 from machpay_gateway.proxy.heads import AnswerHead
 from machpay_gateway.proxy.pool import Pool
-from machpay_gateway.proxy.ports import Carried, Client, Front
+from machpay_gateway.proxy.ports import NEVER, Carried, Client, Front
 from machpay_gateway.telemetry.refusals import log_refusal
 
-NEVER = float("inf")
 CHECK_SECONDS = 20.0  # between two looks at the credential of what goes on: revoked ones end within 60 s
 _DECISION_SECONDS = 30.0  # for what a store and an issuer are asked, each with shorter patience of its own
 _CLIENT_GONE = 499

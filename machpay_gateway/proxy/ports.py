@@ -23,6 +23,7 @@ from machpay_gateway.proxy.heads import AnswerHead, RequestHead
 from machpay_gateway.proxy.readers import RequestReader
 from machpay_gateway.proxy.upstreams import Upstreams
 
+NEVER = float("inf")  # when what waits without a limit is due
 Walk = tuple[int | None, ...]  # addresses, from the client to our peer; None is one that cannot be read
 
 
