@@ -9,7 +9,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-emit-index-url --custom-compile-command "make lock"
 
 COMPILED := $(CURDIR)/build/compiled
-CAN_COMPILE = $(shell cc --version >/dev/null 2>&1 && ls $$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h)
+CAN_COMPILE = $(shell cc --version >/dev/null 2>&1 && ls $$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test coverage compiled check bench drills fmt lock clean

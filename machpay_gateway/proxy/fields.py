@@ -9,6 +9,7 @@ from machpay_gateway.core.identity import is_identity_name
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor
 _MOST_REMEMBERED = 4096
 _LONGEST_REMEMBERED = 256  # bytes
+TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"  # RFC 9110 §5.6.2
 _LENGTH = re.compile(rb"[0-9]{1,18}")  # below 2**63
 # RFC 3986 §3.2.2: a name, of 255 characters at most, an IPv4 address or an IPv6 address in brackets; §3.2.3: a port.
 _HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")

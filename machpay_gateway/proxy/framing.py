@@ -11,17 +11,17 @@ from typing import NamedTuple
 import httptools
 
 from machpay_gateway.core.reason import Reason
-from machpay_gateway.proxy.fields import Fields
+from machpay_gateway.proxy.fields import TOKEN, Fields
 from machpay_gateway.proxy.heads import MALFORMED, AnswerHead, Fault, RequestHead, invalid
 
 MAX_HEAD_BYTES = 32 * 1024
 MAX_LINES = 100
 HEAD_END = b"\r\n\r\n"
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-_VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
+NOT_IN_VALUES = bytes({*range(0x20), 0x7F} - {0x09})  # control characters, but for the tab (RFC 9110 §5.5)
+_VALUE = rb"[^" + re.escape(NOT_IN_VALUES) + rb"]*+"
 # No NUL, no other control character, no line break that is not CR LF, no space before a colon, no folded line.
-FIELD_LINES = rb"((?:" + _TOKEN + rb":" + _VALUE + rb"\r\n)*+)"
+FIELD_LINES = rb"((?:" + TOKEN + rb":" + _VALUE + rb"\r\n)*+)"
 # Methods are case-sensitive (RFC 9110 §9.1), and frameworks read them in upper case: `get` would be decided as GET.
 _REQUEST_LINE = rb"([!#$%&'*+\-.^_`|~0-9A-Z]{1,32}+) ([!\"$-~]++) HTTP/1\.([01])\r\n"
 _REQUEST = re.compile(_REQUEST_LINE + FIELD_LINES + rb"\r\n")
@@ -65,7 +65,7 @@ def read_answer(head: bytes, fields: Fields) -> AnswerHead | str:
         return "a head that is too large"
     match = _ANSWER.fullmatch(head)
     if match is None:
-        return "a head that is not well-formed"
+        return MALFORMED.detail
     minor, status, reason, block = match.groups()
     if (mistake := _mistake_by_llhttp(httptools.HttpResponseParser, head)) is not None:
         return mistake

@@ -21,6 +21,7 @@ from machpay_gateway.proxy.fields import (
     PREFLIGHT,
     REQUEST_ID,
     TE,
+    TOKEN,
     TYPE,
     UPGRADE,
     WRONG,
@@ -31,7 +32,7 @@ from machpay_gateway.proxy.target import read_target
 
 PSEUDONYM = b"machpay"  # for Via (RFC 9110 §7.6.3), so that no host name is told
 _VIA = (b"Via: 1.0 " + PSEUDONYM + b"\r\n", b"Via: 1.1 " + PSEUDONYM + b"\r\n")
-_PROTOCOL = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++(?:/[!#$%&'*+\-.^_`|~0-9A-Za-z]++)?")  # RFC 9110 §7.8
+_PROTOCOL = re.compile(TOKEN + rb"(?:/" + TOKEN + rb")?")  # RFC 9110 §7.8
 _NOTHING: frozenset[bytes] = frozenset()
 _ABOUT_CONNECTIONS = frozenset({b"close", b"keep-alive", b"upgrade", b"te"})
 # What would make of the upgraded connection a way around the gate: HTTP itself, in another version or within TLS.

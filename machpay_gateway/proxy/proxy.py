@@ -34,6 +34,11 @@ NO_LIMIT = 1 << 62
 _new = tuple.__new__
 
 
+def quiet_seconds(drain_seconds: float) -> float:
+    """Return how long, of *drain_seconds*, a stop waits for one more request on a connection that is quiet."""
+    return min(_QUIET_SECONDS, drain_seconds / 2)
+
+
 class Proxy(Front):
     """Serves connections by a *gateway*. Give it to `listener`, or make connections by `connect`."""
 
@@ -86,7 +91,7 @@ class Proxy(Front):
         for connection in self._connections:
             connection.will_close = True
             # A request may be on its way on each that is quiet: closing now would lose it.
-            connection.quiet_until = now + min(_QUIET_SECONDS, drain_seconds / 2)
+            connection.quiet_until = now + quiet_seconds(drain_seconds)
         while self._connections and monotonic() < ends_at:
             self._close_quiet(monotonic())
             await asyncio.sleep(0.05)

@@ -4,16 +4,16 @@ What a head says depends on its bytes alone, so what is remembered is what would
 that may hold a secret, or that will not come again: no line that `Fields` would not remember, and no query.
 """
 
-from collections.abc import Iterable
+from typing import TypeVar
 
 from machpay_gateway.proxy.fields import Fields
-from machpay_gateway.proxy.framing import MAX_HEAD_BYTES, MAX_LINES, Request, read_answer, read_request
+from machpay_gateway.proxy.framing import MAX_HEAD_BYTES, MAX_LINES, NOT_IN_VALUES, Request, read_answer, read_request
 from machpay_gateway.proxy.heads import MALFORMED, AnswerHead, Fault, RequestHead
 
 _LONGEST = 1024  # bytes of what is remembered
 _MOST = 1024
 _AUTHORIZATIONS = (b"\r\nAuthorization: ", b"\r\nauthorization: ")
-_NOT_IN_VALUES = bytes({*range(0x20), 0x7F} - {0x09})  # what `framing` lets no value have
+_Said = TypeVar("_Said", RequestHead, AnswerHead)
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor
 
 
@@ -33,21 +33,15 @@ class RequestReader:
             return self._learnt(head, rest, value)
         if value is None:
             return _new(Request, (known, ()))
-        if value.translate(None, _NOT_IN_VALUES) != value:
+        if value.translate(None, NOT_IN_VALUES) != value:
             return MALFORMED
         return _new(Request, (known, (value.strip(b" \t"),)))
 
     def _learnt(self, head: bytes, rest: bytes, value: bytes | None) -> Request | Fault:
         request = read_request(head, self.fields)
         # What other Authorization fields there are is a part of the rest.
-        if isinstance(request, Fault) or len(request.authorization) != (value is not None):
-            return request
-        first, *lines = rest.split(b"\r\n")[:-2]
-        # With one line less than there may be, since the head may come with an Authorization the next time.
-        if len(rest) <= _LONGEST and len(lines) < MAX_LINES and b"?" not in first and _are_known(lines, self.fields):
-            if len(self.known) >= _MOST:
-                self.known.clear()
-            self.known[rest] = request.head
+        if isinstance(request, Request) and len(request.authorization) == (value is not None):
+            _remember(self.known, rest, request.head, self.fields)
         return request
 
 
@@ -65,17 +59,22 @@ class AnswerReader:
         if known is not None:
             return known
         answer = read_answer(head, self.fields)
-        if len(head) <= _LONGEST and isinstance(answer, AnswerHead):
-            _, *lines = head.split(b"\r\n")[:-2]
-            if _are_known(lines, self.fields):
-                if len(self.known) >= _MOST:
-                    self.known.clear()
-                self.known[head] = answer
+        if isinstance(answer, AnswerHead):
+            _remember(self.known, head, answer, self.fields)
         return answer
 
 
-def _are_known(lines: Iterable[bytes], fields: Fields) -> bool:
-    return all(line in fields for line in lines)
+def _remember(known: dict[bytes, _Said], head: bytes, said: _Said, fields: Fields) -> None:
+    """Have *known* hold what *head* has *said*, if it is one that may be remembered."""
+    if len(head) > _LONGEST:
+        return
+    first, *lines = head.split(b"\r\n")[:-2]
+    # With one line less than there may be, since a request may come with an Authorization the next time.
+    if b"?" in first or len(lines) >= MAX_LINES or not all(line in fields for line in lines):
+        return
+    if len(known) >= _MOST:
+        known.clear()  # of what somebody made up; the others are back at once
+    known[head] = said
 
 
 def _without_authorization(head: bytes) -> tuple[bytes, bytes | None]:

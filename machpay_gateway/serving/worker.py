@@ -22,7 +22,7 @@ import uvloop
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.errors import GatewayError, told
 from machpay_gateway.forward_auth.dialect import QUESTIONS
-from machpay_gateway.proxy.proxy import Proxy
+from machpay_gateway.proxy.proxy import Proxy, quiet_seconds
 from machpay_gateway.proxy.upstreams import ControlPlane
 from machpay_gateway.server import OWN_BRANCHES, SERVED_ROUTES, BehindOurProxy, control_plane
 from machpay_gateway.serving.asgi import AsgiServer
@@ -41,7 +41,6 @@ from machpay_gateway.telemetry.access_log import OFF, AccessLog
 
 logger = logging.getLogger("machpay_gateway")
 
-_QUIET_SECONDS = 2.0  # as the proxy has it
 _OTHER_FILES = 128  # the database, Redis, logs, modules while they load
 
 
@@ -93,7 +92,7 @@ class Worker:
             key=settings.tls_key,
             keepalive_seconds=settings.keepalive_seconds,
             drain_seconds=settings.drain_seconds,
-            quiet_seconds=min(_QUIET_SECONDS, settings.drain_seconds / 2),
+            quiet_seconds=quiet_seconds(settings.drain_seconds),
         )
         await self._beside(stack, server)
         await self._until_stopped(report)
