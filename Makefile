@@ -8,6 +8,9 @@ CODE := $(wildcard hatch_build.py machpay_gateway tests benchmarks examples clie
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
+# Tests that start servers wait for them: one process more than there are processors keeps those busy.
+TESTERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
+
 COMPILED := $(CURDIR)/build/compiled
 CAN_COMPILE = $(shell cc --version >/dev/null 2>&1 && ls $$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h 2>/dev/null)
 
@@ -23,14 +26,14 @@ demo: .venv/.installed ## Run the demo (ARGS="--help" shows its options).
 	@$(BIN)/machpay-gateway demo $(ARGS)
 
 test: .venv/.installed ## Run the tests in parallel (ARGS="-k key" picks).
-	@$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadgroup $(ARGS)
 
 coverage: .venv/.installed ## Run the tests and print what they cover; it takes half as long again (ARGS as above).
-	@$(BIN)/python -m pytest -n auto --dist loadgroup --cov --cov-report=term $(ARGS)
+	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadgroup --cov --cov-report=term $(ARGS)
 
 compiled: $(COMPILED)/.installed ## Compile what each request goes through (needs a C compiler), and test it (ARGS as above).
 	@PYTHONPATH=$(COMPILED) $(BIN)/machpay-gateway --version | grep compiled
-	@PYTHONPATH=$(COMPILED) $(BIN)/python -P -m pytest -n auto --dist loadgroup tests/proxy tests/serving tests/limiters \
+	@PYTHONPATH=$(COMPILED) $(BIN)/python -P -m pytest -n $(TESTERS) --dist loadgroup tests/proxy tests/serving tests/limiters \
 		tests/middleware tests/telemetry tests/test_gate.py $(ARGS)
 
 check: .venv/.installed ## Check format, lint, types and imports.

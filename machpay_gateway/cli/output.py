@@ -1,16 +1,16 @@
-"""What commands print: tables for people, JSON for scripts. Both shapes are written here and nowhere else."""
+"""What commands print: tables for people, JSON for scripts. Both shapes are written here and nowhere else.
+
+Rich is imported where a table is printed: it takes a tenth of a second, and `serve` and scripts print none.
+"""
 
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from io import StringIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from machpay_gateway.core.document import key_document
 from machpay_gateway.core.finding import Finding, Status
@@ -18,6 +18,9 @@ from machpay_gateway.core.input import format_moment
 from machpay_gateway.core.key import KeyRecord, SecretRecord
 from machpay_gateway.core.ports import Account
 from machpay_gateway.core.route import Route
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for scripts.")
 
@@ -41,6 +44,9 @@ def print_list(data: Sequence[object], *, has_more: bool = False) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print *rows* under their *columns*, one line each: a terminal that is too narrow wraps it, nothing is cut off."""
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(column, no_wrap=True)
@@ -51,6 +57,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def print_fields(fields: Iterable[tuple[str, str]], *, err: bool = False) -> None:
     """Print (name, value) pairs, one a line."""
+    from rich.table import Table
+    from rich.text import Text
+
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -61,6 +70,9 @@ def print_fields(fields: Iterable[tuple[str, str]], *, err: bool = False) -> Non
 
 def print_findings(findings: Iterable[Finding]) -> None:
     """Print *findings*, each with its way out below it."""
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("STATUS", no_wrap=True)
     table.add_column("SUBJECT", no_wrap=True)
@@ -188,7 +200,9 @@ def access_of(route: Route) -> str:
     return str(route.requires) or "any valid credential"
 
 
-def _print(table: Table, *, err: bool, width: int | None = None) -> None:
+def _print(table: "Table", *, err: bool, width: int | None = None) -> None:
+    from rich.console import Console
+
     on_terminal = (sys.stderr if err else sys.stdout).isatty()
     console = Console(
         file=StringIO(),

@@ -15,12 +15,21 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.option("--config", metavar="FILE", help="Settings file, as before the command.")
 @click.option("--workers", type=click.IntRange(1), help="Processes that serve; more than one need Redis.")
 @click.option("--listen", metavar="HOST:PORT", help="Where callers connect to.")
 @click.option("--management", metavar="HOST:PORT", help="Where operators connect to; empty for nowhere.")
 @json_option
 @pass_session
-def serve(session: Session, *, workers: int | None, listen: str | None, management: str | None, as_json: bool) -> None:
+def serve(
+    session: Session,
+    *,
+    config: str | None,
+    workers: int | None,
+    listen: str | None,
+    management: str | None,
+    as_json: bool,
+) -> None:
     """Carry requests to the upstreams, for those who may make them. Ctrl-C ends it.
 
     SIGTERM lets what is under way end, SIGHUP reads the settings anew.
@@ -34,7 +43,7 @@ def serve(session: Session, *, workers: int | None, listen: str | None, manageme
 
     async def run() -> None:
         supervisor = Supervisor(
-            session.options,
+            (Session(config) if config else session).options,
             changes={name: value for name, value in given.items() if value is not None},
             told=lambda serving: _print_serving(serving, as_json=as_json),
         )

@@ -51,14 +51,18 @@ def test_every_mistake_in_the_settings_is_told(invoke_bare: Invoke, monkeypatch:
     assert second.startswith("       MACHPAY_LEGACY_HEADERS: ")
 
 
-@pytest.mark.parametrize("arguments", [("--config", "nothing.toml"), ()], ids=["option", "variable"])
+@pytest.mark.parametrize(
+    "arguments",
+    [("--config", "nothing.toml", "accounts", "list"), ("accounts", "list"), ("serve", "--config", "nothing.toml")],
+    ids=["option", "variable", "serve"],
+)
 def test_a_named_settings_file_must_exist(
     invoke_bare: Invoke, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
-    if not arguments:
+    if "--config" not in arguments:
         monkeypatch.setenv("MACHPAY_CONFIG", "nothing.toml")
 
-    result = invoke_bare(*arguments, "accounts", "list")
+    result = invoke_bare(*arguments)
 
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: nothing.toml: there is no such file; `machpay-gateway init`")

@@ -119,10 +119,12 @@ def test_a_second_process_on_one_database_is_refused_with_the_way_out(tmp_path: 
     assert (first_has_gone.returncode, first_has_gone.stderr) == (0, "")
 
 
-def test_the_import_is_quick_and_loads_no_driver() -> None:
+def test_the_import_costs_less_than_the_packages_below_it_and_loads_no_driver() -> None:
+    # In relation to what must be imported anyway: of seconds, a slow machine needs more and a broken one may need less.
     code = (
-        "import sys, time; start = time.process_time(); from machpay_gateway import MachPayAuth;"
-        "print(time.process_time() - start);"
+        "import sys, time; start = time.process_time(); import asyncio, limits, logging, netaddr, orjson, starlette;"
+        "below = time.process_time(); from machpay_gateway import MachPayAuth;"
+        "print((time.process_time() - below) / (below - start));"
         "drivers = {'sqlalchemy', 'alembic', 'filelock', 'redis', 'hiredis', 'joserfc', 'httpx2', 'click'};"
         "print(sorted(drivers & sys.modules.keys()))"
     )
@@ -134,4 +136,4 @@ def test_the_import_is_quick_and_loads_no_driver() -> None:
         for _ in range(3)
     ]
     assert all(loaded == "[]" for _, loaded in runs)
-    assert min(float(seconds) for seconds, _ in runs) < 0.3
+    assert min(float(ratio) for ratio, _ in runs) < 0.8

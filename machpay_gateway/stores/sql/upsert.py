@@ -1,10 +1,20 @@
 """INSERT with ON CONFLICT, which SQLite and PostgreSQL spell alike and SQLAlchemy has once for each."""
 
+from typing import TYPE_CHECKING
+
 from sqlalchemy import Table
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
 
-def insert_or(connection: AsyncConnection, table: Table) -> sqlite.Insert | postgresql.Insert:
+
+def insert_or(connection: AsyncConnection, table: Table) -> "sqlite.Insert | postgresql.Insert":
     """Return an INSERT into *table* for *connection*, to be told what a conflict means."""
-    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+    if connection.dialect.name != "postgresql":
+        return sqlite.insert(table)
+    # Brings a driver that takes 0.15 s to import, and is loaded by now where it is used.
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415
+
+    return postgresql.insert(table)
