@@ -212,6 +212,34 @@ async def test_a_database_that_went_away_is_unavailable(
     await store.close()
 
 
+def test_a_process_whose_database_is_away_ends_without_a_traceback(tmp_path: Path) -> None:
+    program = f"""
+import asyncio, threading
+from machpay_gateway.core.errors import StoreUnavailable
+from machpay_gateway.stores.sql import SqlStore
+
+closed = threading.Event()
+
+def late(frame, event, _argument):
+    if event == "return" and frame.f_code.co_name == "close_and_stop":
+        closed.wait(0.2)  # the worst moment to be told of it
+
+async def main():
+    threading.setprofile(late)
+    try:
+        await SqlStore("sqlite:///{tmp_path}/nowhere/keys.db").account("Acme")
+    except StoreUnavailable:
+        print("away")
+
+asyncio.run(main())
+closed.set()
+for thread in set(threading.enumerate()) - {{threading.main_thread()}}:
+    thread.join()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.stdout, ended.stderr) == ("away\n", "")
+
+
 async def test_while_another_process_writes_reads_go_on_and_writes_end_as_unavailable(path: Path) -> None:
     store = await opened(path, busy_timeout_seconds=0.01)
     await store.add_account(ACME, logged())

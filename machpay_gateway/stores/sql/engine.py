@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from secrets import token_hex
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import aiosqlite
 from sqlalchemy import URL, Connection, event, make_url
 from sqlalchemy import exc as sql_errors
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -201,8 +202,11 @@ class Database:
             pool_size=_SQLITE_POOL,
             max_overflow=0,
             pool_timeout=_WAIT_SECONDS,
-            # Without an isolation level sqlite3 begins no transactions of its own.
-            connect_args={"timeout": self._busy_timeout_seconds, "isolation_level": None},
+            connect_args={
+                "timeout": self._busy_timeout_seconds,
+                "isolation_level": None,  # sqlite3 begins no transactions of its own
+                "async_creator_fn": _connected,
+            },
             hide_parameters=True,
         )
         event.listen(engine.sync_engine, "connect", _enforce_foreign_keys)
@@ -246,6 +250,18 @@ def _refuse_without_driver(exc: ModuleNotFoundError) -> NoReturn:
 def _is_locked(error: BaseException | None) -> bool:
     code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
     return code == sqlite3.SQLITE_BUSY
+
+
+async def _connected(*arguments: Any, **options: Any) -> aiosqlite.Connection:  # noqa: ANN401 - as aiosqlite takes them
+    connection = aiosqlite.connect(*arguments, **options)
+    thread = connection._thread  # noqa: SLF001 - which SQLAlchemy makes a daemon too, so that a process can end
+    thread.daemon = True
+    try:
+        return await connection
+    except sqlite3.Error:
+        # aiosqlite tells its thread to end and does not wait: a loop that is closed before has a traceback on stderr.
+        await asyncio.to_thread(thread.join)
+        raise
 
 
 def _enforce_foreign_keys(connection: DBAPIConnection, _record: object) -> None:
