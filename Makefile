@@ -14,6 +14,9 @@ TESTERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
 COMPILED := $(CURDIR)/build/compiled
 CAN_COMPILE = $(shell cc --version >/dev/null 2>&1 && ls $$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h 2>/dev/null)
 
+# Programs and tests start many processes, and each would compile what it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test coverage compiled check bench drills fmt lock clean
 
@@ -78,7 +81,7 @@ clean: ## Remove .venv, .venv-peers, caches and build results.
 	@touch $@
 
 .venv/.installed: .venv/.bootstrapped requirements/dev.lock pyproject.toml clients/python/pyproject.toml
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.lock
+	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . --editable clients/python
 	@touch $@
 

@@ -1,6 +1,14 @@
 """A key's life over HTTP."""
 
+from typing import Any
+
 from tests.admin.conftest import Caller
+
+
+def without_use(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the key's *document* but for its last use, which is written down a second after it."""
+    secrets = [{**secret, "last_used_at": None} for secret in document["secrets"]]
+    return {**document, "secrets": secrets, "last_used_at": None}
 
 
 async def test_a_key_from_its_creation_to_its_end(admin: Caller) -> None:
@@ -10,7 +18,8 @@ async def test_a_key_from_its_creation_to_its_end(admin: Caller) -> None:
     assert (await user.ask("GET", "/v1/whoami")).json()["id"] == created["id"]
 
     renamed = await admin.ask("PATCH", path, {"name": "renamed"})
-    assert renamed.json() == {**{k: v for k, v in created.items() if k != "secret"}, "name": "renamed"}
+    expected = {**{name: value for name, value in created.items() if name != "secret"}, "name": "renamed"}
+    assert without_use(renamed.json()) == expected
     assert renamed.headers["etag"] == '"2"'
 
     rotated = (await admin.ask("POST", f"{path}/rotate", {"grace_seconds": 60})).json()
@@ -26,7 +35,7 @@ async def test_a_key_from_its_creation_to_its_end(admin: Caller) -> None:
     revoked = await admin.ask("POST", f"{path}/revoke")
     assert revoked.json()["status"] == "revoked"
     assert (await after.ask("GET", "/v1/whoami")).status_code == 401
-    assert (await admin.ask("GET", path)).json() == revoked.json()
+    assert without_use((await admin.ask("GET", path)).json()) == without_use(revoked.json())
 
     log = (await admin.ask("GET", "/v1/audit-log?limit=5")).json()["data"]
     assert [entry["action"] for entry in log] == [

@@ -119,21 +119,20 @@ def test_a_second_process_on_one_database_is_refused_with_the_way_out(tmp_path: 
     assert (first_has_gone.returncode, first_has_gone.stderr) == (0, "")
 
 
-def test_the_import_costs_less_than_the_packages_below_it_and_loads_no_driver() -> None:
-    # In relation to what must be imported anyway: of seconds, a slow machine needs more and a broken one may need less.
+def test_the_import_is_quick_and_loads_no_driver(tmp_path: Path) -> None:
     code = (
-        "import sys, time; start = time.process_time(); import asyncio, limits, logging, netaddr, orjson, starlette;"
-        "below = time.process_time(); from machpay_gateway import MachPayAuth;"
-        "print((time.process_time() - below) / (below - start));"
+        "import sys, time; start = time.process_time(); from machpay_gateway import MachPayAuth;"
+        "print(time.process_time() - start);"
         "drivers = {'sqlalchemy', 'alembic', 'filelock', 'redis', 'hiredis', 'joserfc', 'httpx2', 'click'};"
         "print(sorted(drivers & sys.modules.keys()))"
     )
-    # A tracer of coverage would be timed, too: it adds a fifth.
+    # A tracer of coverage would be timed, too: it adds a fifth. The first run compiles, as an installation does.
     untraced = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    untraced |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
     command = [sys.executable, "-c", code]
     runs = [
         subprocess.run(command, capture_output=True, text=True, check=True, env=untraced).stdout.splitlines()
-        for _ in range(3)
+        for _ in range(4)
     ]
     assert all(loaded == "[]" for _, loaded in runs)
-    assert min(float(ratio) for ratio, _ in runs) < 0.8
+    assert min(float(seconds) for seconds, _ in runs) < 0.3
