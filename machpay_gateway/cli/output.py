@@ -21,6 +21,7 @@ from machpay_gateway.core.route import Route
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for scripts.")
 
@@ -44,42 +45,35 @@ def print_list(data: Sequence[object], *, has_more: bool = False) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print *rows* under their *columns*, one line each: a terminal that is too narrow wraps it, nothing is cut off."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = _new_table()
     for column in columns:
         table.add_column(column, no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_row(*(_text(printable(cell)) for cell in row))
     _print(table, err=False, width=_NO_FOLDING)
 
 
 def print_fields(fields: Iterable[tuple[str, str]], *, err: bool = False) -> None:
     """Print (name, value) pairs, one a line."""
     from rich.table import Table
-    from rich.text import Text
 
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in fields:
-        grid.add_row(name, Text(printable(value)))
+        grid.add_row(name, _text(printable(value)))
     _print(grid, err=err)
 
 
 def print_findings(findings: Iterable[Finding]) -> None:
     """Print *findings*, each with its way out below it."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = _new_table()
     table.add_column("STATUS", no_wrap=True)
     table.add_column("SUBJECT", no_wrap=True)
     table.add_column("FOUND", overflow="fold")
     for finding in findings:
         cells = [printable(text) for text in (finding.found, finding.way_out and f"way out: {finding.way_out}") if text]
-        table.add_row(Text(finding.status, _STATUS_STYLES[finding.status]), finding.subject, Text("\n".join(cells)))
+        table.add_row(_text(finding.status, _STATUS_STYLES[finding.status]), finding.subject, _text("\n".join(cells)))
     _print(table, err=False)
 
 
@@ -198,6 +192,19 @@ def access_of(route: Route) -> str:
     if route.public:
         return "public"
     return str(route.requires) or "any valid credential"
+
+
+def _new_table() -> "Table":
+    from rich.table import Table
+
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+
+
+def _text(text: str, style: str = "") -> "Text":
+    """Return *text* as a cell in which nothing is markup."""
+    from rich.text import Text
+
+    return Text(text, style)
 
 
 def _print(table: "Table", *, err: bool, width: int | None = None) -> None:

@@ -156,7 +156,8 @@ def test_no_color_means_no_escape_sequence_at_all(
     assert r"\u001b[31m" in printed
 
 
-def test_help_loads_no_server_and_no_driver() -> None:
-    loaded = "import sys, machpay_gateway.cli.main; print({'sqlalchemy', 'uvicorn', 'fastapi'} & sys.modules.keys())"
+def test_help_loads_no_server_no_driver_and_no_tables() -> None:
+    modules = {"sqlalchemy", "uvicorn", "fastapi", "rich"}
+    loaded = f"import sys, machpay_gateway.cli.main; print({modules} & sys.modules.keys())"
 
     assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, check=True).stdout == b"set()\n"

@@ -170,13 +170,13 @@ def test_sqlalchemy_is_imported_only_with_the_sql_store(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
 
 
-def test_a_database_that_is_up_to_date_is_opened_without_alembic(path: Path) -> None:
+def test_a_database_that_is_up_to_date_is_opened_without_alembic_and_the_other_dialect(path: Path) -> None:
     asyncio.run(made(path))
     program = f"""
 import asyncio, sys
 from machpay_gateway.stores.sql import SqlStore
 asyncio.run(SqlStore("sqlite:///{path}").open())
-sys.exit("alembic" in sys.modules)
+sys.exit(bool({{"alembic", "sqlalchemy.dialects.postgresql"}} & sys.modules.keys()))
 """
     assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
 

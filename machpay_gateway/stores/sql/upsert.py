@@ -14,7 +14,7 @@ def insert_or(connection: AsyncConnection, table: Table) -> "sqlite.Insert | pos
     """Return an INSERT into *table* for *connection*, to be told what a conflict means."""
     if connection.dialect.name != "postgresql":
         return sqlite.insert(table)
-    # Brings a driver that takes 0.15 s to import, and is loaded by now where it is used.
+    # Its dialects take 0.15 s to import, and are loaded by now where one of them is used.
     from sqlalchemy.dialects import postgresql  # noqa: PLC0415
 
     return postgresql.insert(table)
