@@ -27,6 +27,7 @@ _WALK = (
     "limiters/redis/wire.py",
     "proxy/[!_]*.py",
     "stores/cache.py",
+    "stores/following.py",
     "telemetry/access_log.py",
     "telemetry/usage.py",
 )

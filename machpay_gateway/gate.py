@@ -117,7 +117,7 @@ class Gate:
         if isinstance(answer, _ANSWERS):
             return conclude(route, principal, answer)
         if answer is STALE:
-            self._keys.forget(principal.id)
+            self._forget(principal)
             return Unsettled(facts, route, token)
         return _new(Asked, (answer, principal, facts, route, token))
 
@@ -125,7 +125,7 @@ class Gate:
         """Return what *asked* has become by the limiter's *answer*."""
         _, principal, facts, route, token = asked
         if answer is STALE:
-            self._keys.forget(principal.id)
+            self._forget(principal)
             return Unsettled(facts, route, token)
         return conclude(route, principal, answer)
 
@@ -184,7 +184,7 @@ class Gate:
                 answer = await _arrived(answer)
             if answer is not STALE:
                 return conclude(route, found, answer)
-            self._keys.forget(found.id)
+            self._forget(found)
         return unavailable(route, "the record keeps changing")
 
     async def _identify(self, token: bytes) -> Principal | str:
@@ -195,6 +195,13 @@ class Gate:
             case SignedToken() as signed if self._tokens is not None:
                 return await self._tokens.verify(signed, self._clock())
         return "signed tokens are not accepted here"
+
+    def _forget(self, principal: Principal) -> None:
+        """Have the record that *principal* was made of loaded anew: the limiter knows of a later one."""
+        if principal.kind == "oauth" and self._tokens is not None:
+            self._tokens.forget(principal.subject)
+        else:
+            self._keys.forget(principal.subject)
 
     def _counted(self, facts: RequestFacts, decision: Decision) -> Decision:
         """Count a bad credential against its address; once there were too many, that is the answer instead."""

@@ -6,8 +6,10 @@ Run it: `uvicorn machpay_gateway.server:create_app --factory --no-proxy-headers`
 """
 
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Unpack
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -16,6 +18,7 @@ from starlette.websockets import WebSocketClose
 from machpay_gateway.admin.app import key_api
 from machpay_gateway.admin.operations import OWN_ROUTES
 from machpay_gateway.assembly import Gateway
+from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.route import Route
 from machpay_gateway.forward_auth.front import ForwardAuth
 from machpay_gateway.middleware import MachPayAuth
@@ -51,11 +54,15 @@ def control_plane(gateway: Gateway, app: ASGIApp | None = None, *, trust: Trust 
 
 def _jwks(gateway: Gateway) -> Callable[[Request], Awaitable[Response]]:
     """Return the endpoint with the keys that our own signatures are verified by (RFC 7517)."""
-    document = b'{"keys":[]}' if gateway.assertions is None else gateway.assertions.jwks
+    ours = () if gateway.assertions is None else orjson.loads(gateway.assertions.jwks)["keys"]
 
     async def answer(_request: Request) -> Response:
-        headers = {"Cache-Control": f"public, max-age={_JWKS_SECONDS}"}
-        return Response(document, headers=headers, media_type="application/jwk-set+json")
+        try:
+            keys = [*ours, *await gateway.signing.jwks()]
+        except StoreUnavailable:
+            return Response(status_code=HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": "1"})
+        headers = {"Cache-Control": f"public, max-age={_JWKS_SECONDS}", "Access-Control-Allow-Origin": "*"}
+        return Response(orjson.dumps({"keys": keys}), headers=headers, media_type="application/jwk-set+json")
 
     return answer
 

@@ -63,6 +63,18 @@ class KeyList(Given):
     has_more: bool
 
 
+class IssuedSession(Given):
+    """A session, with its token."""
+
+    object: Literal["session"]
+    id: str
+    token: Annotated[str, Field(description="Shown this once: a JWT that is sent as a key is.")]
+    token_type: Literal["Bearer"]
+    expires_in: Annotated[int, Field(description="Seconds.")]
+    expires_at: datetime
+    scopes: list[str]
+
+
 class Latency(Given):
     """How long requests took, in milliseconds; null where there were none. All but the mean are estimates."""
 
@@ -160,7 +172,7 @@ class Whoami(Given):
     """Who is calling."""
 
     object: Literal["principal"]
-    kind: Literal["api_key", "jwt"]
+    kind: Literal["api_key", "session", "oauth", "jwt"]
     id: str
     name: str
     account_id: str | None

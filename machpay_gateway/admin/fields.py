@@ -72,6 +72,18 @@ def _grantable(name: str, info: ValidationInfo[Readings]) -> str:
     raise _refusal(f"{shown(name)} is not held by the key that asks: a key gives on only what it has.")
 
 
+def _held(name: str, info: ValidationInfo[Readings]) -> str:
+    if name not in info.context.caller.principal.scopes:
+        raise _refusal(f"{shown(name)} is not held by the key that asks: a session has at most its key's scopes.")
+    return name
+
+
+def _unrepeated(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise _refusal("A scope is given twice: leave one out.")
+    return names
+
+
 def _once(names: list[str], info: ValidationInfo[Readings]) -> list[str]:
     _told(lambda all_: checked_scopes(all_, info.context.known))(names)
     return names
@@ -123,6 +135,11 @@ ScopeList = Annotated[
         description="What the key may do: scopes that the caller holds, or wildcards over them such as `skills:*`.",
     ),
     AfterValidator(_once),
+]
+HeldScopes = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=_LONGEST_SCOPE), AfterValidator(_held)]],
+    Field(max_length=MAX_SCOPES, json_schema_extra={"uniqueItems": True}, description="Scopes that the caller holds."),
+    AfterValidator(_unrepeated),
 ]
 Network = Annotated[
     str, Field(min_length=1, max_length=_LONGEST_NETWORK), AfterValidator(_told(lambda text: parse_network(text)[0]))

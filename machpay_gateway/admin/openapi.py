@@ -102,7 +102,8 @@ def _parameters(operation: Operation) -> Iterator[Mapping[str, Any]]:
 def _answer(operation: Operation) -> dict[str, Any]:
     headers = {
         "ETag": _ETAG if operation.has_etag else None,
-        "Location": _LOCATION if operation.status == HTTPStatus.CREATED else None,
+        # What has a tag is there to be read again.
+        "Location": _LOCATION if operation.status == HTTPStatus.CREATED and operation.has_etag else None,
         "Idempotent-Replayed": _REPLAYED if operation.is_repeatable else None,
     }
     return {

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from machpay_gateway.admin import account, keys
-from machpay_gateway.admin.answers import AuditList, IssuedKey, Key, KeyList, Usage, Whoami
+from machpay_gateway.admin import account, keys, sessions
+from machpay_gateway.admin.answers import AuditList, IssuedKey, IssuedSession, Key, KeyList, Usage, Whoami
 from machpay_gateway.admin.call import Call
 from machpay_gateway.admin.caller import MANAGING
 from machpay_gateway.admin.leaks import PATH as LEAKS_PATH
@@ -19,6 +19,7 @@ from machpay_gateway.admin.requests import (
     KeyChange,
     KeySelection,
     NewKey,
+    NewSession,
     NoFields,
     NoQuery,
     Period,
@@ -78,6 +79,10 @@ OPERATIONS: tuple[Operation, ...] = (
         "GET", f"{_KEY}/usage", "retrieveUsage", keys.usage, Usage, query=Period, problems=("not_found",),
     ),
     Operation("GET", "/v1/audit-log", "listChanges", account.audit_log, AuditList, query=EntrySelection),
+    Operation(
+        "POST", "/v1/sessions", "createSession", sessions.create, IssuedSession,
+        scopes="", body=NewSession, problems=("not_configured",), status=201,
+    ),
     Operation("GET", "/v1/whoami", "whoami", account.whoami, Whoami, scopes=""),
 )  # fmt: skip
 

@@ -20,6 +20,7 @@ CODES: Mapping[str, tuple[HTTPStatus, str]] = {
     "body_too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large"),
     "unsupported_media_type": (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body is not application/json"),
     "invalid_fields": (HTTPStatus.UNPROCESSABLE_ENTITY, "Fields are not valid"),
+    "not_configured": (HTTPStatus.NOT_IMPLEMENTED, "Not configured here"),
     "unavailable": (HTTPStatus.SERVICE_UNAVAILABLE, "Temporarily unavailable"),
 }
 _RETRY_SECONDS = 1

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from machpay_gateway.admin.fields import (
     Environment,
     Flag,
+    HeldScopes,
     LaterMoment,
     Metadata,
     Moment,
@@ -15,6 +16,7 @@ from machpay_gateway.admin.fields import (
     PageSize,
     ScopeList,
 )
+from machpay_gateway.core.session import MAX_SECONDS
 from machpay_gateway.core.usage import MAX_BUCKETS
 from machpay_gateway.keyring import DAY_SECONDS, MAX_GRACE_SECONDS
 
@@ -66,6 +68,15 @@ class Rotation(Sent):
             description="How long the current secret still works, never past the key's own expiry; 0 ends it at once.",
         ),
     ] = DAY_SECONDS
+
+
+class NewSession(Sent):
+    """A session to make."""
+
+    scopes: HeldScopes | None = Field(default=None, description="The key's own when left out.")
+    ttl_seconds: Annotated[
+        int, Field(ge=1, le=MAX_SECONDS, description="How long it works; never longer than its key.")
+    ] = MAX_SECONDS
 
 
 class KeySelection(Sent):

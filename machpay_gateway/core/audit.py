@@ -14,7 +14,7 @@ import orjson
 from machpay_gateway.core.input import format_moment_or_none
 from machpay_gateway.core.key import KeyRecord
 
-ActorKind = Literal["operator", "application", "api_key", "jwt", "scanner"]
+ActorKind = Literal["operator", "application", "api_key", "session", "oauth", "jwt", "scanner", "user", "client"]
 
 
 @dataclass(frozen=True, slots=True)

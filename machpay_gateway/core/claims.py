@@ -37,9 +37,9 @@ class Claims:
 def accepted_claims(token: CompactToken, issuer: Issuer, now: float) -> Claims | str:
     """Return what *token* says, or the first reason, for the log, why *issuer*'s rules do not accept it at *now*."""
     claims = token.claims
-    if refusal := _wrong_kind(token, issuer) or _not_for_us(claims, issuer) or _out_of_time(claims, now):
+    if refusal := _wrong_kind(token, issuer) or _not_for_us(claims, issuer) or out_of_time(claims, now):
         return refusal
-    sub, exp, names = claims.get("sub"), _numeric_date(claims.get("exp")), _scope_names(claims)
+    sub, exp, names = claims.get("sub"), numeric_date(claims.get("exp")), _scope_names(claims)
     if not isinstance(sub, str) or not _SUBJECT.fullmatch(sub):
         return "sub is not a string of 1 to 255 characters without control characters"
     if names is None or exp is None:
@@ -103,11 +103,12 @@ def _not_for_us(claims: Mapping[str, object], issuer: Issuer) -> str | None:
     return None
 
 
-def _out_of_time(claims: Mapping[str, object], now: float) -> str | None:
+def out_of_time(claims: Mapping[str, object], now: float) -> str | None:
+    """Return why a token that says *claims* is not valid at *now*, None when it is."""
     dates: dict[str, float] = {}
     for name in ("exp", "nbf", "iat"):
         if name in claims or name == "exp":
-            date = _numeric_date(claims.get(name))
+            date = numeric_date(claims.get(name))
             if date is None:
                 return f"{name} is not a date in seconds"
             dates[name] = date
@@ -120,7 +121,8 @@ def _out_of_time(claims: Mapping[str, object], now: float) -> str | None:
     return None
 
 
-def _numeric_date(value: object) -> float | None:
+def numeric_date(value: object) -> float | None:
+    """Return the NumericDate *value* (RFC 7519 §2) in seconds since the epoch, None when it is none."""
     # A bool is an int to Python: `"exp": true` would be one second past the epoch, and `"nbf": true` always past.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_NUMERIC_DATE:
         return None

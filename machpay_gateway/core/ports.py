@@ -1,6 +1,6 @@
 """What the core asks of the outside: the interfaces that stores, limiters and key sets implement."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,8 @@ from machpay_gateway.core.credential import ApiKey, SignedToken
 from machpay_gateway.core.key import KeyRecord, StatusAt
 from machpay_gateway.core.principal import Principal
 from machpay_gateway.core.replay import Keep, KeptAnswer
+from machpay_gateway.core.session import Session
+from machpay_gateway.core.signing import SigningKey
 from machpay_gateway.core.usage import Bucket, UsageBatch, UsageRow
 
 
@@ -43,6 +45,9 @@ class KeyLookup(Protocol):
     async def find_by_digest(self, digest: bytes) -> KeyRecord | None:
         """Return the key that has a secret with this SHA-256 *digest*, whatever its status."""
 
+    async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
+        """Return a key of the account, or None. An operator (*account_id* None) sees every account's."""
+
     async def versions_since(self, since: float) -> Sequence[tuple[str, int]]:
         """Return (key id, version) of each key changed at or after *since*, seconds since the epoch."""
 
@@ -56,9 +61,6 @@ class KeyStore(KeyLookup, Protocol):
 
     async def add_key(self, record: KeyRecord, change: Change, keep: Keep | None = None) -> None:
         """Store a new key with its secrets. The tier in the record is the account's and is not stored."""
-
-    async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
-        """Return a key of the account, or None. An operator (*account_id* None) sees every account's."""
 
     async def keys(
         self,
@@ -106,10 +108,20 @@ class AccountStore(Protocol):
         """Return all accounts, oldest first."""
 
     async def set_tier(self, account: Account, tier: str, change: Change) -> Sequence[tuple[str, int]] | None:
-        """Change the tier and raise the version of every key of *account*; return (key id, new version).
+        """Change the tier and raise the version of every key of *account* and grant of its clients.
 
-        None when the account is not there with the tier that it has here.
+        Returns the id and the new version of each; None when the account is not there with the tier that it has here.
         """
+
+
+class SigningKeyStore(Protocol):
+    """Where the keys are that we sign by. Raises StoreUnavailable."""
+
+    async def signing_keys(self) -> Sequence[SigningKey]:
+        """Return the keys that we sign by, and did lately."""
+
+    async def add_signing_key(self, key: SigningKey, change: Change, *, instead_of: Collection[str] | None) -> bool:
+        """Store *key* and drop those named by *instead_of*; when that is None, only if there is none: False if not."""
 
 
 class AuditLog(Protocol):
@@ -162,8 +174,8 @@ class KnownKeys(Protocol):
     def holds(self, digest: bytes) -> bool:
         """Tell whether a key with this secret *digest* was seen lately, whether it may be trusted now or not."""
 
-    async def find(self, presented: ApiKey) -> Principal | None:
-        """Return the principal of the key whose secret was *presented*, or None."""
+    async def find(self, presented: ApiKey | Session) -> Principal | None:
+        """Return the principal of the key whose secret, or a session made by it, was *presented*, or None."""
 
     def forget(self, key_id: str) -> None:
         """Load the key anew when it is next asked for."""
@@ -180,6 +192,9 @@ class TokenVerifier(Protocol):
 
     async def verify(self, token: SignedToken, now: float) -> Principal | str:
         """Return the principal of *token*, or the reason, for the log, why it is not accepted."""
+
+    def forget(self, subject: str) -> None:
+        """Ask anew what is known of *subject*, when it is next asked for."""
 
     async def close(self) -> None:
         """Let go of every connection."""

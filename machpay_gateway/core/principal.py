@@ -16,13 +16,14 @@ from machpay_gateway.core.scopes import Scopes
 class Principal:
     """An identified caller. It answers Starlette's questions too: `request.user` and `request.auth` are this value.
 
-    *id* is the key's id or the token's `sub`; *subject* is what the quota is counted against. *expires_at* is the
+    *id* is the key's id, of a session too, or the token's `sub`; *client_id* is the app that acts for that one, and
+    *subject* what the quota is counted against. *expires_at* is the
     moment the credential that was presented stops working, in seconds since the epoch. *demands* remembers, by a
     route's `match`, what depends on nothing but the record and the rule; it is `decision`'s to fill. *secret_digest* is
     of the key's secret that was presented, None for a token.
     """
 
-    kind: Literal["api_key", "jwt"]
+    kind: Literal["api_key", "session", "oauth", "jwt"]
     id: str
     name: str
     account_id: str | None
@@ -35,6 +36,7 @@ class Principal:
     expires_at: float | None = None
     revoked: bool = False
     allowlist: Allowlist | None = None
+    client_id: str | None = None
     claims: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     secret_digest: bytes | None = field(default=None, repr=False)
     demands: dict[str, tuple[Demand, int | None]] = field(default_factory=dict, init=False, repr=False)

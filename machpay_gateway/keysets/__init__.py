@@ -1,7 +1,9 @@
-"""Keys and what is signed by them: tokens of other issuers, reports of leaked secrets, and our own assertions."""
+"""Keys and what is signed by them: tokens of other issuers and our own, reports of leaked secrets, and assertions."""
 
 from machpay_gateway.keysets.assertions import SignedAssertions
 from machpay_gateway.keysets.issued import IssuedTokens
+from machpay_gateway.keysets.own import OwnTokens
 from machpay_gateway.keysets.reports import SignedReports
+from machpay_gateway.keysets.signing import SigningKeys
 
-__all__ = ["IssuedTokens", "SignedAssertions", "SignedReports"]
+__all__ = ["IssuedTokens", "OwnTokens", "SignedAssertions", "SignedReports", "SigningKeys"]

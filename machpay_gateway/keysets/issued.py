@@ -1,4 +1,4 @@
-"""Whose tokens are accepted: those that a configured issuer signed. How a token is judged is `core`'s to say."""
+"""Whose tokens are accepted: a configured issuer's, and our own. How they are judged is `core`'s to say."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -13,6 +13,7 @@ from machpay_gateway.core.issuer import Issuer
 from machpay_gateway.core.principal import Principal
 from machpay_gateway.core.quota import Tier
 from machpay_gateway.core.token import VerifyingKey, is_signed_by, keys_for, keys_from_jwks
+from machpay_gateway.keysets.own import OwnTokens
 from machpay_gateway.keysets.sources import KeySet, key_set_at
 
 VERIFIED_SECONDS = 60.0  # how long a token is known without its signature being looked at again
@@ -26,13 +27,14 @@ class _Verified(NamedTuple):
 
 
 class IssuedTokens:
-    """The tokens of *issuers*: verifies them and remembers, for a minute, those that were good.
+    """The tokens of *issuers*, and our *own*: verifies them and remembers, for a minute, those that were good.
 
     Raises ConfigurationError for an issuer given twice or a key set that cannot be meant.
     """
 
-    def __init__(self, issuers: Iterable[Issuer], tiers: Mapping[str, Tier]) -> None:
+    def __init__(self, issuers: Iterable[Issuer], tiers: Mapping[str, Tier], *, own: OwnTokens | None = None) -> None:
         self._tiers = tiers
+        self._own = own
         self._trusted: dict[str, tuple[Issuer, KeySet]] = {}
         self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
         for issuer in issuers:
@@ -44,24 +46,33 @@ class IssuedTokens:
     def known(self, digest: bytes, now: float) -> Principal | None:
         """Return the principal of a token that was verified lately, without any I/O."""
         verified = self._verified.get(digest)
+        if verified is None:
+            return None if self._own is None else self._own.known(digest, now)
         # The lower bound is for a clock that was set back: "until" would be far away then.
-        if verified is None or not verified.since <= now < verified.until:
+        if not verified.since <= now < verified.until:
             return None
         self._verified.move_to_end(digest)
         return verified.principal
 
     def holds(self, digest: bytes) -> bool:
         """Tell whether a token of this *digest* was good lately, whether it is known now or not."""
-        return digest in self._verified
+        return digest in self._verified or (self._own is not None and self._own.holds(digest))
+
+    def forget(self, subject: str) -> None:
+        """Ask anew what is known of *subject*, which only we can know more of than its token says."""
+        if self._own is not None:
+            self._own.forget(subject)
 
     async def verify(self, token: SignedToken, now: float) -> Principal | str:
         """Return the principal of *token*, or the reason, for the log, why it is not accepted.
 
-        Raises KeysetUnavailable when its issuer's keys could never be loaded.
+        Raises KeysetUnavailable when its issuer's keys could never be loaded, StoreUnavailable for one of our own.
         """
         compact = parse_compact(token.token)
         if isinstance(compact, str):
             return compact
+        if self._own is not None and self._own.claims_to_be(compact):
+            return await self._own.verify(compact, token.digest, now)
         # Unverified, `iss` says only whose keys to try; the signature and `accepted_claims` hold it to that.
         iss = compact.claims.get("iss")
         trusted = self._trusted.get(iss) if isinstance(iss, str) else None
@@ -80,7 +91,9 @@ class IssuedTokens:
         return principal
 
     async def close(self) -> None:
-        """Abandon the fetches that are under way."""
+        """Abandon what is being asked."""
+        if self._own is not None:
+            await self._own.close()
         for _, key_set in self._trusted.values():
             await key_set.close()
 

@@ -5,10 +5,8 @@ reports by place and goes on, so that one run names every mistake.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields
-from difflib import get_close_matches
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from machpay_gateway.core.address import Allowlist, parse_allowlist, parse_network
@@ -18,29 +16,20 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.issuer import Issuer, without_user
 from machpay_gateway.core.key import ENVIRONMENTS
 from machpay_gateway.core.leak import Leaks
+from machpay_gateway.core.oauth.authority import Authority
 from machpay_gateway.core.quota import TIERS, Tier, parse_rate
 from machpay_gateway.core.route import Route
 from machpay_gateway.core.scopes import check_scope_name
 from machpay_gateway.settings.asking import Asking
 from machpay_gateway.settings.lines import Place
 from machpay_gateway.settings.serving import Serving, counted
+from machpay_gateway.settings.tables import Report, made_from, not_a_setting
 
-Made = TypeVar("Made", bound=Route | Issuer | Tier | Leaks | Carriage | Serving | Assertion | Asking)
-_SAMPLES: Mapping[type, Mapping[str, Any]] = {
-    Route: {"match": "GET /"},
-    Tier: {"rate": "1/minute", "concurrency": 1},
-    Issuer: {"issuer": "issuer", "audience": "audience", "jwks": "jwks.json"},
-    Leaks: {},
-    Carriage: {},
-    Serving: {},
-    Assertion: {"key": "key.pem", "issuer": "issuer", "audience": "audience"},
-    Asking: {},
-}
-Report = Callable[[Place, str], None]
 Reader = Callable[[object, Place, Report], object]
 
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _PREFIX = re.compile(r"[A-Za-z0-9._:-]{1,32}")
+_LEAST_SECRET_KEY = 32  # characters: 128 bits when they are hex
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 _DATABASE_SCHEMES = ("sqlite", "postgresql", "memory")
 
@@ -60,14 +49,6 @@ def read_fields(values: Mapping[str, Any], place: Place, report: Report) -> dict
         except ConfigurationError as exc:
             report((*place, name), str(exc))
     return read
-
-
-def not_a_setting(name: str, known: Iterable[str]) -> str:
-    """Return what to say of an unknown *name*."""
-    known = sorted(known)
-    close = get_close_matches(name, known, n=1)
-    way_out = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-    return f"{name!r} is not a setting here; {way_out}"
 
 
 def _flag(value: object, _place: Place, _report: Report) -> bool:
@@ -128,6 +109,13 @@ def _prefix(value: object, _place: Place, _report: Report) -> str:
     return value
 
 
+def _secret_key(value: object, _place: Place, _report: Report) -> str | None:
+    if value is not None and not (isinstance(value, str) and len(value) >= _LEAST_SECRET_KEY):
+        # Not the value itself, however short it is.
+        raise ConfigurationError(f"use {_LEAST_SECRET_KEY} random characters or more, as from `openssl rand -hex 32`")
+    return value
+
+
 def _listed(value: object) -> list[object]:
     """Return *value* as a list; text, as the environment has it, is separated by commas."""
     if isinstance(value, str):
@@ -171,52 +159,11 @@ def _environments(value: object, _place: Place, _report: Report) -> tuple[str, .
     return tuple(str(name) for name in names)
 
 
-def _made(made: type[Made], value: object, place: Place, report: Report) -> Made | None:
-    """Return *value* if it is one already, else one *made* from the table it is; None, reported, when it is neither."""
-    if isinstance(value, made):
-        return value
-    if not isinstance(value, Mapping):
-        report(place, f"{value!r} is not a table")
-        return None
-    known = {field.name: field for field in fields(made) if field.init}
-    for name in value:
-        if name not in known:
-            report((*place, name), not_a_setting(name, known))
-    required = [name for name, field in known.items() if field.default is field.default_factory is MISSING]
-    missing = [name for name in required if name not in value]
-    if missing:
-        report(place, f"lacks {' and '.join(missing)}")
-        return None
-    given = {name: item for name, item in value.items() if name in known}
-    try:
-        return made(**given)
-    except ConfigurationError:
-        for name, mistake in _mistakes_by_field(made, given):
-            report((*place, name), mistake)
-        return None
-
-
-def _mistakes_by_field(made: type[Made], given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each field of *given* that cannot be meant, and why: a class itself stops at the first.
-
-    The fields are tried one after the other over a sample that is right, and those that are right stay in it: so what
-    two fields contradict each other in is told of the later one.
-    """
-    right = dict(_SAMPLES[made])
-    for name, value in given.items():
-        try:
-            made(**(right | {name: value}))
-        except ConfigurationError as exc:
-            yield name, str(exc)
-        else:
-            right[name] = value
-
-
 def _each(made: type[Route] | type[Issuer]) -> Reader:
     def read(value: object, place: Place, report: Report) -> tuple[object, ...]:
         if isinstance(value, str):
             raise ConfigurationError("is a list of tables and cannot be set by text: use machpay.toml or Python")
-        return tuple(_made(made, item, (*place, index), report) for index, item in enumerate(_listed(value)))
+        return tuple(made_from(made, item, (*place, index), report) for index, item in enumerate(_listed(value)))
 
     return read
 
@@ -230,7 +177,7 @@ def _tiers(value: object, place: Place, report: Report) -> Mapping[str, Tier]:
         if isinstance(item, Mapping):
             defaults = {"rate": TIERS[name].rate, "concurrency": TIERS[name].concurrency} if name in TIERS else {}
             given = {key: counted(entry) for key, entry in (defaults | dict(item)).items()}
-        if (tier := _made(Tier, given, (*place, name), report)) is not None:
+        if (tier := made_from(Tier, given, (*place, name), report)) is not None:
             tiers[name] = tier
     return tiers
 
@@ -262,11 +209,11 @@ def _is_origin(url: object) -> bool:
         return False
 
 
-def _optional(made: type[Leaks] | type[Assertion]) -> Reader:
+def _optional(made: type[Leaks] | type[Assertion] | type[Authority]) -> Reader:
     def read(value: object, place: Place, report: Report) -> object:
         if isinstance(value, Mapping):
             value = {name: counted(item) for name, item in value.items()}
-        return None if value is None else _made(made, value, place, report)
+        return None if value is None else made_from(made, value, place, report)
 
     return read
 
@@ -275,7 +222,7 @@ def _table_of(made: type[Carriage] | type[Serving] | type[Asking]) -> Reader:
     def read(value: object, place: Place, report: Report) -> object:
         if isinstance(value, Mapping):
             value = {name: _from_text(item) for name, item in value.items()}
-        return _made(made, value, place, report) or made()
+        return made_from(made, value, place, report) or made()
 
     return read
 
@@ -308,4 +255,6 @@ FIELDS: Mapping[str, Reader] = {
     "forward_auth": _table_of(Asking),
     "leaks": _optional(Leaks),
     "assertion": _optional(Assertion),
+    "oauth": _optional(Authority),
+    "secret_key": _secret_key,
 }

@@ -11,6 +11,7 @@ from machpay_gateway.core.carriage import Carriage, Upstream
 from machpay_gateway.core.issuer import Issuer
 from machpay_gateway.core.key import ENVIRONMENTS
 from machpay_gateway.core.leak import Leaks
+from machpay_gateway.core.oauth.authority import Authority
 from machpay_gateway.core.policy import Unlisted
 from machpay_gateway.core.quota import TIERS, Tier
 from machpay_gateway.core.route import Route
@@ -44,6 +45,8 @@ class Settings:
     forward_auth: Asking = field(default_factory=Asking)
     leaks: Leaks | None = None
     assertion: Assertion | None = None
+    oauth: Authority | None = None
+    secret_key: str | None = field(default=None, repr=False)
 
 
 class Options(TypedDict, total=False):
@@ -70,3 +73,5 @@ class Options(TypedDict, total=False):
     forward_auth: Mapping[str, float]
     leaks: Leaks | None
     assertion: Assertion | None
+    oauth: Authority | None
+    secret_key: str | None

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.policy import mistakes_in
-from machpay_gateway.settings.fields import FIELDS, not_a_setting, read_fields
+from machpay_gateway.settings.fields import FIELDS, read_fields
 from machpay_gateway.settings.lines import Place, line_of, lines_of
 from machpay_gateway.settings.model import Options, Settings
+from machpay_gateway.settings.tables import not_a_setting
 
 DEFAULT_FILE = "machpay.toml"
 _PREFIX = "MACHPAY_"

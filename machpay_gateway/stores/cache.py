@@ -1,11 +1,9 @@
 """Known keys, kept close: what makes a decision need no I/O, and what bounds how long it may be wrong.
 
-A cached key is trusted for a second after the store was last asked for changes. It is asked in the background twice a
-second as long as requests come, and waited for otherwise; so a change made by any process holds within a second.
-When the store does not answer, trust goes on until 5 s have passed, and ends.
+A cached key is trusted as long as `following` knows what changed. What was presented is either a secret of the key or
+a session that it was traded for: both are known by their digest, and both end with the record.
 """
 
-import asyncio
 import hmac
 import logging
 from collections import OrderedDict
@@ -13,19 +11,17 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from machpay_gateway.core.credential import ApiKey
-from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable, Unavailable
+from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
+from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.ports import KeyLookup
 from machpay_gateway.core.principal import Principal, key_principal
 from machpay_gateway.core.quota import Tier
+from machpay_gateway.core.session import Session, session_principal
 from machpay_gateway.flights import SingleFlight
+from machpay_gateway.stores.following import Following, Versions
 
 logger = logging.getLogger(__name__)
 
-_SYNC_SECONDS = 0.5
-_FRESH_SECONDS = 1.0
-_TRUST_SECONDS = 5.0
-_PATIENCE_SECONDS = 0.25  # for a store that is slow to say what changed, while trust lasts
-_OVERLAP_SECONDS = 60.0  # longer than a change takes from its stamp to its commit, and than hosts' clocks differ
 _AGE_SECONDS = 600.0
 _ABSENT_SECONDS = 5.0
 
@@ -50,10 +46,10 @@ class KeyCache:
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._digests: dict[str, set[bytes]] = {}
         self._absent: OrderedDict[bytes, float] = OrderedDict()
-        self._loads = SingleFlight(self._load, failed=self._log_outage)
-        self._syncs = SingleFlight(self._synchronise, failed=self._log_outage)
-        self._synced_at = float("-inf")
-        self._is_away = False
+        self._changes = Following(
+            lookup.versions_since, self._forget_changed, clock=clock, logger=logger, what="key store"
+        )
+        self._loads = SingleFlight(self._load, failed=self._changes.log_outage)
 
     def known(self, digest: bytes, now: float) -> Principal | None:
         """Return the key's principal when it is cached and may be trusted at *now*; never does I/O."""
@@ -61,38 +57,24 @@ class KeyCache:
         if entry is None:
             return None
         principal, loaded_at, loaded_until = entry
-        since_sync = now - self._synced_at
-        # A clock that steps back makes either difference negative: then nothing is known until the store was asked.
-        if not (0 <= since_sync <= _FRESH_SECONDS and loaded_at <= now < loaded_until):
-            return None
-        if since_sync > _SYNC_SECONDS:
-            self._syncs.begin(None)
-        return principal
+        # The lower bound is for a clock that steps back: then nothing is known until the store was asked.
+        return principal if loaded_at <= now < loaded_until and self._changes.is_fresh(now) else None
 
     def holds(self, digest: bytes) -> bool:
         """Tell whether a key with this secret *digest* is cached, trusted or not."""
         return digest in self._entries
 
-    async def find(self, presented: ApiKey) -> Principal | None:
-        """Return the principal of the key whose secret was *presented*, or None. Raises StoreUnavailable."""
+    async def find(self, presented: ApiKey | Session) -> Principal | None:
+        """Return the principal of the key of which something was *presented*, or None. Raises StoreUnavailable."""
         digest = presented.digest
         if self._clock() < self._absent.get(digest, 0.0):
             return None
         if digest in self._entries:
-            await self._ask_for_changes()
+            await self._changes.catch_up()
             now, entry = self._clock(), self._entries.get(digest)
-            trusted = 0 <= now - self._synced_at <= _TRUST_SECONDS
-            if trusted and entry is not None and entry.loaded_at <= now < entry.loaded_until:
+            if entry is not None and entry.loaded_at <= now < entry.loaded_until and self._changes.is_trusted(now):
                 return entry.principal
         return await self._loads.join(presented)
-
-    async def _ask_for_changes(self) -> None:
-        """Learn what changed, unless the store is slow or away: then what is known goes on until trust ends."""
-        try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._syncs.join(None)
-        except (Unavailable, TimeoutError):
-            return  # told by `_log_outage`
 
     def forget(self, key_id: str) -> None:
         """Drop whatever is cached of a key."""
@@ -101,42 +83,50 @@ class KeyCache:
 
     async def close(self) -> None:
         """Abandon what is being asked of the store."""
-        await self._syncs.close()
+        await self._changes.close()
         await self._loads.close()
 
     def __len__(self) -> int:
         return len(self._entries) + len(self._absent)
 
-    async def _synchronise(self, _: None) -> None:
-        asked_at = self._clock()
-        for key_id, version in await self._lookup.versions_since(min(self._synced_at, asked_at) - _OVERLAP_SECONDS):
+    def _forget_changed(self, versions: Versions) -> None:
+        for key_id, version in versions:
             if any(self._entries[digest].principal.version != version for digest in self._digests.get(key_id, ())):
                 self.forget(key_id)
-        self._synced_at = asked_at
-        self._log_answer()
 
-    async def _load(self, presented: ApiKey) -> Principal | None:
+    async def _load(self, presented: ApiKey | Session) -> Principal | None:
         asked_at, digest = self._clock(), presented.digest
-        record = await self._lookup.find_by_digest(digest)
-        self._log_answer()
-        secrets = [] if record is None else [s for s in record.secrets if hmac.compare_digest(s.digest, digest)]
-        # The prefix is what the caller holds, the record what we know: where they disagree, a row was swapped.
-        if record is None or not secrets or record.environment != presented.environment:
+        if isinstance(presented, Session):
+            record = await self._lookup.key(None, presented.key_id)
+        else:
+            record = await self._lookup.find_by_digest(digest)
+        self._changes.log_answer()
+        principal = None if record is None else self._principal(presented, record)
+        if principal is None:
             self._absent[digest] = asked_at + _ABSENT_SECONDS
             if len(self._absent) > self._size:
                 self._absent.popitem(last=False)
             return None
-        try:
-            principal = key_principal(record, secrets[0], self._tiers)
-        except ConfigurationError as exc:
-            raise StoreUnavailable(f"key {record.id} as stored") from exc
         self._remember(digest, principal, asked_at)
         return principal
 
+    def _principal(self, presented: ApiKey | Session, record: KeyRecord) -> Principal | None:
+        """Return who presents what was *presented* of *record*; None when it is nothing of it, or not any more."""
+        try:
+            if isinstance(presented, Session):
+                return session_principal(presented, record, self._tiers)
+            secrets = [secret for secret in record.secrets if hmac.compare_digest(secret.digest, presented.digest)]
+            # The prefix is what the caller holds, the record what we know: where they disagree, a row was swapped.
+            if not secrets or record.environment != presented.environment:
+                return None
+            return key_principal(record, secrets[0], self._tiers)
+        except ConfigurationError as exc:
+            raise StoreUnavailable(f"key {record.id} as stored") from exc
+
     def _remember(self, digest: bytes, principal: Principal, loaded_at: float) -> None:
-        if self._synced_at == float("-inf"):
+        if self._changes.synced_at == float("-inf"):
             # Nothing older than this load is cached, so there is no change before it that could be missed.
-            self._synced_at = loaded_at
+            self._changes.synced_at = loaded_at
         self._entries[digest] = _Entry(principal, loaded_at, loaded_at + _AGE_SECONDS)
         self._digests.setdefault(principal.id, set()).add(digest)
         if len(self._entries) > self._size:
@@ -145,14 +135,3 @@ class KeyCache:
             digests.discard(evicted)
             if not digests:
                 del self._digests[entry.principal.id]
-
-    def _log_outage(self, error: BaseException) -> None:
-        # Once for an outage, not once for each who asks: they may be many, and strangers.
-        if not self._is_away:
-            self._is_away = True
-            logger.warning("The key store does not answer.", exc_info=error)
-
-    def _log_answer(self) -> None:
-        if self._is_away:
-            self._is_away = False
-            logger.warning("The key store answers again.")

@@ -1,18 +1,25 @@
 """A store that is gone with the process: for tests and for trying things out."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from secrets import token_bytes
 
 from machpay_gateway.core.audit import AuditHead, AuditRow, Change, head_after, next_row
 from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
 from machpay_gateway.core.key import KeyRecord, StatusAt
 from machpay_gateway.core.ports import Account, key_tier
 from machpay_gateway.core.replay import REPLAY_SECONDS, Keep, KeptAnswer, noted
+from machpay_gateway.core.signing import SigningKey
 from machpay_gateway.core.usage import BUCKETS, Bucket, SecretUse, UsageBatch, UsageKey, UsageRow, merged
 
 
 class MemoryStore:
-    """KeyStore and AccountStore in two dicts. Nothing awaits, so every method is atomic within an event loop."""
+    """KeyStore and AccountStore in two dicts. Nothing awaits, so every method is atomic within an event loop.
+
+    It has no OAuthStore: SQLite in memory (`sqlite://`) is one, and as easily gone.
+    """
+
+    oauth: None = None
 
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
@@ -23,12 +30,18 @@ class MemoryStore:
         self._owners: dict[bytes, str] = {}  # digest of a secret to the id of its key
         self._usage: dict[Bucket, dict[UsageKey, UsageRow]] = {bucket: {} for bucket in BUCKETS.values()}
         self._uses: dict[bytes, SecretUse] = {}
+        self._signing_keys: dict[str, SigningKey] = {}
+        self._secret_key = token_bytes(32)
 
     async def open(self, *, upgrade: bool = False) -> None:
         """Do nothing: there is no database to make ready, and no schema to *upgrade*."""
 
     async def close(self) -> None:
         """Do nothing: what is stored stays until the object is gone."""
+
+    def secret_key(self) -> bytes:
+        """Return what is gone with this store."""
+        return self._secret_key
 
     @property
     def serving_lock(self) -> None:
@@ -183,6 +196,19 @@ class MemoryStore:
         """Return the rows of *subject* by *bucket*, those that start in [*start*, *end*), in order."""
         found = sorted(key for key in self._usage[bucket] if key.subject == subject and start <= key.start < end)
         return [self._usage[bucket][key] for key in found]
+
+    async def signing_keys(self) -> Sequence[SigningKey]:
+        """Return the keys that we sign by, and did lately."""
+        return list(self._signing_keys.values())
+
+    async def add_signing_key(self, key: SigningKey, change: Change, *, instead_of: Collection[str] | None) -> bool:
+        """Store *key* and drop those named by *instead_of*; when that is None, only if there is none: False if not."""
+        if instead_of is None and self._signing_keys:
+            return False
+        kept = {kid: kept for kid, kept in self._signing_keys.items() if kid not in (instead_of or ())}
+        self._signing_keys = kept | {key.kid: key}
+        self._log(change)
+        return True
 
     def _log(self, change: Change) -> None:
         self._rows.append(next_row(head_after(self._rows[-1]) if self._rows else AuditHead(), change))

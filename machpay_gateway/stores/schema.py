@@ -6,6 +6,7 @@ SQLite and PostgreSQL keep them alike.
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Double,
     ForeignKey,
@@ -23,6 +24,7 @@ REVISIONS = (
     "0002",
     "0003",
     "0004",
+    "0005",
 )  # oldest first; kept here so that a start can compare without importing Alembic
 HEAD = REVISIONS[-1]
 
@@ -145,4 +147,137 @@ SECRET_USES = Table(
     Column("key_id", Text, nullable=False),
     Column("last_used_at", Double, nullable=False),
     Index(None, "key_id", "last_used_at"),  # a key's latest
+)
+
+SIGNING_KEYS = Table(
+    "signing_keys",
+    METADATA,
+    Column("kid", Text, primary_key=True),
+    Column("public", LargeBinary, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("signs_from", Double, nullable=False),
+)
+
+USERS = Table(
+    "users",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("email", Text, nullable=False),
+    Column("password", Text),
+    Column("created_at", Double, nullable=False),
+    Column("disabled_at", Double),
+    UniqueConstraint("email"),
+    Index(None, "account_id"),
+)
+
+SIGN_INS = Table(
+    "sign_ins",
+    METADATA,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("user_id", Text, ForeignKey("users.id"), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("address", Text),
+    Index(None, "user_id"),
+    Index(None, "expires_at"),  # those that have ended, to drop
+)
+
+OAUTH_CLIENTS = Table(
+    "oauth_clients",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("redirect_uris", Text, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("grant_types", Text, nullable=False),
+    Column("is_public", Boolean, nullable=False),
+    Column("requires_pkce", Boolean, nullable=False),
+    Column("binds_tokens", Boolean, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("deleted_at", Double),
+    Index(None, "account_id", "created_at", "id"),
+)
+
+OAUTH_CLIENT_SECRETS = Table(
+    "oauth_client_secrets",
+    METADATA,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("client_id", Text, ForeignKey("oauth_clients.id"), nullable=False),
+    Column("position", Integer, nullable=False),  # 0 = current, 1 = previous
+    Column("masked", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    UniqueConstraint("client_id", "position"),
+)
+
+OAUTH_GRANTS = Table(
+    "oauth_grants",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("client_id", Text, ForeignKey("oauth_clients.id"), nullable=False),
+    Column("holder_id", Text, nullable=False),  # the user, or the client itself
+    Column("user_id", Text, ForeignKey("users.id")),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("valid_from", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("changed_at", Double, nullable=False),
+    Column("revoked_at", Double),
+    UniqueConstraint("client_id", "holder_id"),
+    Index(None, "user_id"),
+    Index(None, "account_id"),
+    Index(None, "changed_at"),  # what changed lately
+)
+
+TOKEN_FAMILIES = Table(
+    "token_families",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("grant_id", Text, ForeignKey("oauth_grants.id"), nullable=False),
+    Column("client_id", Text, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("resources", Text, nullable=False),
+    Column("key", Text),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("ended_at", Double),
+    Index(None, "grant_id", "ended_at"),
+    Index(None, "expires_at"),  # the old ones, to drop
+)
+
+AUTHORIZATION_CODES = Table(
+    "authorization_codes",
+    METADATA,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("family_id", Text, nullable=False),
+    Column("grant_id", Text, ForeignKey("oauth_grants.id"), nullable=False),
+    Column("client_id", Text, nullable=False),
+    Column("redirect_uri", Text, nullable=False),
+    Column("has_redirect", Boolean, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("resources", Text, nullable=False),
+    Column("challenge", Text),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("used_at", Double),
+    Index(None, "expires_at"),  # the old ones, to drop
+)
+
+REFRESH_TOKENS = Table(
+    "refresh_tokens",
+    METADATA,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("family_id", Text, ForeignKey("token_families.id"), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("used_at", Double),
+    Column("seed", LargeBinary),
+    Column("next_digest", LargeBinary),  # of the token after it
+    Index(None, "family_id"),
 )

@@ -107,6 +107,7 @@ async def serving_api(**options: Unpack[Options]) -> AsyncIterator[Api]:
     defaults: Options = {"database": "memory://"}
     app = create_app(ok, **(defaults | options))
     async with app.gateway:
+        await app.gateway.signing.ensure()  # else the first session's key is a row in the audit log
         api = Api.of(app)
         yield api
         await api.close()

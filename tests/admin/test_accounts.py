@@ -15,6 +15,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "rotateKey": {"grace_seconds": 60},
     "endGrace": {},
     "revokeKey": {},
+    "createSession": {"scopes": ["skills:list"]},
 }
 ON_ONE_KEY = [operation for operation in OPERATIONS if "{id}" in operation.path]
 ON_THE_ACCOUNT = [operation for operation in OPERATIONS if "{id}" not in operation.path]

@@ -198,7 +198,7 @@ async def test_trust_ends_five_seconds_after_the_store_last_answered(
 async def test_a_store_that_is_slow_to_say_what_changed_is_not_waited_for_while_trust_lasts(
     cache: KeyCache, lookup: Lookup, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("machpay_gateway.stores.cache._PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("machpay_gateway.stores.following._PATIENCE_SECONDS", 0.0)
     await cache.find(presented(1))
     lookup.tells_changes.clear()
     clock.advance(2)

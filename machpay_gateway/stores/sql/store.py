@@ -1,9 +1,10 @@
 """The store on a SQL database: which statements make one use, and in which transaction."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_bytes
 from tempfile import gettempdir
 
 from sqlalchemy.exc import IntegrityError
@@ -14,11 +15,14 @@ from machpay_gateway.core.errors import AnsweredMeanwhile, ConfigurationError, I
 from machpay_gateway.core.key import KeyRecord, StatusAt
 from machpay_gateway.core.ports import Account
 from machpay_gateway.core.replay import Keep, KeptAnswer, noted
+from machpay_gateway.core.signing import SigningKey
 from machpay_gateway.core.usage import Bucket, UsageBatch, UsageRow
 from machpay_gateway.stores.schema import HEAD
-from machpay_gateway.stores.sql import accounts, answers, audit, keys, usage
+from machpay_gateway.stores.sql import accounts, answers, audit, grants, keys, signing, usage
 from machpay_gateway.stores.sql.engine import Database
+from machpay_gateway.stores.sql.oauth import SqlOAuth
 from machpay_gateway.stores.sql.revision import database_revision, lock_schema, way_out
+from machpay_gateway.stores.sql.secret import secret_beside
 
 
 class SqlStore:
@@ -30,6 +34,8 @@ class SqlStore:
 
     def __init__(self, url: str, *, busy_timeout_seconds: float = 5.0) -> None:
         self._database = Database(url, busy_timeout_seconds=busy_timeout_seconds)
+        self.oauth = SqlOAuth(self._database)
+        self._memory_secret = token_bytes(32)
 
     @property
     def serving_lock(self) -> Path | None:
@@ -42,6 +48,17 @@ class SqlStore:
             name = sha256(url.render_as_string(hide_password=True).encode()).hexdigest()[:16]
             return Path(gettempdir()) / f"machpay-{name}.serving"
         return None if "vfs" in url.query else Path(f"{url.database}.serving")
+
+    def secret_key(self) -> bytes | None:
+        """Return what only those who serve from this database can know, None when others than this host may.
+
+        For a file it is in one beside it, made at the first call; in memory it is gone with it. Raises
+        ConfigurationError.
+        """
+        if not self._database.is_sqlite:
+            return None
+        url = self._database.url
+        return self._memory_secret if "vfs" in url.query else secret_beside(Path(str(url.database)))
 
     async def open(self, *, upgrade: bool = False) -> None:
         """Make the database ready: on SQLite make or upgrade its schema, elsewhere only compare unless *upgrade*.
@@ -168,16 +185,17 @@ class SqlStore:
             return await accounts.all_accounts(connection)
 
     async def set_tier(self, account: Account, tier: str, change: Change) -> Sequence[tuple[str, int]] | None:
-        """Change the tier and raise the version of every key of *account*; return (key id, new version).
+        """Change the tier and raise the version of every key of *account* and grant of its clients.
 
-        None when the account is not there with the tier that it has here.
+        Returns the id and the new version of each; None when the account is not there with the tier that it has here.
         """
         async with self._changing("tier change") as connection:
             if not await accounts.update_tier(connection, account, tier):
                 return None
             await accounts.raise_versions(connection, account.id, change.at)
             await audit.insert_change(connection, change)
-            return await accounts.key_versions(connection, account.id)
+            raised = await grants.raise_versions(connection, grants.of_clients_of(account.id), change.at)
+            return [*await accounts.key_versions(connection, account.id), *raised]
 
     async def add_change(self, change: Change, once: bytes) -> bool:
         """Write down what happened and changed nothing; False when it was under the name *once* within a day."""
@@ -223,6 +241,21 @@ class SqlStore:
         """Return the rows of *subject* by *bucket*, those that start in [*start*, *end*), in order."""
         async with self._database.reading("usage") as connection:
             return await usage.rows_of(connection, subject, bucket, start, end)
+
+    async def signing_keys(self) -> Sequence[SigningKey]:
+        """Return the keys that we sign by, and did lately."""
+        async with self._database.reading("signing keys") as connection:
+            return await signing.all_keys(connection)
+
+    async def add_signing_key(self, key: SigningKey, change: Change, *, instead_of: Collection[str] | None) -> bool:
+        """Store *key* and drop those named by *instead_of*; when that is None, only if there is none: False if not."""
+        async with self._changing("signing key") as connection:
+            if instead_of is None and not await signing.is_empty(connection):
+                return False
+            await signing.delete_keys(connection, list(instead_of or ()))
+            await signing.insert_key(connection, key)
+            await audit.insert_change(connection, change)
+            return True
 
     async def _prepare(self) -> None:
         if self._database.is_sqlite:

@@ -1,0 +1,41 @@
+"""Trading a key for a token of minutes, to hand to something that is trusted less."""
+
+from http import HTTPStatus
+from os import urandom
+
+from starlette.responses import Response
+
+from machpay_gateway.admin.call import Call
+from machpay_gateway.admin.documents import document_response
+from machpay_gateway.admin.problems import ProblemError
+from machpay_gateway.admin.requests import NewSession
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.input import format_moment
+from machpay_gateway.core.key import ENTROPY_BYTES, mint_id
+from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.core.session import TYPE, session_claims
+
+
+async def create(call: Call) -> Response:
+    """Make a session of the key that asks."""
+    principal, sent = call.caller.principal, call.sent(NewSession)
+    if principal.kind != "api_key":
+        # Else a session could be prolonged for ever, and outlive what it was made for.
+        raise ProblemError("not_permitted", "Sessions are made by API keys only.")
+    scopes = principal.scopes if sent.scopes is None else Scopes(frozenset(sent.scopes))
+    token_id = mint_id("session", urandom(ENTROPY_BYTES))
+    claims = session_claims(principal, scopes, seconds=sent.ttl_seconds, token_id=token_id, now=call.now)
+    try:
+        token = await call.gateway.signing.sign(claims, TYPE)
+    except ConfigurationError as exc:
+        raise ProblemError("not_configured", str(exc)) from exc
+    document = {
+        "object": "session",
+        "id": token_id,
+        "token": token,
+        "token_type": "Bearer",
+        "expires_in": sent.ttl_seconds,
+        "expires_at": format_moment(int(call.now) + sent.ttl_seconds),
+        "scopes": list(scopes),
+    }
+    return document_response(document, HTTPStatus.CREATED)

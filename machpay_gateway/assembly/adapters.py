@@ -1,0 +1,129 @@
+"""Which adapter is used for what, and imported only then."""
+
+import time
+from typing import TYPE_CHECKING
+
+from machpay_gateway.assembly.parts import Assertions, Reports, Store
+from machpay_gateway.core.claims import LEEWAY_SECONDS
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.ports import KnownKeys, Limiter, SigningKeyStore, TokenVerifier
+from machpay_gateway.core.session import MAX_SECONDS
+from machpay_gateway.limiters.memory import MemoryLimiter
+from machpay_gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from machpay_gateway.keysets import SigningKeys
+    from machpay_gateway.stores.grants import GrantLookup, GrantWatch
+
+MEMORY_DATABASE = "memory://"  # nothing is kept: for tests, benchmarks and trying things out
+
+
+def unservable(settings: Settings) -> list[str]:
+    """Return why no gateway can be made of well-formed *settings*, as far as that shows without a connection."""
+    told = []
+    adapters: "tuple[Callable[[Settings], object], ...]" = (
+        store_for,
+        _redis_for,
+        _issuers_for,
+        reports_for,
+        assertions_for,
+    )
+    for adapter in adapters:
+        try:
+            adapter(settings)
+        except ConfigurationError as exc:
+            told.append(str(exc))
+    return told
+
+
+def store_for(settings: Settings) -> Store:
+    """Return the store that *settings* name."""
+    if settings.database == MEMORY_DATABASE:
+        from machpay_gateway.stores.memory import MemoryStore
+
+        return MemoryStore()
+    from machpay_gateway.stores.sql import SqlStore
+
+    return SqlStore(settings.database)
+
+
+def limiter_for(settings: Settings, store: Store) -> Limiter:
+    """Return what counts, in Redis when there is one."""
+    if (limiter := _redis_for(settings)) is not None:
+        return limiter
+    if (lock := store.serving_lock) is None:
+        return MemoryLimiter()
+    from machpay_gateway.limiters.sole import SoleWorker
+
+    return MemoryLimiter(sole=SoleWorker(lock))
+
+
+def _redis_for(settings: Settings) -> Limiter | None:
+    if settings.redis is None:
+        return None
+    from machpay_gateway.limiters.redis import RedisLimiter
+
+    return RedisLimiter(settings.redis, prefix=settings.redis_prefix, on_failure=settings.on_limiter_failure)
+
+
+def _issuers_for(settings: Settings) -> TokenVerifier:
+    from machpay_gateway.keysets import IssuedTokens
+
+    return IssuedTokens(settings.issuers, settings.tiers)
+
+
+def tokens_for(
+    settings: Settings, signing: "SigningKeys", keys: KnownKeys, grants: "GrantWatch | None"
+) -> TokenVerifier:
+    """Return who knows whose tokens are accepted."""
+    from machpay_gateway.keysets import IssuedTokens, OwnTokens
+
+    own = OwnTokens(signing, keys=keys, tiers=settings.tiers, authority=settings.oauth, grants=grants)
+    return IssuedTokens(settings.issuers, settings.tiers, own=own)
+
+
+def signing_for(settings: Settings, opened: SigningKeyStore, store: Store) -> "SigningKeys":
+    """Return the keys that we sign by."""
+    from machpay_gateway.keysets import SigningKeys
+
+    def secret_key() -> bytes:
+        secret = settings.secret_key.encode() if settings.secret_key else store.secret_key()
+        if secret is None:
+            raise ConfigurationError(
+                "The keys that tokens are signed by are kept in the database, sealed by a secret that is not: set "
+                "MACHPAY_SECRET_KEY, the same for every worker, as from `openssl rand -hex 32`"
+            )
+        return secret
+
+    life = MAX_SECONDS if settings.oauth is None else max(MAX_SECONDS, settings.oauth.access_token_seconds)
+    return SigningKeys(opened, secret_key=secret_key, life_seconds=life + LEEWAY_SECONDS, clock=time.time)
+
+
+def grants_for(settings: Settings, opened: "GrantLookup") -> "GrantWatch | None":
+    """Return who knows which grants changed, None without an authorization server."""
+    if settings.oauth is None:
+        return None
+    from machpay_gateway.stores.grants import GrantWatch
+
+    life = settings.oauth.access_token_seconds + LEEWAY_SECONDS
+    return GrantWatch(opened, life_seconds=life, clock=time.time)
+
+
+def reports_for(settings: Settings) -> Reports | None:
+    """Return whose reports of leaked secrets are believed, None for nobody's."""
+    if settings.leaks is None:
+        return None
+    from machpay_gateway.keysets import SignedReports
+
+    return SignedReports(settings.leaks)
+
+
+def assertions_for(settings: Settings) -> Assertions | None:
+    """Return who signs what upstreams are told about callers, None when nothing is signed."""
+    if settings.assertion is None:
+        return None
+    from machpay_gateway.keysets import SignedAssertions
+
+    return SignedAssertions(settings.assertion)

@@ -1,0 +1,174 @@
+"""All parts of one gateway, put together."""
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self, Unpack
+
+from machpay_gateway.accounts import Accounts
+from machpay_gateway.assembly.adapters import (
+    assertions_for,
+    grants_for,
+    limiter_for,
+    reports_for,
+    signing_for,
+    store_for,
+    tokens_for,
+)
+from machpay_gateway.assembly.opened import OpenedStore
+from machpay_gateway.assembly.parts import OwnRoutes
+from machpay_gateway.core.errors import GatewayError
+from machpay_gateway.core.failures import Failures
+from machpay_gateway.core.policy import Policy
+from machpay_gateway.core.quota import parse_rate
+from machpay_gateway.core.route import Route
+from machpay_gateway.flights import SingleFlight
+from machpay_gateway.gate import Gate
+from machpay_gateway.keyring import Keyring
+from machpay_gateway.settings import Options, Settings, load_settings
+from machpay_gateway.stores.cache import KeyCache
+from machpay_gateway.telemetry.usage import UsageRecorder
+from machpay_gateway.web.incoming import Trust, request_ids
+
+logger = logging.getLogger("machpay_gateway")
+
+_UPSTREAM_OF = {"live": "live", "test": "sandbox"}  # by environment
+
+
+class Gateway:
+    """All parts of one gateway in this process, made of settings; `async with Gateway(…) as gateway` opens and closes.
+
+    Give it to `MachPayAuth(app, gateway=gateway)` to share its `keyring` and `accounts` with your own code.
+    """
+
+    def __init__(
+        self, *, own_routes: OwnRoutes | Sequence[Route] = (), carries: bool = False, **options: Unpack[Options]
+    ) -> None:
+        """Read `machpay.toml` and the environment, *options* over both. Raises ConfigurationError.
+
+        *own_routes* are those of the gateway's own APIs that are served beside the application, by its settings. One
+        that *carries* requests to upstreams serves those environments only that have one.
+        """
+        self.settings = settings = load_settings(options)
+        own_routes = own_routes(settings) if callable(own_routes) else own_routes
+        self.policy = policy_for(settings, own_routes, carries=carries)
+        self.trust = Trust(settings.trusted_proxies, settings.client_ip_header.lower().encode())
+        self.legacy_headers = settings.legacy_headers
+        self.request_ids = request_ids(os.urandom(8))
+        self.is_open = False
+        self._has_given_way = False
+        self.store = store_for(settings)
+        self._opening = SingleFlight(self._open, failed=lambda _: None)  # whoever opens hears of it
+        self.limiter = limiter = limiter_for(settings, self.store)
+        opened = OpenedStore(self)
+        self._keys = keys = KeyCache(opened, settings.tiers, clock=time.time)
+        self.recorder = UsageRecorder(opened)
+        self.signing = signing_for(settings, opened, self.store)
+        self._grants = grants = grants_for(settings, opened)
+        self._tokens = tokens_for(settings, self.signing, keys, grants)
+        self.reports = reports_for(settings)
+        self.assertions = assertions_for(settings)
+        self.gate = Gate(
+            self.policy,
+            keys=keys,
+            tokens=self._tokens,
+            limiter=limiter,
+            failures=Failures(*parse_rate(settings.failure_limit)[:2]),
+        )
+
+        async def announce(subject: str, version: int) -> None:
+            keys.forget(subject)
+            if grants is not None:
+                grants.note(subject, version)
+            await limiter.mark(subject, version)
+
+        self.keyring = Keyring(
+            self.store, scopes=self.policy.scopes, clock=time.time, entropy=os.urandom, announce=announce
+        )
+        self.accounts = Accounts(
+            self.store, tiers=self.policy.tiers, clock=time.time, entropy=os.urandom, announce=announce
+        )
+
+    async def open(self, *, upgrade: bool = False) -> None:
+        """Make keys and accounts ready to use; opening twice is opening once.
+
+        *upgrade* brings a database server's schema up to date; a SQLite file is made and brought up to date in any
+        case. Raises StoreUnavailable, ConfigurationError.
+        """
+        if not self.is_open:
+            await self._opening.join(upgrade)
+
+    async def serve(self) -> None:
+        """Open, and make ready to decide: what each process that serves does, and no other.
+
+        Raises what `open` does, and ConfigurationError when another process serves and nothing counts for both.
+        """
+        await self.open()
+        if not self._has_given_way:
+            await self.limiter.open()
+        self.recorder.open()
+
+    async def give_way(self) -> None:
+        """Let another process count, and none of the next decisions take that back: what is under way ends here."""
+        self._has_given_way = True
+        await self.limiter.close()
+
+    async def close(self) -> None:
+        """Store what was counted and let go of everything; it may be opened again."""
+        await self.recorder.close()
+        await self.limiter.close()
+        self._has_given_way = False
+        if self.is_open:
+            self.is_open = False
+            await self._keys.close()
+            await self._tokens.close()
+            if self.reports is not None:
+                await self.reports.close()
+            await self.store.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _open(self, upgrade: bool) -> None:  # noqa: FBT001 - what it is told by is what flights share
+        try:
+            await self.store.open(upgrade=upgrade)
+        except GatewayError:
+            await (
+                self.store.close()
+            )  # what was never open is not closed by `close`, and connections may be held already
+            raise
+        self.is_open = True
+        if self.settings.oauth is not None:
+            await self._start_issuing()
+        logger.info("MachPay is open: %d routes, unlisted ones %s.", len(self.policy.routes), self.policy.unlisted)
+
+    async def _start_issuing(self) -> None:
+        """See that access tokens can be signed: whoever cannot should say so at the start, not to the first user."""
+        try:
+            await self.signing.ensure()
+        except GatewayError:
+            await self.close()
+            raise
+
+
+def policy_for(settings: Settings, own_routes: Sequence[Route] = (), *, carries: bool = False) -> Policy:
+    """Compile what a gateway with these *settings* decides by; *own_routes* are served beside the configured ones."""
+    served = settings.environments
+    if carries:
+        served = tuple(name for name in served if _UPSTREAM_OF[name] in settings.upstreams)
+    return Policy(
+        settings.routes,
+        tiers=settings.tiers,
+        unlisted=settings.unlisted_routes,
+        environments=served,
+        scopes=settings.scopes,
+        own_routes=[route.within(frozenset(settings.environments)) for route in own_routes],
+    )

@@ -1,0 +1,68 @@
+"""What a token request gets: codes and refresh tokens, judged (RFC 6749 §4.1.3 and §6, RFC 7636 §4.6)."""
+
+import hmac
+from collections.abc import Collection
+
+from machpay_gateway.core.oauth.asking import resources_asked, scopes_asked
+from machpay_gateway.core.oauth.client import Client
+from machpay_gateway.core.oauth.grant import Code, Held
+from machpay_gateway.core.oauth.parameters import Parameters
+from machpay_gateway.core.oauth.pkce import is_verifier, proves
+from machpay_gateway.core.oauth.problem import Code as Error
+from machpay_gateway.core.oauth.problem import Refused
+from machpay_gateway.core.scopes import Scopes
+
+# One text for all: which of them it was would help only whoever guesses.
+_DEAD_CODE = Refused(Error.INVALID_GRANT, "the code is unknown, expired, used, or was given for another request")
+_DEAD_TOKEN = Refused(Error.INVALID_GRANT, "the refresh token is unknown, expired, used or revoked")
+
+
+def dead_code() -> Refused:
+    """Return what is said of any code that gets nothing."""
+    return _DEAD_CODE
+
+
+def dead_token() -> Refused:
+    """Return what is said of any refresh token that gets nothing."""
+    return _DEAD_TOKEN
+
+
+def mistake_in_exchange(code: Code, sent: Parameters, client: Client, now: float) -> Refused | None:
+    """Return why *client* gets nothing for *code*, used or not; None when the request is the one that it is for.
+
+    A code that somebody else presents, or with a wrong proof, is not used up by that, and nothing is revoked: else
+    whoever sees a code could end what its owner has (OAuth 2.1 §4.1.3).
+    """
+    if code.client_id != client.id or now >= code.expires_at:
+        return _DEAD_CODE
+    redirect_uri = sent.get("redirect_uri")
+    if redirect_uri is None:
+        # OAuth 2.1 §10.2: with PKCE the code is bound already; without, this is what binds it (RFC 6749 §4.1.3).
+        if code.has_redirect and code.challenge is None:
+            return Refused(Error.INVALID_REQUEST, "redirect_uri is missing")
+    elif not hmac.compare_digest(redirect_uri.encode(errors="replace"), code.redirect_uri.encode()):
+        return _DEAD_CODE
+    return _unproven(code, sent.get("code_verifier"))
+
+
+def narrowed(held: Held, sent: Parameters, known: Collection[str]) -> tuple[Scopes, tuple[str, ...]] | Refused:
+    """Return the scopes and resources of the next access token: what was consented to, or less if that was asked for.
+
+    The refresh token's own do not change (RFC 6749 §6): the next request may ask for all of them again.
+    """
+    scopes = scopes_asked(sent.get("scope"), held.family.scopes, known)
+    if isinstance(scopes, Refused):
+        return scopes
+    resources = resources_asked(sent.all("resource"), held.family.resources)
+    return resources if isinstance(resources, Refused) else (scopes, resources)
+
+
+def _unproven(code: Code, verifier: str | None) -> Refused | None:
+    if code.challenge is None:
+        # RFC 9700 §4.8.2: a challenge that was taken out of the request on its way must not go unnoticed.
+        return None if verifier is None else _DEAD_CODE
+    if verifier is None:
+        return Refused(Error.INVALID_REQUEST, "code_verifier is missing")
+    if not is_verifier(verifier):
+        return Refused(Error.INVALID_REQUEST, "code_verifier has 43 to 128 letters, digits and - . _ ~")
+    return None if proves(verifier, code.challenge) else _DEAD_CODE

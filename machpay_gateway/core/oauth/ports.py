@@ -1,0 +1,106 @@
+"""What the authorization server asks of its store. Everything raises StoreUnavailable."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from machpay_gateway.core.audit import Change
+from machpay_gateway.core.oauth.client import Client
+from machpay_gateway.core.oauth.grant import Code, Family, Grant, Held, RefreshToken
+from machpay_gateway.core.oauth.user import SignIn, User
+
+# Of a grant that changed: its id, and the version that it has now.
+Raised = tuple[str, int]
+
+
+class UserStore(Protocol):
+    """The source of truth for users and where they are signed in."""
+
+    async def add_user(self, user: User, change: Change) -> bool:
+        """Store a new user; False when the e-mail is taken. Raises InputError for an account that does not exist."""
+
+    async def user(self, account_id: str | None, id_or_email: str) -> User | None:
+        """Return the user with that id or e-mail, when it is of the account or *account_id* is None."""
+
+    async def users(self, account_id: str | None) -> Sequence[User]:
+        """Return the users of the account, or of all, oldest first."""
+
+    async def replace_user(self, user: User, change: Change) -> Sequence[Raised] | None:
+        """Write the password and whether the user is disabled, and end every sign-in; None when there is none.
+
+        Returns the user's grants, at versions that are raised when it was disabled or enabled.
+        """
+
+    async def add_sign_in(self, sign_in: SignIn) -> None:
+        """Store a sign-in, and drop those that have ended."""
+
+    async def signed_in(self, digest: bytes, now: float) -> User | None:
+        """Return the user who is signed in by the cookie with this *digest* at *now*, None when disabled meanwhile."""
+
+    async def drop_sign_in(self, digest: bytes) -> None:
+        """End a sign-in."""
+
+
+class ClientStore(Protocol):
+    """The source of truth for clients. One that was deleted is still there, and is told by `deleted_at`."""
+
+    async def add_client(self, client: Client, change: Change) -> None:
+        """Store a new client with its secrets. Raises InputError for an account that does not exist."""
+
+    async def client(self, account_id: str | None, client_id: str) -> Client | None:
+        """Return the client, when it is of the account or *account_id* is None."""
+
+    async def clients(self, account_id: str | None, *, after: str | None = None, limit: int = 100) -> Sequence[Client]:
+        """Return clients that are not deleted, newest first, at most *limit*, those that come after the id *after*."""
+
+    async def replace_client(self, client: Client, change: Change) -> Sequence[Raised] | None:
+        """Write *client* and its secrets over version `client.version - 1`; None when that is not the stored one.
+
+        Returns its grants, whose versions are raised: what they are worth may have changed.
+        """
+
+
+class GrantStore(Protocol):
+    """The source of truth for grants and what came of them."""
+
+    async def grant(self, grant_id: str, now: float) -> Grant | None:
+        """Return the grant as it is at *now*."""
+
+    async def grant_of(self, client_id: str, holder_id: str, now: float) -> Grant | None:
+        """Return the grant of the client and its user, or of the client itself, revoked or not."""
+
+    async def grants(self, account_id: str | None, *, client_id: str | None = None) -> Sequence[Grant]:
+        """Return the grants of the account's users and clients, newest first."""
+
+    async def grant_versions_since(self, since: float) -> Sequence[Raised]:
+        """Return (grant id, version) of each grant changed at or after *since*, seconds since the epoch."""
+
+    async def put_grant(self, grant: Grant, change: Change) -> bool:
+        """Store a grant of version 1, or write one over the version before its own, alive; False when there is another.
+
+        Raises InputError when its client or user does not exist.
+        """
+
+    async def add_code(self, code: Code) -> None:
+        """Store a code, and drop those that have long expired."""
+
+    async def code(self, digest: bytes) -> Code | None:
+        """Return the code with this *digest*, used or not."""
+
+    async def use_code(self, digest: bytes, at: float, family: Family, token: RefreshToken | None) -> bool:
+        """Mark the code as used and store what came of it; False, and nothing stored, when it was used before."""
+
+    async def held(self, digest: bytes) -> Held | None:
+        """Return the refresh token with this *digest* and what it depends on."""
+
+    async def use_refresh_token(self, digest: bytes, at: float, seed: bytes, token: RefreshToken) -> bool:
+        """Mark the refresh token as used and store the one after it; False when it was used or its family ended."""
+
+    async def end_family(self, family_id: str, change: Change) -> Raised | None:
+        """End the family and raise its grant's version; None when it is not there or has ended before."""
+
+    async def revoke_grant(self, account_id: str | None, grant_id: str, change: Change) -> Raised | None:
+        """End the grant and all its families; None when it is not there or was revoked before."""
+
+
+class OAuthStore(UserStore, ClientStore, GrantStore, Protocol):
+    """All of it, in one database."""

@@ -1,0 +1,141 @@
+"""Our own tokens: access tokens of apps, and sessions that keys were traded for."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from machpay_gateway.core import session
+from machpay_gateway.core.compact import CompactToken
+from machpay_gateway.core.oauth import access
+from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.oauth.grant import Grant
+from machpay_gateway.core.ports import KnownKeys
+from machpay_gateway.core.principal import Principal
+from machpay_gateway.core.quota import Tier
+from machpay_gateway.keysets.signing import SigningKeys
+
+VERIFIED_SECONDS = 600.0  # how long a signature is not looked at again; whether the grant holds is asked each time
+VERIFIED_TOKENS = 10_000
+
+
+class Grants(Protocol):
+    """Which grants have changed. Raises StoreUnavailable."""
+
+    def still_holds(self, grant_id: str, version: int, now: float) -> bool:
+        """Tell whether the grant is at *version* still, as far as is known without I/O."""
+
+    async def changed(self, grant_id: str, version: int) -> Grant | str | None:
+        """Return the grant if it has changed since *version*, None if not; a text, for the log, if it is gone."""
+
+    def forget(self, grant_id: str) -> None:
+        """Load the grant when it is next asked for."""
+
+    async def close(self) -> None:
+        """Abandon what is being asked of the store."""
+
+
+class _Verified(NamedTuple):
+    principal: Principal
+    since: float
+    until: float
+
+
+class OwnTokens:
+    """Verifies what *signing* has signed: sessions, and with *authority* and *grants* access tokens too."""
+
+    def __init__(
+        self,
+        signing: SigningKeys,
+        *,
+        keys: KnownKeys,
+        tiers: Mapping[str, Tier],
+        authority: Authority | None,
+        grants: Grants | None,
+    ) -> None:
+        self._signing = signing
+        self._keys = keys
+        self._tiers = tiers
+        self._authority = authority
+        self._grants = grants
+        self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
+
+    def claims_to_be(self, token: CompactToken) -> bool:
+        """Tell whether *token* says that it is one of ours; its signature has to bear that out."""
+        iss = token.claims.get("iss")
+        return iss == session.ISSUER or (self._authority is not None and iss == self._authority.issuer)
+
+    def known(self, digest: bytes, now: float) -> Principal | None:
+        """Return the principal of an access token that was verified lately, without any I/O."""
+        verified = self._verified.get(digest)
+        if verified is None or self._grants is None:
+            return None
+        principal, since, until = verified
+        # The lower bound is for a clock that was set back: "until" would be far away then.
+        is_known = since <= now < until and self._grants.still_holds(principal.subject, principal.version, now)
+        return principal if is_known else None
+
+    def holds(self, digest: bytes) -> bool:
+        """Tell whether a token of this *digest* was good lately, whether it is known now or not."""
+        return digest in self._verified
+
+    def forget(self, subject: str) -> None:
+        """Ask anew what is known of the grant *subject*."""
+        if self._grants is not None:
+            self._grants.forget(subject)
+
+    async def verify(self, token: CompactToken, digest: bytes, now: float) -> Principal | str:
+        """Return the principal of *token*, or the reason, for the log, why it is not accepted.
+
+        Raises StoreUnavailable.
+        """
+        # By `typ` first: tokens of one kind never pass for another, whoever signed them (RFC 8725 §3.12).
+        if token.type == session.TYPE:
+            return await self._session(token, digest, now)
+        if token.type == access.TYPE and self._authority is not None and self._grants is not None:
+            return await self._access(token, digest, now, self._authority, self._grants)
+        return "typ is none that we issue"
+
+    async def close(self) -> None:
+        """Abandon what is being asked of the store."""
+        await self._signing.close()
+        if self._grants is not None:
+            await self._grants.close()
+
+    async def _session(self, token: CompactToken, digest: bytes, now: float) -> Principal | str:
+        found = session.session_of(token.claims, digest, now)
+        if isinstance(found, str):
+            return found
+        if not await self._signing.has_signed(token):
+            return "wrong signature"
+        return await self._keys.find(found) or "the session's key is gone"
+
+    async def _access(
+        self, token: CompactToken, digest: bytes, now: float, authority: Authority, grants: Grants
+    ) -> Principal | str:
+        verified = self._verified.get(digest)
+        if verified is None or not verified.since <= now < verified.until:
+            if refusal := access.mistake_in_access(token.claims, authority, now):
+                return refusal
+            if not await self._signing.has_signed(token):
+                return "wrong signature"
+        grant_id, version = str(token.claims["gid"]), int(str(token.claims["ver"]))
+        if verified is not None:
+            version = max(version, verified.principal.version)
+        grant = await grants.changed(grant_id, version)
+        if isinstance(grant, str):
+            return grant
+        if verified is not None and grant is None:
+            return verified.principal
+        principal = access.access_principal(token.claims, self._tiers, grant)
+        if isinstance(principal, str):
+            self._verified.pop(digest, None)
+        else:
+            self._remember(digest, principal, now)
+        return principal
+
+    def _remember(self, digest: bytes, principal: Principal, now: float) -> None:
+        until = min(principal.expires_at or now, now + VERIFIED_SECONDS)
+        self._verified[digest] = _Verified(principal, now, until)
+        self._verified.move_to_end(digest)
+        if len(self._verified) > VERIFIED_TOKENS:
+            self._verified.popitem(last=False)

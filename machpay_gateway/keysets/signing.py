@@ -1,0 +1,143 @@
+"""Our own signing keys: made when first needed, kept sealed in the store, followed by every worker."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+from joserfc import jwt
+from joserfc.jwk import RSAKey
+
+from machpay_gateway.core.audit import APPLICATION, Actor, Change
+from machpay_gateway.core.compact import CompactToken
+from machpay_gateway.core.ports import SigningKeyStore
+from machpay_gateway.core.signing import ALGORITHM, NOTICE_SECONDS, SigningKey, alive_at, signing_at
+from machpay_gateway.core.token import VerifyingKey, is_signed_by
+from machpay_gateway.flights import SingleFlight
+from machpay_gateway.keysets.sealing import opened, sealed
+
+_BITS = 2048  # RFC 7518 §3.3; longer ones make each token slower to sign, and none lives long enough to be broken
+_FOLLOW_SECONDS = 60.0  # far less than a key is published before it signs
+_ASK_SECONDS = 1.0  # between questions that unknown keys bring about
+_SYSTEM = "system"  # whose audit log has what concerns every account
+
+
+class SigningKeys:
+    """Signs and verifies what this gateway issues.
+
+    *secret_key* returns what private keys are sealed by, and raises ConfigurationError when there is none. What they
+    sign lives *life_seconds* at most.
+    """
+
+    def __init__(
+        self,
+        store: SigningKeyStore,
+        *,
+        secret_key: Callable[[], bytes],
+        life_seconds: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._secret_key = secret_key
+        self._life_seconds = life_seconds
+        self._clock = clock
+        self._keys: Sequence[SigningKey] = ()
+        self._verifying: Mapping[str, VerifyingKey] = {}
+        self._private: dict[str, RSAKey] = {}
+        self._asked_at = -math.inf
+        self._loads = SingleFlight(self._load, failed=lambda _: None)  # whoever waits hears of it
+
+    async def sign(self, claims: Mapping[str, Any], typ: str) -> str:
+        """Return a token of *typ* that says *claims*. Raises StoreUnavailable, ConfigurationError."""
+        key = await self._signing_key()
+        header = {"alg": ALGORITHM, "kid": key.kid, "typ": typ}
+        return jwt.encode(header, dict(claims), self._private_key(key), algorithms=[ALGORITHM])
+
+    async def has_signed(self, token: CompactToken) -> bool:
+        """Tell whether *token* has the signature of one of these keys. Raises StoreUnavailable."""
+        if token.algorithm != ALGORITHM or token.kid is None:
+            return False
+        if token.kid not in self._verifying or self._age > _FOLLOW_SECONDS:
+            await self._follow()
+        key = self._verifying.get(token.kid)
+        return key is not None and is_signed_by(token, [key])
+
+    async def jwks(self) -> list[dict[str, Any]]:
+        """Return the public keys that something alive may be signed by, or soon (RFC 7517). Raises StoreUnavailable."""
+        if self._age > _FOLLOW_SECONDS or not self._keys:
+            await self._follow()
+        return [orjson.loads(key.public) for key in alive_at(self._keys, self._clock(), self._life_seconds)]
+
+    async def ensure(self) -> None:
+        """Make the first key if there is none. Raises StoreUnavailable, ConfigurationError."""
+        self._private_key(await self._signing_key())
+
+    async def all(self) -> Sequence[SigningKey]:
+        """Return the keys that are kept, those that sign last first."""
+        await self._loads.join(None)
+        return self._keys
+
+    async def rotate(self, *, at_once: bool = False, actor: Actor = APPLICATION) -> SigningKey:
+        """Make a new key. It signs ten minutes from now and the others verify until nothing of theirs is alive.
+
+        *at_once* is for a key that got out of hand: every other one is dropped, and with it all that it has signed.
+        """
+        now, known = self._clock(), await self._store.signing_keys()
+        needed = () if at_once else alive_at(known, now, self._life_seconds)
+        dropped = {key.kid for key in known} - {key.kid for key in needed}
+        key = self._new_key(now, signs_from=now if at_once or not known else now + NOTICE_SECONDS)
+        change = Change(
+            now, actor, "signing_key.rotate", _SYSTEM, key.kid, {}, {"dropped": sorted(dropped), "at_once": at_once}
+        )
+        await self._store.add_signing_key(key, change, instead_of=dropped)
+        await self._loads.join(None)
+        return key
+
+    async def close(self) -> None:
+        """Abandon a question that is under way."""
+        await self._loads.close()
+
+    @property
+    def _age(self) -> float:
+        # A clock that was set back makes it negative: then nothing is known of how old it is.
+        age = self._clock() - self._asked_at
+        return age if age >= 0 else math.inf
+
+    async def _signing_key(self) -> SigningKey:
+        if self._age > _FOLLOW_SECONDS or not self._keys:
+            await self._follow()
+        while (key := signing_at(self._keys, self._clock())) is None:
+            now = self._clock()
+            first = self._new_key(now, signs_from=now)
+            change = Change(now, APPLICATION, "signing_key.create", _SYSTEM, first.kid, {}, {})
+            await self._store.add_signing_key(first, change, instead_of=None)  # another worker may have been quicker
+            await self._loads.join(None)
+        return key
+
+    async def _follow(self) -> None:
+        """Ask the store, unless that was done just now: tokens with made-up key ids must not cost a question each."""
+        if self._age > _ASK_SECONDS or not self._keys:
+            await self._loads.join(None)
+
+    async def _load(self, _: None) -> None:
+        now = self._clock()
+        keys = await self._store.signing_keys()
+        self._keys, self._asked_at = keys, now
+        self._verifying = {key.kid: _verifying(key) for key in alive_at(keys, now, self._life_seconds)}
+        self._private = {kid: private for kid, private in self._private.items() if kid in self._verifying}
+
+    def _private_key(self, key: SigningKey) -> RSAKey:
+        if key.kid not in self._private:
+            der = opened(key.sealed, self._secret_key(), key.kid)
+            self._private[key.kid] = RSAKey.import_key(der)
+        return self._private[key.kid]
+
+    def _new_key(self, now: float, *, signs_from: float) -> SigningKey:
+        made = RSAKey.generate_key(_BITS, private=True, auto_kid=True)
+        public = {**made.as_dict(private=False), "alg": ALGORITHM, "use": "sig"}
+        seal = sealed(made.as_pem(private=True), self._secret_key(), made.kid or "")
+        return SigningKey(made.kid or "", orjson.dumps(public), seal, now, signs_from)
+
+
+def _verifying(key: SigningKey) -> VerifyingKey:
+    return VerifyingKey(key.kid, frozenset({ALGORITHM}), RSAKey.import_key(orjson.loads(key.public)))

@@ -1,0 +1,150 @@
+"""Statements on OAuth clients and their secrets."""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import TypeVarTuple
+
+import orjson
+from sqlalchemy import RowMapping, Select, delete, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from machpay_gateway.core.errors import StoreUnavailable
+from machpay_gateway.core.key import SecretRecord
+from machpay_gateway.core.oauth.client import Client
+from machpay_gateway.core.ports import key_tier
+from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.stores.schema import ACCOUNTS, OAUTH_CLIENT_SECRETS, OAUTH_CLIENTS
+from machpay_gateway.stores.sql.collation import bytewise
+
+Columns = TypeVarTuple("Columns")
+
+_MARK = OAUTH_CLIENTS.alias("mark")
+_RECORDS = (
+    select(
+        OAUTH_CLIENTS,
+        ACCOUNTS.c.tier,
+        OAUTH_CLIENT_SECRETS.c.digest,
+        OAUTH_CLIENT_SECRETS.c.masked,
+        OAUTH_CLIENT_SECRETS.c.created_at.label("secret_created_at"),
+        OAUTH_CLIENT_SECRETS.c.expires_at.label("secret_expires_at"),
+    )
+    .join(ACCOUNTS, OAUTH_CLIENTS.c.account_id == ACCOUNTS.c.id)
+    .outerjoin(OAUTH_CLIENT_SECRETS, OAUTH_CLIENT_SECRETS.c.client_id == OAUTH_CLIENTS.c.id)
+    .order_by(OAUTH_CLIENTS.c.created_at.desc(), bytewise(OAUTH_CLIENTS.c.id).desc(), OAUTH_CLIENT_SECRETS.c.position)
+)
+
+
+async def client_by_id(connection: AsyncConnection, account_id: str | None, client_id: str) -> Client | None:
+    """Return the client, when it is of the account or *account_id* is None."""
+    statement = _within(_RECORDS.where(OAUTH_CLIENTS.c.id == client_id), account_id)
+    return next(iter(_clients((await connection.execute(statement)).mappings())), None)
+
+
+async def clients_page(
+    connection: AsyncConnection, account_id: str | None, *, after: str | None, limit: int
+) -> Sequence[Client]:
+    """Return at most *limit* clients that are not deleted, newest first, those that come after *after*."""
+    page = _within(select(OAUTH_CLIENTS.c.id), account_id).where(OAUTH_CLIENTS.c.deleted_at.is_(None))
+    if after is not None:
+        moment = select(_MARK.c.created_at).where(_MARK.c.id == after).scalar_subquery()
+        page = page.where(OAUTH_CLIENTS.c.created_at <= moment)
+        page = page.where(or_(OAUTH_CLIENTS.c.created_at < moment, bytewise(OAUTH_CLIENTS.c.id) < after))
+    page = page.order_by(OAUTH_CLIENTS.c.created_at.desc(), bytewise(OAUTH_CLIENTS.c.id).desc()).limit(limit)
+    return _clients((await connection.execute(_RECORDS.where(OAUTH_CLIENTS.c.id.in_(page)))).mappings())
+
+
+async def insert_client(connection: AsyncConnection, client: Client) -> None:
+    """Insert *client*. Raises IntegrityError for an id that exists or an account that does not."""
+    fixed = {
+        "id": client.id,
+        "account_id": client.account_id,
+        "environment": client.environment,
+        "is_public": client.is_public,
+        "created_at": client.created_at,
+    }
+    await connection.execute(insert(OAUTH_CLIENTS), fixed | _settings(client))
+
+
+async def update_client(connection: AsyncConnection, client: Client) -> bool:
+    """Write the settings of *client* over the version before its own; False when that is not the stored one."""
+    statement = (
+        update(OAUTH_CLIENTS)
+        .where(OAUTH_CLIENTS.c.id == client.id, OAUTH_CLIENTS.c.account_id == client.account_id)
+        .where(OAUTH_CLIENTS.c.version == client.version - 1)
+        .values(**_settings(client))
+    )
+    return (await connection.execute(statement)).rowcount == 1
+
+
+async def rewrite_secrets(connection: AsyncConnection, client: Client) -> None:
+    """Store the secrets of *client* in place of those that it had."""
+    await connection.execute(delete(OAUTH_CLIENT_SECRETS).where(OAUTH_CLIENT_SECRETS.c.client_id == client.id))
+    values = [
+        {
+            "digest": secret.digest,
+            "client_id": client.id,
+            "position": position,
+            "masked": secret.masked,
+            "created_at": secret.created_at,
+            "expires_at": secret.expires_at,
+        }
+        for position, secret in enumerate(client.secrets)
+    ]
+    if values:
+        await connection.execute(insert(OAUTH_CLIENT_SECRETS), values)
+
+
+def _within(statement: Select[*Columns], account_id: str | None) -> Select[*Columns]:
+    return statement if account_id is None else statement.where(OAUTH_CLIENTS.c.account_id == account_id)
+
+
+def _settings(client: Client) -> dict[str, object]:
+    return {
+        "name": client.name,
+        "redirect_uris": orjson.dumps(client.redirect_uris).decode(),
+        "scopes": orjson.dumps(list(client.scopes)).decode(),
+        "grant_types": orjson.dumps(client.grant_types).decode(),
+        "requires_pkce": client.requires_pkce,
+        "binds_tokens": client.binds_tokens,
+        "version": client.version,
+        "deleted_at": client.deleted_at,
+    }
+
+
+def _clients(rows: Iterable[RowMapping]) -> list[Client]:
+    """Return a client for each run of *rows* of one: a row for each of its secrets, or one without."""
+    try:
+        return [_client(list(secrets)) for _, secrets in groupby(rows, key=itemgetter(OAUTH_CLIENTS.c.id))]
+    except (TypeError, ValueError) as exc:  # a column that does not hold what we write
+        raise StoreUnavailable("a client as stored") from exc
+
+
+def _client(rows: Sequence[RowMapping]) -> Client:
+    row = rows[0]
+    return Client(
+        id=row[OAUTH_CLIENTS.c.id],
+        account_id=row[OAUTH_CLIENTS.c.account_id],
+        name=row[OAUTH_CLIENTS.c.name],
+        environment=row[OAUTH_CLIENTS.c.environment],
+        tier=key_tier(row[OAUTH_CLIENTS.c.environment], row[ACCOUNTS.c.tier]),
+        redirect_uris=tuple(orjson.loads(row[OAUTH_CLIENTS.c.redirect_uris])),
+        scopes=Scopes(frozenset(orjson.loads(row[OAUTH_CLIENTS.c.scopes]))),
+        grant_types=tuple(orjson.loads(row[OAUTH_CLIENTS.c.grant_types])),
+        created_at=row[OAUTH_CLIENTS.c.created_at],
+        secrets=tuple(_secret(each) for each in rows if each["digest"] is not None),
+        is_public=row[OAUTH_CLIENTS.c.is_public],
+        requires_pkce=row[OAUTH_CLIENTS.c.requires_pkce],
+        binds_tokens=row[OAUTH_CLIENTS.c.binds_tokens],
+        version=row[OAUTH_CLIENTS.c.version],
+        deleted_at=row[OAUTH_CLIENTS.c.deleted_at],
+    )
+
+
+def _secret(row: RowMapping) -> SecretRecord:
+    return SecretRecord(
+        digest=bytes(row["digest"]),
+        masked=row["masked"],
+        created_at=row["secret_created_at"],
+        expires_at=row["secret_expires_at"],
+    )

@@ -1,0 +1,201 @@
+"""Users, clients and grants in the database of the store that this is a part of."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from machpay_gateway.core.audit import Change
+from machpay_gateway.core.errors import InputError
+from machpay_gateway.core.oauth.client import Client
+from machpay_gateway.core.oauth.grant import Code, Family, Grant, Held, RefreshToken
+from machpay_gateway.core.oauth.ports import Raised
+from machpay_gateway.core.oauth.user import SignIn, User
+from machpay_gateway.stores.schema import OAUTH_GRANTS
+from machpay_gateway.stores.sql import audit, clients, grants, users
+from machpay_gateway.stores.sql.engine import Database
+
+
+class SqlOAuth:
+    """OAuthStore. What a token request does takes no lock that another one waits for, but its own rows'."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add_user(self, user: User, change: Change) -> bool:
+        """Store a new user; False when the e-mail is taken. Raises InputError for an account that does not exist."""
+        async with self._changing("user creation") as connection:
+            with _fitting(f"Account {user.account_id} is unknown"):
+                if not await users.insert_user(connection, user):
+                    return False
+            await audit.insert_change(connection, change)
+            return True
+
+    async def user(self, account_id: str | None, id_or_email: str) -> User | None:
+        """Return the user with that id or e-mail, when it is of the account or *account_id* is None."""
+        async with self._database.reading("user") as connection:
+            return await users.user_by(connection, account_id, id_or_email)
+
+    async def users(self, account_id: str | None) -> Sequence[User]:
+        """Return the users of the account, or of all, oldest first."""
+        async with self._database.reading("users") as connection:
+            return await users.all_users(connection, account_id)
+
+    async def replace_user(self, user: User, change: Change) -> Sequence[Raised] | None:
+        """Write the password and whether the user is disabled, and end every sign-in; None when there is none.
+
+        Returns the user's grants, whose versions are raised: the user may have been disabled.
+        """
+        async with self._changing("user change") as connection:
+            if not await users.update_user(connection, user):
+                return None
+            await users.delete_sign_ins(connection, user.id)
+            await audit.insert_change(connection, change)
+            return await grants.raise_versions(connection, OAUTH_GRANTS.c.user_id == user.id, change.at)
+
+    async def add_sign_in(self, sign_in: SignIn) -> None:
+        """Store a sign-in, and drop those that have ended."""
+        async with self._database.writing("sign-in") as connection:
+            await users.insert_sign_in(connection, sign_in)
+
+    async def signed_in(self, digest: bytes, now: float) -> User | None:
+        """Return the user who is signed in by the cookie with this *digest* at *now*, None when disabled meanwhile."""
+        async with self._database.reading("sign-in") as connection:
+            return await users.signed_in(connection, digest, now)
+
+    async def drop_sign_in(self, digest: bytes) -> None:
+        """End a sign-in."""
+        async with self._database.writing("sign-out") as connection:
+            await users.delete_sign_in(connection, digest)
+
+    async def add_client(self, client: Client, change: Change) -> None:
+        """Store a new client with its secrets. Raises InputError for an account that does not exist."""
+        async with self._changing("client creation") as connection:
+            with _fitting(f"Account {client.account_id} is unknown, or the client's id or secret is taken"):
+                await clients.insert_client(connection, client)
+                await clients.rewrite_secrets(connection, client)
+            await audit.insert_change(connection, change)
+
+    async def client(self, account_id: str | None, client_id: str) -> Client | None:
+        """Return the client, when it is of the account or *account_id* is None."""
+        async with self._database.reading("client") as connection:
+            return await clients.client_by_id(connection, account_id, client_id)
+
+    async def clients(self, account_id: str | None, *, after: str | None = None, limit: int = 100) -> Sequence[Client]:
+        """Return clients that are not deleted, newest first, at most *limit*, those that come after the id *after*."""
+        async with self._database.reading("clients") as connection:
+            return await clients.clients_page(connection, account_id, after=after, limit=limit)
+
+    async def replace_client(self, client: Client, change: Change) -> Sequence[Raised] | None:
+        """Write *client* and its secrets over version `client.version - 1`; None when that is not the stored one.
+
+        Returns its grants, whose versions are raised: what they are worth may have changed.
+        """
+        async with self._changing("client change") as connection:
+            if not await clients.update_client(connection, client):
+                return None
+            await clients.rewrite_secrets(connection, client)
+            await audit.insert_change(connection, change)
+            return await grants.raise_versions(connection, OAUTH_GRANTS.c.client_id == client.id, change.at)
+
+    async def grant(self, grant_id: str, now: float) -> Grant | None:
+        """Return the grant as it is at *now*."""
+        async with self._database.reading("grant") as connection:
+            return await grants.grant_by_id(connection, grant_id, now)
+
+    async def grant_of(self, client_id: str, holder_id: str, now: float) -> Grant | None:
+        """Return the grant of the client and its user, or of the client itself, revoked or not."""
+        async with self._database.reading("grant") as connection:
+            return await grants.grant_of(connection, client_id, holder_id, now)
+
+    async def grants(self, account_id: str | None, *, client_id: str | None = None) -> Sequence[Grant]:
+        """Return the grants of the account's users and clients, newest first."""
+        async with self._database.reading("grants") as connection:
+            return await grants.all_grants(connection, account_id, client_id)
+
+    async def grant_versions_since(self, since: float) -> Sequence[Raised]:
+        """Return (grant id, version) of each grant changed at or after *since*, seconds since the epoch."""
+        async with self._database.reading("changed grants") as connection:
+            return await grants.versions_since(connection, since)
+
+    async def put_grant(self, grant: Grant, change: Change) -> bool:
+        """Store a grant of version 1, or write one over the version before its own, alive; False when there is another.
+
+        Raises InputError when its client or user does not exist.
+        """
+        async with self._changing("grant") as connection:
+            with _fitting(f"Client {grant.client_id} or user {grant.user_id} is unknown"):
+                if not await grants.put_grant(connection, grant, change.at):
+                    return False
+            await audit.insert_change(connection, change)
+            return True
+
+    async def add_code(self, code: Code) -> None:
+        """Store a code, and drop those that have long expired."""
+        async with self._database.writing("authorization code") as connection:
+            await grants.insert_code(connection, code)
+
+    async def code(self, digest: bytes) -> Code | None:
+        """Return the code with this *digest*, used or not."""
+        async with self._database.reading("authorization code") as connection:
+            return await grants.code_by(connection, digest)
+
+    async def use_code(self, digest: bytes, at: float, family: Family, token: RefreshToken | None) -> bool:
+        """Mark the code as used and store what came of it; False, and nothing stored, when it was used before."""
+        async with self._database.writing("authorization code") as connection:
+            if not await grants.use_code(connection, digest, at):
+                return False
+            await grants.insert_family(connection, family)
+            if token is not None:
+                await grants.insert_token(connection, token)
+            return True
+
+    async def held(self, digest: bytes) -> Held | None:
+        """Return the refresh token with this *digest* and what it depends on."""
+        async with self._database.reading("refresh token") as connection:
+            return await grants.held(connection, digest)
+
+    async def use_refresh_token(self, digest: bytes, at: float, seed: bytes, token: RefreshToken) -> bool:
+        """Mark the refresh token as used and store the one after it; False when it was used or its family ended."""
+        async with self._database.writing("refresh token") as connection:
+            if not await grants.use_token(connection, digest, at, seed, token.digest):
+                return False
+            await grants.insert_token(connection, token)
+            return True
+
+    async def end_family(self, family_id: str, change: Change) -> Raised | None:
+        """End the family and raise its grant's version; None when it is not there or has ended before."""
+        async with self._changing("family's end") as connection:
+            grant_id = await grants.end_family(connection, family_id, change.at)
+            if grant_id is None:
+                return None
+            await audit.insert_change(connection, change)
+            return (await grants.raise_versions(connection, OAUTH_GRANTS.c.id == grant_id, change.at))[0]
+
+    async def revoke_grant(self, account_id: str | None, grant_id: str, change: Change) -> Raised | None:
+        """End the grant and all its families; None when it is not there or was revoked before."""
+        async with self._changing("grant's end") as connection:
+            which = (OAUTH_GRANTS.c.id == grant_id) & OAUTH_GRANTS.c.revoked_at.is_(None)
+            if account_id is not None:
+                which &= OAUTH_GRANTS.c.account_id == account_id
+            raised = await grants.raise_versions(connection, which, change.at, revoked_at=change.at)
+            if not raised:
+                return None
+            await grants.end_families(connection, grant_id, change.at)
+            await audit.insert_change(connection, change)
+            return raised[0]
+
+    @asynccontextmanager
+    async def _changing(self, what: str) -> AsyncIterator[AsyncConnection]:
+        async with self._database.writing(what) as connection:
+            await audit.lock_log(connection)
+            yield connection
+
+
+@contextmanager
+def _fitting(told: str) -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as exc:
+        raise InputError(f"{told}.") from exc

@@ -1,0 +1,41 @@
+"""The secret key of a database that nobody else serves from: a file beside it, that only we can read."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from secrets import token_hex
+
+from machpay_gateway.core.errors import ConfigurationError
+
+_BYTES = 32
+
+
+def secret_beside(database: Path) -> bytes:
+    """Return the secret key of the SQLite file *database*, made if there is none. Raises ConfigurationError."""
+    path = Path(f"{database}.secret")
+    try:
+        if not path.exists():
+            _make(path)
+        secret = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"{path} cannot be read or made ({exc}): set MACHPAY_SECRET_KEY instead") from exc
+    if len(secret) < _BYTES:
+        raise ConfigurationError(
+            f"{path} holds no secret key: put back the one that was there, or set MACHPAY_SECRET_KEY"
+        )
+    return secret.encode()
+
+
+def _make(path: Path) -> None:
+    # Written whole and then linked: of several processes that start at once, each finds one and the same.
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(token_hex(_BYTES) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink()
