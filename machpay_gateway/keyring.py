@@ -8,7 +8,6 @@ import hmac
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import Literal
 
 from machpay_gateway.core.audit import APPLICATION, Actor, Change, difference, key_state
@@ -23,8 +22,10 @@ from machpay_gateway.core.input import (
     shown,
 )
 from machpay_gateway.core.key import (
+    DAY_SECONDS,
     ENTROPY_BYTES,
     ENVIRONMENTS,
+    MAX_GRACE_SECONDS,
     KeyRecord,
     KeyStatus,
     SecretRecord,
@@ -37,11 +38,10 @@ from machpay_gateway.core.key import (
 )
 from machpay_gateway.core.ports import KeyStore
 from machpay_gateway.core.replay import Keep, KeptAnswer
+from machpay_gateway.core.unchanged import UNCHANGED, Unchanged
 
 __all__ = ["UNCHANGED", "Inspection", "Issue", "Keyring", "Permit", "Unchanged"]
 
-DAY_SECONDS = 86_400
-MAX_GRACE_SECONDS = 7 * DAY_SECONDS
 _ATTEMPTS = 10
 # Ids come from URLs and command lines: what no key can have must not reach a database that chokes on NUL or surrogates.
 _ID = re.compile(r"[0-9A-Za-z_]{1,64}")
@@ -51,15 +51,6 @@ _ID = re.compile(r"[0-9A-Za-z_]{1,64}")
 Issue = Callable[[KeyRecord, str], KeptAnswer]
 # Raises unless the key, as it is when it is changed, may be changed by whoever asks.
 Permit = Callable[[KeyRecord], None]
-
-
-class Unchanged(Enum):
-    """The one value that says a setting was not given, where None means something."""
-
-    UNCHANGED = "unchanged"
-
-
-UNCHANGED: Literal[Unchanged.UNCHANGED] = Unchanged.UNCHANGED
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,13 @@
-"""An ASGI application with all that this gateway serves: the key API, and behind the same guard your application.
+"""An ASGI application with all that this gateway serves: its APIs and pages, and behind the same guard your own.
 
 Proxies that ask are answered beside the guard: they are not who is calling.
 
 Run it: `uvicorn machpay_gateway.server:create_app --factory --no-proxy-headers`.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
-from typing import Unpack
+from typing import NamedTuple, Unpack
 
 import orjson
 from starlette.requests import Request
@@ -22,15 +22,29 @@ from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.route import Route
 from machpay_gateway.forward_auth.front import ForwardAuth
 from machpay_gateway.middleware import MachPayAuth
-from machpay_gateway.settings import Options
-from machpay_gateway.web.incoming import BEHIND_OUR_PROXY, PEER_FIELD, Trust
+from machpay_gateway.oauth.app import oauth_app, oauth_routes
+from machpay_gateway.settings import Options, Settings
+from machpay_gateway.web.incoming import BEHIND_OUR_PROXY, PEER_FIELD, Trust, facts_of
 from machpay_gateway.web.lifespan import Resource, run_lifespan
 
 JWKS_PATH = "/.well-known/jwks.json"
-SERVED_ROUTES = (*OWN_ROUTES, Route(f"GET {JWKS_PATH}", public=True))
+_ALWAYS = (*OWN_ROUTES, Route(f"GET {JWKS_PATH}", public=True))
 _JWKS_SECONDS = 300
 
-__all__ = ["OWN_BRANCHES", "SERVED_ROUTES", "BehindOurProxy", "control_plane", "create_app"]
+__all__ = ["BehindOurProxy", "control_plane", "create_app", "own_branches", "served_routes"]
+
+
+def served_routes(settings: Settings) -> tuple[Route, ...]:
+    """Return the routes of the APIs and pages that a gateway with these *settings* serves itself."""
+    return _ALWAYS if settings.oauth is None else (*_ALWAYS, *oauth_routes(settings.oauth))
+
+
+def own_branches(settings: Settings) -> frozenset[str]:
+    """Return the paths that nothing else is served beneath.
+
+    Whole branches: what the key API does not know beneath its paths is not there, whatever the application has.
+    """
+    return frozenset(_branch("/" + "/".join(route.segments)) for route in served_routes(settings))
 
 
 def create_app(app: ASGIApp | None = None, **options: Unpack[Options]) -> MachPayAuth:
@@ -38,18 +52,22 @@ def create_app(app: ASGIApp | None = None, **options: Unpack[Options]) -> MachPa
 
     Without *app* there is the key API alone. Raises ConfigurationError, also when a configured route is the key API's.
     """
-    return control_plane(Gateway(own_routes=SERVED_ROUTES, **options), app)
+    return control_plane(Gateway(own_routes=served_routes, **options), app)
 
 
 def control_plane(gateway: Gateway, app: ASGIApp | None = None, *, trust: Trust | None = None) -> MachPayAuth:
-    """Return the key API by a ready *gateway* that has `SERVED_ROUTES`, with *app* beside it if there is one.
+    """Return the key API by a ready *gateway* that has `served_routes`, with *app* beside it if there is one.
 
     *trust* is in whom stands in front, the settings' unless it is given.
     """
     own = key_api(gateway)
     own.add_route(JWKS_PATH, _jwks(gateway))
+    ours = [_Part(own_branches(gateway.settings), own)]
+    if gateway.settings.oauth is not None:
+        oauth = frozenset(_branch("/" + "/".join(route.segments)) for route in oauth_routes(gateway.settings.oauth))
+        ours.insert(0, _Part(oauth, oauth_app(gateway)))
     asked = ForwardAuth(gateway)
-    return _Fronts(_Beside(own, app or _only(own), asked.leases), gateway, asked, trust)
+    return _Fronts(_Beside(ours, app or _only(own), asked.leases), gateway, asked, trust)
 
 
 def _jwks(gateway: Gateway) -> Callable[[Request], Awaitable[Response]]:
@@ -98,10 +116,17 @@ class BehindOurProxy:
         await self._app(scope, receive, send)
 
 
-class _Beside:
-    """Sends requests for the key API there, and everything else to the application."""
+class _Part(NamedTuple):
+    """Something that is served here, and beneath which paths."""
 
-    def __init__(self, own: ASGIApp, app: ASGIApp, leases: Resource) -> None:
+    branches: frozenset[str]
+    app: ASGIApp
+
+
+class _Beside:
+    """Sends requests for what is served here there, and everything else to the application."""
+
+    def __init__(self, own: Sequence[_Part], app: ASGIApp, leases: Resource) -> None:
         self._own = own
         self._app = app
         self._leases = leases
@@ -112,16 +137,13 @@ class _Beside:
             await run_lifespan(self._app, scope, receive, send, self._leases)
             return
         # The path that was authorised, not one read anew.
-        is_own = scope["type"] == "http" and _branch(scope["machpay_facts"].path) in OWN_BRANCHES
-        await (self._own if is_own else self._app)(scope, receive, send)
+        branch = _branch(facts_of(scope).path or "") if scope["type"] == "http" else ""
+        parts = (part.app for part in self._own if branch in part.branches)
+        await next(parts, self._app)(scope, receive, send)
 
 
 def _branch(path: str) -> str:
     return "/".join(path.split("/")[:3])
-
-
-# Whole branches: what the key API does not know beneath its paths is not there, whatever the application has.
-OWN_BRANCHES = frozenset(_branch("/" + "/".join(route.segments)) for route in SERVED_ROUTES)
 
 
 def _only(own: ASGIApp) -> ASGIApp:

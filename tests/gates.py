@@ -19,6 +19,7 @@ from machpay_gateway.core.quota import TIERS
 from machpay_gateway.core.reason import Reason
 from machpay_gateway.core.route import Route
 from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.core.session import Session
 from machpay_gateway.gate import Asked, Gate, Unsettled
 from tests.clocks import FixedClock
 
@@ -79,7 +80,7 @@ class Keys:
     def holds(self, digest: bytes) -> bool:
         return digest in self.held
 
-    async def find(self, presented: ApiKey) -> Principal | None:
+    async def find(self, presented: ApiKey | Session) -> Principal | None:
         assert presented == ApiKey("live", DIGEST)
         self.calls.append("find")
         found = self.finds.popleft()
@@ -132,6 +133,8 @@ class Tokens:
 
     def holds(self, digest: bytes) -> bool:
         return self.was_good and digest == secret_digest(JWT)
+
+    def forget(self, subject: str) -> None: ...
 
     async def verify(self, token: SignedToken, now: float) -> Principal | str:
         assert (token.token, now) == (JWT, NOW)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from machpay_gateway.admin.call import Call
-from machpay_gateway.admin.caller import caller_of, facts_of
+from machpay_gateway.admin.caller import caller_of
 from machpay_gateway.admin.documents import NO_STORE
 from machpay_gateway.admin.leaks import PATH as LEAKS_PATH
 from machpay_gateway.admin.leaks import Endpoint, leaks_endpoint
@@ -23,6 +23,7 @@ from machpay_gateway.admin.problems import ProblemError, problem_response
 from machpay_gateway.admin.reading import body_bytes, read_query
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.errors import InputError, StateError, StoreUnavailable
+from machpay_gateway.web.incoming import facts_of
 
 
 def key_api(gateway: Gateway, *, clock: Callable[[], float] = time.time) -> Starlette:

@@ -12,6 +12,7 @@ from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.principal import Principal
 from machpay_gateway.core.scopes import wildcard_of
+from machpay_gateway.web.incoming import facts_of
 
 MANAGING = "keys:manage"
 # A key that could give these on would make more of itself: they come from an operator or a Console admin.
@@ -51,12 +52,6 @@ class Caller:
     def may_grant(self, name: str, kept: frozenset[str] = frozenset()) -> bool:
         """Tell whether a key may be given the scope *name*: one that the caller holds, or the key has already."""
         return name in kept or (name in self.principal.scopes and name not in NEVER_GRANTED)
-
-
-def facts_of(scope: Mapping[str, Any]) -> RequestFacts:
-    """Return what the middleware found of the request."""
-    facts: RequestFacts = scope["machpay_facts"]
-    return facts
 
 
 def actor_of(kind: ActorKind, actor_id: str, facts: RequestFacts) -> Actor:

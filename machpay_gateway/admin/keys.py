@@ -12,8 +12,9 @@ from machpay_gateway.admin.replay import Issued, issued_once
 from machpay_gateway.admin.requests import KeyChange, KeySelection, NewKey, NoFields, Period, Revocation, Rotation
 from machpay_gateway.core.document import key_document, usage_document
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.key import KeyRecord, KeyStatus
-from machpay_gateway.keyring import DAY_SECONDS, UNCHANGED, Issue, Permit
+from machpay_gateway.core.key import DAY_SECONDS, KeyRecord, KeyStatus
+from machpay_gateway.core.unchanged import UNCHANGED
+from machpay_gateway.keyring import Issue, Permit
 from machpay_gateway.telemetry.reports import usage_report
 
 

@@ -16,9 +16,9 @@ from machpay_gateway.admin.fields import (
     PageSize,
     ScopeList,
 )
+from machpay_gateway.core.key import DAY_SECONDS, MAX_GRACE_SECONDS
 from machpay_gateway.core.session import MAX_SECONDS
 from machpay_gateway.core.usage import MAX_BUCKETS
-from machpay_gateway.keyring import DAY_SECONDS, MAX_GRACE_SECONDS
 
 DEFAULT_PAGE = 20
 

@@ -23,7 +23,7 @@ MEMORY_DATABASE = "memory://"  # nothing is kept: for tests, benchmarks and tryi
 def unservable(settings: Settings) -> list[str]:
     """Return why no gateway can be made of well-formed *settings*, as far as that shows without a connection."""
     told = []
-    adapters: "tuple[Callable[[Settings], object], ...]" = (
+    adapters: tuple[Callable[[Settings], object], ...] = (
         store_for,
         _redis_for,
         _issuers_for,

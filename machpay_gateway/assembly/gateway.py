@@ -4,8 +4,9 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from types import TracebackType
-from typing import Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 from machpay_gateway.accounts import Accounts
 from machpay_gateway.assembly.adapters import (
@@ -18,8 +19,8 @@ from machpay_gateway.assembly.adapters import (
     tokens_for,
 )
 from machpay_gateway.assembly.opened import OpenedStore
-from machpay_gateway.assembly.parts import OwnRoutes
-from machpay_gateway.core.errors import GatewayError
+from machpay_gateway.assembly.parts import OwnRoutes, oauth_of
+from machpay_gateway.core.errors import ConfigurationError, GatewayError
 from machpay_gateway.core.failures import Failures
 from machpay_gateway.core.policy import Policy
 from machpay_gateway.core.quota import parse_rate
@@ -31,6 +32,11 @@ from machpay_gateway.settings import Options, Settings, load_settings
 from machpay_gateway.stores.cache import KeyCache
 from machpay_gateway.telemetry.usage import UsageRecorder
 from machpay_gateway.web.incoming import Trust, request_ids
+
+if TYPE_CHECKING:
+    from machpay_gateway.apps import Apps
+    from machpay_gateway.assembly.issuing import Issuing
+    from machpay_gateway.people import Users
 
 logger = logging.getLogger("machpay_gateway")
 
@@ -60,6 +66,8 @@ class Gateway:
         self.is_open = False
         self._has_given_way = False
         self.store = store_for(settings)
+        if settings.oauth is not None:
+            oauth_of(self.store)
         self._opening = SingleFlight(self._open, failed=lambda _: None)  # whoever opens hears of it
         self.limiter = limiter = limiter_for(settings, self.store)
         opened = OpenedStore(self)
@@ -70,12 +78,13 @@ class Gateway:
         self._tokens = tokens_for(settings, self.signing, keys, grants)
         self.reports = reports_for(settings)
         self.assertions = assertions_for(settings)
+        self.failures = Failures(*parse_rate(settings.failure_limit)[:2])
         self.gate = Gate(
             self.policy,
             keys=keys,
             tokens=self._tokens,
             limiter=limiter,
-            failures=Failures(*parse_rate(settings.failure_limit)[:2]),
+            failures=self.failures,
         )
 
         async def announce(subject: str, version: int) -> None:
@@ -84,11 +93,56 @@ class Gateway:
                 grants.note(subject, version)
             await limiter.mark(subject, version)
 
+        self._announce = announce
+
         self.keyring = Keyring(
             self.store, scopes=self.policy.scopes, clock=time.time, entropy=os.urandom, announce=announce
         )
         self.accounts = Accounts(
             self.store, tiers=self.policy.tiers, clock=time.time, entropy=os.urandom, announce=announce
+        )
+
+    @cached_property
+    def users(self) -> "Users":
+        """The use cases on users. Raises ConfigurationError for a store that has no room for them."""
+        from machpay_gateway.people import Passwords, Users
+
+        return Users(
+            oauth_of(self.store),
+            limiter=self.limiter,
+            passwords=Passwords(),
+            clock=time.time,
+            entropy=os.urandom,
+            announce=self._announce,
+        )
+
+    @cached_property
+    def apps(self) -> "Apps":
+        """The use cases on OAuth clients. Raises ConfigurationError as `users` does."""
+        from machpay_gateway.apps import Apps
+
+        return Apps(
+            oauth_of(self.store),
+            scopes=self.policy.scopes,
+            clock=time.time,
+            entropy=os.urandom,
+            announce=self._announce,
+        )
+
+    @cached_property
+    def issuing(self) -> "Issuing":
+        """What issues access tokens. Raises ConfigurationError when `oauth` is not set, or as `users` does."""
+        from machpay_gateway.assembly.issuing import issuing_for
+
+        if self.settings.oauth is None:
+            raise ConfigurationError("There is no authorization server here: set oauth.issuer to have one")
+        return issuing_for(
+            self.settings.oauth,
+            oauth_of(self.store),
+            signing=self.signing,
+            verifier=self._tokens,
+            scopes=self.policy.scopes,
+            announce=self._announce,
         )
 
     async def open(self, *, upgrade: bool = False) -> None:

@@ -19,7 +19,9 @@ from machpay_gateway.core.scopes import Scopes
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ENVIRONMENTS = ("live", "test")
 ENTROPY_BYTES = 32  # reduced to 32 base62 characters; the surplus keeps the modulo's bias below 2**-65
-ROTATION_SECONDS = 90 * 86_400  # the guide: rotate keys every 90 days
+DAY_SECONDS = 86_400
+MAX_GRACE_SECONDS = 7 * DAY_SECONDS
+ROTATION_SECONDS = 90 * DAY_SECONDS  # the guide: rotate keys every 90 days
 _SECRET = re.compile(rb"sk_(live|test)_mp1_[0-9A-Za-z]{38}")
 _BODY_LENGTH, _CHECKSUM_LENGTH, _ID_LENGTH = 32, 6, 22
 

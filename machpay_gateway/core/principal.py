@@ -17,10 +17,10 @@ class Principal:
     """An identified caller. It answers Starlette's questions too: `request.user` and `request.auth` are this value.
 
     *id* is the key's id, of a session too, or the token's `sub`; *client_id* is the app that acts for that one, and
-    *subject* what the quota is counted against. *expires_at* is the
-    moment the credential that was presented stops working, in seconds since the epoch. *demands* remembers, by a
-    route's `match`, what depends on nothing but the record and the rule; it is `decision`'s to fill. *secret_digest* is
-    of the key's secret that was presented, None for a token.
+    *subject* what the quota is counted against. *expires_at* is the moment the credential that was presented stops
+    working, in seconds since the epoch. *key* is the thumbprint of what must be proved beside a token (RFC 9449).
+    *demands* remembers, by a route's `match`, what depends on nothing but the record and the rule; it is `decision`'s
+    to fill. *secret_digest* is of the key's secret that was presented, None for a token.
     """
 
     kind: Literal["api_key", "session", "oauth", "jwt"]
@@ -37,6 +37,7 @@ class Principal:
     revoked: bool = False
     allowlist: Allowlist | None = None
     client_id: str | None = None
+    key: str | None = None
     claims: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     secret_digest: bytes | None = field(default=None, repr=False)
     demands: dict[str, tuple[Demand, int | None]] = field(default_factory=dict, init=False, repr=False)

@@ -24,7 +24,7 @@ from machpay_gateway.core.errors import GatewayError, told
 from machpay_gateway.forward_auth.dialect import QUESTIONS
 from machpay_gateway.proxy.proxy import Proxy, quiet_seconds
 from machpay_gateway.proxy.upstreams import ControlPlane
-from machpay_gateway.server import OWN_BRANCHES, SERVED_ROUTES, BehindOurProxy, control_plane
+from machpay_gateway.server import BehindOurProxy, control_plane, own_branches, served_routes
 from machpay_gateway.serving.asgi import AsgiServer
 from machpay_gateway.serving.management import management_app
 from machpay_gateway.serving.servable import (
@@ -50,7 +50,7 @@ class Worker:
     def __init__(self, options: Options, listener: socket.socket, management: socket.socket | None) -> None:
         """Be ready to serve callers on *listener* and operators on *management*. Raises ConfigurationError."""
         mode = load_settings(options).server.control_plane
-        self.gateway = Gateway(own_routes=SERVED_ROUTES if mode != "off" else (), carries=mode != "only", **options)
+        self.gateway = Gateway(own_routes=served_routes if mode != "off" else (), carries=mode != "only", **options)
         check_servable(self.gateway.settings)
         self.is_draining = False
         self._listener = listener
@@ -146,7 +146,7 @@ class Worker:
         listener.bind(str(path))
         listener.listen(BACKLOG)
         await self._beside(stack, AsgiServer(BehindOurProxy(self.gateway), listener))
-        return ControlPlane(tuple(OWN_BRANCHES), QUESTIONS, path)
+        return ControlPlane(tuple(own_branches(self.gateway.settings)), QUESTIONS, path)
 
     async def _beside(self, stack: AsyncExitStack, server: AsgiServer) -> None:
         await server.start()

@@ -85,6 +85,12 @@ def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) 
     )
 
 
+def facts_of(scope: Mapping[str, Any]) -> RequestFacts:
+    """Return what the middleware found of the request that it let through."""
+    facts: RequestFacts = scope["machpay_facts"]
+    return facts
+
+
 def may_speak_for_others(peer: str, proxies: Allowlist | None) -> bool:
     """Tell whether *peer* is a trusted proxy; one that has no address is not."""
     return proxies is not None and (address := parse_address(peer)) is not None and address in proxies

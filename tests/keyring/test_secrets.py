@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.key import KeyRecord, secret_environment
-from machpay_gateway.keyring import DAY_SECONDS, Keyring
+from machpay_gateway.core.key import DAY_SECONDS, KeyRecord, secret_environment
+from machpay_gateway.keyring import Keyring
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 from tests.clocks import FixedClock

@@ -62,6 +62,8 @@ def mistake_in_access(claims: Mapping[str, object], authority: Authority, now: f
     # Our own signature is on it, so that this cannot fail but for a key that got out of hand.
     if not all(isinstance(claims.get(name), str) for name in (*_TEXTS, "scope")) or type(claims.get("ver")) is not int:
         return "a claim is missing"
+    if "cnf" in claims and _key_of(claims) is None:
+        return "cnf is not understood"
     return None
 
 
@@ -95,5 +97,12 @@ def access_principal(claims: Mapping[str, object], tiers: Mapping[str, Tier], gr
         version=version,
         expires_at=None if exp is None else exp + LEEWAY_SECONDS,
         client_id=str(claims["client_id"]),
+        key=_key_of(claims),
         claims=MappingProxyType(dict(claims)),
     )
+
+
+def _key_of(claims: Mapping[str, object]) -> str | None:
+    confirmation = claims.get("cnf")
+    key = confirmation.get("jkt") if isinstance(confirmation, Mapping) else None
+    return key if isinstance(key, str) else None

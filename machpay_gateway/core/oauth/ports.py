@@ -36,6 +36,9 @@ class UserStore(Protocol):
     async def signed_in(self, digest: bytes, now: float) -> User | None:
         """Return the user who is signed in by the cookie with this *digest* at *now*, None when disabled meanwhile."""
 
+    async def is_signed_in_from(self, user_id: str, address: str, now: float) -> bool:
+        """Tell whether the user is signed in anywhere at *address*."""
+
     async def drop_sign_in(self, digest: bytes) -> None:
         """End a sign-in."""
 

@@ -64,6 +64,11 @@ class SqlOAuth:
         async with self._database.reading("sign-in") as connection:
             return await users.signed_in(connection, digest, now)
 
+    async def is_signed_in_from(self, user_id: str, address: str, now: float) -> bool:
+        """Tell whether the user is signed in anywhere at *address*."""
+        async with self._database.reading("sign-in") as connection:
+            return await users.is_signed_in_from(connection, user_id, address, now)
+
     async def drop_sign_in(self, digest: bytes) -> None:
         """End a sign-in."""
         async with self._database.writing("sign-out") as connection:

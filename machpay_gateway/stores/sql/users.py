@@ -61,6 +61,12 @@ async def signed_in(connection: AsyncConnection, digest: bytes, now: float) -> U
     return None if row is None else User(*row)
 
 
+async def is_signed_in_from(connection: AsyncConnection, user_id: str, address: str, now: float) -> bool:
+    """Tell whether the user has a sign-in at *address* that has not ended."""
+    here = select(SIGN_INS.c.user_id).where(SIGN_INS.c.user_id == user_id, SIGN_INS.c.address == address)
+    return (await connection.execute(here.where(SIGN_INS.c.expires_at > now).limit(1))).one_or_none() is not None
+
+
 async def delete_sign_in(connection: AsyncConnection, digest: bytes) -> None:
     """Delete the sign-in with this *digest*."""
     await connection.execute(delete(SIGN_INS).where(SIGN_INS.c.digest == digest))

@@ -1,0 +1,217 @@
+"""What can be done with OAuth clients: the use cases that the admin API, the Console and the command line share."""
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
+
+from machpay_gateway.core.audit import APPLICATION, Actor, Change, difference
+from machpay_gateway.core.errors import InputError, StateError, StoreUnavailable
+from machpay_gateway.core.input import checked_name, checked_scopes, shown
+from machpay_gateway.core.key import (
+    DAY_SECONDS,
+    ENTROPY_BYTES,
+    ENVIRONMENTS,
+    MAX_GRACE_SECONDS,
+    SecretRecord,
+    mint_id,
+    secret_digest,
+)
+from machpay_gateway.core.oauth.client import (
+    AUTHORIZATION_CODE,
+    REFRESH_TOKEN,
+    Client,
+    checked_grant_types,
+    client_state,
+)
+from machpay_gateway.core.oauth.opaque import Kind, mint
+from machpay_gateway.core.oauth.ports import ClientStore
+from machpay_gateway.core.oauth.redirect import checked_redirect_uris
+from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.core.unchanged import UNCHANGED, Unchanged
+
+__all__ = ["Apps"]
+
+# An app that could make keys would outlive the consent that it was given.
+NEVER_GRANTED = frozenset({"keys:manage"})
+_ATTEMPTS = 10
+_DEFAULT_GRANTS = (AUTHORIZATION_CODE, REFRESH_TOKEN)
+
+
+class Apps:
+    """The use cases on clients. *announce* is told (grant id, version) of each grant that a stored change concerns.
+
+    *scopes* are the names that there are; *entropy* returns as many bytes of the system's randomness as it is asked
+    for; *clock* is in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        store: ClientStore,
+        *,
+        scopes: Collection[str],
+        clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
+        announce: Callable[[str, int], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self.grantable = frozenset(scopes) - NEVER_GRANTED
+        self._clock = clock
+        self._entropy = entropy
+        self._announce = announce
+
+    async def create(  # noqa: PLR0913 - what a client is made of, by keyword
+        self,
+        account_id: str,
+        *,
+        name: str,
+        scopes: Collection[str],
+        redirect_uris: Collection[str] = (),
+        grant_types: Collection[str] = _DEFAULT_GRANTS,
+        environment: str = "live",
+        is_public: bool = False,
+        requires_pkce: bool = True,
+        binds_tokens: bool = False,
+        actor: Actor = APPLICATION,
+    ) -> tuple[Client, str | None]:
+        """Create a client and return it with its secret, shown this once: None for a public one. Raises InputError."""
+        now = self._clock()
+        if environment not in ENVIRONMENTS:
+            raise InputError(f"Environment {shown(environment)} does not exist: use live or test.")
+        uris = checked_redirect_uris(redirect_uris)
+        _check_pkce(is_public=is_public, requires_pkce=requires_pkce)
+        secret = None if is_public else self._minted()
+        client = Client(
+            id=mint_id("app", self._entropy(ENTROPY_BYTES)),
+            account_id=account_id,
+            name=checked_name(name),
+            environment=environment,
+            tier="",  # the account's, which only the store knows
+            redirect_uris=uris,
+            scopes=self._checked_scopes(scopes),
+            grant_types=checked_grant_types(grant_types, is_public=is_public, redirect_uris=uris),
+            created_at=now,
+            secrets=() if secret is None else (_kept(secret, now),),
+            is_public=is_public,
+            requires_pkce=requires_pkce,
+            binds_tokens=binds_tokens,
+        )
+        change = Change(now, actor, "client.create", account_id, client.id, {}, client_state(client))
+        await self._store.add_client(client, change)
+        return await self._store.client(account_id, client.id) or client, secret
+
+    async def list(self, account_id: str | None, *, after: str | None = None, limit: int = 100) -> Sequence[Client]:
+        """Return clients, newest first, at most *limit* of them, those that come after the client id *after*."""
+        return await self._store.clients(account_id, after=after, limit=limit)
+
+    async def get(self, account_id: str | None, client_id: str) -> Client | None:
+        """Return the client, unless it was deleted."""
+        client = await self._store.client(account_id, client_id) if client_id.isprintable() else None
+        return None if client is None or client.deleted_at is not None else client
+
+    async def update(  # noqa: PLR0913 - as above
+        self,
+        account_id: str | None,
+        client_id: str,
+        *,
+        name: str | Unchanged = UNCHANGED,
+        scopes: Collection[str] | Unchanged = UNCHANGED,
+        redirect_uris: Collection[str] | Unchanged = UNCHANGED,
+        grant_types: Collection[str] | Unchanged = UNCHANGED,
+        requires_pkce: bool | Unchanged = UNCHANGED,
+        binds_tokens: bool | Unchanged = UNCHANGED,
+        actor: Actor = APPLICATION,
+    ) -> Client | None:
+        """Change the settings that are given; tokens lose at once what the client loses. Raises InputError."""
+
+        def with_settings(client: Client) -> Client:
+            wanted = replace(
+                client,
+                name=client.name if name is UNCHANGED else checked_name(name),
+                scopes=client.scopes if scopes is UNCHANGED else self._checked_scopes(scopes),
+                redirect_uris=client.redirect_uris
+                if redirect_uris is UNCHANGED
+                else checked_redirect_uris(redirect_uris),
+                requires_pkce=client.requires_pkce if requires_pkce is UNCHANGED else requires_pkce,
+                binds_tokens=client.binds_tokens if binds_tokens is UNCHANGED else binds_tokens,
+            )
+            _check_pkce(is_public=wanted.is_public, requires_pkce=wanted.requires_pkce)
+            asked = wanted.grant_types if grant_types is UNCHANGED else grant_types
+            kinds = checked_grant_types(asked, is_public=wanted.is_public, redirect_uris=wanted.redirect_uris)
+            return replace(wanted, grant_types=kinds)
+
+        return await self._change(account_id, client_id, "client.update", with_settings, actor)
+
+    async def rotate_secret(
+        self,
+        account_id: str | None,
+        client_id: str,
+        *,
+        grace_seconds: float = DAY_SECONDS,
+        actor: Actor = APPLICATION,
+    ) -> tuple[Client, str] | None:
+        """Give the client a new secret and return both; the current one works for *grace_seconds* more.
+
+        Raises InputError, also for a public client, which has none.
+        """
+        if not 0 <= grace_seconds <= MAX_GRACE_SECONDS:
+            raise InputError(f"A grace of {grace_seconds} seconds is not possible: use 0 to {MAX_GRACE_SECONDS}.")
+        secret = self._minted()
+
+        def with_new_secret(client: Client) -> Client:
+            if client.is_public:
+                raise StateError(f"Client {client.id} is public: it has no secret.")
+            now = self._clock()
+            previous = (replace(client.secrets[0], expires_at=now + grace_seconds),) if grace_seconds else ()
+            return replace(client, secrets=(_kept(secret, now), *previous))
+
+        changed = await self._change(account_id, client_id, "client.rotate_secret", with_new_secret, actor)
+        return None if changed is None else (changed, secret)
+
+    async def delete(self, account_id: str | None, client_id: str, *, actor: Actor = APPLICATION) -> Client | None:
+        """End the client for good: its tokens are refused from their next request."""
+
+        def deleted(client: Client) -> Client:
+            return replace(client, deleted_at=self._clock(), secrets=())
+
+        return await self._change(account_id, client_id, "client.delete", deleted, actor)
+
+    async def _change(
+        self, account_id: str | None, client_id: str, action: str, changed: Callable[[Client], Client], actor: Actor
+    ) -> Client | None:
+        for _ in range(_ATTEMPTS):
+            client = await self.get(account_id, client_id)
+            if client is None:
+                return None
+            wanted = changed(client)
+            if wanted == client:
+                return client
+            wanted = replace(wanted, version=client.version + 1)
+            what = difference(client_state(client), client_state(wanted))
+            change = Change(self._clock(), actor, action, client.account_id, client.id, *what)
+            raised = await self._store.replace_client(wanted, change)
+            if raised is not None:
+                for grant_id, version in raised:
+                    await self._announce(grant_id, version)
+                return wanted
+        raise StoreUnavailable(f"client change: {client_id} changed {_ATTEMPTS} times meanwhile")
+
+    def _checked_scopes(self, scopes: Collection[str]) -> Scopes:
+        for name in scopes:
+            # Users consent to what they are told in words, and a wildcard would grow with each scope to come.
+            if "*" in name or name in NEVER_GRANTED:
+                raise InputError(
+                    f"Scope {shown(name)} is not for apps: name those of {', '.join(sorted(self.grantable))}."
+                )
+        return checked_scopes(scopes, self.grantable)
+
+    def _minted(self) -> str:
+        return mint(Kind.CLIENT_SECRET, self._entropy(ENTROPY_BYTES))
+
+
+def _kept(secret: str, now: float) -> SecretRecord:
+    return SecretRecord(secret_digest(secret.encode()), f"{Kind.CLIENT_SECRET}…{secret[-4:]}", created_at=now)
+
+
+def _check_pkce(*, is_public: bool, requires_pkce: bool) -> None:
+    if is_public and not requires_pkce:
+        # RFC 9700 §2.1.1: nothing else keeps whoever sees its codes from redeeming them.
+        raise InputError("A public client needs PKCE: leave require_pkce on, or make it confidential.")

@@ -1,0 +1,133 @@
+"""How grants and tokens end, and what is told of a token (RFC 7009, RFC 7662)."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from machpay_gateway.core.audit import APPLICATION, Actor, Change
+from machpay_gateway.core.compact import parse_compact
+from machpay_gateway.core.credential import SignedToken
+from machpay_gateway.core.key import secret_digest
+from machpay_gateway.core.oauth.access import TYPE
+from machpay_gateway.core.oauth.client import Client
+from machpay_gateway.core.oauth.grant import Grant, Held
+from machpay_gateway.core.oauth.opaque import Kind, digest_of
+from machpay_gateway.core.oauth.ports import GrantStore
+from machpay_gateway.core.principal import Principal
+
+_INACTIVE: Mapping[str, Any] = {"active": False}
+
+
+class Verifier(Protocol):
+    """Knows which tokens are good. Raises StoreUnavailable."""
+
+    async def verify(self, token: SignedToken, now: float) -> Principal | str:
+        """Return the principal of *token*, or the reason, for the log, why it is not accepted."""
+
+
+class Endings:
+    """Ends tokens and grants. *announce* is told (grant id, version) of each grant that changed."""
+
+    def __init__(
+        self,
+        store: GrantStore,
+        *,
+        issuer: str,
+        verifier: Verifier,
+        clock: Callable[[], float],
+        announce: Callable[[str, int], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._issuer = issuer
+        self._verifier = verifier
+        self._clock = clock
+        self._announce = announce
+
+    async def revoke(self, client: Client, token: str, actor: Actor) -> None:
+        """End what *token*, of either kind, is part of, if it is the client's (RFC 7009 §2.1); else do nothing.
+
+        That is its family: with a refresh token go its access tokens, and with an access token its refresh tokens, as
+        whoever gives up one has no use for the others. A token that a client got for itself ends the client's grant.
+        """
+        digest = digest_of(Kind.REFRESH_TOKEN, token)
+        held = None if digest is None else await self._store.held(digest)
+        if held is not None:
+            if held.family.client_id == client.id:
+                await self._end_family(held.family.id, held.grant, actor)
+            return
+        principal = await self._access(client, token)
+        if principal is None:
+            return
+        grant = await self._store.grant(principal.subject, self._clock())
+        family_id = principal.claims.get("fam")
+        if grant is not None and isinstance(family_id, str):
+            await self._end_family(family_id, grant, actor)
+        elif grant is not None:
+            await self.end(None, grant, actor=actor)
+
+    async def introspect(self, client: Client, token: str) -> Mapping[str, Any]:
+        """Return what *token* is, if it is good and the client's own; of any other nothing but that (RFC 7662 §2.2)."""
+        digest = digest_of(Kind.REFRESH_TOKEN, token)
+        if digest is not None:
+            held = await self._store.held(digest)
+            return _INACTIVE if held is None else self._refresh_told(client, held)
+        principal = await self._access(client, token)
+        if principal is None:
+            return _INACTIVE
+        claims = principal.claims
+        told = {name: claims[name] for name in ("sub", "aud", "iss", "exp", "iat", "jti", "cnf") if name in claims}
+        kind = "DPoP" if "cnf" in claims else "Bearer"
+        return {
+            "active": True,
+            "scope": str(principal.scopes),
+            "client_id": client.id,
+            "token_type": kind,
+            **told,
+        }
+
+    async def list(self, account_id: str | None, *, client_id: str | None = None) -> Sequence[Grant]:
+        """Return the grants of the account's users and clients, newest first."""
+        return await self._store.grants(account_id, client_id=client_id)
+
+    async def end(self, account_id: str | None, grant: Grant, *, actor: Actor = APPLICATION) -> bool:
+        """End *grant*: its tokens are refused from their next request. False when it has ended before."""
+        what = {"alive": True}, {"alive": False}
+        change = Change(self._clock(), actor, "grant.revoke", grant.account_id, grant.id, *what)
+        raised = await self._store.revoke_grant(account_id, grant.id, change)
+        if raised is None:
+            return False
+        await self._announce(*raised)
+        return True
+
+    async def _access(self, client: Client, token: str) -> Principal | None:
+        """Return who presents *token*, if it is a good access token of the client's."""
+        raw = token.encode(errors="replace")
+        compact = parse_compact(raw)
+        if isinstance(compact, str) or compact.type != TYPE:
+            return None
+        principal = await self._verifier.verify(SignedToken(raw, secret_digest(raw)), self._clock())
+        is_ours = isinstance(principal, Principal) and principal.kind == "oauth" and principal.client_id == client.id
+        return principal if is_ours and isinstance(principal, Principal) else None
+
+    async def _end_family(self, family_id: str, grant: Grant, actor: Actor) -> None:
+        what = {"family": family_id}, {"family": None, "reason": "revoked"}
+        change = Change(self._clock(), actor, "grant.end_family", grant.account_id, grant.id, *what)
+        if (raised := await self._store.end_family(family_id, change)) is not None:
+            await self._announce(*raised)
+
+    def _refresh_told(self, client: Client, held: Held) -> Mapping[str, Any]:
+        token, family, grant = held.token, held.family, held.grant
+        ends = min(token.expires_at, family.expires_at)
+        is_good = token.used_at is None and family.ended_at is None and grant.is_alive and self._clock() < ends
+        if family.client_id != client.id or not is_good:
+            return _INACTIVE
+        return {
+            "active": True,
+            "scope": str(family.scopes),
+            "client_id": client.id,
+            "sub": grant.user_id or grant.client_id,
+            "aud": family.resources[0] if len(family.resources) == 1 else list(family.resources),
+            "iss": self._issuer,
+            "exp": int(ends),
+            "iat": int(token.created_at),
+            "token_type": "refresh_token",
+        }

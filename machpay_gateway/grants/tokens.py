@@ -1,0 +1,213 @@
+"""Tokens for codes, for refresh tokens, and for clients themselves (RFC 6749 §4.1.3, §6, §4.4)."""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from machpay_gateway.core.audit import Actor, Change
+from machpay_gateway.core.key import ENTROPY_BYTES, mint_id, secret_digest
+from machpay_gateway.core.oauth.access import TYPE, access_claims
+from machpay_gateway.core.oauth.asking import resources_asked, scopes_asked
+from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.oauth.client import REFRESH_TOKEN, Client
+from machpay_gateway.core.oauth.exchange import dead_code, dead_token, mistake_in_exchange, narrowed
+from machpay_gateway.core.oauth.grant import Code, Family, Grant, Held, RefreshToken
+from machpay_gateway.core.oauth.opaque import Kind, digest_of, mint, successor
+from machpay_gateway.core.oauth.parameters import Parameters
+from machpay_gateway.core.oauth.ports import GrantStore
+from machpay_gateway.core.oauth.problem import Code as Error
+from machpay_gateway.core.oauth.problem import Refused
+from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.grants.consents import Consents
+
+_DAY_SECONDS = 86_400
+
+
+class Signer(Protocol):
+    """Signs tokens. Raises StoreUnavailable."""
+
+    async def sign(self, claims: Mapping[str, Any], typ: str) -> str:
+        """Return a token of *typ* that says *claims*."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAnswer:
+    """What a token request got. *is_bound* tells whether the access token needs DPoP beside it."""
+
+    access_token: str = field(repr=False)
+    expires_in: int
+    scopes: Scopes
+    is_bound: bool
+    refresh_token: str | None = field(default=None, repr=False)
+
+
+class Tokens:
+    """Gives tokens. *scopes* are the names that there are; *announce* is told of grants that ended."""
+
+    def __init__(
+        self,
+        store: GrantStore,
+        *,
+        authority: Authority,
+        consents: Consents,
+        signer: Signer,
+        scopes: Collection[str],
+        clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
+        announce: Callable[[str, int], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._authority = authority
+        self._consents = consents
+        self._signer = signer
+        self._scopes = frozenset(scopes)
+        self._clock = clock
+        self._entropy = entropy
+        self._announce = announce
+
+    async def for_code(
+        self, client: Client, sent: Parameters, actor: Actor, key: str | None = None
+    ) -> TokenAnswer | Refused:
+        """Return tokens for the code in *sent*; *key* is the thumbprint of the DPoP key that was proved, if one was.
+
+        The second use of a code ends what came of the first (RFC 6749 §4.1.2).
+        """
+        now, presented = self._clock(), sent.get("code")
+        if presented is None:
+            return Refused(Error.INVALID_REQUEST, "code is missing")
+        digest = digest_of(Kind.CODE, presented)
+        code = None if digest is None else await self._store.code(digest)
+        if code is None:
+            return dead_code()
+        if (mistake := mistake_in_exchange(code, sent, client, now)) is not None:
+            return mistake
+        resources = resources_asked(sent.all("resource"), code.resources)
+        if isinstance(resources, Refused):
+            return resources
+        grant = await self._store.grant(code.grant_id, now)
+        if grant is None or not grant.is_alive:
+            return dead_code()
+        family, refresh_token, kept = self._begun(code, client, key, now)
+        if code.used_at is not None or not await self._store.use_code(code.digest, now, family, kept):
+            await self._end_family(code.family_id, grant, actor, "code was used twice")
+            return dead_code()
+        scopes = Scopes(code.scopes.names & grant.scopes.names)
+        return await self._answer(grant, scopes, resources, family.id, key=key, refresh_token=refresh_token)
+
+    async def for_refresh_token(
+        self, client: Client, sent: Parameters, actor: Actor, key: str | None = None
+    ) -> TokenAnswer | Refused:
+        """Return new tokens for the refresh token in *sent*. It is used up; used again, all that came of it ends.
+
+        But for the one used last, for some seconds: whoever lost the answer is given the same token again.
+        """
+        now, presented = self._clock(), sent.get("refresh_token")
+        if presented is None:
+            return Refused(Error.INVALID_REQUEST, "refresh_token is missing")
+        digest = digest_of(Kind.REFRESH_TOKEN, presented)
+        held = None if digest is None else await self._store.held(digest)
+        if held is None or not self._is_alive(held, client, now):
+            return dead_token()
+        if held.family.key is not None and held.family.key != key:
+            return Refused(Error.INVALID_DPOP_PROOF, "the refresh token is bound to another key")
+        asked = narrowed(held, sent, self._scopes)
+        if isinstance(asked, Refused):
+            return asked
+        following = await self._following(held, presented, now, actor)
+        if following is None:
+            return dead_token()
+        scopes, resources = asked
+        scopes = Scopes(scopes.names & held.grant.scopes.names)
+        return await self._answer(held.grant, scopes, resources, held.family.id, key=key, refresh_token=following)
+
+    async def for_client(
+        self, client: Client, sent: Parameters, actor: Actor, key: str | None = None
+    ) -> TokenAnswer | Refused:
+        """Return an access token for *client* itself. There is no refresh token: it can ask again (RFC 6749 §4.4.3)."""
+        scopes = scopes_asked(sent.get("scope"), client.scopes, self._scopes)
+        if isinstance(scopes, Refused):
+            return scopes
+        most = (self._authority.audience, *self._authority.resources)
+        resources = resources_asked(sent.all("resource"), most)
+        if isinstance(resources, Refused):
+            return resources
+        grant = await self._consents.grant_for(client, client.account_id, None, client.scopes, actor)
+        return await self._answer(grant, scopes, resources, None, key=key)
+
+    def _begun(
+        self, code: Code, client: Client, key: str | None, now: float
+    ) -> tuple[Family, str | None, RefreshToken | None]:
+        """Return the family that begins with *code*, and its first refresh token if the client gets any."""
+        family = Family(
+            id=code.family_id,
+            grant_id=code.grant_id,
+            client_id=client.id,
+            scopes=code.scopes,
+            resources=code.resources,
+            created_at=now,
+            expires_at=now + self._authority.family_days * _DAY_SECONDS,
+            # RFC 9449 §5: who has a secret is known by that, and may change the key.
+            key=key if client.is_public else None,
+        )
+        if REFRESH_TOKEN not in client.grant_types:
+            return family, None, None
+        token = mint(Kind.REFRESH_TOKEN, self._entropy(ENTROPY_BYTES))
+        return family, token, self._kept(token, family, now)
+
+    def _is_alive(self, held: Held, client: Client, now: float) -> bool:
+        token, family = held.token, held.family
+        is_current = now < min(token.expires_at, family.expires_at) and family.ended_at is None
+        return is_current and family.client_id == client.id and held.grant.is_alive
+
+    async def _following(self, held: Held, presented: str, now: float, actor: Actor) -> str | None:
+        """Return the refresh token after the *presented* one; None when it was used before, which ends its family."""
+        if held.token.used_at is None:
+            seed = self._entropy(ENTROPY_BYTES)
+            following = successor(presented, seed)
+            kept = self._kept(following, held.family, now)
+            if await self._store.use_refresh_token(held.token.digest, now, seed, kept):
+                return following
+            # Somebody used it in between. Whether that was its owner twice shows in what is stored now.
+            again = await self._store.held(held.token.digest)
+            if again is None or again.family.ended_at is not None or again.token.used_at is None:
+                return None
+            held = again
+        used_at, seed_then = held.token.used_at or now, held.token.seed
+        is_retry = now - used_at < self._authority.refresh_grace_seconds and held.next_used_at is None
+        if is_retry and seed_then is not None:
+            return successor(presented, seed_then)
+        await self._end_family(held.family.id, held.grant, actor, "refresh token was used twice")
+        return None
+
+    def _kept(self, token: str, family: Family, now: float) -> RefreshToken:
+        expires_at = min(now + self._authority.refresh_token_days * _DAY_SECONDS, family.expires_at)
+        return RefreshToken(secret_digest(token.encode()), family.id, now, expires_at)
+
+    async def _end_family(self, family_id: str, grant: Grant, actor: Actor, reason: str) -> None:
+        what = {"family": family_id}, {"family": None, "reason": reason}
+        change = Change(self._clock(), actor, "grant.end_family", grant.account_id, grant.id, *what)
+        if (raised := await self._store.end_family(family_id, change)) is not None:
+            await self._announce(*raised)
+
+    async def _answer(
+        self,
+        grant: Grant,
+        scopes: Scopes,
+        resources: tuple[str, ...],
+        family_id: str | None,
+        *,
+        key: str | None,
+        refresh_token: str | None = None,
+    ) -> TokenAnswer:
+        claims = access_claims(
+            self._authority,
+            grant,
+            scopes=scopes,
+            resources=resources,
+            family_id=family_id,
+            key=key,
+            token_id=mint_id("at", self._entropy(ENTROPY_BYTES)),
+            now=self._clock(),
+        )
+        signed = await self._signer.sign(claims, TYPE)
+        return TokenAnswer(signed, self._authority.access_token_seconds, scopes, key is not None, refresh_token)

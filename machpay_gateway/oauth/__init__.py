@@ -1,0 +1,1 @@
+"""The authorization server over HTTP: pages for users, endpoints for apps."""

@@ -1,0 +1,191 @@
+"""Asking a user: who are you, and may this app (RFC 6749 §4.1.1 and §4.1.2).
+
+What the app asked stays in the address through sign-in and consent, and is judged anew at each step: nothing of it is
+kept that another window could mix up.
+"""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import RedirectResponse, Response
+
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.core.address import format_address_or_none
+from machpay_gateway.core.audit import Actor
+from machpay_gateway.core.oauth.asking import Request, Return, read_request, return_of
+from machpay_gateway.core.oauth.parameters import Parameters
+from machpay_gateway.core.oauth.problem import Code, Refused
+from machpay_gateway.core.oauth.user import User
+from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.oauth.browser import Cookie, fresh_value, is_proved
+from machpay_gateway.oauth.metadata import AUTHORIZE
+from machpay_gateway.oauth.pages import OAuthPages
+from machpay_gateway.people.users import NotSignedIn
+from machpay_gateway.web.forms import read_form, read_pairs
+from machpay_gateway.web.incoming import facts_of
+
+SIGN_IN, CONSENT, SIGN_OUT = "/oauth/sign-in", "/oauth/consent", "/oauth/sign-out"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An authorization request as it came: its *query*, what it means, and who is signed in by the *cookie*."""
+
+    query: bytes
+    request: Request
+    cookie: str
+    user: User | None
+
+
+class Authorization:
+    """The pages that users see, and where they lead."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        """Serve by *gateway*, which has an authorization server."""
+        self._gateway = gateway
+        self._authority = gateway.issuing.authority
+        self._pages = OAuthPages(self._authority)
+        is_secure = self._authority.is_secure
+        self._session = Cookie.of("session", is_secure=is_secure)
+        self._form = Cookie.of("form", is_secure=is_secure)
+
+    async def authorize(self, http: HttpRequest) -> Response:
+        """Answer an app's request: by a page, or by sending the user back to it."""
+        asked = await self._asked(http)
+        if isinstance(asked, Response):
+            return asked
+        request, user = asked.request, asked.user
+        if user is None or request.prompts & {"login", "select_account"}:
+            if "none" in request.prompts:
+                return self._back(request.back, Refused(Code.LOGIN_REQUIRED, "nobody is signed in"))
+            return self._ask_to_sign_in(http, asked)
+        if "consent" not in request.prompts and await self._is_settled(request, user):
+            return await self._allow(http, request, user, request.scopes)
+        if "none" in request.prompts:
+            return self._back(request.back, Refused(Code.CONSENT_REQUIRED, "the user was not asked before"))
+        return self._pages.consent(request, user, asked.cookie, asked.query)
+
+    async def sign_in(self, http: HttpRequest) -> Response:
+        """Take e-mail and password, and go on to what was asked."""
+        asked = await self._asked(http)
+        if isinstance(asked, Response):
+            return asked
+        sent, form_cookie = await _form_of(http), self._form.read(http)
+        if not is_proved(http, form_cookie, SIGN_IN, asked.query, sent.get("proof") or ""):
+            return self._ask_to_sign_in(http, asked, told="Your browser lost this page's cookie. Try again.")
+        facts = facts_of(http.scope)
+        email = sent.get("email") or ""
+        found = await self._gateway.users.sign_in(
+            email,
+            sent.get("password") or "",
+            address=facts.address,
+            shown_address=format_address_or_none(facts.address),
+        )
+        if isinstance(found, NotSignedIn):
+            return self._not_signed_in(http, asked, email, found)
+        # 303: the browser must not send the password on to where it goes next (RFC 9700 §4.12).
+        response = self._onward(_without_prompts(asked.query))
+        self._session.put(response, found.cookie)
+        self._form.drop(response)
+        return response
+
+    async def consent(self, http: HttpRequest) -> Response:
+        """Take the user's answer back to the app."""
+        asked = await self._asked(http)
+        if isinstance(asked, Response):
+            return asked
+        sent, request, user = await _form_of(http), asked.request, asked.user
+        if user is None or not is_proved(http, asked.cookie, CONSENT, asked.query, sent.get("proof") or ""):
+            return self._onward(asked.query)  # to be asked again, by a page of ours
+        chosen = request.scopes.names & set(sent.all("scope"))
+        if sent.get("decision") != "allow" or (request.scopes.names and not chosen):
+            return self._back(request.back, Refused(Code.ACCESS_DENIED, "the user said no"))
+        return await self._allow(http, request, user, Scopes(frozenset(chosen)))
+
+    async def sign_out(self, http: HttpRequest) -> Response:
+        """End the browser's sign-in, so that somebody else can go on."""
+        asked = await self._asked(http)
+        if isinstance(asked, Response):
+            return asked
+        sent = await _form_of(http)
+        if not is_proved(http, asked.cookie, CONSENT, asked.query, sent.get("proof") or ""):
+            return self._onward(asked.query)
+        await self._gateway.users.sign_out(asked.cookie)
+        response = self._onward(asked.query)
+        self._session.drop(response)
+        return response
+
+    def unavailable(self) -> Response:
+        """Return the page that says to come again."""
+        told = "This does not work right now. Try again in a moment."
+        return self._pages.error(told, status=HTTPStatus.SERVICE_UNAVAILABLE)
+
+    async def _asked(self, http: HttpRequest) -> Asked | Response:
+        """Return what the app asks, or the answer when that cannot be put to a user."""
+        query: bytes = http.scope["query_string"]
+        pairs = read_pairs(query)
+        if isinstance(pairs, str):
+            return self._pages.error(f"The app's request cannot be read: {pairs}.")
+        parameters = Parameters.of(pairs)
+        client_id = parameters.get("client_id")
+        client = None if client_id is None else await self._gateway.apps.get(None, client_id)
+        back = return_of(parameters, client)
+        if isinstance(back, str) or client is None:
+            return self._pages.error(str(back))
+        request = read_request(parameters, client, back, self._authority, self._gateway.policy.scopes)
+        if isinstance(request, Refused):
+            return self._back(back, request)
+        cookie = self._session.read(http)
+        user = await self._gateway.users.signed_in(cookie) if cookie else None
+        return Asked(query, request, cookie, user)
+
+    async def _is_settled(self, request: Request, user: User) -> bool:
+        # RFC 8252 §8.6: what says that it is a public app on the user's machine may be another one there.
+        may_be_another = request.client.is_public and not request.back.redirect_uri.startswith("https://")
+        return not may_be_another and await self._gateway.issuing.consents.is_given(request, user)
+
+    async def _allow(self, http: HttpRequest, request: Request, user: User, scopes: Scopes) -> Response:
+        facts = facts_of(http.scope)
+        actor = Actor("user", user.id, format_address_or_none(facts.address), facts.request_id.decode())
+        code = await self._gateway.issuing.consents.give(request, user, scopes, actor)
+        return _redirect(request.back.url(self._authority, code=code))
+
+    def _ask_to_sign_in(
+        self, http: HttpRequest, asked: Asked, *, told: str = "", email: str = "", status: int = HTTPStatus.OK
+    ) -> Response:
+        cookie = self._form.read(http) or fresh_value()
+        response = self._pages.sign_in(asked.request, cookie, asked.query, told=told, email=email, status=status)
+        self._form.put(response, cookie)
+        return response
+
+    def _not_signed_in(self, http: HttpRequest, asked: Asked, email: str, found: NotSignedIn) -> Response:
+        if found.wait_seconds is None:
+            told, status = "The e-mail or the password is wrong.", HTTPStatus.BAD_REQUEST
+        else:
+            told, status = "Too many attempts. Wait some minutes and try again.", HTTPStatus.TOO_MANY_REQUESTS
+        return self._ask_to_sign_in(http, asked, told=told, email=email, status=status)
+
+    def _back(self, back: Return, refused: Refused) -> Response:
+        return _redirect(back.url(self._authority, error=refused.code, error_description=refused.description))
+
+    def _onward(self, query: bytes) -> Response:
+        return _redirect(f"{self._authority.path}{AUTHORIZE}?{query.decode('ascii')}")
+
+
+def _redirect(url: str) -> Response:
+    headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+    response = RedirectResponse(url, HTTPStatus.SEE_OTHER, headers)
+    response.headers["location"] = url  # as it was registered and as it came: nothing is escaped once more
+    return response
+
+
+async def _form_of(http: HttpRequest) -> Parameters:
+    pairs = await read_form(http)
+    # What cannot be read proves nothing, and is answered as a form without its proof.
+    return Parameters.of([] if isinstance(pairs, str) else pairs)
+
+
+def _without_prompts(query: bytes) -> bytes:
+    """Return *query* without `prompt`, which was done by signing in: else it would be asked for again, for ever."""
+    return b"&".join(pair for pair in query.split(b"&") if pair.partition(b"=")[0] != b"prompt")

@@ -1,0 +1,59 @@
+"""What a browser is known by: its cookies, and proof that a form came from a page of ours (RFC 9700 §4.7)."""
+
+import hmac
+from dataclasses import dataclass
+from os import urandom
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from machpay_gateway.core.key import ENTROPY_BYTES
+from machpay_gateway.core.oauth.opaque import Kind, digest_of, mint
+
+_SAME_SITE = {"same-origin", "none"}  # none: typed into the address bar
+
+
+@dataclass(frozen=True, slots=True)
+class Cookie:
+    """A cookie that scripts cannot read and no other site's request brings along, but for following a link."""
+
+    name: str
+    is_secure: bool
+
+    @classmethod
+    def of(cls, name: str, *, is_secure: bool) -> "Cookie":
+        """Return the cookie *name*: one that no other host can set, where there is TLS to prove who did."""
+        return cls(f"__Host-machpay-{name}" if is_secure else f"machpay-{name}", is_secure)
+
+    def read(self, request: Request) -> str:
+        """Return what the browser holds, if we can have given it: else the empty text."""
+        value = request.cookies.get(self.name, "")
+        return value if digest_of(Kind.BROWSER, value) is not None else ""
+
+    def put(self, response: Response, value: str) -> None:
+        """Give the browser *value*, until it is closed."""
+        response.set_cookie(self.name, value, path="/", secure=self.is_secure, httponly=True, samesite="lax")
+
+    def drop(self, response: Response) -> None:
+        """Take it away again."""
+        response.delete_cookie(self.name, path="/", secure=self.is_secure, httponly=True, samesite="lax")
+
+
+def fresh_value() -> str:
+    """Return a value that nobody can guess."""
+    return mint(Kind.BROWSER, urandom(ENTROPY_BYTES))
+
+
+def proof_of(cookie: str, purpose: str, query: bytes) -> str:
+    """Return what a form for *purpose*, about what *query* asks, carries in a browser with this *cookie*.
+
+    It is of no use in another browser, for another purpose, or for another request of an app.
+    """
+    return hmac.digest(cookie.encode(), f"{purpose}\n".encode() + query, "sha256").hex()
+
+
+def is_proved(request: Request, cookie: str, purpose: str, query: bytes, proof: str) -> bool:
+    """Tell whether a form came from the page that we gave the browser with this *cookie*."""
+    if not cookie or request.headers.get("sec-fetch-site", "none") not in _SAME_SITE:
+        return False
+    return hmac.compare_digest(proof_of(cookie, purpose, query).encode(), proof.encode(errors="replace"))

@@ -1,0 +1,101 @@
+"""What apps ask for: tokens, their end, and what they are worth (RFC 6749 §3.2, RFC 7009, RFC 7662)."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.core.errors import Unavailable
+from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, CLIENT_CREDENTIALS, GRANT_TYPES, REFRESH_TOKEN
+from machpay_gateway.core.oauth.problem import Code, Refused
+from machpay_gateway.grants import TokenAnswer
+from machpay_gateway.oauth.answers import json_answer, refused_answer
+from machpay_gateway.oauth.clients import Sent, authenticated
+from machpay_gateway.web.incoming import facts_of
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+_AWAY = Refused(Code.TEMPORARILY_UNAVAILABLE, "the database did not answer", 1.0)
+
+
+def token_endpoint(gateway: Gateway) -> Endpoint:
+    """Return the endpoint that gives tokens."""
+
+    async def give(sent: Sent, request: Request) -> Response:
+        kind = sent.parameters.get("grant_type")
+        if kind is None:
+            return refused_answer(Refused(Code.INVALID_REQUEST, "grant_type is missing"))
+        if kind not in GRANT_TYPES:
+            return refused_answer(
+                Refused(Code.UNSUPPORTED_GRANT_TYPE, f"grant_type is one of {', '.join(GRANT_TYPES)}")
+            )
+        if kind not in sent.client.grant_types:
+            return refused_answer(Refused(Code.UNAUTHORIZED_CLIENT, "the client may not use this grant_type"))
+        tokens = gateway.issuing.tokens
+        given = {
+            AUTHORIZATION_CODE: tokens.for_code,
+            REFRESH_TOKEN: tokens.for_refresh_token,
+            CLIENT_CREDENTIALS: tokens.for_client,
+        }[kind]
+        answer = await given(sent.client, sent.parameters, sent.actor)
+        if isinstance(answer, TokenAnswer):
+            return _told(answer)
+        if answer.code is Code.INVALID_GRANT:
+            # Guessing is slowed where it comes from; who has a good token elsewhere is not in its way.
+            facts = facts_of(request.scope)
+            gateway.failures.note(facts.address, time.time())
+        return refused_answer(answer)
+
+    return _of_clients(gateway, give)
+
+
+def revocation_endpoint(gateway: Gateway) -> Endpoint:
+    """Return the endpoint that ends tokens: what is not there, or not the client's, is as good as ended."""
+
+    async def end(sent: Sent, _request: Request) -> Response:
+        token = sent.parameters.get("token")
+        if token is None:
+            return refused_answer(Refused(Code.INVALID_REQUEST, "token is missing"))
+        await gateway.issuing.endings.revoke(sent.client, token, sent.actor)
+        return json_answer({})
+
+    return _of_clients(gateway, end)
+
+
+def introspection_endpoint(gateway: Gateway) -> Endpoint:
+    """Return the endpoint that tells a client what a token of its own is."""
+
+    async def tell(sent: Sent, _request: Request) -> Response:
+        if sent.client.is_public:
+            # RFC 7662 §2.1: whoever may ask must prove who they are, or tokens could be tried here.
+            return refused_answer(Refused(Code.INVALID_CLIENT, "a public client cannot prove that it may ask"))
+        token = sent.parameters.get("token")
+        if token is None:
+            return refused_answer(Refused(Code.INVALID_REQUEST, "token is missing"))
+        return json_answer(await gateway.issuing.endings.introspect(sent.client, token))
+
+    return _of_clients(gateway, tell)
+
+
+def _of_clients(gateway: Gateway, answer: Callable[[Sent, Request], Awaitable[Response]]) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        try:
+            sent = await authenticated(request, gateway)
+            return refused_answer(sent) if isinstance(sent, Refused) else await answer(sent, request)
+        except Unavailable:
+            return refused_answer(_AWAY)
+
+    return endpoint
+
+
+def _told(answer: TokenAnswer) -> Response:
+    return json_answer(
+        {
+            "access_token": answer.access_token,
+            "token_type": "DPoP" if answer.is_bound else "Bearer",
+            "expires_in": answer.expires_in,
+            "refresh_token": answer.refresh_token,
+            "scope": str(answer.scopes),
+        }
+    )

@@ -1,0 +1,36 @@
+"""What there is, for apps that ask (RFC 8414), and for those who found out by a refusal (RFC 9728)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.oauth.client import GRANT_TYPES
+from machpay_gateway.core.oauth.pkce import METHOD
+from machpay_gateway.oauth.clients import METHODS
+
+AUTHORIZE, TOKEN, REVOKE = "/oauth/authorize", "/oauth/token", "/oauth/revoke"
+INTROSPECT, REGISTER, JWKS = "/oauth/introspect", "/oauth/register", "/.well-known/jwks.json"
+WELL_KNOWN = "/.well-known/oauth-authorization-server"
+
+
+def metadata(authority: Authority, gateway: Gateway) -> Mapping[str, Any]:
+    """Return the metadata of *authority* (RFC 8414 §2)."""
+    return {
+        "issuer": authority.issuer,
+        "authorization_endpoint": authority.url(AUTHORIZE),
+        "token_endpoint": authority.url(TOKEN),
+        "revocation_endpoint": authority.url(REVOKE),
+        "introspection_endpoint": authority.url(INTROSPECT),
+        "jwks_uri": authority.origin + JWKS,
+        "registration_endpoint": None if authority.registration_account is None else authority.url(REGISTER),
+        "scopes_supported": sorted(gateway.apps.grantable),
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": list(GRANT_TYPES),
+        "token_endpoint_auth_methods_supported": list(METHODS),
+        "revocation_endpoint_auth_methods_supported": list(METHODS),
+        "introspection_endpoint_auth_methods_supported": list(METHODS[:2]),
+        "code_challenge_methods_supported": [METHOD],
+        "authorization_response_iss_parameter_supported": True,
+    }

@@ -1,0 +1,70 @@
+"""The pages of the authorization server."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from pathlib import Path
+
+from starlette.responses import Response
+
+from machpay_gateway.core.oauth.asking import Request
+from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.oauth.redirect import origin_source
+from machpay_gateway.core.oauth.user import User
+from machpay_gateway.core.oauth.words import words_for
+from machpay_gateway.oauth.browser import proof_of
+from machpay_gateway.web.templates import Pages
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+
+class OAuthPages:
+    """Makes pages for users of *authority*."""
+
+    def __init__(self, authority: Authority) -> None:
+        self._pages = Pages(_TEMPLATES)
+        self._authority = authority
+
+    def sign_in(self, request: Request, cookie: str, query: bytes, *, told: str, email: str, status: int) -> Response:
+        """Return the page that asks for e-mail and password; *told* is what went wrong before."""
+        values = {
+            "app": request.client.name,
+            "told": told,
+            "email": email,
+            "action": self._action("/oauth/sign-in", query),
+            "proof": proof_of(cookie, "/oauth/sign-in", query),
+        }
+        return self._page("sign_in.html", values, request, status=status)
+
+    def consent(self, request: Request, user: User, cookie: str, query: bytes) -> Response:
+        """Return the page that asks whether the app may do what it asks for."""
+        values = {
+            "app": request.client.name,
+            "is_test": request.client.environment == "test",
+            "host": origin_source(request.back.redirect_uri),
+            "email": user.email,
+            "account": user.account_id,
+            "scopes": [(name, words_for(name)) for name in request.scopes],
+            "resources": [name for name in request.resources if name != self._authority.audience],
+            "action": self._action("/oauth/consent", query),
+            "sign_out": self._action("/oauth/sign-out", query),
+            "proof": proof_of(cookie, "/oauth/consent", query),
+        }
+        return self._page("consent.html", values, request)
+
+    def error(self, told: str, *, status: int = HTTPStatus.BAD_REQUEST) -> Response:
+        """Return the page that tells a user what the app did wrong, or we."""
+        return self._pages.page("error.html", {"told": told}, status=status, is_secure=self._authority.is_secure)
+
+    def _page(
+        self, name: str, values: Mapping[str, object], request: Request, *, status: int = HTTPStatus.OK
+    ) -> Response:
+        return self._pages.page(
+            name,
+            values,
+            status=status,
+            sends_to=origin_source(request.back.redirect_uri),
+            is_secure=self._authority.is_secure,
+        )
+
+    def _action(self, path: str, query: bytes) -> str:
+        return f"{self._authority.path}{path}?{query.decode('ascii')}"

@@ -1,0 +1,6 @@
+"""People: users of accounts, and how they sign in."""
+
+from machpay_gateway.people.passwords import Passwords
+from machpay_gateway.people.users import Users
+
+__all__ = ["Passwords", "Users"]

@@ -1,0 +1,177 @@
+"""An authorization server in front of an application that tells who is calling, with a user and an app."""
+
+import re
+from base64 import b64encode
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from html import unescape
+from typing import Any, Unpack
+from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit
+
+from httpx2 import ASGITransport, AsyncClient, Response
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from machpay_gateway import Gateway, MachPayAuth, Route
+from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.oauth.client import Client
+from machpay_gateway.core.oauth.pkce import challenge_of
+from machpay_gateway.core.oauth.user import User
+from machpay_gateway.server import create_app
+from machpay_gateway.settings import Options
+
+ISSUER, AUDIENCE = "https://auth.example.com", "https://api.example.com"
+REDIRECT = "https://app.example.org/callback"
+EMAIL, PASSWORD = "ada@example.org", "correct horse battery"
+VERIFIER = "v" * 43
+SCOPES = ("skills:execute", "account:read")
+ROUTES = (
+    Route("POST /v1/skills/execute", scopes="skills:execute"),
+    Route("GET /v1/account", scopes="account:read"),
+    Route("GET /who"),
+)
+
+
+async def telling(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with who is calling."""
+    principal = Request(scope).user
+    document = {
+        "kind": principal.kind,
+        "id": principal.id,
+        "subject": principal.subject,
+        "client_id": principal.client_id,
+        "account_id": principal.account_id,
+        "tier": principal.tier,
+        "environment": principal.environment,
+        "scopes": list(principal.scopes),
+    }
+    await JSONResponse(document)(scope, receive, send)
+
+
+@dataclass
+class Rig:
+    """A served authorization server, and whom it knows."""
+
+    app: MachPayAuth
+    gateway: Gateway
+    user: User
+    client: Client
+    secret: str
+    opened: list[AsyncClient] = field(default_factory=list)
+
+    def http(self, *, address: str = "192.0.2.1", base_url: str = ISSUER) -> AsyncClient:
+        """Return a client, such as a browser, that calls from *address*."""
+        transport = ASGITransport(app=self.app, client=(address, 50000))
+        client = AsyncClient(transport=transport, base_url=base_url)
+        self.opened.append(client)
+        return client
+
+    async def new_client(self, **settings: Any) -> tuple[Client, str]:  # noqa: ANN401 - as `Apps.create` has them
+        """Return another app of the same account, and its secret, the empty text for a public one."""
+        given = {"name": "Another app", "scopes": SCOPES, "redirect_uris": [REDIRECT], **settings}
+        client, secret = await self.gateway.apps.create(self.user.account_id, **given)
+        return client, secret or ""
+
+    async def code(self, browser: AsyncClient | None = None, client: Client | None = None, **asked: str) -> str:
+        """Return a code that the user has allowed *client* to have."""
+        location = await self.allowed(browser or self.http(), client or self.client, **asked)
+        return dict(parse_qsl(urlsplit(location).query))["code"]
+
+    async def allowed(self, browser: AsyncClient, client: Client, **asked: str) -> str:
+        """Sign in and allow what is *asked*, as far as the pages ask, and return where the browser is sent at last."""
+        page = await browser.get(f"/oauth/authorize?{urlencode(request_of(client) | asked)}")
+        if page.status_code == 200 and "password" in page.text:
+            page = await submitted(browser, page, email=EMAIL, password=PASSWORD)
+            assert page.status_code == 303, page.text
+            page = await browser.get(page.headers["location"])
+        if page.status_code == 200:
+            page = await submitted(browser, page, decision="allow")
+        assert page.status_code == 303, page.text
+        return str(page.headers["location"])
+
+    async def token(self, client: Client | None = None, secret: str | None = None, **sent: str) -> Response:
+        """Send a token request, authenticated by Basic, or by its name alone for a public client."""
+        client = client or self.client
+        http = self.http()
+        if client.is_public:
+            return await http.post("/oauth/token", data={"client_id": client.id, **sent})
+        return await http.post("/oauth/token", data=sent, headers=basic(client.id, secret or self.secret))
+
+    async def tokens(self, **asked: str) -> dict[str, Any]:
+        """Return what a new code was exchanged for."""
+        answer = await self.exchanged(await self.code(**asked))
+        assert answer.status_code == 200, answer.text
+        document: dict[str, Any] = answer.json()
+        return document
+
+    async def exchanged(self, code: str, **sent: str) -> Response:
+        """Exchange *code* by the app that it was given to."""
+        given = {"code": code, "redirect_uri": REDIRECT, "code_verifier": VERIFIER} | sent
+        return await self.token(grant_type="authorization_code", **given)
+
+    async def refreshed(self, refresh_token: str, **sent: str) -> Response:
+        """Send a refresh request."""
+        return await self.token(grant_type="refresh_token", refresh_token=refresh_token, **sent)
+
+    async def who(self, token: str, *, scheme: str = "Bearer", path: str = "/who", method: str = "GET") -> Response:
+        """Call the application with *token*."""
+        http = self.http(base_url=AUDIENCE)
+        return await http.request(method, path, headers={"Authorization": f"{scheme} {token}"})
+
+
+def request_of(client: Client) -> dict[str, str]:
+    """Return the parameters of a good authorization request."""
+    return {
+        "client_id": client.id,
+        "redirect_uri": client.redirect_uris[0],
+        "response_type": "code",
+        "scope": " ".join(client.scopes),
+        "state": "s-1",
+        "code_challenge": challenge_of(VERIFIER),
+        "code_challenge_method": "S256",
+    }
+
+
+def basic(name: str, secret: str) -> dict[str, str]:
+    """Return the header that authenticates a client (RFC 6749 §2.3.1)."""
+    text = f"{quote_plus(name)}:{quote_plus(secret)}"
+    return {"Authorization": f"Basic {b64encode(text.encode()).decode()}"}
+
+
+async def submitted(browser: AsyncClient, page: Response, *, form: int = 0, **fields: str) -> Response:
+    """Fill in *fields* and submit a form of *page*, its hidden fields and ticked boxes as they are."""
+    text = re.findall(r"<form.*?</form>", page.text, re.DOTALL)[form]
+    action = unescape(re.search(r'action="([^"]*)"', text)[1])  # type: ignore[index]
+    pairs = [
+        (unescape(name), unescape(value))
+        for name, value in re.findall(r'type="hidden" name="([^"]*)" value="([^"]*)"', text)
+    ]
+    ticked = re.findall(r'type="checkbox" name="([^"]*)" value="([^"]*)" checked', text)
+    pairs += [(name, unescape(value)) for name, value in ticked]
+    body = urlencode([*pairs, *fields.items()])
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    return await browser.post(action, content=body, headers=headers)
+
+
+@asynccontextmanager
+async def serving_oauth(
+    *, scopes: Sequence[str] = SCOPES, authority: Authority | None = None, **options: Unpack[Options]
+) -> AsyncIterator[Rig]:
+    """Serve on SQLite in memory, unless *options* say otherwise."""
+    oauth = authority or Authority(ISSUER, audience=AUDIENCE)
+    defaults: Options = {"database": "sqlite://", "routes": ROUTES, "oauth": oauth}
+    app = create_app(telling, **(defaults | options))
+    async with app.gateway as gateway:
+        await gateway.serve()
+        account = await gateway.accounts.find("acme") or await gateway.accounts.create("acme", "standard")
+        user = await gateway.users.find(None, EMAIL) or await gateway.users.create(account.id, EMAIL, PASSWORD)
+        client, secret = await gateway.apps.create(
+            account.id, name="Ada's app", scopes=scopes, redirect_uris=[REDIRECT],
+            grant_types=["authorization_code", "refresh_token", "client_credentials"],
+        )  # fmt: skip
+        rig = Rig(app, gateway, user, client, secret or "")
+        yield rig
+        for http in rig.opened:
+            await http.aclose()
