@@ -157,7 +157,7 @@ async def submitted(browser: AsyncClient, page: Response, *, form: int = 0, **fi
 
 @asynccontextmanager
 async def serving_oauth(
-    *, scopes: Sequence[str] = SCOPES, authority: Authority | None = None, **options: Unpack[Options]
+    *, app_scopes: Sequence[str] = SCOPES, authority: Authority | None = None, **options: Unpack[Options]
 ) -> AsyncIterator[Rig]:
     """Serve on SQLite in memory, unless *options* say otherwise."""
     oauth = authority or Authority(ISSUER, audience=AUDIENCE)
@@ -168,7 +168,7 @@ async def serving_oauth(
         account = await gateway.accounts.find("acme") or await gateway.accounts.create("acme", "standard")
         user = await gateway.users.find(None, EMAIL) or await gateway.users.create(account.id, EMAIL, PASSWORD)
         client, secret = await gateway.apps.create(
-            account.id, name="Ada's app", scopes=scopes, redirect_uris=[REDIRECT],
+            account.id, name="Ada's app", scopes=app_scopes, redirect_uris=[REDIRECT],
             grant_types=["authorization_code", "refresh_token", "client_credentials"],
         )  # fmt: skip
         rig = Rig(app, gateway, user, client, secret or "")
