@@ -74,12 +74,12 @@ class Rig:
         client, secret = await self.gateway.apps.create(self.user.account_id, **given)
         return client, secret or ""
 
-    async def code(self, browser: AsyncClient | None = None, client: Client | None = None, **asked: str) -> str:
+    async def code(self, browser: AsyncClient | None = None, client: Client | None = None, **asked: Any) -> str:  # noqa: ANN401 - parameters, all of them text
         """Return a code that the user has allowed *client* to have."""
         location = await self.allowed(browser or self.http(), client or self.client, **asked)
         return dict(parse_qsl(urlsplit(location).query))["code"]
 
-    async def allowed(self, browser: AsyncClient, client: Client, **asked: str) -> str:
+    async def allowed(self, browser: AsyncClient, client: Client, **asked: Any) -> str:  # noqa: ANN401 - parameters, all of them text
         """Sign in and allow what is *asked*, as far as the pages ask, and return where the browser is sent at last."""
         page = await browser.get(f"/oauth/authorize?{urlencode(request_of(client) | asked)}")
         if page.status_code == 200 and "password" in page.text:
@@ -91,7 +91,7 @@ class Rig:
         assert page.status_code == 303, page.text
         return str(page.headers["location"])
 
-    async def token(self, client: Client | None = None, secret: str | None = None, **sent: str) -> Response:
+    async def token(self, client: Client | None = None, secret: str | None = None, **sent: Any) -> Response:  # noqa: ANN401 - parameters, all of them text
         """Send a token request, authenticated by Basic, or by its name alone for a public client."""
         client = client or self.client
         http = self.http()
@@ -99,19 +99,19 @@ class Rig:
             return await http.post("/oauth/token", data={"client_id": client.id, **sent})
         return await http.post("/oauth/token", data=sent, headers=basic(client.id, secret or self.secret))
 
-    async def tokens(self, **asked: str) -> dict[str, Any]:
+    async def tokens(self, **asked: Any) -> dict[str, Any]:  # noqa: ANN401 - parameters, all of them text
         """Return what a new code was exchanged for."""
         answer = await self.exchanged(await self.code(**asked))
         assert answer.status_code == 200, answer.text
         document: dict[str, Any] = answer.json()
         return document
 
-    async def exchanged(self, code: str, **sent: str) -> Response:
+    async def exchanged(self, code: str, **sent: Any) -> Response:  # noqa: ANN401 - parameters, all of them text
         """Exchange *code* by the app that it was given to."""
         given = {"code": code, "redirect_uri": REDIRECT, "code_verifier": VERIFIER} | sent
         return await self.token(grant_type="authorization_code", **given)
 
-    async def refreshed(self, refresh_token: str, **sent: str) -> Response:
+    async def refreshed(self, refresh_token: str, **sent: Any) -> Response:  # noqa: ANN401 - parameters, all of them text
         """Send a refresh request."""
         return await self.token(grant_type="refresh_token", refresh_token=refresh_token, **sent)
 
