@@ -1,0 +1,39 @@
+/** `client.skills`: what can be executed. */
+
+import { fetchPage, Listing } from "../results/page.js";
+import { executionFrom, skillFrom, type Execution, type Skill } from "../results/skill.js";
+import { checkNames, jsonOf } from "../wire/call.js";
+import { readObject } from "../wire/reading.js";
+import type { Transport } from "../wire/transport.js";
+import type { Repeatable } from "./keys.js";
+
+/** Which skill to execute, and with what. */
+export interface SkillExecution extends Repeatable {
+  readonly skillId: string;
+  /** What the skill takes, sent as it is. */
+  readonly input: object;
+}
+
+/** List skills, and execute them. */
+export class Skills {
+  readonly #transport: Transport;
+
+  /** @internal */
+  constructor(transport: Transport) {
+    this.#transport = transport;
+  }
+
+  /** Execute a skill, and return its `.output`. */
+  async execute(params: SkillExecution): Promise<Execution> {
+    checkNames("skills.execute", params, ["skillId", "input", "idempotencyKey"]);
+    const body = jsonOf({ skill_id: params.skillId, input: params.input });
+    const { idempotencyKey } = params;
+    const call = { method: "POST", path: "/v1/skills/execute", body, idempotencyKey } as const;
+    return readObject(await this.#transport.send(call), executionFrom);
+  }
+
+  /** List the skills that the credential may see: `await` gives the first page, `for await` goes through all. */
+  list(): Listing<Skill> {
+    return new Listing(() => fetchPage(this.#transport, { method: "GET", path: "/v1/skills" }, skillFrom));
+  }
+}

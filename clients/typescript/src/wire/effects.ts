@@ -1,0 +1,28 @@
+/** What a client takes from the world besides the network, in one place so that a test can put its own there. */
+
+/** Clocks in milliseconds, `now` since the epoch; `draw` is from [0, 1). */
+export interface Effects {
+  readonly now: () => number;
+  readonly monotonic: () => number;
+  readonly draw: () => number;
+  readonly sleep: (milliseconds: number) => Promise<void>;
+  readonly newIdempotencyKey: () => string;
+}
+
+/** The world as it is. */
+export const WORLD: Effects = {
+  now: () => Date.now(),
+  monotonic: () => performance.now(),
+  draw: () => Math.random(),
+  sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
+  newIdempotencyKey: uuid,
+};
+
+/** Return a UUID of version 4 (RFC 9562 §5.4). `crypto.randomUUID` is missing from pages of `http://` origins. */
+function uuid(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40;
+  bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80;
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}

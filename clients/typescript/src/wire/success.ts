@@ -1,0 +1,40 @@
+/** What an outcome comes to: an answer to go on with, or an error to throw. */
+
+import {
+  APIStatusError,
+  AuthenticationError,
+  BadRequestError,
+  ConflictError,
+  InternalServerError,
+  NotFoundError,
+  PermissionDeniedError,
+  PreconditionFailedError,
+  RateLimitError,
+  UnprocessableEntityError,
+} from "../errors.js";
+import { Response } from "./response.js";
+import type { Outcome } from "./retry.js";
+
+const BY_STATUS: ReadonlyMap<number, typeof APIStatusError> = new Map<number, typeof APIStatusError>([
+  [400, BadRequestError],
+  [401, AuthenticationError],
+  [403, PermissionDeniedError],
+  [404, NotFoundError],
+  [409, ConflictError],
+  [412, PreconditionFailedError],
+  [422, UnprocessableEntityError],
+  [429, RateLimitError],
+]);
+
+/** Return *outcome* if it is a success, and throw what it means if not. */
+export function successOf(outcome: Outcome): Response {
+  if (!(outcome instanceof Response)) throw outcome.error;
+  if (!outcome.isSuccess) throw errorFor(outcome);
+  return outcome;
+}
+
+/** Return what to throw for *response*, which is not a success. */
+export function errorFor(response: Response): APIStatusError {
+  const kind = BY_STATUS.get(response.status) ?? (response.status >= 500 ? InternalServerError : APIStatusError);
+  return new kind(response);
+}
