@@ -14,6 +14,7 @@ from typing import NamedTuple
 from machpay_gateway.core.admission import STALE, Answer, Away, Coming, Demand, Exceeded, Granted, Stale, abandon
 from machpay_gateway.core.credential import (
     ApiKey,
+    BoundToken,
     SignedToken,
     Unreadable,
     credential_of,
@@ -24,13 +25,14 @@ from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.failures import Failures
 from machpay_gateway.core.policy import Policy
-from machpay_gateway.core.ports import KnownKeys, Limiter, TokenVerifier
+from machpay_gateway.core.ports import KnownKeys, Limiter, ProofVerifier, TokenVerifier
 from machpay_gateway.core.principal import ANONYMOUS, Principal
 from machpay_gateway.core.reason import Reason
 from machpay_gateway.core.route import Route
 
 _ROUNDS = 2  # a record found stale is loaded again once; changing faster than that is not a caller's doing
 _ANSWERS = Granted, Exceeded, Away
+_UNPROVED = "the token and its scheme do not agree on whether a key has to be proved"
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on every request
 
 
@@ -42,6 +44,7 @@ class Unsettled:
     route: Route
     token: bytes
     is_counted: bool = False
+    is_bound: bool = False  # and has to be proved
 
     def __repr__(self) -> str:
         return f"Unsettled({self.route.match!r})"  # never the token
@@ -71,6 +74,7 @@ class Gate:
         tokens: TokenVerifier | None,
         limiter: Limiter,
         failures: Failures,
+        proofs: ProofVerifier | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Decide by *policy*. *clock* is in seconds since the epoch."""
@@ -80,6 +84,7 @@ class Gate:
         self._keys = keys
         self._tokens = tokens
         self._failures = failures
+        self._proofs = proofs
         self._clock = clock
 
     async def decide(self, facts: RequestFacts) -> Decision:
@@ -91,7 +96,7 @@ class Gate:
 
     def decide_at_once(self, facts: RequestFacts) -> Decision | Asked | Unsettled:
         """Return the decision when it needs no I/O, else how far it came."""
-        method, path, authorization, _, _, preflight_for = facts
+        method, path, authorization, _, _, preflight_for, _ = facts
         route = self._literal.get((method, path))
         if route is None or preflight_for is not None:
             found = self.policy.route_for(facts)
@@ -102,13 +107,13 @@ class Gate:
             return _new(Allowed, (ANONYMOUS, None, route))
         token = parse_authorization(authorization)
         if not isinstance(token, bytes):
-            return Denied(token.reason, token.detail, route)
+            return self._unusual(facts, route, token)
         now = self._clock()
         digest = sha256(token).digest()
         principal = self._keys.known(digest, now)
         if principal is None and self._tokens is not None:
             principal = self._tokens.known(digest, now)
-        if principal is None:
+        if principal is None or principal.key is not None:
             return self._unknown(facts, route, token, digest, now)
         demand = demand_of(facts, route, principal, now)
         if not isinstance(demand, Demand):
@@ -147,19 +152,35 @@ class Gate:
         While that cannot be found out, it goes on: an outage of the key store should not end every stream.
         """
         token = parse_authorization(facts.authorization)
+        token = token.token if isinstance(token, BoundToken) else token  # what had to be proved was, at the beginning
         try:
             found = await self._identify(token) if isinstance(token, bytes) else ""
         except Unavailable:
             return True
         return isinstance(found, Principal) and admit(facts, route, found, self._clock()) is None
 
+    def _unusual(self, facts: RequestFacts, route: Route, token: BoundToken | Unreadable) -> Decision | Unsettled:
+        """Take a token with its proof to be settled, since no proof is good twice; refuse what is no credential."""
+        if isinstance(token, Unreadable):
+            return Denied(token.reason, token.detail, route)
+        if self._proofs is None:
+            return Denied(Reason.MISSING_CREDENTIALS, "unsupported authentication scheme", route)
+        return self._unknown(facts, route, token.token, sha256(token.token).digest(), self._clock(), is_bound=True)
+
     def _unknown(
-        self, facts: RequestFacts, route: Route, token: bytes, digest: bytes, now: float
+        self,
+        facts: RequestFacts,
+        route: Route,
+        token: bytes,
+        digest: bytes,
+        now: float,
+        *,
+        is_bound: bool = False,
     ) -> Decision | Unsettled:
         """Spend no I/O on an address that keeps failing, nor on what cannot be a credential."""
         # What was in use just now goes on: strangers behind the same address cannot lock it out.
         if self._keys.holds(digest) or (self._tokens is not None and self._tokens.holds(digest)):
-            return Unsettled(facts, route, token)
+            return Unsettled(facts, route, token, is_bound=is_bound)
         if wait := self._failures.wait(facts.address, now):
             return _slow_down(route, wait)
         credential = credential_of(token)
@@ -167,15 +188,20 @@ class Gate:
             return self._counted(facts, Denied(credential.reason, credential.detail, route))
         # Counted before it is looked up, and forgiven if it was none: many at once are as many.
         self._failures.note(facts.address, now)
-        return Unsettled(facts, route, token, is_counted=True)
+        return Unsettled(facts, route, token, is_counted=True, is_bound=is_bound)
 
     async def _settle(self, unsettled: Unsettled) -> Decision:
         """Fetch what is missing, and decide. A record that changed meanwhile is loaded once more."""
         facts, route, token = unsettled.facts, unsettled.route, unsettled.token
+        is_proved = False
         for _ in range(_ROUNDS):
             found = await self._identify(token)
             if isinstance(found, str):
                 return Denied(Reason.INVALID_CREDENTIALS, found, route)
+            if unsettled.is_bound or found.key is not None:
+                if not is_proved and (denied := await self._unproved(unsettled, found)) is not None:
+                    return denied
+                is_proved = True  # once: it is not good for a second time
             demand = demand_of(facts, route, found, self._clock())
             if isinstance(demand, Denied):
                 return demand
@@ -186,6 +212,16 @@ class Gate:
                 return conclude(route, found, answer)
             self._forget(found)
         return unavailable(route, "the record keeps changing")
+
+    async def _unproved(self, unsettled: Unsettled, principal: Principal) -> Denied | None:
+        """Return why nobody has proved that the token is theirs, None when somebody has."""
+        if not unsettled.is_bound or principal.key is None or self._proofs is None:
+            # RFC 9449 §7.2: a bound token without its proof is one that was stolen; and the other way about, a scheme
+            # that promises what the token does not hold is somebody's mistake.
+            return Denied(Reason.INVALID_CREDENTIALS, _UNPROVED, unsettled.route, principal)
+        facts, token = unsettled.facts, unsettled.token
+        refusal = await self._proofs.refusal(facts.proof, facts.method, facts.path or "", token, principal.key)
+        return None if refusal is None else Denied(Reason.INVALID_PROOF, refusal, unsettled.route, principal)
 
     async def _identify(self, token: bytes) -> Principal | str:
         """Return whose credential this is, or for the log why it is nobody's."""

@@ -14,7 +14,7 @@ from machpay_gateway.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from machpay_gateway.keysets import SigningKeys
+    from machpay_gateway.keysets import Proofs, SigningKeys
     from machpay_gateway.stores.grants import GrantLookup, GrantWatch
 
 MEMORY_DATABASE = "memory://"  # nothing is kept: for tests, benchmarks and trying things out
@@ -109,6 +109,15 @@ def grants_for(settings: Settings, opened: "GrantLookup") -> "GrantWatch | None"
 
     life = settings.oauth.access_token_seconds + LEEWAY_SECONDS
     return GrantWatch(opened, life_seconds=life, clock=time.time)
+
+
+def proofs_for(settings: Settings, limiter: Limiter) -> "Proofs | None":
+    """Return who judges proofs of possession, None without an authorization server: no token is bound then."""
+    if settings.oauth is None:
+        return None
+    from machpay_gateway.keysets import Proofs
+
+    return Proofs(settings.oauth, limiter, clock=time.time)
 
 
 def reports_for(settings: Settings) -> Reports | None:

@@ -13,6 +13,7 @@ from machpay_gateway.assembly.adapters import (
     assertions_for,
     grants_for,
     limiter_for,
+    proofs_for,
     reports_for,
     signing_for,
     store_for,
@@ -78,6 +79,7 @@ class Gateway:
         self._tokens = tokens_for(settings, self.signing, keys, grants)
         self.reports = reports_for(settings)
         self.assertions = assertions_for(settings)
+        self.proofs = proofs_for(settings, limiter)
         self.failures = Failures(*parse_rate(settings.failure_limit)[:2])
         self.gate = Gate(
             self.policy,
@@ -85,6 +87,7 @@ class Gateway:
             tokens=self._tokens,
             limiter=limiter,
             failures=self.failures,
+            proofs=self.proofs,
         )
 
         async def announce(subject: str, version: int) -> None:

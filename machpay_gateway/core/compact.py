@@ -40,6 +40,7 @@ class CompactToken:
     claims: Mapping[str, object] = field(repr=False)
     signing_input: bytes = field(repr=False)
     signature: bytes = field(repr=False)
+    header: Mapping[str, object] = field(default_factory=dict, repr=False)
 
 
 class _MalformedError(ValueError):
@@ -82,7 +83,7 @@ def _with_header(
     if not isinstance(typ, str):
         raise _MalformedError("header typ is not a string")
     known_kid = kid if isinstance(kid, str) else None
-    return CompactToken(algorithm, known_kid, media_type(typ), claims, signing_input, signature)
+    return CompactToken(algorithm, known_kid, media_type(typ), claims, signing_input, signature, header)
 
 
 def _decoded(part: bytes) -> bytes:

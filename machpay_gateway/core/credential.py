@@ -12,6 +12,7 @@ from machpay_gateway.core.key import secret_digest, secret_environment
 from machpay_gateway.core.reason import Reason
 
 MAX_AUTHORIZATION_BYTES = 16 * 1024  # past this the header itself is refused; a token may have half of it
+PROOF_ALGORITHMS = ("ES256", "ES384", "ES512", "Ed25519", "EdDSA", "RS256", "PS256")  # of DPoP
 _TOKEN68 = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")  # RFC 9110 §11.2
 _SCHEME = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?: +(.*))?", re.DOTALL)
 _JWT_DOTS = 2
@@ -41,8 +42,15 @@ class SignedToken:
     digest: bytes = field(repr=False)
 
 
-def parse_authorization(values: Sequence[bytes]) -> bytes | Unreadable:
-    """Return the bearer token in the Authorization header's *values*, or why there is none to act on."""
+@dataclass(frozen=True, slots=True)
+class BoundToken:
+    """A token that is presented with proof of the key that it is bound to: the scheme DPoP (RFC 9449 §7.1)."""
+
+    token: bytes = field(repr=False)
+
+
+def parse_authorization(values: Sequence[bytes]) -> bytes | BoundToken | Unreadable:
+    """Return the token in the Authorization header's *values*, a bearer's as bytes, or why there is none to act on."""
     if len(values) != 1:
         if not values:
             return Unreadable(Reason.MISSING_CREDENTIALS, "no Authorization header")
@@ -56,12 +64,14 @@ def parse_authorization(values: Sequence[bytes]) -> bytes | Unreadable:
     return _parse_unusual(value)
 
 
-def _parse_unusual(value: bytes) -> bytes | Unreadable:
+def _parse_unusual(value: bytes) -> bytes | BoundToken | Unreadable:
     if not value.strip():
         return Unreadable(Reason.MISSING_CREDENTIALS, "empty Authorization header")
     match = _SCHEME.fullmatch(value)
     if match is None:
         return Unreadable(Reason.MALFORMED_REQUEST, "Authorization is not a scheme and a token")
+    if match[1].lower() == b"dpop":
+        return BoundToken(match[2] or b"")
     if match[1].lower() != b"bearer":
         # RFC 6750 §3.1 counts an unsupported method as no authentication information: the challenge alone.
         return Unreadable(Reason.MISSING_CREDENTIALS, "unsupported authentication scheme")

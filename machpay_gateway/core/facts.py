@@ -12,6 +12,7 @@ class RequestFacts(NamedTuple):
     address: int | None  # the client's place on the line of addresses, None when it cannot be read
     request_id: bytes
     preflight_for: str | None = None  # the method that a CORS preflight asks about
+    proof: tuple[bytes, ...] = ()  # of the key that the token is bound to (RFC 9449)
 
     def __repr__(self) -> str:
         return f"RequestFacts({self.method} {self.path!r}, request {self.request_id.decode()})"  # no credential

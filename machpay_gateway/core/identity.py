@@ -16,11 +16,13 @@ _VISIBLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 def identity_fields(principal: Principal) -> tuple[tuple[str, str], ...]:
     """Return name and value of each field that tells an upstream who *principal* is.
 
-    A token has no Key-Id, and no Account unless its issuer is ours. What is not visible ASCII, which only the subject
+    A token has no Key-Id unless it is a session, no Client unless an app has it, and no Account unless its issuer is
+    ours. What is not visible ASCII, which only the subject
     of a token may hold, is percent-encoded: RFC 9110 §5.5 leaves other bytes to guessing.
     """
     fields = {
-        "Key-Id": principal.id if principal.kind == "api_key" else None,
+        "Key-Id": principal.key_id,
+        "Client": principal.client_id,
         "Account": principal.account_id,
         "Subject": principal.id,
         "Scopes": str(principal.scopes),

@@ -198,3 +198,10 @@ class TokenVerifier(Protocol):
 
     async def close(self) -> None:
         """Let go of every connection."""
+
+
+class ProofVerifier(Protocol):
+    """Knows whether whoever presents a bound token has its key (RFC 9449). Raises Unavailable."""
+
+    async def refusal(self, proof: tuple[bytes, ...], method: str, path: str, token: bytes, key: str) -> str | None:
+        """Return why *proof* does not prove *key* for this request and *token*, for the log; None when it does."""

@@ -11,6 +11,8 @@ from machpay_gateway.core.key import KeyRecord, SecretRecord
 from machpay_gateway.core.quota import Tier
 from machpay_gateway.core.scopes import Scopes
 
+_OF_KEYS = ("api_key", "session")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Principal:
@@ -43,6 +45,11 @@ class Principal:
     demands: dict[str, tuple[Demand, int | None]] = field(default_factory=dict, init=False, repr=False)
 
     @property
+    def key_id(self) -> str | None:
+        """The id of the key that was presented, or that a session was made by; None for a token of an app or issuer."""
+        return self.id if self.kind in _OF_KEYS else None
+
+    @property
     def is_authenticated(self) -> bool:
         """True: Starlette asks it of `request.user`."""
         return True
@@ -63,6 +70,7 @@ class Anonymous:
     """Nobody in particular: who a public route sees."""
 
     kind: Literal["anonymous"] = "anonymous"
+    key_id: None = None
     scopes: Scopes = field(default_factory=Scopes)
     is_authenticated: bool = False
     display_name: str = ""

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from machpay_gateway.core.credential import PROOF_ALGORITHMS
 from machpay_gateway.core.decision import Denied
 from machpay_gateway.core.reason import Reason
 
@@ -43,6 +44,9 @@ PROBLEMS: Mapping[Reason, Row] = {
     ),
     Reason.INVALID_CREDENTIALS: Row(
         401, "Invalid credentials", "The credentials are not valid.", 4401, "invalid_token"
+    ),
+    Reason.INVALID_PROOF: Row(
+        401, "Invalid proof", "The DPoP proof is missing or not valid.", 4401, "invalid_dpop_proof"
     ),
     Reason.INSUFFICIENT_SCOPE: Row(
         403, "Insufficient scope", "The credentials lack a scope that this needs.", 4403, "insufficient_scope"
@@ -112,8 +116,9 @@ def problem_body(code: str, status: int, title: str, detail: str, request_id: by
 
 
 def challenge_for(row: Row, scopes: tuple[str, ...]) -> bytes:
-    """Return the WWW-Authenticate value of *row* (RFC 6750 §3)."""
-    parts = [f'Bearer realm="{REALM}"']
+    """Return the WWW-Authenticate value of *row* (RFC 6750 §3, RFC 9449 §7.1)."""
+    is_proof = row.error == "invalid_dpop_proof"
+    parts = [f'DPoP realm="{REALM}", algs="{" ".join(PROOF_ALGORITHMS)}"' if is_proof else f'Bearer realm="{REALM}"']
     if row.error:
         parts.append(f'error="{row.error}"')
         parts.append(f'error_description="{row.detail.replace(chr(96), "")}"')

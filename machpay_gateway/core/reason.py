@@ -9,6 +9,7 @@ class Reason(StrEnum):
     MISSING_CREDENTIALS = "missing_credentials"
     MALFORMED_REQUEST = "malformed_request"
     INVALID_CREDENTIALS = "invalid_credentials"
+    INVALID_PROOF = "invalid_proof"
     INSUFFICIENT_SCOPE = "insufficient_scope"
     ADDRESS_NOT_ALLOWED = "address_not_allowed"
     WRONG_ENVIRONMENT = "wrong_environment"

@@ -93,6 +93,19 @@ def is_signed_by(token: CompactToken, keys: Iterable[VerifyingKey]) -> bool:
     )
 
 
+def key_of_proof(jwk: object, algorithms: Iterable[str]) -> tuple[VerifyingKey, str] | str:
+    """Return the public key *jwk*, which a proof brings with it, and its thumbprint (RFC 7638); or why it is none.
+
+    What such a key proves is that whoever has the token has the key too, and nothing of who that is.
+    """
+    if not isinstance(jwk, dict) or jwk.get("kty") == "oct":
+        return "jwk is not a public key"
+    if {"d", "p", "q", "dp", "dq", "qi", "oth", "k"} & jwk.keys():
+        return "jwk has private parts"  # RFC 9449 §4.3
+    found = _verifying_key(jwk, frozenset(algorithms))
+    return found if isinstance(found, str) else (found, found.key.thumbprint())
+
+
 def _verifying_key(jwk: object, accepted: frozenset[str]) -> VerifyingKey | str:
     if not isinstance(jwk, dict):
         return "a key that is not an object"

@@ -43,6 +43,7 @@ def question_in(scope: Scope, dialect: Dialect, trust: Trust, ids: Iterator[byte
         authorization=authorization,
         # A peer that does not say who is calling calls for somebody unknown, not for itself.
         address=client_address(peer, forwarded, trust.proxies, trust.header) if forwarded else None,
+        proof=_values(headers, b"dpop"),
         request_id=(request_id and accepted_id(request_id, peer, trust.proxies)) or next(ids),
     )
     if not authorization and (asked := _only(headers, b"access-control-request-method")) is not None:

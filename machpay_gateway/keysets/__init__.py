@@ -3,7 +3,8 @@
 from machpay_gateway.keysets.assertions import SignedAssertions
 from machpay_gateway.keysets.issued import IssuedTokens
 from machpay_gateway.keysets.own import OwnTokens
+from machpay_gateway.keysets.proofs import Proofs
 from machpay_gateway.keysets.reports import SignedReports
 from machpay_gateway.keysets.signing import SigningKeys
 
-__all__ = ["IssuedTokens", "OwnTokens", "SignedAssertions", "SignedReports", "SigningKeys"]
+__all__ = ["IssuedTokens", "OwnTokens", "Proofs", "SignedAssertions", "SignedReports", "SigningKeys"]

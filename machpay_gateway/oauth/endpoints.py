@@ -13,6 +13,7 @@ from machpay_gateway.core.oauth.problem import Code, Refused
 from machpay_gateway.grants import TokenAnswer
 from machpay_gateway.oauth.answers import json_answer, refused_answer
 from machpay_gateway.oauth.clients import Sent, authenticated
+from machpay_gateway.oauth.metadata import TOKEN
 from machpay_gateway.web.incoming import facts_of
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -32,13 +33,16 @@ def token_endpoint(gateway: Gateway) -> Endpoint:
             )
         if kind not in sent.client.grant_types:
             return refused_answer(Refused(Code.UNAUTHORIZED_CLIENT, "the client may not use this grant_type"))
+        key = await _proved_key(gateway, sent, request)
+        if isinstance(key, Refused):
+            return refused_answer(key)
         tokens = gateway.issuing.tokens
         given = {
             AUTHORIZATION_CODE: tokens.for_code,
             REFRESH_TOKEN: tokens.for_refresh_token,
             CLIENT_CREDENTIALS: tokens.for_client,
         }[kind]
-        answer = await given(sent.client, sent.parameters, sent.actor)
+        answer = await given(sent.client, sent.parameters, sent.actor, key)
         if isinstance(answer, TokenAnswer):
             return _told(answer)
         if answer.code is Code.INVALID_GRANT:
@@ -76,6 +80,18 @@ def introspection_endpoint(gateway: Gateway) -> Endpoint:
         return json_answer(await gateway.issuing.endings.introspect(sent.client, token))
 
     return _of_clients(gateway, tell)
+
+
+async def _proved_key(gateway: Gateway, sent: Sent, request: Request) -> str | Refused | None:
+    """Return the thumbprint of the key that the tokens are to be bound to, None for bearer tokens (RFC 9449 §5)."""
+    values = facts_of(request.scope).proof
+    if not values:
+        if sent.client.binds_tokens:
+            return Refused(Code.INVALID_DPOP_PROOF, "this client's tokens are bound to a key: send a DPoP proof of it")
+        return None
+    assert gateway.proofs is not None  # noqa: S101 - there is one wherever these endpoints are
+    proof = await gateway.proofs.at_endpoint(values, TOKEN)
+    return Refused(Code.INVALID_DPOP_PROOF, proof) if isinstance(proof, str) else proof.key
 
 
 def _of_clients(gateway: Gateway, answer: Callable[[Sent, Request], Awaitable[Response]]) -> Endpoint:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from machpay_gateway.assembly import Gateway
+from machpay_gateway.core.credential import PROOF_ALGORITHMS
 from machpay_gateway.core.oauth.authority import Authority
 from machpay_gateway.core.oauth.client import GRANT_TYPES
 from machpay_gateway.core.oauth.pkce import METHOD
@@ -32,5 +33,6 @@ def metadata(authority: Authority, gateway: Gateway) -> Mapping[str, Any]:
         "revocation_endpoint_auth_methods_supported": list(METHODS),
         "introspection_endpoint_auth_methods_supported": list(METHODS[:2]),
         "code_challenge_methods_supported": [METHOD],
+        "dpop_signing_alg_values_supported": list(PROOF_ALGORITHMS),
         "authorization_response_iss_parameter_supported": True,
     }

@@ -15,13 +15,13 @@ _LENGTH = re.compile(rb"[0-9]{1,18}")  # below 2**63
 _HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
 _KEEP_ALIVE = frozenset({b"keep-alive"})  # which says nothing in HTTP/1.1, and is said all the time
 OTHER_CODING = "another transfer coding than chunked"
-_FORGOTTEN = re.compile(rb"auth|cookie|key|pass|secret|session|signature|token|request-id|traceparent")
+_FORGOTTEN = re.compile(rb"auth|cookie|dpop|key|pass|secret|session|signature|token|request-id|traceparent")
 
 
 # What is done with a field. Plain numbers, because a member of an enum takes longer to look up than all else here.
 PASS, DROP, HOST, AUTHORIZATION, CONNECTION, KEEPS, LENGTH, CODING, UPGRADE, TE, WRONG = range(11)
 CLIENT_ADDRESS, FORWARDED_PROTO, FORWARDED_HOST, REQUEST_ID = range(11, 15)
-ORIGIN, PREFLIGHT, EXPECT, TYPE, DATE = range(15, 20)  # read, and passed on all the same
+ORIGIN, PREFLIGHT, EXPECT, TYPE, DATE, PROOF = range(15, 21)  # read, and passed on all the same
 
 # RFC 9110 §7.6.1: what concerns one connection alone.
 _HOP_BY_HOP: Mapping[bytes, int] = {
@@ -43,6 +43,7 @@ _OF_REQUESTS: Mapping[bytes, int] = {
     b"http2-settings": DROP,  # of an upgrade to h2c, which is not offered
     b"x-request-id": REQUEST_ID,
     b"origin": ORIGIN,
+    b"dpop": PROOF,
     b"content-type": TYPE,
     b"access-control-request-method": PREFLIGHT,
     # Who the client is, as other proxies say it: an upstream may believe any of them, so none passes.

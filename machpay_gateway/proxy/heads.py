@@ -19,6 +19,7 @@ from machpay_gateway.proxy.fields import (
     ORIGIN,
     OTHER_CODING,
     PREFLIGHT,
+    PROOF,
     REQUEST_ID,
     TE,
     TOKEN,
@@ -94,6 +95,7 @@ class RequestHead(Head):
     start = b""
     framing = b""
     forwarded: tuple[bytes, ...] = ()
+    proof: tuple[bytes, ...] = ()
     host: bytes | None = None
     forwarded_host: bytes | None = None
     forwarded_proto: bytes | None = None
@@ -161,6 +163,8 @@ class RequestHead(Head):
             self._keeps = True
         elif kind == CONNECTION:
             self.connection = value | (self.connection or _NOTHING)
+        elif kind == PROOF:
+            self.proof += (value,)
         elif kind == TYPE:
             if self._has_type:
                 # RFC 9110 §8.3: some take the first and some the last, which is a way around a filter.

@@ -146,7 +146,9 @@ class Proxy(Front):
             preflight = preflight_for(head.name, head.origin, head.asked_method, has_body=head.has_body)
         if request_id is None:
             request_id = next(self.gateway.request_ids)
-        return _new(RequestFacts, (head.name, head.path, authorization, address, request_id, preflight)), walk
+        return _new(
+            RequestFacts, (head.name, head.path, authorization, address, request_id, preflight, head.proof)
+        ), walk
 
     # For exchanges.
 

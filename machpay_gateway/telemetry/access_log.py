@@ -61,9 +61,9 @@ class AccessLog:
         if len(self._lines) >= _MOST_LINES:
             self._lost += 1
             return
-        method, path, _, address, request_id, _ = facts
+        method, path, _, address, request_id, _, _ = facts
         match = None if route is None else route.match
-        key = principal.id if principal is not None and principal.kind == "api_key" else None
+        key = None if principal is None else principal.key_id
         said = _said if path is None or len(path) < LONG else _said.__wrapped__
         self._lines.append(
             b'%b%03dZ","request_id":"%b%b%.3f,"bytes":%d}\n'

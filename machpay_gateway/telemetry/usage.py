@@ -94,13 +94,13 @@ class UsageRecorder:
         """Count a decision whose request *began_at*, by `time.perf_counter`, and has ended now.
 
         The *status* is what an application gave as such.
-        Whoever is not a key is nobody, tokens of other issuers too.
+        Whoever is neither a key nor an app is nobody, tokens of other issuers too.
         """
         ended_at = self._timer()
         seconds = ended_at - began_at
         # By the principal and not by its subject: that one is a secret's, and is hashed at no cost.
         key = (
-            principal if principal is not None and principal.kind == "api_key" else None,
+            principal if isinstance(principal, Principal) and principal.kind != "jwt" else None,
             None if route is None else route.match,
             outcome,
             status,

@@ -13,7 +13,7 @@ from machpay_gateway.web.path import LONG, canonical_path
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=-]{1,128}")
 _METHOD = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}")
-_READ = frozenset({b"authorization", b"x-request-id", b"origin", b"access-control-request-method"})
+_READ = frozenset({b"authorization", b"dpop", b"x-request-id", b"origin", b"access-control-request-method"})
 # The constructor of a NamedTuple is a Python function; calling what it calls is twice as fast, on every request.
 _new = tuple.__new__
 _LAST_DIGITS = tuple(b"%02x" % number for number in range(256))
@@ -48,6 +48,7 @@ def request_ids(entropy: bytes) -> Iterator[bytes]:
 def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) -> RequestFacts:
     """Return what a decision needs to know of the http or websocket *scope*. Never raises for what a client sent."""
     authorization: tuple[bytes, ...] = ()
+    proof: tuple[bytes, ...] = ()
     forwarded: list[bytes] = []
     request_id = origin = preflight = None
     wanted = trust.headers
@@ -62,6 +63,8 @@ def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) 
             request_id = value if request_id is None else _REPEATED
         elif name == b"origin":
             origin = value if origin is None else _REPEATED
+        elif name == b"dpop":
+            proof += (value,)
         else:
             preflight = value if preflight is None else _REPEATED
     path = scope["path"]
@@ -81,6 +84,7 @@ def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) 
             None
             if preflight is None or authorization
             else preflight_for(method, origin, preflight, has_body=_has_body(scope)),
+            proof,
         ),
     )
 

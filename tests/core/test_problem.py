@@ -65,7 +65,8 @@ def test_every_401_has_a_challenge_and_nothing_else_but_400_and_403_has_one(reas
         assert challenge is not None
     if challenge is not None:
         assert problem.status in {400, 401, 403}
-        assert challenge.startswith(b'Bearer realm="machpay"')
+        scheme = b"DPoP" if reason is Reason.INVALID_PROOF else b"Bearer"
+        assert challenge.startswith(scheme + b' realm="machpay"')
         assert challenge.isascii()
 
 

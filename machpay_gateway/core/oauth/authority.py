@@ -33,6 +33,7 @@ class Authority:
     refresh_grace_seconds: float = 10
     path: str = field(init=False, repr=False)
     origin: str = field(init=False, repr=False)
+    audience_origin: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         parts = _split("issuer", self.issuer)
@@ -40,7 +41,7 @@ class Authority:
             # Clients compare it as text: one slash more and it is another issuer.
             raise ConfigurationError(f"issuer {self.issuer!r}: leave out the query and the slash at the end")
         object.__setattr__(self, "audience", self.audience or self.issuer)
-        _split("audience", self.audience)
+        api = _split("audience", self.audience)
         if isinstance(self.resources, str) or not isinstance(self.resources, Sequence):
             raise ConfigurationError(f"resources is a list of URLs, not {self.resources!r}")
         for resource in self.resources:
@@ -52,6 +53,7 @@ class Authority:
         _number("family_days", self.family_days, 0, _LONGEST_DAYS)
         _number("refresh_grace_seconds", self.refresh_grace_seconds, 0, _LONGEST_GRACE_SECONDS)
         object.__setattr__(self, "path", parts.path)
+        object.__setattr__(self, "audience_origin", f"{api.scheme}://{api.netloc}")
         object.__setattr__(self, "origin", f"{parts.scheme}://{parts.netloc}")
 
     @property

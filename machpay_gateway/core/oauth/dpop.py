@@ -1,0 +1,79 @@
+"""Proof of possession of a key, beside a token that is worth nothing without it (DPoP, RFC 9449)."""
+
+import hmac
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+from hashlib import sha256
+from urllib.parse import urlsplit
+
+from machpay_gateway.core.claims import numeric_date
+from machpay_gateway.core.compact import CompactToken, parse_compact
+from machpay_gateway.core.credential import PROOF_ALGORITHMS
+from machpay_gateway.core.token import is_signed_by, key_of_proof
+
+TYPE = "dpop+jwt"
+FRESH_SECONDS = 60.0  # §11.1: a short time, and as much as clocks of two machines may differ
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_MAX_ID = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A good proof: the thumbprint of its *key* (RFC 7638), and its *name*, under which it must not come again."""
+
+    key: str
+    name: str
+
+
+def checked_proof(values: tuple[bytes, ...], *, method: str, url: str, now: float, token: bytes | None) -> Proof | str:
+    """Return the proof in the DPoP header's *values* if it is for this request (§4.3), else why not, for the log.
+
+    *token* is the access token that comes with it, None where none does yet.
+    """
+    if len(values) != 1:
+        return "there is not one DPoP header"
+    compact = parse_compact(values[0].strip(b" \t"))
+    if isinstance(compact, str):
+        return f"proof: {compact}"
+    if compact.type != TYPE or compact.algorithm not in PROOF_ALGORITHMS:
+        return "proof: typ or alg is not accepted"
+    found = key_of_proof(compact.header.get("jwk"), (compact.algorithm,))
+    if isinstance(found, str):
+        return f"proof: {found}"
+    key, thumbprint = found
+    if mistake := _mistake(compact, method, url, now, token):
+        return f"proof: {mistake}"
+    if not is_signed_by(compact, [key]):
+        return "proof: wrong signature"
+    name = sha256(f"{thumbprint}\n{compact.claims['jti']}".encode()).hexdigest()
+    return Proof(thumbprint, name)
+
+
+def _mistake(proof: CompactToken, method: str, url: str, now: float, token: bytes | None) -> str | None:
+    claims = proof.claims
+    name, issued_at = claims.get("jti"), numeric_date(claims.get("iat"))
+    if not isinstance(name, str) or not 1 <= len(name) <= _MAX_ID:
+        return f"jti is not a text of 1 to {_MAX_ID} characters"
+    if claims.get("htm") != method:
+        return "htm is another method"
+    if _comparable(claims.get("htu")) != _comparable(url):
+        return "htu is another address"
+    if issued_at is None or abs(now - issued_at) > FRESH_SECONDS:
+        return "iat is not now"
+    return None if token is None else _mistake_in_hash(claims.get("ath"), token)
+
+
+def _mistake_in_hash(ath: object, token: bytes) -> str | None:
+    expected = urlsafe_b64encode(sha256(token).digest()).rstrip(b"=")
+    is_it = isinstance(ath, str) and hmac.compare_digest(ath.encode(errors="replace"), expected)
+    return None if is_it else "ath is of another token"
+
+
+def _comparable(url: object) -> tuple[str, str, int, str] | None:
+    """Return *url* as RFC 3986 §6.2.2 and §6.2.3 compare it, without query and fragment (§4.3)."""
+    try:
+        parts = urlsplit(url if isinstance(url, str) else "")
+        port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
+    except ValueError:
+        return None
+    return (parts.scheme, parts.hostname, port, parts.path or "/") if parts.hostname else None
