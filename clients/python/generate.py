@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent / "src" / "machpay"
-ASYNC_ONLY_FILES = frozenset({"listing.py"})
+ASYNC_ONLY_FILES = frozenset({"listing.py", "unbroken.py"})
 ASYNC_ONLY_LINE = re.compile(r"^.*# async only\n", re.MULTILINE)
 WORDS = {
     "AsyncClient": "Client",

@@ -1,4 +1,5 @@
 import inspect
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +13,7 @@ from tests.servers import serving
 
 @dataclass
 class World:
-    """What a client takes for time and chance. Its sleep passes at once, and is written down."""
+    """What a client takes for time and chance. Its sleep passes at once by every clock, and is written down."""
 
     now: float = 1_800_000_000.0
     drawn: float = 1.0
@@ -20,7 +21,12 @@ class World:
 
     def effects(self, client: AsyncMachPay | MachPay) -> Any:  # noqa: ANN401 - private to the package
         transport: Any = client._transport  # noqa: SLF001 - time is not to be set from outside
-        return replace(transport.effects, now=lambda: self.now, draw=lambda: self.drawn)
+        return replace(
+            transport.wire.effects,
+            now=lambda: self.now,
+            monotonic=lambda: time.monotonic() + sum(self.slept),
+            draw=lambda: self.drawn,
+        )
 
     async def wait(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -45,7 +51,8 @@ class Twin:
         is_async = isinstance(made, AsyncMachPay)
         sleep: Callable[[float], Any] = self.world.wait if is_async else self.world.slept.append
         transport: Any = made._transport  # noqa: SLF001 - as above
-        made._transport = replace(transport, effects=self.world.effects(made), sleep=sleep)  # noqa: SLF001 - as above
+        wire = replace(transport.wire, effects=self.world.effects(made), sleep=sleep)
+        made._transport = replace(transport, wire=wire)  # noqa: SLF001 - as above
         return made
 
     async def settled(self, value: Any) -> Any:  # noqa: ANN401 - whatever a call returns
@@ -61,8 +68,8 @@ class Twin:
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MACHPAY_API_KEY", raising=False)
-    monkeypatch.delenv("MACHPAY_BASE_URL", raising=False)
+    for name in ("MACHPAY_API_KEY", "MACHPAY_BASE_URL", "MACHPAY_AUTH_URL"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")

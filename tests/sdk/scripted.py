@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl
 
 SECRET = "sk_live_" + "mp1_" + "0123456789abcdefghijABCDEFGHIJwxyz" + "a1b2"
 MASKED = "sk_live_…a1b2"
@@ -40,16 +41,30 @@ class Asked:
     def json(self) -> Any:  # noqa: ANN401 - whatever was sent
         return json.loads(self.body)
 
+    @property
+    def form(self) -> dict[str, str]:
+        assert self.headers["content-type"] == "application/x-www-form-urlencoded"
+        pairs = parse_qsl(self.body.decode(), keep_blank_values=True, strict_parsing=True)
+        assert len(dict(pairs)) == len(pairs)
+        return dict(pairs)
+
 
 class Script:
-    """An ASGI application: one answer after the other, the last one again and again."""
+    """An ASGI application: one answer after the other, the last one again and again.
+
+    What is asked for at a path of *on* is answered by what stands there, on the server's own loop.
+    """
 
     def __init__(self) -> None:
-        self.answers: list[Said] = [Said()]
-        self.asked: list[Asked] = []
+        self.forget()
 
     def forget(self) -> None:
-        self.answers, self.asked = [Said()], []
+        self.answers: list[Said] = [Said()]
+        self.asked: list[Asked] = []
+        self.on: dict[str, Callable[[Asked], Awaitable[Said]]] = {}
+
+    def asked_at(self, path: str) -> list[Asked]:
+        return [each for each in self.asked if each.path == path]
 
     def says(self, *answers: Said) -> None:
         self.answers = list(answers)
@@ -68,8 +83,12 @@ class Script:
                 break
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         path = scope["raw_path"].decode()
-        self.asked.append(Asked(scope["method"], path, scope["query_string"].decode(), headers, body))
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        asked = Asked(scope["method"], path, scope["query_string"].decode(), headers, body)
+        self.asked.append(asked)
+        if path in self.on:
+            answer = await self.on[path](asked)
+        else:
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         await self._answer(answer, receive, send)
 
     async def _answer(self, answer: Said, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI

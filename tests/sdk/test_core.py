@@ -70,6 +70,24 @@ def test_when_a_call_is_tried_again(
     assert wait_before_retry(call, outcome, OPTIONS, retries=0, elapsed=elapsed, draw=1.0) == expected, why
 
 
+@pytest.mark.parametrize(
+    "outcome, received_for, expected, why",
+    [
+        (answer(503, retry_after="4"), 5.9, 4.0, "within ten seconds"),
+        (answer(503, retry_after="4"), 6.0, None, "too late"),
+        (lost(GET, "o", httpx2.ReadTimeout("late")), 10.0, None, "too late"),
+        (lost(GET, "o", httpx2.ConnectError("refused")), None, 0.5, "nobody has received it"),
+        (lost(GET, "o", httpx2.ConnectError("refused")), 30.0, None, "an earlier attempt may have been received"),
+    ],
+)
+def test_what_is_repeatable_for_a_time_is_not_repeated_after_it(
+    outcome: Response | Lost, received_for: float | None, expected: float | None, why: str
+) -> None:
+    call = Call("POST", "/oauth/token", at="auth_url", repeatable_seconds=10.0)
+    wait = wait_before_retry(call, outcome, OPTIONS, retries=0, elapsed=30.0, draw=1.0, received_for=received_for)
+    assert wait == expected, why
+
+
 @given(st.integers(0, 5), st.floats(0, 200), st.floats(0, 1, exclude_max=True), st.integers(0, 10**6))
 def test_no_wait_is_longer_than_promised(retries: int, elapsed: float, draw: float, asked: int) -> None:
     options = Options("https://api.example.com", max_retries=4)

@@ -4,8 +4,9 @@ import httpx2
 import machpay
 import pytest
 from machpay._credential import credential_from, masked
-from machpay._options import base_url_from
+from machpay._options import auth_url_from, base_url_from
 
+from tests.sdk.conftest import Twin
 from tests.sdk.scripted import MASKED, SECRET
 
 
@@ -36,15 +37,15 @@ def test_what_is_shown_of_a_credential(secret: str, shown: str) -> None:
 def test_an_explicit_credential_beats_the_environment(
     api_key: str | None, access_token: str | None, environment: dict[str, str], expected: str
 ) -> None:
-    assert credential_from(api_key, access_token, environment).value == expected
+    credential = credential_from(api_key, access_token, environment)
+    assert credential is not None
+    assert credential.value == expected
 
 
 @pytest.mark.parametrize(
     "api_key, access_token, environment, match",
     [
         ("k", "t", {}, "Both api_key and access_token"),
-        (None, None, {}, "MACHPAY_API_KEY"),
-        (None, None, {"MACHPAY_API_KEY": ""}, "MACHPAY_API_KEY"),
         ("", None, {"MACHPAY_API_KEY": "e"}, "api_key is empty"),
         (None, None, {"MACHPAY_API_KEY": "hidden\n"}, "^MACHPAY_API_KEY contains white space"),
         (None, "hiddén", {}, "^access_token contains"),
@@ -58,9 +59,18 @@ def test_a_credential_that_cannot_be_used_is_refused_without_showing_it(
     assert "hidd" not in str(caught.value)
 
 
-def test_a_client_without_a_credential_names_the_variable() -> None:
-    with pytest.raises(machpay.ConfigurationError, match="MACHPAY_API_KEY"):
-        machpay.MachPay()
+@pytest.mark.parametrize("variable", [None, ""])
+async def test_the_first_call_that_needs_a_credential_names_the_variable(
+    twin: Twin, variable: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if variable is not None:
+        monkeypatch.setenv("MACHPAY_API_KEY", variable)
+    client = twin.client(api_key=None)
+    assert repr(client) == f"{twin.kind.__name__}(None, base_url={twin.url!r})"
+    for _ in range(2):
+        with pytest.raises(machpay.ConfigurationError, match="environment variable MACHPAY_API_KEY, or pass api_key"):
+            await twin.settled(client.whoami())
+    assert twin.script.asked == []
 
 
 def test_a_client_takes_key_and_address_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +124,54 @@ def test_an_address_that_does_not_is_refused(url: str) -> None:
     assert "pass@" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "auth_url, base_url, environment, expected",
+    [
+        ("https://a.example", "https://b.example", {"MACHPAY_AUTH_URL": "https://c.example"}, "https://a.example"),
+        (None, "https://b.example", {"MACHPAY_AUTH_URL": "https://c.example/"}, "https://c.example"),
+        (None, "https://b.example/", {"MACHPAY_BASE_URL": "https://d.example"}, "https://b.example"),
+        (None, None, {"MACHPAY_BASE_URL": "https://d.example"}, "https://d.example"),
+        (None, None, {"MACHPAY_BASE_URL": "", "MACHPAY_AUTH_URL": ""}, "https://auth.machpay.xyz"),
+        (None, None, {}, "https://auth.machpay.xyz"),
+    ],
+)
+def test_the_authorization_server_is_beside_an_api_that_is_elsewhere(
+    auth_url: str | None, base_url: str | None, environment: dict[str, str], expected: str
+) -> None:
+    assert auth_url_from(auth_url, base_url, environment) == expected
+
+
+@pytest.mark.parametrize(
+    "given, environment, match",
+    [
+        ("http://auth.example.com", {}, "^auth_url .* unencrypted"),
+        (None, {"MACHPAY_AUTH_URL": "ftp://auth"}, "^MACHPAY_AUTH_URL .* one is https://auth.machpay.xyz"),
+        ("https://user:pass@auth.example.com", {}, "^auth_url .* nothing else"),
+    ],
+)
+def test_the_address_of_the_authorization_server_keeps_secrets_as_safe(
+    given: str | None, environment: dict[str, str], match: str
+) -> None:
+    with pytest.raises(machpay.ConfigurationError, match=match) as caught:
+        auth_url_from(given, None, environment)
+    assert "pass@" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "base_url, auth_url, expected",
+    [
+        ("https://a.example", None, True),
+        ("http://127.0.0.1:1", None, False),
+        ("https://a.example", "http://127.0.0.1:1", False),
+    ],
+)
+def test_no_proxy_of_the_environment_sees_what_goes_over_loopback(
+    base_url: str, auth_url: str | None, *, expected: bool
+) -> None:
+    with machpay.MachPay("k", base_url=base_url, auth_url=auth_url) as client:
+        assert client._transport.wire.http.trust_env is expected  # noqa: SLF001 - what it hands on
+
+
 @pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan"), True, "30"])
 def test_a_timeout_is_a_positive_number(timeout: float) -> None:
     with pytest.raises(machpay.ConfigurationError, match="timeout="):
@@ -136,7 +194,7 @@ async def test_a_client_refuses_the_http_client_of_the_other_kind() -> None:
 
 def test_the_sleep_of_a_client_is_a_real_one() -> None:
     with machpay.MachPay("k") as client:
-        assert client._transport.sleep.__name__ == "sleep"  # noqa: SLF001 - every other test puts its own there
+        assert client._transport.wire.sleep.__name__ == "sleep"  # noqa: SLF001 - every other test puts its own there
     other = machpay.AsyncMachPay("k")
-    assert other._transport.sleep is asyncio.sleep  # noqa: SLF001 - as above
+    assert other._transport.wire.sleep is asyncio.sleep  # noqa: SLF001 - as above
     asyncio.run(other.aclose())

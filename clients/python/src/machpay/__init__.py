@@ -6,11 +6,13 @@ from machpay._async.listing import AsyncListing
 from machpay._async.page import AsyncPage
 from machpay._given import NOT_GIVEN, NotGiven
 from machpay._key import Key, KeySecret
+from machpay._oauth import AuthorizationRequest
 from machpay._rate_limit import RateLimit, RateLimitPolicy
 from machpay._response import Response
 from machpay._skill import Execution, Skill
 from machpay._sync.client import MachPay
 from machpay._sync.page import Page
+from machpay._tokens import Tokens
 from machpay._usage import Latency, Usage, UsageCounts
 from machpay._version import VERSION as __version__  # noqa: N811 - the name that tools look for
 from machpay.errors import (
@@ -26,6 +28,7 @@ from machpay.errors import (
     InvalidResponseError,
     MachPayError,
     NotFoundError,
+    OAuthError,
     PermissionDeniedError,
     PreconditionFailedError,
     RateLimitError,
@@ -42,6 +45,7 @@ __all__ = [
     "AsyncMachPay",
     "AsyncPage",
     "AuthenticationError",
+    "AuthorizationRequest",
     "BadRequestError",
     "ConfigurationError",
     "ConflictError",
@@ -57,6 +61,7 @@ __all__ = [
     "MachPayError",
     "NotFoundError",
     "NotGiven",
+    "OAuthError",
     "Page",
     "PermissionDeniedError",
     "PreconditionFailedError",
@@ -65,6 +70,7 @@ __all__ = [
     "RateLimitPolicy",
     "Response",
     "Skill",
+    "Tokens",
     "UnprocessableEntityError",
     "Usage",
     "UsageCounts",

@@ -5,12 +5,14 @@ Arguments are turned into the wire's form here, and what could not be meant is r
 
 import datetime as dt
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 from urllib.parse import quote
 
-from machpay._credential import Credential
+from machpay._credential import Presented
 from machpay._given import NotGiven
 from machpay._version import VERSION
 from machpay.errors import InvalidArgumentError
@@ -22,7 +24,11 @@ _HEADER_VALUE = re.compile(r"[\x21-\x7e]{1,255}")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One logical call, whatever number of attempts it takes."""
+    """One logical call, whatever number of attempts it takes.
+
+    *at* names the option that says where it goes; to the authorization server go forms. For *repeatable_seconds*
+    after it may have been received, it may be sent again.
+    """
 
     method: str
     path: str
@@ -30,6 +36,8 @@ class Call:
     body: bytes | None = field(default=None, repr=False)
     idempotency_key: str | None = None
     if_match: str | None = None
+    at: Literal["base_url", "auth_url"] = "base_url"
+    repeatable_seconds: float = math.inf
 
     def __post_init__(self) -> None:
         for name, value in (("idempotency_key", self.idempotency_key), ("if_match", self.if_match)):
@@ -39,14 +47,16 @@ class Call:
     @property
     def needs_idempotency_key(self) -> bool:
         """Whether to send it twice could do twice what it does, unless it carries a key."""
-        return self.method not in _REPEATABLE and self.idempotency_key is None
+        return self.at == "base_url" and self.method not in _REPEATABLE and self.idempotency_key is None
 
 
-def headers_for(call: Call, credential: Credential) -> dict[str, str]:
+def headers_for(call: Call, presented: Presented) -> dict[str, str]:
     """Return the headers of each attempt at *call*."""
-    headers = {"Authorization": credential.authorization, "Accept": "application/json", "User-Agent": USER_AGENT}
+    headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
+    if presented.authorization is not None:
+        headers["Authorization"] = presented.authorization
     if call.body is not None:
-        headers["Content-Type"] = "application/json"
+        headers["Content-Type"] = "application/json" if call.at == "base_url" else "application/x-www-form-urlencoded"
     if call.idempotency_key is not None:
         headers["Idempotency-Key"] = call.idempotency_key
     if call.if_match is not None:

@@ -2,9 +2,9 @@
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
-from machpay._credential import masked
+from machpay._credential import shown
 from machpay._reading import Members, flag, items, mapping, moment, optional_text, text, texts
 from machpay._received import Received
 from machpay._response import Response
@@ -49,10 +49,7 @@ class Key(Received):
     etag: str | None = None
 
     def __repr__(self) -> str:
-        shown = {each.name: getattr(self, each.name) for each in fields(self) if each.repr}
-        if self.secret is not None:
-            shown["secret"] = masked(self.secret)
-        return f"Key({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        return shown(self, "secret")
 
 
 def key_from(members: Mapping[str, object], response: Response) -> Key:

@@ -10,7 +10,9 @@ import httpx2
 from machpay.errors import ConfigurationError
 
 BASE_URL_VARIABLE = "MACHPAY_BASE_URL"
+AUTH_URL_VARIABLE = "MACHPAY_AUTH_URL"
 DEFAULT_BASE_URL = "https://api.machpay.xyz"
+DEFAULT_AUTH_URL = "https://auth.machpay.xyz"
 DEFAULT_TIMEOUT_SECONDS = 30.0
 DEFAULT_MAX_RETRIES = 2
 CONNECT_SECONDS = 5.0  # a server that is there accepts in far less, however long it then takes to answer
@@ -23,6 +25,7 @@ class Options:
     base_url: str
     timeout: float = DEFAULT_TIMEOUT_SECONDS
     max_retries: int = DEFAULT_MAX_RETRIES
+    auth_url: str = DEFAULT_AUTH_URL
 
     def __post_init__(self) -> None:
         check_timeout(self.timeout)
@@ -35,8 +38,8 @@ class Options:
 
     @property
     def is_plain(self) -> bool:
-        """Whether requests go over http://, which is to loopback only."""
-        return self.base_url.startswith("http://")
+        """Whether any request goes over http://, which is to loopback only."""
+        return self.base_url.startswith("http://") or self.auth_url.startswith("http://")
 
 
 def check_timeout(value: object) -> None:
@@ -60,14 +63,25 @@ def base_url_from(base_url: str | None, environment: Mapping[str, str]) -> str:
     return DEFAULT_BASE_URL
 
 
-def _checked(name: str, value: str) -> str:
+def auth_url_from(auth_url: str | None, base_url: str | None, environment: Mapping[str, str]) -> str:
+    """Return where the authorization server is: beside the API, where that is not where it is by default."""
+    if auth_url is not None:
+        return _checked("auth_url", auth_url, DEFAULT_AUTH_URL)
+    if found := environment.get(AUTH_URL_VARIABLE):
+        return _checked(AUTH_URL_VARIABLE, found, DEFAULT_AUTH_URL)
+    if base_url is not None or environment.get(BASE_URL_VARIABLE):
+        return base_url_from(base_url, environment)
+    return DEFAULT_AUTH_URL
+
+
+def _checked(name: str, value: str, example: str = DEFAULT_BASE_URL) -> str:
     """Read *value* with the parser that will send to it: a second one could disagree about the host."""
     try:
         url = httpx2.URL(value)
     except (httpx2.InvalidURL, TypeError) as exc:
         raise ConfigurationError(f"{name} is not a URL: {exc}") from None
     if url.scheme not in {"http", "https"} or not url.host:
-        raise ConfigurationError(f"{name} {_shown(url)!r} is not an https:// address; one is {DEFAULT_BASE_URL}.")
+        raise ConfigurationError(f"{name} {_shown(url)!r} is not an https:// address; one is {example}.")
     if url.userinfo or url.query or url.fragment:
         raise ConfigurationError(f"{name} {_shown(url)!r} may hold a host, a port and a path, and nothing else.")
     if url.scheme == "http" and not _is_loopback(url.host):

@@ -94,6 +94,11 @@ def whole(value: object) -> int:
     return value
 
 
+def optional_whole(value: object) -> int | None:
+    """Return *value*, a whole number; None is what stands for a missing one."""
+    return whole(value)
+
+
 def number(value: object) -> float | None:
     """Return *value*, a number; None is what stands for a missing one."""
     return value if isinstance(value, float) else float(whole(value))
@@ -111,8 +116,10 @@ def items(value: object) -> Iterator[object]:
     return iter(value)
 
 
-def read_object(response: Response, read: Callable[[Mapping[str, object], Response], _T]) -> _T:
-    """Return what *read* makes of the JSON object in *response*."""
+def read_object(
+    response: Response, read: Callable[[Mapping[str, object], Response], _T], *, at: str = "base_url"
+) -> _T:
+    """Return what *read* makes of the JSON object in *response*, which came from where the option *at* says."""
     try:
         return read(mapping(json.loads(response.body)), response)
     except Unreadable as exc:
@@ -120,5 +127,5 @@ def read_object(response: Response, read: Callable[[Mapping[str, object], Respon
     except (ValueError, RecursionError):
         kind = response.headers.get("content-type", "nothing that says what it is")
         raise InvalidResponseError(
-            f"The answer is no JSON but {kind} (status {response.status}); is base_url right?", response
+            f"The answer is no JSON but {kind} (status {response.status}); is {at} right?", response
         ) from None

@@ -13,6 +13,7 @@ _WORTH_RETRYING = frozenset({408, 429, 502, 503, 504})
 _CONFLICT = 409  # worth it only when the server says so: usually the conflict is still there
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 8.0
 _LONGEST_ASKED_SECONDS = 60.0  # told to wait any longer, a person or a queue waits better than a blocked thread
+_UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 _OUR_OWN_FAULT = (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.DecodingError)
 
 
@@ -23,6 +24,11 @@ class Lost:
     error: APIConnectionError
     cause: Exception
     is_passing: bool
+
+    @property
+    def is_unsent(self) -> bool:
+        """Whether the server cannot have received any of it."""
+        return isinstance(self.cause, _UNSENT)
 
 
 Outcome = Response | Lost
@@ -39,11 +45,19 @@ def lost(call: Call, origin: str, cause: Exception) -> Lost:
 
 
 def wait_before_retry(
-    call: Call, outcome: Outcome, options: Options, *, retries: int, elapsed: float, draw: float
+    call: Call,
+    outcome: Outcome,
+    options: Options,
+    *,
+    retries: int,
+    elapsed: float,
+    draw: float,
+    received_for: float | None = None,
 ) -> float | None:
     """Return the seconds to wait before trying *call* again, None when this *outcome* is the last.
 
     *retries* counts those made so far, *elapsed* is in seconds since the call began, *draw* is from [0, 1).
+    *received_for* is in seconds since the first attempt that may have been received began, None without one.
     """
     if retries >= options.max_retries or call.needs_idempotency_key:
         return None
@@ -52,6 +66,8 @@ def wait_before_retry(
     else:
         wait = _wait_after(outcome, retries, draw)
     if wait is None or elapsed + wait >= options.deadline:
+        return None
+    if received_for is not None and received_for + wait >= call.repeatable_seconds:
         return None
     return wait
 

@@ -3,6 +3,7 @@
 * MachPayError
   x ConfigurationError         the client cannot be set up like this
   x InvalidArgumentError       the call cannot be made like this; nothing was sent
+  x OAuthError                 the authorization server refuses, or a callback is not to be trusted: `.error`
   x APIConnectionError         there is no answer
     + APITimeoutError
   x InvalidResponseError       there is an answer, and it is not what this API says
@@ -43,6 +44,7 @@ __all__ = [
     "InvalidResponseError",
     "MachPayError",
     "NotFoundError",
+    "OAuthError",
     "PermissionDeniedError",
     "PreconditionFailedError",
     "RateLimitError",
@@ -62,6 +64,39 @@ class ConfigurationError(MachPayError, ValueError):
 
 class InvalidArgumentError(MachPayError, ValueError):
     """The call cannot be made like this. Nothing was sent."""
+
+
+class OAuthError(MachPayError):
+    """The authorization server refuses (RFC 6749 §5.2), or a callback is not to be trusted.
+
+    *error* is the server's code, or `state_mismatch`, `issuer_mismatch` or `invalid_callback`. An error that came by
+    a callback has no *response*.
+    """
+
+    def __init__(self, error: str, error_description: str | None = None, response: Response | None = None) -> None:
+        self.error = error
+        self.error_description = error_description
+        self.response = response
+        super().__init__(self._message())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.error, self.error_description, self.response)
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status."""
+        return None if self.response is None else self.response.status
+
+    @property
+    def request_id(self) -> str | None:
+        """What the server calls this request; name it to support."""
+        return None if self.response is None else self.response.request_id
+
+    def _message(self) -> str:
+        said = f"{self.error}: {self.error_description}" if self.error_description else self.error
+        told = [f"status {self.status}"] if self.status else []
+        told += [f"request {self.request_id}"] if self.request_id else []
+        return _as_sentence(said) + (f" ({', '.join(told)})" if told else "")
 
 
 class APIConnectionError(MachPayError):
@@ -129,7 +164,7 @@ class APIStatusError(MachPayError):
     def _hint(self) -> str:
         """Return what else to say, with what this kind of error knows."""
         if self.response.status // 100 == 3:  # noqa: PLR2004 - RFC 9110 §15.4: 3xx
-            return "Redirects are never followed, they could lead the credential elsewhere; check base_url."
+            return "Redirects are never followed, they could lead the credential elsewhere; check base_url or auth_url."
         return ""
 
     def _message(self) -> str:
@@ -225,6 +260,15 @@ def error_for(response: Response) -> APIStatusError:
     """Return what to raise for *response*, which is not a success."""
     default = InternalServerError if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR else APIStatusError
     return BY_STATUS.get(response.status, default)(response)
+
+
+def oauth_error_for(response: Response) -> MachPayError:
+    """Return what to raise for *response* of the authorization server; a proxy's answer is no error of OAuth."""
+    said = problem_in(response)
+    error, description = said.get("error"), said.get("error_description")
+    if not isinstance(error, str):
+        return error_for(response)
+    return OAuthError(error, description if isinstance(description, str) else None, response)
 
 
 def problem_in(response: Response) -> Mapping[str, object]:

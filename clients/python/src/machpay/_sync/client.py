@@ -13,38 +13,58 @@ import httpx2
 
 from machpay._account import Identity, identity_from
 from machpay._call import Call
-from machpay._credential import credential_from
-from machpay._options import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_SECONDS, Options, base_url_from
+from machpay._held import held_from
+from machpay._listener import Listener, OnTokens
+from machpay._options import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_SECONDS, Options, auth_url_from, base_url_from
 from machpay._reading import read_object
 from machpay._sync.account import Accounts
+from machpay._sync.bearer import Bearer
 from machpay._sync.keys import Keys
+from machpay._sync.oauth import OAuth
 from machpay._sync.skills import Skills
 from machpay._sync.transport import Transport
+from machpay._sync.wire import Wire
 from machpay.errors import ConfigurationError
 
 
 class MachPay:
     """A client of the MachPay API.
 
-    Without *api_key* and *access_token* the key comes from MACHPAY_API_KEY; *base_url* from MACHPAY_BASE_URL.
+    Without *api_key* and *access_token* the key comes from MACHPAY_API_KEY; *base_url* from MACHPAY_BASE_URL, and
+    *auth_url*, where tokens come from, from MACHPAY_AUTH_URL. With *refresh_token* and *client_id* the access token
+    is refreshed by itself; *on_tokens* is called with each new pair, before the request that needs it goes on.
     *timeout* is in seconds for one attempt; a call with all its retries takes (max_retries + 1) times that at most.
     A *http_client* of your own stays yours to close.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but the first by keyword
         self,
         api_key: str | None = None,
         *,
         access_token: str | None = None,
+        refresh_token: str | None = None,
+        client_id: str | None = None,
+        client_secret: str | None = None,
+        on_tokens: OnTokens | None = None,
         base_url: str | None = None,
+        auth_url: str | None = None,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_retries: int = DEFAULT_MAX_RETRIES,
         http_client: httpx2.Client | None = None,
     ) -> None:
-        credential = credential_from(api_key, access_token, os.environ)
-        options = Options(base_url_from(base_url, os.environ), timeout, max_retries)
+        held = held_from(
+            api_key,
+            access_token,
+            os.environ,
+            refresh_token=refresh_token,
+            client_id=client_id,
+            client_secret=client_secret,
+        )
+        bearer = Bearer(held, Listener(on_tokens))
+        addresses = base_url_from(base_url, os.environ), auth_url_from(auth_url, base_url, os.environ)
+        options = Options(addresses[0], timeout, max_retries, addresses[1])
         self._owns_http = http_client is None
-        self._transport = Transport(_http(http_client, options), credential, options)
+        self._transport = Transport(Wire(_http(http_client, options), options), bearer)
 
     @cached_property
     def keys(self) -> Keys:
@@ -61,23 +81,28 @@ class MachPay:
         """The account that the credential belongs to."""
         return Accounts(self._transport)
 
+    @cached_property
+    def oauth(self) -> OAuth:
+        """Access to what belongs to others. Needs no credential."""
+        return OAuth(self._transport.wire)
+
     def whoami(self) -> Identity:
         """Return whom the server takes this client for."""
         return read_object(self._transport.send(Call("GET", "/v1/whoami")), identity_from)
 
     def with_options(self, *, timeout: float | None = None, max_retries: int | None = None) -> "MachPay":
         """Return a client that differs in what is given, and shares the connections of this one."""
-        options = self._transport.options
+        options = self._transport.wire.options
         if timeout is not None:
             options = replace(options, timeout=timeout)
         if max_retries is not None:
             options = replace(options, max_retries=max_retries)
-        return self._over(replace(self._transport, options=options))
+        return self._over(replace(self._transport, wire=replace(self._transport.wire, options=options)))
 
     def close(self) -> None:
         """Close the connections, unless they belong to another client."""
         if self._owns_http:
-            self._transport.http.close()
+            self._transport.wire.http.close()
 
     def __enter__(self) -> Self:
         return self
@@ -88,8 +113,8 @@ class MachPay:
         self.close()
 
     def __repr__(self) -> str:
-        transport = self._transport
-        return f"{type(self).__name__}({str(transport.credential)!r}, base_url={transport.options.base_url!r})"
+        credential, base_url = self._transport.bearer.credential, self._transport.wire.options.base_url
+        return f"{type(self).__name__}({None if credential is None else str(credential)!r}, {base_url=})"
 
     @classmethod
     def _over(cls, transport: Transport) -> "MachPay":

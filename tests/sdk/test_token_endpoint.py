@@ -1,0 +1,274 @@
+"""What the authorization server is asked, and what becomes of its answers."""
+
+import json
+import logging
+import pickle
+import socket
+from base64 import b64decode
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote_plus, unquote_plus
+
+import httpx2
+import machpay
+import pytest
+
+from tests.sdk.conftest import Twin
+from tests.sdk.scripted import SECRET, Said
+
+CODE, VERIFIER = "code_" + "q" * 40, "v" * 39 + "wxyz"
+ACCESS, REFRESH, CLIENT_SECRET = "at_" + "x" * 40 + "0001", "rt_" + "y" * 40 + "0002", "cs_" + "z" * 40 + "0003"
+ISSUED = {
+    "access_token": ACCESS,
+    "refresh_token": REFRESH,
+    "token_type": "Bearer",
+    "expires_in": 3600,
+    "scope": "skills:execute account:read",
+}
+CALLBACK = "https://app.example/callback"
+Called = Callable[[Any], Any]  # what either client is asked for
+
+
+def exchanged(client: Any, **given: Any) -> Any:  # noqa: ANN401 - either client, any argument
+    return client.oauth.exchange_code(**{"code": CODE, "redirect_uri": CALLBACK, "client_id": "app_1", **given})
+
+
+def refreshed(client: Any, **given: Any) -> Any:  # noqa: ANN401 - as above
+    return client.oauth.refresh_token(**{"refresh_token": REFRESH, "client_id": "app_1", **given})
+
+
+def revoked(client: Any, **given: Any) -> Any:  # noqa: ANN401 - as above
+    return client.oauth.revoke(**{"token": REFRESH, "client_id": "app_1", **given})
+
+
+CODE_FORM = {"grant_type": "authorization_code", "code": CODE, "redirect_uri": CALLBACK}
+REFRESH_FORM = {"grant_type": "refresh_token", "refresh_token": REFRESH}
+
+
+@pytest.mark.parametrize(
+    "call, given, path, form",
+    [
+        (exchanged, {}, "/oauth/token", CODE_FORM),
+        (exchanged, {"code_verifier": VERIFIER}, "/oauth/token", {**CODE_FORM, "code_verifier": VERIFIER}),
+        (exchanged, {"code": "a+b&c=é %"}, "/oauth/token", {**CODE_FORM, "code": "a+b&c=é %"}),
+        (refreshed, {}, "/oauth/token", REFRESH_FORM),
+        (refreshed, {"scopes": ["a:b", "c"]}, "/oauth/token", {**REFRESH_FORM, "scope": "a:b c"}),
+        (revoked, {}, "/oauth/revoke", {"token": REFRESH}),
+    ],
+)
+async def test_a_public_client_says_who_it_is_in_the_form_and_others_by_basic(
+    twin: Twin, call: Callable[..., Any], given: dict[str, Any], path: str, form: dict[str, str]
+) -> None:
+    twin.script.says(Said(200, ISSUED))
+    for client in (
+        twin.client(api_key=None),
+        twin.client(),
+        twin.client(base_url="https://api.invalid", auth_url=twin.url),
+    ):
+        await twin.settled(call(client, **given))
+        public = twin.script.last
+        assert (public.method, public.path, public.query) == ("POST", path, "")
+        assert public.form == {**form, "client_id": "app_1"}
+        assert public.headers["accept"] == "application/json"
+        assert {"authorization", "idempotency-key"}.isdisjoint(public.headers)
+        await twin.settled(call(client, **given, client_secret=CLIENT_SECRET))
+        confidential = twin.script.last
+        assert confidential.form == form
+        assert confidential.headers["authorization"].startswith("Basic ")
+
+
+@pytest.mark.parametrize(
+    "client_id, secret",
+    [
+        ("app_1", "plain-Secret_1.~"),
+        ("a:b", "c:d"),
+        ("a+b", "c d+e"),
+        ("100%", "%3A"),
+        ("é", "ключ🔑"),
+        ('"\\', "a&b=c/d?e#f"),
+    ],
+)
+async def test_an_odd_id_and_an_odd_secret_arrive_as_they_are(twin: Twin, client_id: str, secret: str) -> None:
+    twin.script.says(Said(200, ISSUED))
+    await twin.settled(exchanged(twin.client(api_key=None), client_id=client_id, client_secret=secret))
+    kind, _, encoded = twin.script.last.headers["authorization"].partition(" ")
+    pair = b64decode(encoded, validate=True).decode("ascii").split(":")
+    assert (kind, [unquote_plus(each, errors="strict") for each in pair]) == ("Basic", [client_id, secret])
+
+
+async def test_the_authorization_of_a_given_http_client_is_not_taken_along(twin: Twin) -> None:
+    kind: Any = httpx2.AsyncClient if twin.kind is machpay.AsyncMachPay else httpx2.Client
+    given = kind(headers={"authorization": "Bearer other"})
+    twin.script.says(Said(200, ISSUED))
+    await twin.settled(exchanged(twin.client(api_key=None, http_client=given)))
+    assert "authorization" not in twin.script.last.headers
+    await twin.settled(given.aclose() if kind is httpx2.AsyncClient else given.close())
+
+
+async def test_tokens_are_read_into_their_types(twin: Twin) -> None:
+    twin.script.says(Said(200, {**ISSUED, "id_token": "abc"}))
+    tokens = await twin.settled(exchanged(twin.client(api_key=None)))
+    assert (tokens.access_token, tokens.refresh_token, tokens.token_type) == (ACCESS, REFRESH, "Bearer")
+    assert (tokens.expires_in, tokens.scope) == (3600, "skills:execute account:read")
+    assert tokens.scopes == ("skills:execute", "account:read")
+    assert (tokens.extra["id_token"], tokens.request_id) == ("abc", "req-1")
+
+
+async def test_a_server_may_say_less_of_tokens(twin: Twin) -> None:
+    twin.script.says(Said(200, {"access_token": ACCESS, "token_type": "bearer"}))
+    tokens = await twin.settled(exchanged(twin.client(api_key=None)))
+    assert (tokens.refresh_token, tokens.expires_in, tokens.scope, tokens.scopes) == (None, None, None, ())
+
+
+async def test_a_refresh_token_that_goes_on_being_valid_is_among_the_tokens(twin: Twin) -> None:
+    twin.script.says(Said(200, {"access_token": ACCESS, "token_type": "Bearer"}))
+    assert (await twin.settled(refreshed(twin.client(api_key=None)))).refresh_token == REFRESH
+
+
+@pytest.mark.parametrize(
+    "said, match",
+    [
+        (Said(200, {}), "access_token is missing"),
+        (Said(200, {**ISSUED, "access_token": "a\nb"}), "access_token: not a token"),
+        (Said(200, {**ISSUED, "token_type": "DPoP"}), "token_type: not Bearer"),
+        (Said(200, {**ISSUED, "expires_in": "3600"}), "expires_in: not a whole number"),
+        (Said(200, b"<html>", {"content-type": "text/html"}), "is auth_url right"),
+    ],
+)
+async def test_tokens_that_cannot_be_used_are_told(twin: Twin, said: Said, match: str) -> None:
+    twin.script.says(said)
+    with pytest.raises(machpay.InvalidResponseError, match=match) as caught:
+        await twin.settled(exchanged(twin.client(api_key=None)))
+    assert ACCESS not in f"{caught.value!r} {caught.value.response!r}"
+
+
+async def test_revoking_brings_nothing(twin: Twin) -> None:
+    twin.script.says(Said(200, b""))
+    assert await twin.settled(revoked(twin.client(api_key=None), client_secret=CLIENT_SECRET)) is None
+
+
+async def test_a_refusal_tells_code_description_status_and_request(twin: Twin) -> None:
+    twin.script.says(Said(400, {"error": "invalid_grant", "error_description": "The code has ended."}))
+    with pytest.raises(machpay.OAuthError) as caught:
+        await twin.settled(exchanged(twin.client(api_key=None)))
+    error = caught.value
+    assert (error.error, error.error_description) == ("invalid_grant", "The code has ended.")
+    assert (error.status, error.request_id) == (400, "req-1")
+    assert str(error) == "invalid_grant: The code has ended. (status 400, request req-1)"
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - its own
+    assert (str(copy), copy.error, copy.status) == (str(error), error.error, 400)
+
+
+@pytest.mark.parametrize(
+    "said, expected",
+    [
+        (Said(502, b"<html>"), machpay.InternalServerError),
+        (Said(404, {"title": "Not found"}), machpay.NotFoundError),
+        (Said(400, {"error": {"code": 1}}), machpay.BadRequestError),
+        (Said(302, {}, {"location": "/"}), machpay.APIStatusError),
+    ],
+)
+async def test_what_is_no_error_of_oauth_is_told_by_its_status(
+    twin: Twin, said: Said, expected: type[Exception]
+) -> None:
+    twin.script.says(said)
+    with pytest.raises(expected):
+        await twin.settled(revoked(twin.client(api_key=None, max_retries=0)))
+    assert len(twin.script.asked) == 1
+
+
+@pytest.mark.parametrize("said", [Said(503), Said(429, {}, {"retry-after": "1"}), Said(408), Said(cut=True)])
+async def test_a_code_that_may_have_been_received_is_never_sent_again(twin: Twin, said: Said) -> None:
+    twin.script.says(said, Said(200, ISSUED))
+    with pytest.raises(machpay.MachPayError):
+        await twin.settled(exchanged(twin.client(api_key=None)))
+    assert len(twin.script.asked) == 1
+    assert twin.world.slept == []
+
+
+async def test_a_code_that_met_no_server_is_sent_again(twin: Twin) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(machpay.APIConnectionError):
+        await twin.settled(exchanged(twin.client(base_url=f"http://127.0.0.1:{port}")))
+    assert twin.world.slept == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("said", [Said(503), Said(429, {}, {"retry-after": "9"}), Said(cut=True)])
+@pytest.mark.parametrize("call", [refreshed, revoked])
+async def test_refreshing_and_revoking_are_tried_again(twin: Twin, call: Callable[..., Any], said: Said) -> None:
+    twin.script.says(said, Said(200, ISSUED))
+    await twin.settled(call(twin.client(api_key=None)))
+    assert len({asked.body for asked in twin.script.asked}) == 1
+    assert len(twin.script.asked) == 2
+
+
+async def test_a_refresh_is_not_sent_again_once_it_would_look_like_theft(twin: Twin) -> None:
+    twin.script.says(Said(503, {}, {"retry-after": "5"}))
+    with pytest.raises(machpay.InternalServerError):
+        await twin.settled(refreshed(twin.client(api_key=None)))
+    assert twin.world.slept == [5.0]  # the next one would come ten seconds after the first
+    with pytest.raises(machpay.InternalServerError):
+        await twin.settled(revoked(twin.client(api_key=None)))
+    assert twin.world.slept == [5.0, 5.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    "call, match",
+    [
+        (lambda c: exchanged(c, code=""), "code is empty"),
+        (lambda c: exchanged(c, code=None), "code is a NoneType"),
+        (lambda c: exchanged(c, client_id=""), "client_id is empty"),
+        (lambda c: exchanged(c, client_secret=""), "client_secret is empty"),
+        (lambda c: exchanged(c, code_verifier=""), "code_verifier is empty"),
+        (lambda c: exchanged(c, client_secret="hidden\ud800"), "client_secret is not valid Unicode"),
+        (lambda c: refreshed(c, refresh_token=b"hidden"), "refresh_token is a bytes"),
+        (lambda c: refreshed(c, scopes="a b"), r"write scopes=\[…\]"),
+        (lambda c: revoked(c, token=""), "token is empty"),
+    ],
+)
+async def test_a_form_that_cannot_be_meant_is_refused_before_it_is_sent(twin: Twin, call: Called, match: str) -> None:
+    with pytest.raises(machpay.InvalidArgumentError, match=match) as caught:
+        await twin.settled(call(twin.client(api_key=None)))
+    assert twin.script.asked == []
+    assert "hidden" not in str(caught.value)
+
+
+ODD = 'odd "secret" \\ +%:é ' + "1234"
+
+
+@pytest.mark.parametrize("secret", [CLIENT_SECRET, ODD])
+@pytest.mark.parametrize("token", [REFRESH, ODD + "5678"])
+@pytest.mark.parametrize("call", [exchanged, refreshed, revoked])
+async def test_no_secret_that_is_echoed_gets_into_error_log_or_repr(
+    twin: Twin, call: Callable[..., Any], secret: str, token: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    name = {exchanged: "code", refreshed: "refresh_token", revoked: "token"}[call]
+    given = {name: token, "client_secret": secret, **({"code_verifier": VERIFIER} if name == "code" else {})}
+    told = (token, secret, VERIFIER)
+
+    async def echo(asked: Any) -> Said:  # noqa: ANN401 - Asked
+        shapes = [*told, *map(quote_plus, told), asked.headers["authorization"], asked.body.decode()]
+        return Said(400, json.dumps({"error": "invalid_request", "error_description": " ".join(shapes)}).encode())
+
+    twin.script.on = {"/oauth/token": echo, "/oauth/revoke": echo}
+    client = twin.client()
+    with pytest.raises(machpay.OAuthError) as caught:
+        await twin.settled(call(client, **given))
+    error = caught.value
+    assert error.response is not None
+    shown = f"{error!r} {error} {error.error_description} {error.response.body!r} {caplog.text} {vars(client)!r}"
+    basic = twin.script.last.headers["authorization"].removeprefix("Basic ")
+    sent = [token, secret, *([VERIFIER] if name == "code" else [])]
+    for hidden in (*sent, *map(quote_plus, sent), *(json.dumps(each)[1:-1] for each in sent), basic):
+        assert hidden not in shown
+    assert error.error == "invalid_request"
+
+
+async def test_tokens_show_no_token(twin: Twin) -> None:
+    twin.script.says(Said(200, {**ISSUED, "id_token": SECRET}))
+    tokens = await twin.settled(exchanged(twin.client(api_key=None)))
+    for shown in (repr(tokens), str(tokens), repr(tokens.response)):
+        assert not [secret for secret in (ACCESS, REFRESH, SECRET) if secret in shown]
+    assert "access_token='…0001', refresh_token='…0002', token_type='Bearer', expires_in=3600" in repr(tokens)
