@@ -9,6 +9,7 @@ from machpay._key import Key, KeySecret
 from machpay._oauth import AuthorizationRequest
 from machpay._rate_limit import RateLimit, RateLimitPolicy
 from machpay._response import Response
+from machpay._session import Session
 from machpay._skill import Execution, Skill
 from machpay._sync.client import MachPay
 from machpay._sync.page import Page
@@ -69,6 +70,7 @@ __all__ = [
     "RateLimitError",
     "RateLimitPolicy",
     "Response",
+    "Session",
     "Skill",
     "Tokens",
     "UnprocessableEntityError",

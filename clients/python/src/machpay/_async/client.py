@@ -13,6 +13,7 @@ from machpay._async.account import AsyncAccounts
 from machpay._async.bearer import AsyncBearer
 from machpay._async.keys import AsyncKeys
 from machpay._async.oauth import AsyncOAuth
+from machpay._async.sessions import AsyncSessions
 from machpay._async.skills import AsyncSkills
 from machpay._async.transport import AsyncTransport
 from machpay._async.wire import AsyncWire
@@ -82,6 +83,11 @@ class AsyncMachPay:
     def oauth(self) -> AsyncOAuth:
         """Access to what belongs to others. Needs no credential."""
         return AsyncOAuth(self._transport.wire)
+
+    @cached_property
+    def sessions(self) -> AsyncSessions:
+        """Tokens for a short time."""
+        return AsyncSessions(self._transport)
 
     async def whoami(self) -> Identity:
         """Return whom the server takes this client for."""

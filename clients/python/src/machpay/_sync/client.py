@@ -21,6 +21,7 @@ from machpay._sync.account import Accounts
 from machpay._sync.bearer import Bearer
 from machpay._sync.keys import Keys
 from machpay._sync.oauth import OAuth
+from machpay._sync.sessions import Sessions
 from machpay._sync.skills import Skills
 from machpay._sync.transport import Transport
 from machpay._sync.wire import Wire
@@ -85,6 +86,11 @@ class MachPay:
     def oauth(self) -> OAuth:
         """Access to what belongs to others. Needs no credential."""
         return OAuth(self._transport.wire)
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        """Tokens for a short time."""
+        return Sessions(self._transport)
 
     def whoami(self) -> Identity:
         """Return whom the server takes this client for."""
