@@ -1,0 +1,98 @@
+"""The client's README, run where it speaks of tokens."""
+
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import httpx2
+import machpay
+import pytest
+
+from tests.sdk.issuing import Issuer, refresh_token, token
+from tests.sdk.scripted import SECRET, Asked, Said, Script
+
+README = Path(__file__).parents[2] / "clients" / "python" / "README.md"
+
+
+def block(opening: str) -> str:
+    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    (found,) = [each for each in blocks if opening in each]
+    return str(found)
+
+
+@pytest.fixture
+def names(served: tuple[Script, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setenv("MACHPAY_BASE_URL", served[1])
+    return {
+        "MachPay": machpay.MachPay,
+        "CLIENT_ID": "app_1",
+        "CLIENT_SECRET": "cs_" + "z" * 40,
+        "REDIRECT_URI": "https://app.example/callback",
+        "session": {},
+    }
+
+
+def answering(script: Script, path: str, answer: Callable[[Asked], Said]) -> None:
+    async def answered(asked: Asked) -> Said:
+        return answer(asked)
+
+    script.on[path] = answered
+
+
+def test_a_user_goes_and_comes_back_as_the_readme_has_it(
+    script: Script, names: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    leaving, coming_back = block("check_callback").split("# where they come back to\n")
+    exec(leaving, names)  # noqa: S102 - our own page
+    asked = dict(parse_qsl(urlsplit(names["location"]).query))
+    back = {"code": "code_1", "state": asked["state"], "iss": "https://auth.machpay.xyz"}
+    names["callback_url"] = f"{asked['redirect_uri']}?{urlencode(back)}"
+    issued = {"access_token": token(0), "token_type": "Bearer", "expires_in": 3600, "scope": asked["scope"]}
+    answering(script, "/oauth/token", lambda _: Said(200, issued))
+    exec(coming_back, names)  # noqa: S102 - as above
+    assert capsys.readouterr().out == "('skills:execute', 'account:read') 3600\n"
+    assert len(script.last.form["code_verifier"]) == 43
+    names["client"].close()
+
+
+def test_tokens_are_refreshed_and_stored_as_the_readme_has_it(script: Script, names: dict[str, Any]) -> None:
+    issuer = Issuer(script)
+    issuer.end()
+    had = machpay.Response(200, httpx2.Headers())
+    names["tokens"] = machpay.Tokens(access_token=token(0), refresh_token=refresh_token(0), response=had)
+    exec(block("def store"), names)  # noqa: S102 - our own page
+    with names["client"] as client:
+        assert client.whoami().id == "key_1"
+    assert names["session"] == {"tokens": (token(1), refresh_token(1))}
+
+
+def test_a_session_is_made_and_used_as_the_readme_has_it(script: Script, names: dict[str, Any]) -> None:
+    answering(script, "/v1/sessions", lambda _: Said(201, {"token": token(3)}))
+    names["client"] = machpay.MachPay(SECRET)
+    exec(block("sessions.create"), names)  # noqa: S102 - our own page
+    assert script.last.json == {"scopes": ["skills:execute"], "ttl_seconds": 900}
+    with names["browser"] as browser, names["client"]:
+        browser.whoami()
+    assert script.last.headers["authorization"] == f"Bearer {token(3)}"
+
+
+def test_the_table_of_methods_is_what_the_clients_have() -> None:
+    told = {
+        name: re.findall(r"`(\w+)`", cells)
+        for name, cells in re.findall(r"^\| `client\.?(\w*)` \| (.*) \|$", README.read_text(), re.MULTILINE)
+    }
+    with machpay.MachPay("k") as client:
+        for name, methods in told.items():
+            public = {each for each in dir(getattr(client, name) if name else client) if not each.startswith("_")}
+            assert public - told.keys() == set(methods) - {"aclose"}
+    assert {"oauth", "sessions", "keys"} <= told.keys()
+
+
+def test_the_signature_is_the_clients() -> None:
+    (told,) = re.findall(r"^`MachPay\((.*?)\)`$", README.read_text(), re.MULTILINE | re.DOTALL)
+    parameters = inspect.signature(machpay.MachPay).parameters.values()
+    has = [f"{each.name}={each.default}" for each in parameters]
+    assert told.split() == f"{has[0]}, *, {', '.join(has[1:])}".split()
