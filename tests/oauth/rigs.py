@@ -163,6 +163,7 @@ async def serving_oauth(
     oauth = authority or Authority(ISSUER, audience=AUDIENCE)
     defaults: Options = {"database": "sqlite://", "routes": ROUTES, "oauth": oauth}
     app = create_app(telling, **(defaults | options))
+    await app.gateway.open(upgrade=True)
     async with app.gateway as gateway:
         await gateway.serve()
         account = await gateway.accounts.find("acme") or await gateway.accounts.create("acme", "standard")
