@@ -1,14 +1,13 @@
 """The authorization server as an ASGI application. It believes what MachPayAuth in front of it found of the request."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount
 from starlette.routing import Route as Endpoint
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.errors import Unavailable
@@ -27,6 +26,7 @@ from machpay_gateway.oauth.metadata import (
     metadata,
 )
 from machpay_gateway.oauth.register import registration_endpoint
+from machpay_gateway.web.incoming import facts_of
 
 Answer = Callable[[Request], Awaitable[Response]]
 _METADATA_SECONDS = 300
@@ -34,57 +34,53 @@ _METADATA_SECONDS = 300
 
 def oauth_routes(authority: Authority) -> tuple[Route, ...]:
     """Return the routes of the authorization server: whoever asks has no credential of ours yet."""
-    at = authority.path
-    matches = [
-        f"GET {at}{AUTHORIZE}",
-        f"POST {at}{SIGN_IN}",
-        f"POST {at}{CONSENT}",
-        f"POST {at}{SIGN_OUT}",
-        f"POST {at}{TOKEN}",
-        f"POST {at}{REVOKE}",
-        f"POST {at}{INTROSPECT}",
-        f"GET {WELL_KNOWN}{at}",  # RFC 8414 §3.1: the issuer's path comes after
-    ]
+    paths = [authority.path + path for path in (AUTHORIZE, SIGN_IN, CONSENT, SIGN_OUT, TOKEN, REVOKE, INTROSPECT)]
     if authority.registration_account is not None:
-        matches.append(f"POST {at}{REGISTER}")
-    return tuple(Route(match, public=True) for match in matches)
+        paths.append(authority.path + REGISTER)
+    paths.append(WELL_KNOWN + authority.path)  # RFC 8414 §3.1: the issuer's path comes after
+    # By every method: which one is right is said to strangers too.
+    return tuple(Route(f"* {path}", public=True) for path in paths)
 
 
-def oauth_app(gateway: Gateway) -> Starlette:
+def oauth_app(gateway: Gateway) -> ASGIApp:
     """Return the application that serves `oauth_routes` by *gateway*."""
     authority = gateway.issuing.authority
     pages, at = Authorization(gateway), authority.path
-    for_apps = [
+    for_pages = [
+        Endpoint(f"{at}{AUTHORIZE}", _page(pages, pages.authorize), methods=["GET"]),
+        Endpoint(f"{at}{SIGN_IN}", _page(pages, pages.sign_in), methods=["POST"]),
+        Endpoint(f"{at}{CONSENT}", _page(pages, pages.consent), methods=["POST"]),
+        Endpoint(f"{at}{SIGN_OUT}", _page(pages, pages.sign_out), methods=["POST"]),
+        Endpoint(f"{at}{INTROSPECT}", introspection_endpoint(gateway), methods=["POST"]),
+    ]
+    for_scripts = [
         Endpoint(f"{at}{TOKEN}", token_endpoint(gateway), methods=["POST"]),
         Endpoint(f"{at}{REVOKE}", revocation_endpoint(gateway), methods=["POST"]),
         Endpoint(f"{WELL_KNOWN}{at}", _describing(gateway), methods=["GET"]),
     ]
     if authority.registration_account is not None:
-        for_apps.append(Endpoint(f"{at}{REGISTER}", registration_endpoint(gateway), methods=["POST"]))
-    return Starlette(
-        routes=[
-            Endpoint(f"{at}{AUTHORIZE}", _page(pages, pages.authorize), methods=["GET"]),
-            Endpoint(f"{at}{SIGN_IN}", _page(pages, pages.sign_in), methods=["POST"]),
-            Endpoint(f"{at}{CONSENT}", _page(pages, pages.consent), methods=["POST"]),
-            Endpoint(f"{at}{SIGN_OUT}", _page(pages, pages.sign_out), methods=["POST"]),
-            Endpoint(f"{at}{INTROSPECT}", introspection_endpoint(gateway), methods=["POST"]),
-            Mount("", Starlette(routes=for_apps, middleware=_for_scripts())),
-        ]
+        for_scripts.append(Endpoint(f"{at}{REGISTER}", registration_endpoint(gateway), methods=["POST"]))
+    app = Starlette(routes=[*for_pages, *for_scripts])
+    return _open_to_scripts(app, frozenset(endpoint.path for endpoint in for_scripts))
+
+
+def _open_to_scripts(app: ASGIApp, paths: frozenset[str]) -> ASGIApp:
+    """Let scripts of any origin ask at *paths*: apps that run in browsers get their tokens themselves.
+
+    No cookie counts there. Pages that know users by one are for no script at all (RFC 9700 §2.6).
+    """
+    opened = CORSMiddleware(
+        app,
+        allow_origins=["*"],
+        allow_methods=["GET", "POST"],
+        allow_headers=["Authorization", "Content-Type", "DPoP"],
+        expose_headers=["WWW-Authenticate", "Retry-After"],
     )
 
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        await (opened if facts_of(scope).path in paths else app)(scope, receive, send)
 
-def _for_scripts() -> Sequence[Middleware]:
-    # Apps that run in browsers get their tokens themselves. No cookie counts here, so that any origin may ask; pages
-    # that know users by a cookie are for no script at all (RFC 9700 §2.6).
-    return [
-        Middleware(
-            CORSMiddleware,
-            allow_origins=["*"],
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "DPoP"],
-            expose_headers=["WWW-Authenticate", "DPoP-Nonce"],
-        )
-    ]
+    return serve
 
 
 def _page(pages: Authorization, answer: Answer) -> Answer:

@@ -1,6 +1,7 @@
 """An authorization server in front of an application that tells who is calling, with a user and an app."""
 
 import re
+import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -60,6 +61,42 @@ class Rig:
     client: Client
     secret: str
     opened: list[AsyncClient] = field(default_factory=list)
+    ahead: float = 0.0
+
+    def later(self, seconds: float) -> None:
+        """Set the clocks of all that issues and decides *seconds* on."""
+        self.ahead += seconds
+
+        def clock() -> float:
+            return time.time() + self.ahead
+
+        gateway = self.gateway
+        parts: list[Any] = [
+            gateway.gate,
+            gateway.users,
+            gateway.apps,
+            gateway.signing,
+            gateway.issuing.consents,
+            gateway.issuing.tokens,
+            gateway.issuing.endings,
+        ]
+        for part in parts:
+            part._clock = clock  # noqa: SLF001 - the tests' way to another time
+
+    async def authorize(self, query: str | dict[str, str] | list[tuple[str, str]]) -> Response:
+        """Send an authorization request with this *query*, as a browser that has no cookie."""
+        text = query if isinstance(query, str) else urlencode(query)
+        return await self.http().get(f"/oauth/authorize?{text}")
+
+    async def revoked(self, token: str, **sent: Any) -> Response:  # noqa: ANN401 - parameters, all of them text
+        """Have the app revoke *token*."""
+        headers = basic(self.client.id, self.secret)
+        return await self.http().post("/oauth/revoke", data={"token": token, **sent}, headers=headers)
+
+    async def introspected(self, token: str, name: str = "", secret: str = "") -> Response:
+        """Have an app, the rig's unless it is named, ask about *token*."""
+        headers = basic(name or self.client.id, secret or self.secret)
+        return await self.http().post("/oauth/introspect", data={"token": token}, headers=headers)
 
     def http(self, *, address: str = "192.0.2.1", base_url: str = ISSUER) -> AsyncClient:
         """Return a client, such as a browser, that calls from *address*."""
@@ -132,6 +169,11 @@ def request_of(client: Client) -> dict[str, str]:
         "code_challenge": challenge_of(VERIFIER),
         "code_challenge_method": "S256",
     }
+
+
+def answer_in(location: str) -> dict[str, str]:
+    """Return the parameters that an app is sent in *location*."""
+    return dict(parse_qsl(urlsplit(location).query, keep_blank_values=True))
 
 
 def basic(name: str, secret: str) -> dict[str, str]:
