@@ -12,6 +12,7 @@ from urllib.parse import quote_plus, unquote_plus
 import httpx2
 import machpay
 import pytest
+from machpay._token_request import Application, exchange_request, refresh_request, revocation_request
 
 from tests.sdk.conftest import Twin
 from tests.sdk.scripted import SECRET, Said
@@ -264,6 +265,14 @@ async def test_no_secret_that_is_echoed_gets_into_error_log_or_repr(
     for hidden in (*sent, *map(quote_plus, sent), *(json.dumps(each)[1:-1] for each in sent), basic):
         assert hidden not in shown
     assert error.error == "invalid_request"
+
+
+def test_a_request_for_tokens_shows_none() -> None:
+    application = Application("app_1", CLIENT_SECRET)
+    exchange = exchange_request(application, code=CODE, redirect_uri=CALLBACK, code_verifier=VERIFIER)
+    refresh = refresh_request(application, refresh_token=REFRESH)
+    shown = f"{application} {exchange} {refresh} {revocation_request(application, token=ACCESS)}"
+    assert not [secret for secret in (CODE, VERIFIER, REFRESH, ACCESS, CLIENT_SECRET) if secret in shown]
 
 
 async def test_tokens_show_no_token(twin: Twin) -> None:

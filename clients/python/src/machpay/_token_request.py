@@ -2,7 +2,7 @@
 
 import math
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote_plus, urlencode
 
 from machpay._call import Call
@@ -21,7 +21,7 @@ class TokenRequest:
 
     call: Call
     presented: Presented
-    refresh_token: str | None = None
+    refresh_token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
