@@ -11,6 +11,7 @@ from tests.sdk.scripted import SECRET, Said
 TOKEN = jwt({"sub": "key_1"})
 SESSION: dict[str, Any] = {
     "object": "session",
+    "id": "session_1",
     "token": TOKEN,
     "token_type": "Bearer",
     "expires_in": 900,
@@ -41,7 +42,7 @@ async def test_a_session_is_asked_for_with_what_is_given(
 async def test_a_session_is_read_into_its_types_and_shows_no_token(twin: Twin) -> None:
     twin.script.says(Said(201, {**SESSION, "colour": "blue"}))
     session = await twin.settled(twin.client().sessions.create())
-    assert (session.token, session.token_type, session.expires_in) == (TOKEN, "Bearer", 900)
+    assert (session.id, session.token, session.token_type, session.expires_in) == ("session_1", TOKEN, "Bearer", 900)
     assert session.expires_at == dt.datetime(2026, 11, 24, 14, 15, tzinfo=dt.UTC)
     assert (session.scopes, dict(session.extra), session.request_id) == (
         ("skills:execute",),
@@ -49,7 +50,7 @@ async def test_a_session_is_read_into_its_types_and_shows_no_token(twin: Twin) -
         "req-1",
     )
     assert TOKEN not in f"{session!r} {session} {session.response!r}"
-    assert repr(session).startswith(f"Session(token='…{TOKEN[-4:]}', token_type='Bearer'")
+    assert repr(session).startswith(f"Session(token='…{TOKEN[-4:]}', id='session_1', token_type='Bearer'")
 
 
 async def test_the_token_of_a_session_lets_a_client_in(twin: Twin) -> None:

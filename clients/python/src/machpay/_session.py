@@ -15,6 +15,7 @@ class Session(Received):
     """A session. Its *token* is what `MachPay(access_token=…)` takes, and is told this once."""
 
     token: str
+    id: str | None = None
     token_type: str | None = None
     expires_in: int | None = None
     expires_at: dt.datetime | None = None
@@ -30,6 +31,7 @@ def session_from(members: Mapping[str, object], response: Response) -> Session:
     of.optional("object", text, "session")
     return Session(
         token=of.required("token", text),
+        id=of.optional("id", optional_text, None),
         token_type=of.optional("token_type", optional_text, None),
         expires_in=of.optional("expires_in", optional_whole, None),
         expires_at=of.optional("expires_at", moment, None),
