@@ -173,7 +173,9 @@ class Tokens:
                 return None
             held = again
         used_at, seed_then = held.token.used_at or now, held.token.seed
-        is_retry = now - used_at < self._authority.refresh_grace_seconds and held.next_used_at is None
+        # A request that came first may be judged last, and then its time is before that of the use.
+        since, grace = max(0.0, now - used_at), self._authority.refresh_grace_seconds
+        is_retry = since < grace and held.next_used_at is None
         if is_retry and seed_then is not None:
             return successor(presented, seed_then)
         await self._end_family(held.family.id, held.grant, actor, "refresh token was used twice")

@@ -11,8 +11,9 @@ from httpx2 import Response
 from machpay_gateway.core.key import SecretRecord, secret_digest
 from machpay_gateway.core.oauth.client import Client
 from machpay_gateway.core.oauth.opaque import Kind, mint
+from machpay_gateway.core.scopes import Scopes
 from tests.keyrings import logged
-from tests.oauth.rigs import Rig, basic
+from tests.oauth.rigs import Rig, basic, serving_oauth
 
 GRANT = {"grant_type": "client_credentials"}
 
@@ -108,15 +109,9 @@ def test_secrets_are_compared_in_a_time_that_tells_nothing(monkeypatch: pytest.M
 
     monkeypatch.setattr(hmac, "compare_digest", comparing)
     kept = tuple(SecretRecord(secret_digest(text.encode()), "…", 0.0) for text in (secret, secret + "2"))
-    client = Client("app", "acct", "n", "live", "standard", (), rig_scopes(), (), 0.0, kept)
+    client = Client("app", "acct", "n", "live", "standard", (), Scopes(), (), 0.0, kept)
     assert client.accepts_secret(secret, 1.0)
     assert len(compared) == 2  # and goes on after the one that fits
-
-
-def rig_scopes():  # type: ignore[no-untyped-def]  # noqa: ANN201 - an empty one
-    from machpay_gateway.core.scopes import Scopes  # noqa: PLC0415
-
-    return Scopes()
 
 
 async def test_both_secrets_work_through_a_rotations_grace_and_the_old_one_ends(rig: Rig) -> None:
@@ -135,8 +130,6 @@ async def test_both_secrets_work_through_a_rotations_grace_and_the_old_one_ends(
 
 
 async def test_an_address_that_keeps_guessing_is_slowed_and_others_are_not() -> None:
-    from tests.oauth.rigs import serving_oauth  # noqa: PLC0415 - a rig of its own settings
-
     async with serving_oauth(failure_limit="5/minute") as rig:
         guesser = rig.http(address="198.51.100.9")
         answers = [

@@ -1,0 +1,58 @@
+"""What cannot be guessed, and that whoever tries is slowed without shutting out the one whose it is."""
+
+import math
+from collections import Counter
+
+import pytest
+
+from machpay_gateway.core.key import BASE62
+from machpay_gateway.core.oauth.opaque import Kind, digest_of, mint, successor
+from tests.oauth.rigs import EMAIL, PASSWORD, Rig, request_of, submitted
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_ten_thousand_strings_are_all_different_and_look_random(kind: Kind) -> None:
+    import os  # noqa: PLC0415 - the system's randomness, as it is used
+
+    minted = [mint(kind, os.urandom(32)) for _ in range(10_000)]
+    assert len(set(minted)) == 10_000
+    bodies = [text.removeprefix(kind)[:32] for text in minted]
+    assert all(len(text) == len(kind) + 38 for text in minted)
+    for place in range(32):  # each character as often as any other, by more than six deviations of chance
+        counts = Counter(body[place] for body in bodies)
+        assert set(counts) == set(BASE62)
+        assert max(abs(count - 10_000 / 62) for count in counts.values()) < 6 * math.sqrt(10_000 / 62)
+    assert 32 * math.log2(62) >= 128
+
+
+def test_junk_is_told_by_its_shape_alone() -> None:
+    good = mint(Kind.CODE, bytes(range(32)))
+    assert digest_of(Kind.CODE, good) is not None
+    assert digest_of(Kind.REFRESH_TOKEN, good) is None
+    for junk in ("", good[:-1], good + "0", good[:-1] + ("0" if good[-1] != "0" else "1"), good.swapcase(), "\0" * 45):
+        assert digest_of(Kind.CODE, junk) is None
+
+
+def test_a_successor_takes_both_the_token_and_the_seed() -> None:
+    token = mint(Kind.REFRESH_TOKEN, bytes(32))
+    assert successor(token, b"a" * 32) == successor(token, b"a" * 32)
+    others = {successor(token, b"b" * 32), successor(mint(Kind.REFRESH_TOKEN, bytes([1]) * 32), b"a" * 32)}
+    assert successor(token, b"a" * 32) not in others
+
+
+async def attempt(rig: Rig, address: str, password: str, email: str = EMAIL) -> int:
+    browser = rig.http(address=address)
+    page = await browser.get("/oauth/authorize", params=request_of(rig.client))
+    return (await submitted(browser, page, email=email, password=password)).status_code
+
+
+async def test_an_address_that_guesses_a_password_is_slowed_and_its_owner_elsewhere_is_not(rig: Rig) -> None:
+    statuses = [await attempt(rig, "198.51.100.9", f"wrong {n}") for n in range(12)]
+    assert statuses == [400] * 10 + [429] * 2
+    assert await attempt(rig, "198.51.100.9", PASSWORD) == 429  # the right one too: else the answer would tell
+    assert await attempt(rig, "192.0.2.7", PASSWORD) == 303
+
+
+async def test_unknown_e_mails_are_slowed_alike(rig: Rig) -> None:
+    statuses = [await attempt(rig, "198.51.100.9", "wrong", "nobody@example.org") for _ in range(12)]
+    assert statuses == [400] * 10 + [429] * 2
