@@ -37,6 +37,7 @@ from machpay_gateway.web.incoming import Trust, request_ids
 if TYPE_CHECKING:
     from machpay_gateway.apps import Apps
     from machpay_gateway.assembly.issuing import Issuing
+    from machpay_gateway.grants import Endings
     from machpay_gateway.people import Users
 
 logger = logging.getLogger("machpay_gateway")
@@ -133,6 +134,19 @@ class Gateway:
         )
 
     @cached_property
+    def endings(self) -> "Endings":
+        """How grants and tokens end. Raises ConfigurationError as `users` does."""
+        from machpay_gateway.grants import Endings
+
+        return Endings(
+            oauth_of(self.store),
+            issuer="" if self.settings.oauth is None else self.settings.oauth.issuer,
+            verifier=self._tokens,
+            clock=time.time,
+            announce=self._announce,
+        )
+
+    @cached_property
     def issuing(self) -> "Issuing":
         """What issues access tokens. Raises ConfigurationError when `oauth` is not set, or as `users` does."""
         from machpay_gateway.assembly.issuing import issuing_for
@@ -142,8 +156,8 @@ class Gateway:
         return issuing_for(
             self.settings.oauth,
             oauth_of(self.store),
+            endings=self.endings,
             signing=self.signing,
-            verifier=self._tokens,
             scopes=self.policy.scopes,
             announce=self._announce,
         )

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from machpay_gateway.core.oauth.authority import Authority
 from machpay_gateway.core.oauth.ports import OAuthStore
-from machpay_gateway.core.ports import TokenVerifier
 from machpay_gateway.grants import Consents, Endings, Tokens
 from machpay_gateway.keysets import SigningKeys
 
@@ -28,8 +27,8 @@ def issuing_for(
     authority: Authority,
     store: OAuthStore,
     *,
+    endings: Endings,
     signing: SigningKeys,
-    verifier: TokenVerifier,
     scopes: Collection[str],
     announce: Announce,
 ) -> Issuing:
@@ -45,5 +44,4 @@ def issuing_for(
         entropy=os.urandom,
         announce=announce,
     )
-    endings = Endings(store, issuer=authority.issuer, verifier=verifier, clock=time.time, announce=announce)
     return Issuing(authority, consents, tokens, endings)

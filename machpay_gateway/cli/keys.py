@@ -6,6 +6,7 @@ import time
 import click
 
 from machpay_gateway.assembly import Gateway
+from machpay_gateway.cli.asking import confirmed, is_terminal
 from machpay_gateway.cli.output import (
     KEY_COLUMNS,
     json_option,
@@ -151,12 +152,7 @@ def rotate(session: Session, *, key: str, grace: int, as_json: bool) -> None:
 def revoke(session: Session, *, key: str, yes: bool, as_json: bool) -> None:
     """End KEY for good. Every process that serves it knows within a second."""
     record = known_key(session.run(lambda gateway: gateway.keyring.get(None, key)), key)
-    if not yes:
-        if not is_terminal():
-            raise click.UsageError("There is nobody to ask: add --yes to revoke the key.")
-        question = f"Revoke {record.id} ({record.name}, {record.masked}) for good?"
-        if not click.confirm(question, err=True):
-            raise click.ClickException("Nothing was revoked.")
+    confirmed(f"Revoke {record.id} ({record.name}, {record.masked}) for good?", yes=yes, doing="revoke the key")
     revoked = session.run(lambda gateway: gateway.keyring.revoke(None, key, actor=operator()))
     _print_key(known_key(revoked, key), as_json=as_json)
 
@@ -190,11 +186,6 @@ def inspect(session: Session, *, misplaced: tuple[str, ...], as_json: bool) -> N
 
 
 keys.add_command(usage)
-
-
-def is_terminal() -> bool:
-    """Tell whether a person can be asked."""
-    return sys.stdin.isatty()
 
 
 def _read_secret() -> str:

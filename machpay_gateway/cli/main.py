@@ -9,14 +9,18 @@ import click
 
 from machpay_gateway.cli.accounts import accounts
 from machpay_gateway.cli.audit import audit
+from machpay_gateway.cli.clients import clients
 from machpay_gateway.cli.demo import demo
 from machpay_gateway.cli.doctor import doctor
+from machpay_gateway.cli.grants import grants
 from machpay_gateway.cli.init import init
 from machpay_gateway.cli.keys import keys
 from machpay_gateway.cli.migrate import migrate
 from machpay_gateway.cli.policy import policy
 from machpay_gateway.cli.serve import serve
 from machpay_gateway.cli.session import Session
+from machpay_gateway.cli.signing_keys import signing_keys
+from machpay_gateway.cli.users import users
 from machpay_gateway.core.errors import GatewayError, told
 
 _INTERRUPTED = 130  # 128 and SIGINT's number, as shells have it
@@ -54,7 +58,8 @@ def cli(ctx: click.Context, config: str | None) -> None:
     ctx.obj = Session(config)
 
 
-for command in (init, migrate, accounts, keys, audit, policy, doctor, serve, demo):
+_COMMANDS = init, migrate, accounts, keys, users, clients, grants, signing_keys, audit, policy, doctor, serve, demo
+for command in _COMMANDS:
     cli.add_command(command)
 
 

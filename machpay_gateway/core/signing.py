@@ -39,3 +39,10 @@ def alive_at(keys: Sequence[SigningKey], now: float, life_seconds: float) -> tup
         for at, key in enumerate(newest_first)
         if not at or now < newest_first[at - 1].signs_from + life_seconds  # when the one after it took over
     )
+
+
+def state_at(keys: Sequence[SigningKey], key: SigningKey, now: float) -> str:
+    """Return what *key*, one of *keys*, is for at *now*: `next`, `signing` or `verifying`."""
+    if key.signs_from > now:
+        return "next"
+    return "signing" if signing_at(keys, now) == key else "verifying"

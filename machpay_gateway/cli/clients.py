@@ -1,0 +1,240 @@
+"""`machpay-gateway clients` and `grants`: apps, and what users let them do."""
+
+import click
+
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.cli.asking import confirmed
+from machpay_gateway.cli.output import (
+    json_option,
+    print_fields,
+    print_json,
+    print_list,
+    print_table,
+    secret_end,
+    warn_of_secret,
+)
+from machpay_gateway.cli.session import Session, account_for, operator, pass_session
+from machpay_gateway.cli.values import Duration, listed
+from machpay_gateway.core.errors import InputError
+from machpay_gateway.core.input import format_moment, shown
+from machpay_gateway.core.key import ENVIRONMENTS
+from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, GRANT_TYPES, REFRESH_TOKEN, Client
+from machpay_gateway.core.oauth.documents import client_document
+from machpay_gateway.core.unchanged import UNCHANGED
+
+_COLUMNS = ("ID", "NAME", "KIND", "ENVIRONMENT", "GRANT TYPES", "SCOPES", "CREATED")
+scope_option = click.option("--scope", "scopes", multiple=True, callback=listed, help="A scope, or a comma list.")
+uri_option = click.option("--redirect-uri", "redirect_uris", multiple=True, help="Where users are sent. Repeatable.")
+types_option = click.option(
+    "--grant-type", "grant_types", multiple=True, type=click.Choice(GRANT_TYPES), help="What it may ask by. Repeatable."
+)
+
+
+@click.group()
+def clients() -> None:
+    """Create, change and delete the apps that may act for users."""
+
+
+@clients.command()
+@click.argument("name")
+@click.option("--account", metavar="ID|NAME", help="Whose app it is; may be left out when there is one account.")
+@scope_option
+@uri_option
+@types_option
+@click.option("--environment", type=click.Choice(ENVIRONMENTS), default="live", show_default=True, help="Its traffic.")
+@click.option("--public", "is_public", is_flag=True, help="In a browser or on users' machines: it has no secret.")
+@click.option("--no-pkce", is_flag=True, help="Do not require PKCE: codes that were swapped work too.")
+@click.option("--dpop", is_flag=True, help="Give it tokens that are bound to a key, and no others.")
+@json_option
+@pass_session
+def create(  # noqa: PLR0913 - what a client is made of
+    session: Session,
+    *,
+    name: str,
+    account: str | None,
+    scopes: tuple[str, ...],
+    redirect_uris: tuple[str, ...],
+    grant_types: tuple[str, ...],
+    environment: str,
+    is_public: bool,
+    no_pkce: bool,
+    dpop: bool,
+    as_json: bool,
+) -> None:
+    """Create the app NAME. Its secret goes to stdout, once; all else to stderr."""
+
+    async def made(gateway: Gateway) -> tuple[Client, str | None]:
+        owner = await account_for(gateway, account)
+        return await gateway.apps.create(
+            owner.id,
+            name=name,
+            scopes=scopes,
+            redirect_uris=redirect_uris,
+            grant_types=grant_types or (AUTHORIZATION_CODE, REFRESH_TOKEN),
+            environment=environment,
+            is_public=is_public,
+            requires_pkce=not no_pkce,
+            binds_tokens=dpop,
+            actor=operator(),
+        )
+
+    _print_issued(*session.run(made), as_json=as_json)
+
+
+@clients.command("list")
+@click.option("--account", metavar="ID|NAME", help="Only this account's apps.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many at most.")
+@click.option("--after", metavar="CLIENT", help="Go on after this client.")
+@json_option
+@pass_session
+def list_(session: Session, *, account: str | None, limit: int, after: str | None, as_json: bool) -> None:
+    """List apps, newest first."""
+
+    async def page(gateway: Gateway) -> list[Client]:
+        owner = None if account is None else (await account_for(gateway, account)).id
+        return list(await gateway.apps.list(owner, after=after, limit=limit + 1))
+
+    found = session.run(page)
+    told, has_more = found[:limit], len(found) > limit
+    if as_json:
+        print_list([client_document(client) for client in told], has_more=has_more)
+        return
+    if not told:
+        click.echo("No such apps: `machpay-gateway clients create` makes one.", err=True)
+        return
+    print_table(_COLUMNS, [_row(client) for client in told])
+    if has_more:
+        click.echo(f"There are more: add --after {told[-1].id}", err=True)
+
+
+@clients.command()
+@click.argument("client")
+@json_option
+@pass_session
+def show(session: Session, *, client: str, as_json: bool) -> None:
+    """Show CLIENT, by its id."""
+    _print_client(_known(session.run(lambda gateway: gateway.apps.get(None, client)), client), as_json=as_json)
+
+
+@clients.command(short_help="Change what is given, and nothing else.")
+@click.argument("client")
+@click.option("--name", help="What users are shown.")
+@scope_option
+@uri_option
+@types_option
+@click.option("--pkce/--no-pkce", "requires_pkce", default=None, help="Whether PKCE is required.")
+@click.option("--dpop/--no-dpop", "binds_tokens", default=None, help="Whether its tokens are bound to a key.")
+@json_option
+@pass_session
+def update(  # noqa: PLR0913 - as above
+    session: Session,
+    *,
+    client: str,
+    name: str | None,
+    scopes: tuple[str, ...],
+    redirect_uris: tuple[str, ...],
+    grant_types: tuple[str, ...],
+    requires_pkce: bool | None,
+    binds_tokens: bool | None,
+    as_json: bool,
+) -> None:
+    """Change CLIENT: lists that are given take the place of those that were. Its tokens lose at once what it loses."""
+    changed = session.run(
+        lambda gateway: gateway.apps.update(
+            None,
+            client,
+            name=UNCHANGED if name is None else name,
+            scopes=scopes or UNCHANGED,
+            redirect_uris=redirect_uris or UNCHANGED,
+            grant_types=grant_types or UNCHANGED,
+            requires_pkce=UNCHANGED if requires_pkce is None else requires_pkce,
+            binds_tokens=UNCHANGED if binds_tokens is None else binds_tokens,
+            actor=operator(),
+        )
+    )
+    _print_client(_known(changed, client), as_json=as_json)
+
+
+@clients.command("rotate-secret", short_help="Give an app a new secret.")
+@click.argument("client")
+@click.option(
+    "--grace", type=Duration(), default="24h", show_default=True, help="How long the current one works; 0: ends."
+)
+@json_option
+@pass_session
+def rotate_secret(session: Session, *, client: str, grace: int, as_json: bool) -> None:
+    """Give CLIENT a new secret, which goes to stdout, once; all else to stderr."""
+    issued = session.run(
+        lambda gateway: gateway.apps.rotate_secret(None, client, grace_seconds=grace, actor=operator())
+    )
+    if issued is None:
+        raise _unknown(client)
+    _print_issued(*issued, as_json=as_json)
+
+
+@clients.command(short_help="End an app for good.")
+@click.argument("client")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@pass_session
+def delete(session: Session, *, client: str, yes: bool, as_json: bool) -> None:
+    """End CLIENT for good: its tokens are refused from the next request on."""
+    known = _known(session.run(lambda gateway: gateway.apps.get(None, client)), client)
+    confirmed(f"Delete {known.id} ({known.name}) for good?", yes=yes, doing="delete the app")
+    deleted = session.run(lambda gateway: gateway.apps.delete(None, client, actor=operator()))
+    _print_client(_known(deleted, client), as_json=as_json)
+
+
+def _known(client: Client | None, asked: str) -> Client:
+    if client is None:
+        raise _unknown(asked)
+    return client
+
+
+def _unknown(asked: str) -> InputError:
+    return InputError(f"There is no app {shown(asked)}: `machpay-gateway clients list` shows them.")
+
+
+def _print_issued(client: Client, secret: str | None, *, as_json: bool) -> None:
+    if as_json:
+        print_json(client_document(client) | ({} if secret is None else {"client_secret": secret}))
+    else:
+        print_fields(_fields(client), err=True)
+        if secret is not None:
+            click.echo(secret)
+    if secret is not None:
+        warn_of_secret()
+
+
+def _print_client(client: Client, *, as_json: bool) -> None:
+    if as_json:
+        print_json(client_document(client))
+    else:
+        print_fields(_fields(client))
+
+
+def _row(client: Client) -> tuple[str, ...]:
+    kind, types = "public" if client.is_public else "confidential", ", ".join(client.grant_types)
+    created = format_moment(client.created_at)
+    return client.id, client.name, kind, client.environment, types, str(client.scopes) or "-", created
+
+
+def _fields(client: Client) -> list[tuple[str, str]]:
+    proof = "required" if client.requires_pkce else "not required: codes that were swapped work too"
+    fields = [
+        ("client", client.id),
+        ("name", client.name),
+        ("account", client.account_id),
+        ("environment", client.environment),
+        ("kind", "public" if client.is_public else "confidential"),
+        ("grant types", ", ".join(client.grant_types)),
+        ("scopes", str(client.scopes) or "none"),
+        ("PKCE", proof),
+        ("tokens", "bound to a key (DPoP)" if client.binds_tokens else "bearer, or bound to a key if it proves one"),
+        ("created", format_moment(client.created_at)),
+    ]
+    fields += [("redirect URI", uri) for uri in client.redirect_uris]
+    fields += [("secret", secret.masked) for secret in client.secrets[:1]]
+    return fields + [
+        ("previous secret", f"{old.masked}, {secret_end(old, client.created_at)}") for old in client.secrets[1:]
+    ]

@@ -1,0 +1,60 @@
+"""`machpay-gateway signing-keys`: what tokens are signed by."""
+
+import time
+
+import click
+
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.cli.asking import confirmed
+from machpay_gateway.cli.output import json_option, print_json, print_list, print_table
+from machpay_gateway.cli.session import Session, operator, pass_session
+from machpay_gateway.core.input import format_moment
+from machpay_gateway.core.oauth.documents import signing_key_document
+from machpay_gateway.core.signing import SigningKey, state_at
+
+_COLUMNS = ("ID", "STATE", "CREATED", "SIGNS FROM")
+
+
+@click.group("signing-keys")
+def signing_keys() -> None:
+    """List and rotate the keys that tokens are signed by."""
+
+
+@signing_keys.command("list")
+@json_option
+@pass_session
+def list_(session: Session, *, as_json: bool) -> None:
+    """List the keys: `next` signs soon, `signing` does now, `verifying` did, and is kept for what it signed."""
+    found, now = session.run(lambda gateway: gateway.signing.all()), time.time()
+    states = [(key, state_at(found, key, now)) for key in found]
+    if as_json:
+        print_list([signing_key_document(key, state) for key, state in states])
+    elif found:
+        print_table(_COLUMNS, [_row(key, state) for key, state in states])
+    else:
+        click.echo("No signing keys yet: the first is made when one is needed.", err=True)
+
+
+@signing_keys.command(short_help="Make a new key.")
+@click.option("--now", "at_once", is_flag=True, help="Sign by it at once and drop all others: ends every token.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@pass_session
+def rotate(session: Session, *, at_once: bool, yes: bool, as_json: bool) -> None:
+    """Make a new key. It is published now and signs in ten minutes; the old one is kept as long as it is needed."""
+    if at_once:
+        confirmed("End every access token and session now?", yes=yes, doing="end every token")
+
+    async def rotated(gateway: Gateway) -> SigningKey:
+        return await gateway.signing.rotate(at_once=at_once, actor=operator())
+
+    key = session.run(rotated)
+    state = "signing" if key.signs_from <= time.time() else "next"
+    if as_json:
+        print_json(signing_key_document(key, state))
+    else:
+        print_table(_COLUMNS, [_row(key, state)])
+
+
+def _row(key: SigningKey, state: str) -> tuple[str, ...]:
+    return key.kid, state, format_moment(key.created_at), format_moment(key.signs_from)

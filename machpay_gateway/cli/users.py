@@ -1,0 +1,128 @@
+"""`machpay-gateway users`: people who sign in to let apps act for them."""
+
+import click
+
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.cli.asking import read_password
+from machpay_gateway.cli.output import json_option, print_json, print_list, print_table
+from machpay_gateway.cli.session import Session, account_for, operator, pass_session
+from machpay_gateway.core.errors import InputError
+from machpay_gateway.core.input import format_moment, shown
+from machpay_gateway.core.oauth.documents import user_document
+from machpay_gateway.core.oauth.user import User
+
+_COLUMNS = ("ID", "E-MAIL", "STATUS", "ACCOUNT", "CREATED")
+generate_option = click.option("--generate", is_flag=True, help="Make a password, and print it once, on stdout.")
+
+
+@click.group()
+def users() -> None:
+    """Create and list users, and shut them out. Passwords are read from stdin, or asked for."""
+
+
+@users.command()
+@click.argument("email")
+@click.option("--account", metavar="ID|NAME", help="Whose user it is; may be left out when there is one account.")
+@generate_option
+@json_option
+@pass_session
+def create(session: Session, *, email: str, account: str | None, generate: bool, as_json: bool) -> None:
+    """Create a user who signs in by EMAIL."""
+    password = _password(generate=generate)
+
+    async def made(gateway: Gateway) -> User:
+        owner = await account_for(gateway, account)
+        return await gateway.users.create(owner.id, email, password, actor=operator())
+
+    _print_user(session.run(made), as_json=as_json, generated=password if generate else None)
+
+
+@users.command("list")
+@click.option("--account", metavar="ID|NAME", help="Only this account's users.")
+@json_option
+@pass_session
+def list_(session: Session, *, account: str | None, as_json: bool) -> None:
+    """List users, oldest first."""
+
+    async def all_(gateway: Gateway) -> list[User]:
+        owner = None if account is None else (await account_for(gateway, account)).id
+        return list(await gateway.users.list(owner))
+
+    found = session.run(all_)
+    if as_json:
+        print_list([user_document(user) for user in found])
+    elif found:
+        print_table(_COLUMNS, [_row(user) for user in found])
+    else:
+        click.echo("No users yet: `machpay-gateway users create EMAIL` makes one.", err=True)
+
+
+@users.command("set-password")
+@click.argument("email")
+@generate_option
+@json_option
+@pass_session
+def set_password(session: Session, *, email: str, generate: bool, as_json: bool) -> None:
+    """Give the user EMAIL (or id) another password; every browser is signed out."""
+    password = _password(generate=generate)
+
+    async def changed(gateway: Gateway) -> User:
+        return await gateway.users.set_password(await _known(gateway, email), password, actor=operator())
+
+    _print_user(session.run(changed), as_json=as_json, generated=password if generate else None)
+
+
+@users.command()
+@click.argument("email")
+@json_option
+@pass_session
+def disable(session: Session, *, email: str, as_json: bool) -> None:
+    """Shut the user EMAIL (or id) out: signed out everywhere, and apps refused from the next request on."""
+
+    async def changed(gateway: Gateway) -> User:
+        return await gateway.users.disable(await _known(gateway, email), actor=operator())
+
+    _print_user(session.run(changed), as_json=as_json)
+
+
+@users.command()
+@click.argument("email")
+@json_option
+@pass_session
+def enable(session: Session, *, email: str, as_json: bool) -> None:
+    """Let the user EMAIL (or id) in again, and the apps that acted for them."""
+
+    async def changed(gateway: Gateway) -> User:
+        return await gateway.users.enable(await _known(gateway, email), actor=operator())
+
+    _print_user(session.run(changed), as_json=as_json)
+
+
+def _password(*, generate: bool) -> str:
+    if not generate:
+        return read_password()
+    from machpay_gateway.people import random_password
+
+    return random_password()
+
+
+async def _known(gateway: Gateway, id_or_email: str) -> User:
+    user = await gateway.users.find(None, id_or_email)
+    if user is None:
+        raise InputError(f"There is no user {shown(id_or_email)}: `machpay-gateway users list` shows them.")
+    return user
+
+
+def _print_user(user: User, *, as_json: bool, generated: str | None = None) -> None:
+    if as_json:
+        print_json(user_document(user) | ({} if generated is None else {"password": generated}))
+    elif generated is None:
+        print_table(_COLUMNS, [_row(user)])
+    else:
+        click.echo(f"{user.email} ({user.id}). Store the password now: it is not shown again.", err=True)
+        click.echo(generated)
+
+
+def _row(user: User) -> tuple[str, ...]:
+    status = "active" if user.disabled_at is None else "disabled"
+    return user.id, user.email, status, user.account_id, format_moment(user.created_at)
