@@ -155,7 +155,7 @@ def commands() -> set[tuple[str, ...]]:
         text = "\n".join(blocks(page, "console")).replace("\\\n", " ")
         for line in re.findall(r"^\$ machpay-gateway (.*)", text, re.MULTILINE):
             words = line.split("#")[0].split()
-            names = tuple(word for word in words[:2] if re.fullmatch("[a-z]+", word))
+            names = tuple(word for word in words[:2] if re.fullmatch("[a-z]+(-[a-z]+)*", word))
             shown.add((*names, *(word for word in words if word.startswith("--"))))
     return shown
 
