@@ -24,9 +24,14 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def serving(app: Any, **config: Any) -> Iterator[tuple[str, int]]:  # noqa: ANN401 - any ASGI application, any option
-    """Serve *app* on loopback; yield its host and port."""
-    listening = socket.create_server(("127.0.0.1", 0))
+def serving(
+    app: Any,  # noqa: ANN401 - any ASGI application
+    *,
+    listening: socket.socket | None = None,
+    **config: Any,  # noqa: ANN401 - any option
+) -> Iterator[tuple[str, int]]:
+    """Serve *app* on loopback, on *listening* if it has to know its address before; yield its host and port."""
+    listening = listening or socket.create_server(("127.0.0.1", 0))
     server = _Server(uvicorn.Config(app, log_level="warning", proxy_headers=False, **config))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
