@@ -5,12 +5,10 @@ It is built in a copy of its sources, once for all processes that test at the sa
 
 import asyncio
 import json
-import os
 import re
 import shutil
-import subprocess
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +21,12 @@ from machpay_gateway import Gateway
 from machpay_gateway.cli.demo import load_sample
 from machpay_gateway.core.scopes import KNOWN_SCOPES
 from machpay_gateway.server import create_app
+from tests.node import NODE, NPM, done, hindrance, shared_directory
 from tests.servers import serving
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "clients" / "typescript"
 GUIDE = ROOT.parent / "shared" / "guide" / "authentication.md"
-NODE, NPM = shutil.which("node") or "", shutil.which("npm") or ""
-OLDEST_NODE = 20
 COMPILER_OPTIONS = {
     "target": "ES2022",
     "lib": ["ES2022", "DOM"],
@@ -41,31 +38,12 @@ COMPILER_OPTIONS = {
 IMPORT = "import { MachPay } from '@machpay/sdk';"
 
 
-def hindrance() -> str:
-    """Return why the client cannot be tested here, nothing when it can."""
-    needed = f"the TypeScript client is tested with Node.js {OLDEST_NODE} or later and npm"
-    if missing := [name for name, path in (("node", NODE), ("npm", NPM)) if not path]:
-        return f"{needed}: there is no {' and no '.join(missing)} on PATH"
-    version = subprocess.run([NODE, "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    return "" if int(version.removeprefix("v").split(".")[0]) >= OLDEST_NODE else f"{needed}: node is {version}"
-
-
-HINDRANCE = hindrance()
+HINDRANCE = hindrance("the TypeScript client is tested")
 pytestmark = [
     pytest.mark.skipif(bool(HINDRANCE), reason=HINDRANCE),
     pytest.mark.xdist_group("typescript"),
     pytest.mark.timeout(300),  # packages are fetched and compiled before the first test
 ]
-
-
-def done(command: Sequence[str], cwd: Path, **environment: str) -> str:
-    """Return what *command* prints; that it fails is told with all that it said."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MACHPAY_")}
-    ran = subprocess.run(
-        command, cwd=cwd, env={**inherited, **environment}, capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 0, f"{' '.join(command)} ended with {ran.returncode}:\n{ran.stdout}\n{ran.stderr}"
-    return ran.stdout
 
 
 @dataclass(frozen=True)
@@ -82,9 +60,7 @@ class Built:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent  # each process has a directory of its own in it
+    shared = shared_directory(tmp_path_factory)
     root, archive = shared / "typescript", shared / "typescript.tgz"
     with FileLock(shared / "typescript.lock"):
         if not archive.exists():  # which is made last
