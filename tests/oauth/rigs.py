@@ -27,6 +27,7 @@ ISSUER, AUDIENCE = "https://auth.example.com", "https://api.example.com"
 REDIRECT = "https://app.example.org/callback"
 EMAIL, PASSWORD = "ada@example.org", "correct horse battery"
 VERIFIER = "v" * 43
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 SCOPES = ("skills:execute", "account:read")
 ROUTES = (
     Route("POST /v1/skills/execute", scopes="skills:execute"),
@@ -183,8 +184,14 @@ def basic(name: str, secret: str) -> dict[str, str]:
 
 
 async def submitted(browser: AsyncClient, page: Response, *, form: int = 0, **fields: str) -> Response:
-    """Fill in *fields* and submit a form of *page*, its hidden fields and ticked boxes as they are."""
-    text = re.findall(r"<form.*?</form>", page.text, re.DOTALL)[form]
+    """Fill in *fields* and submit a form of *page*."""
+    action, body = filled(page.text, form=form, **fields)
+    return await browser.post(action, content=body, headers=FORM)
+
+
+def filled(page: str, *, form: int = 0, **fields: str) -> tuple[str, str]:
+    """Return where a form of *page* goes and what it sends: *fields*, its hidden ones and ticked boxes as they are."""
+    text = re.findall(r"<form.*?</form>", page, re.DOTALL)[form]
     action = unescape(re.search(r'action="([^"]*)"', text)[1])  # type: ignore[index]
     pairs = [
         (unescape(name), unescape(value))
@@ -192,9 +199,7 @@ async def submitted(browser: AsyncClient, page: Response, *, form: int = 0, **fi
     ]
     ticked = re.findall(r'type="checkbox" name="([^"]*)" value="([^"]*)" checked', text)
     pairs += [(name, unescape(value)) for name, value in ticked]
-    body = urlencode([*pairs, *fields.items()])
-    headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    return await browser.post(action, content=body, headers=headers)
+    return action, urlencode([*pairs, *fields.items()])
 
 
 @asynccontextmanager
