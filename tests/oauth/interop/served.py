@@ -14,7 +14,7 @@ from machpay_gateway import Gateway
 from machpay_gateway.core.oauth.authority import Authority
 from machpay_gateway.server import create_app
 from machpay_gateway.settings import Options
-from tests.oauth.rigs import AUDIENCE, EMAIL, FORM, PASSWORD, ROUTES, SCOPES, filled, telling
+from tests.oauth.rigs import EMAIL, FORM, PASSWORD, ROUTES, SCOPES, filled, telling
 from tests.servers import serving
 
 OTHER_AUDIENCE = "https://reports.example.com"
@@ -48,7 +48,7 @@ class Apps:
 
 @dataclass(frozen=True)
 class Served:
-    """Where the authorization server is, and what it knows; the API is behind the same address."""
+    """Where the authorization server is, and what it knows. The API is at the same address, which is its name too."""
 
     issuer: str
     apps: Apps
@@ -93,7 +93,7 @@ def serving_apps(directory: Path) -> Iterator[Served]:
         "routes": ROUTES,
         "scopes": [BEYOND],
         "failure_limit": "100000/minute",  # what is sent here is wrong on purpose
-        "oauth": Authority(issuer, audience=AUDIENCE, resources=[OTHER_AUDIENCE]),
+        "oauth": Authority(issuer, resources=[OTHER_AUDIENCE]),
     }
     apps = asyncio.run(_prepared(options))
     with serving(create_app(telling, **options), listening=listening):

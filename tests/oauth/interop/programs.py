@@ -1,0 +1,59 @@
+"""Programs in `node` that run beside the tests, and are spoken to line by line in JSON."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from tests.node import NODE, inherited
+
+
+class Failed(Exception):
+    """A step of a program that ended in an error of its library."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        super().__init__(str(told))
+        self.told = told
+
+
+class Program:
+    """A process that answers each line by one."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def told(self) -> Any:  # noqa: ANN401 - whatever JSON it prints
+        """Return the next line."""
+        line = _there(self._process.stdout).readline()
+        assert line, f"the program ended with {self._process.wait()}"
+        return json.loads(line)
+
+    def do(self, step: str, argument: Any = None) -> Any:  # noqa: ANN401 - what the step takes and tells
+        """Return what *step* tells. Raises Failed."""
+        asked = _there(self._process.stdin)
+        asked.write(json.dumps([step, argument]) + "\n")
+        asked.flush()
+        answer = self.told()
+        if "error" in answer:
+            raise Failed(answer["error"])
+        return answer["told"]
+
+
+@contextmanager
+def running(root: Path, name: str, *arguments: str) -> Iterator[Program]:
+    """Run the program *name* of *root*; what it says is wrong goes where the tests' own does."""
+    process = subprocess.Popen(
+        [NODE, name, *arguments], cwd=root, env=inherited(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        yield Program(process)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _there(stream: IO[str] | None) -> IO[str]:
+    assert stream is not None
+    return stream
