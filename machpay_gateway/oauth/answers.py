@@ -24,7 +24,8 @@ def refused_answer(refused: Refused) -> Response:
     """Return what is told to an app that gets nothing."""
     headers: dict[str, str] = {}
     if refused.code is Code.INVALID_CLIENT:
-        headers["WWW-Authenticate"] = f'Basic realm="{REALM}", charset="UTF-8"'  # §5.2, RFC 7617 §2.1
+        # §5.2, RFC 7617 §2.1. The code is there once more, as clients that find a challenge look no further.
+        headers["WWW-Authenticate"] = f'Basic realm="{REALM}", charset="UTF-8", error="{refused.code}"'
     if refused.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(refused.retry_after)))
     return json_answer({"error": refused.code, "error_description": refused.description}, refused.status, **headers)

@@ -134,3 +134,6 @@ def test_a_refusal_is_an_error_with_its_code(program: Program, served: Served) -
     assert error_of(program, "own", {"scope": "nothing:known"}) == ("ResponseBodyError", "invalid_scope", 400)
     target = {"resource": "https://nowhere.example"}
     assert error_of(program, "own", target) == ("ResponseBodyError", "invalid_target", 400)
+    for method in ("client_secret_basic", "client_secret_post"):
+        discovered(program, served, app, method, secret="wrong")
+        assert error_of(program, "own", {}) == ("WWWAuthenticateChallengeError", "invalid_client", 401)
