@@ -1,112 +1,28 @@
-"""The TypeScript client: its own tests, what its package has, and the TypeScript of the public guide as it is written.
+"""The TypeScript client: its own tests, what its package has, and what its README shows, with the gateway."""
 
-It is built in a copy of its sources, once for all processes that test at the same time; the checkout stays as it is.
-"""
-
-import asyncio
 import json
 import re
-import shutil
-import tarfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-import pytest
-from filelock import FileLock
+from tests.node import NODE, NPM, done
+from tests.sdk.typescript import (
+    AROUND,
+    IMPORT,
+    MARKS,
+    ROOT,
+    SOURCES,
+    Application,
+    Built,
+    Served,
+    application,
+    blocks_in,
+    built,
+    gateway,
+    one,
+)
 
-from machpay_gateway import Gateway
-from machpay_gateway.cli.demo import load_sample
-from machpay_gateway.core.scopes import KNOWN_SCOPES
-from machpay_gateway.server import create_app
-from tests.node import NODE, NPM, done, hindrance, shared_directory
-from tests.servers import serving
+__all__ = ["application", "built", "gateway"]
 
-ROOT = Path(__file__).parents[2]
-SOURCES = ROOT / "clients" / "typescript"
-GUIDE = ROOT.parent / "shared" / "guide" / "authentication.md"
-COMPILER_OPTIONS = {
-    "target": "ES2022",
-    "lib": ["ES2022", "DOM"],
-    "types": [],
-    "module": "NodeNext",
-    "strict": True,
-    "exactOptionalPropertyTypes": True,
-}
-IMPORT = "import { MachPay } from '@machpay/sdk';"
-
-
-HINDRANCE = hindrance("the TypeScript client is tested")
-pytestmark = [
-    pytest.mark.skipif(bool(HINDRANCE), reason=HINDRANCE),
-    pytest.mark.xdist_group("typescript"),
-    pytest.mark.timeout(300),  # packages are fetched and compiled before the first test
-]
-
-
-@dataclass(frozen=True)
-class Built:
-    """The sources with what is built of them, and the package as it would be published. Tests change neither."""
-
-    root: Path
-    archive: Path
-
-    @property
-    def compiler(self) -> Path:
-        return self.root / "node_modules" / "typescript" / "bin" / "tsc"
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    shared = shared_directory(tmp_path_factory)
-    root, archive = shared / "typescript", shared / "typescript.tgz"
-    with FileLock(shared / "typescript.lock"):
-        if not archive.exists():  # which is made last
-            shutil.rmtree(root, ignore_errors=True)
-            shutil.copytree(SOURCES, root, ignore=shutil.ignore_patterns("node_modules", "dist"))
-            done([NPM, "ci", "--no-audit", "--no-fund"], root)
-            done([NPM, "run", "build"], root)
-            packed = json.loads(done([NPM, "pack", "--json", "--ignore-scripts"], root))
-            (root / one(packed)["filename"]).rename(archive)
-    return Built(root, archive)
-
-
-@dataclass(frozen=True)
-class Application:
-    """A project that has the package installed as it would be published."""
-
-    root: Path
-    compiler: Path
-
-    def compiled(self, *parts: str) -> Path:
-        """Return the program that *parts* are compiled to, one after the other in one file."""
-        (self.root / "program.ts").write_text("\n".join(parts))
-        done([NODE, str(self.compiler), "--project", "."], self.root)
-        return self.root / "program.js"
-
-    def run(self, *parts: str, **environment: str) -> Any:  # noqa: ANN401 - whatever JSON the program prints
-        """Compile *parts*, and return what they print."""
-        return json.loads(done([NODE, str(self.compiled(*parts))], self.root, **environment))
-
-
-@pytest.fixture
-def application(built: Built, tmp_path: Path) -> Application:
-    modules = tmp_path / "node_modules" / "@machpay"
-    modules.mkdir(parents=True)
-    with tarfile.open(built.archive) as archive:
-        archive.extractall(modules, filter="data")
-    (modules / "package").rename(modules / "sdk")
-    (tmp_path / "package.json").write_text('{"type": "module"}')
-    (tmp_path / "tsconfig.json").write_text(json.dumps({"compilerOptions": COMPILER_OPTIONS, "files": ["program.ts"]}))
-    return Application(tmp_path, built.compiler)
-
-
-def one(packed: Any) -> Any:  # noqa: ANN401 - npm's JSON
-    """Return the only package that npm tells of: in a list, or by its name, as its version likes it."""
-    (found,) = packed.values() if isinstance(packed, Mapping) else packed
-    return found
+pytestmark = MARKS
 
 
 def test_the_clients_own_tests_pass(built: Built) -> None:
@@ -127,37 +43,6 @@ def test_the_package_has_what_runs_and_its_types_and_nothing_else(built: Built) 
 
 def test_the_licence_is_the_repositorys() -> None:
     assert (SOURCES / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
-
-
-# The gateway, as it is served
-
-
-@dataclass(frozen=True)
-class Served:
-    """The sample API behind a gateway with the key API, and an admin's secret."""
-
-    url: str
-    secret: str
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {"MACHPAY_BASE_URL": self.url, "MACHPAY_API_KEY": self.secret, "MACHPAY_ADMIN_KEY": self.secret}
-
-
-@pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[Served]:
-    sample, database = load_sample(), f"sqlite:///{tmp_path}/keys.db"
-
-    async def prepared() -> str:
-        async with Gateway(database=database) as made:
-            account = await made.accounts.create("main", "standard")
-            _, secret = await made.keyring.create(account.id, name="admin", scopes=KNOWN_SCOPES, environment="live")
-            return secret
-
-    secret = asyncio.run(prepared())
-    app = create_app(sample.app, database=database, routes=sample.ROUTES, unlisted_routes="deny")
-    with serving(app) as (host, port):
-        yield Served(f"http://{host}:{port}", secret)
 
 
 def test_a_key_lives_its_life(application: Application, gateway: Served) -> None:
@@ -284,103 +169,6 @@ def test_a_session_may_do_what_it_was_made_for_until_its_key_ends(application: A
     }
 
 
-# The guide
-
-STEP_1, STEP_2, STEP_3, REFRESH = "const authUrl", "app.get('/callback'", "accessToken: req.session", "const newTokens"
-FROM_ENVIRONMENT, EXPLICIT = "const client = new MachPay();", "apiKey: 'sk_live_abc123...'"
-# What an application has around what is written, typed as Express types it.
-AROUND = """
-interface Query { [key: string]: undefined | string | Query | (string | Query)[] }
-interface Session { accessToken?: string; refreshToken?: string; pending: { state: string; codeVerifier: string } }
-interface Request { query: Query; session: Session }
-interface Reply { redirect(url: string): void }
-declare const app: { get(path: string, handler: (req: Request, res: Reply) => Promise<void>): void };
-declare const req: Request, res: Reply;
-declare const machpay: MachPay;
-declare const storedRefreshToken: string;
-declare const CLIENT_ID: string, CLIENT_SECRET: string, REDIRECT_URI: string;
-declare function store(accessToken: string, refreshToken: string | null): Promise<void>;
-"""
-
-
-def snippet(opening: str) -> str:
-    """Return the guide's block of TypeScript that has *opening* in it."""
-    (found,) = [block for block in guide_blocks() if opening in block]
-    return found
-
-
-def guide_blocks() -> list[str]:
-    if not GUIDE.is_file():
-        pytest.skip("the guide is not beside this checkout (../shared/guide/authentication.md)")
-    return blocks_in(GUIDE)
-
-
-def blocks_in(document: Path) -> list[str]:
-    return [
-        str(block) for block in re.findall(r"^```typescript\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
-    ]
-
-
-def test_every_block_of_typescript_in_the_guide_is_compiled_here() -> None:
-    openings = (FROM_ENVIRONMENT, EXPLICIT, STEP_1, STEP_2, STEP_3, REFRESH)
-    assert {snippet(opening) for opening in openings} == set(guide_blocks())
-
-
-def test_a_client_picks_its_key_up_from_the_environment(application: Application, gateway: Served) -> None:
-    told = application.run(
-        snippet(FROM_ENVIRONMENT),
-        "const { output } = await client.skills.execute({ skillId: 'text-summarizer', input: {} });",
-        "console.log(JSON.stringify([(await client.whoami()).name, output]));",
-        **gateway.environment,
-    )
-    assert told == ["admin", "Done."]
-
-
-def test_a_client_takes_a_key_as_an_argument(application: Application, gateway: Served) -> None:
-    told = application.run(
-        IMPORT,
-        snippet(EXPLICIT),
-        "console.log(JSON.stringify(await client.whoami().catch((error) => [error.name, error.code])));",
-        **gateway.environment,
-    )
-    assert told == ["AuthenticationError", "invalid_credentials"]  # the guide's key is a made-up one
-
-
-def test_the_redirect_asks_for_a_code_and_the_client_asks_for_the_same_and_more(application: Application) -> None:
-    written, made = application.run(
-        IMPORT,
-        "const CLIENT_ID = 'app-1', REDIRECT_URI = 'https://app.example/callback?a=b';",
-        snippet(STEP_1),
-        "const params = { clientId: CLIENT_ID, redirectUri: REDIRECT_URI, scope: 'skills:execute account:read' };",
-        "const { url } = await new MachPay().oauth.authorizationUrl(params);",
-        "console.log(JSON.stringify([authUrl, url]));",
-    )
-    assert written.partition("?")[0] == made.partition("?")[0] == "https://auth.machpay.xyz/oauth/authorize"
-    asked, more = parse_qs(urlsplit(written).query), parse_qs(urlsplit(made).query)
-    assert asked == {name: more[name] for name in asked}
-    assert set(more) - set(asked) == {"state", "code_challenge", "code_challenge_method"}
-
-
-@pytest.mark.parametrize("opening", [STEP_2, REFRESH])
-def test_the_steps_of_oauth_compile_as_they_are_written(application: Application, opening: str) -> None:
-    application.compiled(IMPORT, AROUND, snippet(opening))
-
-
-def test_an_access_token_is_used_with_something_in_the_place_of_the_dots(
-    application: Application, gateway: Served
-) -> None:
-    written = snippet(STEP_3)
-    assert "execute({...})" in written  # no TypeScript until there is something between the braces
-    told = application.run(
-        IMPORT,
-        "const req = { session: { accessToken: (await new MachPay().sessions.create()).token } };",
-        written.replace("{...}", "{ skillId: 'text-summarizer', input: {} }"),
-        "console.log(JSON.stringify([response.output, (await client.whoami()).name]));",
-        **gateway.environment,
-    )
-    assert told == ["Done.", "admin"]
-
-
 def test_what_the_readme_shows_compiles(application: Application) -> None:
     blocks = blocks_in(SOURCES / "README.md")
     assert len(blocks) > 5
@@ -390,6 +178,3 @@ def test_what_the_readme_shows_compiles(application: Application) -> None:
         given = [] if "const client =" in block else ["declare const client: MachPay;"]
         import_it = "" if re.search(r"\bMachPay\b.*from", imports) else IMPORT
         application.compiled(import_it, imports, AROUND, *given, block.replace(imports, ""))
-
-
-# STEP_2 and REFRESH are run here, against the gateway's own authorization server, once it is served.
