@@ -109,8 +109,10 @@ def _unsupported(asked: Parameters) -> Refused | None:
         return Refused(Code.INVALID_REQUEST, f"{told} is there more than once")
     if (asked.get("state") or "") and len(asked.get("state") or "") > MAX_STATE:
         return Refused(Code.INVALID_REQUEST, f"state is over {MAX_STATE} characters")
-    if "request" in asked or "request_uri" in asked:
-        return Refused(Code.INVALID_REQUEST, "request objects are not supported")
+    if "request" in asked:
+        return Refused(Code.REQUEST_NOT_SUPPORTED, "request objects are not supported")
+    if "request_uri" in asked:
+        return Refused(Code.REQUEST_URI_NOT_SUPPORTED, "request objects are not supported")
     kind = asked.get("response_type")
     if kind is None:
         return Refused(Code.INVALID_REQUEST, "response_type is missing: it is code")

@@ -20,6 +20,8 @@ class Code(StrEnum):
     ACCESS_DENIED = "access_denied"
     LOGIN_REQUIRED = "login_required"  # OpenID Connect Core §3.1.2.6, for prompt=none
     CONSENT_REQUIRED = "consent_required"  # as above
+    REQUEST_NOT_SUPPORTED = "request_not_supported"  # RFC 9101 §7
+    REQUEST_URI_NOT_SUPPORTED = "request_uri_not_supported"  # as above
     INVALID_REDIRECT_URI = "invalid_redirect_uri"  # RFC 7591 §3.2.2
     INVALID_CLIENT_METADATA = "invalid_client_metadata"  # as above
     SLOW_DOWN = "slow_down"  # RFC 8628 §3.5; no other code says to come back later
