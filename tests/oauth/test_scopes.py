@@ -13,6 +13,13 @@ async def test_more_than_there_is_or_than_the_client_may_ask_for_is_refused(rig:
     assert (await rig.token(grant_type="client_credentials", scope=scope)).json()["error"] == "invalid_scope"
 
 
+@pytest.mark.parametrize("scope", [" ", "account:read ", " account:read", "account:read  skills:execute"], ids=repr)
+async def test_names_with_another_space_than_one_in_between_are_no_scope(rig: Rig, scope: str) -> None:
+    answer = await rig.authorize(request_of(rig.client) | {"scope": scope})
+    assert answer_in(answer.headers["location"])["error"] == "invalid_scope"
+    assert (await rig.token(grant_type="client_credentials", scope=scope)).json()["error"] == "invalid_scope"
+
+
 async def test_without_a_scope_all_that_the_client_may_ask_for_is_meant(rig: Rig) -> None:
     assert (await rig.tokens(scope=""))["scope"] == "account:read skills:execute"
 

@@ -88,7 +88,9 @@ def scopes_asked(scope: str | None, most: Scopes, known: Collection[str]) -> Sco
     """Return the scopes in *scope*, all of *most* when it is left out (RFC 6749 §3.3)."""
     if scope is None:
         return most
-    names = [name for name in scope.split(" ") if name]
+    names = scope.split(" ")
+    if "" in names:
+        return Refused(Code.INVALID_SCOPE, "scope is names with one space between two")
     if any(name not in known for name in names):
         return Refused(Code.INVALID_SCOPE, "a scope does not exist")
     if any(name not in most for name in names):
