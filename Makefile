@@ -66,7 +66,7 @@ lock: .venv/.bootstrapped ## Write requirements/*.lock anew (ARGS="--upgrade" ta
 
 clean: ## Remove .venv, .venv-peers, caches and build results.
 	rm -rf .venv .venv-peers .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	rm -rf build dist htmlcov .coverage .coverage.* clients/typescript/dist clients/typescript/node_modules
+	rm -rf build dist htmlcov .coverage .coverage.* clients/typescript/dist clients/typescript/node_modules tests/oauth/interop/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip installs only uv, and uv the rest. A half-made .venv has no stamp and is made anew.

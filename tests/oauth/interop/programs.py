@@ -30,11 +30,15 @@ class Program:
         assert line, f"the program ended with {self._process.wait()}"
         return json.loads(line)
 
+    def tell(self, what: Any) -> None:  # noqa: ANN401 - whatever JSON it reads
+        """Send it a line."""
+        asked = _there(self._process.stdin)
+        asked.write(json.dumps(what) + "\n")
+        asked.flush()
+
     def do(self, step: str, argument: Any = None) -> Any:  # noqa: ANN401 - what the step takes and tells
         """Return what *step* tells. Raises Failed."""
-        asked = _there(self._process.stdin)
-        asked.write(json.dumps([step, argument]) + "\n")
-        asked.flush()
+        self.tell([step, argument])
         answer = self.told()
         if "error" in answer:
             raise Failed(answer["error"])

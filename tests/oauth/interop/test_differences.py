@@ -1,0 +1,88 @@
+"""The same requests to this authorization server and to oidc-provider: where they differ, the table says why.
+
+A difference that the table does not know fails, and so does a reason that is no longer needed.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from tests.node import hindrance
+from tests.oauth.interop import rows_authorize, rows_clients, rows_endings, rows_redirects, rows_tokens
+from tests.oauth.interop.asked import Row
+from tests.oauth.interop.parties import Party
+from tests.oauth.interop.programs import running
+from tests.oauth.interop.served import BEYOND, OTHER_AUDIENCE, Served
+from tests.oauth.rigs import SCOPES
+
+OURS = {
+    "authorize": "/oauth/authorize",
+    "token": "/oauth/token",
+    "revoke": "/oauth/revoke",
+    "introspect": "/oauth/introspect",
+}
+THEIRS = {
+    "authorize": "/auth",
+    "token": "/token",
+    "revoke": "/token/revocation",
+    "introspect": "/token/introspection",
+}
+TABLE: dict[str, tuple[Row, ...]] = {
+    "authorize": (*rows_authorize.ROWS, *rows_redirects.ROWS),
+    "token": (*rows_clients.ROWS, *rows_tokens.ROWS),
+    "endings": rows_endings.ROWS,
+}
+ROWS = [row for rows in TABLE.values() for row in rows]
+HINDRANCE = hindrance("oidc-provider is compared with")
+needs_node = pytest.mark.skipif(bool(HINDRANCE), reason=HINDRANCE)
+pytestmark = [
+    pytest.mark.xdist_group("oauth-interop"),
+    pytest.mark.timeout(120),  # packages are fetched before the first test
+]
+
+
+@pytest.fixture(scope="module")
+def ours(served: Served) -> Iterator[Party]:
+    party = Party(served.issuer, served.issuer, served.apps, OURS)
+    yield party
+    party.close()
+
+
+@pytest.fixture(scope="module")
+def theirs(programs: Path, served: Served) -> Iterator[Party]:
+    apps = [getattr(served.apps, each.name).told() for each in fields(served.apps)]
+    given = {
+        "apps": apps,
+        "scopes": SCOPES,
+        "beyond": BEYOND,
+        "audience": served.issuer,
+        "resources": [OTHER_AUDIENCE],
+    }
+    with running(programs, "provider.js") as program:
+        program.tell(given)
+        party = Party(program.told(), served.issuer, served.apps, THEIRS)
+        yield party
+        party.close()
+
+
+@needs_node
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: ascii(row.claim))
+def test_both_servers_say_the_same_unless_the_table_tells_why(row: Row, ours: Party, theirs: Party) -> None:
+    assert (ours.said(row.asked), theirs.said(row.asked)) == (row.said, row.theirs or row.said)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.theirs or row.why], ids=lambda row: ascii(row.claim))
+def test_a_reason_is_one_sentence_about_a_difference_with_its_place_in_a_standard(row: Row) -> None:
+    assert row.theirs not in {"", row.said}
+    assert re.search(r"\b(RFC \d+|OAuth 2\.1|OpenID Connect Core) §\d", row.why)
+    assert row.why.endswith(".")
+    assert row.why.count(". ") == 0
+
+
+def test_no_request_is_told_of_twice() -> None:
+    for rows in TABLE.values():
+        assert len({row.claim for row in rows}) == len(rows)
+    assert len(ROWS) > 60
