@@ -16,6 +16,7 @@ from rich.console import Console
 from benchmarks.applications import LIMIT_VARIABLE, REDIS_VARIABLE, SECRETS_VARIABLE
 from benchmarks.bare import PATH
 from benchmarks.entrants import ENTRANTS, Entrant
+from benchmarks.oauth import oauth_tables
 from benchmarks.processes import Sample, Server, check_machine, load, redis_server, serving
 from benchmarks.proxies.rounds import Shape, measured
 from benchmarks.proxies.tables import proxy_tables
@@ -34,10 +35,19 @@ _SPENT_SECONDS = 10
 @click.option("--connections", default=64, show_default=True, help="Connections kept open by the load.")
 @click.option("--peers/--no-peers", default=True, show_default=True, help="Measure other limiters beside ours.")
 @click.option("--store/--no-store", default=True, show_default=True, help="Measure the key store too.")
+@click.option("--oauth/--no-oauth", default=True, show_default=True, help="Measure the authorization server too.")
 @click.option("--proxy/--no-proxy", default=True, show_default=True, help="Measure the proxy too.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write every sample to this file.")
 def main(
-    rounds: int, seconds: int, connections: int, json_file: Path | None, *, peers: bool, store: bool, proxy: bool
+    rounds: int,
+    seconds: int,
+    connections: int,
+    json_file: Path | None,
+    *,
+    peers: bool,
+    store: bool,
+    oauth: bool,
+    proxy: bool,
 ) -> None:
     """Measure the guarded application against the bare one, and peers beside it."""
     check_machine()
@@ -58,6 +68,9 @@ def main(
         console.print(costs_table(_costs(client, spent, secrets[1], connections)))
     if store:
         console.print(store_table(console, rounds))
+    if oauth:
+        for table in oauth_tables(console, rounds, seconds, connections // 2):
+            console.print(table)
     proxies = _proxies(console, Shape(rounds, seconds, connections), peers=peers) if proxy else None
     if json_file is not None:
         middleware = {name: [asdict(sample) for sample in taken] for name, taken in figures.items()}

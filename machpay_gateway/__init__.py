@@ -12,7 +12,7 @@ The path of a request, in the order to read it:
 6. The concurrency slot is given back when the response has ended, however it ended, and `telemetry.usage` counts it.
 
 `assembly.Gateway` puts the parts together from `settings`. What is served beside the application stands in `server`:
-the key API (`admin`) and, for apps that act for users, the authorization server (`oauth`, by the use cases in `grants`).
+the key API (`admin`) and, for apps that act for users, the authorization server (`oauth`, by what `grants` can do).
 """
 
 from machpay_gateway.assembly import Gateway

@@ -75,6 +75,73 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     ("kept_answers", {"name": b"n", "request": b"r", "sealed": b"s", "at": 1000.5}),
     ("secret_uses", {"digest": b"d" * 32, "key_id": "key_1", "last_used_at": 1100.5}),
     *((f"usage_{length}", COUNTED) for length in ("minutes", "hours", "days")),
+    ("signing_keys", {"kid": "k", "public": b"{}", "sealed": b"s", "created_at": 1.5, "signs_from": 2.5}),
+    ("users", {"id": "user_1", "account_id": ACME.id, "email": "ada@example.org", "created_at": 1.5}),
+    ("sign_ins", {"digest": b"s" * 32, "user_id": "user_1", "created_at": 1.5, "expires_at": 9e9}),
+    (
+        "oauth_clients",
+        {
+            "id": "app_1",
+            "account_id": ACME.id,
+            "name": "An app",
+            "environment": "live",
+            "redirect_uris": '["https://app.example.org/cb"]',
+            "scopes": '["skills:list"]',
+            "grant_types": '["authorization_code","refresh_token"]',
+            "is_public": False,
+            "requires_pkce": True,
+            "binds_tokens": False,
+            "version": 3,
+            "created_at": 1.5,
+        },
+    ),
+    (
+        "oauth_client_secrets",
+        {"digest": b"c" * 32, "client_id": "app_1", "position": 0, "masked": "cs_mp1_…0001", "created_at": 1.5},
+    ),
+    (
+        "oauth_grants",
+        {
+            "id": "grant_1",
+            "client_id": "app_1",
+            "holder_id": "user_1",
+            "user_id": "user_1",
+            "account_id": ACME.id,
+            "scopes": '["skills:list"]',
+            "version": 4,
+            "valid_from": 1,
+            "created_at": 1.5,
+            "changed_at": 1.5,
+        },
+    ),
+    (
+        "token_families",
+        {
+            "id": "family_1",
+            "grant_id": "grant_1",
+            "client_id": "app_1",
+            "scopes": '["skills:list"]',
+            "resources": '["https://api.example.com"]',
+            "created_at": 1.5,
+            "expires_at": 9e9,
+        },
+    ),
+    (
+        "authorization_codes",
+        {
+            "digest": b"a" * 32,
+            "family_id": "family_1",
+            "grant_id": "grant_1",
+            "client_id": "app_1",
+            "redirect_uri": "https://app.example.org/cb",
+            "has_redirect": True,
+            "scopes": '["skills:list"]',
+            "resources": '["https://api.example.com"]',
+            "created_at": 1.5,
+            "expires_at": 61.5,
+        },
+    ),
+    ("refresh_tokens", {"digest": b"r" * 32, "family_id": "family_1", "created_at": 1.5, "expires_at": 9e9}),
 ]
 
 
@@ -112,7 +179,15 @@ async def test_what_an_older_version_has_stored_is_there_and_can_be_changed(
     assert await store.account("Acme") == ACME
     assert await store.find_by_digest(b"d" * 32) == KEY
     await store.add_account(Account("acct_new", "New", "standard", 200.0), logged())
-    assert await store.set_tier(ACME, "standard", logged()) == [("key_1", 5)]
+    raised = [("key_1", 5)] if revision < "0005" else [("key_1", 5), ("grant_1", 5)]
+    assert await store.set_tier(ACME, "standard", logged()) == raised
+    held = await store.oauth.held(b"r" * 32)
+    assert (held is None) == (revision < "0005")
+    assert held is None or (held.grant.scopes, held.family.resources) == (KEY.scopes, ("https://api.example.com",))
+    assert (await store.oauth.signed_in(b"s" * 32, 2.0) is None) == (revision < "0005")
+    assert (await store.oauth.client(None, "app_1") is None) == (revision < "0005")
+    assert (await store.oauth.code(b"a" * 32) is None) == (revision < "0005")
+    assert len(await store.signing_keys()) == (0 if revision < "0005" else 1)
     assert (await store.kept_answer(b"n", 0) is None) == (revision < "0003")
     found = await store.key(ACME.id, "key_1")
     assert found is not None

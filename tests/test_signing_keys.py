@@ -1,0 +1,146 @@
+"""Our signing keys over many processes and a long time: made once, rotated with notice, sealed by what is not there."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from machpay_gateway.core.compact import CompactToken, parse_compact
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.signing import NOTICE_SECONDS
+from machpay_gateway.keysets import SigningKeys
+from machpay_gateway.stores.memory import MemoryStore
+from machpay_gateway.stores.sql import SqlStore
+from tests.clocks import FixedClock
+
+LIFE = 3660.0
+SECRET = b"s" * 32
+
+
+@pytest.fixture
+def clock() -> FixedClock:
+    return FixedClock(1_700_000_000.0)
+
+
+@pytest.fixture
+def worker(clock: FixedClock) -> Callable[..., SigningKeys]:
+    store = MemoryStore()
+
+    def make(secret: bytes = SECRET) -> SigningKeys:
+        return SigningKeys(store, secret_key=lambda: secret, life_seconds=LIFE, clock=clock)
+
+    return make
+
+
+async def signed(keys: SigningKeys) -> CompactToken:
+    token = parse_compact((await keys.sign({"sub": "x"}, "at+jwt")).encode())
+    assert not isinstance(token, str)
+    return token
+
+
+async def test_many_workers_that_start_at_once_make_one_key(tmp_path: Path) -> None:
+    stores = [SqlStore(f"sqlite:///{tmp_path}/keys.db") for _ in range(8)]
+    for store in stores:
+        await store.open()
+    workers = [
+        SigningKeys(store, secret_key=lambda: SECRET, life_seconds=LIFE, clock=lambda: 1000.0) for store in stores
+    ]
+    tokens = await asyncio.gather(*(signed(worker) for worker in workers))
+    assert len({token.kid for token in tokens}) == 1
+    assert len(await stores[0].signing_keys()) == 1
+    assert len(await stores[0].audit_rows(0)) == 1
+    for store in stores:
+        await store.close()
+
+
+async def test_what_one_worker_signs_every_other_verifies(worker: Callable[..., SigningKeys]) -> None:
+    token = await signed(worker())
+    assert await worker().has_signed(token)
+
+
+async def test_a_rotation_is_noticed_before_it_signs_and_the_old_key_serves_until_its_last_token(
+    worker: Callable[..., SigningKeys], clock: FixedClock
+) -> None:
+    signer, verifier = worker(), worker()
+    old = await signed(signer)
+    assert await verifier.has_signed(old)
+    new = await worker().rotate()  # by a process of its own
+    clock.now += 61
+    assert {key["kid"] for key in await verifier.jwks()} == {old.kid, new.kid}
+    assert (await signed(signer)).kid == old.kid
+    clock.now += NOTICE_SECONDS
+    latest = await signed(signer)
+    assert latest.kid == new.kid
+    assert await verifier.has_signed(latest)
+    assert await verifier.has_signed(old)
+    clock.now += LIFE
+    assert {key["kid"] for key in await verifier.jwks()} == {new.kid}
+    assert not await verifier.has_signed(old)
+    dropped = await worker().rotate()
+    assert {key.kid for key in await worker().all()} == {new.kid, dropped.kid}
+
+
+async def test_at_once_ends_everything(worker: Callable[..., SigningKeys], clock: FixedClock) -> None:
+    signer = worker()
+    old = await signed(signer)
+    await worker().rotate(at_once=True)
+    clock.now += 61
+    latest = await signed(signer)
+    assert latest.kid != old.kid
+    assert not await signer.has_signed(old)
+
+
+async def test_made_up_key_ids_cost_a_question_a_second_and_no_more(
+    worker: Callable[..., SigningKeys], clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = worker()
+    token = await signed(keys)
+    asked = 0
+    store = keys._store  # noqa: SLF001 - to count what is asked of it
+    original = store.signing_keys
+
+    async def counted() -> Any:  # noqa: ANN401 - as the store's
+        nonlocal asked
+        asked += 1
+        return await original()
+
+    monkeypatch.setattr(store, "signing_keys", counted)
+    clock.now += 2
+    for number in range(100):
+        other = CompactToken("RS256", f"k{number}", token.type, token.claims, token.signing_input, token.signature)
+        assert not await keys.has_signed(other)
+    assert asked == 1
+
+
+async def test_another_secret_key_is_told_with_the_way_out(worker: Callable[..., SigningKeys]) -> None:
+    await signed(worker())
+    with pytest.raises(ConfigurationError, match=r"sealed by another secret key.*MACHPAY_SECRET_KEY.*--now"):
+        await signed(worker(b"t" * 32))
+
+
+def test_the_secret_beside_a_database_is_one_for_all_processes(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from machpay_gateway.stores.sql.secret import secret_beside;"
+        "print(secret_beside(Path(sys.argv[1])).hex())"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "keys.db")]
+
+    def run(_: int) -> str:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(threads.map(run, range(4)))) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["keys.db.secret"]
+    assert (tmp_path / "keys.db.secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_secret_file_that_holds_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / "keys.db.secret").write_text("short")
+    store = SqlStore(f"sqlite:///{tmp_path}/keys.db")
+    with pytest.raises(ConfigurationError, match="holds no secret key"):
+        store.secret_key()
