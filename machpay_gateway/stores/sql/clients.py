@@ -10,12 +10,12 @@ from sqlalchemy import RowMapping, Select, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.core.key import SecretRecord
 from machpay_gateway.core.oauth.client import Client
 from machpay_gateway.core.ports import key_tier
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.schema import ACCOUNTS, OAUTH_CLIENT_SECRETS, OAUTH_CLIENTS
 from machpay_gateway.stores.sql.collation import bytewise
+from machpay_gateway.stores.sql.secrets import secret_in, secret_values
 
 Columns = TypeVarTuple("Columns")
 
@@ -80,17 +80,7 @@ async def update_client(connection: AsyncConnection, client: Client) -> bool:
 async def rewrite_secrets(connection: AsyncConnection, client: Client) -> None:
     """Store the secrets of *client* in place of those that it had."""
     await connection.execute(delete(OAUTH_CLIENT_SECRETS).where(OAUTH_CLIENT_SECRETS.c.client_id == client.id))
-    values = [
-        {
-            "digest": secret.digest,
-            "client_id": client.id,
-            "position": position,
-            "masked": secret.masked,
-            "created_at": secret.created_at,
-            "expires_at": secret.expires_at,
-        }
-        for position, secret in enumerate(client.secrets)
-    ]
+    values = secret_values(client.secrets, client_id=client.id)
     if values:
         await connection.execute(insert(OAUTH_CLIENT_SECRETS), values)
 
@@ -132,19 +122,10 @@ def _client(rows: Sequence[RowMapping]) -> Client:
         scopes=Scopes(frozenset(orjson.loads(row[OAUTH_CLIENTS.c.scopes]))),
         grant_types=tuple(orjson.loads(row[OAUTH_CLIENTS.c.grant_types])),
         created_at=row[OAUTH_CLIENTS.c.created_at],
-        secrets=tuple(_secret(each) for each in rows if each["digest"] is not None),
+        secrets=tuple(secret_in(each) for each in rows if each["digest"] is not None),
         is_public=row[OAUTH_CLIENTS.c.is_public],
         requires_pkce=row[OAUTH_CLIENTS.c.requires_pkce],
         binds_tokens=row[OAUTH_CLIENTS.c.binds_tokens],
         version=row[OAUTH_CLIENTS.c.version],
         deleted_at=row[OAUTH_CLIENTS.c.deleted_at],
-    )
-
-
-def _secret(row: RowMapping) -> SecretRecord:
-    return SecretRecord(
-        digest=bytes(row["digest"]),
-        masked=row["masked"],
-        created_at=row["secret_created_at"],
-        expires_at=row["secret_expires_at"],
     )

@@ -10,11 +10,12 @@ from sqlalchemy import ColumnElement, FromClause, RowMapping, Select, and_, dele
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.core.key import KeyRecord, KeyStatus, SecretRecord, StatusAt
+from machpay_gateway.core.key import KeyRecord, KeyStatus, StatusAt
 from machpay_gateway.core.ports import key_tier
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.schema import ACCOUNTS, KEY_SECRETS, KEYS, SECRET_USES
 from machpay_gateway.stores.sql.collation import bytewise
+from machpay_gateway.stores.sql.secrets import secret_in, secret_values
 
 Columns = TypeVarTuple("Columns")
 
@@ -120,18 +121,7 @@ async def delete_secrets(connection: AsyncConnection, key_id: str) -> None:
 
 async def insert_secrets(connection: AsyncConnection, record: KeyRecord) -> None:
     """Insert the secrets of *record*, the current one first. Raises IntegrityError for a digest that exists."""
-    values = [
-        {
-            "digest": secret.digest,
-            "key_id": record.id,
-            "position": position,
-            "masked": secret.masked,
-            "created_at": secret.created_at,
-            "expires_at": secret.expires_at,
-        }
-        for position, secret in enumerate(record.secrets)
-    ]
-    await connection.execute(insert(KEY_SECRETS), values)
+    await connection.execute(insert(KEY_SECRETS), secret_values(record.secrets, key_id=record.id))
 
 
 def _within(statement: Select[*Columns], account_id: str | None, keys: FromClause = KEYS) -> Select[*Columns]:
@@ -187,21 +177,11 @@ def _record(rows: Sequence[RowMapping]) -> KeyRecord:
         scopes=Scopes(frozenset(orjson.loads(row[KEYS.c.scopes]))),
         allowed_ips=tuple(orjson.loads(row[KEYS.c.allowed_ips])),
         created_at=row[KEYS.c.created_at],
-        secrets=tuple(map(_secret, rows)),
+        secrets=tuple(map(secret_in, rows)),
         version=row[KEYS.c.version],
         expires_at=row[KEYS.c.expires_at],
         revoked_at=row[KEYS.c.revoked_at],
         last_rotated_at=row[KEYS.c.last_rotated_at],
         metadata=orjson.loads(row[KEYS.c.metadata]),
         last_used_at=row["key_last_used_at"],
-    )
-
-
-def _secret(row: RowMapping) -> SecretRecord:
-    return SecretRecord(
-        digest=bytes(row["digest"]),
-        masked=row["masked"],
-        created_at=row["secret_created_at"],
-        expires_at=row["secret_expires_at"],
-        last_used_at=row["secret_last_used_at"],
     )
