@@ -1,9 +1,7 @@
 """Whose tokens are accepted: a configured issuer's, and our own. How they are judged is `core`'s to say."""
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import NamedTuple
 
 from machpay_gateway.core.claims import accepted_claims, principal_from
 from machpay_gateway.core.compact import CompactToken, parse_compact
@@ -15,15 +13,10 @@ from machpay_gateway.core.quota import Tier
 from machpay_gateway.core.token import VerifyingKey, is_signed_by, keys_for, keys_from_jwks
 from machpay_gateway.keysets.own import OwnTokens
 from machpay_gateway.keysets.sources import KeySet, key_set_at
+from machpay_gateway.keysets.verified import VerifiedTokens
 
 VERIFIED_SECONDS = 60.0  # how long a token is known without its signature being looked at again
 VERIFIED_TOKENS = 4096
-
-
-class _Verified(NamedTuple):
-    principal: Principal
-    since: float
-    until: float
 
 
 class IssuedTokens:
@@ -36,7 +29,7 @@ class IssuedTokens:
         self._tiers = tiers
         self._own = own
         self._trusted: dict[str, tuple[Issuer, KeySet]] = {}
-        self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
+        self._verified = VerifiedTokens(seconds=VERIFIED_SECONDS, size=VERIFIED_TOKENS)
         for issuer in issuers:
             if issuer.issuer in self._trusted:
                 msg = f"Issuer {issuer.issuer!r} is configured twice; give one entry all its audiences and algorithms"
@@ -45,18 +38,14 @@ class IssuedTokens:
 
     def known(self, digest: bytes, now: float) -> Principal | None:
         """Return the principal of a token that was verified lately, without any I/O."""
-        verified = self._verified.get(digest)
-        if verified is None:
-            return None if self._own is None else self._own.known(digest, now)
-        # The lower bound is for a clock that was set back: "until" would be far away then.
-        if not verified.since <= now < verified.until:
-            return None
-        self._verified.move_to_end(digest)
-        return verified.principal
+        principal = self._verified.known(digest, now)
+        if principal is None and self._own is not None:
+            return self._own.known(digest, now)
+        return principal
 
     def holds(self, digest: bytes) -> bool:
         """Tell whether a token of this *digest* was good lately, whether it is known now or not."""
-        return digest in self._verified or (self._own is not None and self._own.holds(digest))
+        return self._verified.holds(digest) or (self._own is not None and self._own.holds(digest))
 
     def forget(self, subject: str) -> None:
         """Ask anew what is known of *subject*, which only we can know more of than its token says."""
@@ -87,7 +76,7 @@ class IssuedTokens:
         if not is_signed_by(compact, keys):
             return "wrong signature"
         principal = principal_from(claims, issuer, self._tiers)
-        self._remember(token.digest, principal, now)
+        self._verified.remember(token.digest, principal, now)
         return principal
 
     async def close(self) -> None:
@@ -96,13 +85,6 @@ class IssuedTokens:
             await self._own.close()
         for _, key_set in self._trusted.values():
             await key_set.close()
-
-    def _remember(self, digest: bytes, principal: Principal, now: float) -> None:
-        until = min(principal.expires_at or now, now + VERIFIED_SECONDS)
-        self._verified[digest] = _Verified(principal, now, until)
-        self._verified.move_to_end(digest)
-        if len(self._verified) > VERIFIED_TOKENS:
-            self._verified.popitem(last=False)
 
 
 async def _fitting_keys(token: CompactToken, key_set: KeySet, now: float) -> tuple[VerifyingKey, ...]:

@@ -1,8 +1,7 @@
 """Our own tokens: access tokens of apps, and sessions that keys were traded for."""
 
-from collections import OrderedDict
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from machpay_gateway.core import session
 from machpay_gateway.core.compact import CompactToken
@@ -13,6 +12,7 @@ from machpay_gateway.core.ports import KnownKeys
 from machpay_gateway.core.principal import Principal
 from machpay_gateway.core.quota import Tier
 from machpay_gateway.keysets.signing import SigningKeys
+from machpay_gateway.keysets.verified import VerifiedTokens
 
 VERIFIED_SECONDS = 600.0  # how long a signature is not looked at again; whether the grant holds is asked each time
 VERIFIED_TOKENS = 10_000
@@ -34,12 +34,6 @@ class Grants(Protocol):
         """Abandon what is being asked of the store."""
 
 
-class _Verified(NamedTuple):
-    principal: Principal
-    since: float
-    until: float
-
-
 class OwnTokens:
     """Verifies what *signing* has signed: sessions, and with *authority* and *grants* access tokens too."""
 
@@ -57,7 +51,7 @@ class OwnTokens:
         self._tiers = tiers
         self._authority = authority
         self._grants = grants
-        self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
+        self._verified = VerifiedTokens(seconds=VERIFIED_SECONDS, size=VERIFIED_TOKENS)
 
     def claims_to_be(self, token: CompactToken) -> bool:
         """Tell whether *token* says that it is one of ours; its signature has to bear that out."""
@@ -66,17 +60,14 @@ class OwnTokens:
 
     def known(self, digest: bytes, now: float) -> Principal | None:
         """Return the principal of an access token that was verified lately, without any I/O."""
-        verified = self._verified.get(digest)
-        if verified is None or self._grants is None:
+        principal = self._verified.known(digest, now)
+        if principal is None or self._grants is None:
             return None
-        principal, since, until = verified
-        # The lower bound is for a clock that was set back: "until" would be far away then.
-        is_known = since <= now < until and self._grants.still_holds(principal.subject, principal.version, now)
-        return principal if is_known else None
+        return principal if self._grants.still_holds(principal.subject, principal.version, now) else None
 
     def holds(self, digest: bytes) -> bool:
         """Tell whether a token of this *digest* was good lately, whether it is known now or not."""
-        return digest in self._verified
+        return self._verified.holds(digest)
 
     def forget(self, subject: str) -> None:
         """Ask anew what is known of the grant *subject*."""
@@ -112,30 +103,21 @@ class OwnTokens:
     async def _access(
         self, token: CompactToken, digest: bytes, now: float, authority: Authority, grants: Grants
     ) -> Principal | str:
-        verified = self._verified.get(digest)
-        if verified is None or not verified.since <= now < verified.until:
+        verified = self._verified.known(digest, now)
+        if verified is None:
             if refusal := access.mistake_in_access(token.claims, authority, now):
                 return refusal
             if not await self._signing.has_signed(token):
                 return "wrong signature"
-        grant_id, version = str(token.claims["gid"]), int(str(token.claims["ver"]))
-        if verified is not None:
-            version = max(version, verified.principal.version)
-        grant = await grants.changed(grant_id, version)
+        version = int(str(token.claims["ver"])) if verified is None else verified.version
+        grant = await grants.changed(str(token.claims["gid"]), version)
         if isinstance(grant, str):
             return grant
         if verified is not None and grant is None:
-            return verified.principal
+            return verified
         principal = access.access_principal(token.claims, self._tiers, grant)
         if isinstance(principal, str):
-            self._verified.pop(digest, None)
+            self._verified.forget(digest)
         else:
-            self._remember(digest, principal, now)
+            self._verified.remember(digest, principal, now)
         return principal
-
-    def _remember(self, digest: bytes, principal: Principal, now: float) -> None:
-        until = min(principal.expires_at or now, now + VERIFIED_SECONDS)
-        self._verified[digest] = _Verified(principal, now, until)
-        self._verified.move_to_end(digest)
-        if len(self._verified) > VERIFIED_TOKENS:
-            self._verified.popitem(last=False)

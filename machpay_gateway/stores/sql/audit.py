@@ -1,6 +1,7 @@
 """Statements on the audit log. A change's row is written in the transaction that makes the change."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 
 from sqlalchemy import insert, select, update
@@ -8,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.audit import AuditHead, AuditRow, Change, next_row
 from machpay_gateway.stores.schema import AUDIT_HEAD, AUDIT_LOG
+from machpay_gateway.stores.sql.engine import Database
 
 _FIELDS = [AUDIT_LOG.c[name] for name in AuditRow.__slots__]
 
@@ -16,6 +18,19 @@ async def lock_log(connection: AsyncConnection) -> None:
     """Let one transaction at a time make changes, until this one has ended. SQLite's BEGIN IMMEDIATE did already."""
     if connection.dialect.name == "postgresql":
         await connection.execute(select(AUDIT_HEAD.c.id).with_for_update())
+
+
+@asynccontextmanager
+async def changing(database: Database, what: str) -> AsyncIterator[AsyncConnection]:
+    """Give a connection in a transaction that no other change runs beside, so that each finds what it checks.
+
+    Raises StoreUnavailable that names *what*.
+    """
+    # Each change ends at the log's head, so they wait there anyhow. Waiting first, nobody holds a row meanwhile
+    # that another needs, and a key that is added while its account's tier changes cannot miss the change.
+    async with database.writing(what) as connection:
+        await lock_log(connection)
+        yield connection
 
 
 async def insert_change(connection: AsyncConnection, change: Change) -> None:

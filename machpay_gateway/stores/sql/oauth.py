@@ -1,10 +1,9 @@
 """Users, clients and grants in the database of the store that this is a part of."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.audit import Change
 from machpay_gateway.core.errors import InputError
@@ -25,7 +24,7 @@ class SqlOAuth:
 
     async def add_user(self, user: User, change: Change) -> bool:
         """Store a new user; False when the e-mail is taken. Raises InputError for an account that does not exist."""
-        async with self._changing("user creation") as connection:
+        async with audit.changing(self._database, "user creation") as connection:
             with _fitting(f"Account {user.account_id} is unknown"):
                 if not await users.insert_user(connection, user):
                     return False
@@ -47,7 +46,7 @@ class SqlOAuth:
 
         Returns the user's grants, whose versions are raised: the user may have been disabled.
         """
-        async with self._changing("user change") as connection:
+        async with audit.changing(self._database, "user change") as connection:
             if not await users.update_user(connection, user):
                 return None
             await users.delete_sign_ins(connection, user.id)
@@ -76,7 +75,7 @@ class SqlOAuth:
 
     async def add_client(self, client: Client, change: Change) -> None:
         """Store a new client with its secrets. Raises InputError for an account that does not exist."""
-        async with self._changing("client creation") as connection:
+        async with audit.changing(self._database, "client creation") as connection:
             with _fitting(f"Account {client.account_id} is unknown, or the client's id or secret is taken"):
                 await clients.insert_client(connection, client)
                 await clients.rewrite_secrets(connection, client)
@@ -97,7 +96,7 @@ class SqlOAuth:
 
         Returns its grants, whose versions are raised: what they are worth may have changed.
         """
-        async with self._changing("client change") as connection:
+        async with audit.changing(self._database, "client change") as connection:
             if not await clients.update_client(connection, client):
                 return None
             await clients.rewrite_secrets(connection, client)
@@ -129,7 +128,7 @@ class SqlOAuth:
 
         Raises InputError when its client or user does not exist.
         """
-        async with self._changing("grant") as connection:
+        async with audit.changing(self._database, "grant") as connection:
             with _fitting(f"Client {grant.client_id} or user {grant.user_id} is unknown"):
                 if not await grants.put_grant(connection, grant, change.at):
                     return False
@@ -171,7 +170,7 @@ class SqlOAuth:
 
     async def end_family(self, family_id: str, change: Change) -> Raised | None:
         """End the family and raise its grant's version; None when it is not there or has ended before."""
-        async with self._changing("family's end") as connection:
+        async with audit.changing(self._database, "family's end") as connection:
             grant_id = await grants.end_family(connection, family_id, change.at)
             if grant_id is None:
                 return None
@@ -180,7 +179,7 @@ class SqlOAuth:
 
     async def revoke_grant(self, account_id: str | None, grant_id: str, change: Change) -> Raised | None:
         """End the grant and all its families; None when it is not there or was revoked before."""
-        async with self._changing("grant's end") as connection:
+        async with audit.changing(self._database, "grant's end") as connection:
             which = (OAUTH_GRANTS.c.id == grant_id) & OAUTH_GRANTS.c.revoked_at.is_(None)
             if account_id is not None:
                 which &= OAUTH_GRANTS.c.account_id == account_id
@@ -190,12 +189,6 @@ class SqlOAuth:
             await grants.end_families(connection, grant_id, change.at)
             await audit.insert_change(connection, change)
             return raised[0]
-
-    @asynccontextmanager
-    async def _changing(self, what: str) -> AsyncIterator[AsyncConnection]:
-        async with self._database.writing(what) as connection:
-            await audit.lock_log(connection)
-            yield connection
 
 
 @contextmanager

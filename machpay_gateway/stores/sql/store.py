@@ -1,14 +1,13 @@
 """The store on a SQL database: which statements make one use, and in which transaction."""
 
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_bytes
 from tempfile import gettempdir
 
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.audit import AuditHead, AuditRow, Change
 from machpay_gateway.core.errors import AnsweredMeanwhile, ConfigurationError, InputError
@@ -116,7 +115,7 @@ class SqlStore:
 
         With *keep* the answer is kept too. Raises AnsweredMeanwhile when there is one of its name.
         """
-        async with self._changing("key creation") as connection:
+        async with audit.changing(self._database, "key creation") as connection:
             with _fitting(record):
                 await keys.insert_key(connection, record)
                 await keys.insert_secrets(connection, record)
@@ -150,7 +149,7 @@ class SqlStore:
 
         With *keep* the answer is kept too. Raises AnsweredMeanwhile when there is one of its name.
         """
-        async with self._changing("key change") as connection:
+        async with audit.changing(self._database, "key change") as connection:
             if not await keys.update_key(connection, record, change.at):
                 return False
             await keys.delete_secrets(connection, record.id)
@@ -168,7 +167,7 @@ class SqlStore:
 
     async def add_account(self, account: Account, change: Change) -> bool:
         """Store a new account; False when its name is taken."""
-        async with self._changing("account creation") as connection:
+        async with audit.changing(self._database, "account creation") as connection:
             if not await accounts.insert_account(connection, account):
                 return False
             await audit.insert_change(connection, change)
@@ -189,7 +188,7 @@ class SqlStore:
 
         Returns the id and the new version of each; None when the account is not there with the tier that it has here.
         """
-        async with self._changing("tier change") as connection:
+        async with audit.changing(self._database, "tier change") as connection:
             if not await accounts.update_tier(connection, account, tier):
                 return None
             await accounts.raise_versions(connection, account.id, change.at)
@@ -200,7 +199,7 @@ class SqlStore:
     async def add_change(self, change: Change, once: bytes) -> bool:
         """Write down what happened and changed nothing; False when it was under the name *once* within a day."""
         try:
-            async with self._changing("audit log") as connection:
+            async with audit.changing(self._database, "audit log") as connection:
                 await answers.insert_answer(connection, noted(once, change.at))
                 await audit.insert_change(connection, change)
         except AnsweredMeanwhile:
@@ -249,7 +248,7 @@ class SqlStore:
 
     async def add_signing_key(self, key: SigningKey, change: Change, *, instead_of: Collection[str] | None) -> bool:
         """Store *key* and drop those named by *instead_of*; when that is None, only if there is none: False if not."""
-        async with self._changing("signing key") as connection:
+        async with audit.changing(self._database, "signing key") as connection:
             if instead_of is None and not await signing.is_empty(connection):
                 return False
             await signing.delete_keys(connection, list(instead_of or ()))
@@ -261,15 +260,6 @@ class SqlStore:
         if self._database.is_sqlite:
             self._database.prepare()
             await self._database.use_wal()
-
-    @asynccontextmanager
-    async def _changing(self, what: str) -> AsyncIterator[AsyncConnection]:
-        """Give a connection in a transaction that no other change runs beside, so that each finds what it checks."""
-        # Each change ends at the log's head, so they wait there anyhow. Waiting first, nobody holds a row meanwhile
-        # that another needs, and a key that is added while its account's tier changes cannot miss the change.
-        async with self._database.writing(what) as connection:
-            await audit.lock_log(connection)
-            yield connection
 
 
 @contextmanager
