@@ -72,7 +72,8 @@ async def test_a_wrong_secret_is_told_with_a_challenge(rig: Rig, secret: str) ->
         await asked(rig, client_id=rig.client.id, client_secret=secret),
     ):
         assert told(answer) == (401, "invalid_client")
-        assert answer.headers["www-authenticate"] == 'Basic realm="machpay", charset="UTF-8"'
+        challenge = 'Basic realm="machpay", charset="UTF-8", error="invalid_client"'
+        assert answer.headers["www-authenticate"] == challenge
         assert answer.headers["cache-control"] == "no-store"
     assert told(await asked(rig, basic(rig.client.id, flipped(rig.secret)))) == (401, "invalid_client")
 
