@@ -3,13 +3,16 @@
 import re
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from html import unescape
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Unpack
 from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit
 
+from argon2 import PasswordHasher
 from httpx2 import ASGITransport, AsyncClient, Response
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -206,10 +209,20 @@ def filled(page: str, *, form: int = 0, **fields: str) -> tuple[str, str]:
 async def serving_oauth(
     *, app_scopes: Sequence[str] = SCOPES, authority: Authority | None = None, **options: Unpack[Options]
 ) -> AsyncIterator[Rig]:
-    """Serve on SQLite in memory, unless *options* say otherwise."""
+    """Serve on a SQLite file of its own, unless *options* say otherwise."""
     oauth = authority or Authority(ISSUER, audience=AUDIENCE)
-    defaults: Options = {"database": "sqlite://", "routes": ROUTES, "oauth": oauth}
-    app = create_app(telling, **(defaults | options))
+    with TemporaryDirectory() as folder:
+        defaults: Options = {"database": f"sqlite:///{folder}/oauth.db", "routes": ROUTES, "oauth": oauth}
+        if "database" not in options:
+            for name, content in (await _prepared_files()).items():
+                (Path(folder) / name).write_bytes(content)
+        async with _serving(app_scopes, defaults | options) as rig:
+            yield rig
+
+
+@asynccontextmanager
+async def _serving(app_scopes: Sequence[str], options: Options) -> AsyncIterator[Rig]:
+    app = create_app(telling, **options)
     await app.gateway.open(upgrade=True)
     async with app.gateway as gateway:
         await gateway.serve()
@@ -223,3 +236,21 @@ async def serving_oauth(
         yield rig
         for http in rig.opened:
             await http.aclose()
+
+
+_FILES: dict[str, bytes] = {}
+
+
+async def _prepared_files() -> Mapping[str, bytes]:
+    """Return a database with a signing key, an account and a user, whose hash is a cheap one; made once a process.
+
+    A schema and what signs take as long to make as a whole test, and so does each honest look at a password.
+    """
+    if not _FILES:
+        with TemporaryDirectory() as folder:
+            async with Gateway(database=f"sqlite:///{folder}/oauth.db", oauth=Authority(ISSUER)) as gateway:
+                account = await gateway.accounts.create("acme", "standard")
+                gateway.users._passwords._hasher = PasswordHasher(1, 8, 1)  # noqa: SLF001 - the tests' way to a cheap one
+                await gateway.users.create(account.id, EMAIL, PASSWORD)
+            _FILES.update({path.name: path.read_bytes() for path in Path(folder).iterdir()})  # noqa: ASYNC240 - once
+    return _FILES
