@@ -7,7 +7,7 @@ from hashlib import sha256
 
 from machpay_gateway.core.admission import Answer, Coming, Demand, Exceeded, Granted
 from machpay_gateway.core.audit import APPLICATION, Actor, Change
-from machpay_gateway.core.errors import InputError
+from machpay_gateway.core.errors import InputError, StoreUnavailable
 from machpay_gateway.core.input import format_moment_or_none, shown
 from machpay_gateway.core.key import ENTROPY_BYTES, mint_id
 from machpay_gateway.core.oauth.opaque import Kind, digest_of, mint
@@ -18,6 +18,7 @@ from machpay_gateway.core.quota import Tier
 from machpay_gateway.people.passwords import Passwords
 
 SIGN_IN_SECONDS = 12 * 3600.0
+_ATTEMPTS = 10
 # Attempts, right or wrong. From one address at one e-mail a person who is looking for the right password has enough of
 # them; an e-mail is tried from anywhere often enough that a stranger who means harm does not shut its owner out for the
 # day; an address has many people behind it.
@@ -90,15 +91,19 @@ class Users:
     async def set_password(self, user: User, password: str, *, actor: Actor = APPLICATION) -> User:
         """Give the user another password and end every sign-in. Raises InputError."""
         hashed = await self._passwords.hashed(checked_password(password))
-        return await self._replace(user, replace(user, password=hashed), "user.set_password", actor)
+        return await self._change(user, "user.set_password", lambda known: replace(known, password=hashed), actor)
 
     async def disable(self, user: User, *, actor: Actor = APPLICATION) -> User:
         """Shut the user out: every sign-in ends, and apps that act for them are refused from their next request."""
-        return await self._replace(user, replace(user, disabled_at=self._clock()), "user.disable", actor)
+
+        def disabled(known: User) -> User:
+            return known if known.disabled_at is not None else replace(known, disabled_at=self._clock())
+
+        return await self._change(user, "user.disable", disabled, actor)
 
     async def enable(self, user: User, *, actor: Actor = APPLICATION) -> User:
         """Let the user in again, and the apps that act for them."""
-        return await self._replace(user, replace(user, disabled_at=None), "user.enable", actor)
+        return await self._change(user, "user.enable", lambda known: replace(known, disabled_at=None), actor)
 
     async def sign_in(
         self, email: str, password: str, *, address: int | None, shown_address: str | None
@@ -151,15 +156,22 @@ class Users:
             return False
         return await self._store.is_signed_in_from(user.id, address, self._clock())
 
-    async def _replace(self, user: User, wanted: User, action: str, actor: Actor) -> User:
-        what = _state(user), _state(wanted)
-        change = Change(self._clock(), actor, action, user.account_id, user.id, *what)
-        raised = await self._store.replace_user(wanted, change)
-        if raised is None:
-            raise InputError(f"There is no user {shown(user.email)}.")
-        for grant_id, version in raised:
-            await self._announce(grant_id, version)
-        return wanted
+    async def _change(self, user: User, action: str, changed: Callable[[User], User], actor: Actor) -> User:
+        for _ in range(_ATTEMPTS):
+            # Read anew: while a password was being hashed, somebody may have shut the user out.
+            known = await self._store.user(user.account_id, user.id)
+            if known is None:
+                raise InputError(f"There is no user {shown(user.email)}.")
+            wanted = changed(known)
+            if wanted == known:
+                return known
+            change = Change(self._clock(), actor, action, known.account_id, known.id, _state(known), _state(wanted))
+            raised = await self._store.replace_user(known, wanted, change)
+            if raised is not None:
+                for grant_id, version in raised:
+                    await self._announce(grant_id, version)
+                return wanted
+        raise StoreUnavailable(f"user change: {user.id} changed {_ATTEMPTS} times meanwhile")
 
 
 def random_password() -> str:

@@ -24,10 +24,10 @@ class UserStore(Protocol):
     async def users(self, account_id: str | None) -> Sequence[User]:
         """Return the users of the account, or of all, oldest first."""
 
-    async def replace_user(self, user: User, change: Change) -> Sequence[Raised] | None:
-        """Write the password and whether the user is disabled, and end every sign-in; None when there is none.
+    async def replace_user(self, known: User, user: User, change: Change) -> Sequence[Raised] | None:
+        """Write the password and whether *user* is disabled, and end every sign-in; None when it is not as *known*.
 
-        Returns the user's grants, at versions that are raised when it was disabled or enabled.
+        Returns the user's grants, whose versions are raised: the user may have been disabled.
         """
 
     async def add_sign_in(self, sign_in: SignIn) -> None:

@@ -41,13 +41,13 @@ class SqlOAuth:
         async with self._database.reading("users") as connection:
             return await users.all_users(connection, account_id)
 
-    async def replace_user(self, user: User, change: Change) -> Sequence[Raised] | None:
-        """Write the password and whether the user is disabled, and end every sign-in; None when there is none.
+    async def replace_user(self, known: User, user: User, change: Change) -> Sequence[Raised] | None:
+        """Write the password and whether *user* is disabled, and end every sign-in; None when it is not as *known*.
 
         Returns the user's grants, whose versions are raised: the user may have been disabled.
         """
         async with audit.changing(self._database, "user change") as connection:
-            if not await users.update_user(connection, user):
+            if not await users.update_user(connection, known, user):
                 return None
             await users.delete_sign_ins(connection, user.id)
             await audit.insert_change(connection, change)

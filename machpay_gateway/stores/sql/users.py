@@ -37,9 +37,14 @@ async def all_users(connection: AsyncConnection, account_id: str | None) -> Sequ
     return [User(*row) for row in await connection.execute(statement)]
 
 
-async def update_user(connection: AsyncConnection, user: User) -> bool:
-    """Write the password of *user* and whether it is disabled; False when it is not there."""
-    statement = update(USERS).where(USERS.c.id == user.id, USERS.c.account_id == user.account_id)
+async def update_user(connection: AsyncConnection, known: User, user: User) -> bool:
+    """Write the password of *user* and whether it is disabled; False when it is not there as *known*."""
+    statement = update(USERS).where(
+        USERS.c.id == known.id,
+        USERS.c.account_id == known.account_id,
+        USERS.c.password.is_not_distinct_from(known.password),
+        USERS.c.disabled_at.is_not_distinct_from(known.disabled_at),
+    )
     values = {"password": user.password, "disabled_at": user.disabled_at}
     return (await connection.execute(statement.values(values))).rowcount == 1
 
