@@ -12,7 +12,8 @@ from machpay_gateway.core.scopes import Scopes, unknown_scopes
 MAX_NAME, MAX_SCOPES, MAX_NETWORKS = 100, 100, 1000
 MAX_PAIRS, MAX_PAIR_KEY, MAX_PAIR_VALUE = 50, 40, 500
 _LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999, where RFC 3339 ends
-_SECRETS = re.compile(r"(sk_(?:live|test)_)[0-9A-Za-z_]{8,}")
+# Of keys, and of what `core.oauth.opaque` makes for apps.
+_SECRETS = re.compile(r"(sk_(?:live|test)_|(?:ac|bs|cs|rt)_mp1_)[0-9A-Za-z_]{8,}")
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _SHOWN = 80  # characters of a wrong value that its error repeats
 

@@ -1,6 +1,7 @@
 """Where secrets are not: in logs, the audit log, errors, or in clear in any table, whatever went wrong."""
 
 import logging
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from machpay_gateway.core.errors import InputError
+from machpay_gateway.core.oauth.opaque import Kind, mint
 from tests.oauth.proofs import Prover
 from tests.oauth.rigs import EMAIL, PASSWORD, VERIFIER, Rig, basic, request_of, serving_oauth, submitted
 
@@ -97,3 +100,18 @@ def _nobody() -> Any:  # noqa: ANN401 - an actor
     from machpay_gateway.core.audit import Actor  # noqa: PLC0415 - here alone
 
     return Actor("client", "app_x")
+
+
+@pytest.mark.parametrize("place", ["name", "redirect URI"])
+@pytest.mark.parametrize("kind", [*Kind, "sk_live_mp1_"], ids=str)
+async def test_a_secret_in_the_wrong_place_of_an_app_is_neither_kept_nor_repeated(
+    rig: Rig, kind: Kind | str, place: str
+) -> None:
+    secret = mint(kind, os.urandom(32)) if isinstance(kind, Kind) else kind + "a" * 38
+    wrong: dict[str, Any] = {"name": f"app {secret}", "redirect URI": [f"https://app.example.org/cb?key={secret}"]}
+    before = await rig.gateway.store.audit_head()
+    with pytest.raises(InputError) as refused:
+        await rig.new_client(**{place.replace("redirect URI", "redirect_uris"): wrong[place]})
+    assert "holds a secret" in str(refused.value)
+    assert secret[12:] not in str(refused.value)
+    assert await rig.gateway.store.audit_head() == before

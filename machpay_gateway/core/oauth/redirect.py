@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.input import shown
+from machpay_gateway.core.input import masked, shown
 
 MAX_URIS, MAX_URI = 20, 2000
 # Of RFC 3986's characters: no space, quote, backslash, bracket outside of an address, or anything past ASCII, which
@@ -54,6 +54,8 @@ def _checked(uri: str) -> str:
 def _mistake(uri: str) -> str | None:
     if len(uri) > MAX_URI or not _CHARACTERS.fullmatch(uri):
         return f"use at most {MAX_URI} characters of RFC 3986, without a fragment, and others percent-encoded"
+    if masked(uri) != uri:
+        return "it holds a secret, and is stored as it is: leave it out"
     try:
         parts = urlsplit(uri)
         _ = parts.port
