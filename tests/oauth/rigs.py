@@ -123,7 +123,7 @@ class Rig:
     async def allowed(self, browser: AsyncClient, client: Client, **asked: Any) -> str:  # noqa: ANN401 - parameters, all of them text
         """Sign in and allow what is *asked*, as far as the pages ask, and return where the browser is sent at last."""
         page = await browser.get(f"/oauth/authorize?{urlencode(request_of(client) | asked)}")
-        if page.status_code == 200 and "password" in page.text:
+        if page.status_code == 200 and asks_to_sign_in(page):
             page = await submitted(browser, page, email=EMAIL, password=PASSWORD)
             assert page.status_code == 303, page.text
             page = await browser.get(page.headers["location"])
@@ -173,6 +173,11 @@ def request_of(client: Client) -> dict[str, str]:
         "code_challenge": challenge_of(VERIFIER),
         "code_challenge_method": "S256",
     }
+
+
+def asks_to_sign_in(page: Response) -> bool:
+    """Tell whether *page* has a field for the password; every page's style speaks of one."""
+    return 'name="password"' in page.text
 
 
 def answer_in(location: str) -> dict[str, str]:

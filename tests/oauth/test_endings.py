@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.oauth.rigs import EMAIL, PASSWORD, Rig, basic
+from tests.oauth.rigs import EMAIL, PASSWORD, Rig, asks_to_sign_in, basic, request_of
 
 
 async def test_revoking_a_refresh_token_ends_its_access_tokens_at_the_next_request(rig: Rig) -> None:
@@ -123,8 +123,8 @@ async def test_a_disabled_users_tokens_are_dead_and_come_back_with_the_user(rig:
     assert (await rig.who(tokens["access_token"])).status_code == 401
     assert (await rig.refreshed(tokens["refresh_token"])).json()["error"] == "invalid_grant"
     assert (await rig.introspected(tokens["access_token"])).json() == {"active": False}
-    page = await browser.get("/oauth/authorize", params={"client_id": rig.client.id, "response_type": "code"})
-    assert "code=" not in page.headers.get("location", "")  # the sign-in ended too
+    # The sign-in ended too: nothing else would be asked in that browser.
+    assert asks_to_sign_in(await browser.get("/oauth/authorize", params=request_of(rig.client)))
     await rig.gateway.users.enable(user)
     assert (await rig.who(tokens["access_token"])).status_code == 200
 
@@ -144,8 +144,7 @@ async def test_a_new_password_signs_every_browser_out_and_leaves_apps_alone(rig:
     await rig.allowed(browser, rig.client)
     tokens = await rig.tokens()
     await rig.gateway.users.set_password(rig.user, PASSWORD + "!")
-    page = await browser.get("/oauth/authorize", params={"client_id": rig.client.id, "response_type": "code"})
-    assert "code=" not in page.headers.get("location", "")
+    assert asks_to_sign_in(await browser.get("/oauth/authorize", params=request_of(rig.client)))
     assert (await rig.who(tokens["access_token"])).status_code == 200
     assert (await rig.gateway.users.find(None, EMAIL)) is not None
 

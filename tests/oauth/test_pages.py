@@ -7,7 +7,17 @@ import pytest
 from httpx2 import AsyncClient, Response
 
 from machpay_gateway.core.oauth.authority import Authority
-from tests.oauth.rigs import EMAIL, ISSUER, PASSWORD, Rig, answer_in, request_of, serving_oauth, submitted
+from tests.oauth.rigs import (
+    EMAIL,
+    ISSUER,
+    PASSWORD,
+    Rig,
+    answer_in,
+    asks_to_sign_in,
+    request_of,
+    serving_oauth,
+    submitted,
+)
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&{{7*7}}"
 
@@ -66,7 +76,7 @@ async def test_signing_in_gives_the_browser_another_cookie_than_it_came_with(rig
     assert browser.cookies["__Host-machpay-session"] != form
     other = rig.http()
     other.cookies.set("__Host-machpay-session", form)  # one that somebody else knows
-    assert "password" in (await other.get("/oauth/authorize", params=request_of(rig.client))).text
+    assert asks_to_sign_in(await other.get("/oauth/authorize", params=request_of(rig.client)))
 
 
 @pytest.mark.parametrize("proof", ["", "x", "0" * 64])
@@ -174,7 +184,7 @@ async def test_the_same_is_not_asked_twice_and_more_is(rig: Rig) -> None:
     assert answer_in(silent.headers["location"])["error"] == "consent_required"
     assert (await browser.get("/oauth/authorize", params=first | {"prompt": "consent"})).status_code == 200
     again = await browser.get("/oauth/authorize", params=first | {"prompt": "login"})
-    assert 'type="password"' in again.text
+    assert asks_to_sign_in(again)
     onward = await submitted(browser, again, email=EMAIL, password=PASSWORD)
     assert "prompt" not in onward.headers["location"]
 
