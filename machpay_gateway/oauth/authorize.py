@@ -6,6 +6,7 @@ kept that another window could mix up.
 
 from dataclasses import dataclass
 from http import HTTPStatus
+from urllib.parse import urlencode
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
@@ -26,6 +27,7 @@ from machpay_gateway.web.forms import read_form, read_pairs
 from machpay_gateway.web.incoming import facts_of
 
 SIGN_IN, CONSENT, SIGN_OUT = "/oauth/sign-in", "/oauth/consent", "/oauth/sign-out"
+_DONE_BY_SIGNING_IN = frozenset({"login", "select_account"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Authorization:
         if isinstance(asked, Response):
             return asked
         request, user = asked.request, asked.user
-        if user is None or request.prompts & {"login", "select_account"}:
+        if user is None or request.prompts & _DONE_BY_SIGNING_IN:
             if "none" in request.prompts:
                 return self._back(request.back, Refused(Code.LOGIN_REQUIRED, "nobody is signed in"))
             return self._ask_to_sign_in(http, asked)
@@ -85,7 +87,7 @@ class Authorization:
         if isinstance(found, NotSignedIn):
             return self._not_signed_in(http, asked, email, found)
         # 303: the browser must not send the password on to where it goes next (RFC 9700 §4.12).
-        response = self._onward(_without_prompts(asked.query))
+        response = self._onward(_without_sign_in(asked.query))
         self._session.put(response, found.cookie)
         self._form.drop(response)
         return response
@@ -186,6 +188,14 @@ async def _form_of(http: HttpRequest) -> Parameters:
     return Parameters.of([] if isinstance(pairs, str) else pairs)
 
 
-def _without_prompts(query: bytes) -> bytes:
-    """Return *query* without `prompt`, which was done by signing in: else it would be asked for again, for ever."""
-    return b"&".join(pair for pair in query.split(b"&") if pair.partition(b"=")[0] != b"prompt")
+def _without_sign_in(query: bytes) -> bytes:
+    """Return *query* without the prompts that signing in has done: else it would be asked for again, for ever."""
+    return b"&".join(pair for pair in map(_undone, query.split(b"&")) if pair)
+
+
+def _undone(pair: bytes) -> bytes:
+    fields = read_pairs(pair)
+    if isinstance(fields, str) or [name for name, _ in fields] != ["prompt"]:
+        return pair
+    left = [prompt for prompt in fields[0][1].split() if prompt not in _DONE_BY_SIGNING_IN]
+    return urlencode({"prompt": " ".join(left)}).encode() if left else b""

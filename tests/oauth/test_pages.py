@@ -2,6 +2,7 @@
 
 import re
 from html import escape, unescape
+from urllib.parse import urlencode
 
 import pytest
 from httpx2 import AsyncClient, Response
@@ -187,6 +188,25 @@ async def test_the_same_is_not_asked_twice_and_more_is(rig: Rig) -> None:
     assert asks_to_sign_in(again)
     onward = await submitted(browser, again, email=EMAIL, password=PASSWORD)
     assert "prompt" not in onward.headers["location"]
+
+
+async def test_consent_that_was_asked_for_is_asked_for_after_signing_in_too(rig: Rig) -> None:
+    await rig.code()  # the user has consented before
+    browser = rig.http()
+    for prompt in ("consent", "login consent", "select_account consent"):
+        page = await browser.get("/oauth/authorize", params=request_of(rig.client) | {"prompt": prompt})
+        if asks_to_sign_in(page):
+            onward = await submitted(browser, page, email=EMAIL, password=PASSWORD)
+            page = await browser.get(onward.headers["location"])
+        assert (page.status_code, asks_to_sign_in(page)) == (200, False)
+        assert answer_in((await submitted(browser, page, decision="allow")).headers["location"])["code"]
+
+
+async def test_however_a_prompt_is_written_signing_in_does_it(rig: Rig) -> None:
+    browser = rig.http()
+    page = await browser.get(f"/oauth/authorize?{urlencode(request_of(rig.client))}&%70rompt=log%69n")
+    onward = await submitted(browser, page, email=EMAIL, password=PASSWORD)
+    assert not asks_to_sign_in(await browser.get(onward.headers["location"]))
 
 
 async def test_a_public_app_on_the_users_machine_is_asked_about_each_time(rig: Rig) -> None:
