@@ -23,7 +23,7 @@ from machpay_gateway.oauth.browser import Cookie, fresh_value, is_proved
 from machpay_gateway.oauth.metadata import AUTHORIZE
 from machpay_gateway.oauth.pages import OAuthPages
 from machpay_gateway.people.users import NotSignedIn
-from machpay_gateway.web.forms import read_form, read_pairs
+from machpay_gateway.web.forms import Pairs, read_form, read_pairs
 from machpay_gateway.web.incoming import facts_of
 
 SIGN_IN, CONSENT, SIGN_OUT = "/oauth/sign-in", "/oauth/consent", "/oauth/sign-out"
@@ -185,7 +185,16 @@ def _redirect(url: str) -> Response:
 async def _form_of(http: HttpRequest) -> Parameters:
     pairs = await read_form(http)
     # What cannot be read proves nothing, and is answered as a form without its proof.
-    return Parameters.of([] if isinstance(pairs, str) else pairs)
+    return Parameters.of([] if isinstance(pairs, str) or not _is_text(pairs) else pairs)
+
+
+def _is_text(pairs: Pairs) -> bool:
+    """Tell whether *pairs* were sent in UTF-8, as a browser sends them that has a page of ours."""
+    try:
+        "".join(name + value for name, value in pairs).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _without_sign_in(query: bytes) -> bytes:

@@ -10,11 +10,13 @@ from httpx2 import AsyncClient, Response
 from machpay_gateway.core.oauth.authority import Authority
 from tests.oauth.rigs import (
     EMAIL,
+    FORM,
     ISSUER,
     PASSWORD,
     Rig,
     answer_in,
     asks_to_sign_in,
+    filled,
     request_of,
     serving_oauth,
     submitted,
@@ -163,6 +165,20 @@ async def test_a_wrong_password_and_an_unknown_e_mail_read_the_same(rig: Rig) ->
     texts = [re.sub(r'value="[^"]*"', "", answer.text) for answer in answers]
     assert texts[0] == texts[1]
     assert {answer.status_code for answer in answers} == {400}
+
+
+@pytest.mark.parametrize("text", [b"%FF", b"%ED%A0%80", b"%00", b"%0D%0A", b"x" * 9000], ids=ascii)
+@pytest.mark.parametrize("name", [b"email", b"password", b"proof"])
+async def test_a_form_that_no_page_sends_is_answered_by_the_page(rig: Rig, name: bytes, text: bytes) -> None:
+    browser = rig.http()
+    page = await browser.get("/oauth/authorize", params=request_of(rig.client))
+    action, hidden = filled(page.text)
+    fields = {b"email": b"nobody%40example.org", b"password": b"wrong", name: text}
+    body = b"&".join(field + b"=" + value for field, value in fields.items())
+    answer = await browser.post(
+        action, content=body if name == b"proof" else hidden.encode() + b"&" + body, headers=FORM
+    )
+    assert (answer.status_code // 100 in {2, 4}, asks_to_sign_in(answer)) == (True, True)
 
 
 async def test_a_disabled_user_cannot_sign_in_and_is_not_told_why(rig: Rig) -> None:
