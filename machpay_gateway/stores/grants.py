@@ -63,12 +63,14 @@ class GrantWatch:
             await self._changes.catch_up()
             if not self._changes.is_trusted(self._clock()):
                 await self._changes.catch_up_or_fail()
-        latest = self._latest.get(grant_id, _UNHEARD)[0]
-        if latest <= version and grant_id not in self._doubted:
+        if self._latest.get(grant_id, _UNHEARD)[0] <= version and grant_id not in self._doubted:
             return None
         loaded = self._loaded.get(grant_id)
-        if loaded is None or loaded.version < latest or grant_id in self._doubted:
+        if loaded is None or self._is_outdated(loaded):
             loaded = await self._loads.join(grant_id)
+            if loaded is not None and self._is_outdated(loaded):
+                # Somebody had asked before it changed, and this is their answer.
+                loaded = await self._loads.join(grant_id)
         return loaded or "the grant is gone"
 
     def note(self, grant_id: str, version: int) -> None:
@@ -84,6 +86,9 @@ class GrantWatch:
         """Abandon what is being asked of the store."""
         await self._changes.close()
         await self._loads.close()
+
+    def _is_outdated(self, loaded: Grant) -> bool:
+        return loaded.version < self._latest.get(loaded.id, _UNHEARD)[0] or loaded.id in self._doubted
 
     def _note_all(self, versions: Versions) -> None:
         for grant_id, version in versions:

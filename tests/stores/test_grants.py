@@ -1,5 +1,6 @@
 """What is known of grants: no question while nothing changed, a second when something did, five when nobody answers."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -23,6 +24,8 @@ class Store:
         self.loads = self.syncs = 0
         self.asked_since: list[float] = []
         self.is_away = False
+        self.is_asked, self.on_the_way = asyncio.Event(), asyncio.Event()
+        self.on_the_way.set()
 
     def put(self, grant: Grant) -> None:
         self.grants[grant.id] = grant, self.clock()
@@ -31,7 +34,10 @@ class Store:
         assert now == self.clock()
         self.loads += 1
         self._answer()
-        return self.grants[grant_id][0] if grant_id in self.grants else None
+        found = self.grants[grant_id][0] if grant_id in self.grants else None
+        self.is_asked.set()
+        await self.on_the_way.wait()
+        return found
 
     async def grant_versions_since(self, since: float) -> list[tuple[str, int]]:
         self.syncs += 1
@@ -86,6 +92,30 @@ async def test_a_change_that_is_announced_here_holds_at_once(watch: GrantWatch, 
     for _ in range(10):
         await watch.changed("grant_1", 1)
     assert store.loads == 1  # and is loaded once
+
+
+@pytest.mark.parametrize("doubted", [False, True])
+async def test_an_answer_that_was_on_its_way_before_a_change_is_not_for_who_comes_after(
+    watch: GrantWatch, store: Store, *, doubted: bool
+) -> None:
+    await watch.changed("grant_1", 1)
+    store.put(replace(GRANT, version=2))
+    watch.note("grant_1", 2)
+    store.on_the_way.clear()
+    early = asyncio.create_task(watch.changed("grant_1", 1))
+    await store.is_asked.wait()
+    store.put(replace(GRANT, version=3, is_alive=False))
+    if doubted:
+        watch.forget("grant_1")
+    else:
+        watch.note("grant_1", 3)
+    late = asyncio.create_task(watch.changed("grant_1", 1))
+    await asyncio.sleep(0)
+    store.on_the_way.set()
+    changed = await late
+    assert isinstance(changed, Grant)
+    assert (changed.version, changed.is_alive, store.loads) == (3, False, 2)
+    await early
 
 
 async def test_a_change_elsewhere_holds_within_a_second(watch: GrantWatch, store: Store, clock: FixedClock) -> None:
