@@ -13,6 +13,7 @@ from machpay_gateway.core.oauth.grant import Grant, Held
 from machpay_gateway.core.oauth.opaque import Kind, digest_of
 from machpay_gateway.core.oauth.ports import GrantStore
 from machpay_gateway.core.principal import Principal
+from machpay_gateway.core.scopes import Scopes
 
 _INACTIVE: Mapping[str, Any] = {"active": False}
 
@@ -122,7 +123,7 @@ class Endings:
             return _INACTIVE
         return {
             "active": True,
-            "scope": str(family.scopes),
+            "scope": str(Scopes(family.scopes.names & grant.scopes.names)),
             "client_id": client.id,
             "sub": grant.user_id or grant.client_id,
             "aud": family.resources[0] if len(family.resources) == 1 else list(family.resources),

@@ -174,3 +174,10 @@ async def test_what_a_client_loses_its_tokens_lose(rig: Rig) -> None:
     await rig.gateway.apps.update(None, rig.client.id, scopes=["account:read"])
     assert (await rig.who(token)).json()["scopes"] == ["account:read"]
     assert (await rig.who(token, path="/v1/skills/execute", method="POST")).status_code == 403
+
+
+async def test_of_a_refresh_token_is_told_what_it_would_get(rig: Rig) -> None:
+    token = (await rig.tokens())["refresh_token"]
+    await rig.gateway.apps.update(None, rig.client.id, scopes=["account:read"])
+    assert (await rig.introspected(token)).json()["scope"] == "account:read"
+    assert (await rig.refreshed(token)).json()["scope"] == "account:read"
