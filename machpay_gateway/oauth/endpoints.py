@@ -45,8 +45,9 @@ def token_endpoint(gateway: Gateway) -> Endpoint:
         answer = await given(sent.client, sent.parameters, sent.actor, key)
         if isinstance(answer, TokenAnswer):
             return _told(answer)
-        if answer.code is Code.INVALID_GRANT:
-            # Guessing is slowed where it comes from; who has a good token elsewhere is not in its way.
+        if answer.code is Code.INVALID_GRANT and sent.client.is_public:
+            # Guessing is slowed where it comes from; who has a good token elsewhere is not in its way. One that has
+            # proved who it is presents what its visitors bring: theirs would be the power to shut it out.
             facts = facts_of(request.scope)
             gateway.failures.note(facts.address, time.time())
         return refused_answer(answer)

@@ -7,7 +7,7 @@ import pytest
 
 from machpay_gateway.core.key import BASE62
 from machpay_gateway.core.oauth.opaque import Kind, digest_of, mint, successor
-from tests.oauth.rigs import EMAIL, PASSWORD, Rig, request_of, submitted
+from tests.oauth.rigs import EMAIL, PASSWORD, Rig, request_of, serving_oauth, submitted
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -56,3 +56,28 @@ async def test_an_address_that_guesses_a_password_is_slowed_and_its_owner_elsewh
 async def test_unknown_e_mails_are_slowed_alike(rig: Rig) -> None:
     statuses = [await attempt(rig, "198.51.100.9", "wrong", "nobody@example.org") for _ in range(12)]
     assert statuses == [400] * 10 + [429] * 2
+
+
+async def test_an_address_that_brings_dead_codes_is_slowed() -> None:
+    async with serving_oauth(failure_limit="5/minute") as rig:
+        public, _ = await rig.new_client(is_public=True)
+        sent = {"grant_type": "refresh_token", "refresh_token": mint(Kind.REFRESH_TOKEN, bytes(32))}
+        assert [(await rig.token(public, **sent)).status_code for _ in range(7)] == [400] * 5 + [429] * 2
+
+
+async def test_an_app_whose_visitors_bring_it_dead_codes_serves_everybody_else() -> None:
+    async with serving_oauth(failure_limit="5/minute") as rig:
+        tokens = await rig.tokens()
+        for number in range(20):  # made up by a visitor, and presented by the app with its secret, as they must be
+            answer = await rig.exchanged(mint(Kind.CODE, bytes([number]) * 32))
+            assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
+        assert (await rig.refreshed(tokens["refresh_token"])).status_code == 200
+
+
+async def test_where_somebody_is_signed_in_strangers_elsewhere_cannot_shut_them_out(rig: Rig) -> None:
+    home, elsewhere = "192.0.2.7", "192.0.2.8"
+    assert await attempt(rig, home, PASSWORD) == 303
+    for number in range(100):  # all that an e-mail has in an hour, by somebody with many addresses
+        await rig.gateway.users.sign_in(EMAIL, "x" * 2000, address=number, shown_address=None)
+    assert await attempt(rig, elsewhere, PASSWORD) == 429
+    assert await attempt(rig, home, PASSWORD) == 303
