@@ -19,6 +19,18 @@ async def test_the_second_use_of_a_code_ends_what_came_of_the_first(rig: Rig) ->
     assert (await rig.refreshed(first["refresh_token"])).json()["error"] == "invalid_grant"
 
 
+@pytest.mark.parametrize("seconds", [CODE_SECONDS + 1, 3000.0])
+async def test_a_second_use_that_comes_late_ends_it_too(rig: Rig, seconds: float) -> None:
+    code = await rig.code()
+    first = (await rig.exchanged(code)).json()
+    rig.later(seconds)
+    assert (await rig.exchanged(code, code_verifier="w" * 43)).json()["error"] == "invalid_grant"
+    assert (await rig.who(first["access_token"])).status_code == 200  # whoever cannot prove it ends nothing
+    assert (await rig.exchanged(code)).json()["error"] == "invalid_grant"
+    assert (await rig.refreshed(first["refresh_token"])).json()["error"] == "invalid_grant"
+    assert (await rig.who(first["access_token"])).status_code == 401
+
+
 async def test_a_replay_ends_no_other_sign_in_of_the_same_user(rig: Rig) -> None:
     other = await rig.tokens()
     code = await rig.code()

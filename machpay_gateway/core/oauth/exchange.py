@@ -31,9 +31,10 @@ def mistake_in_exchange(code: Code, sent: Parameters, client: Client, now: float
     """Return why *client* gets nothing for *code*, used or not; None when the request is the one that it is for.
 
     A code that somebody else presents, or with a wrong proof, is not used up by that, and nothing is revoked: else
-    whoever sees a code could end what its owner has (OAuth 2.1 §4.1.3).
+    whoever sees a code could end what its owner has (OAuth 2.1 §4.1.3). One that was used has no end: its second use
+    tells of a theft however late it comes (RFC 6749 §4.1.2).
     """
-    if code.client_id != client.id or now >= code.expires_at:
+    if code.client_id != client.id or (code.used_at is None and now >= code.expires_at):
         return _DEAD_CODE
     redirect_uri = sent.get("redirect_uri")
     if redirect_uri is None:
