@@ -83,6 +83,15 @@ async def test_a_code_of_a_grant_that_was_revoked_gets_nothing(rig: Rig) -> None
     assert (await rig.exchanged(code)).json()["error"] == "invalid_grant"
 
 
+async def test_a_code_from_before_a_revocation_is_dead_after_consent_is_given_again(rig: Rig) -> None:
+    code = await rig.code()
+    (grant,) = await rig.gateway.issuing.endings.list(None)
+    await rig.gateway.issuing.endings.end(None, grant)
+    again = await rig.code()
+    assert (await rig.exchanged(code)).json()["error"] == "invalid_grant"
+    assert (await rig.exchanged(again)).status_code == 200
+
+
 async def test_no_page_lets_a_code_out_by_its_address(rig: Rig) -> None:
     for answer in (
         await rig.authorize(request_of(rig.client)),

@@ -80,7 +80,8 @@ class GrantStore(Protocol):
     async def put_grant(self, grant: Grant, change: Change) -> bool:
         """Store a grant of version 1, or write one over the version before its own, alive; False when there is another.
 
-        Raises InputError when its client or user does not exist.
+        One that is valid from this version on was revoked: what came of it before ends for good. Raises InputError
+        when its client or user does not exist.
         """
 
     async def add_code(self, code: Code) -> None:

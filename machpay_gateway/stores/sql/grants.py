@@ -7,7 +7,7 @@ import orjson
 from sqlalchemy import ColumnElement, Select, and_, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from machpay_gateway.core.oauth.grant import Code, Family, Grant, Held, RefreshToken
+from machpay_gateway.core.oauth.grant import CODE_SECONDS, Code, Family, Grant, Held, RefreshToken
 from machpay_gateway.core.ports import key_tier
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.schema import (
@@ -153,6 +153,12 @@ async def use_code(connection: AsyncConnection, digest: bytes, at: float) -> boo
     """Mark the code as used; False when it was used before."""
     fresh = and_(AUTHORIZATION_CODES.c.digest == digest, AUTHORIZATION_CODES.c.used_at.is_(None))
     return (await connection.execute(update(AUTHORIZATION_CODES).where(fresh).values(used_at=at))).rowcount == 1
+
+
+async def delete_codes(connection: AsyncConnection, grant_id: str, at: float) -> None:
+    """Delete the codes of the grant that may be good at *at*, or for a host whose clock is behind."""
+    alive = and_(AUTHORIZATION_CODES.c.grant_id == grant_id, AUTHORIZATION_CODES.c.expires_at > at - CODE_SECONDS)
+    await connection.execute(delete(AUTHORIZATION_CODES).where(alive))
 
 
 async def insert_family(connection: AsyncConnection, family: Family) -> None:

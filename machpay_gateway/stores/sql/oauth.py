@@ -126,12 +126,17 @@ class SqlOAuth:
     async def put_grant(self, grant: Grant, change: Change) -> bool:
         """Store a grant of version 1, or write one over the version before its own, alive; False when there is another.
 
-        Raises InputError when its client or user does not exist.
+        One that is valid from this version on was revoked: what came of it before ends for good. Raises InputError
+        when its client or user does not exist.
         """
         async with audit.changing(self._database, "grant") as connection:
             with _fitting(f"Client {grant.client_id} or user {grant.user_id} is unknown"):
                 if not await grants.put_grant(connection, grant, change.at):
                     return False
+            if grant.valid_from == grant.version:
+                # Codes first: one that is being used right now is waited for, and then its family is there to be ended.
+                await grants.delete_codes(connection, grant.id, change.at)
+                await grants.end_families(connection, grant.id, change.at)
             await audit.insert_change(connection, change)
             return True
 
