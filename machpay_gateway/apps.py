@@ -5,33 +5,35 @@ from dataclasses import replace
 
 from machpay_gateway.core.audit import APPLICATION, Actor, Change, difference
 from machpay_gateway.core.errors import InputError, StateError, StoreUnavailable
-from machpay_gateway.core.input import checked_name, checked_scopes, shown
+from machpay_gateway.core.input import checked_name, shown
 from machpay_gateway.core.key import (
     DAY_SECONDS,
     ENTROPY_BYTES,
     ENVIRONMENTS,
     MAX_GRACE_SECONDS,
     SecretRecord,
+    is_id,
     mint_id,
     secret_digest,
 )
 from machpay_gateway.core.oauth.client import (
     AUTHORIZATION_CODE,
+    NEVER_GRANTED,
     REFRESH_TOKEN,
     Client,
+    checked_app_scopes,
     checked_grant_types,
     client_state,
 )
 from machpay_gateway.core.oauth.opaque import Kind, mint
 from machpay_gateway.core.oauth.ports import ClientStore
 from machpay_gateway.core.oauth.redirect import checked_redirect_uris
-from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.core.unchanged import UNCHANGED, Unchanged
 
-__all__ = ["Apps"]
+__all__ = ["Apps", "Permit"]
 
-# An app that could make keys would outlive the consent that it was given.
-NEVER_GRANTED = frozenset({"keys:manage"})
+# Raises unless the client, as it is when it is changed, may be changed by whoever asks.
+Permit = Callable[[Client], None]
 _ATTEMPTS = 10
 _DEFAULT_GRANTS = (AUTHORIZATION_CODE, REFRESH_TOKEN)
 
@@ -86,7 +88,7 @@ class Apps:
             environment=environment,
             tier="",  # the account's, which only the store knows
             redirect_uris=uris,
-            scopes=self._checked_scopes(scopes),
+            scopes=checked_app_scopes(scopes, self.grantable),
             grant_types=checked_grant_types(grant_types, is_public=is_public, redirect_uris=uris),
             created_at=now,
             secrets=() if secret is None else (_kept(secret, now),),
@@ -98,14 +100,27 @@ class Apps:
         await self._store.add_client(client, change)
         return await self._store.client(account_id, client.id) or client, secret
 
-    async def list(self, account_id: str | None, *, after: str | None = None, limit: int = 100) -> Sequence[Client]:
+    async def list(
+        self,
+        account_id: str | None,
+        *,
+        environment: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[Client]:
         """Return clients, newest first, at most *limit* of them, those that come after the client id *after*."""
-        return await self._store.clients(account_id, after=after, limit=limit)
+        if after is not None and not is_id(after):
+            return []
+        return await self._store.clients(account_id, environment=environment, after=after, limit=limit)
 
     async def get(self, account_id: str | None, client_id: str) -> Client | None:
         """Return the client, unless it was deleted."""
-        client = await self._store.client(account_id, client_id) if client_id.isprintable() else None
+        client = await self.known(account_id, client_id)
         return None if client is None or client.deleted_at is not None else client
+
+    async def known(self, account_id: str | None, client_id: str) -> Client | None:
+        """Return the client, deleted or not: whoever lists clients goes on after it in any case."""
+        return await self._store.client(account_id, client_id) if is_id(client_id) else None
 
     async def update(  # noqa: PLR0913 - as above
         self,
@@ -119,14 +134,18 @@ class Apps:
         requires_pkce: bool | Unchanged = UNCHANGED,
         binds_tokens: bool | Unchanged = UNCHANGED,
         actor: Actor = APPLICATION,
+        permit: Permit | None = None,
     ) -> Client | None:
-        """Change the settings that are given; tokens lose at once what the client loses. Raises InputError."""
+        """Change the settings that are given; tokens lose at once what the client loses. Raises InputError.
+
+        *permit* is asked of the very client that is changed, whatever else happens to it meanwhile.
+        """
 
         def with_settings(client: Client) -> Client:
             wanted = replace(
                 client,
                 name=client.name if name is UNCHANGED else checked_name(name),
-                scopes=client.scopes if scopes is UNCHANGED else self._checked_scopes(scopes),
+                scopes=client.scopes if scopes is UNCHANGED else checked_app_scopes(scopes, self.grantable),
                 redirect_uris=client.redirect_uris
                 if redirect_uris is UNCHANGED
                 else checked_redirect_uris(redirect_uris),
@@ -138,7 +157,7 @@ class Apps:
             kinds = checked_grant_types(asked, is_public=wanted.is_public, redirect_uris=wanted.redirect_uris)
             return replace(wanted, grant_types=kinds)
 
-        return await self._change(account_id, client_id, "client.update", with_settings, actor)
+        return await self._change(account_id, client_id, "client.update", with_settings, actor=actor, permit=permit)
 
     async def rotate_secret(
         self,
@@ -147,10 +166,11 @@ class Apps:
         *,
         grace_seconds: float = DAY_SECONDS,
         actor: Actor = APPLICATION,
+        permit: Permit | None = None,
     ) -> tuple[Client, str] | None:
         """Give the client a new secret and return both; the current one works for *grace_seconds* more.
 
-        Raises InputError, also for a public client, which has none.
+        Raises InputError, also for a public client, which has none. *permit* is as in `update`.
         """
         if not 0 <= grace_seconds <= MAX_GRACE_SECONDS:
             raise InputError(f"A grace of {grace_seconds} seconds is not possible: use 0 to {MAX_GRACE_SECONDS}.")
@@ -163,24 +183,37 @@ class Apps:
             previous = (replace(client.secrets[0], expires_at=now + grace_seconds),) if grace_seconds else ()
             return replace(client, secrets=(_kept(secret, now), *previous))
 
-        changed = await self._change(account_id, client_id, "client.rotate_secret", with_new_secret, actor)
+        changed = await self._change(
+            account_id, client_id, "client.rotate_secret", with_new_secret, actor=actor, permit=permit
+        )
         return None if changed is None else (changed, secret)
 
-    async def delete(self, account_id: str | None, client_id: str, *, actor: Actor = APPLICATION) -> Client | None:
+    async def delete(
+        self, account_id: str | None, client_id: str, *, actor: Actor = APPLICATION, permit: Permit | None = None
+    ) -> Client | None:
         """End the client for good: its tokens are refused from their next request."""
 
         def deleted(client: Client) -> Client:
             return replace(client, deleted_at=self._clock(), secrets=())
 
-        return await self._change(account_id, client_id, "client.delete", deleted, actor)
+        return await self._change(account_id, client_id, "client.delete", deleted, actor=actor, permit=permit)
 
     async def _change(
-        self, account_id: str | None, client_id: str, action: str, changed: Callable[[Client], Client], actor: Actor
+        self,
+        account_id: str | None,
+        client_id: str,
+        action: str,
+        changed: Callable[[Client], Client],
+        *,
+        actor: Actor,
+        permit: Permit | None,
     ) -> Client | None:
         for _ in range(_ATTEMPTS):
             client = await self.get(account_id, client_id)
             if client is None:
                 return None
+            if permit is not None:
+                permit(client)
             wanted = changed(client)
             if wanted == client:
                 return client
@@ -193,15 +226,6 @@ class Apps:
                     await self._announce(grant_id, version)
                 return wanted
         raise StoreUnavailable(f"client change: {client_id} changed {_ATTEMPTS} times meanwhile")
-
-    def _checked_scopes(self, scopes: Collection[str]) -> Scopes:
-        for name in scopes:
-            # Users consent to what they are told in words, and a wildcard would grow with each scope to come.
-            if "*" in name or name in NEVER_GRANTED:
-                raise InputError(
-                    f"Scope {shown(name)} is not for apps: name those of {', '.join(sorted(self.grantable))}."
-                )
-        return checked_scopes(scopes, self.grantable)
 
     def _minted(self) -> str:
         return mint(Kind.CLIENT_SECRET, self._entropy(ENTROPY_BYTES))

@@ -5,7 +5,6 @@ operator. A key that is not there is None; a request that cannot be carried out 
 """
 
 import hmac
-import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -30,6 +29,7 @@ from machpay_gateway.core.key import (
     KeyStatus,
     SecretRecord,
     StatusAt,
+    is_id,
     mask_secret,
     mint_id,
     mint_secret,
@@ -43,9 +43,6 @@ from machpay_gateway.core.unchanged import UNCHANGED, Unchanged
 __all__ = ["UNCHANGED", "Inspection", "Issue", "Keyring", "Permit", "Unchanged"]
 
 _ATTEMPTS = 10
-# Ids come from URLs and command lines: what no key can have must not reach a database that chokes on NUL or surrogates.
-_ID = re.compile(r"[0-9A-Za-z_]{1,64}")
-
 
 # Makes the answer that is kept, of a key and its new secret.
 Issue = Callable[[KeyRecord, str], KeptAnswer]
@@ -132,14 +129,14 @@ class Keyring:
         limit: int = 100,
     ) -> Sequence[KeyRecord]:
         """Return keys, newest first, at most *limit* of them, those that come after the key id *after*."""
-        if after is not None and not _ID.fullmatch(after):
+        if after is not None and not is_id(after):
             return []
         wanted = None if status is None else StatusAt(status, self._clock())
         return await self._store.keys(account_id, environment=environment, status=wanted, after=after, limit=limit)
 
     async def get(self, account_id: str | None, key_id: str) -> KeyRecord | None:
         """Return the key, whatever its status."""
-        return await self._store.key(account_id, key_id) if _ID.fullmatch(key_id) else None
+        return await self._store.key(account_id, key_id) if is_id(key_id) else None
 
     async def update(  # noqa: PLR0913 - as above
         self,

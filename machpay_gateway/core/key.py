@@ -24,6 +24,7 @@ MAX_GRACE_SECONDS = 7 * DAY_SECONDS
 ROTATION_SECONDS = 90 * DAY_SECONDS  # the guide: rotate keys every 90 days
 _SECRET = re.compile(rb"sk_(live|test)_mp1_[0-9A-Za-z]{38}")
 _BODY_LENGTH, _CHECKSUM_LENGTH, _ID_LENGTH = 32, 6, 22
+_ID = re.compile(r"[0-9A-Za-z_]{1,64}")
 
 
 class KeyStatus(StrEnum):
@@ -108,6 +109,15 @@ def mint_secret(environment: str, entropy: bytes) -> str:
 def mint_id(kind: str, entropy: bytes) -> str:
     """Return an identifier such as `key_…` with 131 bits of *entropy* (32 bytes given)."""
     return f"{kind}_{base62(int.from_bytes(entropy, 'big'), _ID_LENGTH)}"
+
+
+def is_id(text: str) -> bool:
+    """Tell whether *text* can be an identifier of anything.
+
+    They come from URLs and command lines: what nothing can have must not reach a database that chokes on NUL or
+    surrogates.
+    """
+    return _ID.fullmatch(text) is not None
 
 
 def base62(number: int, length: int) -> str:

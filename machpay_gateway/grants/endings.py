@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from machpay_gateway.core.audit import APPLICATION, Actor, Change
 from machpay_gateway.core.compact import parse_compact
 from machpay_gateway.core.credential import SignedToken
-from machpay_gateway.core.key import secret_digest
+from machpay_gateway.core.key import is_id, secret_digest
 from machpay_gateway.core.oauth.access import TYPE
 from machpay_gateway.core.oauth.client import Client
 from machpay_gateway.core.oauth.grant import Grant, Held
@@ -85,9 +85,29 @@ class Endings:
             **told,
         }
 
-    async def list(self, account_id: str | None, *, client_id: str | None = None) -> Sequence[Grant]:
-        """Return the grants of the account's users and clients, newest first."""
-        return await self._store.grants(account_id, client_id=client_id)
+    async def list(
+        self,
+        account_id: str | None,
+        *,
+        client_id: str | None = None,
+        environment: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[Grant]:
+        """Return grants that the account's users gave, and its clients have for themselves, newest first.
+
+        At most *limit* of them, those that come after the grant id *after*.
+        """
+        if not all(is_id(each) for each in (client_id, after) if each is not None):
+            return []
+        return await self._store.grants(
+            account_id, client_id=client_id, environment=environment, after=after, limit=limit
+        )
+
+    async def get(self, account_id: str | None, grant_id: str) -> Grant | None:
+        """Return the grant as it is now, ended or not."""
+        grant = await self._store.grant(grant_id, self._clock()) if is_id(grant_id) else None
+        return grant if grant is not None and account_id in (None, grant.account_id) else None
 
     async def end(self, account_id: str | None, grant: Grant, *, actor: Actor = APPLICATION) -> bool:
         """End *grant*: its tokens are refused from their next request. False when it has ended before."""

@@ -231,7 +231,7 @@ OAUTH_GRANTS = Table(
     Column("revoked_at", Double),
     UniqueConstraint("client_id", "holder_id"),
     Index(None, "user_id"),
-    Index(None, "account_id"),
+    Index(None, "account_id", "created_at", "id"),
     Index(None, "changed_at"),  # what changed lately
 )
 

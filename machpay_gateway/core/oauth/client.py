@@ -5,13 +5,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.input import format_moment_or_none, shown
+from machpay_gateway.core.input import checked_scopes, format_moment_or_none, shown
 from machpay_gateway.core.key import SecretRecord
 from machpay_gateway.core.oauth.opaque import Kind, digest_of
 from machpay_gateway.core.scopes import Scopes
 
 AUTHORIZATION_CODE, REFRESH_TOKEN, CLIENT_CREDENTIALS = "authorization_code", "refresh_token", "client_credentials"
 GRANT_TYPES = (AUTHORIZATION_CODE, REFRESH_TOKEN, CLIENT_CREDENTIALS)
+# An app that could make keys would outlive the consent that it was given.
+NEVER_GRANTED = frozenset({"keys:manage"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,16 @@ class Client:
             is_it and (secret.expires_at is None or now < secret.expires_at)
             for is_it, secret in zip(fitting, self.secrets, strict=True)
         )
+
+
+def checked_app_scopes(names: Collection[str], known: Collection[str]) -> Scopes:
+    """Return *names* as the scopes of an app: *known* ones that apps may have. Raises InputError."""
+    grantable = frozenset(known) - NEVER_GRANTED
+    for name in names:
+        # Users consent to what they are told in words, and a wildcard would grow with each scope to come.
+        if "*" in name or name in NEVER_GRANTED:
+            raise InputError(f"Scope {shown(name)} is not for apps: name those of {', '.join(sorted(grantable))}.")
+    return checked_scopes(names, grantable)
 
 
 def checked_grant_types(names: Collection[str], *, is_public: bool, redirect_uris: Collection[str]) -> tuple[str, ...]:

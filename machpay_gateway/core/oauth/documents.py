@@ -50,6 +50,11 @@ def client_document(client: Client) -> dict[str, Any]:
     }
 
 
+def issued_client_document(client: Client, secret: str | None) -> dict[str, Any]:
+    """Return the client with the *secret* that it has just got, None for a public one."""
+    return client_document(client) | {"client_secret": secret}
+
+
 def grant_document(grant: Grant) -> dict[str, Any]:
     """Return the grant."""
     return {

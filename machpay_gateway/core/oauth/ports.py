@@ -52,7 +52,9 @@ class ClientStore(Protocol):
     async def client(self, account_id: str | None, client_id: str) -> Client | None:
         """Return the client, when it is of the account or *account_id* is None."""
 
-    async def clients(self, account_id: str | None, *, after: str | None = None, limit: int = 100) -> Sequence[Client]:
+    async def clients(
+        self, account_id: str | None, *, environment: str | None, after: str | None, limit: int
+    ) -> Sequence[Client]:
         """Return clients that are not deleted, newest first, at most *limit*, those that come after the id *after*."""
 
     async def replace_client(self, client: Client, change: Change) -> Sequence[Raised] | None:
@@ -71,8 +73,19 @@ class GrantStore(Protocol):
     async def grant_of(self, client_id: str, holder_id: str, now: float) -> Grant | None:
         """Return the grant of the client and its user, or of the client itself, revoked or not."""
 
-    async def grants(self, account_id: str | None, *, client_id: str | None = None) -> Sequence[Grant]:
-        """Return the grants of the account's users and clients, newest first."""
+    async def grants(
+        self,
+        account_id: str | None,
+        *,
+        client_id: str | None,
+        environment: str | None,
+        after: str | None,
+        limit: int,
+    ) -> Sequence[Grant]:
+        """Return grants that the account's users gave, and its clients have for themselves, newest first.
+
+        At most *limit*, those that come after the id *after*, and without the families that ended.
+        """
 
     async def grant_versions_since(self, since: float) -> Sequence[Raised]:
         """Return (grant id, version) of each grant changed at or after *since*, seconds since the epoch."""

@@ -42,10 +42,12 @@ async def client_by_id(connection: AsyncConnection, account_id: str | None, clie
 
 
 async def clients_page(
-    connection: AsyncConnection, account_id: str | None, *, after: str | None, limit: int
+    connection: AsyncConnection, account_id: str | None, *, environment: str | None, after: str | None, limit: int
 ) -> Sequence[Client]:
     """Return at most *limit* clients that are not deleted, newest first, those that come after *after*."""
     page = _within(select(OAUTH_CLIENTS.c.id), account_id).where(OAUTH_CLIENTS.c.deleted_at.is_(None))
+    if environment is not None:
+        page = page.where(OAUTH_CLIENTS.c.environment == environment)
     if after is not None:
         moment = select(_MARK.c.created_at).where(_MARK.c.id == after).scalar_subquery()
         page = page.where(OAUTH_CLIENTS.c.created_at <= moment)

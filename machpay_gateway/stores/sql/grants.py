@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Select, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.oauth.grant import CODE_SECONDS, Code, Family, Grant, Held, RefreshToken
@@ -51,6 +51,7 @@ _GRANTS = select(*_GRANT_FIELDS).select_from(_JOINED)
 _FAMILY_FIELDS = [TOKEN_FAMILIES.c[name] for name in Family.__slots__]
 _CODE_FIELDS = [AUTHORIZATION_CODES.c[name] for name in Code.__slots__]
 _TOKEN_FIELDS = [REFRESH_TOKENS.c[name] for name in RefreshToken.__slots__]
+_MARK = OAUTH_GRANTS.alias("mark")
 _NEXT = REFRESH_TOKENS.alias("next")
 _HELD = (
     select(*_TOKEN_FIELDS, _NEXT.c.used_at, *_FAMILY_FIELDS, *_GRANT_FIELDS)
@@ -73,13 +74,24 @@ async def grant_of(connection: AsyncConnection, client_id: str, holder_id: str, 
     return await _one(connection, _GRANTS.where(where), now)
 
 
-async def all_grants(connection: AsyncConnection, account_id: str | None, client_id: str | None) -> Sequence[Grant]:
-    """Return the grants of the account's users and clients, newest first, without the families that ended."""
-    statement = _GRANTS.order_by(OAUTH_GRANTS.c.created_at.desc(), bytewise(OAUTH_GRANTS.c.id).desc())
-    if account_id is not None:
-        statement = statement.where(OAUTH_GRANTS.c.account_id == account_id)
-    if client_id is not None:
-        statement = statement.where(OAUTH_GRANTS.c.client_id == client_id)
+async def grants_page(
+    connection: AsyncConnection,
+    account_id: str | None,
+    *,
+    client_id: str | None,
+    environment: str | None,
+    after: str | None,
+    limit: int,
+) -> Sequence[Grant]:
+    """Return at most *limit* grants, newest first, those that come after *after*, without the families that ended."""
+    asked = {OAUTH_GRANTS.c.account_id: account_id, OAUTH_GRANTS.c.client_id: client_id}
+    asked[OAUTH_CLIENTS.c.environment] = environment
+    statement = _GRANTS.where(*(column == value for column, value in asked.items() if value is not None))
+    if after is not None:
+        moment = select(_MARK.c.created_at).where(_MARK.c.id == after).scalar_subquery()
+        statement = statement.where(OAUTH_GRANTS.c.created_at <= moment)
+        statement = statement.where(or_(OAUTH_GRANTS.c.created_at < moment, bytewise(OAUTH_GRANTS.c.id) < after))
+    statement = statement.order_by(OAUTH_GRANTS.c.created_at.desc(), bytewise(OAUTH_GRANTS.c.id).desc()).limit(limit)
     return [_grant(list(row), frozenset()) for row in await connection.execute(statement)]
 
 

@@ -86,10 +86,12 @@ class SqlOAuth:
         async with self._database.reading("client") as connection:
             return await clients.client_by_id(connection, account_id, client_id)
 
-    async def clients(self, account_id: str | None, *, after: str | None = None, limit: int = 100) -> Sequence[Client]:
+    async def clients(
+        self, account_id: str | None, *, environment: str | None, after: str | None, limit: int
+    ) -> Sequence[Client]:
         """Return clients that are not deleted, newest first, at most *limit*, those that come after the id *after*."""
         async with self._database.reading("clients") as connection:
-            return await clients.clients_page(connection, account_id, after=after, limit=limit)
+            return await clients.clients_page(connection, account_id, environment=environment, after=after, limit=limit)
 
     async def replace_client(self, client: Client, change: Change) -> Sequence[Raised] | None:
         """Write *client* and its secrets over version `client.version - 1`; None when that is not the stored one.
@@ -113,10 +115,23 @@ class SqlOAuth:
         async with self._database.reading("grant") as connection:
             return await grants.grant_of(connection, client_id, holder_id, now)
 
-    async def grants(self, account_id: str | None, *, client_id: str | None = None) -> Sequence[Grant]:
-        """Return the grants of the account's users and clients, newest first."""
+    async def grants(
+        self,
+        account_id: str | None,
+        *,
+        client_id: str | None,
+        environment: str | None,
+        after: str | None,
+        limit: int,
+    ) -> Sequence[Grant]:
+        """Return grants that the account's users gave, and its clients have for themselves, newest first.
+
+        At most *limit*, those that come after the id *after*, and without the families that ended.
+        """
         async with self._database.reading("grants") as connection:
-            return await grants.all_grants(connection, account_id, client_id)
+            return await grants.grants_page(
+                connection, account_id, client_id=client_id, environment=environment, after=after, limit=limit
+            )
 
     async def grant_versions_since(self, since: float) -> Sequence[Raised]:
         """Return (grant id, version) of each grant changed at or after *since*, seconds since the epoch."""

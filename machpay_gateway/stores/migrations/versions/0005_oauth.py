@@ -107,7 +107,7 @@ def _create_grants() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_oauth_grants"),
         sa.UniqueConstraint("client_id", "holder_id", name="uq_oauth_grants_client_id_holder_id"),
     )
-    op.create_index("ix_oauth_grants_account_id", "oauth_grants", ["account_id"])
+    op.create_index("ix_oauth_grants_account_id_created_at_id", "oauth_grants", ["account_id", "created_at", "id"])
     op.create_index("ix_oauth_grants_changed_at", "oauth_grants", ["changed_at"])
     op.create_index("ix_oauth_grants_user_id", "oauth_grants", ["user_id"])
     op.create_table(
