@@ -22,9 +22,12 @@ def confirmed(question: str, *, yes: bool, doing: str) -> None:
         raise click.ClickException("Nothing was changed.")
 
 
-def read_password() -> str:
-    """Return a password from stdin, or asked for twice without echo: never an argument, which others can see."""
-    if is_terminal():
+def read_password(*, asks: bool = True) -> str:
+    """Return a password, asked for twice on a terminal unless it *asks* for none, else from stdin.
+
+    Never from an argument, which others can see.
+    """
+    if asks and is_terminal():
         return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
     password = sys.stdin.read(_LONGEST_PASSWORD).rstrip("\r\n")
     if not password:

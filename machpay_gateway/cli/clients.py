@@ -1,4 +1,4 @@
-"""`machpay-gateway clients` and `grants`: apps, and what users let them do."""
+"""`machpay-gateway clients`: the apps that users may let act for them."""
 
 import click
 
@@ -6,6 +6,7 @@ from machpay_gateway.assembly import Gateway
 from machpay_gateway.cli.asking import confirmed
 from machpay_gateway.cli.output import (
     json_option,
+    limit_option,
     print_fields,
     print_json,
     print_list,
@@ -13,13 +14,12 @@ from machpay_gateway.cli.output import (
     secret_end,
     warn_of_secret,
 )
-from machpay_gateway.cli.session import Session, account_for, operator, pass_session
+from machpay_gateway.cli.session import Session, account_for, operator, pass_session, unknown_app
 from machpay_gateway.cli.values import Duration, listed
-from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.input import format_moment, shown
+from machpay_gateway.core.input import format_moment
 from machpay_gateway.core.key import ENVIRONMENTS
 from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, GRANT_TYPES, REFRESH_TOKEN, Client
-from machpay_gateway.core.oauth.documents import client_document
+from machpay_gateway.core.oauth.documents import client_document, issued_client_document
 from machpay_gateway.core.unchanged import UNCHANGED
 
 _COLUMNS = ("ID", "NAME", "KIND", "ENVIRONMENT", "GRANT TYPES", "SCOPES", "CREATED")
@@ -83,7 +83,7 @@ def create(  # noqa: PLR0913 - what a client is made of
 
 @clients.command("list")
 @click.option("--account", metavar="ID|NAME", help="Only this account's apps.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many at most.")
+@limit_option
 @click.option("--after", metavar="CLIENT", help="Go on after this client.")
 @json_option
 @pass_session
@@ -92,6 +92,8 @@ def list_(session: Session, *, account: str | None, limit: int, after: str | Non
 
     async def page(gateway: Gateway) -> list[Client]:
         owner = None if account is None else (await account_for(gateway, account)).id
+        if after is not None and await gateway.apps.known(owner, after) is None:
+            raise unknown_app(after)
         return list(await gateway.apps.list(owner, after=after, limit=limit + 1))
 
     found = session.run(page)
@@ -121,6 +123,7 @@ def show(session: Session, *, client: str, as_json: bool) -> None:
 @click.option("--name", help="What users are shown.")
 @scope_option
 @uri_option
+@click.option("--no-redirect-uris", is_flag=True, help="Users are sent to it no more.")
 @types_option
 @click.option("--pkce/--no-pkce", "requires_pkce", default=None, help="Whether PKCE is required.")
 @click.option("--dpop/--no-dpop", "binds_tokens", default=None, help="Whether its tokens are bound to a key.")
@@ -133,19 +136,22 @@ def update(  # noqa: PLR0913 - as above
     name: str | None,
     scopes: tuple[str, ...],
     redirect_uris: tuple[str, ...],
+    no_redirect_uris: bool,
     grant_types: tuple[str, ...],
     requires_pkce: bool | None,
     binds_tokens: bool | None,
     as_json: bool,
 ) -> None:
     """Change CLIENT: lists that are given take the place of those that were. Its tokens lose at once what it loses."""
+    if no_redirect_uris and redirect_uris:
+        raise click.UsageError("Choose between --redirect-uri and --no-redirect-uris.")
     changed = session.run(
         lambda gateway: gateway.apps.update(
             None,
             client,
             name=UNCHANGED if name is None else name,
             scopes=scopes or UNCHANGED,
-            redirect_uris=redirect_uris or UNCHANGED,
+            redirect_uris=() if no_redirect_uris else redirect_uris or UNCHANGED,
             grant_types=grant_types or UNCHANGED,
             requires_pkce=UNCHANGED if requires_pkce is None else requires_pkce,
             binds_tokens=UNCHANGED if binds_tokens is None else binds_tokens,
@@ -168,7 +174,7 @@ def rotate_secret(session: Session, *, client: str, grace: int, as_json: bool) -
         lambda gateway: gateway.apps.rotate_secret(None, client, grace_seconds=grace, actor=operator())
     )
     if issued is None:
-        raise _unknown(client)
+        raise unknown_app(client)
     _print_issued(*issued, as_json=as_json)
 
 
@@ -187,17 +193,13 @@ def delete(session: Session, *, client: str, yes: bool, as_json: bool) -> None:
 
 def _known(client: Client | None, asked: str) -> Client:
     if client is None:
-        raise _unknown(asked)
+        raise unknown_app(asked)
     return client
-
-
-def _unknown(asked: str) -> InputError:
-    return InputError(f"There is no app {shown(asked)}: `machpay-gateway clients list` shows them.")
 
 
 def _print_issued(client: Client, secret: str | None, *, as_json: bool) -> None:
     if as_json:
-        print_json(client_document(client) | ({} if secret is None else {"client_secret": secret}))
+        print_json(issued_client_document(client, secret))
     else:
         print_fields(_fields(client), err=True)
         if secret is not None:

@@ -1,12 +1,12 @@
 """`machpay-gateway grants`: what users let apps do, and its end."""
 
-import time
+from dataclasses import replace
 
 import click
 
-from machpay_gateway.assembly import Gateway, oauth_of
-from machpay_gateway.cli.output import json_option, print_json, print_list, print_table
-from machpay_gateway.cli.session import Session, account_for, operator, pass_session
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.cli.output import json_option, limit_option, print_json, print_list, print_table
+from machpay_gateway.cli.session import Session, account_for, operator, pass_session, unknown_app
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.input import format_moment, shown
 from machpay_gateway.core.oauth.documents import grant_document
@@ -21,24 +21,36 @@ def grants() -> None:
 
 
 @grants.command("list")
-@click.option("--account", metavar="ID|NAME", help="Only those of this account's users and apps.")
+@click.option("--account", metavar="ID|NAME", help="Only those of this account's users, and of its apps themselves.")
 @click.option("--client", metavar="CLIENT", help="Only those of this app.")
+@limit_option
+@click.option("--after", metavar="GRANT", help="Go on after this grant.")
 @json_option
 @pass_session
-def list_(session: Session, *, account: str | None, client: str | None, as_json: bool) -> None:
+def list_(
+    session: Session, *, account: str | None, client: str | None, limit: int, after: str | None, as_json: bool
+) -> None:
     """List grants, newest first."""
 
-    async def all_(gateway: Gateway) -> list[Grant]:
+    async def page(gateway: Gateway) -> list[Grant]:
         owner = None if account is None else (await account_for(gateway, account)).id
-        return list(await gateway.endings.list(owner, client_id=client))
+        if client is not None and await gateway.apps.known(None, client) is None:
+            raise unknown_app(client)
+        if after is not None and await gateway.endings.get(owner, after) is None:
+            raise _unknown(after)
+        return list(await gateway.endings.list(owner, client_id=client, after=after, limit=limit + 1))
 
-    found = session.run(all_)
+    found = session.run(page)
+    told, has_more = found[:limit], len(found) > limit
     if as_json:
-        print_list([grant_document(grant) for grant in found])
-    elif found:
-        print_table(_COLUMNS, [_row(grant) for grant in found])
-    else:
+        print_list([grant_document(grant) for grant in told], has_more=has_more)
+        return
+    if not told:
         click.echo("No such grants: they come of users who let an app in.", err=True)
+        return
+    print_table(_COLUMNS, [_row(grant) for grant in told])
+    if has_more:
+        click.echo(f"There are more: add --after {told[-1].id}", err=True)
 
 
 @grants.command()
@@ -49,18 +61,21 @@ def revoke(session: Session, *, grant: str, as_json: bool) -> None:
     """End GRANT, by its id: the app is refused from its next request on, and has to ask the user again."""
 
     async def ended(gateway: Gateway) -> Grant:
-        store = oauth_of(gateway.store)
-        known = await store.grant(grant, time.time()) if grant.isprintable() else None
+        known = await gateway.endings.get(None, grant)
         if known is None:
-            raise InputError(f"There is no grant {shown(grant)}: `machpay-gateway grants list` shows them.")
+            raise _unknown(grant)
         await gateway.endings.end(None, known, actor=operator())
-        return await store.grant(grant, time.time()) or known
+        return replace(known, is_alive=False)
 
     found = session.run(ended)
     if as_json:
         print_json(grant_document(found))
     else:
         print_table(_COLUMNS, [_row(found)])
+
+
+def _unknown(asked: str) -> InputError:
+    return InputError(f"There is no grant {shown(asked)}: `machpay-gateway grants list` shows them.")
 
 
 def _row(grant: Grant) -> tuple[str, ...]:

@@ -76,6 +76,12 @@ scopes = "account:write"
 match = "* /v1/webhooks/{rest:path}"
 scopes = "webhooks:manage"
 
+# Apps that act for users (OAuth 2.1): where browsers and apps reach the authorization server, and where this API is.
+# Then: machpay-gateway users create EMAIL, and machpay-gateway clients create NAME.
+# [oauth]
+# issuer = "https://auth.example.com"
+# audience = "https://api.example.com"
+
 # Whose JWTs are accepted besides API keys.
 # [[issuers]]
 # issuer = "https://id.example.com"

@@ -12,6 +12,7 @@ from machpay_gateway.cli.output import (
     json_option,
     key_fields,
     key_row,
+    limit_option,
     print_fields,
     print_issued,
     print_json,
@@ -78,7 +79,7 @@ def create(
 @click.option("--account", metavar="ID|NAME", help="Only this account's keys.")
 @click.option("--environment", type=click.Choice(ENVIRONMENTS), help="Only keys for this traffic.")
 @click.option("--status", type=click.Choice(KeyStatus, case_sensitive=False), help="Only keys in this state.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many at most.")
+@limit_option
 @click.option("--after", metavar="KEY", help="Go on after this key.")
 @json_option
 @pass_session

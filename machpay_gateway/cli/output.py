@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for scripts.")
 
+limit_option = click.option(
+    "--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many at most."
+)
+
 KEY_COLUMNS = ("ID", "NAME", "ENVIRONMENT", "TIER", "STATUS", "LAST USED", "EXPIRES", "SCOPES")
 ACCOUNT_COLUMNS = ("ID", "NAME", "TIER", "CREATED")
 ROUTE_COLUMNS = ("METHOD", "PATH", "ACCESS", "COST")

@@ -94,6 +94,11 @@ def unknown_key(asked: str) -> InputError:
     return InputError(f"There is no key {shown(asked)}: `machpay-gateway keys list` shows them.")
 
 
+def unknown_app(asked: str) -> InputError:
+    """Return what is said when there is no app for what was *asked*."""
+    return InputError(f"There is no app {shown(asked)}: `machpay-gateway clients list` shows them.")
+
+
 def known_account(account: Account | None, asked: str) -> Account:
     """Return *account*. Raises InputError when there is none for what was *asked*."""
     if account is None:

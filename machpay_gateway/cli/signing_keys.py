@@ -1,13 +1,15 @@
 """`machpay-gateway signing-keys`: what tokens are signed by."""
 
 import time
+from collections.abc import Sequence
 
 import click
 
-from machpay_gateway.assembly import Gateway
+from machpay_gateway.assembly import MEMORY_DATABASE, Gateway
 from machpay_gateway.cli.asking import confirmed
 from machpay_gateway.cli.output import json_option, print_json, print_list, print_table
 from machpay_gateway.cli.session import Session, operator, pass_session
+from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.input import format_moment
 from machpay_gateway.core.oauth.documents import signing_key_document
 from machpay_gateway.core.signing import SigningKey, state_at
@@ -25,7 +27,12 @@ def signing_keys() -> None:
 @pass_session
 def list_(session: Session, *, as_json: bool) -> None:
     """List the keys: `next` signs soon, `signing` does now, `verifying` did, and is kept for what it signed."""
-    found, now = session.run(lambda gateway: gateway.signing.all()), time.time()
+
+    async def all_(gateway: Gateway) -> Sequence[SigningKey]:
+        _refuse_memory(gateway)
+        return await gateway.signing.all()
+
+    found, now = session.run(all_), time.time()
     states = [(key, state_at(found, key, now)) for key in found]
     if as_json:
         print_list([signing_key_document(key, state) for key, state in states])
@@ -43,9 +50,10 @@ def list_(session: Session, *, as_json: bool) -> None:
 def rotate(session: Session, *, at_once: bool, yes: bool, as_json: bool) -> None:
     """Make a new key. It is published now and signs in ten minutes; the old one is kept as long as it is needed."""
     if at_once:
-        confirmed("End every access token and session now?", yes=yes, doing="end every token")
+        confirmed("Drop every other key? Each access token and session ends with it.", yes=yes, doing="end every token")
 
     async def rotated(gateway: Gateway) -> SigningKey:
+        _refuse_memory(gateway)
         return await gateway.signing.rotate(at_once=at_once, actor=operator())
 
     key = session.run(rotated)
@@ -54,6 +62,13 @@ def rotate(session: Session, *, at_once: bool, yes: bool, as_json: bool) -> None
         print_json(signing_key_document(key, state))
     else:
         print_table(_COLUMNS, [_row(key, state)])
+
+
+def _refuse_memory(gateway: Gateway) -> None:
+    if gateway.settings.database == MEMORY_DATABASE:
+        raise InputError(
+            "memory:// keeps no signing keys: each process makes its own. Use sqlite:///FILE or postgresql:// instead."
+        )
 
 
 def _row(key: SigningKey, state: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from machpay_gateway.core.oauth.user import User
 
 _COLUMNS = ("ID", "E-MAIL", "STATUS", "ACCOUNT", "CREATED")
 generate_option = click.option("--generate", is_flag=True, help="Make a password, and print it once, on stdout.")
+stdin_option = click.option("--password-stdin", "from_stdin", is_flag=True, help="Read it from stdin; do not ask.")
 
 
 @click.group()
@@ -23,12 +24,15 @@ def users() -> None:
 @users.command()
 @click.argument("email")
 @click.option("--account", metavar="ID|NAME", help="Whose user it is; may be left out when there is one account.")
+@stdin_option
 @generate_option
 @json_option
 @pass_session
-def create(session: Session, *, email: str, account: str | None, generate: bool, as_json: bool) -> None:
-    """Create a user who signs in by EMAIL."""
-    password = _password(generate=generate)
+def create(
+    session: Session, *, email: str, account: str | None, from_stdin: bool, generate: bool, as_json: bool
+) -> None:
+    """Create a user who signs in by EMAIL. On a terminal the password is asked for."""
+    password = _password(from_stdin=from_stdin, generate=generate)
 
     async def made(gateway: Gateway) -> User:
         owner = await account_for(gateway, account)
@@ -59,12 +63,13 @@ def list_(session: Session, *, account: str | None, as_json: bool) -> None:
 
 @users.command("set-password")
 @click.argument("email")
+@stdin_option
 @generate_option
 @json_option
 @pass_session
-def set_password(session: Session, *, email: str, generate: bool, as_json: bool) -> None:
+def set_password(session: Session, *, email: str, from_stdin: bool, generate: bool, as_json: bool) -> None:
     """Give the user EMAIL (or id) another password; every browser is signed out."""
-    password = _password(generate=generate)
+    password = _password(from_stdin=from_stdin, generate=generate)
 
     async def changed(gateway: Gateway) -> User:
         return await gateway.users.set_password(await _known(gateway, email), password, actor=operator())
@@ -98,9 +103,11 @@ def enable(session: Session, *, email: str, as_json: bool) -> None:
     _print_user(session.run(changed), as_json=as_json)
 
 
-def _password(*, generate: bool) -> str:
+def _password(*, from_stdin: bool, generate: bool) -> str:
+    if from_stdin and generate:
+        raise click.UsageError("Choose between --password-stdin and --generate.")
     if not generate:
-        return read_password()
+        return read_password(asks=not from_stdin)
     from machpay_gateway.people import random_password
 
     return random_password()

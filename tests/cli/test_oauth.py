@@ -1,10 +1,17 @@
 """Users, apps, grants and signing keys on the command line."""
 
+import asyncio
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
 
+from machpay_gateway import Gateway
+from machpay_gateway.assembly import oauth_of
+from machpay_gateway.core.audit import APPLICATION
+from machpay_gateway.grants import Consents
 from tests.cli.conftest import Invoke
 
 EMAIL, PASSWORD = "ada@example.org", "correct horse battery"
@@ -118,6 +125,105 @@ def test_a_mistake_about_apps_is_one_line_with_the_way_out(
     assert told in result.stderr
 
 
+def test_a_person_is_asked_twice_and_sees_nothing_of_the_password(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("machpay_gateway.cli.asking.is_terminal", lambda: True)
+    result = invoke("users", "create", EMAIL, stdin=f"{PASSWORD}\nanother one\n{PASSWORD}\n{PASSWORD}\n")
+    assert result.exit_code == 0, result.output
+    assert "do not match" in result.stderr
+    assert PASSWORD not in result.output
+    piped = invoke("users", "set-password", EMAIL, "--password-stdin", stdin=PASSWORD + "!\n")
+    assert (piped.exit_code, "Password" in piped.stderr) == (0, False)
+
+
+def test_a_password_comes_from_one_place(invoke: Invoke) -> None:
+    refused = invoke("users", "create", EMAIL, "--generate", "--password-stdin", stdin=PASSWORD)
+    assert (refused.exit_code, "Choose between" in refused.stderr) == (2, True)
+    assert json.loads(invoke("users", "list", "--json").stdout)["data"] == []
+
+
+def test_the_audit_log_has_what_was_done_and_no_secret(invoke: Invoke) -> None:
+    invoke("users", "create", EMAIL, stdin=PASSWORD)
+    generated = invoke("users", "set-password", EMAIL, "--generate").stdout.strip()
+    secret = invoke(*APP).stdout.strip()
+    invoke("signing-keys", "rotate")
+    log = invoke("audit", "list", "--json").stdout
+    for action in ("user.create", "user.set_password", "client.create", "signing_key.rotate"):
+        assert action in log
+    for told in (PASSWORD, generated, secret[7:]):
+        assert told not in log
+
+
+def test_apps_are_listed_page_by_page(invoke: Invoke) -> None:
+    ids = [made(invoke, *APP)["id"] for _ in range(3)]
+    page = json.loads(invoke("clients", "list", "--limit", "2", "--json").stdout)
+    assert ([each["id"] for each in page["data"]], page["has_more"]) == (ids[:0:-1], True)
+    assert f"add --after {ids[1]}" in invoke("clients", "list", "--limit", "2").stderr
+    rest = json.loads(invoke("clients", "list", "--after", str(ids[1]), "--json").stdout)
+    assert ([each["id"] for each in rest["data"]], rest["has_more"]) == (ids[:1], False)
+
+
+def test_an_app_that_calls_for_itself_needs_no_redirect_uri_any_more(invoke: Invoke) -> None:
+    name = str(made(invoke, *APP)["id"])
+    types = ("--grant-type", "client_credentials")
+    assert "add it, or leave them out" in invoke("clients", "update", name, *types).stderr
+    changed = made(invoke, "clients", "update", name, *types, "--no-redirect-uris")
+    assert (changed["redirect_uris"], changed["grant_types"]) == ([], ["client_credentials"])
+    both = invoke("clients", "update", name, "--no-redirect-uris", "--redirect-uri", "https://app.example.org/")
+    assert (both.exit_code, "Choose between" in both.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (("clients", "list", "--after", "app_x"), 'There is no app "app_x"'),
+        (("clients", "show", "a\x00b"), "There is no app"),
+        (("grants", "list", "--client", "app_x"), 'There is no app "app_x"'),
+        (("grants", "list", "--after", "grant_x"), 'There is no grant "grant_x"'),
+        (("grants", "list", "--account", "nobody"), 'There is no account "nobody"'),
+        (("grants", "revoke", "a\udc80"), "There is no grant"),
+    ],
+)
+def test_what_is_not_there_is_told_and_not_taken_for_nothing(
+    invoke: Invoke, arguments: tuple[str, ...], told: str
+) -> None:
+    result = invoke(*arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert told in result.stderr
+
+
+def granted(client_id: str) -> str:
+    """Return the id of a grant that the app has for itself, in the database here."""
+
+    async def given() -> str:
+        async with Gateway() as gateway:
+            client = await gateway.apps.get(None, client_id)
+            assert client is not None
+            consents = Consents(
+                oauth_of(gateway.store), clock=time.time, entropy=os.urandom, announce=gateway.limiter.mark
+            )
+            return (await consents.grant_for(client, client.account_id, None, client.scopes, APPLICATION)).id
+
+    return asyncio.run(given())
+
+
+def test_what_an_app_may_is_listed_and_ended_without_an_authorization_server(invoke: Invoke) -> None:
+    apps = [str(made(invoke, *APP)["id"]) for _ in range(2)]
+    ids = [granted(app) for app in apps]
+    page = json.loads(invoke("grants", "list", "--limit", "1", "--json").stdout)
+    assert ([each["id"] for each in page["data"]], page["has_more"]) == (ids[1:], True)
+    rest = json.loads(invoke("grants", "list", "--after", ids[1], "--json").stdout)
+    assert [each["id"] for each in rest["data"]] == ids[:1]
+    of_one = json.loads(invoke("grants", "list", "--client", apps[0], "--account", "main", "--json").stdout)
+    assert [each["id"] for each in of_one["data"]] == ids[:1]
+    assert made(invoke, "grants", "revoke", ids[0])["status"] == "ended"
+    assert invoke("grants", "revoke", ids[0]).exit_code == 0
+    states = {each["id"]: each["status"] for each in json.loads(invoke("grants", "list", "--json").stdout)["data"]}
+    assert states == {ids[0]: "ended", ids[1]: "active"}
+    assert invoke("audit", "list", "--json").stdout.count("grant.revoke") == 1
+
+
 def test_grants_are_listed_and_what_is_not_there_cannot_be_ended(invoke: Invoke) -> None:
     assert json.loads(invoke("grants", "list", "--json").stdout) == {"object": "list", "data": [], "has_more": False}
     assert "they come of users" in invoke("grants", "list").stderr
@@ -146,7 +252,21 @@ def test_the_secret_beside_the_database_is_its_owners_alone(invoke: Invoke, empt
     assert made(invoke, "signing-keys", "rotate")["state"] == "next"  # it needs no other key's private part
 
 
-def test_a_store_without_room_for_users_says_so(invoke_bare: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_token_ends_only_when_a_person_says_so(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = made(invoke, "signing-keys", "rotate")
+    monkeypatch.setattr("machpay_gateway.cli.asking.is_terminal", lambda: True)
+    refused = invoke("signing-keys", "rotate", "--now", stdin="n\n")
+    assert (refused.exit_code, "Each access token and session ends" in refused.stderr) == (1, True)
+    listed = json.loads(invoke("signing-keys", "list", "--json").stdout)["data"]
+    assert [key["id"] for key in listed] == [first["id"]]
+
+
+@pytest.mark.parametrize("group, told", [("users", "room"), ("clients", "room"), ("grants", "room"),
+                                         ("signing-keys", "keeps no signing keys")])  # fmt: skip
+def test_a_store_that_keeps_nothing_says_so(
+    invoke_bare: Invoke, monkeypatch: pytest.MonkeyPatch, group: str, told: str
+) -> None:
     monkeypatch.setenv("MACHPAY_DATABASE", "memory://")
-    result = invoke_bare("users", "list")
-    assert (result.exit_code, "use sqlite:// (in memory) instead" in result.stderr) == (1, True)
+    result = invoke_bare(group, "list")
+    assert (result.exit_code, result.stdout, told in result.stderr) == (1, "", True)
+    assert "instead" in result.stderr
