@@ -5,7 +5,7 @@ Proxies that ask are answered beside the guard: they are not who is calling.
 Run it: `uvicorn machpay_gateway.server:create_app --factory --no-proxy-headers`.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import NamedTuple, Unpack
 
@@ -44,7 +44,7 @@ def own_branches(settings: Settings) -> frozenset[str]:
 
     Whole branches: what the key API does not know beneath its paths is not there, whatever the application has.
     """
-    return frozenset(_branch("/" + "/".join(route.segments)) for route in served_routes(settings))
+    return frozenset(_branch(_path(route)) for route in served_routes(settings))
 
 
 def create_app(app: ASGIApp | None = None, **options: Unpack[Options]) -> MachPayAuth:
@@ -62,10 +62,11 @@ def control_plane(gateway: Gateway, app: ASGIApp | None = None, *, trust: Trust 
     """
     own = key_api(gateway)
     own.add_route(JWKS_PATH, _jwks(gateway))
-    ours = [_Part(own_branches(gateway.settings), own)]
+    oauth: dict[str, ASGIApp] = {}
     if gateway.settings.oauth is not None:
-        oauth = frozenset(_branch("/" + "/".join(route.segments)) for route in oauth_routes(gateway.settings.oauth))
-        ours.insert(0, _Part(oauth, oauth_app(gateway)))
+        # By their whole paths: an issuer at /v1 has its endpoints beside the key API's own below /v1/oauth.
+        oauth = dict.fromkeys(map(_path, oauth_routes(gateway.settings.oauth)), oauth_app(gateway))
+    ours = _Ours(oauth, own_branches(gateway.settings), own)
     asked = ForwardAuth(gateway)
     return _Fronts(_Beside(ours, app or _only(own), asked.leases), gateway, asked, trust)
 
@@ -116,18 +117,19 @@ class BehindOurProxy:
         await self._app(scope, receive, send)
 
 
-class _Part(NamedTuple):
-    """Something that is served here, and beneath which paths."""
+class _Ours(NamedTuple):
+    """What is served here: something at each of some paths, and one application beneath all *branches*."""
 
+    at: Mapping[str, ASGIApp]
     branches: frozenset[str]
-    app: ASGIApp
+    beneath: ASGIApp
 
 
 class _Beside:
     """Sends requests for what is served here there, and everything else to the application."""
 
-    def __init__(self, own: Sequence[_Part], app: ASGIApp, leases: Resource) -> None:
-        self._own = own
+    def __init__(self, ours: _Ours, app: ASGIApp, leases: Resource) -> None:
+        self._ours = ours
         self._app = app
         self._leases = leases
 
@@ -137,9 +139,13 @@ class _Beside:
             await run_lifespan(self._app, scope, receive, send, self._leases)
             return
         # The path that was authorised, not one read anew.
-        branch = _branch(facts_of(scope).path or "") if scope["type"] == "http" else ""
-        parts = (part.app for part in self._own if branch in part.branches)
-        await next(parts, self._app)(scope, receive, send)
+        path = (facts_of(scope).path or "") if scope["type"] == "http" else ""
+        beneath = self._ours.beneath if _branch(path) in self._ours.branches else self._app
+        await self._ours.at.get(path, beneath)(scope, receive, send)
+
+
+def _path(route: Route) -> str:
+    return "/" + "/".join(route.segments)
 
 
 def _branch(path: str) -> str:

@@ -75,6 +75,79 @@ class IssuedSession(Given):
     scopes: list[str]
 
 
+class ClientSecret(Given):
+    """One of an app's secrets, which can be told apart and not used."""
+
+    masked: str
+    current: bool
+    created_at: datetime
+    expires_at: datetime | None
+
+
+class OAuthClient(Given):
+    """An app that users may let act for them."""
+
+    id: Annotated[str, Field(description="Its `client_id`.")]
+    object: Literal["oauth_client"]
+    account_id: str
+    name: str
+    environment: Literal["live", "test"]
+    public: bool
+    redirect_uris: list[str]
+    scopes: list[str]
+    grant_types: list[Literal["authorization_code", "refresh_token", "client_credentials"]]
+    require_pkce: bool
+    dpop_bound: bool
+    created_at: datetime
+    secrets: Annotated[list[ClientSecret], Field(description="The current one, and during a grace the one before.")]
+
+
+class IssuedClient(OAuthClient):
+    """An app with its new secret."""
+
+    client_secret: Annotated[
+        str | None, Field(description="Shown this once; null for a public app, which has none.", pattern="^cs_mp1_")
+    ]
+
+
+class DeletedClient(Given):
+    """An app that is no more."""
+
+    id: str
+    object: Literal["oauth_client"]
+    deleted: Literal[True]
+
+
+class ClientList(Given):
+    """A page of apps, newest first."""
+
+    object: Literal["list"]
+    data: list[OAuthClient]
+    has_more: bool
+
+
+class OAuthGrant(Given):
+    """What a user lets an app do, or an app does for itself."""
+
+    id: str
+    object: Literal["oauth_grant"]
+    account_id: str
+    client_id: str
+    user_id: Annotated[str | None, Field(description="null where the app calls for itself.")]
+    environment: Literal["live", "test"]
+    scopes: list[str]
+    status: Literal["active", "ended"]
+    created_at: datetime
+
+
+class GrantList(Given):
+    """A page of grants, newest first."""
+
+    object: Literal["list"]
+    data: list[OAuthGrant]
+    has_more: bool
+
+
 class Latency(Given):
     """How long requests took, in milliseconds; null where there were none. All but the mean are estimates."""
 

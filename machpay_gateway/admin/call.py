@@ -1,19 +1,35 @@
 """One call of the key API, as an operation sees it: who calls, what was sent, and the gateway that can do it."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from starlette.requests import Request
 
-from machpay_gateway.admin.caller import Caller
+from machpay_gateway.admin.caller import Caller, Owned
 from machpay_gateway.admin.fields import Readings
 from machpay_gateway.admin.problems import ProblemError
 from machpay_gateway.admin.reading import read_body
 from machpay_gateway.admin.requests import Sent
+from machpay_gateway.apps import Apps
 from machpay_gateway.assembly import Gateway
+from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.grants import Endings
+
+
+class Versioned(Owned, Protocol):
+    """A record that each change makes another version of."""
+
+    @property
+    def version(self) -> int:
+        """Which one it is."""
+
 
 T = TypeVar("T", bound=Sent)
+R = TypeVar("R", bound=Owned)
+V = TypeVar("V", bound=Versioned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +49,58 @@ class Call:
         return self.asked
 
     def sent(self, model: type[T], kept: frozenset[str] = frozenset()) -> T:
-        """Return the body as a *model*; *kept* are the scopes that the key has already. Raises ProblemError."""
+        """Return the body as a *model*; *kept* are the scopes that what is changed has already. Raises ProblemError."""
         readings = Readings(self.caller, frozenset(self.gateway.policy.scopes), self.now, kept)
         return read_body(self.body, model, readings)
 
-    async def key(self) -> KeyRecord:
-        """Return the key that the path names. Raises ProblemError when the caller has none of that id."""
-        record = await self.gateway.keyring.get(self.caller.account_id, self.key_id)
-        if record is None or not self.caller.sees(record):
-            raise self.no_such_key()
-        return record
+    @property
+    def apps(self) -> Apps:
+        """The use cases on clients. Raises ProblemError where the store has no room for them."""
+        with _room():
+            return self.gateway.apps
 
     @property
-    def key_id(self) -> str:
-        """The id of a key that the path names."""
+    def endings(self) -> Endings:
+        """How grants end. Raises ProblemError as `apps` does."""
+        with _room():
+            return self.gateway.endings
+
+    async def key(self) -> KeyRecord:
+        """Return the key that the path names. Raises ProblemError when the caller has none of that id."""
+        return self.seen(await self.gateway.keyring.get(self.caller.account_id, self.id), "key")
+
+    @property
+    def id(self) -> str:
+        """The id that the path names."""
         return str(self.request.path_params["id"])
 
-    def no_such_key(self) -> ProblemError:
-        """Return what is said of a key that is not there, or that is not the caller's to know of."""
-        return ProblemError("not_found", "There is no key with this id.")
+    def seen(self, record: R | None, what: str) -> R:
+        """Return *record*. Raises ProblemError when it is not there, or not the caller's to know of."""
+        if record is None or not self.caller.sees(record):
+            raise ProblemError("not_found", f"There is no {what} with this id.")
+        return record
+
+    def permit(self, what: str, *rules: Callable[[V], None]) -> Callable[[V], None]:
+        """Return what refuses a record that is about to be changed.
+
+        One that the caller does not see, that If-Match does not name (RFC 9110 §13.1.1), or that a rule refuses.
+        """
+        given = self.request.headers.getlist("if-match")
+        tags = {tag.strip() for value in given for tag in value.split(",")}
+
+        def permit(record: V) -> None:
+            self.seen(record, what)
+            if given and not tags & {"*", f'"{record.version}"'}:
+                raise ProblemError("precondition_failed", f"The {what} has changed: retrieve it anew.")
+            for rule in rules:
+                rule(record)
+
+        return permit
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    try:
+        yield
+    except ConfigurationError as exc:
+        raise ProblemError("not_configured", str(exc)) from exc

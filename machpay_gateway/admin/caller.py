@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from machpay_gateway.admin.problems import ProblemError
 from machpay_gateway.core.address import format_address_or_none
 from machpay_gateway.core.admission import Granted
 from machpay_gateway.core.audit import Actor, ActorKind
 from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.principal import Principal
 from machpay_gateway.core.scopes import wildcard_of
 from machpay_gateway.web.incoming import facts_of
@@ -17,6 +16,18 @@ from machpay_gateway.web.incoming import facts_of
 MANAGING = "keys:manage"
 # A key that could give these on would make more of itself: they come from an operator or a Console admin.
 NEVER_GRANTED = frozenset({MANAGING, wildcard_of(MANAGING)})
+
+
+class Owned(Protocol):
+    """A record of an account's, of one environment: a key, a client, a grant."""
+
+    @property
+    def account_id(self) -> str:
+        """Whose it is."""
+
+    @property
+    def environment(self) -> str:
+        """Which traffic it is for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +47,7 @@ class Caller:
 
     @property
     def environment(self) -> str | None:
-        """The only environment whose keys the caller sees; None when it sees all."""
+        """The only environment of which the caller sees anything; None when it sees all."""
         # Whoever finds a key that was made for trying things out must not find the way to real money behind it.
         return "test" if self.principal.environment == "test" else None
 
@@ -45,7 +56,7 @@ class Caller:
         """The caller, as the audit log names it."""
         return actor_of(self.principal.kind, self.principal.id, self.facts)
 
-    def sees(self, record: KeyRecord) -> bool:
+    def sees(self, record: Owned) -> bool:
         """Tell whether *record* exists, as far as the caller is concerned."""
         return record.account_id == self.account_id and self.environment in (None, record.environment)
 

@@ -1,4 +1,4 @@
-"""Answers as responses: JSON that no cache keeps, and the entity tag of a key."""
+"""Answers as responses: JSON that no cache keeps, and the entity tags of keys and clients."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -18,8 +18,16 @@ def document_response(document: object, status: int = HTTPStatus.OK, **headers: 
 
 def key_response(document: Mapping[str, Any], version: int, status: int = HTTPStatus.OK, root: str = "") -> Response:
     """Return a key's *document* with its ETag, and where it is below the mount point *root* if it is new."""
-    where = f"{quote(root.rstrip('/'))}/v1/keys/{document['id']}"
-    location = {"Location": where} if status == HTTPStatus.CREATED else {}
+    return _tagged(document, version, status, f"{root.rstrip('/')}/v1/keys")
+
+
+def client_response(document: Mapping[str, Any], version: int, status: int = HTTPStatus.OK, root: str = "") -> Response:
+    """Return a client's *document* as `key_response` does a key's."""
+    return _tagged(document, version, status, f"{root.rstrip('/')}/v1/oauth/clients")
+
+
+def _tagged(document: Mapping[str, Any], version: int, status: int, place: str) -> Response:
+    location = {"Location": f"{quote(place)}/{document['id']}"} if status == HTTPStatus.CREATED else {}
     return document_response(document, status, ETag=f'"{version}"', **location)
 
 

@@ -30,6 +30,8 @@ from machpay_gateway.core.input import (
     parse_moment,
     shown,
 )
+from machpay_gateway.core.oauth.client import GRANT_TYPES, checked_app_scopes
+from machpay_gateway.core.oauth.redirect import MAX_URI, MAX_URIS, checked_redirect_uris
 
 MAX_PAGE = 100
 _LONGEST_SCOPE, _LONGEST_NETWORK = 128, 64
@@ -38,7 +40,7 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """What fields are read against: the *caller*, the *known* scopes, those that the key has already, the time."""
+    """What fields are read against: the *caller*, the *known* scopes, those that are *kept* by a change, the time."""
 
     caller: Caller
     known: frozenset[str]
@@ -72,6 +74,14 @@ def _grantable(name: str, info: ValidationInfo[Readings]) -> str:
     raise _refusal(f"{shown(name)} is not held by the key that asks: a key gives on only what it has.")
 
 
+def _for_apps(name: str, info: ValidationInfo[Readings]) -> str:
+    readings = info.context
+    _told(lambda one: checked_app_scopes([one], readings.known))(name)
+    if not readings.caller.may_grant(name, readings.kept):
+        raise _refusal(f"{shown(name)} is not held by the key that asks: an app gets only what that has.")
+    return name
+
+
 def _held(name: str, info: ValidationInfo[Readings]) -> str:
     if name not in info.context.caller.principal.scopes:
         raise _refusal(f"{shown(name)} is not held by the key that asks: a session has at most its key's scopes.")
@@ -80,7 +90,7 @@ def _held(name: str, info: ValidationInfo[Readings]) -> str:
 
 def _unrepeated(names: list[str]) -> list[str]:
     if len(set(names)) < len(names):
-        raise _refusal("A scope is given twice: leave one out.")
+        raise _refusal("One is given twice: leave it out once.")
     return names
 
 
@@ -92,7 +102,7 @@ def _once(names: list[str], info: ValidationInfo[Readings]) -> list[str]:
 def _ours(environment: str, info: ValidationInfo[Readings]) -> str:
     only = info.context.caller.environment
     if only not in (None, environment):
-        raise _refusal(f"A test key makes test keys only, not {environment} ones.")
+        raise _refusal(f"A test key makes only what is test, nothing that is {environment}.")
     return environment
 
 
@@ -135,6 +145,35 @@ ScopeList = Annotated[
         description="What the key may do: scopes that the caller holds, or wildcards over them such as `skills:*`.",
     ),
     AfterValidator(_once),
+]
+AppName = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_NAME, description="What users are shown."),
+    AfterValidator(_told(checked_name)),
+]
+AppScopes = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=_LONGEST_SCOPE), AfterValidator(_for_apps)]],
+    Field(
+        max_length=MAX_SCOPES,
+        json_schema_extra={"uniqueItems": True},
+        description="The most that the app may ask for: scopes that the caller holds, by name.",
+    ),
+    AfterValidator(_unrepeated),
+]
+RedirectUris = Annotated[
+    list[
+        Annotated[
+            str,
+            Field(min_length=1, max_length=MAX_URI),
+            AfterValidator(_told(lambda uri: checked_redirect_uris([uri])[0])),
+        ]
+    ],
+    Field(max_length=MAX_URIS, description="Where users are sent back to, compared byte by byte."),
+]
+GrantTypes = Annotated[
+    list[Literal["authorization_code", "refresh_token", "client_credentials"]],
+    Field(max_length=len(GRANT_TYPES), json_schema_extra={"uniqueItems": True}, description="What it may ask by."),
+    AfterValidator(_unrepeated),
 ]
 HeldScopes = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=_LONGEST_SCOPE), AfterValidator(_held)]],

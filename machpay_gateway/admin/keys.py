@@ -14,7 +14,7 @@ from machpay_gateway.core.document import key_document, usage_document
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.key import DAY_SECONDS, KeyRecord, KeyStatus
 from machpay_gateway.core.unchanged import UNCHANGED
-from machpay_gateway.keyring import Issue, Permit
+from machpay_gateway.keyring import Issue
 from machpay_gateway.telemetry.reports import usage_report
 
 
@@ -75,14 +75,14 @@ async def update(call: Call) -> Response:
 
     changed = await call.gateway.keyring.update(
         call.caller.account_id,
-        call.key_id,
+        call.id,
         name=sent.name if "name" in given else UNCHANGED,
         scopes=sent.scopes if "scopes" in given else UNCHANGED,
         allowed_ips=sent.allowed_ips or () if "allowed_ips" in given else UNCHANGED,
         expires_at=sent.expires_at if "expires_at" in given else UNCHANGED,
         metadata=sent.metadata or {} if "metadata" in given else UNCHANGED,
         actor=call.caller.actor,
-        permit=_permit(call, within_scopes),
+        permit=call.permit("key", within_scopes),
     )
     return _told(changed, call)
 
@@ -100,14 +100,14 @@ async def rotate(call: Call) -> Response:
     async def issue(keep: Issue | None) -> Issued:
         issued = await call.gateway.keyring.rotate(
             call.caller.account_id,
-            call.key_id,
+            call.id,
             grace_seconds=call.sent(Rotation).grace_seconds,
             actor=call.caller.actor,
             keep=keep,
-            permit=_permit(call, within_scopes),
+            permit=call.permit("key", within_scopes),
         )
         if issued is None:
-            raise call.no_such_key()
+            raise ProblemError("not_found", "There is no key with this id.")
         return issued
 
     return await issued_once(call, HTTPStatus.OK, issue)
@@ -118,9 +118,9 @@ async def end_grace(call: Call) -> Response:
     call.sent(NoFields)
     changed = await call.gateway.keyring.end_grace(
         call.caller.account_id,
-        call.key_id,
+        call.id,
         actor=call.caller.actor,
-        permit=_permit(call),
+        permit=call.permit("key"),
     )
     return _told(changed, call)
 
@@ -140,34 +140,17 @@ async def usage(call: Call) -> Response:
 async def revoke(call: Call) -> Response:
     """End the key for good."""
     call.sent(NoFields)
-    if call.key_id == call.caller.principal.id and not call.query(Revocation).self_:
+    if call.id == call.caller.principal.id and not call.query(Revocation).self_:
         raise ProblemError("conflict", "This key is the one that asks: add ?self=true if it is meant.")
     revoked = await call.gateway.keyring.revoke(
         call.caller.account_id,
-        call.key_id,
+        call.id,
         actor=call.caller.actor,
-        permit=_permit(call),
+        permit=call.permit("key"),
     )
     return _told(revoked, call)
 
 
 def _told(record: KeyRecord | None, call: Call) -> Response:
-    if record is None:
-        raise call.no_such_key()
+    record = call.seen(record, "key")
     return key_response(key_document(record, call.now), record.version)
-
-
-def _permit(call: Call, *rules: Permit) -> Permit:
-    """Refuse a key that the caller does not see, that If-Match does not name (RFC 9110 §13.1.1), or that *rules* do."""
-    given = call.request.headers.getlist("if-match")
-    tags = {tag.strip() for value in given for tag in value.split(",")}
-
-    def permit(record: KeyRecord) -> None:
-        if not call.caller.sees(record):
-            raise call.no_such_key()
-        if given and not tags & {"*", f'"{record.version}"'}:
-            raise ProblemError("precondition_failed", "The key has changed: retrieve it anew.")
-        for rule in rules:
-            rule(record)
-
-    return permit

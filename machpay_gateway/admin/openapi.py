@@ -18,13 +18,6 @@ from machpay_gateway.core.reason import OF_THE_PROXY, Reason
 
 VERSION = "1"
 _REF = "#/components/schemas/{model}"
-_KEY_ID = {
-    "name": "id",
-    "in": "path",
-    "required": True,
-    "description": "The id of a key.",
-    "schema": {"type": "string", "pattern": "^key_[0-9A-Za-z]{1,60}$"},
-}
 _REPEATABLE = {
     "name": HEADER,
     "in": "header",
@@ -32,15 +25,6 @@ _REPEATABLE = {
     "description": "A name for this request: sent again within 24 hours, it is answered as before and not done again.",
     "schema": {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": "^[ -~]+$"},
 }
-_CONDITIONAL = {
-    "name": "If-Match",
-    "in": "header",
-    "required": False,
-    "description": "An ETag: nothing is changed when the key is another version by now (RFC 9110 §13.1.1).",
-    "schema": {"type": "string"},
-}
-_ETAG = {"description": "The key's version, for If-Match.", "schema": {"type": "string"}}
-_LOCATION = {"description": "Where the key is.", "schema": {"type": "string"}}
 _REPLAYED = {"description": "`true` when the answer is one given before.", "schema": {"type": "string"}}
 # What MachPayAuth may answer before an operation is reached.
 _REFUSALS = [str(reason) for reason in Reason if reason not in {Reason.ROUTE_NOT_FOUND, *OF_THE_PROXY}]
@@ -53,7 +37,8 @@ _STATUSES = {str(reason): row.status for reason, row in PROBLEMS.items()} | {
 def description(scopes: Sequence[str], *, takes_reports: bool = False) -> dict[str, Any]:
     """Return the document for a gateway whose keys may hold *scopes*, and that *takes_reports* of leaks or does not."""
     schemas = _schemas()
-    schemas["NewKey"]["properties"]["scopes"]["examples"] = [list(scopes[:2])]
+    for model in ("NewKey", "NewClient"):
+        schemas[model]["properties"]["scopes"]["examples"] = [list(scopes[:2])]
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
@@ -65,7 +50,7 @@ def description(scopes: Sequence[str], *, takes_reports: bool = False) -> dict[s
         "info": {
             "title": "MachPay keys",
             "version": VERSION,
-            "description": "API keys: create, scope, restrict, rotate, revoke.",
+            "description": "API keys: create, scope, restrict, rotate, revoke. Apps that act for users, and their end.",
         },
         "security": [{"bearer": []}],
         "paths": paths,
@@ -90,20 +75,35 @@ def _operation(operation: Operation) -> dict[str, Any]:
 
 def _parameters(operation: Operation) -> Iterator[Mapping[str, Any]]:
     if "{id}" in operation.path:
-        yield _KEY_ID
+        yield {
+            "name": "id",
+            "in": "path",
+            "required": True,
+            "description": f"The id of {_a(operation.about)}.",
+            "schema": {"type": "string", "pattern": f"^{operation.about}_[0-9A-Za-z]{{1,58}}$"},
+        }
     for name, schema in _plain(operation.query.model_json_schema())["properties"].items():
         yield {"name": name, "in": "query", "required": False, "schema": _without_null(schema)}
     if operation.is_repeatable:
         yield _REPEATABLE
     if "precondition_failed" in operation.problems:
-        yield _CONDITIONAL
+        yield {
+            "name": "If-Match",
+            "in": "header",
+            "required": False,
+            "description": f"An ETag: nothing is changed when the {operation.about} is another version by now "
+            "(RFC 9110 §13.1.1).",
+            "schema": {"type": "string"},
+        }
 
 
 def _answer(operation: Operation) -> dict[str, Any]:
+    etag = {"description": f"The {operation.about}'s version, for If-Match.", "schema": {"type": "string"}}
+    location = {"description": f"Where the {operation.about} is.", "schema": {"type": "string"}}
     headers = {
-        "ETag": _ETAG if operation.has_etag else None,
+        "ETag": etag if operation.has_etag else None,
         # What has a tag is there to be read again.
-        "Location": _LOCATION if operation.status == HTTPStatus.CREATED and operation.has_etag else None,
+        "Location": location if operation.status == HTTPStatus.CREATED and operation.has_etag else None,
         "Idempotent-Replayed": _REPLAYED if operation.is_repeatable else None,
     }
     return {
@@ -111,6 +111,10 @@ def _answer(operation: Operation) -> dict[str, Any]:
         "headers": {name: header for name, header in headers.items() if header is not None},
         "content": {"application/json": _schema(operation.answer)},
     }
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 def _problems(operation: Operation) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -9,15 +9,33 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from machpay_gateway.admin import account, keys, sessions
-from machpay_gateway.admin.answers import AuditList, IssuedKey, IssuedSession, Key, KeyList, Usage, Whoami
+from machpay_gateway.admin import account, clients, grants, keys, sessions
+from machpay_gateway.admin.answers import (
+    AuditList,
+    ClientList,
+    DeletedClient,
+    GrantList,
+    IssuedClient,
+    IssuedKey,
+    IssuedSession,
+    Key,
+    KeyList,
+    OAuthClient,
+    OAuthGrant,
+    Usage,
+    Whoami,
+)
 from machpay_gateway.admin.call import Call
 from machpay_gateway.admin.caller import MANAGING
 from machpay_gateway.admin.leaks import PATH as LEAKS_PATH
 from machpay_gateway.admin.requests import (
+    ClientChange,
+    ClientSelection,
     EntrySelection,
+    GrantSelection,
     KeyChange,
     KeySelection,
+    NewClient,
     NewKey,
     NewSession,
     NoFields,
@@ -25,6 +43,7 @@ from machpay_gateway.admin.requests import (
     Period,
     Revocation,
     Rotation,
+    SecretRotation,
     Sent,
 )
 from machpay_gateway.core.route import Route
@@ -34,7 +53,10 @@ DESCRIPTION_PATH = "/v1/openapi.json"
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One thing that can be asked. *problems* are its own codes, besides those that any request may meet."""
+    """One thing that can be asked, *about* a key, an app or a grant where the path has an id.
+
+    *problems* are its own codes, besides those that any request may meet.
+    """
 
     method: str
     path: str
@@ -48,9 +70,11 @@ class Operation:
     status: int = 200
     has_etag: bool = False
     is_repeatable: bool = False  # by Idempotency-Key
+    about: str = "key"
 
 
 _KEY, _CHANGE = "/v1/keys/{id}", ("not_found", "precondition_failed")
+_CLIENTS, _GRANTS, _STORED = "/v1/oauth/clients", "/v1/oauth/grants", "not_configured"
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
@@ -77,6 +101,32 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "GET", f"{_KEY}/usage", "retrieveUsage", keys.usage, Usage, query=Period, problems=("not_found",),
+    ),
+    Operation(
+        "POST", _CLIENTS, "createClient", clients.create, IssuedClient,
+        body=NewClient, problems=(_STORED,), status=201, has_etag=True, about="app",
+    ),
+    Operation("GET", _CLIENTS, "listClients", clients.list_, ClientList, query=ClientSelection, problems=(_STORED,)),
+    Operation(
+        "GET", f"{_CLIENTS}/{{id}}", "retrieveClient", clients.retrieve, OAuthClient,
+        problems=("not_found", _STORED), has_etag=True, about="app",
+    ),
+    Operation(
+        "PATCH", f"{_CLIENTS}/{{id}}", "updateClient", clients.update, OAuthClient,
+        body=ClientChange, problems=("conflict", *_CHANGE, _STORED), has_etag=True, about="app",
+    ),
+    Operation(
+        "DELETE", f"{_CLIENTS}/{{id}}", "deleteClient", clients.delete, DeletedClient,
+        problems=(*_CHANGE, _STORED), about="app",
+    ),
+    Operation(
+        "POST", f"{_CLIENTS}/{{id}}/rotate-secret", "rotateClientSecret", clients.rotate_secret, IssuedClient,
+        body=SecretRotation, problems=("conflict", *_CHANGE, _STORED), has_etag=True, about="app",
+    ),
+    Operation("GET", _GRANTS, "listGrants", grants.list_, GrantList, query=GrantSelection, problems=(_STORED,)),
+    Operation(
+        "POST", f"{_GRANTS}/{{id}}/revoke", "revokeGrant", grants.revoke, OAuthGrant,
+        body=NoFields, problems=("not_found", _STORED), about="grant",
     ),
     Operation("GET", "/v1/audit-log", "listChanges", account.audit_log, AuditList, query=EntrySelection),
     Operation(

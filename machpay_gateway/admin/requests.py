@@ -5,8 +5,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from machpay_gateway.admin.fields import (
+    AppName,
+    AppScopes,
     Environment,
     Flag,
+    GrantTypes,
     HeldScopes,
     LaterMoment,
     Metadata,
@@ -14,6 +17,7 @@ from machpay_gateway.admin.fields import (
     Name,
     NetworkList,
     PageSize,
+    RedirectUris,
     ScopeList,
 )
 from machpay_gateway.core.key import DAY_SECONDS, MAX_GRACE_SECONDS
@@ -21,6 +25,7 @@ from machpay_gateway.core.session import MAX_SECONDS
 from machpay_gateway.core.usage import MAX_BUCKETS
 
 DEFAULT_PAGE = 20
+CLIENT_ID = "^app_[0-9A-Za-z]{1,60}$"
 
 
 class Sent(BaseModel):
@@ -77,6 +82,64 @@ class NewSession(Sent):
     ttl_seconds: Annotated[
         int, Field(ge=1, le=MAX_SECONDS, description="How long it works; never longer than its key.")
     ] = MAX_SECONDS
+
+
+class NewClient(Sent):
+    """An app to make known."""
+
+    name: AppName
+    scopes: AppScopes
+    redirect_uris: RedirectUris | None = None
+    grant_types: GrantTypes | None = Field(
+        default=None, description="`authorization_code` and `refresh_token` when left out."
+    )
+    environment: Environment | None = Field(
+        default=None, description="`live` or `test`; the environment of the key that asks when left out."
+    )
+    public: Annotated[bool, Field(description="In a browser or on users' machines: it has no secret.")] = False
+    require_pkce: Annotated[bool, Field(description="Whether PKCE is required; it always is of a public one.")] = True
+    dpop_bound: Annotated[bool, Field(description="Whether it gets tokens that are bound to a key, and no others.")] = (
+        False
+    )
+
+
+class ClientChange(Sent):
+    """What to change of an app: settings that are left out stay as they are."""
+
+    # As in KeyChange: `model_fields_set` tells which were sent.
+    name: AppName = Field(default_factory=str)
+    scopes: AppScopes = Field(default_factory=list)
+    redirect_uris: RedirectUris = Field(default_factory=list)
+    grant_types: GrantTypes = Field(default_factory=list)
+    require_pkce: bool = Field(default_factory=bool)
+    dpop_bound: bool = Field(default_factory=bool)
+
+
+class SecretRotation(Sent):
+    """How to rotate an app's secret."""
+
+    grace_seconds: Annotated[
+        int,
+        Field(ge=0, le=MAX_GRACE_SECONDS, description="How long the current secret still works; 0 ends it at once."),
+    ] = DAY_SECONDS
+
+
+class ClientSelection(Sent):
+    """Which apps, and how many at once."""
+
+    limit: PageSize = DEFAULT_PAGE
+    after: Annotated[str | None, Field(pattern=CLIENT_ID, description="Go on after the app with this id.")] = None
+    environment: Annotated[Literal["live", "test"] | None, Field(description="Only apps for this traffic.")] = None
+
+
+class GrantSelection(Sent):
+    """Which grants, and how many at once."""
+
+    limit: PageSize = DEFAULT_PAGE
+    after: Annotated[
+        str | None, Field(pattern="^grant_[0-9A-Za-z]{1,58}$", description="Go on after the grant with this id.")
+    ] = None
+    client_id: Annotated[str | None, Field(pattern=CLIENT_ID, description="Only those of this app.")] = None
 
 
 class KeySelection(Sent):

@@ -1,6 +1,8 @@
 """The key API in front of nothing else, on a store in memory or SQLite, with two accounts."""
 
-from collections.abc import AsyncIterator, Sequence
+import os
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +12,10 @@ import pytest
 from httpx2 import AsyncClient, Response
 
 from machpay_gateway import Gateway, MachPayAuth
-from machpay_gateway.core.audit import AuditHead
+from machpay_gateway.admin.operations import OPERATIONS, Operation
+from machpay_gateway.assembly import oauth_of
+from machpay_gateway.core.audit import APPLICATION, AuditHead
+from machpay_gateway.grants import Consents
 from machpay_gateway.server import create_app
 from machpay_gateway.settings import Options
 from tests.applications import ok
@@ -19,7 +24,22 @@ from tests.keyrings import logged
 
 # For tests of what is decided before any store is asked.
 in_memory = pytest.mark.parametrize("database", ["memory"], indirect=True)
+# For tests of what has no room in memory.
+on_disk = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 MANAGER = ("keys:manage", "skills:list", "skills:execute", "account:read")
+REDIRECT = "https://app.example.org/callback"
+OF_APPS = tuple(operation for operation in OPERATIONS if operation.path.startswith("/v1/oauth/"))
+
+
+def over(operations: Iterable[Operation]) -> pytest.MarkDecorator:
+    """Parametrize a test by *operations*, each on every database that it does something on."""
+    rows = [
+        pytest.param(operation, database, id=f"{operation.name}-{database}")
+        for operation in operations
+        for database in ("memory", "sqlite")
+        if database == "sqlite" or operation not in OF_APPS
+    ]
+    return pytest.mark.parametrize("operation, database", rows, indirect=["database"])
 
 
 @dataclass(frozen=True)
@@ -85,6 +105,32 @@ class Caller:
         assert answer.status_code == 201, answer.text
         document: dict[str, Any] = answer.json()
         return document
+
+    async def app(self, **settings: Any) -> dict[str, Any]:  # noqa: ANN401 - as JSON has them
+        """Return a new app as JSON."""
+        given = {"name": "Ada's app", "scopes": ["skills:list"], "redirect_uris": [REDIRECT], **settings}
+        answer = await self.ask("POST", "/v1/oauth/clients", given)
+        assert answer.status_code == 201, answer.text
+        document: dict[str, Any] = answer.json()
+        return document
+
+    async def granted(self, app: dict[str, Any]) -> str:
+        """Return the id of a grant that *app* has for itself."""
+        gateway = self.api.gateway
+        client = await gateway.apps.get(None, app["id"])
+        assert client is not None
+        consents = Consents(oauth_of(gateway.store), clock=time.time, entropy=os.urandom, announce=gateway.limiter.mark)
+        return (await consents.grant_for(client, client.account_id, None, client.scopes, APPLICATION)).id
+
+    async def made(self, about: str, **settings: Any) -> tuple[str, str]:  # noqa: ANN401 - as JSON has them
+        """Return the id of something new that operations are *about*, and the path at which it is read."""
+        if about == "key":
+            key_id = (await self.created(**settings))["id"]
+            return key_id, f"/v1/keys/{key_id}"
+        app = await self.app(**settings)
+        if about == "app":
+            return app["id"], f"/v1/oauth/clients/{app['id']}"
+        return await self.granted(app), "/v1/oauth/grants"
 
     def user(self, created: dict[str, Any]) -> "Caller":
         """Return somebody with the key that was *created*."""

@@ -13,10 +13,11 @@ import schemathesis
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 
-from machpay_gateway import Tier
+from machpay_gateway import Gateway, Tier
+from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.leak import Leaks
 from machpay_gateway.server import create_app
-from tests.admin.conftest import Api
+from tests.admin.conftest import Api, Caller
 from tests.admin.scanner import scanners_keys
 from tests.applications import ok
 from tests.servers import serving
@@ -85,7 +86,7 @@ def fuzzed(*, max_examples: int, seed: int) -> Found:
 
         for event in from_schema(schema).execute():
             found.note(event)
-        caller = asyncio.run(api.gateway.keyring.get(None, caller_id))
+        caller = asyncio.run(stored_key(api.gateway, caller_id))
     assert caller is not None
     assert caller.version == 1, "the run changed the key that it calls with"
     return found
@@ -97,8 +98,25 @@ def served() -> Iterator[tuple[str, Api, str, str]]:
     tiers = {"enterprise": Tier(rate="1000000000/minute", concurrency=1000)}
     with TemporaryDirectory() as folder:
         leaks = Leaks(str(scanners_keys(Path(folder))))
-        app = create_app(ok, database="memory://", tiers=tiers, failure_limit="1000000000/minute", leaks=leaks)
+        database = f"sqlite:///{folder}/keys.db"  # in memory there is no room for apps
+        app = create_app(ok, database=database, tiers=tiers, failure_limit="1000000000/minute", leaks=leaks)
         api = Api.of(app)
-        key_id, secret = asyncio.run(api.guarded.key(scopes=SCOPES, tier="enterprise"))
+        key_id, secret = asyncio.run(admins_key(api))
         with serving(app) as (host, port):
             yield f"http://{host}:{port}", api, key_id, secret
+
+
+async def admins_key(api: Api) -> tuple[str, str]:
+    """Return the id and the secret of a key, made before the server's own event loop has the database open."""
+    async with api.gateway:
+        key_id, secret = await api.guarded.key(scopes=SCOPES, tier="enterprise")
+        admin = Caller(api, key_id, secret)
+        await admin.granted(await admin.app(scopes=[]))
+        await api.close()
+    return key_id, secret
+
+
+async def stored_key(gateway: Gateway, key_id: str) -> KeyRecord | None:
+    """Return the key, from a database that is opened for it."""
+    async with Gateway(database=gateway.settings.database) as another:
+        return await another.keyring.get(None, key_id)

@@ -10,7 +10,7 @@ from machpay_gateway.admin.openapi import description
 from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
 from machpay_gateway.admin.problems import CODES
 from machpay_gateway.core.scopes import KNOWN_SCOPES
-from tests.admin.conftest import Caller, in_memory
+from tests.admin.conftest import Caller, in_memory, over
 from tests.admin.test_accounts import BODIES
 
 DOCUMENT = description(KNOWN_SCOPES)
@@ -81,6 +81,16 @@ async def test_everybody_may_read_it(admin: Caller) -> None:
         ("NoFields", "additionalProperties", False),
         ("Key", "properties.secret", None),
         ("IssuedKey", "properties.secret.pattern", "^sk_(live|test)_"),
+        ("NewClient", "required", ["name", "scopes"]),
+        ("NewClient", "properties.redirect_uris.anyOf.0.maxItems", 20),
+        ("NewClient", "properties.redirect_uris.anyOf.0.items.maxLength", 2000),
+        ("NewClient", "properties.require_pkce.default", True),
+        ("ClientChange", "required", None),
+        ("ClientChange", "properties.environment", None),
+        ("ClientChange", "properties.public", None),
+        ("ClientChange", "properties.require_pkce.default", None),
+        ("OAuthClient", "properties.client_secret", None),
+        ("IssuedClient", "properties.client_secret.anyOf.0.pattern", "^cs_mp1_"),
     ],
 )
 def test_every_limit_is_stated(schema: str, path: str, expected: object) -> None:
@@ -106,6 +116,12 @@ def test_every_limit_is_stated(schema: str, path: str, expected: object) -> None
         ("rotateKey", "Idempotency-Key", {"minLength": 1, "maxLength": 255}),
         ("updateKey", "If-Match", {"type": "string"}),
         ("retrieveKey", "id", {"type": "string"}),
+        ("listClients", "limit", {"minimum": 1, "maximum": 100, "default": 20, "type": "integer"}),
+        ("listGrants", "limit", {"minimum": 1, "maximum": 100, "default": 20, "type": "integer"}),
+        ("updateClient", "If-Match", {"type": "string"}),
+        ("deleteClient", "If-Match", {"type": "string"}),
+        ("retrieveClient", "id", {"type": "string", "pattern": "^app_[0-9A-Za-z]{1,58}$"}),
+        ("revokeGrant", "id", {"type": "string", "pattern": "^grant_[0-9A-Za-z]{1,58}$"}),
     ],
 )
 def test_every_parameter_is_stated(name: str, place: str, expected: dict[str, Any]) -> None:
@@ -128,16 +144,18 @@ def test_every_operation_states_who_may_and_what_can_go_wrong(operation: Operati
         assert list(answer["content"]) == [kind]
 
 
-@in_memory
-@of_every_operation
+@over(OPERATIONS)
 async def test_every_answer_is_as_described(admin: Caller, operation: Operation) -> None:
     created = await admin.created(expires_at="2099-01-01T00:00:00Z", metadata={"a": "b"}, allowed_ips=["::/0"])
     rotated = await admin.ask("POST", f"/v1/keys/{created['id']}/rotate", {})
     assert rotated.status_code == 200
-    path, body = operation.path.format(id=created["id"]), BODIES.get(operation.name)
+    name = created["id"] if operation.about == "key" else (await admin.made(operation.about))[0]
+    path, body = operation.path.format(id=name), BODIES.get(operation.name)
     answers = described(operation)["responses"]
+    done = await admin.ask(operation.method, path, body)
+    assert done.status_code == operation.status
     for asked in (
-        await admin.ask(operation.method, path, body),
+        done,
         await admin.ask(operation.method, f"{path}?unknown=1", body),
         await admin.ask(operation.method, operation.path.format(id="none"), body),
         await admin.api.client(None).request(operation.method, path),

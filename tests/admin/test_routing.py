@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ from starlette.websockets import WebSocketDisconnect
 
 from machpay_gateway import ConfigurationError, Route
 from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
+from machpay_gateway.core.oauth.authority import Authority
 from machpay_gateway.server import create_app
-from tests.admin.conftest import Api, Caller, in_memory, serving_api, told
+from tests.admin.conftest import Api, Caller, in_memory, over, serving_api, told
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 PATHS = sorted({operation.path for operation in OPERATIONS} | {DESCRIPTION_PATH})
@@ -40,10 +42,10 @@ async def test_a_method_that_is_not_there_is_told_which_are(admin: Caller, path:
             assert answer.headers["content-type"] == "application/problem+json"
 
 
-@in_memory
-@pytest.mark.parametrize("path", sorted({o.path for o in OPERATIONS if o.method == "GET"} | {DESCRIPTION_PATH}))
-async def test_head_is_get_without_its_body(admin: Caller, path: str) -> None:
-    get, head = [await admin.ask(method, path.format(id=admin.id)) for method in ("GET", "HEAD")]
+@over(operation for operation in OPERATIONS if operation.method == "GET")
+async def test_head_is_get_without_its_body(admin: Caller, operation: Operation) -> None:
+    name = (await admin.made(operation.about))[0] if "{id}" in operation.path else ""
+    get, head = [await admin.ask(method, operation.path.format(id=name)) for method in ("GET", "HEAD")]
     assert (head.status_code, head.content) == (200, b"")
     names = ("content-type", "etag", "cache-control")
     assert [head.headers.get(name) for name in names] == [get.headers.get(name) for name in names]
@@ -54,6 +56,7 @@ async def test_head_is_get_without_its_body(admin: Caller, path: str) -> None:
     "path",
     [
         "/v1/keys/", "/v1/keys/{id}/", "/v1/keys/{id}/rotate/", "/v1/keys/{id}/nothing", "/v1/keys/{id}/rotate/rotate",
+        "/v1/oauth", "/v1/oauth/token", "/v1/oauth/clients/", "/v1/oauth/clients/{id}/rotate", "/v1/oauth/grants/{id}",
         "/v1/whoami/", "/v1/whoami/me", "/v1/audit-log/1", "/v1/openapi.json/", "/v1/openapi.json/x",
     ],
 )  # fmt: skip
@@ -66,7 +69,20 @@ async def test_beneath_the_key_apis_paths_there_is_nothing_else(admin: Caller, m
 
 @in_memory
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/", "/v1/key", "/v1/keysx", "/V1/keys", "/v1/Keys", "/v2/keys", "/x/v1/keys"]
+    "path",
+    [
+        "/",
+        "/v1",
+        "/v1/",
+        "/v1/oauthx",
+        "/oauth/token",
+        "/v1/key",
+        "/v1/keysx",
+        "/V1/keys",
+        "/v1/Keys",
+        "/v2/keys",
+        "/x/v1/keys",
+    ],
 )
 async def test_everything_else_is_the_applications(admin: Caller, path: str) -> None:
     answer = await admin.ask("GET", path)
@@ -190,6 +206,17 @@ def test_the_applications_lifespan_runs_within_the_gateways() -> None:
         assert client.get("/v1/whoami").status_code == 401
         assert events == ["start"]
     assert events == ["start", "stop"]
+
+
+async def test_an_issuer_at_v1_has_its_endpoints_beside_the_apps_that_are_managed(tmp_path: Path) -> None:
+    authority = Authority("http://127.0.0.1/v1")
+    async with serving_api(database=f"sqlite:///{tmp_path}/keys.db", oauth=authority) as api:
+        caller, nobody = await api.caller(), api.client(None)
+        assert (await caller.ask("GET", "/v1/oauth/clients")).json()["data"] == []
+        assert (await nobody.post("/v1/oauth/token")).json()["error"] == "invalid_request"
+        assert (await nobody.get("/.well-known/oauth-authorization-server/v1")).json()["issuer"] == authority.issuer
+        assert told(await caller.ask("GET", "/v1/oauth/nothing")) == (404, "not_found")
+        assert told(await caller.ask("GET", "/v1/oauth/token/")) == (404, "not_found")
 
 
 @in_memory

@@ -13,11 +13,11 @@ from machpay_gateway.core.audit import Change
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.replay import Keep
-from tests.admin.conftest import Api, Caller, told
+from tests.admin.conftest import Api, Caller, on_disk, told
 from tests.admin.test_accounts import BODIES
 
-on_disk = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 NEW = {"name": "a", "scopes": ["skills:list"]}
+TABLES = ("keys", "key_secrets", "audit_log", "kept_answers", "accounts", "oauth_clients", "oauth_grants")
 ASKING = [operation for operation in OPERATIONS if operation.scopes]  # the others tell of the caller
 
 
@@ -35,7 +35,7 @@ async def broken(folder: Path) -> AsyncIterator[None]:
 def renamed(file: Path, old: str, new: str) -> None:
     """Rename every table. In a thread: the gateway, in the midst of storing usage, waits for the event loop."""
     with closing(sqlite3.connect(file)) as connection:
-        for name in ("keys", "key_secrets", "audit_log", "kept_answers", "accounts"):
+        for name in TABLES:
             connection.execute(f"alter table {old.format(name=name)} rename to {new.format(name=name)}")
         connection.commit()
 
@@ -45,9 +45,9 @@ def renamed(file: Path, old: str, new: str) -> None:
 async def test_without_its_database_each_operation_is_unavailable_and_comes_back(
     admin: Caller, tmp_path: Path, operation: Operation
 ) -> None:
-    created = await admin.created()
+    name, _ = await admin.made(operation.about)
     assert (await admin.ask("GET", "/v1/whoami")).status_code == 200  # the caller is remembered from here on
-    path, body = operation.path.format(id=created["id"]), BODIES.get(operation.name)
+    path, body = operation.path.format(id=name), BODIES.get(operation.name)
     before = await admin.api.head()
     async with broken(tmp_path):
         for headers in ({}, {"Idempotency-Key": "a"}):

@@ -9,6 +9,7 @@ import pytest
 from machpay_gateway import Issuer
 from machpay_gateway.admin.operations import OPERATIONS, Operation
 from tests.admin.conftest import Api, serving_api, told
+from tests.admin.test_accounts import BODIES
 from tests.middleware.test_tokens import AUDIENCE, ISSUER, KEY, token
 
 
@@ -17,7 +18,7 @@ async def api(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[A
     jwks = tmp_path / "jwks.json"
     jwks.write_text(json.dumps({"keys": [KEY.as_dict(private=False)]}))
     issuer = Issuer(ISSUER, audience=AUDIENCE, jwks=str(jwks), tier="enterprise", environment=request.param)
-    async with serving_api(issuers=[issuer]) as api:
+    async with serving_api(database=f"sqlite:///{tmp_path}/keys.db", issuers=[issuer]) as api:
         yield api
 
 
@@ -33,7 +34,7 @@ async def test_a_token_of_another_issuer_reaches_nothing_that_belongs_to_an_acco
 ) -> None:
     key_id, _ = await api.guarded.key()
     before = await api.head()
-    body = {"name": "a", "scopes": []} if operation.name == "createKey" else {}
+    body = BODIES[operation.name] if operation.name in {"createKey", "createClient"} else {}
     for headers in ({}, {"Idempotency-Key": "a"}):
         client = api.client(token(scope="keys:manage skills:list"))
         sent = body if operation.body else None

@@ -1,0 +1,143 @@
+"""The operations on apps, each looked up within the caller's account and the environment it may see."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+
+from starlette.responses import Response
+
+from machpay_gateway.admin.call import Call
+from machpay_gateway.admin.documents import client_response, document_response, page_response
+from machpay_gateway.admin.problems import ProblemError
+from machpay_gateway.admin.reading import invalid
+from machpay_gateway.admin.requests import ClientChange, ClientSelection, NewClient, SecretRotation
+from machpay_gateway.apps import Permit
+from machpay_gateway.core.errors import InputError, StateError
+from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, REFRESH_TOKEN, Client
+from machpay_gateway.core.oauth.documents import client_document, issued_client_document
+from machpay_gateway.core.unchanged import UNCHANGED
+
+# Whoever can change these can have what users let the app do sent to themselves.
+_OF_TRUST = frozenset({"redirect_uris", "grant_types", "require_pkce", "dpop_bound"})
+
+
+async def create(call: Call) -> Response:
+    """Create an app with at most the caller's scopes."""
+    apps, sent = call.apps, call.sent(NewClient)
+    with _placed():
+        client, secret = await apps.create(
+            call.caller.account_id,
+            name=sent.name,
+            scopes=sent.scopes,
+            redirect_uris=sent.redirect_uris or (),
+            grant_types=(AUTHORIZATION_CODE, REFRESH_TOKEN) if sent.grant_types is None else sent.grant_types,
+            environment=sent.environment or call.caller.principal.environment,
+            is_public=sent.public,
+            requires_pkce=sent.require_pkce,
+            binds_tokens=sent.dpop_bound,
+            actor=call.caller.actor,
+        )
+    document = issued_client_document(client, secret)
+    return client_response(document, client.version, HTTPStatus.CREATED, call.request.scope.get("root_path", ""))
+
+
+async def list_(call: Call) -> Response:
+    """List apps, newest first."""
+    apps, chosen, caller = call.apps, call.query(ClientSelection), call.caller
+    if chosen.after is not None:
+        mark = await apps.known(caller.account_id, chosen.after)
+        if mark is None or not caller.sees(mark):
+            raise invalid("query.after", "There is no app with this id.")
+    if caller.environment is not None and chosen.environment not in (None, caller.environment):
+        return page_response([], chosen.limit)
+    found = await apps.list(
+        caller.account_id,
+        environment=caller.environment or chosen.environment,
+        after=chosen.after,
+        limit=chosen.limit + 1,
+    )
+    return page_response([client_document(client) for client in found], chosen.limit)
+
+
+async def retrieve(call: Call) -> Response:
+    """Return an app."""
+    return _told(await _client(call), call)
+
+
+async def update(call: Call) -> Response:
+    """Change the settings that are given. Tokens lose at once what the app loses."""
+    sent = call.sent(ClientChange, kept=(await _client(call)).scopes.names)
+    given = sent.model_fields_set
+
+    def within_scopes(client: Client) -> None:
+        # Asked again of the client that is changed: somebody may have taken a scope off it in between.
+        if "scopes" in given and not all(call.caller.may_grant(name, client.scopes.names) for name in sent.scopes):
+            raise ProblemError("conflict", "The app's scopes have changed meanwhile: retrieve it anew.")
+
+    rules = [within_scopes, _held_by(call)] if given & _OF_TRUST else [within_scopes]
+    with _placed():
+        changed = await call.apps.update(
+            call.caller.account_id,
+            call.id,
+            name=sent.name if "name" in given else UNCHANGED,
+            scopes=sent.scopes if "scopes" in given else UNCHANGED,
+            redirect_uris=sent.redirect_uris if "redirect_uris" in given else UNCHANGED,
+            grant_types=sent.grant_types if "grant_types" in given else UNCHANGED,
+            requires_pkce=sent.require_pkce if "require_pkce" in given else UNCHANGED,
+            binds_tokens=sent.dpop_bound if "dpop_bound" in given else UNCHANGED,
+            actor=call.caller.actor,
+            permit=call.permit("app", *rules),
+        )
+    return _told(changed, call)
+
+
+async def rotate_secret(call: Call) -> Response:
+    """Give the app a new secret; the current one goes on until its grace ends."""
+    apps, sent = call.apps, call.sent(SecretRotation)
+    issued = await apps.rotate_secret(
+        call.caller.account_id,
+        call.id,
+        grace_seconds=sent.grace_seconds,
+        actor=call.caller.actor,
+        permit=call.permit("app", _held_by(call)),
+    )
+    client, secret = issued or (None, None)
+    client = call.seen(client, "app")
+    return client_response(issued_client_document(client, secret), client.version)
+
+
+async def delete(call: Call) -> Response:
+    """End the app for good: its tokens are refused from their next request."""
+    deleted = await call.apps.delete(
+        call.caller.account_id, call.id, actor=call.caller.actor, permit=call.permit("app")
+    )
+    client = call.seen(deleted, "app")
+    return document_response({"id": client.id, "object": "oauth_client", "deleted": True})
+
+
+async def _client(call: Call) -> Client:
+    return call.seen(await call.apps.get(call.caller.account_id, call.id), "app")
+
+
+def _told(client: Client | None, call: Call) -> Response:
+    client = call.seen(client, "app")
+    return client_response(client_document(client), client.version)
+
+
+def _held_by(call: Call) -> Permit:
+    def within_scopes(client: Client) -> None:
+        if not all(name in call.caller.principal.scopes for name in client.scopes):
+            raise ProblemError("not_permitted", "The app has scopes that the key that asks does not hold.")
+
+    return within_scopes
+
+
+@contextmanager
+def _placed() -> Iterator[None]:
+    """Tell settings that do not go together as a mistake of the body as a whole."""
+    try:
+        yield
+    except StateError:
+        raise
+    except InputError as exc:
+        raise invalid("body", str(exc)) from exc

@@ -1,0 +1,36 @@
+"""The operations on what users let apps do: seeing it, and ending it."""
+
+from dataclasses import replace
+
+from starlette.responses import Response
+
+from machpay_gateway.admin.call import Call
+from machpay_gateway.admin.documents import document_response, page_response
+from machpay_gateway.admin.reading import invalid
+from machpay_gateway.admin.requests import GrantSelection, NoFields
+from machpay_gateway.core.oauth.documents import grant_document
+
+
+async def list_(call: Call) -> Response:
+    """List grants of the account's users, and of its apps for themselves, newest first."""
+    endings, chosen, caller = call.endings, call.query(GrantSelection), call.caller
+    if chosen.after is not None:
+        mark = await endings.get(caller.account_id, chosen.after)
+        if mark is None or not caller.sees(mark):
+            raise invalid("query.after", "There is no grant with this id.")
+    found = await endings.list(
+        caller.account_id,
+        client_id=chosen.client_id,
+        environment=caller.environment,
+        after=chosen.after,
+        limit=chosen.limit + 1,
+    )
+    return page_response([grant_document(grant) for grant in found], chosen.limit)
+
+
+async def revoke(call: Call) -> Response:
+    """End the grant: its tokens are refused from their next request, and the app has to ask the user again."""
+    endings, _ = call.endings, call.sent(NoFields)
+    grant = call.seen(await endings.get(call.caller.account_id, call.id), "grant")
+    await endings.end(call.caller.account_id, grant, actor=call.caller.actor)
+    return document_response(grant_document(replace(grant, is_alive=False)))
