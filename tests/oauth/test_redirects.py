@@ -139,6 +139,8 @@ def test_an_app_on_the_users_machine_gets_whatever_port_is_free(registered: str,
         "https://app.example.org/c b", "HTTPS://app.example.org/cb", "https://app.example.org:99999/cb",
         "https://[::1/cb", "javascript:alert(1)", "data:text/html,x", "vbscript:x", "file:///etc/passwd", "app:/cb",
         "blob:https://app.example.org/1", "https://app.example.org/'onload='", "https://app.example.org/" + "a" * 2000,
+        "https://app.example.org;sandbox/cb", "https://app.example.org,x/cb", "https://app%2eexample.org/cb",
+        "https://app.example.org:/cb", "com.example.app://a;b/cb",
     ],
     ids=repr,
 )  # fmt: skip

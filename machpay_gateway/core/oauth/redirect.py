@@ -12,6 +12,8 @@ MAX_URIS, MAX_URI = 20, 2000
 # parsers read as one thing and another.
 _CHARACTERS = re.compile(r"[A-Za-z0-9\-._~:/?\[\]@!$&()*+,;=%]+", re.ASCII)
 _LOOPBACK = re.compile(r"http://(127\.0\.0\.1|\[::1\])(?::([0-9]{1,5}))?(/[^?#]*)?(\?[^#]*)?", re.ASCII)
+# A host stands in the page's policy, where `;` and `,` would begin something else.
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 _PRIVATE_SCHEME = re.compile(r"[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+", re.ASCII)  # RFC 8252 §7.1: a domain, reversed
 _MAX_PORT = 65535
 
@@ -65,6 +67,8 @@ def _mistake(uri: str) -> str | None:
         return "leave out the user"
     if "*" in parts.netloc:
         return "name the host: there are no wildcards"
+    if parts.netloc and not _HOST.fullmatch(parts.netloc):
+        return "write the host in letters, digits, hyphens and dots"
     if any(segment in {".", ".."} for segment in parts.path.replace("%2e", ".").replace("%2E", ".").split("/")):
         return "leave out dot segments"
     return _scheme_mistake(uri, parts.scheme, has_host=bool(parts.hostname))
