@@ -8,7 +8,6 @@ from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 
 from machpay_gateway.core.compact import parse_compact
-from machpay_gateway.core.oauth.authority import Authority
 from tests.oauth.rigs import AUDIENCE, ISSUER, Rig, serving_oauth
 
 
@@ -122,7 +121,7 @@ async def test_a_key_that_is_not_ours_signs_nothing(rig: Rig) -> None:
 
 
 async def test_tokens_of_another_authorization_server_with_the_same_issuer_are_not_ours(rig: Rig) -> None:
-    async with serving_oauth(authority=Authority(ISSUER, audience=AUDIENCE)) as other:
+    async with serving_oauth(database="sqlite://") as other:  # which signs by a key of its own
         token = (await other.tokens())["access_token"]
     assert (await rig.who(token)).status_code == 401
     assert time.time() > 0
