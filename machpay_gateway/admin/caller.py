@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from machpay_gateway.admin.problems import ProblemError
-from machpay_gateway.core.address import format_address_or_none
 from machpay_gateway.core.admission import Granted
-from machpay_gateway.core.audit import Actor, ActorKind
+from machpay_gateway.core.audit import Actor
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.principal import Principal
 from machpay_gateway.core.scopes import wildcard_of
-from machpay_gateway.web.incoming import facts_of
+from machpay_gateway.web.incoming import actor_of, facts_of
 
 MANAGING = "keys:manage"
 # A key that could give these on would make more of itself: they come from an operator or a Console admin.
@@ -63,11 +62,6 @@ class Caller:
     def may_grant(self, name: str, kept: frozenset[str] = frozenset()) -> bool:
         """Tell whether a key may be given the scope *name*: one that the caller holds, or the key has already."""
         return name in kept or (name in self.principal.scopes and name not in NEVER_GRANTED)
-
-
-def actor_of(kind: ActorKind, actor_id: str, facts: RequestFacts) -> Actor:
-    """Return who sent the request with these *facts*, as the audit log names them."""
-    return Actor(kind, actor_id, format_address_or_none(facts.address), facts.request_id.decode())
 
 
 def caller_of(scope: Mapping[str, Any]) -> Caller:

@@ -13,7 +13,6 @@ from hashlib import sha256
 from starlette.requests import Request
 from starlette.responses import Response
 
-from machpay_gateway.admin.caller import actor_of
 from machpay_gateway.admin.documents import document_response
 from machpay_gateway.admin.problems import ProblemError
 from machpay_gateway.admin.reading import body_bytes
@@ -24,7 +23,7 @@ from machpay_gateway.core.input import masked
 from machpay_gateway.core.key import KeyRecord, KeyStatus
 from machpay_gateway.core.leak import Action, Match, matches_in
 from machpay_gateway.keyring import Inspection, Permit
-from machpay_gateway.web.incoming import facts_of
+from machpay_gateway.web.incoming import actor_of, facts_of
 
 PATH = "/v1/leaks"
 KEY_ID, SIGNATURE = "Github-Public-Key-Identifier", "Github-Public-Key-Signature"

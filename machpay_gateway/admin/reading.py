@@ -13,6 +13,7 @@ from machpay_gateway.admin.fields import Readings
 from machpay_gateway.admin.problems import FieldMistake, ProblemError
 from machpay_gateway.admin.requests import Sent
 from machpay_gateway.core.input import masked
+from machpay_gateway.web.bodies import declared_types, whole_body
 
 T = TypeVar("T", bound=Sent)
 
@@ -23,18 +24,15 @@ _LONGEST_PLACE = 100
 
 async def body_bytes(request: Request, limit: int = MAX_BODY_BYTES) -> bytes:
     """Return the body. Raises ProblemError when it is too large, or is not declared as JSON."""
-    body = bytearray()  # bytes would be copied with every chunk, however small the caller makes them
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                raise ProblemError("body_too_large", f"Send at most {limit} bytes.")
+        body = await whole_body(request, limit)
     except ClientDisconnect:
         raise ProblemError("malformed_body", "The body ended before its time.") from None
-    declared = [value.partition(";")[0].strip().lower() for value in request.headers.getlist("content-type")]
-    if body and declared != ["application/json"]:
+    if body is None:
+        raise ProblemError("body_too_large", f"Send at most {limit} bytes.")
+    if body and declared_types(request) != ["application/json"]:
         raise ProblemError("unsupported_media_type", "Send the body as Content-Type: application/json.")
-    return bytes(body)
+    return body
 
 
 def read_body(body: bytes, model: type[T], readings: Readings) -> T:

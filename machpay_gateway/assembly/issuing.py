@@ -38,10 +38,10 @@ def issuing_for(
         store,
         authority=authority,
         consents=consents,
+        endings=endings,
         signer=signing,
         scopes=scopes,
         clock=time.time,
         entropy=os.urandom,
-        announce=announce,
     )
     return Issuing(authority, consents, tokens, endings)

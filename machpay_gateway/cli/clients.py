@@ -1,5 +1,7 @@
 """`machpay-gateway clients`: the apps that users may let act for them."""
 
+import time
+
 import click
 
 from machpay_gateway.assembly import Gateway
@@ -237,6 +239,4 @@ def _fields(client: Client) -> list[tuple[str, str]]:
     ]
     fields += [("redirect URI", uri) for uri in client.redirect_uris]
     fields += [("secret", secret.masked) for secret in client.secrets[:1]]
-    return fields + [
-        ("previous secret", f"{old.masked}, {secret_end(old, client.created_at)}") for old in client.secrets[1:]
-    ]
+    return fields + [("previous secret", f"{old.masked}, {secret_end(old, time.time())}") for old in client.secrets[1:]]

@@ -93,6 +93,20 @@ def abandon(answer: Coming) -> None:
         granted.lease.release()
 
 
+async def spent(answer: Answer | Coming) -> Answer:
+    """Return *answer* once it is there and give back the slot that it holds: for what is counted and takes no time."""
+    if not isinstance(answer, Answer):
+        coming = answer
+        try:
+            answer = await coming
+        except BaseException:
+            abandon(coming)
+            raise
+    if isinstance(answer, Granted):
+        answer.lease.release()
+    return answer
+
+
 def exceeded(window: CellWindow, tier: Tier, cost: int, held: int, now: float) -> Exceeded:
     """Return the refusal of *cost* at *now* by *tier*, where *held* slots are taken."""
     window.advance(now)

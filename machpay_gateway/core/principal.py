@@ -80,13 +80,18 @@ class Anonymous:
 ANONYMOUS = Anonymous()
 
 
-def key_principal(record: KeyRecord, secret: SecretRecord, tiers: Mapping[str, Tier]) -> Principal:
-    """Return who presents *secret* of *record*. A tier that is not configured falls to the smallest there is.
+def known_tier(tier: str, tiers: Mapping[str, Tier]) -> str:
+    """Return *tier*, or the smallest there is when it is not configured.
 
-    A key's tier comes from its account and may name one that this process does not know; refusing the caller would
-    turn an operator's mistake into an outage, and the smallest tier never gives more than was meant.
+    It comes from an account and may be one that this process does not know; refusing the caller would turn an
+    operator's mistake into an outage, and the smallest tier never gives more than was meant.
     """
-    tier = record.tier if record.tier in tiers else min(tiers, key=lambda name: tiers[name].limit)
+    return tier if tier in tiers else min(tiers, key=lambda name: tiers[name].limit)
+
+
+def key_principal(record: KeyRecord, secret: SecretRecord, tiers: Mapping[str, Tier]) -> Principal:
+    """Return who presents *secret* of *record*."""
+    tier = known_tier(record.tier, tiers)
     ends = [end for end in (record.expires_at, secret.expires_at) if end is not None]
     return Principal(
         kind="api_key",

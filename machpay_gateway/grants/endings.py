@@ -15,6 +15,7 @@ from machpay_gateway.core.oauth.ports import GrantStore
 from machpay_gateway.core.principal import Principal
 from machpay_gateway.core.scopes import Scopes
 
+_REVOKED = "revoked"
 _INACTIVE: Mapping[str, Any] = {"active": False}
 
 
@@ -53,7 +54,7 @@ class Endings:
         held = None if digest is None else await self._store.held(digest)
         if held is not None:
             if held.family.client_id == client.id:
-                await self._end_family(held.family.id, held.grant, actor)
+                await self.end_family(held.family.id, held.grant, actor, _REVOKED)
             return
         principal = await self._access(client, token)
         if principal is None:
@@ -61,7 +62,7 @@ class Endings:
         grant = await self._store.grant(principal.subject, self._clock())
         family_id = principal.claims.get("fam")
         if grant is not None and isinstance(family_id, str):
-            await self._end_family(family_id, grant, actor)
+            await self.end_family(family_id, grant, actor, _REVOKED)
         elif grant is not None:
             await self.end(None, grant, actor=actor)
 
@@ -119,6 +120,13 @@ class Endings:
         await self._announce(*raised)
         return True
 
+    async def end_family(self, family_id: str, grant: Grant, actor: Actor, reason: str) -> None:
+        """End what came of one sign-in, if it has not ended before; *reason* is for the audit log."""
+        what = {"family": family_id}, {"family": None, "reason": reason}
+        change = Change(self._clock(), actor, "grant.end_family", grant.account_id, grant.id, *what)
+        if (raised := await self._store.end_family(family_id, change)) is not None:
+            await self._announce(*raised)
+
     async def _access(self, client: Client, token: str) -> Principal | None:
         """Return who presents *token*, if it is a good access token of the client's."""
         raw = token.encode(errors="replace")
@@ -126,14 +134,9 @@ class Endings:
         if isinstance(compact, str) or compact.type != TYPE:
             return None
         principal = await self._verifier.verify(SignedToken(raw, secret_digest(raw)), self._clock())
-        is_ours = isinstance(principal, Principal) and principal.kind == "oauth" and principal.client_id == client.id
-        return principal if is_ours and isinstance(principal, Principal) else None
-
-    async def _end_family(self, family_id: str, grant: Grant, actor: Actor) -> None:
-        what = {"family": family_id}, {"family": None, "reason": "revoked"}
-        change = Change(self._clock(), actor, "grant.end_family", grant.account_id, grant.id, *what)
-        if (raised := await self._store.end_family(family_id, change)) is not None:
-            await self._announce(*raised)
+        if not isinstance(principal, Principal) or principal.kind != "oauth" or principal.client_id != client.id:
+            return None
+        return principal
 
     def _refresh_told(self, client: Client, held: Held) -> Mapping[str, Any]:
         token, family, grant = held.token, held.family, held.grant

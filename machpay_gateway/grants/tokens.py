@@ -1,16 +1,16 @@
 """Tokens for codes, for refresh tokens, and for clients themselves (RFC 6749 §4.1.3, §6, §4.4)."""
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from machpay_gateway.core.audit import Actor, Change
+from machpay_gateway.core.audit import Actor
 from machpay_gateway.core.key import ENTROPY_BYTES, mint_id, secret_digest
 from machpay_gateway.core.oauth.access import TYPE, access_claims
 from machpay_gateway.core.oauth.asking import resources_asked, scopes_asked
 from machpay_gateway.core.oauth.authority import Authority
 from machpay_gateway.core.oauth.client import REFRESH_TOKEN, Client
-from machpay_gateway.core.oauth.exchange import dead_code, dead_token, mistake_in_exchange, narrowed
+from machpay_gateway.core.oauth.exchange import DEAD_CODE, DEAD_TOKEN, mistake_in_exchange, narrowed
 from machpay_gateway.core.oauth.grant import Code, Family, Grant, Held, RefreshToken
 from machpay_gateway.core.oauth.opaque import Kind, digest_of, mint, successor
 from machpay_gateway.core.oauth.parameters import Parameters
@@ -19,6 +19,7 @@ from machpay_gateway.core.oauth.problem import Code as Error
 from machpay_gateway.core.oauth.problem import Refused
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.grants.consents import Consents
+from machpay_gateway.grants.endings import Endings
 
 _DAY_SECONDS = 86_400
 
@@ -42,7 +43,7 @@ class TokenAnswer:
 
 
 class Tokens:
-    """Gives tokens. *scopes* are the names that there are; *announce* is told of grants that ended."""
+    """Gives tokens. *scopes* are the names that there are; *endings* end what was used twice."""
 
     def __init__(
         self,
@@ -50,20 +51,20 @@ class Tokens:
         *,
         authority: Authority,
         consents: Consents,
+        endings: Endings,
         signer: Signer,
         scopes: Collection[str],
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
-        announce: Callable[[str, int], Awaitable[None]],
     ) -> None:
         self._store = store
         self._authority = authority
         self._consents = consents
+        self._endings = endings
         self._signer = signer
         self._scopes = frozenset(scopes)
         self._clock = clock
         self._entropy = entropy
-        self._announce = announce
 
     async def for_code(
         self, client: Client, sent: Parameters, actor: Actor, key: str | None = None
@@ -78,7 +79,7 @@ class Tokens:
         digest = digest_of(Kind.CODE, presented)
         code = None if digest is None else await self._store.code(digest)
         if code is None:
-            return dead_code()
+            return DEAD_CODE
         if (mistake := mistake_in_exchange(code, sent, client, now)) is not None:
             return mistake
         resources = resources_asked(sent.all("resource"), code.resources)
@@ -86,11 +87,11 @@ class Tokens:
             return resources
         grant = await self._store.grant(code.grant_id, now)
         if grant is None or not grant.is_alive:
-            return dead_code()
+            return DEAD_CODE
         family, refresh_token, kept = self._begun(code, client, key, now)
         if code.used_at is not None or not await self._store.use_code(code.digest, now, family, kept):
-            await self._end_family(code.family_id, grant, actor, "code was used twice")
-            return dead_code()
+            await self._endings.end_family(code.family_id, grant, actor, "code was used twice")
+            return DEAD_CODE
         scopes = Scopes(code.scopes.names & grant.scopes.names)
         return await self._answer(grant, scopes, resources, family.id, key=key, refresh_token=refresh_token)
 
@@ -107,7 +108,7 @@ class Tokens:
         digest = digest_of(Kind.REFRESH_TOKEN, presented)
         held = None if digest is None else await self._store.held(digest)
         if held is None or not self._is_alive(held, client, now):
-            return dead_token()
+            return DEAD_TOKEN
         if held.family.key is not None and held.family.key != key:
             return Refused(Error.INVALID_DPOP_PROOF, "the refresh token is bound to another key")
         asked = narrowed(held, sent, self._scopes)
@@ -115,7 +116,7 @@ class Tokens:
             return asked
         following = await self._following(held, presented, now, actor)
         if following is None:
-            return dead_token()
+            return DEAD_TOKEN
         scopes, resources = asked
         scopes = Scopes(scopes.names & held.grant.scopes.names)
         return await self._answer(held.grant, scopes, resources, held.family.id, key=key, refresh_token=following)
@@ -178,18 +179,12 @@ class Tokens:
         is_retry = since < grace and held.next_used_at is None
         if is_retry and seed_then is not None:
             return successor(presented, seed_then)
-        await self._end_family(held.family.id, held.grant, actor, "refresh token was used twice")
+        await self._endings.end_family(held.family.id, held.grant, actor, "refresh token was used twice")
         return None
 
     def _kept(self, token: str, family: Family, now: float) -> RefreshToken:
         expires_at = min(now + self._authority.refresh_token_days * _DAY_SECONDS, family.expires_at)
         return RefreshToken(secret_digest(token.encode()), family.id, now, expires_at)
-
-    async def _end_family(self, family_id: str, grant: Grant, actor: Actor, reason: str) -> None:
-        what = {"family": family_id}, {"family": None, "reason": reason}
-        change = Change(self._clock(), actor, "grant.end_family", grant.account_id, grant.id, *what)
-        if (raised := await self._store.end_family(family_id, change)) is not None:
-            await self._announce(*raised)
 
     async def _answer(
         self,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from machpay_gateway.core.admission import Answer, Away, Coming, Demand, Granted
+from machpay_gateway.core.admission import Away, Demand, Granted, spent
 from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.core.oauth.authority import Authority
 from machpay_gateway.core.oauth.dpop import Proof, checked_proof
@@ -41,11 +41,7 @@ class Proofs:
         return None if await self._is_new(found) else "proof: seen before"
 
     async def _is_new(self, proof: Proof) -> bool:
-        answer: Answer | Coming = self._limiter.admit(Demand(f"proof:{proof.name}", 0, _ONCE, 1))
-        arrived = answer if isinstance(answer, Answer) else await answer
-        if isinstance(arrived, Away):
-            raise Unavailable(f"whether a proof was seen before: {arrived.detail}")
-        if not isinstance(arrived, Granted):
-            return False
-        arrived.lease.release()
-        return True
+        answer = await spent(self._limiter.admit(Demand(f"proof:{proof.name}", 0, _ONCE, 1)))
+        if isinstance(answer, Away):
+            raise Unavailable(f"whether a proof was seen before: {answer.detail}")
+        return isinstance(answer, Granted)

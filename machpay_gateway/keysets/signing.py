@@ -57,14 +57,14 @@ class SigningKeys:
         """Tell whether *token* has the signature of one of these keys. Raises StoreUnavailable."""
         if token.algorithm != ALGORITHM or token.kid is None:
             return False
-        if token.kid not in self._verifying or self._age > _FOLLOW_SECONDS:
+        if token.kid not in self._verifying or self._is_old:
             await self._follow()
         key = self._verifying.get(token.kid)
         return key is not None and is_signed_by(token, [key])
 
     async def jwks(self) -> list[dict[str, Any]]:
         """Return the public keys that something alive may be signed by, or soon (RFC 7517). Raises StoreUnavailable."""
-        if self._age > _FOLLOW_SECONDS or not self._keys:
+        if self._is_old:
             await self._follow()
         return [orjson.loads(key.public) for key in alive_at(self._keys, self._clock(), self._life_seconds)]
 
@@ -103,8 +103,12 @@ class SigningKeys:
         age = self._clock() - self._asked_at
         return age if age >= 0 else math.inf
 
+    @property
+    def _is_old(self) -> bool:
+        return self._age > _FOLLOW_SECONDS or not self._keys
+
     async def _signing_key(self) -> SigningKey:
-        if self._age > _FOLLOW_SECONDS or not self._keys:
+        if self._is_old:
             await self._follow()
         while (key := signing_at(self._keys, self._clock())) is None:
             now = self._clock()

@@ -1,6 +1,5 @@
 """Answers to apps: JSON that no cache keeps, and refusals with OAuth's codes (RFC 6749 §5)."""
 
-import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -9,7 +8,7 @@ import orjson
 from starlette.responses import Response
 
 from machpay_gateway.core.oauth.problem import Code, Refused
-from machpay_gateway.core.problem import REALM
+from machpay_gateway.core.problem import REALM, whole_seconds
 
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}  # RFC 6749 §5.1 asks for both
 
@@ -27,5 +26,5 @@ def refused_answer(refused: Refused) -> Response:
         # §5.2, RFC 7617 §2.1. The code is there once more, as clients that find a challenge look no further.
         headers["WWW-Authenticate"] = f'Basic realm="{REALM}", charset="UTF-8", error="{refused.code}"'
     if refused.retry_after is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(refused.retry_after)))
+        headers["Retry-After"] = str(whole_seconds(refused.retry_after))
     return json_answer({"error": refused.code, "error_description": refused.description}, refused.status, **headers)

@@ -14,13 +14,16 @@ from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.core.oauth.authority import Authority
 from machpay_gateway.core.route import Route
 from machpay_gateway.oauth.answers import json_answer
-from machpay_gateway.oauth.authorize import CONSENT, SIGN_IN, SIGN_OUT, Authorization
+from machpay_gateway.oauth.authorize import Authorization
 from machpay_gateway.oauth.endpoints import introspection_endpoint, revocation_endpoint, token_endpoint
 from machpay_gateway.oauth.metadata import (
     AUTHORIZE,
+    CONSENT,
     INTROSPECT,
     REGISTER,
     REVOKE,
+    SIGN_IN,
+    SIGN_OUT,
     TOKEN,
     WELL_KNOWN,
     metadata,

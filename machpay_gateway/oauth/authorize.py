@@ -13,20 +13,18 @@ from starlette.responses import RedirectResponse, Response
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.address import format_address_or_none
-from machpay_gateway.core.audit import Actor
 from machpay_gateway.core.oauth.asking import Request, Return, read_request, return_of
 from machpay_gateway.core.oauth.parameters import Parameters
 from machpay_gateway.core.oauth.problem import Code, Refused
 from machpay_gateway.core.oauth.user import User
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.oauth.browser import Cookie, fresh_value, is_proved
-from machpay_gateway.oauth.metadata import AUTHORIZE
+from machpay_gateway.oauth.metadata import AUTHORIZE, CONSENT, SIGN_IN
 from machpay_gateway.oauth.pages import OAuthPages
 from machpay_gateway.people.users import NotSignedIn
 from machpay_gateway.web.forms import Pairs, read_form, read_pairs
-from machpay_gateway.web.incoming import facts_of
+from machpay_gateway.web.incoming import actor_of, facts_of
 
-SIGN_IN, CONSENT, SIGN_OUT = "/oauth/sign-in", "/oauth/consent", "/oauth/sign-out"
 _DONE_BY_SIGNING_IN = frozenset({"login", "select_account"})
 
 
@@ -148,8 +146,7 @@ class Authorization:
         return not may_be_another and await self._gateway.issuing.consents.is_given(request, user)
 
     async def _allow(self, http: HttpRequest, request: Request, user: User, scopes: Scopes) -> Response:
-        facts = facts_of(http.scope)
-        actor = Actor("user", user.id, format_address_or_none(facts.address), facts.request_id.decode())
+        actor = actor_of("user", user.id, facts_of(http.scope))
         code = await self._gateway.issuing.consents.give(request, user, scopes, actor)
         return _redirect(request.back.url(self._authority, code=code))
 

@@ -9,13 +9,12 @@ from urllib.parse import unquote_plus
 from starlette.requests import Request
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.core.address import format_address_or_none
 from machpay_gateway.core.audit import Actor
 from machpay_gateway.core.oauth.client import Client
 from machpay_gateway.core.oauth.parameters import Parameters
 from machpay_gateway.core.oauth.problem import Code, Refused
 from machpay_gateway.web.forms import read_form
-from machpay_gateway.web.incoming import facts_of
+from machpay_gateway.web.incoming import actor_of, facts_of
 
 METHODS = ("client_secret_basic", "client_secret_post", "none")
 # One text for all: which of them it was is for the client's owner to find out.
@@ -57,8 +56,7 @@ async def authenticated(request: Request, gateway: Gateway) -> Sent | Refused:
     if client is None or not _is_proved(client, presented.secret):
         gateway.failures.note(facts.address, time.time())
         return _WRONG
-    actor = Actor("client", client.id, format_address_or_none(facts.address), facts.request_id.decode())
-    return Sent(client, parameters, actor)
+    return Sent(client, parameters, actor_of("client", client.id, facts))
 
 
 async def _parameters(request: Request) -> Parameters | Refused:

@@ -11,6 +11,7 @@ from machpay_gateway.core.oauth.pkce import METHOD
 from machpay_gateway.oauth.clients import METHODS
 
 AUTHORIZE, TOKEN, REVOKE = "/oauth/authorize", "/oauth/token", "/oauth/revoke"
+SIGN_IN, CONSENT, SIGN_OUT = "/oauth/sign-in", "/oauth/consent", "/oauth/sign-out"
 INTROSPECT, REGISTER, JWKS = "/oauth/introspect", "/oauth/register", "/.well-known/jwks.json"
 WELL_KNOWN = "/.well-known/oauth-authorization-server"
 

@@ -12,6 +12,7 @@ from machpay_gateway.core.oauth.redirect import origin_source
 from machpay_gateway.core.oauth.user import User
 from machpay_gateway.core.oauth.words import words_for
 from machpay_gateway.oauth.browser import proof_of
+from machpay_gateway.oauth.metadata import CONSENT, SIGN_IN, SIGN_OUT
 from machpay_gateway.web.templates import Pages
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -30,8 +31,8 @@ class OAuthPages:
             "app": request.client.name,
             "told": told,
             "email": email,
-            "action": self._action("/oauth/sign-in", query),
-            "proof": proof_of(cookie, "/oauth/sign-in", query),
+            "action": self._action(SIGN_IN, query),
+            "proof": proof_of(cookie, SIGN_IN, query),
         }
         return self._page("sign_in.html", values, request, status=status)
 
@@ -45,9 +46,9 @@ class OAuthPages:
             "account": user.account_id,
             "scopes": [(name, words_for(name)) for name in request.scopes],
             "resources": [name for name in request.resources if name != self._authority.audience],
-            "action": self._action("/oauth/consent", query),
-            "sign_out": self._action("/oauth/sign-out", query),
-            "proof": proof_of(cookie, "/oauth/consent", query),
+            "action": self._action(CONSENT, query),
+            "sign_out": self._action(SIGN_OUT, query),
+            "proof": proof_of(cookie, CONSENT, query),
         }
         return self._page("consent.html", values, request)
 

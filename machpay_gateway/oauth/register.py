@@ -9,14 +9,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.core.address import format_address_or_none
-from machpay_gateway.core.audit import Actor
 from machpay_gateway.core.errors import InputError, Unavailable
 from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, Client
 from machpay_gateway.core.oauth.problem import Code, Refused
+from machpay_gateway.core.oauth.redirect import RedirectError
 from machpay_gateway.oauth.answers import json_answer, refused_answer
 from machpay_gateway.oauth.clients import METHODS
-from machpay_gateway.web.incoming import facts_of
+from machpay_gateway.web.bodies import whole_body
+from machpay_gateway.web.incoming import actor_of, facts_of
 
 _MAX_BYTES = 16 * 1024
 
@@ -30,10 +30,10 @@ def registration_endpoint(gateway: Gateway) -> Callable[[Request], Awaitable[Res
             return refused_answer(asked)
         try:
             return await _registered(gateway, request, asked)
+        except RedirectError as exc:
+            return refused_answer(Refused(Code.INVALID_REDIRECT_URI, str(exc)))
         except InputError as exc:
-            about_uri = "redirect URI" in str(exc) or "Redirect URI" in str(exc)
-            code = Code.INVALID_REDIRECT_URI if about_uri else Code.INVALID_CLIENT_METADATA
-            return refused_answer(Refused(code, str(exc)))
+            return refused_answer(Refused(Code.INVALID_CLIENT_METADATA, str(exc)))
         except Unavailable:
             return refused_answer(Refused(Code.TEMPORARILY_UNAVAILABLE, "the database did not answer", 1.0))
 
@@ -41,8 +41,7 @@ def registration_endpoint(gateway: Gateway) -> Callable[[Request], Awaitable[Res
 
 
 async def _registered(gateway: Gateway, request: Request, asked: Mapping[str, Any]) -> Response:
-    authority, facts = gateway.issuing.authority, facts_of(request.scope)
-    account = await gateway.accounts.find(authority.registration_account or "")
+    account = await gateway.accounts.find(gateway.issuing.authority.registration_account or "")
     if account is None:
         return refused_answer(Refused(Code.TEMPORARILY_UNAVAILABLE, "the account for registered clients is not there"))
     method = asked.get("token_endpoint_auth_method", METHODS[0])
@@ -57,7 +56,7 @@ async def _registered(gateway: Gateway, request: Request, asked: Mapping[str, An
         grant_types=_texts(asked, "grant_types") or (AUTHORIZATION_CODE,),
         is_public=method == "none",
         binds_tokens=asked.get("dpop_bound_access_tokens") is True,
-        actor=Actor("client", "", format_address_or_none(facts.address), facts.request_id.decode()),
+        actor=actor_of("client", "", facts_of(request.scope)),
     )
     return json_answer(_described(client, secret, method), HTTPStatus.CREATED)
 
@@ -79,12 +78,10 @@ def _described(client: Client, secret: str | None, method: str) -> dict[str, Any
 
 
 async def _metadata_of(request: Request) -> Mapping[str, Any] | Refused:
-    body = bytearray()
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _MAX_BYTES:
-                return Refused(Code.INVALID_CLIENT_METADATA, f"the body is over {_MAX_BYTES} bytes")
+        body = await whole_body(request, _MAX_BYTES)
+        if body is None:
+            return Refused(Code.INVALID_CLIENT_METADATA, f"the body is over {_MAX_BYTES} bytes")
         asked = orjson.loads(body)
     except (ClientDisconnect, orjson.JSONDecodeError):
         return Refused(Code.INVALID_CLIENT_METADATA, "the body is not JSON")

@@ -45,14 +45,6 @@ class Passwords:
             return False
         return await self._in_thread(partial(_verified, self._hasher, kept, password))
 
-    def is_outdated(self, kept: str) -> bool:
-        """Tell whether the *kept* hash was made with other parameters than are used now."""
-        return self._hasher.check_needs_rehash(kept)
-
-    def close(self) -> None:
-        """Let go of the threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         if self._waiting >= _MOST_WAITING:
             raise StoreUnavailable("passwords: too many are being checked")

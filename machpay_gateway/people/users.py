@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
-from machpay_gateway.core.admission import Answer, Coming, Demand, Exceeded, Granted
+from machpay_gateway.core.admission import Demand, Exceeded, spent
 from machpay_gateway.core.audit import APPLICATION, Actor, Change
 from machpay_gateway.core.errors import InputError, StoreUnavailable
 from machpay_gateway.core.input import format_moment_or_none, shown
@@ -144,11 +144,9 @@ class Users:
         if not await self._is_at_home(user, shown_address):
             demands.append((f"sign-in:{name}", _OF_EMAIL))
         for subject, tier in demands:
-            answer = await _arrived(self._limiter.admit(Demand(subject, 0, tier, 1)))
+            answer = await spent(self._limiter.admit(Demand(subject, 0, tier, 1)))
             if isinstance(answer, Exceeded):
                 return answer.wait_seconds
-            if isinstance(answer, Granted):
-                answer.lease.release()
         return None
 
     async def _is_at_home(self, user: User | None, address: str | None) -> bool:
@@ -177,10 +175,6 @@ class Users:
 def random_password() -> str:
     """Return a password that nobody has to think of: 144 bits."""
     return os.urandom(18).hex()
-
-
-async def _arrived(answer: Answer | Coming) -> Answer:
-    return answer if isinstance(answer, Answer) else await answer
 
 
 def _state(user: User) -> dict[str, object]:

@@ -4,6 +4,8 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
 
+from machpay_gateway.web.bodies import declared_types, whole_body
+
 MAX_FORM_BYTES = 64 * 1024
 _MOST_FIELDS = 200
 _TYPE = "application/x-www-form-urlencoded"
@@ -13,18 +15,13 @@ Pairs = list[tuple[str, str]]
 
 async def read_form(request: Request) -> Pairs | str:
     """Return the fields of the body in their order, or what is wrong with it."""
-    declared = [value.partition(";")[0].strip().lower() for value in request.headers.getlist("content-type")]
-    if declared != [_TYPE]:
+    if declared_types(request) != [_TYPE]:
         return f"the body is not {_TYPE}"
-    body = bytearray()  # bytes would be copied with every chunk, however small the sender makes them
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_FORM_BYTES:
-                return f"the body is over {MAX_FORM_BYTES} bytes"
+        body = await whole_body(request, MAX_FORM_BYTES)
     except ClientDisconnect:
         return "the body ended before its time"
-    return read_pairs(bytes(body))
+    return f"the body is over {MAX_FORM_BYTES} bytes" if body is None else read_pairs(body)
 
 
 def read_pairs(text: bytes) -> Pairs | str:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from machpay_gateway.core.address import Allowlist, parse_address, parse_allowlist
+from machpay_gateway.core.address import Allowlist, format_address_or_none, parse_address, parse_allowlist
+from machpay_gateway.core.audit import Actor, ActorKind
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.forwarded import client_address
 from machpay_gateway.web.path import LONG, canonical_path
@@ -93,6 +94,11 @@ def facts_of(scope: Mapping[str, Any]) -> RequestFacts:
     """Return what the middleware found of the request that it let through."""
     facts: RequestFacts = scope["machpay_facts"]
     return facts
+
+
+def actor_of(kind: ActorKind, actor_id: str, facts: RequestFacts) -> Actor:
+    """Return who sent the request with these *facts*, as the audit log names them."""
+    return Actor(kind, actor_id, format_address_or_none(facts.address), facts.request_id.decode())
 
 
 def may_speak_for_others(peer: str, proxies: Allowlist | None) -> bool:

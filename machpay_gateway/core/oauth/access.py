@@ -6,7 +6,7 @@ from types import MappingProxyType
 from machpay_gateway.core.claims import LEEWAY_SECONDS, numeric_date, out_of_time
 from machpay_gateway.core.oauth.authority import Authority
 from machpay_gateway.core.oauth.grant import Grant
-from machpay_gateway.core.principal import Principal
+from machpay_gateway.core.principal import Principal, known_tier
 from machpay_gateway.core.quota import Tier
 from machpay_gateway.core.scopes import Scopes
 
@@ -81,8 +81,7 @@ def access_principal(claims: Mapping[str, object], tiers: Mapping[str, Tier], gr
             return "the token's family has ended"
         scopes = Scopes(frozenset(name for name in scopes if name in grant.scopes))
         tier, version = grant.tier, grant.version
-    if tier not in tiers:
-        tier = min(tiers, key=lambda name: tiers[name].limit)  # as for a key: an operator's mistake is no outage
+    tier = known_tier(tier, tiers)
     exp = numeric_date(claims["exp"])
     return Principal(
         kind="oauth",

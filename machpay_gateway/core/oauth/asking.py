@@ -109,7 +109,7 @@ def _unsupported(asked: Parameters) -> Refused | None:
     if (name := asked.repeated) is not None:
         told = name if name.isascii() and name.isidentifier() else "a parameter"
         return Refused(Code.INVALID_REQUEST, f"{told} is there more than once")
-    if (asked.get("state") or "") and len(asked.get("state") or "") > MAX_STATE:
+    if len(asked.get("state") or "") > MAX_STATE:
         return Refused(Code.INVALID_REQUEST, f"state is over {MAX_STATE} characters")
     if "request" in asked:
         return Refused(Code.REQUEST_NOT_SUPPORTED, "request objects are not supported")

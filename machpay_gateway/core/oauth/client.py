@@ -8,6 +8,7 @@ from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.input import checked_scopes, format_moment_or_none, shown
 from machpay_gateway.core.key import SecretRecord
 from machpay_gateway.core.oauth.opaque import Kind, digest_of
+from machpay_gateway.core.oauth.redirect import RedirectError
 from machpay_gateway.core.scopes import Scopes
 
 AUTHORIZATION_CODE, REFRESH_TOKEN, CLIENT_CREDENTIALS = "authorization_code", "refresh_token", "client_credentials"
@@ -73,9 +74,9 @@ def checked_grant_types(names: Collection[str], *, is_public: bool, redirect_uri
     if REFRESH_TOKEN in names and AUTHORIZATION_CODE not in names:
         raise InputError("refresh_token goes with authorization_code: nothing else gives a refresh token.")
     if AUTHORIZATION_CODE in names and not redirect_uris:
-        raise InputError("authorization_code needs a redirect URI to send users back to.")
+        raise RedirectError("authorization_code needs a redirect URI to send users back to.")
     if redirect_uris and AUTHORIZATION_CODE not in names:
-        raise InputError("Redirect URIs are for authorization_code: add it, or leave them out.")
+        raise RedirectError("Redirect URIs are for authorization_code: add it, or leave them out.")
     return tuple(name for name in GRANT_TYPES if name in names)
 
 

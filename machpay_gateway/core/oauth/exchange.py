@@ -13,18 +13,8 @@ from machpay_gateway.core.oauth.problem import Refused
 from machpay_gateway.core.scopes import Scopes
 
 # One text for all: which of them it was would help only whoever guesses.
-_DEAD_CODE = Refused(Error.INVALID_GRANT, "the code is unknown, expired, used, or was given for another request")
-_DEAD_TOKEN = Refused(Error.INVALID_GRANT, "the refresh token is unknown, expired, used or revoked")
-
-
-def dead_code() -> Refused:
-    """Return what is said of any code that gets nothing."""
-    return _DEAD_CODE
-
-
-def dead_token() -> Refused:
-    """Return what is said of any refresh token that gets nothing."""
-    return _DEAD_TOKEN
+DEAD_CODE = Refused(Error.INVALID_GRANT, "the code is unknown, expired, used, or was given for another request")
+DEAD_TOKEN = Refused(Error.INVALID_GRANT, "the refresh token is unknown, expired, used or revoked")
 
 
 def mistake_in_exchange(code: Code, sent: Parameters, client: Client, now: float) -> Refused | None:
@@ -35,14 +25,14 @@ def mistake_in_exchange(code: Code, sent: Parameters, client: Client, now: float
     tells of a theft however late it comes (RFC 6749 §4.1.2).
     """
     if code.client_id != client.id or (code.used_at is None and now >= code.expires_at):
-        return _DEAD_CODE
+        return DEAD_CODE
     redirect_uri = sent.get("redirect_uri")
     if redirect_uri is None:
         # OAuth 2.1 §10.2: with PKCE the code is bound already; without, this is what binds it (RFC 6749 §4.1.3).
         if code.has_redirect and code.challenge is None:
             return Refused(Error.INVALID_REQUEST, "redirect_uri is missing")
     elif not hmac.compare_digest(redirect_uri.encode(errors="replace"), code.redirect_uri.encode()):
-        return _DEAD_CODE
+        return DEAD_CODE
     return _unproven(code, sent.get("code_verifier"))
 
 
@@ -61,9 +51,9 @@ def narrowed(held: Held, sent: Parameters, known: Collection[str]) -> tuple[Scop
 def _unproven(code: Code, verifier: str | None) -> Refused | None:
     if code.challenge is None:
         # RFC 9700 §4.8.2: a challenge that was taken out of the request on its way must not go unnoticed.
-        return None if verifier is None else _DEAD_CODE
+        return None if verifier is None else DEAD_CODE
     if verifier is None:
         return Refused(Error.INVALID_REQUEST, "code_verifier is missing")
     if not is_verifier(verifier):
         return Refused(Error.INVALID_REQUEST, "code_verifier has 43 to 128 letters, digits and - . _ ~")
-    return None if proves(verifier, code.challenge) else _DEAD_CODE
+    return None if proves(verifier, code.challenge) else DEAD_CODE

@@ -18,11 +18,15 @@ _PRIVATE_SCHEME = re.compile(r"[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+", re.ASCII)  #
 _MAX_PORT = 65535
 
 
+class RedirectError(InputError):
+    """A client cannot have the redirect URIs that were asked for; the message names the way out."""
+
+
 def checked_redirect_uris(uris: Iterable[str]) -> tuple[str, ...]:
-    """Return *uris* as they are registered, each once. Raises InputError."""
+    """Return *uris* as they are registered, each once. Raises RedirectError."""
     kept = tuple(dict.fromkeys(_checked(uri) for uri in uris))
     if len(kept) > MAX_URIS:
-        raise InputError(f"{len(kept)} redirect URIs are too many: use at most {MAX_URIS}.")
+        raise RedirectError(f"{len(kept)} redirect URIs are too many: use at most {MAX_URIS}.")
     return kept
 
 
@@ -49,7 +53,7 @@ def _same_but_for_port(asked: str, registered: str) -> bool:
 def _checked(uri: str) -> str:
     reason = _mistake(uri)
     if reason is not None:
-        raise InputError(f"Redirect URI {shown(uri)}: {reason}.")
+        raise RedirectError(f"Redirect URI {shown(uri)}: {reason}.")
     return uri
 
 

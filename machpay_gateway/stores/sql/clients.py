@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import TypeVarTuple
 
 import orjson
-from sqlalchemy import RowMapping, Select, delete, insert, or_, select, update
+from sqlalchemy import RowMapping, Select, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.errors import StoreUnavailable
@@ -14,7 +14,7 @@ from machpay_gateway.core.oauth.client import Client
 from machpay_gateway.core.ports import key_tier
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.schema import ACCOUNTS, OAUTH_CLIENT_SECRETS, OAUTH_CLIENTS
-from machpay_gateway.stores.sql.collation import bytewise
+from machpay_gateway.stores.sql.paging import coming_after, newest_first
 from machpay_gateway.stores.sql.secrets import secret_in, secret_values
 
 Columns = TypeVarTuple("Columns")
@@ -31,7 +31,7 @@ _RECORDS = (
     )
     .join(ACCOUNTS, OAUTH_CLIENTS.c.account_id == ACCOUNTS.c.id)
     .outerjoin(OAUTH_CLIENT_SECRETS, OAUTH_CLIENT_SECRETS.c.client_id == OAUTH_CLIENTS.c.id)
-    .order_by(OAUTH_CLIENTS.c.created_at.desc(), bytewise(OAUTH_CLIENTS.c.id).desc(), OAUTH_CLIENT_SECRETS.c.position)
+    .order_by(*newest_first(OAUTH_CLIENTS), OAUTH_CLIENT_SECRETS.c.position)
 )
 
 
@@ -50,9 +50,8 @@ async def clients_page(
         page = page.where(OAUTH_CLIENTS.c.environment == environment)
     if after is not None:
         moment = select(_MARK.c.created_at).where(_MARK.c.id == after).scalar_subquery()
-        page = page.where(OAUTH_CLIENTS.c.created_at <= moment)
-        page = page.where(or_(OAUTH_CLIENTS.c.created_at < moment, bytewise(OAUTH_CLIENTS.c.id) < after))
-    page = page.order_by(OAUTH_CLIENTS.c.created_at.desc(), bytewise(OAUTH_CLIENTS.c.id).desc()).limit(limit)
+        page = page.where(coming_after(OAUTH_CLIENTS, moment, after))
+    page = page.order_by(*newest_first(OAUTH_CLIENTS)).limit(limit)
     return _clients((await connection.execute(_RECORDS.where(OAUTH_CLIENTS.c.id.in_(page)))).mappings())
 
 

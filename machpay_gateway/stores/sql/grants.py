@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Select, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.oauth.grant import CODE_SECONDS, Code, Family, Grant, Held, RefreshToken
@@ -19,7 +19,7 @@ from machpay_gateway.stores.schema import (
     TOKEN_FAMILIES,
     USERS,
 )
-from machpay_gateway.stores.sql.collation import bytewise
+from machpay_gateway.stores.sql.paging import coming_after, newest_first
 from machpay_gateway.stores.sql.upsert import insert_or
 
 # Longer than any access token of an ended family lives, so that each is refused until its own end.
@@ -89,9 +89,8 @@ async def grants_page(
     statement = _GRANTS.where(*(column == value for column, value in asked.items() if value is not None))
     if after is not None:
         moment = select(_MARK.c.created_at).where(_MARK.c.id == after).scalar_subquery()
-        statement = statement.where(OAUTH_GRANTS.c.created_at <= moment)
-        statement = statement.where(or_(OAUTH_GRANTS.c.created_at < moment, bytewise(OAUTH_GRANTS.c.id) < after))
-    statement = statement.order_by(OAUTH_GRANTS.c.created_at.desc(), bytewise(OAUTH_GRANTS.c.id).desc()).limit(limit)
+        statement = statement.where(coming_after(OAUTH_GRANTS, moment, after))
+    statement = statement.order_by(*newest_first(OAUTH_GRANTS)).limit(limit)
     return [_grant(list(row), frozenset()) for row in await connection.execute(statement)]
 
 

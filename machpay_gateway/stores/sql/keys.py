@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import TypeVarTuple
 
 import orjson
-from sqlalchemy import ColumnElement, FromClause, RowMapping, Select, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, FromClause, RowMapping, Select, and_, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.errors import StoreUnavailable
@@ -14,7 +14,7 @@ from machpay_gateway.core.key import KeyRecord, KeyStatus, StatusAt
 from machpay_gateway.core.ports import key_tier
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.schema import ACCOUNTS, KEY_SECRETS, KEYS, SECRET_USES
-from machpay_gateway.stores.sql.collation import bytewise
+from machpay_gateway.stores.sql.paging import coming_after, newest_first
 from machpay_gateway.stores.sql.secrets import secret_in, secret_values
 
 Columns = TypeVarTuple("Columns")
@@ -44,7 +44,7 @@ _RECORDS = (
     .join(ACCOUNTS, KEYS.c.account_id == ACCOUNTS.c.id)
     .join(KEY_SECRETS, KEY_SECRETS.c.key_id == KEYS.c.id)
     .outerjoin(SECRET_USES, SECRET_USES.c.digest == KEY_SECRETS.c.digest)
-    .order_by(KEYS.c.created_at.desc(), bytewise(KEYS.c.id).desc(), KEY_SECRETS.c.position)
+    .order_by(*newest_first(KEYS), KEY_SECRETS.c.position)
 )
 
 
@@ -77,10 +77,8 @@ async def keys_page(
         page = page.where(_has(status))
     if after is not None:
         moment = _within(select(_MARK.c.created_at).where(_MARK.c.id == after), account_id, _MARK).scalar_subquery()
-        # The first condition is where the index begins; what it lets in of the mark's own moment, the second sorts out.
-        page = page.where(KEYS.c.created_at <= moment)
-        page = page.where(or_(KEYS.c.created_at < moment, bytewise(KEYS.c.id) < after))
-    page = page.order_by(KEYS.c.created_at.desc(), bytewise(KEYS.c.id).desc()).limit(limit)
+        page = page.where(coming_after(KEYS, moment, after))
+    page = page.order_by(*newest_first(KEYS)).limit(limit)
     rows = (await connection.execute(_RECORDS.where(KEYS.c.id.in_(page)))).mappings()
     return _records(rows)
 
