@@ -1,0 +1,277 @@
+"""One suite for every database: what `core.oauth.ports` promises of users, clients and grants."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from machpay_gateway.core.errors import InputError
+from machpay_gateway.core.key import SecretRecord
+from machpay_gateway.core.oauth.grant import Grant
+from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.stores.sql import SqlStore
+from machpay_gateway.stores.sql.oauth import SqlOAuth
+from tests.keyrings import logged
+from tests.stores.oauth_records import ACME, BOTH, GLOBEX, NOW, READ, client, code, digest, family, grant, sign_in, user
+
+pytestmark = pytest.mark.parametrize("unopened_store", ["sqlite", "sqlite-in-memory", "postgresql"], indirect=True)
+
+ADA, BOB = user(1), user(2)
+APP, OTHER = client(1), client(2)
+
+
+@pytest.fixture
+async def store(unopened_store: SqlStore) -> AsyncIterator[SqlStore]:
+    await unopened_store.open()
+    assert await unopened_store.add_account(ACME, logged())
+    assert await unopened_store.add_account(GLOBEX, logged())
+    yield unopened_store
+    await unopened_store.close()
+
+
+@pytest.fixture
+async def oauth(store: SqlStore) -> SqlOAuth:
+    """Hold two users and two clients."""
+    for each in (ADA, BOB):
+        assert await store.oauth.add_user(each, logged())
+    for one in (APP, OTHER):
+        await store.oauth.add_client(one, logged())
+    return store.oauth
+
+
+async def logged_so_far(store: SqlStore) -> int:
+    return (await store.audit_head()).sequence
+
+
+async def listed(oauth: SqlOAuth, account_id: str | None, **asked: Any) -> Sequence[Grant]:  # noqa: ANN401 - as asked
+    every: dict[str, Any] = {"client_id": None, "environment": None, "after": None, "limit": 9}
+    return await oauth.grants(account_id, **(every | asked))
+
+
+async def test_a_user_comes_back_by_id_and_by_e_mail_to_the_own_account(oauth: SqlOAuth) -> None:
+    hidden = user(3, account_id=GLOBEX.id, password="a hash", disabled_at=NOW)
+    assert await oauth.add_user(hidden, logged())
+    for name in (hidden.id, hidden.email):
+        assert await oauth.user(None, name) == await oauth.user(GLOBEX.id, name) == hidden
+        assert await oauth.user(ACME.id, name) is None
+    assert await oauth.user(None, "nobody@example.org") is None
+    assert await oauth.users(ACME.id) == [ADA, BOB]
+    assert await oauth.users(None) == [ADA, BOB, hidden]
+
+
+async def test_an_e_mail_is_one_users_only(store: SqlStore, oauth: SqlOAuth) -> None:
+    before = await logged_so_far(store)
+    assert not await oauth.add_user(replace(BOB, id="user_9", account_id=GLOBEX.id), logged())
+    assert await logged_so_far(store) == before
+    at_once = [user(9, id=f"user_{number}") for number in range(10, 20)]
+    assert sum(await asyncio.gather(*(oauth.add_user(each, logged()) for each in at_once))) == 1
+
+
+async def test_what_belongs_to_no_account_is_refused_and_not_logged(store: SqlStore, oauth: SqlOAuth) -> None:
+    before = await logged_so_far(store)
+    with pytest.raises(InputError, match="acct_unknown"):
+        await oauth.add_user(user(9, account_id="acct_unknown"), logged())
+    with pytest.raises(InputError, match="acct_unknown"):
+        await oauth.add_client(client(9, account_id="acct_unknown"), logged())
+    with pytest.raises(InputError, match="secret is taken"):
+        await oauth.add_client(client(9, secrets=APP.secrets), logged())
+    with pytest.raises(InputError, match="app_unknown"):
+        await oauth.put_grant(grant(1, client(9, id="app_unknown"), ADA), logged())
+    with pytest.raises(InputError, match="user_9"):
+        await oauth.put_grant(grant(1, APP, user(9)), logged())
+    assert await logged_so_far(store) == before
+    assert await oauth.client(None, "app_009") is None
+
+
+async def test_a_changed_user_is_signed_out_everywhere_and_nobody_else_is(oauth: SqlOAuth) -> None:
+    for number, of in enumerate((ADA, ADA, BOB)):
+        await oauth.add_sign_in(sign_in(number, of.id))
+    assert await oauth.put_grant(grant(1, APP, ADA), logged())
+    assert await oauth.put_grant(grant(2, APP, BOB), logged())
+    changed = replace(ADA, password="another hash")
+    assert await oauth.replace_user(ADA, changed, logged()) == [("grant_1", 2)]
+    assert await oauth.user(None, ADA.id) == changed
+    assert [await oauth.signed_in(digest(number), NOW) for number in range(3)] == [None, None, BOB]
+    assert await oauth.replace_user(user(9), user(9), logged()) is None
+    theirs = replace(changed, account_id=GLOBEX.id)
+    assert await oauth.replace_user(theirs, theirs, logged()) is None
+
+
+async def test_a_user_is_changed_as_long_as_it_is_as_it_was_known_and_by_one_of_many(
+    store: SqlStore, oauth: SqlOAuth
+) -> None:
+    before = await logged_so_far(store)
+    wanted = [replace(ADA, password=f"hash {number}") for number in range(8)]
+    answers = await asyncio.gather(*(oauth.replace_user(ADA, each, logged()) for each in wanted))
+    (winner,) = [each for each, raised in zip(wanted, answers, strict=True) if raised is not None]
+    assert await oauth.user(None, ADA.id) == winner
+    assert await logged_so_far(store) == before + 1
+    out = replace(winner, disabled_at=NOW)
+    assert await oauth.replace_user(winner, out, logged()) == []
+    assert await oauth.replace_user(winner, ADA, logged()) is None  # who was shut out meanwhile stays shut out
+    assert await oauth.user(None, ADA.id) == out
+
+
+async def test_a_sign_in_lasts_until_its_end_or_its_users(oauth: SqlOAuth) -> None:
+    await oauth.add_sign_in(sign_in(1, ADA.id))
+    assert await oauth.signed_in(digest(1), NOW + 99) == ADA
+    assert await oauth.signed_in(digest(1), NOW + 100) is None
+    assert await oauth.is_signed_in_from(ADA.id, "192.0.2.7", NOW)
+    assert not await oauth.is_signed_in_from(ADA.id, "192.0.2.8", NOW)
+    assert not await oauth.is_signed_in_from(BOB.id, "192.0.2.7", NOW)
+    assert not await oauth.is_signed_in_from(ADA.id, "192.0.2.7", NOW + 100)
+    await oauth.add_sign_in(sign_in(2, BOB.id, created_at=NOW + 100, expires_at=NOW + 200))
+    assert await oauth.signed_in(digest(1), NOW) is None  # dropped, as it had ended
+    await oauth.drop_sign_in(digest(2))
+    assert await oauth.signed_in(digest(2), NOW + 150) is None
+
+
+async def test_a_client_comes_back_as_it_was_stored_to_its_account(oauth: SqlOAuth) -> None:
+    old = SecretRecord(digest(30), "cs_mp1_…0002", NOW - 5.5, expires_at=NOW + 60.25)
+    full = client(
+        3, account=GLOBEX, name='A "quoted" app 🔑', environment="test", redirect_uris=("com.example.app:/cb", "https://a/"),
+        scopes=READ, requires_pkce=False, binds_tokens=True, version=7,
+        secrets=(SecretRecord(digest(31), "cs_mp1_…0003", NOW + 0.5), old),
+    )  # fmt: skip
+    public = client(4, is_public=True, secrets=(), grant_types=("authorization_code",))
+    for each in (full, public):
+        await oauth.add_client(each, logged())
+        assert await oauth.client(None, each.id) == await oauth.client(each.account_id, each.id) == each
+    assert await oauth.client(ACME.id, full.id) is None
+    assert await oauth.client(None, "app_unknown") is None
+
+
+async def test_clients_are_listed_newest_first_in_pages_without_those_that_were_deleted(oauth: SqlOAuth) -> None:
+    two_secrets = (SecretRecord(digest(41), "…", NOW), SecretRecord(digest(42), "…", NOW))
+    newest = client(3, created_at=NOW + 1, secrets=two_secrets)
+    gone, theirs = client(4, deleted_at=NOW, secrets=()), client(5, account=GLOBEX, environment="test")
+    for each in (newest, gone, theirs):
+        await oauth.add_client(each, logged())
+    for account_id, environment, after, limit, expected in (
+        (ACME.id, None, None, 9, [newest, OTHER, APP]),
+        (None, None, None, 9, [newest, theirs, OTHER, APP]),
+        (None, None, None, 2, [newest, theirs]),
+        (None, None, theirs.id, 9, [OTHER, APP]),
+        (None, None, "app_unknown", 9, []),
+        (None, "live", None, 9, [newest, OTHER, APP]),
+        (None, "test", None, 9, [theirs]),
+        (ACME.id, "test", None, 9, []),
+    ):
+        assert expected == await oauth.clients(account_id, environment=environment, after=after, limit=limit)
+    assert await oauth.client(None, gone.id) == gone
+
+
+async def test_a_client_is_changed_over_the_version_before_and_by_one_of_many(store: SqlStore, oauth: SqlOAuth) -> None:
+    assert await oauth.put_grant(grant(1, APP, ADA), logged())
+    assert await oauth.put_grant(grant(2, OTHER, ADA), logged())
+    before = await logged_so_far(store)
+    wanted = [
+        replace(APP, name=f"Name {n}", version=2, secrets=(SecretRecord(digest(50 + n), "…", NOW),)) for n in range(8)
+    ]
+    answers = await asyncio.gather(*(oauth.replace_client(each, logged()) for each in wanted))
+    (winner,) = [each for each, raised in zip(wanted, answers, strict=True) if raised is not None]
+    assert answers[wanted.index(winner)] == [("grant_1", 2)]
+    assert await oauth.client(None, APP.id) == winner
+    assert await logged_so_far(store) == before + 1
+    assert await oauth.replace_client(replace(winner, version=2), logged()) is None
+    assert await oauth.replace_client(replace(winner, version=3, account_id=GLOBEX.id), logged()) is None
+
+
+async def test_a_client_and_a_holder_have_one_grant_however_many_give_it_at_once(oauth: SqlOAuth) -> None:
+    for holder in (ADA, BOB, None):
+        same = [grant(n, APP, holder, id=f"grant_{holder and holder.id}_{n}") for n in range(8)]
+        given = await asyncio.gather(*(oauth.put_grant(each, logged()) for each in same))
+        assert sum(given) == 1
+        found = await oauth.grant_of(APP.id, holder.id if holder else APP.id, NOW)
+        assert found == same[given.index(True)]
+    assert len(await listed(oauth, None)) == 3
+
+
+async def test_a_grant_is_written_over_the_version_before(oauth: SqlOAuth) -> None:
+    first = grant(1, APP, ADA, scopes=READ)
+    assert await oauth.put_grant(first, logged())
+    wanted = replace(first, scopes=BOTH, version=2)
+    assert sum(await asyncio.gather(*(oauth.put_grant(wanted, logged()) for _ in range(8)))) == 1
+    assert await oauth.grant("grant_1", NOW) == wanted
+    assert not await oauth.put_grant(replace(wanted, version=4), logged())
+    assert await oauth.grant("grant_unknown", NOW) is None
+
+
+async def test_a_grant_is_worth_what_its_client_account_and_user_are_worth(store: SqlStore, oauth: SqlOAuth) -> None:
+    assert await oauth.put_grant(grant(1, APP, ADA), logged())
+
+    async def found() -> Grant:
+        grant = await oauth.grant("grant_1", NOW)
+        assert grant is not None
+        return grant
+
+    assert await oauth.replace_client(replace(APP, scopes=READ, version=2), logged()) is not None
+    assert await store.set_tier(ACME, "enterprise", logged()) == [("grant_1", 3)]
+    assert await store.set_tier(GLOBEX, "standard", logged()) == []
+    assert await found() == grant(1, APP, ADA, scopes=READ, tier="enterprise", version=3)
+    assert await oauth.replace_user(ADA, replace(ADA, disabled_at=NOW), logged()) == [("grant_1", 4)]
+    assert not (await found()).is_alive
+    assert await oauth.replace_user(replace(ADA, disabled_at=NOW), ADA, logged()) == [("grant_1", 5)]
+    assert (await found()).is_alive
+    deleted = replace(APP, version=3, deleted_at=NOW, secrets=())
+    assert await oauth.replace_client(deleted, logged()) == [("grant_1", 6)]
+    assert not (await found()).is_alive
+
+
+async def test_grants_of_an_account_are_listed_newest_first(oauth: SqlOAuth) -> None:
+    of = client(3, account=GLOBEX, environment="test")
+    await oauth.add_client(of, logged())
+    mine, own, theirs = grant(1, APP, ADA), grant(2, OTHER, None), grant(3, of, BOB)
+    for each in (mine, own, theirs):
+        assert await oauth.put_grant(each, logged())
+    assert await listed(oauth, None) == [theirs, own, mine]
+    assert await listed(oauth, ACME.id) == [own, mine]
+    assert await listed(oauth, None, client_id=APP.id) == [mine]
+    assert await listed(oauth, GLOBEX.id, client_id=APP.id) == []
+    assert await listed(oauth, None, environment="test") == [theirs]
+    assert await listed(oauth, ACME.id, environment="test") == []
+    assert await listed(oauth, None, limit=1) == [theirs]
+    assert await listed(oauth, None, after=theirs.id, limit=1) == [own]
+    assert await listed(oauth, None, after=own.id) == [mine]
+    assert await listed(oauth, None, after="grant_unknown") == []
+
+
+async def test_what_changed_since_a_moment_is_told_that_moment_included(oauth: SqlOAuth) -> None:
+    for number, of in enumerate((APP, OTHER)):
+        assert await oauth.put_grant(grant(number, of, ADA), logged(NOW + number))
+    assert await oauth.grant_versions_since(NOW + 1) == [("grant_1", 1)]
+    assert await oauth.grant_versions_since(NOW + 1.001) == []
+    assert await oauth.revoke_grant(None, "grant_0", logged(NOW + 5)) == ("grant_0", 2)
+    assert await oauth.grant_versions_since(NOW + 5) == [("grant_0", 2)]
+
+
+async def test_a_grant_is_revoked_once_and_in_its_account(store: SqlStore, oauth: SqlOAuth) -> None:
+    assert await oauth.put_grant(grant(1, APP, ADA), logged())
+    before = await logged_so_far(store)
+    assert await oauth.revoke_grant(GLOBEX.id, "grant_1", logged()) is None
+    assert await oauth.revoke_grant(None, "grant_unknown", logged()) is None
+    at_once = await asyncio.gather(*(oauth.revoke_grant(ACME.id, "grant_1", logged()) for _ in range(8)))
+    assert sorted(at_once, key=str) == [("grant_1", 2), *[None] * 7]
+    assert await logged_so_far(store) == before + 1
+
+
+async def test_a_revoked_grant_comes_back_without_what_came_of_it_before(oauth: SqlOAuth) -> None:
+    first = grant(1, APP, ADA)
+    assert await oauth.put_grant(first, logged(NOW))
+    for number in (1, 2):
+        await oauth.add_code(code(number, first))
+    assert await oauth.revoke_grant(None, "grant_1", logged(NOW))
+    # What was under way meanwhile, and came too late to be ended with the grant.
+    assert await oauth.use_code(digest(1), NOW, family(1, first), None)
+    again = replace(first, scopes=READ, version=3, valid_from=3)
+    assert await oauth.put_grant(again, logged(NOW + 1))
+    found = await oauth.grant("grant_1", NOW + 1)
+    assert found == replace(again, ended_families=frozenset({"family_1"}))
+    assert await oauth.code(digest(2)) is None
+    assert not await oauth.use_code(digest(2), NOW, family(2, first), None)
+    extended = replace(again, scopes=Scopes(BOTH.names), version=4)
+    await oauth.add_code(code(3, again))
+    assert await oauth.put_grant(extended, logged(NOW + 2))
+    assert await oauth.code(digest(3)) is not None  # more was consented to, and nothing revoked
