@@ -1,0 +1,291 @@
+"""Our own access tokens, verified: without a question while nothing changed, and worth at once what their grant is."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from hashlib import sha256
+
+import pytest
+
+from machpay_gateway.core.compact import CompactToken, parse_compact
+from machpay_gateway.core.credential import ApiKey
+from machpay_gateway.core.errors import StoreUnavailable
+from machpay_gateway.core.oauth.access import TYPE, access_claims
+from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.oauth.grant import Grant
+from machpay_gateway.core.principal import Principal
+from machpay_gateway.core.quota import Tier
+from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.core.session import Session
+from machpay_gateway.keysets import SigningKeys
+from machpay_gateway.keysets.own import VERIFIED_SECONDS, OwnTokens
+from machpay_gateway.stores.grants import GrantWatch
+from machpay_gateway.stores.memory import MemoryStore
+from tests.clocks import FixedClock
+
+START, LIFE = 1_700_000_000.0, 3660.0
+AUTHORITY = Authority("https://auth.example.com", audience="https://api.example.com")
+TIERS = {"standard": Tier(rate="60/minute", concurrency=5), "enterprise": Tier(rate="600/minute", concurrency=50)}
+BOTH = Scopes(frozenset({"account:read", "skills:execute"}))
+READ = Scopes(frozenset({"account:read"}))
+GRANT = Grant("grant_1", "app_1", "user_1", "acct_1", "live", "standard", BOTH, START)
+
+
+class Store(MemoryStore):
+    """Signing keys and grants, and how often anything is asked of them."""
+
+    def __init__(self, clock: FixedClock) -> None:
+        super().__init__()
+        self.clock = clock
+        self.asked: list[str] = []
+        self.is_away = False
+        self._grants = {GRANT.id: (GRANT, START - LIFE)}
+
+    def put(self, grant: Grant) -> None:
+        """Change the grant, as any process may do."""
+        self._grants[grant.id] = grant, self.clock()
+
+    async def grant(self, grant_id: str, now: float) -> Grant | None:  # noqa: ARG002 - as stores are asked
+        self._note("grant")
+        return self._grants[grant_id][0]
+
+    async def grant_versions_since(self, since: float) -> list[tuple[str, int]]:
+        self._note("versions")
+        return [(grant.id, grant.version) for grant, at in self._grants.values() if at >= since]
+
+    def _note(self, question: str) -> None:
+        self.asked.append(question)
+        if self.is_away:
+            raise StoreUnavailable(question)
+
+
+class NoKeys:
+    """Keys of which there are none: an access token is no key's."""
+
+    def known(self, digest: bytes, now: float) -> Principal | None:
+        raise AssertionError(digest, now)
+
+    def holds(self, digest: bytes) -> bool:
+        raise AssertionError(digest)
+
+    def forget(self, key_id: str) -> None:
+        raise AssertionError(key_id)
+
+    async def find(self, presented: ApiKey | Session) -> Principal | None:
+        raise AssertionError(presented)
+
+
+class Worker:
+    """A process that serves: it signs, watches grants, and is presented tokens."""
+
+    def __init__(self, store: Store, clock: FixedClock) -> None:
+        self.clock = clock
+        self.watch = GrantWatch(store, life_seconds=LIFE, clock=clock)
+        self.signing = SigningKeys(store, secret_key=lambda: b"s" * 32, life_seconds=LIFE, clock=clock)
+        self.tokens = OwnTokens(self.signing, keys=NoKeys(), tiers=TIERS, authority=AUTHORITY, grants=self.watch)
+
+    async def signed(self, grant: Grant = GRANT, *, scopes: Scopes = BOTH, family_id: str = "family_1") -> str:
+        """Return a token of *grant* as it is now."""
+        claims = access_claims(
+            AUTHORITY, grant, scopes=scopes, resources=(AUTHORITY.audience,), family_id=family_id, key=None,
+            token_id="at_1", now=self.clock(),
+        )  # fmt: skip
+        return await self.signing.sign(claims, TYPE)
+
+    async def presented(self, token: str) -> Principal | str:
+        """Return who presents *token*, as the gate finds out: from memory if that has it."""
+        digest = sha256(token.encode()).digest()
+        known = self.tokens.known(digest, self.clock())
+        return known or await self.tokens.verify(self.parsed(token), digest, self.clock())
+
+    def parsed(self, token: str) -> CompactToken:
+        compact = parse_compact(token.encode())
+        assert not isinstance(compact, str)
+        return compact
+
+
+@pytest.fixture
+def clock() -> FixedClock:
+    return FixedClock(START)
+
+
+@pytest.fixture
+def store(clock: FixedClock) -> Store:
+    return Store(clock)
+
+
+@pytest.fixture
+def worker(store: Store, clock: FixedClock) -> Worker:
+    return Worker(store, clock)
+
+
+@pytest.fixture
+def ended(worker: Worker, store: Store) -> Callable[[Grant], Awaitable[None]]:
+    """Change the grant by this very process, which is told."""
+
+    async def end(grant: Grant) -> None:
+        store.put(grant)
+        worker.watch.note(grant.id, grant.version)
+
+    return end
+
+
+async def test_a_token_costs_no_question_while_nothing_changed(worker: Worker, store: Store) -> None:
+    tokens = [await worker.signed(family_id=f"family_{number}") for number in range(20)]
+    for token in tokens * 10:
+        principal = await worker.presented(token)
+        assert isinstance(principal, Principal)
+        assert (principal.id, principal.subject, principal.scopes) == ("user_1", "grant_1", BOTH)
+    assert store.asked == ["versions"]  # what changed before this process began
+
+
+async def test_what_was_verified_is_known_without_a_look_at_its_signature(
+    worker: Worker, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    has_signed = worker.signing.has_signed
+
+    async def counted(token: CompactToken) -> bool:
+        nonlocal looks
+        looks += 1
+        return await has_signed(token)
+
+    monkeypatch.setattr(worker.signing, "has_signed", counted)
+    token = await worker.signed()
+    for _ in range(int(VERIFIED_SECONDS)):
+        assert isinstance(await worker.presented(token), Principal)
+        clock.now += 0.9
+    assert looks == 1
+    clock.now = START + VERIFIED_SECONDS
+    await worker.presented(token)
+    assert looks == 2
+
+
+async def test_a_revoked_grant_fails_at_the_next_request_where_it_was_revoked(
+    worker: Worker, ended: Callable[[Grant], Awaitable[None]]
+) -> None:
+    token = await worker.signed()
+    assert isinstance(await worker.presented(token), Principal)
+    await ended(replace(GRANT, version=2, is_alive=False))
+    assert worker.tokens.holds(sha256(token.encode()).digest())  # so that its owner is not taken for a guesser
+    assert await worker.presented(token) == "the grant was revoked"
+    assert await worker.presented(token) == "the grant was revoked"
+
+
+async def test_a_revoked_grant_fails_within_a_second_at_every_other_worker(
+    worker: Worker, store: Store, clock: FixedClock
+) -> None:
+    other = Worker(store, clock)
+    token = await worker.signed()
+    for each in (worker, other):
+        assert isinstance(await each.presented(token), Principal)
+    store.put(replace(GRANT, version=2, is_alive=False))
+    clock.now += 1.01
+    for each in (worker, other, Worker(store, clock)):  # and at one that has just begun
+        assert await each.presented(token) == "the grant was revoked"
+
+
+async def test_an_ended_family_fails_and_the_others_of_its_grant_go_on(
+    worker: Worker, store: Store, ended: Callable[[Grant], Awaitable[None]]
+) -> None:
+    token, other = await worker.signed(), await worker.signed(family_id="family_2")
+    for each in (token, other):
+        assert isinstance(await worker.presented(each), Principal)
+    await ended(replace(GRANT, version=2, ended_families=frozenset({"family_1"})))
+    for _ in range(3):
+        assert await worker.presented(token) == "the token's family has ended"
+        assert isinstance(await worker.presented(other), Principal)
+    assert store.asked.count("grant") == 1
+
+
+async def test_a_store_that_is_away_is_gone_by_for_five_seconds_and_then_nothing_is_known(
+    worker: Worker, store: Store, clock: FixedClock
+) -> None:
+    token, never_seen = await worker.signed(), await worker.signed(family_id="family_2")
+    assert isinstance(await worker.presented(token), Principal)
+    store.is_away = True
+    for _ in range(4):
+        clock.now += 1.2
+        assert isinstance(await worker.presented(token), Principal)
+    assert isinstance(await worker.presented(never_seen), Principal)  # its signature says enough meanwhile
+    clock.now += 0.3
+    for each in (token, never_seen):
+        with pytest.raises(StoreUnavailable):
+            await worker.presented(each)
+    store.is_away = False
+    assert isinstance(await worker.presented(token), Principal)
+
+
+async def test_what_is_known_to_have_changed_is_not_gone_by_while_the_store_is_away(
+    worker: Worker, store: Store, ended: Callable[[Grant], Awaitable[None]]
+) -> None:
+    token = await worker.signed()
+    assert isinstance(await worker.presented(token), Principal)
+    await ended(replace(GRANT, version=2, is_alive=False))
+    store.is_away = True
+    with pytest.raises(StoreUnavailable):
+        await worker.presented(token)
+
+
+async def test_a_tier_and_scopes_arrive_at_once_and_no_token_ends(
+    worker: Worker, ended: Callable[[Grant], Awaitable[None]]
+) -> None:
+    token = await worker.signed()
+    for grant in (
+        replace(GRANT, version=2, tier="enterprise"),
+        replace(GRANT, version=3, scopes=READ),  # the client has lost one
+        replace(GRANT, version=4, scopes=BOTH),  # and got it back
+        replace(GRANT, version=5, tier="gone"),
+    ):
+        await ended(grant)
+        principal = await worker.presented(token)
+        assert isinstance(principal, Principal)
+        assert (principal.scopes, principal.version) == (grant.scopes, grant.version)
+        # A tier that is not configured is an operator's mistake, and counts as the least there is.
+        assert principal.tier == (grant.tier if grant.tier in TIERS else "standard")
+        assert principal.limits == TIERS[principal.tier]
+
+
+async def test_a_token_gets_no_scope_by_what_its_grant_gets_later(
+    worker: Worker, ended: Callable[[Grant], Awaitable[None]]
+) -> None:
+    token = await worker.signed(replace(GRANT, scopes=READ), scopes=READ)
+    await ended(replace(GRANT, version=2))
+    principal = await worker.presented(token)
+    assert isinstance(principal, Principal)
+    assert principal.scopes == READ
+
+
+async def test_consent_that_is_given_again_wakes_no_token_of_before(
+    worker: Worker, store: Store, clock: FixedClock, ended: Callable[[Grant], Awaitable[None]]
+) -> None:
+    before = await worker.signed()
+    assert isinstance(await worker.presented(before), Principal)
+    again = replace(GRANT, version=3, valid_from=3)  # 2 was the revocation, of which this process never heard
+    await ended(again)
+    after = await worker.signed(again)
+    other = Worker(store, clock)
+    for each in (worker, other):
+        assert await each.presented(before) == "the grant was revoked"
+        assert isinstance(await each.presented(after), Principal)
+    await ended(replace(again, version=4))
+    assert await worker.presented(before) == "the grant was revoked"
+    assert isinstance(await worker.presented(after), Principal)
+
+
+async def test_a_token_ends_by_itself_however_lately_it_was_verified(worker: Worker, clock: FixedClock) -> None:
+    token = await worker.signed()
+    clock.now += LIFE - 1
+    assert isinstance(await worker.presented(token), Principal)
+    clock.now += 1
+    assert isinstance(await worker.presented(token), str)
+
+
+async def test_a_clock_that_steps_back_has_everything_asked_anew(
+    worker: Worker, store: Store, clock: FixedClock
+) -> None:
+    token = await worker.signed()
+    await worker.presented(token)
+    asked = len(store.asked)
+    clock.now -= 30
+    assert isinstance(await worker.presented(token), Principal)
+    assert len(store.asked) > asked
