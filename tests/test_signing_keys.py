@@ -17,6 +17,9 @@ from machpay_gateway.keysets import SigningKeys
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 from tests.clocks import FixedClock
+from tests.postgres.fixtures import empty_postgres_url, postgres_server, postgres_url
+
+__all__ = ["empty_postgres_url", "postgres_server", "postgres_url"]
 
 LIFE = 3660.0
 SECRET = b"s" * 32
@@ -43,8 +46,15 @@ async def signed(keys: SigningKeys) -> CompactToken:
     return token
 
 
-async def test_many_workers_that_start_at_once_make_one_key(tmp_path: Path) -> None:
-    stores = [SqlStore(f"sqlite:///{tmp_path}/keys.db") for _ in range(8)]
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/keys.db"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+async def test_many_workers_that_start_at_once_make_one_key(url: str) -> None:
+    stores = [SqlStore(url) for _ in range(8)]
     for store in stores:
         await store.open()
     workers = [
@@ -54,6 +64,11 @@ async def test_many_workers_that_start_at_once_make_one_key(tmp_path: Path) -> N
     assert len({token.kid for token in tokens}) == 1
     assert len(await stores[0].signing_keys()) == 1
     assert len(await stores[0].audit_rows(0)) == 1
+    rotated = await workers[0].rotate(at_once=True)
+    assert [key.kid for key in await workers[-1].all()] == [rotated.kid]
+    (kept,) = await stores[-1].signing_keys()
+    assert (kept.sealed, kept.public) == (rotated.sealed, rotated.public)
+    assert b"PRIVATE" not in kept.sealed
     for store in stores:
         await store.close()
 
