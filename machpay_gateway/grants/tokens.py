@@ -157,7 +157,9 @@ class Tokens:
 
     def _is_alive(self, held: Held, client: Client, now: float) -> bool:
         token, family = held.token, held.family
-        is_current = now < min(token.expires_at, family.expires_at) and family.ended_at is None
+        # One that was used tells of a theft as long as there is something to end.
+        until = family.expires_at if token.used_at is not None else min(token.expires_at, family.expires_at)
+        is_current = now < until and family.ended_at is None
         return is_current and family.client_id == client.id and held.grant.is_alive
 
     async def _following(self, held: Held, presented: str, now: float, actor: Actor) -> str | None:

@@ -29,6 +29,16 @@ async def test_the_reuse_of_any_older_token_ends_the_family(rig: Rig, age: int) 
     assert (await rig.who(access)).status_code == 401
 
 
+async def test_the_reuse_of_a_token_that_would_have_expired_ends_the_family_too(rig: Rig) -> None:
+    first = (await rig.tokens())["refresh_token"]
+    second = (await rig.refreshed(first)).json()["refresh_token"]
+    rig.later(29 * _DAY)
+    third = (await rig.refreshed(second)).json()["refresh_token"]
+    rig.later(2 * _DAY)
+    for token in (first, third):
+        assert (await rig.refreshed(token)).json()["error"] == "invalid_grant"
+
+
 async def test_a_lost_answer_is_given_again_for_ten_seconds_with_the_same_successor(rig: Rig) -> None:
     first = (await rig.tokens())["refresh_token"]
     second = (await rig.refreshed(first)).json()["refresh_token"]
