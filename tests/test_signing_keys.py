@@ -138,6 +138,19 @@ async def test_another_secret_key_is_told_with_the_way_out(worker: Callable[...,
         await signed(worker(b"t" * 32))
 
 
+async def test_no_key_is_added_that_the_workers_could_not_open(
+    worker: Callable[..., SigningKeys], clock: FixedClock
+) -> None:
+    serving = worker()
+    old = await signed(serving)
+    with pytest.raises(ConfigurationError, match="sealed by another secret key"):
+        await worker(b"t" * 32).rotate()
+    clock.now += NOTICE_SECONDS + 61
+    assert (await signed(serving)).kid == old.kid
+    await worker(b"t" * 32).rotate(at_once=True)  # the way out, for whoever has lost the one of then
+    assert (await signed(worker(b"t" * 32))).kid != old.kid
+
+
 def test_the_secret_beside_a_database_is_one_for_all_processes(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from machpay_gateway.stores.sql.secret import secret_beside;"

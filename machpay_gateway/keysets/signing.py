@@ -81,9 +81,14 @@ class SigningKeys:
         """Make a new key. It signs ten minutes from now and the others verify until nothing of theirs is alive.
 
         *at_once* is for a key that got out of hand: every other one is dropped, and with it all that it has signed.
+        Raises StoreUnavailable, and ConfigurationError when the keys were sealed by another secret key, unless it is
+        *at_once*.
         """
         now, known = self._clock(), await self._store.signing_keys()
         needed = () if at_once else alive_at(known, now, self._life_seconds)
+        if not at_once and (signing := signing_at(known, now)) is not None:
+            # Whoever has another secret key than the workers would make a key that none of them can sign by.
+            self._private_key(signing)
         dropped = {key.kid for key in known} - {key.kid for key in needed}
         key = self._new_key(now, signs_from=now if at_once or not known else now + NOTICE_SECONDS)
         change = Change(
