@@ -1,5 +1,6 @@
 """What apps ask for: tokens, their end, and what they are worth (RFC 6749 §3.2, RFC 7009, RFC 7662)."""
 
+import logging
 import time
 from collections.abc import Awaitable, Callable
 
@@ -7,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.core.errors import Unavailable
+from machpay_gateway.core.errors import ConfigurationError, Unavailable
 from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, CLIENT_CREDENTIALS, GRANT_TYPES, REFRESH_TOKEN
 from machpay_gateway.core.oauth.problem import Code, Refused
 from machpay_gateway.grants import TokenAnswer
@@ -18,6 +19,10 @@ from machpay_gateway.web.incoming import facts_of
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 _AWAY = Refused(Code.TEMPORARILY_UNAVAILABLE, "the database did not answer", 1.0)
+# Not found out at the start, which would have stopped it: a key was replaced while it served.
+_UNSIGNED = Refused(Code.TEMPORARILY_UNAVAILABLE, "tokens cannot be signed", 60.0)
+
+logger = logging.getLogger(__name__)
 
 
 def token_endpoint(gateway: Gateway) -> Endpoint:
@@ -102,6 +107,9 @@ def _of_clients(gateway: Gateway, answer: Callable[[Sent, Request], Awaitable[Re
             return refused_answer(sent) if isinstance(sent, Refused) else await answer(sent, request)
         except Unavailable:
             return refused_answer(_AWAY)
+        except ConfigurationError as exc:
+            logger.error("A token could not be signed: %s", exc)  # noqa: TRY400 - it says all that there is to know
+            return refused_answer(_UNSIGNED)
 
     return endpoint
 

@@ -1,8 +1,11 @@
 """The token endpoint as HTTP: what it takes, and how it answers (RFC 6749 §3.2 and §5)."""
 
+import time
+
 import pytest
 
 from machpay_gateway.core.errors import StoreUnavailable
+from machpay_gateway.keysets import SigningKeys
 from tests.oauth.rigs import Rig, basic
 
 FORM = "application/x-www-form-urlencoded"
@@ -89,6 +92,18 @@ async def test_scripts_of_other_origins_may_not_ask_where_users_are_known(rig: R
         headers = {"Origin": "https://spa.example", "Access-Control-Request-Method": "POST"}
         answer = await rig.http().request(method, path, headers=headers)
         assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_with_another_secret_key_than_the_signing_keys_it_says_to_come_again_and_the_log_why(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = SigningKeys(rig.gateway.store, secret_key=lambda: b"t" * 32, life_seconds=60, clock=time.time)
+    await other.rotate(at_once=True)  # by an operator whose environment has another one
+    await rig.gateway.signing.all()
+    for _ in range(2):
+        answer = await rig.token(grant_type="client_credentials")
+        assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
+    assert "MACHPAY_SECRET_KEY" in caplog.text
 
 
 async def test_without_its_database_it_says_to_come_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
