@@ -13,7 +13,10 @@ TESTS = {
         "test_two_redirect_uris_are_no_reading_of_either",
     ],
     2: ["test_an_unknown_client_is_an_error_page_and_no_redirect", "test_two_client_ids_are_an_error_page"],
-    3: ["test_the_second_use_of_a_code_ends_what_came_of_the_first"],
+    3: [
+        "test_the_second_use_of_a_code_ends_what_came_of_the_first",
+        "test_a_second_use_that_comes_late_ends_it_too",
+    ],
     4: [
         "test_a_code_that_somebody_else_presents_is_not_used_up_and_ends_nothing",
         "test_a_code_is_bound_to_its_redirect_uri",
@@ -36,6 +39,7 @@ TESTS = {
     ],
     11: [
         "test_the_reuse_of_any_older_token_ends_the_family",
+        "test_the_reuse_of_a_token_that_would_have_expired_ends_the_family_too",
         "test_a_lost_answer_is_given_again_for_ten_seconds_with_the_same_successor",
         "test_a_refresh_token_is_its_clients_alone_and_is_not_used_up_by_others",
         "test_a_scope_can_be_narrowed_never_widened_and_the_refresh_token_keeps_its_own",
@@ -89,6 +93,8 @@ TESTS = {
     22: [
         "test_ten_thousand_strings_are_all_different_and_look_random",
         "test_an_address_that_guesses_a_password_is_slowed_and_its_owner_elsewhere_is_not",
+        "test_an_app_whose_visitors_bring_it_dead_codes_serves_everybody_else",
+        "test_where_somebody_is_signed_in_strangers_elsewhere_cannot_shut_them_out",
     ],
     23: [
         "test_a_disabled_users_tokens_are_dead_and_come_back_with_the_user",

@@ -62,6 +62,24 @@ async def test_what_is_wrong_is_told_by_its_code_in_json_that_no_cache_keeps(rig
     assert answer.json()["error_description"].isascii()
 
 
+@pytest.mark.parametrize(
+    "value", ["%FF", "%00", "%ED%A0%80", "%0D%0A", "%E2%80%AE", "%22%3E%3Cscript%3E", "x" * 9000], ids=lambda v: v[:9]
+)
+async def test_no_parameter_of_any_bytes_brings_an_endpoint_down(rig: Rig, value: str) -> None:
+    http = rig.http()
+    for path, kind in (
+        ("token", "grant_type=authorization_code&code=x"), ("token", "grant_type=refresh_token&refresh_token=x"),
+        ("token", "grant_type=client_credentials"), ("revoke", "token=x"), ("introspect", "token=x"),
+    ):  # fmt: skip
+        usual = dict(pair.split("=") for pair in kind.split("&")) | {"client_secret": rig.secret}
+        for name in (*usual, "client_id", "redirect_uri", "code_verifier", "scope", "resource", "token_type_hint"):
+            sent = {"client_id": rig.client.id, **usual, name: value}
+            body = "&".join(f"{field}={text}" for field, text in sent.items())
+            answer = await http.post(f"/oauth/{path}", content=body, headers={"Content-Type": FORM})
+            assert answer.status_code in {200, 400, 401}, (path, name)
+            assert answer.json() is not None
+
+
 async def test_unknown_parameters_are_ignored_and_an_answer_is_kept_by_no_cache(rig: Rig) -> None:
     answer = await rig.token(grant_type="client_credentials", unheard_of="x", audience="y")
     assert answer.status_code == 200
