@@ -13,9 +13,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, NoReturn
+from typing import NamedTuple, NoReturn
 
-import aiosqlite
 from sqlalchemy import URL, Connection, event, make_url
 from sqlalchemy import exc as sql_errors
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -23,10 +22,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
+from machpay_gateway.stores.sql.handover import connected
 
 _FORMS = "sqlite:///machpay.db, sqlite:////absolute/path.db, sqlite:// (in memory) or postgresql://user@host/name"
-# SQLite has one writer and answers in microseconds: more connections would only be more threads that wait.
-_SQLITE_POOL, _SERVER_POOL = 4, 10
+# SQLite answers in microseconds: more connections would only be more threads that wait.
+_SQLITE_READERS, _SERVER_POOL = 4, 10
 _WAIT_SECONDS = 5.0  # for a connection: past this the database counts as away
 _STATEMENT_SECONDS = 10.0
 _LOCKED_PAUSE_SECONDS = 0.02  # between tries for a lock that SQLite does not wait for
@@ -78,6 +78,13 @@ def _postgresql_url(url: URL) -> URL:
     return url.set(drivername="postgresql+asyncpg", query=query)
 
 
+class _Engines(NamedTuple):
+    """Connections of one event loop: for single statements, and for transactions."""
+
+    reading: AsyncEngine
+    writing: AsyncEngine
+
+
 class Database:
     """One database: connections to it, and driver errors turned into StoreUnavailable.
 
@@ -88,7 +95,7 @@ class Database:
     def __init__(self, text: str, *, busy_timeout_seconds: float) -> None:
         self.url = database_url(text)
         self._busy_timeout_seconds = busy_timeout_seconds
-        self._engines: dict[tuple[int, asyncio.AbstractEventLoop], AsyncEngine] = {}
+        self._engines: dict[tuple[int, asyncio.AbstractEventLoop], _Engines] = {}
         self._anchor: sqlite3.Connection | None = None
 
     @property
@@ -137,7 +144,7 @@ class Database:
     async def reading(self, what: str) -> AsyncIterator[AsyncConnection]:
         """Give a connection for one statement; raises StoreUnavailable that names *what*."""
         try:
-            async with (await self._engine()).connect() as connection:
+            async with (await self._here()).reading.connect() as connection:
                 yield connection
         except (sql_errors.DBAPIError, sql_errors.TimeoutError, OSError) as exc:
             raise StoreUnavailable(what) from exc
@@ -148,7 +155,7 @@ class Database:
 
         An IntegrityError that the caller expects is the caller's to catch; what is violated by surprise is damage.
         """
-        async with _transaction(await self._engine(), what) as connection:
+        async with _transaction((await self._here()).writing, what) as connection:
             yield connection
 
     @asynccontextmanager
@@ -161,12 +168,12 @@ class Database:
             async with self.writing(what) as connection:
                 yield connection
             return
-        engine = self._server_engine(statement_seconds=None)
+        engines = self._server_engines(statement_seconds=None)
         try:
-            async with _transaction(engine, what) as connection:
+            async with _transaction(engines.writing, what) as connection:
                 yield connection
         finally:
-            await engine.dispose()
+            await engines.writing.dispose()
 
     async def close(self) -> None:
         """Close every connection. What is in memory is gone then."""
@@ -177,45 +184,51 @@ class Database:
             self._anchor.close()
             self._anchor = None
 
-    async def _engine(self) -> AsyncEngine:
+    async def _here(self) -> _Engines:
         here = (os.getpid(), asyncio.get_running_loop())
-        if (engine := self._engines.get(here)) is not None:
-            return engine
-        self._engines[here] = engine = self._new_engine()
+        if (engines := self._engines.get(here)) is not None:
+            return engines
+        self._engines[here] = engines = self._new_engines()
         for pid, loop in list(self._engines):
             # A parent's connections are left alone: their threads did not come along, so closing would wait for ever.
             if loop.is_closed() and pid == here[0]:
                 await self._dispose(loop)
-        return engine
+        return engines
 
     async def _dispose(self, loop: asyncio.AbstractEventLoop) -> None:
-        engine = self._engines.pop((os.getpid(), loop))
-        # An aiosqlite connection is a thread and can be closed from any loop; a socket only from its own.
-        await engine.dispose(close=self.is_sqlite or loop is asyncio.get_running_loop())
+        for engine in self._engines.pop((os.getpid(), loop)):
+            # An aiosqlite connection is a thread and can be closed from any loop; a socket only from its own.
+            await engine.dispose(close=self.is_sqlite or loop is asyncio.get_running_loop())
 
-    def _new_engine(self) -> AsyncEngine:
+    def _new_engines(self) -> _Engines:
         if not self.is_sqlite:
-            return self._server_engine(statement_seconds=_STATEMENT_SECONDS)
+            return self._server_engines(statement_seconds=_STATEMENT_SECONDS)
+        # SQLite has one writer. Who comes second waits for its connection, and hears of it at once when the first has
+        # done; for SQLite's own lock it would sleep ever longer between tries, while nobody writes.
+        writing = self._sqlite_engine(pool_size=1)
+        event.listen(writing.sync_engine, "begin", _begin_immediate)
+        return _Engines(self._sqlite_engine(pool_size=_SQLITE_READERS), writing)
+
+    def _sqlite_engine(self, *, pool_size: int) -> AsyncEngine:
         engine = create_async_engine(
             self.url,
             poolclass=AsyncAdaptedQueuePool,
-            pool_size=_SQLITE_POOL,
+            pool_size=pool_size,
             max_overflow=0,
             pool_timeout=_WAIT_SECONDS,
             connect_args={
                 "timeout": self._busy_timeout_seconds,
                 "isolation_level": None,  # sqlite3 begins no transactions of its own
-                "async_creator_fn": _connected,
+                "async_creator_fn": connected,
             },
             hide_parameters=True,
         )
         event.listen(engine.sync_engine, "connect", _enforce_foreign_keys)
-        event.listen(engine.sync_engine, "begin", _begin)
         return engine
 
-    def _server_engine(self, *, statement_seconds: float | None) -> AsyncEngine:
+    def _server_engines(self, *, statement_seconds: float | None) -> _Engines:
         try:
-            return create_async_engine(
+            engine = create_async_engine(
                 self.url,
                 pool_size=_SERVER_POOL,
                 max_overflow=0,
@@ -227,17 +240,15 @@ class Database:
             )
         except ModuleNotFoundError as exc:
             _refuse_without_driver(exc)
+        # Said and not left to the server, whose default is an administrator's: changes wait for one another by a lock,
+        # and after it must see what was committed meanwhile. The connections are the same.
+        return _Engines(engine, engine.execution_options(isolation_level="READ COMMITTED"))
 
 
 @asynccontextmanager
 async def _transaction(engine: AsyncEngine, what: str) -> AsyncIterator[AsyncConnection]:
-    # Said and not left to the server, whose default is an administrator's: changes wait for one another by a lock, and
-    # after it must see what was committed meanwhile.
-    options = {"machpay_begin": "BEGIN IMMEDIATE"}
-    if engine.dialect.name == "postgresql":
-        options = {"isolation_level": "READ COMMITTED"}
     try:
-        async with engine.execution_options(**options).begin() as connection:
+        async with engine.begin() as connection:
             yield connection
     except (sql_errors.DBAPIError, sql_errors.TimeoutError, OSError) as exc:
         raise StoreUnavailable(what) from exc
@@ -252,24 +263,11 @@ def _is_locked(error: BaseException | None) -> bool:
     return code == sqlite3.SQLITE_BUSY
 
 
-async def _connected(*arguments: Any, **options: Any) -> aiosqlite.Connection:  # noqa: ANN401 - as aiosqlite takes them
-    connection = aiosqlite.connect(*arguments, **options)
-    thread = connection._thread  # noqa: SLF001 - which SQLAlchemy makes a daemon too, so that a process can end
-    thread.daemon = True
-    try:
-        return await connection
-    except sqlite3.Error:
-        # aiosqlite tells its thread to end and does not wait: a loop that is closed before has a traceback on stderr.
-        await asyncio.to_thread(thread.join)
-        raise
-
-
 def _enforce_foreign_keys(connection: DBAPIConnection, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 
 
-def _begin(connection: Connection) -> None:
-    if statement := connection.get_execution_options().get("machpay_begin"):
-        connection.exec_driver_sql(statement)
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

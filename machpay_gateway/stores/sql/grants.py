@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Select, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.oauth.grant import CODE_SECONDS, Code, Family, Grant, Held, RefreshToken
@@ -42,12 +42,22 @@ _GRANT_FIELDS = (
     OAUTH_CLIENTS.c.deleted_at,
     USERS.c.disabled_at,
 )
+_USER = 2  # where its user is in a row
 _JOINED = (
     OAUTH_GRANTS.join(OAUTH_CLIENTS, OAUTH_GRANTS.c.client_id == OAUTH_CLIENTS.c.id)
     .join(ACCOUNTS, OAUTH_CLIENTS.c.account_id == ACCOUNTS.c.id)
     .outerjoin(USERS, OAUTH_GRANTS.c.user_id == USERS.c.id)
 )
 _GRANTS = select(*_GRANT_FIELDS).select_from(_JOINED)
+# What every token request asks is written once, because SQLAlchemy takes longer to put a statement together than a
+# database to answer it.
+_GRANT_BY_ID = _GRANTS.where(OAUTH_GRANTS.c.id == bindparam("asked"))
+_GRANT_OF = _GRANTS.where(
+    OAUTH_GRANTS.c.client_id == bindparam("client"), OAUTH_GRANTS.c.holder_id == bindparam("holder")
+)
+_ENDED = select(TOKEN_FAMILIES.c.id).where(
+    TOKEN_FAMILIES.c.grant_id == bindparam("grant"), TOKEN_FAMILIES.c.ended_at >= bindparam("since")
+)
 _FAMILY_FIELDS = [TOKEN_FAMILIES.c[name] for name in Family.__slots__]
 _CODE_FIELDS = [AUTHORIZATION_CODES.c[name] for name in Code.__slots__]
 _TOKEN_FIELDS = [REFRESH_TOKENS.c[name] for name in RefreshToken.__slots__]
@@ -60,18 +70,31 @@ _HELD = (
         .join(_JOINED, TOKEN_FAMILIES.c.grant_id == OAUTH_GRANTS.c.id)
         .outerjoin(_NEXT, _NEXT.c.digest == REFRESH_TOKENS.c.next_digest)
     )
+    .where(REFRESH_TOKENS.c.digest == bindparam("asked"))
 )  # fmt: skip
+_ALIVE = select(TOKEN_FAMILIES.c.id).where(
+    TOKEN_FAMILIES.c.id == REFRESH_TOKENS.c.family_id, TOKEN_FAMILIES.c.ended_at.is_(None)
+)
+_USE_TOKEN = (
+    update(REFRESH_TOKENS)
+    .where(
+        REFRESH_TOKENS.c.digest == bindparam("presented"),
+        REFRESH_TOKENS.c.used_at.is_(None),
+        REFRESH_TOKENS.c.family_id.in_(_ALIVE),
+    )
+    .values(used_at=bindparam("at"), seed=bindparam("of"), next_digest=bindparam("following"))
+)
+_INSERT_TOKEN = insert(REFRESH_TOKENS)
 
 
 async def grant_by_id(connection: AsyncConnection, grant_id: str, now: float) -> Grant | None:
     """Return the grant, with the families that ended lately at *now*."""
-    return await _one(connection, _GRANTS.where(OAUTH_GRANTS.c.id == grant_id), now)
+    return await _one(connection, _GRANT_BY_ID, {"asked": grant_id}, now)
 
 
 async def grant_of(connection: AsyncConnection, client_id: str, holder_id: str, now: float) -> Grant | None:
     """Return the grant of the client and its user, or of the client itself."""
-    where = and_(OAUTH_GRANTS.c.client_id == client_id, OAUTH_GRANTS.c.holder_id == holder_id)
-    return await _one(connection, _GRANTS.where(where), now)
+    return await _one(connection, _GRANT_OF, {"client": client_id, "holder": holder_id}, now)
 
 
 async def grants_page(
@@ -182,23 +205,18 @@ async def insert_family(connection: AsyncConnection, family: Family) -> None:
 
 async def insert_token(connection: AsyncConnection, token: RefreshToken) -> None:
     """Insert *token*."""
-    await connection.execute(insert(REFRESH_TOKENS), {name: getattr(token, name) for name in RefreshToken.__slots__})
+    await connection.execute(_INSERT_TOKEN, {name: getattr(token, name) for name in RefreshToken.__slots__})
 
 
 async def use_token(connection: AsyncConnection, digest: bytes, at: float, seed: bytes, following: bytes) -> bool:
     """Mark the refresh token as used, with the *seed* and digest of the one after it; False when it was used before."""
-    alive = select(TOKEN_FAMILIES.c.id).where(TOKEN_FAMILIES.c.ended_at.is_(None))
-    statement = update(REFRESH_TOKENS).where(
-        REFRESH_TOKENS.c.digest == digest,
-        REFRESH_TOKENS.c.used_at.is_(None),
-        REFRESH_TOKENS.c.family_id.in_(alive.where(TOKEN_FAMILIES.c.id == REFRESH_TOKENS.c.family_id)),
-    )
-    return (await connection.execute(statement.values(used_at=at, seed=seed, next_digest=following))).rowcount == 1
+    values = {"presented": digest, "at": at, "of": seed, "following": following}
+    return (await connection.execute(_USE_TOKEN, values)).rowcount == 1
 
 
 async def held(connection: AsyncConnection, digest: bytes) -> Held | None:
     """Return the refresh token and what it depends on; its grant without the families that ended."""
-    row = (await connection.execute(_HELD.where(REFRESH_TOKENS.c.digest == digest))).one_or_none()
+    row = (await connection.execute(_HELD, {"asked": digest})).one_or_none()
     if row is None:
         return None
     fields = list(row)
@@ -224,14 +242,14 @@ async def end_families(connection: AsyncConnection, grant_id: str, at: float) ->
     await connection.execute(update(TOKEN_FAMILIES).where(alive).values(ended_at=at))
 
 
-async def _one(connection: AsyncConnection, statement: Select[Any], now: float) -> Grant | None:
-    row = (await connection.execute(statement)).one_or_none()
+async def _one(connection: AsyncConnection, statement: Select[Any], asked: dict[str, str], now: float) -> Grant | None:
+    row = (await connection.execute(statement, asked)).one_or_none()
     if row is None:
         return None
-    ended = select(TOKEN_FAMILIES.c.id).where(
-        TOKEN_FAMILIES.c.grant_id == row[0], TOKEN_FAMILIES.c.ended_at >= now - _ENDED_SECONDS
-    )
-    return _grant(list(row), frozenset((await connection.execute(ended)).scalars()))
+    if row[_USER] is None:  # a family comes of a user's consent only
+        return _grant(list(row), frozenset())
+    ended = await connection.execute(_ENDED, {"grant": row[0], "since": now - _ENDED_SECONDS})
+    return _grant(list(row), frozenset(ended.scalars()))
 
 
 def _grant(row: list[Any], ended: frozenset[str]) -> Grant:
