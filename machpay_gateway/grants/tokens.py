@@ -168,7 +168,7 @@ class Tokens:
             seed = self._entropy(ENTROPY_BYTES)
             following = successor(presented, seed)
             kept = self._kept(following, held.family, now)
-            if await self._store.use_refresh_token(held.token.digest, now, seed, kept):
+            if await self._store.use_refresh_token(held.token.digest, seed, kept):
                 return following
             # Somebody used it in between. Whether that was its owner twice shows in what is stored now.
             again = await self._store.held(held.token.digest)

@@ -25,6 +25,7 @@ REVISIONS = (
     "0003",
     "0004",
     "0005",
+    "0006",
 )  # oldest first; kept here so that a start can compare without importing Alembic
 HEAD = REVISIONS[-1]
 
@@ -276,8 +277,8 @@ REFRESH_TOKENS = Table(
     Column("family_id", Text, ForeignKey("token_families.id"), nullable=False),
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
-    Column("used_at", Double),
-    Column("seed", LargeBinary),
-    Column("next_digest", LargeBinary),  # of the token after it
+    Column("predecessor", LargeBinary),  # the digest of the one that it was given for, which is used by that
+    Column("seed", LargeBinary),  # that leads from there to it
+    UniqueConstraint("predecessor"),
     Index(None, "family_id"),
 )

@@ -143,6 +143,7 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     ),
     ("refresh_tokens", {"digest": b"r" * 32, "family_id": "family_1", "created_at": 1.5, "expires_at": 9e9}),
 ]
+USED = {"digest": b"u" * 32, "family_id": "family_1", "created_at": 0.5, "expires_at": 9e9}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -165,6 +166,9 @@ def fill(connection: Connection, revision: str) -> None:
     for name, row in ROWS:
         if name in known:
             connection.execute(insert(table(name, *map(column, row))), row)
+    if revision == "0005":
+        row = USED | {"used_at": 1.5, "seed": b"e" * 32, "next_digest": b"r" * 32}
+        connection.execute(insert(table("refresh_tokens", *map(column, row))), row)
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
@@ -184,6 +188,9 @@ async def test_what_an_older_version_has_stored_is_there_and_can_be_changed(
     held = await store.oauth.held(b"r" * 32)
     assert (held is None) == (revision < "0005")
     assert held is None or (held.grant.scopes, held.family.resources) == (KEY.scopes, ("https://api.example.com",))
+    used = await store.oauth.held(b"u" * 32)
+    assert (used is None) == (revision != "0005")
+    assert used is None or (used.token.used_at, used.token.seed, used.next_used_at) == (1.5, b"e" * 32, None)
     assert (await store.oauth.signed_in(b"s" * 32, 2.0) is None) == (revision < "0005")
     assert (await store.oauth.client(None, "app_1") is None) == (revision < "0005")
     assert (await store.oauth.code(b"a" * 32) is None) == (revision < "0005")

@@ -101,11 +101,9 @@ async def test_what_is_held_follows_the_grant(oauth: SqlOAuth) -> None:
 async def test_a_refresh_token_is_used_once_however_many_use_it_at_once(oauth: SqlOAuth) -> None:
     await begin(oauth, 1)
     made = family(1, GRANT)
-    following = [token(10 + n, made) for n in range(TIMES)]
+    following = [replace(token(10 + n, made), created_at=NOW + 1.5) for n in range(TIMES)]
     seeds = [bytes([n]) * 32 for n in range(TIMES)]
-    uses = [
-        oauth.use_refresh_token(digest(1), NOW + 1.5, seed, each) for seed, each in zip(seeds, following, strict=True)
-    ]
+    uses = [oauth.use_refresh_token(digest(1), seed, each) for seed, each in zip(seeds, following, strict=True)]
     done = await asyncio.gather(*uses)
     assert sum(done) == 1
     assert [await oauth.held(each.digest) is not None for each in following] == done
@@ -113,7 +111,9 @@ async def test_a_refresh_token_is_used_once_however_many_use_it_at_once(oauth: S
     assert held is not None
     assert (held.token.used_at, held.token.seed, held.next_used_at) == (NOW + 1.5, seeds[done.index(True)], None)
     (successor,) = [each for each, is_it in zip(following, done, strict=True) if is_it]
-    assert await oauth.use_refresh_token(successor.digest, NOW + 2.5, SEED, token(40, made))
+    after_it = replace(token(40, made), created_at=NOW + 2.5)
+    assert await oauth.use_refresh_token(successor.digest, SEED, after_it)
+    assert not await oauth.use_refresh_token(digest(99), SEED, token(41, made))
     held = await oauth.held(digest(1))
     assert held is not None
     assert held.next_used_at == NOW + 2.5
@@ -123,20 +123,20 @@ async def test_nothing_comes_of_a_refresh_token_whose_family_has_ended(oauth: Sq
     for number in (1, 2):
         await begin(oauth, number)
     assert await oauth.end_family("family_1", logged()) == (GRANT.id, 2)
-    assert not await oauth.use_refresh_token(digest(1), NOW, SEED, token(11, family(1, GRANT)))
+    assert not await oauth.use_refresh_token(digest(1), SEED, token(11, family(1, GRANT)))
     assert await oauth.held(digest(11)) is None
-    assert await oauth.use_refresh_token(digest(2), NOW, SEED, token(12, family(2, GRANT)))
+    assert await oauth.use_refresh_token(digest(2), SEED, token(12, family(2, GRANT)))
 
 
 async def test_a_refresh_and_its_familys_end_at_once_leave_no_token_that_works(oauth: SqlOAuth) -> None:
     for number in range(1, 6):
         await begin(oauth, number)
         of = family(number, GRANT)
-        use = oauth.use_refresh_token(digest(number), NOW, SEED, token(100 + number, of))
+        use = oauth.use_refresh_token(digest(number), SEED, token(100 + number, of))
         await asyncio.gather(use, oauth.end_family(of.id, logged()))
         held = await oauth.held(digest(100 + number))
         assert held is None or held.family.ended_at is not None
-        assert not await oauth.use_refresh_token(digest(100 + number), NOW, SEED, token(200 + number, of))
+        assert not await oauth.use_refresh_token(digest(100 + number), SEED, token(200 + number, of))
 
 
 async def test_a_use_and_a_consent_given_again_at_once_leave_nothing_that_works(oauth: SqlOAuth) -> None:

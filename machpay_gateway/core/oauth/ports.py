@@ -109,8 +109,8 @@ class GrantStore(Protocol):
     async def held(self, digest: bytes) -> Held | None:
         """Return the refresh token with this *digest* and what it depends on."""
 
-    async def use_refresh_token(self, digest: bytes, at: float, seed: bytes, token: RefreshToken) -> bool:
-        """Mark the refresh token as used and store the one after it; False when it was used or its family ended."""
+    async def use_refresh_token(self, digest: bytes, seed: bytes, following: RefreshToken) -> bool:
+        """Store the one after the refresh token, which is used by that; False when it was used or its family ended."""
 
     async def end_family(self, family_id: str, change: Change) -> Raised | None:
         """End the family and raise its grant's version; None when it is not there or has ended before."""

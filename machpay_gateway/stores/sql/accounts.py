@@ -14,7 +14,7 @@ from machpay_gateway.stores.sql.upsert import insert_or
 async def insert_account(connection: AsyncConnection, account: Account) -> bool:
     """Insert *account*; False when its id or its name is taken."""
     values = {"id": account.id, "name": account.name, "tier": account.tier, "created_at": account.created_at}
-    statement = insert_or(connection, ACCOUNTS).values(values).on_conflict_do_nothing()
+    statement = insert_or(connection.dialect.name, ACCOUNTS).values(values).on_conflict_do_nothing()
     return (await connection.execute(statement)).rowcount == 1
 
 

@@ -14,7 +14,7 @@ from machpay_gateway.stores.sql.upsert import insert_or
 async def insert_answer(connection: AsyncConnection, answer: KeptAnswer) -> None:
     """Insert *answer*, and drop those that are too old. Raises AnsweredMeanwhile when there is one of its name."""
     await connection.execute(delete(KEPT_ANSWERS).where(KEPT_ANSWERS.c.at < answer.at - REPLAY_SECONDS))
-    statement = insert_or(connection, KEPT_ANSWERS).values(asdict(answer)).on_conflict_do_nothing()
+    statement = insert_or(connection.dialect.name, KEPT_ANSWERS).values(asdict(answer)).on_conflict_do_nothing()
     if (await connection.execute(statement)).rowcount == 0:
         raise AnsweredMeanwhile
 

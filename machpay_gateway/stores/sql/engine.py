@@ -15,7 +15,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import NamedTuple, NoReturn
 
-from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy import URL, event, make_url
 from sqlalchemy import exc as sql_errors
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -143,11 +143,15 @@ class Database:
     @asynccontextmanager
     async def reading(self, what: str) -> AsyncIterator[AsyncConnection]:
         """Give a connection for one statement; raises StoreUnavailable that names *what*."""
-        try:
-            async with (await self._here()).reading.connect() as connection:
-                yield connection
-        except (sql_errors.DBAPIError, sql_errors.TimeoutError, OSError) as exc:
-            raise StoreUnavailable(what) from exc
+        async with _connection((await self._here()).reading, what) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def writing_once(self, what: str) -> AsyncIterator[AsyncConnection]:
+        """Give a connection for one statement that writes all that there is to write, as `reading` does."""
+        engines = await self._here()
+        async with _connection(engines.writing if self.is_sqlite else engines.reading, what) as connection:
+            yield connection
 
     @asynccontextmanager
     async def writing(self, what: str) -> AsyncIterator[AsyncConnection]:
@@ -205,9 +209,7 @@ class Database:
             return self._server_engines(statement_seconds=_STATEMENT_SECONDS)
         # SQLite has one writer. Who comes second waits for its connection, and hears of it at once when the first has
         # done; for SQLite's own lock it would sleep ever longer between tries, while nobody writes.
-        writing = self._sqlite_engine(pool_size=1)
-        event.listen(writing.sync_engine, "begin", _begin_immediate)
-        return _Engines(self._sqlite_engine(pool_size=_SQLITE_READERS), writing)
+        return _Engines(self._sqlite_engine(pool_size=_SQLITE_READERS), self._sqlite_engine(pool_size=1))
 
     def _sqlite_engine(self, *, pool_size: int) -> AsyncEngine:
         engine = create_async_engine(
@@ -246,9 +248,20 @@ class Database:
 
 
 @asynccontextmanager
+async def _connection(engine: AsyncEngine, what: str) -> AsyncIterator[AsyncConnection]:
+    try:
+        async with engine.connect() as connection:
+            yield connection
+    except (sql_errors.DBAPIError, sql_errors.TimeoutError, OSError) as exc:
+        raise StoreUnavailable(what) from exc
+
+
+@asynccontextmanager
 async def _transaction(engine: AsyncEngine, what: str) -> AsyncIterator[AsyncConnection]:
     try:
         async with engine.begin() as connection:
+            if engine.dialect.name == "sqlite":
+                await connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
     except (sql_errors.DBAPIError, sql_errors.TimeoutError, OSError) as exc:
         raise StoreUnavailable(what) from exc
@@ -267,7 +280,3 @@ def _enforce_foreign_keys(connection: DBAPIConnection, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
-
-
-def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -6,7 +6,19 @@ from operator import itemgetter
 from typing import TypeVarTuple
 
 import orjson
-from sqlalchemy import ColumnElement, FromClause, RowMapping, Select, and_, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    RowMapping,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.errors import StoreUnavailable
@@ -46,12 +58,14 @@ _RECORDS = (
     .outerjoin(SECRET_USES, SECRET_USES.c.digest == KEY_SECRETS.c.digest)
     .order_by(*newest_first(KEYS), KEY_SECRETS.c.position)
 )
+# Put together once: every request with a key that is not in the cache asks it.
+_OWNER = select(KEY_SECRETS.c.key_id).where(KEY_SECRETS.c.digest == bindparam("asked")).scalar_subquery()
+_BY_DIGEST = _RECORDS.where(KEYS.c.id == _OWNER)
 
 
 async def key_by_digest(connection: AsyncConnection, digest: bytes) -> KeyRecord | None:
     """Return the key that has a secret with *digest*."""
-    owner = select(KEY_SECRETS.c.key_id).where(KEY_SECRETS.c.digest == digest).scalar_subquery()
-    return await _one(connection, _RECORDS.where(KEYS.c.id == owner))
+    return await _one(connection, _BY_DIGEST, {"asked": digest})
 
 
 async def key_by_id(connection: AsyncConnection, account_id: str | None, key_id: str) -> KeyRecord | None:
@@ -138,8 +152,10 @@ def _has(status: StatusAt) -> ColumnElement[bool]:
             return and_(KEYS.c.revoked_at.is_(None), ~is_expired)
 
 
-async def _one(connection: AsyncConnection, statement: Select[*Columns]) -> KeyRecord | None:
-    rows = (await connection.execute(statement)).mappings()
+async def _one(
+    connection: AsyncConnection, statement: Select[*Columns], asked: dict[str, bytes] | None = None
+) -> KeyRecord | None:
+    rows = (await connection.execute(statement, asked)).mappings()
     return next(iter(_records(rows)), None)
 
 

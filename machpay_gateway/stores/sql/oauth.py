@@ -12,7 +12,7 @@ from machpay_gateway.core.oauth.grant import Code, Family, Grant, Held, RefreshT
 from machpay_gateway.core.oauth.ports import Raised
 from machpay_gateway.core.oauth.user import SignIn, User
 from machpay_gateway.stores.schema import OAUTH_GRANTS
-from machpay_gateway.stores.sql import audit, clients, grants, users
+from machpay_gateway.stores.sql import audit, clients, grants, tokens, users
 from machpay_gateway.stores.sql.engine import Database
 
 
@@ -150,48 +150,45 @@ class SqlOAuth:
                     return False
             if grant.valid_from == grant.version:
                 # Codes first: one that is being used right now is waited for, and then its family is there to be ended.
-                await grants.delete_codes(connection, grant.id, change.at)
-                await grants.end_families(connection, grant.id, change.at)
+                await tokens.delete_codes(connection, grant.id, change.at)
+                await tokens.end_families(connection, grant.id, change.at)
             await audit.insert_change(connection, change)
             return True
 
     async def add_code(self, code: Code) -> None:
         """Store a code, and drop those that have long expired."""
         async with self._database.writing("authorization code") as connection:
-            await grants.insert_code(connection, code)
+            await tokens.insert_code(connection, code)
 
     async def code(self, digest: bytes) -> Code | None:
         """Return the code with this *digest*, used or not."""
         async with self._database.reading("authorization code") as connection:
-            return await grants.code_by(connection, digest)
+            return await tokens.code_by(connection, digest)
 
     async def use_code(self, digest: bytes, at: float, family: Family, token: RefreshToken | None) -> bool:
         """Mark the code as used and store what came of it; False, and nothing stored, when it was used before."""
         async with self._database.writing("authorization code") as connection:
-            if not await grants.use_code(connection, digest, at):
+            if not await tokens.use_code(connection, digest, at):
                 return False
-            await grants.insert_family(connection, family)
+            await tokens.insert_family(connection, family)
             if token is not None:
-                await grants.insert_token(connection, token)
+                await tokens.insert_token(connection, token)
             return True
 
     async def held(self, digest: bytes) -> Held | None:
         """Return the refresh token with this *digest* and what it depends on."""
         async with self._database.reading("refresh token") as connection:
-            return await grants.held(connection, digest)
+            return await tokens.held(connection, digest)
 
-    async def use_refresh_token(self, digest: bytes, at: float, seed: bytes, token: RefreshToken) -> bool:
-        """Mark the refresh token as used and store the one after it; False when it was used or its family ended."""
-        async with self._database.writing("refresh token") as connection:
-            if not await grants.use_token(connection, digest, at, seed, token.digest):
-                return False
-            await grants.insert_token(connection, token)
-            return True
+    async def use_refresh_token(self, digest: bytes, seed: bytes, following: RefreshToken) -> bool:
+        """Store the one after the refresh token, which is used by that; False when it was used or its family ended."""
+        async with self._database.writing_once("refresh token") as connection:
+            return await tokens.insert_following(connection, digest, seed, following)
 
     async def end_family(self, family_id: str, change: Change) -> Raised | None:
         """End the family and raise its grant's version; None when it is not there or has ended before."""
         async with audit.changing(self._database, "family's end") as connection:
-            grant_id = await grants.end_family(connection, family_id, change.at)
+            grant_id = await tokens.end_family(connection, family_id, change.at)
             if grant_id is None:
                 return None
             await audit.insert_change(connection, change)
@@ -206,7 +203,7 @@ class SqlOAuth:
             raised = await grants.raise_versions(connection, which, change.at, revoked_at=change.at)
             if not raised:
                 return None
-            await grants.end_families(connection, grant_id, change.at)
+            await tokens.end_families(connection, grant_id, change.at)
             await audit.insert_change(connection, change)
             return raised[0]
 

@@ -18,7 +18,7 @@ _SUMS = ("seconds", *_LATENCIES)
 async def add_rows(connection: AsyncConnection, rows: Sequence[UsageRow]) -> None:
     """Add *rows* to every table."""
     for bucket, table in _TABLES.items():
-        statement = insert_or(connection, table)
+        statement = insert_or(connection.dialect.name, table)
         sums = {name: table.c[name] + statement.excluded[name] for name in _SUMS}
         # One statement a row, many rows a call: SQLite allows no more than 32,766 values in one statement.
         await connection.execute(
@@ -32,7 +32,7 @@ async def add_rows(connection: AsyncConnection, rows: Sequence[UsageRow]) -> Non
 
 async def note_uses(connection: AsyncConnection, uses: Sequence[SecretUse]) -> None:
     """Note the *uses* that are later than those known."""
-    statement = insert_or(connection, SECRET_USES)
+    statement = insert_or(connection.dialect.name, SECRET_USES)
     latest = {"last_used_at": statement.excluded.last_used_at}
     is_later = statement.excluded.last_used_at > SECRET_USES.c.last_used_at
     await connection.execute(

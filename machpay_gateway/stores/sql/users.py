@@ -16,7 +16,7 @@ _FIELDS = [USERS.c[name] for name in User.__slots__]
 
 async def insert_user(connection: AsyncConnection, user: User) -> bool:
     """Insert *user*; False when the e-mail is taken. Raises IntegrityError for an account that does not exist."""
-    statement = insert_or(connection, USERS).values(asdict(user)).on_conflict_do_nothing()
+    statement = insert_or(connection.dialect.name, USERS).values(asdict(user)).on_conflict_do_nothing()
     return (await connection.execute(statement)).rowcount == 1
 
 
