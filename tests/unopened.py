@@ -6,6 +6,7 @@ import pytest
 
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
+from tests.prepared import new_sqlite
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
@@ -16,5 +17,5 @@ def unopened_store(request: pytest.FixtureRequest, tmp_path: Path) -> MemoryStor
         case "sqlite-in-memory":
             return SqlStore("sqlite://")
         case "sqlite":
-            return SqlStore(f"sqlite:///{tmp_path}/keys.db")
+            return SqlStore(new_sqlite(tmp_path / "keys.db"))
     return SqlStore(request.getfixturevalue("postgres_url"))

@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import cache
 from http import HTTPStatus
 
 import orjson
@@ -69,10 +70,12 @@ async def _answered(operation: Operation, call: Call) -> Response:
 
 
 def _describing(gateway: Gateway) -> Endpoint:
-    described = orjson.dumps(description(gateway.policy.scopes, takes_reports=gateway.reports is not None))
+    @cache
+    def described() -> bytes:  # when it is asked for: it takes longer than all else at the start, and few processes are
+        return orjson.dumps(description(gateway.policy.scopes, takes_reports=gateway.reports is not None))
 
     async def describe(_request: Request) -> Response:
-        return Response(described, headers=NO_STORE, media_type="application/json")
+        return Response(described(), headers=NO_STORE, media_type="application/json")
 
     return describe
 

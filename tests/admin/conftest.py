@@ -21,6 +21,7 @@ from machpay_gateway.settings import Options
 from tests.applications import ok
 from tests.gateways import Guarded
 from tests.keyrings import logged
+from tests.prepared import SECRET_KEY, give_signing_key, new_sqlite
 
 # For tests of what is decided before any store is asked.
 in_memory = pytest.mark.parametrize("database", ["memory"], indirect=True)
@@ -150,10 +151,10 @@ def places(answer: Response) -> list[str]:
 @asynccontextmanager
 async def serving_api(**options: Unpack[Options]) -> AsyncIterator[Api]:
     """Serve the key API beside an application, in memory unless *options* say otherwise."""
-    defaults: Options = {"database": "memory://"}
+    defaults: Options = {"database": "memory://", "secret_key": SECRET_KEY}
     app = create_app(ok, **(defaults | options))
     async with app.gateway:
-        await app.gateway.signing.ensure()  # else the first session's key is a row in the audit log
+        await give_signing_key(app.gateway)  # else the first session's is a row in the audit log
         api = Api.of(app)
         yield api
         await api.close()
@@ -161,7 +162,7 @@ async def serving_api(**options: Unpack[Options]) -> AsyncIterator[Api]:
 
 @pytest.fixture(params=["memory", "sqlite"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/keys.db"
+    return "memory://" if request.param == "memory" else new_sqlite(tmp_path / "keys.db")
 
 
 @pytest.fixture

@@ -1,0 +1,57 @@
+"""What takes longer to make than most tests take: a new schema, and a key to sign by. Each is made once a process."""
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from secrets import token_hex
+from tempfile import TemporaryDirectory
+
+from machpay_gateway import Gateway
+from machpay_gateway.core.audit import APPLICATION, Change
+from machpay_gateway.core.signing import SigningKey
+from machpay_gateway.keysets import SigningKeys
+from machpay_gateway.stores.memory import MemoryStore
+from machpay_gateway.stores.sql import SqlStore
+
+SECRET_KEY = token_hex(32)
+
+
+def new_sqlite(path: Path) -> str:
+    """Make a database of the newest schema at *path*, and return its URL."""
+    path.write_bytes(_empty_database())
+    return f"sqlite:///{path}"
+
+
+async def give_signing_key(gateway: Gateway) -> None:
+    """Let *gateway*, whose secret key is `SECRET_KEY`, sign by the key that all tests have."""
+    key = _signing_key()
+    change = Change(key.created_at, APPLICATION, "signing_key.create", "system", key.kid, {}, {})
+    await gateway.store.add_signing_key(key, change, instead_of=None)
+
+
+@cache
+def _empty_database() -> bytes:
+    with TemporaryDirectory() as folder, ThreadPoolExecutor() as beside:
+        path = Path(folder) / "empty.db"
+        beside.submit(asyncio.run, _opened_once(SqlStore(f"sqlite:///{path}"))).result()
+        return path.read_bytes()
+
+
+async def _opened_once(store: SqlStore) -> None:
+    await store.open()
+    await store.close()
+
+
+@cache
+def _signing_key() -> SigningKey:
+    with ThreadPoolExecutor() as beside:
+        return beside.submit(asyncio.run, _first_signing_key()).result()
+
+
+async def _first_signing_key() -> SigningKey:
+    store = MemoryStore()
+    await SigningKeys(store, secret_key=SECRET_KEY.encode, life_seconds=60.0, clock=time.time).ensure()
+    (key,) = await store.signing_keys()
+    return key
