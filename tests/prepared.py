@@ -1,4 +1,4 @@
-"""What takes longer to make than most tests take: a new schema, and a key to sign by. Each is made once a process."""
+"""What takes longer to make than most tests take: a new schema, a key to sign by, and the hash of a password."""
 
 import asyncio
 import time
@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
+
+from argon2 import PasswordHasher
 
 from machpay_gateway import Gateway
 from machpay_gateway.core.audit import APPLICATION, Change
@@ -19,7 +21,7 @@ SECRET_KEY = token_hex(32)
 
 
 def new_sqlite(path: Path) -> str:
-    """Make a database of the newest schema at *path*, and return its URL."""
+    """Make a database of the newest schema at *path*, as one that was made in this process, and return its URL."""
     path.write_bytes(_empty_database())
     return f"sqlite:///{path}"
 
@@ -29,6 +31,11 @@ async def give_signing_key(gateway: Gateway) -> None:
     key = _signing_key()
     change = Change(key.created_at, APPLICATION, "signing_key.create", "system", key.kid, {}, {})
     await gateway.store.add_signing_key(key, change, instead_of=None)
+
+
+def hash_cheaply(gateway: Gateway) -> None:
+    """Let *gateway* hash passwords by what costs nothing; a hash says itself how it is checked."""
+    gateway.users._passwords._hasher = PasswordHasher(1, 8, 1)  # noqa: SLF001 - the tests' way in
 
 
 @cache

@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Unpack
 from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit
 
-from argon2 import PasswordHasher
 from httpx2 import ASGITransport, AsyncClient, Response
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -25,6 +24,7 @@ from machpay_gateway.core.oauth.pkce import challenge_of
 from machpay_gateway.core.oauth.user import User
 from machpay_gateway.server import create_app
 from machpay_gateway.settings import Options
+from tests.prepared import hash_cheaply
 
 ISSUER, AUDIENCE = "https://auth.example.com", "https://api.example.com"
 REDIRECT = "https://app.example.org/callback"
@@ -255,7 +255,7 @@ async def _prepared_files() -> Mapping[str, bytes]:
         with TemporaryDirectory() as folder:
             async with Gateway(database=f"sqlite:///{folder}/oauth.db", oauth=Authority(ISSUER)) as gateway:
                 account = await gateway.accounts.create("acme", "standard")
-                gateway.users._passwords._hasher = PasswordHasher(1, 8, 1)  # noqa: SLF001 - the tests' way to a cheap one
+                hash_cheaply(gateway)
                 await gateway.users.create(account.id, EMAIL, PASSWORD)
             _FILES.update({path.name: path.read_bytes() for path in Path(folder).iterdir()})  # noqa: ASYNC240 - once
     return _FILES

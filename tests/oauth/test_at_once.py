@@ -3,8 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 from secrets import token_hex
 from typing import Any
 from urllib.parse import urlencode
@@ -13,13 +12,16 @@ import orjson
 import pytest
 from httpx2 import AsyncClient
 
+from machpay_gateway import Gateway
 from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.settings import Options
 from tests.oauth.rigs import REDIRECT, VERIFIER, Rig, basic, serving_oauth
-from tests.postgres.fixtures import empty_postgres_url, postgres_server, postgres_url
+from tests.postgres.fixtures import postgres_server
+from tests.postgres.servers import Server
 from tests.redises.servers import running_server
 from tests.serving.processes import Served, served
 
-__all__ = ["empty_postgres_url", "postgres_server", "postgres_url"]
+__all__ = ["postgres_server"]
 
 ISSUER = "http://127.0.0.1"
 TIMES = 50
@@ -72,29 +74,50 @@ async def _answer(reader: asyncio.StreamReader) -> dict[str, Any]:
     return document
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/oauth.db"
-    return str(request.getfixturevalue("empty_postgres_url"))
+# Each place serves for all its tests: it takes longer to start than they take.
+PLACES = [
+    pytest.param((database, grace), id=f"{database}-{kind}", marks=pytest.mark.xdist_group(f"{database} {kind}"))
+    for database in ("sqlite", "postgresql")
+    for grace, kind in ((10, "grace"), (0, "no grace"))
+]
 
 
-@pytest.fixture(params=[10, 0], ids=["grace", "no-grace"])
-async def workers(request: pytest.FixtureRequest, database: str, tmp_path: Path) -> AsyncIterator[Workers]:
-    secret_key, grace = token_hex(32), request.param
-    settings = "[server]\nworkers = 4\n[oauth]\nissuer = " + f'"{ISSUER}"\nrefresh_grace_seconds = {grace}\n'
+pytestmark = pytest.mark.parametrize("place", PLACES, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def place(
+    request: pytest.FixtureRequest, postgres_server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Served, Options]]:
+    """Four workers that serve, and the settings of a gateway beside them."""
+    (database, grace), folder = request.param, tmp_path_factory.mktemp("workers")
+    url = f"sqlite:///{folder}/oauth.db" if database == "sqlite" else postgres_server.make_database(f"at_once_{grace}")
     with running_server() as redis:
-        environ = {"MACHPAY_DATABASE": database, "MACHPAY_SECRET_KEY": secret_key, "MACHPAY_REDIS": redis.url}
-        authority = Authority(ISSUER, refresh_grace_seconds=grace)
-        given: dict[str, Any] = {"database": database, "secret_key": secret_key, "redis": redis.url}
-        async with serving_oauth(authority=authority, failure_limit="900000/minute", **given) as rig:
-            environ["MACHPAY_FAILURE_LIMIT"] = "900000/minute"
-            serving = served(tmp_path, settings=settings, environ=environ)
-            gateway = await asyncio.to_thread(serving.__enter__)  # it has event loops of its own
-            try:
-                yield Workers(gateway, rig)
-            finally:
-                await asyncio.to_thread(serving.__exit__, None, None, None)
+        options = Options(
+            database=url,
+            secret_key=token_hex(32),
+            redis=redis.url,
+            failure_limit="900000/minute",
+            oauth=Authority(ISSUER, refresh_grace_seconds=grace),
+        )
+        asyncio.run(_upgraded(options))
+        environ = {f"MACHPAY_{name.upper()}": str(value) for name, value in options.items() if name != "oauth"}
+        settings = f'[server]\nworkers = 4\n[oauth]\nissuer = "{ISSUER}"\nrefresh_grace_seconds = {grace}\n'
+        with served(folder, settings=settings, environ=environ) as gateway:
+            yield gateway, options
+
+
+async def _upgraded(options: Options) -> None:
+    gateway = Gateway(**options)
+    await gateway.open(upgrade=True)
+    await gateway.close()
+
+
+@pytest.fixture
+async def workers(place: tuple[Served, Options]) -> AsyncIterator[Workers]:
+    gateway, options = place
+    async with serving_oauth(**options) as rig:
+        yield Workers(gateway, rig)
 
 
 async def test_fifty_presentations_of_a_code_give_tokens_once_and_then_end_them(workers: Workers) -> None:

@@ -29,6 +29,7 @@ from machpay_gateway.people.users import SignedIn
 from machpay_gateway.server import create_app
 from machpay_gateway.settings import Options
 from tests.oauth.rigs import PASSWORD, ROUTES, SCOPES, basic, request_of, telling
+from tests.prepared import hash_cheaply
 from tests.servers import serving
 
 STRANGE_SCOPE = "<img/src=x/onerror=alert(1)>"  # which RFC 6749 §3.3 has nothing against
@@ -168,6 +169,7 @@ def serving_site(folder: Path) -> Iterator[Site]:
     app = App(app_url, url)
     # Playwright has this thread's event loop, so the gateway that the tests reach into is in one of its own.
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(Gateway(**config)) as gateway:
+        hash_cheaply(gateway)
         account = portal.call(gateway.accounts.create, "acme", "standard")
         uris = [app.callback_url]
         create = partial(gateway.apps.create, account.id, name="Ada's app", scopes=SCOPES, redirect_uris=uris)
