@@ -99,6 +99,7 @@ def test_an_assertion_is_used_again_until_half_of_its_life_is_over(tmp_path: Pat
             "2048 bits",
         ),
     ],
+    ids=["absent", "no PEM", "public", "another curve", "short"],
 )
 @pytest.mark.filterwarnings("ignore:Key size")  # joserfc says so too
 def test_a_key_that_cannot_sign_is_told(tmp_path: Path, content: bytes | None, told: str) -> None:

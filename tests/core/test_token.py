@@ -178,7 +178,11 @@ def test_a_kid_is_compared_and_nothing_else(kid: str) -> None:
     assert is_good(signed(RSA, "RS256", kid=kid), key_set(jwk(RSA, kid=kid)))
 
 
-@pytest.mark.parametrize("secret", [RSA.as_pem(), RSA.as_der(), json.dumps(jwk(RSA)).encode(), RSA.as_pem().strip()])
+@pytest.mark.parametrize(
+    "secret",
+    [RSA.as_pem(), RSA.as_der(), json.dumps(jwk(RSA)).encode(), RSA.as_pem().strip()],
+    ids=["PEM", "DER", "JWK", "stripped PEM"],
+)
 def test_a_public_key_is_never_a_secret(secret: bytes) -> None:
     key = OctKey(secret, secret)  # made directly: the library's own import already refuses most of these
     assert not is_good(signed(key, "HS256", kid="1"), key_set(jwk(RSA, kid="1")))

@@ -172,9 +172,11 @@ def test_a_session_may_do_what_it_was_made_for_until_its_key_ends(application: A
 def test_what_the_readme_shows_compiles(application: Application) -> None:
     blocks = blocks_in(SOURCES / "README.md")
     assert len(blocks) > 5
+    programs = []
     for block in blocks:
         # Each block is a program of its own, in which imports stand first.
         imports = "".join(re.findall(r"^import .*\n", block, re.MULTILINE))
         given = [] if "const client =" in block else ["declare const client: MachPay;"]
         import_it = "" if re.search(r"\bMachPay\b.*from", imports) else IMPORT
-        application.compiled(import_it, imports, AROUND, *given, block.replace(imports, ""))
+        programs.append("\n".join([import_it, imports, AROUND, *given, block.replace(imports, "")]))
+    application.all_compiled(programs)
