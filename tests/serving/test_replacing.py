@@ -150,7 +150,7 @@ def test_operators_hear_nothing_of_a_worker_that_drains_while_others_serve(alone
         assert is_alive(old)
         assert set(heard) == {200}
         assert status(slow.recv(65536)) == 200
-    until(lambda: not is_alive(old))
+    until(lambda: not is_alive(old) and len(alone.workers()) == 1)
 
 
 def test_a_worker_that_dies_while_others_are_replaced_makes_none_too_many(alone: Served) -> None:
