@@ -1,6 +1,6 @@
 """One call of the key API, as an operation sees it: who calls, what was sent, and the gateway that can do it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -10,7 +10,7 @@ from starlette.requests import Request
 from machpay_gateway.admin.caller import Caller, Owned
 from machpay_gateway.admin.fields import Readings
 from machpay_gateway.admin.problems import ProblemError
-from machpay_gateway.admin.reading import read_body
+from machpay_gateway.admin.reading import invalid, read_body
 from machpay_gateway.admin.requests import Sent
 from machpay_gateway.apps import Apps
 from machpay_gateway.assembly import Gateway
@@ -79,6 +79,16 @@ class Call:
         if record is None or not self.caller.sees(record):
             raise ProblemError("not_found", f"There is no {what} with this id.")
         return record
+
+    async def check_after(
+        self, after: str | None, find: Callable[[str | None, str], Awaitable[Owned | None]], what: str
+    ) -> None:
+        """See that a page may begin after the id *after*. Raises ProblemError when `seen` would not show it."""
+        if after is None:
+            return
+        mark = await find(self.caller.account_id, after)
+        if mark is None or not self.caller.sees(mark):
+            raise invalid("query.after", f"There is no {what} with this id.")
 
     def permit(self, what: str, *rules: Callable[[V], None]) -> Callable[[V], None]:
         """Return what refuses a record that is about to be changed.

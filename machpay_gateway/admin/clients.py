@@ -44,10 +44,7 @@ async def create(call: Call) -> Response:
 async def list_(call: Call) -> Response:
     """List apps, newest first."""
     apps, chosen, caller = call.apps, call.query(ClientSelection), call.caller
-    if chosen.after is not None:
-        mark = await apps.known(caller.account_id, chosen.after)
-        if mark is None or not caller.sees(mark):
-            raise invalid("query.after", "There is no app with this id.")
+    await call.check_after(chosen.after, apps.known, "app")
     if caller.environment is not None and chosen.environment not in (None, caller.environment):
         return page_response([], chosen.limit)
     found = await apps.list(

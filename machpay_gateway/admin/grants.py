@@ -6,7 +6,6 @@ from starlette.responses import Response
 
 from machpay_gateway.admin.call import Call
 from machpay_gateway.admin.documents import document_response, page_response
-from machpay_gateway.admin.reading import invalid
 from machpay_gateway.admin.requests import GrantSelection, NoFields
 from machpay_gateway.core.oauth.documents import grant_document
 
@@ -14,10 +13,7 @@ from machpay_gateway.core.oauth.documents import grant_document
 async def list_(call: Call) -> Response:
     """List grants of the account's users, and of its apps for themselves, newest first."""
     endings, chosen, caller = call.endings, call.query(GrantSelection), call.caller
-    if chosen.after is not None:
-        mark = await endings.get(caller.account_id, chosen.after)
-        if mark is None or not caller.sees(mark):
-            raise invalid("query.after", "There is no grant with this id.")
+    await call.check_after(chosen.after, endings.get, "grant")
     found = await endings.list(
         caller.account_id,
         client_id=chosen.client_id,

@@ -42,10 +42,7 @@ async def list_(call: Call) -> Response:
     """List keys, newest first."""
     chosen, caller, keyring = call.query(KeySelection), call.caller, call.gateway.keyring
     account_id = caller.account_id
-    if chosen.after is not None:
-        mark = await keyring.get(account_id, chosen.after)
-        if mark is None or not caller.sees(mark):
-            raise invalid("query.after", "There is no key with this id.")
+    await call.check_after(chosen.after, keyring.get, "key")
     if caller.environment is not None and chosen.environment not in (None, caller.environment):
         return page_response([], chosen.limit)
     found = await keyring.list(

@@ -12,12 +12,12 @@ import orjson
 import pytest
 from httpx2 import AsyncClient
 
-from machpay_gateway import Gateway
 from machpay_gateway.core.oauth.authority import Authority
 from machpay_gateway.settings import Options
 from tests.oauth.rigs import REDIRECT, VERIFIER, Rig, basic, serving_oauth
-from tests.postgres.fixtures import postgres_server
+from tests.postgres.fixtures import MIGRATED, postgres_server
 from tests.postgres.servers import Server
+from tests.prepared import new_sqlite
 from tests.redises.servers import running_server
 from tests.serving.processes import Served, served
 
@@ -91,7 +91,10 @@ def place(
 ) -> Iterator[tuple[Served, Options]]:
     """Four workers that serve, and the settings of a gateway beside them."""
     (database, grace), folder = request.param, tmp_path_factory.mktemp("workers")
-    url = f"sqlite:///{folder}/oauth.db" if database == "sqlite" else postgres_server.make_database(f"at_once_{grace}")
+    if database == "sqlite":
+        url = new_sqlite(folder / "oauth.db")
+    else:
+        url = postgres_server.make_database(f"at_once_{grace}", template=MIGRATED)
     with running_server() as redis:
         options = Options(
             database=url,
@@ -100,17 +103,10 @@ def place(
             failure_limit="900000/minute",
             oauth=Authority(ISSUER, refresh_grace_seconds=grace),
         )
-        asyncio.run(_upgraded(options))
         environ = {f"MACHPAY_{name.upper()}": str(value) for name, value in options.items() if name != "oauth"}
         settings = f'[server]\nworkers = 4\n[oauth]\nissuer = "{ISSUER}"\nrefresh_grace_seconds = {grace}\n'
         with served(folder, settings=settings, environ=environ) as gateway:
             yield gateway, options
-
-
-async def _upgraded(options: Options) -> None:
-    gateway = Gateway(**options)
-    await gateway.open(upgrade=True)
-    await gateway.close()
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ import pytest
 from machpay_gateway.stores.sql import SqlStore
 from tests.postgres.servers import Server, running_server
 
-_TEMPLATE = "migrated"
+MIGRATED = "migrated"  # the name of a database with the schema of today and no rows
 _numbers = count(1)
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Server]:
     with running_server() as server:
-        asyncio.run(_migrate(server.make_database(_TEMPLATE)))
+        asyncio.run(_migrate(server.make_database(MIGRATED)))
         yield server
 
 
@@ -33,7 +33,7 @@ def empty_postgres_url(postgres_server: Server) -> Iterator[str]:
 @pytest.fixture
 def postgres_url(postgres_server: Server) -> Iterator[str]:
     """A database on the shared server with the schema of today and no rows."""
-    yield from _database(postgres_server, _TEMPLATE)
+    yield from _database(postgres_server, MIGRATED)
 
 
 def _database(server: Server, template: str) -> Iterator[str]:

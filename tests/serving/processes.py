@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from machpay_gateway import Gateway
+from tests.prepared import new_sqlite
 from tests.redises.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -93,9 +92,9 @@ def served(
     *before* is called in the gateway's process, whose exit *status* is to be this one.
     """
     upstream_port = free_port()
-    (folder / "machpay.db").write_bytes(_new_database())
+    database = new_sqlite(folder / "machpay.db")  # which each start would otherwise take half a second to make
     (folder / "machpay.toml").write_text(
-        f'database = "sqlite:///{folder}/machpay.db"\nunlisted_routes = "deny"\n{settings}\n'
+        f'database = "{database}"\nunlisted_routes = "deny"\n{settings}\n'
         f'[upstreams]\nlive = "http://127.0.0.1:{upstream_port}"\n{ROUTES}{routes}'
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MACHPAY_")}
@@ -130,20 +129,6 @@ def served(
             process.wait()
         gateway.stdout.close()
     assert "Traceback" not in (folder / "stderr").read_text()
-
-
-@cache
-def _new_database() -> bytes:
-    """Return a database without any account, which each start would otherwise take half a second to make."""
-
-    async def make(path: Path) -> None:
-        async with Gateway(config=os.devnull, database=f"sqlite:///{path}"):
-            pass
-
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "machpay.db"
-        asyncio.run(make(path))
-        return path.read_bytes()
 
 
 def _wait_for(port: int) -> None:

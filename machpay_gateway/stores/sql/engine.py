@@ -258,13 +258,10 @@ async def _connection(engine: AsyncEngine, what: str) -> AsyncIterator[AsyncConn
 
 @asynccontextmanager
 async def _transaction(engine: AsyncEngine, what: str) -> AsyncIterator[AsyncConnection]:
-    try:
-        async with engine.begin() as connection:
-            if engine.dialect.name == "sqlite":
-                await connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield connection
-    except (sql_errors.DBAPIError, sql_errors.TimeoutError, OSError) as exc:
-        raise StoreUnavailable(what) from exc
+    async with _connection(engine, what) as connection, connection.begin():
+        if engine.dialect.name == "sqlite":
+            await connection.exec_driver_sql("BEGIN IMMEDIATE")
+        yield connection
 
 
 def _refuse_without_driver(exc: ModuleNotFoundError) -> NoReturn:

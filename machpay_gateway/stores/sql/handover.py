@@ -49,6 +49,7 @@ class Connection(aiosqlite.Connection):
 
     async def answer(self, execute: Execute, sql: str, parameters: object) -> Answer:
         """Run a statement and return all that came of it. Raises sqlite3.Error, ValueError when it was closed."""
+        # aiosqlite types what it publishes, which this is not.
         answer: Answer = await self._execute(self._answered, execute, sql, parameters)  # type: ignore[no-untyped-call]
         return answer
 
