@@ -59,8 +59,8 @@ fmt: .venv/.installed ## Format, and fix what lint can fix.
 
 lock: .venv/.bootstrapped ## Write requirements/*.lock anew (ARGS="--upgrade" takes newer versions).
 	@$(COMPILE) $(ARGS) --group bootstrap -o requirements/bootstrap.lock
-	@$(COMPILE) $(ARGS) pyproject.toml --extra server --extra postgresql -o requirements/runtime.lock
-	@$(COMPILE) $(ARGS) pyproject.toml --extra server --extra postgresql --group dev -o requirements/dev.lock \
+	@$(COMPILE) $(ARGS) pyproject.toml --extra server --extra postgresql --extra otel -o requirements/runtime.lock
+	@$(COMPILE) $(ARGS) pyproject.toml --extra server --extra postgresql --extra otel --group dev -o requirements/dev.lock \
 		-c requirements/bootstrap.lock -c requirements/runtime.lock
 	@$(COMPILE) $(ARGS) requirements/peers.in -o requirements/peers.lock
 
