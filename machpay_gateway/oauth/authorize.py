@@ -18,10 +18,10 @@ from machpay_gateway.core.oauth.parameters import Parameters
 from machpay_gateway.core.oauth.problem import Code, Refused
 from machpay_gateway.core.oauth.user import User
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.oauth.browser import Cookie, fresh_value, is_proved
 from machpay_gateway.oauth.metadata import AUTHORIZE, CONSENT, SIGN_IN
 from machpay_gateway.oauth.pages import OAuthPages
 from machpay_gateway.people.users import NotSignedIn
+from machpay_gateway.web.browser import Cookie, fresh_value, is_proved
 from machpay_gateway.web.forms import Pairs, read_form, read_pairs
 from machpay_gateway.web.incoming import actor_of, facts_of
 

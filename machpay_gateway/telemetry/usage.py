@@ -56,6 +56,7 @@ class UsageRecorder:
         self._live_since = 0.0
         self._rows: dict[UsageKey, UsageRow] = {}
         self._uses: dict[bytes, SecretUse] = {}
+        self._accounts: dict[str, str] = {}  # of the subjects in rows
         self._flushes = SingleFlight(self._flush, failed=self._log_outage)
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_loop: asyncio.AbstractEventLoop | None = None
@@ -155,8 +156,8 @@ class UsageRecorder:
     def _taken(self) -> UsageBatch:
         """Return all that was counted, and begin anew."""
         self._gather()
-        batch = UsageBatch(tuple(self._rows.values()), tuple(self._uses.values()))
-        self._rows, self._uses = {}, {}
+        batch = UsageBatch(tuple(self._rows.values()), tuple(self._uses.values()), self._accounts)
+        self._rows, self._uses, self._accounts = {}, {}, {}
         return batch
 
     def _gather(self) -> None:
@@ -168,6 +169,8 @@ class UsageRecorder:
             subject = NOBODY
             if principal is not None:
                 subject = principal.subject
+                if principal.account_id is not None:
+                    self._accounts[subject] = principal.account_id
                 self._note(principal, epoch + series[_ENDED])
             key = UsageKey(subject, start, route or "", str(outcome), _known_status(status))
             self._count(UsageRow(key, series[_SECONDS], tuple(map(int, series[:_COUNTS]))))
@@ -175,6 +178,7 @@ class UsageRecorder:
     def _put_back(self, batch: UsageBatch) -> None:
         for row in batch.rows:
             self._count(row)
+        self._accounts.update(batch.accounts)
         for use in batch.uses:
             self._keep(use)
 
