@@ -1,7 +1,6 @@
 """A Console in front of an application, with an account that has an admin and a viewer, and another one."""
 
 import re
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ URL = "https://console.example.com"
 ADMIN, VIEWER, STRANGER = "ada@example.org", "vic@example.org", "stan@example.net"
 PASSWORD = "correct horse battery"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+Sent = str | list[str] | None
 ROUTES = (Route("GET /v1/skills", scopes="skills:list"), Route("POST /v1/skills/execute", scopes="skills:execute"))
 
 
@@ -85,9 +85,7 @@ def forms_of(page: Response) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-async def submitted(
-    browser: AsyncClient, page: Response, action: str = "", **fields: str | list[str] | None
-) -> Response:
+async def submitted(browser: AsyncClient, page: Response, action: str = "", **fields: Sent) -> Response:
     """Fill in *fields* of the form of *page* that goes to *action*, or of its only one; None leaves a field out."""
     forms = forms_of(page)
     if not action:
@@ -127,8 +125,3 @@ async def serving_console(**options: Unpack[Options]) -> AsyncIterator[Rig]:
             yield rig
             for client in rig.opened:
                 await client.aclose()
-
-
-def minute_ago(seconds: float = 60.0) -> float:
-    """Return a moment that is past."""
-    return time.time() - seconds
