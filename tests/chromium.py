@@ -66,8 +66,10 @@ def browser() -> Iterator[Browser]:
 def heard() -> Iterator[Heard]:
     heard = Heard()
     yield heard
-    assert [each for each in heard.complaints if not any(part in each for part in heard.expected)] == []
-    assert [part for part in heard.expected if not any(part in each for each in heard.complaints)] == []
+    unexpected = [each for each in heard.complaints if not any(part in each for part in heard.expected)]
+    assert not unexpected, unexpected
+    missed = [part for part in heard.expected if not any(part in each for each in heard.complaints)]
+    assert not missed, missed
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ def ago(at: float | None, now: float) -> str:
     """Return how long before *now* that was, roughly; or how long after it that will be."""
     if at is None:
         return "never"
-    seconds = abs(now - at)
+    # What was set for a day from now a moment ago is not "in 23 hours".
+    seconds = now - at if at <= now else at - now + _MINUTE / 2
     if seconds < _MINUTE:
         return "just now" if at <= now else "within a minute"
     amount = next(
