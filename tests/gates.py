@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from machpay_gateway.core.address import parse_allowlist
@@ -102,6 +102,8 @@ class Limits:
     answers: deque[Answer] = field(default_factory=deque)
     demands: list[Demand] = field(default_factory=list)
     is_degraded: bool = False
+    counts: Mapping[str, int] = field(default_factory=dict)
+    batches: Mapping[int, int] = field(default_factory=dict)
 
     async def open(self) -> None: ...
 

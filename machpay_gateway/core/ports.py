@@ -1,6 +1,6 @@
 """What the core asks of the outside: the interfaces that stores, limiters and key sets implement."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +21,14 @@ class Limiter(Protocol):
     @property
     def is_degraded(self) -> bool:
         """Whether it goes on without what it counts in."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many answers were given without what it counts in, by what held then."""
+
+    @property
+    def batches(self) -> Mapping[int, int]:
+        """How often it asked what it counts in about how many callers at once."""
 
     async def open(self) -> None:
         """Make ready to count for a process that serves; it also counts without. Raises ConfigurationError."""

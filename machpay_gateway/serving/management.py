@@ -1,4 +1,4 @@
-"""What operators ask, on an address that callers cannot reach: is it alive, and is it ready."""
+"""What operators ask, on an address that callers cannot reach: is it alive, is it ready, and what does it do."""
 
 import asyncio
 import time
@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.errors import Unavailable
+from machpay_gateway.serving.metrics import Metrics
 
 _PATIENCE_SECONDS = 2.0
 _OK, _UNAVAILABLE = 200, 503
@@ -22,6 +23,7 @@ class Worker(Protocol):
     """The worker, as operators see it."""
 
     gateway: Gateway
+    metrics: Metrics
     is_draining: bool
 
 
@@ -42,7 +44,12 @@ def management_app(worker: Worker) -> ASGIApp:
         is_ready = checks["serving"] == checks["key store"] == "ok"
         return _answer({"status": "ready" if is_ready else "not ready", "checks": checks}, is_ready=is_ready)
 
-    return Starlette(routes=[Route("/healthz", alive), Route("/readyz", ready)])
+    async def metrics(request: Request) -> Response:
+        """Tell the metrics of all workers, as Prometheus reads them."""
+        told, media_type = await worker.metrics.told(request.headers.get("accept", ""))
+        return Response(told, headers={"Cache-Control": "no-store", "Content-Type": media_type})
+
+    return Starlette(routes=[Route("/healthz", alive), Route("/readyz", ready), Route("/metrics", metrics)])
 
 
 async def _store_state(gateway: Gateway) -> str:

@@ -19,6 +19,7 @@ from machpay_gateway import Gateway
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.serving.management import management_app
+from machpay_gateway.serving.metrics import Metrics
 from tests.proxy.rigs import Upstream, fields_of, proxied, request, status_of
 from tests.redises.faults import FaultProxy
 from tests.redises.servers import running_server
@@ -203,8 +204,9 @@ def test_operators_are_told_when_the_key_store_is_away_and_when_it_is_back(tmp_p
 class Away:
     """A worker whose key store does not answer."""
 
-    def __init__(self, gateway: Gateway, *, is_draining: bool) -> None:
+    def __init__(self, gateway: Gateway, folder: Path, *, is_draining: bool) -> None:
         self.gateway = gateway
+        self.metrics = Metrics(folder, dict)
         self.is_draining = is_draining
 
 
@@ -217,7 +219,13 @@ class Away:
     ],
 )
 async def test_readiness_says_why_not(
-    monkeypatch: pytest.MonkeyPatch, *, is_away: bool, is_draining: bool, status: int, checks: dict[str, str]
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    *,
+    is_away: bool,
+    is_draining: bool,
+    status: int,
+    checks: dict[str, str],
 ) -> None:
     from httpx2 import ASGITransport, AsyncClient  # noqa: PLC0415 - nothing else here calls an application
 
@@ -227,7 +235,7 @@ async def test_readiness_says_why_not(
     async with Gateway(database="memory://") as gateway:
         if is_away:
             monkeypatch.setattr(gateway.store, "versions_since", unanswered)
-        transport = ASGITransport(app=management_app(Away(gateway, is_draining=is_draining)))
+        transport = ASGITransport(app=management_app(Away(gateway, tmp_path, is_draining=is_draining)))
         async with AsyncClient(transport=transport, base_url="http://operators.test") as client:
             answer = await client.get("/readyz")
     assert (answer.status_code, answer.json()["checks"]) == (status, checks)

@@ -38,7 +38,8 @@ class RedisLimiter:
     """A limiter that all workers share, in Redis 6.2 or later, or Valkey.
 
     While it is away, *on_failure* says what holds: `local`, each worker's part of the limits; `deny`, nothing is
-    admitted (Away); `allow`, all is. `counts` has how many answers were given in which of these ways.
+    admitted (Away); `allow`, all is. `counts` has how many answers were given in which of these ways, `batches` how
+    often it was asked about how many subjects at once.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class RedisLimiter:
     ) -> None:
         """Use the servers that *url* names, and keys that begin with *prefix*. Raises ConfigurationError."""
         self.counts: Counter[str] = Counter()
+        self.batches: Counter[int] = Counter()
         self._servers = servers_for(url)
         self._prefix = prefix.encode()
         self._on_failure = on_failure
@@ -142,7 +144,7 @@ class RedisLimiter:
         self._loop = asyncio.get_running_loop()
         self._subjects.clear()
         worker = secrets.token_urlsafe(8)  # never one that was used before, whose slots may still be held
-        self._commits = Commits(self._scripts, worker, clock=self._clock, without=self._without)
+        self._commits = Commits(self._scripts, worker, clock=self._clock, without=self._without, batches=self.batches)
         self._upkeep = Upkeep(
             self._servers,
             self._commits,
