@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from machpay_gateway.core.admission import Answer, Coming, Demand
+from machpay_gateway.core.admission import Answer, Coming, Demand, Outage
 from machpay_gateway.core.audit import AuditHead, AuditRow, Change
 from machpay_gateway.core.credential import ApiKey, SignedToken
 from machpay_gateway.core.key import KeyRecord, StatusAt
@@ -21,6 +21,10 @@ class Limiter(Protocol):
     @property
     def is_degraded(self) -> bool:
         """Whether it goes on without what it counts in."""
+
+    @property
+    def outage(self) -> Outage | None:
+        """Why it does so; None when it does not."""
 
     @property
     def counts(self) -> Mapping[str, int]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from machpay_gateway.core.admission import STALE, Answer, Demand, Granted, exceeded
+from machpay_gateway.core.admission import STALE, Answer, Demand, Granted, Outage, exceeded
 from machpay_gateway.core.quota import CellWindow, Tier
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class MemoryLimiter:
 
     # There is nothing that could be away, or be asked.
     is_degraded = False
+    outage: Outage | None = None
     counts: Mapping[str, int] = MappingProxyType({})
     batches: Mapping[int, int] = MappingProxyType({})
 

@@ -12,6 +12,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.core.ports import UsageSink
@@ -32,6 +33,13 @@ _SECONDS, _ENDED = _COUNTS, _COUNTS + 1  # where in a series, after the counts o
 _MOST_SERIES = 20_000
 
 _SeriesKey = tuple[Principal | str | None, str | None, str, object]  # whose, or of which tier
+
+
+class Outage(NamedTuple):
+    """Since when usage cannot be stored, in seconds since the epoch, and the error that it began with."""
+
+    since: float
+    error: BaseException
 
 
 class UsageRecorder:
@@ -63,7 +71,7 @@ class UsageRecorder:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
-        self._is_away = False
+        self.outage: Outage | None = None
         self._dropped_at = float("-inf")
 
     def open(self) -> None:
@@ -202,13 +210,13 @@ class UsageRecorder:
 
     def _log_outage(self, error: BaseException) -> None:
         # Once for an outage, not once a second.
-        if not self._is_away:
-            self._is_away = True
+        if self.outage is None:
+            self.outage = Outage(self._clock(), error)
             logger.warning("Usage cannot be stored; it is kept and tried again every second.", exc_info=error)
 
     def _log_answer(self) -> None:
-        if self._is_away:
-            self._is_away = False
+        if self.outage is not None:
+            self.outage = None
             logger.warning("Usage is stored again.")
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from redis.exceptions import AuthenticationError, NoPermissionError
 
-from machpay_gateway.core.admission import STALE, Answer, Away, Demand, Exceeded, Granted
+from machpay_gateway.core.admission import STALE, Answer, Away, Demand, Exceeded, Granted, Outage
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.quota import Tier
 from machpay_gateway.limiters.redis.commits import Commits
@@ -73,6 +73,15 @@ class RedisLimiter:
     def is_degraded(self) -> bool:
         """Whether Redis is away, so that answers are this process's own."""
         return self._loop is not None and self._upkeep.is_away
+
+    @property
+    def outage(self) -> Outage | None:
+        """Since when and why Redis is away, and what holds meanwhile; None when it is not."""
+        if not self.is_degraded:
+            return None
+        reason = self._upkeep.reason
+        seconds = time.monotonic() - self._upkeep.away_since
+        return Outage(seconds, f"{type(reason).__name__}: {reason}", self._on_failure)
 
     async def open(self) -> None:
         """Connect, or begin without when no server can be reached now; opening twice is opening once.
