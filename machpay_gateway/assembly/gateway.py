@@ -31,6 +31,7 @@ from machpay_gateway.gate import Gate
 from machpay_gateway.keyring import Keyring
 from machpay_gateway.settings import Options, Settings, load_settings
 from machpay_gateway.stores.cache import KeyCache
+from machpay_gateway.telemetry.steps import StepTimes
 from machpay_gateway.telemetry.usage import UsageRecorder
 from machpay_gateway.web.incoming import Trust, request_ids
 
@@ -73,8 +74,9 @@ class Gateway:
         self._opening = SingleFlight(self._open, failed=lambda _: None)  # whoever opens hears of it
         self.limiter = limiter = limiter_for(settings, self.store)
         opened = OpenedStore(self)
-        self._keys = keys = KeyCache(opened, settings.tiers, clock=time.time)
+        self.key_cache = keys = KeyCache(opened, settings.tiers, clock=time.time)
         self.recorder = UsageRecorder(opened)
+        self.steps = StepTimes()
         self.signing = signing_for(settings, opened, self.store)
         self._grants = grants = grants_for(settings, opened)
         self._tokens = tokens_for(settings, self.signing, keys, grants)
@@ -193,7 +195,7 @@ class Gateway:
         self._has_given_way = False
         if self.is_open:
             self.is_open = False
-            await self._keys.close()
+            await self.key_cache.close()
             await self._tokens.close()
             if self.reports is not None:
                 await self.reports.close()

@@ -4,14 +4,14 @@ A request is sent twice only where that cannot do anything twice: when nothing o
 safe and the kept connection that it was sent over had died (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
 """
 
-from time import monotonic
+from time import monotonic, perf_counter
 
 from machpay_gateway.core.carriage import Carriage
 from machpay_gateway.core.reason import Reason
 from machpay_gateway.proxy.answers import interim_head
 from machpay_gateway.proxy.bodies import LAST_CHUNK, chunk
 from machpay_gateway.proxy.heads import AnswerHead
-from machpay_gateway.proxy.pool import Pool, Server
+from machpay_gateway.proxy.pool import CONNECT, LOST, MALFORMED, TIMEOUT, Pool, Server
 from machpay_gateway.proxy.ports import NEVER, Carried
 from machpay_gateway.proxy.tunnel import Tunnel
 from machpay_gateway.proxy.upstream import Asking, UpstreamConnection
@@ -78,7 +78,7 @@ class Carrying(Asking):
         if self._is_answering or waits_for_client:
             self._give_up(Reason.REQUEST_TIMEOUT, "the body did not arrive in time")
         else:
-            self._server.failed("it does not answer in time")
+            self._server.failed(TIMEOUT, "it does not answer in time")
             self._give_up(Reason.UPSTREAM_TIMEOUT, "the upstream did not answer in time")
 
     # The client's side.
@@ -137,6 +137,7 @@ class Carrying(Asking):
         if upstream is None or asked is None or offered is None or asked.lower() != offered.lower():
             self.broke("a change of protocols that nobody asked for")
             return
+        self._exchange.answered_at = perf_counter()
         self._exchange.status = answer.status
         self._exchange.due = self._ends_at
         self._client.transport.write(self._exchange.switching_head(answer))
@@ -150,6 +151,7 @@ class Carrying(Asking):
     def answered(self, answer: AnswerHead, payload: bytes, *, is_open: bool, is_last: bool) -> None:
         """Send the answer's head on, and what of its body came along: in one write, all of it if it is whole."""
         request, exchange = self._request, self._exchange
+        exchange.answered_at = perf_counter()
         self._server.answered()
         self._is_answering = True
         exchange.status = answer.status
@@ -190,7 +192,7 @@ class Carrying(Asking):
             self._send(over_new=True)
             return
         if not was_kept:
-            self._server.failed(detail)
+            self._server.failed(LOST if is_lost else MALFORMED, detail)
         self._give_up(Reason.UPSTREAM_UNAVAILABLE, detail)
 
     def upstream_is_full(self) -> None:
@@ -222,7 +224,7 @@ class Carrying(Asking):
             upstream = await server.connect(self._carriage.connect_seconds)
         except (OSError, TimeoutError) as exc:
             server.in_flight -= 1
-            server.failed(f"no connection: {exc!s:.200}")
+            server.failed(CONNECT, f"no connection: {exc!s:.200}")
             if not self._is_over:
                 self._tried = (*self._tried, server)
                 self._send()

@@ -18,7 +18,7 @@ def log_refusal(facts: RequestFacts, denied: Denied) -> None:
             facts.request_id.decode(),
             denied.reason,
             denied.detail,
-            facts.method,
+            masked(facts.method),
             None if facts.path is None else masked(facts.path),  # people put secrets into paths, too
             denied.route.match if denied.route else None,
             denied.principal.id if denied.principal else None,
