@@ -14,6 +14,11 @@ MAX_PAIRS, MAX_PAIR_KEY, MAX_PAIR_VALUE = 50, 40, 500
 _LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999, where RFC 3339 ends
 # Of keys, and of what `core.oauth.opaque` makes for apps.
 _SECRETS = re.compile(r"(sk_(?:live|test)_|(?:ac|bs|cs|rt)_mp1_)[0-9A-Za-z_]{8,}")
+# RFC 7515 §3.1: signed tokens, which begin with JSON in base64url; of other issuers too, and cut off ones.
+_SIGNED = re.compile(r"(eyJ)[0-9A-Za-z_-]{17,}(?:\.[0-9A-Za-z_-]*){0,4}")
+_PASSWORDS = re.compile(r"(://[^\s/?#:@]*:)[^\s/?#]+(?=@)")  # RFC 3986 §3.2.1: of a database, of Redis
+# Each is linear in the text, which anybody may have written: what one begins with cannot begin within what it takes.
+_SHAPES = _SECRETS, _SIGNED, _PASSWORDS
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _SHOWN = 80  # characters of a wrong value that its error repeats
 
@@ -109,8 +114,10 @@ def parse_moment(text: str) -> float:
 
 
 def masked(text: str) -> str:
-    """Return *text* with the secrets in it cut short."""
-    return _SECRETS.sub(r"\1…", text)
+    """Return *text* with the secrets in it cut short, and the passwords in its URLs."""
+    for shape in _SHAPES:
+        text = shape.sub(r"\1…", text)
+    return text
 
 
 def _repeated(names: Iterable[str]) -> str | None:

@@ -38,6 +38,7 @@ from machpay_gateway.serving.servable import (
 )
 from machpay_gateway.settings import Options, load_settings
 from machpay_gateway.telemetry.access_log import OFF, AccessLog
+from machpay_gateway.telemetry.logs import begin_logs
 
 logger = logging.getLogger("machpay_gateway")
 
@@ -183,11 +184,12 @@ def _orphaned(worker: Worker) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Serve as the supervisor asks: the settings' file or nothing, the numbers of the open files, and a log level."""
     config, listener, management, report, level = arguments[0], *map(int, arguments[1:])
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=level)
+    begin_logs("text", level=level)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # which tells each revision of a new database
     options: Options = {"config": config} if config else {}
     operators = socket.socket(fileno=management) if management >= 0 else None
     try:
+        begin_logs(load_settings(options).server.log_format, level=level, worker=os.getpid())
         uvloop.run(_run(options, socket.socket(fileno=listener), operators, report))
     except GatewayError as exc:
         logger.error("%s", told(exc))  # noqa: TRY400 - it says all there is
