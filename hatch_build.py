@@ -29,6 +29,7 @@ _WALK = (
     "stores/cache.py",
     "stores/following.py",
     "telemetry/access_log.py",
+    "telemetry/steps.py",
     "telemetry/usage.py",
 )
 

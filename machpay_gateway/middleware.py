@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.admission import abandon
-from machpay_gateway.core.decision import Allowed, Denied
+from machpay_gateway.core.decision import Denied
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.problem import problem_for
@@ -74,20 +74,21 @@ class MachPayAuth:
         gateway = self.gateway
         facts = request_facts(scope, self.trust, gateway.request_ids)
         decision = gateway.gate.decide_at_once(facts)
+        asked_at: float | None = None
         if isinstance(decision, Asked):
             # Awaited here as `Gate.decide` does: each coroutine in between would cost 1 % of requests.
-            asked = decision
+            asked, asked_at = decision, perf_counter()
             try:
                 decision = gateway.gate.answered(asked, await asked.answer)
             except asyncio.CancelledError:
                 abandon(asked.answer)
                 raise
-        if not isinstance(decision, Allowed):
-            if isinstance(decision, Unsettled):
-                decision = await gateway.gate.settle(decision)
-            if isinstance(decision, Denied):
-                await self._refuse(scope, receive, send, facts, decision, began_at=began_at)
-                return
+        if isinstance(decision, Unsettled):
+            decision, asked_at = await gateway.gate.settle(decision), None  # how long of it the limiter took, it knows
+        gateway.steps.decided(began_at, asked_at, perf_counter())
+        if isinstance(decision, Denied):
+            await self._refuse(scope, receive, send, facts, decision, began_at=began_at)
+            return
         principal, grant, route = decision
         caller, held = (None, None) if grant is None else (principal, grant.lease)
         record, status = gateway.recorder.record, None

@@ -31,6 +31,7 @@ from machpay_gateway.gate import Gate
 from machpay_gateway.keyring import Keyring
 from machpay_gateway.settings import Options, Settings, load_settings
 from machpay_gateway.stores.cache import KeyCache
+from machpay_gateway.telemetry.steps import StepTimes
 from machpay_gateway.telemetry.usage import UsageRecorder
 from machpay_gateway.web.incoming import Trust, request_ids
 
@@ -75,6 +76,7 @@ class Gateway:
         opened = OpenedStore(self)
         self._keys = keys = KeyCache(opened, settings.tiers, clock=time.time)
         self.recorder = UsageRecorder(opened)
+        self.steps = StepTimes()
         self.signing = signing_for(settings, opened, self.store)
         self._grants = grants = grants_for(settings, opened)
         self._tokens = tokens_for(settings, self.signing, keys, grants)

@@ -14,11 +14,14 @@ MAX_PAIRS, MAX_PAIR_KEY, MAX_PAIR_VALUE = 50, 40, 500
 _LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999, where RFC 3339 ends
 # Of keys, and of what `core.oauth.opaque` makes for apps.
 _SECRETS = re.compile(r"(sk_(?:live|test)_|(?:ac|bs|cs|rt)_mp1_)[0-9A-Za-z_]{8,}")
-# RFC 7515 §3.1: signed tokens, which begin with JSON in base64url; of other issuers too, and cut off ones.
-_SIGNED = re.compile(r"(eyJ)[0-9A-Za-z_-]{17,}(?:\.[0-9A-Za-z_-]*){0,4}")
-_PASSWORDS = re.compile(r"(://[^\s/?#:@]*:)[^\s/?#]+(?=@)")  # RFC 3986 §3.2.1: of a database, of Redis
-# Each is linear in the text, which anybody may have written: what one begins with cannot begin within what it takes.
-_SHAPES = _SECRETS, _SIGNED, _PASSWORDS
+# Of issuers and ours: what is signed is JSON in base64url between two others, and what is encrypted has five parts.
+# Each begins where nothing of it stands before, or a long path would be read again from each of its letters.
+_TOKENS = re.compile(
+    r"(?<![\w-])(?:([\w-]{3})[\w-]{7,}\.e[wy][\w-]{8,}(?:\.[\w-]*)?|(e[wy][\w-])[\w-]{7,}(?:\.[\w-]*){4})", re.ASCII
+)
+# RFC 3986 §3.2.1: of a database, of Redis. No other one can begin within what it takes, so that it is as quick.
+_PASSWORDS = re.compile(r"(://[^\s/?#:@]*:)[^\s/?#]+(?=@)")
+_ESCAPES = re.compile(r"%(?:25)*([2-7][0-9A-Fa-f])")  # of ASCII that can be seen, however often it was escaped
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _SHOWN = 80  # characters of a wrong value that its error repeats
 
@@ -114,10 +117,19 @@ def parse_moment(text: str) -> float:
 
 
 def masked(text: str) -> str:
-    """Return *text* with the secrets in it cut short, and the passwords in its URLs."""
-    for shape in _SHAPES:
-        text = shape.sub(r"\1…", text)
-    return text
+    """Return *text* with its secrets, tokens and passwords in URLs cut short, also those that were escaped for a URL."""
+    plain = _ESCAPES.sub(_unescaped, text) if "%" in text else text
+    cut = _PASSWORDS.sub(r"\1…", _TOKENS.sub(r"\1\2…", _SECRETS.sub(r"\1…", plain)))
+    return text if cut == plain else cut
+
+
+def holds_secret(text: str) -> bool:
+    """Tell whether there is something in *text* that `masked` cuts short."""
+    return masked(text) != text
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    return chr(int(escape[1], 16))
 
 
 def _repeated(names: Iterable[str]) -> str | None:

@@ -4,7 +4,7 @@ A request is sent twice only where that cannot do anything twice: when nothing o
 safe and the kept connection that it was sent over had died (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
 """
 
-from time import monotonic
+from time import monotonic, perf_counter
 
 from machpay_gateway.core.carriage import Carriage
 from machpay_gateway.core.reason import Reason
@@ -137,6 +137,7 @@ class Carrying(Asking):
         if upstream is None or asked is None or offered is None or asked.lower() != offered.lower():
             self.broke("a change of protocols that nobody asked for")
             return
+        self._exchange.answered_at = perf_counter()
         self._exchange.status = answer.status
         self._exchange.due = self._ends_at
         self._client.transport.write(self._exchange.switching_head(answer))
@@ -150,6 +151,7 @@ class Carrying(Asking):
     def answered(self, answer: AnswerHead, payload: bytes, *, is_open: bool, is_last: bool) -> None:
         """Send the answer's head on, and what of its body came along: in one write, all of it if it is whole."""
         request, exchange = self._request, self._exchange
+        exchange.answered_at = perf_counter()
         self._server.answered()
         self._is_answering = True
         exchange.status = answer.status

@@ -34,6 +34,9 @@ class Exchange(Carried):
     grant: Granted | None = None
     route: Route | None = None
     carrying: Carrying | None = None
+    asked_at: float | None = None
+    decided_at: float | None = None
+    answered_at: float | None = None
     due = NEVER
     check_at = NEVER
     status = 0
@@ -133,13 +136,16 @@ class Exchange(Carried):
         if isinstance(decision, Allowed):
             self._allow(decision)
         elif isinstance(decision, Asked):
+            self.asked_at = perf_counter()
             self._answer = decision.answer
             decision.answer.add_done_callback(lambda answer: self._limiter_answered(decision, answer))
         elif isinstance(decision, Unsettled):
+            self.asked_at = None  # it will be asked anew, and how long that takes is for the gate to know
             self.due = monotonic() + _DECISION_SECONDS
             self._task = self._front.loop.create_task(self._front.gate.settle(decision))
             self._task.add_done_callback(self._settled)
         elif isinstance(decision, Denied):
+            self.decided_at = perf_counter()
             self._refuse(decision)
 
     def _limiter_answered(self, asked: Asked, answer: Coming) -> None:
@@ -163,6 +169,7 @@ class Exchange(Carried):
             decision.grant.lease.release()
 
     def _allow(self, allowed: Allowed) -> None:
+        self.decided_at = perf_counter()
         principal, self.grant, self.route = allowed
         self.principal = principal
         carriage = self._front.carriage_for(self.route)

@@ -22,6 +22,7 @@ from machpay_gateway.proxy.framing import Request
 from machpay_gateway.proxy.heads import AnswerHead, RequestHead
 from machpay_gateway.proxy.readers import RequestReader
 from machpay_gateway.proxy.upstreams import Upstreams
+from machpay_gateway.telemetry.steps import Steps
 
 NEVER = float("inf")  # when what waits without a limit is due
 Walk = tuple[int | None, ...]  # addresses, from the client to our peer; None is one that cannot be read
@@ -37,10 +38,10 @@ class RequestLog(Protocol):
         route: Route | None,
         outcome: str,
         status: int,
-        seconds: float,
+        steps: Steps,
         sent_bytes: int,
     ) -> None:
-        """Add a request that took *seconds*."""
+        """Add a request that has come to its end by *steps*."""
 
 
 class ClientTunnel(ABC):
@@ -119,7 +120,10 @@ class Carried(ABC):
 
     client: Client
     request: RequestHead
-    began_at: float  # when its head had come, by `time.perf_counter`
+    began_at: float  # when its head had come; this and what follows by `time.perf_counter`
+    asked_at: float | None  # when the limiter was asked, if it could not answer at once
+    decided_at: float | None  # None when the control plane decides
+    answered_at: float | None  # when the head of the upstream's answer had come
     facts: RequestFacts
     principal: Principal | Anonymous | None  # None when nobody was found to be, or the control plane decides
     route: Route | None

@@ -24,6 +24,7 @@ from machpay_gateway.proxy.ports import Carried, Client, Front, RequestLog, Walk
 from machpay_gateway.proxy.readers import RequestReader
 from machpay_gateway.proxy.upstreams import ControlPlane, Upstreams
 from machpay_gateway.telemetry.refusals import log_refusal
+from machpay_gateway.telemetry.steps import Steps
 from machpay_gateway.web.incoming import accepted_id, preflight_for
 
 logger = logging.getLogger("machpay_gateway")
@@ -70,6 +71,7 @@ class Proxy(Front):
         self.has_control_plane = control_plane is not None
         self.asserts = gateway.assertions is not None
         self._log = access_log
+        self._steps = gateway.steps
         self._connections: set[ClientConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._most_connections = most_connections
@@ -172,11 +174,16 @@ class Proxy(Front):
     def record(self, exchange: Carried, outcome: str, status: int) -> None:
         """Count what became of *exchange*."""
         principal, route = exchange.principal, exchange.route
+        began_at, decided_at, answered_at = exchange.began_at, exchange.decided_at, exchange.answered_at
+        if decided_at is not None:
+            self._steps.decided(began_at, exchange.asked_at, decided_at)
+            if answered_at is not None:
+                self._steps.answered(answered_at - decided_at)
         if principal is not None or route is not None or outcome != ALLOWED:  # the control plane counts by itself
-            self.gateway.recorder.record(principal, route, outcome, status, exchange.began_at)
+            self.gateway.recorder.record(principal, route, outcome, status, began_at)
         if self._log is not None:
-            seconds = perf_counter() - exchange.began_at
-            self._log.add(exchange.facts, principal, route, outcome, status, seconds, exchange.sent_bytes)
+            steps = _new(Steps, (began_at, exchange.asked_at, decided_at, answered_at, perf_counter()))
+            self._log.add(exchange.facts, principal, route, outcome, status, steps, exchange.sent_bytes)
 
     def count_fault(self, client: Client, request_id: bytes, denied: Denied, status: int) -> None:
         """Count what was no request."""
@@ -184,7 +191,8 @@ class Proxy(Front):
         log_refusal(facts, denied)
         self.gateway.recorder.record(None, None, denied.reason, status, client.began_at)
         if self._log is not None:
-            self._log.add(facts, None, None, denied.reason, status, perf_counter() - client.began_at, 0)
+            steps = Steps(client.began_at, None, None, None, perf_counter())
+            self._log.add(facts, None, None, denied.reason, status, steps, 0)
 
     # The clock.
 

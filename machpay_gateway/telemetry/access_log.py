@@ -18,6 +18,7 @@ from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.input import masked
 from machpay_gateway.core.principal import Anonymous, Principal
 from machpay_gateway.core.route import Route
+from machpay_gateway.telemetry.steps import Steps
 from machpay_gateway.web.path import LONG
 
 logger = logging.getLogger(__name__)
@@ -49,10 +50,10 @@ class AccessLog:
         route: Route | None,
         outcome: str,
         status: int,
-        seconds: float,
+        steps: Steps,
         sent_bytes: int,
     ) -> None:
-        """Add the line of a request that took *seconds*; None and what nobody knows is null."""
+        """Add the line of a request that ended by *steps*; None and what nobody knows is null."""
         now = self._clock()
         second = int(now)
         if second != self._second:
@@ -66,13 +67,15 @@ class AccessLog:
         key = None if principal is None else principal.key_id
         said = _said if path is None or len(path) < LONG else _said.__wrapped__
         self._lines.append(
-            b'%b%03dZ","request_id":"%b%b%.3f,"bytes":%d}\n'
+            b'%b%03dZ","request_id":"%b%b%.3f,"decision_milliseconds":%b,"upstream_milliseconds":%b,"bytes":%d}\n'
             % (
                 self._prefix,
                 (now - second) * 1000,
                 request_id,
                 said(method, path, status, outcome, match, key, address),
-                seconds * 1000,
+                steps.seconds * 1000,
+                _milliseconds(steps.decision_seconds),
+                _milliseconds(steps.upstream_seconds),
                 sent_bytes,
             )
         )
@@ -121,7 +124,7 @@ def _said(  # noqa: PLR0917 - what is remembered is found by position at least c
 ) -> bytes:
     """Return what the lines of many requests share, from the end of the id to the time that it took."""
     members = {
-        "method": method,
+        "method": masked(method),
         "path": None if path is None else masked(path),
         "status": status,
         "outcome": str(outcome),
@@ -130,6 +133,10 @@ def _said(  # noqa: PLR0917 - what is remembered is found by position at least c
         "address": format_address_or_none(address),
     }
     return b'",%b,"milliseconds":' % orjson.dumps(members)[1:-1]
+
+
+def _milliseconds(seconds: float | None) -> bytes:
+    return b"null" if seconds is None else b"%.3f" % (seconds * 1000)
 
 
 def _write_all(file: int, data: bytes) -> None:

@@ -19,7 +19,7 @@ def log_refusal(facts: RequestFacts, denied: Denied) -> None:
             "request_id": facts.request_id.decode(),
             "reason": str(denied.reason),
             "detail": denied.detail,
-            "method": facts.method,
+            "method": masked(facts.method),
             "path": None if facts.path is None else masked(facts.path),  # people put secrets into paths, too
             "route": denied.route.match if denied.route else None,
             "key": denied.principal.id if denied.principal else None,

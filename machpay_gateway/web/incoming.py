@@ -10,6 +10,7 @@ from machpay_gateway.core.address import Allowlist, format_address_or_none, pars
 from machpay_gateway.core.audit import Actor, ActorKind
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.forwarded import client_address
+from machpay_gateway.core.input import holds_secret
 from machpay_gateway.web.path import LONG, canonical_path
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=-]{1,128}")
@@ -107,8 +108,12 @@ def may_speak_for_others(peer: str, proxies: Allowlist | None) -> bool:
 
 
 def accepted_id(value: bytes, peer: str, proxies: Allowlist | None) -> bytes | None:
-    """Return the request id that a trusted *peer* gave; a stranger's would let it forge our log."""
-    return value if may_speak_for_others(peer, proxies) and _REQUEST_ID.fullmatch(value) else None
+    """Return the request id that a trusted *peer* gave; a stranger's would let it forge our log.
+
+    One that holds a secret is none: ids are logged, and sent on.
+    """
+    is_one = may_speak_for_others(peer, proxies) and _REQUEST_ID.fullmatch(value) and not holds_secret(value.decode())
+    return value if is_one else None
 
 
 def preflight_for(method: str, origin: bytes | None, asked: bytes, *, has_body: bool) -> str | None:

@@ -17,6 +17,7 @@ from machpay_gateway.proxy.downstream import ClientConnection
 from machpay_gateway.proxy.proxy import NO_LIMIT, Proxy
 from machpay_gateway.proxy.upstreams import ControlPlane
 from machpay_gateway.settings import Options
+from machpay_gateway.telemetry.steps import Steps
 
 PATIENCE_SECONDS = 10
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -99,6 +100,7 @@ class Ended(NamedTuple):
     facts: RequestFacts
     outcome: str
     status: int
+    steps: Steps
 
 
 class Log:
@@ -107,9 +109,9 @@ class Log:
     def __init__(self) -> None:
         self.ended: list[Ended] = []
 
-    def add(self, facts: RequestFacts, *details: Any) -> None:  # noqa: ANN401 - of which two are of use
-        _, _, outcome, status, _, _ = details
-        self.ended.append(Ended(facts, str(outcome), status))
+    def add(self, facts: RequestFacts, *details: Any) -> None:  # noqa: ANN401 - of which three are of use
+        _, _, outcome, status, steps, _ = details
+        self.ended.append(Ended(facts, str(outcome), status, steps))
 
 
 @dataclass

@@ -1,0 +1,90 @@
+"""What is cut short before it is logged, and what is left as it is."""
+
+import os
+from base64 import urlsafe_b64encode
+
+import pytest
+
+from machpay_gateway.core.input import holds_secret, masked
+from machpay_gateway.core.key import mint_secret
+from machpay_gateway.core.oauth.opaque import Kind, mint
+
+SIGNED = ".".join(
+    urlsafe_b64encode(part).rstrip(b"=").decode()
+    for part in (b'{"alg":"ES256","typ":"JWT"}', b'{"sub":"user_1","exp":4070908800}', os.urandom(64))
+)
+ENCRYPTED = ".".join(
+    urlsafe_b64encode(part).rstrip(b"=").decode()
+    for part in (b'{"alg":"dir","enc":"A256GCM"}', b"", os.urandom(12), os.urandom(80), os.urandom(16))
+)
+SECRETS = {
+    "a live key": mint_secret("live", os.urandom(32)),
+    "a test key": mint_secret("test", os.urandom(32)),
+    **{kind.name: mint(kind, os.urandom(32)) for kind in Kind},
+    "a signed token": SIGNED,
+    "an encrypted token": ENCRYPTED,
+}
+
+
+@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+@pytest.mark.parametrize(
+    "around",
+    [
+        "{}",
+        "/v1/{}/runs",
+        "/v1/x;key={}",
+        "/v1/a:{}@b",
+        "ES256 {},{}",
+    ],
+)
+def test_nothing_is_left_of_a_secret_that_could_be_used(secret: str, around: str) -> None:
+    text = around.replace("{}", secret)
+    assert secret[12:] not in masked(text)
+    assert secret.rpartition(".")[2][8:] not in masked(text)
+    assert holds_secret(text)
+
+
+@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_escaping_hides_no_secret(secret: str, times: int) -> None:
+    escaped = "".join(f"%{'25' * (times - 1)}{ord(char):02X}" for char in secret)
+    assert masked(f"/v1/{escaped}/x") == masked(f"/v1/{secret}/x")
+    partly = secret.replace("_", f"%{'25' * (times - 1)}5f").replace("e", f"%{'25' * (times - 1)}65")
+    assert secret[12:] not in masked(f"/v1/{partly}/x")
+    assert secret.rpartition(".")[2][8:] not in masked(f"/v1/{partly}/x")
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("postgresql://machpay:hunter2@db:5432/m", "postgresql://machpay:…@db:5432/m"),
+        ("redis://:hunter2@127.0.0.1/0", "redis://:…@127.0.0.1/0"),
+        ("redis://a:p@ss:w@127.0.0.1", "redis://a:…@127.0.0.1"),  # up to the last one, as libraries read it
+    ],
+)
+def test_of_a_url_the_password_is_cut_out(text: str, shown: str) -> None:
+    assert masked(f"it is {text} here") == f"it is {shown} here"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/v1/skills/execute",
+        "http://127.0.0.1:9000/x@y",
+        "postgresql://machpay@db/m",
+        "/v1/eyewitness.tar.gz",
+        "/files/report-2024.eyes.pdf",
+        "/v1/a%20b%2Fc",
+        "/v1/sk_live_…",  # cut already
+        "key_01hzy3k9",
+    ],
+)
+def test_what_is_no_secret_stays_as_it_is(text: str) -> None:
+    assert masked(text) == text
+    assert not holds_secret(text)
+
+
+@pytest.mark.parametrize("piece", ["ey", "ey.", "ey-", "eyaaaaaaaa.", "%25", "e", "aaaaaaaaaa.ey", "://a:", "://a:b@"])
+def test_a_long_path_is_read_in_no_more_than_its_length(piece: str) -> None:
+    # Within the test's time limit only if reading does not begin again at each letter: 1 MB squared is hours.
+    assert isinstance(masked(piece * (1_000_000 // len(piece))), str)

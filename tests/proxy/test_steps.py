@@ -1,0 +1,100 @@
+"""Of each request it is known when it was decided and when its upstream answered."""
+
+import asyncio
+
+import pytest
+
+from machpay_gateway.core.admission import Answer, Demand, Granted
+from machpay_gateway.core.ports import Limiter
+from tests.proxy.rigs import OK, Rig, Upstream, deaf, proxied, request
+
+
+class Asked:
+    """A limiter that answers late what *limiter* says, when it is told to."""
+
+    def __init__(self, limiter: Limiter) -> None:
+        self.waiting: list[tuple[asyncio.Future[Answer], Answer]] = []
+        self._limiter = limiter
+
+    def admit(self, demand: Demand) -> asyncio.Future[Answer]:
+        answer = self._limiter.admit(demand)
+        assert isinstance(answer, Granted)
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.waiting.append((future, answer))
+        return future
+
+    def answer(self) -> None:
+        future, answer = self.waiting.pop()
+        future.set_result(answer)
+
+
+async def ended(rig: Rig, sent: bytes) -> None:
+    await rig.exchange(sent)
+    await rig.until(lambda: rig.ended)
+
+
+async def test_a_decision_lies_between_the_head_and_the_answer() -> None:
+    async with Upstream() as upstream, proxied(upstream) as rig:
+        await ended(rig, request("GET", "/v1/x", "Connection: close", secret=await rig.secret()))
+    [it] = rig.ended
+    steps = it.steps
+    assert steps.decided_at is not None
+    assert steps.answered_at is not None
+    assert steps.began_at < steps.decided_at < steps.answered_at < steps.ended_at
+    assert steps.decision_seconds is not None
+    assert steps.upstream_seconds is not None
+    assert 0 < steps.decision_seconds + steps.upstream_seconds < steps.seconds
+
+
+async def test_the_wait_for_the_limiter_is_a_step_of_its_own() -> None:
+    async with Upstream() as upstream, proxied(upstream) as rig:
+        secret = await rig.secret()
+        await ended(rig, request("GET", "/v1/x", "Connection: close", secret=secret))  # so that the key is known
+        rig.gateway.gate.limiter = asked = Asked(rig.gateway.limiter)  # type: ignore[assignment]  # of it one method
+        async with rig.client() as client:
+            await client.send(request("GET", "/v1/x", "Connection: close", secret=secret))
+            await rig.until(lambda: asked.waiting)
+            asked.answer()
+            await client.rest()
+        await rig.until(lambda: len(rig.ended) == 2)
+    first, second = (it.steps for it in rig.ended)
+    assert first.asked_at is None
+    assert second.asked_at is not None
+    assert second.decided_at is not None
+    assert second.began_at < second.asked_at < second.decided_at
+    assert sum(rig.gateway.steps.admission[:-1]) == 1
+
+
+@pytest.mark.parametrize(
+    "path, status, is_decided, is_answered",
+    [
+        ("/public/x", 200, True, True),
+        ("/v1/x", 401, True, False),  # refused here
+        ("/unlisted", 404, True, False),
+    ],
+)
+async def test_what_did_not_happen_has_no_moment(path: str, status: int, is_decided: bool, is_answered: bool) -> None:  # noqa: FBT001 - columns
+    async with Upstream() as upstream, proxied(upstream) as rig:
+        await ended(rig, request("GET", path, "Connection: close"))
+    [it] = rig.ended
+    assert it.status == status
+    assert (it.steps.decided_at is not None, it.steps.answered_at is not None) == (is_decided, is_answered)
+    times = rig.gateway.steps
+    assert [sum(series[:-1]) for series in (times.decide, times.admission, times.upstream)] == [1, 0, int(is_answered)]
+
+
+async def test_an_upstream_that_does_not_answer_has_taken_no_time() -> None:
+    with deaf() as upstream:
+        async with proxied(upstream, proxy={"connect_seconds": 0.05}) as rig:
+            await ended(rig, request("GET", "/public/x", "Connection: close"))
+    [it] = rig.ended
+    assert (it.status, it.steps.answered_at) == (502, None)
+    assert it.steps.decided_at is not None
+
+
+async def test_what_is_no_request_has_no_steps() -> None:
+    async with Upstream(answer=OK) as upstream, proxied(upstream) as rig:
+        await ended(rig, b"GET\r\n\r\n")
+    [it] = rig.ended
+    assert (it.status, it.steps.decided_at, it.steps.answered_at) == (400, None, None)
+    assert sum(rig.gateway.steps.decide[:-1]) == 0

@@ -1,0 +1,48 @@
+"""What a line of the access log holds, and what it never does."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from machpay_gateway.core.facts import RequestFacts
+from machpay_gateway.core.principal import ANONYMOUS
+from machpay_gateway.core.route import Route
+from machpay_gateway.telemetry.access_log import AccessLog
+from machpay_gateway.telemetry.steps import Steps
+
+BEGAN = 100.0
+ROUTE = Route("GET /v1/skills", public=True)
+FACTS = RequestFacts("GET", "/v1/skills", (), 0xC0000201, b"a1b2")
+
+
+@pytest.mark.parametrize(
+    "steps, decision, upstream",
+    [
+        (Steps(BEGAN, None, BEGAN + 0.001, BEGAN + 0.003, BEGAN + 0.004), 1.0, 2.0),
+        (Steps(BEGAN, BEGAN, BEGAN + 0.001, None, BEGAN + 0.004), 1.0, None),  # refused
+        (Steps(BEGAN, None, None, BEGAN + 0.003, BEGAN + 0.004), None, 3.0),  # by the control plane
+        (Steps(BEGAN, None, None, None, BEGAN + 0.004), None, None),  # what is no request
+    ],
+)
+async def test_a_line_tells_how_long_each_step_took(
+    tmp_path: Path, steps: Steps, decision: float | None, upstream: float | None
+) -> None:
+    log = AccessLog(str(tmp_path / "log"), clock=lambda: 1_700_049_600.25)
+    log.add(FACTS, ANONYMOUS, ROUTE, "allowed", 200, steps, 17)
+    await log.close()
+    assert json.loads((tmp_path / "log").read_text()) == {
+        "time": "2023-11-15T12:00:00.250Z",
+        "request_id": "a1b2",
+        "method": "GET",
+        "path": "/v1/skills",
+        "status": 200,
+        "outcome": "allowed",
+        "route": "GET /v1/skills",
+        "key": None,
+        "address": "192.0.2.1",
+        "milliseconds": 4.0,
+        "decision_milliseconds": decision,
+        "upstream_milliseconds": upstream,
+        "bytes": 17,
+    }
