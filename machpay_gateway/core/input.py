@@ -117,7 +117,7 @@ def parse_moment(text: str) -> float:
 
 
 def masked(text: str) -> str:
-    """Return *text* with its secrets, tokens and passwords in URLs cut short, also those that were escaped for a URL."""
+    """Return *text* with the secrets in it cut short, tokens and URLs' passwords among them, also escaped ones."""
     plain = _ESCAPES.sub(_unescaped, text) if "%" in text else text
     cut = _PASSWORDS.sub(r"\1…", _TOKENS.sub(r"\1\2…", _SECRETS.sub(r"\1…", plain)))
     return text if cut == plain else cut
