@@ -72,6 +72,8 @@ class Worker:
     async def serve(self, report: int) -> None:
         """Serve, say so on *report*, and drain when told to stop. Raises GatewayError when it cannot begin."""
         async with AsyncExitStack() as stack:
+            if self.gateway.traces is not None:
+                self._export(stack)
             stack.push_async_callback(self.gateway.close)
             await self.gateway.open()
             _say(report, PREPARED)
@@ -83,6 +85,14 @@ class Worker:
                 await self._alone(stack, report)
             else:
                 await self._proxy(stack, report)
+
+    @staticmethod
+    def _export(stack: AsyncExitStack) -> None:
+        from machpay_gateway.telemetry.exporting import begin_exporting, end_exporting  # noqa: PLC0415 - an extra
+
+        exporting = begin_exporting()
+        if exporting is not None:
+            stack.push_async_callback(end_exporting, exporting)
 
     async def _alone(self, stack: AsyncExitStack, report: int) -> None:
         settings = self.gateway.settings.server

@@ -257,4 +257,5 @@ FIELDS: Mapping[str, Reader] = {
     "assertion": _optional(Assertion),
     "oauth": _optional(Authority),
     "secret_key": _secret_key,
+    "traces": _flag,
 }

@@ -47,6 +47,7 @@ class Settings:
     assertion: Assertion | None = None
     oauth: Authority | None = None
     secret_key: str | None = field(default=None, repr=False)
+    traces: bool = False
 
 
 class Options(TypedDict, total=False):
@@ -75,3 +76,4 @@ class Options(TypedDict, total=False):
     assertion: Assertion | None
     oauth: Authority | None
     secret_key: str | None
+    traces: bool

@@ -52,8 +52,12 @@ class AccessLog:
         status: int,
         steps: Steps,
         sent_bytes: int,
+        trace_id: bytes = b"",
     ) -> None:
-        """Add the line of a request that ended by *steps*; None and what nobody knows is null."""
+        """Add the line of a request that ended by *steps*; None and what nobody knows is null.
+
+        One without a trace has no *trace_id*.
+        """
         now = self._clock()
         second = int(now)
         if second != self._second:
@@ -67,7 +71,7 @@ class AccessLog:
         key = None if principal is None else principal.key_id
         said = _said if path is None or len(path) < LONG else _said.__wrapped__
         self._lines.append(
-            b'%b%03dZ","request_id":"%b%b%.3f,"decision_milliseconds":%b,"upstream_milliseconds":%b,"bytes":%d}\n'
+            b'%b%03dZ","request_id":"%b%b%.3f,"decision_milliseconds":%b,"upstream_milliseconds":%b,"bytes":%d%b}\n'
             % (
                 self._prefix,
                 (now - second) * 1000,
@@ -77,6 +81,7 @@ class AccessLog:
                 _milliseconds(steps.decision_seconds),
                 _milliseconds(steps.upstream_seconds),
                 sent_bytes,
+                b',"trace_id":"%b"' % trace_id if trace_id else b"",
             )
         )
         if self._alarm is None:
