@@ -8,7 +8,7 @@ import asyncio
 import gc
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -134,7 +134,7 @@ WAYS = {"redis-py's pool": _pool, "a held connection": _held, "the limiter's lin
 async def microseconds_per_decision(way: Callable[[int], Any], port: int, callers: int, keys: int) -> float:
     """Return this process' CPU time for one decision and its release."""
     link = await way(port)
-    commits = Commits(Scripts(), "worker", clock=time.monotonic, without=_never)
+    commits = Commits(Scripts(), "worker", clock=time.monotonic, without=_never, batches=Counter())
     commits.take_up(link)
     subjects = [
         Subject(b"transport:%d" % number, Demand(str(number), 1, _TIER, 1), commits.restate) for number in range(keys)

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from machpay_gateway.core.address import parse_allowlist
-from machpay_gateway.core.admission import Answer, Demand, Granted
+from machpay_gateway.core.admission import Answer, Demand, Granted, Outage
 from machpay_gateway.core.credential import ApiKey, SignedToken
 from machpay_gateway.core.decision import Decision, Denied
 from machpay_gateway.core.facts import RequestFacts
@@ -102,6 +102,9 @@ class Limits:
     answers: deque[Answer] = field(default_factory=deque)
     demands: list[Demand] = field(default_factory=list)
     is_degraded: bool = False
+    outage: Outage | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    batches: Mapping[int, int] = field(default_factory=dict)
 
     async def open(self) -> None: ...
 

@@ -26,6 +26,7 @@ from machpay_gateway.settings.fields import FIELDS
 from machpay_gateway.settings.model import LimiterFailure
 from machpay_gateway.settings.serving import Serving
 from machpay_gateway.settings.sources import check_file
+from machpay_gateway.telemetry.metrics import METRICS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -172,3 +173,11 @@ def test_every_target_that_is_shown_is_in_the_makefile() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     shown = {name for page in PAGES for name in re.findall(r"`?\$? ?make ([a-z]+)", page.read_text())}
     assert shown <= targets
+
+
+def test_the_table_of_metrics_is_what_is_told() -> None:
+    documented = {row[0].strip("`"): (row[1], row[2]) for row in rows(ROOT / "docs" / "metrics.md")}
+    assert documented == {
+        metric.name: (metric.kind.value, ", ".join(f"`{label}`" for label in metric.labels))
+        for metric in METRICS.values()
+    }

@@ -75,7 +75,7 @@ class Gateway:
         self._opening = SingleFlight(self._open, failed=lambda _: None)  # whoever opens hears of it
         self.limiter = limiter = limiter_for(settings, self.store)
         opened = OpenedStore(self)
-        self._keys = keys = KeyCache(opened, settings.tiers, clock=time.time)
+        self.key_cache = keys = KeyCache(opened, settings.tiers, clock=time.time)
         self.recorder = UsageRecorder(opened)
         self.steps = StepTimes()
         self.traces = traces_for(settings)
@@ -197,7 +197,7 @@ class Gateway:
         self._has_given_way = False
         if self.is_open:
             self.is_open = False
-            await self._keys.close()
+            await self.key_cache.close()
             await self._tokens.close()
             if self.reports is not None:
                 await self.reports.close()

@@ -68,6 +68,14 @@ class Away:
 Answer = Granted | Exceeded | Stale | Away
 
 
+class Outage(NamedTuple):
+    """Why a limiter goes on without what it counts in: for how many *seconds* now, and by which *mode* meanwhile."""
+
+    seconds: float
+    reason: str
+    mode: str
+
+
 class Coming(Awaitable[Answer], Protocol):
     """An answer that needs I/O: what asyncio calls a future. It is cancelled with whoever waits for it."""
 

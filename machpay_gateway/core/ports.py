@@ -1,10 +1,10 @@
 """What the core asks of the outside: the interfaces that stores, limiters and key sets implement."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from machpay_gateway.core.admission import Answer, Coming, Demand
+from machpay_gateway.core.admission import Answer, Coming, Demand, Outage
 from machpay_gateway.core.audit import AuditHead, AuditRow, Change
 from machpay_gateway.core.credential import ApiKey, SignedToken
 from machpay_gateway.core.key import KeyRecord, StatusAt
@@ -21,6 +21,18 @@ class Limiter(Protocol):
     @property
     def is_degraded(self) -> bool:
         """Whether it goes on without what it counts in."""
+
+    @property
+    def outage(self) -> Outage | None:
+        """Why it does so; None when it does not."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many answers were given without what it counts in, by what held then."""
+
+    @property
+    def batches(self) -> Mapping[int, int]:
+        """How often it asked what it counts in about how many callers at once."""
 
     async def open(self) -> None:
         """Make ready to count for a process that serves; it also counts without. Raises ConfigurationError."""

@@ -1,10 +1,11 @@
 """The limiter within one process: strict cells and a count of what is in flight, a few hundred bytes a subject."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from machpay_gateway.core.admission import STALE, Answer, Demand, Granted, exceeded
+from machpay_gateway.core.admission import STALE, Answer, Demand, Granted, Outage, exceeded
 from machpay_gateway.core.quota import CellWindow, Tier
 
 if TYPE_CHECKING:
@@ -43,7 +44,11 @@ class MemoryLimiter:
         self._subjects: dict[str, _Subject] = {}
         self._sweep_at = _FIRST_SWEEP
 
-    is_degraded = False  # there is nothing that could be away
+    # There is nothing that could be away, or be asked.
+    is_degraded = False
+    outage: Outage | None = None
+    counts: Mapping[str, int] = MappingProxyType({})
+    batches: Mapping[int, int] = MappingProxyType({})
 
     async def open(self) -> None:
         """Become the only process that counts. Raises ConfigurationError when another is."""

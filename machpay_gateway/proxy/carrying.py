@@ -11,7 +11,7 @@ from machpay_gateway.core.reason import Reason
 from machpay_gateway.proxy.answers import interim_head
 from machpay_gateway.proxy.bodies import LAST_CHUNK, chunk
 from machpay_gateway.proxy.heads import AnswerHead
-from machpay_gateway.proxy.pool import Pool, Server
+from machpay_gateway.proxy.pool import CONNECT, LOST, MALFORMED, TIMEOUT, Pool, Server
 from machpay_gateway.proxy.ports import NEVER, Carried
 from machpay_gateway.proxy.tunnel import Tunnel
 from machpay_gateway.proxy.upstream import Asking, UpstreamConnection
@@ -78,7 +78,7 @@ class Carrying(Asking):
         if self._is_answering or waits_for_client:
             self._give_up(Reason.REQUEST_TIMEOUT, "the body did not arrive in time")
         else:
-            self._server.failed("it does not answer in time")
+            self._server.failed(TIMEOUT, "it does not answer in time")
             self._give_up(Reason.UPSTREAM_TIMEOUT, "the upstream did not answer in time")
 
     # The client's side.
@@ -192,7 +192,7 @@ class Carrying(Asking):
             self._send(over_new=True)
             return
         if not was_kept:
-            self._server.failed(detail)
+            self._server.failed(LOST if is_lost else MALFORMED, detail)
         self._give_up(Reason.UPSTREAM_UNAVAILABLE, detail)
 
     def upstream_is_full(self) -> None:
@@ -224,7 +224,7 @@ class Carrying(Asking):
             upstream = await server.connect(self._carriage.connect_seconds)
         except (OSError, TimeoutError) as exc:
             server.in_flight -= 1
-            server.failed(f"no connection: {exc!s:.200}")
+            server.failed(CONNECT, f"no connection: {exc!s:.200}")
             if not self._is_over:
                 self._tried = (*self._tried, server)
                 self._send()

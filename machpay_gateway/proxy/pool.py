@@ -18,6 +18,9 @@ _FAILURES = 5  # one after the other, before a server is left alone
 _FIRST_EJECTION, _LONGEST_EJECTION = 5.0, 300.0  # seconds
 
 
+# Why a server failed, as it is counted.
+CONNECT, TIMEOUT, LOST, MALFORMED = "connect", "timeout", "lost", "malformed"
+
 Connecting = Callable[[], Awaitable[tuple[object, UpstreamConnection]]]  # as a loop's create_connection returns it
 
 
@@ -29,11 +32,18 @@ class Server:
         self.name = name
         self._clock = clock
         self.in_flight = 0
+        self.opened = 0
+        self.errors = dict.fromkeys((CONNECT, TIMEOUT, LOST, MALFORMED), 0)
         self.ejected_until = float("-inf")
         self._connecting = connecting
         self._idle: deque[UpstreamConnection] = deque()
         self._failures = 0
         self._ejections = 0
+
+    @property
+    def idle(self) -> int:
+        """How many connections are kept open for the next request."""
+        return len(self._idle)
 
     def take_idle(self) -> UpstreamConnection | None:
         """Return the connection that was used last, if any is open."""
@@ -56,6 +66,7 @@ class Server:
         """Return a new connection. Raises OSError, TimeoutError after *seconds* unless they are 0."""
         async with asyncio.timeout(seconds or None):
             _, connection = await self._connecting()
+        self.opened += 1
         return connection
 
     def answered(self) -> None:
@@ -65,9 +76,13 @@ class Server:
             logger.warning("Upstream %s answers again.", self.name)
             self._ejections = 0
 
-    def failed(self, why: str) -> None:
-        """Note that it did not; after too many times it is left alone, each time for twice as long."""
+    def failed(self, reason: str, why: str) -> None:
+        """Note that it did not; after too many times it is left alone, each time for twice as long.
+
+        It is counted by *reason*, one of those above; *why* is for the log.
+        """
         now = self._clock()
+        self.errors[reason] += 1
         self._failures += 1
         # Once it was left alone, one more failure shows that it is still not well.
         if self._failures < _FAILURES and not self._ejections:

@@ -85,6 +85,11 @@ class Proxy(Front):
     def __len__(self) -> int:
         return len(self._connections)
 
+    @property
+    def in_flight(self) -> int:
+        """How many requests are under way."""
+        return sum(connection.exchange is not None for connection in self._connections)
+
     def connect(self) -> ClientConnection:
         """Return the protocol of a new connection."""
         return ClientConnection(self)

@@ -13,6 +13,7 @@ from machpay_gateway.proxy.pool import Pool, Server
 from machpay_gateway.proxy.readers import AnswerReader
 from machpay_gateway.proxy.upstream import UpstreamConnection
 
+CONTROL_PLANE = "control plane"
 _BRANCH_SEGMENTS = 3  # `/v1/keys`, with the empty one before the first slash
 
 
@@ -31,14 +32,14 @@ class Upstreams:
     """A pool for each place where requests may go."""
 
     def __init__(self, upstreams: Mapping[str, Upstream], control_plane: ControlPlane | None) -> None:
-        """Make a pool of each of *upstreams*, by `live` and `sandbox`, and of the *control_plane*."""
+        """Make `pools`: one of each of *upstreams*, by `live` and `sandbox`, and one of the *control_plane*."""
         self._loop = asyncio.get_running_loop()
         self._answers = AnswerReader(answer_fields())
         self._branches = () if control_plane is None else control_plane.branches
         self._questions = None if control_plane is None else control_plane.questions
         self._own = None if control_plane is None else Pool([self._private(control_plane.socket)])
         pools = {name: Pool(map(self._server, upstream.origins)) for name, upstream in upstreams.items()}
-        self._all = (*pools.values(), *([] if self._own is None else [self._own]))
+        self.pools = pools if self._own is None else {**pools, CONTROL_PLANE: self._own}
         # What is public belongs to neither environment, and goes to the live one if there is one.
         named = {"live": pools.get("live"), "test": pools.get("sandbox")}
         named["public"] = named["live"] or named["test"]
@@ -62,7 +63,7 @@ class Upstreams:
 
     def close_idle(self, quiet_since: float) -> None:
         """Close the connections that have not been used since."""
-        for pool in self._all:
+        for pool in self.pools.values():
             pool.close_idle(quiet_since)
 
     def _server(self, origin: Origin) -> Server:
@@ -78,7 +79,7 @@ class Upstreams:
     def _private(self, socket: Path) -> Server:
         answers = AnswerReader(control_plane_fields())
         return Server(
-            "control plane",
+            CONTROL_PLANE,
             lambda: self._loop.create_unix_connection(lambda: UpstreamConnection(answers), str(socket)),
         )
 

@@ -1,7 +1,5 @@
-"""What operators ask, on an address that callers cannot reach: is it alive, and is it ready."""
+"""What operators ask, on an address that callers cannot reach: is it alive, is it ready, and what does it do."""
 
-import asyncio
-import time
 from typing import Protocol
 
 import orjson
@@ -12,16 +10,17 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.core.errors import Unavailable
+from machpay_gateway.serving.metrics import Metrics
+from machpay_gateway.serving.readiness import NEEDED, OK, checks_of
 
-_PATIENCE_SECONDS = 2.0
-_OK, _UNAVAILABLE = 200, 503
+_READY, _UNAVAILABLE = 200, 503
 
 
 class Worker(Protocol):
     """The worker, as operators see it."""
 
     gateway: Gateway
+    metrics: Metrics
     is_draining: bool
 
 
@@ -34,27 +33,19 @@ def management_app(worker: Worker) -> ASGIApp:
 
     async def ready(_: Request) -> Response:
         """Tell whether requests should come here, and if not, why."""
-        checks = {
-            "serving": "draining" if worker.is_draining else "ok",
-            "key store": await _store_state(worker.gateway),
-            "limiter": "degraded" if worker.gateway.limiter.is_degraded else "ok",  # it goes on by itself
-        }
-        is_ready = checks["serving"] == checks["key store"] == "ok"
+        checks = await checks_of(worker.gateway, is_draining=worker.is_draining)
+        is_ready = all(checks[name] == OK for name in NEEDED)
         return _answer({"status": "ready" if is_ready else "not ready", "checks": checks}, is_ready=is_ready)
 
-    return Starlette(routes=[Route("/healthz", alive), Route("/readyz", ready)])
+    async def metrics(request: Request) -> Response:
+        """Tell the metrics of all workers, as Prometheus reads them."""
+        told, media_type = await worker.metrics.told(request.headers.get("accept", ""))
+        return Response(told, headers={"Cache-Control": "no-store", "Content-Type": media_type})
 
-
-async def _store_state(gateway: Gateway) -> str:
-    try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            await gateway.store.versions_since(time.time())
-    except (Unavailable, TimeoutError):
-        return "away"
-    return "ok"
+    return Starlette(routes=[Route("/healthz", alive), Route("/readyz", ready), Route("/metrics", metrics)])
 
 
 def _answer(body: object, *, is_ready: bool = True) -> Response:
     headers = {"Cache-Control": "no-store"}
-    status = _OK if is_ready else _UNAVAILABLE
+    status = _READY if is_ready else _UNAVAILABLE
     return Response(orjson.dumps(body), status, headers, media_type="application/json")

@@ -14,6 +14,7 @@ from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 
 from machpay_gateway.core.errors import ConfigurationError, GatewayError
 from machpay_gateway.serving.servable import BACKLOG, PREPARED, READY, RELEASED, REPLACED, check_servable
@@ -76,6 +77,7 @@ class Supervisor:
         server = self.settings.server
         self._listener = _listening(server.address)
         self._management = None if server.management_address is None else _listening(server.management_address)
+        self._counts = TemporaryDirectory(prefix="machpay-", ignore_cleanup_errors=True)  # of workers, past their ends
         self._workers: list[_Running] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
@@ -171,7 +173,7 @@ class Supervisor:
         return _Running(process, await _reader(reading))
 
     async def _process(self, reports: int) -> Process:
-        arguments = [str(self._options.get("config") or ""), self._listener.fileno()]
+        arguments = [str(self._options.get("config") or ""), self._counts.name, self._listener.fileno()]
         arguments += [-1 if self._management is None else self._management.fileno(), reports, self._log_level]
         files = [self._listener.fileno(), reports]
         files += [] if self._management is None else [self._management.fileno()]
@@ -237,6 +239,7 @@ class Supervisor:
         self._listener.close()
         if self._management is not None:
             self._management.close()
+        self._counts.cleanup()
 
     def _begin(self, work: Callable[[], object]) -> None:
         task = asyncio.ensure_future(work())  # type: ignore[call-overload]  # a coroutine each time

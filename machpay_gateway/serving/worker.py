@@ -27,6 +27,7 @@ from machpay_gateway.proxy.upstreams import ControlPlane
 from machpay_gateway.server import BehindOurProxy, control_plane, own_branches, served_routes
 from machpay_gateway.serving.asgi import AsgiServer
 from machpay_gateway.serving.management import management_app
+from machpay_gateway.serving.metrics import Metrics
 from machpay_gateway.serving.servable import (
     BACKLOG,
     PREPARED,
@@ -36,6 +37,7 @@ from machpay_gateway.serving.servable import (
     check_servable,
     tls_context,
 )
+from machpay_gateway.serving.tally import tally
 from machpay_gateway.settings import Options, load_settings
 from machpay_gateway.telemetry.access_log import OFF, AccessLog
 from machpay_gateway.telemetry.logs import begin_logs
@@ -48,12 +50,20 @@ _OTHER_FILES = 128  # the database, Redis, logs, modules while they load
 class Worker:
     """Serves until it is told to stop."""
 
-    def __init__(self, options: Options, listener: socket.socket, management: socket.socket | None) -> None:
-        """Be ready to serve callers on *listener* and operators on *management*. Raises ConfigurationError."""
+    def __init__(
+        self, options: Options, listener: socket.socket, management: socket.socket | None, counts: Path
+    ) -> None:
+        """Be ready to serve callers on *listener* and operators on *management*. Raises ConfigurationError.
+
+        *counts* is the folder in which all workers write down what they count.
+        """
         mode = load_settings(options).server.control_plane
         self.gateway = Gateway(own_routes=served_routes if mode != "off" else (), carries=mode != "only", **options)
         check_servable(self.gateway.settings)
+        self.metrics = Metrics(counts, lambda: tally(self.gateway, self._proxy, self._log))
         self.is_draining = False
+        self._proxy: Proxy | None = None
+        self._log: AccessLog | None = None
         self._listener = listener
         self._management = management
         self._operators: AsgiServer | None = None
@@ -74,17 +84,19 @@ class Worker:
         async with AsyncExitStack() as stack:
             if self.gateway.traces is not None:
                 self._export(stack)
+            stack.push_async_callback(self.metrics.close)  # after all others: until then something may be counted
             stack.push_async_callback(self.gateway.close)
             await self.gateway.open()
             _say(report, PREPARED)
             await self.gateway.serve()
             if self._management is not None:
+                self.metrics.start()
                 self._operators = AsgiServer(management_app(self), self._management)
                 await self._beside(stack, self._operators)
             if self.gateway.settings.server.control_plane == "only":
                 await self._alone(stack, report)
             else:
-                await self._proxy(stack, report)
+                await self._carry(stack, report)
 
     @staticmethod
     def _export(stack: AsyncExitStack) -> None:
@@ -110,14 +122,14 @@ class Worker:
         server.refuse()
         await self._release(report)
 
-    async def _proxy(self, stack: AsyncExitStack, report: int) -> None:
+    async def _carry(self, stack: AsyncExitStack, report: int) -> None:
         settings = self.gateway.settings.server
         control = await self._control_plane(stack) if settings.control_plane == "on" else None
-        log = None if settings.access_log == OFF else AccessLog(settings.access_log)
+        self._log = log = None if settings.access_log == OFF else AccessLog(settings.access_log)
         if log is not None:
             stack.push_async_callback(log.close)
         most = settings.max_connections or _connections_by_files()
-        proxy = Proxy(self.gateway, control_plane=control, access_log=log, most_connections=most)
+        self._proxy = proxy = Proxy(self.gateway, control_plane=control, access_log=log, most_connections=most)
         context = tls_context(settings.tls_certificate, settings.tls_key)
         server = await proxy.loop.create_server(
             proxy.connect,
@@ -177,8 +189,10 @@ def _connections_by_files() -> int:
     return (most - min(_OTHER_FILES, most // 2)) // 2
 
 
-async def _run(options: Options, listener: socket.socket, management: socket.socket | None, report: int) -> None:
-    worker = Worker(options, listener, management)
+async def _run(
+    options: Options, listener: socket.socket, management: socket.socket | None, counts: Path, report: int
+) -> None:
+    worker = Worker(options, listener, management, counts)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, worker.stop)
     loop.add_signal_handler(REPLACED, worker.give_way)
@@ -192,15 +206,16 @@ def _orphaned(worker: Worker) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve as the supervisor asks: the settings' file or nothing, the numbers of the open files, and a log level."""
-    config, listener, management, report, level = arguments[0], *map(int, arguments[1:])
+    """Serve as the supervisor asks: the settings' file or nothing, the folder for counts, open files, a log level."""
+    config, counts = arguments[:2]
+    listener, management, report, level = map(int, arguments[2:])
     begin_logs("text", level=level)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # which tells each revision of a new database
     options: Options = {"config": config} if config else {}
     operators = socket.socket(fileno=management) if management >= 0 else None
     try:
         begin_logs(load_settings(options).server.log_format, level=level, worker=os.getpid())
-        uvloop.run(_run(options, socket.socket(fileno=listener), operators, report))
+        uvloop.run(_run(options, socket.socket(fileno=listener), operators, Path(counts), report))
     except GatewayError as exc:
         logger.error("%s", told(exc))  # noqa: TRY400 - it says all there is
         return 1

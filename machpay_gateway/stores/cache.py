@@ -50,6 +50,7 @@ class KeyCache:
             lookup.versions_since, self._forget_changed, clock=clock, logger=logger, what="key store"
         )
         self._loads = SingleFlight(self._load, failed=self._changes.log_outage)
+        self.hits = self.misses = 0  # of what was presented: known, and asked of the store
 
     def known(self, digest: bytes, now: float) -> Principal | None:
         """Return the key's principal when it is cached and may be trusted at *now*; never does I/O."""
@@ -58,7 +59,10 @@ class KeyCache:
             return None
         principal, loaded_at, loaded_until = entry
         # The lower bound is for a clock that steps back: then nothing is known until the store was asked.
-        return principal if loaded_at <= now < loaded_until and self._changes.is_fresh(now) else None
+        if not loaded_at <= now < loaded_until or not self._changes.is_fresh(now):
+            return None
+        self.hits += 1
+        return principal
 
     def holds(self, digest: bytes) -> bool:
         """Tell whether a key with this secret *digest* is cached, trusted or not."""
@@ -68,7 +72,9 @@ class KeyCache:
         """Return the principal of the key of which something was *presented*, or None. Raises StoreUnavailable."""
         digest = presented.digest
         if self._clock() < self._absent.get(digest, 0.0):
+            self.hits += 1
             return None
+        self.misses += 1
         if digest in self._entries:
             await self._changes.catch_up()
             now, entry = self._clock(), self._entries.get(digest)

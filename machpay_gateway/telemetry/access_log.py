@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import orjson
@@ -37,7 +37,8 @@ class AccessLog:
         self._target = target
         self._clock = clock
         self._lines: list[bytes] = []
-        self._lost = 0
+        self.lost = 0  # lines, since it was made
+        self._lost_told = 0
         self._second = 0
         self._prefix = b""
         self._alarm: asyncio.TimerHandle | None = None
@@ -64,7 +65,7 @@ class AccessLog:
             self._second = second
             self._prefix = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second)).encode()
         if len(self._lines) >= _MOST_LINES:
-            self._lost += 1
+            self.lost += 1
             return
         method, path, _, address, request_id, _, _ = facts
         match = None if route is None else route.match
@@ -95,7 +96,7 @@ class AccessLog:
             if self._writing is None:
                 self._flush()
             if self._writing is not None:
-                await self._writing
+                await asyncio.wait([self._writing])  # which does not raise what `_written` tells
 
     def _flush(self) -> None:
         self._alarm = None
@@ -105,7 +106,7 @@ class AccessLog:
             return
         lines, self._lines = self._lines, []
         self._writing = loop.run_in_executor(None, self._write, b"".join(lines))
-        self._writing.add_done_callback(self._written)
+        self._writing.add_done_callback(partial(self._written, len(lines)))
 
     def _write(self, data: bytes) -> None:
         if self._target == STDOUT:
@@ -114,13 +115,14 @@ class AccessLog:
         with Path(self._target).open("ab", buffering=0) as file:
             _write_all(file.fileno(), data)
 
-    def _written(self, writing: "asyncio.Future[None]") -> None:
+    def _written(self, count: int, writing: "asyncio.Future[None]") -> None:
         self._writing = None
+        if self.lost > self._lost_told:
+            logger.warning("%d lines are not in the access log: it is written too slowly.", self.lost - self._lost_told)
         if not writing.cancelled() and (error := writing.exception()) is not None:
             logger.warning("The access log cannot be written; its lines are lost meanwhile.", exc_info=error)
-        if self._lost:
-            logger.warning("%d lines are not in the access log: it is written too slowly.", self._lost)
-            self._lost = 0
+            self.lost += count
+        self._lost_told = self.lost
 
 
 @lru_cache(maxsize=4096)  # what is remembered must not fill the memory, so that lines with long paths are not

@@ -12,6 +12,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.core.ports import UsageSink
@@ -19,6 +20,7 @@ from machpay_gateway.core.principal import Anonymous, Principal
 from machpay_gateway.core.route import Route
 from machpay_gateway.core.usage import BOUNDS, DAY, MINUTE, NOBODY, SecretUse, UsageBatch, UsageKey, UsageRow
 from machpay_gateway.flights import SingleFlight
+from machpay_gateway.telemetry.metrics import NONE, RequestCounts
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +32,14 @@ _SECONDS, _ENDED = _COUNTS, _COUNTS + 1  # where in a series, after the counts o
 # More than one process serves in a second, so that it is reached in an outage alone: then some 20 MB.
 _MOST_SERIES = 20_000
 
-_SeriesKey = tuple[Principal | None, str | None, str, object]
+_SeriesKey = tuple[Principal | str | None, str | None, str, object]  # whose, or of which tier
+
+
+class Outage(NamedTuple):
+    """Since when usage cannot be stored, in seconds since the epoch, and the error that it began with."""
+
+    since: float
+    error: BaseException
 
 
 class UsageRecorder:
@@ -56,11 +65,13 @@ class UsageRecorder:
         self._live_since = 0.0
         self._rows: dict[UsageKey, UsageRow] = {}
         self._uses: dict[bytes, SecretUse] = {}
+        self.requests = RequestCounts()
+        self.unstored = 0  # requests that are gathered, and in no batch that was stored
         self._flushes = SingleFlight(self._flush, failed=self._log_outage)
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
-        self._is_away = False
+        self.outage: Outage | None = None
         self._dropped_at = float("-inf")
 
     def open(self) -> None:
@@ -79,9 +90,8 @@ class UsageRecorder:
             while self._live or self._rows or self._uses or self._flushes.is_under_way(None):
                 await self._flushes.join(None)
         except Unavailable:
-            self._gather()
-            lost = sum(row.count for row in self._rows.values())
-            logger.exception("%d requests are not in the stored usage.", lost)
+            self.gather()
+            logger.exception("%d requests are not in the stored usage.", self.unstored)
 
     def record(
         self,
@@ -100,7 +110,7 @@ class UsageRecorder:
         seconds = ended_at - began_at
         # By the principal and not by its subject: that one is a secret's, and is hashed at no cost.
         key = (
-            principal if isinstance(principal, Principal) and principal.kind != "jwt" else None,
+            None if not isinstance(principal, Principal) else principal if principal.kind != "jwt" else principal.tier,
             None if route is None else route.match,
             outcome,
             status,
@@ -140,6 +150,7 @@ class UsageRecorder:
             self._put_back(batch)
             raise
         else:
+            self.unstored -= sum(row.count for row in batch.rows)
             self._log_answer()
             await self._drop_old()
         finally:
@@ -154,23 +165,25 @@ class UsageRecorder:
 
     def _taken(self) -> UsageBatch:
         """Return all that was counted, and begin anew."""
-        self._gather()
+        self.gather()
         batch = UsageBatch(tuple(self._rows.values()), tuple(self._uses.values()))
         self._rows, self._uses = {}, {}
         return batch
 
-    def _gather(self) -> None:
-        """Make rows of the series, and of their principals the uses of secrets."""
+    def gather(self) -> None:
+        """Have `requests` tell all that was counted; make rows of it, and of its principals the uses of secrets."""
         live, self._live = self._live, {}
         start = MINUTE.start_of(self._live_since)
         epoch = self._clock() - self._timer()  # of the timer, in seconds since the epoch
-        for (principal, route, outcome, status), series in live.items():
-            subject = NOBODY
-            if principal is not None:
-                subject = principal.subject
-                self._note(principal, epoch + series[_ENDED])
+        for (whose, route, outcome, status), series in live.items():
+            subject, tier = (whose.subject, whose.tier) if isinstance(whose, Principal) else (NOBODY, whose or NONE)
+            if isinstance(whose, Principal):
+                self._note(whose, epoch + series[_ENDED])
             key = UsageKey(subject, start, route or "", str(outcome), _known_status(status))
-            self._count(UsageRow(key, series[_SECONDS], tuple(map(int, series[:_COUNTS]))))
+            row = UsageRow(key, series[_SECONDS], tuple(map(int, series[:_COUNTS])))
+            self._count(row)
+            self.unstored += row.count
+            self.requests.add(tier, row)
 
     def _put_back(self, batch: UsageBatch) -> None:
         for row in batch.rows:
@@ -197,13 +210,13 @@ class UsageRecorder:
 
     def _log_outage(self, error: BaseException) -> None:
         # Once for an outage, not once a second.
-        if not self._is_away:
-            self._is_away = True
+        if self.outage is None:
+            self.outage = Outage(self._clock(), error)
             logger.warning("Usage cannot be stored; it is kept and tried again every second.", exc_info=error)
 
     def _log_answer(self) -> None:
-        if self._is_away:
-            self._is_away = False
+        if self.outage is not None:
+            self.outage = None
             logger.warning("Usage is stored again.")
 
 

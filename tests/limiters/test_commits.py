@@ -1,6 +1,7 @@
 """What goes out together, and when, over a link that answers only when told to."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 
 from machpay_gateway.core.admission import Answer, Demand, Granted
@@ -39,7 +40,9 @@ class Desk:
 
     def __init__(self) -> None:
         self.link = PatientLink()
-        self.commits = Commits(Scripts(), "worker", clock=asyncio.get_running_loop().time, without=self._never)
+        clock = asyncio.get_running_loop().time
+        self.batches: Counter[int] = Counter()
+        self.commits = Commits(Scripts(), "worker", clock=clock, without=self._never, batches=self.batches)
         self.commits.take_up(self.link)
         self.futures: list[asyncio.Future[Answer]] = []
 
@@ -80,6 +83,7 @@ async def test_a_chunk_leaves_before_the_turn_is_over() -> None:
     assert len(desk.link.calls) == 1  # what is left over waits for the answer
     call.answered(GRANTED * 24)
     assert desk.link.calls[1].written.count(b"key_") == 6
+    assert desk.batches == {24: 1, 6: 1}
 
 
 async def test_while_answers_are_quick_questions_gather_behind_a_batch() -> None:

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from machpay_gateway.core.principal import ANONYMOUS
-from machpay_gateway.proxy.pool import Pool, Server
+from machpay_gateway.proxy.pool import LOST, Pool, Server
 from tests.clocks import FixedClock
 from tests.proxy.rigs import OK, Rig, Upstream, proxied, request
 
@@ -156,18 +156,18 @@ def test_a_server_that_keeps_failing_is_left_alone_longer_each_time() -> None:
     pool = Pool([bad, good], clock=clock)
     for _ in range(5):
         assert {pool.pick(), pool.pick()} == {bad, good}
-        bad.failed("a test")
+        bad.failed(LOST, "a test")
     for seconds in (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0):
         assert {pool.pick() for _ in range(4)} == {good}
         clock.advance(seconds - 0.1)
         assert {pool.pick() for _ in range(4)} == {good}
         clock.advance(0.2)
         assert {pool.pick() for _ in range(4)} == {bad, good}
-        bad.failed("once more")
+        bad.failed(LOST, "once more")
     clock.advance(300.1)
     bad.answered()
     for _ in range(4):
-        bad.failed("as if it had never been")
+        bad.failed(LOST, "as if it had never been")
         assert {pool.pick() for _ in range(4)} == {bad, good}
 
 
@@ -177,7 +177,7 @@ def test_servers_that_all_fail_are_asked_all_the_same() -> None:
     pool = Pool(servers, clock=clock)
     for server in servers:
         for _ in range(5):
-            server.failed("a test")
+            server.failed(LOST, "a test")
     assert {pool.pick() for _ in range(4)} == set(servers)
     assert pool.pick(servers) is None
     assert Pool(servers[:1]).pick() is servers[0]

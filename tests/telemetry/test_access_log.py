@@ -46,3 +46,11 @@ async def test_a_line_tells_how_long_each_step_took(
         "upstream_milliseconds": upstream,
         "bytes": 17,
     }
+
+
+async def test_lines_that_could_not_be_written_are_counted(tmp_path: Path) -> None:
+    log = AccessLog(str(tmp_path))  # which is a folder
+    for _ in range(3):
+        log.add(FACTS, ANONYMOUS, ROUTE, "allowed", 200, Steps(BEGAN, None, None, None, BEGAN), 17)
+    await log.close()
+    assert log.lost == 3

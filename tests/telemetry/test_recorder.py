@@ -347,3 +347,29 @@ async def test_rows_have_the_order_of_the_tables_key(rig: Rig) -> None:
     rig.record()
     await rig.recorder.close()
     assert rig.sink.batches[0].rows[0].key == UsageKey("key_1", int(NOON), "GET /v1/skills", "allowed", 200)
+
+
+async def test_what_is_counted_is_told_at_once_and_unstored_until_it_is_stored() -> None:
+    sink, clock = Sink(), FixedClock(NOON)
+    recorder = UsageRecorder(sink, clock=clock, timer=clock)
+    token = replace(principal(), kind="jwt", tier="pro")
+    sink.error = StoreUnavailable("usage")
+    for whose in (KEY, KEY, token, ANONYMOUS, None):
+        recorder.record(whose, ROUTE, ALLOWED, 200, NOON)
+    recorder.gather()
+    requests = {
+        labels: series[0] for (name, labels), series in recorder.requests.counts.items() if name.endswith("_total")
+    }
+    assert requests == {
+        (ALLOWED, ROUTE.match, KEY.tier, "2xx"): 2,
+        (ALLOWED, ROUTE.match, "pro", "2xx"): 1,  # of another issuer: nobody, but of a tier
+        (ALLOWED, ROUTE.match, "-", "2xx"): 2,
+    }
+    assert recorder.unstored == 5
+    await recorder.close()
+    assert (recorder.unstored, sink.batches) == (5, [])
+    recorder.record(KEY, ROUTE, ALLOWED, 200, NOON)
+    sink.error = None
+    await recorder.close()
+    assert recorder.unstored == 0
+    assert sink.counts == {(KEY.subject, ROUTE.match, ALLOWED, 200): 3, ("", ROUTE.match, ALLOWED, 200): 3}

@@ -6,6 +6,7 @@ became of an earlier one, lost or late, is put right by the next; a release cost
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
@@ -64,12 +65,14 @@ class Commits:
         *,
         clock: Callable[[], float],
         without: Callable[[Subject, Demand], Answer],
+        batches: Counter[int],
     ) -> None:
-        """Ask by *scripts* as *worker*. *without* answers what cannot be asked."""
+        """Ask by *scripts* as *worker*. *without* answers what cannot be asked; *batches* are counted by their size."""
         self._scripts = scripts
         self._who = bulk(worker, LEASE_SECONDS)
         self._clock = clock
         self._without = without
+        self._batches = batches
         self._loop = asyncio.get_running_loop()
         self._link: Link | None = None
         self._ready: list[Subject] = []
@@ -166,6 +169,7 @@ class Commits:
             calls = [list(of_one) for _, of_one in groupby(steps, key=lambda step: step.subject.key)]
         batch = _Batch(steps, len(calls), self._clock(), time.monotonic())
         self._under_way[batch] = None
+        self._batches[len(steps)] += 1
         if self._watching is None:
             self._watching = self._loop.call_later(ANSWER_SECONDS - STARVED_SECONDS, self._watch)
         link.send([self._call(batch, of_call, link) for of_call in calls])

@@ -12,7 +12,7 @@ from typing import Literal
 
 from redis.exceptions import AuthenticationError, NoPermissionError
 
-from machpay_gateway.core.admission import STALE, Answer, Away, Demand, Exceeded, Granted
+from machpay_gateway.core.admission import STALE, Answer, Away, Demand, Exceeded, Granted, Outage
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.quota import Tier
 from machpay_gateway.limiters.redis.commits import Commits
@@ -38,7 +38,8 @@ class RedisLimiter:
     """A limiter that all workers share, in Redis 6.2 or later, or Valkey.
 
     While it is away, *on_failure* says what holds: `local`, each worker's part of the limits; `deny`, nothing is
-    admitted (Away); `allow`, all is. `counts` has how many answers were given in which of these ways.
+    admitted (Away); `allow`, all is. `counts` has how many answers were given in which of these ways, `batches` how
+    often it was asked about how many subjects at once.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class RedisLimiter:
     ) -> None:
         """Use the servers that *url* names, and keys that begin with *prefix*. Raises ConfigurationError."""
         self.counts: Counter[str] = Counter()
+        self.batches: Counter[int] = Counter()
         self._servers = servers_for(url)
         self._prefix = prefix.encode()
         self._on_failure = on_failure
@@ -71,6 +73,15 @@ class RedisLimiter:
     def is_degraded(self) -> bool:
         """Whether Redis is away, so that answers are this process's own."""
         return self._loop is not None and self._upkeep.is_away
+
+    @property
+    def outage(self) -> Outage | None:
+        """Since when and why Redis is away, and what holds meanwhile; None when it is not."""
+        if not self.is_degraded:
+            return None
+        reason = self._upkeep.reason
+        seconds = time.monotonic() - self._upkeep.away_since
+        return Outage(seconds, f"{type(reason).__name__}: {reason}", self._on_failure)
 
     async def open(self) -> None:
         """Connect, or begin without when no server can be reached now; opening twice is opening once.
@@ -142,7 +153,7 @@ class RedisLimiter:
         self._loop = asyncio.get_running_loop()
         self._subjects.clear()
         worker = secrets.token_urlsafe(8)  # never one that was used before, whose slots may still be held
-        self._commits = Commits(self._scripts, worker, clock=self._clock, without=self._without)
+        self._commits = Commits(self._scripts, worker, clock=self._clock, without=self._without, batches=self.batches)
         self._upkeep = Upkeep(
             self._servers,
             self._commits,

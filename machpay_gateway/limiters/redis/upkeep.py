@@ -43,13 +43,13 @@ class Upkeep:
         self.link: Link | None = None
         self.tried = asyncio.Event()  # once, with whatever outcome
         self.linked = asyncio.Event()
+        self.away_since = 0.0  # by the monotonic clock
         self._servers = servers
         self._commits = commits
         self._beat = beat
         self._workers_key = workers_key
         self._worker = worker
         self._recovered = recovered
-        self._away_since = 0.0
         self._patience: asyncio.TimerHandle | None = None
         self._running = asyncio.create_task(self._run())
 
@@ -140,7 +140,7 @@ class Upkeep:
         self.reason = reason
         if not self.is_away:
             self.is_away = True
-            self._away_since = time.monotonic()
+            self.away_since = time.monotonic()
             logger.warning(
                 "Redis does not answer: limits are decided without it. %s: %s", type(reason).__name__, reason
             )
@@ -151,7 +151,7 @@ class Upkeep:
         self._stop_waiting()
         if self.is_away:
             self.is_away = False
-            logger.warning("Redis answers again, after %.1f s.", time.monotonic() - self._away_since)
+            logger.warning("Redis answers again, after %.1f s.", time.monotonic() - self.away_since)
 
 
 def _longer(pause: float) -> float:

@@ -1,0 +1,51 @@
+"""What this worker has counted and what it is doing now, fetched from wherever that is known."""
+
+from collections.abc import Iterator, Mapping
+
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.proxy.pool import Pool
+from machpay_gateway.proxy.proxy import Proxy
+from machpay_gateway.telemetry.access_log import AccessLog
+from machpay_gateway.telemetry.metrics import Counts, Series, sizes
+
+
+def tally(gateway: Gateway, proxy: Proxy | None, log: AccessLog | None) -> Counts:
+    """Return the counts of this worker, up to this moment; without a *proxy* and a *log* there are fewer."""
+    gateway.recorder.gather()
+    counts = dict(gateway.recorder.requests.counts)
+    counts.update(_of_decisions(gateway))
+    if proxy is not None:
+        counts["machpay_connections", ()] = [len(proxy)]
+        counts["machpay_requests_in_flight", ()] = [proxy.in_flight]
+        for name, pool in proxy.upstreams.pools.items():
+            counts.update(_of_upstream(name, pool))
+    if log is not None:
+        counts["machpay_access_log_lost_total", ()] = [log.lost]
+    return counts
+
+
+def _of_decisions(gateway: Gateway) -> Iterator[tuple[Series, list[float]]]:
+    steps, limiter, keys = gateway.steps, gateway.limiter, gateway.key_cache
+    yield ("machpay_step_duration_seconds", ("decide",)), list(steps.decide)
+    yield ("machpay_step_duration_seconds", ("admission",)), list(steps.admission)
+    yield ("machpay_step_duration_seconds", ("upstream",)), list(steps.upstream)
+    yield ("machpay_admission_batches_total", ()), [sum(limiter.batches.values())]
+    yield ("machpay_admission_batch_size", ()), sizes(limiter.batches)
+    yield ("machpay_limiter_degraded", ()), [float(limiter.is_degraded)]
+    yield from _by_label("machpay_degraded_decisions_total", limiter.counts)
+    yield from _by_label("machpay_key_cache_lookups_total", {"hit": keys.hits, "miss": keys.misses})
+    yield ("machpay_key_cache_entries", ()), [len(keys)]
+    yield ("machpay_usage_unstored", ()), [gateway.recorder.unstored]
+
+
+def _of_upstream(name: str, pool: Pool) -> Iterator[tuple[Series, list[float]]]:
+    yield ("machpay_upstream_connections", (name, "idle")), [sum(server.idle for server in pool.servers)]
+    yield ("machpay_upstream_connections", (name, "busy")), [sum(server.in_flight for server in pool.servers)]
+    yield ("machpay_upstream_connections_opened_total", (name,)), [sum(server.opened for server in pool.servers)]
+    for reason in pool.servers[0].errors:
+        yield ("machpay_upstream_errors_total", (name, reason)), [sum(server.errors[reason] for server in pool.servers)]
+
+
+def _by_label(metric: str, counts: Mapping[str, int]) -> Iterator[tuple[Series, list[float]]]:
+    for value, count in counts.items():
+        yield (metric, (value,)), [count]

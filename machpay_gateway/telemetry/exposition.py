@@ -1,0 +1,54 @@
+"""Counts in the formats that Prometheus reads; the library knows how values are written and escaped there."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.utils import floatToGoString
+
+from machpay_gateway.telemetry.metrics import METRICS, Counts, Kind, Metric
+
+_ALL = (float("inf"),)
+
+
+def exposition(counts: Counts, accept: str) -> tuple[bytes, str]:
+    """Return *counts* in the format that an *accept* header asks for, text if it asks for none, and its media type."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Counted(counts))
+    encode, media_type = choose_encoder(accept)
+    return encode(registry), media_type
+
+
+class _Counted(Collector):
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
+
+    def describe(self) -> Iterable[Family]:
+        """Name nothing in advance, for which everything would be collected once more."""
+        return ()
+
+    def collect(self) -> Iterator[Family]:
+        """Yield a family for each metric, also for one that has counted nothing yet."""
+        of_metric: dict[str, dict[tuple[str, ...], Sequence[float]]] = {name: {} for name in METRICS}
+        for (name, labels), values in sorted(self._counts.items()):
+            of_metric[name][labels] = values
+        for name, series in of_metric.items():
+            yield _family(METRICS[name], series)
+
+
+def _family(metric: Metric, series: Mapping[tuple[str, ...], Sequence[float]]) -> Family:
+    if metric.kind is Kind.HISTOGRAM:
+        histogram = HistogramMetricFamily(metric.name, metric.tells, labels=metric.labels)
+        for labels, values in series.items():
+            bounds = map(floatToGoString, (*metric.bounds, *_ALL))
+            buckets = list(zip(bounds, accumulate(values[:-1]), strict=True))
+            histogram.add_metric(labels, buckets, values[-1])
+        return histogram
+    kind = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
+    family = kind(metric.name, metric.tells, labels=metric.labels)
+    for labels, values in series.items():
+        family.add_metric(labels, values[0])
+    return family

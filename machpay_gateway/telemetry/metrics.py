@@ -1,0 +1,174 @@
+"""What operators see in numbers: which metrics there are, and how the counts of several workers make one.
+
+It must not learn where counts are kept, nor in which format they are told. Each is a list of numbers, so that adding is
+all there is to do: one number of a counter or gauge; of a histogram the count of each bucket, and then the sum.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from operator import add
+from typing import NamedTuple
+
+from machpay_gateway.core.usage import BOUNDS as REQUEST_BOUNDS
+from machpay_gateway.core.usage import UsageRow
+from machpay_gateway.telemetry.steps import BOUNDS as STEP_BOUNDS
+
+NONE = "-"  # a label's value where there is none: no route is listed, nobody has a tier, no status was given
+BATCH_BOUNDS = (1, 2, 4, 8, 16, 24, 32, 64, 128, 256)
+
+Series = tuple[str, tuple[str, ...]]  # a metric's name, and the values of its labels
+Counts = dict[Series, list[float]]
+
+
+class Kind(Enum):
+    """How a metric's numbers are meant."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Metric(NamedTuple):
+    """One metric. *bounds* are the upper bounds of a histogram's buckets, each inclusive."""
+
+    name: str
+    kind: Kind
+    tells: str
+    labels: tuple[str, ...] = ()
+    bounds: Sequence[float] = ()
+
+    @property
+    def size(self) -> int:
+        """How many numbers each of its series has."""
+        return len(self.bounds) + 2 if self.kind is Kind.HISTOGRAM else 1
+
+
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "machpay_requests_total",
+            Kind.COUNTER,
+            "Requests that have ended, by what became of them.",
+            ("outcome", "route", "tier", "code"),
+        ),
+        Metric(
+            "machpay_request_duration_seconds",
+            Kind.HISTOGRAM,
+            "From a request's head to the end of its answer.",
+            ("route",),
+            REQUEST_BOUNDS,
+        ),
+        Metric(
+            "machpay_step_duration_seconds",
+            Kind.HISTOGRAM,
+            "What the steps of requests took: decide, of it admission (the wait for Redis), and upstream.",
+            ("step",),
+            STEP_BOUNDS,
+        ),
+        Metric(
+            "machpay_admission_batches_total",
+            Kind.COUNTER,
+            "Calls to Redis, to decide on requests and to give slots back.",
+        ),
+        Metric(
+            "machpay_admission_batch_size",
+            Kind.HISTOGRAM,
+            "How many callers one call to Redis was about.",
+            bounds=BATCH_BOUNDS,
+        ),
+        Metric("machpay_limiter_degraded", Kind.GAUGE, "Workers that decide on limits without Redis now."),
+        Metric(
+            "machpay_degraded_decisions_total",
+            Kind.COUNTER,
+            "Decisions on limits that were made without Redis, by on_limiter_failure.",
+            ("mode",),
+        ),
+        Metric(
+            "machpay_key_cache_lookups_total",
+            Kind.COUNTER,
+            "Keys and sessions that were presented: a hit was known, for a miss the key store was asked.",
+            ("result",),
+        ),
+        Metric("machpay_key_cache_entries", Kind.GAUGE, "Secrets in the key cache, with those known to be nobody's."),
+        Metric(
+            "machpay_upstream_connections",
+            Kind.GAUGE,
+            "Connections to upstreams: busy with a request, or idle.",
+            ("upstream", "state"),
+        ),
+        Metric(
+            "machpay_upstream_connections_opened_total",
+            Kind.COUNTER,
+            "Connections to upstreams that were opened.",
+            ("upstream",),
+        ),
+        Metric(
+            "machpay_upstream_errors_total",
+            Kind.COUNTER,
+            "Times that an upstream's server failed: connect, timeout, lost or malformed.",
+            ("upstream", "reason"),
+        ),
+        Metric("machpay_connections", Kind.GAUGE, "Connections of callers."),
+        Metric("machpay_requests_in_flight", Kind.GAUGE, "Requests that are being decided on, carried or answered."),
+        Metric("machpay_workers", Kind.GAUGE, "Workers that live."),
+        Metric("machpay_worker_snapshots_unreadable", Kind.GAUGE, "Files with what workers count that cannot be read."),
+        Metric("machpay_usage_unstored", Kind.GAUGE, "Requests that are counted and not yet in the stored usage."),
+        Metric("machpay_access_log_lost_total", Kind.COUNTER, "Lines that are not in the access log."),
+        Metric("machpay_build_info", Kind.GAUGE, "The version that is installed where this was asked.", ("version",)),
+    )
+}
+
+
+class RequestCounts:
+    """What requests add up to. It is told once a second of all that were alike, and never of one alone."""
+
+    def __init__(self) -> None:
+        """Know of no request."""
+        self.counts: Counts = {}
+
+    def add(self, tier: str, row: UsageRow) -> None:
+        """Count the requests in *row*, of callers of that *tier*."""
+        key = row.key
+        route = key.route or NONE
+        code = f"{key.status // 100}xx" if key.status else NONE
+        _count(self.counts, ("machpay_requests_total", (key.outcome, route, tier, code)), [row.count])
+        _count(self.counts, ("machpay_request_duration_seconds", (route,)), [*row.histogram, row.seconds])
+
+
+class Snapshot(NamedTuple):
+    """What one worker has counted, and whether it *lives*: what one that does not is doing now is nothing."""
+
+    counts: Mapping[Series, Sequence[float]]
+    lives: bool
+
+
+def merged(snapshots: Iterable[Snapshot]) -> Counts:
+    """Return what all workers have counted, ended ones too, and what those that live are doing now.
+
+    What is of no metric here, as another version may count it, is left out.
+    """
+    counts: Counts = {}
+    for snapshot in snapshots:
+        for series, values in snapshot.counts.items():
+            metric = METRICS.get(series[0])
+            if metric is None or len(values) != metric.size or len(series[1]) != len(metric.labels):
+                continue
+            if snapshot.lives or metric.kind is not Kind.GAUGE:
+                _count(counts, series, values)
+    return counts
+
+
+def sizes(batches: Mapping[int, int]) -> list[float]:
+    """Return the histogram of *batches*, how many there were of each size."""
+    series = [0.0] * (len(BATCH_BOUNDS) + 2)
+    for size, count in batches.items():
+        series[bisect_left(BATCH_BOUNDS, size)] += count
+        series[-1] += size * count
+    return series
+
+
+def _count(counts: Counts, series: Series, values: Sequence[float]) -> None:
+    known = counts.get(series)
+    counts[series] = list(values) if known is None else list(map(add, known, values))

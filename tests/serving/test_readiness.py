@@ -1,0 +1,147 @@
+"""What operators are told of each part that is not well."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from httpx2 import ASGITransport, AsyncClient
+
+from machpay_gateway import Gateway
+from machpay_gateway.core.errors import StoreUnavailable
+from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.principal import ANONYMOUS
+from machpay_gateway.core.route import Route
+from machpay_gateway.serving.management import management_app
+from machpay_gateway.serving.metrics import Metrics
+from tests.redises.servers import running_server
+
+PASSWORD = secrets.token_hex(8)
+
+
+class Worker:
+    """A worker, as far as operators see it."""
+
+    def __init__(self, gateway: Gateway, folder: Path) -> None:
+        self.gateway = gateway
+        self.metrics = Metrics(folder, dict)
+        self.is_draining = False
+
+
+Ask = Callable[[], Any]
+
+
+@asynccontextmanager
+async def worker(folder: Path, **options: Any) -> AsyncIterator[tuple[Worker, Ask]]:  # noqa: ANN401 - settings
+    """Yield a worker, and what asks it: for the status, and the checks."""
+    async with Gateway(**({"database": "memory://"} | options)) as gateway:
+        it = Worker(gateway, folder)
+        transport = ASGITransport(app=management_app(it))
+
+        async def ask() -> tuple[int, Mapping[str, str]]:
+            async with AsyncClient(transport=transport, base_url="http://operators.test") as client:
+                answer = await client.get("/readyz")
+            assert answer.json()["status"] == ("ready" if answer.status_code == 200 else "not ready")
+            return answer.status_code, answer.json()["checks"]
+
+        yield it, ask
+
+
+def failing(error: Exception) -> Callable[..., Any]:
+    async def fail(*_: object, **__: object) -> None:
+        raise StoreUnavailable("versions") from error
+
+    return fail
+
+
+async def test_whatever_is_well_is_told_as_ok(tmp_path: Path) -> None:
+    async with worker(tmp_path) as (_, ask):
+        assert await ask() == (200, dict.fromkeys(["serving", "key store", "limiter", "usage"], "ok"))
+    async with worker(tmp_path, database="sqlite://", oauth=Authority("https://id.example.org")) as (_, ask):
+        assert (await ask())[1]["signing keys"] == "ok"
+
+
+async def test_a_key_store_that_is_away_is_told_with_the_reason_and_no_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with worker(tmp_path) as (it, ask):
+        error = OSError(f"cannot connect to postgresql://machpay:{PASSWORD}@db.example.com/machpay\nand more")
+        monkeypatch.setattr(it.gateway.store, "versions_since", failing(error))
+        status, checks = await ask()
+        assert (status, checks["serving"]) == (503, "ok")
+        assert checks["key store"] == (
+            "away: The database did not answer (versions, cannot connect to postgresql://…@db.example.com/machpay): "
+            "see that it runs and that `database` names it. "
+            "Keys seen lately are trusted for 5 s, then requests with a key are refused with 503."
+        )
+
+
+async def test_draining_makes_it_not_ready(tmp_path: Path) -> None:
+    async with worker(tmp_path) as (it, ask):
+        it.is_draining = True
+        status, checks = await ask()
+        assert (status, checks["key store"]) == (503, "ok")
+        assert checks["serving"].startswith("draining: ")
+
+
+@pytest.mark.parametrize(
+    "mode, meanwhile",
+    [
+        ("local", "each worker counts for itself, up to its part of the limits"),
+        ("deny", "requests with a key or token are refused with 503"),
+        ("allow", "requests are admitted whatever the limits"),
+    ],
+)
+async def test_a_limiter_without_redis_says_since_when_and_what_holds_meanwhile(
+    tmp_path: Path, mode: str, meanwhile: str
+) -> None:
+    with running_server() as redis:
+        async with worker(tmp_path, redis=redis.url, on_limiter_failure=mode) as (it, ask):
+            await it.gateway.serve()
+            assert (await ask())[1]["limiter"] == "ok"
+            redis.kill()
+            async with asyncio.timeout(10):
+                while not it.gateway.limiter.is_degraded:  # noqa: ASYNC110 - what is waited for knows of no event
+                    await asyncio.sleep(0.01)
+            status, checks = await ask()
+            assert status == 200  # it goes on
+            assert checks["limiter"].startswith("degraded: Redis has not answered for 0 s (")
+            assert f'Meanwhile {meanwhile} (on_limiter_failure = "{mode}")' in checks["limiter"]
+
+
+async def test_usage_that_cannot_be_stored_is_told_with_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with worker(tmp_path) as (it, ask):
+        recorder = it.gateway.recorder
+        with monkeypatch.context() as patch:
+            patch.setattr(it.gateway.store, "add_usage", failing(OSError("no space left")))
+            for _ in range(3):
+                recorder.record(ANONYMOUS, Route("GET /", public=True), "allowed", 200, time.perf_counter())
+            await recorder.close()
+            status, checks = await ask()
+        assert status == 200
+        assert checks["usage"] == (
+            "unstored: 3 requests of the last 0 s are counted in memory alone, and stored when that can be done. "
+            "The database did not answer (versions, no space left): see that it runs and that `database` names it."
+        )
+        await recorder.close()
+        assert (await ask())[1]["usage"] == "ok"
+
+
+async def test_missing_signing_keys_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with worker(tmp_path, database="sqlite://", oauth=Authority("https://id.example.org")) as (it, ask):
+
+        async def none() -> list[Any]:
+            return []
+
+        monkeypatch.setattr(it.gateway.signing, "jwks", none)
+        status, checks = await ask()
+        assert status == 200
+        assert checks["signing keys"].startswith("missing: ")
+        monkeypatch.setattr(it.gateway.signing, "jwks", failing(OSError()))
+        assert (await ask())[1]["signing keys"].startswith("away: ")
