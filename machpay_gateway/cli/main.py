@@ -21,6 +21,7 @@ from machpay_gateway.cli.serve import serve
 from machpay_gateway.cli.session import Session
 from machpay_gateway.cli.signing_keys import signing_keys
 from machpay_gateway.cli.tail import tail
+from machpay_gateway.cli.top import top
 from machpay_gateway.cli.users import users
 from machpay_gateway.core.errors import GatewayError, told
 
@@ -60,7 +61,7 @@ def cli(ctx: click.Context, config: str | None) -> None:
 
 
 _OF_RECORDS = accounts, keys, users, clients, grants, signing_keys, audit
-for command in (init, migrate, *_OF_RECORDS, policy, doctor, serve, tail, demo):
+for command in (init, migrate, *_OF_RECORDS, policy, doctor, serve, tail, top, demo):
     cli.add_command(command)
 
 

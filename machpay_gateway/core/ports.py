@@ -177,7 +177,7 @@ class UsageStore(UsageSink, Protocol):
         """Return the rows of *subject* by *bucket*, those that start in [*start*, *end*), in order."""
 
     async def busiest(self, since: int, limit: int) -> Sequence[UsageRow]:
-        """Return the minutes from *since* on of the *limit* keys and grants with the most requests in them, those first.
+        """Return the minutes from *since* on of the *limit* keys and grants with the most requests, those first.
 
         What is counted of a whole account, or of nobody, is left out.
         """
