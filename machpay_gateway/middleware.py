@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable
 from time import perf_counter
-from typing import NoReturn, Unpack
+from typing import TYPE_CHECKING, NoReturn, Unpack
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,9 +18,13 @@ from machpay_gateway.gate import Asked, Unsettled
 from machpay_gateway.settings import Options
 from machpay_gateway.telemetry.refusals import log_refusal
 from machpay_gateway.web.headers import answer_headers, refusal_headers
-from machpay_gateway.web.incoming import Trust, request_facts
+from machpay_gateway.web.incoming import Trust, may_speak_for_others, request_facts
 from machpay_gateway.web.lifespan import run_lifespan
 from machpay_gateway.web.problems import send_problem
+
+if TYPE_CHECKING:
+    from machpay_gateway.core.route import Route
+    from machpay_gateway.telemetry.traces import Record, Traces
 
 _STARTS = {"http.response.start", "websocket.accept", "websocket.http.response.start"}
 _ENDS = {"http.response.body", "websocket.close"}
@@ -85,13 +89,18 @@ class MachPayAuth:
                 raise
         if isinstance(decision, Unsettled):
             decision, asked_at = await gateway.gate.settle(decision), None  # how long of it the limiter took, it knows
-        gateway.steps.decided(began_at, asked_at, perf_counter())
+        decided_at = perf_counter()
+        gateway.steps.decided(began_at, asked_at, decided_at)
+        serve: ASGIApp = self.app
+        record: Record = gateway.recorder.record
+        if gateway.traces is not None:
+            serve, record = self._traced(gateway.traces, scope, facts, decision.route, began_at, asked_at, decided_at)
         if isinstance(decision, Denied):
-            await self._refuse(scope, receive, send, facts, decision, began_at=began_at)
+            await self._refuse(scope, receive, send, facts, decision, record=record, began_at=began_at)
             return
         principal, grant, route = decision
         caller, held = (None, None) if grant is None else (principal, grant.lease)
-        record, status = gateway.recorder.record, None
+        status = None
         began: float | None = began_at  # None once it is counted
         added = answer_headers(principal, grant, facts.request_id, gateway.legacy_headers)
 
@@ -119,7 +128,7 @@ class MachPayAuth:
         unanswered = _CLIENT_GONE
         try:
             # Copied by `dict(scope, …)`, which is a third quicker than `{**scope, …}`.
-            await self.app(
+            await serve(
                 dict(scope, machpay=caller, machpay_facts=facts, machpay_grant=grant, auth=principal, user=principal),
                 receive,
                 answer,
@@ -141,8 +150,32 @@ class MachPayAuth:
         else:
             await self.app(scope, receive, send)
 
+    def _traced(  # noqa: PLR0917 - what a trace has
+        self,
+        traces: "Traces",
+        scope: Scope,
+        facts: RequestFacts,
+        route: "Route | None",
+        began_at: float,
+        asked_at: float | None,
+        decided_at: float,
+    ) -> "tuple[ASGIApp, Record]":
+        """Return the application within a trace, and what records the request and ends that."""
+        client = scope.get("client")
+        is_trusted = may_speak_for_others((client[0] or "") if client else "", self.trust.proxies)
+        trace = traces.of_scope(scope, facts, route, is_trusted=is_trusted, began_at=began_at)
+        return traces.guarding(self.app, self.gateway.recorder.record, trace, asked_at, decided_at)
+
     async def _refuse(
-        self, scope: Scope, receive: Receive, send: Send, facts: RequestFacts, denied: Denied, *, began_at: float
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        facts: RequestFacts,
+        denied: Denied,
+        *,
+        record: "Record",
+        began_at: float,
     ) -> None:
         log_refusal(facts, denied)
         headers = refusal_headers(denied, legacy=self.gateway.legacy_headers)
@@ -150,7 +183,7 @@ class MachPayAuth:
         try:
             await send_problem(scope, receive, send, problem, headers)
         finally:
-            self.gateway.recorder.record(denied.principal, denied.route, denied.reason, problem.status, began_at)
+            record(denied.principal, denied.route, denied.reason, problem.status, began_at)
 
 
 async def _fail(mistake: ConfigurationError, scope: Scope, receive: Receive, send: Send) -> NoReturn:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from machpay_gateway.keysets import Proofs, SigningKeys
     from machpay_gateway.stores.grants import GrantLookup, GrantWatch
+    from machpay_gateway.telemetry.traces import Traces
 
 MEMORY_DATABASE = "memory://"  # nothing is kept: for tests, benchmarks and trying things out
 
@@ -29,6 +30,7 @@ def unservable(settings: Settings) -> list[str]:
         _issuers_for,
         reports_for,
         assertions_for,
+        traces_for,
     )
     for adapter in adapters:
         try:
@@ -136,3 +138,16 @@ def assertions_for(settings: Settings) -> Assertions | None:
     from machpay_gateway.keysets import SignedAssertions
 
     return SignedAssertions(settings.assertion)
+
+
+def traces_for(settings: Settings) -> "Traces | None":
+    """Return what makes spans of requests, None when nothing does."""
+    if not settings.traces:
+        return None
+    try:
+        from machpay_gateway.telemetry.traces import Traces
+    except ModuleNotFoundError as exc:
+        raise ConfigurationError(
+            "traces: they are made by OpenTelemetry: pip install 'machpay-gateway[otel]', or set traces = false"
+        ) from exc
+    return Traces()

@@ -18,6 +18,7 @@ from machpay_gateway.assembly.adapters import (
     signing_for,
     store_for,
     tokens_for,
+    traces_for,
 )
 from machpay_gateway.assembly.opened import OpenedStore
 from machpay_gateway.assembly.parts import OwnRoutes, oauth_of
@@ -77,6 +78,7 @@ class Gateway:
         self.key_cache = keys = KeyCache(opened, settings.tiers, clock=time.time)
         self.recorder = UsageRecorder(opened)
         self.steps = StepTimes()
+        self.traces = traces_for(settings)
         self.signing = signing_for(settings, opened, self.store)
         self._grants = grants = grants_for(settings, opened)
         self._tokens = tokens_for(settings, self.signing, keys, grants)

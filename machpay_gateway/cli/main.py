@@ -20,6 +20,8 @@ from machpay_gateway.cli.policy import policy
 from machpay_gateway.cli.serve import serve
 from machpay_gateway.cli.session import Session
 from machpay_gateway.cli.signing_keys import signing_keys
+from machpay_gateway.cli.tail import tail
+from machpay_gateway.cli.top import top
 from machpay_gateway.cli.users import users
 from machpay_gateway.core.errors import GatewayError, told
 
@@ -58,8 +60,8 @@ def cli(ctx: click.Context, config: str | None) -> None:
     ctx.obj = Session(config)
 
 
-_COMMANDS = init, migrate, accounts, keys, users, clients, grants, signing_keys, audit, policy, doctor, serve, demo
-for command in _COMMANDS:
+_OF_RECORDS = accounts, keys, users, clients, grants, signing_keys, audit
+for command in (init, migrate, *_OF_RECORDS, policy, doctor, serve, tail, top, demo):
     cli.add_command(command)
 
 

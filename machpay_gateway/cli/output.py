@@ -20,6 +20,7 @@ from machpay_gateway.core.ports import Account
 from machpay_gateway.core.route import Route
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
     from rich.text import Text
 
@@ -49,12 +50,12 @@ def print_list(data: Sequence[object], *, has_more: bool = False) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print *rows* under their *columns*, one line each: a terminal that is too narrow wraps it, nothing is cut off."""
-    table = _new_table()
+    table = new_table()
     for column in columns:
         table.add_column(column, no_wrap=True)
     for row in rows:
-        table.add_row(*(_text(printable(cell)) for cell in row))
-    _print(table, err=False, width=_NO_FOLDING)
+        table.add_row(*(plain(printable(cell)) for cell in row))
+    print_rendered(table, err=False, width=_NO_FOLDING)
 
 
 def print_fields(fields: Iterable[tuple[str, str]], *, err: bool = False) -> None:
@@ -65,20 +66,20 @@ def print_fields(fields: Iterable[tuple[str, str]], *, err: bool = False) -> Non
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in fields:
-        grid.add_row(name, _text(printable(value)))
-    _print(grid, err=err)
+        grid.add_row(name, plain(printable(value)))
+    print_rendered(grid, err=err)
 
 
 def print_findings(findings: Iterable[Finding]) -> None:
     """Print *findings*, each with its way out below it."""
-    table = _new_table()
+    table = new_table()
     table.add_column("STATUS", no_wrap=True)
     table.add_column("SUBJECT", no_wrap=True)
     table.add_column("FOUND", overflow="fold")
     for finding in findings:
         cells = [printable(text) for text in (finding.found, finding.way_out and f"way out: {finding.way_out}") if text]
-        table.add_row(_text(finding.status, _STATUS_STYLES[finding.status]), finding.subject, _text("\n".join(cells)))
-    _print(table, err=False)
+        table.add_row(plain(finding.status, _STATUS_STYLES[finding.status]), finding.subject, plain("\n".join(cells)))
+    print_rendered(table, err=False)
 
 
 def print_issued(record: KeyRecord, secret: str, now: float, *, as_json: bool) -> None:
@@ -198,20 +199,22 @@ def access_of(route: Route) -> str:
     return str(route.requires) or "any valid credential"
 
 
-def _new_table() -> "Table":
+def new_table() -> "Table":
+    """Return a table as all of them look here."""
     from rich.table import Table
 
     return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
 
 
-def _text(text: str, style: str = "") -> "Text":
+def plain(text: str, style: str = "") -> "Text":
     """Return *text* as a cell in which nothing is markup."""
     from rich.text import Text
 
     return Text(text, style)
 
 
-def _print(table: "Table", *, err: bool, width: int | None = None) -> None:
+def print_rendered(rendered: "RenderableType", *, err: bool, width: int | None = None) -> None:
+    """Print *rendered*: on a terminal as wide as that is, or *width* columns, else one line for each row."""
     from rich.console import Console
 
     on_terminal = (sys.stderr if err else sys.stdout).isatty()
@@ -224,7 +227,7 @@ def _print(table: "Table", *, err: bool, width: int | None = None) -> None:
         highlight=False,
     )
     with console.capture() as captured:
-        console.print(table)
+        console.print(rendered)
     for line in captured.get().splitlines():
         click.echo(line.rstrip(), err=err)
 

@@ -10,6 +10,8 @@ import click
 from machpay_gateway.cli.output import json_option, print_json
 from machpay_gateway.cli.session import Session, pass_session
 
+logger = logging.getLogger("machpay_gateway")
+
 if TYPE_CHECKING:
     from machpay_gateway.serving.supervisor import Serving
 
@@ -36,10 +38,10 @@ def serve(
     """
     try:
         from machpay_gateway.serving.supervisor import Supervisor
+        from machpay_gateway.telemetry.logs import begin_logs
     except ModuleNotFoundError as exc:
         raise click.ClickException("Serving needs a server: pip install 'machpay-gateway[server]'") from exc
     given = {"workers": workers, "listen": listen, "management": management}
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
 
     async def run() -> None:
         supervisor = Supervisor(
@@ -47,6 +49,7 @@ def serve(
             changes={name: value for name, value in given.items() if value is not None},
             told=lambda serving: _print_serving(serving, as_json=as_json),
         )
+        begin_logs(supervisor.settings.server.log_format)
         await supervisor.run()
 
     asyncio.run(run())
@@ -56,7 +59,8 @@ def _print_serving(serving: "Serving", *, as_json: bool) -> None:
     if as_json:
         print_json({"object": "serving", **asdict(serving)})
         return
-    told = f"MachPay Gateway serves {serving.url} by {serving.workers} worker{'s' if serving.workers > 1 else ''}."
-    click.echo(told, err=True)  # what is printed may be the access log
+    # Not printed: that may be the access log, and stderr may be lines of JSON.
+    workers = f"{serving.workers} worker{'s' if serving.workers > 1 else ''}"
+    logger.info("MachPay Gateway serves %s by %s.", serving.url, workers)
     if serving.management is not None:
-        click.echo(f"Operators ask {serving.management}/readyz.", err=True)
+        logger.info("Operators ask %s/readyz.", serving.management)

@@ -19,6 +19,8 @@ _SECRETS = re.compile(r"(sk_(?:live|test)_|(?:ac|bs|cs|rt)_mp1_)[0-9A-Za-z_]{8,}
 _TOKENS = re.compile(
     r"(?<![\w-])(?:([\w-]{3})[\w-]{7,}\.e[wy][\w-]{8,}(?:\.[\w-]*)?|(e[wy][\w-])[\w-]{7,}(?:\.[\w-]*){4})", re.ASCII
 )
+# RFC 3986 §3.2.1: of a database, of Redis. No other one can begin within what it takes, so that it is as quick.
+_PASSWORDS = re.compile(r"(://[^\s/?#:@]*:)[^\s/?#]+(?=@)")
 _ESCAPES = re.compile(r"%(?:25)*([2-7][0-9A-Fa-f])")  # of ASCII that can be seen, however often it was escaped
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _SHOWN = 80  # characters of a wrong value that its error repeats
@@ -115,9 +117,9 @@ def parse_moment(text: str) -> float:
 
 
 def masked(text: str) -> str:
-    """Return *text* with the secrets and tokens in it cut short, also those that were escaped for a URL."""
+    """Return *text* with the secrets in it cut short, tokens and URLs' passwords among them, also escaped ones."""
     plain = _ESCAPES.sub(_unescaped, text) if "%" in text else text
-    cut = _TOKENS.sub(r"\1\2…", _SECRETS.sub(r"\1…", plain))
+    cut = _PASSWORDS.sub(r"\1…", _TOKENS.sub(r"\1\2…", _SECRETS.sub(r"\1…", plain)))
     return text if cut == plain else cut
 
 

@@ -185,6 +185,12 @@ class UsageStore(UsageSink, Protocol):
     async def usage(self, subject: str, bucket: Bucket, start: int, end: int) -> Sequence[UsageRow]:
         """Return the rows of *subject* by *bucket*, those that start in [*start*, *end*), in order."""
 
+    async def busiest(self, since: int, limit: int) -> Sequence[UsageRow]:
+        """Return the minutes from *since* on of the *limit* keys and grants with the most requests, those first.
+
+        What is counted of a whole account, or of nobody, is left out.
+        """
+
 
 class KnownKeys(Protocol):
     """The keys a decision can have without waiting. Raises StoreUnavailable."""

@@ -16,6 +16,7 @@ from machpay_gateway.core.errors import InputError
 BOUNDS: Sequence[float] = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ALLOWED = "allowed"  # the outcome of a decision that is no refusal; a refusal's is its Reason
 NOBODY = ""  # the subject of whoever is not a key: strangers cannot make rows of their own
+OF_ACCOUNTS = "acct_"  # what a subject begins with that is a whole account, counted beside its keys
 MAX_BUCKETS = 1500  # in one answer: a day of minutes, two months of hours
 _DAY_SECONDS = 86_400
 _LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999, where RFC 3339 ends

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 from time import monotonic, perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from machpay_gateway.core.admission import Coming, Granted, abandon
 from machpay_gateway.core.carriage import Carriage
@@ -22,6 +22,9 @@ from machpay_gateway.proxy.pool import Pool
 from machpay_gateway.proxy.ports import NEVER, Carried, Client, Front
 from machpay_gateway.telemetry.refusals import log_refusal
 
+if TYPE_CHECKING:
+    from machpay_gateway.telemetry.traces import Trace
+
 CHECK_SECONDS = 20.0  # between two looks at the credential of what goes on: revoked ones end within 60 s
 _DECISION_SECONDS = 30.0  # for what a store and an issuer are asked, each with shorter patience of its own
 _CLIENT_GONE = 499
@@ -37,6 +40,7 @@ class Exchange(Carried):
     asked_at: float | None = None
     decided_at: float | None = None
     answered_at: float | None = None
+    trace: "Trace | None" = None
     due = NEVER
     check_at = NEVER
     status = 0
@@ -89,6 +93,8 @@ class Exchange(Carried):
 
     def abort(self) -> None:
         """End what cannot be ended well: the client sees that its answer is not whole."""
+        if self.trace is not None:
+            self.trace.broke("answer_broken_off")
         self._finish(ALLOWED, self.status or _CLIENT_GONE)
         self.client.abort(by_reset=not self.request.minor)
 
@@ -106,6 +112,8 @@ class Exchange(Carried):
             self._task.cancel()
         if self.carrying is not None:
             self.carrying.stop()
+        if self.trace is not None:
+            self.trace.broke("client_gone")
         self._finish(ALLOWED, self.status or _CLIENT_GONE)
 
     def expire(self) -> None:
@@ -183,7 +191,8 @@ class Exchange(Carried):
 
     def _own_head(self, raw: bytes) -> bytes:
         if self._front.upstreams.is_question(self.facts.path):
-            return verbatim_head(raw, self.request, self.client.host)
+            trace = self._front.begin_trace(self) if self._front.traces is not None else b""
+            return verbatim_head(raw, self.request, self.client.host, trace)
         return self._upstream_head(credentials=True)
 
     def _upstream_head(self, *, credentials: bool) -> bytes:
@@ -198,6 +207,7 @@ class Exchange(Carried):
             self.facts.request_id,
             authorization=self.facts.authorization if credentials else (),
             assertion=self._front.assertion_for(self.principal) if self._front.asserts else b"",
+            trace=self._front.begin_trace(self) if self._front.traces is not None else b"",
         )
 
     def _refuse(self, denied: Denied) -> None:

@@ -15,13 +15,13 @@ _LENGTH = re.compile(rb"[0-9]{1,18}")  # below 2**63
 _HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
 _KEEP_ALIVE = frozenset({b"keep-alive"})  # which says nothing in HTTP/1.1, and is said all the time
 OTHER_CODING = "another transfer coding than chunked"
-_FORGOTTEN = re.compile(rb"auth|cookie|dpop|key|pass|secret|session|signature|token|request-id|traceparent")
+_FORGOTTEN = re.compile(rb"auth|cookie|dpop|key|pass|secret|session|signature|token|request-id|traceparent|tracestate")
 
 
 # What is done with a field. Plain numbers, because a member of an enum takes longer to look up than all else here.
 PASS, DROP, HOST, AUTHORIZATION, CONNECTION, KEEPS, LENGTH, CODING, UPGRADE, TE, WRONG = range(11)
-CLIENT_ADDRESS, FORWARDED_PROTO, FORWARDED_HOST, REQUEST_ID = range(11, 15)
-ORIGIN, PREFLIGHT, EXPECT, TYPE, DATE, PROOF = range(15, 21)  # read, and passed on all the same
+CLIENT_ADDRESS, FORWARDED_PROTO, FORWARDED_HOST, REQUEST_ID, TRACE_PARENT, TRACE_STATE = range(11, 17)
+ORIGIN, PREFLIGHT, EXPECT, TYPE, DATE, PROOF = range(17, 23)  # read, and passed on all the same
 
 # RFC 9110 §7.6.1: what concerns one connection alone.
 _HOP_BY_HOP: Mapping[bytes, int] = {
@@ -64,6 +64,7 @@ _OF_REQUESTS: Mapping[bytes, int] = {
     b"x-method-override": DROP,
     b"proxy": DROP,  # CGI makes of it where its programs send their own requests (CVE-2016-5385)
 }
+_OF_TRACES: Mapping[bytes, int] = {b"traceparent": TRACE_PARENT, b"tracestate": TRACE_STATE}
 _OF_OUR_ANSWERS: Mapping[bytes, int] = {**_HOP_BY_HOP, b"date": DATE}
 _OF_ANSWERS: Mapping[bytes, int] = {**_OF_OUR_ANSWERS, b"x-request-id": DROP}
 
@@ -157,9 +158,13 @@ class Fields(dict[bytes, Managed | None]):
         return self._managed.get(name, PASS)
 
 
-def request_fields(client_address_header: bytes) -> Fields:
-    """Return what is done with a request's fields; *client_address_header* (lower case) is believed from some peers."""
-    return Fields({**_OF_REQUESTS, client_address_header: CLIENT_ADDRESS})
+def request_fields(client_address_header: bytes, *, traced: bool = False) -> Fields:
+    """Return what is done with a request's fields; *client_address_header* (lower case) is believed from some peers.
+
+    Where requests are *traced*, we say of which trace they are a part.
+    """
+    of_traces = _OF_TRACES if traced else {}
+    return Fields({**_OF_REQUESTS, **of_traces, client_address_header: CLIENT_ADDRESS})
 
 
 def answer_fields() -> Fields:

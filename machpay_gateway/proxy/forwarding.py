@@ -16,6 +16,7 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HOSTS = re.compile(rb"(?:[A-Za-z0-9.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _ASSERTION = ASSERTION_HEADER.encode()
 _OF_CONNECTIONS = frozenset({b"connection", b"keep-alive", b"upgrade", b"expect", PEER_FIELD})
+_OF_TRACES = frozenset({b"traceparent", b"tracestate"})
 # Where the request ends and for whom it is, even if Connection names them: a body would be read as requests.
 _NEVER_NAMED = frozenset({b"content-length", b"transfer-encoding", b"host"})
 _SCHEMES = frozenset({b"http", b"https"})
@@ -48,13 +49,14 @@ def upstream_head(
     *,
     authorization: tuple[bytes, ...] = (),
     assertion: bytes = b"",
+    trace: bytes = b"",
 ) -> bytes:
     """Return the head of *request* as the upstream gets it, with the caller's *authorization* if that goes on.
 
-    An *assertion* is a signed word about the caller.
+    An *assertion* is a signed word about the caller, *trace* lines that say of which trace the request is a part.
     """
     said = said_by_us(principal, hop.walk, hop.scheme, request.host, hop.host, request.minor)
-    end = b"\r\n" + request.framing
+    end = b"\r\n" + trace + request.framing
     if assertion:
         end += b"%b: %b\r\n" % (_ASSERTION, assertion)
     for value in authorization:
@@ -62,11 +64,15 @@ def upstream_head(
     return b"".join((request.start, said, b"\r\nX-Request-Id: ", request_id, end, b"\r\n"))
 
 
-def verbatim_head(raw: bytes, request: RequestHead, peer: str) -> bytes:
-    """Return the *raw* head of *request*, less what concerns its connection, with the address of our *peer*."""
+def verbatim_head(raw: bytes, request: RequestHead, peer: str, trace: bytes = b"") -> bytes:
+    """Return the *raw* head of *request*, less what concerns its connection, with the address of our *peer*.
+
+    Lines of a *trace* take the place of those that the request has.
+    """
     first, *lines = raw[:-4].split(b"\r\n")
-    kept = without(lines, _OF_CONNECTIONS | ((request.connection or frozenset()) - _NEVER_NAMED))
-    return b"\r\n".join((first, *kept, PEER_FIELD + b": " + peer.encode(), b"\r\n"))
+    ended = _OF_CONNECTIONS | ((request.connection or frozenset()) - _NEVER_NAMED)
+    kept = without(lines, ended | _OF_TRACES if trace else ended)
+    return b"\r\n".join((first, *kept, PEER_FIELD + b": " + peer.encode(), trace + b"\r\n"))
 
 
 @lru_cache(maxsize=4096)  # by the principal itself, which is a new one whenever its record has changed

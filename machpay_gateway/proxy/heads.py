@@ -23,6 +23,8 @@ from machpay_gateway.proxy.fields import (
     REQUEST_ID,
     TE,
     TOKEN,
+    TRACE_PARENT,
+    TRACE_STATE,
     TYPE,
     UPGRADE,
     WRONG,
@@ -100,6 +102,8 @@ class RequestHead(Head):
     forwarded_host: bytes | None = None
     forwarded_proto: bytes | None = None
     request_id: bytes | None = None
+    trace_parent: bytes | None = None
+    trace_states: tuple[bytes, ...] = ()
     origin: bytes | None = None
     asked_method: bytes | None = None
     upgrade: bytes | None = None
@@ -177,6 +181,10 @@ class RequestHead(Head):
             self.forwarded += (value,)
         elif kind == REQUEST_ID:
             self.request_id = value if self.request_id is None else b""
+        elif kind == TRACE_PARENT:
+            self.trace_parent = value if self.trace_parent is None else b""
+        elif kind == TRACE_STATE:
+            self.trace_states += (value,)
         elif kind == UPGRADE:
             self.upgrade = value if self.upgrade is None else b""
         elif kind == TE:

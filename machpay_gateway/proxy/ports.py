@@ -7,7 +7,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from asyncio import AbstractEventLoop, Transport
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from machpay_gateway.core.admission import Granted
 from machpay_gateway.core.carriage import Carriage
@@ -23,6 +23,9 @@ from machpay_gateway.proxy.heads import AnswerHead, RequestHead
 from machpay_gateway.proxy.readers import RequestReader
 from machpay_gateway.proxy.upstreams import Upstreams
 from machpay_gateway.telemetry.steps import Steps
+
+if TYPE_CHECKING:
+    from machpay_gateway.telemetry.traces import Trace, Traces
 
 NEVER = float("inf")  # when what waits without a limit is due
 Walk = tuple[int | None, ...]  # addresses, from the client to our peer; None is one that cannot be read
@@ -40,8 +43,9 @@ class RequestLog(Protocol):
         status: int,
         steps: Steps,
         sent_bytes: int,
+        trace_id: bytes,
     ) -> None:
-        """Add a request that has come to its end by *steps*."""
+        """Add a request that has come to its end by *steps*; its trace's id is empty if it has none."""
 
 
 class ClientTunnel(ABC):
@@ -124,6 +128,7 @@ class Carried(ABC):
     asked_at: float | None  # when the limiter was asked, if it could not answer at once
     decided_at: float | None  # None when the control plane decides
     answered_at: float | None  # when the head of the upstream's answer had come
+    trace: "Trace | None"
     facts: RequestFacts
     principal: Principal | Anonymous | None  # None when nobody was found to be, or the control plane decides
     route: Route | None
@@ -177,6 +182,7 @@ class Front(ABC):
     legacy_headers: bool
     has_control_plane: bool
     asserts: bool
+    traces: "Traces | None"
     head_seconds: float
     keepalive_seconds: float
 
@@ -203,6 +209,10 @@ class Front(ABC):
     @abstractmethod
     def assertion_for(self, principal: Principal | Anonymous | None) -> bytes:
         """Return a signed word about *principal*, nothing about nobody."""
+
+    @abstractmethod
+    def begin_trace(self, exchange: Carried) -> bytes:
+        """Begin the trace of *exchange*, and return the lines that tell its upstream of that."""
 
     @abstractmethod
     def carriage_for(self, route: Route) -> Carriage:

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Coroutine
 from time import monotonic, perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.carriage import Carriage
@@ -24,8 +24,11 @@ from machpay_gateway.proxy.ports import Carried, Client, Front, RequestLog, Walk
 from machpay_gateway.proxy.readers import RequestReader
 from machpay_gateway.proxy.upstreams import ControlPlane, Upstreams
 from machpay_gateway.telemetry.refusals import log_refusal
-from machpay_gateway.telemetry.steps import Steps
+from machpay_gateway.telemetry.steps import Incoming, Steps
 from machpay_gateway.web.incoming import accepted_id, preflight_for
+
+if TYPE_CHECKING:
+    from machpay_gateway.telemetry.traces import Trace, Traces
 
 logger = logging.getLogger("machpay_gateway")
 
@@ -60,7 +63,7 @@ class Proxy(Front):
         self.gateway = gateway
         self.gate = gateway.gate
         self.legacy_headers = gateway.legacy_headers
-        self.requests = RequestReader(request_fields(gateway.trust.header))
+        self.requests = RequestReader(request_fields(gateway.trust.header, traced=gateway.traces is not None))
         self.head_seconds = settings.server.head_seconds
         self.keepalive_seconds = settings.server.keepalive_seconds
         self.carriage = settings.proxy
@@ -70,6 +73,7 @@ class Proxy(Front):
         self.upstreams = Upstreams(settings.upstreams, control_plane)
         self.has_control_plane = control_plane is not None
         self.asserts = gateway.assertions is not None
+        self.traces = gateway.traces
         self._log = access_log
         self._steps = gateway.steps
         self._connections: set[ClientConnection] = set()
@@ -166,6 +170,23 @@ class Proxy(Front):
             return b""
         return assertions.token_for(principal, time.time())
 
+    def begin_trace(self, exchange: Carried) -> bytes:
+        """Begin the trace of *exchange*, and return the lines that tell its upstream of that."""
+        if self.traces is None:
+            return b""
+        exchange.trace = trace = self._begun_trace(self.traces, exchange)
+        return trace.sent_on(exchange.decided_at or perf_counter(), exchange.request.name)
+
+    def _begun_trace(self, traces: "Traces", exchange: Carried) -> "Trace":
+        head, client = exchange.request, exchange.client
+        return traces.begin(
+            exchange.facts,
+            exchange.route,
+            Incoming(head.trace_parent, head.trace_states, client.is_trusted),
+            began_at=exchange.began_at,
+            scheme=client.scheme.decode(),
+        )
+
     def carriage_for(self, route: Route) -> Carriage:
         """Return what holds for carrying requests of *route*."""
         return self._carriages.get(route.match, self.carriage)
@@ -186,9 +207,16 @@ class Proxy(Front):
                 self._steps.answered(answered_at - decided_at)
         if principal is not None or route is not None or outcome != ALLOWED:  # the control plane counts by itself
             self.gateway.recorder.record(principal, route, outcome, status, began_at)
+        if self._log is None and self.traces is None:
+            return
+        steps = _new(Steps, (began_at, exchange.asked_at, decided_at, answered_at, perf_counter()))
+        trace_id = b""
+        if self.traces is not None:
+            trace = exchange.trace or self._begun_trace(self.traces, exchange)  # refused, it was sent on to nobody
+            trace_id = trace.trace_id
+            trace.end(principal, outcome, status, steps)
         if self._log is not None:
-            steps = _new(Steps, (began_at, exchange.asked_at, decided_at, answered_at, perf_counter()))
-            self._log.add(exchange.facts, principal, route, outcome, status, steps, exchange.sent_bytes)
+            self._log.add(exchange.facts, principal, route, outcome, status, steps, exchange.sent_bytes, trace_id)
 
     def count_fault(self, client: Client, request_id: bytes, denied: Denied, status: int) -> None:
         """Count what was no request."""
@@ -197,7 +225,7 @@ class Proxy(Front):
         self.gateway.recorder.record(None, None, denied.reason, status, client.began_at)
         if self._log is not None:
             steps = Steps(client.began_at, None, None, None, perf_counter())
-            self._log.add(facts, None, None, denied.reason, status, steps, 0)
+            self._log.add(facts, None, None, denied.reason, status, steps, 0, b"")
 
     # The clock.
 

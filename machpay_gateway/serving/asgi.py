@@ -78,6 +78,7 @@ class AsgiServer:
             self._serve,
             interface="asgi3",
             lifespan="off",
+            log_config=None,  # its own would write beside ours, and write whatever an exception holds
             log_level="warning",
             access_log=False,
             proxy_headers=False,  # who is calling is the gateway's to find out

@@ -73,8 +73,8 @@ class Supervisor:
         self._environ = os.environ | {f"MACHPAY_SERVER__{name.upper()}": str(value) for name, value in changes.items()}
         self._told = told
         self._log_level = log_level
-        self._settings = _checked(self._options)
-        server = self._settings.server
+        self.settings = _checked(self._options)
+        server = self.settings.server
         self._listener = _listening(server.address)
         self._management = None if server.management_address is None else _listening(server.management_address)
         self._counts = TemporaryDirectory(prefix="machpay-", ignore_cleanup_errors=True)  # of workers, past their ends
@@ -89,7 +89,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._begin, self.reload)
-        starts = asyncio.gather(*(self._start() for _ in range(self._settings.server.workers)))
+        starts = asyncio.gather(*(self._start() for _ in range(self.settings.server.workers)))
         stop = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait((starts, stop), return_when=asyncio.FIRST_COMPLETED)
@@ -115,11 +115,11 @@ class Supervisor:
                 self._begin(lambda: self._start_missing(_FIRST_PAUSE))  # one that gave way for nothing
                 return
             if (settings.server.listen, settings.server.management) != (
-                self._settings.server.listen,
-                self._settings.server.management,
+                self.settings.server.listen,
+                self.settings.server.management,
             ):
                 logger.warning("server.listen and server.management hold from the next start on, not from a reload.")
-            self._settings = settings
+            self.settings = settings
             logger.info("The settings are read anew; %d workers serve by them.", settings.server.workers)
 
     async def _replace_all(self, settings: Settings) -> None:
@@ -208,7 +208,7 @@ class Supervisor:
             pause = min(max(2 * pause, _FIRST_PAUSE), _LONGEST_PAUSE)
             try:
                 async with self._changing:  # new settings may have brought one in the meantime
-                    if sum(worker.is_wanted for worker in self._workers) < self._settings.server.workers:
+                    if sum(worker.is_wanted for worker in self._workers) < self.settings.server.workers:
                         await self._start()
             except GatewayError as exc:
                 if not self._stopping.is_set():
@@ -224,7 +224,7 @@ class Supervisor:
             self._begin(lambda: self._left(worker))
 
     async def _left(self, worker: _Running) -> None:
-        await _ended(worker.process, self._settings.server.drain_seconds + _KILL_SECONDS)
+        await _ended(worker.process, self.settings.server.drain_seconds + _KILL_SECONDS)
 
     async def _stop(self, worker: _Running) -> None:
         worker.is_wanted = False
@@ -247,7 +247,7 @@ class Supervisor:
         task.add_done_callback(self._tasks.discard)
 
     def _serving(self) -> Serving:
-        scheme = "https" if self._settings.server.tls_certificate else "http"
+        scheme = "https" if self.settings.server.tls_certificate else "http"
         management = None if self._management is None else f"http://{_shown(self._management)}"
         return Serving(f"{scheme}://{_shown(self._listener)}", management, len(self._workers))
 

@@ -40,6 +40,7 @@ from machpay_gateway.serving.servable import (
 from machpay_gateway.serving.tally import tally
 from machpay_gateway.settings import Options, load_settings
 from machpay_gateway.telemetry.access_log import OFF, AccessLog
+from machpay_gateway.telemetry.logs import begin_logs
 
 logger = logging.getLogger("machpay_gateway")
 
@@ -81,6 +82,8 @@ class Worker:
     async def serve(self, report: int) -> None:
         """Serve, say so on *report*, and drain when told to stop. Raises GatewayError when it cannot begin."""
         async with AsyncExitStack() as stack:
+            if self.gateway.traces is not None:
+                self._export(stack)
             stack.push_async_callback(self.metrics.close)  # after all others: until then something may be counted
             stack.push_async_callback(self.gateway.close)
             await self.gateway.open()
@@ -94,6 +97,14 @@ class Worker:
                 await self._alone(stack, report)
             else:
                 await self._carry(stack, report)
+
+    @staticmethod
+    def _export(stack: AsyncExitStack) -> None:
+        from machpay_gateway.telemetry.exporting import begin_exporting, end_exporting  # noqa: PLC0415 - an extra
+
+        exporting = begin_exporting()
+        if exporting is not None:
+            stack.push_async_callback(end_exporting, exporting)
 
     async def _alone(self, stack: AsyncExitStack, report: int) -> None:
         settings = self.gateway.settings.server
@@ -198,11 +209,12 @@ def main(arguments: Sequence[str]) -> int:
     """Serve as the supervisor asks: the settings' file or nothing, the folder for counts, open files, a log level."""
     config, counts = arguments[:2]
     listener, management, report, level = map(int, arguments[2:])
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=level)
+    begin_logs("text", level=level)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # which tells each revision of a new database
     options: Options = {"config": config} if config else {}
     operators = socket.socket(fileno=management) if management >= 0 else None
     try:
+        begin_logs(load_settings(options).server.log_format, level=level, worker=os.getpid())
         uvloop.run(_run(options, socket.socket(fileno=listener), operators, Path(counts), report))
     except GatewayError as exc:
         logger.error("%s", told(exc))  # noqa: TRY400 - it says all there is

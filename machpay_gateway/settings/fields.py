@@ -259,4 +259,5 @@ FIELDS: Mapping[str, Reader] = {
     "oauth": _optional(Authority),
     "console": _optional(Console),
     "secret_key": _secret_key,
+    "traces": _flag,
 }

@@ -49,6 +49,7 @@ class Settings:
     oauth: Authority | None = None
     console: Console | None = None
     secret_key: str | None = field(default=None, repr=False)
+    traces: bool = False
 
 
 class Options(TypedDict, total=False):
@@ -78,3 +79,4 @@ class Options(TypedDict, total=False):
     oauth: Authority | None
     console: Console | None
     secret_key: str | None
+    traces: bool

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from machpay_gateway.core.errors import ConfigurationError
 
 ControlPlane = Literal["on", "off", "only"]
+LogFormat = Literal["text", "json"]
 
 _ADDRESS = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})")
 _MAX_PORT = 65535
@@ -34,6 +35,7 @@ class Serving:
 
     *listen* is for callers, *management* for operators alone, empty for none. *control_plane* is the key API: beside
     the proxy, off, or alone. *tls_certificate* and *tls_key* are PEM files. *access_log* is `stdout`, `off` or a file.
+    *log_format* is of what the process itself says on stderr.
     *drain_seconds* are given to requests in flight at a stop. *head_seconds* is how long a request's head may take,
     *keepalive_seconds* how long a connection may be quiet between requests. *max_connections* is of one worker, 0 for
     as many as its file descriptors allow. Raises ConfigurationError.
@@ -46,6 +48,7 @@ class Serving:
     tls_certificate: str | None = None
     tls_key: str | None = None
     access_log: str = "stdout"
+    log_format: LogFormat = "text"
     drain_seconds: float = 30.0
     head_seconds: float = 10.0
     keepalive_seconds: float = 75.0
@@ -68,6 +71,8 @@ class Serving:
             object.__setattr__(self, name, seconds)
         if self.control_plane not in ("on", "off", "only"):
             raise ConfigurationError(f"control_plane {self.control_plane!r} is not one of on, off, only")
+        if self.log_format not in ("text", "json"):
+            raise ConfigurationError(f"log_format {self.log_format!r} is not one of text, json")
         if not self.access_log:
             raise ConfigurationError(f"access_log {self.access_log!r} is not stdout, off or the name of a file")
         if (self.tls_certificate is None) is not (self.tls_key is None):

@@ -1,5 +1,6 @@
 """A store that is gone with the process: for tests and for trying things out."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from secrets import token_bytes
@@ -10,7 +11,18 @@ from machpay_gateway.core.key import KeyRecord, StatusAt
 from machpay_gateway.core.ports import Account, key_tier
 from machpay_gateway.core.replay import REPLAY_SECONDS, Keep, KeptAnswer, noted
 from machpay_gateway.core.signing import SigningKey
-from machpay_gateway.core.usage import BUCKETS, Bucket, SecretUse, UsageBatch, UsageKey, UsageRow, merged
+from machpay_gateway.core.usage import (
+    BUCKETS,
+    MINUTE,
+    NOBODY,
+    OF_ACCOUNTS,
+    Bucket,
+    SecretUse,
+    UsageBatch,
+    UsageKey,
+    UsageRow,
+    merged,
+)
 
 
 class MemoryStore:
@@ -204,6 +216,18 @@ class MemoryStore:
         """Return the rows of *subject* by *bucket*, those that start in [*start*, *end*), in order."""
         found = sorted(key for key in self._usage[bucket] if key.subject == subject and start <= key.start < end)
         return [self._usage[bucket][key] for key in found]
+
+    async def busiest(self, since: int, limit: int) -> Sequence[UsageRow]:
+        """Return the minutes from *since* on of the *limit* keys and grants with the most requests in them."""
+        rows = [row for key, row in self._usage[MINUTE].items() if key.start >= since]
+        of_ones = [row for row in rows if row.key.subject != NOBODY and not row.key.subject.startswith(OF_ACCOUNTS)]
+        requests: Counter[str] = Counter()
+        for row in of_ones:
+            requests[row.key.subject] += row.count
+        top = sorted(requests, key=lambda subject: (-requests[subject], subject))[:limit]
+        return sorted(
+            (row for row in of_ones if row.key.subject in top), key=lambda row: (top.index(row.key.subject), row.key)
+        )
 
     async def signing_keys(self) -> Sequence[SigningKey]:
         """Return the keys that we sign by, and did lately."""

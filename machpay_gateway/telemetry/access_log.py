@@ -55,8 +55,12 @@ class AccessLog:
         status: int,
         steps: Steps,
         sent_bytes: int,
+        trace_id: bytes = b"",
     ) -> None:
-        """Add the line of a request that ended by *steps*; None and what nobody knows is null."""
+        """Add the line of a request that ended by *steps*; None and what nobody knows is null.
+
+        One without a trace has no *trace_id*.
+        """
         now = self._clock()
         second = int(now)
         if second != self._second:
@@ -71,7 +75,7 @@ class AccessLog:
         key = None if principal is None else principal.key_id
         said = _said if path is None or len(path) < LONG else _said.__wrapped__
         self._lines.append(
-            b'%b%03dZ","request_id":"%b%b%b,"decision_milliseconds":%b,"upstream_milliseconds":%b,"bytes":%d}\n'
+            b'%b%03dZ","request_id":"%b%b%b,"decision_milliseconds":%b,"upstream_milliseconds":%b,"bytes":%d%b}\n'
             % (
                 self._prefix,
                 int((now - second) * 1000),
@@ -81,6 +85,7 @@ class AccessLog:
                 _NULL if decided_at is None else b"%.3f" % ((decided_at - began_at) * 1000),
                 _NULL if answered_at is None else b"%.3f" % ((answered_at - (decided_at or began_at)) * 1000),
                 sent_bytes,
+                b',"trace_id":"%b"' % trace_id if trace_id else b"",
             )
         )
         if self._alarm is None:

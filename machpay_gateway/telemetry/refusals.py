@@ -9,18 +9,20 @@ from machpay_gateway.core.input import masked
 
 logger = logging.getLogger("machpay_gateway")
 
+_REFUSED = "request %s refused: %s (%s); method=%r path=%r route=%r key=%r address=%s"
+
 
 def log_refusal(facts: RequestFacts, denied: Denied) -> None:
     """Say at level INFO who was refused what, and why."""
     if logger.isEnabledFor(logging.INFO):
-        logger.info(
-            "request %s refused: %s (%s); method=%r path=%r route=%r key=%r address=%s",
-            facts.request_id.decode(),
-            denied.reason,
-            denied.detail,
-            masked(facts.method),
-            None if facts.path is None else masked(facts.path),  # people put secrets into paths, too
-            denied.route.match if denied.route else None,
-            denied.principal.id if denied.principal else None,
-            format_address_or_none(facts.address),
-        )
+        said = {
+            "request_id": facts.request_id.decode(),
+            "reason": str(denied.reason),
+            "detail": denied.detail,
+            "method": masked(facts.method),
+            "path": None if facts.path is None else masked(facts.path),  # people put secrets into paths, too
+            "route": denied.route.match if denied.route else None,
+            "key": denied.principal.id if denied.principal else None,
+            "address": format_address_or_none(facts.address),
+        }
+        logger.info(_REFUSED, *said.values(), extra=said)

@@ -26,6 +26,14 @@ class Steps(NamedTuple):
     ended_at: float
 
 
+class Incoming(NamedTuple):
+    """What a request says of the trace that it is a part of, and whether whoever sent it *is_trusted*."""
+
+    parent: bytes | None  # that came once
+    states: tuple[bytes, ...]
+    is_trusted: bool
+
+
 class StepTimes:
     """Histograms of the steps of all requests: each a list of counts, with the sum in seconds at its end."""
 

@@ -55,9 +55,23 @@ def test_escaping_hides_no_secret(secret: str, times: int) -> None:
 
 
 @pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("postgresql://machpay:hunter2@db:5432/m", "postgresql://machpay:…@db:5432/m"),
+        ("redis://:hunter2@127.0.0.1/0", "redis://:…@127.0.0.1/0"),
+        ("redis://a:p@ss:w@127.0.0.1", "redis://a:…@127.0.0.1"),  # up to the last one, as libraries read it
+    ],
+)
+def test_of_a_url_the_password_is_cut_out(text: str, shown: str) -> None:
+    assert masked(f"it is {text} here") == f"it is {shown} here"
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "/v1/skills/execute",
+        "http://127.0.0.1:9000/x@y",
+        "postgresql://machpay@db/m",
         "/v1/eyewitness.tar.gz",
         "/files/report-2024.eyes.pdf",
         "/v1/a%20b%2Fc",
@@ -70,7 +84,7 @@ def test_what_is_no_secret_stays_as_it_is(text: str) -> None:
     assert not holds_secret(text)
 
 
-@pytest.mark.parametrize("piece", ["ey", "ey.", "ey-", "eyaaaaaaaa.", "%25", "e", "aaaaaaaaaa.ey"])
+@pytest.mark.parametrize("piece", ["ey", "ey.", "ey-", "eyaaaaaaaa.", "%25", "e", "aaaaaaaaaa.ey", "://a:", "://a:b@"])
 def test_a_long_path_is_read_in_no_more_than_its_length(piece: str) -> None:
     # Within the test's time limit only if reading does not begin again at each letter: 1 MB squared is hours.
     assert isinstance(masked(piece * (1_000_000 // len(piece))), str)

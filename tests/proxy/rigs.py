@@ -110,7 +110,7 @@ class Log:
         self.ended: list[Ended] = []
 
     def add(self, facts: RequestFacts, *details: Any) -> None:  # noqa: ANN401 - of which three are of use
-        _, _, outcome, status, steps, _ = details
+        _, _, outcome, status, steps, *_ = details
         self.ended.append(Ended(facts, str(outcome), status, steps))
 
 

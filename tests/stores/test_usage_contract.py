@@ -223,3 +223,29 @@ async def test_a_use_is_no_change_of_the_key_and_a_change_writes_no_use(store: S
     stored = await store.key(ACME.id, "key_1")
     assert stored is not None
     assert (stored.last_used_at, stored.secrets[0].last_used_at) == (2000.0, 2000.0)
+
+
+async def test_the_busiest_are_those_with_the_most_requests_since_a_minute(store: Store) -> None:
+    await counted(
+        store,
+        row(AT_TEN - 60, subject="key_before", quick=100),
+        row(AT_TEN, subject="key_a", quick=3, slow=1),
+        row(AT_TEN + 60, subject="key_a", outcome="rate_limited", status=429, quick=2),
+        row(AT_TEN, subject="key_b", quick=5),
+        row(AT_TEN - 60, subject="key_b", quick=100),  # not since then
+        row(AT_TEN + 120, subject="grant_c", quick=5),  # as many as another one: by their ids
+        row(AT_TEN, subject="key_d", quick=4),
+        row(AT_TEN, subject="", quick=1000),
+        row(AT_TEN, subject="acct_1", quick=1000),
+        row(AT_TEN, subject="acctx1", quick=1),  # an underscore is no wildcard
+    )
+    found = await store.busiest(AT_TEN, 3)
+    assert [(each.key.subject, each.key.start - AT_TEN, each.count) for each in found] == [
+        ("key_a", 0, 4),
+        ("key_a", 60, 2),
+        ("grant_c", 120, 5),
+        ("key_b", 0, 5),
+    ]
+    assert found[0].histogram[-1] == 1
+    assert len({each.key.subject for each in await store.busiest(AT_TEN, 10)}) == 5
+    assert list(await store.busiest(AT_TEN + 180, 10)) == []

@@ -253,6 +253,11 @@ class SqlStore:
         async with self._database.reading("usage") as connection:
             return await usage.rows_of(connection, subject, bucket, start, end)
 
+    async def busiest(self, since: int, limit: int) -> Sequence[UsageRow]:
+        """Return the minutes from *since* on of the *limit* keys and grants with the most requests in them."""
+        async with self._database.reading("usage") as connection:
+            return await usage.busiest(connection, since, limit)
+
     async def signing_keys(self) -> Sequence[SigningKey]:
         """Return the keys that we sign by, and did lately."""
         async with self._database.reading("signing keys") as connection:

@@ -1,11 +1,25 @@
 """Statements on what was counted. Rows are written in one order everywhere, so that workers do not wait in a circle."""
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add
+from typing import Any
 
-from sqlalchemy import Table, delete, select
+from sqlalchemy import Row, Table, delete, desc, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from machpay_gateway.core.usage import DAY, HOUR, MINUTE, Bucket, SecretUse, UsageKey, UsageRow, merged
+from machpay_gateway.core.usage import (
+    DAY,
+    HOUR,
+    MINUTE,
+    NOBODY,
+    OF_ACCOUNTS,
+    Bucket,
+    SecretUse,
+    UsageKey,
+    UsageRow,
+    merged,
+)
 from machpay_gateway.stores.schema import LATENCIES, SECRET_USES, USAGE_DAYS, USAGE_HOURS, USAGE_MINUTES
 from machpay_gateway.stores.sql.upsert import insert_or
 
@@ -51,14 +65,35 @@ async def rows_of(
         .where(table.c.subject == subject, table.c.start >= start, table.c.start < end)
         .order_by(*(table.c[name] for name in _KEY))
     )
-    width = len(_KEY)
-    return [
-        UsageRow(UsageKey(*row[:width]), row[width], tuple(row[width + 1 :]))
-        for row in await connection.execute(statement)
-    ]
+    return [_row(found) for found in await connection.execute(statement)]
+
+
+async def busiest(connection: AsyncConnection, since: int, limit: int) -> Sequence[UsageRow]:
+    """Return the minutes from *since* on of the *limit* keys and grants with the most requests in them, those first."""
+    table = USAGE_MINUTES
+    requests = reduce(add, (table.c[name] for name in _LATENCIES))
+    is_of_one = (table.c.subject != NOBODY) & ~table.c.subject.startswith(OF_ACCOUNTS, autoescape=True)
+    totals = (
+        select(table.c.subject, func.sum(requests).label("requests"))
+        .where(table.c.start >= since, is_of_one)
+        .group_by(table.c.subject)
+    )
+    top = totals.order_by(desc("requests"), table.c.subject).limit(limit).subquery()
+    statement = (
+        select(*(table.c[name] for name in (*_KEY, *_SUMS)))
+        .join(top, top.c.subject == table.c.subject)
+        .where(table.c.start >= since)
+        .order_by(top.c.requests.desc(), *(table.c[name] for name in _KEY))
+    )
+    return [_row(found) for found in await connection.execute(statement)]
 
 
 async def delete_old(connection: AsyncConnection, now: float) -> None:
     """Delete what is older at *now* than it is kept."""
     for bucket, table in _TABLES.items():
         await connection.execute(delete(table).where(table.c.start < bucket.start_of(now - bucket.kept_seconds)))
+
+
+def _row(found: Row[Any]) -> UsageRow:
+    width = len(_KEY)
+    return UsageRow(UsageKey(*found[:width]), found[width], tuple(found[width + 1 :]))

@@ -1,0 +1,146 @@
+"""What `/metrics` told at two moments, and what happened between them: for whoever looks on without Prometheus."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+from prometheus_client.parser import text_string_to_metric_families
+
+Labels = tuple[tuple[str, str], ...]
+_REQUESTS, _DURATIONS = "machpay_requests_total", "machpay_request_duration_seconds_bucket"
+_STEPS = "machpay_step_duration_seconds_bucket"
+_QUANTILES = 0.5, 0.95, 0.99
+_NO_GATEWAY = "what answers there is no gateway"
+
+
+class Reading(NamedTuple):
+    """All samples *at* a moment, in seconds that never go back, by name and labels."""
+
+    at: float
+    samples: Mapping[str, Mapping[Labels, float]]
+
+    def total(self, name: str) -> int:
+        """Return the sum of the samples of that *name*."""
+        return int(sum(self.samples.get(name, {}).values()))
+
+
+class Latency(NamedTuple):
+    """Within how many seconds half of requests, 95 and 99 of 100 were done; None where there was none."""
+
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+class Flow(NamedTuple):
+    """Requests of one kind: how many in a second, and how long they took."""
+
+    name: str
+    per_second: float
+    latency: Latency
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """What happened within *seconds*; *outcomes* are per second. *degraded* workers decide without Redis."""
+
+    seconds: float
+    per_second: float
+    outcomes: Mapping[str, float]
+    latency: Latency
+    routes: Sequence[Flow]
+    steps: Sequence[Flow]
+    in_flight: int
+    connections: int
+    workers: int
+    degraded: int
+
+
+def reading_of(text: str, at: float) -> Reading:
+    """Return what *text*, in Prometheus' format, says. Raises ValueError when it is not a gateway's."""
+    samples: dict[str, dict[Labels, float]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            samples.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+    if "machpay_build_info" not in samples:
+        raise ValueError(_NO_GATEWAY)
+    return Reading(at, samples)
+
+
+def between(before: Reading, after: Reading) -> Interval:
+    """Return what happened from *before* to *after*."""
+    seconds = max(after.at - before.at, 1e-9)
+    requests = _grown(before, after, _REQUESTS)
+    outcomes = _by(requests, "outcome")
+    of_routes = _by(requests, "route")
+    durations, steps = _grown(before, after, _DURATIONS), _grown(before, after, _STEPS)
+    buckets_of_steps = {name: _buckets(steps, ("step", name)) for name in _by(steps, "step")}
+    return Interval(
+        seconds,
+        sum(outcomes.values()) / seconds,
+        {name: count / seconds for name, count in _most_first(outcomes)},
+        _latency(_buckets(durations)),
+        [
+            Flow(name, count / seconds, _latency(_buckets(durations, ("route", name))))
+            for name, count in _most_first(of_routes)
+        ],
+        [
+            Flow(name, buckets[-1][1] / seconds, _latency(buckets))
+            for name, buckets in buckets_of_steps.items()
+            if buckets and buckets[-1][1]
+        ],
+        after.total("machpay_requests_in_flight"),
+        after.total("machpay_connections"),
+        after.total("machpay_workers"),
+        after.total("machpay_limiter_degraded"),
+    )
+
+
+def _grown(before: Reading, after: Reading, name: str) -> dict[Labels, float]:
+    """Return by how much each counter of that *name* has grown; one that is less than it was has begun anew."""
+    earlier = before.samples.get(name, {})
+    grown = {}
+    for labels, value in after.samples.get(name, {}).items():
+        more = value - earlier.get(labels, 0.0)
+        grown[labels] = value if more < 0 else more
+    return grown
+
+
+def _by(counts: Mapping[Labels, float], label: str) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for labels, count in counts.items():
+        value = dict(labels)[label]
+        sums[value] = sums.get(value, 0.0) + count
+    return sums
+
+
+def _most_first(counts: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted(((name, count) for name, count in counts.items() if count), key=lambda each: (-each[1], each[0]))
+
+
+def _buckets(counts: Mapping[Labels, float], chosen: tuple[str, str] | None = None) -> list[tuple[float, float]]:
+    """Return (upper bound, how many took no longer) of all series together, or of those with the *chosen* label."""
+    sums: dict[float, float] = {}
+    for labels, count in counts.items():
+        if chosen is None or chosen in labels:
+            bound = float(dict(labels)["le"])
+            sums[bound] = sums.get(bound, 0.0) + count
+    return sorted(sums.items())
+
+
+def _latency(buckets: Sequence[tuple[float, float]]) -> Latency:
+    return Latency(*(_quantile(buckets, share) for share in _QUANTILES))
+
+
+def _quantile(buckets: Sequence[tuple[float, float]], share: float) -> float | None:
+    """Return about how long the quickest *share* took at most, as if within a bound they were spread evenly."""
+    if not buckets or not buckets[-1][1]:
+        return None
+    wanted = share * buckets[-1][1]
+    for (lower, below), (upper, until) in pairwise([(0.0, 0.0), *buckets]):
+        if until >= wanted and until > below:
+            if upper == float("inf"):
+                return lower  # nothing more is known
+            return lower + (upper - lower) * (wanted - below) / (until - below)
+    return None

@@ -1,0 +1,232 @@
+"""What goes on in a gateway that runs, as people and scripts see it."""
+
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fcntl import ioctl
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from rich.console import Console
+
+from machpay_gateway.cli.board import board
+from tests.cli.conftest import Invoke
+from tests.redises.ports import free_port
+from tests.serving.processes import PROGRAM, Served, served
+from tests.serving.test_lifecycle import ask, status, until
+
+ROUTE = "* /v1/{rest:path}"
+LATENCY = {"p50": 1.25, "p95": 4.0, "p99": None}
+DOCUMENT: dict[str, Any] = {
+    "object": "top",
+    "mistake": None,
+    "at": "2026-11-27T07:51:03Z",
+    "seconds": 5.0,
+    "requests_per_second": 12345.678,
+    "refused_per_second": 345.678,
+    "outcomes_per_second": {"allowed": 12000.0, "rate_limited": 345.678},
+    "latency_ms": LATENCY,
+    "in_flight": 12,
+    "connections": 640,
+    "workers": 2,
+    "degraded_workers": 0,
+    "routes": [{"name": "GET /v1/skills/{id}", "requests_per_second": 12345.678, "latency_ms": LATENCY}],
+    "steps": [{"name": "decide", "requests_per_second": 12345.678, "latency_ms": LATENCY}],
+    "keys": {
+        "since": "2026-11-27T07:50:00Z",
+        "mistake": None,
+        "data": [
+            {
+                "id": "key_01hzy3k9v7m4c2q8t6r5w0x1yz",
+                "name": "nightly import of the northern warehouse",
+                "tier": "standard",
+                "requests": 1234,
+                "outcomes": {"allowed": 987, "rate_limited": 247},
+                "of_limit": 0.987,
+            }
+        ],
+    },
+}
+
+
+def drawn(document: dict[str, Any], width: int = 80) -> str:
+    console = Console(width=width, color_system=None)
+    with console.capture() as captured:
+        console.print(board(document))
+    return captured.get()
+
+
+def test_all_of_it_fits_into_80_columns() -> None:
+    text = drawn(DOCUMENT)
+    assert all(len(line.rstrip()) <= 80 for line in text.splitlines())
+    for said in (
+        "12,345.7 requests/s, 345.7 refused",
+        "12 in flight",
+        "97.2%",
+        "GET /v1/skills/{id}",
+        "1.2",
+        "decide",
+        "key_01hz",
+        "nightl",
+        "standard",
+        "1,234",
+        "99%",
+    ):
+        assert said in text
+    assert "degraded" not in text
+
+
+def test_of_a_busy_gateway_the_first_routes_are_shown_and_they_are_one_line_each() -> None:
+    route = {"requests_per_second": 1.0, "latency_ms": LATENCY}
+    routes = [{"name": f"GET /v1/{'long/' * 30}{number}", **route} for number in range(50)]
+    text = drawn(DOCUMENT | {"routes": routes})
+    assert len(text.splitlines()) < 30
+    assert all(len(line.rstrip()) <= 80 for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    "changed, said",
+    [
+        ({"degraded_workers": 2}, "degraded: 2 workers decide without Redis"),
+        ({"mistake": "Nothing answers at 127.0.0.1:9400 (Connection refused)"}, "Nothing answers at 127.0.0.1:9400"),
+        ({"keys": {"since": "2026-11-27T07:50:00Z", "mistake": None, "data": []}}, "No key was used since 2026-11-27"),
+        (
+            {"keys": {"since": "", "mistake": "the database does not answer", "data": []}},
+            "the database does not answer",
+        ),
+        ({"requests_per_second": 0.0, "outcomes_per_second": {}, "routes": [], "steps": []}, "0.0 requests/s"),
+    ],
+)
+def test_what_is_not_as_it_should_be_is_told(changed: dict[str, Any], said: str) -> None:
+    assert said in drawn(DOCUMENT | changed)
+
+
+def test_nothing_in_a_name_acts_on_the_terminal() -> None:
+    key = DOCUMENT["keys"]["data"][0] | {"name": "\x1b[31m[bold]x"}
+    text = drawn(DOCUMENT | {"keys": DOCUMENT["keys"] | {"data": [key]}}, width=200)
+    assert "\x1b" not in text
+    assert r"\u001b[31m[bold]x" in text
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        ((), "This is drawn on a terminal: add --once or --json"),
+        (("--once", "--management", "127.0.0.1"), "is not an address to listen on"),
+    ],
+)
+def test_what_cannot_be_shown_is_told(invoke_bare: Invoke, arguments: tuple[str, ...], told: str) -> None:
+    result = invoke_bare("top", *arguments)
+    assert result.exit_code == 2
+    assert told in result.stderr
+
+
+def test_without_a_management_address_the_way_out_is_told(invoke_bare: Invoke) -> None:
+    Path("machpay.toml").write_text('[server]\nmanagement = ""\n')
+    result = invoke_bare("top", "--once")
+    assert result.exit_code == 2
+    assert "add --management HOST:PORT" in result.stderr
+
+
+def test_where_nothing_answers_the_way_out_is_told(invoke: Invoke) -> None:
+    result = invoke("top", "--once", "--management", f"127.0.0.1:{free_port()}")
+    assert result.exit_code == 1
+    assert "(Connection refused): start `machpay-gateway serve`, or name its management address" in result.stderr
+
+
+def test_what_is_no_gateway_is_told(invoke: Invoke) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        answer = r"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nup 1\n"
+        script = f"import socket,sys; s=socket.socket(fileno={listening.fileno()}); c,_=s.accept(); c.recv(9999); "
+        script += f"c.sendall(b'{answer}')"
+        other = subprocess.Popen([sys.executable, "-c", script], pass_fds=[listening.fileno()])
+        result = invoke("top", "--json", "--management", f"127.0.0.1:{port}")
+        other.wait(30)
+    assert result.exit_code == 1
+    assert f"No gateway answers at 127.0.0.1:{port}" in result.stderr
+
+
+# A real one.
+
+
+@contextmanager
+def busy(folder: Path) -> Iterator[tuple[Served, str, str]]:
+    """Serve, and have one key in use; yield its id and the management address."""
+    with served(folder, management="127.0.0.1:0") as gateway:
+        key, secret = gateway.key()
+        for _ in range(5):
+            assert status(ask(gateway, "/v1/x", f"Authorization: Bearer {secret}")) == 200
+        assert status(ask(gateway, "/v1/x")) == 401
+        yield gateway, key, secret
+
+
+def top(gateway: Served, *arguments: str) -> list[str]:
+    assert gateway.management is not None
+    return [str(PROGRAM), "top", "--management", urlsplit(gateway.management).netloc, *arguments]
+
+
+def test_scripts_see_what_happens_while_they_look_and_who_does_it(tmp_path: Path) -> None:
+    with busy(tmp_path) as (gateway, key, secret):
+        command = top(gateway, "--once", "--json", "--interval", "3")
+        with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE) as looking:
+            while looking.poll() is None:
+                ask(gateway, "/v1/x", f"Authorization: Bearer {secret}")
+                ask(gateway, "/v1/x")
+                time.sleep(0.02)
+            assert looking.stdout is not None
+            seen = json.loads(looking.stdout.read())
+        assert looking.returncode == 0
+    assert seen["workers"] == 1
+    assert seen["degraded_workers"] == 0
+    assert set(seen["outcomes_per_second"]) == {"allowed", "missing_credentials"}
+    assert seen["requests_per_second"] > seen["refused_per_second"] > 1
+    assert [flow["name"] for flow in seen["routes"]] == [ROUTE]
+    assert {flow["name"] for flow in seen["steps"]} >= {"decide", "upstream"}
+    assert 0 < seen["latency_ms"]["p50"] <= seen["latency_ms"]["p95"] <= seen["latency_ms"]["p99"]
+    (busiest,) = seen["keys"]["data"]
+    assert (busiest["id"], busiest["name"], busiest["tier"]) == (key, "test", "standard")
+    assert set(busiest["outcomes"]) == {"allowed"}
+    assert busiest["requests"] >= 5
+    assert 0 < busiest["of_limit"] <= busiest["requests"] / 1000
+
+
+def test_people_see_it_on_a_terminal_of_80_columns_until_they_interrupt_it(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
+    screen = b""
+
+    def shows(text: bytes) -> bool:
+        nonlocal screen
+        if select.select([ours], [], [], 0.1)[0]:
+            screen += os.read(ours, 65_536)
+        return text in screen
+
+    try:
+        with busy(tmp_path) as (gateway, key, _):
+            environ = os.environ | {"TERM": "xterm-256color", "NO_COLOR": "1"}
+            command = top(gateway, "--interval", "0.2")
+            with subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=theirs, stdin=theirs) as looking:
+                until(lambda: shows(key[:12].encode()))
+                gateway.supervisor.send_signal(signal.SIGHUP)  # its worker is replaced, and it looks on
+                until(lambda: "read anew" in gateway.log)
+                looking.send_signal(signal.SIGINT)
+                until(lambda: shows(b"\x1b[?1049l") and looking.poll() is not None)  # the screen is given back
+            assert looking.returncode == 130
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert b"requests/s" in screen
+    assert b"Traceback" not in screen

@@ -1,0 +1,66 @@
+"""What happened between two looks at /metrics."""
+
+import pytest
+
+from machpay_gateway.telemetry.exposition import exposition
+from machpay_gateway.telemetry.metrics import METRICS, Counts
+from machpay_gateway.telemetry.readings import Latency, Reading, between, reading_of
+
+REQUESTS, DURATIONS = "machpay_requests_total", "machpay_request_duration_seconds"
+BOUNDS = METRICS[DURATIONS].bounds
+
+
+def reading(at: float, *counted: tuple[str, str, int, int], **gauges: float) -> Reading:
+    """Return what was told *at* a moment; *counted* is (outcome, route, requests, in which bucket)."""
+    counts: Counts = {("machpay_build_info", ("1",)): [1.0]}
+    counts |= {(f"machpay_{name}", ()): [value] for name, value in gauges.items()}
+    for outcome, route, requests, bucket in counted:
+        counts[REQUESTS, (outcome, route, "standard", "2xx")] = [requests]
+        durations = counts.setdefault((DURATIONS, (route,)), [0.0] * (len(BOUNDS) + 2))
+        durations[bucket] += requests
+    return reading_of(exposition(counts, "")[0].decode(), at)
+
+
+def test_rates_are_of_what_was_counted_between() -> None:
+    before = reading(10.0, ("allowed", "GET /a", 100, 0))
+    after = reading(
+        12.0,
+        ("allowed", "GET /a", 140, 0),
+        ("rate_limited", "GET /a", 10, 0),
+        ("allowed", "GET /b", 150, 3),
+        requests_in_flight=3,
+        connections=7,
+        workers=2,
+        limiter_degraded=1,
+    )
+    seen = between(before, after)
+    assert (seen.seconds, seen.per_second) == (2.0, 100.0)
+    assert list(seen.outcomes.items()) == [("allowed", 95.0), ("rate_limited", 5.0)]
+    assert [(flow.name, flow.per_second) for flow in seen.routes] == [("GET /b", 75.0), ("GET /a", 25.0)]
+    assert (seen.in_flight, seen.connections, seen.workers, seen.degraded) == (3, 7, 2, 1)
+    assert list(seen.routes[1].latency) == [pytest.approx(share * BOUNDS[0]) for share in (0.5, 0.95, 0.99)]
+    assert seen.latency.p95 is not None
+    assert BOUNDS[2] < seen.latency.p95 < BOUNDS[3]
+
+
+def test_what_is_past_the_last_bound_is_at_least_that() -> None:
+    seen = between(reading(0.0), reading(1.0, ("allowed", "GET /a", 1, len(BOUNDS))))
+    assert seen.latency == Latency(BOUNDS[-1], BOUNDS[-1], BOUNDS[-1])
+
+
+def test_counters_that_begin_anew_are_not_less_than_nothing() -> None:
+    seen = between(reading(0.0, ("allowed", "GET /a", 500, 0)), reading(1.0, ("allowed", "GET /a", 4, 0)))
+    assert seen.per_second == 4.0
+
+
+def test_where_nothing_happened_there_is_nothing() -> None:
+    same = reading(0.0, ("allowed", "GET /a", 5, 0))
+    seen = between(same, same)
+    assert (seen.per_second, seen.outcomes, seen.routes, seen.steps) == (0.0, {}, [], [])
+    assert seen.latency == Latency(None, None, None)
+
+
+@pytest.mark.parametrize("text", ["", "<html>", "up 1\n", 'machpay_requests_total{route="a} 1'])
+def test_what_is_not_told_by_a_gateway_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        reading_of(text, 0.0)
