@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from machpay_gateway.core.admission import Answer, Coming, Demand
+from machpay_gateway.core.admission import Answer, Away, Coming, Demand, Stale, Standing
 from machpay_gateway.core.audit import EVERYTHING, AuditFilter, AuditHead, AuditRow, Change
 from machpay_gateway.core.credential import ApiKey, SignedToken
 from machpay_gateway.core.key import KeyRecord, StatusAt
@@ -34,6 +34,9 @@ class Limiter(Protocol):
         Returns the answer when it needs no I/O, else what waits for it: whoever is cancelled meanwhile holds
         nothing. When the answer had come then, and not arrived, `abandon` gives back what it brought.
         """
+
+    async def standing(self, demand: Demand) -> Standing | Stale | Away:
+        """Return what the subject of *demand* has left, and take nothing: no unit, and no slot for however short."""
 
     async def mark(self, subject: str, version: int) -> None:
         """Remember that *subject* is at *version*: demands of an older one are answered STALE."""
