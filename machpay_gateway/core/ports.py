@@ -12,7 +12,7 @@ from machpay_gateway.core.principal import Principal
 from machpay_gateway.core.replay import Keep, KeptAnswer
 from machpay_gateway.core.session import Session
 from machpay_gateway.core.signing import SigningKey
-from machpay_gateway.core.usage import Bucket, UsageBatch, UsageRow
+from machpay_gateway.core.usage import Bucket, Dimension, UsageBatch, UsageRow
 
 
 class Limiter(Protocol):
@@ -173,8 +173,16 @@ class UsageSink(Protocol):
 class UsageStore(UsageSink, Protocol):
     """The source of truth for what was counted. Raises StoreUnavailable."""
 
-    async def usage(self, subject: str, bucket: Bucket, start: int, end: int) -> Sequence[UsageRow]:
-        """Return the rows of *subject* by *bucket*, those that start in [*start*, *end*), in order."""
+    async def usage(
+        self, subject: str, bucket: Bucket, start: int, end: int, *, over: Dimension | None = None
+    ) -> Sequence[UsageRow]:
+        """Return the rows of *subject* by *bucket*, those that start in [*start*, *end*), in order.
+
+        Added up *over* routes or starts they are as `summed_over` has them: so many fewer that people can wait for it.
+        """
+
+    async def busiest(self, subject: str, start: int, end: int) -> tuple[int, int] | None:
+        """Return the start of the minute in [*start*, *end*) with the most requests, the first such, and how many."""
 
 
 class KnownKeys(Protocol):

@@ -10,7 +10,19 @@ from machpay_gateway.core.key import KeyRecord, StatusAt
 from machpay_gateway.core.ports import Account, key_tier
 from machpay_gateway.core.replay import REPLAY_SECONDS, Keep, KeptAnswer, noted
 from machpay_gateway.core.signing import SigningKey
-from machpay_gateway.core.usage import BUCKETS, Bucket, SecretUse, UsageBatch, UsageKey, UsageRow, merged
+from machpay_gateway.core.usage import (
+    BUCKETS,
+    MINUTE,
+    Bucket,
+    Dimension,
+    SecretUse,
+    UsageBatch,
+    UsageKey,
+    UsageRow,
+    merged,
+    summed_over,
+    sums_by_start,
+)
 
 
 class MemoryStore:
@@ -200,10 +212,18 @@ class MemoryStore:
             since = bucket.start_of(now - bucket.kept_seconds)
             self._usage[bucket] = {key: row for key, row in kept.items() if key.start >= since}
 
-    async def usage(self, subject: str, bucket: Bucket, start: int, end: int) -> Sequence[UsageRow]:
+    async def usage(
+        self, subject: str, bucket: Bucket, start: int, end: int, *, over: Dimension | None = None
+    ) -> Sequence[UsageRow]:
         """Return the rows of *subject* by *bucket*, those that start in [*start*, *end*), in order."""
         found = sorted(key for key in self._usage[bucket] if key.subject == subject and start <= key.start < end)
-        return [self._usage[bucket][key] for key in found]
+        rows = [self._usage[bucket][key] for key in found]
+        return rows if over is None else summed_over(rows, over, start)
+
+    async def busiest(self, subject: str, start: int, end: int) -> tuple[int, int] | None:
+        """Return the start of the minute in [*start*, *end*) with the most requests, the first such, and how many."""
+        sums = sums_by_start(await self.usage(subject, MINUTE, start, end))
+        return max(((begin, found.requests) for begin, found in sums), key=lambda each: each[1], default=None)
 
     async def signing_keys(self) -> Sequence[SigningKey]:
         """Return the keys that we sign by, and did lately."""
