@@ -49,7 +49,7 @@
       () => { context.beginPath(); context.arc(size / 2, size / 2, size / 4, 0, 7); context.fill(); },
       () => stroke(0, 0.5, 1, 0.5),
       () => stroke(0.5, 0, 0.5, 1),
-      () => context.fillRect(0, 0, size, size),
+      () => stroke(0, 0.5, 1, 0.5, 0.5, 0, 0.5, 1),
     ][number]();
     return context.createPattern(tile, "repeat");
   }
@@ -208,7 +208,7 @@
     } catch (error) {
       wait = Math.min(2 * wait, LONGEST_MS);
       const why = error.name === "TimeoutError" ? "no answer in time" : error.message;
-      say(`Not live: ${why}. Trying again in ${wait / 1000} s.`);
+      say(isPaused ? "Paused." : `Not live: ${why}. Trying again in ${wait / 1000} s.`);
     } finally {
       isAsking = false;
       later();
@@ -232,7 +232,7 @@
     if (clientWidth && clientWidth !== chart.width) chart.setSize({ width: clientWidth, height: HEIGHT });
   })).observe(page);
 
-  document.getElementById("zone").textContent = zone === "UTC" ? "Days are UTC’s, on the charts too." : `The charts are by your clock (${zone}), the table is by UTC.`;
+  document.getElementById("zone").textContent = zone === "UTC" ? "The charts and the table are by UTC." : `The charts are by your clock (${zone}), the table is by UTC.`;
   live.hidden = false;
   ask();
 })();
