@@ -80,9 +80,10 @@ class Limits:
         left, slots = self.meters["left"], self.meters["slots"]
         assert left is not None  # noqa: S101 - both are known together
         assert slots is not None  # noqa: S101 - as above
-        name = self.standing.tier.policy_name
+        window = self.standing.tier.policy_name.replace("-", " ")
+        these = "these" if " " in window else "this"
         return {
-            "left": f"{count(left.value)} of {count(left.most)} left in this {name}",
+            "left": f"{count(left.value)} of {count(left.most)} left in {these} {window}",
             "slots": f"{count(slots.value)} of {count(slots.most)} in use",
         }
 
@@ -162,7 +163,8 @@ def _busiest(busiest: Busiest | None, tier: Tier | None) -> str:
     told = f"{count(busiest.requests)} at {moment(busiest.start)}"
     if tier is None:
         return told
-    limit = f"the limit of {count(tier.limit)} a {tier.policy_name}"
+    window = tier.policy_name.replace("-", " ")
+    limit = f"the limit of {count(tier.limit)} {'in' if ' ' in window else 'a'} {window}"
     if tier.window_seconds != MINUTE.seconds:
         return f"{told}; {limit} is for another length of time"
     return f"{told}, {_share(busiest.requests, tier.limit)} of {limit}"

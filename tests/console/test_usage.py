@@ -308,6 +308,7 @@ async def test_neither_an_account_nor_a_revoked_key_has_anything_left(rig: Rig) 
     [
         ("1000/minute", ", 31.2 % of the limit of 1,000 a minute"),
         ("50/second", "; the limit of 50 a second is for another length of time"),
+        ("99/10 second", "; the limit of 99 in 10 seconds is for another length of time"),
     ],
 )
 async def test_the_busiest_minute_is_set_against_the_limit(
