@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from machpay_gateway.core.address import parse_allowlist
 from machpay_gateway.core.admission import Answer, Demand, Granted, Outage
@@ -119,6 +120,9 @@ class Limits:
         answer = loop.create_future()
         loop.call_soon(answer.set_result, self.answers.popleft())
         return answer
+
+    async def standing(self, demand: Demand) -> NoReturn:
+        raise AssertionError(demand)
 
     async def mark(self, subject: str, version: int) -> None:
         raise AssertionError((subject, version))

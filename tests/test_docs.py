@@ -17,6 +17,7 @@ from machpay_gateway.admin.operations import OWN_ROUTES
 from machpay_gateway.admin.problems import CODES
 from machpay_gateway.core.carriage import Carriage
 from machpay_gateway.core.key import ENTROPY_BYTES, ENVIRONMENTS, mint_secret
+from machpay_gateway.core.outcome import Group
 from machpay_gateway.core.problem import PROBLEMS
 from machpay_gateway.core.quota import TIERS
 from machpay_gateway.forward_auth.dialect import DIALECTS
@@ -75,6 +76,11 @@ def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
 def test_the_table_of_refusals_is_the_tables() -> None:
     told = {cells[0].strip("`"): (int(cells[1]), int(cells[2])) for cells in rows(ROOT / "docs" / "refusals.md")}
     assert told == {str(reason): (row.status, row.close_code) for reason, row in PROBLEMS.items()}
+
+
+def test_the_kinds_that_usage_is_shown_by_are_told_in_their_order() -> None:
+    usage = (ROOT / "docs" / "console.md").read_text().partition("## Usage")[2]
+    assert re.findall(r"^\| ([a-z ]+) \|", usage, re.MULTILINE) == ["kind", *Group]
 
 
 def test_the_tables_of_the_key_api_are_the_tables() -> None:

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Mount
 from starlette.routing import Route as Endpoint
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.console import keys
+from machpay_gateway.console import keys, usage
 from machpay_gateway.console.assets import Assets
 from machpay_gateway.console.forms import Form, form_of
 from machpay_gateway.console.pages import ConsolePages, base_of
@@ -54,6 +54,9 @@ PLACES = (
     Place("GET", "/keys/{id}/revoke", keys.ask_to_revoke),
     Place("POST", "/keys/{id}/revoke", keys.revoke),
     Place("GET", "/addresses", keys.check_addresses),
+    Place("GET", "/usage", usage.show),
+    Place("GET", "/usage.json", usage.document),
+    Place("GET", "/usage.csv", usage.spreadsheet),
 )
 
 

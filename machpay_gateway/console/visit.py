@@ -17,7 +17,7 @@ from machpay_gateway.web.browser import proof_of
 from machpay_gateway.web.incoming import actor_of, facts_of
 
 # The way through the Console: path and name of each page that is always there.
-WAYS = (("/keys", "Keys"),)
+WAYS = (("/keys", "Keys"), ("/usage", "Usage"))
 # What a page says at its top after something was done: by name, as anybody may make up an address.
 TOLD = {
     "saved": "Saved.",

@@ -76,6 +76,15 @@ class Outage(NamedTuple):
     mode: str
 
 
+class Standing(NamedTuple):
+    """What a subject has left of the window and of its slots, over all workers. Nothing was taken to find out."""
+
+    left: int
+    resets_in: float  # seconds until the next unit frees
+    slots_left: int
+    tier: Tier
+
+
 class Coming(Awaitable[Answer], Protocol):
     """An answer that needs I/O: what asyncio calls a future. It is cancelled with whoever waits for it."""
 

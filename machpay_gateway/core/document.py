@@ -56,7 +56,7 @@ def usage_document(report: UsageReport) -> dict[str, Any]:
     total = sum_of(report.rows)
     return {
         "object": "usage",
-        "key_id": report.key_id,
+        "key_id": report.subject,
         "bucket": report.bucket.name,
         "from": format_moment(report.start),
         "to": format_moment(report.end),

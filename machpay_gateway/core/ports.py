@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from machpay_gateway.core.admission import Answer, Coming, Demand, Outage
+from machpay_gateway.core.admission import Answer, Away, Coming, Demand, Outage, Stale, Standing
 from machpay_gateway.core.audit import EVERYTHING, AuditFilter, AuditHead, AuditRow, Change
 from machpay_gateway.core.credential import ApiKey, SignedToken
 from machpay_gateway.core.key import KeyRecord, StatusAt
@@ -12,7 +12,7 @@ from machpay_gateway.core.principal import Principal
 from machpay_gateway.core.replay import Keep, KeptAnswer
 from machpay_gateway.core.session import Session
 from machpay_gateway.core.signing import SigningKey
-from machpay_gateway.core.usage import Bucket, UsageBatch, UsageRow
+from machpay_gateway.core.usage import Bucket, Dimension, UsageBatch, UsageRow
 
 
 class Limiter(Protocol):
@@ -46,6 +46,9 @@ class Limiter(Protocol):
         Returns the answer when it needs no I/O, else what waits for it: whoever is cancelled meanwhile holds
         nothing. When the answer had come then, and not arrived, `abandon` gives back what it brought.
         """
+
+    async def standing(self, demand: Demand) -> Standing | Stale | Away:
+        """Return what the subject of *demand* has left, and take nothing: no unit, and no slot for however short."""
 
     async def mark(self, subject: str, version: int) -> None:
         """Remember that *subject* is at *version*: demands of an older one are answered STALE."""
@@ -182,8 +185,16 @@ class UsageSink(Protocol):
 class UsageStore(UsageSink, Protocol):
     """The source of truth for what was counted. Raises StoreUnavailable."""
 
-    async def usage(self, subject: str, bucket: Bucket, start: int, end: int) -> Sequence[UsageRow]:
-        """Return the rows of *subject* by *bucket*, those that start in [*start*, *end*), in order."""
+    async def usage(
+        self, subject: str, bucket: Bucket, start: int, end: int, *, over: Dimension | None = None
+    ) -> Sequence[UsageRow]:
+        """Return the rows of *subject* by *bucket*, those that start in [*start*, *end*), in order.
+
+        Added up *over* routes or starts they are as `summed_over` has them: so many fewer that people can wait for it.
+        """
+
+    async def busiest_minute(self, subject: str, start: int, end: int) -> tuple[int, int] | None:
+        """Return the start of the minute in [*start*, *end*) with the most requests, the first such, and how many."""
 
     async def busiest(self, since: int, limit: int) -> Sequence[UsageRow]:
         """Return the minutes from *since* on of the *limit* keys and grants with the most requests, those first.

@@ -3,11 +3,11 @@
 It must not learn who counts, nor where it is kept: rows go in, sums come out.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, groupby
+from itertools import groupby
 from operator import add
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from machpay_gateway.core.errors import InputError
 
@@ -39,6 +39,9 @@ MINUTE = Bucket("minute", 60, 7 * _DAY_SECONDS)
 HOUR = Bucket("hour", 3600, 90 * _DAY_SECONDS)
 DAY = Bucket("day", _DAY_SECONDS, 730 * _DAY_SECONDS)
 BUCKETS: Mapping[str, Bucket] = {bucket.name: bucket for bucket in (MINUTE, HOUR, DAY)}
+
+
+Dimension = Literal["route", "start"]  # that rows can be added up over
 
 
 class UsageKey(NamedTuple):
@@ -105,9 +108,9 @@ class UsageBatch:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """The rows of a key in the *bucket*s from *start* up to *end*."""
+    """The rows of a key, an app or an account in the *bucket*s from *start* up to *end*."""
 
-    key_id: str
+    subject: str
     bucket: Bucket
     start: int
     end: int
@@ -140,22 +143,38 @@ class UsageSum:
 
         Within a bound requests are taken to be spread evenly; of those past the last bound nothing more is known.
         """
-        if not self.requests:
-            return None
-        wanted = share * self.requests
-        for count, total, lower, upper in zip(
-            self.histogram, accumulate(self.histogram), (0.0, *BOUNDS), BOUNDS, strict=False
-        ):
-            if count and total >= wanted:
-                return upper - (upper - lower) * (total - wanted) / count
-        return BOUNDS[-1]
+        return quantile_seconds(self.histogram, self.requests, share)
+
+
+def quantile_seconds(histogram: Sequence[int], requests: int, share: float) -> float | None:
+    """Return what `UsageSum.quantile_seconds` does, of the *histogram* of so many *requests*."""
+    if not requests:
+        return None
+    wanted, total, lower = share * requests, 0, 0.0
+    for count, upper in zip(histogram, BOUNDS, strict=False):
+        total += count
+        if count and total >= wanted:
+            return upper - (upper - lower) * (total - wanted) / count
+        lower = upper
+    return BOUNDS[-1]
 
 
 def merged(rows: Iterable[UsageRow], bucket: Bucket) -> list[UsageRow]:
     """Return *rows* by the longer *bucket*, one of a kind, in order."""
+    return _merged(rows, lambda key: key._replace(start=bucket.start_of(key.start)))
+
+
+def summed_over(rows: Iterable[UsageRow], dimension: Dimension, start: int) -> list[UsageRow]:
+    """Return *rows* without their routes, or as if all of them were of the bucket at *start*, one of a kind."""
+    if dimension == "route":
+        return _merged(rows, lambda key: key._replace(route=""))
+    return _merged(rows, lambda key: key._replace(start=start))
+
+
+def _merged(rows: Iterable[UsageRow], key_for: Callable[[UsageKey], UsageKey]) -> list[UsageRow]:
     found: dict[UsageKey, UsageRow] = {}
     for row in rows:
-        key = row.key._replace(start=bucket.start_of(row.key.start))
+        key = key_for(row.key)
         known = found.get(key)
         found[key] = replace(row, key=key) if known is None else known.plus(row)
     return [row for _, row in sorted(found.items())]

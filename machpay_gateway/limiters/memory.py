@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from machpay_gateway.core.admission import STALE, Answer, Demand, Granted, Outage, exceeded
+from machpay_gateway.core.admission import STALE, Answer, Demand, Granted, Outage, Stale, Standing, exceeded
 from machpay_gateway.core.quota import CellWindow, Tier
 
 if TYPE_CHECKING:
@@ -78,6 +78,17 @@ class MemoryLimiter:
         taken = window.taken
         resets_in = window.frees_at - now if taken else 0.0
         return _new(Granted, (subject, tier.limit - taken, resets_in, tier.concurrency - in_flight - 1, tier))
+
+    async def standing(self, demand: Demand) -> Standing | Stale:
+        """Return what the subject of *demand* has left, and take nothing."""
+        now, tier = self._clock(), demand.tier
+        subject = self._brought_up(demand, now)
+        if subject is None:
+            return STALE
+        window = subject.window
+        window.advance(now)
+        slots_left = max(0, tier.concurrency - subject.in_flight)
+        return Standing(max(0, tier.limit - window.taken), window.frees_in(now), slots_left, tier)
 
     async def mark(self, subject: str, version: int) -> None:
         """Answer demands of an older *version* with STALE from now on."""

@@ -17,11 +17,14 @@ from machpay_gateway.core.usage import (
     NOBODY,
     OF_ACCOUNTS,
     Bucket,
+    Dimension,
     SecretUse,
     UsageBatch,
     UsageKey,
     UsageRow,
     merged,
+    summed_over,
+    sums_by_start,
 )
 
 
@@ -212,10 +215,18 @@ class MemoryStore:
             since = bucket.start_of(now - bucket.kept_seconds)
             self._usage[bucket] = {key: row for key, row in kept.items() if key.start >= since}
 
-    async def usage(self, subject: str, bucket: Bucket, start: int, end: int) -> Sequence[UsageRow]:
+    async def usage(
+        self, subject: str, bucket: Bucket, start: int, end: int, *, over: Dimension | None = None
+    ) -> Sequence[UsageRow]:
         """Return the rows of *subject* by *bucket*, those that start in [*start*, *end*), in order."""
         found = sorted(key for key in self._usage[bucket] if key.subject == subject and start <= key.start < end)
-        return [self._usage[bucket][key] for key in found]
+        rows = [self._usage[bucket][key] for key in found]
+        return rows if over is None else summed_over(rows, over, start)
+
+    async def busiest_minute(self, subject: str, start: int, end: int) -> tuple[int, int] | None:
+        """Return the start of the minute in [*start*, *end*) with the most requests, the first such, and how many."""
+        sums = sums_by_start(await self.usage(subject, MINUTE, start, end))
+        return max(((begin, found.requests) for begin, found in sums), key=lambda each: each[1], default=None)
 
     async def busiest(self, since: int, limit: int) -> Sequence[UsageRow]:
         """Return the minutes from *since* on of the *limit* keys and grants with the most requests in them."""

@@ -12,7 +12,7 @@ from threading import Thread
 
 from fakeredis import TcpFakeServer
 
-from machpay_gateway.core.admission import Answer, Demand, Exceeded, Granted
+from machpay_gateway.core.admission import Answer, Demand, Exceeded, Granted, Standing
 from machpay_gateway.core.ports import Limiter
 from machpay_gateway.core.quota import Tier
 from machpay_gateway.limiters.memory import MemoryLimiter
@@ -42,6 +42,13 @@ class Rig:
         answer = await self.ask(tier, cost=cost, version=version, subject=subject)
         assert isinstance(answer, Exceeded), answer
         return answer
+
+    async def left(self, tier: Tier, *, version: int = 1, subject: str = "key_1") -> tuple[int, int]:
+        """Return the units and the slots that the subject has left."""
+        standing = await self.limiter.standing(Demand(subject, version, tier, 1))
+        assert isinstance(standing, Standing), standing
+        assert standing.tier is tier
+        return standing.left, standing.slots_left
 
     async def spend(self, tier: Tier, units: int) -> None:
         """Take *units*, one at a time, and give each slot back."""

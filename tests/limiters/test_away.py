@@ -12,7 +12,7 @@ from secrets import token_hex
 
 import pytest
 
-from machpay_gateway.core.admission import CONCURRENCY, STALE, Away, Exceeded, Granted
+from machpay_gateway.core.admission import CONCURRENCY, STALE, Away, Demand, Exceeded, Granted, Standing
 from machpay_gateway.core.quota import Tier
 from machpay_gateway.limiters.redis import RedisLimiter
 from machpay_gateway.limiters.redis.limiter import FailureMode
@@ -135,6 +135,24 @@ async def test_local_each_worker_admits_its_part_of_what_was_left(
         proxy.accept()
         await back(rig)
         assert (await other.take(TEN)).left == 10 - 3 - 1 - 1  # of what was admitted meanwhile, what still counts
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_nobody_is_told_what_is_left_until_the_server_is_back(
+    mode: FailureMode, proxy: FaultProxy, prefix: str
+) -> None:
+    demand = Demand("key_1", 1, TEN, 1)
+    async with opened(proxy.url, prefix, on_failure=mode) as rig:
+        (await rig.take(TEN)).lease.release()
+        proxy.blackhole = True
+        shown = await asyncio.gather(*(rig.limiter.standing(demand) for _ in range(3)))  # asked, and never answered
+        assert {type(each) for each in shown} == {Away}
+        assert isinstance(await rig.limiter.standing(demand), Away)
+        proxy.blackhole = False
+        cut(proxy)
+        proxy.accept()
+        await back(rig)
+        assert isinstance(await rig.limiter.standing(demand), Standing)
 
 
 async def test_deny_nothing_is_admitted_and_the_reason_is_told(proxy: FaultProxy, prefix: str) -> None:

@@ -14,11 +14,14 @@ from machpay_gateway.core.usage import (
     DAY,
     HOUR,
     MINUTE,
+    Bucket,
+    Dimension,
     SecretUse,
     UsageBatch,
     UsageKey,
     UsageRow,
     merged,
+    summed_over,
 )
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.schema import LATENCIES
@@ -151,6 +154,33 @@ async def test_what_an_accounts_keys_do_adds_up_at_the_account(store: Store) -> 
         assert sum(each.count for each in await store.usage("acct_other", bucket, 0, EVER)) == 1
         assert sum(each.count for each in await store.usage("key_1", bucket, 0, EVER)) == 3
         assert sum(each.count for each in await store.usage("", bucket, 0, EVER)) == 1
+
+
+@pytest.mark.parametrize("over", ["route", "start"])
+@pytest.mark.parametrize("bucket", BUCKETS.values(), ids=BUCKETS)
+async def test_rows_are_added_up_as_the_arithmetic_has_it(store: Store, over: Dimension, bucket: Bucket) -> None:
+    await counted(
+        store,
+        *(row(AT_TEN + minute * 60, quick=minute + 1, slow=2) for minute in range(3)),
+        *(row(AT_TEN + minute * 60, route="GET /other", status=404) for minute in range(3)),
+        row(AT_TEN, outcome="rate_limited", status=429),
+        row(AT_TEN, subject="key_2"),
+        row(AT_TEN - 86_400),
+    )
+    start, end = bucket.start_of(AT_TEN), bucket.start_of(AT_TEN) + 86_400
+    summed = await store.usage("key_1", bucket, start, end, over=over)
+    expected = summed_over(await store.usage("key_1", bucket, start, end), over, start)
+    assert [(each.key, each.histogram) for each in summed] == [(each.key, each.histogram) for each in expected]
+    assert [each.seconds for each in summed] == pytest.approx([each.seconds for each in expected])
+    assert len(summed) == {"route": 3 + (bucket is MINUTE) * 4, "start": 3}[over]
+
+
+async def test_the_busiest_minute_is_that_of_all_kinds_together(store: Store) -> None:
+    await counted(store, row(AT_TEN, quick=5), row(AT_TEN + 60, quick=3), row(AT_TEN + 60, status=404, slow=3))
+    await counted(store, row(AT_TEN + 120, quick=7), row(AT_TEN + 180, quick=99), row(subject="key_2", quick=50))
+    assert await store.busiest_minute("key_1", AT_TEN, AT_TEN + 180) == (AT_TEN + 60, 7)  # the first of two
+    assert await store.busiest_minute("key_1", AT_TEN, AT_TEN + 60) == (AT_TEN, 5)
+    assert await store.busiest_minute("key_3", 0, EVER) is None
 
 
 def key(number: int, *digests: int) -> KeyRecord:

@@ -132,6 +132,7 @@ class Commits:
         """Settle what waits to be asked without asking."""
         for subject in self._ready:
             subject.is_queued = False
+            subject.show_nothing()
             steps, subject.waiting = subject.waiting, []
             for step in steps:
                 self._settle_without(step)

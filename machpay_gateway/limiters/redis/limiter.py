@@ -12,7 +12,17 @@ from typing import Literal
 
 from redis.exceptions import AuthenticationError, NoPermissionError
 
-from machpay_gateway.core.admission import STALE, Answer, Away, Demand, Exceeded, Granted, Outage
+from machpay_gateway.core.admission import (
+    STALE,
+    Answer,
+    Away,
+    Demand,
+    Exceeded,
+    Granted,
+    Outage,
+    Stale,
+    Standing,
+)
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.quota import Tier
 from machpay_gateway.limiters.redis.commits import Commits
@@ -137,6 +147,20 @@ class RedisLimiter:
         subject.wait_for(demand, future)
         self._commits.ask(subject)
         return future
+
+    async def standing(self, demand: Demand) -> Standing | Stale | Away:
+        """Return what the subject of *demand* has left of all workers' quota, and take nothing."""
+        if self._loop is None or self._loop.is_closed():
+            self._begin()
+        subject = self._subjects.get(demand.subject) or self._entered(demand)
+        if demand.version < max(subject.demand.version, self._marks.version(demand.subject)):
+            return STALE
+        if self._upkeep.is_away:
+            return Away(f"Redis does not answer: {self._upkeep.reason}")
+        future: asyncio.Future[Standing | Stale | Away] = self._loop.create_future()  # type: ignore[union-attr]  # begun above
+        subject.show(demand, future)
+        self._commits.ask(subject)
+        return await future
 
     async def mark(self, subject: str, version: int) -> None:
         """Answer demands of an older *version* with STALE: here from now on, elsewhere as soon as Redis knows.

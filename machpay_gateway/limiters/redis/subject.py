@@ -4,7 +4,18 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from machpay_gateway.core.admission import CONCURRENCY, SLOT_WAIT_SECONDS, STALE, Answer, Demand, Exceeded, Granted
+from machpay_gateway.core.admission import (
+    CONCURRENCY,
+    SLOT_WAIT_SECONDS,
+    STALE,
+    Answer,
+    Away,
+    Demand,
+    Exceeded,
+    Granted,
+    Stale,
+    Standing,
+)
 from machpay_gateway.limiters.redis.link import bring
 from machpay_gateway.limiters.redis.wire import bulk
 
@@ -43,6 +54,7 @@ class Subject:
         "_ask_at",
         "_asked",
         "_restate",
+        "_shown_to",
         "_written",
         "demand",
         "heard_at",
@@ -84,6 +96,7 @@ class Subject:
         self._ask_at = 0.0
         self._asked: tuple[Demand, int, int, int] | None = None
         self._written = b""
+        self._shown_to: list[asyncio.Future[Standing | Stale | Away]] = []
 
     def release(self) -> None:
         """Give one slot back."""
@@ -100,6 +113,12 @@ class Subject:
         if demand is not self.demand and demand.version >= self.demand.version:
             self.demand = demand
         self.waiting.append(_new(Step, (self, demand, [future])))
+
+    def show(self, demand: Demand, future: asyncio.Future[Standing | Stale | Away]) -> None:
+        """Let *future* have what the next answer says is left, whatever that one was asked for."""
+        if demand.version >= self.demand.version:
+            self.demand = demand
+        self._shown_to.append(future)
 
     def written(self, demand: Demand, waiting: int, held: int, owed: int) -> bytes:
         """Return what `admit.lua` takes of a step, written once for as long as the same is asked."""
@@ -126,6 +145,10 @@ class Subject:
         self.is_asking = False
         granted, left, slots_left, frees_ms, _ = reply
         _, demand, waiting = step
+        if self._shown_to:
+            self._tell(
+                Standing(max(0, left), frees_ms / 1000, max(0, slots_left), demand.tier) if granted >= 0 else STALE
+            )
         if granted < 0:
             for future in waiting:
                 bring(future, STALE)
@@ -154,6 +177,12 @@ class Subject:
         """Take back what was asked: whether it was carried out is not known, and owed units rather count twice."""
         self.is_asking, self.told = False, None
         self.owed, self.owed_told = self.owed + self.owed_told, 0
+        self.show_nothing()
+
+    def show_nothing(self) -> None:
+        """Tell whoever was to be shown what is left that nobody knows."""
+        if self._shown_to:
+            self._tell(Away("Redis does not answer"))
 
     def refused_again(self, demand: Demand, now: float) -> Exceeded | None:
         """Return the refusal of *demand* if its window is known to be spent; None when the server is to be asked."""
@@ -177,6 +206,11 @@ class Subject:
             self.held or self.told != 0 or self.is_late or self.is_asking or self.is_queued or self.waiting or self.owed
         )
         return not is_busy and self.share is None and now - self.heard_at > self.demand.tier.window_seconds
+
+    def _tell(self, shown: Standing | Stale | Away) -> None:
+        told, self._shown_to = self._shown_to, []
+        for future in told:
+            bring(future, shown)
 
     def _refusal(self, demand: Demand, reply: Sequence[int], asked_at: float) -> Exceeded:
         _, left, slots_left, frees_ms, wait_ms = reply

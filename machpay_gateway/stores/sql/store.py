@@ -15,7 +15,7 @@ from machpay_gateway.core.key import KeyRecord, StatusAt
 from machpay_gateway.core.ports import Account
 from machpay_gateway.core.replay import Keep, KeptAnswer, noted
 from machpay_gateway.core.signing import SigningKey
-from machpay_gateway.core.usage import Bucket, UsageBatch, UsageRow
+from machpay_gateway.core.usage import Bucket, Dimension, UsageBatch, UsageRow
 from machpay_gateway.stores.schema import HEAD
 from machpay_gateway.stores.sql import accounts, answers, audit, grants, keys, signing, usage
 from machpay_gateway.stores.sql.engine import Database
@@ -248,15 +248,24 @@ class SqlStore:
         async with self._database.writing("old usage") as connection:
             await usage.delete_old(connection, now)
 
-    async def usage(self, subject: str, bucket: Bucket, start: int, end: int) -> Sequence[UsageRow]:
+    async def usage(
+        self, subject: str, bucket: Bucket, start: int, end: int, *, over: Dimension | None = None
+    ) -> Sequence[UsageRow]:
         """Return the rows of *subject* by *bucket*, those that start in [*start*, *end*), in order."""
         async with self._database.reading("usage") as connection:
+            if over is not None:
+                return await usage.sums_of(connection, subject, bucket, start, end, over=over)
             return await usage.rows_of(connection, subject, bucket, start, end)
 
     async def busiest(self, since: int, limit: int) -> Sequence[UsageRow]:
         """Return the minutes from *since* on of the *limit* keys and grants with the most requests in them."""
         async with self._database.reading("usage") as connection:
             return await usage.busiest(connection, since, limit)
+
+    async def busiest_minute(self, subject: str, start: int, end: int) -> tuple[int, int] | None:
+        """Return the start of the minute in [*start*, *end*) with the most requests, the first such, and how many."""
+        async with self._database.reading("usage") as connection:
+            return await usage.busiest_minute(connection, subject, start, end)
 
     async def signing_keys(self) -> Sequence[SigningKey]:
         """Return the keys that we sign by, and did lately."""

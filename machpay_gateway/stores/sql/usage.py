@@ -5,7 +5,7 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-from sqlalchemy import Row, Table, delete, desc, func, select
+from sqlalchemy import BigInteger, Row, Table, delete, desc, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.usage import (
@@ -15,6 +15,7 @@ from machpay_gateway.core.usage import (
     NOBODY,
     OF_ACCOUNTS,
     Bucket,
+    Dimension,
     SecretUse,
     UsageKey,
     UsageRow,
@@ -86,6 +87,42 @@ async def busiest(connection: AsyncConnection, since: int, limit: int) -> Sequen
         .order_by(top.c.requests.desc(), *(table.c[name] for name in _KEY))
     )
     return [_row(found) for found in await connection.execute(statement)]
+
+
+async def sums_of(
+    connection: AsyncConnection, subject: str, bucket: Bucket, start: int, end: int, *, over: Dimension
+) -> Sequence[UsageRow]:
+    """Return the rows of *subject* that start in [*start*, *end*) added up *over* routes or starts, in order."""
+    table = _TABLES[bucket]
+    kept = [name for name in _KEY if name != over]
+    sums = (func.sum(table.c[name]).cast(table.c[name].type) for name in _SUMS)  # PostgreSQL's sums are longer numbers
+    statement = (
+        select(*(table.c[name] for name in kept), *sums)
+        .where(table.c.subject == subject, table.c.start >= start, table.c.start < end)
+        .group_by(*(table.c[name] for name in kept))
+        .order_by(*(table.c[name] for name in kept))
+    )
+    blank = {"route": "", "start": start}[over]
+    width = len(kept)
+    return [
+        UsageRow(UsageKey(**{over: blank, **dict(zip(kept, row, strict=False))}), row[width], tuple(row[width + 1 :]))
+        for row in await connection.execute(statement)
+    ]
+
+
+async def busiest_minute(connection: AsyncConnection, subject: str, start: int, end: int) -> tuple[int, int] | None:
+    """Return the start of the minute in [*start*, *end*) with the most requests, the first such, and how many."""
+    table = USAGE_MINUTES
+    requests = func.sum(reduce(add, (table.c[name] for name in _LATENCIES))).cast(BigInteger)
+    statement = (
+        select(table.c.start, requests)
+        .where(table.c.subject == subject, table.c.start >= start, table.c.start < end)
+        .group_by(table.c.start)
+        .order_by(requests.desc(), table.c.start)
+        .limit(1)
+    )
+    row = (await connection.execute(statement)).one_or_none()
+    return None if row is None else (row[0], row[1])
 
 
 async def delete_old(connection: AsyncConnection, now: float) -> None:

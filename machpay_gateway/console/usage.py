@@ -1,0 +1,95 @@
+"""The pages on usage: of the account or of one key, over some time, with what scripts and spreadsheets are given."""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import orjson
+from starlette.responses import Response, StreamingResponse
+
+from machpay_gateway.console.figures import Limits, document_of, tables_of, told_of
+from machpay_gateway.console.spreadsheet import usage_csv
+from machpay_gateway.console.visit import TurnedAwayError, Visit, missing
+from machpay_gateway.core.admission import Demand
+from machpay_gateway.core.key import KeyRecord, KeyStatus
+from machpay_gateway.core.outcome import Group
+from machpay_gateway.core.overview import PERIODS, Overview, Period
+from machpay_gateway.core.principal import known_tier
+from machpay_gateway.telemetry.reports import usage_overview, usage_report
+
+_DEFAULT = "day"
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Whose usage over which *period*: that of a *key*, or of the whole account."""
+
+    subject: str
+    key: KeyRecord | None
+    period: Period
+
+
+async def show(visit: Visit) -> Response:
+    """Show what was counted."""
+    asked = await _asked(visit)
+    overview, limits = await _found(visit, asked)
+    return visit.page(
+        "usage.html",
+        key=asked.key,
+        period=asked.period,
+        periods=PERIODS.values(),
+        groups=[str(group) for group in Group],
+        told_of=told_of(overview, limits),
+        meters=None if limits is None else limits.meters,
+        tables=tables_of(overview),
+    )
+
+
+async def document(visit: Visit) -> Response:
+    """Tell scripts what was counted by now."""
+    asked = await _asked(visit)
+    overview, limits = await _found(visit, asked)
+    body = orjson.dumps(document_of(overview, limits))
+    return Response(body, media_type="application/json", headers=_HEADERS)
+
+
+async def spreadsheet(visit: Visit) -> Response:
+    """Return what was counted as CSV: a line for each kind in each bucket."""
+    asked = await _asked(visit)
+    report = await usage_report(
+        visit.gateway.store,
+        asked.subject,
+        start=visit.now - asked.period.seconds,
+        end=visit.now,
+        bucket=asked.period.bucket.name,
+    )
+    name = f"usage-{asked.subject}-{asked.period.name}-{visit.now:.0f}.csv"  # of ids of ours alone
+    headers = _HEADERS | {"Content-Disposition": f'attachment; filename="{name}"'}
+    # Not at once, and not in the event loop: it may be long, and requests are decided there.
+    return StreamingResponse(usage_csv(report.rows, report.bucket), media_type="text/csv", headers=headers)
+
+
+async def _asked(visit: Visit) -> _Asked:
+    name, key_id = visit.asked("period") or _DEFAULT, visit.asked("key")
+    if (period := PERIODS.get(name)) is None:
+        raise TurnedAwayError(HTTPStatus.BAD_REQUEST, f"There is no such period: use {', '.join(PERIODS)}.")
+    if not key_id:
+        return _Asked(visit.user.account_id, None, period)
+    if (key := await visit.gateway.keyring.get(visit.user.account_id, key_id)) is None:
+        raise missing("key")
+    return _Asked(key.id, key, period)
+
+
+async def _found(visit: Visit, asked: _Asked) -> tuple[Overview, Limits | None]:
+    is_limited = asked.key is not None
+    overview = await usage_overview(visit.gateway.store, asked.subject, asked.period, visit.now, is_limited=is_limited)
+    return overview, await _limits(visit, asked.key)
+
+
+async def _limits(visit: Visit, key: KeyRecord | None) -> Limits | None:
+    """Return what *key* has left; None when nothing can be asked of it any more."""
+    if key is None or key.status(visit.now) is not KeyStatus.ACTIVE:
+        return None
+    tiers = visit.gateway.policy.tiers
+    tier = tiers[known_tier(key.tier, tiers)]
+    return Limits(tier, await visit.gateway.limiter.standing(Demand(key.id, key.version, tier, 0)))

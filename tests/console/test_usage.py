@@ -1,0 +1,342 @@
+"""What was counted is shown to whose it is: as a page, as JSON for its charts, and as CSV."""
+
+import csv
+import re
+import time
+from dataclasses import replace
+from html import unescape
+from io import StringIO
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from httpx2 import AsyncClient, Response
+
+from machpay_gateway.console.spreadsheet import HEAD, defused
+from machpay_gateway.core.admission import STALE, Away, Demand, Granted, Stale, Standing
+from machpay_gateway.core.errors import StoreUnavailable
+from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.outcome import Group
+from machpay_gateway.core.overview import PERIODS, Period
+from machpay_gateway.core.usage import BOUNDS, MINUTE, UsageBatch, UsageKey, UsageRow
+from tests.console.rigs import STRANGER, VIEWER, Rig
+
+HOSTILE = '=HYPERLINK("https://evil.example","<script>alert(1)</script>")'
+FORMATS = ("usage", "usage.json", "usage.csv")
+
+
+async def counted(
+    rig: Rig,
+    key: KeyRecord,
+    *,
+    route: str = "GET /v1/skills",
+    outcome: str = "allowed",
+    status: int = 200,
+    count: int = 1,
+    seconds_ago: float = 0.0,
+    latency: float = 0.005,
+) -> None:
+    """Count so many requests with *key*, as if they had come then."""
+    start = MINUTE.start_of(time.time() - seconds_ago)
+    bound = next((at for at, bound in enumerate(BOUNDS) if latency <= bound), len(BOUNDS))
+    histogram = tuple(count * (at == bound) for at in range(len(BOUNDS) + 1))
+    row = UsageRow(UsageKey(key.id, start, route, outcome, status), latency * count, histogram)
+    await rig.gateway.store.add_usage(UsageBatch((row,), (), {key.id: key.account_id}))
+
+
+async def told(browser: AsyncClient, query: str = "") -> dict[str, Any]:
+    """Return what scripts are told."""
+    answer = await browser.get(f"/console/usage.json?{query}")
+    assert answer.status_code == 200, answer.text
+    document: dict[str, Any] = answer.json()
+    return document
+
+
+async def lines(browser: AsyncClient, query: str = "") -> list[dict[str, str]]:
+    """Return the rows of the CSV, by the names in its head."""
+    answer = await browser.get(f"/console/usage.csv?{query}")
+    assert answer.status_code == 200, answer.text
+    return list(csv.DictReader(StringIO(answer.text, newline="")))
+
+
+def text_of(page: Response, name: str) -> str:
+    """Return what *page* says by that name."""
+    assert page.status_code == 200, page.text
+    return unescape(re.search(rf'data-told="{name}">([^<]*)<', page.text)[1])  # type: ignore[index]
+
+
+def cells(page: Response, table: str) -> list[list[str]]:
+    """Return the texts in the rows of a table of *page*."""
+    body = re.search(rf'<tbody data-rows="{table}">(.*?)</tbody>', page.text, re.DOTALL)[1]  # type: ignore[index]
+    rows = re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)
+    return [[unescape(re.sub(r"<[^>]*>", "", cell)) for cell in re.findall(r"<t[hd].*?</t[hd]>", row)] for row in rows]
+
+
+async def test_a_request_that_was_made_shows_once_it_is_stored(rig: Rig) -> None:
+    key, secret = await rig.key()
+    caller, browser = rig.http(), await rig.signed_in()
+    answers = [
+        await caller.get("/v1/skills", headers={"Authorization": f"Bearer {secret}"}),
+        await caller.post("/v1/skills/execute", headers={"Authorization": f"Bearer {secret}"}),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 403]
+    await rig.gateway.recorder.close()
+    rig.gateway.recorder.open()
+    for query in (f"key={key.id}&period=hour", "period=hour"):
+        document = await told(browser, query)
+        assert (document["requests"], document["allowed"]) == (2, 1)
+        assert sum(document["groups"]["admitted"]) == sum(document["groups"]["forbidden"]) == 1
+        assert [row[0]["text"] for row in document["tables"]["outcomes"]] == ["allowed", "insufficient_scope"]
+        assert document["told"]["refused"] == "50.0 % (1)"
+
+
+async def test_the_page_the_json_and_the_csv_say_the_same(rig: Rig) -> None:
+    key, _ = await rig.key()
+    await counted(rig, key, count=1200, latency=0.02)
+    await counted(rig, key, count=40, outcome="rate_limited", status=429, latency=0.001)
+    await counted(rig, key, count=5, route="POST /v1/skills/execute", status=503, latency=20)
+    browser = await rig.signed_in()
+    page, document = await browser.get(f"/console/usage?key={key.id}"), await told(browser, f"key={key.id}")
+    assert (text_of(page, "requests"), text_of(page, "refused")) == ("1,245", "3.2 % (40)")
+    assert text_of(page, "rate limited") == "40"
+    for name, words in document["told"].items():
+        assert text_of(page, name) == words
+    for name in ("routes", "outcomes", "buckets"):
+        assert cells(page, name) == [[cell["text"] for cell in row] for row in document["tables"][name]]
+    assert [row[:4] for row in cells(page, "routes")] == [
+        ["GET /v1/skills", "1,240", "99.6 %", "3.2 %"],
+        ["POST /v1/skills/execute", "5", "0.4 %", "0.0 %"],
+    ]
+    assert cells(page, "routes")[1][4] == "10 s or more"
+    found = await lines(browser, f"key={key.id}")
+    assert [(row["outcome"], row["status"], row["group"], row["requests"]) for row in found] == [
+        ("allowed", "200", "admitted", "1200"),
+        ("rate_limited", "429", "rate limited", "40"),
+        ("allowed", "503", "error", "5"),
+    ]
+    assert (found[0]["mean_ms"], found[1]["p99_ms"]) == ("20.000", "0.990")
+
+
+@pytest.mark.parametrize("period", PERIODS.values(), ids=PERIODS)
+async def test_each_period_has_all_its_buckets_up_to_the_one_that_goes_on(rig: Rig, period: Period) -> None:
+    key, _ = await rig.key()
+    inside, outside = period.seconds - 5, period.seconds + 2 * period.bucket.seconds
+    await counted(rig, key, seconds_ago=inside)
+    await counted(rig, key, count=2)
+    await counted(rig, key, count=4, seconds_ago=outside)
+    browser = await rig.signed_in()
+    document = await told(browser, f"period={period.name}")
+    starts, length = document["starts"], period.bucket.seconds
+    assert starts == list(range(document["start"], document["end"], length))
+    assert starts[-1] <= time.time() < document["end"] + length
+    assert document["start"] <= time.time() - period.seconds + length
+    admitted = document["groups"]["admitted"]
+    assert (sum(admitted), sum(admitted[-2:])) == (3, 2)  # a minute may have ended since it was counted
+    assert set(document["groups"]) == set(Group)
+    assert {len(counts) for counts in document["groups"].values()} == {len(starts)}
+    assert [value for value in document["latency_ms"]["p50"] if value is not None] == [3.75, 3.75]
+    page = await browser.get(f"/console/usage?period={period.name}")
+    assert f'aria-current="page">{period.told}</a>' in page.text
+    assert cells(page, "buckets")[0][0].endswith("so far")
+    assert len(cells(page, "buckets")) == len(starts)
+
+
+async def test_a_key_without_requests_is_shown_as_such(rig: Rig) -> None:
+    key, _ = await rig.key()
+    browser = await rig.signed_in()
+    page = await browser.get(f"/console/usage?key={key.id}")
+    assert [text_of(page, name) for name in ("requests", "refused", "p99", "busiest")] == ["0", "– (0)", "–", "none"]
+    assert await lines(browser, f"key={key.id}") == []
+
+
+async def test_every_refusal_is_told_in_words_by_its_own_code(rig: Rig) -> None:
+    key, _ = await rig.key()
+    await counted(rig, key, outcome="address_not_allowed", status=403)
+    await counted(rig, key, outcome="of_a_later_version", status=418)
+    page = await (await rig.signed_in()).get("/console/usage")
+    told_by_code = {row[0]: row[4:] for row in cells(page, "outcomes")}
+    assert told_by_code == {
+        "address_not_allowed": ["forbidden", "These credentials may not be used from this address."],
+        "of_a_later_version": ["error", "A refusal that this version does not know."],
+    }
+    assert '<a href="https://docs.machpay.xyz/problems/address_not_allowed">' in page.text
+
+
+async def test_an_account_sees_all_of_its_own_and_nothing_of_anothers(rig: Rig) -> None:
+    key, _ = await rig.key()
+    other, _ = await rig.key(account=rig.other)
+    await counted(rig, key, count=3)
+    await counted(rig, other, count=5)
+    ours, theirs, viewer = await rig.signed_in(), await rig.signed_in(STRANGER), await rig.signed_in(VIEWER)
+    assert [(await told(browser))["requests"] for browser in (ours, theirs, viewer)] == [3, 5, 3]
+    for name in FORMATS:
+        for foreign in (other.id, rig.other.id, rig.account.id, "key_none", "%00", "%ED%A0%80", "'", "../keys"):
+            assert (await ours.get(f"/console/{name}?key={foreign}")).status_code == 404
+    assert f'href="/console/usage?key={key.id}"' in (await viewer.get(f"/console/keys/{key.id}")).text
+
+
+@pytest.mark.parametrize("name", FORMATS)
+async def test_nobody_is_told_anything_without_being_signed_in(rig: Rig, name: str) -> None:
+    answer = await rig.http().get(f"/console/{name}")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/console/sign-in?next=/{name}")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("period", ["year", "HOUR", "-1", "<b>", "%00", "%ED%A0%80", "9" * 50])
+async def test_a_period_that_is_none_is_said_to_be_none(rig: Rig, name: str, period: str) -> None:
+    answer = await (await rig.signed_in()).get(f"/console/{name}?period={period}")
+    assert answer.status_code == 400
+    assert "use hour, day, week, month" in answer.text
+    assert "<b>" not in answer.text
+
+
+@pytest.mark.parametrize("name", FORMATS)
+async def test_while_the_store_is_away_a_page_says_so(rig: Rig, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(*_: object, **__: object) -> object:
+        raise StoreUnavailable("usage")
+
+    browser = await rig.signed_in()
+    monkeypatch.setattr(rig.gateway.store, "usage", away)
+    answer = await browser.get(f"/console/{name}")
+    assert answer.status_code == 503
+    assert "does not work right now" in answer.text
+
+
+async def test_hostile_names_are_text_wherever_they_are_shown(rig: Rig) -> None:
+    key, _ = await rig.key(name='<img src=x onerror="alert(1)">')
+    await counted(rig, key, route=HOSTILE)
+    browser = await rig.signed_in()
+    page = await browser.get(f"/console/usage?key={key.id}")
+    assert "<script>alert" not in page.text
+    assert "<img" not in page.text
+    assert cells(page, "routes")[0][0] == HOSTILE
+    document = await browser.get(f"/console/usage.json?key={key.id}")
+    assert document.headers["content-type"] == "application/json"
+    assert [row["route"] for row in await lines(browser, f"key={key.id}")] == [f"'{HOSTILE}"]
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("GET /a", "GET /a"),
+        ("", ""),
+        ("=1+1", "'=1+1"),
+        ("+1", "'+1"),
+        ("-1", "'-1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t=1"),  # white space before a formula is skipped
+        ("\r=1", "'\r=1"),
+        ("\n=1", "'\n=1"),
+    ],
+)
+def test_a_spreadsheet_runs_nothing_of_it(text: str, expected: str) -> None:
+    assert defused(text) == expected
+
+
+async def test_the_csv_is_a_file_to_keep(rig: Rig) -> None:
+    key, _ = await rig.key()
+    for route in ('GET /a,"b"', "GET /ä"):
+        await counted(rig, key, route=route)
+    answer = await (await rig.signed_in()).get(f"/console/usage.csv?key={key.id}&period=hour")
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert re.fullmatch(rf'attachment; filename="usage-{key.id}-hour-\d+\.csv"', answer.headers["content-disposition"])
+    assert answer.headers["cache-control"] == "no-store"
+    head, first, second = answer.text.removesuffix("\r\n").split("\r\n")  # RFC 4180 §2
+    assert head == ",".join(HEAD)
+    assert first.split(",", 2)[2].startswith('"GET /a,""b""",allowed,200,admitted,1,')
+    assert "GET /ä" in second
+
+
+async def test_a_csv_of_many_lines_is_whole(rig: Rig) -> None:
+    key, _ = await rig.key()
+    start, histogram = MINUTE.start_of(time.time()), (1, *(0,) * len(BOUNDS))
+    keys = [UsageKey(key.id, start, f"GET /{number:04}", "allowed", 200) for number in range(1100)]
+    await rig.gateway.store.add_usage(UsageBatch([UsageRow(each, 0.0005, histogram) for each in keys], ()))
+    found = await lines(await rig.signed_in(), f"key={key.id}&period=hour")
+    assert [row["route"] for row in found] == [f"GET /{number:04}" for number in range(1100)]
+
+
+async def test_looking_shows_what_is_left_and_takes_nothing(rig: Rig) -> None:
+    key, _ = await rig.key()
+    tier = rig.gateway.policy.tiers["standard"]
+    granted = rig.gateway.limiter.admit(Demand(key.id, key.version, tier, 7))
+    assert isinstance(granted, Granted)
+    browser = await rig.signed_in()
+    for _ in range(3):
+        document = await told(browser, f"key={key.id}")
+        assert document["meters"] == {"left": {"value": 993, "most": 1000}, "slots": {"value": 1, "most": 50}}
+        page = await browser.get(f"/console/usage?key={key.id}")
+        assert text_of(page, "left") == "993 of 1,000 left in this minute"
+        assert text_of(page, "slots") == "1 of 50 in use"
+        assert 'max="1000" value="993"' in page.text
+    granted.lease.release()
+    assert (await told(browser, f"key={key.id}"))["meters"]["slots"]["value"] == 0
+
+
+@pytest.mark.parametrize(
+    "standing, why", [(STALE, "the key was changed just now"), (Away("for the log"), "the limiter does not answer")]
+)
+async def test_what_is_left_may_not_be_known(
+    rig: Rig, standing: Stale | Away, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def shown(_: Demand) -> Standing | Stale | Away:
+        return standing
+
+    key, _ = await rig.key()
+    monkeypatch.setattr(rig.gateway.limiter, "standing", shown)
+    browser = await rig.signed_in()
+    page = await browser.get(f"/console/usage?key={key.id}")
+    assert text_of(page, "left") == text_of(page, "slots") == f"not known right now: {why}"
+    assert "for the log" not in page.text
+    assert (await told(browser, f"key={key.id}"))["meters"] == {"left": None, "slots": None}
+
+
+async def test_neither_an_account_nor_a_revoked_key_has_anything_left(rig: Rig) -> None:
+    key, _ = await rig.key()
+    await counted(rig, key)
+    await rig.gateway.keyring.revoke(rig.account.id, key.id)
+    browser = await rig.signed_in()
+    for query in ("", f"key={key.id}"):
+        page = await browser.get(f"/console/usage?{query}")
+        assert text_of(page, "requests") == "1"
+        assert "<meter" not in page.text
+        assert (await told(browser, query))["meters"] == {}
+
+
+@pytest.mark.parametrize(
+    "rate, expected",
+    [
+        ("1000/minute", ", 31.2 % of the limit of 1,000 a minute"),
+        ("50/second", "; the limit of 50 a second is for another length of time"),
+        ("99/10 second", "; the limit of 99 in 10 seconds is for another length of time"),
+    ],
+)
+async def test_the_busiest_minute_is_set_against_the_limit(
+    rig: Rig, rate: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, _ = await rig.key()
+    await counted(rig, key, count=300, seconds_ago=300)
+    await counted(rig, key, count=12, seconds_ago=300, outcome="rate_limited", status=429)
+    await counted(rig, key, count=200, seconds_ago=120)
+    tiers = rig.gateway.policy.tiers
+    monkeypatch.setattr(rig.gateway.policy, "tiers", {**tiers, "standard": replace(tiers["standard"], rate=rate)})
+    told_of = (await told(await rig.signed_in(), f"key={key.id}"))["told"]
+    assert re.fullmatch(r"312 at [-\d]{10} \d\d:\d\d UTC" + re.escape(expected), told_of["busiest"])
+
+
+async def test_the_page_loads_its_own_scripts_and_runs_no_other(rig: Rig) -> None:
+    key, _ = await rig.key()
+    browser = await rig.signed_in()
+    page = await browser.get(f"/console/usage?key={key.id}&period=week")
+    assert "script-src 'self'; style-src 'self'" in page.headers["content-security-policy"]
+    sources = re.findall(r'(?:src|href)="(/console/static/[^"]*)"', page.text)
+    assert {source.partition("?")[0].rpartition("/")[2] for source in sources} >= {
+        "uplot.min.js",
+        "usage.js",
+        "usage.css",
+    }
+    for source in sources:
+        assert (await browser.get(source)).status_code == 200
+    assert not re.search(r"<script(?![^>]*\ssrc=)|\sstyle=|\son\w+=", page.text)
+    assert f'data-source="/console/usage.json?key={quote(key.id)}&amp;period=week"' in page.text
+    assert (await browser.get("/console/keys")).text.count("uplot") == 0
