@@ -49,7 +49,7 @@ async def made(browser: AsyncClient, **fields: str | list[str] | None) -> Respon
     """Fill in the form for a new app as most would, but for *fields*, and send it."""
     page = await browser.get("/console/apps/new")
     given: dict[str, str | list[str] | None] = {"name": "Notes", "scopes": SCOPES, "redirect_uris": REDIRECT}
-    return await submitted(browser, page, **(given | fields))
+    return await submitted(browser, page, "/console/apps/new", **(given | fields))
 
 
 async def test_a_new_app_shows_its_secret_once_with_lines_for_env_and_never_again(rig: Rig) -> None:
@@ -78,8 +78,9 @@ async def test_a_new_app_shows_its_secret_once_with_lines_for_env_and_never_agai
 async def test_a_form_sent_twice_makes_one_app_and_shows_the_secret_once(rig: Rig) -> None:
     browser = await rig.signed_in()
     page = await browser.get("/console/apps/new")
-    fields = {"name": "Notes", "scopes": SCOPES, "redirect_uris": REDIRECT}
-    first, second = [await submitted(browser, page, **fields) for _ in range(2)]
+    first, second = [
+        await submitted(browser, page, name="Notes", scopes=SCOPES, redirect_uris=REDIRECT) for _ in range(2)
+    ]
     assert first.status_code == 200
     assert second.headers["location"] == "/console/apps?told=made-before"
     assert len(await rig.gateway.apps.list(rig.account.id)) == 1
