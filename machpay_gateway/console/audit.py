@@ -64,12 +64,16 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A *row* as the page tells it. *email* is the actor's or None, *page* where its object is shown or nothing."""
+    """A *row* as the page tells it, with the e-mails of the actor and the object if these are users of the account.
+
+    *page* is where its object is shown, or nothing.
+    """
 
     row: AuditRow
     action: str
     actor: str
     email: str | None
+    object_email: str | None
     page: str
     differences: Sequence[Difference]
 
@@ -160,6 +164,7 @@ def _told(row: AuditRow, emails: Mapping[str, str]) -> Told:
         action_in_words(row.action),
         actor_in_words(row.actor_kind),
         emails.get(row.actor_id),
+        emails.get(row.object_id),
         f"/{place}/{row.object_id}" if place else "",
         differences(row),
     )

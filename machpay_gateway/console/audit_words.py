@@ -53,6 +53,7 @@ _NAMES: Mapping[str, str] = {
     "allowed_ips": "Allowed IP addresses",
     "alive": "Works",
     "dpop_bound": "DPoP needed",
+    "email": "E-mail",
     "has_password": "Has a password",
     "redirect_uris": "Redirect URIs",
     "require_pkce": "PKCE needed",
@@ -97,7 +98,7 @@ def name_in_words(name: str) -> str:
 
 
 def value_in_words(value: object) -> str:
-    """Return a setting's value on lines that people read."""
+    """Return a setting's value as people read it."""
     match value:
         case None:
             return "none"
@@ -106,12 +107,13 @@ def value_in_words(value: object) -> str:
         case str():
             return value or "none"
         case list():
-            return "\n".join(map(value_in_words, value)) or "none"
+            apart = "; " if any(isinstance(each, dict) for each in value) else ", "
+            return apart.join(map(value_in_words, value)) or "none"
         case {"masked": masked, **rest}:
             ends = rest.get("expires_at")
             return f"{masked}, until {ends}" if ends else str(masked)
         case dict():
-            return "\n".join(f"{name}: {value_in_words(each)}" for name, each in value.items()) or "none"
+            return "; ".join(f"{name}: {value_in_words(each)}" for name, each in value.items()) or "none"
     return str(value)
 
 

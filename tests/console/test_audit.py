@@ -69,7 +69,7 @@ async def test_a_row_tells_who_did_what_to_what_from_where_and_how_it_was_before
         "Key changed",
         key.id,
         "user ada@example.org",
-        "192.0.2.33",
+        "from 192.0.2.33",
         "Name production-api → became billing-api",
     ):
         assert part in found
@@ -164,16 +164,16 @@ async def test_a_viewer_reads_it_all_the_same(rig: Rig) -> None:
 
 @pytest.mark.parametrize("before, after, expected", [
     ("{}", '{"name":"a","metadata":{},"expires_at":null}', [("Name", None, "a")]),
-    ("{}", '{"scopes":["x","y"]}', [("Scopes", None, "x\ny")]),
+    ("{}", '{"scopes":["x","y"]}', [("Scopes", None, "x, y")]),
     ('{"allowed_ips":[]}', '{"allowed_ips":["192.0.2.0/24"]}', [("Allowed IP addresses", "none", "192.0.2.0/24")]),
     ('{"alive":true}', '{"alive":false}', [("Works", "yes", "no")]),
     ('{"expires_at":"2030-01-01T00:00:00Z"}', '{"expires_at":null}', [("Expires at", "2030-01-01T00:00:00Z", "none")]),
     (
         '{"secrets":[{"masked":"sk_live_…a1b2","expires_at":null}]}',
         '{"secrets":[{"masked":"sk_live_…c3d4","expires_at":null},{"masked":"sk_live_…a1b2","expires_at":"2030"}]}',
-        [("Secrets", "sk_live_…a1b2", "sk_live_…c3d4\nsk_live_…a1b2, until 2030")],
+        [("Secrets", "sk_live_…a1b2", "sk_live_…c3d4; sk_live_…a1b2, until 2030")],
     ),
-    ('{"metadata":{"a":"1"}}', '{"metadata":{"a":"1","b":"2"}}', [("Metadata", "a: 1", "a: 1\nb: 2")]),
+    ('{"metadata":{"a":"1"}}', '{"metadata":{"a":"1","b":"2"}}', [("Metadata", "a: 1", "a: 1; b: 2")]),
     ('{"family":"f_1"}', '{"family":null,"reason":"x"}', [("Family", "f_1", "none"), ("Reason", None, "x")]),
     ("nonsense", "{}", [("As stored", "nonsense", "{}")]),  # tampered with: `audit verify` says so
     ("[1]", "{}", [("As stored", "[1]", "{}")]),
