@@ -243,6 +243,10 @@ async def test_grants_are_told_in_words_by_pages_and_ended(rig: Rig) -> None:
     assert not found.is_alive
     assert f"{path}/grants/grant_001/end" not in forms_of(await browser.get(path))
     assert f"{path}/grants/{foreign.id}/end" not in forms_of(page)
+    assert (await posted(browser, f"/apps/{client.id}/grants/{foreign.id}/end")).status_code == 404
+    kept = await rig.gateway.endings.get(rig.account.id, foreign.id)
+    assert kept is not None
+    assert kept.is_alive
 
 
 async def test_more_grants_than_a_page_has_are_on_the_next(rig: Rig) -> None:

@@ -127,6 +127,22 @@ async def test_the_log_is_filtered_by_all_that_is_asked(rig: Rig) -> None:
     assert len(await rows(browser, action="made.up")) == len(await rows(browser))
 
 
+async def test_what_nothing_can_be_called_never_reaches_the_database(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser, reached = await rig.signed_in(), []
+
+    async def noticed(*args: object, **asked: object) -> Sequence[AuditRow]:
+        reached.append((args, asked))
+        return []
+
+    monkeypatch.setattr(rig.gateway.store, "audit_page", noticed)
+    for asked in ({"who": "\x00"}, {"who": "a\u202eb"}, {"object": "\x00"}, {"object": "é"}, {"until": "\x00"}):
+        for path in ("/audit", "/audit/export"):
+            assert (await browser.get(f"/console{path}", params=asked)).status_code == 200
+    assert reached == []
+    await browser.get("/console/audit?who=%E4%BD%A0")
+    assert len(reached) == 1
+
+
 async def test_what_is_asked_for_is_kept_on_the_way_to_older_rows(rig: Rig) -> None:
     for number in range(1, 121):
         await noted(rig, number, action="key.rotate" if number % 2 else "client.update", after={"grace": number})

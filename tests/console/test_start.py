@@ -215,7 +215,9 @@ async def test_a_chosen_key_fills_its_own_values_in(rig: Rig) -> None:
     key, secret = await rig.key(environment="test")
     await rig.key("other")
     browser = await rig.signed_in(VIEWER)
-    page = await browser.get(f"/console/start?key={key.id}")
+    path = f"/console/start?key={key.id}"
+    assert f'href="{path}"' in (await browser.get(f"/console/keys/{key.id}")).text
+    page = await browser.get(path)
     found = snippets_in(page.text)
     assert found["env"].startswith(f"MACHPAY_API_KEY={key.masked}\n")
     assert 'name="production-api-v2"' in found["rotation"]
