@@ -2,54 +2,18 @@
 
 import re
 from collections.abc import AsyncIterator
-from html import escape
-from typing import Any
 
 import pytest
-from httpx2 import AsyncClient, Response
 
 from machpay_gateway.assembly.parts import oauth_of
 from machpay_gateway.core.oauth.authority import Authority
-from machpay_gateway.core.oauth.client import CLIENT_CREDENTIALS, Client
+from machpay_gateway.core.oauth.client import CLIENT_CREDENTIALS
 from machpay_gateway.core.oauth.grant import Grant
-from machpay_gateway.core.scopes import Scopes
-from tests.console.rigs import ADMIN, STRANGER, VIEWER, Rig, forms_of, secret_in, serving_console, submitted
-from tests.console.ways import HOSTILE, below, is_written_down, lose, posted, refused_from_elsewhere
+from tests.console.app_records import REDIRECT, SCOPES, an_app, granted, made
+from tests.console.rigs import ADMIN, VIEWER, Rig, forms_of, secret_in, serving_console, submitted
+from tests.console.ways import HOSTILE, is_written_down, posted
 from tests.keyrings import logged
 from tests.prepared import SECRET_KEY
-
-REDIRECT = "https://app.example.com/callback"
-SCOPES = ["account:read", "skills:execute"]
-
-
-async def an_app(rig: Rig, name: str = "Notes", **settings: Any) -> tuple[Client, str]:  # noqa: ANN401 - any of them
-    """Return a new app of the account and its secret."""
-    given: dict[str, Any] = {"name": name, "scopes": SCOPES, "redirect_uris": [REDIRECT], **settings}
-    client, secret = await rig.gateway.apps.create(rig.account.id, **given)
-    return client, secret or ""
-
-
-async def granted(rig: Rig, client: Client, number: int = 1, email: str | None = VIEWER) -> Grant:
-    """Return a grant of one of the account's users, or of the app itself."""
-    grant = Grant(
-        id=f"grant_{number:03}",
-        client_id=client.id,
-        user_id=None if email is None else rig.users[email].id,
-        account_id=rig.account.id,
-        environment=client.environment,
-        tier=client.tier,
-        scopes=Scopes(frozenset(SCOPES)),
-        created_at=1_700_000_000.0 + number,
-    )
-    assert await oauth_of(rig.gateway.store).put_grant(grant, logged())
-    return grant
-
-
-async def made(browser: AsyncClient, **fields: str | list[str] | None) -> Response:
-    """Fill in the form for a new app as most would, but for *fields*, and send it."""
-    page = await browser.get("/console/apps/new")
-    given: dict[str, str | list[str] | None] = {"name": "Notes", "scopes": SCOPES, "redirect_uris": REDIRECT}
-    return await submitted(browser, page, "/console/apps/new", **(given | fields))
 
 
 async def test_a_new_app_shows_its_secret_once_with_lines_for_env_and_never_again(rig: Rig) -> None:
@@ -302,102 +266,3 @@ async def test_that_no_app_can_ask_is_told_where_no_authorization_server_is(rig:
             assert page.status_code == 200
             assert ("oauth.issuer" in page.text) is is_told
         assert (await made(browser)).status_code == 200
-
-
-async def test_another_accounts_app_and_grants_are_not_there(rig: Rig) -> None:
-    client, _ = await an_app(rig)
-    grant = await granted(rig, client)
-    browser = await rig.signed_in(STRANGER)
-    own, _ = await rig.gateway.apps.create(rig.other.id, name="Own", scopes=SCOPES, redirect_uris=[REDIRECT])
-    assert client.id not in (await browser.get("/console/apps")).text
-    for path in (f"/apps/{client.id}", f"/apps/{client.id}/delete", f"/start?app={client.id}"):
-        assert (await browser.get(f"/console{path}")).status_code == 404
-    assert "No app is like that." in (await browser.get(f"/console/apps?after={client.id}")).text
-    before = await rig.gateway.store.audit_head()
-    # Their own proofs for the very same paths: what is refused is the object, not the form.
-    for path, fields in (
-        (f"/apps/{client.id}", {"name": "mine"}),
-        (f"/apps/{client.id}/rotate", {"grace": "0"}),
-        (f"/apps/{client.id}/delete", {"typed": client.name}),
-        (f"/apps/{client.id}/grants/{grant.id}/end", {}),
-        (f"/apps/{own.id}/grants/{grant.id}/end", {}),
-    ):
-        assert (await posted(browser, path, **fields)).status_code == 404, path
-    assert await rig.gateway.store.audit_head() == before
-
-
-async def test_a_viewer_sees_everything_and_changes_nothing(rig: Rig) -> None:
-    client, _ = await an_app(rig)
-    grant = await granted(rig, client)
-    browser = await rig.signed_in(VIEWER)
-    for path in ("/apps", "/apps/new", f"/apps/{client.id}", f"/apps/{client.id}/delete"):
-        page = await browser.get(f"/console{path}")
-        assert page.status_code == 200
-        assert [each for each in forms_of(page) if not each.endswith(("/sign-out", "/console/apps"))] == []
-    assert REDIRECT in (await browser.get(f"/console/apps/{client.id}")).text
-    before = await rig.gateway.store.audit_head()
-    for path in POSTED:
-        answer = await posted(browser, path.format(app=client.id, grant=grant.id), typed=client.name, grace="0")
-        assert answer.status_code == 403
-        assert "Only admins" in answer.text
-    assert await rig.gateway.store.audit_head() == before
-
-
-POSTED = ("/apps/new", "/apps/{app}", "/apps/{app}/rotate", "/apps/{app}/delete", "/apps/{app}/grants/{grant}/end")
-
-
-@pytest.mark.parametrize("path", POSTED)
-async def test_a_form_of_another_site_changes_nothing(rig: Rig, path: str) -> None:
-    client, _ = await an_app(rig)
-    grant = await granted(rig, client)
-    browser = await rig.signed_in()
-    path = path.format(app=client.id, grant=grant.id)
-    before = await rig.gateway.store.audit_head()
-    fields = {"name": "x", "typed": client.name, "grace": "0"}
-    assert await refused_from_elsewhere(browser, path, **fields)
-    assert await rig.gateway.store.audit_head() == before
-
-
-@pytest.mark.parametrize(
-    "name", [HOSTILE, "שלום עולם", "W" * 100, "</title><script>", "{{ 7*7 }}", "a" + "\u0301" * 99]
-)
-async def test_a_hostile_name_is_shown_and_does_nothing(rig: Rig, name: str) -> None:
-    client, _ = await an_app(rig, name)
-    browser = await rig.signed_in()
-    for path in ("/apps", f"/apps/{client.id}", f"/apps/{client.id}/delete", "/audit", f"/start?app={client.id}"):
-        page = await browser.get(f"/console{path}")
-        assert page.status_code == 200
-        assert "<img" not in page.text
-        assert "<script>" not in page.text
-    assert (
-        f"<bdi>{escape(name).replace('&#x27;', '&#39;').replace('&quot;', '&#34;')}</bdi>"
-        in (await browser.get("/console/apps")).text
-    )
-
-
-@pytest.mark.parametrize("name", ["a\u202eb", "a\x00b", "\u2066", "a\nb"])
-async def test_a_name_that_would_turn_text_round_is_refused(rig: Rig, name: str) -> None:
-    page = await made(await rig.signed_in(), name=name)
-    assert page.status_code == 422
-    assert name not in re.sub(r"<input[^>]*>", "", page.text)
-
-
-async def test_a_store_that_is_away_is_told_by_a_page(rig: Rig) -> None:
-    client, _ = await an_app(rig)
-    browser = await rig.signed_in()
-    await lose(rig, "oauth_clients")
-    for path in ("/apps", f"/apps/{client.id}"):
-        page = await browser.get(f"/console{path}")
-        assert page.status_code == 503
-        assert "does not work right now" in page.text
-
-
-async def test_the_pages_work_below_a_root_path(rig: Rig) -> None:
-    client, _ = await an_app(rig)
-    browser = await below(rig, "/machpay")
-    path = f"/machpay/console/apps/{client.id}"
-    page = await browser.get(path)
-    assert f'href="{path}/delete"' in page.text
-    assert '"/console' not in page.text
-    answer = await submitted(browser, page, path, name="Renamed")
-    assert answer.headers["location"] == f"{path}?told=saved"
