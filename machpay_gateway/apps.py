@@ -73,8 +73,12 @@ class Apps:
         requires_pkce: bool = True,
         binds_tokens: bool = False,
         actor: Actor = APPLICATION,
+        once: bytes | None = None,
     ) -> tuple[Client, str | None]:
-        """Create a client and return it with its secret, shown this once: None for a public one. Raises InputError."""
+        """Create a client and return it with its secret, shown this once: None for a public one. Raises InputError.
+
+        Raises AnsweredMeanwhile, and creates nothing, when something was done under the name *once* within a day.
+        """
         now = self._clock()
         if environment not in ENVIRONMENTS:
             raise InputError(f"Environment {shown(environment)} does not exist: use live or test.")
@@ -97,7 +101,7 @@ class Apps:
             binds_tokens=binds_tokens,
         )
         change = Change(now, actor, "client.create", account_id, client.id, {}, client_state(client))
-        await self._store.add_client(client, change)
+        await self._store.add_client(client, change, once)
         return await self._store.client(account_id, client.id) or client, secret
 
     async def list(
@@ -167,10 +171,11 @@ class Apps:
         grace_seconds: float = DAY_SECONDS,
         actor: Actor = APPLICATION,
         permit: Permit | None = None,
+        once: bytes | None = None,
     ) -> tuple[Client, str] | None:
         """Give the client a new secret and return both; the current one works for *grace_seconds* more.
 
-        Raises InputError, also for a public client, which has none. *permit* is as in `update`.
+        Raises InputError, also for a public client, which has none. *permit* is as in `update`, *once* as in `create`.
         """
         if not 0 <= grace_seconds <= MAX_GRACE_SECONDS:
             raise InputError(f"A grace of {grace_seconds} seconds is not possible: use 0 to {MAX_GRACE_SECONDS}.")
@@ -184,7 +189,7 @@ class Apps:
             return replace(client, secrets=(_kept(secret, now), *previous))
 
         changed = await self._change(
-            account_id, client_id, "client.rotate_secret", with_new_secret, actor=actor, permit=permit
+            account_id, client_id, "client.rotate_secret", with_new_secret, actor=actor, permit=permit, once=once
         )
         return None if changed is None else (changed, secret)
 
@@ -207,6 +212,7 @@ class Apps:
         *,
         actor: Actor,
         permit: Permit | None,
+        once: bytes | None = None,
     ) -> Client | None:
         for _ in range(_ATTEMPTS):
             client = await self.get(account_id, client_id)
@@ -220,7 +226,7 @@ class Apps:
             wanted = replace(wanted, version=client.version + 1)
             what = difference(client_state(client), client_state(wanted))
             change = Change(self._clock(), actor, action, client.account_id, client.id, *what)
-            raised = await self._store.replace_client(wanted, change)
+            raised = await self._store.replace_client(wanted, change, once)
             if raised is not None:
                 for grant_id, version in raised:
                     await self._announce(grant_id, version)

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Mount
 from starlette.routing import Route as Endpoint
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.console import keys, usage
+from machpay_gateway.console import apps, audit, keys, sessions, start, usage
 from machpay_gateway.console.assets import Assets
 from machpay_gateway.console.forms import Form, form_of
 from machpay_gateway.console.pages import ConsolePages, base_of
@@ -57,6 +57,22 @@ PLACES = (
     Place("GET", "/usage", usage.show),
     Place("GET", "/usage.json", usage.document),
     Place("GET", "/usage.csv", usage.spreadsheet),
+    Place("GET", "/apps", apps.table),
+    Place("GET", "/apps/new", apps.draft),
+    Place("POST", "/apps/new", apps.create),
+    Place("GET", "/apps/{id}", apps.show),
+    Place("POST", "/apps/{id}", apps.update),
+    Place("POST", "/apps/{id}/rotate", apps.rotate_secret),
+    Place("GET", "/apps/{id}/delete", apps.ask_to_delete),
+    Place("POST", "/apps/{id}/delete", apps.delete),
+    Place("POST", "/apps/{id}/grants/{grant}/end", apps.end_grant),
+    Place("GET", "/redirects", apps.check_redirects),
+    Place("GET", "/audit", audit.table),
+    Place("GET", "/audit.csv", audit.export),
+    Place("GET", "/start", start.show),
+    Place("GET", "/sessions", sessions.table),
+    Place("POST", "/sessions/{id}/end", sessions.end, for_all=True),
+    Place("POST", "/sessions/end-others", sessions.end_others, for_all=True),
 )
 
 

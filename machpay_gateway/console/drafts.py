@@ -86,27 +86,27 @@ class KeyDraft:
         return [ScopeChoice(name, words_for(name), name in self.scopes) for name in names]
 
 
-class NetworkNote(NamedTuple):
-    """What is said of one address while it is typed: its normal form, or what is wrong with it."""
+class Note(NamedTuple):
+    """What is said of one line of a field while it is typed: its normal form, or what is wrong with it."""
 
     told: str
     is_right: bool
 
 
-def network_notes(networks: Sequence[str], own_address: str | None, covers: Callable[[str], bool]) -> list[NetworkNote]:
+def network_notes(networks: Sequence[str], own_address: str | None, covers: Callable[[str], bool]) -> list[Note]:
     """Return what to say of *networks*; whoever types is told when their *own_address* is not among them."""
     notes = list(_notes(networks))
     if networks and own_address and all(note.is_right for note in notes) and not any(map(covers, networks)):
-        notes.append(NetworkNote(f"Your own address, {own_address}, is not among them.", is_right=True))
+        notes.append(Note(f"Your own address, {own_address}, is not among them.", is_right=True))
     return notes
 
 
-def _notes(networks: Sequence[str]) -> Iterator[NetworkNote]:
+def _notes(networks: Sequence[str]) -> Iterator[Note]:
     for network in networks:
         try:
-            yield NetworkNote(parse_network(network)[0], is_right=True)
+            yield Note(parse_network(network)[0], is_right=True)
         except ConfigurationError as exc:
-            yield NetworkNote(masked(str(exc)), is_right=False)
+            yield Note(masked(str(exc)), is_right=False)
 
 
 def _written(at: float) -> str:

@@ -1,11 +1,10 @@
 """The pages on keys: the table, one key, and what can be done with it."""
 
-from hashlib import sha256
 from http import HTTPStatus
 
 from starlette.responses import Response
 
-from machpay_gateway.console.drafts import KeyDraft, NetworkNote, network_notes
+from machpay_gateway.console.drafts import KeyDraft, Note, network_notes
 from machpay_gateway.console.visit import TurnedAwayError, Visit, missing
 from machpay_gateway.core.address import format_address_or_none, parse_network
 from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
@@ -193,7 +192,7 @@ def _issued(visit: Visit, record: KeyRecord, secret: str) -> Response:
 
 def _once(visit: Visit) -> Issue:
     """Return what keeps the same page from issuing a second secret when it is sent twice."""
-    name = sha256(f"{visit.user.id}\n{visit.form.text('once')}".encode()).digest()
+    name = visit.once
 
     def keep(_record: KeyRecord, _secret: str) -> KeptAnswer:
         return noted(name, visit.now)  # that it was answered, and not how: the secret is shown once
@@ -201,7 +200,7 @@ def _once(visit: Visit) -> Issue:
     return keep
 
 
-def _address_notes(visit: Visit, written: KeyDraft) -> list[NetworkNote]:
+def _address_notes(visit: Visit, written: KeyDraft) -> list[Note]:
     own = facts_of(visit.request.scope).address
 
     def covers(network: str) -> bool:

@@ -7,7 +7,8 @@ import orjson
 from starlette.responses import Response, StreamingResponse
 
 from machpay_gateway.console.figures import Limits, document_of, tables_of, told_of
-from machpay_gateway.console.spreadsheet import usage_csv
+from machpay_gateway.console.spreadsheet import MEDIA_TYPE, file_headers
+from machpay_gateway.console.usage_lines import usage_lines
 from machpay_gateway.console.visit import TurnedAwayError, Visit, missing
 from machpay_gateway.core.admission import Demand
 from machpay_gateway.core.key import KeyRecord, KeyStatus
@@ -64,9 +65,8 @@ async def spreadsheet(visit: Visit) -> Response:
         bucket=asked.period.bucket.name,
     )
     name = f"usage-{asked.subject}-{asked.period.name}-{visit.now:.0f}.csv"  # of ids of ours alone
-    headers = _HEADERS | {"Content-Disposition": f'attachment; filename="{name}"'}
     # Not at once, and not in the event loop: it may be long, and requests are decided there.
-    return StreamingResponse(usage_csv(report.rows, report.bucket), media_type="text/csv", headers=headers)
+    return StreamingResponse(usage_lines(report.rows, report.bucket), media_type=MEDIA_TYPE, headers=file_headers(name))
 
 
 async def _asked(visit: Visit) -> _Asked:

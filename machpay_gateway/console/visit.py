@@ -1,6 +1,7 @@
 """One look at the Console: who looks, what they sent, and the gateway that can do it."""
 
 from dataclasses import dataclass
+from hashlib import sha256
 from http import HTTPStatus
 from urllib.parse import urlencode
 
@@ -17,16 +18,25 @@ from machpay_gateway.web.browser import proof_of
 from machpay_gateway.web.incoming import actor_of, facts_of
 
 # The way through the Console: path and name of each page that is always there.
-WAYS = (("/keys", "Keys"), ("/usage", "Usage"))
+WAYS = (
+    ("/keys", "Keys"),
+    ("/usage", "Usage"),
+    ("/apps", "Apps"),
+    ("/audit", "Audit log"),
+    ("/sessions", "Sessions"),
+    ("/start", "Quick start"),
+)
 # What a page says at its top after something was done: by name, as anybody may make up an address.
 TOLD = {
     "saved": "Saved.",
     "key-revoked": "The key is revoked.",
     "grace-ended": "The previous secret has ended.",
     "made-before": "This was done already, and the secret is not shown again. Rotate it if you do not have it.",
+    "app-created": "The app is there. It is public, and so it has no secret.",
     "app-deleted": "The app is deleted, and all its tokens have ended.",
     "grant-ended": "The grant has ended.",
     "session-ended": "That browser is signed out.",
+    "sessions-ended": "All other browsers are signed out.",
 }
 
 
@@ -64,6 +74,11 @@ class Visit:
     def id(self) -> str:
         """The id that the path names."""
         return str(self.request.path_params["id"])
+
+    @property
+    def once(self) -> bytes:
+        """The name of what a form asks for, the same when one page's is sent twice."""
+        return sha256(f"{self.user.id}\n{self.form.text('once')}".encode()).digest()
 
     def asked(self, name: str) -> str:
         """Return the last *name* in the query, nothing for none."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from machpay_gateway.core.input import format_moment
+from machpay_gateway.core.oauth.words import words_for
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _MANY = 2  # of a unit, from which on it is told by
@@ -53,4 +54,5 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "ago": ago,
     "count": count,
     "milliseconds": milliseconds,
+    "in_words": words_for,
 }

@@ -166,6 +166,10 @@ class Users:
                 return True
         return False
 
+    async def end_other_sign_ins(self, user: User, cookie: str) -> None:
+        """End every sign-in of *user* but that of the browser with this *cookie*."""
+        await self._store.drop_other_sign_ins(user.id, sha256(cookie.encode()).digest())
+
     async def _wait(
         self, email: str, user: User | None, address: int | None, shown_address: str | None
     ) -> float | None:

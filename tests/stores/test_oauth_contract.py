@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from machpay_gateway.core.errors import InputError
+from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
 from machpay_gateway.core.key import SecretRecord
 from machpay_gateway.core.oauth.grant import Grant
 from machpay_gateway.core.scopes import Scopes
@@ -144,6 +144,13 @@ async def test_a_sign_in_lasts_until_its_end_or_its_users(oauth: SqlOAuth) -> No
     assert await oauth.signed_in(digest(2), NOW + 150) is None
 
 
+async def test_all_other_sign_ins_of_a_user_end_and_no_other_users(oauth: SqlOAuth) -> None:
+    for number, of in enumerate((ADA, ADA, ADA, BOB)):
+        await oauth.add_sign_in(sign_in(number, of.id))
+    await oauth.drop_other_sign_ins(ADA.id, digest(1))
+    assert [await oauth.signed_in(digest(number), NOW) for number in range(4)] == [None, ADA, None, BOB]
+
+
 async def test_a_client_comes_back_as_it_was_stored_to_its_account(oauth: SqlOAuth) -> None:
     old = SecretRecord(digest(30), "cs_mp1_…0002", NOW - 5.5, expires_at=NOW + 60.25)
     full = client(
@@ -193,6 +200,34 @@ async def test_a_client_is_changed_over_the_version_before_and_by_one_of_many(st
     assert await logged_so_far(store) == before + 1
     assert await oauth.replace_client(replace(winner, version=2), logged()) is None
     assert await oauth.replace_client(replace(winner, version=3, account_id=GLOBEX.id), logged()) is None
+
+
+async def test_a_client_is_added_once_under_one_name_however_many_try(store: SqlStore, oauth: SqlOAuth) -> None:
+    before = await logged_so_far(store)
+    once, secrets = digest(99), [(SecretRecord(digest(60 + n), "…", NOW),) for n in range(8)]
+    tried = [oauth.add_client(client(60 + n, secrets=secrets[n]), logged(), once) for n in range(8)]
+    outcomes = await asyncio.gather(*tried, return_exceptions=True)
+    assert sorted(type(each).__name__ for each in outcomes) == ["AnsweredMeanwhile"] * 7 + ["NoneType"]
+    assert len(await oauth.clients(ACME.id, environment=None, after=None, limit=99)) == 3
+    assert await logged_so_far(store) == before + 1
+    await oauth.add_client(client(70, secrets=(SecretRecord(digest(70), "…", NOW),)), logged(), digest(98))
+
+
+async def test_a_client_that_cannot_be_added_leaves_its_name_to_the_next(oauth: SqlOAuth) -> None:
+    with pytest.raises(InputError, match="secret is taken"):
+        await oauth.add_client(client(9, secrets=APP.secrets), logged(), digest(99))
+    await oauth.add_client(client(9, secrets=(SecretRecord(digest(9), "…", NOW),)), logged(), digest(99))
+
+
+async def test_a_client_is_changed_once_under_one_name(store: SqlStore, oauth: SqlOAuth) -> None:
+    before = await logged_so_far(store)
+    renamed = replace(APP, name="renamed", version=2)
+    assert await oauth.replace_client(replace(renamed, version=9), logged(), digest(99)) is None
+    assert await oauth.replace_client(renamed, logged(), digest(99)) == []
+    with pytest.raises(AnsweredMeanwhile):
+        await oauth.replace_client(replace(renamed, name="again", version=3), logged(), digest(99))
+    assert await oauth.client(None, APP.id) == renamed
+    assert await logged_so_far(store) == before + 1
 
 
 async def test_a_client_and_a_holder_have_one_grant_however_many_give_it_at_once(oauth: SqlOAuth) -> None:

@@ -45,12 +45,18 @@ class UserStore(Protocol):
     async def drop_sign_in(self, digest: bytes) -> None:
         """End a sign-in."""
 
+    async def drop_other_sign_ins(self, user_id: str, digest: bytes) -> None:
+        """End every sign-in of the user but the one with this *digest*."""
+
 
 class ClientStore(Protocol):
     """The source of truth for clients. One that was deleted is still there, and is told by `deleted_at`."""
 
-    async def add_client(self, client: Client, change: Change) -> None:
-        """Store a new client with its secrets. Raises InputError for an account that does not exist."""
+    async def add_client(self, client: Client, change: Change, once: bytes | None = None) -> None:
+        """Store a new client with its secrets. Raises InputError for an account that does not exist.
+
+        Raises AnsweredMeanwhile, and nothing is stored, when something was done under the name *once* within a day.
+        """
 
     async def client(self, account_id: str | None, client_id: str) -> Client | None:
         """Return the client, when it is of the account or *account_id* is None."""
@@ -60,10 +66,13 @@ class ClientStore(Protocol):
     ) -> Sequence[Client]:
         """Return clients that are not deleted, newest first, at most *limit*, those that come after the id *after*."""
 
-    async def replace_client(self, client: Client, change: Change) -> Sequence[Raised] | None:
+    async def replace_client(
+        self, client: Client, change: Change, once: bytes | None = None
+    ) -> Sequence[Raised] | None:
         """Write *client* and its secrets over version `client.version - 1`; None when that is not the stored one.
 
-        Returns its grants, whose versions are raised: what they are worth may have changed.
+        Returns its grants, whose versions are raised: what they are worth may have changed. *once* is as in
+        `add_client`.
         """
 
 

@@ -6,7 +6,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.errors import AnsweredMeanwhile
-from machpay_gateway.core.replay import REPLAY_SECONDS, KeptAnswer
+from machpay_gateway.core.replay import REPLAY_SECONDS, KeptAnswer, noted
 from machpay_gateway.stores.schema import KEPT_ANSWERS
 from machpay_gateway.stores.sql.upsert import insert_or
 
@@ -17,6 +17,12 @@ async def insert_answer(connection: AsyncConnection, answer: KeptAnswer) -> None
     statement = insert_or(connection.dialect.name, KEPT_ANSWERS).values(asdict(answer)).on_conflict_do_nothing()
     if (await connection.execute(statement)).rowcount == 0:
         raise AnsweredMeanwhile
+
+
+async def insert_note(connection: AsyncConnection, once: bytes | None, at: float) -> None:
+    """Insert that something was done *at* a moment under the name *once*, if it has one; raises as above."""
+    if once is not None:
+        await insert_answer(connection, noted(once, at))
 
 
 async def answer_of(connection: AsyncConnection, name: bytes, since: float) -> KeptAnswer | None:

@@ -12,7 +12,7 @@ from machpay_gateway.core.oauth.grant import Code, Family, Grant, Held, RefreshT
 from machpay_gateway.core.oauth.ports import Raised
 from machpay_gateway.core.oauth.user import SignIn, User
 from machpay_gateway.stores.schema import OAUTH_GRANTS
-from machpay_gateway.stores.sql import audit, clients, grants, tokens, users
+from machpay_gateway.stores.sql import answers, audit, clients, grants, tokens, users
 from machpay_gateway.stores.sql.engine import Database
 
 
@@ -78,9 +78,18 @@ class SqlOAuth:
         async with self._database.writing("sign-out") as connection:
             await users.delete_sign_in(connection, digest)
 
-    async def add_client(self, client: Client, change: Change) -> None:
-        """Store a new client with its secrets. Raises InputError for an account that does not exist."""
+    async def drop_other_sign_ins(self, user_id: str, digest: bytes) -> None:
+        """End every sign-in of the user but the one with this *digest*."""
+        async with self._database.writing("sign-out") as connection:
+            await users.delete_sign_ins(connection, user_id, but=digest)
+
+    async def add_client(self, client: Client, change: Change, once: bytes | None = None) -> None:
+        """Store a new client with its secrets. Raises InputError for an account that does not exist.
+
+        Raises AnsweredMeanwhile, and nothing is stored, when something was done under the name *once* within a day.
+        """
         async with audit.changing(self._database, "client creation") as connection:
+            await answers.insert_note(connection, once, change.at)
             with _fitting(f"Account {client.account_id} is unknown, or the client's id or secret is taken"):
                 await clients.insert_client(connection, client)
                 await clients.rewrite_secrets(connection, client)
@@ -98,14 +107,18 @@ class SqlOAuth:
         async with self._database.reading("clients") as connection:
             return await clients.clients_page(connection, account_id, environment=environment, after=after, limit=limit)
 
-    async def replace_client(self, client: Client, change: Change) -> Sequence[Raised] | None:
+    async def replace_client(
+        self, client: Client, change: Change, once: bytes | None = None
+    ) -> Sequence[Raised] | None:
         """Write *client* and its secrets over version `client.version - 1`; None when that is not the stored one.
 
-        Returns its grants, whose versions are raised: what they are worth may have changed.
+        Returns its grants, whose versions are raised: what they are worth may have changed. *once* is as in
+        `add_client`.
         """
         async with audit.changing(self._database, "client change") as connection:
             if not await clients.update_client(connection, client):
                 return None
+            await answers.insert_note(connection, once, change.at)
             await clients.rewrite_secrets(connection, client)
             await audit.insert_change(connection, change)
             return await grants.raise_versions(connection, OAUTH_GRANTS.c.client_id == client.id, change.at)

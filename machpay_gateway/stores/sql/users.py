@@ -88,6 +88,6 @@ async def delete_sign_in(connection: AsyncConnection, digest: bytes) -> None:
     await connection.execute(delete(SIGN_INS).where(SIGN_INS.c.digest == digest))
 
 
-async def delete_sign_ins(connection: AsyncConnection, user_id: str) -> None:
-    """Delete every sign-in of the user."""
-    await connection.execute(delete(SIGN_INS).where(SIGN_INS.c.user_id == user_id))
+async def delete_sign_ins(connection: AsyncConnection, user_id: str, *, but: bytes = b"") -> None:
+    """Delete every sign-in of the user, *but* the one with that digest."""
+    await connection.execute(delete(SIGN_INS).where(SIGN_INS.c.user_id == user_id, SIGN_INS.c.digest != but))

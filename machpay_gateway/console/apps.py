@@ -1,0 +1,221 @@
+"""The pages on apps: the table, one app, what can be done with it, and the grants that it was given."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from http import HTTPStatus
+
+from starlette.responses import Response
+
+from machpay_gateway.console.app_drafts import KIND_WORDS, AppDraft, redirect_notes
+from machpay_gateway.console.keys import GRACES
+from machpay_gateway.console.visit import TurnedAwayError, Visit, missing
+from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
+from machpay_gateway.core.key import ENVIRONMENTS
+from machpay_gateway.core.oauth.client import Client
+from machpay_gateway.core.oauth.grant import Grant
+from machpay_gateway.web.browser import fresh_value
+
+_PAGE, _GRANTS_PAGE = 50, 20
+
+
+async def table(visit: Visit) -> Response:
+    """Show the account's apps, newest first."""
+    environment, after = visit.asked("environment"), visit.asked("after")
+    apps, account_id = visit.gateway.apps, visit.user.account_id
+    found = await apps.list(
+        account_id,
+        environment=environment if environment in ENVIRONMENTS else None,
+        after=after or None,
+        limit=_PAGE + 1,
+    )
+    if after and await apps.known(account_id, after) is None:
+        found = []
+    return visit.page(
+        "apps.html",
+        apps=found[:_PAGE],
+        has_more=len(found) > _PAGE,
+        environment=environment,
+        after=after,
+        environments=ENVIRONMENTS,
+        is_served=_is_served(visit),
+    )
+
+
+async def draft(visit: Visit) -> Response:
+    """Show the form for a new app."""
+    return _drafted(visit, AppDraft())
+
+
+async def create(visit: Visit) -> Response:
+    """Create an app, and show its secret this once if it has one."""
+    written, apps = AppDraft.of(visit.form), visit.gateway.apps
+    written.check(apps.grantable)
+    if written.mistakes:
+        return _drafted(visit, written, HTTPStatus.UNPROCESSABLE_ENTITY)
+    try:
+        client, secret = await apps.create(
+            visit.user.account_id,
+            name=written.name,
+            scopes=written.scopes,
+            redirect_uris=written.uris,
+            grant_types=written.grant_types,
+            environment=written.environment,
+            is_public=written.is_public,
+            requires_pkce=written.requires_pkce,
+            binds_tokens=written.binds_tokens,
+            actor=visit.actor,
+            once=visit.once,
+        )
+    except AnsweredMeanwhile:
+        return visit.onward("/apps", told="made-before")
+    if secret is None:
+        return visit.onward(f"/apps/{client.id}", told="app-created")
+    return visit.page("app_secret.html", app=client, secret=secret)
+
+
+async def show(visit: Visit) -> Response:
+    """Show one app; of one that is deleted what it was."""
+    client = await visit.gateway.apps.known(visit.user.account_id, visit.id)
+    if client is None:
+        raise missing("app")
+    return await _shown(visit, client, AppDraft.about(client))
+
+
+async def update(visit: Visit) -> Response:
+    """Change the app's settings. What was changed meanwhile by somebody else is not undone unseen."""
+    client, apps = await _app(visit), visit.gateway.apps
+    before = AppDraft.about(client)
+    written = replace(AppDraft.of(visit.form), kind=before.kind, environment=before.environment)
+    written.check(apps.grantable)
+    version = visit.form.text("version")
+
+    def unchanged(current: Client) -> None:
+        if str(current.version) != version:
+            raise InputError("The app was changed meanwhile: see how it is now, and change it again.")
+
+    if not written.mistakes:
+        with written.mistakes.of(""):
+            changed = await apps.update(
+                visit.user.account_id,
+                client.id,
+                name=written.name,
+                scopes=written.scopes,
+                redirect_uris=written.uris,
+                grant_types=written.grant_types,
+                requires_pkce=written.requires_pkce,
+                binds_tokens=written.binds_tokens,
+                actor=visit.actor,
+                permit=unchanged,
+            )
+            if changed is None:
+                raise missing("app")
+            return visit.onward(f"/apps/{client.id}", told="saved")
+    return await _shown(visit, client, written, HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+async def rotate_secret(visit: Visit) -> Response:
+    """Give the app a new secret, and show it this once."""
+    client, grace = await _app(visit), visit.form.text("grace")
+    if grace not in {str(seconds) for seconds, _ in GRACES}:
+        raise TurnedAwayError(HTTPStatus.UNPROCESSABLE_ENTITY, "Choose for how long the current secret works on.")
+    try:
+        issued = await visit.gateway.apps.rotate_secret(
+            visit.user.account_id, client.id, grace_seconds=int(grace), actor=visit.actor, once=visit.once
+        )
+    except AnsweredMeanwhile:
+        return visit.onward(f"/apps/{client.id}", told="made-before")
+    except InputError as exc:
+        raise TurnedAwayError(HTTPStatus.CONFLICT, str(exc)) from exc
+    if issued is None:
+        raise missing("app")
+    rotated, secret = issued
+    return visit.page("app_secret.html", app=rotated, secret=secret)
+
+
+async def ask_to_delete(visit: Visit) -> Response:
+    """Ask whether the app is to end for good."""
+    return visit.page("app_delete.html", app=await _app(visit), typed="", mistake="")
+
+
+async def delete(visit: Visit) -> Response:
+    """End the app for good, if its name was typed."""
+    client, typed = await _app(visit), visit.form.text("typed")
+    if typed.strip() != client.name:
+        mistake = "That is not the app's name."
+        status = HTTPStatus.UNPROCESSABLE_ENTITY
+        return visit.page("app_delete.html", status, app=client, typed=typed, mistake=mistake)
+    await visit.gateway.apps.delete(visit.user.account_id, client.id, actor=visit.actor)
+    return visit.onward("/apps", told="app-deleted")
+
+
+async def end_grant(visit: Visit) -> Response:
+    """End what a user lets the app do."""
+    client, endings = await _app(visit), visit.gateway.endings
+    grant = await endings.get(visit.user.account_id, visit.request.path_params["grant"])
+    if grant is None or grant.client_id != client.id:
+        raise missing("grant")
+    await endings.end(visit.user.account_id, grant, actor=visit.actor)
+    return visit.onward(f"/apps/{client.id}", told="grant-ended")
+
+
+async def check_redirects(visit: Visit) -> Response:
+    """Say of redirect URIs that are being typed whether they can be registered."""
+    return visit.page("redirects.html", notes=redirect_notes(visit.asked("redirect_uris").split()))
+
+
+def _drafted(visit: Visit, written: AppDraft, status: int = HTTPStatus.OK) -> Response:
+    return visit.page(
+        "app_new.html",
+        status,
+        draft=written,
+        choices=written.choices(visit.gateway.apps.grantable),
+        notes=redirect_notes(written.uris),
+        environments=ENVIRONMENTS,
+        kinds=KIND_WORDS,
+        is_served=_is_served(visit),
+        once=fresh_value(),
+    )
+
+
+async def _shown(visit: Visit, client: Client, written: AppDraft, status: int = HTTPStatus.OK) -> Response:
+    after = visit.asked("after")
+    grants = await _grants(visit, client, after)
+    return visit.page(
+        "app.html",
+        status,
+        app=client,
+        draft=written,
+        choices=written.choices(visit.gateway.apps.grantable),
+        notes=redirect_notes(written.uris),
+        graces=GRACES,
+        grants=grants[:_GRANTS_PAGE],
+        has_more=len(grants) > _GRANTS_PAGE,
+        after=after,
+        emails=await _emails(visit) if grants else {},
+        is_served=_is_served(visit),
+        once=fresh_value(),
+    )
+
+
+async def _grants(visit: Visit, client: Client, after: str) -> list[Grant]:
+    """Return the grants of a page, and one more if there is: those of the account's own users alone."""
+    endings, account_id = visit.gateway.endings, visit.user.account_id
+    if after and await endings.get(account_id, after) is None:
+        return []
+    return list(await endings.list(account_id, client_id=client.id, after=after or None, limit=_GRANTS_PAGE + 1))
+
+
+async def _emails(visit: Visit) -> Mapping[str, str]:
+    return {user.id: user.email for user in await visit.gateway.users.list(visit.user.account_id)}
+
+
+async def _app(visit: Visit) -> Client:
+    client = await visit.gateway.apps.get(visit.user.account_id, visit.id)
+    if client is None:
+        raise missing("app")
+    return client
+
+
+def _is_served(visit: Visit) -> bool:
+    """Tell whether apps can ask for anything here at all."""
+    return visit.gateway.settings.oauth is not None

@@ -1,0 +1,45 @@
+"""Apps and grants of the Console's account, and the form for a new one, filled in."""
+
+from typing import Any
+
+from httpx2 import AsyncClient, Response
+
+from machpay_gateway.assembly.parts import oauth_of
+from machpay_gateway.core.oauth.client import Client
+from machpay_gateway.core.oauth.grant import Grant
+from machpay_gateway.core.scopes import Scopes
+from tests.console.rigs import VIEWER, Rig, submitted
+from tests.keyrings import logged
+
+REDIRECT = "https://app.example.com/callback"
+SCOPES = ["account:read", "skills:execute"]
+
+
+async def an_app(rig: Rig, name: str = "Notes", **settings: Any) -> tuple[Client, str]:  # noqa: ANN401 - any of them
+    """Return a new app of the account and its secret."""
+    given: dict[str, Any] = {"name": name, "scopes": SCOPES, "redirect_uris": [REDIRECT], **settings}
+    client, secret = await rig.gateway.apps.create(rig.account.id, **given)
+    return client, secret or ""
+
+
+async def granted(rig: Rig, client: Client, number: int = 1, email: str | None = VIEWER) -> Grant:
+    """Return a grant of one of the account's users, or of the app itself."""
+    grant = Grant(
+        id=f"grant_{number:03}",
+        client_id=client.id,
+        user_id=None if email is None else rig.users[email].id,
+        account_id=rig.account.id,
+        environment=client.environment,
+        tier=client.tier,
+        scopes=Scopes(frozenset(SCOPES)),
+        created_at=1_700_000_000.0 + number,
+    )
+    assert await oauth_of(rig.gateway.store).put_grant(grant, logged())
+    return grant
+
+
+async def made(browser: AsyncClient, **fields: str | list[str] | None) -> Response:
+    """Fill in the form for a new app as most would, but for *fields*, and send it."""
+    page = await browser.get("/console/apps/new")
+    given: dict[str, str | list[str] | None] = {"name": "Notes", "scopes": SCOPES, "redirect_uris": REDIRECT}
+    return await submitted(browser, page, "/console/apps/new", **(given | fields))

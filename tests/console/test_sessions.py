@@ -1,0 +1,101 @@
+"""The page on where a user is signed in, and how these end."""
+
+import re
+import time
+
+import pytest
+
+from machpay_gateway.assembly.parts import oauth_of
+from machpay_gateway.core.oauth.user import SignIn
+from tests.console.rigs import ADMIN, STRANGER, VIEWER, Rig, forms_of, submitted
+from tests.console.ways import below, lose, posted, refused_from_elsewhere
+
+
+@pytest.mark.parametrize("email", [ADMIN, VIEWER])
+async def test_a_user_sees_their_browsers_newest_first_and_which_is_this_one(rig: Rig, email: str) -> None:
+    older = await rig.signed_in(email, "192.0.2.7")
+    newer = await rig.signed_in(email, "2001:db8::1")
+    await rig.signed_in(STRANGER, "192.0.2.99")
+    page = (await older.get("/console/sessions")).text
+    rows = re.findall(r'<th scope="row">(.*?)</th>', page)
+    assert [re.sub(" <.*", "", row) for row in rows] == ["2001:db8::1", "192.0.2.7"]
+    assert ["this browser" in row for row in rows] == [False, True]
+    assert page.count("<time ") == 4
+    other = (await newer.get("/console/sessions")).text
+    assert ["this browser" in row for row in re.findall(r'<th scope="row">(.*?)</th>', other)] == [True, False]
+    for browser in (older, newer):
+        assert browser.cookies["__Host-machpay-session"] not in page + other
+
+
+@pytest.mark.parametrize("email", [ADMIN, VIEWER])
+async def test_one_session_ends_and_the_others_go_on(rig: Rig, email: str) -> None:
+    here, lost, third = [await rig.signed_in(email, f"192.0.2.{number}") for number in (1, 2, 3)]
+    page = await here.get("/console/sessions")
+    (action,) = re.findall(r'action="([^"]*)">\n[^\n]*\n[^\n]*session from 192\.0\.2\.2 ', page.text)
+    answer = await submitted(here, page, action)
+    assert answer.headers["location"] == "/console/sessions?told=session-ended"
+    assert (await lost.get("/console/sessions")).status_code == 303
+    for browser in (here, third):
+        assert (await browser.get("/console/sessions")).status_code == 200
+    assert (await submitted(here, page, action)).status_code == 404
+
+
+@pytest.mark.parametrize("email", [ADMIN, VIEWER])
+async def test_all_others_end_at_once_and_nobody_elses(rig: Rig, email: str) -> None:
+    here, *others = [await rig.signed_in(email, f"192.0.2.{number}") for number in (1, 2, 3)]
+    stranger = await rig.signed_in(STRANGER)
+    answer = await submitted(here, await here.get("/console/sessions"), "/console/sessions/end-others")
+    assert answer.headers["location"] == "/console/sessions?told=sessions-ended"
+    page = await here.get(answer.headers["location"])
+    assert "All other browsers are signed out." in page.text
+    assert "/console/sessions/end-others" not in forms_of(page)
+    assert (await stranger.get("/console/sessions")).status_code == 200
+    assert [(await browser.get("/console/sessions")).status_code for browser in others] == [303, 303]
+
+
+async def test_this_browser_is_signed_out_from_there_too(rig: Rig) -> None:
+    here = await rig.signed_in()
+    answer = await submitted(here, await here.get("/console/sessions"), "/console/sign-out")
+    assert answer.headers["location"] == "/console/sign-in"
+    assert (await here.get("/console/sessions")).headers["location"].startswith("/console/sign-in")
+
+
+async def test_another_users_session_is_not_there(rig: Rig) -> None:
+    admin, viewer = await rig.signed_in(ADMIN), await rig.signed_in(VIEWER)
+    (theirs,) = await rig.gateway.users.sign_ins(rig.users[ADMIN])
+    for name in (theirs.name, "0" * 16, "x", theirs.digest.hex()):
+        assert (await posted(viewer, f"/sessions/{name}/end")).status_code == 404
+    assert (await admin.get("/console/sessions")).status_code == 200
+
+
+async def test_a_form_of_another_site_ends_nothing(rig: Rig) -> None:
+    here, other = await rig.signed_in(), await rig.signed_in()
+    for sign_in in await rig.gateway.users.sign_ins(rig.users[ADMIN]):
+        assert await refused_from_elsewhere(here, f"/sessions/{sign_in.name}/end")
+    assert await refused_from_elsewhere(here, "/sessions/end-others")
+    assert [(await browser.get("/console/sessions")).status_code for browser in (here, other)] == [200, 200]
+
+
+async def test_more_than_a_page_of_them_are_counted(rig: Rig) -> None:
+    here = await rig.signed_in()
+    now = time.time()
+    for number in range(101):
+        one = SignIn(bytes([number]) * 32, rig.users[ADMIN].id, now - number, now + 60, "198.51.100.1")
+        await oauth_of(rig.gateway.store).add_sign_in(one)
+    page = (await here.get("/console/sessions")).text
+    assert page.count('<th scope="row">') == 100
+    assert "2 older ones are not shown." in page
+
+
+async def test_a_store_that_is_away_is_told_by_a_page(rig: Rig) -> None:
+    browser = await rig.signed_in()
+    await lose(rig, "sign_ins")
+    assert (await browser.get("/console/sessions")).status_code == 503
+
+
+async def test_the_page_works_below_a_root_path(rig: Rig) -> None:
+    browser, other = await below(rig, "/machpay"), await rig.signed_in()
+    page = await browser.get("/machpay/console/sessions")
+    answer = await submitted(browser, page, "/machpay/console/sessions/end-others")
+    assert answer.headers["location"] == "/machpay/console/sessions?told=sessions-ended"
+    assert (await other.get("/console/sessions")).status_code == 303

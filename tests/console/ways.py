@@ -1,0 +1,68 @@
+"""Ways to a Console that no page of it offers: forms made up elsewhere, another mount, a database that is gone."""
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlencode
+
+from httpx2 import ASGITransport, AsyncClient, Response
+
+from machpay_gateway.web.browser import proof_of
+from tests.console.rigs import ADMIN, FORM, PASSWORD, URL, Rig, submitted
+
+CROSS_SITE = {**FORM, "Sec-Fetch-Site": "cross-site"}
+HOSTILE = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>"
+
+
+def proof(browser: AsyncClient, path: str) -> str:
+    """Return the proof that a form for *path* has in *browser*."""
+    return proof_of(browser.cookies["__Host-machpay-session"], path, b"")
+
+
+async def posted(browser: AsyncClient, path: str, **fields: str) -> Response:
+    """Send a form to *path* below the Console, proved, whether or not any page of theirs has it."""
+    content = urlencode({**fields, "proof": proof(browser, path)})
+    return await browser.post(f"/console{path}", content=content, headers=FORM)
+
+
+async def refused_from_elsewhere(browser: AsyncClient, path: str, **fields: str) -> bool:
+    """Tell whether each form for *path* that no page of ours gave this browser is refused."""
+    proofs = ["", "0" * 64, "ü", proof(browser, "/elsewhere")]
+    sent = [(urlencode({**fields, "proof": each}), FORM) for each in proofs]
+    sent.append((urlencode({**fields, "proof": proof(browser, path)}), CROSS_SITE))
+    answers = [await browser.post(f"/console{path}", content=body, headers=headers) for body, headers in sent]
+    return {answer.status_code for answer in answers} == {403}
+
+
+async def below(rig: Rig, root_path: str) -> AsyncClient:
+    """Return a browser that the admin is signed in by where the Console is mounted at *root_path*."""
+    transport = ASGITransport(app=rig.app, client=("192.0.2.1", 50_000), root_path=root_path)
+    browser = AsyncClient(transport=transport, base_url=URL)
+    rig.opened.append(browser)
+    page = await browser.get(f"{root_path}/console/sign-in")
+    assert (await submitted(browser, page, email=ADMIN, password=PASSWORD)).status_code == 303
+    return browser
+
+
+def database_of(rig: Rig) -> Path:
+    """Return the file that the Console's account is in."""
+    return Path(rig.gateway.settings.database.removeprefix("sqlite:///"))
+
+
+def is_written_down(rig: Rig, text: str) -> bool:
+    """Tell whether *text* is anywhere in the database, what it has yet to take in included."""
+    file = database_of(rig)
+    return any(text.encode() in each.read_bytes() for each in file.parent.glob(f"{file.name}*"))
+
+
+async def lose(rig: Rig, *tables: str) -> None:
+    """Take *tables* away from a gateway that has the database open."""
+    await asyncio.to_thread(_rename, database_of(rig), tables)
+
+
+def _rename(file: Path, tables: tuple[str, ...]) -> None:
+    with closing(sqlite3.connect(file)) as connection:
+        for name in tables:
+            connection.execute(f"alter table {name} rename to {name}_gone")
+        connection.commit()
