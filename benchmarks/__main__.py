@@ -23,6 +23,7 @@ from benchmarks.proxies.tables import proxy_tables
 from benchmarks.redis_cost import bytes_of_a_full_window, microseconds_per_decision, round_trip_milliseconds
 from benchmarks.report import WIDTH, costs_table, lone_table, speed_table
 from benchmarks.store import store_table
+from benchmarks.written import written_table
 from machpay_gateway.core.key import mint_secret
 
 PEERS_PYTHON = Path(".venv-peers/bin/python")
@@ -71,6 +72,7 @@ def main(
     if oauth:
         for table in oauth_tables(console, rounds, seconds, connections // 2):
             console.print(table)
+    console.print(written_table(rounds))
     proxies = _proxies(console, Shape(rounds, seconds, connections), peers=peers) if proxy else None
     if json_file is not None:
         middleware = {name: [asdict(sample) for sample in taken] for name, taken in figures.items()}

@@ -176,7 +176,8 @@ def test_every_target_that_is_shown_is_in_the_makefile() -> None:
 
 
 def test_the_table_of_metrics_is_what_is_told() -> None:
-    documented = {row[0].strip("`"): (row[1], row[2]) for row in rows(ROOT / "docs" / "metrics.md")}
+    table = [row for row in rows(ROOT / "docs" / "metrics.md") if len(row) == 5]
+    documented = {row[0].strip("`"): (row[1], row[2]) for row in table}
     assert documented == {
         metric.name: (metric.kind.value, ", ".join(f"`{label}`" for label in metric.labels))
         for metric in METRICS.values()

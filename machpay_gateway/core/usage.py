@@ -13,7 +13,7 @@ from machpay_gateway.core.errors import InputError
 
 # Upper bounds in seconds, each inclusive; a histogram has one count more, of what took longer than all of them. They
 # are the table's columns: another bound is another migration.
-BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BOUNDS: Sequence[float] = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ALLOWED = "allowed"  # the outcome of a decision that is no refusal; a refusal's is its Reason
 NOBODY = ""  # the subject of whoever is not a key: strangers cannot make rows of their own
 OF_ACCOUNTS = "acct_"  # what a subject begins with that is a whole account, counted beside its keys

@@ -48,6 +48,7 @@ class ForwardAuth:
             return
         facts, fault = question_in(scope, dialect, gateway.trust, gateway.request_ids)
         decision = Denied(Reason.MALFORMED_REQUEST, fault) if fault else await gateway.gate.decide(facts)
+        gateway.steps.decided(began_at, None, perf_counter())
         if isinstance(decision, Denied):
             await self._refuse(scope, receive, send, facts, decision, dialect=dialect, began_at=began_at)
             return

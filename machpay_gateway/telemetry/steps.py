@@ -4,11 +4,12 @@ It is on the way of every request: moments are by `time.perf_counter`, and what 
 """
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import NamedTuple
 
 # Upper bounds in seconds, each inclusive, of histograms that have one count more: of what took longer than all of them.
 # Finer below than those of whole requests, because a decision that asks nobody takes some 20 µs.
-BOUNDS = (
+BOUNDS: Sequence[float] = (
     *(0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
     *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
@@ -23,23 +24,6 @@ class Steps(NamedTuple):
     decided_at: float | None  # by the gate; what the control plane decides is not decided here
     answered_at: float | None  # when the head of the upstream's answer had come
     ended_at: float
-
-    @property
-    def seconds(self) -> float:
-        """What all of it took."""
-        return self.ended_at - self.began_at
-
-    @property
-    def decision_seconds(self) -> float | None:
-        """What the decision took, with the wait for the limiter."""
-        return None if self.decided_at is None else self.decided_at - self.began_at
-
-    @property
-    def upstream_seconds(self) -> float | None:
-        """What it took from the decision to the head of the upstream's answer."""
-        if self.answered_at is None:
-            return None
-        return self.answered_at - (self.began_at if self.decided_at is None else self.decided_at)
 
 
 class Incoming(NamedTuple):

@@ -108,6 +108,8 @@ def test_the_manifests_name_what_they_mean(tmp_path: Path) -> None:
     probes = [gateway[f"{kind}Probe"]["httpGet"] for kind in ("liveness", "readiness", "startup")]
     assert [probe["path"] for probe in probes] == ["/healthz", "/readyz", "/readyz"]
     assert {probe["port"] for probe in probes} == {"management"}
+    scraped = MANIFESTS["Deployment"]["spec"]["template"]["metadata"]["annotations"]
+    assert scraped["prometheus.io/port"] == str(server.management_address.port)
 
 
 def test_the_manifests_mount_what_there_is() -> None:
