@@ -125,14 +125,20 @@ class Keyring:
         *,
         environment: str | None = None,
         status: KeyStatus | None = None,
+        search: str | None = None,
         after: str | None = None,
         limit: int = 100,
     ) -> Sequence[KeyRecord]:
-        """Return keys, newest first, at most *limit* of them, those that come after the key id *after*."""
-        if after is not None and not is_id(after):
+        """Return keys, newest first, at most *limit* of them, those that come after the key id *after*.
+
+        *search* is a part of a name, an id, or how a secret ends.
+        """
+        if (after is not None and not is_id(after)) or (search is not None and not search.isprintable()):
             return []
         wanted = None if status is None else StatusAt(status, self._clock())
-        return await self._store.keys(account_id, environment=environment, status=wanted, after=after, limit=limit)
+        return await self._store.keys(
+            account_id, environment=environment, status=wanted, search=search, after=after, limit=limit
+        )
 
     async def get(self, account_id: str | None, key_id: str) -> KeyRecord | None:
         """Return the key, whatever its status."""

@@ -18,14 +18,16 @@ from starlette.websockets import WebSocketClose
 from machpay_gateway.admin.app import key_api
 from machpay_gateway.admin.operations import OWN_ROUTES
 from machpay_gateway.assembly import Gateway
+from machpay_gateway.console.app import CONSOLE_PATH, CONSOLE_ROUTES, console_app
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.core.route import Route
+from machpay_gateway.core.route import ALL_THE_REST, Route
 from machpay_gateway.forward_auth.front import ForwardAuth
 from machpay_gateway.middleware import MachPayAuth
 from machpay_gateway.oauth.app import oauth_app, oauth_routes
 from machpay_gateway.settings import Options, Settings
 from machpay_gateway.web.incoming import BEHIND_OUR_PROXY, PEER_FIELD, Trust, facts_of
 from machpay_gateway.web.lifespan import Resource, run_lifespan
+from machpay_gateway.web.path import branch_of
 
 JWKS_PATH = "/.well-known/jwks.json"
 _ALWAYS = (*OWN_ROUTES, Route(f"GET {JWKS_PATH}", public=True))
@@ -36,7 +38,8 @@ __all__ = ["BehindOurProxy", "control_plane", "create_app", "own_branches", "ser
 
 def served_routes(settings: Settings) -> tuple[Route, ...]:
     """Return the routes of the APIs and pages that a gateway with these *settings* serves itself."""
-    return _ALWAYS if settings.oauth is None else (*_ALWAYS, *oauth_routes(settings.oauth))
+    oauth = () if settings.oauth is None else oauth_routes(settings.oauth)
+    return (*_ALWAYS, *oauth, *(() if settings.console is None else CONSOLE_ROUTES))
 
 
 def own_branches(settings: Settings) -> frozenset[str]:
@@ -44,7 +47,7 @@ def own_branches(settings: Settings) -> frozenset[str]:
 
     Whole branches: what the key API does not know beneath its paths is not there, whatever the application has.
     """
-    return frozenset(_branch(_path(route)) for route in served_routes(settings))
+    return frozenset("/".join(_path(route).split("/")[:3]) for route in served_routes(settings))
 
 
 def create_app(app: ASGIApp | None = None, **options: Unpack[Options]) -> MachPayAuth:
@@ -62,11 +65,14 @@ def control_plane(gateway: Gateway, app: ASGIApp | None = None, *, trust: Trust 
     """
     own = key_api(gateway)
     own.add_route(JWKS_PATH, _jwks(gateway))
-    oauth: dict[str, ASGIApp] = {}
+    at: dict[str, ASGIApp] = {}
     if gateway.settings.oauth is not None:
         # By their whole paths: an issuer at /v1 has its endpoints beside the key API's own below /v1/oauth.
-        oauth = dict.fromkeys(map(_path, oauth_routes(gateway.settings.oauth)), oauth_app(gateway))
-    ours = _Ours(oauth, own_branches(gateway.settings), own)
+        at = dict.fromkeys(map(_path, oauth_routes(gateway.settings.oauth)), oauth_app(gateway))
+    below = dict.fromkeys(own_branches(gateway.settings), own)
+    if gateway.settings.console is not None:
+        below[CONSOLE_PATH] = console_app(gateway)
+    ours = _Ours(at, below)
     asked = ForwardAuth(gateway)
     return _Fronts(_Beside(ours, app or _only(own), asked.leases), gateway, asked, trust)
 
@@ -118,11 +124,15 @@ class BehindOurProxy:
 
 
 class _Ours(NamedTuple):
-    """What is served here: something at each of some paths, and one application beneath all *branches*."""
+    """What is served here: something *at* each of some paths, and something *below* each of some branches."""
 
     at: Mapping[str, ASGIApp]
-    branches: frozenset[str]
-    beneath: ASGIApp
+    below: Mapping[str, ASGIApp]
+
+    def app_for(self, path: str) -> ASGIApp | None:
+        """Return what serves *path*, None when that is not for us to serve."""
+        branch = branch_of(path, self.below)
+        return self.at.get(path) or (None if branch is None else self.below[branch])
 
 
 class _Beside:
@@ -140,16 +150,11 @@ class _Beside:
             return
         # The path that was authorised, not one read anew.
         path = (facts_of(scope).path or "") if scope["type"] == "http" else ""
-        beneath = self._ours.beneath if _branch(path) in self._ours.branches else self._app
-        await self._ours.at.get(path, beneath)(scope, receive, send)
+        await (self._ours.app_for(path) or self._app)(scope, receive, send)
 
 
 def _path(route: Route) -> str:
-    return "/" + "/".join(route.segments)
-
-
-def _branch(path: str) -> str:
-    return "/".join(path.split("/")[:3])
+    return "/" + "/".join(segment for segment in route.segments if segment != ALL_THE_REST)
 
 
 def _only(own: ASGIApp) -> ASGIApp:

@@ -70,7 +70,7 @@ class Gateway:
         self.is_open = False
         self._has_given_way = False
         self.store = store_for(settings)
-        if settings.oauth is not None:
+        if settings.oauth is not None or settings.console is not None:
             oauth_of(self.store)
         self._opening = SingleFlight(self._open, failed=lambda _: None)  # whoever opens hears of it
         self.limiter = limiter = limiter_for(settings, self.store)

@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from machpay_gateway.core.address import is_loopback
 from machpay_gateway.core.document import key_document
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.oauth.user import ADMIN
 from machpay_gateway.core.scopes import KNOWN_SCOPES
 
 _PACKAGE = Path(__file__).parents[1]
@@ -34,6 +36,7 @@ _KEYS = (
     ("test", "test", ("skills:execute", "skills:list", "account:read", "webhooks:manage")),
     ("read-only", "live", ("skills:list", "account:read")),
 )
+_EMAIL = "demo@example.com"
 # Each call stands on one line and needs nothing but itself, so that it can be pasted.
 _TOLD = """\
 MachPay Gateway guards a sample API at {url}, live and sandbox apart. Ctrl-C ends it, and nothing is kept.
@@ -44,6 +47,8 @@ test key, test: {test_scopes}
   {test}
 read-only key, live: {reader_scopes}
   {reader}
+
+The Console is at {url}/console: sign in as {email} with the password {password}
 
 # Execute a skill with the test key: the sandbox answers.
 curl {url}/v1/skills/execute -H "Authorization: Bearer {test}" -H "Content-Type: application/json" \
@@ -85,6 +90,15 @@ class Issued:
     secret: str
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What the demo has made: keys, and a user of the Console."""
+
+    keys: Sequence[Issued]
+    email: str
+    password: str
+
+
 @click.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address: the demo is for you alone.")
@@ -105,15 +119,16 @@ def demo(*, port: int, host: str, as_json: bool) -> None:
         serving_sample(sample.create_app("live")) as live,
         serving_sample(sample.create_app("sandbox")) as sandbox,
     ):
-        settings = _write_settings(Path(folder), sample, live=live, sandbox=sandbox)
+        listen = _listen(address, port)
+        settings = _write_settings(Path(folder), sample, f"http://{listen}", live=live, sandbox=sandbox)
         gateway = Gateway(config=settings)
-        issued = asyncio.run(_issue_keys(gateway))
+        made = asyncio.run(_make(gateway))
 
         async def run() -> None:
             supervisor = Supervisor(
                 {"config": settings},
-                changes={"listen": f"[{address}]:{port}" if ":" in address else f"{address}:{port}", "management": ""},
-                told=lambda serving: _print_demo(serving.url, gateway.settings.database, issued, as_json=as_json),
+                changes={"listen": listen, "management": ""},
+                told=lambda serving: _print_demo(serving.url, gateway.settings.database, made, as_json=as_json),
                 log_level=logging.WARNING,
             )
             await supervisor.run()
@@ -153,8 +168,18 @@ def _loopback(host: str) -> str:
     return address
 
 
-def _write_settings(folder: Path, sample: ModuleType, *, live: str, sandbox: str) -> Path:
-    """Write the settings of a gateway in front of two upstreams, and return their file."""
+def _listen(address: str, port: int) -> str:
+    """Return where to listen. A free port is picked here: the Console is told where it is before anything listens."""
+    host = f"[{address}]" if ":" in address else address
+    if port:
+        return f"{host}:{port}"
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, 0), family=family) as listener:
+        return f"{host}:{listener.getsockname()[1]}"
+
+
+def _write_settings(folder: Path, sample: ModuleType, url: str, *, live: str, sandbox: str) -> Path:
+    """Write the settings of a gateway at *url* in front of two upstreams, and return their file."""
     routes = "".join(
         f'[[routes]]\nmatch = "{route.match}"\nscopes = "{route.requires}"\npublic = {str(route.public).lower()}\n'
         for route in sample.ROUTES
@@ -163,6 +188,7 @@ def _write_settings(folder: Path, sample: ModuleType, *, live: str, sandbox: str
     file.write_text(
         f'database = "sqlite:///{folder / "demo.db"}"\nunlisted_routes = "deny"\n'
         f'[upstreams]\nlive = "{live}"\nsandbox = "{sandbox}"\n'
+        f'[console]\nurl = "{url}"\n'
         f'[server]\naccess_log = "off"\ndrain_seconds = {_DRAIN_SECONDS}\n{routes}'
     )
     return file
@@ -179,21 +205,27 @@ def _without_variables() -> Iterator[None]:
         os.environ.update(kept)
 
 
-async def _issue_keys(gateway: Gateway) -> list[Issued]:
+async def _make(gateway: Gateway) -> Made:
+    from machpay_gateway.people import random_password
+
     async with gateway:
         account = await gateway.accounts.create("demo", "standard")
-        return [
+        keys = [
             Issued(*await gateway.keyring.create(account.id, name=name, scopes=scopes, environment=environment))
             for name, environment, scopes in _KEYS
         ]
+        password = random_password()
+        user = await gateway.users.create(account.id, _EMAIL, password, role=ADMIN)
+        return Made(keys, user.email, password)
 
 
-def _print_demo(url: str, database: str, issued: Sequence[Issued], *, as_json: bool) -> None:
+def _print_demo(url: str, database: str, made: Made, *, as_json: bool) -> None:
     if as_json:
-        keys = [{**key_document(each.key, time.time()), "secret": each.secret} for each in issued]
-        print_json({"object": "demo", "url": url, "database": database, "keys": keys})
+        keys = [{**key_document(each.key, time.time()), "secret": each.secret} for each in made.keys]
+        console = {"url": f"{url}/console", "email": made.email, "password": made.password}
+        print_json({"object": "demo", "url": url, "database": database, "keys": keys, "console": console})
         return
-    admin, test, reader = issued
+    admin, test, reader = made.keys
     click.echo(
         _TOLD.format(
             url=url,
@@ -206,6 +238,8 @@ def _print_demo(url: str, database: str, issued: Sequence[Issued], *, as_json: b
             admin_scopes=admin.key.scopes,
             test_scopes=test.key.scopes,
             reader_scopes=reader.key.scopes,
+            email=made.email,
+            password=made.password,
         )
     )
 

@@ -1,4 +1,4 @@
-"""`machpay-gateway users`: people who sign in to let apps act for them."""
+"""`machpay-gateway users`: people who sign in, to let apps act for them and to the Console."""
 
 import click
 
@@ -9,9 +9,9 @@ from machpay_gateway.cli.session import Session, account_for, operator, pass_ses
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.input import format_moment, shown
 from machpay_gateway.core.oauth.documents import user_document
-from machpay_gateway.core.oauth.user import User
+from machpay_gateway.core.oauth.user import ROLES, VIEWER, User
 
-_COLUMNS = ("ID", "E-MAIL", "STATUS", "ACCOUNT", "CREATED")
+_COLUMNS = ("ID", "E-MAIL", "ROLE", "STATUS", "ACCOUNT", "CREATED")
 generate_option = click.option("--generate", is_flag=True, help="Make a password, and print it once, on stdout.")
 stdin_option = click.option("--password-stdin", "from_stdin", is_flag=True, help="Read it from stdin; do not ask.")
 
@@ -24,19 +24,22 @@ def users() -> None:
 @users.command()
 @click.argument("email")
 @click.option("--account", metavar="ID|NAME", help="Whose user it is; may be left out when there is one account.")
+@click.option(
+    "--role", type=click.Choice(ROLES), default=VIEWER, show_default=True, help="In the Console: admins make changes."
+)
 @stdin_option
 @generate_option
 @json_option
 @pass_session
 def create(
-    session: Session, *, email: str, account: str | None, from_stdin: bool, generate: bool, as_json: bool
+    session: Session, *, email: str, account: str | None, role: str, from_stdin: bool, generate: bool, as_json: bool
 ) -> None:
     """Create a user who signs in by EMAIL. On a terminal the password is asked for."""
     password = _password(from_stdin=from_stdin, generate=generate)
 
     async def made(gateway: Gateway) -> User:
         owner = await account_for(gateway, account)
-        return await gateway.users.create(owner.id, email, password, actor=operator())
+        return await gateway.users.create(owner.id, email, password, role=role, actor=operator())
 
     _print_user(session.run(made), as_json=as_json, generated=password if generate else None)
 
@@ -75,6 +78,20 @@ def set_password(session: Session, *, email: str, from_stdin: bool, generate: bo
         return await gateway.users.set_password(await _known(gateway, email), password, actor=operator())
 
     _print_user(session.run(changed), as_json=as_json, generated=password if generate else None)
+
+
+@users.command("set-role")
+@click.argument("email")
+@click.argument("role", type=click.Choice(ROLES))
+@json_option
+@pass_session
+def set_role(session: Session, *, email: str, role: str, as_json: bool) -> None:
+    """Let the user EMAIL (or id) change things in the Console, or only look; every browser is signed out."""
+
+    async def changed(gateway: Gateway) -> User:
+        return await gateway.users.set_role(await _known(gateway, email), role, actor=operator())
+
+    _print_user(session.run(changed), as_json=as_json)
 
 
 @users.command()
@@ -132,4 +149,4 @@ def _print_user(user: User, *, as_json: bool, generated: str | None = None) -> N
 
 def _row(user: User) -> tuple[str, ...]:
     status = "active" if user.disabled_at is None else "disabled"
-    return user.id, user.email, status, user.account_id, format_moment(user.created_at)
+    return user.id, user.email, user.role, status, user.account_id, format_moment(user.created_at)

@@ -62,6 +62,35 @@ class AuditRow:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which rows are asked for: those of which all that is given is true; None is not asked about.
+
+    *action* is one, or its beginning where it ends with a dot (`key.`). *since* and *until* are seconds since the
+    epoch, the latter's own moment left out.
+    """
+
+    action: str | None = None
+    actor_id: str | None = None
+    object_id: str | None = None
+    since: float | None = None
+    until: float | None = None
+
+    def picks(self, row: AuditRow) -> bool:
+        """Tell whether *row* is one of them."""
+        action = self.action
+        return (
+            (action is None or row.action == action or (action.endswith(".") and row.action.startswith(action)))
+            and self.actor_id in (None, row.actor_id)
+            and self.object_id in (None, row.object_id)
+            and (self.since is None or row.at >= self.since)
+            and (self.until is None or row.at < self.until)
+        )
+
+
+EVERYTHING = AuditFilter()
+
+
+@dataclass(frozen=True, slots=True)
 class AuditHead:
     """The end of the log: the last row's place and digest."""
 

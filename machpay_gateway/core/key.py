@@ -90,6 +90,13 @@ class KeyRecord:
         secret_since = self.last_rotated_at or self.created_at
         return self.status(now) is KeyStatus.ACTIVE and now - secret_since > ROTATION_SECONDS
 
+    def is_found_by(self, text: str) -> bool:
+        """Tell whether people mean this key by *text*: a part of its name, its id, or how its secret ends.
+
+        Case makes no difference in names; of other than ASCII letters that is for a database to say.
+        """
+        return text == self.id or text.lower() in self.name.lower() or self.masked.endswith(text)
+
     @property
     def masked(self) -> str:
         """The current secret as it may be shown: `sk_live_…a1b2`."""

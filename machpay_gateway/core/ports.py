@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from machpay_gateway.core.admission import Answer, Coming, Demand, Outage
-from machpay_gateway.core.audit import AuditHead, AuditRow, Change
+from machpay_gateway.core.audit import EVERYTHING, AuditFilter, AuditHead, AuditRow, Change
 from machpay_gateway.core.credential import ApiKey, SignedToken
 from machpay_gateway.core.key import KeyRecord, StatusAt
 from machpay_gateway.core.principal import Principal
@@ -80,10 +80,14 @@ class KeyStore(KeyLookup, Protocol):
         *,
         environment: str | None = None,
         status: StatusAt | None = None,
+        search: str | None = None,
         after: str | None = None,
         limit: int = 100,
     ) -> Sequence[KeyRecord]:
-        """Return keys, newest first, at most *limit* of them, those that come after the key id *after*."""
+        """Return keys, newest first, at most *limit* of them, those that come after the key id *after*.
+
+        *search* picks those that `KeyRecord.is_found_by` it.
+        """
 
     async def replace_key(self, record: KeyRecord, change: Change, keep: Keep | None = None) -> bool:
         """Write *record* and its secrets over version `record.version - 1`; False when that is not the stored one."""
@@ -149,9 +153,14 @@ class AuditLog(Protocol):
         """Return where the log ends."""
 
     async def audit_page(
-        self, account_id: str | None, *, before: int | None = None, limit: int = 100
+        self,
+        account_id: str | None,
+        *,
+        chosen: AuditFilter = EVERYTHING,
+        before: int | None = None,
+        limit: int = 100,
     ) -> Sequence[AuditRow]:
-        """Return rows of the account, or of all for an operator, newest first: those before number *before*."""
+        """Return rows of the account, or of all for an operator, newest first: the *chosen* before number *before*."""
 
     async def audit_rows(self, after: int, *, limit: int = 1000) -> Sequence[AuditRow]:
         """Return everybody's rows, oldest first: those after number *after*."""

@@ -4,7 +4,7 @@ It must not learn who counts, nor where it is kept: rows go in, sums come out.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, groupby
 from operator import add
 from typing import NamedTuple
@@ -83,10 +83,24 @@ class SecretUse(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UsageBatch:
-    """What is stored at once: rows of minutes, and the secrets that were used."""
+    """What is stored at once: rows of minutes, the secrets that were used, and of each subject whose *accounts* it is.
+
+    An account is a subject too: its rows are the sums over its keys and apps, so that they are read in one look
+    however many of those there are.
+    """
 
     rows: Sequence[UsageRow]
     uses: Sequence[SecretUse]
+    accounts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def all_rows(self) -> Sequence[UsageRow]:
+        """Those of subjects, and one for each that goes into the sums of its account; of a kind there may be many."""
+        owned = [row for row in self.rows if row.key.subject in self.accounts]
+        return [
+            *self.rows,
+            *(replace(row, key=row.key._replace(subject=self.accounts[row.key.subject])) for row in owned),
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,11 @@ from machpay_gateway.core.oauth.parameters import Parameters
 from machpay_gateway.core.oauth.problem import Code, Refused
 from machpay_gateway.core.oauth.user import User
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.oauth.browser import Cookie, fresh_value, is_proved
 from machpay_gateway.oauth.metadata import AUTHORIZE, CONSENT, SIGN_IN
 from machpay_gateway.oauth.pages import OAuthPages
 from machpay_gateway.people.users import NotSignedIn
-from machpay_gateway.web.forms import Pairs, read_form, read_pairs
+from machpay_gateway.web.browser import Cookie, fresh_value, is_proved
+from machpay_gateway.web.forms import is_text, read_form, read_pairs
 from machpay_gateway.web.incoming import actor_of, facts_of
 
 _DONE_BY_SIGNING_IN = frozenset({"login", "select_account"})
@@ -182,16 +182,7 @@ def _redirect(url: str) -> Response:
 async def _form_of(http: HttpRequest) -> Parameters:
     pairs = await read_form(http)
     # What cannot be read proves nothing, and is answered as a form without its proof.
-    return Parameters.of([] if isinstance(pairs, str) or not _is_text(pairs) else pairs)
-
-
-def _is_text(pairs: Pairs) -> bool:
-    """Tell whether *pairs* were sent in UTF-8, as a browser sends them that has a page of ours."""
-    try:
-        "".join(name + value for name, value in pairs).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return Parameters.of([] if isinstance(pairs, str) or not is_text(pairs) else pairs)
 
 
 def _without_sign_in(query: bytes) -> bytes:

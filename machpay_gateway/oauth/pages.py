@@ -11,8 +11,8 @@ from machpay_gateway.core.oauth.authority import Authority
 from machpay_gateway.core.oauth.redirect import origin_source
 from machpay_gateway.core.oauth.user import User
 from machpay_gateway.core.oauth.words import words_for
-from machpay_gateway.oauth.browser import proof_of
 from machpay_gateway.oauth.metadata import CONSENT, SIGN_IN, SIGN_OUT
+from machpay_gateway.web.browser import proof_of
 from machpay_gateway.web.templates import Pages
 
 _TEMPLATES = Path(__file__).with_name("templates")

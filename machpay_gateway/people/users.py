@@ -12,7 +12,16 @@ from machpay_gateway.core.input import format_moment_or_none, shown
 from machpay_gateway.core.key import ENTROPY_BYTES, mint_id
 from machpay_gateway.core.oauth.opaque import Kind, digest_of, mint
 from machpay_gateway.core.oauth.ports import UserStore
-from machpay_gateway.core.oauth.user import MAX_PASSWORD, SignIn, User, checked_email, checked_password, email_key
+from machpay_gateway.core.oauth.user import (
+    MAX_PASSWORD,
+    VIEWER,
+    SignIn,
+    User,
+    checked_email,
+    checked_password,
+    checked_role,
+    email_key,
+)
 from machpay_gateway.core.ports import Limiter
 from machpay_gateway.core.quota import Tier
 from machpay_gateway.people.passwords import Passwords
@@ -63,7 +72,13 @@ class Users:
         self._announce = announce
 
     async def create(
-        self, account_id: str, email: str, password: str | None = None, *, actor: Actor = APPLICATION
+        self,
+        account_id: str,
+        email: str,
+        password: str | None = None,
+        *,
+        role: str = VIEWER,
+        actor: Actor = APPLICATION,
     ) -> User:
         """Create a user; without *password* they cannot sign in yet. Raises InputError."""
         now = self._clock()
@@ -73,6 +88,7 @@ class Users:
             email=checked_email(email),
             created_at=now,
             password=None if password is None else await self._passwords.hashed(checked_password(password)),
+            role=checked_role(role),
         )
         change = Change(now, actor, "user.create", account_id, user.id, {}, _state(user))
         if not await self._store.add_user(user, change):
@@ -92,6 +108,11 @@ class Users:
         """Give the user another password and end every sign-in. Raises InputError."""
         hashed = await self._passwords.hashed(checked_password(password))
         return await self._change(user, "user.set_password", lambda known: replace(known, password=hashed), actor)
+
+    async def set_role(self, user: User, role: str, *, actor: Actor = APPLICATION) -> User:
+        """Let the user do more or less in the Console, and end every sign-in. Raises InputError."""
+        wanted = checked_role(role)
+        return await self._change(user, "user.set_role", lambda known: replace(known, role=wanted), actor)
 
     async def disable(self, user: User, *, actor: Actor = APPLICATION) -> User:
         """Shut the user out: every sign-in ends, and apps that act for them are refused from their next request."""
@@ -132,6 +153,18 @@ class Users:
         digest = digest_of(Kind.BROWSER, cookie)
         if digest is not None:
             await self._store.drop_sign_in(digest)
+
+    async def sign_ins(self, user: User) -> Sequence[SignIn]:
+        """Return where *user* is signed in, newest first."""
+        return await self._store.sign_ins(user.id, self._clock())
+
+    async def end_sign_in(self, user: User, name: str) -> bool:
+        """End the sign-in of *user* that `SignIn.name` tells apart; False when there is none of that name."""
+        for sign_in in await self.sign_ins(user):
+            if sign_in.name == name:
+                await self._store.drop_sign_in(sign_in.digest)
+                return True
+        return False
 
     async def _wait(
         self, email: str, user: User | None, address: int | None, shown_address: str | None
@@ -180,6 +213,7 @@ def random_password() -> str:
 def _state(user: User) -> dict[str, object]:
     return {
         "email": user.email,
+        "role": user.role,
         "has_password": user.password is not None,
         "disabled_at": format_moment_or_none(user.disabled_at),
     }

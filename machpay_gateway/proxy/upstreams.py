@@ -12,9 +12,9 @@ from machpay_gateway.proxy.fields import answer_fields, control_plane_fields
 from machpay_gateway.proxy.pool import Pool, Server
 from machpay_gateway.proxy.readers import AnswerReader
 from machpay_gateway.proxy.upstream import UpstreamConnection
+from machpay_gateway.web.path import branch_of
 
 CONTROL_PLANE = "control plane"
-_BRANCH_SEGMENTS = 3  # `/v1/keys`, with the empty one before the first slash
 
 
 class ControlPlane(NamedTuple):
@@ -51,7 +51,7 @@ class Upstreams:
             return self._own
         if path is None or not path.startswith(self._branches):
             return None
-        return self._own if "/".join(path.split("/")[:_BRANCH_SEGMENTS]) in self._branches else None
+        return self._own if branch_of(path, self._branches) is not None else None
 
     def is_question(self, path: str | None) -> bool:
         """Tell whether another proxy asks something at *path*."""

@@ -21,6 +21,7 @@ from machpay_gateway.core.quota import TIERS, Tier, parse_rate
 from machpay_gateway.core.route import Route
 from machpay_gateway.core.scopes import check_scope_name
 from machpay_gateway.settings.asking import Asking
+from machpay_gateway.settings.console import Console
 from machpay_gateway.settings.lines import Place
 from machpay_gateway.settings.serving import Serving, counted
 from machpay_gateway.settings.tables import Report, made_from, not_a_setting
@@ -209,7 +210,7 @@ def _is_origin(url: object) -> bool:
         return False
 
 
-def _optional(made: type[Leaks] | type[Assertion] | type[Authority]) -> Reader:
+def _optional(made: type[Leaks] | type[Assertion] | type[Authority] | type[Console]) -> Reader:
     def read(value: object, place: Place, report: Report) -> object:
         if isinstance(value, Mapping):
             value = {name: counted(item) for name, item in value.items()}
@@ -256,6 +257,7 @@ FIELDS: Mapping[str, Reader] = {
     "leaks": _optional(Leaks),
     "assertion": _optional(Assertion),
     "oauth": _optional(Authority),
+    "console": _optional(Console),
     "secret_key": _secret_key,
     "traces": _flag,
 }

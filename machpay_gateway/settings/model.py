@@ -16,6 +16,7 @@ from machpay_gateway.core.policy import Unlisted
 from machpay_gateway.core.quota import TIERS, Tier
 from machpay_gateway.core.route import Route
 from machpay_gateway.settings.asking import Asking
+from machpay_gateway.settings.console import Console
 from machpay_gateway.settings.serving import Serving
 
 LimiterFailure = Literal["local", "deny", "allow"]
@@ -46,6 +47,7 @@ class Settings:
     leaks: Leaks | None = None
     assertion: Assertion | None = None
     oauth: Authority | None = None
+    console: Console | None = None
     secret_key: str | None = field(default=None, repr=False)
     traces: bool = False
 
@@ -75,5 +77,6 @@ class Options(TypedDict, total=False):
     leaks: Leaks | None
     assertion: Assertion | None
     oauth: Authority | None
+    console: Console | None
     secret_key: str | None
     traces: bool

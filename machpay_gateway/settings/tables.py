@@ -14,10 +14,13 @@ from machpay_gateway.core.oauth.authority import Authority
 from machpay_gateway.core.quota import Tier
 from machpay_gateway.core.route import Route
 from machpay_gateway.settings.asking import Asking
+from machpay_gateway.settings.console import Console
 from machpay_gateway.settings.lines import Place
 from machpay_gateway.settings.serving import Serving
 
-Made = TypeVar("Made", bound=Route | Issuer | Tier | Leaks | Carriage | Serving | Assertion | Asking | Authority)
+Made = TypeVar(
+    "Made", bound=Route | Issuer | Tier | Leaks | Carriage | Serving | Assertion | Asking | Authority | Console
+)
 _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     Route: {"match": "GET /"},
     Tier: {"rate": "1/minute", "concurrency": 1},
@@ -28,6 +31,7 @@ _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     Assertion: {"key": "key.pem", "issuer": "issuer", "audience": "audience"},
     Asking: {},
     Authority: {"issuer": "https://auth.example.com"},
+    Console: {"url": "https://console.example.com"},
 }
 Report = Callable[[Place, str], None]
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from secrets import token_bytes
 
-from machpay_gateway.core.audit import AuditHead, AuditRow, Change, head_after, next_row
+from machpay_gateway.core.audit import EVERYTHING, AuditFilter, AuditHead, AuditRow, Change, head_after, next_row
 from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
 from machpay_gateway.core.key import KeyRecord, StatusAt
 from machpay_gateway.core.ports import Account, key_tier
@@ -95,6 +95,7 @@ class MemoryStore:
         *,
         environment: str | None = None,
         status: StatusAt | None = None,
+        search: str | None = None,
         after: str | None = None,
         limit: int = 100,
     ) -> Sequence[KeyRecord]:
@@ -106,6 +107,8 @@ class MemoryStore:
         found = [record for record in found if environment in (None, record.environment)]
         if status is not None:
             found = [record for record in found if record.status(status.at) is status.status]
+        if search is not None:
+            found = [record for record in found if record.is_found_by(search)]
         return [self._current(record) for record in sorted(found, key=_age, reverse=True)[:limit]]
 
     async def replace_key(self, record: KeyRecord, change: Change, keep: Keep | None = None) -> bool:
@@ -179,10 +182,15 @@ class MemoryStore:
         return head_after(self._rows[-1]) if self._rows else AuditHead()
 
     async def audit_page(
-        self, account_id: str | None, *, before: int | None = None, limit: int = 100
+        self,
+        account_id: str | None,
+        *,
+        chosen: AuditFilter = EVERYTHING,
+        before: int | None = None,
+        limit: int = 100,
     ) -> Sequence[AuditRow]:
-        """Return rows of the account, or of all for an operator, newest first: those before number *before*."""
-        found = [row for row in reversed(self._rows) if account_id in (None, row.account_id)]
+        """Return rows of the account, or of all for an operator, newest first: the *chosen* before number *before*."""
+        found = [row for row in reversed(self._rows) if account_id in (None, row.account_id) and chosen.picks(row)]
         return [row for row in found if before is None or row.sequence < before][:limit]
 
     async def audit_rows(self, after: int, *, limit: int = 1000) -> Sequence[AuditRow]:
@@ -192,7 +200,7 @@ class MemoryStore:
     async def add_usage(self, batch: UsageBatch) -> None:
         """Add *batch* to the minutes, hours and days, and note the uses that are later than those known."""
         for bucket, kept in self._usage.items():
-            for row in merged(batch.rows, bucket):
+            for row in merged(batch.all_rows, bucket):
                 known = kept.get(row.key)
                 kept[row.key] = row if known is None else known.plus(row)
         for use in batch.uses:

@@ -26,6 +26,7 @@ REVISIONS = (
     "0004",
     "0005",
     "0006",
+    "0007",
 )  # oldest first; kept here so that a start can compare without importing Alembic
 HEAD = REVISIONS[-1]
 
@@ -98,6 +99,7 @@ AUDIT_LOG = Table(
     Column("after", Text, nullable=False),
     Column("digest", LargeBinary, nullable=False),
     Index(None, "account_id", "sequence"),  # an account's changes, newest first
+    Index(None, "object_id", "sequence"),  # one object's
 )
 
 # One row: where the log ends. Whoever appends locks it first.
@@ -169,6 +171,7 @@ USERS = Table(
     Column("password", Text),
     Column("created_at", Double, nullable=False),
     Column("disabled_at", Double),
+    Column("role", Text, nullable=False, server_default="viewer"),
     UniqueConstraint("email"),
     Index(None, "account_id"),
 )

@@ -65,6 +65,7 @@ class UsageRecorder:
         self._live_since = 0.0
         self._rows: dict[UsageKey, UsageRow] = {}
         self._uses: dict[bytes, SecretUse] = {}
+        self._accounts: dict[str, str] = {}  # of the subjects in rows
         self.requests = RequestCounts()
         self.unstored = 0  # requests that are gathered, and in no batch that was stored
         self._flushes = SingleFlight(self._flush, failed=self._log_outage)
@@ -166,8 +167,8 @@ class UsageRecorder:
     def _taken(self) -> UsageBatch:
         """Return all that was counted, and begin anew."""
         self.gather()
-        batch = UsageBatch(tuple(self._rows.values()), tuple(self._uses.values()))
-        self._rows, self._uses = {}, {}
+        batch = UsageBatch(tuple(self._rows.values()), tuple(self._uses.values()), self._accounts)
+        self._rows, self._uses, self._accounts = {}, {}, {}
         return batch
 
     def gather(self) -> None:
@@ -178,6 +179,8 @@ class UsageRecorder:
         for (whose, route, outcome, status), series in live.items():
             subject, tier = (whose.subject, whose.tier) if isinstance(whose, Principal) else (NOBODY, whose or NONE)
             if isinstance(whose, Principal):
+                if whose.account_id is not None:
+                    self._accounts[subject] = whose.account_id
                 self._note(whose, epoch + series[_ENDED])
             key = UsageKey(subject, start, route or "", str(outcome), _known_status(status))
             row = UsageRow(key, series[_SECONDS], tuple(map(int, series[:_COUNTS])))
@@ -188,6 +191,7 @@ class UsageRecorder:
     def _put_back(self, batch: UsageBatch) -> None:
         for row in batch.rows:
             self._count(row)
+        self._accounts.update(batch.accounts)
         for use in batch.uses:
             self._keep(use)
 

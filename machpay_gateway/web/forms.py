@@ -37,3 +37,12 @@ def read_pairs(text: bytes) -> Pairs | str:
         return "it has bytes that are not percent-encoded"
     except ValueError:
         return f"it has over {_MOST_FIELDS} fields"
+
+
+def is_text(pairs: Pairs) -> bool:
+    """Tell whether *pairs* were sent in UTF-8, as a browser sends them that has a page of ours."""
+    try:
+        "".join(name + value for name, value in pairs).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -6,6 +6,7 @@ Caddy). So they are not normalised here: they are refused.
 """
 
 import re
+from collections.abc import Container
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
@@ -41,6 +42,12 @@ def path_in(target: bytes) -> str | None:
     path = unquote_to_bytes(raw).decode("utf-8", "replace")
     read_path = canonical_path if len(raw) < LONG else canonical_path.__wrapped__
     return read_path(path, raw, None)
+
+
+def branch_of(path: str, branches: Container[str]) -> str | None:
+    """Return which of *branches*, each of one segment or two, canonical *path* is or is below; None for none."""
+    segments = path.split("/", 3)
+    return next((branch for end in (3, 2) if (branch := "/".join(segments[:end])) in branches), None)
 
 
 def _without_root(path: str, root: str) -> str | None:

@@ -1,8 +1,7 @@
 """Pages from templates, each value escaped, under a policy that lets nothing else run, load or frame them."""
 
 from base64 import b64encode
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
@@ -14,9 +13,19 @@ STYLE = "style.css"
 
 
 class Pages:
-    """The templates in *folder*, which share one `style.css`."""
+    """The templates in *folder*.
 
-    def __init__(self, folder: Path) -> None:
+    They share its `style.css`, written into each page, or load what the policy's directives in *loads* say, as in
+    `{"script-src": "'self'"}`. *filters* are what templates may write values by.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        loads: Mapping[str, str] | None = None,
+        filters: Mapping[str, Callable[..., str]] | None = None,
+    ) -> None:
         self._templates = Environment(
             loader=FileSystemLoader(folder),
             autoescape=True,
@@ -24,7 +33,10 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._style = (folder / STYLE).read_text(encoding="utf-8")
+        self._templates.filters.update(filters or {})
+        self._style = "" if loads is not None else (folder / STYLE).read_text(encoding="utf-8")
+        digest = b64encode(sha256(self._style.encode()).digest()).decode()
+        self._loads = {"style-src": f"'sha256-{digest}'"} if loads is None else loads
 
     def page(
         self,
@@ -45,7 +57,7 @@ class Pages:
     def _headers(self, sends_to: str, *, is_secure: bool) -> dict[str, str]:
         policy = {
             "default-src": "'none'",
-            "style-src": f"'sha256-{self._style_digest}'",
+            **self._loads,
             "form-action": f"'self' {sends_to}".strip(),
             "frame-ancestors": "'none'",  # RFC 9700 §4.16
             "base-uri": "'none'",
@@ -59,7 +71,3 @@ class Pages:
             "Permissions-Policy": "interest-cohort=(), camera=(), geolocation=(), microphone=()",
         }
         return headers | ({"Strict-Transport-Security": "max-age=31536000"} if is_secure else {})
-
-    @cached_property
-    def _style_digest(self) -> str:
-        return b64encode(sha256(self._style.encode()).digest()).decode()

@@ -11,12 +11,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 from websockets.sync.client import connect
 
 from machpay_gateway.cli import demo as demo_module
 from tests.cli.conftest import Invoke
 from tests.cli.demos import LAST_LINE, PROGRAM, STOP_SECONDS, Demo, has_shell, json_of, run_call, running_demo
+from tests.console.rigs import forms_of
 
 GUIDE = Path(__file__).parents[2].parent / "shared" / "guide" / "authentication.md"
 
@@ -77,6 +79,20 @@ def test_the_websocket_says_back_who_is_calling(demo: Demo) -> None:
         assert re.fullmatch(r"key_\w+: hello", str(said))
 
 
+def test_the_console_lets_the_printed_user_in(demo: Demo) -> None:
+    (line,) = [each for each in demo.lines if each.startswith("The Console is at ")]
+    told = re.fullmatch(r"The Console is at (\S+): sign in as (\S+) with the password (\S+)", line)
+    assert told
+    with httpx2.Client(follow_redirects=True) as browser:
+        page = browser.get(told[1])
+        proof = dict(forms_of(page)["/console/sign-in?next=/keys"])["proof"]
+        sent = {"proof": proof, "email": told[2], "password": told[3]}
+        keys = browser.post(f"{told[1]}/sign-in", data=sent)
+    assert keys.url == f"{demo.url}/console/keys"
+    names = re.findall(r"<bdi>([^<]*)</bdi></a></th>", keys.text)
+    assert names[-3:] == ["read-only", "test", "admin"]
+
+
 @pytest.mark.skipif(not has_shell(), reason="the loop is one of curl and bash")
 def test_the_printed_loop_runs_into_the_limit(demo: Demo) -> None:
     printed = run_call(demo.call("Run into the test key's limit of 100 requests a minute."))
@@ -120,6 +136,7 @@ def test_for_scripts_it_is_one_document_and_what_is_configured_here_is_ignored(t
     document = json.loads(said + b"}")
     assert (rest, process.returncode) == (b"", 0)
     assert [key["name"] for key in document["keys"]] == ["admin", "test", "read-only"]
+    assert set(document["console"]) == {"url", "email", "password"}
     assert all(key["secret"].startswith(f"sk_{key['environment']}_") for key in document["keys"])
 
 

@@ -36,6 +36,22 @@ def test_a_user_is_made_shut_out_and_let_in_again(invoke: Invoke) -> None:
     assert EMAIL in invoke("users", "list").stdout
 
 
+def test_a_user_may_look_unless_told_to_be_an_admin(invoke: Invoke) -> None:
+    made_as = {
+        role: json.loads(invoke("users", "create", email, *given, "--json", stdin=PASSWORD + "\n").stdout)["role"]
+        for role, email, given in (("viewer", EMAIL, ()), ("admin", "boss@example.org", ("--role", "admin")))
+    }
+    assert made_as == {"viewer": "viewer", "admin": "admin"}
+    assert made(invoke, "users", "set-role", EMAIL, "admin")["role"] == "admin"
+    assert made(invoke, "users", "set-role", EMAIL, "viewer")["role"] == "viewer"
+    entries = json.loads(invoke("audit", "list", "--json").stdout)["data"]
+    assert [(each["action"], each["after"]["role"]) for each in entries[:2]] == [
+        ("user.set_role", "viewer"),
+        ("user.set_role", "admin"),
+    ]
+    assert "is not one of" in invoke("users", "set-role", EMAIL, "owner").stderr
+
+
 def test_a_generated_password_alone_goes_to_stdout(invoke: Invoke) -> None:
     result = invoke("users", "create", EMAIL, "--generate")
     assert result.exit_code == 0, result.output

@@ -236,7 +236,7 @@ def test_a_name_that_is_like_nothing_is_told_with_all_there_are() -> None:
     write("zzz = 1")
     (told,) = mistakes()
     assert told.startswith(
-        "machpay.toml:1: zzz: 'zzz' is not a setting here; known: assertion, client_ip_header, database, "
+        "machpay.toml:1: zzz: 'zzz' is not a setting here; known: assertion, client_ip_header, console, "
     )
 
 

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from machpay_gateway.core.audit import Actor, AuditHead, Change, broken_at
+from machpay_gateway.core.audit import Actor, AuditFilter, AuditHead, Change, broken_at
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
@@ -83,6 +84,38 @@ async def test_a_page_is_the_accounts_own_newest_first(store: Store) -> None:
     assert await numbers(GLOBEX.id) == [2]
     assert await numbers(None) == [6, 5, 4, 3, 2, 1]
     assert await numbers("acct_unknown") == []
+
+
+@pytest.mark.parametrize(
+    "chosen, numbers",
+    [
+        ({"action": "key.create"}, [3]),
+        ({"action": "key."}, [4, 3, 1]),
+        ({"action": "key"}, []),  # a beginning ends with a dot
+        ({"action": "%."}, []),
+        ({"actor_id": "ada"}, [4]),
+        ({"object_id": "key_3"}, [5, 3]),
+        ({"object_id": "key_3", "action": "keys_of.other"}, [5]),
+        ({"since": NOW + 1}, []),
+        ({"since": 400.0}, [5, 4, 1]),
+        ({"until": 400.0}, [3]),  # its own moment is left out
+        ({"since": 300.0, "until": 400.0}, [3]),
+        ({"actor_id": "nobody"}, []),
+    ],
+)
+async def test_rows_are_picked_alike_by_every_store(store: Store, chosen: dict[str, Any], numbers: list[int]) -> None:
+    for at, actor, action, name in (
+        (300.0, "bob", "key.create", "key_3"), (400.0, "ada", "key.rotate", "key_4"),
+        (500.0, "bob", "keys_of.other", "key_3"),
+    ):  # fmt: skip
+        noted = Change(at, Actor("user", actor), action, ACME.id, name, {}, {})
+        assert await store.add_change(noted, str(at).encode())
+    picked = AuditFilter(**chosen)
+    assert [row.sequence for row in await store.audit_page(ACME.id, chosen=picked)] == numbers
+    assert [row.sequence for row in await store.audit_page(ACME.id, chosen=picked, before=4)] == [
+        number for number in numbers if number < 4
+    ]
+    assert list(await store.audit_page(GLOBEX.id, chosen=replace(picked, object_id="key_3"))) == []
 
 
 async def test_what_was_told_within_a_day_is_not_told_again(store: Store) -> None:

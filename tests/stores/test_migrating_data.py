@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,10 @@ async def test_what_an_older_version_has_stored_is_there_and_can_be_changed(
     assert (found.last_used_at is None) == (revision < "0004")
     for bucket in (MINUTE, HOUR, DAY):
         assert sum(row.count for row in await store.usage("key_1", bucket, 0, 1)) == (0 if revision < "0004" else 91)
+        if revision < "0007":  # which writes such rows itself
+            assert await store.usage(ACME.id, bucket, 0, 1) == [
+                replace(row, key=row.key._replace(subject=ACME.id)) for row in await store.usage("key_1", bucket, 0, 1)
+            ]
     assert broken_at(AuditHead(), await store.audit_rows(0)) == (await store.audit_head(), None)
     assert (await store.audit_head()).sequence == 2
     await store.close()

@@ -99,6 +99,22 @@ async def test_a_changed_user_is_signed_out_everywhere_and_nobody_else_is(oauth:
     assert await oauth.replace_user(theirs, theirs, logged()) is None
 
 
+async def test_where_a_user_is_signed_in_is_told_newest_first_while_it_lasts(oauth: SqlOAuth) -> None:
+    ended = replace(sign_in(0, ADA.id), expires_at=NOW)
+    later = replace(sign_in(2, ADA.id), created_at=NOW + 1, address="2001:db8::1")
+    for each in (ended, sign_in(1, ADA.id), later, sign_in(3, BOB.id)):
+        await oauth.add_sign_in(each)
+    assert list(await oauth.sign_ins(ADA.id, NOW)) == [later, sign_in(1, ADA.id)]
+    assert list(await oauth.sign_ins("user_nobody", NOW)) == []
+
+
+async def test_a_role_is_changed_as_it_was_known(oauth: SqlOAuth) -> None:
+    admin = replace(ADA, role="admin")
+    assert await oauth.replace_user(ADA, admin, logged()) == []
+    assert await oauth.user(None, ADA.id) == admin
+    assert await oauth.replace_user(ADA, replace(ADA, password="x"), logged()) is None
+
+
 async def test_a_user_is_changed_as_long_as_it_is_as_it_was_known_and_by_one_of_many(
     store: SqlStore, oauth: SqlOAuth
 ) -> None:

@@ -285,3 +285,31 @@ async def test_opening_twice_keeps_what_is_stored(store: MemoryStore | SqlStore)
     await store.add_key(key(1), logged())
     await store.open()
     assert await store.key(None, "key_001") == key(1)
+
+
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("deploy", ["key_003", "key_001"]),  # a part of a name, whatever its case
+        ("DEPLOY B", ["key_003"]),
+        ("key_002", ["key_002"]),
+        ("key_00", []),  # an id is meant whole
+        ("b2c3", ["key_002"]),  # how the secret ends
+        ("50%", ["key_002"]),  # no sign means anything
+        ("%", ["key_002"]),
+        ("_", []),
+        ("sk_live", []),
+    ],
+)
+async def test_keys_are_found_by_name_id_and_how_their_secret_ends(
+    store: MemoryStore | SqlStore, text: str, found: list[str]
+) -> None:
+    names = {1: "Deploy A", 2: "50% off", 3: "old deploy b"}
+    for number, name in names.items():
+        secret = SecretRecord(
+            digest(number), f"sk_live_…a{number}b{number}" if number != 2 else "sk_live_…b2c3", 1000.0
+        )
+        await store.add_key(replace(key(number), name=name, secrets=(secret,)), logged())
+    await store.add_key(replace(key(9, account=GLOBEX), name="deploy"), logged())
+    assert [record.id for record in await store.keys(ACME.id, search=text)] == found
+    assert [record.id for record in await store.keys(ACME.id, search=text, limit=1)] == found[:1]

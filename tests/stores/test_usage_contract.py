@@ -8,7 +8,18 @@ import pytest
 
 from machpay_gateway.core.key import KeyRecord, SecretRecord
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.core.usage import BOUNDS, BUCKETS, DAY, HOUR, MINUTE, SecretUse, UsageBatch, UsageKey, UsageRow
+from machpay_gateway.core.usage import (
+    BOUNDS,
+    BUCKETS,
+    DAY,
+    HOUR,
+    MINUTE,
+    SecretUse,
+    UsageBatch,
+    UsageKey,
+    UsageRow,
+    merged,
+)
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.schema import LATENCIES
 from machpay_gateway.stores.sql import SqlStore
@@ -126,6 +137,20 @@ async def test_minutes_are_kept_for_a_week_hours_for_90_days_and_days_for_two_ye
     assert starts["minute"] == [AT_TEN - days * 86_400 for days in (6, 0)]
     assert starts["hour"] == [AT_TEN - days * 86_400 for days in (89, 8, 6, 0)]
     assert starts["day"] == [MIDNIGHT - days * 86_400 for days in (729, 91, 89, 8, 6, 0)]
+
+
+async def test_what_an_accounts_keys_do_adds_up_at_the_account(store: Store) -> None:
+    accounts = {"key_1": ACME.id, "key_2": ACME.id, "key_3": "acct_other"}
+    rows = [row(), row(quick=2), row(subject="key_2", outcome="rate_limited", status=429), row(subject="key_3")]
+    await store.add_usage(UsageBatch([*rows, row(subject="")], (), accounts))
+    await store.add_usage(UsageBatch([row(AT_TEN + 60, subject="key_2", slow=1)], (), accounts))
+    for bucket in BUCKETS.values():
+        found = merged(await store.usage(ACME.id, bucket, 0, EVER), DAY)
+        assert [(each.key.outcome, each.count) for each in found] == [("allowed", 5), ("rate_limited", 1)]
+        assert [each.histogram[-1] for each in found] == [1, 0]
+        assert sum(each.count for each in await store.usage("acct_other", bucket, 0, EVER)) == 1
+        assert sum(each.count for each in await store.usage("key_1", bucket, 0, EVER)) == 3
+        assert sum(each.count for each in await store.usage("", bucket, 0, EVER)) == 1
 
 
 def key(number: int, *digests: int) -> KeyRecord:

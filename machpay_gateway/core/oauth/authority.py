@@ -36,16 +36,16 @@ class Authority:
     audience_origin: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        parts = _split("issuer", self.issuer)
+        parts = secure_url("issuer", self.issuer)
         if parts.query or self.issuer.endswith("/") or "?" in self.issuer:
             # Clients compare it as text: one slash more and it is another issuer.
             raise ConfigurationError(f"issuer {self.issuer!r}: leave out the query and the slash at the end")
         object.__setattr__(self, "audience", self.audience or self.issuer)
-        api = _split("audience", self.audience)
+        api = secure_url("audience", self.audience)
         if isinstance(self.resources, str) or not isinstance(self.resources, Sequence):
             raise ConfigurationError(f"resources is a list of URLs, not {self.resources!r}")
         for resource in self.resources:
-            _split("resources", resource)
+            secure_url("resources", resource)
         if self.registration_account is not None and not _is_text(self.registration_account):
             raise ConfigurationError("registration_account is an account's id or name")
         _number("access_token_seconds", self.access_token_seconds, 60, _LONGEST_TOKEN_SECONDS)
@@ -66,7 +66,7 @@ class Authority:
         return self.issuer + path
 
 
-def _split(name: str, url: object) -> SplitResult:
+def secure_url(name: str, url: object) -> SplitResult:
     """Return *url* in parts. Raises ConfigurationError unless it is https, or http on this machine, in one reading."""
     told = f"{name} {url!r} is not an https:// URL without user and fragment (http:// is for this machine)"
     if not isinstance(url, str) or not url.isascii() or not url.isprintable() or set(url) & set(" \\\"'<>"):

@@ -16,6 +16,7 @@ def user_document(user: User) -> dict[str, Any]:
         "object": "user",
         "account_id": user.account_id,
         "email": user.email,
+        "role": user.role,
         "status": "active" if user.disabled_at is None else "disabled",
         "has_password": user.password is not None,
         "created_at": format_moment(user.created_at),

@@ -25,7 +25,7 @@ class UserStore(Protocol):
         """Return the users of the account, or of all, oldest first."""
 
     async def replace_user(self, known: User, user: User, change: Change) -> Sequence[Raised] | None:
-        """Write the password and whether *user* is disabled, and end every sign-in; None when it is not as *known*.
+        """Write what *user* may be changed in, and end every sign-in; None when it is not as *known*.
 
         Returns the user's grants, whose versions are raised: the user may have been disabled.
         """
@@ -38,6 +38,9 @@ class UserStore(Protocol):
 
     async def is_signed_in_from(self, user_id: str, address: str, now: float) -> bool:
         """Tell whether the user is signed in anywhere at *address*."""
+
+    async def sign_ins(self, user_id: str, now: float) -> Sequence[SignIn]:
+        """Return where the user is signed in at *now*, newest first."""
 
     async def drop_sign_in(self, digest: bytes) -> None:
         """End a sign-in."""

@@ -1,13 +1,13 @@
 """Statements on the audit log. A change's row is written in the transaction that makes the change."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import ColumnElement, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from machpay_gateway.core.audit import AuditHead, AuditRow, Change, next_row
+from machpay_gateway.core.audit import AuditFilter, AuditHead, AuditRow, Change, next_row
 from machpay_gateway.stores.schema import AUDIT_HEAD, AUDIT_LOG
 from machpay_gateway.stores.sql.engine import Database
 
@@ -47,15 +47,36 @@ async def head(connection: AsyncConnection) -> AuditHead:
 
 
 async def rows_before(
-    connection: AsyncConnection, account_id: str | None, *, before: int | None, limit: int
+    connection: AsyncConnection,
+    account_id: str | None,
+    *,
+    chosen: AuditFilter,
+    before: int | None,
+    limit: int,
 ) -> Sequence[AuditRow]:
-    """Return at most *limit* rows, newest first, those before the sequence number *before*."""
-    statement = select(*_FIELDS).order_by(AUDIT_LOG.c.sequence.desc()).limit(limit)
+    """Return at most *limit* rows, newest first, the *chosen* before the sequence number *before*."""
+    statement = select(*_FIELDS).where(*_picking(chosen)).order_by(AUDIT_LOG.c.sequence.desc()).limit(limit)
     if account_id is not None:
         statement = statement.where(AUDIT_LOG.c.account_id == account_id)
     if before is not None:
         statement = statement.where(AUDIT_LOG.c.sequence < before)
     return [AuditRow(*row) for row in await connection.execute(statement)]
+
+
+def _picking(chosen: AuditFilter) -> Iterator[ColumnElement[bool]]:
+    """Yield what `AuditFilter.picks` says, as conditions on rows."""
+    columns = AUDIT_LOG.c
+    if chosen.action is not None:
+        is_whole = not chosen.action.endswith(".")
+        same = columns.action == chosen.action
+        yield same if is_whole else columns.action.startswith(chosen.action, autoescape=True)
+    for column, wanted in ((columns.actor_id, chosen.actor_id), (columns.object_id, chosen.object_id)):
+        if wanted is not None:
+            yield column == wanted
+    if chosen.since is not None:
+        yield columns.at >= chosen.since
+    if chosen.until is not None:
+        yield columns.at < chosen.until
 
 
 async def rows_after(connection: AsyncConnection, after: int, *, limit: int) -> Sequence[AuditRow]:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    or_,
     select,
     update,
 )
@@ -80,6 +81,7 @@ async def keys_page(
     *,
     environment: str | None,
     status: StatusAt | None = None,
+    search: str | None = None,
     after: str | None,
     limit: int,
 ) -> Sequence[KeyRecord]:
@@ -89,6 +91,8 @@ async def keys_page(
         page = page.where(KEYS.c.environment == environment)
     if status is not None:
         page = page.where(_has(status))
+    if search is not None:
+        page = page.where(_is_found_by(search))
     if after is not None:
         moment = _within(select(_MARK.c.created_at).where(_MARK.c.id == after), account_id, _MARK).scalar_subquery()
         page = page.where(coming_after(KEYS, moment, after))
@@ -150,6 +154,14 @@ def _has(status: StatusAt) -> ColumnElement[bool]:
             return and_(KEYS.c.revoked_at.is_(None), is_expired)
         case KeyStatus.ACTIVE:
             return and_(KEYS.c.revoked_at.is_(None), ~is_expired)
+
+
+def _is_found_by(search: str) -> ColumnElement[bool]:
+    """Return what `KeyRecord.is_found_by` says, as a condition on keys."""
+    ends = select(KEY_SECRETS.c.key_id).where(
+        KEY_SECRETS.c.position == 0, KEY_SECRETS.c.masked.endswith(search, autoescape=True)
+    )
+    return or_(KEYS.c.id == search, KEYS.c.name.icontains(search, autoescape=True), KEYS.c.id.in_(ends))
 
 
 async def _one(

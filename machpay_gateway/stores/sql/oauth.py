@@ -42,7 +42,7 @@ class SqlOAuth:
             return await users.all_users(connection, account_id)
 
     async def replace_user(self, known: User, user: User, change: Change) -> Sequence[Raised] | None:
-        """Write the password and whether *user* is disabled, and end every sign-in; None when it is not as *known*.
+        """Write what *user* may be changed in, and end every sign-in; None when it is not as *known*.
 
         Returns the user's grants, whose versions are raised: the user may have been disabled.
         """
@@ -67,6 +67,11 @@ class SqlOAuth:
         """Tell whether the user is signed in anywhere at *address*."""
         async with self._database.reading("sign-in") as connection:
             return await users.is_signed_in_from(connection, user_id, address, now)
+
+    async def sign_ins(self, user_id: str, now: float) -> Sequence[SignIn]:
+        """Return where the user is signed in at *now*, newest first."""
+        async with self._database.reading("sign-ins") as connection:
+            return await users.sign_ins_of(connection, user_id, now)
 
     async def drop_sign_in(self, digest: bytes) -> None:
         """End a sign-in."""

@@ -9,7 +9,7 @@ from tempfile import gettempdir
 
 from sqlalchemy.exc import IntegrityError
 
-from machpay_gateway.core.audit import AuditHead, AuditRow, Change
+from machpay_gateway.core.audit import EVERYTHING, AuditFilter, AuditHead, AuditRow, Change
 from machpay_gateway.core.errors import AnsweredMeanwhile, ConfigurationError, InputError
 from machpay_gateway.core.key import KeyRecord, StatusAt
 from machpay_gateway.core.ports import Account
@@ -135,13 +135,20 @@ class SqlStore:
         *,
         environment: str | None = None,
         status: StatusAt | None = None,
+        search: str | None = None,
         after: str | None = None,
         limit: int = 100,
     ) -> Sequence[KeyRecord]:
         """Return keys, newest first, at most *limit* of them, those that come after the key id *after*."""
         async with self._database.reading("keys") as connection:
             return await keys.keys_page(
-                connection, account_id, environment=environment, status=status, after=after, limit=limit
+                connection,
+                account_id,
+                environment=environment,
+                status=status,
+                search=search,
+                after=after,
+                limit=limit,
             )
 
     async def replace_key(self, record: KeyRecord, change: Change, keep: Keep | None = None) -> bool:
@@ -212,11 +219,16 @@ class SqlStore:
             return await audit.head(connection)
 
     async def audit_page(
-        self, account_id: str | None, *, before: int | None = None, limit: int = 100
+        self,
+        account_id: str | None,
+        *,
+        chosen: AuditFilter = EVERYTHING,
+        before: int | None = None,
+        limit: int = 100,
     ) -> Sequence[AuditRow]:
-        """Return rows of the account, or of all for an operator, newest first: those before number *before*."""
+        """Return rows of the account, or of all for an operator, newest first: the *chosen* before number *before*."""
         async with self._database.reading("audit log") as connection:
-            return await audit.rows_before(connection, account_id, before=before, limit=limit)
+            return await audit.rows_before(connection, account_id, chosen=chosen, before=before, limit=limit)
 
     async def audit_rows(self, after: int, *, limit: int = 1000) -> Sequence[AuditRow]:
         """Return everybody's rows, oldest first: those after number *after*."""
@@ -227,7 +239,7 @@ class SqlStore:
         """Add *batch* to the minutes, hours and days, and note the uses that are later than those known."""
         async with self._database.writing("usage") as connection:
             if batch.rows:
-                await usage.add_rows(connection, batch.rows)
+                await usage.add_rows(connection, batch.all_rows)
             if batch.uses:
                 await usage.note_uses(connection, batch.uses)
 

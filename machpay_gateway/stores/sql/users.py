@@ -38,14 +38,15 @@ async def all_users(connection: AsyncConnection, account_id: str | None) -> Sequ
 
 
 async def update_user(connection: AsyncConnection, known: User, user: User) -> bool:
-    """Write the password of *user* and whether it is disabled; False when it is not there as *known*."""
+    """Write the password and role of *user* and whether it is disabled; False when it is not there as *known*."""
     statement = update(USERS).where(
         USERS.c.id == known.id,
         USERS.c.account_id == known.account_id,
         USERS.c.password.is_not_distinct_from(known.password),
         USERS.c.disabled_at.is_not_distinct_from(known.disabled_at),
+        USERS.c.role == known.role,
     )
-    values = {"password": user.password, "disabled_at": user.disabled_at}
+    values = {"password": user.password, "disabled_at": user.disabled_at, "role": user.role}
     return (await connection.execute(statement.values(values))).rowcount == 1
 
 
@@ -70,6 +71,16 @@ async def is_signed_in_from(connection: AsyncConnection, user_id: str, address: 
     """Tell whether the user has a sign-in at *address* that has not ended."""
     here = select(SIGN_INS.c.user_id).where(SIGN_INS.c.user_id == user_id, SIGN_INS.c.address == address)
     return (await connection.execute(here.where(SIGN_INS.c.expires_at > now).limit(1))).one_or_none() is not None
+
+
+async def sign_ins_of(connection: AsyncConnection, user_id: str, now: float) -> Sequence[SignIn]:
+    """Return the user's sign-ins that have not ended, newest first."""
+    statement = (
+        select(*(SIGN_INS.c[name] for name in SignIn.__slots__))
+        .where(SIGN_INS.c.user_id == user_id, SIGN_INS.c.expires_at > now)
+        .order_by(SIGN_INS.c.created_at.desc(), SIGN_INS.c.digest)
+    )
+    return [SignIn(*row) for row in await connection.execute(statement)]
 
 
 async def delete_sign_in(connection: AsyncConnection, digest: bytes) -> None:

@@ -1,25 +1,16 @@
 """The pages by keyboard, by ear, on small screens, in light and in dark (WCAG 2.2)."""
 
-import os
 import re
-from pathlib import Path
 
 import pytest
-from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page, expect
 
-from tests.oauth.browser.conftest import Heard, Opened
+from tests.chromium import Heard, Opened, findings, pictured
 from tests.oauth.browser.sites import Site, sign_in
 from tests.oauth.rigs import PASSWORD
 
 LONG = "An app with a name that goes on and on, longer than any screen of a phone is wide, and oneverylongword"
 ERROR_PATH = "/oauth/authorize?client_id=app_unknown"
-PICTURES = Path(__file__).parents[3] / "docs" / "images"
-_AXE = """async () => {
-    const rules = {"target-size": {enabled: true}};
-    const found = await axe.run({rules, resultTypes: ["violations", "incomplete"]});
-    return [...found.violations, ...found.incomplete].map(each => `${each.impact}: ${each.id}: ${each.nodes[0].html}`);
-}"""
 _PAINTED = "it => getComputedStyle(it).{}"
 
 
@@ -35,20 +26,6 @@ def contrast(one: str, other: str) -> float:
     return (lighter + 0.05) / (darker + 0.05)
 
 
-def findings(page: Page) -> list[str]:
-    """Return what axe-core finds, of any impact, and what it cannot tell."""
-    page.evaluate(AXE_SCRIPT)
-    found: list[str] = page.evaluate(_AXE)
-    return found
-
-
-def pictured(page: Page, name: str, scheme: str) -> None:
-    """Take the docs' picture of *page*, when `PICTURES=1` asks for them."""
-    if os.environ.get("PICTURES") == "1" and scheme == "light":
-        PICTURES.mkdir(exist_ok=True)
-        page.get_by_role("main").screenshot(path=PICTURES / f"{name}.png")
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(site: Site, opened: Opened, heard: Heard, scheme: str) -> None:
     page = opened(viewport={"width": 480, "height": 720}, color_scheme=scheme)
@@ -56,7 +33,7 @@ def test_axe_finds_nothing(site: Site, opened: Opened, heard: Heard, scheme: str
     email = site.new_user("" if scheme == "dark" else "ada@example.org").email
     page.goto(site.authorize_url(client))
     assert findings(page) == []
-    pictured(page, "sign-in", scheme)
+    pictured(page.get_by_role("main"), "sign-in", scheme)
     heard.expect("400 (Bad Request)")
     sign_in(page, email, "not the password")
     expect(page.get_by_role("alert")).to_be_visible()
@@ -64,11 +41,11 @@ def test_axe_finds_nothing(site: Site, opened: Opened, heard: Heard, scheme: str
     sign_in(page, email)
     expect(page).to_have_title("Allow access · MachPay")
     assert findings(page) == []
-    pictured(page, "consent", scheme)
+    pictured(page.get_by_role("main"), "consent", scheme)
     page.goto(f"{site.url}{ERROR_PATH}")
     expect(page).to_have_title("This did not work · MachPay")
     assert findings(page) == []
-    pictured(page, "error", scheme)
+    pictured(page.get_by_role("main"), "error", scheme)
 
 
 def test_axe_would_find_something(site: Site, page: Page) -> None:

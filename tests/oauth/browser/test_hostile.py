@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from machpay_gateway.core.errors import InputError
-from tests.oauth.browser.conftest import Heard
+from tests.chromium import Heard
 from tests.oauth.browser.sites import STRANGE_SCOPE, Site, allow, sign_in
 
 NAMES = [

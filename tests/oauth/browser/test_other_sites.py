@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.oauth.browser.conftest import Heard, Opened
+from tests.chromium import Heard, Opened
 from tests.oauth.browser.sites import Site, allow, sign_in
 from tests.oauth.rigs import PASSWORD, request_of
 

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.oauth.browser.conftest import Heard
+from tests.chromium import Heard
 from tests.oauth.browser.sites import Site, allow, sign_in
 
 

@@ -1,0 +1,150 @@
+"""The Console as an ASGI application: what there is, who may, and what every look goes through."""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import quote
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount
+from starlette.routing import Route as Endpoint
+
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.console import keys
+from machpay_gateway.console.assets import Assets
+from machpay_gateway.console.forms import Form, form_of
+from machpay_gateway.console.pages import ConsolePages, base_of
+from machpay_gateway.console.sign_in import SIGN_IN, Entrance
+from machpay_gateway.console.visit import TurnedAwayError, Visit
+from machpay_gateway.core.errors import Unavailable
+from machpay_gateway.core.route import Route
+from machpay_gateway.web.browser import is_proved
+
+CONSOLE_PATH = "/console"
+# The gateway asks for no credential: who is signed in is found out here, by a cookie.
+CONSOLE_ROUTES = (Route(f"* {CONSOLE_PATH}/{{rest:path}}", public=True),)
+
+Look = Callable[[Visit], Awaitable[Response]]
+_STALE = "This page is out of date, or was opened by another site. Go back, load it again, and repeat what you did."
+_NOT_ADMIN = "Only admins of the account may do this. You may look at everything."
+_AWAY = "This does not work right now. Try again in a moment."
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What is at a *path* below the Console, by *method*. What is sent there is for admins unless *for_all*."""
+
+    method: str
+    path: str
+    look: Look
+    for_all: bool = False
+
+
+PLACES = (
+    Place("GET", "/keys", keys.table),
+    Place("GET", "/keys/new", keys.draft),
+    Place("POST", "/keys/new", keys.create),
+    Place("GET", "/keys/{id}", keys.show),
+    Place("POST", "/keys/{id}", keys.update),
+    Place("POST", "/keys/{id}/rotate", keys.rotate),
+    Place("POST", "/keys/{id}/end-grace", keys.end_grace),
+    Place("GET", "/keys/{id}/revoke", keys.ask_to_revoke),
+    Place("POST", "/keys/{id}/revoke", keys.revoke),
+    Place("GET", "/addresses", keys.check_addresses),
+)
+
+
+def console_app(gateway: Gateway, *, clock: Callable[[], float] = time.time) -> Starlette:
+    """Return the application that serves `CONSOLE_ROUTES` by *gateway*. *clock* is in seconds since the epoch."""
+    settings = gateway.settings.console
+    assert settings is not None  # noqa: S101 - nobody asks for it without
+    doors = _Doors(gateway, Entrance(gateway, settings), clock)
+    places: dict[str, dict[str, Place]] = {}
+    for place in PLACES:
+        places.setdefault(place.path, {})[place.method] = place
+    routes: list[BaseRoute] = [Mount(f"{CONSOLE_PATH}/static", Assets())]
+    routes += [
+        Endpoint(f"{CONSOLE_PATH}{SIGN_IN}", doors.guarded(doors.entrance.sign_in), methods=["GET", "POST"]),
+        Endpoint(f"{CONSOLE_PATH}/sign-out", doors.guarded(doors.entrance.sign_out), methods=["POST"]),
+        *(
+            Endpoint(f"{CONSOLE_PATH}{path}", doors.guarded(doors.to(by_method)), methods=list(by_method))
+            for path, by_method in places.items()
+        ),
+        Endpoint(CONSOLE_PATH, doors.guarded(_home), methods=["GET"]),
+        Endpoint(f"{CONSOLE_PATH}/{{rest:path}}", doors.guarded(doors.nothing_here)),
+    ]
+    app = Starlette(routes=routes)
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _home(request: Request) -> Response:
+    return RedirectResponse(f"{base_of(request)}/keys", HTTPStatus.SEE_OTHER)
+
+
+class _Doors:
+    """Lets those in who are signed in, and turns away what does not come from a page of ours."""
+
+    def __init__(self, gateway: Gateway, entrance: Entrance, clock: Callable[[], float]) -> None:
+        self._gateway = gateway
+        self.entrance = entrance
+        self._pages: ConsolePages = entrance.pages
+        self._clock = clock
+
+    def guarded(self, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        """Return *answer*, or the page that says why there is none."""
+
+        async def endpoint(request: Request) -> Response:
+            try:
+                return await answer(request)
+            except TurnedAwayError as exc:
+                status, told = exc.status, exc.told
+            except Unavailable:
+                status, told = HTTPStatus.SERVICE_UNAVAILABLE, _AWAY
+            return self._pages.page(request, "turned_away.html", {"told": told, "status": status}, status=status)
+
+        return endpoint
+
+    def to(self, places: dict[str, Place]) -> Callable[[Request], Awaitable[Response]]:
+        """Return what answers at one path."""
+
+        async def answer(request: Request) -> Response:
+            place = places["GET" if request.method == "HEAD" else request.method]
+            visit = await self._visit(request, place)
+            return self._to_sign_in(request) if visit is None else await place.look(visit)
+
+        return answer
+
+    async def nothing_here(self, request: Request) -> Response:
+        """Say that there is nothing, to those who are signed in; others might be here for what only these see."""
+        if await self.entrance.user_of(request) is None:
+            return self._to_sign_in(request)
+        raise TurnedAwayError(HTTPStatus.NOT_FOUND, "There is no such page.")
+
+    async def _visit(self, request: Request, place: Place) -> Visit | None:
+        """Return the look of whoever is signed in, None for nobody. Raises TurnedAwayError."""
+        user = await self.entrance.user_of(request)
+        if user is None:
+            return None
+        cookie, form = self.entrance.cookie_of(request), Form()
+        if place.method == "POST":
+            form = await form_of(request)
+            path = request.url.path.removeprefix(base_of(request))
+            if not is_proved(request, cookie, path, b"", form.text("proof")):
+                raise TurnedAwayError(HTTPStatus.FORBIDDEN, _STALE)
+            if not (user.is_admin or place.for_all):
+                raise TurnedAwayError(HTTPStatus.FORBIDDEN, _NOT_ADMIN)
+        account = await self._gateway.accounts.find(user.account_id)
+        assert account is not None  # noqa: S101 - a user is of an account, which nothing deletes
+        return Visit(self._gateway, self._pages, request, user, account, cookie, form, self._clock())
+
+    def _to_sign_in(self, request: Request) -> Response:
+        base = base_of(request)
+        here = request.url.path.removeprefix(base)
+        address = f"{base}{SIGN_IN}" + (f"?next={quote(here, safe='/')}" if request.method == "GET" else "")
+        if "hx-request" in request.headers:  # else the page would end up inside another one
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers={"HX-Redirect": address})
+        return RedirectResponse(address, HTTPStatus.SEE_OTHER, {"Cache-Control": "no-store"})

@@ -1,0 +1,45 @@
+"""The Console's pages, as they are written."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from machpay_gateway.console.assets import address_of
+from machpay_gateway.console.words import FILTERS
+from machpay_gateway.settings.console import Console
+from machpay_gateway.web.templates import Pages
+
+_TEMPLATES = Path(__file__).with_name("templates")
+_LOADS = {"script-src": "'self'", "style-src": "'self'", "img-src": "'self'", "connect-src": "'self'"}
+
+
+class ConsolePages:
+    """Makes pages of a Console with these *settings*."""
+
+    def __init__(self, settings: Console) -> None:
+        self.settings = settings
+        self._pages = Pages(_TEMPLATES, loads=_LOADS, filters=FILTERS)
+
+    def page(
+        self, request: Request, template: str, values: Mapping[str, object], *, status: int = HTTPStatus.OK
+    ) -> Response:
+        """Return the page of the *template* with *values*."""
+        base = base_of(request)
+
+        def asset(name: str) -> str:
+            return base + address_of(name)
+
+        return self._pages.page(
+            template,
+            {"base": base, "asset": asset, **values},
+            status=status,
+            is_secure=self.settings.is_secure,
+        )
+
+
+def base_of(request: Request) -> str:
+    """Return the path that all of the Console is below, as the browser has it."""
+    return f"{request.scope.get('root_path', '').rstrip('/')}/console"

@@ -1,0 +1,100 @@
+"""The way in and out: by e-mail and password, as on the sign-in page of the authorization server."""
+
+import re
+from http import HTTPStatus
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.console.forms import Form, form_of
+from machpay_gateway.console.pages import ConsolePages, base_of
+from machpay_gateway.core.address import format_address_or_none
+from machpay_gateway.core.oauth.user import User
+from machpay_gateway.people.users import NotSignedIn
+from machpay_gateway.settings.console import Console
+from machpay_gateway.web.browser import Cookie, fresh_value, is_proved, proof_of
+from machpay_gateway.web.incoming import facts_of
+
+SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
+# Where to go on: a page of ours, and nothing that a browser could take for another host.
+_NEXT = re.compile(r"(?:/[A-Za-z0-9_-]+)+")
+_LOST = "Your browser lost this page's cookie. Try again."
+_WRONG = "The e-mail or the password is wrong."
+_TOO_OFTEN = "Too many attempts. Wait some minutes and try again."
+
+
+class Entrance:
+    """Finds out who is signed in, and signs in and out."""
+
+    def __init__(self, gateway: Gateway, settings: Console) -> None:
+        self._gateway = gateway
+        self.pages = ConsolePages(settings)
+        # The same as the authorization server's: on one host, signed in once is signed in.
+        self._session = Cookie.of("session", is_secure=settings.is_secure)
+        self._form = Cookie.of("form", is_secure=settings.is_secure)
+
+    def cookie_of(self, request: Request) -> str:
+        """Return what the browser is known by, nothing for nothing."""
+        return self._session.read(request)
+
+    async def user_of(self, request: Request) -> User | None:
+        """Return who is signed in. Raises StoreUnavailable."""
+        cookie = self.cookie_of(request)
+        return await self._gateway.users.signed_in(cookie) if cookie else None
+
+    async def sign_in(self, request: Request) -> Response:
+        """Ask for e-mail and password, or take them."""
+        if request.method != "POST":
+            signed_in = await self.user_of(request)
+            return self._asked(request) if signed_in is None else self._onward(request, _checked_next(request))
+        form = await form_of(request)
+        if not is_proved(request, self._form.read(request), SIGN_IN, b"", form.text("proof")):
+            return self._asked(request, form, told=_LOST)
+        facts = facts_of(request.scope)
+        found = await self._gateway.users.sign_in(
+            form.text("email"),
+            form.text("password"),
+            address=facts.address,
+            shown_address=format_address_or_none(facts.address),
+        )
+        if isinstance(found, NotSignedIn):
+            if found.wait_seconds is None:
+                return self._asked(request, form, told=_WRONG, status=HTTPStatus.BAD_REQUEST)
+            return self._asked(request, form, told=_TOO_OFTEN, status=HTTPStatus.TOO_MANY_REQUESTS)
+        response = self._onward(request, _checked_next(request))
+        self._session.put(response, found.cookie)
+        self._form.drop(response)
+        return response
+
+    async def sign_out(self, request: Request) -> Response:
+        """End the browser's sign-in."""
+        cookie, form = self.cookie_of(request), await form_of(request)
+        response = self._onward(request, SIGN_IN)
+        if is_proved(request, cookie, SIGN_OUT, b"", form.text("proof")):
+            await self._gateway.users.sign_out(cookie)
+            self._session.drop(response)
+        return response
+
+    def _asked(
+        self, request: Request, form: Form | None = None, *, told: str = "", status: int = HTTPStatus.OK
+    ) -> Response:
+        cookie = self._form.read(request) or fresh_value()
+        values = {
+            "told": told,
+            "email": "" if form is None else form.text("email"),
+            "next": _checked_next(request),
+            "proof": proof_of(cookie, SIGN_IN, b""),
+        }
+        response = self.pages.page(request, "sign_in.html", values, status=status)
+        self._form.put(response, cookie)
+        return response
+
+    def _onward(self, request: Request, path: str) -> Response:
+        # 303: the browser must not send the password on to where it goes next (RFC 9700 §4.12).
+        return RedirectResponse(f"{base_of(request)}{path}", HTTPStatus.SEE_OTHER, {"Cache-Control": "no-store"})
+
+
+def _checked_next(request: Request) -> str:
+    wanted = request.query_params.get("next", "")
+    return wanted if _NEXT.fullmatch(wanted) else "/keys"

@@ -1,0 +1,95 @@
+"""One look at the Console: who looks, what they sent, and the gateway that can do it."""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.console.forms import Form
+from machpay_gateway.console.pages import ConsolePages, base_of
+from machpay_gateway.core.audit import Actor
+from machpay_gateway.core.oauth.user import User
+from machpay_gateway.core.ports import Account
+from machpay_gateway.web.browser import proof_of
+from machpay_gateway.web.incoming import actor_of, facts_of
+
+# The way through the Console: path and name of each page that is always there.
+WAYS = (("/keys", "Keys"),)
+# What a page says at its top after something was done: by name, as anybody may make up an address.
+TOLD = {
+    "saved": "Saved.",
+    "key-revoked": "The key is revoked.",
+    "grace-ended": "The previous secret has ended.",
+    "made-before": "This was done already, and the secret is not shown again. Rotate it if you do not have it.",
+    "app-deleted": "The app is deleted, and all its tokens have ended.",
+    "grant-ended": "The grant has ended.",
+    "session-ended": "That browser is signed out.",
+}
+
+
+class TurnedAwayError(Exception):
+    """Ends a look with a page of *status* that says what was *told*."""
+
+    def __init__(self, status: int, told: str) -> None:
+        super().__init__(told)
+        self.status = status
+        self.told = told
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A *request* of the *user* of an *account* at the moment *now*, with the *form* that was sent, if one was.
+
+    *cookie* is what the browser is known by.
+    """
+
+    gateway: Gateway
+    pages: ConsolePages
+    request: Request
+    user: User
+    account: Account
+    cookie: str
+    form: Form
+    now: float
+
+    @property
+    def actor(self) -> Actor:
+        """The user, as the audit log names them."""
+        return actor_of("user", self.user.id, facts_of(self.request.scope))
+
+    @property
+    def id(self) -> str:
+        """The id that the path names."""
+        return str(self.request.path_params["id"])
+
+    def asked(self, name: str) -> str:
+        """Return the last *name* in the query, nothing for none."""
+        return self.request.query_params.get(name, "").strip()
+
+    def page(self, template: str, status: int = HTTPStatus.OK, **values: object) -> Response:
+        """Return the page of the *template* with *values*, in the frame that every page of the Console has."""
+        frame: dict[str, object] = {
+            "user": self.user,
+            "account": self.account,
+            "ways": WAYS,
+            "here": self.request.url.path,
+            "now": self.now,
+            "proof": lambda path: proof_of(self.cookie, path, b""),
+            "told": TOLD.get(self.asked("told"), ""),
+        }
+        return self.pages.page(self.request, template, frame | values, status=status)
+
+    def onward(self, path: str, **query: str) -> Response:
+        """Send the browser on to the page at *path* below the Console, by another request."""
+        asked = f"?{urlencode(query)}" if query else ""
+        return RedirectResponse(
+            f"{base_of(self.request)}{path}{asked}", HTTPStatus.SEE_OTHER, {"Cache-Control": "no-store"}
+        )
+
+
+def missing(what: str) -> TurnedAwayError:
+    """Return how a look ends at something that is not there, or another account's."""
+    return TurnedAwayError(HTTPStatus.NOT_FOUND, f"There is no {what} here.")

@@ -1,0 +1,124 @@
+"""A Console, the API that its keys are for, and a site of somebody else's: real servers on loopback."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from pathlib import Path
+from socket import create_server
+from typing import Any
+
+import httpx2
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from playwright.sync_api import Page
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route as Endpoint
+
+from machpay_gateway import Gateway, MachPayAuth, Route
+from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.oauth.user import User
+from machpay_gateway.core.ports import Account
+from machpay_gateway.people.users import SignedIn
+from machpay_gateway.server import create_app
+from machpay_gateway.settings import Options
+from machpay_gateway.settings.console import Console
+from tests.console.rigs import PASSWORD
+from tests.prepared import hash_cheaply, new_sqlite
+from tests.servers import serving
+
+ROUTES = (
+    Route("GET /v1/skills", scopes="skills:list"),
+    Route("POST /v1/skills/execute", scopes="skills:execute"),
+    Route("GET /v1/account", scopes="account:read"),
+)
+_NUMBERS = count(1)
+
+
+@dataclass
+class Site:
+    """A Console at *url*, with a way in behind its pages; what *elsewhere* has, by path, is another site's."""
+
+    url: str
+    other_url: str
+    app: MachPayAuth
+    gateway: Gateway
+    portal: BlockingPortal
+    account: Account
+    elsewhere: dict[str, str] = field(default_factory=dict)
+    ahead: float = 0.0
+
+    def new_user(self, role: str = "admin", *, account: Account | None = None, email: str = "") -> User:
+        """Return another user."""
+        owner, email = account or self.account, email or f"person-{next(_NUMBERS)}@example.org"
+        return self.portal.call(partial(self.gateway.users.create, owner.id, email, PASSWORD, role=role))
+
+    def new_account(self) -> Account:
+        """Return an account that nobody has anything in."""
+        return self.portal.call(self.gateway.accounts.create, f"account {next(_NUMBERS)}", "standard")
+
+    def new_key(self, name: str, *, account: Account | None = None, **settings: Any) -> tuple[KeyRecord, str]:  # noqa: ANN401 - as `Keyring.create` has them
+        """Return another key and its secret."""
+        given = {"name": name, "scopes": ["skills:list"], "environment": "live"} | settings
+        return self.portal.call(partial(self.gateway.keyring.create, (account or self.account).id, **given))
+
+    def sign_in(self, page: Page, user: User) -> None:
+        """Sign *user* in behind the pages."""
+        sign_in = partial(self.gateway.users.sign_in, address=None, shown_address=None)
+        signed_in = self.portal.call(sign_in, user.email, PASSWORD)
+        assert isinstance(signed_in, SignedIn)
+        cookie = {"name": "machpay-session", "value": signed_in.cookie, "url": self.url, "sameSite": "Lax"}
+        page.context.add_cookies([{**cookie, "httpOnly": True}])  # type: ignore[typeddict-item]  # as Playwright has it
+
+    def call(self, secret: str, path: str = "/v1/skills", **asked: Any) -> httpx2.Response:  # noqa: ANN401 - as httpx2 has it
+        """Call the API with *secret*, from an address of its own: one that keeps failing is slowed."""
+        number = next(_NUMBERS)
+        headers = {"Authorization": f"Bearer {secret}", "X-Forwarded-For": f"127.1.{number >> 8}.{number & 255}"}
+        return httpx2.get(f"{self.url}{path}", headers=headers, **asked)
+
+    def later(self, seconds: float) -> None:
+        """Set the clock of what decides *seconds* on."""
+        self.ahead += seconds
+        self.app.gateway.gate._clock = lambda: time.time() + self.ahead  # noqa: SLF001 - the tests' way in
+
+    def in_time(self) -> None:
+        """Set it right again."""
+        self.ahead = 0.0
+        self.app.gateway.gate._clock = time.time  # noqa: SLF001 - as above
+
+
+async def _answer(request: Request) -> Response:
+    return JSONResponse({"path": request.url.path})
+
+
+@contextmanager
+def serving_site(folder: Path) -> Iterator[Site]:
+    """Serve all of it, with the gateway's database in *folder*."""
+    listening, others = (create_server(("127.0.0.1", 0)) for _ in range(2))
+    url, other_url = (f"http://127.0.0.1:{each.getsockname()[1]}" for each in (listening, others))
+    config = Options(
+        database=new_sqlite(folder / "console.db"),
+        routes=ROUTES,
+        console=Console(url),
+        oauth=Authority(url),
+        trusted_proxies=["127.0.0.1"],
+    )
+    api = Starlette(routes=[Endpoint("/{path:path}", _answer, methods=["GET", "POST"])])
+    app = create_app(api, **config)
+    elsewhere: dict[str, str] = {}
+
+    async def other_page(request: Request) -> Response:
+        return HTMLResponse(elsewhere.get(request.url.path, ""))
+
+    other_site = Starlette(routes=[Endpoint("/{path:path}", other_page)])
+    # Playwright has this thread's event loop, so the gateway that the tests reach into is in one of its own.
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(Gateway(**config)) as gateway:
+        hash_cheaply(gateway)
+        hash_cheaply(app.gateway)
+        account = portal.call(gateway.accounts.create, "acme", "standard")
+        with serving(other_site, listening=others), serving(app, listening=listening):
+            yield Site(url, other_url, app, gateway, portal, account, elsewhere)

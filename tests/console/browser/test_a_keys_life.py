@@ -1,0 +1,124 @@
+"""What a person does with a key, from its first day to its last, in the browser."""
+
+import re
+
+import pytest
+from playwright.sync_api import Error, Page, expect
+
+from tests.chromium import Heard, Opened
+from tests.console.browser.sites import Site
+from tests.console.rigs import PASSWORD
+
+CLIPBOARD = ["clipboard-read", "clipboard-write"]
+
+
+def copied(page: Page, name: str) -> str:
+    """Press the button that copies *name*, and return what the clipboard holds then."""
+    page.get_by_role("button", name=f"Copy {name}").click()
+    expect(page.get_by_role("button", name=f"Copied {name}")).to_be_visible()
+    text: str = page.evaluate("navigator.clipboard.readText()")
+    return text
+
+
+def test_from_creating_a_key_to_its_last_refusal(site: Site, opened: Opened) -> None:
+    account = site.new_account()
+    user = site.new_user(account=account)
+    page = opened(permissions=CLIPBOARD)
+    page.goto(f"{site.url}/console")
+    page.get_by_label("E-mail").fill(user.email)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page).to_have_title("Keys · MachPay Console")
+
+    page.get_by_role("link", name="Create New Key").click()
+    page.get_by_label("Name").fill("production-api")
+    page.get_by_label("live").check()
+    page.get_by_label("skills:list").check()
+    page.get_by_label("Allowed IP addresses").fill("127.0.0.0/8\n10.0.0.1/8")
+    expect(page.get_by_text("write 10.0.0.0/8 for the network")).to_be_visible()
+    page.get_by_label("Allowed IP addresses").fill("127.0.0.0/8\n2001:db8::/32")
+    expect(page.locator("#address-notes .right")).to_have_count(2)
+    expect(page.locator("#address-notes .wrong")).to_have_count(0)
+    page.get_by_role("button", name="Create key").click()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("The secret of production-api")
+    secret = copied(page, "secret")
+    assert re.fullmatch(r"sk_live_mp1_[0-9A-Za-z]{38}", secret)
+    assert copied(page, "env") == f"MACHPAY_API_KEY={secret}"
+    assert copied(page, "curl") == f'curl {site.url}/v1/whoami -H "Authorization: Bearer {secret}"'
+    assert site.call(secret).status_code == 200
+    assert site.call(secret, "/v1/account").status_code == 403
+
+    page.get_by_role("link", name="I have stored it").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("production-api")
+    assert secret not in page.content()
+
+    page.get_by_label("1 hour").check()
+    page.get_by_role("button", name="Rotate").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("The secret of production-api")
+    rotated = copied(page, "secret")
+    assert rotated != secret
+    page.get_by_role("link", name="I have stored it").click()
+    expect(page.locator("#secrets")).to_contain_text("not used since the rotation")
+    assert [site.call(each).status_code for each in (rotated, secret)] == [200, 200]
+    # The page sees for itself, without being loaded anew.
+    expect(page.locator("#secrets")).to_contain_text("still used")
+    site.later(3601)
+    assert [site.call(each).status_code for each in (rotated, secret)] == [200, 401]
+    site.in_time()
+
+    page.get_by_role("link", name="Revoke this key").click()
+    page.get_by_label("Type the key’s name").fill("production-api")
+    page.get_by_role("button", name="Revoke for good").click()
+    expect(page.get_by_role("status")).to_have_text("The key is revoked.")
+    assert [site.call(each).status_code for each in (rotated, secret)] == [401, 401]
+
+
+def test_a_double_click_makes_one_key(site: Site, page: Page) -> None:
+    account = site.new_account()
+    site.sign_in(page, site.new_user(account=account))
+    page.goto(f"{site.url}/console/keys/new")
+    page.get_by_label("Name").fill("once")
+    page.get_by_label("skills:list").check()
+    page.get_by_role("button", name="Create key").dblclick()
+    expect(page.get_by_role("heading", level=1)).to_have_text("The secret of once")
+    assert len(site.portal.call(site.gateway.keyring.list, account.id)) == 1
+
+
+def test_the_secret_is_not_to_be_had_by_going_back(site: Site, page: Page) -> None:
+    site.sign_in(page, site.new_user(account=site.new_account()))
+    page.goto(f"{site.url}/console/keys/new")
+    page.get_by_label("Name").fill("gone")
+    page.get_by_role("button", name="Create key").click()
+    secret = page.locator("#secret").inner_text()
+    page.get_by_role("link", name="I have stored it").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("gone")
+    with pytest.raises(Error, match="ERR_CACHE_MISS"):  # what the browser says of what it was told not to keep
+        page.go_back()
+    expect(page.get_by_text(secret)).to_have_count(0)
+
+
+def test_the_table_follows_what_is_typed(site: Site, page: Page) -> None:
+    account = site.new_account()
+    for name in ("billing", "search-service", "search-worker"):
+        site.new_key(name, account=account)
+    site.sign_in(page, site.new_user(account=account))
+    page.goto(f"{site.url}/console/keys")
+    names = page.locator("tbody th")
+    expect(names).to_have_text(["search-worker", "search-service", "billing"])
+    page.get_by_label("Search").press_sequentially("search-")
+    expect(names).to_have_text(["search-worker", "search-service"])
+    expect(page.get_by_label("Search")).to_be_focused()
+    page.get_by_label("Environment").select_option("test")
+    expect(page.locator(".empty")).to_have_text("No key is like that.")
+    assert "search=search-" in page.url
+
+
+def test_whoever_is_signed_out_meanwhile_is_led_to_the_way_in(site: Site, page: Page, heard: Heard) -> None:
+    user = site.new_user(account=site.new_account())
+    site.sign_in(page, user)
+    page.goto(f"{site.url}/console/keys")
+    site.portal.call(site.gateway.users.set_password, user, PASSWORD)
+    page.get_by_label("Search").press_sequentially("x")
+    expect(page).to_have_title("Sign in · MachPay Console")
+    assert heard.complaints == []

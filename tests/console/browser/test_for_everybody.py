@@ -1,0 +1,171 @@
+"""The Console by keyboard, by ear, on small screens, in light and in dark, and without scripts (WCAG 2.2)."""
+
+from dataclasses import dataclass
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from machpay_gateway.core.ports import Account
+from tests.chromium import Heard, Opened, findings, pictured
+from tests.console.browser.sites import Site
+from tests.console.rigs import PASSWORD
+
+LONG = "A key with a name that goes on and on, longer than any screen of a phone, and oneverylongwordbesides"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A page, by what it is called and where it is; what is *pictured* is shown in the docs."""
+
+    name: str
+    path: str
+    is_pictured: bool = False
+
+
+def furnished(site: Site, page: Page, role: str = "admin", *, account: Account | None = None) -> list[Place]:
+    """Sign a user in for whose account there is something on every page, and return the pages."""
+    account = account or site.new_account()
+    site.sign_in(page, site.new_user(role, account=account))
+    site.new_key("staging", account=account, environment="test")
+    record, _ = site.new_key("production-api", account=account, scopes=["skills:execute", "account:read"])
+    site.portal.call(site.gateway.keyring.rotate, account.id, record.id)
+    return [
+        Place("keys", "/keys", is_pictured=True),
+        Place("new key", "/keys/new", is_pictured=True),
+        Place("key", f"/keys/{record.id}", is_pictured=True),
+        Place("revoke", f"/keys/{record.id}/revoke"),
+        Place("nothing", "/nothing"),
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("role", ["admin", "viewer"])
+def test_axe_finds_nothing_on_any_page(site: Site, opened: Opened, heard: Heard, scheme: str, role: str) -> None:
+    page = opened(viewport={"width": 1100, "height": 800}, color_scheme=scheme)
+    heard.expect("404 (Not Found)")
+    found = {}
+    for place in furnished(site, page, role):
+        page.goto(f"{site.url}/console{place.path}")
+        found[place.name] = findings(page)
+        if place.is_pictured and role == "admin":
+            pictured(page, f"console-{place.name.replace(' ', '-')}", scheme)
+    assert {name: each for name, each in found.items() if each} == {}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_the_way_in_nor_beside_mistakes(
+    site: Site, opened: Opened, heard: Heard, scheme: str
+) -> None:
+    page = opened(color_scheme=scheme)
+    page.goto(f"{site.url}/console/sign-in")
+    assert findings(page) == []
+    heard.expect("400 (Bad Request)")
+    heard.expect("422 (Unprocessable")
+    user = site.new_user(account=site.new_account())
+    page.get_by_label("E-mail").fill(user.email)
+    page.get_by_label("Password").fill("not the password")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    assert findings(page) == []
+    site.sign_in(page, user)
+    page.goto(f"{site.url}/console/keys/new")
+    page.get_by_label("Name").fill("a")
+    page.get_by_label("Allowed IP addresses").fill("10.0.0.1/8")
+    page.get_by_role("button", name="Create key").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    expect(page.get_by_label("Allowed IP addresses")).to_have_attribute("aria-invalid", "true")
+    assert findings(page) == []
+    page.get_by_label("Allowed IP addresses").fill("10.0.0.0/8")
+    page.get_by_role("button", name="Create key").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("The secret of a")
+    assert findings(page) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_fits_a_small_phone_in_the_scheme_that_the_user_likes(
+    site: Site, opened: Opened, heard: Heard, scheme: str
+) -> None:
+    page = opened(viewport={"width": 320, "height": 640}, color_scheme=scheme)
+    heard.expect("404 (Not Found)")
+    widths, backgrounds = {}, set()
+    account = site.new_account()
+    long, _ = site.new_key(LONG, account=account, allowed_ips=["2001:db8:aaaa:bbbb:cccc:dddd:eeee:0/112"])
+    for place in (*furnished(site, page, account=account), Place("long name", f"/keys/{long.id}")):
+        page.goto(f"{site.url}/console{place.path}")
+        widths[place.name] = page.evaluate("document.documentElement.scrollWidth")
+        backgrounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert {name: width for name, width in widths.items() if width > 320} == {}
+    (background,) = backgrounds
+    red = int(background.removeprefix("rgb(").split(",")[0])
+    assert (red > 200, red < 50) == (scheme == "light", scheme == "dark")
+
+
+def test_a_keyboard_is_enough(site: Site, page: Page) -> None:
+    user = site.new_user(account=site.new_account())
+    press, write = page.keyboard.press, page.keyboard.type
+    page.goto(f"{site.url}/console/keys/new")
+    write(user.email)
+    press("Tab")
+    write(PASSWORD)
+    press("Enter")
+    expect(page).to_have_title("New key · MachPay Console")
+    press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    press("Enter")
+    press("Tab")
+    press("Tab")
+    expect(page.get_by_label("Name")).to_be_focused()
+    write("by-keyboard")
+    press("Tab")
+    press("ArrowDown")
+    expect(page.get_by_label("test")).to_be_checked()
+    press("Tab")
+    press("Space")
+    expect(page.get_by_label("skills:execute")).to_be_checked()
+    press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("The secret of by-keyboard")
+    page.get_by_role("link", name="I have stored it").focus()
+    press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("by-keyboard")
+
+
+def test_where_the_focus_is_can_be_seen(site: Site, page: Page) -> None:
+    site.sign_in(page, site.new_user(account=site.new_account()))
+    page.goto(f"{site.url}/console/keys/new")
+    unseen = []
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        style = page.evaluate(
+            "() => [document.activeElement.tagName, getComputedStyle(document.activeElement).outlineStyle]"
+        )
+        if style[0] == "BODY":
+            break
+        if style[1] == "none":
+            unseen.append(style[0])
+    assert unseen == []
+
+
+def test_without_scripts_everything_can_be_done(site: Site, opened: Opened) -> None:
+    account = site.new_account()
+    page = opened(java_script_enabled=False)
+    site.sign_in(page, site.new_user(account=account))
+    page.goto(f"{site.url}/console/keys/new")
+    page.get_by_label("Name").fill("plain")
+    page.get_by_label("skills:list").check()
+    page.get_by_role("button", name="Create key").click()
+    secret = page.locator("#secret").inner_text()
+    assert site.call(secret).status_code == 200
+    page.get_by_role("link", name="I have stored it").click()
+    page.get_by_label("not at all").check()
+    page.get_by_role("button", name="Rotate").click()
+    assert site.call(secret).status_code == 401
+    page.goto(f"{site.url}/console/keys")
+    page.get_by_label("Search").fill("nothing like it")
+    page.get_by_role("button", name="Find").click()
+    expect(page.locator(".empty")).to_have_text("No key is like that.")
+
+
+def test_axe_would_find_something(site: Site, page: Page) -> None:
+    page.goto(f"{site.url}/console/sign-in")
+    page.evaluate("document.querySelector('label').remove()")
+    assert [finding.partition(": <")[0] for finding in findings(page)] == ["critical: label"]

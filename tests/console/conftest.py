@@ -1,0 +1,13 @@
+"""A Console of its own for each test."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.console.rigs import Rig, serving_console
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    async with serving_console() as rig:
+        yield rig

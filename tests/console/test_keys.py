@@ -1,0 +1,417 @@
+"""What is done with keys on pages: made once, shown once, changed knowingly, rotated and revoked for good."""
+
+import asyncio
+import re
+import time
+from dataclasses import replace
+from html import escape
+
+import pytest
+from httpx2 import AsyncClient, Response
+
+from machpay_gateway.core.audit import APPLICATION, Change
+from machpay_gateway.core.errors import StoreUnavailable
+from machpay_gateway.core.key import ROTATION_SECONDS, KeyStatus
+from machpay_gateway.core.usage import SecretUse, UsageBatch
+from machpay_gateway.web.browser import proof_of
+from tests.console.rigs import FORM, STRANGER, VIEWER, Rig, Sent, forms_of, secret_in, submitted
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&{{7*7}}\u202e"[:100]
+NEW = "/console/keys/new"
+
+
+async def created(browser: AsyncClient, **fields: Sent) -> Response:
+    given: dict[str, Sent] = {"name": "production-api", "scopes": ["skills:list", "skills:execute"]}
+    return await submitted(browser, await browser.get(NEW), NEW, **(given | fields))
+
+
+def _proof(browser: AsyncClient, path: str) -> str:
+    """Return the proof that a page of ours would give this browser for a form that goes to *path*."""
+    return proof_of(browser.cookies["__Host-machpay-session"], path, b"")
+
+
+def _noted(rig: Rig, at: float) -> Change:
+    return Change(at, APPLICATION, "key.update", rig.account.id, "key", {}, {})
+
+
+async def call(rig: Rig, secret: str, address: str = "192.0.2.1") -> int:
+    headers = {"Authorization": f"Bearer {secret}"}
+    return (await rig.http(address).get("/v1/skills", headers=headers)).status_code
+
+
+async def test_a_key_is_created_and_its_secret_shown_once(rig: Rig) -> None:
+    browser = await rig.signed_in()
+    page = await created(browser, environment="test", addresses="192.0.2.0/24, 2001:db8::1", expires="2099-01-31T12:30")
+    assert page.status_code == 200
+    secret = secret_in(page)
+    assert f"MACHPAY_API_KEY={secret}" in page.text
+    assert "curl https://console.example.com/v1/whoami" in page.text
+    assert await call(rig, secret) == 200
+    assert await call(rig, secret, "203.0.113.1") == 403
+    (record,) = await rig.gateway.keyring.list(rig.account.id)
+    assert (record.name, record.environment, list(record.scopes)) == (
+        "production-api",
+        "test",
+        ["skills:execute", "skills:list"],
+    )
+    assert record.allowed_ips == ("192.0.2.0/24", "2001:db8::1")
+    assert record.expires_at == 4_073_545_800.0
+    for path in ("/console/keys", f"/console/keys/{record.id}", f"/console/keys/{record.id}/revoke"):
+        assert secret not in (await browser.get(path)).text
+    (row,) = await rig.gateway.store.audit_page(rig.account.id, limit=1)
+    assert (row.action, row.actor_kind, row.actor_id) == ("key.create", "user", next(iter(rig.users.values())).id)
+    assert row.address == "192.0.2.1"
+    assert secret not in row.after
+
+
+async def test_a_form_that_is_sent_again_makes_no_second_key(rig: Rig) -> None:
+    browser = await rig.signed_in()
+    form: dict[str, Sent] = {"name": "once", "scopes": ["skills:list"]}
+    page = await browser.get(NEW)
+    answers = await asyncio.gather(*(submitted(browser, page, NEW, **form) for _ in range(4)))
+    assert sorted(answer.status_code for answer in answers) == [200, 303, 303, 303]
+    assert len(await rig.gateway.keyring.list(rig.account.id)) == 1
+    (onward,) = {answer.headers["location"] for answer in answers if answer.status_code == 303}
+    assert "the secret is not shown again" in (await browser.get(onward)).text
+
+
+@pytest.mark.parametrize(
+    "fields, told",
+    [
+        ({"name": ""}, "use 1 to 100"),
+        ({"name": "a" * 101}, "use 1 to 100"),
+        ({"environment": "prod"}, "Choose live or test."),
+        ({"environment": None}, "Choose live or test."),
+        ({"scopes": ["skills:all"]}, "is not defined; known scopes"),
+        ({"addresses": "10.0.0.0/33"}, "is not a network (prefix is 0–32)"),
+        ({"addresses": "10.0.0.1/8"}, "has host bits set"),
+        ({"expires": "2001-01-01T00:00"}, "is past"),
+        ({"expires": "soon"}, "is no date and time"),
+        ({"expires": "2099-01-01T00:00+02:00"}, "is no date and time"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+async def test_what_cannot_be_meant_is_told_where_it_stands_and_nothing_else_is_lost(
+    rig: Rig, fields: dict[str, Sent], told: str
+) -> None:
+    browser = await rig.signed_in()
+    kept = {"name": "kept-name", "addresses": "192.0.2.7"} | fields
+    page = await created(browser, **kept)
+    assert page.status_code == 422
+    assert told in page.text.replace("&#34;", '"').replace("&#39;", "'")
+    assert list(await rig.gateway.keyring.list(rig.account.id)) == []
+    sent = dict(forms_of(page)[NEW])
+    assert sent["name"] == kept["name"]
+    assert sent["addresses"] == kept["addresses"]
+
+
+async def test_the_table_is_searched_and_filtered(rig: Rig) -> None:
+    browser = await rig.signed_in()
+    names = ("Deploy A", "deploy b", "other")
+    records = {name: await rig.key(name, environment="test" if name == "other" else "live") for name in names}
+    await rig.gateway.keyring.revoke(rig.account.id, records["deploy b"][0].id)
+
+    async def found(query: str) -> list[str]:
+        page = await browser.get(f"/console/keys?{query}")
+        return re.findall(r"<bdi>([^<]*)</bdi></a></th>", page.text)
+
+    assert await found("") == ["other", "deploy b", "Deploy A"]
+    assert await found("search=deploy") == ["deploy b", "Deploy A"]
+    assert await found(f"search={records['Deploy A'][0].id}") == ["Deploy A"]
+    assert await found(f"search={records['other'][1][-4:]}") == ["other"]
+    assert await found("environment=test") == ["other"]
+    assert await found("status=revoked") == ["deploy b"]
+    assert await found("status=nonsense&environment=x&search=") == ["other", "deploy b", "Deploy A"]
+    assert await found("search=nothing%00") == []
+    assert await found(f"after={records['deploy b'][0].id}") == ["Deploy A"]
+    assert await found("after=%00") == []
+
+
+async def test_pages_follow_one_another_to_the_oldest(rig: Rig) -> None:
+    browser = await rig.signed_in()
+    for number in range(120):
+        await rig.key(f"key {number:03} & <co>")
+    seen, path = [], "/console/keys?search=co"
+    while path:
+        page = await browser.get(path)
+        seen += re.findall(r"<bdi>key (\d+) &amp; &lt;co&gt;</bdi></a></th>", page.text)
+        onward = re.search(r'rel="next" href="([^"]*)"', page.text)
+        path = onward[1].replace("&amp;", "&") if onward else ""
+    assert seen == [f"{number:03}" for number in range(119, -1, -1)]
+
+
+async def test_an_old_secret_is_marked_to_be_rotated(rig: Rig) -> None:
+    record, _ = await rig.key()
+    browser = await rig.signed_in()
+    assert "mark due" not in (await browser.get("/console/keys")).text
+    old = time.time() - ROTATION_SECONDS - 60
+    aged = replace(record, version=2, last_rotated_at=old)
+    assert await rig.gateway.store.replace_key(aged, _noted(rig, old))
+    assert "mark due" in (await browser.get("/console/keys")).text
+    assert "mark due" in (await browser.get(f"/console/keys/{record.id}")).text
+
+
+async def test_settings_are_changed_and_hold_at_once(rig: Rig) -> None:
+    record, secret = await rig.key()
+    browser = await rig.signed_in()
+    assert await call(rig, secret) == 200
+    path = f"/console/keys/{record.id}"
+    page = await browser.get(path)
+    answer = await submitted(browser, page, path, name="renamed", addresses="203.0.113.0/24", scopes=["skills:list"])
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{path}?told=saved")
+    assert await call(rig, secret) == 403
+    changed = await rig.gateway.keyring.get(rig.account.id, record.id)
+    assert changed is not None
+    assert (changed.name, list(changed.scopes), changed.environment) == ("renamed", ["skills:list"], "live")
+    assert "Saved." in (await browser.get(answer.headers["location"])).text
+
+
+async def test_what_was_not_touched_stays_as_it_is(rig: Rig) -> None:
+    record, _ = await rig.gateway.keyring.create(
+        rig.account.id, name="a", scopes=["skills:*"], environment="live", expires_at=time.time() + 5000.25
+    )
+    browser = await rig.signed_in()
+    path = f"/console/keys/{record.id}"
+    await submitted(browser, await browser.get(path), path, name="b")
+    changed = await rig.gateway.keyring.get(rig.account.id, record.id)
+    assert changed == replace(record, name="b", version=2)
+
+
+async def test_a_change_on_top_of_an_unseen_one_is_not_made(rig: Rig) -> None:
+    record, _ = await rig.key()
+    browser = await rig.signed_in()
+    path = f"/console/keys/{record.id}"
+    page = await browser.get(path)
+    await rig.gateway.keyring.update(rig.account.id, record.id, scopes=["skills:list"])
+    answer = await submitted(browser, page, path, name="renamed")
+    assert answer.status_code == 422
+    assert "was changed meanwhile" in answer.text
+    kept = await rig.gateway.keyring.get(rig.account.id, record.id)
+    assert kept is not None
+    assert (kept.name, list(kept.scopes)) == ("production-api", ["skills:list"])
+
+
+@pytest.mark.parametrize("grace, works_on", [("86400", True), ("0", False)])
+async def test_rotating_shows_the_new_secret_and_lets_the_old_one_work_on_as_asked(
+    rig: Rig,
+    grace: str,
+    works_on: bool,  # noqa: FBT001 - a column
+) -> None:
+    record, old = await rig.key()
+    browser = await rig.signed_in()
+    path = f"/console/keys/{record.id}"
+    page = await browser.get(path)
+    rotated = await submitted(browser, page, f"{path}/rotate", grace=grace)
+    new = secret_in(rotated)
+    assert new != old
+    assert [await call(rig, each) for each in (new, old)] == [200, 200 if works_on else 401]
+    again = await submitted(browser, page, f"{path}/rotate", grace=grace)
+    assert (again.status_code, again.headers["location"]) == (303, f"{path}?told=made-before")
+    if works_on:
+        shown = await browser.get(path)
+        ended = await submitted(browser, shown, f"{path}/end-grace")
+        assert "The previous secret has ended." in (await browser.get(ended.headers["location"])).text
+        assert [await call(rig, each) for each in (new, old)] == [200, 401]
+
+
+async def test_whether_the_old_secret_is_still_used_is_shown(rig: Rig) -> None:
+    record, _ = await rig.key()
+    await rig.gateway.keyring.rotate(rig.account.id, record.id)
+    browser = await rig.signed_in()
+    path = f"/console/keys/{record.id}"
+    assert "not used</strong> since the rotation" in (await browser.get(path)).text
+    use = SecretUse(record.secrets[0].digest, record.id, time.time() + 1)
+    await rig.gateway.store.add_usage(UsageBatch((), [use]))
+    assert "still used</strong>, last" in (await browser.get(path)).text
+
+
+@pytest.mark.parametrize("grace", ["", "1", "-1", "86400.0", "999999999", "NaN"])
+async def test_only_a_grace_that_was_offered_can_be_chosen(rig: Rig, grace: str) -> None:
+    record, secret = await rig.key()
+    browser = await rig.signed_in()
+    page = await browser.get(f"/console/keys/{record.id}")
+    answer = await submitted(browser, page, f"/console/keys/{record.id}/rotate", grace=grace)
+    assert answer.status_code == 422
+    assert await call(rig, secret) == 200
+
+
+async def test_a_key_is_revoked_when_its_name_is_typed(rig: Rig) -> None:
+    record, secret = await rig.key()
+    browser = await rig.signed_in()
+    path = f"/console/keys/{record.id}/revoke"
+    page = await browser.get(path)
+    for typed in ("", "production", "Production-API", record.id):
+        answer = await submitted(browser, page, path, typed=typed)
+        assert answer.status_code == 422
+        assert "That is not the key’s name." in answer.text.replace("&#39;", "’")
+    assert await call(rig, secret) == 200
+    answer = await submitted(browser, page, path, typed=" production-api ")
+    assert answer.headers["location"] == f"/console/keys/{record.id}?told=key-revoked"
+    assert await call(rig, secret) == 401
+    shown = await browser.get(f"/console/keys/{record.id}")
+    assert set(forms_of(shown)) == {"/console/sign-out"}
+    assert "It is revoked already." in (await browser.get(path)).text
+
+
+async def test_a_key_that_cannot_be_rotated_says_why(rig: Rig) -> None:
+    record, _ = await rig.key()
+    browser = await rig.signed_in()
+    page = await browser.get(f"/console/keys/{record.id}")
+    await rig.gateway.keyring.revoke(rig.account.id, record.id)
+    answer = await submitted(browser, page, f"/console/keys/{record.id}/rotate", grace="0")
+    assert answer.status_code == 409
+    assert "is revoked, which is final" in answer.text
+    change = await submitted(browser, page, f"/console/keys/{record.id}", name="other")
+    assert change.status_code == 422
+    assert "The key was changed meanwhile" in change.text
+
+
+@pytest.mark.parametrize(
+    "typed, told",
+    [
+        ("203.0.113.0/24", ['class="right">203.0.113.0/24']),
+        ("203.0.113.0/24", ["Your own address, 192.0.2.1, is not among them"]),
+        ("192.0.2.0/24 10.0.0.0/8", ['class="right">10.0.0.0/8']),
+        ("::ffff:10.0.0.1", ['class="right">10.0.0.1']),
+        ("10.0.0.1/8", ['class="wrong"', "write 10.0.0.0/8 for the network"]),
+        ("<script>", ['class="wrong"', "&lt;script&gt;"]),
+        ("", ['<ul id="address-notes" class="notes" aria-live="polite">\n</ul>']),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+async def test_addresses_are_read_as_they_are_typed(rig: Rig, typed: str, told: list[str]) -> None:
+    browser = await rig.signed_in()
+    page = await browser.get("/console/addresses", params={"addresses": typed})
+    assert page.status_code == 200
+    for part in told:
+        assert part in page.text
+    assert "<script>" not in page.text
+    assert ("Your own address" in page.text) == (
+        told[0].startswith(("Your", 'class="right">203', 'class="right">10.0.0.1'))
+    )
+
+
+async def test_a_viewer_sees_all_and_changes_nothing(rig: Rig) -> None:
+    record, secret = await rig.key()
+    admin, viewer = await rig.signed_in(), await rig.signed_in(VIEWER)
+    for path in ("/console/keys", NEW, f"/console/keys/{record.id}", f"/console/keys/{record.id}/revoke"):
+        page = await viewer.get(path)
+        assert page.status_code == 200
+        assert set(forms_of(page)) <= {"/console/sign-out", "/console/keys"}  # the latter is the search
+    before = await rig.gateway.store.audit_head()
+    # What an admin's browser would send, with a proof of the viewer's own.
+    for path in ("", "/rotate", "/end-grace", "/revoke"):
+        address = f"/console/keys/{record.id}{path}"
+        body = f"proof={_proof(viewer, address.removeprefix('/console'))}&typed=production-api&grace=0&name=x&version=1"
+        answer = await viewer.post(address, content=body, headers=FORM)
+        assert answer.status_code == 403
+        assert "Only admins" in answer.text
+    body = f"proof={_proof(viewer, '/keys/new')}&name=x&environment=live&scopes=keys:manage"
+    assert (await viewer.post(NEW, content=body, headers=FORM)).status_code == 403
+    assert await rig.gateway.store.audit_head() == before
+    assert await call(rig, secret) == 200
+    assert (await admin.get(NEW)).status_code == 200
+
+
+async def test_an_admin_who_becomes_a_viewer_has_to_sign_in_and_changes_nothing(rig: Rig) -> None:
+    browser = await rig.signed_in()
+    page = await browser.get(NEW)
+    await rig.gateway.users.set_role(rig.users["ada@example.org"], "viewer")
+    answer = await submitted(browser, page, NEW, name="x", scopes=["skills:list"])
+    assert answer.status_code == 303
+    again = await rig.signed_in()
+    assert (await again.get("/console/keys")).status_code == 200
+    assert list(await rig.gateway.keyring.list(rig.account.id)) == []
+
+
+@pytest.mark.parametrize(
+    "headers, forge",
+    [
+        ({"Sec-Fetch-Site": "cross-site"}, None),
+        ({"Sec-Fetch-Site": "same-site"}, None),
+        ({}, ""),
+        ({}, "0" * 64),
+        ({}, "other page"),
+        ({}, "other browser"),
+        ({"Content-Type": "text/plain"}, None),
+        ({"Content-Type": "application/json"}, None),
+        ({"Content-Type": "multipart/form-data; boundary=x"}, None),
+    ],
+    ids=str,
+)
+async def test_no_other_site_can_change_anything(rig: Rig, headers: dict[str, str], forge: str | None) -> None:
+    record, secret = await rig.key()
+    browser = await rig.signed_in()
+    path = f"/console/keys/{record.id}/revoke"
+    proof = dict(forms_of(await browser.get(path))[path])["proof"]
+    match forge:
+        case "other page":
+            proof = _proof(browser, "/keys/new")
+        case "other browser":
+            proof = _proof(await rig.signed_in(STRANGER), path.removeprefix("/console"))
+        case str():
+            proof = forge
+    answer = await browser.post(path, content=f"proof={proof}&typed=production-api", headers=FORM | headers)
+    assert answer.status_code == 403
+    assert "opened by another site" in answer.text
+    assert await call(rig, secret) == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
+async def test_nothing_is_changed_by_following_a_link(rig: Rig, method: str) -> None:
+    record, secret = await rig.key()
+    browser = await rig.signed_in()
+    before = await rig.gateway.store.audit_head()
+    for path in ("", "/rotate", "/end-grace", "/revoke"):
+        await browser.request(method, f"/console/keys/{record.id}{path}?typed=production-api&grace=0")
+    assert await rig.gateway.store.audit_head() == before
+    assert await call(rig, secret) == 200
+
+
+async def test_hostile_names_are_text(rig: Rig) -> None:
+    hostile = HOSTILE.replace("\u202e", "")
+    record, _ = await rig.gateway.keyring.create(
+        rig.account.id, name=hostile, scopes=["skills:list"], environment="live", metadata={hostile[:40]: hostile}
+    )
+    browser = await rig.signed_in()
+    for path in ("/console/keys", f"/console/keys/{record.id}", f"/console/keys/{record.id}/revoke"):
+        page = await browser.get(path)
+        assert hostile not in page.text
+        assert escape(hostile).replace("&quot;", "&#34;").replace("&#x27;", "&#39;") in page.text
+        assert "<img" not in page.text
+    searched = await browser.get("/console/keys", params={"search": '"><script>alert(1)</script>'})
+    assert "<script>alert" not in searched.text
+
+
+async def test_while_the_store_is_away_pages_say_so(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser = await rig.signed_in()
+
+    async def away(*_: object, **__: object) -> None:
+        raise StoreUnavailable("keys")
+
+    monkeypatch.setattr(rig.gateway.store, "keys", away)
+    page = await browser.get("/console/keys")
+    assert page.status_code == 503
+    assert "Try again in a moment" in page.text
+    oauth = rig.gateway.store.oauth
+    assert oauth is not None
+    monkeypatch.setattr(oauth, "signed_in", away)
+    assert (await browser.get("/console/keys/new")).status_code == 503
+
+
+async def test_an_expired_key_is_shown_and_can_be_prolonged(rig: Rig) -> None:
+    record, secret = await rig.key()
+    ended = replace(record, version=2, expires_at=time.time() - 10)
+    assert await rig.gateway.store.replace_key(ended, _noted(rig, time.time()))
+    browser = await rig.signed_in()
+    path = f"/console/keys/{record.id}"
+    page = await browser.get(path)
+    assert f"{path}/rotate" not in forms_of(page)
+    renamed = await submitted(browser, page, path, name="still expired")
+    assert renamed.status_code == 422  # it would have to be given another end first
+    answer = await submitted(browser, page, path, expires="2099-01-01T00:00:00")
+    assert answer.status_code == 303
+    prolonged = await rig.gateway.keyring.get(rig.account.id, record.id)
+    assert prolonged is not None
+    assert prolonged.status(time.time()) is KeyStatus.ACTIVE
+    assert await call(rig, secret) == 200
