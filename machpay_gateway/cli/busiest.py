@@ -1,7 +1,7 @@
 """The busiest keys of the last minutes, as `machpay-gateway top` shows them: by the stored usage."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -17,16 +17,17 @@ _NOT_ANSWERING = "the database does not answer"
 class Busiest:
     """Finds them, and remembers what keys are called."""
 
-    def __init__(self, gateway: Gateway, limit: int) -> None:
-        """Look for at most *limit* of them in what *gateway* stores."""
+    def __init__(self, gateway: Gateway, limit: int, *, clock: Callable[[], float] = time.time) -> None:
+        """Look for at most *limit* of them in what *gateway* stores. *clock* is in seconds since the epoch."""
         self._gateway = gateway
         self._limit = limit
+        self._clock = clock
         self._costs = {route.match: route.cost for route in gateway.policy.routes}
         self._known: dict[str, tuple[str | None, str | None]] = {}
 
     async def told(self) -> dict[str, Any]:
         """Return them as JSON has them, or why there are none."""
-        since = MINUTE.start_of(time.time()) - (_MINUTES - 1) * MINUTE.seconds
+        since = MINUTE.start_of(self._clock()) - (_MINUTES - 1) * MINUTE.seconds
         document: dict[str, Any] = {"since": format_moment(since), "data": [], "mistake": None}
         try:
             await self._gateway.open()

@@ -215,6 +215,7 @@ class Proxy(Front):
             trace = exchange.trace or self._begun_trace(self.traces, exchange)  # refused, it was sent on to nobody
             trace_id = trace.trace_id
             trace.end(principal, outcome, status, steps)
+            exchange.trace = None  # a tunnel may last for days
         if self._log is not None:
             self._log.add(exchange.facts, principal, route, outcome, status, steps, exchange.sent_bytes, trace_id)
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.core.errors import GatewayError, StoreUnavailable, told
+from machpay_gateway.core.errors import StoreUnavailable, told
 from machpay_gateway.core.input import masked
 
 OK = "ok"
@@ -65,10 +65,9 @@ def _usage(gateway: Gateway) -> str:
     outage, unstored = gateway.recorder.outage, gateway.recorder.unstored
     if outage is None:
         return OK
-    reason = told(outage.error) if isinstance(outage.error, GatewayError) else str(outage.error)
     return (
         f"unstored: {unstored} requests of the last {max(0.0, time.time() - outage.since):.0f} s are counted in memory "
-        f"alone, and stored when that can be done. {_said(reason)}"
+        f"alone, and stored when that can be done. {_said(outage.reason)}"
     )
 
 

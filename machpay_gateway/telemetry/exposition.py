@@ -1,5 +1,6 @@
 """Counts in the formats that Prometheus reads; the library knows how values are written and escaped there."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
@@ -12,13 +13,14 @@ from prometheus_client.utils import floatToGoString
 from machpay_gateway.telemetry.metrics import METRICS, Counts, Kind, Metric
 
 _ALL = (float("inf"),)
+_NO_VERSION = re.compile(r"version=(?!\d+\.\d+\.\d+\s*(?:[,;]|$))[^,;]*")  # which the library would trip over
 
 
 def exposition(counts: Counts, accept: str) -> tuple[bytes, str]:
     """Return *counts* in the format that an *accept* header asks for, text if it asks for none, and its media type."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Counted(counts))
-    encode, media_type = choose_encoder(accept)
+    encode, media_type = choose_encoder(_NO_VERSION.sub("", accept))
     return encode(registry), media_type
 
 

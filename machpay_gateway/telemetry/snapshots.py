@@ -68,7 +68,10 @@ class Snapshots:
         found, unreadable = self._found()
         left = {name for name, it in found.items() if name != _ENDED and not _is_running(it.process)}
         if left:
-            self._fold(left)
+            try:
+                self._fold(left)
+            except OSError as exc:  # a full disk: then they are added up anew each time
+                self._tell(f"What ended workers have counted cannot be written down as one: {exc}")
         snapshots = {name: Snapshot(it.counts, self._lives(it)) for name, it in found.items()}
         living = sum(snapshot.lives for snapshot in snapshots.values())
         return Reading(merged(snapshots.values()), living, unreadable)
@@ -89,7 +92,7 @@ class Snapshots:
                 continue
             except (OSError, *_OTHER):
                 unreadable += 1
-                self._tell(name)
+                self._tell(f"What a worker has counted cannot be read: {name} is left out of the metrics.")
         folded = found[_ENDED].folded if _ENDED in found else frozenset()
         return {name: it for name, it in found.items() if name not in folded}, unreadable
 
@@ -102,10 +105,11 @@ class Snapshots:
         counts = {(metric, tuple(labels)): list(map(float, values)) for metric, labels, values in it["counts"]}
         return _Read(counts, int(it["process"]), bool(it["is_last"]), frozenset(it["folded"]), heard_at)
 
-    def _tell(self, name: str) -> None:
-        if name not in self._told:
-            self._told.add(name)
-            logger.warning("What a worker has counted cannot be read: %s is left out of the metrics.", name)
+    def _tell(self, warning: str) -> None:
+        """Log *warning* once: it would be told at each scrape."""
+        if warning not in self._told:
+            self._told.add(warning)
+            logger.warning("%s", warning)
 
     def _fold(self, names: Collection[str]) -> None:
         """Add what is in the files of these *names* to what others have left, and remove them."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from machpay_gateway.core.errors import Unavailable
+from machpay_gateway.core.errors import GatewayError, Unavailable, told
 from machpay_gateway.core.ports import UsageSink
 from machpay_gateway.core.principal import Anonymous, Principal
 from machpay_gateway.core.route import Route
@@ -36,10 +36,10 @@ _SeriesKey = tuple[Principal | str | None, str | None, str, object]  # whose, or
 
 
 class Outage(NamedTuple):
-    """Since when usage cannot be stored, in seconds since the epoch, and the error that it began with."""
+    """Since when usage cannot be stored, in seconds since the epoch, and why: for operators alone."""
 
     since: float
-    error: BaseException
+    reason: str
 
 
 class UsageRecorder:
@@ -215,7 +215,8 @@ class UsageRecorder:
     def _log_outage(self, error: BaseException) -> None:
         # Once for an outage, not once a second.
         if self.outage is None:
-            self.outage = Outage(self._clock(), error)
+            reason = told(error) if isinstance(error, GatewayError) else str(error)
+            self.outage = Outage(self._clock(), reason)
             logger.warning("Usage cannot be stored; it is kept and tried again every second.", exc_info=error)
 
     def _log_answer(self) -> None:

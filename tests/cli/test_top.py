@@ -21,7 +21,10 @@ from urllib.parse import urlsplit
 import pytest
 from rich.console import Console
 
+from machpay_gateway import Gateway, Route
 from machpay_gateway.cli.board import board
+from machpay_gateway.cli.busiest import Busiest
+from machpay_gateway.core.usage import BOUNDS, MINUTE, UsageBatch, UsageKey, UsageRow
 from tests.cli.conftest import Invoke
 from tests.redises.ports import free_port
 from tests.serving.processes import PROGRAM, Served, served
@@ -157,6 +160,45 @@ def test_what_is_no_gateway_is_told(invoke: Invoke) -> None:
         other.wait(30)
     assert result.exit_code == 1
     assert f"No gateway answers at 127.0.0.1:{port}" in result.stderr
+
+
+async def test_while_the_database_is_away_only_the_keys_are_missing() -> None:
+    gateway = Gateway(config=os.devnull, database=f"postgresql://machpay@127.0.0.1:{free_port()}/machpay")
+    try:
+        told = await Busiest(gateway, 3).told()
+    finally:
+        await gateway.close()
+    assert (told["data"], told["mistake"]) == ([], "the database does not answer")
+
+
+async def test_what_a_key_takes_of_its_limit_is_by_its_fullest_minute_and_the_costs_of_routes() -> None:
+    minute = MINUTE.start_of(1_700_000_000)
+    routes = [Route("GET /v1/x", cost=5), Route("GET /v1/y")]
+    async with Gateway(config=os.devnull, database="memory://", routes=routes) as gateway:
+        account = await gateway.accounts.create("acme", "standard")
+        key, _ = await gateway.keyring.create(account.id, name="busy", scopes=(), environment="live")
+        counted = [
+            (key.id, minute - 60, "GET /v1/x", "allowed", 40),
+            (key.id, minute - 60, "GET /v1/y", "allowed", 50),
+            (key.id, minute, "GET /v1/y", "allowed", 100),
+            (key.id, minute, "GET /v1/y", "rate_limited", 70),
+            ("grant_1", minute, "GET /v1/y", "allowed", 7),
+        ]
+        rows = [
+            UsageRow(UsageKey(subject, start, route, outcome, 200), 0.0, (count, *(0,) * len(BOUNDS)))
+            for subject, start, route, outcome, count in counted
+        ]
+        await gateway.store.add_usage(UsageBatch(rows, ()))
+        busy, grant = (await Busiest(gateway, 3, clock=lambda: minute + 30.0).told())["data"]
+    assert busy == {
+        "id": key.id,
+        "name": "busy",
+        "tier": "standard",
+        "requests": 260,
+        "outcomes": {"allowed": 190, "rate_limited": 70},
+        "of_limit": 0.25,  # 40 of cost 5, and 50
+    }
+    assert (grant["id"], grant["name"], grant["tier"], grant["of_limit"]) == ("grant_1", None, None, None)
 
 
 # A real one.

@@ -161,3 +161,20 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
     assert mine.read().counts[LOST] == [1.0]
     mine.write(counts(2))
     assert mine.read().counts[LOST] == [2.0]
+
+
+def test_a_full_disk_keeps_nobody_from_reading(
+    tmp_path: Path, gone: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine = Snapshots(tmp_path)
+    mine.write(counts(1))
+    Snapshots(tmp_path, process=gone).write(counts(10))
+
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device", self, len(data))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    for _ in range(2):
+        assert mine.read().counts[LOST] == [11.0]
+    assert len(caplog.records) == 1
+    assert "cannot be written down as one: [Errno 28] No space left on device" in caplog.text
