@@ -1,7 +1,7 @@
 """One line of JSON for each request, written in batches: a request waits for no disk, and no reader of a pipe.
 
 A line never holds a header, a query or a body, and what looks like a secret in a path is cut short. It is put together
-by hand, because a BoundLogger of structlog that renders it by orjson takes 2.7 times as long (`benchmarks.written`).
+by hand: a BoundLogger of structlog that renders it by orjson takes two to three times as long (`benchmarks.written`).
 """
 
 import asyncio

@@ -77,6 +77,7 @@ async def test_a_limit_is_told_with_its_wait(peer: str) -> None:
     assert answer.status_code == (403 if peer == "nginx" else 429)
     assert 1 <= int(answer.headers["retry-after"]) <= 61
     assert answer.headers["ratelimit"].startswith('"minute";r=0;')
+    assert sum(gateway.gateway.steps.decide[:-1]) == 2
 
 
 @every_peer

@@ -69,6 +69,18 @@ async def slots_left(api: Guarded, secret: str) -> int:
     return int((await api.client(secret).get("/v1/skills")).headers["ratelimit"].rpartition("r=")[2])
 
 
+async def test_each_decision_is_timed_and_the_wait_for_redis_for_itself(two: tuple[Guarded, Guarded]) -> None:
+    api, _ = two
+    _, secret = await api.key()
+    for sent in (secret, secret, secret, None):
+        await api.client(sent).get("/v1/skills")
+    steps = api.gateway.steps
+    assert sum(steps.decide[:-1]) == 4
+    assert sum(steps.admission[:-1]) == 2  # the first one had to look the key up, and the last one had none
+    assert 0 < steps.admission[-1] < steps.decide[-1]
+    assert sum(api.gateway.limiter.batches.values()) >= 3
+
+
 async def test_one_limit_holds_over_both(two: tuple[Guarded, Guarded]) -> None:
     _, secret = await two[0].key()
     answers = [await two[number % 2].client(secret).get("/v1/skills") for number in range(10)]
