@@ -65,7 +65,7 @@ async def test_a_row_tells_who_did_what_to_what_from_where_and_how_it_was_before
         key.id,
         "user ada@example.org",
         "from 192.0.2.33",
-        "Name production-api → became billing-api",
+        "Name production-api became billing-api",
     ):
         assert part in found
     (row, *_) = await rig.gateway.store.audit_page(rig.account.id)

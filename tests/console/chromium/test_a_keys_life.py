@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Error, Page, expect
 
 from tests.chromium import Heard, Opened
-from tests.console.browser.sites import Site
+from tests.console.chromium.sites import Site
 from tests.console.rigs import PASSWORD
 
 CLIPBOARD = ["clipboard-read", "clipboard-write"]
@@ -20,16 +20,44 @@ def copied(page: Page, name: str) -> str:
     return text
 
 
+def painted(page: Page) -> bytes:
+    """Return what the chart of requests looks like."""
+    return page.locator("#requests-chart").screenshot()
+
+
 def test_from_creating_a_key_to_its_last_refusal(site: Site, opened: Opened) -> None:
-    account = site.new_account()
-    user = site.new_user(account=account)
     page = opened(permissions=CLIPBOARD)
+    come_in(site, page)
+    secret = create(site, page)
+    assert site.call(secret).status_code == 200
+    assert site.call(secret, "/v1/account").status_code == 403
+    page.get_by_role("link", name="I have stored it").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("production-api")
+    assert secret not in page.content()
+    see_calls_on_the_chart(site, page, secret)
+    rotated = rotate(site, page, secret)
+    site.later(3601)
+    assert [site.call(each).status_code for each in (rotated, secret)] == [200, 401]  # as the grace has ended
+    site.in_time()
+    page.get_by_role("link", name="Revoke this key").click()
+    page.get_by_label("Type the key’s name").fill("production-api")
+    page.get_by_role("button", name="Revoke for good").click()
+    expect(page.get_by_role("status")).to_have_text("The key is revoked.")
+    assert [site.call(each).status_code for each in (rotated, secret)] == [401, 401]
+
+
+def come_in(site: Site, page: Page) -> None:
+    """Sign in as an admin of an account that has nothing yet."""
+    user = site.new_user(account=site.new_account())
     page.goto(f"{site.url}/console")
     page.get_by_label("E-mail").fill(user.email)
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
     expect(page).to_have_title("Keys · MachPay Console")
 
+
+def create(site: Site, page: Page) -> str:
+    """Create a key, copy all that is shown once, and return the secret."""
     page.get_by_role("link", name="Create New Key").click()
     page.get_by_label("Name").fill("production-api")
     page.get_by_label("live").check()
@@ -40,19 +68,33 @@ def test_from_creating_a_key_to_its_last_refusal(site: Site, opened: Opened) -> 
     expect(page.locator("#address-notes .right")).to_have_count(2)
     expect(page.locator("#address-notes .wrong")).to_have_count(0)
     page.get_by_role("button", name="Create key").click()
-
     expect(page.get_by_role("heading", level=1)).to_have_text("The secret of production-api")
     secret = copied(page, "secret")
     assert re.fullmatch(r"sk_live_mp1_[0-9A-Za-z]{38}", secret)
     assert copied(page, "env") == f"MACHPAY_API_KEY={secret}"
     assert copied(page, "curl") == f'curl {site.url}/v1/whoami -H "Authorization: Bearer {secret}"'
-    assert site.call(secret).status_code == 200
-    assert site.call(secret, "/v1/account").status_code == 403
+    return secret
 
-    page.get_by_role("link", name="I have stored it").click()
-    expect(page.get_by_role("heading", level=1)).to_contain_text("production-api")
-    assert secret not in page.content()
 
+def see_calls_on_the_chart(site: Site, page: Page, secret: str) -> None:
+    """See two calls, one of them refused, and then more of them, without loading the page anew."""
+    page.get_by_role("link", name="Usage").last.click()
+    page.get_by_role("link", name="Last hour").click()
+    figures, kinds = page.locator("#usage > section").first, page.get_by_role("list", name="Requests by kind")
+    expect(figures).to_contain_text(re.compile(r"Requests\s*2\b"))
+    expect(kinds).to_contain_text(re.compile(r"admitted\s*1\b"))
+    expect(kinds).to_contain_text(re.compile(r"forbidden\s*1\b"))
+    expect(page.locator("#requests-chart canvas")).to_be_visible()
+    before = painted(page)
+    assert [site.call(secret).status_code for _ in range(20)] == [200] * 20
+    expect(kinds).to_contain_text(re.compile(r"admitted\s*21\b"))
+    expect(figures).to_contain_text("979")  # are left of 1,000 in the minute
+    assert painted(page) != before
+    page.get_by_role("link", name="production-api").click()
+
+
+def rotate(site: Site, page: Page, secret: str) -> str:
+    """Rotate the key with a grace of an hour, see that the old secret is still used, and return the new one."""
     page.get_by_label("1 hour").check()
     page.get_by_role("button", name="Rotate").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("The secret of production-api")
@@ -61,17 +103,8 @@ def test_from_creating_a_key_to_its_last_refusal(site: Site, opened: Opened) -> 
     page.get_by_role("link", name="I have stored it").click()
     expect(page.locator("#secrets")).to_contain_text("not used since the rotation")
     assert [site.call(each).status_code for each in (rotated, secret)] == [200, 200]
-    # The page sees for itself, without being loaded anew.
-    expect(page.locator("#secrets")).to_contain_text("still used")
-    site.later(3601)
-    assert [site.call(each).status_code for each in (rotated, secret)] == [200, 401]
-    site.in_time()
-
-    page.get_by_role("link", name="Revoke this key").click()
-    page.get_by_label("Type the key’s name").fill("production-api")
-    page.get_by_role("button", name="Revoke for good").click()
-    expect(page.get_by_role("status")).to_have_text("The key is revoked.")
-    assert [site.call(each).status_code for each in (rotated, secret)] == [401, 401]
+    expect(page.locator("#secrets")).to_contain_text("still used")  # without being loaded anew
+    return rotated
 
 
 def test_a_double_click_makes_one_key(site: Site, page: Page) -> None:

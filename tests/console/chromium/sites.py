@@ -1,5 +1,6 @@
 """A Console, the API that its keys are for, and a site of somebody else's: real servers on loopback."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +20,14 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route as Endpoint
 
 from machpay_gateway import Gateway, MachPayAuth, Route
+from machpay_gateway.core.audit import Actor, Change
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.oauth.client import Client
+from machpay_gateway.core.oauth.grant import Grant
 from machpay_gateway.core.oauth.user import User
 from machpay_gateway.core.ports import Account
+from machpay_gateway.core.usage import UsageBatch, UsageKey, UsageRow
 from machpay_gateway.people.users import SignedIn
 from machpay_gateway.server import create_app
 from machpay_gateway.settings import Options
@@ -65,6 +70,34 @@ class Site:
         """Return another key and its secret."""
         given = {"name": name, "scopes": ["skills:list"], "environment": "live"} | settings
         return self.portal.call(partial(self.gateway.keyring.create, (account or self.account).id, **given))
+
+    def new_app(self, name: str, *, account: Account | None = None) -> tuple[Client, str | None]:
+        """Return another app and its secret."""
+        given: dict[str, Any] = {
+            "name": name,
+            "scopes": ["skills:list"],
+            "redirect_uris": ["https://app.example.org/callback"],
+        }
+        return self.portal.call(partial(self.gateway.apps.create, (account or self.account).id, **given))
+
+    def let_act(self, app: Client, user: User) -> None:
+        """Have *user* let *app* act for them."""
+        now = time.time()
+        grant = Grant(f"grant_{next(_NUMBERS)}", app.id, user.id, user.account_id, "live", "standard", app.scopes, now)
+        change = Change(now, Actor("user", user.id), "grant.create", user.account_id, grant.id, {}, {})
+        assert self.gateway.store.oauth is not None
+        assert self.portal.call(self.gateway.store.oauth.put_grant, grant, change)
+
+    def count(self, account: Account, key_id: str) -> None:
+        """Count requests of a key over a day: as many as there are at work and at night, some of them refused."""
+        rows, now = [], int(time.time())
+        for hour in range(24):
+            busy = 40 + round(30 * math.sin(hour / 4))
+            for outcome, status, share in (("allowed", 200, 10), ("allowed", 502, 0.2), ("rate_limited", 429, 1)):
+                spread = [0, *(round(busy * share * part) for part in (0.1, 0.4, 0.3, 0.1, 0.06, 0.04)), *[0] * 7]
+                key = UsageKey(key_id, now - hour * 3600, "GET /v1/skills", outcome, status)
+                rows.append(UsageRow(key, sum(spread) * 0.02, tuple(spread)))
+        self.portal.call(self.gateway.store.add_usage, UsageBatch(rows, (), {key_id: account.id}))
 
     def sign_in(self, page: Page, user: User) -> None:
         """Sign *user* in behind the pages."""

@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from machpay_gateway.core.ports import Account
 from tests.chromium import Heard, Opened, findings, pictured
-from tests.console.browser.sites import Site
+from tests.console.chromium.sites import Site
 from tests.console.rigs import PASSWORD
 
 LONG = "A key with a name that goes on and on, longer than any screen of a phone, and oneverylongwordbesides"
@@ -29,7 +29,19 @@ def furnished(site: Site, page: Page, role: str = "admin", *, account: Account |
     site.new_key("staging", account=account, environment="test")
     record, _ = site.new_key("production-api", account=account, scopes=["skills:execute", "account:read"])
     site.portal.call(site.gateway.keyring.rotate, account.id, record.id)
+    app, _ = site.new_app("Ada's app", account=account)
+    site.let_act(app, site.new_user(account=account))
+    site.count(account, record.id)
     return [
+        Place("usage", f"/usage?key={record.id}&period=day", is_pictured=True),
+        *(Place(f"usage of a {period}", f"/usage?period={period}") for period in ("hour", "week", "month")),
+        Place("apps", "/apps", is_pictured=True),
+        Place("new app", "/apps/new"),
+        Place("app", f"/apps/{app.id}", is_pictured=True),
+        Place("delete", f"/apps/{app.id}/delete"),
+        Place("audit log", "/audit", is_pictured=True),
+        Place("sessions", "/sessions", is_pictured=True),
+        Place("quick start", f"/start?key={record.id}", is_pictured=True),
         Place("keys", "/keys", is_pictured=True),
         Place("new key", "/keys/new", is_pictured=True),
         Place("key", f"/keys/{record.id}", is_pictured=True),

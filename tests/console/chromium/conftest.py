@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.chromium import browser, heard, mark_as_in_a_browser, opened, page
-from tests.console.browser.sites import Site, serving_site
+from tests.console.chromium.sites import Site, serving_site
 
 __all__ = ["browser", "heard", "opened", "page"]
 

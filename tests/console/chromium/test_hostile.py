@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.chromium import Heard, Opened
-from tests.console.browser.sites import Site
+from tests.console.chromium.sites import Site
 
 NAMES = [
     "<script>alert(1)</script><!--<form action=//evil.example><base href=//evil.example>",
@@ -17,6 +17,9 @@ NAMES = [
     "W" * 100,
 ]
 _SKELETON = "() => [...document.all].map(it => [it.tagName, ...it.getAttributeNames()].join(' '))"
+# What no page of ours has.
+_FOREIGN = "img, iframe, base, object, embed, script:not([src]), [onerror], [onload], [onfocus], [href^=javascript]"
+_VARIED = ("/usage", "/audit")  # by the moment, and by how long a name is
 _PLAIN = "An honest name"
 
 
@@ -25,11 +28,19 @@ def skeletons(site: Site, page: Page, name: str) -> dict[str, list[str]]:
     account = site.new_account()
     site.sign_in(page, site.new_user(account=account))
     record, _ = site.new_key(name, account=account, metadata={"team": name, name[:40]: "x"})
+    app, _ = site.new_app(name, account=account)
     seen = {}
-    for path in ("/keys", f"/keys/{record.id}", f"/keys/{record.id}/revoke", f"/keys/{record.id}?told={name[:20]}"):
+    for path in (
+        "/keys", f"/keys/{record.id}", f"/keys/{record.id}/revoke", f"/keys/{record.id}?told={name[:20]}",
+        f"/usage?key={record.id}", "/apps", f"/apps/{app.id}", f"/apps/{app.id}/delete", "/audit",
+        f"/start?key={record.id}", f"/start?app={app.id}",
+    ):  # fmt: skip
         page.goto(f"{site.url}/console{path}")
-        expect(page.get_by_text(name, exact=True).first).to_be_visible()
-        seen[path.replace(record.id, "key_1").partition("?")[0]] = page.evaluate(_SKELETON)
+        expect(page.get_by_text(name).first).to_be_attached()  # the audit log folds what is long
+        expect(page.locator(_FOREIGN)).to_have_count(0)
+        if not path.startswith(_VARIED):
+            place = path.replace(record.id, "key_1").replace(app.id, "app_1").partition("told")[0]
+            seen[place] = page.evaluate(_SKELETON)
     page.goto(f"{site.url}/console/keys")
     page.get_by_label("Search").fill(name)
     expect(page.get_by_text(name, exact=True).first).to_be_visible()
