@@ -188,3 +188,8 @@ def test_the_table_of_metrics_is_what_is_told() -> None:
         metric.name: (metric.kind.value, ", ".join(f"`{label}`" for label in metric.labels))
         for metric in METRICS.values()
     }
+
+
+def test_every_picture_is_shown_and_every_shown_one_is_there() -> None:
+    shown = {name for page in PAGES for name in re.findall(r"!\[[^]]+\]\(images/([^)]+)\)", page.read_text())}
+    assert shown == {path.name for path in (ROOT / "docs" / "images").iterdir()}

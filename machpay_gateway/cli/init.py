@@ -82,6 +82,11 @@ scopes = "webhooks:manage"
 # issuer = "https://auth.example.com"
 # audience = "https://api.example.com"
 
+# Pages on which people make keys, watch them and end them: where browsers reach them.
+# Then: machpay-gateway users create EMAIL --role admin
+# [console]
+# url = "https://console.example.com"
+
 # Whose JWTs are accepted besides API keys.
 # [[issuers]]
 # issuer = "https://id.example.com"
