@@ -4,11 +4,10 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
-from machpay_gateway.console.drafts import Note, ScopeChoice
+from machpay_gateway.console.choices import Note, check_environment
 from machpay_gateway.console.forms import Form, Mistakes
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.input import checked_name
-from machpay_gateway.core.key import ENVIRONMENTS
 from machpay_gateway.core.oauth.client import (
     AUTHORIZATION_CODE,
     CLIENT_CREDENTIALS,
@@ -18,7 +17,6 @@ from machpay_gateway.core.oauth.client import (
     checked_grant_types,
 )
 from machpay_gateway.core.oauth.redirect import RedirectError, checked_redirect_uris
-from machpay_gateway.core.oauth.words import words_for
 
 CONFIDENTIAL, PUBLIC = KINDS = ("confidential", "public")
 KIND_WORDS = {
@@ -102,8 +100,7 @@ class AppDraft:
         with self.mistakes.of("name"):
             checked_name(self.name)
         with self.mistakes.of("environment"):
-            if self.environment not in ENVIRONMENTS:
-                raise InputError("Choose live or test.")
+            check_environment(self.environment)
         with self.mistakes.of("kind"):
             if self.kind not in KINDS:
                 raise InputError("Choose confidential or public.")
@@ -113,11 +110,6 @@ class AppDraft:
             checked_redirect_uris(self.uris)
         with self.mistakes.of("grant_types"):
             self._check_grant_types()
-
-    def choices(self, grantable: Collection[str]) -> list[ScopeChoice]:
-        """Return every scope that apps may have, and what else is ticked already."""
-        names = [*sorted(grantable), *(name for name in self.scopes if name not in grantable)]
-        return [ScopeChoice(name, words_for(name), name in self.scopes) for name in names]
 
     def grant_choices(self) -> list[GrantChoice]:
         """Return every grant type."""

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from starlette.responses import Response
 
 from machpay_gateway.console.app_drafts import KIND_WORDS, AppDraft, redirect_notes
-from machpay_gateway.console.keys import GRACES
+from machpay_gateway.console.choices import GRACES, grace_in, scope_choices
 from machpay_gateway.console.visit import TurnedAwayError, Visit, missing
 from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
 from machpay_gateway.core.key import ENVIRONMENTS
@@ -115,12 +115,10 @@ async def update(visit: Visit) -> Response:
 
 async def rotate_secret(visit: Visit) -> Response:
     """Give the app a new secret, and show it this once."""
-    client, grace = await _app(visit), visit.form.text("grace")
-    if grace not in {str(seconds) for seconds, _ in GRACES}:
-        raise TurnedAwayError(HTTPStatus.UNPROCESSABLE_ENTITY, "Choose for how long the current secret works on.")
+    client, grace = await _app(visit), grace_in(visit.form)
     try:
         issued = await visit.gateway.apps.rotate_secret(
-            visit.user.account_id, client.id, grace_seconds=int(grace), actor=visit.actor, once=visit.once
+            visit.user.account_id, client.id, grace_seconds=grace, actor=visit.actor, once=visit.once
         )
     except AnsweredMeanwhile:
         return visit.onward(f"/apps/{client.id}", told="made-before")
@@ -168,7 +166,7 @@ def _drafted(visit: Visit, written: AppDraft, status: int = HTTPStatus.OK) -> Re
         "app_new.html",
         status,
         draft=written,
-        choices=written.choices(visit.gateway.apps.grantable),
+        choices=scope_choices(sorted(visit.gateway.apps.grantable), written.scopes),
         notes=redirect_notes(written.uris),
         environments=ENVIRONMENTS,
         kinds=KIND_WORDS,
@@ -185,7 +183,7 @@ async def _shown(visit: Visit, client: Client, written: AppDraft, status: int = 
         status,
         app=client,
         draft=written,
-        choices=written.choices(visit.gateway.apps.grantable),
+        choices=scope_choices(sorted(visit.gateway.apps.grantable), written.scopes),
         notes=redirect_notes(written.uris),
         graces=GRACES,
         grants=grants[:_GRANTS_PAGE],

@@ -3,24 +3,16 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import NamedTuple, Self
+from typing import Self
 
+from machpay_gateway.console.choices import Note, check_environment
 from machpay_gateway.console.forms import Form, Mistakes
 from machpay_gateway.core.address import parse_network
 from machpay_gateway.core.errors import ConfigurationError, InputError
 from machpay_gateway.core.input import checked_expiry, checked_name, checked_networks, checked_scopes, masked, shown
-from machpay_gateway.core.key import ENVIRONMENTS, KeyRecord
-from machpay_gateway.core.oauth.words import words_for
+from machpay_gateway.core.key import KeyRecord
 
 _MOMENT = "%Y-%m-%dT%H:%M:%S"
-
-
-class ScopeChoice(NamedTuple):
-    """A scope that a key may be given: its name, what it allows in words, and whether it is ticked."""
-
-    name: str
-    words: str
-    is_ticked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +62,7 @@ class KeyDraft:
         with self.mistakes.of("name"):
             checked_name(self.name)
         with self.mistakes.of("environment"):
-            if self.environment not in ENVIRONMENTS:
-                raise InputError("Choose live or test.")
+            check_environment(self.environment)
         with self.mistakes.of("scopes"):
             checked_scopes(self.scopes, known_scopes)
         with self.mistakes.of("addresses"):
@@ -79,18 +70,6 @@ class KeyDraft:
         with self.mistakes.of("expires"):
             if self.expires != kept_expiry:
                 checked_expiry(self.expires_at(), now)
-
-    def choices(self, known_scopes: Collection[str]) -> list[ScopeChoice]:
-        """Return every scope that there is, and what else is ticked already, as wildcards may be."""
-        names = [*known_scopes, *(name for name in self.scopes if name not in known_scopes)]
-        return [ScopeChoice(name, words_for(name), name in self.scopes) for name in names]
-
-
-class Note(NamedTuple):
-    """What is said of one line of a field while it is typed: its normal form, or what is wrong with it."""
-
-    told: str
-    is_right: bool
 
 
 def network_notes(networks: Sequence[str], own_address: str | None, covers: Callable[[str], bool]) -> list[Note]:

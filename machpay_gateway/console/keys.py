@@ -4,11 +4,12 @@ from http import HTTPStatus
 
 from starlette.responses import Response
 
-from machpay_gateway.console.drafts import KeyDraft, Note, network_notes
+from machpay_gateway.console.choices import GRACES, Note, grace_in, scope_choices
+from machpay_gateway.console.drafts import KeyDraft, network_notes
 from machpay_gateway.console.visit import TurnedAwayError, Visit, missing
 from machpay_gateway.core.address import format_address_or_none, parse_network
 from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
-from machpay_gateway.core.key import DAY_SECONDS, ENVIRONMENTS, KeyRecord, KeyStatus
+from machpay_gateway.core.key import ENVIRONMENTS, KeyRecord, KeyStatus
 from machpay_gateway.core.replay import KeptAnswer, noted
 from machpay_gateway.keyring import Issue
 from machpay_gateway.web.browser import fresh_value
@@ -16,14 +17,6 @@ from machpay_gateway.web.incoming import facts_of
 
 _PAGE = 50
 _LONGEST_SEARCH = 100
-# How long the secret that is replaced works on: seconds, and in words.
-GRACES = (
-    (0, "not at all: it ends now"),
-    (3600, "1 hour"),
-    (DAY_SECONDS, "1 day"),
-    (3 * DAY_SECONDS, "3 days"),
-    (7 * DAY_SECONDS, "7 days"),
-)
 
 
 async def table(visit: Visit) -> Response:
@@ -115,12 +108,10 @@ async def update(visit: Visit) -> Response:
 
 async def rotate(visit: Visit) -> Response:
     """Give the key a new secret, and show it this once."""
-    record, grace = await _key(visit), visit.form.text("grace")
-    if grace not in {str(seconds) for seconds, _ in GRACES}:
-        raise TurnedAwayError(HTTPStatus.UNPROCESSABLE_ENTITY, "Choose for how long the current secret works on.")
+    record, grace = await _key(visit), grace_in(visit.form)
     try:
         issued = await visit.gateway.keyring.rotate(
-            visit.user.account_id, record.id, grace_seconds=int(grace), actor=visit.actor, keep=_once(visit)
+            visit.user.account_id, record.id, grace_seconds=grace, actor=visit.actor, keep=_once(visit)
         )
     except AnsweredMeanwhile:
         return visit.onward(f"/keys/{record.id}", told="made-before")
@@ -164,7 +155,7 @@ def _drafted(visit: Visit, written: KeyDraft, status: int = HTTPStatus.OK) -> Re
         "key_new.html",
         status,
         draft=written,
-        choices=written.choices(visit.gateway.policy.scopes),
+        choices=scope_choices(visit.gateway.policy.scopes, written.scopes),
         notes=_address_notes(visit, written),
         environments=ENVIRONMENTS,
         once=fresh_value(),
@@ -178,7 +169,7 @@ def _shown(visit: Visit, record: KeyRecord, written: KeyDraft, status: int = HTT
         key=record,
         state=record.status(visit.now),
         draft=written,
-        choices=written.choices(visit.gateway.policy.scopes),
+        choices=scope_choices(visit.gateway.policy.scopes, written.scopes),
         notes=_address_notes(visit, written),
         graces=GRACES,
         once=fresh_value(),
