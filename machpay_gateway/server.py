@@ -149,8 +149,11 @@ class _Beside:
             await run_lifespan(self._app, scope, receive, send, self._leases)
             return
         # The path that was authorised, not one read anew.
-        path = (facts_of(scope).path or "") if scope["type"] == "http" else ""
-        await (self._ours.app_for(path) or self._app)(scope, receive, send)
+        ours = self._ours.app_for(facts_of(scope).path or "")
+        if ours is not None and scope["type"] == "websocket":  # of which we have none, and nobody else has any there
+            await WebSocketClose()(scope, receive, send)
+            return
+        await (ours or self._app)(scope, receive, send)
 
 
 def _path(route: Route) -> str:

@@ -4,19 +4,18 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount
 from starlette.routing import Route as Endpoint
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.console import apps, audit, keys, sessions, start, usage
 from machpay_gateway.console.assets import Assets
 from machpay_gateway.console.forms import Form, form_of
-from machpay_gateway.console.pages import ConsolePages, base_of
+from machpay_gateway.console.pages import ConsolePages, base_of, path_of
 from machpay_gateway.console.sign_in import SIGN_IN, Entrance
 from machpay_gateway.console.visit import TurnedAwayError, Visit
 from machpay_gateway.core.errors import Unavailable
@@ -84,15 +83,15 @@ def console_app(gateway: Gateway, *, clock: Callable[[], float] = time.time) -> 
     places: dict[str, dict[str, Place]] = {}
     for place in PLACES:
         places.setdefault(place.path, {})[place.method] = place
-    routes: list[BaseRoute] = [Mount(f"{CONSOLE_PATH}/static", Assets())]
-    routes += [
+    routes = [
+        Endpoint(f"{CONSOLE_PATH}/static/{{name:path}}", Assets().answer, methods=["GET"]),
         Endpoint(f"{CONSOLE_PATH}{SIGN_IN}", doors.guarded(doors.entrance.sign_in), methods=["GET", "POST"]),
         Endpoint(f"{CONSOLE_PATH}/sign-out", doors.guarded(doors.entrance.sign_out), methods=["POST"]),
         *(
             Endpoint(f"{CONSOLE_PATH}{path}", doors.guarded(doors.to(by_method)), methods=list(by_method))
             for path, by_method in places.items()
         ),
-        Endpoint(CONSOLE_PATH, doors.guarded(_home), methods=["GET"]),
+        *(Endpoint(path, doors.guarded(_home), methods=["GET"]) for path in (CONSOLE_PATH, f"{CONSOLE_PATH}/")),
         Endpoint(f"{CONSOLE_PATH}/{{rest:path}}", doors.guarded(doors.nothing_here)),
     ]
     app = Starlette(routes=routes)
@@ -145,14 +144,14 @@ class _Doors:
 
     async def _visit(self, request: Request, place: Place) -> Visit | None:
         """Return the look of whoever is signed in, None for nobody. Raises TurnedAwayError."""
+        cookie = self.entrance.cookie_of(request)
+        # Before it is found out who may: whoever sends slowly must not act as who they were when they began.
+        form = await form_of(request) if cookie and place.method == "POST" else Form()
         user = await self.entrance.user_of(request)
         if user is None:
             return None
-        cookie, form = self.entrance.cookie_of(request), Form()
         if place.method == "POST":
-            form = await form_of(request)
-            path = request.url.path.removeprefix(base_of(request))
-            if not is_proved(request, cookie, path, b"", form.text("proof")):
+            if not is_proved(request, cookie, path_of(request), b"", form.text("proof")):
                 raise TurnedAwayError(HTTPStatus.FORBIDDEN, _STALE)
             if not (user.is_admin or place.for_all):
                 raise TurnedAwayError(HTTPStatus.FORBIDDEN, _NOT_ADMIN)
@@ -161,9 +160,10 @@ class _Doors:
         return Visit(self._gateway, self._pages, request, user, account, cookie, form, self._clock())
 
     def _to_sign_in(self, request: Request) -> Response:
-        base = base_of(request)
-        here = request.url.path.removeprefix(base)
+        base, here, is_part = base_of(request), path_of(request), "hx-request" in request.headers
+        if is_part:  # what was asked for is no page by itself: the one that it is a part of is
+            here = urlsplit(request.headers.get("hx-current-url", "")).path.removeprefix(base)
         address = f"{base}{SIGN_IN}" + (f"?next={quote(here, safe='/')}" if request.method == "GET" else "")
-        if "hx-request" in request.headers:  # else the page would end up inside another one
+        if is_part:  # else the page to sign in by would end up inside the other one
             return Response(status_code=HTTPStatus.NO_CONTENT, headers={"HX-Redirect": address})
         return RedirectResponse(address, HTTPStatus.SEE_OTHER, {"Cache-Control": "no-store"})

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
-from machpay_gateway.console.choices import Note, check_environment
+from machpay_gateway.console.choices import Note, check_environment, limited
 from machpay_gateway.console.forms import Form, Mistakes
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.input import checked_name
@@ -16,7 +16,7 @@ from machpay_gateway.core.oauth.client import (
     checked_app_scopes,
     checked_grant_types,
 )
-from machpay_gateway.core.oauth.redirect import RedirectError, checked_redirect_uris
+from machpay_gateway.core.oauth.redirect import MAX_URIS, RedirectError, checked_redirect_uris
 
 CONFIDENTIAL, PUBLIC = KINDS = ("confidential", "public")
 KIND_WORDS = {
@@ -125,7 +125,7 @@ class AppDraft:
 
 def redirect_notes(uris: Sequence[str]) -> list[Note]:
     """Return what to say of *uris* while they are typed."""
-    return list(_notes(uris))
+    return limited(_notes(uris), len(uris), MAX_URIS)
 
 
 def _notes(uris: Sequence[str]) -> Iterator[Note]:

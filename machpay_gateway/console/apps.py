@@ -1,6 +1,5 @@
 """The pages on apps: the table, one app, what can be done with it, and the grants that it was given."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from http import HTTPStatus
 
@@ -8,6 +7,7 @@ from starlette.responses import Response
 
 from machpay_gateway.console.app_drafts import KIND_WORDS, AppDraft, redirect_notes
 from machpay_gateway.console.choices import GRACES, grace_in, scope_choices
+from machpay_gateway.console.forms import Mistakes
 from machpay_gateway.console.visit import TurnedAwayError, Visit, missing
 from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
 from machpay_gateway.core.key import ENVIRONMENTS
@@ -93,24 +93,29 @@ async def update(visit: Visit) -> Response:
         if str(current.version) != version:
             raise InputError("The app was changed meanwhile: see how it is now, and change it again.")
 
-    if not written.mistakes:
-        with written.mistakes.of(""):
-            changed = await apps.update(
-                visit.user.account_id,
-                client.id,
-                name=written.name,
-                scopes=written.scopes,
-                redirect_uris=written.uris,
-                grant_types=written.grant_types,
-                requires_pkce=written.requires_pkce,
-                binds_tokens=written.binds_tokens,
-                actor=visit.actor,
-                permit=unchanged,
-            )
-            if changed is None:
-                raise missing("app")
-            return visit.onward(f"/apps/{client.id}", told="saved")
-    return await _shown(visit, client, written, HTTPStatus.UNPROCESSABLE_ENTITY)
+    if written.mistakes:
+        return await _shown(visit, client, written, HTTPStatus.UNPROCESSABLE_ENTITY, version=version)
+    try:
+        changed = await apps.update(
+            visit.user.account_id,
+            client.id,
+            name=written.name,
+            scopes=written.scopes,
+            redirect_uris=written.uris,
+            grant_types=written.grant_types,
+            requires_pkce=written.requires_pkce,
+            binds_tokens=written.binds_tokens,
+            actor=visit.actor,
+            permit=unchanged,
+        )
+    except InputError as exc:
+        # Shown as it is now: what was written on top of something else must not be sent again as if that were seen.
+        client = await _app(visit)
+        now = replace(AppDraft.about(client), mistakes=Mistakes.whole(exc))
+        return await _shown(visit, client, now, HTTPStatus.UNPROCESSABLE_ENTITY)
+    if changed is None:
+        raise missing("app")
+    return visit.onward(f"/apps/{client.id}", told="saved")
 
 
 async def rotate_secret(visit: Visit) -> Response:
@@ -175,13 +180,17 @@ def _drafted(visit: Visit, written: AppDraft, status: int = HTTPStatus.OK) -> Re
     )
 
 
-async def _shown(visit: Visit, client: Client, written: AppDraft, status: int = HTTPStatus.OK) -> Response:
+async def _shown(
+    visit: Visit, client: Client, written: AppDraft, status: int = HTTPStatus.OK, *, version: str = ""
+) -> Response:
+    """Return the page; *version* is the one that what was *written* is a change of, the app's unless it is given."""
     after = visit.asked("after")
     grants = await _grants(visit, client, after)
     return visit.page(
         "app.html",
         status,
         app=client,
+        version=version or client.version,
         draft=written,
         choices=scope_choices(sorted(visit.gateway.apps.grantable), written.scopes),
         notes=redirect_notes(written.uris),
@@ -189,7 +198,7 @@ async def _shown(visit: Visit, client: Client, written: AppDraft, status: int = 
         grants=grants[:_GRANTS_PAGE],
         has_more=len(grants) > _GRANTS_PAGE,
         after=after,
-        emails=await _emails(visit) if grants else {},
+        emails=await visit.gateway.users.emails(visit.user.account_id, (grant.user_id for grant in grants)),
         is_served=_is_served(visit),
         once=fresh_value(),
     )
@@ -201,10 +210,6 @@ async def _grants(visit: Visit, client: Client, after: str) -> list[Grant]:
     if after and await endings.get(account_id, after) is None:
         return []
     return list(await endings.list(account_id, client_id=client.id, after=after or None, limit=_GRANTS_PAGE + 1))
-
-
-async def _emails(visit: Visit) -> Mapping[str, str]:
-    return {user.id: user.email for user in await visit.gateway.users.list(visit.user.account_id)}
 
 
 async def _app(visit: Visit) -> Client:

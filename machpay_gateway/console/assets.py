@@ -5,6 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
@@ -16,6 +17,10 @@ class Assets(StaticFiles):
 
     def __init__(self) -> None:
         super().__init__(directory=FOLDER)
+
+    async def answer(self, request: Request) -> Response:
+        """Return the file that the path names. Raises HTTPException."""
+        return await self.get_response(request.path_params["name"], request.scope)
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401 - as Starlette has it
         """Return a file with how long it may be kept."""

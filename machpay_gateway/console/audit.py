@@ -77,9 +77,9 @@ class Told:
 
 async def table(visit: Visit) -> Response:
     """Show the account's changes, newest first: those that were asked for."""
-    emails = await _emails(visit)
     asked, before = _asked(visit), _number(visit.asked("before"))
-    rows = await _rows(visit, asked, emails, before=before, limit=_PAGE + 1)
+    rows = await _rows(visit, asked, before=before, limit=_PAGE + 1)
+    emails = await _emails(visit, rows)
     return visit.page(
         "audit.html",
         asked=asked,
@@ -93,17 +93,18 @@ async def table(visit: Visit) -> Response:
 
 async def export(visit: Visit) -> Response:
     """Send the changes that were asked for as a file, as many as it may have."""
-    emails, asked = await _emails(visit), _asked(visit)
-    first = await _rows(visit, asked, emails, before=None, limit=_BATCH)  # a store that is away is told by a page
+    asked = _asked(visit)
+    first = await _rows(visit, asked, before=None, limit=_BATCH)  # a store that is away is told by a page
 
     async def lines() -> AsyncIterator[str]:
         yield as_csv([_COLUMNS])
         rows, left = first, _MOST_EXPORTED
         while rows and left > 0:
-            yield as_csv(_cells(row, emails) for row in rows)
-            left -= len(rows)
             try:
-                rows = await _rows(visit, asked, emails, before=rows[-1].sequence, limit=min(_BATCH, left))
+                emails = await _emails(visit, rows)
+                yield as_csv(_cells(row, emails) for row in rows)
+                left -= len(rows)
+                rows = await _rows(visit, asked, before=rows[-1].sequence, limit=min(_BATCH, left))
             except Unavailable:  # the answer has begun: only the file itself can say that it is not whole
                 yield as_csv([["The database did not answer: what is older is missing."]])
                 return
@@ -125,17 +126,15 @@ def _asked(visit: Visit) -> Asked:
     )
 
 
-async def _rows(
-    visit: Visit, asked: Asked, emails: Mapping[str, str], *, before: int | None, limit: int
-) -> Sequence[AuditRow]:
+async def _rows(visit: Visit, asked: Asked, *, before: int | None, limit: int) -> Sequence[AuditRow]:
     # What nothing can be called must not reach a database, which may choke on it.
     if asked.mistake or not asked.who.isprintable() or (asked.object_id and not is_id(asked.object_id)) or not limit:
         return []
-    ids = {email: user_id for user_id, email in emails.items()}
+    named = await visit.gateway.users.find(visit.user.account_id, asked.who) if "@" in asked.who else None
     until = _day(asked.until)
     chosen = AuditFilter(
         action=asked.action or None,
-        actor_id=ids.get(asked.who.casefold(), asked.who) or None,
+        actor_id=(asked.who if named is None else named.id) or None,
         object_id=asked.object_id or None,
         since=_day(asked.since),
         until=None if until is None else until + DAY_SECONDS,  # that day too
@@ -144,8 +143,10 @@ async def _rows(
     return await store.audit_page(visit.user.account_id, chosen=chosen, before=before, limit=limit)
 
 
-async def _emails(visit: Visit) -> Mapping[str, str]:
-    return {user.id: user.email for user in await visit.gateway.users.list(visit.user.account_id)}
+async def _emails(visit: Visit, rows: Sequence[AuditRow]) -> Mapping[str, str]:
+    """Return the e-mails of the account's users whom *rows* are by or about."""
+    ids = (user_id for row in rows for user_id in (row.actor_id, row.object_id))
+    return await visit.gateway.users.emails(visit.user.account_id, ids)
 
 
 def _told(row: AuditRow, emails: Mapping[str, str]) -> Told:

@@ -1,7 +1,8 @@
 """What forms on keys and on apps let people choose alike: scopes, an environment, and how long a secret works on."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from http import HTTPStatus
+from itertools import islice
 from typing import NamedTuple
 
 from machpay_gateway.console.forms import Form
@@ -33,6 +34,14 @@ class Note(NamedTuple):
 
     told: str
     is_right: bool
+
+
+def limited(notes: Iterator[Note], count: int, most: int) -> list[Note]:
+    """Return the first *most* of *count* *notes*, and that there are more: typing may hold up no request."""
+    first = list(islice(notes, most))
+    return (
+        first if count <= most else [*first, Note(f"{count - most} more than the {most} there can be.", is_right=False)]
+    )
 
 
 def scope_choices(known: Iterable[str], ticked: Collection[str]) -> list[ScopeChoice]:

@@ -5,11 +5,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Self
 
-from machpay_gateway.console.choices import Note, check_environment
+from machpay_gateway.console.choices import Note, check_environment, limited
 from machpay_gateway.console.forms import Form, Mistakes
 from machpay_gateway.core.address import parse_network
 from machpay_gateway.core.errors import ConfigurationError, InputError
-from machpay_gateway.core.input import checked_expiry, checked_name, checked_networks, checked_scopes, masked, shown
+from machpay_gateway.core.input import (
+    MAX_NETWORKS,
+    checked_expiry,
+    checked_name,
+    checked_networks,
+    checked_scopes,
+    masked,
+    shown,
+)
 from machpay_gateway.core.key import KeyRecord
 
 _MOMENT = "%Y-%m-%dT%H:%M:%S"
@@ -74,7 +82,7 @@ class KeyDraft:
 
 def network_notes(networks: Sequence[str], own_address: str | None, covers: Callable[[str], bool]) -> list[Note]:
     """Return what to say of *networks*; whoever types is told when their *own_address* is not among them."""
-    notes = list(_notes(networks))
+    notes = limited(_notes(networks), len(networks), MAX_NETWORKS)
     if networks and own_address and all(note.is_right for note in notes) and not any(map(covers, networks)):
         notes.append(Note(f"Your own address, {own_address}, is not among them.", is_right=True))
     return notes

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Self
 
 from starlette.requests import Request
 
-from machpay_gateway.core.errors import InputError, StateError
+from machpay_gateway.core.errors import InputError
 from machpay_gateway.web.forms import Pairs, is_text, read_form
 
 
@@ -37,6 +38,11 @@ class Mistakes:
 
     by_field: dict[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def whole(cls, error: InputError) -> Self:
+        """Return the mistake that *error* tells of the form as a whole."""
+        return cls({"": str(error)})
+
     def __bool__(self) -> bool:
         return bool(self.by_field)
 
@@ -46,10 +52,8 @@ class Mistakes:
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
-        """Take an InputError within for a mistake in the field *name*; of the whole when a state does not let it."""
+        """Take an InputError within for a mistake in the field *name*."""
         try:
             yield
-        except StateError as exc:
-            self.by_field[""] = str(exc)
         except InputError as exc:
             self.by_field.setdefault(name, str(exc))

@@ -1,11 +1,13 @@
 """The pages on keys: the table, one key, and what can be done with it."""
 
+from dataclasses import replace
 from http import HTTPStatus
 
 from starlette.responses import Response
 
 from machpay_gateway.console.choices import GRACES, Note, grace_in, scope_choices
 from machpay_gateway.console.drafts import KeyDraft, network_notes
+from machpay_gateway.console.forms import Mistakes
 from machpay_gateway.console.visit import TurnedAwayError, Visit, missing
 from machpay_gateway.core.address import format_address_or_none, parse_network
 from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
@@ -56,7 +58,7 @@ async def create(visit: Visit) -> Response:
     if written.mistakes:
         return _drafted(visit, written, HTTPStatus.UNPROCESSABLE_ENTITY)
     try:
-        record, secret = await visit.gateway.keyring.create(
+        issued = await visit.gateway.keyring.create(
             visit.user.account_id,
             name=written.name,
             scopes=written.scopes,
@@ -68,7 +70,9 @@ async def create(visit: Visit) -> Response:
         )
     except AnsweredMeanwhile:
         return visit.onward("/keys", told="made-before")
-    return _issued(visit, record, secret)
+    except InputError as exc:  # a moment that was to come just now has passed
+        return _drafted(visit, replace(written, mistakes=Mistakes.whole(exc)), HTTPStatus.UNPROCESSABLE_ENTITY)
+    return _issued(visit, *issued)
 
 
 async def show(visit: Visit) -> Response:
@@ -88,22 +92,26 @@ async def update(visit: Visit) -> Response:
         if str(current.version) != version:
             raise InputError("The key was changed meanwhile: see how it is now, and change it again.")
 
-    if not written.mistakes:
-        with written.mistakes.of(""):
-            changed = await visit.gateway.keyring.update(
-                visit.user.account_id,
-                record.id,
-                name=written.name,
-                scopes=written.scopes,
-                allowed_ips=written.networks,
-                # To the second, as browsers have it: one that was not touched stays as it is.
-                expires_at=record.expires_at if written.expires == before.expires else written.expires_at(),
-                actor=visit.actor,
-                permit=unchanged,
-            )
-            if changed is not None:
-                return visit.onward(f"/keys/{record.id}", told="saved")
-    return _shown(visit, record, written, HTTPStatus.UNPROCESSABLE_ENTITY)
+    if written.mistakes:
+        return _shown(visit, record, written, HTTPStatus.UNPROCESSABLE_ENTITY, version=version)
+    try:
+        await visit.gateway.keyring.update(
+            visit.user.account_id,
+            record.id,
+            name=written.name,
+            scopes=written.scopes,
+            allowed_ips=written.networks,
+            # To the second, as browsers have it: one that was not touched stays as it is.
+            expires_at=record.expires_at if written.expires == before.expires else written.expires_at(),
+            actor=visit.actor,
+            permit=unchanged,
+        )
+    except InputError as exc:
+        # Shown as it is now: what was written on top of something else must not be sent again as if that were seen.
+        record = await _key(visit)
+        now = replace(KeyDraft.about(record), mistakes=Mistakes.whole(exc))
+        return _shown(visit, record, now, HTTPStatus.UNPROCESSABLE_ENTITY)
+    return visit.onward(f"/keys/{record.id}", told="saved")
 
 
 async def rotate(visit: Visit) -> Response:
@@ -162,11 +170,15 @@ def _drafted(visit: Visit, written: KeyDraft, status: int = HTTPStatus.OK) -> Re
     )
 
 
-def _shown(visit: Visit, record: KeyRecord, written: KeyDraft, status: int = HTTPStatus.OK) -> Response:
+def _shown(
+    visit: Visit, record: KeyRecord, written: KeyDraft, status: int = HTTPStatus.OK, *, version: str = ""
+) -> Response:
+    """Return the page; *version* is the one that what was *written* is a change of, the record's unless it is given."""
     return visit.page(
         "key.html",
         status,
         key=record,
+        version=version or record.version,
         state=record.status(visit.now),
         draft=written,
         choices=scope_choices(visit.gateway.policy.scopes, written.scopes),

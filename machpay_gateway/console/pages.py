@@ -10,6 +10,7 @@ from starlette.responses import Response
 from machpay_gateway.console.assets import address_of
 from machpay_gateway.console.words import FILTERS
 from machpay_gateway.settings.console import Console
+from machpay_gateway.web.incoming import facts_of
 from machpay_gateway.web.templates import Pages
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -43,3 +44,8 @@ class ConsolePages:
 def base_of(request: Request) -> str:
     """Return the path that all of the Console is below, as the browser has it."""
     return f"{request.scope.get('root_path', '').rstrip('/')}/console"
+
+
+def path_of(request: Request) -> str:
+    """Return the path below the Console that was asked for, wherever all of that is mounted."""
+    return (facts_of(request.scope).path or "").removeprefix("/console")

@@ -62,6 +62,7 @@ class Entrance:
             if found.wait_seconds is None:
                 return self._asked(request, form, told=_WRONG, status=HTTPStatus.BAD_REQUEST)
             return self._asked(request, form, told=_TOO_OFTEN, status=HTTPStatus.TOO_MANY_REQUESTS)
+        await self._gateway.users.sign_out(self.cookie_of(request))  # in whose place the new one is
         response = self._onward(request, _checked_next(request))
         self._session.put(response, found.cookie)
         self._form.drop(response)

@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.console.forms import Form
-from machpay_gateway.console.pages import ConsolePages, base_of
+from machpay_gateway.console.pages import ConsolePages, base_of, path_of
 from machpay_gateway.core.audit import Actor
 from machpay_gateway.core.oauth.user import User
 from machpay_gateway.core.ports import Account
@@ -90,7 +90,7 @@ class Visit:
             "user": self.user,
             "account": self.account,
             "ways": WAYS,
-            "here": self.request.url.path,
+            "here": base_of(self.request) + path_of(self.request),
             "now": self.now,
             "proof": lambda path: proof_of(self.cookie, path, b""),
             "told": TOLD.get(self.asked("told"), ""),

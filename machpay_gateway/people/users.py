@@ -1,7 +1,7 @@
 """What can be done with users: the use cases that the command line, the sign-in page and the Console share."""
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
@@ -104,6 +104,11 @@ class Users:
         key = id_or_email if id_or_email.startswith("user_") else email_key(id_or_email)
         return await self._store.user(account_id, key) if key.isprintable() else None
 
+    async def emails(self, account_id: str, user_ids: Iterable[str | None]) -> Mapping[str, str]:
+        """Return the e-mails of those of *user_ids* who are users of the account."""
+        ids = {user_id for user_id in user_ids if user_id is not None and user_id.startswith("user_")}
+        return await self._store.emails(account_id, ids) if ids else {}
+
     async def set_password(self, user: User, password: str, *, actor: Actor = APPLICATION) -> User:
         """Give the user another password and end every sign-in. Raises InputError."""
         hashed = await self._passwords.hashed(checked_password(password))
@@ -140,8 +145,8 @@ class Users:
         assert user is not None  # noqa: S101 - only somebody's hash can be right
         now, cookie = self._clock(), mint(Kind.BROWSER, self._entropy(ENTROPY_BYTES))
         sign_in = SignIn(sha256(cookie.encode()).digest(), user.id, now, now + SIGN_IN_SECONDS, shown_address)
-        await self._store.add_sign_in(sign_in)
-        return SignedIn(user, cookie)
+        # While the password was checked, somebody may have given the user another one, or shut them out.
+        return SignedIn(user, cookie) if await self._store.add_sign_in(sign_in, user) else NotSignedIn()
 
     async def signed_in(self, cookie: str) -> User | None:
         """Return the user whom a browser with this *cookie* is signed in as."""

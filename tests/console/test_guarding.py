@@ -1,21 +1,20 @@
 """Who may do nothing on pages: viewers, other sites, links, names that mean harm; and what a lost database shows."""
 
+import re
+from collections.abc import AsyncIterator, MutableMapping
 from html import escape
+from typing import Any
+from urllib.parse import urlencode
 
 import pytest
-from httpx2 import AsyncClient, Response
+from httpx2 import AsyncClient
 
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.web.browser import proof_of
-from tests.console.rigs import FORM, STRANGER, VIEWER, Rig, Sent, forms_of, submitted
+from tests.console.rigs import ADMIN, FORM, PASSWORD, STRANGER, URL, VIEWER, Rig, forms_of, submitted
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&{{7*7}}\u202e"[:100]
 NEW = "/console/keys/new"
-
-
-async def created(browser: AsyncClient, **fields: Sent) -> Response:
-    given: dict[str, Sent] = {"name": "production-api", "scopes": ["skills:list", "skills:execute"]}
-    return await submitted(browser, await browser.get(NEW), NEW, **(given | fields))
 
 
 def _proof(browser: AsyncClient, path: str) -> str:
@@ -134,3 +133,76 @@ async def test_while_the_store_is_away_pages_say_so(rig: Rig, monkeypatch: pytes
     assert oauth is not None
     monkeypatch.setattr(oauth, "signed_in", away)
     assert (await browser.get("/console/keys/new")).status_code == 503
+
+
+async def test_whoever_is_shut_out_while_they_send_does_nothing(rig: Rig) -> None:
+    browser = await rig.signed_in()
+    page = await browser.get(NEW)
+    fields = [(name, value) for name, value in forms_of(page)[NEW] if name != "name"]
+    body = urlencode([*fields, ("name", "late"), ("scopes", "skills:list")]).encode()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield body[:5]
+        await rig.gateway.users.disable(rig.users[ADMIN])
+        yield body[5:]
+
+    answer = await browser.post(NEW, content=slowly(), headers=FORM)
+    assert answer.status_code == 303
+    assert list(await rig.gateway.keyring.list(rig.account.id)) == []
+
+
+async def test_however_much_is_typed_few_notes_are_made_of_it(rig: Rig) -> None:
+    browser = await rig.signed_in()
+    for path, name, most in (("addresses", "addresses", 1000), ("redirects", "redirect_uris", 20)):
+        page = await browser.get(f"/console/{path}", params={name: " ".join(["1"] * 5000)})
+        assert page.text.count("<li") == most + 1
+        assert f"{5000 - most} more than the {most} there can be." in page.text
+
+
+async def test_signing_in_again_ends_the_sign_in_that_was_there(rig: Rig) -> None:
+    browser = await rig.signed_in()
+    before = rig.http()
+    before.cookies.update(dict(browser.cookies))
+    fresh = await rig.http().get("/console/sign-in")
+    proof, form = dict(next(iter(forms_of(fresh).values())))["proof"], rig.opened[-1].cookies["__Host-machpay-form"]
+    browser.cookies.set("__Host-machpay-form", form)
+    fields = {"proof": proof, "email": VIEWER, "password": PASSWORD}
+    answer = await browser.post("/console/sign-in", content=urlencode(fields), headers=FORM)
+    assert answer.status_code == 303
+    assert (await before.get("/console/keys")).status_code == 303
+
+
+async def test_no_websocket_of_the_applications_is_below_the_console(rig: Rig) -> None:
+    for path in ("/console/ws", "/console", "/v1/keys/ws", "/.well-known/jwks.json"):
+        scope: dict[str, Any] = {
+            "type": "websocket", "path": path, "raw_path": path.encode(), "headers": [], "client": ("192.0.2.1", 1),
+            "scheme": "wss", "query_string": b"", "subprotocols": [], "extensions": {},
+        }  # fmt: skip
+        sent: list[str] = []
+
+        async def receive() -> dict[str, str]:
+            return {"type": "websocket.connect"}
+
+        async def send(message: MutableMapping[str, Any], sent: list[str] = sent) -> None:
+            sent.append(message["type"])
+
+        await rig.app(scope, receive, send)
+        assert sent == ["websocket.close"]
+
+
+async def test_the_way_in_leads_back_to_the_page_that_a_part_was_asked_for_by(rig: Rig) -> None:
+    headers = {"HX-Request": "true", "HX-Current-URL": f"{URL}/console/keys/new?x=1"}
+    answer = await rig.http().get("/console/addresses?addresses=1", headers=headers)
+    assert (answer.status_code, answer.headers["hx-redirect"]) == (204, "/console/sign-in?next=/keys/new")
+
+
+async def test_a_root_path_that_servers_leave_out_of_the_path_makes_no_difference(rig: Rig) -> None:
+    browser = await rig.signed_in()
+    browser._transport.root_path = "/gateway"  # type: ignore[attr-defined]  # noqa: SLF001 - as a server's has it
+    page = await browser.get(NEW)
+    assert 'aria-current="true">Keys' in page.text
+    answer = await browser.post(NEW, content=urlencode(forms_of(page)["/gateway" + NEW]), headers=FORM)
+    assert answer.status_code == 422  # and not 403: the proof holds, a name is missing
+    asset = re.search(r'href="/gateway(/console/static/console.css[^"]*)"', page.text)
+    assert asset
+    assert (await browser.get(asset[1])).status_code == 200

@@ -178,9 +178,37 @@ async def test_a_change_on_top_of_an_unseen_one_is_not_made(rig: Rig) -> None:
     answer = await submitted(browser, page, path, name="renamed")
     assert answer.status_code == 422
     assert "was changed meanwhile" in answer.text
+    # What is shown is what is there now: saving that changes nothing of it.
+    again = await submitted(browser, answer, path)
+    assert again.status_code == 303
     kept = await rig.gateway.keyring.get(rig.account.id, record.id)
     assert kept is not None
     assert (kept.name, list(kept.scopes)) == ("production-api", ["skills:list"])
+
+
+async def test_a_mistake_does_not_hide_what_was_changed_meanwhile(rig: Rig) -> None:
+    record, _ = await rig.key()
+    browser = await rig.signed_in()
+    path = f"/console/keys/{record.id}"
+    page = await browser.get(path)
+    await rig.gateway.keyring.update(rig.account.id, record.id, scopes=["skills:list"])
+    wrong = await submitted(browser, page, path, name="")
+    assert wrong.status_code == 422
+    corrected = await submitted(browser, wrong, path, name="renamed")
+    assert corrected.status_code == 422
+    assert "was changed meanwhile" in corrected.text
+    kept = await rig.gateway.keyring.get(rig.account.id, record.id)
+    assert kept is not None
+    assert list(kept.scopes) == ["skills:list"]
+
+
+async def test_a_moment_that_passes_while_a_key_is_made_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser = await rig.signed_in()
+    page = await browser.get(NEW)
+    monkeypatch.setattr(rig.gateway.keyring, "_clock", lambda: 4_073_545_801.0)
+    answer = await submitted(browser, page, NEW, name="x", expires="2099-01-31T12:30")
+    assert answer.status_code == 422
+    assert "is past" in answer.text
 
 
 @pytest.mark.parametrize("grace, works_on", [("86400", True), ("0", False)])

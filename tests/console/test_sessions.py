@@ -81,7 +81,7 @@ async def test_more_than_a_page_of_them_are_counted(rig: Rig) -> None:
     now = time.time()
     for number in range(101):
         one = SignIn(bytes([number]) * 32, rig.users[ADMIN].id, now - number, now + 60, "198.51.100.1")
-        await oauth_of(rig.gateway.store).add_sign_in(one)
+        assert await oauth_of(rig.gateway.store).add_sign_in(one, rig.users[ADMIN])
     page = (await here.get("/console/sessions")).text
     assert page.count('<th scope="row">') == 100
     assert "2 older ones are not shown." in page

@@ -87,7 +87,7 @@ async def test_what_belongs_to_no_account_is_refused_and_not_logged(store: SqlSt
 
 async def test_a_changed_user_is_signed_out_everywhere_and_nobody_else_is(oauth: SqlOAuth) -> None:
     for number, of in enumerate((ADA, ADA, BOB)):
-        await oauth.add_sign_in(sign_in(number, of.id))
+        assert await oauth.add_sign_in(sign_in(number, of.id), of)
     assert await oauth.put_grant(grant(1, APP, ADA), logged())
     assert await oauth.put_grant(grant(2, APP, BOB), logged())
     changed = replace(ADA, password="another hash")
@@ -103,9 +103,24 @@ async def test_where_a_user_is_signed_in_is_told_newest_first_while_it_lasts(oau
     ended = replace(sign_in(0, ADA.id), expires_at=NOW)
     later = replace(sign_in(2, ADA.id), created_at=NOW + 1, address="2001:db8::1")
     for each in (ended, sign_in(1, ADA.id), later, sign_in(3, BOB.id)):
-        await oauth.add_sign_in(each)
+        assert await oauth.add_sign_in(each, BOB if each.user_id == BOB.id else ADA)
     assert list(await oauth.sign_ins(ADA.id, NOW)) == [later, sign_in(1, ADA.id)]
     assert list(await oauth.sign_ins("user_nobody", NOW)) == []
+
+
+@pytest.mark.parametrize("change", [{"password": "other"}, {"disabled_at": NOW}, {"role": "admin"}], ids=str)
+async def test_nobody_is_signed_in_as_who_they_were_before_a_change(oauth: SqlOAuth, change: dict[str, Any]) -> None:
+    assert await oauth.replace_user(ADA, replace(ADA, **change), logged()) == []
+    assert not await oauth.add_sign_in(sign_in(1, ADA.id), ADA)
+    assert list(await oauth.sign_ins(ADA.id, NOW)) == []
+
+
+async def test_whoever_is_asked_for_is_named_by_e_mail_within_the_account(oauth: SqlOAuth) -> None:
+    ids = [ADA.id, BOB.id, "user_nobody"]
+    assert await oauth.emails(ADA.account_id, [ADA.id, "user_nobody"]) == {ADA.id: ADA.email}
+    of_account = {each.id: each.email for each in (ADA, BOB) if each.account_id == GLOBEX.id}
+    assert await oauth.emails(GLOBEX.id, ids) == of_account
+    assert await oauth.emails(ADA.account_id, []) == {}
 
 
 async def test_a_role_is_changed_as_it_was_known(oauth: SqlOAuth) -> None:
@@ -131,14 +146,14 @@ async def test_a_user_is_changed_as_long_as_it_is_as_it_was_known_and_by_one_of_
 
 
 async def test_a_sign_in_lasts_until_its_end_or_its_users(oauth: SqlOAuth) -> None:
-    await oauth.add_sign_in(sign_in(1, ADA.id))
+    assert await oauth.add_sign_in(sign_in(1, ADA.id), ADA)
     assert await oauth.signed_in(digest(1), NOW + 99) == ADA
     assert await oauth.signed_in(digest(1), NOW + 100) is None
     assert await oauth.is_signed_in_from(ADA.id, "192.0.2.7", NOW)
     assert not await oauth.is_signed_in_from(ADA.id, "192.0.2.8", NOW)
     assert not await oauth.is_signed_in_from(BOB.id, "192.0.2.7", NOW)
     assert not await oauth.is_signed_in_from(ADA.id, "192.0.2.7", NOW + 100)
-    await oauth.add_sign_in(sign_in(2, BOB.id, created_at=NOW + 100, expires_at=NOW + 200))
+    assert await oauth.add_sign_in(sign_in(2, BOB.id, created_at=NOW + 100, expires_at=NOW + 200), BOB)
     assert await oauth.signed_in(digest(1), NOW) is None  # dropped, as it had ended
     await oauth.drop_sign_in(digest(2))
     assert await oauth.signed_in(digest(2), NOW + 150) is None
@@ -146,7 +161,7 @@ async def test_a_sign_in_lasts_until_its_end_or_its_users(oauth: SqlOAuth) -> No
 
 async def test_all_other_sign_ins_of_a_user_end_and_no_other_users(oauth: SqlOAuth) -> None:
     for number, of in enumerate((ADA, ADA, ADA, BOB)):
-        await oauth.add_sign_in(sign_in(number, of.id))
+        assert await oauth.add_sign_in(sign_in(number, of.id), of)
     await oauth.drop_other_sign_ins(ADA.id, digest(1))
     assert [await oauth.signed_in(digest(number), NOW) for number in range(4)] == [None, ADA, None, BOB]
 

@@ -1,6 +1,6 @@
 """What the authorization server asks of its store. Everything raises StoreUnavailable."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from machpay_gateway.core.audit import Change
@@ -24,14 +24,17 @@ class UserStore(Protocol):
     async def users(self, account_id: str | None) -> Sequence[User]:
         """Return the users of the account, or of all, oldest first."""
 
+    async def emails(self, account_id: str, user_ids: Collection[str]) -> Mapping[str, str]:
+        """Return the e-mails of those of *user_ids* who are users of the account."""
+
     async def replace_user(self, known: User, user: User, change: Change) -> Sequence[Raised] | None:
         """Write what *user* may be changed in, and end every sign-in; None when it is not as *known*.
 
         Returns the user's grants, whose versions are raised: the user may have been disabled.
         """
 
-    async def add_sign_in(self, sign_in: SignIn) -> None:
-        """Store a sign-in, and drop those that have ended."""
+    async def add_sign_in(self, sign_in: SignIn, known: User) -> bool:
+        """Store a sign-in, and drop those that have ended; False when the user has changed, and is not as *known*."""
 
     async def signed_in(self, digest: bytes, now: float) -> User | None:
         """Return the user who is signed in by the cookie with this *digest* at *now*, None when disabled meanwhile."""

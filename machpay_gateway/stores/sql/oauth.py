@@ -1,6 +1,6 @@
 """Users, clients and grants in the database of the store that this is a part of."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy.exc import IntegrityError
@@ -41,6 +41,11 @@ class SqlOAuth:
         async with self._database.reading("users") as connection:
             return await users.all_users(connection, account_id)
 
+    async def emails(self, account_id: str, user_ids: Collection[str]) -> Mapping[str, str]:
+        """Return the e-mails of those of *user_ids* who are users of the account."""
+        async with self._database.reading("users") as connection:
+            return await users.emails_of(connection, account_id, user_ids)
+
     async def replace_user(self, known: User, user: User, change: Change) -> Sequence[Raised] | None:
         """Write what *user* may be changed in, and end every sign-in; None when it is not as *known*.
 
@@ -53,10 +58,13 @@ class SqlOAuth:
             await audit.insert_change(connection, change)
             return await grants.raise_versions(connection, OAUTH_GRANTS.c.user_id == user.id, change.at)
 
-    async def add_sign_in(self, sign_in: SignIn) -> None:
-        """Store a sign-in, and drop those that have ended."""
+    async def add_sign_in(self, sign_in: SignIn, known: User) -> bool:
+        """Store a sign-in, and drop those that have ended; False when the user has changed, and is not as *known*."""
         async with self._database.writing("sign-in") as connection:
+            if not await users.is_as_known(connection, known):
+                return False
             await users.insert_sign_in(connection, sign_in)
+            return True
 
     async def signed_in(self, digest: bytes, now: float) -> User | None:
         """Return the user who is signed in by the cookie with this *digest* at *now*, None when disabled meanwhile."""

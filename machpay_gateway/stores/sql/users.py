@@ -1,9 +1,9 @@
 """Statements on users and where they are signed in."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.oauth.user import SignIn, User
@@ -37,17 +37,23 @@ async def all_users(connection: AsyncConnection, account_id: str | None) -> Sequ
     return [User(*row) for row in await connection.execute(statement)]
 
 
+async def emails_of(connection: AsyncConnection, account_id: str, user_ids: Collection[str]) -> dict[str, str]:
+    """Return the e-mails of those of *user_ids* who are users of the account."""
+    statement = select(USERS.c.id, USERS.c.email).where(USERS.c.account_id == account_id, USERS.c.id.in_(user_ids))
+    return {row.id: row.email for row in await connection.execute(statement)}
+
+
 async def update_user(connection: AsyncConnection, known: User, user: User) -> bool:
     """Write the password and role of *user* and whether it is disabled; False when it is not there as *known*."""
-    statement = update(USERS).where(
-        USERS.c.id == known.id,
-        USERS.c.account_id == known.account_id,
-        USERS.c.password.is_not_distinct_from(known.password),
-        USERS.c.disabled_at.is_not_distinct_from(known.disabled_at),
-        USERS.c.role == known.role,
-    )
+    statement = update(USERS).where(*_same(known))
     values = {"password": user.password, "disabled_at": user.disabled_at, "role": user.role}
     return (await connection.execute(statement.values(values))).rowcount == 1
+
+
+async def is_as_known(connection: AsyncConnection, known: User) -> bool:
+    """Tell whether the user is there as *known*, which stays so until the transaction ends."""
+    here = select(USERS.c.id).where(*_same(known)).with_for_update(read=True)
+    return (await connection.execute(here)).one_or_none() is not None
 
 
 async def insert_sign_in(connection: AsyncConnection, sign_in: SignIn) -> None:
@@ -91,3 +97,14 @@ async def delete_sign_in(connection: AsyncConnection, digest: bytes) -> None:
 async def delete_sign_ins(connection: AsyncConnection, user_id: str, *, but: bytes = b"") -> None:
     """Delete every sign-in of the user, *but* the one with that digest."""
     await connection.execute(delete(SIGN_INS).where(SIGN_INS.c.user_id == user_id, SIGN_INS.c.digest != but))
+
+
+def _same(known: User) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that a row is *known*'s, and that nothing of it was changed that can be."""
+    return (
+        USERS.c.id == known.id,
+        USERS.c.account_id == known.account_id,
+        USERS.c.password.is_not_distinct_from(known.password),
+        USERS.c.disabled_at.is_not_distinct_from(known.disabled_at),
+        USERS.c.role == known.role,
+    )

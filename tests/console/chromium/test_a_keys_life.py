@@ -131,6 +131,22 @@ def test_the_secret_is_not_to_be_had_by_going_back(site: Site, page: Page) -> No
     expect(page.get_by_text(secret)).to_have_count(0)
 
 
+def test_a_passing_error_leaves_what_is_shown_and_is_asked_again(site: Site, page: Page, heard: Heard) -> None:
+    account = site.new_account()
+    record, _ = site.new_key("production-api", account=account)
+    site.sign_in(page, site.new_user(account=account))
+    page.goto(f"{site.url}/console/keys/{record.id}")
+    heard.expect("503")
+    asked = f"**/console/keys/{record.id}"
+    page.route(asked, lambda route: route.fulfill(status=503, body="<h1>away</h1>"))
+    with page.expect_response(lambda answer: answer.status == 503):
+        expect(page.locator("#secrets")).to_contain_text("Current")
+    page.unroute(asked)
+    with page.expect_response(lambda answer: answer.ok and record.id in answer.url):
+        expect(page.locator("#secrets")).to_contain_text("Current")
+    expect(page.get_by_role("heading", level=1)).to_have_count(1)
+
+
 def test_the_table_follows_what_is_typed(site: Site, page: Page) -> None:
     account = site.new_account()
     for name in ("billing", "search-service", "search-worker"):
