@@ -81,8 +81,8 @@ async def _asked(visit: Visit) -> _Asked:
 
 
 async def _found(visit: Visit, asked: _Asked) -> tuple[Overview, Limits | None]:
-    is_limited = asked.key is not None
-    overview = await usage_overview(visit.gateway.store, asked.subject, asked.period, visit.now, is_limited=is_limited)
+    costs = None if asked.key is None else {route.match: route.cost for route in visit.gateway.policy.routes}
+    overview = await usage_overview(visit.gateway.store, asked.subject, asked.period, visit.now, costs=costs)
     return overview, await _limits(visit, asked.key)
 
 

@@ -45,10 +45,11 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Busiest:
-    """The minute with the most requests, which begins at *start*."""
+    """The minute with the most requests, which begins at *start*, and how much of a limit was *taken* in it."""
 
     start: int
     requests: int
+    taken: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ def test_every_bucket_has_a_point_and_every_point_every_group() -> None:
         NOON + 3 * HOUR.seconds,
         over_time=over_time,
         by_route=[],
-        busiest=Busiest(NOON, 4),
+        busiest=Busiest(NOON, 4, 3),
     )
     nothing = dict.fromkeys(Group, 0)
     assert [(point.start - NOON, point.groups) for point in overview.points] == [
