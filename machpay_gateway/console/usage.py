@@ -57,12 +57,9 @@ async def document(visit: Visit) -> Response:
 async def spreadsheet(visit: Visit) -> Response:
     """Return what was counted as CSV: a line for each kind in each bucket."""
     asked = await _asked(visit)
+    start, end = asked.period.span(visit.now)
     report = await usage_report(
-        visit.gateway.store,
-        asked.subject,
-        start=visit.now - asked.period.seconds,
-        end=visit.now,
-        bucket=asked.period.bucket.name,
+        visit.gateway.store, asked.subject, start=start, end=end, bucket=asked.period.bucket.name
     )
     name = f"usage-{asked.subject}-{asked.period.name}-{visit.now:.0f}.csv"  # of ids of ours alone
     # Not at once, and not in the event loop: it may be long, and requests are decided there.

@@ -19,12 +19,12 @@ async def usage_report(store: UsageStore, subject: str, *, start: float, end: fl
 async def usage_overview(
     store: UsageStore, subject: str, period: Period, now: float, *, costs: Mapping[str, int] | None
 ) -> Overview:
-    """Return the usage of a key or an account in the *period* up to *now*, in whole buckets.
+    """Return the usage of a key or an account in the *period* that *now* is at the end of.
 
     The busiest minute is looked for among all that are kept, where there is a limit to set it against: where *costs*,
     those of routes, is not None.
     """
-    bucket, first, last = checked_period(now - period.seconds, now, period.bucket.name)
+    bucket, (first, last) = period.bucket, period.span(now)
     since = max(first, MINUTE.start_of(now - MINUTE.kept_seconds))
     return overview_of(
         subject,
