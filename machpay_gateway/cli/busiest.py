@@ -1,14 +1,14 @@
 """The busiest keys of the last minutes, as `machpay-gateway top` shows them: by the stored usage."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Any
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.core.input import format_moment
-from machpay_gateway.core.usage import MINUTE, UsageRow, sum_of, sums_by_start
+from machpay_gateway.core.usage import MINUTE, UsageRow, sum_of, taken_by
 
 _MINUTES = 2  # the one that runs, and the one before: usage is kept by whole minutes
 _NOT_ANSWERING = "the database does not answer"
@@ -63,9 +63,6 @@ class Busiest:
         if limits is None:
             return None
         a_minute = limits.limit * MINUTE.seconds / limits.window_seconds
-        allowed = [row for row in rows if row.key.outcome == "allowed"]
-        taken = (self._cost(total.routes) for _, total in sums_by_start(allowed))
-        return max(taken, default=0) / a_minute
-
-    def _cost(self, routes: Mapping[str, int]) -> int:
-        return sum(count * self._costs.get(route, 1) for route, count in routes.items())
+        in_order = sorted(rows, key=lambda row: row.key.start)
+        minutes = groupby(in_order, key=lambda row: row.key.start)
+        return max((taken_by(found, self._costs) for _, found in minutes), default=0) / a_minute

@@ -25,7 +25,7 @@ _NO_FILES = {"stdout", "off"}
 _POLL_SECONDS = 0.25  # as often as the log is written
 _OUTCOMES = [ALLOWED, *map(str, Reason)]
 _STATUS = re.compile(r"[1-5](?:xx|[0-9]{2})")
-_COLOURS = {2: "green", 3: "cyan", 4: "yellow", 5: "red"}  # by the first digit of a status
+_COLOURS = {"2": "green", "3": "cyan", "4": "yellow", "5": "red"}  # by the first digit of a status
 
 
 class _Status(click.ParamType[str]):
@@ -56,7 +56,8 @@ class _Wanted:
             return None
         try:
             read = orjson.loads(line)
-        except orjson.JSONDecodeError:
+            orjson.dumps(read)  # what is nested too deeply for it, nobody else can write either
+        except (orjson.JSONDecodeError, orjson.JSONEncodeError):
             read = None
         # The processes' own lines may be JSON too, and come by the same pipe.
         if not isinstance(read, dict) or not {"time", "status", "outcome", "path"} <= read.keys():
@@ -156,9 +157,8 @@ def _followed(file: Followed, wait: Callable[[float], None]) -> Iterator[bytes]:
 def _show(line: dict[str, Any]) -> None:
     """Print *line*. What is in it, anybody may have sent: nothing of it reaches the terminal that this would act on."""
     status = _text(line["status"])
-    colour = _COLOURS.get(int(status[0])) if status[:1].isdigit() else None
     told = (_text(line.get(name)) for name in ("method", "path", "outcome", "key"))
-    text = f"{_text(line['time'])} {click.style(status, fg=colour)} {'  '.join(told)}  {_times(line)}"
+    text = f"{_text(line['time'])} {click.style(status, fg=_COLOURS.get(status[:1]))} {'  '.join(told)}  {_times(line)}"
     click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
 
 

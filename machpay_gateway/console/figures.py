@@ -167,7 +167,7 @@ def _busiest(busiest: Busiest | None, tier: Tier | None) -> str:
     limit = f"the limit of {count(tier.limit)} {'in' if ' ' in window else 'a'} {window}"
     if tier.window_seconds != MINUTE.seconds:
         return f"{told}; {limit} is for another length of time"
-    return f"{told}, {_share(busiest.requests, tier.limit)} of {limit}"
+    return f"{told}, which took {_share(busiest.taken, tier.limit)} of {limit}"
 
 
 def _route_row(route: str, found: UsageSum, requests: int) -> list[Cell]:

@@ -57,12 +57,9 @@ async def document(visit: Visit) -> Response:
 async def spreadsheet(visit: Visit) -> Response:
     """Return what was counted as CSV: a line for each kind in each bucket."""
     asked = await _asked(visit)
+    start, end = asked.period.span(visit.now)
     report = await usage_report(
-        visit.gateway.store,
-        asked.subject,
-        start=visit.now - asked.period.seconds,
-        end=visit.now,
-        bucket=asked.period.bucket.name,
+        visit.gateway.store, asked.subject, start=start, end=end, bucket=asked.period.bucket.name
     )
     name = f"usage-{asked.subject}-{asked.period.name}-{visit.now:.0f}.csv"  # of ids of ours alone
     # Not at once, and not in the event loop: it may be long, and requests are decided there.
@@ -81,8 +78,8 @@ async def _asked(visit: Visit) -> _Asked:
 
 
 async def _found(visit: Visit, asked: _Asked) -> tuple[Overview, Limits | None]:
-    is_limited = asked.key is not None
-    overview = await usage_overview(visit.gateway.store, asked.subject, asked.period, visit.now, is_limited=is_limited)
+    costs = None if asked.key is None else {route.match: route.cost for route in visit.gateway.policy.routes}
+    overview = await usage_overview(visit.gateway.store, asked.subject, asked.period, visit.now, costs=costs)
     return overview, await _limits(visit, asked.key)
 
 

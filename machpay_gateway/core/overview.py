@@ -14,12 +14,17 @@ from machpay_gateway.core.usage import DAY, HOUR, MINUTE, Bucket, UsageRow, Usag
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """How far back to look, and by which *bucket*."""
+    """How far back to look, and by which *bucket*, a whole number of which it is."""
 
     name: str
     told: str
     seconds: int
     bucket: Bucket
+
+    def span(self, now: float) -> tuple[int, int]:
+        """Return the start of its first bucket and the end of its last one, which *now* falls into."""
+        end = self.bucket.start_of(now) + self.bucket.seconds
+        return end - self.seconds, end
 
 
 # A day by the hour: by the minute it is more than a screen has room for, and sixty times as much to read.
@@ -45,10 +50,11 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Busiest:
-    """The minute with the most requests, which begins at *start*."""
+    """The minute with the most requests, which begins at *start*, and how much of a limit was *taken* in it."""
 
     start: int
     requests: int
+    taken: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,6 +197,11 @@ def sum_of(rows: Iterable[UsageRow]) -> UsageSum:
     return UsageSum(sum(histogram), seconds, histogram, by_name[0], dict(sorted(statuses.items())), by_name[1])
 
 
+def taken_by(rows: Iterable[UsageRow], costs: Mapping[str, int]) -> int:
+    """Return how much of a limit *rows* have taken: what was let through, by the *costs* of routes, 1 if unknown."""
+    return sum(row.count * costs.get(row.key.route, 1) for row in rows if row.key.outcome == ALLOWED)
+
+
 def sums_by_start(rows: Iterable[UsageRow]) -> Iterator[tuple[int, UsageSum]]:
     """Yield the start and the sum of each bucket that has *rows*, oldest first."""
     in_order = sorted(rows, key=lambda row: row.key.start)

@@ -15,7 +15,9 @@ from machpay_gateway.core.input import masked
 OK = "ok"
 NEEDED = ("serving", "key store")  # without the others requests are served all the same, each as it says
 _PATIENCE_SECONDS = 2.0
-_PASSWORD = re.compile(r"(://)[^\s/]*@")
+# Where one was not escaped, nothing tells it from what follows but the last @: rather too much is left out than a part.
+_IN_URL = re.compile(r"(://).*@")
+_BY_NAME = re.compile(r"(passw(?:or)?d\s*=\s*)(?:'(?:[^'\\]|\\.)*'?|\S+)", re.IGNORECASE)
 _LONGEST = 300  # characters of what a driver has to say
 _MEANWHILE = {
     "local": "each worker counts for itself, up to its part of the limits",
@@ -83,5 +85,5 @@ async def _signing_keys(gateway: Gateway) -> str:
 
 
 def _said(text: str) -> str:
-    text = _PASSWORD.sub(r"\1…@", masked(text))
+    text = _BY_NAME.sub(r"\1…", _IN_URL.sub(r"\1…@", masked(text)))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -1,8 +1,10 @@
 """What requests add up to: the use cases that the key API, the command line and the Console share."""
 
+from collections.abc import Mapping
+
 from machpay_gateway.core.overview import Busiest, Overview, Period, overview_of
 from machpay_gateway.core.ports import UsageStore
-from machpay_gateway.core.usage import MINUTE, UsageReport, checked_period
+from machpay_gateway.core.usage import MINUTE, UsageReport, checked_period, taken_by
 
 
 async def usage_report(store: UsageStore, subject: str, *, start: float, end: float, bucket: str) -> UsageReport:
@@ -14,14 +16,16 @@ async def usage_report(store: UsageStore, subject: str, *, start: float, end: fl
     return UsageReport(subject, length, first, last, await store.usage(subject, length, first, last))
 
 
-async def usage_overview(store: UsageStore, subject: str, period: Period, now: float, *, is_limited: bool) -> Overview:
-    """Return the usage of a key or an account in the *period* up to *now*, in whole buckets.
+async def usage_overview(
+    store: UsageStore, subject: str, period: Period, now: float, *, costs: Mapping[str, int] | None
+) -> Overview:
+    """Return the usage of a key or an account in the *period* that *now* is at the end of.
 
-    The busiest minute is looked for among all that are kept, where there is a limit to set it against: *is_limited*.
+    The busiest minute is looked for among all that are kept, where there is a limit to set it against: where *costs*,
+    those of routes, is not None.
     """
-    bucket, first, last = checked_period(now - period.seconds, now, period.bucket.name)
+    bucket, (first, last) = period.bucket, period.span(now)
     since = max(first, MINUTE.start_of(now - MINUTE.kept_seconds))
-    busiest = await store.busiest_minute(subject, since, last) if is_limited else None
     return overview_of(
         subject,
         period,
@@ -29,5 +33,13 @@ async def usage_overview(store: UsageStore, subject: str, period: Period, now: f
         last,
         over_time=await store.usage(subject, bucket, first, last, over="route"),
         by_route=await store.usage(subject, bucket, first, last, over="start"),
-        busiest=None if busiest is None else Busiest(*busiest),
+        busiest=None if costs is None else await _busiest(store, subject, since, last, costs),
     )
+
+
+async def _busiest(store: UsageStore, subject: str, start: int, end: int, costs: Mapping[str, int]) -> Busiest | None:
+    found = await store.busiest_minute(subject, start, end)
+    if found is None:
+        return None
+    begin, requests = found
+    return Busiest(begin, requests, taken_by(await store.usage(subject, MINUTE, begin, begin + 1), costs))

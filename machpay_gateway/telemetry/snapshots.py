@@ -8,7 +8,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
@@ -82,10 +82,22 @@ class Snapshots:
 
     def _found(self) -> tuple[dict[str, _Read], int]:
         """Return what is in the files, by their names, each count once, and how many files could not be read."""
-        names = sorted(path.stem for path in self._folder.glob("*.json") if path.stem != _ENDED)
-        # In this order: what is folded between the two is missing among the first, and so is found in the last.
+        before, _ = self._readable([_ENDED])
+        while True:
+            names = sorted(path.stem for path in self._folder.glob("*.json") if path.stem != _ENDED)
+            # In this order: what is folded between the two is missing among the first, and so is found in the last.
+            found, unreadable = self._readable([*names, _ENDED])
+            # A second fold meanwhile forgets what the first one folded, which then would be found in both.
+            if found.get(_ENDED) == before.get(_ENDED):
+                break
+            before = found
+        folded = found[_ENDED].folded if _ENDED in found else frozenset()
+        return {name: it for name, it in found.items() if name not in folded}, unreadable
+
+    def _readable(self, names: Iterable[str]) -> tuple[dict[str, _Read], int]:
+        """Return what is in the files of these *names* that are there, and how many of them could not be read."""
         found, unreadable = {}, 0
-        for name in (*names, _ENDED):
+        for name in names:
             try:
                 found[name] = self._loaded(name)
             except FileNotFoundError:
@@ -93,8 +105,7 @@ class Snapshots:
             except (OSError, *_OTHER):
                 unreadable += 1
                 self._tell(f"What a worker has counted cannot be read: {name} is left out of the metrics.")
-        folded = found[_ENDED].folded if _ENDED in found else frozenset()
-        return {name: it for name, it in found.items() if name not in folded}, unreadable
+        return found, unreadable
 
     def _loaded(self, name: str) -> _Read:
         with self._path(name).open("rb") as file:

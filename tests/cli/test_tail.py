@@ -105,6 +105,26 @@ def test_what_is_no_line_of_an_access_log_is_passed_over_and_told(invoke_bare: I
     assert result.stderr == f"4 lines were {PASSED_OVER}"
 
 
+@pytest.mark.parametrize("as_json", [(), ("--json",)], ids=["text", "json"])
+@pytest.mark.parametrize("member", ["time", "status", "path", "milliseconds", "of_no_version"])
+def test_what_is_nested_too_deeply_is_passed_over(invoke_bare: Invoke, member: str, as_json: tuple[str, ...]) -> None:
+    deep = line(**{member: "deep"}).replace('"deep"', "[" * 1000 + "]" * 1000)  # orjson reads as much, and writes less
+    name = written(line(), deep, line())
+
+    result = invoke_bare("tail", "--no-follow", *as_json, name)
+
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 2
+    assert result.stderr == f"1 line was {PASSED_OVER}"
+
+
+@pytest.mark.parametrize("status", ["²", "٤29", "", "-", True, [4]])
+def test_a_status_that_is_no_number_is_shown_as_it_is(invoke_bare: Invoke, status: object) -> None:
+    result = invoke_bare("tail", "--no-follow", written(line(status=status)))
+    assert result.exit_code == 0
+    assert f"Z {status} GET" in result.stdout
+
+
 @pytest.mark.parametrize("member", ["time", "status", "method", "path", "outcome", "key"])
 @pytest.mark.parametrize("as_json", [(), ("--json",)], ids=["text", "json"])
 def test_nothing_that_a_terminal_acts_on_reaches_it(invoke_bare: Invoke, member: str, as_json: tuple[str, ...]) -> None:

@@ -19,6 +19,7 @@ from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.outcome import Group
 from machpay_gateway.core.overview import PERIODS, Period
+from machpay_gateway.core.route import Route
 from machpay_gateway.core.usage import BOUNDS, MINUTE, UsageBatch, UsageKey, UsageRow
 from tests.console.rigs import STRANGER, VIEWER, Rig
 
@@ -121,7 +122,7 @@ async def test_the_page_the_json_and_the_csv_say_the_same(rig: Rig) -> None:
 @pytest.mark.parametrize("period", PERIODS.values(), ids=PERIODS)
 async def test_each_period_has_all_its_buckets_up_to_the_one_that_goes_on(rig: Rig, period: Period) -> None:
     key, _ = await rig.key()
-    inside, outside = period.seconds - 5, period.seconds + 2 * period.bucket.seconds
+    inside, outside = period.seconds - 2 * period.bucket.seconds, period.seconds
     await counted(rig, key, seconds_ago=inside)
     await counted(rig, key, count=2)
     await counted(rig, key, count=4, seconds_ago=outside)
@@ -129,10 +130,12 @@ async def test_each_period_has_all_its_buckets_up_to_the_one_that_goes_on(rig: R
     document = await told(browser, f"period={period.name}")
     starts, length = document["starts"], period.bucket.seconds
     assert starts == list(range(document["start"], document["end"], length))
+    assert len(starts) * length == period.seconds
     assert starts[-1] <= time.time() < document["end"] + length
     assert document["start"] <= time.time() - period.seconds + length
     admitted = document["groups"]["admitted"]
     assert (sum(admitted), sum(admitted[-2:])) == (3, 2)  # a minute may have ended since it was counted
+    assert [row["requests"] for row in await lines(browser, f"period={period.name}")] == ["1", "2"]
     assert set(document["groups"]) == set(Group)
     assert {len(counts) for counts in document["groups"].values()} == {len(starts)}
     assert [value for value in document["latency_ms"]["p50"] if value is not None] == [3.75, 3.75]
@@ -308,7 +311,7 @@ async def test_neither_an_account_nor_a_revoked_key_has_anything_left(rig: Rig) 
 @pytest.mark.parametrize(
     "rate, expected",
     [
-        ("1000/minute", ", 31.2 % of the limit of 1,000 a minute"),
+        ("1000/minute", ", which took 30.0 % of the limit of 1,000 a minute"),
         ("50/second", "; the limit of 50 a second is for another length of time"),
         ("99/10 second", "; the limit of 99 in 10 seconds is for another length of time"),
     ],
@@ -324,6 +327,21 @@ async def test_the_busiest_minute_is_set_against_the_limit(
     monkeypatch.setattr(rig.gateway.policy, "tiers", {**tiers, "standard": replace(tiers["standard"], rate=rate)})
     told_of = (await told(await rig.signed_in(), f"key={key.id}"))["told"]
     assert re.fullmatch(r"312 at [-\d]{10} \d\d:\d\d UTC" + re.escape(expected), told_of["busiest"])
+
+
+async def test_the_limit_is_taken_by_what_was_let_through_and_by_its_cost(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, _ = await rig.key()
+    routes = (Route("POST /v1/skills/execute", scopes="skills:execute", cost=5),)
+    monkeypatch.setattr(rig.gateway.policy, "routes", routes)
+    for seconds_ago, many in ((120, 200), (300, 20)):
+        await counted(rig, key, count=many, route=routes[0].match, status=502, seconds_ago=seconds_ago)
+    await counted(rig, key, count=1000, route=routes[0].match, outcome="rate_limited", status=429, seconds_ago=120)
+    await counted(rig, key, count=10, route="of no rule now", seconds_ago=120)
+    told_of = (await told(await rig.signed_in(), f"key={key.id}"))["told"]
+    assert told_of["busiest"].startswith("1,210 at ")
+    assert told_of["busiest"].endswith(", which took 101.0 % of the limit of 1,000 a minute")
 
 
 async def test_the_page_loads_its_own_scripts_and_runs_no_other(rig: Rig) -> None:

@@ -1,5 +1,7 @@
 """Usage as it is looked at: nothing is left out because nothing came, and the most frequent is first."""
 
+import pytest
+
 from machpay_gateway.core.outcome import Group, Outcome
 from machpay_gateway.core.overview import PERIODS, Busiest, overview_of
 from machpay_gateway.core.usage import BOUNDS, HOUR, UsageKey, UsageRow, sum_of
@@ -26,7 +28,7 @@ def test_every_bucket_has_a_point_and_every_point_every_group() -> None:
         NOON + 3 * HOUR.seconds,
         over_time=over_time,
         by_route=[],
-        busiest=Busiest(NOON, 4),
+        busiest=Busiest(NOON, 4, 3),
     )
     nothing = dict.fromkeys(Group, 0)
     assert [(point.start - NOON, point.groups) for point in overview.points] == [
@@ -38,6 +40,22 @@ def test_every_bucket_has_a_point_and_every_point_every_group() -> None:
     assert overview.points[1].total == sum_of([])
     assert overview.points[1].total.quantile_seconds(0.5) is None
     assert (overview.total.requests, overview.total.allowed) == (7, 5)
+
+
+@pytest.mark.parametrize(
+    "name, now, start, end",
+    [
+        ("day", NOON + 1800.5, NOON - 23 * 3600, NOON + 3600),
+        ("day", NOON, NOON - 23 * 3600, NOON + 3600),  # the hour that begins just now
+        ("hour", NOON - 0.5, NOON - 3600, NOON),
+        ("month", NOON, NOON - 12 * 3600 - 29 * 86_400, NOON + 12 * 3600),
+    ],
+)
+def test_a_period_is_as_long_as_it_says_with_the_bucket_that_goes_on(
+    name: str, now: float, start: int, end: int
+) -> None:
+    assert PERIODS[name].span(now) == (start, end)
+    assert end - start == PERIODS[name].seconds
 
 
 def test_the_most_frequent_is_first_and_what_is_as_frequent_goes_by_name() -> None:

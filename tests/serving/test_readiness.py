@@ -80,6 +80,33 @@ async def test_a_key_store_that_is_away_is_told_with_the_reason_and_no_password(
         )
 
 
+@pytest.mark.parametrize(
+    "cause, told",
+    [
+        ("no postgresql://u:{}@db/x", "no postgresql://…@db/x"),
+        ("no postgresql://{}@db/x", "no postgresql://…@db/x"),
+        ("no postgresql://u:a/{}@db/x", "no postgresql://…@db/x"),  # a password that was not escaped
+        ("no postgresql://u:a {}@db/x", "no postgresql://…@db/x"),
+        ("no postgresql://u:a@{}@db/x", "no postgresql://…@db/x"),
+        ("no postgresql://u:a?#{}@db/x", "no postgresql://…@db/x"),
+        ("no postgresql://db/x?user=u&password={} there", "no postgresql://db/x?user=u&password=… there"),
+        ("no host=db password={} user=u", "no host=db password=… user=u"),
+        ("no host=db PassWord = {}&a user=u", "no host=db PassWord = … user=u"),
+        (r"no password='a \' {} b' user=u", "no password=… user=u"),
+        ("no password='a {}\nb'", "no password=…"),  # of which the first line is told
+        ('password authentication failed for user "u"', 'password authentication failed for user "u"'),
+    ],
+)
+async def test_no_password_is_told_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str, told: str
+) -> None:
+    async with worker(tmp_path) as (it, ask):
+        monkeypatch.setattr(it.gateway.store, "versions_since", failing(OSError(cause.format(PASSWORD))))
+        found = (await ask())[1]["key store"]
+    assert PASSWORD not in found
+    assert f"(versions, {told}" in found
+
+
 async def test_draining_makes_it_not_ready(tmp_path: Path) -> None:
     async with worker(tmp_path) as (it, ask):
         it.is_draining = True

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,6 +100,25 @@ def test_a_crash_between_adding_up_and_removing_counts_nothing_twice(
     assert mine.read().counts[LOST] == [111.0]
     assert mine.read().counts[LOST] == [111.0]
     assert len(list(tmp_path.glob("*.json"))) == 2
+
+
+def test_workers_that_are_added_up_while_others_read_are_counted_once(tmp_path: Path, gone: int) -> None:
+    theirs, moves = Snapshots(tmp_path), [1]
+
+    class Slow(Snapshots):
+        def _loaded(self, name: str) -> Any:  # noqa: ANN401 - of a type of that module's own
+            it = super()._loaded(name)
+            if name != "ended" and moves:  # it has what the first worker counted
+                moves.pop()
+                theirs.read()  # adds up the first
+                Snapshots(tmp_path, process=gone).write(counts(100))
+                theirs.read()  # adds up the second, and forgets whose counts were added before
+            return it
+
+    Snapshots(tmp_path, process=gone).write(counts(10))
+    mine = Slow(tmp_path)
+    assert [mine.read().counts[LOST] for _ in range(2)] == [[110.0], [110.0]]
+    assert not moves
 
 
 def test_while_somebody_else_adds_up_it_is_left_to_them(tmp_path: Path, gone: int) -> None:
