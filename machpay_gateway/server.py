@@ -150,9 +150,10 @@ class _Beside:
             return
         # The path that was authorised, not one read anew.
         ours = self._ours.app_for(facts_of(scope).path or "")
-        if ours is not None and scope["type"] == "websocket":  # of which we have none, and nobody else has any there
-            await WebSocketClose()(scope, receive, send)
-            return
+        if scope["type"] == "websocket":
+            # We have none. Where we ask for no credential, the application's would be open to anybody.
+            is_open = ours is not None and scope["machpay"] is None
+            ours = WebSocketClose() if is_open else None
         await (ours or self._app)(scope, receive, send)
 
 

@@ -172,7 +172,7 @@ async def test_signing_in_again_ends_the_sign_in_that_was_there(rig: Rig) -> Non
     assert (await before.get("/console/keys")).status_code == 303
 
 
-async def test_no_websocket_of_the_applications_is_below_the_console(rig: Rig) -> None:
+async def test_no_websocket_of_the_applications_is_open_where_ours_needs_no_credential(rig: Rig) -> None:
     for path in ("/console/ws", "/console", "/v1/keys/ws", "/.well-known/jwks.json"):
         scope: dict[str, Any] = {
             "type": "websocket", "path": path, "raw_path": path.encode(), "headers": [], "client": ("192.0.2.1", 1),
