@@ -176,7 +176,9 @@ async def test_a_request_that_is_cancelled_before_its_answer_holds_nothing(
     with pytest.raises(asyncio.CancelledError):
         await asking
     await asyncio.sleep(0.05)  # past the answer that nobody waits for
-    assert await slots_left(other, secret) == 3
+    async with asyncio.timeout(10):  # on a busy machine it comes later; what is held stays so
+        while await slots_left(other, secret) != 3:  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(0.02)
 
 
 async def test_a_request_that_is_cancelled_between_its_answer_and_its_arrival_holds_nothing(
