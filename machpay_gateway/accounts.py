@@ -10,12 +10,10 @@ from dataclasses import replace
 from machpay_gateway.core.audit import APPLICATION, Actor, Change
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.input import checked_name, shown
-from machpay_gateway.core.key import ENTROPY_BYTES, mint_id
+from machpay_gateway.core.key import ACCOUNT, ENTROPY_BYTES, mint_id
 from machpay_gateway.core.ports import Account, AccountStore
 
 __all__ = ["Accounts"]
-
-_KIND = "acct"
 
 
 class Accounts:
@@ -43,7 +41,7 @@ class Accounts:
     async def create(self, name: str, tier: str, *, actor: Actor = APPLICATION) -> Account:
         """Create an account. Raises InputError for a tier that is not configured, or a name that is taken."""
         account = Account(
-            id=mint_id(_KIND, self._entropy(ENTROPY_BYTES)),
+            id=mint_id(ACCOUNT, self._entropy(ENTROPY_BYTES)),
             name=_account_name(name),
             tier=self._known_tier(tier),
             created_at=self._clock(),
@@ -87,6 +85,6 @@ class Accounts:
 
 def _account_name(name: str) -> str:
     name = checked_name(name)
-    if name.startswith(f"{_KIND}_"):  # accounts are found by id or name: one must not pass for the other
-        raise InputError(f"The name {shown(name)} looks like an account's id: choose one without {_KIND}_ in front.")
+    if name.startswith(f"{ACCOUNT}_"):  # accounts are found by id or name: one must not pass for the other
+        raise InputError(f"The name {shown(name)} looks like an account's id: choose one without {ACCOUNT}_ in front.")
     return name

@@ -22,7 +22,7 @@ class Busiest:
         self._gateway = gateway
         self._limit = limit
         self._clock = clock
-        self._costs = {route.match: route.cost for route in gateway.policy.routes}
+        self._costs = gateway.policy.costs
         self._known: dict[str, tuple[str | None, str | None]] = {}
 
     async def told(self) -> dict[str, Any]:

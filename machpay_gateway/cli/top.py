@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,9 @@ from machpay_gateway.cli.board import board
 from machpay_gateway.cli.busiest import Busiest
 from machpay_gateway.cli.output import print_json, print_rendered
 from machpay_gateway.cli.session import Session, pass_session
+from machpay_gateway.core.document import in_milliseconds
 from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.input import format_moment
 from machpay_gateway.core.usage import ALLOWED
 from machpay_gateway.settings.serving import Address, parse_listen
 
@@ -167,7 +168,7 @@ def _document(interval: "Interval", keys: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "object": "top",
         "mistake": None,
-        "at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "at": format_moment(time.time()),
         "seconds": round(interval.seconds, 3),
         "requests_per_second": _rounded(interval.per_second),
         "refused_per_second": _rounded(refused),
@@ -192,7 +193,7 @@ def _flow(flow: "Flow") -> dict[str, Any]:
 
 
 def _milliseconds(latency: "Latency") -> dict[str, float | None]:
-    return {name: None if at is None else _rounded(at * 1000) for name, at in latency._asdict().items()}
+    return {name: in_milliseconds(at) for name, at in latency._asdict().items()}
 
 
 def _rounded(number: float) -> float:

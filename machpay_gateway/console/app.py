@@ -8,14 +8,14 @@ from urllib.parse import quote, urlsplit
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route as Endpoint
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.console import apps, audit, keys, sessions, start, usage
 from machpay_gateway.console.assets import Assets
 from machpay_gateway.console.forms import Form, form_of
-from machpay_gateway.console.pages import ConsolePages, base_of, path_of
+from machpay_gateway.console.pages import ConsolePages, base_of, onward, path_of
 from machpay_gateway.console.sign_in import SIGN_IN, Entrance
 from machpay_gateway.console.visit import TurnedAwayError, Visit
 from machpay_gateway.core.errors import Unavailable
@@ -100,7 +100,7 @@ def console_app(gateway: Gateway, *, clock: Callable[[], float] = time.time) -> 
 
 
 async def _home(request: Request) -> Response:
-    return RedirectResponse(f"{base_of(request)}/keys", HTTPStatus.SEE_OTHER)
+    return onward(request, "/keys")
 
 
 class _Doors:
@@ -163,7 +163,7 @@ class _Doors:
         base, here, is_part = base_of(request), path_of(request), "hx-request" in request.headers
         if is_part:  # what was asked for is no page by itself: the one that it is a part of is
             here = urlsplit(request.headers.get("hx-current-url", "")).path.removeprefix(base)
-        address = f"{base}{SIGN_IN}" + (f"?next={quote(here, safe='/')}" if request.method == "GET" else "")
+        address = SIGN_IN + (f"?next={quote(here, safe='/')}" if request.method == "GET" else "")
         if is_part:  # else the page to sign in by would end up inside the other one
-            return Response(status_code=HTTPStatus.NO_CONTENT, headers={"HX-Redirect": address})
-        return RedirectResponse(address, HTTPStatus.SEE_OTHER, {"Cache-Control": "no-store"})
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers={"HX-Redirect": f"{base}{address}"})
+        return onward(request, address)

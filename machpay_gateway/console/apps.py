@@ -83,7 +83,7 @@ async def show(visit: Visit) -> Response:
 
 async def update(visit: Visit) -> Response:
     """Change the app's settings. What was changed meanwhile by somebody else is not undone unseen."""
-    client, apps = await _app(visit), visit.gateway.apps
+    client, apps = await visit.app(visit.id), visit.gateway.apps
     before = AppDraft.about(client)
     written = replace(AppDraft.of(visit.form), kind=before.kind, environment=before.environment)
     written.check(apps.grantable)
@@ -110,7 +110,7 @@ async def update(visit: Visit) -> Response:
         )
     except InputError as exc:
         # Shown as it is now: what was written on top of something else must not be sent again as if that were seen.
-        client = await _app(visit)
+        client = await visit.app(visit.id)
         now = replace(AppDraft.about(client), mistakes=Mistakes.whole(exc))
         return await _shown(visit, client, now, HTTPStatus.UNPROCESSABLE_ENTITY)
     if changed is None:
@@ -120,7 +120,7 @@ async def update(visit: Visit) -> Response:
 
 async def rotate_secret(visit: Visit) -> Response:
     """Give the app a new secret, and show it this once."""
-    client, grace = await _app(visit), grace_in(visit.form)
+    client, grace = await visit.app(visit.id), grace_in(visit.form)
     try:
         issued = await visit.gateway.apps.rotate_secret(
             visit.user.account_id, client.id, grace_seconds=grace, actor=visit.actor, once=visit.once
@@ -137,12 +137,12 @@ async def rotate_secret(visit: Visit) -> Response:
 
 async def ask_to_delete(visit: Visit) -> Response:
     """Ask whether the app is to end for good."""
-    return visit.page("app_delete.html", app=await _app(visit), typed="", mistake="")
+    return visit.page("app_delete.html", app=await visit.app(visit.id), typed="", mistake="")
 
 
 async def delete(visit: Visit) -> Response:
     """End the app for good, if its name was typed."""
-    client, typed = await _app(visit), visit.form.text("typed")
+    client, typed = await visit.app(visit.id), visit.form.text("typed")
     if typed.strip() != client.name:
         mistake = "That is not the app's name."
         status = HTTPStatus.UNPROCESSABLE_ENTITY
@@ -153,7 +153,7 @@ async def delete(visit: Visit) -> Response:
 
 async def end_grant(visit: Visit) -> Response:
     """End what a user lets the app do."""
-    client, endings = await _app(visit), visit.gateway.endings
+    client, endings = await visit.app(visit.id), visit.gateway.endings
     grant = await endings.get(visit.user.account_id, visit.request.path_params["grant"])
     if grant is None or grant.client_id != client.id:
         raise missing("grant")
@@ -210,13 +210,6 @@ async def _grants(visit: Visit, client: Client, after: str) -> list[Grant]:
     if after and await endings.get(account_id, after) is None:
         return []
     return list(await endings.list(account_id, client_id=client.id, after=after or None, limit=_GRANTS_PAGE + 1))
-
-
-async def _app(visit: Visit) -> Client:
-    client = await visit.gateway.apps.get(visit.user.account_id, visit.id)
-    if client is None:
-        raise missing("app")
-    return client
 
 
 def _is_served(visit: Visit) -> bool:

@@ -6,16 +6,17 @@ A page and the scripts that keep it up to date show the same, because both are g
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from machpay_gateway.console.words import count, machine_moment, milliseconds, moment
+from machpay_gateway.console.words import count, milliseconds, moment
 from machpay_gateway.core.admission import STALE, Away, Stale, Standing
+from machpay_gateway.core.document import in_milliseconds
+from machpay_gateway.core.input import format_moment
 from machpay_gateway.core.outcome import Group, Outcome
 from machpay_gateway.core.overview import Busiest, Overview, Point, groups_of
 from machpay_gateway.core.problem import TYPE_BASE
 from machpay_gateway.core.quota import Tier
-from machpay_gateway.core.usage import BOUNDS, MINUTE, UsageSum
+from machpay_gateway.core.usage import BOUNDS, MINUTE, QUANTILES, UsageSum
 
 _MOST_ROUTES = 20
-_QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 _SMALLEST_SHARE = 0.001  # that is told by its number
 _UNKNOWN = "not known right now"
 
@@ -95,7 +96,7 @@ def told_of(overview: Overview, limits: Limits | None) -> Mapping[str, str]:
         "requests": count(total.requests),
         "refused": f"{_share(total.requests - total.allowed, total.requests)} "
         f"({count(total.requests - total.allowed)})",
-        **{name: latency(total.quantile_seconds(share)) for name, share in _QUANTILES.items()},
+        **{name: latency(total.quantile_seconds(share)) for name, share in QUANTILES.items()},
         **{str(group): count(found) for group, found in groups_of(overview.points).items()},
         "busiest": _busiest(overview.busiest, None if limits is None else limits.tier),
         **({} if limits is None else limits.told),
@@ -123,7 +124,7 @@ def tables_of(overview: Overview) -> Mapping[str, Table]:
             [_outcome_row(outcome, found, requests) for outcome, found in overview.outcomes],
         ),
         "buckets": Table(
-            [Column("From (UTC)", is_number=False), *map(Column, ("Requests", *kinds, *_QUANTILES))],
+            [Column("From (UTC)", is_number=False), *map(Column, ("Requests", *kinds, *QUANTILES))],
             [_bucket_row(point, is_newest=not at) for at, point in enumerate(reversed(overview.points))],
         ),
     }
@@ -141,8 +142,8 @@ def document_of(overview: Overview, limits: Limits | None) -> Mapping[str, objec
         "starts": [point.start for point in points],
         "groups": {str(group): [point.groups[group] for point in points] for group in Group},
         "latency_ms": {
-            name: [_milliseconds(point.total.quantile_seconds(share)) for point in points]
-            for name, share in _QUANTILES.items()
+            name: [in_milliseconds(point.total.quantile_seconds(share)) for point in points]
+            for name, share in QUANTILES.items()
         },
         "told": told_of(overview, limits),
         "meters": {} if limits is None else limits.meters,
@@ -176,7 +177,7 @@ def _route_row(route: str, found: UsageSum, requests: int) -> list[Cell]:
         count(found.requests),
         _share(found.requests, requests),
         _share(found.requests - found.allowed, found.requests),
-        latency(found.quantile_seconds(_QUANTILES["p95"])),
+        latency(found.quantile_seconds(QUANTILES["p95"])),
     )
     return [Cell(text) for text in cells]
 
@@ -195,10 +196,10 @@ def _outcome_row(outcome: Outcome, found: int, requests: int) -> list[Cell]:
 def _bucket_row(point: Point, *, is_newest: bool) -> list[Cell]:
     begin = moment(point.start).removesuffix(" UTC")
     return [
-        Cell(f"{begin}, so far" if is_newest else begin, datetime=machine_moment(point.start)),
+        Cell(f"{begin}, so far" if is_newest else begin, datetime=format_moment(point.start)),
         Cell(count(point.total.requests)),
         *(Cell(count(point.groups[group])) for group in Group),
-        *(Cell(latency(point.total.quantile_seconds(share))) for share in _QUANTILES.values()),
+        *(Cell(latency(point.total.quantile_seconds(share))) for share in QUANTILES.values()),
     ]
 
 
@@ -207,7 +208,3 @@ def _share(part: int, whole: int) -> str:
         return "–"
     share = part / whole
     return "under 0.1 %" if 0 < share < _SMALLEST_SHARE else f"{100 * share:,.1f} %"
-
-
-def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 3)

@@ -77,13 +77,13 @@ async def create(visit: Visit) -> Response:
 
 async def show(visit: Visit) -> Response:
     """Show one key."""
-    record = await _key(visit)
+    record = await visit.key(visit.id)
     return _shown(visit, record, KeyDraft.about(record))
 
 
 async def update(visit: Visit) -> Response:
     """Change the key's settings. What was changed meanwhile by somebody else is not undone unseen."""
-    record, written = await _key(visit), KeyDraft.of(visit.form)
+    record, written = await visit.key(visit.id), KeyDraft.of(visit.form)
     before = KeyDraft.about(record)
     written.check({*visit.gateway.policy.scopes, *record.scopes.names}, visit.now, kept_expiry=before.expires)
     version = visit.form.text("version")
@@ -108,7 +108,7 @@ async def update(visit: Visit) -> Response:
         )
     except InputError as exc:
         # Shown as it is now: what was written on top of something else must not be sent again as if that were seen.
-        record = await _key(visit)
+        record = await visit.key(visit.id)
         now = replace(KeyDraft.about(record), mistakes=Mistakes.whole(exc))
         return _shown(visit, record, now, HTTPStatus.UNPROCESSABLE_ENTITY)
     return visit.onward(f"/keys/{record.id}", told="saved")
@@ -116,7 +116,7 @@ async def update(visit: Visit) -> Response:
 
 async def rotate(visit: Visit) -> Response:
     """Give the key a new secret, and show it this once."""
-    record, grace = await _key(visit), grace_in(visit.form)
+    record, grace = await visit.key(visit.id), grace_in(visit.form)
     try:
         issued = await visit.gateway.keyring.rotate(
             visit.user.account_id, record.id, grace_seconds=grace, actor=visit.actor, keep=_once(visit)
@@ -132,19 +132,19 @@ async def rotate(visit: Visit) -> Response:
 
 async def end_grace(visit: Visit) -> Response:
     """End the secret from before the last rotation now."""
-    record = await _key(visit)
+    record = await visit.key(visit.id)
     await visit.gateway.keyring.end_grace(visit.user.account_id, record.id, actor=visit.actor)
     return visit.onward(f"/keys/{record.id}", told="grace-ended")
 
 
 async def ask_to_revoke(visit: Visit) -> Response:
     """Ask whether the key is to end for good."""
-    return visit.page("key_revoke.html", key=await _key(visit), typed="", mistake="")
+    return visit.page("key_revoke.html", key=await visit.key(visit.id), typed="", mistake="")
 
 
 async def revoke(visit: Visit) -> Response:
     """End the key for good, if its name was typed."""
-    record, typed = await _key(visit), visit.form.text("typed")
+    record, typed = await visit.key(visit.id), visit.form.text("typed")
     if typed.strip() != record.name:
         mistake = "That is not the key's name."
         status = HTTPStatus.UNPROCESSABLE_ENTITY
@@ -211,10 +211,3 @@ def _address_notes(visit: Visit, written: KeyDraft) -> list[Note]:
         return own is not None and first <= own <= last
 
     return network_notes(written.networks, format_address_or_none(own), covers)
-
-
-async def _key(visit: Visit) -> KeyRecord:
-    record = await visit.gateway.keyring.get(visit.user.account_id, visit.id)
-    if record is None:
-        raise missing("key")
-    return record

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from machpay_gateway.console.assets import address_of
 from machpay_gateway.console.words import FILTERS
@@ -49,3 +49,8 @@ def base_of(request: Request) -> str:
 def path_of(request: Request) -> str:
     """Return the path below the Console that was asked for, wherever all of that is mounted."""
     return (facts_of(request.scope).path or "").removeprefix("/console")
+
+
+def onward(request: Request, path: str) -> Response:
+    """Send the browser on to *path* below the Console, by another request."""
+    return RedirectResponse(f"{base_of(request)}{path}", HTTPStatus.SEE_OTHER, {"Cache-Control": "no-store"})

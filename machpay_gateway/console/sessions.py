@@ -1,22 +1,20 @@
 """The page on where a user is signed in, and how each of these ends. Everybody has their own, viewers too."""
 
-import hmac
-from hashlib import sha256
-
 from starlette.responses import Response
 
 from machpay_gateway.console.visit import Visit, missing
+from machpay_gateway.core.oauth.opaque import Kind, digest_of
 
 _SHOWN = 100  # a user who has more ends all others at once
 
 
 async def table(visit: Visit) -> Response:
     """Show the browsers that the user is signed in by, newest first."""
-    here, found = sha256(visit.cookie.encode()).digest(), await visit.gateway.users.sign_ins(visit.user)
+    here, found = digest_of(Kind.BROWSER, visit.cookie), await visit.gateway.users.sign_ins(visit.user)
     return visit.page(
         "sessions.html",
         sign_ins=found[:_SHOWN],
-        this=next((each.name for each in found if hmac.compare_digest(each.digest, here)), ""),
+        this=next((each.name for each in found if each.digest == here), ""),
         left_out=max(len(found) - _SHOWN, 0),
         has_others=len(found) > 1,
     )

@@ -4,24 +4,21 @@ import re
 from http import HTTPStatus
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.console.forms import Form, form_of
-from machpay_gateway.console.pages import ConsolePages, base_of
+from machpay_gateway.console.pages import ConsolePages, onward
 from machpay_gateway.core.address import format_address_or_none
 from machpay_gateway.core.oauth.user import User
 from machpay_gateway.people.users import NotSignedIn
 from machpay_gateway.settings.console import Console
-from machpay_gateway.web.browser import Cookie, fresh_value, is_proved, proof_of
+from machpay_gateway.web.browser import LOST, Cookie, fresh_value, is_proved, proof_of
 from machpay_gateway.web.incoming import facts_of
 
 SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
 # Where to go on: a page of ours, and nothing that a browser could take for another host.
 _NEXT = re.compile(r"(?:/[A-Za-z0-9_-]+)+")
-_LOST = "Your browser lost this page's cookie. Try again."
-_WRONG = "The e-mail or the password is wrong."
-_TOO_OFTEN = "Too many attempts. Wait some minutes and try again."
 
 
 class Entrance:
@@ -47,10 +44,10 @@ class Entrance:
         """Ask for e-mail and password, or take them."""
         if request.method != "POST":
             signed_in = await self.user_of(request)
-            return self._asked(request) if signed_in is None else self._onward(request, _checked_next(request))
+            return self._asked(request) if signed_in is None else onward(request, _checked_next(request))
         form = await form_of(request)
         if not is_proved(request, self._form.read(request), SIGN_IN, b"", form.text("proof")):
-            return self._asked(request, form, told=_LOST)
+            return self._asked(request, form, told=LOST)
         facts = facts_of(request.scope)
         found = await self._gateway.users.sign_in(
             form.text("email"),
@@ -59,11 +56,11 @@ class Entrance:
             shown_address=format_address_or_none(facts.address),
         )
         if isinstance(found, NotSignedIn):
-            if found.wait_seconds is None:
-                return self._asked(request, form, told=_WRONG, status=HTTPStatus.BAD_REQUEST)
-            return self._asked(request, form, told=_TOO_OFTEN, status=HTTPStatus.TOO_MANY_REQUESTS)
+            status = HTTPStatus.BAD_REQUEST if found.wait_seconds is None else HTTPStatus.TOO_MANY_REQUESTS
+            return self._asked(request, form, told=found.told, status=status)
         await self._gateway.users.sign_out(self.cookie_of(request))  # in whose place the new one is
-        response = self._onward(request, _checked_next(request))
+        # 303: the browser must not send the password on to where it goes next (RFC 9700 §4.12).
+        response = onward(request, _checked_next(request))
         self._session.put(response, found.cookie)
         self._form.drop(response)
         return response
@@ -71,7 +68,7 @@ class Entrance:
     async def sign_out(self, request: Request) -> Response:
         """End the browser's sign-in."""
         cookie, form = self.cookie_of(request), await form_of(request)
-        response = self._onward(request, SIGN_IN)
+        response = onward(request, SIGN_IN)
         if is_proved(request, cookie, SIGN_OUT, b"", form.text("proof")):
             await self._gateway.users.sign_out(cookie)
             self._session.drop(response)
@@ -90,10 +87,6 @@ class Entrance:
         response = self.pages.page(request, "sign_in.html", values, status=status)
         self._form.put(response, cookie)
         return response
-
-    def _onward(self, request: Request, path: str) -> Response:
-        # 303: the browser must not send the password on to where it goes next (RFC 9700 §4.12).
-        return RedirectResponse(f"{base_of(request)}{path}", HTTPStatus.SEE_OTHER, {"Cache-Control": "no-store"})
 
 
 def _checked_next(request: Request) -> str:

@@ -3,7 +3,7 @@
 from starlette.responses import Response
 
 from machpay_gateway.console.snippets import calls, environment_lines, oauth_steps, rotation
-from machpay_gateway.console.visit import Visit, missing
+from machpay_gateway.console.visit import Visit
 from machpay_gateway.core.key import KeyRecord, KeyStatus
 from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, Client
 
@@ -32,12 +32,7 @@ async def show(visit: Visit) -> Response:
 
 
 async def _chosen_key(visit: Visit) -> KeyRecord | None:
-    if not (key_id := visit.asked("key")):
-        return None
-    key = await visit.gateway.keyring.get(visit.user.account_id, key_id)
-    if key is None:
-        raise missing("key")
-    return key
+    return await visit.key(key_id) if (key_id := visit.asked("key")) else None
 
 
 async def _active_keys(visit: Visit) -> list[KeyRecord]:
@@ -52,11 +47,6 @@ def _with(key: KeyRecord | None, keys: list[KeyRecord]) -> list[KeyRecord]:
 async def _chosen_app(visit: Visit) -> Client | None:
     """Return the app that is named, else the newest; of those that act for users."""
     apps, account_id = visit.gateway.apps, visit.user.account_id
-    if app_id := visit.asked("app"):
-        app = await apps.get(account_id, app_id)
-        if app is None:
-            raise missing("app")
-        found = [app]
-    else:
-        found = list(await apps.list(account_id, limit=_CHOICES))
+    app_id = visit.asked("app")
+    found = [await visit.app(app_id)] if app_id else await apps.list(account_id, limit=_CHOICES)
     return next((each for each in found if AUTHORIZATION_CODE in each.grant_types), None)

@@ -9,7 +9,7 @@ from starlette.responses import Response, StreamingResponse
 from machpay_gateway.console.figures import Limits, document_of, tables_of, told_of
 from machpay_gateway.console.spreadsheet import MEDIA_TYPE, file_headers
 from machpay_gateway.console.usage_lines import usage_lines
-from machpay_gateway.console.visit import TurnedAwayError, Visit, missing
+from machpay_gateway.console.visit import TurnedAwayError, Visit
 from machpay_gateway.core.admission import Demand
 from machpay_gateway.core.key import KeyRecord, KeyStatus
 from machpay_gateway.core.outcome import Group
@@ -72,13 +72,11 @@ async def _asked(visit: Visit) -> _Asked:
         raise TurnedAwayError(HTTPStatus.BAD_REQUEST, f"There is no such period: use {', '.join(PERIODS)}.")
     if not key_id:
         return _Asked(visit.user.account_id, None, period)
-    if (key := await visit.gateway.keyring.get(visit.user.account_id, key_id)) is None:
-        raise missing("key")
-    return _Asked(key.id, key, period)
+    return _Asked(key_id, await visit.key(key_id), period)
 
 
 async def _found(visit: Visit, asked: _Asked) -> tuple[Overview, Limits | None]:
-    costs = None if asked.key is None else {route.match: route.cost for route in visit.gateway.policy.routes}
+    costs = None if asked.key is None else visit.gateway.policy.costs
     overview = await usage_overview(visit.gateway.store, asked.subject, asked.period, visit.now, costs=costs)
     return overview, await _limits(visit, asked.key)
 

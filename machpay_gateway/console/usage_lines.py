@@ -6,7 +6,7 @@ from itertools import groupby, islice
 from machpay_gateway.console.spreadsheet import as_csv
 from machpay_gateway.core.input import format_moment
 from machpay_gateway.core.outcome import Outcome
-from machpay_gateway.core.usage import Bucket, UsageRow, quantile_seconds
+from machpay_gateway.core.usage import QUANTILES, Bucket, UsageRow, quantile_seconds
 
 HEAD = (
     "bucket_start",
@@ -17,11 +17,8 @@ HEAD = (
     "group",
     "requests",
     "mean_ms",
-    "p50_ms",
-    "p95_ms",
-    "p99_ms",
+    *(f"{name}_ms" for name in QUANTILES),
 )
-_SHARES = (0.5, 0.95, 0.99)
 _AT_ONCE = 2000  # lines, some 40 ms of work
 
 
@@ -37,7 +34,7 @@ def usage_lines(rows: Sequence[UsageRow], bucket: Bucket) -> Iterator[str]:
 def _line(row: UsageRow, start: str, bucket_seconds: int) -> Sequence[object]:
     _, _, route, outcome, status = row.key
     requests = row.count
-    quantiles = (quantile_seconds(row.histogram, requests, share) for share in _SHARES)
+    quantiles = (quantile_seconds(row.histogram, requests, share) for share in QUANTILES.values())
     return (
         start,
         bucket_seconds,

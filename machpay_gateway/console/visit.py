@@ -3,19 +3,24 @@
 from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
+from typing import TypeVar
 from urllib.parse import urlencode
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.console.forms import Form
-from machpay_gateway.console.pages import ConsolePages, base_of, path_of
+from machpay_gateway.console.pages import ConsolePages, base_of, onward, path_of
 from machpay_gateway.core.audit import Actor
+from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.oauth.client import Client
 from machpay_gateway.core.oauth.user import User
 from machpay_gateway.core.ports import Account
 from machpay_gateway.web.browser import proof_of
 from machpay_gateway.web.incoming import actor_of, facts_of
+
+T = TypeVar("T")
 
 # The way through the Console: path and name of each page that is always there.
 WAYS = (
@@ -100,11 +105,23 @@ class Visit:
     def onward(self, path: str, **query: str) -> Response:
         """Send the browser on to the page at *path* below the Console, by another request."""
         asked = f"?{urlencode(query)}" if query else ""
-        return RedirectResponse(
-            f"{base_of(self.request)}{path}{asked}", HTTPStatus.SEE_OTHER, {"Cache-Control": "no-store"}
-        )
+        return onward(self.request, f"{path}{asked}")
+
+    async def key(self, key_id: str) -> KeyRecord:
+        """Return the account's key of that id. Raises TurnedAwayError when there is none."""
+        return _there(await self.gateway.keyring.get(self.user.account_id, key_id), "key")
+
+    async def app(self, client_id: str) -> Client:
+        """Return the account's app of that id, unless it was deleted. Raises TurnedAwayError when there is none."""
+        return _there(await self.gateway.apps.get(self.user.account_id, client_id), "app")
 
 
 def missing(what: str) -> TurnedAwayError:
     """Return how a look ends at something that is not there, or another account's."""
     return TurnedAwayError(HTTPStatus.NOT_FOUND, f"There is no {what} here.")
+
+
+def _there(found: T | None, what: str) -> T:
+    if found is None:
+        raise missing(what)
+    return found

@@ -15,11 +15,6 @@ def moment(at: float | None) -> str:
     return "–" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def machine_moment(at: float) -> str:
-    """Return the moment as `<time datetime>` has it."""
-    return format_moment(at)
-
-
 def ago(at: float | None, now: float) -> str:
     """Return how long before *now* that was, roughly; or how long after it that will be."""
     if at is None:
@@ -50,9 +45,8 @@ def milliseconds(seconds: float | None) -> str:
 
 FILTERS: Mapping[str, Callable[..., str]] = {
     "moment": moment,
-    "machine_moment": machine_moment,
+    "machine_moment": format_moment,
     "ago": ago,
     "count": count,
-    "milliseconds": milliseconds,
     "in_words": words_for,
 }

@@ -7,9 +7,7 @@ import orjson
 from machpay_gateway.core.audit import AuditRow
 from machpay_gateway.core.input import format_moment, format_moment_or_none
 from machpay_gateway.core.key import KeyRecord, SecretRecord
-from machpay_gateway.core.usage import UsageReport, UsageSum, sum_of, sums_by_start
-
-_PERCENTILES = (50, 95, 99)
+from machpay_gateway.core.usage import QUANTILES, UsageReport, UsageSum, sum_of, sums_by_start
 
 
 def key_document(record: KeyRecord, now: float) -> dict[str, Any]:
@@ -76,16 +74,17 @@ def _secret(secret: SecretRecord, *, is_current: bool) -> dict[str, Any]:
 
 
 def _counts(found: UsageSum) -> dict[str, Any]:
-    quantiles = {f"p{percent}": _milliseconds(found.quantile_seconds(percent / 100)) for percent in _PERCENTILES}
+    quantiles = {name: in_milliseconds(found.quantile_seconds(share)) for name, share in QUANTILES.items()}
     return {
         "requests": found.requests,
         "allowed": found.allowed,
         "refused": found.requests - found.allowed,
         "outcomes": dict(found.outcomes),
         "statuses": {str(status): count for status, count in found.statuses.items()},
-        "latency_ms": {"mean": _milliseconds(found.mean_seconds), **quantiles},
+        "latency_ms": {"mean": in_milliseconds(found.mean_seconds), **quantiles},
     }
 
 
-def _milliseconds(seconds: float | None) -> float | None:
+def in_milliseconds(seconds: float | None) -> float | None:
+    """Return so many seconds as documents have them."""
     return None if seconds is None else round(seconds * 1000, 3)

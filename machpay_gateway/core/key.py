@@ -17,6 +17,7 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.scopes import Scopes
 
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+ACCOUNT = "acct"  # what the id of an account begins with
 ENVIRONMENTS = ("live", "test")
 ENTROPY_BYTES = 32  # reduced to 32 base62 characters; the surplus keeps the modulo's bias below 2**-65
 DAY_SECONDS = 86_400

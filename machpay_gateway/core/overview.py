@@ -59,13 +59,12 @@ class Busiest:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The usage of a *subject* in the buckets of a *period* from *start* up to *end*, of which the last goes on.
+    """The usage in the buckets of a *period* from *start* up to *end*, of which the last goes on.
 
     *routes* and *outcomes* have the most frequent first; *busiest* is None where no minute is known,
     or none was looked for.
     """
 
-    subject: str
     period: Period
     start: int
     end: int
@@ -77,7 +76,6 @@ class Overview:
 
 
 def overview_of(
-    subject: str,
     period: Period,
     start: int,
     end: int,
@@ -88,7 +86,6 @@ def overview_of(
 ) -> Overview:
     """Return what the rows add up to: those *over_time*, of all routes, and those *by_route*, of all buckets."""
     return Overview(
-        subject,
         period,
         start,
         end,

@@ -83,6 +83,7 @@ class Policy:
         """
         served = frozenset(environments)
         self.routes = (*own_routes, *(route.within(served) for route in routes))
+        self.costs: Mapping[str, int] = {route.match: route.cost for route in self.routes}
         self.tiers = dict(tiers)
         self.unlisted = unlisted
         self._unlisted_route = _UNLISTED.within(served)

@@ -10,13 +10,15 @@ from operator import add
 from typing import Literal, NamedTuple
 
 from machpay_gateway.core.errors import InputError
+from machpay_gateway.core.key import ACCOUNT
 
 # Upper bounds in seconds, each inclusive; a histogram has one count more, of what took longer than all of them. They
 # are the table's columns: another bound is another migration.
 BOUNDS: Sequence[float] = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+QUANTILES: Mapping[str, float] = {"p50": 0.5, "p95": 0.95, "p99": 0.99}  # that are told wherever latencies are
 ALLOWED = "allowed"  # the outcome of a decision that is no refusal; a refusal's is its Reason
 NOBODY = ""  # the subject of whoever is not a key: strangers cannot make rows of their own
-OF_ACCOUNTS = "acct_"  # what a subject begins with that is a whole account, counted beside its keys
+OF_ACCOUNTS = f"{ACCOUNT}_"  # what a subject begins with that is a whole account, counted beside its keys
 MAX_BUCKETS = 1500  # in one answer: a day of minutes, two months of hours
 _DAY_SECONDS = 86_400
 _LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999, where RFC 3339 ends
@@ -146,17 +148,19 @@ class UsageSum:
         return quantile_seconds(self.histogram, self.requests, share)
 
 
-def quantile_seconds(histogram: Sequence[int], requests: int, share: float) -> float | None:
-    """Return what `UsageSum.quantile_seconds` does, of the *histogram* of so many *requests*."""
+def quantile_seconds(
+    histogram: Sequence[float], requests: float, share: float, bounds: Sequence[float] = BOUNDS
+) -> float | None:
+    """Return what `UsageSum.quantile_seconds` does, of the *histogram* of so many *requests* by its upper *bounds*."""
     if not requests:
         return None
-    wanted, total, lower = share * requests, 0, 0.0
-    for count, upper in zip(histogram, BOUNDS, strict=False):
+    wanted, total, lower = share * requests, 0.0, 0.0
+    for count, upper in zip(histogram, bounds, strict=False):
         total += count
         if count and total >= wanted:
             return upper - (upper - lower) * (total - wanted) / count
         lower = upper
-    return BOUNDS[-1]
+    return bounds[-1]
 
 
 def merged(rows: Iterable[UsageRow], bucket: Bucket) -> list[UsageRow]:

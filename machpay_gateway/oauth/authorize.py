@@ -21,7 +21,7 @@ from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.oauth.metadata import AUTHORIZE, CONSENT, SIGN_IN
 from machpay_gateway.oauth.pages import OAuthPages
 from machpay_gateway.people.users import NotSignedIn
-from machpay_gateway.web.browser import Cookie, fresh_value, is_proved
+from machpay_gateway.web.browser import LOST, Cookie, fresh_value, is_proved
 from machpay_gateway.web.forms import is_text, read_form, read_pairs
 from machpay_gateway.web.incoming import actor_of, facts_of
 
@@ -73,7 +73,7 @@ class Authorization:
             return asked
         sent, form_cookie = await _form_of(http), self._form.read(http)
         if not is_proved(http, form_cookie, SIGN_IN, asked.query, sent.get("proof") or ""):
-            return self._ask_to_sign_in(http, asked, told="Your browser lost this page's cookie. Try again.")
+            return self._ask_to_sign_in(http, asked, told=LOST)
         facts = facts_of(http.scope)
         email = sent.get("email") or ""
         found = await self._gateway.users.sign_in(
@@ -159,11 +159,8 @@ class Authorization:
         return response
 
     def _not_signed_in(self, http: HttpRequest, asked: Asked, email: str, found: NotSignedIn) -> Response:
-        if found.wait_seconds is None:
-            told, status = "The e-mail or the password is wrong.", HTTPStatus.BAD_REQUEST
-        else:
-            told, status = "Too many attempts. Wait some minutes and try again.", HTTPStatus.TOO_MANY_REQUESTS
-        return self._ask_to_sign_in(http, asked, told=told, email=email, status=status)
+        status = HTTPStatus.BAD_REQUEST if found.wait_seconds is None else HTTPStatus.TOO_MANY_REQUESTS
+        return self._ask_to_sign_in(http, asked, told=found.told, email=email, status=status)
 
     def _back(self, back: Return, refused: Refused) -> Response:
         return _redirect(back.url(self._authority, error=refused.code, error_description=refused.description))

@@ -50,6 +50,13 @@ class NotSignedIn:
 
     wait_seconds: float | None = None
 
+    @property
+    def told(self) -> str:
+        """What a page says of it."""
+        if self.wait_seconds is None:
+            return "The e-mail or the password is wrong."
+        return "Too many attempts. Wait some minutes and try again."
+
 
 class Users:
     """The use cases on users. *announce* is told (grant id, version) of each grant that a stored change concerns."""

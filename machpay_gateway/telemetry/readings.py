@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from machpay_gateway.core.usage import QUANTILES, quantile_seconds
+
 Labels = tuple[tuple[str, str], ...]
 _REQUESTS, _DURATIONS = "machpay_requests_total", "machpay_request_duration_seconds_bucket"
 _STEPS = "machpay_step_duration_seconds_bucket"
-_QUANTILES = 0.5, 0.95, 0.99
 _NO_GATEWAY = "what answers there is no gateway"
 
 
@@ -130,17 +131,9 @@ def _buckets(counts: Mapping[Labels, float], chosen: tuple[str, str] | None = No
 
 
 def _latency(buckets: Sequence[tuple[float, float]]) -> Latency:
-    return Latency(*(_quantile(buckets, share) for share in _QUANTILES))
-
-
-def _quantile(buckets: Sequence[tuple[float, float]], share: float) -> float | None:
-    """Return about how long the quickest *share* took at most, as if within a bound they were spread evenly."""
-    if not buckets or not buckets[-1][1]:
-        return None
-    wanted = share * buckets[-1][1]
-    for (lower, below), (upper, until) in pairwise([(0.0, 0.0), *buckets]):
-        if until >= wanted and until > below:
-            if upper == float("inf"):
-                return lower  # nothing more is known
-            return lower + (upper - lower) * (wanted - below) / (until - below)
-    return None
+    """Return what the *buckets* tell, whose counts are of all that took no longer than their bounds."""
+    if not buckets:
+        return Latency(None, None, None)
+    counts = [until - below for below, until in pairwise([0.0, *(count for _, count in buckets)])]
+    bounds = [bound for bound, _ in buckets if bound != float("inf")]
+    return Latency(*(quantile_seconds(counts, buckets[-1][1], share, bounds) for share in QUANTILES.values()))

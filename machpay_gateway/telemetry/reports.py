@@ -27,7 +27,6 @@ async def usage_overview(
     bucket, (first, last) = period.bucket, period.span(now)
     since = max(first, MINUTE.start_of(now - MINUTE.kept_seconds))
     return overview_of(
-        subject,
         period,
         first,
         last,

@@ -10,6 +10,8 @@ from starlette.responses import Response
 from machpay_gateway.core.key import ENTROPY_BYTES
 from machpay_gateway.core.oauth.opaque import Kind, digest_of, mint
 
+# What a page says when its form proves nothing.
+LOST = "Your browser lost this page's cookie. Try again."
 _SAME_SITE = {"same-origin", "none"}  # none: typed into the address bar
 
 

@@ -19,6 +19,7 @@ from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.outcome import Group
 from machpay_gateway.core.overview import PERIODS, Period
+from machpay_gateway.core.policy import Policy
 from machpay_gateway.core.route import Route
 from machpay_gateway.core.usage import BOUNDS, MINUTE, UsageBatch, UsageKey, UsageRow
 from tests.console.rigs import STRANGER, VIEWER, Rig
@@ -333,11 +334,11 @@ async def test_the_limit_is_taken_by_what_was_let_through_and_by_its_cost(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, _ = await rig.key()
-    routes = (Route("POST /v1/skills/execute", scopes="skills:execute", cost=5),)
-    monkeypatch.setattr(rig.gateway.policy, "routes", routes)
+    route = Route("POST /v1/skills/execute", scopes="skills:execute", cost=5)
+    monkeypatch.setattr(rig.gateway.policy, "costs", Policy([route]).costs)
     for seconds_ago, many in ((120, 200), (300, 20)):
-        await counted(rig, key, count=many, route=routes[0].match, status=502, seconds_ago=seconds_ago)
-    await counted(rig, key, count=1000, route=routes[0].match, outcome="rate_limited", status=429, seconds_ago=120)
+        await counted(rig, key, count=many, route=route.match, status=502, seconds_ago=seconds_ago)
+    await counted(rig, key, count=1000, route=route.match, outcome="rate_limited", status=429, seconds_ago=120)
     await counted(rig, key, count=10, route="of no rule now", seconds_ago=120)
     told_of = (await told(await rig.signed_in(), f"key={key.id}"))["told"]
     assert told_of["busiest"].startswith("1,210 at ")

@@ -22,7 +22,6 @@ def test_every_bucket_has_a_point_and_every_point_every_group() -> None:
         row(NOON + 2 * HOUR.seconds, outcome="unavailable", status=503),
     ]
     overview = overview_of(
-        "key_1",
         PERIODS["day"],
         NOON,
         NOON + 3 * HOUR.seconds,
@@ -65,7 +64,7 @@ def test_the_most_frequent_is_first_and_what_is_as_frequent_goes_by_name() -> No
         row(route="GET /a", outcome="rate_limited", status=429, count=1),
         row(route="GET /c", outcome="rate_limited", status=429, count=8),
     ]
-    overview = overview_of("key_1", PERIODS["day"], NOON, NOON, over_time=[], by_route=by_route, busiest=None)
+    overview = overview_of(PERIODS["day"], NOON, NOON, over_time=[], by_route=by_route, busiest=None)
     assert [(route, found.requests, found.allowed) for route, found in overview.routes] == [
         ("GET /c", 8, 0),
         ("GET /a", 2, 1),
