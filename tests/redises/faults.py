@@ -117,6 +117,8 @@ class FaultProxy:
     async def _reset_all(self) -> None:
         for writer in list(self._writers):
             connection: socket.socket = writer.get_extra_info("socket")
+            if connection.fileno() < 0:  # one of the two has ended it just now, and it is still in the set
+                continue
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             writer.transport.abort()
         await asyncio.sleep(0)  # the sockets close in the loop's next round
