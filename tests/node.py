@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 NODE, NPM = shutil.which("node") or "", shutil.which("npm") or ""
 OLDEST_NODE = 20
@@ -39,3 +40,16 @@ def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory for all processes of one run of the tests."""
     own = tmp_path_factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+def installed(sources: Path, name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of *sources* with the packages of its lock, under the *name* that all processes of a run share."""
+    shared = shared_directory(tmp_path_factory)
+    root, ready = shared / name, shared / f"{name}.ready"
+    with FileLock(shared / f"{name}.lock"):
+        if not ready.exists():
+            shutil.rmtree(root, ignore_errors=True)
+            shutil.copytree(sources, root, ignore=shutil.ignore_patterns("node_modules"))
+            done([NPM, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], root)
+            ready.touch()
+    return root

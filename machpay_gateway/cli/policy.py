@@ -44,7 +44,7 @@ class Explanation:
     method: str
     path: str
     canonical: str | None
-    outcome: Literal["rule", "unlisted", "refused"]
+    outcome: Literal["rule", "strictest", "unlisted", "refused"]
     rule: Route | None = None
     reason: Reason | None = None
 
@@ -102,8 +102,15 @@ def explain_request(policy: Policy, method: str, target: str) -> Explanation:
     found = policy.route_for(RequestFacts(method, canonical, (), None, b""))
     if isinstance(found, Reason):
         return Explanation(method, path, canonical, "refused", reason=found)
-    is_listed = any(found is route for route in policy.routes)
-    return Explanation(method, path, canonical, "rule" if is_listed else "unlisted", rule=found)
+    return Explanation(method, path, canonical, _outcome(policy, method, canonical, found), rule=found)
+
+
+def _outcome(
+    policy: Policy, method: str, canonical: str | None, found: Route
+) -> Literal["rule", "strictest", "unlisted"]:
+    if any(found is route for route in policy.routes):
+        return "rule"
+    return "strictest" if canonical is not None and policy.has_other_readings(method, canonical) else "unlisted"
 
 
 def _print_routes(path: Path, settings: Settings) -> None:
@@ -139,6 +146,10 @@ def _rule_fields(explanation: Explanation, rule: Route) -> list[tuple[str, str]]
         fields = [("rule", 'none lists it, and unlisted_routes is "authenticated"')]
     else:
         fields = [("rule", rule.match)]
+    if explanation.outcome == "strictest":
+        fields.append(
+            ("because", "some servers read the path as one that is listed otherwise: all of these rules hold")
+        )
     fields.append(("requires", "nothing: it is public" if rule.public else access_of(rule)))
     if not rule.public:
         fields.append(("cost", f"{rule.cost} unit{'' if rule.cost == 1 else 's'} of the rate"))

@@ -8,13 +8,16 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.key import ENVIRONMENTS
 from machpay_gateway.core.quota import TIERS, Tier
+from machpay_gateway.core.readings import Literals, fold, folded_paths, without_extension
 from machpay_gateway.core.reason import Reason
-from machpay_gateway.core.route import ALL_THE_REST, ANY_METHOD, ONE_SEGMENT, Route
+from machpay_gateway.core.route import ALL_THE_REST, ANY_METHOD, ONE_SEGMENT, PARAMETERS, Route
 from machpay_gateway.core.scopes import KNOWN_SCOPES
 
 Unlisted = Literal["deny", "authenticated"]
 PREFLIGHT = Route("OPTIONS /", public=True)
 _UNLISTED = Route("* /{rest:path}")
+_MOST_REMEMBERED = 1024
+_LONG = 256  # characters of a path, from which on it is not remembered: that must not fill the memory
 
 
 @dataclass(slots=True)
@@ -26,18 +29,19 @@ class _Node:
     rest: Route | None = None
     route: Route | None = None
 
-    def add(self, route: Route) -> None:
+    def add(self, route: Route, segments: Iterable[str]) -> None:
+        """Put *route* at *segments*, together with what is there already."""
         node = self
-        for segment in route.segments:
+        for segment in segments:
             if segment == ALL_THE_REST:
-                node.rest = node.rest or route
+                node.rest = _together(node.rest, route)
                 return
             if segment == ONE_SEGMENT:
                 node.one = node.one or _Node()
                 node = node.one
             else:
                 node = node.literals.setdefault(segment, _Node())
-        node.route = node.route or route
+        node.route = _together(node.route, route)
 
     def find(self, segments: Sequence[str], at: int = 0) -> Route | None:
         # A literal beats a parameter beats the rest, from left to right. Each node is visited at most once.
@@ -50,18 +54,43 @@ class _Node:
             return route
         return self.rest
 
-    def match(self, path: str) -> Route | Reason | None:
-        """Return the route for a canonical *path*; a trailing slash makes no difference unless it makes two."""
-        segments = path.split("/")[1:]
+    def match(self, segments: Sequence[str]) -> Route | Reason | None:
+        """Return the route for the *segments* of a canonical path.
+
+        A slash at its end, an empty segment, makes no difference unless it makes two.
+        """
         if segments[-1]:
             # `/a/{rest:path}` is `/a` too, for frameworks that mount something there; whatever else fits comes first.
             return self.find(segments) or self.find([*segments, ""])
         with_slash, without = self.find(segments), self.find(segments[:-1])
         is_two = with_slash and without and with_slash is not without and len(with_slash.segments) == len(segments)
-        if is_two and path != "/":
+        if is_two and len(segments) > 1:
             # `/a/` is `/a` to some frameworks and `/a/{rest:path}` to others: authorising either would be a guess.
             return Reason.MALFORMED_REQUEST
         return without or with_slash
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """What may answer one method: by paths *as_written*, and by what other servers make of them, *folded*."""
+
+    as_written: _Node
+    folded: _Node
+
+    def otherwise(self, path: str, found: Route | None) -> Iterator[Route]:
+        """Yield the routes that some server may take *path* for; *found* is the one that it is listed under."""
+        for segments in folded_paths(path):
+            yield from self._at(segments, has_slash=path.endswith("/"))
+            # What is listed with an extension is no other thing with one.
+            if (found is None or not found.is_literal) and (stem := without_extension(segments)):
+                yield from (route for route in self._at(stem) if route.ends_in_literal)
+
+    def _at(self, segments: Sequence[str], *, has_slash: bool = False) -> Iterator[Route]:
+        route, below = self.folded.find(segments), self.folded.find([*segments, ""])
+        if route is not None:
+            yield route
+        if below is not None and (route is None or has_slash):
+            yield below
 
 
 class Policy:
@@ -91,8 +120,10 @@ class Policy:
         for mistake in mistakes_in(self.routes, self.tiers):
             raise ConfigurationError(mistake[1])
         methods = {route.method for route in self.routes} | {"HEAD", ANY_METHOD}
-        self._joined: dict[tuple[int, ...], Route] = {}  # by the ids of the routes that share a path
+        self._joined: dict[tuple[object, ...], Route] = {}  # by the ids of the routes that share a path
+        self._closer: dict[tuple[str, str], Route | Reason] = {}  # what was looked at more closely, by method and path
         self._trees = {method: _tree_for(method, self.routes) for method in methods}
+        self._literals = Literals(segment for route in self.routes for segment in route.literals)
         # A template without parameters is the most specific there can be, so most requests are one lookup.
         self.literal: Mapping[tuple[str, str | None], Route] = {
             (method, path): rule
@@ -114,27 +145,71 @@ class Policy:
         return PREFLIGHT if isinstance(asked, Route) else asked
 
     def rule(self, method: str, path: str) -> Route | Reason:
-        """Return the most specific rule for *method* on the canonical *path*."""
-        found = self._trees.get(method, self._trees[ANY_METHOD]).match(path)
-        if found is not None:
+        """Return the most specific rule for *method* on the canonical *path*.
+
+        Where another server may read *path* as one that is listed otherwise, the rules of all readings hold together.
+        """
+        tree = self._trees.get(method) or self._trees[ANY_METHOD]
+        segments = path.split("/")[1:]
+        found = tree.as_written.match(segments)
+        if isinstance(found, Reason):
             return found
+        if self._literals.are_spelled_in(path, segments):
+            return found or self._unlisted(path, is_read_alike=True)
+        # Remembered, as the names of files and mixed-case ids come again: looking closer takes 6 to 20 µs.
+        if (rule := self._closer.get((method, path))) is None:
+            rule = self._read_closer(tree, path, found)
+            if len(path) < _LONG:
+                if len(self._closer) >= _MOST_REMEMBERED:
+                    self._closer.clear()  # of what somebody made up; the others are back at once
+                self._closer[method, path] = rule
+        return rule
+
+    def has_other_readings(self, method: str, path: str) -> bool:
+        """Tell whether some server may read *path* as one that is listed otherwise."""
+        tree = self._trees.get(method) or self._trees[ANY_METHOD]
+        found = tree.as_written.match(path.split("/")[1:])
+        return not isinstance(found, Reason) and any(route is not found for route in tree.otherwise(path, found))
+
+    def _read_closer(self, tree: _Tree, path: str, found: Route | None) -> Route | Reason:
+        """Return the rule for a *path* that is listed as *found* and that some server may read otherwise."""
+        if found is None and self.unlisted == "deny":
+            return Reason.ROUTE_NOT_FOUND
+        others = {id(route): route for route in tree.otherwise(path, found) if route is not found}
+        if found is not None:
+            return self._strictest({id(found): found, **others}, may_be_public=True) if others else found
+        if not others:
+            return self._unlisted(path, is_read_alike=False)
+        # The listed ones first: what comes of a preflight depends on whether their method is listed by itself.
+        others[id(self._unlisted_route)] = self._unlisted_route
+        return self._strictest(others, may_be_public=True)
+
+    def _unlisted(self, path: str, *, is_read_alike: bool) -> Route | Reason:
+        """Return the rule for a method that is not listed on *path*."""
         if self.unlisted == "deny":
             return Reason.ROUTE_NOT_FOUND
         # A method that nobody listed must not be a way around what the path's listed ones require: many frameworks
         # serve a view by any method unless told otherwise.
+        segments = path.split("/")[1:]
         others: dict[int, Route] = {}
         for tree in self._trees.values():
-            other = tree.match(path)
+            other = tree.as_written.match(segments)
             if isinstance(other, Reason):
                 return other
             if other is not None:
                 others[id(other)] = other
-        if not others:
-            return self._unlisted_route
+            if not is_read_alike:
+                others.update((id(route), route) for route in tree.otherwise(path, other))
+        return self._strictest(others, may_be_public=False) if others else self._unlisted_route
+
+    def _strictest(self, routes: Mapping[int, Route], *, may_be_public: bool) -> Route:
+        """Return what lets in only whom every one of *routes* would, by their ids."""
         # Joined once: strangers may ask this with every request, and it takes 15 µs.
-        together = tuple(others)
+        together = (*routes, may_be_public)
         if (joined := self._joined.get(together)) is None:
-            joined = self._joined[together] = Route.all_of(tuple(others.values()))
+            if len(self._joined) >= _MOST_REMEMBERED:
+                self._joined.clear()
+            joined = self._joined[together] = Route.all_of(tuple(routes.values()), may_be_public=may_be_public)
         return joined
 
 
@@ -156,12 +231,28 @@ def _required_scopes(routes: Iterable[Route]) -> Iterator[str]:
             yield from sorted(name for name in names if not name.endswith("*"))
 
 
-def _tree_for(method: str, routes: Iterable[Route]) -> _Node:
+def _tree_for(method: str, routes: Iterable[Route]) -> _Tree:
     """Return the tree of what may answer *method*: its own routes first, so that they win where shapes are the same."""
     answered_by = (method, "GET", ANY_METHOD) if method == "HEAD" else (method, ANY_METHOD)
-    tree = _Node()
+    winners: dict[tuple[str, ...], Route] = {}
     for name in dict.fromkeys(answered_by):
         for route in routes:
             if route.method == name:
-                tree.add(route)
+                winners.setdefault(route.segments, route)
+    tree = _Tree(_Node(), _Node())
+    for route in winners.values():
+        tree.as_written.add(route, route.segments)
+        tree.folded.add(route, _folded(route))
     return tree
+
+
+def _folded(route: Route) -> Iterator[str]:
+    """Yield the segments of *route* as `folded_paths` has them."""
+    for segment in route.segments:
+        if folded := segment if segment in PARAMETERS else fold(segment):
+            yield folded
+
+
+def _together(there: Route | None, route: Route) -> Route:
+    """Return the rule for two templates that some server cannot tell apart."""
+    return route if there is None else Route.all_of((there, route), may_be_public=True)

@@ -14,7 +14,7 @@ ANY_METHOD = "*"
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*|\*")
 _LITERAL = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@]+")  # RFC 3986 §3.3 pchar, unescaped
 _PARAMETER = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*(:path)?\}")
-ONE_SEGMENT, ALL_THE_REST = "{}", "{:path}"  # how a parameter stands in `segments`
+ONE_SEGMENT, ALL_THE_REST = PARAMETERS = ("{}", "{:path}")  # how a parameter stands in `segments`
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,17 @@ class Route:
     @property
     def is_literal(self) -> bool:
         """Whether the template has no parameters."""
-        return not {ONE_SEGMENT, ALL_THE_REST} & set(self.segments)
+        return not any(parameter in self.segments for parameter in PARAMETERS)
+
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """The segments that are no parameters."""
+        return tuple(segment for segment in self.segments if segment not in PARAMETERS)
+
+    @property
+    def ends_in_literal(self) -> bool:
+        """Whether the last segment is no parameter."""
+        return self.segments[-1:] != () and self.segments[-1] not in PARAMETERS
 
     def within(self, served: frozenset[str]) -> "Route":
         """Return the route for a gateway that serves these environments; where they share none it refuses everyone."""
@@ -72,8 +82,11 @@ class Route:
         return narrowed
 
     @classmethod
-    def all_of(cls, routes: "Sequence[Route]") -> "Route":
-        """Return a rule that lets in only who would be let in by every one of *routes*."""
+    def all_of(cls, routes: "Sequence[Route]", *, may_be_public: bool = False) -> "Route":
+        """Return a rule that lets in only who would be let in by every one of *routes*.
+
+        It asks for a credential in any case unless it *may_be_public*, which it is when all of them are.
+        """
         joined = copy(routes[0])
         requires = [frozenset[str]()]
         for route in routes:
@@ -81,9 +94,10 @@ class Route:
                 requires = [names | more for names in requires for more in route.requires.alternatives]
         values: dict[str, object] = {
             "match": " + ".join(route.match for route in routes),
+            "method": next((route.method for route in routes if route.method != ANY_METHOD), ANY_METHOD),
             "requires": ScopeExpression(tuple(requires) if requires != [frozenset()] else ()),
             "cost": max(route.cost for route in routes),
-            "public": False,
+            "public": may_be_public and all(route.public for route in routes),
             "environments": frozenset.intersection(*(frozenset(route.environments) for route in routes)),
         }
         for attribute, value in values.items():

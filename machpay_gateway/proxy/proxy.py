@@ -67,9 +67,7 @@ class Proxy(Front):
         self.head_seconds = settings.server.head_seconds
         self.keepalive_seconds = settings.server.keepalive_seconds
         self.carriage = settings.proxy
-        self._carriages = {
-            route.match: settings.proxy.with_changes(route.proxy) for route in gateway.policy.routes if route.proxy
-        }
+        self._carriages: dict[str, Carriage] = {}  # by a route's match
         self.upstreams = Upstreams(settings.upstreams, control_plane)
         self.has_control_plane = control_plane is not None
         self.asserts = gateway.assertions is not None
@@ -189,7 +187,9 @@ class Proxy(Front):
 
     def carriage_for(self, route: Route) -> Carriage:
         """Return what holds for carrying requests of *route*."""
-        return self._carriages.get(route.match, self.carriage)
+        if (carriage := self._carriages.get(route.match)) is None:
+            carriage = self._carriages[route.match] = self.carriage.with_changes(route.proxy)
+        return carriage
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Do *work*, and hold on to it."""

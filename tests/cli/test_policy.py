@@ -117,3 +117,20 @@ def test_half_a_request_is_a_usage_error(invoke: Invoke, arguments: tuple[str, .
 
     assert result.exit_code == 2
     assert "policy explain GET /v1/skills" in result.stderr
+
+
+def test_the_strictest_rule_of_several_readings_is_explained(invoke_bare: Invoke) -> None:
+    Path("machpay.toml").write_text(
+        '[[routes]]\nmatch = "GET /docs/{rest:path}"\npublic = true\n'
+        '[[routes]]\nmatch = "GET /docs/internal"\nscopes = "account:read"\n',
+        encoding="utf-8",
+    )
+
+    told = invoke_bare("policy", "explain", "GET", "/docs/INTERNAL").stdout
+
+    assert "GET /docs/{rest:path} + GET /docs/internal" in told
+    assert "account:read" in told
+    assert "all of these rules hold" in told
+    assert (
+        json.loads(invoke_bare("policy", "explain", "GET", "/docs/INTERNAL", "--json").stdout)["outcome"] == "strictest"
+    )

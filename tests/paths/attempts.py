@@ -1,0 +1,66 @@
+"""Every caller asks for every spelling of a path, by a real proxy in front of a real server: which handler has run?"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import NamedTuple
+
+from machpay_gateway import Tier
+from machpay_gateway.core.policy import Unlisted
+from tests.paths.handlers import BY_NAME, HANDLERS, HELD
+from tests.paths.spellings import spellings
+from tests.proxy.rigs import Client, Rig, Upstream, proxied
+
+SEED = 20261129
+_AT_ONCE = 16
+_SECONDS = 600
+_GENEROUS = Tier(rate="100000000/minute", concurrency=1000)
+
+Callers = Mapping[frozenset[str], str]
+
+
+class Ran(NamedTuple):
+    """A handler that has run for a caller who holds these scopes."""
+
+    path: str
+    held: frozenset[str]
+    handler: str
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the caller holds what the handler needs."""
+        return BY_NAME[self.handler].scopes <= self.held
+
+
+async def handlers_that_ran(upstream: Upstream, unlisted: Unlisted, count: int) -> Sequence[Ran]:
+    """Return what ran for *count* spellings, and for the paths as they are listed, with and without an escape."""
+    routes = [handler.route for handler in HANDLERS]
+    async with proxied(upstream, routes=routes, unlisted_routes=unlisted, tiers={"standard": _GENEROUS}) as rig:
+        callers = {held: await rig.secret(scopes=sorted(held)) if held else "" for held in HELD}
+        listed = [handler.sample for handler in HANDLERS]
+        escaped = [f"{path[:-1]}%{ord(path[-1]):02x}" for path in listed]  # which every server undoes
+        return await _asked(rig, callers, [*listed, *escaped, *spellings(SEED, count)])
+
+
+async def _asked(rig: Rig, callers: Callers, paths: Sequence[str]) -> Sequence[Ran]:
+    attempts = iter([(path, held) for path in dict.fromkeys(paths) for held in callers])
+    ran: list[Ran] = []
+
+    async def ask() -> None:
+        client: Client | None = None
+        for path, held in attempts:
+            client = client or Client(*await asyncio.open_connection("127.0.0.1", rig.port))
+            fields = f"Authorization: Bearer {callers[held]}\r\n" if held else ""
+            await client.send(f"GET {path} HTTP/1.1\r\nHost: api.test\r\n{fields}\r\n".encode())
+            status, head, body = await client.answer()
+            if status == HTTPStatus.OK and (name := body.decode()) in BY_NAME:
+                ran.append(Ran(path, held, name))
+            if b"connection: close" in head.lower():
+                client.writer.close()
+                client = None
+        if client is not None:
+            client.writer.close()
+
+    async with asyncio.timeout(_SECONDS):
+        await asyncio.gather(*(ask() for _ in range(_AT_ONCE)))
+    return ran
