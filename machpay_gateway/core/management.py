@@ -131,10 +131,14 @@ def _in_both_environments(manager: Manager, _record: ManagedRecord | None) -> st
 
 _A = ManagementAction
 _READS: Mapping[ManagementAction, Rule] = {_A.READ: _always, _A.READ_AUDIT_LOG: _in_both_environments}
+_KEYS_MAKE_SESSIONS = "Sessions are made by API keys only: send the request with one."
+_EVERYTHING: Mapping[ManagementAction, Rule] = {
+    action: _always for action in ManagementAction if action is not _A.CREATE_SESSION
+}
 # An action that is not in its role's row is not permitted.
 _RULES: Mapping[Role, Mapping[ManagementAction, Rule]] = {
-    Role.OPERATOR: dict.fromkeys(ManagementAction, _always),
-    Role.ADMIN: dict.fromkeys(ManagementAction, _always),
+    Role.OPERATOR: _EVERYTHING,
+    Role.ADMIN: _EVERYTHING,
     Role.VIEWER: _READS,
     Role.API_KEY: {
         **_READS,
@@ -149,6 +153,8 @@ _RULES: Mapping[Role, Mapping[ManagementAction, Rule]] = {
     Role.FOREIGN_TOKEN: {},
 }
 _WAYS_OUT: Mapping[Role, str] = {
+    Role.OPERATOR: _KEYS_MAKE_SESSIONS,
+    Role.ADMIN: _KEYS_MAKE_SESSIONS,
     Role.VIEWER: "Only admins of the account may do this. You may look at everything.",
     Role.TOKEN: "Sessions and OAuth access tokens never manage keys, OAuth clients or grants: use the API key itself.",
     Role.FOREIGN_TOKEN: "Tokens of other issuers belong to no account: use an API key.",
