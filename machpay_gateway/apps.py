@@ -16,7 +16,7 @@ from machpay_gateway.core.key import (
     mint_id,
     secret_digest,
 )
-from machpay_gateway.core.management import ManagementAction, authorized, check_creation, check_scopes
+from machpay_gateway.core.management import ManagementAction, authorize, check_creation, check_scopes
 from machpay_gateway.core.oauth.client import (
     AUTHORIZATION_CODE,
     NEVER_GRANTED,
@@ -234,7 +234,7 @@ class Apps:
     ) -> Client | None:
         for _ in range(_ATTEMPTS):
             # Asked of the client as it is now: its scopes may have grown since the caller looked.
-            client = authorized(actor, action, await self.get(account_id, client_id))
+            client = authorize(actor, action, await self.get(account_id, client_id))
             if client is None:
                 return None
             if permit is not None:

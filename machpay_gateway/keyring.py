@@ -37,7 +37,7 @@ from machpay_gateway.core.key import (
     secret_digest,
     secret_environment,
 )
-from machpay_gateway.core.management import ManagementAction, authorized, check_creation, check_key_change
+from machpay_gateway.core.management import ManagementAction, authorize, check_creation, check_key_change
 from machpay_gateway.core.ports import KeyStore
 from machpay_gateway.core.replay import Keep, KeptAnswer
 from machpay_gateway.core.unchanged import UNCHANGED, Unchanged
@@ -274,7 +274,7 @@ class Keyring:
     ) -> KeyRecord | None:
         for _ in range(_ATTEMPTS):
             # Asked of the record as it is now: its scopes may have grown since the caller looked.
-            record = authorized(actor, action, await self.get(account_id, key_id))
+            record = authorize(actor, action, await self.get(account_id, key_id))
             if record is None:
                 return None
             if permit is not None:

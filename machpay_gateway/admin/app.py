@@ -60,7 +60,7 @@ def _endpoint(gateway: Gateway, operations: Mapping[str, Operation], clock: Call
 
 
 async def _answered(operation: Operation, call: Call) -> Response:
-    # Whoever may never do this is told so before any record, or any answer that was kept, is looked for.
+    # First, so that a caller who may never do this learns nothing of records, or of answers that were stored.
     if operation.action is not None and (refusal := may_manage(call.caller.actor, operation.action)):
         raise ProblemError(refusal.code, refusal.detail)
     try:

@@ -75,12 +75,12 @@ class Call:
         """The id that the path names."""
         return str(self.request.path_params["id"])
 
-    def still_has(self, scopes: Collection[str], kept: Collection[str], what: str) -> Callable[[V], None]:
-        """Return what refuses a record that lost one of *scopes* that the caller can only keep, of those it had *kept*.
+    def scopes_precondition(self, scopes: Collection[str], kept: Collection[str], what: str) -> Callable[[V], None]:
+        """Return what refuses a record that has lost a scope since it had those in *kept*.
 
-        Somebody may have taken it off in between.
+        That is one of *scopes* that the caller may keep but not assign: another request may have removed it meanwhile.
         """
-        relied_on = frozenset(scope for scope in scopes if scope in kept and not self.caller.may_give(scope))
+        relied_on = frozenset(scope for scope in scopes if scope in kept and not self.caller.may_assign(scope))
 
         def check(record: V) -> None:
             if not relied_on <= record.scopes.names:

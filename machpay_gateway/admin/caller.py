@@ -1,4 +1,4 @@
-"""Who calls the key API, and on what their request was admitted. What they may do `core.management` says."""
+"""Who calls the key API. `core.management` decides what they may do."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from machpay_gateway.core.management import (
     ManagedRecord,
     ManagementAction,
     Manager,
-    may_give,
+    may_assign,
     may_manage,
     principal_manager,
 )
@@ -23,7 +23,7 @@ from machpay_gateway.web.incoming import actor_of, facts_of
 class Caller:
     """The principal of a request that was let through, on what it was granted, and the *facts* of the request.
 
-    *actor* is the caller as the audit log names it, with its authority: each use case is given it.
+    *actor* is the caller as the audit log names it, with its authority: every use case takes it.
     """
 
     principal: Principal
@@ -51,9 +51,9 @@ class Caller:
         """Tell whether *record* exists, as far as the caller is concerned."""
         return may_manage(self.actor, ManagementAction.READ, record) is None
 
-    def may_give(self, scope: str, kept: frozenset[str] = frozenset()) -> bool:
-        """Tell whether a key or an OAuth client may be given *scope*, which it may have *kept* from before."""
-        return may_give(self.actor, scope, kept)
+    def may_assign(self, scope: str, kept: frozenset[str] = frozenset()) -> bool:
+        """Tell whether the caller may assign *scope* to a key or an OAuth client; one that it has may be *kept*."""
+        return may_assign(self.actor, scope, kept)
 
 
 def caller_of(scope: Mapping[str, Any]) -> Caller:

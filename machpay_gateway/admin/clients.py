@@ -72,7 +72,7 @@ async def update(call: Call) -> Response:
             requires_pkce=sent.require_pkce if "require_pkce" in given else UNCHANGED,
             binds_tokens=sent.dpop_bound if "dpop_bound" in given else UNCHANGED,
             actor=call.caller.actor,
-            permit=call.permit("app", call.still_has(sent.scopes, kept, "app")),
+            permit=call.permit("app", call.scopes_precondition(sent.scopes, kept, "app")),
         )
     return _told(changed, call)
 

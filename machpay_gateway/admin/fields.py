@@ -30,7 +30,7 @@ from machpay_gateway.core.input import (
     parse_moment,
     shown,
 )
-from machpay_gateway.core.management import NEVER_GIVEN_BY_KEYS
+from machpay_gateway.core.management import NOT_ASSIGNED_BY_KEYS
 from machpay_gateway.core.oauth.client import GRANT_TYPES, checked_app_scopes
 from machpay_gateway.core.oauth.redirect import MAX_URI, MAX_URIS, checked_redirect_uris
 
@@ -68,9 +68,9 @@ def _refusal(reason: str) -> PydanticCustomError:
 def _grantable(name: str, info: ValidationInfo[Readings]) -> str:
     readings = info.context
     _told(lambda one: checked_scopes([one], readings.known))(name)
-    if readings.caller.may_give(name, readings.kept):
+    if readings.caller.may_assign(name, readings.kept):
         return name
-    if name in NEVER_GIVEN_BY_KEYS:
+    if name in NOT_ASSIGNED_BY_KEYS:
         raise _refusal(f"{shown(name)} is given by an operator only: `machpay-gateway keys create`.")
     raise _refusal(f"{shown(name)} is not held by the key that asks: a key gives on only what it has.")
 
@@ -78,7 +78,7 @@ def _grantable(name: str, info: ValidationInfo[Readings]) -> str:
 def _for_apps(name: str, info: ValidationInfo[Readings]) -> str:
     readings = info.context
     _told(lambda one: checked_app_scopes([one], readings.known))(name)
-    if not readings.caller.may_give(name, readings.kept):
+    if not readings.caller.may_assign(name, readings.kept):
         raise _refusal(f"{shown(name)} is not held by the key that asks: an app gets only what that has.")
     return name
 

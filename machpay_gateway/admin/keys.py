@@ -74,7 +74,7 @@ async def update(call: Call) -> Response:
         expires_at=sent.expires_at if "expires_at" in given else UNCHANGED,
         metadata=sent.metadata or {} if "metadata" in given else UNCHANGED,
         actor=call.caller.actor,
-        permit=call.permit("key", call.still_has(sent.scopes, kept, "key")),
+        permit=call.permit("key", call.scopes_precondition(sent.scopes, kept, "key")),
     )
     return _told(changed, call)
 

@@ -86,7 +86,7 @@ class _Seal:
     def of(cls, call: Call, name: str) -> "_Seal":
         secret, key_id = parse_authorization(call.caller.facts.authorization), call.caller.actor.key_id
         assert isinstance(secret, bytes)  # noqa: S101 - the gateway has read it already
-        # What was answered to a key is never looked up for a token whose subject is that key.
+        # Not the principal's id: a session's is its key's, and an issuer's JWT may have any.
         assert key_id is not None  # noqa: S101 - nothing but an API key gets to issue a secret
         asked = f"{call.request.method} {call.request.url.path}\n".encode() + _canonical(call.body)
         return cls(

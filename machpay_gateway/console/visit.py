@@ -13,7 +13,7 @@ from machpay_gateway.assembly import Gateway
 from machpay_gateway.console.forms import Form
 from machpay_gateway.console.pages import ConsolePages, base_of, onward, path_of
 from machpay_gateway.core.key import KeyRecord
-from machpay_gateway.core.management import ManagementAction, Manager, authorized, user_manager
+from machpay_gateway.core.management import ManagementAction, Manager, authorize, user_manager
 from machpay_gateway.core.oauth.client import Client
 from machpay_gateway.core.oauth.user import User
 from machpay_gateway.core.ports import Account
@@ -110,12 +110,12 @@ class Visit:
     async def key(self, key_id: str) -> KeyRecord:
         """Return the account's key of that id. Raises TurnedAwayError when there is none."""
         record = await self.gateway.keyring.get(self.user.account_id, key_id)
-        return _there(authorized(self.actor, ManagementAction.READ, record), "key")
+        return _there(authorize(self.actor, ManagementAction.READ, record), "key")
 
     async def app(self, client_id: str) -> Client:
         """Return the account's app of that id, unless it was deleted. Raises TurnedAwayError when there is none."""
         client = await self.gateway.apps.get(self.user.account_id, client_id)
-        return _there(authorized(self.actor, ManagementAction.READ, client), "app")
+        return _there(authorize(self.actor, ManagementAction.READ, client), "app")
 
 
 def missing(what: str) -> TurnedAwayError:

@@ -4,7 +4,7 @@ GatewayError
 ├── ConfigurationError      a setting, route, scope or network that cannot be meant; the message names the way out
 ├── InputError              an operator's or admin's request on keys or accounts that cannot be carried out
 │   └── StateError          the key is in a state in which this cannot be done
-├── NotPermitted            who asks has no authority to do this to a key, an OAuth client or a grant
+├── NotPermitted            the actor has no authority to do this to a key, an OAuth client or a grant
 ├── AnsweredMeanwhile       the same request was carried out in between; nothing was done
 └── Unavailable             something this process depends on does not answer
     ├── StoreUnavailable
@@ -29,9 +29,9 @@ class StateError(InputError):
 
 
 class NotPermitted(GatewayError):
-    """Who asks may not do this to a key, an OAuth client or a grant (`core.management`); the message names the way out.
+    """The actor may not do this to a key, an OAuth client or a grant, and nothing was changed.
 
-    Nothing was changed.
+    `core.management` decides; the message names the way out.
     """
 
 

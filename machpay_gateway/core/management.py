@@ -20,8 +20,8 @@ from machpay_gateway.core.principal import Principal
 from machpay_gateway.core.scopes import Scopes, wildcard_of
 
 MANAGING = "keys:manage"
-# A key that could give these on could make more of itself: they come from an operator or a Console admin.
-NEVER_GIVEN_BY_KEYS = frozenset({MANAGING, wildcard_of(MANAGING)})
+# A key that could assign these could make more of itself: they come from an operator or a Console admin.
+NOT_ASSIGNED_BY_KEYS = frozenset({MANAGING, wildcard_of(MANAGING)})
 
 
 class ManagedRecord(Protocol):
@@ -71,7 +71,7 @@ class Role(Enum):
     FOREIGN_TOKEN = "foreign_token"  # noqa: S105 - a JWT of another issuer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manager(Actor):
     """Who acts, and by which authority.
 
@@ -79,7 +79,7 @@ class Manager(Actor):
     visible, None for both. *scopes* are what an API key holds.
     """
 
-    role: Role = Role.OPERATOR
+    role: Role
     account_id: str | None = None
     environment: str | None = None
     scopes: Scopes = field(default_factory=Scopes)
@@ -108,13 +108,13 @@ class ManagementRefusal:
 Rule = Callable[[Manager, ManagedRecord | None], str | None]
 
 
-def _always(_manager: Manager, _record: ManagedRecord | None) -> None:
+def _allow(_manager: Manager, _record: ManagedRecord | None) -> None:
     return None
 
 
-def _holding_its_scopes(manager: Manager, record: ManagedRecord | None) -> str | None:
-    # A new secret is the caller's to use. A leaked one that is bound to an address, or about to expire, would be worth
-    # more once somebody loosens it.
+def _require_its_scopes(manager: Manager, record: ManagedRecord | None) -> str | None:
+    # A new secret is the caller's to use. A leaked one that is bound to an address, or about to expire, becomes useful
+    # to whoever has it once it is loosened.
     if record is None or record.id == manager.key_id or all(name in manager.scopes for name in record.scopes):
         return None
     return (
@@ -123,17 +123,17 @@ def _holding_its_scopes(manager: Manager, record: ManagedRecord | None) -> str |
     )
 
 
-def _in_both_environments(manager: Manager, _record: ManagedRecord | None) -> str | None:
+def _require_both_environments(manager: Manager, _record: ManagedRecord | None) -> str | None:
     if manager.environment is None:
         return None
     return "The audit log covers live keys too, which test credentials do not see: use a live key."
 
 
 _A = ManagementAction
-_READS: Mapping[ManagementAction, Rule] = {_A.READ: _always, _A.READ_AUDIT_LOG: _in_both_environments}
+_READS: Mapping[ManagementAction, Rule] = {_A.READ: _allow, _A.READ_AUDIT_LOG: _require_both_environments}
 _KEYS_MAKE_SESSIONS = "Sessions are made by API keys only: send the request with one."
 _EVERYTHING: Mapping[ManagementAction, Rule] = {
-    action: _always for action in ManagementAction if action is not _A.CREATE_SESSION
+    action: _allow for action in ManagementAction if action is not _A.CREATE_SESSION
 }
 # An action that is not in its role's row is not permitted.
 _RULES: Mapping[Role, Mapping[ManagementAction, Rule]] = {
@@ -142,29 +142,25 @@ _RULES: Mapping[Role, Mapping[ManagementAction, Rule]] = {
     Role.VIEWER: _READS,
     Role.API_KEY: {
         **_READS,
-        _A.CREATE_SESSION: _always,
-        _A.CREATE: _always,
-        _A.CHANGE: _always,
-        _A.LOOSEN: _holding_its_scopes,
-        _A.ISSUE_SECRET: _holding_its_scopes,
-        _A.END: _always,
+        _A.CREATE_SESSION: _allow,
+        _A.CREATE: _allow,
+        _A.CHANGE: _allow,
+        _A.LOOSEN: _require_its_scopes,
+        _A.ISSUE_SECRET: _require_its_scopes,
+        _A.END: _allow,
     },
     Role.TOKEN: _READS,
     Role.FOREIGN_TOKEN: {},
 }
-_WAYS_OUT: Mapping[Role, str] = {
+_DETAILS: Mapping[Role, str] = {
     Role.OPERATOR: _KEYS_MAKE_SESSIONS,
     Role.ADMIN: _KEYS_MAKE_SESSIONS,
     Role.VIEWER: "Only admins of the account may do this. You may look at everything.",
     Role.TOKEN: "Sessions and OAuth access tokens never manage keys, OAuth clients or grants: use the API key itself.",
     Role.FOREIGN_TOKEN: "Tokens of other issuers belong to no account: use an API key.",
 }
-_ROLES: Mapping[str, Role] = {
-    "api_key": Role.API_KEY,
-    "session": Role.TOKEN,
-    "oauth": Role.TOKEN,
-    "jwt": Role.FOREIGN_TOKEN,
-}
+_TOKEN_ROLES: Mapping[str, Role] = {"session": Role.TOKEN, "oauth": Role.TOKEN, "jwt": Role.FOREIGN_TOKEN}
+_PRINCIPAL_ROLES: Mapping[str, Role] = {"api_key": Role.API_KEY, **_TOKEN_ROLES}
 
 
 def principal_manager(principal: Principal, actor: Actor) -> Manager:
@@ -174,7 +170,7 @@ def principal_manager(principal: Principal, actor: Actor) -> Manager:
         actor.id,
         actor.address,
         actor.request_id,
-        role=_ROLES[principal.kind],
+        role=_PRINCIPAL_ROLES[principal.kind],
         account_id=principal.account_id,
         # Whoever finds a key that was made for trying things out must not find the way to real money behind it.
         environment="test" if principal.environment == "test" else None,
@@ -191,12 +187,12 @@ def user_manager(user: User, actor: Actor) -> Manager:
 def manager_of(actor: Actor) -> Manager:
     """Return the authority of *actor*.
 
-    A plain `Actor` is a name that the program itself hands in, and acts by the program's authority: an operator's. One
-    of a token has none all the same.
+    A plain `Actor` names somebody for the audit log while the program itself acts, with an operator's authority. One
+    that names a token has none all the same: a front that hands in no more fails closed.
     """
     if isinstance(actor, Manager):
         return actor
-    role = Role.OPERATOR if actor.kind == "api_key" else _ROLES.get(actor.kind, Role.OPERATOR)
+    role = _TOKEN_ROLES.get(actor.kind, Role.OPERATOR)
     return Manager(actor.kind, actor.id, actor.address, actor.request_id, role=role)
 
 
@@ -209,20 +205,20 @@ def may_manage(actor: Actor, action: ManagementAction, record: ManagedRecord | N
     if record is not None and not manager.sees(record):
         return ManagementRefusal("not_found", "There is nothing with this id.")
     rule = _RULES[manager.role].get(action)
-    detail = _WAYS_OUT[manager.role] if rule is None else rule(manager, record)
+    detail = _DETAILS[manager.role] if rule is None else rule(manager, record)
     return None if detail is None else ManagementRefusal("not_permitted", detail)
 
 
-def may_give(actor: Actor, scope: str, kept: frozenset[str] = frozenset()) -> bool:
-    """Tell whether *actor* may give *scope* to a key or an OAuth client; one that it has already may be *kept*."""
+def may_assign(actor: Actor, scope: str, kept: frozenset[str] = frozenset()) -> bool:
+    """Tell whether *actor* may assign *scope* to a key or an OAuth client; one that it has already may be *kept*."""
     manager = manager_of(actor)
     if scope in kept or manager.role in {Role.OPERATOR, Role.ADMIN}:
         return True
-    return manager.role is Role.API_KEY and scope in manager.scopes and scope not in NEVER_GIVEN_BY_KEYS
+    return manager.role is Role.API_KEY and scope in manager.scopes and scope not in NOT_ASSIGNED_BY_KEYS
 
 
-def authorized(actor: Actor, action: ManagementAction, record: R | None) -> R | None:
-    """Return *record*, None when there is none for *actor*. Raises NotPermitted."""
+def authorize(actor: Actor, action: ManagementAction, record: R | None) -> R | None:
+    """Return *record*, None when it does not exist for *actor*. Raises NotPermitted when they may not do *action*."""
     if record is None or (refusal := may_manage(actor, action, record)) is None:
         return record
     if refusal.code == "not_found":
@@ -246,10 +242,12 @@ def check_key_change(actor: Actor, before: KeyRecord, after: KeyRecord) -> None:
 
 
 def check_scopes(actor: Actor, scopes: Iterable[str], kept: frozenset[str] = frozenset()) -> None:
-    """Raise NotPermitted unless *actor* may give each of *scopes*, but for those that are *kept*."""
+    """Raise NotPermitted unless *actor* may assign each of *scopes* that is not *kept*."""
     for scope in scopes:
-        if not may_give(actor, scope, kept):
-            raise NotPermitted(f"Scope {shown(scope)} is not the caller's to give: a key gives on only what it holds.")
+        if not may_assign(actor, scope, kept):
+            raise NotPermitted(
+                f"Scope {shown(scope)} is not the caller's to assign: an API key passes on only what it holds."
+            )
 
 
 def is_loosened(before: KeyRecord, after: KeyRecord) -> bool:

@@ -7,7 +7,7 @@ from machpay_gateway.core.audit import APPLICATION, Actor, Change
 from machpay_gateway.core.compact import parse_compact
 from machpay_gateway.core.credential import SignedToken
 from machpay_gateway.core.key import is_id, secret_digest
-from machpay_gateway.core.management import ManagementAction, authorized
+from machpay_gateway.core.management import ManagementAction, authorize
 from machpay_gateway.core.oauth.access import TYPE
 from machpay_gateway.core.oauth.client import Client
 from machpay_gateway.core.oauth.grant import Grant, Held
@@ -116,7 +116,7 @@ class Endings:
 
         Raises NotPermitted when *actor* may not end it.
         """
-        if authorized(actor, ManagementAction.END, grant) is None:
+        if authorize(actor, ManagementAction.END, grant) is None:
             return False
         what = {"alive": True}, {"alive": False}
         change = Change(self._clock(), actor, "grant.revoke", grant.account_id, grant.id, *what)

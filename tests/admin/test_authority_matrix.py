@@ -52,7 +52,7 @@ OUTCOMES = {
 }
 
 # What each operation does, and what is sent to it. An operation that is added to the table is missing here.
-DONE: dict[str, tuple[tuple[str, str, dict[str, Any] | None], ...]] = {
+REQUESTS: dict[str, tuple[tuple[str, str, dict[str, Any] | None], ...]] = {
     "createKey": (("create", "", {"name": "new", "scopes": []}),),
     "listKeys": (("list", "", None),),
     "retrieveKey": (("read", "", None),),
@@ -90,7 +90,7 @@ OBJECTS = {
 CELLS = [
     (operation, done, what)
     for operation in OPERATIONS
-    for done in DONE.get(operation.name, ())  # one that is missing fails below
+    for done in REQUESTS.get(operation.name, ())  # one that is missing fails below
     for what in (OBJECTS[operation.about] if "{id}" in operation.path else ("",))
 ]
 CHANGES = {"change", "loosen", "secret", "end"}  # after which a record is not used for the next cell
@@ -249,7 +249,7 @@ def outcome_of(answer: Response) -> str:
 
 
 def test_the_matrix_knows_every_operation_and_no_other() -> None:
-    assert set(DONE) == {operation.name for operation in OPERATIONS}
+    assert set(REQUESTS) == {operation.name for operation in OPERATIONS}
     assert {done for _, (done, *_), _ in CELLS} == set(_HEADER[1:])
 
 

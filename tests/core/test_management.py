@@ -1,6 +1,7 @@
 """Who may manage what: the table by itself, and what makes a key looser."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -12,12 +13,12 @@ from machpay_gateway.core.management import (
     ManagementAction,
     Manager,
     Role,
-    authorized,
+    authorize,
     check_creation,
     check_key_change,
     is_loosened,
     manager_of,
-    may_give,
+    may_assign,
     may_manage,
     principal_manager,
     user_manager,
@@ -33,6 +34,24 @@ READS = {ManagementAction.READ, ManagementAction.READ_AUDIT_LOG}
 NEEDING_SCOPES = {ManagementAction.LOOSEN, ManagementAction.ISSUE_SECRET}
 EVERYTHING = set(ManagementAction) - {ManagementAction.CREATE_SESSION}
 OF_A_KEY = set(ManagementAction)
+# How the page on the key API names actions and roles.
+COLUMNS = {
+    "read": [ManagementAction.READ],
+    "create": [ManagementAction.CREATE],
+    "rename, narrow, end": [ManagementAction.CHANGE, ManagementAction.END],
+    "loosen": [ManagementAction.LOOSEN],
+    "new secret": [ManagementAction.ISSUE_SECRET],
+    "create a session": [ManagementAction.CREATE_SESSION],
+    "audit log": [ManagementAction.READ_AUDIT_LOG],
+}
+ROWS = {
+    "operator (`machpay-gateway`)": Role.OPERATOR,
+    "Console admin": Role.ADMIN,
+    "Console viewer": Role.VIEWER,
+    "API key with `keys:manage`": Role.API_KEY,
+    "[session](tokens.md#sessions) of a key with `keys:manage`": Role.TOKEN,
+    "JWT of another [issuer](tokens.md)": Role.FOREIGN_TOKEN,
+}
 
 
 def scopes(*names: str) -> Scopes:
@@ -102,6 +121,21 @@ def test_every_role_has_an_answer_to_every_action(role: Role, action: Management
     assert refusal is None or (refusal.code == "not_permitted" and refusal.detail.endswith("."))
 
 
+def test_the_page_says_of_each_role_what_the_table_says() -> None:
+    page = (Path(__file__).parents[2] / "docs/key-api.md").read_text()
+    section = page.split("## Who may do what")[1].split("\n## ")[0]
+    header, _, *rows = (
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if "|" in line
+    )
+    assert header[1:] == list(COLUMNS)
+    told = {row[0]: [cell != "no" for cell in row[1:]] for row in rows}
+    for caller, role in ROWS.items():
+        actor = Manager("application", role=role)
+        assert told[caller] == [
+            all(may_manage(actor, action) is None for action in actions) for actions in COLUMNS.values()
+        ], caller
+
+
 @pytest.mark.parametrize("kind", get_args(ActorKind))
 def test_a_name_of_any_kind_has_some_authority_or_none(kind: ActorKind) -> None:
     assert manager_of(Actor(kind)).role in {Role.OPERATOR, Role.TOKEN, Role.FOREIGN_TOKEN}
@@ -127,13 +161,13 @@ def test_what_is_not_seen_is_not_there_whatever_is_done(
     refusal = may_manage(actor, action, record)
     assert refusal is not None
     assert refusal.code == "not_found"
-    assert authorized(actor, action, record) is None
+    assert authorize(actor, action, record) is None
 
 
 def test_a_live_key_sees_test_records_and_a_test_key_no_live_ones() -> None:
     test = replace(KEY, environment="test")
-    assert authorized(manager("api_key", "skills:list"), ManagementAction.ISSUE_SECRET, test) is test
-    assert authorized(manager("api_key", "skills:list", environment="test"), ManagementAction.READ, KEY) is None
+    assert authorize(manager("api_key", "skills:list"), ManagementAction.ISSUE_SECRET, test) is test
+    assert authorize(manager("api_key", "skills:list", environment="test"), ManagementAction.READ, KEY) is None
 
 
 @pytest.mark.parametrize(
@@ -151,15 +185,15 @@ def test_a_live_key_sees_test_records_and_a_test_key_no_live_ones() -> None:
     ],
 )
 def test_a_key_gives_on_what_it_holds(held: list[str], scope: str, kept: list[str], *, given: bool) -> None:
-    assert may_give(manager("api_key", *held), scope, frozenset(kept)) is given
+    assert may_assign(manager("api_key", *held), scope, frozenset(kept)) is given
 
 
 @pytest.mark.parametrize("kind", ["session", "oauth", "jwt"])
 def test_what_is_derived_gives_nothing_and_an_operator_everything(kind: str) -> None:
-    assert not may_give(manager(kind, "skills:list"), "skills:list")
-    assert not may_give(console_user("viewer"), "skills:list")
+    assert not may_assign(manager(kind, "skills:list"), "skills:list")
+    assert not may_assign(console_user("viewer"), "skills:list")
     for actor in (APPLICATION, console_user("admin")):
-        assert may_give(actor, "keys:manage")
+        assert may_assign(actor, "keys:manage")
 
 
 @pytest.mark.parametrize(
