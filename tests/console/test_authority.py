@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from machpay_gateway.console.app import PLACES, Place
+from machpay_gateway.core.errors import NotPermitted
 from machpay_gateway.core.ports import Account
 from tests.console.app_records import REDIRECT, SCOPES, granted
 from tests.console.rigs import ADMIN, STRANGER, VIEWER, Rig
@@ -68,3 +69,17 @@ async def test_only_admins_of_the_account_change_its_records(rig: Rig, place: Pl
     else:
         assert await store.audit_head() == before
         assert "sk_live_" not in answer.text
+
+
+async def test_a_use_case_that_refuses_ends_with_a_page_that_says_why(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, browser = await records(rig, rig.account), await rig.signed_in()
+
+    async def refused(*_: object, **__: object) -> None:
+        raise NotPermitted("Ask an operator.")
+
+    monkeypatch.setattr(rig.gateway.keyring, "revoke", refused)
+    page = await posted(browser, f"/keys/{made['key'].id}/revoke", typed="record")
+    assert page.status_code == 403
+    assert "Ask an operator." in page.text
