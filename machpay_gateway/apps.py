@@ -16,6 +16,7 @@ from machpay_gateway.core.key import (
     mint_id,
     secret_digest,
 )
+from machpay_gateway.core.management import ManagementAction, authorize, check_creation, check_scopes
 from machpay_gateway.core.oauth.client import (
     AUTHORIZATION_CODE,
     NEVER_GRANTED,
@@ -32,7 +33,7 @@ from machpay_gateway.core.unchanged import UNCHANGED, Unchanged
 
 __all__ = ["Apps", "Permit"]
 
-# Raises unless the client, as it is when it is changed, may be changed by whoever asks.
+# Raises unless the client is, when it is changed, what whoever asks takes it for.
 Permit = Callable[[Client], None]
 _ATTEMPTS = 10
 _DEFAULT_GRANTS = (AUTHORIZATION_CODE, REFRESH_TOKEN)
@@ -100,6 +101,7 @@ class Apps:
             requires_pkce=requires_pkce,
             binds_tokens=binds_tokens,
         )
+        check_creation(actor, client)
         change = Change(now, actor, "client.create", account_id, client.id, {}, client_state(client))
         await self._store.add_client(client, change, once)
         return await self._store.client(account_id, client.id) or client, secret
@@ -161,7 +163,13 @@ class Apps:
             kinds = checked_grant_types(asked, is_public=wanted.is_public, redirect_uris=wanted.redirect_uris)
             return replace(wanted, grant_types=kinds)
 
-        return await self._change(account_id, client_id, "client.update", with_settings, actor=actor, permit=permit)
+        # Whoever can change these can have what users let the app do sent to themselves.
+        security_settings = (redirect_uris, grant_types, requires_pkce, binds_tokens)
+        is_looser = any(setting is not UNCHANGED for setting in security_settings)
+        action = ManagementAction.LOOSEN if is_looser else ManagementAction.CHANGE
+        return await self._change(
+            account_id, client_id, "client.update", action, with_settings, actor=actor, permit=permit
+        )
 
     async def rotate_secret(
         self,
@@ -189,7 +197,14 @@ class Apps:
             return replace(client, secrets=(_kept(secret, now), *previous))
 
         changed = await self._change(
-            account_id, client_id, "client.rotate_secret", with_new_secret, actor=actor, permit=permit, once=once
+            account_id,
+            client_id,
+            "client.rotate_secret",
+            ManagementAction.ISSUE_SECRET,
+            with_new_secret,
+            actor=actor,
+            permit=permit,
+            once=once,
         )
         return None if changed is None else (changed, secret)
 
@@ -201,13 +216,16 @@ class Apps:
         def deleted(client: Client) -> Client:
             return replace(client, deleted_at=self._clock(), secrets=())
 
-        return await self._change(account_id, client_id, "client.delete", deleted, actor=actor, permit=permit)
+        return await self._change(
+            account_id, client_id, "client.delete", ManagementAction.END, deleted, actor=actor, permit=permit
+        )
 
     async def _change(
         self,
         account_id: str | None,
         client_id: str,
-        action: str,
+        name: str,
+        action: ManagementAction,
         changed: Callable[[Client], Client],
         *,
         actor: Actor,
@@ -215,7 +233,8 @@ class Apps:
         once: bytes | None = None,
     ) -> Client | None:
         for _ in range(_ATTEMPTS):
-            client = await self.get(account_id, client_id)
+            # Asked of the client as it is now: its scopes may have grown since the caller looked.
+            client = authorize(actor, action, await self.get(account_id, client_id))
             if client is None:
                 return None
             if permit is not None:
@@ -223,9 +242,10 @@ class Apps:
             wanted = changed(client)
             if wanted == client:
                 return client
+            check_scopes(actor, wanted.scopes, client.scopes.names)
             wanted = replace(wanted, version=client.version + 1)
             what = difference(client_state(client), client_state(wanted))
-            change = Change(self._clock(), actor, action, client.account_id, client.id, *what)
+            change = Change(self._clock(), actor, name, client.account_id, client.id, *what)
             raised = await self._store.replace_client(wanted, change, once)
             if raised is not None:
                 for grant_id, version in raised:

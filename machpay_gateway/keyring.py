@@ -1,7 +1,8 @@
 """What can be done with keys: the use cases that the admin API, the Console and the command line share.
 
-It must not learn where keys are kept or who is asking: callers hand in the account they may act for, None for an
-operator. A key that is not there is None; a request that cannot be carried out as asked is an InputError.
+It must not learn where keys are kept: callers hand in the account they look into, None for all, and as *actor* who
+acts: a `Manager` with its authority, or just a name, for what the program does itself. A key that is not there for
+them is None; what they may not do is NotPermitted; what cannot be carried out as asked is an InputError.
 """
 
 import hmac
@@ -36,6 +37,7 @@ from machpay_gateway.core.key import (
     secret_digest,
     secret_environment,
 )
+from machpay_gateway.core.management import ManagementAction, authorize, check_creation, check_key_change
 from machpay_gateway.core.ports import KeyStore
 from machpay_gateway.core.replay import Keep, KeptAnswer
 from machpay_gateway.core.unchanged import UNCHANGED, Unchanged
@@ -46,7 +48,7 @@ _ATTEMPTS = 10
 
 # Makes the answer that is kept, of a key and its new secret.
 Issue = Callable[[KeyRecord, str], KeptAnswer]
-# Raises unless the key, as it is when it is changed, may be changed by whoever asks.
+# Raises unless the key is, when it is changed, what whoever asks takes it for.
 Permit = Callable[[KeyRecord], None]
 
 
@@ -115,6 +117,7 @@ class Keyring:
             expires_at=checked_expiry(expires_at, now),
             metadata=checked_metadata(metadata or {}),
         )
+        check_creation(actor, record)
         change = Change(now, actor, "key.create", account_id, record.id, {}, key_state(record))
         await self._store.add_key(record, change, keep and _made_by(keep, lambda _: secret))
         return await self._store.key(account_id, record.id) or record, secret
@@ -174,7 +177,9 @@ class Keyring:
                 metadata=record.metadata if metadata is UNCHANGED else checked_metadata(metadata),
             )
 
-        return await self._change(account_id, key_id, "key.update", with_settings, actor=actor, permit=permit)
+        return await self._change(
+            account_id, key_id, "key.update", ManagementAction.CHANGE, with_settings, actor=actor, permit=permit
+        )
 
     async def rotate(
         self,
@@ -207,7 +212,14 @@ class Keyring:
 
         made = keep and _made_by(keep, secret_of)
         rotated = await self._change(
-            account_id, key_id, "key.rotate", with_new_secret, actor=actor, permit=permit, keep=made
+            account_id,
+            key_id,
+            "key.rotate",
+            ManagementAction.ISSUE_SECRET,
+            with_new_secret,
+            actor=actor,
+            permit=permit,
+            keep=made,
         )
         return None if rotated is None else (rotated, secret_of(rotated))
 
@@ -219,7 +231,9 @@ class Keyring:
         def without_previous(record: KeyRecord) -> KeyRecord:
             return replace(record, secrets=record.secrets[:1])
 
-        return await self._change(account_id, key_id, "key.end_grace", without_previous, actor=actor, permit=permit)
+        return await self._change(
+            account_id, key_id, "key.end_grace", ManagementAction.END, without_previous, actor=actor, permit=permit
+        )
 
     async def revoke(
         self, account_id: str | None, key_id: str, *, actor: Actor = APPLICATION, permit: Permit | None = None
@@ -229,7 +243,9 @@ class Keyring:
         def revoked(record: KeyRecord) -> KeyRecord:
             return record if record.revoked_at is not None else replace(record, revoked_at=self._clock())
 
-        return await self._change(account_id, key_id, "key.revoke", revoked, actor=actor, permit=permit)
+        return await self._change(
+            account_id, key_id, "key.revoke", ManagementAction.END, revoked, actor=actor, permit=permit
+        )
 
     async def inspect(self, secret: str) -> Inspection:
         """Return what *secret* is. For operators: it looks into every account."""
@@ -248,7 +264,8 @@ class Keyring:
         self,
         account_id: str | None,
         key_id: str,
-        action: str,
+        name: str,
+        action: ManagementAction,
         changed: Callable[[KeyRecord], KeyRecord],
         *,
         actor: Actor,
@@ -256,7 +273,8 @@ class Keyring:
         keep: Keep | None = None,
     ) -> KeyRecord | None:
         for _ in range(_ATTEMPTS):
-            record = await self.get(account_id, key_id)
+            # Asked of the record as it is now: its scopes may have grown since the caller looked.
+            record = authorize(actor, action, await self.get(account_id, key_id))
             if record is None:
                 return None
             if permit is not None:
@@ -264,9 +282,10 @@ class Keyring:
             wanted = changed(record)
             if wanted == record:
                 return record
+            check_key_change(actor, record, wanted)
             wanted = replace(wanted, version=record.version + 1)
             what = difference(key_state(record), key_state(wanted))
-            change = Change(self._clock(), actor, action, record.account_id, record.id, *what)
+            change = Change(self._clock(), actor, name, record.account_id, record.id, *what)
             if await self._store.replace_key(wanted, change, keep):
                 await self._announce(wanted.id, wanted.version)
                 return wanted

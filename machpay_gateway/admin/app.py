@@ -23,7 +23,8 @@ from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Opera
 from machpay_gateway.admin.problems import ProblemError, problem_response
 from machpay_gateway.admin.reading import body_bytes, read_query
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.core.errors import InputError, StateError, StoreUnavailable
+from machpay_gateway.core.errors import InputError, NotPermitted, StateError, StoreUnavailable
+from machpay_gateway.core.management import may_manage
 from machpay_gateway.web.incoming import facts_of
 
 
@@ -59,8 +60,13 @@ def _endpoint(gateway: Gateway, operations: Mapping[str, Operation], clock: Call
 
 
 async def _answered(operation: Operation, call: Call) -> Response:
+    # First, so that a caller who may never do this learns nothing of records, or of answers that were stored.
+    if operation.action is not None and (refusal := may_manage(call.caller.actor, operation.action)):
+        raise ProblemError(refusal.code, refusal.detail)
     try:
         return await operation.run(call)
+    except NotPermitted as exc:
+        raise ProblemError("not_permitted", str(exc)) from exc
     except StateError as exc:
         raise ProblemError("conflict", str(exc)) from exc
     except InputError as exc:

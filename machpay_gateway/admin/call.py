@@ -1,13 +1,13 @@
 """One call of the key API, as an operation sees it: who calls, what was sent, and the gateway that can do it."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from starlette.requests import Request
 
-from machpay_gateway.admin.caller import Caller, Owned
+from machpay_gateway.admin.caller import Caller
 from machpay_gateway.admin.fields import Readings
 from machpay_gateway.admin.problems import ProblemError
 from machpay_gateway.admin.reading import invalid, read_body
@@ -16,10 +16,11 @@ from machpay_gateway.apps import Apps
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.management import ManagedRecord
 from machpay_gateway.grants import Endings
 
 
-class Versioned(Owned, Protocol):
+class Versioned(ManagedRecord, Protocol):
     """A record that each change makes another version of."""
 
     @property
@@ -28,7 +29,7 @@ class Versioned(Owned, Protocol):
 
 
 T = TypeVar("T", bound=Sent)
-R = TypeVar("R", bound=Owned)
+R = TypeVar("R", bound=ManagedRecord)
 V = TypeVar("V", bound=Versioned)
 
 
@@ -74,6 +75,19 @@ class Call:
         """The id that the path names."""
         return str(self.request.path_params["id"])
 
+    def scopes_precondition(self, scopes: Collection[str], kept: Collection[str], what: str) -> Callable[[V], None]:
+        """Return what refuses a record that has lost a scope since it had those in *kept*.
+
+        That is one of *scopes* that the caller may keep but not assign: another request may have removed it meanwhile.
+        """
+        relied_on = frozenset(scope for scope in scopes if scope in kept and not self.caller.may_assign(scope))
+
+        def check(record: V) -> None:
+            if not relied_on <= record.scopes.names:
+                raise ProblemError("conflict", f"The {what}'s scopes have changed meanwhile: retrieve it anew.")
+
+        return check
+
     def seen(self, record: R | None, what: str) -> R:
         """Return *record*. Raises ProblemError when it is not there, or not the caller's to know of."""
         if record is None or not self.caller.sees(record):
@@ -81,7 +95,7 @@ class Call:
         return record
 
     async def check_after(
-        self, after: str | None, find: Callable[[str | None, str], Awaitable[Owned | None]], what: str
+        self, after: str | None, find: Callable[[str | None, str], Awaitable[ManagedRecord | None]], what: str
     ) -> None:
         """See that a page may begin after the id *after*. Raises ProblemError when `seen` would not show it."""
         if after is None:
@@ -90,20 +104,19 @@ class Call:
         if mark is None or not self.caller.sees(mark):
             raise invalid("query.after", f"There is no {what} with this id.")
 
-    def permit(self, what: str, *rules: Callable[[V], None]) -> Callable[[V], None]:
-        """Return what refuses a record that is about to be changed.
+    def permit(self, what: str, *conditions: Callable[[V], None]) -> Callable[[V], None]:
+        """Return what refuses a record that is not as the caller takes it to be when it is about to be changed.
 
-        One that the caller does not see, that If-Match does not name (RFC 9110 §13.1.1), or that a rule refuses.
+        That is one that If-Match does not name (RFC 9110 §13.1.1), or that one of *conditions* refuses.
         """
         given = self.request.headers.getlist("if-match")
         tags = {tag.strip() for value in given for tag in value.split(",")}
 
         def permit(record: V) -> None:
-            self.seen(record, what)
             if given and not tags & {"*", f'"{record.version}"'}:
                 raise ProblemError("precondition_failed", f"The {what} has changed: retrieve it anew.")
-            for rule in rules:
-                rule(record)
+            for condition in conditions:
+                condition(record)
 
         return permit
 

@@ -8,17 +8,12 @@ from starlette.responses import Response
 
 from machpay_gateway.admin.call import Call
 from machpay_gateway.admin.documents import client_response, document_response, page_response
-from machpay_gateway.admin.problems import ProblemError
 from machpay_gateway.admin.reading import invalid
 from machpay_gateway.admin.requests import ClientChange, ClientSelection, NewClient, SecretRotation
-from machpay_gateway.apps import Permit
 from machpay_gateway.core.errors import InputError, StateError
 from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, REFRESH_TOKEN, Client
 from machpay_gateway.core.oauth.documents import client_document, issued_client_document
 from machpay_gateway.core.unchanged import UNCHANGED
-
-# Whoever can change these can have what users let the app do sent to themselves.
-_OF_TRUST = frozenset({"redirect_uris", "grant_types", "require_pkce", "dpop_bound"})
 
 
 async def create(call: Call) -> Response:
@@ -63,15 +58,9 @@ async def retrieve(call: Call) -> Response:
 
 async def update(call: Call) -> Response:
     """Change the settings that are given. Tokens lose at once what the app loses."""
-    sent = call.sent(ClientChange, kept=(await _client(call)).scopes.names)
+    kept = (await _client(call)).scopes.names
+    sent = call.sent(ClientChange, kept=kept)
     given = sent.model_fields_set
-
-    def within_scopes(client: Client) -> None:
-        # Asked again of the client that is changed: somebody may have taken a scope off it in between.
-        if "scopes" in given and not all(call.caller.may_grant(name, client.scopes.names) for name in sent.scopes):
-            raise ProblemError("conflict", "The app's scopes have changed meanwhile: retrieve it anew.")
-
-    rules = [within_scopes, _held_by(call)] if given & _OF_TRUST else [within_scopes]
     with _placed():
         changed = await call.apps.update(
             call.caller.account_id,
@@ -83,7 +72,7 @@ async def update(call: Call) -> Response:
             requires_pkce=sent.require_pkce if "require_pkce" in given else UNCHANGED,
             binds_tokens=sent.dpop_bound if "dpop_bound" in given else UNCHANGED,
             actor=call.caller.actor,
-            permit=call.permit("app", *rules),
+            permit=call.permit("app", call.scopes_precondition(sent.scopes, kept, "app")),
         )
     return _told(changed, call)
 
@@ -96,7 +85,7 @@ async def rotate_secret(call: Call) -> Response:
         call.id,
         grace_seconds=sent.grace_seconds,
         actor=call.caller.actor,
-        permit=call.permit("app", _held_by(call)),
+        permit=call.permit("app"),
     )
     client, secret = issued or (None, None)
     client = call.seen(client, "app")
@@ -119,14 +108,6 @@ async def _client(call: Call) -> Client:
 def _told(client: Client | None, call: Call) -> Response:
     client = call.seen(client, "app")
     return client_response(client_document(client), client.version)
-
-
-def _held_by(call: Call) -> Permit:
-    def within_scopes(client: Client) -> None:
-        if not all(name in call.caller.principal.scopes for name in client.scopes):
-            raise ProblemError("not_permitted", "The app has scopes that the key that asks does not hold.")
-
-    return within_scopes
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from machpay_gateway.admin.caller import NEVER_GRANTED, Caller
+from machpay_gateway.admin.caller import Caller
 from machpay_gateway.core.address import parse_network
 from machpay_gateway.core.errors import ConfigurationError, InputError
 from machpay_gateway.core.input import (
@@ -30,6 +30,7 @@ from machpay_gateway.core.input import (
     parse_moment,
     shown,
 )
+from machpay_gateway.core.management import NOT_ASSIGNED_BY_KEYS
 from machpay_gateway.core.oauth.client import GRANT_TYPES, checked_app_scopes
 from machpay_gateway.core.oauth.redirect import MAX_URI, MAX_URIS, checked_redirect_uris
 
@@ -67,9 +68,9 @@ def _refusal(reason: str) -> PydanticCustomError:
 def _grantable(name: str, info: ValidationInfo[Readings]) -> str:
     readings = info.context
     _told(lambda one: checked_scopes([one], readings.known))(name)
-    if readings.caller.may_grant(name, readings.kept):
+    if readings.caller.may_assign(name, readings.kept):
         return name
-    if name in NEVER_GRANTED:
+    if name in NOT_ASSIGNED_BY_KEYS:
         raise _refusal(f"{shown(name)} is given by an operator only: `machpay-gateway keys create`.")
     raise _refusal(f"{shown(name)} is not held by the key that asks: a key gives on only what it has.")
 
@@ -77,7 +78,7 @@ def _grantable(name: str, info: ValidationInfo[Readings]) -> str:
 def _for_apps(name: str, info: ValidationInfo[Readings]) -> str:
     readings = info.context
     _told(lambda one: checked_app_scopes([one], readings.known))(name)
-    if not readings.caller.may_grant(name, readings.kept):
+    if not readings.caller.may_assign(name, readings.kept):
         raise _refusal(f"{shown(name)} is not held by the key that asks: an app gets only what that has.")
     return name
 

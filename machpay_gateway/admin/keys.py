@@ -62,14 +62,9 @@ async def retrieve(call: Call) -> Response:
 
 async def update(call: Call) -> Response:
     """Change the settings that are given."""
-    sent = call.sent(KeyChange, kept=(await call.key()).scopes.names)
+    kept = (await call.key()).scopes.names
+    sent = call.sent(KeyChange, kept=kept)
     given = sent.model_fields_set
-
-    def within_scopes(record: KeyRecord) -> None:
-        # Asked again of the record that is changed: somebody may have taken a scope off the key in between.
-        if "scopes" in given and not all(call.caller.may_grant(name, record.scopes.names) for name in sent.scopes):
-            raise ProblemError("conflict", "The key's scopes have changed meanwhile: retrieve it anew.")
-
     changed = await call.gateway.keyring.update(
         call.caller.account_id,
         call.id,
@@ -79,20 +74,13 @@ async def update(call: Call) -> Response:
         expires_at=sent.expires_at if "expires_at" in given else UNCHANGED,
         metadata=sent.metadata or {} if "metadata" in given else UNCHANGED,
         actor=call.caller.actor,
-        permit=call.permit("key", within_scopes),
+        permit=call.permit("key", call.scopes_precondition(sent.scopes, kept, "key")),
     )
     return _told(changed, call)
 
 
 async def rotate(call: Call) -> Response:
     """Give the key a new secret; the current one goes on until its grace ends."""
-
-    def within_scopes(record: KeyRecord) -> None:
-        # Its new secret is the caller's to use.
-        if record.id != call.caller.principal.id and not all(
-            name in call.caller.principal.scopes for name in record.scopes
-        ):
-            raise ProblemError("not_permitted", "The key has scopes that the key that asks does not hold.")
 
     async def issue(keep: Issue | None) -> Issued:
         issued = await call.gateway.keyring.rotate(
@@ -101,7 +89,7 @@ async def rotate(call: Call) -> Response:
             grace_seconds=call.sent(Rotation).grace_seconds,
             actor=call.caller.actor,
             keep=keep,
-            permit=call.permit("key", within_scopes),
+            permit=call.permit("key"),
         )
         if issued is None:
             raise ProblemError("not_found", "There is no key with this id.")
@@ -137,7 +125,7 @@ async def usage(call: Call) -> Response:
 async def revoke(call: Call) -> Response:
     """End the key for good."""
     call.sent(NoFields)
-    if call.id == call.caller.principal.id and not call.query(Revocation).self_:
+    if call.id == call.caller.actor.key_id and not call.query(Revocation).self_:
         raise ProblemError("conflict", "This key is the one that asks: add ?self=true if it is meant.")
     revoked = await call.gateway.keyring.revoke(
         call.caller.account_id,

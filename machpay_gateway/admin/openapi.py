@@ -13,6 +13,7 @@ from machpay_gateway.admin.answers import Problem
 from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
 from machpay_gateway.admin.problems import CODES
 from machpay_gateway.admin.replay import HEADER, MAX_NAME
+from machpay_gateway.core.management import Manager, Role, may_manage
 from machpay_gateway.core.problem import PROBLEMS
 from machpay_gateway.core.reason import OF_THE_PROXY, Reason
 
@@ -26,6 +27,7 @@ _REPEATABLE = {
     "schema": {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": "^[ -~]+$"},
 }
 _REPLAYED = {"description": "`true` when the answer is one given before.", "schema": {"type": "string"}}
+_TOKEN = Manager("session", role=Role.TOKEN)
 # What MachPayAuth may answer before an operation is reached.
 _REFUSALS = [str(reason) for reason in Reason if reason not in {Reason.ROUTE_NOT_FOUND, *OF_THE_PROXY}]
 # A code that both may answer has the same status in either table.
@@ -65,8 +67,11 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "parameters": list(_parameters(operation)),
         "responses": {str(operation.status): _answer(operation)} | dict(_problems(operation)),
     }
-    if operation.scopes:
-        told["description"] = f"Needs the scope `{operation.scopes}`."
+    needs = [f"Needs the scope `{operation.scopes}`."] if operation.scopes else []
+    if operation.action is not None and may_manage(_TOKEN, operation.action):
+        needs.append("By an API key itself only: not by a session or an OAuth access token.")
+    if needs:
+        told["description"] = " ".join(needs)
     if operation.body is not None:
         is_required = bool(operation.body.model_json_schema().get("required"))
         told["requestBody"] = {"required": is_required, "content": {"application/json": _schema(operation.body)}}

@@ -26,7 +26,6 @@ from machpay_gateway.admin.answers import (
     Whoami,
 )
 from machpay_gateway.admin.call import Call
-from machpay_gateway.admin.caller import MANAGING
 from machpay_gateway.admin.leaks import PATH as LEAKS_PATH
 from machpay_gateway.admin.requests import (
     ClientChange,
@@ -46,6 +45,8 @@ from machpay_gateway.admin.requests import (
     SecretRotation,
     Sent,
 )
+from machpay_gateway.core.management import MANAGING
+from machpay_gateway.core.management import ManagementAction as Action
 from machpay_gateway.core.route import Route
 
 DESCRIPTION_PATH = "/v1/openapi.json"
@@ -55,12 +56,14 @@ DESCRIPTION_PATH = "/v1/openapi.json"
 class Operation:
     """One thing that can be asked, *about* a key, an app or a grant where the path has an id.
 
-    *problems* are its own codes, besides those that any request may meet.
+    *action* is what it does to records, None when it concerns nothing but the caller. *problems* are its own codes,
+    besides those that any request may meet.
     """
 
     method: str
     path: str
     name: str
+    action: Action | None
     run: Callable[[Call], Awaitable[Response]]
     answer: type[BaseModel]
     scopes: str = MANAGING
@@ -78,62 +81,72 @@ _CLIENTS, _GRANTS, _STORED = "/v1/oauth/clients", "/v1/oauth/grants", "not_confi
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
-        "POST", "/v1/keys", "createKey", keys.create, IssuedKey,
+        "POST", "/v1/keys", "createKey", Action.CREATE, keys.create, IssuedKey,
         body=NewKey, problems=("conflict",), status=201, has_etag=True, is_repeatable=True,
     ),
-    Operation("GET", "/v1/keys", "listKeys", keys.list_, KeyList, query=KeySelection),
-    Operation("GET", _KEY, "retrieveKey", keys.retrieve, Key, problems=("not_found",), has_etag=True),
+    Operation("GET", "/v1/keys", "listKeys", Action.READ, keys.list_, KeyList, query=KeySelection),
+    Operation("GET", _KEY, "retrieveKey", Action.READ, keys.retrieve, Key, problems=("not_found",), has_etag=True),
     Operation(
-        "PATCH", _KEY, "updateKey", keys.update, Key,
+        "PATCH", _KEY, "updateKey", Action.CHANGE, keys.update, Key,
         body=KeyChange, problems=("conflict", *_CHANGE), has_etag=True,
     ),
     Operation(
-        "POST", f"{_KEY}/rotate", "rotateKey", keys.rotate, IssuedKey,
+        "POST", f"{_KEY}/rotate", "rotateKey", Action.ISSUE_SECRET, keys.rotate, IssuedKey,
         body=Rotation, problems=("conflict", *_CHANGE), has_etag=True, is_repeatable=True,
     ),
     Operation(
-        "POST", f"{_KEY}/end-grace", "endGrace", keys.end_grace, Key,
+        "POST", f"{_KEY}/end-grace", "endGrace", Action.END, keys.end_grace, Key,
         body=NoFields, problems=_CHANGE, has_etag=True,
     ),
     Operation(
-        "POST", f"{_KEY}/revoke", "revokeKey", keys.revoke, Key,
+        "POST", f"{_KEY}/revoke", "revokeKey", Action.END, keys.revoke, Key,
         query=Revocation, body=NoFields, problems=("conflict", *_CHANGE), has_etag=True,
     ),
     Operation(
-        "GET", f"{_KEY}/usage", "retrieveUsage", keys.usage, Usage, query=Period, problems=("not_found",),
+        "GET", f"{_KEY}/usage", "retrieveUsage", Action.READ, keys.usage, Usage, query=Period, problems=("not_found",),
     ),
     Operation(
-        "POST", _CLIENTS, "createClient", clients.create, IssuedClient,
+        "POST", _CLIENTS, "createClient", Action.CREATE, clients.create, IssuedClient,
         body=NewClient, problems=(_STORED,), status=201, has_etag=True, about="app",
     ),
-    Operation("GET", _CLIENTS, "listClients", clients.list_, ClientList, query=ClientSelection, problems=(_STORED,)),
     Operation(
-        "GET", f"{_CLIENTS}/{{id}}", "retrieveClient", clients.retrieve, OAuthClient,
+        "GET", _CLIENTS, "listClients", Action.READ, clients.list_, ClientList,
+        query=ClientSelection, problems=(_STORED,),
+    ),
+    Operation(
+        "GET", f"{_CLIENTS}/{{id}}", "retrieveClient", Action.READ, clients.retrieve, OAuthClient,
         problems=("not_found", _STORED), has_etag=True, about="app",
     ),
     Operation(
-        "PATCH", f"{_CLIENTS}/{{id}}", "updateClient", clients.update, OAuthClient,
+        "PATCH", f"{_CLIENTS}/{{id}}", "updateClient", Action.CHANGE, clients.update, OAuthClient,
         body=ClientChange, problems=("conflict", *_CHANGE, _STORED), has_etag=True, about="app",
     ),
     Operation(
-        "DELETE", f"{_CLIENTS}/{{id}}", "deleteClient", clients.delete, DeletedClient,
+        "DELETE", f"{_CLIENTS}/{{id}}", "deleteClient", Action.END, clients.delete, DeletedClient,
         problems=(*_CHANGE, _STORED), about="app",
     ),
     Operation(
-        "POST", f"{_CLIENTS}/{{id}}/rotate-secret", "rotateClientSecret", clients.rotate_secret, IssuedClient,
+        "POST", f"{_CLIENTS}/{{id}}/rotate-secret", "rotateClientSecret", Action.ISSUE_SECRET,
+        clients.rotate_secret, IssuedClient,
         body=SecretRotation, problems=("conflict", *_CHANGE, _STORED), has_etag=True, about="app",
     ),
-    Operation("GET", _GRANTS, "listGrants", grants.list_, GrantList, query=GrantSelection, problems=(_STORED,)),
     Operation(
-        "POST", f"{_GRANTS}/{{id}}/revoke", "revokeGrant", grants.revoke, OAuthGrant,
+        "GET", _GRANTS, "listGrants", Action.READ, grants.list_, GrantList,
+        query=GrantSelection, problems=(_STORED,),
+    ),
+    Operation(
+        "POST", f"{_GRANTS}/{{id}}/revoke", "revokeGrant", Action.END, grants.revoke, OAuthGrant,
         body=NoFields, problems=("not_found", _STORED), about="grant",
     ),
-    Operation("GET", "/v1/audit-log", "listChanges", account.audit_log, AuditList, query=EntrySelection),
     Operation(
-        "POST", "/v1/sessions", "createSession", sessions.create, IssuedSession,
+        "GET", "/v1/audit-log", "listChanges", Action.READ_AUDIT_LOG, account.audit_log, AuditList,
+        query=EntrySelection,
+    ),
+    Operation(
+        "POST", "/v1/sessions", "createSession", Action.CREATE_SESSION, sessions.create, IssuedSession,
         scopes="", body=NewSession, problems=("not_configured",), status=201,
     ),
-    Operation("GET", "/v1/whoami", "whoami", account.whoami, Whoami, scopes=""),
+    Operation("GET", "/v1/whoami", "whoami", None, account.whoami, Whoami, scopes=""),
 )  # fmt: skip
 
 OWN_ROUTES: tuple[Route, ...] = (

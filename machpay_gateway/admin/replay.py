@@ -25,7 +25,7 @@ from machpay_gateway.admin.problems import ProblemError
 from machpay_gateway.admin.reading import invalid
 from machpay_gateway.core.credential import parse_authorization
 from machpay_gateway.core.document import key_document
-from machpay_gateway.core.errors import AnsweredMeanwhile, StateError
+from machpay_gateway.core.errors import AnsweredMeanwhile, NotPermitted, StateError
 from machpay_gateway.core.key import KeyRecord
 from machpay_gateway.core.replay import REPLAY_SECONDS, KeptAnswer
 from machpay_gateway.keyring import Issue
@@ -53,7 +53,7 @@ async def issued_once(call: Call, status: int, issue: Callable[[Issue | None], A
 
     try:
         record, secret = await issue(keep)
-    except (AnsweredMeanwhile, ProblemError, StateError) as exc:
+    except (AnsweredMeanwhile, NotPermitted, ProblemError, StateError) as exc:
         # The same request, carried out in between, may itself be why this one finds the key changed.
         if (kept := await _kept(call, seal)) is not None:
             return seal.reopened(kept, status, root)
@@ -84,11 +84,13 @@ class _Seal:
 
     @classmethod
     def of(cls, call: Call, name: str) -> "_Seal":
-        secret = parse_authorization(call.caller.facts.authorization)
+        secret, key_id = parse_authorization(call.caller.facts.authorization), call.caller.actor.key_id
         assert isinstance(secret, bytes)  # noqa: S101 - the gateway has read it already
+        # Not the principal's id: a session's is its key's, and an issuer's JWT may have any.
+        assert key_id is not None  # noqa: S101 - nothing but an API key gets to issue a secret
         asked = f"{call.request.method} {call.request.url.path}\n".encode() + _canonical(call.body)
         return cls(
-            name=sha256(f"{call.caller.principal.id}\n{name}".encode()).digest(),
+            name=sha256(f"{key_id}\n{name}".encode()).digest(),
             request=sha256(asked).digest(),
             key=HKDF(SHA256(), _KEY_BYTES, salt=name.encode(), info=_INFO).derive(secret),
         )

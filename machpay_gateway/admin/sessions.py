@@ -19,9 +19,6 @@ from machpay_gateway.core.session import TYPE, session_claims
 async def create(call: Call) -> Response:
     """Make a session of the key that asks."""
     principal, sent = call.caller.principal, call.sent(NewSession)
-    if principal.kind != "api_key":
-        # Else a session could be prolonged for ever, and outlive what it was made for.
-        raise ProblemError("not_permitted", "Sessions are made by API keys only.")
     scopes = principal.scopes if sent.scopes is None else Scopes(frozenset(sent.scopes))
     token_id = mint_id("session", urandom(ENTROPY_BYTES))
     claims = session_claims(principal, scopes, seconds=sent.ttl_seconds, token_id=token_id, now=call.now)

@@ -18,7 +18,8 @@ from machpay_gateway.console.forms import Form, form_of
 from machpay_gateway.console.pages import ConsolePages, base_of, onward, path_of
 from machpay_gateway.console.sign_in import SIGN_IN, Entrance
 from machpay_gateway.console.visit import TurnedAwayError, Visit
-from machpay_gateway.core.errors import Unavailable
+from machpay_gateway.core.errors import NotPermitted, Unavailable
+from machpay_gateway.core.management import ManagementAction, may_manage
 from machpay_gateway.core.route import Route
 from machpay_gateway.web.browser import is_proved
 
@@ -28,7 +29,6 @@ CONSOLE_ROUTES = (Route(f"* {CONSOLE_PATH}/{{rest:path}}", public=True),)
 
 Look = Callable[[Visit], Awaitable[Response]]
 _STALE = "This page is out of date, or was opened by another site. Go back, load it again, and repeat what you did."
-_NOT_ADMIN = "Only admins of the account may do this. You may look at everything."
 _AWAY = "This does not work right now. Try again in a moment."
 
 
@@ -120,6 +120,8 @@ class _Doors:
                 return await answer(request)
             except TurnedAwayError as exc:
                 status, told = exc.status, exc.told
+            except NotPermitted as exc:
+                status, told = HTTPStatus.FORBIDDEN, str(exc)
             except Unavailable:
                 status, told = HTTPStatus.SERVICE_UNAVAILABLE, _AWAY
             return self._pages.page(request, "turned_away.html", {"told": told, "status": status}, status=status)
@@ -150,14 +152,15 @@ class _Doors:
         user = await self.entrance.user_of(request)
         if user is None:
             return None
-        if place.method == "POST":
-            if not is_proved(request, cookie, path_of(request), b"", form.text("proof")):
-                raise TurnedAwayError(HTTPStatus.FORBIDDEN, _STALE)
-            if not (user.is_admin or place.for_all):
-                raise TurnedAwayError(HTTPStatus.FORBIDDEN, _NOT_ADMIN)
+        if place.method == "POST" and not is_proved(request, cookie, path_of(request), b"", form.text("proof")):
+            raise TurnedAwayError(HTTPStatus.FORBIDDEN, _STALE)
         account = await self._gateway.accounts.find(user.account_id)
         assert account is not None  # noqa: S101 - a user is of an account, which nothing deletes
-        return Visit(self._gateway, self._pages, request, user, account, cookie, form, self._clock())
+        visit = Visit(self._gateway, self._pages, request, user, account, cookie, form, self._clock())
+        is_managing = place.method == "POST" and not place.for_all
+        if is_managing and (refusal := may_manage(visit.actor, ManagementAction.CHANGE)):
+            raise TurnedAwayError(HTTPStatus.FORBIDDEN, refusal.detail)
+        return visit
 
     def _to_sign_in(self, request: Request) -> Response:
         base, here, is_part = base_of(request), path_of(request), "hx-request" in request.headers

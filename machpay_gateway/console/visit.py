@@ -12,8 +12,8 @@ from starlette.responses import Response
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.console.forms import Form
 from machpay_gateway.console.pages import ConsolePages, base_of, onward, path_of
-from machpay_gateway.core.audit import Actor
 from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.management import ManagementAction, Manager, authorize, user_manager
 from machpay_gateway.core.oauth.client import Client
 from machpay_gateway.core.oauth.user import User
 from machpay_gateway.core.ports import Account
@@ -71,9 +71,9 @@ class Visit:
     now: float
 
     @property
-    def actor(self) -> Actor:
-        """The user, as the audit log names them."""
-        return actor_of("user", self.user.id, facts_of(self.request.scope))
+    def actor(self) -> Manager:
+        """The user as the audit log names them, with their authority."""
+        return user_manager(self.user, actor_of("user", self.user.id, facts_of(self.request.scope)))
 
     @property
     def id(self) -> str:
@@ -109,11 +109,13 @@ class Visit:
 
     async def key(self, key_id: str) -> KeyRecord:
         """Return the account's key of that id. Raises TurnedAwayError when there is none."""
-        return _there(await self.gateway.keyring.get(self.user.account_id, key_id), "key")
+        record = await self.gateway.keyring.get(self.user.account_id, key_id)
+        return _there(authorize(self.actor, ManagementAction.READ, record), "key")
 
     async def app(self, client_id: str) -> Client:
         """Return the account's app of that id, unless it was deleted. Raises TurnedAwayError when there is none."""
-        return _there(await self.gateway.apps.get(self.user.account_id, client_id), "app")
+        client = await self.gateway.apps.get(self.user.account_id, client_id)
+        return _there(authorize(self.actor, ManagementAction.READ, client), "app")
 
 
 def missing(what: str) -> TurnedAwayError:

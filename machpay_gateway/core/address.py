@@ -35,6 +35,14 @@ class Allowlist:
         at = bisect_right(self._starts, address) - 1
         return at >= 0 and address <= self._ends[at]
 
+    def covers(self, other: "Allowlist") -> bool:
+        """Tell whether every address of *other* is one of these."""
+        # Ranges that touch are merged, so each of the other's lies within a single one of ours, or is not covered.
+        return all(
+            (at := bisect_right(self._starts, start) - 1) >= 0 and end <= self._ends[at]
+            for start, end in zip(other._starts, other._ends, strict=True)  # noqa: SLF001 - of its own class
+        )
+
 
 @lru_cache(maxsize=4096)
 def parse_address(text: str) -> int | None:

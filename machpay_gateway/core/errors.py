@@ -4,6 +4,7 @@ GatewayError
 ├── ConfigurationError      a setting, route, scope or network that cannot be meant; the message names the way out
 ├── InputError              an operator's or admin's request on keys or accounts that cannot be carried out
 │   └── StateError          the key is in a state in which this cannot be done
+├── NotPermitted            the actor has no authority to do this to a key, an OAuth client or a grant
 ├── AnsweredMeanwhile       the same request was carried out in between; nothing was done
 └── Unavailable             something this process depends on does not answer
     ├── StoreUnavailable
@@ -25,6 +26,13 @@ class InputError(GatewayError):
 
 class StateError(InputError):
     """The key is revoked or expired, and what was asked needs one that is not."""
+
+
+class NotPermitted(GatewayError):
+    """The actor may not do this to a key, an OAuth client or a grant, and nothing was changed.
+
+    `core.management` decides; the message names the way out.
+    """
 
 
 class AnsweredMeanwhile(GatewayError):

@@ -22,7 +22,7 @@ class Principal:
     *subject* what the quota is counted against. *expires_at* is the moment the credential that was presented stops
     working, in seconds since the epoch. *key* is the thumbprint of what must be proved beside a token (RFC 9449).
     *demands* remembers, by a route's `match`, what depends on nothing but the record and the rule; it is `decision`'s
-    to fill. *secret_digest* is of the key's secret that was presented, None for a token.
+    to fill. *secret_digest* is of the key's secret that was presented, or that a session was made by, else None.
     """
 
     kind: Literal["api_key", "session", "oauth", "jwt"]

@@ -7,6 +7,7 @@ from machpay_gateway.core.audit import APPLICATION, Actor, Change
 from machpay_gateway.core.compact import parse_compact
 from machpay_gateway.core.credential import SignedToken
 from machpay_gateway.core.key import is_id, secret_digest
+from machpay_gateway.core.management import ManagementAction, authorize
 from machpay_gateway.core.oauth.access import TYPE
 from machpay_gateway.core.oauth.client import Client
 from machpay_gateway.core.oauth.grant import Grant, Held
@@ -111,7 +112,12 @@ class Endings:
         return grant if grant is not None and account_id in (None, grant.account_id) else None
 
     async def end(self, account_id: str | None, grant: Grant, *, actor: Actor = APPLICATION) -> bool:
-        """End *grant*: its tokens are refused from their next request. False when it has ended before."""
+        """End *grant*: its tokens are refused from their next request. False when it has ended before.
+
+        Raises NotPermitted when *actor* may not end it.
+        """
+        if authorize(actor, ManagementAction.END, grant) is None:
+            return False
         what = {"alive": True}, {"alive": False}
         change = Change(self._clock(), actor, "grant.revoke", grant.account_id, grant.id, *what)
         raised = await self._store.revoke_grant(account_id, grant.id, change)

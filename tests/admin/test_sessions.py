@@ -83,6 +83,18 @@ async def test_a_session_cannot_be_traded_for_another(admin: Caller) -> None:
     assert told(answer) == (403, "not_permitted")
 
 
+@pytest.mark.parametrize("scopes", [["keys:manage"], ["keys:manage", "account:read", "skills:execute"], None], ids=str)
+async def test_a_session_gets_no_secret_of_the_key_that_it_was_made_by(api: Api, scopes: list[str] | None) -> None:
+    key = await api.caller(scopes=("keys:manage", "account:read", "skills:execute"))
+    asked = {"ttl_seconds": 60} | ({} if scopes is None else {"scopes": scopes})
+    session = api.client(await traded(key, **asked))
+    before = await api.head()
+    answer = await session.post(f"/v1/keys/{key.id}/rotate")
+    assert told(answer) == (403, "not_permitted")
+    assert "secret" not in answer.json()
+    assert await api.head() == before
+
+
 async def revoke(keyring: Keyring, key_id: str) -> None:
     await keyring.revoke(None, key_id)
 

@@ -1,0 +1,85 @@
+"""Every place of the Console that changes something, by each kind of user, on own and another account's records."""
+
+from typing import Any
+
+import pytest
+
+from machpay_gateway.console.app import PLACES, Place
+from machpay_gateway.core.errors import NotPermitted
+from machpay_gateway.core.ports import Account
+from tests.console.app_records import REDIRECT, SCOPES, granted
+from tests.console.rigs import ADMIN, STRANGER, VIEWER, Rig
+from tests.console.ways import posted
+
+# What each user gets of a place that changes a record of the admin's and the viewer's account. The stranger is an admin
+# of another one.
+EXPECTED = {ADMIN: "done", VIEWER: "forbidden", STRANGER: "hidden"}
+OUTCOMES = {200: "done", 303: "done", 403: "forbidden", 404: "hidden"}
+# What makes each of them do something. A place that is added is missing here.
+FIELDS: dict[str, dict[str, str]] = {
+    "/keys/new": {"name": "new", "environment": "live", "scopes": "skills:list", "once": "1"},
+    "/keys/{id}": {"name": "renamed", "environment": "live", "scopes": "skills:list", "version": "1"},
+    "/keys/{id}/rotate": {"grace": "86400", "once": "2"},
+    "/keys/{id}/end-grace": {},
+    "/keys/{id}/revoke": {"typed": "record"},
+    "/apps/new": {
+        "name": "new", "kind": "confidential", "environment": "live", "scopes": "skills:execute",
+        "redirect_uris": REDIRECT, "grant_types": "authorization_code", "requires_pkce": "yes", "once": "3",
+    },
+    "/apps/{id}": {
+        "name": "renamed", "scopes": "skills:execute", "redirect_uris": REDIRECT,
+        "grant_types": "authorization_code", "requires_pkce": "yes", "version": "1",
+    },
+    "/apps/{id}/rotate": {"grace": "86400", "once": "4"},
+    "/apps/{id}/delete": {"typed": "record"},
+    "/apps/{id}/grants/{grant}/end": {},
+}  # fmt: skip
+CHANGING = [place for place in PLACES if place.method == "POST" and not place.for_all]
+
+
+async def records(rig: Rig, account: Account) -> dict[str, Any]:
+    """Return new records of *account* by what stands for them in a path."""
+    gateway = rig.gateway
+    key, _ = await gateway.keyring.create(account.id, name="record", scopes=["skills:list"], environment="live")
+    app, _ = await gateway.apps.create(account.id, name="record", scopes=SCOPES, redirect_uris=[REDIRECT])
+    return {"key": key, "app": app, "grant": await granted(rig, app)}
+
+
+def test_every_place_that_changes_something_is_known() -> None:
+    assert {place.path for place in CHANGING} == set(FIELDS)
+    assert {place.path for place in PLACES if place.for_all} == {"/sessions/{id}/end", "/sessions/end-others"}
+
+
+@pytest.mark.parametrize("email", EXPECTED)
+@pytest.mark.parametrize("place", CHANGING, ids=lambda place: place.path)
+async def test_only_admins_of_the_account_change_its_records(rig: Rig, place: Place, email: str) -> None:
+    made = await records(rig, rig.account)
+    about = made["key" if place.path.startswith("/keys") else "app"]
+    path = place.path.format(id=about.id, grant=made["grant"].id)
+    browser, store = await rig.signed_in(email), rig.gateway.store
+    before = await store.audit_head()
+    answer = await posted(browser, path, **FIELDS[place.path])
+    is_new = place.path.endswith("/new")
+    expected = "done" if is_new and email == STRANGER else EXPECTED[email]  # of their own account
+    assert OUTCOMES[answer.status_code] == expected, answer.text
+    if expected == "done":
+        if is_new:
+            (row,) = await store.audit_page(None, limit=1)
+            assert row.account_id == rig.users[email].account_id
+    else:
+        assert await store.audit_head() == before
+        assert "sk_live_" not in answer.text
+
+
+async def test_a_use_case_that_refuses_ends_with_a_page_that_says_why(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, browser = await records(rig, rig.account), await rig.signed_in()
+
+    async def refused(*_: object, **__: object) -> None:
+        raise NotPermitted("Ask an operator.")
+
+    monkeypatch.setattr(rig.gateway.keyring, "revoke", refused)
+    page = await posted(browser, f"/keys/{made['key'].id}/revoke", typed="record")
+    assert page.status_code == 403
+    assert "Ask an operator." in page.text
