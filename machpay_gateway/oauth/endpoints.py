@@ -36,7 +36,7 @@ def token_endpoint(gateway: Gateway) -> Endpoint:
             return refused_answer(
                 Refused(Code.UNSUPPORTED_GRANT_TYPE, f"grant_type is one of {', '.join(GRANT_TYPES)}")
             )
-        if kind not in sent.client.grant_types:
+        if not sent.client.may_use(kind):
             return refused_answer(Refused(Code.UNAUTHORIZED_CLIENT, "the client may not use this grant_type"))
         key = await _proved_key(gateway, sent, request)
         if isinstance(key, Refused):
