@@ -155,13 +155,14 @@ class Gateway:
         """What issues access tokens. Raises ConfigurationError when `oauth` is not set, or as `users` does."""
         from machpay_gateway.assembly.issuing import issuing_for
 
-        if self.settings.oauth is None:
+        if self.settings.oauth is None or self.proofs is None:
             raise ConfigurationError("There is no authorization server here: set oauth.issuer to have one")
         return issuing_for(
             self.settings.oauth,
             oauth_of(self.store),
             endings=self.endings,
             signing=self.signing,
+            proofs=self.proofs,
             scopes=self.policy.scopes,
             announce=self._announce,
         )
