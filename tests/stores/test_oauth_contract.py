@@ -380,6 +380,7 @@ async def test_unused_clients_are_removed_once_with_their_secrets(store: SqlStor
     for one in (old, older, used, itself(6, created_at=NOW + 3)):
         assert await oauth.register_client(one, 9, logged())
     assert await oauth.put_grant(grant(1, used, ADA), logged())
+    assert await oauth.put_grant(grant(3, old, None), logged())  # of its own: no user allowed it
     assert await oauth.unused_clients(NOW + 2, 9) == [older, old]
     assert await oauth.unused_clients(NOW + 2, 1) == [older]
     before = await logged_so_far(store)

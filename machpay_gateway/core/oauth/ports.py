@@ -68,7 +68,7 @@ class ClientStore(Protocol):
         """
 
     async def unused_clients(self, registered_before: float, limit: int) -> Sequence[Client]:
-        """Return clients that registered themselves at or before that moment and have no grant, oldest first."""
+        """Return clients that registered themselves by that moment and that no user allowed, oldest first."""
 
     async def remove_clients(self, client_ids: Collection[str], change: Change) -> bool:
         """Remove the clients with their secrets; False, and nothing is removed, unless all are unused and there."""

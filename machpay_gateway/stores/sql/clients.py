@@ -37,7 +37,8 @@ _BY_ID = _RECORDS.where(OAUTH_CLIENTS.c.id == bindparam("asked"))  # put togethe
 
 _UNUSED = and_(
     OAUTH_CLIENTS.c.is_self_registered,
-    not_(exists().where(OAUTH_GRANTS.c.client_id == OAUTH_CLIENTS.c.id)),
+    # A grant of its own, from before such clients were refused any, is no user's.
+    not_(exists().where(OAUTH_GRANTS.c.client_id == OAUTH_CLIENTS.c.id, OAUTH_GRANTS.c.user_id.is_not(None))),
 )
 
 
@@ -100,7 +101,7 @@ async def count_self_registered(connection: AsyncConnection) -> int:
 
 
 async def unused_clients(connection: AsyncConnection, registered_before: float, limit: int) -> Sequence[Client]:
-    """Return at most *limit* clients that registered themselves by then and have no grant, oldest first."""
+    """Return at most *limit* clients that registered themselves by then and that no user allowed, oldest first."""
     oldest = select(OAUTH_CLIENTS.c.id).where(_UNUSED, OAUTH_CLIENTS.c.created_at <= registered_before)
     oldest = oldest.order_by(OAUTH_CLIENTS.c.created_at).limit(limit)
     found = _clients((await connection.execute(_RECORDS.where(OAUTH_CLIENTS.c.id.in_(oldest)))).mappings())
@@ -108,13 +109,14 @@ async def unused_clients(connection: AsyncConnection, registered_before: float, 
 
 
 async def count_unused(connection: AsyncConnection, client_ids: Collection[str]) -> int:
-    """Return how many of the clients are there, registered themselves and have no grant."""
+    """Return how many of the clients are there, registered themselves and were allowed by no user."""
     which = OAUTH_CLIENTS.c.id.in_(client_ids) & _UNUSED
     return (await connection.execute(select(func.count()).select_from(OAUTH_CLIENTS).where(which))).scalar_one()
 
 
 async def delete_clients(connection: AsyncConnection, client_ids: Collection[str]) -> None:
-    """Delete the clients and their secrets."""
+    """Delete the clients, their secrets, and grants of their own."""
+    await connection.execute(delete(OAUTH_GRANTS).where(OAUTH_GRANTS.c.client_id.in_(client_ids)))
     await connection.execute(delete(OAUTH_CLIENT_SECRETS).where(OAUTH_CLIENT_SECRETS.c.client_id.in_(client_ids)))
     await connection.execute(delete(OAUTH_CLIENTS).where(OAUTH_CLIENTS.c.id.in_(client_ids)))
 

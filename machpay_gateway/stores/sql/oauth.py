@@ -114,7 +114,7 @@ class SqlOAuth:
             return True
 
     async def unused_clients(self, registered_before: float, limit: int) -> Sequence[Client]:
-        """Return clients that registered themselves at or before that moment and have no grant, oldest first."""
+        """Return clients that registered themselves by that moment and that no user allowed, oldest first."""
         async with self._database.reading("unused clients") as connection:
             return await clients.unused_clients(connection, registered_before, limit)
 

@@ -19,3 +19,8 @@ def upgrade() -> None:
         "UPDATE oauth_clients SET is_self_registered = true WHERE id IN "
         "(SELECT object_id FROM audit_log WHERE action = 'client.create' AND actor_kind = 'client')"
     )
+    # Nor may what it got for itself before go on: no user allowed that.
+    op.execute(
+        "UPDATE oauth_grants SET revoked_at = changed_at WHERE user_id IS NULL AND revoked_at IS NULL "
+        "AND client_id IN (SELECT id FROM oauth_clients WHERE is_self_registered)"
+    )
