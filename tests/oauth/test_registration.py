@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from secrets import token_hex
@@ -16,10 +17,13 @@ from machpay_gateway.core.errors import ConfigurationError, InputError
 from machpay_gateway.core.oauth.authority import Authority
 from machpay_gateway.core.oauth.client import CLIENT_CREDENTIALS, Client
 from machpay_gateway.server import create_app
-from machpay_gateway.settings import load_settings
+from machpay_gateway.settings import Options, load_settings
 from tests.oauth.rigs import AUDIENCE, EMAIL, ISSUER, PASSWORD, REDIRECT, Rig, basic, serving_oauth
+from tests.postgres.fixtures import postgres_server, postgres_url
 from tests.prepared import new_sqlite
 from tests.redises.servers import running_server
+
+__all__ = ["postgres_server", "postgres_url"]
 
 DAY = 86_400
 TOKEN = token_hex(32)
@@ -206,17 +210,31 @@ async def test_refused_registrations_are_one_line_of_the_log(caplog: pytest.LogC
     assert "registration_limit" in lines[0].getMessage()
 
 
-async def test_no_more_clients_exist_than_may_also_when_many_register_at_once(tmp_path: Path) -> None:
-    url, authority = new_sqlite(tmp_path / "oauth.db"), opened(registration_clients=5)
-    async with serving_oauth(authority=authority, database=url) as rig:
-        places = [rig.http(address=f"192.0.2.{number}") for number in range(1, 41)]
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return new_sqlite(tmp_path / "oauth.db")
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def settings(database: str) -> Iterator[Options]:
+    """Return what several workers serve by."""
+    with running_server() as redis:
+        oauth = opened(registration_clients=5)
+        yield {"oauth": oauth, "database": database, "redis": redis.url, "secret_key": token_hex(32)}
+
+
+async def test_no_more_clients_exist_than_may_also_when_many_register_at_once(settings: Options) -> None:
+    async with serving_oauth(**settings) as rig, serving_oauth(**settings) as other:
+        places = [each.http(address=f"192.0.2.{number}") for number in range(1, 21) for each in (rig, other)]
         answers = await asyncio.gather(*(registered(rig, http=http) for http in places))
         assert sorted(answer.status_code for answer in answers) == [201] * 5 + [429] * 35
         refused = next(answer for answer in answers if answer.status_code == 429)
         assert (refused.json()["error"], refused.headers["retry-after"]) == ("slow_down", "3600")
         assert len(await known(rig)) == 5
-        assert await logged(rig, "client.create") == 5 + 1
-    async with serving_oauth(authority=authority, database=url) as rig:  # and after a restart
+        assert await logged(rig, "client.create") == 5 + 2  # with the app of each
+    async with serving_oauth(**settings) as rig:  # and after a restart
         assert (await registered(rig)).status_code == 429
         await rig.gateway.apps.delete(None, (await known(rig))[0].id)
         assert (await registered(rig)).status_code == 201  # as there is room for one again
