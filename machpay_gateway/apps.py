@@ -36,6 +36,7 @@ __all__ = ["Apps", "Permit"]
 # Raises unless the client is, when it is changed, what whoever asks takes it for.
 Permit = Callable[[Client], None]
 _ATTEMPTS = 10
+_MAX_REMOVED = 100  # clients in one transaction: the audit log's row names each of them
 _DEFAULT_GRANTS = (AUTHORIZATION_CODE, REFRESH_TOKEN)
 
 
@@ -80,31 +81,68 @@ class Apps:
 
         Raises AnsweredMeanwhile, and creates nothing, when something was done under the name *once* within a day.
         """
-        now = self._clock()
         if environment not in ENVIRONMENTS:
             raise InputError(f"Environment {shown(environment)} does not exist: use live or test.")
-        uris = checked_redirect_uris(redirect_uris)
         _check_pkce(is_public=is_public, requires_pkce=requires_pkce)
-        secret = None if is_public else self._minted()
-        client = Client(
-            id=mint_id("app", self._entropy(ENTROPY_BYTES)),
-            account_id=account_id,
-            name=checked_name(name),
+        client, secret = self._new(
+            account_id,
+            name=name,
+            scopes=scopes,
+            redirect_uris=redirect_uris,
+            grant_types=grant_types,
             environment=environment,
-            tier="",  # the account's, which only the store knows
-            redirect_uris=uris,
-            scopes=checked_app_scopes(scopes, self.grantable),
-            grant_types=checked_grant_types(grant_types, is_public=is_public, redirect_uris=uris),
-            created_at=now,
-            secrets=() if secret is None else (_kept(secret, now),),
             is_public=is_public,
             requires_pkce=requires_pkce,
             binds_tokens=binds_tokens,
         )
         check_creation(actor, client)
-        change = Change(now, actor, "client.create", account_id, client.id, {}, client_state(client))
-        await self._store.add_client(client, change, once)
+        await self._store.add_client(client, _creation(client, actor), once)
         return await self._store.client(account_id, client.id) or client, secret
+
+    async def register(  # noqa: PLR0913 - as above
+        self,
+        account_id: str,
+        *,
+        name: str,
+        scopes: Collection[str],
+        redirect_uris: Collection[str],
+        grant_types: Collection[str],
+        is_public: bool,
+        binds_tokens: bool,
+        max_clients: int,
+        actor: Actor,
+    ) -> tuple[Client, str | None] | None:
+        """Create a client that registers itself (RFC 7591) and return it with its secret, as `create` does.
+
+        None, and nothing is stored, when *max_clients* that registered themselves exist. Raises InputError.
+        """
+        client, secret = self._new(
+            account_id,
+            name=name,
+            scopes=scopes,
+            redirect_uris=redirect_uris,
+            grant_types=grant_types,
+            is_public=is_public,
+            binds_tokens=binds_tokens,
+            is_self_registered=True,
+        )
+        if not await self._store.register_client(client, max_clients, _creation(client, actor)):
+            return None
+        return await self._store.client(account_id, client.id) or client, secret
+
+    async def remove_unused(self, days: float) -> None:
+        """Remove for good the clients that registered themselves *days* ago or earlier and that no user ever allowed.
+
+        Another process may do the same meanwhile: each client is removed, and logged, once.
+        """
+        before = self._clock() - days * DAY_SECONDS
+        while unused := await self._store.unused_clients(before, _MAX_REMOVED):
+            account_id = unused[0].account_id
+            ids = [client.id for client in unused if client.account_id == account_id]
+            removed = {"count": len(ids), "clients": ids}
+            change = Change(self._clock(), APPLICATION, "client.remove_unused", account_id, account_id, removed, {})
+            if not await self._store.remove_clients(ids, change):
+                return  # another process removes them, or a user allows one of them now: the next time will see
 
     async def list(
         self,
@@ -160,7 +198,12 @@ class Apps:
             )
             _check_pkce(is_public=wanted.is_public, requires_pkce=wanted.requires_pkce)
             asked = wanted.grant_types if grant_types is UNCHANGED else grant_types
-            kinds = checked_grant_types(asked, is_public=wanted.is_public, redirect_uris=wanted.redirect_uris)
+            kinds = checked_grant_types(
+                asked,
+                is_public=wanted.is_public,
+                redirect_uris=wanted.redirect_uris,
+                is_self_registered=wanted.is_self_registered,
+            )
             return replace(wanted, grant_types=kinds)
 
         # Whoever can change these can have what users let the app do sent to themselves.
@@ -253,8 +296,50 @@ class Apps:
                 return wanted
         raise StoreUnavailable(f"client change: {client_id} changed {_ATTEMPTS} times meanwhile")
 
+    def _new(  # noqa: PLR0913 - as above
+        self,
+        account_id: str,
+        *,
+        name: str,
+        scopes: Collection[str],
+        redirect_uris: Collection[str],
+        grant_types: Collection[str],
+        environment: str = "live",
+        is_public: bool,
+        requires_pkce: bool = True,
+        binds_tokens: bool,
+        is_self_registered: bool = False,
+    ) -> tuple[Client, str | None]:
+        now, uris = self._clock(), checked_redirect_uris(redirect_uris)
+        kinds = checked_grant_types(
+            grant_types, is_public=is_public, redirect_uris=uris, is_self_registered=is_self_registered
+        )
+        secret = None if is_public else self._minted()
+        client = Client(
+            id=mint_id("app", self._entropy(ENTROPY_BYTES)),
+            account_id=account_id,
+            name=checked_name(name),
+            environment=environment,
+            tier="",  # the account's, which only the store knows
+            redirect_uris=uris,
+            scopes=checked_app_scopes(scopes, self.grantable),
+            grant_types=kinds,
+            created_at=now,
+            secrets=() if secret is None else (_kept(secret, now),),
+            is_public=is_public,
+            requires_pkce=requires_pkce,
+            binds_tokens=binds_tokens,
+            is_self_registered=is_self_registered,
+        )
+        return client, secret
+
     def _minted(self) -> str:
         return mint(Kind.CLIENT_SECRET, self._entropy(ENTROPY_BYTES))
+
+
+def _creation(client: Client, actor: Actor) -> Change:
+    state = client_state(client)
+    return Change(client.created_at, actor, "client.create", client.account_id, client.id, {}, state)
 
 
 def _kept(secret: str, now: float) -> SecretRecord:

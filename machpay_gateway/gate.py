@@ -15,6 +15,7 @@ from machpay_gateway.core.admission import STALE, Answer, Away, Coming, Demand, 
 from machpay_gateway.core.credential import (
     ApiKey,
     BoundToken,
+    Proof,
     SignedToken,
     Unreadable,
     credential_of,
@@ -193,18 +194,25 @@ class Gate:
     async def _settle(self, unsettled: Unsettled) -> Decision:
         """Fetch what is missing, and decide. A record that changed meanwhile is loaded once more."""
         facts, route, token = unsettled.facts, unsettled.route, unsettled.token
+        proof: Proof | None = None
         is_proved = False
         for _ in range(_ROUNDS):
             found = await self._identify(token)
             if isinstance(found, str):
                 return Denied(Reason.INVALID_CREDENTIALS, found, route)
             if unsettled.is_bound or found.key is not None:
-                if not is_proved and (denied := await self._unproved(unsettled, found)) is not None:
-                    return denied
-                is_proved = True  # once: it is not good for a second time
+                checked = self._proof(unsettled, found)
+                if isinstance(checked, Denied):
+                    return checked
+                proof = checked
             demand = demand_of(facts, route, found, self._clock())
             if isinstance(demand, Denied):
                 return demand
+            # RFC 9449 §11.1: good once. Remembered last, so that what is refused leaves no trace in the limiter.
+            if proof is not None and not is_proved:
+                if self._proofs is None or not await self._proofs.is_first_use(proof):
+                    return Denied(Reason.INVALID_PROOF, "proof: seen before", route, found)
+                is_proved = True
             answer = self.limiter.admit(demand)
             if not isinstance(answer, Granted | Exceeded | Away | Stale):
                 answer = await _arrived(answer)
@@ -213,15 +221,15 @@ class Gate:
             self._forget(found)
         return unavailable(route, "the record keeps changing")
 
-    async def _unproved(self, unsettled: Unsettled, principal: Principal) -> Denied | None:
-        """Return why nobody has proved that the token is theirs, None when somebody has."""
+    def _proof(self, unsettled: Unsettled, principal: Principal) -> Proof | Denied:
+        """Return the proof that the token is its sender's, used before or not, or why there is none."""
         if not unsettled.is_bound or principal.key is None or self._proofs is None:
             # RFC 9449 §7.2: a bound token without its proof is one that was stolen; and the other way about, a scheme
             # that promises what the token does not hold is somebody's mistake.
             return Denied(Reason.INVALID_CREDENTIALS, _UNPROVED, unsettled.route, principal)
         facts, token = unsettled.facts, unsettled.token
-        refusal = await self._proofs.refusal(facts.proof, facts.method, facts.path or "", token, principal.key)
-        return None if refusal is None else Denied(Reason.INVALID_PROOF, refusal, unsettled.route, principal)
+        proof = self._proofs.at_api(facts.proof, facts.method, facts.path or "", token, principal.key)
+        return Denied(Reason.INVALID_PROOF, proof, unsettled.route, principal) if isinstance(proof, str) else proof
 
     async def _identify(self, token: bytes) -> Principal | str:
         """Return whose credential this is, or for the log why it is nobody's."""

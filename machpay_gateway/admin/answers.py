@@ -98,6 +98,7 @@ class OAuthClient(Given):
     grant_types: list[Literal["authorization_code", "refresh_token", "client_credentials"]]
     require_pkce: bool
     dpop_bound: bool
+    self_registered: Annotated[bool, Field(description="Whether it registered itself: its name was not checked.")]
     created_at: datetime
     secrets: Annotated[list[ClientSecret], Field(description="The current one, and during a grace the one before.")]
 

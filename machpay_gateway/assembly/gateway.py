@@ -76,7 +76,7 @@ class Gateway:
         self.limiter = limiter = limiter_for(settings, self.store)
         opened = OpenedStore(self)
         self.key_cache = keys = KeyCache(opened, settings.tiers, clock=time.time)
-        self.recorder = UsageRecorder(opened)
+        self.recorder = UsageRecorder(opened, clean_up=self._clean_up)
         self.steps = StepTimes()
         self.traces = traces_for(settings)
         self.signing = signing_for(settings, opened, self.store)
@@ -155,13 +155,14 @@ class Gateway:
         """What issues access tokens. Raises ConfigurationError when `oauth` is not set, or as `users` does."""
         from machpay_gateway.assembly.issuing import issuing_for
 
-        if self.settings.oauth is None:
+        if self.settings.oauth is None or self.proofs is None:
             raise ConfigurationError("There is no authorization server here: set oauth.issuer to have one")
         return issuing_for(
             self.settings.oauth,
             oauth_of(self.store),
             endings=self.endings,
             signing=self.signing,
+            proofs=self.proofs,
             scopes=self.policy.scopes,
             announce=self._announce,
         )
@@ -224,6 +225,11 @@ class Gateway:
         if self.settings.oauth is not None:
             await self._start_issuing()
         logger.info("MachPay is open: %d routes, unlisted ones %s.", len(self.policy.routes), self.policy.unlisted)
+
+    async def _clean_up(self) -> None:
+        """Remove what nobody uses: clients that registered themselves."""
+        if self.settings.oauth is not None:
+            await self.apps.remove_unused(self.settings.oauth.registration_days)
 
     async def _start_issuing(self) -> None:
         """See that access tokens can be signed: whoever cannot should say so at the start, not to the first user."""

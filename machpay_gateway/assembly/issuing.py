@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from machpay_gateway.core.oauth.authority import Authority
 from machpay_gateway.core.oauth.ports import OAuthStore
 from machpay_gateway.grants import Consents, Endings, Tokens
-from machpay_gateway.keysets import SigningKeys
+from machpay_gateway.keysets import Proofs, SigningKeys
 
 Announce = Callable[[str, int], Awaitable[None]]
 
@@ -29,6 +29,7 @@ def issuing_for(
     *,
     endings: Endings,
     signing: SigningKeys,
+    proofs: Proofs,
     scopes: Collection[str],
     announce: Announce,
 ) -> Issuing:
@@ -40,6 +41,7 @@ def issuing_for(
         consents=consents,
         endings=endings,
         signer=signing,
+        proofs=proofs,
         scopes=scopes,
         clock=time.time,
         entropy=os.urandom,

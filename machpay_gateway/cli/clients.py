@@ -218,9 +218,13 @@ def _print_client(client: Client, *, as_json: bool) -> None:
 
 
 def _row(client: Client) -> tuple[str, ...]:
-    kind, types = "public" if client.is_public else "confidential", ", ".join(client.grant_types)
-    created = format_moment(client.created_at)
-    return client.id, client.name, kind, client.environment, types, str(client.scopes) or "-", created
+    types, created = ", ".join(client.grant_types), format_moment(client.created_at)
+    return client.id, client.name, _kind(client), client.environment, types, str(client.scopes) or "-", created
+
+
+def _kind(client: Client) -> str:
+    kind = "public" if client.is_public else "confidential"
+    return f"{kind}, registered itself" if client.is_self_registered else kind
 
 
 def _fields(client: Client) -> list[tuple[str, str]]:
@@ -230,7 +234,7 @@ def _fields(client: Client) -> list[tuple[str, str]]:
         ("name", client.name),
         ("account", client.account_id),
         ("environment", client.environment),
-        ("kind", "public" if client.is_public else "confidential"),
+        ("kind", _kind(client)),
         ("grant types", ", ".join(client.grant_types)),
         ("scopes", str(client.scopes) or "none"),
         ("PKCE", proof),

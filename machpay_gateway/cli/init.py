@@ -81,6 +81,9 @@ scopes = "webhooks:manage"
 # [oauth]
 # issuer = "https://auth.example.com"
 # audience = "https://api.example.com"
+# Let apps register themselves, for this account and with no more scopes than these:
+# registration_account = "acme"
+# registration_scopes = ["account:read"]
 
 # Pages on which people make keys, watch them and end them: where browsers reach them.
 # Then: machpay-gateway users create EMAIL --role admin

@@ -12,6 +12,7 @@ from machpay_gateway.core.oauth.client import (
     AUTHORIZATION_CODE,
     CLIENT_CREDENTIALS,
     REFRESH_TOKEN,
+    SELF_REGISTERED_GRANT_TYPES,
     Client,
     checked_app_scopes,
     checked_grant_types,
@@ -50,6 +51,7 @@ class AppDraft:
     grant_types: Collection[str] = (AUTHORIZATION_CODE, REFRESH_TOKEN)
     is_pkce_ticked: bool = True
     binds_tokens: bool = False
+    is_self_registered: bool = False
     mistakes: Mistakes = field(default_factory=Mistakes)
 
     @classmethod
@@ -78,6 +80,7 @@ class AppDraft:
             grant_types=client.grant_types,
             is_pkce_ticked=client.requires_pkce,
             binds_tokens=client.binds_tokens,
+            is_self_registered=client.is_self_registered,
         )
 
     @property
@@ -112,12 +115,18 @@ class AppDraft:
             self._check_grant_types()
 
     def grant_choices(self) -> list[GrantChoice]:
-        """Return every grant type."""
-        return [GrantChoice(name, words, name in self.grant_types) for name, words in GRANT_WORDS.items()]
+        """Return every grant type that it may have."""
+        offered = SELF_REGISTERED_GRANT_TYPES if self.is_self_registered else GRANT_WORDS
+        return [GrantChoice(name, GRANT_WORDS[name], name in self.grant_types) for name in offered]
 
     def _check_grant_types(self) -> None:
         try:
-            checked_grant_types(self.grant_types, is_public=self.is_public, redirect_uris=self.uris)
+            checked_grant_types(
+                self.grant_types,
+                is_public=self.is_public,
+                redirect_uris=self.uris,
+                is_self_registered=self.is_self_registered,
+            )
         except RedirectError:
             with self.mistakes.of("redirect_uris"):  # told where they are written
                 raise

@@ -85,7 +85,12 @@ async def update(visit: Visit) -> Response:
     """Change the app's settings. What was changed meanwhile by somebody else is not undone unseen."""
     client, apps = await visit.app(visit.id), visit.gateway.apps
     before = AppDraft.about(client)
-    written = replace(AppDraft.of(visit.form), kind=before.kind, environment=before.environment)
+    written = replace(
+        AppDraft.of(visit.form),
+        kind=before.kind,
+        environment=before.environment,
+        is_self_registered=before.is_self_registered,
+    )
     written.check(apps.grantable)
     version = visit.form.text("version")
 

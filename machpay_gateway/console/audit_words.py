@@ -26,6 +26,7 @@ ACTIONS: Mapping[str, str] = {
     "client.update": "App changed",
     "client.rotate_secret": "App’s secret rotated",
     "client.delete": "App deleted",
+    "client.remove_unused": "Unused apps removed",
     "grant.create": "Grant given",
     "grant.extend": "Grant extended",
     "grant.end_family": "Grant’s sign-in ended",
@@ -57,6 +58,7 @@ _NAMES: Mapping[str, str] = {
     "has_password": "Has a password",
     "redirect_uris": "Redirect URIs",
     "require_pkce": "PKCE needed",
+    "self_registered": "Registered itself",
     "url": "Address",
 }
 

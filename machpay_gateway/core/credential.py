@@ -43,6 +43,17 @@ class SignedToken:
 
 
 @dataclass(frozen=True, slots=True)
+class Proof:
+    """A good proof of possession (RFC 9449).
+
+    It has the thumbprint of its *key* (RFC 7638), and its *name*, under which it must not come again.
+    """
+
+    key: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class BoundToken:
     """A token that is presented with proof of the key that it is bound to: the scheme DPoP (RFC 9449 §7.1)."""
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from machpay_gateway.core.admission import Answer, Away, Coming, Demand, Outage, Stale, Standing
 from machpay_gateway.core.audit import EVERYTHING, AuditFilter, AuditHead, AuditRow, Change
-from machpay_gateway.core.credential import ApiKey, SignedToken
+from machpay_gateway.core.credential import ApiKey, Proof, SignedToken
 from machpay_gateway.core.key import KeyRecord, StatusAt
 from machpay_gateway.core.principal import Principal
 from machpay_gateway.core.replay import Keep, KeptAnswer
@@ -239,7 +239,10 @@ class TokenVerifier(Protocol):
 
 
 class ProofVerifier(Protocol):
-    """Knows whether whoever presents a bound token has its key (RFC 9449). Raises Unavailable."""
+    """Knows whether whoever presents a bound token has its key (RFC 9449)."""
 
-    async def refusal(self, proof: tuple[bytes, ...], method: str, path: str, token: bytes, key: str) -> str | None:
-        """Return why *proof* does not prove *key* for this request and *token*, for the log; None when it does."""
+    def at_api(self, values: tuple[bytes, ...], method: str, path: str, token: bytes, key: str) -> Proof | str:
+        """Return the proof of *key* in *values* for this request and *token*, used before or not, or why it is none."""
+
+    async def is_first_use(self, proof: Proof) -> bool:
+        """Remember *proof* and tell whether it is used for the first time. Raises Unavailable."""

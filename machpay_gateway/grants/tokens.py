@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from machpay_gateway.core.audit import Actor
+from machpay_gateway.core.credential import Proof
 from machpay_gateway.core.key import ENTROPY_BYTES, mint_id, secret_digest
 from machpay_gateway.core.oauth.access import TYPE, access_claims
 from machpay_gateway.core.oauth.asking import resources_asked, scopes_asked
 from machpay_gateway.core.oauth.authority import Authority
 from machpay_gateway.core.oauth.client import REFRESH_TOKEN, Client
-from machpay_gateway.core.oauth.exchange import DEAD_CODE, DEAD_TOKEN, mistake_in_exchange, narrowed
+from machpay_gateway.core.oauth.exchange import DEAD_CODE, DEAD_TOKEN, USED_PROOF, mistake_in_exchange, narrowed
 from machpay_gateway.core.oauth.grant import Code, Family, Grant, Held, RefreshToken
 from machpay_gateway.core.oauth.opaque import Kind, digest_of, mint, successor
 from machpay_gateway.core.oauth.parameters import Parameters
@@ -31,6 +32,13 @@ class Signer(Protocol):
         """Return a token of *typ* that says *claims*."""
 
 
+class UsedProofs(Protocol):
+    """Knows which DPoP proofs were used. Raises Unavailable."""
+
+    async def is_first_use(self, proof: Proof) -> bool:
+        """Remember *proof* and tell whether it is used for the first time."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenAnswer:
     """What a token request got. *is_bound* tells whether the access token needs DPoP beside it."""
@@ -43,9 +51,13 @@ class TokenAnswer:
 
 
 class Tokens:
-    """Gives tokens. *scopes* are the names that there are; *endings* end what was used twice."""
+    """Gives tokens. *scopes* are the names that there are; *endings* end what was used twice.
 
-    def __init__(
+    A DPoP proof is good once (RFC 9449 §11.1). It is remembered in *proofs* when nothing else refuses the request, so
+    that strangers cannot fill the memory, and before a code or a refresh token is used up, so that neither is lost.
+    """
+
+    def __init__(  # noqa: PLR0913 - what tokens are made by, by keyword
         self,
         store: GrantStore,
         *,
@@ -53,6 +65,7 @@ class Tokens:
         consents: Consents,
         endings: Endings,
         signer: Signer,
+        proofs: UsedProofs,
         scopes: Collection[str],
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
@@ -62,14 +75,15 @@ class Tokens:
         self._consents = consents
         self._endings = endings
         self._signer = signer
+        self._proofs = proofs
         self._scopes = frozenset(scopes)
         self._clock = clock
         self._entropy = entropy
 
     async def for_code(
-        self, client: Client, sent: Parameters, actor: Actor, key: str | None = None
+        self, client: Client, sent: Parameters, actor: Actor, proof: Proof | None = None
     ) -> TokenAnswer | Refused:
-        """Return tokens for the code in *sent*; *key* is the thumbprint of the DPoP key that was proved, if one was.
+        """Return tokens for the code in *sent*, bound to the key of the DPoP *proof* if there is one.
 
         The second use of a code ends what came of the first (RFC 6749 §4.1.2).
         """
@@ -88,6 +102,9 @@ class Tokens:
         grant = await self._store.grant(code.grant_id, now)
         if grant is None or not grant.is_alive:
             return DEAD_CODE
+        if code.used_at is None and await self._is_replayed(proof):
+            return USED_PROOF
+        key = None if proof is None else proof.key
         family, refresh_token, kept = self._begun(code, client, key, now)
         if code.used_at is not None or not await self._store.use_code(code.digest, now, family, kept):
             await self._endings.end_family(code.family_id, grant, actor, "code was used twice")
@@ -96,7 +113,7 @@ class Tokens:
         return await self._answer(grant, scopes, resources, family.id, key=key, refresh_token=refresh_token)
 
     async def for_refresh_token(
-        self, client: Client, sent: Parameters, actor: Actor, key: str | None = None
+        self, client: Client, sent: Parameters, actor: Actor, proof: Proof | None = None
     ) -> TokenAnswer | Refused:
         """Return new tokens for the refresh token in *sent*. It is used up; used again, all that came of it ends.
 
@@ -109,11 +126,15 @@ class Tokens:
         held = None if digest is None else await self._store.held(digest)
         if held is None or not self._is_alive(held, client, now):
             return DEAD_TOKEN
+        key = None if proof is None else proof.key
         if held.family.key is not None and held.family.key != key:
             return Refused(Error.INVALID_DPOP_PROOF, "the refresh token is bound to another key")
         asked = narrowed(held, sent, self._scopes)
         if isinstance(asked, Refused):
             return asked
+        # Also where the token was used before: a request that is sent once more by a stranger ends nothing.
+        if await self._is_replayed(proof):
+            return USED_PROOF
         following = await self._following(held, presented, now, actor)
         if following is None:
             return DEAD_TOKEN
@@ -122,7 +143,7 @@ class Tokens:
         return await self._answer(held.grant, scopes, resources, held.family.id, key=key, refresh_token=following)
 
     async def for_client(
-        self, client: Client, sent: Parameters, actor: Actor, key: str | None = None
+        self, client: Client, sent: Parameters, actor: Actor, proof: Proof | None = None
     ) -> TokenAnswer | Refused:
         """Return an access token for *client* itself. There is no refresh token: it can ask again (RFC 6749 §4.4.3)."""
         scopes = scopes_asked(sent.get("scope"), client.scopes, self._scopes)
@@ -132,8 +153,15 @@ class Tokens:
         resources = resources_asked(sent.all("resource"), most)
         if isinstance(resources, Refused):
             return resources
+        if await self._is_replayed(proof):
+            return USED_PROOF
         grant = await self._consents.grant_for(client, client.account_id, None, client.scopes, actor)
+        key = None if proof is None else proof.key
         return await self._answer(grant, scopes, resources, None, key=key)
+
+    async def _is_replayed(self, proof: Proof | None) -> bool:
+        """Remember *proof*, if there is one, and tell whether it was used before."""
+        return proof is not None and not await self._proofs.is_first_use(proof)
 
     def _begun(
         self, code: Code, client: Client, key: str | None, now: float

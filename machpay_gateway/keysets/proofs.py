@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 from machpay_gateway.core.admission import Away, Demand, Granted, spent
+from machpay_gateway.core.credential import Proof
 from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.core.oauth.authority import Authority
-from machpay_gateway.core.oauth.dpop import Proof, checked_proof
+from machpay_gateway.core.oauth.dpop import checked_proof
 from machpay_gateway.core.ports import Limiter
 from machpay_gateway.core.quota import Tier
 
@@ -22,25 +23,26 @@ class Proofs:
         self._limiter = limiter
         self._clock = clock
 
-    async def at_endpoint(self, values: tuple[bytes, ...], path: str) -> Proof | str:
-        """Return the proof in *values* of a POST to the endpoint at *path*, or why it is none."""
-        proof = checked_proof(values, method="POST", url=self._authority.url(path), now=self._clock(), token=None)
-        return proof if isinstance(proof, str) or await self._is_new(proof) else "proof: seen before"
+    def at_endpoint(self, values: tuple[bytes, ...], path: str) -> Proof | str:
+        """Return the proof in *values* of a POST to the endpoint at *path*, used before or not, or why it is none."""
+        return checked_proof(values, method="POST", url=self._authority.url(path), now=self._clock(), token=None)
 
-    async def refusal(self, proof: tuple[bytes, ...], method: str, path: str, token: bytes, key: str) -> str | None:
-        """Return why *proof* does not prove *key* for this request and *token*, for the log; None when it does.
+    def at_api(self, values: tuple[bytes, ...], method: str, path: str, token: bytes, key: str) -> Proof | str:
+        """Return the proof of *key* in *values* for this request and *token*, used before or not, or why it is none.
 
         The address is this API's, whatever the request says of where it came to: no header of a stranger's is believed.
         """
         url = self._authority.audience_origin + path
-        found = checked_proof(proof, method=method, url=url, now=self._clock(), token=token)
-        if isinstance(found, str):
-            return found
-        if found.key != key:
+        found = checked_proof(values, method=method, url=url, now=self._clock(), token=token)
+        if isinstance(found, Proof) and found.key != key:
             return "proof: of another key than the token is bound to"
-        return None if await self._is_new(found) else "proof: seen before"
+        return found
 
-    async def _is_new(self, proof: Proof) -> bool:
+    async def is_first_use(self, proof: Proof) -> bool:
+        """Remember *proof* and tell whether it is used for the first time. Raises Unavailable.
+
+        Ask when nothing else can refuse the request: whoever makes proofs could fill the memory with them.
+        """
         answer = await spent(self._limiter.admit(Demand(f"proof:{proof.name}", 0, _ONCE, 1)))
         if isinstance(answer, Away):
             raise Unavailable(f"whether a proof was seen before: {answer.detail}")

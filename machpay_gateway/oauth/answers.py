@@ -25,6 +25,8 @@ def refused_answer(refused: Refused) -> Response:
     if refused.code is Code.INVALID_CLIENT:
         # §5.2, RFC 7617 §2.1. The code is there once more, as clients that find a challenge look no further.
         headers["WWW-Authenticate"] = f'Basic realm="{REALM}", charset="UTF-8", error="{refused.code}"'
+    if refused.code is Code.INVALID_TOKEN:
+        headers["WWW-Authenticate"] = f'Bearer realm="{REALM}", error="{refused.code}"'
     if refused.retry_after is not None:
         headers["Retry-After"] = str(whole_seconds(refused.retry_after))
     return json_answer({"error": refused.code, "error_description": refused.description}, refused.status, **headers)

@@ -1,6 +1,6 @@
 """The authorization server as an ASGI application. It believes what MachPayAuth in front of it found of the request."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
@@ -10,7 +10,7 @@ from starlette.routing import Route as Endpoint
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.core.errors import Unavailable
+from machpay_gateway.core.errors import ConfigurationError, Unavailable
 from machpay_gateway.core.oauth.authority import Authority
 from machpay_gateway.core.route import Route
 from machpay_gateway.oauth.answers import json_answer
@@ -46,8 +46,9 @@ def oauth_routes(authority: Authority) -> tuple[Route, ...]:
 
 
 def oauth_app(gateway: Gateway) -> ASGIApp:
-    """Return the application that serves `oauth_routes` by *gateway*."""
+    """Return the application that serves `oauth_routes` by *gateway*. Raises ConfigurationError."""
     authority = gateway.issuing.authority
+    _check_registration_scopes(authority, gateway.apps.grantable)
     pages, at = Authorization(gateway), authority.path
     for_pages = [
         Endpoint(f"{at}{AUTHORIZE}", _page(pages, pages.authorize), methods=["GET"]),
@@ -65,6 +66,14 @@ def oauth_app(gateway: Gateway) -> ASGIApp:
         for_scripts.append(Endpoint(f"{at}{REGISTER}", registration_endpoint(gateway), methods=["POST"]))
     app = Starlette(routes=[*for_pages, *for_scripts])
     return _open_to_scripts(app, frozenset(endpoint.path for endpoint in for_scripts))
+
+
+def _check_registration_scopes(authority: Authority, grantable: Collection[str]) -> None:
+    for name in authority.registration_scopes:
+        if name not in grantable:
+            raise ConfigurationError(
+                f"oauth.registration_scopes: scope {name!r} does not exist; known: {', '.join(sorted(grantable))}"
+            )
 
 
 def _open_to_scripts(app: ASGIApp, paths: frozenset[str]) -> ASGIApp:

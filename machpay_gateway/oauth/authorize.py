@@ -13,7 +13,9 @@ from starlette.responses import RedirectResponse, Response
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.address import format_address_or_none
-from machpay_gateway.core.oauth.asking import Request, Return, read_request, return_of
+from machpay_gateway.core.errors import InputError
+from machpay_gateway.core.oauth.asking import UNKNOWN_CLIENT, Request, Return, read_request, return_of
+from machpay_gateway.core.oauth.client import Client
 from machpay_gateway.core.oauth.parameters import Parameters
 from machpay_gateway.core.oauth.problem import Code, Refused
 from machpay_gateway.core.oauth.user import User
@@ -26,6 +28,7 @@ from machpay_gateway.web.forms import is_text, read_form, read_pairs
 from machpay_gateway.web.incoming import actor_of, facts_of
 
 _DONE_BY_SIGNING_IN = frozenset({"login", "select_account"})
+_LOGIN_REQUIRED = Refused(Code.LOGIN_REQUIRED, "nobody is signed in")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Authorization:
         request, user = asked.request, asked.user
         if user is None or request.prompts & _DONE_BY_SIGNING_IN:
             if "none" in request.prompts:
-                return self._back(request.back, Refused(Code.LOGIN_REQUIRED, "nobody is signed in"))
+                return self._refused(request.client, request.back, _LOGIN_REQUIRED, user)
             return self._ask_to_sign_in(http, asked)
         if "consent" not in request.prompts and await self._is_settled(request, user):
             return await self._allow(http, request, user, request.scopes)
@@ -134,20 +137,21 @@ class Authorization:
         if isinstance(back, str) or client is None:
             return self._pages.error(str(back))
         request = read_request(parameters, client, back, self._authority, self._gateway.policy.scopes)
-        if isinstance(request, Refused):
-            return self._back(back, request)
         cookie = self._session.read(http)
         user = await self._gateway.users.signed_in(cookie) if cookie else None
+        if isinstance(request, Refused):
+            return self._refused(client, back, request, user)
         return Asked(query, request, cookie, user)
 
     async def _is_settled(self, request: Request, user: User) -> bool:
-        # RFC 8252 §8.6: what says that it is a public app on the user's machine may be another one there.
-        may_be_another = request.client.is_public and not request.back.redirect_uri.startswith("https://")
-        return not may_be_another and await self._gateway.issuing.consents.is_given(request, user)
+        return not request.must_be_shown and await self._gateway.issuing.consents.is_given(request, user)
 
     async def _allow(self, http: HttpRequest, request: Request, user: User, scopes: Scopes) -> Response:
         actor = actor_of("user", user.id, facts_of(http.scope))
-        code = await self._gateway.issuing.consents.give(request, user, scopes, actor)
+        try:
+            code = await self._gateway.issuing.consents.give(request, user, scopes, actor)
+        except InputError:
+            return self._pages.error(UNKNOWN_CLIENT)  # it was removed while the user read the page
         return _redirect(request.back.url(self._authority, code=code))
 
     def _ask_to_sign_in(
@@ -161,6 +165,13 @@ class Authorization:
     def _not_signed_in(self, http: HttpRequest, asked: Asked, email: str, found: NotSignedIn) -> Response:
         status = HTTPStatus.BAD_REQUEST if found.wait_seconds is None else HTTPStatus.TOO_MANY_REQUESTS
         return self._ask_to_sign_in(http, asked, told=found.told, email=email, status=status)
+
+    def _refused(self, client: Client, back: Return, refused: Refused, user: User | None) -> Response:
+        """Send the error back to the app; show it here while nobody is signed in and the app registered itself."""
+        if client.is_self_registered and user is None:
+            # RFC 9700 §4.11.2: else a link to this server leads wherever a stranger has registered, with no user asked.
+            return self._pages.error(f"The app's request was refused: {refused.description}.")
+        return self._back(back, refused)
 
     def _back(self, back: Return, refused: Refused) -> Response:
         return _redirect(back.url(self._authority, error=refused.code, error_description=refused.description))

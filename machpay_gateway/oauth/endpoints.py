@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from machpay_gateway.assembly import Gateway
+from machpay_gateway.core.credential import Proof
 from machpay_gateway.core.errors import ConfigurationError, Unavailable
 from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, CLIENT_CREDENTIALS, GRANT_TYPES, REFRESH_TOKEN
 from machpay_gateway.core.oauth.problem import Code, Refused
@@ -36,18 +37,18 @@ def token_endpoint(gateway: Gateway) -> Endpoint:
             return refused_answer(
                 Refused(Code.UNSUPPORTED_GRANT_TYPE, f"grant_type is one of {', '.join(GRANT_TYPES)}")
             )
-        if kind not in sent.client.grant_types:
+        if not sent.client.may_use(kind):
             return refused_answer(Refused(Code.UNAUTHORIZED_CLIENT, "the client may not use this grant_type"))
-        key = await _proved_key(gateway, sent, request)
-        if isinstance(key, Refused):
-            return refused_answer(key)
+        proof = _proof(gateway, sent, request)
+        if isinstance(proof, Refused):
+            return refused_answer(proof)
         tokens = gateway.issuing.tokens
         given = {
             AUTHORIZATION_CODE: tokens.for_code,
             REFRESH_TOKEN: tokens.for_refresh_token,
             CLIENT_CREDENTIALS: tokens.for_client,
         }[kind]
-        answer = await given(sent.client, sent.parameters, sent.actor, key)
+        answer = await given(sent.client, sent.parameters, sent.actor, proof)
         if isinstance(answer, TokenAnswer):
             return _told(answer)
         if answer.code is Code.INVALID_GRANT and sent.client.is_public:
@@ -88,16 +89,19 @@ def introspection_endpoint(gateway: Gateway) -> Endpoint:
     return _of_clients(gateway, tell)
 
 
-async def _proved_key(gateway: Gateway, sent: Sent, request: Request) -> str | Refused | None:
-    """Return the thumbprint of the key that the tokens are to be bound to, None for bearer tokens (RFC 9449 §5)."""
+def _proof(gateway: Gateway, sent: Sent, request: Request) -> Proof | Refused | None:
+    """Return the proof of the key that the tokens are to be bound to, None for bearer tokens (RFC 9449 §5).
+
+    Whether it was used before is asked where tokens are given: a refused request must leave nothing behind.
+    """
     values = facts_of(request.scope).proof
     if not values:
         if sent.client.binds_tokens:
             return Refused(Code.INVALID_DPOP_PROOF, "this client's tokens are bound to a key: send a DPoP proof of it")
         return None
     assert gateway.proofs is not None  # noqa: S101 - there is one wherever these endpoints are
-    proof = await gateway.proofs.at_endpoint(values, TOKEN)
-    return Refused(Code.INVALID_DPOP_PROOF, proof) if isinstance(proof, str) else proof.key
+    proof = gateway.proofs.at_endpoint(values, TOKEN)
+    return Refused(Code.INVALID_DPOP_PROOF, proof) if isinstance(proof, str) else proof
 
 
 def _of_clients(gateway: Gateway, answer: Callable[[Sent, Request], Awaitable[Response]]) -> Endpoint:

@@ -28,7 +28,7 @@ class OAuthPages:
     def sign_in(self, request: Request, cookie: str, query: bytes, *, told: str, email: str, status: int) -> Response:
         """Return the page that asks for e-mail and password; *told* is what went wrong before."""
         values = {
-            "app": request.client.name,
+            **_app(request),
             "told": told,
             "email": email,
             "action": self._action(SIGN_IN, query),
@@ -39,9 +39,8 @@ class OAuthPages:
     def consent(self, request: Request, user: User, cookie: str, query: bytes) -> Response:
         """Return the page that asks whether the app may do what it asks for."""
         values = {
-            "app": request.client.name,
+            **_app(request),
             "is_test": request.client.environment == "test",
-            "host": origin_source(request.back.redirect_uri),
             "email": user.email,
             "account": user.account_id,
             "scopes": [(name, words_for(name)) for name in request.scopes],
@@ -69,3 +68,12 @@ class OAuthPages:
 
     def _action(self, path: str, query: bytes) -> str:
         return f"{self._authority.path}{path}?{query.decode('ascii')}"
+
+
+def _app(request: Request) -> Mapping[str, object]:
+    """Return what pages say of the app: its name as it gave it, and *host*, where the user is sent."""
+    return {
+        "app": request.client.name,
+        "is_self_registered": request.client.is_self_registered,
+        "host": origin_source(request.back.redirect_uri),
+    }

@@ -1,6 +1,14 @@
-"""Clients that register themselves (RFC 7591), where an operator lets them: for an account that was named for it."""
+"""Clients that register themselves (RFC 7591), where an operator lets them: for an account that was named for it.
 
+Anybody may ask, so what is refused stores nothing: no row, no audit row, and in the limiter only the count of its own
+address block.
+"""
+
+import hmac
+import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
+from hashlib import sha256
 from http import HTTPStatus
 from typing import Any
 
@@ -9,56 +17,140 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from machpay_gateway.assembly import Gateway
+from machpay_gateway.core.address import address_block
+from machpay_gateway.core.admission import Away, Demand, Exceeded, spent
 from machpay_gateway.core.errors import InputError, Unavailable
 from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, Client
 from machpay_gateway.core.oauth.problem import Code, Refused
 from machpay_gateway.core.oauth.redirect import RedirectError
+from machpay_gateway.core.problem import REALM
 from machpay_gateway.oauth.answers import json_answer, refused_answer
 from machpay_gateway.oauth.clients import METHODS
 from machpay_gateway.web.bodies import whole_body
 from machpay_gateway.web.incoming import actor_of, facts_of
 
 _MAX_BYTES = 16 * 1024
+_FULL_SECONDS = 3600.0  # unused clients are removed once an hour
+_LOG_SECONDS = 60.0
+
+logger = logging.getLogger(__name__)
 
 
 def registration_endpoint(gateway: Gateway) -> Callable[[Request], Awaitable[Response]]:
-    """Return the endpoint at which clients register. They get no scope that is not given to apps, and no other type."""
+    """Return the endpoint at which clients register. They act for users who allow it, and never for themselves."""
+    registration = _Registration(gateway)
 
     async def register(request: Request) -> Response:
-        asked = await _metadata_of(request)
-        if isinstance(asked, Refused):
-            return refused_answer(asked)
         try:
-            return await _registered(gateway, request, asked)
+            answer = await registration.answer(request)
         except RedirectError as exc:
-            return refused_answer(Refused(Code.INVALID_REDIRECT_URI, str(exc)))
+            answer = Refused(Code.INVALID_REDIRECT_URI, str(exc))
         except InputError as exc:
-            return refused_answer(Refused(Code.INVALID_CLIENT_METADATA, str(exc)))
+            answer = Refused(Code.INVALID_CLIENT_METADATA, str(exc))
         except Unavailable:
-            return refused_answer(Refused(Code.TEMPORARILY_UNAVAILABLE, "the database did not answer", 1.0))
+            answer = Refused(Code.TEMPORARILY_UNAVAILABLE, "registration does not work right now", 1.0)
+        return refused_answer(answer) if isinstance(answer, Refused) else answer
 
     return register
 
 
-async def _registered(gateway: Gateway, request: Request, asked: Mapping[str, Any]) -> Response:
-    account = await gateway.accounts.find(gateway.issuing.authority.registration_account or "")
-    if account is None:
-        return refused_answer(Refused(Code.TEMPORARILY_UNAVAILABLE, "the account for registered clients is not there"))
-    method = asked.get("token_endpoint_auth_method", METHODS[0])
-    if method not in METHODS:
-        raise InputError(f"token_endpoint_auth_method is one of {', '.join(METHODS)}.")
-    scope = _text(asked, "scope")
-    client, secret = await gateway.apps.create(
-        account.id,
-        name=_text(asked, "client_name") or "An app without a name",
-        scopes=sorted(gateway.apps.grantable) if scope is None else scope.split(),
-        redirect_uris=_texts(asked, "redirect_uris") or (),
-        grant_types=_texts(asked, "grant_types") or (AUTHORIZATION_CODE,),
-        is_public=method == "none",
-        binds_tokens=asked.get("dpop_bound_access_tokens") is True,
-        actor=actor_of("client", "", facts_of(request.scope)),
-    )
-    return json_answer(_described(client, secret, method), HTTPStatus.CREATED)
+class _Registration:
+    """Registers clients by the settings of *gateway*'s authorization server."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._authority = gateway.issuing.authority
+        token = self._authority.registration_token
+        self._token_digest = None if token is None else sha256(token.encode()).digest()
+        self._log = _RefusalLog()
+
+    async def answer(self, request: Request) -> Response | Refused:
+        """Return the registered client, or why there is none. Raises InputError, Unavailable."""
+        if self._token_digest is not None and "authorization" not in request.headers:
+            response = refused_answer(Refused(Code.INVALID_TOKEN, "registration needs an initial access token"))
+            # RFC 6750 §3.1: a request without credentials gets no error code in its challenge.
+            response.headers["WWW-Authenticate"] = f'Bearer realm="{REALM}"'
+            return response
+        # The token first: who does not have it leaves no trace, and takes nothing from the block of those who do.
+        refusal = self._unauthorized(request) or await self._over_limit(request)
+        if refusal is not None:
+            return refusal
+        asked = await _metadata_of(request)
+        return asked if isinstance(asked, Refused) else await self._registered(request, asked)
+
+    def _unauthorized(self, request: Request) -> Refused | None:
+        """Return why *request* may not register, None when it has the initial access token, or needs none (§3)."""
+        if self._token_digest is None:
+            return None
+        address, failures = facts_of(request.scope).address, self._gateway.failures
+        if wait := failures.wait(address, time.time()):
+            return Refused(Code.SLOW_DOWN, "too many failures from this address", wait)
+        given = request.headers.getlist("authorization")
+        scheme, _, token = given[0].partition(" ")
+        digest = sha256(token.strip(" ").encode("latin-1")).digest()
+        is_right = hmac.compare_digest(digest, self._token_digest)
+        if is_right and len(given) == 1 and scheme.lower() == "bearer":
+            return None
+        failures.note(address, time.time())
+        self._log.note("wrong initial access token")
+        return Refused(Code.INVALID_TOKEN, "the initial access token is wrong")
+
+    async def _over_limit(self, request: Request) -> Refused | None:
+        """Count a registration of the address block, an IPv6 /64 being one; return why it may not register now."""
+        address = facts_of(request.scope).address
+        block = "none" if address is None else f"{address_block(address):x}"
+        demand = Demand(f"registration:{block}", 0, self._authority.registration_tier, 1)
+        match await spent(self._gateway.limiter.admit(demand)):
+            case Exceeded(wait_seconds=wait):
+                self._log.note("over registration_limit")
+                return Refused(Code.SLOW_DOWN, "too many registrations from this address", wait)
+            case Away(detail):
+                raise Unavailable(f"how many clients an address registered: {detail}")
+        return None
+
+    async def _registered(self, request: Request, asked: Mapping[str, Any]) -> Response | Refused:
+        gateway, authority = self._gateway, self._authority
+        account = await gateway.accounts.find(authority.registration_account or "")
+        if account is None:
+            return Refused(Code.TEMPORARILY_UNAVAILABLE, "the account for registered clients is not there")
+        method = asked.get("token_endpoint_auth_method", METHODS[0])
+        if method not in METHODS:
+            raise InputError(f"token_endpoint_auth_method is one of {', '.join(METHODS)}.")
+        wanted = _text(asked, "scope")
+        within = set(authority.registration_scopes)
+        await gateway.apps.remove_unused(authority.registration_days)
+        made = await gateway.apps.register(
+            account.id,
+            name=_text(asked, "client_name") or "An app without a name",
+            scopes=within if wanted is None else within & set(wanted.split()),
+            redirect_uris=_texts(asked, "redirect_uris") or (),
+            grant_types=_texts(asked, "grant_types") or (AUTHORIZATION_CODE,),
+            is_public=method == "none",
+            binds_tokens=asked.get("dpop_bound_access_tokens") is True,
+            max_clients=authority.registration_clients,
+            actor=actor_of("client", "", facts_of(request.scope)),
+        )
+        if made is None:
+            self._log.note("registration_clients are registered")
+            return Refused(Code.SLOW_DOWN, "too many clients are registered", _FULL_SECONDS)
+        return json_answer(_described(*made, method), HTTPStatus.CREATED)
+
+
+class _RefusalLog:
+    """Logs refused registrations: the first at once, and then once a minute how many. Mutable, to count them."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._logged_at = float("-inf")
+
+    def note(self, reason: str) -> None:
+        """Count a refusal for *reason*, and log what was counted if it is time."""
+        self._count += 1
+        now = time.monotonic()
+        if now - self._logged_at < _LOG_SECONDS:
+            return
+        logger.warning("Registrations of OAuth clients were refused: %d; the latest: %s.", self._count, reason)
+        self._count, self._logged_at = 0, now
 
 
 def _described(client: Client, secret: str | None, method: str) -> dict[str, Any]:
@@ -70,7 +162,7 @@ def _described(client: Client, secret: str | None, method: str) -> dict[str, Any
         "client_name": client.name,
         "redirect_uris": list(client.redirect_uris),
         "grant_types": list(client.grant_types),
-        "response_types": ["code"] if AUTHORIZATION_CODE in client.grant_types else [],
+        "response_types": ["code"],
         "token_endpoint_auth_method": method,
         "scope": str(client.scopes),
         "dpop_bound_access_tokens": client.binds_tokens,

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 REVISIONS = (
@@ -27,6 +28,7 @@ REVISIONS = (
     "0005",
     "0006",
     "0007",
+    "0009",
 )  # oldest first; kept here so that a start can compare without importing Alembic
 HEAD = REVISIONS[-1]
 
@@ -204,7 +206,9 @@ OAUTH_CLIENTS = Table(
     Column("version", Integer, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("deleted_at", Double),
+    Column("is_self_registered", Boolean, nullable=False, server_default=false()),
     Index(None, "account_id", "created_at", "id"),
+    Index(None, "is_self_registered", "created_at"),  # to count them, and those that nobody uses, to remove
 )
 
 OAUTH_CLIENT_SECRETS = Table(

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -52,8 +52,11 @@ class UsageRecorder:
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.perf_counter,
         most_series: int = _MOST_SERIES,
+        clean_up: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Count nothing yet. *clock* is in seconds since the epoch, *timer* in seconds that never go back.
+        """Count nothing yet. *clean_up* is called when old usage is dropped, once an hour: there is one such round.
+
+        *clock* is in seconds since the epoch, *timer* in seconds that never go back.
 
         Past *most_series*, what is new is counted as nobody's, without its route: the totals stay true.
         """
@@ -61,6 +64,7 @@ class UsageRecorder:
         self._clock = clock
         self._timer = timer
         self._most_series = most_series
+        self._clean_up = clean_up
         self._live: dict[_SeriesKey, list[float]] = {}
         self._live_since = 0.0
         self._rows: dict[UsageKey, UsageRow] = {}
@@ -162,6 +166,8 @@ class UsageRecorder:
         now = self._clock()
         if now - self._dropped_at >= _DROP_SECONDS:
             await self._store.drop_usage(now)
+            if self._clean_up is not None:
+                await self._clean_up()
             self._dropped_at = now
 
     def _taken(self) -> UsageBatch:

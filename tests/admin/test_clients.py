@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from machpay_gateway.admin.operations import Operation
+from machpay_gateway.core.audit import APPLICATION
 from tests.admin.conftest import OF_APPS, REDIRECT, Api, Caller, in_memory, on_disk, places, told
 from tests.admin.test_accounts import BODIES
 from tests.admin.test_pages import walked
@@ -124,6 +125,26 @@ async def test_each_mistake_about_an_app_is_told_with_its_place(
         assert await admin.api.head() == before
     changed = await admin.ask("PATCH", at(app), setting)
     assert (changed.status_code, places(changed)) == (422 if mistaken else 200, mistaken), why
+
+
+@on_disk
+@pytest.mark.parametrize("kinds", [["authorization_code", "client_credentials"], ["client_credentials"]], ids=str)
+async def test_an_app_that_registered_itself_is_never_let_call_for_itself(admin: Caller, kinds: list[str]) -> None:
+    of_admin = await admin.app()
+    assert of_admin["self_registered"] is False
+    made = await admin.api.gateway.apps.register(
+        of_admin["account_id"], name="a", scopes=["skills:list"], redirect_uris=[REDIRECT],
+        grant_types=["authorization_code"], is_public=False, binds_tokens=False, max_clients=9, actor=APPLICATION,
+    )  # fmt: skip
+    assert made is not None
+    before = await admin.api.head()
+    app = (await admin.ask("GET", f"/v1/oauth/clients/{made[0].id}")).json()
+    assert app["self_registered"] is True
+    answer = await admin.ask("PATCH", at(app), {"grant_types": kinds})
+    assert answer.status_code == 422
+    assert "registered itself" in answer.text
+    assert (await admin.ask("PATCH", at(app), {"self_registered": False})).status_code == 422
+    assert await admin.api.head() == before
 
 
 @on_disk

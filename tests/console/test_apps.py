@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from machpay_gateway.assembly.parts import oauth_of
+from machpay_gateway.core.audit import APPLICATION
 from machpay_gateway.core.oauth.authority import Authority
 from machpay_gateway.core.oauth.client import CLIENT_CREDENTIALS
 from machpay_gateway.core.oauth.grant import Grant
@@ -108,6 +109,23 @@ async def test_redirect_uris_are_judged_while_they_are_typed(rig: Rig) -> None:
     assert page.text.count('class="right"') == 2
     assert page.text.count('class="wrong"') >= 2
     assert "<img" not in page.text
+
+
+async def test_an_app_that_registered_itself_says_so_and_is_never_let_call_for_itself(rig: Rig) -> None:
+    registered = await rig.gateway.apps.register(
+        rig.account.id, name="Notes", scopes=SCOPES, redirect_uris=[REDIRECT], grant_types=["authorization_code"],
+        is_public=False, binds_tokens=False, max_clients=9, actor=APPLICATION,
+    )  # fmt: skip
+    assert registered is not None
+    browser, path = await rig.signed_in(), f"/console/apps/{registered[0].id}"
+    page = await browser.get(path)
+    assert "registered itself" in page.text
+    assert "registered itself" in (await browser.get("/console/apps")).text
+    assert CLIENT_CREDENTIALS not in page.text
+    answer = await submitted(browser, page, path, grant_types=["authorization_code", CLIENT_CREDENTIALS])
+    assert answer.status_code == 422
+    assert "acts only for users who allow it" in answer.text
+    assert await rig.gateway.apps.get(rig.account.id, registered[0].id) == registered[0]
 
 
 async def test_settings_are_changed_and_a_change_in_between_is_not_undone(rig: Rig) -> None:

@@ -211,6 +211,38 @@ async def test_what_an_older_version_has_stored_is_there_and_can_be_changed(
     await store.close()
 
 
+async def test_clients_that_registered_themselves_are_known_as_such_from_the_log(url: str, database: Database) -> None:
+    def fill_with_log(connection: Connection) -> None:
+        fill(connection, "0007")
+        client = dict(next(row for name, row in ROWS if name == "oauth_clients"))
+        named = {"sequence": 1, "actor_kind": "client", "object_id": "app_2"}
+        created = {"at": 1.5, "actor_id": "", "action": "client.create", "account_id": ACME.id}
+        contents = {"before": "{}", "after": "{}", "digest": b"d" * 32}
+        by_operator = {"sequence": 2, "actor_kind": "operator", "object_id": "app_1"}
+        connection.execute(insert(table("oauth_clients", *map(column, client))), client | {"id": "app_2"})
+        for row in (named, by_operator):
+            whole = created | contents | row
+            connection.execute(insert(table("audit_log", *map(column, whole))), whole)
+        grant = dict(next(row for name, row in ROWS if name == "oauth_grants"))
+        own = grant | {"id": "grant_2", "client_id": "app_2", "holder_id": "app_2", "user_id": None}
+        users = grant | {"id": "grant_3", "client_id": "app_2"}
+        connection.execute(insert(table("oauth_grants", *map(column, grant))), [own, users])
+
+    async with database.writing("an older version") as connection:
+        await connection.run_sync(fill_with_log)
+    store = SqlStore(url)
+    await store.migrate()
+    await store.open()
+    marked = {name: await store.oauth.client(None, name) for name in ("app_1", "app_2")}
+    grants = [await store.oauth.grant(f"grant_{number}", 2.0) for number in (1, 2, 3)]
+    await store.close()
+    assert {name: client is not None and client.is_self_registered for name, client in marked.items()} == {
+        "app_1": False,
+        "app_2": True,
+    }
+    assert [grant is not None and grant.is_alive for grant in grants] == [True, False, True]  # its own has ended
+
+
 async def test_the_migrated_schema_is_the_one_described_and_named_so(
     postgres_url: str, empty_postgres_url: str
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
 from machpay_gateway.core.key import SecretRecord
+from machpay_gateway.core.oauth.client import Client
 from machpay_gateway.core.oauth.grant import Grant
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.sql import SqlStore
@@ -341,3 +342,56 @@ async def test_a_revoked_grant_comes_back_without_what_came_of_it_before(oauth: 
     await oauth.add_code(code(3, again))
     assert await oauth.put_grant(extended, logged(NOW + 2))
     assert await oauth.code(digest(3)) is not None  # more was consented to, and nothing revoked
+
+
+def itself(number: int, **settings: Any) -> Client:  # noqa: ANN401 - any of its fields
+    """Return a client that registered itself."""
+    given: dict[str, Any] = {"is_self_registered": True, "grant_types": ("authorization_code", "refresh_token")}
+    return client(number, **(given | settings))
+
+
+async def test_a_client_stays_one_that_registered_itself(oauth: SqlOAuth) -> None:
+    one = itself(3)
+    assert await oauth.register_client(one, 1, logged())
+    assert await oauth.client(None, one.id) == one
+    changed = replace(one, name="Renamed", is_self_registered=False, version=2)
+    assert await oauth.replace_client(changed, logged()) is not None
+    assert await oauth.client(None, one.id) == replace(changed, is_self_registered=True)
+
+
+async def test_no_more_clients_register_themselves_than_may_however_many_do_at_once(
+    store: SqlStore, oauth: SqlOAuth
+) -> None:
+    before = await logged_so_far(store)
+    stored = await asyncio.gather(*(oauth.register_client(itself(10 + number), 7, logged()) for number in range(30)))
+    assert sum(stored) == 7
+    assert await logged_so_far(store) == before + 7
+    page = await oauth.clients(None, environment=None, after=None, limit=99)
+    assert len([one for one in page if one.is_self_registered]) == 7
+    ended = replace(next(one for one in page if one.is_self_registered), deleted_at=NOW, secrets=(), version=2)
+    await oauth.replace_client(ended, logged())
+    assert await oauth.register_client(itself(90), 7, logged())  # a deleted one leaves its place to another
+    with pytest.raises(InputError, match="acct_unknown"):
+        await oauth.register_client(itself(91, account_id="acct_unknown"), 99, logged())
+
+
+async def test_unused_clients_are_removed_once_with_their_secrets(store: SqlStore, oauth: SqlOAuth) -> None:
+    old, older, used = itself(3, created_at=NOW + 2), itself(4, created_at=NOW + 1), itself(5)
+    for one in (old, older, used, itself(6, created_at=NOW + 3)):
+        assert await oauth.register_client(one, 9, logged())
+    assert await oauth.put_grant(grant(1, used, ADA), logged())
+    assert await oauth.put_grant(grant(3, old, None), logged())  # of its own: no user allowed it
+    assert await oauth.unused_clients(NOW + 2, 9) == [older, old]
+    assert await oauth.unused_clients(NOW + 2, 1) == [older]
+    before = await logged_so_far(store)
+    assert not await oauth.remove_clients([old.id, used.id], logged())  # a user allowed one of them meanwhile
+    assert not await oauth.remove_clients([old.id, APP.id], logged())  # and this one did not register itself
+    assert await logged_so_far(store) == before
+    removed = await asyncio.gather(*(oauth.remove_clients([older.id, old.id], logged()) for _ in range(4)))
+    assert sorted(removed) == [False, False, False, True]
+    assert await logged_so_far(store) == before + 1
+    assert [await oauth.client(None, one.id) for one in (old, older)] == [None, None]
+    assert await oauth.client(None, used.id) == used
+    with pytest.raises(InputError):
+        await oauth.put_grant(grant(2, old, BOB), logged())
+    assert await oauth.register_client(itself(7, secrets=old.secrets), 9, logged())  # whose secret is gone too

@@ -9,10 +9,11 @@ from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, Client
 from machpay_gateway.core.oauth.parameters import Parameters
 from machpay_gateway.core.oauth.pkce import METHOD, is_challenge
 from machpay_gateway.core.oauth.problem import Code, Refused
-from machpay_gateway.core.oauth.redirect import is_registered
+from machpay_gateway.core.oauth.redirect import is_registered, origin_source
 from machpay_gateway.core.scopes import Scopes
 
 MAX_STATE = 4096  # characters
+UNKNOWN_CLIENT = "The app is not known here: its client_id is missing or wrong."
 PROMPTS = ("none", "login", "consent", "select_account")  # OpenID Connect Core §3.1.2.1, which apps send anyhow
 
 
@@ -45,11 +46,25 @@ class Request:
     challenge: str | None
     prompts: frozenset[str]
 
+    @property
+    def must_be_shown(self) -> bool:
+        """Whether the user has to be asked each time, whatever was allowed before.
+
+        A public app on the user's machine may be another one there (RFC 8252 §8.6). Of a public app that registered
+        itself nothing is known but where it sends users, and no automatic redirect goes there (RFC 9700 §4.11.2). One
+        with a secret is sent users without a question only where its redirect URIs are of one origin: what the user
+        allowed named one of them alone.
+        """
+        client = self.client
+        if client.is_public:
+            return client.is_self_registered or not self.back.redirect_uri.startswith("https://")
+        return client.is_self_registered and len({origin_source(uri) for uri in client.redirect_uris}) > 1
+
 
 def return_of(asked: Parameters, client: Client | None) -> Return | str:
     """Return where the answer to *asked* goes, or what to tell the user, who is sent nowhere then (RFC 9700 §4.11)."""
     if client is None or client.deleted_at is not None:
-        return "The app is not known here: its client_id is missing or wrong."
+        return UNKNOWN_CLIENT
     if AUTHORIZATION_CODE not in client.grant_types:
         return "The app may not ask users for access."
     # Twice the same parameter is no reading at all, so there is none of the two to be trusted.

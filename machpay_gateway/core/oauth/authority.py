@@ -1,15 +1,22 @@
 """Who issues access tokens, for what and for how long: the `[oauth]` table of the settings."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
 from machpay_gateway.core.address import is_loopback
 from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.oauth.client import is_for_apps
+from machpay_gateway.core.quota import MAX_CONCURRENCY, Tier
+from machpay_gateway.core.scopes import check_scope_name
 
 _LONGEST_DAYS = 3650
 _LONGEST_TOKEN_SECONDS = 86_400
 _LONGEST_GRACE_SECONDS = 60
+_LEAST_TOKEN = 32  # characters: 128 bits when they are hex
+_BEARER = re.compile(r"[A-Za-z0-9\-._~+/]+=*", re.ASCII)  # RFC 6750 §2.1: nothing else could be presented
+_MOST_CLIENTS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +25,23 @@ class Authority:
 
     *issuer* is where its endpoints are reached, and what `iss` says (RFC 8414 §2). *audience* is this API (RFC 8707),
     the issuer unless it is given; *resources* are others that tokens may be asked for, and are not accepted here.
-    *registration_account* owns clients that register themselves (RFC 7591); without it none can. A refresh token ends
-    *refresh_token_days* after its last use, and with all that came of one consent after *family_days*; a lost answer
-    may be asked for again for *refresh_grace_seconds*. Raises ConfigurationError.
+    *registration_account* owns clients that register themselves (RFC 7591); without it none can. They get those of
+    *registration_scopes* that they ask for. Where *registration_token* is set, only who presents it may register
+    (RFC 7591 §3). Each address block may do so by *registration_limit*, in `limits` notation, and at most
+    *registration_clients* exist at a time; one that no user ever allowed is removed after *registration_days*.
+    A refresh token ends *refresh_token_days* after its last use, and with all that came of one consent after
+    *family_days*; a lost answer may be asked for again for *refresh_grace_seconds*. Raises ConfigurationError.
     """
 
     issuer: str
     audience: str = ""
     resources: Sequence[str] = ()
     registration_account: str | None = None
+    registration_scopes: Sequence[str] = ()
+    registration_token: str | None = field(default=None, repr=False)
+    registration_limit: str = "10/hour"
+    registration_clients: int = 1000
+    registration_days: float = 30
     access_token_seconds: int = 3600
     refresh_token_days: float = 30
     family_days: float = 180
@@ -34,6 +49,7 @@ class Authority:
     path: str = field(init=False, repr=False)
     origin: str = field(init=False, repr=False)
     audience_origin: str = field(init=False, repr=False)
+    registration_tier: Tier = field(init=False, repr=False)  # what one address block may register
 
     def __post_init__(self) -> None:
         parts = secure_url("issuer", self.issuer)
@@ -46,8 +62,7 @@ class Authority:
             raise ConfigurationError(f"resources is a list of URLs, not {self.resources!r}")
         for resource in self.resources:
             secure_url("resources", resource)
-        if self.registration_account is not None and not _is_text(self.registration_account):
-            raise ConfigurationError("registration_account is an account's id or name")
+        self._check_registration()
         _number("access_token_seconds", self.access_token_seconds, 60, _LONGEST_TOKEN_SECONDS)
         _number("refresh_token_days", self.refresh_token_days, 0, _LONGEST_DAYS)
         _number("family_days", self.family_days, 0, _LONGEST_DAYS)
@@ -55,6 +70,25 @@ class Authority:
         object.__setattr__(self, "path", parts.path)
         object.__setattr__(self, "audience_origin", f"{api.scheme}://{api.netloc}")
         object.__setattr__(self, "origin", f"{parts.scheme}://{parts.netloc}")
+
+    def _check_registration(self) -> None:
+        if self.registration_account is not None and not _is_text(self.registration_account):
+            raise ConfigurationError("registration_account is an account's id or name")
+        object.__setattr__(self, "registration_scopes", _scope_names(self.registration_scopes))
+        if self.registration_token is not None and not _is_registration_token(self.registration_token):
+            # Not the value itself, however short it is.
+            raise ConfigurationError(
+                f"registration_token is {_LEAST_TOKEN} random characters or more, as from `openssl rand -hex 32`: "
+                "letters, digits and - . _ ~ + /"
+            )
+        if not isinstance(self.registration_limit, str):
+            raise ConfigurationError(f"registration_limit {self.registration_limit!r} is not a rate, as in 10/hour")
+        object.__setattr__(self, "registration_tier", Tier(self.registration_limit, MAX_CONCURRENCY))
+        if type(self.registration_clients) is not int or not 1 <= self.registration_clients <= _MOST_CLIENTS:
+            raise ConfigurationError(
+                f"registration_clients {self.registration_clients!r} is not a whole number from 1 to {_MOST_CLIENTS}"
+            )
+        _number("registration_days", self.registration_days, 1, _LONGEST_DAYS)
 
     @property
     def is_secure(self) -> bool:
@@ -81,6 +115,25 @@ def secure_url(name: str, url: object) -> SplitResult:
     if not (is_sound and is_trusted):
         raise ConfigurationError(told)
     return parts
+
+
+def _scope_names(value: object) -> tuple[str, ...]:
+    """Return names that stand in a list or, as the environment has them, in one text. Whether they exist shows later.
+
+    Raises ConfigurationError.
+    """
+    names = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise ConfigurationError(f"registration_scopes is a list of scopes, not {value!r}")
+    for name in names:
+        check_scope_name(name)
+        if not is_for_apps(name):
+            raise ConfigurationError(f"registration_scopes: {name!r} is not for apps")
+    return tuple(dict.fromkeys(names))
+
+
+def _is_registration_token(value: object) -> bool:
+    return isinstance(value, str) and len(value) >= _LEAST_TOKEN and _BEARER.fullmatch(value) is not None
 
 
 def _is_text(value: object) -> bool:

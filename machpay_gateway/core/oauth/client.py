@@ -13,6 +13,9 @@ from machpay_gateway.core.scopes import Scopes
 
 AUTHORIZATION_CODE, REFRESH_TOKEN, CLIENT_CREDENTIALS = "authorization_code", "refresh_token", "client_credentials"
 GRANT_TYPES = (AUTHORIZATION_CODE, REFRESH_TOKEN, CLIENT_CREDENTIALS)
+# Nobody vouches for a client that registered itself (RFC 7591 §5), so it acts for users who allow it and never for
+# itself: its own grant would be the account's.
+SELF_REGISTERED_GRANT_TYPES = (AUTHORIZATION_CODE, REFRESH_TOKEN)
 # An app that could make keys would outlive the consent that it was given.
 NEVER_GRANTED = frozenset({"keys:manage"})
 
@@ -23,6 +26,8 @@ class Client:
 
     *environment* is that of its traffic, *tier* what its account has for that. *requires_pkce* may be False for a
     confidential client alone; *binds_tokens* gives it tokens that need DPoP (RFC 9449) and no others.
+    *is_self_registered* tells that it came by dynamic registration (RFC 7591): nobody has checked its name, nor who
+    made it. It stays so for good.
     """
 
     id: str
@@ -38,8 +43,14 @@ class Client:
     is_public: bool = False
     requires_pkce: bool = True
     binds_tokens: bool = False
+    is_self_registered: bool = False
     version: int = 1
     deleted_at: float | None = None
+
+    def may_use(self, grant_type: str) -> bool:
+        """Tell whether the client may get tokens by *grant_type*, whatever is stored of one that registered itself."""
+        is_allowed = not self.is_self_registered or grant_type in SELF_REGISTERED_GRANT_TYPES
+        return is_allowed and grant_type in self.grant_types
 
     def accepts_secret(self, presented: str, now: float) -> bool:
         """Tell whether *presented* is a secret of the client's that works at *now*."""
@@ -52,23 +63,37 @@ class Client:
         )
 
 
+def is_for_apps(scope: str) -> bool:
+    """Tell whether apps may have *scope* if it exists.
+
+    Users consent to what they are told in words, and a wildcard would grow with each scope to come.
+    """
+    return "*" not in scope and scope not in NEVER_GRANTED
+
+
 def checked_app_scopes(names: Collection[str], known: Collection[str]) -> Scopes:
     """Return *names* as the scopes of an app: *known* ones that apps may have. Raises InputError."""
     grantable = frozenset(known) - NEVER_GRANTED
     for name in names:
-        # Users consent to what they are told in words, and a wildcard would grow with each scope to come.
-        if "*" in name or name in NEVER_GRANTED:
+        if not is_for_apps(name):
             raise InputError(f"Scope {shown(name)} is not for apps: name those of {', '.join(sorted(grantable))}.")
     return checked_scopes(names, grantable)
 
 
-def checked_grant_types(names: Collection[str], *, is_public: bool, redirect_uris: Collection[str]) -> tuple[str, ...]:
+def checked_grant_types(
+    names: Collection[str], *, is_public: bool, redirect_uris: Collection[str], is_self_registered: bool = False
+) -> tuple[str, ...]:
     """Return *names* in one order. Raises InputError for what does not exist or does not go together."""
     for name in names:
         if name not in GRANT_TYPES:
             raise InputError(f"Grant type {shown(name)} is not supported: use {', '.join(GRANT_TYPES)}.")
     if not names:
         raise InputError(f"A client needs a grant type: {', '.join(GRANT_TYPES)}.")
+    if is_self_registered and not set(names) <= set(SELF_REGISTERED_GRANT_TYPES):
+        raise InputError(
+            "A client that registered itself acts only for users who allow it: "
+            f"use {' and '.join(SELF_REGISTERED_GRANT_TYPES)}, or create a client for what calls by itself."
+        )
     if CLIENT_CREDENTIALS in names and is_public:
         raise InputError("A public client has no credentials to call by (client_credentials): make it confidential.")
     if REFRESH_TOKEN in names and AUTHORIZATION_CODE not in names:
@@ -91,6 +116,7 @@ def client_state(client: Client) -> Mapping[str, object]:
         "public": client.is_public,
         "require_pkce": client.requires_pkce,
         "dpop_bound": client.binds_tokens,
+        "self_registered": client.is_self_registered,
         "secrets": [
             {"masked": secret.masked, "expires_at": format_moment_or_none(secret.expires_at)}
             for secret in client.secrets

@@ -38,6 +38,7 @@ def client_document(client: Client) -> dict[str, Any]:
         "grant_types": list(client.grant_types),
         "require_pkce": client.requires_pkce,
         "dpop_bound": client.binds_tokens,
+        "self_registered": client.is_self_registered,
         "created_at": format_moment(client.created_at),
         "secrets": [
             {

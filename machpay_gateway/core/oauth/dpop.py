@@ -2,27 +2,18 @@
 
 import hmac
 from base64 import urlsafe_b64encode
-from dataclasses import dataclass
 from hashlib import sha256
 from urllib.parse import urlsplit
 
 from machpay_gateway.core.claims import numeric_date
 from machpay_gateway.core.compact import CompactToken, parse_compact
-from machpay_gateway.core.credential import PROOF_ALGORITHMS
+from machpay_gateway.core.credential import PROOF_ALGORITHMS, Proof
 from machpay_gateway.core.token import is_signed_by, key_of_proof
 
 TYPE = "dpop+jwt"
 FRESH_SECONDS = 60.0  # §11.1: a short time, and as much as clocks of two machines may differ
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _MAX_ID = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """A good proof: the thumbprint of its *key* (RFC 7638), and its *name*, under which it must not come again."""
-
-    key: str
-    name: str
 
 
 def checked_proof(values: tuple[bytes, ...], *, method: str, url: str, now: float, token: bytes | None) -> Proof | str:

@@ -14,6 +14,7 @@ from machpay_gateway.core.scopes import Scopes
 
 # One text for all: which of them it was would help only whoever guesses.
 DEAD_CODE = Refused(Error.INVALID_GRANT, "the code is unknown, expired, used, or was given for another request")
+USED_PROOF = Refused(Error.INVALID_DPOP_PROOF, "proof: seen before")
 DEAD_TOKEN = Refused(Error.INVALID_GRANT, "the refresh token is unknown, expired, used or revoked")
 
 

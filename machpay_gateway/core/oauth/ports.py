@@ -61,6 +61,18 @@ class ClientStore(Protocol):
         Raises AnsweredMeanwhile, and nothing is stored, when something was done under the name *once* within a day.
         """
 
+    async def register_client(self, client: Client, max_clients: int, change: Change) -> bool:
+        """Store a client that registered itself; False, and nothing stored, when *max_clients* such are there.
+
+        Those that were deleted do not count. Raises InputError as `add_client` does.
+        """
+
+    async def unused_clients(self, registered_before: float, limit: int) -> Sequence[Client]:
+        """Return clients that registered themselves by that moment and that no user allowed, oldest first."""
+
+    async def remove_clients(self, client_ids: Collection[str], change: Change) -> bool:
+        """Remove the clients with their secrets; False, and nothing is removed, unless all are unused and there."""
+
     async def client(self, account_id: str | None, client_id: str) -> Client | None:
         """Return the client, when it is of the account or *account_id* is None."""
 

@@ -24,6 +24,7 @@ class Code(StrEnum):
     REQUEST_URI_NOT_SUPPORTED = "request_uri_not_supported"  # as above
     INVALID_REDIRECT_URI = "invalid_redirect_uri"  # RFC 7591 §3.2.2
     INVALID_CLIENT_METADATA = "invalid_client_metadata"  # as above
+    INVALID_TOKEN = "invalid_token"  # noqa: S105 - a code: RFC 6750 §3.1
     SLOW_DOWN = "slow_down"  # RFC 8628 §3.5; no other code says to come back later
     TEMPORARILY_UNAVAILABLE = "temporarily_unavailable"
 
@@ -44,6 +45,7 @@ class Refused:
 
 _STATUSES = {
     Code.INVALID_CLIENT: HTTPStatus.UNAUTHORIZED,
+    Code.INVALID_TOKEN: HTTPStatus.UNAUTHORIZED,
     Code.SLOW_DOWN: HTTPStatus.TOO_MANY_REQUESTS,
     Code.TEMPORARILY_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
 }

@@ -1,19 +1,19 @@
 """Statements on OAuth clients and their secrets."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import TypeVarTuple
 
 import orjson
-from sqlalchemy import RowMapping, Select, bindparam, delete, insert, select, update
+from sqlalchemy import RowMapping, Select, and_, bindparam, delete, exists, func, insert, not_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.oauth.client import Client
 from machpay_gateway.core.ports import key_tier
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.stores.schema import ACCOUNTS, OAUTH_CLIENT_SECRETS, OAUTH_CLIENTS
+from machpay_gateway.stores.schema import ACCOUNTS, OAUTH_CLIENT_SECRETS, OAUTH_CLIENTS, OAUTH_GRANTS
 from machpay_gateway.stores.sql.paging import coming_after, newest_first
 from machpay_gateway.stores.sql.secrets import secret_in, secret_values
 
@@ -34,6 +34,12 @@ _RECORDS = (
     .order_by(*newest_first(OAUTH_CLIENTS), OAUTH_CLIENT_SECRETS.c.position)
 )
 _BY_ID = _RECORDS.where(OAUTH_CLIENTS.c.id == bindparam("asked"))  # put together once: every token request asks it
+
+_UNUSED = and_(
+    OAUTH_CLIENTS.c.is_self_registered,
+    # A grant of its own, from before such clients were refused any, is no user's.
+    not_(exists().where(OAUTH_GRANTS.c.client_id == OAUTH_CLIENTS.c.id, OAUTH_GRANTS.c.user_id.is_not(None))),
+)
 
 
 async def client_by_id(connection: AsyncConnection, account_id: str | None, client_id: str) -> Client | None:
@@ -63,6 +69,7 @@ async def insert_client(connection: AsyncConnection, client: Client) -> None:
         "account_id": client.account_id,
         "environment": client.environment,
         "is_public": client.is_public,
+        "is_self_registered": client.is_self_registered,
         "created_at": client.created_at,
     }
     await connection.execute(insert(OAUTH_CLIENTS), fixed | _settings(client))
@@ -85,6 +92,33 @@ async def rewrite_secrets(connection: AsyncConnection, client: Client) -> None:
     values = secret_values(client.secrets, client_id=client.id)
     if values:
         await connection.execute(insert(OAUTH_CLIENT_SECRETS), values)
+
+
+async def count_self_registered(connection: AsyncConnection) -> int:
+    """Return how many clients there are that registered themselves, without those that were deleted."""
+    which = OAUTH_CLIENTS.c.is_self_registered & OAUTH_CLIENTS.c.deleted_at.is_(None)
+    return (await connection.execute(select(func.count()).select_from(OAUTH_CLIENTS).where(which))).scalar_one()
+
+
+async def unused_clients(connection: AsyncConnection, registered_before: float, limit: int) -> Sequence[Client]:
+    """Return at most *limit* clients that registered themselves by then and that no user allowed, oldest first."""
+    oldest = select(OAUTH_CLIENTS.c.id).where(_UNUSED, OAUTH_CLIENTS.c.created_at <= registered_before)
+    oldest = oldest.order_by(OAUTH_CLIENTS.c.created_at).limit(limit)
+    found = _clients((await connection.execute(_RECORDS.where(OAUTH_CLIENTS.c.id.in_(oldest)))).mappings())
+    return found[::-1]
+
+
+async def count_unused(connection: AsyncConnection, client_ids: Collection[str]) -> int:
+    """Return how many of the clients are there, registered themselves and were allowed by no user."""
+    which = OAUTH_CLIENTS.c.id.in_(client_ids) & _UNUSED
+    return (await connection.execute(select(func.count()).select_from(OAUTH_CLIENTS).where(which))).scalar_one()
+
+
+async def delete_clients(connection: AsyncConnection, client_ids: Collection[str]) -> None:
+    """Delete the clients, their secrets, and grants of their own."""
+    await connection.execute(delete(OAUTH_GRANTS).where(OAUTH_GRANTS.c.client_id.in_(client_ids)))
+    await connection.execute(delete(OAUTH_CLIENT_SECRETS).where(OAUTH_CLIENT_SECRETS.c.client_id.in_(client_ids)))
+    await connection.execute(delete(OAUTH_CLIENTS).where(OAUTH_CLIENTS.c.id.in_(client_ids)))
 
 
 def _within(statement: Select[*Columns], account_id: str | None) -> Select[*Columns]:
@@ -128,6 +162,7 @@ def _client(rows: Sequence[RowMapping]) -> Client:
         is_public=row[OAUTH_CLIENTS.c.is_public],
         requires_pkce=row[OAUTH_CLIENTS.c.requires_pkce],
         binds_tokens=row[OAUTH_CLIENTS.c.binds_tokens],
+        is_self_registered=row[OAUTH_CLIENTS.c.is_self_registered],
         version=row[OAUTH_CLIENTS.c.version],
         deleted_at=row[OAUTH_CLIENTS.c.deleted_at],
     )

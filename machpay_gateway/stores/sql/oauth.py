@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.audit import Change
 from machpay_gateway.core.errors import InputError
@@ -98,10 +99,33 @@ class SqlOAuth:
         """
         async with audit.changing(self._database, "client creation") as connection:
             await answers.insert_note(connection, once, change.at)
-            with _fitting(f"Account {client.account_id} is unknown, or the client's id or secret is taken"):
-                await clients.insert_client(connection, client)
-                await clients.rewrite_secrets(connection, client)
+            await _add_client(connection, client, change)
+
+    async def register_client(self, client: Client, max_clients: int, change: Change) -> bool:
+        """Store a client that registered itself; False, and nothing stored, when *max_clients* such are there.
+
+        Those that were deleted do not count. Raises InputError as `add_client` does.
+        """
+        # No other change runs beside this one, so that none is added between the count and the insert.
+        async with audit.changing(self._database, "client registration") as connection:
+            if await clients.count_self_registered(connection) >= max_clients:
+                return False
+            await _add_client(connection, client, change)
+            return True
+
+    async def unused_clients(self, registered_before: float, limit: int) -> Sequence[Client]:
+        """Return clients that registered themselves by that moment and that no user allowed, oldest first."""
+        async with self._database.reading("unused clients") as connection:
+            return await clients.unused_clients(connection, registered_before, limit)
+
+    async def remove_clients(self, client_ids: Collection[str], change: Change) -> bool:
+        """Remove the clients with their secrets; False, and nothing is removed, unless all are unused and there."""
+        async with audit.changing(self._database, "removal of clients") as connection:
+            if await clients.count_unused(connection, client_ids) != len(client_ids):
+                return False
+            await clients.delete_clients(connection, client_ids)
             await audit.insert_change(connection, change)
+            return True
 
     async def client(self, account_id: str | None, client_id: str) -> Client | None:
         """Return the client, when it is of the account or *account_id* is None."""
@@ -232,6 +256,13 @@ class SqlOAuth:
             await tokens.end_families(connection, grant_id, change.at)
             await audit.insert_change(connection, change)
             return raised[0]
+
+
+async def _add_client(connection: AsyncConnection, client: Client, change: Change) -> None:
+    with _fitting(f"Account {client.account_id} is unknown, or the client's id or secret is taken"):
+        await clients.insert_client(connection, client)
+        await clients.rewrite_secrets(connection, client)
+    await audit.insert_change(connection, change)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route as Endpoint
 
 from machpay_gateway import Gateway, Route
+from machpay_gateway.core.audit import APPLICATION
 from machpay_gateway.core.oauth.authority import Authority
 from machpay_gateway.core.oauth.client import Client
 from machpay_gateway.core.oauth.pkce import challenge_of
@@ -137,6 +138,17 @@ class Site:
         given = {"name": name, "scopes": SCOPES, "redirect_uris": [self.app.callback_url], **settings}
         client, _ = self.portal.call(partial(self.gateway.apps.create, self.client.account_id, **given))
         return client
+
+    def new_registered_client(self, name: str, uri: str) -> Client:
+        """Return an app that registered itself under this *name*, and has users sent to *uri*."""
+        register = partial(
+            self.gateway.apps.register, self.client.account_id, name=name, scopes=SCOPES, redirect_uris=[uri],
+            grant_types=["authorization_code"], is_public=True, binds_tokens=False, max_clients=1000,
+            actor=APPLICATION,
+        )  # fmt: skip
+        made = self.portal.call(register)
+        assert made is not None
+        return made[0]
 
     def new_user(self, email: str = "") -> User:
         """Return another user, of this *email* if one is given."""
