@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -93,6 +93,9 @@ class Keys:
         assert key_id == "key_1"
         self.calls.append("forget")
         self.at_hand.clear()
+
+    def forget_signed_by(self, kids: Collection[str]) -> None:
+        raise AssertionError(kids)
 
 
 @dataclass

@@ -218,6 +218,9 @@ class KnownKeys(Protocol):
     def forget(self, key_id: str) -> None:
         """Load the key anew when it is next asked for."""
 
+    def forget_signed_by(self, kids: Collection[str]) -> None:
+        """Know no more the sessions that one of the signing keys *kids* has signed."""
+
 
 class TokenVerifier(Protocol):
     """Knows whose tokens are accepted. Raises KeysetUnavailable."""
