@@ -147,17 +147,25 @@ class Gate:
         return decision
 
     async def may_go_on(self, facts: RequestFacts, route: Route) -> bool:
-        """Tell whether whoever began a request that still goes on might begin it now; nothing is taken from a quota.
+        """Tell whether whoever began a request that still goes on might begin it now."""
+        return await self.why_not_now(facts, route) is None
+
+    async def why_not_now(self, facts: RequestFacts, route: Route) -> Denied | None:
+        """Return why a request in progress could not begin now, None if it could; nothing is taken from a quota.
 
         While that cannot be found out, it goes on: an outage of the key store should not end every stream.
         """
         token = parse_authorization(facts.authorization)
         token = token.token if isinstance(token, BoundToken) else token  # what had to be proved was, at the beginning
+        if not isinstance(token, bytes):
+            return Denied(Reason.INVALID_CREDENTIALS, "no credential", route)
         try:
-            found = await self._identify(token) if isinstance(token, bytes) else ""
+            found: Principal | str = self._known(token) or await self._identify(token)
         except Unavailable:
-            return True
-        return isinstance(found, Principal) and admit(facts, route, found, self._clock()) is None
+            return None
+        if isinstance(found, str):
+            return Denied(Reason.INVALID_CREDENTIALS, found, route)
+        return admit(facts, route, found, self._clock())
 
     def _unusual(self, facts: RequestFacts, route: Route, token: BoundToken | Unreadable) -> Decision | Unsettled:
         """Take a token with its proof to be settled, since no proof is good twice; refuse what is no credential."""
@@ -222,6 +230,14 @@ class Gate:
         facts, token = unsettled.facts, unsettled.token
         refusal = await self._proofs.refusal(facts.proof, facts.method, facts.path or "", token, principal.key)
         return None if refusal is None else Denied(Reason.INVALID_PROOF, refusal, unsettled.route, principal)
+
+    def _known(self, token: bytes) -> Principal | None:
+        """Return whose credential this is, if that needs no I/O: of many streams in progress nearly all are known."""
+        now, digest = self._clock(), sha256(token).digest()
+        principal = self._keys.known(digest, now)
+        if principal is None and self._tokens is not None:
+            principal = self._tokens.known(digest, now)
+        return principal
 
     async def _identify(self, token: bytes) -> Principal | str:
         """Return whose credential this is, or for the log why it is nobody's."""

@@ -21,11 +21,11 @@ from machpay_gateway.proxy.heads import AnswerHead
 from machpay_gateway.proxy.pool import Pool
 from machpay_gateway.proxy.ports import NEVER, Carried, Client, Front
 from machpay_gateway.telemetry.refusals import log_refusal
+from machpay_gateway.web.streams import CHECK_SECONDS
 
 if TYPE_CHECKING:
     from machpay_gateway.telemetry.traces import Trace
 
-CHECK_SECONDS = 20.0  # between two looks at the credential of what goes on: revoked ones end within 60 s
 _DECISION_SECONDS = 30.0  # for what a store and an issuer are asked, each with shorter patience of its own
 _CLIENT_GONE = 499
 

@@ -16,7 +16,7 @@ from machpay_gateway.core.principal import Anonymous, Principal
 from machpay_gateway.core.route import Route
 from machpay_gateway.core.usage import ALLOWED
 from machpay_gateway.proxy.downstream import ClientConnection
-from machpay_gateway.proxy.exchange import CHECK_SECONDS, Exchange
+from machpay_gateway.proxy.exchange import Exchange
 from machpay_gateway.proxy.fields import request_fields
 from machpay_gateway.proxy.framing import Request
 from machpay_gateway.proxy.pool import IDLE_SECONDS
@@ -26,6 +26,7 @@ from machpay_gateway.proxy.upstreams import ControlPlane, Upstreams
 from machpay_gateway.telemetry.refusals import log_refusal
 from machpay_gateway.telemetry.steps import Incoming, Steps
 from machpay_gateway.web.incoming import accepted_id, preflight_for
+from machpay_gateway.web.streams import CHECK_SECONDS
 
 if TYPE_CHECKING:
     from machpay_gateway.telemetry.traces import Trace, Traces
