@@ -30,6 +30,7 @@ from machpay_gateway.core.principal import ANONYMOUS, Principal
 from machpay_gateway.core.reason import Reason
 from machpay_gateway.core.route import Route
 
+_LOOKUPS = 10  # times the failure limit: look-ups of what may be a credential, from an address that keeps failing
 _ROUNDS = 2  # a record found stale is loaded again once; changing faster than that is not a caller's doing
 _ANSWERS = Granted, Exceeded, Away
 _UNPROVED = "the token and its scheme do not agree on whether a key has to be proved"
@@ -38,13 +39,17 @@ _new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on ever
 
 @dataclass(frozen=True, slots=True)
 class Unsettled:
-    """A decision whose caller has to be looked up. *is_counted* when it was counted as a failure in advance."""
+    """A decision whose caller has to be looked up. *is_counted* when it was counted as a failure in advance.
+
+    *is_slowed* when its address has failed too often, and only a good credential is let in.
+    """
 
     facts: RequestFacts
     route: Route
     token: bytes
     is_counted: bool = False
     is_bound: bool = False  # and has to be proved
+    is_slowed: bool = False
 
     def __repr__(self) -> str:
         return f"Unsettled({self.route.match!r})"  # never the token
@@ -84,6 +89,7 @@ class Gate:
         self._keys = keys
         self._tokens = tokens
         self._failures = failures
+        self._lookups = failures.times(_LOOKUPS)
         self._proofs = proofs
         self._clock = clock
 
@@ -142,8 +148,14 @@ class Gate:
             decision = unavailable(unsettled.route, f"unavailable: {exc}")
         if not unsettled.is_counted:
             return self._counted(unsettled.facts, decision)
+        counted_by, address, now = self._failures, unsettled.facts.address, self._clock()
+        if unsettled.is_slowed:
+            counted_by = self._lookups
         if not (isinstance(decision, Denied) and decision.reason is Reason.INVALID_CREDENTIALS):
-            self._failures.forgive(unsettled.facts.address, self._clock())
+            counted_by.forgive(address, now)
+            return decision
+        if unsettled.is_slowed:
+            return _slow_down(decision.route, self._failures.wait(address, now), decision.principal)
         return decision
 
     async def may_go_on(self, facts: RequestFacts, route: Route) -> bool:
@@ -185,18 +197,27 @@ class Gate:
         *,
         is_bound: bool = False,
     ) -> Decision | Unsettled:
-        """Spend no I/O on an address that keeps failing, nor on what cannot be a credential."""
+        """Spend no I/O on what cannot be a credential, and little on an address that keeps failing."""
         # What was in use just now goes on: strangers behind the same address cannot lock it out.
         if self._keys.holds(digest) or (self._tokens is not None and self._tokens.holds(digest)):
             return Unsettled(facts, route, token, is_bound=is_bound)
-        if wait := self._failures.wait(facts.address, now):
-            return _slow_down(route, wait)
         credential = credential_of(token)
+        if wait := self._failures.wait(facts.address, now):
+            if not self._may_be_good(credential) or self._lookups.note(facts.address, now):
+                return _slow_down(route, wait)
+            # Many may share the address: the good ones among them get in, and failed look-ups have a bound of their own.
+            return Unsettled(facts, route, token, is_counted=True, is_bound=is_bound, is_slowed=True)
         if isinstance(credential, Unreadable):
             return self._counted(facts, Denied(credential.reason, credential.detail, route))
         # Counted before it is looked up, and forgiven if it was none: many at once are as many.
         self._failures.note(facts.address, now)
         return Unsettled(facts, route, token, is_counted=True, is_bound=is_bound)
+
+    def _may_be_good(self, credential: ApiKey | SignedToken | Unreadable) -> bool:
+        """Tell whether I/O could show that *credential* is good: its checksum holds, or its issuer is accepted."""
+        if isinstance(credential, SignedToken):
+            return self._tokens is not None and self._tokens.may_verify(credential)
+        return isinstance(credential, ApiKey)
 
     async def _settle(self, unsettled: Unsettled) -> Decision:
         """Fetch what is missing, and decide. A record that changed meanwhile is loaded once more."""
