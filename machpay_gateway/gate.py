@@ -205,7 +205,7 @@ class Gate:
         if wait := self._failures.wait(facts.address, now):
             if not self._may_be_good(credential) or self._lookups.note(facts.address, now):
                 return _slow_down(route, wait)
-            # Many may share the address: the good ones among them get in, and failed look-ups have a bound of their own.
+            # Many may share the address: good credentials get in, and failed look-ups have a bound of their own.
             return Unsettled(facts, route, token, is_counted=True, is_bound=is_bound, is_slowed=True)
         if isinstance(credential, Unreadable):
             return self._counted(facts, Denied(credential.reason, credential.detail, route))

@@ -98,6 +98,13 @@ class Exchange(Carried):
         self._finish(ALLOWED, self.status or _CLIENT_GONE)
         self.client.abort(by_reset=not self.request.minor)
 
+    def give_up(self, detail: str) -> None:
+        """Answer that the request goes no further because there is no room for it."""
+        if self.carrying is not None:
+            self.carrying.stop()
+        self.closes = True
+        self.refuse(Reason.UNAVAILABLE, detail)
+
     def cut(self) -> None:
         """End what may not go on."""
         if self.carrying is not None:

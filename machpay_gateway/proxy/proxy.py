@@ -19,6 +19,7 @@ from machpay_gateway.proxy.downstream import ClientConnection
 from machpay_gateway.proxy.exchange import Exchange
 from machpay_gateway.proxy.fields import request_fields
 from machpay_gateway.proxy.framing import Request
+from machpay_gateway.proxy.places import Places
 from machpay_gateway.proxy.pool import IDLE_SECONDS
 from machpay_gateway.proxy.ports import Carried, Client, Front, RequestLog, Walk
 from machpay_gateway.proxy.readers import RequestReader
@@ -57,7 +58,7 @@ class Proxy(Front):
     ) -> None:
         """Carry what *gateway* allows to its upstreams, and what is the *control_plane*'s there, undecided.
 
-        Of more than *most_connections* at once the last ones are turned away.
+        Of more than *most_connections* at once some are closed for others, or the last ones turned away: see `Places`.
         """
         settings = gateway.settings
         self.loop = asyncio.get_running_loop()
@@ -78,6 +79,7 @@ class Proxy(Front):
         self._log = access_log
         self._steps = gateway.steps
         self._connections: set[ClientConnection] = set()
+        self._places = Places()
         self._tasks: set[asyncio.Task[None]] = set()
         self._most_connections = most_connections
         self._is_draining = False
@@ -121,9 +123,11 @@ class Proxy(Front):
     # For connections.
 
     def entered(self, connection: ClientConnection) -> None:
-        """Take *connection* in, or turn it away when there are too many."""
+        """Take *connection* in, in another one's place if there are too many, or turn it away."""
         self._connections.add(connection)
-        if len(self._connections) > self._most_connections:
+        self._places.add(connection)
+        if len(self._places) > self._most_connections and not self._has_room_for(connection):
+            self._places.discard(connection)
             connection.turn_away()
         elif self._is_draining:
             connection.will_close = True
@@ -131,6 +135,7 @@ class Proxy(Front):
     def left(self, connection: ClientConnection) -> None:
         """Forget *connection*."""
         self._connections.discard(connection)
+        self._places.discard(connection)
 
     def may_speak_for_others(self, address: int | None) -> bool:
         """Tell whether the peer at *address* is a trusted proxy."""
@@ -228,6 +233,15 @@ class Proxy(Front):
         if self._log is not None:
             steps = Steps(client.began_at, None, None, None, perf_counter())
             self._log.add(facts, None, None, denied.reason, status, steps, 0, b"")
+
+    def _has_room_for(self, newcomer: ClientConnection) -> bool:
+        """Close another connection for *newcomer*, unless none may be closed for it."""
+        victim = self._places.victim_for(newcomer)
+        if not isinstance(victim, ClientConnection):
+            return False
+        self._places.discard(victim)  # now: its client may take its time to see that it is closed
+        victim.give_place()
+        return True
 
     # The clock.
 
