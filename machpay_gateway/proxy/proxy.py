@@ -158,6 +158,8 @@ class Proxy(Front):
                 address = walk[0]
             if head.request_id:
                 request_id = accepted_id(head.request_id, client.host, trust.proxies)
+        elif head.forwarded:
+            self.gateway.trust.ignored.note(client.host, self.gateway.trust.header)
         preflight = None
         if head.asked_method is not None and not authorization:
             preflight = preflight_for(head.name, head.origin, head.asked_method, has_body=head.has_body)
