@@ -31,6 +31,7 @@ from machpay_gateway.core.principal import ANONYMOUS, Principal
 from machpay_gateway.core.reason import Reason
 from machpay_gateway.core.route import Route
 
+_LOOKUPS = 10  # times the failure limit: look-ups of what may be a credential, from an address that keeps failing
 _ROUNDS = 2  # a record found stale is loaded again once; changing faster than that is not a caller's doing
 _ANSWERS = Granted, Exceeded, Away
 _UNPROVED = "the token and its scheme do not agree on whether a key has to be proved"
@@ -39,13 +40,17 @@ _new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on ever
 
 @dataclass(frozen=True, slots=True)
 class Unsettled:
-    """A decision whose caller has to be looked up. *is_counted* when it was counted as a failure in advance."""
+    """A decision whose caller has to be looked up. *is_counted* when it was counted as a failure in advance.
+
+    *is_slowed* when its address has failed too often, and only a good credential is let in.
+    """
 
     facts: RequestFacts
     route: Route
     token: bytes
     is_counted: bool = False
     is_bound: bool = False  # and has to be proved
+    is_slowed: bool = False
 
     def __repr__(self) -> str:
         return f"Unsettled({self.route.match!r})"  # never the token
@@ -85,6 +90,7 @@ class Gate:
         self._keys = keys
         self._tokens = tokens
         self._failures = failures
+        self._lookups = failures.times(_LOOKUPS)
         self._proofs = proofs
         self._clock = clock
 
@@ -143,22 +149,36 @@ class Gate:
             decision = unavailable(unsettled.route, f"unavailable: {exc}")
         if not unsettled.is_counted:
             return self._counted(unsettled.facts, decision)
+        counted_by, address, now = self._failures, unsettled.facts.address, self._clock()
+        if unsettled.is_slowed:
+            counted_by = self._lookups
         if not (isinstance(decision, Denied) and decision.reason is Reason.INVALID_CREDENTIALS):
-            self._failures.forgive(unsettled.facts.address, self._clock())
+            counted_by.forgive(address, now)
+            return decision
+        if unsettled.is_slowed:
+            return _slow_down(decision.route, self._failures.wait(address, now), decision.principal)
         return decision
 
     async def may_go_on(self, facts: RequestFacts, route: Route) -> bool:
-        """Tell whether whoever began a request that still goes on might begin it now; nothing is taken from a quota.
+        """Tell whether whoever began a request that still goes on might begin it now."""
+        return await self.why_not_now(facts, route) is None
+
+    async def why_not_now(self, facts: RequestFacts, route: Route) -> Denied | None:
+        """Return why a request in progress could not begin now, None if it could; nothing is taken from a quota.
 
         While that cannot be found out, it goes on: an outage of the key store should not end every stream.
         """
         token = parse_authorization(facts.authorization)
         token = token.token if isinstance(token, BoundToken) else token  # what had to be proved was, at the beginning
+        if not isinstance(token, bytes):
+            return Denied(Reason.INVALID_CREDENTIALS, "no credential", route)
         try:
-            found = await self._identify(token) if isinstance(token, bytes) else ""
+            found: Principal | str = self._known(token) or await self._identify(token)
         except Unavailable:
-            return True
-        return isinstance(found, Principal) and admit(facts, route, found, self._clock()) is None
+            return None
+        if isinstance(found, str):
+            return Denied(Reason.INVALID_CREDENTIALS, found, route)
+        return admit(facts, route, found, self._clock())
 
     def _unusual(self, facts: RequestFacts, route: Route, token: BoundToken | Unreadable) -> Decision | Unsettled:
         """Take a token with its proof to be settled, since no proof is good twice; refuse what is no credential."""
@@ -178,18 +198,27 @@ class Gate:
         *,
         is_bound: bool = False,
     ) -> Decision | Unsettled:
-        """Spend no I/O on an address that keeps failing, nor on what cannot be a credential."""
+        """Spend no I/O on what cannot be a credential, and little on an address that keeps failing."""
         # What was in use just now goes on: strangers behind the same address cannot lock it out.
         if self._keys.holds(digest) or (self._tokens is not None and self._tokens.holds(digest)):
             return Unsettled(facts, route, token, is_bound=is_bound)
-        if wait := self._failures.wait(facts.address, now):
-            return _slow_down(route, wait)
         credential = credential_of(token)
+        if wait := self._failures.wait(facts.address, now):
+            if not self._may_be_good(credential) or self._lookups.note(facts.address, now):
+                return _slow_down(route, wait)
+            # Many may share the address: good credentials get in, and failed look-ups have a bound of their own.
+            return Unsettled(facts, route, token, is_counted=True, is_bound=is_bound, is_slowed=True)
         if isinstance(credential, Unreadable):
             return self._counted(facts, Denied(credential.reason, credential.detail, route))
         # Counted before it is looked up, and forgiven if it was none: many at once are as many.
         self._failures.note(facts.address, now)
         return Unsettled(facts, route, token, is_counted=True, is_bound=is_bound)
+
+    def _may_be_good(self, credential: ApiKey | SignedToken | Unreadable) -> bool:
+        """Tell whether I/O could show that *credential* is good: its checksum holds, or its issuer is accepted."""
+        if isinstance(credential, SignedToken):
+            return self._tokens is not None and self._tokens.may_verify(credential)
+        return isinstance(credential, ApiKey)
 
     async def _settle(self, unsettled: Unsettled) -> Decision:
         """Fetch what is missing, and decide. A record that changed meanwhile is loaded once more."""
@@ -230,6 +259,14 @@ class Gate:
         facts, token = unsettled.facts, unsettled.token
         proof = self._proofs.at_api(facts.proof, facts.method, facts.path or "", token, principal.key)
         return Denied(Reason.INVALID_PROOF, proof, unsettled.route, principal) if isinstance(proof, str) else proof
+
+    def _known(self, token: bytes) -> Principal | None:
+        """Return whose credential this is, if that needs no I/O: of many streams in progress nearly all are known."""
+        now, digest = self._clock(), sha256(token).digest()
+        principal = self._keys.known(digest, now)
+        if principal is None and self._tokens is not None:
+            principal = self._tokens.known(digest, now)
+        return principal
 
     async def _identify(self, token: bytes) -> Principal | str:
         """Return whose credential this is, or for the log why it is nobody's."""

@@ -1,6 +1,7 @@
 """MachPayAuth: ASGI in, decision, ASGI out."""
 
 import asyncio
+from asyncio import current_task
 from collections.abc import Awaitable
 from time import perf_counter
 from typing import TYPE_CHECKING, NoReturn, Unpack
@@ -21,6 +22,7 @@ from machpay_gateway.web.headers import answer_headers, refusal_headers
 from machpay_gateway.web.incoming import Trust, may_speak_for_others, request_facts
 from machpay_gateway.web.lifespan import run_lifespan
 from machpay_gateway.web.problems import send_problem
+from machpay_gateway.web.streams import EVENT_STREAM, OpenStream, StreamWatch, receiving
 
 if TYPE_CHECKING:
     from machpay_gateway.core.route import Route
@@ -61,6 +63,7 @@ class MachPayAuth:
         try:
             self.gateway = gateway or Gateway(**options)
             self.trust = trust or self.gateway.trust
+            self._streams = StreamWatch(self.gateway.gate.why_not_now)
         except ConfigurationError as exc:
             if not _inside_event_loop():
                 raise
@@ -68,7 +71,7 @@ class MachPayAuth:
             # to uvicorn and it goes on to serve. The lifespan handler can say that the start has failed.
             self._mistake = exc
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0915 - one straight line
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915 - one straight line
         """Serve one connection of any ASGI type."""
         kind = scope["type"]
         if (kind != "http" and kind != "websocket") or self._mistake is not None:  # noqa: PLR1714 - cheaper than a tuple
@@ -103,29 +106,50 @@ class MachPayAuth:
         status = None
         began: float | None = began_at  # None once it is counted
         added = answer_headers(principal, grant, facts.request_id, gateway.legacy_headers)
+        streams = self._streams
+        # Nobody's credential opened what is public. Asked of the last loop, as in Python 3.11 `get_running_loop` asks
+        # the system for the process's id, which costs more than all else that is done for streams.
+        task = None if grant is None else (streams.loop and current_task(streams.loop)) or streams.task_here()
+        stream: OpenStream | None = None
 
         def answer(message: Message) -> Awaitable[None]:
             """Send *message* on, with our headers once. No coroutine of its own: that would cost 2 % of requests."""
-            nonlocal began, held, status
+            nonlocal began, held, send, status, stream
             step = message["type"]
             if step in _STARTS:
                 status = message.get("status")
+                headers = message.get("headers", ())
+                is_stream = status is None
+                for name, value in headers:  # server-sent events may be silent for long after their head
+                    if name == b"content-type":
+                        is_stream = value[:17] == EVENT_STREAM
+                        break
                 if status is None and began is not None:
                     # An accepted handshake is a whole answer, and what comes after it may last for days.
                     record(principal, route, ALLOWED, _ACCEPTED, began)
                     began = None
-                message = dict(message, headers=[*message.get("headers", ()), *added])
-            elif step in _ENDS and not message.get("more_body", False):
+                message = dict(message, headers=[*headers, *added])
+            elif step in _ENDS and not (is_stream := message.get("more_body", False)):
                 # The last of the answer ends the lease: the application may have tasks that run on after it.
                 if held is not None:
                     held.release()
                     held = None
+                elif stream is not None:
+                    stream.finish()
                 if began is not None:
                     record(principal, route, ALLOWED, status or _NOT_ACCEPTED, began)
                     began = None
+            else:
+                is_stream = stream is None and step in _ENDS
+            if is_stream and stream is None and task is not None:
+                stream = OpenStream(message, task=task, facts=facts, route=route, lease=held, send=send)
+                streams.add(stream, began)
+                held, send = None, stream.send
             return send(message)
 
         unanswered = _CLIENT_GONE
+        if kind == "websocket":
+            receive = receiving(receive, lambda: stream)
         try:
             # Copied by `dict(scope, …)`, which is a third quicker than `{**scope, …}`.
             await serve(
@@ -133,10 +157,16 @@ class MachPayAuth:
                 receive,
                 answer,
             )
-        except Exception:
-            unanswered = _FAILED
-            raise
+        except asyncio.CancelledError as exc:
+            if stream is None or not stream.explains(exc):
+                raise
+        except Exception as exc:
+            if stream is None or not stream.explains(exc):
+                unanswered = _FAILED
+                raise
         finally:
+            if stream is not None:
+                streams.discard(stream)
             if held is not None:  # a failure, a cancellation, a client that is gone: nothing is awaited to release
                 held.release()
             if began is not None:

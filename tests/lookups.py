@@ -50,12 +50,15 @@ class Lookup:
         self.synced = asyncio.Event()
         self.let_go = asyncio.Event()
         self.let_go.set()
+        self.lookups_wait = asyncio.Event()
+        self.lookups_wait.set()
         self.tells_changes = asyncio.Event()
         self.tells_changes.set()
 
     async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
         """Return the key with that id, as an operator sees it."""
         assert account_id is None
+        await self.lookups_wait.wait()
         return next((kept for kept in self.records.values() if kept.id == key_id), None)
 
     def put(self, stored: KeyRecord) -> None:

@@ -202,13 +202,55 @@ async def test_a_key_in_use_is_not_locked_out_by_others_behind_its_address() -> 
     assert await tried.decide() == Allowed(caller, GRANT, ROUTES[0])
 
 
-async def test_an_address_that_keeps_failing_is_slowed_and_costs_no_lookup() -> None:
+async def test_an_address_that_keeps_failing_is_slowed_and_junk_costs_no_lookup() -> None:
     tried = setup(finds=[None] * 3)
     assert [reason_of(await tried.decide()) for _ in range(3)] == [Reason.INVALID_CREDENTIALS] * 3
-    slowed = tried.gate.decide_at_once(facts(b"Bearer " + SECRET))  # a load would find the deque empty
-    assert isinstance(slowed, Denied)
-    assert slowed.reason is Reason.TOO_MANY_FAILURES
-    assert slowed.retry_after == pytest.approx(20)
+    for junk in (b"junk", SECRET[:-1], JWT):
+        slowed = tried.gate.decide_at_once(facts(b"Bearer " + junk))  # a load would find the deque empty
+        assert isinstance(slowed, Denied)
+        assert slowed.reason is Reason.TOO_MANY_FAILURES
+        assert slowed.retry_after == pytest.approx(20)
+
+
+async def test_a_good_key_gets_in_from_an_address_at_which_others_keep_failing() -> None:
+    caller = principal()
+    tried = setup(finds=[None, *[caller] * 40], answers=[GRANT] * 40)
+    gate = tried.gate
+    for _ in range(10):
+        gate.decide_at_once(facts(b"Bearer junk"))
+    assert reason_of(await gate.decide(facts(b"Bearer " + SECRET))) is Reason.TOO_MANY_FAILURES  # nobody's
+    for _ in range(40):  # only failed look-ups are counted
+        assert await gate.decide(facts(b"Bearer " + SECRET)) == Allowed(caller, GRANT, ROUTES[0])
+
+
+async def test_a_good_token_gets_in_from_an_address_at_which_others_keep_failing() -> None:
+    caller = principal()
+    tried = setup(answers=[GRANT])
+    tried.tokens = Tokens(caller)
+    gate = tried.gate
+    for _ in range(10):
+        gate.decide_at_once(facts(b"Bearer junk"))
+    assert reason_of(gate.decide_at_once(facts(b"Bearer eyJ.eyJ.other"))) is Reason.TOO_MANY_FAILURES
+    assert await gate.decide(facts(b"Bearer " + JWT)) == Allowed(caller, GRANT, ROUTES[0])
+
+
+async def test_failed_lookups_of_an_address_that_keeps_failing_are_bounded() -> None:
+    tried = setup(finds=[None] * 100)
+    gate = tried.gate
+    outcomes = [reason_of(await gate.decide(facts(b"Bearer " + SECRET))) for _ in range(100)]
+    assert outcomes == [Reason.INVALID_CREDENTIALS] * 3 + [Reason.TOO_MANY_FAILURES] * 97
+    assert len(tried.keys.calls) == 3 + 30  # ten times as many again
+    at_once = [gate.decide_at_once(facts(b"Bearer " + SECRET, address=7)) for _ in range(100)]
+    assert sum(not isinstance(decision, Denied) for decision in at_once) == 3 + 30  # many at once are as many
+
+
+async def test_a_store_that_is_away_costs_a_slowed_address_nothing() -> None:
+    tried = setup(finds=[StoreUnavailable("key lookup")] * 50)
+    gate = tried.gate
+    for _ in range(10):
+        gate.decide_at_once(facts(b"Bearer junk"))
+    outcomes = [reason_of(await gate.decide(facts(b"Bearer " + SECRET))) for _ in range(50)]
+    assert outcomes == [Reason.UNAVAILABLE] * 50
 
 
 async def test_every_kind_of_bad_credential_counts_and_nothing_else_does() -> None:

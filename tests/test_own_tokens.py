@@ -1,7 +1,9 @@
 """Our own access tokens, verified: without a question while nothing changed, and worth at once what their grant is."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 
 import pytest
@@ -16,11 +18,13 @@ from machpay_gateway.core.principal import Principal
 from machpay_gateway.core.quota import Tier
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.core.session import Session
+from machpay_gateway.core.signing import NOTICE_SECONDS, SigningKey
 from machpay_gateway.keysets import SigningKeys
 from machpay_gateway.keysets.own import VERIFIED_SECONDS, OwnTokens
 from machpay_gateway.stores.grants import GrantWatch
 from machpay_gateway.stores.memory import MemoryStore
 from tests.clocks import FixedClock
+from tests.waiting import until
 
 START, LIFE = 1_700_000_000.0, 3660.0
 AUTHORITY = Authority("https://auth.example.com", audience="https://api.example.com")
@@ -52,6 +56,11 @@ class Store(MemoryStore):
         self._note("versions")
         return [(grant.id, grant.version) for grant, at in self._grants.values() if at >= since]
 
+    async def signing_keys(self) -> Sequence[SigningKey]:
+        if self.is_away:
+            raise StoreUnavailable("signing keys")
+        return await super().signing_keys()
+
     def _note(self, question: str) -> None:
         self.asked.append(question)
         if self.is_away:
@@ -70,6 +79,9 @@ class NoKeys:
     def forget(self, key_id: str) -> None:
         raise AssertionError(key_id)
 
+    def forget_signed_by(self, kids: Collection[str]) -> None:
+        """There are no sessions."""
+
     async def find(self, presented: ApiKey | Session) -> Principal | None:
         raise AssertionError(presented)
 
@@ -80,7 +92,9 @@ class Worker:
     def __init__(self, store: Store, clock: FixedClock) -> None:
         self.clock = clock
         self.watch = GrantWatch(store, life_seconds=LIFE, clock=clock)
-        self.signing = SigningKeys(store, secret_key=lambda: b"s" * 32, life_seconds=LIFE, clock=clock)
+        self.signing = SigningKeys(
+            store, secret_key=lambda: b"s" * 32, life_seconds=LIFE, clock=clock, poll_seconds=0.01
+        )
         self.tokens = OwnTokens(self.signing, keys=NoKeys(), tiers=TIERS, authority=AUTHORITY, grants=self.watch)
 
     async def signed(self, grant: Grant = GRANT, *, scopes: Scopes = BOTH, family_id: str = "family_1") -> str:
@@ -289,3 +303,79 @@ async def test_a_clock_that_steps_back_has_everything_asked_anew(
     clock.now -= 30
     assert isinstance(await worker.presented(token), Principal)
     assert len(store.asked) > asked
+
+
+def lacks(worker: Worker, token: str) -> bool:
+    """Tell whether nothing is remembered of *token*."""
+    return not worker.tokens.holds(sha256(token.encode()).digest())
+
+
+async def test_a_dropped_key_ends_tokens_that_a_worker_serves_from_memory(
+    worker: Worker, store: Store, clock: FixedClock
+) -> None:
+    other = Worker(store, clock)
+    token = await worker.signed()
+    for each in (worker, other):
+        assert isinstance(await each.presented(token), Principal)
+        each.signing.poll()
+    await Worker(store, clock).signing.rotate(at_once=True)  # by a process of its own
+    for each in (worker, other):
+        await until(partial(lacks, each, token))
+        assert await each.presented(token) == "wrong signature"
+        await each.signing.close()
+
+
+async def test_an_ordinary_rotation_ends_no_token(worker: Worker, store: Store, clock: FixedClock) -> None:
+    token = await worker.signed()
+    assert isinstance(await worker.presented(token), Principal)
+    worker.signing.poll()
+    new = await Worker(store, clock).signing.rotate()
+    await until(lambda: worker.signing.verifies(new.kid))
+    assert worker.tokens.known(sha256(token.encode()).digest(), clock()) is not None
+    clock.now += NOTICE_SECONDS + 1
+    assert isinstance(await worker.presented(token), Principal)
+    await worker.signing.close()
+
+
+async def test_a_key_that_is_dropped_while_its_token_is_verified_leaves_nothing_in_memory(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await worker.signed()
+    changed = worker.watch.changed
+
+    async def rotated_meanwhile(grant_id: str, version: int) -> Grant | str | None:
+        await worker.signing.rotate(at_once=True)
+        return await changed(grant_id, version)
+
+    monkeypatch.setattr(worker.watch, "changed", rotated_meanwhile)
+    await worker.presented(token)
+    assert not worker.tokens.holds(sha256(token.encode()).digest())
+    assert await worker.presented(token) == "wrong signature"
+
+
+async def test_keys_verify_while_the_store_is_away_and_one_line_says_so(
+    worker: Worker, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = await worker.signed()
+    await worker.presented(token)
+    store.is_away = True
+    worker.signing.poll()
+    await until(lambda: "does not answer" in caplog.text)
+    digest = sha256(token.encode()).digest()
+    asked_at = worker.clock()
+    assert worker.tokens.known(digest, asked_at) is not None
+    store.is_away = False
+    await until(lambda: "answers again" in caplog.text)
+    assert caplog.text.count("The store of signing keys does not answer") == 1
+    assert worker.tokens.known(digest, asked_at) is not None
+    await worker.signing.close()
+
+
+async def test_polling_twice_is_polling_once_and_closing_ends_it(worker: Worker, store: Store) -> None:
+    await worker.signing.ensure()
+    worker.signing.poll()
+    worker.signing.poll()
+    await worker.signing.close()
+    new = await Worker(store, worker.clock).signing.rotate(at_once=True)
+    await asyncio.sleep(0.05)
+    assert not worker.signing.verifies(new.kid)

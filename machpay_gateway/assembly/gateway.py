@@ -185,6 +185,7 @@ class Gateway:
         if not self._has_given_way:
             await self.limiter.open()
         self.recorder.open()
+        self.signing.poll()
 
     async def give_way(self) -> None:
         """Let another process count, and none of the next decisions take that back: what is under way ends here."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import click
 
 from machpay_gateway.assembly import MEMORY_DATABASE, unservable
+from machpay_gateway.cli.addresses import address_finding
 from machpay_gateway.cli.output import finding_json, json_option, print_findings, print_json
 from machpay_gateway.cli.session import Session, pass_session
 from machpay_gateway.core.errors import ConfigurationError, GatewayError, told
@@ -37,7 +38,7 @@ def _checkup(session: Session) -> Sequence[Finding]:
         return [misread]
     if mistakes := unservable(settings):
         return [_mistake(mistake) for mistake in mistakes]
-    return [_configuration(session, settings), *asyncio.run(_connected(settings))]
+    return [_configuration(session, settings), address_finding(settings), *asyncio.run(_connected(settings))]
 
 
 async def _connected(settings: Settings) -> Sequence[Finding]:

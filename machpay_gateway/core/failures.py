@@ -1,6 +1,7 @@
 """How often one address may present bad credentials before it is slowed: a leaky bucket an address (GCRA)."""
 
 from collections import OrderedDict
+from typing import Self
 
 from machpay_gateway.core.address import address_block
 
@@ -23,6 +24,10 @@ class Failures:
         self._spacing = window_seconds / limit
         self._window = window_seconds
         self._drained_at: OrderedDict[int, float] = OrderedDict()
+
+    def times(self, factor: int) -> Self:
+        """Return an empty count that allows *factor* times as many failures."""
+        return type(self)(round(self._window / self._spacing) * factor, self._window)
 
     def wait(self, address: int | None, now: float) -> float:
         """Return the seconds until *address* may fail again; 0.0 when it may now."""

@@ -218,6 +218,9 @@ class KnownKeys(Protocol):
     def forget(self, key_id: str) -> None:
         """Load the key anew when it is next asked for."""
 
+    def forget_signed_by(self, kids: Collection[str]) -> None:
+        """Know no more the sessions that one of the signing keys *kids* has signed."""
+
 
 class TokenVerifier(Protocol):
     """Knows whose tokens are accepted. Raises KeysetUnavailable."""
@@ -227,6 +230,9 @@ class TokenVerifier(Protocol):
 
     def holds(self, digest: bytes) -> bool:
         """Tell whether a token of this *digest* was good lately, whether it is known now or not."""
+
+    def may_verify(self, token: SignedToken) -> bool:
+        """Tell whether *token* names an issuer that is accepted; nothing of it is true yet. Does no I/O."""
 
     async def verify(self, token: SignedToken, now: float) -> Principal | str:
         """Return the principal of *token*, or the reason, for the log, why it is not accepted."""

@@ -18,13 +18,17 @@ MAX_SECONDS = 900
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What a good session token says. *digest* is of the token, *secret* the mark of the secret that it was made by."""
+    """What a good session token says. *digest* is of the token, *secret* the mark of the secret that it was made by.
+
+    *kid* is the id of the key that signed it.
+    """
 
     digest: bytes = field(repr=False)
     key_id: str
     secret: str = field(repr=False)
     scopes: Scopes
     expires_at: float
+    kid: str | None = None
 
 
 def session_claims(
@@ -44,7 +48,7 @@ def session_claims(
     }
 
 
-def session_of(claims: Mapping[str, object], digest: bytes, now: float) -> Session | str:
+def session_of(claims: Mapping[str, object], digest: bytes, now: float, *, kid: str | None = None) -> Session | str:
     """Return the session that a token with our signature tells of, or why, for the log, it is none at *now*."""
     if claims.get("iss") != ISSUER or claims.get("aud") != AUDIENCE:
         return "iss or aud is not that of sessions"
@@ -56,7 +60,7 @@ def session_of(claims: Mapping[str, object], digest: bytes, now: float) -> Sessi
         return "a claim is missing"
     if expires_at <= now:  # by our own clock or one beside it: there is no other issuer to make allowance for
         return "expired"
-    return Session(digest, key_id, secret, Scopes(frozenset(scope.split())), expires_at)
+    return Session(digest, key_id, secret, Scopes(frozenset(scope.split())), expires_at, kid)
 
 
 def session_principal(session: Session, record: KeyRecord, tiers: Mapping[str, Tier]) -> Principal | None:

@@ -52,6 +52,13 @@ class IssuedTokens:
         if self._own is not None:
             self._own.forget(subject)
 
+    def may_verify(self, token: SignedToken) -> bool:
+        """Tell whether *token* names an issuer that is accepted; nothing of it is true yet."""
+        compact = parse_compact(token.token)
+        if isinstance(compact, str):
+            return False
+        return compact.claims.get("iss") in self._trusted or (self._own is not None and self._own.claims_to_be(compact))
+
     async def verify(self, token: SignedToken, now: float) -> Principal | str:
         """Return the principal of *token*, or the reason, for the log, why it is not accepted.
 

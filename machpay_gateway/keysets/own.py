@@ -1,6 +1,6 @@
 """Our own tokens: access tokens of apps, and sessions that keys were traded for."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from machpay_gateway.core import session
@@ -52,6 +52,7 @@ class OwnTokens:
         self._authority = authority
         self._grants = grants
         self._verified = VerifiedTokens(seconds=VERIFIED_SECONDS, size=VERIFIED_TOKENS)
+        signing.on_drop(self._forget_signed_by)
 
     def claims_to_be(self, token: CompactToken) -> bool:
         """Tell whether *token* says that it is one of ours; its signature has to bear that out."""
@@ -93,7 +94,7 @@ class OwnTokens:
             await self._grants.close()
 
     async def _session(self, token: CompactToken, digest: bytes, now: float) -> Principal | str:
-        found = session.session_of(token.claims, digest, now)
+        found = session.session_of(token.claims, digest, now, kid=token.kid)
         if isinstance(found, str):
             return found
         if not await self._signing.has_signed(token):
@@ -118,6 +119,10 @@ class OwnTokens:
         principal = access.access_principal(token.claims, self._tiers, grant)
         if isinstance(principal, str):
             self._verified.forget(digest)
-        else:
-            self._verified.remember(digest, principal, now)
+        elif self._signing.verifies(token.kid):  # it may have been dropped since the signature was looked at
+            self._verified.remember(digest, principal, now, kid=token.kid)
         return principal
+
+    def _forget_signed_by(self, kids: Collection[str]) -> None:
+        self._verified.forget_signed_by(kids)
+        self._keys.forget_signed_by(kids)

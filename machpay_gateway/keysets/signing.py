@@ -1,7 +1,9 @@
 """Our own signing keys: made when first needed, kept sealed in the store, followed by every worker."""
 
+import asyncio
+import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -16,6 +18,9 @@ from machpay_gateway.core.token import VerifyingKey, is_signed_by
 from machpay_gateway.flights import SingleFlight
 from machpay_gateway.keysets.sealing import opened, sealed
 
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 20.0  # with the 20 s after which open streams are checked, far less than the 60 s that are promised
 _BITS = 2048  # RFC 7518 §3.3; longer ones make each token slower to sign, and none lives long enough to be broken
 _FOLLOW_SECONDS = 60.0  # far less than a key is published before it signs
 _ASK_SECONDS = 1.0  # between questions that unknown keys bring about
@@ -26,7 +31,7 @@ class SigningKeys:
     """Signs and verifies what this gateway issues.
 
     *secret_key* returns what private keys are sealed by, and raises ConfigurationError when there is none. What they
-    sign lives *life_seconds* at most.
+    sign lives *life_seconds* at most. Once `poll` was called, the store is asked every *poll_seconds*.
     """
 
     def __init__(
@@ -36,6 +41,7 @@ class SigningKeys:
         secret_key: Callable[[], bytes],
         life_seconds: float,
         clock: Callable[[], float],
+        poll_seconds: float | None = None,
     ) -> None:
         self._store = store
         self._secret_key = secret_key
@@ -45,7 +51,31 @@ class SigningKeys:
         self._verifying: Mapping[str, VerifyingKey] = {}
         self._private: dict[str, RSAKey] = {}
         self._asked_at = -math.inf
-        self._loads = SingleFlight(self._load, failed=lambda _: None)  # whoever waits hears of it
+        self._loads = SingleFlight(self._load, failed=self._log_outage)
+        self._poll_seconds = POLL_SECONDS if poll_seconds is None else poll_seconds
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_loop: asyncio.AbstractEventLoop | None = None
+        self._listeners: list[Callable[[Collection[str]], None]] = []
+        self._is_away = False
+
+    def on_drop(self, listener: Callable[[Collection[str]], None]) -> None:
+        """Call *listener* with the ids of keys that verify no longer, as soon as this process learns of it."""
+        self._listeners.append(listener)
+
+    def poll(self) -> None:
+        """Ask the store at intervals in this event loop until `close`; calling it twice is calling it once.
+
+        Tokens that were verified before are not verified again for minutes, so without this a worker that serves
+        nothing else would not learn that their key was dropped.
+        """
+        loop = asyncio.get_running_loop()
+        # A timer of another event loop may never fire: test clients close theirs.
+        if self._timer is None or self._timer_loop is not loop:
+            self._timer, self._timer_loop = loop.call_later(self._poll_seconds, self._ask), loop
+
+    def verifies(self, kid: str | None) -> bool:
+        """Tell whether the key *kid* verifies, as far as is known without I/O."""
+        return kid in self._verifying
 
     async def sign(self, claims: Mapping[str, Any], typ: str) -> str:
         """Return a token of *typ* that says *claims*. Raises StoreUnavailable, ConfigurationError."""
@@ -99,7 +129,10 @@ class SigningKeys:
         return key
 
     async def close(self) -> None:
-        """Abandon a question that is under way."""
+        """Stop polling, and abandon a question that is under way."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         await self._loads.close()
 
     @property
@@ -128,12 +161,32 @@ class SigningKeys:
         if self._age > _ASK_SECONDS or not self._keys:
             await self._loads.join(None)
 
+    def _ask(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._poll_seconds, self._ask)
+        self._loads.begin(None)
+
     async def _load(self, _: None) -> None:
         now = self._clock()
         keys = await self._store.signing_keys()
-        self._keys, self._asked_at = keys, now
-        self._verifying = {key.kid: _verifying(key) for key in alive_at(keys, now, self._life_seconds)}
+        self._log_answer()
+        known, self._keys, self._asked_at = self._verifying, keys, now
+        alive = alive_at(keys, now, self._life_seconds)
+        self._verifying = {key.kid: known.get(key.kid) or _verifying(key) for key in alive}
         self._private = {kid: private for kid, private in self._private.items() if kid in self._verifying}
+        if dropped := known.keys() - self._verifying.keys():
+            for listener in self._listeners:
+                listener(dropped)
+
+    def _log_outage(self, error: BaseException) -> None:
+        """Log that the store is away once for an outage: whoever waits for an answer hears of it anyway."""
+        if not self._is_away:
+            self._is_away = True
+            logger.warning("The store of signing keys does not answer; keys read before verify.", exc_info=error)
+
+    def _log_answer(self) -> None:
+        if self._is_away:
+            self._is_away = False
+            logger.warning("The store of signing keys answers again.")
 
     def _private_key(self, key: SigningKey) -> RSAKey:
         if key.kid not in self._private:

@@ -54,6 +54,14 @@ class Carrying(Asking):
         """Whether the upstream cannot take any more for now."""
         return self._upstream is None or self._upstream.is_full
 
+    @property
+    def waiting_since(self) -> float:
+        """When the last of the request's body came, if all that is missing for now is more of it; else NEVER."""
+        if self._upstream is None or self._is_sent or self._is_answering or self._upstream.is_full:
+            return NEVER
+        due = self._exchange.due
+        return due - self._carriage.idle_seconds if due < NEVER else 0.0  # it may wait for ever
+
     def begin(self) -> None:
         """Set out: over a connection that is there, as nearly always, in this very step."""
         carriage, length = self._carriage, self._request.length

@@ -18,6 +18,7 @@ from machpay_gateway.proxy.heads import Fault
 from machpay_gateway.proxy.ports import NEVER, Client, ClientTunnel, Front, Walk
 
 _MOST_AHEAD = 64 * 1024  # bytes that may come before they can go on
+_BODY_SECONDS = 1e9  # so that one that waits for a body is taken after all that wait for a request
 _LINGER_SECONDS = 2.0
 _LONGEST_LINGER_SECONDS = 30.0  # for a client that sends all of its body before it reads why nobody wants it
 _EMPTY_LINES = re.compile(rb"\A(?:\r\n)++")
@@ -42,6 +43,7 @@ class ClientConnection(Client):
         "host",
         "is_full",
         "is_trusted",
+        "quiet_since",
         "quiet_until",
         "scheme",
         "transport",
@@ -75,7 +77,8 @@ class ClientConnection(Client):
         self.walk: Walk = (self.address,)
         self.scheme = b"http" if transport.get_extra_info("ssl_object") is None else b"https"
         self.began_at = perf_counter()
-        self.due = monotonic() + front.head_seconds
+        self.quiet_since = monotonic()
+        self.due = self.quiet_since + front.head_seconds
         front.entered(self)
 
     def data_received(self, data: bytes) -> None:
@@ -180,7 +183,8 @@ class ClientConnection(Client):
         if not may_go_on or self.will_close:
             self._linger()
             return
-        self.due = monotonic() + self._front.keepalive_seconds
+        self.quiet_since = now = monotonic()
+        self.due = now + self._front.keepalive_seconds
         if not self._is_reading:
             self._take_next()
 
@@ -199,6 +203,29 @@ class ClientConnection(Client):
         if not self._is_lingering:
             self._is_lingering = True
             self.transport.close()
+
+    @property
+    def idle_since(self) -> float:
+        """When it began to wait for its client, by the monotonic clock; later for one that is closed last.
+
+        NEVER for one that is at work: its request is decided, carried or answered.
+        """
+        if self.tunnel is not None or self.transport.get_write_buffer_size():
+            return NEVER
+        if self.exchange is None:
+            return self.quiet_since
+        carrying = self.exchange.carrying
+        return NEVER if carrying is None else carrying.waiting_since + _BODY_SECONDS
+
+    def give_place(self) -> None:
+        """Close at once for somebody else, after an answer if the client has begun to send."""
+        if self.exchange is not None:
+            self.exchange.give_up("its connection was closed for another client's")
+            self.transport.close()
+        elif self._ahead:
+            self.turn_away()
+        else:
+            self.transport.abort()
 
     def turn_away(self) -> None:
         """Answer that there are too many, and close at once: one that lingered would still be one of them."""

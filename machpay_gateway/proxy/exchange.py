@@ -21,11 +21,11 @@ from machpay_gateway.proxy.heads import AnswerHead
 from machpay_gateway.proxy.pool import Pool
 from machpay_gateway.proxy.ports import NEVER, Carried, Client, Front
 from machpay_gateway.telemetry.refusals import log_refusal
+from machpay_gateway.web.streams import CHECK_SECONDS
 
 if TYPE_CHECKING:
     from machpay_gateway.telemetry.traces import Trace
 
-CHECK_SECONDS = 20.0  # between two looks at the credential of what goes on: revoked ones end within 60 s
 _DECISION_SECONDS = 30.0  # for what a store and an issuer are asked, each with shorter patience of its own
 _CLIENT_GONE = 499
 
@@ -97,6 +97,13 @@ class Exchange(Carried):
             self.trace.broke("answer_broken_off")
         self._finish(ALLOWED, self.status or _CLIENT_GONE)
         self.client.abort(by_reset=not self.request.minor)
+
+    def give_up(self, detail: str) -> None:
+        """Answer that the request goes no further because there is no room for it."""
+        if self.carrying is not None:
+            self.carrying.stop()
+        self.closes = True
+        self.refuse(Reason.UNAVAILABLE, detail)
 
     def cut(self) -> None:
         """End what may not go on."""

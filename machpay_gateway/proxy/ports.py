@@ -74,6 +74,20 @@ class ClientTunnel(ABC):
         """Read on."""
 
 
+class Placed(Protocol):
+    """A connection, as it is weighed when there are too many."""
+
+    address: int | None
+    is_trusted: bool
+
+    @property
+    def idle_since(self) -> float:
+        """When it began to wait for its client, by the monotonic clock; later for one that is closed last.
+
+        NEVER for one that is at work.
+        """
+
+
 class Client(asyncio.Protocol, ABC):
     """The client's connection, as what serves a request sees it."""
 

@@ -16,9 +16,10 @@ from machpay_gateway.core.principal import Anonymous, Principal
 from machpay_gateway.core.route import Route
 from machpay_gateway.core.usage import ALLOWED
 from machpay_gateway.proxy.downstream import ClientConnection
-from machpay_gateway.proxy.exchange import CHECK_SECONDS, Exchange
+from machpay_gateway.proxy.exchange import Exchange
 from machpay_gateway.proxy.fields import request_fields
 from machpay_gateway.proxy.framing import Request
+from machpay_gateway.proxy.places import Places
 from machpay_gateway.proxy.pool import IDLE_SECONDS
 from machpay_gateway.proxy.ports import Carried, Client, Front, RequestLog, Walk
 from machpay_gateway.proxy.readers import RequestReader
@@ -26,6 +27,7 @@ from machpay_gateway.proxy.upstreams import ControlPlane, Upstreams
 from machpay_gateway.telemetry.refusals import log_refusal
 from machpay_gateway.telemetry.steps import Incoming, Steps
 from machpay_gateway.web.incoming import accepted_id, preflight_for
+from machpay_gateway.web.streams import CHECK_SECONDS
 
 if TYPE_CHECKING:
     from machpay_gateway.telemetry.traces import Trace, Traces
@@ -56,7 +58,7 @@ class Proxy(Front):
     ) -> None:
         """Carry what *gateway* allows to its upstreams, and what is the *control_plane*'s there, undecided.
 
-        Of more than *most_connections* at once the last ones are turned away.
+        Of more than *most_connections* at once some are closed for others, or the last ones turned away: see `Places`.
         """
         settings = gateway.settings
         self.loop = asyncio.get_running_loop()
@@ -75,6 +77,7 @@ class Proxy(Front):
         self._log = access_log
         self._steps = gateway.steps
         self._connections: set[ClientConnection] = set()
+        self._places = Places()
         self._tasks: set[asyncio.Task[None]] = set()
         self._most_connections = most_connections
         self._is_draining = False
@@ -118,9 +121,11 @@ class Proxy(Front):
     # For connections.
 
     def entered(self, connection: ClientConnection) -> None:
-        """Take *connection* in, or turn it away when there are too many."""
+        """Take *connection* in, in another one's place if there are too many, or turn it away."""
         self._connections.add(connection)
-        if len(self._connections) > self._most_connections:
+        self._places.add(connection)
+        if len(self._places) > self._most_connections and not self._has_room_for(connection):
+            self._places.discard(connection)
             connection.turn_away()
         elif self._is_draining:
             connection.will_close = True
@@ -128,6 +133,7 @@ class Proxy(Front):
     def left(self, connection: ClientConnection) -> None:
         """Forget *connection*."""
         self._connections.discard(connection)
+        self._places.discard(connection)
 
     def may_speak_for_others(self, address: int | None) -> bool:
         """Tell whether the peer at *address* is a trusted proxy."""
@@ -150,6 +156,8 @@ class Proxy(Front):
                 address = walk[0]
             if head.request_id:
                 request_id = accepted_id(head.request_id, client.host, trust.proxies)
+        elif head.forwarded:
+            self.gateway.trust.ignored.note(client.host, self.gateway.trust.header)
         preflight = None
         if head.asked_method is not None and not authorization:
             preflight = preflight_for(head.name, head.origin, head.asked_method, has_body=head.has_body)
@@ -227,6 +235,15 @@ class Proxy(Front):
         if self._log is not None:
             steps = Steps(client.began_at, None, None, None, perf_counter())
             self._log.add(facts, None, None, denied.reason, status, steps, 0, b"")
+
+    def _has_room_for(self, newcomer: ClientConnection) -> bool:
+        """Close another connection for *newcomer*, unless none may be closed for it."""
+        victim = self._places.victim_for(newcomer)
+        if not isinstance(victim, ClientConnection):
+            return False
+        self._places.discard(victim)  # now: its client may take its time to see that it is closed
+        victim.give_place()
+        return True
 
     # The clock.
 

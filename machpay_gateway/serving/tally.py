@@ -36,6 +36,7 @@ def _of_decisions(gateway: Gateway) -> Iterator[tuple[Series, list[float]]]:
     yield from _by_label("machpay_key_cache_lookups_total", {"hit": keys.hits, "miss": keys.misses})
     yield ("machpay_key_cache_entries", ()), [len(keys)]
     yield ("machpay_usage_unstored", ()), [gateway.recorder.unstored]
+    yield ("machpay_forwarding_ignored_total", ()), [gateway.trust.ignored.count]
 
 
 def _of_upstream(name: str, pool: Pool) -> Iterator[tuple[Series, list[float]]]:

@@ -6,8 +6,8 @@ a session that it was traded for: both are known by their digest, and both end w
 
 import hmac
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from machpay_gateway.core.credential import ApiKey
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _AGE_SECONDS = 600.0
 _ABSENT_SECONDS = 5.0
+_MOST_DROPPED = 64  # signing keys; a look-up that is under way when one is dropped takes seconds at most
 
 
 class _Entry(NamedTuple):
@@ -46,6 +47,8 @@ class KeyCache:
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._digests: dict[str, set[bytes]] = {}
         self._absent: OrderedDict[bytes, float] = OrderedDict()
+        self._signed_by: dict[bytes, str] = {}  # sessions by their digest, and the signing key of each
+        self._dropped: deque[str] = deque(maxlen=_MOST_DROPPED)
         self._changes = Following(
             lookup.versions_since, self._forget_changed, clock=clock, logger=logger, what="key store"
         )
@@ -86,6 +89,13 @@ class KeyCache:
         """Drop whatever is cached of a key."""
         for digest in self._digests.pop(key_id, ()):
             self._entries.pop(digest, None)
+            self._signed_by.pop(digest, None)
+
+    def forget_signed_by(self, kids: Collection[str]) -> None:
+        """Drop the sessions that one of the signing keys *kids* has signed, those too that are being looked up."""
+        self._dropped.extend(kids)
+        for digest in [digest for digest, kid in self._signed_by.items() if kid in kids]:
+            self._drop(digest)
 
     async def close(self) -> None:
         """Abandon what is being asked of the store."""
@@ -113,7 +123,9 @@ class KeyCache:
             if len(self._absent) > self._size:
                 self._absent.popitem(last=False)
             return None
-        self._remember(digest, principal, asked_at)
+        kid = presented.kid if isinstance(presented, Session) else None
+        if kid is None or kid not in self._dropped:
+            self._remember(digest, principal, asked_at, kid)
         return principal
 
     def _principal(self, presented: ApiKey | Session, record: KeyRecord) -> Principal | None:
@@ -129,15 +141,21 @@ class KeyCache:
         except ConfigurationError as exc:
             raise StoreUnavailable(f"key {record.id} as stored") from exc
 
-    def _remember(self, digest: bytes, principal: Principal, loaded_at: float) -> None:
+    def _remember(self, digest: bytes, principal: Principal, loaded_at: float, kid: str | None) -> None:
         if self._changes.synced_at == float("-inf"):
             # Nothing older than this load is cached, so there is no change before it that could be missed.
             self._changes.synced_at = loaded_at
         self._entries[digest] = _Entry(principal, loaded_at, loaded_at + _AGE_SECONDS)
         self._digests.setdefault(principal.id, set()).add(digest)
+        if kid is not None:
+            self._signed_by[digest] = kid
         if len(self._entries) > self._size:
-            evicted, entry = self._entries.popitem(last=False)
-            digests = self._digests[entry.principal.id]
-            digests.discard(evicted)
-            if not digests:
-                del self._digests[entry.principal.id]
+            self._drop(next(iter(self._entries)))
+
+    def _drop(self, digest: bytes) -> None:
+        key_id = self._entries.pop(digest).principal.id
+        self._signed_by.pop(digest, None)
+        digests = self._digests[key_id]
+        digests.discard(digest)
+        if not digests:
+            del self._digests[key_id]

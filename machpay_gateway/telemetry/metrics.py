@@ -115,6 +115,11 @@ METRICS: Mapping[str, Metric] = {
         Metric("machpay_workers", Kind.GAUGE, "Workers that live."),
         Metric("machpay_worker_snapshots_unreadable", Kind.GAUGE, "Files with what workers count that cannot be read."),
         Metric("machpay_usage_unstored", Kind.GAUGE, "Requests that are counted and not yet in the stored usage."),
+        Metric(
+            "machpay_forwarding_ignored_total",
+            Kind.COUNTER,
+            "Requests whose forwarding header was ignored, because their peer is not a trusted proxy.",
+        ),
         Metric("machpay_access_log_lost_total", Kind.COUNTER, "Lines that are not in the access log."),
         Metric("machpay_build_info", Kind.GAUGE, "The version that is installed where this was asked.", ("version",)),
     )

@@ -11,6 +11,7 @@ from machpay_gateway.core.audit import Actor, ActorKind
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.core.forwarded import client_address
 from machpay_gateway.core.input import holds_secret
+from machpay_gateway.web.forwarding import IgnoredForwarding
 from machpay_gateway.web.path import LONG, canonical_path
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=-]{1,128}")
@@ -24,11 +25,15 @@ _REPEATED = b""  # what a header that must come once is worth when it comes agai
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Which peers may say who is behind them, and in which one *header* (lower case)."""
+    """Which peers may say who is behind them, and in which one *header* (lower case).
+
+    *ignored* counts what others say.
+    """
 
     proxies: Allowlist | None = None
     header: bytes = b"x-forwarded-for"
     headers: frozenset[bytes] = field(init=False)  # all that are read of a request
+    ignored: IgnoredForwarding = field(default_factory=IgnoredForwarding, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "headers", _READ | {self.header})
@@ -81,7 +86,7 @@ def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) 
             method,
             read_path(path, scope.get("raw_path"), scope.get("root_path")),
             authorization,
-            client_address(peer, forwarded, trust.proxies, trust.header) if forwarded else parse_address(peer),
+            _address_behind(peer, forwarded, trust) if forwarded else parse_address(peer),
             next(ids) if request_id is None else accepted_id(request_id, peer, trust.proxies) or next(ids),
             None
             if preflight is None or authorization
@@ -105,6 +110,12 @@ def actor_of(kind: ActorKind, actor_id: str, facts: RequestFacts) -> Actor:
 def may_speak_for_others(peer: str, proxies: Allowlist | None) -> bool:
     """Tell whether *peer* is a trusted proxy; one that has no address is not."""
     return proxies is not None and (address := parse_address(peer)) is not None and address in proxies
+
+
+def _address_behind(peer: str, forwarded: list[bytes], trust: Trust) -> int | None:
+    if not may_speak_for_others(peer, trust.proxies):
+        trust.ignored.note(peer, trust.header)
+    return client_address(peer, forwarded, trust.proxies, trust.header)
 
 
 def accepted_id(value: bytes, peer: str, proxies: Allowlist | None) -> bytes | None:

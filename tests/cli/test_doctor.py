@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from machpay_gateway.cli.output import print_findings
 from machpay_gateway.core.finding import Finding, Status, worst
@@ -14,11 +18,18 @@ from machpay_gateway.limiters.redis.fitness import Setting
 from tests.cli.conftest import Invoke
 from tests.redises.ports import HOST, free_port
 from tests.redises.servers import Server, running_server
+from tests.servers import serving
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "operations.md"
 INIT = "run `machpay-gateway init`"
-SOURCES = ("cli/doctor.py", "stores/sql/checkup.py", "limiters/redis/checkup.py", "limiters/redis/fitness.py")
+SOURCES = (
+    "cli/doctor.py",
+    "cli/addresses.py",
+    "stores/sql/checkup.py",
+    "limiters/redis/checkup.py",
+    "limiters/redis/fitness.py",
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +59,7 @@ def test_nothing_is_wrong_after_init(invoke: Invoke) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["STATUS", "SUBJECT", "FOUND"]
-    assert [line.split()[0] for line in lines[1:] if line[0] != " "] == ["ok"] * 4
+    assert [line.split()[0] for line in lines[1:] if line[0] != " "] == ["ok"] * 5
     assert "machpay.toml: 6 routes; " in result.stdout
     assert "has schema revision 0007 and 1 account\n" in result.stdout
     assert lines[-1].strip() == 'way out: for more than one worker: redis = "redis://HOST:6379/0"'
@@ -213,7 +224,7 @@ def test_a_redis_that_is_fit_is_checked_in_every_respect(
 
     findings = checked(invoke, exit_code=0)
 
-    assert [finding["subject"] for finding in findings][3:] == [
+    assert [finding["subject"] for finding in findings][4:] == [
         "redis", "redis access", "redis version", "redis memory", "redis persistence", "redis latency", "redis clock",
     ]  # fmt: skip
 
@@ -271,3 +282,55 @@ def test_the_page_has_every_subject_and_the_rights_that_are_told() -> None:
     assert Setting("machpay", "local").grant.strip("`") in page.splitlines()
     in_cluster = Setting("machpay", "local", in_cluster=True).grant.strip("`")
     assert f"`{in_cluster.removeprefix(Setting('machpay', 'local').grant.strip('`')).strip()}`" in page
+
+
+METRICS = """# TYPE machpay_requests_total counter
+machpay_requests_total{{code="2xx",outcome="allowed",route="-",tier="-"}} {first}.0
+machpay_requests_total{{code="4xx",outcome="missing_credentials",route="-",tier="-"}} 10.0
+machpay_forwarding_ignored_total {ignored}.0
+"""
+
+
+@pytest.mark.parametrize(
+    "first, ignored, status",
+    [
+        (90, 0, "ok"),
+        (90, 49, "ok"),  # some callers send the header by themselves
+        (90, 50, "warning"),
+        (0, 9, "ok"),  # too few to say
+    ],
+)
+def test_the_running_gateway_is_asked_whether_a_proxy_in_front_is_not_trusted(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, first: int, ignored: int, status: str
+) -> None:
+    body = METRICS.format(first=first, ignored=ignored)
+
+    async def metrics(_: Request) -> Response:
+        return Response(body, media_type="text/plain")
+
+    with serving(Starlette(routes=[Route("/metrics", metrics)])) as (host, port):
+        monkeypatch.setenv("MACHPAY_SERVER__MANAGEMENT", f"{host}:{port}")
+        found, text, way_out = only(checked(invoke, exit_code=0), "addresses")
+    assert found == status
+    assert f"{ignored} of {first + 10} requests" in text
+    assert (way_out is not None and "trusted_proxies" in way_out) == (status == "warning")
+
+
+@pytest.mark.parametrize(
+    "listen, trusted, status",
+    [
+        ("127.0.0.1:8000", "", "ok"),
+        ("0.0.0.0:8000", "", "warning"),
+        ("0.0.0.0:8000", "10.0.0.0/8", "ok"),
+    ],
+)
+def test_where_no_gateway_can_be_asked_the_settings_say_what_to_expect(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, listen: str, trusted: str, status: str
+) -> None:
+    monkeypatch.setenv("MACHPAY_SERVER__MANAGEMENT", f"{HOST}:{free_port()}")
+    monkeypatch.setenv("MACHPAY_SERVER__LISTEN", listen)
+    if trusted:
+        monkeypatch.setenv("MACHPAY_TRUSTED_PROXIES", trusted)
+    found, text, _ = only(checked(invoke, exit_code=0), "addresses")
+    assert found == status
+    assert "no running gateway answers at" in text

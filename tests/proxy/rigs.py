@@ -147,9 +147,14 @@ class Rig:
                 await asyncio.sleep(0.001)
 
     @asynccontextmanager
-    async def client(self, *, buffer: int = 0) -> AsyncIterator["Client"]:
-        """Connect; the kernel keeps about *buffer* bytes of what the client has not read, if that is not 0."""
+    async def client(self, *, buffer: int = 0, source: str = "") -> AsyncIterator["Client"]:
+        """Connect, from the address *source* if that is given.
+
+        The kernel keeps about *buffer* bytes of what the client has not read, if that is not 0.
+        """
         sock = socket.socket(proto=socket.IPPROTO_TCP)  # which asyncio wants to see before it sends without delay
+        if source:
+            sock.bind((source, 0))
         if buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         sock.settimeout(0)

@@ -6,6 +6,8 @@ import pytest
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.key import SecretRecord
 from machpay_gateway.core.quota import TIERS
+from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.core.session import Session, mark_of
 from machpay_gateway.stores.cache import KeyCache
 from tests.clocks import FixedClock
 from tests.lookups import START, Lookup, digest, presented, record
@@ -314,3 +316,35 @@ async def test_a_clock_that_steps_back_asks_the_store_instead_of_trusting(
     clock.advance(step)
     assert known_version(cache, clock) is None
     assert await version_of(cache) == 2
+
+
+def session(number: int, kid: str) -> Session:
+    """Return a session of the key *number*, signed by *kid*."""
+    return Session(digest(100 + number), f"key_{number}", mark_of(digest(number)), Scopes(), START + 900, kid)
+
+
+async def test_a_dropped_signing_key_ends_what_is_cached_of_its_sessions_and_nothing_else(
+    cache: KeyCache,
+) -> None:
+    await cache.find(presented(1))
+    await cache.find(session(1, "old"))
+    await cache.find(session(2, "new"))
+    cache.forget_signed_by({"old"})
+    assert [cache.holds(digest(number)) for number in (1, 101, 102)] == [True, False, True]
+    await cache.find(session(3, "new"))
+    await cache.find(session(4, "new"))  # the cache has room for three: evicting what was dropped must not fail
+    cache.forget_signed_by({"new"})
+    cache.forget("key_1")
+    assert len(cache) == 0
+
+
+async def test_a_session_that_is_looked_up_while_its_signing_key_is_dropped_is_not_cached(
+    cache: KeyCache, lookup: Lookup
+) -> None:
+    lookup.lookups_wait = asyncio.Event()
+    asked = asyncio.create_task(cache.find(session(1, "old")))
+    await asyncio.sleep(0)
+    cache.forget_signed_by({"old"})
+    lookup.lookups_wait.set()
+    await asked
+    assert not cache.holds(digest(101))

@@ -1,0 +1,65 @@
+"""Whether the gateway sees its callers' addresses: what `doctor` finds out about proxies that are not trusted."""
+
+import re
+from http.client import HTTPConnection, HTTPException
+
+from machpay_gateway.core.address import is_loopback
+from machpay_gateway.core.finding import Finding, Status
+from machpay_gateway.settings import Settings
+
+_PATIENCE_SECONDS = 2.0
+_MOST_BYTES = 4 * 1024 * 1024
+_IGNORED = re.compile(r"^machpay_forwarding_ignored_total(?:\{\})? ([0-9.e+]+)$", re.MULTILINE)
+_REQUESTS = re.compile(r"^machpay_requests_total\{.*\} ([0-9.e+]+)$", re.MULTILINE)
+_FEW = 10  # requests, of which half says nothing yet
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where such a listener is reached from this host
+
+
+def address_finding(settings: Settings) -> Finding:
+    """Return what the running gateway has seen of forwarding headers, or what the settings alone let expect."""
+    if (metrics := _metrics(settings)) is None:
+        return _by_settings(settings)
+    ignored, requests = (sum(map(float, pattern.findall(metrics))) for pattern in (_IGNORED, _REQUESTS))
+    header = settings.client_ip_header
+    if ignored < _FEW or ignored * 2 < requests:
+        return Finding("addresses", Status.OK, f"{ignored:.0f} of {requests:.0f} requests had an ignored {header}")
+    return Finding(
+        "addresses",
+        Status.WARNING,
+        f"{ignored:.0f} of {requests:.0f} requests had the header {header} and came from a peer that is not in "
+        "trusted_proxies: if that is a proxy, all callers behind it count as one address",
+        "set trusted_proxies to your own proxies; the log names the peer. Callers may send the header, too",
+    )
+
+
+def _by_settings(settings: Settings) -> Finding:
+    where = settings.server.management
+    asked = f"no running gateway answers at {where}" if where else "management is empty, so no gateway can be asked"
+    if settings.trusted_proxies is not None:
+        return Finding("addresses", Status.OK, f"trusted_proxies is set; {asked} to say what callers send")
+    if is_loopback(settings.server.address.host):
+        return Finding(
+            "addresses", Status.OK, f"the client is whoever connects, and it listens on loopback alone; {asked}"
+        )
+    return Finding(
+        "addresses",
+        Status.WARNING,
+        f"it listens on {settings.server.listen} and trusts no proxy: the client is whoever connects; {asked}",
+        "set trusted_proxies if a proxy or load balancer stands in front",
+    )
+
+
+def _metrics(settings: Settings) -> str | None:
+    """Return what the running gateway counts, None when none can be asked."""
+    address = settings.server.management_address
+    if address is None:
+        return None
+    connection = HTTPConnection(_ANY.get(address.host, address.host), address.port, timeout=_PATIENCE_SECONDS)
+    try:
+        connection.request("GET", "/metrics", headers={"Accept": "text/plain"})
+        text = connection.getresponse().read(_MOST_BYTES).decode("utf-8", "replace")
+    except (OSError, HTTPException):
+        return None
+    finally:
+        connection.close()
+    return text if "machpay_requests_total" in text else None

@@ -1,0 +1,186 @@
+"""When all connections are taken, the block of addresses that holds most gives way to others."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+import pytest
+
+from machpay_gateway.core.address import parse_address
+from machpay_gateway.proxy.places import Places
+from machpay_gateway.proxy.ports import NEVER
+from tests.proxy.rigs import OK, Client, Rig, Upstream, proxied, request, status_of
+
+GREEDY, OTHER, THIRD = "127.0.0.2", "127.0.0.3", "127.0.0.4"
+FOUR = {"max_connections": 4}
+
+
+@asynccontextmanager
+async def connected(rig: Rig, *sources: str) -> AsyncIterator[Sequence[Client]]:
+    """Connect from each of *sources*, one after the other."""
+    async with AsyncExitStack() as stack:
+        clients = []
+        for source in sources:
+            count = len(rig.connections)
+            clients.append(await stack.enter_async_context(rig.client(source=source)))
+            await rig.until(partial(_is_taken_in, rig, count))
+        yield clients
+
+
+def _is_taken_in(rig: Rig, at: int) -> bool:
+    return len(rig.connections) > at and hasattr(rig.connections[at], "due")
+
+
+async def status(client: Client) -> int:
+    """Return the status of a request over a connection that is there."""
+    await client.send(request())
+    return (await client.answer())[0]
+
+
+async def is_closed(client: Client) -> bool:
+    return await client.rest() == b""
+
+
+async def test_one_address_may_hold_all_connections_while_nobody_else_wants_one() -> None:
+    async with Upstream() as upstream, proxied(upstream, server=FOUR) as rig, connected(rig, *[GREEDY] * 4) as clients:
+        assert [await status(client) for client in clients] == [200] * 4
+        async with rig.client(source=GREEDY) as fifth:
+            assert status_of(await fifth.head()) == 503
+        assert [await status(client) for client in clients] == [200] * 4
+
+
+async def test_a_newcomer_takes_the_place_of_the_connection_that_was_quiet_for_longest() -> None:
+    async with Upstream() as upstream, proxied(upstream, server=FOUR) as rig, connected(rig, *[GREEDY] * 4) as clients:
+        for client in (clients[1], clients[2], clients[3], clients[0]):
+            assert await status(client) == 200
+        async with connected(rig, OTHER) as (other,):
+            assert await status(other) == 200
+            assert await is_closed(clients[1])
+            async with connected(rig, OTHER) as (another,):  # two each
+                assert await status(another) == 200
+                assert await is_closed(clients[2])
+                async with rig.client(source=OTHER) as third:  # which would then hold more than the greedy one
+                    assert status_of(await third.head()) == 503
+                assert [await status(client) for client in (clients[3], clients[0], other, another)] == [200] * 4
+
+
+async def test_slow_heads_give_way_and_are_answered_503() -> None:
+    async with Upstream() as upstream, proxied(upstream, server=FOUR) as rig, connected(rig, *[GREEDY] * 4) as clients:
+        for client in clients:
+            await client.send(b"GET /public/x HTTP/1.1\r\nX-Slow: ")
+        await rig.until(lambda: all(connection._ahead for connection in rig.connections))  # noqa: SLF001 - it has come
+        async with connected(rig, OTHER) as (other,):
+            assert await status(other) == 200
+            assert (await clients[0].rest()).startswith(b"HTTP/1.1 503 ")
+
+
+async def test_slow_bodies_give_way_after_what_is_quiet_and_are_answered_503() -> None:
+    async with Upstream() as upstream, proxied(upstream, server=FOUR) as rig, connected(rig, *[GREEDY] * 4) as clients:
+        for client in clients[:3]:
+            await client.send(request("POST", "/public/x", "Content-Length: 100", body=b"a"))
+        await rig.until(lambda: sum(_waits(rig, at) for at in range(3)) == 3)
+        async with connected(rig, OTHER, THIRD) as (other, third):
+            assert await status(other) == 200
+            assert await is_closed(clients[3])
+            assert (await clients[0].rest()).startswith(b"HTTP/1.1 503 ")
+            assert await status(third) == 200
+        assert [ended.status for ended in rig.ended].count(503) == 1
+
+
+def _waits(rig: Rig, at: int) -> bool:
+    exchange = rig.connections[at].exchange
+    return exchange is not None and exchange.carrying is not None and exchange.carrying.waiting_since < NEVER
+
+
+async def test_a_request_that_is_answered_is_never_ended_for_a_newcomer() -> None:
+    go_on = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await upstream.read(reader)
+        await go_on.wait()
+        writer.write(OK)
+
+    async with (
+        Upstream(slow) as upstream,
+        proxied(upstream, server=FOUR) as rig,
+        connected(rig, *[GREEDY] * 4) as clients,
+    ):
+        for client in clients:
+            await client.send(request())
+        await rig.until(lambda: len(upstream.heads) == 4)
+        async with rig.client(source=OTHER) as other:
+            assert status_of(await other.head()) == 503
+        go_on.set()
+        assert [(await client.answer())[0] for client in clients] == [200] * 4
+
+
+async def test_connections_of_a_trusted_proxy_are_not_weighed_as_one_block() -> None:
+    async with (
+        Upstream() as upstream,
+        proxied(upstream, server=FOUR, trusted_proxies=[GREEDY]) as rig,
+        connected(rig, *[GREEDY] * 4) as clients,
+    ):
+        async with rig.client(source=OTHER) as other:
+            assert status_of(await other.head()) == 503
+        assert [await status(client) for client in clients] == [200] * 4
+
+
+async def test_a_place_that_was_given_away_comes_back_once() -> None:
+    async with Upstream() as upstream, proxied(upstream, server=FOUR) as rig:
+        for _ in range(5):
+            async with connected(rig, *[GREEDY] * 4), connected(rig, OTHER) as (other,):
+                assert await status(other) == 200
+            await rig.until(lambda: not len(rig.proxy))
+        assert len(rig.proxy._places) == 0  # noqa: SLF001 - a count that drifts would turn away everybody some day
+
+
+class Connection:
+    """A connection, as far as it is weighed; it knows how often it was looked at."""
+
+    def __init__(self, host: str, idle_since: float = 0.0) -> None:
+        self.host = host
+        self.address = parse_address(host)
+        self.is_trusted = False
+        self.looks = 0
+        self._idle_since = idle_since
+
+    @property
+    def idle_since(self) -> float:
+        self.looks += 1
+        return self._idle_since
+
+
+@pytest.mark.parametrize(
+    "held, newcomer, expected",
+    [
+        (["192.0.2.1", "192.0.2.1"], "192.0.2.2", "192.0.2.1"),
+        (["192.0.2.1"], "192.0.2.2", None),  # one each
+        (["192.0.2.1", "192.0.2.2"], "192.0.2.2", None),  # it would hold more than any other
+        (["2001:db8::1", "2001:db8::2"], "192.0.2.2", "2001:db8::1"),  # a /64 is one block
+        (["2001:db8::1", "2001:db8:0:1::2"], "192.0.2.2", None),
+        (["::ffff:192.0.2.1", "192.0.2.1"], "192.0.2.2", "::ffff:192.0.2.1"),
+        (["", ""], "192.0.2.2", None),  # a Unix socket has no address
+    ],
+)
+def test_the_block_that_holds_most_gives_way(held: list[str], newcomer: str, expected: str | None) -> None:
+    places = Places()
+    for at, host in enumerate(held):
+        places.add(Connection(host, idle_since=float(at)))
+    arrived = Connection(newcomer)
+    places.add(arrived)
+    victim = places.victim_for(arrived)
+    assert (victim.host if isinstance(victim, Connection) else None) == expected
+
+
+def test_the_search_looks_at_few_and_finds_in_the_end_who_is_idle() -> None:
+    places, idle, newcomer = Places(), Connection("192.0.2.1"), Connection("192.0.2.2")
+    busy = [Connection("192.0.2.1", NEVER) for _ in range(1000)]
+    for connection in (*busy, idle, newcomer):
+        places.add(connection)
+    assert places.victim_for(newcomer) is None
+    assert sum(connection.looks for connection in busy) <= 64 + 1
+    assert any(places.victim_for(newcomer) is idle for _ in range(1000 // 64 + 1))
+    places.discard(idle)
+    places.discard(idle)
+    assert len(places) == 1001
