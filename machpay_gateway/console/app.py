@@ -19,10 +19,10 @@ from machpay_gateway.console.pages import ConsolePages, base_of, onward, path_of
 from machpay_gateway.console.sign_in import SIGN_IN, Entrance
 from machpay_gateway.console.visit import TurnedAwayError, Visit
 from machpay_gateway.core.errors import Unavailable
+from machpay_gateway.core.page_hosts import CONSOLE_PATH
 from machpay_gateway.core.route import Route
 from machpay_gateway.web.browser import is_proved
 
-CONSOLE_PATH = "/console"
 # The gateway asks for no credential: who is signed in is found out here, by a cookie.
 CONSOLE_ROUTES = (Route(f"* {CONSOLE_PATH}/{{rest:path}}", public=True),)
 

@@ -21,6 +21,7 @@ from machpay_gateway.proxy.heads import AnswerHead
 from machpay_gateway.proxy.pool import Pool
 from machpay_gateway.proxy.ports import NEVER, Carried, Client, Front
 from machpay_gateway.telemetry.refusals import log_refusal
+from machpay_gateway.web.page_hosts import PageGuard
 
 if TYPE_CHECKING:
     from machpay_gateway.telemetry.traces import Trace
@@ -62,7 +63,11 @@ class Exchange(Carried):
     def begin(self, raw: bytes) -> None:
         """Decide, or begin to. The head is *raw* as it came."""
         front = self._front
-        if front.has_control_plane and (own := front.upstreams.own_pool(self.facts.path)) is not None:
+        own = front.upstreams.own_pool(self.facts.path) if front.has_control_plane else None
+        if front.pages is not None and (detail := self._misplaced(front.pages, is_ours=own is not None)) is not None:
+            self.refuse(Reason.ROUTE_NOT_FOUND, detail)
+            return
+        if own is not None:
             self._carry(own, front.carriage, self._own_head(raw))
             return
         decision = front.gate.decide_at_once(self.facts)
@@ -188,6 +193,12 @@ class Exchange(Carried):
         self.carrying = carrying = Carrying(self, pool, carriage, head)
         self.check_at = monotonic() + CHECK_SECONDS
         carrying.begin()
+
+    def _misplaced(self, pages: PageGuard, *, is_ours: bool) -> str | None:
+        """Return why this is not answered at the host that it came to, None when it is."""
+        request = self.request
+        forwarded_host = request.forwarded_host if self.client.is_trusted else None
+        return pages.refusal(self.facts.path, request.host, forwarded_host, is_ours=is_ours)
 
     def _own_head(self, raw: bytes) -> bytes:
         if self._front.upstreams.is_question(self.facts.path):

@@ -72,6 +72,7 @@ class Proxy(Front):
         }
         self.upstreams = Upstreams(settings.upstreams, control_plane)
         self.has_control_plane = control_plane is not None
+        self.pages = gateway.page_guard
         self.asserts = gateway.assertions is not None
         self.traces = gateway.traces
         self._log = access_log

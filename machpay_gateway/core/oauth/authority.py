@@ -7,6 +7,9 @@ from urllib.parse import SplitResult, urlsplit
 from machpay_gateway.core.address import is_loopback
 from machpay_gateway.core.errors import ConfigurationError
 
+AUTHORIZE, SIGN_IN, CONSENT, SIGN_OUT = "/oauth/authorize", "/oauth/sign-in", "/oauth/consent", "/oauth/sign-out"
+# What users see in a browser, below the issuer's path: answered at the issuer's host alone.
+PAGE_PATHS = (AUTHORIZE, SIGN_IN, CONSENT, SIGN_OUT)
 _LONGEST_DAYS = 3650
 _LONGEST_TOKEN_SECONDS = 86_400
 _LONGEST_GRACE_SECONDS = 60
