@@ -13,13 +13,14 @@ from typing import NamedTuple, Unpack
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from machpay_gateway.admin.app import key_api
 from machpay_gateway.admin.operations import OWN_ROUTES
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.console.app import CONSOLE_ROUTES, console_app
+from machpay_gateway.core.cookies import sets_ours, without_ours
 from machpay_gateway.core.decision import Denied
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.page_hosts import CONSOLE_PATH
@@ -188,7 +189,36 @@ class _Beside:
             # We have none. Where we ask for no credential, the application's would be open to anybody.
             is_open = ours is not None and scope["machpay"] is None
             ours = WebSocketClose() if is_open else None
-        await (ours or self._app)(scope, receive, send)
+        if ours is not None:
+            await ours(scope, receive, send)
+            return
+        await self._app(_without_own_cookies(scope), receive, _setting_no_own_cookies(send))
+
+
+def _without_own_cookies(scope: Scope) -> Scope:
+    """Return *scope* as the application gets it: what knows our users is not for it."""
+    if not any(name == b"cookie" and without_ours(value) is not None for name, value in scope["headers"]):
+        return scope
+    headers = []
+    for name, value in scope["headers"]:
+        divided = without_ours(value) if name == b"cookie" else None
+        others = value if divided is None else divided[0]
+        if divided is None or others:
+            headers.append((name, others))
+    return dict(scope, headers=headers)
+
+
+def _setting_no_own_cookies(send: Send) -> Send:
+    """Return *send* for the application, which does not decide who our users are."""
+
+    def send_on(message: Message) -> Awaitable[None]:
+        if "headers" in message:
+            headers = message["headers"]
+            kept = [(name, value) for name, value in headers if name.lower() != b"set-cookie" or not sets_ours(value)]
+            message = dict(message, headers=kept)
+        return send(message)
+
+    return send_on
 
 
 def _path(route: Route) -> str:

@@ -204,9 +204,9 @@ class Exchange(Carried):
         if self._front.upstreams.is_question(self.facts.path):
             trace = self._front.begin_trace(self) if self._front.traces is not None else b""
             return verbatim_head(raw, self.request, self.client.host, trace)
-        return self._upstream_head(credentials=True)
+        return self._upstream_head(credentials=True, cookies=self.request.own_cookies)
 
-    def _upstream_head(self, *, credentials: bool) -> bytes:
+    def _upstream_head(self, *, credentials: bool, cookies: tuple[bytes, ...] = ()) -> bytes:
         request, client = self.request, self.client
         hop = Hop(self._walk, client.scheme, request.host)
         if client.is_trusted:
@@ -217,6 +217,7 @@ class Exchange(Carried):
             self.principal,
             self.facts.request_id,
             authorization=self.facts.authorization if credentials else (),
+            cookies=cookies,
             assertion=self._front.assertion_for(self.principal) if self._front.asserts else b"",
             trace=self._front.begin_trace(self) if self._front.traces is not None else b"",
         )

@@ -9,6 +9,7 @@ from machpay_gateway.proxy.fields import (
     CLIENT_ADDRESS,
     CODING,
     CONNECTION,
+    COOKIE,
     DATE,
     DROP,
     FORWARDED_HOST,
@@ -98,6 +99,7 @@ class RequestHead(Head):
     framing = b""
     forwarded: tuple[bytes, ...] = ()
     proof: tuple[bytes, ...] = ()
+    own_cookies: tuple[bytes, ...] = ()  # those of the gateway, for nobody but its control plane
     host: bytes | None = None
     forwarded_host: bytes | None = None
     forwarded_proto: bytes | None = None
@@ -132,6 +134,11 @@ class RequestHead(Head):
             kind, value = field
             if kind == AUTHORIZATION:
                 authorization += (value,)
+            elif kind == COOKIE:
+                others, ours = value
+                self.own_cookies += (ours,)
+                if others:
+                    lines.append(line[: line.index(b":")] + b": " + others)
             elif kind != DROP:
                 if kind >= ORIGIN:
                     lines.append(line)

@@ -84,7 +84,7 @@ class Options(TypedDict, total=False):
     legacy_headers: bool
     on_limiter_failure: LimiterFailure
     upstreams: Mapping[str, str | Sequence[str]]
-    proxy: Mapping[str, float]
+    proxy: Mapping[str, float | Sequence[str]]
     server: Mapping[str, str | float]
     forward_auth: Mapping[str, float]
     leaks: Leaks | None
