@@ -20,8 +20,9 @@ BELIEVED = (
     "l5d-dst-override", "X-User-Id", "X-User",
 )  # fmt: skip
 OTHERS = (
-    "Accept", "User-Agent", "X-Request-Id", "X-Api-Key", "X-Auth-Token", "X-CSRF-Token", "X-User-Agent", "Idempotency-Key",
-    "X-Amz-Date", "X-Amzn-Trace-Id", "X-Client-Version", "Sec-Fetch-Site", "Range", "Remotely", "Wsru", "X-Access-Token",
+    "Accept", "User-Agent", "X-Request-Id", "X-Api-Key", "X-Auth-Token", "X-CSRF-Token", "X-User-Agent",
+    "Idempotency-Key", "X-Amz-Date", "X-Amzn-Trace-Id", "X-Client-Version", "Sec-Fetch-Site", "Range", "Remotely",
+    "Wsru", "X-Access-Token",
 )  # fmt: skip
 
 
