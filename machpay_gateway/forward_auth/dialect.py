@@ -14,14 +14,13 @@ QUESTIONS = "/authorize/"
 class Dialect:
     """How one proxy asks. *method* and *target* are the headers, in lower case, with those of its client's request.
 
-    Without them the question has both itself: its path is ours and then the client's. *host* is the header with the
-    client's host. *passes_any_status* is whether the proxy hands a refusal on as it is.
+    Without them the question has both itself: its path is ours and then the client's. *passes_any_status* is whether
+    the proxy hands a refusal on as it is.
     """
 
     path: str
     method: bytes | None = None
     target: bytes | None = None
-    host: bytes = b"x-forwarded-host"
     passes_any_status: bool = True
 
     def told(self, problem: Problem) -> Problem:
@@ -45,7 +44,7 @@ DIALECTS = (
     Dialect(QUESTIONS + "nginx", b"x-original-method", b"x-original-uri", passes_any_status=False),
     Dialect(QUESTIONS + "traefik", b"x-forwarded-method", b"x-forwarded-uri"),
     Dialect(QUESTIONS + "caddy", b"x-forwarded-method", b"x-forwarded-uri"),
-    Dialect(QUESTIONS + "envoy", host=b"host"),
+    Dialect(QUESTIONS + "envoy"),
 )
 
 

@@ -58,7 +58,9 @@ async def test_the_apis_host_is_decided_as_ever(peer: str) -> None:
             assert (await gateway.ask(peer, "GET /public/x", None, told)).status_code == 200
 
 
-async def test_the_host_that_a_gateway_is_asked_at_is_not_its_clients() -> None:
+async def test_nobody_asks_at_a_host_of_pages() -> None:
+    # A browser that is led to a place to ask would be answered there.
     async with asked(**PAGES) as gateway:
-        told = [("Host", CONSOLE), ("X-Forwarded-Host", API)]
-        assert (await gateway.ask("nginx", "GET /public/x", None, told)).status_code == 200
+        for peer in ("nginx", "traefik", "caddy"):
+            told = [("Host", CONSOLE), ("X-Forwarded-Host", API)]
+            assert (await gateway.ask(peer, "GET /public/x", None, told)).json()["status"] == 404
