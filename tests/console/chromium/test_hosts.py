@@ -75,7 +75,7 @@ def test_an_upstream_is_sent_no_cookie_of_the_console_and_can_set_none(site: Sit
     setting.headers.append("Set-Cookie", "own=1; Path=/")
     site.upstream["/public/set"] = setting
     # As a browser would have them whose user is signed in where the API is too, on another port of the host.
-    page.context.add_cookies([{"name": "machpay-session", "value": session["value"], "url": site.api_url}])  # type: ignore[typeddict-item]  # as Playwright has it
+    page.context.add_cookies([{"name": "machpay-session", "value": session["value"], "url": site.api_url}])
     for _ in range(2):
         page.goto(f"{site.api_url}/public/set")
     assert site.cookies == ["own=1"]
