@@ -64,7 +64,13 @@ class Exchange(Carried):
         """Decide, or begin to. The head is *raw* as it came."""
         front = self._front
         own = front.upstreams.own_pool(self.facts.path) if front.has_control_plane else None
-        if front.pages is not None and (detail := self._misplaced(front.pages, is_ours=own is not None)) is not None:
+        pages, head = front.pages, self.request
+        # Nearly always one lookup: pages are paths of the control plane, so that the host alone is to be looked at.
+        if (
+            pages is not None
+            and (own is not None or head.host not in pages.plain or head.forwarded_host or not front.has_control_plane)
+            and (detail := self._misplaced(pages, is_ours=own is not None)) is not None
+        ):
             self.refuse(Reason.ROUTE_NOT_FOUND, detail)
             return
         if own is not None:

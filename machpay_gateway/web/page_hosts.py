@@ -12,13 +12,13 @@ _MOST_LOGGED = 64  # callers choose what Host says
 
 
 class PageGuard:
-    """Tells what is not answered at the host that a request came to."""
+    """Tells what is not answered at the host that a request came to. Hosts in *plain* are reserved for no pages."""
 
     def __init__(self, hosts: PageHosts) -> None:
         """Guard the pages of *hosts*."""
         self.hosts = hosts
         self._paths = hosts.paths
-        self._plain: set[bytes] = set()  # hosts that are reserved for no pages
+        self.plain: set[bytes] = set()
         self._logged: set[str] = set()
 
     def refusal(
@@ -31,15 +31,15 @@ class PageGuard:
         if path is None:
             return None
         # Nearly always: neither a page nor a host of pages.
-        if forwarded_host is None and host in self._plain and not path.startswith(self._paths):
+        if forwarded_host is None and host in self.plain and not path.startswith(self._paths):
             return None
         detail = self.hosts.refusal(path, host, forwarded_host, is_ours=is_ours)
         if detail is not None:
             self._log(detail)
         elif host is not None and len(host) <= _LONGEST_REMEMBERED and self.hosts.reserved_by(host) is None:
-            if len(self._plain) >= _MOST_REMEMBERED:
-                self._plain.clear()  # of what somebody made up; the others are back at once
-            self._plain.add(host)
+            if len(self.plain) >= _MOST_REMEMBERED:
+                self.plain.clear()  # of what somebody made up; the others are back at once
+            self.plain.add(host)
         return detail
 
     def refusal_to_carry(self, path: str | None, host: bytes | None) -> str | None:
