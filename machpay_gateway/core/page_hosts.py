@@ -10,6 +10,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from machpay_gateway.core.address import format_address, parse_address
+from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.input import shown
 from machpay_gateway.core.oauth.authority import PAGE_PATHS, Authority
 
@@ -29,7 +30,7 @@ class Host(NamedTuple):
     port: int | None
 
 
-class Pages(NamedTuple):
+class BoundPages(NamedTuple):
     """The pages that a *setting* binds to the *host* of its *url*: those at *paths*, and all that is below them."""
 
     setting: str
@@ -52,18 +53,18 @@ class Pages(NamedTuple):
 class PageHosts(NamedTuple):
     """All *pages* that are bound to hosts."""
 
-    pages: tuple[Pages, ...]
+    pages: tuple[BoundPages, ...]
 
     @property
     def paths(self) -> tuple[str, ...]:
         """The paths that all pages are at or below."""
         return tuple(path for pages in self.pages for path in pages.paths)
 
-    def pages_at(self, path: str) -> Pages | None:
+    def pages_at(self, path: str) -> BoundPages | None:
         """Return the pages that canonical *path* belongs to."""
         return next((pages for pages in self.pages if pages.has(path)), None)
 
-    def reserved_by(self, hosts: bytes | None) -> Pages | None:
+    def reserved_by(self, hosts: bytes | None) -> BoundPages | None:
         """Return the pages that one of *hosts*, a field's value, is reserved for, whatever the port."""
         for text in (hosts or b"").split(b","):
             host = parse_host(text.strip(b" \t"))
@@ -99,12 +100,15 @@ class PageHosts(NamedTuple):
         reserving = self.reserved_by(host)
         return None if reserving is None else _reserved(reserving, host)
 
-    def _named(self, name: str) -> Pages | None:
+    def _named(self, name: str) -> BoundPages | None:
         return next((pages for pages in self.pages if pages.host.name == name), None)
 
 
 def page_hosts(console_url: str | None, authority: Authority | None) -> PageHosts | None:
-    """Return where the pages of a Console at *console_url* and of an *authority* are; None without either."""
+    """Return where the pages of a Console at *console_url* and of an *authority* are; None without either.
+
+    Raises ConfigurationError for a host that no Host field can name.
+    """
     pages = []
     if console_url is not None:
         pages.append(_pages("console.url", console_url, (CONSOLE_PATH,)))
@@ -147,12 +151,13 @@ def parse_host(text: bytes) -> Host | None:
     return Host(name, port) if name else None
 
 
-def _pages(setting: str, url: str, paths: tuple[str, ...]) -> Pages:
+def _pages(setting: str, url: str, paths: tuple[str, ...]) -> BoundPages:
     default_port = _DEFAULT_PORTS[urlsplit(url).scheme]
     host = parse_host(_netloc(url))
-    assert host is not None  # noqa: S101 - the settings' readers have looked
+    if host is None:
+        raise ConfigurationError(f"{setting} {url!r}: no request can name that host")
     port = default_port if host.port is None else host.port
-    return Pages(setting, url, Host(host.name, port), default_port, paths)
+    return BoundPages(setting, url, Host(host.name, port), default_port, paths)
 
 
 def _netloc(url: str) -> bytes:
@@ -163,14 +168,14 @@ def _shown(host: bytes | None) -> str:
     return "a request without Host" if host is None else shown(host.decode("latin-1"))
 
 
-def _elsewhere(pages: Pages, host: bytes | None) -> str:
+def _elsewhere(pages: BoundPages, host: bytes | None) -> str:
     return (
         f"the pages of {pages.setting} are answered at {pages.url} alone, not at {_shown(host)}; if users reach them "
         f"there, set {pages.setting} to that, and have the proxy in front pass Host or X-Forwarded-Host on"
     )
 
 
-def _reserved(pages: Pages, host: bytes | None) -> str:
+def _reserved(pages: BoundPages, host: bytes | None) -> str:
     return (
         f"{_shown(host)} is the host of {pages.setting}, where no upstream or application is answered; give "
         f"{pages.setting} a host of its own, such as console.example.com"

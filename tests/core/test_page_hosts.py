@@ -2,6 +2,7 @@
 
 import pytest
 
+from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.oauth.authority import Authority
 from machpay_gateway.core.page_hosts import Host, PageHosts, page_hosts, parse_host, shared_hosts
 
@@ -129,6 +130,11 @@ def test_a_page_host_that_is_also_the_apis_is_told(
     for warning, beginning in zip(told, expected, strict=True):
         assert warning.startswith(f"{beginning} name the same host, a.example")
         assert "a host of their own" in warning
+
+
+def test_a_host_that_no_request_can_name_is_a_mistake() -> None:
+    with pytest.raises(ConfigurationError, match=r"console\.url .* no request can name that host"):
+        hosts("https://a!b.example", None)
 
 
 def test_without_pages_no_host_is_bound() -> None:
