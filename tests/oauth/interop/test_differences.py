@@ -63,7 +63,7 @@ def theirs(programs: Path, served: Served) -> Iterator[Party]:
     }
     with running(programs, "provider.js") as program:
         program.tell(given)
-        party = Party(program.told(), served.issuer, served.apps, THEIRS)
+        party = Party(program.told(), served.api_url, served.apps, THEIRS)
         yield party
         party.close()
 
