@@ -126,7 +126,7 @@ class _Fronts(MachPayAuth):
 
     def _misplaced(self, scope: Scope, pages: PageGuard) -> str | None:
         """Return why *scope* is not answered at the host that it came to: before anything is decided or spent."""
-        if scope["type"] == "lifespan":
+        if scope["type"] not in {"http", "websocket"}:
             return None
         path = path_of(scope)
         host, forwarded_host = hosts_of(scope, self.trust)

@@ -199,7 +199,8 @@ class RequestHead(Head):
         elif kind == FORWARDED_PROTO:
             self.forwarded_proto = value if self.forwarded_proto is None else b""
         elif kind == FORWARDED_HOST:
-            self.forwarded_host = value if self.forwarded_host is None else b""
+            # One list (RFC 9110 §5.3): it names no one host, and each that it names counts.
+            self.forwarded_host = value if self.forwarded_host is None else self.forwarded_host + b"," + value
         elif kind == ORIGIN:
             self.origin = value if self.origin is None else b""
         elif kind == PREFLIGHT:

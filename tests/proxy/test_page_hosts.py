@@ -108,6 +108,8 @@ async def test_pages_and_upstreams_are_answered_on_hosts_of_their_own(
         ("/console/keys", CONSOLE, "not a host", "own"),
         ("/public/x", "gateway:8000", CONSOLE, "404"),
         ("/public/x", CONSOLE, API, "404"),
+        ("/public/x", "gateway:8000", f"{API}\r\nX-Forwarded-Host: {CONSOLE}", "404"),
+        ("/console/keys", "gateway:8000", f"{CONSOLE}\r\nX-Forwarded-Host: {CONSOLE}", "404"),
         ("/public/x", "gateway:8000", API, "upstream"),
     ],
 )
