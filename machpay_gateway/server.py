@@ -7,26 +7,40 @@ Run it: `uvicorn machpay_gateway.server:create_app --factory --no-proxy-headers`
 
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
+from time import perf_counter
 from typing import NamedTuple, Unpack
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from machpay_gateway.admin.app import key_api
 from machpay_gateway.admin.operations import OWN_ROUTES
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.console.app import CONSOLE_PATH, CONSOLE_ROUTES, console_app
+from machpay_gateway.console.app import CONSOLE_ROUTES, console_app
+from machpay_gateway.core.cookies import sets_ours, without_ours
+from machpay_gateway.core.decision import Denied
 from machpay_gateway.core.errors import StoreUnavailable
+from machpay_gateway.core.page_hosts import CONSOLE_PATH
+from machpay_gateway.core.reason import Reason
 from machpay_gateway.core.route import ALL_THE_REST, Route
 from machpay_gateway.forward_auth.front import ForwardAuth
 from machpay_gateway.middleware import MachPayAuth
 from machpay_gateway.oauth.app import oauth_app, oauth_routes
 from machpay_gateway.settings import Options, Settings
-from machpay_gateway.web.incoming import BEHIND_OUR_PROXY, PEER_FIELD, Trust, facts_of
+from machpay_gateway.web.incoming import (
+    BEHIND_OUR_PROXY,
+    PEER_FIELD,
+    Trust,
+    facts_of,
+    hosts_of,
+    path_of,
+    request_facts,
+)
 from machpay_gateway.web.lifespan import Resource, run_lifespan
+from machpay_gateway.web.page_hosts import PageGuard
 from machpay_gateway.web.path import branch_of
 
 JWKS_PATH = "/.well-known/jwks.json"
@@ -74,7 +88,7 @@ def control_plane(gateway: Gateway, app: ASGIApp | None = None, *, trust: Trust 
         below[CONSOLE_PATH] = console_app(gateway)
     ours = _Ours(at, below)
     asked = ForwardAuth(gateway)
-    return _Fronts(_Beside(ours, app or _only(own), asked.leases), gateway, asked, trust)
+    return _Fronts(_Beside(ours, app or _only(own), asked.leases), gateway, ours, asked, trust)
 
 
 def _jwks(gateway: Gateway) -> Callable[[Request], Awaitable[Response]]:
@@ -93,15 +107,36 @@ def _jwks(gateway: Gateway) -> Callable[[Request], Awaitable[Response]]:
 
 
 class _Fronts(MachPayAuth):
-    """Guards what is behind it, and lets proxies ask what it would say."""
+    """Guards what is behind it, keeps pages to their hosts, and lets proxies ask what it would say."""
 
-    def __init__(self, app: ASGIApp, gateway: Gateway, asked: ForwardAuth, trust: Trust | None) -> None:
+    def __init__(self, app: ASGIApp, gateway: Gateway, ours: "_Ours", asked: ForwardAuth, trust: Trust | None) -> None:
         super().__init__(app, gateway=gateway, trust=trust)
+        self._ours = ours
         self._asked = asked
+        self._pages = gateway.page_guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of any ASGI type."""
-        await (self._asked if self._asked.takes(scope) else super().__call__)(scope, receive, send)
+        if self._asked.takes(scope):
+            await self._asked(scope, receive, send)
+        elif self._pages is not None and (detail := self._misplaced(scope, self._pages)) is not None:
+            await self._refuse_page(scope, receive, send, detail)
+        else:
+            await super().__call__(scope, receive, send)
+
+    def _misplaced(self, scope: Scope, pages: PageGuard) -> str | None:
+        """Return why *scope* is not answered at the host that it came to: before anything is decided or spent."""
+        if scope["type"] not in {"http", "websocket"}:
+            return None
+        path = path_of(scope)
+        host, forwarded_host = hosts_of(scope, self.trust)
+        return pages.refusal(path, host, forwarded_host, is_ours=self._ours.app_for(path or "") is not None)
+
+    async def _refuse_page(self, scope: Scope, receive: Receive, send: Send, detail: str) -> None:
+        began_at = perf_counter()
+        facts = request_facts(scope, self.trust, self.gateway.request_ids)
+        denied = Denied(Reason.ROUTE_NOT_FOUND, detail)
+        await self._refuse(scope, receive, send, facts, denied, record=self.gateway.recorder.record, began_at=began_at)
 
 
 class BehindOurProxy:
@@ -154,7 +189,36 @@ class _Beside:
             # We have none. Where we ask for no credential, the application's would be open to anybody.
             is_open = ours is not None and scope["machpay"] is None
             ours = WebSocketClose() if is_open else None
-        await (ours or self._app)(scope, receive, send)
+        if ours is not None:
+            await ours(scope, receive, send)
+            return
+        await self._app(_without_own_cookies(scope), receive, _setting_no_own_cookies(send))
+
+
+def _without_own_cookies(scope: Scope) -> Scope:
+    """Return *scope* as the application gets it: what knows our users is not for it."""
+    if not any(name == b"cookie" and without_ours(value) is not None for name, value in scope["headers"]):
+        return scope
+    headers = []
+    for name, value in scope["headers"]:
+        divided = without_ours(value) if name == b"cookie" else None
+        others = value if divided is None else divided[0]
+        if divided is None or others:
+            headers.append((name, others))
+    return dict(scope, headers=headers)
+
+
+def _setting_no_own_cookies(send: Send) -> Send:
+    """Return *send* for the application, which does not decide who our users are."""
+
+    def send_on(message: Message) -> Awaitable[None]:
+        if "headers" in message:
+            headers = message["headers"]
+            kept = [(name, value) for name, value in headers if name.lower() != b"set-cookie" or not sets_ours(value)]
+            message = dict(message, headers=kept)
+        return send(message)
+
+    return send_on
 
 
 def _path(route: Route) -> str:

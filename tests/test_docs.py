@@ -122,6 +122,8 @@ def test_the_tables_of_the_proxy_are_the_settings_with_their_defaults() -> None:
 def _as_toml(default: object) -> str:
     if isinstance(default, bool):
         return str(default).lower()
+    if default == ():
+        return "none"
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 

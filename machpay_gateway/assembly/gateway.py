@@ -35,6 +35,7 @@ from machpay_gateway.stores.cache import KeyCache
 from machpay_gateway.telemetry.steps import StepTimes
 from machpay_gateway.telemetry.usage import UsageRecorder
 from machpay_gateway.web.incoming import Trust, request_ids
+from machpay_gateway.web.page_hosts import PageGuard
 
 if TYPE_CHECKING:
     from machpay_gateway.apps import Apps
@@ -65,6 +66,8 @@ class Gateway:
         own_routes = own_routes(settings) if callable(own_routes) else own_routes
         self.policy = policy_for(settings, own_routes, carries=carries)
         self.trust = Trust(settings.trusted_proxies, settings.client_ip_header.lower().encode())
+        hosts = settings.page_hosts
+        self.page_guard = None if hosts is None else PageGuard(hosts)
         self.legacy_headers = settings.legacy_headers
         self.request_ids = request_ids(os.urandom(8))
         self.is_open = False
@@ -182,6 +185,8 @@ class Gateway:
         Raises what `open` does, and ConfigurationError when another process serves and nothing counts for both.
         """
         await self.open()
+        for warning in self.settings.host_warnings:
+            logger.warning("%s", warning)
         if not self._has_given_way:
             await self.limiter.open()
         self.recorder.open()

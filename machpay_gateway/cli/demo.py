@@ -20,7 +20,6 @@ import click
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.cli.output import json_option, print_json
-from machpay_gateway.core.address import is_loopback
 from machpay_gateway.core.document import key_document
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.key import KeyRecord
@@ -37,6 +36,8 @@ _KEYS = (
     ("read-only", "live", ("skills:list", "account:read")),
 )
 _EMAIL = "demo@example.com"
+# Those that browsers reach by the name `localhost`, which is the Console's host: the API has the address itself.
+_ADDRESSES = ("127.0.0.1", "::1")
 # Each call stands on one line and needs nothing but itself, so that it can be pasted.
 _TOLD = """\
 MachPay Gateway guards a sample API at {url}, live and sandbox apart. Ctrl-C ends it, and nothing is kept.
@@ -48,7 +49,7 @@ test key, test: {test_scopes}
 read-only key, live: {reader_scopes}
   {reader}
 
-The Console is at {url}/console: sign in as {email} with the password {password}
+The Console is at {pages_url}/console: sign in as {email} with the password {password}
 
 # Execute a skill with the test key: the sandbox answers.
 curl {url}/v1/skills/execute -H "Authorization: Bearer {test}" -H "Content-Type: application/json" \
@@ -120,7 +121,7 @@ def demo(*, port: int, host: str, as_json: bool) -> None:
         serving_sample(sample.create_app("sandbox")) as sandbox,
     ):
         listen = _listen(address, port)
-        settings = _write_settings(Path(folder), sample, f"http://{listen}", live=live, sandbox=sandbox)
+        settings = _write_settings(Path(folder), sample, listen, live=live, sandbox=sandbox)
         gateway = Gateway(config=settings)
         made = asyncio.run(_make(gateway))
 
@@ -163,8 +164,10 @@ def _until_stopped() -> Iterator[None]:
 
 def _loopback(host: str) -> str:
     address = "127.0.0.1" if host == "localhost" else host
-    if not is_loopback(address):
-        raise click.BadParameter(f"{host!r} is not a loopback address: use 127.0.0.1 or ::1.", param_hint="--host")
+    if address not in _ADDRESSES:
+        raise click.BadParameter(
+            f"{host!r} is not a loopback address by the name localhost: use 127.0.0.1 or ::1.", param_hint="--host"
+        )
     return address
 
 
@@ -178,8 +181,13 @@ def _listen(address: str, port: int) -> str:
         return f"{host}:{listener.getsockname()[1]}"
 
 
-def _write_settings(folder: Path, sample: ModuleType, url: str, *, live: str, sandbox: str) -> Path:
-    """Write the settings of a gateway at *url* in front of two upstreams, and return their file."""
+def _pages_url(listen: str) -> str:
+    """Return where the Console is of a demo that listens at *listen*: on a host of its own."""
+    return f"http://localhost:{listen.rpartition(':')[2]}"
+
+
+def _write_settings(folder: Path, sample: ModuleType, listen: str, *, live: str, sandbox: str) -> Path:
+    """Write the settings of a gateway at *listen* in front of two upstreams, and return their file."""
     routes = "".join(
         f'[[routes]]\nmatch = "{route.match}"\nscopes = "{route.requires}"\npublic = {str(route.public).lower()}\n'
         for route in sample.ROUTES
@@ -188,7 +196,7 @@ def _write_settings(folder: Path, sample: ModuleType, url: str, *, live: str, sa
     file.write_text(
         f'database = "sqlite:///{folder / "demo.db"}"\nunlisted_routes = "deny"\n'
         f'[upstreams]\nlive = "{live}"\nsandbox = "{sandbox}"\n'
-        f'[console]\nurl = "{url}"\n'
+        f'[console]\nurl = "{_pages_url(listen)}"\napi_url = "http://{listen}"\n'
         f'[server]\naccess_log = "off"\ndrain_seconds = {_DRAIN_SECONDS}\n{routes}'
     )
     return file
@@ -220,15 +228,17 @@ async def _make(gateway: Gateway) -> Made:
 
 
 def _print_demo(url: str, database: str, made: Made, *, as_json: bool) -> None:
+    pages_url = _pages_url(url)
     if as_json:
         keys = [{**key_document(each.key, time.time()), "secret": each.secret} for each in made.keys]
-        console = {"url": f"{url}/console", "email": made.email, "password": made.password}
+        console = {"url": f"{pages_url}/console", "email": made.email, "password": made.password}
         print_json({"object": "demo", "url": url, "database": database, "keys": keys, "console": console})
         return
     admin, test, reader = made.keys
     click.echo(
         _TOLD.format(
             url=url,
+            pages_url=pages_url,
             database=database,
             program=_program(),
             admin=admin.secret,

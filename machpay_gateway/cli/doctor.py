@@ -38,7 +38,12 @@ def _checkup(session: Session) -> Sequence[Finding]:
         return [misread]
     if mistakes := unservable(settings):
         return [_mistake(mistake) for mistake in mistakes]
-    return [_configuration(session, settings), address_finding(settings), *asyncio.run(_connected(settings))]
+    return [
+        _configuration(session, settings),
+        address_finding(settings),
+        *_hosts(settings),
+        *asyncio.run(_connected(settings)),
+    ]
 
 
 async def _connected(settings: Settings) -> Sequence[Finding]:
@@ -69,6 +74,16 @@ def _configuration(session: Session, settings: Settings) -> Finding:
         return Finding("configuration", Status.OK, f"{found}; by {unlisted} all others are refused")
     found += f"; by {unlisted} any valid credential may make all other requests"
     return Finding("configuration", Status.OK, found, 'unlisted_routes = "deny" refuses them')
+
+
+def _hosts(settings: Settings) -> Sequence[Finding]:
+    """Return what is not answered because its host is for pages alone; nothing where there are no pages."""
+    if settings.page_hosts is None:
+        return []
+    if settings.host_warnings:
+        return [Finding("hosts", Status.WARNING, warning) for warning in settings.host_warnings]
+    bound = ", ".join(f"{pages.setting} {pages.url}" for pages in settings.page_hosts.pages)
+    return [Finding("hosts", Status.OK, f"pages have hosts of their own: {bound}")]
 
 
 async def _database(settings: Settings) -> Sequence[Finding]:

@@ -77,6 +77,7 @@ match = "* /v1/webhooks/{rest:path}"
 scopes = "webhooks:manage"
 
 # Apps that act for users (OAuth 2.1): where browsers and apps reach the authorization server, and where this API is.
+# The issuer's host is for the gateway alone: nothing of an upstream is answered there.
 # Then: machpay-gateway users create EMAIL, and machpay-gateway clients create NAME.
 # [oauth]
 # issuer = "https://auth.example.com"
@@ -85,10 +86,12 @@ scopes = "webhooks:manage"
 # registration_account = "acme"
 # registration_scopes = ["account:read"]
 
-# Pages on which people make keys, watch them and end them: where browsers reach them.
+# Pages on which people make keys, watch them and end them: where browsers reach them, on a host that has nothing of an
+# upstream. The issuer may be on the same one.
 # Then: machpay-gateway users create EMAIL --role admin
 # [console]
 # url = "https://console.example.com"
+# api_url = "https://api.example.com"
 
 # Whose JWTs are accepted besides API keys.
 # [[issuers]]

@@ -20,10 +20,10 @@ from machpay_gateway.console.sign_in import SIGN_IN, Entrance
 from machpay_gateway.console.visit import TurnedAwayError, Visit
 from machpay_gateway.core.errors import NotPermitted, Unavailable
 from machpay_gateway.core.management import ManagementAction, may_manage
+from machpay_gateway.core.page_hosts import CONSOLE_PATH
 from machpay_gateway.core.route import Route
 from machpay_gateway.web.browser import is_proved
 
-CONSOLE_PATH = "/console"
 # The gateway asks for no credential: who is signed in is found out here, by a cookie.
 CONSOLE_ROUTES = (Route(f"* {CONSOLE_PATH}/{{rest:path}}", public=True),)
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
+from machpay_gateway.core.believed_headers import checked_pass_headers
 from machpay_gateway.core.errors import ConfigurationError
 
 # One reading only: no user and password, path, query, backslash or space that another parser could see a host in.
@@ -46,7 +47,8 @@ class Carriage:
 
     *connect_seconds* is for a connection to an upstream, *first_byte_seconds* from the whole request being sent to the
     head of its answer, *idle_seconds* without a byte either way, *total_seconds* for all of it. *max_body_bytes* is
-    of the request's body. *forward_credentials* hands on the caller's Authorization. Raises ConfigurationError.
+    of the request's body. *forward_credentials* hands on the caller's Authorization. *pass_headers* are those that
+    upstreams believe and that are handed on all the same. Raises ConfigurationError.
     """
 
     connect_seconds: float = 5.0
@@ -55,6 +57,7 @@ class Carriage:
     total_seconds: float = 0.0
     max_body_bytes: int = 100 * 1024 * 1024
     forward_credentials: bool = False
+    pass_headers: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for name in ("connect_seconds", "first_byte_seconds", "idle_seconds", "total_seconds"):
@@ -67,10 +70,14 @@ class Carriage:
             )
         if type(self.forward_credentials) is not bool:  # "false" must not hand credentials on
             raise ConfigurationError(f"forward_credentials is true or false, not {self.forward_credentials!r}")
+        object.__setattr__(self, "pass_headers", checked_pass_headers(self.pass_headers))
 
     def with_changes(self, changes: Mapping[str, object]) -> "Carriage":
         """Return this with *changes*, as a route asks for. Raises ConfigurationError for an unknown one."""
-        known = [field.name for field in fields(self)]
+        # Which headers pass is found once for each name, before it is known which route a request is for.
+        if "pass_headers" in changes:
+            raise ConfigurationError("pass_headers holds for all routes: set it under [proxy]")
+        known = [field.name for field in fields(self) if field.name != "pass_headers"]
         for name in changes:
             if name not in known:
                 raise ConfigurationError(f"{name!r} is not a setting here; known: {', '.join(known)}")

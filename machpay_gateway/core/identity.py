@@ -6,6 +6,7 @@ A caller's own fields of these names never pass, whatever the route, so that an 
 from functools import lru_cache
 from urllib.parse import quote
 
+from machpay_gateway.core.believed_headers import hyphened
 from machpay_gateway.core.principal import Principal
 
 PREFIX = "X-MachPay-"
@@ -37,4 +38,4 @@ def is_identity_name(name: str) -> bool:
 
     CGI (RFC 3875 §4.1.18) and what descends from it, WSGI among them, read `X_MachPay_Account` as `X-MachPay-Account`.
     """
-    return name.lower().replace("_", "-").startswith(PREFIX.lower())
+    return hyphened(name).startswith(PREFIX.lower())

@@ -16,7 +16,7 @@ from machpay_gateway.core.reason import Reason
 from machpay_gateway.core.usage import ALLOWED
 from machpay_gateway.forward_auth.dialect import Dialect, dialect_at
 from machpay_gateway.forward_auth.leases import HeldLeases
-from machpay_gateway.forward_auth.question import asked_path, question_in
+from machpay_gateway.forward_auth.question import Question, asked_path, question_in
 from machpay_gateway.telemetry.refusals import log_refusal
 from machpay_gateway.web.headers import Headers, answer_headers, refusal_headers
 from machpay_gateway.web.incoming import may_speak_for_others, request_facts
@@ -46,13 +46,25 @@ class ForwardAuth:
             stranger = Denied(Reason.ROUTE_NOT_FOUND, "only trusted proxies may ask")
             await self._refuse(scope, receive, send, facts, stranger, began_at=began_at)
             return
-        facts, fault = question_in(scope, dialect, gateway.trust, gateway.request_ids)
-        decision = Denied(Reason.MALFORMED_REQUEST, fault) if fault else await gateway.gate.decide(facts)
+        question = question_in(scope, dialect, gateway.trust, gateway.request_ids)
+        facts = question.facts
+        decision = self._refused(question) or await gateway.gate.decide(facts)
         gateway.steps.decided(began_at, None, perf_counter())
         if isinstance(decision, Denied):
             await self._refuse(scope, receive, send, facts, decision, dialect=dialect, began_at=began_at)
             return
         await self._allow(send, facts, decision, began_at=began_at)
+
+    def _refused(self, question: Question) -> Denied | None:
+        """Return why *question* is refused whoever its client is, None when that is for the gate to decide."""
+        if question.fault:
+            return Denied(Reason.MALFORMED_REQUEST, question.fault)
+        pages = self._gateway.page_guard
+        if pages is None:
+            return None
+        # The proxy carries what it may to an upstream of its own: pages of ours are not there.
+        detail = pages.refusal_to_carry(question.facts.path, question.host)
+        return None if detail is None else Denied(Reason.ROUTE_NOT_FOUND, detail)
 
     def _trusts(self, scope: Scope) -> bool:
         client = scope.get("client")

@@ -17,10 +17,14 @@ _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")  # RFC 9110 §9.1, and
 
 
 class Question(NamedTuple):
-    """What is asked about. *fault* says, for the log, why it cannot be answered; empty when it can."""
+    """What is asked about. *fault* says, for the log, why it cannot be answered; empty when it can.
+
+    *host* is the client's, as the proxy tells it, and the one asked at: a list, or None where there is neither.
+    """
 
     facts: RequestFacts
     fault: str
+    host: bytes | None
 
 
 def asked_path(scope: Scope) -> str:
@@ -50,7 +54,9 @@ def question_in(scope: Scope, dialect: Dialect, trust: Trust, ids: Iterator[byte
         origin = _only(headers, b"origin")
         # Nobody says here whether the request has a body.
         facts = facts._replace(preflight_for=preflight_for(facts.method, origin, asked, has_body=False))
-    return Question(facts, _fault(method, target, headers))
+    # With the host that is asked at, which for some is the client's: pages have one, and nobody asks there.
+    host = b",".join(_values(headers, b"host") + _values(headers, b"x-forwarded-host")) or None
+    return Question(facts, _fault(method, target, headers), host)
 
 
 def _method_in(scope: Scope, dialect: Dialect, headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:

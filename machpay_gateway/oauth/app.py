@@ -11,19 +11,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.errors import ConfigurationError, Unavailable
-from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.oauth.authority import AUTHORIZE, CONSENT, PAGE_PATHS, SIGN_IN, SIGN_OUT, Authority
 from machpay_gateway.core.route import Route
 from machpay_gateway.oauth.answers import json_answer
 from machpay_gateway.oauth.authorize import Authorization
 from machpay_gateway.oauth.endpoints import introspection_endpoint, revocation_endpoint, token_endpoint
 from machpay_gateway.oauth.metadata import (
-    AUTHORIZE,
-    CONSENT,
     INTROSPECT,
     REGISTER,
     REVOKE,
-    SIGN_IN,
-    SIGN_OUT,
     TOKEN,
     WELL_KNOWN,
     metadata,
@@ -37,7 +33,7 @@ _METADATA_SECONDS = 300
 
 def oauth_routes(authority: Authority) -> tuple[Route, ...]:
     """Return the routes of the authorization server: whoever asks has no credential of ours yet."""
-    paths = [authority.path + path for path in (AUTHORIZE, SIGN_IN, CONSENT, SIGN_OUT, TOKEN, REVOKE, INTROSPECT)]
+    paths = [authority.path + path for path in (*PAGE_PATHS, TOKEN, REVOKE, INTROSPECT)]
     if authority.registration_account is not None:
         paths.append(authority.path + REGISTER)
     paths.append(WELL_KNOWN + authority.path)  # RFC 8414 §3.1: the issuer's path comes after

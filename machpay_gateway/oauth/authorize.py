@@ -15,12 +15,12 @@ from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.address import format_address_or_none
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.oauth.asking import UNKNOWN_CLIENT, Request, Return, read_request, return_of
+from machpay_gateway.core.oauth.authority import AUTHORIZE, CONSENT, SIGN_IN
 from machpay_gateway.core.oauth.client import Client
 from machpay_gateway.core.oauth.parameters import Parameters
 from machpay_gateway.core.oauth.problem import Code, Refused
 from machpay_gateway.core.oauth.user import User
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.oauth.metadata import AUTHORIZE, CONSENT, SIGN_IN
 from machpay_gateway.oauth.pages import OAuthPages
 from machpay_gateway.people.users import NotSignedIn
 from machpay_gateway.web.browser import LOST, Cookie, fresh_value, is_proved

@@ -5,13 +5,12 @@ from typing import Any
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.credential import PROOF_ALGORITHMS
-from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.oauth.authority import AUTHORIZE, Authority
 from machpay_gateway.core.oauth.client import GRANT_TYPES
 from machpay_gateway.core.oauth.pkce import METHOD
 from machpay_gateway.oauth.clients import METHODS
 
-AUTHORIZE, TOKEN, REVOKE = "/oauth/authorize", "/oauth/token", "/oauth/revoke"
-SIGN_IN, CONSENT, SIGN_OUT = "/oauth/sign-in", "/oauth/consent", "/oauth/sign-out"
+TOKEN, REVOKE = "/oauth/token", "/oauth/revoke"
 INTROSPECT, REGISTER, JWKS = "/oauth/introspect", "/oauth/register", "/.well-known/jwks.json"
 WELL_KNOWN = "/.well-known/oauth-authorization-server"
 

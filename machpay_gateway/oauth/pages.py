@@ -7,11 +7,10 @@ from pathlib import Path
 from starlette.responses import Response
 
 from machpay_gateway.core.oauth.asking import Request
-from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.oauth.authority import CONSENT, SIGN_IN, SIGN_OUT, Authority
 from machpay_gateway.core.oauth.redirect import origin_source
 from machpay_gateway.core.oauth.user import User
 from machpay_gateway.core.oauth.words import words_for
-from machpay_gateway.oauth.metadata import CONSENT, SIGN_IN, SIGN_OUT
 from machpay_gateway.web.browser import proof_of
 from machpay_gateway.web.templates import Pages
 

@@ -21,6 +21,7 @@ from machpay_gateway.proxy.heads import AnswerHead
 from machpay_gateway.proxy.pool import Pool
 from machpay_gateway.proxy.ports import NEVER, Carried, Client, Front
 from machpay_gateway.telemetry.refusals import log_refusal
+from machpay_gateway.web.page_hosts import PageGuard
 from machpay_gateway.web.streams import CHECK_SECONDS
 
 if TYPE_CHECKING:
@@ -62,7 +63,17 @@ class Exchange(Carried):
     def begin(self, raw: bytes) -> None:
         """Decide, or begin to. The head is *raw* as it came."""
         front = self._front
-        if front.has_control_plane and (own := front.upstreams.own_pool(self.facts.path)) is not None:
+        own = front.upstreams.own_pool(self.facts.path) if front.has_control_plane else None
+        pages, head = front.pages, self.request
+        # Nearly always one lookup: pages are paths of the control plane, so that the host alone is to be looked at.
+        if (
+            pages is not None
+            and (own is not None or head.host not in pages.plain or head.forwarded_host or not front.has_control_plane)
+            and (detail := self._misplaced(pages, is_ours=own is not None)) is not None
+        ):
+            self.refuse(Reason.ROUTE_NOT_FOUND, detail)
+            return
+        if own is not None:
             self._carry(own, front.carriage, self._own_head(raw))
             return
         decision = front.gate.decide_at_once(self.facts)
@@ -196,13 +207,19 @@ class Exchange(Carried):
         self.check_at = monotonic() + CHECK_SECONDS
         carrying.begin()
 
+    def _misplaced(self, pages: PageGuard, *, is_ours: bool) -> str | None:
+        """Return why this is not answered at the host that it came to, None when it is."""
+        request = self.request
+        forwarded_host = request.forwarded_host if self.client.is_trusted else None
+        return pages.refusal(self.facts.path, request.host, forwarded_host, is_ours=is_ours)
+
     def _own_head(self, raw: bytes) -> bytes:
         if self._front.upstreams.is_question(self.facts.path):
             trace = self._front.begin_trace(self) if self._front.traces is not None else b""
             return verbatim_head(raw, self.request, self.client.host, trace)
-        return self._upstream_head(credentials=True)
+        return self._upstream_head(credentials=True, cookies=self.request.own_cookies)
 
-    def _upstream_head(self, *, credentials: bool) -> bytes:
+    def _upstream_head(self, *, credentials: bool, cookies: tuple[bytes, ...] = ()) -> bytes:
         request, client = self.request, self.client
         hop = Hop(self._walk, client.scheme, request.host)
         if client.is_trusted:
@@ -213,6 +230,7 @@ class Exchange(Carried):
             self.principal,
             self.facts.request_id,
             authorization=self.facts.authorization if credentials else (),
+            cookies=cookies,
             assertion=self._front.assertion_for(self.principal) if self._front.asserts else b"",
             trace=self._front.begin_trace(self) if self._front.traces is not None else b"",
         )

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from machpay_gateway.core.believed_headers import hyphened, is_believed
+from machpay_gateway.core.cookies import sets_ours, without_ours
 from machpay_gateway.core.identity import is_identity_name
 
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor
@@ -21,7 +23,8 @@ _FORGOTTEN = re.compile(rb"auth|cookie|dpop|key|pass|secret|session|signature|to
 # What is done with a field. Plain numbers, because a member of an enum takes longer to look up than all else here.
 PASS, DROP, HOST, AUTHORIZATION, CONNECTION, KEEPS, LENGTH, CODING, UPGRADE, TE, WRONG = range(11)
 CLIENT_ADDRESS, FORWARDED_PROTO, FORWARDED_HOST, REQUEST_ID, TRACE_PARENT, TRACE_STATE = range(11, 17)
-ORIGIN, PREFLIGHT, EXPECT, TYPE, DATE, PROOF = range(17, 23)  # read, and passed on all the same
+COOKIE, SET_COOKIE = 17, 18
+ORIGIN, PREFLIGHT, EXPECT, TYPE, DATE, PROOF = range(19, 25)  # read, and passed on all the same
 
 # RFC 9110 §7.6.1: what concerns one connection alone.
 _HOP_BY_HOP: Mapping[bytes, int] = {
@@ -45,28 +48,14 @@ _OF_REQUESTS: Mapping[bytes, int] = {
     b"origin": ORIGIN,
     b"dpop": PROOF,
     b"content-type": TYPE,
+    b"cookie": COOKIE,
     b"access-control-request-method": PREFLIGHT,
-    # Who the client is, as other proxies say it: an upstream may believe any of them, so none passes.
-    b"forwarded": DROP,
     b"x-forwarded-proto": FORWARDED_PROTO,
     b"x-forwarded-host": FORWARDED_HOST,
-    b"x-real-ip": DROP,
-    b"x-client-ip": DROP,
-    b"x-cluster-client-ip": DROP,
-    b"true-client-ip": DROP,
-    b"cf-connecting-ip": DROP,
-    b"fastly-client-ip": DROP,
-    # By what some frameworks route, instead of by the path and the method that were authorised.
-    b"x-original-url": DROP,
-    b"x-rewrite-url": DROP,
-    b"x-http-method": DROP,
-    b"x-http-method-override": DROP,
-    b"x-method-override": DROP,
-    b"proxy": DROP,  # CGI makes of it where its programs send their own requests (CVE-2016-5385)
 }
 _OF_TRACES: Mapping[bytes, int] = {b"traceparent": TRACE_PARENT, b"tracestate": TRACE_STATE}
 _OF_OUR_ANSWERS: Mapping[bytes, int] = {**_HOP_BY_HOP, b"date": DATE}
-_OF_ANSWERS: Mapping[bytes, int] = {**_OF_OUR_ANSWERS, b"x-request-id": DROP}
+_OF_ANSWERS: Mapping[bytes, int] = {**_OF_OUR_ANSWERS, b"x-request-id": DROP, b"set-cookie": SET_COOKIE}
 
 
 class Managed(NamedTuple):
@@ -81,12 +70,14 @@ def tokens_of(value: bytes) -> frozenset[bytes]:
     return frozenset(token for part in value.split(b",") if (token := part.strip(b" \t").lower()))
 
 
-def _read(kind: int, value: bytes) -> Managed:
-    """Return a field with its *value* read, or WRONG with what is wrong with it."""
+def _read(kind: int, value: bytes) -> Managed | None:
+    """Return a field with its *value* read, WRONG with what is wrong with it, or None if it passes as it came."""
     reader = _READERS.get(kind)
     if reader is None:
         return _new(Managed, (kind, value))
     read = reader(value)
+    if read is None:
+        return None
     if isinstance(read, str):
         return Managed(WRONG, read)
     return Managed(KEEPS, None) if kind == CONNECTION and read == _KEEP_ALIVE else Managed(kind, read)
@@ -104,12 +95,18 @@ def _coding(value: bytes) -> bytes | str:
     return value if value.lower() == b"chunked" else OTHER_CODING
 
 
+def _set_cookie(value: bytes) -> bool | None:
+    return sets_ours(value) or None
+
+
 _READERS: Mapping[int, Callable[[bytes], object]] = {
     HOST: _host,
     LENGTH: _length,
     CODING: _coding,
     CONNECTION: tokens_of,
     TE: tokens_of,
+    COOKIE: without_ours,
+    SET_COOKIE: _set_cookie,
 }
 
 
@@ -119,9 +116,21 @@ class Fields(dict[bytes, Managed | None]):
     So they are remembered, but for long ones and those whose name says that the value is a secret or never the same.
     """
 
-    def __init__(self, managed: Mapping[bytes, int], *, passes_ours: bool = False) -> None:
-        """Know the fields in *managed*, by their names in lower case. Ours are dropped unless it *passes_ours*."""
+    def __init__(
+        self,
+        managed: Mapping[bytes, int],
+        *,
+        passes_ours: bool = False,
+        drops_believed: bool = False,
+        passed: frozenset[bytes] = frozenset(),
+    ) -> None:
+        """Know the fields in *managed*, by their names in lower case. Ours are dropped unless it *passes_ours*.
+
+        Where it *drops_believed*, what upstreams believe of a proxy is dropped but for the names in *passed*.
+        """
         super().__init__()
+        self._drops_believed = drops_believed
+        self._passed = passed
         self._managed = managed
         self._passes_ours = passes_ours
         self._names: dict[bytes, tuple[int, bool]] = {}  # kind, and whether whole lines are remembered
@@ -148,23 +157,29 @@ class Fields(dict[bytes, Managed | None]):
     def _kind_of(self, name: bytes) -> int:
         if self._passes_ours:
             return self._managed.get(name, PASS)
-        if is_identity_name(name.decode("latin-1")) or name.startswith(b"x-forwarded-"):
-            return self._managed.get(name, DROP)
-        if b"_" in name:
-            # CGI reads underscores as hyphens, so that this would be a managed field by another way of writing it.
-            hyphened = name.replace(b"_", b"-")
-            is_managed = hyphened in self._managed or hyphened.startswith(b"x-forwarded-")
-            return DROP if is_managed else PASS
-        return self._managed.get(name, PASS)
+        text = name.decode("latin-1")
+        if is_identity_name(text):
+            return DROP
+        if (kind := self._managed.get(name)) is not None:
+            return kind
+        if name in self._passed:
+            return PASS
+        # CGI cannot tell some names from others, so that this may be a managed field by another way of writing it.
+        plain = hyphened(text).encode("ascii")
+        if plain in self._managed or plain.startswith(b"x-forwarded-"):
+            return DROP
+        return DROP if self._drops_believed and is_believed(text) else PASS
 
 
-def request_fields(client_address_header: bytes, *, traced: bool = False) -> Fields:
+def request_fields(client_address_header: bytes, *, traced: bool = False, pass_headers: Iterable[str] = ()) -> Fields:
     """Return what is done with a request's fields; *client_address_header* (lower case) is believed from some peers.
 
-    Where requests are *traced*, we say of which trace they are a part.
+    *pass_headers* (lower case) go on, though upstreams may believe them. Where requests are *traced*, we say of which
+    trace they are a part.
     """
     of_traces = _OF_TRACES if traced else {}
-    return Fields({**_OF_REQUESTS, **of_traces, client_address_header: CLIENT_ADDRESS})
+    managed = {**_OF_REQUESTS, **of_traces, client_address_header: CLIENT_ADDRESS}
+    return Fields(managed, drops_believed=True, passed=frozenset(name.encode() for name in pass_headers))
 
 
 def answer_fields() -> Fields:

@@ -9,6 +9,7 @@ from machpay_gateway.proxy.fields import (
     CLIENT_ADDRESS,
     CODING,
     CONNECTION,
+    COOKIE,
     DATE,
     DROP,
     FORWARDED_HOST,
@@ -98,6 +99,7 @@ class RequestHead(Head):
     framing = b""
     forwarded: tuple[bytes, ...] = ()
     proof: tuple[bytes, ...] = ()
+    own_cookies: tuple[bytes, ...] = ()  # those of the gateway, for nobody but its control plane
     host: bytes | None = None
     forwarded_host: bytes | None = None
     forwarded_proto: bytes | None = None
@@ -132,6 +134,11 @@ class RequestHead(Head):
             kind, value = field
             if kind == AUTHORIZATION:
                 authorization += (value,)
+            elif kind == COOKIE:
+                others, ours = value
+                self.own_cookies += (ours,)
+                if others:
+                    lines.append(line[: line.index(b":")] + b": " + others)
             elif kind != DROP:
                 if kind >= ORIGIN:
                     lines.append(line)
@@ -192,7 +199,8 @@ class RequestHead(Head):
         elif kind == FORWARDED_PROTO:
             self.forwarded_proto = value if self.forwarded_proto is None else b""
         elif kind == FORWARDED_HOST:
-            self.forwarded_host = value if self.forwarded_host is None else b""
+            # One list (RFC 9110 §5.3): it names no one host, and each that it names counts.
+            self.forwarded_host = value if self.forwarded_host is None else self.forwarded_host + b"," + value
         elif kind == ORIGIN:
             self.origin = value if self.origin is None else b""
         elif kind == PREFLIGHT:

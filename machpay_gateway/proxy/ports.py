@@ -23,6 +23,7 @@ from machpay_gateway.proxy.heads import AnswerHead, RequestHead
 from machpay_gateway.proxy.readers import RequestReader
 from machpay_gateway.proxy.upstreams import Upstreams
 from machpay_gateway.telemetry.steps import Steps
+from machpay_gateway.web.page_hosts import PageGuard
 
 if TYPE_CHECKING:
     from machpay_gateway.telemetry.traces import Trace, Traces
@@ -195,6 +196,7 @@ class Front(ABC):
     carriage: Carriage
     legacy_headers: bool
     has_control_plane: bool
+    pages: PageGuard | None  # None where no pages are bound to a host
     asserts: bool
     traces: "Traces | None"
     head_seconds: float

@@ -65,13 +65,15 @@ class Proxy(Front):
         self.gateway = gateway
         self.gate = gateway.gate
         self.legacy_headers = gateway.legacy_headers
-        self.requests = RequestReader(request_fields(gateway.trust.header, traced=gateway.traces is not None))
+        traced, passed = gateway.traces is not None, settings.proxy.pass_headers
+        self.requests = RequestReader(request_fields(gateway.trust.header, traced=traced, pass_headers=passed))
         self.head_seconds = settings.server.head_seconds
         self.keepalive_seconds = settings.server.keepalive_seconds
         self.carriage = settings.proxy
         self._carriages: dict[str, Carriage] = {}  # by a route's match
         self.upstreams = Upstreams(settings.upstreams, control_plane)
         self.has_control_plane = control_plane is not None
+        self.pages = gateway.page_guard
         self.asserts = gateway.assertions is not None
         self.traces = gateway.traces
         self._log = access_log

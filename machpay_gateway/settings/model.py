@@ -12,6 +12,7 @@ from machpay_gateway.core.issuer import Issuer
 from machpay_gateway.core.key import ENVIRONMENTS
 from machpay_gateway.core.leak import Leaks
 from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.page_hosts import PageHosts, page_hosts, shared_hosts
 from machpay_gateway.core.policy import Unlisted
 from machpay_gateway.core.quota import TIERS, Tier
 from machpay_gateway.core.route import Route
@@ -51,6 +52,18 @@ class Settings:
     secret_key: str | None = field(default=None, repr=False)
     traces: bool = False
 
+    @property
+    def page_hosts(self) -> PageHosts | None:
+        """The hosts that the Console and the authorization server's pages are bound to; None without either."""
+        return page_hosts(None if self.console is None else self.console.url, self.oauth)
+
+    @property
+    def host_warnings(self) -> Sequence[str]:
+        """What is not answered because a host is for pages alone, though other settings name it as the API's."""
+        api_url = None if self.console is None else self.console.api_url
+        audience = None if self.oauth is None else self.oauth.audience
+        return tuple(shared_hosts(self.page_hosts, api_url, audience))
+
 
 class Options(TypedDict, total=False):
     """The settings as they may be given in Python. *config* names the file to read instead of `machpay.toml`."""
@@ -71,7 +84,7 @@ class Options(TypedDict, total=False):
     legacy_headers: bool
     on_limiter_failure: LimiterFailure
     upstreams: Mapping[str, str | Sequence[str]]
-    proxy: Mapping[str, float]
+    proxy: Mapping[str, float | Sequence[str]]
     server: Mapping[str, str | float]
     forward_auth: Mapping[str, float]
     leaks: Leaks | None

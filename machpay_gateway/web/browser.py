@@ -7,6 +7,7 @@ from os import urandom
 from starlette.requests import Request
 from starlette.responses import Response
 
+from machpay_gateway.core.cookies import HOST_PREFIX, PREFIX
 from machpay_gateway.core.key import ENTROPY_BYTES
 from machpay_gateway.core.oauth.opaque import Kind, digest_of, mint
 
@@ -25,12 +26,21 @@ class Cookie:
     @classmethod
     def of(cls, name: str, *, is_secure: bool) -> "Cookie":
         """Return the cookie *name*: one that no other host can set, where there is TLS to prove who did."""
-        return cls(f"__Host-machpay-{name}" if is_secure else f"machpay-{name}", is_secure)
+        return cls((HOST_PREFIX if is_secure else PREFIX) + name, is_secure)
 
     def read(self, request: Request) -> str:
         """Return what the browser holds, if we can have given it: else the empty text."""
-        value = request.cookies.get(self.name, "")
+        value = self._sent(request)
         return value if digest_of(Kind.BROWSER, value) is not None else ""
+
+    def _sent(self, request: Request) -> str:
+        """Return the value under exactly this name, the last one where there are several.
+
+        A parser that strips more than browsers do off a name would let others set it, in spite of its prefix.
+        """
+        pairs = (pair.strip(" \t") for field in request.headers.getlist("cookie") for pair in field.split(";"))
+        values = [pair.removeprefix(f"{self.name}=") for pair in pairs if pair.startswith(f"{self.name}=")]
+        return values[-1] if values else ""
 
     def put(self, response: Response, value: str) -> None:
         """Give the browser *value*, until it is closed."""

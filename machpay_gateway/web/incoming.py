@@ -96,6 +96,30 @@ def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) 
     )
 
 
+def path_of(scope: Mapping[str, Any]) -> str | None:
+    """Return the canonical path of the http or websocket *scope*, None when it is ambiguous."""
+    path = scope["path"]
+    read_path = canonical_path if len(path) < LONG else canonical_path.__wrapped__
+    return read_path(path, scope.get("raw_path"), scope.get("root_path"))
+
+
+def hosts_of(scope: Mapping[str, Any], trust: Trust) -> tuple[bytes | None, bytes | None]:
+    """Return the Host of *scope*, and the X-Forwarded-Host if its peer is a trusted proxy; None where there is none.
+
+    What comes more than once is one list (RFC 9110 §5.3): it names no one host, and each that it names counts.
+    """
+    hosts, forwarded = [], []
+    for name, value in scope["headers"]:
+        if name == b"host":
+            hosts.append(value)
+        elif name == b"x-forwarded-host":
+            forwarded.append(value)
+    client = scope.get("client")
+    if forwarded and not (client and may_speak_for_others(client[0] or "", trust.proxies)):
+        forwarded = []
+    return b",".join(hosts) or None, b",".join(forwarded) or None
+
+
 def facts_of(scope: Mapping[str, Any]) -> RequestFacts:
     """Return what the middleware found of the request that it let through."""
     facts: RequestFacts = scope["machpay_facts"]

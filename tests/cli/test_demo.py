@@ -88,7 +88,12 @@ def test_the_console_lets_the_printed_user_in(demo: Demo) -> None:
         proof = dict(forms_of(page)["/console/sign-in?next=/keys"])["proof"]
         sent = {"proof": proof, "email": told[2], "password": told[3]}
         keys = browser.post(f"{told[1]}/sign-in", data=sent)
-    assert keys.url == f"{demo.url}/console/keys"
+    assert keys.url == f"{told[1]}/keys"
+    # On a host of its own: nothing of the sample API is there, and nothing of it is where the API is.
+    pages_url = told[1].removesuffix("/console")
+    assert pages_url == demo.url.replace("127.0.0.1", "localhost")
+    asked = (f"{demo.url}/console/keys", f"{pages_url}/v1/skills", f"{pages_url}/healthz")
+    assert [httpx2.get(url).status_code for url in asked] == [404] * 3
     names = re.findall(r"<bdi>([^<]*)</bdi></a></th>", keys.text)
     assert names[-3:] == ["read-only", "test", "admin"]
 
@@ -137,6 +142,7 @@ def test_for_scripts_it_is_one_document_and_what_is_configured_here_is_ignored(t
     assert (rest, process.returncode) == (b"", 0)
     assert [key["name"] for key in document["keys"]] == ["admin", "test", "read-only"]
     assert set(document["console"]) == {"url", "email", "password"}
+    assert document["console"]["url"] == document["url"].replace("127.0.0.1", "localhost") + "/console"
     assert all(key["secret"].startswith(f"sk_{key['environment']}_") for key in document["keys"])
 
 
@@ -152,7 +158,7 @@ def test_a_port_in_use_is_one_line_that_names_the_way_out(invoke_bare: Invoke) -
     assert "--port" in result.stderr
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.com", ""])  # noqa: S104 - what is refused
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "127.0.0.2", "example.com", ""])  # noqa: S104 - what is refused
 def test_it_is_for_this_machine_alone(invoke_bare: Invoke, host: str) -> None:
     result = invoke_bare("demo", "--host", host)
 

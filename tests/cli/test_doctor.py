@@ -273,6 +273,22 @@ def test_a_status_is_coloured_on_a_terminal_unless_that_is_not_wanted(
     assert [match and match[1] for match in escapes] == ([None] * 3 if no_color else ["32", "33", "1;31"])
 
 
+@pytest.mark.parametrize(
+    "text, status, found",
+    [
+        ('[console]\nurl = "https://a.example"', "warning", "console.url and console.api_url name the same host"),
+        ('[oauth]\nissuer = "https://a.example"', "warning", "oauth.issuer and oauth.audience name the same host"),
+        ('[console]\nurl = "https://a.example"\napi_url = "https://b.example"', "ok", "console.url https://a.example"),
+    ],
+)
+def test_a_host_of_pages_that_is_the_apis_too_is_told(invoke: Invoke, text: str, status: str, found: str) -> None:
+    with Path("machpay.toml").open("a", encoding="utf-8") as file:
+        file.write(f"\n{text}\n")
+    told = only(checked(invoke, exit_code=0), "hosts")
+    assert told[0] == status
+    assert found in told[1]
+
+
 def test_the_page_has_every_subject_and_the_rights_that_are_told() -> None:
     page = PAGE.read_text(encoding="utf-8")
     sources = "".join((ROOT / "machpay_gateway" / name).read_text(encoding="utf-8") for name in SOURCES)

@@ -22,7 +22,7 @@ from machpay_gateway.settings.console import Console
 from tests.applications import ok
 from tests.prepared import hash_cheaply, new_sqlite
 
-URL = "https://console.example.com"
+URL, API_URL = "https://console.example.com", "https://api.example.com"
 ADMIN, VIEWER, STRANGER = "ada@example.org", "vic@example.org", "stan@example.net"
 PASSWORD = "correct horse battery"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -41,10 +41,10 @@ class Rig:
     users: Mapping[str, User]
     opened: list[AsyncClient] = field(default_factory=list)
 
-    def http(self, address: str = "192.0.2.1") -> AsyncClient:
-        """Return a new browser that nobody is signed in by."""
+    def http(self, address: str = "192.0.2.1", *, url: str = URL) -> AsyncClient:
+        """Return a new browser that nobody is signed in by, or at the API's *url* a program."""
         transport = ASGITransport(app=self.app, client=(address, 50_000))
-        client = AsyncClient(transport=transport, base_url=URL)
+        client = AsyncClient(transport=transport, base_url=url)
         self.opened.append(client)
         return client
 
@@ -106,7 +106,7 @@ def secret_in(page: Response) -> str:
 async def serving_console(**options: Unpack[Options]) -> AsyncIterator[Rig]:
     """Serve on a SQLite file of its own, unless *options* say otherwise."""
     with TemporaryDirectory() as folder:
-        defaults = Options(routes=ROUTES, console=Console(URL))
+        defaults = Options(routes=ROUTES, console=Console(URL, API_URL))
         if "database" not in options:
             defaults["database"] = new_sqlite(Path(folder) / "console.db")
         app = create_app(ok, **(defaults | options))

@@ -11,7 +11,7 @@ from httpx2 import AsyncClient
 
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.web.browser import proof_of
-from tests.console.rigs import ADMIN, FORM, PASSWORD, STRANGER, URL, VIEWER, Rig, forms_of, submitted
+from tests.console.rigs import ADMIN, API_URL, FORM, PASSWORD, STRANGER, URL, VIEWER, Rig, forms_of, submitted
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&{{7*7}}\u202e"[:100]
 NEW = "/console/keys/new"
@@ -24,7 +24,7 @@ def _proof(browser: AsyncClient, path: str) -> str:
 
 async def call(rig: Rig, secret: str, address: str = "192.0.2.1") -> int:
     headers = {"Authorization": f"Bearer {secret}"}
-    return (await rig.http(address).get("/v1/skills", headers=headers)).status_code
+    return (await rig.http(address, url=API_URL).get("/v1/skills", headers=headers)).status_code
 
 
 async def test_a_viewer_sees_all_and_changes_nothing(rig: Rig) -> None:

@@ -11,7 +11,7 @@ from httpx2 import AsyncClient, Response
 from machpay_gateway.core.audit import APPLICATION, Change
 from machpay_gateway.core.key import ROTATION_SECONDS, KeyStatus
 from machpay_gateway.core.usage import SecretUse, UsageBatch
-from tests.console.rigs import Rig, Sent, forms_of, secret_in, submitted
+from tests.console.rigs import API_URL, Rig, Sent, forms_of, secret_in, submitted
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&{{7*7}}\u202e"[:100]
 NEW = "/console/keys/new"
@@ -28,7 +28,7 @@ def _noted(rig: Rig, at: float) -> Change:
 
 async def call(rig: Rig, secret: str, address: str = "192.0.2.1") -> int:
     headers = {"Authorization": f"Bearer {secret}"}
-    return (await rig.http(address).get("/v1/skills", headers=headers)).status_code
+    return (await rig.http(address, url=API_URL).get("/v1/skills", headers=headers)).status_code
 
 
 async def test_a_key_is_created_and_its_secret_shown_once(rig: Rig) -> None:
@@ -37,7 +37,7 @@ async def test_a_key_is_created_and_its_secret_shown_once(rig: Rig) -> None:
     assert page.status_code == 200
     secret = secret_in(page)
     assert f"MACHPAY_API_KEY={secret}" in page.text
-    assert "curl https://console.example.com/v1/whoami" in page.text
+    assert "curl https://api.example.com/v1/whoami" in page.text
     assert await call(rig, secret) == 200
     assert await call(rig, secret, "203.0.113.1") == 403
     (record,) = await rig.gateway.keyring.list(rig.account.id)

@@ -50,7 +50,7 @@ def snippets_in(page: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Site:
-    """A gateway that is served, with a Console and an authorization server at its address."""
+    """A gateway that is served, with a Console and an authorization server at *url*, a host of theirs."""
 
     url: str
     folder: Path
@@ -83,9 +83,12 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     listening = socket.create_server(("127.0.0.1", 0))
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    url, pages_url = (f"http://{host}:{listening.getsockname()[1]}" for host in ("127.0.0.1", "localhost"))
     options = Options(
-        database=f"sqlite:///{tmp_path}/console.db", routes=ROUTES, console=Console(url), oauth=Authority(url)
+        database=f"sqlite:///{tmp_path}/console.db",
+        routes=ROUTES,
+        console=Console(pages_url, url),
+        oauth=Authority(pages_url, audience=url),
     )
 
     async def prepared() -> tuple[KeyRecord, str, str, Client, str | None]:
@@ -106,7 +109,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
             return key, secret, admin, *app
 
     key, secret, admin_secret, app, app_secret = asyncio.run(prepared())
-    with serving(create_app(ok, **options), listening=listening), Http(base_url=url) as browser:
+    with serving(create_app(ok, **options), listening=listening), Http(base_url=pages_url) as browser:
         page = browser.get("/console/sign-in")
         (fields,) = forms_of(page).values()
         sent = dict(fields) | {"email": EMAIL, "password": PASSWORD}
@@ -115,7 +118,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         assert page.status_code == 200
         assert app_secret is not None
         found = snippets_in(page.text)
-        yield Site(url, tmp_path, key, secret, admin_secret, app, app_secret, found)
+        yield Site(pages_url, tmp_path, key, secret, admin_secret, app, app_secret, found)
 
 
 def test_the_snippets_hold_no_secret_and_are_all_run_here(site: Site) -> None:
@@ -204,7 +207,7 @@ async def test_without_a_key_the_snippets_have_a_placeholder_and_the_page_leads_
         browser = await rig.signed_in(email)
         page = await browser.get("/console/start")
         found = snippets_in(page.text)
-        assert found["env"] == "MACHPAY_API_KEY=sk_live_…\nMACHPAY_BASE_URL=https://console.example.com"
+        assert found["env"] == "MACHPAY_API_KEY=sk_live_…\nMACHPAY_BASE_URL=https://api.example.com"
         assert "oauth-ask" not in found
         assert 'admin.keys.revoke("key_…")' in found["rotation"]
         assert ('href="/console/keys/new"' in page.text) is leads

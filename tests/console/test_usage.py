@@ -22,7 +22,7 @@ from machpay_gateway.core.overview import PERIODS, Period
 from machpay_gateway.core.policy import Policy
 from machpay_gateway.core.route import Route
 from machpay_gateway.core.usage import BOUNDS, MINUTE, UsageBatch, UsageKey, UsageRow
-from tests.console.rigs import STRANGER, VIEWER, Rig
+from tests.console.rigs import API_URL, STRANGER, VIEWER, Rig
 
 HOSTILE = '=HYPERLINK("https://evil.example","<script>alert(1)</script>")'
 FORMATS = ("usage", "usage.json", "usage.csv")
@@ -77,7 +77,7 @@ def cells(page: Response, table: str) -> list[list[str]]:
 
 async def test_a_request_that_was_made_shows_once_it_is_stored(rig: Rig) -> None:
     key, secret = await rig.key()
-    caller, browser = rig.http(), await rig.signed_in()
+    caller, browser = rig.http(url=API_URL), await rig.signed_in()
     answers = [
         await caller.get("/v1/skills", headers={"Authorization": f"Bearer {secret}"}),
         await caller.post("/v1/skills/execute", headers={"Authorization": f"Bearer {secret}"}),

@@ -70,7 +70,7 @@ def _nginx(binary: Callable[[], str | None], package: str) -> Kind:
     def changes(ports: Ports) -> dict[str, str]:
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi") if package == "nginx" else ("client_body", "proxy")
         temporary = " ".join(f"{kind}_temp_path t_{kind};" for kind in kinds)
-        listen = {"listen 8080;": f"listen {HOST}:{ports.proxy};"}
+        listen = {"listen 8080": f"listen {HOST}:{ports.proxy}"}
         return {"http {": f"http {{ access_log off; {temporary}"} | listen | _addresses(ports)
 
     return Kind(

@@ -20,8 +20,9 @@ from machpay_gateway.core.assertion import Assertion
 from machpay_gateway.core.decision import Decision
 from machpay_gateway.core.facts import RequestFacts
 from machpay_gateway.server import create_app
+from machpay_gateway.settings import Options
 from tests.forward_auth.proxies import DEPLOY, running_proxy
-from tests.gateways import Guarded
+from tests.prepared import new_sqlite
 from tests.redises.ports import HOST, free_port
 from tests.servers import serving
 
@@ -50,9 +51,13 @@ class Seen:
 
 @dataclass
 class Upstream:
-    """An application that remembers what came, and answers with the status in the query, 200 if there is none."""
+    """An application that remembers what came, and answers with the status in the query, 200 if there is none.
+
+    It tries to set *cookies*.
+    """
 
     seen: list[Seen] = field(default_factory=list)
+    cookies: tuple[bytes, ...] = ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -74,7 +79,8 @@ class Upstream:
             return
         name, _, value = scope["query_string"].partition(b"=")
         status = int(value) if name == b"status" else 200
-        await send({"type": "http.response.start", "status": status, "headers": [(b"x-app", b"1")]})
+        headers = [(b"x-app", b"1"), *((b"set-cookie", cookie) for cookie in self.cookies)]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"from the application"})
 
 
@@ -111,12 +117,19 @@ class Rig:
         fields: Sequence[tuple[str, str]] = (),
         body: bytes | None = None,
         source: str = CLIENT,
+        *,
+        host: str = "",
     ) -> Answer:
-        """Return what comes back for a *request*, written as in `GET /a`, with the credential of that name."""
+        """Return what comes back for a *request*, written as in `GET /a`, with the credential of that name.
+
+        *host* is what its Host says, the proxy's address unless it is given.
+        """
         method, target = request.split(" ", 1)
         connection = HTTPConnection(HOST, self.port, timeout=_PATIENCE_SECONDS, source_address=(source, 0))
         try:
-            connection.putrequest(method, target, skip_accept_encoding=True)
+            connection.putrequest(method, target, skip_accept_encoding=True, skip_host=bool(host))
+            if host:
+                connection.putheader("Host", host)
             if secret is not None:
                 connection.putheader("Authorization", f"Bearer {self.secrets[secret]}")
             for name, value in fields:
@@ -138,36 +151,36 @@ class Rig:
 
 @contextmanager
 def running_rig(name: str) -> Iterator[Rig]:
-    """Run the proxy of that *name*, with the gateway's shipped configuration and everything in memory."""
+    """Run the proxy of that *name*, with the gateway's shipped configuration and a database of its own."""
     upstream, decided = Upstream(), []
     with tempfile.TemporaryDirectory() as folder:
-        signing = Assertion(_key_file(Path(folder)), "https://gateway.test", "https://upstream.test")
-        app = create_app(
+        options = Options(
             config=DEPLOY / "machpay.toml",
-            database="memory://",
+            database=new_sqlite(Path(folder) / "machpay.db"),
             trusted_proxies=[HOST],
             tiers={"tiny": Tier("1/minute", 5)},
-            assertion=signing,
+            assertion=Assertion(_key_file(Path(folder)), "https://gateway.test", "https://upstream.test"),
             scopes=MANY_SCOPES,
         )
-    secrets = asyncio.run(_keys(Guarded(app, app.gateway)))
-    deciding = app.gateway.gate.decide
+        secrets = asyncio.run(_keys(options))
+        app = create_app(**options)
+        deciding = app.gateway.gate.decide
 
-    async def decide(facts: RequestFacts) -> Decision:
-        decided.append(facts)
-        return await deciding(facts)
+        async def decide(facts: RequestFacts) -> Decision:
+            decided.append(facts)
+            return await deciding(facts)
 
-    with pytest.MonkeyPatch.context() as patch, serving(upstream) as there, serving(app) as here:
-        patch.setattr(app.gateway.gate, "decide", decide)
-        with running_proxy(name, gateway=here[1], upstream=there[1]) as proxy:
-            yield Rig(name, proxy.port, app.gateway, upstream, decided, secrets)
+        with pytest.MonkeyPatch.context() as patch, serving(upstream) as there, serving(app) as here:
+            patch.setattr(app.gateway.gate, "decide", decide)
+            with running_proxy(name, gateway=here[1], upstream=there[1]) as proxy:
+                yield Rig(name, proxy.port, app.gateway, upstream, decided, secrets)
 
 
 @contextmanager
 def without_gateway(name: str) -> Iterator[Rig]:
     """Run the proxy of that *name* where no gateway answers."""
     upstream = Upstream()
-    gateway = Gateway(config=DEPLOY / "machpay.toml", database="memory://")
+    gateway = Gateway(config=DEPLOY / "machpay.toml", database="sqlite://")
     with serving(upstream) as there, running_proxy(name, gateway=free_port(), upstream=there[1]) as proxy:
         yield Rig(name, proxy.port, gateway, upstream, [], {})
 
@@ -178,14 +191,21 @@ def _key_file(folder: Path) -> str:
     return str(path)
 
 
-async def _keys(guarded: Guarded) -> dict[str, str]:
-    await guarded.gateway.open()
-    secrets = {
-        "all": await guarded.key(scopes=["skills:execute", "skills:list"]),
-        "many": await guarded.key(scopes=MANY_SCOPES),
-        "reader": await guarded.key(scopes=["account:read"]),
-        "tiny": await guarded.key(scopes=["skills:list"], tier="tiny"),
-        "at home": await guarded.key(scopes=["skills:list"], allowed_ips=[CLIENT]),
-        "unseen": await guarded.key(scopes=["skills:list"]),
-    }
-    return {name: secret for name, (_, secret) in secrets.items()}
+async def _keys(options: Options) -> dict[str, str]:
+    async with Gateway(**options) as gateway:
+
+        async def key(scopes: Sequence[str], *, tier: str = "standard", allowed_ips: Sequence[str] = ()) -> str:
+            account = await gateway.accounts.find(tier) or await gateway.accounts.create(tier, tier)
+            _, secret = await gateway.keyring.create(
+                account.id, name="test", scopes=scopes, environment="live", allowed_ips=allowed_ips
+            )
+            return secret
+
+        return {
+            "all": await key(["skills:execute", "skills:list"]),
+            "many": await key(MANY_SCOPES),
+            "reader": await key(["account:read"]),
+            "tiny": await key(["skills:list"], tier="tiny"),
+            "at home": await key(["skills:list"], allowed_ips=[CLIENT]),
+            "unseen": await key(["skills:list"]),
+        }

@@ -70,6 +70,14 @@ def test_a_proxy_of_compose_asks_the_gateway_and_has_its_files(name: str) -> Non
     assert "8080" in texts
 
 
+def test_pages_have_hosts_that_are_not_the_apis(tmp_path: Path) -> None:
+    (tmp_path / "machpay.toml").write_text(MANIFESTS["ConfigMap"]["data"]["machpay.toml"])
+    for config in (DEPLOY / "machpay.toml", tmp_path / "machpay.toml"):
+        read = settings(config, SERVICES["gateway"]["environment"])
+        assert [pages.setting for pages in read.page_hosts.pages] == ["console.url", "oauth.issuer"]  # type: ignore[union-attr]
+        assert read.host_warnings == ()
+
+
 def test_what_compose_names_is_there() -> None:
     for service in SERVICES.values():
         assert set(service.get("depends_on", ())) <= set(SERVICES)
@@ -85,6 +93,7 @@ def test_what_compose_names_is_there() -> None:
 def test_no_file_holds_a_password() -> None:
     for value in (SERVICES["gateway"]["environment"]["PGPASSWORD"], SERVICES["postgres"]["environment"]):
         assert "${POSTGRES_PASSWORD:?" in str(value)
+    assert "${MACHPAY_SECRET_KEY:?" in SERVICES["gateway"]["environment"]["MACHPAY_SECRET_KEY"]
     assert "Secret" not in MANIFESTS
 
 
@@ -95,7 +104,7 @@ def test_the_manifests_name_what_they_mean(tmp_path: Path) -> None:
     assert MANIFESTS["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
     assert MANIFESTS["PodDisruptionBudget"]["spec"]["minAvailable"] < MANIFESTS["Deployment"]["spec"]["replicas"]
     (gateway,) = POD["containers"]
-    environ = {entry["name"]: "postgresql://db/machpay" for entry in gateway["env"]}
+    environ = {entry["name"]: "postgresql://db/machpay-of-32-characters" for entry in gateway["env"]}
     (tmp_path / "machpay.toml").write_text(MANIFESTS["ConfigMap"]["data"]["machpay.toml"])
     server = settings(tmp_path / "machpay.toml", environ | {"MACHPAY_REDIS": "redis://redis:6379/0"}).server
     pause, seconds = gateway["lifecycle"]["preStop"]["exec"]["command"]

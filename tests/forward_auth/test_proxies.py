@@ -36,6 +36,7 @@ def shared(request: pytest.FixtureRequest) -> Iterator[Rig]:
 @pytest.fixture
 def rig(shared: Rig) -> Rig:
     shared.upstream.seen.clear()
+    shared.upstream.cookies = ()
     shared.decided.clear()
     return shared
 
@@ -243,6 +244,83 @@ def test_what_is_forwarded_is_what_was_decided_on(rig: Rig, target: str) -> None
         assert rig.decided[0].path in {"/v1/skills", "/v1/skills/", "/healthz", "/healthz/"}
     if not rig.upstream.seen:
         assert 400 <= answer.status < 500
+
+
+PAGES = "localhost:8080"  # as it is shipped, whatever port a test listens on
+
+
+@pytest.mark.parametrize(
+    "request_, host, status",
+    [
+        ("GET /console/sign-in", PAGES, 200),
+        ("GET /oauth/authorize", PAGES, 400),  # a page that says what is missing
+        ("GET /.well-known/oauth-authorization-server", PAGES, 200),
+        ("GET /v1/whoami", PAGES, 401),
+        ("GET /console/sign-in", "localhost:8081", 404),
+        ("GET /console/sign-in", "", 404),
+        ("GET /console", "", 404),
+        ("GET /CONSOLE/sign-in", "", 404),
+        ("GET /oauth/authorize", "", 404),
+        ("GET /healthz", PAGES, 404),
+        ("GET /healthz", "localhost", 404),
+        ("GET /healthz", "LOCALHOST.:8080", 404),
+        ("GET /nowhere", PAGES, 404),
+        ("GET /authorize/envoy/healthz", PAGES, 404),
+        ("GET /authorize/nginx", PAGES, 404),
+        ("GET /%61uthorize/traefik", PAGES, 404),
+        ("GET /healthz", "", 200),
+    ],
+)
+def test_pages_and_the_application_have_hosts_of_their_own(rig: Rig, request_: str, host: str, status: int) -> None:
+    claims = [("X-Forwarded-Method", "GET"), ("X-Forwarded-Uri", "/healthz"), ("X-Original-URI", "/healthz")]
+    answer = rig.call(request_, None, claims if "uthorize/" in request_ else [], host=host)
+    assert answer.status == status
+    assert bool(rig.upstream.seen) is ((request_, host) == ("GET /healthz", ""))
+    if status == 200 and "sign-in" in request_:
+        assert any("machpay-form=" in value for value in answer.values("set-cookie"))
+
+
+@pytest.mark.parametrize("forged", [PAGES, "localhost"])
+def test_no_forwarded_host_of_a_client_counts(rig: Rig, forged: str) -> None:
+    claim = [("X-Forwarded-Host", forged)]
+    assert rig.call("GET /console/sign-in", None, claim).status == 404
+    assert rig.call("GET /healthz", None, [("X-Forwarded-Host", "127.0.0.1")], host=PAGES).status == 404
+    assert rig.upstream.seen == []
+
+
+@pytest.mark.parametrize(
+    "sent, kept",
+    [
+        ("a=1; __Host-machpay-session=x; b=2", ["a=1", "b=2"]),
+        ("machpay-form=y; a=1", ["a=1"]),
+        ("a=1;__HOST-machpay-form=y; machpay-session=x", ["a=1"]),
+        ("__Host-machpay-session=x; __Host-machpay-form=y; machpay-session=x; machpay-form=y", []),
+        ("a=1; =machpay-session=x", ["a=1"]),
+        ("a=1; amachpay-b=2; b=machpay-", ["a=1", "amachpay-b=2", "b=machpay-"]),
+    ],
+)
+def test_the_gateways_cookies_reach_no_application_where_the_proxy_can_take_them_out(
+    rig: Rig, sent: str, kept: list[str]
+) -> None:
+    assert rig.call("GET /healthz", None, [("Cookie", sent)]).status == 200
+    cookies = [each.strip() for value in rig.seen().values("cookie") for each in value.split(";") if each.strip()]
+    assert cookies == ([each.strip() for each in sent.split(";")] if rig.proxy == "traefik" else kept)
+
+
+def test_no_application_sets_the_gateways_cookies_where_the_proxy_can_take_them_out(rig: Rig) -> None:
+    rig.upstream.cookies = (
+        b"a=1; Path=/",
+        b"__Host-machpay-session=x; Path=/; Secure",
+        b"__host-Machpay-form=y; Secure",
+    )
+    answer = rig.call("GET /healthz")
+    # Where one is left of ours, it is one that browsers take for none: a prefix asks for Secure.
+    told = [
+        value for value in answer.values("set-cookie") if "machpay" not in value.lower() or "secure" in value.lower()
+    ]
+    assert [value for value in told if value] == (
+        [value.decode() for value in rig.upstream.cookies] if rig.proxy == "traefik" else ["a=1; Path=/"]
+    )
 
 
 def test_a_preflight_passes_without_a_credential(rig: Rig) -> None:

@@ -102,10 +102,10 @@ class Rig:
         headers = basic(name or self.client.id, secret or self.secret)
         return await self.http().post("/oauth/introspect", data={"token": token}, headers=headers)
 
-    def http(self, *, address: str = "192.0.2.1", base_url: str = ISSUER) -> AsyncClient:
-        """Return a client, such as a browser, that calls from *address*."""
+    def http(self, *, address: str = "192.0.2.1", base_url: str = "") -> AsyncClient:
+        """Return a client, such as a browser, that calls from *address*: at the issuer's host, or at *base_url*."""
         transport = ASGITransport(app=self.app, client=(address, 50000))
-        client = AsyncClient(transport=transport, base_url=base_url)
+        client = AsyncClient(transport=transport, base_url=base_url or self.gateway.issuing.authority.origin)
         self.opened.append(client)
         return client
 

@@ -39,9 +39,11 @@ concurrency = 1
 head_seconds = 0.5
 log_format = "{log_format}"
 [console]
-url = "http://127.0.0.1:8000"
+url = "http://localhost:8000"
+api_url = "http://127.0.0.1:8000"
 [oauth]
-issuer = "http://127.0.0.1:8000"
+issuer = "http://localhost:8000"
+audience = "http://127.0.0.1:8000"
 """
 ROUTES = """
 [[routes]]
@@ -52,6 +54,7 @@ environments = ["live"]
 match = "* /hasty/{rest:path}"
 proxy = { first_byte_seconds = 0.5, max_body_bytes = 1000 }
 """
+AT_PAGES = {"Host": "localhost:8000"}
 _NUMBERS = count(1)
 
 
@@ -169,7 +172,7 @@ def _raw(line: str, *fields: str) -> str:
 def _refused_by_a_proof(visitor: Visitor, issued: Issued) -> None:
     prover, thief = Prover(), Prover()
     basic = b64encode(f"{issued.client_id}:{issued.client_secret}".encode()).decode()
-    proof = prover.proof("POST", "http://127.0.0.1:8000/oauth/token")
+    proof = prover.proof("POST", "http://localhost:8000/oauth/token")
     answer = visitor.ask(
         "POST", "/oauth/token", headers={"Authorization": f"Basic {basic}", "DPoP": proof},
         data={"grant_type": "client_credentials"},
@@ -207,8 +210,10 @@ def _wrong_at_the_control_plane(visitor: Visitor, issued: Issued) -> None:
     ):
         for path in ("/token", "/revoke", "/introspect", f"/token?client_secret={issued.client_secret}"):
             visitor.ask("POST", f"/oauth{path}", data=fields)
-    visitor.ask("GET", f"/oauth/authorize?client_id={good}&state={good}&redirect_uri=http://{good}")
-    with httpx2.Client(base_url=visitor.url) as browser:
+    asked = f"client_id={good}&state={good}&redirect_uri=http://{good}"
+    for headers in (AT_PAGES, {}):
+        visitor.ask("GET", f"/oauth/authorize?{asked}", headers=headers)
+    with httpx2.Client(base_url=visitor.url, headers=AT_PAGES) as browser:
         page = browser.get(f"/console/sign-in?next=/{good}")
         proof = dict(next(iter(forms_of(page).values())))["proof"]
         for password, status in ((WRONG_PASSWORD, 400), (PASSWORD, 303)):

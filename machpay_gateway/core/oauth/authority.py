@@ -11,6 +11,9 @@ from machpay_gateway.core.oauth.client import is_for_apps
 from machpay_gateway.core.quota import MAX_CONCURRENCY, Tier
 from machpay_gateway.core.scopes import check_scope_name
 
+AUTHORIZE, SIGN_IN, CONSENT, SIGN_OUT = "/oauth/authorize", "/oauth/sign-in", "/oauth/consent", "/oauth/sign-out"
+# What users see in a browser, below the issuer's path: answered at the issuer's host alone.
+PAGE_PATHS = (AUTHORIZE, SIGN_IN, CONSENT, SIGN_OUT)
 _LONGEST_DAYS = 3650
 _LONGEST_TOKEN_SECONDS = 86_400
 _LONGEST_GRACE_SECONDS = 60

@@ -20,6 +20,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.fixture
 def site(served: Site) -> Iterator[Site]:
     served.elsewhere.clear()
+    served.upstream.clear()
+    served.cookies.clear()
     yield served
     served.in_time()
 

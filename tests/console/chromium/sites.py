@@ -40,21 +40,29 @@ ROUTES = (
     Route("GET /v1/skills", scopes="skills:list"),
     Route("POST /v1/skills/execute", scopes="skills:execute"),
     Route("GET /v1/account", scopes="account:read"),
+    Route("* /public/{rest:path}", public=True),
 )
 _NUMBERS = count(1)
 
 
 @dataclass
 class Site:
-    """A Console at *url*, with a way in behind its pages; what *elsewhere* has, by path, is another site's."""
+    """A Console at *url* and the API at *api_url*, with a way in behind the pages.
+
+    What *elsewhere* has, by path, is another site's, and what *upstream* has is of the application behind the API;
+    *cookies* are all that the application was sent.
+    """
 
     url: str
+    api_url: str
     other_url: str
     app: MachPayAuth
     gateway: Gateway
     portal: BlockingPortal
     account: Account
     elsewhere: dict[str, str] = field(default_factory=dict)
+    upstream: dict[str, Response] = field(default_factory=dict)
+    cookies: list[str] = field(default_factory=list)
     ahead: float = 0.0
 
     def new_user(self, role: str = "admin", *, account: Account | None = None, email: str = "") -> User:
@@ -111,7 +119,7 @@ class Site:
         """Call the API with *secret*, from an address of its own: one that keeps failing is slowed."""
         number = next(_NUMBERS)
         headers = {"Authorization": f"Bearer {secret}", "X-Forwarded-For": f"127.1.{number >> 8}.{number & 255}"}
-        return httpx2.get(f"{self.url}{path}", headers=headers, **asked)
+        return httpx2.get(f"{self.api_url}{path}", headers=headers, **asked)
 
     def later(self, seconds: float) -> None:
         """Set the clock of what decides *seconds* on."""
@@ -124,25 +132,29 @@ class Site:
         self.app.gateway.gate._clock = time.time  # noqa: SLF001 - as above
 
 
-async def _answer(request: Request) -> Response:
-    return JSONResponse({"path": request.url.path})
-
-
 @contextmanager
 def serving_site(folder: Path) -> Iterator[Site]:
     """Serve all of it, with the gateway's database in *folder*."""
     listening, others = (create_server(("127.0.0.1", 0)) for _ in range(2))
-    url, other_url = (f"http://127.0.0.1:{each.getsockname()[1]}" for each in (listening, others))
+    api_url, other_url = (f"http://127.0.0.1:{each.getsockname()[1]}" for each in (listening, others))
+    url = api_url.replace("127.0.0.1", "localhost")
     config = Options(
         database=new_sqlite(folder / "console.db"),
         routes=ROUTES,
-        console=Console(url),
-        oauth=Authority(url),
+        console=Console(url, api_url),
+        oauth=Authority(url, audience=api_url),
         trusted_proxies=["127.0.0.1"],
     )
-    api = Starlette(routes=[Endpoint("/{path:path}", _answer, methods=["GET", "POST"])])
-    app = create_app(api, **config)
     elsewhere: dict[str, str] = {}
+    upstream: dict[str, Response] = {}
+    cookies: list[str] = []
+
+    async def answer(request: Request) -> Response:
+        cookies.extend(request.headers.getlist("cookie"))
+        return upstream.get(request.url.path) or JSONResponse({"path": request.url.path})
+
+    api = Starlette(routes=[Endpoint("/{path:path}", answer, methods=["GET", "POST"])])
+    app = create_app(api, **config)
 
     async def other_page(request: Request) -> Response:
         return HTMLResponse(elsewhere.get(request.url.path, ""))
@@ -154,4 +166,4 @@ def serving_site(folder: Path) -> Iterator[Site]:
         hash_cheaply(app.gateway)
         account = portal.call(gateway.accounts.create, "acme", "standard")
         with serving(other_site, listening=others), serving(app, listening=listening):
-            yield Site(url, other_url, app, gateway, portal, account, elsewhere)
+            yield Site(url, api_url, other_url, app, gateway, portal, account, elsewhere, upstream, cookies)

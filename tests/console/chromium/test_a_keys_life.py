@@ -72,7 +72,7 @@ def create(site: Site, page: Page) -> str:
     secret = copied(page, "secret")
     assert re.fullmatch(r"sk_live_mp1_[0-9A-Za-z]{38}", secret)
     assert copied(page, "env") == f"MACHPAY_API_KEY={secret}"
-    assert copied(page, "curl") == f'curl {site.url}/v1/whoami -H "Authorization: Bearer {secret}"'
+    assert copied(page, "curl") == f'curl {site.api_url}/v1/whoami -H "Authorization: Bearer {secret}"'
     return secret
 
 

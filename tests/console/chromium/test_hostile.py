@@ -101,7 +101,7 @@ def test_another_sites_form_changes_nothing(
     site.sign_in(attacker, site.new_user(account=account))
     attacker.goto(f"{site.url}{path}")
     own = attacker.locator(f"form[action='{path}'] input[name=proof]").input_value()
-    other = site.other_url if elsewhere == "another port" else site.other_url.replace("127.0.0.1", "localhost")
+    other = site.other_url.replace("127.0.0.1", "localhost") if elsewhere == "another port" else site.other_url
     # A port is no other site to cookies: what comes from there is refused. From another site no cookie comes along, so
     # that nobody is signed in, and the browser is led to a page as by any link.
     expected = "This did not work" if elsewhere == "another port" else "Keys"

@@ -40,13 +40,14 @@ _NUMBERS = count(1)
 
 @dataclass
 class App:
-    """An app at *url* that sends users to *issuer*, exchanges what it is sent back, and calls the API with that.
+    """An app at *url* that sends users to *issuer*, exchanges what it is sent back, and calls the API at *api_url*.
 
     *sent* is every request to its callback; *pages* are others of its pages, by path, in which it may mean harm.
     """
 
     url: str
     issuer: str
+    api_url: str
     id: str = ""
     secret: str = ""
     started: dict[str, str] = field(default_factory=dict)  # verifiers by state
@@ -111,7 +112,7 @@ class App:
             headers = {"Authorization": f"Bearer {tokens['access_token']}"}
             lines = [f"scope: {tokens['scope']}"]
             for name, (method, path) in _PATHS.items():
-                called = await http.request(method, path, headers=headers)
+                called = await http.request(method, f"{self.api_url}{path}", headers=headers)
                 lines.append(f"{name}: {called.status_code}")
             asked = {"token": tokens["access_token"]}
             about = await http.post("/oauth/introspect", data=asked, headers=basic(self.id, self.secret))
@@ -172,13 +173,14 @@ def serving_site(folder: Path) -> Iterator[Site]:
     """Serve both, with the gateway's database in *folder*."""
     listening, apps = (create_server(("127.0.0.1", 0)) for _ in range(2))
     url, app_url = (f"http://127.0.0.1:{each.getsockname()[1]}" for each in (listening, apps))
+    api_url = url.replace("127.0.0.1", "localhost")
     config = Options(
         database=f"sqlite:///{folder / 'oauth.db'}",
         routes=(*ROUTES, Route("GET /strange", scopes=[STRANGE_SCOPE])),
-        oauth=Authority(url),
+        oauth=Authority(url, audience=api_url),
         trusted_proxies=["127.0.0.1"],
     )
-    app = App(app_url, url)
+    app = App(app_url, url, api_url)
     # Playwright has this thread's event loop, so the gateway that the tests reach into is in one of its own.
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(Gateway(**config)) as gateway:
         hash_cheaply(gateway)

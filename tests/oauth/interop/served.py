@@ -48,9 +48,10 @@ class Apps:
 
 @dataclass(frozen=True)
 class Served:
-    """Where the authorization server is, and what it knows. The API is at the same address, which is its name too."""
+    """Where the authorization server is, and what it knows. The API is at the same address by another name."""
 
     issuer: str
+    api_url: str
     apps: Apps
 
 
@@ -87,17 +88,17 @@ class Browser:
 def serving_apps(directory: Path) -> Iterator[Served]:
     """Serve on a database in *directory*."""
     listening = socket.create_server(("127.0.0.1", 0))
-    issuer = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    issuer, api_url = (f"http://{host}:{listening.getsockname()[1]}" for host in ("127.0.0.1", "localhost"))
     options: Options = {
         "database": f"sqlite:///{directory}/oauth.db",
         "routes": ROUTES,
         "scopes": [BEYOND],
         "failure_limit": "100000/minute",  # what is sent here is wrong on purpose
-        "oauth": Authority(issuer, resources=[OTHER_AUDIENCE]),
+        "oauth": Authority(issuer, audience=api_url, resources=[OTHER_AUDIENCE]),
     }
     apps = asyncio.run(_prepared(options))
     with serving(create_app(telling, **options), listening=listening):
-        yield Served(issuer, apps)
+        yield Served(issuer, api_url, apps)
 
 
 async def _prepared(options: Options) -> Apps:

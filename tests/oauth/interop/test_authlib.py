@@ -66,15 +66,15 @@ async def test_a_token_lives_its_life(
     async with client_of(app, metadata, **methods) as client:
         tokens = await signed_in(client, browser)
         assert (tokens["token_type"], tokens["scope"]) == ("Bearer", "account:read skills:execute")
-        assert (await client.get(f"{served.issuer}/who")).json()["client_id"] == app.id
+        assert (await client.get(f"{served.api_url}/who")).json()["client_id"] == app.id
         rotated = await client.refresh_token()
         assert rotated["refresh_token"] != tokens["refresh_token"]
-        assert (await client.get(f"{served.issuer}/who")).json()["client_id"] == app.id
+        assert (await client.get(f"{served.api_url}/who")).json()["client_id"] == app.id
         answer = await client.revoke_token(
             metadata["revocation_endpoint"], token=rotated["refresh_token"], token_type_hint="refresh_token"
         )
         assert answer.status_code == 200
-        assert (await client.get(f"{served.issuer}/who")).status_code == 401
+        assert (await client.get(f"{served.api_url}/who")).status_code == 401
         with pytest.raises(OAuthError) as caught:
             await client.refresh_token()
         assert caught.value.error == "invalid_grant"
@@ -113,7 +113,7 @@ async def test_a_token_that_is_over_is_refreshed_by_the_call_that_needs_it(
         tokens = await signed_in(client, browser)
     async with client_of(served.apps.web, metadata, token={**tokens, "expires_at": 1}, update_token=keep) as client:
         for _ in range(2):
-            assert (await client.get(f"{served.issuer}/who")).json()["kind"] == "oauth"
+            assert (await client.get(f"{served.api_url}/who")).json()["kind"] == "oauth"
     ((token, spent),) = kept
     assert spent == tokens["refresh_token"]
     assert token["refresh_token"] != spent
@@ -125,14 +125,14 @@ async def test_a_client_gets_a_token_for_itself(method: str, served: Served, met
     async with client_of(served.apps.machine, metadata, token_endpoint_auth_method=method) as client:
         tokens = await client.fetch_token(grant_type="client_credentials", scope="account:read")
         assert "refresh_token" not in tokens
-        told = (await client.get(f"{served.issuer}/who")).json()
+        told = (await client.get(f"{served.api_url}/who")).json()
     assert (told["id"], told["scopes"]) == (served.apps.machine.id, ["account:read"])
 
 
 async def test_a_clients_own_token_that_is_over_is_asked_for_again(served: Served, metadata: Mapping[str, Any]) -> None:
     old = {"access_token": "over", "token_type": "Bearer", "expires_at": 1}
     async with client_of(served.apps.machine, metadata, token=old, grant_type="client_credentials") as client:
-        assert (await client.get(f"{served.issuer}/who")).json()["id"] == served.apps.machine.id
+        assert (await client.get(f"{served.api_url}/who")).json()["id"] == served.apps.machine.id
 
 
 @pytest.mark.parametrize(

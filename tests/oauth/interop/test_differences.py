@@ -46,7 +46,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def ours(served: Served) -> Iterator[Party]:
-    party = Party(served.issuer, served.issuer, served.apps, OURS)
+    party = Party(served.issuer, served.api_url, served.apps, OURS)
     yield party
     party.close()
 
@@ -58,12 +58,12 @@ def theirs(programs: Path, served: Served) -> Iterator[Party]:
         "apps": apps,
         "scopes": SCOPES,
         "beyond": BEYOND,
-        "audience": served.issuer,
+        "audience": served.api_url,
         "resources": [OTHER_AUDIENCE],
     }
     with running(programs, "provider.js") as program:
         program.tell(given)
-        party = Party(program.told(), served.issuer, served.apps, THEIRS)
+        party = Party(program.told(), served.api_url, served.apps, THEIRS)
         yield party
         party.close()
 

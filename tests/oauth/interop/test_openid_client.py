@@ -59,7 +59,7 @@ def test_a_token_lives_its_life(name: str, method: str, program: Program, served
     discovered(program, served, app, method)
     tokens = program.do("redeem", allowed(program, app, browser))
     assert (tokens["token_type"], tokens["scope"]) == ("bearer", "account:read skills:execute")
-    who = f"{served.issuer}/who"
+    who = f"{served.api_url}/who"
     assert program.do("call", {"token": tokens["access_token"], "url": who})["client_id"] == app.id
     rotated = program.do("refresh", tokens["refresh_token"])
     assert rotated["refresh_token"] != tokens["refresh_token"]
@@ -89,7 +89,7 @@ def test_a_client_gets_a_token_for_itself(method: str, program: Program, served:
     discovered(program, served, app, method)
     tokens = program.do("own", {"scope": "account:read"})
     assert "refresh_token" not in tokens
-    told = program.do("call", {"token": tokens["access_token"], "url": f"{served.issuer}/who"})
+    told = program.do("call", {"token": tokens["access_token"], "url": f"{served.api_url}/who"})
     assert (told["id"], told["scopes"]) == (app.id, ["account:read"])
 
 

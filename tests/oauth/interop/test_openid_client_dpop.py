@@ -41,7 +41,7 @@ def test_a_bound_token_works_with_its_key_and_is_refreshed_by_it(
     assert tokens["token_type"] == "dpop"
     rotated = program.do("refresh", tokens["refresh_token"])
     for token in (tokens["access_token"], rotated["access_token"]):
-        assert program.do("call", {"token": token, "url": f"{served.issuer}/who"})["client_id"] == app.id
+        assert program.do("call", {"token": token, "url": f"{served.api_url}/who"})["client_id"] == app.id
 
 
 def test_a_bound_token_is_refused_without_its_key(program: Program, served: Served) -> None:
@@ -50,8 +50,8 @@ def test_a_bound_token_is_refused_without_its_key(program: Program, served: Serv
     token = program.do("own", {})["access_token"]
     discovered(program, served, served.apps.machine)
     with pytest.raises(Failed) as caught:
-        program.do("call", {"token": token, "url": f"{served.issuer}/who"})
+        program.do("call", {"token": token, "url": f"{served.api_url}/who"})
     assert caught.value.told["status"] == 401
     program.do("prove")  # another key
     with pytest.raises(Failed):
-        program.do("call", {"token": token, "url": f"{served.issuer}/who"})
+        program.do("call", {"token": token, "url": f"{served.api_url}/who"})

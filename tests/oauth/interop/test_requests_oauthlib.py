@@ -66,17 +66,17 @@ def test_a_token_lives_its_life(
     with session_of(app) as session:
         tokens = signed_in(session, metadata, browser, **ways(app, method))
         assert sorted(tokens["scope"]) == sorted(SCOPES)
-        assert session.get(f"{served.issuer}/who").json()["client_id"] == app.id
+        assert session.get(f"{served.api_url}/who").json()["client_id"] == app.id
         sent = {"client_id": app.id} | ({"client_secret": app.secret} if app.secret else {})
         rotated = session.refresh_token(metadata["token_endpoint"], **sent)
         assert rotated["refresh_token"] != tokens["refresh_token"]
-        assert session.get(f"{served.issuer}/who").json()["client_id"] == app.id
+        assert session.get(f"{served.api_url}/who").json()["client_id"] == app.id
         url, headers, body = session._client.prepare_token_revocation_request(  # noqa: SLF001 - the session has no such call
             metadata["revocation_endpoint"], rotated["refresh_token"], "refresh_token", **sent
         )
         answer = requests.post(url, headers=headers, data=body, timeout=10)
         assert answer.status_code == 200
-        assert session.get(f"{served.issuer}/who").status_code == 401
+        assert session.get(f"{served.api_url}/who").status_code == 401
         with pytest.raises(errors.InvalidGrantError):
             session.refresh_token(metadata["token_endpoint"], **sent)
 
@@ -105,7 +105,7 @@ def test_a_token_that_is_over_is_refreshed_by_the_call_that_needs_it(
     refreshing = {"auto_refresh_url": metadata["token_endpoint"], "token_updater": kept.append}
     with session_of(app, token=over, **refreshing) as session:
         for _ in range(2):
-            answer = session.get(f"{served.issuer}/who", client_id=app.id, client_secret=app.secret)
+            answer = session.get(f"{served.api_url}/who", client_id=app.id, client_secret=app.secret)
             assert answer.json()["kind"] == "oauth"
     (token,) = kept
     assert token["refresh_token"] != tokens["refresh_token"]
@@ -117,7 +117,7 @@ def test_a_client_gets_a_token_for_itself(method: str, served: Served, metadata:
     with OAuth2Session(client=BackendApplicationClient(app.id, scope=["account:read"])) as session:
         tokens = session.fetch_token(metadata["token_endpoint"], **ways(app, method))
         assert "refresh_token" not in tokens
-        assert session.get(f"{served.issuer}/who").json()["id"] == app.id
+        assert session.get(f"{served.api_url}/who").json()["id"] == app.id
 
 
 def test_a_refused_code_is_an_error_of_its_own(served: Served, browser: Browser, metadata: Mapping[str, Any]) -> None:

@@ -1,0 +1,138 @@
+"""Request headers that software behind a proxy believes, because the proxy in front of it is taken to write them.
+
+Callers may send any of them, so none passes unless a setting names it. One table: a name, or with a
+hyphen at its end the beginning of many, and the products that write or believe it. Names are as `hyphened` has them.
+"""
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from machpay_gateway.core.errors import ConfigurationError
+
+_OURS = "x-machpay-"
+# What the proxy writes itself, of what it knows.
+_WRITTEN = frozenset({"forwarded", "x-forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"})
+_OTHER_CHARACTERS = re.compile(r"[^a-z0-9]")
+
+# Who is calling, and what for.
+_IDENTITY = (
+    "remote-",  # Authelia; CGI's REMOTE_USER, which Django and Rails read, and REMOTE_ADDR
+    "auth-user", "auth-type", "auth-email", "ynh-user",  # YunoHost; CGI's AUTH_TYPE
+    "x-remote-",  # Kubernetes' request header authenticator, Home Assistant's ingress
+    "impersonate-",  # Kubernetes
+    "x-auth-request-",  # oauth2-proxy; what it writes as X-Forwarded-* falls under that below
+    "x-auth-user", "x-auth-username", "x-auth-userid", "x-auth-email", "x-auth-groups", "x-auth-roles",  # Louketo,
+    "x-auth-subject", "x-auth-audience", "x-auth-name",  # Keycloak Gatekeeper
+    "x-authentik-",  # authentik
+    "x-authenticated-",  # Kong's OAuth 2 plugin, Squid, Blue Coat
+    "x-authentication-", "x-verified-user",
+    "x-pomerium-",  # Pomerium
+    "x-vouch-",  # Vouch Proxy
+    "x-webauth-",  # Grafana, Gitea, Forgejo
+    "x-proxy-user", "x-proxy-roles", "x-proxy-remote-user",  # OpenSearch, Elasticsearch
+    "x-token-user-", "x-token-subject",  # caddy-security
+    "x-sandstorm-",  # Sandstorm
+    "x-consumer-", "x-credential-", "x-anonymous-consumer", "x-userinfo", "x-id-token",  # Kong, Apache APISIX
+    "x-amzn-oidc-", "x-amzn-lattice-", "x-amzn-ava-", "x-amzn-mtls-", "x-amzn-tls-",  # AWS load balancers, VPC Lattice
+    "x-ms-client-principal", "x-ms-client-principal-", "x-ms-token-", "ms-aspnetcore-",  # Azure App Service, IIS
+    "x-goog-authenticated-user-", "x-goog-iap-",  # Google's Identity-Aware Proxy
+    "x-appengine-", "x-cloudtasks-", "x-cloudscheduler", "x-cloudscheduler-",  # Google App Engine, Cloud Run
+    "x-endpoint-api-userinfo", "x-apigateway-api-userinfo",  # Google Cloud Endpoints, API Gateway
+    "cf-access-", "cf-client-cert-", "cf-cert-",  # Cloudflare Access and its client certificates
+    "tailscale-",  # Tailscale Serve
+    "teleport-jwt-assertion",  # Teleport
+    "kubeflow-userid",  # Kubeflow
+    "x-jwt-assertion", "x-jwt-payload", "x-jwt-claim-",  # WSO2, Istio
+    "x-identity-", "x-roles", "x-role", "x-groups",  # OpenStack's middleware, Ory Oathkeeper
+    "x-user", "x-user-id", "x-user-name", "x-user-email", "x-user-roles", "x-user-groups", "x-username", "x-userid",
+    "x-email", "x-principal", "x-subject", "x-claims", "x-scopes",  # what sidecars and gateways are written to add
+    "oidc-",  # mod_auth_openidc
+    "mellon-", "shib-", "eppn", "persistent-id",  # mod_auth_mellon, Shibboleth
+    "oam-", "osso-",  # Oracle Access Manager
+    "iv-user", "iv-groups", "iv-creds", "iv-server-name", "iv-remote-address",  # IBM Security Verify Access (WebSEAL)
+    "sm-user", "sm-userdn", "sm-universalid", "sm-authtype", "sm-serversessionid", "smuser",  # SiteMinder
+    "-wsru", "-wscc", "-wsrh", "-wsra", "-wsat", "-wssc", "-wspr", "-wssn", "-wsis",  # WebSphere's plug-in: $WSRU
+    "l5d-",  # Linkerd: the client's identity, and where to route
+    "x-envoy-",  # Envoy: internal or not, and the client's address
+    "dapr-caller-", "x-spiffe-", "x-gitlab-workhorse", "gitlab-workhorse-",
+)  # fmt: skip
+# Which certificate a TLS client has proved to have.
+_CERTIFICATES = (
+    "client-cert", "client-cert-",  # RFC 9440
+    "ssl-", "x-ssl-", "x-tls-client-", "x-client-cert", "x-client-cert-", "x-client-certificate", "x-client-verify",
+    "x-client-dn", "x-client-subject-",  # as nginx, HAProxy and Apache are told to write them
+    "x-arr-",  # Azure's and IIS' request router
+    "wl-proxy-", "proxy-client-",  # WebLogic
+)  # fmt: skip
+# Where a caller is, by which name, and over which scheme.
+_CLIENTS = (
+    "forwarded", "x-forwarded", "x-forwarded-", "forwarded-for",
+    "x-real-", "client-ip", "x-client-ip", "x-client-port", "x-cluster-client-ip", "http-client-ip",
+    "x-original-forwarded-for", "x-original-for", "x-original-host",
+    "x-original-proto", "x-original-remote-", "x-originating-ip", "x-proxyuser-ip", "x-host", "x-http-host-override",
+    "x-peer-", "x-coming-from", "coming-from", "z-forwarded-for", "x-scheme", "x-url-scheme", "front-end-https",
+    "disguised-host", "x-azure-",  # Azure Front Door and App Service
+    "cf-connecting-", "cf-pseudo-ipv4", "cf-ipcountry", "cf-worker",  # Cloudflare
+    "true-client-", "x-akamai-",  # Akamai
+    "fastly-",  # Fastly
+    "cloudfront-",  # Amazon CloudFront
+    "fly-client-ip", "x-vercel-", "x-nf-", "do-connecting-ip",  # Fly.io, Vercel, Netlify, DigitalOcean
+    "eo-connecting-ip", "eo-client-ip",  # EdgeOne
+    "incap-client-ip", "x-sucuri-", "ali-cdn-real-ip", "x-appgw-",  # Imperva, Sucuri, Alibaba Cloud, Azure
+)  # fmt: skip
+# What makes a server send a file, or run something else, than was asked for.
+_SERVERS = (
+    "x-accel-",  # nginx; Rack::Sendfile reads X-Accel-Mapping of a request (CVE-2025-61780)
+    "x-sendfile", "x-sendfile-", "x-lighttpd-", "x-reproxy-",
+    "script-name", "path-info", "path-translated",  # gunicorn and other servers that CGI's variables are told to
+    "x-script-name", "x-middleware-", "x-invoke-",  # Next.js (CVE-2025-29927)
+)  # fmt: skip
+_TABLE = _IDENTITY + _CERTIFICATES + _CLIENTS + _SERVERS
+_PREFIXES = tuple(name for name in _TABLE if name.endswith("-"))
+_NAMES = frozenset(_TABLE)
+# By these a framework routes, instead of by the path and the method that were authorized: no setting lets them pass.
+ROUTING = frozenset(
+    {
+        "x-original-url", "x-original-uri", "x-rewrite-url", "x-original-method", "x-http-method",
+        "x-http-method-override", "x-method-override", "x-forwarded-uri", "x-forwarded-method", "x-matched-path",
+        "proxy",  # CGI makes of it where its programs send their own requests (CVE-2016-5385)
+    }
+)  # fmt: skip
+
+
+def hyphened(name: str) -> str:
+    """Return how CGI, and what descends from it, cannot tell *name* from others: it reads many characters as one.
+
+    RFC 3875 §4.1.18 has hyphens and underscores as one; some servers have every other character as that one, too.
+    """
+    return _OTHER_CHARACTERS.sub("-", name.lower())
+
+
+def is_believed(name: str) -> bool:
+    """Tell whether the header *name*, or one that CGI cannot tell from it, is of this table."""
+    plain = hyphened(name)
+    return plain in _NAMES or plain in ROUTING or plain.startswith(_PREFIXES)
+
+
+def checked_pass_headers(given: object) -> tuple[str, ...]:
+    """Return the names in *given*, in lower case: headers of this table that are to pass all the same.
+
+    *given* is a list, or text with commas, as the environment has it. Raises ConfigurationError for names that never
+    pass, and for those that pass anyway: one of these is mistyped.
+    """
+    names = given.split(",") if isinstance(given, str) else given
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise ConfigurationError(f"pass_headers is a list of header names, not {given!r}")
+    return tuple(_checked(name.strip()) for name in names if name.strip())
+
+
+def _checked(name: str) -> str:
+    plain = hyphened(name)
+    if plain in ROUTING or plain in _WRITTEN or plain.startswith(_OURS):
+        raise ConfigurationError(f"pass_headers: {name!r} never passes: the upstream is told by the gateway alone")
+    if not is_believed(name):
+        close = get_close_matches(plain, _NAMES, n=1)
+        way_out = f"did you mean {close[0]!r}?" if close else "leave it out"
+        raise ConfigurationError(f"pass_headers: {name!r} is not one of the headers that are dropped; {way_out}")
+    return name.lower()

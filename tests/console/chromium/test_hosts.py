@@ -1,0 +1,85 @@
+"""An upstream's pages and the Console's, each on its own host, in a browser in which somebody is signed in."""
+
+import re
+
+from playwright.sync_api import Page, expect
+from starlette.responses import HTMLResponse
+
+from tests.chromium import Heard
+from tests.console.chromium.sites import Site
+from tests.console.rigs import PASSWORD
+
+_NO_ICON = '<link rel="icon" href="data:,">'
+# What a page of an upstream would do to have a key of its own: read the form, and submit it with its token.
+_STEAL = """async url => {
+    const seen = [];
+    for (const options of [{}, {method: "POST", body: new URLSearchParams({name: "stolen"})}]) {
+        try {
+            const answer = await fetch(url, {credentials: "include", ...options});
+            seen.push(`${answer.status} ${(await answer.text()).includes("proof")}`);
+        } catch (error) {
+            seen.push("unreadable");
+        }
+    }
+    return seen;
+}"""
+
+
+def come_in(site: Site, page: Page) -> None:
+    """Sign in as an admin on the Console's own pages."""
+    user = site.new_user(account=site.new_account())
+    page.goto(f"{site.url}/console")
+    page.get_by_label("E-mail").fill(user.email)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page).to_have_title("Keys · MachPay Console")
+
+
+def test_a_page_of_an_upstream_reads_and_submits_no_page_of_the_console(site: Site, page: Page, heard: Heard) -> None:
+    heard.expect("404 (Not Found)")
+    heard.expect("CORS policy")
+    heard.expect("net::ERR_FAILED")
+    come_in(site, page)
+    site.upstream["/public/page"] = HTMLResponse(f"{_NO_ICON}<h1>An upstream's page</h1>")
+    page.goto(f"{site.api_url}/public/page")
+    expect(page.get_by_role("heading")).to_have_text("An upstream's page")
+    # On its own host there is no such page, and of the Console's host it reads nothing.
+    assert page.evaluate(_STEAL, "/console/keys/new") == ["404 false"] * 2
+    assert page.evaluate(_STEAL, f"{site.url}/console/keys/new") == ["unreadable"] * 2
+    page.goto(f"{site.url}/console/keys")
+    expect(page).to_have_title("Keys · MachPay Console")
+    assert "stolen" not in page.content()
+
+
+def test_no_page_of_an_upstream_is_on_the_consoles_host(site: Site, page: Page, heard: Heard) -> None:
+    heard.expect("404 (Not Found)")
+    come_in(site, page)
+    site.upstream["/public/page"] = HTMLResponse(f"{_NO_ICON}<h1>An upstream's page</h1>")
+    answer = page.goto(f"{site.url}/public/page")
+    assert answer is not None
+    assert (answer.status, "upstream" in page.content()) == (404, False)
+    assert site.cookies == []
+
+
+def test_an_upstream_is_sent_no_cookie_of_the_console_and_can_set_none(site: Site, page: Page) -> None:
+    come_in(site, page)
+    (session,) = [each for each in page.context.cookies(site.url) if each["name"] == "machpay-session"]
+    setting = HTMLResponse(_NO_ICON)
+    for cookie in (
+        "machpay-session=forged; Path=/",
+        "=machpay-session=forged",
+        "machpay-form",
+        "MachPay-Session=forged",
+    ):
+        setting.headers.append("Set-Cookie", cookie)
+    setting.headers.append("Set-Cookie", "own=1; Path=/")
+    site.upstream["/public/set"] = setting
+    # As a browser would have them whose user is signed in where the API is too, on another port of the host.
+    page.context.add_cookies([{"name": "machpay-session", "value": session["value"], "url": site.api_url}])
+    for _ in range(2):
+        page.goto(f"{site.api_url}/public/set")
+    assert site.cookies == ["own=1"]
+    names = {each["name"]: each["value"] for each in page.context.cookies(site.api_url)}
+    assert names == {"machpay-session": session["value"], "own": "1"}
+    page.goto(f"{site.url}/console/keys")
+    expect(page).to_have_title(re.compile("Keys"))

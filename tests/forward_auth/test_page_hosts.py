@@ -1,0 +1,66 @@
+"""What a proxy carries to its upstream is neither a page of ours nor at a host of pages."""
+
+import pytest
+
+from machpay_gateway import Route
+from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.settings import Options
+from machpay_gateway.settings.console import Console
+from tests.forward_auth.asking import asked, every_peer
+from tests.gateways import ROUTES
+
+CONSOLE, ISSUER, API = "console.example.com", "auth.example.com", "api.example.com"
+PAGES = Options(
+    database="sqlite://",
+    routes=(*ROUTES, Route("* /public/{rest:path}", public=True)),
+    console=Console(f"https://{CONSOLE}", f"https://{API}"),
+    oauth=Authority(f"https://{ISSUER}", audience=f"https://{API}"),
+)
+
+
+def host_of(peer: str, host: str) -> list[tuple[str, str]]:
+    """Return how *peer* tells its client's host."""
+    return [("Host", host)] if peer == "envoy" else [("Host", "gateway:8000"), ("X-Forwarded-Host", host)]
+
+
+@every_peer
+@pytest.mark.parametrize("path", ["/console", "/console/keys/new", "/console/anything", "/oauth/authorize?a=b"])
+@pytest.mark.parametrize("host", [API, CONSOLE, ISSUER, ""])
+async def test_an_upstreams_own_path_of_a_page_is_open_to_nobody(peer: str, path: str, host: str) -> None:
+    async with asked(**PAGES) as gateway:
+        _, secret = await gateway.key()
+        for credential in (None, secret):
+            answer = await gateway.ask(peer, f"GET {path}", credential, host_of(peer, host) if host else [])
+            assert (answer.json()["status"], answer.json()["code"]) == (404, "route_not_found")
+
+
+@every_peer
+@pytest.mark.parametrize(
+    "host", [CONSOLE, f"{CONSOLE}:8443", f"{CONSOLE.upper()}.", ISSUER, f"{API}, {CONSOLE}"], ids=str
+)
+@pytest.mark.parametrize("request_", ["GET /public/x", "GET /v1/skills", "OPTIONS /public/x", "GET /v1/keys"])
+async def test_nothing_of_an_upstream_is_at_a_host_of_pages(peer: str, host: str, request_: str) -> None:
+    async with asked(**PAGES) as gateway:
+        _, secret = await gateway.key()
+        told = host_of(peer, host)
+        if request_.startswith("OPTIONS"):
+            told += [("Origin", "https://app.example"), ("Access-Control-Request-Method", "POST")]
+        answer = await gateway.ask(peer, request_, secret, told)
+        assert answer.json()["status"] == 404
+
+
+@every_peer
+async def test_the_apis_host_is_decided_as_ever(peer: str) -> None:
+    async with asked(**PAGES) as gateway:
+        _, secret = await gateway.key()
+        for told in (host_of(peer, API), []):
+            assert (await gateway.ask(peer, "GET /v1/skills", secret, told)).status_code == 200
+            assert (await gateway.ask(peer, "GET /public/x", None, told)).status_code == 200
+
+
+async def test_nobody_asks_at_a_host_of_pages() -> None:
+    # A browser that is led to a place to ask would be answered there.
+    async with asked(**PAGES) as gateway:
+        for peer in ("nginx", "traefik", "caddy"):
+            told = [("Host", CONSOLE), ("X-Forwarded-Host", API)]
+            assert (await gateway.ask(peer, "GET /public/x", None, told)).json()["status"] == 404
