@@ -22,12 +22,12 @@ async def table(visit: Visit) -> Response:
 
 async def end(visit: Visit) -> Response:
     """End one of them."""
-    if not await visit.gateway.users.end_sign_in(visit.user, visit.id):
+    if not await visit.gateway.users.end_sign_in(visit.user, visit.id, visit.actor):
         raise missing("session")
     return visit.onward("/sessions", told="session-ended")
 
 
 async def end_others(visit: Visit) -> Response:
     """End all but the one that this is done by."""
-    await visit.gateway.users.end_other_sign_ins(visit.user, visit.cookie)
+    await visit.gateway.users.end_other_sign_ins(visit.user, visit.cookie, visit.actor)
     return visit.onward("/sessions", told="sessions-ended")

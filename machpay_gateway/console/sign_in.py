@@ -10,11 +10,12 @@ from machpay_gateway.assembly import Gateway
 from machpay_gateway.console.forms import Form, form_of
 from machpay_gateway.console.pages import ConsolePages, onward
 from machpay_gateway.core.address import format_address_or_none
+from machpay_gateway.core.oauth.device import DEVICE_SECONDS
 from machpay_gateway.core.oauth.user import User
-from machpay_gateway.people.users import NotSignedIn
+from machpay_gateway.people.users import NotSignedIn, SignedIn
 from machpay_gateway.settings.console import Console
-from machpay_gateway.web.browser import LOST, Cookie, fresh_value, is_proved, proof_of
-from machpay_gateway.web.incoming import facts_of
+from machpay_gateway.web.browser import CLEARED, LOST, Cookie, fresh_value, is_proved, proof_of
+from machpay_gateway.web.incoming import actor_of, facts_of
 
 SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
 # Where to go on: a page of ours, and nothing that a browser could take for another host.
@@ -30,6 +31,7 @@ class Entrance:
         # The same as the authorization server's: on one host, signed in once is signed in.
         self._session = Cookie.of("session", is_secure=settings.is_secure)
         self._form = Cookie.of("form", is_secure=settings.is_secure)
+        self._device = Cookie.of("device", is_secure=settings.is_secure)
 
     def cookie_of(self, request: Request) -> str:
         """Return what the browser is known by, nothing for nothing."""
@@ -47,6 +49,9 @@ class Entrance:
             return self._asked(request) if signed_in is None else onward(request, _checked_next(request))
         form = await form_of(request)
         if not is_proved(request, self._form.read(request), SIGN_IN, b"", form.text("proof")):
+            # Signed in by another tab meanwhile: nothing that was sent is looked at, so that nobody is swapped in.
+            if await self.user_of(request) is not None:
+                return onward(request, _checked_next(request))
             return self._asked(request, form, told=LOST)
         facts = facts_of(request.scope)
         found = await self._gateway.users.sign_in(
@@ -54,15 +59,24 @@ class Entrance:
             form.text("password"),
             address=facts.address,
             shown_address=format_address_or_none(facts.address),
+            device=self._device.raw(request),
+            request_id=facts.request_id.decode(),
         )
         if isinstance(found, NotSignedIn):
             status = HTTPStatus.BAD_REQUEST if found.wait_seconds is None else HTTPStatus.TOO_MANY_REQUESTS
             return self._asked(request, form, told=found.told, status=status)
-        await self._gateway.users.sign_out(self.cookie_of(request))  # in whose place the new one is
+        await self._gateway.users.sign_out(
+            self.cookie_of(request), actor_of("user", "", facts)
+        )  # in whose place the new one is
         # 303: the browser must not send the password on to where it goes next (RFC 9700 §4.12).
         response = onward(request, _checked_next(request))
-        self._session.put(response, found.cookie)
         self._form.drop(response)
+        return self.let_in(response, found)
+
+    def let_in(self, response: Response, signed_in: SignedIn) -> Response:
+        """Return *response* with the cookies of a browser that has signed in."""
+        self._session.put(response, signed_in.cookie)
+        self._device.put(response, signed_in.device, seconds=DEVICE_SECONDS)
         return response
 
     async def sign_out(self, request: Request) -> Response:
@@ -70,8 +84,9 @@ class Entrance:
         cookie, form = self.cookie_of(request), await form_of(request)
         response = onward(request, SIGN_IN)
         if is_proved(request, cookie, SIGN_OUT, b"", form.text("proof")):
-            await self._gateway.users.sign_out(cookie)
+            await self._gateway.users.sign_out(cookie, actor_of("user", "", facts_of(request.scope)))
             self._session.drop(response)
+            response.headers["Clear-Site-Data"] = CLEARED
         return response
 
     def _asked(

@@ -14,6 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.address import format_address_or_none
 from machpay_gateway.core.oauth.asking import Request, Return, read_request, return_of
+from machpay_gateway.core.oauth.device import DEVICE_SECONDS
 from machpay_gateway.core.oauth.parameters import Parameters
 from machpay_gateway.core.oauth.problem import Code, Refused
 from machpay_gateway.core.oauth.user import User
@@ -21,7 +22,7 @@ from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.oauth.metadata import AUTHORIZE, CONSENT, SIGN_IN
 from machpay_gateway.oauth.pages import OAuthPages
 from machpay_gateway.people.users import NotSignedIn
-from machpay_gateway.web.browser import LOST, Cookie, fresh_value, is_proved
+from machpay_gateway.web.browser import CLEARED, LOST, Cookie, fresh_value, is_proved
 from machpay_gateway.web.forms import is_text, read_form, read_pairs
 from machpay_gateway.web.incoming import actor_of, facts_of
 
@@ -49,6 +50,7 @@ class Authorization:
         is_secure = self._authority.is_secure
         self._session = Cookie.of("session", is_secure=is_secure)
         self._form = Cookie.of("form", is_secure=is_secure)
+        self._device = Cookie.of("device", is_secure=is_secure)
 
     async def authorize(self, http: HttpRequest) -> Response:
         """Answer an app's request: by a page, or by sending the user back to it."""
@@ -73,6 +75,9 @@ class Authorization:
             return asked
         sent, form_cookie = await _form_of(http), self._form.read(http)
         if not is_proved(http, form_cookie, SIGN_IN, asked.query, sent.get("proof") or ""):
+            # Signed in by another tab meanwhile: nothing that was sent is looked at, so that nobody is swapped in.
+            if asked.user is not None and not asked.request.prompts & _DONE_BY_SIGNING_IN:
+                return self._onward(asked.query)
             return self._ask_to_sign_in(http, asked, told=LOST)
         facts = facts_of(http.scope)
         email = sent.get("email") or ""
@@ -81,12 +86,16 @@ class Authorization:
             sent.get("password") or "",
             address=facts.address,
             shown_address=format_address_or_none(facts.address),
+            device=self._device.raw(http),
+            request_id=facts.request_id.decode(),
         )
         if isinstance(found, NotSignedIn):
             return self._not_signed_in(http, asked, email, found)
+        await self._gateway.users.sign_out(asked.cookie, actor_of("user", "", facts))  # in whose place the new one is
         # 303: the browser must not send the password on to where it goes next (RFC 9700 §4.12).
         response = self._onward(_without_sign_in(asked.query))
         self._session.put(response, found.cookie)
+        self._device.put(response, found.device, seconds=DEVICE_SECONDS)
         self._form.drop(response)
         return response
 
@@ -111,9 +120,10 @@ class Authorization:
         sent = await _form_of(http)
         if not is_proved(http, asked.cookie, CONSENT, asked.query, sent.get("proof") or ""):
             return self._onward(asked.query)
-        await self._gateway.users.sign_out(asked.cookie)
+        await self._gateway.users.sign_out(asked.cookie, actor_of("user", "", facts_of(http.scope)))
         response = self._onward(asked.query)
         self._session.drop(response)
+        response.headers["Clear-Site-Data"] = CLEARED
         return response
 
     def unavailable(self) -> Response:

@@ -12,6 +12,9 @@ from machpay_gateway.core.oauth.opaque import Kind, digest_of, mint
 
 # What a page says when its form proves nothing.
 LOST = "Your browser lost this page's cookie. Try again."
+# What a browser forgets at sign-out (ASVS 5.0 14.3.1). Not "cookies": the session's is taken away by name, and the one
+# that keeps strangers from locking this browser's user out says nothing of what they saw.
+CLEARED = '"cache", "storage"'
 _SAME_SITE = {"same-origin", "none"}  # none: typed into the address bar
 
 
@@ -32,9 +35,15 @@ class Cookie:
         value = request.cookies.get(self.name, "")
         return value if digest_of(Kind.BROWSER, value) is not None else ""
 
-    def put(self, response: Response, value: str) -> None:
-        """Give the browser *value*, until it is closed."""
-        response.set_cookie(self.name, value, path="/", secure=self.is_secure, httponly=True, samesite="lax")
+    def raw(self, request: Request) -> str:
+        """Return what the browser holds, whoever made it up: for values that prove themselves."""
+        return request.cookies.get(self.name, "")
+
+    def put(self, response: Response, value: str, *, seconds: int | None = None) -> None:
+        """Give the browser *value*, for so many *seconds*, or until it is closed."""
+        response.set_cookie(
+            self.name, value, max_age=seconds, path="/", secure=self.is_secure, httponly=True, samesite="lax"
+        )
 
     def drop(self, response: Response) -> None:
         """Take it away again."""

@@ -131,7 +131,7 @@ async def test_while_the_store_is_away_pages_say_so(rig: Rig, monkeypatch: pytes
     assert "Try again in a moment" in page.text
     oauth = rig.gateway.store.oauth
     assert oauth is not None
-    monkeypatch.setattr(oauth, "signed_in", away)
+    monkeypatch.setattr(oauth, "session", away)
     assert (await browser.get("/console/keys/new")).status_code == 503
 
 
