@@ -10,11 +10,10 @@ from machpay_gateway.assembly import Gateway
 from machpay_gateway.console.forms import Form, form_of
 from machpay_gateway.console.pages import ConsolePages, onward
 from machpay_gateway.core.address import format_address_or_none
-from machpay_gateway.core.oauth.device import DEVICE_SECONDS
 from machpay_gateway.core.oauth.user import User
-from machpay_gateway.people.users import NotSignedIn, SignedIn
+from machpay_gateway.people.users import BrowserSession, NotSignedIn
 from machpay_gateway.settings.console import Console
-from machpay_gateway.web.browser import CLEARED, LOST, Cookie, fresh_value, is_proved, proof_of
+from machpay_gateway.web.browser import CLEARED, LOST, Cookie, fresh_value, is_proved, proof_of, put_sign_in
 from machpay_gateway.web.incoming import actor_of, facts_of
 
 SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
@@ -37,10 +36,15 @@ class Entrance:
         """Return what the browser is known by, nothing for nothing."""
         return self._session.read(request)
 
+    async def session_of(self, request: Request, *, is_automatic: bool = False) -> BrowserSession | None:
+        """Return who is signed in, whose session a request *is_automatic* does not keep up. Raises StoreUnavailable."""
+        cookie = self.cookie_of(request)
+        return await self._gateway.users.session(cookie, is_automatic=is_automatic) if cookie else None
+
     async def user_of(self, request: Request) -> User | None:
         """Return who is signed in. Raises StoreUnavailable."""
-        cookie = self.cookie_of(request)
-        return await self._gateway.users.signed_in(cookie) if cookie else None
+        session = await self.session_of(request)
+        return None if session is None else session.user
 
     async def sign_in(self, request: Request) -> Response:
         """Ask for e-mail and password, or take them."""
@@ -63,20 +67,14 @@ class Entrance:
             request_id=facts.request_id.decode(),
         )
         if isinstance(found, NotSignedIn):
-            status = HTTPStatus.BAD_REQUEST if found.wait_seconds is None else HTTPStatus.TOO_MANY_REQUESTS
-            return self._asked(request, form, told=found.told, status=status)
+            return self._asked(request, form, told=found.told, status=found.status)
         await self._gateway.users.sign_out(
             self.cookie_of(request), actor_of("user", "", facts)
         )  # in whose place the new one is
         # 303: the browser must not send the password on to where it goes next (RFC 9700 §4.12).
         response = onward(request, _checked_next(request))
         self._form.drop(response)
-        return self.let_in(response, found)
-
-    def let_in(self, response: Response, signed_in: SignedIn) -> Response:
-        """Return *response* with the cookies of a browser that has signed in."""
-        self._session.put(response, signed_in.cookie)
-        self._device.put(response, signed_in.device, seconds=DEVICE_SECONDS)
+        put_sign_in(response, found.cookie, found.device, is_secure=self.pages.settings.is_secure)
         return response
 
     async def sign_out(self, request: Request) -> Response:

@@ -14,7 +14,6 @@ from starlette.responses import RedirectResponse, Response
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.address import format_address_or_none
 from machpay_gateway.core.oauth.asking import Request, Return, read_request, return_of
-from machpay_gateway.core.oauth.device import DEVICE_SECONDS
 from machpay_gateway.core.oauth.parameters import Parameters
 from machpay_gateway.core.oauth.problem import Code, Refused
 from machpay_gateway.core.oauth.user import User
@@ -22,7 +21,7 @@ from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.oauth.metadata import AUTHORIZE, CONSENT, SIGN_IN
 from machpay_gateway.oauth.pages import OAuthPages
 from machpay_gateway.people.users import NotSignedIn
-from machpay_gateway.web.browser import CLEARED, LOST, Cookie, fresh_value, is_proved
+from machpay_gateway.web.browser import CLEARED, LOST, Cookie, fresh_value, is_proved, put_sign_in
 from machpay_gateway.web.forms import is_text, read_form, read_pairs
 from machpay_gateway.web.incoming import actor_of, facts_of
 
@@ -94,8 +93,7 @@ class Authorization:
         await self._gateway.users.sign_out(asked.cookie, actor_of("user", "", facts))  # in whose place the new one is
         # 303: the browser must not send the password on to where it goes next (RFC 9700 §4.12).
         response = self._onward(_without_sign_in(asked.query))
-        self._session.put(response, found.cookie)
-        self._device.put(response, found.device, seconds=DEVICE_SECONDS)
+        put_sign_in(response, found.cookie, found.device, is_secure=self._authority.is_secure)
         self._form.drop(response)
         return response
 
@@ -169,8 +167,7 @@ class Authorization:
         return response
 
     def _not_signed_in(self, http: HttpRequest, asked: Asked, email: str, found: NotSignedIn) -> Response:
-        status = HTTPStatus.BAD_REQUEST if found.wait_seconds is None else HTTPStatus.TOO_MANY_REQUESTS
-        return self._ask_to_sign_in(http, asked, told=found.told, email=email, status=status)
+        return self._ask_to_sign_in(http, asked, told=found.told, email=email, status=found.status)
 
     def _back(self, back: Return, refused: Refused) -> Response:
         return _redirect(back.url(self._authority, error=refused.code, error_description=refused.description))

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
+from http import HTTPStatus
 
 from machpay_gateway.core.audit import APPLICATION, Actor, Change
 from machpay_gateway.core.errors import InputError, StoreUnavailable
@@ -67,6 +68,16 @@ class NotSignedIn:
         if self.wait_seconds is None:
             return "The e-mail or the password is wrong."
         return "Too many attempts. Wait some minutes and try again."
+
+    @property
+    def about_own_password(self) -> str:
+        """What a page says of it to a user who is signed in."""
+        return "This is not your password." if self.wait_seconds is None else self.told
+
+    @property
+    def status(self) -> int:
+        """The status of a page that says so."""
+        return HTTPStatus.BAD_REQUEST if self.wait_seconds is None else HTTPStatus.TOO_MANY_REQUESTS
 
 
 class Users:

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from machpay_gateway.core.key import ENTROPY_BYTES
+from machpay_gateway.core.oauth.device import DEVICE_SECONDS
 from machpay_gateway.core.oauth.opaque import Kind, digest_of, mint
 
 # What a page says when its form proves nothing.
@@ -48,6 +49,12 @@ class Cookie:
     def drop(self, response: Response) -> None:
         """Take it away again."""
         response.delete_cookie(self.name, path="/", secure=self.is_secure, httponly=True, samesite="lax")
+
+
+def put_sign_in(response: Response, session: str, device: str, *, is_secure: bool) -> None:
+    """Give a browser in which somebody has signed in the cookies of its *session* and of the known *device*."""
+    Cookie.of("session", is_secure=is_secure).put(response, session)
+    Cookie.of("device", is_secure=is_secure).put(response, device, seconds=DEVICE_SECONDS)
 
 
 def fresh_value() -> str:
