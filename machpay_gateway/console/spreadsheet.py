@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 
 MEDIA_TYPE = "text/csv; charset=utf-8; header=present"
-# What begins a formula, the wide ones too, which some read alike. Spreadsheets split lines at different separators,
-# some whatever the quotes: so a cell may begin behind any separator, quote or blank within one of ours.
-_SIGN = re.compile(r"[=+\-@＝＋－＠]")  # noqa: RUF001 - meant
-_BEFORE = re.compile(r"[,;|\s\"'\x00-\x1f\x7f\u200b-\u200f\u2060\ufeff]")
+# Spreadsheets split lines at different separators, some whatever the quotes: so a cell may begin behind any separator,
+# quote or blank within one of ours. In what is written, each of ours begins behind a quote.
+_BEFORE = ",;|\\s\"'\\x00-\\x1f\\x7f\\u200b-\\u200f\\u2060\\ufeff"
+# What begins a formula; the wide ones too, which some read alike, and by themselves, as they take longer to look for.
+_FORMULAS = [re.compile(f"{sign}(?<=[{_BEFORE}]{sign})") for sign in ("[=+\\-@]", "[＝＋－＠]")]  # noqa: RUF001 - meant
 _SKIPPED = ("\t", "\r", "\n")
 
 
@@ -24,19 +25,13 @@ def file_headers(name: str) -> Mapping[str, str]:
 
 def as_csv(lines: Iterable[Sequence[object]]) -> str:
     """Return *lines* of quoted cells; of texts each that would be run is one that is shown."""
-    text = StringIO()
-    csv.writer(text, quoting=csv.QUOTE_ALL).writerows([_defused(cell) for cell in line] for line in lines)
-    return text.getvalue()
+    written = StringIO()
+    csv.writer(written, quoting=csv.QUOTE_ALL).writerows([_begun(cell) for cell in line] for line in lines)
+    text = written.getvalue()
+    for formula in _FORMULAS:
+        text = formula.sub(r"'\g<0>", text)
+    return text
 
 
-def _defused(cell: object) -> object:
-    if not isinstance(cell, str):
-        return cell
-    defused = _SIGN.sub(_shown, cell)
-    return f"'{defused}" if defused.startswith(_SKIPPED) else defused
-
-
-def _shown(sign: re.Match[str]) -> str:
-    """Return the *sign* so that it begins no formula, if it would."""
-    begins = not sign.start() or _BEFORE.match(sign.string, sign.start() - 1)
-    return f"'{sign[0]}" if begins else sign[0]
+def _begun(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_SKIPPED) else cell
