@@ -81,6 +81,7 @@ PLACES = (
     Place("POST", "/password", password.change, for_all=True),  # which asks for the current one in any case
     Place("GET", "/sessions", sessions.table),
     Place("POST", "/sessions/{id}/end", sessions.end, for_all=True),
+    Place("POST", "/sessions/pass", sessions.make_pass, for_all=True, asks_password=True),
     Place("POST", "/sessions/end-others", sessions.end_others, for_all=True),
 )
 

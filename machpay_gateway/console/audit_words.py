@@ -38,6 +38,7 @@ ACTIONS: Mapping[str, str] = {
     "user.sign_in_failed": "Sign-in failed",
     "user.sign_in_throttled": "Sign-in attempts throttled",
     "user.sign_out": "User signed out",
+    "user.make_pass": "Sign-in pass made",
     "user.disable": "User shut out",
     "user.enable": "User let in again",
     "account.create": "Account created",

@@ -18,6 +18,7 @@ from machpay_gateway.web.incoming import actor_of, facts_of
 
 SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
 # Where to go on: a page of ours, and nothing that a browser could take for another host.
+_LONGEST_PASS = 256
 _NEXT = re.compile(r"(?:/[A-Za-z0-9_-]+)+")
 
 
@@ -64,6 +65,7 @@ class Entrance:
             address=facts.address,
             shown_address=format_address_or_none(facts.address),
             device=self._device.raw(request),
+            sign_in_pass=form.text("pass"),
             request_id=facts.request_id.decode(),
         )
         if isinstance(found, NotSignedIn):
@@ -95,6 +97,7 @@ class Entrance:
             "told": told,
             "email": "" if form is None else form.text("email"),
             "next": _checked_next(request),
+            "pass": (request.query_params.get("pass", "") if form is None else form.text("pass"))[:_LONGEST_PASS],
             "proof": proof_of(cookie, SIGN_IN, b""),
         }
         response = self.pages.page(request, "sign_in.html", values, status=status)

@@ -11,7 +11,8 @@ from machpay_gateway.core.audit import APPLICATION, Actor, Change
 from machpay_gateway.core.errors import InputError, StoreUnavailable
 from machpay_gateway.core.input import format_moment_or_none, shown
 from machpay_gateway.core.key import ENTROPY_BYTES, mint_id
-from machpay_gateway.core.oauth.device import NONCE_BYTES, device_cookie, device_of
+from machpay_gateway.core.oauth.device import NONCE_BYTES, device_cookie, device_of, pass_of
+from machpay_gateway.core.oauth.device import sign_in_pass as new_pass
 from machpay_gateway.core.oauth.opaque import Kind, digest_of, mint
 from machpay_gateway.core.oauth.ports import UserStore
 from machpay_gateway.core.oauth.user import (
@@ -182,16 +183,17 @@ class Users:
         address: int | None,
         shown_address: str | None,
         device: str = "",
+        sign_in_pass: str = "",
         request_id: str | None = None,
     ) -> SignedIn | NotSignedIn:
-        """Sign in from *address*, in a browser with the cookie *device* if it has one.
+        """Sign in from *address*, in a browser with the cookie *device* or a *sign_in_pass* if it has one.
 
         Raises StoreUnavailable, also when too many passwords are being checked.
         """
         key, now, block = email_key(email), self._clock(), block_name(address)
         user = await self._store.user(None, key) if key.isprintable() and "@" in key else None
         origin = Actor("anonymous", "", shown_address, request_id)
-        known = device_of(device, user, now)
+        known = device_of(device, user, now) or pass_of(sign_in_pass, user, now)
         # Asked for nobody too: a missing question would take less time.
         is_familiar = await self._store.is_familiar("" if user is None else user.id, block, now - FAMILIAR_SECONDS)
         wait = await self._budgets.wait_seconds(Attempt(key, block, known, is_familiar))
@@ -297,6 +299,16 @@ class Users:
         change = self._records.change("user.sign_out", user, actor, {"session": "all others"})
         await self._store.drop_other_sign_ins(user.id, sha256(cookie.encode()).digest(), change)
         log(change)
+
+    async def make_pass(self, user: User, actor: Actor = APPLICATION) -> str:
+        """Return what lets the user try to sign in by a new browser though strangers try too, for 15 minutes.
+
+        Raises InputError for a user who cannot sign in.
+        """
+        if user.password is None or user.disabled_at is not None:
+            raise InputError(f"{shown(user.email)} cannot sign in: {_why_not(user)}.")
+        await self._store.add_note(self._records.change("user.make_pass", user, actor))
+        return new_pass(user, self._entropy(NONCE_BYTES), self._clock())
 
     async def record_refusal(self, user: User, actor: Actor, reason: str, path: str) -> None:
         """Record that the Console did not do what a browser of *user* sent to *path*."""

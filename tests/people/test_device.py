@@ -4,7 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from machpay_gateway.core.oauth.device import DEVICE_SECONDS, device_cookie, device_of
+from machpay_gateway.core.oauth.device import (
+    DEVICE_SECONDS,
+    PASS_SECONDS,
+    device_cookie,
+    device_of,
+    pass_of,
+    sign_in_pass,
+)
 from machpay_gateway.core.oauth.user import User
 
 NOW = 1_700_000_000.5
@@ -52,3 +59,12 @@ def test_it_is_void_for(user: User | None, why: str) -> None:
 )
 def test_what_was_not_issued_is_none(cookie: str) -> None:
     assert device_of(cookie, ADA, NOW) is None
+
+
+def test_a_sign_in_pass_is_no_device_cookie_and_lasts_a_quarter_of_an_hour() -> None:
+    made = sign_in_pass(ADA, NONCE, NOW)
+    assert pass_of(made, ADA, NOW + PASS_SECONDS - 1) == NONCE.hex()
+    assert pass_of(made, ADA, NOW + PASS_SECONDS) is None
+    assert device_of(made, ADA, NOW) is None
+    assert pass_of(COOKIE, ADA, NOW) is None
+    assert pass_of(made, replace(ADA, password="$argon2id$new"), NOW) is None

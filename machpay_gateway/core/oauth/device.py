@@ -11,28 +11,48 @@ import re
 from machpay_gateway.core.oauth.user import User
 
 DEVICE_SECONDS = 180 * 86_400
+PASS_SECONDS = 15 * 60
 NONCE_BYTES = 16
-_PURPOSE = b"machpay device cookie\n"  # no other use of the hash as a key has the same input
+# No other use of the hash as a key has the same input.
+_DEVICE, _PASS = b"machpay device cookie\n", b"machpay sign-in pass\n"
 _SHAPE = re.compile(r"(user_[0-9A-Za-z]{1,64})\.([0-9a-f]{32})\.([0-9]{1,12})\.([0-9a-f]{64})", re.ASCII)
 
 
 def device_cookie(user: User, nonce: bytes, now: float) -> str:
     """Return what a browser is given in which *user*, who has a password, signed in at *now*; *nonce* is random."""
-    body = f"{user.id}.{nonce.hex()}.{int(now)}"
-    return f"{body}.{_signature(user, body)}"
+    return _issued(_DEVICE, user, nonce, now)
 
 
 def device_of(cookie: str, user: User | None, now: float) -> str | None:
     """Return the name of the known browser of *user* that has this *cookie*, None for a stranger's."""
-    match = _SHAPE.fullmatch(cookie)
+    return _nonce_of(_DEVICE, DEVICE_SECONDS, cookie, user, now)
+
+
+def sign_in_pass(user: User, nonce: bytes, now: float) -> str:
+    """Return what gives a new browser the budget of a known one for a quarter of an hour. It signs nobody in."""
+    return _issued(_PASS, user, nonce, now)
+
+
+def pass_of(text: str, user: User | None, now: float) -> str | None:
+    """Return by what name tries with this sign-in pass of *user* are counted, None when it is none."""
+    return _nonce_of(_PASS, PASS_SECONDS, text, user, now)
+
+
+def _issued(purpose: bytes, user: User, nonce: bytes, now: float) -> str:
+    body = f"{user.id}.{nonce.hex()}.{int(now)}"
+    return f"{body}.{_signature(purpose, user, body)}"
+
+
+def _nonce_of(purpose: bytes, seconds: float, text: str, user: User | None, now: float) -> str | None:
+    match = _SHAPE.fullmatch(text)
     if match is None or user is None or user.password is None or user.disabled_at is not None or match[1] != user.id:
         return None
-    body, issued_at = cookie.rpartition(".")[0], int(match[3])
-    if not hmac.compare_digest(_signature(user, body), match[4]):
+    body, issued_at = text.rpartition(".")[0], int(match[3])
+    if not hmac.compare_digest(_signature(purpose, user, body), match[4]):
         return None
     is_void = user.devices_from is not None and issued_at < user.devices_from
-    return None if is_void or not now - DEVICE_SECONDS < issued_at <= now else match[2]
+    return None if is_void or not now - seconds < issued_at <= now else match[2]
 
 
-def _signature(user: User, body: str) -> str:
-    return hmac.digest((user.password or "").encode(), _PURPOSE + body.encode(), "sha256").hex()
+def _signature(purpose: bytes, user: User, body: str) -> str:
+    return hmac.digest((user.password or "").encode(), purpose + body.encode(), "sha256").hex()
