@@ -86,6 +86,8 @@ scopes = "webhooks:manage"
 # Then: machpay-gateway users create EMAIL --role admin
 # [console]
 # url = "https://console.example.com"
+# idle_minutes = 60      # a session that nobody uses ends
+# confirm_minutes = 15   # what concerns secrets asks for the password again; 0 never asks
 
 # Whose JWTs are accepted besides API keys.
 # [[issuers]]

@@ -64,9 +64,9 @@ class Budgets:
             return None
         return await self._wait_of_stranger(email, attempt.block)
 
-    async def wait_to_confirm(self, user_id: str) -> float | None:
-        """Count a try of their own password by a user who is signed in, as `wait_seconds` does."""
-        return await self._try(f"confirm:{user_id}", _OF_CONFIRMING)
+    async def wait_to_confirm(self, session: str) -> float | None:
+        """Count a try of the password by who sits before a *session*, as `wait_seconds` does: it uses up no other's."""
+        return await self._try(f"confirm:{session}", _OF_CONFIRMING)
 
     async def _wait_of_stranger(self, email: str, block: str) -> float | None:
         answer = await spent(self._limiter.admit(Demand(f"sign-in:{email}:{block}", 0, _OF_EMAIL_FROM_BLOCK, 1)))

@@ -241,7 +241,7 @@ class Users:
 
         Raises StoreUnavailable.
         """
-        refused = await self._refused_own(session.user, password, actor)
+        refused = await self._refused_own(session, password, actor)
         if refused is None:
             await self._store.mark_sign_in(replace(session.sign_in, confirmed_at=self._clock()))
         return refused
@@ -254,7 +254,7 @@ class Users:
         Every sign-in ends, and the browser gets another one in place of its own (ASVS 5.0 7.2.4). Raises InputError.
         """
         user = session.user
-        if (refused := await self._refused_own(user, current, actor)) is not None:
+        if (refused := await self._refused_own(session, current, actor)) is not None:
             return refused
         if new == current:
             raise InputError("The new password is the current one.")
@@ -327,9 +327,10 @@ class Users:
             log(change)
         return SignedIn(user, cookie, device_cookie(user, self._entropy(NONCE_BYTES), now))
 
-    async def _refused_own(self, user: User, password: str, actor: Actor) -> NotSignedIn | None:
+    async def _refused_own(self, session: BrowserSession, password: str, actor: Actor) -> NotSignedIn | None:
         """Return why a user who is signed in does not prove to be there by *password*, None when they do."""
-        wait = await self._budgets.wait_to_confirm(user.id)
+        user = session.user
+        wait = await self._budgets.wait_to_confirm(session.sign_in.name)
         if wait is not None:
             await self._records.throttled(user, "", actor, user.id)
             return NotSignedIn(wait)

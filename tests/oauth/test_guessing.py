@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -80,7 +81,7 @@ async def test_an_app_whose_visitors_bring_it_dead_codes_serves_everybody_else()
         assert (await rig.refreshed(tokens["refresh_token"])).status_code == 200
 
 
-async def test_where_somebody_has_signed_in_strangers_elsewhere_cannot_shut_them_out(rig: Rig) -> None:
+async def test_where_somebody_is_signed_in_strangers_elsewhere_cannot_shut_them_out(rig: Rig) -> None:
     home, elsewhere = "192.0.2.7", "192.0.2.8"
     assert await attempt(rig, home, PASSWORD) == 303
     for number in range(100):  # all that an e-mail has, by somebody with many addresses
@@ -101,3 +102,21 @@ async def test_a_browser_that_has_signed_in_before_is_not_shut_out_by_anybody(ri
         elsewhere.cookies.set("__Host-machpay-device", cookie)
         page = await elsewhere.get("/oauth/authorize", params=request_of(rig.client) | {"prompt": "login"})
         assert (await submitted(elsewhere, page, email=EMAIL, password=PASSWORD)).status_code == status
+
+
+async def test_known_disabled_and_unknown_e_mails_cost_one_hash_each(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    users, checked = rig.gateway.users, []
+    await attempt(rig, "192.0.2.1", "wrong", "first@example.org")  # makes the hash that is nobody's
+    in_thread = users._passwords.in_thread  # noqa: SLF001 - to count
+
+    async def counted(*arguments: Any) -> Any:  # noqa: ANN401 - as `in_thread`
+        checked.append(arguments)
+        return await in_thread(*arguments)
+
+    monkeypatch.setattr(users._passwords, "in_thread", counted)  # noqa: SLF001 - as above
+    for number, email in enumerate((EMAIL, "nobody@example.org", PASSWORD)):
+        assert await attempt(rig, f"198.51.100.{number}", "wrong", email) == 400
+        assert len(checked) == number + 1
+    await users.disable(rig.user)
+    assert await attempt(rig, "198.51.100.9", PASSWORD) == 400
+    assert len(checked) == 4
