@@ -31,6 +31,7 @@ from machpay_gateway.flights import SingleFlight
 from machpay_gateway.gate import Gate
 from machpay_gateway.keyring import Keyring
 from machpay_gateway.settings import Options, Settings, load_settings
+from machpay_gateway.settings.console import IDLE_MINUTES
 from machpay_gateway.stores.cache import KeyCache
 from machpay_gateway.telemetry.steps import StepTimes
 from machpay_gateway.telemetry.usage import UsageRecorder
@@ -118,6 +119,8 @@ class Gateway:
         """The use cases on users. Raises ConfigurationError for a store that has no room for them."""
         from machpay_gateway.people import Passwords, Users
 
+        console = self.settings.console
+        idle_minutes = IDLE_MINUTES if console is None else console.idle_minutes
         return Users(
             oauth_of(self.store),
             limiter=self.limiter,
@@ -125,7 +128,13 @@ class Gateway:
             clock=time.time,
             entropy=os.urandom,
             announce=self._announce,
+            account_name=self._account_name,
+            idle_seconds=idle_minutes * 60.0,
         )
+
+    async def _account_name(self, account_id: str) -> str:
+        account = await self.store.account(account_id)
+        return "" if account is None else account.name
 
     @cached_property
     def apps(self) -> "Apps":

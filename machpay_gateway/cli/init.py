@@ -92,6 +92,8 @@ scopes = "webhooks:manage"
 # [console]
 # url = "https://console.example.com"
 # api_url = "https://api.example.com"
+# idle_minutes = 60      # a session that nobody uses ends
+# confirm_minutes = 15   # what concerns secrets asks for the password again; 0 never asks
 
 # Whose JWTs are accepted besides API keys.
 # [[issuers]]

@@ -94,6 +94,25 @@ def set_role(session: Session, *, email: str, role: str, as_json: bool) -> None:
     _print_user(session.run(changed), as_json=as_json)
 
 
+@users.command("pass")
+@click.argument("email")
+@pass_session
+def make_pass(session: Session, *, email: str) -> None:
+    """Print an address by which EMAIL (or id) can sign in though strangers keep trying their password.
+
+    It works for 15 minutes, and needs the password.
+    """
+
+    async def made(gateway: Gateway) -> str:
+        console = gateway.settings.console
+        if console is None:
+            raise InputError("There is no Console to sign in to: set console.url to have one.")
+        user = await _known(gateway, email)
+        return f"{console.url}/console/sign-in?pass={await gateway.users.make_pass(user, operator())}"
+
+    click.echo(session.run(made))
+
+
 @users.command()
 @click.argument("email")
 @json_option

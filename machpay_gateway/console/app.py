@@ -12,8 +12,9 @@ from starlette.responses import Response
 from starlette.routing import Route as Endpoint
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.console import apps, audit, keys, sessions, start, usage
+from machpay_gateway.console import apps, audit, keys, password, sessions, start, usage
 from machpay_gateway.console.assets import Assets
+from machpay_gateway.console.confirmation import ask_to_confirm
 from machpay_gateway.console.forms import Form, form_of
 from machpay_gateway.console.pages import ConsolePages, base_of, onward, path_of
 from machpay_gateway.console.sign_in import SIGN_IN, Entrance
@@ -28,40 +29,47 @@ from machpay_gateway.web.browser import is_proved
 CONSOLE_ROUTES = (Route(f"* {CONSOLE_PATH}/{{rest:path}}", public=True),)
 
 Look = Callable[[Visit], Awaitable[Response]]
+AUTOMATIC = "automatic"  # in the query of what a page asks for by itself
 _STALE = "This page is out of date, or was opened by another site. Go back, load it again, and repeat what you did."
 _AWAY = "This does not work right now. Try again in a moment."
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What is at a *path* below the Console, by *method*. What is sent there is for admins unless *for_all*."""
+    """What is at a *path* below the Console, by *method*. What is sent is for admins unless *for_all*.
+
+    What *asks_password* is done for those only who gave theirs lately. What *is_automatic* is asked for by scripts
+    while nobody does anything, and keeps no session from ending.
+    """
 
     method: str
     path: str
     look: Look
     for_all: bool = False
+    asks_password: bool = False
+    is_automatic: bool = False
 
 
 PLACES = (
     Place("GET", "/keys", keys.table),
     Place("GET", "/keys/new", keys.draft),
-    Place("POST", "/keys/new", keys.create),
+    Place("POST", "/keys/new", keys.create, asks_password=True),
     Place("GET", "/keys/{id}", keys.show),
     Place("POST", "/keys/{id}", keys.update),
-    Place("POST", "/keys/{id}/rotate", keys.rotate),
+    Place("POST", "/keys/{id}/rotate", keys.rotate, asks_password=True),
     Place("POST", "/keys/{id}/end-grace", keys.end_grace),
     Place("GET", "/keys/{id}/revoke", keys.ask_to_revoke),
     Place("POST", "/keys/{id}/revoke", keys.revoke),
     Place("GET", "/addresses", keys.check_addresses),
     Place("GET", "/usage", usage.show),
-    Place("GET", "/usage.json", usage.document),
+    Place("GET", "/usage.json", usage.document, is_automatic=True),
     Place("GET", "/usage.csv", usage.spreadsheet),
     Place("GET", "/apps", apps.table),
     Place("GET", "/apps/new", apps.draft),
-    Place("POST", "/apps/new", apps.create),
+    Place("POST", "/apps/new", apps.create, asks_password=True),
     Place("GET", "/apps/{id}", apps.show),
     Place("POST", "/apps/{id}", apps.update),
-    Place("POST", "/apps/{id}/rotate", apps.rotate_secret),
+    Place("POST", "/apps/{id}/rotate", apps.rotate_secret, asks_password=True),
     Place("GET", "/apps/{id}/delete", apps.ask_to_delete),
     Place("POST", "/apps/{id}/delete", apps.delete),
     Place("POST", "/apps/{id}/grants/{grant}/end", apps.end_grant),
@@ -69,8 +77,11 @@ PLACES = (
     Place("GET", "/audit", audit.table),
     Place("GET", "/audit.csv", audit.export),
     Place("GET", "/start", start.show),
+    Place("GET", "/password", password.show),
+    Place("POST", "/password", password.change, for_all=True),  # which asks for the current one in any case
     Place("GET", "/sessions", sessions.table),
     Place("POST", "/sessions/{id}/end", sessions.end, for_all=True),
+    Place("POST", "/sessions/pass", sessions.make_pass, for_all=True, asks_password=True),
     Place("POST", "/sessions/end-others", sessions.end_others, for_all=True),
 )
 
@@ -97,6 +108,14 @@ def console_app(gateway: Gateway, *, clock: Callable[[], float] = time.time) -> 
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False
     return app
+
+
+def _path_in(url: str) -> str:
+    """Return the path of *url*, nothing for what is no URL: anybody may have written it."""
+    try:
+        return urlsplit(url).path
+    except ValueError:
+        return ""
 
 
 async def _home(request: Request) -> Response:
@@ -134,7 +153,10 @@ class _Doors:
         async def answer(request: Request) -> Response:
             place = places["GET" if request.method == "HEAD" else request.method]
             visit = await self._visit(request, place)
-            return self._to_sign_in(request) if visit is None else await place.look(visit)
+            if visit is None:
+                return self._to_sign_in(request)
+            asking = await ask_to_confirm(visit) if place.asks_password else None
+            return await place.look(visit) if asking is None else asking
 
         return answer
 
@@ -149,23 +171,32 @@ class _Doors:
         cookie = self.entrance.cookie_of(request)
         # Before it is found out who may: whoever sends slowly must not act as who they were when they began.
         form = await form_of(request) if cookie and place.method == "POST" else Form()
-        user = await self.entrance.user_of(request)
-        if user is None:
+        is_automatic = place.is_automatic or AUTOMATIC in request.query_params
+        session = await self.entrance.session_of(request, is_automatic=is_automatic)
+        if session is None:
             return None
-        if place.method == "POST" and not is_proved(request, cookie, path_of(request), b"", form.text("proof")):
-            raise TurnedAwayError(HTTPStatus.FORBIDDEN, _STALE)
-        account = await self._gateway.accounts.find(user.account_id)
+        account = await self._gateway.accounts.find(session.user.account_id)
         assert account is not None  # noqa: S101 - a user is of an account, which nothing deletes
-        visit = Visit(self._gateway, self._pages, request, user, account, cookie, form, self._clock())
-        is_managing = place.method == "POST" and not place.for_all
-        if is_managing and (refusal := may_manage(visit.actor, ManagementAction.CHANGE)):
-            raise TurnedAwayError(HTTPStatus.FORBIDDEN, refusal.detail)
+        visit = Visit(self._gateway, self._pages, request, session, account, cookie, form, self._clock())
+        if place.method == "POST":
+            await self._check(visit, place)
         return visit
+
+    async def _check(self, visit: Visit, place: Place) -> None:
+        """Return when what was sent may be done. Raises TurnedAwayError, and records that."""
+        if not is_proved(visit.request, visit.cookie, visit.path, b"", visit.form.text("proof")):
+            reason, told = "no form of a page of this browser's", _STALE
+        elif not place.for_all and (refusal := may_manage(visit.actor, ManagementAction.CHANGE)):
+            reason, told = "not an admin", refusal.detail
+        else:
+            return
+        await self._gateway.users.record_refusal(visit.user, visit.actor, reason, visit.path)
+        raise TurnedAwayError(HTTPStatus.FORBIDDEN, told)
 
     def _to_sign_in(self, request: Request) -> Response:
         base, here, is_part = base_of(request), path_of(request), "hx-request" in request.headers
         if is_part:  # what was asked for is no page by itself: the one that it is a part of is
-            here = urlsplit(request.headers.get("hx-current-url", "")).path.removeprefix(base)
+            here = _path_in(request.headers.get("hx-current-url", "")).removeprefix(base)
         address = SIGN_IN + (f"?next={quote(here, safe='/')}" if request.method == "GET" else "")
         if is_part:  # else the page to sign in by would end up inside the other one
             return Response(status_code=HTTPStatus.NO_CONTENT, headers={"HX-Redirect": f"{base}{address}"})

@@ -14,6 +14,7 @@ KINDS: Mapping[str, str] = {
     "grant.": "Grants",
     "user.": "Users",
     "account.": "The account",
+    "console.": "The Console",
 }
 ACTIONS: Mapping[str, str] = {
     "key.create": "Key created",
@@ -34,10 +35,16 @@ ACTIONS: Mapping[str, str] = {
     "user.create": "User created",
     "user.set_password": "User’s password set",
     "user.set_role": "User’s role changed",
+    "user.sign_in": "User signed in",
+    "user.sign_in_failed": "Sign-in failed",
+    "user.sign_in_throttled": "Sign-in attempts throttled",
+    "user.sign_out": "User signed out",
+    "user.make_pass": "Sign-in pass made",
     "user.disable": "User shut out",
     "user.enable": "User let in again",
     "account.create": "Account created",
     "account.set_tier": "Account’s tier changed",
+    "console.refused": "Console action refused",
 }
 ACTORS: Mapping[str, str] = {
     "operator": "an operator",
@@ -49,6 +56,7 @@ ACTORS: Mapping[str, str] = {
     "scanner": "secret scanner",
     "user": "user",
     "client": "app",
+    "anonymous": "somebody who is not signed in",
 }
 _NAMES: Mapping[str, str] = {
     "allowed_ips": "Allowed IP addresses",

@@ -17,6 +17,7 @@ from machpay_gateway.core.management import ManagementAction, Manager, authorize
 from machpay_gateway.core.oauth.client import Client
 from machpay_gateway.core.oauth.user import User
 from machpay_gateway.core.ports import Account
+from machpay_gateway.people.users import BrowserSession
 from machpay_gateway.web.browser import proof_of
 from machpay_gateway.web.incoming import actor_of, facts_of
 
@@ -41,6 +42,7 @@ TOLD = {
     "app-deleted": "The app is deleted, and all its tokens have ended.",
     "grant-ended": "The grant has ended.",
     "session-ended": "That browser is signed out.",
+    "password-changed": "Your password is changed, and all other browsers are signed out.",
     "sessions-ended": "All other browsers are signed out.",
 }
 
@@ -56,7 +58,7 @@ class TurnedAwayError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A *request* of the *user* of an *account* at the moment *now*, with the *form* that was sent, if one was.
+    """A *request* in the *session* of a user of an *account* at the moment *now*, with the *form* that was sent.
 
     *cookie* is what the browser is known by.
     """
@@ -64,11 +66,21 @@ class Visit:
     gateway: Gateway
     pages: ConsolePages
     request: Request
-    user: User
+    session: BrowserSession
     account: Account
     cookie: str
     form: Form
     now: float
+
+    @property
+    def user(self) -> User:
+        """Who is signed in."""
+        return self.session.user
+
+    @property
+    def path(self) -> str:
+        """The path below the Console."""
+        return path_of(self.request)
 
     @property
     def actor(self) -> Manager:

@@ -14,7 +14,9 @@ import orjson
 from machpay_gateway.core.input import format_moment_or_none
 from machpay_gateway.core.key import KeyRecord
 
-ActorKind = Literal["operator", "application", "api_key", "session", "oauth", "jwt", "scanner", "user", "client"]
+ActorKind = Literal[
+    "operator", "application", "api_key", "session", "oauth", "jwt", "scanner", "user", "client", "anonymous"
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from machpay_gateway.core.oauth.user import User
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.oauth.pages import OAuthPages
 from machpay_gateway.people.users import NotSignedIn
-from machpay_gateway.web.browser import LOST, Cookie, fresh_value, is_proved
+from machpay_gateway.web.browser import CLEARED, LOST, Cookie, fresh_value, is_proved, put_sign_in
 from machpay_gateway.web.forms import is_text, read_form, read_pairs
 from machpay_gateway.web.incoming import actor_of, facts_of
 
@@ -52,6 +52,7 @@ class Authorization:
         is_secure = self._authority.is_secure
         self._session = Cookie.of("session", is_secure=is_secure)
         self._form = Cookie.of("form", is_secure=is_secure)
+        self._device = Cookie.of("device", is_secure=is_secure)
 
     async def authorize(self, http: HttpRequest) -> Response:
         """Answer an app's request: by a page, or by sending the user back to it."""
@@ -76,6 +77,9 @@ class Authorization:
             return asked
         sent, form_cookie = await _form_of(http), self._form.read(http)
         if not is_proved(http, form_cookie, SIGN_IN, asked.query, sent.get("proof") or ""):
+            # Signed in by another tab meanwhile: nothing that was sent is looked at, so that nobody is swapped in.
+            if asked.user is not None and not asked.request.prompts & _DONE_BY_SIGNING_IN:
+                return self._onward(asked.query)
             return self._ask_to_sign_in(http, asked, told=LOST)
         facts = facts_of(http.scope)
         email = sent.get("email") or ""
@@ -84,12 +88,15 @@ class Authorization:
             sent.get("password") or "",
             address=facts.address,
             shown_address=format_address_or_none(facts.address),
+            device=self._device.raw(http),
+            request_id=facts.request_id.decode(),
         )
         if isinstance(found, NotSignedIn):
             return self._not_signed_in(http, asked, email, found)
+        await self._gateway.users.sign_out(asked.cookie, actor_of("user", "", facts))  # in whose place the new one is
         # 303: the browser must not send the password on to where it goes next (RFC 9700 §4.12).
         response = self._onward(_without_sign_in(asked.query))
-        self._session.put(response, found.cookie)
+        put_sign_in(response, found.cookie, found.device, is_secure=self._authority.is_secure)
         self._form.drop(response)
         return response
 
@@ -114,9 +121,10 @@ class Authorization:
         sent = await _form_of(http)
         if not is_proved(http, asked.cookie, CONSENT, asked.query, sent.get("proof") or ""):
             return self._onward(asked.query)
-        await self._gateway.users.sign_out(asked.cookie)
+        await self._gateway.users.sign_out(asked.cookie, actor_of("user", "", facts_of(http.scope)))
         response = self._onward(asked.query)
         self._session.drop(response)
+        response.headers["Clear-Site-Data"] = CLEARED
         return response
 
     def unavailable(self) -> Response:
@@ -163,8 +171,7 @@ class Authorization:
         return response
 
     def _not_signed_in(self, http: HttpRequest, asked: Asked, email: str, found: NotSignedIn) -> Response:
-        status = HTTPStatus.BAD_REQUEST if found.wait_seconds is None else HTTPStatus.TOO_MANY_REQUESTS
-        return self._ask_to_sign_in(http, asked, told=found.told, email=email, status=status)
+        return self._ask_to_sign_in(http, asked, told=found.told, email=email, status=found.status)
 
     def _refused(self, client: Client, back: Return, refused: Refused, user: User | None) -> Response:
         """Send the error back to the app; show it here while nobody is signed in and the app registered itself."""

@@ -3,45 +3,58 @@
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
+from http import HTTPStatus
 
-from machpay_gateway.core.admission import Demand, Exceeded, spent
 from machpay_gateway.core.audit import APPLICATION, Actor, Change
 from machpay_gateway.core.errors import InputError, StoreUnavailable
 from machpay_gateway.core.input import format_moment_or_none, shown
 from machpay_gateway.core.key import ENTROPY_BYTES, mint_id
+from machpay_gateway.core.oauth.device import NONCE_BYTES, device_cookie, device_of, pass_of
+from machpay_gateway.core.oauth.device import sign_in_pass as new_pass
 from machpay_gateway.core.oauth.opaque import Kind, digest_of, mint
 from machpay_gateway.core.oauth.ports import UserStore
 from machpay_gateway.core.oauth.user import (
+    FAMILIAR_SECONDS,
     MAX_PASSWORD,
     VIEWER,
     SignIn,
     User,
     checked_email,
-    checked_password,
     checked_role,
     email_key,
 )
 from machpay_gateway.core.ports import Limiter
-from machpay_gateway.core.quota import Tier
-from machpay_gateway.people.passwords import Passwords
+from machpay_gateway.people.budgets import Attempt, Budgets, block_name
+from machpay_gateway.people.password_rules import checked_password
+from machpay_gateway.people.passwords import Owner, Passwords
+from machpay_gateway.people.records import Records, log
 
 SIGN_IN_SECONDS = 12 * 3600.0
 _ATTEMPTS = 10
-# Attempts, right or wrong. From one address at one e-mail a person who is looking for the right password has enough of
-# them; an e-mail is tried from anywhere often enough that a stranger who means harm does not shut its owner out for the
-# day; an address has many people behind it.
-_OF_EMAIL_FROM_ADDRESS = Tier(rate="10/5 minutes", concurrency=4)
-_OF_EMAIL = Tier(rate="100/hour", concurrency=8)
-_OF_ADDRESS = Tier(rate="60/5 minutes", concurrency=16)
+_SEEN_SECONDS = 60.0  # between writes of when a session was last used
+IDLE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """A user who has signed in, and the *cookie* that the browser is known by from now on."""
+    """A user who has signed in, and the *cookie* that the browser is known by from now on.
+
+    *device* is the cookie that tells it from a stranger's browser when the user signs in again.
+    """
 
     user: User
     cookie: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserSession:
+    """A browser in which *user* is signed in."""
+
+    user: User
+    sign_in: SignIn
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +70,22 @@ class NotSignedIn:
             return "The e-mail or the password is wrong."
         return "Too many attempts. Wait some minutes and try again."
 
+    @property
+    def about_own_password(self) -> str:
+        """What a page says of it to a user who is signed in."""
+        return "This is not your password." if self.wait_seconds is None else self.told
+
+    @property
+    def status(self) -> int:
+        """The status of a page that says so."""
+        return HTTPStatus.BAD_REQUEST if self.wait_seconds is None else HTTPStatus.TOO_MANY_REQUESTS
+
 
 class Users:
-    """The use cases on users. *announce* is told (grant id, version) of each grant that a stored change concerns."""
+    """The use cases on users. *announce* is told (grant id, version) of each grant that a stored change concerns.
+
+    *account_name* returns the name of the account of that id; a session ends when nobody used it for *idle_seconds*.
+    """
 
     def __init__(
         self,
@@ -70,13 +96,21 @@ class Users:
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
         announce: Callable[[str, int], Awaitable[None]],
+        account_name: Callable[[str], Awaitable[str]],
+        idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self._store = store
-        self._limiter = limiter
+        self._budgets = Budgets(limiter)
+        self._records = Records(store.add_note, clock=self._now)
         self._passwords = passwords
         self._clock = clock
         self._entropy = entropy
         self._announce = announce
+        self._account_name = account_name
+        self._idle_seconds = idle_seconds
+
+    def _now(self) -> float:
+        return self._clock()
 
     async def create(
         self,
@@ -88,13 +122,13 @@ class Users:
         actor: Actor = APPLICATION,
     ) -> User:
         """Create a user; without *password* they cannot sign in yet. Raises InputError."""
-        now = self._clock()
+        now, email = self._clock(), checked_email(email)
         user = User(
             id=mint_id("user", self._entropy(ENTROPY_BYTES)),
             account_id=account_id,
-            email=checked_email(email),
+            email=email,
             created_at=now,
-            password=None if password is None else await self._passwords.hashed(checked_password(password)),
+            password=None if password is None else await self._hash_of(password, email, account_id),
             role=checked_role(role),
         )
         change = Change(now, actor, "user.create", account_id, user.id, {}, _state(user))
@@ -118,7 +152,7 @@ class Users:
 
     async def set_password(self, user: User, password: str, *, actor: Actor = APPLICATION) -> User:
         """Give the user another password and end every sign-in. Raises InputError."""
-        hashed = await self._passwords.hashed(checked_password(password))
+        hashed = await self._hash_of(password, user.email, user.account_id)
         return await self._change(user, "user.set_password", lambda known: replace(known, password=hashed), actor)
 
     async def set_role(self, user: User, role: str, *, actor: Actor = APPLICATION) -> User:
@@ -130,7 +164,10 @@ class Users:
         """Shut the user out: every sign-in ends, and apps that act for them are refused from their next request."""
 
         def disabled(known: User) -> User:
-            return known if known.disabled_at is not None else replace(known, disabled_at=self._clock())
+            if known.disabled_at is not None:
+                return known
+            now = self._clock()
+            return replace(known, disabled_at=now, devices_from=now)
 
         return await self._change(user, "user.disable", disabled, actor)
 
@@ -139,69 +176,174 @@ class Users:
         return await self._change(user, "user.enable", lambda known: replace(known, disabled_at=None), actor)
 
     async def sign_in(
-        self, email: str, password: str, *, address: int | None, shown_address: str | None
+        self,
+        email: str,
+        password: str,
+        *,
+        address: int | None,
+        shown_address: str | None,
+        device: str = "",
+        sign_in_pass: str = "",
+        request_id: str | None = None,
     ) -> SignedIn | NotSignedIn:
-        """Sign in from *address*. Raises StoreUnavailable, also when too many passwords are being checked."""
-        key = email_key(email)
+        """Sign in from *address*, in a browser with the cookie *device* or a *sign_in_pass* if it has one.
+
+        Raises StoreUnavailable, also when too many passwords are being checked.
+        """
+        key, now, block = email_key(email), self._clock(), block_name(address)
         user = await self._store.user(None, key) if key.isprintable() and "@" in key else None
-        if wait := await self._wait(key, user, address, shown_address):
+        origin = Actor("anonymous", "", shown_address, request_id)
+        known = device_of(device, user, now) or pass_of(sign_in_pass, user, now)
+        # Asked for nobody too: a missing question would take less time.
+        is_familiar = await self._store.is_familiar("" if user is None else user.id, block, now - FAMILIAR_SECONDS)
+        wait = await self._budgets.wait_seconds(Attempt(key, block, known, is_familiar))
+        if wait is not None:
+            await self._records.throttled(user, email, origin, block)
             return NotSignedIn(wait)
         kept = None if user is None or user.disabled_at is not None else user.password
-        if len(password) > MAX_PASSWORD or not await self._passwords.is_right(password, kept):
+        owner = Owner(block) if known is None else Owner(known, is_known=True)
+        if len(password) > MAX_PASSWORD or not await self._passwords.is_right(password, kept, owner):
+            await self._records.failed(user, email, origin, _why_not(user))
             return NotSignedIn()
         assert user is not None  # noqa: S101 - only somebody's hash can be right
-        now, cookie = self._clock(), mint(Kind.BROWSER, self._entropy(ENTROPY_BYTES))
-        sign_in = SignIn(sha256(cookie.encode()).digest(), user.id, now, now + SIGN_IN_SECONDS, shown_address)
-        # While the password was checked, somebody may have given the user another one, or shut them out.
-        return SignedIn(user, cookie) if await self._store.add_sign_in(sign_in, user) else NotSignedIn()
+        after = {"known_browser": known is not None}
+        change = self._records.change("user.sign_in", user, replace(origin, kind="user", id=user.id), after)
+        signed_in = await self._let_in(user, shown_address, block, change)
+        if signed_in is None:
+            await self._records.failed(user, email, origin, "the user was changed meanwhile")
+        return signed_in or NotSignedIn()
+
+    async def session(self, cookie: str, *, is_automatic: bool = False) -> BrowserSession | None:
+        """Return who is signed in by the browser with this *cookie*, None when that has ended.
+
+        What is asked for *is_automatic*, and not by a person, does not keep a session from ending.
+        """
+        digest, now = digest_of(Kind.BROWSER, cookie), self._clock()
+        found = None if digest is None else await self._store.session(digest, now)
+        if found is None:
+            return None
+        user, sign_in = found
+        idle_seconds = now - sign_in.last_seen_at
+        if idle_seconds >= self._idle_seconds:
+            return None
+        if not is_automatic and idle_seconds >= _SEEN_SECONDS:
+            sign_in = replace(sign_in, seen_at=now)
+            await self._store.mark_sign_in(sign_in)
+        return BrowserSession(user, sign_in)
 
     async def signed_in(self, cookie: str) -> User | None:
         """Return the user whom a browser with this *cookie* is signed in as."""
-        digest = digest_of(Kind.BROWSER, cookie)
-        return None if digest is None else await self._store.signed_in(digest, self._clock())
+        session = await self.session(cookie)
+        return None if session is None else session.user
 
-    async def sign_out(self, cookie: str) -> None:
-        """End the sign-in of the browser with this *cookie*."""
+    async def confirm(self, session: BrowserSession, password: str, actor: Actor) -> NotSignedIn | None:
+        """Ask once more for the password of who is signed in; None when it is right, as the session then knows.
+
+        Raises StoreUnavailable.
+        """
+        refused = await self._refused_own(session, password, actor)
+        if refused is None:
+            await self._store.mark_sign_in(replace(session.sign_in, confirmed_at=self._clock()))
+        return refused
+
+    async def change_password(
+        self, session: BrowserSession, current: str, new: str, *, address: int | None, actor: Actor
+    ) -> SignedIn | NotSignedIn:
+        """Give a user who is signed in, and knows the *current* password, a *new* one.
+
+        Every sign-in ends, and the browser gets another one in place of its own (ASVS 5.0 7.2.4). Raises InputError.
+        """
+        user = session.user
+        if (refused := await self._refused_own(session, current, actor)) is not None:
+            return refused
+        if new == current:
+            raise InputError("The new password is the current one.")
+        hashed = await self._hash_of(new, user.email, user.account_id)
+
+        def changed(known: User) -> User:
+            if known.password != user.password:  # an operator's is not undone by who knew the one before
+                raise InputError("The password was changed meanwhile: sign in again.")
+            return replace(known, password=hashed)
+
+        user = await self._change(user, "user.set_password", changed, actor)
+        return await self._let_in(user, actor.address, block_name(address)) or NotSignedIn()
+
+    async def sign_out(self, cookie: str, origin: Actor = APPLICATION) -> None:
+        """End the sign-in of the browser with this *cookie*; *origin* has the address and the request."""
         digest = digest_of(Kind.BROWSER, cookie)
-        if digest is not None:
-            await self._store.drop_sign_in(digest)
+        found = None if digest is None else await self._store.session(digest, self._clock())
+        if found is not None:
+            user, sign_in = found
+            change = self._records.change("user.sign_out", user, replace(origin, kind="user", id=user.id))
+            await self._store.drop_sign_in(sign_in.digest, change)
+            log(change)
 
     async def sign_ins(self, user: User) -> Sequence[SignIn]:
         """Return where *user* is signed in, newest first."""
-        return await self._store.sign_ins(user.id, self._clock())
+        now = self._clock()
+        found = await self._store.sign_ins(user.id, now)
+        return [each for each in found if now - each.last_seen_at < self._idle_seconds]
 
-    async def end_sign_in(self, user: User, name: str) -> bool:
+    async def end_sign_in(self, user: User, name: str, actor: Actor = APPLICATION) -> bool:
         """End the sign-in of *user* that `SignIn.name` tells apart; False when there is none of that name."""
         for sign_in in await self.sign_ins(user):
             if sign_in.name == name:
-                await self._store.drop_sign_in(sign_in.digest)
+                change = self._records.change("user.sign_out", user, actor, {"session": name})
+                await self._store.drop_sign_in(sign_in.digest, change)
+                log(change)
                 return True
         return False
 
-    async def end_other_sign_ins(self, user: User, cookie: str) -> None:
+    async def end_other_sign_ins(self, user: User, cookie: str, actor: Actor = APPLICATION) -> None:
         """End every sign-in of *user* but that of the browser with this *cookie*."""
-        await self._store.drop_other_sign_ins(user.id, sha256(cookie.encode()).digest())
+        change = self._records.change("user.sign_out", user, actor, {"session": "all others"})
+        await self._store.drop_other_sign_ins(user.id, sha256(cookie.encode()).digest(), change)
+        log(change)
 
-    async def _wait(
-        self, email: str, user: User | None, address: int | None, shown_address: str | None
-    ) -> float | None:
-        """Return for how long no attempt may be made, None when this one may."""
-        name = sha256(email.encode(errors="replace")).hexdigest()[:32]
-        place = "none" if address is None else f"{address:x}"
-        demands = [(f"sign-in:{name}:{place}", _OF_EMAIL_FROM_ADDRESS), (f"sign-in:{place}", _OF_ADDRESS)]
-        # Where somebody is signed in from, strangers cannot slow them: they keep their own attempts from there.
-        if not await self._is_at_home(user, shown_address):
-            demands.append((f"sign-in:{name}", _OF_EMAIL))
-        for subject, tier in demands:
-            answer = await spent(self._limiter.admit(Demand(subject, 0, tier, 1)))
-            if isinstance(answer, Exceeded):
-                return answer.wait_seconds
+    async def make_pass(self, user: User, actor: Actor = APPLICATION) -> str:
+        """Return what lets the user try to sign in by a new browser though strangers try too, for 15 minutes.
+
+        Raises InputError for a user who cannot sign in.
+        """
+        if user.password is None or user.disabled_at is not None:
+            raise InputError(f"{shown(user.email)} cannot sign in: {_why_not(user)}.")
+        await self._store.add_note(self._records.change("user.make_pass", user, actor))
+        return new_pass(user, self._entropy(NONCE_BYTES), self._clock())
+
+    async def record_refusal(self, user: User, actor: Actor, reason: str, path: str) -> None:
+        """Record that the Console did not do what a browser of *user* sent to *path*."""
+        await self._records.refused(user, actor, reason, path)
+
+    async def _let_in(
+        self, user: User, address: str | None, block: str, change: Change | None = None
+    ) -> SignedIn | None:
+        """Return the sign-in of a user whose password was right, None when the user has changed meanwhile."""
+        now, cookie = self._clock(), mint(Kind.BROWSER, self._entropy(ENTROPY_BYTES))
+        sign_in = SignIn(sha256(cookie.encode()).digest(), user.id, now, now + SIGN_IN_SECONDS, address)
+        # While the password was checked, somebody may have given the user another one, or shut them out.
+        if not await self._store.add_sign_in(sign_in, user, change, block=block):
+            return None
+        if change is not None:
+            log(change)
+        return SignedIn(user, cookie, device_cookie(user, self._entropy(NONCE_BYTES), now))
+
+    async def _refused_own(self, session: BrowserSession, password: str, actor: Actor) -> NotSignedIn | None:
+        """Return why a user who is signed in does not prove to be there by *password*, None when they do."""
+        user = session.user
+        wait = await self._budgets.wait_to_confirm(session.sign_in.name)
+        if wait is not None:
+            await self._records.throttled(user, "", actor, user.id)
+            return NotSignedIn(wait)
+        owner = Owner(user.id, is_known=True)
+        if len(password) > MAX_PASSWORD or not await self._passwords.is_right(password, user.password, owner):
+            await self._records.failed(user, "", actor, "wrong password of a user who is signed in")
+            return NotSignedIn()
         return None
 
-    async def _is_at_home(self, user: User | None, address: str | None) -> bool:
-        if user is None or address is None:
-            return False
-        return await self._store.is_signed_in_from(user.id, address, self._clock())
+    async def _hash_of(self, password: str, email: str, account_id: str) -> str:
+        """Return the hash of a new password. Raises InputError."""
+        check = partial(checked_password, password, email=email, account=await self._account_name(account_id))
+        return await self._passwords.hashed(await self._passwords.in_thread(check))
 
     async def _change(self, user: User, action: str, changed: Callable[[User], User], actor: Actor) -> User:
         for _ in range(_ATTEMPTS):
@@ -224,6 +366,14 @@ class Users:
 def random_password() -> str:
     """Return a password that nobody has to think of: 144 bits."""
     return os.urandom(18).hex()
+
+
+def _why_not(user: User | None) -> str:
+    if user is None:
+        return "no such user"
+    if user.disabled_at is not None:
+        return "the user is disabled"
+    return "wrong password" if user.password is not None else "the user has no password"
 
 
 def _state(user: User) -> dict[str, object]:

@@ -28,6 +28,7 @@ REVISIONS = (
     "0005",
     "0006",
     "0007",
+    "0008",
     "0009",
 )  # oldest first; kept here so that a start can compare without importing Alembic
 HEAD = REVISIONS[-1]
@@ -174,6 +175,7 @@ USERS = Table(
     Column("created_at", Double, nullable=False),
     Column("disabled_at", Double),
     Column("role", Text, nullable=False, server_default="viewer"),
+    Column("devices_from", Double),
     UniqueConstraint("email"),
     Index(None, "account_id"),
 )
@@ -186,8 +188,18 @@ SIGN_INS = Table(
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
     Column("address", Text),
+    Column("seen_at", Double),
+    Column("confirmed_at", Double),
     Index(None, "user_id"),
     Index(None, "expires_at"),  # those that have ended, to drop
+)
+
+FAMILIAR_BLOCKS = Table(
+    "familiar_blocks",
+    METADATA,
+    Column("user_id", Text, ForeignKey("users.id"), primary_key=True),
+    Column("block", Text, primary_key=True),
+    Column("seen_at", Double, nullable=False),
 )
 
 OAUTH_CLIENTS = Table(

@@ -9,10 +9,14 @@ from starlette.responses import Response
 
 from machpay_gateway.core.cookies import HOST_PREFIX, PREFIX
 from machpay_gateway.core.key import ENTROPY_BYTES
+from machpay_gateway.core.oauth.device import DEVICE_SECONDS
 from machpay_gateway.core.oauth.opaque import Kind, digest_of, mint
 
 # What a page says when its form proves nothing.
 LOST = "Your browser lost this page's cookie. Try again."
+# What a browser forgets at sign-out (ASVS 5.0 14.3.1). Not "cookies": the session's is taken away by name, and the one
+# that keeps strangers from locking this browser's user out says nothing of what they saw.
+CLEARED = '"cache", "storage"'
 _SAME_SITE = {"same-origin", "none"}  # none: typed into the address bar
 
 
@@ -30,25 +34,34 @@ class Cookie:
 
     def read(self, request: Request) -> str:
         """Return what the browser holds, if we can have given it: else the empty text."""
-        value = self._sent(request)
+        value = self.raw(request)
         return value if digest_of(Kind.BROWSER, value) is not None else ""
 
-    def _sent(self, request: Request) -> str:
-        """Return the value under exactly this name, the last one where there are several.
+    def raw(self, request: Request) -> str:
+        """Return what the browser holds, whoever made it up: for values that prove themselves.
 
-        A parser that strips more than browsers do off a name would let others set it, in spite of its prefix.
+        That is the value under exactly this name, the last one where there are several. A parser that strips more than
+        browsers do off a name would let others set it, in spite of its prefix.
         """
         pairs = (pair.strip(" \t") for field in request.headers.getlist("cookie") for pair in field.split(";"))
         values = [pair.removeprefix(f"{self.name}=") for pair in pairs if pair.startswith(f"{self.name}=")]
         return values[-1] if values else ""
 
-    def put(self, response: Response, value: str) -> None:
-        """Give the browser *value*, until it is closed."""
-        response.set_cookie(self.name, value, path="/", secure=self.is_secure, httponly=True, samesite="lax")
+    def put(self, response: Response, value: str, *, seconds: int | None = None) -> None:
+        """Give the browser *value*, for so many *seconds*, or until it is closed."""
+        response.set_cookie(
+            self.name, value, max_age=seconds, path="/", secure=self.is_secure, httponly=True, samesite="lax"
+        )
 
     def drop(self, response: Response) -> None:
         """Take it away again."""
         response.delete_cookie(self.name, path="/", secure=self.is_secure, httponly=True, samesite="lax")
+
+
+def put_sign_in(response: Response, session: str, device: str, *, is_secure: bool) -> None:
+    """Give a browser in which somebody has signed in the cookies of its *session* and of the known *device*."""
+    Cookie.of("session", is_secure=is_secure).put(response, session)
+    Cookie.of("device", is_secure=is_secure).put(response, device, seconds=DEVICE_SECONDS)
 
 
 def fresh_value() -> str:

@@ -70,4 +70,4 @@ class Pages:
             "Cache-Control": "no-store",
             "Permissions-Policy": "interest-cohort=(), camera=(), geolocation=(), microphone=()",
         }
-        return headers | ({"Strict-Transport-Security": "max-age=31536000"} if is_secure else {})
+        return headers | ({"Strict-Transport-Security": "max-age=31536000; includeSubDomains"} if is_secure else {})

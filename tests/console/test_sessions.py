@@ -2,12 +2,14 @@
 
 import re
 import time
+from html import unescape
 
 import pytest
+from httpx2 import AsyncClient
 
 from machpay_gateway.assembly.parts import oauth_of
 from machpay_gateway.core.oauth.user import SignIn
-from tests.console.rigs import ADMIN, STRANGER, VIEWER, Rig, forms_of, submitted
+from tests.console.rigs import ADMIN, PASSWORD, STRANGER, URL, VIEWER, Rig, forms_of, submitted
 from tests.console.ways import below, lose, posted, refused_from_elsewhere
 
 
@@ -99,3 +101,25 @@ async def test_the_page_works_below_a_root_path(rig: Rig) -> None:
     answer = await submitted(browser, page, "/machpay/console/sessions/end-others")
     assert answer.headers["location"] == "/machpay/console/sessions?told=sessions-ended"
     assert (await other.get("/console/sessions")).status_code == 303
+
+
+async def statuses(browser: AsyncClient, address: str, *passwords: str) -> list[int]:
+    page = await browser.get(address)
+    return [(await submitted(browser, page, email=VIEWER, password=each)).status_code for each in passwords]
+
+
+async def test_a_signed_in_browser_lets_its_user_into_a_new_one_though_strangers_keep_trying(rig: Rig) -> None:
+    here = await rig.signed_in(VIEWER)
+    for number in range(100):
+        await rig.gateway.users.sign_in(VIEWER, "x" * 2000, address=number, shown_address=None)
+    new = rig.http("198.51.100.9")
+    assert await statuses(new, "/console/sign-in", PASSWORD) == [429]
+    page = await submitted(here, await here.get("/console/sessions"), "/console/sessions/pass")
+    address = unescape(re.search(rf"{URL}/console/sign-in\?pass=[^<]*", page.text)[0])  # type: ignore[index]
+    assert await statuses(new, address, "wrong horse battery", PASSWORD) == [400, 303]
+    other = rig.http("198.51.100.10")
+    page = await other.get(address)
+    assert (await submitted(other, page, email=ADMIN, password=PASSWORD)).status_code == 303  # who needs none
+    assert (await rig.gateway.users.find(None, VIEWER)) is not None
+    rows = [row.action for row in await rig.gateway.store.audit_page(rig.account.id)]
+    assert "user.make_pass" in rows

@@ -188,3 +188,30 @@ async def test_two_accounts_do_not_see_each_other(rig: Rig) -> None:
         assert "acmes-own" not in answer.text
     assert "acmes-own" not in (await browser.get(f"/console/keys?after={record.id}")).text
     assert URL not in str(browser.cookies)
+
+
+async def test_a_form_that_another_tab_overtook_goes_on(rig: Rig) -> None:
+    browser = rig.http()
+    first = await browser.get("/console/sign-in?next=/usage")
+    second = await browser.get("/console/sign-in")
+    assert (await submitted(browser, second, email=ADMIN, password=PASSWORD)).status_code == 303
+    answer = await submitted(browser, first, email=STRANGER, password="looked at by nobody")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/console/usage")
+    assert ADMIN in (await browser.get("/console/keys")).text  # and nobody was swapped in
+    assert (await submitted(browser, first, email=STRANGER, password=PASSWORD)).status_code == 303
+    assert ADMIN in (await browser.get("/console/keys")).text
+
+
+async def test_a_form_without_proof_signs_nobody_in(rig: Rig) -> None:
+    browser = rig.http()
+    page = await browser.get("/console/sign-in")
+    browser.cookies.clear()
+    answer = await submitted(browser, page, email=ADMIN, password=PASSWORD)
+    assert answer.status_code == 200
+    assert "lost this page" in answer.text
+    assert "__Host-machpay-session" not in browser.cookies
+
+
+async def test_pages_say_that_subdomains_need_tls_too(rig: Rig) -> None:
+    answer = await rig.http().get("/console/sign-in")
+    assert answer.headers["strict-transport-security"] == "max-age=31536000; includeSubDomains"

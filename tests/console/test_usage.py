@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 import pytest
 from httpx2 import AsyncClient, Response
+from hypothesis import given
+from hypothesis import strategies as st
 
 from machpay_gateway.console.spreadsheet import as_csv
 from machpay_gateway.console.usage_lines import HEAD
@@ -230,13 +232,27 @@ async def test_hostile_names_are_text_wherever_they_are_shown(rig: Rig) -> None:
         ("-1", "'-1"),
         ("@SUM(A1)", "'@SUM(A1)"),
         ("＝1", "'＝1"),  # noqa: RUF001 - a wide sign, which some read alike
-        ("\t=1", "'\t=1"),  # white space before a formula is skipped
-        ("\r=1", "'\r=1"),
-        ("\n=1", "'\n=1"),
+        ("\t=1", "'\t'=1"),  # white space before a formula is skipped, and may be a separator
+        ("\r=1", "'\r'=1"),
+        ("\n=1", "'\n'=1"),
+        ("x;=1+1", "x;'=1+1"),
+        ("x, =1", "x, '=1"),
+        ('x|"@A1"', 'x|"\'@A1"'),
+        ("x '-1", "x ''-1"),
+        ("a-b+c=d@e.example", "a-b+c=d@e.example"),  # within a word nothing begins
     ],
 )
 def test_a_spreadsheet_runs_nothing_of_it(text: str, expected: str) -> None:
     assert list(csv.reader(StringIO(as_csv([[text, 7]]), newline=""))) == [[expected, "7"]]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|", " "])
+@given(st.text("ab=+-@;,|\t\r\n\"' ＝", max_size=12))  # noqa: RUF001 - a wide sign
+def test_no_cell_is_a_formula_wherever_lines_are_split(separator: str, text: str) -> None:
+    written = as_csv([["head", text, "tail"]])
+    cells = [cell for line in csv.reader(StringIO(written, newline=""), delimiter=separator) for cell in line]
+    cells += re.split(rf"[\r\n{re.escape(separator)}]", written)  # by a reader that knows no quotes
+    assert not [cell for cell in cells if re.match(r"[\s\"]*[=+\-@＝]", cell)]  # noqa: RUF001 - as above
 
 
 async def test_the_csv_is_a_file_to_keep(rig: Rig) -> None:
@@ -248,8 +264,8 @@ async def test_the_csv_is_a_file_to_keep(rig: Rig) -> None:
     assert re.fullmatch(rf'attachment; filename="usage-{key.id}-hour-\d+\.csv"', answer.headers["content-disposition"])
     assert answer.headers["cache-control"] == "no-store"
     head, first, second = answer.text.removesuffix("\r\n").split("\r\n")  # RFC 4180 §2
-    assert head == ",".join(HEAD)
-    assert first.split(",", 2)[2].startswith('"GET /a,""b""",allowed,200,admitted,1,')
+    assert head == ",".join(f'"{name}"' for name in HEAD)
+    assert first.split(",", 2)[2].startswith('"GET /a,""b""","allowed","200","admitted","1",')
     assert "GET /ä" in second
 
 

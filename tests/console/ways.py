@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from httpx2 import ASGITransport, AsyncClient, Response
 
+from machpay_gateway.core.audit import AuditHead
 from machpay_gateway.web.browser import proof_of
 from tests.console.rigs import ADMIN, FORM, PASSWORD, URL, Rig, submitted
 
@@ -43,6 +44,12 @@ async def below(rig: Rig, root_path: str) -> AsyncClient:
     page = await browser.get(f"{root_path}/console/sign-in")
     assert (await submitted(browser, page, email=ADMIN, password=PASSWORD)).status_code == 303
     return browser
+
+
+async def changed_since(rig: Rig, head: AuditHead) -> list[str]:
+    """Return the actions in the audit log since *head*, but for what the Console recorded of its refusals."""
+    rows = await rig.gateway.store.audit_rows(head.sequence)
+    return [row.action for row in rows if row.action != "console.refused"]
 
 
 def database_of(rig: Rig) -> Path:

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -47,15 +48,21 @@ async def attempt(rig: Rig, address: str, password: str, email: str = EMAIL) -> 
 
 
 async def test_an_address_that_guesses_a_password_is_slowed_and_its_owner_elsewhere_is_not(rig: Rig) -> None:
-    statuses = [await attempt(rig, "198.51.100.9", f"wrong {n}") for n in range(12)]
-    assert statuses == [400] * 10 + [429] * 2
+    statuses = [await attempt(rig, "198.51.100.9", f"wrong {n}") for n in range(8)]
+    assert statuses == [400] * 6 + [429] * 2
     assert await attempt(rig, "198.51.100.9", PASSWORD) == 429  # the right one too: else the answer would tell
     assert await attempt(rig, "192.0.2.7", PASSWORD) == 303
 
 
 async def test_unknown_e_mails_are_slowed_alike(rig: Rig) -> None:
-    statuses = [await attempt(rig, "198.51.100.9", "wrong", "nobody@example.org") for _ in range(12)]
-    assert statuses == [400] * 10 + [429] * 2
+    statuses = [await attempt(rig, "198.51.100.9", "wrong", "nobody@example.org") for _ in range(8)]
+    assert statuses == [400] * 6 + [429] * 2
+
+
+async def test_all_addresses_of_an_ipv6_block_are_one(rig: Rig) -> None:
+    statuses = [await attempt(rig, f"2001:db8:0:7::{n:x}", f"wrong {n}") for n in range(1, 9)]
+    assert statuses == [400] * 6 + [429] * 2
+    assert await attempt(rig, "2001:db8:0:8::1", PASSWORD) == 303
 
 
 async def test_an_address_that_brings_dead_codes_is_slowed() -> None:
@@ -77,7 +84,39 @@ async def test_an_app_whose_visitors_bring_it_dead_codes_serves_everybody_else()
 async def test_where_somebody_is_signed_in_strangers_elsewhere_cannot_shut_them_out(rig: Rig) -> None:
     home, elsewhere = "192.0.2.7", "192.0.2.8"
     assert await attempt(rig, home, PASSWORD) == 303
-    for number in range(100):  # all that an e-mail has in an hour, by somebody with many addresses
+    for number in range(100):  # all that an e-mail has, by somebody with many addresses
         await rig.gateway.users.sign_in(EMAIL, "x" * 2000, address=number, shown_address=None)
     assert await attempt(rig, elsewhere, PASSWORD) == 429
-    assert await attempt(rig, home, PASSWORD) == 303
+    assert await attempt(rig, home, PASSWORD) == 303  # in a new browser
+
+
+async def test_a_browser_that_has_signed_in_before_is_not_shut_out_by_anybody(rig: Rig) -> None:
+    browser = rig.http(address="192.0.2.7")
+    page = await browser.get("/oauth/authorize", params=request_of(rig.client))
+    assert (await submitted(browser, page, email=EMAIL, password=PASSWORD)).status_code == 303
+    device = browser.cookies["__Host-machpay-device"]
+    for number in range(100):
+        await rig.gateway.users.sign_in(EMAIL, "x" * 2000, address=number, shown_address=None)
+    elsewhere = rig.http(address="198.51.100.9")
+    for cookie, status in ((device[:-1] + ("0" if device[-1] != "0" else "1"), 429), (device, 303)):
+        elsewhere.cookies.set("__Host-machpay-device", cookie)
+        page = await elsewhere.get("/oauth/authorize", params=request_of(rig.client) | {"prompt": "login"})
+        assert (await submitted(elsewhere, page, email=EMAIL, password=PASSWORD)).status_code == status
+
+
+async def test_known_disabled_and_unknown_e_mails_cost_one_hash_each(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    users, checked = rig.gateway.users, []
+    await attempt(rig, "192.0.2.1", "wrong", "first@example.org")  # makes the hash that is nobody's
+    in_thread = users._passwords.in_thread  # noqa: SLF001 - to count
+
+    async def counted(*arguments: Any) -> Any:  # noqa: ANN401 - as `in_thread`
+        checked.append(arguments)
+        return await in_thread(*arguments)
+
+    monkeypatch.setattr(users._passwords, "in_thread", counted)  # noqa: SLF001 - as above
+    for number, email in enumerate((EMAIL, "nobody@example.org", PASSWORD)):
+        assert await attempt(rig, f"198.51.100.{number}", "wrong", email) == 400
+        assert len(checked) == number + 1
+    await users.disable(rig.user)
+    assert await attempt(rig, "198.51.100.9", PASSWORD) == 400
+    assert len(checked) == 4

@@ -79,6 +79,7 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     ("signing_keys", {"kid": "k", "public": b"{}", "sealed": b"s", "created_at": 1.5, "signs_from": 2.5}),
     ("users", {"id": "user_1", "account_id": ACME.id, "email": "ada@example.org", "created_at": 1.5}),
     ("sign_ins", {"digest": b"s" * 32, "user_id": "user_1", "created_at": 1.5, "expires_at": 9e9}),
+    ("familiar_blocks", {"user_id": "user_1", "block": "192.0.2.1", "seen_at": 1.5}),
     (
         "oauth_clients",
         {
@@ -192,7 +193,7 @@ async def test_what_an_older_version_has_stored_is_there_and_can_be_changed(
     used = await store.oauth.held(b"u" * 32)
     assert (used is None) == (revision != "0005")
     assert used is None or (used.token.used_at, used.token.seed, used.next_used_at) == (1.5, b"e" * 32, None)
-    assert (await store.oauth.signed_in(b"s" * 32, 2.0) is None) == (revision < "0005")
+    assert (await store.oauth.session(b"s" * 32, 2.0) is None) == (revision < "0005")
     assert (await store.oauth.client(None, "app_1") is None) == (revision < "0005")
     assert (await store.oauth.code(b"a" * 32) is None) == (revision < "0005")
     assert len(await store.signing_keys()) == (0 if revision < "0005" else 1)

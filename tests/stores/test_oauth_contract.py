@@ -11,6 +11,7 @@ from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
 from machpay_gateway.core.key import SecretRecord
 from machpay_gateway.core.oauth.client import Client
 from machpay_gateway.core.oauth.grant import Grant
+from machpay_gateway.core.oauth.user import User
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.sql import SqlStore
 from machpay_gateway.stores.sql.oauth import SqlOAuth
@@ -94,7 +95,7 @@ async def test_a_changed_user_is_signed_out_everywhere_and_nobody_else_is(oauth:
     changed = replace(ADA, password="another hash")
     assert await oauth.replace_user(ADA, changed, logged()) == [("grant_1", 2)]
     assert await oauth.user(None, ADA.id) == changed
-    assert [await oauth.signed_in(digest(number), NOW) for number in range(3)] == [None, None, BOB]
+    assert [await who(oauth, number) for number in range(3)] == [None, None, BOB]
     assert await oauth.replace_user(user(9), user(9), logged()) is None
     theirs = replace(changed, account_id=GLOBEX.id)
     assert await oauth.replace_user(theirs, theirs, logged()) is None
@@ -148,23 +149,66 @@ async def test_a_user_is_changed_as_long_as_it_is_as_it_was_known_and_by_one_of_
 
 async def test_a_sign_in_lasts_until_its_end_or_its_users(oauth: SqlOAuth) -> None:
     assert await oauth.add_sign_in(sign_in(1, ADA.id), ADA)
-    assert await oauth.signed_in(digest(1), NOW + 99) == ADA
-    assert await oauth.signed_in(digest(1), NOW + 100) is None
-    assert await oauth.is_signed_in_from(ADA.id, "192.0.2.7", NOW)
-    assert not await oauth.is_signed_in_from(ADA.id, "192.0.2.8", NOW)
-    assert not await oauth.is_signed_in_from(BOB.id, "192.0.2.7", NOW)
-    assert not await oauth.is_signed_in_from(ADA.id, "192.0.2.7", NOW + 100)
+    assert await oauth.session(digest(1), NOW + 99) == (ADA, sign_in(1, ADA.id))
+    assert await who(oauth, 1, NOW + 100) is None
     assert await oauth.add_sign_in(sign_in(2, BOB.id, created_at=NOW + 100, expires_at=NOW + 200), BOB)
-    assert await oauth.signed_in(digest(1), NOW) is None  # dropped, as it had ended
+    assert await who(oauth, 1) is None  # dropped, as it had ended
     await oauth.drop_sign_in(digest(2))
-    assert await oauth.signed_in(digest(2), NOW + 150) is None
+    assert await who(oauth, 2, NOW + 150) is None
+
+
+async def test_when_a_sign_in_was_seen_and_confirmed_is_kept(oauth: SqlOAuth) -> None:
+    assert await oauth.add_sign_in(sign_in(1, ADA.id), ADA)
+    seen = replace(sign_in(1, ADA.id), seen_at=NOW + 5.5, confirmed_at=NOW + 6.25)
+    await oauth.mark_sign_in(seen)
+    assert await oauth.session(digest(1), NOW + 7) == (ADA, seen)
+    assert list(await oauth.sign_ins(ADA.id, NOW + 7)) == [seen]
+    await oauth.drop_sign_in(digest(1))
+    await oauth.mark_sign_in(seen)
+    assert await who(oauth, 1) is None
+
+
+@pytest.mark.parametrize(
+    "change, is_kept",
+    [({"password": "other"}, False), ({"disabled_at": NOW}, False), ({"role": "admin"}, True)],
+    ids=str,
+)
+async def test_address_blocks_are_familiar_for_90_days_of_the_same_password(
+    oauth: SqlOAuth, change: dict[str, Any], *, is_kept: bool
+) -> None:
+    day = 86_400
+    assert await oauth.add_sign_in(sign_in(1, ADA.id), ADA, block="a")
+    assert await oauth.add_sign_in(sign_in(2, ADA.id, created_at=NOW + 80 * day), ADA, block="b")
+    assert await oauth.is_familiar(ADA.id, "a", NOW)
+    assert not await oauth.is_familiar(ADA.id, "a", NOW + 1)
+    assert not await oauth.is_familiar(BOB.id, "a", NOW)
+    assert await oauth.add_sign_in(sign_in(3, ADA.id, created_at=NOW + 91 * day), ADA, block="b")
+    assert not await oauth.is_familiar(ADA.id, "a", 0.0)  # forgotten
+    assert await oauth.is_familiar(ADA.id, "b", NOW + 91 * day)
+    await oauth.replace_user(ADA, replace(ADA, **change), logged())
+    assert await oauth.is_familiar(ADA.id, "b", 0.0) == is_kept
+
+
+async def test_what_changed_nothing_is_noted_in_the_audit_log(oauth: SqlOAuth, store: SqlStore) -> None:
+    before = await store.audit_head()
+    await oauth.add_note(logged())
+    assert await oauth.add_sign_in(sign_in(1, ADA.id), ADA, logged())
+    await oauth.drop_other_sign_ins(ADA.id, b"", logged())
+    await oauth.drop_sign_in(digest(1), logged())
+    assert (await store.audit_head()).sequence == before.sequence + 4
 
 
 async def test_all_other_sign_ins_of_a_user_end_and_no_other_users(oauth: SqlOAuth) -> None:
     for number, of in enumerate((ADA, ADA, ADA, BOB)):
         assert await oauth.add_sign_in(sign_in(number, of.id), of)
     await oauth.drop_other_sign_ins(ADA.id, digest(1))
-    assert [await oauth.signed_in(digest(number), NOW) for number in range(4)] == [None, ADA, None, BOB]
+    assert [await who(oauth, number) for number in range(4)] == [None, ADA, None, BOB]
+
+
+async def who(oauth: SqlOAuth, number: int, now: float = NOW) -> User | None:
+    """Return who is signed in by the cookie of that *number*."""
+    found = await oauth.session(digest(number), now)
+    return None if found is None else found[0]
 
 
 async def test_a_client_comes_back_as_it_was_stored_to_its_account(oauth: SqlOAuth) -> None:

@@ -30,26 +30,38 @@ class UserStore(Protocol):
     async def replace_user(self, known: User, user: User, change: Change) -> Sequence[Raised] | None:
         """Write what *user* may be changed in, and end every sign-in; None when it is not as *known*.
 
-        Returns the user's grants, whose versions are raised: the user may have been disabled.
+        After another password, or when the user is disabled, no address block is familiar any more. Returns the
+        user's grants, whose versions are raised: the user may have been disabled.
         """
 
-    async def add_sign_in(self, sign_in: SignIn, known: User) -> bool:
-        """Store a sign-in, and drop those that have ended; False when the user has changed, and is not as *known*."""
+    async def add_sign_in(
+        self, sign_in: SignIn, known: User, change: Change | None = None, *, block: str | None = None
+    ) -> bool:
+        """Store a sign-in, and drop those that have ended; False when the user has changed, and is not as *known*.
 
-    async def signed_in(self, digest: bytes, now: float) -> User | None:
-        """Return the user who is signed in by the cookie with this *digest* at *now*, None when disabled meanwhile."""
+        From then on the address *block* is familiar.
+        """
 
-    async def is_signed_in_from(self, user_id: str, address: str, now: float) -> bool:
-        """Tell whether the user is signed in anywhere at *address*."""
+    async def session(self, digest: bytes, now: float) -> tuple[User, SignIn] | None:
+        """Return who is signed in by the cookie with this *digest* at *now*, None when disabled meanwhile."""
+
+    async def is_familiar(self, user_id: str, block: str, since: float) -> bool:
+        """Tell whether the user has signed in from the address *block* at or after *since*."""
+
+    async def mark_sign_in(self, sign_in: SignIn) -> None:
+        """Store when the sign-in was last seen and confirmed."""
 
     async def sign_ins(self, user_id: str, now: float) -> Sequence[SignIn]:
         """Return where the user is signed in at *now*, newest first."""
 
-    async def drop_sign_in(self, digest: bytes) -> None:
+    async def drop_sign_in(self, digest: bytes, change: Change | None = None) -> None:
         """End a sign-in."""
 
-    async def drop_other_sign_ins(self, user_id: str, digest: bytes) -> None:
+    async def drop_other_sign_ins(self, user_id: str, digest: bytes, change: Change | None = None) -> None:
         """End every sign-in of the user but the one with this *digest*."""
+
+    async def add_note(self, change: Change) -> None:
+        """Append to the audit log what changed nothing that is stored, such as a refusal."""
 
 
 class ClientStore(Protocol):

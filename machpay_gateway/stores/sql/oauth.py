@@ -1,7 +1,7 @@
 """Users, clients and grants in the database of the store that this is a part of."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,7 +11,7 @@ from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.oauth.client import Client
 from machpay_gateway.core.oauth.grant import Code, Family, Grant, Held, RefreshToken
 from machpay_gateway.core.oauth.ports import Raised
-from machpay_gateway.core.oauth.user import SignIn, User
+from machpay_gateway.core.oauth.user import FAMILIAR_SECONDS, SignIn, User
 from machpay_gateway.stores.schema import OAUTH_GRANTS
 from machpay_gateway.stores.sql import answers, audit, clients, grants, tokens, users
 from machpay_gateway.stores.sql.engine import Database
@@ -50,47 +50,75 @@ class SqlOAuth:
     async def replace_user(self, known: User, user: User, change: Change) -> Sequence[Raised] | None:
         """Write what *user* may be changed in, and end every sign-in; None when it is not as *known*.
 
-        Returns the user's grants, whose versions are raised: the user may have been disabled.
+        After another password, or when the user is disabled, no address block is familiar any more. Returns the
+        user's grants, whose versions are raised: the user may have been disabled.
         """
         async with audit.changing(self._database, "user change") as connection:
             if not await users.update_user(connection, known, user):
                 return None
             await users.delete_sign_ins(connection, user.id)
+            if (user.password, user.disabled_at) != (known.password, known.disabled_at):
+                await users.delete_familiar(connection, user.id)
             await audit.insert_change(connection, change)
             return await grants.raise_versions(connection, OAUTH_GRANTS.c.user_id == user.id, change.at)
 
-    async def add_sign_in(self, sign_in: SignIn, known: User) -> bool:
-        """Store a sign-in, and drop those that have ended; False when the user has changed, and is not as *known*."""
-        async with self._database.writing("sign-in") as connection:
+    async def add_sign_in(
+        self, sign_in: SignIn, known: User, change: Change | None = None, *, block: str | None = None
+    ) -> bool:
+        """Store a sign-in, and drop those that have ended; False when the user has changed, and is not as *known*.
+
+        From then on the address *block* is familiar.
+        """
+        async with self._noting("sign-in", change) as connection:
             if not await users.is_as_known(connection, known):
                 return False
             await users.insert_sign_in(connection, sign_in)
+            if block is not None:
+                now = sign_in.created_at
+                await users.insert_familiar(connection, known.id, block, now)
+                await users.delete_familiar(connection, known.id, before=now - FAMILIAR_SECONDS)
+            if change is not None:
+                await audit.insert_change(connection, change)
             return True
 
-    async def signed_in(self, digest: bytes, now: float) -> User | None:
-        """Return the user who is signed in by the cookie with this *digest* at *now*, None when disabled meanwhile."""
+    async def session(self, digest: bytes, now: float) -> tuple[User, SignIn] | None:
+        """Return who is signed in by the cookie with this *digest* at *now*, None when disabled meanwhile."""
         async with self._database.reading("sign-in") as connection:
-            return await users.signed_in(connection, digest, now)
+            return await users.session_by(connection, digest, now)
 
-    async def is_signed_in_from(self, user_id: str, address: str, now: float) -> bool:
-        """Tell whether the user is signed in anywhere at *address*."""
+    async def is_familiar(self, user_id: str, block: str, since: float) -> bool:
+        """Tell whether the user has signed in from the address *block* at or after *since*."""
         async with self._database.reading("sign-in") as connection:
-            return await users.is_signed_in_from(connection, user_id, address, now)
+            return await users.is_familiar(connection, user_id, block, since)
+
+    async def mark_sign_in(self, sign_in: SignIn) -> None:
+        """Store when the sign-in was last seen and confirmed."""
+        async with self._database.writing("sign-in") as connection:
+            await users.mark_sign_in(connection, sign_in)
 
     async def sign_ins(self, user_id: str, now: float) -> Sequence[SignIn]:
         """Return where the user is signed in at *now*, newest first."""
         async with self._database.reading("sign-ins") as connection:
             return await users.sign_ins_of(connection, user_id, now)
 
-    async def drop_sign_in(self, digest: bytes) -> None:
+    async def drop_sign_in(self, digest: bytes, change: Change | None = None) -> None:
         """End a sign-in."""
-        async with self._database.writing("sign-out") as connection:
+        async with self._noting("sign-out", change) as connection:
             await users.delete_sign_in(connection, digest)
+            if change is not None:
+                await audit.insert_change(connection, change)
 
-    async def drop_other_sign_ins(self, user_id: str, digest: bytes) -> None:
+    async def drop_other_sign_ins(self, user_id: str, digest: bytes, change: Change | None = None) -> None:
         """End every sign-in of the user but the one with this *digest*."""
-        async with self._database.writing("sign-out") as connection:
+        async with self._noting("sign-out", change) as connection:
             await users.delete_sign_ins(connection, user_id, but=digest)
+            if change is not None:
+                await audit.insert_change(connection, change)
+
+    async def add_note(self, change: Change) -> None:
+        """Append to the audit log what changed nothing that is stored, such as a refusal."""
+        async with audit.changing(self._database, "audit log") as connection:
+            await audit.insert_change(connection, change)
 
     async def add_client(self, client: Client, change: Change, once: bytes | None = None) -> None:
         """Store a new client with its secrets. Raises InputError for an account that does not exist.
@@ -256,6 +284,10 @@ class SqlOAuth:
             await tokens.end_families(connection, grant_id, change.at)
             await audit.insert_change(connection, change)
             return raised[0]
+
+    def _noting(self, what: str, change: Change | None) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Return a transaction that writes *what*, with the audit log if there is a *change* to append."""
+        return self._database.writing(what) if change is None else audit.changing(self._database, what)
 
 
 async def _add_client(connection: AsyncConnection, client: Client, change: Change) -> None:

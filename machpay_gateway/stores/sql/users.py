@@ -7,11 +7,12 @@ from sqlalchemy import ColumnElement, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.oauth.user import SignIn, User
-from machpay_gateway.stores.schema import SIGN_INS, USERS
+from machpay_gateway.stores.schema import FAMILIAR_BLOCKS, SIGN_INS, USERS
 from machpay_gateway.stores.sql.collation import bytewise
 from machpay_gateway.stores.sql.upsert import insert_or
 
 _FIELDS = [USERS.c[name] for name in User.__slots__]
+_SIGN_IN_FIELDS = [SIGN_INS.c[name] for name in SignIn.__slots__]
 
 
 async def insert_user(connection: AsyncConnection, user: User) -> bool:
@@ -44,9 +45,10 @@ async def emails_of(connection: AsyncConnection, account_id: str, user_ids: Coll
 
 
 async def update_user(connection: AsyncConnection, known: User, user: User) -> bool:
-    """Write the password and role of *user* and whether it is disabled; False when it is not there as *known*."""
+    """Write what of *user* can be changed; False when it is not there as *known*."""
     statement = update(USERS).where(*_same(known))
     values = {"password": user.password, "disabled_at": user.disabled_at, "role": user.role}
+    values["devices_from"] = user.devices_from
     return (await connection.execute(statement.values(values))).rowcount == 1
 
 
@@ -62,27 +64,46 @@ async def insert_sign_in(connection: AsyncConnection, sign_in: SignIn) -> None:
     await connection.execute(insert(SIGN_INS), asdict(sign_in))
 
 
-async def signed_in(connection: AsyncConnection, digest: bytes, now: float) -> User | None:
-    """Return the user of the sign-in, if neither has ended."""
+async def session_by(connection: AsyncConnection, digest: bytes, now: float) -> tuple[User, SignIn] | None:
+    """Return the sign-in and its user, if neither has ended."""
     statement = (
-        select(*_FIELDS)
+        select(*_FIELDS, *_SIGN_IN_FIELDS)
         .join(SIGN_INS, SIGN_INS.c.user_id == USERS.c.id)
         .where(SIGN_INS.c.digest == digest, SIGN_INS.c.expires_at > now, USERS.c.disabled_at.is_(None))
     )
     row = (await connection.execute(statement)).one_or_none()
-    return None if row is None else User(*row)
+    return None if row is None else (User(*row[: len(_FIELDS)]), SignIn(*row[len(_FIELDS) :]))
 
 
-async def is_signed_in_from(connection: AsyncConnection, user_id: str, address: str, now: float) -> bool:
-    """Tell whether the user has a sign-in at *address* that has not ended."""
-    here = select(SIGN_INS.c.user_id).where(SIGN_INS.c.user_id == user_id, SIGN_INS.c.address == address)
-    return (await connection.execute(here.where(SIGN_INS.c.expires_at > now).limit(1))).one_or_none() is not None
+async def mark_sign_in(connection: AsyncConnection, sign_in: SignIn) -> None:
+    """Write when the sign-in was last seen and confirmed. One that has ended meanwhile stays so."""
+    values = {"seen_at": sign_in.seen_at, "confirmed_at": sign_in.confirmed_at}
+    await connection.execute(update(SIGN_INS).where(SIGN_INS.c.digest == sign_in.digest).values(values))
+
+
+async def insert_familiar(connection: AsyncConnection, user_id: str, block: str, now: float) -> None:
+    """Remember that the user signed in from the address *block* at *now*."""
+    seen = insert_or(connection.dialect.name, FAMILIAR_BLOCKS).values(user_id=user_id, block=block, seen_at=now)
+    await connection.execute(seen.on_conflict_do_update(index_elements=["user_id", "block"], set_={"seen_at": now}))
+
+
+async def delete_familiar(connection: AsyncConnection, user_id: str, *, before: float | None = None) -> None:
+    """Forget the user's address blocks, those only that were not seen since *before* if it is given."""
+    statement = delete(FAMILIAR_BLOCKS).where(FAMILIAR_BLOCKS.c.user_id == user_id)
+    await connection.execute(statement if before is None else statement.where(FAMILIAR_BLOCKS.c.seen_at < before))
+
+
+async def is_familiar(connection: AsyncConnection, user_id: str, block: str, since: float) -> bool:
+    """Tell whether the user has signed in from the address *block* at or after *since*."""
+    columns = FAMILIAR_BLOCKS.c
+    here = select(columns.user_id).where(columns.user_id == user_id, columns.block == block, columns.seen_at >= since)
+    return (await connection.execute(here)).one_or_none() is not None
 
 
 async def sign_ins_of(connection: AsyncConnection, user_id: str, now: float) -> Sequence[SignIn]:
     """Return the user's sign-ins that have not ended, newest first."""
     statement = (
-        select(*(SIGN_INS.c[name] for name in SignIn.__slots__))
+        select(*_SIGN_IN_FIELDS)
         .where(SIGN_INS.c.user_id == user_id, SIGN_INS.c.expires_at > now)
         .order_by(SIGN_INS.c.created_at.desc(), SIGN_INS.c.digest)
     )

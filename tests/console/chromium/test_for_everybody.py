@@ -41,6 +41,7 @@ def furnished(site: Site, page: Page, role: str = "admin", *, account: Account |
         Place("delete", f"/apps/{app.id}/delete"),
         Place("audit log", "/audit", pictured=800),
         Place("sessions", "/sessions"),
+        Place("password", "/password"),
         Place("quick start", f"/start?key={record.id}", pictured=800),
         Place("keys", "/keys", pictured=800),
         Place("new key", "/keys/new"),

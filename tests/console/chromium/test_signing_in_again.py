@@ -1,0 +1,79 @@
+"""Two tabs at the way in, a password that is asked for again, and one that is changed: with and without scripts."""
+
+import time
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from machpay_gateway.core.oauth.user import User
+from tests.chromium import Opened, findings
+from tests.console.chromium.sites import Site
+from tests.console.rigs import PASSWORD
+
+NEW = "a wholly different passphrase"
+
+
+def fill_in(page: Page, user: User, password: str = PASSWORD) -> None:
+    """Fill in the page to sign in by."""
+    page.get_by_label("E-mail").fill(user.email)
+    page.get_by_label("Password").fill(password)
+
+
+def test_the_first_tab_goes_on_when_the_second_has_signed_in(site: Site, opened: Opened) -> None:
+    first = opened()
+    user = site.new_user(account=site.new_account())
+    first.goto(f"{site.url}/console/sign-in?next=/usage")
+    second = first.context.new_page()
+    second.goto(f"{site.url}/console/sign-in")
+    fill_in(second, user)
+    second.get_by_role("button", name="Sign in").click()
+    expect(second.get_by_role("heading", name="Keys", exact=True)).to_be_visible()
+    fill_in(first, user, "looked at by nobody")
+    first.get_by_role("button", name="Sign in").click()
+    expect(first.get_by_role("heading", name="Usage", exact=True)).to_be_visible()
+
+
+def forget_the_password(site: Site, user: User) -> None:
+    """Let it be an hour ago that the user gave the password, and now that they were seen."""
+    gateway = site.gateway
+    assert gateway.store.oauth is not None
+    for sign_in in site.portal.call(gateway.users.sign_ins, user):
+        earlier = {"confirmed_at": time.time() - 3600, "seen_at": time.time()}
+        marked = type(sign_in)(**{name: getattr(sign_in, name) for name in sign_in.__slots__} | earlier)
+        site.portal.call(gateway.store.oauth.mark_sign_in, marked)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("has_scripts", [True, False], ids=["scripts", "no scripts"])
+def test_a_key_is_made_after_the_password_was_given_again(
+    site: Site, opened: Opened, scheme: str, *, has_scripts: bool
+) -> None:
+    page = opened(viewport={"width": 320, "height": 640}, color_scheme=scheme, java_script_enabled=has_scripts)
+    user = site.new_user(account=site.new_account())
+    site.sign_in(page, user)
+    forget_the_password(site, user)
+    page.goto(f"{site.url}/console/keys/new")
+    page.get_by_label("Name").fill("made late")
+    page.get_by_role("button", name="Create key").click()
+    expect(page.get_by_role("heading", name="Confirm your password")).to_be_visible()
+    if has_scripts:
+        assert findings(page) == []
+    page.get_by_label("Password", exact=True).fill(PASSWORD)
+    page.get_by_role("button", name="Continue").click()
+    expect(page.locator("#secret")).to_contain_text("sk_live_")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_password_is_changed(site: Site, opened: Opened, scheme: str) -> None:
+    page = opened(viewport={"width": 320, "height": 640}, color_scheme=scheme)
+    user = site.new_user("viewer", account=site.new_account())
+    site.sign_in(page, user)
+    page.goto(f"{site.url}/console/keys")
+    page.get_by_role("link", name="Password").click()
+    assert findings(page) == []
+    page.get_by_label("Current password").fill(PASSWORD)
+    page.get_by_label("New password", exact=True).fill(NEW)
+    page.get_by_label("New password once more").fill(NEW)
+    page.get_by_role("button", name="Change password").click()
+    expect(page.get_by_role("status")).to_contain_text("Your password is changed")
+    expect(page.get_by_text("this browser")).to_be_visible()

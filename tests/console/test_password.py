@@ -1,0 +1,96 @@
+"""Users change their own password, which ends every other session."""
+
+import pytest
+
+from tests.console.rigs import ADMIN, PASSWORD, VIEWER, Rig, forms_of, submitted
+from tests.console.ways import posted, refused_from_elsewhere
+
+NEW = "a wholly different passphrase"
+
+
+@pytest.mark.parametrize("email", [ADMIN, VIEWER])
+async def test_a_user_changes_their_password_and_stays_signed_in_here_alone(rig: Rig, email: str) -> None:
+    here, other = await rig.signed_in(email), await rig.signed_in(email)
+    before = here.cookies["__Host-machpay-session"]
+    device = here.cookies["__Host-machpay-device"]
+    page = await here.get("/console/password")
+    answer = await submitted(here, page, "/console/password", current=PASSWORD, new=NEW, again=NEW)
+    assert answer.headers["location"] == "/console/sessions?told=password-changed"
+    assert here.cookies["__Host-machpay-session"] != before
+    assert here.cookies["__Host-machpay-device"] != device
+    assert "Your password is changed" in (await here.get(answer.headers["location"])).text
+    assert (await other.get("/console/sessions")).status_code == 303
+    thief = rig.http()
+    thief.cookies.set("__Host-machpay-session", before)
+    assert (await thief.get("/console/keys")).status_code == 303
+    for password, status in ((PASSWORD, 400), (NEW, 303)):
+        fresh = rig.http()
+        answer = await submitted(fresh, await fresh.get("/console/sign-in"), email=email, password=password)
+        assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    "current, new, again, status, told",
+    [
+        ("wrong horse battery", NEW, NEW, 400, "This is not your password."),
+        (PASSWORD, NEW, NEW + "x", 422, "It differs from the new password."),
+        (PASSWORD, PASSWORD, PASSWORD, 422, "The new password is the current one."),
+        (PASSWORD, "password1234", "password1234", 422, "too easy to guess"),
+        (PASSWORD, "acme-acme-2026", "acme-acme-2026", 422, "made of your e-mail"),
+        (PASSWORD, f"{ADMIN}1", f"{ADMIN}1", 422, "made of your e-mail"),
+        (PASSWORD, "short", "short", 422, "has 5 characters"),
+        (PASSWORD, "x" * 1025, "x" * 1025, 422, "has 1025 characters"),
+        ("", "", "", 400, "This is not your password."),
+    ],
+)
+async def test_what_is_refused_is_said_and_changes_nothing(
+    rig: Rig, current: str, new: str, again: str, *, status: int, told: str
+) -> None:
+    browser = await rig.signed_in()
+    user = await rig.gateway.users.find(None, ADMIN)
+    page = await browser.get("/console/password")
+    answer = await submitted(browser, page, "/console/password", current=current, new=new, again=again)
+    assert answer.status_code == status
+    assert told in answer.text
+    assert not new or new == ADMIN or new not in answer.text
+    assert await rig.gateway.users.find(None, ADMIN) == user
+    assert (await browser.get("/console/keys")).status_code == 200
+
+
+async def test_guessing_the_current_one_is_slowed(rig: Rig) -> None:
+    browser = await rig.signed_in()
+    fields = {"new": NEW, "again": NEW}
+    statuses = [(await posted(browser, "/password", current=f"guess {n}", **fields)).status_code for n in range(11)]
+    assert statuses == [400] * 10 + [429]
+
+
+async def test_no_other_site_changes_it(rig: Rig) -> None:
+    browser = await rig.signed_in()
+    assert await refused_from_elsewhere(browser, "/password", current=PASSWORD, new=NEW, again=NEW)
+
+
+async def test_an_operators_new_password_is_not_undone_by_who_knew_the_old_one(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser, users = await rig.signed_in(), rig.gateway.users
+    is_right = users._passwords.is_right  # noqa: SLF001 - to come in between
+
+    async def overtaken(password: str, kept: str | None, _owner: object) -> bool:
+        found = await is_right(password, kept)
+        await users.set_password(rig.users[ADMIN], "the operator chose this one")
+        return found
+
+    monkeypatch.setattr(users._passwords, "is_right", overtaken)  # noqa: SLF001 - as above
+    answer = await posted(browser, "/password", current=PASSWORD, new=NEW, again=NEW)
+    assert answer.status_code in {303, 422}
+    monkeypatch.undo()
+    fresh = rig.http()
+    page = await fresh.get("/console/sign-in")
+    assert (await submitted(fresh, page, email=ADMIN, password="the operator chose this one")).status_code == 303
+
+
+async def test_every_page_leads_there(rig: Rig) -> None:
+    browser = await rig.signed_in(VIEWER)
+    for path in ("/console/keys", "/console/sessions", "/console/password"):
+        assert 'href="/console/password"' in (await browser.get(path)).text
+    assert "/console/password" in forms_of(await browser.get("/console/password"))

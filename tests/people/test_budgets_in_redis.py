@@ -1,0 +1,25 @@
+"""The budgets of sign-in over all workers: counted together, and refusals leave no keys behind."""
+
+from machpay_gateway.limiters.redis import RedisLimiter
+from machpay_gateway.people.budgets import Attempt, Budgets
+from tests.redises.servers import Server
+
+
+async def test_two_workers_count_together_and_refusals_store_nothing_of_their_own(redis_server: Server) -> None:
+    limiters = [RedisLimiter(redis_server.url, prefix="sign-in-test") for _ in range(2)]
+    budgets = [Budgets(limiter) for limiter in limiters]
+    for limiter in limiters:
+        await limiter.open()
+    try:
+        waits = [await each.wait_seconds(Attempt("ada@example.org", "a block")) for _ in range(5) for each in budgets]
+        assert [wait is None for wait in waits] == [True] * 6 + [False] * 4
+        for number in range(300):
+            await budgets[number % 2].wait_seconds(Attempt(f"{number}@example.org", "a block"))
+        keys = redis_server.command("KEYS", "sign-in-test*sign-in*")
+        assert len(keys) < 3 * 60
+        for number in range(300):
+            await budgets[number % 2].wait_seconds(Attempt(f"later {number}@example.org", "a block"))
+        assert len(redis_server.command("KEYS", "sign-in-test*sign-in*")) == len(keys)
+    finally:
+        for limiter in limiters:
+            await limiter.close()
