@@ -29,7 +29,7 @@ from machpay_gateway.web.browser import is_proved
 CONSOLE_ROUTES = (Route(f"* {CONSOLE_PATH}/{{rest:path}}", public=True),)
 
 Look = Callable[[Visit], Awaitable[Response]]
-AUTOMATIC = "automatic"  # in the query of what a page asks for by itself
+_AUTOMATIC = "x-machpay-automatic"  # a header of what a page asks for by itself
 _STALE = "This page is out of date, or was opened by another site. Go back, load it again, and repeat what you did."
 _AWAY = "This does not work right now. Try again in a moment."
 
@@ -171,7 +171,7 @@ class _Doors:
         cookie = self.entrance.cookie_of(request)
         # Before it is found out who may: whoever sends slowly must not act as who they were when they began.
         form = await form_of(request) if cookie and place.method == "POST" else Form()
-        is_automatic = place.is_automatic or AUTOMATIC in request.query_params
+        is_automatic = place.is_automatic or _AUTOMATIC in request.headers
         session = await self.entrance.session_of(request, is_automatic=is_automatic)
         if session is None:
             return None

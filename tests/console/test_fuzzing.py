@@ -22,13 +22,14 @@ NASTY = (
 )  # fmt: skip
 ANYTHING = st.sampled_from(NASTY) | st.text(max_size=40)
 HEADERS = (
-    "HX-Request", "HX-Current-URL", "HX-Target", "Cookie", "Sec-Fetch-Site", "Origin", "Content-Type", "Authorization",
+    "HX-Request", "HX-Current-URL", "HX-Target", "X-Machpay-Automatic",
+    "Cookie", "Sec-Fetch-Site", "Origin", "Content-Type", "Authorization",
     "Content-Length", "Transfer-Encoding", "Host", "X-Forwarded-For", "X-Request-Id", "If-None-Match", "Range", "DPoP",
     "If-Modified-Since", "Accept", "Accept-Language", "Referer", "Expect", "X-Forwarded-Host", "X-Forwarded-Proto",
 )  # fmt: skip
 QUERIES = (
     "told", "next", "search", "after", "environment", "status", "key", "period", "app", "action", "who", "object",
-    "from", "until", "before", "addresses", "redirect_uris", "automatic", "client_id", "prompt", "scope", "resource",
+    "from", "until", "before", "addresses", "redirect_uris", "client_id", "prompt", "scope", "resource",
 )  # fmt: skip
 FIELDS = (
     "proof", "name", "scopes", "environment", "addresses", "expires", "grace", "typed", "version", "once", "kind",
