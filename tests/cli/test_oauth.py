@@ -52,6 +52,20 @@ def test_a_user_may_look_unless_told_to_be_an_admin(invoke: Invoke) -> None:
     assert "is not one of" in invoke("users", "set-role", EMAIL, "owner").stderr
 
 
+def test_an_operator_lets_a_user_in_though_strangers_keep_trying(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invoke("users", "create", EMAIL, stdin=PASSWORD + "\n")
+    assert "set console.url" in invoke("users", "pass", EMAIL).stderr
+    monkeypatch.setenv("MACHPAY_CONSOLE__URL", "https://console.example.com")
+    result = invoke("users", "pass", EMAIL)
+    assert result.stdout.startswith("https://console.example.com/console/sign-in?pass=user_")
+    invoke("users", "disable", EMAIL)
+    assert "the user is disabled" in invoke("users", "pass", EMAIL).stderr
+    actions = [each["action"] for each in json.loads(invoke("audit", "list", "--json").stdout)["data"]]
+    assert actions[:3] == ["user.disable", "user.make_pass", "user.create"]
+
+
 def test_a_generated_password_alone_goes_to_stdout(invoke: Invoke) -> None:
     result = invoke("users", "create", EMAIL, "--generate")
     assert result.exit_code == 0, result.output
@@ -66,6 +80,9 @@ def test_a_generated_password_alone_goes_to_stdout(invoke: Invoke) -> None:
     [
         (("create", "nobody"), PASSWORD, "is not an e-mail address"),
         (("create", EMAIL), "short", "has 5 characters: use 12 to 1024"),
+        (("create", EMAIL), "password1234", "it is common"),
+        (("create", EMAIL), EMAIL, "made of your e-mail"),
+        (("pass", EMAIL), "", "There is no"),
         (("create", EMAIL), "", "Nothing came on standard input"),
         (("set-password", EMAIL), PASSWORD, "There is no user"),
         (("disable", "user_x"), "", "`machpay-gateway users list` shows them"),

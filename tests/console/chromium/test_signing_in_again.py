@@ -77,3 +77,16 @@ def test_a_password_is_changed(site: Site, opened: Opened, scheme: str) -> None:
     page.get_by_role("button", name="Change password").click()
     expect(page.get_by_role("status")).to_contain_text("Your password is changed")
     expect(page.get_by_text("this browser")).to_be_visible()
+
+
+def test_what_a_page_asks_for_by_itself_says_so(site: Site, opened: Opened) -> None:
+    page = opened(viewport={"width": 320, "height": 640})
+    account = site.new_account()
+    key, _ = site.new_key("production-api", account=account)
+    site.sign_in(page, site.new_user(account=account))
+    page.goto(f"{site.url}/console/sessions")
+    page.get_by_role("button", name="Sign in elsewhere").click()
+    assert findings(page) == []
+    page.goto(f"{site.url}/console/keys/{key.id}")
+    with page.expect_request(lambda request: request.headers.get("x-machpay-automatic") == "yes"):
+        expect(page.locator("#secrets")).to_contain_text("Current")
