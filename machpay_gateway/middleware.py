@@ -1,7 +1,6 @@
 """MachPayAuth: ASGI in, decision, ASGI out."""
 
 import asyncio
-from asyncio import current_task
 from collections.abc import Awaitable
 from time import perf_counter
 from typing import TYPE_CHECKING, NoReturn, Unpack
@@ -107,44 +106,49 @@ class MachPayAuth:
         began: float | None = began_at  # None once it is counted
         added = answer_headers(principal, grant, facts.request_id, gateway.legacy_headers)
         streams = self._streams
-        # Nobody's credential opened what is public. Asked of the last loop, as in Python 3.11 `get_running_loop` asks
-        # the system for the process's id, which costs more than all else that is done for streams.
-        task = None if grant is None else (streams.loop and current_task(streams.loop)) or streams.task_here()
         stream: OpenStream | None = None
 
-        def answer(message: Message) -> Awaitable[None]:
+        def answer(message: Message) -> Awaitable[None]:  # noqa: C901, PLR0912 - one straight line
             """Send *message* on, with our headers once. No coroutine of its own: that would cost 2 % of requests."""
             nonlocal began, held, send, status, stream
             step = message["type"]
-            if step in _STARTS:
+            opens = False
+            if step == "http.response.body":
+                opens = message.get("more_body", False)
+            elif step in _STARTS:
                 status = message.get("status")
                 headers = message.get("headers", ())
-                is_stream = status is None
-                for name, value in headers:  # server-sent events may be silent for long after their head
-                    if name == b"content-type":
-                        is_stream = value[:17] == EVENT_STREAM
-                        break
-                if status is None and began is not None:
-                    # An accepted handshake is a whole answer, and what comes after it may last for days.
-                    record(principal, route, ALLOWED, _ACCEPTED, began)
-                    began = None
+                if status is None:
+                    opens = True
+                    if began is not None:
+                        # An accepted handshake is a whole answer, and what comes after it may last for days.
+                        record(principal, route, ALLOWED, _ACCEPTED, began)
+                        began = None
+                else:
+                    for name, value in headers:  # server-sent events may be silent for long after their head
+                        if name == b"content-type":
+                            opens = value[:1] == b"t" and value[:17] == EVENT_STREAM
+                            break
                 message = dict(message, headers=[*headers, *added])
-            elif step in _ENDS and not (is_stream := message.get("more_body", False)):
-                # The last of the answer ends the lease: the application may have tasks that run on after it.
-                if held is not None:
-                    held.release()
-                    held = None
-                elif stream is not None:
-                    stream.finish()
-                if began is not None:
-                    record(principal, route, ALLOWED, status or _NOT_ACCEPTED, began)
-                    began = None
-            else:
-                is_stream = stream is None and step in _ENDS
-            if is_stream and stream is None and task is not None:
-                stream = OpenStream(message, task=task, facts=facts, route=route, lease=held, send=send)
-                streams.add(stream, began)
-                held, send = None, stream.send
+                if not opens:
+                    return send(message)
+            elif step not in _ENDS:
+                return send(message)
+            if opens:
+                if stream is None and grant is not None:
+                    stream = OpenStream(message, facts=facts, route=route, lease=held, send=send)
+                    streams.add(stream, began)
+                    held, send = None, stream.send
+                return send(message)
+            # The last of the answer ends the lease: the application may have tasks that run on after it.
+            if held is not None:
+                held.release()
+                held = None
+            elif stream is not None:
+                stream.finish()
+            if began is not None:
+                record(principal, route, ALLOWED, status or _NOT_ACCEPTED, began)
+                began = None
             return send(message)
 
         unanswered = _CLIENT_GONE

@@ -17,7 +17,7 @@ Unlisted = Literal["deny", "authenticated"]
 PREFLIGHT = Route("OPTIONS /", public=True)
 _UNLISTED = Route("* /{rest:path}")
 _MOST_REMEMBERED = 1024
-_LONG = 256  # characters of a path, from which on it is not remembered: that must not fill the memory
+_LONG = 256  # characters of method and path, from which on they are not remembered: that must not fill the memory
 
 
 @dataclass(slots=True)
@@ -121,7 +121,7 @@ class Policy:
             raise ConfigurationError(mistake[1])
         methods = {route.method for route in self.routes} | {"HEAD", ANY_METHOD}
         self._joined: dict[tuple[object, ...], Route] = {}  # by the ids of the routes that share a path
-        self._closer: dict[tuple[str, str], Route | Reason] = {}  # what was looked at more closely, by method and path
+        self._remembered: dict[tuple[str, str], Route | Reason] = {}  # by method and path
         self._trees = {method: _tree_for(method, self.routes) for method in methods}
         self._literals = Literals(segment for route in self.routes for segment in route.literals)
         # A template without parameters is the most specific there can be, so most requests are one lookup.
@@ -149,6 +149,16 @@ class Policy:
 
         Where another server may read *path* as one that is listed otherwise, the rules of all readings hold together.
         """
+        # Ids and names of files come again. Finding a rule takes 2 µs, and 6 to 20 where it takes a closer look.
+        if (rule := self._remembered.get((method, path))) is None:
+            rule = self._find(method, path)
+            if len(method) + len(path) < _LONG:
+                if len(self._remembered) >= _MOST_REMEMBERED:
+                    self._remembered.clear()  # of what somebody made up; the others are back at once
+                self._remembered[method, path] = rule
+        return rule
+
+    def _find(self, method: str, path: str) -> Route | Reason:
         tree = self._trees.get(method) or self._trees[ANY_METHOD]
         segments = path.split("/")[1:]
         found = tree.as_written.match(segments)
@@ -156,14 +166,7 @@ class Policy:
             return found
         if self._literals.are_spelled_in(path, segments):
             return found or self._unlisted(path, is_read_alike=True)
-        # Remembered, as the names of files and mixed-case ids come again: looking closer takes 6 to 20 µs.
-        if (rule := self._closer.get((method, path))) is None:
-            rule = self._read_closer(tree, path, found)
-            if len(path) < _LONG:
-                if len(self._closer) >= _MOST_REMEMBERED:
-                    self._closer.clear()  # of what somebody made up; the others are back at once
-                self._closer[method, path] = rule
-        return rule
+        return self._read_closer(tree, path, found)
 
     def has_other_readings(self, method: str, path: str) -> bool:
         """Tell whether some server may read *path* as one that is listed otherwise."""

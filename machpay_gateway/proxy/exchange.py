@@ -15,7 +15,7 @@ from machpay_gateway.core.usage import ALLOWED
 from machpay_gateway.gate import Asked, Unsettled
 from machpay_gateway.proxy.answers import answer_head, own_lines, refusal, switching_head
 from machpay_gateway.proxy.carrying import Carrying
-from machpay_gateway.proxy.forwarding import Hop, upstream_head, verbatim_head
+from machpay_gateway.proxy.forwarding import Hop, upstream_head, verbatim_head, with_cookies
 from machpay_gateway.proxy.framing import Request
 from machpay_gateway.proxy.heads import AnswerHead
 from machpay_gateway.proxy.pool import Pool
@@ -217,9 +217,9 @@ class Exchange(Carried):
         if self._front.upstreams.is_question(self.facts.path):
             trace = self._front.begin_trace(self) if self._front.traces is not None else b""
             return verbatim_head(raw, self.request, self.client.host, trace)
-        return self._upstream_head(credentials=True, cookies=self.request.own_cookies)
+        return with_cookies(self._upstream_head(credentials=True), self.request.own_cookies)
 
-    def _upstream_head(self, *, credentials: bool, cookies: tuple[bytes, ...] = ()) -> bytes:
+    def _upstream_head(self, *, credentials: bool) -> bytes:
         request, client = self.request, self.client
         hop = Hop(self._walk, client.scheme, request.host)
         if client.is_trusted:
@@ -230,7 +230,6 @@ class Exchange(Carried):
             self.principal,
             self.facts.request_id,
             authorization=self.facts.authorization if credentials else (),
-            cookies=cookies,
             assertion=self._front.assertion_for(self.principal) if self._front.asserts else b"",
             trace=self._front.begin_trace(self) if self._front.traces is not None else b"",
         )

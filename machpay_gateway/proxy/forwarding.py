@@ -48,14 +48,12 @@ def upstream_head(
     request_id: bytes,
     *,
     authorization: tuple[bytes, ...] = (),
-    cookies: tuple[bytes, ...] = (),
     assertion: bytes = b"",
     trace: bytes = b"",
 ) -> bytes:
     """Return the head of *request* as the upstream gets it, with the caller's *authorization* if that goes on.
 
-    Our *cookies* are for the control plane alone. An *assertion* is a signed word about the caller, *trace* lines that
-    say of which trace the request is a part.
+    An *assertion* is a signed word about the caller, *trace* lines that say of which trace the request is a part.
     """
     said = said_by_us(principal, hop.walk, hop.scheme, request.host, hop.host, request.minor)
     end = b"\r\n" + trace + request.framing
@@ -63,9 +61,13 @@ def upstream_head(
         end += b"%b: %b\r\n" % (_ASSERTION, assertion)
     for value in authorization:
         end += b"Authorization: %b\r\n" % value
-    for value in cookies:
-        end += b"Cookie: %b\r\n" % value
     return b"".join((request.start, said, b"\r\nX-Request-Id: ", request_id, end, b"\r\n"))
+
+
+def with_cookies(head: bytes, cookies: tuple[bytes, ...]) -> bytes:
+    """Return *head* with the gateway's own *cookies*, which are for its control plane alone."""
+    lines = b"".join(b"Cookie: %b\r\n" % value for value in cookies)
+    return head[:-2] + lines + b"\r\n" if lines else head
 
 
 def verbatim_head(raw: bytes, request: RequestHead, peer: str, trace: bytes = b"") -> bytes:

@@ -34,7 +34,7 @@ Check = Callable[[RequestFacts, Route], Awaitable[Denied | None]]
 class OpenStream:
     """A response or WebSocket in progress. *is_ended* says that its credential is no longer good.
 
-    *lease* is held until its last message, *task* runs the application, and *send* goes to the server.
+    *lease* is held until its last message, and *send* goes to the server. *task* is what the application sends from.
     """
 
     __slots__ = (
@@ -42,17 +42,20 @@ class OpenStream:
         "facts", "is_ended", "is_over", "route", "task",
     )  # fmt: skip
 
-    def __init__(
-        self, start: Message, *, task: Task, facts: RequestFacts, route: Route, lease: Lease | None, send: Send
-    ) -> None:
-        """Watch over the response that the message *start* begins."""
+    def __init__(self, start: Message, *, facts: RequestFacts, route: Route, lease: Lease | None, send: Send) -> None:
+        """Watch over the response that the message *start*, which this task has just sent, begins."""
         self._is_websocket = start["type"] == "websocket.accept"
         self._is_event_stream = any(
             name == b"content-type" and value.startswith(EVENT_STREAM) for name, value in start.get("headers", ())
         )
         self._lease = lease
         self._send = send
-        self.task, self.facts, self.route = task, facts, route
+        # Asked for here and not for each request, which would cost 1 % of them. An application that sends from a task
+        # of its own waits for it, and ends with it.
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - whatever sends is one
+        self.task: Task = task
+        self.facts, self.route = facts, route
         self.is_ended = self.is_over = self._is_cancelled = False
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -102,25 +105,16 @@ class OpenStream:
 
 
 class StreamWatch:
-    """Looks at all *open* streams every *seconds*, and ends those that *check* refuses.
-
-    *loop* is where the last request ran.
-    """
+    """Looks at all *open* streams every *seconds*, and ends those that *check* refuses."""
 
     def __init__(self, check: Check, *, seconds: float | None = None) -> None:
         """Watch nothing yet. *check* returns why a request could not begin now, None if it could."""
         self.open: set[OpenStream] = set()
-        self.loop: Loop | None = None
         self._check = check
         self._seconds = CHECK_SECONDS if seconds is None else seconds
         self._timed: set[Loop] = set()
         self._rounds: dict[Loop, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
-
-    def task_here(self) -> Task | None:
-        """Return the task that runs this, and remember its event loop."""
-        self.loop = asyncio.get_running_loop()
-        return asyncio.current_task(self.loop)
 
     def add(self, stream: OpenStream, began_at: float | None) -> None:
         """Watch *stream*, whose request *began_at*, by `time.perf_counter`. One of another thread is let be."""

@@ -165,8 +165,8 @@ def test_what_is_remembered_of_paths_that_strangers_make_up_is_bounded() -> None
     for number in range(5000):
         rules.rule("GET", f"/docs/internal;{number}")
     rules.rule("GET", "/docs/internal;" + "x" * 5000)
-    assert len(rules._closer) <= 1024  # noqa: SLF001 - nobody else can see how much is remembered
-    assert all(len(path) < 256 for _, path in rules._closer)  # noqa: SLF001 - as above
+    assert len(rules._remembered) <= 1024  # noqa: SLF001 - nobody else can see how much is remembered
+    assert all(len(path) < 256 for _, path in rules._remembered)  # noqa: SLF001 - as above
 
 
 PIECES = ["a", "B", "/", ".", "..", ";", "%61", "%2f", "%252e", " ", "?", "#", "\\", "é", "\u0131", "::$DATA", "docs"]

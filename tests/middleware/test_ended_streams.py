@@ -487,11 +487,9 @@ def test_each_event_loop_has_its_own_look(monkeypatch: pytest.MonkeyPatch) -> No
         async def send(message: Message) -> None:
             sent.append(message)
 
-        task = asyncio.current_task()
-        assert task is not None
         start = {"type": "http.response.start", "headers": [EVENTS]}
         facts = RequestFacts("GET", "/events", (), None, b"id")
-        stream = OpenStream(start, task=task, facts=facts, route=RULES[2], lease=None, send=send)
+        stream = OpenStream(start, facts=facts, route=RULES[2], lease=None, send=send)
         watch.add(stream, None)
         try:
             await asyncio.sleep(PATIENCE_SECONDS)
