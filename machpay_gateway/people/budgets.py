@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from machpay_gateway.core.address import address_block
-from machpay_gateway.core.admission import Demand, Exceeded, Granted, spent
+from machpay_gateway.core.admission import Away, Demand, Exceeded, Granted, spent
+from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.core.ports import Limiter
 from machpay_gateway.core.quota import Tier
 
@@ -48,7 +49,11 @@ def block_name(address: int | None) -> str:
 
 
 class Budgets:
-    """Counts tries in *limiter*, over all workers. A refused try stores nothing that its block has not paid for."""
+    """Counts tries in *limiter*, over all workers. A refused try stores nothing that its block has not paid for.
+
+    Raises Unavailable while nothing is counted (`on_limiter_failure` is deny or allow): what holds for requests then is
+    for the operator to choose, but a password that may be guessed without end is none.
+    """
 
     def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
@@ -69,14 +74,22 @@ class Budgets:
         return await self._try(f"confirm:{session}", _OF_CONFIRMING)
 
     async def _wait_of_stranger(self, email: str, block: str) -> float | None:
-        answer = await spent(self._limiter.admit(Demand(f"sign-in:{email}:{block}", 0, _OF_EMAIL_FROM_BLOCK, 1)))
+        answer = await self._count(f"{email}:{block}", _OF_EMAIL_FROM_BLOCK)
         if isinstance(answer, Exceeded):
             return answer.wait_seconds
-        is_early = not isinstance(answer, Granted) or answer.tier.limit - answer.left <= _FIRST_TRIES
+        is_early = answer.tier.limit - answer.left <= _FIRST_TRIES
         if is_early and await self._try(f"{email}:first", _FIRST) is None:
             return None
         return await self._try(f"{email}:further", _FURTHER)
 
     async def _try(self, subject: str, tier: Tier) -> float | None:
-        answer = await spent(self._limiter.admit(Demand(f"sign-in:{subject}", 0, tier, 1)))
+        answer = await self._count(subject, tier)
         return answer.wait_seconds if isinstance(answer, Exceeded) else None
+
+    async def _count(self, subject: str, tier: Tier) -> Granted | Exceeded:
+        answer = await spent(self._limiter.admit(Demand(f"sign-in:{subject}", 0, tier, 1)))
+        outage = self._limiter.outage
+        if not isinstance(answer, Granted | Exceeded) or (outage is not None and outage.mode == "allow"):
+            detail = answer.detail if isinstance(answer, Away) else "every try would be admitted"
+            raise Unavailable(f"counting sign-ins: {detail}")
+        return answer

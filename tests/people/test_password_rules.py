@@ -27,6 +27,11 @@ COMMON = [
     "admin1234567",
     "000000000000",
     "20261129202611",
+    "fortnite1234",  # of words that zxcvbn does not know
+    "contraseña12",
+    "1q2w3e4r5t6y7u8i9o",
+    "telechargement",  # listed: foreign words that look like ones that do not belong together
+    "ICHLIEBEDICH",
 ]
 CONTEXTUAL = [
     "ada.lovelace@example.org", "ADA.LOVELACE@EXAMPLE.ORG", "ada.lovelace", "adalovelaceexampleorg", "lovelace-2026",
