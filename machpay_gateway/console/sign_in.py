@@ -17,8 +17,8 @@ from machpay_gateway.web.browser import CLEARED, LOST, Cookie, fresh_value, is_p
 from machpay_gateway.web.incoming import actor_of, facts_of
 
 SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
+_LONGEST_PASS = 256  # characters of a sign-in pass
 # Where to go on: a page of ours, and nothing that a browser could take for another host.
-_LONGEST_PASS = 256
 _NEXT = re.compile(r"(?:/[A-Za-z0-9_-]+)+")
 
 
@@ -70,9 +70,8 @@ class Entrance:
         )
         if isinstance(found, NotSignedIn):
             return self._asked(request, form, told=found.told, status=found.status)
-        await self._gateway.users.sign_out(
-            self.cookie_of(request), actor_of("user", "", facts)
-        )  # in whose place the new one is
+        # The new session takes the place of the one that this browser had.
+        await self._gateway.users.sign_out(self.cookie_of(request), actor_of("user", "", facts))
         # 303: the browser must not send the password on to where it goes next (RFC 9700 §4.12).
         response = onward(request, _checked_next(request))
         self._form.drop(response)
