@@ -8,6 +8,7 @@ from machpay_gateway.cli.output import json_option, print_json, print_list, prin
 from machpay_gateway.cli.session import Session, account_for, operator, pass_session
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.input import format_moment, shown
+from machpay_gateway.core.oauth.device import PASS_SECONDS
 from machpay_gateway.core.oauth.documents import user_document
 from machpay_gateway.core.oauth.user import ROLES, VIEWER, User
 
@@ -96,8 +97,9 @@ def set_role(session: Session, *, email: str, role: str, as_json: bool) -> None:
 
 @users.command("pass")
 @click.argument("email")
+@json_option
 @pass_session
-def make_pass(session: Session, *, email: str) -> None:
+def make_pass(session: Session, *, email: str, as_json: bool) -> None:
     """Print an address by which EMAIL (or id) can sign in though strangers keep trying their password.
 
     It works for 15 minutes, and needs the password.
@@ -110,7 +112,11 @@ def make_pass(session: Session, *, email: str) -> None:
         user = await _known(gateway, email)
         return f"{console.url}/console/sign-in?pass={await gateway.users.make_pass(user, operator())}"
 
-    click.echo(session.run(made))
+    url = session.run(made)
+    if as_json:
+        print_json({"object": "sign_in_pass", "url": url, "expires_in": PASS_SECONDS})
+    else:
+        click.echo(url)
 
 
 @users.command()

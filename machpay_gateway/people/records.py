@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from machpay_gateway.core.audit import Actor, Change
+from machpay_gateway.core.input import masked
 from machpay_gateway.core.oauth.user import User, masked_email
 
 logger = logging.getLogger("machpay_gateway")
@@ -16,6 +17,7 @@ logger = logging.getLogger("machpay_gateway")
 SYSTEM = "system"  # whose audit log has what is no account's
 _FLOOD_SECONDS = 60.0
 _MOST_FLOODS = 256
+_LONGEST_PATH = 200  # characters; callers choose it
 _TEXT = "%s: %s from %s, %s (request %s)"
 
 
@@ -54,7 +56,7 @@ class Records:
 
     async def refused(self, user: User, actor: Actor, reason: str, path: str) -> None:
         """Record that the Console did not do what a browser of *user* sent."""
-        change = self.change("console.refused", user, actor, {"reason": reason, "path": path})
+        change = self.change("console.refused", user, actor, {"reason": reason, "path": masked(path)[:_LONGEST_PATH]})
         await self._of_flood(f"refused {user.id} {reason}", change)
 
     async def _of_flood(self, key: str, change: Change) -> None:
