@@ -124,6 +124,11 @@ def address_block(position: int) -> int:
     return position if position < _IPV6_BASE else (position - _IPV6_BASE >> 64 << 64) + _IPV6_BASE
 
 
+def block_name(position: int | None) -> str:
+    """Return what the block of *position* is counted by in a limiter; all that have no address are one."""
+    return "none" if position is None else f"{address_block(position):x}"
+
+
 def _parse_bare(text: str) -> IPAddress | None:
     if not text.isascii() or not text or text != text.strip():
         return None

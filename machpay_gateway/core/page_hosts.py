@@ -123,13 +123,14 @@ def shared_hosts(hosts: PageHosts | None, api_url: str | None, audience: str | N
 
     *api_url* is `console.api_url`, *audience* is `oauth.audience`; None where there is none.
     """
-    apis = (("console.api_url", api_url), ("oauth.audience", audience))
+    if hosts is None:
+        return
     shared: dict[str, list[str]] = {}
-    for setting, url in apis:
-        if url is not None and hosts is not None and (found := hosts.reserved_by(_netloc(url))) is not None:
+    for setting, url in (("console.api_url", api_url), ("oauth.audience", audience)):
+        if url is not None and (found := hosts.reserved_by(_netloc(url))) is not None:
             shared.setdefault(found.host.name, []).append(setting)
     for name, settings in shared.items():
-        bound = [pages.setting for pages in hosts.pages if pages.host.name == name] if hosts is not None else []
+        bound = [pages.setting for pages in hosts.pages if pages.host.name == name]
         yield (
             f"{' and '.join(bound)} and {' and '.join(settings)} name the same host, {name}: nothing but pages and the "
             f"gateway's own API is answered there, and no upstream or application; give the pages a host of their own, "

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.core.address import address_block
+from machpay_gateway.core.address import block_name
 from machpay_gateway.core.admission import Away, Demand, Exceeded, spent
 from machpay_gateway.core.errors import InputError, Unavailable
 from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, Client
@@ -97,8 +97,7 @@ class _Registration:
 
     async def _over_limit(self, request: Request) -> Refused | None:
         """Count a registration of the address block, an IPv6 /64 being one; return why it may not register now."""
-        address = facts_of(request.scope).address
-        block = "none" if address is None else f"{address_block(address):x}"
+        block = block_name(facts_of(request.scope).address)
         demand = Demand(f"registration:{block}", 0, self._authority.registration_tier, 1)
         match await spent(self._gateway.limiter.admit(demand)):
             case Exceeded(wait_seconds=wait):

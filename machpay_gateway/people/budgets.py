@@ -17,7 +17,6 @@ those a known browser gives a new one its own budget.
 from dataclasses import dataclass
 from hashlib import sha256
 
-from machpay_gateway.core.address import address_block
 from machpay_gateway.core.admission import Away, Demand, Exceeded, Granted, spent
 from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.core.ports import Limiter
@@ -41,11 +40,6 @@ class Attempt:
     block: str
     device: str | None = None
     is_familiar: bool = False
-
-
-def block_name(address: int | None) -> str:
-    """Return what the block of *address* is counted by; all that have no address are one."""
-    return "none" if address is None else f"{address_block(address):x}"
 
 
 class Budgets:

@@ -20,7 +20,7 @@ _COMMON = Path(__file__).with_name("common_passwords.txt")
 _WINDOW = 40
 _OURS = ("machpay", "gateway", "console")
 _SHORTEST_WORD = 3
-_SPELT_ALIKE = str.maketrans("@403!1|l$5+7", "aaoeiiiisstt")
+_SPELLED_ALIKE = str.maketrans("@403!1|l$5+7", "aaoeiiiisstt")
 _WAY_OUT = "Use several words that do not belong together, or a password manager."
 
 
@@ -80,4 +80,4 @@ def _without(password: str, words: Iterable[str]) -> str:
 
 def _folded(text: str) -> str:
     """Return *text* of the same length, in which spellings of one word are alike."""
-    return "".join(each.lower()[:1] or each for each in text).translate(_SPELT_ALIKE)
+    return "".join(each.lower()[:1] or each for each in text).translate(_SPELLED_ALIKE)

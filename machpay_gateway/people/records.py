@@ -43,21 +43,23 @@ class Records:
 
     async def failed(self, user: User | None, email: str, actor: Actor, reason: str) -> None:
         """Record a wrong password, or an e-mail that nobody has."""
-        after = {"reason": reason} | ({} if user is not None else {"email": masked_email(email)})
-        change = self.change("user.sign_in_failed", user, actor, after)
+        change = self._attempt("user.sign_in_failed", user, email, actor, reason)
         await self._add_note(change)
         log(change)
 
     async def throttled(self, user: User | None, email: str, actor: Actor, block: str) -> None:
         """Record that a password was not even looked at."""
-        after = {"reason": "too many attempts"} | ({} if user is not None else {"email": masked_email(email)})
-        change = self.change("user.sign_in_throttled", user, actor, after)
+        change = self._attempt("user.sign_in_throttled", user, email, actor, "too many attempts")
         await self._of_flood(f"throttled {block if user is None else user.id}", change)
 
     async def refused(self, user: User, actor: Actor, reason: str, path: str) -> None:
         """Record that the Console did not do what a browser of *user* sent."""
         change = self.change("console.refused", user, actor, {"reason": reason, "path": masked(path)[:_LONGEST_PATH]})
         await self._of_flood(f"refused {user.id} {reason}", change)
+
+    def _attempt(self, action: str, user: User | None, email: str, actor: Actor, reason: str) -> Change:
+        after = {"reason": reason} | ({} if user is not None else {"email": masked_email(email)})
+        return self.change(action, user, actor, after)
 
     async def _of_flood(self, key: str, change: Change) -> None:
         now = self._clock()

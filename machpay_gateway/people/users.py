@@ -7,6 +7,7 @@ from functools import partial
 from hashlib import sha256
 from http import HTTPStatus
 
+from machpay_gateway.core.address import block_name
 from machpay_gateway.core.audit import APPLICATION, Actor, Change
 from machpay_gateway.core.errors import InputError, StoreUnavailable
 from machpay_gateway.core.input import format_moment_or_none, shown
@@ -26,7 +27,7 @@ from machpay_gateway.core.oauth.user import (
     email_key,
 )
 from machpay_gateway.core.ports import Limiter
-from machpay_gateway.people.budgets import Attempt, Budgets, block_name
+from machpay_gateway.people.budgets import Attempt, Budgets
 from machpay_gateway.people.password_rules import checked_password
 from machpay_gateway.people.passwords import Owner, Passwords
 from machpay_gateway.people.records import Records, log
@@ -34,7 +35,6 @@ from machpay_gateway.people.records import Records, log
 SIGN_IN_SECONDS = 12 * 3600.0
 _ATTEMPTS = 10
 _SEEN_SECONDS = 60.0  # between writes of when a session was last used
-IDLE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Users:
         entropy: Callable[[int], bytes],
         announce: Callable[[str, int], Awaitable[None]],
         account_name: Callable[[str], Awaitable[str]],
-        idle_seconds: float = IDLE_SECONDS,
+        idle_seconds: float,
     ) -> None:
         self._store = store
         self._budgets = Budgets(limiter)

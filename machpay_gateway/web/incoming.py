@@ -74,7 +74,7 @@ def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) 
             proof += (value,)
         else:
             preflight = value if preflight is None else _REPEATED
-    path = scope["path"]
+    path = scope["path"]  # read as `path_of` does, whose call would cost every request
     read_path = canonical_path if len(path) < LONG else canonical_path.__wrapped__
     client = scope.get("client")
     peer = (client[0] or "") if client else ""  # a Unix socket has no address, told as None or as ""

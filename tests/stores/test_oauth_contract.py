@@ -153,7 +153,7 @@ async def test_a_sign_in_lasts_until_its_end_or_its_users(oauth: SqlOAuth) -> No
     assert await who(oauth, 1, NOW + 100) is None
     assert await oauth.add_sign_in(sign_in(2, BOB.id, created_at=NOW + 100, expires_at=NOW + 200), BOB)
     assert await who(oauth, 1) is None  # dropped, as it had ended
-    await oauth.drop_sign_in(digest(2))
+    await oauth.drop_sign_in(digest(2), logged())
     assert await who(oauth, 2, NOW + 150) is None
 
 
@@ -163,7 +163,7 @@ async def test_when_a_sign_in_was_seen_and_confirmed_is_kept(oauth: SqlOAuth) ->
     await oauth.mark_sign_in(seen)
     assert await oauth.session(digest(1), NOW + 7) == (ADA, seen)
     assert list(await oauth.sign_ins(ADA.id, NOW + 7)) == [seen]
-    await oauth.drop_sign_in(digest(1))
+    await oauth.drop_sign_in(digest(1), logged())
     await oauth.mark_sign_in(seen)
     assert await who(oauth, 1) is None
 
@@ -201,7 +201,7 @@ async def test_what_changed_nothing_is_noted_in_the_audit_log(oauth: SqlOAuth, s
 async def test_all_other_sign_ins_of_a_user_end_and_no_other_users(oauth: SqlOAuth) -> None:
     for number, of in enumerate((ADA, ADA, ADA, BOB)):
         assert await oauth.add_sign_in(sign_in(number, of.id), of)
-    await oauth.drop_other_sign_ins(ADA.id, digest(1))
+    await oauth.drop_other_sign_ins(ADA.id, digest(1), logged())
     assert [await who(oauth, number) for number in range(4)] == [None, ADA, None, BOB]
 
 

@@ -54,10 +54,10 @@ class UserStore(Protocol):
     async def sign_ins(self, user_id: str, now: float) -> Sequence[SignIn]:
         """Return where the user is signed in at *now*, newest first."""
 
-    async def drop_sign_in(self, digest: bytes, change: Change | None = None) -> None:
+    async def drop_sign_in(self, digest: bytes, change: Change) -> None:
         """End a sign-in."""
 
-    async def drop_other_sign_ins(self, user_id: str, digest: bytes, change: Change | None = None) -> None:
+    async def drop_other_sign_ins(self, user_id: str, digest: bytes, change: Change) -> None:
         """End every sign-in of the user but the one with this *digest*."""
 
     async def add_note(self, change: Change) -> None:

@@ -101,19 +101,17 @@ class SqlOAuth:
         async with self._database.reading("sign-ins") as connection:
             return await users.sign_ins_of(connection, user_id, now)
 
-    async def drop_sign_in(self, digest: bytes, change: Change | None = None) -> None:
+    async def drop_sign_in(self, digest: bytes, change: Change) -> None:
         """End a sign-in."""
-        async with self._noting("sign-out", change) as connection:
+        async with audit.changing(self._database, "sign-out") as connection:
             await users.delete_sign_in(connection, digest)
-            if change is not None:
-                await audit.insert_change(connection, change)
+            await audit.insert_change(connection, change)
 
-    async def drop_other_sign_ins(self, user_id: str, digest: bytes, change: Change | None = None) -> None:
+    async def drop_other_sign_ins(self, user_id: str, digest: bytes, change: Change) -> None:
         """End every sign-in of the user but the one with this *digest*."""
-        async with self._noting("sign-out", change) as connection:
+        async with audit.changing(self._database, "sign-out") as connection:
             await users.delete_sign_ins(connection, user_id, but=digest)
-            if change is not None:
-                await audit.insert_change(connection, change)
+            await audit.insert_change(connection, change)
 
     async def add_note(self, change: Change) -> None:
         """Append to the audit log what changed nothing that is stored, such as a refusal."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx2
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -114,6 +114,15 @@ class Site:
         assert isinstance(signed_in, SignedIn)
         cookie = {"name": "machpay-session", "value": signed_in.cookie, "url": self.url, "sameSite": "Lax"}
         page.context.add_cookies([{**cookie, "httpOnly": True}])  # type: ignore[typeddict-item]  # as Playwright has it
+
+    def come_in(self, page: Page) -> None:
+        """Sign in on the Console's own pages, as an admin of an account that has nothing yet."""
+        user = self.new_user(account=self.new_account())
+        page.goto(f"{self.url}/console")
+        page.get_by_label("E-mail").fill(user.email)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page).to_have_title("Keys · MachPay Console")
 
     def call(self, secret: str, path: str = "/v1/skills", **asked: Any) -> httpx2.Response:  # noqa: ANN401 - as httpx2 has it
         """Call the API with *secret*, from an address of its own: one that keeps failing is slowed."""

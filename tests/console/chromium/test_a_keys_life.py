@@ -27,7 +27,7 @@ def painted(page: Page) -> bytes:
 
 def test_from_creating_a_key_to_its_last_refusal(site: Site, opened: Opened) -> None:
     page = opened(permissions=CLIPBOARD)
-    come_in(site, page)
+    site.come_in(page)
     secret = create(site, page)
     assert site.call(secret).status_code == 200
     assert site.call(secret, "/v1/account").status_code == 403
@@ -44,16 +44,6 @@ def test_from_creating_a_key_to_its_last_refusal(site: Site, opened: Opened) -> 
     page.get_by_role("button", name="Revoke for good").click()
     expect(page.get_by_role("status")).to_have_text("The key is revoked.")
     assert [site.call(each).status_code for each in (rotated, secret)] == [401, 401]
-
-
-def come_in(site: Site, page: Page) -> None:
-    """Sign in as an admin of an account that has nothing yet."""
-    user = site.new_user(account=site.new_account())
-    page.goto(f"{site.url}/console")
-    page.get_by_label("E-mail").fill(user.email)
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Sign in").click()
-    expect(page).to_have_title("Keys · MachPay Console")
 
 
 def create(site: Site, page: Page) -> str:

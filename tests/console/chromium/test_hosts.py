@@ -7,7 +7,6 @@ from starlette.responses import HTMLResponse
 
 from tests.chromium import Heard
 from tests.console.chromium.sites import Site
-from tests.console.rigs import PASSWORD
 
 _NO_ICON = '<link rel="icon" href="data:,">'
 # What a page of an upstream would do to have a key of its own: read the form, and submit it with its token.
@@ -25,21 +24,11 @@ _STEAL = """async url => {
 }"""
 
 
-def come_in(site: Site, page: Page) -> None:
-    """Sign in as an admin on the Console's own pages."""
-    user = site.new_user(account=site.new_account())
-    page.goto(f"{site.url}/console")
-    page.get_by_label("E-mail").fill(user.email)
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Sign in").click()
-    expect(page).to_have_title("Keys · MachPay Console")
-
-
 def test_a_page_of_an_upstream_reads_and_submits_no_page_of_the_console(site: Site, page: Page, heard: Heard) -> None:
     heard.expect("404 (Not Found)")
     heard.expect("CORS policy")
     heard.expect("net::ERR_FAILED")
-    come_in(site, page)
+    site.come_in(page)
     site.upstream["/public/page"] = HTMLResponse(f"{_NO_ICON}<h1>An upstream's page</h1>")
     page.goto(f"{site.api_url}/public/page")
     expect(page.get_by_role("heading")).to_have_text("An upstream's page")
@@ -53,7 +42,7 @@ def test_a_page_of_an_upstream_reads_and_submits_no_page_of_the_console(site: Si
 
 def test_no_page_of_an_upstream_is_on_the_consoles_host(site: Site, page: Page, heard: Heard) -> None:
     heard.expect("404 (Not Found)")
-    come_in(site, page)
+    site.come_in(page)
     site.upstream["/public/page"] = HTMLResponse(f"{_NO_ICON}<h1>An upstream's page</h1>")
     answer = page.goto(f"{site.url}/public/page")
     assert answer is not None
@@ -62,7 +51,7 @@ def test_no_page_of_an_upstream_is_on_the_consoles_host(site: Site, page: Page, 
 
 
 def test_an_upstream_is_sent_no_cookie_of_the_console_and_can_set_none(site: Site, page: Page) -> None:
-    come_in(site, page)
+    site.come_in(page)
     (session,) = [each for each in page.context.cookies(site.url) if each["name"] == "machpay-session"]
     setting = HTMLResponse(_NO_ICON)
     for cookie in (
