@@ -24,7 +24,7 @@ from benchmarks.redis_cost import bytes_of_a_full_window, microseconds_per_decis
 from benchmarks.report import WIDTH, costs_table, lone_table, speed_table
 from benchmarks.store import store_table
 from benchmarks.written import written_table
-from machpay_gateway.core.key import mint_secret
+from machpay_gateway.core.keys.key import mint_secret
 
 PEERS_PYTHON = Path(".venv-peers/bin/python")
 _SPENT_SECONDS = 10

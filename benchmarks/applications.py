@@ -15,9 +15,9 @@ from starlette.types import ASGIApp
 
 from benchmarks.bare import PATH, raw
 from machpay_gateway import Gateway, MachPayAuth, Route, Tier
-from machpay_gateway.core.audit import APPLICATION, Change
-from machpay_gateway.core.key import KeyRecord, SecretRecord, mask_secret, secret_digest
-from machpay_gateway.core.ports import Account
+from machpay_gateway.core.accounts.account import Account
+from machpay_gateway.core.keys.audit import APPLICATION, Change
+from machpay_gateway.core.keys.key import KeyRecord, SecretRecord, mask_secret, secret_digest
 from machpay_gateway.core.scopes import Scopes
 
 SECRETS_VARIABLE = "BENCHMARK_SECRETS"  # names a file with one secret a line, made anew for each run

@@ -25,11 +25,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from benchmarks.processes import LOAD_CORE, Server, alone, serving
 from benchmarks.report import WIDTH, table_of
 from machpay_gateway import Gateway, Route, Tier
-from machpay_gateway.core.decision import Allowed
-from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.decision.decision import Allowed
+from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.server import create_app
-from tests.oauth.rigs import REDIRECT, VERIFIER, Rig, basic, serving_oauth
+from tests.oauth.harness import REDIRECT, VERIFIER, Rig, basic, serving_oauth
 from tests.postgres.servers import running_server
 
 DATABASE_VARIABLE = "BENCHMARK_DATABASE"
@@ -49,7 +49,7 @@ def oauth() -> ASGIApp:
         _nothing,
         database=os.environ[DATABASE_VARIABLE],
         secret_key="benchmark" * 4,
-        oauth=Authority(_ISSUER),
+        oauth=OAuthSettings(_ISSUER),
         failure_limit="900000000/minute",
     )
 
@@ -98,7 +98,7 @@ def oauth_tables(console: Console, rounds: int, seconds: int, connections: int) 
 async def _prepared(url: str, connections: int) -> Prepared:
     tiers = {"standard": _TIER}
     async with serving_oauth(
-        authority=Authority(_ISSUER),
+        authority=OAuthSettings(_ISSUER),
         database=url,
         tiers=tiers,
         secret_key="benchmark" * 4,
@@ -197,7 +197,7 @@ async def _checks(rounds: int) -> dict[str, list[float]]:
 
 
 async def _credentials(rig: Rig) -> dict[str, str]:
-    _, secret = await rig.gateway.keyring.create(
+    _, secret = await rig.gateway.keys.create(
         rig.user.account_id, name="bench", scopes=["account:read"], environment="live"
     )
     session = await rig.http().post("/v1/sessions", headers={"Authorization": f"Bearer {secret}"}, json={})

@@ -7,7 +7,7 @@ from typing import Any
 
 from redis import Redis
 
-from machpay_gateway.core.quota import TIERS
+from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.limiters.redis.scripts import Scripts
 
 _DECISIONS = 20_000

@@ -23,8 +23,8 @@ from rich.table import Table
 from benchmarks.processes import alone
 from benchmarks.report import WIDTH
 from machpay_gateway import Gateway, Route, Tier
-from machpay_gateway.core.decision import Allowed
-from machpay_gateway.core.facts import RequestFacts
+from machpay_gateway.core.decision.decision import Allowed
+from machpay_gateway.core.decision.request_facts import RequestFacts
 from tests.postgres.servers import Server, running_server  # one way to run PostgreSQL from its wheel
 
 MANY, LISTED, PAGE = 1_000_000, 10_000, 100
@@ -141,7 +141,7 @@ async def _measure(place: Place) -> None:
     assert listed is not None
     began = time.perf_counter()
     made = [
-        await gateway.keyring.create(account.id, name="bench", scopes=["skills:list"], environment="live")
+        await gateway.keys.create(account.id, name="bench", scopes=["skills:list"], environment="live")
         for _ in range(_COLD)
     ]
     place.note("create a key", time.perf_counter() - began, len(made))
@@ -156,7 +156,7 @@ async def _measure(place: Place) -> None:
 
 async def _pages(gateway: Gateway, account_id: str) -> int:
     seen, after = 0, None
-    while page := await gateway.keyring.list(account_id, after=after, limit=PAGE):
+    while page := await gateway.keys.list(account_id, after=after, limit=PAGE):
         seen, after = seen + len(page), page[-1].id
     return seen
 

@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.processes import SERVER_CORE, redis_server
-from machpay_gateway.core.admission import Answer, Demand, Granted
-from machpay_gateway.core.quota import Tier
-from machpay_gateway.limiters.redis.commits import Commits
-from machpay_gateway.limiters.redis.link import Call, Reply, ServerLink
+from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, Answer
+from machpay_gateway.core.limits.rate import Tier
+from machpay_gateway.limiters.redis.batcher import Batcher
+from machpay_gateway.limiters.redis.link import RedisCall, Reply, ServerLink
 from machpay_gateway.limiters.redis.scripts import Scripts
 from machpay_gateway.limiters.redis.subject import Subject
 
@@ -59,12 +59,12 @@ class PoolLink(_Endless):
         super().__init__()
         self._pool = ConnectionPool(port=port, protocol=2)
 
-    def send(self, calls: Sequence[Call]) -> None:
+    def send(self, calls: Sequence[RedisCall]) -> None:
         """Send *calls*, each by itself."""
         for call in calls:
             self._spawn(self._sent(call))
 
-    async def _sent(self, call: Call) -> None:
+    async def _sent(self, call: RedisCall) -> None:
         connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py's own
         try:
             await connection.send_packed_command([call.written], check_health=False)
@@ -93,7 +93,7 @@ class HeldLink(_Endless):
         await self._connection.connect()  # type: ignore[no-untyped-call]  # redis-py's own
         self._spawn(self._read())
 
-    def send(self, calls: Sequence[Call]) -> None:
+    def send(self, calls: Sequence[RedisCall]) -> None:
         """Send *calls*, in order."""
         self._expected.extend(call.answered for call in calls)
         written = [call.written for call in calls]
@@ -134,10 +134,11 @@ WAYS = {"redis-py's pool": _pool, "a held connection": _held, "the limiter's lin
 async def microseconds_per_decision(way: Callable[[int], Any], port: int, callers: int, keys: int) -> float:
     """Return this process' CPU time for one decision and its release."""
     link = await way(port)
-    commits = Commits(Scripts(), "worker", clock=time.monotonic, without=_never, batches=Counter())
+    commits = Batcher(Scripts(), "worker", clock=time.monotonic, without=_never, batches=Counter())
     commits.take_up(link)
     subjects = [
-        Subject(b"transport:%d" % number, Demand(str(number), 1, _TIER, 1), commits.restate) for number in range(keys)
+        Subject(b"transport:%d" % number, AdmissionRequest(str(number), 1, _TIER, 1), commits.restate)
+        for number in range(keys)
     ]
     loop = asyncio.get_running_loop()
 
@@ -147,7 +148,7 @@ async def microseconds_per_decision(way: Callable[[int], Any], port: int, caller
             subject.wait_for(subject.demand, future)
             commits.ask(subject)
             granted = await future
-            assert isinstance(granted, Granted)
+            assert isinstance(granted, Admitted)
             granted.lease.release()
             await asyncio.sleep(0)
 
@@ -164,7 +165,7 @@ async def microseconds_per_decision(way: Callable[[int], Any], port: int, caller
     return taken
 
 
-def _never(_subject: Subject, _demand: Demand) -> Answer:
+def _never(_subject: Subject, _demand: AdmissionRequest) -> Answer:
     raise AssertionError("the server did not answer")
 
 

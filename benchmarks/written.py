@@ -26,14 +26,14 @@ from rich.table import Table
 from benchmarks.processes import alone
 from benchmarks.report import WIDTH, table_of
 from machpay_gateway import Gateway, Principal, Route
-from machpay_gateway.core.address import format_address_or_none
-from machpay_gateway.core.quota import TIERS
+from machpay_gateway.core.limits.rate import TIERS
+from machpay_gateway.core.network.address import format_address_or_none
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.core.usage import ALLOWED
+from machpay_gateway.core.usage.counters import ALLOWED
 from machpay_gateway.proxy.exchange import Exchange
-from machpay_gateway.proxy.framing import Request
+from machpay_gateway.proxy.framing import FramedRequest
 from machpay_gateway.proxy.proxy import Proxy
-from machpay_gateway.serving.tally import tally
+from machpay_gateway.serving.counter import tally
 from machpay_gateway.telemetry.access_log import AccessLog
 from machpay_gateway.telemetry.snapshots import Snapshots
 
@@ -121,7 +121,7 @@ class Desk:
         connection = self._logging.connect()
         connection.connection_made(_Transport())
         request = self._logging.requests.read(_HEAD)
-        assert isinstance(request, Request)
+        assert isinstance(request, FramedRequest)
         exchange = Exchange(self._logging, connection, request)
         self._logging.left(connection)
         exchange.principal = replace(_PRINCIPAL, id=f"key_{number:022d}", subject=f"key_{number:022d}")

@@ -11,10 +11,10 @@ from fastapi.requests import HTTPConnection
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 
+from machpay_gateway.core.decision.principal import Principal
+from machpay_gateway.core.decision.problem import PROBLEMS, challenge_for
+from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.principal import Principal
-from machpay_gateway.core.problem import PROBLEMS, challenge_for
-from machpay_gateway.core.reason import Reason
 from machpay_gateway.core.scopes import missing_scopes, parse_scope_expression
 
 __all__ = ["current_principal"]

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
 
-from machpay_gateway.core.admission import STALE, Answer, Away, Coming, Demand, Exceeded, Granted, Stale, abandon
-from machpay_gateway.core.credential import (
+from machpay_gateway.core.decision.credential import (
     ApiKey,
     BoundToken,
     Proof,
@@ -21,25 +20,45 @@ from machpay_gateway.core.credential import (
     credential_of,
     parse_authorization,
 )
-from machpay_gateway.core.decision import Allowed, Decision, Denied, admit, conclude, demand_of, unavailable
+from machpay_gateway.core.decision.decision import (
+    Allowed,
+    Decision,
+    Denied,
+    admit,
+    conclude,
+    demand_of,
+    unavailable,
+)
+from machpay_gateway.core.decision.failures import Failures
+from machpay_gateway.core.decision.policy import Policy
+from machpay_gateway.core.decision.principal import ANONYMOUS, Principal
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import Unavailable
-from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.failures import Failures
-from machpay_gateway.core.policy import Policy
-from machpay_gateway.core.ports import KnownKeys, Limiter, ProofVerifier, TokenVerifier
-from machpay_gateway.core.principal import ANONYMOUS, Principal
-from machpay_gateway.core.reason import Reason
-from machpay_gateway.core.route import Route
+from machpay_gateway.core.jose.ports import KnownKeys, ProofVerifier, TokenVerifier
+from machpay_gateway.core.limits.admission import (
+    STALE,
+    AdmissionRequest,
+    Admitted,
+    Answer,
+    Exceeded,
+    LimiterUnavailable,
+    PendingAnswer,
+    Stale,
+    abandon,
+)
+from machpay_gateway.core.limits.ports import Limiter
 
 _LOOKUPS = 10  # times the failure limit: look-ups of what may be a credential, from an address that keeps failing
 _ROUNDS = 2  # a record found stale is loaded again once; changing faster than that is not a caller's doing
-_ANSWERS = Granted, Exceeded, Away
+_ANSWERS = Admitted, Exceeded, LimiterUnavailable
 _UNPROVED = "the token and its scheme do not agree on whether a key has to be proved"
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on every request
 
 
 @dataclass(frozen=True, slots=True)
-class Unsettled:
+class PendingIdentity:
     """A decision whose caller has to be looked up. *is_counted* when it was counted as a failure in advance.
 
     *is_slowed* when its address has failed too often, and only a good credential is let in.
@@ -56,10 +75,10 @@ class Unsettled:
         return f"Unsettled({self.route.match!r})"  # never the token
 
 
-class Asked(NamedTuple):
+class PendingAdmission(NamedTuple):
     """A decision that waits for the limiter's *answer* alone. A tuple, because one may be made for each request."""
 
-    answer: Coming
+    answer: PendingAnswer
     principal: Principal
     facts: RequestFacts
     route: Route
@@ -97,11 +116,11 @@ class Gate:
     async def decide(self, facts: RequestFacts) -> Decision:
         """Return whether the request may go on, and as whom."""
         decision = self.decide_at_once(facts)
-        if isinstance(decision, Asked):
+        if isinstance(decision, PendingAdmission):
             decision = self.answered(decision, await _arrived(decision.answer))
-        return await self.settle(decision) if isinstance(decision, Unsettled) else decision
+        return await self.settle(decision) if isinstance(decision, PendingIdentity) else decision
 
-    def decide_at_once(self, facts: RequestFacts) -> Decision | Asked | Unsettled:
+    def decide_at_once(self, facts: RequestFacts) -> Decision | PendingAdmission | PendingIdentity:
         """Return the decision when it needs no I/O, else how far it came."""
         method, path, authorization, _, _, preflight_for, _ = facts
         route = self._literal.get((method, path))
@@ -123,25 +142,25 @@ class Gate:
         if principal is None or principal.key is not None:
             return self._unknown(facts, route, token, digest, now)
         demand = demand_of(facts, route, principal, now)
-        if not isinstance(demand, Demand):
+        if not isinstance(demand, AdmissionRequest):
             return self._counted(facts, demand)
         answer = self.limiter.admit(demand)
         if isinstance(answer, _ANSWERS):
             return conclude(route, principal, answer)
         if answer is STALE:
             self._forget(principal)
-            return Unsettled(facts, route, token)
-        return _new(Asked, (answer, principal, facts, route, token))
+            return PendingIdentity(facts, route, token)
+        return _new(PendingAdmission, (answer, principal, facts, route, token))
 
-    def answered(self, asked: Asked, answer: Answer) -> Decision | Unsettled:
+    def answered(self, asked: PendingAdmission, answer: Answer) -> Decision | PendingIdentity:
         """Return what *asked* has become by the limiter's *answer*."""
         _, principal, facts, route, token = asked
         if answer is STALE:
             self._forget(principal)
-            return Unsettled(facts, route, token)
+            return PendingIdentity(facts, route, token)
         return conclude(route, principal, answer)
 
-    async def settle(self, unsettled: Unsettled) -> Decision:
+    async def settle(self, unsettled: PendingIdentity) -> Decision:
         """Return the decision that *unsettled* could not be, after the I/O that it needs."""
         try:
             decision = await self._settle(unsettled)
@@ -180,7 +199,7 @@ class Gate:
             return Denied(Reason.INVALID_CREDENTIALS, found, route)
         return admit(facts, route, found, self._clock())
 
-    def _unusual(self, facts: RequestFacts, route: Route, token: BoundToken | Unreadable) -> Decision | Unsettled:
+    def _unusual(self, facts: RequestFacts, route: Route, token: BoundToken | Unreadable) -> Decision | PendingIdentity:
         """Take a token with its proof to be settled, since no proof is good twice; refuse what is no credential."""
         if isinstance(token, Unreadable):
             return Denied(token.reason, token.detail, route)
@@ -197,22 +216,22 @@ class Gate:
         now: float,
         *,
         is_bound: bool = False,
-    ) -> Decision | Unsettled:
+    ) -> Decision | PendingIdentity:
         """Spend no I/O on what cannot be a credential, and little on an address that keeps failing."""
         # What was in use just now goes on: strangers behind the same address cannot lock it out.
         if self._keys.holds(digest) or (self._tokens is not None and self._tokens.holds(digest)):
-            return Unsettled(facts, route, token, is_bound=is_bound)
+            return PendingIdentity(facts, route, token, is_bound=is_bound)
         credential = credential_of(token)
         if wait := self._failures.wait(facts.address, now):
             if not self._may_be_good(credential) or self._lookups.note(facts.address, now):
                 return _slow_down(route, wait)
             # Many may share the address: good credentials get in, and failed look-ups have a bound of their own.
-            return Unsettled(facts, route, token, is_counted=True, is_bound=is_bound, is_slowed=True)
+            return PendingIdentity(facts, route, token, is_counted=True, is_bound=is_bound, is_slowed=True)
         if isinstance(credential, Unreadable):
             return self._counted(facts, Denied(credential.reason, credential.detail, route))
         # Counted before it is looked up, and forgiven if it was none: many at once are as many.
         self._failures.note(facts.address, now)
-        return Unsettled(facts, route, token, is_counted=True, is_bound=is_bound)
+        return PendingIdentity(facts, route, token, is_counted=True, is_bound=is_bound)
 
     def _may_be_good(self, credential: ApiKey | SignedToken | Unreadable) -> bool:
         """Tell whether I/O could show that *credential* is good: its checksum holds, or its issuer is accepted."""
@@ -220,7 +239,7 @@ class Gate:
             return self._tokens is not None and self._tokens.may_verify(credential)
         return isinstance(credential, ApiKey)
 
-    async def _settle(self, unsettled: Unsettled) -> Decision:
+    async def _settle(self, unsettled: PendingIdentity) -> Decision:
         """Fetch what is missing, and decide. A record that changed meanwhile is loaded once more."""
         facts, route, token = unsettled.facts, unsettled.route, unsettled.token
         proof: Proof | None = None
@@ -243,14 +262,14 @@ class Gate:
                     return Denied(Reason.INVALID_PROOF, "proof: seen before", route, found)
                 is_proved = True
             answer = self.limiter.admit(demand)
-            if not isinstance(answer, Granted | Exceeded | Away | Stale):
+            if not isinstance(answer, Admitted | Exceeded | LimiterUnavailable | Stale):
                 answer = await _arrived(answer)
             if answer is not STALE:
                 return conclude(route, found, answer)
             self._forget(found)
         return unavailable(route, "the record keeps changing")
 
-    def _proof(self, unsettled: Unsettled, principal: Principal) -> Proof | Denied:
+    def _proof(self, unsettled: PendingIdentity, principal: Principal) -> Proof | Denied:
         """Return the proof that the token is its sender's, used before or not, or why there is none."""
         if not unsettled.is_bound or principal.key is None or self._proofs is None:
             # RFC 9449 §7.2: a bound token without its proof is one that was stolen; and the other way about, a scheme
@@ -296,7 +315,7 @@ def _slow_down(route: Route | None, wait: float, principal: Principal | None = N
     return Denied(Reason.TOO_MANY_FAILURES, "the address keeps failing", route, principal, retry_after=wait)
 
 
-async def _arrived(answer: Coming) -> Answer:
+async def _arrived(answer: PendingAnswer) -> Answer:
     """Return what *answer* brings. Whoever is cancelled before it arrives here holds no slot."""
     try:
         return await answer

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, NoReturn, Unpack
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.core.admission import abandon
-from machpay_gateway.core.decision import Denied
+from machpay_gateway.core.decision.decision import Denied
+from machpay_gateway.core.decision.problem import problem_for
+from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.problem import problem_for
-from machpay_gateway.core.usage import ALLOWED
-from machpay_gateway.gate import Asked, Unsettled
+from machpay_gateway.core.limits.admission import abandon
+from machpay_gateway.core.usage.counters import ALLOWED
+from machpay_gateway.gate import PendingAdmission, PendingIdentity
 from machpay_gateway.settings import Options
 from machpay_gateway.telemetry.refusals import log_refusal
 from machpay_gateway.web.headers import answer_headers, refusal_headers
@@ -24,7 +24,7 @@ from machpay_gateway.web.problems import send_problem
 from machpay_gateway.web.streams import EVENT_STREAM, OpenStream, StreamWatch, receiving
 
 if TYPE_CHECKING:
-    from machpay_gateway.core.route import Route
+    from machpay_gateway.core.decision.route import Route
     from machpay_gateway.telemetry.traces import Record, Traces
 
 _STARTS = {"http.response.start", "websocket.accept", "websocket.http.response.start"}
@@ -81,7 +81,7 @@ class MachPayAuth:
         facts = request_facts(scope, self.trust, gateway.request_ids)
         decision = gateway.gate.decide_at_once(facts)
         asked_at: float | None = None
-        if isinstance(decision, Asked):
+        if isinstance(decision, PendingAdmission):
             # Awaited here as `Gate.decide` does: each coroutine in between would cost 1 % of requests.
             asked, asked_at = decision, perf_counter()
             try:
@@ -89,7 +89,7 @@ class MachPayAuth:
             except asyncio.CancelledError:
                 abandon(asked.answer)
                 raise
-        if isinstance(decision, Unsettled):
+        if isinstance(decision, PendingIdentity):
             decision, asked_at = await gateway.gate.settle(decision), None  # how long of it the limiter took, it knows
         decided_at = perf_counter()
         gateway.steps.decided(began_at, asked_at, decided_at)

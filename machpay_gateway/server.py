@@ -20,12 +20,12 @@ from machpay_gateway.admin.app import key_api
 from machpay_gateway.admin.operations import OWN_ROUTES
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.console.app import CONSOLE_ROUTES, console_app
-from machpay_gateway.core.cookies import sets_ours, without_ours
-from machpay_gateway.core.decision import Denied
+from machpay_gateway.core.decision.decision import Denied
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.decision.route import ALL_THE_REST, Route
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.core.page_hosts import CONSOLE_PATH
-from machpay_gateway.core.reason import Reason
-from machpay_gateway.core.route import ALL_THE_REST, Route
+from machpay_gateway.core.network.cookies import sets_ours, without_ours
+from machpay_gateway.core.oauth.page_hosts import CONSOLE_PATH
 from machpay_gateway.forward_auth.front import ForwardAuth
 from machpay_gateway.middleware import MachPayAuth
 from machpay_gateway.oauth.app import oauth_app, oauth_routes

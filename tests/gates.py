@@ -6,22 +6,22 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from machpay_gateway.core.address import parse_allowlist
-from machpay_gateway.core.admission import Answer, Demand, Granted, Outage
-from machpay_gateway.core.credential import ApiKey, SignedToken
-from machpay_gateway.core.decision import Decision, Denied
-from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.failures import Failures
-from machpay_gateway.core.key import mint_secret, secret_digest
-from machpay_gateway.core.policy import Policy
-from machpay_gateway.core.ports import TokenVerifier
-from machpay_gateway.core.principal import Principal
-from machpay_gateway.core.quota import TIERS
-from machpay_gateway.core.reason import Reason
-from machpay_gateway.core.route import Route
+from machpay_gateway.core.decision.credential import ApiKey, SignedToken
+from machpay_gateway.core.decision.decision import Decision, Denied
+from machpay_gateway.core.decision.failures import Failures
+from machpay_gateway.core.decision.policy import Policy
+from machpay_gateway.core.decision.principal import Principal
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.decision.route import Route
+from machpay_gateway.core.jose.ports import TokenVerifier
+from machpay_gateway.core.jose.session import SessionToken
+from machpay_gateway.core.keys.key import mint_secret, secret_digest
+from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, Answer, Outage
+from machpay_gateway.core.limits.rate import TIERS
+from machpay_gateway.core.network.address import parse_allowlist
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.core.session import Session
-from machpay_gateway.gate import Asked, Gate, Unsettled
+from machpay_gateway.gate import Gate, PendingAdmission, PendingIdentity
 from tests.clocks import FixedClock
 
 NOW = 1_700_000_000.0
@@ -62,7 +62,7 @@ class Slot:
         self.releases += 1
 
 
-GRANT = Granted(Slot(), left=9, resets_in=1.0, slots_left=4, tier=TIERS["standard"])
+GRANT = Admitted(Slot(), left=9, resets_in=1.0, slots_left=4, tier=TIERS["standard"])
 
 
 @dataclass
@@ -81,7 +81,7 @@ class Keys:
     def holds(self, digest: bytes) -> bool:
         return digest in self.held
 
-    async def find(self, presented: ApiKey | Session) -> Principal | None:
+    async def find(self, presented: ApiKey | SessionToken) -> Principal | None:
         assert presented == ApiKey("live", DIGEST)
         self.calls.append("find")
         found = self.finds.popleft()
@@ -104,7 +104,7 @@ class Limits:
 
     at_once: Answer | None = None
     answers: deque[Answer] = field(default_factory=deque)
-    demands: list[Demand] = field(default_factory=list)
+    demands: list[AdmissionRequest] = field(default_factory=list)
     is_degraded: bool = False
     outage: Outage | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class Limits:
 
     async def close(self) -> None: ...
 
-    def admit(self, demand: Demand) -> Answer | asyncio.Future[Answer]:
+    def admit(self, demand: AdmissionRequest) -> Answer | asyncio.Future[Answer]:
         self.demands.append(demand)
         at_once, self.at_once = self.at_once, None
         if at_once is not None:
@@ -124,7 +124,7 @@ class Limits:
         loop.call_soon(answer.set_result, self.answers.popleft())
         return answer
 
-    async def standing(self, demand: Demand) -> NoReturn:
+    async def standing(self, demand: AdmissionRequest) -> NoReturn:
         raise AssertionError(demand)
 
     async def mark(self, subject: str, version: int) -> None:
@@ -194,6 +194,6 @@ def facts(*authorization: bytes, path: str | None = "/v1/skills", address: int |
     return RequestFacts("GET", path, authorization, address, b"id")
 
 
-def reason_of(decision: Decision | Asked | Unsettled) -> Reason:
+def reason_of(decision: Decision | PendingAdmission | PendingIdentity) -> Reason:
     assert isinstance(decision, Denied), decision
     return decision.reason

@@ -38,7 +38,7 @@ class Guarded:
     ) -> tuple[str, str]:
         """Return the id and the secret of a new key of an account in *tier*."""
         account = await self.gateway.accounts.find(tier) or await self.gateway.accounts.create(tier, tier)
-        record, secret = await self.gateway.keyring.create(
+        record, secret = await self.gateway.keys.create(
             account.id,
             name="test",
             scopes=scopes,

@@ -4,9 +4,9 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from machpay_gateway.core.audit import APPLICATION, Change
-from machpay_gateway.core.key import KeyRecord, SecretRecord
-from machpay_gateway.core.ports import Account
+from machpay_gateway.core.accounts.account import Account
+from machpay_gateway.core.keys.audit import APPLICATION, Change
+from machpay_gateway.core.keys.key import KeyRecord, SecretRecord
 from machpay_gateway.core.scopes import Scopes
 
 NOW = 1_700_000_000.0

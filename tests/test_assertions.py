@@ -10,13 +10,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from machpay_gateway.core.assertion import Assertion
+from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.principal import Principal
-from machpay_gateway.core.quota import TIERS
+from machpay_gateway.core.jose.assertion import Assertion
+from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.keysets.assertions import SignedAssertions
-from tests.proxy.rigs import Upstream, fields_of, proxied, request
+from tests.proxy.harness import Upstream, fields_of, proxied, request
 
 NOW = 1_700_000_000.0
 KEYS: dict[str, Callable[[], rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey]] = {

@@ -15,17 +15,17 @@ from starlette.applications import Starlette
 from machpay_gateway import Principal
 from machpay_gateway.admin.operations import OWN_ROUTES
 from machpay_gateway.admin.problems import CODES
-from machpay_gateway.core.carriage import Carriage
-from machpay_gateway.core.key import ENTROPY_BYTES, ENVIRONMENTS, mint_secret
-from machpay_gateway.core.outcome import Group
-from machpay_gateway.core.problem import PROBLEMS
-from machpay_gateway.core.quota import TIERS
+from machpay_gateway.core.decision.problem import PROBLEMS
+from machpay_gateway.core.keys.key import ENTROPY_BYTES, ENVIRONMENTS, mint_secret
+from machpay_gateway.core.limits.rate import TIERS
+from machpay_gateway.core.network.proxy_options import ProxyOptions
+from machpay_gateway.core.usage.outcome import OutcomeGroup
 from machpay_gateway.forward_auth.dialect import DIALECTS
 from machpay_gateway.limiters.redis.servers import servers_for
 from machpay_gateway.settings import Options
 from machpay_gateway.settings.fields import FIELDS
 from machpay_gateway.settings.model import LimiterFailure
-from machpay_gateway.settings.serving import Serving
+from machpay_gateway.settings.server import ServerSettings
 from machpay_gateway.settings.sources import check_file
 from machpay_gateway.telemetry.metrics import METRICS
 
@@ -80,7 +80,7 @@ def test_the_table_of_refusals_is_the_tables() -> None:
 
 def test_the_kinds_that_usage_is_shown_by_are_told_in_their_order() -> None:
     usage = (ROOT / "docs" / "console.md").read_text().partition("## Usage")[2]
-    assert re.findall(r"^\| ([a-z ]+) \|", usage, re.MULTILINE) == ["kind", *Group]
+    assert re.findall(r"^\| ([a-z ]+) \|", usage, re.MULTILINE) == ["kind", *OutcomeGroup]
 
 
 def test_the_tables_of_the_key_api_are_the_tables() -> None:
@@ -111,7 +111,9 @@ def test_the_table_of_settings_is_complete() -> None:
 
 def test_the_tables_of_the_proxy_are_the_settings_with_their_defaults() -> None:
     told = {cells[0]: cells[1].strip("`") for cells in rows(ROOT / "docs" / "proxy.md") if len(cells) == 3}
-    defaults = {field.name: field.default for made in (Carriage, Serving) for field in fields(made) if field.init}
+    defaults = {
+        field.name: field.default for made in (ProxyOptions, ServerSettings) for field in fields(made) if field.init
+    }
     pems = {name: defaults.pop(name) for name in ("tls_certificate", "tls_key")}
     assert told.pop("`tls_certificate`, `tls_key`") == "none"
     assert set(pems.values()) == {None}

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from machpay_gateway import Gateway, MachPayAuth, Route
 from machpay_gateway.cli.demo import load_sample
-from machpay_gateway.core.policy import Policy
+from machpay_gateway.core.decision.policy import Policy
 
 ROOT = Path(__file__).parents[1]
 GUIDE_SCOPES = ("skills:execute", "skills:list", "account:read", "account:write", "webhooks:manage")
@@ -34,7 +34,7 @@ def issue(gateway: Gateway, *scopes: str) -> dict[str, str]:
     async def create() -> str:
         async with gateway:
             account = await gateway.accounts.find("acme") or await gateway.accounts.create("acme", "standard")
-            _, secret = await gateway.keyring.create(account.id, name="ada", scopes=scopes, environment="live")
+            _, secret = await gateway.keys.create(account.id, name="ada", scopes=scopes, environment="live")
             return secret
 
     return {"Authorization": f"Bearer {asyncio.run(create())}"}

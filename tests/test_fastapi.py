@@ -9,8 +9,8 @@ from fastapi.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from machpay_gateway import ConfigurationError, Gateway, MachPayAuth, Principal, Route
-from machpay_gateway.core.problem import PROBLEMS
-from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.decision.problem import PROBLEMS
+from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.fastapi import current_principal
 
 Caller = Annotated[Principal, Security(current_principal)]
@@ -58,7 +58,7 @@ def bearer(client: TestClient, gateway: Gateway) -> Callable[..., dict[str, str]
 
     async def issue(scopes: tuple[str, ...]) -> str:
         account = await gateway.accounts.create("acme", "standard")
-        _, secret = await gateway.keyring.create(account.id, name="ada", scopes=scopes, environment="live")
+        _, secret = await gateway.keys.create(account.id, name="ada", scopes=scopes, environment="live")
         return secret
 
     return lambda *scopes: {"Authorization": f"Bearer {portal.call(issue, scopes)}"}

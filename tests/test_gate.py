@@ -2,17 +2,17 @@ import asyncio
 
 import pytest
 
-from machpay_gateway.core.admission import STALE, Away, Demand, Exceeded
-from machpay_gateway.core.decision import Allowed, Denied
+from machpay_gateway.core.accounts.account import Account
+from machpay_gateway.core.decision.decision import Allowed, Denied
+from machpay_gateway.core.decision.failures import Failures
+from machpay_gateway.core.decision.policy import Policy
+from machpay_gateway.core.decision.principal import ANONYMOUS, Principal
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.errors import KeysetUnavailable, StoreUnavailable
-from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.failures import Failures
-from machpay_gateway.core.key import KeyRecord, SecretRecord, mint_secret, secret_digest
-from machpay_gateway.core.policy import Policy
-from machpay_gateway.core.ports import Account
-from machpay_gateway.core.principal import ANONYMOUS, Principal
-from machpay_gateway.core.quota import TIERS
-from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.keys.key import KeyRecord, SecretRecord, mint_secret, secret_digest
+from machpay_gateway.core.limits.admission import STALE, AdmissionRequest, Exceeded, LimiterUnavailable
+from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.gate import Gate
 from machpay_gateway.limiters.memory import MemoryLimiter
@@ -37,7 +37,7 @@ from tests.gates import (
 )
 from tests.keyrings import logged
 
-AWAY = Away("no reply")
+AWAY = LimiterUnavailable("no reply")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_known_key_with_an_answer_at_hand_is_decided_at_once() -> None:
     tried.limits.at_once = GRANT
     assert tried.gate.decide_at_once(facts(b"Bearer " + SECRET)) == Allowed(caller, GRANT, ROUTES[0])
     assert tried.keys.calls == []
-    assert tried.limits.demands == [Demand("key_1", 1, TIERS["standard"], 1)]
+    assert tried.limits.demands == [AdmissionRequest("key_1", 1, TIERS["standard"], 1)]
 
 
 async def test_a_key_that_is_not_known_is_looked_up_and_its_limit_asked_for() -> None:

@@ -8,12 +8,12 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from machpay_gateway.core.credential import SignedToken
+from machpay_gateway.core.decision.credential import SignedToken
+from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.issuer import Issuer
-from machpay_gateway.core.principal import Principal
-from machpay_gateway.core.quota import TIERS
-from machpay_gateway.core.token import keys_from_jwks
+from machpay_gateway.core.jose.issuer import Issuer
+from machpay_gateway.core.jose.token import keys_from_jwks
+from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.keysets import IssuedTokens, issued
 from machpay_gateway.keysets.sources import FileKeySet, RemoteKeySet
 

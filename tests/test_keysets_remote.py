@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwt
 from joserfc.jwk import OKPKey, RSAKey
 
-from machpay_gateway.core.credential import SignedToken
+from machpay_gateway.core.decision.credential import SignedToken
+from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.errors import KeysetUnavailable
-from machpay_gateway.core.issuer import Issuer
-from machpay_gateway.core.principal import Principal
-from machpay_gateway.core.quota import TIERS
+from machpay_gateway.core.jose.issuer import Issuer
+from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.keysets import IssuedTokens, sources
 
 NOW = 1_800_000_000.0

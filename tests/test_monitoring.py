@@ -12,10 +12,10 @@ import orjson
 import pytest
 import yaml
 
-from machpay_gateway.core.reason import Reason
-from machpay_gateway.core.usage import ALLOWED
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.usage.counters import ALLOWED
 from machpay_gateway.telemetry.exposition import exposition
-from machpay_gateway.telemetry.metrics import METRICS, Kind
+from machpay_gateway.telemetry.metrics import METRICS, MetricKind
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "examples" / "deploy"
@@ -87,7 +87,7 @@ def test_an_alert_says_how_bad_it_is_and_where_to_read_on(name: str) -> None:
 
 
 def test_a_rate_is_taken_of_counters_alone_and_a_quantile_of_buckets() -> None:
-    gauges = {name for name, metric in METRICS.items() if metric.kind is Kind.GAUGE}
+    gauges = {name for name, metric in METRICS.items() if metric.kind is MetricKind.GAUGE}
     for name, expression in expressions():
         rated = set(re.findall(r"(?:rate|increase)\((\w+)", expression))
         assert not rated & gauges, name

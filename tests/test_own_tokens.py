@@ -8,26 +8,26 @@ from hashlib import sha256
 
 import pytest
 
-from machpay_gateway.core.compact import CompactToken, parse_compact
-from machpay_gateway.core.credential import ApiKey
+from machpay_gateway.core.decision.credential import ApiKey
+from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.core.oauth.access import TYPE, access_claims
-from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.jose.compact import CompactToken, parse_compact
+from machpay_gateway.core.jose.session import SessionToken
+from machpay_gateway.core.jose.signing import PUBLISH_BEFORE_SIGNING_SECONDS, SigningKey
+from machpay_gateway.core.limits.rate import Tier
+from machpay_gateway.core.oauth.access_token import TYPE, access_claims
 from machpay_gateway.core.oauth.grant import Grant
-from machpay_gateway.core.principal import Principal
-from machpay_gateway.core.quota import Tier
+from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.core.session import Session
-from machpay_gateway.core.signing import NOTICE_SECONDS, SigningKey
 from machpay_gateway.keysets import SigningKeys
 from machpay_gateway.keysets.own import VERIFIED_SECONDS, OwnTokens
-from machpay_gateway.stores.grants import GrantWatch
+from machpay_gateway.stores.grant_cache import GrantCache
 from machpay_gateway.stores.memory import MemoryStore
 from tests.clocks import FixedClock
 from tests.waiting import until
 
 START, LIFE = 1_700_000_000.0, 3660.0
-AUTHORITY = Authority("https://auth.example.com", audience="https://api.example.com")
+AUTHORITY = OAuthSettings("https://auth.example.com", audience="https://api.example.com")
 TIERS = {"standard": Tier(rate="60/minute", concurrency=5), "enterprise": Tier(rate="600/minute", concurrency=50)}
 BOTH = Scopes(frozenset({"account:read", "skills:execute"}))
 READ = Scopes(frozenset({"account:read"}))
@@ -82,7 +82,7 @@ class NoKeys:
     def forget_signed_by(self, kids: Collection[str]) -> None:
         """There are no sessions."""
 
-    async def find(self, presented: ApiKey | Session) -> Principal | None:
+    async def find(self, presented: ApiKey | SessionToken) -> Principal | None:
         raise AssertionError(presented)
 
 
@@ -91,7 +91,7 @@ class Worker:
 
     def __init__(self, store: Store, clock: FixedClock) -> None:
         self.clock = clock
-        self.watch = GrantWatch(store, life_seconds=LIFE, clock=clock)
+        self.watch = GrantCache(store, life_seconds=LIFE, clock=clock)
         self.signing = SigningKeys(
             store, secret_key=lambda: b"s" * 32, life_seconds=LIFE, clock=clock, poll_seconds=0.01
         )
@@ -332,7 +332,7 @@ async def test_an_ordinary_rotation_ends_no_token(worker: Worker, store: Store, 
     new = await Worker(store, clock).signing.rotate()
     await until(lambda: worker.signing.verifies(new.kid))
     assert worker.tokens.known(sha256(token.encode()).digest(), clock()) is not None
-    clock.now += NOTICE_SECONDS + 1
+    clock.now += PUBLISH_BEFORE_SIGNING_SECONDS + 1
     assert isinstance(await worker.presented(token), Principal)
     await worker.signing.close()
 

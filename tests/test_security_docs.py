@@ -19,27 +19,28 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from machpay_gateway import Gateway
-from machpay_gateway.core.assertion import Assertion
-from machpay_gateway.core.audit import ActorKind
-from machpay_gateway.core.carriage import Carriage
-from machpay_gateway.core.credential import PROOF_ALGORITHMS
-from machpay_gateway.core.issuer import ASYMMETRIC, SYMMETRIC
-from machpay_gateway.core.key import DAY_SECONDS, ENTROPY_BYTES, MAX_GRACE_SECONDS, checksum
-from machpay_gateway.core.leak import Leaks
-from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.accounts.user import MAX_PASSWORD, MIN_PASSWORD
+from machpay_gateway.core.decision.credential import PROOF_ALGORITHMS
+from machpay_gateway.core.jose.assertion import Assertion
+from machpay_gateway.core.jose.issuer import ASYMMETRIC, SYMMETRIC
+from machpay_gateway.core.jose.session import MAX_SECONDS, mark_of
+from machpay_gateway.core.jose.signing import ALGORITHM, PUBLISH_BEFORE_SIGNING_SECONDS
+from machpay_gateway.core.keys.audit import ActorKind
+from machpay_gateway.core.keys.key import DAY_SECONDS, ENTROPY_BYTES, MAX_GRACE_SECONDS, checksum
+from machpay_gateway.core.keys.leak import LeakSettings
+from machpay_gateway.core.network.proxy_options import ProxyOptions
 from machpay_gateway.core.oauth.grant import CODE_SECONDS
-from machpay_gateway.core.oauth.opaque import Kind, mint
-from machpay_gateway.core.oauth.user import MAX_PASSWORD, MIN_PASSWORD
-from machpay_gateway.core.session import MAX_SECONDS, mark_of
-from machpay_gateway.core.signing import ALGORITHM, NOTICE_SECONDS
-from machpay_gateway.core.usage import DAY, HOUR, MINUTE
+from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, mint
+from machpay_gateway.core.oauth.settings import OAuthSettings
+from machpay_gateway.core.usage.counters import DAY, HOUR, MINUTE
 from machpay_gateway.keysets.sealing import sealed
-from machpay_gateway.people import Passwords, random_password
-from machpay_gateway.settings.asking import Asking
-from machpay_gateway.settings.console import Console
+from machpay_gateway.services.passwords import Passwords
+from machpay_gateway.services.users import random_password
+from machpay_gateway.settings.console import ConsoleSettings
 from machpay_gateway.settings.fields import FIELDS
+from machpay_gateway.settings.forward_auth import ForwardAuthSettings
 from machpay_gateway.settings.model import Settings
-from machpay_gateway.settings.serving import Serving
+from machpay_gateway.settings.server import ServerSettings
 from machpay_gateway.stores.schema import METADATA, USERS
 from machpay_gateway.stores.sql.secret import secret_beside
 from machpay_gateway.web.browser import proof_of
@@ -238,7 +239,7 @@ def test_what_is_sealed_opens_by_the_algorithms_that_the_inventory_names() -> No
 
 
 def test_form_tokens_and_secrets_are_made_by_the_algorithms_that_the_inventory_names() -> None:
-    cookie = mint(Kind.BROWSER, bytes(ENTROPY_BYTES))
+    cookie = mint(OpaqueTokenKind.BROWSER, bytes(ENTROPY_BYTES))
     assert proof_of(cookie, "/sign-in", b"a=b") == hmac.new(cookie.encode(), b"/sign-in\na=b", "sha256").hexdigest()
     assert constant("core.key", "secret_digest")(cookie.encode()) == sha256(cookie.encode()).digest()
     assert checksum(b"123456789") == constant("core.key", "base62")(0xCBF43926, 6).encode()  # CRC-32's check value
@@ -257,7 +258,7 @@ def test_the_lifetimes_are_those_of_the_code() -> None:
         "authorization code": CODE_SECONDS,
         "DPoP proof, before and after now": constant("core.oauth.dpop", "FRESH_SECONDS"),
         "leeway for `exp`, `nbf` and `iat`": constant("core.claims", "LEEWAY_SECONDS"),
-        "signing key, published before it signs": NOTICE_SECONDS,
+        "signing key, published before it signs": PUBLISH_BEFORE_SIGNING_SECONDS,
         "verified token of an issuer, remembered": constant("keysets.issued", "VERIFIED_SECONDS"),
         "cached key, trusted while the database is away": constant("stores.following", "_TRUST_SECONDS"),
         "session token": MAX_SECONDS,
@@ -265,20 +266,20 @@ def test_the_lifetimes_are_those_of_the_code() -> None:
     expected = {
         "browser session, in all": (signed_in, signed_in),
         "browser session, without a request by a person": (
-            f"{default(Console, 'idle_minutes')} minutes",
+            f"{default(ConsoleSettings, 'idle_minutes')} minutes",
             f"{most_minutes / 60:g} hours",
         ),
         "password, before it is asked for again to issue a secret": (
-            f"{default(Console, 'confirm_minutes')} minutes",
+            f"{default(ConsoleSettings, 'confirm_minutes')} minutes",
             f"{most_minutes / 60:g} hours",
         ),
         "device cookie": (device, device),
         "sign-in pass, which signs nobody in": (passed, passed),
-        "access token": (f"{default(Authority, 'access_token_seconds')} seconds", f"{longest} seconds"),
-        "refresh token, unused": (f"{default(Authority, 'refresh_token_days')} days", most_days),
-        "refresh tokens of one consent, in all": (f"{default(Authority, 'family_days')} days", most_days),
+        "access token": (f"{default(OAuthSettings, 'access_token_seconds')} seconds", f"{longest} seconds"),
+        "refresh token, unused": (f"{default(OAuthSettings, 'refresh_token_days')} days", most_days),
+        "refresh tokens of one consent, in all": (f"{default(OAuthSettings, 'family_days')} days", most_days),
         "refresh, asked for again after a lost answer": (
-            f"{default(Authority, 'refresh_grace_seconds')} seconds",
+            f"{default(OAuthSettings, 'refresh_grace_seconds')} seconds",
             f"{grace} seconds",
         ),
         "secret of a key after its rotation": (f"{DAY_SECONDS} seconds", f"{MAX_GRACE_SECONDS} seconds"),
@@ -323,13 +324,13 @@ def test_the_rules_for_passwords_are_those_of_the_code() -> None:
 # Settings and logs
 
 CLASSES: dict[str, type] = {
-    "proxy": Carriage,
-    "server": Serving,
-    "console": Console,
-    "oauth": Authority,
-    "leaks": Leaks,
+    "proxy": ProxyOptions,
+    "server": ServerSettings,
+    "console": ConsoleSettings,
+    "oauth": OAuthSettings,
+    "leaks": LeakSettings,
     "assertion": Assertion,
-    "forward_auth": Asking,
+    "forward_auth": ForwardAuthSettings,
 }
 
 
@@ -353,7 +354,7 @@ def test_each_setting_that_weakens_is_one_with_its_default() -> None:
     # What is not a default of a field: a file that is made, and a table of one setting.
     shown |= {"secret_key": "a file beside a SQLite database", "forward_auth": "lease_seconds = 0"}
     assert told == shown
-    assert default(Asking, "lease_seconds") == 0
+    assert default(ForwardAuthSettings, "lease_seconds") == 0
 
 
 def _shown(value: object) -> str:
@@ -374,7 +375,7 @@ def test_the_logs_are_named_as_they_are_configured_and_kept() -> None:
     rows = table("Logs")
     assert list(rows) == ["process log", "access log", "audit log", "usage", "metrics", "traces"]
     assert {"`log_format`", "`access_log`"} <= set(re.findall(r"`\w+`", str(rows)))
-    assert {field.name for field in fields(Serving)} >= {"log_format", "access_log"}
+    assert {field.name for field in fields(ServerSettings)} >= {"log_format", "access_log"}
     tables_named = re.findall(r"`(\w+)`", rows["audit log"][2] + rows["usage"][2])
     assert set(tables_named) <= set(METADATA.tables)
     assert "traces" in FIELDS
@@ -387,7 +388,7 @@ async def test_a_new_database_has_no_account_no_user_and_no_key(tmp_path: Path) 
     async with Gateway(database=f"sqlite:///{tmp_path / 'keys.db'}") as gateway:
         assert list(await gateway.accounts.list()) == []
         assert list(await gateway.users.list()) == []
-        assert list(await gateway.keyring.list(None)) == []
+        assert list(await gateway.keys.list(None)) == []
 
 
 def test_a_user_has_no_hint_no_question_and_no_day_on_which_a_password_expires() -> None:

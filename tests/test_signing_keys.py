@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from machpay_gateway.core.compact import CompactToken, parse_compact
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.signing import NOTICE_SECONDS
+from machpay_gateway.core.jose.compact import CompactToken, parse_compact
+from machpay_gateway.core.jose.signing import PUBLISH_BEFORE_SIGNING_SECONDS
 from machpay_gateway.keysets import SigningKeys
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
@@ -88,7 +88,7 @@ async def test_a_rotation_is_noticed_before_it_signs_and_the_old_key_serves_unti
     clock.now += 61
     assert {key["kid"] for key in await verifier.jwks()} == {old.kid, new.kid}
     assert (await signed(signer)).kid == old.kid
-    clock.now += NOTICE_SECONDS
+    clock.now += PUBLISH_BEFORE_SIGNING_SECONDS
     latest = await signed(signer)
     assert latest.kid == new.kid
     assert await verifier.has_signed(latest)
@@ -145,7 +145,7 @@ async def test_no_key_is_added_that_the_workers_could_not_open(
     old = await signed(serving)
     with pytest.raises(ConfigurationError, match="sealed by another secret key"):
         await worker(b"t" * 32).rotate()
-    clock.now += NOTICE_SECONDS + 61
+    clock.now += PUBLISH_BEFORE_SIGNING_SECONDS + 61
     assert (await signed(serving)).kid == old.kid
     await worker(b"t" * 32).rotate(at_once=True)  # the way out, for whoever has lost the one of then
     assert (await signed(worker(b"t" * 32))).kid != old.kid

@@ -78,7 +78,7 @@ async def _minted(database: Path) -> list[str]:
     async with Gateway(config=os.devnull, database=f"sqlite:///{database}", scopes=_SCOPES) as gateway:
         account = await gateway.accounts.create("load", "enterprise")
         made = [
-            await gateway.keyring.create(
+            await gateway.keys.create(
                 account.id, name=f"load {number}", scopes=_SCOPES, environment="live", allowed_ips=["127.0.0.0/8"]
             )
             for number in range(KEYS)

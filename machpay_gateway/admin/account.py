@@ -2,15 +2,15 @@
 
 from starlette.responses import Response
 
-from machpay_gateway.admin.call import Call
 from machpay_gateway.admin.documents import document_response, page_response
+from machpay_gateway.admin.request import AdminRequest
 from machpay_gateway.admin.requests import EntrySelection
-from machpay_gateway.core.document import audit_document
-from machpay_gateway.core.input import format_moment_or_none
-from machpay_gateway.core.problem import whole_seconds
+from machpay_gateway.core.decision.problem import whole_seconds
+from machpay_gateway.core.keys.document import audit_document
+from machpay_gateway.core.text import format_moment_or_none
 
 
-async def whoami(call: Call) -> Response:
+async def whoami(call: AdminRequest) -> Response:
     """Tell the caller who it is, what it may do and how much of that is left."""
     principal, grant = call.caller.principal, call.caller.grant
     limits = principal.limits
@@ -40,7 +40,7 @@ async def whoami(call: Call) -> Response:
     )
 
 
-async def audit_log(call: Call) -> Response:
+async def audit_log(call: AdminRequest) -> Response:
     """List the changes in the caller's account, newest first."""
     chosen = call.query(EntrySelection)
     before = None if chosen.after is None else int(chosen.after.removeprefix("audit_"))

@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from machpay_gateway.admin.call import Call
 from machpay_gateway.admin.caller import caller_of
 from machpay_gateway.admin.documents import NO_STORE
 from machpay_gateway.admin.leaks import PATH as LEAKS_PATH
@@ -21,10 +20,11 @@ from machpay_gateway.admin.leaks import Endpoint, leaks_endpoint
 from machpay_gateway.admin.openapi import description
 from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
 from machpay_gateway.admin.problems import ProblemError, problem_response
-from machpay_gateway.admin.reading import body_bytes, read_query
+from machpay_gateway.admin.request import AdminRequest
+from machpay_gateway.admin.request_body import body_bytes, read_query
 from machpay_gateway.assembly import Gateway
+from machpay_gateway.core.accounts.management import may_manage
 from machpay_gateway.core.errors import InputError, NotPermitted, StateError, StoreUnavailable
-from machpay_gateway.core.management import may_manage
 from machpay_gateway.web.incoming import facts_of
 
 
@@ -54,12 +54,14 @@ def _endpoint(gateway: Gateway, operations: Mapping[str, Operation], clock: Call
         operation = operations["GET" if request.method == "HEAD" else request.method]
         body = b"" if operation.body is None else await body_bytes(request)
         asked = read_query(request.query_params, operation.query)  # where there is none, too: the unknown is refused
-        return await _answered(operation, Call(gateway, request, caller_of(request.scope), asked, body, clock()))
+        return await _answered(
+            operation, AdminRequest(gateway, request, caller_of(request.scope), asked, body, clock())
+        )
 
     return endpoint
 
 
-async def _answered(operation: Operation, call: Call) -> Response:
+async def _answered(operation: Operation, call: AdminRequest) -> Response:
     # First, so that a caller who may never do this learns nothing of records, or of answers that were stored.
     if operation.action is not None and (refusal := may_manage(call.caller.actor, operation.action)):
         raise ProblemError(refusal.code, refusal.detail)

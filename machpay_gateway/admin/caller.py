@@ -1,13 +1,10 @@
-"""Who calls the key API. `core.management` decides what they may do."""
+"""Who calls the key API. `core.accounts.management` decides what they may do."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from machpay_gateway.core.admission import Granted
-from machpay_gateway.core.errors import NotPermitted
-from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.management import (
+from machpay_gateway.core.accounts.management import (
     ManagedRecord,
     ManagementAction,
     Manager,
@@ -15,7 +12,10 @@ from machpay_gateway.core.management import (
     may_manage,
     principal_manager,
 )
-from machpay_gateway.core.principal import Principal
+from machpay_gateway.core.decision.principal import Principal
+from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.errors import NotPermitted
+from machpay_gateway.core.limits.admission import Admitted
 from machpay_gateway.web.incoming import actor_of, facts_of
 
 
@@ -27,7 +27,7 @@ class Caller:
     """
 
     principal: Principal
-    grant: Granted
+    grant: Admitted
     facts: RequestFacts
     actor: Manager = field(init=False)
 

@@ -6,19 +6,19 @@ from http import HTTPStatus
 
 from starlette.responses import Response
 
-from machpay_gateway.admin.call import Call
 from machpay_gateway.admin.documents import client_response, document_response, page_response
-from machpay_gateway.admin.reading import invalid
+from machpay_gateway.admin.request import AdminRequest
+from machpay_gateway.admin.request_body import invalid
 from machpay_gateway.admin.requests import ClientChange, ClientSelection, NewClient, SecretRotation
 from machpay_gateway.core.errors import InputError, StateError
-from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, REFRESH_TOKEN, Client
+from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, REFRESH_TOKEN, OAuthClient
 from machpay_gateway.core.oauth.documents import client_document, issued_client_document
 from machpay_gateway.core.unchanged import UNCHANGED
 
 
-async def create(call: Call) -> Response:
+async def create(call: AdminRequest) -> Response:
     """Create an app with at most the caller's scopes."""
-    apps, sent = call.apps, call.sent(NewClient)
+    apps, sent = call.oauth_clients, call.sent(NewClient)
     with _placed():
         client, secret = await apps.create(
             call.caller.account_id,
@@ -36,9 +36,9 @@ async def create(call: Call) -> Response:
     return client_response(document, client.version, HTTPStatus.CREATED, call.request.scope.get("root_path", ""))
 
 
-async def list_(call: Call) -> Response:
+async def list_(call: AdminRequest) -> Response:
     """List apps, newest first."""
-    apps, chosen, caller = call.apps, call.query(ClientSelection), call.caller
+    apps, chosen, caller = call.oauth_clients, call.query(ClientSelection), call.caller
     await call.check_after(chosen.after, apps.known, "app")
     if caller.environment is not None and chosen.environment not in (None, caller.environment):
         return page_response([], chosen.limit)
@@ -51,18 +51,18 @@ async def list_(call: Call) -> Response:
     return page_response([client_document(client) for client in found], chosen.limit)
 
 
-async def retrieve(call: Call) -> Response:
+async def retrieve(call: AdminRequest) -> Response:
     """Return an app."""
     return _told(await _client(call), call)
 
 
-async def update(call: Call) -> Response:
+async def update(call: AdminRequest) -> Response:
     """Change the settings that are given. Tokens lose at once what the app loses."""
     kept = (await _client(call)).scopes.names
     sent = call.sent(ClientChange, kept=kept)
     given = sent.model_fields_set
     with _placed():
-        changed = await call.apps.update(
+        changed = await call.oauth_clients.update(
             call.caller.account_id,
             call.id,
             name=sent.name if "name" in given else UNCHANGED,
@@ -77,9 +77,9 @@ async def update(call: Call) -> Response:
     return _told(changed, call)
 
 
-async def rotate_secret(call: Call) -> Response:
+async def rotate_secret(call: AdminRequest) -> Response:
     """Give the app a new secret; the current one goes on until its grace ends."""
-    apps, sent = call.apps, call.sent(SecretRotation)
+    apps, sent = call.oauth_clients, call.sent(SecretRotation)
     issued = await apps.rotate_secret(
         call.caller.account_id,
         call.id,
@@ -92,20 +92,20 @@ async def rotate_secret(call: Call) -> Response:
     return client_response(issued_client_document(client, secret), client.version)
 
 
-async def delete(call: Call) -> Response:
+async def delete(call: AdminRequest) -> Response:
     """End the app for good: its tokens are refused from their next request."""
-    deleted = await call.apps.delete(
+    deleted = await call.oauth_clients.delete(
         call.caller.account_id, call.id, actor=call.caller.actor, permit=call.permit("app")
     )
     client = call.seen(deleted, "app")
     return document_response({"id": client.id, "object": "oauth_client", "deleted": True})
 
 
-async def _client(call: Call) -> Client:
-    return call.seen(await call.apps.get(call.caller.account_id, call.id), "app")
+async def _client(call: AdminRequest) -> OAuthClient:
+    return call.seen(await call.oauth_clients.get(call.caller.account_id, call.id), "app")
 
 
-def _told(client: Client | None, call: Call) -> Response:
+def _told(client: OAuthClient | None, call: AdminRequest) -> Response:
     client = call.seen(client, "app")
     return client_response(client_document(client), client.version)
 

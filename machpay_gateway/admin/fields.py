@@ -1,7 +1,7 @@
 """The fields of what the key API is sent: each reads itself, and tells OpenAPI its limits.
 
-What depends on who asks, and on when, comes as the validation's context, a `Readings`. The rules are the keyring's own
-(`core.input`), so that no second truth can grow here.
+What depends on who asks, and on when, comes as the `ValidationContext`. The rules are those of the services
+(`core.keys.validation`), so that no second truth can grow here.
 """
 
 import re
@@ -13,9 +13,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, Wit
 from pydantic_core import PydanticCustomError
 
 from machpay_gateway.admin.caller import Caller
-from machpay_gateway.core.address import parse_network
+from machpay_gateway.core.accounts.management import NOT_ASSIGNED_BY_KEYS
 from machpay_gateway.core.errors import ConfigurationError, InputError
-from machpay_gateway.core.input import (
+from machpay_gateway.core.keys.validation import (
     MAX_NAME,
     MAX_NETWORKS,
     MAX_PAIR_KEY,
@@ -26,13 +26,11 @@ from machpay_gateway.core.input import (
     checked_metadata,
     checked_name,
     checked_scopes,
-    masked,
-    parse_moment,
-    shown,
 )
-from machpay_gateway.core.management import NOT_ASSIGNED_BY_KEYS
+from machpay_gateway.core.network.address import parse_network
 from machpay_gateway.core.oauth.client import GRANT_TYPES, checked_app_scopes
-from machpay_gateway.core.oauth.redirect import MAX_URI, MAX_URIS, checked_redirect_uris
+from machpay_gateway.core.oauth.redirect_uri import MAX_URI, MAX_URIS, checked_redirect_uris
+from machpay_gateway.core.text import masked, parse_moment, quoted
 
 MAX_PAGE = 100
 _LONGEST_SCOPE, _LONGEST_NETWORK = 128, 64
@@ -40,7 +38,7 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
-class Readings:
+class ValidationContext:
     """What fields are read against: the *caller*, the *known* scopes, those that are *kept* by a change, the time."""
 
     caller: Caller
@@ -65,27 +63,27 @@ def _refusal(reason: str) -> PydanticCustomError:
     return PydanticCustomError("refused", "{reason}", {"reason": reason})
 
 
-def _grantable(name: str, info: ValidationInfo[Readings]) -> str:
+def _grantable(name: str, info: ValidationInfo[ValidationContext]) -> str:
     readings = info.context
     _told(lambda one: checked_scopes([one], readings.known))(name)
     if readings.caller.may_assign(name, readings.kept):
         return name
     if name in NOT_ASSIGNED_BY_KEYS:
-        raise _refusal(f"{shown(name)} is given by an operator only: `machpay-gateway keys create`.")
-    raise _refusal(f"{shown(name)} is not held by the key that asks: a key gives on only what it has.")
+        raise _refusal(f"{quoted(name)} is given by an operator only: `machpay-gateway keys create`.")
+    raise _refusal(f"{quoted(name)} is not held by the key that asks: a key gives on only what it has.")
 
 
-def _for_apps(name: str, info: ValidationInfo[Readings]) -> str:
+def _for_apps(name: str, info: ValidationInfo[ValidationContext]) -> str:
     readings = info.context
     _told(lambda one: checked_app_scopes([one], readings.known))(name)
     if not readings.caller.may_assign(name, readings.kept):
-        raise _refusal(f"{shown(name)} is not held by the key that asks: an app gets only what that has.")
+        raise _refusal(f"{quoted(name)} is not held by the key that asks: an app gets only what that has.")
     return name
 
 
-def _held(name: str, info: ValidationInfo[Readings]) -> str:
+def _held(name: str, info: ValidationInfo[ValidationContext]) -> str:
     if name not in info.context.caller.principal.scopes:
-        raise _refusal(f"{shown(name)} is not held by the key that asks: a session has at most its key's scopes.")
+        raise _refusal(f"{quoted(name)} is not held by the key that asks: a session has at most its key's scopes.")
     return name
 
 
@@ -95,12 +93,12 @@ def _unrepeated(names: list[str]) -> list[str]:
     return names
 
 
-def _once(names: list[str], info: ValidationInfo[Readings]) -> list[str]:
+def _once(names: list[str], info: ValidationInfo[ValidationContext]) -> list[str]:
     _told(lambda all_: checked_scopes(all_, info.context.known))(names)
     return names
 
 
-def _ours(environment: str, info: ValidationInfo[Readings]) -> str:
+def _ours(environment: str, info: ValidationInfo[ValidationContext]) -> str:
     only = info.context.caller.environment
     if only not in (None, environment):
         raise _refusal(f"A test key makes only what is test, nothing that is {environment}.")
@@ -114,7 +112,7 @@ def _moment(value: object) -> float:
     return parse_moment(value)
 
 
-def _later(moment: float, info: ValidationInfo[Readings]) -> float:
+def _later(moment: float, info: ValidationInfo[ValidationContext]) -> float:
     _told(lambda at: checked_expiry(at, info.context.now))(moment)
     return moment
 

@@ -15,14 +15,14 @@ from starlette.responses import Response
 
 from machpay_gateway.admin.documents import document_response
 from machpay_gateway.admin.problems import ProblemError
-from machpay_gateway.admin.reading import body_bytes
+from machpay_gateway.admin.request_body import body_bytes
 from machpay_gateway.assembly import Gateway, Reports
-from machpay_gateway.core.audit import Actor, Change
 from machpay_gateway.core.errors import StoreUnavailable, Unavailable
-from machpay_gateway.core.input import masked
-from machpay_gateway.core.key import KeyRecord, KeyStatus
-from machpay_gateway.core.leak import Action, Match, matches_in
-from machpay_gateway.keyring import Inspection, Permit
+from machpay_gateway.core.keys.audit import Actor, Change
+from machpay_gateway.core.keys.key import KeyRecord, KeyStatus
+from machpay_gateway.core.keys.leak import Action, LeakMatch, matches_in
+from machpay_gateway.core.text import masked
+from machpay_gateway.services.keys import Permit, SecretInspection
 from machpay_gateway.web.incoming import actor_of, facts_of
 
 PATH = "/v1/leaks"
@@ -90,9 +90,9 @@ class _FollowUp:
     actor: Actor
     now: float
 
-    async def of(self, match: Match) -> dict[str, str]:
+    async def of(self, match: LeakMatch) -> dict[str, str]:
         """Do what follows from *match*, and return what the scanner is told of it."""
-        found = await self.gateway.keyring.inspect(match.token)
+        found = await self.gateway.keys.inspect(match.token)
         if found.key is not None and found.key.status(self.now) is not KeyStatus.REVOKED:
             await self._told(found.key, found, match)
             if self.action == "revoke":
@@ -103,7 +103,7 @@ class _FollowUp:
             "label": "false_positive" if found.key is None else "true_positive",
         }
 
-    async def _told(self, key: KeyRecord, found: Inspection, match: Match) -> None:
+    async def _told(self, key: KeyRecord, found: SecretInspection, match: LeakMatch) -> None:
         where = {"url": _shown(match.url), "source": _shown(match.source), "secret": found.position}
         change = Change(self.now, self.actor, "key.leaked", key.account_id, key.id, {}, where)
         # A report is signed for ever, and may be sent again and again by whoever has seen it.
@@ -111,8 +111,8 @@ class _FollowUp:
         if await self.gateway.store.add_change(change, once):
             logger.warning("a secret of key %s was found in the open, at %r: %s", key.id, where["url"], self.action)
 
-    async def _ended(self, token: str, found: Inspection) -> None:
-        keyring = self.gateway.keyring
+    async def _ended(self, token: str, found: SecretInspection) -> None:
+        keyring = self.gateway.keys
         for _ in range(_ATTEMPTS):
             if found.key is None:  # rotated away
                 return

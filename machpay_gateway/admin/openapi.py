@@ -9,13 +9,13 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from machpay_gateway.admin import leaks
-from machpay_gateway.admin.answers import Problem
+from machpay_gateway.admin.idempotency import HEADER, MAX_NAME
 from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
 from machpay_gateway.admin.problems import CODES
-from machpay_gateway.admin.replay import HEADER, MAX_NAME
-from machpay_gateway.core.management import Manager, Role, may_manage
-from machpay_gateway.core.problem import PROBLEMS
-from machpay_gateway.core.reason import OF_THE_PROXY, Reason
+from machpay_gateway.admin.responses import ProblemDocument
+from machpay_gateway.core.accounts.management import Manager, Role, may_manage
+from machpay_gateway.core.decision.problem import PROBLEMS
+from machpay_gateway.core.decision.reason import OF_THE_PROXY, Reason
 
 VERSION = "1"
 _REF = "#/components/schemas/{model}"
@@ -136,7 +136,7 @@ def _told(codes: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         by_status.setdefault(_STATUSES[code], []).append(code)
     for status, told in sorted(by_status.items()):
         names = ", ".join(f"`{code}`" for code in sorted(set(told)))
-        yield str(status), {"description": names, "content": {"application/problem+json": _schema(Problem)}}
+        yield str(status), {"description": names, "content": {"application/problem+json": _schema(ProblemDocument)}}
 
 
 def _self_description() -> dict[str, Any]:
@@ -185,7 +185,7 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     sent = {operation.body for operation in OPERATIONS} - {None}
-    given = {operation.answer for operation in OPERATIONS} | {Problem}
+    given = {operation.answer for operation in OPERATIONS} | {ProblemDocument}
     modes = [(model, "validation") for model in _by_name(sent)] + [
         (model, "serialization") for model in _by_name(given)
     ]

@@ -10,7 +10,27 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from machpay_gateway.admin import account, clients, grants, keys, sessions
-from machpay_gateway.admin.answers import (
+from machpay_gateway.admin.leaks import PATH as LEAKS_PATH
+from machpay_gateway.admin.request import AdminRequest
+from machpay_gateway.admin.requests import (
+    ClientChange,
+    ClientSelection,
+    EntrySelection,
+    GrantSelection,
+    KeyChange,
+    KeySelection,
+    NewClient,
+    NewKey,
+    NewSession,
+    NoFields,
+    NoQuery,
+    RequestModel,
+    Revocation,
+    Rotation,
+    SecretRotation,
+    UsageQuery,
+)
+from machpay_gateway.admin.responses import (
     AuditList,
     ClientList,
     DeletedClient,
@@ -25,29 +45,9 @@ from machpay_gateway.admin.answers import (
     Usage,
     Whoami,
 )
-from machpay_gateway.admin.call import Call
-from machpay_gateway.admin.leaks import PATH as LEAKS_PATH
-from machpay_gateway.admin.requests import (
-    ClientChange,
-    ClientSelection,
-    EntrySelection,
-    GrantSelection,
-    KeyChange,
-    KeySelection,
-    NewClient,
-    NewKey,
-    NewSession,
-    NoFields,
-    NoQuery,
-    Period,
-    Revocation,
-    Rotation,
-    SecretRotation,
-    Sent,
-)
-from machpay_gateway.core.management import MANAGING
-from machpay_gateway.core.management import ManagementAction as Action
-from machpay_gateway.core.route import Route
+from machpay_gateway.core.accounts.management import MANAGING
+from machpay_gateway.core.accounts.management import ManagementAction as Action
+from machpay_gateway.core.decision.route import Route
 
 DESCRIPTION_PATH = "/v1/openapi.json"
 
@@ -64,11 +64,11 @@ class Operation:
     path: str
     name: str
     action: Action | None
-    run: Callable[[Call], Awaitable[Response]]
+    run: Callable[[AdminRequest], Awaitable[Response]]
     answer: type[BaseModel]
     scopes: str = MANAGING
-    query: type[Sent] = NoQuery
-    body: type[Sent] | None = None
+    query: type[RequestModel] = NoQuery
+    body: type[RequestModel] | None = None
     problems: tuple[str, ...] = ()
     status: int = 200
     has_etag: bool = False
@@ -103,7 +103,8 @@ OPERATIONS: tuple[Operation, ...] = (
         query=Revocation, body=NoFields, problems=("conflict", *_CHANGE), has_etag=True,
     ),
     Operation(
-        "GET", f"{_KEY}/usage", "retrieveUsage", Action.READ, keys.usage, Usage, query=Period, problems=("not_found",),
+        "GET", f"{_KEY}/usage", "retrieveUsage", Action.READ, keys.usage, Usage,
+        query=UsageQuery, problems=("not_found",),
     ),
     Operation(
         "POST", _CLIENTS, "createClient", Action.CREATE, clients.create, IssuedClient,

@@ -8,7 +8,7 @@ import orjson
 from starlette.responses import Response
 
 from machpay_gateway.admin.documents import NO_STORE
-from machpay_gateway.core.problem import problem_body
+from machpay_gateway.core.decision.problem import problem_body
 
 CODES: Mapping[str, tuple[HTTPStatus, str]] = {
     "malformed_body": (HTTPStatus.BAD_REQUEST, "The body is not JSON"),

@@ -20,25 +20,25 @@ from machpay_gateway.admin.fields import (
     RedirectUris,
     ScopeList,
 )
-from machpay_gateway.core.key import DAY_SECONDS, MAX_GRACE_SECONDS
-from machpay_gateway.core.session import MAX_SECONDS
-from machpay_gateway.core.usage import MAX_BUCKETS
+from machpay_gateway.core.jose.session import MAX_SECONDS
+from machpay_gateway.core.keys.key import DAY_SECONDS, MAX_GRACE_SECONDS
+from machpay_gateway.core.usage.counters import MAX_BUCKETS
 
 DEFAULT_PAGE = 20
 CLIENT_ID = "^app_[0-9A-Za-z]{1,60}$"
 
 
-class Sent(BaseModel):
+class RequestModel(BaseModel):
     """Something a caller sent: every field as it is meant, none that is not known."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-class NoFields(Sent):
+class NoFields(RequestModel):
     """Nothing at all, or an empty object."""
 
 
-class NewKey(Sent):
+class NewKey(RequestModel):
     """A key to create."""
 
     name: Name
@@ -51,7 +51,7 @@ class NewKey(Sent):
     metadata: Metadata | None = None
 
 
-class KeyChange(Sent):
+class KeyChange(RequestModel):
     """What to change of a key: settings that are left out stay as they are."""
 
     # To leave these two out is not to say null: `model_fields_set` tells which were sent.
@@ -62,7 +62,7 @@ class KeyChange(Sent):
     metadata: Metadata | None = None
 
 
-class Rotation(Sent):
+class Rotation(RequestModel):
     """How to rotate."""
 
     grace_seconds: Annotated[
@@ -75,7 +75,7 @@ class Rotation(Sent):
     ] = DAY_SECONDS
 
 
-class NewSession(Sent):
+class NewSession(RequestModel):
     """A session to make."""
 
     scopes: HeldScopes | None = Field(default=None, description="The key's own when left out.")
@@ -84,7 +84,7 @@ class NewSession(Sent):
     ] = MAX_SECONDS
 
 
-class NewClient(Sent):
+class NewClient(RequestModel):
     """An app to make known."""
 
     name: AppName
@@ -103,7 +103,7 @@ class NewClient(Sent):
     )
 
 
-class ClientChange(Sent):
+class ClientChange(RequestModel):
     """What to change of an app: settings that are left out stay as they are."""
 
     # As in KeyChange: `model_fields_set` tells which were sent.
@@ -115,7 +115,7 @@ class ClientChange(Sent):
     dpop_bound: bool = Field(default_factory=bool)
 
 
-class SecretRotation(Sent):
+class SecretRotation(RequestModel):
     """How to rotate an app's secret."""
 
     grace_seconds: Annotated[
@@ -124,7 +124,7 @@ class SecretRotation(Sent):
     ] = DAY_SECONDS
 
 
-class ClientSelection(Sent):
+class ClientSelection(RequestModel):
     """Which apps, and how many at once."""
 
     limit: PageSize = DEFAULT_PAGE
@@ -132,7 +132,7 @@ class ClientSelection(Sent):
     environment: Annotated[Literal["live", "test"] | None, Field(description="Only apps for this traffic.")] = None
 
 
-class GrantSelection(Sent):
+class GrantSelection(RequestModel):
     """Which grants, and how many at once."""
 
     limit: PageSize = DEFAULT_PAGE
@@ -142,7 +142,7 @@ class GrantSelection(Sent):
     client_id: Annotated[str | None, Field(pattern=CLIENT_ID, description="Only those of this app.")] = None
 
 
-class KeySelection(Sent):
+class KeySelection(RequestModel):
     """Which keys, and how many at once."""
 
     limit: PageSize = DEFAULT_PAGE
@@ -155,7 +155,7 @@ class KeySelection(Sent):
     )
 
 
-class Period(Sent):
+class UsageQuery(RequestModel):
     """Which time to report on, and how finely."""
 
     from_: Annotated[Moment | None, Field(alias="from", description="A day before `to` when left out.")] = None
@@ -165,7 +165,7 @@ class Period(Sent):
     ] = "hour"
 
 
-class Revocation(Sent):
+class Revocation(RequestModel):
     """Whether it is meant."""
 
     self_: Annotated[
@@ -173,7 +173,7 @@ class Revocation(Sent):
     ] = False
 
 
-class EntrySelection(Sent):
+class EntrySelection(RequestModel):
     """Which entries of the audit log, and how many at once."""
 
     limit: PageSize = DEFAULT_PAGE
@@ -182,5 +182,5 @@ class EntrySelection(Sent):
     ] = None
 
 
-class NoQuery(Sent):
+class NoQuery(RequestModel):
     """No parameters."""

@@ -5,18 +5,18 @@ from os import urandom
 
 from starlette.responses import Response
 
-from machpay_gateway.admin.call import Call
 from machpay_gateway.admin.documents import document_response
 from machpay_gateway.admin.problems import ProblemError
+from machpay_gateway.admin.request import AdminRequest
 from machpay_gateway.admin.requests import NewSession
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.input import format_moment
-from machpay_gateway.core.key import ENTROPY_BYTES, mint_id
+from machpay_gateway.core.jose.session import TYPE, session_claims
+from machpay_gateway.core.keys.key import ENTROPY_BYTES, mint_id
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.core.session import TYPE, session_claims
+from machpay_gateway.core.text import format_moment
 
 
-async def create(call: Call) -> Response:
+async def create(call: AdminRequest) -> Response:
     """Make a session of the key that asks."""
     principal, sent = call.caller.principal, call.sent(NewSession)
     scopes = principal.scopes if sent.scopes is None else Scopes(frozenset(sent.scopes))

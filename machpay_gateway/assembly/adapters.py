@@ -4,10 +4,11 @@ import time
 from typing import TYPE_CHECKING
 
 from machpay_gateway.assembly.parts import Assertions, Reports, Store
-from machpay_gateway.core.claims import LEEWAY_SECONDS
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.ports import KnownKeys, Limiter, SigningKeyStore, TokenVerifier
-from machpay_gateway.core.session import MAX_SECONDS
+from machpay_gateway.core.jose.claims import LEEWAY_SECONDS
+from machpay_gateway.core.jose.ports import KnownKeys, SigningKeyStore, TokenVerifier
+from machpay_gateway.core.jose.session import MAX_SECONDS
+from machpay_gateway.core.limits.ports import Limiter
 from machpay_gateway.limiters.memory import MemoryLimiter
 from machpay_gateway.settings import Settings
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from machpay_gateway.keysets import Proofs, SigningKeys
-    from machpay_gateway.stores.grants import GrantLookup, GrantWatch
+    from machpay_gateway.stores.grant_cache import GrantCache, GrantLookup
     from machpay_gateway.telemetry.traces import Traces
 
 MEMORY_DATABASE = "memory://"  # nothing is kept: for tests, benchmarks and trying things out
@@ -57,9 +58,9 @@ def limiter_for(settings: Settings, store: Store) -> Limiter:
         return limiter
     if (lock := store.serving_lock) is None:
         return MemoryLimiter()
-    from machpay_gateway.limiters.sole import SoleWorker
+    from machpay_gateway.limiters.process_lock import ProcessLock
 
-    return MemoryLimiter(sole=SoleWorker(lock))
+    return MemoryLimiter(sole=ProcessLock(lock))
 
 
 def _redis_for(settings: Settings) -> Limiter | None:
@@ -77,7 +78,7 @@ def _issuers_for(settings: Settings) -> TokenVerifier:
 
 
 def tokens_for(
-    settings: Settings, signing: "SigningKeys", keys: KnownKeys, grants: "GrantWatch | None"
+    settings: Settings, signing: "SigningKeys", keys: KnownKeys, grants: "GrantCache | None"
 ) -> TokenVerifier:
     """Return who knows whose tokens are accepted."""
     from machpay_gateway.keysets import IssuedTokens, OwnTokens
@@ -103,14 +104,14 @@ def signing_for(settings: Settings, opened: SigningKeyStore, store: Store) -> "S
     return SigningKeys(opened, secret_key=secret_key, life_seconds=life + LEEWAY_SECONDS, clock=time.time)
 
 
-def grants_for(settings: Settings, opened: "GrantLookup") -> "GrantWatch | None":
+def grants_for(settings: Settings, opened: "GrantLookup") -> "GrantCache | None":
     """Return who knows which grants changed, None without an authorization server."""
     if settings.oauth is None:
         return None
-    from machpay_gateway.stores.grants import GrantWatch
+    from machpay_gateway.stores.grant_cache import GrantCache
 
     life = settings.oauth.access_token_seconds + LEEWAY_SECONDS
-    return GrantWatch(opened, life_seconds=life, clock=time.time)
+    return GrantCache(opened, life_seconds=life, clock=time.time)
 
 
 def proofs_for(settings: Settings, limiter: Limiter) -> "Proofs | None":

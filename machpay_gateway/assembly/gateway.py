@@ -8,7 +8,6 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
-from machpay_gateway.accounts import Accounts
 from machpay_gateway.assembly.adapters import (
     assertions_for,
     grants_for,
@@ -22,16 +21,17 @@ from machpay_gateway.assembly.adapters import (
 )
 from machpay_gateway.assembly.opened import OpenedStore
 from machpay_gateway.assembly.parts import OwnRoutes, oauth_of
+from machpay_gateway.core.decision.failures import Failures
+from machpay_gateway.core.decision.policy import Policy
+from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import ConfigurationError, GatewayError
-from machpay_gateway.core.failures import Failures
-from machpay_gateway.core.policy import Policy
-from machpay_gateway.core.quota import parse_rate
-from machpay_gateway.core.route import Route
-from machpay_gateway.flights import SingleFlight
+from machpay_gateway.core.limits.rate import parse_rate
 from machpay_gateway.gate import Gate
-from machpay_gateway.keyring import Keyring
+from machpay_gateway.services.accounts import Accounts
+from machpay_gateway.services.keys import Keys
 from machpay_gateway.settings import Options, Settings, load_settings
 from machpay_gateway.settings.console import IDLE_MINUTES
+from machpay_gateway.singleflight import SingleFlight
 from machpay_gateway.stores.cache import KeyCache
 from machpay_gateway.telemetry.steps import StepTimes
 from machpay_gateway.telemetry.usage import UsageRecorder
@@ -39,10 +39,10 @@ from machpay_gateway.web.incoming import Trust, request_ids
 from machpay_gateway.web.page_hosts import PageGuard
 
 if TYPE_CHECKING:
-    from machpay_gateway.apps import Apps
     from machpay_gateway.assembly.issuing import Issuing
-    from machpay_gateway.grants import Endings
-    from machpay_gateway.people import Users
+    from machpay_gateway.services.oauth_clients import OAuthClients
+    from machpay_gateway.services.revocation import Revocation
+    from machpay_gateway.services.users import Users
 
 logger = logging.getLogger("machpay_gateway")
 
@@ -52,7 +52,7 @@ _UPSTREAM_OF = {"live": "live", "test": "sandbox"}  # by environment
 class Gateway:
     """All parts of one gateway in this process, made of settings; `async with Gateway(…) as gateway` opens and closes.
 
-    Give it to `MachPayAuth(app, gateway=gateway)` to share its `keyring` and `accounts` with your own code.
+    Give it to `MachPayAuth(app, gateway=gateway)` to share its `keys` and `accounts` with your own code.
     """
 
     def __init__(
@@ -107,9 +107,7 @@ class Gateway:
 
         self._announce = announce
 
-        self.keyring = Keyring(
-            self.store, scopes=self.policy.scopes, clock=time.time, entropy=os.urandom, announce=announce
-        )
+        self.keys = Keys(self.store, scopes=self.policy.scopes, clock=time.time, entropy=os.urandom, announce=announce)
         self.accounts = Accounts(
             self.store, tiers=self.policy.tiers, clock=time.time, entropy=os.urandom, announce=announce
         )
@@ -117,7 +115,8 @@ class Gateway:
     @cached_property
     def users(self) -> "Users":
         """The use cases on users. Raises ConfigurationError for a store that has no room for them."""
-        from machpay_gateway.people import Passwords, Users
+        from machpay_gateway.services.passwords import Passwords
+        from machpay_gateway.services.users import Users
 
         console = self.settings.console
         idle_minutes = IDLE_MINUTES if console is None else console.idle_minutes
@@ -137,11 +136,11 @@ class Gateway:
         return "" if account is None else account.name
 
     @cached_property
-    def apps(self) -> "Apps":
+    def oauth_clients(self) -> "OAuthClients":
         """The use cases on OAuth clients. Raises ConfigurationError as `users` does."""
-        from machpay_gateway.apps import Apps
+        from machpay_gateway.services.oauth_clients import OAuthClients
 
-        return Apps(
+        return OAuthClients(
             oauth_of(self.store),
             scopes=self.policy.scopes,
             clock=time.time,
@@ -150,11 +149,11 @@ class Gateway:
         )
 
     @cached_property
-    def endings(self) -> "Endings":
+    def revocation(self) -> "Revocation":
         """How grants and tokens end. Raises ConfigurationError as `users` does."""
-        from machpay_gateway.grants import Endings
+        from machpay_gateway.services.revocation import Revocation
 
-        return Endings(
+        return Revocation(
             oauth_of(self.store),
             issuer="" if self.settings.oauth is None else self.settings.oauth.issuer,
             verifier=self._tokens,
@@ -172,7 +171,7 @@ class Gateway:
         return issuing_for(
             self.settings.oauth,
             oauth_of(self.store),
-            endings=self.endings,
+            revocation=self.revocation,
             signing=self.signing,
             proofs=self.proofs,
             scopes=self.policy.scopes,
@@ -244,7 +243,7 @@ class Gateway:
     async def _clean_up(self) -> None:
         """Remove what nobody uses: clients that registered themselves."""
         if self.settings.oauth is not None:
-            await self.apps.remove_unused(self.settings.oauth.registration_days)
+            await self.oauth_clients.remove_unused(self.settings.oauth.registration_days)
 
     async def _start_issuing(self) -> None:
         """See that access tokens can be signed: whoever cannot should say so at the start, not to the first user."""

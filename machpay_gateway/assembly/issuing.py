@@ -5,10 +5,12 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
-from machpay_gateway.core.oauth.authority import Authority
 from machpay_gateway.core.oauth.ports import OAuthStore
-from machpay_gateway.grants import Consents, Endings, Tokens
+from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.keysets import Proofs, SigningKeys
+from machpay_gateway.services.consents import Consents
+from machpay_gateway.services.revocation import Revocation
+from machpay_gateway.services.token_issuance import TokenIssuance
 
 Announce = Callable[[str, int], Awaitable[None]]
 
@@ -17,17 +19,17 @@ Announce = Callable[[str, int], Awaitable[None]]
 class Issuing:
     """What issues tokens, by the settings of *authority*."""
 
-    authority: Authority
+    authority: OAuthSettings
     consents: Consents
-    tokens: Tokens
-    endings: Endings
+    tokens: TokenIssuance
+    revocation: Revocation
 
 
 def issuing_for(
-    authority: Authority,
+    authority: OAuthSettings,
     store: OAuthStore,
     *,
-    endings: Endings,
+    revocation: Revocation,
     signing: SigningKeys,
     proofs: Proofs,
     scopes: Collection[str],
@@ -35,15 +37,15 @@ def issuing_for(
 ) -> Issuing:
     """Return what issues tokens of *authority*."""
     consents = Consents(store, clock=time.time, entropy=os.urandom, announce=announce)
-    tokens = Tokens(
+    tokens = TokenIssuance(
         store,
         authority=authority,
         consents=consents,
-        endings=endings,
+        revocation=revocation,
         signer=signing,
         proofs=proofs,
         scopes=scopes,
         clock=time.time,
         entropy=os.urandom,
     )
-    return Issuing(authority, consents, tokens, endings)
+    return Issuing(authority, consents, tokens, revocation)

@@ -4,12 +4,12 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol
 
 from machpay_gateway.assembly.parts import Store, oauth_of
-from machpay_gateway.core.audit import Change
 from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
-from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.jose.signing import SigningKey
+from machpay_gateway.core.keys.audit import Change
+from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.core.oauth.grant import Grant
-from machpay_gateway.core.signing import SigningKey
-from machpay_gateway.core.usage import UsageBatch
+from machpay_gateway.core.usage.counters import UsageBatch
 
 
 class Openable(Protocol):

@@ -4,12 +4,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from machpay_gateway.core.accounts.ports import AccountStore
+from machpay_gateway.core.decision.principal import Principal
+from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.leak import Leaks
+from machpay_gateway.core.jose.ports import SigningKeyStore
+from machpay_gateway.core.keys.leak import LeakSettings
+from machpay_gateway.core.keys.ports import AuditLog, KeyStore
 from machpay_gateway.core.oauth.ports import OAuthStore
-from machpay_gateway.core.ports import AccountStore, AuditLog, KeyStore, SigningKeyStore, UsageStore
-from machpay_gateway.core.principal import Principal
-from machpay_gateway.core.route import Route
+from machpay_gateway.core.usage.ports import UsageStore
 from machpay_gateway.settings import Settings
 
 OwnRoutes = Callable[[Settings], Sequence[Route]]
@@ -40,7 +43,7 @@ class Reports(Protocol):
     """Reports of leaked secrets, and what follows from them."""
 
     @property
-    def leaks(self) -> Leaks:
+    def leaks(self) -> LeakSettings:
         """Who may report, and what follows."""
 
     async def are_signed(self, body: bytes, *, key_id: str, signature: str, now: float) -> bool:

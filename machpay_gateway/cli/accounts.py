@@ -12,8 +12,8 @@ from machpay_gateway.cli.output import (
     print_list,
     print_table,
 )
-from machpay_gateway.cli.session import Session, known_account, operator, pass_session
-from machpay_gateway.core.ports import Account
+from machpay_gateway.cli.session import CliSession, known_account, operator, pass_session
+from machpay_gateway.core.accounts.account import Account
 
 
 @click.group()
@@ -26,7 +26,7 @@ def accounts() -> None:
 @click.option("--tier", default="standard", show_default=True, help="Tier of the account's live keys.")
 @json_option
 @pass_session
-def create(session: Session, *, name: str, tier: str, as_json: bool) -> None:
+def create(session: CliSession, *, name: str, tier: str, as_json: bool) -> None:
     """Create the account NAME."""
     _print_account(session.run(lambda gateway: gateway.accounts.create(name, tier, actor=operator())), as_json=as_json)
 
@@ -34,7 +34,7 @@ def create(session: Session, *, name: str, tier: str, as_json: bool) -> None:
 @accounts.command("list")
 @json_option
 @pass_session
-def list_(session: Session, *, as_json: bool) -> None:
+def list_(session: CliSession, *, as_json: bool) -> None:
     """List all accounts, oldest first."""
     found = session.run(lambda gateway: gateway.accounts.list())
     if as_json:
@@ -50,7 +50,7 @@ def list_(session: Session, *, as_json: bool) -> None:
 @click.argument("tier")
 @json_option
 @pass_session
-def set_tier(session: Session, *, account: str, tier: str, as_json: bool) -> None:
+def set_tier(session: CliSession, *, account: str, tier: str, as_json: bool) -> None:
     """Give ACCOUNT (id or name) the tier TIER; its live keys have it within a second."""
 
     async def change(gateway: Gateway) -> Account:

@@ -3,8 +3,8 @@
 import re
 from http.client import HTTPConnection, HTTPException
 
-from machpay_gateway.core.address import is_loopback
-from machpay_gateway.core.finding import Finding, Status
+from machpay_gateway.core.check_result import CheckResult, CheckStatus
+from machpay_gateway.core.network.address import is_loopback
 from machpay_gateway.settings import Settings
 
 _PATIENCE_SECONDS = 2.0
@@ -15,35 +15,37 @@ _FEW = 10  # requests, of which half says nothing yet
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where such a listener is reached from this host
 
 
-def address_finding(settings: Settings) -> Finding:
+def address_finding(settings: Settings) -> CheckResult:
     """Return what the running gateway has seen of forwarding headers, or what the settings alone let expect."""
     if (metrics := _metrics(settings)) is None:
         return _by_settings(settings)
     ignored, requests = (sum(map(float, pattern.findall(metrics))) for pattern in (_IGNORED, _REQUESTS))
     header = settings.client_ip_header
     if ignored < _FEW or ignored * 2 < requests:
-        return Finding("addresses", Status.OK, f"{ignored:.0f} of {requests:.0f} requests had an ignored {header}")
-    return Finding(
+        return CheckResult(
+            "addresses", CheckStatus.OK, f"{ignored:.0f} of {requests:.0f} requests had an ignored {header}"
+        )
+    return CheckResult(
         "addresses",
-        Status.WARNING,
+        CheckStatus.WARNING,
         f"{ignored:.0f} of {requests:.0f} requests had the header {header} and came from a peer that is not in "
         "trusted_proxies: if that is a proxy, all callers behind it count as one address",
         "set trusted_proxies to your own proxies; the log names the peer. Callers may send the header, too",
     )
 
 
-def _by_settings(settings: Settings) -> Finding:
+def _by_settings(settings: Settings) -> CheckResult:
     where = settings.server.management
     asked = f"no running gateway answers at {where}" if where else "management is empty, so no gateway can be asked"
     if settings.trusted_proxies is not None:
-        return Finding("addresses", Status.OK, f"trusted_proxies is set; {asked} to say what callers send")
+        return CheckResult("addresses", CheckStatus.OK, f"trusted_proxies is set; {asked} to say what callers send")
     if is_loopback(settings.server.address.host):
-        return Finding(
-            "addresses", Status.OK, f"the client is whoever connects, and it listens on loopback alone; {asked}"
+        return CheckResult(
+            "addresses", CheckStatus.OK, f"the client is whoever connects, and it listens on loopback alone; {asked}"
         )
-    return Finding(
+    return CheckResult(
         "addresses",
-        Status.WARNING,
+        CheckStatus.WARNING,
         f"it listens on {settings.server.listen} and trusts no proxy: the client is whoever connects; {asked}",
         "set trusted_proxies if a proxy or load balancer stands in front",
     )

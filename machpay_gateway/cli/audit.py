@@ -7,9 +7,9 @@ import click
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.cli.output import json_option, print_json, print_list, print_table
-from machpay_gateway.cli.session import Session, account_for, pass_session
-from machpay_gateway.core.audit import AuditHead, AuditRow, broken_at, head_after
-from machpay_gateway.core.document import audit_document
+from machpay_gateway.cli.session import CliSession, account_for, pass_session
+from machpay_gateway.core.keys.audit import AuditHead, AuditRow, broken_at, head_after
+from machpay_gateway.core.keys.document import audit_document
 
 _COLUMNS = ("NUMBER", "TIME", "WHO", "FROM", "ACTION", "OBJECT", "CHANGED")
 _ROWS_AT_ONCE = 1000
@@ -39,7 +39,7 @@ def audit() -> None:
 @click.option("--before", type=click.IntRange(1), metavar="NUMBER", help="Go on with what is older than this row.")
 @json_option
 @pass_session
-def list_(session: Session, *, account: str | None, limit: int, before: int | None, as_json: bool) -> None:
+def list_(session: CliSession, *, account: str | None, limit: int, before: int | None, as_json: bool) -> None:
     """List changes, newest first."""
 
     async def page(gateway: Gateway) -> list[AuditRow]:
@@ -64,7 +64,7 @@ def list_(session: Session, *, account: str | None, limit: int, before: int | No
 @click.option("--expect", type=_Head(), metavar="HEAD", help="A head noted earlier, which must still be in the log.")
 @json_option
 @pass_session
-def verify(session: Session, *, expect: AuditHead | None, as_json: bool) -> None:
+def verify(session: CliSession, *, expect: AuditHead | None, as_json: bool) -> None:
     """Check every row against the chain of digests: a changed, missing or cut-off row is found.
 
     Note the head that is printed somewhere else. Whoever can write the whole database can write a whole new log;

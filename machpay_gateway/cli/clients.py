@@ -5,7 +5,6 @@ import time
 import click
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.cli.asking import confirmed
 from machpay_gateway.cli.output import (
     json_option,
     limit_option,
@@ -16,12 +15,13 @@ from machpay_gateway.cli.output import (
     secret_end,
     warn_of_secret,
 )
-from machpay_gateway.cli.session import Session, account_for, operator, pass_session, unknown_app
+from machpay_gateway.cli.prompts import confirmed
+from machpay_gateway.cli.session import CliSession, account_for, operator, pass_session, unknown_app
 from machpay_gateway.cli.values import Duration, listed
-from machpay_gateway.core.input import format_moment
-from machpay_gateway.core.key import ENVIRONMENTS
-from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, GRANT_TYPES, REFRESH_TOKEN, Client
+from machpay_gateway.core.keys.key import ENVIRONMENTS
+from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, GRANT_TYPES, REFRESH_TOKEN, OAuthClient
 from machpay_gateway.core.oauth.documents import client_document, issued_client_document
+from machpay_gateway.core.text import format_moment
 from machpay_gateway.core.unchanged import UNCHANGED
 
 _COLUMNS = ("ID", "NAME", "KIND", "ENVIRONMENT", "GRANT TYPES", "SCOPES", "CREATED")
@@ -50,7 +50,7 @@ def clients() -> None:
 @json_option
 @pass_session
 def create(  # noqa: PLR0913 - what a client is made of
-    session: Session,
+    session: CliSession,
     *,
     name: str,
     account: str | None,
@@ -65,9 +65,9 @@ def create(  # noqa: PLR0913 - what a client is made of
 ) -> None:
     """Create the app NAME. Its secret goes to stdout, once; all else to stderr."""
 
-    async def made(gateway: Gateway) -> tuple[Client, str | None]:
+    async def made(gateway: Gateway) -> tuple[OAuthClient, str | None]:
         owner = await account_for(gateway, account)
-        return await gateway.apps.create(
+        return await gateway.oauth_clients.create(
             owner.id,
             name=name,
             scopes=scopes,
@@ -89,14 +89,14 @@ def create(  # noqa: PLR0913 - what a client is made of
 @click.option("--after", metavar="CLIENT", help="Go on after this client.")
 @json_option
 @pass_session
-def list_(session: Session, *, account: str | None, limit: int, after: str | None, as_json: bool) -> None:
+def list_(session: CliSession, *, account: str | None, limit: int, after: str | None, as_json: bool) -> None:
     """List apps, newest first."""
 
-    async def page(gateway: Gateway) -> list[Client]:
+    async def page(gateway: Gateway) -> list[OAuthClient]:
         owner = None if account is None else (await account_for(gateway, account)).id
-        if after is not None and await gateway.apps.known(owner, after) is None:
+        if after is not None and await gateway.oauth_clients.known(owner, after) is None:
             raise unknown_app(after)
-        return list(await gateway.apps.list(owner, after=after, limit=limit + 1))
+        return list(await gateway.oauth_clients.list(owner, after=after, limit=limit + 1))
 
     found = session.run(page)
     told, has_more = found[:limit], len(found) > limit
@@ -115,9 +115,9 @@ def list_(session: Session, *, account: str | None, limit: int, after: str | Non
 @click.argument("client")
 @json_option
 @pass_session
-def show(session: Session, *, client: str, as_json: bool) -> None:
+def show(session: CliSession, *, client: str, as_json: bool) -> None:
     """Show CLIENT, by its id."""
-    _print_client(_known(session.run(lambda gateway: gateway.apps.get(None, client)), client), as_json=as_json)
+    _print_client(_known(session.run(lambda gateway: gateway.oauth_clients.get(None, client)), client), as_json=as_json)
 
 
 @clients.command(short_help="Change what is given, and nothing else.")
@@ -132,7 +132,7 @@ def show(session: Session, *, client: str, as_json: bool) -> None:
 @json_option
 @pass_session
 def update(  # noqa: PLR0913 - as above
-    session: Session,
+    session: CliSession,
     *,
     client: str,
     name: str | None,
@@ -148,7 +148,7 @@ def update(  # noqa: PLR0913 - as above
     if no_redirect_uris and redirect_uris:
         raise click.UsageError("Choose between --redirect-uri and --no-redirect-uris.")
     changed = session.run(
-        lambda gateway: gateway.apps.update(
+        lambda gateway: gateway.oauth_clients.update(
             None,
             client,
             name=UNCHANGED if name is None else name,
@@ -170,10 +170,10 @@ def update(  # noqa: PLR0913 - as above
 )
 @json_option
 @pass_session
-def rotate_secret(session: Session, *, client: str, grace: int, as_json: bool) -> None:
+def rotate_secret(session: CliSession, *, client: str, grace: int, as_json: bool) -> None:
     """Give CLIENT a new secret, which goes to stdout, once; all else to stderr."""
     issued = session.run(
-        lambda gateway: gateway.apps.rotate_secret(None, client, grace_seconds=grace, actor=operator())
+        lambda gateway: gateway.oauth_clients.rotate_secret(None, client, grace_seconds=grace, actor=operator())
     )
     if issued is None:
         raise unknown_app(client)
@@ -185,21 +185,21 @@ def rotate_secret(session: Session, *, client: str, grace: int, as_json: bool) -
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @pass_session
-def delete(session: Session, *, client: str, yes: bool, as_json: bool) -> None:
+def delete(session: CliSession, *, client: str, yes: bool, as_json: bool) -> None:
     """End CLIENT for good: its tokens are refused from the next request on."""
-    known = _known(session.run(lambda gateway: gateway.apps.get(None, client)), client)
+    known = _known(session.run(lambda gateway: gateway.oauth_clients.get(None, client)), client)
     confirmed(f"Delete {known.id} ({known.name}) for good?", yes=yes, doing="delete the app")
-    deleted = session.run(lambda gateway: gateway.apps.delete(None, client, actor=operator()))
+    deleted = session.run(lambda gateway: gateway.oauth_clients.delete(None, client, actor=operator()))
     _print_client(_known(deleted, client), as_json=as_json)
 
 
-def _known(client: Client | None, asked: str) -> Client:
+def _known(client: OAuthClient | None, asked: str) -> OAuthClient:
     if client is None:
         raise unknown_app(asked)
     return client
 
 
-def _print_issued(client: Client, secret: str | None, *, as_json: bool) -> None:
+def _print_issued(client: OAuthClient, secret: str | None, *, as_json: bool) -> None:
     if as_json:
         print_json(issued_client_document(client, secret))
     else:
@@ -210,24 +210,24 @@ def _print_issued(client: Client, secret: str | None, *, as_json: bool) -> None:
         warn_of_secret()
 
 
-def _print_client(client: Client, *, as_json: bool) -> None:
+def _print_client(client: OAuthClient, *, as_json: bool) -> None:
     if as_json:
         print_json(client_document(client))
     else:
         print_fields(_fields(client))
 
 
-def _row(client: Client) -> tuple[str, ...]:
+def _row(client: OAuthClient) -> tuple[str, ...]:
     types, created = ", ".join(client.grant_types), format_moment(client.created_at)
     return client.id, client.name, _kind(client), client.environment, types, str(client.scopes) or "-", created
 
 
-def _kind(client: Client) -> str:
+def _kind(client: OAuthClient) -> str:
     kind = "public" if client.is_public else "confidential"
     return f"{kind}, registered itself" if client.is_self_registered else kind
 
 
-def _fields(client: Client) -> list[tuple[str, str]]:
+def _fields(client: OAuthClient) -> list[tuple[str, str]]:
     proof = "required" if client.requires_pkce else "not required: codes that were swapped work too"
     fields = [
         ("client", client.id),

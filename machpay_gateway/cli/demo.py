@@ -20,10 +20,10 @@ import click
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.cli.output import json_option, print_json
-from machpay_gateway.core.document import key_document
+from machpay_gateway.core.accounts.user import ADMIN
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.key import KeyRecord
-from machpay_gateway.core.oauth.user import ADMIN
+from machpay_gateway.core.keys.document import key_document
+from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.core.scopes import KNOWN_SCOPES
 
 _PACKAGE = Path(__file__).parents[1]
@@ -214,12 +214,12 @@ def _without_variables() -> Iterator[None]:
 
 
 async def _make(gateway: Gateway) -> Made:
-    from machpay_gateway.people import random_password
+    from machpay_gateway.services.users import random_password
 
     async with gateway:
         account = await gateway.accounts.create("demo", "standard")
         keys = [
-            Issued(*await gateway.keyring.create(account.id, name=name, scopes=scopes, environment=environment))
+            Issued(*await gateway.keys.create(account.id, name=name, scopes=scopes, environment=environment))
             for name, environment, scopes in _KEYS
         ]
         password = random_password()

@@ -6,11 +6,11 @@ import click
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.cli.output import json_option, limit_option, print_json, print_list, print_table
-from machpay_gateway.cli.session import Session, account_for, operator, pass_session, unknown_app
+from machpay_gateway.cli.session import CliSession, account_for, operator, pass_session, unknown_app
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.input import format_moment, shown
 from machpay_gateway.core.oauth.documents import grant_document
 from machpay_gateway.core.oauth.grant import Grant
+from machpay_gateway.core.text import format_moment, quoted
 
 _COLUMNS = ("ID", "APP", "USER", "STATUS", "SCOPES", "CREATED")
 
@@ -28,17 +28,17 @@ def grants() -> None:
 @json_option
 @pass_session
 def list_(
-    session: Session, *, account: str | None, client: str | None, limit: int, after: str | None, as_json: bool
+    session: CliSession, *, account: str | None, client: str | None, limit: int, after: str | None, as_json: bool
 ) -> None:
     """List grants, newest first."""
 
     async def page(gateway: Gateway) -> list[Grant]:
         owner = None if account is None else (await account_for(gateway, account)).id
-        if client is not None and await gateway.apps.known(None, client) is None:
+        if client is not None and await gateway.oauth_clients.known(None, client) is None:
             raise unknown_app(client)
-        if after is not None and await gateway.endings.get(owner, after) is None:
+        if after is not None and await gateway.revocation.get(owner, after) is None:
             raise _unknown(after)
-        return list(await gateway.endings.list(owner, client_id=client, after=after, limit=limit + 1))
+        return list(await gateway.revocation.list(owner, client_id=client, after=after, limit=limit + 1))
 
     found = session.run(page)
     told, has_more = found[:limit], len(found) > limit
@@ -57,14 +57,14 @@ def list_(
 @click.argument("grant")
 @json_option
 @pass_session
-def revoke(session: Session, *, grant: str, as_json: bool) -> None:
+def revoke(session: CliSession, *, grant: str, as_json: bool) -> None:
     """End GRANT, by its id: the app is refused from its next request on, and has to ask the user again."""
 
     async def ended(gateway: Gateway) -> Grant:
-        known = await gateway.endings.get(None, grant)
+        known = await gateway.revocation.get(None, grant)
         if known is None:
             raise _unknown(grant)
-        await gateway.endings.end(None, known, actor=operator())
+        await gateway.revocation.end(None, known, actor=operator())
         return replace(known, is_alive=False)
 
     found = session.run(ended)
@@ -75,7 +75,7 @@ def revoke(session: Session, *, grant: str, as_json: bool) -> None:
 
 
 def _unknown(asked: str) -> InputError:
-    return InputError(f"There is no grant {shown(asked)}: `machpay-gateway grants list` shows them.")
+    return InputError(f"There is no grant {quoted(asked)}: `machpay-gateway grants list` shows them.")
 
 
 def _row(grant: Grant) -> tuple[str, ...]:

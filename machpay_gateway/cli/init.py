@@ -8,11 +8,11 @@ import click
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.cli.output import account_json, json_option, print_json, warn_of_secret
-from machpay_gateway.cli.session import Session, operator, pass_session
-from machpay_gateway.core.document import key_document
+from machpay_gateway.cli.session import CliSession, operator, pass_session
+from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.key import KeyRecord
-from machpay_gateway.core.ports import Account
+from machpay_gateway.core.keys.document import key_document
+from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.core.scopes import KNOWN_SCOPES
 
 Issued = tuple[Account, KeyRecord, str]
@@ -118,7 +118,7 @@ Next:
 @click.option("--account", default="main", show_default=True, metavar="NAME", help="Name of the first account.")
 @json_option
 @pass_session
-def init(session: Session, *, account: str, as_json: bool) -> None:
+def init(session: CliSession, *, account: str, as_json: bool) -> None:
     """Make settings, database, account and admin key.
 
     Writes machpay.toml, prepares the database, and creates a first account and its admin key. What is there already
@@ -151,7 +151,7 @@ def _write_settings(path: Path) -> bool:
 
 async def _first_account(gateway: Gateway, name: str) -> Issued:
     account = await gateway.accounts.create(name, "standard", actor=operator())
-    key, secret = await gateway.keyring.create(
+    key, secret = await gateway.keys.create(
         account.id, name="admin", scopes=KNOWN_SCOPES, environment="live", actor=operator()
     )
     return account, key, secret

@@ -6,7 +6,6 @@ import time
 import click
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.cli.asking import confirmed, is_terminal
 from machpay_gateway.cli.output import (
     KEY_COLUMNS,
     json_option,
@@ -20,12 +19,13 @@ from machpay_gateway.cli.output import (
     print_table,
     secret_end,
 )
-from machpay_gateway.cli.session import Session, account_for, known_key, operator, pass_session, unknown_key
+from machpay_gateway.cli.prompts import confirmed, is_terminal
+from machpay_gateway.cli.session import CliSession, account_for, known_key, operator, pass_session, unknown_key
 from machpay_gateway.cli.usage import usage
 from machpay_gateway.cli.values import Duration, listed
-from machpay_gateway.core.document import key_document
-from machpay_gateway.core.key import ENVIRONMENTS, KeyRecord, KeyStatus
-from machpay_gateway.keyring import Inspection
+from machpay_gateway.core.keys.document import key_document
+from machpay_gateway.core.keys.key import ENVIRONMENTS, KeyRecord, KeyStatus
+from machpay_gateway.services.keys import SecretInspection
 
 _LONGEST_SECRET = 4096  # characters of stdin that are looked at
 
@@ -47,7 +47,7 @@ def keys() -> None:
 @json_option
 @pass_session
 def create(
-    session: Session,
+    session: CliSession,
     *,
     account: str | None,
     name: str,
@@ -62,7 +62,7 @@ def create(
 
     async def issue(gateway: Gateway) -> tuple[KeyRecord, str]:
         owner = await account_for(gateway, account)
-        return await gateway.keyring.create(
+        return await gateway.keys.create(
             owner.id,
             name=name,
             scopes=scopes,
@@ -84,7 +84,7 @@ def create(
 @json_option
 @pass_session
 def list_(
-    session: Session,
+    session: CliSession,
     *,
     account: str | None,
     environment: str | None,
@@ -98,10 +98,10 @@ def list_(
     async def page(gateway: Gateway) -> list[KeyRecord]:
         owner = None if account is None else (await account_for(gateway, account)).id
         if after is not None:
-            known_key(await gateway.keyring.get(owner, after), after)
+            known_key(await gateway.keys.get(owner, after), after)
         # One more than asked for tells whether there are more.
         return list(
-            await gateway.keyring.list(owner, environment=environment, status=status, after=after, limit=limit + 1)
+            await gateway.keys.list(owner, environment=environment, status=status, after=after, limit=limit + 1)
         )
 
     found, now = session.run(page), time.time()
@@ -121,9 +121,9 @@ def list_(
 @click.argument("key")
 @json_option
 @pass_session
-def show(session: Session, *, key: str, as_json: bool) -> None:
+def show(session: CliSession, *, key: str, as_json: bool) -> None:
     """Show KEY, by its id."""
-    _print_key(known_key(session.run(lambda gateway: gateway.keyring.get(None, key)), key), as_json=as_json)
+    _print_key(known_key(session.run(lambda gateway: gateway.keys.get(None, key)), key), as_json=as_json)
 
 
 @keys.command(short_help="Give a key a new secret.")
@@ -137,9 +137,9 @@ def show(session: Session, *, key: str, as_json: bool) -> None:
 )
 @json_option
 @pass_session
-def rotate(session: Session, *, key: str, grace: int, as_json: bool) -> None:
+def rotate(session: CliSession, *, key: str, grace: int, as_json: bool) -> None:
     """Give KEY a new secret, which goes to stdout, once; all else to stderr."""
-    issued = session.run(lambda gateway: gateway.keyring.rotate(None, key, grace_seconds=grace, actor=operator()))
+    issued = session.run(lambda gateway: gateway.keys.rotate(None, key, grace_seconds=grace, actor=operator()))
     if issued is None:
         raise unknown_key(key)
     print_issued(*issued, time.time(), as_json=as_json)
@@ -150,11 +150,11 @@ def rotate(session: Session, *, key: str, grace: int, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @pass_session
-def revoke(session: Session, *, key: str, yes: bool, as_json: bool) -> None:
+def revoke(session: CliSession, *, key: str, yes: bool, as_json: bool) -> None:
     """End KEY for good. Every process that serves it knows within a second."""
-    record = known_key(session.run(lambda gateway: gateway.keyring.get(None, key)), key)
+    record = known_key(session.run(lambda gateway: gateway.keys.get(None, key)), key)
     confirmed(f"Revoke {record.id} ({record.name}, {record.masked}) for good?", yes=yes, doing="revoke the key")
-    revoked = session.run(lambda gateway: gateway.keyring.revoke(None, key, actor=operator()))
+    revoked = session.run(lambda gateway: gateway.keys.revoke(None, key, actor=operator()))
     _print_key(known_key(revoked, key), as_json=as_json)
 
 
@@ -162,7 +162,7 @@ def revoke(session: Session, *, key: str, yes: bool, as_json: bool) -> None:
 @click.argument("misplaced", nargs=-1, metavar="")
 @json_option
 @pass_session
-def inspect(session: Session, *, misplaced: tuple[str, ...], as_json: bool) -> None:
+def inspect(session: CliSession, *, misplaced: tuple[str, ...], as_json: bool) -> None:
     """Tell what a secret is: read from stdin, or asked for without echo. Exits with 1 when no key here has it."""
     if misplaced:
         # Its text is not repeated: that would put it into logs too.
@@ -170,7 +170,7 @@ def inspect(session: Session, *, misplaced: tuple[str, ...], as_json: bool) -> N
     secret = _read_secret()
     if not secret:
         raise click.UsageError("Nothing came on standard input, where the secret is read from.")
-    found = session.run(lambda gateway: gateway.keyring.inspect(secret))
+    found = session.run(lambda gateway: gateway.keys.inspect(secret))
     if as_json:
         record = None if found.key is None else key_document(found.key, time.time())
         print_json(
@@ -196,7 +196,7 @@ def _read_secret() -> str:
     return sys.stdin.read(_LONGEST_SECRET).strip()
 
 
-def _position(found: Inspection, record: KeyRecord) -> str:
+def _position(found: SecretInspection, record: KeyRecord) -> str:
     return "current" if found.position == "current" else f"previous, {secret_end(record.secrets[-1], time.time())}"
 
 

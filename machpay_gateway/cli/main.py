@@ -18,7 +18,7 @@ from machpay_gateway.cli.keys import keys
 from machpay_gateway.cli.migrate import migrate
 from machpay_gateway.cli.policy import policy
 from machpay_gateway.cli.serve import serve
-from machpay_gateway.cli.session import Session
+from machpay_gateway.cli.session import CliSession
 from machpay_gateway.cli.signing_keys import signing_keys
 from machpay_gateway.cli.tail import tail
 from machpay_gateway.cli.top import top
@@ -57,7 +57,7 @@ def _how_it_runs() -> str:
 @click.pass_context
 def cli(ctx: click.Context, config: str | None) -> None:
     """MachPay Gateway: accounts, API keys and the policy that guards an HTTP API."""
-    ctx.obj = Session(config)
+    ctx.obj = CliSession(config)
 
 
 _OF_RECORDS = accounts, keys, users, clients, grants, signing_keys, audit

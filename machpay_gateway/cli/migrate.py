@@ -6,14 +6,14 @@ import click
 
 from machpay_gateway.assembly import MEMORY_DATABASE
 from machpay_gateway.cli.output import json_option, print_json
-from machpay_gateway.cli.session import Session, pass_session
+from machpay_gateway.cli.session import CliSession, pass_session
 from machpay_gateway.core.errors import ConfigurationError
 
 
 @click.command(short_help="Bring the database's schema up to this version's.")
 @json_option
 @pass_session
-def migrate(session: Session, *, as_json: bool) -> None:
+def migrate(session: CliSession, *, as_json: bool) -> None:
     """Bring the database's schema up to this version's; one that is up to date stays as it is.
 
     Make a backup first: there is no way back. Processes of an older version refuse to start from then on.

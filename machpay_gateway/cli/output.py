@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
-from machpay_gateway.core.document import key_document
-from machpay_gateway.core.finding import Finding, Status
-from machpay_gateway.core.input import format_moment
-from machpay_gateway.core.key import KeyRecord, SecretRecord
-from machpay_gateway.core.ports import Account
-from machpay_gateway.core.route import Route
+from machpay_gateway.core.accounts.account import Account
+from machpay_gateway.core.check_result import CheckResult, CheckStatus
+from machpay_gateway.core.decision.route import Route
+from machpay_gateway.core.keys.document import key_document
+from machpay_gateway.core.keys.key import KeyRecord, SecretRecord
+from machpay_gateway.core.text import format_moment
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -33,7 +33,7 @@ limit_option = click.option(
 KEY_COLUMNS = ("ID", "NAME", "ENVIRONMENT", "TIER", "STATUS", "LAST USED", "EXPIRES", "SCOPES")
 ACCOUNT_COLUMNS = ("ID", "NAME", "TIER", "CREATED")
 ROUTE_COLUMNS = ("METHOD", "PATH", "ACCESS", "COST")
-_STATUS_STYLES = {Status.OK: "green", Status.WARNING: "yellow", Status.WRONG: "bold red"}
+_STATUS_STYLES = {CheckStatus.OK: "green", CheckStatus.WARNING: "yellow", CheckStatus.WRONG: "bold red"}
 _NOT_SHOWN_AGAIN = "Store the secret now: it is not shown again."
 _NO_FOLDING = 100_000  # columns: a row is one line, so that an id can be copied and a pipe be cut by lines
 
@@ -70,7 +70,7 @@ def print_fields(fields: Iterable[tuple[str, str]], *, err: bool = False) -> Non
     print_rendered(grid, err=err)
 
 
-def print_findings(findings: Iterable[Finding]) -> None:
+def print_findings(findings: Iterable[CheckResult]) -> None:
     """Print *findings*, each with its way out below it."""
     table = new_table()
     table.add_column("STATUS", no_wrap=True)
@@ -164,7 +164,7 @@ def account_row(account: Account) -> tuple[str, ...]:
     return account.id, account.name, account.tier, format_moment(account.created_at)
 
 
-def finding_json(finding: Finding) -> dict[str, Any]:
+def finding_json(finding: CheckResult) -> dict[str, Any]:
     """Return the finding as JSON has it."""
     return {
         "object": "finding",

@@ -20,13 +20,13 @@ from machpay_gateway.cli.output import (
     route_json,
     route_row,
 )
-from machpay_gateway.cli.session import Session, pass_session
-from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.policy import Policy
-from machpay_gateway.core.problem import PROBLEMS
-from machpay_gateway.core.quota import Tier
-from machpay_gateway.core.reason import Reason
-from machpay_gateway.core.route import Route
+from machpay_gateway.cli.session import CliSession, pass_session
+from machpay_gateway.core.decision.policy import Policy
+from machpay_gateway.core.decision.problem import PROBLEMS
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.decision.route import Route
+from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.settings import Settings, check_file, load_settings
 from machpay_gateway.web.path import canonical_path
 
@@ -58,7 +58,7 @@ def policy() -> None:
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @json_option
 @pass_session
-def check(session: Session, *, file: Path | None, as_json: bool) -> None:
+def check(session: CliSession, *, file: Path | None, as_json: bool) -> None:
     """Name every mistake in FILE with its line and exit with 1, or list its routes. The environment is left out."""
     path = file or session.file
     mistakes = check_file(path)
@@ -81,7 +81,7 @@ def check(session: Session, *, file: Path | None, as_json: bool) -> None:
 @click.argument("request", nargs=-1, required=True, metavar="METHOD PATH")
 @json_option
 @pass_session
-def explain(session: Session, *, request: tuple[str, ...], as_json: bool) -> None:
+def explain(session: CliSession, *, request: tuple[str, ...], as_json: bool) -> None:
     """Show which rule holds for METHOD PATH, and what it asks of a caller. A WebSocket handshake is a GET."""
     words = " ".join(request).split()
     if len(words) != 2 or not words[1].startswith("/"):  # noqa: PLR2004 - a method and a path

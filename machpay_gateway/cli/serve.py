@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from machpay_gateway.cli.output import json_option, print_json
-from machpay_gateway.cli.session import Session, pass_session
+from machpay_gateway.cli.session import CliSession, pass_session
 
 logger = logging.getLogger("machpay_gateway")
 
 if TYPE_CHECKING:
-    from machpay_gateway.serving.supervisor import Serving
+    from machpay_gateway.serving.supervisor import ServingProcess
 
 
 @click.command()
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @json_option
 @pass_session
 def serve(
-    session: Session,
+    session: CliSession,
     *,
     config: str | None,
     workers: int | None,
@@ -45,7 +45,7 @@ def serve(
 
     async def run() -> None:
         supervisor = Supervisor(
-            (Session(config) if config else session).options,
+            (CliSession(config) if config else session).options,
             changes={name: value for name, value in given.items() if value is not None},
             told=lambda serving: _print_serving(serving, as_json=as_json),
         )
@@ -55,7 +55,7 @@ def serve(
     asyncio.run(run())
 
 
-def _print_serving(serving: "Serving", *, as_json: bool) -> None:
+def _print_serving(serving: "ServingProcess", *, as_json: bool) -> None:
     if as_json:
         print_json({"object": "serving", **asdict(serving)})
         return

@@ -11,18 +11,18 @@ from typing import TypeVar
 import click
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.core.audit import Actor
+from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.input import shown
-from machpay_gateway.core.key import KeyRecord
-from machpay_gateway.core.ports import Account
+from machpay_gateway.core.keys.audit import Actor
+from machpay_gateway.core.keys.key import KeyRecord
+from machpay_gateway.core.text import quoted
 from machpay_gateway.settings import Options, Settings, load_settings
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class CliSession:
     """One run of the command line; *config* is what `--config` named."""
 
     config: str | None = None
@@ -66,7 +66,7 @@ def operator() -> Actor:
         return Actor("operator", f"uid {os.getuid()}")
 
 
-pass_session = click.make_pass_decorator(Session)
+pass_session = click.make_pass_decorator(CliSession)
 
 
 async def account_for(gateway: Gateway, id_or_name: str | None) -> Account:
@@ -91,16 +91,16 @@ def known_key(record: KeyRecord | None, asked: str) -> KeyRecord:
 
 def unknown_key(asked: str) -> InputError:
     """Return what is said when there is no key for what was *asked*."""
-    return InputError(f"There is no key {shown(asked)}: `machpay-gateway keys list` shows them.")
+    return InputError(f"There is no key {quoted(asked)}: `machpay-gateway keys list` shows them.")
 
 
 def unknown_app(asked: str) -> InputError:
     """Return what is said when there is no app for what was *asked*."""
-    return InputError(f"There is no app {shown(asked)}: `machpay-gateway clients list` shows them.")
+    return InputError(f"There is no app {quoted(asked)}: `machpay-gateway clients list` shows them.")
 
 
 def known_account(account: Account | None, asked: str) -> Account:
     """Return *account*. Raises InputError when there is none for what was *asked*."""
     if account is None:
-        raise InputError(f"There is no account {shown(asked)}: `machpay-gateway accounts list` shows them.")
+        raise InputError(f"There is no account {quoted(asked)}: `machpay-gateway accounts list` shows them.")
     return account

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import click
 
 from machpay_gateway.assembly import MEMORY_DATABASE, Gateway
-from machpay_gateway.cli.asking import confirmed
 from machpay_gateway.cli.output import json_option, print_json, print_list, print_table
-from machpay_gateway.cli.session import Session, operator, pass_session
+from machpay_gateway.cli.prompts import confirmed
+from machpay_gateway.cli.session import CliSession, operator, pass_session
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.input import format_moment
+from machpay_gateway.core.jose.signing import SigningKey, state_at
 from machpay_gateway.core.oauth.documents import signing_key_document
-from machpay_gateway.core.signing import SigningKey, state_at
+from machpay_gateway.core.text import format_moment
 
 _COLUMNS = ("ID", "STATE", "CREATED", "SIGNS FROM")
 
@@ -25,7 +25,7 @@ def signing_keys() -> None:
 @signing_keys.command("list")
 @json_option
 @pass_session
-def list_(session: Session, *, as_json: bool) -> None:
+def list_(session: CliSession, *, as_json: bool) -> None:
     """List the keys: `next` signs soon, `signing` does now, `verifying` did, and is kept for what it signed."""
 
     async def all_(gateway: Gateway) -> Sequence[SigningKey]:
@@ -47,7 +47,7 @@ def list_(session: Session, *, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @pass_session
-def rotate(session: Session, *, at_once: bool, yes: bool, as_json: bool) -> None:
+def rotate(session: CliSession, *, at_once: bool, yes: bool, as_json: bool) -> None:
     """Make a new key. It is published now and signs in ten minutes; the old one is kept as long as it is needed."""
     if at_once:
         confirmed("Drop every other key? Each access token and session ends with it.", yes=yes, doing="end every token")

@@ -14,11 +14,11 @@ from typing import Any
 import click
 import orjson
 
-from machpay_gateway.cli.lines import Followed, lines_of
+from machpay_gateway.cli.access_log_reader import Followed, lines_of
 from machpay_gateway.cli.output import printable
-from machpay_gateway.cli.session import Session, pass_session
-from machpay_gateway.core.reason import Reason
-from machpay_gateway.core.usage import ALLOWED
+from machpay_gateway.cli.session import CliSession, pass_session
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.usage.counters import ALLOWED
 
 _STDIN = "-"
 _NO_FILES = {"stdout", "off"}
@@ -41,7 +41,7 @@ class _Status(click.ParamType[str]):
 
 
 @dataclass(slots=True)
-class _Wanted:
+class _LineFilter:
     """Which lines are shown; and how many were none of an access log."""
 
     key: str | None
@@ -85,7 +85,7 @@ class _Wanted:
 @click.option("--json", "as_json", is_flag=True, help="Print the lines as JSON, for scripts.")
 @pass_session
 def tail(  # noqa: PLR0913 - one argument for each option
-    session: Session,
+    session: CliSession,
     *,
     file: str | None,
     key: str | None,
@@ -101,7 +101,7 @@ def tail(  # noqa: PLR0913 - one argument for each option
     Without FILE it is the one that the settings name; - is standard input, all of which is shown, as in
     `docker logs -f gateway | machpay-gateway tail --status 5xx -`. Rotate it as you like.
     """
-    wanted = _Wanted(key, outcome, status, route)
+    wanted = _LineFilter(key, outcome, status, route)
     show = _show_as_json if as_json else _show
     name = file or _logged_to(session)
     try:
@@ -122,7 +122,7 @@ def tail(  # noqa: PLR0913 - one argument for each option
             click.echo(f"{wanted.passed_over:,} {are} passed over: not of an access log.", err=True)
 
 
-def _logged_to(session: Session) -> str:
+def _logged_to(session: CliSession) -> str:
     """Return the file that the settings name. Raises a click exception with the way out when they name none."""
     target = session.settings().server.access_log
     if target in _NO_FILES:
@@ -134,7 +134,7 @@ def _logged_to(session: Session) -> str:
 
 
 def _of_file(
-    path: Path, wanted: _Wanted, *, lines: int, follow: bool, wait: Callable[[float], None] = time.sleep
+    path: Path, wanted: _LineFilter, *, lines: int, follow: bool, wait: Callable[[float], None] = time.sleep
 ) -> Iterator[dict[str, Any]]:
     """Yield the last *lines* that are *wanted*, oldest first, and if it is to *follow* those that come."""
     with Followed(path) as file:

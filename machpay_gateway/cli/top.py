@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.cli.board import board
-from machpay_gateway.cli.busiest import Busiest
 from machpay_gateway.cli.output import print_json, print_rendered
-from machpay_gateway.cli.session import Session, pass_session
-from machpay_gateway.core.document import in_milliseconds
+from machpay_gateway.cli.session import CliSession, pass_session
+from machpay_gateway.cli.top_keys import TopKeys
+from machpay_gateway.cli.top_view import board
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.input import format_moment
-from machpay_gateway.core.usage import ALLOWED
-from machpay_gateway.settings.serving import Address, parse_listen
+from machpay_gateway.core.text import format_moment
+from machpay_gateway.core.usage.counters import ALLOWED
+from machpay_gateway.core.usage.document import in_milliseconds
+from machpay_gateway.settings.server import ListenAddress, parse_listen
 
 if TYPE_CHECKING:
-    from machpay_gateway.telemetry.readings import Flow, Interval, Latency, Reading
+    from machpay_gateway.telemetry.readings import Flow, Interval, LatencyQuantiles, Sample
 
 _INTERVAL_SECONDS, _ONCE_SECONDS = 1.0, 5.0
 _READINGS = 6  # a rate is over the last five intervals: workers write down what they count once a second
@@ -38,12 +38,12 @@ class _Away(Exception):
     """Nothing answers as a gateway would."""
 
 
-class _Listen(click.ParamType[Address]):
+class _Listen(click.ParamType[ListenAddress]):
     """An address to ask."""
 
     name = "address"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> ListenAddress:
         """Return *value* read; fails with the way out."""
         try:
             return parse_listen(value)
@@ -59,7 +59,13 @@ class _Listen(click.ParamType[Address]):
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for scripts; as --once.")
 @pass_session
 def top(
-    session: Session, *, management: Address | None, interval: float | None, keys: int, once: bool, as_json: bool
+    session: CliSession,
+    *,
+    management: ListenAddress | None,
+    interval: float | None,
+    keys: int,
+    once: bool,
+    as_json: bool,
 ) -> None:
     """Show requests, refusals, delays and the busiest keys, anew each second. Ctrl-C ends it.
 
@@ -76,7 +82,7 @@ def top(
     async def look() -> None:
         gateway = Gateway(**session.options)
         try:
-            async with aclosing(_views(address, seconds, Busiest(gateway, keys), goes_on=is_live)) as views:
+            async with aclosing(_views(address, seconds, TopKeys(gateway, keys), goes_on=is_live)) as views:
                 if is_live:
                     await _draw(views)
                 elif as_json:
@@ -94,7 +100,7 @@ def top(
         ) from exc
 
 
-def _managed(session: Session) -> Address:
+def _managed(session: CliSession) -> ListenAddress:
     """Return the management address of the settings. Raises a click exception with the way out when there is none."""
     address = session.settings().server.management_address
     if address is None or not address.port:
@@ -103,12 +109,12 @@ def _managed(session: Session) -> Address:
 
 
 async def _views(
-    address: Address, seconds: float, busiest: Busiest, *, goes_on: bool
+    address: ListenAddress, seconds: float, busiest: TopKeys, *, goes_on: bool
 ) -> AsyncGenerator[dict[str, Any]]:
     """Yield what is seen, once in each interval. Raises _Away when nothing answers, unless something did before."""
     from machpay_gateway.telemetry.readings import between
 
-    readings: deque[Reading] = deque([await _reading(address)], maxlen=_READINGS)
+    readings: deque[Sample] = deque([await _reading(address)], maxlen=_READINGS)
     while True:
         await asyncio.sleep(seconds)
         try:
@@ -123,7 +129,7 @@ async def _views(
             yield _document(between(readings[0], readings[-1]), await busiest.told())
 
 
-async def _reading(address: Address) -> "Reading":
+async def _reading(address: ListenAddress) -> "Sample":
     from machpay_gateway.telemetry.readings import reading_of
 
     try:
@@ -136,7 +142,7 @@ async def _reading(address: Address) -> "Reading":
         raise _Away(f"No gateway answers at {_told(address)}") from exc
 
 
-def _asked(address: Address) -> str:
+def _asked(address: ListenAddress) -> str:
     connection = http.client.HTTPConnection(
         _ANY.get(address.host, address.host), address.port, timeout=_PATIENCE_SECONDS
     )
@@ -150,7 +156,7 @@ def _asked(address: Address) -> str:
         connection.close()
 
 
-def _told(address: Address) -> str:
+def _told(address: ListenAddress) -> str:
     return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
 
 
@@ -192,7 +198,7 @@ def _flow(flow: "Flow") -> dict[str, Any]:
     }
 
 
-def _milliseconds(latency: "Latency") -> dict[str, float | None]:
+def _milliseconds(latency: "LatencyQuantiles") -> dict[str, float | None]:
     return {name: in_milliseconds(at) for name, at in latency._asdict().items()}
 
 

@@ -7,10 +7,10 @@ import click
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.cli.output import json_option, print_json, print_table
-from machpay_gateway.cli.session import Session, known_key, pass_session
+from machpay_gateway.cli.session import CliSession, known_key, pass_session
 from machpay_gateway.cli.values import Duration
-from machpay_gateway.core.document import usage_document
-from machpay_gateway.core.usage import ALLOWED, BUCKETS, UsageReport
+from machpay_gateway.core.usage.counters import ALLOWED, BUCKETS, UsageReport
+from machpay_gateway.core.usage.document import usage_document
 from machpay_gateway.telemetry.reports import usage_report
 
 _COLUMNS = ("START", "REQUESTS", "ALLOWED", "REFUSED", "P50 MS", "P95 MS", "P99 MS", "REFUSED FOR")
@@ -22,12 +22,12 @@ _COLUMNS = ("START", "REQUESTS", "ALLOWED", "REFUSED", "P50 MS", "P95 MS", "P99 
 @click.option("--bucket", type=click.Choice(list(BUCKETS)), default="hour", show_default=True, help="How finely.")
 @json_option
 @pass_session
-def usage(session: Session, *, key: str, last: int, bucket: str, as_json: bool) -> None:
+def usage(session: CliSession, *, key: str, last: int, bucket: str, as_json: bool) -> None:
     """Show what KEY was used for: requests, what became of them, and how long they took."""
     now = time.time()
 
     async def report(gateway: Gateway) -> UsageReport:
-        record = known_key(await gateway.keyring.get(None, key), key)
+        record = known_key(await gateway.keys.get(None, key), key)
         return await usage_report(gateway.store, record.id, start=now - last, end=now, bucket=bucket)
 
     document = usage_document(session.run(report))

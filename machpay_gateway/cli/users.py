@@ -3,14 +3,14 @@
 import click
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.cli.asking import read_password
 from machpay_gateway.cli.output import json_option, print_json, print_list, print_table
-from machpay_gateway.cli.session import Session, account_for, operator, pass_session
+from machpay_gateway.cli.prompts import read_password
+from machpay_gateway.cli.session import CliSession, account_for, operator, pass_session
+from machpay_gateway.core.accounts.device import PASS_SECONDS
+from machpay_gateway.core.accounts.user import ROLES, VIEWER, User
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.input import format_moment, shown
-from machpay_gateway.core.oauth.device import PASS_SECONDS
 from machpay_gateway.core.oauth.documents import user_document
-from machpay_gateway.core.oauth.user import ROLES, VIEWER, User
+from machpay_gateway.core.text import format_moment, quoted
 
 _COLUMNS = ("ID", "E-MAIL", "ROLE", "STATUS", "ACCOUNT", "CREATED")
 generate_option = click.option("--generate", is_flag=True, help="Make a password, and print it once, on stdout.")
@@ -33,7 +33,7 @@ def users() -> None:
 @json_option
 @pass_session
 def create(
-    session: Session, *, email: str, account: str | None, role: str, from_stdin: bool, generate: bool, as_json: bool
+    session: CliSession, *, email: str, account: str | None, role: str, from_stdin: bool, generate: bool, as_json: bool
 ) -> None:
     """Create a user who signs in by EMAIL. On a terminal the password is asked for."""
     password = _password(from_stdin=from_stdin, generate=generate)
@@ -49,7 +49,7 @@ def create(
 @click.option("--account", metavar="ID|NAME", help="Only this account's users.")
 @json_option
 @pass_session
-def list_(session: Session, *, account: str | None, as_json: bool) -> None:
+def list_(session: CliSession, *, account: str | None, as_json: bool) -> None:
     """List users, oldest first."""
 
     async def all_(gateway: Gateway) -> list[User]:
@@ -71,7 +71,7 @@ def list_(session: Session, *, account: str | None, as_json: bool) -> None:
 @generate_option
 @json_option
 @pass_session
-def set_password(session: Session, *, email: str, from_stdin: bool, generate: bool, as_json: bool) -> None:
+def set_password(session: CliSession, *, email: str, from_stdin: bool, generate: bool, as_json: bool) -> None:
     """Give the user EMAIL (or id) another password; every browser is signed out."""
     password = _password(from_stdin=from_stdin, generate=generate)
 
@@ -86,7 +86,7 @@ def set_password(session: Session, *, email: str, from_stdin: bool, generate: bo
 @click.argument("role", type=click.Choice(ROLES))
 @json_option
 @pass_session
-def set_role(session: Session, *, email: str, role: str, as_json: bool) -> None:
+def set_role(session: CliSession, *, email: str, role: str, as_json: bool) -> None:
     """Let the user EMAIL (or id) change things in the Console, or only look; every browser is signed out."""
 
     async def changed(gateway: Gateway) -> User:
@@ -99,7 +99,7 @@ def set_role(session: Session, *, email: str, role: str, as_json: bool) -> None:
 @click.argument("email")
 @json_option
 @pass_session
-def make_pass(session: Session, *, email: str, as_json: bool) -> None:
+def make_pass(session: CliSession, *, email: str, as_json: bool) -> None:
     """Print an address by which EMAIL (or id) can sign in though strangers keep trying their password.
 
     It works for 15 minutes, and needs the password.
@@ -123,7 +123,7 @@ def make_pass(session: Session, *, email: str, as_json: bool) -> None:
 @click.argument("email")
 @json_option
 @pass_session
-def disable(session: Session, *, email: str, as_json: bool) -> None:
+def disable(session: CliSession, *, email: str, as_json: bool) -> None:
     """Shut the user EMAIL (or id) out: signed out everywhere, and apps refused from the next request on."""
 
     async def changed(gateway: Gateway) -> User:
@@ -136,7 +136,7 @@ def disable(session: Session, *, email: str, as_json: bool) -> None:
 @click.argument("email")
 @json_option
 @pass_session
-def enable(session: Session, *, email: str, as_json: bool) -> None:
+def enable(session: CliSession, *, email: str, as_json: bool) -> None:
     """Let the user EMAIL (or id) in again, and the apps that acted for them."""
 
     async def changed(gateway: Gateway) -> User:
@@ -150,7 +150,7 @@ def _password(*, from_stdin: bool, generate: bool) -> str:
         raise click.UsageError("Choose between --password-stdin and --generate.")
     if not generate:
         return read_password(asks=not from_stdin)
-    from machpay_gateway.people import random_password
+    from machpay_gateway.services.users import random_password
 
     return random_password()
 
@@ -158,7 +158,7 @@ def _password(*, from_stdin: bool, generate: bool) -> str:
 async def _known(gateway: Gateway, id_or_email: str) -> User:
     user = await gateway.users.find(None, id_or_email)
     if user is None:
-        raise InputError(f"There is no user {shown(id_or_email)}: `machpay-gateway users list` shows them.")
+        raise InputError(f"There is no user {quoted(id_or_email)}: `machpay-gateway users list` shows them.")
     return user
 
 

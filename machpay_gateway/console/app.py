@@ -12,30 +12,30 @@ from starlette.responses import Response
 from starlette.routing import Route as Endpoint
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.console import apps, audit, keys, password, sessions, start, usage
+from machpay_gateway.console import audit, keys, oauth_clients, password, sessions, start, usage
 from machpay_gateway.console.assets import Assets
 from machpay_gateway.console.confirmation import ask_to_confirm
 from machpay_gateway.console.forms import Form, form_of
+from machpay_gateway.console.page_request import PageRefusedError, PageRequest
 from machpay_gateway.console.pages import ConsolePages, base_of, onward, path_of
-from machpay_gateway.console.sign_in import SIGN_IN, Entrance
-from machpay_gateway.console.visit import TurnedAwayError, Visit
+from machpay_gateway.console.sign_in import SIGN_IN, SignInPages
+from machpay_gateway.core.accounts.management import ManagementAction, may_manage
+from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import NotPermitted, Unavailable
-from machpay_gateway.core.management import ManagementAction, may_manage
-from machpay_gateway.core.page_hosts import CONSOLE_PATH
-from machpay_gateway.core.route import Route
+from machpay_gateway.core.oauth.page_hosts import CONSOLE_PATH
 from machpay_gateway.web.browser import is_proved
 
 # The gateway asks for no credential: who is signed in is found out here, by a cookie.
 CONSOLE_ROUTES = (Route(f"* {CONSOLE_PATH}/{{rest:path}}", public=True),)
 
-Look = Callable[[Visit], Awaitable[Response]]
+Look = Callable[[PageRequest], Awaitable[Response]]
 _AUTOMATIC = "x-machpay-automatic"  # a header of what a page asks for by itself
 _STALE = "This page is out of date, or was opened by another site. Go back, load it again, and repeat what you did."
 _AWAY = "This does not work right now. Try again in a moment."
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Page:
     """What is at a *path* below the Console, by *method*. What is sent is for admins unless *for_all*.
 
     What *asks_password* is done for those only who gave theirs lately. What *is_automatic* is asked for by scripts
@@ -51,38 +51,38 @@ class Place:
 
 
 PLACES = (
-    Place("GET", "/keys", keys.table),
-    Place("GET", "/keys/new", keys.draft),
-    Place("POST", "/keys/new", keys.create, asks_password=True),
-    Place("GET", "/keys/{id}", keys.show),
-    Place("POST", "/keys/{id}", keys.update),
-    Place("POST", "/keys/{id}/rotate", keys.rotate, asks_password=True),
-    Place("POST", "/keys/{id}/end-grace", keys.end_grace),
-    Place("GET", "/keys/{id}/revoke", keys.ask_to_revoke),
-    Place("POST", "/keys/{id}/revoke", keys.revoke),
-    Place("GET", "/addresses", keys.check_addresses),
-    Place("GET", "/usage", usage.show),
-    Place("GET", "/usage.json", usage.document, is_automatic=True),
-    Place("GET", "/usage.csv", usage.spreadsheet),
-    Place("GET", "/apps", apps.table),
-    Place("GET", "/apps/new", apps.draft),
-    Place("POST", "/apps/new", apps.create, asks_password=True),
-    Place("GET", "/apps/{id}", apps.show),
-    Place("POST", "/apps/{id}", apps.update),
-    Place("POST", "/apps/{id}/rotate", apps.rotate_secret, asks_password=True),
-    Place("GET", "/apps/{id}/delete", apps.ask_to_delete),
-    Place("POST", "/apps/{id}/delete", apps.delete),
-    Place("POST", "/apps/{id}/grants/{grant}/end", apps.end_grant),
-    Place("GET", "/redirects", apps.check_redirects),
-    Place("GET", "/audit", audit.table),
-    Place("GET", "/audit.csv", audit.export),
-    Place("GET", "/start", start.show),
-    Place("GET", "/password", password.show),
-    Place("POST", "/password", password.change, for_all=True),  # which asks for the current one in any case
-    Place("GET", "/sessions", sessions.table),
-    Place("POST", "/sessions/{id}/end", sessions.end, for_all=True),
-    Place("POST", "/sessions/pass", sessions.make_pass, for_all=True, asks_password=True),
-    Place("POST", "/sessions/end-others", sessions.end_others, for_all=True),
+    Page("GET", "/keys", keys.table),
+    Page("GET", "/keys/new", keys.draft),
+    Page("POST", "/keys/new", keys.create, asks_password=True),
+    Page("GET", "/keys/{id}", keys.show),
+    Page("POST", "/keys/{id}", keys.update),
+    Page("POST", "/keys/{id}/rotate", keys.rotate, asks_password=True),
+    Page("POST", "/keys/{id}/end-grace", keys.end_grace),
+    Page("GET", "/keys/{id}/revoke", keys.ask_to_revoke),
+    Page("POST", "/keys/{id}/revoke", keys.revoke),
+    Page("GET", "/addresses", keys.check_addresses),
+    Page("GET", "/usage", usage.show),
+    Page("GET", "/usage.json", usage.document, is_automatic=True),
+    Page("GET", "/usage.csv", usage.spreadsheet),
+    Page("GET", "/apps", oauth_clients.table),
+    Page("GET", "/apps/new", oauth_clients.draft),
+    Page("POST", "/apps/new", oauth_clients.create, asks_password=True),
+    Page("GET", "/apps/{id}", oauth_clients.show),
+    Page("POST", "/apps/{id}", oauth_clients.update),
+    Page("POST", "/apps/{id}/rotate", oauth_clients.rotate_secret, asks_password=True),
+    Page("GET", "/apps/{id}/delete", oauth_clients.ask_to_delete),
+    Page("POST", "/apps/{id}/delete", oauth_clients.delete),
+    Page("POST", "/apps/{id}/grants/{grant}/end", oauth_clients.end_grant),
+    Page("GET", "/redirects", oauth_clients.check_redirects),
+    Page("GET", "/audit", audit.table),
+    Page("GET", "/audit.csv", audit.export),
+    Page("GET", "/start", start.show),
+    Page("GET", "/password", password.show),
+    Page("POST", "/password", password.change, for_all=True),  # which asks for the current one in any case
+    Page("GET", "/sessions", sessions.table),
+    Page("POST", "/sessions/{id}/end", sessions.end, for_all=True),
+    Page("POST", "/sessions/pass", sessions.make_pass, for_all=True, asks_password=True),
+    Page("POST", "/sessions/end-others", sessions.end_others, for_all=True),
 )
 
 
@@ -90,8 +90,8 @@ def console_app(gateway: Gateway, *, clock: Callable[[], float] = time.time) -> 
     """Return the application that serves `CONSOLE_ROUTES` by *gateway*. *clock* is in seconds since the epoch."""
     settings = gateway.settings.console
     assert settings is not None  # noqa: S101 - nobody asks for it without
-    doors = _Doors(gateway, Entrance(gateway, settings), clock)
-    places: dict[str, dict[str, Place]] = {}
+    doors = _Guard(gateway, SignInPages(gateway, settings), clock)
+    places: dict[str, dict[str, Page]] = {}
     for place in PLACES:
         places.setdefault(place.path, {})[place.method] = place
     routes = [
@@ -122,10 +122,10 @@ async def _home(request: Request) -> Response:
     return onward(request, "/keys")
 
 
-class _Doors:
+class _Guard:
     """Lets those in who are signed in, and turns away what does not come from a page of ours."""
 
-    def __init__(self, gateway: Gateway, entrance: Entrance, clock: Callable[[], float]) -> None:
+    def __init__(self, gateway: Gateway, entrance: SignInPages, clock: Callable[[], float]) -> None:
         self._gateway = gateway
         self.entrance = entrance
         self._pages: ConsolePages = entrance.pages
@@ -137,7 +137,7 @@ class _Doors:
         async def endpoint(request: Request) -> Response:
             try:
                 return await answer(request)
-            except TurnedAwayError as exc:
+            except PageRefusedError as exc:
                 status, told = exc.status, exc.told
             except NotPermitted as exc:
                 status, told = HTTPStatus.FORBIDDEN, str(exc)
@@ -147,7 +147,7 @@ class _Doors:
 
         return endpoint
 
-    def to(self, places: dict[str, Place]) -> Callable[[Request], Awaitable[Response]]:
+    def to(self, places: dict[str, Page]) -> Callable[[Request], Awaitable[Response]]:
         """Return what answers at one path."""
 
         async def answer(request: Request) -> Response:
@@ -164,9 +164,9 @@ class _Doors:
         """Say that there is nothing, to those who are signed in; others might be here for what only these see."""
         if await self.entrance.user_of(request) is None:
             return self._to_sign_in(request)
-        raise TurnedAwayError(HTTPStatus.NOT_FOUND, "There is no such page.")
+        raise PageRefusedError(HTTPStatus.NOT_FOUND, "There is no such page.")
 
-    async def _visit(self, request: Request, place: Place) -> Visit | None:
+    async def _visit(self, request: Request, place: Page) -> PageRequest | None:
         """Return the look of whoever is signed in, None for nobody. Raises TurnedAwayError."""
         cookie = self.entrance.cookie_of(request)
         # Before it is found out who may: whoever sends slowly must not act as who they were when they began.
@@ -177,12 +177,12 @@ class _Doors:
             return None
         account = await self._gateway.accounts.find(session.user.account_id)
         assert account is not None  # noqa: S101 - a user is of an account, which nothing deletes
-        visit = Visit(self._gateway, self._pages, request, session, account, cookie, form, self._clock())
+        visit = PageRequest(self._gateway, self._pages, request, session, account, cookie, form, self._clock())
         if place.method == "POST":
             await self._check(visit, place)
         return visit
 
-    async def _check(self, visit: Visit, place: Place) -> None:
+    async def _check(self, visit: PageRequest, place: Page) -> None:
         """Return when what was sent may be done. Raises TurnedAwayError, and records that."""
         if not is_proved(visit.request, visit.cookie, visit.path, b"", visit.form.text("proof")):
             reason, told = "no form of a page of this browser's", _STALE
@@ -191,7 +191,7 @@ class _Doors:
         else:
             return
         await self._gateway.users.record_refusal(visit.user, visit.actor, reason, visit.path)
-        raise TurnedAwayError(HTTPStatus.FORBIDDEN, told)
+        raise PageRefusedError(HTTPStatus.FORBIDDEN, told)
 
     def _to_sign_in(self, request: Request) -> Response:
         base, here, is_part = base_of(request), path_of(request), "hx-request" in request.headers

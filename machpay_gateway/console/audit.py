@@ -15,12 +15,12 @@ from machpay_gateway.console.audit_words import (
     actor_in_words,
     differences,
 )
+from machpay_gateway.console.page_request import PageRequest
 from machpay_gateway.console.spreadsheet import MEDIA_TYPE, as_csv, file_headers
-from machpay_gateway.console.visit import Visit
-from machpay_gateway.core.audit import AuditFilter, AuditRow
 from machpay_gateway.core.errors import Unavailable
-from machpay_gateway.core.input import format_moment
-from machpay_gateway.core.key import DAY_SECONDS, is_id
+from machpay_gateway.core.keys.audit import AuditFilter, AuditRow
+from machpay_gateway.core.keys.key import DAY_SECONDS, is_id
+from machpay_gateway.core.text import format_moment
 
 _PAGE, _BATCH, _MOST_EXPORTED = 50, 1000, 10_000
 _LONGEST = 200
@@ -42,7 +42,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AuditQuery:
     """What a look at the log asks for, as it was written; *mistake* says why it can be no row."""
 
     action: str = ""
@@ -60,7 +60,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class AuditLine:
     """A *row* as the page tells it, with the e-mails of the actor and the object if these are users of the account.
 
     *page* is where its object is shown, or nothing.
@@ -75,7 +75,7 @@ class Told:
     differences: Sequence[Difference]
 
 
-async def table(visit: Visit) -> Response:
+async def table(visit: PageRequest) -> Response:
     """Show the account's changes, newest first: those that were asked for."""
     asked, before = _asked(visit), _number(visit.asked("before"))
     rows = await _rows(visit, asked, before=before, limit=_PAGE + 1)
@@ -91,7 +91,7 @@ async def table(visit: Visit) -> Response:
     )
 
 
-async def export(visit: Visit) -> Response:
+async def export(visit: PageRequest) -> Response:
     """Send the changes that were asked for as a file, as many as it may have."""
     asked = _asked(visit)
     first = await _rows(visit, asked, before=None, limit=_BATCH)  # a store that is away is told by a page
@@ -112,11 +112,11 @@ async def export(visit: Visit) -> Response:
     return StreamingResponse(lines(), media_type=MEDIA_TYPE, headers=file_headers("audit-log.csv"))
 
 
-def _asked(visit: Visit) -> Asked:
+def _asked(visit: PageRequest) -> AuditQuery:
     action = visit.asked("action")
     since, until = visit.asked("from")[:_LONGEST], visit.asked("until")[:_LONGEST]
     wrong = next((text for text in (since, until) if text and _day(text) is None), "")
-    return Asked(
+    return AuditQuery(
         action=action if action in KINDS or action in ACTIONS else "",
         who=visit.asked("who")[:_LONGEST],
         object_id=visit.asked("object")[:_LONGEST],
@@ -126,7 +126,7 @@ def _asked(visit: Visit) -> Asked:
     )
 
 
-async def _rows(visit: Visit, asked: Asked, *, before: int | None, limit: int) -> Sequence[AuditRow]:
+async def _rows(visit: PageRequest, asked: AuditQuery, *, before: int | None, limit: int) -> Sequence[AuditRow]:
     # What nothing can be called must not reach a database, which may choke on it.
     if asked.mistake or not asked.who.isprintable() or (asked.object_id and not is_id(asked.object_id)) or not limit:
         return []
@@ -143,16 +143,16 @@ async def _rows(visit: Visit, asked: Asked, *, before: int | None, limit: int) -
     return await store.audit_page(visit.user.account_id, chosen=chosen, before=before, limit=limit)
 
 
-async def _emails(visit: Visit, rows: Sequence[AuditRow]) -> Mapping[str, str]:
+async def _emails(visit: PageRequest, rows: Sequence[AuditRow]) -> Mapping[str, str]:
     """Return the e-mails of the account's users whom *rows* are by or about."""
     ids = (user_id for row in rows for user_id in (row.actor_id, row.object_id))
     return await visit.gateway.users.emails(visit.user.account_id, ids)
 
 
-def _told(row: AuditRow, emails: Mapping[str, str]) -> Told:
+def _told(row: AuditRow, emails: Mapping[str, str]) -> AuditLine:
     kind, _, _ = row.object_id.partition("_")
     place = {"key": "keys", "app": "apps"}.get(kind, "")
-    return Told(
+    return AuditLine(
         row,
         action_in_words(row.action),
         actor_in_words(row.actor_kind),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import orjson
 
-from machpay_gateway.core.audit import AuditRow
+from machpay_gateway.core.keys.audit import AuditRow
 
 # Every action that an account's log may hold; the beginnings first, which stand for all that begin so.
 KINDS: Mapping[str, str] = {

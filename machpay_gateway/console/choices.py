@@ -6,10 +6,10 @@ from itertools import islice
 from typing import NamedTuple
 
 from machpay_gateway.console.forms import Form
-from machpay_gateway.console.visit import TurnedAwayError
+from machpay_gateway.console.page_request import PageRefusedError
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.key import DAY_SECONDS, ENVIRONMENTS
-from machpay_gateway.core.oauth.words import words_for
+from machpay_gateway.core.keys.key import DAY_SECONDS, ENVIRONMENTS
+from machpay_gateway.core.oauth.scope_descriptions import describe_scope
 
 # How long the secret that is replaced works on: seconds, and in words.
 GRACES = (
@@ -48,7 +48,7 @@ def scope_choices(known: Iterable[str], ticked: Collection[str]) -> list[ScopeCh
     """Return every *known* scope, and what else is *ticked* already, as wildcards may be."""
     known = list(known)
     names = [*known, *(name for name in ticked if name not in known)]
-    return [ScopeChoice(name, words_for(name), name in ticked) for name in names]
+    return [ScopeChoice(name, describe_scope(name), name in ticked) for name in names]
 
 
 def check_environment(name: str) -> None:
@@ -61,5 +61,5 @@ def grace_in(form: Form) -> int:
     """Return the seconds that were chosen of `GRACES`. Raises TurnedAwayError for any other."""
     chosen = form.text("grace")
     if chosen not in {str(seconds) for seconds, _ in GRACES}:
-        raise TurnedAwayError(HTTPStatus.UNPROCESSABLE_ENTITY, "Choose for how long the current secret works on.")
+        raise PageRefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "Choose for how long the current secret works on.")
     return int(chosen)

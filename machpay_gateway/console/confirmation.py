@@ -8,14 +8,14 @@ from http import HTTPStatus
 
 from starlette.responses import Response
 
-from machpay_gateway.console.visit import Visit
-from machpay_gateway.people.users import NotSignedIn
+from machpay_gateway.console.page_request import PageRequest
+from machpay_gateway.services.users import NotSignedIn
 
 _FIELD = "confirm_password"
 _NOT_KEPT = frozenset({_FIELD, "proof"})
 
 
-async def ask_to_confirm(visit: Visit) -> Response | None:
+async def ask_to_confirm(visit: PageRequest) -> Response | None:
     """Return the page that asks for the password; None when it was given lately, or just now and is right."""
     seconds = visit.pages.settings.confirm_minutes * 60
     if not seconds or visit.now - visit.session.sign_in.last_confirmed_at < seconds:
@@ -26,7 +26,7 @@ async def ask_to_confirm(visit: Visit) -> Response | None:
     return None if refused is None else _page(visit, refused)
 
 
-def _page(visit: Visit, refused: NotSignedIn | None = None) -> Response:
+def _page(visit: PageRequest, refused: NotSignedIn | None = None) -> Response:
     return visit.page(
         "confirm.html",
         HTTPStatus.OK if refused is None else refused.status,

@@ -6,14 +6,14 @@ from http import HTTPStatus
 from starlette.responses import Response
 
 from machpay_gateway.console.choices import GRACES, Note, grace_in, scope_choices
-from machpay_gateway.console.drafts import KeyDraft, network_notes
 from machpay_gateway.console.forms import Mistakes
-from machpay_gateway.console.visit import TurnedAwayError, Visit, missing
-from machpay_gateway.core.address import format_address_or_none, parse_network
+from machpay_gateway.console.key_form import KeyForm, network_notes
+from machpay_gateway.console.page_request import PageRefusedError, PageRequest, missing
 from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
-from machpay_gateway.core.key import ENVIRONMENTS, KeyRecord, KeyStatus
-from machpay_gateway.core.replay import KeptAnswer, noted
-from machpay_gateway.keyring import Issue
+from machpay_gateway.core.keys.idempotency import StoredResponse, completion_marker
+from machpay_gateway.core.keys.key import ENVIRONMENTS, KeyRecord, KeyStatus
+from machpay_gateway.core.network.address import format_address_or_none, parse_network
+from machpay_gateway.services.keys import SecretResponseFactory
 from machpay_gateway.web.browser import fresh_value
 from machpay_gateway.web.incoming import facts_of
 
@@ -21,11 +21,11 @@ _PAGE = 50
 _LONGEST_SEARCH = 100
 
 
-async def table(visit: Visit) -> Response:
+async def table(visit: PageRequest) -> Response:
     """Show the account's keys, newest first: those that were searched for."""
     environment, status = visit.asked("environment"), visit.asked("status")
     search, after = visit.asked("search")[:_LONGEST_SEARCH], visit.asked("after")
-    found = await visit.gateway.keyring.list(
+    found = await visit.gateway.keys.list(
         visit.user.account_id,
         environment=environment if environment in ENVIRONMENTS else None,
         status=KeyStatus(status) if status in set(KeyStatus) else None,
@@ -46,19 +46,19 @@ async def table(visit: Visit) -> Response:
     )
 
 
-async def draft(visit: Visit) -> Response:
+async def draft(visit: PageRequest) -> Response:
     """Show the form for a new key."""
-    return _drafted(visit, KeyDraft())
+    return _drafted(visit, KeyForm())
 
 
-async def create(visit: Visit) -> Response:
+async def create(visit: PageRequest) -> Response:
     """Create a key, and show its secret this once."""
-    written = KeyDraft.of(visit.form)
+    written = KeyForm.of(visit.form)
     written.check(visit.gateway.policy.scopes, visit.now)
     if written.mistakes:
         return _drafted(visit, written, HTTPStatus.UNPROCESSABLE_ENTITY)
     try:
-        issued = await visit.gateway.keyring.create(
+        issued = await visit.gateway.keys.create(
             visit.user.account_id,
             name=written.name,
             scopes=written.scopes,
@@ -75,16 +75,16 @@ async def create(visit: Visit) -> Response:
     return _issued(visit, *issued)
 
 
-async def show(visit: Visit) -> Response:
+async def show(visit: PageRequest) -> Response:
     """Show one key."""
     record = await visit.key(visit.id)
-    return _shown(visit, record, KeyDraft.about(record))
+    return _shown(visit, record, KeyForm.about(record))
 
 
-async def update(visit: Visit) -> Response:
+async def update(visit: PageRequest) -> Response:
     """Change the key's settings. What was changed meanwhile by somebody else is not undone unseen."""
-    record, written = await visit.key(visit.id), KeyDraft.of(visit.form)
-    before = KeyDraft.about(record)
+    record, written = await visit.key(visit.id), KeyForm.of(visit.form)
+    before = KeyForm.about(record)
     written.check({*visit.gateway.policy.scopes, *record.scopes.names}, visit.now, kept_expiry=before.expires)
     version = visit.form.text("version")
 
@@ -95,7 +95,7 @@ async def update(visit: Visit) -> Response:
     if written.mistakes:
         return _shown(visit, record, written, HTTPStatus.UNPROCESSABLE_ENTITY, version=version)
     try:
-        await visit.gateway.keyring.update(
+        await visit.gateway.keys.update(
             visit.user.account_id,
             record.id,
             name=written.name,
@@ -109,56 +109,56 @@ async def update(visit: Visit) -> Response:
     except InputError as exc:
         # Shown as it is now: what was written on top of something else must not be sent again as if that were seen.
         record = await visit.key(visit.id)
-        now = replace(KeyDraft.about(record), mistakes=Mistakes.whole(exc))
+        now = replace(KeyForm.about(record), mistakes=Mistakes.whole(exc))
         return _shown(visit, record, now, HTTPStatus.UNPROCESSABLE_ENTITY)
     return visit.onward(f"/keys/{record.id}", told="saved")
 
 
-async def rotate(visit: Visit) -> Response:
+async def rotate(visit: PageRequest) -> Response:
     """Give the key a new secret, and show it this once."""
     record, grace = await visit.key(visit.id), grace_in(visit.form)
     try:
-        issued = await visit.gateway.keyring.rotate(
+        issued = await visit.gateway.keys.rotate(
             visit.user.account_id, record.id, grace_seconds=grace, actor=visit.actor, keep=_once(visit)
         )
     except AnsweredMeanwhile:
         return visit.onward(f"/keys/{record.id}", told="made-before")
     except InputError as exc:
-        raise TurnedAwayError(HTTPStatus.CONFLICT, str(exc)) from exc
+        raise PageRefusedError(HTTPStatus.CONFLICT, str(exc)) from exc
     if issued is None:
         raise missing("key")
     return _issued(visit, *issued)
 
 
-async def end_grace(visit: Visit) -> Response:
+async def end_grace(visit: PageRequest) -> Response:
     """End the secret from before the last rotation now."""
     record = await visit.key(visit.id)
-    await visit.gateway.keyring.end_grace(visit.user.account_id, record.id, actor=visit.actor)
+    await visit.gateway.keys.end_grace(visit.user.account_id, record.id, actor=visit.actor)
     return visit.onward(f"/keys/{record.id}", told="grace-ended")
 
 
-async def ask_to_revoke(visit: Visit) -> Response:
+async def ask_to_revoke(visit: PageRequest) -> Response:
     """Ask whether the key is to end for good."""
     return visit.page("key_revoke.html", key=await visit.key(visit.id), typed="", mistake="")
 
 
-async def revoke(visit: Visit) -> Response:
+async def revoke(visit: PageRequest) -> Response:
     """End the key for good, if its name was typed."""
     record, typed = await visit.key(visit.id), visit.form.text("typed")
     if typed.strip() != record.name:
         mistake = "That is not the key's name."
         status = HTTPStatus.UNPROCESSABLE_ENTITY
         return visit.page("key_revoke.html", status, key=record, typed=typed, mistake=mistake)
-    await visit.gateway.keyring.revoke(visit.user.account_id, record.id, actor=visit.actor)
+    await visit.gateway.keys.revoke(visit.user.account_id, record.id, actor=visit.actor)
     return visit.onward(f"/keys/{record.id}", told="key-revoked")
 
 
-async def check_addresses(visit: Visit) -> Response:
+async def check_addresses(visit: PageRequest) -> Response:
     """Say of addresses that are being typed how they are read."""
-    return visit.page("addresses.html", notes=_address_notes(visit, KeyDraft(addresses=visit.asked("addresses"))))
+    return visit.page("addresses.html", notes=_address_notes(visit, KeyForm(addresses=visit.asked("addresses"))))
 
 
-def _drafted(visit: Visit, written: KeyDraft, status: int = HTTPStatus.OK) -> Response:
+def _drafted(visit: PageRequest, written: KeyForm, status: int = HTTPStatus.OK) -> Response:
     return visit.page(
         "key_new.html",
         status,
@@ -171,7 +171,7 @@ def _drafted(visit: Visit, written: KeyDraft, status: int = HTTPStatus.OK) -> Re
 
 
 def _shown(
-    visit: Visit, record: KeyRecord, written: KeyDraft, status: int = HTTPStatus.OK, *, version: str = ""
+    visit: PageRequest, record: KeyRecord, written: KeyForm, status: int = HTTPStatus.OK, *, version: str = ""
 ) -> Response:
     """Return the page; *version* is the one that what was *written* is a change of, the record's unless it is given."""
     return visit.page(
@@ -188,22 +188,22 @@ def _shown(
     )
 
 
-def _issued(visit: Visit, record: KeyRecord, secret: str) -> Response:
+def _issued(visit: PageRequest, record: KeyRecord, secret: str) -> Response:
     settings = visit.pages.settings
     return visit.page("key_secret.html", key=record, secret=secret, api_url=settings.api_url)
 
 
-def _once(visit: Visit) -> Issue:
+def _once(visit: PageRequest) -> SecretResponseFactory:
     """Return what keeps the same page from issuing a second secret when it is sent twice."""
     name = visit.once
 
-    def keep(_record: KeyRecord, _secret: str) -> KeptAnswer:
-        return noted(name, visit.now)  # that it was answered, and not how: the secret is shown once
+    def keep(_record: KeyRecord, _secret: str) -> StoredResponse:
+        return completion_marker(name, visit.now)  # that it was answered, and not how: the secret is shown once
 
     return keep
 
 
-def _address_notes(visit: Visit, written: KeyDraft) -> list[Note]:
+def _address_notes(visit: PageRequest, written: KeyForm) -> list[Note]:
     own = facts_of(visit.request.scope).address
 
     def covers(network: str) -> bool:

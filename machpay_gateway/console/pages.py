@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from machpay_gateway.console.assets import address_of
 from machpay_gateway.console.words import FILTERS
-from machpay_gateway.settings.console import Console
+from machpay_gateway.settings.console import ConsoleSettings
 from machpay_gateway.web.incoming import facts_of
 from machpay_gateway.web.templates import Pages
 
@@ -20,7 +20,7 @@ _LOADS = {"script-src": "'self'", "style-src": "'self'", "img-src": "'self'", "c
 class ConsolePages:
     """Makes pages of a Console with these *settings*."""
 
-    def __init__(self, settings: Console) -> None:
+    def __init__(self, settings: ConsoleSettings) -> None:
         self.settings = settings
         self._pages = Pages(_TEMPLATES, loads=_LOADS, filters=FILTERS)
 

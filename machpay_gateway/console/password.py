@@ -5,20 +5,20 @@ from http import HTTPStatus
 from starlette.responses import Response
 
 from machpay_gateway.console.forms import Mistakes
-from machpay_gateway.console.visit import Visit
+from machpay_gateway.console.page_request import PageRequest
+from machpay_gateway.core.accounts.user import MIN_PASSWORD
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.oauth.user import MIN_PASSWORD
-from machpay_gateway.people.users import NotSignedIn
+from machpay_gateway.services.users import NotSignedIn
 from machpay_gateway.web.browser import put_sign_in
 from machpay_gateway.web.incoming import facts_of
 
 
-async def show(visit: Visit) -> Response:
+async def show(visit: PageRequest) -> Response:
     """Show the form."""
     return _page(visit, Mistakes())
 
 
-async def change(visit: Visit) -> Response:
+async def change(visit: PageRequest) -> Response:
     """Change the password, if the current one is right, and end every other session (ASVS 5.0 6.2.3, 7.2.4)."""
     mistakes, form = Mistakes(), visit.form
     with mistakes.of("again"):
@@ -43,5 +43,5 @@ async def change(visit: Visit) -> Response:
     return response
 
 
-def _page(visit: Visit, mistakes: Mistakes, status: int = HTTPStatus.OK) -> Response:
+def _page(visit: PageRequest, mistakes: Mistakes, status: int = HTTPStatus.OK) -> Response:
     return visit.page("password.html", status, mistakes=mistakes, least=MIN_PASSWORD)

@@ -9,10 +9,10 @@ from starlette.responses import Response
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.console.forms import Form, form_of
 from machpay_gateway.console.pages import ConsolePages, onward
-from machpay_gateway.core.address import format_address_or_none
-from machpay_gateway.core.oauth.user import User
-from machpay_gateway.people.users import BrowserSession, NotSignedIn
-from machpay_gateway.settings.console import Console
+from machpay_gateway.core.accounts.user import User
+from machpay_gateway.core.network.address import format_address_or_none
+from machpay_gateway.services.users import BrowserSession, NotSignedIn
+from machpay_gateway.settings.console import ConsoleSettings
 from machpay_gateway.web.browser import CLEARED, LOST, Cookie, fresh_value, is_proved, proof_of, put_sign_in
 from machpay_gateway.web.incoming import actor_of, facts_of
 
@@ -22,10 +22,10 @@ _LONGEST_PASS = 256  # characters of a sign-in pass
 _NEXT = re.compile(r"(?:/[A-Za-z0-9_-]+)+")
 
 
-class Entrance:
+class SignInPages:
     """Finds out who is signed in, and signs in and out."""
 
-    def __init__(self, gateway: Gateway, settings: Console) -> None:
+    def __init__(self, gateway: Gateway, settings: ConsoleSettings) -> None:
         self._gateway = gateway
         self.pages = ConsolePages(settings)
         # The same as the authorization server's: on one host, signed in once is signed in.

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import orjson
 
-from machpay_gateway.core.input import MAX_NAME
-from machpay_gateway.core.key import KeyRecord
-from machpay_gateway.core.oauth.client import Client
+from machpay_gateway.core.keys.key import KeyRecord
+from machpay_gateway.core.keys.validation import MAX_NAME
+from machpay_gateway.core.oauth.client import OAuthClient
 
 _KEY_NAME, _KEY_SCOPES = "production-api", ("skills:execute", "account:read")
 _SUCCESSOR = "-v2"
@@ -81,7 +81,7 @@ admin.keys.revoke("{old}")""",
     )
 
 
-def oauth_steps(app: Client, url: str, issuer: str) -> list[Snippet]:
+def oauth_steps(app: OAuthClient, url: str, issuer: str) -> list[Snippet]:
     """Return how *app* asks a user, by the server that is *issuer*, and calls the API at *url* for them."""
     secret = "" if app.is_public else "MACHPAY_CLIENT_SECRET=cs_…\n"
     own = 'client_id=os.environ["MACHPAY_CLIENT_ID"]'

@@ -6,15 +6,15 @@ from http import HTTPStatus
 import orjson
 from starlette.responses import Response, StreamingResponse
 
-from machpay_gateway.console.figures import Limits, document_of, tables_of, told_of
+from machpay_gateway.console.page_request import PageRefusedError, PageRequest
 from machpay_gateway.console.spreadsheet import MEDIA_TYPE, file_headers
+from machpay_gateway.console.tables import LimitMeters, document_of, tables_of, told_of
 from machpay_gateway.console.usage_lines import usage_lines
-from machpay_gateway.console.visit import TurnedAwayError, Visit
-from machpay_gateway.core.admission import Demand
-from machpay_gateway.core.key import KeyRecord, KeyStatus
-from machpay_gateway.core.outcome import Group
-from machpay_gateway.core.overview import PERIODS, Overview, Period
-from machpay_gateway.core.principal import known_tier
+from machpay_gateway.core.decision.principal import known_tier
+from machpay_gateway.core.keys.key import KeyRecord, KeyStatus
+from machpay_gateway.core.limits.admission import AdmissionRequest
+from machpay_gateway.core.usage.outcome import OutcomeGroup
+from machpay_gateway.core.usage.overview import PERIODS, Overview, OverviewPeriod
 from machpay_gateway.telemetry.reports import usage_overview, usage_report
 
 _DEFAULT = "day"
@@ -22,15 +22,15 @@ _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _UsageQuery:
     """Whose usage over which *period*: that of a *key*, or of the whole account."""
 
     subject: str
     key: KeyRecord | None
-    period: Period
+    period: OverviewPeriod
 
 
-async def show(visit: Visit) -> Response:
+async def show(visit: PageRequest) -> Response:
     """Show what was counted."""
     asked = await _asked(visit)
     overview, limits = await _found(visit, asked)
@@ -39,14 +39,14 @@ async def show(visit: Visit) -> Response:
         key=asked.key,
         period=asked.period,
         periods=PERIODS.values(),
-        groups=[str(group) for group in Group],
+        groups=[str(group) for group in OutcomeGroup],
         told_of=told_of(overview, limits),
         meters=None if limits is None else limits.meters,
         tables=tables_of(overview),
     )
 
 
-async def document(visit: Visit) -> Response:
+async def document(visit: PageRequest) -> Response:
     """Tell scripts what was counted by now."""
     asked = await _asked(visit)
     overview, limits = await _found(visit, asked)
@@ -54,7 +54,7 @@ async def document(visit: Visit) -> Response:
     return Response(body, media_type="application/json", headers=_HEADERS)
 
 
-async def spreadsheet(visit: Visit) -> Response:
+async def spreadsheet(visit: PageRequest) -> Response:
     """Return what was counted as CSV: a line for each kind in each bucket."""
     asked = await _asked(visit)
     start, end = asked.period.span(visit.now)
@@ -66,25 +66,25 @@ async def spreadsheet(visit: Visit) -> Response:
     return StreamingResponse(usage_lines(report.rows, report.bucket), media_type=MEDIA_TYPE, headers=file_headers(name))
 
 
-async def _asked(visit: Visit) -> _Asked:
+async def _asked(visit: PageRequest) -> _UsageQuery:
     name, key_id = visit.asked("period") or _DEFAULT, visit.asked("key")
     if (period := PERIODS.get(name)) is None:
-        raise TurnedAwayError(HTTPStatus.BAD_REQUEST, f"There is no such period: use {', '.join(PERIODS)}.")
+        raise PageRefusedError(HTTPStatus.BAD_REQUEST, f"There is no such period: use {', '.join(PERIODS)}.")
     if not key_id:
-        return _Asked(visit.user.account_id, None, period)
-    return _Asked(key_id, await visit.key(key_id), period)
+        return _UsageQuery(visit.user.account_id, None, period)
+    return _UsageQuery(key_id, await visit.key(key_id), period)
 
 
-async def _found(visit: Visit, asked: _Asked) -> tuple[Overview, Limits | None]:
+async def _found(visit: PageRequest, asked: _UsageQuery) -> tuple[Overview, LimitMeters | None]:
     costs = None if asked.key is None else visit.gateway.policy.costs
     overview = await usage_overview(visit.gateway.store, asked.subject, asked.period, visit.now, costs=costs)
     return overview, await _limits(visit, asked.key)
 
 
-async def _limits(visit: Visit, key: KeyRecord | None) -> Limits | None:
+async def _limits(visit: PageRequest, key: KeyRecord | None) -> LimitMeters | None:
     """Return what *key* has left; None when nothing can be asked of it any more."""
     if key is None or key.status(visit.now) is not KeyStatus.ACTIVE:
         return None
     tiers = visit.gateway.policy.tiers
     tier = tiers[known_tier(key.tier, tiers)]
-    return Limits(tier, await visit.gateway.limiter.standing(Demand(key.id, key.version, tier, 0)))
+    return LimitMeters(tier, await visit.gateway.limiter.standing(AdmissionRequest(key.id, key.version, tier, 0)))

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from machpay_gateway.core.input import format_moment
-from machpay_gateway.core.oauth.words import words_for
+from machpay_gateway.core.oauth.scope_descriptions import describe_scope
+from machpay_gateway.core.text import format_moment
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _MANY = 2  # of a unit, from which on it is told by
@@ -48,5 +48,5 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "machine_moment": format_moment,
     "ago": ago,
     "count": count,
-    "in_words": words_for,
+    "in_words": describe_scope,
 }

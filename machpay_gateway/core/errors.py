@@ -31,7 +31,7 @@ class StateError(InputError):
 class NotPermitted(GatewayError):
     """The actor may not do this to a key, an OAuth client or a grant, and nothing was changed.
 
-    `core.management` decides; the message names the way out.
+    `core.accounts.management` decides; the message names the way out.
     """
 
 

@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 import orjson
 
-from machpay_gateway.core.problem import Problem
+from machpay_gateway.core.decision.problem import Problem
 
 QUESTIONS = "/authorize/"
 

@@ -6,14 +6,14 @@ from time import perf_counter, time
 from starlette.types import Receive, Scope, Send
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.core.assertion import HEADER as ASSERTION_HEADER
-from machpay_gateway.core.decision import Allowed, Denied
-from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.identity import identity_fields
-from machpay_gateway.core.principal import Principal
-from machpay_gateway.core.problem import problem_for
-from machpay_gateway.core.reason import Reason
-from machpay_gateway.core.usage import ALLOWED
+from machpay_gateway.core.decision.decision import Allowed, Denied
+from machpay_gateway.core.decision.identity_headers import identity_fields
+from machpay_gateway.core.decision.principal import Principal
+from machpay_gateway.core.decision.problem import problem_for
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.jose.assertion import HEADER as ASSERTION_HEADER
+from machpay_gateway.core.usage.counters import ALLOWED
 from machpay_gateway.forward_auth.dialect import Dialect, dialect_at
 from machpay_gateway.forward_auth.leases import HeldLeases
 from machpay_gateway.forward_auth.question import Question, asked_path, question_in

@@ -3,7 +3,7 @@
 import asyncio
 from itertools import count
 
-from machpay_gateway.core.admission import Lease
+from machpay_gateway.core.limits.admission import Lease
 
 
 class HeldLeases:

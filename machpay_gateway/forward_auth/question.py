@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from starlette.types import Scope
 
-from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.forwarded import client_address
-from machpay_gateway.core.identity import is_identity_name
+from machpay_gateway.core.decision.identity_headers import is_identity_name
+from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.network.forwarded import client_address
 from machpay_gateway.forward_auth.dialect import Dialect
 from machpay_gateway.web.incoming import Trust, accepted_id, preflight_for
 from machpay_gateway.web.path import path_in

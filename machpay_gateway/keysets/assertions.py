@@ -7,9 +7,9 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 
-from machpay_gateway.core.assertion import TYPE, Assertion, assertion_claims
+from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.principal import Principal
+from machpay_gateway.core.jose.assertion import TYPE, Assertion, assertion_claims
 
 _MOST_CALLERS = 4096
 _MIN_RSA_BITS = 2048  # RFC 7518 §3.3

@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-from machpay_gateway.core.claims import accepted_claims, principal_from
-from machpay_gateway.core.compact import CompactToken, parse_compact
-from machpay_gateway.core.credential import SignedToken
+from machpay_gateway.core.decision.credential import SignedToken
+from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.issuer import Issuer
-from machpay_gateway.core.principal import Principal
-from machpay_gateway.core.quota import Tier
-from machpay_gateway.core.token import VerifyingKey, is_signed_by, keys_for, keys_from_jwks
+from machpay_gateway.core.jose.claims import accepted_claims, principal_from
+from machpay_gateway.core.jose.compact import CompactToken, parse_compact
+from machpay_gateway.core.jose.issuer import Issuer
+from machpay_gateway.core.jose.token import VerifyingKey, is_signed_by, keys_for, keys_from_jwks
+from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.keysets.own import OwnTokens
 from machpay_gateway.keysets.sources import KeySet, key_set_at
 from machpay_gateway.keysets.verified import VerifiedTokens

@@ -3,14 +3,14 @@
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from machpay_gateway.core import session
-from machpay_gateway.core.compact import CompactToken
-from machpay_gateway.core.oauth import access
-from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.decision.principal import Principal
+from machpay_gateway.core.jose import session
+from machpay_gateway.core.jose.compact import CompactToken
+from machpay_gateway.core.jose.ports import KnownKeys
+from machpay_gateway.core.limits.rate import Tier
+from machpay_gateway.core.oauth import access_token
 from machpay_gateway.core.oauth.grant import Grant
-from machpay_gateway.core.ports import KnownKeys
-from machpay_gateway.core.principal import Principal
-from machpay_gateway.core.quota import Tier
+from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.keysets.signing import SigningKeys
 from machpay_gateway.keysets.verified import VerifiedTokens
 
@@ -43,7 +43,7 @@ class OwnTokens:
         *,
         keys: KnownKeys,
         tiers: Mapping[str, Tier],
-        authority: Authority | None,
+        authority: OAuthSettings | None,
         grants: Grants | None,
     ) -> None:
         self._signing = signing
@@ -83,7 +83,7 @@ class OwnTokens:
         # By `typ` first: tokens of one kind never pass for another, whoever signed them (RFC 8725 §3.12).
         if token.type == session.TYPE:
             return await self._session(token, digest, now)
-        if token.type == access.TYPE and self._authority is not None and self._grants is not None:
+        if token.type == access_token.TYPE and self._authority is not None and self._grants is not None:
             return await self._access(token, digest, now, self._authority, self._grants)
         return "typ is none that we issue"
 
@@ -102,11 +102,11 @@ class OwnTokens:
         return await self._keys.find(found) or "the session's key is gone"
 
     async def _access(
-        self, token: CompactToken, digest: bytes, now: float, authority: Authority, grants: Grants
+        self, token: CompactToken, digest: bytes, now: float, authority: OAuthSettings, grants: Grants
     ) -> Principal | str:
         verified = self._verified.known(digest, now)
         if verified is None:
-            if refusal := access.mistake_in_access(token.claims, authority, now):
+            if refusal := access_token.mistake_in_access(token.claims, authority, now):
                 return refusal
             if not await self._signing.has_signed(token):
                 return "wrong signature"
@@ -116,7 +116,7 @@ class OwnTokens:
             return grant
         if verified is not None and grant is None:
             return verified
-        principal = access.access_principal(token.claims, self._tiers, grant)
+        principal = access_token.access_principal(token.claims, self._tiers, grant)
         if isinstance(principal, str):
             self._verified.forget(digest)
         elif self._signing.verifies(token.kid):  # it may have been dropped since the signature was looked at

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-from machpay_gateway.core.admission import Away, Demand, Granted, spent
-from machpay_gateway.core.credential import Proof
+from machpay_gateway.core.decision.credential import Proof
 from machpay_gateway.core.errors import Unavailable
-from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, LimiterUnavailable, take_and_release
+from machpay_gateway.core.limits.ports import Limiter
+from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.core.oauth.dpop import checked_proof
-from machpay_gateway.core.ports import Limiter
-from machpay_gateway.core.quota import Tier
+from machpay_gateway.core.oauth.settings import OAuthSettings
 
 # A quota of one in the time that a proof is fresh for, before and after now: the second one is over it, on every
 # worker and host that shares the limiter.
@@ -18,7 +18,7 @@ _ONCE = Tier(rate="1/2 minutes", concurrency=1)
 class Proofs:
     """Judges proofs for *authority*'s endpoints and its API."""
 
-    def __init__(self, authority: Authority, limiter: Limiter, *, clock: Callable[[], float]) -> None:
+    def __init__(self, authority: OAuthSettings, limiter: Limiter, *, clock: Callable[[], float]) -> None:
         self._authority = authority
         self._limiter = limiter
         self._clock = clock
@@ -43,7 +43,7 @@ class Proofs:
 
         Ask when nothing else can refuse the request: whoever makes proofs could fill the memory with them.
         """
-        answer = await spent(self._limiter.admit(Demand(f"proof:{proof.name}", 0, _ONCE, 1)))
-        if isinstance(answer, Away):
+        answer = await take_and_release(self._limiter.admit(AdmissionRequest(f"proof:{proof.name}", 0, _ONCE, 1)))
+        if isinstance(answer, LimiterUnavailable):
             raise Unavailable(f"whether a proof was seen before: {answer.detail}")
-        return isinstance(answer, Granted)
+        return isinstance(answer, Admitted)

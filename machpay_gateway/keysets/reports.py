@@ -1,8 +1,8 @@
 """Whose reports of leaked secrets are believed: those that a configured scanner signed."""
 
-from machpay_gateway.core.leak import Leaks
-from machpay_gateway.core.scanner import is_signed, scanner_keys
-from machpay_gateway.core.token import VerifyingKey
+from machpay_gateway.core.jose.scanner import is_signed, scanner_keys
+from machpay_gateway.core.jose.token import VerifyingKey
+from machpay_gateway.core.keys.leak import LeakSettings
 from machpay_gateway.keysets.sources import key_set_at
 
 
@@ -12,7 +12,7 @@ class SignedReports:
     Raises ConfigurationError for a key set that cannot be meant.
     """
 
-    def __init__(self, leaks: Leaks) -> None:
+    def __init__(self, leaks: LeakSettings) -> None:
         self.leaks = leaks
         self._keys = key_set_at(leaks.keys, scanner_keys)
 

@@ -10,13 +10,19 @@ import orjson
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from machpay_gateway.core.audit import APPLICATION, Actor, Change
-from machpay_gateway.core.compact import CompactToken
-from machpay_gateway.core.ports import SigningKeyStore
-from machpay_gateway.core.signing import ALGORITHM, NOTICE_SECONDS, SigningKey, alive_at, signing_at
-from machpay_gateway.core.token import VerifyingKey, is_signed_by
-from machpay_gateway.flights import SingleFlight
+from machpay_gateway.core.jose.compact import CompactToken
+from machpay_gateway.core.jose.ports import SigningKeyStore
+from machpay_gateway.core.jose.signing import (
+    ALGORITHM,
+    PUBLISH_BEFORE_SIGNING_SECONDS,
+    SigningKey,
+    alive_at,
+    signing_at,
+)
+from machpay_gateway.core.jose.token import VerifyingKey, is_signed_by
+from machpay_gateway.core.keys.audit import APPLICATION, Actor, Change
 from machpay_gateway.keysets.sealing import opened, sealed
+from machpay_gateway.singleflight import SingleFlight
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +126,7 @@ class SigningKeys:
             # Whoever has another secret key than the workers would make a key that none of them can sign by.
             self._private_key(signing)
         dropped = {key.kid for key in known} - {key.kid for key in needed}
-        key = self._new_key(now, signs_from=now if at_once or not known else now + NOTICE_SECONDS)
+        key = self._new_key(now, signs_from=now if at_once or not known else now + PUBLISH_BEFORE_SIGNING_SECONDS)
         change = Change(
             now, actor, "signing_key.rotate", _SYSTEM, key.kid, {}, {"dropped": sorted(dropped), "at_once": at_once}
         )

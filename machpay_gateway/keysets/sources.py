@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Protocol
 
 from machpay_gateway.core.errors import ConfigurationError, KeysetUnavailable, Unavailable
-from machpay_gateway.core.issuer import is_remote
-from machpay_gateway.core.token import VerifyingKeys
-from machpay_gateway.flights import SingleFlight
+from machpay_gateway.core.jose.token import VerifyingKeys
+from machpay_gateway.core.network.url import is_remote
+from machpay_gateway.singleflight import SingleFlight
 
 __all__ = ["FileKeySet", "KeySet", "Read", "RemoteKeySet", "key_set_at"]
 

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Collection
 from typing import NamedTuple
 
-from machpay_gateway.core.principal import Principal
+from machpay_gateway.core.decision.principal import Principal
 
 
 class _Verified(NamedTuple):

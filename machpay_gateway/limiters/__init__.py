@@ -1,1 +1,1 @@
-"""Limiters: who counts what subjects do. All of them keep the promises of `core.ports.Limiter`."""
+"""Limiters: who counts what subjects do. All of them keep the promises of `core.limits.ports.Limiter`."""

@@ -5,11 +5,20 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from machpay_gateway.core.admission import STALE, Answer, Demand, Granted, Outage, Stale, Standing, exceeded
-from machpay_gateway.core.quota import CellWindow, Tier
+from machpay_gateway.core.limits.admission import (
+    STALE,
+    AdmissionRequest,
+    Admitted,
+    Answer,
+    Outage,
+    Remaining,
+    Stale,
+    exceeded,
+)
+from machpay_gateway.core.limits.rate import CellWindow, Tier
 
 if TYPE_CHECKING:
-    from machpay_gateway.limiters.sole import SoleWorker
+    from machpay_gateway.limiters.process_lock import ProcessLock
 
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on every request
 _MARK_SECONDS = 60.0  # longer than any decision that read the record before the change can take
@@ -36,7 +45,7 @@ class _Subject:
 class MemoryLimiter:
     """A limiter for one process. Its clock is monotonic: a stepped wall clock neither opens nor shuts a window."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, *, sole: "SoleWorker | None" = None) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, sole: "ProcessLock | None" = None) -> None:
         """Start with nothing counted. *clock* returns seconds and never goes back; *sole* is had while it is open."""
         self._clock = clock
         self._sole = sole
@@ -62,7 +71,7 @@ class MemoryLimiter:
             self._sole.give_back()
         self._is_open = False
 
-    def admit(self, demand: Demand) -> Answer:
+    def admit(self, demand: AdmissionRequest) -> Answer:
         """Check the version, take from the window and take a slot: together, or not at all."""
         name, version, tier, cost = demand
         now = self._clock()
@@ -77,9 +86,9 @@ class MemoryLimiter:
         subject.in_flight = in_flight + 1
         taken = window.taken
         resets_in = window.frees_at - now if taken else 0.0
-        return _new(Granted, (subject, tier.limit - taken, resets_in, tier.concurrency - in_flight - 1, tier))
+        return _new(Admitted, (subject, tier.limit - taken, resets_in, tier.concurrency - in_flight - 1, tier))
 
-    async def standing(self, demand: Demand) -> Standing | Stale:
+    async def standing(self, demand: AdmissionRequest) -> Remaining | Stale:
         """Return what the subject of *demand* has left, and take nothing."""
         now, tier = self._clock(), demand.tier
         subject = self._brought_up(demand, now)
@@ -88,7 +97,7 @@ class MemoryLimiter:
         window = subject.window
         window.advance(now)
         slots_left = max(0, tier.concurrency - subject.in_flight)
-        return Standing(max(0, tier.limit - window.taken), window.frees_in(now), slots_left, tier)
+        return Remaining(max(0, tier.limit - window.taken), window.frees_in(now), slots_left, tier)
 
     async def mark(self, subject: str, version: int) -> None:
         """Answer demands of an older *version* with STALE from now on."""
@@ -102,7 +111,7 @@ class MemoryLimiter:
     def __len__(self) -> int:
         return len(self._subjects)
 
-    def _brought_up(self, demand: Demand, now: float) -> _Subject | None:
+    def _brought_up(self, demand: AdmissionRequest, now: float) -> _Subject | None:
         """Return the subject as *demand* knows it, or None when the demand is the one that is behind."""
         subject = self._subjects.get(demand.subject)
         if subject is None:

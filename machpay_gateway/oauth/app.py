@@ -10,10 +10,9 @@ from starlette.routing import Route as Endpoint
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from machpay_gateway.assembly import Gateway
+from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import ConfigurationError, Unavailable
-from machpay_gateway.core.oauth.authority import AUTHORIZE, CONSENT, PAGE_PATHS, SIGN_IN, SIGN_OUT, Authority
-from machpay_gateway.core.route import Route
-from machpay_gateway.oauth.answers import json_answer
+from machpay_gateway.core.oauth.settings import AUTHORIZE, CONSENT, PAGE_PATHS, SIGN_IN, SIGN_OUT, OAuthSettings
 from machpay_gateway.oauth.authorize import Authorization
 from machpay_gateway.oauth.endpoints import introspection_endpoint, revocation_endpoint, token_endpoint
 from machpay_gateway.oauth.metadata import (
@@ -25,13 +24,14 @@ from machpay_gateway.oauth.metadata import (
     metadata,
 )
 from machpay_gateway.oauth.register import registration_endpoint
+from machpay_gateway.oauth.responses import json_answer
 from machpay_gateway.web.incoming import facts_of
 
 Answer = Callable[[Request], Awaitable[Response]]
 _METADATA_SECONDS = 300
 
 
-def oauth_routes(authority: Authority) -> tuple[Route, ...]:
+def oauth_routes(authority: OAuthSettings) -> tuple[Route, ...]:
     """Return the routes of the authorization server: whoever asks has no credential of ours yet."""
     paths = [authority.path + path for path in (*PAGE_PATHS, TOKEN, REVOKE, INTROSPECT)]
     if authority.registration_account is not None:
@@ -44,7 +44,7 @@ def oauth_routes(authority: Authority) -> tuple[Route, ...]:
 def oauth_app(gateway: Gateway) -> ASGIApp:
     """Return the application that serves `oauth_routes` by *gateway*. Raises ConfigurationError."""
     authority = gateway.issuing.authority
-    _check_registration_scopes(authority, gateway.apps.grantable)
+    _check_registration_scopes(authority, gateway.oauth_clients.grantable)
     pages, at = Authorization(gateway), authority.path
     for_pages = [
         Endpoint(f"{at}{AUTHORIZE}", _page(pages, pages.authorize), methods=["GET"]),
@@ -64,7 +64,7 @@ def oauth_app(gateway: Gateway) -> ASGIApp:
     return _open_to_scripts(app, frozenset(endpoint.path for endpoint in for_scripts))
 
 
-def _check_registration_scopes(authority: Authority, grantable: Collection[str]) -> None:
+def _check_registration_scopes(authority: OAuthSettings, grantable: Collection[str]) -> None:
     for name in authority.registration_scopes:
         if name not in grantable:
             raise ConfigurationError(

@@ -12,31 +12,37 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.core.address import format_address_or_none
+from machpay_gateway.core.accounts.user import User
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.oauth.asking import UNKNOWN_CLIENT, Request, Return, read_request, return_of
-from machpay_gateway.core.oauth.authority import AUTHORIZE, CONSENT, SIGN_IN
-from machpay_gateway.core.oauth.client import Client
+from machpay_gateway.core.network.address import format_address_or_none
+from machpay_gateway.core.oauth.authorization_request import (
+    UNKNOWN_CLIENT,
+    AuthorizationRequest,
+    RedirectTarget,
+    read_request,
+    redirect_target,
+)
+from machpay_gateway.core.oauth.client import OAuthClient
+from machpay_gateway.core.oauth.error import OAuthErrorCode, OAuthRefusal
 from machpay_gateway.core.oauth.parameters import Parameters
-from machpay_gateway.core.oauth.problem import Code, Refused
-from machpay_gateway.core.oauth.user import User
+from machpay_gateway.core.oauth.settings import AUTHORIZE, CONSENT, SIGN_IN
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.oauth.pages import OAuthPages
-from machpay_gateway.people.users import NotSignedIn
+from machpay_gateway.services.users import NotSignedIn
 from machpay_gateway.web.browser import CLEARED, LOST, Cookie, fresh_value, is_proved, put_sign_in
 from machpay_gateway.web.forms import is_text, read_form, read_pairs
 from machpay_gateway.web.incoming import actor_of, facts_of
 
 _DONE_BY_SIGNING_IN = frozenset({"login", "select_account"})
-_LOGIN_REQUIRED = Refused(Code.LOGIN_REQUIRED, "nobody is signed in")
+_LOGIN_REQUIRED = OAuthRefusal(OAuthErrorCode.LOGIN_REQUIRED, "nobody is signed in")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PendingConsent:
     """An authorization request as it came: its *query*, what it means, and who is signed in by the *cookie*."""
 
     query: bytes
-    request: Request
+    request: AuthorizationRequest
     cookie: str
     user: User | None
 
@@ -67,7 +73,9 @@ class Authorization:
         if "consent" not in request.prompts and await self._is_settled(request, user):
             return await self._allow(http, request, user, request.scopes)
         if "none" in request.prompts:
-            return self._back(request.back, Refused(Code.CONSENT_REQUIRED, "the user was not asked before"))
+            return self._back(
+                request.back, OAuthRefusal(OAuthErrorCode.CONSENT_REQUIRED, "the user was not asked before")
+            )
         return self._pages.consent(request, user, asked.cookie, asked.query)
 
     async def sign_in(self, http: HttpRequest) -> Response:
@@ -110,7 +118,7 @@ class Authorization:
             return self._onward(asked.query)  # to be asked again, by a page of ours
         chosen = request.scopes.names & set(sent.all("scope"))
         if sent.get("decision") != "allow" or (request.scopes.names and not chosen):
-            return self._back(request.back, Refused(Code.ACCESS_DENIED, "the user said no"))
+            return self._back(request.back, OAuthRefusal(OAuthErrorCode.ACCESS_DENIED, "the user said no"))
         return await self._allow(http, request, user, Scopes(frozenset(chosen)))
 
     async def sign_out(self, http: HttpRequest) -> Response:
@@ -132,7 +140,7 @@ class Authorization:
         told = "This does not work right now. Try again in a moment."
         return self._pages.error(told, status=HTTPStatus.SERVICE_UNAVAILABLE)
 
-    async def _asked(self, http: HttpRequest) -> Asked | Response:
+    async def _asked(self, http: HttpRequest) -> PendingConsent | Response:
         """Return what the app asks, or the answer when that cannot be put to a user."""
         query: bytes = http.scope["query_string"]
         pairs = read_pairs(query)
@@ -140,21 +148,21 @@ class Authorization:
             return self._pages.error(f"The app's request cannot be read: {pairs}.")
         parameters = Parameters.of(pairs)
         client_id = parameters.get("client_id")
-        client = None if client_id is None else await self._gateway.apps.get(None, client_id)
-        back = return_of(parameters, client)
+        client = None if client_id is None else await self._gateway.oauth_clients.get(None, client_id)
+        back = redirect_target(parameters, client)
         if isinstance(back, str) or client is None:
             return self._pages.error(str(back))
         request = read_request(parameters, client, back, self._authority, self._gateway.policy.scopes)
         cookie = self._session.read(http)
         user = await self._gateway.users.signed_in(cookie) if cookie else None
-        if isinstance(request, Refused):
+        if isinstance(request, OAuthRefusal):
             return self._refused(client, back, request, user)
-        return Asked(query, request, cookie, user)
+        return PendingConsent(query, request, cookie, user)
 
-    async def _is_settled(self, request: Request, user: User) -> bool:
+    async def _is_settled(self, request: AuthorizationRequest, user: User) -> bool:
         return not request.must_be_shown and await self._gateway.issuing.consents.is_given(request, user)
 
-    async def _allow(self, http: HttpRequest, request: Request, user: User, scopes: Scopes) -> Response:
+    async def _allow(self, http: HttpRequest, request: AuthorizationRequest, user: User, scopes: Scopes) -> Response:
         actor = actor_of("user", user.id, facts_of(http.scope))
         try:
             code = await self._gateway.issuing.consents.give(request, user, scopes, actor)
@@ -163,24 +171,24 @@ class Authorization:
         return _redirect(request.back.url(self._authority, code=code))
 
     def _ask_to_sign_in(
-        self, http: HttpRequest, asked: Asked, *, told: str = "", email: str = "", status: int = HTTPStatus.OK
+        self, http: HttpRequest, asked: PendingConsent, *, told: str = "", email: str = "", status: int = HTTPStatus.OK
     ) -> Response:
         cookie = self._form.read(http) or fresh_value()
         response = self._pages.sign_in(asked.request, cookie, asked.query, told=told, email=email, status=status)
         self._form.put(response, cookie)
         return response
 
-    def _not_signed_in(self, http: HttpRequest, asked: Asked, email: str, found: NotSignedIn) -> Response:
+    def _not_signed_in(self, http: HttpRequest, asked: PendingConsent, email: str, found: NotSignedIn) -> Response:
         return self._ask_to_sign_in(http, asked, told=found.told, email=email, status=found.status)
 
-    def _refused(self, client: Client, back: Return, refused: Refused, user: User | None) -> Response:
+    def _refused(self, client: OAuthClient, back: RedirectTarget, refused: OAuthRefusal, user: User | None) -> Response:
         """Send the error back to the app; show it here while nobody is signed in and the app registered itself."""
         if client.is_self_registered and user is None:
             # RFC 9700 §4.11.2: else a link to this server leads wherever a stranger has registered, with no user asked.
             return self._pages.error(f"The app's request was refused: {refused.description}.")
         return self._back(back, refused)
 
-    def _back(self, back: Return, refused: Refused) -> Response:
+    def _back(self, back: RedirectTarget, refused: OAuthRefusal) -> Response:
         return _redirect(back.url(self._authority, error=refused.code, error_description=refused.description))
 
     def _onward(self, query: bytes) -> Response:

@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.core.credential import PROOF_ALGORITHMS
-from machpay_gateway.core.oauth.authority import AUTHORIZE, Authority
+from machpay_gateway.core.decision.credential import PROOF_ALGORITHMS
 from machpay_gateway.core.oauth.client import GRANT_TYPES
 from machpay_gateway.core.oauth.pkce import METHOD
-from machpay_gateway.oauth.clients import METHODS
+from machpay_gateway.core.oauth.settings import AUTHORIZE, OAuthSettings
+from machpay_gateway.oauth.client_authentication import METHODS
 
 TOKEN, REVOKE = "/oauth/token", "/oauth/revoke"
 INTROSPECT, REGISTER, JWKS = "/oauth/introspect", "/oauth/register", "/.well-known/jwks.json"
 WELL_KNOWN = "/.well-known/oauth-authorization-server"
 
 
-def metadata(authority: Authority, gateway: Gateway) -> Mapping[str, Any]:
+def metadata(authority: OAuthSettings, gateway: Gateway) -> Mapping[str, Any]:
     """Return the metadata of *authority* (RFC 8414 §2)."""
     return {
         "issuer": authority.issuer,
@@ -25,7 +25,7 @@ def metadata(authority: Authority, gateway: Gateway) -> Mapping[str, Any]:
         "introspection_endpoint": authority.url(INTROSPECT),
         "jwks_uri": authority.origin + JWKS,
         "registration_endpoint": None if authority.registration_account is None else authority.url(REGISTER),
-        "scopes_supported": sorted(gateway.apps.grantable),
+        "scopes_supported": sorted(gateway.oauth_clients.grantable),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": list(GRANT_TYPES),

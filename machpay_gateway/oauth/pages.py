@@ -6,11 +6,11 @@ from pathlib import Path
 
 from starlette.responses import Response
 
-from machpay_gateway.core.oauth.asking import Request
-from machpay_gateway.core.oauth.authority import CONSENT, SIGN_IN, SIGN_OUT, Authority
-from machpay_gateway.core.oauth.redirect import origin_source
-from machpay_gateway.core.oauth.user import User
-from machpay_gateway.core.oauth.words import words_for
+from machpay_gateway.core.accounts.user import User
+from machpay_gateway.core.oauth.authorization_request import AuthorizationRequest
+from machpay_gateway.core.oauth.redirect_uri import origin_source
+from machpay_gateway.core.oauth.scope_descriptions import describe_scope
+from machpay_gateway.core.oauth.settings import CONSENT, SIGN_IN, SIGN_OUT, OAuthSettings
 from machpay_gateway.web.browser import proof_of
 from machpay_gateway.web.templates import Pages
 
@@ -20,11 +20,13 @@ _TEMPLATES = Path(__file__).with_name("templates")
 class OAuthPages:
     """Makes pages for users of *authority*."""
 
-    def __init__(self, authority: Authority) -> None:
+    def __init__(self, authority: OAuthSettings) -> None:
         self._pages = Pages(_TEMPLATES)
         self._authority = authority
 
-    def sign_in(self, request: Request, cookie: str, query: bytes, *, told: str, email: str, status: int) -> Response:
+    def sign_in(
+        self, request: AuthorizationRequest, cookie: str, query: bytes, *, told: str, email: str, status: int
+    ) -> Response:
         """Return the page that asks for e-mail and password; *told* is what went wrong before."""
         values = {
             **_app(request),
@@ -35,14 +37,14 @@ class OAuthPages:
         }
         return self._page("sign_in.html", values, request, status=status)
 
-    def consent(self, request: Request, user: User, cookie: str, query: bytes) -> Response:
+    def consent(self, request: AuthorizationRequest, user: User, cookie: str, query: bytes) -> Response:
         """Return the page that asks whether the app may do what it asks for."""
         values = {
             **_app(request),
             "is_test": request.client.environment == "test",
             "email": user.email,
             "account": user.account_id,
-            "scopes": [(name, words_for(name)) for name in request.scopes],
+            "scopes": [(name, describe_scope(name)) for name in request.scopes],
             "resources": [name for name in request.resources if name != self._authority.audience],
             "action": self._action(CONSENT, query),
             "sign_out": self._action(SIGN_OUT, query),
@@ -55,7 +57,7 @@ class OAuthPages:
         return self._pages.page("error.html", {"told": told}, status=status, is_secure=self._authority.is_secure)
 
     def _page(
-        self, name: str, values: Mapping[str, object], request: Request, *, status: int = HTTPStatus.OK
+        self, name: str, values: Mapping[str, object], request: AuthorizationRequest, *, status: int = HTTPStatus.OK
     ) -> Response:
         return self._pages.page(
             name,
@@ -69,7 +71,7 @@ class OAuthPages:
         return f"{self._authority.path}{path}?{query.decode('ascii')}"
 
 
-def _app(request: Request) -> Mapping[str, object]:
+def _app(request: AuthorizationRequest) -> Mapping[str, object]:
     """Return what pages say of the app: its name as it gave it, and *host*, where the user is sent."""
     return {
         "app": request.client.name,

@@ -17,15 +17,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.core.address import block_name
-from machpay_gateway.core.admission import Away, Demand, Exceeded, spent
+from machpay_gateway.core.decision.problem import REALM
 from machpay_gateway.core.errors import InputError, Unavailable
-from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, Client
-from machpay_gateway.core.oauth.problem import Code, Refused
-from machpay_gateway.core.oauth.redirect import RedirectError
-from machpay_gateway.core.problem import REALM
-from machpay_gateway.oauth.answers import json_answer, refused_answer
-from machpay_gateway.oauth.clients import METHODS
+from machpay_gateway.core.limits.admission import AdmissionRequest, Exceeded, LimiterUnavailable, take_and_release
+from machpay_gateway.core.network.address import block_name
+from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, OAuthClient
+from machpay_gateway.core.oauth.error import OAuthErrorCode, OAuthRefusal
+from machpay_gateway.core.oauth.redirect_uri import RedirectError
+from machpay_gateway.oauth.client_authentication import METHODS
+from machpay_gateway.oauth.responses import json_answer, refused_answer
 from machpay_gateway.web.bodies import whole_body
 from machpay_gateway.web.incoming import actor_of, facts_of
 
@@ -44,12 +44,12 @@ def registration_endpoint(gateway: Gateway) -> Callable[[Request], Awaitable[Res
         try:
             answer = await registration.answer(request)
         except RedirectError as exc:
-            answer = Refused(Code.INVALID_REDIRECT_URI, str(exc))
+            answer = OAuthRefusal(OAuthErrorCode.INVALID_REDIRECT_URI, str(exc))
         except InputError as exc:
-            answer = Refused(Code.INVALID_CLIENT_METADATA, str(exc))
+            answer = OAuthRefusal(OAuthErrorCode.INVALID_CLIENT_METADATA, str(exc))
         except Unavailable:
-            answer = Refused(Code.TEMPORARILY_UNAVAILABLE, "registration does not work right now", 1.0)
-        return refused_answer(answer) if isinstance(answer, Refused) else answer
+            answer = OAuthRefusal(OAuthErrorCode.TEMPORARILY_UNAVAILABLE, "registration does not work right now", 1.0)
+        return refused_answer(answer) if isinstance(answer, OAuthRefusal) else answer
 
     return register
 
@@ -64,10 +64,12 @@ class _Registration:
         self._token_digest = None if token is None else sha256(token.encode()).digest()
         self._log = _RefusalLog()
 
-    async def answer(self, request: Request) -> Response | Refused:
+    async def answer(self, request: Request) -> Response | OAuthRefusal:
         """Return the registered client, or why there is none. Raises InputError, Unavailable."""
         if self._token_digest is not None and "authorization" not in request.headers:
-            response = refused_answer(Refused(Code.INVALID_TOKEN, "registration needs an initial access token"))
+            response = refused_answer(
+                OAuthRefusal(OAuthErrorCode.INVALID_TOKEN, "registration needs an initial access token")
+            )
             # RFC 6750 §3.1: a request without credentials gets no error code in its challenge.
             response.headers["WWW-Authenticate"] = f'Bearer realm="{REALM}"'
             return response
@@ -76,15 +78,15 @@ class _Registration:
         if refusal is not None:
             return refusal
         asked = await _metadata_of(request)
-        return asked if isinstance(asked, Refused) else await self._registered(request, asked)
+        return asked if isinstance(asked, OAuthRefusal) else await self._registered(request, asked)
 
-    def _unauthorized(self, request: Request) -> Refused | None:
+    def _unauthorized(self, request: Request) -> OAuthRefusal | None:
         """Return why *request* may not register, None when it has the initial access token, or needs none (§3)."""
         if self._token_digest is None:
             return None
         address, failures = facts_of(request.scope).address, self._gateway.failures
         if wait := failures.wait(address, time.time()):
-            return Refused(Code.SLOW_DOWN, "too many failures from this address", wait)
+            return OAuthRefusal(OAuthErrorCode.SLOW_DOWN, "too many failures from this address", wait)
         given = request.headers.getlist("authorization")
         scheme, _, token = given[0].partition(" ")
         digest = sha256(token.strip(" ").encode("latin-1")).digest()
@@ -93,32 +95,34 @@ class _Registration:
             return None
         failures.note(address, time.time())
         self._log.note("wrong initial access token")
-        return Refused(Code.INVALID_TOKEN, "the initial access token is wrong")
+        return OAuthRefusal(OAuthErrorCode.INVALID_TOKEN, "the initial access token is wrong")
 
-    async def _over_limit(self, request: Request) -> Refused | None:
+    async def _over_limit(self, request: Request) -> OAuthRefusal | None:
         """Count a registration of the address block, an IPv6 /64 being one; return why it may not register now."""
         block = block_name(facts_of(request.scope).address)
-        demand = Demand(f"registration:{block}", 0, self._authority.registration_tier, 1)
-        match await spent(self._gateway.limiter.admit(demand)):
+        demand = AdmissionRequest(f"registration:{block}", 0, self._authority.registration_tier, 1)
+        match await take_and_release(self._gateway.limiter.admit(demand)):
             case Exceeded(wait_seconds=wait):
                 self._log.note("over registration_limit")
-                return Refused(Code.SLOW_DOWN, "too many registrations from this address", wait)
-            case Away(detail):
+                return OAuthRefusal(OAuthErrorCode.SLOW_DOWN, "too many registrations from this address", wait)
+            case LimiterUnavailable(detail):
                 raise Unavailable(f"how many clients an address registered: {detail}")
         return None
 
-    async def _registered(self, request: Request, asked: Mapping[str, Any]) -> Response | Refused:
+    async def _registered(self, request: Request, asked: Mapping[str, Any]) -> Response | OAuthRefusal:
         gateway, authority = self._gateway, self._authority
         account = await gateway.accounts.find(authority.registration_account or "")
         if account is None:
-            return Refused(Code.TEMPORARILY_UNAVAILABLE, "the account for registered clients is not there")
+            return OAuthRefusal(
+                OAuthErrorCode.TEMPORARILY_UNAVAILABLE, "the account for registered clients is not there"
+            )
         method = asked.get("token_endpoint_auth_method", METHODS[0])
         if method not in METHODS:
             raise InputError(f"token_endpoint_auth_method is one of {', '.join(METHODS)}.")
         wanted = _text(asked, "scope")
         within = set(authority.registration_scopes)
-        await gateway.apps.remove_unused(authority.registration_days)
-        made = await gateway.apps.register(
+        await gateway.oauth_clients.remove_unused(authority.registration_days)
+        made = await gateway.oauth_clients.register(
             account.id,
             name=_text(asked, "client_name") or "An app without a name",
             scopes=within if wanted is None else within & set(wanted.split()),
@@ -131,7 +135,7 @@ class _Registration:
         )
         if made is None:
             self._log.note("registration_clients are registered")
-            return Refused(Code.SLOW_DOWN, "too many clients are registered", _FULL_SECONDS)
+            return OAuthRefusal(OAuthErrorCode.SLOW_DOWN, "too many clients are registered", _FULL_SECONDS)
         return json_answer(_described(*made, method), HTTPStatus.CREATED)
 
 
@@ -152,7 +156,7 @@ class _RefusalLog:
         self._count, self._logged_at = 0, now
 
 
-def _described(client: Client, secret: str | None, method: str) -> dict[str, Any]:
+def _described(client: OAuthClient, secret: str | None, method: str) -> dict[str, Any]:
     return {
         "client_id": client.id,
         "client_secret": secret,
@@ -168,19 +172,19 @@ def _described(client: Client, secret: str | None, method: str) -> dict[str, Any
     }
 
 
-async def _metadata_of(request: Request) -> Mapping[str, Any] | Refused:
+async def _metadata_of(request: Request) -> Mapping[str, Any] | OAuthRefusal:
     try:
         body = await whole_body(request, _MAX_BYTES)
         if body is None:
-            return Refused(Code.INVALID_CLIENT_METADATA, f"the body is over {_MAX_BYTES} bytes")
+            return OAuthRefusal(OAuthErrorCode.INVALID_CLIENT_METADATA, f"the body is over {_MAX_BYTES} bytes")
         asked = orjson.loads(body)
     except (ClientDisconnect, orjson.JSONDecodeError):
-        return Refused(Code.INVALID_CLIENT_METADATA, "the body is not JSON")
+        return OAuthRefusal(OAuthErrorCode.INVALID_CLIENT_METADATA, "the body is not JSON")
     if not isinstance(asked, dict):
-        return Refused(Code.INVALID_CLIENT_METADATA, "the body is not a JSON object")
+        return OAuthRefusal(OAuthErrorCode.INVALID_CLIENT_METADATA, "the body is not a JSON object")
     kinds = asked.get("response_types", ["code"])
     if kinds not in (["code"], []):
-        return Refused(Code.INVALID_CLIENT_METADATA, "response_types is code, and nothing else")
+        return OAuthRefusal(OAuthErrorCode.INVALID_CLIENT_METADATA, "response_types is code, and nothing else")
     return asked
 
 

@@ -5,10 +5,10 @@ from functools import lru_cache
 from math import ceil
 from time import time
 
-from machpay_gateway.core.admission import Granted
-from machpay_gateway.core.decision import Denied
-from machpay_gateway.core.principal import Anonymous, Principal
-from machpay_gateway.core.problem import problem_for
+from machpay_gateway.core.decision.decision import Denied
+from machpay_gateway.core.decision.principal import Anonymous, Principal
+from machpay_gateway.core.decision.problem import problem_for
+from machpay_gateway.core.limits.admission import Admitted
 from machpay_gateway.proxy.heads import AnswerHead
 from machpay_gateway.web.headers import answer_headers, quota_headers, refusal_headers
 from machpay_gateway.web.problems import problem_answer
@@ -17,7 +17,7 @@ _NO_CONTENT = 204
 
 
 def own_lines(
-    principal: Principal | Anonymous | None, grant: Granted | None, request_id: bytes, *, legacy: bool
+    principal: Principal | Anonymous | None, grant: Admitted | None, request_id: bytes, *, legacy: bool
 ) -> bytes:
     """Return the header lines that are added to an answer, none where the control plane did: *principal* is None."""
     if principal is None:
@@ -70,7 +70,7 @@ def refusal(
     closes: bool,
     minor: bool = True,
     is_head: bool = False,
-    grant: Granted | None = None,
+    grant: Admitted | None = None,
 ) -> tuple[bytes, int]:
     """Return the whole answer that tells of *denied*, and its status.
 

@@ -6,8 +6,8 @@ safe and the kept connection that it was sent over had died (RFC 9110 §9.2.2, R
 
 from time import monotonic, perf_counter
 
-from machpay_gateway.core.carriage import Carriage
-from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.network.proxy_options import ProxyOptions
 from machpay_gateway.proxy.answers import interim_head
 from machpay_gateway.proxy.bodies import LAST_CHUNK, chunk
 from machpay_gateway.proxy.heads import AnswerHead
@@ -35,7 +35,7 @@ class Carrying(Asking):
     _tunnel: Tunnel | None = None
     _upstream: UpstreamConnection | None = None
 
-    def __init__(self, exchange: Carried, pool: Pool, carriage: Carriage, head: bytes) -> None:
+    def __init__(self, exchange: Carried, pool: Pool, carriage: ProxyOptions, head: bytes) -> None:
         """Carry *exchange*'s request, whose *head* is as the upstream gets it, to a server of *pool*."""
         self._exchange = exchange
         self._client = exchange.client

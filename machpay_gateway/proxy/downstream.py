@@ -5,9 +5,9 @@ import re
 from time import monotonic, perf_counter
 from typing import cast
 
-from machpay_gateway.core.address import parse_address
-from machpay_gateway.core.decision import Denied
-from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.decision.decision import Denied
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.network.address import parse_address
 from machpay_gateway.proxy.answers import refusal
 from machpay_gateway.proxy.bodies import BadBodyError, Body, Chunked, Counted
 from machpay_gateway.proxy.carrying import Carrying
@@ -15,7 +15,7 @@ from machpay_gateway.proxy.closing import end_writing, reset
 from machpay_gateway.proxy.exchange import Exchange
 from machpay_gateway.proxy.framing import HEAD_END, early_fault
 from machpay_gateway.proxy.heads import Fault
-from machpay_gateway.proxy.ports import NEVER, Client, ClientTunnel, Front, Walk
+from machpay_gateway.proxy.ports import NEVER, ClientTunnel, DownstreamClient, Front, Walk
 
 _MOST_AHEAD = 64 * 1024  # bytes that may come before they can go on
 _BODY_SECONDS = 1e9  # so that one that waits for a body is taken after all that wait for a request
@@ -24,7 +24,7 @@ _LONGEST_LINGER_SECONDS = 30.0  # for a client that sends all of its body before
 _EMPTY_LINES = re.compile(rb"\A(?:\r\n)++")
 
 
-class ClientConnection(Client):
+class ClientConnection(DownstreamClient):
     """One connection. *exchange* is the request that is served, *body* what is still to come of it."""
 
     __slots__ = (

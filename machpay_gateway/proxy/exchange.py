@@ -5,21 +5,21 @@ from collections.abc import Coroutine
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
-from machpay_gateway.core.admission import Coming, Granted, abandon
-from machpay_gateway.core.carriage import Carriage
-from machpay_gateway.core.decision import Allowed, Decision, Denied
-from machpay_gateway.core.principal import Anonymous, Principal
-from machpay_gateway.core.reason import Reason
-from machpay_gateway.core.route import Route
-from machpay_gateway.core.usage import ALLOWED
-from machpay_gateway.gate import Asked, Unsettled
+from machpay_gateway.core.decision.decision import Allowed, Decision, Denied
+from machpay_gateway.core.decision.principal import Anonymous, Principal
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.decision.route import Route
+from machpay_gateway.core.limits.admission import Admitted, PendingAnswer, abandon
+from machpay_gateway.core.network.proxy_options import ProxyOptions
+from machpay_gateway.core.usage.counters import ALLOWED
+from machpay_gateway.gate import PendingAdmission, PendingIdentity
 from machpay_gateway.proxy.answers import answer_head, own_lines, refusal, switching_head
 from machpay_gateway.proxy.carrying import Carrying
 from machpay_gateway.proxy.forwarding import Hop, upstream_head, verbatim_head, with_cookies
-from machpay_gateway.proxy.framing import Request
+from machpay_gateway.proxy.framing import FramedRequest
 from machpay_gateway.proxy.heads import AnswerHead
 from machpay_gateway.proxy.pool import Pool
-from machpay_gateway.proxy.ports import NEVER, Carried, Client, Front
+from machpay_gateway.proxy.ports import NEVER, Carried, DownstreamClient, Front
 from machpay_gateway.telemetry.refusals import log_refusal
 from machpay_gateway.web.page_hosts import PageGuard
 from machpay_gateway.web.streams import CHECK_SECONDS
@@ -35,7 +35,7 @@ class Exchange(Carried):
     """A request and what became of it. *due* is when its patience ends, *check_at* when to look at its credential."""
 
     principal: Principal | Anonymous | None = None
-    grant: Granted | None = None
+    grant: Admitted | None = None
     route: Route | None = None
     carrying: Carrying | None = None
     asked_at: float | None = None
@@ -48,10 +48,10 @@ class Exchange(Carried):
     sent_bytes = 0
     is_over = False
     _is_counted = False
-    _answer: Coming | None = None  # of the limiter
+    _answer: PendingAnswer | None = None  # of the limiter
     _task: asyncio.Task[Decision] | None = None
 
-    def __init__(self, front: Front, client: Client, request: Request) -> None:
+    def __init__(self, front: Front, client: DownstreamClient, request: FramedRequest) -> None:
         """Take the *request* that came over *client*."""
         self.began_at = perf_counter()
         self.client = client
@@ -157,15 +157,15 @@ class Exchange(Carried):
         """Note that nothing more goes through."""
         self._finish(ALLOWED, self.status)
 
-    def _proceed(self, decision: Decision | Asked | Unsettled) -> None:
+    def _proceed(self, decision: Decision | PendingAdmission | PendingIdentity) -> None:
         """Take the next step that *decision* asks for."""
         if isinstance(decision, Allowed):
             self._allow(decision)
-        elif isinstance(decision, Asked):
+        elif isinstance(decision, PendingAdmission):
             self.asked_at = perf_counter()
             self._answer = decision.answer
             decision.answer.add_done_callback(lambda answer: self._limiter_answered(decision, answer))
-        elif isinstance(decision, Unsettled):
+        elif isinstance(decision, PendingIdentity):
             self.asked_at = None  # it will be asked anew, and how long that takes is for the gate to know
             self.due = monotonic() + _DECISION_SECONDS
             self._task = self._front.loop.create_task(self._front.gate.settle(decision))
@@ -174,7 +174,7 @@ class Exchange(Carried):
             self.decided_at = perf_counter()
             self._refuse(decision)
 
-    def _limiter_answered(self, asked: Asked, answer: Coming) -> None:
+    def _limiter_answered(self, asked: PendingAdmission, answer: PendingAnswer) -> None:
         self._answer = None
         if self.is_over or answer.cancelled():
             return
@@ -202,7 +202,7 @@ class Exchange(Carried):
         head = self._upstream_head(credentials=carriage.forward_credentials)
         self._carry(self._front.upstreams.pool_for(principal), carriage, head)
 
-    def _carry(self, pool: Pool, carriage: Carriage, head: bytes) -> None:
+    def _carry(self, pool: Pool, carriage: ProxyOptions, head: bytes) -> None:
         self.carrying = carrying = Carrying(self, pool, carriage, head)
         self.check_at = monotonic() + CHECK_SECONDS
         carrying.begin()

@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from machpay_gateway.core.believed_headers import hyphened, is_believed
-from machpay_gateway.core.cookies import sets_ours, without_ours
-from machpay_gateway.core.identity import is_identity_name
+from machpay_gateway.core.decision.identity_headers import is_identity_name
+from machpay_gateway.core.network.cookies import sets_ours, without_ours
+from machpay_gateway.core.network.trusted_headers import hyphened, is_believed
 
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor
 _MOST_REMEMBERED = 4096

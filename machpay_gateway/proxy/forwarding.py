@@ -3,10 +3,10 @@
 import re
 from functools import lru_cache
 
-from machpay_gateway.core.address import format_address
-from machpay_gateway.core.assertion import HEADER as ASSERTION_HEADER
-from machpay_gateway.core.identity import identity_fields
-from machpay_gateway.core.principal import Anonymous, Principal
+from machpay_gateway.core.decision.identity_headers import identity_fields
+from machpay_gateway.core.decision.principal import Anonymous, Principal
+from machpay_gateway.core.jose.assertion import HEADER as ASSERTION_HEADER
+from machpay_gateway.core.network.address import format_address
 from machpay_gateway.proxy.fields import without
 from machpay_gateway.proxy.heads import PSEUDONYM, RequestHead
 from machpay_gateway.web.incoming import PEER_FIELD

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import httptools
 
-from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.proxy.fields import TOKEN, Fields
 from machpay_gateway.proxy.heads import MALFORMED, AnswerHead, Fault, RequestHead, invalid
 
@@ -32,14 +32,14 @@ _KNOWN_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIO
 _NOT_SERVED = frozenset({b"CONNECT", b"TRACE"})
 
 
-class Request(NamedTuple):
+class FramedRequest(NamedTuple):
     """What came: the *head*, which is often the same again, and the credentials, which are not kept with it."""
 
     head: RequestHead
     authorization: tuple[bytes, ...]
 
 
-def read_request(head: bytes, fields: Fields) -> Request | Fault:
+def read_request(head: bytes, fields: Fields) -> FramedRequest | Fault:
     """Return what the *head* of a request says, up to and with its empty line, or why it is refused."""
     if len(head) > MAX_HEAD_BYTES:
         return Fault(Reason.HEAD_TOO_LARGE, f"more than {MAX_HEAD_BYTES} bytes")
@@ -56,7 +56,7 @@ def read_request(head: bytes, fields: Fields) -> Request | Fault:
         return invalid(mistake)
     request = RequestHead(method, minor=minor == b"1")
     authorization = request.read(target, block, fields)
-    return authorization if isinstance(authorization, Fault) else Request(request, authorization)
+    return authorization if isinstance(authorization, Fault) else FramedRequest(request, authorization)
 
 
 def read_answer(head: bytes, fields: Fields) -> AnswerHead | str:

@@ -3,7 +3,7 @@
 import re
 from typing import Any, NamedTuple
 
-from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.proxy.fields import (
     AUTHORIZATION,
     CLIENT_ADDRESS,

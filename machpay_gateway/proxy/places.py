@@ -7,7 +7,7 @@ work. Counting is O(1) for each connection; the search happens under pressure al
 
 from collections.abc import Iterator
 
-from machpay_gateway.core.address import address_block
+from machpay_gateway.core.network.address import address_block
 from machpay_gateway.proxy.ports import NEVER, Placed
 
 _MOST_LOOKS = 64  # at connections for each newcomer: about 20 µs

@@ -9,16 +9,16 @@ from asyncio import AbstractEventLoop, Transport
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
-from machpay_gateway.core.admission import Granted
-from machpay_gateway.core.carriage import Carriage
-from machpay_gateway.core.decision import Denied
-from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.principal import Anonymous, Principal
-from machpay_gateway.core.reason import Reason
-from machpay_gateway.core.route import Route
+from machpay_gateway.core.decision.decision import Denied
+from machpay_gateway.core.decision.principal import Anonymous, Principal
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.decision.route import Route
+from machpay_gateway.core.limits.admission import Admitted
+from machpay_gateway.core.network.proxy_options import ProxyOptions
 from machpay_gateway.gate import Gate
 from machpay_gateway.proxy.bodies import Body
-from machpay_gateway.proxy.framing import Request
+from machpay_gateway.proxy.framing import FramedRequest
 from machpay_gateway.proxy.heads import AnswerHead, RequestHead
 from machpay_gateway.proxy.readers import RequestReader
 from machpay_gateway.proxy.upstreams import Upstreams
@@ -89,7 +89,7 @@ class Placed(Protocol):
         """
 
 
-class Client(asyncio.Protocol, ABC):
+class DownstreamClient(asyncio.Protocol, ABC):
     """The client's connection, as what serves a request sees it."""
 
     __slots__ = ()
@@ -137,7 +137,7 @@ class Client(asyncio.Protocol, ABC):
 class Carried(ABC):
     """A request, as what carries it sees it."""
 
-    client: Client
+    client: DownstreamClient
     request: RequestHead
     began_at: float  # when its head had come; this and what follows by `time.perf_counter`
     asked_at: float | None  # when the limiter was asked, if it could not answer at once
@@ -147,7 +147,7 @@ class Carried(ABC):
     facts: RequestFacts
     principal: Principal | Anonymous | None  # None when nobody was found to be, or the control plane decides
     route: Route | None
-    grant: Granted | None
+    grant: Admitted | None
     closes: bool  # the client's connection, after the answer
     due: float
     status: int
@@ -193,7 +193,7 @@ class Front(ABC):
     gate: Gate
     requests: RequestReader
     upstreams: Upstreams
-    carriage: Carriage
+    carriage: ProxyOptions
     legacy_headers: bool
     has_control_plane: bool
     pages: PageGuard | None  # None where no pages are bound to a host
@@ -219,7 +219,7 @@ class Front(ABC):
         """Return a new request id."""
 
     @abstractmethod
-    def facts_of(self, client: Client, request: Request) -> tuple[RequestFacts, Walk]:
+    def facts_of(self, client: DownstreamClient, request: FramedRequest) -> tuple[RequestFacts, Walk]:
         """Return what a decision needs to know of *request*, and who is behind whom."""
 
     @abstractmethod
@@ -231,7 +231,7 @@ class Front(ABC):
         """Begin the trace of *exchange*, and return the lines that tell its upstream of that."""
 
     @abstractmethod
-    def carriage_for(self, route: Route) -> Carriage:
+    def carriage_for(self, route: Route) -> ProxyOptions:
         """Return what holds for carrying requests of *route*."""
 
     @abstractmethod
@@ -243,5 +243,5 @@ class Front(ABC):
         """Count what became of *exchange*."""
 
     @abstractmethod
-    def count_fault(self, client: Client, request_id: bytes, denied: Denied, status: int) -> None:
+    def count_fault(self, client: DownstreamClient, request_id: bytes, denied: Denied, status: int) -> None:
         """Count what was no request."""

@@ -8,20 +8,20 @@ from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.core.carriage import Carriage
-from machpay_gateway.core.decision import Denied
-from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.forwarded import walked
-from machpay_gateway.core.principal import Anonymous, Principal
-from machpay_gateway.core.route import Route
-from machpay_gateway.core.usage import ALLOWED
+from machpay_gateway.core.decision.decision import Denied
+from machpay_gateway.core.decision.principal import Anonymous, Principal
+from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.decision.route import Route
+from machpay_gateway.core.network.forwarded import walked
+from machpay_gateway.core.network.proxy_options import ProxyOptions
+from machpay_gateway.core.usage.counters import ALLOWED
 from machpay_gateway.proxy.downstream import ClientConnection
 from machpay_gateway.proxy.exchange import Exchange
 from machpay_gateway.proxy.fields import request_fields
-from machpay_gateway.proxy.framing import Request
+from machpay_gateway.proxy.framing import FramedRequest
 from machpay_gateway.proxy.places import Places
 from machpay_gateway.proxy.pool import IDLE_SECONDS
-from machpay_gateway.proxy.ports import Carried, Client, Front, RequestLog, Walk
+from machpay_gateway.proxy.ports import Carried, DownstreamClient, Front, RequestLog, Walk
 from machpay_gateway.proxy.readers import RequestReader
 from machpay_gateway.proxy.upstreams import ControlPlane, Upstreams
 from machpay_gateway.telemetry.refusals import log_refusal
@@ -70,7 +70,7 @@ class Proxy(Front):
         self.head_seconds = settings.server.head_seconds
         self.keepalive_seconds = settings.server.keepalive_seconds
         self.carriage = settings.proxy
-        self._carriages: dict[str, Carriage] = {}  # by a route's match
+        self._carriages: dict[str, ProxyOptions] = {}  # by a route's match
         self.upstreams = Upstreams(settings.upstreams, control_plane)
         self.has_control_plane = control_plane is not None
         self.pages = gateway.page_guard
@@ -146,7 +146,7 @@ class Proxy(Front):
         """Return a new request id."""
         return next(self.gateway.request_ids)
 
-    def facts_of(self, client: Client, request: Request) -> tuple[RequestFacts, Walk]:
+    def facts_of(self, client: DownstreamClient, request: FramedRequest) -> tuple[RequestFacts, Walk]:
         """Return what a decision needs to know of *request*, and who is behind whom."""
         head, authorization = request
         address, walk = client.address, client.walk
@@ -195,7 +195,7 @@ class Proxy(Front):
             scheme=client.scheme.decode(),
         )
 
-    def carriage_for(self, route: Route) -> Carriage:
+    def carriage_for(self, route: Route) -> ProxyOptions:
         """Return what holds for carrying requests of *route*."""
         if (carriage := self._carriages.get(route.match)) is None:
             carriage = self._carriages[route.match] = self.carriage.with_changes(route.proxy)
@@ -229,7 +229,7 @@ class Proxy(Front):
         if self._log is not None:
             self._log.add(exchange.facts, principal, route, outcome, status, steps, exchange.sent_bytes, trace_id)
 
-    def count_fault(self, client: Client, request_id: bytes, denied: Denied, status: int) -> None:
+    def count_fault(self, client: DownstreamClient, request_id: bytes, denied: Denied, status: int) -> None:
         """Count what was no request."""
         facts = RequestFacts("", None, (), client.address, request_id)
         log_refusal(facts, denied)

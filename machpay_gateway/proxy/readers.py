@@ -7,7 +7,14 @@ that may hold a secret, or that will not come again: no line that `Fields` would
 from typing import TypeVar
 
 from machpay_gateway.proxy.fields import Fields
-from machpay_gateway.proxy.framing import MAX_HEAD_BYTES, MAX_LINES, NOT_IN_VALUES, Request, read_answer, read_request
+from machpay_gateway.proxy.framing import (
+    MAX_HEAD_BYTES,
+    MAX_LINES,
+    NOT_IN_VALUES,
+    FramedRequest,
+    read_answer,
+    read_request,
+)
 from machpay_gateway.proxy.heads import MALFORMED, AnswerHead, Fault, RequestHead
 
 _LONGEST = 1024  # bytes of what is remembered
@@ -25,22 +32,22 @@ class RequestReader:
         self.fields = fields
         self.known: dict[bytes, RequestHead] = {}
 
-    def read(self, head: bytes) -> Request | Fault:
+    def read(self, head: bytes) -> FramedRequest | Fault:
         """Return what *head* says, up to and with its empty line, or why it is refused."""
         rest, value = _without_authorization(head)
         known = self.known.get(rest)
         if known is None or len(head) > MAX_HEAD_BYTES:
             return self._learnt(head, rest, value)
         if value is None:
-            return _new(Request, (known, ()))
+            return _new(FramedRequest, (known, ()))
         if value.translate(None, NOT_IN_VALUES) != value:
             return MALFORMED
-        return _new(Request, (known, (value.strip(b" \t"),)))
+        return _new(FramedRequest, (known, (value.strip(b" \t"),)))
 
-    def _learnt(self, head: bytes, rest: bytes, value: bytes | None) -> Request | Fault:
+    def _learnt(self, head: bytes, rest: bytes, value: bytes | None) -> FramedRequest | Fault:
         request = read_request(head, self.fields)
         # What other Authorization fields there are is a part of the rest.
-        if isinstance(request, Request) and len(request.authorization) == (value is not None):
+        if isinstance(request, FramedRequest) and len(request.authorization) == (value is not None):
             _remember(self.known, rest, request.head, self.fields)
         return request
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from machpay_gateway.proxy.closing import end_writing
-from machpay_gateway.proxy.ports import Client, ClientTunnel
+from machpay_gateway.proxy.ports import ClientTunnel, DownstreamClient
 from machpay_gateway.proxy.upstream import UpstreamConnection
 
 
@@ -12,7 +12,7 @@ class Tunnel(ClientTunnel):
 
     __slots__ = ("_client", "_client_said_all", "_ended", "_upstream", "_upstream_said_all", "sent_bytes")
 
-    def __init__(self, client: Client, upstream: UpstreamConnection, ended: Callable[[], None]) -> None:
+    def __init__(self, client: DownstreamClient, upstream: UpstreamConnection, ended: Callable[[], None]) -> None:
         """Join *client* and *upstream*; *ended* is called when either is gone."""
         self._client = client
         self._upstream = upstream

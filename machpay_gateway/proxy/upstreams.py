@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from machpay_gateway.core.carriage import Origin, Upstream
-from machpay_gateway.core.principal import Anonymous, Principal
+from machpay_gateway.core.decision.principal import Anonymous, Principal
+from machpay_gateway.core.network.upstream import Origin, Upstream
 from machpay_gateway.proxy.fields import answer_fields, control_plane_fields
 from machpay_gateway.proxy.pool import Pool, Server
 from machpay_gateway.proxy.readers import AnswerReader

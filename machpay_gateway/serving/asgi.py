@@ -18,7 +18,7 @@ _KILL_SECONDS = 1  # beyond draining, for what does not end though its client is
 _KEEPALIVE_SECONDS = 5.0
 
 
-class _Server(uvicorn.Server):
+class _UvicornServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, *, drain_seconds: float, quiet_seconds: float) -> None:
         super().__init__(config)
         self._drain_seconds = drain_seconds
@@ -87,7 +87,7 @@ class AsgiServer:
             ssl_certfile=certificate,
             ssl_keyfile=key,
         )
-        self._server = _Server(config, drain_seconds=drain_seconds, quiet_seconds=quiet_seconds)
+        self._server = _UvicornServer(config, drain_seconds=drain_seconds, quiet_seconds=quiet_seconds)
         self._is_closing = False
         self._listener = listener
         self._task: asyncio.Task[None] | None = None

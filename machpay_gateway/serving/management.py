@@ -16,7 +16,7 @@ from machpay_gateway.serving.readiness import NEEDED, OK, checks_of
 _READY, _UNAVAILABLE = 200, 503
 
 
-class Worker(Protocol):
+class ManagedWorker(Protocol):
     """The worker, as operators see it."""
 
     gateway: Gateway
@@ -24,7 +24,7 @@ class Worker(Protocol):
     is_draining: bool
 
 
-def management_app(worker: Worker) -> ASGIApp:
+def management_app(worker: ManagedWorker) -> ASGIApp:
     """Return the application that answers for *worker*."""
 
     async def alive(_: Request) -> Response:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.errors import StoreUnavailable, told
-from machpay_gateway.core.input import masked
+from machpay_gateway.core.text import masked
 
 OK = "ok"
 NEEDED = ("serving", "key store")  # without the others requests are served all the same, each as it says

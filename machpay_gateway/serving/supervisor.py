@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from machpay_gateway.core.errors import ConfigurationError, GatewayError
 from machpay_gateway.serving.servable import BACKLOG, PREPARED, READY, RELEASED, REPLACED, check_servable
 from machpay_gateway.settings import Options, Settings, load_settings
-from machpay_gateway.settings.serving import Address
+from machpay_gateway.settings.server import ListenAddress
 
 logger = logging.getLogger("machpay_gateway")
 
@@ -30,7 +30,7 @@ _WELL_SECONDS = 60.0  # after which a worker that dies is not one that cannot li
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class ServingProcess:
     """Where it serves: the URL for callers, and the one for operators, None for nowhere."""
 
     url: str
@@ -62,7 +62,7 @@ class Supervisor:
         options: Options,
         *,
         changes: Mapping[str, str | float],
-        told: Callable[[Serving], None],
+        told: Callable[[ServingProcess], None],
         log_level: int = logging.INFO,
     ) -> None:
         """Read the settings, and listen. *told* is called when it serves. Raises ConfigurationError.
@@ -246,10 +246,10 @@ class Supervisor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _serving(self) -> Serving:
+    def _serving(self) -> ServingProcess:
         scheme = "https" if self.settings.server.tls_certificate else "http"
         management = None if self._management is None else f"http://{_shown(self._management)}"
-        return Serving(f"{scheme}://{_shown(self._listener)}", management, len(self._workers))
+        return ServingProcess(f"{scheme}://{_shown(self._listener)}", management, len(self._workers))
 
 
 def _checked(options: Options) -> Settings:
@@ -258,7 +258,7 @@ def _checked(options: Options) -> Settings:
     return settings
 
 
-def _listening(address: Address) -> socket.socket:
+def _listening(address: ListenAddress) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         return socket.create_server(address, family=family, backlog=BACKLOG)

@@ -26,6 +26,7 @@ from machpay_gateway.proxy.proxy import Proxy, quiet_seconds
 from machpay_gateway.proxy.upstreams import ControlPlane
 from machpay_gateway.server import BehindOurProxy, control_plane, own_branches, served_routes
 from machpay_gateway.serving.asgi import AsgiServer
+from machpay_gateway.serving.counter import tally
 from machpay_gateway.serving.management import management_app
 from machpay_gateway.serving.metrics import Metrics
 from machpay_gateway.serving.servable import (
@@ -37,7 +38,6 @@ from machpay_gateway.serving.servable import (
     check_servable,
     tls_context,
 )
-from machpay_gateway.serving.tally import tally
 from machpay_gateway.settings import Options, load_settings
 from machpay_gateway.telemetry.access_log import OFF, AccessLog
 from machpay_gateway.telemetry.logs import begin_logs

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.oauth.authority import secure_url
+from machpay_gateway.core.oauth.settings import secure_url
 
 IDLE_MINUTES = 60
 _MOST_MINUTES = 12 * 60  # a sign-in ends then in any case
 
 
 @dataclass(frozen=True, slots=True)
-class Console:
+class ConsoleSettings:
     """A Console at *url*, an origin such as `https://console.example.com`, below `/console`.
 
     *api_url* is where the API is that keys are for, as the Console writes it into examples: *url* unless it is given.

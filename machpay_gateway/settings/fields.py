@@ -9,21 +9,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from machpay_gateway.core.address import Allowlist, parse_allowlist, parse_network
-from machpay_gateway.core.assertion import Assertion
-from machpay_gateway.core.carriage import Carriage, Upstream, parse_origin
+from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.issuer import Issuer, without_user
-from machpay_gateway.core.key import ENVIRONMENTS
-from machpay_gateway.core.leak import Leaks
-from machpay_gateway.core.oauth.authority import Authority
-from machpay_gateway.core.quota import TIERS, Tier, parse_rate
-from machpay_gateway.core.route import Route
+from machpay_gateway.core.jose.assertion import Assertion
+from machpay_gateway.core.jose.issuer import Issuer
+from machpay_gateway.core.keys.key import ENVIRONMENTS
+from machpay_gateway.core.keys.leak import LeakSettings
+from machpay_gateway.core.limits.rate import TIERS, Tier, parse_rate
+from machpay_gateway.core.network.address import Allowlist, parse_allowlist, parse_network
+from machpay_gateway.core.network.proxy_options import ProxyOptions
+from machpay_gateway.core.network.upstream import Upstream, parse_origin
+from machpay_gateway.core.network.url import without_user
+from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.core.scopes import check_scope_name
-from machpay_gateway.settings.asking import Asking
-from machpay_gateway.settings.console import Console
+from machpay_gateway.settings.console import ConsoleSettings
+from machpay_gateway.settings.forward_auth import ForwardAuthSettings
 from machpay_gateway.settings.lines import Place
-from machpay_gateway.settings.serving import Serving, counted
+from machpay_gateway.settings.server import ServerSettings, counted
 from machpay_gateway.settings.tables import Report, made_from, not_a_setting
 
 Reader = Callable[[object, Place, Report], object]
@@ -210,7 +212,7 @@ def _is_origin(url: object) -> bool:
         return False
 
 
-def _optional(made: type[Leaks] | type[Assertion] | type[Authority] | type[Console]) -> Reader:
+def _optional(made: type[LeakSettings] | type[Assertion] | type[OAuthSettings] | type[ConsoleSettings]) -> Reader:
     def read(value: object, place: Place, report: Report) -> object:
         if isinstance(value, Mapping):
             value = {name: counted(item) for name, item in value.items()}
@@ -219,7 +221,7 @@ def _optional(made: type[Leaks] | type[Assertion] | type[Authority] | type[Conso
     return read
 
 
-def _table_of(made: type[Carriage] | type[Serving] | type[Asking]) -> Reader:
+def _table_of(made: type[ProxyOptions] | type[ServerSettings] | type[ForwardAuthSettings]) -> Reader:
     def read(value: object, place: Place, report: Report) -> object:
         if isinstance(value, Mapping):
             value = {name: _from_text(item) for name, item in value.items()}
@@ -251,13 +253,13 @@ FIELDS: Mapping[str, Reader] = {
     "legacy_headers": _flag,
     "on_limiter_failure": _one_of("local", "deny", "allow"),
     "upstreams": _upstreams,
-    "proxy": _table_of(Carriage),
-    "server": _table_of(Serving),
-    "forward_auth": _table_of(Asking),
-    "leaks": _optional(Leaks),
+    "proxy": _table_of(ProxyOptions),
+    "server": _table_of(ServerSettings),
+    "forward_auth": _table_of(ForwardAuthSettings),
+    "leaks": _optional(LeakSettings),
     "assertion": _optional(Assertion),
-    "oauth": _optional(Authority),
-    "console": _optional(Console),
+    "oauth": _optional(OAuthSettings),
+    "console": _optional(ConsoleSettings),
     "secret_key": _secret_key,
     "traces": _flag,
 }

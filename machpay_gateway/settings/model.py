@@ -5,20 +5,21 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import Literal, TypedDict
 
-from machpay_gateway.core.address import Allowlist
-from machpay_gateway.core.assertion import Assertion
-from machpay_gateway.core.carriage import Carriage, Upstream
-from machpay_gateway.core.issuer import Issuer
-from machpay_gateway.core.key import ENVIRONMENTS
-from machpay_gateway.core.leak import Leaks
-from machpay_gateway.core.oauth.authority import Authority
-from machpay_gateway.core.page_hosts import PageHosts, page_hosts, shared_hosts
-from machpay_gateway.core.policy import Unlisted
-from machpay_gateway.core.quota import TIERS, Tier
-from machpay_gateway.core.route import Route
-from machpay_gateway.settings.asking import Asking
-from machpay_gateway.settings.console import Console
-from machpay_gateway.settings.serving import Serving
+from machpay_gateway.core.decision.policy import Unlisted
+from machpay_gateway.core.decision.route import Route
+from machpay_gateway.core.jose.assertion import Assertion
+from machpay_gateway.core.jose.issuer import Issuer
+from machpay_gateway.core.keys.key import ENVIRONMENTS
+from machpay_gateway.core.keys.leak import LeakSettings
+from machpay_gateway.core.limits.rate import TIERS, Tier
+from machpay_gateway.core.network.address import Allowlist
+from machpay_gateway.core.network.proxy_options import ProxyOptions
+from machpay_gateway.core.network.upstream import Upstream
+from machpay_gateway.core.oauth.page_hosts import PageHosts, page_hosts, shared_hosts
+from machpay_gateway.core.oauth.settings import OAuthSettings
+from machpay_gateway.settings.console import ConsoleSettings
+from machpay_gateway.settings.forward_auth import ForwardAuthSettings
+from machpay_gateway.settings.server import ServerSettings
 
 LimiterFailure = Literal["local", "deny", "allow"]
 
@@ -42,13 +43,13 @@ class Settings:
     legacy_headers: bool = False
     on_limiter_failure: LimiterFailure = "local"
     upstreams: Mapping[str, Upstream] = field(default_factory=dict)
-    proxy: Carriage = field(default_factory=Carriage)
-    server: Serving = field(default_factory=Serving)
-    forward_auth: Asking = field(default_factory=Asking)
-    leaks: Leaks | None = None
+    proxy: ProxyOptions = field(default_factory=ProxyOptions)
+    server: ServerSettings = field(default_factory=ServerSettings)
+    forward_auth: ForwardAuthSettings = field(default_factory=ForwardAuthSettings)
+    leaks: LeakSettings | None = None
     assertion: Assertion | None = None
-    oauth: Authority | None = None
-    console: Console | None = None
+    oauth: OAuthSettings | None = None
+    console: ConsoleSettings | None = None
     secret_key: str | None = field(default=None, repr=False)
     traces: bool = False
 
@@ -87,9 +88,9 @@ class Options(TypedDict, total=False):
     proxy: Mapping[str, float | Sequence[str]]
     server: Mapping[str, str | float]
     forward_auth: Mapping[str, float]
-    leaks: Leaks | None
+    leaks: LeakSettings | None
     assertion: Assertion | None
-    oauth: Authority | None
-    console: Console | None
+    oauth: OAuthSettings | None
+    console: ConsoleSettings | None
     secret_key: str | None
     traces: bool

@@ -8,8 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from machpay_gateway.core.decision.policy import mistakes_in
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.policy import mistakes_in
 from machpay_gateway.settings.fields import FIELDS, read_fields
 from machpay_gateway.settings.lines import Place, line_of, lines_of
 from machpay_gateway.settings.model import Options, Settings
@@ -21,7 +21,7 @@ _PREFIX = "MACHPAY_"
 _NOT_OURS = {"API_KEY", "ADMIN_KEY", "ACCESS_TOKEN", "BASE_URL", "AUTH_URL", "CONFIG"}
 
 
-class Mistake(NamedTuple):
+class SettingMistake(NamedTuple):
     """What is wrong, with its place in the text; *line* is 0 where there are no lines."""
 
     line: int
@@ -33,7 +33,7 @@ class _Source:
     """Values from one place, and how a mistake in them is told."""
 
     values: Mapping[str, Any]
-    told: Callable[[Place, str], Mistake]
+    told: Callable[[Place, str], SettingMistake]
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class _Merged:
         """Put the values of *source* over what is there."""
         self._merge(self.values, source.values, (), source)
 
-    def told(self, place: Place, message: str) -> Mistake:
+    def told(self, place: Place, message: str) -> SettingMistake:
         """Return how a mistake at *place* is told: by the source of the closest thing around it."""
         known = (place[:length] for length in range(len(place), 0, -1) if place[:length] in self.origins)
         return self.origins[next(known)].told(place, message)
@@ -69,8 +69,8 @@ def load_settings(options: Options | None = None, environ: Mapping[str, str] = o
     options = options or {}
     config = options.get("config") or environ.get("MACHPAY_CONFIG")
     given = {name: value for name, value in options.items() if name != "config"}
-    mistakes: list[Mistake] = []
-    python = _Source(given, lambda place, message: Mistake(0, f"{_dotted(place)}: {message}"))
+    mistakes: list[SettingMistake] = []
+    python = _Source(given, lambda place, message: SettingMistake(0, f"{_dotted(place)}: {message}"))
     return _settled([_file(config, mistakes), _environment(environ, mistakes), python], mistakes)
 
 
@@ -83,7 +83,7 @@ def check_file(path: Path) -> list[str]:
     return []
 
 
-def _settled(sources: Iterable[_Source], mistakes: list[Mistake]) -> Settings:
+def _settled(sources: Iterable[_Source], mistakes: list[SettingMistake]) -> Settings:
     merged = _Merged()
     for source in sources:
         merged.take(source)
@@ -122,35 +122,35 @@ def _wrong_issuers(places: Sequence[int], settings: Settings) -> Iterator[tuple[
         seen.add(issuer.issuer)
 
 
-def _file(config: str | os.PathLike[str] | None, mistakes: list[Mistake]) -> _Source:
+def _file(config: str | os.PathLike[str] | None, mistakes: list[SettingMistake]) -> _Source:
     path = Path(config or DEFAULT_FILE)
     text = _text_of(path, mistakes, is_named=bool(config))
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
-        mistakes.append(Mistake(0, f"{path}: {exc}"))
+        mistakes.append(SettingMistake(0, f"{path}: {exc}"))
         values = {}
     lines = lines_of(text)
 
-    def told(place: Place, message: str) -> Mistake:
+    def told(place: Place, message: str) -> SettingMistake:
         line = line_of(lines, place)
-        return Mistake(line, f"{path}:{line}: {_dotted(place)}: {message}")
+        return SettingMistake(line, f"{path}:{line}: {_dotted(place)}: {message}")
 
     return _Source(values, told)
 
 
-def _text_of(path: Path, mistakes: list[Mistake], *, is_named: bool) -> str:
+def _text_of(path: Path, mistakes: list[SettingMistake], *, is_named: bool) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         if is_named:
-            mistakes.append(Mistake(0, f"{path}: there is no such file; `machpay-gateway init` writes one"))
+            mistakes.append(SettingMistake(0, f"{path}: there is no such file; `machpay-gateway init` writes one"))
     except (OSError, UnicodeDecodeError) as exc:
-        mistakes.append(Mistake(0, f"{path}: cannot be read: {exc}"))
+        mistakes.append(SettingMistake(0, f"{path}: cannot be read: {exc}"))
     return ""
 
 
-def _environment(environ: Mapping[str, str], mistakes: list[Mistake]) -> _Source:
+def _environment(environ: Mapping[str, str], mistakes: list[SettingMistake]) -> _Source:
     """Read `MACHPAY_TIERS__GOLD__RATE` as `tiers.gold.rate`."""
     values: dict[str, Any] = {}
     for variable, value in sorted(environ.items()):
@@ -159,10 +159,12 @@ def _environment(environ: Mapping[str, str], mistakes: list[Mistake]) -> _Source
         parts = name.lower().split("__")
         if parts[0] not in FIELDS:
             known = [_PREFIX + field.upper() for field in FIELDS]
-            mistakes.append(Mistake(0, f"{variable}: {not_a_setting(variable, known)}"))
+            mistakes.append(SettingMistake(0, f"{variable}: {not_a_setting(variable, known)}"))
         elif not _placed(values, parts, value):
-            mistakes.append(Mistake(0, f"{variable}: a part of it is set as a value of its own; unset one of the two"))
-    return _Source(values, lambda place, message: Mistake(0, f"{_variable(place)}: {message}"))
+            mistakes.append(
+                SettingMistake(0, f"{variable}: a part of it is set as a value of its own; unset one of the two")
+            )
+    return _Source(values, lambda place, message: SettingMistake(0, f"{_variable(place)}: {message}"))
 
 
 def _placed(values: dict[str, Any], parts: Sequence[str], value: str) -> bool:

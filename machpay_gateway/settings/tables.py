@@ -5,33 +5,43 @@ from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-from machpay_gateway.core.assertion import Assertion
-from machpay_gateway.core.carriage import Carriage
+from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.issuer import Issuer
-from machpay_gateway.core.leak import Leaks
-from machpay_gateway.core.oauth.authority import Authority
-from machpay_gateway.core.quota import Tier
-from machpay_gateway.core.route import Route
-from machpay_gateway.settings.asking import Asking
-from machpay_gateway.settings.console import Console
+from machpay_gateway.core.jose.assertion import Assertion
+from machpay_gateway.core.jose.issuer import Issuer
+from machpay_gateway.core.keys.leak import LeakSettings
+from machpay_gateway.core.limits.rate import Tier
+from machpay_gateway.core.network.proxy_options import ProxyOptions
+from machpay_gateway.core.oauth.settings import OAuthSettings
+from machpay_gateway.settings.console import ConsoleSettings
+from machpay_gateway.settings.forward_auth import ForwardAuthSettings
 from machpay_gateway.settings.lines import Place
-from machpay_gateway.settings.serving import Serving
+from machpay_gateway.settings.server import ServerSettings
 
 Made = TypeVar(
-    "Made", bound=Route | Issuer | Tier | Leaks | Carriage | Serving | Assertion | Asking | Authority | Console
+    "Made",
+    bound=Route
+    | Issuer
+    | Tier
+    | LeakSettings
+    | ProxyOptions
+    | ServerSettings
+    | Assertion
+    | ForwardAuthSettings
+    | OAuthSettings
+    | ConsoleSettings,
 )
 _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     Route: {"match": "GET /"},
     Tier: {"rate": "1/minute", "concurrency": 1},
     Issuer: {"issuer": "issuer", "audience": "audience", "jwks": "jwks.json"},
-    Leaks: {},
-    Carriage: {},
-    Serving: {},
+    LeakSettings: {},
+    ProxyOptions: {},
+    ServerSettings: {},
     Assertion: {"key": "key.pem", "issuer": "issuer", "audience": "audience"},
-    Asking: {},
-    Authority: {"issuer": "https://auth.example.com"},
-    Console: {"url": "https://console.example.com"},
+    ForwardAuthSettings: {},
+    OAuthSettings: {"issuer": "https://auth.example.com"},
+    ConsoleSettings: {"url": "https://console.example.com"},
 }
 Report = Callable[[Place, str], None]
 

@@ -10,15 +10,15 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
-from machpay_gateway.core.credential import ApiKey
+from machpay_gateway.core.decision.credential import ApiKey
+from machpay_gateway.core.decision.principal import Principal, key_principal
 from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
-from machpay_gateway.core.key import KeyRecord
-from machpay_gateway.core.ports import KeyLookup
-from machpay_gateway.core.principal import Principal, key_principal
-from machpay_gateway.core.quota import Tier
-from machpay_gateway.core.session import Session, session_principal
-from machpay_gateway.flights import SingleFlight
-from machpay_gateway.stores.following import Following, Versions
+from machpay_gateway.core.jose.session import SessionToken, session_principal
+from machpay_gateway.core.keys.key import KeyRecord
+from machpay_gateway.core.keys.ports import KeyLookup
+from machpay_gateway.core.limits.rate import Tier
+from machpay_gateway.singleflight import SingleFlight
+from machpay_gateway.stores.change_poller import ChangePoller, Versions
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class KeyCache:
         self._absent: OrderedDict[bytes, float] = OrderedDict()
         self._signed_by: dict[bytes, str] = {}  # sessions by their digest, and the signing key of each
         self._dropped: deque[str] = deque(maxlen=_MOST_DROPPED)
-        self._changes = Following(
+        self._changes = ChangePoller(
             lookup.versions_since, self._forget_changed, clock=clock, logger=logger, what="key store"
         )
         self._loads = SingleFlight(self._load, failed=self._changes.log_outage)
@@ -71,7 +71,7 @@ class KeyCache:
         """Tell whether a key with this secret *digest* is cached, trusted or not."""
         return digest in self._entries
 
-    async def find(self, presented: ApiKey | Session) -> Principal | None:
+    async def find(self, presented: ApiKey | SessionToken) -> Principal | None:
         """Return the principal of the key of which something was *presented*, or None. Raises StoreUnavailable."""
         digest = presented.digest
         if self._clock() < self._absent.get(digest, 0.0):
@@ -110,9 +110,9 @@ class KeyCache:
             if any(self._entries[digest].principal.version != version for digest in self._digests.get(key_id, ())):
                 self.forget(key_id)
 
-    async def _load(self, presented: ApiKey | Session) -> Principal | None:
+    async def _load(self, presented: ApiKey | SessionToken) -> Principal | None:
         asked_at, digest = self._clock(), presented.digest
-        if isinstance(presented, Session):
+        if isinstance(presented, SessionToken):
             record = await self._lookup.key(None, presented.key_id)
         else:
             record = await self._lookup.find_by_digest(digest)
@@ -123,15 +123,15 @@ class KeyCache:
             if len(self._absent) > self._size:
                 self._absent.popitem(last=False)
             return None
-        kid = presented.kid if isinstance(presented, Session) else None
+        kid = presented.kid if isinstance(presented, SessionToken) else None
         if kid is None or kid not in self._dropped:
             self._remember(digest, principal, asked_at, kid)
         return principal
 
-    def _principal(self, presented: ApiKey | Session, record: KeyRecord) -> Principal | None:
+    def _principal(self, presented: ApiKey | SessionToken, record: KeyRecord) -> Principal | None:
         """Return who presents what was *presented* of *record*; None when it is nothing of it, or not any more."""
         try:
-            if isinstance(presented, Session):
+            if isinstance(presented, SessionToken):
                 return session_principal(presented, record, self._tiers)
             secrets = [secret for secret in record.secrets if hmac.compare_digest(secret.digest, presented.digest)]
             # The prefix is what the caller holds, the record what we know: where they disagree, a row was swapped.

@@ -5,13 +5,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from secrets import token_bytes
 
-from machpay_gateway.core.audit import EVERYTHING, AuditFilter, AuditHead, AuditRow, Change, head_after, next_row
+from machpay_gateway.core.accounts.account import Account, key_tier
 from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
-from machpay_gateway.core.key import KeyRecord, StatusAt
-from machpay_gateway.core.ports import Account, key_tier
-from machpay_gateway.core.replay import REPLAY_SECONDS, Keep, KeptAnswer, noted
-from machpay_gateway.core.signing import SigningKey
-from machpay_gateway.core.usage import (
+from machpay_gateway.core.jose.signing import SigningKey
+from machpay_gateway.core.keys.audit import EVERYTHING, AuditFilter, AuditHead, AuditRow, Change, head_after, next_row
+from machpay_gateway.core.keys.idempotency import (
+    IDEMPOTENCY_SECONDS,
+    ResponseFactory,
+    StoredResponse,
+    completion_marker,
+)
+from machpay_gateway.core.keys.key import KeyRecord, StatusAt
+from machpay_gateway.core.usage.counters import (
     BUCKETS,
     MINUTE,
     NOBODY,
@@ -41,7 +46,7 @@ class MemoryStore:
         self._keys: dict[str, KeyRecord] = {}
         self._changed_at: dict[str, float] = {}
         self._rows: list[AuditRow] = []
-        self._answers: dict[bytes, KeptAnswer] = {}
+        self._answers: dict[bytes, StoredResponse] = {}
         self._owners: dict[bytes, str] = {}  # digest of a secret to the id of its key
         self._usage: dict[Bucket, dict[UsageKey, UsageRow]] = {bucket: {} for bucket in BUCKETS.values()}
         self._uses: dict[bytes, SecretUse] = {}
@@ -72,7 +77,7 @@ class MemoryStore:
         changed = sorted((at, key_id) for key_id, at in self._changed_at.items() if at >= since)
         return [(key_id, self._keys[key_id].version) for _, key_id in changed]
 
-    async def add_key(self, record: KeyRecord, change: Change, keep: Keep | None = None) -> None:
+    async def add_key(self, record: KeyRecord, change: Change, keep: ResponseFactory | None = None) -> None:
         """Store a new key with its secrets. Raises InputError when its account is unknown or its id is taken.
 
         With *keep* the answer is kept too. Raises AnsweredMeanwhile when there is one of its name.
@@ -114,7 +119,7 @@ class MemoryStore:
             found = [record for record in found if record.is_found_by(search)]
         return [self._current(record) for record in sorted(found, key=_age, reverse=True)[:limit]]
 
-    async def replace_key(self, record: KeyRecord, change: Change, keep: Keep | None = None) -> bool:
+    async def replace_key(self, record: KeyRecord, change: Change, keep: ResponseFactory | None = None) -> bool:
         """Write *record* and its secrets over version `record.version - 1`; False when that is not the stored one.
 
         With *keep* the answer is kept too. Raises AnsweredMeanwhile when there is one of its name.
@@ -129,7 +134,7 @@ class MemoryStore:
         self._log(change)
         return True
 
-    async def kept_answer(self, name: bytes, since: float) -> KeptAnswer | None:
+    async def kept_answer(self, name: bytes, since: float) -> StoredResponse | None:
         """Return the answer that was kept under *name* at or after *since*, seconds since the epoch."""
         answer = self._answers.get(name)
         return answer if answer is not None and answer.at >= since else None
@@ -174,7 +179,7 @@ class MemoryStore:
     async def add_change(self, change: Change, once: bytes) -> bool:
         """Write down what happened and changed nothing; False when it was under the name *once* within a day."""
         try:
-            self._keep(noted(once, change.at))
+            self._keep(completion_marker(once, change.at))
         except AnsweredMeanwhile:
             return False
         self._log(change)
@@ -260,8 +265,8 @@ class MemoryStore:
         if any(self._owners.get(secret.digest, record.id) != record.id for secret in record.secrets):
             raise _unfit(record)
 
-    def _keep(self, answer: KeptAnswer) -> None:
-        since = answer.at - REPLAY_SECONDS
+    def _keep(self, answer: StoredResponse) -> None:
+        since = answer.at - IDEMPOTENCY_SECONDS
         self._answers = {name: kept for name, kept in self._answers.items() if kept.at >= since}
         if answer.name in self._answers:
             raise AnsweredMeanwhile

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import orjson
 
-from machpay_gateway.core.address import format_address_or_none
-from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.input import masked
-from machpay_gateway.core.principal import Anonymous, Principal
-from machpay_gateway.core.route import Route
+from machpay_gateway.core.decision.principal import Anonymous, Principal
+from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.decision.route import Route
+from machpay_gateway.core.network.address import format_address_or_none
+from machpay_gateway.core.text import masked
 from machpay_gateway.telemetry.steps import Steps
 from machpay_gateway.web.path import LONG
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from opentelemetry.trace import ProxyTracerProvider, get_tracer_provider, set_tracer_provider
 
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.input import shown
+from machpay_gateway.core.text import quoted
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -68,14 +68,15 @@ def _exporters(environ: Mapping[str, str]) -> "Iterator[SpanExporter]":
     """Yield what `OTEL_TRACES_EXPORTER` names. Raises ConfigurationError for what is not installed."""
     installed = {found.name: found for found in entry_points(group=_GROUP)}
     for name in (environ.get("OTEL_TRACES_EXPORTER") or "otlp").split(","):
-        if (asked := name.strip()) in {"", "none"}:
+        if (wanted := name.strip()) in {"", "none"}:
             continue
-        names = _otlp(environ) if asked == "otlp" else (asked,)
+        names = _otlp(environ) if wanted == "otlp" else (wanted,)
         entry = next((installed[one] for one in names if one in installed), None)
         if entry is None:
             way_out = f"install {_PACKAGES.get(names[0], 'what exports so')}"
             raise ConfigurationError(
-                f"traces: there is no exporter {shown(asked)}; {way_out}, or set OTEL_TRACES_EXPORTER or traces = false"
+                f"traces: there is no exporter {quoted(wanted)}; {way_out}, "
+                "or set OTEL_TRACES_EXPORTER or traces = false"
             )
         yield entry.load()()
 

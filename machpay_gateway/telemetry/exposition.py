@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector, CollectorRegistry
 from prometheus_client.utils import floatToGoString
 
-from machpay_gateway.telemetry.metrics import METRICS, Counts, Kind, Metric
+from machpay_gateway.telemetry.metrics import METRICS, Counts, Metric, MetricKind
 
 _ALL = (float("inf"),)
 _NO_VERSION = re.compile(r"version=(?!\d+\.\d+\.\d+\s*(?:[,;]|$))[^,;]*")  # which the library would trip over
@@ -42,14 +42,14 @@ class _Counted(Collector):
 
 
 def _family(metric: Metric, series: Mapping[tuple[str, ...], Sequence[float]]) -> Family:
-    if metric.kind is Kind.HISTOGRAM:
+    if metric.kind is MetricKind.HISTOGRAM:
         histogram = HistogramMetricFamily(metric.name, metric.tells, labels=metric.labels)
         for labels, values in series.items():
             bounds = map(floatToGoString, (*metric.bounds, *_ALL))
             buckets = list(zip(bounds, accumulate(values[:-1]), strict=True))
             histogram.add_metric(labels, buckets, values[-1])
         return histogram
-    kind = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
+    kind = CounterMetricFamily if metric.kind is MetricKind.COUNTER else GaugeMetricFamily
     family = kind(metric.name, metric.tells, labels=metric.labels)
     for labels, values in series.items():
         family.add_metric(labels, values[0])

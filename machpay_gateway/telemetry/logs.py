@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from machpay_gateway.core.input import masked
+from machpay_gateway.core.text import masked
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict

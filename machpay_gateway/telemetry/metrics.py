@@ -10,8 +10,8 @@ from enum import Enum
 from operator import add
 from typing import NamedTuple
 
-from machpay_gateway.core.usage import BOUNDS as REQUEST_BOUNDS
-from machpay_gateway.core.usage import UsageRow
+from machpay_gateway.core.usage.counters import BOUNDS as REQUEST_BOUNDS
+from machpay_gateway.core.usage.counters import UsageRow
 from machpay_gateway.telemetry.steps import BOUNDS as STEP_BOUNDS
 
 NONE = "-"  # a label's value where there is none: no route is listed, nobody has a tier, no status was given
@@ -21,7 +21,7 @@ Series = tuple[str, tuple[str, ...]]  # a metric's name, and the values of its l
 Counts = dict[Series, list[float]]
 
 
-class Kind(Enum):
+class MetricKind(Enum):
     """How a metric's numbers are meant."""
 
     COUNTER = "counter"
@@ -33,7 +33,7 @@ class Metric(NamedTuple):
     """One metric. *bounds* are the upper bounds of a histogram's buckets, each inclusive."""
 
     name: str
-    kind: Kind
+    kind: MetricKind
     tells: str
     labels: tuple[str, ...] = ()
     bounds: Sequence[float] = ()
@@ -41,7 +41,7 @@ class Metric(NamedTuple):
     @property
     def size(self) -> int:
         """How many numbers each of its series has."""
-        return len(self.bounds) + 2 if self.kind is Kind.HISTOGRAM else 1
+        return len(self.bounds) + 2 if self.kind is MetricKind.HISTOGRAM else 1
 
 
 METRICS: Mapping[str, Metric] = {
@@ -49,79 +49,91 @@ METRICS: Mapping[str, Metric] = {
     for metric in (
         Metric(
             "machpay_requests_total",
-            Kind.COUNTER,
+            MetricKind.COUNTER,
             "Requests that have ended, by what became of them.",
             ("outcome", "route", "tier", "code"),
         ),
         Metric(
             "machpay_request_duration_seconds",
-            Kind.HISTOGRAM,
+            MetricKind.HISTOGRAM,
             "From a request's head to the end of its answer.",
             ("route",),
             REQUEST_BOUNDS,
         ),
         Metric(
             "machpay_step_duration_seconds",
-            Kind.HISTOGRAM,
+            MetricKind.HISTOGRAM,
             "What the steps of requests took: decide, of it admission (the wait for Redis), and upstream.",
             ("step",),
             STEP_BOUNDS,
         ),
         Metric(
             "machpay_admission_batches_total",
-            Kind.COUNTER,
+            MetricKind.COUNTER,
             "Calls to Redis, to decide on requests and to give slots back.",
         ),
         Metric(
             "machpay_admission_batch_size",
-            Kind.HISTOGRAM,
+            MetricKind.HISTOGRAM,
             "How many callers one call to Redis was about.",
             bounds=BATCH_BOUNDS,
         ),
-        Metric("machpay_limiter_degraded", Kind.GAUGE, "Workers that decide on limits without Redis now."),
+        Metric("machpay_limiter_degraded", MetricKind.GAUGE, "Workers that decide on limits without Redis now."),
         Metric(
             "machpay_degraded_decisions_total",
-            Kind.COUNTER,
+            MetricKind.COUNTER,
             "Decisions on limits that were made without Redis, by on_limiter_failure.",
             ("mode",),
         ),
         Metric(
             "machpay_key_cache_lookups_total",
-            Kind.COUNTER,
+            MetricKind.COUNTER,
             "Keys and sessions that were presented: a hit was known, for a miss the key store was asked.",
             ("result",),
         ),
-        Metric("machpay_key_cache_entries", Kind.GAUGE, "Secrets in the key cache, with those known to be nobody's."),
+        Metric(
+            "machpay_key_cache_entries", MetricKind.GAUGE, "Secrets in the key cache, with those known to be nobody's."
+        ),
         Metric(
             "machpay_upstream_connections",
-            Kind.GAUGE,
+            MetricKind.GAUGE,
             "Connections to upstreams: busy with a request, or idle.",
             ("upstream", "state"),
         ),
         Metric(
             "machpay_upstream_connections_opened_total",
-            Kind.COUNTER,
+            MetricKind.COUNTER,
             "Connections to upstreams that were opened.",
             ("upstream",),
         ),
         Metric(
             "machpay_upstream_errors_total",
-            Kind.COUNTER,
+            MetricKind.COUNTER,
             "Times that an upstream's server failed: connect, timeout, lost or malformed.",
             ("upstream", "reason"),
         ),
-        Metric("machpay_connections", Kind.GAUGE, "Connections of callers."),
-        Metric("machpay_requests_in_flight", Kind.GAUGE, "Requests that are being decided on, carried or answered."),
-        Metric("machpay_workers", Kind.GAUGE, "Workers that live."),
-        Metric("machpay_worker_snapshots_unreadable", Kind.GAUGE, "Files with what workers count that cannot be read."),
-        Metric("machpay_usage_unstored", Kind.GAUGE, "Requests that are counted and not yet in the stored usage."),
+        Metric("machpay_connections", MetricKind.GAUGE, "Connections of callers."),
+        Metric(
+            "machpay_requests_in_flight", MetricKind.GAUGE, "Requests that are being decided on, carried or answered."
+        ),
+        Metric("machpay_workers", MetricKind.GAUGE, "Workers that live."),
+        Metric(
+            "machpay_worker_snapshots_unreadable",
+            MetricKind.GAUGE,
+            "Files with what workers count that cannot be read.",
+        ),
+        Metric(
+            "machpay_usage_unstored", MetricKind.GAUGE, "Requests that are counted and not yet in the stored usage."
+        ),
         Metric(
             "machpay_forwarding_ignored_total",
-            Kind.COUNTER,
+            MetricKind.COUNTER,
             "Requests whose forwarding header was ignored, because their peer is not a trusted proxy.",
         ),
-        Metric("machpay_access_log_lost_total", Kind.COUNTER, "Lines that are not in the access log."),
-        Metric("machpay_build_info", Kind.GAUGE, "The version that is installed where this was asked.", ("version",)),
+        Metric("machpay_access_log_lost_total", MetricKind.COUNTER, "Lines that are not in the access log."),
+        Metric(
+            "machpay_build_info", MetricKind.GAUGE, "The version that is installed where this was asked.", ("version",)
+        ),
     )
 }
 
@@ -160,7 +172,7 @@ def merged(snapshots: Iterable[Snapshot]) -> Counts:
             metric = METRICS.get(series[0])
             if metric is None or len(values) != metric.size or len(series[1]) != len(metric.labels):
                 continue
-            if snapshot.lives or metric.kind is not Kind.GAUGE:
+            if snapshot.lives or metric.kind is not MetricKind.GAUGE:
                 _count(counts, series, values)
     return counts
 

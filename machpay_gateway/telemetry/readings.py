@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from machpay_gateway.core.usage import QUANTILES, quantile_seconds
+from machpay_gateway.core.usage.counters import QUANTILES, quantile_seconds
 
 Labels = tuple[tuple[str, str], ...]
 _REQUESTS, _DURATIONS = "machpay_requests_total", "machpay_request_duration_seconds_bucket"
@@ -15,7 +15,7 @@ _STEPS = "machpay_step_duration_seconds_bucket"
 _NO_GATEWAY = "what answers there is no gateway"
 
 
-class Reading(NamedTuple):
+class Sample(NamedTuple):
     """All samples *at* a moment, in seconds that never go back, by name and labels."""
 
     at: float
@@ -26,7 +26,7 @@ class Reading(NamedTuple):
         return int(sum(self.samples.get(name, {}).values()))
 
 
-class Latency(NamedTuple):
+class LatencyQuantiles(NamedTuple):
     """Within how many seconds half of requests, 95 and 99 of 100 were done; None where there was none."""
 
     p50: float | None
@@ -39,7 +39,7 @@ class Flow(NamedTuple):
 
     name: str
     per_second: float
-    latency: Latency
+    latency: LatencyQuantiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Interval:
     seconds: float
     per_second: float
     outcomes: Mapping[str, float]
-    latency: Latency
+    latency: LatencyQuantiles
     routes: Sequence[Flow]
     steps: Sequence[Flow]
     in_flight: int
@@ -58,7 +58,7 @@ class Interval:
     degraded: int
 
 
-def reading_of(text: str, at: float) -> Reading:
+def reading_of(text: str, at: float) -> Sample:
     """Return what *text*, in Prometheus' format, says. Raises ValueError when it is not a gateway's."""
     samples: dict[str, dict[Labels, float]] = {}
     for family in text_string_to_metric_families(text):
@@ -66,10 +66,10 @@ def reading_of(text: str, at: float) -> Reading:
             samples.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
     if "machpay_build_info" not in samples:
         raise ValueError(_NO_GATEWAY)
-    return Reading(at, samples)
+    return Sample(at, samples)
 
 
-def between(before: Reading, after: Reading) -> Interval:
+def between(before: Sample, after: Sample) -> Interval:
     """Return what happened from *before* to *after*."""
     seconds = max(after.at - before.at, 1e-9)
     requests = _grown(before, after, _REQUESTS)
@@ -98,7 +98,7 @@ def between(before: Reading, after: Reading) -> Interval:
     )
 
 
-def _grown(before: Reading, after: Reading, name: str) -> dict[Labels, float]:
+def _grown(before: Sample, after: Sample, name: str) -> dict[Labels, float]:
     """Return by how much each counter of that *name* has grown; one that is less than it was has begun anew."""
     earlier = before.samples.get(name, {})
     grown = {}
@@ -130,10 +130,10 @@ def _buckets(counts: Mapping[Labels, float], chosen: tuple[str, str] | None = No
     return sorted(sums.items())
 
 
-def _latency(buckets: Sequence[tuple[float, float]]) -> Latency:
+def _latency(buckets: Sequence[tuple[float, float]]) -> LatencyQuantiles:
     """Return what the *buckets* tell, whose counts are of all that took no longer than their bounds."""
     if not buckets:
-        return Latency(None, None, None)
+        return LatencyQuantiles(None, None, None)
     counts = [until - below for below, until in pairwise([0.0, *(count for _, count in buckets)])]
     bounds = [bound for bound, _ in buckets if bound != float("inf")]
-    return Latency(*(quantile_seconds(counts, buckets[-1][1], share, bounds) for share in QUANTILES.values()))
+    return LatencyQuantiles(*(quantile_seconds(counts, buckets[-1][1], share, bounds) for share in QUANTILES.values()))

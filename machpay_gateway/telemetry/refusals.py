@@ -2,10 +2,10 @@
 
 import logging
 
-from machpay_gateway.core.address import format_address_or_none
-from machpay_gateway.core.decision import Denied
-from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.input import masked
+from machpay_gateway.core.decision.decision import Denied
+from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.network.address import format_address_or_none
+from machpay_gateway.core.text import masked
 
 logger = logging.getLogger("machpay_gateway")
 

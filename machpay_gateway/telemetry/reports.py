@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from machpay_gateway.core.overview import Busiest, Overview, Period, overview_of
-from machpay_gateway.core.ports import UsageStore
-from machpay_gateway.core.usage import MINUTE, UsageReport, checked_period, taken_by
+from machpay_gateway.core.usage.counters import MINUTE, UsageReport, checked_period, taken_by
+from machpay_gateway.core.usage.overview import BusiestMinute, Overview, OverviewPeriod, overview_of
+from machpay_gateway.core.usage.ports import UsageStore
 
 
 async def usage_report(store: UsageStore, subject: str, *, start: float, end: float, bucket: str) -> UsageReport:
@@ -17,7 +17,7 @@ async def usage_report(store: UsageStore, subject: str, *, start: float, end: fl
 
 
 async def usage_overview(
-    store: UsageStore, subject: str, period: Period, now: float, *, costs: Mapping[str, int] | None
+    store: UsageStore, subject: str, period: OverviewPeriod, now: float, *, costs: Mapping[str, int] | None
 ) -> Overview:
     """Return the usage of a key or an account in the *period* that *now* is at the end of.
 
@@ -36,9 +36,11 @@ async def usage_overview(
     )
 
 
-async def _busiest(store: UsageStore, subject: str, start: int, end: int, costs: Mapping[str, int]) -> Busiest | None:
+async def _busiest(
+    store: UsageStore, subject: str, start: int, end: int, costs: Mapping[str, int]
+) -> BusiestMinute | None:
     found = await store.busiest_minute(subject, start, end)
     if found is None:
         return None
     begin, requests = found
-    return Busiest(begin, requests, taken_by(await store.usage(subject, MINUTE, begin, begin + 1), costs))
+    return BusiestMinute(begin, requests, taken_by(await store.usage(subject, MINUTE, begin, begin + 1), costs))

@@ -34,7 +34,7 @@ class _Read(NamedTuple):
     heard_at: float
 
 
-class Reading(NamedTuple):
+class SnapshotReading(NamedTuple):
     """What all workers have counted, how many of them live, and how many files could not be read."""
 
     counts: Counts
@@ -63,7 +63,7 @@ class Snapshots:
         self._replace(self._name, data)
         self._written = data
 
-    def read(self) -> Reading:
+    def read(self) -> SnapshotReading:
         """Return what all have counted. Raises OSError when the folder cannot be read."""
         found, unreadable = self._found()
         left = {name for name, it in found.items() if name != _ENDED and not _is_running(it.process)}
@@ -74,7 +74,7 @@ class Snapshots:
                 self._tell(f"What ended workers have counted cannot be written down as one: {exc}")
         snapshots = {name: Snapshot(it.counts, self._lives(it)) for name, it in found.items()}
         living = sum(snapshot.lives for snapshot in snapshots.values())
-        return Reading(merged(snapshots.values()), living, unreadable)
+        return SnapshotReading(merged(snapshots.values()), living, unreadable)
 
     def _lives(self, it: _Read) -> bool:
         is_heard = self._clock() - it.heard_at < _LIVES_SECONDS

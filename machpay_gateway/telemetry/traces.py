@@ -25,12 +25,12 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from machpay_gateway.core.address import format_address_or_none
-from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.input import masked
-from machpay_gateway.core.principal import Anonymous, Principal
-from machpay_gateway.core.route import Route
-from machpay_gateway.core.usage import ALLOWED
+from machpay_gateway.core.decision.principal import Anonymous, Principal
+from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.decision.route import Route
+from machpay_gateway.core.network.address import format_address_or_none
+from machpay_gateway.core.text import masked
+from machpay_gateway.core.usage.counters import ALLOWED
 from machpay_gateway.telemetry.steps import Incoming, Steps
 
 Record = Callable[[Principal | Anonymous | None, Route | None, str, object, float], None]

@@ -14,12 +14,21 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import NamedTuple
 
+from machpay_gateway.core.decision.principal import Anonymous, Principal
+from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import GatewayError, Unavailable, told
-from machpay_gateway.core.ports import UsageSink
-from machpay_gateway.core.principal import Anonymous, Principal
-from machpay_gateway.core.route import Route
-from machpay_gateway.core.usage import BOUNDS, DAY, MINUTE, NOBODY, SecretUse, UsageBatch, UsageKey, UsageRow
-from machpay_gateway.flights import SingleFlight
+from machpay_gateway.core.usage.counters import (
+    BOUNDS,
+    DAY,
+    MINUTE,
+    NOBODY,
+    SecretUse,
+    UsageBatch,
+    UsageKey,
+    UsageRow,
+)
+from machpay_gateway.core.usage.ports import UsageSink
+from machpay_gateway.singleflight import SingleFlight
 from machpay_gateway.telemetry.metrics import NONE, RequestCounts
 
 logger = logging.getLogger(__name__)
@@ -35,7 +44,7 @@ _MOST_SERIES = 20_000
 _SeriesKey = tuple[Principal | str | None, str | None, str, object]  # whose, or of which tier
 
 
-class Outage(NamedTuple):
+class RecordedOutage(NamedTuple):
     """Since when usage cannot be stored, in seconds since the epoch, and why: for operators alone."""
 
     since: float
@@ -76,7 +85,7 @@ class UsageRecorder:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
-        self.outage: Outage | None = None
+        self.outage: RecordedOutage | None = None
         self._dropped_at = float("-inf")
 
     def open(self) -> None:
@@ -222,7 +231,7 @@ class UsageRecorder:
         # Once for an outage, not once a second.
         if self.outage is None:
             reason = told(error) if isinstance(error, GatewayError) else str(error)
-            self.outage = Outage(self._clock(), reason)
+            self.outage = RecordedOutage(self._clock(), reason)
             logger.warning("Usage cannot be stored; it is kept and tried again every second.", exc_info=error)
 
     def _log_answer(self) -> None:

@@ -7,10 +7,10 @@ from os import urandom
 from starlette.requests import Request
 from starlette.responses import Response
 
-from machpay_gateway.core.cookies import HOST_PREFIX, PREFIX
-from machpay_gateway.core.key import ENTROPY_BYTES
-from machpay_gateway.core.oauth.device import DEVICE_SECONDS
-from machpay_gateway.core.oauth.opaque import Kind, digest_of, mint
+from machpay_gateway.core.accounts.device import DEVICE_SECONDS
+from machpay_gateway.core.keys.key import ENTROPY_BYTES
+from machpay_gateway.core.network.cookies import HOST_PREFIX, PREFIX
+from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, digest_of, mint
 
 # What a page says when its form proves nothing.
 LOST = "Your browser lost this page's cookie. Try again."
@@ -35,7 +35,7 @@ class Cookie:
     def read(self, request: Request) -> str:
         """Return what the browser holds, if we can have given it: else the empty text."""
         value = self.raw(request)
-        return value if digest_of(Kind.BROWSER, value) is not None else ""
+        return value if digest_of(OpaqueTokenKind.BROWSER, value) is not None else ""
 
     def raw(self, request: Request) -> str:
         """Return what the browser holds, whoever made it up: for values that prove themselves.
@@ -66,7 +66,7 @@ def put_sign_in(response: Response, session: str, device: str, *, is_secure: boo
 
 def fresh_value() -> str:
     """Return a value that nobody can guess."""
-    return mint(Kind.BROWSER, urandom(ENTROPY_BYTES))
+    return mint(OpaqueTokenKind.BROWSER, urandom(ENTROPY_BYTES))
 
 
 def proof_of(cookie: str, purpose: str, query: bytes) -> str:

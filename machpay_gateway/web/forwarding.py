@@ -6,7 +6,7 @@ Nothing else would tell an operator.
 
 import logging
 
-from machpay_gateway.core.address import address_block, format_address, parse_address
+from machpay_gateway.core.network.address import address_block, format_address, parse_address
 
 logger = logging.getLogger("machpay_gateway")
 

@@ -2,17 +2,17 @@
 
 from math import ceil
 
-from machpay_gateway.core.admission import Exceeded, Granted
-from machpay_gateway.core.decision import Denied
-from machpay_gateway.core.principal import Anonymous, Principal
-from machpay_gateway.core.problem import whole_seconds
+from machpay_gateway.core.decision.decision import Denied
+from machpay_gateway.core.decision.principal import Anonymous, Principal
+from machpay_gateway.core.decision.problem import whole_seconds
+from machpay_gateway.core.limits.admission import Admitted, Exceeded
 
 Headers = list[tuple[bytes, bytes]]
 
 
 def answer_headers(
     principal: Principal | Anonymous,
-    grant: Granted | None,
+    grant: Admitted | None,
     request_id: bytes,
     legacy: bool,  # noqa: FBT001 - a setting
 ) -> Headers:
@@ -31,7 +31,7 @@ def refusal_headers(denied: Denied, *, legacy: bool) -> Headers:
     return [] if denied.exceeded is None else quota_headers(denied.exceeded, legacy=legacy)
 
 
-def quota_headers(state: Granted | Exceeded, *, legacy: bool) -> Headers:
+def quota_headers(state: Admitted | Exceeded, *, legacy: bool) -> Headers:
     """Return RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-11), X-RateLimit-* if *legacy*."""
     tier = state.tier
     field = tier.left_format % (state.left, whole_seconds(state.resets_in), state.slots_left)
@@ -39,7 +39,7 @@ def quota_headers(state: Granted | Exceeded, *, legacy: bool) -> Headers:
     return fields + _legacy_headers(state) if legacy else fields
 
 
-def _legacy_headers(state: Granted | Exceeded) -> Headers:
+def _legacy_headers(state: Admitted | Exceeded) -> Headers:
     return [
         (b"x-ratelimit-limit", b"%d" % state.tier.limit),
         (b"x-ratelimit-remaining", b"%d" % state.left),

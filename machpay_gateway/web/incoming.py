@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from machpay_gateway.core.address import Allowlist, format_address_or_none, parse_address, parse_allowlist
-from machpay_gateway.core.audit import Actor, ActorKind
-from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.forwarded import client_address
-from machpay_gateway.core.input import holds_secret
+from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.keys.audit import Actor, ActorKind
+from machpay_gateway.core.network.address import Allowlist, format_address_or_none, parse_address, parse_allowlist
+from machpay_gateway.core.network.forwarded import client_address
+from machpay_gateway.core.text import holds_secret
 from machpay_gateway.web.forwarding import IgnoredForwarding
 from machpay_gateway.web.path import LONG, canonical_path
 

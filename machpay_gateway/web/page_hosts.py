@@ -2,7 +2,7 @@
 
 import logging
 
-from machpay_gateway.core.page_hosts import PageHosts
+from machpay_gateway.core.oauth.page_hosts import PageHosts
 
 logger = logging.getLogger("machpay_gateway")
 

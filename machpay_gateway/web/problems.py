@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from machpay_gateway.core.problem import Problem
+from machpay_gateway.core.decision.problem import Problem
 from machpay_gateway.web.headers import Headers
 
 _DENIAL_RESPONSE = "websocket.http.response"

@@ -13,11 +13,11 @@ from typing import Any
 
 from starlette.types import Message, Receive, Send
 
-from machpay_gateway.core.admission import Lease
-from machpay_gateway.core.decision import Denied
-from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.problem import PROBLEMS
-from machpay_gateway.core.route import Route
+from machpay_gateway.core.decision.decision import Denied
+from machpay_gateway.core.decision.problem import PROBLEMS
+from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.decision.route import Route
+from machpay_gateway.core.limits.admission import Lease
 
 logger = logging.getLogger("machpay_gateway")
 

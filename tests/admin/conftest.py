@@ -14,9 +14,9 @@ from httpx2 import AsyncClient, Response
 from machpay_gateway import Gateway, MachPayAuth
 from machpay_gateway.admin.operations import OPERATIONS, Operation
 from machpay_gateway.assembly import oauth_of
-from machpay_gateway.core.audit import APPLICATION, AuditHead
-from machpay_gateway.grants import Consents
+from machpay_gateway.core.keys.audit import APPLICATION, AuditHead
 from machpay_gateway.server import create_app
+from machpay_gateway.services.consents import Consents
 from machpay_gateway.settings import Options
 from tests.applications import ok
 from tests.gateways import Guarded
@@ -118,7 +118,7 @@ class Caller:
     async def granted(self, app: dict[str, Any]) -> str:
         """Return the id of a grant that *app* has for itself."""
         gateway = self.api.gateway
-        client = await gateway.apps.get(None, app["id"])
+        client = await gateway.oauth_clients.get(None, app["id"])
         assert client is not None
         consents = Consents(oauth_of(gateway.store), clock=time.time, entropy=os.urandom, announce=gateway.limiter.mark)
         return (await consents.grant_for(client, client.account_id, None, client.scopes, APPLICATION)).id

@@ -14,8 +14,8 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 
 from machpay_gateway import Gateway, Tier
-from machpay_gateway.core.key import KeyRecord
-from machpay_gateway.core.leak import Leaks
+from machpay_gateway.core.keys.key import KeyRecord
+from machpay_gateway.core.keys.leak import LeakSettings
 from machpay_gateway.server import create_app
 from tests.admin.conftest import Api, Caller
 from tests.admin.scanner import scanners_keys
@@ -97,7 +97,7 @@ def served() -> Iterator[tuple[str, Api, str, str]]:
     """Serve the key API on loopback; yield its address and its parts, and the id and the secret of an admin's key."""
     tiers = {"enterprise": Tier(rate="1000000000/minute", concurrency=1000)}
     with TemporaryDirectory() as folder:
-        leaks = Leaks(str(scanners_keys(Path(folder))))
+        leaks = LeakSettings(str(scanners_keys(Path(folder))))
         database = f"sqlite:///{folder}/keys.db"  # in memory there is no room for apps
         app = create_app(ok, database=database, tiers=tiers, failure_limit="1000000000/minute", leaks=leaks)
         api = Api.of(app)
@@ -119,4 +119,4 @@ async def admins_key(api: Api) -> tuple[str, str]:
 async def stored_key(gateway: Gateway, key_id: str) -> KeyRecord | None:
     """Return the key, from a database that is opened for it."""
     async with Gateway(database=gateway.settings.database) as another:
-        return await another.keyring.get(None, key_id)
+        return await another.keys.get(None, key_id)

@@ -13,14 +13,14 @@ from httpx2 import AsyncClient, Response
 
 from machpay_gateway import Issuer, Tier
 from machpay_gateway.admin.operations import OPERATIONS
-from machpay_gateway.core.audit import APPLICATION
-from machpay_gateway.core.oauth.access import TYPE, access_claims
-from machpay_gateway.core.oauth.client import Client
+from machpay_gateway.core.accounts.account import Account
+from machpay_gateway.core.keys.audit import APPLICATION
+from machpay_gateway.core.oauth.access_token import TYPE, access_claims
+from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.grant import Grant
-from machpay_gateway.core.ports import Account
 from machpay_gateway.core.scopes import Scopes
 from tests.middleware import test_tokens as issuer
-from tests.oauth.rigs import AUDIENCE, REDIRECT, Rig, serving_oauth
+from tests.oauth.harness import AUDIENCE, REDIRECT, Rig, serving_oauth
 
 # What each credential may do to a record that it sees. `held`: if the credential holds the record's scopes, or is it.
 # `scope`: the route's scope is missing. Anything but `yes` and `held` is the code of the refusal.
@@ -126,19 +126,19 @@ class World:
     ) -> tuple[str, str]:
         """Return id and secret of a new key that can be loosened."""
         owner, soon = account or self.account, time.time() + 3600
-        record, secret = await self.rig.gateway.keyring.create(
+        record, secret = await self.rig.gateway.keys.create(
             owner.id, name="k", scopes=scopes, environment=environment, allowed_ips=["192.0.2.0/24"], expires_at=soon
         )
         return record.id, secret
 
-    async def client(self, scopes: list[str], environment: str = "live", account: Account | None = None) -> Client:
+    async def client(self, scopes: list[str], environment: str = "live", account: Account | None = None) -> OAuthClient:
         owner = account or self.account
-        client, _ = await self.rig.gateway.apps.create(
+        client, _ = await self.rig.gateway.oauth_clients.create(
             owner.id, name="c", scopes=scopes, environment=environment, redirect_uris=[REDIRECT]
         )
         return client
 
-    async def grant(self, client: Client, user_id: str | None = None) -> Grant:
+    async def grant(self, client: OAuthClient, user_id: str | None = None) -> Grant:
         consents = self.rig.gateway.issuing.consents
         return await consents.grant_for(client, client.account_id, user_id, client.scopes, APPLICATION)
 
@@ -158,7 +158,7 @@ class World:
 
     async def stored(self, about: str, name: str) -> object:
         gateway = self.rig.gateway
-        find = {"key": gateway.keyring.get, "app": gateway.apps.known, "grant": gateway.endings.get}[about]
+        find = {"key": gateway.keys.get, "app": gateway.oauth_clients.known, "grant": gateway.revocation.get}[about]
         return await find(None, name)
 
     async def ask(
@@ -287,7 +287,7 @@ DERIVED = ["manager's-session", "user-token+scope", "client-token+scope", "jwt-n
 async def test_what_was_answered_to_a_key_is_nothing_to_what_is_derived_from_it(world: World, name: str) -> None:
     derived = await credential_of(world, name)
     key_id = derived.itself.get("key") or (await world.key(HELD["manager"]))[0]
-    _, secret = await world.rig.gateway.keyring.rotate(None, key_id) or ("", "")
+    _, secret = await world.rig.gateway.keys.rotate(None, key_id) or ("", "")
     key = Credential("live", secret, {"key": key_id})
     if name.endswith("session"):  # of the secret that the key itself sends
         answer = await world.ask(key, "POST", "/v1/sessions", {})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from machpay_gateway.admin.operations import Operation
-from machpay_gateway.core.audit import APPLICATION
+from machpay_gateway.core.keys.audit import APPLICATION
 from tests.admin.conftest import OF_APPS, REDIRECT, Api, Caller, in_memory, on_disk, places, told
 from tests.admin.test_accounts import BODIES
 from tests.admin.test_pages import walked
@@ -132,7 +132,7 @@ async def test_each_mistake_about_an_app_is_told_with_its_place(
 async def test_an_app_that_registered_itself_is_never_let_call_for_itself(admin: Caller, kinds: list[str]) -> None:
     of_admin = await admin.app()
     assert of_admin["self_registered"] is False
-    made = await admin.api.gateway.apps.register(
+    made = await admin.api.gateway.oauth_clients.register(
         of_admin["account_id"], name="a", scopes=["skills:list"], redirect_uris=[REDIRECT],
         grant_types=["authorization_code"], is_public=False, binds_tokens=False, max_clients=9, actor=APPLICATION,
     )  # fmt: skip
@@ -211,7 +211,7 @@ async def test_a_new_secret_goes_to_those_only_who_hold_the_apps_scopes(
 async def test_a_scope_that_an_app_loses_meanwhile_is_not_put_back(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     app = await (await api.caller()).app(scopes=["account:read", "skills:list"])
     admin = await api.caller(scopes=("keys:manage", "skills:list"))
-    apps, store = api.gateway.apps, api.gateway.store.oauth
+    apps, store = api.gateway.oauth_clients, api.gateway.store.oauth
     assert store is not None
     replace_client, taken = store.replace_client, False
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.admin.conftest import Api, Caller, in_memory, on_disk, places, told
 from tests.admin.test_pages import walked
-from tests.oauth.rigs import Rig, serving_oauth
+from tests.oauth.harness import Rig, serving_oauth
 
 
 async def grants_of(caller: Caller, query: str = "") -> list[dict[str, Any]]:
@@ -18,7 +18,7 @@ async def grants_of(caller: Caller, query: str = "") -> list[dict[str, Any]]:
 async def admin_of(rig: Rig) -> Caller:
     """Return somebody with an admin key of the account that the rig's user and app are of."""
     account = rig.user.account_id
-    key, secret = await rig.gateway.keyring.create(account, name="admin", scopes=["keys:manage"], environment="live")
+    key, secret = await rig.gateway.keys.create(account, name="admin", scopes=["keys:manage"], environment="live")
     return Caller(Api.of(rig.app), key.id, secret)
 
 

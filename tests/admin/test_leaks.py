@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from httpx2 import Response
 
-from machpay_gateway.core.leak import Action, Leaks
-from machpay_gateway.keyring import Inspection
+from machpay_gateway.core.keys.leak import Action, LeakSettings
 from machpay_gateway.server import create_app
+from machpay_gateway.services.keys import SecretInspection
 from tests.admin.conftest import Api, Caller
 from tests.admin.scanner import KEY, scanners_keys
 from tests.applications import ok
@@ -62,7 +62,7 @@ def action() -> Action:
 
 @pytest.fixture
 async def scanned(keys: Path, database: str, action: Action) -> AsyncIterator[Scanned]:
-    app = create_app(ok, database=database, leaks=Leaks(str(keys), action=action))
+    app = create_app(ok, database=database, leaks=LeakSettings(str(keys), action=action))
     async with app.gateway:
         api = Api(Guarded(app, app.gateway))
         yield Scanned(api, await api.caller())
@@ -97,10 +97,10 @@ async def test_of_a_rotated_key_only_the_secret_that_leaked_ends(scanned: Scanne
 
 def rotated_when_found(scanned: Scanned, key: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Have *key* rotated right after a report's secret was looked up, and return what that answers."""
-    keyring, rotated = scanned.api.gateway.keyring, list[dict[str, Any]]()
+    keyring, rotated = scanned.api.gateway.keys, list[dict[str, Any]]()
     inspect = keyring.inspect
 
-    async def inspected(secret: str) -> Inspection:
+    async def inspected(secret: str) -> SecretInspection:
         found = await inspect(secret)
         if not rotated:
             rotated.append((await scanned.admin.ask("POST", f"/v1/keys/{key['id']}/rotate")).json())

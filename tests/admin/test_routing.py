@@ -16,7 +16,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from machpay_gateway import ConfigurationError, Route
 from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
-from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.server import create_app
 from tests.admin.conftest import Api, Caller, in_memory, over, serving_api, told
 
@@ -209,7 +209,7 @@ def test_the_applications_lifespan_runs_within_the_gateways() -> None:
 
 
 async def test_an_issuer_at_v1_has_its_endpoints_beside_the_apps_that_are_managed(tmp_path: Path) -> None:
-    authority = Authority("http://127.0.0.1/v1")
+    authority = OAuthSettings("http://127.0.0.1/v1")
     async with serving_api(database=f"sqlite:///{tmp_path}/keys.db", oauth=authority) as api:
         caller, nobody = await api.caller(), api.client(None)
         assert (await caller.ask("GET", "/v1/oauth/clients")).json()["data"] == []

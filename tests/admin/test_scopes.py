@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from machpay_gateway.core.audit import Change
-from machpay_gateway.core.key import KeyRecord
-from machpay_gateway.core.replay import Keep
+from machpay_gateway.core.keys.audit import Change
+from machpay_gateway.core.keys.idempotency import ResponseFactory
+from machpay_gateway.core.keys.key import KeyRecord
 from tests.admin.conftest import Api, Caller, in_memory, places, told
 
 
@@ -71,10 +71,10 @@ async def test_a_change_may_keep_and_drop_what_the_key_has_and_add_what_the_call
 async def test_a_scope_that_is_taken_off_meanwhile_is_not_put_back(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     admin = await api.caller(scopes=("keys:manage", "skills:list"))
     key_id, _ = await api.guarded.key(scopes=["account:read", "skills:list"])
-    store, keyring = api.gateway.store, api.gateway.keyring
+    store, keyring = api.gateway.store, api.gateway.keys
     replace_key, taken = store.replace_key, False
 
-    async def overtaken(record: KeyRecord, change: Change, keep: Keep | None = None) -> bool:
+    async def overtaken(record: KeyRecord, change: Change, keep: ResponseFactory | None = None) -> bool:
         nonlocal taken
         if not taken:
             taken = True

@@ -8,8 +8,8 @@ import orjson
 import pytest
 from httpx2 import ASGITransport, AsyncClient, Response
 
-from machpay_gateway.core.session import MAX_SECONDS, mark_of
-from machpay_gateway.keyring import Keyring
+from machpay_gateway.core.jose.session import MAX_SECONDS, mark_of
+from machpay_gateway.services.keys import Keys
 from tests.admin.conftest import Api, Caller, in_memory, places, told
 
 
@@ -95,15 +95,15 @@ async def test_a_session_gets_no_secret_of_the_key_that_it_was_made_by(api: Api,
     assert await api.head() == before
 
 
-async def revoke(keyring: Keyring, key_id: str) -> None:
+async def revoke(keyring: Keys, key_id: str) -> None:
     await keyring.revoke(None, key_id)
 
 
-async def rotate_at_once(keyring: Keyring, key_id: str) -> None:
+async def rotate_at_once(keyring: Keys, key_id: str) -> None:
     await keyring.rotate(None, key_id, grace_seconds=0)
 
 
-async def rotate_and_end_grace(keyring: Keyring, key_id: str) -> None:
+async def rotate_and_end_grace(keyring: Keys, key_id: str) -> None:
     await keyring.rotate(None, key_id)
     await keyring.end_grace(None, key_id)
 
@@ -112,13 +112,13 @@ async def rotate_and_end_grace(keyring: Keyring, key_id: str) -> None:
 async def test_a_session_ends_with_the_secret_that_it_was_made_by(admin: Caller, end: Any) -> None:  # noqa: ANN401 - one of the above
     token = await traded(admin)
     assert (await whoami(admin.api, token)).status_code == 200
-    await end(admin.api.gateway.keyring, admin.id)
+    await end(admin.api.gateway.keys, admin.id)
     assert told(await whoami(admin.api, token)) == (401, "invalid_credentials")
 
 
 async def test_a_session_goes_on_through_a_grace(admin: Caller) -> None:
     token = await traded(admin)
-    await admin.api.gateway.keyring.rotate(None, admin.id, grace_seconds=3600)
+    await admin.api.gateway.keys.rotate(None, admin.id, grace_seconds=3600)
     assert (await whoami(admin.api, token)).status_code == 200
 
 
@@ -127,12 +127,12 @@ async def test_a_scope_that_the_key_loses_is_lost_to_its_sessions(
     admin: Caller, names: Sequence[str], held: list[str]
 ) -> None:
     token = await traded(admin, scopes=["skills:list"])
-    await admin.api.gateway.keyring.update(None, admin.id, scopes=names)
+    await admin.api.gateway.keys.update(None, admin.id, scopes=names)
     assert (await whoami(admin.api, token)).json()["scopes"] == held
 
 
 async def test_the_keys_addresses_hold_for_its_sessions(admin: Caller) -> None:
-    await admin.api.gateway.keyring.update(None, admin.id, allowed_ips=["192.0.2.0/24"])
+    await admin.api.gateway.keys.update(None, admin.id, allowed_ips=["192.0.2.0/24"])
     token = await traded(admin)
     assert (await whoami(admin.api, token)).status_code == 200
     transport = ASGITransport(app=admin.api.guarded.app, client=("198.51.100.1", 50000))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from machpay_gateway.core.input import parse_moment
+from machpay_gateway.core.text import parse_moment
 from tests.admin.conftest import Caller, told
 
 
@@ -84,7 +84,7 @@ async def test_a_grace_never_outlasts_the_key(admin: Caller) -> None:
     assert rotated["secrets"][1]["expires_at"] < "2099"
     # A key that ends sooner than its grace would: its expiry is moved near, then it is rotated.
     near = parse_moment(rotated["secrets"][1]["expires_at"]) - 86_400
-    await admin.api.gateway.keyring.update(None, created["id"], expires_at=near)
+    await admin.api.gateway.keys.update(None, created["id"], expires_at=near)
     again = (await admin.ask("POST", f"{path}/rotate", {"grace_seconds": 604_800})).json()
     assert again["secrets"][1]["expires_at"] == again["expires_at"]
 

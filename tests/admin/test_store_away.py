@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from machpay_gateway.admin.operations import OPERATIONS, Operation
-from machpay_gateway.core.audit import Change
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.core.key import KeyRecord
-from machpay_gateway.core.replay import Keep
+from machpay_gateway.core.keys.audit import Change
+from machpay_gateway.core.keys.idempotency import ResponseFactory
+from machpay_gateway.core.keys.key import KeyRecord
 from tests.admin.conftest import Api, Caller, on_disk, told
 from tests.admin.test_accounts import BODIES
 
@@ -93,11 +93,11 @@ async def test_an_answer_that_got_lost_is_had_by_asking_again(
             is_lost = False
             raise StoreUnavailable("committed, and the connection broke")
 
-    async def added(record: KeyRecord, change: Change, keep: Keep | None = None) -> None:
+    async def added(record: KeyRecord, change: Change, keep: ResponseFactory | None = None) -> None:
         await add_key(record, change, keep)
         lose()
 
-    async def replaced(record: KeyRecord, change: Change, keep: Keep | None = None) -> bool:
+    async def replaced(record: KeyRecord, change: Change, keep: ResponseFactory | None = None) -> bool:
         done = await replace_key(record, change, keep)
         lose()
         return done

@@ -3,7 +3,7 @@
 import pytest
 
 from machpay_gateway.cli.session import operator
-from machpay_gateway.core.management import ManagementAction, Role, manager_of, may_assign, may_manage
+from machpay_gateway.core.accounts.management import ManagementAction, Role, manager_of, may_assign, may_manage
 from tests.keyrings import ACME, GLOBEX, stored_key
 
 

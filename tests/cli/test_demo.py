@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 from machpay_gateway.cli import demo as demo_module
 from tests.cli.conftest import Invoke
 from tests.cli.demos import LAST_LINE, PROGRAM, STOP_SECONDS, Demo, has_shell, json_of, run_call, running_demo
-from tests.console.rigs import forms_of
+from tests.console.harness import forms_of
 
 GUIDE = Path(__file__).parents[2].parent / "shared" / "guide" / "authentication.md"
 

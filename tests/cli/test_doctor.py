@@ -13,8 +13,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from machpay_gateway.cli.output import print_findings
-from machpay_gateway.core.finding import Finding, Status, worst
-from machpay_gateway.limiters.redis.fitness import Setting
+from machpay_gateway.core.check_result import CheckResult, CheckStatus, worst
+from machpay_gateway.limiters.redis.diagnostics import Setting
 from tests.cli.conftest import Invoke
 from tests.redises.ports import HOST, free_port
 from tests.redises.servers import Server, running_server
@@ -44,7 +44,7 @@ def checked(invoke: Invoke, *, exit_code: int) -> list[dict[str, Any]]:
     document = json.loads(result.stdout)
     assert document["object"] == "checkup"
     findings: list[dict[str, Any]] = document["findings"]
-    assert document["status"] == worst(Finding("", Status(finding["status"]), "") for finding in findings)
+    assert document["status"] == worst(CheckResult("", CheckStatus(finding["status"]), "") for finding in findings)
     return findings
 
 
@@ -265,7 +265,7 @@ def test_a_status_is_coloured_on_a_terminal_unless_that_is_not_wanted(
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
 
-    print_findings([Finding("redis", status, "with \x1b[31m of its own") for status in Status])
+    print_findings([CheckResult("redis", status, "with \x1b[31m of its own") for status in CheckStatus])
 
     printed = capsys.readouterr().out
     assert r"\u001b[31m" in printed

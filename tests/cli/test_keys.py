@@ -172,7 +172,7 @@ def test_on_a_terminal_a_person_is_asked(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, answer: str, exit_code: int, status: str
 ) -> None:
     key_id = created(invoke)["id"]
-    monkeypatch.setattr("machpay_gateway.cli.asking.is_terminal", lambda: True)
+    monkeypatch.setattr("machpay_gateway.cli.prompts.is_terminal", lambda: True)
 
     assert invoke("keys", "revoke", key_id, stdin=answer).exit_code == exit_code
     assert json.loads(invoke("keys", "show", key_id, "--json").stdout)["status"] == status

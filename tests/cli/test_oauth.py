@@ -10,8 +10,8 @@ import pytest
 
 from machpay_gateway import Gateway
 from machpay_gateway.assembly import oauth_of
-from machpay_gateway.core.audit import APPLICATION
-from machpay_gateway.grants import Consents
+from machpay_gateway.core.keys.audit import APPLICATION
+from machpay_gateway.services.consents import Consents
 from tests.cli.conftest import Invoke
 
 EMAIL, PASSWORD = "ada@example.org", "correct horse battery"
@@ -161,7 +161,7 @@ def test_a_mistake_about_apps_is_one_line_with_the_way_out(
 def test_a_person_is_asked_twice_and_sees_nothing_of_the_password(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("machpay_gateway.cli.asking.is_terminal", lambda: True)
+    monkeypatch.setattr("machpay_gateway.cli.prompts.is_terminal", lambda: True)
     result = invoke("users", "create", EMAIL, stdin=f"{PASSWORD}\nanother one\n{PASSWORD}\n{PASSWORD}\n")
     assert result.exit_code == 0, result.output
     assert "do not match" in result.stderr
@@ -231,7 +231,7 @@ def granted(client_id: str) -> str:
 
     async def given() -> str:
         async with Gateway() as gateway:
-            client = await gateway.apps.get(None, client_id)
+            client = await gateway.oauth_clients.get(None, client_id)
             assert client is not None
             consents = Consents(
                 oauth_of(gateway.store), clock=time.time, entropy=os.urandom, announce=gateway.limiter.mark
@@ -289,7 +289,7 @@ def test_the_secret_beside_the_database_is_its_owners_alone(invoke: Invoke, empt
 
 def test_every_token_ends_only_when_a_person_says_so(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     first = made(invoke, "signing-keys", "rotate")
-    monkeypatch.setattr("machpay_gateway.cli.asking.is_terminal", lambda: True)
+    monkeypatch.setattr("machpay_gateway.cli.prompts.is_terminal", lambda: True)
     refused = invoke("signing-keys", "rotate", "--now", stdin="n\n")
     assert (refused.exit_code, "Each access token and session ends" in refused.stderr) == (1, True)
     listed = json.loads(invoke("signing-keys", "list", "--json").stdout)["data"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from machpay_gateway.cli.lines import Followed
+from machpay_gateway.cli.access_log_reader import Followed
 from tests.cli.conftest import Invoke
 from tests.serving.processes import PROGRAM
 

@@ -22,9 +22,9 @@ import pytest
 from rich.console import Console
 
 from machpay_gateway import Gateway, Route
-from machpay_gateway.cli.board import board
-from machpay_gateway.cli.busiest import Busiest
-from machpay_gateway.core.usage import BOUNDS, MINUTE, UsageBatch, UsageKey, UsageRow
+from machpay_gateway.cli.top_keys import TopKeys
+from machpay_gateway.cli.top_view import board
+from machpay_gateway.core.usage.counters import BOUNDS, MINUTE, UsageBatch, UsageKey, UsageRow
 from tests.cli.conftest import Invoke
 from tests.redises.ports import free_port
 from tests.serving.processes import PROGRAM, Served, served
@@ -165,7 +165,7 @@ def test_what_is_no_gateway_is_told(invoke: Invoke) -> None:
 async def test_while_the_database_is_away_only_the_keys_are_missing() -> None:
     gateway = Gateway(config=os.devnull, database=f"postgresql://machpay@127.0.0.1:{free_port()}/machpay")
     try:
-        told = await Busiest(gateway, 3).told()
+        told = await TopKeys(gateway, 3).told()
     finally:
         await gateway.close()
     assert (told["data"], told["mistake"]) == ([], "the database does not answer")
@@ -176,7 +176,7 @@ async def test_what_a_key_takes_of_its_limit_is_by_its_fullest_minute_and_the_co
     routes = [Route("GET /v1/x", cost=5), Route("GET /v1/y")]
     async with Gateway(config=os.devnull, database="memory://", routes=routes) as gateway:
         account = await gateway.accounts.create("acme", "standard")
-        key, _ = await gateway.keyring.create(account.id, name="busy", scopes=(), environment="live")
+        key, _ = await gateway.keys.create(account.id, name="busy", scopes=(), environment="live")
         counted = [
             (key.id, minute - 60, "GET /v1/x", "allowed", 40),
             (key.id, minute - 60, "GET /v1/y", "allowed", 50),
@@ -189,7 +189,7 @@ async def test_what_a_key_takes_of_its_limit_is_by_its_fullest_minute_and_the_co
             for subject, start, route, outcome, count in counted
         ]
         await gateway.store.add_usage(UsageBatch(rows, ()))
-        busy, grant = (await Busiest(gateway, 3, clock=lambda: minute + 30.0).told())["data"]
+        busy, grant = (await TopKeys(gateway, 3, clock=lambda: minute + 30.0).told())["data"]
     assert busy == {
         "id": key.id,
         "name": "busy",

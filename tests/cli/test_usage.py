@@ -7,7 +7,7 @@ import time
 import pytest
 
 from machpay_gateway import Gateway
-from machpay_gateway.core.usage import BOUNDS, SecretUse, UsageBatch, UsageKey, UsageRow
+from machpay_gateway.core.usage.counters import BOUNDS, SecretUse, UsageBatch, UsageKey, UsageRow
 from tests.cli.conftest import Invoke
 
 
@@ -29,7 +29,7 @@ def count(key_id: str) -> None:
 
     async def counted() -> None:
         async with Gateway() as gateway:
-            record = await gateway.keyring.get(None, key_id)
+            record = await gateway.keys.get(None, key_id)
             assert record is not None
             use = SecretUse(record.secrets[0].digest, key_id, time.time())
             await gateway.store.add_usage(UsageBatch(rows, [use]))

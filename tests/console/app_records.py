@@ -5,24 +5,24 @@ from typing import Any
 from httpx2 import AsyncClient, Response
 
 from machpay_gateway.assembly.parts import oauth_of
-from machpay_gateway.core.oauth.client import Client
+from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.grant import Grant
 from machpay_gateway.core.scopes import Scopes
-from tests.console.rigs import VIEWER, Rig, submitted
+from tests.console.harness import VIEWER, Rig, submitted
 from tests.keyrings import logged
 
 REDIRECT = "https://app.example.com/callback"
 SCOPES = ["account:read", "skills:execute"]
 
 
-async def an_app(rig: Rig, name: str = "Notes", **settings: Any) -> tuple[Client, str]:  # noqa: ANN401 - any of them
+async def an_app(rig: Rig, name: str = "Notes", **settings: Any) -> tuple[OAuthClient, str]:  # noqa: ANN401 - any of them
     """Return a new app of the account and its secret."""
     given: dict[str, Any] = {"name": name, "scopes": SCOPES, "redirect_uris": [REDIRECT], **settings}
-    client, secret = await rig.gateway.apps.create(rig.account.id, **given)
+    client, secret = await rig.gateway.oauth_clients.create(rig.account.id, **given)
     return client, secret or ""
 
 
-async def granted(rig: Rig, client: Client, number: int = 1, email: str | None = VIEWER) -> Grant:
+async def granted(rig: Rig, client: OAuthClient, number: int = 1, email: str | None = VIEWER) -> Grant:
     """Return a grant of one of the account's users, or of the app itself."""
     grant = Grant(
         id=f"grant_{number:03}",

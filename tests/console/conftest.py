@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.console.rigs import Rig, serving_console
+from tests.console.harness import Rig, serving_console
 
 
 @pytest.fixture

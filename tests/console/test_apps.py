@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from machpay_gateway.assembly.parts import oauth_of
-from machpay_gateway.core.audit import APPLICATION
-from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.keys.audit import APPLICATION
 from machpay_gateway.core.oauth.client import CLIENT_CREDENTIALS
 from machpay_gateway.core.oauth.grant import Grant
+from machpay_gateway.core.oauth.settings import OAuthSettings
 from tests.console.app_records import REDIRECT, SCOPES, an_app, granted, made
-from tests.console.rigs import ADMIN, VIEWER, Rig, forms_of, secret_in, serving_console, submitted
+from tests.console.harness import ADMIN, VIEWER, Rig, forms_of, secret_in, serving_console, submitted
 from tests.console.ways import HOSTILE, is_written_down, posted
 from tests.keyrings import logged
 from tests.prepared import SECRET_KEY
@@ -22,7 +22,7 @@ async def test_a_new_app_shows_its_secret_once_with_lines_for_env_and_never_agai
     page = await made(browser)
     assert page.status_code == 200
     secret = secret_in(page)
-    (client,) = await rig.gateway.apps.list(rig.account.id)
+    (client,) = await rig.gateway.oauth_clients.list(rig.account.id)
     assert client.accepts_secret(secret, client.created_at)
     lines = re.search(r'<pre id="env"[^>]*>([^<]*)</pre>', page.text)
     assert lines is not None
@@ -48,10 +48,10 @@ async def test_a_form_sent_twice_makes_one_app_and_shows_the_secret_once(rig: Ri
     ]
     assert first.status_code == 200
     assert second.headers["location"] == "/console/apps?told=made-before"
-    assert len(await rig.gateway.apps.list(rig.account.id)) == 1
+    assert len(await rig.gateway.oauth_clients.list(rig.account.id)) == 1
     again = await made(browser)  # another page of the form is another app
     assert again.status_code == 200
-    assert len(await rig.gateway.apps.list(rig.account.id)) == 2
+    assert len(await rig.gateway.oauth_clients.list(rig.account.id)) == 2
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ async def test_a_mistake_is_told_beside_its_field_and_makes_nothing(
     assert page.status_code == 422
     assert re.search(rf'<p class="told"[^>]*>[^<]*{told}', page.text), page.text
     assert 'aria-invalid="true"' in page.text
-    assert not await rig.gateway.apps.list(rig.account.id)
+    assert not await rig.gateway.oauth_clients.list(rig.account.id)
 
 
 async def test_the_form_offers_no_scope_that_apps_never_get(rig: Rig) -> None:
@@ -94,7 +94,7 @@ async def test_the_form_offers_no_scope_that_apps_never_get(rig: Rig) -> None:
 async def test_a_public_app_has_no_secret_and_always_pkce(rig: Rig) -> None:
     browser = await rig.signed_in()
     answer = await made(browser, kind="public", pkce=None, dpop="yes", environment="test")
-    (client,) = await rig.gateway.apps.list(rig.account.id)
+    (client,) = await rig.gateway.oauth_clients.list(rig.account.id)
     assert answer.headers["location"] == f"/console/apps/{client.id}?told=app-created"
     assert (client.is_public, client.requires_pkce, client.binds_tokens) == (True, True, True)
     assert (client.environment, client.secrets) == ("test", ())
@@ -112,7 +112,7 @@ async def test_redirect_uris_are_judged_while_they_are_typed(rig: Rig) -> None:
 
 
 async def test_an_app_that_registered_itself_says_so_and_is_never_let_call_for_itself(rig: Rig) -> None:
-    registered = await rig.gateway.apps.register(
+    registered = await rig.gateway.oauth_clients.register(
         rig.account.id, name="Notes", scopes=SCOPES, redirect_uris=[REDIRECT], grant_types=["authorization_code"],
         is_public=False, binds_tokens=False, max_clients=9, actor=APPLICATION,
     )  # fmt: skip
@@ -125,7 +125,7 @@ async def test_an_app_that_registered_itself_says_so_and_is_never_let_call_for_i
     answer = await submitted(browser, page, path, grant_types=["authorization_code", CLIENT_CREDENTIALS])
     assert answer.status_code == 422
     assert "acts only for users who allow it" in answer.text
-    assert await rig.gateway.apps.get(rig.account.id, registered[0].id) == registered[0]
+    assert await rig.gateway.oauth_clients.get(rig.account.id, registered[0].id) == registered[0]
 
 
 async def test_settings_are_changed_and_a_change_in_between_is_not_undone(rig: Rig) -> None:
@@ -138,14 +138,14 @@ async def test_settings_are_changed_and_a_change_in_between_is_not_undone(rig: R
         browser, page, path, name="Notes 2", scopes=["account:read"], redirect_uris=more, pkce=None
     )
     assert answer.headers["location"] == f"{path}?told=saved"
-    changed = await rig.gateway.apps.get(rig.account.id, client.id)
+    changed = await rig.gateway.oauth_clients.get(rig.account.id, client.id)
     assert changed is not None
     assert (changed.name, list(changed.scopes), changed.requires_pkce) == ("Notes 2", ["account:read"], False)
     assert changed.redirect_uris == (REDIRECT, "com.example.app:/cb")
     late = await submitted(browser, page, path, name="Notes 3")
     assert late.status_code == 422
     assert "was changed meanwhile" in late.text
-    assert await rig.gateway.apps.get(rig.account.id, client.id) == changed
+    assert await rig.gateway.oauth_clients.get(rig.account.id, client.id) == changed
 
 
 async def test_the_environment_and_kind_of_an_app_stay_whatever_is_sent(rig: Rig) -> None:
@@ -154,7 +154,7 @@ async def test_the_environment_and_kind_of_an_app_stay_whatever_is_sent(rig: Rig
     path = f"/console/apps/{client.id}"
     answer = await submitted(browser, await browser.get(path), path, name="Other", environment="test", kind="public")
     assert answer.status_code == 303
-    changed = await rig.gateway.apps.get(rig.account.id, client.id)
+    changed = await rig.gateway.oauth_clients.get(rig.account.id, client.id)
     assert changed is not None
     assert (changed.name, changed.environment, changed.is_public) == ("Other", "live", False)
 
@@ -168,7 +168,7 @@ async def test_a_rotation_asks_for_a_grace_and_shows_the_new_secret_once(rig: Ri
     new = secret_in(first)
     second = await submitted(browser, page, path, grace="3600")
     assert second.headers["location"] == f"/console/apps/{client.id}?told=made-before"
-    rotated = await rig.gateway.apps.get(rig.account.id, client.id)
+    rotated = await rig.gateway.oauth_clients.get(rig.account.id, client.id)
     assert rotated is not None
     now = rotated.secrets[0].created_at
     assert rotated.accepts_secret(new, now)
@@ -179,7 +179,7 @@ async def test_a_rotation_asks_for_a_grace_and_shows_the_new_secret_once(rig: Ri
         again = await browser.get(f"/console/apps/{client.id}")
         assert (await submitted(browser, again, path, grace=wrong)).status_code == 422
     at_once = secret_in(await submitted(browser, await browser.get(f"/console/apps/{client.id}"), path, grace="0"))
-    ended = await rig.gateway.apps.get(rig.account.id, client.id)
+    ended = await rig.gateway.oauth_clients.get(rig.account.id, client.id)
     assert ended is not None
     assert (ended.accepts_secret(at_once, now), ended.accepts_secret(new, now)) == (True, False)
 
@@ -191,10 +191,10 @@ async def test_an_app_is_deleted_once_its_name_is_typed(rig: Rig) -> None:
     page = await browser.get(path)
     wrong = await submitted(browser, page, typed="notes")
     assert wrong.status_code == 422
-    assert await rig.gateway.apps.get(rig.account.id, client.id) is not None
+    assert await rig.gateway.oauth_clients.get(rig.account.id, client.id) is not None
     right = await submitted(browser, page, typed="Notes & more")
     assert right.headers["location"] == "/console/apps?told=app-deleted"
-    assert await rig.gateway.apps.get(rig.account.id, client.id) is None
+    assert await rig.gateway.oauth_clients.get(rig.account.id, client.id) is None
     assert client.id not in (await browser.get("/console/apps")).text
     gone = await browser.get(f"/console/apps/{client.id}")  # where the audit log leads to
     assert gone.status_code == 200
@@ -220,13 +220,13 @@ async def test_grants_are_told_in_words_by_pages_and_ended(rig: Rig) -> None:
     assert VIEWER in older.text
     ended = await submitted(browser, page, f"{path}/grants/grant_001/end")
     assert ended.headers["location"] == f"{path}?told=grant-ended"
-    found = await rig.gateway.endings.get(rig.account.id, "grant_001")
+    found = await rig.gateway.revocation.get(rig.account.id, "grant_001")
     assert found is not None
     assert not found.is_alive
     assert f"{path}/grants/grant_001/end" not in forms_of(await browser.get(path))
     assert f"{path}/grants/{foreign.id}/end" not in forms_of(page)
     assert (await posted(browser, f"/apps/{client.id}/grants/{foreign.id}/end")).status_code == 404
-    kept = await rig.gateway.endings.get(rig.account.id, foreign.id)
+    kept = await rig.gateway.revocation.get(rig.account.id, foreign.id)
     assert kept is not None
     assert kept.is_alive
 
@@ -270,7 +270,7 @@ async def test_apps_are_listed_in_pages_and_by_environment(rig: Rig) -> None:
 
 @pytest.fixture
 async def issuing() -> AsyncIterator[Rig]:
-    oauth = Authority("https://auth.example.com")
+    oauth = OAuthSettings("https://auth.example.com")
     async with serving_console(oauth=oauth, secret_key=SECRET_KEY) as rig:
         yield rig
 

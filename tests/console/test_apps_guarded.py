@@ -6,7 +6,7 @@ from html import escape
 import pytest
 
 from tests.console.app_records import REDIRECT, SCOPES, an_app, granted, made
-from tests.console.rigs import STRANGER, VIEWER, Rig, forms_of, submitted
+from tests.console.harness import STRANGER, VIEWER, Rig, forms_of, submitted
 from tests.console.ways import HOSTILE, below, changed_since, lose, posted, refused_from_elsewhere
 
 
@@ -14,7 +14,7 @@ async def test_another_accounts_app_and_grants_are_not_there(rig: Rig) -> None:
     client, _ = await an_app(rig)
     grant = await granted(rig, client)
     browser = await rig.signed_in(STRANGER)
-    own, _ = await rig.gateway.apps.create(rig.other.id, name="Own", scopes=SCOPES, redirect_uris=[REDIRECT])
+    own, _ = await rig.gateway.oauth_clients.create(rig.other.id, name="Own", scopes=SCOPES, redirect_uris=[REDIRECT])
     assert client.id not in (await browser.get("/console/apps")).text
     for path in (f"/apps/{client.id}", f"/apps/{client.id}/delete", f"/start?app={client.id}"):
         assert (await browser.get(f"/console{path}")).status_code == 404

@@ -11,9 +11,9 @@ import pytest
 from httpx2 import AsyncClient
 
 from machpay_gateway.console import audit
-from machpay_gateway.core.audit import Actor, AuditFilter, AuditRow, Change
 from machpay_gateway.core.errors import StoreUnavailable
-from tests.console.rigs import ADMIN, STRANGER, VIEWER, Rig, forms_of, submitted
+from machpay_gateway.core.keys.audit import Actor, AuditFilter, AuditRow, Change
+from tests.console.harness import ADMIN, STRANGER, VIEWER, Rig, forms_of, submitted
 from tests.console.ways import HOSTILE, below, lose
 
 DAY = 86_400.0

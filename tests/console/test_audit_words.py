@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from machpay_gateway.console import audit
 from machpay_gateway.console.audit_words import ACTIONS, ACTORS, KINDS, differences, value_in_words
-from machpay_gateway.core.audit import ActorKind, AuditRow
+from machpay_gateway.core.keys.audit import ActorKind, AuditRow
 
 
 def test_every_action_of_the_code_has_words_and_a_kind() -> None:

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from machpay_gateway.console.app import PLACES, Place
+from machpay_gateway.console.app import PLACES, Page
+from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.errors import NotPermitted
-from machpay_gateway.core.ports import Account
 from tests.console.app_records import REDIRECT, SCOPES, granted
-from tests.console.rigs import ADMIN, STRANGER, VIEWER, Rig
+from tests.console.harness import ADMIN, STRANGER, VIEWER, Rig
 from tests.console.ways import posted
 
 # What each user gets of a place that changes a record of the admin's and the viewer's account. The stranger is an admin
@@ -40,8 +40,8 @@ CHANGING = [place for place in PLACES if place.method == "POST" and not place.fo
 async def records(rig: Rig, account: Account) -> dict[str, Any]:
     """Return new records of *account* by what stands for them in a path."""
     gateway = rig.gateway
-    key, _ = await gateway.keyring.create(account.id, name="record", scopes=["skills:list"], environment="live")
-    app, _ = await gateway.apps.create(account.id, name="record", scopes=SCOPES, redirect_uris=[REDIRECT])
+    key, _ = await gateway.keys.create(account.id, name="record", scopes=["skills:list"], environment="live")
+    app, _ = await gateway.oauth_clients.create(account.id, name="record", scopes=SCOPES, redirect_uris=[REDIRECT])
     return {"key": key, "app": app, "grant": await granted(rig, app)}
 
 
@@ -57,7 +57,7 @@ def test_every_place_that_changes_something_is_known() -> None:
 
 @pytest.mark.parametrize("email", EXPECTED)
 @pytest.mark.parametrize("place", CHANGING, ids=lambda place: place.path)
-async def test_only_admins_of_the_account_change_its_records(rig: Rig, place: Place, email: str) -> None:
+async def test_only_admins_of_the_account_change_its_records(rig: Rig, place: Page, email: str) -> None:
     made = await records(rig, rig.account)
     about = made["key" if place.path.startswith("/keys") else "app"]
     path = place.path.format(id=about.id, grant=made["grant"].id)
@@ -85,7 +85,7 @@ async def test_a_use_case_that_refuses_ends_with_a_page_that_says_why(
     async def refused(*_: object, **__: object) -> None:
         raise NotPermitted("Ask an operator.")
 
-    monkeypatch.setattr(rig.gateway.keyring, "revoke", refused)
+    monkeypatch.setattr(rig.gateway.keys, "revoke", refused)
     page = await posted(browser, f"/keys/{made['key'].id}/revoke", typed="record")
     assert page.status_code == 403
     assert "Ask an operator." in page.text

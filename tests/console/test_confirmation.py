@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from machpay_gateway.settings.console import Console
+from machpay_gateway.settings.console import ConsoleSettings
 from tests.console.app_records import REDIRECT
-from tests.console.rigs import ADMIN, PASSWORD, URL, VIEWER, Rig, forms_of, secret_in, serving_console, submitted
+from tests.console.harness import ADMIN, PASSWORD, URL, VIEWER, Rig, forms_of, secret_in, serving_console, submitted
 from tests.console.ways import posted
 
 NEW = "/console/keys/new"
@@ -36,7 +36,7 @@ async def test_what_makes_a_secret_asks_for_the_password_again_and_then_goes_on(
     page = await submitted(browser, await browser.get(NEW), NEW, name='late & "co"', scopes=["skills:list"])
     assert page.status_code == 200
     assert "Confirm your password" in page.text
-    assert list(await rig.gateway.keyring.list(rig.account.id)) == []
+    assert list(await rig.gateway.keys.list(rig.account.id)) == []
     wrong = await submitted(browser, page, NEW, confirm_password="wrong horse battery")
     assert wrong.status_code == 400
     assert wrong.text.count("This is not your password.") == 1
@@ -44,19 +44,19 @@ async def test_what_makes_a_secret_asks_for_the_password_again_and_then_goes_on(
     made = await submitted(browser, wrong, NEW, confirm_password=PASSWORD)
     assert secret_in(made).startswith("sk_live_")
     assert PASSWORD not in made.text
-    (key,) = await rig.gateway.keyring.list(rig.account.id)
+    (key,) = await rig.gateway.keys.list(rig.account.id)
     assert key.name == 'late & "co"'
     # The same page sent twice makes one key, and what comes next asks for nothing.
     again = await submitted(browser, wrong, NEW, confirm_password=PASSWORD)
     assert again.headers["location"] == "/console/keys?told=made-before"
     rotate = f"/console/keys/{key.id}/rotate"
     assert secret_in(await submitted(browser, await browser.get(f"/console/keys/{key.id}"), rotate))
-    assert len(list(await rig.gateway.keyring.list(rig.account.id))) == 1
+    assert len(list(await rig.gateway.keys.list(rig.account.id))) == 1
 
 
 async def test_apps_and_rotations_ask_too_and_settings_do_not(rig: Rig) -> None:
     key, _ = await rig.key()
-    app, _ = await rig.gateway.apps.create(
+    app, _ = await rig.gateway.oauth_clients.create(
         rig.account.id, name="An app", scopes=["skills:list"], redirect_uris=[REDIRECT]
     )
     browser = await signed_in_before(rig, 16)
@@ -89,14 +89,14 @@ async def test_guessing_in_a_browser_that_was_left_open_is_slowed(rig: Rig) -> N
     "minutes, confirm_minutes, is_asked", [(14, 15, False), (16, 15, True), (55, 0, False), (3, 2, True)]
 )
 async def test_how_old_a_password_may_be_is_set(minutes: int, confirm_minutes: int, *, is_asked: bool) -> None:
-    async with serving_console(console=Console(URL, confirm_minutes=confirm_minutes)) as rig:
+    async with serving_console(console=ConsoleSettings(URL, confirm_minutes=confirm_minutes)) as rig:
         browser = await signed_in_before(rig, minutes)
         assert ("Confirm your password" in (await posted(browser, "/keys/new")).text) == is_asked
 
 
 @pytest.mark.parametrize("idle_minutes", [60, 5])
 async def test_a_session_ends_when_nobody_uses_it(idle_minutes: int) -> None:
-    async with serving_console(console=Console(URL, idle_minutes=idle_minutes)) as rig:
+    async with serving_console(console=ConsoleSettings(URL, idle_minutes=idle_minutes)) as rig:
         browser = await rig.signed_in()
         for minutes in (idle_minutes - 2, 2 * idle_minutes - 4):
             later(rig, minutes)

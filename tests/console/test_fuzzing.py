@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from machpay_gateway.console.app import PLACES
-from machpay_gateway.core.oauth.authority import Authority
-from tests.console.rigs import ADMIN, FORM, URL, Rig, serving_console
+from machpay_gateway.core.oauth.settings import OAuthSettings
+from tests.console.harness import ADMIN, FORM, URL, Rig, serving_console
 from tests.console.ways import proof
 
 NASTY = (
@@ -60,7 +60,7 @@ def as_bytes(text: str) -> bytes:
 
 @pytest.fixture
 async def rig() -> AsyncIterator[Rig]:
-    async with serving_console(oauth=Authority(URL)) as served:
+    async with serving_console(oauth=OAuthSettings(URL)) as served:
         yield served
 
 

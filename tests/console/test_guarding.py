@@ -11,7 +11,7 @@ from httpx2 import AsyncClient
 
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.web.browser import proof_of
-from tests.console.rigs import ADMIN, API_URL, FORM, PASSWORD, STRANGER, URL, VIEWER, Rig, forms_of, submitted
+from tests.console.harness import ADMIN, API_URL, FORM, PASSWORD, STRANGER, URL, VIEWER, Rig, forms_of, submitted
 from tests.console.ways import changed_since
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&{{7*7}}\u202e"[:100]
@@ -58,7 +58,7 @@ async def test_an_admin_who_becomes_a_viewer_has_to_sign_in_and_changes_nothing(
     assert answer.status_code == 303
     again = await rig.signed_in()
     assert (await again.get("/console/keys")).status_code == 200
-    assert list(await rig.gateway.keyring.list(rig.account.id)) == []
+    assert list(await rig.gateway.keys.list(rig.account.id)) == []
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ async def test_nothing_is_changed_by_following_a_link(rig: Rig, method: str) -> 
 
 async def test_hostile_names_are_text(rig: Rig) -> None:
     hostile = HOSTILE.replace("\u202e", "")
-    record, _ = await rig.gateway.keyring.create(
+    record, _ = await rig.gateway.keys.create(
         rig.account.id, name=hostile, scopes=["skills:list"], environment="live", metadata={hostile[:40]: hostile}
     )
     browser = await rig.signed_in()
@@ -149,7 +149,7 @@ async def test_whoever_is_shut_out_while_they_send_does_nothing(rig: Rig) -> Non
 
     answer = await browser.post(NEW, content=slowly(), headers=FORM)
     assert answer.status_code == 303
-    assert list(await rig.gateway.keyring.list(rig.account.id)) == []
+    assert list(await rig.gateway.keys.list(rig.account.id)) == []
 
 
 async def test_however_much_is_typed_few_notes_are_made_of_it(rig: Rig) -> None:

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from machpay_gateway import Route
-from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.server import create_app
-from machpay_gateway.settings.console import Console
+from machpay_gateway.settings.console import ConsoleSettings
 from machpay_gateway.web.browser import Cookie, fresh_value
 
 CONSOLE, ISSUER, API, PROXY = "console.example.com", "auth.example.com", "api.example.com", "10.0.0.1"
@@ -79,8 +79,8 @@ async def served() -> AsyncIterator[Served]:
         application,
         database="sqlite://",
         routes=[Route("* /public", public=True), Route("GET /v1/skills", scopes="skills:list")],
-        console=Console(f"https://{CONSOLE}", f"https://{API}"),
-        oauth=Authority(f"https://{ISSUER}", audience=f"https://{API}"),
+        console=ConsoleSettings(f"https://{CONSOLE}", f"https://{API}"),
+        oauth=OAuthSettings(f"https://{ISSUER}", audience=f"https://{API}"),
         trusted_proxies=[PROXY],
     )
     async with app.gateway as gateway:

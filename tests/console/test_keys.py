@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from httpx2 import AsyncClient, Response
 
-from machpay_gateway.core.audit import APPLICATION, Change
-from machpay_gateway.core.key import ROTATION_SECONDS, KeyStatus
-from machpay_gateway.core.usage import SecretUse, UsageBatch
-from tests.console.rigs import API_URL, Rig, Sent, forms_of, secret_in, submitted
+from machpay_gateway.core.keys.audit import APPLICATION, Change
+from machpay_gateway.core.keys.key import ROTATION_SECONDS, KeyStatus
+from machpay_gateway.core.usage.counters import SecretUse, UsageBatch
+from tests.console.harness import API_URL, Rig, Sent, forms_of, secret_in, submitted
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&{{7*7}}\u202e"[:100]
 NEW = "/console/keys/new"
@@ -40,7 +40,7 @@ async def test_a_key_is_created_and_its_secret_shown_once(rig: Rig) -> None:
     assert "curl https://api.example.com/v1/whoami" in page.text
     assert await call(rig, secret) == 200
     assert await call(rig, secret, "203.0.113.1") == 403
-    (record,) = await rig.gateway.keyring.list(rig.account.id)
+    (record,) = await rig.gateway.keys.list(rig.account.id)
     assert (record.name, record.environment, list(record.scopes)) == (
         "production-api",
         "test",
@@ -62,7 +62,7 @@ async def test_a_form_that_is_sent_again_makes_no_second_key(rig: Rig) -> None:
     page = await browser.get(NEW)
     answers = await asyncio.gather(*(submitted(browser, page, NEW, **form) for _ in range(4)))
     assert sorted(answer.status_code for answer in answers) == [200, 303, 303, 303]
-    assert len(await rig.gateway.keyring.list(rig.account.id)) == 1
+    assert len(await rig.gateway.keys.list(rig.account.id)) == 1
     (onward,) = {answer.headers["location"] for answer in answers if answer.status_code == 303}
     assert "the secret is not shown again" in (await browser.get(onward)).text
 
@@ -91,7 +91,7 @@ async def test_what_cannot_be_meant_is_told_where_it_stands_and_nothing_else_is_
     page = await created(browser, **kept)
     assert page.status_code == 422
     assert told in page.text.replace("&#34;", '"').replace("&#39;", "'")
-    assert list(await rig.gateway.keyring.list(rig.account.id)) == []
+    assert list(await rig.gateway.keys.list(rig.account.id)) == []
     sent = dict(forms_of(page)[NEW])
     assert sent["name"] == kept["name"]
     assert sent["addresses"] == kept["addresses"]
@@ -101,7 +101,7 @@ async def test_the_table_is_searched_and_filtered(rig: Rig) -> None:
     browser = await rig.signed_in()
     names = ("Deploy A", "deploy b", "other")
     records = {name: await rig.key(name, environment="test" if name == "other" else "live") for name in names}
-    await rig.gateway.keyring.revoke(rig.account.id, records["deploy b"][0].id)
+    await rig.gateway.keys.revoke(rig.account.id, records["deploy b"][0].id)
 
     async def found(query: str) -> list[str]:
         page = await browser.get(f"/console/keys?{query}")
@@ -152,20 +152,20 @@ async def test_settings_are_changed_and_hold_at_once(rig: Rig) -> None:
     answer = await submitted(browser, page, path, name="renamed", addresses="203.0.113.0/24", scopes=["skills:list"])
     assert (answer.status_code, answer.headers["location"]) == (303, f"{path}?told=saved")
     assert await call(rig, secret) == 403
-    changed = await rig.gateway.keyring.get(rig.account.id, record.id)
+    changed = await rig.gateway.keys.get(rig.account.id, record.id)
     assert changed is not None
     assert (changed.name, list(changed.scopes), changed.environment) == ("renamed", ["skills:list"], "live")
     assert "Saved." in (await browser.get(answer.headers["location"])).text
 
 
 async def test_what_was_not_touched_stays_as_it_is(rig: Rig) -> None:
-    record, _ = await rig.gateway.keyring.create(
+    record, _ = await rig.gateway.keys.create(
         rig.account.id, name="a", scopes=["skills:*"], environment="live", expires_at=time.time() + 5000.25
     )
     browser = await rig.signed_in()
     path = f"/console/keys/{record.id}"
     await submitted(browser, await browser.get(path), path, name="b")
-    changed = await rig.gateway.keyring.get(rig.account.id, record.id)
+    changed = await rig.gateway.keys.get(rig.account.id, record.id)
     assert changed == replace(record, name="b", version=2)
 
 
@@ -174,14 +174,14 @@ async def test_a_change_on_top_of_an_unseen_one_is_not_made(rig: Rig) -> None:
     browser = await rig.signed_in()
     path = f"/console/keys/{record.id}"
     page = await browser.get(path)
-    await rig.gateway.keyring.update(rig.account.id, record.id, scopes=["skills:list"])
+    await rig.gateway.keys.update(rig.account.id, record.id, scopes=["skills:list"])
     answer = await submitted(browser, page, path, name="renamed")
     assert answer.status_code == 422
     assert "was changed meanwhile" in answer.text
     # What is shown is what is there now: saving that changes nothing of it.
     again = await submitted(browser, answer, path)
     assert again.status_code == 303
-    kept = await rig.gateway.keyring.get(rig.account.id, record.id)
+    kept = await rig.gateway.keys.get(rig.account.id, record.id)
     assert kept is not None
     assert (kept.name, list(kept.scopes)) == ("production-api", ["skills:list"])
 
@@ -191,13 +191,13 @@ async def test_a_mistake_does_not_hide_what_was_changed_meanwhile(rig: Rig) -> N
     browser = await rig.signed_in()
     path = f"/console/keys/{record.id}"
     page = await browser.get(path)
-    await rig.gateway.keyring.update(rig.account.id, record.id, scopes=["skills:list"])
+    await rig.gateway.keys.update(rig.account.id, record.id, scopes=["skills:list"])
     wrong = await submitted(browser, page, path, name="")
     assert wrong.status_code == 422
     corrected = await submitted(browser, wrong, path, name="renamed")
     assert corrected.status_code == 422
     assert "was changed meanwhile" in corrected.text
-    kept = await rig.gateway.keyring.get(rig.account.id, record.id)
+    kept = await rig.gateway.keys.get(rig.account.id, record.id)
     assert kept is not None
     assert list(kept.scopes) == ["skills:list"]
 
@@ -205,7 +205,7 @@ async def test_a_mistake_does_not_hide_what_was_changed_meanwhile(rig: Rig) -> N
 async def test_a_moment_that_passes_while_a_key_is_made_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     browser = await rig.signed_in()
     page = await browser.get(NEW)
-    monkeypatch.setattr(rig.gateway.keyring, "_clock", lambda: 4_073_545_801.0)
+    monkeypatch.setattr(rig.gateway.keys, "_clock", lambda: 4_073_545_801.0)
     answer = await submitted(browser, page, NEW, name="x", expires="2099-01-31T12:30")
     assert answer.status_code == 422
     assert "is past" in answer.text
@@ -236,7 +236,7 @@ async def test_rotating_shows_the_new_secret_and_lets_the_old_one_work_on_as_ask
 
 async def test_whether_the_old_secret_is_still_used_is_shown(rig: Rig) -> None:
     record, _ = await rig.key()
-    await rig.gateway.keyring.rotate(rig.account.id, record.id)
+    await rig.gateway.keys.rotate(rig.account.id, record.id)
     browser = await rig.signed_in()
     path = f"/console/keys/{record.id}"
     assert "not used</strong> since the rotation" in (await browser.get(path)).text
@@ -277,7 +277,7 @@ async def test_a_key_that_cannot_be_rotated_says_why(rig: Rig) -> None:
     record, _ = await rig.key()
     browser = await rig.signed_in()
     page = await browser.get(f"/console/keys/{record.id}")
-    await rig.gateway.keyring.revoke(rig.account.id, record.id)
+    await rig.gateway.keys.revoke(rig.account.id, record.id)
     answer = await submitted(browser, page, f"/console/keys/{record.id}/rotate", grace="0")
     assert answer.status_code == 409
     assert "is revoked, which is final" in answer.text
@@ -323,7 +323,7 @@ async def test_an_expired_key_is_shown_and_can_be_prolonged(rig: Rig) -> None:
     assert renamed.status_code == 422  # it would have to be given another end first
     answer = await submitted(browser, page, path, expires="2099-01-01T00:00:00")
     assert answer.status_code == 303
-    prolonged = await rig.gateway.keyring.get(rig.account.id, record.id)
+    prolonged = await rig.gateway.keys.get(rig.account.id, record.id)
     assert prolonged is not None
     assert prolonged.status(time.time()) is KeyStatus.ACTIVE
     assert await call(rig, secret) == 200

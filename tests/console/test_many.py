@@ -15,9 +15,9 @@ from statistics import median
 from httpx2 import AsyncClient
 
 from machpay_gateway.console.app import PLACES
-from machpay_gateway.core.overview import PERIODS
-from machpay_gateway.core.usage import BOUNDS, DAY, HOUR, MINUTE, Bucket
-from tests.console.rigs import serving_console
+from machpay_gateway.core.usage.counters import BOUNDS, DAY, HOUR, MINUTE, Bucket
+from machpay_gateway.core.usage.overview import PERIODS
+from tests.console.harness import serving_console
 from tests.prepared import new_sqlite
 
 PATIENCE_SECONDS = 0.3

@@ -8,7 +8,7 @@ from httpx2 import AsyncClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.console.rigs import Rig
+from tests.console.harness import Rig
 
 
 @pytest.fixture

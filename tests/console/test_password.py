@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.console.rigs import ADMIN, PASSWORD, VIEWER, Rig, forms_of, submitted
+from tests.console.harness import ADMIN, PASSWORD, VIEWER, Rig, forms_of, submitted
 from tests.console.ways import posted, refused_from_elsewhere
 
 NEW = "a wholly different passphrase"

@@ -6,8 +6,8 @@ from typing import Any
 import orjson
 import pytest
 
-from machpay_gateway.core.oauth.user import masked_email
-from tests.console.rigs import ADMIN, FORM, PASSWORD, VIEWER, Rig, submitted
+from machpay_gateway.core.accounts.user import masked_email
+from tests.console.harness import ADMIN, FORM, PASSWORD, VIEWER, Rig, submitted
 from tests.console.ways import posted
 
 WRONG = "wrong horse battery"

@@ -5,9 +5,20 @@ from urllib.parse import quote
 
 import pytest
 
-from machpay_gateway.settings.console import Console
+from machpay_gateway.settings.console import ConsoleSettings
 from machpay_gateway.web.browser import fresh_value
-from tests.console.rigs import ADMIN, FORM, PASSWORD, STRANGER, URL, VIEWER, Rig, forms_of, serving_console, submitted
+from tests.console.harness import (
+    ADMIN,
+    FORM,
+    PASSWORD,
+    STRANGER,
+    URL,
+    VIEWER,
+    Rig,
+    forms_of,
+    serving_console,
+    submitted,
+)
 
 INSIDE = ("/console/keys", "/console/keys/new", "/console/addresses", "/console/keys/key_x", "/console/nothing/here")
 
@@ -147,7 +158,7 @@ async def test_cookies_are_for_this_host_over_tls_and_no_script(rig: Rig) -> Non
 
 
 async def test_over_plain_http_on_this_machine_it_works_too() -> None:
-    async with serving_console(console=Console("http://127.0.0.1:8000")) as rig:
+    async with serving_console(console=ConsoleSettings("http://127.0.0.1:8000")) as rig:
         browser = rig.http()
         browser.base_url = "http://127.0.0.1:8000"
         page = await browser.get("/console/sign-in")

@@ -18,19 +18,19 @@ import pytest
 from httpx2 import Client as Http
 
 from machpay_gateway import Gateway
-from machpay_gateway.core.key import KeyRecord
-from machpay_gateway.core.oauth.authority import Authority
-from machpay_gateway.core.oauth.client import Client
+from machpay_gateway.core.keys.key import KeyRecord
+from machpay_gateway.core.oauth.client import OAuthClient
+from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.core.scopes import KNOWN_SCOPES
 from machpay_gateway.server import create_app
 from machpay_gateway.settings import Options
-from machpay_gateway.settings.console import Console
+from machpay_gateway.settings.console import ConsoleSettings
 from tests.applications import ok
-from tests.console.rigs import ADMIN, PASSWORD, ROUTES, STRANGER, VIEWER, Rig, forms_of
+from tests.console.harness import ADMIN, PASSWORD, ROUTES, STRANGER, VIEWER, Rig, forms_of
 from tests.console.ways import HOSTILE, below, lose
 from tests.node import NODE, inherited
+from tests.oauth.harness import EMAIL
 from tests.oauth.interop.served import Browser
-from tests.oauth.rigs import EMAIL
 from tests.sdk.typescript import MARKS, Application, application, built
 from tests.servers import serving
 
@@ -57,7 +57,7 @@ class Site:
     key: KeyRecord
     secret: str
     admin_secret: str
-    app: Client
+    app: OAuthClient
     app_secret: str
     snippets: dict[str, str]
 
@@ -87,23 +87,23 @@ def site(tmp_path: Path) -> Iterator[Site]:
     options = Options(
         database=f"sqlite:///{tmp_path}/console.db",
         routes=ROUTES,
-        console=Console(pages_url, url),
-        oauth=Authority(pages_url, audience=url),
+        console=ConsoleSettings(pages_url, url),
+        oauth=OAuthSettings(pages_url, audience=url),
     )
 
-    async def prepared() -> tuple[KeyRecord, str, str, Client, str | None]:
+    async def prepared() -> tuple[KeyRecord, str, str, OAuthClient, str | None]:
         async with Gateway(**options) as made:
             account = await made.accounts.create("acme", "standard")
             await made.users.create(account.id, EMAIL, PASSWORD, role="admin")
-            key, secret = await made.keyring.create(
+            key, secret = await made.keys.create(
                 account.id,
                 name=NAME,
                 scopes=["skills:execute", "account:read"],
                 environment="live",
                 allowed_ips=["127.0.0.0/8"],
             )
-            _, admin = await made.keyring.create(account.id, name="admin", scopes=KNOWN_SCOPES, environment="live")
-            app = await made.apps.create(
+            _, admin = await made.keys.create(account.id, name="admin", scopes=KNOWN_SCOPES, environment="live")
+            app = await made.oauth_clients.create(
                 account.id, name="Notes", scopes=["skills:execute", "account:read"], redirect_uris=[REDIRECT]
             )
             return key, secret, admin, *app
@@ -157,7 +157,7 @@ def test_the_rotation_makes_a_key_with_the_same_permissions_and_revokes_the_old_
 
     async def both() -> tuple[KeyRecord | None, KeyRecord | None]:
         async with Gateway(database=f"sqlite:///{site.folder}/console.db") as gateway:
-            return await gateway.keyring.get(None, key_id), await gateway.keyring.get(None, site.key.id)
+            return await gateway.keys.get(None, key_id), await gateway.keys.get(None, site.key.id)
 
     new, old = asyncio.run(both())
     assert new is not None

@@ -16,15 +16,22 @@ from hypothesis import strategies as st
 
 from machpay_gateway.console.spreadsheet import as_csv
 from machpay_gateway.console.usage_lines import HEAD
-from machpay_gateway.core.admission import STALE, Away, Demand, Granted, Stale, Standing
+from machpay_gateway.core.decision.policy import Policy
+from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.core.key import KeyRecord
-from machpay_gateway.core.outcome import Group
-from machpay_gateway.core.overview import PERIODS, Period
-from machpay_gateway.core.policy import Policy
-from machpay_gateway.core.route import Route
-from machpay_gateway.core.usage import BOUNDS, MINUTE, UsageBatch, UsageKey, UsageRow
-from tests.console.rigs import API_URL, STRANGER, VIEWER, Rig
+from machpay_gateway.core.keys.key import KeyRecord
+from machpay_gateway.core.limits.admission import (
+    STALE,
+    AdmissionRequest,
+    Admitted,
+    LimiterUnavailable,
+    Remaining,
+    Stale,
+)
+from machpay_gateway.core.usage.counters import BOUNDS, MINUTE, UsageBatch, UsageKey, UsageRow
+from machpay_gateway.core.usage.outcome import OutcomeGroup
+from machpay_gateway.core.usage.overview import PERIODS, OverviewPeriod
+from tests.console.harness import API_URL, STRANGER, VIEWER, Rig
 
 HOSTILE = '=HYPERLINK("https://evil.example","<script>alert(1)</script>")'
 FORMATS = ("usage", "usage.json", "usage.csv")
@@ -123,7 +130,7 @@ async def test_the_page_the_json_and_the_csv_say_the_same(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("period", PERIODS.values(), ids=PERIODS)
-async def test_each_period_has_all_its_buckets_up_to_the_one_that_goes_on(rig: Rig, period: Period) -> None:
+async def test_each_period_has_all_its_buckets_up_to_the_one_that_goes_on(rig: Rig, period: OverviewPeriod) -> None:
     key, _ = await rig.key()
     inside, outside = period.seconds - 2 * period.bucket.seconds, period.seconds
     await counted(rig, key, seconds_ago=inside)
@@ -139,7 +146,7 @@ async def test_each_period_has_all_its_buckets_up_to_the_one_that_goes_on(rig: R
     admitted = document["groups"]["admitted"]
     assert (sum(admitted), sum(admitted[-2:])) == (3, 2)  # a minute may have ended since it was counted
     assert [row["requests"] for row in await lines(browser, f"period={period.name}")] == ["1", "2"]
-    assert set(document["groups"]) == set(Group)
+    assert set(document["groups"]) == set(OutcomeGroup)
     assert {len(counts) for counts in document["groups"].values()} == {len(starts)}
     assert [value for value in document["latency_ms"]["p50"] if value is not None] == [3.75, 3.75]
     page = await browser.get(f"/console/usage?period={period.name}")
@@ -281,8 +288,8 @@ async def test_a_csv_of_many_lines_is_whole(rig: Rig) -> None:
 async def test_looking_shows_what_is_left_and_takes_nothing(rig: Rig) -> None:
     key, _ = await rig.key()
     tier = rig.gateway.policy.tiers["standard"]
-    granted = rig.gateway.limiter.admit(Demand(key.id, key.version, tier, 7))
-    assert isinstance(granted, Granted)
+    granted = rig.gateway.limiter.admit(AdmissionRequest(key.id, key.version, tier, 7))
+    assert isinstance(granted, Admitted)
     browser = await rig.signed_in()
     for _ in range(3):
         document = await told(browser, f"key={key.id}")
@@ -296,12 +303,13 @@ async def test_looking_shows_what_is_left_and_takes_nothing(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    "standing, why", [(STALE, "the key was changed just now"), (Away("for the log"), "the limiter does not answer")]
+    "standing, why",
+    [(STALE, "the key was changed just now"), (LimiterUnavailable("for the log"), "the limiter does not answer")],
 )
 async def test_what_is_left_may_not_be_known(
-    rig: Rig, standing: Stale | Away, why: str, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, standing: Stale | LimiterUnavailable, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def shown(_: Demand) -> Standing | Stale | Away:
+    async def shown(_: AdmissionRequest) -> Remaining | Stale | LimiterUnavailable:
         return standing
 
     key, _ = await rig.key()
@@ -316,7 +324,7 @@ async def test_what_is_left_may_not_be_known(
 async def test_neither_an_account_nor_a_revoked_key_has_anything_left(rig: Rig) -> None:
     key, _ = await rig.key()
     await counted(rig, key)
-    await rig.gateway.keyring.revoke(rig.account.id, key.id)
+    await rig.gateway.keys.revoke(rig.account.id, key.id)
     browser = await rig.signed_in()
     for query in ("", f"key={key.id}"):
         page = await browser.get(f"/console/usage?{query}")

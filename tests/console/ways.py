@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 
 from httpx2 import ASGITransport, AsyncClient, Response
 
-from machpay_gateway.core.audit import AuditHead
+from machpay_gateway.core.keys.audit import AuditHead
 from machpay_gateway.web.browser import proof_of
-from tests.console.rigs import ADMIN, FORM, PASSWORD, URL, Rig, submitted
+from tests.console.harness import ADMIN, FORM, PASSWORD, URL, Rig, submitted
 
 CROSS_SITE = {**FORM, "Sec-Fetch-Site": "cross-site"}
 HOSTILE = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>"

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from netaddr import IPAddress, IPNetwork
 
-from machpay_gateway.core.address import (
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.network.address import (
     Allowlist,
     address_block,
     format_address,
@@ -18,7 +19,6 @@ from machpay_gateway.core.address import (
     parse_allowlist,
     parse_network,
 )
-from machpay_gateway.core.errors import ConfigurationError
 
 CONFORMANCE = Path(__file__).parents[2] / "../shared/conformance/ip/netip.json"
 

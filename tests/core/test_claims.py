@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from machpay_gateway.core.claims import LEEWAY_SECONDS, Claims, accepted_claims, principal_from, quota_subject
-from machpay_gateway.core.compact import CompactToken, media_type
-from machpay_gateway.core.issuer import Issuer
-from machpay_gateway.core.quota import TIERS
+from machpay_gateway.core.jose.claims import LEEWAY_SECONDS, Claims, accepted_claims, principal_from, quota_subject
+from machpay_gateway.core.jose.compact import CompactToken, media_type
+from machpay_gateway.core.jose.issuer import Issuer
+from machpay_gateway.core.limits.rate import TIERS
 
 NOW = 1_800_000_000.0
 ISSUER = Issuer("https://id.example.com", audience="https://api.example.com", jwks="jwks.json")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machpay_gateway.core.compact import MAX_DEPTH, MAX_TOKEN_BYTES, CompactToken, media_type, parse_compact
+from machpay_gateway.core.jose.compact import MAX_DEPTH, MAX_TOKEN_BYTES, CompactToken, media_type, parse_compact
 
 HEADER = '{"alg":"RS256"}'
 CLAIMS = '{"sub":"a"}'

@@ -2,7 +2,7 @@
 
 import pytest
 
-from machpay_gateway.core.cookies import sets_ours, without_ours
+from machpay_gateway.core.network.cookies import sets_ours, without_ours
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machpay_gateway.core.credential import (
+from machpay_gateway.core.decision.credential import (
     MAX_AUTHORIZATION_BYTES,
     ApiKey,
     SignedToken,
@@ -12,8 +12,8 @@ from machpay_gateway.core.credential import (
     credential_of,
     parse_authorization,
 )
-from machpay_gateway.core.key import mint_secret
-from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.keys.key import mint_secret
 
 LIVE = mint_secret("live", bytes(32)).encode()
 TEST = mint_secret("test", bytes(32)).encode()

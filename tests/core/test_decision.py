@@ -2,14 +2,14 @@ from dataclasses import replace
 
 import pytest
 
-from machpay_gateway.core.address import parse_address, parse_allowlist
-from machpay_gateway.core.admission import CONCURRENCY, Demand, Exceeded, Granted
-from machpay_gateway.core.decision import Allowed, Denied, admit, conclude, demand_of
-from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.principal import Principal
-from machpay_gateway.core.quota import TIERS
-from machpay_gateway.core.reason import Reason
-from machpay_gateway.core.route import Route
+from machpay_gateway.core.decision.decision import Allowed, Denied, admit, conclude, demand_of
+from machpay_gateway.core.decision.principal import Principal
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.decision.route import Route
+from machpay_gateway.core.limits.admission import CONCURRENCY, AdmissionRequest, Admitted, Exceeded
+from machpay_gateway.core.limits.rate import TIERS
+from machpay_gateway.core.network.address import parse_address, parse_allowlist
 from machpay_gateway.core.scopes import Scopes
 
 NOW = 1000.0
@@ -105,7 +105,9 @@ def test_a_refusal_for_scope_names_what_is_missing() -> None:
 
 
 def test_an_admitted_request_demands_the_routes_cost_of_its_subject() -> None:
-    assert demand_of(facts(), ROUTE, principal(subject="grant_1"), NOW) == Demand("grant_1", 7, TIERS["standard"], 3)
+    assert demand_of(facts(), ROUTE, principal(subject="grant_1"), NOW) == AdmissionRequest(
+        "grant_1", 7, TIERS["standard"], 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -120,20 +122,20 @@ def test_time_and_address_are_looked_at_again_once_the_rest_is_remembered(
     later: float, address: str | None, reason: Reason
 ) -> None:
     caller = principal()
-    assert isinstance(demand_of(facts(), ROUTE, caller, NOW), Demand)
+    assert isinstance(demand_of(facts(), ROUTE, caller, NOW), AdmissionRequest)
     denied = demand_of(facts(address), ROUTE, caller, later)
     assert isinstance(denied, Denied)
     assert denied.reason is reason
-    assert isinstance(demand_of(facts(), ROUTE, caller, NOW), Demand)  # and the refusal is not remembered
+    assert isinstance(demand_of(facts(), ROUTE, caller, NOW), AdmissionRequest)  # and the refusal is not remembered
 
 
 def test_what_is_remembered_is_the_routes_own() -> None:
     caller = principal()
-    assert isinstance(demand_of(facts(), ROUTE, caller, NOW), Demand)
+    assert isinstance(demand_of(facts(), ROUTE, caller, NOW), AdmissionRequest)
     other = Route("GET /v1/keys", scopes="keys:manage")
     assert isinstance(demand_of(facts(), other, caller, NOW), Denied)
     cheap = demand_of(facts(), Route("GET /v1/cheap", cost=0), caller, NOW)
-    assert isinstance(cheap, Demand)
+    assert isinstance(cheap, AdmissionRequest)
     assert cheap.cost == 0
 
 
@@ -149,7 +151,7 @@ def test_a_changed_record_is_another_principal_that_remembers_nothing(
     changes: dict[str, object], expected: Reason
 ) -> None:
     before = principal()
-    assert isinstance(demand_of(facts(), LIVE_ONLY, before, NOW), Demand)
+    assert isinstance(demand_of(facts(), LIVE_ONLY, before, NOW), AdmissionRequest)
     after = replace(before, **changes)  # type: ignore[arg-type]  # as in `principal`
     denied = demand_of(facts(), LIVE_ONLY, after, NOW)
     assert isinstance(denied, Denied)
@@ -161,7 +163,7 @@ def test_a_new_tier_and_version_are_demanded_of_the_new_record() -> None:
     before = principal()
     demand_of(facts(), ROUTE, before, NOW)
     after = replace(before, version=8, limits=TIERS["test"])
-    assert demand_of(facts(), ROUTE, after, NOW) == Demand("key_1", 8, TIERS["test"], 3)
+    assert demand_of(facts(), ROUTE, after, NOW) == AdmissionRequest("key_1", 8, TIERS["test"], 3)
 
 
 class Slot:
@@ -169,7 +171,7 @@ class Slot:
 
 
 def test_a_grant_allows() -> None:
-    grant = Granted(Slot(), left=9, resets_in=1.0, slots_left=4, tier=TIERS["standard"])
+    grant = Admitted(Slot(), left=9, resets_in=1.0, slots_left=4, tier=TIERS["standard"])
     assert conclude(ROUTE, GOOD, grant) == Allowed(GOOD, grant, ROUTE)
 
 

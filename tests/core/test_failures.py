@@ -1,7 +1,7 @@
 import pytest
 
-from machpay_gateway.core.address import parse_address
-from machpay_gateway.core.failures import Failures
+from machpay_gateway.core.decision.failures import Failures
+from machpay_gateway.core.network.address import parse_address
 
 NOW = 1_700_000_000.0
 

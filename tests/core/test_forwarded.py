@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machpay_gateway.core.address import format_address, parse_allowlist
-from machpay_gateway.core.forwarded import client_address
+from machpay_gateway.core.network.address import format_address, parse_allowlist
+from machpay_gateway.core.network.forwarded import client_address
 
 TRUSTED = parse_allowlist(["10.0.0.0/8", "2001:db8:aaaa::/48"])
 LIST, FORWARDED = b"x-forwarded-for", b"forwarded"

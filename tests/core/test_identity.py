@@ -1,8 +1,8 @@
 import pytest
 
-from machpay_gateway.core.identity import identity_fields, is_identity_name
-from machpay_gateway.core.principal import Principal
-from machpay_gateway.core.quota import TIERS
+from machpay_gateway.core.decision.identity_headers import identity_fields, is_identity_name
+from machpay_gateway.core.decision.principal import Principal
+from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.core.scopes import Scopes
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.issuer import Issuer
+from machpay_gateway.core.jose.issuer import Issuer
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.key import (
+from machpay_gateway.core.keys.key import (
     BASE62,
     KeyRecord,
     KeyStatus,

@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.leak import Leaks, Match, matches_in
-from machpay_gateway.core.scanner import is_signed, scanner_keys
-from machpay_gateway.core.token import VerifyingKeys
+from machpay_gateway.core.jose.scanner import is_signed, scanner_keys
+from machpay_gateway.core.jose.token import VerifyingKeys
+from machpay_gateway.core.keys.leak import LeakMatch, LeakSettings, matches_in
 
 # The sample of GitHub's own documentation: github/docs, "Secret scanning partner program", validation in Python.
 GITHUBS_KEY = """-----BEGIN PUBLIC KEY-----
@@ -101,16 +101,16 @@ def test_keys_that_cannot_be_used_are_passed_over() -> None:
 @pytest.mark.parametrize(
     "report, expected",
     [
-        (GITHUBS_REPORT, (Match("some_token", "some_type", "some_url", ""),)),
+        (GITHUBS_REPORT, (LeakMatch("some_token", "some_type", "some_url", ""),)),
         (b"[]", ()),
-        (b'[{"token":"t","type":"k","url":"","source":"commit"}]', (Match("t", "k", "", "commit"),)),
+        (b'[{"token":"t","type":"k","url":"","source":"commit"}]', (LeakMatch("t", "k", "", "commit"),)),
         (b'[{"token":1}]', None),
         (b"[1]", None),
         (b"{}", None),
         (b"[", None),
     ],
 )
-def test_a_report_is_a_list_of_matches_or_nothing(report: bytes, expected: tuple[Match, ...] | None) -> None:
+def test_a_report_is_a_list_of_matches_or_nothing(report: bytes, expected: tuple[LeakMatch, ...] | None) -> None:
     assert matches_in(report) == expected
 
 
@@ -130,5 +130,5 @@ def test_a_match_does_not_show_its_secret() -> None:
 )
 def test_a_setting_that_cannot_be_meant_is_told(settings: dict[str, str], told: str) -> None:
     with pytest.raises(ConfigurationError, match=told) as refused:
-        Leaks(**settings)  # type: ignore[arg-type] # as TOML has it
+        LeakSettings(**settings)  # type: ignore[arg-type] # as TOML has it
     assert "word" not in str(refused.value)

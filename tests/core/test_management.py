@@ -6,10 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
-from machpay_gateway.core.audit import APPLICATION, Actor, ActorKind
-from machpay_gateway.core.errors import NotPermitted
-from machpay_gateway.core.key import KeyRecord
-from machpay_gateway.core.management import (
+from machpay_gateway.core.accounts.management import (
     ManagementAction,
     Manager,
     Role,
@@ -23,9 +20,12 @@ from machpay_gateway.core.management import (
     principal_manager,
     user_manager,
 )
-from machpay_gateway.core.oauth.user import User
-from machpay_gateway.core.principal import Principal
-from machpay_gateway.core.quota import Tier
+from machpay_gateway.core.accounts.user import User
+from machpay_gateway.core.decision.principal import Principal
+from machpay_gateway.core.errors import NotPermitted
+from machpay_gateway.core.keys.audit import APPLICATION, Actor, ActorKind
+from machpay_gateway.core.keys.key import KeyRecord
+from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.core.scopes import Scopes
 from tests.keyrings import ACME, GLOBEX, NOW, stored_key
 

@@ -5,9 +5,9 @@ from base64 import urlsafe_b64encode
 
 import pytest
 
-from machpay_gateway.core.input import holds_secret, masked
-from machpay_gateway.core.key import mint_secret
-from machpay_gateway.core.oauth.opaque import Kind, mint
+from machpay_gateway.core.keys.key import mint_secret
+from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, mint
+from machpay_gateway.core.text import holds_secret, masked
 
 SIGNED = ".".join(
     urlsafe_b64encode(part).rstrip(b"=").decode()
@@ -20,7 +20,7 @@ ENCRYPTED = ".".join(
 SECRETS = {
     "a live key": mint_secret("live", os.urandom(32)),
     "a test key": mint_secret("test", os.urandom(32)),
-    **{kind.name: mint(kind, os.urandom(32)) for kind in Kind},
+    **{kind.name: mint(kind, os.urandom(32)) for kind in OpaqueTokenKind},
     "a signed token": SIGNED,
     "an encrypted token": ENCRYPTED,
 }

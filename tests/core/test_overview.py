@@ -2,9 +2,9 @@
 
 import pytest
 
-from machpay_gateway.core.outcome import Group, Outcome
-from machpay_gateway.core.overview import PERIODS, Busiest, overview_of
-from machpay_gateway.core.usage import BOUNDS, HOUR, UsageKey, UsageRow, sum_of
+from machpay_gateway.core.usage.counters import BOUNDS, HOUR, UsageKey, UsageRow, sum_of
+from machpay_gateway.core.usage.outcome import Outcome, OutcomeGroup
+from machpay_gateway.core.usage.overview import PERIODS, BusiestMinute, overview_of
 
 NOON = 1_699_920_000 + 12 * 3600
 
@@ -27,13 +27,13 @@ def test_every_bucket_has_a_point_and_every_point_every_group() -> None:
         NOON + 3 * HOUR.seconds,
         over_time=over_time,
         by_route=[],
-        busiest=Busiest(NOON, 4, 3),
+        busiest=BusiestMinute(NOON, 4, 3),
     )
-    nothing = dict.fromkeys(Group, 0)
+    nothing = dict.fromkeys(OutcomeGroup, 0)
     assert [(point.start - NOON, point.groups) for point in overview.points] == [
-        (0, nothing | {Group.ADMITTED: 3, Group.RATE_LIMITED: 1}),
+        (0, nothing | {OutcomeGroup.ADMITTED: 3, OutcomeGroup.RATE_LIMITED: 1}),
         (3600, nothing),
-        (7200, nothing | {Group.ERROR: 3}),
+        (7200, nothing | {OutcomeGroup.ERROR: 3}),
     ]
     assert [point.total.requests for point in overview.points] == [4, 0, 3]
     assert overview.points[1].total == sum_of([])

@@ -3,14 +3,14 @@
 import pytest
 
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.oauth.authority import Authority
-from machpay_gateway.core.page_hosts import Host, PageHosts, page_hosts, parse_host, shared_hosts
+from machpay_gateway.core.oauth.page_hosts import Host, PageHosts, page_hosts, parse_host, shared_hosts
+from machpay_gateway.core.oauth.settings import OAuthSettings
 
 CONSOLE, ISSUER = "https://console.example.com", "https://auth.example.com:8443/tenant"
 
 
 def hosts(console: str | None = CONSOLE, issuer: str | None = ISSUER) -> PageHosts:
-    made = page_hosts(console, None if issuer is None else Authority(issuer))
+    made = page_hosts(console, None if issuer is None else OAuthSettings(issuer))
     assert made is not None
     return made
 
@@ -124,7 +124,7 @@ def test_a_refusal_names_the_host_the_setting_and_the_way_out() -> None:
 def test_a_page_host_that_is_also_the_apis_is_told(
     console: str | None, api: str | None, issuer: str | None, audience: str, expected: list[str]
 ) -> None:
-    authority = None if issuer is None else Authority(issuer, audience=audience)
+    authority = None if issuer is None else OAuthSettings(issuer, audience=audience)
     told = list(shared_hosts(page_hosts(console, authority), api, None if authority is None else authority.audience))
     assert len(told) == len(expected)
     for warning, beginning in zip(told, expected, strict=True):

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from machpay_gateway.core.decision.policy import PREFLIGHT, Policy, Unlisted, mistakes_in
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.policy import PREFLIGHT, Policy, Unlisted, mistakes_in
-from machpay_gateway.core.quota import TIERS, Tier
-from machpay_gateway.core.reason import Reason
-from machpay_gateway.core.route import Route
+from machpay_gateway.core.limits.rate import TIERS, Tier
 
 NOT_FOUND, MALFORMED = Reason.ROUTE_NOT_FOUND, Reason.MALFORMED_REQUEST
 

@@ -2,11 +2,11 @@ from http import HTTPStatus
 
 import pytest
 
-from machpay_gateway.core.admission import CONCURRENCY, Exceeded
-from machpay_gateway.core.decision import Denied
-from machpay_gateway.core.problem import PROBLEMS, Problem, problem_for, whole_seconds
-from machpay_gateway.core.quota import TIERS
-from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.decision.decision import Denied
+from machpay_gateway.core.decision.problem import PROBLEMS, Problem, problem_for, whole_seconds
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.limits.admission import CONCURRENCY, Exceeded
+from machpay_gateway.core.limits.rate import TIERS
 
 
 def told(reason: Reason, **more: object) -> Problem:

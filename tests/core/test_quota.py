@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.quota import MAX_LIMIT, TIERS, CellWindow, Tier, parse_rate
+from machpay_gateway.core.limits.rate import MAX_LIMIT, TIERS, CellWindow, Tier, parse_rate
 
 
 @pytest.mark.parametrize(

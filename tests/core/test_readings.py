@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.policy import PREFLIGHT, Policy, Unlisted
-from machpay_gateway.core.readings import fold, folded_paths
-from machpay_gateway.core.reason import Reason
-from machpay_gateway.core.route import Route
+from machpay_gateway.core.decision.path_readings import fold, folded_paths
+from machpay_gateway.core.decision.policy import PREFLIGHT, Policy, Unlisted
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.decision.route import Route
 
 ROUTES = (
     Route("GET /v1/account", scopes="account:read"),

@@ -1,7 +1,7 @@
 import pytest
 
+from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.route import Route
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,13 @@
 
 import pytest
 
-from machpay_gateway.core.signing import NOTICE_SECONDS, SigningKey, alive_at, signing_at, state_at
+from machpay_gateway.core.jose.signing import PUBLISH_BEFORE_SIGNING_SECONDS, SigningKey, alive_at, signing_at, state_at
 
 LIFE = 3660.0
 
 
 def key(kid: str, signs_from: float) -> SigningKey:
-    return SigningKey(kid, b"{}", b"", signs_from - NOTICE_SECONDS, signs_from)
+    return SigningKey(kid, b"{}", b"", signs_from - PUBLISH_BEFORE_SIGNING_SECONDS, signs_from)
 
 
 FIRST, SECOND, THIRD = key("a", 1000.0), key("b", 5000.0), key("c", 20_000.0)

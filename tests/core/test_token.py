@@ -10,9 +10,9 @@ from joserfc import jws
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 from joserfc.util import urlsafe_b64decode, urlsafe_b64encode
 
-from machpay_gateway.core.compact import CompactToken, parse_compact
-from machpay_gateway.core.issuer import ASYMMETRIC, SYMMETRIC
-from machpay_gateway.core.token import MAX_KEYS, VerifyingKeys, is_signed_by, keys_for, keys_from_jwks
+from machpay_gateway.core.jose.compact import CompactToken, parse_compact
+from machpay_gateway.core.jose.issuer import ASYMMETRIC, SYMMETRIC
+from machpay_gateway.core.jose.token import MAX_KEYS, VerifyingKeys, is_signed_by, keys_for, keys_from_jwks
 
 ALL = ASYMMETRIC + SYMMETRIC
 COOKBOOK = Path(__file__).parents[2] / "../shared/conformance/jose"

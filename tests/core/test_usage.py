@@ -2,9 +2,8 @@
 
 import pytest
 
-from machpay_gateway.core.document import usage_document
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.usage import (
+from machpay_gateway.core.usage.counters import (
     BOUNDS,
     DAY,
     HOUR,
@@ -17,6 +16,7 @@ from machpay_gateway.core.usage import (
     merged,
     sum_of,
 )
+from machpay_gateway.core.usage.document import usage_document
 
 MIDNIGHT = 1_699_920_000
 

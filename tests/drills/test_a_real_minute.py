@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from machpay_gateway.core.admission import Demand, Exceeded, Granted
-from machpay_gateway.core.quota import TIERS
+from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, Exceeded
+from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.limiters.memory import MemoryLimiter
 
 TIER = TIERS["test"]
@@ -18,8 +18,8 @@ def test_no_sixty_seconds_hold_more_than_the_limit_and_nobody_waits_longer_than_
     limiter, admitted, due = MemoryLimiter(), [], 0.0
     ends_at = time.monotonic() + SECONDS
     while (now := time.monotonic()) < ends_at:
-        answer = limiter.admit(Demand("subject", 1, TIER, 1))
-        if isinstance(answer, Granted):
+        answer = limiter.admit(AdmissionRequest("subject", 1, TIER, 1))
+        if isinstance(answer, Admitted):
             admitted.append(now)
             answer.lease.release()
         else:

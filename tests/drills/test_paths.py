@@ -4,11 +4,11 @@ from collections import Counter
 
 import pytest
 
-from machpay_gateway.core.policy import Unlisted
+from machpay_gateway.core.decision.policy import Unlisted
 from tests.paths.attempts import handlers_that_ran
 from tests.paths.fixtures import upstream
 from tests.paths.handlers import BY_NAME, HELD
-from tests.proxy.rigs import Upstream
+from tests.proxy.harness import Upstream
 
 __all__ = ["upstream"]
 

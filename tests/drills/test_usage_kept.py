@@ -6,7 +6,7 @@ import time
 import pytest
 
 from machpay_gateway import Tier
-from machpay_gateway.core.usage import DAY
+from machpay_gateway.core.usage.counters import DAY
 from tests.drills.clients import Client
 from tests.drills.workers import Fleet, running_workers
 from tests.redises.servers import running_server
@@ -28,7 +28,7 @@ async def test_usage_outlives_the_process_that_counted_it(end: str) -> None:
         await asyncio.to_thread(fleet.workers[0].kill if end == "kill" else fleet.workers[0].stop)
         async with fleet.gateway() as gateway:
             rows = await gateway.store.usage(key_id, DAY, 0, 2**40)
-            record = await gateway.keyring.get(None, key_id)
+            record = await gateway.keys.get(None, key_id)
     counted = sum(row.count for row in rows)
     due = sum(at < ended_at - _SECOND - _STORING_SECONDS for at in answered)
     print(f"\n{end}: {len(answered)} requests, {counted} counted, {due} of them more than a second before")

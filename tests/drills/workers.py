@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
 
 from machpay_gateway import Gateway, Tier
-from machpay_gateway.core.key import mint_secret
+from machpay_gateway.core.keys.key import mint_secret
 from tests.redises.ports import HOST, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -107,7 +107,7 @@ class Fleet:
         async with Gateway(database=self.database, tiers=self.tiers) as gateway:
             account = await gateway.accounts.find(tier) or await gateway.accounts.create(tier, tier)
             made = [
-                await gateway.keyring.create(account.id, name="drill", scopes=scopes, environment="live")
+                await gateway.keys.create(account.id, name="drill", scopes=scopes, environment="live")
                 for _ in range(count)
             ]
             return [(record.id, secret) for record, secret in made]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from machpay_gateway import Gateway
-from machpay_gateway.core.key import KeyRecord
+from machpay_gateway.core.keys.key import KeyRecord
 
 ACCOUNT = "drill"
 _CHANGES = ("create", "rotate", "rotate", "update", "update", "revoke")
@@ -53,9 +53,7 @@ async def _write(database: str, draw: random.Random) -> None:
     async with Gateway(database=database) as gateway:
         account = await gateway.accounts.find(ACCOUNT)
         assert account is not None
-        known = [
-            record.id for record in await gateway.keyring.list(account.id, limit=_KNOWN) if record.revoked_at is None
-        ]
+        known = [record.id for record in await gateway.keys.list(account.id, limit=_KNOWN) if record.revoked_at is None]
         os.write(1, f"ready {os.getpid()}\n".encode())
         while True:
             action = draw.choice(_CHANGES) if len(known) > 2 else "create"
@@ -72,7 +70,7 @@ async def _write(database: str, draw: random.Random) -> None:
 
 async def _changed(gateway: Gateway, action: str, account_id: str, key_id: str, name: str) -> tuple[KeyRecord, str]:
     """Make one change, and return the key with its new secret if it has one."""
-    keyring = gateway.keyring
+    keyring = gateway.keys
     match action:
         case "create":
             return await keyring.create(account_id, name=name, scopes=["skills:list"], environment="live")

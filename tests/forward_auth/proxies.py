@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import PortTakenError, WatchedProcess
 from tests.redises.ports import HOST, free_port
 from tests.redises.waiting import wait_until
-from tests.watched import PortTakenError, WatchedProcess
 
 DEPLOY = Path(__file__).parents[2] / "examples" / "deploy"
 _START_SECONDS = 20

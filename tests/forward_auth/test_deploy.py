@@ -15,9 +15,9 @@ import orjson
 import pytest
 import yaml
 
-from machpay_gateway.core.address import parse_address
-from machpay_gateway.core.assertion import HEADER as ASSERTION_HEADER
-from machpay_gateway.core.identity import identity_fields
+from machpay_gateway.core.decision.identity_headers import identity_fields
+from machpay_gateway.core.jose.assertion import HEADER as ASSERTION_HEADER
+from machpay_gateway.core.network.address import parse_address
 from machpay_gateway.serving.servable import check_servable
 from machpay_gateway.settings import Settings, load_settings
 from tests.forward_auth.proxies import DEPLOY, KINDS, running_proxy

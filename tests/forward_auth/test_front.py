@@ -9,8 +9,8 @@ from starlette.testclient import TestClient
 from starlette.types import Message
 
 from machpay_gateway import Tier
-from machpay_gateway.core.admission import Answer, Coming, Demand, Granted
 from machpay_gateway.core.errors import StoreUnavailable
+from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, Answer, PendingAnswer
 from machpay_gateway.forward_auth.leases import HeldLeases
 from machpay_gateway.server import create_app
 from tests.forward_auth.asking import CALLER, PROXY, STRANGER, asked, every_peer
@@ -183,9 +183,9 @@ def test_a_stop_gives_held_slots_back_before_the_limiter_closes(monkeypatch: pyt
         def release(self) -> None:
             steps.append("slot")
 
-    def admit(demand: Demand) -> Answer | Coming:
+    def admit(demand: AdmissionRequest) -> Answer | PendingAnswer:
         granted = admitting(demand)
-        return granted._replace(lease=Lease()) if isinstance(granted, Granted) else granted
+        return granted._replace(lease=Lease()) if isinstance(granted, Admitted) else granted
 
     async def close() -> None:
         steps.append("limiter")

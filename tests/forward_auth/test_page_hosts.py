@@ -3,9 +3,9 @@
 import pytest
 
 from machpay_gateway import Route
-from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.settings import Options
-from machpay_gateway.settings.console import Console
+from machpay_gateway.settings.console import ConsoleSettings
 from tests.forward_auth.asking import asked, every_peer
 from tests.gateways import ROUTES
 
@@ -13,8 +13,8 @@ CONSOLE, ISSUER, API = "console.example.com", "auth.example.com", "api.example.c
 PAGES = Options(
     database="sqlite://",
     routes=(*ROUTES, Route("* /public/{rest:path}", public=True)),
-    console=Console(f"https://{CONSOLE}", f"https://{API}"),
-    oauth=Authority(f"https://{ISSUER}", audience=f"https://{API}"),
+    console=ConsoleSettings(f"https://{CONSOLE}", f"https://{API}"),
+    oauth=OAuthSettings(f"https://{ISSUER}", audience=f"https://{API}"),
 )
 
 

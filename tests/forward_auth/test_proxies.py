@@ -8,8 +8,8 @@ import pytest
 
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.web.path import path_in
+from tests.forward_auth.harness import CLIENT, MANY_SCOPES, NEIGHBOUR, Rig, running_rig, without_gateway
 from tests.forward_auth.proxies import KINDS
-from tests.forward_auth.rigs import CLIENT, MANY_SCOPES, NEIGHBOUR, Rig, running_rig, without_gateway
 
 # Each proxy starts once, in one of the processes that tests run in.
 PROXIES = [pytest.param(name, marks=pytest.mark.xdist_group(f"proxy {name}")) for name in KINDS]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.limiters.rigs import fake_server
+from tests.limiters.harness import fake_server
 from tests.redises.cluster import Cluster
 from tests.redises.fixtures import redis_cluster, redis_server
 from tests.redises.servers import Server

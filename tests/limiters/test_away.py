@@ -12,12 +12,20 @@ from secrets import token_hex
 
 import pytest
 
-from machpay_gateway.core.admission import CONCURRENCY, STALE, Away, Demand, Exceeded, Granted, Standing
-from machpay_gateway.core.quota import Tier
+from machpay_gateway.core.limits.admission import (
+    CONCURRENCY,
+    STALE,
+    AdmissionRequest,
+    Admitted,
+    Exceeded,
+    LimiterUnavailable,
+    Remaining,
+)
+from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.redis import RedisLimiter
 from machpay_gateway.limiters.redis.limiter import FailureMode
 from tests.clocks import FixedClock
-from tests.limiters.rigs import START, Rig
+from tests.limiters.harness import START, Rig
 from tests.redises.faults import FaultProxy
 from tests.redises.ports import HOST, free_port
 from tests.redises.servers import Server, running_server
@@ -63,12 +71,12 @@ def cut(proxy: FaultProxy) -> None:
     proxy.reset_all()
 
 
-async def back(rig: Rig, tier: Tier = TEN) -> Granted:
+async def back(rig: Rig, tier: Tier = TEN) -> Admitted:
     """Ask, for nothing, until Redis answers, and return its answer."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             answer = await rig.ask(tier, cost=0)
-            if isinstance(answer, Granted):
+            if isinstance(answer, Admitted):
                 answer.lease.release()
                 if answer.tier is tier:
                     await asyncio.sleep(0.05)  # a release is told a moment later
@@ -87,7 +95,7 @@ async def seconds_of(rig: Rig, requests: int = 1) -> float:
     began = time.monotonic()
     for _ in range(requests):
         answer = await rig.ask(TEN, cost=0)
-        if isinstance(answer, Granted):
+        if isinstance(answer, Admitted):
             answer.lease.release()
     return time.monotonic() - began
 
@@ -141,18 +149,18 @@ async def test_local_each_worker_admits_its_part_of_what_was_left(
 async def test_nobody_is_told_what_is_left_until_the_server_is_back(
     mode: FailureMode, proxy: FaultProxy, prefix: str
 ) -> None:
-    demand = Demand("key_1", 1, TEN, 1)
+    demand = AdmissionRequest("key_1", 1, TEN, 1)
     async with opened(proxy.url, prefix, on_failure=mode) as rig:
         (await rig.take(TEN)).lease.release()
         proxy.blackhole = True
         shown = await asyncio.gather(*(rig.limiter.standing(demand) for _ in range(3)))  # asked, and never answered
-        assert {type(each) for each in shown} == {Away}
-        assert isinstance(await rig.limiter.standing(demand), Away)
+        assert {type(each) for each in shown} == {LimiterUnavailable}
+        assert isinstance(await rig.limiter.standing(demand), LimiterUnavailable)
         proxy.blackhole = False
         cut(proxy)
         proxy.accept()
         await back(rig)
-        assert isinstance(await rig.limiter.standing(demand), Standing)
+        assert isinstance(await rig.limiter.standing(demand), Remaining)
 
 
 async def test_deny_nothing_is_admitted_and_the_reason_is_told(proxy: FaultProxy, prefix: str) -> None:
@@ -161,7 +169,7 @@ async def test_deny_nothing_is_admitted_and_the_reason_is_told(proxy: FaultProxy
         cut(proxy)
         for _ in range(3):
             answer = await rig.ask(TEN)
-            assert isinstance(answer, Away)
+            assert isinstance(answer, LimiterUnavailable)
             assert answer.detail.startswith("Redis does not answer: ")
         assert counts(rig) == {"deny": 3}
         proxy.accept()
@@ -180,7 +188,7 @@ async def test_allow_all_is_admitted_and_counted_once_redis_is_back(
             answer.lease.release()
         proxy.accept()
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while isinstance(told := await other.ask(TEN, cost=0), Granted):
+            while isinstance(told := await other.ask(TEN, cost=0), Admitted):
                 told.lease.release()
                 await asyncio.sleep(0.01)
         assert isinstance(told, Exceeded)
@@ -220,7 +228,7 @@ async def test_a_tier_lowered_meanwhile_is_a_lower_part(proxy: FaultProxy, prefi
         await rig.take(high)
         cut(proxy)
         answers = [await rig.ask(low, version=2) for _ in range(20)]
-        assert sum(isinstance(answer, Granted) for answer in answers) == 4
+        assert sum(isinstance(answer, Admitted) for answer in answers) == 4
 
 
 async def test_units_admitted_meanwhile_count_also_when_the_record_has_changed_since(
@@ -285,7 +293,7 @@ async def test_a_server_that_takes_no_writes_is_away(
                 server.command(*spoil)
             for _ in range(3):
                 if mode == "deny":
-                    assert isinstance(await rig.ask(TEN), Away)
+                    assert isinstance(await rig.ask(TEN), LimiterUnavailable)
                 else:
                     assert (await rig.take(TEN)).tier is not TEN
             assert counts(rig) == {mode: 3}

@@ -9,16 +9,16 @@ from secrets import token_hex
 import pytest
 from redis import Redis
 
-from machpay_gateway.core.admission import STALE, Granted
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.quota import TIERS, Tier
+from machpay_gateway.core.limits.admission import STALE, Admitted
+from machpay_gateway.core.limits.rate import TIERS, Tier
 from machpay_gateway.limiters.redis import RedisLimiter
-from machpay_gateway.limiters.redis.commits import ANSWER_SECONDS
+from machpay_gateway.limiters.redis.batcher import ANSWER_SECONDS
+from machpay_gateway.limiters.redis.link_supervisor import run
 from machpay_gateway.limiters.redis.scripts import Scripts
 from machpay_gateway.limiters.redis.servers import CONNECT_SECONDS, servers_for
-from machpay_gateway.limiters.redis.upkeep import run
 from tests.clocks import FixedClock
-from tests.limiters.rigs import Rig, ScriptsAt
+from tests.limiters.harness import Rig, ScriptsAt
 from tests.redises.cluster import Cluster, running_cluster
 from tests.redises.faults import FaultProxy
 from tests.redises.ports import HOST
@@ -126,7 +126,7 @@ async def test_of_questions_on_a_lost_connection_those_not_sent_wait_for_the_nex
         sent = [asyncio.create_task(rig.ask(many, subject=f"key_{number}")) for number in range(20)]
         await asyncio.sleep(0.001)
         proxy.reset_all()
-        assert all(isinstance(answer, Granted) for answer in await asyncio.gather(*sent))
+        assert all(isinstance(answer, Admitted) for answer in await asyncio.gather(*sent))
         assert limiter.counts == {"local": 20}
         unsent = await asyncio.gather(*(rig.take(TEN, cost=2, subject="key_99") for _ in range(4)))
         assert [answer.left for answer in unsent] == [8, 6, 4, 2]
@@ -172,7 +172,7 @@ async def test_nobody_notices_that_the_server_forgets(
             asking = [asyncio.create_task(rig.ask(many, subject=f"key_{n % 9}")) for n in range(200)]
             await asyncio.sleep(0)
             server.command(*forget)
-            assert all(isinstance(answer, Granted) for answer in await asyncio.gather(*asking))
+            assert all(isinstance(answer, Admitted) for answer in await asyncio.gather(*asking))
             for _ in range(3):
                 server.command(*forget)
                 held.append(await rig.take(many, subject="held"))

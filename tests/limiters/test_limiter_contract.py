@@ -1,4 +1,4 @@
-"""One suite for every limiter: what `core.ports.Limiter` promises, whatever counts underneath.
+"""One suite for every limiter: what `core.limits.ports.Limiter` promises, whatever counts underneath.
 
 A limiter joins by a way to open it with a clock of ours. One file past the usual length,
 because it is one contract: whoever writes a limiter reads it as a whole.
@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from machpay_gateway.core.admission import CONCURRENCY, STALE, Exceeded, Granted, Lease
-from machpay_gateway.core.quota import CellWindow, Tier
-from tests.limiters.rigs import Opened, Rig, memory, redis_at
+from machpay_gateway.core.limits.admission import CONCURRENCY, STALE, Admitted, Exceeded, Lease
+from machpay_gateway.core.limits.rate import CellWindow, Tier
+from tests.limiters.harness import Opened, Rig, memory, redis_at
 
 
 @pytest.fixture(params=["memory", "fakeredis", "server", "cluster"])
@@ -236,12 +236,12 @@ async def test_a_burst_over_the_turn_of_a_minute_is_one_window(rig: Rig) -> None
 async def test_of_many_at_once_no_more_than_the_limit_are_admitted(rig: Rig) -> None:
     tier = Tier("7/minute", 5)
     answers = await asyncio.gather(*(rig.ask(tier) for _ in range(50)))
-    assert sum(isinstance(answer, Granted) for answer in answers) == 5
+    assert sum(isinstance(answer, Admitted) for answer in answers) == 5
     for answer in answers:
-        if isinstance(answer, Granted):
+        if isinstance(answer, Admitted):
             answer.lease.release()
     answers = await asyncio.gather(*(rig.ask(tier) for _ in range(50)))
-    assert sum(isinstance(answer, Granted) for answer in answers) == 2
+    assert sum(isinstance(answer, Admitted) for answer in answers) == 2
 
 
 @dataclass(frozen=True)
@@ -272,11 +272,11 @@ async def _compare(opened: Opened, moves: list[Move]) -> None:
             has_slot = len(held) < tier.concurrency
             admitted = has_slot and window.try_take(rig.clock.now, move.cost, tier.limit)
             answer = await rig.ask(tier, cost=move.cost)
-            assert isinstance(answer, Granted | Exceeded)
-            assert isinstance(answer, Granted) is admitted
+            assert isinstance(answer, Admitted | Exceeded)
+            assert isinstance(answer, Admitted) is admitted
             window.advance(rig.clock.now)
             assert answer.left == tier.limit - window.taken
             assert answer.resets_in == pytest.approx(window.frees_in(rig.clock.now), abs=1e-3)
-            if isinstance(answer, Granted):
+            if isinstance(answer, Admitted):
                 held.append(answer.lease)
             assert answer.slots_left == tier.concurrency - len(held)

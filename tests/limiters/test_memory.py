@@ -1,7 +1,7 @@
 """What is the memory limiter's own: it answers without waiting, and forgets who is idle."""
 
-from machpay_gateway.core.admission import STALE, Demand, Granted
-from machpay_gateway.core.quota import Tier
+from machpay_gateway.core.limits.admission import STALE, AdmissionRequest, Admitted
+from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.memory import MemoryLimiter
 from tests.clocks import FixedClock
 
@@ -9,9 +9,9 @@ TIER = Tier("10/minute", 2)
 MANY = 5000
 
 
-def taken(limiter: MemoryLimiter, subject: str, *, version: int = 1, cost: int = 1) -> Granted:
-    answer = limiter.admit(Demand(subject, version, TIER, cost))
-    assert isinstance(answer, Granted)
+def taken(limiter: MemoryLimiter, subject: str, *, version: int = 1, cost: int = 1) -> Admitted:
+    answer = limiter.admit(AdmissionRequest(subject, version, TIER, cost))
+    assert isinstance(answer, Admitted)
     return answer
 
 
@@ -63,7 +63,7 @@ async def test_a_mark_is_kept_for_as_long_as_an_older_decision_may_take() -> Non
     for number in range(MANY):
         clock.advance(30 / MANY)
         taken(limiter, f"passing_{number}", cost=0).lease.release()
-    assert limiter.admit(Demand("changed", 1, TIER, 1)) is STALE
+    assert limiter.admit(AdmissionRequest("changed", 1, TIER, 1)) is STALE
     pass_by(limiter, clock)
     assert len(limiter) <= 1024
 
@@ -74,4 +74,7 @@ def test_many_busy_subjects_are_all_kept() -> None:
     for number in range(MANY):
         taken(limiter, f"busy_{number}", cost=10)
     assert len(limiter) == MANY
-    assert all(not isinstance(limiter.admit(Demand(f"busy_{number}", 1, TIER, 1)), Granted) for number in range(MANY))
+    assert all(
+        not isinstance(limiter.admit(AdmissionRequest(f"busy_{number}", 1, TIER, 1)), Admitted)
+        for number in range(MANY)
+    )

@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from machpay_gateway.core.admission import CONCURRENCY, STALE, Exceeded, Granted, Lease
-from machpay_gateway.core.quota import CellWindow, Tier
+from machpay_gateway.core.limits.admission import CONCURRENCY, STALE, Admitted, Exceeded, Lease
+from machpay_gateway.core.limits.rate import CellWindow, Tier
 from machpay_gateway.limiters.redis import RedisLimiter
 from tests.clocks import FixedClock
-from tests.limiters.rigs import START, Rig, ScriptsAt
+from tests.limiters.harness import START, Rig, ScriptsAt
 from tests.redises.waiting import wait_until
 
 FIVE_SLOTS = Tier("1000/minute", 5)
@@ -114,7 +114,7 @@ async def test_together_they_admit_no_more_than_the_limit_and_hold_no_more_than_
     admitted = []
     for _ in range(4):
         answers = await asyncio.gather(*(worker.ask(tier) for _ in range(15) for worker in several))
-        leases = [answer.lease for answer in answers if isinstance(answer, Granted)]
+        leases = [answer.lease for answer in answers if isinstance(answer, Admitted)]
         admitted.append(len(leases))
         for lease in leases:
             lease.release()
@@ -217,10 +217,10 @@ class History:
         has_units = self.window.taken + cost <= tier.limit
         admitted = slots_left > 0 and self.window.try_take(now, cost, tier.limit)
         answer = await self.several[number].ask(tier, cost=cost, version=self.version)
-        assert isinstance(answer, Granted | Exceeded)
-        assert isinstance(answer, Granted) is admitted
+        assert isinstance(answer, Admitted | Exceeded)
+        assert isinstance(answer, Admitted) is admitted
         self.told_version = self.version
-        if isinstance(answer, Granted):
+        if isinstance(answer, Admitted):
             self.leases[number].append(answer.lease)
             assert (answer.left, answer.slots_left) == (tier.limit - self.window.taken, slots_left - 1)
             return await self.state(number)
@@ -230,7 +230,7 @@ class History:
     async def ask_of_an_older_version(self, number: int, cost: int, _: float) -> None:
         if self.told_version == self.version:
             answer = await self.several[number].ask(self.tier, cost=cost, version=self.version - 1)
-            assert not isinstance(answer, Granted)
+            assert not isinstance(answer, Admitted)
             await self.perhaps_state(number)
 
     async def release(self, number: int, *_: float) -> None:

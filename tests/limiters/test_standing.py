@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from machpay_gateway.core.admission import STALE, Demand, Granted, Standing
-from machpay_gateway.core.quota import Tier
-from tests.limiters.rigs import Rig, memory, redis_at
+from machpay_gateway.core.limits.admission import STALE, AdmissionRequest, Admitted, Remaining
+from machpay_gateway.core.limits.rate import Tier
+from tests.limiters.harness import Rig, memory, redis_at
 
 FIVE = Tier("5/minute", 100)
 TWO_SLOTS = Tier("100/minute", 2)
@@ -27,8 +27,8 @@ async def test_what_is_left_is_shown_without_taking_any(rig: Rig) -> None:
     await rig.take(FIVE)
     for _ in range(10):
         assert await rig.left(FIVE) == (2, 98)
-    standing = await rig.limiter.standing(Demand("key_1", 1, FIVE, 1))
-    assert isinstance(standing, Standing)
+    standing = await rig.limiter.standing(AdmissionRequest("key_1", 1, FIVE, 1))
+    assert isinstance(standing, Remaining)
     assert standing.resets_in == pytest.approx(51)
     rig.clock.advance(51)
     assert await rig.left(FIVE) == (4, 98)
@@ -51,12 +51,12 @@ async def test_showing_what_is_left_never_keeps_a_request_from_the_last_slot(rig
         rig.ask(TWO_SLOTS),
         asyncio.gather(*(rig.left(TWO_SLOTS) for _ in range(20))),
     )
-    assert isinstance(answer, Granted)
+    assert isinstance(answer, Admitted)
     assert {slots for _, slots in [*shown_before, *shown_after]} <= {0, 1}
 
 
 async def test_what_is_left_is_not_shown_by_a_record_that_has_changed(rig: Rig) -> None:
-    demand = Demand("key_1", 1, FIVE, 1)
+    demand = AdmissionRequest("key_1", 1, FIVE, 1)
     await rig.limiter.mark("key_1", 2)
     assert await rig.limiter.standing(demand) is STALE
     assert await rig.left(FIVE, version=2) == (5, 100)

@@ -4,8 +4,8 @@ import hiredis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machpay_gateway.core.admission import Demand
-from machpay_gateway.core.quota import Tier
+from machpay_gateway.core.limits.admission import AdmissionRequest
+from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.redis.scripts import Script
 from machpay_gateway.limiters.redis.subject import Subject
 from machpay_gateway.limiters.redis.wire import Argument, bulk, command
@@ -20,12 +20,18 @@ def test_a_command_is_written_as_hiredis_writes_it(arguments: list[Argument]) ->
 
 
 DEMANDS = st.builds(
-    Demand, st.just("key_1"), st.integers(1, 2), st.sampled_from([Tier("10/minute", 4), Tier("9/hour", 4)]), COUNTS
+    AdmissionRequest,
+    st.just("key_1"),
+    st.integers(1, 2),
+    st.sampled_from([Tier("10/minute", 4), Tier("9/hour", 4)]),
+    COUNTS,
 )
 
 
 @given(st.lists(st.tuples(DEMANDS, COUNTS, COUNTS, COUNTS), min_size=1))
-def test_a_step_is_written_anew_when_anything_of_it_has_changed(steps: list[tuple[Demand, int, int, int]]) -> None:
+def test_a_step_is_written_anew_when_anything_of_it_has_changed(
+    steps: list[tuple[AdmissionRequest, int, int, int]],
+) -> None:
     subject = Subject(b"key_1", steps[0][0], restate=lambda _: None)
     for demand, *numbers in steps:
         tier = demand.tier

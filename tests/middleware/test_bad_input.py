@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from machpay_gateway import Gateway, MachPayAuth
-from machpay_gateway.core.key import KeyRecord, mint_secret
+from machpay_gateway.core.keys.key import KeyRecord, mint_secret
 from tests.applications import ok
 from tests.gateways import guarded
 from tests.servers import exchange, serving

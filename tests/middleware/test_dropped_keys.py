@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from machpay_gateway import Gateway, MachPayAuth
-from machpay_gateway.core.principal import Principal
+from machpay_gateway.core.decision.principal import Principal
+from machpay_gateway.core.jose.session import TYPE, session_claims
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.core.session import TYPE, session_claims
 from machpay_gateway.keysets import signing
 from tests.applications import ok
 from tests.gateways import ROUTES, Guarded

@@ -26,19 +26,19 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from machpay_gateway import Gateway, MachPayAuth, Route, Tier
-from machpay_gateway.core.credential import ApiKey, credential_of
-from machpay_gateway.core.decision import Denied
+from machpay_gateway.core.decision.credential import ApiKey, credential_of
+from machpay_gateway.core.decision.decision import Denied
+from machpay_gateway.core.decision.principal import Principal
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.principal import Principal
-from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.jose.session import TYPE, session_claims
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.core.session import TYPE, session_claims
-from machpay_gateway.keyring import Keyring
+from machpay_gateway.services.keys import Keys
 from machpay_gateway.web import streams
 from machpay_gateway.web.streams import OpenStream, StreamWatch
 from tests.gateways import Guarded, guarded
-from tests.oauth.rigs import serving_oauth
+from tests.oauth.harness import serving_oauth
 from tests.servers import serving
 from tests.waiting import PATIENCE_SECONDS, until
 
@@ -99,10 +99,10 @@ class Served:
     command: Gateway
     host: str
 
-    async def key(self, **settings: Any) -> tuple[str, str]:  # noqa: ANN401 - as `Keyring.create` has them
+    async def key(self, **settings: Any) -> tuple[str, str]:  # noqa: ANN401 - as `Keys.create` has them
         account = await self.command.accounts.find("acme") or await self.command.accounts.create("acme", "standard")
         given = {"scopes": ["skills:execute", "account:read"], "environment": "live", **settings}
-        record, secret = await self.command.keyring.create(account.id, name="test", **given)
+        record, secret = await self.command.keys.create(account.id, name="test", **given)
         return record.id, secret
 
     @property
@@ -143,32 +143,32 @@ async def rest(pieces: AsyncIterator[bytes]) -> bytes:
     return b"".join([piece async for piece in pieces])
 
 
-async def revoke(keyring: Keyring, key_id: str) -> None:
+async def revoke(keyring: Keys, key_id: str) -> None:
     await keyring.revoke(None, key_id)
 
 
-async def expire(keyring: Keyring, key_id: str) -> None:
+async def expire(keyring: Keys, key_id: str) -> None:
     await keyring.update(None, key_id, expires_at=time.time() + 0.2)
 
 
-async def take_scope(keyring: Keyring, key_id: str) -> None:
+async def take_scope(keyring: Keys, key_id: str) -> None:
     await keyring.update(None, key_id, scopes=["account:read"])
 
 
-async def move(keyring: Keyring, key_id: str) -> None:
+async def move(keyring: Keys, key_id: str) -> None:
     await keyring.update(None, key_id, allowed_ips=["192.0.2.1"])
 
 
 @pytest.mark.parametrize("change", [revoke, expire, take_scope, move])
 async def test_a_change_that_would_refuse_the_request_ends_its_stream(
-    tmp_path: Path, change: Callable[[Keyring, str], Awaitable[None]], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, change: Callable[[Keys, str], Awaitable[None]], caplog: pytest.LogCaptureFixture
 ) -> None:
     app = App()
     async with served(app, tmp_path) as it:
         key_id, secret = await it.key()
         async with stream(it, "/events", secret) as pieces:
             assert await anext(pieces) == b"data: 1\n\n"
-            await change(it.command.keyring, key_id)
+            await change(it.command.keys, key_id)
             assert await rest(pieces) == b""  # an event stream ends whole: its client asks again in any case
         await until(lambda: not it.open and app.ended == 1)
     assert [record.getMessage() for record in caplog.records if record.levelno > logging.INFO] == []
@@ -183,7 +183,7 @@ async def test_a_body_that_is_no_event_stream_is_cut_so_that_its_client_sees_it(
         key_id, secret = await it.key()
         async with stream(it, path, secret) as pieces:
             await anext(pieces)
-            await it.command.keyring.revoke(None, key_id)
+            await it.command.keys.revoke(None, key_id)
             with pytest.raises(RemoteProtocolError):
                 await rest(pieces)
         await until(lambda: not it.open and app.ended == 1)
@@ -199,7 +199,7 @@ async def test_a_stream_ends_that_was_silent_or_whose_application_ignores_its_ca
     async with served(app, tmp_path) as it:
         key_id, secret = await it.key()
         async with stream(it, path, secret) as pieces:
-            await it.command.keyring.revoke(None, key_id)
+            await it.command.keys.revoke(None, key_id)
             await rest(pieces)
         await until(lambda: not it.open and app.ended == 1)
 
@@ -219,8 +219,8 @@ async def test_what_is_still_good_goes_on(tmp_path: Path) -> None:
             for pieces in (good, public, anonymous, revoked):
                 await anext(pieces)
             await it.command.accounts.set_tier("acme", "standard")
-            await it.command.keyring.update(None, key_id, name="renamed")
-            await it.command.keyring.revoke(None, other_id)
+            await it.command.keys.update(None, key_id, name="renamed")
+            await it.command.keys.revoke(None, other_id)
             await rest(revoked)  # by then the others were looked at, too
             await until(lambda: app.ended)
             assert (app.ended, it.open) == (1, 1)
@@ -258,7 +258,7 @@ async def test_a_session_ends_with_its_key(tmp_path: Path) -> None:
         await it.command.signing.ensure()
         async with stream(it, "/events", await it.command.signing.sign(claims, TYPE)) as pieces:
             await anext(pieces)
-            await it.command.keyring.revoke(None, key_id)
+            await it.command.keys.revoke(None, key_id)
             assert await rest(pieces) == b""
 
 
@@ -303,7 +303,7 @@ async def test_a_frameworks_stream_ends_without_a_word_in_the_log(
         key_id, secret = await it.key()
         async with stream(it, "/events", secret) as pieces:
             await anext(pieces)
-            await it.command.keyring.revoke(None, key_id)
+            await it.command.keys.revoke(None, key_id)
             await rest(pieces)
         await until(lambda: not it.open)
     assert [record.getMessage() for record in caplog.records if record.levelno > logging.INFO] == []
@@ -350,7 +350,7 @@ class Sockets:
 async def test_a_websocket_is_closed_by_the_code_of_the_refusal(  # noqa: PLR0917 - columns and fixtures
     tmp_path: Path,
     path: str,
-    change: Callable[[Keyring, str], Awaitable[None]],
+    change: Callable[[Keys, str], Awaitable[None]],
     code: int,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
@@ -363,7 +363,7 @@ async def test_a_websocket_is_closed_by_the_code_of_the_refusal(  # noqa: PLR091
         headers = {"Authorization": f"Bearer {secret}"}
         async with connect(f"ws://{it.host}{path}", additional_headers=headers) as socket:
             assert await socket.recv() == "open"
-            await change(it.command.keyring, key_id)
+            await change(it.command.keys, key_id)
             with pytest.raises(ConnectionClosed) as closed:
                 await received_without_end(socket)
         assert closed.value.rcvd is not None
@@ -389,8 +389,8 @@ async def test_an_apps_token_ends_with_its_grant(monkeypatch: pytest.MonkeyPatch
         sent = Sent(b"Bearer " + token.encode())
         asked = asyncio.create_task(guarded.app(sent.scope, sent.receive, sent.send))
         await sent.began.wait()
-        (grant,) = await rig.gateway.endings.list(None)
-        await rig.gateway.endings.end(None, grant)
+        (grant,) = await rig.gateway.revocation.list(None)
+        await rig.gateway.revocation.end(None, grant)
         async with asyncio.timeout(PATIENCE_SECONDS):
             await asked
         assert sent.messages[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
@@ -426,7 +426,7 @@ async def test_an_ended_stream_gives_its_slot_back_and_is_counted_once(monkeypat
         sent = Sent(b"Bearer " + secret.encode(), "/chunked")
         asked = asyncio.create_task(api.app(sent.scope, sent.receive, sent.send))
         await sent.began.wait()
-        await api.gateway.keyring.update(None, key_id, scopes=["account:read"])
+        await api.gateway.keys.update(None, key_id, scopes=["account:read"])
         async with asyncio.timeout(PATIENCE_SECONDS):
             await asked
         assert sent.messages[-1]["more_body"] is True  # the server sees that the response is not whole
@@ -463,7 +463,7 @@ async def test_what_runs_on_after_its_response_is_left_alone(monkeypatch: pytest
         sent = Sent(b"Bearer " + secret.encode(), "/events")
         asked = asyncio.create_task(api.app(sent.scope, sent.receive, sent.send))
         await sent.began.wait()
-        await api.gateway.keyring.revoke(None, key_id)
+        await api.gateway.keys.revoke(None, key_id)
         await asyncio.sleep(0.2)
         assert not asked.done()
         go_on.set()

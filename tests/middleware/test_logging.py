@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from machpay_gateway.core.key import mint_secret
+from machpay_gateway.core.keys.key import mint_secret
 from tests.applications import ok
 from tests.gateways import guarded
 
@@ -15,7 +15,7 @@ async def test_a_refusal_is_logged_with_the_reason_that_its_caller_is_not_told(
     caplog.set_level(logging.INFO, "machpay_gateway")
     async with guarded(ok) as api:
         key_id, secret = await api.key()
-        await api.gateway.keyring.revoke(None, key_id)
+        await api.gateway.keys.revoke(None, key_id)
         answer = await api.client(secret).get("/v1/skills")
     (record,) = [record for record in caplog.records if "refused" in record.getMessage()]
     said = record.getMessage()

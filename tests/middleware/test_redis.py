@@ -121,7 +121,7 @@ async def test_a_revoked_key_is_refused_by_the_other_as_soon_as_redis_knows(
 ) -> None:
     key_id, secret = await two[0].key()
     assert [await status(api, secret) for api in two] == [200, 200]
-    await two[0].gateway.keyring.revoke(None, key_id)
+    await two[0].gateway.keys.revoke(None, key_id)
     await until_told(server, setup, 2)
     assert [await status(api, secret) for api in reversed(two)] == [401, 401]
 
@@ -131,7 +131,7 @@ async def test_a_rotated_secret_is_refused_by_the_other_as_soon_as_redis_knows(
 ) -> None:
     key_id, secret = await two[0].key()
     assert [await status(api, secret) for api in two] == [200, 200]
-    rotated = await two[0].gateway.keyring.rotate(None, key_id, grace_seconds=0)
+    rotated = await two[0].gateway.keys.rotate(None, key_id, grace_seconds=0)
     assert rotated is not None
     await until_told(server, setup, 2)
     assert await status(two[1], secret) == 401
@@ -156,7 +156,7 @@ async def test_a_change_that_has_returned_holds_for_the_next_request_of_the_othe
     key_id, secret = await api.key()
     assert await status(other, secret) == 200
     proxy.delay_seconds = 0.03  # or it is a matter of luck, and mostly well
-    await api.gateway.keyring.revoke(None, key_id)
+    await api.gateway.keys.revoke(None, key_id)
     assert await status(other, secret) == 401
 
 

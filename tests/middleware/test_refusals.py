@@ -8,10 +8,10 @@ import pytest
 from httpx2 import Response
 
 from machpay_gateway import Route
+from machpay_gateway.core.decision.problem import PROBLEMS
+from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.core.key import KeyRecord, mint_secret
-from machpay_gateway.core.problem import PROBLEMS
-from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.keys.key import KeyRecord, mint_secret
 from tests.applications import ok
 from tests.gateways import Guarded, guarded
 
@@ -60,7 +60,7 @@ async def test_an_ambiguous_path_is_malformed_even_with_a_good_key(api: Guarded,
 
 async def test_unknown_mistyped_revoked_and_expired_read_the_same(api: Guarded) -> None:
     key_id, revoked = await api.key()
-    await api.gateway.keyring.revoke(None, key_id)
+    await api.gateway.keys.revoke(None, key_id)
     ends_at = time.time() + 0.002
     _, expired = await api.key(expires_at=ends_at)
     asyncio.get_running_loop().call_later(0.005, (passed := asyncio.Event()).set)

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from machpay_gateway import ConfigurationError, MachPayAuth
-from machpay_gateway.core.key import mint_secret
+from machpay_gateway.core.keys.key import mint_secret
 from tests.applications import ok
 from tests.servers import exchange, serving
 

@@ -8,7 +8,7 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from machpay_gateway import Route, Tier
-from machpay_gateway.core.usage import DAY, UsageRow
+from machpay_gateway.core.usage.counters import DAY, UsageRow
 from machpay_gateway.telemetry.usage import UsageRecorder
 from tests.applications import ok
 from tests.clocks import FixedClock
@@ -185,10 +185,10 @@ async def test_a_refused_key_is_counted_under_its_reason_and_as_a_use_of_its_sec
     async with guarded(ok, tiers={"standard": Tier("1/minute", 1)}) as api:
         key_id, secret = await api.key(scopes=["skills:list"])
         await api.client(secret).post("/v1/skills/execute")
-        refused = await api.gateway.keyring.get(None, key_id)
+        refused = await api.gateway.keys.get(None, key_id)
         for _ in range(2):
             await api.client(secret).get("/v1/skills")
-        await api.gateway.keyring.revoke(None, key_id)
+        await api.gateway.keys.revoke(None, key_id)
         await api.client(secret).get("/v1/skills")
         assert await counted(api, key_id) == [
             (SKILLS, "allowed", 200, 1),
@@ -197,7 +197,7 @@ async def test_a_refused_key_is_counted_under_its_reason_and_as_a_use_of_its_sec
             ("POST /v1/skills/execute", "insufficient_scope", 403, 1),
         ]
         assert await counted(api) == []
-        used = await api.gateway.keyring.get(None, key_id)
+        used = await api.gateway.keys.get(None, key_id)
         assert refused is not None
         assert used is not None
         assert (refused.last_used_at, used.last_used_at is None) == (None, False)
@@ -206,7 +206,7 @@ async def test_a_refused_key_is_counted_under_its_reason_and_as_a_use_of_its_sec
 async def test_a_slowed_key_is_still_counted_as_itself() -> None:
     async with guarded(ok, failure_limit="1/minute") as api:
         key_id, secret = await api.key()
-        await api.gateway.keyring.revoke(None, key_id)
+        await api.gateway.keys.revoke(None, key_id)
         for _ in range(3):
             await api.client(secret).get("/v1/skills")
         assert {outcome for _, outcome, _, _ in await counted(api, key_id)} == {
@@ -218,14 +218,14 @@ async def test_a_slowed_key_is_still_counted_as_itself() -> None:
 async def test_who_still_sends_the_old_secret_shows_at_the_secret(api: Guarded) -> None:
     key_id, old = await api.key()
     await api.client(old).get("/v1/skills")
-    rotated = await api.gateway.keyring.rotate(None, key_id)
+    rotated = await api.gateway.keys.rotate(None, key_id)
     assert rotated is not None
     await api.client(rotated[1]).get("/v1/skills")
     await rows(api)
-    before = await api.gateway.keyring.get(None, key_id)
+    before = await api.gateway.keys.get(None, key_id)
     await api.client(old).get("/v1/skills")
     await rows(api)
-    after = await api.gateway.keyring.get(None, key_id)
+    after = await api.gateway.keys.get(None, key_id)
     assert before is not None
     assert after is not None
     assert after.secrets[0].last_used_at == before.secrets[0].last_used_at is not None

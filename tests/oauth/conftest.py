@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.oauth.rigs import Rig, serving_oauth
+from tests.oauth.harness import Rig, serving_oauth
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from urllib.parse import quote
 import pytest
 
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.oauth.authority import Authority
-from tests.oauth.rigs import ISSUER, REDIRECT, Rig, answer_in, request_of, serving_oauth, submitted
+from machpay_gateway.core.oauth.settings import OAuthSettings
+from tests.oauth.harness import ISSUER, REDIRECT, Rig, answer_in, request_of, serving_oauth, submitted
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ async def test_a_good_answer_has_the_issuer_that_the_metadata_names(rig: Rig) ->
 
 
 async def test_an_issuer_with_a_path_has_it_in_front_of_its_endpoints_and_behind_the_well_known() -> None:
-    async with serving_oauth(authority=Authority(f"{ISSUER}/tenant")) as rig:
+    async with serving_oauth(authority=OAuthSettings(f"{ISSUER}/tenant")) as rig:
         metadata = (await rig.http().get("/.well-known/oauth-authorization-server/tenant")).json()
         assert metadata["issuer"] == f"{ISSUER}/tenant"
         assert metadata["token_endpoint"] == f"{ISSUER}/tenant/oauth/token"
@@ -116,4 +116,4 @@ async def test_an_issuer_with_a_path_has_it_in_front_of_its_endpoints_and_behind
 )  # fmt: skip
 def test_an_issuer_that_could_drift_cannot_be_set(issuer: str) -> None:
     with pytest.raises(ConfigurationError, match="issuer"):
-        Authority(issuer)
+        OAuthSettings(issuer)

@@ -12,9 +12,9 @@ import orjson
 import pytest
 from httpx2 import AsyncClient
 
-from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.settings import Options
-from tests.oauth.rigs import REDIRECT, VERIFIER, Rig, basic, serving_oauth
+from tests.oauth.harness import REDIRECT, VERIFIER, Rig, basic, serving_oauth
 from tests.postgres.fixtures import MIGRATED, postgres_server
 from tests.postgres.servers import Server
 from tests.prepared import new_sqlite
@@ -101,7 +101,7 @@ def place(
             secret_key=token_hex(32),
             redis=redis.url,
             failure_limit="900000/minute",
-            oauth=Authority(ISSUER, refresh_grace_seconds=grace),
+            oauth=OAuthSettings(ISSUER, refresh_grace_seconds=grace),
         )
         environ = {f"MACHPAY_{name.upper()}": str(value) for name, value in options.items() if name != "oauth"}
         settings = f'[server]\nworkers = 4\n[oauth]\nissuer = "{ISSUER}"\nrefresh_grace_seconds = {grace}\n'

@@ -8,12 +8,12 @@ from urllib.parse import quote_plus
 import pytest
 from httpx2 import Response
 
-from machpay_gateway.core.key import SecretRecord, secret_digest
-from machpay_gateway.core.oauth.client import Client
-from machpay_gateway.core.oauth.opaque import Kind, mint
+from machpay_gateway.core.keys.key import SecretRecord, secret_digest
+from machpay_gateway.core.oauth.client import OAuthClient
+from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, mint
 from machpay_gateway.core.scopes import Scopes
 from tests.keyrings import logged
-from tests.oauth.rigs import Rig, basic, serving_oauth
+from tests.oauth.harness import Rig, basic, serving_oauth
 
 GRANT = {"grant_type": "client_credentials"}
 
@@ -64,7 +64,15 @@ def flipped(secret: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "secret", ["", "wrong", "x" * 5000, "\0", mint(Kind.CLIENT_SECRET, bytes(32)), mint(Kind.REFRESH_TOKEN, bytes(32))]
+    "secret",
+    [
+        "",
+        "wrong",
+        "x" * 5000,
+        "\0",
+        mint(OpaqueTokenKind.CLIENT_SECRET, bytes(32)),
+        mint(OpaqueTokenKind.REFRESH_TOKEN, bytes(32)),
+    ],
 )
 async def test_a_wrong_secret_is_told_with_a_challenge(rig: Rig, secret: str) -> None:
     for answer in (
@@ -101,7 +109,7 @@ async def test_a_public_client_has_no_secret_to_send(rig: Rig) -> None:
 
 
 def test_secrets_are_compared_in_a_time_that_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    secret = mint(Kind.CLIENT_SECRET, bytes(range(32)))
+    secret = mint(OpaqueTokenKind.CLIENT_SECRET, bytes(range(32)))
     compared: list[tuple[bytes, bytes]] = []
 
     def comparing(one: bytes, other: bytes) -> bool:
@@ -110,13 +118,13 @@ def test_secrets_are_compared_in_a_time_that_tells_nothing(monkeypatch: pytest.M
 
     monkeypatch.setattr(hmac, "compare_digest", comparing)
     kept = tuple(SecretRecord(secret_digest(text.encode()), "…", 0.0) for text in (secret, secret + "2"))
-    client = Client("app", "acct", "n", "live", "standard", (), Scopes(), (), 0.0, kept)
+    client = OAuthClient("app", "acct", "n", "live", "standard", (), Scopes(), (), 0.0, kept)
     assert client.accepts_secret(secret, 1.0)
     assert len(compared) == 2  # and goes on after the one that fits
 
 
 async def test_both_secrets_work_through_a_rotations_grace_and_the_old_one_ends(rig: Rig) -> None:
-    rotated = await rig.gateway.apps.rotate_secret(None, rig.client.id, grace_seconds=60)
+    rotated = await rig.gateway.oauth_clients.rotate_secret(None, rig.client.id, grace_seconds=60)
     assert rotated is not None
     for secret in (rig.secret, rotated[1]):
         assert (await asked(rig, basic(rig.client.id, secret))).status_code == 200

@@ -10,15 +10,15 @@ import pytest
 from httpx2 import Response
 from joserfc.jwk import OctKey, OKPKey, RSAKey
 
-from machpay_gateway.core.oauth.client import Client
+from machpay_gateway.core.oauth.client import OAuthClient
+from tests.oauth.harness import AUDIENCE, ISSUER, REDIRECT, VERIFIER, Rig, basic
 from tests.oauth.proofs import Prover
-from tests.oauth.rigs import AUDIENCE, ISSUER, REDIRECT, VERIFIER, Rig, basic
 
 WHO = f"{AUDIENCE}/who"
 TOKEN = f"{ISSUER}/oauth/token"
 
 
-async def token_request(rig: Rig, *proofs: str, client: Client | None = None, **sent: str) -> Response:
+async def token_request(rig: Rig, *proofs: str, client: OAuthClient | None = None, **sent: str) -> Response:
     """Send a token request of the rig's app, or of a public *client*, with a DPoP header for each of *proofs*."""
     headers = [("DPoP", proof) for proof in proofs]
     if client is None:
@@ -202,7 +202,7 @@ async def test_a_public_clients_refresh_token_is_bound_to_its_key(rig: Rig) -> N
 
 
 async def test_a_client_whose_tokens_are_bound_gets_no_others(rig: Rig) -> None:
-    await rig.gateway.apps.update(None, rig.client.id, binds_tokens=True)
+    await rig.gateway.oauth_clients.update(None, rig.client.id, binds_tokens=True)
     refused = await token_request(rig, grant_type="client_credentials")
     assert (refused.status_code, refused.json()["error"]) == (400, "invalid_dpop_proof")
     given = await token_request(rig, Prover().proof("POST", TOKEN), grant_type="client_credentials")
@@ -219,7 +219,7 @@ async def test_a_bound_token_says_so_when_it_is_asked_about(rig: Rig) -> None:
 
 async def test_without_an_authorization_server_the_scheme_is_unknown() -> None:
     from tests.gateways import guarded  # noqa: PLC0415 - this test's alone
-    from tests.oauth.rigs import telling  # noqa: PLC0415 - as above
+    from tests.oauth.harness import telling  # noqa: PLC0415 - as above
 
     async with guarded(telling) as api, api.client() as client:
         answer = await client.get("/v1/skills", headers={"Authorization": "DPoP a.b.c"})

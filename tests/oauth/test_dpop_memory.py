@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from machpay_gateway.core.admission import Answer, Coming, Demand
-from machpay_gateway.core.oauth.authority import Authority
-from machpay_gateway.core.ports import Limiter
+from machpay_gateway.core.limits.admission import AdmissionRequest, Answer, PendingAnswer
+from machpay_gateway.core.limits.ports import Limiter
+from machpay_gateway.core.oauth.settings import OAuthSettings
+from tests.oauth.harness import AUDIENCE, ISSUER, REDIRECT, VERIFIER, Rig, serving_oauth
 from tests.oauth.proofs import Prover
-from tests.oauth.rigs import AUDIENCE, ISSUER, REDIRECT, VERIFIER, Rig, serving_oauth
 from tests.oauth.test_dpop import TOKEN, WHO, bound, call, token_request
 from tests.redises.servers import running_server
 
@@ -25,7 +25,7 @@ class Counting:
         self._limiter = limiter
         self.proofs: list[str] = []
 
-    def admit(self, demand: Demand) -> Answer | Coming:
+    def admit(self, demand: AdmissionRequest) -> Answer | PendingAnswer:
         if demand.subject.startswith("proof:"):
             self.proofs.append(demand.subject)
         return self._limiter.admit(demand)
@@ -174,7 +174,7 @@ async def test_a_refused_request_to_the_api_has_its_proof_forgotten(rig: Rig, re
 
 async def test_refused_token_requests_leave_no_key_in_redis() -> None:
     with running_server() as redis:
-        oauth = Authority(ISSUER, audience=AUDIENCE)
+        oauth = OAuthSettings(ISSUER, audience=AUDIENCE)
         async with serving_oauth(authority=oauth, redis=redis.url, failure_limit="900/minute") as rig:
             public, _ = await rig.new_client(is_public=True)
             before: Any = redis.command("DBSIZE")

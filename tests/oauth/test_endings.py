@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.oauth.rigs import EMAIL, PASSWORD, Rig, asks_to_sign_in, basic, request_of
+from tests.oauth.harness import EMAIL, PASSWORD, Rig, asks_to_sign_in, basic, request_of
 
 
 async def test_revoking_a_refresh_token_ends_its_access_tokens_at_the_next_request(rig: Rig) -> None:
@@ -132,7 +132,7 @@ async def test_a_disabled_users_tokens_are_dead_and_come_back_with_the_user(rig:
 async def test_a_deleted_clients_tokens_are_dead(rig: Rig) -> None:
     tokens = await rig.tokens()
     own = (await rig.token(grant_type="client_credentials")).json()["access_token"]
-    await rig.gateway.apps.delete(None, rig.client.id)
+    await rig.gateway.oauth_clients.delete(None, rig.client.id)
     for token in (tokens["access_token"], own):
         assert (await rig.who(token)).status_code == 401
     answer = await rig.refreshed(tokens["refresh_token"])
@@ -151,9 +151,9 @@ async def test_a_new_password_signs_every_browser_out_and_leaves_apps_alone(rig:
 
 async def test_consent_given_again_does_not_wake_what_was_revoked(rig: Rig) -> None:
     before = await rig.tokens()
-    (grant,) = await rig.gateway.issuing.endings.list(None)
-    assert await rig.gateway.issuing.endings.end(None, grant)
-    assert not await rig.gateway.issuing.endings.end(None, grant)
+    (grant,) = await rig.gateway.issuing.revocation.list(None)
+    assert await rig.gateway.issuing.revocation.end(None, grant)
+    assert not await rig.gateway.issuing.revocation.end(None, grant)
     assert (await rig.who(before["access_token"])).status_code == 401
     after = await rig.tokens()
     assert (await rig.who(after["access_token"])).status_code == 200
@@ -171,13 +171,13 @@ async def test_a_tier_changes_without_ending_a_token(rig: Rig) -> None:
 
 async def test_what_a_client_loses_its_tokens_lose(rig: Rig) -> None:
     token = (await rig.tokens())["access_token"]
-    await rig.gateway.apps.update(None, rig.client.id, scopes=["account:read"])
+    await rig.gateway.oauth_clients.update(None, rig.client.id, scopes=["account:read"])
     assert (await rig.who(token)).json()["scopes"] == ["account:read"]
     assert (await rig.who(token, path="/v1/skills/execute", method="POST")).status_code == 403
 
 
 async def test_of_a_refresh_token_is_told_what_it_would_get(rig: Rig) -> None:
     token = (await rig.tokens())["refresh_token"]
-    await rig.gateway.apps.update(None, rig.client.id, scopes=["account:read"])
+    await rig.gateway.oauth_clients.update(None, rig.client.id, scopes=["account:read"])
     assert (await rig.introspected(token)).json()["scope"] == "account:read"
     assert (await rig.refreshed(token)).json()["scope"] == "account:read"

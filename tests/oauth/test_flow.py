@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.oauth.rigs import Rig, serving_oauth
+from tests.oauth.harness import Rig, serving_oauth
 from tests.postgres.fixtures import empty_postgres_url, postgres_server, postgres_url
 
 __all__ = ["empty_postgres_url", "postgres_server", "postgres_url"]
@@ -24,23 +24,23 @@ async def test_everything_is_kept_alike_in_every_database(database: str) -> None
         again = (await rig.refreshed(tokens["refresh_token"])).json()
         assert (await rig.who(again["access_token"])).status_code == 200
         assert (await rig.introspected(again["access_token"])).json()["active"] is True
-        (grant,) = await rig.gateway.endings.list(rig.user.account_id)
+        (grant,) = await rig.gateway.revocation.list(rig.user.account_id)
         assert (grant.client_id, grant.user_id, grant.tier) == (rig.client.id, rig.user.id, "standard")
         assert await rig.gateway.users.list(rig.user.account_id) == [rig.user]
         clients = [(await rig.new_client(name=f"app {number}"))[0] for number in range(3)]
-        listed = await rig.gateway.apps.list(None, limit=2)
-        more = await rig.gateway.apps.list(None, after=listed[-1].id)
+        listed = await rig.gateway.oauth_clients.list(None, limit=2)
+        more = await rig.gateway.oauth_clients.list(None, after=listed[-1].id)
         assert {*listed, *more} == {*clients, rig.client}
         await rig.gateway.accounts.set_tier("acme", "enterprise")
         assert (await rig.who(again["access_token"])).json()["tier"] == "enterprise"
-        changed = await rig.gateway.apps.update(rig.user.account_id, rig.client.id, name="Another name")
+        changed = await rig.gateway.oauth_clients.update(rig.user.account_id, rig.client.id, name="Another name")
         assert changed is not None
-        assert changed == await rig.gateway.apps.get(None, rig.client.id)
-        assert await rig.gateway.apps.get("acct_another", rig.client.id) is None
+        assert changed == await rig.gateway.oauth_clients.get(None, rig.client.id)
+        assert await rig.gateway.oauth_clients.get("acct_another", rig.client.id) is None
         await rig.revoked(again["refresh_token"])
         assert (await rig.who(again["access_token"])).status_code == 401
-        assert await rig.gateway.endings.end(None, grant)
-        (ended,) = await rig.gateway.endings.list(None, client_id=rig.client.id)
+        assert await rig.gateway.revocation.end(None, grant)
+        (ended,) = await rig.gateway.revocation.list(None, client_id=rig.client.id)
         assert not ended.is_alive
 
 

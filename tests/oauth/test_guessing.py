@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from machpay_gateway.core.key import BASE62
-from machpay_gateway.core.oauth.opaque import Kind, digest_of, mint, successor
-from tests.oauth.rigs import EMAIL, PASSWORD, Rig, request_of, serving_oauth, submitted
+from machpay_gateway.core.keys.key import BASE62
+from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, digest_of, mint, successor
+from tests.oauth.harness import EMAIL, PASSWORD, Rig, request_of, serving_oauth, submitted
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_ten_thousand_strings_are_all_different_and_look_random(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", OpaqueTokenKind)
+def test_ten_thousand_strings_are_all_different_and_look_random(kind: OpaqueTokenKind) -> None:
     import os  # noqa: PLC0415 - the system's randomness, as it is used
 
     minted = [mint(kind, os.urandom(32)) for _ in range(10_000)]
@@ -27,17 +27,17 @@ def test_ten_thousand_strings_are_all_different_and_look_random(kind: Kind) -> N
 
 
 def test_junk_is_told_by_its_shape_alone() -> None:
-    good = mint(Kind.CODE, bytes(range(32)))
-    assert digest_of(Kind.CODE, good) is not None
-    assert digest_of(Kind.REFRESH_TOKEN, good) is None
+    good = mint(OpaqueTokenKind.CODE, bytes(range(32)))
+    assert digest_of(OpaqueTokenKind.CODE, good) is not None
+    assert digest_of(OpaqueTokenKind.REFRESH_TOKEN, good) is None
     for junk in ("", good[:-1], good + "0", good[:-1] + ("0" if good[-1] != "0" else "1"), good.swapcase(), "\0" * 45):
-        assert digest_of(Kind.CODE, junk) is None
+        assert digest_of(OpaqueTokenKind.CODE, junk) is None
 
 
 def test_a_successor_takes_both_the_token_and_the_seed() -> None:
-    token = mint(Kind.REFRESH_TOKEN, bytes(32))
+    token = mint(OpaqueTokenKind.REFRESH_TOKEN, bytes(32))
     assert successor(token, b"a" * 32) == successor(token, b"a" * 32)
-    others = {successor(token, b"b" * 32), successor(mint(Kind.REFRESH_TOKEN, bytes([1]) * 32), b"a" * 32)}
+    others = {successor(token, b"b" * 32), successor(mint(OpaqueTokenKind.REFRESH_TOKEN, bytes([1]) * 32), b"a" * 32)}
     assert successor(token, b"a" * 32) not in others
 
 
@@ -68,7 +68,7 @@ async def test_all_addresses_of_an_ipv6_block_are_one(rig: Rig) -> None:
 async def test_an_address_that_brings_dead_codes_is_slowed() -> None:
     async with serving_oauth(failure_limit="5/minute") as rig:
         public, _ = await rig.new_client(is_public=True)
-        sent = {"grant_type": "refresh_token", "refresh_token": mint(Kind.REFRESH_TOKEN, bytes(32))}
+        sent = {"grant_type": "refresh_token", "refresh_token": mint(OpaqueTokenKind.REFRESH_TOKEN, bytes(32))}
         assert [(await rig.token(public, **sent)).status_code for _ in range(7)] == [400] * 5 + [429] * 2
 
 
@@ -76,7 +76,7 @@ async def test_an_app_whose_visitors_bring_it_dead_codes_serves_everybody_else()
     async with serving_oauth(failure_limit="5/minute") as rig:
         tokens = await rig.tokens()
         for number in range(20):  # made up by a visitor, and presented by the app with its secret, as they must be
-            answer = await rig.exchanged(mint(Kind.CODE, bytes([number]) * 32))
+            answer = await rig.exchanged(mint(OpaqueTokenKind.CODE, bytes([number]) * 32))
             assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
         assert (await rig.refreshed(tokens["refresh_token"])).status_code == 200
 

@@ -7,8 +7,8 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 
-from machpay_gateway.core.compact import parse_compact
-from tests.oauth.rigs import AUDIENCE, ISSUER, Rig, serving_oauth
+from machpay_gateway.core.jose.compact import parse_compact
+from tests.oauth.harness import AUDIENCE, ISSUER, Rig, serving_oauth
 
 
 def claims_of(token: str) -> dict[str, Any]:
@@ -87,7 +87,7 @@ async def test_even_our_own_signature_is_good_for_what_it_was_made_for_only(
 
 
 async def test_a_session_is_no_access_token_and_no_access_token_a_session(rig: Rig) -> None:
-    _, secret = await rig.gateway.keyring.create(
+    _, secret = await rig.gateway.keys.create(
         rig.user.account_id, name="k", scopes=["account:read"], environment="live"
     )
     answer = await rig.http().post("/v1/sessions", json={}, headers={"Authorization": f"Bearer {secret}"})

@@ -7,8 +7,8 @@ from urllib.parse import urlencode
 import pytest
 from httpx2 import AsyncClient, Response
 
-from machpay_gateway.core.oauth.authority import Authority
-from tests.oauth.rigs import (
+from machpay_gateway.core.oauth.settings import OAuthSettings
+from tests.oauth.harness import (
     EMAIL,
     FORM,
     ISSUER,
@@ -63,7 +63,7 @@ async def test_cookies_are_for_this_host_over_tls_and_no_script(rig: Rig) -> Non
 
 
 async def test_over_plain_http_on_this_machine_cookies_work_too() -> None:
-    async with serving_oauth(authority=Authority("http://127.0.0.1:8000")) as rig:
+    async with serving_oauth(authority=OAuthSettings("http://127.0.0.1:8000")) as rig:
         page = await rig.http(base_url="http://127.0.0.1:8000").get("/oauth/authorize", params=request_of(rig.client))
         (cookie,) = page.headers.get_list("set-cookie")
         assert cookie.startswith("machpay-form=")

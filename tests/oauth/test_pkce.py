@@ -4,7 +4,7 @@ import pytest
 
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.oauth.pkce import challenge_of
-from tests.oauth.rigs import REDIRECT, VERIFIER, Rig, answer_in, request_of
+from tests.oauth.harness import REDIRECT, VERIFIER, Rig, answer_in, request_of
 
 CHALLENGE = challenge_of(VERIFIER)
 

@@ -3,8 +3,8 @@
 import pytest
 
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.oauth.redirect import is_registered
-from tests.oauth.rigs import REDIRECT, Rig, answer_in, request_of
+from machpay_gateway.core.oauth.redirect_uri import is_registered
+from tests.oauth.harness import REDIRECT, Rig, answer_in, request_of
 
 HOST = "https://app.example.org"
 NEAR_MISSES = [
@@ -73,7 +73,7 @@ async def test_two_client_ids_are_an_error_page(rig: Rig) -> None:
 
 
 async def test_a_deleted_client_is_an_unknown_one(rig: Rig) -> None:
-    await rig.gateway.apps.delete(None, rig.client.id)
+    await rig.gateway.oauth_clients.delete(None, rig.client.id)
     answer = await rig.authorize(request_of(rig.client))
     assert (answer.status_code, "location" in answer.headers) == (400, False)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from machpay_gateway.core.oauth.authority import Authority
-from tests.oauth.rigs import AUDIENCE, ISSUER, Rig, serving_oauth
+from machpay_gateway.core.oauth.settings import OAuthSettings
+from tests.oauth.harness import AUDIENCE, ISSUER, Rig, serving_oauth
 
 _DAY = 86_400
 
@@ -59,7 +59,7 @@ async def test_the_grace_is_over_once_the_successor_was_used(rig: Rig) -> None:
 
 
 async def test_no_grace_may_be_had() -> None:
-    async with serving_oauth(authority=Authority(ISSUER, audience=AUDIENCE, refresh_grace_seconds=0)) as rig:
+    async with serving_oauth(authority=OAuthSettings(ISSUER, audience=AUDIENCE, refresh_grace_seconds=0)) as rig:
         first = (await rig.tokens())["refresh_token"]
         second = (await rig.refreshed(first)).json()["refresh_token"]
         assert (await rig.refreshed(first)).json()["error"] == "invalid_grant"
@@ -120,7 +120,7 @@ async def test_a_client_without_the_grant_gets_no_refresh_token_and_cannot_refre
 
 async def test_resources_can_be_narrowed_at_each_step_and_never_widened() -> None:
     other = "https://files.example.com"
-    authority = Authority(ISSUER, audience=AUDIENCE, resources=[other])
+    authority = OAuthSettings(ISSUER, audience=AUDIENCE, resources=[other])
     async with serving_oauth(authority=authority) as rig:
         tokens = await rig.tokens()
         assert (await rig.refreshed(tokens["refresh_token"], resource=other)).json()["error"] == "invalid_target"

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from httpx2 import AsyncClient, Response
 
-from machpay_gateway.core.audit import AuditFilter
 from machpay_gateway.core.errors import ConfigurationError, InputError
-from machpay_gateway.core.oauth.authority import Authority
-from machpay_gateway.core.oauth.client import CLIENT_CREDENTIALS, Client
+from machpay_gateway.core.keys.audit import AuditFilter
+from machpay_gateway.core.oauth.client import CLIENT_CREDENTIALS, OAuthClient
+from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.server import create_app
 from machpay_gateway.settings import Options, load_settings
-from tests.oauth.rigs import AUDIENCE, EMAIL, ISSUER, PASSWORD, REDIRECT, Rig, basic, serving_oauth
+from tests.oauth.harness import AUDIENCE, EMAIL, ISSUER, PASSWORD, REDIRECT, Rig, basic, serving_oauth
 from tests.postgres.fixtures import postgres_server, postgres_url
 from tests.prepared import new_sqlite
 from tests.redises.servers import running_server
@@ -30,19 +30,19 @@ TOKEN = token_hex(32)
 ASKED = {"client_name": "A new app", "redirect_uris": [REDIRECT], "scope": "account:read"}
 
 
-def opened(**settings: Any) -> Authority:  # noqa: ANN401 - any of its fields
+def opened(**settings: Any) -> OAuthSettings:  # noqa: ANN401 - any of its fields
     """Return an authority at which clients may register."""
     given: dict[str, Any] = {"registration_account": "acme", "registration_scopes": ("account:read",)}
-    return Authority(ISSUER, audience=AUDIENCE, **(given | settings))
+    return OAuthSettings(ISSUER, audience=AUDIENCE, **(given | settings))
 
 
 async def registered(rig: Rig, *, http: AsyncClient | None = None, **changes: Any) -> Response:  # noqa: ANN401 - JSON
     return await (http or rig.http()).post("/oauth/register", json=ASKED | changes)
 
 
-async def known(rig: Rig) -> list[Client]:
+async def known(rig: Rig) -> list[OAuthClient]:
     """Return the clients that registered themselves."""
-    return [client for client in await rig.gateway.apps.list(None, limit=2000) if client.is_self_registered]
+    return [client for client in await rig.gateway.oauth_clients.list(None, limit=2000) if client.is_self_registered]
 
 
 async def logged(rig: Rig, action: str) -> int:
@@ -70,7 +70,7 @@ async def test_a_registered_client_acts_for_a_user_who_allows_it() -> None:
             0,
         )
         assert (made["grant_types"], made["response_types"]) == (["authorization_code"], ["code"])
-        client = await rig.gateway.apps.get(None, made["client_id"])
+        client = await rig.gateway.oauth_clients.get(None, made["client_id"])
         assert client is not None
         assert client.requires_pkce
         assert client.is_self_registered
@@ -132,10 +132,10 @@ async def test_nobody_can_let_a_registered_client_call_for_itself() -> None:
     async with serving_oauth(authority=opened()) as rig:
         made = (await registered(rig)).json()
         with pytest.raises(InputError, match="registered itself"):
-            await rig.gateway.apps.update(
+            await rig.gateway.oauth_clients.update(
                 None, made["client_id"], grant_types=["authorization_code", CLIENT_CREDENTIALS]
             )
-        changed = await rig.gateway.apps.update(None, made["client_id"], name="Renamed")
+        changed = await rig.gateway.oauth_clients.update(None, made["client_id"], name="Renamed")
         assert changed is not None
         assert changed.is_self_registered  # whatever is changed
 
@@ -174,7 +174,7 @@ async def test_a_registered_client_gets_of_the_set_scopes_those_it_asks_for(
         sent = {"client_name": "x", "redirect_uris": [REDIRECT]} | asked
         made = (await rig.http().post("/oauth/register", json=sent)).json()
         assert made["scope"] == given
-        client = await rig.gateway.apps.get(None, made["client_id"])
+        client = await rig.gateway.oauth_clients.get(None, made["client_id"])
         assert str(client.scopes) == given  # type: ignore[union-attr]  # it was just made
 
 
@@ -236,7 +236,7 @@ async def test_no_more_clients_exist_than_may_also_when_many_register_at_once(se
         assert await logged(rig, "client.create") == 5 + 2  # with the app of each
     async with serving_oauth(**settings) as rig:  # and after a restart
         assert (await registered(rig)).status_code == 429
-        await rig.gateway.apps.delete(None, (await known(rig))[0].id)
+        await rig.gateway.oauth_clients.delete(None, (await known(rig))[0].id)
         assert (await registered(rig)).status_code == 201  # as there is room for one again
 
 
@@ -298,16 +298,16 @@ async def test_clients_that_no_user_allowed_are_removed_after_some_days(tmp_path
     path = tmp_path / "oauth.db"
     async with serving_oauth(authority=opened(), database=new_sqlite(path)) as rig:
         unused, used = [(await registered(rig)).json()["client_id"] for _ in range(2)]
-        client = await rig.gateway.apps.get(None, used)
+        client = await rig.gateway.oauth_clients.get(None, used)
         await rig.code(client=client)
         rig.later(30 * DAY - 60)
         await registered(rig)
         assert {client.id for client in await known(rig)} >= {unused, used}
         rig.later(120)
         assert (await registered(rig, redirect_uris=[])).status_code == 400
-        assert await rig.gateway.apps.known(None, unused) is None
+        assert await rig.gateway.oauth_clients.known(None, unused) is None
         assert {client.id for client in await known(rig)} >= {used}
-        assert await rig.gateway.apps.get(None, rig.client.id) is not None  # an operator's stays
+        assert await rig.gateway.oauth_clients.get(None, rig.client.id) is not None  # an operator's stays
         [row] = await rig.gateway.store.audit_page(None, chosen=AuditFilter(action="client.remove_unused"))
         assert (row.actor_kind, row.before) == ("application", f'{{"clients":["{unused}"],"count":1}}')
     with closing(sqlite3.connect(path)) as connection:
@@ -374,10 +374,10 @@ def test_a_short_token_is_not_repeated(tmp_path: Path) -> None:
 
 
 async def test_a_client_that_is_removed_while_its_user_reads_the_page_is_an_error_page(tmp_path: Path) -> None:
-    from tests.oauth.rigs import request_of, submitted  # noqa: PLC0415 - this test's alone
+    from tests.oauth.harness import request_of, submitted  # noqa: PLC0415 - this test's alone
 
     async with serving_oauth(authority=opened(), database=new_sqlite(tmp_path / "oauth.db")) as rig:
-        client = await rig.gateway.apps.get(None, (await registered(rig)).json()["client_id"])
+        client = await rig.gateway.oauth_clients.get(None, (await registered(rig)).json()["client_id"])
         assert client is not None
         browser = rig.http()
         page = await browser.get("/oauth/authorize", params=request_of(client))
@@ -387,7 +387,7 @@ async def test_a_client_that_is_removed_while_its_user_reads_the_page_is_an_erro
 
         async def late(*args: Any) -> str:  # noqa: ANN401 - as `give`
             rig.later(31 * DAY)
-            await rig.gateway.apps.remove_unused(30)
+            await rig.gateway.oauth_clients.remove_unused(30)
             return await given(*args)
 
         rig.gateway.issuing.consents.give = late  # type: ignore[method-assign,assignment]  # between looking and allowing

@@ -3,7 +3,7 @@
 import pytest
 
 from machpay_gateway.core.errors import InputError
-from tests.oauth.rigs import EMAIL, PASSWORD, Rig, answer_in, request_of, submitted
+from tests.oauth.harness import EMAIL, PASSWORD, Rig, answer_in, request_of, submitted
 
 
 @pytest.mark.parametrize("scope", ["unknown", "account:read unknown", "account:write", "keys:manage", "account:*"])

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.oauth.opaque import Kind, mint
+from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, mint
+from tests.oauth.harness import EMAIL, PASSWORD, VERIFIER, Rig, basic, request_of, serving_oauth, submitted
 from tests.oauth.proofs import Prover
-from tests.oauth.rigs import EMAIL, PASSWORD, VERIFIER, Rig, basic, request_of, serving_oauth, submitted
 
 
 async def everything(rig: Rig) -> tuple[list[str], list[str]]:
@@ -22,7 +22,7 @@ async def everything(rig: Rig) -> tuple[list[str], list[str]]:
     used = await rig.code()
     await rig.exchanged(used)
     fresh = await rig.code()
-    rotated = await rig.gateway.apps.rotate_secret(None, rig.client.id)
+    rotated = await rig.gateway.oauth_clients.rotate_secret(None, rig.client.id)
     assert rotated is not None
     browser = rig.http()
     page = await browser.get("/oauth/authorize", params=request_of(rig.client))
@@ -97,17 +97,17 @@ def _nothing() -> Any:  # noqa: ANN401 - parameters
 
 
 def _nobody() -> Any:  # noqa: ANN401 - an actor
-    from machpay_gateway.core.audit import Actor  # noqa: PLC0415 - here alone
+    from machpay_gateway.core.keys.audit import Actor  # noqa: PLC0415 - here alone
 
     return Actor("client", "app_x")
 
 
 @pytest.mark.parametrize("place", ["name", "redirect URI"])
-@pytest.mark.parametrize("kind", [*Kind, "sk_live_mp1_"], ids=str)
+@pytest.mark.parametrize("kind", [*OpaqueTokenKind, "sk_live_mp1_"], ids=str)
 async def test_a_secret_in_the_wrong_place_of_an_app_is_neither_kept_nor_repeated(
-    rig: Rig, kind: Kind | str, place: str
+    rig: Rig, kind: OpaqueTokenKind | str, place: str
 ) -> None:
-    secret = mint(kind, os.urandom(32)) if isinstance(kind, Kind) else kind + "a" * 38
+    secret = mint(kind, os.urandom(32)) if isinstance(kind, OpaqueTokenKind) else kind + "a" * 38
     wrong: dict[str, Any] = {"name": f"app {secret}", "redirect URI": [f"https://app.example.org/cb?key={secret}"]}
     before = await rig.gateway.store.audit_head()
     with pytest.raises(InputError) as refused:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from httpx2 import AsyncClient, Response
 
-from machpay_gateway.core.oauth.authority import Authority
-from machpay_gateway.core.oauth.client import Client
-from tests.oauth.rigs import (
+from machpay_gateway.core.oauth.client import OAuthClient
+from machpay_gateway.core.oauth.settings import OAuthSettings
+from tests.oauth.harness import (
     AUDIENCE,
     EMAIL,
     ISSUER,
@@ -24,7 +24,7 @@ from tests.oauth.rigs import (
 
 NAME = "MachPay Console"
 HOST = "https://app.example.org"
-OPEN = Authority(ISSUER, audience=AUDIENCE, registration_account="acme", registration_scopes=("account:read",))
+OPEN = OAuthSettings(ISSUER, audience=AUDIENCE, registration_account="acme", registration_scopes=("account:read",))
 ERRORS: list[tuple[dict[str, str | None], str]] = [
     ({"scope": "skills:execute"}, "invalid_scope"),
     ({"scope": "made:up"}, "invalid_scope"),
@@ -51,15 +51,15 @@ async def rig() -> AsyncIterator[Rig]:
         yield rig
 
 
-async def registered(rig: Rig, **changes: Any) -> Client:  # noqa: ANN401 - metadata
+async def registered(rig: Rig, **changes: Any) -> OAuthClient:  # noqa: ANN401 - metadata
     asked = {"client_name": NAME, "redirect_uris": [REDIRECT], **changes}
     made = await rig.http().post("/oauth/register", json=asked)
-    client = await rig.gateway.apps.get(None, made.json()["client_id"])
+    client = await rig.gateway.oauth_clients.get(None, made.json()["client_id"])
     assert client is not None
     return client
 
 
-async def asked(browser: AsyncClient, client: Client, **changes: str | None) -> Response:
+async def asked(browser: AsyncClient, client: OAuthClient, **changes: str | None) -> Response:
     values = {name: value for name, value in (request_of(client) | changes).items() if value is not None}
     return await browser.get("/oauth/authorize", params=values)
 

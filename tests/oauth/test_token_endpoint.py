@@ -6,7 +6,7 @@ import pytest
 
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.keysets import SigningKeys
-from tests.oauth.rigs import Rig, basic
+from tests.oauth.harness import Rig, basic
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -128,7 +128,7 @@ async def test_without_its_database_it_says_to_come_again(rig: Rig, monkeypatch:
     async def away(*_: object, **__: object) -> None:
         raise StoreUnavailable("client")
 
-    monkeypatch.setattr(rig.gateway.apps, "get", away)
+    monkeypatch.setattr(rig.gateway.oauth_clients, "get", away)
     answer = await rig.token(grant_type="client_credentials")
     assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
     assert answer.headers["retry-after"] == "1"

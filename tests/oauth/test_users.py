@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from machpay_gateway.core.errors import InputError
-from tests.oauth.rigs import EMAIL, PASSWORD, Rig, asks_to_sign_in, request_of, submitted
+from tests.oauth.harness import EMAIL, PASSWORD, Rig, asks_to_sign_in, request_of, submitted
 
 
 async def test_who_is_shut_out_while_a_password_is_hashed_stays_shut_out(

@@ -6,10 +6,10 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from machpay_gateway import Tier
-from machpay_gateway.core.policy import Unlisted
+from machpay_gateway.core.decision.policy import Unlisted
 from tests.paths.handlers import BY_NAME, HANDLERS, HELD
 from tests.paths.spellings import spellings
-from tests.proxy.rigs import Client, Rig, Upstream, proxied
+from tests.proxy.harness import Client, Rig, Upstream, proxied
 
 SEED = 20261129
 _AT_ONCE = 16

@@ -9,7 +9,7 @@ import pytest
 from tests.forward_auth.proxies import KINDS
 from tests.node import hindrance, installed
 from tests.paths.upstreams import serving_files, serving_flask, serving_node
-from tests.proxy.rigs import Upstream
+from tests.proxy.harness import Upstream
 
 _NO_NODE = pytest.mark.skipif(bool(hindrance("paths are tried")), reason=hindrance("paths are tried"))
 _NO_NGINX = pytest.mark.skipif(KINDS["nginx"].binary() is None, reason="there is no nginx")

@@ -2,10 +2,10 @@
 
 import pytest
 
-from machpay_gateway.core.policy import Unlisted
+from machpay_gateway.core.decision.policy import Unlisted
 from tests.paths.attempts import handlers_that_ran
 from tests.paths.handlers import BY_NAME, HANDLERS
-from tests.proxy.rigs import Upstream
+from tests.proxy.harness import Upstream
 
 _SPELLINGS = 250  # a drill tries 5,000
 

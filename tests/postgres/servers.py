@@ -18,9 +18,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from tests.processes import PortTakenError, WatchedProcess
 from tests.redises.ports import HOST, free_port
 from tests.redises.waiting import wait_until
-from tests.watched import PortTakenError, WatchedProcess
 
 USER = "postgres"
 _START_SECONDS = 20

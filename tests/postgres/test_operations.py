@@ -44,14 +44,12 @@ def served_url(postgres_server: Server, postgres_url: str, grants: str) -> str:
 async def test_who_has_these_rights_can_do_everything_that_is_done_with_keys(served_url: str) -> None:
     async with Gateway(database=served_url) as gateway:
         account = await gateway.accounts.create("main", "standard")
-        key, secret = await gateway.keyring.create(
-            account.id, name="deploy", scopes=["skills:list"], environment="live"
-        )
-        await gateway.keyring.rotate(account.id, key.id)
-        await gateway.keyring.update(account.id, key.id, name="renamed")
+        key, secret = await gateway.keys.create(account.id, name="deploy", scopes=["skills:list"], environment="live")
+        await gateway.keys.rotate(account.id, key.id)
+        await gateway.keys.update(account.id, key.id, name="renamed")
         await gateway.accounts.set_tier("main", "enterprise")
-        await gateway.keyring.revoke(account.id, key.id)
-        found = await gateway.keyring.inspect(secret)
+        await gateway.keys.revoke(account.id, key.id)
+        found = await gateway.keys.inspect(secret)
         assert found.position == "previous"
         assert found.key is not None
         assert (found.key.name, found.key.tier, found.key.version) == ("renamed", "enterprise", 5)

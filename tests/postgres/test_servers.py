@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.postgres.servers import Server, running_server
+from tests.processes import PortTakenError
 from tests.redises.waiting import wait_until
-from tests.watched import PortTakenError
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 10

@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from tests.proxy.rigs import OK, Rig, Upstream, fields_of, proxied, request, reset
+from tests.proxy.harness import OK, Rig, Upstream, fields_of, proxied, request, reset
 
 _HTTP = b"HTTP/1.1 200 OK\r\n"
 

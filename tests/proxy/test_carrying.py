@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.proxy.rigs import OK, Upstream, fields_of, proxied, request
+from tests.proxy.harness import OK, Upstream, fields_of, proxied, request
 
 
 async def test_a_request_goes_on_with_who_is_calling_and_without_the_credential() -> None:

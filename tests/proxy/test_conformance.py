@@ -10,7 +10,7 @@ import pytest
 
 from machpay_gateway import Route
 from tests.proxy.cases import Case, all_cases, with_credential, with_host
-from tests.proxy.rigs import Rig, Upstream, proxied
+from tests.proxy.harness import Rig, Upstream, proxied
 from tests.proxy.strict import Seen, Strict, read_all
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # how bytes are read is no matter of the loop

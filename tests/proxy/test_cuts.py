@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.proxy.rigs import Rig, Upstream, proxied, request
+from tests.proxy.harness import Rig, Upstream, proxied, request
 from tests.proxy.strict import Seen, Strict
 
 _GUARDED = "Authorization: Bearer {}"

@@ -6,7 +6,7 @@ from typing import Unpack
 import pytest
 
 from machpay_gateway.settings import Options
-from tests.proxy.rigs import Upstream, fields_of, proxied, request
+from tests.proxy.harness import Upstream, fields_of, proxied, request
 from tests.proxy.strict import Seen, Strict
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # how bytes are read is no matter of the loop

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.proxy.rigs import Upstream, proxied, request
+from tests.proxy.harness import Upstream, proxied, request
 from tests.proxy.strict import Strict
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # how bytes are read is no matter of the loop

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from machpay_gateway.core.principal import ANONYMOUS
+from machpay_gateway.core.decision.principal import ANONYMOUS
 from machpay_gateway.proxy.bodies import BadBodyError, Chunked, Counted, chunk
 from machpay_gateway.proxy.fields import answer_fields, request_fields
 from machpay_gateway.proxy.forwarding import Hop, upstream_head
-from machpay_gateway.proxy.framing import Request, early_fault, read_answer, read_request
+from machpay_gateway.proxy.framing import FramedRequest, early_fault, read_answer, read_request
 from machpay_gateway.proxy.heads import AnswerHead, Fault, RequestHead
 from tests.proxy.strict import is_ours, read_all
 
@@ -75,7 +75,7 @@ _ANYTHING = st.one_of(st.binary(max_size=200), st.lists(st.sampled_from(_PIECES)
 @given(_ANYTHING)
 @settings(max_examples=200, deadline=None)
 def test_reading_never_fails_by_surprise(data: bytes) -> None:
-    assert isinstance(read_request(data, REQUESTS), Request | Fault)
+    assert isinstance(read_request(data, REQUESTS), FramedRequest | Fault)
     assert isinstance(read_answer(data, ANSWERS), AnswerHead | str)
     early_fault(data)
 
@@ -86,8 +86,8 @@ def test_reading_never_fails_by_surprise(data: bytes) -> None:
 @example(b"GET http://a.test?/x HTTP/1.1\r\nHost: a.test\r\n\r\n")
 def test_what_is_accepted_h11_reads_alike(head: bytes) -> None:
     came = read_request(head, REQUESTS)
-    assume(isinstance(came, Request))
-    assert isinstance(came, Request)
+    assume(isinstance(came, FramedRequest))
+    assert isinstance(came, FramedRequest)
     request = came.head
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=64 * 1024)
     connection.receive_data(head)
@@ -115,8 +115,8 @@ def test_what_is_accepted_h11_reads_alike(head: bytes) -> None:
 @settings(max_examples=200, deadline=None)
 def test_what_goes_on_is_one_request(head: bytes, credentials: bool) -> None:  # noqa: FBT001 - drawn
     came = read_request(head, REQUESTS)
-    assume(isinstance(came, Request) and came.head.path is not None)
-    assert isinstance(came, Request)
+    assume(isinstance(came, FramedRequest) and came.head.path is not None)
+    assert isinstance(came, FramedRequest)
     request = came.head
     authorization = came.authorization if credentials else ()
     sent = upstream_head(request, Hop((1,), b"http", request.host), ANONYMOUS, b"id-1", authorization=authorization)

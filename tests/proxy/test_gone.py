@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from machpay_gateway import Tier
-from machpay_gateway.core.admission import Granted
-from machpay_gateway.core.decision import Allowed, Decision
-from machpay_gateway.gate import Unsettled
-from tests.proxy.rigs import Client, Rig, Upstream, deaf, proxied, request, status_of
+from machpay_gateway.core.decision.decision import Allowed, Decision
+from machpay_gateway.core.limits.admission import Admitted
+from machpay_gateway.gate import PendingIdentity
+from tests.proxy.harness import Client, Rig, Upstream, deaf, proxied, request, status_of
 
 # One slot only: whoever is admitted shows that nobody else holds one.
 _ONE_SLOT = {"standard": Tier("1000/minute", concurrency=1)}
@@ -114,7 +114,7 @@ async def test_a_client_that_is_gone_while_it_is_decided_holds_no_slot(
         secret = await rig.secret()
         settle = rig.gateway.gate.settle
 
-        async def slowly(unsettled: Unsettled) -> Decision:
+        async def slowly(unsettled: PendingIdentity) -> Decision:
             asked.set()
             try:
                 await go_on.wait()
@@ -159,7 +159,7 @@ async def test_a_client_that_is_gone_while_the_limiter_is_asked_holds_no_slot(
         await rig.until(lambda: connection.exchange)
         lease = _Lease()
         if is_there:
-            answer.set_result(Granted(lease, 9, 1.0, 9, Tier("10/minute", concurrency=10)))
+            answer.set_result(Admitted(lease, 9, 1.0, 9, Tier("10/minute", concurrency=10)))
         connection.connection_lost(None)
         await asyncio.sleep(0)
         assert answer.cancelled() is not is_there
@@ -171,7 +171,7 @@ async def test_a_client_that_is_gone_while_the_limiter_is_asked_holds_no_slot(
 async def test_a_decision_that_fails_by_surprise_ends_its_request(replaceable: pytest.MonkeyPatch) -> None:
     async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
 
-        async def fail(_: Unsettled) -> Decision:
+        async def fail(_: PendingIdentity) -> Decision:
             raise RuntimeError("a surprise")
 
         replaceable.setattr(rig.gateway.gate, "settle", fail)

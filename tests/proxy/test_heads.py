@@ -1,6 +1,6 @@
 """What a head says by which the request is found, and that the upstream reads the same in it as the gate did."""
 
-from tests.proxy.rigs import Upstream, proxied
+from tests.proxy.harness import Upstream, proxied
 from tests.proxy.strict import Strict
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from machpay_gateway import Route
-from tests.proxy.rigs import ROUTES, Upstream, fields_of, proxied, request
+from tests.proxy.harness import ROUTES, Upstream, fields_of, proxied, request
 from tests.proxy.strict import Lines, Seen, Strict
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # how bytes are read is no matter of the loop

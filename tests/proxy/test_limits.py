@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from machpay_gateway import Route
-from tests.proxy.rigs import ROUTES, Upstream, deaf, proxied, request
+from tests.proxy.harness import ROUTES, Upstream, deaf, proxied, request
 
 _LIMITED = (*ROUTES, Route("* /small", public=True, proxy={"max_body_bytes": 10}))
 _CHUNKED = "Transfer-Encoding: chunked"

@@ -7,8 +7,8 @@ from random import Random
 import pytest
 
 from machpay_gateway import Tier
-from machpay_gateway.core.principal import ANONYMOUS
-from tests.proxy.rigs import Client, Rig, Upstream, fields_of, proxied, request
+from machpay_gateway.core.decision.principal import ANONYMOUS
+from tests.proxy.harness import Client, Rig, Upstream, fields_of, proxied, request
 
 _SLOTS = 100
 _CLIENTS = 40

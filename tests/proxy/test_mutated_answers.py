@@ -8,8 +8,8 @@ from random import Random
 import h11
 import pytest
 
-from machpay_gateway.core.principal import ANONYMOUS
-from tests.proxy.rigs import OK, Rig, Upstream, proxied, request
+from machpay_gateway.core.decision.principal import ANONYMOUS
+from tests.proxy.harness import OK, Rig, Upstream, proxied, request
 
 _AT_ONCE = 64
 _SOON = {"idle_seconds": 0.5, "first_byte_seconds": 0.5}

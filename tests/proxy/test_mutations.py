@@ -10,9 +10,9 @@ from urllib.parse import unquote
 import pytest
 
 from machpay_gateway import Tier
-from machpay_gateway.core.principal import ANONYMOUS
+from machpay_gateway.core.decision.principal import ANONYMOUS
 from tests.proxy.cases import all_cases, with_credential, with_host
-from tests.proxy.rigs import Rig, Upstream, fields_of, proxied, request
+from tests.proxy.harness import Rig, Upstream, fields_of, proxied, request
 from tests.proxy.strict import Strict
 
 _SLOTS = 500

@@ -10,12 +10,12 @@ from typing import Unpack
 import pytest
 
 from machpay_gateway import Route
-from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.forward_auth.dialect import QUESTIONS
 from machpay_gateway.proxy.upstreams import ControlPlane
 from machpay_gateway.settings import Options
-from machpay_gateway.settings.console import Console
-from tests.proxy.rigs import OK, Rig, Upstream, fields_of, proxied, status_of
+from machpay_gateway.settings.console import ConsoleSettings
+from tests.proxy.harness import OK, Rig, Upstream, fields_of, proxied, status_of
 
 CONSOLE, ISSUER, API = "console.example.com", "auth.example.com", "api.example.com"
 ROUTES = (Route("* /public/{rest:path}", public=True), Route("* /v1/{rest:path}", scopes="skills:execute"))
@@ -32,8 +32,8 @@ async def rig(
         defaults: Options = {
             "database": "sqlite://",
             "routes": ROUTES,
-            "console": Console(f"https://{CONSOLE}", f"https://{API}"),
-            "oauth": Authority(f"https://{ISSUER}", audience=f"https://{API}"),
+            "console": ConsoleSettings(f"https://{CONSOLE}", f"https://{API}"),
+            "oauth": OAuthSettings(f"https://{ISSUER}", audience=f"https://{API}"),
         }
         async with Upstream(answer=answer) as upstream, Upstream(path=Path(folder, "own")) as own:
             branches = ("/console", "/oauth/authorize", "/oauth/token", "/v1/keys")
@@ -154,7 +154,7 @@ async def test_the_start_says_that_the_api_is_not_answered_on_a_host_of_pages(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING, "machpay_gateway"):
-        async with rig(console=Console(f"https://{API}"), oauth=None):
+        async with rig(console=ConsoleSettings(f"https://{API}"), oauth=None):
             pass
     (said,) = [record.getMessage() for record in caplog.records if "name the same host" in record.getMessage()]
     assert API in said

@@ -7,10 +7,10 @@ from functools import partial
 
 import pytest
 
-from machpay_gateway.core.address import parse_address
+from machpay_gateway.core.network.address import parse_address
 from machpay_gateway.proxy.places import Places
 from machpay_gateway.proxy.ports import NEVER
-from tests.proxy.rigs import OK, Client, Rig, Upstream, proxied, request, status_of
+from tests.proxy.harness import OK, Client, Rig, Upstream, proxied, request, status_of
 
 GREEDY, OTHER, THIRD = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 FOUR = {"max_connections": 4}

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.proxy.rigs import PATIENCE_SECONDS, Rig, Upstream, proxied, request
+from tests.proxy.harness import PATIENCE_SECONDS, Rig, Upstream, proxied, request
 
 _SMALL = 8 * 1024
 _LARGE = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000)

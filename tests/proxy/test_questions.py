@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from machpay_gateway.proxy.upstreams import ControlPlane
-from tests.proxy.rigs import Rig, Upstream, proxied, request
+from tests.proxy.harness import Rig, Upstream, proxied, request
 from tests.proxy.strict import Strict
 
 _ASKED = "/authorize/nginx/v1/x"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from machpay_gateway.proxy.fields import answer_fields, request_fields
-from machpay_gateway.proxy.framing import MAX_HEAD_BYTES, MAX_LINES, Request, read_answer, read_request
+from machpay_gateway.proxy.framing import MAX_HEAD_BYTES, MAX_LINES, FramedRequest, read_answer, read_request
 from machpay_gateway.proxy.heads import AnswerHead, Fault, RequestHead
 from machpay_gateway.proxy.readers import AnswerReader, RequestReader
 
@@ -20,7 +20,7 @@ def head_of(first: bytes, *lines: bytes) -> bytes:
     return b"\r\n".join((first, *lines, b"\r\n"))
 
 
-def told(request: Request | Fault) -> object:
+def told(request: FramedRequest | Fault) -> object:
     return request if isinstance(request, Fault) else (said(request.head), request.authorization)
 
 
@@ -88,7 +88,7 @@ def test_the_same_head_is_read_once_whoever_sends_it() -> None:
     reader = request_reader()
     heads = [head_of(FIRST, HOST, b"Authorization: Bearer %d" % n, b"Accept: */*") for n in range(3)]
     requests = [reader.read(head) for head in heads]
-    assert all(isinstance(request, Request) for request in requests)
+    assert all(isinstance(request, FramedRequest) for request in requests)
     assert len({id(request[0]) for request in requests}) == 1
     assert [request[1] for request in requests] == [(b"Bearer 0",), (b"Bearer 1",), (b"Bearer 2",)]
 
@@ -107,7 +107,7 @@ def test_the_same_head_is_read_once_whoever_sends_it() -> None:
 def test_no_secret_is_remembered(head: bytes) -> None:
     reader = request_reader()
     request = reader.read(head)
-    assert isinstance(request, Request)
+    assert isinstance(request, FramedRequest)
     assert not [key for key, known in reader.known.items() if "hush-hush" in f"{key!r} {said(known)}"]
 
 
@@ -115,13 +115,13 @@ def test_a_head_of_as_many_lines_as_there_may_be_may_not_come_with_one_more() ->
     reader = request_reader()
     lines = [HOST, *[b"X: 1"] * (MAX_LINES - 1)]
     for _ in range(2):
-        assert isinstance(reader.read(head_of(FIRST, *lines)), Request)
+        assert isinstance(reader.read(head_of(FIRST, *lines)), FramedRequest)
         assert isinstance(reader.read(head_of(FIRST, *lines, CREDENTIALS)), Fault)
 
 
 def test_a_head_that_is_known_may_not_come_with_a_longer_credential_than_a_head_may_have() -> None:
     reader = request_reader()
-    for count, expected in ((0, Request), (MAX_HEAD_BYTES - 100, Request), (MAX_HEAD_BYTES, Fault)):
+    for count, expected in ((0, FramedRequest), (MAX_HEAD_BYTES - 100, FramedRequest), (MAX_HEAD_BYTES, Fault)):
         assert isinstance(reader.read(head_of(FIRST, HOST, b"Authorization: " + b"a" * count)), expected)
 
 

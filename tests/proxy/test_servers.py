@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 
-from machpay_gateway.core.principal import ANONYMOUS
+from machpay_gateway.core.decision.principal import ANONYMOUS
 from machpay_gateway.proxy.pool import LOST, Pool, Server
 from tests.clocks import FixedClock
-from tests.proxy.rigs import OK, Rig, Upstream, proxied, request
+from tests.proxy.harness import OK, Rig, Upstream, proxied, request
 
 
 class _Once:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.proxy.rigs import PATIENCE_SECONDS, Client, Rig, Upstream, proxied, request
+from tests.proxy.harness import PATIENCE_SECONDS, Client, Rig, Upstream, proxied, request
 
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -45,8 +45,8 @@ async def test_a_revoked_key_ends_what_it_began(fields: tuple[str, ...]) -> None
         await asyncio.sleep(0.05)
         assert not streaming.ended.is_set()
 
-        (key,) = await rig.gateway.keyring.list(None)
-        await rig.gateway.keyring.revoke(None, key.id)
+        (key,) = await rig.gateway.keys.list(None)
+        await rig.gateway.keys.revoke(None, key.id)
         look(rig, after=42)
         async with asyncio.timeout(PATIENCE_SECONDS):
             await streaming.ended.wait()
@@ -57,7 +57,7 @@ async def test_an_expired_key_ends_what_it_began() -> None:
     streaming = Streaming()
     async with Upstream(streaming) as upstream, proxied(upstream) as rig, rig.client() as client:
         account = await rig.gateway.accounts.create("a", "standard")
-        _, secret = await rig.gateway.keyring.create(
+        _, secret = await rig.gateway.keys.create(
             account.id, name="a", scopes=["skills:execute"], environment="live", expires_at=time.time() + 0.3
         )
         await begun(client, secret)

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from machpay_gateway.core.admission import Answer, Demand, Granted
-from machpay_gateway.core.ports import Limiter
-from tests.proxy.rigs import OK, Rig, Upstream, deaf, proxied, request
+from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, Answer
+from machpay_gateway.core.limits.ports import Limiter
+from tests.proxy.harness import OK, Rig, Upstream, deaf, proxied, request
 
 
 class Asked:
@@ -16,9 +16,9 @@ class Asked:
         self.waiting: list[tuple[asyncio.Future[Answer], Answer]] = []
         self._limiter = limiter
 
-    def admit(self, demand: Demand) -> asyncio.Future[Answer]:
+    def admit(self, demand: AdmissionRequest) -> asyncio.Future[Answer]:
         answer = self._limiter.admit(demand)
-        assert isinstance(answer, Granted)
+        assert isinstance(answer, Admitted)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.waiting.append((future, answer))
         return future

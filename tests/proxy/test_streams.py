@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from machpay_gateway.proxy import downstream
-from tests.proxy.rigs import OK, Rig, Upstream, fields_of, proxied, request, status_of
+from tests.proxy.harness import OK, Rig, Upstream, fields_of, proxied, request, status_of
 from tests.proxy.strict import Strict
 
 _CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

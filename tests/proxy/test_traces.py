@@ -13,7 +13,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from machpay_gateway.assembly import gateway as assembly
 from machpay_gateway.settings import Settings
 from machpay_gateway.telemetry.traces import Traces
-from tests.proxy.rigs import OK, Rig, Upstream, deaf, fields_of, proxied, request, reset
+from tests.proxy.harness import OK, Rig, Upstream, deaf, fields_of, proxied, request, reset
 from tests.proxy.test_steps import Asked
 from tests.telemetry.test_traces import PARENT, TOLD, TRACE, Spans, provider, told
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from machpay_gateway import Tier
-from tests.proxy.rigs import OK, Client, Rig, Upstream, fields_of, proxied, request, reset
+from tests.proxy.harness import OK, Client, Rig, Upstream, fields_of, proxied, request, reset
 
 _ASK = ("Connection: Upgrade", "Upgrade: websocket")
 _SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-Kept: 1\r\n\r\n"

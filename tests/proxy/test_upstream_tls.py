@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.rigs import OK, proxied, request
+from tests.proxy.harness import OK, proxied, request
 from tests.redises.tls import write_certificates
 
 

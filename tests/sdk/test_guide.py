@@ -14,7 +14,7 @@ from machpay import AuthenticationError, MachPay, NotFoundError, PermissionDenie
 
 from machpay_gateway import Gateway
 from machpay_gateway.cli.demo import load_sample
-from machpay_gateway.core.key import KeyRecord, SecretRecord
+from machpay_gateway.core.keys.key import KeyRecord, SecretRecord
 from machpay_gateway.core.scopes import KNOWN_SCOPES
 from machpay_gateway.server import create_app
 from tests.keyrings import logged
@@ -45,7 +45,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     async def prepared() -> str:
         async with Gateway(database=database) as gateway:
             account = await gateway.accounts.create("main", "standard")
-            record, secret = await gateway.keyring.create(
+            record, secret = await gateway.keys.create(
                 account.id, name="admin", scopes=KNOWN_SCOPES, environment="live"
             )
             for number, key_id in enumerate(NAMED_IN_THE_GUIDE):

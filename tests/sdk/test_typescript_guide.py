@@ -13,10 +13,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from machpay_gateway import Gateway
-from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.server import create_app
+from tests.oauth.harness import EMAIL, PASSWORD, ROUTES, SCOPES, telling
 from tests.oauth.interop.served import App, Browser
-from tests.oauth.rigs import EMAIL, PASSWORD, ROUTES, SCOPES, telling
 from tests.sdk.typescript import (
     IMPORT,
     MARKS,
@@ -55,14 +55,14 @@ class Site:
 def serving_guide(folder: Path) -> Iterator[Site]:
     listening = socket.create_server(("127.0.0.1", 0))
     issuer = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    options: Options = {"database": f"sqlite:///{folder}/oauth.db", "routes": ROUTES, "oauth": Authority(issuer)}
+    options: Options = {"database": f"sqlite:///{folder}/oauth.db", "routes": ROUTES, "oauth": OAuthSettings(issuer)}
 
     async def registered() -> App:
         async with Gateway(**options) as made:
             account = await made.accounts.create("acme", "standard")
             await made.users.create(account.id, EMAIL, PASSWORD)
             uri = "https://app.example.org/callback"
-            client, secret = await made.apps.create(
+            client, secret = await made.oauth_clients.create(
                 account.id, name="An app", scopes=SCOPES, redirect_uris=[uri], requires_pkce=False
             )
             return App(client.id, uri, secret or "")

@@ -9,7 +9,7 @@ import pytest
 from httpx2 import ASGITransport, AsyncClient
 
 from machpay_gateway.core.scopes import Scopes
-from tests.oauth.rigs import AUDIENCE, ISSUER, REDIRECT, SCOPES, Rig, serving_oauth
+from tests.oauth.harness import AUDIENCE, ISSUER, REDIRECT, SCOPES, Rig, serving_oauth
 
 ADDRESSES: dict[str, Any] = {"base_url": AUDIENCE, "auth_url": ISSUER}
 
@@ -84,9 +84,7 @@ async def test_a_refusal_says_what_is_wrong_with_the_client(rig: Rig, http: Asyn
 
 async def test_a_session_calls_for_the_key_that_made_it(rig: Rig, http: AsyncClient) -> None:
     account = rig.user.account_id
-    _, secret = await rig.gateway.keyring.create(
-        account, name="a", scopes=Scopes(frozenset(SCOPES)), environment="live"
-    )
+    _, secret = await rig.gateway.keys.create(account, name="a", scopes=Scopes(frozenset(SCOPES)), environment="live")
     client = machpay.AsyncMachPay(secret, **ADDRESSES, http_client=http)
     session = await client.sessions.create(scopes=["account:read"], ttl_seconds=60)
     assert (session.expires_in, session.scopes, session.token_type) == (60, ("account:read",), "Bearer")

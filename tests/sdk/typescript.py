@@ -151,7 +151,7 @@ def gateway(tmp_path: Path) -> Iterator[Served]:
     async def prepared() -> str:
         async with Gateway(database=database) as made:
             account = await made.accounts.create("main", "standard")
-            _, secret = await made.keyring.create(account.id, name="admin", scopes=KNOWN_SCOPES, environment="live")
+            _, secret = await made.keys.create(account.id, name="admin", scopes=KNOWN_SCOPES, environment="live")
             return secret
 
     secret = asyncio.run(prepared())

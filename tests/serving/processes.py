@@ -70,7 +70,7 @@ class Served:
         async def create() -> tuple[str, str]:
             async with Gateway(config=self.folder / "machpay.toml") as gateway:
                 account = await gateway.accounts.find(tier) or await gateway.accounts.create(tier, tier)
-                key, secret = await gateway.keyring.create(account.id, name="test", scopes=scopes, environment="live")
+                key, secret = await gateway.keys.create(account.id, name="test", scopes=scopes, environment="live")
                 return key.id, secret
 
         return asyncio.run(create())

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.proxy.rigs import Upstream, fields_of, proxied, request, status_of
+from tests.proxy.harness import Upstream, fields_of, proxied, request, status_of
 from tests.redises.faults import FaultProxy
 from tests.redises.servers import running_server
 from tests.redises.tls import write_certificates

@@ -17,9 +17,9 @@ import orjson
 import pytest
 
 from machpay_gateway import Gateway
-from machpay_gateway.core.oauth.opaque import Kind, mint
-from machpay_gateway.core.reason import Reason
-from tests.console.rigs import forms_of
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, mint
+from tests.console.harness import forms_of
 from tests.oauth.proofs import Prover
 from tests.servers import exchange
 from tests.serving.processes import Served, served
@@ -113,17 +113,17 @@ async def _issued(folder: Path) -> Issued:
         async def secret(
             tier: str = "standard", *, environment: str = "live", scopes: str = "skills:execute", ips: str = ""
         ) -> str:
-            _, made = await gateway.keyring.create(
+            _, made = await gateway.keys.create(
                 owners[tier].id, name="k", scopes=scopes.split(), environment=environment, allowed_ips=ips.split()
             )
             return made
 
-        record, revoked = await gateway.keyring.create(
+        record, revoked = await gateway.keys.create(
             owners["standard"].id, name="gone", scopes=["skills:execute"], environment="live"
         )
-        await gateway.keyring.revoke(None, record.id)
+        await gateway.keys.revoke(None, record.id)
         await gateway.users.create(owners["standard"].id, EMAIL, PASSWORD, role="admin")
-        app, app_secret = await gateway.apps.create(
+        app, app_secret = await gateway.oauth_clients.create(
             owners["standard"].id, name="app", scopes=["skills:execute"], grant_types=["client_credentials"]
         )
         return Issued(
@@ -257,7 +257,7 @@ def test_no_secret_is_told_by_any_error_path(tmp_path: Path, log_format: str) ->
     ) as gateway:
         issued = asyncio.run(_issued(tmp_path))
         keys = [value for name, value in vars(issued).items() if name not in ("client_id", "unseen")]
-        minted = [mint(kind, bytes([number]) * 32) for number, kind in enumerate(Kind)]
+        minted = [mint(kind, bytes([number]) * 32) for number, kind in enumerate(OpaqueTokenKind)]
         visitor = Visitor(gateway, [*keys[:5], *minted, *keys[5:], PASSWORD, WRONG_PASSWORD])
         _refused_for_every_reason(visitor, issued)
         _refused_by_a_proof(visitor, issued)

@@ -12,10 +12,10 @@ import pytest
 from httpx2 import ASGITransport, AsyncClient
 
 from machpay_gateway import Gateway
+from machpay_gateway.core.decision.principal import ANONYMOUS
+from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.core.oauth.authority import Authority
-from machpay_gateway.core.principal import ANONYMOUS
-from machpay_gateway.core.route import Route
+from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.serving.management import management_app
 from machpay_gateway.serving.metrics import Metrics
 from tests.redises.servers import running_server
@@ -61,7 +61,7 @@ def failing(error: Exception) -> Callable[..., Any]:
 async def test_whatever_is_well_is_told_as_ok(tmp_path: Path) -> None:
     async with worker(tmp_path) as (_, ask):
         assert await ask() == (200, dict.fromkeys(["serving", "key store", "limiter", "usage"], "ok"))
-    async with worker(tmp_path, database="sqlite://", oauth=Authority("https://id.example.org")) as (_, ask):
+    async with worker(tmp_path, database="sqlite://", oauth=OAuthSettings("https://id.example.org")) as (_, ask):
         assert (await ask())[1]["signing keys"] == "ok"
 
 
@@ -161,7 +161,7 @@ async def test_usage_that_cannot_be_stored_is_told_with_its_number(
 
 
 async def test_missing_signing_keys_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with worker(tmp_path, database="sqlite://", oauth=Authority("https://id.example.org")) as (it, ask):
+    async with worker(tmp_path, database="sqlite://", oauth=OAuthSettings("https://id.example.org")) as (it, ask):
 
         async def none() -> list[Any]:
             return []

@@ -4,14 +4,14 @@ import pytest
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.settings import load_settings
-from machpay_gateway.settings.console import Console
+from machpay_gateway.settings.console import ConsoleSettings
 
 URL = "https://console.example.com"
 
 
 def test_a_session_ends_after_an_hour_and_a_password_is_asked_for_after_a_quarter_unless_told_otherwise() -> None:
-    assert (Console(URL).idle_minutes, Console(URL).confirm_minutes) == (60, 15)
-    assert Console(URL, confirm_minutes=0).confirm_minutes == 0
+    assert (ConsoleSettings(URL).idle_minutes, ConsoleSettings(URL).confirm_minutes) == (60, 15)
+    assert ConsoleSettings(URL, confirm_minutes=0).confirm_minutes == 0
 
 
 @pytest.mark.parametrize("name, value", [
@@ -20,10 +20,10 @@ def test_a_session_ends_after_an_hour_and_a_password_is_asked_for_after_a_quarte
 ])  # fmt: skip
 def test_what_is_no_number_of_minutes_is_refused(name: str, value: object) -> None:
     with pytest.raises(ConfigurationError, match=name):
-        Console(URL, **{name: value})  # type: ignore[arg-type]  # the subject of the test
+        ConsoleSettings(URL, **{name: value})  # type: ignore[arg-type]  # the subject of the test
 
 
 def test_the_environment_sets_both(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("URL", URL), ("IDLE_MINUTES", "5"), ("CONFIRM_MINUTES", "0")):
         monkeypatch.setenv(f"MACHPAY_CONSOLE__{name}", value)
-    assert load_settings({}).console == Console(URL, idle_minutes=5, confirm_minutes=0)
+    assert load_settings({}).console == ConsoleSettings(URL, idle_minutes=5, confirm_minutes=0)

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from machpay_gateway.core.key import SecretRecord
-from machpay_gateway.core.oauth.client import GRANT_TYPES, Client
-from machpay_gateway.core.oauth.grant import Code, Family, Grant, RefreshToken
-from machpay_gateway.core.oauth.user import SignIn, User
-from machpay_gateway.core.ports import Account
+from machpay_gateway.core.accounts.account import Account
+from machpay_gateway.core.accounts.user import SignIn, User
+from machpay_gateway.core.keys.key import SecretRecord
+from machpay_gateway.core.oauth.client import GRANT_TYPES, OAuthClient
+from machpay_gateway.core.oauth.grant import AuthorizationCode, Grant, RefreshToken, TokenFamily
 from machpay_gateway.core.scopes import Scopes
 
 ACME = Account("acct_acme", "Acme", "standard", 100.0)
@@ -30,7 +30,7 @@ def sign_in(number: int, user_id: str, **settings: Any) -> SignIn:  # noqa: ANN4
     return SignIn(**({"digest": digest(number)} | given | settings))
 
 
-def client(number: int, *, account: Account = ACME, **settings: Any) -> Client:  # noqa: ANN401 - as above
+def client(number: int, *, account: Account = ACME, **settings: Any) -> OAuthClient:  # noqa: ANN401 - as above
     environment = settings.get("environment", "live")
     given: dict[str, Any] = {
         "id": f"app_{number:03}",
@@ -44,10 +44,10 @@ def client(number: int, *, account: Account = ACME, **settings: Any) -> Client: 
         "created_at": NOW,
         "secrets": (SecretRecord(digest(number), "cs_mp1_…0001", NOW),),
     }
-    return Client(**(given | settings))
+    return OAuthClient(**(given | settings))
 
 
-def grant(number: int, of: Client, holder: User | None, **settings: Any) -> Grant:  # noqa: ANN401 - as above
+def grant(number: int, of: OAuthClient, holder: User | None, **settings: Any) -> Grant:  # noqa: ANN401 - as above
     given: dict[str, Any] = {
         "id": f"grant_{number}",
         "client_id": of.id,
@@ -61,7 +61,7 @@ def grant(number: int, of: Client, holder: User | None, **settings: Any) -> Gran
     return Grant(**(given | settings))
 
 
-def code(number: int, of: Grant, **settings: Any) -> Code:  # noqa: ANN401 - as above
+def code(number: int, of: Grant, **settings: Any) -> AuthorizationCode:  # noqa: ANN401 - as above
     given: dict[str, Any] = {
         "digest": digest(number),
         "family_id": f"family_{number}",
@@ -75,10 +75,10 @@ def code(number: int, of: Grant, **settings: Any) -> Code:  # noqa: ANN401 - as 
         "created_at": NOW,
         "expires_at": NOW + 60,
     }
-    return Code(**(given | settings))
+    return AuthorizationCode(**(given | settings))
 
 
-def family(number: int, of: Grant, **settings: Any) -> Family:  # noqa: ANN401 - as above
+def family(number: int, of: Grant, **settings: Any) -> TokenFamily:  # noqa: ANN401 - as above
     given: dict[str, Any] = {
         "id": f"family_{number}",
         "grant_id": of.id,
@@ -88,8 +88,8 @@ def family(number: int, of: Grant, **settings: Any) -> Family:  # noqa: ANN401 -
         "created_at": NOW,
         "expires_at": NOW + 1_000_000,
     }
-    return Family(**(given | settings))
+    return TokenFamily(**(given | settings))
 
 
-def token(number: int, of: Family) -> RefreshToken:
+def token(number: int, of: TokenFamily) -> RefreshToken:
     return RefreshToken(digest(number), of.id, NOW, NOW + 10_000)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from machpay_gateway.core.audit import Actor, AuditFilter, AuditHead, Change, broken_at
 from machpay_gateway.core.errors import InputError
+from machpay_gateway.core.keys.audit import Actor, AuditFilter, AuditHead, Change, broken_at
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 from tests.keyrings import ACME, GLOBEX, NOW, stored_key

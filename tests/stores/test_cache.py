@@ -4,13 +4,13 @@ import logging
 import pytest
 
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.core.key import SecretRecord
-from machpay_gateway.core.quota import TIERS
+from machpay_gateway.core.jose.session import SessionToken, mark_of
+from machpay_gateway.core.keys.key import SecretRecord
+from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.core.session import Session, mark_of
 from machpay_gateway.stores.cache import KeyCache
 from tests.clocks import FixedClock
-from tests.lookups import START, Lookup, digest, presented, record
+from tests.fake_store import START, Lookup, digest, presented, record
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ async def test_trust_ends_five_seconds_after_the_store_last_answered(
 async def test_a_store_that_is_slow_to_say_what_changed_is_not_waited_for_while_trust_lasts(
     cache: KeyCache, lookup: Lookup, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("machpay_gateway.stores.following._PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("machpay_gateway.stores.change_poller._PATIENCE_SECONDS", 0.0)
     await cache.find(presented(1))
     lookup.tells_changes.clear()
     clock.advance(2)
@@ -318,9 +318,9 @@ async def test_a_clock_that_steps_back_asks_the_store_instead_of_trusting(
     assert await version_of(cache) == 2
 
 
-def session(number: int, kid: str) -> Session:
+def session(number: int, kid: str) -> SessionToken:
     """Return a session of the key *number*, signed by *kid*."""
-    return Session(digest(100 + number), f"key_{number}", mark_of(digest(number)), Scopes(), START + 900, kid)
+    return SessionToken(digest(100 + number), f"key_{number}", mark_of(digest(number)), Scopes(), START + 900, kid)
 
 
 async def test_a_dropped_signing_key_ends_what_is_cached_of_its_sessions_and_nothing_else(

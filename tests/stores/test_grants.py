@@ -8,7 +8,7 @@ import pytest
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.oauth.grant import Grant
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.stores.grants import GrantWatch
+from machpay_gateway.stores.grant_cache import GrantCache
 from tests.clocks import FixedClock
 
 START, LIFE = 1_700_000_000.0, 3660.0
@@ -61,11 +61,11 @@ def store(clock: FixedClock) -> Store:
 
 
 @pytest.fixture
-def watch(store: Store, clock: FixedClock) -> GrantWatch:
-    return GrantWatch(store, life_seconds=LIFE, clock=clock)
+def watch(store: Store, clock: FixedClock) -> GrantCache:
+    return GrantCache(store, life_seconds=LIFE, clock=clock)
 
 
-async def test_the_first_question_goes_back_as_far_as_a_token_lives(watch: GrantWatch, store: Store) -> None:
+async def test_the_first_question_goes_back_as_far_as_a_token_lives(watch: GrantCache, store: Store) -> None:
     assert not watch.still_holds("grant_1", 1, START)
     assert await watch.changed("grant_1", 1) is None
     assert store.asked_since == [START - LIFE - 60]
@@ -73,7 +73,7 @@ async def test_the_first_question_goes_back_as_far_as_a_token_lives(watch: Grant
     assert store.loads == 0
 
 
-async def test_no_token_costs_a_question_while_nothing_changed(watch: GrantWatch, store: Store) -> None:
+async def test_no_token_costs_a_question_while_nothing_changed(watch: GrantCache, store: Store) -> None:
     await watch.changed("grant_1", 1)
     for number in range(1000):
         assert await watch.changed(f"grant_{number}", 1) is None
@@ -81,7 +81,7 @@ async def test_no_token_costs_a_question_while_nothing_changed(watch: GrantWatch
     assert (store.syncs, store.loads) == (1, 0)
 
 
-async def test_a_change_that_is_announced_here_holds_at_once(watch: GrantWatch, store: Store) -> None:
+async def test_a_change_that_is_announced_here_holds_at_once(watch: GrantCache, store: Store) -> None:
     await watch.changed("grant_1", 1)
     store.put(replace(GRANT, version=2, is_alive=False))
     watch.note("grant_1", 2)
@@ -96,7 +96,7 @@ async def test_a_change_that_is_announced_here_holds_at_once(watch: GrantWatch, 
 
 @pytest.mark.parametrize("doubted", [False, True])
 async def test_an_answer_that_was_on_its_way_before_a_change_is_not_for_who_comes_after(
-    watch: GrantWatch, store: Store, *, doubted: bool
+    watch: GrantCache, store: Store, *, doubted: bool
 ) -> None:
     await watch.changed("grant_1", 1)
     store.put(replace(GRANT, version=2))
@@ -118,7 +118,7 @@ async def test_an_answer_that_was_on_its_way_before_a_change_is_not_for_who_come
     await early
 
 
-async def test_a_change_elsewhere_holds_within_a_second(watch: GrantWatch, store: Store, clock: FixedClock) -> None:
+async def test_a_change_elsewhere_holds_within_a_second(watch: GrantCache, store: Store, clock: FixedClock) -> None:
     await watch.changed("grant_1", 1)
     store.put(replace(GRANT, version=2))
     clock.now += 1.01
@@ -129,7 +129,7 @@ async def test_a_change_elsewhere_holds_within_a_second(watch: GrantWatch, store
     assert watch.still_holds("grant_1", 2, clock())
 
 
-async def test_what_is_doubted_is_loaded_whatever_version_is_known(watch: GrantWatch, store: Store) -> None:
+async def test_what_is_doubted_is_loaded_whatever_version_is_known(watch: GrantCache, store: Store) -> None:
     store.put(GRANT)
     await watch.changed("grant_1", 1)
     loads = store.loads
@@ -141,13 +141,13 @@ async def test_what_is_doubted_is_loaded_whatever_version_is_known(watch: GrantW
     assert (changed.version, store.loads) == (7, loads + 1)
 
 
-async def test_a_grant_that_is_gone_is_told_so(watch: GrantWatch) -> None:
+async def test_a_grant_that_is_gone_is_told_so(watch: GrantCache) -> None:
     watch.note("grant_1", 2)
     assert await watch.changed("grant_1", 1) == "the grant is gone"
 
 
 async def test_a_store_that_is_away_is_gone_by_for_five_seconds(
-    watch: GrantWatch, store: Store, clock: FixedClock
+    watch: GrantCache, store: Store, clock: FixedClock
 ) -> None:
     await watch.changed("grant_1", 1)
     store.is_away = True
@@ -160,14 +160,14 @@ async def test_a_store_that_is_away_is_gone_by_for_five_seconds(
     assert await watch.changed("grant_1", 1) is None
 
 
-async def test_a_clock_that_steps_back_makes_it_ask(watch: GrantWatch, clock: FixedClock) -> None:
+async def test_a_clock_that_steps_back_makes_it_ask(watch: GrantCache, clock: FixedClock) -> None:
     await watch.changed("grant_1", 1)
     clock.now -= 100
     assert not watch.still_holds("grant_1", 1, clock())
 
 
 async def test_what_no_token_can_be_of_any_more_is_forgotten(
-    watch: GrantWatch, store: Store, clock: FixedClock
+    watch: GrantCache, store: Store, clock: FixedClock
 ) -> None:
     for number in range(100):
         watch.note(f"grant_{number}", 2)

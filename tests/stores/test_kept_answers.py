@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
-from machpay_gateway.core.key import KeyRecord
-from machpay_gateway.core.replay import REPLAY_SECONDS, Keep, KeptAnswer
+from machpay_gateway.core.keys.idempotency import IDEMPOTENCY_SECONDS, ResponseFactory, StoredResponse
+from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 from tests.keyrings import ACME, NOW, logged, stored_key
@@ -26,10 +26,10 @@ async def store(unopened_store: Store) -> AsyncIterator[Store]:
     await store.close()
 
 
-def keeping(seen: list[KeyRecord], at: float = NOW, name: bytes = NAME) -> Keep:
-    def keep(record: KeyRecord) -> KeptAnswer:
+def keeping(seen: list[KeyRecord], at: float = NOW, name: bytes = NAME) -> ResponseFactory:
+    def keep(record: KeyRecord) -> StoredResponse:
         seen.append(record)
-        return KeptAnswer(name, b"r" * 32, b"sealed " + record.id.encode(), at)
+        return StoredResponse(name, b"r" * 32, b"sealed " + record.id.encode(), at)
 
     return keep
 
@@ -39,7 +39,7 @@ async def test_a_new_keys_answer_is_made_of_the_key_as_stored(store: Store) -> N
     await store.add_key(stored_key(1), logged(), keeping(seen))
     assert seen == [await store.key(ACME.id, "key_1")]
     assert seen[0].tier == "standard"
-    assert await store.kept_answer(NAME, NOW) == KeptAnswer(NAME, b"r" * 32, b"sealed key_1", NOW)
+    assert await store.kept_answer(NAME, NOW) == StoredResponse(NAME, b"r" * 32, b"sealed key_1", NOW)
 
 
 async def test_a_changed_keys_answer_is_made_of_the_change(store: Store) -> None:
@@ -92,7 +92,7 @@ async def test_of_many_at_once_with_one_name_one_is_carried_out(store: Store) ->
 async def test_an_answer_that_is_too_old_is_dropped(store: Store) -> None:
     await store.add_key(stored_key(1), logged(), keeping([]))
     assert await store.kept_answer(NAME, NOW + 0.001) is None
-    await store.add_key(stored_key(2), logged(), keeping([], at=NOW + REPLAY_SECONDS + 1))
+    await store.add_key(stored_key(2), logged(), keeping([], at=NOW + IDEMPOTENCY_SECONDS + 1))
     kept = await store.kept_answer(NAME, NOW)
     assert kept is not None
     assert kept.sealed == b"sealed key_2"

@@ -13,12 +13,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, column, insert, inspect, table, text
 
-from machpay_gateway.core.audit import AuditHead, broken_at
+from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.key import KeyRecord, SecretRecord
-from machpay_gateway.core.ports import Account
+from machpay_gateway.core.keys.audit import AuditHead, broken_at
+from machpay_gateway.core.keys.key import KeyRecord, SecretRecord
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.core.usage import DAY, HOUR, MINUTE
+from machpay_gateway.core.usage.counters import DAY, HOUR, MINUTE
 from machpay_gateway.stores.migrations import upgrade
 from machpay_gateway.stores.schema import HEAD, METADATA, REVISIONS
 from machpay_gateway.stores.sql import SqlStore

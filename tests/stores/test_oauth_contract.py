@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from machpay_gateway.core.accounts.user import User
 from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
-from machpay_gateway.core.key import SecretRecord
-from machpay_gateway.core.oauth.client import Client
+from machpay_gateway.core.keys.key import SecretRecord
+from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.grant import Grant
-from machpay_gateway.core.oauth.user import User
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.sql import SqlStore
 from machpay_gateway.stores.sql.oauth import SqlOAuth
@@ -388,7 +388,7 @@ async def test_a_revoked_grant_comes_back_without_what_came_of_it_before(oauth: 
     assert await oauth.code(digest(3)) is not None  # more was consented to, and nothing revoked
 
 
-def itself(number: int, **settings: Any) -> Client:  # noqa: ANN401 - any of its fields
+def itself(number: int, **settings: Any) -> OAuthClient:  # noqa: ANN401 - any of its fields
     """Return a client that registered itself."""
     given: dict[str, Any] = {"is_self_registered": True, "grant_types": ("authorization_code", "refresh_token")}
     return client(number, **(given | settings))

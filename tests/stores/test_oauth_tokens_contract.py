@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from machpay_gateway.core.oauth.grant import Held
+from machpay_gateway.core.oauth.grant import StoredRefreshToken
 from machpay_gateway.stores.sql import SqlStore
 from machpay_gateway.stores.sql.oauth import SqlOAuth
 from tests.keyrings import logged
@@ -78,12 +78,12 @@ async def test_codes_are_known_for_a_day_after_their_end(oauth: SqlOAuth) -> Non
 async def test_a_refresh_token_is_held_with_all_that_it_depends_on(oauth: SqlOAuth) -> None:
     await begin(oauth, 1)
     made = family(1, GRANT)
-    assert await oauth.held(digest(1)) == Held(token(1, made), made, GRANT)
+    assert await oauth.held(digest(1)) == StoredRefreshToken(token(1, made), made, GRANT)
     assert await oauth.held(digest(2)) is None
     bound = family(2, GRANT, key="k" * 43, scopes=BOTH, resources=("https://a", "https://b"))
     await oauth.add_code(code(2, GRANT))
     assert await oauth.use_code(digest(2), NOW, bound, token(2, bound))
-    assert await oauth.held(digest(2)) == Held(token(2, bound), bound, GRANT)
+    assert await oauth.held(digest(2)) == StoredRefreshToken(token(2, bound), bound, GRANT)
 
 
 async def test_what_is_held_follows_the_grant(oauth: SqlOAuth) -> None:

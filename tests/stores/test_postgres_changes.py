@@ -7,8 +7,8 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from machpay_gateway.core.audit import AuditHead, broken_at
 from machpay_gateway.core.errors import StoreUnavailable
+from machpay_gateway.core.keys.audit import AuditHead, broken_at
 from machpay_gateway.stores.sql import SqlStore
 from tests.keyrings import ACME, GLOBEX, logged, stored_key
 from tests.postgres.servers import Server

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
-from machpay_gateway.core.ports import Account
 from machpay_gateway.stores.sql import SqlStore
 from machpay_gateway.stores.sql.engine import database_url
 from tests.keyrings import logged, stored_key

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.key import KeyRecord, KeyStatus, SecretRecord, StatusAt
-from machpay_gateway.core.ports import Account
+from machpay_gateway.core.keys.key import KeyRecord, KeyStatus, SecretRecord, StatusAt
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from machpay_gateway.core.key import KeyRecord, SecretRecord
+from machpay_gateway.core.keys.key import KeyRecord, SecretRecord
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.core.usage import (
+from machpay_gateway.core.usage.counters import (
     BOUNDS,
     BUCKETS,
     DAY,

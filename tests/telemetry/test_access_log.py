@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from machpay_gateway.core.facts import RequestFacts
-from machpay_gateway.core.principal import ANONYMOUS
-from machpay_gateway.core.route import Route
+from machpay_gateway.core.decision.principal import ANONYMOUS
+from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.decision.route import Route
 from machpay_gateway.telemetry.access_log import AccessLog
 from machpay_gateway.telemetry.steps import Steps
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from machpay_gateway.core.key import mint_secret
+from machpay_gateway.core.keys.key import mint_secret
 from machpay_gateway.telemetry.logs import begin_logs
 
 SECRETS = {

@@ -6,8 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machpay_gateway.core.usage import BOUNDS, UsageKey, UsageRow
-from machpay_gateway.telemetry.metrics import METRICS, Counts, Kind, RequestCounts, Series, Snapshot, merged, sizes
+from machpay_gateway.core.usage.counters import BOUNDS, UsageKey, UsageRow
+from machpay_gateway.telemetry.metrics import (
+    METRICS,
+    Counts,
+    MetricKind,
+    RequestCounts,
+    Series,
+    Snapshot,
+    merged,
+    sizes,
+)
 
 LOST: Series = ("machpay_access_log_lost_total", ())
 OPEN: Series = ("machpay_connections", ())
@@ -33,11 +42,11 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
 def test_counts_are_the_sums_of_all_and_gauges_of_those_that_live(workers: Sequence[Snapshot]) -> None:
     sums = merged(workers)
     for series, values in sums.items():
-        is_gauge = METRICS[series[0]].kind is Kind.GAUGE
+        is_gauge = METRICS[series[0]].kind is MetricKind.GAUGE
         theirs = [it.counts[series] for it in workers if series in it.counts and (it.lives or not is_gauge)]
         assert values == [sum(numbers) for numbers in zip(*theirs, strict=True)]
     assert set(sums) == {
-        series for it in workers for series in it.counts if it.lives or METRICS[series[0]].kind is not Kind.GAUGE
+        series for it in workers for series in it.counts if it.lives or METRICS[series[0]].kind is not MetricKind.GAUGE
     }
 
 

@@ -4,13 +4,13 @@ import pytest
 
 from machpay_gateway.telemetry.exposition import exposition
 from machpay_gateway.telemetry.metrics import METRICS, Counts
-from machpay_gateway.telemetry.readings import Latency, Reading, between, reading_of
+from machpay_gateway.telemetry.readings import LatencyQuantiles, Sample, between, reading_of
 
 REQUESTS, DURATIONS = "machpay_requests_total", "machpay_request_duration_seconds"
 BOUNDS = METRICS[DURATIONS].bounds
 
 
-def reading(at: float, *counted: tuple[str, str, int, int], **gauges: float) -> Reading:
+def reading(at: float, *counted: tuple[str, str, int, int], **gauges: float) -> Sample:
     """Return what was told *at* a moment; *counted* is (outcome, route, requests, in which bucket)."""
     counts: Counts = {("machpay_build_info", ("1",)): [1.0]}
     counts |= {(f"machpay_{name}", ()): [value] for name, value in gauges.items()}
@@ -45,7 +45,7 @@ def test_rates_are_of_what_was_counted_between() -> None:
 
 def test_what_is_past_the_last_bound_is_at_least_that() -> None:
     seen = between(reading(0.0), reading(1.0, ("allowed", "GET /a", 1, len(BOUNDS))))
-    assert seen.latency == Latency(BOUNDS[-1], BOUNDS[-1], BOUNDS[-1])
+    assert seen.latency == LatencyQuantiles(BOUNDS[-1], BOUNDS[-1], BOUNDS[-1])
 
 
 def test_counters_that_begin_anew_are_not_less_than_nothing() -> None:
@@ -57,7 +57,7 @@ def test_where_nothing_happened_there_is_nothing() -> None:
     same = reading(0.0, ("allowed", "GET /a", 5, 0))
     seen = between(same, same)
     assert (seen.per_second, seen.outcomes, seen.routes, seen.steps) == (0.0, {}, [], [])
-    assert seen.latency == Latency(None, None, None)
+    assert seen.latency == LatencyQuantiles(None, None, None)
 
 
 @pytest.mark.parametrize("text", ["", "<html>", "up 1\n", 'machpay_requests_total{route="a} 1'])

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from machpay_gateway.core.decision.principal import ANONYMOUS, Principal
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.core.principal import ANONYMOUS, Principal
-from machpay_gateway.core.reason import Reason
-from machpay_gateway.core.route import Route
-from machpay_gateway.core.usage import ALLOWED, BOUNDS, SecretUse, UsageBatch, UsageKey
+from machpay_gateway.core.usage.counters import ALLOWED, BOUNDS, SecretUse, UsageBatch, UsageKey
 from machpay_gateway.telemetry.usage import UsageRecorder
 from tests.clocks import FixedClock
 from tests.gates import principal

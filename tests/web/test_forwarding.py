@@ -5,11 +5,11 @@ import logging
 import pytest
 
 from machpay_gateway import MachPayAuth
-from machpay_gateway.core.address import parse_allowlist
+from machpay_gateway.core.network.address import parse_allowlist
 from machpay_gateway.web.incoming import Trust, request_facts
 from tests.applications import ok
 from tests.gateways import guarded
-from tests.proxy.rigs import Upstream, proxied, request
+from tests.proxy.harness import Upstream, proxied, request
 
 NAME = b"x-forwarded-for"
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machpay_gateway.core.admission import CONCURRENCY, Exceeded, Granted
-from machpay_gateway.core.decision import Denied
-from machpay_gateway.core.principal import ANONYMOUS, Principal
-from machpay_gateway.core.quota import MAX_LIMIT, TIERS, Tier
-from machpay_gateway.core.reason import Reason
+from machpay_gateway.core.decision.decision import Denied
+from machpay_gateway.core.decision.principal import ANONYMOUS, Principal
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.limits.admission import CONCURRENCY, Admitted, Exceeded
+from machpay_gateway.core.limits.rate import MAX_LIMIT, TIERS, Tier
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.web.headers import Headers, answer_headers, quota_headers, refusal_headers
 
@@ -31,8 +31,8 @@ class Slot:
     def release(self) -> None: ...
 
 
-def granted(left: int = 742, resets_in: float = 11.2, slots_left: int = 47, tier: Tier = STANDARD) -> Granted:
-    return Granted(Slot(), left, resets_in, slots_left, tier)
+def granted(left: int = 742, resets_in: float = 11.2, slots_left: int = 47, tier: Tier = STANDARD) -> Admitted:
+    return Admitted(Slot(), left, resets_in, slots_left, tier)
 
 
 def parsed(fields: Headers, name: bytes) -> Any:  # noqa: ANN401 - as http_sf has it

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from machpay_gateway.core.address import format_address, parse_allowlist
-from machpay_gateway.core.facts import RequestFacts
+from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.network.address import format_address, parse_allowlist
 from machpay_gateway.web.incoming import Trust, request_facts, request_ids
 
 PROXIES = parse_allowlist(["10.0.0.0/8"])

@@ -5,11 +5,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.input import checked_scopes, format_moment_or_none, shown
-from machpay_gateway.core.key import SecretRecord
-from machpay_gateway.core.oauth.opaque import Kind, digest_of
-from machpay_gateway.core.oauth.redirect import RedirectError
+from machpay_gateway.core.keys.key import SecretRecord
+from machpay_gateway.core.keys.validation import checked_scopes
+from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, digest_of
+from machpay_gateway.core.oauth.redirect_uri import RedirectError
 from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.core.text import format_moment_or_none, quoted
 
 AUTHORIZATION_CODE, REFRESH_TOKEN, CLIENT_CREDENTIALS = "authorization_code", "refresh_token", "client_credentials"
 GRANT_TYPES = (AUTHORIZATION_CODE, REFRESH_TOKEN, CLIENT_CREDENTIALS)
@@ -21,7 +22,7 @@ NEVER_GRANTED = frozenset({"keys:manage"})
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class OAuthClient:
     """An app. A confidential one has secrets, the newest first; a public one (RFC 6749 §2.1) has none, ever.
 
     *environment* is that of its traffic, *tier* what its account has for that. *requires_pkce* may be False for a
@@ -54,7 +55,7 @@ class Client:
 
     def accepts_secret(self, presented: str, now: float) -> bool:
         """Tell whether *presented* is a secret of the client's that works at *now*."""
-        digest = digest_of(Kind.CLIENT_SECRET, presented) or b""
+        digest = digest_of(OpaqueTokenKind.CLIENT_SECRET, presented) or b""
         # Each is compared, in a time that says nothing of how alike two are.
         fitting = [hmac.compare_digest(secret.digest, digest) for secret in self.secrets]
         return any(
@@ -76,7 +77,7 @@ def checked_app_scopes(names: Collection[str], known: Collection[str]) -> Scopes
     grantable = frozenset(known) - NEVER_GRANTED
     for name in names:
         if not is_for_apps(name):
-            raise InputError(f"Scope {shown(name)} is not for apps: name those of {', '.join(sorted(grantable))}.")
+            raise InputError(f"Scope {quoted(name)} is not for apps: name those of {', '.join(sorted(grantable))}.")
     return checked_scopes(names, grantable)
 
 
@@ -86,7 +87,7 @@ def checked_grant_types(
     """Return *names* in one order. Raises InputError for what does not exist or does not go together."""
     for name in names:
         if name not in GRANT_TYPES:
-            raise InputError(f"Grant type {shown(name)} is not supported: use {', '.join(GRANT_TYPES)}.")
+            raise InputError(f"Grant type {quoted(name)} is not supported: use {', '.join(GRANT_TYPES)}.")
     if not names:
         raise InputError(f"A client needs a grant type: {', '.join(GRANT_TYPES)}.")
     if is_self_registered and not set(names) <= set(SELF_REGISTERED_GRANT_TYPES):
@@ -105,7 +106,7 @@ def checked_grant_types(
     return tuple(name for name in GRANT_TYPES if name in names)
 
 
-def client_state(client: Client) -> Mapping[str, object]:
+def client_state(client: OAuthClient) -> Mapping[str, object]:
     """Return what the audit log tells of a client: its settings, and of its secrets what may be shown."""
     return {
         "name": client.name,

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from machpay_gateway.core.input import format_moment, format_moment_or_none
-from machpay_gateway.core.oauth.client import Client
+from machpay_gateway.core.accounts.user import User
+from machpay_gateway.core.jose.signing import SigningKey
+from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.grant import Grant
-from machpay_gateway.core.oauth.user import User
-from machpay_gateway.core.signing import SigningKey
+from machpay_gateway.core.text import format_moment, format_moment_or_none
 
 
 def user_document(user: User) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def user_document(user: User) -> dict[str, Any]:
     }
 
 
-def client_document(client: Client) -> dict[str, Any]:
+def client_document(client: OAuthClient) -> dict[str, Any]:
     """Return the client; of its secrets what tells them apart."""
     return {
         "id": client.id,
@@ -52,7 +52,7 @@ def client_document(client: Client) -> dict[str, Any]:
     }
 
 
-def issued_client_document(client: Client, secret: str | None) -> dict[str, Any]:
+def issued_client_document(client: OAuthClient, secret: str | None) -> dict[str, Any]:
     """Return the client with the *secret* that it has just got, None for a public one."""
     return client_document(client) | {"client_secret": secret}
 

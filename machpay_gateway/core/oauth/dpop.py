@@ -5,10 +5,10 @@ from base64 import urlsafe_b64encode
 from hashlib import sha256
 from urllib.parse import urlsplit
 
-from machpay_gateway.core.claims import numeric_date
-from machpay_gateway.core.compact import CompactToken, parse_compact
-from machpay_gateway.core.credential import PROOF_ALGORITHMS, Proof
-from machpay_gateway.core.token import is_signed_by, key_of_proof
+from machpay_gateway.core.decision.credential import PROOF_ALGORITHMS, Proof
+from machpay_gateway.core.jose.claims import numeric_date
+from machpay_gateway.core.jose.compact import CompactToken, parse_compact
+from machpay_gateway.core.jose.token import is_signed_by, key_of_proof
 
 TYPE = "dpop+jwt"
 FRESH_SECONDS = 60.0  # §11.1: a short time, and as much as clocks of two machines may differ

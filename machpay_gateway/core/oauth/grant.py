@@ -36,7 +36,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Code:
+class AuthorizationCode:
     """An authorization code. *challenge* is PKCE's; *resources* are what its tokens are for (RFC 8707).
 
     *has_redirect* tells whether the request named its redirect URI, so that the token request must too.
@@ -57,7 +57,7 @@ class Code:
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class TokenFamily:
     """What came of one code: *scopes* and *resources* are the most that its tokens may have.
 
     *key* is the thumbprint of the DPoP key that its refresh tokens are bound to, if they are (RFC 9449 §5).
@@ -87,10 +87,10 @@ class RefreshToken:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class StoredRefreshToken:
     """A refresh token with all that it depends on, as of one moment. *next_used_at* is of the token after it."""
 
     token: RefreshToken
-    family: Family
+    family: TokenFamily
     grant: Grant
     next_used_at: float | None = None

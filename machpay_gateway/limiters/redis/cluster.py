@@ -8,7 +8,7 @@ from typing import Any
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError
 
-from machpay_gateway.limiters.redis.link import Call, Ending, Reply, ServerLink
+from machpay_gateway.limiters.redis.link import Ending, RedisCall, Reply, ServerLink
 from machpay_gateway.limiters.redis.wire import command
 
 Address = tuple[str, int]
@@ -50,9 +50,9 @@ class ClusterLink(Ending):
         for link in links.values():
             self._spawn(self._end_with(link))
 
-    def send(self, calls: Sequence[Call]) -> None:
+    def send(self, calls: Sequence[RedisCall]) -> None:
         """Send *calls*; those about one key stay in order."""
-        by_server: dict[Address, list[Call]] = {}
+        by_server: dict[Address, list[RedisCall]] = {}
         for call in calls:
             address = self._slots[key_slot(call.key)]
             followed = call._replace(answered=partial(self._answered, call, _REDIRECTIONS))
@@ -69,14 +69,14 @@ class ClusterLink(Ending):
         for link in self._links.values():
             await link.close()
 
-    def _answered(self, call: Call, redirections: int, reply: Reply) -> None:
+    def _answered(self, call: RedisCall, redirections: int, reply: Reply) -> None:
         if isinstance(reply, MovedError | AskError) and redirections:
             # Neither was carried out. MOVED is for good, ASK for this one command while its slot is on the way.
             self._spawn(self._follow(call, redirections - 1, reply))
         else:
             call.answered(reply)
 
-    async def _follow(self, call: Call, redirections: int, reply: MovedError | AskError) -> None:
+    async def _follow(self, call: RedisCall, redirections: int, reply: MovedError | AskError) -> None:
         address = (reply.host, int(reply.port))
         try:
             link = await self._link_to(address)
@@ -88,7 +88,7 @@ class ClusterLink(Ending):
             self._slots[key_slot(call.key)] = address
             link.send([followed])
         else:
-            link.send([Call(call.key, command("ASKING"), lambda _: None), followed])
+            link.send([RedisCall(call.key, command("ASKING"), lambda _: None), followed])
 
     async def _link_to(self, address: Address) -> ServerLink:
         async with self._connecting:

@@ -12,26 +12,26 @@ from typing import Literal
 
 from redis.exceptions import AuthenticationError, NoPermissionError
 
-from machpay_gateway.core.admission import (
-    STALE,
-    Answer,
-    Away,
-    Demand,
-    Exceeded,
-    Granted,
-    Outage,
-    Stale,
-    Standing,
-)
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.quota import Tier
-from machpay_gateway.limiters.redis.commits import Commits
-from machpay_gateway.limiters.redis.marks import Marks
+from machpay_gateway.core.limits.admission import (
+    STALE,
+    AdmissionRequest,
+    Admitted,
+    Answer,
+    Exceeded,
+    LimiterUnavailable,
+    Outage,
+    Remaining,
+    Stale,
+)
+from machpay_gateway.core.limits.rate import Tier
+from machpay_gateway.limiters.redis.batcher import Batcher
+from machpay_gateway.limiters.redis.link_supervisor import LinkSupervisor
+from machpay_gateway.limiters.redis.local_share import LocalShare
 from machpay_gateway.limiters.redis.scripts import Scripts
 from machpay_gateway.limiters.redis.servers import servers_for
-from machpay_gateway.limiters.redis.share import Share
 from machpay_gateway.limiters.redis.subject import Subject
-from machpay_gateway.limiters.redis.upkeep import Upkeep
+from machpay_gateway.limiters.redis.version_markers import VersionMarkers
 
 logger = logging.getLogger(__name__)
 
@@ -72,10 +72,10 @@ class RedisLimiter:
         self._subjects: dict[str, Subject] = {}
         self._sweep_at = _FIRST_SWEEP
         self._parts: dict[tuple[Tier, int], Tier] = {}
-        self._marks = Marks()
+        self._marks = VersionMarkers()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._commits: Commits
-        self._upkeep: Upkeep
+        self._commits: Batcher
+        self._upkeep: LinkSupervisor
         self._tasks: list[asyncio.Task[None]] = []
         self._settling: asyncio.TimerHandle | None = None
 
@@ -129,7 +129,7 @@ class RedisLimiter:
         self._commits.give_up()
         self._loop = None
 
-    def admit(self, demand: Demand) -> Answer | asyncio.Future[Answer]:
+    def admit(self, demand: AdmissionRequest) -> Answer | asyncio.Future[Answer]:
         """Check the version, take from the window and take a slot: together, or not at all."""
         # Not by asking for the running loop, which is a system call before Python 3.12.
         if self._loop is None or self._loop.is_closed():
@@ -148,7 +148,7 @@ class RedisLimiter:
         self._commits.ask(subject)
         return future
 
-    async def standing(self, demand: Demand) -> Standing | Stale | Away:
+    async def standing(self, demand: AdmissionRequest) -> Remaining | Stale | LimiterUnavailable:
         """Return what the subject of *demand* has left of all workers' quota, and take nothing."""
         if self._loop is None or self._loop.is_closed():
             self._begin()
@@ -156,8 +156,8 @@ class RedisLimiter:
         if demand.version < max(subject.demand.version, self._marks.version(demand.subject)):
             return STALE
         if self._upkeep.is_away:
-            return Away(f"Redis does not answer: {self._upkeep.reason}")
-        future: asyncio.Future[Standing | Stale | Away] = self._loop.create_future()  # type: ignore[union-attr]  # begun above
+            return LimiterUnavailable(f"Redis does not answer: {self._upkeep.reason}")
+        future: asyncio.Future[Remaining | Stale | LimiterUnavailable] = self._loop.create_future()  # type: ignore[union-attr]  # begun above
         subject.show(demand, future)
         self._commits.ask(subject)
         return await future
@@ -177,8 +177,8 @@ class RedisLimiter:
         self._loop = asyncio.get_running_loop()
         self._subjects.clear()
         worker = secrets.token_urlsafe(8)  # never one that was used before, whose slots may still be held
-        self._commits = Commits(self._scripts, worker, clock=self._clock, without=self._without, batches=self.batches)
-        self._upkeep = Upkeep(
+        self._commits = Batcher(self._scripts, worker, clock=self._clock, without=self._without, batches=self.batches)
+        self._upkeep = LinkSupervisor(
             self._servers,
             self._commits,
             beat=self._scripts.beat,
@@ -226,7 +226,7 @@ class RedisLimiter:
             for subject in self._subjects.values():
                 subject.share = None
 
-    def _refusal_while_settling(self, subject: Subject, demand: Demand) -> Exceeded | None:
+    def _refusal_while_settling(self, subject: Subject, demand: AdmissionRequest) -> Exceeded | None:
         """Hold *subject* to its share a little longer: the server does not know yet what other workers admitted."""
         if subject.share is None or self._on_failure != "local" or self._upkeep.link is None:
             return None
@@ -238,19 +238,19 @@ class RedisLimiter:
             if subject.held or subject.told != subject.held or subject.owed:
                 self._commits.ask(subject)
 
-    def _without(self, subject: Subject, demand: Demand) -> Answer:
+    def _without(self, subject: Subject, demand: AdmissionRequest) -> Answer:
         """Decide while no server answers."""
         if demand.version < max(subject.demand.version, self._marks.version(demand.subject)):
             return STALE
         subject.demand = demand
         self.counts[self._on_failure] += 1
         if self._on_failure == "deny":
-            return Away(f"Redis does not answer: {self._upkeep.reason}")
+            return LimiterUnavailable(f"Redis does not answer: {self._upkeep.reason}")
         now = self._clock()
         if self._on_failure == "local" and (refusal := subject.refused_again(demand, now)):
             return refusal
         if subject.share is None:
-            subject.share = Share(demand.tier, self._commits.workers, subject.taken, subject.heard_at, now)
+            subject.share = LocalShare(demand.tier, self._commits.workers, subject.taken, subject.heard_at, now)
         tier = self._part_of(demand.tier, subject.share.workers)
         refusal = subject.share.admit(tier, demand.cost, subject.held, now)
         if isinstance(refusal, Exceeded):
@@ -260,7 +260,7 @@ class RedisLimiter:
         subject.held += 1
         left, resets_in = subject.share.left(tier, now)
         logger.info("%s was admitted while Redis is away (%s).", demand.subject, self._on_failure)
-        return Granted(subject, left, resets_in, max(0, tier.concurrency - subject.held), tier)
+        return Admitted(subject, left, resets_in, max(0, tier.concurrency - subject.held), tier)
 
     def _part_of(self, tier: Tier, workers: int) -> Tier:
         part = self._parts.get((tier, workers))
@@ -268,7 +268,7 @@ class RedisLimiter:
             part = self._parts[tier, workers] = tier.part_of(workers)
         return part
 
-    def _entered(self, demand: Demand) -> Subject:
+    def _entered(self, demand: AdmissionRequest) -> Subject:
         if len(self._subjects) >= self._sweep_at:
             self._sweep()
         subject = Subject(self._key(demand.subject), demand, self._commits.restate)

@@ -23,7 +23,7 @@ Value = TypeVar("Value")
 Reply = object  # what hiredis makes of it; an error that the server answers with is a RedisError
 
 
-class Call(NamedTuple):
+class RedisCall(NamedTuple):
     """A *written* command about one *key*.
 
     *answered* is called with its reply, once, unless the link ends before that.
@@ -39,7 +39,7 @@ class Link(Protocol):
 
     splits: bool  # whether a call may name the keys of one subject only
 
-    def send(self, calls: Sequence[Call]) -> None:
+    def send(self, calls: Sequence[RedisCall]) -> None:
         """Send *calls*, in order."""
 
     def end(self, reason: Exception) -> None:
@@ -61,7 +61,7 @@ def bring(waiting: asyncio.Future[Value], value: Value) -> None:
 async def answer(link: Link, key: bytes, arguments: tuple[Argument, ...]) -> Reply:
     """Send one command of *arguments* and return its reply. Raises RedisError, and what the link ended for."""
     waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-    link.send([Call(key, command(*arguments), partial(bring, waiting))])
+    link.send([RedisCall(key, command(*arguments), partial(bring, waiting))])
     ended = asyncio.ensure_future(link.ended())
     either: list[asyncio.Future[Any]] = [waiting, ended]
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -121,7 +121,7 @@ class ServerLink(Ending, asyncio.Protocol):
         link._transport.set_protocol(link)
         return link
 
-    def send(self, calls: Sequence[Call]) -> None:
+    def send(self, calls: Sequence[RedisCall]) -> None:
         """Send *calls*, in order."""
         if self.has_ended:
             return

@@ -4,23 +4,23 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from machpay_gateway.core.admission import (
+from machpay_gateway.core.limits.admission import (
     CONCURRENCY,
     SLOT_WAIT_SECONDS,
     STALE,
+    AdmissionRequest,
+    Admitted,
     Answer,
-    Away,
-    Demand,
     Exceeded,
-    Granted,
+    LimiterUnavailable,
+    Remaining,
     Stale,
-    Standing,
 )
 from machpay_gateway.limiters.redis.link import bring
 from machpay_gateway.limiters.redis.wire import bulk
 
 if TYPE_CHECKING:
-    from machpay_gateway.limiters.redis.share import Share
+    from machpay_gateway.limiters.redis.local_share import LocalShare
 
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on every request
 # At most once a second: with the heartbeat's one command in 3 s, a subject that is hammered costs one a second in all.
@@ -32,14 +32,14 @@ class Step(NamedTuple):
     """What is asked at once for one subject: all of *waiting* wait for an answer to the same *demand*."""
 
     subject: "Subject"
-    demand: Demand
+    demand: AdmissionRequest
     waiting: list[asyncio.Future[Answer]]
 
 
 class _Spent(NamedTuple):
     """A refusal for the window: nothing but time can change it, unless the record changes."""
 
-    demand: Demand
+    demand: AdmissionRequest
     until: float
     resets_at: float
     left: int
@@ -74,7 +74,7 @@ class Subject:
         "written_key",
     )
 
-    def __init__(self, key: bytes, demand: Demand, restate: Callable[["Subject"], None]) -> None:
+    def __init__(self, key: bytes, demand: AdmissionRequest, restate: Callable[["Subject"], None]) -> None:
         """Know nothing yet. *restate* is called when the server believes something of it that is no longer so."""
         self.key = key
         self.written_key = bulk(key)
@@ -90,20 +90,20 @@ class Subject:
         self.heard_at = 0.0
         self.owed = 0  # units that were admitted while no server could be told
         self.owed_told = 0  # of them, what is being told now
-        self.share: Share | None = None
+        self.share: LocalShare | None = None
         self._restate = restate
         self.spent: dict[int, _Spent] = {}  # by the cost that was refused
         self._ask_at = 0.0
-        self._asked: tuple[Demand, int, int, int] | None = None
+        self._asked: tuple[AdmissionRequest, int, int, int] | None = None
         self._written = b""
-        self._shown_to: list[asyncio.Future[Standing | Stale | Away]] = []
+        self._shown_to: list[asyncio.Future[Remaining | Stale | LimiterUnavailable]] = []
 
     def release(self) -> None:
         """Give one slot back."""
         self.held -= 1
         self._restate(self)
 
-    def wait_for(self, demand: Demand, future: asyncio.Future[Answer]) -> None:
+    def wait_for(self, demand: AdmissionRequest, future: asyncio.Future[Answer]) -> None:
         """Let *future* wait for the answer to *demand*."""
         if self.waiting:
             _, asked, waiting = self.waiting[-1]
@@ -114,13 +114,13 @@ class Subject:
             self.demand = demand
         self.waiting.append(_new(Step, (self, demand, [future])))
 
-    def show(self, demand: Demand, future: asyncio.Future[Standing | Stale | Away]) -> None:
+    def show(self, demand: AdmissionRequest, future: asyncio.Future[Remaining | Stale | LimiterUnavailable]) -> None:
         """Let *future* have what the next answer says is left, whatever that one was asked for."""
         if demand.version >= self.demand.version:
             self.demand = demand
         self._shown_to.append(future)
 
-    def written(self, demand: Demand, waiting: int, held: int, owed: int) -> bytes:
+    def written(self, demand: AdmissionRequest, waiting: int, held: int, owed: int) -> bytes:
         """Return what `admit.lua` takes of a step, written once for as long as the same is asked."""
         asked = demand, waiting, held, owed
         if asked != self._asked:
@@ -147,7 +147,7 @@ class Subject:
         _, demand, waiting = step
         if self._shown_to:
             self._tell(
-                Standing(max(0, left), frees_ms / 1000, max(0, slots_left), demand.tier) if granted >= 0 else STALE
+                Remaining(max(0, left), frees_ms / 1000, max(0, slots_left), demand.tier) if granted >= 0 else STALE
             )
         if granted < 0:
             for future in waiting:
@@ -167,7 +167,7 @@ class Subject:
             after -= 1
             if not future.done():
                 self.held += 1
-                future.set_result(_new(Granted, (self, left + after * cost, resets_in, slots_left + after, tier)))
+                future.set_result(_new(Admitted, (self, left + after * cost, resets_in, slots_left + after, tier)))
         if self.told is not None:
             self.told += granted
         if granted and cost and self.spent:
@@ -182,9 +182,9 @@ class Subject:
     def show_nothing(self) -> None:
         """Tell whoever was to be shown what is left that nobody knows."""
         if self._shown_to:
-            self._tell(Away("Redis does not answer"))
+            self._tell(LimiterUnavailable("Redis does not answer"))
 
-    def refused_again(self, demand: Demand, now: float) -> Exceeded | None:
+    def refused_again(self, demand: AdmissionRequest, now: float) -> Exceeded | None:
         """Return the refusal of *demand* if its window is known to be spent; None when the server is to be asked."""
         spent = self.spent.get(demand.cost)
         if spent is None:
@@ -207,12 +207,12 @@ class Subject:
         )
         return not is_busy and self.share is None and now - self.heard_at > self.demand.tier.window_seconds
 
-    def _tell(self, shown: Standing | Stale | Away) -> None:
+    def _tell(self, shown: Remaining | Stale | LimiterUnavailable) -> None:
         told, self._shown_to = self._shown_to, []
         for future in told:
             bring(future, shown)
 
-    def _refusal(self, demand: Demand, reply: Sequence[int], asked_at: float) -> Exceeded:
+    def _refusal(self, demand: AdmissionRequest, reply: Sequence[int], asked_at: float) -> Exceeded:
         _, left, slots_left, frees_ms, wait_ms = reply
         tier, lefts = demand.tier, (max(0, left), frees_ms / 1000, max(0, slots_left))
         if left >= demand.cost:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import RowMapping, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from machpay_gateway.core.ports import Account
+from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.stores.schema import ACCOUNTS, KEYS
 from machpay_gateway.stores.sql.collation import bytewise
 from machpay_gateway.stores.sql.upsert import insert_or

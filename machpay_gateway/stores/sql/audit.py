@@ -7,7 +7,7 @@ from dataclasses import asdict
 from sqlalchemy import ColumnElement, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from machpay_gateway.core.audit import AuditFilter, AuditHead, AuditRow, Change, next_row
+from machpay_gateway.core.keys.audit import AuditFilter, AuditHead, AuditRow, Change, next_row
 from machpay_gateway.stores.schema import AUDIT_HEAD, AUDIT_LOG
 from machpay_gateway.stores.sql.engine import Database
 

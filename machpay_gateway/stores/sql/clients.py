@@ -9,9 +9,9 @@ import orjson
 from sqlalchemy import RowMapping, Select, and_, bindparam, delete, exists, func, insert, not_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from machpay_gateway.core.accounts.account import key_tier
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.core.oauth.client import Client
-from machpay_gateway.core.ports import key_tier
+from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.schema import ACCOUNTS, OAUTH_CLIENT_SECRETS, OAUTH_CLIENTS, OAUTH_GRANTS
 from machpay_gateway.stores.sql.paging import coming_after, newest_first
@@ -42,7 +42,7 @@ _UNUSED = and_(
 )
 
 
-async def client_by_id(connection: AsyncConnection, account_id: str | None, client_id: str) -> Client | None:
+async def client_by_id(connection: AsyncConnection, account_id: str | None, client_id: str) -> OAuthClient | None:
     """Return the client, when it is of the account or *account_id* is None."""
     rows = await connection.execute(_within(_BY_ID, account_id), {"asked": client_id})
     return next(iter(_clients(rows.mappings())), None)
@@ -50,7 +50,7 @@ async def client_by_id(connection: AsyncConnection, account_id: str | None, clie
 
 async def clients_page(
     connection: AsyncConnection, account_id: str | None, *, environment: str | None, after: str | None, limit: int
-) -> Sequence[Client]:
+) -> Sequence[OAuthClient]:
     """Return at most *limit* clients that are not deleted, newest first, those that come after *after*."""
     page = _within(select(OAUTH_CLIENTS.c.id), account_id).where(OAUTH_CLIENTS.c.deleted_at.is_(None))
     if environment is not None:
@@ -62,7 +62,7 @@ async def clients_page(
     return _clients((await connection.execute(_RECORDS.where(OAUTH_CLIENTS.c.id.in_(page)))).mappings())
 
 
-async def insert_client(connection: AsyncConnection, client: Client) -> None:
+async def insert_client(connection: AsyncConnection, client: OAuthClient) -> None:
     """Insert *client*. Raises IntegrityError for an id that exists or an account that does not."""
     fixed = {
         "id": client.id,
@@ -75,7 +75,7 @@ async def insert_client(connection: AsyncConnection, client: Client) -> None:
     await connection.execute(insert(OAUTH_CLIENTS), fixed | _settings(client))
 
 
-async def update_client(connection: AsyncConnection, client: Client) -> bool:
+async def update_client(connection: AsyncConnection, client: OAuthClient) -> bool:
     """Write the settings of *client* over the version before its own; False when that is not the stored one."""
     statement = (
         update(OAUTH_CLIENTS)
@@ -86,7 +86,7 @@ async def update_client(connection: AsyncConnection, client: Client) -> bool:
     return (await connection.execute(statement)).rowcount == 1
 
 
-async def rewrite_secrets(connection: AsyncConnection, client: Client) -> None:
+async def rewrite_secrets(connection: AsyncConnection, client: OAuthClient) -> None:
     """Store the secrets of *client* in place of those that it had."""
     await connection.execute(delete(OAUTH_CLIENT_SECRETS).where(OAUTH_CLIENT_SECRETS.c.client_id == client.id))
     values = secret_values(client.secrets, client_id=client.id)
@@ -100,7 +100,7 @@ async def count_self_registered(connection: AsyncConnection) -> int:
     return (await connection.execute(select(func.count()).select_from(OAUTH_CLIENTS).where(which))).scalar_one()
 
 
-async def unused_clients(connection: AsyncConnection, registered_before: float, limit: int) -> Sequence[Client]:
+async def unused_clients(connection: AsyncConnection, registered_before: float, limit: int) -> Sequence[OAuthClient]:
     """Return at most *limit* clients that registered themselves by then and that no user allowed, oldest first."""
     oldest = select(OAUTH_CLIENTS.c.id).where(_UNUSED, OAUTH_CLIENTS.c.created_at <= registered_before)
     oldest = oldest.order_by(OAUTH_CLIENTS.c.created_at).limit(limit)
@@ -125,7 +125,7 @@ def _within(statement: Select[*Columns], account_id: str | None) -> Select[*Colu
     return statement if account_id is None else statement.where(OAUTH_CLIENTS.c.account_id == account_id)
 
 
-def _settings(client: Client) -> dict[str, object]:
+def _settings(client: OAuthClient) -> dict[str, object]:
     return {
         "name": client.name,
         "redirect_uris": orjson.dumps(client.redirect_uris).decode(),
@@ -138,7 +138,7 @@ def _settings(client: Client) -> dict[str, object]:
     }
 
 
-def _clients(rows: Iterable[RowMapping]) -> list[Client]:
+def _clients(rows: Iterable[RowMapping]) -> list[OAuthClient]:
     """Return a client for each run of *rows* of one: a row for each of its secrets, or one without."""
     try:
         return [_client(list(secrets)) for _, secrets in groupby(rows, key=itemgetter(OAUTH_CLIENTS.c.id))]
@@ -146,9 +146,9 @@ def _clients(rows: Iterable[RowMapping]) -> list[Client]:
         raise StoreUnavailable("a client as stored") from exc
 
 
-def _client(rows: Sequence[RowMapping]) -> Client:
+def _client(rows: Sequence[RowMapping]) -> OAuthClient:
     row = rows[0]
-    return Client(
+    return OAuthClient(
         id=row[OAUTH_CLIENTS.c.id],
         account_id=row[OAUTH_CLIENTS.c.account_id],
         name=row[OAUTH_CLIENTS.c.name],

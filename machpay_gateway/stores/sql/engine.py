@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
-from machpay_gateway.stores.sql.handover import connected
+from machpay_gateway.stores.sql.sqlite_connection import connected
 
 _FORMS = "sqlite:///machpay.db, sqlite:////absolute/path.db, sqlite:// (in memory) or postgresql://user@host/name"
 # SQLite answers in microseconds: more connections would only be more threads that wait.

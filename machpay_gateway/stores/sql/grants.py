@@ -14,8 +14,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from machpay_gateway.core.accounts.account import key_tier
 from machpay_gateway.core.oauth.grant import Grant
-from machpay_gateway.core.ports import key_tier
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.schema import (
     ACCOUNTS,

@@ -22,9 +22,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from machpay_gateway.core.accounts.account import key_tier
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.core.key import KeyRecord, KeyStatus, StatusAt
-from machpay_gateway.core.ports import key_tier
+from machpay_gateway.core.keys.key import KeyRecord, KeyStatus, StatusAt
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.schema import ACCOUNTS, KEY_SECRETS, KEYS, SECRET_USES
 from machpay_gateway.stores.sql.paging import coming_after, newest_first

@@ -6,14 +6,14 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from machpay_gateway.core.audit import Change
+from machpay_gateway.core.accounts.user import FAMILIAR_SECONDS, SignIn, User
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.oauth.client import Client
-from machpay_gateway.core.oauth.grant import Code, Family, Grant, Held, RefreshToken
-from machpay_gateway.core.oauth.ports import Raised
-from machpay_gateway.core.oauth.user import FAMILIAR_SECONDS, SignIn, User
+from machpay_gateway.core.keys.audit import Change
+from machpay_gateway.core.keys.ports import RecordVersion
+from machpay_gateway.core.oauth.client import OAuthClient
+from machpay_gateway.core.oauth.grant import AuthorizationCode, Grant, RefreshToken, StoredRefreshToken, TokenFamily
 from machpay_gateway.stores.schema import OAUTH_GRANTS
-from machpay_gateway.stores.sql import answers, audit, clients, grants, tokens, users
+from machpay_gateway.stores.sql import audit, clients, grants, idempotency, tokens, users
 from machpay_gateway.stores.sql.engine import Database
 
 
@@ -47,7 +47,7 @@ class SqlOAuth:
         async with self._database.reading("users") as connection:
             return await users.emails_of(connection, account_id, user_ids)
 
-    async def replace_user(self, known: User, user: User, change: Change) -> Sequence[Raised] | None:
+    async def replace_user(self, known: User, user: User, change: Change) -> Sequence[RecordVersion] | None:
         """Write what *user* may be changed in, and end every sign-in; None when it is not as *known*.
 
         After another password, or when the user is disabled, no address block is familiar any more. Returns the
@@ -118,16 +118,16 @@ class SqlOAuth:
         async with audit.changing(self._database, "audit log") as connection:
             await audit.insert_change(connection, change)
 
-    async def add_client(self, client: Client, change: Change, once: bytes | None = None) -> None:
+    async def add_client(self, client: OAuthClient, change: Change, once: bytes | None = None) -> None:
         """Store a new client with its secrets. Raises InputError for an account that does not exist.
 
         Raises AnsweredMeanwhile, and nothing is stored, when something was done under the name *once* within a day.
         """
         async with audit.changing(self._database, "client creation") as connection:
-            await answers.insert_note(connection, once, change.at)
+            await idempotency.insert_note(connection, once, change.at)
             await _add_client(connection, client, change)
 
-    async def register_client(self, client: Client, max_clients: int, change: Change) -> bool:
+    async def register_client(self, client: OAuthClient, max_clients: int, change: Change) -> bool:
         """Store a client that registered itself; False, and nothing stored, when *max_clients* such are there.
 
         Those that were deleted do not count. Raises InputError as `add_client` does.
@@ -139,7 +139,7 @@ class SqlOAuth:
             await _add_client(connection, client, change)
             return True
 
-    async def unused_clients(self, registered_before: float, limit: int) -> Sequence[Client]:
+    async def unused_clients(self, registered_before: float, limit: int) -> Sequence[OAuthClient]:
         """Return clients that registered themselves by that moment and that no user allowed, oldest first."""
         async with self._database.reading("unused clients") as connection:
             return await clients.unused_clients(connection, registered_before, limit)
@@ -153,21 +153,21 @@ class SqlOAuth:
             await audit.insert_change(connection, change)
             return True
 
-    async def client(self, account_id: str | None, client_id: str) -> Client | None:
+    async def client(self, account_id: str | None, client_id: str) -> OAuthClient | None:
         """Return the client, when it is of the account or *account_id* is None."""
         async with self._database.reading("client") as connection:
             return await clients.client_by_id(connection, account_id, client_id)
 
     async def clients(
         self, account_id: str | None, *, environment: str | None, after: str | None, limit: int
-    ) -> Sequence[Client]:
+    ) -> Sequence[OAuthClient]:
         """Return clients that are not deleted, newest first, at most *limit*, those that come after the id *after*."""
         async with self._database.reading("clients") as connection:
             return await clients.clients_page(connection, account_id, environment=environment, after=after, limit=limit)
 
     async def replace_client(
-        self, client: Client, change: Change, once: bytes | None = None
-    ) -> Sequence[Raised] | None:
+        self, client: OAuthClient, change: Change, once: bytes | None = None
+    ) -> Sequence[RecordVersion] | None:
         """Write *client* and its secrets over version `client.version - 1`; None when that is not the stored one.
 
         Returns its grants, whose versions are raised: what they are worth may have changed. *once* is as in
@@ -176,7 +176,7 @@ class SqlOAuth:
         async with audit.changing(self._database, "client change") as connection:
             if not await clients.update_client(connection, client):
                 return None
-            await answers.insert_note(connection, once, change.at)
+            await idempotency.insert_note(connection, once, change.at)
             await clients.rewrite_secrets(connection, client)
             await audit.insert_change(connection, change)
             return await grants.raise_versions(connection, OAUTH_GRANTS.c.client_id == client.id, change.at)
@@ -209,7 +209,7 @@ class SqlOAuth:
                 connection, account_id, client_id=client_id, environment=environment, after=after, limit=limit
             )
 
-    async def grant_versions_since(self, since: float) -> Sequence[Raised]:
+    async def grant_versions_since(self, since: float) -> Sequence[RecordVersion]:
         """Return (grant id, version) of each grant changed at or after *since*, seconds since the epoch."""
         async with self._database.reading("changed grants") as connection:
             return await grants.versions_since(connection, since)
@@ -231,17 +231,17 @@ class SqlOAuth:
             await audit.insert_change(connection, change)
             return True
 
-    async def add_code(self, code: Code) -> None:
+    async def add_code(self, code: AuthorizationCode) -> None:
         """Store a code, and drop those that have long expired."""
         async with self._database.writing("authorization code") as connection:
             await tokens.insert_code(connection, code)
 
-    async def code(self, digest: bytes) -> Code | None:
+    async def code(self, digest: bytes) -> AuthorizationCode | None:
         """Return the code with this *digest*, used or not."""
         async with self._database.reading("authorization code") as connection:
             return await tokens.code_by(connection, digest)
 
-    async def use_code(self, digest: bytes, at: float, family: Family, token: RefreshToken | None) -> bool:
+    async def use_code(self, digest: bytes, at: float, family: TokenFamily, token: RefreshToken | None) -> bool:
         """Mark the code as used and store what came of it; False, and nothing stored, when it was used before."""
         async with self._database.writing("authorization code") as connection:
             if not await tokens.use_code(connection, digest, at):
@@ -251,7 +251,7 @@ class SqlOAuth:
                 await tokens.insert_token(connection, token)
             return True
 
-    async def held(self, digest: bytes) -> Held | None:
+    async def held(self, digest: bytes) -> StoredRefreshToken | None:
         """Return the refresh token with this *digest* and what it depends on."""
         async with self._database.reading("refresh token") as connection:
             return await tokens.held(connection, digest)
@@ -261,7 +261,7 @@ class SqlOAuth:
         async with self._database.writing_once("refresh token") as connection:
             return await tokens.insert_following(connection, digest, seed, following)
 
-    async def end_family(self, family_id: str, change: Change) -> Raised | None:
+    async def end_family(self, family_id: str, change: Change) -> RecordVersion | None:
         """End the family and raise its grant's version; None when it is not there or has ended before."""
         async with audit.changing(self._database, "family's end") as connection:
             grant_id = await tokens.end_family(connection, family_id, change.at)
@@ -270,7 +270,7 @@ class SqlOAuth:
             await audit.insert_change(connection, change)
             return (await grants.raise_versions(connection, OAUTH_GRANTS.c.id == grant_id, change.at))[0]
 
-    async def revoke_grant(self, account_id: str | None, grant_id: str, change: Change) -> Raised | None:
+    async def revoke_grant(self, account_id: str | None, grant_id: str, change: Change) -> RecordVersion | None:
         """End the grant and all its families; None when it is not there or was revoked before."""
         async with audit.changing(self._database, "grant's end") as connection:
             which = (OAUTH_GRANTS.c.id == grant_id) & OAUTH_GRANTS.c.revoked_at.is_(None)
@@ -288,7 +288,7 @@ class SqlOAuth:
         return self._database.writing(what) if change is None else audit.changing(self._database, what)
 
 
-async def _add_client(connection: AsyncConnection, client: Client, change: Change) -> None:
+async def _add_client(connection: AsyncConnection, client: OAuthClient, change: Change) -> None:
     with _fitting(f"Account {client.account_id} is unknown, or the client's id or secret is taken"):
         await clients.insert_client(connection, client)
         await clients.rewrite_secrets(connection, client)

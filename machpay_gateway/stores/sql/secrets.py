@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
-from machpay_gateway.core.key import SecretRecord
+from machpay_gateway.core.keys.key import SecretRecord
 
 
 def secret_values(secrets: Sequence[SecretRecord], **owner: str) -> list[dict[str, Any]]:

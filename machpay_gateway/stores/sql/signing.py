@@ -6,7 +6,7 @@ from dataclasses import asdict
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from machpay_gateway.core.signing import SigningKey
+from machpay_gateway.core.jose.signing import SigningKey
 from machpay_gateway.stores.schema import SIGNING_KEYS
 
 _FIELDS = [SIGNING_KEYS.c[name] for name in SigningKey.__slots__]

@@ -9,15 +9,15 @@ from tempfile import gettempdir
 
 from sqlalchemy.exc import IntegrityError
 
-from machpay_gateway.core.audit import EVERYTHING, AuditFilter, AuditHead, AuditRow, Change
+from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.errors import AnsweredMeanwhile, ConfigurationError, InputError
-from machpay_gateway.core.key import KeyRecord, StatusAt
-from machpay_gateway.core.ports import Account
-from machpay_gateway.core.replay import Keep, KeptAnswer, noted
-from machpay_gateway.core.signing import SigningKey
-from machpay_gateway.core.usage import Bucket, Dimension, UsageBatch, UsageRow
+from machpay_gateway.core.jose.signing import SigningKey
+from machpay_gateway.core.keys.audit import EVERYTHING, AuditFilter, AuditHead, AuditRow, Change
+from machpay_gateway.core.keys.idempotency import ResponseFactory, StoredResponse, completion_marker
+from machpay_gateway.core.keys.key import KeyRecord, StatusAt
+from machpay_gateway.core.usage.counters import Bucket, Dimension, UsageBatch, UsageRow
 from machpay_gateway.stores.schema import HEAD
-from machpay_gateway.stores.sql import accounts, answers, audit, grants, keys, signing, usage
+from machpay_gateway.stores.sql import accounts, audit, grants, idempotency, keys, signing, usage
 from machpay_gateway.stores.sql.engine import Database
 from machpay_gateway.stores.sql.oauth import SqlOAuth
 from machpay_gateway.stores.sql.revision import database_revision, lock_schema, way_out
@@ -110,7 +110,7 @@ class SqlStore:
         async with self._database.reading("changed keys") as connection:
             return await keys.versions_since(connection, since)
 
-    async def add_key(self, record: KeyRecord, change: Change, keep: Keep | None = None) -> None:
+    async def add_key(self, record: KeyRecord, change: Change, keep: ResponseFactory | None = None) -> None:
         """Store a new key with its secrets. Raises InputError when its account is unknown or its id is taken.
 
         With *keep* the answer is kept too. Raises AnsweredMeanwhile when there is one of its name.
@@ -122,7 +122,7 @@ class SqlStore:
             await audit.insert_change(connection, change)
             if keep is not None:
                 stored = await keys.key_by_id(connection, record.account_id, record.id)
-                await answers.insert_answer(connection, keep(stored or record))
+                await idempotency.insert_answer(connection, keep(stored or record))
 
     async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
         """Return a key of the account, or None. An operator (*account_id* None) sees every account's."""
@@ -151,7 +151,7 @@ class SqlStore:
                 limit=limit,
             )
 
-    async def replace_key(self, record: KeyRecord, change: Change, keep: Keep | None = None) -> bool:
+    async def replace_key(self, record: KeyRecord, change: Change, keep: ResponseFactory | None = None) -> bool:
         """Write *record* and its secrets over version `record.version - 1`; False when that is not the stored one.
 
         With *keep* the answer is kept too. Raises AnsweredMeanwhile when there is one of its name.
@@ -164,13 +164,13 @@ class SqlStore:
                 await keys.insert_secrets(connection, record)
             await audit.insert_change(connection, change)
             if keep is not None:
-                await answers.insert_answer(connection, keep(record))
+                await idempotency.insert_answer(connection, keep(record))
             return True
 
-    async def kept_answer(self, name: bytes, since: float) -> KeptAnswer | None:
+    async def kept_answer(self, name: bytes, since: float) -> StoredResponse | None:
         """Return the answer that was kept under *name* at or after *since*, seconds since the epoch."""
         async with self._database.reading("kept answer") as connection:
-            return await answers.answer_of(connection, name, since)
+            return await idempotency.answer_of(connection, name, since)
 
     async def add_account(self, account: Account, change: Change) -> bool:
         """Store a new account; False when its name is taken."""
@@ -207,7 +207,7 @@ class SqlStore:
         """Write down what happened and changed nothing; False when it was under the name *once* within a day."""
         try:
             async with audit.changing(self._database, "audit log") as connection:
-                await answers.insert_answer(connection, noted(once, change.at))
+                await idempotency.insert_answer(connection, completion_marker(once, change.at))
                 await audit.insert_change(connection, change)
         except AnsweredMeanwhile:
             return False

@@ -7,7 +7,13 @@ import orjson
 from sqlalchemy import Double, Insert, LargeBinary, and_, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from machpay_gateway.core.oauth.grant import CODE_SECONDS, Code, Family, Held, RefreshToken
+from machpay_gateway.core.oauth.grant import (
+    CODE_SECONDS,
+    AuthorizationCode,
+    RefreshToken,
+    StoredRefreshToken,
+    TokenFamily,
+)
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.schema import AUTHORIZATION_CODES, OAUTH_GRANTS, REFRESH_TOKENS, TOKEN_FAMILIES
 from machpay_gateway.stores.sql.grants import ENDED_SECONDS, GRANT_FIELDS, JOINED, dumped, grant_in
@@ -15,8 +21,8 @@ from machpay_gateway.stores.sql.upsert import insert_or
 
 _KEPT_CODE_SECONDS = 86_400  # a code that is presented again is told from one that never was
 
-_FAMILY_FIELDS = [TOKEN_FAMILIES.c[name] for name in Family.__slots__]
-_CODE_FIELDS = [AUTHORIZATION_CODES.c[name] for name in Code.__slots__]
+_FAMILY_FIELDS = [TOKEN_FAMILIES.c[name] for name in TokenFamily.__slots__]
+_CODE_FIELDS = [AUTHORIZATION_CODES.c[name] for name in AuthorizationCode.__slots__]
 # A refresh token's row is never changed: that it was used, and when, is told by the row of the one after it. So using
 # it is one statement, and of many at once the first to have it for a predecessor is the only one.
 _NEXT, _AFTER_NEXT = REFRESH_TOKENS.alias("next"), REFRESH_TOKENS.alias("after_next")
@@ -52,20 +58,22 @@ _FOLLOWING = select(
 )
 
 
-async def insert_code(connection: AsyncConnection, code: Code) -> None:
+async def insert_code(connection: AsyncConnection, code: AuthorizationCode) -> None:
     """Insert *code*, and drop those that have long expired."""
     old = AUTHORIZATION_CODES.c.expires_at < code.created_at - _KEPT_CODE_SECONDS
     await connection.execute(delete(AUTHORIZATION_CODES).where(old))
-    await connection.execute(insert(AUTHORIZATION_CODES), _dumped_in({n: getattr(code, n) for n in Code.__slots__}))
+    await connection.execute(
+        insert(AUTHORIZATION_CODES), _dumped_in({n: getattr(code, n) for n in AuthorizationCode.__slots__})
+    )
 
 
-async def code_by(connection: AsyncConnection, digest: bytes) -> Code | None:
+async def code_by(connection: AsyncConnection, digest: bytes) -> AuthorizationCode | None:
     """Return the code with this *digest*, used or not."""
     row = (await connection.execute(select(*_CODE_FIELDS).where(AUTHORIZATION_CODES.c.digest == digest))).one_or_none()
     if row is None:
         return None
-    values = dict(zip(Code.__slots__, row, strict=True))
-    return Code(**_loaded_in(values))
+    values = dict(zip(AuthorizationCode.__slots__, row, strict=True))
+    return AuthorizationCode(**_loaded_in(values))
 
 
 async def use_code(connection: AsyncConnection, digest: bytes, at: float) -> bool:
@@ -80,12 +88,12 @@ async def delete_codes(connection: AsyncConnection, grant_id: str, at: float) ->
     await connection.execute(delete(AUTHORIZATION_CODES).where(alive))
 
 
-async def insert_family(connection: AsyncConnection, family: Family) -> None:
+async def insert_family(connection: AsyncConnection, family: TokenFamily) -> None:
     """Insert *family*, and drop what has long expired."""
     expired = select(TOKEN_FAMILIES.c.id).where(TOKEN_FAMILIES.c.expires_at < family.created_at - ENDED_SECONDS)
     await connection.execute(delete(REFRESH_TOKENS).where(REFRESH_TOKENS.c.family_id.in_(expired)))
     await connection.execute(delete(TOKEN_FAMILIES).where(TOKEN_FAMILIES.c.id.in_(expired)))
-    await connection.execute(insert(TOKEN_FAMILIES), _dumped_in({n: getattr(family, n) for n in Family.__slots__}))
+    await connection.execute(insert(TOKEN_FAMILIES), _dumped_in({n: getattr(family, n) for n in TokenFamily.__slots__}))
 
 
 async def insert_token(connection: AsyncConnection, token: RefreshToken) -> None:
@@ -107,7 +115,7 @@ def _insert_following(dialect: str) -> Insert:
     return insert_or(dialect, REFRESH_TOKENS).from_select(columns, _FOLLOWING).on_conflict_do_nothing()
 
 
-async def held(connection: AsyncConnection, digest: bytes) -> Held | None:
+async def held(connection: AsyncConnection, digest: bytes) -> StoredRefreshToken | None:
     """Return the refresh token and what it depends on; its grant without the families that ended."""
     row = (await connection.execute(_HELD, {"asked": digest})).one_or_none()
     if row is None:
@@ -115,9 +123,9 @@ async def held(connection: AsyncConnection, digest: bytes) -> Held | None:
     fields = list(row)
     tokens, families = len(_TOKEN_FIELDS), len(_FAMILY_FIELDS)
     token = RefreshToken(*fields[:tokens])
-    family = dict(zip(Family.__slots__, fields[tokens + 1 : tokens + 1 + families], strict=True))
-    return Held(
-        token, Family(**_loaded_in(family)), grant_in(fields[tokens + 1 + families :], frozenset()), fields[tokens]
+    family = dict(zip(TokenFamily.__slots__, fields[tokens + 1 : tokens + 1 + families], strict=True))
+    return StoredRefreshToken(
+        token, TokenFamily(**_loaded_in(family)), grant_in(fields[tokens + 1 + families :], frozenset()), fields[tokens]
     )
 
 

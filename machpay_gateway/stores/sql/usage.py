@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Row, Table, delete, desc, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from machpay_gateway.core.usage import (
+from machpay_gateway.core.usage.counters import (
     DAY,
     HOUR,
     MINUTE,

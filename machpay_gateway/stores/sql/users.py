@@ -6,7 +6,7 @@ from dataclasses import asdict
 from sqlalchemy import ColumnElement, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from machpay_gateway.core.oauth.user import SignIn, User
+from machpay_gateway.core.accounts.user import SignIn, User
 from machpay_gateway.stores.schema import FAMILIAR_BLOCKS, SIGN_INS, USERS
 from machpay_gateway.stores.sql.collation import bytewise
 from machpay_gateway.stores.sql.upsert import insert_or

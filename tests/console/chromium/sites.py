@@ -20,19 +20,19 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route as Endpoint
 
 from machpay_gateway import Gateway, MachPayAuth, Route
-from machpay_gateway.core.audit import Actor, Change
-from machpay_gateway.core.key import KeyRecord
-from machpay_gateway.core.oauth.authority import Authority
-from machpay_gateway.core.oauth.client import Client
+from machpay_gateway.core.accounts.account import Account
+from machpay_gateway.core.accounts.user import User
+from machpay_gateway.core.keys.audit import Actor, Change
+from machpay_gateway.core.keys.key import KeyRecord
+from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.grant import Grant
-from machpay_gateway.core.oauth.user import User
-from machpay_gateway.core.ports import Account
-from machpay_gateway.core.usage import UsageBatch, UsageKey, UsageRow
-from machpay_gateway.people.users import SignedIn
+from machpay_gateway.core.oauth.settings import OAuthSettings
+from machpay_gateway.core.usage.counters import UsageBatch, UsageKey, UsageRow
 from machpay_gateway.server import create_app
+from machpay_gateway.services.users import SignedIn
 from machpay_gateway.settings import Options
-from machpay_gateway.settings.console import Console
-from tests.console.rigs import PASSWORD
+from machpay_gateway.settings.console import ConsoleSettings
+from tests.console.harness import PASSWORD
 from tests.prepared import hash_cheaply, new_sqlite
 from tests.servers import serving
 
@@ -77,18 +77,18 @@ class Site:
     def new_key(self, name: str, *, account: Account | None = None, **settings: Any) -> tuple[KeyRecord, str]:  # noqa: ANN401 - as `Keyring.create` has them
         """Return another key and its secret."""
         given = {"name": name, "scopes": ["skills:list"], "environment": "live"} | settings
-        return self.portal.call(partial(self.gateway.keyring.create, (account or self.account).id, **given))
+        return self.portal.call(partial(self.gateway.keys.create, (account or self.account).id, **given))
 
-    def new_app(self, name: str, *, account: Account | None = None) -> tuple[Client, str | None]:
+    def new_app(self, name: str, *, account: Account | None = None) -> tuple[OAuthClient, str | None]:
         """Return another app and its secret."""
         given: dict[str, Any] = {
             "name": name,
             "scopes": ["skills:list"],
             "redirect_uris": ["https://app.example.org/callback"],
         }
-        return self.portal.call(partial(self.gateway.apps.create, (account or self.account).id, **given))
+        return self.portal.call(partial(self.gateway.oauth_clients.create, (account or self.account).id, **given))
 
-    def let_act(self, app: Client, user: User) -> None:
+    def let_act(self, app: OAuthClient, user: User) -> None:
         """Have *user* let *app* act for them."""
         now = time.time()
         grant = Grant(f"grant_{next(_NUMBERS)}", app.id, user.id, user.account_id, "live", "standard", app.scopes, now)
@@ -150,8 +150,8 @@ def serving_site(folder: Path) -> Iterator[Site]:
     config = Options(
         database=new_sqlite(folder / "console.db"),
         routes=ROUTES,
-        console=Console(url, api_url),
-        oauth=Authority(url, audience=api_url),
+        console=ConsoleSettings(url, api_url),
+        oauth=OAuthSettings(url, audience=api_url),
         trusted_proxies=["127.0.0.1"],
     )
     elsewhere: dict[str, str] = {}

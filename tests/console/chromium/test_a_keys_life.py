@@ -7,7 +7,7 @@ from playwright.sync_api import Error, Page, expect
 
 from tests.chromium import Heard, Opened
 from tests.console.chromium.sites import Site
-from tests.console.rigs import PASSWORD
+from tests.console.harness import PASSWORD
 
 CLIPBOARD = ["clipboard-read", "clipboard-write"]
 
@@ -105,7 +105,7 @@ def test_a_double_click_makes_one_key(site: Site, page: Page) -> None:
     page.get_by_label("skills:list").check()
     page.get_by_role("button", name="Create key").dblclick()
     expect(page.get_by_role("heading", level=1)).to_have_text("The secret of once")
-    assert len(site.portal.call(site.gateway.keyring.list, account.id)) == 1
+    assert len(site.portal.call(site.gateway.keys.list, account.id)) == 1
 
 
 def test_the_secret_is_not_to_be_had_by_going_back(site: Site, page: Page) -> None:

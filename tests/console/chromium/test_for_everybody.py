@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import pytest
 from playwright.sync_api import Page, expect
 
-from machpay_gateway.core.ports import Account
+from machpay_gateway.core.accounts.account import Account
 from tests.chromium import Heard, Opened, findings, pictured
 from tests.console.chromium.sites import Site
-from tests.console.rigs import PASSWORD
+from tests.console.harness import PASSWORD
 
 LONG = "A key with a name that goes on and on, longer than any screen of a phone, and oneverylongwordbesides"
 
@@ -28,7 +28,7 @@ def furnished(site: Site, page: Page, role: str = "admin", *, account: Account |
     site.sign_in(page, site.new_user(role, account=account))
     site.new_key("staging", account=account, environment="test")
     record, _ = site.new_key("production-api", account=account, scopes=["skills:execute", "account:read"])
-    site.portal.call(site.gateway.keyring.rotate, account.id, record.id)
+    site.portal.call(site.gateway.keys.rotate, account.id, record.id)
     app, _ = site.new_app("Ada's app", account=account)
     site.let_act(app, site.new_user(account=account))
     site.count(account, record.id)

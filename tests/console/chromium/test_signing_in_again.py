@@ -5,10 +5,10 @@ import time
 import pytest
 from playwright.sync_api import Page, expect
 
-from machpay_gateway.core.oauth.user import User
+from machpay_gateway.core.accounts.user import User
 from tests.chromium import Opened, findings
 from tests.console.chromium.sites import Site
-from tests.console.rigs import PASSWORD
+from tests.console.harness import PASSWORD
 
 NEW = "a wholly different passphrase"
 

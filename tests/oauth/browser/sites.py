@@ -21,15 +21,15 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route as Endpoint
 
 from machpay_gateway import Gateway, Route
-from machpay_gateway.core.audit import APPLICATION
-from machpay_gateway.core.oauth.authority import Authority
-from machpay_gateway.core.oauth.client import Client
+from machpay_gateway.core.accounts.user import User
+from machpay_gateway.core.keys.audit import APPLICATION
+from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.pkce import challenge_of
-from machpay_gateway.core.oauth.user import User
-from machpay_gateway.people.users import SignedIn
+from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.server import create_app
+from machpay_gateway.services.users import SignedIn
 from machpay_gateway.settings import Options
-from tests.oauth.rigs import PASSWORD, ROUTES, SCOPES, basic, request_of, telling
+from tests.oauth.harness import PASSWORD, ROUTES, SCOPES, basic, request_of, telling
 from tests.prepared import hash_cheaply
 from tests.servers import serving
 
@@ -125,25 +125,25 @@ class Site:
 
     url: str
     app: App
-    client: Client
+    client: OAuthClient
     gateway: Gateway
     portal: BlockingPortal
     reader: str = ""
 
-    def authorize_url(self, client: Client | None = None, **asked: str) -> str:
+    def authorize_url(self, client: OAuthClient | None = None, **asked: str) -> str:
         """Return where *client*, the app's own unless it is given, sends users to have them asked for *asked*."""
         return f"{self.url}/oauth/authorize?{urlencode(request_of(client or self.client) | asked)}"
 
-    def new_client(self, name: str, **settings: Any) -> Client:  # noqa: ANN401 - as `Apps.create` has them
+    def new_client(self, name: str, **settings: Any) -> OAuthClient:  # noqa: ANN401 - as `Apps.create` has them
         """Return another app, of this *name*."""
         given = {"name": name, "scopes": SCOPES, "redirect_uris": [self.app.callback_url], **settings}
-        client, _ = self.portal.call(partial(self.gateway.apps.create, self.client.account_id, **given))
+        client, _ = self.portal.call(partial(self.gateway.oauth_clients.create, self.client.account_id, **given))
         return client
 
-    def new_registered_client(self, name: str, uri: str) -> Client:
+    def new_registered_client(self, name: str, uri: str) -> OAuthClient:
         """Return an app that registered itself under this *name*, and has users sent to *uri*."""
         register = partial(
-            self.gateway.apps.register, self.client.account_id, name=name, scopes=SCOPES, redirect_uris=[uri],
+            self.gateway.oauth_clients.register, self.client.account_id, name=name, scopes=SCOPES, redirect_uris=[uri],
             grant_types=["authorization_code"], is_public=True, binds_tokens=False, max_clients=1000,
             actor=APPLICATION,
         )  # fmt: skip
@@ -177,7 +177,7 @@ def serving_site(folder: Path) -> Iterator[Site]:
     config = Options(
         database=f"sqlite:///{folder / 'oauth.db'}",
         routes=(*ROUTES, Route("GET /strange", scopes=[STRANGE_SCOPE])),
-        oauth=Authority(url, audience=api_url),
+        oauth=OAuthSettings(url, audience=api_url),
         trusted_proxies=["127.0.0.1"],
     )
     app = App(app_url, url, api_url)
@@ -186,7 +186,7 @@ def serving_site(folder: Path) -> Iterator[Site]:
         hash_cheaply(gateway)
         account = portal.call(gateway.accounts.create, "acme", "standard")
         uris = [app.callback_url]
-        create = partial(gateway.apps.create, account.id, name="Ada's app", scopes=SCOPES, redirect_uris=uris)
+        create = partial(gateway.oauth_clients.create, account.id, name="Ada's app", scopes=SCOPES, redirect_uris=uris)
         client, secret = portal.call(create)
         app.id, app.secret = client.id, secret or ""
         with (

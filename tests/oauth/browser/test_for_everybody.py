@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from tests.chromium import Heard, Opened, findings, pictured
 from tests.oauth.browser.sites import Site, sign_in
-from tests.oauth.rigs import PASSWORD
+from tests.oauth.harness import PASSWORD
 
 LONG = "An app with a name that goes on and on, longer than any screen of a phone is wide, and oneverylongword"
 ERROR_PATH = "/oauth/authorize?client_id=app_unknown"

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from tests.chromium import Heard, Opened
 from tests.oauth.browser.sites import Site, allow, sign_in
-from tests.oauth.rigs import PASSWORD, request_of
+from tests.oauth.harness import PASSWORD, request_of
 
 
 def proof_in(page: Page) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote_plus, urlencode
 
-from tests.oauth.rigs import FORM
+from tests.oauth.harness import FORM
 
 Values = Mapping[str, str | tuple[str, ...] | None]
 FORM_TYPE = FORM["Content-Type"]

@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode, urlsplit
 from httpx2 import Client, Response
 
 from machpay_gateway.core.oauth.pkce import challenge_of
+from tests.oauth.harness import SCOPES, VERIFIER
 from tests.oauth.interop.asked import Asked, Values, header, written
 from tests.oauth.interop.served import OTHER_AUDIENCE, App, Apps, Browser
-from tests.oauth.rigs import SCOPES, VERIFIER
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Party:
 
     issuer: str
     audience: str
-    apps: Apps
+    oauth_clients: Apps
     paths: Mapping[str, str]
     http: Client = field(default_factory=Client)  # which nobody is signed in by
     browser: Browser = field(init=False)
@@ -49,27 +49,27 @@ class Party:
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - a text, or an app
         """Return what *name* means in a row. What is given out is given anew each time."""
         made: Mapping[str, Callable[[], Any]] = {
-            "web": lambda: self.apps.web,
-            "other": lambda: self.apps.other,
-            "native": lambda: self.apps.native,
-            "machine": lambda: self.apps.machine,
+            "web": lambda: self.oauth_clients.web,
+            "other": lambda: self.oauth_clients.other,
+            "native": lambda: self.oauth_clients.native,
+            "machine": lambda: self.oauth_clients.machine,
             "issuer": lambda: self.issuer,
             "audience": lambda: self.audience,
             "verifier": lambda: VERIFIER,
             "challenge": lambda: challenge_of(VERIFIER),
-            "escaped_id": lambda: _escaped(self.apps.web.id),
-            "escaped_secret": lambda: _escaped(self.apps.web.secret),
-            "code": lambda: self.code(self.apps.web),
-            "native_code": lambda: self.code(self.apps.native),
-            "reports_code": lambda: self.code(self.apps.web, resource=OTHER_AUDIENCE),
+            "escaped_id": lambda: _escaped(self.oauth_clients.web.id),
+            "escaped_secret": lambda: _escaped(self.oauth_clients.web.secret),
+            "code": lambda: self.code(self.oauth_clients.web),
+            "native_code": lambda: self.code(self.oauth_clients.native),
+            "reports_code": lambda: self.code(self.oauth_clients.web, resource=OTHER_AUDIENCE),
             "used_code": lambda: self.used_code()[0],
-            "access": lambda: self.tokens(self.apps.web)["access_token"],
-            "refresh": lambda: self.tokens(self.apps.web)["refresh_token"],
-            "narrow_refresh": lambda: self.tokens(self.apps.web, scope="account:read")["refresh_token"],
-            "native_refresh": lambda: self.tokens(self.apps.native)["refresh_token"],
-            "other_access": lambda: self.tokens(self.apps.other)["access_token"],
-            "other_refresh": lambda: self.tokens(self.apps.other)["refresh_token"],
-            "own": lambda: self.given(self.apps.machine, grant_type="client_credentials")["access_token"],
+            "access": lambda: self.tokens(self.oauth_clients.web)["access_token"],
+            "refresh": lambda: self.tokens(self.oauth_clients.web)["refresh_token"],
+            "narrow_refresh": lambda: self.tokens(self.oauth_clients.web, scope="account:read")["refresh_token"],
+            "native_refresh": lambda: self.tokens(self.oauth_clients.native)["refresh_token"],
+            "other_access": lambda: self.tokens(self.oauth_clients.other)["access_token"],
+            "other_refresh": lambda: self.tokens(self.oauth_clients.other)["refresh_token"],
+            "own": lambda: self.given(self.oauth_clients.machine, grant_type="client_credentials")["access_token"],
             "used_refresh": lambda: self.spent(1)[0],
             "older_refresh": lambda: self.spent(2)[0],
             "refresh_after_replay": self.refresh_after_replay,
@@ -113,35 +113,35 @@ class Party:
 
     def used_code(self) -> tuple[str, dict[str, Any]]:
         """Return a code that was exchanged, and what for."""
-        code = self.code(self.apps.web)
-        return code, self.redeemed(self.apps.web, code)
+        code = self.code(self.oauth_clients.web)
+        return code, self.redeemed(self.oauth_clients.web, code)
 
     def spent(self, times: int) -> list[str]:
         """Return refresh tokens, each for the one after it, *times* of them used."""
         line = [self["refresh"]]
         for _ in range(times):
-            line.append(self.refreshed(self.apps.web, line[-1])["refresh_token"])
+            line.append(self.refreshed(self.oauth_clients.web, line[-1])["refresh_token"])
         return line
 
     def refresh_after_replay(self) -> str:
         code, tokens = self.used_code()
-        assert self.redeemed(self.apps.web, code)["error"] == "invalid_grant"
+        assert self.redeemed(self.oauth_clients.web, code)["error"] == "invalid_grant"
         return str(tokens["refresh_token"])
 
     def access_after_replay(self) -> str:
         code, tokens = self.used_code()
-        assert self.redeemed(self.apps.web, code)["error"] == "invalid_grant"
+        assert self.redeemed(self.oauth_clients.web, code)["error"] == "invalid_grant"
         return str(tokens["access_token"])
 
     def refresh_after_reuse(self) -> str:
         oldest, *_, newest = self.spent(2)
-        assert self.refreshed(self.apps.web, oldest)["error"] == "invalid_grant"
+        assert self.refreshed(self.oauth_clients.web, oldest)["error"] == "invalid_grant"
         return newest
 
     def revoked(self) -> dict[str, Any]:
         """Return tokens, of which the refresh token was revoked."""
-        tokens = self.tokens(self.apps.web)
-        assert self._posted("revoke", self.apps.web, token=tokens["refresh_token"]).status_code == 200
+        tokens = self.tokens(self.oauth_clients.web)
+        assert self._posted("revoke", self.oauth_clients.web, token=tokens["refresh_token"]).status_code == 200
         return tokens
 
     def _posted(self, endpoint: str, app: App, **sent: str) -> Response:

@@ -11,10 +11,10 @@ from typing import Any
 from httpx2 import Client
 
 from machpay_gateway import Gateway
-from machpay_gateway.core.oauth.authority import Authority
+from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.server import create_app
 from machpay_gateway.settings import Options
-from tests.oauth.rigs import EMAIL, FORM, PASSWORD, ROUTES, SCOPES, filled, telling
+from tests.oauth.harness import EMAIL, FORM, PASSWORD, ROUTES, SCOPES, filled, telling
 from tests.servers import serving
 
 OTHER_AUDIENCE = "https://reports.example.com"
@@ -52,7 +52,7 @@ class Served:
 
     issuer: str
     api_url: str
-    apps: Apps
+    oauth_clients: Apps
 
 
 class Browser:
@@ -94,11 +94,11 @@ def serving_apps(directory: Path) -> Iterator[Served]:
         "routes": ROUTES,
         "scopes": [BEYOND],
         "failure_limit": "100000/minute",  # what is sent here is wrong on purpose
-        "oauth": Authority(issuer, audience=api_url, resources=[OTHER_AUDIENCE]),
+        "oauth": OAuthSettings(issuer, audience=api_url, resources=[OTHER_AUDIENCE]),
     }
-    apps = asyncio.run(_prepared(options))
+    oauth_clients = asyncio.run(_prepared(options))
     with serving(create_app(telling, **options), listening=listening):
-        yield Served(issuer, api_url, apps)
+        yield Served(issuer, api_url, oauth_clients)
 
 
 async def _prepared(options: Options) -> Apps:
@@ -108,7 +108,7 @@ async def _prepared(options: Options) -> Apps:
 
         async def app(name: str, redirect_uri: str = "", **settings: Any) -> App:  # noqa: ANN401 - as `Apps.create` has them
             uris = [redirect_uri] if redirect_uri else []
-            client, secret = await gateway.apps.create(
+            client, secret = await gateway.oauth_clients.create(
                 account.id, name=name, scopes=SCOPES, redirect_uris=uris, **settings
             )
             return App(client.id, redirect_uri, secret or "", client.grant_types)

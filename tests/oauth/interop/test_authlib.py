@@ -12,8 +12,8 @@ from authlib.oauth2.rfc6749.errors import MismatchingStateException
 from authlib.oauth2.rfc8414 import AuthorizationServerMetadata, get_well_known_url
 from httpx2 import AsyncClient
 
+from tests.oauth.harness import SCOPES
 from tests.oauth.interop.served import App, Browser, Served
-from tests.oauth.rigs import SCOPES
 
 pytestmark = pytest.mark.xdist_group("oauth-interop")
 SCOPE = " ".join(SCOPES)
@@ -61,7 +61,7 @@ async def test_the_metadata_is_what_the_standard_asks_for(
 async def test_a_token_lives_its_life(
     name: str, method: str, served: Served, browser: Browser, metadata: Mapping[str, Any]
 ) -> None:
-    app: App = getattr(served.apps, name)
+    app: App = getattr(served.oauth_clients, name)
     methods = {"token_endpoint_auth_method": method, "revocation_endpoint_auth_method": method}
     async with client_of(app, metadata, **methods) as client:
         tokens = await signed_in(client, browser)
@@ -84,7 +84,7 @@ async def test_a_token_lives_its_life(
 async def test_a_token_is_told_of_until_it_ends(
     method: str, served: Served, browser: Browser, metadata: Mapping[str, Any]
 ) -> None:
-    async with client_of(served.apps.web, metadata, token_endpoint_auth_method=method) as client:
+    async with client_of(served.oauth_clients.web, metadata, token_endpoint_auth_method=method) as client:
         tokens = await signed_in(client, browser)
 
         async def told(kind: str) -> Mapping[str, Any]:
@@ -96,7 +96,7 @@ async def test_a_token_is_told_of_until_it_ends(
 
         for kind in ("access_token", "refresh_token"):
             document = await told(kind)
-            assert (document["active"], document["client_id"]) == (True, served.apps.web.id)
+            assert (document["active"], document["client_id"]) == (True, served.oauth_clients.web.id)
         await client.revoke_token(metadata["revocation_endpoint"], token=tokens["access_token"])
         assert await told("access_token") == await told("refresh_token") == {"active": False}
 
@@ -109,9 +109,11 @@ async def test_a_token_that_is_over_is_refreshed_by_the_call_that_needs_it(
     async def keep(token: Mapping[str, Any], refresh_token: str = "", access_token: str = "") -> None:
         kept.append((token, refresh_token or access_token))
 
-    async with client_of(served.apps.web, metadata) as client:
+    async with client_of(served.oauth_clients.web, metadata) as client:
         tokens = await signed_in(client, browser)
-    async with client_of(served.apps.web, metadata, token={**tokens, "expires_at": 1}, update_token=keep) as client:
+    async with client_of(
+        served.oauth_clients.web, metadata, token={**tokens, "expires_at": 1}, update_token=keep
+    ) as client:
         for _ in range(2):
             assert (await client.get(f"{served.api_url}/who")).json()["kind"] == "oauth"
     ((token, spent),) = kept
@@ -122,17 +124,17 @@ async def test_a_token_that_is_over_is_refreshed_by_the_call_that_needs_it(
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
 async def test_a_client_gets_a_token_for_itself(method: str, served: Served, metadata: Mapping[str, Any]) -> None:
-    async with client_of(served.apps.machine, metadata, token_endpoint_auth_method=method) as client:
+    async with client_of(served.oauth_clients.machine, metadata, token_endpoint_auth_method=method) as client:
         tokens = await client.fetch_token(grant_type="client_credentials", scope="account:read")
         assert "refresh_token" not in tokens
         told = (await client.get(f"{served.api_url}/who")).json()
-    assert (told["id"], told["scopes"]) == (served.apps.machine.id, ["account:read"])
+    assert (told["id"], told["scopes"]) == (served.oauth_clients.machine.id, ["account:read"])
 
 
 async def test_a_clients_own_token_that_is_over_is_asked_for_again(served: Served, metadata: Mapping[str, Any]) -> None:
     old = {"access_token": "over", "token_type": "Bearer", "expires_at": 1}
-    async with client_of(served.apps.machine, metadata, token=old, grant_type="client_credentials") as client:
-        assert (await client.get(f"{served.api_url}/who")).json()["id"] == served.apps.machine.id
+    async with client_of(served.oauth_clients.machine, metadata, token=old, grant_type="client_credentials") as client:
+        assert (await client.get(f"{served.api_url}/who")).json()["id"] == served.oauth_clients.machine.id
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,7 @@ async def test_a_clients_own_token_that_is_over_is_asked_for_again(served: Serve
 async def test_a_refusal_is_an_error_with_its_code(
     sent: Mapping[str, str], error: str, served: Served, metadata: Mapping[str, Any]
 ) -> None:
-    async with client_of(served.apps.web, metadata) as client:
+    async with client_of(served.oauth_clients.web, metadata) as client:
         with pytest.raises(OAuthError) as caught:
             await client.fetch_token(**sent)
     assert caught.value.error == error
@@ -157,7 +159,7 @@ async def test_a_refusal_is_an_error_with_its_code(
 
 
 async def test_a_wrong_secret_is_an_error_with_its_code(served: Served, metadata: Mapping[str, Any]) -> None:
-    async with client_of(served.apps.machine, metadata, client_secret=WRONG_SECRET) as client:
+    async with client_of(served.oauth_clients.machine, metadata, client_secret=WRONG_SECRET) as client:
         with pytest.raises(OAuthError) as caught:
             await client.fetch_token(grant_type="client_credentials")
     assert caught.value.error == "invalid_client"
@@ -166,7 +168,7 @@ async def test_a_wrong_secret_is_an_error_with_its_code(served: Served, metadata
 async def test_a_state_that_was_not_asked_with_is_noticed(
     served: Served, browser: Browser, metadata: Mapping[str, Any]
 ) -> None:
-    async with client_of(served.apps.web, metadata) as client:
+    async with client_of(served.oauth_clients.web, metadata) as client:
         url, _ = client.create_authorization_url(metadata["authorization_endpoint"], code_verifier="v" * 43)
         with pytest.raises(MismatchingStateException):
             await client.fetch_token(authorization_response=browser.allowed(url), state="another")
@@ -175,7 +177,7 @@ async def test_a_state_that_was_not_asked_with_is_noticed(
 async def test_an_app_that_asks_for_what_it_may_not_have_is_told_so_where_it_waits(
     served: Served, browser: Browser, metadata: Mapping[str, Any]
 ) -> None:
-    async with client_of(served.apps.web, metadata, scope="keys:read") as client:
+    async with client_of(served.oauth_clients.web, metadata, scope="keys:read") as client:
         url, state = client.create_authorization_url(metadata["authorization_endpoint"], code_verifier="v" * 43)
     back = browser.allowed(url)
     assert f"{urlencode({'state': state})}&{urlencode({'iss': served.issuer})}" in back

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.node import hindrance
+from tests.oauth.harness import SCOPES
 from tests.oauth.interop import rows_authorize, rows_clients, rows_endings, rows_redirects, rows_tokens
 from tests.oauth.interop.asked import Row
 from tests.oauth.interop.parties import Party
 from tests.oauth.interop.programs import running
 from tests.oauth.interop.served import BEYOND, OTHER_AUDIENCE, Served
-from tests.oauth.rigs import SCOPES
 
 OURS = {
     "authorize": "/oauth/authorize",
@@ -46,14 +46,14 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def ours(served: Served) -> Iterator[Party]:
-    party = Party(served.issuer, served.api_url, served.apps, OURS)
+    party = Party(served.issuer, served.api_url, served.oauth_clients, OURS)
     yield party
     party.close()
 
 
 @pytest.fixture(scope="module")
 def theirs(programs: Path, served: Served) -> Iterator[Party]:
-    apps = [getattr(served.apps, each.name).told() for each in fields(served.apps)]
+    apps = [getattr(served.oauth_clients, each.name).told() for each in fields(served.oauth_clients)]
     given = {
         "apps": apps,
         "scopes": SCOPES,
@@ -63,7 +63,7 @@ def theirs(programs: Path, served: Served) -> Iterator[Party]:
     }
     with running(programs, "provider.js") as program:
         program.tell(given)
-        party = Party(program.told(), served.api_url, served.apps, THEIRS)
+        party = Party(program.told(), served.api_url, served.oauth_clients, THEIRS)
         yield party
         party.close()
 

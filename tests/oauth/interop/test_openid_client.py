@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.node import hindrance
+from tests.oauth.harness import SCOPES
 from tests.oauth.interop.programs import Failed, Program, running
 from tests.oauth.interop.served import App, Browser, Served
-from tests.oauth.rigs import SCOPES
 
 HINDRANCE = hindrance("openid-client is tried")
 pytestmark = [
@@ -46,7 +46,7 @@ def error_of(program: Program, step: str, argument: Any) -> tuple[str, str, int 
 
 
 def test_the_metadata_is_found_and_taken(program: Program, served: Served) -> None:
-    metadata = discovered(program, served, served.apps.web, "client_secret_basic")
+    metadata = discovered(program, served, served.oauth_clients.web, "client_secret_basic")
     assert metadata["issuer"] == served.issuer
     assert metadata["token_endpoint"] == f"{served.issuer}/oauth/token"
 
@@ -55,7 +55,7 @@ def test_the_metadata_is_found_and_taken(program: Program, served: Served) -> No
     "name, method", [("web", "client_secret_basic"), ("web", "client_secret_post"), ("native", "none")]
 )
 def test_a_token_lives_its_life(name: str, method: str, program: Program, served: Served, browser: Browser) -> None:
-    app: App = getattr(served.apps, name)
+    app: App = getattr(served.oauth_clients, name)
     discovered(program, served, app, method)
     tokens = program.do("redeem", allowed(program, app, browser))
     assert (tokens["token_type"], tokens["scope"]) == ("bearer", "account:read skills:execute")
@@ -72,7 +72,7 @@ def test_a_token_lives_its_life(name: str, method: str, program: Program, served
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
 def test_a_token_is_told_of_until_it_ends(method: str, program: Program, served: Served, browser: Browser) -> None:
-    app = served.apps.web
+    app = served.oauth_clients.web
     discovered(program, served, app, method)
     tokens = program.do("redeem", allowed(program, app, browser))
     for kind in ("access_token", "refresh_token"):
@@ -85,7 +85,7 @@ def test_a_token_is_told_of_until_it_ends(method: str, program: Program, served:
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
 def test_a_client_gets_a_token_for_itself(method: str, program: Program, served: Served) -> None:
-    app = served.apps.machine
+    app = served.oauth_clients.machine
     discovered(program, served, app, method)
     tokens = program.do("own", {"scope": "account:read"})
     assert "refresh_token" not in tokens
@@ -96,7 +96,7 @@ def test_a_client_gets_a_token_for_itself(method: str, program: Program, served:
 def test_an_answer_of_another_issuer_or_to_another_question_is_not_taken(
     program: Program, served: Served, browser: Browser
 ) -> None:
-    app = served.apps.web
+    app = served.oauth_clients.web
     discovered(program, served, app, "client_secret_basic")
     back = allowed(program, app, browser)
     issuer = f"iss={served.issuer}".replace(":", "%3A").replace("/", "%2F")
@@ -113,14 +113,14 @@ def test_an_answer_of_another_issuer_or_to_another_question_is_not_taken(
 def test_an_app_that_asks_for_what_it_may_not_have_is_told_so_where_it_waits(
     program: Program, served: Served, browser: Browser
 ) -> None:
-    app = served.apps.web
+    app = served.oauth_clients.web
     discovered(program, served, app, "client_secret_basic")
     back = allowed(program, app, browser, scope="keys:read")
     assert error_of(program, "redeem", back)[:2] == ("AuthorizationResponseError", "invalid_scope")
 
 
 def test_a_code_is_good_once(program: Program, served: Served, browser: Browser) -> None:
-    app = served.apps.web
+    app = served.oauth_clients.web
     discovered(program, served, app, "client_secret_basic")
     back = allowed(program, app, browser)
     tokens = program.do("redeem", back)
@@ -129,7 +129,7 @@ def test_a_code_is_good_once(program: Program, served: Served, browser: Browser)
 
 
 def test_a_refusal_is_an_error_with_its_code(program: Program, served: Served) -> None:
-    app = served.apps.machine
+    app = served.oauth_clients.machine
     discovered(program, served, app, "client_secret_basic")
     assert error_of(program, "own", {"scope": "nothing:known"}) == ("ResponseBodyError", "invalid_scope", 400)
     target = {"resource": "https://nowhere.example"}

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.node import hindrance
+from tests.oauth.harness import SCOPES
 from tests.oauth.interop.programs import Failed, Program, running
 from tests.oauth.interop.served import App, Browser, Served
-from tests.oauth.rigs import SCOPES
 
 HINDRANCE = hindrance("openid-client is tried")
 pytestmark = [
@@ -33,7 +33,7 @@ def discovered(program: Program, served: Served, app: App) -> None:
 def test_a_bound_token_works_with_its_key_and_is_refreshed_by_it(
     name: str, program: Program, served: Served, browser: Browser
 ) -> None:
-    app: App = getattr(served.apps, name)
+    app: App = getattr(served.oauth_clients, name)
     discovered(program, served, app)
     program.do("prove")
     url = program.do("ask", {"redirect_uri": app.redirect_uri, "scope": " ".join(SCOPES)})
@@ -45,10 +45,10 @@ def test_a_bound_token_works_with_its_key_and_is_refreshed_by_it(
 
 
 def test_a_bound_token_is_refused_without_its_key(program: Program, served: Served) -> None:
-    discovered(program, served, served.apps.machine)
+    discovered(program, served, served.oauth_clients.machine)
     program.do("prove")
     token = program.do("own", {})["access_token"]
-    discovered(program, served, served.apps.machine)
+    discovered(program, served, served.oauth_clients.machine)
     with pytest.raises(Failed) as caught:
         program.do("call", {"token": token, "url": f"{served.api_url}/who"})
     assert caught.value.told["status"] == 401

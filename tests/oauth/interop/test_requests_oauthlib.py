@@ -10,8 +10,8 @@ from oauthlib.oauth2.rfc6749 import errors
 from requests.auth import HTTPBasicAuth
 from requests_oauthlib import OAuth2Session
 
+from tests.oauth.harness import SCOPES
 from tests.oauth.interop.served import App, Browser, Served
-from tests.oauth.rigs import SCOPES
 
 pytestmark = pytest.mark.xdist_group("oauth-interop")
 
@@ -62,7 +62,7 @@ def signed_in(session: OAuth2Session, metadata: Mapping[str, Any], browser: Brow
 def test_a_token_lives_its_life(
     name: str, method: str, served: Served, browser: Browser, metadata: Mapping[str, Any]
 ) -> None:
-    app: App = getattr(served.apps, name)
+    app: App = getattr(served.oauth_clients, name)
     with session_of(app) as session:
         tokens = signed_in(session, metadata, browser, **ways(app, method))
         assert sorted(tokens["scope"]) == sorted(SCOPES)
@@ -82,7 +82,7 @@ def test_a_token_lives_its_life(
 
 
 def test_a_token_is_told_of_until_it_ends(served: Served, browser: Browser, metadata: Mapping[str, Any]) -> None:
-    app = served.apps.web
+    app = served.oauth_clients.web
     with session_of(app) as session:
         tokens = signed_in(session, metadata, browser, client_secret=app.secret)
 
@@ -98,7 +98,7 @@ def test_a_token_is_told_of_until_it_ends(served: Served, browser: Browser, meta
 def test_a_token_that_is_over_is_refreshed_by_the_call_that_needs_it(
     served: Served, browser: Browser, metadata: Mapping[str, Any]
 ) -> None:
-    app, kept = served.apps.web, list[Mapping[str, Any]]()
+    app, kept = served.oauth_clients.web, list[Mapping[str, Any]]()
     with session_of(app) as session:
         tokens = signed_in(session, metadata, browser, client_secret=app.secret)
     over = {**tokens, "expires_at": 1, "expires_in": -1}
@@ -113,7 +113,7 @@ def test_a_token_that_is_over_is_refreshed_by_the_call_that_needs_it(
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
 def test_a_client_gets_a_token_for_itself(method: str, served: Served, metadata: Mapping[str, Any]) -> None:
-    app = served.apps.machine
+    app = served.oauth_clients.machine
     with OAuth2Session(client=BackendApplicationClient(app.id, scope=["account:read"])) as session:
         tokens = session.fetch_token(metadata["token_endpoint"], **ways(app, method))
         assert "refresh_token" not in tokens
@@ -121,7 +121,7 @@ def test_a_client_gets_a_token_for_itself(method: str, served: Served, metadata:
 
 
 def test_a_refused_code_is_an_error_of_its_own(served: Served, browser: Browser, metadata: Mapping[str, Any]) -> None:
-    app = served.apps.web
+    app = served.oauth_clients.web
     with session_of(app) as session:
         session.authorization_url(metadata["authorization_endpoint"])
         with pytest.raises(errors.InvalidGrantError, match="the code is unknown"):
@@ -145,7 +145,7 @@ def test_a_refusal_of_a_client_is_an_error_of_its_own(
     served: Served,
     metadata: Mapping[str, Any],
 ) -> None:
-    app = served.apps.machine
+    app = served.oauth_clients.machine
     with (
         OAuth2Session(client=BackendApplicationClient(app.id, **settings)) as session,
         pytest.raises(error),
@@ -154,7 +154,7 @@ def test_a_refusal_of_a_client_is_an_error_of_its_own(
 
 
 def test_a_target_that_is_not_there_is_told_by_its_code(served: Served, metadata: Mapping[str, Any]) -> None:
-    app = served.apps.machine
+    app = served.oauth_clients.machine
     with (
         OAuth2Session(client=BackendApplicationClient(app.id)) as session,
         pytest.raises(errors.CustomOAuth2Error) as caught,
@@ -164,7 +164,7 @@ def test_a_target_that_is_not_there_is_told_by_its_code(served: Served, metadata
 
 
 def test_a_password_is_taken_from_nobody(served: Served, metadata: Mapping[str, Any]) -> None:
-    app = served.apps.web
+    app = served.oauth_clients.web
     with (
         OAuth2Session(client=LegacyApplicationClient(app.id)) as session,
         pytest.raises(errors.UnsupportedGrantTypeError),
@@ -175,7 +175,7 @@ def test_a_password_is_taken_from_nobody(served: Served, metadata: Mapping[str, 
 def test_an_app_that_asks_for_what_it_may_not_have_is_told_so_where_it_waits(
     served: Served, browser: Browser, metadata: Mapping[str, Any]
 ) -> None:
-    app = served.apps.web
+    app = served.oauth_clients.web
     with session_of(app, scope=["keys:read"]) as session, pytest.raises(errors.InvalidScopeError):
         signed_in(session, metadata, browser, client_secret=app.secret)
 
@@ -183,7 +183,7 @@ def test_an_app_that_asks_for_what_it_may_not_have_is_told_so_where_it_waits(
 def test_a_state_that_was_not_asked_with_is_noticed(
     served: Served, browser: Browser, metadata: Mapping[str, Any]
 ) -> None:
-    with session_of(served.apps.web) as session:
+    with session_of(served.oauth_clients.web) as session:
         url, _ = session.authorization_url(metadata["authorization_endpoint"])
         back = browser.allowed(url)
         session.authorization_url(metadata["authorization_endpoint"])

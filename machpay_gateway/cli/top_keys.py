@@ -1,0 +1,68 @@
+"""The busiest keys of the last minutes, as `machpay-gateway top` shows them: by the stored usage."""
+
+import time
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from typing import Any
+
+from machpay_gateway.assembly import Gateway
+from machpay_gateway.core.errors import Unavailable
+from machpay_gateway.core.text import format_moment
+from machpay_gateway.core.usage.counters import MINUTE, UsageRow, sum_of, taken_by
+
+_MINUTES = 2  # the one that runs, and the one before: usage is kept by whole minutes
+_NOT_ANSWERING = "the database does not answer"
+
+
+class TopKeys:
+    """Finds them, and remembers what keys are called."""
+
+    def __init__(self, gateway: Gateway, limit: int, *, clock: Callable[[], float] = time.time) -> None:
+        """Look for at most *limit* of them in what *gateway* stores. *clock* is in seconds since the epoch."""
+        self._gateway = gateway
+        self._limit = limit
+        self._clock = clock
+        self._costs = gateway.policy.costs
+        self._known: dict[str, tuple[str | None, str | None]] = {}
+
+    async def told(self) -> dict[str, Any]:
+        """Return them as JSON has them, or why there are none."""
+        since = MINUTE.start_of(self._clock()) - (_MINUTES - 1) * MINUTE.seconds
+        document: dict[str, Any] = {"since": format_moment(since), "data": [], "mistake": None}
+        try:
+            await self._gateway.open()
+            rows = await self._gateway.store.busiest(since, self._limit)
+            for subject, found in groupby(rows, key=lambda row: row.key.subject):
+                document["data"].append(await self._key(subject, list(found)))
+        except Unavailable:
+            document["mistake"] = _NOT_ANSWERING
+        return document
+
+    async def _key(self, subject: str, rows: list[UsageRow]) -> dict[str, Any]:
+        name, tier = await self._called(subject)
+        total = sum_of(rows)
+        return {
+            "id": subject,
+            "name": name,
+            "tier": tier,
+            "requests": total.requests,
+            "outcomes": dict(sorted(total.outcomes.items(), key=lambda each: (-each[1], each[0]))),
+            "of_limit": self._of_limit(tier, rows),
+        }
+
+    async def _called(self, subject: str) -> tuple[str | None, str | None]:
+        """Return the name and tier of a key; of a grant there is neither."""
+        if subject not in self._known:
+            record = await self._gateway.keys.get(None, subject)
+            self._known[subject] = (None, None) if record is None else (record.name, record.tier)
+        return self._known[subject]
+
+    def _of_limit(self, tier: str | None, rows: Iterable[UsageRow]) -> float | None:
+        """Return how much of its tier's limit it took in its fullest minute, None where the limit is not known."""
+        limits = self._gateway.settings.tiers.get(tier or "")
+        if limits is None:
+            return None
+        a_minute = limits.limit * MINUTE.seconds / limits.window_seconds
+        in_order = sorted(rows, key=lambda row: row.key.start)
+        minutes = groupby(in_order, key=lambda row: row.key.start)
+        return max((taken_by(found, self._costs) for _, found in minutes), default=0) / a_minute

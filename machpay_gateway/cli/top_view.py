@@ -1,0 +1,98 @@
+"""How `machpay-gateway top` looks: what it prints as JSON, made for people and 80 columns."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from machpay_gateway.cli.output import new_table, plain, printable
+from machpay_gateway.core.usage.counters import ALLOWED
+
+if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+_MOST_ROUTES = 8
+_NUMBERS = frozenset({"/S", "SHARE", "P50 MS", "P95 MS", "P99 MS", "REQUESTS", "OF LIMIT"})
+_CUT = frozenset({"ROUTE", "NAME", "REFUSED"})  # where a terminal is too narrow for all
+
+
+def board(document: Mapping[str, Any]) -> "Group":
+    """Return *document* as it is shown."""
+    from rich.console import Group
+    from rich.text import Text
+
+    if document["mistake"] is not None:
+        return Group(Text(f"{document['mistake']}.", "bold red"))
+    head = (
+        f"{document['requests_per_second']:,.1f} requests/s, {document['refused_per_second']:,.1f} refused  "
+        f"{document['in_flight']:,} in flight  {document['connections']:,} connections  {document['workers']:,} workers"
+    )
+    parts: list[Any] = [Text(f"{document['at']}, over {document['seconds']:.1f} s"), Text(head, "bold")]
+    if document["degraded_workers"]:
+        parts.append(Text(f"degraded: {document['degraded_workers']} workers decide without Redis", "bold red"))
+    routes = [{**document, "name": "all"}, *document["routes"][:_MOST_ROUTES]]
+    whole = document["requests_per_second"] or 1.0
+    outcomes = [(name, _number(rate), f"{rate / whole:.1%}") for name, rate in document["outcomes_per_second"].items()]
+    parts += ["", _table(("OUTCOME", "/S", "SHARE"), outcomes)]
+    parts += ["", _table(("ROUTE", "/S", "P50 MS", "P95 MS", "P99 MS"), map(_cells, routes))]
+    if document["steps"]:
+        parts += ["", _table(("STEP", "/S", "P50 MS", "P95 MS", "P99 MS"), map(_cells, document["steps"]))]
+    parts += ["", _keys_view(document["keys"])]
+    return Group(*parts)
+
+
+def _keys_view(keys: Mapping[str, Any]) -> "RenderableType":
+    from rich.text import Text
+
+    if keys["mistake"] is not None:
+        return Text(f"No keys are shown: {keys['mistake']}.", "yellow")
+    if not keys["data"]:
+        return Text(f"No key was used since {keys['since']}.")
+    columns = (f"KEY, SINCE {keys['since'][11:16]}", "NAME", "TIER", "REQUESTS", "OF LIMIT", "REFUSED")
+    return _table(columns, map(_key_cells, keys["data"]))
+
+
+def _key_cells(key: Mapping[str, Any]) -> tuple[str, ...]:
+    refused = (
+        f"{outcome} {count / key['requests']:.0%}" for outcome, count in key["outcomes"].items() if outcome != ALLOWED
+    )
+    of_limit = "-" if key["of_limit"] is None else f"{key['of_limit']:.0%}"
+    return (
+        key["id"],
+        key["name"] or "-",
+        key["tier"] or "-",
+        f"{key['requests']:,}",
+        of_limit,
+        ", ".join(refused) or "-",
+    )
+
+
+def _cells(flow: Mapping[str, Any]) -> tuple[str, ...]:
+    return flow["name"], _number(flow["requests_per_second"]), *map(_number, flow["latency_ms"].values())
+
+
+def _number(number: float | None) -> str:
+    return "-" if number is None else f"{number:,.1f}"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
+    """Return *rows* under their *columns*; what is too long for the terminal is cut off, for it is drawn anew."""
+    table, cells = new_table(), [tuple(map(printable, row)) for row in rows]
+    for number, column in enumerate(columns):
+        widest = max(map(len, (column, *(row[number] for row in cells))))
+        is_cut = column in _CUT
+        table.add_column(
+            column,
+            no_wrap=not is_cut,  # what may be narrowed; its cells are cut off for all that, and not folded
+            justify="right" if column in _NUMBERS else "left",
+            min_width=None if is_cut else widest,
+        )
+    for row in cells:
+        table.add_row(*map(_cell, row))
+    return table
+
+
+def _cell(said: str) -> "Text":
+    text = plain(said)
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text

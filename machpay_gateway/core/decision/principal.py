@@ -1,0 +1,111 @@
+"""Who is calling: the identity that a credential was found to be."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+from machpay_gateway.core.keys.key import KeyRecord, SecretRecord
+from machpay_gateway.core.limits.admission import AdmissionRequest
+from machpay_gateway.core.limits.rate import Tier
+from machpay_gateway.core.network.address import Allowlist, parse_allowlist
+from machpay_gateway.core.scopes import Scopes
+
+_OF_KEYS = ("api_key", "session")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Principal:
+    """An identified caller. It answers Starlette's questions too: `request.user` and `request.auth` are this value.
+
+    *id* is the key's id, of a session too, or the token's `sub`; *client_id* is the app that acts for that one, and
+    *subject* what the quota is counted against. *expires_at* is the moment the credential that was presented stops
+    working, in seconds since the epoch. *key* is the thumbprint of what must be proved beside a token (RFC 9449).
+    *demands* remembers, by a route's `match`, what depends on nothing but the record and the rule; it is `decision`'s
+    to fill. *secret_digest* is of the key's secret that was presented, or that a session was made by, else None.
+    """
+
+    kind: Literal["api_key", "session", "oauth", "jwt"]
+    id: str
+    name: str
+    account_id: str | None
+    subject: str
+    environment: str
+    tier: str
+    limits: Tier
+    scopes: Scopes
+    version: int = 0
+    expires_at: float | None = None
+    revoked: bool = False
+    allowlist: Allowlist | None = None
+    client_id: str | None = None
+    key: str | None = None
+    claims: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    secret_digest: bytes | None = field(default=None, repr=False)
+    demands: dict[str, tuple[AdmissionRequest, int | None]] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def key_id(self) -> str | None:
+        """The id of the key that was presented, or that a session was made by; None for a token of an app or issuer."""
+        return self.id if self.kind in _OF_KEYS else None
+
+    @property
+    def is_authenticated(self) -> bool:
+        """True: Starlette asks it of `request.user`."""
+        return True
+
+    @property
+    def display_name(self) -> str:
+        """The name that people gave the key, or the token's subject."""
+        return self.name
+
+    @property
+    def identity(self) -> str:
+        """The same as *id*."""
+        return self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Anonymous:
+    """Nobody in particular: who a public route sees."""
+
+    kind: Literal["anonymous"] = "anonymous"
+    key_id: None = None
+    scopes: Scopes = field(default_factory=Scopes)
+    is_authenticated: bool = False
+    display_name: str = ""
+    identity: str = ""
+
+
+ANONYMOUS = Anonymous()
+
+
+def known_tier(tier: str, tiers: Mapping[str, Tier]) -> str:
+    """Return *tier*, or the smallest there is when it is not configured.
+
+    It comes from an account and may be one that this process does not know; refusing the caller would turn an
+    operator's mistake into an outage, and the smallest tier never gives more than was meant.
+    """
+    return tier if tier in tiers else min(tiers, key=lambda name: tiers[name].limit)
+
+
+def key_principal(record: KeyRecord, secret: SecretRecord, tiers: Mapping[str, Tier]) -> Principal:
+    """Return who presents *secret* of *record*."""
+    tier = known_tier(record.tier, tiers)
+    ends = [end for end in (record.expires_at, secret.expires_at) if end is not None]
+    return Principal(
+        kind="api_key",
+        id=record.id,
+        name=record.name,
+        account_id=record.account_id,
+        subject=record.id,
+        environment=record.environment,
+        tier=tier,
+        limits=tiers[tier],
+        scopes=record.scopes,
+        version=record.version,
+        expires_at=min(ends, default=None),
+        revoked=record.revoked_at is not None,
+        allowlist=parse_allowlist(record.allowed_ips) if record.allowed_ips else None,
+        secret_digest=secret.digest,
+    )

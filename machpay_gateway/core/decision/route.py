@@ -1,0 +1,147 @@
+"""Routes: method and path template to what a caller needs there."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.keys.key import ENVIRONMENTS
+from machpay_gateway.core.network.proxy_options import ProxyOptions
+from machpay_gateway.core.scopes import ScopeExpression, parse_scope_expression
+
+ANY_METHOD = "*"
+_METHOD = re.compile(r"[A-Z][A-Z0-9_-]*|\*")
+_LITERAL = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@]+")  # RFC 3986 §3.3 pchar, unescaped
+_PARAMETER = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*(:path)?\}")
+ONE_SEGMENT, ALL_THE_REST = PARAMETERS = ("{}", "{:path}")  # how a parameter stands in `segments`
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A rule: `Route("POST /v1/skills/execute", scopes="skills:execute", cost=1)`.
+
+    *match* is a method (or `*`) and a path template: `{id}` is one segment, a closing `{rest:path}` all that follows.
+    A trailing slash makes no difference, and HEAD is answered by the GET route unless one of its own is listed. `/a/`
+    is refused where both `/a` and `/a/{rest:path}` are listed: frameworks disagree on which of the two it is. The rest
+    may be nothing at all, `/a` itself, where no other route fits.
+    *scopes* is an expression (`"a b"` all, `"a | b"` any) or a list of names, all required. *cost* is in units of the
+    window; 0 counts for concurrency only. A *public* route asks for no credential. *environments* are those whose
+    credentials may come here. *proxy* is what the reverse proxy does differently here, by the names of `ProxyOptions`.
+    Raises ConfigurationError.
+    """
+
+    match: str
+    scopes: str | Sequence[str] = ""
+    cost: int = 1
+    public: bool = False
+    environments: Collection[str] = frozenset(ENVIRONMENTS)
+    proxy: Mapping[str, object] = field(default_factory=dict, hash=False)
+    method: str = field(init=False, repr=False)
+    segments: tuple[str, ...] = field(init=False, repr=False)
+    requires: ScopeExpression = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.match, str):  # TOML and untyped callers may give anything
+            raise ConfigurationError(f"Route {self.match!r} is not a text such as 'GET /v1/skills'")
+        method, segments = _parse_match(self.match)
+        requires = parse_scope_expression(self.scopes)
+        if type(self.cost) is not int or self.cost < 0:
+            raise ConfigurationError(
+                f"Route {self.match!r}: cost {self.cost!r} is not a number of units: use 0 or more"
+            )
+        if type(self.public) is not bool:  # "false" must not open a route
+            raise ConfigurationError(f"Route {self.match!r}: public is true or false, not {self.public!r}")
+        if self.public and requires.alternatives:
+            raise ConfigurationError(f"Route {self.match!r} is public and requires {requires}: drop one of the two")
+        _check_carriage(self.match, self.proxy)
+        object.__setattr__(self, "method", method)
+        object.__setattr__(self, "segments", segments)
+        object.__setattr__(self, "requires", requires)
+        object.__setattr__(self, "environments", _checked_environments(self.match, self.environments))
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether the template has no parameters."""
+        return not any(parameter in self.segments for parameter in PARAMETERS)
+
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """The segments that are no parameters."""
+        return tuple(segment for segment in self.segments if segment not in PARAMETERS)
+
+    @property
+    def ends_in_literal(self) -> bool:
+        """Whether the last segment is no parameter."""
+        return self.segments[-1:] != () and self.segments[-1] not in PARAMETERS
+
+    def within(self, served: frozenset[str]) -> "Route":
+        """Return the route for a gateway that serves these environments; where they share none it refuses everyone."""
+        narrowed = copy(self)
+        object.__setattr__(narrowed, "environments", served.intersection(self.environments))
+        return narrowed
+
+    @classmethod
+    def all_of(cls, routes: "Sequence[Route]", *, may_be_public: bool = False) -> "Route":
+        """Return a rule that lets in only who would be let in by every one of *routes*.
+
+        It asks for a credential in any case unless it *may_be_public*, which it is when all of them are.
+        """
+        joined = copy(routes[0])
+        requires = [frozenset[str]()]
+        for route in routes:
+            if route.requires.alternatives:
+                requires = [names | more for names in requires for more in route.requires.alternatives]
+        values: dict[str, object] = {
+            "match": " + ".join(route.match for route in routes),
+            "method": next((route.method for route in routes if route.method != ANY_METHOD), ANY_METHOD),
+            "requires": ScopeExpression(tuple(requires) if requires != [frozenset()] else ()),
+            "cost": max(route.cost for route in routes),
+            "public": may_be_public and all(route.public for route in routes),
+            "environments": frozenset.intersection(*(frozenset(route.environments) for route in routes)),
+        }
+        for attribute, value in values.items():
+            object.__setattr__(joined, attribute, value)
+        return joined
+
+
+def _parse_match(match: str) -> tuple[str, tuple[str, ...]]:
+    method, _, template = match.partition(" ")
+    if not _METHOD.fullmatch(method):
+        raise ConfigurationError(
+            f"Route {match!r} does not start with a method: write `GET /path`, or `* /path` for every method"
+        )
+    if not template.startswith("/"):
+        raise ConfigurationError(f"Route {match!r}: the path {template!r} does not start with `/`")
+    path = template[1:].removesuffix("/")
+    texts = path.split("/") if path else []
+    return method, tuple(_parse_segment(match, text, last=at == len(texts) - 1) for at, text in enumerate(texts))
+
+
+def _checked_environments(match: str, given: Collection[str]) -> frozenset[str]:
+    names = () if isinstance(given, str) or not isinstance(given, Collection) else tuple(given)
+    if not names or any(name not in ENVIRONMENTS for name in names):
+        raise ConfigurationError(f"Route {match!r}: environments {given!r} is not a list of live, test or both")
+    return frozenset(names)
+
+
+def _check_carriage(match: str, given: Mapping[str, object]) -> None:
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"Route {match!r}: proxy {given!r} is not a table")
+    try:
+        ProxyOptions().with_changes(given)
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"Route {match!r}: proxy: {exc}") from exc
+
+
+def _parse_segment(match: str, text: str, *, last: bool) -> str:
+    if parameter := _PARAMETER.fullmatch(text):
+        if not parameter[1]:
+            return ONE_SEGMENT
+        if last:
+            return ALL_THE_REST
+        raise ConfigurationError(f"Route {match!r}: {text} takes all that follows, so it must come last")
+    if text in {".", ".."} or not _LITERAL.fullmatch(text):
+        way_out = "a parameter is a whole segment, {id}, or {rest:path} at the end" if "{" in text else "write it plain"
+        raise ConfigurationError(f"Route {match!r}: {text!r} is not a path segment; {way_out}")
+    return text

@@ -1,0 +1,86 @@
+"""Sessions: a key traded for a token of minutes, with at most its scopes, and dead with it."""
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+
+from machpay_gateway.core.decision.principal import Principal, key_principal
+from machpay_gateway.core.jose.claims import numeric_date, out_of_time
+from machpay_gateway.core.keys.key import KeyRecord, SecretRecord
+from machpay_gateway.core.limits.rate import Tier
+from machpay_gateway.core.scopes import Scopes
+
+TYPE = "machpay-session+jwt"  # RFC 8725 §3.11, §3.12: nothing else passes for one, nor it for anything else
+ISSUER, AUDIENCE = "urn:machpay:gateway", "urn:machpay:sessions"
+MAX_SECONDS = 900
+
+
+@dataclass(frozen=True, slots=True)
+class SessionToken:
+    """What a good session token says. *digest* is of the token, *secret* the mark of the secret that it was made by.
+
+    *kid* is the id of the key that signed it.
+    """
+
+    digest: bytes = field(repr=False)
+    key_id: str
+    secret: str = field(repr=False)
+    scopes: Scopes
+    expires_at: float
+    kid: str | None = None
+
+
+def session_claims(
+    principal: Principal, scopes: Scopes, *, seconds: int, token_id: str, now: float
+) -> dict[str, object]:
+    """Return the claims of a new session of the key that *principal* presented."""
+    issued_at = int(now)
+    return {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": principal.id,
+        "iat": issued_at,
+        "exp": issued_at + seconds,
+        "jti": token_id,
+        "scope": str(scopes),
+        "sec": mark_of(principal.secret_digest or b""),
+    }
+
+
+def session_of(
+    claims: Mapping[str, object], digest: bytes, now: float, *, kid: str | None = None
+) -> SessionToken | str:
+    """Return the session that a token with our signature tells of, or why, for the log, it is none at *now*."""
+    if claims.get("iss") != ISSUER or claims.get("aud") != AUDIENCE:
+        return "iss or aud is not that of sessions"
+    if refusal := out_of_time(claims, now):
+        return refusal
+    key_id, secret, scope, exp = (claims.get(name) for name in ("sub", "sec", "scope", "exp"))
+    expires_at = numeric_date(exp)
+    if not (isinstance(key_id, str) and isinstance(secret, str) and isinstance(scope, str)) or expires_at is None:
+        return "a claim is missing"
+    if expires_at <= now:  # by our own clock or one beside it: there is no other issuer to make allowance for
+        return "expired"
+    return SessionToken(digest, key_id, secret, Scopes(frozenset(scope.split())), expires_at, kid)
+
+
+def session_principal(session: SessionToken, record: KeyRecord, tiers: Mapping[str, Tier]) -> Principal | None:
+    """Return who presents *session* of the key *record*; None when the secret that it was made by has ended."""
+    secret = _secret_of(session, record)
+    if secret is None:
+        return None
+    key = key_principal(record, secret, tiers)
+    held = Scopes(frozenset(name for name in session.scopes if name in key.scopes))
+    ends = session.expires_at if key.expires_at is None else min(session.expires_at, key.expires_at)
+    return replace(key, kind="session", scopes=held, expires_at=ends)
+
+
+def mark_of(secret_digest: bytes) -> str:
+    """Return what tells a key's secrets apart in a token that others may read: of the digest itself it says nothing."""
+    return sha256(b"machpay session" + secret_digest).hexdigest()[:32]
+
+
+def _secret_of(session: SessionToken, record: KeyRecord) -> SecretRecord | None:
+    marked = (secret for secret in record.secrets if hmac.compare_digest(mark_of(secret.digest), session.secret))
+    return next(marked, None)

@@ -1,0 +1,1 @@
+"""API keys: secrets, validation, the audit log, and what is asked of their store."""

@@ -1,0 +1,67 @@
+"""Reports of leaked secrets, in the format of GitHub's secret scanning partner program.
+
+A report is a JSON array of matches, and signed (`scanner`): otherwise whoever knows a secret could have its key ended
+in the scanner's name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import orjson
+
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.network.url import is_remote, is_trusted_url, without_user
+
+GITHUB_KEYS = "https://api.github.com/meta/public_keys/secret_scanning"
+Action = Literal["revoke", "alert"]
+ACTIONS: tuple[Action, ...] = ("revoke", "alert")
+
+
+@dataclass(frozen=True, slots=True)
+class LeakSettings:
+    """Who may report leaked secrets, and what follows. *keys* is a file or an https URL with the scanner's keys.
+
+    *action* `revoke` ends what leaked at once, `alert` writes it into the log and the audit log. Raises
+    ConfigurationError.
+    """
+
+    keys: str = GITHUB_KEYS
+    action: Action = "revoke"
+
+    def __post_init__(self) -> None:
+        keys: object = self.keys  # TOML and untyped callers may give anything
+        if not isinstance(keys, str) or not keys or (is_remote(keys) and not is_trusted_url(keys)):
+            told = without_user(str(keys))
+            raise ConfigurationError(f"keys cannot be taken from {told!r}; use a file or an https URL")
+        if self.action not in ACTIONS:
+            raise ConfigurationError(f"action {self.action!r} does not exist: use {' or '.join(ACTIONS)}")
+
+
+@dataclass(frozen=True, slots=True)
+class LeakMatch:
+    """A secret that was found in the open: *url* says where, and may be empty; *source* in what."""
+
+    token: str = field(repr=False)
+    kind: str
+    url: str
+    source: str
+
+
+def matches_in(report: bytes) -> tuple[LeakMatch, ...] | None:
+    """Return the matches of a *report*; None when it is none."""
+    try:
+        items = orjson.loads(report)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        return None
+    found = [_match(item) for item in items]
+    return tuple(match for match in found if match is not None) if None not in found else None
+
+
+def _match(item: Mapping[str, object]) -> LeakMatch | None:
+    texts = [item.get(name, "") for name in ("token", "type", "url", "source")]
+    if not all(isinstance(text, str) for text in texts):
+        return None
+    return LeakMatch(*map(str, texts))

@@ -1,0 +1,91 @@
+"""What people may write into keys and accounts: each returns the value as it is stored, or raises InputError."""
+
+from collections.abc import Collection, Iterable, Mapping
+
+from machpay_gateway.core.errors import ConfigurationError, InputError
+from machpay_gateway.core.network.address import parse_network
+from machpay_gateway.core.scopes import Scopes, unknown_scopes
+from machpay_gateway.core.text import _SECRETS, format_moment, masked, quoted
+
+MAX_NAME, MAX_SCOPES, MAX_NETWORKS = 100, 100, 1000
+MAX_PAIRS, MAX_PAIR_KEY, MAX_PAIR_VALUE = 50, 40, 500
+_LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999, where RFC 3339 ends
+
+
+def checked_name(name: str) -> str:
+    """Return *name* without the blanks around it."""
+    stripped = name.strip()
+    if not 1 <= len(stripped) <= MAX_NAME:
+        raise InputError(f"The name {quoted(name)} has {len(stripped)} characters: use 1 to {MAX_NAME}.")
+    if not stripped.isprintable():
+        raise InputError(f"The name {quoted(name)} has characters that cannot be quoted: leave them out.")
+    if _SECRETS.search(stripped):
+        raise InputError(f"The name {quoted(name)} holds a secret, and names are stored as they are: use another.")
+    return stripped
+
+
+def checked_scopes(names: Collection[str], known: Collection[str]) -> Scopes:
+    """Return *names* as Scopes: *known* ones, or wildcards over known ones."""
+    if len(names) > MAX_SCOPES:
+        raise InputError(f"{len(names)} scopes are too many: use at most {MAX_SCOPES}, or wildcards such as skills:*.")
+    if unknown := unknown_scopes(names, known):
+        raise InputError(f"Scope {quoted(unknown[0])} is not defined; known scopes: {', '.join(sorted(known))}.")
+    if repeated := _repeated(names):
+        raise InputError(f"Scope {quoted(repeated)} is given twice: leave one out.")
+    return Scopes(frozenset(names))
+
+
+def checked_networks(networks: Collection[str]) -> tuple[str, ...]:
+    """Return *networks* normalised, each once; none of them means that any address will do."""
+    if len(networks) > MAX_NETWORKS:
+        raise InputError(f"allowed_ips has {len(networks)} networks: use at most {MAX_NETWORKS}, or wider ones.")
+    try:
+        return tuple(dict.fromkeys(parse_network(network)[0] for network in networks))
+    except ConfigurationError as exc:
+        raise InputError(f"allowed_ips: {masked(str(exc))}.") from exc
+
+
+def checked_expiry(expires_at: float | None, now: float) -> float | None:
+    """Return *expires_at*, seconds since the epoch and later than *now*, or None for never."""
+    if expires_at is None:
+        return None
+    if not expires_at <= _LAST_MOMENT:  # NaN is not either
+        raise InputError(f"expires_at {expires_at} is not a moment before the year 10000: use none for never.")
+    if expires_at <= now:
+        raise InputError(f"expires_at {format_moment(expires_at)} is past: use a later moment, or none for never.")
+    return float(expires_at)
+
+
+def checked_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return a copy of *metadata*."""
+    if len(metadata) > MAX_PAIRS:
+        raise InputError(f"metadata has {len(metadata)} pairs: use at most {MAX_PAIRS}.")
+    for key, value in metadata.items():
+        if not 1 <= len(key) <= MAX_PAIR_KEY or not key.isprintable():
+            raise InputError(f"metadata key {quoted(key)}: use 1 to {MAX_PAIR_KEY} characters that can be quoted.")
+        if len(value) > MAX_PAIR_VALUE:
+            raise InputError(
+                f"metadata value of {quoted(key)} has {len(value)} characters: use at most {MAX_PAIR_VALUE}."
+            )
+        if _SECRETS.search(value) or _SECRETS.search(key):
+            raise InputError(f"metadata {quoted(key)} holds a secret, and metadata is stored as it is: leave it out.")
+        if not _is_unicode(value):
+            raise InputError(f"metadata value of {quoted(key)} is not Unicode text: it has a lone surrogate.")
+    return dict(metadata)
+
+
+def _repeated(names: Iterable[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

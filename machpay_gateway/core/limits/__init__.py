@@ -1,0 +1,1 @@
+"""Rates, and admission to them."""

@@ -1,0 +1,1 @@
+"""Addresses, hosts and headers, and what holds for forwarding to an upstream."""

@@ -1,0 +1,56 @@
+"""Where requests are forwarded to."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from machpay_gateway.core.errors import ConfigurationError
+
+# One reading only: no user and password, path, query, backslash or space that another parser could see a host in.
+_ORIGIN = re.compile(
+    r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?)"
+    r"(?::(?P<port>[0-9]{1,5}))?/?"
+)
+
+
+_PORTS = {"http": 80, "https": 443}
+
+
+_MAX_PORT = 65535
+
+
+class Origin(NamedTuple):
+    """A server that requests are carried to."""
+
+    scheme: str
+    host: str  # an IPv6 address without its brackets
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+def parse_origin(url: str) -> Origin:
+    """Return the origin that *url* names. Raises ConfigurationError for one that has anything but host and port.
+
+    A path of its own would make what is forwarded differ from what was authorised.
+    """
+    match = _ORIGIN.fullmatch(url)
+    port = int(match["port"] or _PORTS[match["scheme"]]) if match else 0
+    if match is None or not 0 < port <= _MAX_PORT:
+        raise ConfigurationError("is not an address such as http://127.0.0.1:9000: no path, no user and password")
+    return Origin(match["scheme"], match["host"].strip("[]"), port)
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Where the requests of one environment go: any of *origins*, which are the same to callers."""
+
+    origins: tuple[Origin, ...]
+
+    @classmethod
+    def of(cls, urls: str | Sequence[str]) -> "Upstream":
+        """Return the upstream of one URL or several. Raises ConfigurationError."""
+        return cls(tuple(parse_origin(url) for url in ([urls] if isinstance(urls, str) else urls)))

@@ -1,0 +1,107 @@
+"""Access tokens: what they say, and who presents one (RFC 9068)."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from machpay_gateway.core.decision.principal import Principal, known_tier
+from machpay_gateway.core.jose.claims import LEEWAY_SECONDS, numeric_date, out_of_time
+from machpay_gateway.core.limits.rate import Tier
+from machpay_gateway.core.oauth.grant import Grant
+from machpay_gateway.core.oauth.settings import OAuthSettings
+from machpay_gateway.core.scopes import Scopes
+
+TYPE = "at+jwt"
+_TEXTS = ("sub", "client_id", "gid", "acct", "env", "tier")
+
+
+def access_claims(
+    authority: OAuthSettings,
+    grant: Grant,
+    *,
+    scopes: Scopes,
+    resources: tuple[str, ...],
+    family_id: str | None,
+    key: str | None,
+    token_id: str,
+    now: float,
+) -> dict[str, object]:
+    """Return the claims of a new access token. Beside the standard's: `gid`, the grant, at version `ver`; `fam`.
+
+    *key* is the thumbprint of the DPoP key that must be proved beside it, if one must be.
+    """
+    issued_at = int(now)
+    claims = {
+        "iss": authority.issuer,
+        "sub": grant.user_id or grant.client_id,
+        "aud": resources[0] if len(resources) == 1 else list(resources),
+        "client_id": grant.client_id,
+        "iat": issued_at,
+        "exp": issued_at + authority.access_token_seconds,
+        "jti": token_id,
+        "scope": str(scopes),
+        "gid": grant.id,
+        "ver": grant.version,
+        "fam": family_id,
+        "acct": grant.account_id,
+        "env": grant.environment,
+        "tier": grant.tier,
+        "cnf": None if key is None else {"jkt": key},  # RFC 9449 §6.1
+    }
+    return {name: value for name, value in claims.items() if value is not None}
+
+
+def mistake_in_access(claims: Mapping[str, object], authority: OAuthSettings, now: float) -> str | None:
+    """Return the first reason, for the log, why a token that says *claims* is not accepted here at *now*."""
+    if claims.get("iss") != authority.issuer:
+        return "iss is another issuer"
+    audience = claims.get("aud")
+    if authority.audience not in (audience if isinstance(audience, list) else [audience]):
+        return "aud names somebody else"
+    if refusal := out_of_time(claims, now):
+        return refusal
+    # Our own signature is on it, so that this cannot fail but for a key that got out of hand.
+    if not all(isinstance(claims.get(name), str) for name in (*_TEXTS, "scope")) or type(claims.get("ver")) is not int:
+        return "a claim is missing"
+    if "cnf" in claims and _key_of(claims) is None:
+        return "cnf is not understood"
+    return None
+
+
+def access_principal(claims: Mapping[str, object], tiers: Mapping[str, Tier], grant: Grant | None) -> Principal | str:
+    """Return who presents a token that says *claims*, or why it is dead.
+
+    *grant* is given once it has changed since the token was made: then it has the last word on what the token is worth.
+    """
+    scopes = Scopes(frozenset(str(claims["scope"]).split()))
+    tier, version = str(claims["tier"]), int(str(claims["ver"]))
+    if grant is not None:
+        if not grant.is_alive or version < grant.valid_from:
+            return "the grant was revoked"
+        if claims.get("fam") in grant.ended_families:
+            return "the token's family has ended"
+        scopes = Scopes(frozenset(name for name in scopes if name in grant.scopes))
+        tier, version = grant.tier, grant.version
+    tier = known_tier(tier, tiers)
+    exp = numeric_date(claims["exp"])
+    return Principal(
+        kind="oauth",
+        id=str(claims["sub"]),
+        name=str(claims["sub"]),
+        account_id=str(claims["acct"]),
+        subject=str(claims["gid"]),
+        environment=str(claims["env"]),
+        tier=tier,
+        limits=tiers[tier],
+        scopes=scopes,
+        version=version,
+        expires_at=None if exp is None else exp + LEEWAY_SECONDS,
+        client_id=str(claims["client_id"]),
+        key=_key_of(claims),
+        claims=MappingProxyType(dict(claims)),
+    )
+
+
+def _key_of(claims: Mapping[str, object]) -> str | None:
+    confirmation = claims.get("cnf")
+    key = confirmation.get("jkt") if isinstance(confirmation, Mapping) else None
+    return key if isinstance(key, str) else None

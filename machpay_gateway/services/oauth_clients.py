@@ -1,0 +1,355 @@
+"""What can be done with OAuth clients: the use cases that the admin API, the Console and the command line share."""
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
+
+from machpay_gateway.core.accounts.management import ManagementAction, authorize, check_creation, check_scopes
+from machpay_gateway.core.errors import InputError, StateError, StoreUnavailable
+from machpay_gateway.core.keys.audit import APPLICATION, Actor, Change, difference
+from machpay_gateway.core.keys.key import (
+    DAY_SECONDS,
+    ENTROPY_BYTES,
+    ENVIRONMENTS,
+    MAX_GRACE_SECONDS,
+    SecretRecord,
+    is_id,
+    mint_id,
+    secret_digest,
+)
+from machpay_gateway.core.keys.validation import checked_name
+from machpay_gateway.core.oauth.client import (
+    AUTHORIZATION_CODE,
+    NEVER_GRANTED,
+    REFRESH_TOKEN,
+    OAuthClient,
+    checked_app_scopes,
+    checked_grant_types,
+    client_state,
+)
+from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, mint
+from machpay_gateway.core.oauth.ports import ClientStore
+from machpay_gateway.core.oauth.redirect_uri import checked_redirect_uris
+from machpay_gateway.core.text import quoted
+from machpay_gateway.core.unchanged import UNCHANGED, Unchanged
+
+__all__ = ["OAuthClients", "Permit"]
+
+# Raises unless the client is, when it is changed, what whoever asks takes it for.
+Permit = Callable[[OAuthClient], None]
+_ATTEMPTS = 10
+_MAX_REMOVED = 100  # clients in one transaction: the audit log's row names each of them
+_DEFAULT_GRANTS = (AUTHORIZATION_CODE, REFRESH_TOKEN)
+
+
+class OAuthClients:
+    """The use cases on clients. *announce* is told (grant id, version) of each grant that a stored change concerns.
+
+    *scopes* are the names that there are; *entropy* returns as many bytes of the system's randomness as it is asked
+    for; *clock* is in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        store: ClientStore,
+        *,
+        scopes: Collection[str],
+        clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
+        announce: Callable[[str, int], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self.grantable = frozenset(scopes) - NEVER_GRANTED
+        self._clock = clock
+        self._entropy = entropy
+        self._announce = announce
+
+    async def create(  # noqa: PLR0913 - what a client is made of, by keyword
+        self,
+        account_id: str,
+        *,
+        name: str,
+        scopes: Collection[str],
+        redirect_uris: Collection[str] = (),
+        grant_types: Collection[str] = _DEFAULT_GRANTS,
+        environment: str = "live",
+        is_public: bool = False,
+        requires_pkce: bool = True,
+        binds_tokens: bool = False,
+        actor: Actor = APPLICATION,
+        once: bytes | None = None,
+    ) -> tuple[OAuthClient, str | None]:
+        """Create a client and return it with its secret, shown this once: None for a public one. Raises InputError.
+
+        Raises AnsweredMeanwhile, and creates nothing, when something was done under the name *once* within a day.
+        """
+        if environment not in ENVIRONMENTS:
+            raise InputError(f"Environment {quoted(environment)} does not exist: use live or test.")
+        _check_pkce(is_public=is_public, requires_pkce=requires_pkce)
+        client, secret = self._new(
+            account_id,
+            name=name,
+            scopes=scopes,
+            redirect_uris=redirect_uris,
+            grant_types=grant_types,
+            environment=environment,
+            is_public=is_public,
+            requires_pkce=requires_pkce,
+            binds_tokens=binds_tokens,
+        )
+        check_creation(actor, client)
+        await self._store.add_client(client, _creation(client, actor), once)
+        return await self._store.client(account_id, client.id) or client, secret
+
+    async def register(  # noqa: PLR0913 - as above
+        self,
+        account_id: str,
+        *,
+        name: str,
+        scopes: Collection[str],
+        redirect_uris: Collection[str],
+        grant_types: Collection[str],
+        is_public: bool,
+        binds_tokens: bool,
+        max_clients: int,
+        actor: Actor,
+    ) -> tuple[OAuthClient, str | None] | None:
+        """Create a client that registers itself (RFC 7591) and return it with its secret, as `create` does.
+
+        None, and nothing is stored, when *max_clients* that registered themselves exist. Raises InputError.
+        """
+        client, secret = self._new(
+            account_id,
+            name=name,
+            scopes=scopes,
+            redirect_uris=redirect_uris,
+            grant_types=grant_types,
+            is_public=is_public,
+            binds_tokens=binds_tokens,
+            is_self_registered=True,
+        )
+        if not await self._store.register_client(client, max_clients, _creation(client, actor)):
+            return None
+        return await self._store.client(account_id, client.id) or client, secret
+
+    async def remove_unused(self, days: float) -> None:
+        """Remove for good the clients that registered themselves *days* ago or earlier and that no user ever allowed.
+
+        Another process may do the same meanwhile: each client is removed, and logged, once.
+        """
+        before = self._clock() - days * DAY_SECONDS
+        while unused := await self._store.unused_clients(before, _MAX_REMOVED):
+            account_id = unused[0].account_id
+            ids = [client.id for client in unused if client.account_id == account_id]
+            removed = {"count": len(ids), "clients": ids}
+            change = Change(self._clock(), APPLICATION, "client.remove_unused", account_id, account_id, removed, {})
+            if not await self._store.remove_clients(ids, change):
+                return  # another process removes them, or a user allows one of them now: the next time will see
+
+    async def list(
+        self,
+        account_id: str | None,
+        *,
+        environment: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[OAuthClient]:
+        """Return clients, newest first, at most *limit* of them, those that come after the client id *after*."""
+        if after is not None and not is_id(after):
+            return []
+        return await self._store.clients(account_id, environment=environment, after=after, limit=limit)
+
+    async def get(self, account_id: str | None, client_id: str) -> OAuthClient | None:
+        """Return the client, unless it was deleted."""
+        client = await self.known(account_id, client_id)
+        return None if client is None or client.deleted_at is not None else client
+
+    async def known(self, account_id: str | None, client_id: str) -> OAuthClient | None:
+        """Return the client, deleted or not: whoever lists clients goes on after it in any case."""
+        return await self._store.client(account_id, client_id) if is_id(client_id) else None
+
+    async def update(  # noqa: PLR0913 - as above
+        self,
+        account_id: str | None,
+        client_id: str,
+        *,
+        name: str | Unchanged = UNCHANGED,
+        scopes: Collection[str] | Unchanged = UNCHANGED,
+        redirect_uris: Collection[str] | Unchanged = UNCHANGED,
+        grant_types: Collection[str] | Unchanged = UNCHANGED,
+        requires_pkce: bool | Unchanged = UNCHANGED,
+        binds_tokens: bool | Unchanged = UNCHANGED,
+        actor: Actor = APPLICATION,
+        permit: Permit | None = None,
+    ) -> OAuthClient | None:
+        """Change the settings that are given; tokens lose at once what the client loses. Raises InputError.
+
+        *permit* is asked of the very client that is changed, whatever else happens to it meanwhile.
+        """
+
+        def with_settings(client: OAuthClient) -> OAuthClient:
+            wanted = replace(
+                client,
+                name=client.name if name is UNCHANGED else checked_name(name),
+                scopes=client.scopes if scopes is UNCHANGED else checked_app_scopes(scopes, self.grantable),
+                redirect_uris=client.redirect_uris
+                if redirect_uris is UNCHANGED
+                else checked_redirect_uris(redirect_uris),
+                requires_pkce=client.requires_pkce if requires_pkce is UNCHANGED else requires_pkce,
+                binds_tokens=client.binds_tokens if binds_tokens is UNCHANGED else binds_tokens,
+            )
+            _check_pkce(is_public=wanted.is_public, requires_pkce=wanted.requires_pkce)
+            asked = wanted.grant_types if grant_types is UNCHANGED else grant_types
+            kinds = checked_grant_types(
+                asked,
+                is_public=wanted.is_public,
+                redirect_uris=wanted.redirect_uris,
+                is_self_registered=wanted.is_self_registered,
+            )
+            return replace(wanted, grant_types=kinds)
+
+        # Whoever can change these can have what users let the app do sent to themselves.
+        security_settings = (redirect_uris, grant_types, requires_pkce, binds_tokens)
+        is_looser = any(setting is not UNCHANGED for setting in security_settings)
+        action = ManagementAction.LOOSEN if is_looser else ManagementAction.CHANGE
+        return await self._change(
+            account_id, client_id, "client.update", action, with_settings, actor=actor, permit=permit
+        )
+
+    async def rotate_secret(
+        self,
+        account_id: str | None,
+        client_id: str,
+        *,
+        grace_seconds: float = DAY_SECONDS,
+        actor: Actor = APPLICATION,
+        permit: Permit | None = None,
+        once: bytes | None = None,
+    ) -> tuple[OAuthClient, str] | None:
+        """Give the client a new secret and return both; the current one works for *grace_seconds* more.
+
+        Raises InputError, also for a public client, which has none. *permit* is as in `update`, *once* as in `create`.
+        """
+        if not 0 <= grace_seconds <= MAX_GRACE_SECONDS:
+            raise InputError(f"A grace of {grace_seconds} seconds is not possible: use 0 to {MAX_GRACE_SECONDS}.")
+        secret = self._minted()
+
+        def with_new_secret(client: OAuthClient) -> OAuthClient:
+            if client.is_public:
+                raise StateError(f"Client {client.id} is public: it has no secret.")
+            now = self._clock()
+            previous = (replace(client.secrets[0], expires_at=now + grace_seconds),) if grace_seconds else ()
+            return replace(client, secrets=(_kept(secret, now), *previous))
+
+        changed = await self._change(
+            account_id,
+            client_id,
+            "client.rotate_secret",
+            ManagementAction.ISSUE_SECRET,
+            with_new_secret,
+            actor=actor,
+            permit=permit,
+            once=once,
+        )
+        return None if changed is None else (changed, secret)
+
+    async def delete(
+        self, account_id: str | None, client_id: str, *, actor: Actor = APPLICATION, permit: Permit | None = None
+    ) -> OAuthClient | None:
+        """End the client for good: its tokens are refused from their next request."""
+
+        def deleted(client: OAuthClient) -> OAuthClient:
+            return replace(client, deleted_at=self._clock(), secrets=())
+
+        return await self._change(
+            account_id, client_id, "client.delete", ManagementAction.END, deleted, actor=actor, permit=permit
+        )
+
+    async def _change(
+        self,
+        account_id: str | None,
+        client_id: str,
+        name: str,
+        action: ManagementAction,
+        changed: Callable[[OAuthClient], OAuthClient],
+        *,
+        actor: Actor,
+        permit: Permit | None,
+        once: bytes | None = None,
+    ) -> OAuthClient | None:
+        for _ in range(_ATTEMPTS):
+            # Asked of the client as it is now: its scopes may have grown since the caller looked.
+            client = authorize(actor, action, await self.get(account_id, client_id))
+            if client is None:
+                return None
+            if permit is not None:
+                permit(client)
+            wanted = changed(client)
+            if wanted == client:
+                return client
+            check_scopes(actor, wanted.scopes, client.scopes.names)
+            wanted = replace(wanted, version=client.version + 1)
+            what = difference(client_state(client), client_state(wanted))
+            change = Change(self._clock(), actor, name, client.account_id, client.id, *what)
+            raised = await self._store.replace_client(wanted, change, once)
+            if raised is not None:
+                for grant_id, version in raised:
+                    await self._announce(grant_id, version)
+                return wanted
+        raise StoreUnavailable(f"client change: {client_id} changed {_ATTEMPTS} times meanwhile")
+
+    def _new(  # noqa: PLR0913 - as above
+        self,
+        account_id: str,
+        *,
+        name: str,
+        scopes: Collection[str],
+        redirect_uris: Collection[str],
+        grant_types: Collection[str],
+        environment: str = "live",
+        is_public: bool,
+        requires_pkce: bool = True,
+        binds_tokens: bool,
+        is_self_registered: bool = False,
+    ) -> tuple[OAuthClient, str | None]:
+        now, uris = self._clock(), checked_redirect_uris(redirect_uris)
+        kinds = checked_grant_types(
+            grant_types, is_public=is_public, redirect_uris=uris, is_self_registered=is_self_registered
+        )
+        secret = None if is_public else self._minted()
+        client = OAuthClient(
+            id=mint_id("app", self._entropy(ENTROPY_BYTES)),
+            account_id=account_id,
+            name=checked_name(name),
+            environment=environment,
+            tier="",  # the account's, which only the store knows
+            redirect_uris=uris,
+            scopes=checked_app_scopes(scopes, self.grantable),
+            grant_types=kinds,
+            created_at=now,
+            secrets=() if secret is None else (_kept(secret, now),),
+            is_public=is_public,
+            requires_pkce=requires_pkce,
+            binds_tokens=binds_tokens,
+            is_self_registered=is_self_registered,
+        )
+        return client, secret
+
+    def _minted(self) -> str:
+        return mint(OpaqueTokenKind.CLIENT_SECRET, self._entropy(ENTROPY_BYTES))
+
+
+def _creation(client: OAuthClient, actor: Actor) -> Change:
+    state = client_state(client)
+    return Change(client.created_at, actor, "client.create", client.account_id, client.id, {}, state)
+
+
+def _kept(secret: str, now: float) -> SecretRecord:
+    return SecretRecord(
+        secret_digest(secret.encode()), f"{OpaqueTokenKind.CLIENT_SECRET}…{secret[-4:]}", created_at=now
+    )
+
+
+def _check_pkce(*, is_public: bool, requires_pkce: bool) -> None:
+    if is_public and not requires_pkce:
+        # RFC 9700 §2.1.1: nothing else keeps whoever sees its codes from redeeming them.
+        raise InputError("A public client needs PKCE: leave require_pkce on, or make it confidential.")

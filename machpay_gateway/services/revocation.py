@@ -1,0 +1,163 @@
+"""How grants and tokens end, and what is told of a token (RFC 7009, RFC 7662)."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from machpay_gateway.core.accounts.management import ManagementAction, authorize
+from machpay_gateway.core.decision.credential import SignedToken
+from machpay_gateway.core.decision.principal import Principal
+from machpay_gateway.core.jose.compact import parse_compact
+from machpay_gateway.core.keys.audit import APPLICATION, Actor, Change
+from machpay_gateway.core.keys.key import is_id, secret_digest
+from machpay_gateway.core.oauth.access_token import TYPE
+from machpay_gateway.core.oauth.client import OAuthClient
+from machpay_gateway.core.oauth.grant import Grant, StoredRefreshToken
+from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, digest_of
+from machpay_gateway.core.oauth.ports import GrantStore
+from machpay_gateway.core.scopes import Scopes
+
+_REVOKED = "revoked"
+_INACTIVE: Mapping[str, Any] = {"active": False}
+
+
+class Verifier(Protocol):
+    """Knows which tokens are good. Raises StoreUnavailable."""
+
+    async def verify(self, token: SignedToken, now: float) -> Principal | str:
+        """Return the principal of *token*, or the reason, for the log, why it is not accepted."""
+
+
+class Revocation:
+    """Ends tokens and grants. *announce* is told (grant id, version) of each grant that changed."""
+
+    def __init__(
+        self,
+        store: GrantStore,
+        *,
+        issuer: str,
+        verifier: Verifier,
+        clock: Callable[[], float],
+        announce: Callable[[str, int], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._issuer = issuer
+        self._verifier = verifier
+        self._clock = clock
+        self._announce = announce
+
+    async def revoke(self, client: OAuthClient, token: str, actor: Actor) -> None:
+        """End what *token*, of either kind, is part of, if it is the client's (RFC 7009 §2.1); else do nothing.
+
+        That is its family: with a refresh token go its access tokens, and with an access token its refresh tokens, as
+        whoever gives up one has no use for the others. A token that a client got for itself ends the client's grant.
+        """
+        digest = digest_of(OpaqueTokenKind.REFRESH_TOKEN, token)
+        held = None if digest is None else await self._store.held(digest)
+        if held is not None:
+            if held.family.client_id == client.id:
+                await self.end_family(held.family.id, held.grant, actor, _REVOKED)
+            return
+        principal = await self._access(client, token)
+        if principal is None:
+            return
+        grant = await self._store.grant(principal.subject, self._clock())
+        family_id = principal.claims.get("fam")
+        if grant is not None and isinstance(family_id, str):
+            await self.end_family(family_id, grant, actor, _REVOKED)
+        elif grant is not None:
+            await self.end(None, grant, actor=actor)
+
+    async def introspect(self, client: OAuthClient, token: str) -> Mapping[str, Any]:
+        """Return what *token* is, if it is good and the client's own; of any other nothing but that (RFC 7662 §2.2)."""
+        digest = digest_of(OpaqueTokenKind.REFRESH_TOKEN, token)
+        if digest is not None:
+            held = await self._store.held(digest)
+            return _INACTIVE if held is None else self._refresh_told(client, held)
+        principal = await self._access(client, token)
+        if principal is None:
+            return _INACTIVE
+        claims = principal.claims
+        told = {name: claims[name] for name in ("sub", "aud", "iss", "exp", "iat", "jti", "cnf") if name in claims}
+        kind = "DPoP" if "cnf" in claims else "Bearer"
+        return {
+            "active": True,
+            "scope": str(principal.scopes),
+            "client_id": client.id,
+            "token_type": kind,
+            **told,
+        }
+
+    async def list(
+        self,
+        account_id: str | None,
+        *,
+        client_id: str | None = None,
+        environment: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[Grant]:
+        """Return grants that the account's users gave, and its clients have for themselves, newest first.
+
+        At most *limit* of them, those that come after the grant id *after*.
+        """
+        if not all(is_id(each) for each in (client_id, after) if each is not None):
+            return []
+        return await self._store.grants(
+            account_id, client_id=client_id, environment=environment, after=after, limit=limit
+        )
+
+    async def get(self, account_id: str | None, grant_id: str) -> Grant | None:
+        """Return the grant as it is now, ended or not."""
+        grant = await self._store.grant(grant_id, self._clock()) if is_id(grant_id) else None
+        return grant if grant is not None and account_id in (None, grant.account_id) else None
+
+    async def end(self, account_id: str | None, grant: Grant, *, actor: Actor = APPLICATION) -> bool:
+        """End *grant*: its tokens are refused from their next request. False when it has ended before.
+
+        Raises NotPermitted when *actor* may not end it.
+        """
+        if authorize(actor, ManagementAction.END, grant) is None:
+            return False
+        what = {"alive": True}, {"alive": False}
+        change = Change(self._clock(), actor, "grant.revoke", grant.account_id, grant.id, *what)
+        raised = await self._store.revoke_grant(account_id, grant.id, change)
+        if raised is None:
+            return False
+        await self._announce(*raised)
+        return True
+
+    async def end_family(self, family_id: str, grant: Grant, actor: Actor, reason: str) -> None:
+        """End what came of one sign-in, if it has not ended before; *reason* is for the audit log."""
+        what = {"family": family_id}, {"family": None, "reason": reason}
+        change = Change(self._clock(), actor, "grant.end_family", grant.account_id, grant.id, *what)
+        if (raised := await self._store.end_family(family_id, change)) is not None:
+            await self._announce(*raised)
+
+    async def _access(self, client: OAuthClient, token: str) -> Principal | None:
+        """Return who presents *token*, if it is a good access token of the client's."""
+        raw = token.encode(errors="replace")
+        compact = parse_compact(raw)
+        if isinstance(compact, str) or compact.type != TYPE:
+            return None
+        principal = await self._verifier.verify(SignedToken(raw, secret_digest(raw)), self._clock())
+        if not isinstance(principal, Principal) or principal.kind != "oauth" or principal.client_id != client.id:
+            return None
+        return principal
+
+    def _refresh_told(self, client: OAuthClient, held: StoredRefreshToken) -> Mapping[str, Any]:
+        token, family, grant = held.token, held.family, held.grant
+        ends = min(token.expires_at, family.expires_at)
+        is_good = token.used_at is None and family.ended_at is None and grant.is_alive and self._clock() < ends
+        if family.client_id != client.id or not is_good:
+            return _INACTIVE
+        return {
+            "active": True,
+            "scope": str(Scopes(family.scopes.names & grant.scopes.names)),
+            "client_id": client.id,
+            "sub": grant.user_id or grant.client_id,
+            "aud": family.resources[0] if len(family.resources) == 1 else list(family.resources),
+            "iss": self._issuer,
+            "exp": int(ends),
+            "iat": int(token.created_at),
+            "token_type": "refresh_token",
+        }

@@ -1,0 +1,86 @@
+"""How `machpay-gateway serve` listens: addresses, processes, certificates, and how long it waits for clients."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from machpay_gateway.core.errors import ConfigurationError
+
+ControlPlane = Literal["on", "off", "only"]
+LogFormat = Literal["text", "json"]
+
+_ADDRESS = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})")
+_MAX_PORT = 65535
+_MAX_WORKERS = 1024
+
+
+class ListenAddress(NamedTuple):
+    """Where to listen; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+
+def parse_listen(text: object) -> ListenAddress:
+    """Return the address that *text* names. Raises ConfigurationError."""
+    match = _ADDRESS.fullmatch(text) if isinstance(text, str) else None
+    if match is None or int(match["port"]) > _MAX_PORT:
+        raise ConfigurationError(f"{text!r} is not an address to listen on, such as 127.0.0.1:8000 or [::]:8000")
+    return ListenAddress(match["six"] or match["host"], int(match["port"]))
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """What the gateway's own process serves, and how. Times are in seconds.
+
+    *listen* is for callers, *management* for operators alone, empty for none. *control_plane* is the key API: beside
+    the proxy, off, or alone. *tls_certificate* and *tls_key* are PEM files. *access_log* is `stdout`, `off` or a file.
+    *log_format* is of what the process itself says on stderr.
+    *drain_seconds* are given to requests in flight at a stop. *head_seconds* is how long a request's head may take,
+    *keepalive_seconds* how long a connection may be quiet between requests. *max_connections* is of one worker, 0 for
+    as many as its file descriptors allow. Raises ConfigurationError.
+    """
+
+    listen: str = "127.0.0.1:8000"
+    management: str = "127.0.0.1:9400"
+    workers: int = 1
+    control_plane: ControlPlane = "on"
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    access_log: str = "stdout"
+    log_format: LogFormat = "text"
+    drain_seconds: float = 30.0
+    head_seconds: float = 10.0
+    keepalive_seconds: float = 75.0
+    max_connections: int = 0
+    address: ListenAddress = field(init=False, repr=False)
+    management_address: ListenAddress | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "address", parse_listen(self.listen))
+        object.__setattr__(self, "management_address", parse_listen(self.management) if self.management else None)
+        for name, least, most in (("workers", 1, _MAX_WORKERS), ("max_connections", 0, 10_000_000)):
+            value = counted(getattr(self, name))
+            if type(value) is not int or not least <= value <= most:
+                raise ConfigurationError(f"{name} is a number from {least} to {most}, not {value!r}")
+            object.__setattr__(self, name, value)
+        for name in ("drain_seconds", "head_seconds", "keepalive_seconds"):
+            seconds = counted(getattr(self, name))
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
+                raise ConfigurationError(f"{name} is a number of seconds, not {seconds!r}")
+            object.__setattr__(self, name, seconds)
+        if self.control_plane not in ("on", "off", "only"):
+            raise ConfigurationError(f"control_plane {self.control_plane!r} is not one of on, off, only")
+        if self.log_format not in ("text", "json"):
+            raise ConfigurationError(f"log_format {self.log_format!r} is not one of text, json")
+        if not self.access_log:
+            raise ConfigurationError(f"access_log {self.access_log!r} is not stdout, off or the name of a file")
+        if (self.tls_certificate is None) is not (self.tls_key is None):
+            raise ConfigurationError("tls_certificate and tls_key come together: set both, or neither")
+
+
+def counted(value: object) -> object:
+    """Return a number that came as text, from the environment, as a number."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
+        return float(value) if "." in value else int(value)
+    return value

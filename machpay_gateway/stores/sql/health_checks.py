@@ -1,0 +1,85 @@
+"""Is the database fit to be served from? Asked by `machpay-gateway doctor`, which makes and changes nothing."""
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from machpay_gateway.core.check_result import CheckResult, CheckStatus
+from machpay_gateway.stores.schema import ACCOUNTS, HEAD
+from machpay_gateway.stores.sql.engine import Database
+from machpay_gateway.stores.sql.revision import database_revision, way_out
+
+_BUSY_SECONDS = 5.0
+_OTHERS = 0o077  # the bits of a file's mode that let anybody but its owner do anything
+_INIT = way_out(None)
+
+
+async def database_findings(url: str) -> Sequence[CheckResult]:
+    """Return what is found of the database at *url*. Raises StoreUnavailable, ConfigurationError."""
+    database = Database(url, busy_timeout_seconds=_BUSY_SECONDS)
+    name = f"{str(database.url.host).rpartition('@')[2]}/{database.url.database}"
+    findings: list[CheckResult] = []
+    if "vfs" in database.url.query:
+        return [nothing_is_kept()]
+    if database.is_sqlite:
+        path = Path(str(database.url.database))
+        if _is_missing(path):
+            return [CheckResult("database", CheckStatus.WRONG, f"{path} is not there", f"{_INIT}, which makes it")]
+        database.prepare()  # it is there, so nothing is made; what cannot be a database of ours is told
+        name, findings = str(path), _file_findings(path)
+    try:
+        return [await _content(database, name), *findings]
+    finally:
+        await database.close()
+
+
+def nothing_is_kept() -> CheckResult:
+    """Return what there is to say of a database in memory."""
+    found = "it is in memory: every key and account is gone with the process"
+    return CheckResult("database", CheckStatus.WARNING, found, 'name a file, as in database = "sqlite:///machpay.db"')
+
+
+async def _content(database: Database, name: str) -> CheckResult:
+    async with database.reading("schema revision") as connection:
+        revision = await database_revision(connection)
+    if revision != HEAD:
+        found = f"{name} has schema revision {revision or 'none'}, and this version needs {HEAD}"
+        return CheckResult("database", CheckStatus.WRONG, found, way_out(revision))
+    async with database.reading("number of accounts") as connection:
+        count = await _account_count(connection)
+    found = f"{name} has schema revision {HEAD} and {count} account{'' if count == 1 else 's'}"
+    if count:
+        return CheckResult("database", CheckStatus.OK, found)
+    return CheckResult("database", CheckStatus.WARNING, f"{found}: there is no API key", _INIT)
+
+
+async def _account_count(connection: AsyncConnection) -> int:
+    return (await connection.execute(select(func.count()).select_from(ACCOUNTS))).scalar_one()
+
+
+def _file_findings(path: Path) -> list[CheckResult]:
+    if os.name != "posix":
+        return []  # elsewhere the bits say nothing of who may read
+    # What was written last is in the log beside it.
+    files = [file for file in (path, Path(f"{path}-wal")) if file.exists() and file.stat().st_mode & _OTHERS]
+    if not files:
+        return [CheckResult("database file", CheckStatus.OK, "only its owner may read it")]
+    found = (
+        f"others on this host have rights to {', '.join(map(str, files))} (mode {files[0].stat().st_mode & 0o777:o})"
+    )
+    return [CheckResult("database file", CheckStatus.WARNING, found, f"chmod 600 {shlex.join(map(str, files))}")]
+
+
+def _is_missing(path: Path) -> bool:
+    """Whether *path* is not there, and could be; whatever else is the matter, `prepare` tells."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return path.parent.is_dir()
+    except OSError:
+        return False
+    return False

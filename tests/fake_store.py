@@ -1,0 +1,88 @@
+"""A key store for tests of what asks one: it counts what it is asked, can be away, and can be held mid-answer."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from machpay_gateway.core.decision.credential import ApiKey
+from machpay_gateway.core.errors import StoreUnavailable
+from machpay_gateway.core.keys.key import KeyRecord, SecretRecord
+from machpay_gateway.core.scopes import Scopes
+from tests.clocks import FixedClock
+
+START = 1_700_000_000.0
+
+
+def digest(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+def presented(number: int) -> ApiKey:
+    return ApiKey("live", digest(number))
+
+
+def record(number: int, **changes: object) -> KeyRecord:
+    secrets = (SecretRecord(digest(number), "sk_live_…0001", START - 1000),)
+    made = KeyRecord(
+        id=f"key_{number}",
+        account_id="acct_1",
+        name="n",
+        environment="live",
+        tier="standard",
+        scopes=Scopes(),
+        allowed_ips=(),
+        created_at=START - 1000,
+        secrets=secrets,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]  # the tests know the fields
+
+
+class Lookup:
+    """A key store that counts what it is asked, can be away, and can be held in the middle of an answer."""
+
+    def __init__(self, clock: FixedClock) -> None:
+        self.clock = clock
+        self.records: dict[bytes, KeyRecord] = {}
+        self.changed_at: dict[str, tuple[float, int]] = {}
+        self.loads = self.syncs = 0
+        self.is_away = False
+        self.entered = asyncio.Event()
+        self.synced = asyncio.Event()
+        self.let_go = asyncio.Event()
+        self.let_go.set()
+        self.lookups_wait = asyncio.Event()
+        self.lookups_wait.set()
+        self.tells_changes = asyncio.Event()
+        self.tells_changes.set()
+
+    async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
+        """Return the key with that id, as an operator sees it."""
+        assert account_id is None
+        await self.lookups_wait.wait()
+        return next((kept for kept in self.records.values() if kept.id == key_id), None)
+
+    def put(self, stored: KeyRecord) -> None:
+        """Store *stored* as a change of this moment."""
+        for known in [known for known, kept in self.records.items() if kept.id == stored.id]:
+            del self.records[known]
+        self.records |= {secret.digest: stored for secret in stored.secrets}
+        self.changed_at[stored.id] = (self.clock.now, stored.version)
+
+    async def find_by_digest(self, digest: bytes) -> KeyRecord | None:
+        self.loads += 1
+        found = self.records.get(digest)  # as it was when it was asked for, whatever changes meanwhile
+        self.entered.set()
+        await self.let_go.wait()
+        self.answer()
+        return found
+
+    async def versions_since(self, since: float) -> Sequence[tuple[str, int]]:
+        self.syncs += 1
+        await self.tells_changes.wait()
+        self.synced.set()
+        self.answer()
+        return [(key_id, version) for key_id, (at, version) in self.changed_at.items() if at >= since]
+
+    def answer(self) -> None:
+        if self.is_away:
+            raise StoreUnavailable("key lookup")

@@ -1,0 +1,119 @@
+"""What is well about servers, where it cannot be brought about: old versions, full memory, broken clusters."""
+
+import pytest
+
+from machpay_gateway.core.check_result import CheckStatus
+from machpay_gateway.limiters.redis.diagnostics import (
+    ServerFacts,
+    Setting,
+    clock,
+    cluster,
+    judged,
+    latency,
+    memory,
+    persistence,
+    version,
+)
+
+OK, WARNING, WRONG = CheckStatus
+ALONE = Setting("machpay", "local")
+IN_CLUSTER = Setting("machpay", "local", in_cluster=True)
+
+
+@pytest.mark.parametrize(
+    "info, status, found",
+    [
+        ({"redis_version": "6.0.20"}, WRONG, "Redis 6.0.20 is too old"),  # its CLIENT INFO and ACL are others
+        ({"redis_version": "5.0.14"}, WRONG, "Redis 5.0.14 is too old"),
+        ({"redis_version": "6.2.0"}, OK, "Redis 6.2.0"),
+        ({"redis_version": "8.4.0"}, OK, "Redis 8.4.0"),
+        ({"redis_version": "10.0"}, OK, "Redis 10.0"),  # by number and not by text
+        ({"redis_version": "4.0", "server_name": "valkey", "valkey_version": "8.0.1"}, OK, "Valkey 8.0.1"),  # any is
+        ({}, WRONG, "Redis of no version is too old"),
+    ],
+)
+def test_the_version_is_one_that_has_what_is_needed(info: dict[str, str], status: CheckStatus, found: str) -> None:
+    finding = version(ServerFacts("", info=info), ALONE)
+
+    assert (finding.status, finding.found) == (status, found)
+
+
+@pytest.mark.parametrize("used, status", [(90, OK), (91, WARNING)])
+def test_memory_that_is_nearly_full_is_a_warning(used: int, status: CheckStatus) -> None:
+    info = {"maxmemory": "100", "used_memory": str(used), "maxmemory_policy": "noeviction"}
+    finding = memory(ServerFacts("", info=info), ALONE)
+
+    assert finding is not None
+    assert finding.status is status
+
+
+@pytest.mark.parametrize(
+    "aof, snapshots, replicas, found",
+    [
+        ("1", "", "0", "an append-only file, no replicas"),
+        ("0", "900 1", "1", "snapshots, 1 replica: a restart forgets"),
+        ("0", "", "2", "nothing is kept on disk, 2 replicas: a restart without a replica to take over begins windows"),
+        ("0", None, "0", "no append-only file, and whether there are snapshots cannot be read"),
+    ],
+)
+def test_what_a_restart_forgets_is_told_and_never_wrong(
+    aof: str, snapshots: str | None, replicas: str, found: str
+) -> None:
+    info = {"aof_enabled": aof, "connected_slaves": replicas}
+    finding = persistence(ServerFacts("", info=info, snapshots=snapshots), ALONE)
+
+    assert finding is not None
+    assert finding.status is OK
+    assert finding.found.startswith(found)
+
+
+@pytest.mark.parametrize(
+    "round_trips, status",
+    [
+        ([0.001] * 20, OK),
+        ([0.001] * 19 + [0.15], OK),  # one that a decision waits for
+        ([0.001] * 19 + [0.21], WARNING),  # one that it does not
+        ([0.006] * 20, WARNING),
+        ([0.21] * 10, WRONG),
+    ],
+)
+def test_latency_is_measured_by_what_a_decision_waits(round_trips: list[float], status: CheckStatus) -> None:
+    finding = latency(ServerFacts("", round_trips=round_trips))
+
+    assert finding is not None
+    assert finding.status is status
+
+
+@pytest.mark.parametrize(
+    "state, status, found",
+    [
+        ({"cluster_state": "ok", "cluster_size": "1"}, OK, "state ok, 1 primary"),
+        ({"cluster_state": "fail", "cluster_size": "2", "cluster_slots_ok": "9"}, WRONG, "9 of 16384 slots served"),
+        (None, OK, "cannot be read"),
+    ],
+)
+def test_a_cluster_serves_all_slots(state: dict[str, str] | None, status: CheckStatus, found: str) -> None:
+    finding = cluster(ServerFacts("", cluster=state), IN_CLUSTER)
+
+    assert finding is not None
+    assert finding.status is status
+    assert found in finding.found
+    assert cluster(ServerFacts("", cluster=state), ALONE) is None
+
+
+def test_of_several_servers_the_slowest_and_the_most_wrong_clock_are_told() -> None:
+    servers = [
+        ServerFacts("a", round_trips=[0.001], ahead_seconds=-5.0),
+        ServerFacts("b", round_trips=[0.02], ahead_seconds=2.0),
+    ]
+
+    slow, off = judged(servers, IN_CLUSTER)[-2:]
+
+    assert slow.found.startswith("b: median 20.0 ms")
+    assert off.found.startswith("a: 5.0 s behind")
+
+
+def test_what_was_not_said_is_not_judged() -> None:
+    silent = ServerFacts("")
+
+    assert (memory(silent, ALONE), persistence(silent, ALONE), latency(silent), clock(silent)) == (None,) * 4

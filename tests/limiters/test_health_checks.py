@@ -1,0 +1,284 @@
+"""What a checkup finds of real servers, in every state that they can be brought into."""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+
+import pytest
+from redis import Redis
+
+from machpay_gateway.core.check_result import CheckResult, CheckStatus, worst
+from machpay_gateway.limiters.redis.diagnostics import Setting
+from machpay_gateway.limiters.redis.health_checks import misread, redis_findings
+from machpay_gateway.limiters.redis.scripts import Scripts
+from tests.redises.faults import FaultProxy
+from tests.redises.fixtures import redis_sentinels
+from tests.redises.ports import HOST, free_port
+from tests.redises.sentinel import Sentinels
+from tests.redises.servers import Server, running_server
+
+__all__ = ["redis_sentinels"]
+
+OK, WARNING, WRONG = CheckStatus
+ALONE = Setting("machpay", "local")
+IN_CLUSTER = Setting("machpay", "local", in_cluster=True)
+SUBJECTS = [
+    "redis",
+    "redis access",
+    "redis version",
+    "redis memory",
+    "redis persistence",
+    "redis latency",
+    "redis clock",
+]
+_names = count()
+
+
+def rules_of(setting: Setting) -> list[str]:
+    return setting.grant.strip("`").split()[3:]
+
+
+async def checked(url: str) -> dict[str, CheckResult]:
+    return {finding.subject: finding for finding in await redis_findings(url, prefix="machpay", on_failure="local")}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running_server() as server:
+        yield server
+
+
+@contextmanager
+def configured(server: Server, **values: str) -> Iterator[None]:
+    """Set *values* of the server within the block."""
+    names = {name: name.replace("_", "-") for name in values}
+    kept = {name: server.command("CONFIG GET", names[name])[names[name]] for name in values}
+    for name, value in values.items():
+        server.command("CONFIG", "SET", names[name], value)
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            server.command("CONFIG", "SET", names[name], value)
+
+
+async def test_a_fresh_server_is_fit_and_has_nothing_more_in_it_afterwards(server: Server) -> None:
+    findings = await checked(server.url)
+
+    assert list(findings) == SUBJECTS
+    assert worst(findings.values()) is OK
+    assert findings["redis"].found.endswith("answers; no workers at work")
+    assert server.command("KEYS", "*") == []
+
+
+async def test_workers_at_work_are_counted(server: Server) -> None:
+    server.command("ZADD", "machpay:workers", time.time() + 60, "a", time.time() + 60, "b")
+    try:
+        assert (await checked(server.url))["redis"].found.endswith("; 2 workers at work")
+        assert server.command("ZCARD", "machpay:workers") == 2
+    finally:
+        server.command("DEL", "machpay:workers")
+
+
+async def test_the_rights_that_are_told_are_enough(server: Server) -> None:
+    findings = await checked(server.add_user("enough", "-@all", *rules_of(ALONE)))
+
+    assert findings["redis access"].status is OK
+    assert findings["redis version"].status is WARNING, "it may not run INFO"
+    assert (
+        findings["redis version"].way_out
+        == "`ACL SETUSER USER +info` lets them be checked; the limiter does not need it"
+    )
+    assert "redis memory" not in findings
+    assert "redis latency" in findings
+
+
+@pytest.mark.parametrize("right", rules_of(ALONE))
+async def test_each_right_that_is_told_is_needed_and_missed(server: Server, right: str) -> None:
+    name = f"lacking{next(_names)}"
+    url = server.add_user(name, "-@all", *(rule for rule in rules_of(ALONE) if rule != right))
+
+    findings = await checked(url.replace("/0", "/1"))  # to begin with the second database takes a right
+
+    subject = "redis" if right in {"+client|setname", "+select"} else "redis access"
+    finding = findings[subject]
+    missed = "keys machpay:*" if right.startswith("~") else right.removeprefix("+").replace("|", " ")
+    assert finding.status is WRONG
+    assert missed in finding.found.replace("|", " ").lower()
+    assert finding.way_out == ALONE.grant
+    assert server.command("KEYS", "*") == [], "what cannot be removed is not made"
+
+
+def test_the_rights_are_those_of_the_scripts() -> None:
+    scripts = Scripts()
+    source = scripts.admit.source + scripts.mark.source + scripts.beat.source
+    called = {name.lower() for name in re.findall(r"redis\.p?call\('(\w+)'", source)}
+
+    connecting = {"client|setname", "select", "eval", "evalsha"}
+    assert {rule[1:] for rule in rules_of(ALONE) if rule[0] == "+"} == called | connecting
+
+
+async def test_who_is_not_let_in_is_told_so(server: Server) -> None:
+    url = server.add_user("known", "-@all", *rules_of(ALONE)).replace("known:", "known:x")
+
+    (finding,) = (await checked(url)).values()
+
+    assert (finding.subject, finding.status) == ("redis", WRONG)
+    assert "does not let us in (invalid username-password pair" in finding.found
+    assert finding.way_out == "see the user and the password in `redis`"
+
+
+async def test_a_replica_takes_no_writes(server: Server) -> None:
+    server.command("REPLICAOF", HOST, free_port())
+    try:
+        finding = (await checked(server.url))["redis access"]
+    finally:
+        server.command("REPLICAOF", "NO", "ONE")
+
+    assert (finding.status, finding.found) == (WRONG, "it is a replica and takes no writes")
+
+
+@pytest.mark.parametrize(
+    "maxmemory, policy, status, told",
+    [
+        ("0", "allkeys-lru", OK, "no maxmemory is set"),  # never full
+        ("1gb", "noeviction", OK, "noeviction, 0% of maxmemory used"),
+        ("1gb", "allkeys-lru", WARNING, "their windows begin anew"),
+        ("1gb", "volatile-ttl", WARNING, "their windows begin anew"),  # each of our keys has a TTL
+    ],
+)
+async def test_it_is_told_what_becomes_of_counters_when_memory_is_full(
+    server: Server, maxmemory: str, policy: str, status: CheckStatus, told: str
+) -> None:
+    with configured(server, maxmemory=maxmemory, maxmemory_policy=policy):
+        findings = await checked(server.url)
+
+    assert findings["redis access"].status is OK
+    assert findings["redis memory"].status is status
+    assert told in findings["redis memory"].found
+
+
+async def test_full_memory_is_wrong_because_writes_are_refused(server: Server) -> None:
+    with configured(server, maxmemory="1"):
+        findings = await checked(server.url)
+
+    assert findings["redis access"].status is WRONG
+    assert findings["redis access"].found == (
+        'its memory is full, so it refuses writes: on_limiter_failure = "local" decides'
+    )
+    assert findings["redis memory"].status is WARNING
+
+
+async def test_refused_writes_are_told_with_their_reason(server: Server) -> None:
+    with configured(server, min_replicas_to_write="1"):
+        finding = (await checked(server.url))["redis access"]
+
+    assert finding.status is WRONG
+    assert "NOREPLICAS" in finding.found
+
+
+async def test_it_is_told_whether_snapshots_are_made(server: Server) -> None:
+    with configured(server, save="3600 1"):
+        assert (await checked(server.url))["redis persistence"].found.startswith("snapshots, no replicas")
+    assert (await checked(server.url))["redis persistence"].found.startswith("nothing is kept on disk")
+
+
+async def test_a_slow_way_there_is_a_warning(server: Server) -> None:
+    with FaultProxy(server.port) as proxy:
+        proxy.delay_seconds = 0.005  # each way
+        finding = (await checked(proxy.url))["redis latency"]
+
+    assert finding.status is WARNING
+    assert finding.found.endswith("of 20 round trips: requests wait for it")
+
+
+async def test_nobody_there_is_told_with_what_decides_meanwhile() -> None:
+    (finding,) = (await checked(f"redis://{HOST}:{free_port()}/0")).values()
+
+    assert finding.status is WRONG
+    assert "does not answer (Error 111" in finding.found.replace("Error 61", "Error 111")
+    assert finding.found.endswith('on_limiter_failure = "local" decides')
+
+
+async def test_a_server_that_does_not_move_is_not_waited_for() -> None:
+    with running_server() as server, server.frozen():
+        (finding,) = (await checked(server.url)).values()
+
+    assert "does not answer (nothing came in time)" in finding.found
+
+
+@pytest.mark.parametrize("ahead, status, told", [(-90, WARNING, "90.0 s ahead of"), (0.2, OK, "within 1 s")])
+async def test_a_clock_that_is_off_is_a_warning(server: Server, ahead: float, status: CheckStatus, told: str) -> None:
+    findings = await redis_findings(server.url, prefix="machpay", on_failure="local", clock=lambda: time.time() + ahead)
+
+    assert findings[-1].status is status
+    assert told in findings[-1].found
+
+
+async def test_a_cluster_is_checked_at_each_of_its_primaries(cluster_url: str) -> None:
+    ports = [int(port) for port in re.findall(r":(\d+)", cluster_url)]
+    for port in ports:
+        with Redis(HOST, port) as node:
+            node.execute_command(
+                "ACL", "SETUSER", "app", "reset", "on", ">word", "-@all", *rules_of(IN_CLUSTER), "+@dangerous"
+            )
+    with Redis(HOST, ports[1]) as node:
+        node.execute_command("ACL", "SETUSER", "app", "-hgetall")
+
+    findings = await redis_findings(cluster_url, prefix="machpay", on_failure="local")
+    assert worst(findings) is OK
+    assert CheckResult("redis cluster", OK, "state ok, 3 primaries") in findings
+    as_app = await redis_findings(cluster_url.replace("//", "//app:word@"), prefix="machpay", on_failure="local")
+    access = {finding.found: finding.status for finding in as_app if finding.subject == "redis access"}
+    others = ", ".join(sorted(f"{HOST}:{port}" for port in ports if port != ports[1]))
+    assert access == {
+        f"{HOST}:{ports[1]}: the user may not run HGETALL": WRONG,
+        f"{others}: all that is needed may be done with keys machpay:*": OK,
+    }
+
+
+async def test_one_node_of_a_cluster_is_not_enough(cluster_url: str) -> None:
+    port = re.findall(r":(\d+)", cluster_url)[0]
+
+    finding = (await checked(f"redis://{HOST}:{port}/0"))["redis access"]
+
+    assert (finding.status, finding.way_out) == (WRONG, "write `redis` as redis+cluster://HOST:PORT")
+
+
+async def test_the_primary_that_sentinel_names_is_told(redis_sentinels: Sentinels) -> None:
+    findings = await checked(redis_sentinels.url)
+
+    assert worst(findings.values()) is OK
+    assert f"and {HOST}:{redis_sentinels.primary.port} is the primary that it names" in findings["redis"].found
+    assert "1 replica:" in findings["redis persistence"].found
+    nobody = await checked(redis_sentinels.url.replace("/primary", "/other"))
+    assert "No master found for 'other'" in nobody["redis"].found
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:s3cret@{where}/0",
+        "redis://:s3cret@{where}/0",
+        "redis://{where}/0?password=s3cret&username=user",
+        "redis://user:an@s3cret@{where}/0",  # the last @ counts
+        "redis+cluster://user:s3cret@{where}",
+        "redis+sentinel://user:s3cret@{where}/primary/0?sentinel_password=s3cret",
+        "unix://user:s3cret@/nowhere/{where}?db=0",
+    ],
+)
+async def test_nothing_of_a_password_is_shown(server: Server, url: str) -> None:
+    for port in (server.port, free_port()):
+        findings = await redis_findings(url.format(where=f"{HOST}:{port}"), prefix="machpay", on_failure="local")
+
+        assert findings[0].status is WRONG
+        assert "s3cret" not in repr(findings)
+
+
+@pytest.mark.parametrize("sign", "/?#")
+def test_a_password_that_ends_too_soon_is_told_before_it_is_shown(sign: str) -> None:
+    assert misread(f"redis://user:s3{sign}cret@{HOST}/0") == misread("redis://:12/x@host")
+    assert misread(f"redis://user:s3%2Fcret@{HOST}/0?db=1") is None
+    assert misread("redis://[") is None, "what cannot be read at all is told as a mistake"
