@@ -36,7 +36,7 @@ from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import Unavailable
-from machpay_gateway.core.jose.ports import KnownKeys, ProofVerifier, TokenVerifier
+from machpay_gateway.core.jose.ports import KeyPrincipals, ProofVerifier, TokenVerifier
 from machpay_gateway.core.limits.admission import (
     STALE,
     AdmissionRequest,
@@ -95,7 +95,7 @@ class Gate:
         self,
         policy: Policy,
         *,
-        keys: KnownKeys,
+        keys: KeyPrincipals,
         tokens: TokenVerifier | None,
         limiter: Limiter,
         failures: Failures,
@@ -136,9 +136,9 @@ class Gate:
             return self._unusual(facts, route, token)
         now = self._clock()
         digest = sha256(token).digest()
-        principal = self._keys.known(digest, now)
+        principal = self._keys.cached(digest, now)
         if principal is None and self._tokens is not None:
-            principal = self._tokens.known(digest, now)
+            principal = self._tokens.cached(digest, now)
         if principal is None or principal.key is not None:
             return self._unknown(facts, route, token, digest, now)
         demand = demand_of(facts, route, principal, now)
@@ -282,9 +282,9 @@ class Gate:
     def _known(self, token: bytes) -> Principal | None:
         """Return whose credential this is, if that needs no I/O: of many streams in progress nearly all are known."""
         now, digest = self._clock(), sha256(token).digest()
-        principal = self._keys.known(digest, now)
+        principal = self._keys.cached(digest, now)
         if principal is None and self._tokens is not None:
-            principal = self._tokens.known(digest, now)
+            principal = self._tokens.cached(digest, now)
         return principal
 
     async def _identify(self, token: bytes) -> Principal | str:

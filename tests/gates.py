@@ -74,7 +74,7 @@ class Keys:
     held: set[bytes] = field(default_factory=set)
     calls: list[str] = field(default_factory=list)
 
-    def known(self, digest: bytes, now: float) -> Principal | None:
+    def cached(self, digest: bytes, now: float) -> Principal | None:
         assert now == NOW
         return self.at_hand.get(digest)
 
@@ -137,7 +137,7 @@ class Tokens:
     at_hand: Principal | None = None
     was_good: bool = False
 
-    def known(self, digest: bytes, now: float) -> Principal | None:
+    def cached(self, digest: bytes, now: float) -> Principal | None:
         assert now == NOW
         return self.at_hand if digest == secret_digest(JWT) else None
 

@@ -51,8 +51,8 @@ async def test_a_token_is_known_no_longer_than_it_lasts(tmp_path: Path) -> None:
     tokens = IssuedTokens([issuer(key_file(tmp_path / "jwks.json", OLD))], TIERS)
     ending = token(exp=NOW - 50)
     assert isinstance(await tokens.verify(ending, NOW), Principal)
-    assert tokens.known(ending.digest, NOW + 9) is not None
-    assert tokens.known(ending.digest, NOW + 10) is None
+    assert tokens.cached(ending.digest, NOW + 9) is not None
+    assert tokens.cached(ending.digest, NOW + 10) is None
 
 
 async def test_what_is_remembered_is_bounded_and_the_latest_used_stays(
@@ -64,8 +64,8 @@ async def test_what_is_remembered_is_bounded_and_the_latest_used_stays(
     await tokens.verify(first, NOW)
     for other in others:
         await tokens.verify(other, NOW)
-        assert tokens.known(first.digest, NOW) is not None
-    assert [tokens.known(other.digest, NOW) is not None for other in others] == [False, False, True, True]
+        assert tokens.cached(first.digest, NOW) is not None
+    assert [tokens.cached(other.digest, NOW) is not None for other in others] == [False, False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ async def test_a_bad_token_has_a_reason_and_leaves_nothing_behind(
 ) -> None:
     refusal = await tokens.verify(bad, NOW)
     assert reason in str(refusal)
-    assert tokens.known(bad.digest, NOW) is None
+    assert tokens.cached(bad.digest, NOW) is None
     assert not tokens._verified  # noqa: SLF001 - that nothing grows shows nowhere else
 
 

@@ -94,12 +94,12 @@ def tokens(server: JwksServer) -> IssuedTokens:
 
 async def test_a_good_token_is_known_afterwards_without_io(tokens: IssuedTokens, server: JwksServer) -> None:
     good = token()
-    assert tokens.known(good.digest, NOW) is None
+    assert tokens.cached(good.digest, NOW) is None
     principal = await tokens.verify(good, NOW)
     assert isinstance(principal, Principal)
     assert (principal.id, list(principal.scopes)) == ("user-1", ["skills:list"])
-    assert tokens.known(good.digest, NOW + 59) is principal
-    assert tokens.known(good.digest, NOW + 60) is None  # its key may have been withdrawn
+    assert tokens.cached(good.digest, NOW + 59) is principal
+    assert tokens.cached(good.digest, NOW + 60) is None  # its key may have been withdrawn
     await tokens.verify(good, NOW + 60)
     assert server.fetches == 1
 

@@ -70,7 +70,7 @@ class Store(MemoryStore):
 class NoKeys:
     """Keys of which there are none: an access token is no key's."""
 
-    def known(self, digest: bytes, now: float) -> Principal | None:
+    def cached(self, digest: bytes, now: float) -> Principal | None:
         raise AssertionError(digest, now)
 
     def holds(self, digest: bytes) -> bool:
@@ -108,7 +108,7 @@ class Worker:
     async def presented(self, token: str) -> Principal | str:
         """Return who presents *token*, as the gate finds out: from memory if that has it."""
         digest = sha256(token.encode()).digest()
-        known = self.tokens.known(digest, self.clock())
+        known = self.tokens.cached(digest, self.clock())
         return known or await self.tokens.verify(self.parsed(token), digest, self.clock())
 
     def parsed(self, token: str) -> CompactToken:
@@ -331,7 +331,7 @@ async def test_an_ordinary_rotation_ends_no_token(worker: Worker, store: Store, 
     worker.signing.poll()
     new = await Worker(store, clock).signing.rotate()
     await until(lambda: worker.signing.verifies(new.kid))
-    assert worker.tokens.known(sha256(token.encode()).digest(), clock()) is not None
+    assert worker.tokens.cached(sha256(token.encode()).digest(), clock()) is not None
     clock.now += PUBLISH_BEFORE_SIGNING_SECONDS + 1
     assert isinstance(await worker.presented(token), Principal)
     await worker.signing.close()
@@ -363,11 +363,11 @@ async def test_keys_verify_while_the_store_is_away_and_one_line_says_so(
     await until(lambda: "does not answer" in caplog.text)
     digest = sha256(token.encode()).digest()
     asked_at = worker.clock()
-    assert worker.tokens.known(digest, asked_at) is not None
+    assert worker.tokens.cached(digest, asked_at) is not None
     store.is_away = False
     await until(lambda: "answers again" in caplog.text)
     assert caplog.text.count("The store of signing keys does not answer") == 1
-    assert worker.tokens.known(digest, asked_at) is not None
+    assert worker.tokens.cached(digest, asked_at) is not None
     await worker.signing.close()
 
 

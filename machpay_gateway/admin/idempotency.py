@@ -118,7 +118,7 @@ class _Seal:
 
 
 async def _kept(call: AdminRequest, seal: _Seal) -> StoredResponse | None:
-    return await call.gateway.store.kept_answer(seal.name, call.now - IDEMPOTENCY_SECONDS)
+    return await call.gateway.store.stored_response(seal.name, call.now - IDEMPOTENCY_SECONDS)
 
 
 def _document(record: KeyRecord, secret: str, now: float) -> dict[str, Any]:

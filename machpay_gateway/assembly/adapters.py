@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from machpay_gateway.assembly.parts import Assertions, Reports, Store
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.claims import LEEWAY_SECONDS
-from machpay_gateway.core.jose.ports import KnownKeys, SigningKeyStore, TokenVerifier
+from machpay_gateway.core.jose.ports import KeyPrincipals, SigningKeyStore, TokenVerifier
 from machpay_gateway.core.jose.session import MAX_SECONDS
 from machpay_gateway.core.limits.ports import Limiter
 from machpay_gateway.limiters.memory import MemoryLimiter
@@ -78,7 +78,7 @@ def _issuers_for(settings: Settings) -> TokenVerifier:
 
 
 def tokens_for(
-    settings: Settings, signing: "SigningKeys", keys: KnownKeys, grants: "GrantCache | None"
+    settings: Settings, signing: "SigningKeys", keys: KeyPrincipals, grants: "GrantCache | None"
 ) -> TokenVerifier:
     """Return who knows whose tokens are accepted."""
     from machpay_gateway.keysets import IssuedTokens, OwnTokens

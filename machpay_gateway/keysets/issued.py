@@ -36,11 +36,11 @@ class IssuedTokens:
                 raise ConfigurationError(msg)
             self._trusted[issuer.issuer] = issuer, _key_set(issuer)
 
-    def known(self, digest: bytes, now: float) -> Principal | None:
+    def cached(self, digest: bytes, now: float) -> Principal | None:
         """Return the principal of a token that was verified lately, without any I/O."""
-        principal = self._verified.known(digest, now)
+        principal = self._verified.cached(digest, now)
         if principal is None and self._own is not None:
-            return self._own.known(digest, now)
+            return self._own.cached(digest, now)
         return principal
 
     def holds(self, digest: bytes) -> bool:

@@ -6,7 +6,7 @@ from typing import Protocol
 from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.jose import session
 from machpay_gateway.core.jose.compact import CompactToken
-from machpay_gateway.core.jose.ports import KnownKeys
+from machpay_gateway.core.jose.ports import KeyPrincipals
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.core.oauth import access_token
 from machpay_gateway.core.oauth.grant import Grant
@@ -21,7 +21,7 @@ VERIFIED_TOKENS = 10_000
 class Grants(Protocol):
     """Which grants have changed. Raises StoreUnavailable."""
 
-    def still_holds(self, grant_id: str, version: int, now: float) -> bool:
+    def is_current(self, grant_id: str, version: int, now: float) -> bool:
         """Tell whether the grant is at *version* still, as far as is known without I/O."""
 
     async def changed(self, grant_id: str, version: int) -> Grant | str | None:
@@ -41,7 +41,7 @@ class OwnTokens:
         self,
         signing: SigningKeys,
         *,
-        keys: KnownKeys,
+        keys: KeyPrincipals,
         tiers: Mapping[str, Tier],
         authority: OAuthSettings | None,
         grants: Grants | None,
@@ -59,12 +59,12 @@ class OwnTokens:
         iss = token.claims.get("iss")
         return iss == session.ISSUER or (self._authority is not None and iss == self._authority.issuer)
 
-    def known(self, digest: bytes, now: float) -> Principal | None:
+    def cached(self, digest: bytes, now: float) -> Principal | None:
         """Return the principal of an access token that was verified lately, without any I/O."""
-        principal = self._verified.known(digest, now)
+        principal = self._verified.cached(digest, now)
         if principal is None or self._grants is None:
             return None
-        return principal if self._grants.still_holds(principal.subject, principal.version, now) else None
+        return principal if self._grants.is_current(principal.subject, principal.version, now) else None
 
     def holds(self, digest: bytes) -> bool:
         """Tell whether a token of this *digest* was good lately, whether it is known now or not."""
@@ -104,7 +104,7 @@ class OwnTokens:
     async def _access(
         self, token: CompactToken, digest: bytes, now: float, authority: OAuthSettings, grants: Grants
     ) -> Principal | str:
-        verified = self._verified.known(digest, now)
+        verified = self._verified.cached(digest, now)
         if verified is None:
             if refusal := access_token.mistake_in_access(token.claims, authority, now):
                 return refusal

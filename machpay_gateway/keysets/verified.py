@@ -22,7 +22,7 @@ class VerifiedTokens:
         self._size = size
         self._tokens: OrderedDict[bytes, _Verified] = OrderedDict()
 
-    def known(self, digest: bytes, now: float) -> Principal | None:
+    def cached(self, digest: bytes, now: float) -> Principal | None:
         """Return who presents the token, if that is known at *now*."""
         verified = self._tokens.get(digest)
         # The lower bound is for a clock that was set back: "until" would be far away then.

@@ -52,7 +52,7 @@ class Revocation:
         whoever gives up one has no use for the others. A token that a client got for itself ends the client's grant.
         """
         digest = digest_of(OpaqueTokenKind.REFRESH_TOKEN, token)
-        held = None if digest is None else await self._store.held(digest)
+        held = None if digest is None else await self._store.refresh_token(digest)
         if held is not None:
             if held.family.client_id == client.id:
                 await self.end_family(held.family.id, held.grant, actor, _REVOKED)
@@ -71,7 +71,7 @@ class Revocation:
         """Return what *token* is, if it is good and the client's own; of any other nothing but that (RFC 7662 §2.2)."""
         digest = digest_of(OpaqueTokenKind.REFRESH_TOKEN, token)
         if digest is not None:
-            held = await self._store.held(digest)
+            held = await self._store.refresh_token(digest)
             return _INACTIVE if held is None else self._refresh_told(client, held)
         principal = await self._access(client, token)
         if principal is None:

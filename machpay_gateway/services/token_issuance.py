@@ -123,7 +123,7 @@ class TokenIssuance:
         if presented is None:
             return OAuthRefusal(Error.INVALID_REQUEST, "refresh_token is missing")
         digest = digest_of(OpaqueTokenKind.REFRESH_TOKEN, presented)
-        held = None if digest is None else await self._store.held(digest)
+        held = None if digest is None else await self._store.refresh_token(digest)
         if held is None or not self._is_alive(held, client, now):
             return DEAD_TOKEN
         key = None if proof is None else proof.key
@@ -199,7 +199,7 @@ class TokenIssuance:
             if await self._store.use_refresh_token(held.token.digest, seed, kept):
                 return following
             # Somebody used it in between. Whether that was its owner twice shows in what is stored now.
-            again = await self._store.held(held.token.digest)
+            again = await self._store.refresh_token(held.token.digest)
             if again is None or again.family.ended_at is not None or again.token.used_at is None:
                 return None
             held = again

@@ -55,7 +55,7 @@ class KeyCache:
         self._loads = SingleFlight(self._load, failed=self._changes.log_outage)
         self.hits = self.misses = 0  # of what was presented: known, and asked of the store
 
-    def known(self, digest: bytes, now: float) -> Principal | None:
+    def cached(self, digest: bytes, now: float) -> Principal | None:
         """Return the key's principal when it is cached and may be trusted at *now*; never does I/O."""
         entry = self._entries.get(digest)
         if entry is None:

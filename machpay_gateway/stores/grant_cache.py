@@ -49,7 +49,7 @@ class GrantCache:
         )
         self._swept_at = -math.inf
 
-    def still_holds(self, grant_id: str, version: int, now: float) -> bool:
+    def is_current(self, grant_id: str, version: int, now: float) -> bool:
         """Tell whether the grant is at *version* still, as far as is known without I/O."""
         is_latest = self._latest.get(grant_id, _UNHEARD)[0] <= version and grant_id not in self._doubted
         return is_latest and self._changes.is_fresh(now)

@@ -134,7 +134,7 @@ class MemoryStore:
         self._log(change)
         return True
 
-    async def kept_answer(self, name: bytes, since: float) -> StoredResponse | None:
+    async def stored_response(self, name: bytes, since: float) -> StoredResponse | None:
         """Return the answer that was kept under *name* at or after *since*, seconds since the epoch."""
         answer = self._answers.get(name)
         return answer if answer is not None and answer.at >= since else None

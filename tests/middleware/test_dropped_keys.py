@@ -48,7 +48,7 @@ async def session_token(worker: Guarded) -> str:
     _, secret = await worker.key()
     answer = await worker.client(secret).get("/v1/skills")
     assert answer.status_code == 200
-    known = worker.gateway.key_cache.known(_digest(secret), time.time())
+    known = worker.gateway.key_cache.cached(_digest(secret), time.time())
     assert isinstance(known, Principal)
     scopes = Scopes(frozenset({"skills:list"}))
     claims = session_claims(known, scopes, seconds=900, token_id="session_1", now=time.time())

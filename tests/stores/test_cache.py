@@ -38,12 +38,12 @@ async def version_of(cache: KeyCache, number: int = 1) -> int | None:
 
 
 def known_version(cache: KeyCache, clock: FixedClock, number: int = 1) -> int | None:
-    found = cache.known(digest(number), clock.now)
+    found = cache.cached(digest(number), clock.now)
     return None if found is None else found.version
 
 
 async def background_sync(lookup: Lookup) -> None:
-    """Wait until a sync that `known` began has been answered and landed."""
+    """Wait until a sync that `cached` began has been answered and landed."""
     await lookup.synced.wait()
     lookup.synced.clear()
     await asyncio.sleep(0)
@@ -56,10 +56,10 @@ async def ask_every_second(cache: KeyCache, clock: FixedClock, seconds: int) -> 
 
 
 async def test_a_key_is_loaded_once_and_known_from_then_on(cache: KeyCache, lookup: Lookup, clock: FixedClock) -> None:
-    assert cache.known(digest(1), clock.now) is None
+    assert cache.cached(digest(1), clock.now) is None
     found = await cache.find(presented(1))
     assert found is not None
-    assert cache.known(digest(1), clock.now) is found
+    assert cache.cached(digest(1), clock.now) is found
     assert await cache.find(presented(1)) is found
     assert lookup.loads == 1
 

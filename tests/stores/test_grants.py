@@ -66,10 +66,10 @@ def watch(store: Store, clock: FixedClock) -> GrantCache:
 
 
 async def test_the_first_question_goes_back_as_far_as_a_token_lives(watch: GrantCache, store: Store) -> None:
-    assert not watch.still_holds("grant_1", 1, START)
+    assert not watch.is_current("grant_1", 1, START)
     assert await watch.changed("grant_1", 1) is None
     assert store.asked_since == [START - LIFE - 60]
-    assert watch.still_holds("grant_1", 1, START)
+    assert watch.is_current("grant_1", 1, START)
     assert store.loads == 0
 
 
@@ -77,7 +77,7 @@ async def test_no_token_costs_a_question_while_nothing_changed(watch: GrantCache
     await watch.changed("grant_1", 1)
     for number in range(1000):
         assert await watch.changed(f"grant_{number}", 1) is None
-        assert watch.still_holds(f"grant_{number}", 1, START)
+        assert watch.is_current(f"grant_{number}", 1, START)
     assert (store.syncs, store.loads) == (1, 0)
 
 
@@ -85,7 +85,7 @@ async def test_a_change_that_is_announced_here_holds_at_once(watch: GrantCache, 
     await watch.changed("grant_1", 1)
     store.put(replace(GRANT, version=2, is_alive=False))
     watch.note("grant_1", 2)
-    assert not watch.still_holds("grant_1", 1, START)
+    assert not watch.is_current("grant_1", 1, START)
     changed = await watch.changed("grant_1", 1)
     assert isinstance(changed, Grant)
     assert not changed.is_alive
@@ -122,11 +122,11 @@ async def test_a_change_elsewhere_holds_within_a_second(watch: GrantCache, store
     await watch.changed("grant_1", 1)
     store.put(replace(GRANT, version=2))
     clock.now += 1.01
-    assert not watch.still_holds("grant_1", 1, clock())
+    assert not watch.is_current("grant_1", 1, clock())
     changed = await watch.changed("grant_1", 1)
     assert isinstance(changed, Grant)
     assert changed.version == 2
-    assert watch.still_holds("grant_1", 2, clock())
+    assert watch.is_current("grant_1", 2, clock())
 
 
 async def test_what_is_doubted_is_loaded_whatever_version_is_known(watch: GrantCache, store: Store) -> None:
@@ -134,7 +134,7 @@ async def test_what_is_doubted_is_loaded_whatever_version_is_known(watch: GrantC
     await watch.changed("grant_1", 1)
     loads = store.loads
     watch.forget("grant_1")  # the limiter knows of a later version than this
-    assert not watch.still_holds("grant_1", 1, START)
+    assert not watch.is_current("grant_1", 1, START)
     store.put(replace(GRANT, version=7, is_alive=False))
     changed = await watch.changed("grant_1", 1)
     assert isinstance(changed, Grant)
@@ -163,7 +163,7 @@ async def test_a_store_that_is_away_is_gone_by_for_five_seconds(
 async def test_a_clock_that_steps_back_makes_it_ask(watch: GrantCache, clock: FixedClock) -> None:
     await watch.changed("grant_1", 1)
     clock.now -= 100
-    assert not watch.still_holds("grant_1", 1, clock())
+    assert not watch.is_current("grant_1", 1, clock())
 
 
 async def test_what_no_token_can_be_of_any_more_is_forgotten(
@@ -173,5 +173,5 @@ async def test_what_no_token_can_be_of_any_more_is_forgotten(
         watch.note(f"grant_{number}", 2)
     clock.now += LIFE * 3
     await watch.changed("grant_x", 1)
-    assert watch.still_holds("grant_5", 1, clock())
+    assert watch.is_current("grant_5", 1, clock())
     assert store.loads == 0

@@ -39,7 +39,7 @@ async def test_a_new_keys_answer_is_made_of_the_key_as_stored(store: Store) -> N
     await store.add_key(stored_key(1), logged(), keeping(seen))
     assert seen == [await store.key(ACME.id, "key_1")]
     assert seen[0].tier == "standard"
-    assert await store.kept_answer(NAME, NOW) == StoredResponse(NAME, b"r" * 32, b"sealed key_1", NOW)
+    assert await store.stored_response(NAME, NOW) == StoredResponse(NAME, b"r" * 32, b"sealed key_1", NOW)
 
 
 async def test_a_changed_keys_answer_is_made_of_the_change(store: Store) -> None:
@@ -48,7 +48,7 @@ async def test_a_changed_keys_answer_is_made_of_the_change(store: Store) -> None
     renamed = replace(stored_key(1), name="renamed", version=2)
     assert await store.replace_key(renamed, logged(), keeping(seen))
     assert seen == [renamed]
-    kept = await store.kept_answer(NAME, NOW)
+    kept = await store.stored_response(NAME, NOW)
     assert kept is not None
 
 
@@ -60,7 +60,7 @@ async def test_a_change_that_is_not_made_keeps_no_answer(store: Store) -> None:
     await store.add_key(stored_key(2), logged())
     with pytest.raises(InputError):
         await store.replace_key(replace(stored_key(2), secrets=stored_key(1).secrets, version=2), logged(), keeping([]))
-    assert await store.kept_answer(NAME, 0) is None
+    assert await store.stored_response(NAME, 0) is None
 
 
 async def test_a_name_that_has_an_answer_changes_nothing_more(store: Store) -> None:
@@ -76,7 +76,7 @@ async def test_a_name_that_has_an_answer_changes_nothing_more(store: Store) -> N
     assert found is not None
     assert found.name == "deploy"
     assert await store.audit_head() == head
-    kept = await store.kept_answer(NAME, 0)
+    kept = await store.stored_response(NAME, 0)
     assert kept is not None
     assert kept.sealed == b"sealed key_1"
 
@@ -91,8 +91,8 @@ async def test_of_many_at_once_with_one_name_one_is_carried_out(store: Store) ->
 
 async def test_an_answer_that_is_too_old_is_dropped(store: Store) -> None:
     await store.add_key(stored_key(1), logged(), keeping([]))
-    assert await store.kept_answer(NAME, NOW + 0.001) is None
+    assert await store.stored_response(NAME, NOW + 0.001) is None
     await store.add_key(stored_key(2), logged(), keeping([], at=NOW + IDEMPOTENCY_SECONDS + 1))
-    kept = await store.kept_answer(NAME, NOW)
+    kept = await store.stored_response(NAME, NOW)
     assert kept is not None
     assert kept.sealed == b"sealed key_2"

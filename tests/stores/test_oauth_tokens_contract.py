@@ -62,7 +62,7 @@ async def test_a_code_is_used_once_however_many_use_it_at_once_and_nothing_comes
     uses = [oauth.use_code(digest(1), NOW, each, token(10 + n, each)) for n, each in enumerate(families)]
     done = await asyncio.gather(*uses)
     assert sum(done) == 1
-    assert [await oauth.held(digest(10 + n)) is not None for n in range(TIMES)] == done
+    assert [await oauth.refresh_token(digest(10 + n)) is not None for n in range(TIMES)] == done
     assert [await oauth.end_family(each.id, logged()) is not None for each in families] == done
     assert not await oauth.use_code(digest(99), NOW, family(99, GRANT), None)
 
@@ -78,22 +78,22 @@ async def test_codes_are_known_for_a_day_after_their_end(oauth: SqlOAuth) -> Non
 async def test_a_refresh_token_is_held_with_all_that_it_depends_on(oauth: SqlOAuth) -> None:
     await begin(oauth, 1)
     made = family(1, GRANT)
-    assert await oauth.held(digest(1)) == StoredRefreshToken(token(1, made), made, GRANT)
-    assert await oauth.held(digest(2)) is None
+    assert await oauth.refresh_token(digest(1)) == StoredRefreshToken(token(1, made), made, GRANT)
+    assert await oauth.refresh_token(digest(2)) is None
     bound = family(2, GRANT, key="k" * 43, scopes=BOTH, resources=("https://a", "https://b"))
     await oauth.add_code(code(2, GRANT))
     assert await oauth.use_code(digest(2), NOW, bound, token(2, bound))
-    assert await oauth.held(digest(2)) == StoredRefreshToken(token(2, bound), bound, GRANT)
+    assert await oauth.refresh_token(digest(2)) == StoredRefreshToken(token(2, bound), bound, GRANT)
 
 
 async def test_what_is_held_follows_the_grant(oauth: SqlOAuth) -> None:
     await begin(oauth, 1)
     assert await oauth.replace_client(replace(APP, scopes=READ, version=2), logged()) is not None
-    held = await oauth.held(digest(1))
+    held = await oauth.refresh_token(digest(1))
     assert held is not None
     assert held.grant == replace(GRANT, scopes=READ, version=2)
     assert await oauth.revoke_grant(None, GRANT.id, logged(NOW + 7)) is not None
-    held = await oauth.held(digest(1))
+    held = await oauth.refresh_token(digest(1))
     assert held is not None
     assert (held.grant.is_alive, held.family.ended_at) == (False, NOW + 7)
 
@@ -106,15 +106,15 @@ async def test_a_refresh_token_is_used_once_however_many_use_it_at_once(oauth: S
     uses = [oauth.use_refresh_token(digest(1), seed, each) for seed, each in zip(seeds, following, strict=True)]
     done = await asyncio.gather(*uses)
     assert sum(done) == 1
-    assert [await oauth.held(each.digest) is not None for each in following] == done
-    held = await oauth.held(digest(1))
+    assert [await oauth.refresh_token(each.digest) is not None for each in following] == done
+    held = await oauth.refresh_token(digest(1))
     assert held is not None
     assert (held.token.used_at, held.token.seed, held.next_used_at) == (NOW + 1.5, seeds[done.index(True)], None)
     (successor,) = [each for each, is_it in zip(following, done, strict=True) if is_it]
     after_it = replace(token(40, made), created_at=NOW + 2.5)
     assert await oauth.use_refresh_token(successor.digest, SEED, after_it)
     assert not await oauth.use_refresh_token(digest(99), SEED, token(41, made))
-    held = await oauth.held(digest(1))
+    held = await oauth.refresh_token(digest(1))
     assert held is not None
     assert held.next_used_at == NOW + 2.5
 
@@ -124,7 +124,7 @@ async def test_nothing_comes_of_a_refresh_token_whose_family_has_ended(oauth: Sq
         await begin(oauth, number)
     assert await oauth.end_family("family_1", logged()) == (GRANT.id, 2)
     assert not await oauth.use_refresh_token(digest(1), SEED, token(11, family(1, GRANT)))
-    assert await oauth.held(digest(11)) is None
+    assert await oauth.refresh_token(digest(11)) is None
     assert await oauth.use_refresh_token(digest(2), SEED, token(12, family(2, GRANT)))
 
 
@@ -134,7 +134,7 @@ async def test_a_refresh_and_its_familys_end_at_once_leave_no_token_that_works(o
         of = family(number, GRANT)
         use = oauth.use_refresh_token(digest(number), SEED, token(100 + number, of))
         await asyncio.gather(use, oauth.end_family(of.id, logged()))
-        held = await oauth.held(digest(100 + number))
+        held = await oauth.refresh_token(digest(100 + number))
         assert held is None or held.family.ended_at is not None
         assert not await oauth.use_refresh_token(digest(100 + number), SEED, token(200 + number, of))
 
@@ -150,7 +150,7 @@ async def test_a_use_and_a_consent_given_again_at_once_leave_nothing_that_works(
         await asyncio.gather(
             oauth.use_code(digest(number), NOW, of, token(number, of)), oauth.put_grant(again, logged(NOW))
         )
-        held = await oauth.held(digest(number))
+        held = await oauth.refresh_token(digest(number))
         assert held is None or held.family.ended_at is not None
         assert not await oauth.use_code(digest(number), NOW, family(100 + number, before), None)
 
@@ -179,8 +179,8 @@ async def test_what_ended_long_ago_is_dropped_when_the_next_begins(oauth: SqlOAu
     await begin(oauth, 1)
     until = family(1, GRANT).expires_at
     for number, created_at in ((2, until + DAY + 600), (3, until + DAY + 601)):
-        assert await oauth.held(digest(1)) is not None
+        assert await oauth.refresh_token(digest(1)) is not None
         await oauth.add_code(code(number, GRANT, created_at=created_at, expires_at=created_at + 60))
         assert await oauth.use_code(digest(number), created_at, family(number, GRANT, created_at=created_at), None)
-    assert await oauth.held(digest(1)) is None
+    assert await oauth.refresh_token(digest(1)) is None
     assert await oauth.end_family("family_1", logged()) is None

@@ -27,7 +27,7 @@ USES: dict[str, Callable[[SqlStore], Awaitable[object]]] = {
     "reading": lambda store: store.key(None, KEY.id),
     "listing": lambda store: store.keys(None),
     "replacing": lambda store: store.replace_key(CHANGED, logged()),
-    "kept answer": lambda store: store.kept_answer(b"n", 0),
+    "kept answer": lambda store: store.stored_response(b"n", 0),
     "new account": lambda store: store.add_account(GLOBEX, logged()),
     "account": lambda store: store.account(ACME.id),
     "accounts": lambda store: store.accounts(),

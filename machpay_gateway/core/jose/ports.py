@@ -20,10 +20,10 @@ class SigningKeyStore(Protocol):
         """Store *key* and drop those named by *instead_of*; when that is None, only if there is none: False if not."""
 
 
-class KnownKeys(Protocol):
+class KeyPrincipals(Protocol):
     """The keys a decision can have without waiting. Raises StoreUnavailable."""
 
-    def known(self, digest: bytes, now: float) -> Principal | None:
+    def cached(self, digest: bytes, now: float) -> Principal | None:
         """Return the principal of the key with this secret *digest* if it may be trusted at *now*; does no I/O."""
 
     def holds(self, digest: bytes) -> bool:
@@ -42,7 +42,7 @@ class KnownKeys(Protocol):
 class TokenVerifier(Protocol):
     """Knows whose tokens are accepted. Raises KeysetUnavailable."""
 
-    def known(self, digest: bytes, now: float) -> Principal | None:
+    def cached(self, digest: bytes, now: float) -> Principal | None:
         """Return the principal of a token that was verified lately, without any I/O."""
 
     def holds(self, digest: bytes) -> bool:

@@ -49,7 +49,7 @@ class KeyStore(KeyLookup, Protocol):
     async def replace_key(self, record: KeyRecord, change: Change, keep: ResponseFactory | None = None) -> bool:
         """Write *record* and its secrets over version `record.version - 1`; False when that is not the stored one."""
 
-    async def kept_answer(self, name: bytes, since: float) -> StoredResponse | None:
+    async def stored_response(self, name: bytes, since: float) -> StoredResponse | None:
         """Return the answer that was kept under *name* at or after *since*, seconds since the epoch."""
 
 

@@ -91,7 +91,7 @@ class GrantStore(Protocol):
     async def use_code(self, digest: bytes, at: float, family: TokenFamily, token: RefreshToken | None) -> bool:
         """Mark the code as used and store what came of it; False, and nothing stored, when it was used before."""
 
-    async def held(self, digest: bytes) -> StoredRefreshToken | None:
+    async def refresh_token(self, digest: bytes) -> StoredRefreshToken | None:
         """Return the refresh token with this *digest* and what it depends on."""
 
     async def use_refresh_token(self, digest: bytes, seed: bytes, following: RefreshToken) -> bool:

@@ -251,7 +251,7 @@ class SqlOAuth:
                 await tokens.insert_token(connection, token)
             return True
 
-    async def held(self, digest: bytes) -> StoredRefreshToken | None:
+    async def refresh_token(self, digest: bytes) -> StoredRefreshToken | None:
         """Return the refresh token with this *digest* and what it depends on."""
         async with self._database.reading("refresh token") as connection:
             return await tokens.held(connection, digest)

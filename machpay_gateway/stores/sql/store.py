@@ -167,7 +167,7 @@ class SqlStore:
                 await idempotency.insert_answer(connection, keep(record))
             return True
 
-    async def kept_answer(self, name: bytes, since: float) -> StoredResponse | None:
+    async def stored_response(self, name: bytes, since: float) -> StoredResponse | None:
         """Return the answer that was kept under *name* at or after *since*, seconds since the epoch."""
         async with self._database.reading("kept answer") as connection:
             return await idempotency.answer_of(connection, name, since)
