@@ -14,10 +14,10 @@ from starlette.routing import Route as Endpoint
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.console import audit, keys, oauth_clients, password, sessions, start, usage
 from machpay_gateway.console.assets import Assets
-from machpay_gateway.console.confirmation import ask_to_confirm
-from machpay_gateway.console.forms import Form, form_of
-from machpay_gateway.console.page_request import PageRefusedError, PageRequest
-from machpay_gateway.console.pages import ConsolePages, base_of, onward, path_of
+from machpay_gateway.console.confirmation import confirmation_page
+from machpay_gateway.console.forms import Form, parse_form
+from machpay_gateway.console.page_request import PageError, PageRequest
+from machpay_gateway.console.pages import ConsolePages, base_path, console_path, redirect
 from machpay_gateway.console.sign_in import SIGN_IN, SignInPages
 from machpay_gateway.core.accounts.management import ManagementAction, may_manage
 from machpay_gateway.core.decision.route import Route
@@ -50,7 +50,7 @@ class Page:
     is_automatic: bool = False
 
 
-PLACES = (
+PAGES = (
     Page("GET", "/keys", keys.table),
     Page("GET", "/keys/new", keys.draft),
     Page("POST", "/keys/new", keys.create, asks_password=True),
@@ -92,7 +92,7 @@ def console_app(gateway: Gateway, *, clock: Callable[[], float] = time.time) -> 
     assert settings is not None  # noqa: S101 - nobody asks for it without
     doors = _Guard(gateway, SignInPages(gateway, settings), clock)
     places: dict[str, dict[str, Page]] = {}
-    for place in PLACES:
+    for place in PAGES:
         places.setdefault(place.path, {})[place.method] = place
     routes = [
         Endpoint(f"{CONSOLE_PATH}/static/{{name:path}}", Assets().answer, methods=["GET"]),
@@ -119,7 +119,7 @@ def _path_in(url: str) -> str:
 
 
 async def _home(request: Request) -> Response:
-    return onward(request, "/keys")
+    return redirect(request, "/keys")
 
 
 class _Guard:
@@ -137,7 +137,7 @@ class _Guard:
         async def endpoint(request: Request) -> Response:
             try:
                 return await answer(request)
-            except PageRefusedError as exc:
+            except PageError as exc:
                 status, told = exc.status, exc.told
             except NotPermitted as exc:
                 status, told = HTTPStatus.FORBIDDEN, str(exc)
@@ -155,7 +155,7 @@ class _Guard:
             visit = await self._visit(request, place)
             if visit is None:
                 return self._to_sign_in(request)
-            asking = await ask_to_confirm(visit) if place.asks_password else None
+            asking = await confirmation_page(visit) if place.asks_password else None
             return await place.look(visit) if asking is None else asking
 
         return answer
@@ -164,13 +164,13 @@ class _Guard:
         """Say that there is nothing, to those who are signed in; others might be here for what only these see."""
         if await self.entrance.user_of(request) is None:
             return self._to_sign_in(request)
-        raise PageRefusedError(HTTPStatus.NOT_FOUND, "There is no such page.")
+        raise PageError(HTTPStatus.NOT_FOUND, "There is no such page.")
 
     async def _visit(self, request: Request, place: Page) -> PageRequest | None:
         """Return the look of whoever is signed in, None for nobody. Raises TurnedAwayError."""
         cookie = self.entrance.cookie_of(request)
         # Before it is found out who may: whoever sends slowly must not act as who they were when they began.
-        form = await form_of(request) if cookie and place.method == "POST" else Form()
+        form = await parse_form(request) if cookie and place.method == "POST" else Form()
         is_automatic = place.is_automatic or _AUTOMATIC in request.headers
         session = await self.entrance.session_of(request, is_automatic=is_automatic)
         if session is None:
@@ -191,13 +191,13 @@ class _Guard:
         else:
             return
         await self._gateway.users.record_refusal(visit.user, visit.actor, reason, visit.path)
-        raise PageRefusedError(HTTPStatus.FORBIDDEN, told)
+        raise PageError(HTTPStatus.FORBIDDEN, told)
 
     def _to_sign_in(self, request: Request) -> Response:
-        base, here, is_part = base_of(request), path_of(request), "hx-request" in request.headers
+        base, here, is_part = base_path(request), console_path(request), "hx-request" in request.headers
         if is_part:  # what was asked for is no page by itself: the one that it is a part of is
             here = _path_in(request.headers.get("hx-current-url", "")).removeprefix(base)
         address = SIGN_IN + (f"?next={quote(here, safe='/')}" if request.method == "GET" else "")
         if is_part:  # else the page to sign in by would end up inside the other one
             return Response(status_code=HTTPStatus.NO_CONTENT, headers={"HX-Redirect": f"{base}{address}"})
-        return onward(request, address)
+        return redirect(request, address)

@@ -31,7 +31,7 @@ class Assets(StaticFiles):
 
 
 @cache
-def address_of(name: str) -> str:
+def asset_path(name: str) -> str:
     """Return the address of the file *name*, below that of the Console."""
     digest = sha256((FOLDER / name).read_bytes()).hexdigest()[:12]
     return f"/static/{name}?v={digest}"

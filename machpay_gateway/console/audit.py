@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from starlette.responses import Response, StreamingResponse
 
-from machpay_gateway.console.audit_words import (
+from machpay_gateway.console.audit_descriptions import (
     ACTIONS,
     KINDS,
     Difference,
@@ -15,8 +15,8 @@ from machpay_gateway.console.audit_words import (
     actor_in_words,
     differences,
 )
+from machpay_gateway.console.csv_files import MEDIA_TYPE, as_csv, file_headers
 from machpay_gateway.console.page_request import PageRequest
-from machpay_gateway.console.spreadsheet import MEDIA_TYPE, as_csv, file_headers
 from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.core.keys.audit import AuditFilter, AuditRow
 from machpay_gateway.core.keys.key import DAY_SECONDS, is_id

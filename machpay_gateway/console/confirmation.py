@@ -15,7 +15,7 @@ _FIELD = "confirm_password"
 _NOT_KEPT = frozenset({_FIELD, "proof"})
 
 
-async def ask_to_confirm(visit: PageRequest) -> Response | None:
+async def confirmation_page(visit: PageRequest) -> Response | None:
     """Return the page that asks for the password; None when it was given lately, or just now and is right."""
     seconds = visit.pages.settings.confirm_minutes * 60
     if not seconds or visit.now - visit.session.sign_in.last_confirmed_at < seconds:

@@ -26,14 +26,14 @@ class Form:
         return [value for each, value in self.pairs if each == name and value]
 
 
-async def form_of(request: Request) -> Form:
+async def parse_form(request: Request) -> Form:
     """Return what was sent; what cannot be read is a form without fields, which proves nothing."""
     pairs = await read_form(request)
     return Form([] if isinstance(pairs, str) or not is_text(pairs) else pairs)
 
 
 @dataclass(frozen=True, slots=True)
-class Mistakes:
+class FieldErrors:
     """What is wrong, by field; of the form as a whole by the empty name."""
 
     by_field: dict[str, str] = field(default_factory=dict)

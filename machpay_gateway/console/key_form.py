@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Self
 
-from machpay_gateway.console.choices import Note, check_environment, limited
-from machpay_gateway.console.forms import Form, Mistakes
+from machpay_gateway.console.form_choices import Note, check_environment, limited
+from machpay_gateway.console.forms import FieldErrors, Form
 from machpay_gateway.core.errors import ConfigurationError, InputError
 from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.core.keys.validation import (
@@ -31,7 +31,7 @@ class KeyForm:
     scopes: Collection[str] = ()
     addresses: str = ""
     expires: str = ""
-    mistakes: Mistakes = field(default_factory=Mistakes)
+    mistakes: FieldErrors = field(default_factory=FieldErrors)
 
     @classmethod
     def of(cls, form: Form) -> Self:

@@ -5,10 +5,10 @@ from http import HTTPStatus
 
 from starlette.responses import Response
 
-from machpay_gateway.console.choices import GRACES, Note, grace_in, scope_choices
-from machpay_gateway.console.forms import Mistakes
+from machpay_gateway.console.form_choices import GRACES, Note, grace_in, scope_choices
+from machpay_gateway.console.forms import FieldErrors
 from machpay_gateway.console.key_form import KeyForm, network_notes
-from machpay_gateway.console.page_request import PageRefusedError, PageRequest, missing
+from machpay_gateway.console.page_request import PageError, PageRequest, missing
 from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
 from machpay_gateway.core.keys.idempotency import StoredResponse, completion_marker
 from machpay_gateway.core.keys.key import ENVIRONMENTS, KeyRecord, KeyStatus
@@ -69,9 +69,9 @@ async def create(visit: PageRequest) -> Response:
             keep=_once(visit),
         )
     except AnsweredMeanwhile:
-        return visit.onward("/keys", told="made-before")
+        return visit.redirect("/keys", told="made-before")
     except InputError as exc:  # a moment that was to come just now has passed
-        return _drafted(visit, replace(written, mistakes=Mistakes.whole(exc)), HTTPStatus.UNPROCESSABLE_ENTITY)
+        return _drafted(visit, replace(written, mistakes=FieldErrors.whole(exc)), HTTPStatus.UNPROCESSABLE_ENTITY)
     return _issued(visit, *issued)
 
 
@@ -109,9 +109,9 @@ async def update(visit: PageRequest) -> Response:
     except InputError as exc:
         # Shown as it is now: what was written on top of something else must not be sent again as if that were seen.
         record = await visit.key(visit.id)
-        now = replace(KeyForm.about(record), mistakes=Mistakes.whole(exc))
+        now = replace(KeyForm.about(record), mistakes=FieldErrors.whole(exc))
         return _shown(visit, record, now, HTTPStatus.UNPROCESSABLE_ENTITY)
-    return visit.onward(f"/keys/{record.id}", told="saved")
+    return visit.redirect(f"/keys/{record.id}", told="saved")
 
 
 async def rotate(visit: PageRequest) -> Response:
@@ -122,9 +122,9 @@ async def rotate(visit: PageRequest) -> Response:
             visit.user.account_id, record.id, grace_seconds=grace, actor=visit.actor, keep=_once(visit)
         )
     except AnsweredMeanwhile:
-        return visit.onward(f"/keys/{record.id}", told="made-before")
+        return visit.redirect(f"/keys/{record.id}", told="made-before")
     except InputError as exc:
-        raise PageRefusedError(HTTPStatus.CONFLICT, str(exc)) from exc
+        raise PageError(HTTPStatus.CONFLICT, str(exc)) from exc
     if issued is None:
         raise missing("key")
     return _issued(visit, *issued)
@@ -134,7 +134,7 @@ async def end_grace(visit: PageRequest) -> Response:
     """End the secret from before the last rotation now."""
     record = await visit.key(visit.id)
     await visit.gateway.keys.end_grace(visit.user.account_id, record.id, actor=visit.actor)
-    return visit.onward(f"/keys/{record.id}", told="grace-ended")
+    return visit.redirect(f"/keys/{record.id}", told="grace-ended")
 
 
 async def ask_to_revoke(visit: PageRequest) -> Response:
@@ -150,7 +150,7 @@ async def revoke(visit: PageRequest) -> Response:
         status = HTTPStatus.UNPROCESSABLE_ENTITY
         return visit.page("key_revoke.html", status, key=record, typed=typed, mistake=mistake)
     await visit.gateway.keys.revoke(visit.user.account_id, record.id, actor=visit.actor)
-    return visit.onward(f"/keys/{record.id}", told="key-revoked")
+    return visit.redirect(f"/keys/{record.id}", told="key-revoked")
 
 
 async def check_addresses(visit: PageRequest) -> Response:

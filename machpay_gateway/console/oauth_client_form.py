@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
-from machpay_gateway.console.choices import Note, check_environment, limited
-from machpay_gateway.console.forms import Form, Mistakes
+from machpay_gateway.console.form_choices import Note, check_environment, limited
+from machpay_gateway.console.forms import FieldErrors, Form
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.validation import checked_name
 from machpay_gateway.core.oauth.client import (
@@ -52,7 +52,7 @@ class OAuthClientForm:
     is_pkce_ticked: bool = True
     binds_tokens: bool = False
     is_self_registered: bool = False
-    mistakes: Mistakes = field(default_factory=Mistakes)
+    mistakes: FieldErrors = field(default_factory=FieldErrors)
 
     @classmethod
     def of(cls, form: Form) -> Self:

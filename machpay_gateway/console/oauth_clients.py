@@ -5,10 +5,10 @@ from http import HTTPStatus
 
 from starlette.responses import Response
 
-from machpay_gateway.console.choices import GRACES, grace_in, scope_choices
-from machpay_gateway.console.forms import Mistakes
+from machpay_gateway.console.form_choices import GRACES, grace_in, scope_choices
+from machpay_gateway.console.forms import FieldErrors
 from machpay_gateway.console.oauth_client_form import KIND_WORDS, OAuthClientForm, redirect_notes
-from machpay_gateway.console.page_request import PageRefusedError, PageRequest, missing
+from machpay_gateway.console.page_request import PageError, PageRequest, missing
 from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
 from machpay_gateway.core.keys.key import ENVIRONMENTS
 from machpay_gateway.core.oauth.client import OAuthClient
@@ -67,9 +67,9 @@ async def create(visit: PageRequest) -> Response:
             once=visit.once,
         )
     except AnsweredMeanwhile:
-        return visit.onward("/apps", told="made-before")
+        return visit.redirect("/apps", told="made-before")
     if secret is None:
-        return visit.onward(f"/apps/{client.id}", told="app-created")
+        return visit.redirect(f"/apps/{client.id}", told="app-created")
     return visit.page("app_secret.html", app=client, secret=secret)
 
 
@@ -116,11 +116,11 @@ async def update(visit: PageRequest) -> Response:
     except InputError as exc:
         # Shown as it is now: what was written on top of something else must not be sent again as if that were seen.
         client = await visit.app(visit.id)
-        now = replace(OAuthClientForm.about(client), mistakes=Mistakes.whole(exc))
+        now = replace(OAuthClientForm.about(client), mistakes=FieldErrors.whole(exc))
         return await _shown(visit, client, now, HTTPStatus.UNPROCESSABLE_ENTITY)
     if changed is None:
         raise missing("app")
-    return visit.onward(f"/apps/{client.id}", told="saved")
+    return visit.redirect(f"/apps/{client.id}", told="saved")
 
 
 async def rotate_secret(visit: PageRequest) -> Response:
@@ -131,9 +131,9 @@ async def rotate_secret(visit: PageRequest) -> Response:
             visit.user.account_id, client.id, grace_seconds=grace, actor=visit.actor, once=visit.once
         )
     except AnsweredMeanwhile:
-        return visit.onward(f"/apps/{client.id}", told="made-before")
+        return visit.redirect(f"/apps/{client.id}", told="made-before")
     except InputError as exc:
-        raise PageRefusedError(HTTPStatus.CONFLICT, str(exc)) from exc
+        raise PageError(HTTPStatus.CONFLICT, str(exc)) from exc
     if issued is None:
         raise missing("app")
     rotated, secret = issued
@@ -153,7 +153,7 @@ async def delete(visit: PageRequest) -> Response:
         status = HTTPStatus.UNPROCESSABLE_ENTITY
         return visit.page("app_delete.html", status, app=client, typed=typed, mistake=mistake)
     await visit.gateway.oauth_clients.delete(visit.user.account_id, client.id, actor=visit.actor)
-    return visit.onward("/apps", told="app-deleted")
+    return visit.redirect("/apps", told="app-deleted")
 
 
 async def end_grant(visit: PageRequest) -> Response:
@@ -163,7 +163,7 @@ async def end_grant(visit: PageRequest) -> Response:
     if grant is None or grant.client_id != client.id:
         raise missing("grant")
     await endings.end(visit.user.account_id, grant, actor=visit.actor)
-    return visit.onward(f"/apps/{client.id}", told="grant-ended")
+    return visit.redirect(f"/apps/{client.id}", told="grant-ended")
 
 
 async def check_redirects(visit: PageRequest) -> Response:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from machpay_gateway.assembly import Gateway
 from machpay_gateway.console.forms import Form
-from machpay_gateway.console.pages import ConsolePages, base_of, onward, path_of
+from machpay_gateway.console.pages import ConsolePages, base_path, console_path, redirect
 from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.accounts.management import ManagementAction, Manager, authorize, user_manager
 from machpay_gateway.core.accounts.user import User
@@ -24,7 +24,7 @@ from machpay_gateway.web.incoming import actor_of, facts_of
 T = TypeVar("T")
 
 # The way through the Console: path and name of each page that is always there.
-WAYS = (
+NAVIGATION = (
     ("/keys", "Keys"),
     ("/usage", "Usage"),
     ("/apps", "Apps"),
@@ -33,7 +33,7 @@ WAYS = (
     ("/start", "Quick start"),
 )
 # What a page says at its top after something was done: by name, as anybody may make up an address.
-TOLD = {
+MESSAGES = {
     "saved": "Saved.",
     "key-revoked": "The key is revoked.",
     "grace-ended": "The previous secret has ended.",
@@ -47,7 +47,7 @@ TOLD = {
 }
 
 
-class PageRefusedError(Exception):
+class PageError(Exception):
     """Ends a look with a page of *status* that says what was *told*."""
 
     def __init__(self, status: int, told: str) -> None:
@@ -80,7 +80,7 @@ class PageRequest:
     @property
     def path(self) -> str:
         """The path below the Console."""
-        return path_of(self.request)
+        return console_path(self.request)
 
     @property
     def actor(self) -> Manager:
@@ -106,18 +106,18 @@ class PageRequest:
         frame: dict[str, object] = {
             "user": self.user,
             "account": self.account,
-            "ways": WAYS,
-            "here": base_of(self.request) + path_of(self.request),
+            "ways": NAVIGATION,
+            "here": base_path(self.request) + console_path(self.request),
             "now": self.now,
             "proof": lambda path: proof_of(self.cookie, path, b""),
-            "told": TOLD.get(self.asked("told"), ""),
+            "told": MESSAGES.get(self.asked("told"), ""),
         }
         return self.pages.page(self.request, template, frame | values, status=status)
 
-    def onward(self, path: str, **query: str) -> Response:
+    def redirect(self, path: str, **query: str) -> Response:
         """Send the browser on to the page at *path* below the Console, by another request."""
         asked = f"?{urlencode(query)}" if query else ""
-        return onward(self.request, f"{path}{asked}")
+        return redirect(self.request, f"{path}{asked}")
 
     async def key(self, key_id: str) -> KeyRecord:
         """Return the account's key of that id. Raises TurnedAwayError when there is none."""
@@ -130,9 +130,9 @@ class PageRequest:
         return _there(authorize(self.actor, ManagementAction.READ, client), "app")
 
 
-def missing(what: str) -> PageRefusedError:
+def missing(what: str) -> PageError:
     """Return how a look ends at something that is not there, or another account's."""
-    return PageRefusedError(HTTPStatus.NOT_FOUND, f"There is no {what} here.")
+    return PageError(HTTPStatus.NOT_FOUND, f"There is no {what} here.")
 
 
 def _there(found: T | None, what: str) -> T:

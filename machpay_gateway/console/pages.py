@@ -7,8 +7,8 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from machpay_gateway.console.assets import address_of
-from machpay_gateway.console.words import FILTERS
+from machpay_gateway.console.assets import asset_path
+from machpay_gateway.console.formatting import FILTERS
 from machpay_gateway.settings.console import ConsoleSettings
 from machpay_gateway.web.incoming import facts_of
 from machpay_gateway.web.templates import Pages
@@ -28,10 +28,10 @@ class ConsolePages:
         self, request: Request, template: str, values: Mapping[str, object], *, status: int = HTTPStatus.OK
     ) -> Response:
         """Return the page of the *template* with *values*."""
-        base = base_of(request)
+        base = base_path(request)
 
         def asset(name: str) -> str:
-            return base + address_of(name)
+            return base + asset_path(name)
 
         return self._pages.page(
             template,
@@ -41,16 +41,16 @@ class ConsolePages:
         )
 
 
-def base_of(request: Request) -> str:
+def base_path(request: Request) -> str:
     """Return the path that all of the Console is below, as the browser has it."""
     return f"{request.scope.get('root_path', '').rstrip('/')}/console"
 
 
-def path_of(request: Request) -> str:
+def console_path(request: Request) -> str:
     """Return the path below the Console that was asked for, wherever all of that is mounted."""
     return (facts_of(request.scope).path or "").removeprefix("/console")
 
 
-def onward(request: Request, path: str) -> Response:
+def redirect(request: Request, path: str) -> Response:
     """Send the browser on to *path* below the Console, by another request."""
-    return RedirectResponse(f"{base_of(request)}{path}", HTTPStatus.SEE_OTHER, {"Cache-Control": "no-store"})
+    return RedirectResponse(f"{base_path(request)}{path}", HTTPStatus.SEE_OTHER, {"Cache-Control": "no-store"})

@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 from starlette.responses import Response
 
-from machpay_gateway.console.forms import Mistakes
+from machpay_gateway.console.forms import FieldErrors
 from machpay_gateway.console.page_request import PageRequest
 from machpay_gateway.core.accounts.user import MIN_PASSWORD
 from machpay_gateway.core.errors import InputError
@@ -15,12 +15,12 @@ from machpay_gateway.web.incoming import facts_of
 
 async def show(visit: PageRequest) -> Response:
     """Show the form."""
-    return _page(visit, Mistakes())
+    return _page(visit, FieldErrors())
 
 
 async def change(visit: PageRequest) -> Response:
     """Change the password, if the current one is right, and end every other session (ASVS 5.0 6.2.3, 7.2.4)."""
-    mistakes, form = Mistakes(), visit.form
+    mistakes, form = FieldErrors(), visit.form
     with mistakes.of("again"):
         if form.text("again") != form.text("new"):
             raise InputError("It differs from the new password.")
@@ -35,13 +35,13 @@ async def change(visit: PageRequest) -> Response:
             actor=visit.actor,
         )
     except InputError as exc:
-        return _page(visit, Mistakes({"new": str(exc)}), HTTPStatus.UNPROCESSABLE_ENTITY)
+        return _page(visit, FieldErrors({"new": str(exc)}), HTTPStatus.UNPROCESSABLE_ENTITY)
     if isinstance(changed, NotSignedIn):
-        return _page(visit, Mistakes({"current": changed.about_own_password}), changed.status)
-    response = visit.onward("/sessions", told="password-changed")
+        return _page(visit, FieldErrors({"current": changed.about_own_password}), changed.status)
+    response = visit.redirect("/sessions", told="password-changed")
     put_sign_in(response, changed.cookie, changed.device, is_secure=visit.pages.settings.is_secure)
     return response
 
 
-def _page(visit: PageRequest, mistakes: Mistakes, status: int = HTTPStatus.OK) -> Response:
+def _page(visit: PageRequest, mistakes: FieldErrors, status: int = HTTPStatus.OK) -> Response:
     return visit.page("password.html", status, mistakes=mistakes, least=MIN_PASSWORD)

@@ -7,8 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from machpay_gateway.assembly import Gateway
-from machpay_gateway.console.forms import Form, form_of
-from machpay_gateway.console.pages import ConsolePages, onward
+from machpay_gateway.console.forms import Form, parse_form
+from machpay_gateway.console.pages import ConsolePages, redirect
 from machpay_gateway.core.accounts.user import User
 from machpay_gateway.core.network.address import format_address_or_none
 from machpay_gateway.services.users import BrowserSession, NotSignedIn
@@ -51,12 +51,12 @@ class SignInPages:
         """Ask for e-mail and password, or take them."""
         if request.method != "POST":
             signed_in = await self.user_of(request)
-            return self._asked(request) if signed_in is None else onward(request, _checked_next(request))
-        form = await form_of(request)
+            return self._asked(request) if signed_in is None else redirect(request, _checked_next(request))
+        form = await parse_form(request)
         if not is_proved(request, self._form.read(request), SIGN_IN, b"", form.text("proof")):
             # Signed in by another tab meanwhile: nothing that was sent is looked at, so that nobody is swapped in.
             if await self.user_of(request) is not None:
-                return onward(request, _checked_next(request))
+                return redirect(request, _checked_next(request))
             return self._asked(request, form, told=LOST)
         facts = facts_of(request.scope)
         found = await self._gateway.users.sign_in(
@@ -73,15 +73,15 @@ class SignInPages:
         # The new session takes the place of the one that this browser had.
         await self._gateway.users.sign_out(self.cookie_of(request), actor_of("user", "", facts))
         # 303: the browser must not send the password on to where it goes next (RFC 9700 §4.12).
-        response = onward(request, _checked_next(request))
+        response = redirect(request, _checked_next(request))
         self._form.drop(response)
         put_sign_in(response, found.cookie, found.device, is_secure=self.pages.settings.is_secure)
         return response
 
     async def sign_out(self, request: Request) -> Response:
         """End the browser's sign-in."""
-        cookie, form = self.cookie_of(request), await form_of(request)
-        response = onward(request, SIGN_IN)
+        cookie, form = self.cookie_of(request), await parse_form(request)
+        response = redirect(request, SIGN_IN)
         if is_proved(request, cookie, SIGN_OUT, b"", form.text("proof")):
             await self._gateway.users.sign_out(cookie, actor_of("user", "", facts_of(request.scope)))
             self._session.drop(response)

@@ -6,10 +6,10 @@ from http import HTTPStatus
 import orjson
 from starlette.responses import Response, StreamingResponse
 
-from machpay_gateway.console.page_request import PageRefusedError, PageRequest
-from machpay_gateway.console.spreadsheet import MEDIA_TYPE, file_headers
-from machpay_gateway.console.tables import LimitMeters, document_of, tables_of, told_of
-from machpay_gateway.console.usage_lines import usage_lines
+from machpay_gateway.console.csv_files import MEDIA_TYPE, file_headers
+from machpay_gateway.console.page_request import PageError, PageRequest
+from machpay_gateway.console.usage_csv import usage_lines
+from machpay_gateway.console.usage_view import LimitMeters, document_of, tables_of, told_of
 from machpay_gateway.core.decision.principal import known_tier
 from machpay_gateway.core.keys.key import KeyRecord, KeyStatus
 from machpay_gateway.core.limits.admission import AdmissionRequest
@@ -69,7 +69,7 @@ async def spreadsheet(visit: PageRequest) -> Response:
 async def _asked(visit: PageRequest) -> _UsageQuery:
     name, key_id = visit.asked("period") or _DEFAULT, visit.asked("key")
     if (period := PERIODS.get(name)) is None:
-        raise PageRefusedError(HTTPStatus.BAD_REQUEST, f"There is no such period: use {', '.join(PERIODS)}.")
+        raise PageError(HTTPStatus.BAD_REQUEST, f"There is no such period: use {', '.join(PERIODS)}.")
     if not key_id:
         return _UsageQuery(visit.user.account_id, None, period)
     return _UsageQuery(key_id, await visit.key(key_id), period)

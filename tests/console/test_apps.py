@@ -11,8 +11,8 @@ from machpay_gateway.core.oauth.client import CLIENT_CREDENTIALS
 from machpay_gateway.core.oauth.grant import Grant
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from tests.console.app_records import REDIRECT, SCOPES, an_app, granted, made
+from tests.console.crafted import HOSTILE, is_written_down, posted
 from tests.console.harness import ADMIN, VIEWER, Rig, forms_of, secret_in, serving_console, submitted
-from tests.console.ways import HOSTILE, is_written_down, posted
 from tests.keyrings import logged
 from tests.prepared import SECRET_KEY
 

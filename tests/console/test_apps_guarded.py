@@ -6,8 +6,8 @@ from html import escape
 import pytest
 
 from tests.console.app_records import REDIRECT, SCOPES, an_app, granted, made
+from tests.console.crafted import HOSTILE, below, changed_since, lose, posted, refused_from_elsewhere
 from tests.console.harness import STRANGER, VIEWER, Rig, forms_of, submitted
-from tests.console.ways import HOSTILE, below, changed_since, lose, posted, refused_from_elsewhere
 
 
 async def test_another_accounts_app_and_grants_are_not_there(rig: Rig) -> None:

@@ -13,8 +13,8 @@ from httpx2 import AsyncClient
 from machpay_gateway.console import audit
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.keys.audit import Actor, AuditFilter, AuditRow, Change
+from tests.console.crafted import HOSTILE, below, lose
 from tests.console.harness import ADMIN, STRANGER, VIEWER, Rig, forms_of, submitted
-from tests.console.ways import HOSTILE, below, lose
 
 DAY = 86_400.0
 JUNE_1 = 1_780_272_000.0  # 2026-06-01T00:00:00Z

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from machpay_gateway.console.app import PLACES, Page
+from machpay_gateway.console.app import PAGES, Page
 from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.errors import NotPermitted
 from tests.console.app_records import REDIRECT, SCOPES, granted
+from tests.console.crafted import posted
 from tests.console.harness import ADMIN, STRANGER, VIEWER, Rig
-from tests.console.ways import posted
 
 # What each user gets of a place that changes a record of the admin's and the viewer's account. The stranger is an admin
 # of another one.
@@ -34,7 +34,7 @@ FIELDS: dict[str, dict[str, str]] = {
     "/apps/{id}/delete": {"typed": "record"},
     "/apps/{id}/grants/{grant}/end": {},
 }  # fmt: skip
-CHANGING = [place for place in PLACES if place.method == "POST" and not place.for_all]
+CHANGING = [place for place in PAGES if place.method == "POST" and not place.for_all]
 
 
 async def records(rig: Rig, account: Account) -> dict[str, Any]:
@@ -47,7 +47,7 @@ async def records(rig: Rig, account: Account) -> dict[str, Any]:
 
 def test_every_place_that_changes_something_is_known() -> None:
     assert {place.path for place in CHANGING} == set(FIELDS)
-    assert {place.path for place in PLACES if place.for_all} == {
+    assert {place.path for place in PAGES if place.for_all} == {
         "/sessions/{id}/end",
         "/sessions/end-others",
         "/sessions/pass",

@@ -8,8 +8,8 @@ import pytest
 
 from machpay_gateway.settings.console import ConsoleSettings
 from tests.console.app_records import REDIRECT
+from tests.console.crafted import posted
 from tests.console.harness import ADMIN, PASSWORD, URL, VIEWER, Rig, forms_of, secret_in, serving_console, submitted
-from tests.console.ways import posted
 
 NEW = "/console/keys/new"
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from machpay_gateway.console.app import PLACES
+from machpay_gateway.console.app import PAGES
 from machpay_gateway.core.oauth.settings import OAuthSettings
+from tests.console.crafted import proof
 from tests.console.harness import ADMIN, FORM, URL, Rig, serving_console
-from tests.console.ways import proof
 
 NASTY = (
     "", "\x00", "%", "%00", "%ff", "%ed%a0%80", "\ud800", "http://[x", "http://[::1", "//[", "https://x:99999999/", "é",
@@ -38,7 +38,7 @@ FIELDS = (
 )  # fmt: skip
 OURS = ("/sign-in", "/sign-out", "", "/", "/static/console.css", "/static/x", "/nothing/here", "/password")
 OAUTH = ("/oauth/authorize", "/oauth/sign-in", "/oauth/consent", "/oauth/sign-out")
-PATHS = sorted({f"/console{path}" for path in (*OURS, *(place.path for place in PLACES))} | set(OAUTH))
+PATHS = sorted({f"/console{path}" for path in (*OURS, *(place.path for place in PAGES))} | set(OAUTH))
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from httpx2 import AsyncClient
 
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.web.browser import proof_of
+from tests.console.crafted import changed_since
 from tests.console.harness import ADMIN, API_URL, FORM, PASSWORD, STRANGER, URL, VIEWER, Rig, forms_of, submitted
-from tests.console.ways import changed_since
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&{{7*7}}\u202e"[:100]
 NEW = "/console/keys/new"

@@ -14,7 +14,7 @@ from statistics import median
 
 from httpx2 import AsyncClient
 
-from machpay_gateway.console.app import PLACES
+from machpay_gateway.console.app import PAGES
 from machpay_gateway.core.usage.counters import BOUNDS, DAY, HOUR, MINUTE, Bucket
 from machpay_gateway.core.usage.overview import PERIODS
 from tests.console.harness import serving_console
@@ -133,7 +133,7 @@ def addresses() -> list[str]:
     }
     return [
         address
-        for place in PLACES
+        for place in PAGES
         if place.method == "GET"
         for address in told.get(place.path, [] if "{" in place.path else [place.path])
     ]

@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.console.crafted import posted, refused_from_elsewhere
 from tests.console.harness import ADMIN, PASSWORD, VIEWER, Rig, forms_of, submitted
-from tests.console.ways import posted, refused_from_elsewhere
 
 NEW = "a wholly different passphrase"
 

@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from machpay_gateway.core.accounts.user import masked_email
+from tests.console.crafted import posted
 from tests.console.harness import ADMIN, FORM, PASSWORD, VIEWER, Rig, submitted
-from tests.console.ways import posted
 
 WRONG = "wrong horse battery"
 

@@ -9,8 +9,8 @@ from httpx2 import AsyncClient
 
 from machpay_gateway.assembly.parts import oauth_of
 from machpay_gateway.core.accounts.user import SignIn
+from tests.console.crafted import below, lose, posted, refused_from_elsewhere
 from tests.console.harness import ADMIN, PASSWORD, STRANGER, URL, VIEWER, Rig, forms_of, submitted
-from tests.console.ways import below, lose, posted, refused_from_elsewhere
 
 
 @pytest.mark.parametrize("email", [ADMIN, VIEWER])

@@ -26,8 +26,8 @@ from machpay_gateway.server import create_app
 from machpay_gateway.settings import Options
 from machpay_gateway.settings.console import ConsoleSettings
 from tests.applications import ok
+from tests.console.crafted import HOSTILE, below, lose
 from tests.console.harness import ADMIN, PASSWORD, ROUTES, STRANGER, VIEWER, Rig, forms_of
-from tests.console.ways import HOSTILE, below, lose
 from tests.node import NODE, inherited
 from tests.oauth.harness import EMAIL
 from tests.oauth.interop.served import Browser

@@ -14,8 +14,8 @@ from httpx2 import AsyncClient, Response
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machpay_gateway.console.spreadsheet import as_csv
-from machpay_gateway.console.usage_lines import HEAD
+from machpay_gateway.console.csv_files import as_csv
+from machpay_gateway.console.usage_csv import HEAD
 from machpay_gateway.core.decision.policy import Policy
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import StoreUnavailable

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
 
-from machpay_gateway.console.spreadsheet import as_csv
+from machpay_gateway.console.csv_files import as_csv
 from machpay_gateway.core.text import format_moment
 from machpay_gateway.core.usage.counters import QUANTILES, Bucket, UsageRow, quantile_seconds
 from machpay_gateway.core.usage.outcome import Outcome

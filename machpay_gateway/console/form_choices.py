@@ -6,7 +6,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from machpay_gateway.console.forms import Form
-from machpay_gateway.console.page_request import PageRefusedError
+from machpay_gateway.console.page_request import PageError
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.key import DAY_SECONDS, ENVIRONMENTS
 from machpay_gateway.core.oauth.scope_descriptions import describe_scope
@@ -61,5 +61,5 @@ def grace_in(form: Form) -> int:
     """Return the seconds that were chosen of `GRACES`. Raises TurnedAwayError for any other."""
     chosen = form.text("grace")
     if chosen not in {str(seconds) for seconds, _ in GRACES}:
-        raise PageRefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "Choose for how long the current secret works on.")
+        raise PageError(HTTPStatus.UNPROCESSABLE_ENTITY, "Choose for how long the current secret works on.")
     return int(chosen)

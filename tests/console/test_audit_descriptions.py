@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from machpay_gateway.console import audit
-from machpay_gateway.console.audit_words import ACTIONS, ACTORS, KINDS, differences, value_in_words
+from machpay_gateway.console.audit_descriptions import ACTIONS, ACTORS, KINDS, differences, value_in_words
 from machpay_gateway.core.keys.audit import ActorKind, AuditRow
 
 

@@ -6,7 +6,7 @@ A page and the scripts that keep it up to date show the same, because both are g
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from machpay_gateway.console.words import count, milliseconds, moment
+from machpay_gateway.console.formatting import count, milliseconds, moment
 from machpay_gateway.core.decision.problem import TYPE_BASE
 from machpay_gateway.core.limits.admission import STALE, LimiterUnavailable, Remaining, Stale
 from machpay_gateway.core.limits.rate import Tier

@@ -2,7 +2,7 @@
 
 import pytest
 
-from machpay_gateway.console.words import ago, count, milliseconds, moment
+from machpay_gateway.console.formatting import ago, count, milliseconds, moment
 
 NOW = 1_800_000_000.0
 
