@@ -124,10 +124,10 @@ class Limits:
         loop.call_soon(answer.set_result, self.answers.popleft())
         return answer
 
-    async def standing(self, demand: AdmissionRequest) -> NoReturn:
+    async def remaining(self, demand: AdmissionRequest) -> NoReturn:
         raise AssertionError(demand)
 
-    async def mark(self, subject: str, version: int) -> None:
+    async def invalidate(self, subject: str, version: int) -> None:
         raise AssertionError((subject, version))
 
 

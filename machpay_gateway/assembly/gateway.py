@@ -103,7 +103,7 @@ class Gateway:
             keys.forget(subject)
             if grants is not None:
                 grants.note(subject, version)
-            await limiter.mark(subject, version)
+            await limiter.invalidate(subject, version)
 
         self._announce = announce
 

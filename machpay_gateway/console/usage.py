@@ -87,4 +87,4 @@ async def _limits(visit: PageRequest, key: KeyRecord | None) -> LimitMeters | No
         return None
     tiers = visit.gateway.policy.tiers
     tier = tiers[known_tier(key.tier, tiers)]
-    return LimitMeters(tier, await visit.gateway.limiter.standing(AdmissionRequest(key.id, key.version, tier, 0)))
+    return LimitMeters(tier, await visit.gateway.limiter.remaining(AdmissionRequest(key.id, key.version, tier, 0)))

@@ -88,7 +88,7 @@ class MemoryLimiter:
         resets_in = window.frees_at - now if taken else 0.0
         return _new(Admitted, (subject, tier.limit - taken, resets_in, tier.concurrency - in_flight - 1, tier))
 
-    async def standing(self, demand: AdmissionRequest) -> Remaining | Stale:
+    async def remaining(self, demand: AdmissionRequest) -> Remaining | Stale:
         """Return what the subject of *demand* has left, and take nothing."""
         now, tier = self._clock(), demand.tier
         subject = self._brought_up(demand, now)
@@ -99,7 +99,7 @@ class MemoryLimiter:
         slots_left = max(0, tier.concurrency - subject.in_flight)
         return Remaining(max(0, tier.limit - window.taken), window.frees_in(now), slots_left, tier)
 
-    async def mark(self, subject: str, version: int) -> None:
+    async def invalidate(self, subject: str, version: int) -> None:
         """Answer demands of an older *version* with STALE from now on."""
         now = self._clock()
         held = self._subjects.get(subject)

@@ -81,7 +81,7 @@ class Api:
         assert record is not None
         expired = replace(record, expires_at=1_000_000_000.0, version=record.version + 1)
         assert await self.gateway.store.replace_key(expired, logged())
-        await self.gateway.limiter.mark(key_id, expired.version)
+        await self.gateway.limiter.invalidate(key_id, expired.version)
 
     async def head(self) -> AuditHead:
         """Return where the audit log ends, which every change moves."""
@@ -120,7 +120,9 @@ class Caller:
         gateway = self.api.gateway
         client = await gateway.oauth_clients.get(None, app["id"])
         assert client is not None
-        consents = Consents(oauth_of(gateway.store), clock=time.time, entropy=os.urandom, announce=gateway.limiter.mark)
+        consents = Consents(
+            oauth_of(gateway.store), clock=time.time, entropy=os.urandom, announce=gateway.limiter.invalidate
+        )
         return (await consents.grant_for(client, client.account_id, None, client.scopes, APPLICATION)).id
 
     async def made(self, about: str, **settings: Any) -> tuple[str, str]:  # noqa: ANN401 - as JSON has them

@@ -313,7 +313,7 @@ async def test_what_is_left_may_not_be_known(
         return standing
 
     key, _ = await rig.key()
-    monkeypatch.setattr(rig.gateway.limiter, "standing", shown)
+    monkeypatch.setattr(rig.gateway.limiter, "remaining", shown)
     browser = await rig.signed_in()
     page = await browser.get(f"/console/usage?key={key.id}")
     assert text_of(page, "left") == text_of(page, "slots") == f"not known right now: {why}"

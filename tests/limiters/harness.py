@@ -45,7 +45,7 @@ class Rig:
 
     async def left(self, tier: Tier, *, version: int = 1, subject: str = "key_1") -> tuple[int, int]:
         """Return the units and the slots that the subject has left."""
-        standing = await self.limiter.standing(AdmissionRequest(subject, version, tier, 1))
+        standing = await self.limiter.remaining(AdmissionRequest(subject, version, tier, 1))
         assert isinstance(standing, Remaining), standing
         assert standing.tier is tier
         return standing.left, standing.slots_left

@@ -153,14 +153,14 @@ async def test_nobody_is_told_what_is_left_until_the_server_is_back(
     async with opened(proxy.url, prefix, on_failure=mode) as rig:
         (await rig.take(TEN)).lease.release()
         proxy.blackhole = True
-        shown = await asyncio.gather(*(rig.limiter.standing(demand) for _ in range(3)))  # asked, and never answered
+        shown = await asyncio.gather(*(rig.limiter.remaining(demand) for _ in range(3)))  # asked, and never answered
         assert {type(each) for each in shown} == {LimiterUnavailable}
-        assert isinstance(await rig.limiter.standing(demand), LimiterUnavailable)
+        assert isinstance(await rig.limiter.remaining(demand), LimiterUnavailable)
         proxy.blackhole = False
         cut(proxy)
         proxy.accept()
         await back(rig)
-        assert isinstance(await rig.limiter.standing(demand), Remaining)
+        assert isinstance(await rig.limiter.remaining(demand), Remaining)
 
 
 async def test_deny_nothing_is_admitted_and_the_reason_is_told(proxy: FaultProxy, prefix: str) -> None:
@@ -216,7 +216,7 @@ async def test_a_change_made_here_meanwhile_holds_at_once_and_elsewhere_afterwar
         await rig.take(TEN)
         cut(proxy)
         await rig.take(TEN)
-        await rig.limiter.mark("key_1", 2)
+        await rig.limiter.invalidate("key_1", 2)
         assert await rig.ask(TEN) is STALE
         proxy.accept()
         await until_stale(other)

@@ -85,7 +85,7 @@ async def admitted_in_all_ways(url: str, prefix: str) -> None:
         clock.advance(61)
         await other.take(tier)
         await rig.refused(Tier("1/hour", 2))
-        await rig.limiter.mark("key_1", 2)
+        await rig.limiter.invalidate("key_1", 2)
         async with asyncio.timeout(5):
             while await other.ask(tier) is not STALE:  # noqa: ASYNC110 - nothing of ours says when it is known
                 await asyncio.sleep(0.01)
@@ -136,7 +136,7 @@ async def test_of_questions_on_a_lost_connection_those_not_sent_wait_for_the_nex
 
 async def test_a_reply_that_a_busy_loop_has_not_read_yet_is_in_time(server: Server, prefix: str) -> None:
     link = await servers_for(server.url).link()
-    running = asyncio.create_task(run(link, Scripts().beat, f"{prefix}:workers".encode(), ["worker", 1]))
+    running = asyncio.create_task(run(link, Scripts().heartbeat, f"{prefix}:workers".encode(), ["worker", 1]))
     for _ in range(5):
         await asyncio.sleep(0)  # it is on its way
     time.sleep(2 * ANSWER_SECONDS)  # noqa: ASYNC251 - this is what holds the loop up
@@ -297,7 +297,7 @@ async def test_keys_are_of_one_size_end_by_themselves_and_name_nobody(server: Se
         for number, subject in enumerate(subjects):
             tier = TEN if number % 2 else Tier("10/day", 4)
             assert (await rig.take(tier, subject=subject)).left == 9
-        await rig.limiter.mark("marked@example.com", 2)
+        await rig.limiter.invalidate("marked@example.com", 2)
         await asyncio.to_thread(
             wait_until, lambda: len(kept(server, prefix)) == len(subjects) + 2, seconds=5, claim="all is kept"
         )

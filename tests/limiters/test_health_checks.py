@@ -113,7 +113,7 @@ async def test_each_right_that_is_told_is_needed_and_missed(server: Server, righ
 
 def test_the_rights_are_those_of_the_scripts() -> None:
     scripts = Scripts()
-    source = scripts.admit.source + scripts.mark.source + scripts.beat.source
+    source = scripts.admit.source + scripts.invalidate.source + scripts.heartbeat.source
     called = {name.lower() for name in re.findall(r"redis\.p?call\('(\w+)'", source)}
 
     connecting = {"client|setname", "select", "eval", "evalsha"}

@@ -134,32 +134,32 @@ async def test_subjects_do_not_touch_each_other(rig: Rig) -> None:
     await rig.take(tier, subject="key_1")
     await rig.refused(tier, subject="key_1")
     assert (await rig.take(tier, subject="key_2")).left == 0
-    await rig.limiter.mark("key_3", 9)
+    await rig.limiter.invalidate("key_3", 9)
     assert await rig.ask(tier, subject="key_1") is not STALE
 
 
 async def test_a_demand_of_a_version_before_the_marked_is_stale(rig: Rig) -> None:
     await rig.take(FIVE, version=1)
-    await rig.limiter.mark("key_1", 2)
+    await rig.limiter.invalidate("key_1", 2)
     assert await rig.ask(FIVE, version=1) is STALE
     assert (await rig.take(FIVE, version=2)).left == 3
 
 
 async def test_a_mark_holds_for_a_subject_that_never_asked(rig: Rig) -> None:
-    await rig.limiter.mark("key_1", 5)
+    await rig.limiter.invalidate("key_1", 5)
     assert await rig.ask(FIVE, version=4) is STALE
     assert (await rig.take(FIVE, version=5)).left == 4
 
 
 async def test_a_stale_demand_leaves_no_clock_of_its_own_window_behind(rig: Rig) -> None:
-    await rig.limiter.mark("key_1", 2)
+    await rig.limiter.invalidate("key_1", 2)
     assert await rig.ask(Tier("5/second", 100), version=1) is STALE
     assert (await rig.take(FIVE, version=2)).resets_in == pytest.approx(61)
 
 
 async def test_a_mark_never_lowers_the_version(rig: Rig) -> None:
-    await rig.limiter.mark("key_1", 5)
-    await rig.limiter.mark("key_1", 3)
+    await rig.limiter.invalidate("key_1", 5)
+    await rig.limiter.invalidate("key_1", 3)
     assert await rig.ask(FIVE, version=4) is STALE
 
 

@@ -59,7 +59,7 @@ def test_a_subject_with_units_in_its_window_is_kept() -> None:
 async def test_a_mark_is_kept_for_as_long_as_an_older_decision_may_take() -> None:
     clock = FixedClock(0.0)
     limiter = MemoryLimiter(clock)
-    await limiter.mark("changed", 2)
+    await limiter.invalidate("changed", 2)
     for number in range(MANY):
         clock.advance(30 / MANY)
         taken(limiter, f"passing_{number}", cost=0).lease.release()

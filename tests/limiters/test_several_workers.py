@@ -126,7 +126,7 @@ async def test_a_version_that_one_is_told_makes_the_older_stale_at_the_others(wo
     several = [await workers.join() for _ in range(3)]
     for worker in several:
         await worker.take(FIVE_SLOTS, version=1)
-    await several[0].limiter.mark("key_1", 2)
+    await several[0].limiter.invalidate("key_1", 2)
     await until(lambda: workers.version() == 2, "the server knows of version 2")
     assert [await worker.ask(FIVE_SLOTS, version=1) for worker in several] == [STALE] * 3
 
@@ -253,7 +253,7 @@ class History:
 
     async def mark(self, number: int, *_: float) -> None:
         self.version = self.told_version = self.version + 1
-        await self.several[number].limiter.mark("key_1", self.version)
+        await self.several[number].limiter.invalidate("key_1", self.version)
         await until(lambda: self.workers.version() == self.version, "the server knows of the mark")
 
     async def forget_scripts(self, *_: float) -> None:

@@ -27,7 +27,7 @@ async def test_what_is_left_is_shown_without_taking_any(rig: Rig) -> None:
     await rig.take(FIVE)
     for _ in range(10):
         assert await rig.left(FIVE) == (2, 98)
-    standing = await rig.limiter.standing(AdmissionRequest("key_1", 1, FIVE, 1))
+    standing = await rig.limiter.remaining(AdmissionRequest("key_1", 1, FIVE, 1))
     assert isinstance(standing, Remaining)
     assert standing.resets_in == pytest.approx(51)
     rig.clock.advance(51)
@@ -57,7 +57,7 @@ async def test_showing_what_is_left_never_keeps_a_request_from_the_last_slot(rig
 
 async def test_what_is_left_is_not_shown_by_a_record_that_has_changed(rig: Rig) -> None:
     demand = AdmissionRequest("key_1", 1, FIVE, 1)
-    await rig.limiter.mark("key_1", 2)
-    assert await rig.limiter.standing(demand) is STALE
+    await rig.limiter.invalidate("key_1", 2)
+    assert await rig.limiter.remaining(demand) is STALE
     assert await rig.left(FIVE, version=2) == (5, 100)
-    assert await rig.limiter.standing(demand) is STALE
+    assert await rig.limiter.remaining(demand) is STALE

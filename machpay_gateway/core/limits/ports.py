@@ -46,8 +46,8 @@ class Limiter(Protocol):
         nothing. When the answer had come then, and not arrived, `abandon` gives back what it brought.
         """
 
-    async def standing(self, demand: AdmissionRequest) -> Remaining | Stale | LimiterUnavailable:
+    async def remaining(self, demand: AdmissionRequest) -> Remaining | Stale | LimiterUnavailable:
         """Return what the subject of *demand* has left, and take nothing: no unit, and no slot for however short."""
 
-    async def mark(self, subject: str, version: int) -> None:
+    async def invalidate(self, subject: str, version: int) -> None:
         """Remember that *subject* is at *version*: demands of an older one are answered STALE."""

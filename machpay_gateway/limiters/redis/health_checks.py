@@ -152,7 +152,7 @@ async def _servers(link: Link, prefix: str) -> Sequence[_CheckedServer]:
 
 def _without_effect(base: bytes) -> Sequence[Command]:
     """Return what the limiter's scripts do, on keys that do not exist: some of it comes only once a worker has died."""
-    hash_key, set_key, beat = base + b":hash", base + b":set", Scripts().beat
+    hash_key, set_key, beat = base + b":hash", base + b":set", Scripts().heartbeat
     return [
         ("TIME",),
         ("HGET", hash_key, "field"),
@@ -180,11 +180,11 @@ def _admission(base: bytes) -> Sequence[Command]:
     """Return the scripts themselves, for a worker and a subject that nobody has, and what removes these again."""
     subject, workers, scripts = base + b":subject", base + b":workers", Scripts()
     return [
-        scripts.beat.call_in_full([workers], ["worker", 1]),
-        scripts.beat.call([workers], ["worker", 0]),
+        scripts.heartbeat.call_in_full([workers], ["worker", 1]),
+        scripts.heartbeat.call([workers], ["worker", 0]),
         # A lease of a second; of 1 unit in 1000 ms, 1 slot, version 1: cost 1, one request, no slot held, none owed.
         scripts.admit.call_in_full([subject], ["worker", 1, 1, 1000, 1, 1, 1, 1, 0, 0]),
-        scripts.mark.call_in_full([subject], [1, 1]),
+        scripts.invalidate.call_in_full([subject], [1, 1]),
         ("EXPIRE", subject, 0),
     ]
 
@@ -197,7 +197,7 @@ async def _reached(link: Link, shown: str, told: Sequence[ServerFacts], prefix: 
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             # A worker that was not there leaves: that changes nothing, and says how many there are.
-            workers = await answer(link, workers_key, Scripts().beat.call([workers_key], [token_hex(6), 0]))
+            workers = await answer(link, workers_key, Scripts().heartbeat.call([workers_key], [token_hex(6), 0]))
     except ResponseError:
         return CheckResult("redis", CheckStatus.OK, found)  # why, is said under access
     return CheckResult(

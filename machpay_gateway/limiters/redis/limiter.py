@@ -148,7 +148,7 @@ class RedisLimiter:
         self._commits.ask(subject)
         return future
 
-    async def standing(self, demand: AdmissionRequest) -> Remaining | Stale | LimiterUnavailable:
+    async def remaining(self, demand: AdmissionRequest) -> Remaining | Stale | LimiterUnavailable:
         """Return what the subject of *demand* has left of all workers' quota, and take nothing."""
         if self._loop is None or self._loop.is_closed():
             self._begin()
@@ -162,7 +162,7 @@ class RedisLimiter:
         self._commits.ask(subject)
         return await future
 
-    async def mark(self, subject: str, version: int) -> None:
+    async def invalidate(self, subject: str, version: int) -> None:
         """Answer demands of an older *version* with STALE: here from now on, elsewhere as soon as Redis knows.
 
         Returns when it knows, or when it takes too long; it is told in any case. A limiter that was not opened tells
@@ -181,14 +181,14 @@ class RedisLimiter:
         self._upkeep = LinkSupervisor(
             self._servers,
             self._commits,
-            beat=self._scripts.beat,
+            beat=self._scripts.heartbeat,
             workers_key=self._prefix + b":workers",
             worker=worker,
             recovered=self._recover,
         )
         self._tasks = [
             asyncio.create_task(self._heartbeat()),
-            asyncio.create_task(self._marks.write(self._upkeep, self._scripts.mark)),
+            asyncio.create_task(self._marks.write(self._upkeep, self._scripts.invalidate)),
         ]
 
     async def _leave(self) -> None:

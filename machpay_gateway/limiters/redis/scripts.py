@@ -43,7 +43,11 @@ class Scripts:
     """All that a gateway runs in Redis."""
 
     def __init__(self) -> None:
-        self._admit, self.mark, self.beat = _read("admit.lua"), _read("mark.lua"), _read("beat.lua")
+        self._admit, self.invalidate, self.heartbeat = (
+            _read("admit.lua"),
+            _read("invalidate.lua"),
+            _read("heartbeat.lua"),
+        )
 
     @property
     def admit(self) -> Script:
