@@ -19,6 +19,7 @@ from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.keys.audit import APPLICATION, Change
 from machpay_gateway.core.keys.key import KeyRecord, SecretRecord, mask_secret, secret_digest
 from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.gateway import Store
 
 SECRETS_VARIABLE = "BENCHMARK_SECRETS"  # names a file with one secret a line, made anew for each run
 REDIS_VARIABLE = "BENCHMARK_REDIS"
@@ -35,16 +36,18 @@ def _starlette() -> Starlette:
     return Starlette(routes=[Endpoint(PATH, _execute)])
 
 
-class _Seeded(Gateway):
-    """A gateway whose store holds the run's keys."""
+def _seed_at_opening(store: Store) -> None:
+    """Have *store* hold the run's keys as soon as it is open."""
+    open_store = store.open
 
-    async def open(self, *, upgrade: bool = False) -> None:
-        """Open, and put the keys in."""
-        await super().open(upgrade=upgrade)
+    async def open_and_seed(*, upgrade: bool = False) -> None:
+        await open_store(upgrade=upgrade)
         secrets = Path(os.environ[SECRETS_VARIABLE]).read_text().split()  # noqa: ASYNC240 - before anything is served
-        if await self.store.add_account(Account("acct_load", "load", "enterprise", time.time()), _SEEDED):
+        if await store.add_account(Account("acct_load", "load", "enterprise", time.time()), _SEEDED):
             for number, secret in enumerate(secrets):
-                await self.store.add_key(_key(number, secret), _SEEDED)
+                await store.add_key(_key(number, secret), _SEEDED)
+
+    store.open = open_and_seed  # type: ignore[method-assign]  # of this one store
 
 
 def _key(number: int, secret: str) -> KeyRecord:
@@ -64,7 +67,7 @@ def _key(number: int, secret: str) -> KeyRecord:
 
 def _guard(app: ASGIApp, redis: str | None = None) -> MachPayAuth:
     """Guard *app* for keys that the load never exhausts: refusals are cheaper than answers."""
-    gateway = _Seeded(
+    gateway = Gateway(
         database="memory://",
         redis=redis,
         routes=[
@@ -75,6 +78,7 @@ def _guard(app: ASGIApp, redis: str | None = None) -> MachPayAuth:
         # As close to a real tier as one can be that this load does not exhaust in a minute.
         tiers={"enterprise": Tier(f"{_LIMIT}/minute", concurrency=500)},
     )
+    _seed_at_opening(gateway.store)
     return MachPayAuth(app, gateway=gateway)
 
 

@@ -24,10 +24,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from benchmarks.processes import LOAD_CORE, Server, alone, serving
 from benchmarks.report import WIDTH, table_of
-from machpay_gateway import Gateway, Route, Tier
+from machpay_gateway import Route, Tier
 from machpay_gateway.core.decision.decision import Allowed
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.oauth.settings import OAuthSettings
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.server import create_app
 from tests.oauth.harness import REDIRECT, VERIFIER, Rig, basic, serving_oauth
 from tests.postgres.servers import running_server

@@ -113,11 +113,11 @@ def _gateway(place: Place) -> Gateway:
 async def _fill(place: Place) -> None:
     """Make the schema, an account for each thing that is measured, and keys that nobody uses."""
     gateway = _gateway(place)
-    await gateway.open(upgrade=True)
+    await gateway.lifecycle.open(upgrade=True)
     listed = (await gateway.accounts.create("listed", "standard")).id
     others = (await gateway.accounts.create("others", "standard")).id
     await gateway.accounts.create("used", "standard")
-    await gateway.close()
+    await gateway.lifecycle.close()
     for account, first, last in _runs(listed, others, place.count):
         told = {"account": account, "first": first, "last": last, **_SPELT[place.kind]}
         await asyncio.to_thread(place.execute, _FILL_KEYS.format(**told))
@@ -134,7 +134,7 @@ def _runs(listed: str, others: str, count: int) -> Iterator[tuple[str, int, int]
 async def _measure(place: Place) -> None:
     """Do everything once, with nothing cached at first."""
     gateway = _gateway(place)
-    await gateway.serve()
+    await gateway.lifecycle.serve()
     account = await gateway.accounts.find("used")
     listed = await gateway.accounts.find("listed")
     assert account is not None
@@ -151,7 +151,7 @@ async def _measure(place: Place) -> None:
     secrets = [secret for _, secret in made]
     place.note("decide, cold", await _decided(gateway, secrets[:_COLD]), _COLD)
     place.note("decide, cached", await _decided(gateway, secrets[:10] * (_CACHED // 10)), _CACHED)
-    await gateway.close()
+    await gateway.lifecycle.close()
 
 
 async def _pages(gateway: Gateway, account_id: str) -> int:

@@ -180,7 +180,7 @@ async def _taken(rounds: int) -> dict[str, list[float]]:
                 if number:  # the first one is to warm up
                     taken[way].append(microseconds)
         await desk.close()
-        await gateway.close()
+        await gateway.lifecycle.close()
     return taken
 
 

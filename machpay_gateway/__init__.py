@@ -15,7 +15,7 @@ The path of a request, in the order to read it:
 the key API (`admin`), the Console, and the authorization server (`oauth`). All three call the use cases in `services`.
 """
 
-from machpay_gateway.assembly import Gateway
+from machpay_gateway.assembly import ConfiguredGateway as Gateway
 from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import ConfigurationError, GatewayError, InputError, Unavailable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn, Unpack
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from machpay_gateway.assembly import Gateway
+from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.core.decision.decision import Denied
 from machpay_gateway.core.decision.problem import problem_for
 from machpay_gateway.core.decision.request_facts import RequestFacts
@@ -15,6 +15,7 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.limits.admission import abandon
 from machpay_gateway.core.usage.counters import ALLOWED
 from machpay_gateway.gate import PendingAdmission, PendingIdentity
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.settings import Options
 from machpay_gateway.telemetry.refusals import log_refusal
 from machpay_gateway.web.headers import answer_headers, refusal_headers
@@ -60,7 +61,7 @@ class MachPayAuth:
         self.app = app
         self._mistake: ConfigurationError | None = None
         try:
-            self.gateway = gateway or Gateway(**options)
+            self.gateway = gateway or ConfiguredGateway(**options)
             self.trust = trust or self.gateway.trust
             self._streams = StreamWatch(self.gateway.gate.why_not_now)
         except ConfigurationError as exc:
@@ -180,7 +181,7 @@ class MachPayAuth:
         if self._mistake is not None:
             await _fail(self._mistake, scope, receive, send)
         elif scope["type"] == "lifespan":
-            await run_lifespan(self.app, scope, receive, send, self.gateway)
+            await run_lifespan(self.app, scope, receive, send, self.gateway.lifecycle)
         else:
             await self.app(scope, receive, send)
 

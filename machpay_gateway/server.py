@@ -18,7 +18,7 @@ from starlette.websockets import WebSocketClose
 
 from machpay_gateway.admin.app import key_api
 from machpay_gateway.admin.operations import OWN_ROUTES
-from machpay_gateway.assembly import Gateway
+from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.console.app import CONSOLE_ROUTES, console_app
 from machpay_gateway.core.decision.decision import Denied
 from machpay_gateway.core.decision.reason import Reason
@@ -27,6 +27,7 @@ from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.network.cookies import sets_ours, without_ours
 from machpay_gateway.core.oauth.page_hosts import CONSOLE_PATH
 from machpay_gateway.forward_auth.front import ForwardAuth
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.middleware import MachPayAuth
 from machpay_gateway.oauth.app import oauth_app, oauth_routes
 from machpay_gateway.settings import Options, Settings
@@ -69,7 +70,7 @@ def create_app(app: ASGIApp | None = None, **options: Unpack[Options]) -> MachPa
 
     Without *app* there is the key API alone. Raises ConfigurationError, also when a configured route is the key API's.
     """
-    return control_plane(Gateway(own_routes=served_routes, **options), app)
+    return control_plane(ConfiguredGateway(own_routes=served_routes, **options), app)
 
 
 def control_plane(gateway: Gateway, app: ASGIApp | None = None, *, trust: Trust | None = None) -> MachPayAuth:

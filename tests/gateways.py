@@ -8,7 +8,9 @@ from typing import Unpack
 from httpx2 import ASGITransport, AsyncClient
 from starlette.types import ASGIApp
 
-from machpay_gateway import Gateway, MachPayAuth, Route
+from machpay_gateway import MachPayAuth, Route
+from machpay_gateway.assembly import ConfiguredGateway
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.settings import Options
 
 ROUTES = (
@@ -59,5 +61,5 @@ class Guarded:
 async def guarded(app: ASGIApp, **options: Unpack[Options]) -> AsyncIterator[Guarded]:
     """Guard *app* by a gateway in memory, `ROUTES` unless *options* say otherwise."""
     defaults: Options = {"database": "memory://", "routes": ROUTES}
-    async with Gateway(**(defaults | options)) as gateway:
+    async with ConfiguredGateway(**(defaults | options)) as gateway:
         yield Guarded(MachPayAuth(app, gateway=gateway), gateway)

@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 
 from argon2 import PasswordHasher
 
-from machpay_gateway import Gateway
 from machpay_gateway.core.jose.signing import SigningKey
 from machpay_gateway.core.keys.audit import APPLICATION, Change
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.keysets import SigningKeys
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore

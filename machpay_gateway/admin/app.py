@@ -22,9 +22,9 @@ from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Opera
 from machpay_gateway.admin.problems import ProblemError, problem_response
 from machpay_gateway.admin.request import AdminRequest
 from machpay_gateway.admin.request_body import body_bytes, read_query
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.accounts.management import may_manage
 from machpay_gateway.core.errors import InputError, NotPermitted, StateError, StoreUnavailable
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.web.incoming import facts_of
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,14 +17,17 @@ from starlette.responses import Response
 from machpay_gateway.admin.documents import document_response
 from machpay_gateway.admin.problems import ProblemError
 from machpay_gateway.admin.request_body import body_bytes
-from machpay_gateway.assembly import Gateway, Reports
 from machpay_gateway.core.errors import StoreUnavailable, Unavailable
 from machpay_gateway.core.keys.audit import Actor, Change
 from machpay_gateway.core.keys.key import KeyRecord, KeyStatus
 from machpay_gateway.core.keys.leak import Action, LeakMatch, matches_in
 from machpay_gateway.core.text import masked
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.services.keys import Permit, SecretInspection
 from machpay_gateway.web.incoming import actor_of, facts_of
+
+if TYPE_CHECKING:
+    from machpay_gateway.keysets import SignedReports
 
 PATH = "/v1/leaks"
 KEY_ID, SIGNATURE = "Github-Public-Key-Identifier", "Github-Public-Key-Signature"
@@ -71,7 +75,7 @@ def leaks_endpoint(gateway: Gateway, clock: Callable[[], float] = time.time) -> 
     return take
 
 
-async def _refuse_unsigned(reports: Reports, request: Request, body: bytes, now: float) -> None:
+async def _refuse_unsigned(reports: "SignedReports", request: Request, body: bytes, now: float) -> None:
     key_id, signature = request.headers.get(KEY_ID, ""), request.headers.get(SIGNATURE, "")
     if not await reports.are_signed(body, key_id=key_id, signature=signature, now=now):
         raise ProblemError("not_permitted", "The report is not signed by the scanner that is configured.")

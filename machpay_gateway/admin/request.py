@@ -12,10 +12,10 @@ from machpay_gateway.admin.fields import ValidationContext
 from machpay_gateway.admin.problems import ProblemError
 from machpay_gateway.admin.request_body import invalid, read_body
 from machpay_gateway.admin.requests import RequestModel
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.accounts.management import ManagedRecord
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.keys.key import KeyRecord
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.services.oauth_clients import OAuthClients
 from machpay_gateway.services.revocation import Revocation
 

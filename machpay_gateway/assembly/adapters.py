@@ -3,19 +3,19 @@
 import time
 from typing import TYPE_CHECKING
 
-from machpay_gateway.assembly.parts import Assertions, Reports, Store
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.claims import LEEWAY_SECONDS
 from machpay_gateway.core.jose.ports import KeyPrincipals, SigningKeyStore, TokenVerifier
 from machpay_gateway.core.jose.session import MAX_SECONDS
 from machpay_gateway.core.limits.ports import Limiter
+from machpay_gateway.gateway import Store
 from machpay_gateway.limiters.memory import MemoryLimiter
 from machpay_gateway.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from machpay_gateway.keysets import Proofs, SigningKeys
+    from machpay_gateway.keysets import Proofs, SignedAssertions, SignedReports, SigningKeys
     from machpay_gateway.stores.grant_cache import GrantCache, GrantLookup
     from machpay_gateway.telemetry.traces import Traces
 
@@ -123,7 +123,7 @@ def proofs_for(settings: Settings, limiter: Limiter) -> "Proofs | None":
     return Proofs(settings.oauth, limiter, clock=time.time)
 
 
-def reports_for(settings: Settings) -> Reports | None:
+def reports_for(settings: Settings) -> "SignedReports | None":
     """Return whose reports of leaked secrets are believed, None for nobody's."""
     if settings.leaks is None:
         return None
@@ -132,7 +132,7 @@ def reports_for(settings: Settings) -> Reports | None:
     return SignedReports(settings.leaks)
 
 
-def assertions_for(settings: Settings) -> Assertions | None:
+def assertions_for(settings: Settings) -> "SignedAssertions | None":
     """Return who signs what upstreams are told about callers, None when nothing is signed."""
     if settings.assertion is None:
         return None

@@ -2,7 +2,6 @@
 
 import click
 
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.cli.output import (
     ACCOUNT_COLUMNS,
     account_json,
@@ -14,6 +13,7 @@ from machpay_gateway.cli.output import (
 )
 from machpay_gateway.cli.session import CliSession, known_account, operator, pass_session
 from machpay_gateway.core.accounts.account import Account
+from machpay_gateway.gateway import Gateway
 
 
 @click.group()

@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.cli.output import json_option, print_json, print_list, print_table
 from machpay_gateway.cli.session import CliSession, account_for, pass_session
 from machpay_gateway.core.keys.audit import AuditHead, AuditRow, broken_at, head_after
 from machpay_gateway.core.keys.document import audit_document
+from machpay_gateway.gateway import Gateway
 
 _COLUMNS = ("NUMBER", "TIME", "WHO", "FROM", "ACTION", "OBJECT", "CHANGED")
 _ROWS_AT_ONCE = 1000

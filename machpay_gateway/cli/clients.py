@@ -4,7 +4,6 @@ import time
 
 import click
 
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.cli.output import (
     json_option,
     limit_option,
@@ -23,6 +22,7 @@ from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, GRANT_TYPES, R
 from machpay_gateway.core.oauth.documents import client_document, issued_client_document
 from machpay_gateway.core.text import format_moment
 from machpay_gateway.core.unchanged import UNCHANGED
+from machpay_gateway.gateway import Gateway
 
 _COLUMNS = ("ID", "NAME", "KIND", "ENVIRONMENT", "GRANT TYPES", "SCOPES", "CREATED")
 scope_option = click.option("--scope", "scopes", multiple=True, callback=listed, help="A scope, or a comma list.")

@@ -18,13 +18,14 @@ from types import ModuleType
 
 import click
 
-from machpay_gateway.assembly import Gateway
+from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.cli.output import json_option, print_json
 from machpay_gateway.core.accounts.user import ADMIN
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.keys.document import key_document
 from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.core.scopes import KNOWN_SCOPES
+from machpay_gateway.gateway import Gateway
 
 _PACKAGE = Path(__file__).parents[1]
 # A wheel brings the sample along; in a checkout it stands beside the package.
@@ -122,7 +123,7 @@ def demo(*, port: int, host: str, as_json: bool) -> None:
     ):
         listen = _listen(address, port)
         settings = _write_settings(Path(folder), sample, listen, live=live, sandbox=sandbox)
-        gateway = Gateway(config=settings)
+        gateway = ConfiguredGateway(config=settings)
         made = asyncio.run(_make(gateway))
 
         async def run() -> None:

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import click
 
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.cli.output import json_option, limit_option, print_json, print_list, print_table
 from machpay_gateway.cli.session import CliSession, account_for, operator, pass_session, unknown_app
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.oauth.documents import grant_document
 from machpay_gateway.core.oauth.grant import Grant
 from machpay_gateway.core.text import format_moment, quoted
+from machpay_gateway.gateway import Gateway
 
 _COLUMNS = ("ID", "APP", "USER", "STATUS", "SCOPES", "CREATED")
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.cli.output import account_json, json_option, print_json, warn_of_secret
 from machpay_gateway.cli.session import CliSession, operator, pass_session
 from machpay_gateway.core.accounts.account import Account
@@ -14,6 +13,7 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.keys.document import key_document
 from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.core.scopes import KNOWN_SCOPES
+from machpay_gateway.gateway import Gateway
 
 Issued = tuple[Account, KeyRecord, str]
 

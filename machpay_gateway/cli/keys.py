@@ -5,7 +5,6 @@ import time
 
 import click
 
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.cli.output import (
     KEY_COLUMNS,
     json_option,
@@ -25,6 +24,7 @@ from machpay_gateway.cli.usage import usage
 from machpay_gateway.cli.values import Duration, listed
 from machpay_gateway.core.keys.document import key_document
 from machpay_gateway.core.keys.key import ENVIRONMENTS, KeyRecord, KeyStatus
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.services.keys import SecretInspection
 
 _LONGEST_SECRET = 4096  # characters of stdin that are looked at

@@ -10,12 +10,13 @@ from typing import TypeVar
 
 import click
 
-from machpay_gateway.assembly import Gateway
+from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.audit import Actor
 from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.core.text import quoted
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.settings import Options, Settings, load_settings
 
 Result = TypeVar("Result")
@@ -48,12 +49,12 @@ class CliSession:
         """
 
         async def opened() -> Result:
-            gateway = Gateway(**self.options)
+            gateway = ConfiguredGateway(**self.options)
             try:
-                await gateway.open(upgrade=upgrade)
+                await gateway.lifecycle.open(upgrade=upgrade)
                 return await use(gateway)
             finally:
-                await gateway.close()
+                await gateway.lifecycle.close()
 
         return asyncio.run(opened())
 

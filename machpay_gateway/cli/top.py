@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from machpay_gateway.assembly import Gateway
+from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.cli.output import print_json, print_rendered
 from machpay_gateway.cli.session import CliSession, pass_session
 from machpay_gateway.cli.top_keys import TopKeys
@@ -80,7 +80,7 @@ def top(
     seconds = interval or (_INTERVAL_SECONDS if is_live else _ONCE_SECONDS)
 
     async def look() -> None:
-        gateway = Gateway(**session.options)
+        gateway = ConfiguredGateway(**session.options)
         try:
             async with aclosing(_views(address, seconds, TopKeys(gateway, keys), goes_on=is_live)) as views:
                 if is_live:
@@ -90,7 +90,7 @@ def top(
                 else:
                     print_rendered(board(await anext(views)), err=False)
         finally:
-            await gateway.close()
+            await gateway.lifecycle.close()
 
     try:
         asyncio.run(look())

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Any
 
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.core.text import format_moment
 from machpay_gateway.core.usage.counters import MINUTE, UsageRow, sum_of, taken_by
+from machpay_gateway.gateway import Gateway
 
 _MINUTES = 2  # the one that runs, and the one before: usage is kept by whole minutes
 _NOT_ANSWERING = "the database does not answer"
@@ -30,7 +30,7 @@ class TopKeys:
         since = MINUTE.start_of(self._clock()) - (_MINUTES - 1) * MINUTE.seconds
         document: dict[str, Any] = {"since": format_moment(since), "data": [], "mistake": None}
         try:
-            await self._gateway.open()
+            await self._gateway.lifecycle.open()
             rows = await self._gateway.store.busiest(since, self._limit)
             for subject, found in groupby(rows, key=lambda row: row.key.subject):
                 document["data"].append(await self._key(subject, list(found)))

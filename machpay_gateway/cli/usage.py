@@ -5,12 +5,12 @@ from typing import Any
 
 import click
 
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.cli.output import json_option, print_json, print_table
 from machpay_gateway.cli.session import CliSession, known_key, pass_session
 from machpay_gateway.cli.values import Duration
 from machpay_gateway.core.usage.counters import ALLOWED, BUCKETS, UsageReport
 from machpay_gateway.core.usage.document import usage_document
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.telemetry.reports import usage_report
 
 _COLUMNS = ("START", "REQUESTS", "ALLOWED", "REFUSED", "P50 MS", "P95 MS", "P99 MS", "REFUSED FOR")

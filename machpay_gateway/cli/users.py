@@ -2,7 +2,6 @@
 
 import click
 
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.cli.output import json_option, print_json, print_list, print_table
 from machpay_gateway.cli.prompts import read_password
 from machpay_gateway.cli.session import CliSession, account_for, operator, pass_session
@@ -11,6 +10,7 @@ from machpay_gateway.core.accounts.user import ROLES, VIEWER, User
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.oauth.documents import user_document
 from machpay_gateway.core.text import format_moment, quoted
+from machpay_gateway.gateway import Gateway
 
 _COLUMNS = ("ID", "E-MAIL", "ROLE", "STATUS", "ACCOUNT", "CREATED")
 generate_option = click.option("--generate", is_flag=True, help="Make a password, and print it once, on stdout.")

@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as Endpoint
 
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.console import audit, keys, oauth_clients, password, sessions, start, usage
 from machpay_gateway.console.assets import Assets
 from machpay_gateway.console.confirmation import confirmation_page
@@ -23,6 +22,7 @@ from machpay_gateway.core.accounts.management import ManagementAction, may_manag
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import NotPermitted, Unavailable
 from machpay_gateway.core.oauth.page_hosts import CONSOLE_PATH
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.web.browser import is_proved
 
 # The gateway asks for no credential: who is signed in is found out here, by a cookie.

@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.console.forms import Form
 from machpay_gateway.console.pages import ConsolePages, base_path, console_path, redirect
 from machpay_gateway.core.accounts.account import Account
@@ -17,6 +16,7 @@ from machpay_gateway.core.accounts.management import ManagementAction, Manager, 
 from machpay_gateway.core.accounts.user import User
 from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.core.oauth.client import OAuthClient
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.services.users import BrowserSession
 from machpay_gateway.web.browser import proof_of
 from machpay_gateway.web.incoming import actor_of, facts_of

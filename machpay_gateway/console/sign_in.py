@@ -6,11 +6,11 @@ from http import HTTPStatus
 from starlette.requests import Request
 from starlette.responses import Response
 
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.console.forms import Form, parse_form
 from machpay_gateway.console.pages import ConsolePages, redirect
 from machpay_gateway.core.accounts.user import User
 from machpay_gateway.core.network.address import format_address_or_none
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.services.users import BrowserSession, NotSignedIn
 from machpay_gateway.settings.console import ConsoleSettings
 from machpay_gateway.web.browser import CLEARED, LOST, Cookie, fresh_value, is_proved, proof_of, put_sign_in

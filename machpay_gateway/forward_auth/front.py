@@ -5,7 +5,6 @@ from time import perf_counter, time
 
 from starlette.types import Receive, Scope, Send
 
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.decision.decision import Allowed, Denied
 from machpay_gateway.core.decision.identity_headers import identity_fields
 from machpay_gateway.core.decision.principal import Principal
@@ -17,6 +16,7 @@ from machpay_gateway.core.usage.counters import ALLOWED
 from machpay_gateway.forward_auth.dialect import Dialect, dialect_at
 from machpay_gateway.forward_auth.leases import HeldLeases
 from machpay_gateway.forward_auth.question import Question, asked_path, question_in
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.telemetry.refusals import log_refusal
 from machpay_gateway.web.headers import Headers, answer_headers, refusal_headers
 from machpay_gateway.web.incoming import may_speak_for_others, request_facts

@@ -9,10 +9,10 @@ from starlette.responses import Response
 from starlette.routing import Route as Endpoint
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import ConfigurationError, Unavailable
 from machpay_gateway.core.oauth.settings import AUTHORIZE, CONSENT, PAGE_PATHS, SIGN_IN, SIGN_OUT, OAuthSettings
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.oauth.authorize import Authorization
 from machpay_gateway.oauth.endpoints import introspection_endpoint, revocation_endpoint, token_endpoint
 from machpay_gateway.oauth.metadata import (
@@ -43,7 +43,7 @@ def oauth_routes(authority: OAuthSettings) -> tuple[Route, ...]:
 
 def oauth_app(gateway: Gateway) -> ASGIApp:
     """Return the application that serves `oauth_routes` by *gateway*. Raises ConfigurationError."""
-    authority = gateway.issuing.authority
+    authority = gateway.oauth_settings
     _check_registration_scopes(authority, gateway.oauth_clients.grantable)
     pages, at = Authorization(gateway), authority.path
     for_pages = [
@@ -102,7 +102,7 @@ def _page(pages: Authorization, answer: Answer) -> Answer:
 
 
 def _describing(gateway: Gateway) -> Answer:
-    document = metadata(gateway.issuing.authority, gateway)
+    document = metadata(gateway.oauth_settings, gateway)
 
     async def describe(_request: Request) -> Response:
         response = json_answer(document)

@@ -11,7 +11,6 @@ from urllib.parse import urlencode
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.accounts.user import User
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.network.address import format_address_or_none
@@ -27,6 +26,7 @@ from machpay_gateway.core.oauth.error import OAuthErrorCode, OAuthRefusal
 from machpay_gateway.core.oauth.parameters import Parameters
 from machpay_gateway.core.oauth.settings import AUTHORIZE, CONSENT, SIGN_IN
 from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.oauth.pages import OAuthPages
 from machpay_gateway.services.users import NotSignedIn
 from machpay_gateway.web.browser import CLEARED, LOST, Cookie, fresh_value, is_proved, put_sign_in
@@ -53,7 +53,7 @@ class Authorization:
     def __init__(self, gateway: Gateway) -> None:
         """Serve by *gateway*, which has an authorization server."""
         self._gateway = gateway
-        self._authority = gateway.issuing.authority
+        self._authority = gateway.oauth_settings
         self._pages = OAuthPages(self._authority)
         is_secure = self._authority.is_secure
         self._session = Cookie.of("session", is_secure=is_secure)
@@ -160,12 +160,12 @@ class Authorization:
         return PendingConsent(query, request, cookie, user)
 
     async def _is_settled(self, request: AuthorizationRequest, user: User) -> bool:
-        return not request.must_be_shown and await self._gateway.issuing.consents.is_given(request, user)
+        return not request.must_be_shown and await self._gateway.consents.is_given(request, user)
 
     async def _allow(self, http: HttpRequest, request: AuthorizationRequest, user: User, scopes: Scopes) -> Response:
         actor = actor_of("user", user.id, facts_of(http.scope))
         try:
-            code = await self._gateway.issuing.consents.give(request, user, scopes, actor)
+            code = await self._gateway.consents.give(request, user, scopes, actor)
         except InputError:
             return self._pages.error(UNKNOWN_CLIENT)  # it was removed while the user read the page
         return _redirect(request.back.url(self._authority, code=code))

@@ -8,11 +8,11 @@ from urllib.parse import unquote_plus
 
 from starlette.requests import Request
 
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.keys.audit import Actor
 from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.error import OAuthErrorCode, OAuthRefusal
 from machpay_gateway.core.oauth.parameters import Parameters
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.web.forms import read_form
 from machpay_gateway.web.incoming import actor_of, facts_of
 

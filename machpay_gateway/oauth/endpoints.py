@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import Request
 from starlette.responses import Response
 
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.decision.credential import Proof
 from machpay_gateway.core.errors import ConfigurationError, Unavailable
 from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, CLIENT_CREDENTIALS, GRANT_TYPES, REFRESH_TOKEN
 from machpay_gateway.core.oauth.error import OAuthErrorCode, OAuthRefusal
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.oauth.client_authentication import TokenEndpointRequest, authenticated
 from machpay_gateway.oauth.metadata import TOKEN
 from machpay_gateway.oauth.responses import json_answer, refused_answer
@@ -44,7 +44,7 @@ def token_endpoint(gateway: Gateway) -> Endpoint:
         proof = _proof(gateway, sent, request)
         if isinstance(proof, OAuthRefusal):
             return refused_answer(proof)
-        tokens = gateway.issuing.tokens
+        tokens = gateway.token_issuance
         given = {
             AUTHORIZATION_CODE: tokens.for_code,
             REFRESH_TOKEN: tokens.for_refresh_token,
@@ -70,7 +70,7 @@ def revocation_endpoint(gateway: Gateway) -> Endpoint:
         token = sent.parameters.get("token")
         if token is None:
             return refused_answer(OAuthRefusal(OAuthErrorCode.INVALID_REQUEST, "token is missing"))
-        await gateway.issuing.revocation.revoke(sent.client, token, sent.actor)
+        await gateway.revocation.revoke(sent.client, token, sent.actor)
         return json_answer({})
 
     return _of_clients(gateway, end)
@@ -88,7 +88,7 @@ def introspection_endpoint(gateway: Gateway) -> Endpoint:
         token = sent.parameters.get("token")
         if token is None:
             return refused_answer(OAuthRefusal(OAuthErrorCode.INVALID_REQUEST, "token is missing"))
-        return json_answer(await gateway.issuing.revocation.introspect(sent.client, token))
+        return json_answer(await gateway.revocation.introspect(sent.client, token))
 
     return _of_clients(gateway, tell)
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.decision.credential import PROOF_ALGORITHMS
 from machpay_gateway.core.oauth.client import GRANT_TYPES
 from machpay_gateway.core.oauth.pkce import METHOD
 from machpay_gateway.core.oauth.settings import AUTHORIZE, OAuthSettings
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.oauth.client_authentication import METHODS
 
 TOKEN, REVOKE = "/oauth/token", "/oauth/revoke"

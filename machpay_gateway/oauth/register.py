@@ -16,7 +16,6 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.decision.problem import REALM
 from machpay_gateway.core.errors import InputError, Unavailable
 from machpay_gateway.core.limits.admission import AdmissionRequest, Exceeded, LimiterUnavailable, take_and_release
@@ -24,6 +23,7 @@ from machpay_gateway.core.network.address import block_name
 from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, OAuthClient
 from machpay_gateway.core.oauth.error import OAuthErrorCode, OAuthRefusal
 from machpay_gateway.core.oauth.redirect_uri import RedirectError
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.oauth.client_authentication import METHODS
 from machpay_gateway.oauth.responses import json_answer, refused_answer
 from machpay_gateway.web.bodies import whole_body
@@ -59,7 +59,7 @@ class _Registration:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._authority = gateway.issuing.authority
+        self._authority = gateway.oauth_settings
         token = self._authority.registration_token
         self._token_digest = None if token is None else sha256(token.encode()).digest()
         self._log = _RefusalLog()

@@ -7,7 +7,6 @@ from collections.abc import Coroutine
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.decision.decision import Denied
 from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.request_facts import RequestFacts
@@ -15,6 +14,7 @@ from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.network.forwarded import walked
 from machpay_gateway.core.network.proxy_options import ProxyOptions
 from machpay_gateway.core.usage.counters import ALLOWED
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.proxy.downstream import ClientConnection
 from machpay_gateway.proxy.exchange import Exchange
 from machpay_gateway.proxy.fields import request_fields

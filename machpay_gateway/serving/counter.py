@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from machpay_gateway.assembly import Gateway
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.proxy.pool import Pool
 from machpay_gateway.proxy.proxy import Proxy
 from machpay_gateway.telemetry.access_log import AccessLog

@@ -39,7 +39,7 @@ class Metrics:
         if self._task is not None:
             await self._task
 
-    async def told(self, accept: str) -> tuple[bytes, str]:
+    async def render(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics of all workers in the format that an *accept* header asks for, and its media type.
 
         Raises OSError when what others wrote cannot be read.

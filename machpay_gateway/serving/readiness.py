@@ -8,9 +8,9 @@ import re
 import time
 from collections.abc import Mapping
 
-from machpay_gateway.assembly import Gateway
 from machpay_gateway.core.errors import StoreUnavailable, told
 from machpay_gateway.core.text import masked
+from machpay_gateway.gateway import Gateway
 
 OK = "ok"
 NEEDED = ("serving", "key store")  # without the others requests are served all the same, each as it says

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 import uvloop
 
-from machpay_gateway.assembly import Gateway
+from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.core.errors import GatewayError, told
 from machpay_gateway.forward_auth.dialect import QUESTIONS
 from machpay_gateway.proxy.proxy import Proxy, quiet_seconds
@@ -58,7 +58,9 @@ class Worker:
         *counts* is the folder in which all workers write down what they count.
         """
         mode = load_settings(options).server.control_plane
-        self.gateway = Gateway(own_routes=served_routes if mode != "off" else (), carries=mode != "only", **options)
+        self.gateway = ConfiguredGateway(
+            own_routes=served_routes if mode != "off" else (), carries=mode != "only", **options
+        )
         check_servable(self.gateway.settings)
         self.metrics = Metrics(counts, lambda: tally(self.gateway, self._proxy, self._log))
         self.is_draining = False
@@ -85,13 +87,15 @@ class Worker:
             if self.gateway.traces is not None:
                 self._export(stack)
             stack.push_async_callback(self.metrics.close)  # after all others: until then something may be counted
-            stack.push_async_callback(self.gateway.close)
-            await self.gateway.open()
+            stack.push_async_callback(self.gateway.lifecycle.close)
+            await self.gateway.lifecycle.open()
             _say(report, PREPARED)
-            await self.gateway.serve()
+            await self.gateway.lifecycle.serve()
             if self._management is not None:
                 self.metrics.start()
-                self._operators = AsgiServer(management_app(self), self._management)
+                self._operators = AsgiServer(
+                    management_app(self.gateway, self.metrics, lambda: self.is_draining), self._management
+                )
                 await self._beside(stack, self._operators)
             if self.gateway.settings.server.control_plane == "only":
                 await self._alone(stack, report)
@@ -156,7 +160,7 @@ class Worker:
         """Let another worker count, and answer operators if there is one."""
         if self.gateway.settings.redis is None:
             # What counts in this process alone may have no other beside it; the next one waits for this.
-            await self.gateway.give_way()
+            await self.gateway.lifecycle.give_way()
         _say(report, RELEASED)
         if self._is_replaced and self._operators is not None:
             await self._operators.stop()

@@ -11,10 +11,11 @@ from typing import Any, Unpack
 import pytest
 from httpx2 import AsyncClient, Response
 
-from machpay_gateway import Gateway, MachPayAuth
+from machpay_gateway import MachPayAuth
 from machpay_gateway.admin.operations import OPERATIONS, Operation
 from machpay_gateway.assembly import oauth_of
 from machpay_gateway.core.keys.audit import APPLICATION, AuditHead
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.server import create_app
 from machpay_gateway.services.consents import Consents
 from machpay_gateway.settings import Options

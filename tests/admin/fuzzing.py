@@ -13,9 +13,11 @@ import schemathesis
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 
-from machpay_gateway import Gateway, Tier
+from machpay_gateway import Tier
+from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.core.keys.leak import LeakSettings
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.server import create_app
 from tests.admin.conftest import Api, Caller
 from tests.admin.scanner import scanners_keys
@@ -118,5 +120,5 @@ async def admins_key(api: Api) -> tuple[str, str]:
 
 async def stored_key(gateway: Gateway, key_id: str) -> KeyRecord | None:
     """Return the key, from a database that is opened for it."""
-    async with Gateway(database=gateway.settings.database) as another:
+    async with ConfiguredGateway(database=gateway.settings.database) as another:
         return await another.keys.get(None, key_id)

@@ -139,7 +139,7 @@ class World:
         return client
 
     async def grant(self, client: OAuthClient, user_id: str | None = None) -> Grant:
-        consents = self.rig.gateway.issuing.consents
+        consents = self.rig.gateway.consents
         return await consents.grant_for(client, client.account_id, user_id, client.scopes, APPLICATION)
 
     async def record(self, about: str, what: str, credential: Credential) -> str:
@@ -199,7 +199,7 @@ async def of_app(world: World, name: str) -> Credential:
     client = await world.client(WEAKER)
     grant = await world.grant(client, user)
     claims = access_claims(
-        gateway.issuing.authority,
+        gateway.oauth_settings,
         grant,
         scopes=Scopes(frozenset({*WEAKER, "keys:manage"} if name.endswith("+scope") else WEAKER)),
         resources=(AUDIENCE,),

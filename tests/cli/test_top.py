@@ -167,7 +167,7 @@ async def test_while_the_database_is_away_only_the_keys_are_missing() -> None:
     try:
         told = await TopKeys(gateway, 3).told()
     finally:
-        await gateway.close()
+        await gateway.lifecycle.close()
     assert (told["data"], told["mistake"]) == ([], "the database does not answer")
 
 

@@ -12,10 +12,11 @@ from urllib.parse import urlencode
 
 from httpx2 import ASGITransport, AsyncClient, Response
 
-from machpay_gateway import Gateway, MachPayAuth, Route
+from machpay_gateway import MachPayAuth, Route
 from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.accounts.user import User
 from machpay_gateway.core.keys.key import KeyRecord
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.server import create_app
 from machpay_gateway.settings import Options
 from machpay_gateway.settings.console import ConsoleSettings
@@ -111,7 +112,7 @@ async def serving_console(**options: Unpack[Options]) -> AsyncIterator[Rig]:
             defaults["database"] = new_sqlite(Path(folder) / "console.db")
         app = create_app(ok, **(defaults | options))
         async with app.gateway as gateway:
-            await gateway.serve()
+            await gateway.lifecycle.serve()
             hash_cheaply(gateway)
             account = await gateway.accounts.create("acme", "standard")
             other = await gateway.accounts.create("globex", "standard")

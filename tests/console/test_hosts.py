@@ -84,7 +84,7 @@ async def served() -> AsyncIterator[Served]:
         trusted_proxies=[PROXY],
     )
     async with app.gateway as gateway:
-        await gateway.serve()
+        await gateway.lifecycle.serve()
         yield Served(application, app)
 
 

@@ -86,9 +86,9 @@ def _killed_over_and_over(place: Place, kills: int) -> None:
 
 async def _prepare(url: str) -> None:
     gateway = Gateway(database=url)
-    await gateway.open(upgrade=True)
+    await gateway.lifecycle.open(upgrade=True)
     await gateway.accounts.create(ACCOUNT, "standard")
-    await gateway.close()
+    await gateway.lifecycle.close()
 
 
 @contextmanager

@@ -15,10 +15,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from starlette.types import Receive, Scope, Send
 
-from machpay_gateway import Gateway, Tier
+from machpay_gateway import Tier
+from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.core.decision.decision import Decision
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.jose.assertion import Assertion
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.server import create_app
 from machpay_gateway.settings import Options
 from tests.forward_auth.proxies import DEPLOY, running_proxy
@@ -180,7 +182,7 @@ def running_rig(name: str) -> Iterator[Rig]:
 def without_gateway(name: str) -> Iterator[Rig]:
     """Run the proxy of that *name* where no gateway answers."""
     upstream = Upstream()
-    gateway = Gateway(config=DEPLOY / "machpay.toml", database="sqlite://")
+    gateway = ConfiguredGateway(config=DEPLOY / "machpay.toml", database="sqlite://")
     with serving(upstream) as there, running_proxy(name, gateway=free_port(), upstream=there[1]) as proxy:
         yield Rig(name, proxy.port, gateway, upstream, [], {})
 
@@ -192,7 +194,7 @@ def _key_file(folder: Path) -> str:
 
 
 async def _keys(options: Options) -> dict[str, str]:
-    async with Gateway(**options) as gateway:
+    async with ConfiguredGateway(**options) as gateway:
 
         async def key(scopes: Sequence[str], *, tier: str = "standard", allowed_ips: Sequence[str] = ()) -> str:
             account = await gateway.accounts.find(tier) or await gateway.accounts.create(tier, tier)

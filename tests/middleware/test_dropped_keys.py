@@ -38,7 +38,7 @@ async def workers(
         for _ in range(1 if redis is None else 2):
             gateway = Gateway(database=f"sqlite:///{tmp_path}/keys.db", redis=redis, routes=ROUTES)
             await stack.enter_async_context(gateway)
-            await gateway.serve()
+            await gateway.lifecycle.serve()
             served.append(Guarded(MachPayAuth(ok, gateway=gateway), gateway))
         yield served
 
@@ -92,4 +92,4 @@ async def test_a_mounted_application_without_a_lifespan_polls_from_its_first_req
             new = await command.signing.rotate(at_once=True)
             await until(lambda: gateway.signing.verifies(new.kid))
     finally:
-        await gateway.close()
+        await gateway.lifecycle.close()

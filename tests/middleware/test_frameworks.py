@@ -97,10 +97,10 @@ def test_it_starts_and_stops_on_a_real_server(framework: Callable[[], ASGIApp]) 
 
     api, secret = asyncio.run(made())
     with serving(api.app) as address:
-        assert api.gateway.is_open
+        assert api.gateway.lifecycle.is_open
         request = f"GET /v1/skills HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer {secret}\r\n\r\n"
         assert exchange(address, request.encode()).startswith(b"HTTP/1.1 200")
-    assert not api.gateway.is_open
+    assert not api.gateway.lifecycle.is_open
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -39,7 +39,7 @@ class Setup:
             tiers=TIERS,
         )
         await self.stack.enter_async_context(gateway)
-        await gateway.serve()
+        await gateway.lifecycle.serve()
         return Guarded(MachPayAuth(ok, gateway=gateway), gateway)
 
 

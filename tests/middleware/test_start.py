@@ -108,7 +108,7 @@ def test_a_second_process_on_one_database_is_refused_with_the_way_out(tmp_path: 
         "import asyncio, sys; from machpay_gateway import Gateway\n"
         "async def main():\n"
         "    gateway = Gateway(database=sys.argv[1])\n"
-        "    await gateway.serve()\n"
+        "    await gateway.lifecycle.serve()\n"
         "asyncio.run(main())"
     )
     with TestClient(MachPayAuth(ok, database=database)), TestClient(MachPayAuth(ok, database=database)):

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from machpay_gateway import Route, Tier
+from machpay_gateway.assembly import gateway as assembly
 from machpay_gateway.core.usage.counters import DAY, UsageRow
 from machpay_gateway.telemetry.usage import UsageRecorder
 from tests.applications import ok
@@ -154,8 +156,8 @@ async def test_what_a_request_took_is_the_time_until_its_answer_ended(monkeypatc
         await ok(scope, receive, send)
         timer.advance(60)
 
+    monkeypatch.setattr(assembly, "UsageRecorder", partial(UsageRecorder, timer=timer))
     async with guarded(app) as api:
-        api.gateway.recorder = UsageRecorder(api.gateway.store, timer=timer)
         key_id, secret = await api.key()
         await api.client(secret).get("/v1/skills")
         [row] = await rows(api, key_id)

@@ -17,11 +17,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from machpay_gateway import Gateway, MachPayAuth, Route
+from machpay_gateway import MachPayAuth, Route
+from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.core.accounts.user import User
 from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.pkce import challenge_of
 from machpay_gateway.core.oauth.settings import OAuthSettings
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.server import create_app
 from machpay_gateway.settings import Options
 from tests.prepared import hash_cheaply
@@ -80,9 +82,9 @@ class Rig:
             gateway.users,
             gateway.oauth_clients,
             gateway.signing,
-            gateway.issuing.consents,
-            gateway.issuing.tokens,
-            gateway.issuing.revocation,
+            gateway.consents,
+            gateway.token_issuance,
+            gateway.revocation,
         ]
         for part in parts:
             part._clock = clock  # noqa: SLF001 - the tests' way to another time
@@ -105,7 +107,7 @@ class Rig:
     def http(self, *, address: str = "192.0.2.1", base_url: str = "") -> AsyncClient:
         """Return a client, such as a browser, that calls from *address*: at the issuer's host, or at *base_url*."""
         transport = ASGITransport(app=self.app, client=(address, 50000))
-        client = AsyncClient(transport=transport, base_url=base_url or self.gateway.issuing.authority.origin)
+        client = AsyncClient(transport=transport, base_url=base_url or self.gateway.oauth_settings.origin)
         self.opened.append(client)
         return client
 
@@ -228,9 +230,9 @@ async def serving_oauth(
 @asynccontextmanager
 async def _serving(app_scopes: Sequence[str], options: Options) -> AsyncIterator[Rig]:
     app = create_app(telling, **options)
-    await app.gateway.open(upgrade=True)
+    await app.gateway.lifecycle.open(upgrade=True)
     async with app.gateway as gateway:
-        await gateway.serve()
+        await gateway.lifecycle.serve()
         account = await gateway.accounts.find("acme") or await gateway.accounts.create("acme", "standard")
         user = await gateway.users.find(None, EMAIL) or await gateway.users.create(account.id, EMAIL, PASSWORD)
         client, secret = await gateway.oauth_clients.create(
@@ -253,7 +255,9 @@ async def _prepared_files() -> Mapping[str, bytes]:
     """
     if not _FILES:
         with TemporaryDirectory() as folder:
-            async with Gateway(database=f"sqlite:///{folder}/oauth.db", oauth=OAuthSettings(ISSUER)) as gateway:
+            async with ConfiguredGateway(
+                database=f"sqlite:///{folder}/oauth.db", oauth=OAuthSettings(ISSUER)
+            ) as gateway:
                 account = await gateway.accounts.create("acme", "standard")
                 hash_cheaply(gateway)
                 await gateway.users.create(account.id, EMAIL, PASSWORD)

@@ -383,13 +383,13 @@ async def test_a_client_that_is_removed_while_its_user_reads_the_page_is_an_erro
         page = await browser.get("/oauth/authorize", params=request_of(client))
         page = await submitted(browser, page, email=EMAIL, password=PASSWORD)
         page = await browser.get(page.headers["location"])
-        given = rig.gateway.issuing.consents.give
+        given = rig.gateway.consents.give
 
         async def late(*args: Any) -> str:  # noqa: ANN401 - as `give`
             rig.later(31 * DAY)
             await rig.gateway.oauth_clients.remove_unused(30)
             return await given(*args)
 
-        rig.gateway.issuing.consents.give = late  # type: ignore[method-assign,assignment]  # between looking and allowing
+        rig.gateway.consents.give = late  # type: ignore[method-assign,assignment]  # between looking and allowing
         answer = await submitted(browser, page, decision="allow")
         assert (answer.status_code, answer.headers.get("location")) == (400, None)

@@ -82,7 +82,7 @@ async def test_no_secret_is_left_anywhere(
 
 async def test_what_holds_a_secret_shows_none_of_it(rig: Rig) -> None:
     tokens = await rig.tokens()
-    answer = await rig.gateway.issuing.tokens.for_client(rig.client, _nothing(), _nobody())
+    answer = await rig.gateway.token_issuance.for_client(rig.client, _nothing(), _nobody())
     shown = repr([answer, rig.client, rig.user, await rig.gateway.store.signing_keys()])
     assert tokens["access_token"] not in shown
     assert "argon2" not in shown

@@ -270,7 +270,7 @@ async def proxied(
         "upstreams": {"live": [f"http://127.0.0.1:{upstream.port}" for upstream in servers]},
     }
     async with Gateway(carries=True, **(defaults | options)) as gateway:
-        await gateway.serve()
+        await gateway.lifecycle.serve()
         faults: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
         log = Log()

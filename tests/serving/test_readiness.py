@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from httpx2 import ASGITransport, AsyncClient
 
-from machpay_gateway import Gateway
+from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.core.decision.principal import ANONYMOUS
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.oauth.settings import OAuthSettings
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.serving.management import management_app
 from machpay_gateway.serving.metrics import Metrics
 from tests.redises.servers import running_server
@@ -38,9 +39,9 @@ Ask = Callable[[], Any]
 @asynccontextmanager
 async def worker(folder: Path, **options: Any) -> AsyncIterator[tuple[Worker, Ask]]:  # noqa: ANN401 - settings
     """Yield a worker, and what asks it: for the status, and the checks."""
-    async with Gateway(**({"database": "memory://"} | options)) as gateway:
+    async with ConfiguredGateway(**({"database": "memory://"} | options)) as gateway:
         it = Worker(gateway, folder)
-        transport = ASGITransport(app=management_app(it))
+        transport = ASGITransport(app=management_app(it.gateway, it.metrics, lambda: it.is_draining))
 
         async def ask() -> tuple[int, Mapping[str, str]]:
             async with AsyncClient(transport=transport, base_url="http://operators.test") as client:
@@ -128,7 +129,7 @@ async def test_a_limiter_without_redis_says_since_when_and_what_holds_meanwhile(
 ) -> None:
     with running_server() as redis:
         async with worker(tmp_path, redis=redis.url, on_limiter_failure=mode) as (it, ask):
-            await it.gateway.serve()
+            await it.gateway.lifecycle.serve()
             assert (await ask())[1]["limiter"] == "ok"
             redis.kill()
             async with asyncio.timeout(10):

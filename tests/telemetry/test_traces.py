@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from opentelemetry import trace
@@ -16,6 +17,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from starlette.types import Message, Receive, Scope, Send
 
 from machpay_gateway import Gateway
+from machpay_gateway.assembly import gateway as assembly
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.settings import load_settings
 from machpay_gateway.telemetry.traces import Traces
@@ -45,10 +47,15 @@ def provider(exporter: SpanExporter, **options: Any) -> TracerProvider:  # noqa:
 
 
 @asynccontextmanager
-async def traced(app: Any, exporter: SpanExporter, **options: Any) -> AsyncIterator[Guarded]:  # noqa: ANN401
-    async with guarded(app) as api:
-        api.gateway.traces = Traces(provider(exporter, **options))
-        yield api
+async def traced(
+    app: Any,  # noqa: ANN401
+    exporter: SpanExporter,
+    trusted_proxies: Sequence[str] = (),
+    **options: Any,  # noqa: ANN401
+) -> AsyncIterator[Guarded]:
+    with patch.object(assembly, "traces_for", lambda _: Traces(provider(exporter, **options))):
+        async with guarded(app, trusted_proxies=trusted_proxies) as api:
+            yield api
 
 
 def told(span: ReadableSpan) -> dict[str, object]:
@@ -133,8 +140,7 @@ async def test_a_failing_application_is_an_error_and_ends_its_span_once() -> Non
 @pytest.mark.parametrize("is_trusted", [True, False])
 async def test_the_trace_of_a_stranger_is_only_linked(is_trusted: bool) -> None:  # noqa: FBT001 - a column
     spans = Spans()
-    async with guarded(ok, trusted_proxies=["192.0.2.0/24"] if is_trusted else []) as api:
-        api.gateway.traces = Traces(provider(spans))
+    async with traced(ok, spans, ["192.0.2.0/24"] if is_trusted else []) as api:
         _, secret = await api.key()
         await api.client(secret).get("/v1/skills", headers=TOLD)
     request = spans.named("GET /v1/skills")
@@ -165,8 +171,7 @@ async def test_the_trace_of_a_stranger_is_only_linked(is_trusted: bool) -> None:
 )
 async def test_what_cannot_be_read_begins_a_trace_anew(headers: list[tuple[str, str]]) -> None:
     spans = Spans()
-    async with guarded(ok, trusted_proxies=["192.0.2.0/24"]) as api:
-        api.gateway.traces = Traces(provider(spans))
+    async with traced(ok, spans, ["192.0.2.0/24"]) as api:
         _, secret = await api.key()
         raw = [(name.encode(), value.encode("latin-1")) for name, value in headers]
         assert (await api.client(secret).get("/v1/skills", headers=raw)).status_code == 200

@@ -19,7 +19,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route as Endpoint
 
-from machpay_gateway import Gateway, MachPayAuth, Route
+from machpay_gateway import MachPayAuth, Route
+from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.accounts.user import User
 from machpay_gateway.core.keys.audit import Actor, Change
@@ -28,6 +29,7 @@ from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.grant import Grant
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.core.usage.counters import UsageBatch, UsageKey, UsageRow
+from machpay_gateway.gateway import Gateway
 from machpay_gateway.server import create_app
 from machpay_gateway.services.users import SignedIn
 from machpay_gateway.settings import Options
@@ -170,7 +172,7 @@ def serving_site(folder: Path) -> Iterator[Site]:
 
     other_site = Starlette(routes=[Endpoint("/{path:path}", other_page)])
     # Playwright has this thread's event loop, so the gateway that the tests reach into is in one of its own.
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(Gateway(**config)) as gateway:
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(ConfiguredGateway(**config)) as gateway:
         hash_cheaply(gateway)
         hash_cheaply(app.gateway)
         account = portal.call(gateway.accounts.create, "acme", "standard")

@@ -1,0 +1,114 @@
+"""The services that decisions alone do not need, each imported and built when it is first asked for."""
+
+import os
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from machpay_gateway.assembly.parts import oauth_of
+from machpay_gateway.core.decision.policy import Policy
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.jose.ports import TokenVerifier
+from machpay_gateway.core.limits.ports import Limiter
+from machpay_gateway.gateway import Store
+from machpay_gateway.settings import Settings
+from machpay_gateway.settings.console import IDLE_MINUTES
+
+if TYPE_CHECKING:
+    from machpay_gateway.keysets import Proofs, SigningKeys
+    from machpay_gateway.services.consents import Consents
+    from machpay_gateway.services.oauth_clients import OAuthClients
+    from machpay_gateway.services.revocation import Revocation
+    from machpay_gateway.services.token_issuance import TokenIssuance
+    from machpay_gateway.services.users import Users
+
+
+@dataclass(frozen=True)  # without slots, which `cached_property` cannot do with
+class LazyServices:
+    """Builds each service once. *announce* publishes (subject, version) of each record that changed."""
+
+    settings: Settings
+    policy: Policy
+    store: Store
+    limiter: Limiter
+    signing: "SigningKeys"
+    tokens: TokenVerifier
+    proofs: "Proofs | None"
+    announce: Callable[[str, int], Awaitable[None]]
+
+    @cached_property
+    def users(self) -> "Users":
+        """The use cases on users."""
+        from machpay_gateway.services.passwords import Passwords
+        from machpay_gateway.services.users import Users
+
+        console = self.settings.console
+        idle_minutes = IDLE_MINUTES if console is None else console.idle_minutes
+        return Users(
+            oauth_of(self.store),
+            limiter=self.limiter,
+            passwords=Passwords(),
+            clock=time.time,
+            entropy=os.urandom,
+            announce=self.announce,
+            account_name=self._account_name,
+            idle_seconds=idle_minutes * 60.0,
+        )
+
+    async def _account_name(self, account_id: str) -> str:
+        account = await self.store.account(account_id)
+        return "" if account is None else account.name
+
+    @cached_property
+    def oauth_clients(self) -> "OAuthClients":
+        """The use cases on OAuth clients."""
+        from machpay_gateway.services.oauth_clients import OAuthClients
+
+        return OAuthClients(
+            oauth_of(self.store),
+            scopes=self.policy.scopes,
+            clock=time.time,
+            entropy=os.urandom,
+            announce=self.announce,
+        )
+
+    @cached_property
+    def consents(self) -> "Consents":
+        """The use cases on what users allow OAuth clients."""
+        from machpay_gateway.services.consents import Consents
+
+        return Consents(oauth_of(self.store), clock=time.time, entropy=os.urandom, announce=self.announce)
+
+    @cached_property
+    def revocation(self) -> "Revocation":
+        """Ends grants and tokens."""
+        from machpay_gateway.services.revocation import Revocation
+
+        return Revocation(
+            oauth_of(self.store),
+            issuer="" if self.settings.oauth is None else self.settings.oauth.issuer,
+            verifier=self.tokens,
+            clock=time.time,
+            announce=self.announce,
+        )
+
+    @cached_property
+    def token_issuance(self) -> "TokenIssuance":
+        """Issues access and refresh tokens. Raises ConfigurationError without an authorization server."""
+        from machpay_gateway.services.token_issuance import TokenIssuance
+
+        if self.settings.oauth is None or self.proofs is None:
+            raise ConfigurationError("There is no authorization server here: set oauth.issuer to have one")
+        return TokenIssuance(
+            oauth_of(self.store),
+            authority=self.settings.oauth,
+            consents=self.consents,
+            revocation=self.revocation,
+            signer=self.signing,
+            proofs=self.proofs,
+            scopes=self.policy.scopes,
+            clock=time.time,
+            entropy=os.urandom,
+        )

@@ -1,0 +1,240 @@
+"""What fronts are given: the components of one gateway, and how these open and close.
+
+`assembly` builds it from settings. A front reads components here and never learns which adapters they are.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
+
+from machpay_gateway.core.accounts.ports import AccountStore
+from machpay_gateway.core.decision.failures import Failures
+from machpay_gateway.core.decision.policy import Policy
+from machpay_gateway.core.errors import ConfigurationError, GatewayError
+from machpay_gateway.core.jose.ports import SigningKeyStore
+from machpay_gateway.core.keys.ports import AuditLog, KeyStore
+from machpay_gateway.core.limits.ports import Limiter
+from machpay_gateway.core.oauth.ports import OAuthStore
+from machpay_gateway.core.usage.ports import UsageStore
+from machpay_gateway.gate import Gate
+from machpay_gateway.services.accounts import Accounts
+from machpay_gateway.services.keys import Keys
+from machpay_gateway.settings import Settings
+from machpay_gateway.singleflight import SingleFlight
+from machpay_gateway.stores.cache import KeyCache
+from machpay_gateway.telemetry.steps import StepTimes
+from machpay_gateway.telemetry.usage import UsageRecorder
+from machpay_gateway.web.incoming import Trust
+from machpay_gateway.web.page_hosts import PageGuard
+
+if TYPE_CHECKING:
+    from machpay_gateway.core.oauth.settings import OAuthSettings
+    from machpay_gateway.keysets import Proofs, SignedAssertions, SignedReports, SigningKeys
+    from machpay_gateway.services.consents import Consents
+    from machpay_gateway.services.oauth_clients import OAuthClients
+    from machpay_gateway.services.revocation import Revocation
+    from machpay_gateway.services.token_issuance import TokenIssuance
+    from machpay_gateway.services.users import Users
+    from machpay_gateway.telemetry.traces import Traces
+
+logger = logging.getLogger("machpay_gateway")
+
+
+class Store(KeyStore, AccountStore, AuditLog, UsageStore, SigningKeyStore, Protocol):
+    """The source of truth: all records, and the connection to them."""
+
+    @property
+    def oauth(self) -> OAuthStore | None:
+        """The records of users and of the authorization server; None when the store has no room for them."""
+
+    def secret_key(self) -> bytes | None:
+        """Return a secret that is kept beside the database, or None when the settings must name it."""
+
+    @property
+    def serving_lock(self) -> Path | None:
+        """The file that is locked by the one process that serves from this store and limits by itself."""
+
+    async def open(self, *, upgrade: bool = False) -> None:
+        """Connect and check the schema; with *upgrade*, bring it up to date."""
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+class Closeable(Protocol):
+    """A component with connections or tasks of its own."""
+
+    async def close(self) -> None:
+        """Close every connection and end every task."""
+
+
+class Lifecycle:
+    """The states of a gateway: open to read and write records, serving decisions, giving way to a successor, closed.
+
+    A closed gateway may be opened again.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        limiter: Limiter,
+        *,
+        recorder: UsageRecorder,
+        signing: "SigningKeys",
+        others: Sequence[Closeable],
+        settings: Settings,
+        policy: Policy,
+    ) -> None:
+        """Manage *store*, *limiter*, *recorder* and *signing*, and close the *others* with them."""
+        self.is_open = False
+        self._has_given_way = False
+        self._store = store
+        self._limiter = limiter
+        self._recorder = recorder
+        self._signing = signing
+        self._others = others
+        self._settings = settings
+        self._policy = policy
+        self._opening = SingleFlight(self._open, failed=lambda _: None)  # every caller of `open` gets the exception
+
+    async def open(self, *, upgrade: bool = False) -> None:
+        """Open the store, for keys and accounts to be used. Opening twice is opening once.
+
+        *upgrade* brings a database server's schema up to date; a SQLite file is created and upgraded in any case.
+        Raises StoreUnavailable, ConfigurationError.
+        """
+        if not self.is_open:
+            await self._opening.join(upgrade)
+
+    async def serve(self) -> None:
+        """Open, and start the limiter and the background tasks that decisions need: only in processes that serve.
+
+        Raises what `open` does, and ConfigurationError when another process serves and they share no limiter.
+        """
+        await self.open()
+        for warning in self._settings.host_warnings:
+            logger.warning("%s", warning)
+        if not self._has_given_way:
+            await self._limiter.open()
+        self._recorder.open()
+        self._signing.poll()
+
+    async def give_way(self) -> None:
+        """Close the limiter for good, so that a successor can open its own while requests in flight end here."""
+        self._has_given_way = True
+        await self._limiter.close()
+
+    async def close(self) -> None:
+        """Store the usage that was counted, and close everything."""
+        await self._recorder.close()
+        await self._limiter.close()
+        self._has_given_way = False
+        if self.is_open:
+            self.is_open = False
+            for component in self._others:
+                await component.close()
+            await self._store.close()
+
+    async def _open(self, upgrade: bool) -> None:  # noqa: FBT001 - the key that concurrent calls share
+        try:
+            await self._store.open(upgrade=upgrade)
+        except GatewayError:
+            # `close` leaves a store alone that never opened, and this one may hold connections already.
+            await self._store.close()
+            raise
+        self.is_open = True
+        if self._settings.oauth is not None:
+            await self._ensure_signing_key()
+        logger.info("MachPay is open: %d routes, unlisted ones %s.", len(self._policy.routes), self._policy.unlisted)
+
+    async def _ensure_signing_key(self) -> None:
+        """Fail the start, instead of the first user's sign-in, when access tokens cannot be signed."""
+        try:
+            await self._signing.ensure()
+        except GatewayError:
+            await self.close()
+            raise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Gateway:
+    """The components of one gateway in this process; `async with` opens it for its records, and closes it.
+
+    The `…_factory` fields each return one service, the same at every call. They import what decisions alone do not
+    need, which takes 50 ms and more, when a front first asks for it.
+    """
+
+    settings: Settings
+    lifecycle: Lifecycle
+    # What decides about requests.
+    policy: Policy
+    gate: Gate
+    trust: Trust
+    page_guard: PageGuard | None
+    request_ids: Iterator[bytes]
+    legacy_headers: bool  # of the settings: one look-up for each response
+    failures: Failures
+    limiter: Limiter
+    key_cache: KeyCache
+    proofs: "Proofs | None"
+    # What measures and records them.
+    recorder: UsageRecorder
+    steps: StepTimes
+    traces: "Traces | None"
+    # Records, and the use cases on them.
+    store: Store
+    keys: Keys
+    accounts: Accounts
+    users_factory: Callable[[], "Users"]
+    oauth_clients_factory: Callable[[], "OAuthClients"]
+    consents_factory: Callable[[], "Consents"]
+    revocation_factory: Callable[[], "Revocation"]
+    token_issuance_factory: Callable[[], "TokenIssuance"]
+    # What is signed: by us, and by others.
+    signing: "SigningKeys"
+    assertions: "SignedAssertions | None"
+    reports: "SignedReports | None"
+
+    @property
+    def oauth_settings(self) -> "OAuthSettings":
+        """The settings of the authorization server. Raises ConfigurationError when `oauth` is not set."""
+        if self.settings.oauth is None:
+            raise ConfigurationError("There is no authorization server here: set oauth.issuer to have one")
+        return self.settings.oauth
+
+    @property
+    def users(self) -> "Users":
+        """The use cases on users. Raises ConfigurationError when the store has no room for them."""
+        return self.users_factory()
+
+    @property
+    def oauth_clients(self) -> "OAuthClients":
+        """The use cases on OAuth clients. Raises ConfigurationError as `users` does."""
+        return self.oauth_clients_factory()
+
+    @property
+    def consents(self) -> "Consents":
+        """The use cases on what users allow OAuth clients. Raises ConfigurationError as `users` does."""
+        return self.consents_factory()
+
+    @property
+    def revocation(self) -> "Revocation":
+        """Ends grants and tokens. Raises ConfigurationError as `users` does."""
+        return self.revocation_factory()
+
+    @property
+    def token_issuance(self) -> "TokenIssuance":
+        """Issues access and refresh tokens. Raises ConfigurationError as `oauth_settings` and `users` do."""
+        return self.token_issuance_factory()
+
+    async def __aenter__(self) -> Self:
+        await self.lifecycle.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.lifecycle.close()
