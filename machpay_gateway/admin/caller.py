@@ -21,13 +21,13 @@ from machpay_gateway.web.incoming import actor_of, facts_of
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The principal of a request that was let through, on what it was granted, and the *facts* of the request.
+    """The principal of an admitted request, its admission by the limiter, and the *facts* of the request.
 
     *actor* is the caller as the audit log names it, with its authority: every use case takes it.
     """
 
     principal: Principal
-    grant: Admitted
+    admission: Admitted
     facts: RequestFacts
     actor: Manager = field(init=False)
 

@@ -10,6 +10,7 @@ from machpay_gateway.admin.documents import client_response, document_response, 
 from machpay_gateway.admin.request import AdminRequest
 from machpay_gateway.admin.request_body import invalid
 from machpay_gateway.admin.requests import ClientChange, ClientSelection, NewClient, SecretRotation
+from machpay_gateway.admin.responses import deleted_client_document
 from machpay_gateway.core.errors import InputError, StateError
 from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, REFRESH_TOKEN, OAuthClient
 from machpay_gateway.core.oauth.documents import client_document, issued_client_document
@@ -98,7 +99,7 @@ async def delete(call: AdminRequest) -> Response:
         call.caller.account_id, call.id, actor=call.caller.actor, permit=call.permit("app")
     )
     client = call.seen(deleted, "app")
-    return document_response({"id": client.id, "object": "oauth_client", "deleted": True})
+    return document_response(deleted_client_document(client))
 
 
 async def _client(call: AdminRequest) -> OAuthClient:

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from os import urandom
-from typing import Any
 
 import orjson
 from cryptography.exceptions import InvalidTag
@@ -25,7 +24,7 @@ from machpay_gateway.admin.request import AdminRequest
 from machpay_gateway.admin.request_body import invalid
 from machpay_gateway.core.decision.credential import parse_authorization
 from machpay_gateway.core.errors import AnsweredMeanwhile, NotPermitted, StateError
-from machpay_gateway.core.keys.document import key_document
+from machpay_gateway.core.keys.document import IssuedKeyDocument, issued_key_document
 from machpay_gateway.core.keys.idempotency import IDEMPOTENCY_SECONDS, StoredResponse
 from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.services.keys import SecretResponseFactory
@@ -45,13 +44,13 @@ async def issued_once(
     name, root = request_name(call.request), call.request.scope.get("root_path", "")
     if name is None:
         record, secret = await issue(None)
-        return key_response(_document(record, secret, call.now), record.version, status, root)
+        return key_response(issued_key_document(record, secret, call.now), record.version, status, root)
     seal = _Seal.of(call, name)
     if (kept := await _kept(call, seal)) is not None:
         return seal.reopened(kept, status, root)
 
     def keep(record: KeyRecord, secret: str) -> StoredResponse:
-        return seal.keeping(record.version, _document(record, secret, call.now), call.now)
+        return seal.keeping(record.version, issued_key_document(record, secret, call.now), call.now)
 
     try:
         record, secret = await issue(keep)
@@ -62,7 +61,7 @@ async def issued_once(
         if not isinstance(exc, AnsweredMeanwhile):
             raise
         raise ProblemError("conflict", "The same request was being carried out: send it again.") from None
-    return key_response(_document(record, secret, call.now), record.version, status, root)
+    return key_response(issued_key_document(record, secret, call.now), record.version, status, root)
 
 
 def request_name(request: Request) -> str | None:
@@ -97,7 +96,7 @@ class _Seal:
             key=HKDF(SHA256(), _KEY_BYTES, salt=name.encode(), info=_INFO).derive(secret),
         )
 
-    def keeping(self, version: int, document: dict[str, Any], now: float) -> StoredResponse:
+    def keeping(self, version: int, document: IssuedKeyDocument, now: float) -> StoredResponse:
         nonce = urandom(_NONCE_BYTES)
         content = orjson.dumps({"version": version, "document": document})
         sealed = nonce + AESGCM(self.key).encrypt(nonce, content, self.name + self.request)
@@ -119,10 +118,6 @@ class _Seal:
 
 async def _kept(call: AdminRequest, seal: _Seal) -> StoredResponse | None:
     return await call.gateway.store.stored_response(seal.name, call.now - IDEMPOTENCY_SECONDS)
-
-
-def _document(record: KeyRecord, secret: str, now: float) -> dict[str, Any]:
-    return key_document(record, now) | {"secret": secret}
 
 
 def _canonical(body: bytes) -> bytes:

@@ -5,8 +5,8 @@ from http import HTTPStatus
 from inspect import getdoc
 from typing import Any
 
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic import TypeAdapter
+from pydantic.json_schema import JsonSchemaMode
 
 from machpay_gateway.admin import leaks
 from machpay_gateway.admin.idempotency import HEADER, MAX_NAME
@@ -112,9 +112,9 @@ def _answer(operation: Operation) -> dict[str, Any]:
         "Idempotent-Replayed": _REPLAYED if operation.is_repeatable else None,
     }
     return {
-        "description": getdoc(operation.answer),
+        "description": getdoc(operation.response),
         "headers": {name: header for name, header in headers.items() if header is not None},
-        "content": {"application/json": _schema(operation.answer)},
+        "content": {"application/json": _schema(operation.response)},
     }
 
 
@@ -179,22 +179,27 @@ def _leak_report() -> dict[str, Any]:
     }
 
 
-def _schema(model: type[BaseModel]) -> dict[str, Any]:
-    return {"schema": {"$ref": _REF.format(model=model.__name__)}}
+def _schema(model: type) -> dict[str, Any]:
+    return {"schema": {"$ref": _REF.format(model=schema_name(model.__name__))}}
+
+
+def schema_name(type_name: str) -> str:
+    """Return the name in OpenAPI of the schema that is generated from a type: `Key` from `KeyDocument`."""
+    return type_name if type_name == ProblemDocument.__name__ else type_name.removesuffix("Document")
 
 
 def _schemas() -> dict[str, Any]:
-    sent = {operation.body for operation in OPERATIONS} - {None}
-    given = {operation.answer for operation in OPERATIONS} | {ProblemDocument}
-    modes = [(model, "validation") for model in _by_name(sent)] + [
-        (model, "serialization") for model in _by_name(given)
-    ]
-    _, schema = models_json_schema(modes, ref_template=_REF)  # type: ignore[arg-type] # a list of pairs is invariant
-    return {name: _plain(each) for name, each in schema["$defs"].items()}
+    bodies = {operation.body for operation in OPERATIONS if operation.body is not None}
+    documents = {operation.response for operation in OPERATIONS} | {ProblemDocument}
+    _, schema = TypeAdapter.json_schemas(
+        [*_adapters(bodies, "validation"), *_adapters(documents, "serialization")], ref_template=_REF
+    )
+    return {schema_name(name): _plain(each) for name, each in schema["$defs"].items()}
 
 
-def _by_name(models: Iterable[type[BaseModel] | None]) -> list[type[BaseModel]]:
-    return sorted(filter(None, models), key=lambda model: model.__name__)
+def _adapters(types: Iterable[type], mode: JsonSchemaMode) -> Iterator[tuple[type, JsonSchemaMode, TypeAdapter[Any]]]:
+    for each in sorted(types, key=lambda each: each.__name__):
+        yield each, mode, TypeAdapter(each)
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -213,4 +218,7 @@ def _plain(schema: Any) -> Any:  # noqa: ANN401 - JSON
     dropped = {"title"} if is_property and isinstance(schema.get("title"), str) else set()
     if is_property and "default" in schema and schema["default"] is None:
         dropped.add("default")
-    return {name: _plain(each) for name, each in schema.items() if name not in dropped}
+    members = {name: _plain(each) for name, each in schema.items() if name not in dropped}
+    if isinstance(schema.get("$ref"), str):
+        members["$ref"] = _REF.format(model=schema_name(schema["$ref"].rpartition("/")[2]))
+    return members

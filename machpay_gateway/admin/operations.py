@@ -6,7 +6,6 @@ Routing (`app`), the policy that guards it (`OWN_ROUTES`) and the OpenAPI docume
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from pydantic import BaseModel
 from starlette.responses import Response
 
 from machpay_gateway.admin import account, clients, grants, keys, sessions
@@ -31,23 +30,20 @@ from machpay_gateway.admin.requests import (
     UsageQuery,
 )
 from machpay_gateway.admin.responses import (
-    AuditList,
-    ClientList,
-    DeletedClient,
-    GrantList,
-    IssuedClient,
-    IssuedKey,
-    IssuedSession,
-    Key,
-    KeyList,
-    OAuthClient,
-    OAuthGrant,
-    Usage,
-    Whoami,
+    AuditListDocument,
+    ClientListDocument,
+    DeletedClientDocument,
+    GrantListDocument,
+    IssuedSessionDocument,
+    KeyListDocument,
+    WhoamiDocument,
 )
 from machpay_gateway.core.accounts.management import MANAGING
 from machpay_gateway.core.accounts.management import ManagementAction as Action
 from machpay_gateway.core.decision.route import Route
+from machpay_gateway.core.keys.document import IssuedKeyDocument, KeyDocument
+from machpay_gateway.core.oauth.documents import IssuedClientDocument, OAuthClientDocument, OAuthGrantDocument
+from machpay_gateway.core.usage.document import UsageDocument
 
 DESCRIPTION_PATH = "/v1/openapi.json"
 
@@ -65,7 +61,7 @@ class Operation:
     name: str
     action: Action | None
     run: Callable[[AdminRequest], Awaitable[Response]]
-    answer: type[BaseModel]
+    response: type
     scopes: str = MANAGING
     query: type[RequestModel] = NoQuery
     body: type[RequestModel] | None = None
@@ -81,73 +77,76 @@ _CLIENTS, _GRANTS, _STORED = "/v1/oauth/clients", "/v1/oauth/grants", "not_confi
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
-        "POST", "/v1/keys", "createKey", Action.CREATE, keys.create, IssuedKey,
+        "POST", "/v1/keys", "createKey", Action.CREATE, keys.create, IssuedKeyDocument,
         body=NewKey, problems=("conflict",), status=201, has_etag=True, is_repeatable=True,
     ),
-    Operation("GET", "/v1/keys", "listKeys", Action.READ, keys.list_, KeyList, query=KeySelection),
-    Operation("GET", _KEY, "retrieveKey", Action.READ, keys.retrieve, Key, problems=("not_found",), has_etag=True),
+    Operation("GET", "/v1/keys", "listKeys", Action.READ, keys.list_, KeyListDocument, query=KeySelection),
     Operation(
-        "PATCH", _KEY, "updateKey", Action.CHANGE, keys.update, Key,
+        "GET", _KEY, "retrieveKey", Action.READ, keys.retrieve, KeyDocument,
+        problems=("not_found",), has_etag=True,
+    ),
+    Operation(
+        "PATCH", _KEY, "updateKey", Action.CHANGE, keys.update, KeyDocument,
         body=KeyChange, problems=("conflict", *_CHANGE), has_etag=True,
     ),
     Operation(
-        "POST", f"{_KEY}/rotate", "rotateKey", Action.ISSUE_SECRET, keys.rotate, IssuedKey,
+        "POST", f"{_KEY}/rotate", "rotateKey", Action.ISSUE_SECRET, keys.rotate, IssuedKeyDocument,
         body=Rotation, problems=("conflict", *_CHANGE), has_etag=True, is_repeatable=True,
     ),
     Operation(
-        "POST", f"{_KEY}/end-grace", "endGrace", Action.END, keys.end_grace, Key,
+        "POST", f"{_KEY}/end-grace", "endGrace", Action.END, keys.end_grace, KeyDocument,
         body=NoFields, problems=_CHANGE, has_etag=True,
     ),
     Operation(
-        "POST", f"{_KEY}/revoke", "revokeKey", Action.END, keys.revoke, Key,
+        "POST", f"{_KEY}/revoke", "revokeKey", Action.END, keys.revoke, KeyDocument,
         query=Revocation, body=NoFields, problems=("conflict", *_CHANGE), has_etag=True,
     ),
     Operation(
-        "GET", f"{_KEY}/usage", "retrieveUsage", Action.READ, keys.usage, Usage,
+        "GET", f"{_KEY}/usage", "retrieveUsage", Action.READ, keys.usage, UsageDocument,
         query=UsageQuery, problems=("not_found",),
     ),
     Operation(
-        "POST", _CLIENTS, "createClient", Action.CREATE, clients.create, IssuedClient,
+        "POST", _CLIENTS, "createClient", Action.CREATE, clients.create, IssuedClientDocument,
         body=NewClient, problems=(_STORED,), status=201, has_etag=True, about="app",
     ),
     Operation(
-        "GET", _CLIENTS, "listClients", Action.READ, clients.list_, ClientList,
+        "GET", _CLIENTS, "listClients", Action.READ, clients.list_, ClientListDocument,
         query=ClientSelection, problems=(_STORED,),
     ),
     Operation(
-        "GET", f"{_CLIENTS}/{{id}}", "retrieveClient", Action.READ, clients.retrieve, OAuthClient,
+        "GET", f"{_CLIENTS}/{{id}}", "retrieveClient", Action.READ, clients.retrieve, OAuthClientDocument,
         problems=("not_found", _STORED), has_etag=True, about="app",
     ),
     Operation(
-        "PATCH", f"{_CLIENTS}/{{id}}", "updateClient", Action.CHANGE, clients.update, OAuthClient,
+        "PATCH", f"{_CLIENTS}/{{id}}", "updateClient", Action.CHANGE, clients.update, OAuthClientDocument,
         body=ClientChange, problems=("conflict", *_CHANGE, _STORED), has_etag=True, about="app",
     ),
     Operation(
-        "DELETE", f"{_CLIENTS}/{{id}}", "deleteClient", Action.END, clients.delete, DeletedClient,
+        "DELETE", f"{_CLIENTS}/{{id}}", "deleteClient", Action.END, clients.delete, DeletedClientDocument,
         problems=(*_CHANGE, _STORED), about="app",
     ),
     Operation(
         "POST", f"{_CLIENTS}/{{id}}/rotate-secret", "rotateClientSecret", Action.ISSUE_SECRET,
-        clients.rotate_secret, IssuedClient,
+        clients.rotate_secret, IssuedClientDocument,
         body=SecretRotation, problems=("conflict", *_CHANGE, _STORED), has_etag=True, about="app",
     ),
     Operation(
-        "GET", _GRANTS, "listGrants", Action.READ, grants.list_, GrantList,
+        "GET", _GRANTS, "listGrants", Action.READ, grants.list_, GrantListDocument,
         query=GrantSelection, problems=(_STORED,),
     ),
     Operation(
-        "POST", f"{_GRANTS}/{{id}}/revoke", "revokeGrant", Action.END, grants.revoke, OAuthGrant,
+        "POST", f"{_GRANTS}/{{id}}/revoke", "revokeGrant", Action.END, grants.revoke, OAuthGrantDocument,
         body=NoFields, problems=("not_found", _STORED), about="grant",
     ),
     Operation(
-        "GET", "/v1/audit-log", "listChanges", Action.READ_AUDIT_LOG, account.audit_log, AuditList,
+        "GET", "/v1/audit-log", "listChanges", Action.READ_AUDIT_LOG, account.audit_log, AuditListDocument,
         query=EntrySelection,
     ),
     Operation(
-        "POST", "/v1/sessions", "createSession", Action.CREATE_SESSION, sessions.create, IssuedSession,
+        "POST", "/v1/sessions", "createSession", Action.CREATE_SESSION, sessions.create, IssuedSessionDocument,
         scopes="", body=NewSession, problems=("not_configured",), status=201,
     ),
-    Operation("GET", "/v1/whoami", "whoami", None, account.whoami, Whoami, scopes=""),
+    Operation("GET", "/v1/whoami", "whoami", None, account.whoami, WhoamiDocument, scopes=""),
 )  # fmt: skip
 
 OWN_ROUTES: tuple[Route, ...] = (

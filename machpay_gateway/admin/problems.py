@@ -1,13 +1,13 @@
-"""What the key API answers when it does not do as asked: one table from code to status and title."""
+"""The problems that the key API responds with: one table from code to status and title."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 
 import orjson
 from starlette.responses import Response
 
 from machpay_gateway.admin.documents import NO_STORE
+from machpay_gateway.admin.responses import FieldProblem
 from machpay_gateway.core.decision.problem import problem_body
 
 CODES: Mapping[str, tuple[HTTPStatus, str]] = {
@@ -26,22 +26,14 @@ CODES: Mapping[str, tuple[HTTPStatus, str]] = {
 _RETRY_SECONDS = 1
 
 
-@dataclass(frozen=True, slots=True)
-class FieldMistake:
-    """What is wrong with one field, and its *place*: `scopes.1`, `query.limit`, `header.Idempotency-Key`."""
-
-    place: str
-    reason: str
-
-
 class ProblemError(Exception):
-    """Ends an operation with a problem of `CODES`. *detail* is told to the caller, as are *mistakes* in fields."""
+    """Ends an operation with a problem of `CODES`. *detail* and the *errors* in fields are shown to the caller."""
 
-    def __init__(self, code: str, detail: str, mistakes: Sequence[FieldMistake] = ()) -> None:
+    def __init__(self, code: str, detail: str, errors: Sequence[FieldProblem] = ()) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
-        self.mistakes = tuple(mistakes)
+        self.errors = tuple(errors)
 
 
 def problem_response(error: ProblemError, request_id: bytes) -> Response:
@@ -49,8 +41,8 @@ def problem_response(error: ProblemError, request_id: bytes) -> Response:
     status, title = CODES[error.code]
     body = problem_body(error.code, status, title, error.detail, request_id)
     headers = dict(NO_STORE)
-    if error.mistakes:
-        body["errors"] = [{"place": mistake.place, "reason": mistake.reason} for mistake in error.mistakes]
+    if error.errors:
+        body["errors"] = error.errors
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         body["retry_after"] = _RETRY_SECONDS
         headers["Retry-After"] = str(_RETRY_SECONDS)

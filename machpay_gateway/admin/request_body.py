@@ -10,8 +10,9 @@ from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
 
 from machpay_gateway.admin.fields import ValidationContext
-from machpay_gateway.admin.problems import FieldMistake, ProblemError
+from machpay_gateway.admin.problems import ProblemError
 from machpay_gateway.admin.requests import RequestModel
+from machpay_gateway.admin.responses import FieldProblem
 from machpay_gateway.core.text import masked
 from machpay_gateway.web.bodies import declared_types, whole_body
 
@@ -63,7 +64,7 @@ def read_query(query: QueryParams, model: type[T]) -> T:
 
 def invalid(place: str, reason: str) -> ProblemError:
     """Return the problem of one field that is not valid."""
-    return _invalid([FieldMistake(place, reason)])
+    return _invalid([{"place": place, "reason": reason}])
 
 
 class _Members(list[tuple[str, object]]):
@@ -91,7 +92,7 @@ def _repeated(value: object, place: tuple[int | str, ...] = ()) -> Iterator[tupl
 
 
 def _twice(repeated: list[tuple[int | str, ...]]) -> ProblemError:
-    return _invalid([FieldMistake(_place(place), "is given more than once.") for place in repeated])
+    return _invalid([{"place": _place(place), "reason": "is given more than once."} for place in repeated])
 
 
 def _details(error: ValidationError) -> list[ErrorDetails]:
@@ -99,9 +100,9 @@ def _details(error: ValidationError) -> list[ErrorDetails]:
     return error.errors(include_url=False, include_context=False, include_input=False)
 
 
-def _told(mistakes: list[ErrorDetails], part: str) -> Iterator[FieldMistake]:
+def _told(mistakes: list[ErrorDetails], part: str) -> Iterator[FieldProblem]:
     for mistake in mistakes[:_MAX_TOLD]:
-        yield FieldMistake(_place((*filter(None, [part]), *mistake["loc"])), mistake["msg"])
+        yield {"place": _place((*filter(None, [part]), *mistake["loc"])), "reason": mistake["msg"]}
 
 
 def _place(location: tuple[int | str, ...]) -> str:
@@ -109,5 +110,5 @@ def _place(location: tuple[int | str, ...]) -> str:
     return masked(place if len(place) <= _LONGEST_PLACE else f"{place[:_LONGEST_PLACE]}…")
 
 
-def _invalid(mistakes: Iterator[FieldMistake] | list[FieldMistake]) -> ProblemError:
+def _invalid(mistakes: Iterator[FieldProblem] | list[FieldProblem]) -> ProblemError:
     return ProblemError("invalid_fields", "Nothing was changed: see `errors`.", list(mistakes))

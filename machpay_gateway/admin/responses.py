@@ -1,280 +1,169 @@
-"""What the key API answers, as types for OpenAPI. The documents themselves are made by `core.keys.document`."""
+"""The JSON documents that only the key API responds with. It shares those in `core` with the command line."""
 
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, NotRequired
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
 
-from machpay_gateway.core.keys.audit import ActorKind
-
-Secret = Annotated[str, Field(description="Shown this once.", pattern="^sk_(live|test)_")]
-Number = Annotated[int, Field(ge=0)]
-
-
-class ResponseModel(BaseModel):
-    """A part of an answer. More members may come with later versions."""
-
-    model_config = ConfigDict(frozen=True)
+from machpay_gateway.core.decision.principal import Principal
+from machpay_gateway.core.decision.problem import whole_seconds
+from machpay_gateway.core.json_schema import Count, JsonSchema, Timestamp
+from machpay_gateway.core.keys.document import AuditEntryDocument, Environment, KeyDocument
+from machpay_gateway.core.limits.admission import Admitted
+from machpay_gateway.core.oauth.client import OAuthClient
+from machpay_gateway.core.oauth.documents import OAuthClientDocument, OAuthGrantDocument
+from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.core.text import format_moment, format_moment_or_none
 
 
-class KeySecret(ResponseModel):
-    """One of a key's secrets, which can be told apart and not used."""
-
-    masked: str
-    current: bool
-    created_at: datetime
-    expires_at: datetime | None
-    last_used_at: Annotated[datetime | None, Field(description="When it was last presented, whatever came of it.")]
-
-
-class Key(ResponseModel):
-    """A key. Its id, settings and quota outlive its secrets."""
-
-    id: str
-    object: Literal["key"]
-    account_id: str
-    name: str
-    environment: Literal["live", "test"]
-    tier: str
-    scopes: list[str]
-    allowed_ips: list[str]
-    status: Literal["active", "expired", "revoked"]
-    masked: str
-    created_at: datetime
-    last_used_at: Annotated[datetime | None, Field(description="By any secret that it ever had.")]
-    last_rotated_at: datetime | None
-    rotation_due: Annotated[bool, Field(description="Whether its secret is older than 90 days.")]
-    expires_at: datetime | None
-    metadata: dict[str, str]
-    secrets: Annotated[list[KeySecret], Field(description="The current one, and during a grace the one before.")]
-
-
-class IssuedKey(Key):
-    """A key with its new secret."""
-
-    secret: Secret
-
-
-class KeyList(ResponseModel):
+class KeyListDocument(TypedDict):
     """A page of keys, newest first."""
 
     object: Literal["list"]
-    data: list[Key]
+    data: list[KeyDocument]
     has_more: bool
 
 
-class IssuedSession(ResponseModel):
-    """A session, with its token."""
+class ClientListDocument(TypedDict):
+    """A page of apps, newest first."""
 
-    object: Literal["session"]
-    id: str
-    token: Annotated[str, Field(description="Shown this once: a JWT that is sent as a key is.")]
-    token_type: Literal["Bearer"]
-    expires_in: Annotated[int, Field(description="Seconds.")]
-    expires_at: datetime
-    scopes: list[str]
+    object: Literal["list"]
+    data: list[OAuthClientDocument]
+    has_more: bool
 
 
-class ClientSecret(ResponseModel):
-    """One of an app's secrets, which can be told apart and not used."""
+class GrantListDocument(TypedDict):
+    """A page of grants, newest first."""
 
-    masked: str
-    current: bool
-    created_at: datetime
-    expires_at: datetime | None
-
-
-class OAuthClient(ResponseModel):
-    """An app that users may let act for them."""
-
-    id: Annotated[str, Field(description="Its `client_id`.")]
-    object: Literal["oauth_client"]
-    account_id: str
-    name: str
-    environment: Literal["live", "test"]
-    public: bool
-    redirect_uris: list[str]
-    scopes: list[str]
-    grant_types: list[Literal["authorization_code", "refresh_token", "client_credentials"]]
-    require_pkce: bool
-    dpop_bound: bool
-    self_registered: Annotated[bool, Field(description="Whether it registered itself: its name was not checked.")]
-    created_at: datetime
-    secrets: Annotated[list[ClientSecret], Field(description="The current one, and during a grace the one before.")]
+    object: Literal["list"]
+    data: list[OAuthGrantDocument]
+    has_more: bool
 
 
-class IssuedClient(OAuthClient):
-    """An app with its new secret."""
+class AuditListDocument(TypedDict):
+    """A page of changes, newest first."""
 
-    client_secret: Annotated[
-        str | None, Field(description="Shown this once; null for a public app, which has none.", pattern="^cs_mp1_")
-    ]
+    object: Literal["list"]
+    data: list[AuditEntryDocument]
+    has_more: bool
 
 
-class DeletedClient(ResponseModel):
-    """An app that is no more."""
+class DeletedClientDocument(TypedDict):
+    """An app that was deleted."""
 
     id: str
     object: Literal["oauth_client"]
     deleted: Literal[True]
 
 
-class ClientList(ResponseModel):
-    """A page of apps, newest first."""
+class IssuedSessionDocument(TypedDict):
+    """A session, with its token."""
 
-    object: Literal["list"]
-    data: list[OAuthClient]
-    has_more: bool
-
-
-class OAuthGrant(ResponseModel):
-    """What a user lets an app do, or an app does for itself."""
-
+    object: Literal["session"]
     id: str
-    object: Literal["oauth_grant"]
-    account_id: str
-    client_id: str
-    user_id: Annotated[str | None, Field(description="null where the app calls for itself.")]
-    environment: Literal["live", "test"]
+    token: Annotated[str, JsonSchema(description="Shown only once: a JWT, sent in the same header as a key.")]
+    token_type: Literal["Bearer"]
+    expires_in: Annotated[int, JsonSchema(description="Seconds.")]
+    expires_at: Timestamp
     scopes: list[str]
-    status: Literal["active", "ended"]
-    created_at: datetime
 
 
-class GrantList(ResponseModel):
-    """A page of grants, newest first."""
+class TierLimitsDocument(TypedDict):
+    """The limits of the caller's tier."""
 
-    object: Literal["list"]
-    data: list[OAuthGrant]
-    has_more: bool
-
-
-class LatencyMilliseconds(ResponseModel):
-    """How long requests took, in milliseconds; null where there were none. All but the mean are estimates."""
-
-    mean: float | None
-    p50: float | None
-    p95: float | None
-    p99: float | None
+    rate: Annotated[str, JsonSchema(description="Requests per window, as in 1000/minute.")]
+    requests: Count
+    window_seconds: Count
+    concurrency: Count
 
 
-class Counts(ResponseModel):
-    """Requests, and what became of them."""
+class RemainingDocument(TypedDict):
+    """What is left of the limits after this request."""
 
-    requests: Number
-    allowed: Number
-    refused: Number
-    outcomes: Annotated[dict[str, Number], Field(description="`allowed`, or the code of the refusal.")]
-    statuses: dict[str, Number]
-    latency_ms: LatencyMilliseconds
+    requests: Count
+    reset_seconds: Annotated[int, JsonSchema(minimum=1, description="Seconds until the window has room again.")]
+    concurrency: Count
 
 
-class UsageBucket(Counts):
-    """Those of one bucket."""
-
-    start: datetime
-
-
-class UsageTotal(Counts):
-    """Those of all buckets."""
-
-    routes: dict[str, Number]
-
-
-class Usage(ResponseModel):
-    """What a key was used for. Buckets in which there was no request are left out."""
-
-    object: Literal["usage"]
-    key_id: str
-    bucket: Literal["minute", "hour", "day"]
-    from_: Annotated[datetime, Field(alias="from")]
-    to: datetime
-    data: list[UsageBucket]
-    total: UsageTotal
-
-
-class AuditActor(ResponseModel):
-    """Who made a change, and as far as is known from where."""
-
-    kind: ActorKind
-    id: str
-    address: str | None
-    request_id: str | None
-
-
-class AuditEntry(ResponseModel):
-    """A change: what was so before and what after."""
-
-    id: str
-    object: Literal["audit_entry"]
-    number: Number
-    at: datetime
-    actor: AuditActor
-    action: str
-    account_id: str
-    object_id: str
-    before: dict[str, Any]
-    after: dict[str, Any]
-
-
-class AuditList(ResponseModel):
-    """A page of changes, newest first."""
-
-    object: Literal["list"]
-    data: list[AuditEntry]
-    has_more: bool
-
-
-class TierLimits(ResponseModel):
-    """How much the caller may do."""
-
-    rate: Annotated[str, Field(description="Requests per window, as in 1000/minute.")]
-    requests: Number
-    window_seconds: Number
-    concurrency: Number
-
-
-class Remaining(ResponseModel):
-    """What is left of the limits, this request taken off."""
-
-    requests: Number
-    reset_seconds: Annotated[int, Field(ge=1, description="Until the next request frees.")]
-    concurrency: Number
-
-
-class Whoami(ResponseModel):
-    """Who is calling."""
+class WhoamiDocument(TypedDict):
+    """The caller: its scopes, its limits and what is left of them."""
 
     object: Literal["principal"]
-    kind: Literal["api_key", "session", "oauth", "jwt"]
+    kind: Annotated[str, JsonSchema(enum=["api_key", "session", "oauth", "jwt"])]
     id: str
     name: str
     account_id: str | None
-    environment: Literal["live", "test"]
+    environment: Environment
     tier: str
     scopes: list[str]
-    expires_at: datetime | None
-    limits: TierLimits
-    remaining: Remaining
+    expires_at: Timestamp | None
+    limits: TierLimitsDocument
+    remaining: RemainingDocument
 
 
-class FieldProblem(ResponseModel):
+class FieldProblem(TypedDict):
     """What is wrong with one field."""
 
-    place: str
+    place: Annotated[str, JsonSchema(description="As in `scopes.1`, `query.limit`, `header.Idempotency-Key`.")]
     reason: str
 
 
-class ProblemDocument(ResponseModel):
-    """Why a request was not carried out (RFC 9457)."""
+class ProblemDocument(TypedDict):
+    """Why a request was refused (RFC 9457)."""
 
     type: str
     title: str
-    status: Annotated[int, Field(ge=400, le=599)]
+    status: Annotated[int, JsonSchema(minimum=400, maximum=599)]
     detail: str
-    code: Annotated[str, Field(description="The reason's stable name.")]
+    code: Annotated[str, JsonSchema(description="The stable name of the reason.")]
     request_id: str
-    errors: list[FieldProblem] = []
-    required_scopes: list[str] = []
-    violated_policies: list[str] = []
-    retry_after: Annotated[int, Field(ge=1, description="Seconds.")] = 1
+    errors: NotRequired[list[FieldProblem]]
+    required_scopes: NotRequired[list[str]]
+    violated_policies: NotRequired[list[str]]
+    retry_after: NotRequired[Annotated[int, JsonSchema(minimum=1, description="Seconds.")]]
+
+
+def whoami_document(principal: Principal, admission: Admitted) -> WhoamiDocument:
+    """Return the caller, with the limits of its *admission*."""
+    limits = principal.limits
+    return {
+        "object": "principal",
+        "kind": principal.kind,
+        "id": principal.id,
+        "name": principal.name,
+        "account_id": principal.account_id,
+        "environment": principal.environment,
+        "tier": principal.tier,
+        "scopes": list(principal.scopes),
+        "expires_at": format_moment_or_none(principal.expires_at),
+        "limits": {
+            "rate": limits.rate,
+            "requests": limits.limit,
+            "window_seconds": limits.window_seconds,
+            "concurrency": limits.concurrency,
+        },
+        "remaining": {
+            "requests": admission.left,
+            "reset_seconds": whole_seconds(admission.resets_in),
+            "concurrency": admission.slots_left,
+        },
+    }
+
+
+def issued_session_document(
+    token_id: str, token: str, scopes: Scopes, *, ttl_seconds: int, now: float
+) -> IssuedSessionDocument:
+    """Return the session that was created at *now*."""
+    return {
+        "object": "session",
+        "id": token_id,
+        "token": token,
+        "token_type": "Bearer",
+        "expires_in": ttl_seconds,
+        "expires_at": format_moment(int(now) + ttl_seconds),
+        "scopes": list(scopes),
+    }
+
+
+def deleted_client_document(client: OAuthClient) -> DeletedClientDocument:
+    """Return what remains of a deleted client."""
+    return {"id": client.id, "object": "oauth_client", "deleted": True}

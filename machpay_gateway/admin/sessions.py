@@ -9,11 +9,11 @@ from machpay_gateway.admin.documents import document_response
 from machpay_gateway.admin.problems import ProblemError
 from machpay_gateway.admin.request import AdminRequest
 from machpay_gateway.admin.requests import NewSession
+from machpay_gateway.admin.responses import issued_session_document
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.session import TYPE, session_claims
 from machpay_gateway.core.keys.key import ENTROPY_BYTES, mint_id
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.core.text import format_moment
 
 
 async def create(call: AdminRequest) -> Response:
@@ -26,13 +26,5 @@ async def create(call: AdminRequest) -> Response:
         token = await call.gateway.signing.sign(claims, TYPE)
     except ConfigurationError as exc:
         raise ProblemError("not_configured", str(exc)) from exc
-    document = {
-        "object": "session",
-        "id": token_id,
-        "token": token,
-        "token_type": "Bearer",
-        "expires_in": sent.ttl_seconds,
-        "expires_at": format_moment(int(call.now) + sent.ttl_seconds),
-        "scopes": list(scopes),
-    }
+    document = issued_session_document(token_id, token, scopes, ttl_seconds=sent.ttl_seconds, now=call.now)
     return document_response(document, HTTPStatus.CREATED)

@@ -1,14 +1,13 @@
 """`machpay-gateway audit`: what was changed, and whether the log of it is whole."""
 
 import re
-from typing import Any
 
 import click
 
 from machpay_gateway.cli.output import json_option, print_json, print_list, print_table
 from machpay_gateway.cli.session import CliSession, account_for, pass_session
 from machpay_gateway.core.keys.audit import AuditHead, AuditRow, broken_at, head_after
-from machpay_gateway.core.keys.document import audit_document
+from machpay_gateway.core.keys.document import AuditEntryDocument, audit_document
 from machpay_gateway.gateway import Gateway
 
 _COLUMNS = ("NUMBER", "TIME", "WHO", "FROM", "ACTION", "OBJECT", "CHANGED")
@@ -98,7 +97,7 @@ async def _verified(gateway: Gateway, expect: AuditHead | None) -> tuple[AuditHe
     return head, None
 
 
-def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
+def _cells(entry: AuditEntryDocument) -> tuple[str, ...]:
     actor = entry["actor"]
     who, changed = f"{actor['kind']} {actor['id']}".strip(), ", ".join(entry["after"])
     where = actor["address"] or "-"

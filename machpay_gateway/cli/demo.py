@@ -22,7 +22,7 @@ from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.cli.output import json_option, print_json
 from machpay_gateway.core.accounts.user import ADMIN
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.keys.document import key_document
+from machpay_gateway.core.keys.document import issued_key_document
 from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.core.scopes import KNOWN_SCOPES
 from machpay_gateway.gateway import Gateway
@@ -231,7 +231,7 @@ async def _make(gateway: Gateway) -> Made:
 def _print_demo(url: str, database: str, made: Made, *, as_json: bool) -> None:
     pages_url = _pages_url(url)
     if as_json:
-        keys = [{**key_document(each.key, time.time()), "secret": each.secret} for each in made.keys]
+        keys = [issued_key_document(each.key, each.secret, time.time()) for each in made.keys]
         console = {"url": f"{pages_url}/console", "email": made.email, "password": made.password}
         print_json({"object": "demo", "url": url, "database": database, "keys": keys, "console": console})
         return

@@ -10,7 +10,7 @@ from machpay_gateway.cli.output import account_json, json_option, print_json, wa
 from machpay_gateway.cli.session import CliSession, operator, pass_session
 from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.keys.document import key_document
+from machpay_gateway.core.keys.document import issued_key_document
 from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.core.scopes import KNOWN_SCOPES
 from machpay_gateway.gateway import Gateway
@@ -161,7 +161,7 @@ def _issued_json(issued: Issued | None) -> dict[str, Any]:
     if issued is None:
         return {"account": None, "key": None}
     account, key, secret = issued
-    return {"account": account_json(account), "key": {**key_document(key, time.time()), "secret": secret}}
+    return {"account": account_json(account), "key": issued_key_document(key, secret, time.time())}
 
 
 def _print_steps(file: Path, issued: Issued | None, *, written: bool) -> None:

@@ -15,7 +15,7 @@ import orjson
 from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.check_result import CheckResult, CheckStatus
 from machpay_gateway.core.decision.route import Route
-from machpay_gateway.core.keys.document import key_document
+from machpay_gateway.core.keys.document import issued_key_document
 from machpay_gateway.core.keys.key import KeyRecord, SecretRecord
 from machpay_gateway.core.text import format_moment
 
@@ -85,7 +85,7 @@ def print_findings(findings: Iterable[CheckResult]) -> None:
 def print_issued(record: KeyRecord, secret: str, now: float, *, as_json: bool) -> None:
     """Print a key with its new *secret*: in tables the secret alone goes to stdout, so that a pipe gets just that."""
     if as_json:
-        print_json({**key_document(record, now), "secret": secret})
+        print_json(issued_key_document(record, secret, now))
     else:
         print_fields(key_fields(record, now), err=True)
         click.echo(secret)

@@ -1,7 +1,6 @@
 """`machpay-gateway keys usage`: what a key was used for, from the store that every worker counts into."""
 
 import time
-from typing import Any
 
 import click
 
@@ -9,7 +8,7 @@ from machpay_gateway.cli.output import json_option, print_json, print_table
 from machpay_gateway.cli.session import CliSession, known_key, pass_session
 from machpay_gateway.cli.values import Duration
 from machpay_gateway.core.usage.counters import ALLOWED, BUCKETS, UsageReport
-from machpay_gateway.core.usage.document import usage_document
+from machpay_gateway.core.usage.document import CountsDocument, usage_document
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.telemetry.reports import usage_report
 
@@ -37,12 +36,13 @@ def usage(session: CliSession, *, key: str, last: int, bucket: str, as_json: boo
     if not document["data"]:
         click.echo(f"No request came with {key} since {document['from']}.", err=True)
         return
-    total = {"start": "total", **document["total"]}
-    print_table(_COLUMNS, [_cells(counts) for counts in [*document["data"], total]])
+    buckets = [_cells(counts["start"], counts) for counts in document["data"]]
+    print_table(_COLUMNS, [*buckets, _cells("total", document["total"])])
 
 
-def _cells(counts: dict[str, Any]) -> tuple[str, ...]:
+def _cells(label: str, counts: CountsDocument) -> tuple[str, ...]:
     latency = counts["latency_ms"]
     refused = ", ".join(f"{code} {count:,}" for code, count in counts["outcomes"].items() if code != ALLOWED)
-    numbers = (f"{counts[name]:,}" for name in ("requests", "allowed", "refused"))
-    return counts["start"], *numbers, *(f"{latency[name]:,.1f}" for name in ("p50", "p95", "p99")), refused or "-"
+    numbers = [f"{number:,}" for number in (counts["requests"], counts["allowed"], counts["refused"])]
+    quantiles = [f"{value:,.1f}" for value in (latency["p50"], latency["p95"], latency["p99"]) if value is not None]
+    return label, *numbers, *quantiles, refused or "-"

@@ -6,7 +6,7 @@ import jsonschema_rs
 import pytest
 from schemathesis.specs.openapi import definitions
 
-from machpay_gateway.admin.openapi import description
+from machpay_gateway.admin.openapi import description, schema_name
 from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
 from machpay_gateway.admin.problems import CODES
 from machpay_gateway.core.scopes import KNOWN_SCOPES
@@ -168,6 +168,6 @@ async def test_every_answer_is_as_described(admin: Caller, operation: Operation)
         } | ({"Idempotent-Replayed"} if operation.is_repeatable else set())
 
 
-@pytest.mark.parametrize("model", [operation.answer for operation in OPERATIONS], ids=lambda model: model.__name__)
+@pytest.mark.parametrize("model", [operation.response for operation in OPERATIONS], ids=lambda model: model.__name__)
 def test_the_schema_of_an_answer_refuses_another_one(model: type) -> None:
-    assert not validator(SCHEMAS[model.__name__]).is_valid({"object": "nothing"})
+    assert not validator(SCHEMAS[schema_name(model.__name__)]).is_valid({"object": "nothing"})

@@ -1,16 +1,20 @@
-"""Users, clients and grants as JSON: the admin API and the command line show the same."""
+"""Users, OAuth clients, grants and signing keys as JSON documents, declared as in `core.keys.document`."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from typing_extensions import TypedDict
 
 from machpay_gateway.core.accounts.user import User
 from machpay_gateway.core.jose.signing import SigningKey
-from machpay_gateway.core.oauth.client import OAuthClient
+from machpay_gateway.core.json_schema import JsonSchema, Timestamp
+from machpay_gateway.core.keys.document import Environment
+from machpay_gateway.core.oauth.client import GRANT_TYPES, OAuthClient
 from machpay_gateway.core.oauth.grant import Grant
 from machpay_gateway.core.text import format_moment, format_moment_or_none
 
 
 def user_document(user: User) -> dict[str, Any]:
-    """Return the user, without anything of the password but whether there is one."""
+    """Return the user, and whether a password is set."""
     return {
         "id": user.id,
         "object": "user",
@@ -24,8 +28,62 @@ def user_document(user: User) -> dict[str, Any]:
     }
 
 
-def client_document(client: OAuthClient) -> dict[str, Any]:
-    """Return the client; of its secrets what tells them apart."""
+class ClientSecretDocument(TypedDict):
+    """One of an OAuth client's secrets, without anything that authenticates."""
+
+    masked: str
+    current: bool
+    created_at: Timestamp
+    expires_at: Timestamp | None
+
+
+class OAuthClientDocument(TypedDict):
+    """An app that may act for users who allow it."""
+
+    id: Annotated[str, JsonSchema(description="Its `client_id`.")]
+    object: Literal["oauth_client"]
+    account_id: str
+    name: str
+    environment: Environment
+    public: bool
+    redirect_uris: list[str]
+    scopes: list[str]
+    grant_types: list[Annotated[str, JsonSchema(enum=list(GRANT_TYPES))]]
+    require_pkce: bool
+    dpop_bound: bool
+    self_registered: Annotated[bool, JsonSchema(description="Whether it registered itself: its name is unverified.")]
+    created_at: Timestamp
+    secrets: Annotated[
+        list[ClientSecretDocument],
+        JsonSchema(description="The current secret and, during a grace period, the previous one."),
+    ]
+
+
+class IssuedClientDocument(OAuthClientDocument):
+    """An app with its new secret."""
+
+    client_secret: Annotated[
+        Annotated[str, JsonSchema(pattern="^cs_mp1_")] | None,
+        JsonSchema(description="Shown only once; null for a public app, which has none."),
+    ]
+
+
+class OAuthGrantDocument(TypedDict):
+    """What a user allows an app to do, or what an app does for itself."""
+
+    id: str
+    object: Literal["oauth_grant"]
+    account_id: str
+    client_id: str
+    user_id: Annotated[str | None, JsonSchema(description="null if the app acts for itself.")]
+    environment: Environment
+    scopes: list[str]
+    status: Annotated[str, JsonSchema(enum=["active", "ended"])]
+    created_at: Timestamp
+
+
+def client_document(client: OAuthClient) -> OAuthClientDocument:
+    """Return the client, its secrets masked."""
     return {
         "id": client.id,
         "object": "oauth_client",
@@ -52,12 +110,12 @@ def client_document(client: OAuthClient) -> dict[str, Any]:
     }
 
 
-def issued_client_document(client: OAuthClient, secret: str | None) -> dict[str, Any]:
-    """Return the client with the *secret* that it has just got, None for a public one."""
-    return client_document(client) | {"client_secret": secret}
+def issued_client_document(client: OAuthClient, secret: str | None) -> IssuedClientDocument:
+    """Return the client with its new *secret*, None for a public client."""
+    return {**client_document(client), "client_secret": secret}
 
 
-def grant_document(grant: Grant) -> dict[str, Any]:
+def grant_document(grant: Grant) -> OAuthGrantDocument:
     """Return the grant."""
     return {
         "id": grant.id,
@@ -73,7 +131,7 @@ def grant_document(grant: Grant) -> dict[str, Any]:
 
 
 def signing_key_document(key: SigningKey, state: str) -> dict[str, Any]:
-    """Return the key without what it signs by; *state* is `next`, `signing` or `verifying`."""
+    """Return the key without its private part; *state* is `next`, `signing` or `verifying`."""
     return {
         "id": key.kid,
         "object": "signing_key",

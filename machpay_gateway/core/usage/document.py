@@ -1,13 +1,63 @@
-"""The use of a key as JSON."""
+"""The usage of a key as a JSON document, declared as in `core.keys.document`."""
 
-from typing import Any
+from typing import Annotated, Literal
 
+from typing_extensions import TypedDict
+
+from machpay_gateway.core.json_schema import Count, JsonSchema, Timestamp
 from machpay_gateway.core.text import format_moment
-from machpay_gateway.core.usage.counters import QUANTILES, UsageReport, UsageSum, sum_of, sums_by_start
+from machpay_gateway.core.usage.counters import BUCKETS, QUANTILES, UsageReport, UsageSum, sum_of, sums_by_start
 
 
-def usage_document(report: UsageReport) -> dict[str, Any]:
-    """Return the use of a key. Buckets in which there was none are left out."""
+class LatencyMillisecondsDocument(TypedDict):
+    """How long requests took, in milliseconds; null if there were none. All values but the mean are estimates."""
+
+    mean: float | None
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+class CountsDocument(TypedDict):
+    """Requests by outcome and status, and their latency."""
+
+    requests: Count
+    allowed: Count
+    refused: Count
+    outcomes: Annotated[dict[str, Count], JsonSchema(description="`allowed`, or the code of the refusal.")]
+    statuses: dict[str, Count]
+    latency_ms: LatencyMillisecondsDocument
+
+
+class UsageBucketDocument(CountsDocument):
+    """The requests of one bucket."""
+
+    start: Timestamp
+
+
+class UsageTotalDocument(CountsDocument):
+    """The requests of all buckets."""
+
+    routes: dict[str, Count]
+
+
+UsageDocument = TypedDict(  # called as a function, because `from` is a keyword of Python
+    "UsageDocument",
+    {
+        "object": Literal["usage"],
+        "key_id": str,
+        "bucket": Annotated[str, JsonSchema(enum=list(BUCKETS))],
+        "from": Timestamp,
+        "to": Timestamp,
+        "data": list[UsageBucketDocument],
+        "total": UsageTotalDocument,
+    },
+)
+UsageDocument.__doc__ = "The usage of a key. Buckets without requests are left out."
+
+
+def usage_document(report: UsageReport) -> UsageDocument:
+    """Return the usage of a key. Buckets without requests are left out."""
     total = sum_of(report.rows)
     return {
         "object": "usage",
@@ -15,23 +65,30 @@ def usage_document(report: UsageReport) -> dict[str, Any]:
         "bucket": report.bucket.name,
         "from": format_moment(report.start),
         "to": format_moment(report.end),
-        "data": [{"start": format_moment(start), **_counts(found)} for start, found in sums_by_start(report.rows)],
+        "data": [{"start": format_moment(start), **_counts(bucket)} for start, bucket in sums_by_start(report.rows)],
         "total": {**_counts(total), "routes": dict(total.routes)},
     }
 
 
-def _counts(found: UsageSum) -> dict[str, Any]:
-    quantiles = {name: in_milliseconds(found.quantile_seconds(share)) for name, share in QUANTILES.items()}
+def _counts(total: UsageSum) -> CountsDocument:
+    def quantile(name: str) -> float | None:
+        return in_milliseconds(total.quantile_seconds(QUANTILES[name]))
+
     return {
-        "requests": found.requests,
-        "allowed": found.allowed,
-        "refused": found.requests - found.allowed,
-        "outcomes": dict(found.outcomes),
-        "statuses": {str(status): count for status, count in found.statuses.items()},
-        "latency_ms": {"mean": in_milliseconds(found.mean_seconds), **quantiles},
+        "requests": total.requests,
+        "allowed": total.allowed,
+        "refused": total.requests - total.allowed,
+        "outcomes": dict(total.outcomes),
+        "statuses": {str(status): count for status, count in total.statuses.items()},
+        "latency_ms": {
+            "mean": in_milliseconds(total.mean_seconds),
+            "p50": quantile("p50"),
+            "p95": quantile("p95"),
+            "p99": quantile("p99"),
+        },
     }
 
 
 def in_milliseconds(seconds: float | None) -> float | None:
-    """Return so many seconds as documents have them."""
+    """Return *seconds* in milliseconds, rounded as in documents."""
     return None if seconds is None else round(seconds * 1000, 3)
