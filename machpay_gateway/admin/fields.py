@@ -22,10 +22,10 @@ from machpay_gateway.core.keys.validation import (
     MAX_PAIR_VALUE,
     MAX_PAIRS,
     MAX_SCOPES,
-    checked_expiry,
-    checked_metadata,
-    checked_name,
-    checked_scopes,
+    validate_expiry,
+    validate_metadata,
+    validate_name,
+    validate_scopes,
 )
 from machpay_gateway.core.network.address import parse_network
 from machpay_gateway.core.oauth.client import GRANT_TYPES, checked_app_scopes
@@ -65,7 +65,7 @@ def _refusal(reason: str) -> PydanticCustomError:
 
 def _grantable(name: str, info: ValidationInfo[ValidationContext]) -> str:
     readings = info.context
-    _told(lambda one: checked_scopes([one], readings.known))(name)
+    _told(lambda one: validate_scopes([one], readings.known))(name)
     if readings.caller.may_assign(name, readings.kept):
         return name
     if name in NOT_ASSIGNED_BY_KEYS:
@@ -94,7 +94,7 @@ def _unrepeated(names: list[str]) -> list[str]:
 
 
 def _once(names: list[str], info: ValidationInfo[ValidationContext]) -> list[str]:
-    _told(lambda all_: checked_scopes(all_, info.context.known))(names)
+    _told(lambda all_: validate_scopes(all_, info.context.known))(names)
     return names
 
 
@@ -113,7 +113,7 @@ def _moment(value: object) -> float:
 
 
 def _later(moment: float, info: ValidationInfo[ValidationContext]) -> float:
-    _told(lambda at: checked_expiry(at, info.context.now))(moment)
+    _told(lambda at: validate_expiry(at, info.context.now))(moment)
     return moment
 
 
@@ -133,7 +133,7 @@ def _flag(text: str) -> bool:
 Name = Annotated[
     str,
     Field(min_length=1, max_length=MAX_NAME, description="What people call the key."),
-    AfterValidator(_told(checked_name)),
+    AfterValidator(_told(validate_name)),
 ]
 Scope = Annotated[str, Field(min_length=1, max_length=_LONGEST_SCOPE), AfterValidator(_grantable)]
 ScopeList = Annotated[
@@ -148,7 +148,7 @@ ScopeList = Annotated[
 AppName = Annotated[
     str,
     Field(min_length=1, max_length=MAX_NAME, description="What users are shown."),
-    AfterValidator(_told(checked_name)),
+    AfterValidator(_told(validate_name)),
 ]
 AppScopes = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=_LONGEST_SCOPE), AfterValidator(_for_apps)]],
@@ -201,7 +201,7 @@ PairValue = Annotated[str, Field(max_length=MAX_PAIR_VALUE)]
 Metadata = Annotated[
     dict[PairName, PairValue],
     Field(max_length=MAX_PAIRS, description="Pairs of your own, kept as they are: no secrets."),
-    AfterValidator(_told(checked_metadata)),
+    AfterValidator(_told(validate_metadata)),
 ]
 # A query's own: there everything comes as text.
 PageSize = Annotated[int, Field(ge=1, le=MAX_PAGE, description="How many at most."), BeforeValidator(_digits)]

@@ -20,7 +20,7 @@ from machpay_gateway.admin.request_body import body_bytes
 from machpay_gateway.core.errors import StoreUnavailable, Unavailable
 from machpay_gateway.core.keys.audit import Actor, Change
 from machpay_gateway.core.keys.key import KeyRecord, KeyStatus
-from machpay_gateway.core.keys.leak import Action, LeakMatch, matches_in
+from machpay_gateway.core.keys.leak import LeakAction, LeakMatch, parse_report
 from machpay_gateway.core.text import masked
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.services.keys import Permit, SecretInspection
@@ -60,7 +60,7 @@ def leaks_endpoint(gateway: Gateway, clock: Callable[[], float] = time.time) -> 
         body = await body_bytes(request, MAX_REPORT_BYTES)
         try:
             await _refuse_unsigned(gateway.reports, request, body, clock())
-            matches = matches_in(body)
+            matches = parse_report(body)
             if matches is None:
                 raise ProblemError("malformed_body", "A report is a list of matches.")
             if len(matches) > MAX_MATCHES:
@@ -90,7 +90,7 @@ class _FollowUp:
     """What is done about the matches of one report."""
 
     gateway: Gateway
-    action: Action
+    action: LeakAction
     actor: Actor
     now: float
 

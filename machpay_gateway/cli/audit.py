@@ -6,7 +6,7 @@ import click
 
 from machpay_gateway.cli.output import json_option, print_json, print_list, print_table
 from machpay_gateway.cli.session import CliSession, account_for, pass_session
-from machpay_gateway.core.keys.audit import AuditHead, AuditRow, broken_at, head_after
+from machpay_gateway.core.keys.audit import AuditHead, AuditRow, head_after, verify_chain
 from machpay_gateway.core.keys.document import AuditEntryDocument, audit_document
 from machpay_gateway.gateway import Gateway
 
@@ -84,7 +84,7 @@ async def _verified(gateway: Gateway, expect: AuditHead | None) -> tuple[AuditHe
     end, head = await gateway.store.audit_head(), AuditHead()
     unseen = {end, expect or end} - {head}
     while rows := await gateway.store.audit_rows(head.sequence, limit=_ROWS_AT_ONCE):
-        head, mistake = broken_at(head, rows)
+        head, mistake = verify_chain(head, rows)
         if mistake is not None:
             return head, mistake
         unseen -= {head_after(row) for row in rows}

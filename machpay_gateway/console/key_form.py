@@ -11,10 +11,10 @@ from machpay_gateway.core.errors import ConfigurationError, InputError
 from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.core.keys.validation import (
     MAX_NETWORKS,
-    checked_expiry,
-    checked_name,
-    checked_networks,
-    checked_scopes,
+    validate_expiry,
+    validate_name,
+    validate_networks,
+    validate_scopes,
 )
 from machpay_gateway.core.network.address import parse_network
 from machpay_gateway.core.text import masked, quoted
@@ -67,16 +67,16 @@ class KeyForm:
     def check(self, known_scopes: Collection[str], now: float, *, kept_expiry: str | None = None) -> None:
         """Note every mistake. A *kept_expiry* was there before, and may be past."""
         with self.mistakes.of("name"):
-            checked_name(self.name)
+            validate_name(self.name)
         with self.mistakes.of("environment"):
             check_environment(self.environment)
         with self.mistakes.of("scopes"):
-            checked_scopes(self.scopes, known_scopes)
+            validate_scopes(self.scopes, known_scopes)
         with self.mistakes.of("addresses"):
-            checked_networks(self.networks)
+            validate_networks(self.networks)
         with self.mistakes.of("expires"):
             if self.expires != kept_expiry:
-                checked_expiry(self.expires_at(), now)
+                validate_expiry(self.expires_at(), now)
 
 
 def network_notes(networks: Sequence[str], own_address: str | None, covers: Callable[[str], bool]) -> list[Note]:

@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 from machpay_gateway.console.form_choices import Note, check_environment, limited
 from machpay_gateway.console.forms import FieldErrors, Form
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.keys.validation import checked_name
+from machpay_gateway.core.keys.validation import validate_name
 from machpay_gateway.core.oauth.client import (
     AUTHORIZATION_CODE,
     CLIENT_CREDENTIALS,
@@ -101,7 +101,7 @@ class OAuthClientForm:
     def check(self, grantable: Collection[str]) -> None:
         """Note every mistake. *grantable* are the scopes that apps may have."""
         with self.mistakes.of("name"):
-            checked_name(self.name)
+            validate_name(self.name)
         with self.mistakes.of("environment"):
             check_environment(self.environment)
         with self.mistakes.of("kind"):

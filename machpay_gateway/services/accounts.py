@@ -12,7 +12,7 @@ from machpay_gateway.core.accounts.ports import AccountStore
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.audit import APPLICATION, Actor, Change
 from machpay_gateway.core.keys.key import ACCOUNT, ENTROPY_BYTES, mint_id
-from machpay_gateway.core.keys.validation import checked_name
+from machpay_gateway.core.keys.validation import validate_name
 from machpay_gateway.core.text import quoted
 
 __all__ = ["Accounts"]
@@ -86,7 +86,7 @@ class Accounts:
 
 
 def _account_name(name: str) -> str:
-    name = checked_name(name)
+    name = validate_name(name)
     if name.startswith(f"{ACCOUNT}_"):  # accounts are found by id or name: one must not pass for the other
         raise InputError(f"The name {quoted(name)} looks like an account's id: choose one without {ACCOUNT}_ in front.")
     return name

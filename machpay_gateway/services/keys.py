@@ -32,11 +32,11 @@ from machpay_gateway.core.keys.key import (
 )
 from machpay_gateway.core.keys.ports import KeyStore
 from machpay_gateway.core.keys.validation import (
-    checked_expiry,
-    checked_metadata,
-    checked_name,
-    checked_networks,
-    checked_scopes,
+    validate_expiry,
+    validate_metadata,
+    validate_name,
+    validate_networks,
+    validate_scopes,
 )
 from machpay_gateway.core.text import format_moment, quoted
 from machpay_gateway.core.unchanged import UNCHANGED, Unchanged
@@ -106,15 +106,15 @@ class Keys:
         record = KeyRecord(
             id=mint_id("key", self._entropy(ENTROPY_BYTES)),
             account_id=account_id,
-            name=checked_name(name),
+            name=validate_name(name),
             environment=environment,
             tier="",  # the account's, which only the store knows
-            scopes=checked_scopes(scopes, self._known_scopes),
-            allowed_ips=checked_networks(allowed_ips),
+            scopes=validate_scopes(scopes, self._known_scopes),
+            allowed_ips=validate_networks(allowed_ips),
             created_at=now,
             secrets=(_kept(secret, now),),
-            expires_at=checked_expiry(expires_at, now),
-            metadata=checked_metadata(metadata or {}),
+            expires_at=validate_expiry(expires_at, now),
+            metadata=validate_metadata(metadata or {}),
         )
         check_creation(actor, record)
         change = Change(now, actor, "key.create", account_id, record.id, {}, key_state(record))
@@ -169,11 +169,11 @@ class Keys:
                 raise StateError(f"Key {record.id} is revoked, which is final: create a new key.")
             return replace(
                 record,
-                name=record.name if name is UNCHANGED else checked_name(name),
-                scopes=record.scopes if scopes is UNCHANGED else checked_scopes(scopes, self._known_scopes),
-                allowed_ips=record.allowed_ips if allowed_ips is UNCHANGED else checked_networks(allowed_ips),
-                expires_at=record.expires_at if expires_at is UNCHANGED else checked_expiry(expires_at, self._clock()),
-                metadata=record.metadata if metadata is UNCHANGED else checked_metadata(metadata),
+                name=record.name if name is UNCHANGED else validate_name(name),
+                scopes=record.scopes if scopes is UNCHANGED else validate_scopes(scopes, self._known_scopes),
+                allowed_ips=record.allowed_ips if allowed_ips is UNCHANGED else validate_networks(allowed_ips),
+                expires_at=record.expires_at if expires_at is UNCHANGED else validate_expiry(expires_at, self._clock()),
+                metadata=record.metadata if metadata is UNCHANGED else validate_metadata(metadata),
             )
 
         return await self._change(

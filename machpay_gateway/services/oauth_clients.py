@@ -16,7 +16,7 @@ from machpay_gateway.core.keys.key import (
     mint_id,
     secret_digest,
 )
-from machpay_gateway.core.keys.validation import checked_name
+from machpay_gateway.core.keys.validation import validate_name
 from machpay_gateway.core.oauth.client import (
     AUTHORIZATION_CODE,
     NEVER_GRANTED,
@@ -189,7 +189,7 @@ class OAuthClients:
         def with_settings(client: OAuthClient) -> OAuthClient:
             wanted = replace(
                 client,
-                name=client.name if name is UNCHANGED else checked_name(name),
+                name=client.name if name is UNCHANGED else validate_name(name),
                 scopes=client.scopes if scopes is UNCHANGED else checked_app_scopes(scopes, self.grantable),
                 redirect_uris=client.redirect_uris
                 if redirect_uris is UNCHANGED
@@ -319,7 +319,7 @@ class OAuthClients:
         client = OAuthClient(
             id=mint_id("app", self._entropy(ENTROPY_BYTES)),
             account_id=account_id,
-            name=checked_name(name),
+            name=validate_name(name),
             environment=environment,
             tier="",  # the account's, which only the store knows
             redirect_uris=uris,

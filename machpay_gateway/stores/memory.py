@@ -116,7 +116,7 @@ class MemoryStore:
         if status is not None:
             found = [record for record in found if record.status(status.at) is status.status]
         if search is not None:
-            found = [record for record in found if record.is_found_by(search)]
+            found = [record for record in found if record.matches_search(search)]
         return [self._current(record) for record in sorted(found, key=_age, reverse=True)[:limit]]
 
     async def replace_key(self, record: KeyRecord, change: Change, keep: ResponseFactory | None = None) -> bool:
@@ -198,7 +198,7 @@ class MemoryStore:
         limit: int = 100,
     ) -> Sequence[AuditRow]:
         """Return rows of the account, or of all for an operator, newest first: the *chosen* before number *before*."""
-        found = [row for row in reversed(self._rows) if account_id in (None, row.account_id) and chosen.picks(row)]
+        found = [row for row in reversed(self._rows) if account_id in (None, row.account_id) and chosen.matches(row)]
         return [row for row in found if before is None or row.sequence < before][:limit]
 
     async def audit_rows(self, after: int, *, limit: int = 1000) -> Sequence[AuditRow]:

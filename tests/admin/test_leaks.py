@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from httpx2 import Response
 
-from machpay_gateway.core.keys.leak import Action, LeakSettings
+from machpay_gateway.core.keys.leak import LeakAction, LeakSettings
 from machpay_gateway.server import create_app
 from machpay_gateway.services.keys import SecretInspection
 from tests.admin.conftest import Api, Caller
@@ -56,12 +56,12 @@ class Scanned:
 
 
 @pytest.fixture
-def action() -> Action:
+def action() -> LeakAction:
     return "revoke"
 
 
 @pytest.fixture
-async def scanned(keys: Path, database: str, action: Action) -> AsyncIterator[Scanned]:
+async def scanned(keys: Path, database: str, action: LeakAction) -> AsyncIterator[Scanned]:
     app = create_app(ok, database=database, leaks=LeakSettings(str(keys), action=action))
     async with app.gateway:
         api = Api(Guarded(app, app.gateway))

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.scanner import is_signed, scanner_keys
 from machpay_gateway.core.jose.token import VerifyingKeys
-from machpay_gateway.core.keys.leak import LeakMatch, LeakSettings, matches_in
+from machpay_gateway.core.keys.leak import LeakMatch, LeakSettings, parse_report
 
 # The sample of GitHub's own documentation: github/docs, "Secret scanning partner program", validation in Python.
 GITHUBS_KEY = """-----BEGIN PUBLIC KEY-----
@@ -111,11 +111,11 @@ def test_keys_that_cannot_be_used_are_passed_over() -> None:
     ],
 )
 def test_a_report_is_a_list_of_matches_or_nothing(report: bytes, expected: tuple[LeakMatch, ...] | None) -> None:
-    assert matches_in(report) == expected
+    assert parse_report(report) == expected
 
 
 def test_a_match_does_not_show_its_secret() -> None:
-    assert "some_token" not in repr(matches_in(GITHUBS_REPORT))
+    assert "some_token" not in repr(parse_report(GITHUBS_REPORT))
 
 
 @pytest.mark.parametrize(

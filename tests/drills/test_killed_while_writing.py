@@ -21,7 +21,7 @@ import orjson
 import pytest
 
 from machpay_gateway import Gateway
-from machpay_gateway.core.keys.audit import AuditHead, AuditRow, broken_at, key_state
+from machpay_gateway.core.keys.audit import AuditHead, AuditRow, key_state, verify_chain
 from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.stores.sql import SqlStore
 from tests.drills.workers import ROOT
@@ -119,7 +119,7 @@ async def _unheard(url: str, all_told: Sequence[Told]) -> int:
     store = SqlStore(url)
     await store.open()
     rows, records = await _rows(store), await _records(store)
-    assert broken_at(AuditHead(), rows) == (await store.audit_head(), None)
+    assert verify_chain(AuditHead(), rows) == (await store.audit_head(), None)
     await store.close()
     history = defaultdict[str, list[AuditRow]](list)
     for row in rows:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.keys.audit import Actor, AuditFilter, AuditHead, Change, broken_at
+from machpay_gateway.core.keys.audit import Actor, AuditFilter, AuditHead, Change, verify_chain
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 from tests.keyrings import ACME, GLOBEX, NOW, stored_key
@@ -129,7 +129,7 @@ async def test_of_many_changes_at_once_each_has_its_place_in_the_chain(store: St
     added = [store.add_key(stored_key(number), change(number)) for number in range(2, 30)]
     told = [store.add_change(change(number), bytes([number])) for number in range(30, 40)]
     await asyncio.gather(*added, *told)
-    head, broken = broken_at(AuditHead(), await store.audit_rows(0))
+    head, broken = verify_chain(AuditHead(), await store.audit_rows(0))
     assert broken is None
     assert head == await store.audit_head()
     assert head.sequence == 40
@@ -153,9 +153,9 @@ async def test_a_row_that_was_changed_or_is_missing_is_found(file: Path, meddled
     await store.add_account(ACME, change(1))
     for number in range(2, 7):
         await store.add_key(stored_key(number), change(number))
-    assert broken_at(AuditHead(), await store.audit_rows(0))[1] is None
+    assert verify_chain(AuditHead(), await store.audit_rows(0))[1] is None
     with closing(sqlite3.connect(file)) as connection:
         assert connection.execute(meddled).rowcount == 1
         connection.commit()
-    assert broken_at(AuditHead(), await store.audit_rows(0))[1] == found
+    assert verify_chain(AuditHead(), await store.audit_rows(0))[1] == found
     await store.close()

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, column, insert, inspect, table, text
 
 from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.keys.audit import AuditHead, broken_at
+from machpay_gateway.core.keys.audit import AuditHead, verify_chain
 from machpay_gateway.core.keys.key import KeyRecord, SecretRecord
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.core.usage.counters import DAY, HOUR, MINUTE
@@ -207,7 +207,7 @@ async def test_what_an_older_version_has_stored_is_there_and_can_be_changed(
             assert await store.usage(ACME.id, bucket, 0, 1) == [
                 replace(row, key=row.key._replace(subject=ACME.id)) for row in await store.usage("key_1", bucket, 0, 1)
             ]
-    assert broken_at(AuditHead(), await store.audit_rows(0)) == (await store.audit_head(), None)
+    assert verify_chain(AuditHead(), await store.audit_rows(0)) == (await store.audit_head(), None)
     assert (await store.audit_head()).sequence == 2
     await store.close()
 

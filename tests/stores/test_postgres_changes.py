@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.core.keys.audit import AuditHead, broken_at
+from machpay_gateway.core.keys.audit import AuditHead, verify_chain
 from machpay_gateway.stores.sql import SqlStore
 from tests.keyrings import ACME, GLOBEX, logged, stored_key
 from tests.postgres.servers import Server
@@ -88,7 +88,7 @@ async def test_changes_of_every_kind_at_once_end_without_a_deadlock_and_in_one_c
             await store.set_tier(account, {"standard": "enterprise"}.get(account.tier, "standard"), logged())
 
     await asyncio.gather(*(change(store, number) for store in stores for number in range(1, 6)))
-    head, broken = broken_at(AuditHead(), await stores[0].audit_rows(0))
+    head, broken = verify_chain(AuditHead(), await stores[0].audit_rows(0))
     assert (head, broken) == (await stores[1].audit_head(), None)
     tiers = [record.tier for record in await stores[0].keys(None)]
     account = await stores[0].account(ACME.id)

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.core.keys.audit import AuditHead, broken_at
+from machpay_gateway.core.keys.audit import AuditHead, verify_chain
 from machpay_gateway.stores.sql import SqlStore
 from tests.keyrings import ACME, GLOBEX, logged, stored_key
 from tests.postgres.servers import Server, running_server
@@ -79,7 +79,7 @@ async def test_a_server_that_is_gone_is_told_by_every_use_and_serves_again_when_
         server.start()
         assert await store.find_by_digest(KEY.secrets[0].digest) == KEY
     assert await store.replace_key(CHANGED, logged())
-    assert broken_at(AuditHead(), await store.audit_rows(0)) == (await store.audit_head(), None)
+    assert verify_chain(AuditHead(), await store.audit_rows(0)) == (await store.audit_head(), None)
     await store.close()
 
 
@@ -176,7 +176,7 @@ async def test_a_cancelled_caller_loses_nothing_and_blocks_nobody(postgres_url: 
     assert found in (KEY, CHANGED)
     assert found is not None
     assert await store.replace_key(replace(found, version=found.version + 1, name="last"), logged())
-    assert broken_at(AuditHead(), await store.audit_rows(0)) == (await store.audit_head(), None)
+    assert verify_chain(AuditHead(), await store.audit_rows(0)) == (await store.audit_head(), None)
     await store.close()
 
 

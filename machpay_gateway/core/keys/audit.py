@@ -77,7 +77,7 @@ class AuditFilter:
     since: float | None = None
     until: float | None = None
 
-    def picks(self, row: AuditRow) -> bool:
+    def matches(self, row: AuditRow) -> bool:
         """Tell whether *row* is one of them."""
         action = self.action
         return (
@@ -124,7 +124,7 @@ def head_after(row: AuditRow) -> AuditHead:
     return AuditHead(row.sequence, row.digest)
 
 
-def broken_at(head: AuditHead, rows: Iterable[AuditRow]) -> tuple[AuditHead, str | None]:
+def verify_chain(head: AuditHead, rows: Iterable[AuditRow]) -> tuple[AuditHead, str | None]:
     """Follow the chain from *head* over *rows*; return how far it holds, and what is wrong with the next row if any."""
     for row in rows:
         if row.sequence != head.sequence + 1:

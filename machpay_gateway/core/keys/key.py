@@ -91,7 +91,7 @@ class KeyRecord:
         secret_since = self.last_rotated_at or self.created_at
         return self.status(now) is KeyStatus.ACTIVE and now - secret_since > ROTATION_SECONDS
 
-    def is_found_by(self, text: str) -> bool:
+    def matches_search(self, text: str) -> bool:
         """Tell whether people mean this key by *text*: a part of its name, its id, or how its secret ends.
 
         Case makes no difference in names; of other than ASCII letters that is for a database to say.

@@ -14,8 +14,8 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.network.url import is_remote, is_trusted_url, without_user
 
 GITHUB_KEYS = "https://api.github.com/meta/public_keys/secret_scanning"
-Action = Literal["revoke", "alert"]
-ACTIONS: tuple[Action, ...] = ("revoke", "alert")
+LeakAction = Literal["revoke", "alert"]
+ACTIONS: tuple[LeakAction, ...] = ("revoke", "alert")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class LeakSettings:
     """
 
     keys: str = GITHUB_KEYS
-    action: Action = "revoke"
+    action: LeakAction = "revoke"
 
     def __post_init__(self) -> None:
         keys: object = self.keys  # TOML and untyped callers may give anything
@@ -48,7 +48,7 @@ class LeakMatch:
     source: str
 
 
-def matches_in(report: bytes) -> tuple[LeakMatch, ...] | None:
+def parse_report(report: bytes) -> tuple[LeakMatch, ...] | None:
     """Return the matches of a *report*; None when it is none."""
     try:
         items = orjson.loads(report)

@@ -43,7 +43,7 @@ class KeyStore(KeyLookup, Protocol):
     ) -> Sequence[KeyRecord]:
         """Return keys, newest first, at most *limit* of them, those that come after the key id *after*.
 
-        *search* picks those that `KeyRecord.is_found_by` it.
+        *search* picks those that match it, as `KeyRecord.matches_search` says.
         """
 
     async def replace_key(self, record: KeyRecord, change: Change, keep: ResponseFactory | None = None) -> bool:

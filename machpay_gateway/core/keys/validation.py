@@ -12,7 +12,7 @@ MAX_PAIRS, MAX_PAIR_KEY, MAX_PAIR_VALUE = 50, 40, 500
 _LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999, where RFC 3339 ends
 
 
-def checked_name(name: str) -> str:
+def validate_name(name: str) -> str:
     """Return *name* without the blanks around it."""
     stripped = name.strip()
     if not 1 <= len(stripped) <= MAX_NAME:
@@ -24,7 +24,7 @@ def checked_name(name: str) -> str:
     return stripped
 
 
-def checked_scopes(names: Collection[str], known: Collection[str]) -> Scopes:
+def validate_scopes(names: Collection[str], known: Collection[str]) -> Scopes:
     """Return *names* as Scopes: *known* ones, or wildcards over known ones."""
     if len(names) > MAX_SCOPES:
         raise InputError(f"{len(names)} scopes are too many: use at most {MAX_SCOPES}, or wildcards such as skills:*.")
@@ -35,7 +35,7 @@ def checked_scopes(names: Collection[str], known: Collection[str]) -> Scopes:
     return Scopes(frozenset(names))
 
 
-def checked_networks(networks: Collection[str]) -> tuple[str, ...]:
+def validate_networks(networks: Collection[str]) -> tuple[str, ...]:
     """Return *networks* normalised, each once; none of them means that any address will do."""
     if len(networks) > MAX_NETWORKS:
         raise InputError(f"allowed_ips has {len(networks)} networks: use at most {MAX_NETWORKS}, or wider ones.")
@@ -45,7 +45,7 @@ def checked_networks(networks: Collection[str]) -> tuple[str, ...]:
         raise InputError(f"allowed_ips: {masked(str(exc))}.") from exc
 
 
-def checked_expiry(expires_at: float | None, now: float) -> float | None:
+def validate_expiry(expires_at: float | None, now: float) -> float | None:
     """Return *expires_at*, seconds since the epoch and later than *now*, or None for never."""
     if expires_at is None:
         return None
@@ -56,7 +56,7 @@ def checked_expiry(expires_at: float | None, now: float) -> float | None:
     return float(expires_at)
 
 
-def checked_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+def validate_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     """Return a copy of *metadata*."""
     if len(metadata) > MAX_PAIRS:
         raise InputError(f"metadata has {len(metadata)} pairs: use at most {MAX_PAIRS}.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.key import SecretRecord
-from machpay_gateway.core.keys.validation import checked_scopes
+from machpay_gateway.core.keys.validation import validate_scopes
 from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, digest_of
 from machpay_gateway.core.oauth.redirect_uri import RedirectError
 from machpay_gateway.core.scopes import Scopes
@@ -78,7 +78,7 @@ def checked_app_scopes(names: Collection[str], known: Collection[str]) -> Scopes
     for name in names:
         if not is_for_apps(name):
             raise InputError(f"Scope {quoted(name)} is not for apps: name those of {', '.join(sorted(grantable))}.")
-    return checked_scopes(names, grantable)
+    return validate_scopes(names, grantable)
 
 
 def checked_grant_types(

@@ -92,7 +92,7 @@ async def keys_page(
     if status is not None:
         page = page.where(_has(status))
     if search is not None:
-        page = page.where(_is_found_by(search))
+        page = page.where(_matches_search(search))
     if after is not None:
         moment = _within(select(_MARK.c.created_at).where(_MARK.c.id == after), account_id, _MARK).scalar_subquery()
         page = page.where(coming_after(KEYS, moment, after))
@@ -156,8 +156,8 @@ def _has(status: StatusAt) -> ColumnElement[bool]:
             return and_(KEYS.c.revoked_at.is_(None), ~is_expired)
 
 
-def _is_found_by(search: str) -> ColumnElement[bool]:
-    """Return what `KeyRecord.is_found_by` says, as a condition on keys."""
+def _matches_search(search: str) -> ColumnElement[bool]:
+    """Return what `KeyRecord.matches_search` says, as a condition on keys."""
     ends = select(KEY_SECRETS.c.key_id).where(
         KEY_SECRETS.c.position == 0, KEY_SECRETS.c.masked.endswith(search, autoescape=True)
     )
