@@ -9,10 +9,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from machpay_gateway import Gateway
 from machpay_gateway.cli.main import cli
 from machpay_gateway.cli.output import print_fields
 from machpay_gateway.core.errors import KeysetUnavailable, StoreUnavailable
+from machpay_gateway.gateway import Lifecycle
 from tests.cli.conftest import Invoke
 
 PROGRAM = Path(sys.executable).with_name("machpay-gateway")
@@ -69,7 +69,7 @@ def test_a_named_settings_file_must_exist(
 
 
 def failing(error: BaseException) -> object:
-    async def open_(_: Gateway, *, upgrade: bool) -> None:  # noqa: ARG001 - as the one it stands for
+    async def open_(_: Lifecycle, *, upgrade: bool) -> None:  # noqa: ARG001 - as the one it stands for
         raise error
 
     return open_
@@ -87,7 +87,7 @@ def test_what_does_not_answer_is_one_line(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, error: Exception, cause: Exception | None, told: str
 ) -> None:
     error.__cause__ = cause
-    monkeypatch.setattr(Gateway, "open", failing(error))
+    monkeypatch.setattr(Lifecycle, "open", failing(error))
 
     result = invoke("keys", "list")
 
@@ -106,7 +106,7 @@ def test_a_file_that_is_no_database_is_one_line(invoke: Invoke) -> None:
 
 
 def test_an_interrupt_ends_quietly_with_its_code(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Gateway, "open", failing(KeyboardInterrupt()))
+    monkeypatch.setattr(Lifecycle, "open", failing(KeyboardInterrupt()))
 
     result = invoke("keys", "list")
 
