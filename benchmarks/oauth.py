@@ -215,8 +215,8 @@ async def _decided(gateway: Gateway, credential: str) -> float:
     for _ in range(_CHECKS):
         decision = await decide(facts)
         assert isinstance(decision, Allowed)
-        assert decision.grant is not None
-        decision.grant.lease.release()
+        assert decision.admission is not None
+        decision.admission.lease.release()
     return clock() - began
 
 

@@ -170,8 +170,8 @@ async def _decided(gateway: Gateway, secrets: Sequence[str]) -> float:
     for facts in asked:
         decision = await decide(facts)
         assert isinstance(decision, Allowed)
-        assert decision.grant is not None
-        decision.grant.lease.release()
+        assert decision.admission is not None
+        decision.admission.lease.release()
     return time.perf_counter() - began
 
 

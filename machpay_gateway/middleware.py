@@ -63,7 +63,7 @@ class MachPayAuth:
         try:
             self.gateway = gateway or ConfiguredGateway(**options)
             self.trust = trust or self.gateway.trust
-            self._streams = StreamWatch(self.gateway.gate.why_not_now)
+            self._streams = StreamWatch(self.gateway.gate.recheck)
         except ConfigurationError as exc:
             if not _inside_event_loop():
                 raise
@@ -80,18 +80,18 @@ class MachPayAuth:
         began_at = perf_counter()
         gateway = self.gateway
         facts = request_facts(scope, self.trust, gateway.request_ids)
-        decision = gateway.gate.decide_at_once(facts)
+        decision = gateway.gate.decide_nowait(facts)
         asked_at: float | None = None
         if isinstance(decision, PendingAdmission):
             # Awaited here as `Gate.decide` does: each coroutine in between would cost 1 % of requests.
             asked, asked_at = decision, perf_counter()
             try:
-                decision = gateway.gate.answered(asked, await asked.answer)
+                decision = gateway.gate.apply_answer(asked, await asked.answer)
             except asyncio.CancelledError:
                 abandon(asked.answer)
                 raise
         if isinstance(decision, PendingIdentity):
-            decision, asked_at = await gateway.gate.settle(decision), None  # how long of it the limiter took, it knows
+            decision, asked_at = await gateway.gate.resolve(decision), None  # how long of it the limiter took, it knows
         decided_at = perf_counter()
         gateway.steps.decided(began_at, asked_at, decided_at)
         serve: ASGIApp = self.app

@@ -152,7 +152,7 @@ def test_every_toml_block_can_be_served_by(page: Path, tmp_path: Path) -> None:
 
 def test_the_fields_that_an_application_sees_are_all_told() -> None:
     told = {name.strip(" `") for cells in rows(ROOT / "docs" / "application.md") for name in cells[0].split(",")}
-    assert told == {field.name for field in fields(Principal)} - {"demands", "secret_digest"}
+    assert told == {field.name for field in fields(Principal)} - {"secret_digest"}
 
 
 def test_every_setting_may_be_given_in_python() -> None:

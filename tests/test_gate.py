@@ -61,7 +61,7 @@ AWAY = LimiterUnavailable("no reply")
 )
 async def test_what_can_be_refused_by_its_shape_is_decided_at_once(request_facts: RequestFacts, reason: Reason) -> None:
     tried = setup()  # any load and any answer of a limiter would fail
-    assert reason_of(tried.gate.decide_at_once(request_facts)) is reason
+    assert reason_of(tried.gate.decide_nowait(request_facts)) is reason
     assert not tried.keys.calls
     assert not tried.limits.demands
 
@@ -69,14 +69,14 @@ async def test_what_can_be_refused_by_its_shape_is_decided_at_once(request_facts
 @pytest.mark.parametrize("authorization", [(), (b"Bearer " + SECRET,), (b"Bearer junk",), (b"a", b"b"), (b"\xff",)])
 async def test_a_public_route_asks_for_nothing_and_looks_at_nothing(authorization: tuple[bytes, ...]) -> None:
     tried = setup()
-    assert tried.gate.decide_at_once(facts(*authorization, path="/healthz")) == Allowed(ANONYMOUS, None, ROUTES[2])
+    assert tried.gate.decide_nowait(facts(*authorization, path="/healthz")) == Allowed(ANONYMOUS, None, ROUTES[2])
 
 
 def test_a_known_key_with_an_answer_at_hand_is_decided_at_once() -> None:
     caller = principal()
     tried = setup(at_hand=caller)
     tried.limits.at_once = GRANT
-    assert tried.gate.decide_at_once(facts(b"Bearer " + SECRET)) == Allowed(caller, GRANT, ROUTES[0])
+    assert tried.gate.decide_nowait(facts(b"Bearer " + SECRET)) == Allowed(caller, GRANT, ROUTES[0])
     assert tried.keys.calls == []
     assert tried.limits.demands == [AdmissionRequest("key_1", 1, TIERS["standard"], 1)]
 
@@ -196,9 +196,9 @@ async def test_a_key_in_use_is_not_locked_out_by_others_behind_its_address() -> 
     tried.keys.held.add(DIGEST)  # cached, though not to be trusted before the store was asked for changes
     tried.keys.finds.append(caller)
     tried.limits.answers.append(GRANT)
-    while reason_of(tried.gate.decide_at_once(facts(b"Bearer junk"))) is Reason.INVALID_CREDENTIALS:
+    while reason_of(tried.gate.decide_nowait(facts(b"Bearer junk"))) is Reason.INVALID_CREDENTIALS:
         assert len(tried.keys.calls) == 0
-    assert reason_of(tried.gate.decide_at_once(facts(b"Bearer junk"))) is Reason.TOO_MANY_FAILURES
+    assert reason_of(tried.gate.decide_nowait(facts(b"Bearer junk"))) is Reason.TOO_MANY_FAILURES
     assert await tried.decide() == Allowed(caller, GRANT, ROUTES[0])
 
 
@@ -206,7 +206,7 @@ async def test_an_address_that_keeps_failing_is_slowed_and_junk_costs_no_lookup(
     tried = setup(finds=[None] * 3)
     assert [reason_of(await tried.decide()) for _ in range(3)] == [Reason.INVALID_CREDENTIALS] * 3
     for junk in (b"junk", SECRET[:-1], JWT):
-        slowed = tried.gate.decide_at_once(facts(b"Bearer " + junk))  # a load would find the deque empty
+        slowed = tried.gate.decide_nowait(facts(b"Bearer " + junk))  # a load would find the deque empty
         assert isinstance(slowed, Denied)
         assert slowed.reason is Reason.TOO_MANY_FAILURES
         assert slowed.retry_after == pytest.approx(20)
@@ -217,7 +217,7 @@ async def test_a_good_key_gets_in_from_an_address_at_which_others_keep_failing()
     tried = setup(finds=[None, *[caller] * 40], answers=[GRANT] * 40)
     gate = tried.gate
     for _ in range(10):
-        gate.decide_at_once(facts(b"Bearer junk"))
+        gate.decide_nowait(facts(b"Bearer junk"))
     assert reason_of(await gate.decide(facts(b"Bearer " + SECRET))) is Reason.TOO_MANY_FAILURES  # nobody's
     for _ in range(40):  # only failed look-ups are counted
         assert await gate.decide(facts(b"Bearer " + SECRET)) == Allowed(caller, GRANT, ROUTES[0])
@@ -229,8 +229,8 @@ async def test_a_good_token_gets_in_from_an_address_at_which_others_keep_failing
     tried.tokens = Tokens(caller)
     gate = tried.gate
     for _ in range(10):
-        gate.decide_at_once(facts(b"Bearer junk"))
-    assert reason_of(gate.decide_at_once(facts(b"Bearer eyJ.eyJ.other"))) is Reason.TOO_MANY_FAILURES
+        gate.decide_nowait(facts(b"Bearer junk"))
+    assert reason_of(gate.decide_nowait(facts(b"Bearer eyJ.eyJ.other"))) is Reason.TOO_MANY_FAILURES
     assert await gate.decide(facts(b"Bearer " + JWT)) == Allowed(caller, GRANT, ROUTES[0])
 
 
@@ -240,7 +240,7 @@ async def test_failed_lookups_of_an_address_that_keeps_failing_are_bounded() -> 
     outcomes = [reason_of(await gate.decide(facts(b"Bearer " + SECRET))) for _ in range(100)]
     assert outcomes == [Reason.INVALID_CREDENTIALS] * 3 + [Reason.TOO_MANY_FAILURES] * 97
     assert len(tried.keys.calls) == 3 + 30  # ten times as many again
-    at_once = [gate.decide_at_once(facts(b"Bearer " + SECRET, address=7)) for _ in range(100)]
+    at_once = [gate.decide_nowait(facts(b"Bearer " + SECRET, address=7)) for _ in range(100)]
     assert sum(not isinstance(decision, Denied) for decision in at_once) == 3 + 30  # many at once are as many
 
 
@@ -248,7 +248,7 @@ async def test_a_store_that_is_away_costs_a_slowed_address_nothing() -> None:
     tried = setup(finds=[StoreUnavailable("key lookup")] * 50)
     gate = tried.gate
     for _ in range(10):
-        gate.decide_at_once(facts(b"Bearer junk"))
+        gate.decide_nowait(facts(b"Bearer junk"))
     outcomes = [reason_of(await gate.decide(facts(b"Bearer " + SECRET))) for _ in range(50)]
     assert outcomes == [Reason.UNAVAILABLE] * 50
 
@@ -260,7 +260,7 @@ async def test_every_kind_of_bad_credential_counts_and_nothing_else_does() -> No
     assert reason_of(await tried.decide()) is Reason.TOO_MANY_FAILURES
     other = setup(at_hand=principal())
     for authorization in ((), (b"Bearer a b",), (b"Basic x",)) * 3:
-        other.gate.decide_at_once(facts(*authorization))
+        other.gate.decide_nowait(facts(*authorization))
     for _ in range(5):
         await other.decide(path="/v1/keys")
     assert len(other.failures) == 0
@@ -303,7 +303,7 @@ async def test_a_signed_token_verified_lately_is_decided_at_once() -> None:
     tried = setup()
     tried.tokens = Tokens("must not be asked", at_hand=caller)
     tried.limits.at_once = GRANT
-    assert tried.gate.decide_at_once(facts(b"Bearer " + JWT)) == Allowed(caller, GRANT, ROUTES[0])
+    assert tried.gate.decide_nowait(facts(b"Bearer " + JWT)) == Allowed(caller, GRANT, ROUTES[0])
 
 
 @pytest.mark.parametrize(

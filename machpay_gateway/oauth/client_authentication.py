@@ -54,7 +54,7 @@ async def authenticated(request: Request, gateway: Gateway) -> TokenEndpointRequ
         return presented
     client = await gateway.oauth_clients.get(None, presented.id)
     if client is None or not _is_proved(client, presented.secret):
-        gateway.failures.note(facts.address, time.time())
+        gateway.failures.count(facts.address, time.time())
         return _WRONG
     return TokenEndpointRequest(client, parameters, actor_of("client", client.id, facts))
 

@@ -57,7 +57,7 @@ def token_endpoint(gateway: Gateway) -> Endpoint:
             # Guessing is slowed where it comes from; who has a good token elsewhere is not in its way. One that has
             # proved who it is presents what its visitors bring: theirs would be the power to shut it out.
             facts = facts_of(request.scope)
-            gateway.failures.note(facts.address, time.time())
+            gateway.failures.count(facts.address, time.time())
         return refused_answer(answer)
 
     return _of_clients(gateway, give)

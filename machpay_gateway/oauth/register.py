@@ -93,7 +93,7 @@ class _Registration:
         is_right = hmac.compare_digest(digest, self._token_digest)
         if is_right and len(given) == 1 and scheme.lower() == "bearer":
             return None
-        failures.note(address, time.time())
+        failures.count(address, time.time())
         self._log.note("wrong initial access token")
         return OAuthRefusal(OAuthErrorCode.INVALID_TOKEN, "the initial access token is wrong")
 

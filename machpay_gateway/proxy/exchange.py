@@ -76,7 +76,7 @@ class Exchange(Carried):
         if own is not None:
             self._carry(own, front.carriage, self._own_head(raw))
             return
-        decision = front.gate.decide_at_once(self.facts)
+        decision = front.gate.decide_nowait(self.facts)
         if type(decision) is Allowed:
             self._allow(decision)
         else:
@@ -168,7 +168,7 @@ class Exchange(Carried):
         elif isinstance(decision, PendingIdentity):
             self.asked_at = None  # it will be asked anew, and how long that takes is for the gate to know
             self.due = monotonic() + _DECISION_SECONDS
-            self._task = self._front.loop.create_task(self._front.gate.settle(decision))
+            self._task = self._front.loop.create_task(self._front.gate.resolve(decision))
             self._task.add_done_callback(self._settled)
         elif isinstance(decision, Denied):
             self.decided_at = perf_counter()
@@ -178,7 +178,7 @@ class Exchange(Carried):
         self._answer = None
         if self.is_over or answer.cancelled():
             return
-        self._proceed(self._front.gate.answered(asked, answer.result()))
+        self._proceed(self._front.gate.apply_answer(asked, answer.result()))
 
     def _settled(self, task: asyncio.Task[Decision]) -> None:
         self._task = None
@@ -191,8 +191,8 @@ class Exchange(Carried):
         decision = task.result()
         if not self.is_over:
             self._proceed(decision)
-        elif isinstance(decision, Allowed) and decision.grant is not None:
-            decision.grant.lease.release()
+        elif isinstance(decision, Allowed) and decision.admission is not None:
+            decision.admission.lease.release()
 
     def _allow(self, allowed: Allowed) -> None:
         self.decided_at = perf_counter()

@@ -271,7 +271,7 @@ class Proxy(Front):
         """End *exchange* if its caller could not begin it any more."""
         if exchange.route is None or not isinstance(exchange.principal, Principal):
             return
-        if not await self.gate.may_go_on(exchange.facts, exchange.route) and not exchange.is_over:
+        if not await self.gate.is_still_allowed(exchange.facts, exchange.route) and not exchange.is_over:
             logger.info("request %s ended: its credential is no longer good", exchange.facts.request_id.decode())
             exchange.cut()
 

@@ -1,8 +1,8 @@
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
-from machpay_gateway.core.decision.decision import Allowed, Denied, admit, conclude, demand_of
+from machpay_gateway.core.decision.decision import Allowed, CheckCache, Denied, admit, conclude
 from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
@@ -104,37 +104,43 @@ def test_a_refusal_for_scope_names_what_is_missing() -> None:
     assert denied.missing == ("keys:manage", "skills:execute")
 
 
-def test_an_admitted_request_demands_the_routes_cost_of_its_subject() -> None:
-    assert demand_of(facts(), ROUTE, principal(subject="grant_1"), NOW) == AdmissionRequest(
-        "grant_1", 7, TIERS["standard"], 3
-    )
+def test_an_admission_request_holds_the_cost_of_the_route_and_the_subject_of_the_principal() -> None:
+    request = CheckCache().admission_request(facts(), ROUTE, principal(subject="grant_1"), NOW)
+    assert request == AdmissionRequest("grant_1", 7, TIERS["standard"], 3)
 
 
 @pytest.mark.parametrize(
     "later, address, reason",
     [
-        (NOW + 10, "192.0.2.1", Reason.INVALID_CREDENTIALS),  # expired meanwhile
-        (NOW, "203.0.113.1", Reason.ADDRESS_NOT_ALLOWED),  # from elsewhere
-        (NOW, None, Reason.ADDRESS_NOT_ALLOWED),  # from who knows where
+        (NOW + 10, "192.0.2.1", Reason.INVALID_CREDENTIALS),  # expired since
+        (NOW, "203.0.113.1", Reason.ADDRESS_NOT_ALLOWED),  # from another address
+        (NOW, None, Reason.ADDRESS_NOT_ALLOWED),  # from an address that cannot be read
     ],
 )
-def test_time_and_address_are_looked_at_again_once_the_rest_is_remembered(
+def test_expiry_and_address_are_checked_again_after_the_checks_passed(
     later: float, address: str | None, reason: Reason
 ) -> None:
-    caller = principal()
-    assert isinstance(demand_of(facts(), ROUTE, caller, NOW), AdmissionRequest)
-    denied = demand_of(facts(address), ROUTE, caller, later)
+    checks, caller = CheckCache(), principal()
+    assert isinstance(checks.admission_request(facts(), ROUTE, caller, NOW), AdmissionRequest)
+    denied = checks.admission_request(facts(address), ROUTE, caller, later)
     assert isinstance(denied, Denied)
     assert denied.reason is reason
-    assert isinstance(demand_of(facts(), ROUTE, caller, NOW), AdmissionRequest)  # and the refusal is not remembered
+    assert isinstance(checks.admission_request(facts(), ROUTE, caller, NOW), AdmissionRequest)  # no refusal is cached
 
 
-def test_what_is_remembered_is_the_routes_own() -> None:
-    caller = principal()
-    assert isinstance(demand_of(facts(), ROUTE, caller, NOW), AdmissionRequest)
+def test_a_principal_from_another_allowed_address_passes_and_is_cached_for_that_one() -> None:
+    checks, caller = CheckCache(), principal()
+    for address in ("192.0.2.1", "192.0.2.2", "192.0.2.2"):
+        assert isinstance(checks.admission_request(facts(address), ROUTE, caller, NOW), AdmissionRequest)
+    assert len(checks) == 1
+
+
+def test_passed_checks_are_cached_for_each_route() -> None:
+    checks, caller = CheckCache(), principal()
+    assert isinstance(checks.admission_request(facts(), ROUTE, caller, NOW), AdmissionRequest)
     other = Route("GET /v1/keys", scopes="keys:manage")
-    assert isinstance(demand_of(facts(), other, caller, NOW), Denied)
-    cheap = demand_of(facts(), Route("GET /v1/cheap", cost=0), caller, NOW)
+    assert isinstance(checks.admission_request(facts(), other, caller, NOW), Denied)
+    cheap = checks.admission_request(facts(), Route("GET /v1/cheap", cost=0), caller, NOW)
     assert isinstance(cheap, AdmissionRequest)
     assert cheap.cost == 0
 
@@ -147,23 +153,52 @@ def test_what_is_remembered_is_the_routes_own() -> None:
         ({"environment": "test"}, Reason.WRONG_ENVIRONMENT),
     ],
 )
-def test_a_changed_record_is_another_principal_that_remembers_nothing(
+def test_a_changed_record_is_another_principal_with_no_passed_checks(
     changes: dict[str, object], expected: Reason
 ) -> None:
-    before = principal()
-    assert isinstance(demand_of(facts(), LIVE_ONLY, before, NOW), AdmissionRequest)
+    checks, before = CheckCache(), principal()
+    assert isinstance(checks.admission_request(facts(), LIVE_ONLY, before, NOW), AdmissionRequest)
     after = replace(before, **changes)  # type: ignore[arg-type]  # as in `principal`
-    denied = demand_of(facts(), LIVE_ONLY, after, NOW)
+    denied = checks.admission_request(facts(), LIVE_ONLY, after, NOW)
     assert isinstance(denied, Denied)
     assert denied.reason is expected
-    assert after.demands == {}
 
 
-def test_a_new_tier_and_version_are_demanded_of_the_new_record() -> None:
-    before = principal()
-    demand_of(facts(), ROUTE, before, NOW)
+def test_a_new_tier_and_version_are_in_the_request_of_the_new_record() -> None:
+    checks, before = CheckCache(), principal()
+    checks.admission_request(facts(), ROUTE, before, NOW)
     after = replace(before, version=8, limits=TIERS["test"])
-    assert demand_of(facts(), ROUTE, after, NOW) == AdmissionRequest("key_1", 8, TIERS["test"], 3)
+    assert checks.admission_request(facts(), ROUTE, after, NOW) == AdmissionRequest("key_1", 8, TIERS["test"], 3)
+
+
+def test_passed_checks_are_dropped_with_their_principal() -> None:
+    checks, remaining = CheckCache(), principal()
+    checks.admission_request(facts(), ROUTE, remaining, NOW)
+    for _ in range(10):  # each may get the id() of the one before
+        refused = replace(remaining, scopes=Scopes())
+        assert isinstance(checks.admission_request(facts(), ROUTE, refused, NOW), Denied)
+        del refused
+        passing = replace(remaining)
+        assert isinstance(checks.admission_request(facts(), ROUTE, passing, NOW), AdmissionRequest)
+        del passing
+        assert len(checks) == 1
+
+
+def test_caches_of_two_policies_do_not_mix() -> None:
+    caller = principal()
+    assert isinstance(CheckCache().admission_request(facts(), ROUTE, caller, NOW), AdmissionRequest)
+    stricter = Route(ROUTE.match, scopes="keys:manage")
+    assert isinstance(CheckCache().admission_request(facts(), stricter, caller, NOW), Denied)
+
+
+def test_a_principal_is_frozen_and_remembers_nothing() -> None:
+    caller = principal()
+    with pytest.raises(FrozenInstanceError):
+        caller.revoked = True  # type: ignore[misc]  # the point of the test
+    before = {field.name: getattr(caller, field.name) for field in fields(caller)}
+    CheckCache().admission_request(facts(), ROUTE, caller, NOW)
+    assert {field.name: getattr(caller, field.name) for field in fields(caller)} == before
+    assert not any(isinstance(value, dict | list | set) for value in before.values())
 
 
 class Slot:

@@ -19,43 +19,43 @@ ONE, OTHER = position("192.0.2.1"), position("192.0.2.2")
 @pytest.mark.parametrize("limit, window", [(1, 60), (3, 60), (7, 60), (9, 60), (120, 60), (100, 3600)])
 def test_an_address_may_fail_as_often_as_the_limit_at_once_and_no_more(limit: int, window: int, now: float) -> None:
     failures = Failures(limit, window)
-    assert [failures.note(ONE, now) for _ in range(limit)] == [0.0] * limit
-    assert failures.note(ONE, now) == pytest.approx(window / limit, abs=1e-5)
-    assert failures.wait(ONE, now) == failures.note(ONE, now)
+    assert [failures.count(ONE, now) for _ in range(limit)] == [0.0] * limit
+    assert failures.count(ONE, now) == pytest.approx(window / limit, abs=1e-5)
+    assert failures.wait(ONE, now) == failures.count(ONE, now)
 
 
 def test_a_failure_is_forgiven_with_each_spacing() -> None:
     failures = Failures(3, 60)
     for _ in range(3):
-        failures.note(ONE, NOW)
+        failures.count(ONE, NOW)
     assert failures.wait(ONE, NOW + 19) == pytest.approx(1)
-    assert failures.note(ONE, NOW + 20) == 0.0
-    assert failures.note(ONE, NOW + 20) == pytest.approx(20)
-    assert failures.note(ONE, NOW + 60) == 0.0
-    assert failures.note(ONE, NOW + 60) == 0.0
-    assert failures.note(ONE, NOW + 60) == pytest.approx(20)
+    assert failures.count(ONE, NOW + 20) == 0.0
+    assert failures.count(ONE, NOW + 20) == pytest.approx(20)
+    assert failures.count(ONE, NOW + 60) == 0.0
+    assert failures.count(ONE, NOW + 60) == 0.0
+    assert failures.count(ONE, NOW + 60) == pytest.approx(20)
 
 
 def test_an_address_that_stopped_failing_has_the_whole_limit_again() -> None:
     failures = Failures(3, 60)
     for _ in range(3):
-        failures.note(ONE, NOW)
-    assert [failures.note(ONE, NOW + 61) for _ in range(3)] == [0.0] * 3
-    assert failures.note(ONE, NOW + 61) > 0
+        failures.count(ONE, NOW)
+    assert [failures.count(ONE, NOW + 61) for _ in range(3)] == [0.0] * 3
+    assert failures.count(ONE, NOW + 61) > 0
 
 
 def test_asking_and_being_refused_count_nothing() -> None:
     failures = Failures(1, 60)
-    failures.note(ONE, NOW)
+    failures.count(ONE, NOW)
     for _ in range(100):
         failures.wait(ONE, NOW)
-        failures.note(ONE, NOW)
+        failures.count(ONE, NOW)
     assert failures.wait(ONE, NOW + 60) == 0.0
 
 
 def test_addresses_are_slowed_each_by_itself() -> None:
     failures = Failures(1, 60)
-    failures.note(ONE, NOW)
+    failures.count(ONE, NOW)
     assert failures.wait(ONE, NOW) > 0
     assert failures.wait(OTHER, NOW) == 0.0
 
@@ -71,44 +71,44 @@ def test_addresses_are_slowed_each_by_itself() -> None:
 )
 def test_an_ipv6_64_is_one_address(one: str, other: str, *, same: bool) -> None:
     failures = Failures(1, 60)
-    failures.note(position(one), NOW)
+    failures.count(position(one), NOW)
     assert (failures.wait(position(other), NOW) > 0) is same
 
 
 def test_all_addresses_that_cannot_be_read_share_a_bucket_of_ten_times_the_size() -> None:
     failures = Failures(3, 60)
-    assert [failures.note(None, NOW) for _ in range(30)] == [0.0] * 30
-    assert failures.note(None, NOW) == pytest.approx(2, abs=1e-4)
+    assert [failures.count(None, NOW) for _ in range(30)] == [0.0] * 30
+    assert failures.count(None, NOW) == pytest.approx(2, abs=1e-4)
     assert failures.wait(ONE, NOW) == 0.0
 
 
 def test_a_failure_that_was_none_is_forgiven() -> None:
     failures = Failures(1, 60)
-    failures.note(ONE, NOW)
+    failures.count(ONE, NOW)
     failures.forgive(ONE, NOW)
     assert (failures.wait(ONE, NOW), len(failures)) == (0.0, 0)
     failures.forgive(ONE, NOW)  # nothing to forgive
-    assert failures.note(ONE, NOW) == 0.0
+    assert failures.count(ONE, NOW) == 0.0
     assert failures.wait(ONE, NOW) > 0
 
 
 def test_the_memory_is_bounded_and_the_one_that_failed_longest_ago_is_forgiven() -> None:
     failures = Failures(2, 60)
-    failures.note(1, NOW)
+    failures.count(1, NOW)
     for address in range(2, 8193):
-        failures.note(address, NOW)
-    failures.note(1, NOW)  # fails again: no longer the oldest
+        failures.count(address, NOW)
+    failures.count(1, NOW)  # fails again: no longer the oldest
     for address in range(9000, 9100):
-        failures.note(address, NOW)
+        failures.count(address, NOW)
     assert len(failures) == 8192
     assert failures.wait(1, NOW) > 0
 
 
 def test_a_clock_that_steps_back_shuts_nobody_out_for_longer_than_the_window() -> None:
     failures = Failures(2, 60)
-    failures.note(ONE, NOW)
-    failures.note(ONE, NOW)
+    failures.count(ONE, NOW)
+    failures.count(ONE, NOW)
     assert 0 < failures.wait(ONE, NOW - 3600) <= 60
     failures = Failures(120, 60)
-    failures.note(ONE, NOW)
+    failures.count(ONE, NOW)
     assert failures.wait(ONE, NOW - 3600) <= 60

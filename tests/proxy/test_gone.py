@@ -112,18 +112,18 @@ async def test_a_client_that_is_gone_while_it_is_decided_holds_no_slot(
     asked, go_on = asyncio.Event(), asyncio.Event()
     async with Upstream(_Held()) as upstream, proxied(upstream, tiers=_ONE_SLOT) as rig:
         secret = await rig.secret()
-        settle = rig.gateway.gate.settle
+        resolve = rig.gateway.gate.resolve
 
-        async def slowly(unsettled: PendingIdentity) -> Decision:
+        async def slowly(pending: PendingIdentity) -> Decision:
             asked.set()
             try:
                 await go_on.wait()
             except asyncio.CancelledError:
                 if not is_late:
                     raise
-            return await settle(unsettled)
+            return await resolve(pending)
 
-        replaceable.setattr(rig.gateway.gate, "settle", slowly)
+        replaceable.setattr(rig.gateway.gate, "resolve", slowly)
         async with rig.client() as client:
             await client.send(request("GET", "/v1/x", secret=secret))
             await asked.wait()
@@ -174,7 +174,7 @@ async def test_a_decision_that_fails_by_surprise_ends_its_request(replaceable: p
         async def fail(_: PendingIdentity) -> Decision:
             raise RuntimeError("a surprise")
 
-        replaceable.setattr(rig.gateway.gate, "settle", fail)
+        replaceable.setattr(rig.gateway.gate, "resolve", fail)
         await client.send(request("GET", "/v1/x", secret=await rig.secret()))
         assert (await client.answer())[0] == 503
         assert [str(fault["exception"]) for fault in rig.faults] == ["a surprise"]  # and the log has it

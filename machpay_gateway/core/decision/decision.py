@@ -1,8 +1,9 @@
-"""May they? The two pure steps around the quota: `admit` before it is asked, `conclude` after."""
+"""May they? The checks before the limiter is asked (`admit`), and the decision by its answer (`conclude`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
+from weakref import finalize
 
 from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.reason import Reason
@@ -11,21 +12,24 @@ from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.limits.admission import CONCURRENCY, AdmissionRequest, Admitted, Exceeded, LimiterUnavailable
 from machpay_gateway.core.scopes import missing_scopes
 
-_RETRY_SECONDS = 1.0  # what an unavailable part is given before it is worth asking again
+_RETRY_SECONDS = 1.0  # of Retry-After, when something is unavailable
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on every request
 
 
 class Allowed(NamedTuple):
-    """The request may go on as *principal*. A public route has no *grant*. A tuple, because one is made per request."""
+    """The request is allowed. A public route has no *admission*. A tuple, because one is made for every request."""
 
     principal: Principal | Anonymous
-    grant: Admitted | None
+    admission: Admitted | None
     route: Route
 
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """The request may not go on. *detail* is for the log alone: callers are never told more than the reason."""
+    """The request is refused. *detail* is for the log alone: callers get the reason and nothing more.
+
+    *missing* are the scopes that the route requires of a principal that lacks some of them.
+    """
 
     reason: Reason
     detail: str = ""
@@ -40,7 +44,7 @@ Decision = Allowed | Denied
 
 
 class Refusal(NamedTuple):
-    """What one check found."""
+    """The failure of one check."""
 
     reason: Reason
     detail: str
@@ -56,21 +60,21 @@ def not_revoked(_facts: RequestFacts, _route: Route, principal: Principal, _now:
 
 
 def not_expired(_facts: RequestFacts, _route: Route, principal: Principal, now: float) -> Refusal | None:
-    """Refuse a credential whose time is over."""
+    """Refuse an expired credential."""
     if principal.expires_at is None or now < principal.expires_at:
         return None
     return Refusal(Reason.INVALID_CREDENTIALS, "expired")
 
 
 def right_environment(_facts: RequestFacts, route: Route, principal: Principal, _now: float) -> Refusal | None:
-    """Refuse a credential of an environment that is not served here."""
+    """Refuse a credential of an environment that the route does not serve."""
     if principal.environment in route.environments:
         return None
     return Refusal(Reason.WRONG_ENVIRONMENT, f"{principal.environment} is not served here")
 
 
 def from_allowed_address(facts: RequestFacts, _route: Route, principal: Principal, _now: float) -> Refusal | None:
-    """Refuse an address outside of the credential's list; where there is a list, an unreadable address is outside."""
+    """Refuse an address that is not on the credential's allowlist; an unreadable address is on none."""
     if principal.allowlist is None:
         return None
     if facts.address is not None and facts.address in principal.allowlist:
@@ -79,7 +83,7 @@ def from_allowed_address(facts: RequestFacts, _route: Route, principal: Principa
 
 
 def holds_scopes(_facts: RequestFacts, route: Route, principal: Principal, _now: float) -> Refusal | None:
-    """Refuse a credential that lacks what the route requires."""
+    """Refuse a credential that lacks the scopes that the route requires."""
     if not route.requires.alternatives or not (missing := missing_scopes(route.requires, principal.scopes)):
         return None
     return Refusal(Reason.INSUFFICIENT_SCOPE, f"needs {route.requires}", missing)
@@ -89,9 +93,9 @@ CHECKS: tuple[Check, ...] = (not_revoked, not_expired, right_environment, from_a
 
 
 def admit(facts: RequestFacts, route: Route, principal: Principal, now: float) -> Denied | None:
-    """Return the first reason to refuse *principal*, or None when it may proceed to its quota.
+    """Return the first reason to refuse *principal*, or None when it may proceed to the limiter.
 
-    *now* is in seconds since the epoch. The order is policy: cheap and final reasons first. None of it spends quota.
+    *now* is in seconds since the epoch. The order is policy: cheap and final reasons first. A refusal spends no quota.
     """
     for check in CHECKS:
         if refusal := check(facts, route, principal, now):
@@ -99,25 +103,44 @@ def admit(facts: RequestFacts, route: Route, principal: Principal, now: float) -
     return None
 
 
-def demand_of(facts: RequestFacts, route: Route, principal: Principal, now: float) -> AdmissionRequest | Denied:
-    """Return what an admitted request asks of the quota, or what `admit` found against it.
+class CheckCache:
+    """Builds admission requests, and remembers which principals passed the checks of which routes.
 
-    What `admit` looks at can change only with the record, which is a new Principal then, with time and with the
-    address. So what was found in order for a route and an address is asked again of time alone.
+    The result of `admit` depends on the principal, the route, the address and the time. A principal never changes (a
+    changed record is a new one), so a check that passed is repeated for another address or after the expiry only.
+    What is remembered of a principal lives as long as the principal itself, which the caches of credentials bound.
     """
-    if (remembered := principal.demands.get(route.match)) is not None:
-        demand, address = remembered
-        if address == facts.address and (principal.expires_at is None or now < principal.expires_at):
-            return demand
-    if denied := admit(facts, route, principal, now):
-        return denied
-    demand = AdmissionRequest(principal.subject, principal.version, principal.limits, route.cost)
-    principal.demands[route.match] = demand, facts.address
-    return demand
+
+    def __init__(self) -> None:
+        # By the principal's id(): hashing a weak reference on every request would cost more than the checks save.
+        self._passed: dict[int, dict[str, tuple[AdmissionRequest, int | None]]] = {}
+
+    def admission_request(
+        self, facts: RequestFacts, route: Route, principal: Principal, now: float
+    ) -> AdmissionRequest | Denied:
+        """Return the request to the limiter for *principal*, or the refusal of `admit`."""
+        try:  # faster than two calls of `get`
+            request, address = self._passed[id(principal)][route.match]
+        except KeyError:
+            pass
+        else:
+            if address == facts.address and (principal.expires_at is None or now < principal.expires_at):
+                return request
+        if denied := admit(facts, route, principal, now):
+            return denied
+        request = AdmissionRequest(principal.subject, principal.version, principal.limits, route.cost)
+        if id(principal) not in self._passed:
+            self._passed[id(principal)] = {}
+            finalize(principal, self._passed.pop, id(principal)).atexit = False  # before the id is used again
+        self._passed[id(principal)][route.match] = request, facts.address
+        return request
+
+    def __len__(self) -> int:
+        return len(self._passed)
 
 
 def conclude(route: Route, principal: Principal, answer: Admitted | Exceeded | LimiterUnavailable) -> Decision:
-    """Return what the limiter's *answer* means for the request."""
+    """Return the decision by the limiter's *answer*."""
     if isinstance(answer, Admitted):
         return _new(Allowed, (principal, answer, route))
     if isinstance(answer, LimiterUnavailable):
@@ -129,5 +152,5 @@ def conclude(route: Route, principal: Principal, answer: Admitted | Exceeded | L
 
 
 def unavailable(route: Route, detail: str, principal: Principal | None = None) -> Denied:
-    """Fail closed: an identity or a limit that cannot be checked is not granted."""
+    """Return the refusal for an identity or a limit that cannot be checked: the gate fails closed."""
     return Denied(Reason.UNAVAILABLE, detail, route, principal, retry_after=_RETRY_SECONDS)

@@ -1,22 +1,21 @@
-"""How often one address may present bad credentials before it is slowed: a leaky bucket an address (GCRA)."""
+"""How many bad credentials an address may present before it is slowed down: a leaky bucket (GCRA) for each address."""
 
 from collections import OrderedDict
 from typing import Self
 
 from machpay_gateway.core.network.address import address_block
 
-_ADDRESSES = 8192  # about 1 MB; beyond it the address that failed longest ago is forgiven
-
-_ROUNDING_SECONDS = 1e-5  # seconds since the epoch are exact to 2e-7 in a float; sums of them drift by a few of those
-_UNREADABLE = -1  # the bucket of no address
+_ADDRESSES = 8192  # about 1 MB; beyond it, the address that failed longest ago is forgotten
+_ROUNDING_SECONDS = 1e-5  # a float holds seconds since the epoch to 2e-7; sums of them are off by a few of those
+_NO_ADDRESS = -1  # the bucket of requests without a readable address
 
 
 class Failures:
-    """Counts failures by address, an IPv6 /64 being one. Mutable: it is the memory of what happened.
+    """Counts failures by address, all of an IPv6 /64 together. Mutable: it is a record of the past.
 
-    All whose address cannot be read share one bucket of ten times the size: any of them could shut the others out,
-    but being unreadable, which a client may bring about, must not be a way around. Times are seconds on the caller's
-    clock.
+    Requests without a readable address share one bucket of ten times the size. One client could fill it for all of
+    them; but without it, a client that makes its address unreadable could fail without limit. Times are seconds on the
+    caller's clock.
     """
 
     def __init__(self, limit: int, window_seconds: int) -> None:
@@ -25,8 +24,8 @@ class Failures:
         self._window = window_seconds
         self._drained_at: OrderedDict[int, float] = OrderedDict()
 
-    def times(self, factor: int) -> Self:
-        """Return an empty count that allows *factor* times as many failures."""
+    def scaled(self, factor: int) -> Self:
+        """Return an empty counter that allows *factor* times as many failures."""
         return type(self)(round(self._window / self._spacing) * factor, self._window)
 
     def wait(self, address: int | None, now: float) -> float:
@@ -35,8 +34,8 @@ class Failures:
         over = self._level(block, now) + spacing - self._window
         return over if over > _ROUNDING_SECONDS else 0.0
 
-    def note(self, address: int | None, now: float) -> float:
-        """Count a failure of *address*; when it may not fail now, count nothing and return what `wait` does."""
+    def count(self, address: int | None, now: float) -> float:
+        """Count a failure of *address* and return 0.0; over the limit, count nothing and return `wait`."""
         if wait := self.wait(address, now):
             return wait
         block, spacing = self._bucket(address)
@@ -47,7 +46,7 @@ class Failures:
         return 0.0
 
     def forgive(self, address: int | None, now: float) -> None:
-        """Take a noted failure of *address* back: it was none."""
+        """Take back one counted failure of *address*."""
         block, spacing = self._bucket(address)
         if (drained_at := self._drained_at.pop(block, 0.0) - spacing) > now + _ROUNDING_SECONDS:
             self._drained_at[block] = drained_at
@@ -56,11 +55,11 @@ class Failures:
         return len(self._drained_at)
 
     def _bucket(self, address: int | None) -> tuple[int, float]:
-        """Return which bucket is filled, and how much of it one failure takes, in seconds."""
+        """Return the key of the bucket, and how many seconds of it one failure fills."""
         if address is None:
-            return _UNREADABLE, self._spacing / 10
+            return _NO_ADDRESS, self._spacing / 10
         return address_block(address), self._spacing
 
     def _level(self, block: int, now: float) -> float:
-        # Never more than full: a clock that steps back must not shut an address out for as long as the step.
+        # At most full: a clock that is set back must not lock an address out for as long as it was set back.
         return min(max(0.0, self._drained_at.get(block, 0.0) - now), self._window)

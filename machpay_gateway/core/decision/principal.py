@@ -6,7 +6,6 @@ from types import MappingProxyType
 from typing import Literal
 
 from machpay_gateway.core.keys.key import KeyRecord, SecretRecord
-from machpay_gateway.core.limits.admission import AdmissionRequest
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.core.network.address import Allowlist, parse_allowlist
 from machpay_gateway.core.scopes import Scopes
@@ -14,15 +13,14 @@ from machpay_gateway.core.scopes import Scopes
 _OF_KEYS = ("api_key", "session")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Principal:
     """An identified caller. It answers Starlette's questions too: `request.user` and `request.auth` are this value.
 
     *id* is the key's id, of a session too, or the token's `sub`; *client_id* is the app that acts for that one, and
     *subject* what the quota is counted against. *expires_at* is the moment the credential that was presented stops
     working, in seconds since the epoch. *key* is the thumbprint of what must be proved beside a token (RFC 9449).
-    *demands* remembers, by a route's `match`, what depends on nothing but the record and the rule; it is `decision`'s
-    to fill. *secret_digest* is of the key's secret that was presented, or that a session was made by, else None.
+    *secret_digest* is of the key's secret that was presented, or that a session was made by, else None.
     """
 
     kind: Literal["api_key", "session", "oauth", "jwt"]
@@ -42,7 +40,6 @@ class Principal:
     key: str | None = None
     claims: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     secret_digest: bytes | None = field(default=None, repr=False)
-    demands: dict[str, tuple[AdmissionRequest, int | None]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def key_id(self) -> str | None:
