@@ -19,7 +19,7 @@ from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.keys.audit import APPLICATION, Change
 from machpay_gateway.core.keys.key import KeyRecord, SecretRecord, mask_secret, secret_digest
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.gateway import Store
+from machpay_gateway.core.store import Store
 
 SECRETS_VARIABLE = "BENCHMARK_SECRETS"  # names a file with one secret a line, made anew for each run
 REDIS_VARIABLE = "BENCHMARK_REDIS"

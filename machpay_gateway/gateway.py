@@ -6,19 +6,13 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from machpay_gateway.core.accounts.ports import AccountStore
 from machpay_gateway.core.decision.failures import Failures
 from machpay_gateway.core.decision.policy import Policy
 from machpay_gateway.core.errors import ConfigurationError, GatewayError
-from machpay_gateway.core.jose.ports import SigningKeyStore
-from machpay_gateway.core.keys.ports import AuditLog, KeyStore
 from machpay_gateway.core.limits.ports import Limiter
-from machpay_gateway.core.oauth.ports import OAuthStore
-from machpay_gateway.core.usage.ports import UsageStore
 from machpay_gateway.gate import Gate
 from machpay_gateway.services.accounts import Accounts
 from machpay_gateway.services.keys import Keys
@@ -32,6 +26,7 @@ from machpay_gateway.web.page_hosts import PageGuard
 
 if TYPE_CHECKING:
     from machpay_gateway.core.oauth.settings import OAuthSettings
+    from machpay_gateway.core.store import Store
     from machpay_gateway.keysets import Proofs, SignedAssertions, SignedReports, SigningKeys
     from machpay_gateway.services.consents import Consents
     from machpay_gateway.services.oauth_clients import OAuthClients
@@ -41,27 +36,6 @@ if TYPE_CHECKING:
     from machpay_gateway.telemetry.traces import Traces
 
 logger = logging.getLogger("machpay_gateway")
-
-
-class Store(KeyStore, AccountStore, AuditLog, UsageStore, SigningKeyStore, Protocol):
-    """The source of truth: all records, and the connection to them."""
-
-    @property
-    def oauth(self) -> OAuthStore | None:
-        """The records of users and of the authorization server; None when the store has no room for them."""
-
-    def secret_key(self) -> bytes | None:
-        """Return a secret that is kept beside the database, or None when the settings must name it."""
-
-    @property
-    def serving_lock(self) -> Path | None:
-        """The file that is locked by the one process that serves from this store and limits by itself."""
-
-    async def open(self, *, upgrade: bool = False) -> None:
-        """Connect and check the schema; with *upgrade*, bring it up to date."""
-
-    async def close(self) -> None:
-        """Close every connection."""
 
 
 class Closeable(Protocol):
@@ -79,7 +53,7 @@ class Lifecycle:
 
     def __init__(
         self,
-        store: Store,
+        store: "Store",
         limiter: Limiter,
         *,
         recorder: UsageRecorder,
@@ -185,7 +159,7 @@ class Gateway:
     steps: StepTimes
     traces: "Traces | None"
     # Records, and the use cases on them.
-    store: Store
+    store: "Store"
     keys: Keys
     accounts: Accounts
     users_factory: Callable[[], "Users"]

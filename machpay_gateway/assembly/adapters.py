@@ -8,13 +8,13 @@ from machpay_gateway.core.jose.claims import LEEWAY_SECONDS
 from machpay_gateway.core.jose.ports import KeyPrincipals, SigningKeyStore, TokenVerifier
 from machpay_gateway.core.jose.session import MAX_SECONDS
 from machpay_gateway.core.limits.ports import Limiter
-from machpay_gateway.gateway import Store
 from machpay_gateway.limiters.memory import MemoryLimiter
 from machpay_gateway.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from machpay_gateway.core.store import Store
     from machpay_gateway.keysets import Proofs, SignedAssertions, SignedReports, SigningKeys
     from machpay_gateway.stores.grant_cache import GrantCache, GrantLookup
     from machpay_gateway.telemetry.traces import Traces
@@ -41,7 +41,7 @@ def unservable(settings: Settings) -> list[str]:
     return told
 
 
-def store_for(settings: Settings) -> Store:
+def store_for(settings: Settings) -> "Store":
     """Return the store that *settings* name."""
     if settings.database == MEMORY_DATABASE:
         from machpay_gateway.stores.memory import MemoryStore
@@ -52,7 +52,7 @@ def store_for(settings: Settings) -> Store:
     return SqlStore(settings.database)
 
 
-def limiter_for(settings: Settings, store: Store) -> Limiter:
+def limiter_for(settings: Settings, store: "Store") -> Limiter:
     """Return what counts, in Redis when there is one."""
     if (limiter := _redis_for(settings)) is not None:
         return limiter
@@ -87,7 +87,7 @@ def tokens_for(
     return IssuedTokens(settings.issuers, settings.tiers, own=own)
 
 
-def signing_for(settings: Settings, opened: SigningKeyStore, store: Store) -> "SigningKeys":
+def signing_for(settings: Settings, opened: SigningKeyStore, store: "Store") -> "SigningKeys":
     """Return the keys that we sign by."""
     from machpay_gateway.keysets import SigningKeys
 

@@ -12,11 +12,11 @@ from machpay_gateway.core.decision.policy import Policy
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.ports import TokenVerifier
 from machpay_gateway.core.limits.ports import Limiter
-from machpay_gateway.gateway import Store
 from machpay_gateway.settings import Settings
 from machpay_gateway.settings.console import IDLE_MINUTES
 
 if TYPE_CHECKING:
+    from machpay_gateway.core.store import Store
     from machpay_gateway.keysets import Proofs, SigningKeys
     from machpay_gateway.services.consents import Consents
     from machpay_gateway.services.oauth_clients import OAuthClients
@@ -31,7 +31,7 @@ class LazyServices:
 
     settings: Settings
     policy: Policy
-    store: Store
+    store: "Store"
     limiter: Limiter
     signing: "SigningKeys"
     tokens: TokenVerifier

@@ -1,15 +1,19 @@
 """The store as requests and background tasks use it: the first query opens the gateway."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import TYPE_CHECKING
 
 from machpay_gateway.assembly.parts import oauth_of
 from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
 from machpay_gateway.core.jose.signing import SigningKey
 from machpay_gateway.core.keys.audit import Change
 from machpay_gateway.core.keys.key import KeyRecord
-from machpay_gateway.core.oauth.grant import Grant
 from machpay_gateway.core.usage.counters import UsageBatch
-from machpay_gateway.gateway import Lifecycle, Store
+from machpay_gateway.gateway import Lifecycle
+
+if TYPE_CHECKING:
+    from machpay_gateway.core.oauth.grant import Grant
+    from machpay_gateway.core.store import Store
 
 
 class OpenedStore:
@@ -20,7 +24,7 @@ class OpenedStore:
 
     lifecycle: Lifecycle
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: "Store") -> None:
         self._store = store
 
     async def find_by_digest(self, digest: bytes) -> KeyRecord | None:
@@ -38,7 +42,7 @@ class OpenedStore:
         await self._ready(self.lifecycle.serve)
         return await self._store.versions_since(since)
 
-    async def grant(self, grant_id: str, now: float) -> Grant | None:
+    async def grant(self, grant_id: str, now: float) -> "Grant | None":
         """Return the grant as it is at *now*."""
         await self._ready(self.lifecycle.serve)
         return await oauth_of(self._store).grant(grant_id, now)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from limits import parse_many
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.limits.rate import MAX_LIMIT, TIERS, CellWindow, Tier, parse_rate
@@ -30,6 +31,16 @@ def test_a_rate_is_read_in_the_notation_of_limits(rate: str, limit: int, window_
     assert parse_rate(rate) == (limit, window_seconds, name)
     tier = Tier(rate, 1)
     assert (tier.limit, tier.window_seconds, tier.policy_name) == (limit, window_seconds, name)
+
+
+@given(number=st.from_regex(r"[0-9]{1,20}", fullmatch=True))
+def test_a_rate_per_minute_is_read_as_limits_reads_it(number: str) -> None:
+    (item,) = parse_many(f"{number}/minute")
+    if 0 < item.amount <= MAX_LIMIT:
+        assert parse_rate(f"{number}/minute") == (item.amount, item.get_expiry(), item.GRANULARITY.name)
+    else:
+        with pytest.raises(ConfigurationError, match="admits nothing that can be counted"):
+            parse_rate(f"{number}/minute")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,31 @@
+"""What the gateway needs of its database. Imported for its type alone: with all its records it slows a start down."""
+
+from pathlib import Path
+from typing import Protocol
+
+from machpay_gateway.core.accounts.ports import AccountStore
+from machpay_gateway.core.jose.ports import SigningKeyStore
+from machpay_gateway.core.keys.ports import AuditLog, KeyStore
+from machpay_gateway.core.oauth.ports import OAuthStore
+from machpay_gateway.core.usage.ports import UsageStore
+
+
+class Store(KeyStore, AccountStore, AuditLog, UsageStore, SigningKeyStore, Protocol):
+    """The source of truth: all records, and the connection to them."""
+
+    @property
+    def oauth(self) -> OAuthStore | None:
+        """The records of users and of the authorization server; None when the store has no room for them."""
+
+    def secret_key(self) -> bytes | None:
+        """Return a secret that is kept beside the database, or None when the settings must name it."""
+
+    @property
+    def serving_lock(self) -> Path | None:
+        """The file that is locked by the one process that serves from this store and limits by itself."""
+
+    async def open(self, *, upgrade: bool = False) -> None:
+        """Connect and check the schema; with *upgrade*, bring it up to date."""
+
+    async def close(self) -> None:
+        """Close every connection."""
