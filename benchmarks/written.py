@@ -30,7 +30,7 @@ from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.core.network.address import format_address_or_none
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.core.usage.counters import ALLOWED
-from machpay_gateway.proxy.exchange import Exchange
+from machpay_gateway.proxy.forwarding import Forwarder
 from machpay_gateway.proxy.framing import FramedRequest
 from machpay_gateway.proxy.proxy import Proxy
 from machpay_gateway.serving.counter import tally
@@ -78,7 +78,8 @@ class Desk:
         self._gateway = gateway
         self._counting, self._logging = Proxy(gateway), Proxy(gateway, access_log=self.log)
         self._snapshots = Snapshots(folder)
-        self._exchanges = [self._exchange(number) for number in range(_CALLERS)]
+        self._counted = [_forwarder(self._counting, number) for number in range(_CALLERS)]
+        self._logged = [_forwarder(self._logging, number) for number in range(_CALLERS)]
         self._line = structlog.wrap_logger(
             structlog.BytesLogger(io.BytesIO()),  # no file, which would make each line slower still
             processors=[
@@ -88,25 +89,25 @@ class Desk:
             wrapper_class=structlog.make_filtering_bound_logger(0),
         ).bind()
 
-    def ways(self) -> Mapping[str, Callable[[Exchange], object]]:
-        """Return what is called with each request that ends."""
+    def ways(self) -> Mapping[str, tuple[Sequence[Forwarder], Callable[[Forwarder], object]]]:
+        """Return the requests that end, and what is called with each."""
         return {
-            _NOTHING: _nothing,
-            _COUNTS: lambda exchange: self._counting.record(exchange, ALLOWED, 200),
-            _ALL: lambda exchange: self._logging.record(exchange, ALLOWED, 200),
-            _STRUCTLOG: self._by_structlog,
+            _NOTHING: (self._logged, _nothing),
+            _COUNTS: (self._counted, _record),
+            _ALL: (self._logged, _record),
+            _STRUCTLOG: (self._logged, self._by_structlog),
         }
 
-    async def turn(self, write: Callable[[Exchange], object]) -> float:
+    async def turn(self, forwarders: Sequence[Forwarder], write: Callable[[Forwarder], object]) -> float:
         """Return the µs of CPU that this process spends on each of a turn's requests."""
         gc.collect()
         began = time.process_time()
         for _ in range(_REQUESTS // _CALLERS):
-            for exchange in self._exchanges:
-                exchange.began_at = perf_counter()
-                exchange.decided_at = perf_counter()
-                exchange.answered_at = perf_counter()
-                write(exchange)
+            for forwarder in forwarders:
+                forwarder.began_at = perf_counter()
+                forwarder.decided_at = perf_counter()
+                forwarder.responded_at = perf_counter()
+                write(forwarder)
         if write is not _nothing:
             self._snapshots.write(tally(self._gateway, self._logging, self.log))
         await self.log.close()
@@ -117,22 +118,10 @@ class Desk:
         await self._counting.close(0.0)
         await self._logging.close(0.0)
 
-    def _exchange(self, number: int) -> Exchange:
-        connection = self._logging.connect()
-        connection.connection_made(_Transport())
-        request = self._logging.requests.read(_HEAD)
-        assert isinstance(request, FramedRequest)
-        exchange = Exchange(self._logging, connection, request)
-        self._logging.left(connection)
-        exchange.principal = replace(_PRINCIPAL, id=f"key_{number:022d}", subject=f"key_{number:022d}")
-        exchange.route = _ROUTES[number % len(_ROUTES)]
-        exchange.sent_bytes = 1234
-        return exchange
-
-    def _by_structlog(self, exchange: Exchange) -> None:
-        facts, principal, route = exchange.facts, exchange.principal, exchange.route
-        assert exchange.decided_at is not None
-        assert exchange.answered_at is not None
+    def _by_structlog(self, forwarder: Forwarder) -> None:
+        facts, principal, route = forwarder.facts, forwarder.principal, forwarder.route
+        assert forwarder.decided_at is not None
+        assert forwarder.responded_at is not None
         self._line.info(
             "request",
             request_id=facts.request_id.decode(),
@@ -143,10 +132,10 @@ class Desk:
             route=None if route is None else route.match,
             key=None if principal is None else principal.key_id,
             address=format_address_or_none(facts.address),
-            milliseconds=round((perf_counter() - exchange.began_at) * 1000, 3),
-            decision_milliseconds=round((exchange.decided_at - exchange.began_at) * 1000, 3),
-            upstream_milliseconds=round((exchange.answered_at - exchange.decided_at) * 1000, 3),
-            bytes=exchange.sent_bytes,
+            milliseconds=round((perf_counter() - forwarder.began_at) * 1000, 3),
+            decision_milliseconds=round((forwarder.decided_at - forwarder.began_at) * 1000, 3),
+            upstream_milliseconds=round((forwarder.responded_at - forwarder.decided_at) * 1000, 3),
+            bytes=forwarder.sent_bytes,
         )
 
 
@@ -164,7 +153,25 @@ _PRINCIPAL = Principal(
 )
 
 
-def _nothing(_exchange: Exchange) -> None:
+def _forwarder(proxy: Proxy, number: int) -> Forwarder:
+    """Return a request of *proxy* that has just been answered."""
+    connection = proxy.connect()
+    connection.connection_made(_Transport())
+    request = proxy.context.requests.read(_HEAD)
+    assert isinstance(request, FramedRequest)
+    forwarder = Forwarder(proxy.context, connection, request, lambda _: None)
+    connection.connection_lost(None)
+    forwarder.principal = replace(_PRINCIPAL, id=f"key_{number:022d}", subject=f"key_{number:022d}")
+    forwarder.route = _ROUTES[number % len(_ROUTES)]
+    forwarder.sent_bytes = 1234
+    return forwarder
+
+
+def _record(forwarder: Forwarder) -> None:
+    forwarder.record(ALLOWED, 200)
+
+
+def _nothing(_forwarder: Forwarder) -> None:
     """Write nothing down."""
 
 
@@ -175,8 +182,8 @@ async def _taken(rounds: int) -> dict[str, list[float]]:
         desk = Desk(gateway, Path(folder))
         taken: dict[str, list[float]] = {way: [] for way in desk.ways()}
         for number in range(rounds + 1):
-            for way, write in desk.ways().items():
-                microseconds = await desk.turn(write)
+            for way, (forwarders, write) in desk.ways().items():
+                microseconds = await desk.turn(forwarders, write)
                 if number:  # the first one is to warm up
                     taken[way].append(microseconds)
         await desk.close()

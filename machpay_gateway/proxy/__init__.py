@@ -1,14 +1,15 @@
-"""The reverse proxy: HTTP/1.1 on both sides, below ASGI, which cannot say what a proxy must.
+"""The reverse proxy: HTTP/1.1 on both sides, below ASGI, which cannot express what a proxy needs.
 
-The path of a request, in the order to read it:
+The path of a request, in reading order:
 
-1. `downstream` cuts the bytes of a client's connection into requests, whose heads `readers` reads: `framing` refuses
-   what could be read in two ways before anything of it goes on, `heads` and `target` are what was read, and `fields`
-   says which header fields are ours to manage.
-2. `exchange` is one request: it asks the gate as the middleware does, and refuses by `answers`.
-3. `carrying` takes what was allowed to its upstream: `forwarding` has what is said of it there, `pool` picks a server,
-   `upstream` is the connection to it, and `bodies` re-makes the framing both ways.
+1. `connection` parses a client's bytes into requests, with `readers`: `framing` refuses what allows request smuggling
+   before any of it is forwarded, `heads` and `target` are the parsed values, and `header_fields` has the rules for
+   hop-by-hop, forwarding and identity headers.
+2. `forwarding` is one request, a state machine: it calls the gate as the middleware does, refuses with `responses`, or
+   forwards `upstream_request` and the response, both with `bodies` framed again.
+3. `routing` finds the upstream, `pool` a server and an idle connection, `upstream` is that connection.
 4. An upgraded connection goes on as bytes in `tunnel`.
 
-`proxy` is what all connections share; `ports` is what each part asks of those above it.
+`downstream` is the client's side of flow control, `context` what all connections share, `proxy` their timeouts and the
+graceful shutdown, and `eviction` the choice of a connection to close when there are too many.
 """

@@ -1,37 +1,37 @@
-"""The end of a connection whose other side may be gone already."""
+"""Closing a connection whose other side may be gone already."""
 
 import os
 import socket
 import struct
 from asyncio import Transport
 
-_RESET = struct.pack("ii", 1, 0)  # do not linger at all: what closes then is answered by a reset
-_MOST_UNREAD = 1024 * 1024  # bytes
+_NO_LINGER = struct.pack("ii", 1, 0)  # closing then sends a reset
+_MAX_UNREAD = 1024 * 1024  # bytes
 
 
-def end_writing(transport: Transport) -> bool:
-    """End what is sent over *transport*; tell whether that can be: not over TLS, nor to whoever is gone."""
+def half_close(transport: Transport) -> bool:
+    """End the sending direction of *transport*; return False if that is impossible: over TLS, or after a reset."""
     if not transport.can_write_eof():
         return False
     try:
         transport.write_eof()
     except OSError:
-        return False  # a reset came since, by what was written just now, and asyncio's own loop has not seen it yet
+        return False  # the last write was answered by a reset, and asyncio's own loop has not noticed it yet
     return True
 
 
 def reset(transport: Transport) -> None:
-    """Close *transport* at once, so that the other side can tell that it has not got all."""
+    """Close *transport* at once with a reset, so that the other side sees that the message is incomplete."""
     if (connection := transport.get_extra_info("socket")) is not None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
     transport.abort()
 
 
-def unread_of(transport: Transport) -> bytes:
-    """Return what the other side of the broken *transport* has sent and nobody has read: over TLS nothing can be."""
+def unread_bytes(transport: Transport) -> bytes:
+    """Return what the broken *transport* has received and nobody has read; always b"" over TLS."""
     if transport.get_extra_info("ssl_object") is not None:
         return b""
     try:
-        return os.read(transport.get_extra_info("socket").fileno(), _MOST_UNREAD)
+        return os.read(transport.get_extra_info("socket").fileno(), _MAX_UNREAD)
     except OSError:
         return b""

@@ -1,121 +1,654 @@
-"""What an upstream is sent of a request: its own lines, and what we say of where it comes from and who is calling."""
+"""One request from its head to the end of its response: decided, then refused or forwarded, and recorded.
 
-import re
-from functools import lru_cache
+All of it is one state machine, and therefore one class: the decision, either peer, either body and a timeout may end it
+at any moment. Backpressure passes from either side to the other.
 
-from machpay_gateway.core.decision.identity_headers import identity_fields
+A request is sent twice only where that cannot repeat an effect: when none of it was sent, or when its method is safe
+and the reused connection was lost (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from time import monotonic, perf_counter
+from typing import TYPE_CHECKING
+
+from machpay_gateway.core.decision.decision import Allowed, Decision, Denied
 from machpay_gateway.core.decision.principal import Anonymous, Principal
-from machpay_gateway.core.jose.assertion import HEADER as ASSERTION_HEADER
-from machpay_gateway.core.network.address import format_address
-from machpay_gateway.proxy.fields import without
-from machpay_gateway.proxy.heads import PSEUDONYM, RequestHead
-from machpay_gateway.web.incoming import PEER_FIELD
+from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.decision.route import Route
+from machpay_gateway.core.limits.admission import Admitted, PendingAnswer, abandon
+from machpay_gateway.core.network.proxy_options import ProxyOptions
+from machpay_gateway.core.usage.counters import ALLOWED
+from machpay_gateway.gate import PendingAdmission, PendingIdentity
+from machpay_gateway.proxy.bodies import LAST_CHUNK, Body, BodyFramingError, CloseDelimitedBody, FixedLengthBody, chunk
+from machpay_gateway.proxy.closing import unread_bytes
+from machpay_gateway.proxy.context import ProxyContext
+from machpay_gateway.proxy.downstream import NEVER, ClientStream
+from machpay_gateway.proxy.framing import FramedRequest
+from machpay_gateway.proxy.heads import ResponseHead
+from machpay_gateway.proxy.pool import CONNECT, LOST, MALFORMED, TIMEOUT, ServerPool, UpstreamServer
+from machpay_gateway.proxy.responses import gateway_lines, interim_head, refusal, response_head, switching_head
+from machpay_gateway.proxy.tunnel import Tunnel
+from machpay_gateway.proxy.upstream import UpstreamConnection, UpstreamHandler
+from machpay_gateway.proxy.upstream_request import forwarded_info, upstream_head, verbatim_head, with_cookies
+from machpay_gateway.telemetry.refusals import log_refusal
+from machpay_gateway.telemetry.steps import Incoming, Steps
+from machpay_gateway.web.page_hosts import PageGuard
+from machpay_gateway.web.streams import CHECK_SECONDS
 
-_VERSIONS = (b"1.0", b"1.1")
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_HOSTS = re.compile(rb"(?:[A-Za-z0-9.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
-_ASSERTION = ASSERTION_HEADER.encode()
-_OF_CONNECTIONS = frozenset({b"connection", b"keep-alive", b"upgrade", b"expect", PEER_FIELD})
-_OF_TRACES = frozenset({b"traceparent", b"tracestate"})
-# Where the request ends and for whom it is, even if Connection names them: a body would be read as requests.
-_NEVER_NAMED = frozenset({b"content-length", b"transfer-encoding", b"host"})
-_SCHEMES = frozenset({b"http", b"https"})
+if TYPE_CHECKING:
+    from machpay_gateway.telemetry.traces import Trace, Traces
+
+logger = logging.getLogger("machpay_gateway")
+
+_DECISION_SECONDS = 30.0  # for stores and issuers, each of which has a shorter timeout of its own
+_CLIENT_GONE = 499
+_SWITCHING_PROTOCOLS = 101
+_FINAL = 200  # statuses below are interim responses
+_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})  # RFC 9110 §9.2.1, without methods that are not served
+_new = tuple.__new__  # half the cost of a NamedTuple's own constructor
 
 
-class Hop:
-    """Where a request came from: the *walk* from the client to our peer, and by which *scheme* and *host*."""
+class Forwarder(UpstreamHandler):
+    """A request and its state. *due* is when it times out, *recheck_at* when to check its credential again.
 
-    __slots__ = ("host", "scheme", "walk")
-
-    def __init__(self, walk: tuple[int | None, ...], scheme: bytes, host: bytes | None) -> None:
-        """Take what is seen on the connection: *scheme*, and the request's *host*."""
-        self.walk = walk
-        self.scheme = scheme
-        self.host = host
-
-    def believe(self, request: RequestHead) -> None:
-        """Take the word of a trusted peer for the scheme and host by which it was reached."""
-        if request.forwarded_proto in _SCHEMES:
-            self.scheme = request.forwarded_proto or self.scheme
-        if request.forwarded_host and _HOSTS.fullmatch(request.forwarded_host):
-            self.host = request.forwarded_host
-
-
-def upstream_head(
-    request: RequestHead,
-    hop: Hop,
-    principal: Principal | Anonymous | None,
-    request_id: bytes,
-    *,
-    authorization: tuple[bytes, ...] = (),
-    assertion: bytes = b"",
-    trace: bytes = b"",
-) -> bytes:
-    """Return the head of *request* as the upstream gets it, with the caller's *authorization* if that goes on.
-
-    An *assertion* is a signed word about the caller, *trace* lines that say of which trace the request is a part.
+    Times that end in `_at` are by `time.perf_counter`, except those two, which are monotonic.
     """
-    said = said_by_us(principal, hop.walk, hop.scheme, request.host, hop.host, request.minor)
-    end = b"\r\n" + trace + request.framing
-    if assertion:
-        end += b"%b: %b\r\n" % (_ASSERTION, assertion)
-    for value in authorization:
-        end += b"Authorization: %b\r\n" % value
-    return b"".join((request.start, said, b"\r\nX-Request-Id: ", request_id, end, b"\r\n"))
 
+    principal: Principal | Anonymous | None = None  # None when nobody is identified, or the control plane decides
+    admission: Admitted | None = None
+    route: Route | None = None
+    admission_began_at: float | None = None  # if the limiter could not answer at once
+    decided_at: float | None = None  # None when the control plane decides
+    responded_at: float | None = None  # when the head of the upstream's response had arrived
+    trace: "Trace | None" = None
+    tunnel: Tunnel | None = None
+    due = NEVER
+    recheck_at = NEVER
+    status = 0
+    sent_bytes = 0  # of a body, to the client
+    is_over = False
+    _is_recorded = False
+    _pending_answer: PendingAnswer | None = None
+    _identification: asyncio.Task[Decision] | None = None
 
-def with_cookies(head: bytes, cookies: tuple[bytes, ...]) -> bytes:
-    """Return *head* with the gateway's own *cookies*, which are for its control plane alone."""
-    lines = b"".join(b"Cookie: %b\r\n" % value for value in cookies)
-    return head[:-2] + lines + b"\r\n" if lines else head
+    # From here on for requests that are forwarded.
+    _pool: ServerPool
+    _options: ProxyOptions
+    _head: bytes  # of the request, as the upstream gets it
+    _server: UpstreamServer
+    _tried: tuple[UpstreamServer, ...] = ()
+    _upstream: UpstreamConnection | None = None
+    _total_deadline = NEVER
+    _is_forwarding = False
+    _is_head_sent = False
+    _is_request_sent = False
+    _is_responding = False
+    _response_is_chunked = False
+    _body_bytes = 0  # of the request
+    _accepted_bytes: int | None = None  # by both sides, at the last timeout
 
+    def __init__(
+        self, context: ProxyContext, client: ClientStream, request: FramedRequest, on_end: Callable[[bool], None]
+    ) -> None:
+        """Take the *request* of *client*. *on_end* is called at the end, with whether the connection may be reused."""
+        self.began_at = perf_counter()
+        self.request = request.head
+        self.closes = request.head.closes  # the client's connection, after the response
+        self.facts, self._hops = context.facts_of(client, request)
+        self._context = context
+        self._client = client
+        self._on_end = on_end
 
-def verbatim_head(raw: bytes, request: RequestHead, peer: str, trace: bytes = b"") -> bytes:
-    """Return the *raw* head of *request*, less what concerns its connection, with the address of our *peer*.
+    @property
+    def takes_body(self) -> bool:
+        """Whether the request's body can be forwarded now."""
+        return self._upstream is not None
 
-    Lines of a *trace* take the place of those that the request has.
-    """
-    first, *lines = raw[:-4].split(b"\r\n")
-    ended = _OF_CONNECTIONS | ((request.connection or frozenset()) - _NEVER_NAMED)
-    kept = without(lines, ended | _OF_TRACES if trace else ended)
-    return b"\r\n".join((first, *kept, PEER_FIELD + b": " + peer.encode(), trace + b"\r\n"))
+    @property
+    def waiting_since(self) -> float:
+        """When the last of the request's body arrived, if more of it is all that is missing; else NEVER."""
+        if self._upstream is None or self._is_request_sent or self._is_responding or self._upstream.is_full:
+            return NEVER
+        return self.due - self._options.idle_seconds if self.due < NEVER else 0.0  # without a timeout
 
+    # The decision.
 
-@lru_cache(maxsize=4096)  # by the principal itself, which is a new one whenever its record has changed
-def said_by_us(  # noqa: PLR0917 - what is remembered is found by position at least cost
-    principal: Principal | Anonymous | None,
-    walk: tuple[int | None, ...],
-    scheme: bytes,
-    host: bytes | None,
-    told_host: bytes | None,
-    minor: int,
-) -> bytes:
-    """Return the header lines that we write, without the last line's end: Host, who is behind whom, and who calls.
+    def begin(self, raw: bytes) -> None:
+        """Decide, or begin to. *raw* is the head as it arrived."""
+        context = self._context
+        own = context.router.control_plane_pool(self.facts.path) if context.has_control_plane else None
+        guard, head = context.page_guard, self.request
+        # Nearly always one lookup: pages are paths of the control plane, so only the host needs a check.
+        if (
+            guard is not None
+            and (
+                own is not None or head.host not in guard.plain or head.forwarded_host or not context.has_control_plane
+            )
+            and (detail := self._wrong_host(guard, is_ours=own is not None)) is not None
+        ):
+            self.refuse(Reason.ROUTE_NOT_FOUND, detail)
+            return
+        if own is not None:
+            self._forward(own, context.options, self._control_plane_head(raw))
+            return
+        decision = context.gate.decide_nowait(self.facts)
+        if type(decision) is Allowed:
+            self._allow(decision)
+        else:
+            self._proceed(decision)
 
-    *host* is the request's own, *told_host* that of the request that the client has made to whoever is in front of us.
-    """
-    hops = [None if address is None else format_address(address) for address in walk]
-    # RFC 9112 §3.2: Host is in every request, and says nothing where the client, of HTTP/1.0, has named none.
-    lines = [b"Host: " + (host or b"")]
-    lines.append(b"X-Forwarded-For: " + ", ".join(hop or "unknown" for hop in hops).encode())
-    lines.append(b"X-Forwarded-Proto: " + scheme)
-    first = f"for={_node(hops[0])};proto={scheme.decode()}"
-    if told_host is not None:
-        lines.append(b"X-Forwarded-Host: " + told_host)
-        first += f";host={_quoted(told_host.decode('latin-1'))}"
-    lines.append(b"Forwarded: " + ", ".join([first, *(f"for={_node(hop)}" for hop in hops[1:])]).encode("latin-1"))
-    lines.append(b"Via: " + _VERSIONS[minor] + b" " + PSEUDONYM)
-    if isinstance(principal, Principal):
-        lines += (f"{name}: {value}".encode() for name, value in identity_fields(principal))
-    return b"\r\n".join(lines)
+    def _proceed(self, decision: Decision | PendingAdmission | PendingIdentity) -> None:
+        """Take the next step after *decision*."""
+        if isinstance(decision, Allowed):
+            self._allow(decision)
+        elif isinstance(decision, PendingAdmission):
+            self.admission_began_at = perf_counter()
+            self._pending_answer = decision.answer
+            decision.answer.add_done_callback(lambda answer: self._limiter_answered(decision, answer))
+        elif isinstance(decision, PendingIdentity):
+            self.admission_began_at = None  # the gate admits again, and measures that itself
+            self.due = monotonic() + _DECISION_SECONDS
+            self._identification = self._context.loop.create_task(self._context.gate.resolve(decision))
+            self._identification.add_done_callback(self._identified)
+        elif isinstance(decision, Denied):
+            self.decided_at = perf_counter()
+            self._deny(decision)
 
+    def _limiter_answered(self, pending: PendingAdmission, answer: PendingAnswer) -> None:
+        self._pending_answer = None
+        if self.is_over or answer.cancelled():
+            return
+        self._proceed(self._context.gate.apply_answer(pending, answer.result()))
 
-def _node(hop: str | None) -> str:
-    # RFC 7239 §6: an IPv6 address stands in brackets, and so in quotes.
-    if hop is None:
-        return "unknown"
-    return f'"[{hop}]"' if ":" in hop else hop
+    def _identified(self, task: asyncio.Task[Decision]) -> None:
+        self._identification = None
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
+            if not self.is_over:
+                self.refuse(Reason.UNAVAILABLE, "the decision failed")
+            raise error  # for the event loop to log
+        decision = task.result()
+        if not self.is_over:
+            self._proceed(decision)
+        elif isinstance(decision, Allowed) and decision.admission is not None:
+            decision.admission.lease.release()
 
+    def _allow(self, allowed: Allowed) -> None:
+        self.decided_at = perf_counter()
+        principal, self.admission, self.route = allowed
+        self.principal = principal
+        options = self._context.options_for(self.route)
+        head = self._upstream_head(with_credentials=options.forward_credentials)
+        self._forward(self._context.router.pool_for(principal), options, head)
 
-def _quoted(value: str) -> str:
-    return value if _TOKEN.fullmatch(value) else f'"{value}"'
+    def _wrong_host(self, guard: PageGuard, *, is_ours: bool) -> str | None:
+        """Return why the path is not served at the request's host, None when it is."""
+        request = self.request
+        forwarded_host = request.forwarded_host if self._client.is_trusted else None
+        return guard.refusal(self.facts.path, request.host, forwarded_host, is_ours=is_ours)
+
+    def _control_plane_head(self, raw: bytes) -> bytes:
+        context = self._context
+        if context.router.is_forward_auth(self.facts.path):
+            return verbatim_head(raw, self.request, self._client.host, self._begin_trace())
+        return with_cookies(self._upstream_head(with_credentials=True), self.request.own_cookies)
+
+    def _upstream_head(self, *, with_credentials: bool) -> bytes:
+        context, client = self._context, self._client
+        return upstream_head(
+            self.request,
+            forwarded_info(self.request, self._hops, client.scheme, is_trusted=client.is_trusted),
+            self.principal,
+            self.facts.request_id,
+            authorization=self.facts.authorization if with_credentials else (),
+            assertion=context.assertion_for(self.principal) if context.has_assertions else b"",
+            trace=self._begin_trace(),
+        )
+
+    # Forwarding the request.
+
+    def _forward(self, pool: ServerPool, options: ProxyOptions, head: bytes) -> None:
+        """Send the request to a server of *pool*: in this step if there is an idle connection, as nearly always."""
+        self._pool = pool
+        self._options = options
+        self._head = head
+        self._is_forwarding = True
+        now = monotonic()
+        self.recheck_at = now + CHECK_SECONDS
+        length = self.request.length
+        if length is not None and 0 < options.max_body_bytes < length:
+            self.refuse(Reason.BODY_TOO_LARGE, "the body exceeds the route's limit")
+            return
+        if options.total_seconds:
+            self._total_deadline = now + options.total_seconds
+        self._connect_and_send()
+
+    def _connect_and_send(self, *, needs_new: bool = False) -> None:
+        """Send the request to the best server, over an idle connection unless it *needs_new* or there is none."""
+        server = self._pool.pick(self._tried)
+        if server is None:
+            self.refuse(Reason.UPSTREAM_UNAVAILABLE, "no server of the upstream can be reached")
+            return
+        self._server = server
+        server.in_flight += 1
+        upstream = None if needs_new else server.take_idle()
+        if upstream is None:
+            seconds = self._options.connect_seconds
+            self._extend(seconds + 1.0 if seconds else 0.0)
+            self._context.run(self._connect(server))
+        else:
+            self._send_over(upstream)
+
+    async def _connect(self, server: UpstreamServer) -> None:
+        try:
+            upstream = await server.connect(self._options.connect_seconds)
+        except (OSError, TimeoutError) as exc:
+            server.in_flight -= 1
+            server.record_failure(CONNECT, f"no connection: {exc!s:.200}")
+            if not self.is_over:
+                self._tried = (*self._tried, server)
+                self._connect_and_send()
+            return
+        if self.is_over:
+            server.in_flight -= 1
+            server.give_back(upstream)  # for another request
+        else:
+            self._send_over(upstream)
+
+    def _send_over(self, upstream: UpstreamConnection) -> None:
+        self._upstream = upstream
+        upstream.handler = self
+        if self._client.body is None:
+            self._is_head_sent = self._is_request_sent = True
+            upstream.transport.write(self._head)
+            self._extend(self._options.first_byte_seconds)
+        else:
+            self._extend(self._options.idle_seconds)
+            self.send_body()
+
+    def send_body(self) -> None:
+        """Forward what has arrived of the request's body."""
+        client, upstream = self._client, self._upstream
+        body = client.body
+        if body is None or upstream is None:
+            return
+        try:
+            payload = client.take_body(body)
+        except BodyFramingError as exc:  # what was forwarded of it stays without an end
+            client.will_close = True
+            self._give_up(Reason.INVALID_MESSAGE, str(exc))
+            return
+        is_last = body.is_done
+        # Together with the head: if the first piece is malformed, nothing is forwarded.
+        data, has_length = b"" if self._is_head_sent else self._head, self.request.length is not None
+        if payload:
+            self._body_bytes += len(payload)
+            if self._options.max_body_bytes and self._body_bytes > self._options.max_body_bytes:
+                self._give_up(Reason.BODY_TOO_LARGE, "the body exceeds the route's limit")
+                return
+            data += payload if has_length else chunk(payload)
+        if is_last:
+            if not has_length:
+                data += LAST_CHUNK + body.trailers + b"\r\n"
+            self._is_request_sent = True
+        if data:
+            self._is_head_sent = True
+            upstream.transport.write(data)
+        self._extend_wait()
+        if not is_last and not upstream.is_full:
+            client.resume_reading()
+
+    def client_is_full(self) -> None:
+        """Apply backpressure to the upstream."""
+        if self._upstream is not None:
+            self._upstream.transport.pause_reading()
+
+    def client_is_free(self) -> None:
+        """End the backpressure."""
+        if self._upstream is not None:
+            self._upstream.transport.resume_reading()
+
+    # Forwarding the response.
+
+    def upstream_received(self, data: bytes) -> None:
+        """Forward interim responses and the response's head, or more of its body."""
+        upstream = self._upstream
+        if upstream is None:
+            return
+        if upstream.body is not None:
+            self._forward_body(upstream, upstream.body, data)
+            return
+        while (head := upstream.read_head(data)) is not None:
+            if isinstance(head, str):
+                self._upstream_failed(head)
+                return
+            if head.status >= _FINAL:
+                self._respond(upstream, head)
+                return
+            if head.status == _SWITCHING_PROTOCOLS:
+                self._switch_protocols(upstream, head)
+                return
+            if self.request.minor:  # RFC 9110 §15.2: HTTP/1.0 has no interim responses
+                self._client.transport.write(interim_head(head))
+            self._extend(self._options.first_byte_seconds)
+            data = b""  # what follows is in the connection's buffer
+
+    def upstream_ended(self) -> bool:
+        """Close: only a tunnel stays half-open."""
+        return False
+
+    def upstream_lost(self, exc: Exception | None) -> None:
+        """Retry or fail; a body that ends with its connection is complete if nothing went wrong."""
+        upstream = self._upstream
+        # An upstream that refuses a body may close while it arrives: a write fails before the refusal was read.
+        if exc is not None and upstream is not None and (unread := unread_bytes(upstream.transport)):
+            self.upstream_received(unread)
+            if self._upstream is not upstream:
+                return
+        if exc is None and upstream is not None and isinstance(upstream.body, CloseDelimitedBody):
+            self._send_response_body(b"", is_last=True, trailers=b"")
+        else:
+            self._upstream_failed(f"the connection was lost ({exc or 'closed'})", is_lost=True)
+
+    def upstream_is_full(self) -> None:
+        """Apply backpressure to the client."""
+        self._client.pause_reading()
+
+    def upstream_is_free(self) -> None:
+        """End the backpressure."""
+        self._client.resume_reading()
+
+    def _respond(self, upstream: UpstreamConnection, head: ResponseHead) -> None:
+        """Forward the final response's head with what has arrived of its body: in one write if that is all."""
+        request, client = self.request, self._client
+        self.responded_at = perf_counter()
+        self._server.record_success()
+        self._is_responding = True
+        self.status = head.status
+        payload, unread = upstream.begin_body(head, upstream.take_buffer(), is_head=request.method == b"HEAD"), b""
+        body = upstream.body
+        is_open = body is not None and not isinstance(body, FixedLengthBody)  # its length is unknown
+        if is_open:
+            payload, unread = b"", payload
+            self._response_is_chunked = request.minor
+            self.closes |= not request.minor  # HTTP/1.0 has no chunks: the response ends with the connection
+        if not self._is_request_sent:
+            self.closes = True  # the rest of the request will not be read
+        self.sent_bytes = len(payload)
+        self.closes |= client.will_close
+        added = self._gateway_lines()
+        client.transport.write(
+            response_head(head, added, minor=request.minor, closes=self.closes, is_open=is_open) + payload
+        )
+        if body is None:
+            self._complete()
+            return
+        if client.is_full:  # since the response before
+            self.client_is_full()
+        self._extend(self._options.idle_seconds)
+        if unread:
+            self._forward_body(upstream, body, unread)
+
+    def _forward_body(self, upstream: UpstreamConnection, body: Body, data: bytes) -> None:
+        """Forward *data* of the response's *body*."""
+        try:
+            payload, rest = body.take(data)
+        except BodyFramingError as exc:
+            self._upstream_failed(str(exc))
+            return
+        if rest:
+            upstream.is_reusable = False
+        self._send_response_body(payload, is_last=body.is_done, trailers=body.trailers)
+
+    def _send_response_body(self, payload: bytes, *, is_last: bool, trailers: bytes) -> None:
+        self.sent_bytes += len(payload)
+        if self._response_is_chunked:
+            payload = chunk(payload) if payload else b""
+            if is_last:
+                payload += LAST_CHUNK + trailers + b"\r\n"
+        if payload:
+            self._client.transport.write(payload)
+        if is_last:
+            self._complete()
+        else:
+            self._extend(self._options.idle_seconds)
+
+    def _switch_protocols(self, upstream: UpstreamConnection, head: ResponseHead) -> None:
+        """Turn the two connections into a tunnel, if that is what the client requested."""
+        requested, offered = self.request.upgrade, head.upgrade
+        if requested is None or offered is None or requested.lower() != offered.lower():
+            self._upstream_failed("an upgrade that was not requested")
+            return
+        client = self._client
+        self.responded_at = perf_counter()
+        self.status = head.status
+        self.due = self._total_deadline
+        client.transport.write(switching_head(head, self._gateway_lines()))
+        self._is_recorded = True  # now, since a tunnel may last for days
+        self.record(ALLOWED, self.status)
+        self._is_responding = True
+        self.tunnel = upstream.handler = tunnel = Tunnel(client, upstream, self._tunnel_ended)
+        if client.is_full:
+            self.client_is_full()
+        if client.buffer:
+            ahead, client.buffer = client.buffer, b""
+            tunnel.client_received(ahead)
+        client.resume_reading()
+        if rest := upstream.take_buffer():
+            tunnel.upstream_received(rest)
+
+    def _gateway_lines(self) -> bytes:
+        return gateway_lines(self.principal, self.admission, self.facts.request_id, legacy=self._context.legacy_headers)
+
+    # Timeouts.
+
+    def expire(self) -> None:
+        """Handle that *due* has passed."""
+        self.due = NEVER
+        if self._is_forwarding:
+            self._expire_forwarding()
+        elif self._identification is not None:
+            self._identification.cancel()
+            self.refuse(Reason.UNAVAILABLE, "the decision takes too long")
+
+    def _expire_forwarding(self) -> None:
+        if monotonic() < self._total_deadline and self._makes_progress():
+            self._extend_wait()
+            return
+        waits_for_client = self._upstream is not None and not self._is_request_sent and not self._upstream.is_full
+        if self._is_responding or waits_for_client:
+            self._give_up(Reason.REQUEST_TIMEOUT, "the body did not arrive in time")
+        else:
+            self._server.record_failure(TIMEOUT, "it does not answer in time")
+            self._give_up(Reason.UPSTREAM_TIMEOUT, "the upstream did not answer in time")
+
+    def _makes_progress(self) -> bool:
+        """Return whether either side has read from a write buffer since the last timeout, however slowly."""
+        unwritten = self._client.transport.get_write_buffer_size()
+        if self._upstream is not None:
+            unwritten += self._upstream.transport.get_write_buffer_size()
+        before, self._accepted_bytes = self._accepted_bytes, self.sent_bytes + self._body_bytes - unwritten
+        return unwritten > 0 and self._accepted_bytes != before
+
+    def _extend(self, seconds: float) -> None:
+        due = monotonic() + seconds if seconds else NEVER
+        self.due = due if due < self._total_deadline else self._total_deadline  # noqa: FURB136 - `min` takes thrice as long
+
+    def _extend_wait(self) -> None:
+        waits_for_response = self._is_request_sent and not self._is_responding
+        self._extend(self._options.first_byte_seconds if waits_for_response else self._options.idle_seconds)
+
+    async def recheck(self) -> None:
+        """Abort the request if its credential is no longer valid for it."""
+        if self.route is None or not isinstance(self.principal, Principal):
+            return
+        if not await self._context.gate.is_still_allowed(self.facts, self.route) and not self.is_over:
+            logger.info("request %s ended: its credential is no longer good", self.facts.request_id.decode())
+            self._drop_upstream()
+            self._abort()
+
+    # The end.
+
+    def refuse(self, reason: Reason, detail: str) -> None:
+        """Respond that the request is refused for a *reason* of the proxy's own."""
+        principal = self.principal if isinstance(self.principal, Principal) else None
+        self._deny(Denied(reason, detail, self.route, principal))
+
+    def evict(self, detail: str) -> None:
+        """Stop, and respond that there are too many connections."""
+        self._drop_upstream()
+        self.closes = True
+        self.refuse(Reason.UNAVAILABLE, detail)
+
+    def client_lost(self) -> None:
+        """Stop, since the client is gone; a tunnel first delivers what is in its buffers."""
+        if self.tunnel is not None:
+            self.tunnel.client_lost()
+        else:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Stop without a response."""
+        if self._pending_answer is not None and not self._pending_answer.cancel():
+            abandon(self._pending_answer)
+        if self._identification is not None:
+            self._identification.cancel()
+        self._drop_upstream()
+        if self.trace is not None:
+            self.trace.broke("client_gone")
+        self._finish(ALLOWED, self.status or _CLIENT_GONE)
+
+    def _upstream_failed(self, detail: str, *, is_lost: bool = False) -> None:
+        """Retry where that is safe, respond with the failure, or break off a response that has begun."""
+        upstream, request = self._upstream, self.request
+        was_idle = is_lost and not self._is_responding and upstream is not None and upstream.is_reused
+        if was_idle and request.method in _SAFE and not request.has_body:
+            self._drop_upstream()
+            self._connect_and_send(needs_new=True)
+            return
+        if not was_idle:
+            self._server.record_failure(LOST if is_lost else MALFORMED, detail)
+        self._give_up(Reason.UPSTREAM_UNAVAILABLE, detail)
+
+    def _give_up(self, reason: Reason, detail: str) -> None:
+        """Refuse the request, or break off a response that has begun."""
+        self._drop_upstream()
+        if self._is_responding:
+            self._abort()
+        else:
+            self.refuse(reason, detail)
+
+    def _abort(self) -> None:
+        """Close the client's connection so that it sees an incomplete response."""
+        if self.trace is not None:
+            self.trace.broke("answer_broken_off")
+        self._finish(ALLOWED, self.status or _CLIENT_GONE)
+        self._client.abort(by_reset=not self.request.minor)
+        self._on_end(False)  # noqa: FBT003 - a callback's only argument
+
+    def _complete(self) -> None:
+        """End after the whole response was sent."""
+        upstream, self._upstream = self._upstream, None
+        server = self._server
+        server.in_flight -= 1
+        if upstream is not None:
+            if self._is_request_sent and upstream.is_reusable:
+                if self._client.is_full:
+                    upstream.transport.resume_reading()  # the next client may read faster
+                server.give_back(upstream)
+            else:
+                upstream.abort()
+        self._finish(ALLOWED, self.status)
+        self._on_end(self._is_request_sent and not self.closes)
+
+    def _tunnel_ended(self) -> None:
+        if not self.is_over:
+            self.tunnel = self._upstream = None
+            self._server.in_flight -= 1
+            self._finish(ALLOWED, self.status)
+            self._on_end(False)  # noqa: FBT003 - as above
+
+    def _drop_upstream(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            self._server.in_flight -= 1
+            if self._is_head_sent:
+                upstream.abort()
+            else:
+                self._server.give_back(upstream)  # nothing was sent over it
+
+    def _deny(self, denied: Denied) -> None:
+        """Respond with *denied*."""
+        client = self._client
+        log_refusal(self.facts, denied)
+        closes = self.closes or client.will_close or not client.discard_body()
+        response, status = refusal(
+            denied,
+            self.facts.request_id,
+            legacy=self._context.legacy_headers,
+            closes=closes,
+            minor=self.request.minor,
+            is_head=self.request.method == b"HEAD",
+            admission=self.admission,
+        )
+        self.principal = self.principal or denied.principal
+        self.route = self.route or denied.route
+        self.sent_bytes = len(response)
+        client.transport.write(response)
+        self._finish(denied.reason, status)
+        self._on_end(not closes)
+
+    def _finish(self, outcome: str, status: int) -> None:
+        """Release the concurrency slot and record the request, once."""
+        if self.is_over:
+            return
+        self.is_over = True
+        if self.admission is not None:
+            self.admission.lease.release()
+        if not self._is_recorded:
+            self.record(outcome, status)
+
+    # Telemetry.
+
+    def record(self, outcome: str, status: int) -> None:
+        """Record the request in usage, metrics, access log and trace."""
+        context, principal, route = self._context, self.principal, self.route
+        began_at, decided_at, responded_at = self.began_at, self.decided_at, self.responded_at
+        if decided_at is not None:
+            context.steps.decided(began_at, self.admission_began_at, decided_at)
+            if responded_at is not None:
+                context.steps.answered(responded_at - decided_at)
+        if principal is not None or route is not None or outcome != ALLOWED:  # the control plane records its own
+            context.recorder.record(principal, route, outcome, status, began_at)
+        if context.access_log is None and context.traces is None:
+            return
+        steps = _new(Steps, (began_at, self.admission_began_at, decided_at, responded_at, perf_counter()))
+        trace_id = b""
+        if context.traces is not None:
+            trace = self.trace or self._new_trace(context.traces)  # a refused request was not forwarded
+            trace_id = trace.trace_id
+            trace.end(principal, outcome, status, steps)
+            self.trace = None  # a tunnel may last for days
+        if context.access_log is not None:
+            context.access_log.add(self.facts, principal, route, outcome, status, steps, self.sent_bytes, trace_id)
+
+    def _begin_trace(self) -> bytes:
+        """Begin the trace, if there are traces, and return the lines of its context for the upstream."""
+        traces = self._context.traces
+        if traces is None:
+            return b""
+        self.trace = trace = self._new_trace(traces)
+        return trace.sent_on(self.decided_at or perf_counter(), self.request.name)
+
+    def _new_trace(self, traces: "Traces") -> "Trace":
+        head, client = self.request, self._client
+        return traces.begin(
+            self.facts,
+            self.route,
+            Incoming(head.trace_parent, head.trace_states, client.is_trusted),
+            began_at=self.began_at,
+            scheme=client.scheme.decode(),
+        )

@@ -1,8 +1,8 @@
-"""What is one message, and where it ends: the strict layer around llhttp.
+"""Strict framing around llhttp: what is one message, and where it ends.
 
-llhttp forgives what other servers read in another way, and whoever makes two servers disagree on where a request ends
-smuggles one past the gate (CWE-444). So a head must match a grammar without any choice (RFC 9112 §2.2, §5), and be read
-by llhttp too; whatever fails either is refused before a byte of it goes on.
+llhttp accepts what other servers read differently, and two servers that disagree on where a request ends allow request
+smuggling (CWE-444). So a head must match a grammar without alternatives (RFC 9112 §2.2, §5), and llhttp must accept it
+too. The proxy refuses anything else before it forwards a byte of it.
 """
 
 import re
@@ -11,36 +11,36 @@ from typing import NamedTuple
 import httptools
 
 from machpay_gateway.core.decision.reason import Reason
-from machpay_gateway.proxy.fields import TOKEN, Fields
-from machpay_gateway.proxy.heads import MALFORMED, AnswerHead, Fault, RequestHead, invalid
+from machpay_gateway.proxy.header_fields import TOKEN, HeaderFields
+from machpay_gateway.proxy.heads import MALFORMED, Fault, RequestHead, ResponseHead, invalid
 
 MAX_HEAD_BYTES = 32 * 1024
 MAX_LINES = 100
 HEAD_END = b"\r\n\r\n"
 
-NOT_IN_VALUES = bytes({*range(0x20), 0x7F} - {0x09})  # control characters, but for the tab (RFC 9110 §5.5)
+NOT_IN_VALUES = bytes({*range(0x20), 0x7F} - {0x09})  # control characters except the tab (RFC 9110 §5.5)
 _VALUE = rb"[^" + re.escape(NOT_IN_VALUES) + rb"]*+"
-# No NUL, no other control character, no line break that is not CR LF, no space before a colon, no folded line.
+# No NUL or other control character, no line break but CR LF, no space before a colon, no line folding.
 FIELD_LINES = rb"((?:" + TOKEN + rb":" + _VALUE + rb"\r\n)*+)"
-# Methods are case-sensitive (RFC 9110 §9.1), and frameworks read them in upper case: `get` would be decided as GET.
+# Methods are case-sensitive (RFC 9110 §9.1), but frameworks uppercase them: `get` would be routed as GET.
 _REQUEST_LINE = rb"([!#$%&'*+\-.^_`|~0-9A-Z]{1,32}+) ([!\"$-~]++) HTTP/1\.([01])\r\n"
 _REQUEST = re.compile(_REQUEST_LINE + FIELD_LINES + rb"\r\n")
-_BEGINNING = re.compile(_REQUEST_LINE + rb"|[\x20-\x7e]*+\r?\Z")  # with its first line whole, or not yet
-_ANSWER = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})( " + _VALUE + rb"|)\r\n" + FIELD_LINES + rb"\r\n")
-# llhttp knows these and refuses others, which are as good to us.
-_KNOWN_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"})
+_REQUEST_START = re.compile(_REQUEST_LINE + rb"|[\x20-\x7e]*+\r?\Z")  # a complete first line, or the start of one
+_RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})( " + _VALUE + rb"|)\r\n" + FIELD_LINES + rb"\r\n")
+# llhttp knows only some methods; others are equally valid here.
+_LLHTTP_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"})
 _NOT_SERVED = frozenset({b"CONNECT", b"TRACE"})
 
 
 class FramedRequest(NamedTuple):
-    """What came: the *head*, which is often the same again, and the credentials, which are not kept with it."""
+    """A request's *head*, which may be a cached one, and its credentials, which are never cached with it."""
 
     head: RequestHead
     authorization: tuple[bytes, ...]
 
 
-def read_request(head: bytes, fields: Fields) -> FramedRequest | Fault:
-    """Return what the *head* of a request says, up to and with its empty line, or why it is refused."""
+def read_request(head: bytes, fields: HeaderFields) -> FramedRequest | Fault:
+    """Return the parsed *head* of a request, given up to and with its empty line, or why it is refused."""
     if len(head) > MAX_HEAD_BYTES:
         return Fault(Reason.HEAD_TOO_LARGE, f"more than {MAX_HEAD_BYTES} bytes")
     match = _REQUEST.fullmatch(head)
@@ -50,50 +50,48 @@ def read_request(head: bytes, fields: Fields) -> FramedRequest | Fault:
     if block.count(b"\n") > MAX_LINES:
         return Fault(Reason.HEAD_TOO_LARGE, f"more than {MAX_LINES} lines")
     if method in _NOT_SERVED:
-        return Fault(Reason.NOT_IMPLEMENTED, "a method that is not served")
-    known = head if method in _KNOWN_METHODS else b"POST" + head[len(method) :]
-    if (mistake := _mistake_by_llhttp(httptools.HttpRequestParser, known)) is not None:
-        return invalid(mistake)
+        return Fault(Reason.NOT_IMPLEMENTED, "an unsupported method")
+    for_llhttp = head if method in _LLHTTP_METHODS else b"POST" + head[len(method) :]
+    if (problem := _llhttp_error(httptools.HttpRequestParser, for_llhttp)) is not None:
+        return invalid(problem)
     request = RequestHead(method, minor=minor == b"1")
     authorization = request.read(target, block, fields)
     return authorization if isinstance(authorization, Fault) else FramedRequest(request, authorization)
 
 
-def read_answer(head: bytes, fields: Fields) -> AnswerHead | str:
-    """Return what the *head* of an upstream's answer says, or what is wrong with it."""
+def read_response(head: bytes, fields: HeaderFields) -> ResponseHead | str:
+    """Return the parsed *head* of an upstream's response, or what is wrong with it."""
     if len(head) > MAX_HEAD_BYTES:
         return "a head that is too large"
-    match = _ANSWER.fullmatch(head)
+    match = _RESPONSE.fullmatch(head)
     if match is None:
         return MALFORMED.detail
     minor, status, reason, block = match.groups()
-    if (mistake := _mistake_by_llhttp(httptools.HttpResponseParser, head)) is not None:
-        return mistake
-    answer = AnswerHead(status, reason, minor=minor == b"1")
-    return answer.read(block, fields) or answer
+    if (problem := _llhttp_error(httptools.HttpResponseParser, head)) is not None:
+        return problem
+    response = ResponseHead(status, reason, minor=minor == b"1")
+    return response.read(block, fields) or response
 
 
-def early_fault(data: bytes | bytearray) -> Fault | None:
-    """Return why the beginning of a head can be refused before its end has come."""
+def incomplete_head_fault(data: bytes | bytearray) -> Fault | None:
+    """Return why the beginning of a head is refused already, None when more of it may make it valid."""
     if len(data) > MAX_HEAD_BYTES:
         return Fault(Reason.HEAD_TOO_LARGE, f"more than {MAX_HEAD_BYTES} bytes")
     if data.count(b"\n") != data.count(b"\r\n"):
         return invalid("a line that does not end in CR LF")
-    if not _BEGINNING.match(data):  # TLS, to whom speaks none, or HTTP/0.9: either waits for an answer
-        return invalid("a first line that is not well-formed")
+    if not _REQUEST_START.match(data):  # TLS on a plain port or HTTP/0.9: the client waits for a response
+        return invalid("a malformed first line")
     if data.count(b"\n") > MAX_LINES + 1:
         return Fault(Reason.HEAD_TOO_LARGE, f"more than {MAX_LINES} lines")
     return None
 
 
-def _mistake_by_llhttp(
-    parser: type[httptools.HttpRequestParser | httptools.HttpResponseParser], head: bytes
-) -> str | None:
-    """Return what llhttp finds wrong with *head*. It is asked for nothing else: the grammar above left it no choice."""
+def _llhttp_error(parser: type[httptools.HttpRequestParser | httptools.HttpResponseParser], head: bytes) -> str | None:
+    """Return why llhttp refuses *head*. Nothing else of its result is used: the grammar leaves it no choice."""
     try:
         parser(None).feed_data(head)
     except httptools.HttpParserUpgrade:
-        return None  # it stops here, and so do we
+        return None  # it stops after the head, which is all there is
     except httptools.HttpParserError as exc:
         return str(exc)
     return None

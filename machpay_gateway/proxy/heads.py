@@ -1,45 +1,45 @@
-"""What the heads of requests and answers say: values, which the same bytes always make, so that many may share one."""
+"""Parsed heads of requests and responses. Equal bytes give equal values, so many messages may share one value."""
 
 import re
 from typing import Any, NamedTuple
 
 from machpay_gateway.core.decision.reason import Reason
-from machpay_gateway.proxy.fields import (
+from machpay_gateway.proxy.header_fields import (
     AUTHORIZATION,
     CLIENT_ADDRESS,
-    CODING,
     CONNECTION,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
     COOKIE,
     DATE,
+    DPOP_PROOF,
     DROP,
     FORWARDED_HOST,
     FORWARDED_PROTO,
     HOST,
-    KEEPS,
-    LENGTH,
+    INVALID,
+    KEEP_ALIVE,
     ORIGIN,
-    OTHER_CODING,
-    PREFLIGHT,
-    PROOF,
+    PREFLIGHT_METHOD,
     REQUEST_ID,
     TE,
     TOKEN,
     TRACE_PARENT,
     TRACE_STATE,
-    TYPE,
+    TRANSFER_ENCODING,
+    UNKNOWN_CODING,
     UPGRADE,
-    WRONG,
-    Fields,
-    without,
+    HeaderFields,
+    lines_without,
 )
-from machpay_gateway.proxy.target import read_target
+from machpay_gateway.proxy.target import parse_target
 
-PSEUDONYM = b"machpay"  # for Via (RFC 9110 §7.6.3), so that no host name is told
+PSEUDONYM = b"machpay"  # in Via (RFC 9110 §7.6.3), so that no host name leaks
 _VIA = (b"Via: 1.0 " + PSEUDONYM + b"\r\n", b"Via: 1.1 " + PSEUDONYM + b"\r\n")
 _PROTOCOL = re.compile(TOKEN + rb"(?:/" + TOKEN + rb")?")  # RFC 9110 §7.8
-_NOTHING: frozenset[bytes] = frozenset()
-_ABOUT_CONNECTIONS = frozenset({b"close", b"keep-alive", b"upgrade", b"te"})
-# What would make of the upgraded connection a way around the gate: HTTP itself, in another version or within TLS.
+_NO_OPTIONS: frozenset[bytes] = frozenset()
+_CONNECTION_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade", b"te"})
+# HTTP itself, in another version or within TLS: such a tunnel would bypass the gate.
 _UPGRADES_NOT_OFFERED = (b"h2", b"http", b"tls")
 
 
@@ -51,28 +51,28 @@ class Fault(NamedTuple):
 
 
 def invalid(detail: str) -> Fault:
-    """Return the fault of a message that is not well-formed."""
+    """Return the fault of a malformed message."""
     return Fault(Reason.INVALID_MESSAGE, detail)
 
 
-MALFORMED = invalid("a head that is not well-formed")
+MALFORMED = invalid("a malformed head")
 
 
 class Head:
-    """What both kinds of head have."""
+    """What heads of requests and responses have in common."""
 
     minor: bool  # HTTP/1.1, not 1.0
     length: int | None = None
     chunked = False
     closes = False  # the connection, after this message
-    connection: frozenset[bytes] | None = None  # what is named there, if anything is
-    _keeps = False
+    connection: frozenset[bytes] | None = None  # options of Connection, if there is one
+    _keeps_alive = False
 
-    def _read_framing(self, kind: int, value: Any) -> str | None:  # noqa: ANN401 - as the field's reader has it
-        """Take the *value* of Content-Length or Transfer-Encoding, or say what is wrong with that."""
+    def _read_framing(self, kind: int, value: Any) -> str | None:  # noqa: ANN401 - whatever the field's parser returns
+        """Take the *value* of Content-Length or Transfer-Encoding, or return what is wrong with it."""
         if self.length is not None or self.chunked:
-            return "two fields that say how long the body is"
-        if kind == LENGTH:
+            return "two fields that define the length of the body"
+        if kind == CONTENT_LENGTH:
             self.length = value
         elif self.minor:
             self.chunked = True
@@ -80,26 +80,26 @@ class Head:
             return "a Transfer-Encoding in HTTP/1.0"  # RFC 9112 §6.1
         return None
 
-    def _settle_connection(self, lines: list[bytes]) -> list[bytes]:
-        """See whether this is the last message; return those *lines* that go further (RFC 9110 §7.6.1)."""
-        connection = self.connection or _NOTHING
-        self.closes = b"close" in connection or not (self.minor or self._keeps)
-        named = connection - _ABOUT_CONNECTIONS
-        return without(lines, named) if named else lines
+    def _apply_connection(self, lines: list[bytes]) -> list[bytes]:
+        """Set whether the connection closes; return *lines* without those that Connection names (RFC 9110 §7.6.1)."""
+        connection = self.connection or _NO_OPTIONS
+        self.closes = b"close" in connection or not (self.minor or self._keeps_alive)
+        hop_by_hop = connection - _CONNECTION_OPTIONS
+        return lines_without(lines, hop_by_hop) if hop_by_hop else lines
 
 
 class RequestHead(Head):
-    """A request's head without its credentials. What must come once is worth nothing, b"", when it comes again.
+    """A request's head without its credentials. A field that must not repeat has the value b"" when it does.
 
-    *start* and *framing* are lines as the upstream gets them: what the client says, and how the body comes.
+    *start* and *framing* are lines for the upstream: the client's own, and those that frame the body.
     """
 
-    path: str | None = None  # that is decided by
+    path: str | None = None  # which the decision uses
     start = b""
     framing = b""
     forwarded: tuple[bytes, ...] = ()
     proof: tuple[bytes, ...] = ()
-    own_cookies: tuple[bytes, ...] = ()  # those of the gateway, for nobody but its control plane
+    own_cookies: tuple[bytes, ...] = ()  # the gateway's own, forwarded only to its control plane
     host: bytes | None = None
     forwarded_host: bytes | None = None
     forwarded_proto: bytes | None = None
@@ -107,10 +107,10 @@ class RequestHead(Head):
     trace_parent: bytes | None = None
     trace_states: tuple[bytes, ...] = ()
     origin: bytes | None = None
-    asked_method: bytes | None = None
+    preflight_method: bytes | None = None
     upgrade: bytes | None = None
     _has_type = False
-    _takes_trailers = False
+    _accepts_trailers = False
 
     def __init__(self, method: bytes, *, minor: bool) -> None:
         self.minor = minor
@@ -122,8 +122,8 @@ class RequestHead(Head):
         """Whether a body follows."""
         return self.chunked or bool(self.length)
 
-    def read(self, target: bytes, block: bytes, fields: Fields) -> tuple[bytes, ...] | Fault:
-        """Read the *target* and the lines of fields in *block*; return the credentials, or what is wrong."""
+    def read(self, target: bytes, block: bytes, fields: HeaderFields) -> tuple[bytes, ...] | Fault:
+        """Parse the *target* and the header lines in *block*; return the credentials, or why the head is refused."""
         lines: list[bytes] = []
         authorization: tuple[bytes, ...] = ()
         for line in block.split(b"\r\n")[:-1]:
@@ -142,48 +142,48 @@ class RequestHead(Head):
             elif kind != DROP:
                 if kind >= ORIGIN:
                     lines.append(line)
-                if (fault := self._note(kind, value)) is not None:
+                if (fault := self._take(kind, value)) is not None:
                     return fault
-        return self._settle(target, lines) or authorization
+        return self._complete(target, lines) or authorization
 
-    def _settle(self, target: bytes, lines: list[bytes]) -> Fault | None:
-        """See what all the lines together mean; *lines* are those that pass."""
+    def _complete(self, target: bytes, lines: list[bytes]) -> Fault | None:
+        """Combine what all fields say; *lines* are those that pass."""
         if self.connection or not self.minor:
-            lines = self._settle_connection(lines)
+            lines = self._apply_connection(lines)
         if self.upgrade is not None:
-            self._settle_upgrade()
+            self._check_upgrade()
         if self.host is None and self.minor:
-            return invalid("no Host")  # RFC 9112 §3.2: a request of HTTP/1.1 without it is answered 400
-        where = read_target(target, self.host)
+            return invalid("no Host")  # RFC 9112 §3.2: HTTP/1.1 requires it; the status is 400
+        where = parse_target(target, self.host)
         if where is None:
             return invalid("a target of another form or host")
         self.path = where.path
-        self.start = b"\r\n".join((b"%b %b HTTP/1.1" % (self.method, where.sent_on), *lines, b""))
+        self.start = b"\r\n".join((b"%b %b HTTP/1.1" % (self.method, where.forwarded), *lines, b""))
         self.framing = self._framing_lines()
         return None
 
-    # A branch for each kind, with the value that the kind's reader has.
-    def _note(self, kind: int, value: Any) -> Fault | None:  # noqa: ANN401, C901, PLR0912
+    # One branch for each kind, with the value that the kind's parser returns.
+    def _take(self, kind: int, value: Any) -> Fault | None:  # noqa: ANN401, C901, PLR0912
         if kind == HOST:
             if self.host is not None:
                 return invalid("two Host fields")
             self.host = value
-        elif kind == LENGTH or kind == CODING:  # noqa: SIM109, PLR1714 - cheaper than a tuple
-            return None if (mistake := self._read_framing(kind, value)) is None else invalid(mistake)
-        elif kind == KEEPS:
-            self._keeps = True
+        elif kind == CONTENT_LENGTH or kind == TRANSFER_ENCODING:  # noqa: SIM109, PLR1714 - cheaper than a tuple
+            return None if (problem := self._read_framing(kind, value)) is None else invalid(problem)
+        elif kind == KEEP_ALIVE:
+            self._keeps_alive = True
         elif kind == CONNECTION:
-            self.connection = value | (self.connection or _NOTHING)
-        elif kind == PROOF:
+            self.connection = value | (self.connection or _NO_OPTIONS)
+        elif kind == DPOP_PROOF:
             self.proof += (value,)
-        elif kind == TYPE:
+        elif kind == CONTENT_TYPE:
             if self._has_type:
-                # RFC 9110 §8.3: some take the first and some the last, which is a way around a filter.
+                # RFC 9110 §8.3: some servers use the first and some the last, which bypasses a filter.
                 return invalid("two Content-Type fields")
             self._has_type = True
-        elif kind == WRONG:
-            # RFC 9112 §6.1: a coding that is not understood is 501.
-            return Fault(Reason.NOT_IMPLEMENTED if value == OTHER_CODING else Reason.INVALID_MESSAGE, value)
+        elif kind == INVALID:
+            # RFC 9112 §6.1: an unknown transfer coding is a 501.
+            return Fault(Reason.NOT_IMPLEMENTED if value == UNKNOWN_CODING else Reason.INVALID_MESSAGE, value)
         elif kind == CLIENT_ADDRESS:
             self.forwarded += (value,)
         elif kind == REQUEST_ID:
@@ -195,28 +195,29 @@ class RequestHead(Head):
         elif kind == UPGRADE:
             self.upgrade = value if self.upgrade is None else b""
         elif kind == TE:
-            self._takes_trailers |= b"trailers" in value
+            self._accepts_trailers |= b"trailers" in value
         elif kind == FORWARDED_PROTO:
             self.forwarded_proto = value if self.forwarded_proto is None else b""
         elif kind == FORWARDED_HOST:
-            # One list (RFC 9110 §5.3): it names no one host, and each that it names counts.
+            # Repeated fields are one list (RFC 9110 §5.3): every host in it counts, and it is not a single host.
             self.forwarded_host = value if self.forwarded_host is None else self.forwarded_host + b"," + value
         elif kind == ORIGIN:
             self.origin = value if self.origin is None else b""
-        elif kind == PREFLIGHT:
-            self.asked_method = value if self.asked_method is None else b""
+        elif kind == PREFLIGHT_METHOD:
+            self.preflight_method = value if self.preflight_method is None else b""
         return None
 
-    def _settle_upgrade(self) -> None:
+    def _check_upgrade(self) -> None:
+        """Ignore the upgrade unless it is valid and may be forwarded: a server may ignore one (RFC 9110 §7.8)."""
         upgrade = self.upgrade or b""
-        is_asked = (
-            b"upgrade" in (self.connection or _NOTHING)
+        is_valid = (
+            b"upgrade" in (self.connection or _NO_OPTIONS)
             and self.minor
             and not self.has_body
             and _PROTOCOL.fullmatch(upgrade)
         )
-        if not is_asked or upgrade.lower().startswith(_UPGRADES_NOT_OFFERED):
-            self.upgrade = None  # a server may ignore an upgrade (RFC 9110 §7.8)
+        if not is_valid or upgrade.lower().startswith(_UPGRADES_NOT_OFFERED):
+            self.upgrade = None
 
     def _framing_lines(self) -> bytes:
         lines = b""
@@ -226,13 +227,13 @@ class RequestHead(Head):
             lines = b"Transfer-Encoding: chunked\r\n"
         if self.upgrade is not None:
             lines += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % self.upgrade
-        elif self._takes_trailers:
+        elif self._accepts_trailers:
             lines += b"Connection: TE\r\nTE: trailers\r\n"
         return lines
 
 
-class AnswerHead(Head):
-    """The head of an upstream's answer. *start* is what the client gets of it, *via* that it came through us."""
+class ResponseHead(Head):
+    """The head of an upstream's response. *start* holds the lines that the client gets, *via* our entry in Via."""
 
     upgrade: bytes | None = None
     start = b""
@@ -244,8 +245,8 @@ class AnswerHead(Head):
         self.via = _VIA[minor]
         self._status_line = b"HTTP/1.1 " + status + (reason or b" ")
 
-    def read(self, block: bytes, fields: Fields) -> str | None:  # noqa: C901 - one branch for each kind
-        """Read the lines of fields in *block*; return what is wrong with them."""
+    def read(self, block: bytes, fields: HeaderFields) -> str | None:  # noqa: C901 - one branch for each kind
+        """Parse the header lines in *block*; return what is wrong with them."""
         lines: list[bytes] = []
         for line in block.split(b"\r\n")[:-1]:
             field = fields[line]
@@ -253,21 +254,21 @@ class AnswerHead(Head):
                 lines.append(line)
                 continue
             kind, value = field
-            if kind == LENGTH or kind == CODING:  # noqa: SIM109, PLR1714 - cheaper than a tuple
-                if (mistake := self._read_framing(kind, value)) is not None:
-                    return mistake
-            elif kind == KEEPS:
-                self._keeps = True
+            if kind == CONTENT_LENGTH or kind == TRANSFER_ENCODING:  # noqa: SIM109, PLR1714 - cheaper than a tuple
+                if (problem := self._read_framing(kind, value)) is not None:
+                    return problem
+            elif kind == KEEP_ALIVE:
+                self._keeps_alive = True
             elif kind == CONNECTION:
-                self.connection = value | (self.connection or _NOTHING)
+                self.connection = value | (self.connection or _NO_OPTIONS)
             elif kind == DATE:
                 lines.append(line)
                 self.is_dated = True
             elif kind == UPGRADE:
                 self.upgrade = value
-            elif kind == WRONG:
+            elif kind == INVALID:
                 return str(value)
         if self.connection or not self.minor:
-            lines = self._settle_connection(lines)
+            lines = self._apply_connection(lines)
         self.start = b"\r\n".join((self._status_line, *lines, b""))
         return None

@@ -1,4 +1,4 @@
-"""The servers of an upstream: connections kept open to each, and which of them are not asked for a while."""
+"""The connection pool of an upstream: idle connections, load balancing, and ejection of failing servers."""
 
 import asyncio
 import logging
@@ -11,42 +11,42 @@ from machpay_gateway.proxy.upstream import UpstreamConnection
 
 logger = logging.getLogger(__name__)
 
-# Node and uvicorn close what was quiet for 5 s: whoever sends at that moment loses a request that cannot be repeated.
+# Below the keep-alive timeout of Node and uvicorn, 5 s: a request sent while the server closes is lost, and most
+# methods cannot be retried.
 IDLE_SECONDS = 4.0
-_MOST_IDLE = 256
-_FAILURES = 5  # one after the other, before a server is left alone
+_MAX_IDLE = 256  # connections to each server
+_MAX_FAILURES = 5  # in a row, before a server is ejected
 _FIRST_EJECTION, _LONGEST_EJECTION = 5.0, 300.0  # seconds
 
-
-# Why a server failed, as it is counted.
+# Why a server failed, as the metrics count it.
 CONNECT, TIMEOUT, LOST, MALFORMED = "connect", "timeout", "lost", "malformed"
 
-Connecting = Callable[[], Awaitable[tuple[object, UpstreamConnection]]]  # as a loop's create_connection returns it
+Connect = Callable[[], Awaitable[tuple[object, UpstreamConnection]]]  # as a loop's create_connection returns it
 
 
-class Server:
-    """One origin: its idle connections, and how it has been doing."""
+class UpstreamServer:
+    """One address of an upstream: its idle connections, its load and its health."""
 
-    def __init__(self, name: str, connecting: Connecting, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Connect by *connecting*. *name* is for the log; *clock* is in seconds and never goes back."""
+    def __init__(self, name: str, connect: Connect, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Open connections with *connect*. *name* is for the log; *clock* is monotonic, in seconds."""
         self.name = name
         self._clock = clock
         self.in_flight = 0
         self.opened = 0
         self.errors = dict.fromkeys((CONNECT, TIMEOUT, LOST, MALFORMED), 0)
         self.ejected_until = float("-inf")
-        self._connecting = connecting
+        self._connect = connect
         self._idle: deque[UpstreamConnection] = deque()
         self._failures = 0
         self._ejections = 0
 
     @property
     def idle(self) -> int:
-        """How many connections are kept open for the next request."""
+        """How many idle connections are open for the next requests."""
         return len(self._idle)
 
     def take_idle(self) -> UpstreamConnection | None:
-        """Return the connection that was used last, if any is open."""
+        """Return the most recently used idle connection that is open, if any."""
         while self._idle:
             connection = self._idle.pop()
             if not connection.is_closing:
@@ -54,77 +54,77 @@ class Server:
         return None
 
     def give_back(self, connection: UpstreamConnection) -> None:
-        """Keep *connection* for the next request."""
-        connection.asking = connection.body = None
+        """Store *connection* for the next request."""
+        connection.handler = connection.body = None
         connection.is_reused = True
         connection.idle_since = self._clock()
         self._idle.append(connection)
-        if len(self._idle) > _MOST_IDLE:
+        if len(self._idle) > _MAX_IDLE:
             self._idle.popleft().abort()
 
     async def connect(self, seconds: float) -> UpstreamConnection:
-        """Return a new connection. Raises OSError, TimeoutError after *seconds* unless they are 0."""
+        """Return a new connection. Raises OSError, and TimeoutError after *seconds* unless they are 0."""
         async with asyncio.timeout(seconds or None):
-            _, connection = await self._connecting()
+            _, connection = await self._connect()
         self.opened += 1
         return connection
 
-    def answered(self) -> None:
-        """Note that it does its work."""
+    def record_success(self) -> None:
+        """Record a response: the server is healthy."""
         self._failures = 0
         if self._ejections:
             logger.warning("Upstream %s answers again.", self.name)
             self._ejections = 0
 
-    def failed(self, reason: str, why: str) -> None:
-        """Note that it did not; after too many times it is left alone, each time for twice as long.
+    def record_failure(self, reason: str, detail: str) -> None:
+        """Record a failure; too many in a row eject the server, each time for twice as long.
 
-        It is counted by *reason*, one of those above; *why* is for the log.
+        *reason* is one of the constants above; *detail* is for the log.
         """
         now = self._clock()
         self.errors[reason] += 1
         self._failures += 1
-        # Once it was left alone, one more failure shows that it is still not well.
-        if self._failures < _FAILURES and not self._ejections:
+        # After an ejection, a single failure shows that the server has not recovered.
+        if self._failures < _MAX_FAILURES and not self._ejections:
             return
         if now < self.ejected_until:
             return
         seconds = min(_FIRST_EJECTION * 2**self._ejections, _LONGEST_EJECTION)
         self._ejections += 1
         self.ejected_until = now + seconds
-        logger.warning("Upstream %s fails (%s); others are preferred for %.0f s.", self.name, why, seconds)
+        logger.warning("Upstream %s fails (%s); others are preferred for %.0f s.", self.name, detail, seconds)
 
-    def close_idle(self, quiet_since: float) -> None:
-        """Close the connections that have not been used since."""
-        while self._idle and self._idle[0].idle_since <= quiet_since:
+    def close_idle(self, unused_since: float) -> None:
+        """Close the connections that have been idle since *unused_since* or longer."""
+        while self._idle and self._idle[0].idle_since <= unused_since:
             self._idle.popleft().abort()
 
 
-class Pool:
-    """All servers of one upstream, which are the same to callers."""
+class ServerPool:
+    """The servers of one upstream, which are interchangeable."""
 
-    def __init__(self, servers: Iterable[Server], *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Choose among *servers*. *clock* is in seconds and never goes back."""
+    def __init__(self, servers: Iterable[UpstreamServer], *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Choose among *servers*. *clock* is monotonic, in seconds."""
         self.servers = tuple(servers)
         self._clock = clock
         self._turns = count()
 
-    def pick(self, tried: Collection[Server] = ()) -> Server | None:
-        """Return the server that has least to do among those not *tried*, None when all were.
+    def pick(self, tried: Collection[UpstreamServer] = ()) -> UpstreamServer | None:
+        """Return the server with the fewest requests in flight that is not in *tried*, None if there is none.
 
-        Ejected ones are asked only when there is no other: an upstream that is away as a whole is found again so.
+        Ejected servers are used only when no other is left, so an upstream recovers even if all of it was ejected.
         """
         if len(self.servers) == 1:
             return None if tried else self.servers[0]
-        left = [server for server in self.servers if server not in tried]
+        untried = [server for server in self.servers if server not in tried]
         now = self._clock()
-        well = [server for server in left if server.ejected_until <= now] or left
-        if not well:
+        candidates = [server for server in untried if server.ejected_until <= now] or untried
+        if not candidates:
             return None
-        turn = next(self._turns) % len(well)  # among equals each in turn
-        return min((*well[turn:], *well[:turn]), key=lambda server: server.in_flight)
+        turn = next(self._turns) % len(candidates)  # round robin among equals
+        return min((*candidates[turn:], *candidates[:turn]), key=lambda server: server.in_flight)
 
-    def close_idle(self, quiet_since: float) -> None:
-        """Close the connections that have not been used since."""
+    def close_idle(self, unused_since: float) -> None:
+        """Close the connections that have been idle since *unused_since* or longer."""
         for server in self.servers:
-            server.close_idle(quiet_since)
+            server.close_idle(unused_since)

@@ -1,91 +1,91 @@
-"""Reading heads, each that is often the same only once: a client that asks again says the same, but for credentials.
+"""Caches of parsed heads: a client repeats its head but for the credentials.
 
-What a head says depends on its bytes alone, so what is remembered is what would be read again. Nothing is remembered
-that may hold a secret, or that will not come again: no line that `Fields` would not remember, and no query.
+The result of parsing depends on the bytes alone, so a cache hit equals parsing again. Heads that may hold a secret, or
+that will not repeat, are not cached: those with a line that `HeaderFields` does not cache, or with a query.
 """
 
 from typing import TypeVar
 
-from machpay_gateway.proxy.fields import Fields
 from machpay_gateway.proxy.framing import (
     MAX_HEAD_BYTES,
     MAX_LINES,
     NOT_IN_VALUES,
     FramedRequest,
-    read_answer,
     read_request,
+    read_response,
 )
-from machpay_gateway.proxy.heads import MALFORMED, AnswerHead, Fault, RequestHead
+from machpay_gateway.proxy.header_fields import HeaderFields
+from machpay_gateway.proxy.heads import MALFORMED, Fault, RequestHead, ResponseHead
 
-_LONGEST = 1024  # bytes of what is remembered
-_MOST = 1024
+_MAX_CACHED_BYTES = 1024  # of a head
+_MAX_CACHED = 1024
 _AUTHORIZATIONS = (b"\r\nAuthorization: ", b"\r\nauthorization: ")
-_Said = TypeVar("_Said", RequestHead, AnswerHead)
+_ParsedHead = TypeVar("_ParsedHead", RequestHead, ResponseHead)
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor
 
 
 class RequestReader:
-    """Reads requests by *fields*. What it has *known* is by heads without their credentials."""
+    """Parses requests by the rules in *fields*. The *cache* is by head without Authorization."""
 
-    def __init__(self, fields: Fields) -> None:
-        """Know no head yet."""
+    def __init__(self, fields: HeaderFields) -> None:
+        """Begin with an empty cache."""
         self.fields = fields
-        self.known: dict[bytes, RequestHead] = {}
+        self.cache: dict[bytes, RequestHead] = {}
 
     def read(self, head: bytes) -> FramedRequest | Fault:
-        """Return what *head* says, up to and with its empty line, or why it is refused."""
-        rest, value = _without_authorization(head)
-        known = self.known.get(rest)
-        if known is None or len(head) > MAX_HEAD_BYTES:
-            return self._learnt(head, rest, value)
-        if value is None:
-            return _new(FramedRequest, (known, ()))
-        if value.translate(None, NOT_IN_VALUES) != value:
+        """Return the parsed *head*, given up to and with its empty line, or why it is refused."""
+        rest, credential = _split_authorization(head)
+        cached = self.cache.get(rest)
+        if cached is None or len(head) > MAX_HEAD_BYTES:
+            return self._parse(head, rest, credential)
+        if credential is None:
+            return _new(FramedRequest, (cached, ()))
+        if credential.translate(None, NOT_IN_VALUES) != credential:
             return MALFORMED
-        return _new(FramedRequest, (known, (value.strip(b" \t"),)))
+        return _new(FramedRequest, (cached, (credential.strip(b" \t"),)))
 
-    def _learnt(self, head: bytes, rest: bytes, value: bytes | None) -> FramedRequest | Fault:
+    def _parse(self, head: bytes, rest: bytes, credential: bytes | None) -> FramedRequest | Fault:
         request = read_request(head, self.fields)
-        # What other Authorization fields there are is a part of the rest.
-        if isinstance(request, FramedRequest) and len(request.authorization) == (value is not None):
-            _remember(self.known, rest, request.head, self.fields)
+        # Any other Authorization field is in the rest, which then is not cached.
+        if isinstance(request, FramedRequest) and len(request.authorization) == (credential is not None):
+            _store(self.cache, rest, request.head, self.fields)
         return request
 
 
-class AnswerReader:
-    """Reads answers by *fields*. What it has *known* is by heads."""
+class ResponseReader:
+    """Parses responses by the rules in *fields*. The *cache* is by head."""
 
-    def __init__(self, fields: Fields) -> None:
-        """Know no head yet."""
+    def __init__(self, fields: HeaderFields) -> None:
+        """Begin with an empty cache."""
         self.fields = fields
-        self.known: dict[bytes, AnswerHead] = {}
+        self.cache: dict[bytes, ResponseHead] = {}
 
-    def read(self, head: bytes) -> AnswerHead | str:
-        """Return what *head* says, up to and with its empty line, or what is wrong with it."""
-        known = self.known.get(head)
-        if known is not None:
-            return known
-        answer = read_answer(head, self.fields)
-        if isinstance(answer, AnswerHead):
-            _remember(self.known, head, answer, self.fields)
-        return answer
+    def read(self, head: bytes) -> ResponseHead | str:
+        """Return the parsed *head*, given up to and with its empty line, or what is wrong with it."""
+        cached = self.cache.get(head)
+        if cached is not None:
+            return cached
+        response = read_response(head, self.fields)
+        if isinstance(response, ResponseHead):
+            _store(self.cache, head, response, self.fields)
+        return response
 
 
-def _remember(known: dict[bytes, _Said], head: bytes, said: _Said, fields: Fields) -> None:
-    """Have *known* hold what *head* has *said*, if it is one that may be remembered."""
-    if len(head) > _LONGEST:
+def _store(cache: dict[bytes, _ParsedHead], head: bytes, parsed: _ParsedHead, fields: HeaderFields) -> None:
+    """Store *parsed* in *cache* by *head*, if that may be cached."""
+    if len(head) > _MAX_CACHED_BYTES:
         return
     first, *lines = head.split(b"\r\n")[:-2]
-    # With one line less than there may be, since a request may come with an Authorization the next time.
+    # One line less than the maximum, since the next request may add an Authorization.
     if b"?" in first or len(lines) >= MAX_LINES or not all(line in fields for line in lines):
         return
-    if len(known) >= _MOST:
-        known.clear()  # of what somebody made up; the others are back at once
-    known[head] = said
+    if len(cache) >= _MAX_CACHED:
+        cache.clear()  # an attacker's made-up heads filled it; the real ones are back within a few requests
+    cache[head] = parsed
 
 
-def _without_authorization(head: bytes) -> tuple[bytes, bytes | None]:
-    """Return *head* without its Authorization, as most write that, and the field's value; None when there is none."""
+def _split_authorization(head: bytes) -> tuple[bytes, bytes | None]:
+    """Return *head* without its Authorization in the usual spelling, and that field's value, None if there is none."""
     for name in _AUTHORIZATIONS:
         if (at := head.find(name)) >= 0:
             start = at + len(name)

@@ -1,4 +1,4 @@
-"""The target of a request: which path is decided by, and that it is the one that goes on."""
+"""The target of a request: the decision and the upstream use the same path."""
 
 import re
 from functools import lru_cache
@@ -11,30 +11,30 @@ _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]+)(.*)")
 _SAFE = "/:@!$&'()*+,;=-._~"  # RFC 3986 §3.3 pchar, less the escape itself
 
 
-class Target(NamedTuple):
-    """Where a request wants to go. *sent_on* is *path* and query as they are forwarded."""
+class RequestTarget(NamedTuple):
+    """A parsed request target. *forwarded* is the path and query that the upstream gets."""
 
     path: str | None  # None when it is ambiguous
-    sent_on: bytes
+    forwarded: bytes
 
 
-def read_target(target: bytes, host: bytes | None) -> Target | None:
-    """Return what a *target* means, None unless it is of origin-form or names this very *host* (RFC 9112 §3.2)."""
+def parse_target(target: bytes, host: bytes | None) -> RequestTarget | None:
+    """Return the parsed *target*, None unless it has the origin form or names *host* (RFC 9112 §3.2)."""
     if target[:1] != b"/" and target != b"*":
         match = _ABSOLUTE.fullmatch(target)
         if match is None or host is None or match[1].lower() != host.lower():
             return None
         target = match[2] if match[2][:1] == b"/" else b"/" + match[2]
     raw, mark, query = target.partition(b"?")
-    path, sent_on = _short_path(raw) if len(raw) < LONG else _short_path.__wrapped__(raw)
-    return Target(path, sent_on + mark + query)
+    path, forwarded = _parse_path(raw) if len(raw) < LONG else _parse_path.__wrapped__(raw)
+    return RequestTarget(path, forwarded + mark + query)
 
 
-@lru_cache(maxsize=1024)  # what is remembered must not fill the memory, so that longer ones are not
-def _short_path(raw: bytes) -> tuple[str | None, bytes]:
-    """Return the path that is decided by, None when it is ambiguous, and the same path as it is forwarded.
+@lru_cache(maxsize=1024)  # long paths are not cached, so that they cannot fill the memory
+def _parse_path(raw: bytes) -> tuple[str | None, bytes]:
+    """Return the path to decide by, None when it is ambiguous, and the same path as it is forwarded.
 
-    Escapes that say nothing are undone: an upstream that does not decode would otherwise route by another path.
+    Unnecessary escapes are removed: an upstream that does not decode them would otherwise route by another path.
     """
     if b"%" not in raw:
         return canonical_path.__wrapped__(raw.decode("ascii"), raw, None), raw

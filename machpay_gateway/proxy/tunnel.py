@@ -1,70 +1,68 @@
-"""An upgraded connection: bytes both ways, each way ending by itself."""
+"""An upgraded connection: bytes in both directions, each with its own end (half-close)."""
 
 from collections.abc import Callable
 
-from machpay_gateway.proxy.closing import end_writing
-from machpay_gateway.proxy.ports import ClientTunnel, DownstreamClient
-from machpay_gateway.proxy.upstream import UpstreamConnection
+from machpay_gateway.proxy.closing import half_close
+from machpay_gateway.proxy.downstream import ClientStream
+from machpay_gateway.proxy.upstream import UpstreamConnection, UpstreamHandler
 
 
-class Tunnel(ClientTunnel):
-    """What joins the two connections once both have agreed on another protocol."""
+class Tunnel(UpstreamHandler):
+    """Joins the two connections once client and upstream have agreed on another protocol."""
 
-    __slots__ = ("_client", "_client_said_all", "_ended", "_upstream", "_upstream_said_all", "sent_bytes")
+    __slots__ = ("_client", "_client_has_ended", "_on_end", "_upstream", "_upstream_has_ended")
 
-    def __init__(self, client: DownstreamClient, upstream: UpstreamConnection, ended: Callable[[], None]) -> None:
-        """Join *client* and *upstream*; *ended* is called when either is gone."""
+    def __init__(self, client: ClientStream, upstream: UpstreamConnection, on_end: Callable[[], None]) -> None:
+        """Join *client* and *upstream*; call *on_end* when either connection is lost."""
         self._client = client
         self._upstream = upstream
-        self._ended = ended
-        self._client_said_all = self._upstream_said_all = False
-        self.sent_bytes = 0
+        self._on_end = on_end
+        self._client_has_ended = self._upstream_has_ended = False
 
     # The client's side.
 
-    def client_sent(self, data: bytes) -> None:
-        """Hand bytes on to the upstream."""
+    def client_received(self, data: bytes) -> None:
+        """Send bytes from the client to the upstream."""
         self._upstream.transport.write(data)
 
-    def client_said_all(self) -> bool:
-        """End the client's direction; tell whether the other one goes on."""
-        self._client_said_all = True
-        return not self._upstream_said_all and end_writing(self._upstream.transport)
+    def client_ended(self) -> bool:
+        """End the client's direction; return whether the other one stays open."""
+        self._client_has_ended = True
+        return not self._upstream_has_ended and half_close(self._upstream.transport)
 
-    def client_gone(self) -> None:
-        """Close the other side once it has got all that was sent: a farewell may be on its way."""
+    def client_lost(self) -> None:
+        """Close the upstream's connection gracefully: the client's last bytes may still be in its write buffer."""
         self._upstream.transport.close()
-        self._ended()
+        self._on_end()
 
     def client_is_full(self) -> None:
-        """Read no more from the upstream for now."""
+        """Apply backpressure to the upstream."""
         self._upstream.transport.pause_reading()
 
     def client_is_free(self) -> None:
-        """Read on."""
+        """End the backpressure."""
         self._upstream.transport.resume_reading()
 
     # The upstream's side.
 
-    def upstream_sent(self, data: bytes) -> None:
-        """Hand bytes on to the client."""
-        self.sent_bytes += len(data)
+    def upstream_received(self, data: bytes) -> None:
+        """Send bytes from the upstream to the client."""
         self._client.transport.write(data)
 
-    def upstream_said_all(self) -> bool:
-        """End the upstream's direction; tell whether the other one goes on."""
-        self._upstream_said_all = True
-        return not self._client_said_all and end_writing(self._client.transport)
+    def upstream_ended(self) -> bool:
+        """End the upstream's direction; return whether the other one stays open."""
+        self._upstream_has_ended = True
+        return not self._client_has_ended and half_close(self._client.transport)
 
-    def upstream_gone(self) -> None:
-        """Close the client's connection once it has got all that was sent, or does not take it."""
+    def upstream_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - either way nothing more comes
+        """Close the client's connection gracefully, within the time that it has to take the last bytes."""
         self._client.abort(by_reset=False)
-        self._ended()
+        self._on_end()
 
     def upstream_is_full(self) -> None:
-        """Read no more from the client for now."""
-        self._client.stop_reading()
+        """Apply backpressure to the client."""
+        self._client.pause_reading()
 
     def upstream_is_free(self) -> None:
-        """Read on."""
-        self._client.read_on()
+        """End the backpressure."""
+        self._client.resume_reading()

@@ -1,224 +1,162 @@
-"""The connection to an upstream's server: its bytes, cut into answers."""
+"""The connection to an upstream server, and the framing of its responses."""
 
 import asyncio
 from abc import ABC, abstractmethod
-from typing import Protocol, cast
+from typing import cast
 
-from machpay_gateway.proxy.bodies import BadBodyError, Body, Chunked, Counted, UntilClose
-from machpay_gateway.proxy.closing import unread_of
+from machpay_gateway.proxy.bodies import Body, ChunkedBody, CloseDelimitedBody, FixedLengthBody
 from machpay_gateway.proxy.framing import HEAD_END, MAX_HEAD_BYTES
-from machpay_gateway.proxy.heads import AnswerHead
-from machpay_gateway.proxy.readers import AnswerReader
+from machpay_gateway.proxy.heads import ResponseHead
+from machpay_gateway.proxy.readers import ResponseReader
 
-_FIRST = b"HTTP/1."
-_SWITCHING_PROTOCOLS = 101
-_FINAL = 200
+_FIRST_BYTES = b"HTTP/1."
 _NO_CONTENT = 204
 _WITHOUT_BODY = frozenset({_NO_CONTENT, 304})
 
 
-class Asking(ABC):
-    """Whoever has sent a request over this connection and hears what comes back."""
+class UpstreamHandler(ABC):
+    """What uses an upstream connection: a `Forwarder`, and after an upgrade a `Tunnel`.
+
+    A base class and no protocol, because compiled code calls its methods without a lookup.
+    """
+
+    __slots__ = ()
 
     @abstractmethod
-    def is_head(self) -> bool:
-        """Tell whether the request was a HEAD."""
+    def upstream_received(self, data: bytes) -> None:
+        """Handle bytes from the upstream."""
 
     @abstractmethod
-    def interim(self, answer: AnswerHead) -> None:
-        """Hear a 1xx answer."""
+    def upstream_ended(self) -> bool:
+        """Handle the end of the upstream's direction; return whether the connection stays half-open."""
 
     @abstractmethod
-    def switched(self, answer: AnswerHead, rest: bytes) -> None:
-        """Hear a 101, and the first bytes of the other protocol."""
-
-    @abstractmethod
-    def answered(self, answer: AnswerHead, payload: bytes, *, is_open: bool, is_last: bool) -> None:
-        """Hear the head of the answer, and what of its body came along: *is_last* when that is all.
-
-        Where only the end will tell how long the body is, it *is_open*.
-        """
-
-    @abstractmethod
-    def more(self, payload: bytes, *, is_last: bool, trailers: bytes) -> None:
-        """Hear more of the body, and at its end the *trailers*."""
-
-    @abstractmethod
-    def broke(self, detail: str, *, is_lost: bool = False) -> None:
-        """Hear that nothing more of use will come; *is_lost* tells that the connection ended."""
+    def upstream_lost(self, exc: Exception | None) -> None:
+        """Handle the end of the connection, by *exc* if something went wrong."""
 
     @abstractmethod
     def upstream_is_full(self) -> None:
-        """Hear that nothing more can be sent for now."""
+        """Apply backpressure to the client."""
 
     @abstractmethod
     def upstream_is_free(self) -> None:
-        """Hear that more can be sent."""
-
-
-class UpstreamTunnel(Protocol):
-    """What the connection has become by an upgrade."""
-
-    def upstream_sent(self, data: bytes) -> None:
-        """Hand bytes on to the client."""
-
-    def upstream_said_all(self) -> bool:
-        """End the upstream's direction; tell whether the other one goes on."""
-
-    def upstream_gone(self) -> None:
-        """Close the client's connection."""
-
-    def upstream_is_full(self) -> None:
-        """Read no more from the client for now."""
-
-    def upstream_is_free(self) -> None:
-        """Read on."""
+        """End the backpressure."""
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """One connection. *asking* is whose request is under way, *tunnel* what has become of it by an upgrade."""
+    """One connection, used by its *handler* or idle. *body* is the rest of the response that is being read."""
 
     __slots__ = (
-        "_answers",
-        "_pending",
-        "asking",
+        "_buffer",
+        "_responses",
         "body",
+        "handler",
         "idle_since",
         "is_closing",
         "is_full",
         "is_reusable",
         "is_reused",
         "transport",
-        "tunnel",
     )
 
-    def __init__(self, answers: AnswerReader) -> None:
-        """Read the heads of answers by *answers*."""
-        self._answers = answers
-        self._pending = b""
-        self.asking: Asking | None = None
+    def __init__(self, responses: ResponseReader) -> None:
+        """Parse the heads of responses with *responses*."""
+        self._responses = responses
+        self._buffer = b""
+        self.handler: UpstreamHandler | None = None
         self.body: Body | None = None
         self.idle_since = 0.0
-        self.tunnel: UpstreamTunnel | None = None
         self.is_closing = self.is_full = self.is_reused = False
         self.is_reusable = True
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the *transport*."""
+        """Store the *transport*."""
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Hand on what came."""
-        asking = self.asking
-        if self.tunnel is not None:
-            self.tunnel.upstream_sent(data)
-        elif asking is None:
-            self.abort()  # an answer that nobody asked for: whoever is next would get it
-        elif self.body is None:
-            self._read(self._pending + data if self._pending else data, asking)
+        """Pass bytes to the handler."""
+        if self.handler is not None:
+            self.handler.upstream_received(data)
         else:
-            self._go_on(self.body, data, asking)
+            self.abort()  # a response without a request: the next request would get it
 
     def eof_received(self) -> bool:
-        """Close, unless this is a tunnel, whose other direction may go on."""
-        self.is_closing = True  # from here on, and not only once it is told that it has closed
-        return self.tunnel is not None and self.tunnel.upstream_said_all()
+        """Close, unless this is a tunnel, whose other direction may stay open."""
+        self.is_closing = True  # now, not only in `connection_lost`
+        return self.handler is not None and self.handler.upstream_ended()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell who waits; a body that ends with its connection ends here, if nothing went wrong."""
+        """Notify the handler."""
         self.is_closing = True
-        if self.tunnel is not None:
-            self.tunnel.upstream_gone()
-            return
-        # Whoever refuses a body may close while it comes: then a write fails before the refusal has been read.
-        if exc is not None and self.asking is not None and (unread := unread_of(self.transport)):
-            self.data_received(unread)
-        asking = self.asking
-        if asking is None:
-            return
-        if exc is None and isinstance(self.body, UntilClose):
-            asking.more(b"", is_last=True, trailers=b"")
-        else:
-            asking.broke(f"the connection was lost ({exc or 'closed'})", is_lost=True)
+        if self.handler is not None:
+            self.handler.upstream_lost(exc)
 
     def pause_writing(self) -> None:
-        """Pass the pressure on."""
+        """Apply backpressure."""
         self.is_full = True
-        if (pressed := self.tunnel or self.asking) is not None:
-            pressed.upstream_is_full()
+        if self.handler is not None:
+            self.handler.upstream_is_full()
 
     def resume_writing(self) -> None:
-        """Pass the relief on."""
+        """End the backpressure."""
         self.is_full = False
-        if (pressed := self.tunnel or self.asking) is not None:
-            pressed.upstream_is_free()
+        if self.handler is not None:
+            self.handler.upstream_is_free()
 
     def abort(self) -> None:
-        """Close at once, and tell nobody."""
-        self.asking = self.tunnel = None
+        """Close at once, without notifying the handler."""
+        self.handler = None
         self.is_closing = True
         self.transport.abort()
 
-    def _read(self, data: bytes, asking: Asking) -> None:
-        """Read heads until one is the last."""
-        while True:
-            end = data.find(HEAD_END) + len(HEAD_END)
-            if end < len(HEAD_END):
-                self._pending = data
-                if len(data) > MAX_HEAD_BYTES:
-                    asking.broke("a head that is too large")
-                elif not data.startswith(_FIRST[: len(data)]):
-                    asking.broke("what is no answer of HTTP/1")  # whoever speaks first, as SSH, waits for one
-                elif data.count(b"\n") != data.count(b"\r\n"):
-                    asking.broke("a line that does not end in CR LF")
-                return
-            self._pending = b""
-            answer = self._answers.read(data[:end])
-            if isinstance(answer, str):
-                asking.broke(answer)
-                return
-            data = data[end:]
-            if answer.status >= _FINAL:
-                self._begin(answer, data, asking)
-                return
-            if answer.status == _SWITCHING_PROTOCOLS:
-                asking.switched(answer, data)
-                return
-            asking.interim(answer)
-            if not data or self.asking is not asking:
-                return
+    def read_head(self, data: bytes) -> ResponseHead | str | None:
+        """Return the next head, what is wrong with it, or None while it is incomplete. *data* is what arrived."""
+        if self._buffer:
+            data = self._buffer + data
+        end = data.find(HEAD_END) + len(HEAD_END)
+        if end < len(HEAD_END):
+            self._buffer = data
+            return _incomplete_head_error(data)
+        self._buffer = data[end:]
+        return self._responses.read(data[:end])
 
-    def _begin(self, answer: AnswerHead, data: bytes, asking: Asking) -> None:
-        """Hand on the answer's head, with what *data* has of its body (RFC 9112 §6.3)."""
-        if answer.closes:
+    def take_buffer(self) -> bytes:
+        """Return what arrived after the last head, and clear it."""
+        data, self._buffer = self._buffer, b""
+        return data
+
+    def begin_body(self, head: ResponseHead, data: bytes, *, is_head: bool) -> bytes:
+        """Return the part of *data* that belongs to the body that *head* declares (RFC 9112 §6.3).
+
+        `body` is then what is still to come: None if that was all. A body without a length is not decoded yet.
+        *is_head* says that the request was a HEAD.
+        """
+        if head.closes:
             self.is_reusable = False
-        length = answer.length
-        if answer.status in _WITHOUT_BODY or asking.is_head():
-            if length and answer.status == _NO_CONTENT:
-                self.is_reusable = False  # RFC 9110 §8.6 forbids the length: the body may come all the same
+        length = head.length
+        if head.status in _WITHOUT_BODY or is_head:
+            if length and head.status == _NO_CONTENT:
+                self.is_reusable = False  # RFC 9110 §8.6 forbids the length; a body may follow nevertheless
             length = 0
         if length is None:
-            self.body = body = Chunked(self._answers.fields) if answer.chunked else UntilClose()
-            self.is_reusable &= answer.chunked
-            asking.answered(answer, b"", is_open=True, is_last=False)
-            if data and self.asking is asking:
-                self._go_on(body, data, asking)
-        elif len(data) < length:
-            self.body = Counted(length - len(data))
-            asking.answered(answer, data, is_open=False, is_last=False)
-        else:  # as nearly always: a short answer comes whole
-            if len(data) > length:
-                self.is_reusable = False  # whoever came next would get what stands after the answer
-                data = data[:length]
-            asking.answered(answer, data, is_open=False, is_last=True)
+            self.body = ChunkedBody(self._responses.fields) if head.chunked else CloseDelimitedBody()
+            self.is_reusable &= head.chunked
+            return data
+        if len(data) < length:
+            self.body = FixedLengthBody(length - len(data))
+            return data
+        if len(data) > length:
+            self.is_reusable = False  # the next request would get what follows the response
+            return data[:length]
+        return data
 
-    def _go_on(self, body: Body, data: bytes, asking: Asking) -> None:
-        try:
-            payload, rest = body.take(data)
-        except BadBodyError as exc:
-            asking.broke(str(exc))
-            return
-        if rest:
-            self.is_reusable = False
-        asking.more(payload, is_last=body.is_done, trailers=body.trailers)
+
+def _incomplete_head_error(data: bytes) -> str | None:
+    if len(data) > MAX_HEAD_BYTES:
+        return "a head that is too large"
+    if not data.startswith(_FIRST_BYTES[: len(data)]):
+        return "not a response of HTTP/1"  # a protocol where the server speaks first, as SSH, would wait for the client
+    if data.count(b"\n") != data.count(b"\r\n"):
+        return "a line that does not end in CR LF"
+    return None

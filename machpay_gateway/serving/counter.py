@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from machpay_gateway.gateway import Gateway
-from machpay_gateway.proxy.pool import Pool
+from machpay_gateway.proxy.pool import ServerPool
 from machpay_gateway.proxy.proxy import Proxy
 from machpay_gateway.telemetry.access_log import AccessLog
 from machpay_gateway.telemetry.metrics import Counts, Series, sizes
@@ -17,7 +17,7 @@ def tally(gateway: Gateway, proxy: Proxy | None, log: AccessLog | None) -> Count
     if proxy is not None:
         counts["machpay_connections", ()] = [len(proxy)]
         counts["machpay_requests_in_flight", ()] = [proxy.in_flight]
-        for name, pool in proxy.upstreams.pools.items():
+        for name, pool in proxy.router.pools.items():
             counts.update(_of_upstream(name, pool))
     if log is not None:
         counts["machpay_access_log_lost_total", ()] = [log.lost]
@@ -39,7 +39,7 @@ def _of_decisions(gateway: Gateway) -> Iterator[tuple[Series, list[float]]]:
     yield ("machpay_forwarding_ignored_total", ()), [gateway.trust.ignored.count]
 
 
-def _of_upstream(name: str, pool: Pool) -> Iterator[tuple[Series, list[float]]]:
+def _of_upstream(name: str, pool: ServerPool) -> Iterator[tuple[Series, list[float]]]:
     yield ("machpay_upstream_connections", (name, "idle")), [sum(server.idle for server in pool.servers)]
     yield ("machpay_upstream_connections", (name, "busy")), [sum(server.in_flight for server in pool.servers)]
     yield ("machpay_upstream_connections_opened_total", (name,)), [sum(server.opened for server in pool.servers)]

@@ -23,7 +23,7 @@ from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.core.errors import GatewayError, told
 from machpay_gateway.forward_auth.dialect import QUESTIONS
 from machpay_gateway.proxy.proxy import Proxy, quiet_seconds
-from machpay_gateway.proxy.upstreams import ControlPlane
+from machpay_gateway.proxy.routing import ControlPlane
 from machpay_gateway.server import BehindOurProxy, control_plane, own_branches, served_routes
 from machpay_gateway.serving.asgi import AsgiServer
 from machpay_gateway.serving.counter import tally
@@ -133,7 +133,7 @@ class Worker:
         if log is not None:
             stack.push_async_callback(log.close)
         most = settings.max_connections or _connections_by_files()
-        self._proxy = proxy = Proxy(self.gateway, control_plane=control, access_log=log, most_connections=most)
+        self._proxy = proxy = Proxy(self.gateway, control_plane=control, access_log=log, max_connections=most)
         context = tls_context(settings.tls_certificate, settings.tls_key)
         server = await proxy.loop.create_server(
             proxy.connect,

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Self, Unpack
 
 from machpay_gateway import Gateway, Route
 from machpay_gateway.core.decision.request_facts import RequestFacts
-from machpay_gateway.proxy.downstream import ClientConnection
+from machpay_gateway.proxy.connection import ClientConnection
 from machpay_gateway.proxy.proxy import NO_LIMIT, Proxy
-from machpay_gateway.proxy.upstreams import ControlPlane
+from machpay_gateway.proxy.routing import ControlPlane
 from machpay_gateway.settings import Options
 from machpay_gateway.telemetry.steps import Steps
 
@@ -275,7 +275,7 @@ async def proxied(
         asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
         log = Log()
         most = gateway.settings.server.max_connections or NO_LIMIT
-        proxy = Proxy(gateway, control_plane=control_plane, access_log=log, most_connections=most)
+        proxy = Proxy(gateway, control_plane=control_plane, access_log=log, max_connections=most)
         connections: list[ClientConnection] = []
 
         def connect() -> ClientConnection:

@@ -4,7 +4,7 @@ import tracemalloc
 
 import pytest
 
-from machpay_gateway.proxy.fields import DROP, HOST, WRONG, request_fields
+from machpay_gateway.proxy.header_fields import DROP, HOST, INVALID, request_fields
 
 
 def test_names_that_somebody_makes_up_are_not_kept() -> None:
@@ -19,7 +19,7 @@ def test_names_that_somebody_makes_up_are_not_kept() -> None:
     assert kept < 5_000_000
 
 
-@pytest.mark.parametrize("length, kind", [(255, HOST), (256, WRONG), (30_000, WRONG)])
+@pytest.mark.parametrize("length, kind", [(255, HOST), (256, INVALID), (30_000, INVALID)])
 def test_a_host_that_is_longer_than_any_name_is_refused(length: int, kind: int) -> None:
     """What is said to the upstream is remembered by it, among others."""
     field = request_fields(b"x-forwarded-for")[b"Host: " + b"a" * length]

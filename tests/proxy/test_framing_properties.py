@@ -9,14 +9,14 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from machpay_gateway.core.decision.principal import ANONYMOUS
-from machpay_gateway.proxy.bodies import BadBodyError, Chunked, Counted, chunk
-from machpay_gateway.proxy.fields import answer_fields, request_fields
-from machpay_gateway.proxy.forwarding import Hop, upstream_head
-from machpay_gateway.proxy.framing import FramedRequest, early_fault, read_answer, read_request
-from machpay_gateway.proxy.heads import AnswerHead, Fault, RequestHead
+from machpay_gateway.proxy.bodies import BodyFramingError, ChunkedBody, FixedLengthBody, chunk
+from machpay_gateway.proxy.framing import FramedRequest, incomplete_head_fault, read_request, read_response
+from machpay_gateway.proxy.header_fields import request_fields, response_fields
+from machpay_gateway.proxy.heads import Fault, RequestHead, ResponseHead
+from machpay_gateway.proxy.upstream_request import ForwardedInfo, upstream_head
 from tests.proxy.strict import is_ours, read_all
 
-REQUESTS, ANSWERS = request_fields(b"x-forwarded-for"), answer_fields()
+REQUESTS, ANSWERS = request_fields(b"x-forwarded-for"), response_fields()
 
 # Pieces of heads, so that what is put together of them is often nearly right.
 _PIECES = [
@@ -76,8 +76,8 @@ _ANYTHING = st.one_of(st.binary(max_size=200), st.lists(st.sampled_from(_PIECES)
 @settings(max_examples=200, deadline=None)
 def test_reading_never_fails_by_surprise(data: bytes) -> None:
     assert isinstance(read_request(data, REQUESTS), FramedRequest | Fault)
-    assert isinstance(read_answer(data, ANSWERS), AnswerHead | str)
-    early_fault(data)
+    assert isinstance(read_response(data, ANSWERS), ResponseHead | str)
+    incomplete_head_fault(data)
 
 
 @given(_heads())
@@ -119,7 +119,9 @@ def test_what_goes_on_is_one_request(head: bytes, credentials: bool) -> None:  #
     assert isinstance(came, FramedRequest)
     request = came.head
     authorization = came.authorization if credentials else ()
-    sent = upstream_head(request, Hop((1,), b"http", request.host), ANONYMOUS, b"id-1", authorization=authorization)
+    sent = upstream_head(
+        request, ForwardedInfo((1,), b"http", request.host), ANONYMOUS, b"id-1", authorization=authorization
+    )
     body = b"abcde"[: request.length] if request.length is not None else b"3\r\nabc\r\n0\r\n\r\n"
     (seen,) = read_all(sent + (body if request.has_body else b""))
     assert seen.method == request.method
@@ -145,9 +147,9 @@ def _fields(head: bytes, only: bytes = b"") -> list[tuple[bytes, bytes]]:
 @given(_heads().map(lambda head: b"HTTP/1.1 200 OK" + head[head.find(b"\r\n") :]))
 @settings(max_examples=200, deadline=None)
 def test_an_answer_that_is_accepted_h11_reads_alike(head: bytes) -> None:
-    answer = read_answer(head, ANSWERS)
-    assume(isinstance(answer, AnswerHead))
-    assert isinstance(answer, AnswerHead)
+    answer = read_response(head, ANSWERS)
+    assume(isinstance(answer, ResponseHead))
+    assert isinstance(answer, ResponseHead)
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=64 * 1024)
     connection.send(h11.Request(method="GET", target="/", headers=[("Host", "a.test")]))
     connection.send(h11.EndOfMessage())
@@ -214,14 +216,14 @@ def _read_whole(data: bytes) -> tuple[bytes, bytes, bytes] | None:
 
 def _taken(pieces: list[bytes]) -> tuple[bytes, bytes, bytes] | None:
     """Return what a body that comes in *pieces* is read as; None where it is none, or not whole."""
-    body, payload, rest = Chunked(REQUESTS), b"", b""
+    body, payload, rest = ChunkedBody(REQUESTS), b"", b""
     for piece in pieces:
         if body.is_done:
             rest += piece
             continue
         try:
             more, rest = body.take(piece)
-        except BadBodyError:
+        except BodyFramingError:
             return None
         payload += more
     return (payload, body.trailers, rest) if body.is_done else None
@@ -254,7 +256,7 @@ def test_it_makes_no_difference_how_trailers_of_the_greatest_length_are_cut(leng
 @given(st.integers(0, 20), st.lists(st.binary(max_size=8), max_size=6))
 @settings(max_examples=100, deadline=None)
 def test_a_counted_body_ends_at_its_length(length: int, pieces: list[bytes]) -> None:
-    body, payload, rest = Counted(length), b"", b""
+    body, payload, rest = FixedLengthBody(length), b"", b""
     for piece in pieces:
         more, left = body.take(piece)
         payload, rest = payload + more, rest + left

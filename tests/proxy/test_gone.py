@@ -98,7 +98,7 @@ async def test_a_client_that_is_gone_while_its_upstream_is_connected_frees_its_s
             for _ in range(3):
                 async with rig.client() as client:
                     await client.send(request("GET", "/v1/x", secret=secret))
-                    await rig.until(lambda: any(connection.exchange for connection in rig.connections))
+                    await rig.until(lambda: any(connection.forwarder for connection in rig.connections))
                 await rig.until(lambda: not len(rig.proxy))
             assert [ended.status for ended in rig.ended] == [499] * 3  # and none a 429
 
@@ -156,7 +156,7 @@ async def test_a_client_that_is_gone_while_the_limiter_is_asked_holds_no_slot(
         replaceable.setattr(rig.gateway.gate.limiter, "admit", lambda _: answer)
         await client.send(request("GET", "/v1/x", secret=secret))
         connection = rig.connections[0]
-        await rig.until(lambda: connection.exchange)
+        await rig.until(lambda: connection.forwarder)
         lease = _Lease()
         if is_there:
             answer.set_result(Admitted(lease, 9, 1.0, 9, Tier("10/minute", concurrency=10)))
@@ -195,17 +195,17 @@ async def test_an_upstream_that_nobody_waits_for_any_more_is_connected_for_the_n
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
     async with Upstream(second) as upstream, proxied(upstream) as rig, rig.client() as client:
-        run = rig.proxy.run
+        run = rig.proxy.context.run
 
         async def later(work: Coroutine[Any, Any, None]) -> None:
             await go_on.wait()
             await work
             connected.set()
 
-        replaceable.setattr(rig.proxy, "run", lambda work: run(later(work)))
+        replaceable.setattr(rig.proxy.context, "run", lambda work: run(later(work)))
         async with rig.client() as gone:
             await gone.send(request("GET", "/public/gone"))
-            await rig.until(lambda: any(connection.exchange for connection in rig.connections))
+            await rig.until(lambda: any(connection.forwarder for connection in rig.connections))
         await rig.until(lambda: rig.ended)
         go_on.set()
         await connected.wait()

@@ -91,7 +91,7 @@ async def test_nobody_gets_the_answer_of_another(seed: int) -> None:
         assert sum(task.result() for task in tasks) > _CLIENTS * 10
         await rig.until(lambda: not len(rig.proxy))
         assert {ended.status for ended in rig.ended} <= {200, 499, 502}
-        assert [server.in_flight for server in rig.proxy.upstreams.pool_for(ANONYMOUS).servers] == [0, 0]
+        assert [server.in_flight for server in rig.proxy.router.pool_for(ANONYMOUS).servers] == [0, 0]
         assert await _slots_left(rig, secret) == _SLOTS - 1  # but for the one that asks
 
 

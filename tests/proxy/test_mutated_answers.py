@@ -105,7 +105,7 @@ async def _check(count: int, seed: int, caplog: pytest.LogCaptureFixture) -> Non
         await rig.until(lambda: not len(rig.proxy))
         assert sum(whole) > count // 4
         assert {ended.status for ended in rig.ended} & set(range(500, 600)) <= {502, 504}
-        assert [server.in_flight for server in rig.proxy.upstreams.pool_for(ANONYMOUS).servers] == [0]
+        assert [server.in_flight for server in rig.proxy.router.pool_for(ANONYMOUS).servers] == [0]
     assert caplog.text == ""
 
 

@@ -137,7 +137,7 @@ async def _check(count: int, seed: int, caplog: pytest.LogCaptureFixture) -> Non
             assert seen.values(b"x-machpay-account") != [b"other"]
         assert {ended.status for ended in rig.ended} <= _STATUSES
         assert caplog.text == ""
-        assert [server.in_flight for server in rig.proxy.upstreams.pool_for(ANONYMOUS).servers] == [0]
+        assert [server.in_flight for server in rig.proxy.router.pool_for(ANONYMOUS).servers] == [0]
         async with rig.client() as client:
             await client.send(request("GET", "/v1/x", secret=secret))
             status, head, _ = await client.answer()

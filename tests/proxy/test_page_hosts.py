@@ -12,7 +12,7 @@ import pytest
 from machpay_gateway import Route
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.forward_auth.dialect import QUESTIONS
-from machpay_gateway.proxy.upstreams import ControlPlane
+from machpay_gateway.proxy.routing import ControlPlane
 from machpay_gateway.settings import Options
 from machpay_gateway.settings.console import ConsoleSettings
 from tests.proxy.harness import OK, Rig, Upstream, fields_of, proxied, status_of
@@ -188,7 +188,7 @@ async def test_our_cookies_reach_the_control_plane_and_no_upstream(
 async def test_no_cookie_is_remembered() -> None:
     async with rig() as (proxy, _, _):
         await asked(proxy, "/public/x", API, "Cookie: a=1; machpay-session=secret")
-        assert not [head for head in proxy.proxy.requests.known if b"secret" in head]
+        assert not [head for head in proxy.proxy.context.requests.cache if b"secret" in head]
 
 
 SET = (

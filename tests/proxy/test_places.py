@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 
 from machpay_gateway.core.network.address import parse_address
-from machpay_gateway.proxy.places import Places
-from machpay_gateway.proxy.ports import NEVER
+from machpay_gateway.proxy.downstream import NEVER
+from machpay_gateway.proxy.eviction import ConnectionTable
 from tests.proxy.harness import OK, Client, Rig, Upstream, proxied, request, status_of
 
 GREEDY, OTHER, THIRD = "127.0.0.2", "127.0.0.3", "127.0.0.4"
@@ -69,7 +69,7 @@ async def test_slow_heads_give_way_and_are_answered_503() -> None:
     async with Upstream() as upstream, proxied(upstream, server=FOUR) as rig, connected(rig, *[GREEDY] * 4) as clients:
         for client in clients:
             await client.send(b"GET /public/x HTTP/1.1\r\nX-Slow: ")
-        await rig.until(lambda: all(connection._ahead for connection in rig.connections))  # noqa: SLF001 - it has come
+        await rig.until(lambda: all(connection.buffer for connection in rig.connections))
         async with connected(rig, OTHER) as (other,):
             assert await status(other) == 200
             assert (await clients[0].rest()).startswith(b"HTTP/1.1 503 ")
@@ -89,8 +89,8 @@ async def test_slow_bodies_give_way_after_what_is_quiet_and_are_answered_503() -
 
 
 def _waits(rig: Rig, at: int) -> bool:
-    exchange = rig.connections[at].exchange
-    return exchange is not None and exchange.carrying is not None and exchange.carrying.waiting_since < NEVER
+    forwarder = rig.connections[at].forwarder
+    return forwarder is not None and forwarder.waiting_since < NEVER
 
 
 async def test_a_request_that_is_answered_is_never_ended_for_a_newcomer() -> None:
@@ -132,7 +132,7 @@ async def test_a_place_that_was_given_away_comes_back_once() -> None:
             async with connected(rig, *[GREEDY] * 4), connected(rig, OTHER) as (other,):
                 assert await status(other) == 200
             await rig.until(lambda: not len(rig.proxy))
-        assert len(rig.proxy._places) == 0  # noqa: SLF001 - a count that drifts would turn away everybody some day
+        assert len(rig.proxy._table) == 0  # noqa: SLF001 - a count that drifts would turn away everybody some day
 
 
 class Connection:
@@ -164,7 +164,7 @@ class Connection:
     ],
 )
 def test_the_block_that_holds_most_gives_way(held: list[str], newcomer: str, expected: str | None) -> None:
-    places = Places()
+    places = ConnectionTable()
     for at, host in enumerate(held):
         places.add(Connection(host, idle_since=float(at)))
     arrived = Connection(newcomer)
@@ -174,7 +174,7 @@ def test_the_block_that_holds_most_gives_way(held: list[str], newcomer: str, exp
 
 
 def test_the_search_looks_at_few_and_finds_in_the_end_who_is_idle() -> None:
-    places, idle, newcomer = Places(), Connection("192.0.2.1"), Connection("192.0.2.2")
+    places, idle, newcomer = ConnectionTable(), Connection("192.0.2.1"), Connection("192.0.2.2")
     busy = [Connection("192.0.2.1", NEVER) for _ in range(1000)]
     for connection in (*busy, idle, newcomer):
         places.add(connection)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from machpay_gateway.proxy.forwarding import Forwarder
 from tests.proxy.harness import PATIENCE_SECONDS, Rig, Upstream, proxied, request
 
 _SMALL = 8 * 1024
@@ -112,13 +113,17 @@ async def test_a_body_is_taken_from_the_client_as_fast_as_the_upstream_reads() -
 
 def _expire(rig: Rig) -> None:
     """Let the only request's patience end, as the clock would."""
-    (exchange,) = [connection.exchange for connection in rig.connections if connection.exchange is not None]
-    exchange.expire()
+    (forwarder,) = [connection.forwarder for connection in rig.connections if connection.forwarder is not None]
+    forwarder.expire()
 
 
 def _is_held_back(rig: Rig) -> bool:
-    carryings = [connection.exchange.carrying for connection in rig.connections if connection.exchange is not None]
-    return any(carrying is not None and carrying.is_pressed for carrying in carryings)
+    return any(_is_held_back_by_upstream(connection.forwarder) for connection in rig.connections)
+
+
+def _is_held_back_by_upstream(forwarder: Forwarder | None) -> bool:
+    upstream = None if forwarder is None else forwarder._upstream  # noqa: SLF001 - which nothing outside shows
+    return upstream is not None and upstream.is_full
 
 
 async def test_an_answer_that_is_taken_slowly_is_not_broken_off() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from machpay_gateway.proxy.upstreams import ControlPlane
+from machpay_gateway.proxy.routing import ControlPlane
 from tests.proxy.harness import Rig, Upstream, proxied, request
 from tests.proxy.strict import Strict
 

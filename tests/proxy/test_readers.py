@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from machpay_gateway.proxy.fields import answer_fields, request_fields
-from machpay_gateway.proxy.framing import MAX_HEAD_BYTES, MAX_LINES, FramedRequest, read_answer, read_request
-from machpay_gateway.proxy.heads import AnswerHead, Fault, RequestHead
-from machpay_gateway.proxy.readers import AnswerReader, RequestReader
+from machpay_gateway.proxy.framing import MAX_HEAD_BYTES, MAX_LINES, FramedRequest, read_request, read_response
+from machpay_gateway.proxy.header_fields import request_fields, response_fields
+from machpay_gateway.proxy.heads import Fault, RequestHead, ResponseHead
+from machpay_gateway.proxy.readers import RequestReader, ResponseReader
 
 FIRST = b"GET /v1/skills HTTP/1.1"
 HOST = b"Host: a.test"
@@ -24,7 +24,7 @@ def told(request: FramedRequest | Fault) -> object:
     return request if isinstance(request, Fault) else (said(request.head), request.authorization)
 
 
-def said(head: RequestHead | AnswerHead) -> dict[str, object]:
+def said(head: RequestHead | ResponseHead) -> dict[str, object]:
     """Return all that a head says; one that is compiled has no `__dict__`."""
     names = (name for name in dir(head) if not name.startswith("__"))
     return {name: value for name in names if not callable(value := getattr(head, name))}
@@ -75,9 +75,9 @@ def test_whatever_came_before_a_head_is_read_as_if_it_were_the_first(heads: Sequ
 @given(st.lists(st.builds(lambda lines: head_of(b"HTTP/1.1 200 OK", *lines), _LINES), min_size=2, max_size=8))
 @settings(max_examples=100, deadline=None)
 def test_whatever_came_before_an_answer_is_read_as_if_it_were_the_first(heads: Sequence[bytes]) -> None:
-    reader = AnswerReader(answer_fields())
+    reader = ResponseReader(response_fields())
     for head in (*heads, *heads):
-        first, second = reader.read(head), read_answer(head, answer_fields())
+        first, second = reader.read(head), read_response(head, response_fields())
         if isinstance(first, str) or isinstance(second, str):
             assert first == second
         else:
@@ -108,7 +108,7 @@ def test_no_secret_is_remembered(head: bytes) -> None:
     reader = request_reader()
     request = reader.read(head)
     assert isinstance(request, FramedRequest)
-    assert not [key for key, known in reader.known.items() if "hush-hush" in f"{key!r} {said(known)}"]
+    assert not [key for key, parsed in reader.cache.items() if "hush-hush" in f"{key!r} {said(parsed)}"]
 
 
 def test_a_head_of_as_many_lines_as_there_may_be_may_not_come_with_one_more() -> None:
@@ -126,11 +126,11 @@ def test_a_head_that_is_known_may_not_come_with_a_longer_credential_than_a_head_
 
 
 def test_heads_that_somebody_makes_up_fill_no_memory() -> None:
-    reader, answers = request_reader(), AnswerReader(answer_fields())
+    reader, answers = request_reader(), ResponseReader(response_fields())
     for number in range(5000):
         reader.read(head_of(b"GET /%d HTTP/1.1" % number, HOST))
         answers.read(head_of(b"HTTP/1.1 200 OK", b"Content-Length: %d" % number))
     reader.read(head_of(b"GET /%b HTTP/1.1" % (b"a" * 1024), HOST))
-    for known in (reader.known, answers.known):
-        assert 0 < len(known) <= 1024
-        assert max(map(len, known)) <= 1024
+    for cache in (reader.cache, answers.cache):
+        assert 0 < len(cache) <= 1024
+        assert max(map(len, cache)) <= 1024

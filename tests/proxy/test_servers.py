@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from machpay_gateway.core.decision.principal import ANONYMOUS
-from machpay_gateway.proxy.pool import LOST, Pool, Server
+from machpay_gateway.proxy.pool import LOST, ServerPool, UpstreamServer
 from tests.clocks import FixedClock
 from tests.proxy.harness import OK, Rig, Upstream, proxied, request
 
@@ -71,7 +71,7 @@ async def test_a_kept_connection_that_is_told_to_have_ended_is_not_used_again() 
     async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
         await client.send(request())
         await client.answer()
-        (server,) = rig.proxy.upstreams.pool_for(ANONYMOUS).servers
+        (server,) = rig.proxy.router.pool_for(ANONYMOUS).servers
         kept = server.take_idle()
         assert kept is not None
         server.give_back(kept)
@@ -143,45 +143,45 @@ async def test_requests_are_spread_over_servers_by_what_they_have_to_do() -> Non
         assert (await first.answer())[0] == 200
 
 
-def _server(name: str, clock: FixedClock) -> Server:
+def _server(name: str, clock: FixedClock) -> UpstreamServer:
     async def never() -> tuple[object, object]:
         raise AssertionError("nobody connects here")
 
-    return Server(name, never, clock=clock)  # type: ignore[arg-type]  # it returns nothing at all
+    return UpstreamServer(name, never, clock=clock)  # type: ignore[arg-type]  # it returns nothing at all
 
 
 def test_a_server_that_keeps_failing_is_left_alone_longer_each_time() -> None:
     clock = FixedClock(0.0)
     bad, good = _server("bad", clock), _server("good", clock)
-    pool = Pool([bad, good], clock=clock)
+    pool = ServerPool([bad, good], clock=clock)
     for _ in range(5):
         assert {pool.pick(), pool.pick()} == {bad, good}
-        bad.failed(LOST, "a test")
+        bad.record_failure(LOST, "a test")
     for seconds in (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0):
         assert {pool.pick() for _ in range(4)} == {good}
         clock.advance(seconds - 0.1)
         assert {pool.pick() for _ in range(4)} == {good}
         clock.advance(0.2)
         assert {pool.pick() for _ in range(4)} == {bad, good}
-        bad.failed(LOST, "once more")
+        bad.record_failure(LOST, "once more")
     clock.advance(300.1)
-    bad.answered()
+    bad.record_success()
     for _ in range(4):
-        bad.failed(LOST, "as if it had never been")
+        bad.record_failure(LOST, "as if it had never been")
         assert {pool.pick() for _ in range(4)} == {bad, good}
 
 
 def test_servers_that_all_fail_are_asked_all_the_same() -> None:
     clock = FixedClock(0.0)
     servers = [_server("one", clock), _server("two", clock)]
-    pool = Pool(servers, clock=clock)
+    pool = ServerPool(servers, clock=clock)
     for server in servers:
         for _ in range(5):
-            server.failed(LOST, "a test")
+            server.record_failure(LOST, "a test")
     assert {pool.pick() for _ in range(4)} == set(servers)
     assert pool.pick(servers) is None
-    assert Pool(servers[:1]).pick() is servers[0]
-    assert Pool(servers[:1]).pick(servers[:1]) is None
+    assert ServerPool(servers[:1]).pick() is servers[0]
+    assert ServerPool(servers[:1]).pick(servers[:1]) is None
 
 
 def _has(rig: Rig, count: int) -> bool:
@@ -227,5 +227,5 @@ async def test_what_a_server_has_to_do_is_nothing_once_all_is_over() -> None:
                     await client.reader.read(65536)
             await rig.until(partial(_has, rig, count + 1))
         await rig.until(lambda: not len(rig.proxy))
-        pool = rig.proxy.upstreams.pool_for(ANONYMOUS)
+        pool = rig.proxy.router.pool_for(ANONYMOUS)
         assert [server.in_flight for server in pool.servers] == [0]

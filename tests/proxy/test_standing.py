@@ -27,7 +27,7 @@ class Streaming:
 
 def look(rig: Rig, *, after: float = 21) -> None:
     """Let the time come at which credentials are looked at."""
-    rig.proxy.look_after(time.monotonic() + after)
+    rig.proxy.check_timeouts(time.monotonic() + after)
 
 
 async def begun(client: Client, secret: str, *fields: str) -> None:

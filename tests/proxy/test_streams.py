@@ -162,7 +162,7 @@ async def test_a_client_may_send_its_body_for_a_while_before_it_reads_why_nobody
     is_heard: bool,  # noqa: FBT001 - a table's column
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(downstream, "_LONGEST_LINGER_SECONDS", longest)
+    monkeypatch.setattr(downstream, "MAX_LINGER_SECONDS", longest)
     async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
         await client.send(request("POST", "/v1/x", "Content-Length: 100"))
         await rig.until(lambda: rig.ended)
@@ -170,15 +170,15 @@ async def test_a_client_may_send_its_body_for_a_while_before_it_reads_why_nobody
         for _ in range(3):
             now = connection.due
             connection.data_received(b"abc")
-            rig.proxy.look_after(now)
+            rig.proxy.check_timeouts(now)
         assert connection.transport.is_closing() is not is_heard
-        rig.proxy.look_after(connection.due)  # and nothing came meanwhile
+        rig.proxy.check_timeouts(connection.due)  # and nothing came meanwhile
         assert connection.transport.is_closing()
 
 
 def _is_sent_on(rig: Rig) -> bool:
-    carryings = [connection.exchange.carrying for connection in rig.connections if connection.exchange is not None]
-    return any(carrying is not None and carrying.takes_body for carrying in carryings)
+    forwarders = [connection.forwarder for connection in rig.connections]
+    return any(forwarder is not None and forwarder.takes_body for forwarder in forwarders)
 
 
 @pytest.mark.parametrize("missing, status", [(0, 413), (1, 413), (20, 502)])

@@ -194,7 +194,7 @@ async def test_a_client_that_does_not_take_what_a_tunnel_leaves_behind_is_closed
         reset(writer)
         await rig.until(connection.transport.is_closing)
         for _ in range(3):
-            assert connection.exchange is None
+            assert connection.forwarder is None
             connection.expire()
         await rig.until(lambda: not len(rig.proxy))
         switching.ended.set()

@@ -1,0 +1,141 @@
+"""What all connections of one process share: the gate, the parsers, the pools, and where requests are recorded."""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+from machpay_gateway.core.decision.decision import Denied
+from machpay_gateway.core.decision.principal import Anonymous, Principal
+from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.decision.route import Route
+from machpay_gateway.core.network.forwarded import walked
+from machpay_gateway.core.network.proxy_options import ProxyOptions
+from machpay_gateway.gateway import Gateway
+from machpay_gateway.proxy.downstream import ClientStream
+from machpay_gateway.proxy.framing import FramedRequest
+from machpay_gateway.proxy.header_fields import request_fields
+from machpay_gateway.proxy.readers import RequestReader
+from machpay_gateway.proxy.routing import ControlPlane, UpstreamRouter
+from machpay_gateway.proxy.upstream_request import Hops
+from machpay_gateway.telemetry.refusals import log_refusal
+from machpay_gateway.telemetry.steps import Steps
+from machpay_gateway.web.incoming import accepted_id, preflight_for
+
+if TYPE_CHECKING:
+    from machpay_gateway.telemetry.traces import Traces
+
+_new = tuple.__new__  # half the cost of a NamedTuple's own constructor
+
+
+class RequestLog(Protocol):
+    """Where requests are logged: `AccessLog`, or a list in tests."""
+
+    def add(  # noqa: PLR0917 - as the access log has it
+        self,
+        facts: RequestFacts,
+        principal: Principal | Anonymous | None,
+        route: Route | None,
+        outcome: str,
+        status: int,
+        steps: Steps,
+        sent_bytes: int,
+        trace_id: bytes,
+    ) -> None:
+        """Log a request that has ended, with the times in *steps*; *trace_id* is empty if it has no trace."""
+
+
+class ProxyContext:
+    """The shared parts of a *gateway*'s proxy, compiled once."""
+
+    def __init__(
+        self, gateway: Gateway, *, control_plane: ControlPlane | None = None, access_log: RequestLog | None = None
+    ) -> None:
+        settings = gateway.settings
+        self.loop = asyncio.get_running_loop()
+        self.gateway = gateway
+        self.gate = gateway.gate
+        self.legacy_headers = gateway.legacy_headers
+        traced, pass_headers = gateway.traces is not None, settings.proxy.pass_headers
+        self.requests = RequestReader(request_fields(gateway.trust.header, traced=traced, pass_headers=pass_headers))
+        self.head_seconds = settings.server.head_seconds
+        self.keepalive_seconds = settings.server.keepalive_seconds
+        self.options = settings.proxy
+        self._options_by_route: dict[str, ProxyOptions] = {}  # by a route's match
+        self.router = UpstreamRouter(settings.upstreams, control_plane)
+        self.has_control_plane = control_plane is not None
+        self.page_guard = gateway.page_guard
+        self.has_assertions = gateway.assertions is not None
+        self.traces: Traces | None = gateway.traces
+        self.access_log = access_log
+        self.steps = gateway.steps
+        self.recorder = gateway.recorder
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def is_trusted_proxy(self, address: int | None) -> bool:
+        """Return whether the peer at *address* is a trusted proxy."""
+        proxies = self.gateway.trust.proxies
+        return proxies is not None and address is not None and address in proxies
+
+    def next_request_id(self) -> bytes:
+        """Return a new request id."""
+        return next(self.gateway.request_ids)
+
+    def facts_of(self, client: ClientStream, request: FramedRequest) -> tuple[RequestFacts, Hops]:
+        """Return the facts that a decision needs about *request*, and the addresses from its client to our peer."""
+        head, authorization = request
+        address, hops = client.address, client.hops
+        request_id = None
+        if client.is_trusted:
+            trust = self.gateway.trust
+            if head.forwarded:
+                hops = walked(client.host, head.forwarded, trust.proxies, trust.header)
+                address = hops[0]
+            if head.request_id:
+                request_id = accepted_id(head.request_id, client.host, trust.proxies)
+        elif head.forwarded:
+            self.gateway.trust.ignored.note(client.host, self.gateway.trust.header)
+        preflight = None
+        if head.preflight_method is not None and not authorization:
+            preflight = preflight_for(head.name, head.origin, head.preflight_method, has_body=head.has_body)
+        if request_id is None:
+            request_id = next(self.gateway.request_ids)
+        return _new(
+            RequestFacts, (head.name, head.path, authorization, address, request_id, preflight, head.proof)
+        ), hops
+
+    def assertion_for(self, principal: Principal | Anonymous | None) -> bytes:
+        """Return a signed statement about *principal*, b"" if nobody is authenticated."""
+        assertions = self.gateway.assertions
+        if assertions is None or not isinstance(principal, Principal):
+            return b""
+        return assertions.token_for(principal, time.time())
+
+    def options_for(self, route: Route) -> ProxyOptions:
+        """Return the proxy options of *route*."""
+        if (options := self._options_by_route.get(route.match)) is None:
+            options = self._options_by_route[route.match] = self.options.with_changes(route.proxy)
+        return options
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run *work* in a task."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)  # the loop itself holds only a weak reference
+        task.add_done_callback(self._tasks.discard)
+
+    def record_fault(self, client: ClientStream, request_id: bytes, denied: Denied, status: int) -> None:
+        """Log and count a message that is not a valid request."""
+        facts = RequestFacts("", None, (), client.address, request_id)
+        log_refusal(facts, denied)
+        self.recorder.record(None, None, denied.reason, status, client.began_at)
+        if self.access_log is not None:
+            steps = Steps(client.began_at, None, None, None, perf_counter())
+            self.access_log.add(facts, None, None, denied.reason, status, steps, 0, b"")
+
+    async def close(self) -> None:
+        """Close idle upstream connections, and cancel what runs in tasks."""
+        self.router.close_idle(float("inf"))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,203 @@
+"""Header fields by what the proxy does with each: most pass unchanged, some are read, dropped or rewritten."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from machpay_gateway.core.decision.identity_headers import is_identity_name
+from machpay_gateway.core.network.cookies import sets_ours, without_ours
+from machpay_gateway.core.network.trusted_headers import hyphened, is_believed
+
+_new = tuple.__new__  # half the cost of a NamedTuple's own constructor
+_MAX_CACHED = 4096
+_MAX_CACHED_BYTES = 256  # of a line or a name
+TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"  # RFC 9110 §5.6.2
+_LENGTH_VALUE = re.compile(rb"[0-9]{1,18}")  # below 2**63
+# RFC 3986 §3.2.2: a name, of 255 characters at most, an IPv4 address or an IPv6 address in brackets; §3.2.3: a port.
+_HOST_VALUE = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
+_KEEP_ALIVE_ALONE = frozenset({b"keep-alive"})  # frequent, and the default of HTTP/1.1
+UNKNOWN_CODING = "a transfer coding other than chunked"
+_NOT_CACHED = re.compile(rb"auth|cookie|dpop|key|pass|secret|session|signature|token|request-id|traceparent|tracestate")
+
+# What the proxy does with a field. Plain integers: looking up an enum member costs more than everything else here.
+PASS, DROP, HOST, AUTHORIZATION, CONNECTION, KEEP_ALIVE, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE, TE, INVALID = (
+    range(11)
+)
+CLIENT_ADDRESS, FORWARDED_PROTO, FORWARDED_HOST, REQUEST_ID, TRACE_PARENT, TRACE_STATE = range(11, 17)
+COOKIE, SET_COOKIE = 17, 18
+ORIGIN, PREFLIGHT_METHOD, EXPECT, CONTENT_TYPE, DATE, DPOP_PROOF = range(19, 25)  # read, and forwarded unchanged
+
+# RFC 9110 §7.6.1: hop-by-hop headers, which describe one connection.
+_HOP_BY_HOP: Mapping[bytes, int] = {
+    b"connection": CONNECTION,
+    b"content-length": CONTENT_LENGTH,
+    b"transfer-encoding": TRANSFER_ENCODING,
+    b"upgrade": UPGRADE,
+    b"keep-alive": DROP,
+    b"proxy-connection": DROP,
+    b"proxy-authorization": DROP,
+    b"proxy-authenticate": DROP,
+}
+_REQUEST_FIELDS: Mapping[bytes, int] = {
+    **_HOP_BY_HOP,
+    b"host": HOST,
+    b"authorization": AUTHORIZATION,
+    b"te": TE,
+    b"expect": EXPECT,
+    b"http2-settings": DROP,  # belongs to an upgrade to h2c, which is not supported
+    b"x-request-id": REQUEST_ID,
+    b"origin": ORIGIN,
+    b"dpop": DPOP_PROOF,
+    b"content-type": CONTENT_TYPE,
+    b"cookie": COOKIE,
+    b"access-control-request-method": PREFLIGHT_METHOD,
+    b"x-forwarded-proto": FORWARDED_PROTO,
+    b"x-forwarded-host": FORWARDED_HOST,
+}
+_TRACE_FIELDS: Mapping[bytes, int] = {b"traceparent": TRACE_PARENT, b"tracestate": TRACE_STATE}
+_CONTROL_PLANE_FIELDS: Mapping[bytes, int] = {**_HOP_BY_HOP, b"date": DATE}
+_RESPONSE_FIELDS: Mapping[bytes, int] = {**_CONTROL_PLANE_FIELDS, b"x-request-id": DROP, b"set-cookie": SET_COOKIE}
+
+
+class ManagedField(NamedTuple):
+    """A field that does not pass unchanged. Its value is parsed, or just stripped if its kind has no parser."""
+
+    kind: int
+    value: Any
+
+
+def tokens_of(value: bytes) -> frozenset[bytes]:
+    """Return the tokens of a list field (RFC 9110 §5.6.1) in lower case, without empty ones."""
+    return frozenset(token for part in value.split(b",") if (token := part.strip(b" \t").lower()))
+
+
+def _parse(kind: int, value: bytes) -> ManagedField | None:
+    """Return the field with its parsed *value*, INVALID with the problem as value, or None if it passes unchanged."""
+    parser = _PARSERS.get(kind)
+    if parser is None:
+        return _new(ManagedField, (kind, value))
+    parsed = parser(value)
+    if parsed is None:
+        return None
+    if isinstance(parsed, str):
+        return ManagedField(INVALID, parsed)
+    if kind == CONNECTION and parsed == _KEEP_ALIVE_ALONE:
+        return ManagedField(KEEP_ALIVE, None)
+    return ManagedField(kind, parsed)
+
+
+def _parse_host(value: bytes) -> bytes | str:
+    return value if _HOST_VALUE.fullmatch(value) else "a Host that is neither a name nor an address"
+
+
+def _parse_length(value: bytes) -> int | str:
+    return int(value) if _LENGTH_VALUE.fullmatch(value) else "an invalid Content-Length"
+
+
+def _parse_coding(value: bytes) -> bytes | str:
+    return value if value.lower() == b"chunked" else UNKNOWN_CODING
+
+
+def _parse_set_cookie(value: bytes) -> bool | None:
+    return sets_ours(value) or None
+
+
+_PARSERS: Mapping[int, Callable[[bytes], object]] = {
+    HOST: _parse_host,
+    CONTENT_LENGTH: _parse_length,
+    TRANSFER_ENCODING: _parse_coding,
+    CONNECTION: tokens_of,
+    TE: tokens_of,
+    COOKIE: without_ours,
+    SET_COOKIE: _parse_set_cookie,
+}
+
+
+class HeaderFields(dict[bytes, ManagedField | None]):
+    """A cache of what to do with a field, by its whole line; None means that it passes unchanged.
+
+    Most lines repeat, so they are cached. Long lines are not, nor those whose name suggests a secret or a unique value.
+    """
+
+    def __init__(
+        self,
+        managed: Mapping[bytes, int],
+        *,
+        passes_identity: bool = False,
+        drops_trusted: bool = False,
+        passed: frozenset[bytes] = frozenset(),
+    ) -> None:
+        """Manage the fields in *managed*, by name in lower case. Identity headers are dropped unless *passes_identity*.
+
+        With *drops_trusted*, headers that upstreams trust a proxy to set are dropped, except the names in *passed*.
+        """
+        super().__init__()
+        self._drops_trusted = drops_trusted
+        self._passed = passed
+        self._managed = managed
+        self._passes_identity = passes_identity
+        self._kinds: dict[bytes, tuple[int, bool]] = {}  # by name: kind, and whether whole lines are cached
+
+    def __missing__(self, line: bytes) -> ManagedField | None:
+        at = line.index(b":")
+        kind, is_cacheable = self._kinds.get(line[:at]) or self._classify(line[:at])
+        field = None if not kind else _parse(kind, line[at + 1 :].strip(b" \t"))  # RFC 9112 §5.1
+        if is_cacheable and len(line) <= _MAX_CACHED_BYTES:
+            if len(self) >= _MAX_CACHED:
+                self.clear()  # an attacker's made-up lines filled it; the real ones are back within a few requests
+            self[line] = field
+        return field
+
+    def _classify(self, spelling: bytes) -> tuple[int, bool]:
+        """Return the kind of the field with this *spelling* of its name, and whether its lines may be cached."""
+        name = spelling.lower()
+        entry = self._kind_of(name), not _NOT_CACHED.search(name)
+        if len(spelling) <= _MAX_CACHED_BYTES:
+            if len(self._kinds) >= _MAX_CACHED:
+                self._kinds.clear()
+            self._kinds[spelling] = entry
+        return entry
+
+    def _kind_of(self, name: bytes) -> int:
+        if self._passes_identity:
+            return self._managed.get(name, PASS)
+        text = name.decode("latin-1")
+        if is_identity_name(text):
+            return DROP
+        if (kind := self._managed.get(name)) is not None:
+            return kind
+        if name in self._passed:
+            return PASS
+        # CGI maps several spellings to one name, so this may be an alternative spelling of a managed field.
+        plain = hyphened(text).encode("ascii")
+        if plain in self._managed or plain.startswith(b"x-forwarded-"):
+            return DROP
+        return DROP if self._drops_trusted and is_believed(text) else PASS
+
+
+def request_fields(
+    client_address_header: bytes, *, traced: bool = False, pass_headers: Iterable[str] = ()
+) -> HeaderFields:
+    """Return the rules for request headers; *client_address_header* (lower case) is honored from trusted proxies only.
+
+    *pass_headers* (lower case) are forwarded although upstreams may trust them. When requests are *traced*, the proxy
+    replaces the trace context.
+    """
+    trace_fields = _TRACE_FIELDS if traced else {}
+    managed = {**_REQUEST_FIELDS, **trace_fields, client_address_header: CLIENT_ADDRESS}
+    return HeaderFields(managed, drops_trusted=True, passed=frozenset(name.encode() for name in pass_headers))
+
+
+def response_fields() -> HeaderFields:
+    """Return the rules for the headers of an upstream's response."""
+    return HeaderFields(_RESPONSE_FIELDS)
+
+
+def control_plane_fields() -> HeaderFields:
+    """Return the rules for the headers of a response from the gateway's own control plane."""
+    return HeaderFields(_CONTROL_PLANE_FIELDS, passes_identity=True)
+
+
+def lines_without(lines: Iterable[bytes], names: frozenset[bytes]) -> list[bytes]:
+    """Return the header *lines* except those with one of these *names* (lower case)."""
+    return [line for line in lines if line.partition(b":")[0].lower() not in names]

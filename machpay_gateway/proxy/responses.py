@@ -1,0 +1,98 @@
+"""Responses as bytes: an upstream's response with the gateway's own headers, and refusals."""
+
+from email.utils import formatdate
+from functools import lru_cache
+from math import ceil
+from time import time
+
+from machpay_gateway.core.decision.decision import Denied
+from machpay_gateway.core.decision.principal import Anonymous, Principal
+from machpay_gateway.core.decision.problem import problem_for
+from machpay_gateway.core.limits.admission import Admitted
+from machpay_gateway.proxy.heads import ResponseHead
+from machpay_gateway.web.headers import answer_headers, quota_headers, refusal_headers
+from machpay_gateway.web.problems import problem_answer
+
+_NO_CONTENT = 204
+
+
+def gateway_lines(
+    principal: Principal | Anonymous | None, admission: Admitted | None, request_id: bytes, *, legacy: bool
+) -> bytes:
+    """Return the header lines that the gateway adds to a response: none if *principal* is None.
+
+    The control plane, which has no principal here, adds its own.
+    """
+    if principal is None:
+        return b""
+    if legacy or admission is None:
+        return b"".join(b"%b: %b\r\n" % field for field in answer_headers(principal, admission, request_id, legacy))
+    # The same as `answer_headers`, inlined because it runs for every request.
+    _, left, resets_in, slots_left, tier = admission
+    field = tier.left_format % (left, ceil(resets_in) or 1, slots_left)
+    name, policy = tier.policy_field
+    return b"x-request-id: %b\r\n%b: %b\r\nratelimit: %b\r\n" % (request_id, name, policy, field)
+
+
+def response_head(response: ResponseHead, added: bytes, *, minor: bool, closes: bool, is_open: bool) -> bytes:
+    """Return the head of *response* with the lines *added*, for a client of HTTP/1.1 or, without *minor*, of 1.0.
+
+    *closes* says that the connection closes after it, *is_open* that the length of the body is unknown.
+    """
+    lines = b"\r\n"
+    if not response.is_dated:  # RFC 9110 §6.6.1: a recipient that forwards the response adds the time of receipt
+        added += _date(int(time())) + b"\r\n"
+    if is_open:
+        lines = b"Transfer-Encoding: chunked\r\n\r\n" if minor else b"\r\n"
+    elif response.length is not None and response.status != _NO_CONTENT:
+        # Without a body, it is the length that a GET would have (RFC 9110 §9.3.2) or of the cached copy (§15.4.5).
+        lines = b"Content-Length: %d\r\n\r\n" % response.length
+    if closes:
+        lines = b"Connection: close\r\n" + lines
+    elif not minor:
+        lines = b"Connection: keep-alive\r\n" + lines
+    return response.start + response.via + added + lines
+
+
+def interim_head(response: ResponseHead) -> bytes:
+    """Return the head of an interim (1xx) *response* as the client gets it."""
+    return response.start + b"\r\n"
+
+
+def switching_head(response: ResponseHead, added: bytes) -> bytes:
+    """Return the head of a 101 *response* with the lines *added*."""
+    switch = b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (response.upgrade or b"")
+    return response.start + response.via + added + switch
+
+
+def refusal(
+    denied: Denied,
+    request_id: bytes,
+    *,
+    legacy: bool,
+    closes: bool,
+    minor: bool = True,
+    is_head: bool = False,
+    admission: Admitted | None = None,
+) -> tuple[bytes, int]:
+    """Return the complete response for *denied*, and its status.
+
+    *closes* says that the connection closes after it; *minor* that the client speaks HTTP/1.1, where keep-alive is the
+    default. If it was refused after its *admission*, the response has the quota of that.
+    """
+    problem = problem_for(denied, request_id)
+    added = refusal_headers(denied, legacy=legacy) if admission is None else quota_headers(admission, legacy=legacy)
+    headers, body = problem_answer(problem, added)
+    lines = [b"HTTP/1.1 %d %b" % (problem.status, str(problem.body["title"]).encode())]
+    lines += (b"%b: %b" % field for field in headers)
+    lines.append(_date(int(time())))
+    if closes:
+        lines.append(b"Connection: close")
+    elif not minor:
+        lines.append(b"Connection: keep-alive")
+    return b"\r\n".join((*lines, b"", b"" if is_head else body)), problem.status
+
+
+@lru_cache(maxsize=1)
+def _date(now: int) -> bytes:
+    return b"Date: %b" % formatdate(now, usegmt=True).encode()

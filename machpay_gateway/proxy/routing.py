@@ -1,0 +1,89 @@
+"""Routing: requests go to the upstream of the caller's environment, or by path to the control plane."""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from machpay_gateway.core.decision.principal import Anonymous, Principal
+from machpay_gateway.core.network.upstream import Origin, Upstream
+from machpay_gateway.proxy.header_fields import control_plane_fields, response_fields
+from machpay_gateway.proxy.pool import ServerPool, UpstreamServer
+from machpay_gateway.proxy.readers import ResponseReader
+from machpay_gateway.proxy.upstream import UpstreamConnection
+from machpay_gateway.web.path import branch_of
+
+CONTROL_PLANE = "control plane"
+
+
+class ControlPlane(NamedTuple):
+    """Which paths the control plane serves, at a Unix *socket*: all below *prefixes*, `/v1/keys` among them.
+
+    Other proxies send forward-auth requests below *forward_auth_prefix*. Those keep all their headers, the ones about
+    clients included.
+    """
+
+    prefixes: tuple[str, ...]
+    forward_auth_prefix: str
+    socket: Path
+
+
+class UpstreamRouter:
+    """Picks the pool for a request. *pools* has all of them: `live`, `sandbox` and the control plane's."""
+
+    def __init__(self, upstreams: Mapping[str, Upstream], control_plane: ControlPlane | None) -> None:
+        """Make a pool for each of *upstreams*, by `live` and `sandbox`, and one for the *control_plane*."""
+        self._loop = asyncio.get_running_loop()
+        self._responses = ResponseReader(response_fields())
+        self._prefixes = () if control_plane is None else control_plane.prefixes
+        self._forward_auth_prefix = None if control_plane is None else control_plane.forward_auth_prefix
+        self._control_plane = None if control_plane is None else ServerPool([_control_plane_server(control_plane)])
+        pools = {name: ServerPool(map(self._server, upstream.origins)) for name, upstream in upstreams.items()}
+        self.pools = pools if self._control_plane is None else {**pools, CONTROL_PLANE: self._control_plane}
+        # A public route belongs to no environment; its requests go to the live upstream if there is one.
+        by_environment = {"live": pools.get("live"), "test": pools.get("sandbox")}
+        by_environment["public"] = by_environment["live"] or by_environment["test"]
+        self._by_environment = {name: pool for name, pool in by_environment.items() if pool is not None}
+
+    def control_plane_pool(self, path: str | None) -> ServerPool | None:
+        """Return the control plane's pool if it serves *path*."""
+        if self.is_forward_auth(path):
+            return self._control_plane
+        if path is None or not path.startswith(self._prefixes):
+            return None
+        return self._control_plane if branch_of(path, self._prefixes) is not None else None
+
+    def is_forward_auth(self, path: str | None) -> bool:
+        """Return whether requests to *path* are forward-auth requests of another proxy."""
+        return path is not None and self._forward_auth_prefix is not None and path.startswith(self._forward_auth_prefix)
+
+    def pool_for(self, principal: Principal | Anonymous) -> ServerPool:
+        """Return the upstream of *principal*'s environment."""
+        return self._by_environment[principal.environment if isinstance(principal, Principal) else "public"]
+
+    def close_idle(self, unused_since: float) -> None:
+        """Close the connections that have been idle since *unused_since* or longer."""
+        for pool in self.pools.values():
+            pool.close_idle(unused_since)
+
+    def _server(self, origin: Origin) -> UpstreamServer:
+        context = ssl.create_default_context() if origin.scheme == "https" else None
+        name = origin.host if context else None
+        return UpstreamServer(
+            str(origin),
+            lambda: self._loop.create_connection(
+                self._connection, origin.host, origin.port, ssl=context, server_hostname=name
+            ),
+        )
+
+    def _connection(self) -> UpstreamConnection:
+        return UpstreamConnection(self._responses)
+
+
+def _control_plane_server(control_plane: ControlPlane) -> UpstreamServer:
+    loop, responses = asyncio.get_running_loop(), ResponseReader(control_plane_fields())
+    return UpstreamServer(
+        CONTROL_PLANE,
+        lambda: loop.create_unix_connection(lambda: UpstreamConnection(responses), str(control_plane.socket)),
+    )

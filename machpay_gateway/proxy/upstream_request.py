@@ -1,0 +1,126 @@
+"""The head of a request as its upstream gets it: the client's lines, where it comes from, and who the caller is."""
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from machpay_gateway.core.decision.identity_headers import identity_fields
+from machpay_gateway.core.decision.principal import Anonymous, Principal
+from machpay_gateway.core.jose.assertion import HEADER as ASSERTION_HEADER
+from machpay_gateway.core.network.address import format_address
+from machpay_gateway.proxy.header_fields import lines_without
+from machpay_gateway.proxy.heads import PSEUDONYM, RequestHead
+from machpay_gateway.web.incoming import PEER_FIELD
+
+_VERSIONS = (b"1.0", b"1.1")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_HOST = re.compile(rb"(?:[A-Za-z0-9.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_ASSERTION = ASSERTION_HEADER.encode()
+_HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"upgrade", b"expect", PEER_FIELD})
+_TRACE_CONTEXT = frozenset({b"traceparent", b"tracestate"})
+# They frame the request and route it. Connection must not remove them: a body would be read as requests.
+_NEVER_HOP_BY_HOP = frozenset({b"content-length", b"transfer-encoding", b"host"})
+_SCHEMES = frozenset({b"http", b"https"})
+
+Hops = tuple[int | None, ...]  # addresses from the client to our peer; None is one that cannot be parsed
+
+
+class ForwardedInfo(NamedTuple):
+    """The content of Forwarded (RFC 7239): *hops* from the client up to our peer, and its *scheme* and *host*."""
+
+    hops: Hops
+    scheme: bytes
+    host: bytes | None
+
+
+def forwarded_info(request: RequestHead, hops: Hops, scheme: bytes, *, is_trusted: bool) -> ForwardedInfo:
+    """Return where *request* comes from; X-Forwarded-Proto and -Host count if the peer *is_trusted*."""
+    host = request.host
+    if is_trusted:
+        if request.forwarded_proto in _SCHEMES:
+            scheme = request.forwarded_proto or scheme
+        if request.forwarded_host and _HOST.fullmatch(request.forwarded_host):
+            host = request.forwarded_host
+    return ForwardedInfo(hops, scheme, host)
+
+
+def upstream_head(
+    request: RequestHead,
+    forwarded: ForwardedInfo,
+    principal: Principal | Anonymous | None,
+    request_id: bytes,
+    *,
+    authorization: tuple[bytes, ...] = (),
+    assertion: bytes = b"",
+    trace: bytes = b"",
+) -> bytes:
+    """Return the head of *request* for the upstream, with the caller's *authorization* if that is forwarded.
+
+    *assertion* is a signed statement about the caller, *trace* the lines of the trace context.
+    """
+    hops, scheme, host = forwarded
+    added = gateway_lines(principal, hops, scheme, request.host, host, request.minor)
+    end = b"\r\n" + trace + request.framing
+    if assertion:
+        end += b"%b: %b\r\n" % (_ASSERTION, assertion)
+    for value in authorization:
+        end += b"Authorization: %b\r\n" % value
+    return b"".join((request.start, added, b"\r\nX-Request-Id: ", request_id, end, b"\r\n"))
+
+
+def with_cookies(head: bytes, cookies: tuple[bytes, ...]) -> bytes:
+    """Return *head* with the gateway's own *cookies*, which only its control plane may get."""
+    lines = b"".join(b"Cookie: %b\r\n" % value for value in cookies)
+    return head[:-2] + lines + b"\r\n" if lines else head
+
+
+def verbatim_head(raw: bytes, request: RequestHead, peer: str, trace: bytes = b"") -> bytes:
+    """Return the *raw* head of *request* without hop-by-hop headers, with the address of our *peer* added.
+
+    *trace*, if any, replaces the trace context of the request.
+    """
+    first, *lines = raw[:-4].split(b"\r\n")
+    dropped = _HOP_BY_HOP | ((request.connection or frozenset()) - _NEVER_HOP_BY_HOP)
+    end_to_end = lines_without(lines, dropped | _TRACE_CONTEXT if trace else dropped)
+    return b"\r\n".join((first, *end_to_end, PEER_FIELD + b": " + peer.encode(), trace + b"\r\n"))
+
+
+@lru_cache(maxsize=4096)  # a changed record makes a new principal, so this needs no invalidation
+def gateway_lines(  # noqa: PLR0917 - a cache is cheapest with positional arguments
+    principal: Principal | Anonymous | None,
+    hops: Hops,
+    scheme: bytes,
+    host: bytes | None,
+    client_host: bytes | None,
+    minor: int,
+) -> bytes:
+    """Return the header lines that the gateway writes, without the last CR LF: Host, forwarding and identity headers.
+
+    *host* is the request's own, *client_host* the one that the client requested from a proxy in front of us.
+    """
+    addresses = [None if address is None else format_address(address) for address in hops]
+    # RFC 9112 §3.2: every request has a Host; it is empty if a client of HTTP/1.0 has sent none.
+    lines = [b"Host: " + (host or b"")]
+    lines.append(b"X-Forwarded-For: " + ", ".join(address or "unknown" for address in addresses).encode())
+    lines.append(b"X-Forwarded-Proto: " + scheme)
+    first = f"for={_node(addresses[0])};proto={scheme.decode()}"
+    if client_host is not None:
+        lines.append(b"X-Forwarded-Host: " + client_host)
+        first += f";host={_quoted(client_host.decode('latin-1'))}"
+    elements = [first, *(f"for={_node(address)}" for address in addresses[1:])]
+    lines.append(b"Forwarded: " + ", ".join(elements).encode("latin-1"))
+    lines.append(b"Via: " + _VERSIONS[minor] + b" " + PSEUDONYM)
+    if isinstance(principal, Principal):
+        lines += (f"{name}: {value}".encode() for name, value in identity_fields(principal))
+    return b"\r\n".join(lines)
+
+
+def _node(address: str | None) -> str:
+    # RFC 7239 §6: an IPv6 address is in brackets, and therefore quoted.
+    if address is None:
+        return "unknown"
+    return f'"[{address}]"' if ":" in address else address
+
+
+def _quoted(value: str) -> str:
+    return value if _TOKEN.fullmatch(value) else f'"{value}"'
