@@ -1,5 +1,5 @@
-"""The key API: what programs and people do with keys and apps over HTTP, guarded by MachPayAuth as any application is.
+"""The key API: management of keys, apps and grants over HTTP, guarded by MachPayAuth like any other application.
 
-`operations` is its one table: routing, the policy that guards it and the OpenAPI document are read off it. An operation
-gets a `Call`, asks the keyring, and returns a response; whatever else there is to say, it raises as a `ProblemError`.
+`operations` is its one table: routing, access policy and the OpenAPI document are derived from it. An operation takes
+an `AdminRequest`, calls the services, and returns a response or raises a `ProblemError`.
 """

@@ -4,7 +4,7 @@ from starlette.responses import Response
 
 from machpay_gateway.admin.documents import document_response, page_response
 from machpay_gateway.admin.request import AdminRequest
-from machpay_gateway.admin.requests import EntrySelection
+from machpay_gateway.admin.requests import AuditLogQuery
 from machpay_gateway.admin.responses import whoami_document
 from machpay_gateway.core.keys.document import audit_document
 
@@ -16,7 +16,7 @@ async def whoami(call: AdminRequest) -> Response:
 
 async def audit_log(call: AdminRequest) -> Response:
     """List the changes in the caller's account, newest first."""
-    chosen = call.query(EntrySelection)
-    before = None if chosen.after is None else int(chosen.after.removeprefix("audit_"))
-    rows = await call.gateway.store.audit_page(call.caller.account_id, before=before, limit=chosen.limit + 1)
-    return page_response([audit_document(row) for row in rows], chosen.limit)
+    query = call.query(AuditLogQuery)
+    before = None if query.after is None else int(query.after.removeprefix("audit_"))
+    rows = await call.gateway.store.audit_page(call.caller.account_id, before=before, limit=query.limit + 1)
+    return page_response([audit_document(row) for row in rows], query.limit)

@@ -1,4 +1,4 @@
-"""The key API as an ASGI application. It trusts what MachPayAuth in front of it put into the scope, nothing else."""
+"""The key API as an ASGI application. It trusts only what the MachPayAuth in front of it adds to the scope."""
 
 import time
 from collections import defaultdict
@@ -17,11 +17,11 @@ from machpay_gateway.admin.caller import caller_of
 from machpay_gateway.admin.documents import NO_STORE
 from machpay_gateway.admin.leaks import PATH as LEAKS_PATH
 from machpay_gateway.admin.leaks import Endpoint, leaks_endpoint
-from machpay_gateway.admin.openapi import description
+from machpay_gateway.admin.openapi import openapi_document
 from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
 from machpay_gateway.admin.problems import ProblemError, problem_response
 from machpay_gateway.admin.request import AdminRequest
-from machpay_gateway.admin.request_body import body_bytes, read_query
+from machpay_gateway.admin.request_body import parse_query, read_body
 from machpay_gateway.core.accounts.management import may_manage
 from machpay_gateway.core.errors import InputError, NotPermitted, StateError, StoreUnavailable
 from machpay_gateway.gateway import Gateway
@@ -29,7 +29,7 @@ from machpay_gateway.web.incoming import facts_of
 
 
 def key_api(gateway: Gateway, *, clock: Callable[[], float] = time.time) -> Starlette:
-    """Return the application that serves `OPERATIONS` by *gateway*. *clock* is in seconds since the epoch."""
+    """Return the application that serves `OPERATIONS` with *gateway*. *clock* is in seconds since the epoch."""
     by_path: dict[str, dict[str, Operation]] = defaultdict(dict)
     for operation in OPERATIONS:
         by_path[operation.path][operation.method] = operation
@@ -40,29 +40,27 @@ def key_api(gateway: Gateway, *, clock: Callable[[], float] = time.time) -> Star
     app = Starlette(
         routes=[
             *routes,
-            Route(DESCRIPTION_PATH, _describing(gateway)),
+            Route(DESCRIPTION_PATH, _openapi_endpoint(gateway)),
             Route(LEAKS_PATH, leaks_endpoint(gateway, clock), methods=["POST"]),
         ],
-        exception_handlers={ProblemError: _problem, HTTPException: _unrouted},
+        exception_handlers={ProblemError: _problem_handler, HTTPException: _routing_handler},
     )
-    app.router.redirect_slashes = False  # a trailing slash is another path, and there is nothing at it
+    app.router.redirect_slashes = False  # a path with a trailing slash is a different path
     return app
 
 
 def _endpoint(gateway: Gateway, operations: Mapping[str, Operation], clock: Callable[[], float]) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         operation = operations["GET" if request.method == "HEAD" else request.method]
-        body = b"" if operation.body is None else await body_bytes(request)
-        asked = read_query(request.query_params, operation.query)  # where there is none, too: the unknown is refused
-        return await _answered(
-            operation, AdminRequest(gateway, request, caller_of(request.scope), asked, body, clock())
-        )
+        body = b"" if operation.body is None else await read_body(request)
+        query = parse_query(request.query_params, operation.query)  # also for NoQuery, which refuses any parameter
+        return await _run(operation, AdminRequest(gateway, request, caller_of(request.scope), query, body, clock()))
 
     return endpoint
 
 
-async def _answered(operation: Operation, call: AdminRequest) -> Response:
-    # First, so that a caller who may never do this learns nothing of records, or of answers that were stored.
+async def _run(operation: Operation, call: AdminRequest) -> Response:
+    # First, so that a caller without permission learns nothing about records or stored responses.
     if operation.action is not None and (refusal := may_manage(call.caller.actor, operation.action)):
         raise ProblemError(refusal.code, refusal.detail)
     try:
@@ -77,27 +75,27 @@ async def _answered(operation: Operation, call: AdminRequest) -> Response:
         raise ProblemError("unavailable", "The database did not answer.") from exc
 
 
-def _describing(gateway: Gateway) -> Endpoint:
+def _openapi_endpoint(gateway: Gateway) -> Endpoint:
     @cache
-    def described() -> bytes:  # when it is asked for: it takes longer than all else at the start, and few processes are
-        return orjson.dumps(description(gateway.policy.scopes, takes_reports=gateway.reports is not None))
+    def document() -> bytes:  # at the first request: building it takes longer than the rest of the start
+        return orjson.dumps(openapi_document(gateway.policy.scopes, takes_reports=gateway.reports is not None))
 
     async def describe(_request: Request) -> Response:
-        return Response(described(), headers=NO_STORE, media_type="application/json")
+        return Response(document(), headers=NO_STORE, media_type="application/json")
 
     return describe
 
 
-async def _problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ProblemError)  # noqa: S101 - Starlette calls this for nothing else
+async def _problem_handler(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)  # noqa: S101 - Starlette calls it for no other class
     return problem_response(error, facts_of(request.scope).request_id)
 
 
-async def _unrouted(request: Request, error: Exception) -> Response:
-    """Answer where no operation is: 404, or 405 with the methods that there are (RFC 9110 §15.5.6)."""
+async def _routing_handler(request: Request, error: Exception) -> Response:
+    """Return 404 for an unknown path, or 405 with the methods that the path has (RFC 9110 §15.5.6)."""
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
     if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
-        return await _problem(request, ProblemError("not_found", "There is nothing at this path."))
-    response = await _problem(request, ProblemError("method_not_allowed", "See the Allow header."))
+        return await _problem_handler(request, ProblemError("not_found", "There is nothing at this path."))
+    response = await _problem_handler(request, ProblemError("method_not_allowed", "See the Allow header."))
     response.headers.update(error.headers or {})
     return response

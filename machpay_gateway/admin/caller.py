@@ -1,4 +1,4 @@
-"""Who calls the key API. `core.accounts.management` decides what they may do."""
+"""The caller of the key API. `core.accounts.management` decides what it may do."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,24 +38,24 @@ class Caller:
     @property
     def account_id(self) -> str:
         """The account that the caller acts for. Raises NotPermitted when there is none."""
-        if self.actor.account_id is None:  # which would stand for every account wherever it is handed on
+        if self.actor.account_id is None:  # the services would take None for every account
             raise NotPermitted("This credential belongs to no account: use an API key.")
         return self.actor.account_id
 
     @property
     def environment(self) -> str | None:
-        """The only environment of which the caller sees anything; None when it sees all."""
+        """The only environment that the caller has access to; None for all of them."""
         return self.actor.environment
 
-    def sees(self, record: ManagedRecord) -> bool:
-        """Tell whether *record* exists, as far as the caller is concerned."""
+    def can_read(self, record: ManagedRecord) -> bool:
+        """Tell whether the caller may read *record*. One that it may not read is reported as not found."""
         return may_manage(self.actor, ManagementAction.READ, record) is None
 
-    def may_assign(self, scope: str, kept: frozenset[str] = frozenset()) -> bool:
-        """Tell whether the caller may assign *scope* to a key or an OAuth client; one that it has may be *kept*."""
-        return may_assign(self.actor, scope, kept)
+    def may_assign(self, scope: str, current: frozenset[str] = frozenset()) -> bool:
+        """Tell whether the caller may assign *scope* to a record, or leave it there as one of its *current* scopes."""
+        return may_assign(self.actor, scope, current)
 
 
 def caller_of(scope: Mapping[str, Any]) -> Caller:
-    """Return who sent the request that the middleware let through."""
+    """Return the caller of a request that the middleware admitted."""
     return Caller(scope["machpay"], scope["machpay_grant"], facts_of(scope))

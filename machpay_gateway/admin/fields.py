@@ -1,7 +1,7 @@
-"""The fields of what the key API is sent: each reads itself, and tells OpenAPI its limits.
+"""The field types of request bodies and queries: each validates itself and documents its limits in OpenAPI.
 
-What depends on who asks, and on when, comes as the `ValidationContext`. The rules are those of the services
-(`core.keys.validation`), so that no second truth can grow here.
+What depends on the caller and the time comes from the `ValidationContext`. The rules are those of the services
+(`core.keys.validation`), so there is no second implementation of them.
 """
 
 import re
@@ -39,103 +39,103 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 
 @dataclass(frozen=True, slots=True)
 class ValidationContext:
-    """What fields are read against: the *caller*, the *known* scopes, those that are *kept* by a change, the time."""
+    """What fields are validated against. *current_scopes* are those of the record that is updated."""
 
     caller: Caller
-    known: frozenset[str]
+    known_scopes: frozenset[str]
     now: float
-    kept: frozenset[str] = frozenset()
+    current_scopes: frozenset[str] = frozenset()
 
 
-def _told(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return *read*, its refusal told as pydantic has it."""
+def _as_pydantic(validate: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return *validate* as a validator that raises pydantic's error."""
 
-    def reading(value: Any) -> Any:  # noqa: ANN401 - any field's value
+    def validator(value: Any) -> Any:  # noqa: ANN401 - the value of any field
         try:
-            return read(value)
+            return validate(value)
         except (InputError, ConfigurationError) as exc:
-            raise _refusal(masked(str(exc))) from exc
+            raise _field_error(masked(str(exc))) from exc
 
-    return reading
+    return validator
 
 
-def _refusal(reason: str) -> PydanticCustomError:
+def _field_error(reason: str) -> PydanticCustomError:
     return PydanticCustomError("refused", "{reason}", {"reason": reason})
 
 
-def _grantable(name: str, info: ValidationInfo[ValidationContext]) -> str:
-    readings = info.context
-    _told(lambda one: validate_scopes([one], readings.known))(name)
-    if readings.caller.may_assign(name, readings.kept):
+def _validate_key_scope(name: str, info: ValidationInfo[ValidationContext]) -> str:
+    context = info.context
+    _as_pydantic(lambda one: validate_scopes([one], context.known_scopes))(name)
+    if context.caller.may_assign(name, context.current_scopes):
         return name
     if name in NOT_ASSIGNED_BY_KEYS:
-        raise _refusal(f"{quoted(name)} is given by an operator only: `machpay-gateway keys create`.")
-    raise _refusal(f"{quoted(name)} is not held by the key that asks: a key gives on only what it has.")
+        raise _field_error(f"{quoted(name)} can only be assigned by an operator: `machpay-gateway keys create`.")
+    raise _field_error(f"{quoted(name)} is not held by the calling key: a key can only pass on scopes that it has.")
 
 
-def _for_apps(name: str, info: ValidationInfo[ValidationContext]) -> str:
-    readings = info.context
-    _told(lambda one: checked_app_scopes([one], readings.known))(name)
-    if not readings.caller.may_assign(name, readings.kept):
-        raise _refusal(f"{quoted(name)} is not held by the key that asks: an app gets only what that has.")
+def _validate_app_scope(name: str, info: ValidationInfo[ValidationContext]) -> str:
+    context = info.context
+    _as_pydantic(lambda one: checked_app_scopes([one], context.known_scopes))(name)
+    if not context.caller.may_assign(name, context.current_scopes):
+        raise _field_error(f"{quoted(name)} is not held by the calling key: an app can only get scopes that it has.")
     return name
 
 
-def _held(name: str, info: ValidationInfo[ValidationContext]) -> str:
+def _validate_session_scope(name: str, info: ValidationInfo[ValidationContext]) -> str:
     if name not in info.context.caller.principal.scopes:
-        raise _refusal(f"{quoted(name)} is not held by the key that asks: a session has at most its key's scopes.")
+        raise _field_error(f"{quoted(name)} is not held by the calling key: a session has at most its key's scopes.")
     return name
 
 
-def _unrepeated(names: list[str]) -> list[str]:
+def _validate_unique(names: list[str]) -> list[str]:
     if len(set(names)) < len(names):
-        raise _refusal("One is given twice: leave it out once.")
+        raise _field_error("One is given twice: leave one out.")
     return names
 
 
-def _once(names: list[str], info: ValidationInfo[ValidationContext]) -> list[str]:
-    _told(lambda all_: validate_scopes(all_, info.context.known))(names)
+def _validate_key_scopes(names: list[str], info: ValidationInfo[ValidationContext]) -> list[str]:
+    _as_pydantic(lambda all_: validate_scopes(all_, info.context.known_scopes))(names)
     return names
 
 
-def _ours(environment: str, info: ValidationInfo[ValidationContext]) -> str:
+def _validate_environment(environment: str, info: ValidationInfo[ValidationContext]) -> str:
     only = info.context.caller.environment
     if only not in (None, environment):
-        raise _refusal(f"A test key makes only what is test, nothing that is {environment}.")
+        raise _field_error(f"A test key can only create test objects, not {environment} ones.")
     return environment
 
 
-def _moment(value: object) -> float:
-    # A number would be read as a time in seconds, also one that was meant in milliseconds.
+def _parse_moment(value: object) -> float:
+    # A number would be taken as seconds, even if it was meant in milliseconds.
     if not isinstance(value, str):
-        raise _refusal("Input should be a moment as text, as in 2030-01-31T00:00:00Z")
+        raise _field_error("Input should be a moment as text, as in 2030-01-31T00:00:00Z")
     return parse_moment(value)
 
 
-def _later(moment: float, info: ValidationInfo[ValidationContext]) -> float:
-    _told(lambda at: validate_expiry(at, info.context.now))(moment)
+def _validate_later(moment: float, info: ValidationInfo[ValidationContext]) -> float:
+    _as_pydantic(lambda at: validate_expiry(at, info.context.now))(moment)
     return moment
 
 
-def _digits(text: str) -> int:
-    # In a query everything is text, and pydantic reads more than digits as a number.
+def _parse_digits(text: str) -> int:
+    # Queries hold text, and pydantic accepts more than digits as a number.
     if not _NUMBER.fullmatch(text):
-        raise _refusal("Input should be a number in digits")
+        raise _field_error("Input should be a number in digits")
     return int(text)
 
 
-def _flag(text: str) -> bool:
+def _parse_flag(text: str) -> bool:
     if text not in {"true", "false"}:
-        raise _refusal("Input should be true or false")
+        raise _field_error("Input should be true or false")
     return text == "true"
 
 
 Name = Annotated[
     str,
-    Field(min_length=1, max_length=MAX_NAME, description="What people call the key."),
-    AfterValidator(_told(validate_name)),
+    Field(min_length=1, max_length=MAX_NAME, description="The display name of the key."),
+    AfterValidator(_as_pydantic(validate_name)),
 ]
-Scope = Annotated[str, Field(min_length=1, max_length=_LONGEST_SCOPE), AfterValidator(_grantable)]
+Scope = Annotated[str, Field(min_length=1, max_length=_LONGEST_SCOPE), AfterValidator(_validate_key_scope)]
 ScopeList = Annotated[
     list[Scope],
     Field(
@@ -143,66 +143,68 @@ ScopeList = Annotated[
         json_schema_extra={"uniqueItems": True},
         description="What the key may do: scopes that the caller holds, or wildcards over them such as `skills:*`.",
     ),
-    AfterValidator(_once),
+    AfterValidator(_validate_key_scopes),
 ]
 AppName = Annotated[
     str,
-    Field(min_length=1, max_length=MAX_NAME, description="What users are shown."),
-    AfterValidator(_told(validate_name)),
+    Field(min_length=1, max_length=MAX_NAME, description="The name that users see."),
+    AfterValidator(_as_pydantic(validate_name)),
 ]
 AppScopes = Annotated[
-    list[Annotated[str, Field(min_length=1, max_length=_LONGEST_SCOPE), AfterValidator(_for_apps)]],
+    list[Annotated[str, Field(min_length=1, max_length=_LONGEST_SCOPE), AfterValidator(_validate_app_scope)]],
     Field(
         max_length=MAX_SCOPES,
         json_schema_extra={"uniqueItems": True},
-        description="The most that the app may ask for: scopes that the caller holds, by name.",
+        description="The scopes that the app may request: those that the caller holds, without wildcards.",
     ),
-    AfterValidator(_unrepeated),
+    AfterValidator(_validate_unique),
 ]
 RedirectUris = Annotated[
     list[
         Annotated[
             str,
             Field(min_length=1, max_length=MAX_URI),
-            AfterValidator(_told(lambda uri: checked_redirect_uris([uri])[0])),
+            AfterValidator(_as_pydantic(lambda uri: checked_redirect_uris([uri])[0])),
         ]
     ],
-    Field(max_length=MAX_URIS, description="Where users are sent back to, compared byte by byte."),
+    Field(max_length=MAX_URIS, description="Where users are redirected to. Compared byte by byte."),
 ]
 GrantTypes = Annotated[
     list[Literal["authorization_code", "refresh_token", "client_credentials"]],
-    Field(max_length=len(GRANT_TYPES), json_schema_extra={"uniqueItems": True}, description="What it may ask by."),
-    AfterValidator(_unrepeated),
+    Field(max_length=len(GRANT_TYPES), json_schema_extra={"uniqueItems": True}, description="How it may get tokens."),
+    AfterValidator(_validate_unique),
 ]
 HeldScopes = Annotated[
-    list[Annotated[str, Field(min_length=1, max_length=_LONGEST_SCOPE), AfterValidator(_held)]],
+    list[Annotated[str, Field(min_length=1, max_length=_LONGEST_SCOPE), AfterValidator(_validate_session_scope)]],
     Field(max_length=MAX_SCOPES, json_schema_extra={"uniqueItems": True}, description="Scopes that the caller holds."),
-    AfterValidator(_unrepeated),
+    AfterValidator(_validate_unique),
 ]
 Network = Annotated[
-    str, Field(min_length=1, max_length=_LONGEST_NETWORK), AfterValidator(_told(lambda text: parse_network(text)[0]))
+    str,
+    Field(min_length=1, max_length=_LONGEST_NETWORK),
+    AfterValidator(_as_pydantic(lambda text: parse_network(text)[0])),
 ]
 NetworkList = Annotated[
     list[Network],
     Field(
         max_length=MAX_NETWORKS,
-        description="Addresses and networks in CIDR that the key may be used from; none: from anywhere.",
+        description="Addresses and networks (CIDR) that the key can be used from. Empty: anywhere.",
     ),
 ]
-Environment = Annotated[Literal["live", "test"], AfterValidator(_ours)]
+Environment = Annotated[Literal["live", "test"], AfterValidator(_validate_environment)]
 Moment = Annotated[
     float,
-    BeforeValidator(_told(_moment)),
+    BeforeValidator(_as_pydantic(_parse_moment)),
     WithJsonSchema({"type": "string", "format": "date-time", "maxLength": 35}),
 ]
-LaterMoment = Annotated[Moment, AfterValidator(_later)]
+LaterMoment = Annotated[Moment, AfterValidator(_validate_later)]
 PairName = Annotated[str, Field(min_length=1, max_length=MAX_PAIR_KEY)]
 PairValue = Annotated[str, Field(max_length=MAX_PAIR_VALUE)]
 Metadata = Annotated[
     dict[PairName, PairValue],
-    Field(max_length=MAX_PAIRS, description="Pairs of your own, kept as they are: no secrets."),
-    AfterValidator(_told(validate_metadata)),
+    Field(max_length=MAX_PAIRS, description="Your own pairs, stored as they are: no secrets."),
+    AfterValidator(_as_pydantic(validate_metadata)),
 ]
-# A query's own: there everything comes as text.
-PageSize = Annotated[int, Field(ge=1, le=MAX_PAGE, description="How many at most."), BeforeValidator(_digits)]
-Flag = Annotated[bool, BeforeValidator(_flag)]
+# For queries, where every value is text.
+PageSize = Annotated[int, Field(ge=1, le=MAX_PAGE, description="The size of the page."), BeforeValidator(_parse_digits)]
+Flag = Annotated[bool, BeforeValidator(_parse_flag)]

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of the key API, made of the table of operations and of the types that validate."""
+"""The OpenAPI 3.1 document of the key API, generated from the table of operations and the types it names."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
 from machpay_gateway.admin import leaks
-from machpay_gateway.admin.idempotency import HEADER, MAX_NAME
+from machpay_gateway.admin.idempotency import HEADER, MAX_LENGTH
 from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
 from machpay_gateway.admin.problems import CODES
 from machpay_gateway.admin.responses import ProblemDocument
@@ -19,40 +19,40 @@ from machpay_gateway.core.decision.reason import OF_THE_PROXY, Reason
 
 VERSION = "1"
 _REF = "#/components/schemas/{model}"
-_REPEATABLE = {
+_IDEMPOTENCY_KEY = {
     "name": HEADER,
     "in": "header",
     "required": False,
-    "description": "A name for this request: sent again within 24 hours, it is answered as before and not done again.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": "^[ -~]+$"},
+    "description": "Identifies the request: a retry within 24 hours gets the same response and has no further effect.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_LENGTH, "pattern": "^[ -~]+$"},
 }
-_REPLAYED = {"description": "`true` when the answer is one given before.", "schema": {"type": "string"}}
+_REPLAYED = {"description": "`true` if the response is that of an earlier request.", "schema": {"type": "string"}}
 _TOKEN = Manager("session", role=Role.TOKEN)
-# What MachPayAuth may answer before an operation is reached.
+# The problems of MachPayAuth, which responds before any operation runs.
 _REFUSALS = [str(reason) for reason in Reason if reason not in {Reason.ROUTE_NOT_FOUND, *OF_THE_PROXY}]
-# A code that both may answer has the same status in either table.
+# A code that is in both tables has the same status in both.
 _STATUSES = {str(reason): row.status for reason, row in PROBLEMS.items()} | {
     code: int(status) for code, (status, _) in CODES.items()
 }
 
 
-def description(scopes: Sequence[str], *, takes_reports: bool = False) -> dict[str, Any]:
-    """Return the document for a gateway whose keys may hold *scopes*, and that *takes_reports* of leaks or does not."""
+def openapi_document(scopes: Sequence[str], *, takes_reports: bool = False) -> dict[str, Any]:
+    """Return the document of a gateway whose keys may hold *scopes*. *takes_reports* adds the endpoint for leaks."""
     schemas = _schemas()
     for model in ("NewKey", "NewClient"):
         schemas[model]["properties"]["scopes"]["examples"] = [list(scopes[:2])]
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
-    paths[DESCRIPTION_PATH] = {"get": _self_description()}
+    paths[DESCRIPTION_PATH] = {"get": _openapi_operation()}
     if takes_reports:
-        paths[leaks.PATH] = {"post": _leak_report()}
+        paths[leaks.PATH] = {"post": _leak_report_operation()}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "MachPay keys",
             "version": VERSION,
-            "description": "API keys: create, scope, restrict, rotate, revoke. Apps that act for users, and their end.",
+            "description": "API keys: create, scope, restrict, rotate, revoke. Apps that act for users, and grants.",
         },
         "security": [{"bearer": []}],
         "paths": paths,
@@ -61,21 +61,21 @@ def description(scopes: Sequence[str], *, takes_reports: bool = False) -> dict[s
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    description: dict[str, Any] = {
         "operationId": operation.name,
         "summary": getdoc(operation.run),
         "parameters": list(_parameters(operation)),
-        "responses": {str(operation.status): _answer(operation)} | dict(_problems(operation)),
+        "responses": {str(operation.status): _success(operation)} | dict(_problems(operation)),
     }
     needs = [f"Needs the scope `{operation.scopes}`."] if operation.scopes else []
     if operation.action is not None and may_manage(_TOKEN, operation.action):
-        needs.append("By an API key itself only: not by a session or an OAuth access token.")
+        needs.append("Only for API keys themselves: not for sessions or OAuth access tokens.")
     if needs:
-        told["description"] = " ".join(needs)
+        description["description"] = " ".join(needs)
     if operation.body is not None:
         is_required = bool(operation.body.model_json_schema().get("required"))
-        told["requestBody"] = {"required": is_required, "content": {"application/json": _schema(operation.body)}}
-    return told
+        description["requestBody"] = {"required": is_required, "content": {"application/json": _schema(operation.body)}}
+    return description
 
 
 def _parameters(operation: Operation) -> Iterator[Mapping[str, Any]]:
@@ -90,24 +90,24 @@ def _parameters(operation: Operation) -> Iterator[Mapping[str, Any]]:
     for name, schema in _plain(operation.query.model_json_schema())["properties"].items():
         yield {"name": name, "in": "query", "required": False, "schema": _without_null(schema)}
     if operation.is_repeatable:
-        yield _REPEATABLE
+        yield _IDEMPOTENCY_KEY
     if "precondition_failed" in operation.problems:
         yield {
             "name": "If-Match",
             "in": "header",
             "required": False,
-            "description": f"An ETag: nothing is changed when the {operation.about} is another version by now "
+            "description": f"An ETag: nothing is changed if the {operation.about} has another version by now "
             "(RFC 9110 §13.1.1).",
             "schema": {"type": "string"},
         }
 
 
-def _answer(operation: Operation) -> dict[str, Any]:
+def _success(operation: Operation) -> dict[str, Any]:
     etag = {"description": f"The {operation.about}'s version, for If-Match.", "schema": {"type": "string"}}
-    location = {"description": f"Where the {operation.about} is.", "schema": {"type": "string"}}
+    location = {"description": f"The URL of the {operation.about}.", "schema": {"type": "string"}}
     headers = {
         "ETag": etag if operation.has_etag else None,
-        # What has a tag is there to be read again.
+        # Without a tag, it cannot be retrieved.
         "Location": location if operation.status == HTTPStatus.CREATED and operation.has_etag else None,
         "Idempotent-Replayed": _REPLAYED if operation.is_repeatable else None,
     }
@@ -123,23 +123,23 @@ def _a(noun: str) -> str:
 
 
 def _problems(operation: Operation) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield status and response for everything that can go wrong; codes of one status are told together."""
+    """Yield the status and the response of each possible problem. Codes with the same status share a response."""
     codes = ["invalid_fields", "unavailable", "not_permitted", *operation.problems]
     if operation.body is not None:
         codes += ["malformed_body", "body_too_large", "unsupported_media_type"]
-    yield from _told([*_REFUSALS, *codes])
+    yield from _problem_responses([*_REFUSALS, *codes])
 
 
-def _told(codes: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _problem_responses(codes: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     by_status: dict[int, list[str]] = {}
     for code in codes:
         by_status.setdefault(_STATUSES[code], []).append(code)
-    for status, told in sorted(by_status.items()):
-        names = ", ".join(f"`{code}`" for code in sorted(set(told)))
+    for status, same_status in sorted(by_status.items()):
+        names = ", ".join(f"`{code}`" for code in sorted(set(same_status)))
         yield str(status), {"description": names, "content": {"application/problem+json": _schema(ProblemDocument)}}
 
 
-def _self_description() -> dict[str, Any]:
+def _openapi_operation() -> dict[str, Any]:
     return {
         "operationId": "describe",
         "summary": "This document.",
@@ -150,16 +150,16 @@ def _self_description() -> dict[str, Any]:
     }
 
 
-def _leak_report() -> dict[str, Any]:
+def _leak_report_operation() -> dict[str, Any]:
     texts = {name: {"type": "string"} for name in ("token", "type", "url", "source")}
     match = {"type": "object", "properties": texts}
     verdict = {"enum": ["true_positive", "false_positive"]}
-    told = {"token_hash": {"type": "string"}, "token_type": {"type": "string"}, "label": verdict}
-    feedback = {"type": "object", "properties": told, "required": list(told)}
+    members = {"token_hash": {"type": "string"}, "token_type": {"type": "string"}, "label": verdict}
+    feedback = {"type": "object", "properties": members, "required": list(members)}
     return {
         "operationId": "reportLeaks",
         "summary": "Report leaked secrets, as GitHub's secret scanning does.",
-        "description": "Signed by a key of the scanner that is configured.",
+        "description": "Signed with a key of the configured scanner.",
         "security": [],
         "parameters": [
             {"name": name, "in": "header", "required": True, "schema": {"type": "string"}}
@@ -171,10 +171,10 @@ def _leak_report() -> dict[str, Any]:
         },
         "responses": {
             "200": {
-                "description": "Of each secret, by its SHA-256, whether it is one of ours.",
+                "description": "For each secret, identified by its SHA-256 digest, whether it was issued here.",
                 "content": {"application/json": {"schema": {"type": "array", "items": feedback}}},
             },
-            **dict(_told([*leaks.PROBLEMS, str(Reason.MALFORMED_REQUEST)])),
+            **dict(_problem_responses([*leaks.PROBLEMS, str(Reason.MALFORMED_REQUEST)])),
         },
     }
 
@@ -203,13 +203,13 @@ def _adapters(types: Iterable[type], mode: JsonSchemaMode) -> Iterator[tuple[typ
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the *schema* of a parameter: a query can leave it out, and has no way to say null."""
+    """Return the *schema* of a query parameter, which can be left out but has no way to be null."""
     kinds = [kind for kind in schema.get("anyOf", ()) if kind.get("type") != "null"]
     return {name: part for name, part in schema.items() if name != "anyOf"} | kinds[0] if kinds else schema
 
 
 def _plain(schema: Any) -> Any:  # noqa: ANN401 - JSON
-    """Return *schema* without what pydantic adds for itself: titles, and null as the default of what is left out."""
+    """Return *schema* without pydantic's titles and null defaults, and with the schema names of OpenAPI."""
     if isinstance(schema, list):
         return [_plain(each) for each in schema]
     if not isinstance(schema, dict):

@@ -1,6 +1,6 @@
-"""The one table of the key API: what there is, who may, what is sent and what comes back.
+"""The one table of the key API: its operations, with permissions, parameters, bodies and responses.
 
-Routing (`app`), the policy that guards it (`OWN_ROUTES`) and the OpenAPI document (`openapi`) are read off it.
+Routing (`app`), the access policy (`OWN_ROUTES`) and the OpenAPI document (`openapi`) are derived from it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -12,22 +12,22 @@ from machpay_gateway.admin import account, clients, grants, keys, sessions
 from machpay_gateway.admin.leaks import PATH as LEAKS_PATH
 from machpay_gateway.admin.request import AdminRequest
 from machpay_gateway.admin.requests import (
+    AuditLogQuery,
     ClientChange,
-    ClientSelection,
-    EntrySelection,
-    GrantSelection,
+    ClientListQuery,
+    GrantListQuery,
     KeyChange,
-    KeySelection,
+    KeyListQuery,
+    KeyUsageQuery,
     NewClient,
     NewKey,
     NewSession,
     NoFields,
     NoQuery,
     RequestModel,
-    Revocation,
+    RevokeQuery,
     Rotation,
     SecretRotation,
-    UsageQuery,
 )
 from machpay_gateway.admin.responses import (
     AuditListDocument,
@@ -50,10 +50,10 @@ DESCRIPTION_PATH = "/v1/openapi.json"
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One thing that can be asked, *about* a key, an app or a grant where the path has an id.
+    """One operation, *about* a key, an app or a grant if its path has an id.
 
-    *action* is what it does to records, None when it concerns nothing but the caller. *problems* are its own codes,
-    besides those that any request may meet.
+    *action* is what it does to records, None if it concerns only the caller. *problems* are its own codes, besides
+    those that every operation has.
     """
 
     method: str
@@ -80,7 +80,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST", "/v1/keys", "createKey", Action.CREATE, keys.create, IssuedKeyDocument,
         body=NewKey, problems=("conflict",), status=201, has_etag=True, is_repeatable=True,
     ),
-    Operation("GET", "/v1/keys", "listKeys", Action.READ, keys.list_, KeyListDocument, query=KeySelection),
+    Operation("GET", "/v1/keys", "listKeys", Action.READ, keys.list_, KeyListDocument, query=KeyListQuery),
     Operation(
         "GET", _KEY, "retrieveKey", Action.READ, keys.retrieve, KeyDocument,
         problems=("not_found",), has_etag=True,
@@ -99,11 +99,11 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "POST", f"{_KEY}/revoke", "revokeKey", Action.END, keys.revoke, KeyDocument,
-        query=Revocation, body=NoFields, problems=("conflict", *_CHANGE), has_etag=True,
+        query=RevokeQuery, body=NoFields, problems=("conflict", *_CHANGE), has_etag=True,
     ),
     Operation(
         "GET", f"{_KEY}/usage", "retrieveUsage", Action.READ, keys.usage, UsageDocument,
-        query=UsageQuery, problems=("not_found",),
+        query=KeyUsageQuery, problems=("not_found",),
     ),
     Operation(
         "POST", _CLIENTS, "createClient", Action.CREATE, clients.create, IssuedClientDocument,
@@ -111,7 +111,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "GET", _CLIENTS, "listClients", Action.READ, clients.list_, ClientListDocument,
-        query=ClientSelection, problems=(_STORED,),
+        query=ClientListQuery, problems=(_STORED,),
     ),
     Operation(
         "GET", f"{_CLIENTS}/{{id}}", "retrieveClient", Action.READ, clients.retrieve, OAuthClientDocument,
@@ -132,7 +132,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "GET", _GRANTS, "listGrants", Action.READ, grants.list_, GrantListDocument,
-        query=GrantSelection, problems=(_STORED,),
+        query=GrantListQuery, problems=(_STORED,),
     ),
     Operation(
         "POST", f"{_GRANTS}/{{id}}/revoke", "revokeGrant", Action.END, grants.revoke, OAuthGrantDocument,
@@ -140,7 +140,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "GET", "/v1/audit-log", "listChanges", Action.READ_AUDIT_LOG, account.audit_log, AuditListDocument,
-        query=EntrySelection,
+        query=AuditLogQuery,
     ),
     Operation(
         "POST", "/v1/sessions", "createSession", Action.CREATE_SESSION, sessions.create, IssuedSessionDocument,
@@ -152,5 +152,5 @@ OPERATIONS: tuple[Operation, ...] = (
 OWN_ROUTES: tuple[Route, ...] = (
     *(Route(f"{operation.method} {operation.path}", scopes=operation.scopes) for operation in OPERATIONS),
     Route(f"GET {DESCRIPTION_PATH}", public=True),
-    Route(f"POST {LEAKS_PATH}", public=True),  # signed, and by nobody who has a key here
+    Route(f"POST {LEAKS_PATH}", public=True),  # authenticated by a signature instead of a key
 )

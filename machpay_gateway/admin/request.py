@@ -1,4 +1,4 @@
-"""One call of the key API, as an operation sees it: who calls, what was sent, and the gateway that can do it."""
+"""One request to the key API as an operation sees it: the caller, the parsed query and body, and the services."""
 
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from starlette.requests import Request
 from machpay_gateway.admin.caller import Caller
 from machpay_gateway.admin.fields import ValidationContext
 from machpay_gateway.admin.problems import ProblemError
-from machpay_gateway.admin.request_body import invalid, read_body
+from machpay_gateway.admin.request_body import invalid_field, parse_body
 from machpay_gateway.admin.requests import RequestModel
 from machpay_gateway.core.accounts.management import ManagedRecord
 from machpay_gateway.core.errors import ConfigurationError
@@ -21,11 +21,11 @@ from machpay_gateway.services.revocation import Revocation
 
 
 class Versioned(ManagedRecord, Protocol):
-    """A record that each change makes another version of."""
+    """A record with a version, which each change raises."""
 
     @property
     def version(self) -> int:
-        """Which one it is."""
+        """Its current version."""
 
 
 T = TypeVar("T", bound=RequestModel)
@@ -35,94 +35,95 @@ V = TypeVar("V", bound=Versioned)
 
 @dataclass(frozen=True, slots=True)
 class AdminRequest:
-    """A *request* of the *caller* at the moment *now*: what its query *asked*, and its *body* read whole."""
+    """A *request* of the *caller* at the time *now*, with its *parsed_query* and its *raw_body*."""
 
     gateway: Gateway
     request: Request
     caller: Caller
-    asked: RequestModel
-    body: bytes
+    parsed_query: RequestModel
+    raw_body: bytes
     now: float
 
     def query(self, model: type[T]) -> T:
-        """Return what the query asked, which the table of operations says is a *model*."""
-        assert isinstance(self.asked, model)  # noqa: S101 - the table and the operation say the same
-        return self.asked
+        """Return the query, which is a *model* according to the table of operations."""
+        assert isinstance(self.parsed_query, model)  # noqa: S101 - the table and the operation name the same model
+        return self.parsed_query
 
-    def sent(self, model: type[T], kept: frozenset[str] = frozenset()) -> T:
-        """Return the body as a *model*; *kept* are the scopes that what is changed has already. Raises ProblemError."""
-        readings = ValidationContext(self.caller, frozenset(self.gateway.policy.scopes), self.now, kept)
-        return read_body(self.body, model, readings)
+    def body(self, model: type[T], current_scopes: frozenset[str] = frozenset()) -> T:
+        """Return the body as a *model*. An update may keep the record's *current_scopes*. Raises ProblemError."""
+        known_scopes = frozenset(self.gateway.policy.scopes)
+        return parse_body(self.raw_body, model, ValidationContext(self.caller, known_scopes, self.now, current_scopes))
 
     @property
     def oauth_clients(self) -> OAuthClients:
-        """The use cases on clients. Raises ProblemError where the store has no room for them."""
-        with _room():
+        """The use cases on OAuth clients. Raises ProblemError if the store does not support them."""
+        with _not_configured():
             return self.gateway.oauth_clients
 
     @property
     def revocation(self) -> Revocation:
-        """How grants end. Raises ProblemError as `oauth_clients` does."""
-        with _room():
+        """The use cases on grants. Raises ProblemError as `oauth_clients` does."""
+        with _not_configured():
             return self.gateway.revocation
 
     async def key(self) -> KeyRecord:
-        """Return the key that the path names. Raises ProblemError when the caller has none of that id."""
-        return self.seen(await self.gateway.keys.get(self.caller.account_id, self.id), "key")
+        """Return the key that the path names. Raises ProblemError if the caller has no key with that id."""
+        return self.require_record(await self.gateway.keys.get(self.caller.account_id, self.id), "key")
 
     @property
     def id(self) -> str:
-        """The id that the path names."""
+        """The id in the path."""
         return str(self.request.path_params["id"])
 
-    def scopes_precondition(self, scopes: Collection[str], kept: Collection[str], what: str) -> Callable[[V], None]:
-        """Return what refuses a record that has lost a scope since it had those in *kept*.
-
-        That is one of *scopes* that the caller may keep but not assign: another request may have removed it meanwhile.
-        """
-        relied_on = frozenset(scope for scope in scopes if scope in kept and not self.caller.may_assign(scope))
-
-        def check(record: V) -> None:
-            if not relied_on <= record.scopes.names:
-                raise ProblemError("conflict", f"The {what}'s scopes have changed meanwhile: retrieve it anew.")
-
-        return check
-
-    def seen(self, record: R | None, what: str) -> R:
-        """Return *record*. Raises ProblemError when it is not there, or not the caller's to know of."""
-        if record is None or not self.caller.sees(record):
-            raise ProblemError("not_found", f"There is no {what} with this id.")
+    def require_record(self, record: R | None, kind: str) -> R:
+        """Return *record*. Raises ProblemError if it does not exist or the caller may not read it."""
+        if record is None or not self.caller.can_read(record):
+            raise ProblemError("not_found", f"There is no {kind} with this id.")
         return record
 
-    async def check_after(
-        self, after: str | None, find: Callable[[str | None, str], Awaitable[ManagedRecord | None]], what: str
+    async def check_cursor(
+        self, after: str | None, find: Callable[[str | None, str], Awaitable[ManagedRecord | None]], kind: str
     ) -> None:
-        """See that a page may begin after the id *after*. Raises ProblemError when `seen` would not show it."""
+        """Raise ProblemError if the page should start after a record that the caller may not read."""
         if after is None:
             return
-        mark = await find(self.caller.account_id, after)
-        if mark is None or not self.caller.sees(mark):
-            raise invalid("query.after", f"There is no {what} with this id.")
+        record = await find(self.caller.account_id, after)
+        if record is None or not self.caller.can_read(record):
+            raise invalid_field("query.after", f"There is no {kind} with this id.")
 
-    def permit(self, what: str, *conditions: Callable[[V], None]) -> Callable[[V], None]:
-        """Return what refuses a record that is not as the caller takes it to be when it is about to be changed.
+    def precondition(self, kind: str, *conditions: Callable[[V], None]) -> Callable[[V], None]:
+        """Return a check of a record right before it is changed (optimistic locking).
 
-        That is one that If-Match does not name (RFC 9110 §13.1.1), or that one of *conditions* refuses.
+        It raises ProblemError if If-Match does not list the record's version (RFC 9110 §13.1.1). *conditions* are
+        further checks.
         """
-        given = self.request.headers.getlist("if-match")
-        tags = {tag.strip() for value in given for tag in value.split(",")}
+        headers = self.request.headers.getlist("if-match")
+        tags = {tag.strip() for value in headers for tag in value.split(",")}
 
-        def permit(record: V) -> None:
-            if given and not tags & {"*", f'"{record.version}"'}:
-                raise ProblemError("precondition_failed", f"The {what} has changed: retrieve it anew.")
+        def check(record: V) -> None:
+            if headers and not tags & {"*", f'"{record.version}"'}:
+                raise ProblemError("precondition_failed", f"The {kind} has changed: retrieve it anew.")
             for condition in conditions:
                 condition(record)
 
-        return permit
+        return check
+
+    def scopes_precondition(self, scopes: Collection[str], current: Collection[str], kind: str) -> Callable[[V], None]:
+        """Return a check that a record still has those of its *current* scopes which the new *scopes* rely on.
+
+        These are the scopes that the caller may keep but not assign. A concurrent request may have removed one.
+        """
+        kept_scopes = frozenset(scope for scope in scopes if scope in current and not self.caller.may_assign(scope))
+
+        def check(record: V) -> None:
+            if not kept_scopes <= record.scopes.names:
+                raise ProblemError("conflict", f"The {kind}'s scopes have changed meanwhile: retrieve it anew.")
+
+        return check
 
 
 @contextmanager
-def _room() -> Iterator[None]:
+def _not_configured() -> Iterator[None]:
     try:
         yield
     except ConfigurationError as exc:

@@ -1,7 +1,7 @@
-"""From a request to what it says, or to every mistake in it at once, each with its place."""
+"""Parsing of bodies and queries. A problem lists every error in them at once, each with its place."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -19,16 +19,16 @@ from machpay_gateway.web.bodies import declared_types, whole_body
 T = TypeVar("T", bound=RequestModel)
 
 MAX_BODY_BYTES = 262_144  # 1,000 networks and 50 pairs in any script come to less than 200 KB
-_MAX_TOLD = 100  # mistakes in one answer
+_MAX_ERRORS = 100  # in one response
 _LONGEST_PLACE = 100
 
 
-async def body_bytes(request: Request, limit: int = MAX_BODY_BYTES) -> bytes:
-    """Return the body. Raises ProblemError when it is too large, or is not declared as JSON."""
+async def read_body(request: Request, limit: int = MAX_BODY_BYTES) -> bytes:
+    """Return the raw body. Raises ProblemError if it is too large, or is not declared as JSON."""
     try:
         body = await whole_body(request, limit)
     except ClientDisconnect:
-        raise ProblemError("malformed_body", "The body ended before its time.") from None
+        raise ProblemError("malformed_body", "The body ended early.") from None
     if body is None:
         raise ProblemError("body_too_large", f"Send at most {limit} bytes.")
     if body and declared_types(request) != ["application/json"]:
@@ -36,73 +36,73 @@ async def body_bytes(request: Request, limit: int = MAX_BODY_BYTES) -> bytes:
     return body
 
 
-def read_body(body: bytes, model: type[T], readings: ValidationContext) -> T:
-    """Return *body* as a *model*; no body at all is an empty object. Raises ProblemError."""
+def parse_body(body: bytes, model: type[T], context: ValidationContext) -> T:
+    """Return *body* as a *model*. No body counts as an empty object. Raises ProblemError."""
     body = body or b"{}"
     try:
-        sent = model.model_validate_json(body, context=readings)
+        parsed = model.model_validate_json(body, context=context)
     except ValidationError as exc:
-        mistakes = _details(exc)
-        if mistakes[0]["type"] == "json_invalid":
-            raise ProblemError("malformed_body", mistakes[0]["msg"]) from None
-        raise _invalid(_told(mistakes, "")) from None
-    if repeated := list(_repeated(_members(body)))[:_MAX_TOLD]:
-        raise _twice(repeated)
-    return sent
+        details = _details(exc)
+        if details[0]["type"] == "json_invalid":
+            raise ProblemError("malformed_body", details[0]["msg"]) from None
+        raise _invalid_fields(_field_problems(details)) from None
+    if repeated := list(_repeated_places(_members(body)))[:_MAX_ERRORS]:
+        raise _repeated_problem(repeated)
+    return parsed
 
 
-def read_query(query: QueryParams, model: type[T]) -> T:
+def parse_query(query: QueryParams, model: type[T]) -> T:
     """Return *query* as a *model*. Raises ProblemError."""
     if repeated := sorted({name for name in query if len(query.getlist(name)) > 1}):
-        raise _twice([("query", name) for name in repeated[:_MAX_TOLD]])
+        raise _repeated_problem([("query", name) for name in repeated[:_MAX_ERRORS]])
     try:
         return model.model_validate_strings(dict(query))
     except ValidationError as exc:
-        mistakes = _details(exc)
-    raise _invalid(_told(mistakes, "query"))
+        details = _details(exc)
+    raise _invalid_fields(_field_problems(details, "query"))
 
 
-def invalid(place: str, reason: str) -> ProblemError:
-    """Return the problem of one field that is not valid."""
-    return _invalid([{"place": place, "reason": reason}])
+def invalid_field(place: str, reason: str) -> ProblemError:
+    """Return the problem of one invalid field."""
+    return _invalid_fields([{"place": place, "reason": reason}])
 
 
 class _Members(list[tuple[str, object]]):
-    """An object as it was sent: a name may stand in it more than once."""
+    """The members of an object as sent. A name may occur more than once."""
 
 
 def _members(body: bytes) -> object:
-    # Numbers stay text: Python refuses to read those of thousands of digits.
+    # Numbers stay text: Python refuses to parse those with thousands of digits.
     return json.loads(body, object_pairs_hook=_Members, parse_int=str, parse_float=str)
 
 
-def _repeated(value: object, place: tuple[int | str, ...] = ()) -> Iterator[tuple[int | str, ...]]:
-    """Yield the place of each member whose name stood in its object before.
+def _repeated_places(value: object, place: tuple[int | str, ...] = ()) -> Iterator[tuple[int | str, ...]]:
+    """Yield the place of each member whose name occurs earlier in the same object.
 
-    RFC 8259 §4 leaves open which of the two holds: whatever reads the body next may go by the other one.
+    RFC 8259 §4 does not define which of the two counts: another program that parses the body may use the other one.
     """
     if not isinstance(value, list):
         return
-    seen: set[int | str] = set()
+    names: set[int | str] = set()
     for name, inner in value if isinstance(value, _Members) else enumerate(value):
-        if name in seen:
+        if name in names:
             yield (*place, name)
-        seen.add(name)
-        yield from _repeated(inner, (*place, name))
+        names.add(name)
+        yield from _repeated_places(inner, (*place, name))
 
 
-def _twice(repeated: list[tuple[int | str, ...]]) -> ProblemError:
-    return _invalid([{"place": _place(place), "reason": "is given more than once."} for place in repeated])
+def _repeated_problem(repeated: list[tuple[int | str, ...]]) -> ProblemError:
+    return _invalid_fields([{"place": _place(place), "reason": "is given more than once."} for place in repeated])
 
 
 def _details(error: ValidationError) -> list[ErrorDetails]:
-    # Not the input: it may be a secret that was sent in the wrong place.
+    # Without the input: it may be a secret in the wrong field.
     return error.errors(include_url=False, include_context=False, include_input=False)
 
 
-def _told(mistakes: list[ErrorDetails], part: str) -> Iterator[FieldProblem]:
-    for mistake in mistakes[:_MAX_TOLD]:
-        yield {"place": _place((*filter(None, [part]), *mistake["loc"])), "reason": mistake["msg"]}
+def _field_problems(details: list[ErrorDetails], *prefix: str) -> Iterator[FieldProblem]:
+    for detail in details[:_MAX_ERRORS]:
+        yield {"place": _place((*prefix, *detail["loc"])), "reason": detail["msg"]}
 
 
 def _place(location: tuple[int | str, ...]) -> str:
@@ -110,5 +110,5 @@ def _place(location: tuple[int | str, ...]) -> str:
     return masked(place if len(place) <= _LONGEST_PLACE else f"{place[:_LONGEST_PLACE]}…")
 
 
-def _invalid(mistakes: Iterator[FieldProblem] | list[FieldProblem]) -> ProblemError:
-    return ProblemError("invalid_fields", "Nothing was changed: see `errors`.", list(mistakes))
+def _invalid_fields(problems: Iterable[FieldProblem]) -> ProblemError:
+    return ProblemError("invalid_fields", "Nothing was changed: see `errors`.", list(problems))

@@ -1,4 +1,4 @@
-"""What the key API is sent: bodies and queries, as types that validate and that OpenAPI's schemas are made of."""
+"""The bodies and queries of the key API. These types validate requests and generate OpenAPI's schemas."""
 
 from typing import Annotated, Literal
 
@@ -29,13 +29,13 @@ CLIENT_ID = "^app_[0-9A-Za-z]{1,60}$"
 
 
 class RequestModel(BaseModel):
-    """Something a caller sent: every field as it is meant, none that is not known."""
+    """A body or a query. Types are not coerced, and unknown fields are refused."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 class NoFields(RequestModel):
-    """Nothing at all, or an empty object."""
+    """No body, or an empty object."""
 
 
 class NewKey(RequestModel):
@@ -44,21 +44,21 @@ class NewKey(RequestModel):
     name: Name
     scopes: ScopeList
     environment: Environment | None = Field(
-        default=None, description="`live` or `test`; the environment of the key that asks when left out."
+        default=None, description="`live` or `test`; by default the environment of the calling key."
     )
     allowed_ips: NetworkList | None = None
-    expires_at: LaterMoment | None = Field(default=None, description="When the key stops working; null: never.")
+    expires_at: LaterMoment | None = Field(default=None, description="When the key expires; null: never.")
     metadata: Metadata | None = None
 
 
 class KeyChange(RequestModel):
-    """What to change of a key: settings that are left out stay as they are."""
+    """The settings of a key to change. Those that are left out stay as they are."""
 
-    # To leave these two out is not to say null: `model_fields_set` tells which were sent.
+    # These two can be left out but not null. `model_fields_set` tells which fields were sent.
     name: Name = Field(default_factory=str)
     scopes: ScopeList = Field(default_factory=list)
     allowed_ips: NetworkList | None = None
-    expires_at: LaterMoment | None = Field(default=None, description="When the key stops working; null: never.")
+    expires_at: LaterMoment | None = Field(default=None, description="When the key expires; null: never.")
     metadata: Metadata | None = None
 
 
@@ -70,43 +70,41 @@ class Rotation(RequestModel):
         Field(
             ge=0,
             le=MAX_GRACE_SECONDS,
-            description="How long the current secret still works, never past the key's own expiry; 0 ends it at once.",
+            description="How long the current secret still works, at most until the key expires; 0 ends it at once.",
         ),
     ] = DAY_SECONDS
 
 
 class NewSession(RequestModel):
-    """A session to make."""
+    """A session to create."""
 
-    scopes: HeldScopes | None = Field(default=None, description="The key's own when left out.")
+    scopes: HeldScopes | None = Field(default=None, description="By default the scopes of the key.")
     ttl_seconds: Annotated[
-        int, Field(ge=1, le=MAX_SECONDS, description="How long it works; never longer than its key.")
+        int, Field(ge=1, le=MAX_SECONDS, description="Its lifetime, which never exceeds that of its key.")
     ] = MAX_SECONDS
 
 
 class NewClient(RequestModel):
-    """An app to make known."""
+    """An app to create."""
 
     name: AppName
     scopes: AppScopes
     redirect_uris: RedirectUris | None = None
     grant_types: GrantTypes | None = Field(
-        default=None, description="`authorization_code` and `refresh_token` when left out."
+        default=None, description="By default `authorization_code` and `refresh_token`."
     )
     environment: Environment | None = Field(
-        default=None, description="`live` or `test`; the environment of the key that asks when left out."
+        default=None, description="`live` or `test`; by default the environment of the calling key."
     )
-    public: Annotated[bool, Field(description="In a browser or on users' machines: it has no secret.")] = False
-    require_pkce: Annotated[bool, Field(description="Whether PKCE is required; it always is of a public one.")] = True
-    dpop_bound: Annotated[bool, Field(description="Whether it gets tokens that are bound to a key, and no others.")] = (
-        False
-    )
+    public: Annotated[bool, Field(description="Runs in a browser or on users' machines, and so has no secret.")] = False
+    require_pkce: Annotated[bool, Field(description="Whether PKCE is required; always true for a public app.")] = True
+    dpop_bound: Annotated[bool, Field(description="Whether it gets only tokens that are bound to a DPoP key.")] = False
 
 
 class ClientChange(RequestModel):
-    """What to change of an app: settings that are left out stay as they are."""
+    """The settings of an app to change. Those that are left out stay as they are."""
 
-    # As in KeyChange: `model_fields_set` tells which were sent.
+    # As in KeyChange, `model_fields_set` tells which fields were sent.
     name: AppName = Field(default_factory=str)
     scopes: AppScopes = Field(default_factory=list)
     redirect_uris: RedirectUris = Field(default_factory=list)
@@ -124,30 +122,30 @@ class SecretRotation(RequestModel):
     ] = DAY_SECONDS
 
 
-class ClientSelection(RequestModel):
-    """Which apps, and how many at once."""
+class ClientListQuery(RequestModel):
+    """A page of apps, and filters."""
 
     limit: PageSize = DEFAULT_PAGE
-    after: Annotated[str | None, Field(pattern=CLIENT_ID, description="Go on after the app with this id.")] = None
+    after: Annotated[str | None, Field(pattern=CLIENT_ID, description="Start after the app with this id.")] = None
     environment: Annotated[Literal["live", "test"] | None, Field(description="Only apps for this traffic.")] = None
 
 
-class GrantSelection(RequestModel):
-    """Which grants, and how many at once."""
+class GrantListQuery(RequestModel):
+    """A page of grants, and a filter."""
 
     limit: PageSize = DEFAULT_PAGE
     after: Annotated[
-        str | None, Field(pattern="^grant_[0-9A-Za-z]{1,58}$", description="Go on after the grant with this id.")
+        str | None, Field(pattern="^grant_[0-9A-Za-z]{1,58}$", description="Start after the grant with this id.")
     ] = None
-    client_id: Annotated[str | None, Field(pattern=CLIENT_ID, description="Only those of this app.")] = None
+    client_id: Annotated[str | None, Field(pattern=CLIENT_ID, description="Only grants of this app.")] = None
 
 
-class KeySelection(RequestModel):
-    """Which keys, and how many at once."""
+class KeyListQuery(RequestModel):
+    """A page of keys, and filters."""
 
     limit: PageSize = DEFAULT_PAGE
     after: Annotated[
-        str | None, Field(pattern="^key_[0-9A-Za-z]{1,60}$", description="Go on after the key with this id.")
+        str | None, Field(pattern="^key_[0-9A-Za-z]{1,60}$", description="Start after the key with this id.")
     ] = None
     environment: Annotated[Literal["live", "test"] | None, Field(description="Only keys for this traffic.")] = None
     status: Annotated[Literal["active", "expired", "revoked"] | None, Field(description="Only keys in this state.")] = (
@@ -155,30 +153,28 @@ class KeySelection(RequestModel):
     )
 
 
-class UsageQuery(RequestModel):
-    """Which time to report on, and how finely."""
+class KeyUsageQuery(RequestModel):
+    """The period of a usage report, and the size of its buckets."""
 
-    from_: Annotated[Moment | None, Field(alias="from", description="A day before `to` when left out.")] = None
-    to: Annotated[Moment | None, Field(description="Now when left out.")] = None
+    from_: Annotated[Moment | None, Field(alias="from", description="By default a day before `to`.")] = None
+    to: Annotated[Moment | None, Field(description="By default now.")] = None
     bucket: Annotated[
-        Literal["minute", "hour", "day"], Field(description=f"At most {MAX_BUCKETS:,} of them are told at once.")
+        Literal["minute", "hour", "day"], Field(description=f"A report has at most {MAX_BUCKETS:,} buckets.")
     ] = "hour"
 
 
-class Revocation(RequestModel):
-    """Whether it is meant."""
+class RevokeQuery(RequestModel):
+    """A confirmation."""
 
-    self_: Annotated[
-        Flag, Field(alias="self", description="Needed for the key that asks, which would lock itself out.")
-    ] = False
+    self_: Annotated[Flag, Field(alias="self", description="Required to revoke the calling key itself.")] = False
 
 
-class EntrySelection(RequestModel):
-    """Which entries of the audit log, and how many at once."""
+class AuditLogQuery(RequestModel):
+    """A page of the audit log."""
 
     limit: PageSize = DEFAULT_PAGE
     after: Annotated[
-        str | None, Field(pattern="^audit_[1-9][0-9]{0,17}$", description="Go on after the entry with this id.")
+        str | None, Field(pattern="^audit_[1-9][0-9]{0,17}$", description="Start after the entry with this id.")
     ] = None
 
 

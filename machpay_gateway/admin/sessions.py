@@ -1,4 +1,4 @@
-"""Trading a key for a token of minutes, to hand to something that is trusted less."""
+"""Sessions: short-lived tokens that a key is exchanged for, to pass to less trusted code."""
 
 from http import HTTPStatus
 from os import urandom
@@ -17,14 +17,14 @@ from machpay_gateway.core.scopes import Scopes
 
 
 async def create(call: AdminRequest) -> Response:
-    """Make a session of the key that asks."""
-    principal, sent = call.caller.principal, call.sent(NewSession)
-    scopes = principal.scopes if sent.scopes is None else Scopes(frozenset(sent.scopes))
+    """Create a session of the calling key."""
+    principal, settings = call.caller.principal, call.body(NewSession)
+    scopes = principal.scopes if settings.scopes is None else Scopes(frozenset(settings.scopes))
     token_id = mint_id("session", urandom(ENTROPY_BYTES))
-    claims = session_claims(principal, scopes, seconds=sent.ttl_seconds, token_id=token_id, now=call.now)
+    claims = session_claims(principal, scopes, seconds=settings.ttl_seconds, token_id=token_id, now=call.now)
     try:
         token = await call.gateway.signing.sign(claims, TYPE)
     except ConfigurationError as exc:
         raise ProblemError("not_configured", str(exc)) from exc
-    document = issued_session_document(token_id, token, scopes, ttl_seconds=sent.ttl_seconds, now=call.now)
+    document = issued_session_document(token_id, token, scopes, ttl_seconds=settings.ttl_seconds, now=call.now)
     return document_response(document, HTTPStatus.CREATED)

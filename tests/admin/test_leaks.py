@@ -154,7 +154,7 @@ async def test_an_alert_ends_nothing(scanned: Scanned, caplog: pytest.LogCapture
     for _ in range(3):
         await scanned.report(key["secret"])
     assert [entry["action"] for entry in await scanned.log()].count("key.leaked") == 1
-    assert f"a secret of key {key['id']} was found in the open" in caplog.text
+    assert f"a secret of key {key['id']} was found in public" in caplog.text
 
 
 @pytest.mark.parametrize(

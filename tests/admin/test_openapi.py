@@ -6,14 +6,14 @@ import jsonschema_rs
 import pytest
 from schemathesis.specs.openapi import definitions
 
-from machpay_gateway.admin.openapi import description, schema_name
+from machpay_gateway.admin.openapi import openapi_document, schema_name
 from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
 from machpay_gateway.admin.problems import CODES
 from machpay_gateway.core.scopes import KNOWN_SCOPES
 from tests.admin.conftest import Caller, in_memory, over
 from tests.admin.test_accounts import BODIES
 
-DOCUMENT = description(KNOWN_SCOPES)
+DOCUMENT = openapi_document(KNOWN_SCOPES)
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 of_every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 

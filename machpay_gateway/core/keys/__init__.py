@@ -1,1 +1,1 @@
-"""API keys: secrets, validation, the audit log, and what is asked of their store."""
+"""API keys: secrets, validation, documents, the audit log, and the ports of their store."""

@@ -1,7 +1,7 @@
-"""The audit log: who changed what, chained so that a changed or a missing row shows.
+"""The audit log: who changed what, as a hash chain that reveals changed and missing rows.
 
-Each row's digest covers the row and the digest before it, and the log's head names the last row. Whoever can write the
-whole database can write a whole new chain; against that, keep the head's digest somewhere else and compare.
+Each row's digest covers the row and the previous digest, and the head of the log names the last row. An attacker who
+can write the whole database can also write a new chain. To detect that, store the head's digest elsewhere and compare.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ ActorKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who makes a change and, as far as is known, from which *address* and in which request."""
+    """Who makes a change and, if known, from which *address* and in which request."""
 
     kind: ActorKind
     id: str = ""
@@ -29,12 +29,12 @@ class Actor:
     request_id: str | None = None
 
 
-APPLICATION = Actor("application")  # the program that this runs in, by its own code
+APPLICATION = Actor("application")  # the embedding program, calling from its own code
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One mutation. *before* and *after* hold what differs, and never a secret or its digest."""
+    """One mutation. *before* and *after* hold the values that differ, never a secret or its digest."""
 
     at: float
     actor: Actor
@@ -47,7 +47,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class AuditRow:
-    """A change as it is kept. *before* and *after* are JSON text, as it was hashed."""
+    """A stored change. *before* and *after* are the JSON text that was hashed."""
 
     sequence: int
     at: float
@@ -65,10 +65,10 @@ class AuditRow:
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """Which rows are asked for: those of which all that is given is true; None is not asked about.
+    """A selection of rows: those that meet every condition. None is no condition.
 
-    *action* is one, or its beginning where it ends with a dot (`key.`). *since* and *until* are seconds since the
-    epoch, the latter's own moment left out.
+    *action* is a whole action, or a prefix that ends with a dot (`key.`). *since* (inclusive) and *until* (exclusive)
+    are seconds since the epoch.
     """
 
     action: str | None = None
@@ -78,7 +78,7 @@ class AuditFilter:
     until: float | None = None
 
     def matches(self, row: AuditRow) -> bool:
-        """Tell whether *row* is one of them."""
+        """Tell whether *row* meets every condition."""
         action = self.action
         return (
             (action is None or row.action == action or (action.endswith(".") and row.action.startswith(action)))
@@ -94,7 +94,7 @@ EVERYTHING = AuditFilter()
 
 @dataclass(frozen=True, slots=True)
 class AuditHead:
-    """The end of the log: the last row's place and digest."""
+    """The end of the log: the sequence number and the digest of the last row."""
 
     sequence: int = 0
     digest: bytes = bytes(32)
@@ -125,7 +125,7 @@ def head_after(row: AuditRow) -> AuditHead:
 
 
 def verify_chain(head: AuditHead, rows: Iterable[AuditRow]) -> tuple[AuditHead, str | None]:
-    """Follow the chain from *head* over *rows*; return how far it holds, and what is wrong with the next row if any."""
+    """Return the head of the valid part of the chain from *head* over *rows*, and the problem with the next row."""
     for row in rows:
         if row.sequence != head.sequence + 1:
             return head, f"row {head.sequence + 1} is missing"
@@ -138,13 +138,13 @@ def verify_chain(head: AuditHead, rows: Iterable[AuditRow]) -> tuple[AuditHead, 
 def difference(
     before: Mapping[str, object], after: Mapping[str, object]
 ) -> tuple[dict[str, object], dict[str, object]]:
-    """Return of two states with the same names what is different: as it was, and as it is."""
+    """Return the values that differ between two states with the same names: the old ones and the new ones."""
     names = [name for name in before if before[name] != after[name]]
     return {name: before[name] for name in names}, {name: after[name] for name in names}
 
 
 def key_state(record: KeyRecord) -> dict[str, object]:
-    """Return what the log tells of a key: its settings, and of its secrets what may be shown."""
+    """Return the settings of a key as the log stores them, its secrets masked."""
     moments = {
         "expires_at": record.expires_at,
         "revoked_at": record.revoked_at,
@@ -171,5 +171,5 @@ def _fields(row: AuditRow) -> tuple[object, ...]:
 
 
 def _digest(previous: bytes, fields: tuple[object, ...]) -> bytes:
-    # `default`: a column that was tampered with may hold anything, and is to be found out, not to fail.
+    # `default`: a tampered column may hold any type. It must be reported as changed instead of raising here.
     return sha256(previous + orjson.dumps(fields, default=repr)).digest()

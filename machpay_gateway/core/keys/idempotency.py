@@ -1,7 +1,7 @@
-"""What a request that is sent again is answered with, so that creating or rotating a key twice is doing it once.
+"""Stored responses to idempotent requests: a retry creates or rotates a key only once.
 
-The answer holds a secret, so it is kept sealed: only who sent the request can have it opened. It is kept in the
-transaction of the change that it tells of: neither is ever there without the other.
+The response holds a secret, so it is stored encrypted, and only a request with the same credentials can decrypt it. It
+is stored in the transaction of the change: neither is ever stored without the other.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,10 @@ IDEMPOTENCY_SECONDS = 86_400
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """A *sealed* answer, given *at* a moment. *name* is the digest of who asked and of the name they gave the request.
+    """A response, encrypted as *sealed* and stored *at* a time.
 
-    *request* is the digest of what was asked: another request of the same name is not the same request.
+    *name* is the digest of the caller and the idempotency key.
+    *request* is the digest of the request: an idempotency key must not be reused for a different request.
     """
 
     name: bytes
@@ -25,10 +26,10 @@ class StoredResponse:
     at: float
 
 
-# Makes the answer from the key as it is stored; runs within the transaction, so it does no I/O.
+# Builds the response from the key as stored. It runs within the transaction, so it does no I/O.
 ResponseFactory = Callable[[KeyRecord], StoredResponse]
 
 
 def completion_marker(name: bytes, at: float) -> StoredResponse:
-    """Return what keeps something that was told *at* a moment under *name* from being told again: it has no answer."""
+    """Return a record without a response, which only marks that *name* was processed *at* a time."""
     return StoredResponse(name, b"", b"", at)

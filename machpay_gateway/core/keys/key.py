@@ -1,9 +1,9 @@
-"""API keys: the secret's format, and the record that outlives every secret.
+"""API keys: the format of secrets, and the record that outlives every secret.
 
 A secret is `sk_{live|test}_mp1_`, 32 base62 characters of randomness (190 bits) and 6 base62 characters of CRC-32
-over all before them. The tag `mp1_` sets ours apart from another payment company's keys in secret scanners; the
-checksum refuses typing errors and junk without any I/O. With this much randomness a plain SHA-256 is the right
-digest: a slow hash would only buy callers a way to keep us busy.
+over everything before them. The tag `mp1_` distinguishes these secrets from another payment company's in secret
+scanners. The checksum rejects typing errors and junk without any I/O. With this much randomness a plain SHA-256 is the
+right digest: a slow hash would add no security and give attackers a way to exhaust the CPU.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.scopes import Scopes
 
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-ACCOUNT = "acct"  # what the id of an account begins with
+ACCOUNT = "acct"  # the prefix of account ids
 ENVIRONMENTS = ("live", "test")
 ENTROPY_BYTES = 32  # reduced to 32 base62 characters; the surplus keeps the modulo's bias below 2**-65
 DAY_SECONDS = 86_400
@@ -29,7 +29,7 @@ _ID = re.compile(r"[0-9A-Za-z_]{1,64}")
 
 
 class KeyStatus(StrEnum):
-    """Whether a key can be used, at the moment it is asked."""
+    """Whether a key can be used at a given time."""
 
     ACTIVE = "active"
     EXPIRED = "expired"
@@ -38,7 +38,7 @@ class KeyStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StatusAt:
-    """The *status* that keys are picked by, as it is *at* a moment in seconds since the epoch."""
+    """The *status* to filter keys by, *at* a time in seconds since the epoch."""
 
     status: KeyStatus
     at: float
@@ -46,20 +46,20 @@ class StatusAt:
 
 @dataclass(frozen=True, slots=True)
 class SecretRecord:
-    """What is kept of one secret: enough to recognise it and to show people which one it is, not to use it."""
+    """A stored secret: enough to recognize it and to display it masked, not enough to authenticate with it."""
 
     digest: bytes = field(repr=False)
     masked: str
     created_at: float
-    expires_at: float | None = None  # set when a rotation gives it a grace
-    last_used_at: float | None = field(default=None, compare=False)  # read only: a use changes no key
+    expires_at: float | None = None  # set by a rotation with a grace period
+    last_used_at: float | None = field(default=None, compare=False)  # read-only: using a key is not a change
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """A key as the store knows it: settings, the account's tier, and its current and previous secret. Newest first.
+    """A key as stored: its settings, its account's tier, and its current and previous secret, newest first.
 
-    *last_used_at* is the latest use of any secret that it ever had. Stores ignore it when they write, as each secret's.
+    *last_used_at* is the last use of any secret it has ever had. Stores do not write it, nor that of a secret.
     """
 
     id: str
@@ -79,7 +79,7 @@ class KeyRecord:
     last_used_at: float | None = field(default=None, compare=False)
 
     def status(self, now: float) -> KeyStatus:
-        """Return the status that holds at *now*, seconds since the epoch."""
+        """Return the status at *now*, in seconds since the epoch."""
         if self.revoked_at is not None:
             return KeyStatus.REVOKED
         if self.expires_at is not None and self.expires_at <= now:
@@ -87,20 +87,20 @@ class KeyRecord:
         return KeyStatus.ACTIVE
 
     def is_rotation_due(self, now: float) -> bool:
-        """Tell whether it is in use and its secret is older than the guide advises."""
-        secret_since = self.last_rotated_at or self.created_at
-        return self.status(now) is KeyStatus.ACTIVE and now - secret_since > ROTATION_SECONDS
+        """Tell whether the key is active and its secret is older than the guide advises."""
+        secret_created_at = self.last_rotated_at or self.created_at
+        return self.status(now) is KeyStatus.ACTIVE and now - secret_created_at > ROTATION_SECONDS
 
     def matches_search(self, text: str) -> bool:
-        """Tell whether people mean this key by *text*: a part of its name, its id, or how its secret ends.
+        """Tell whether *text* is a part of the key's name, its id, or the end of its masked secret.
 
-        Case makes no difference in names; of other than ASCII letters that is for a database to say.
+        Names match regardless of case. For letters outside ASCII, a database may decide differently.
         """
         return text == self.id or text.lower() in self.name.lower() or self.masked.endswith(text)
 
     @property
     def masked(self) -> str:
-        """The current secret as it may be shown: `sk_live_…a1b2`."""
+        """The current secret, masked: `sk_live_…a1b2`."""
         return self.secrets[0].masked
 
 
@@ -115,15 +115,15 @@ def mint_secret(environment: str, entropy: bytes) -> str:
 
 
 def mint_id(kind: str, entropy: bytes) -> str:
-    """Return an identifier such as `key_…` with 131 bits of *entropy* (32 bytes given)."""
+    """Return an identifier such as `key_…` with 131 bits of *entropy* (32 bytes)."""
     return f"{kind}_{base62(int.from_bytes(entropy, 'big'), _ID_LENGTH)}"
 
 
 def is_id(text: str) -> bool:
-    """Tell whether *text* can be an identifier of anything.
+    """Tell whether *text* has the syntax of an identifier.
 
-    They come from URLs and command lines: what nothing can have must not reach a database that chokes on NUL or
-    surrogates.
+    Identifiers come from URLs and command lines. Databases raise errors for NUL and surrogates, so such text must not
+    reach them.
     """
     return _ID.fullmatch(text) is not None
 
@@ -138,12 +138,12 @@ def base62(number: int, length: int) -> str:
 
 
 def checksum(body: bytes) -> bytes:
-    """Return the 6 base62 characters of CRC-32 that close a secret."""
+    """Return the CRC-32 of *body* as the 6 base62 characters at the end of a secret."""
     return base62(zlib.crc32(body), _CHECKSUM_LENGTH).encode()
 
 
 def secret_environment(secret: bytes) -> str | None:
-    """Return the environment that *secret* names; None when its shape or its checksum is wrong."""
+    """Return the environment in the prefix of *secret*, or None if its format or checksum is wrong."""
     if not (match := _SECRET.fullmatch(secret)):
         return None
     if checksum(secret[:-_CHECKSUM_LENGTH]) != secret[-_CHECKSUM_LENGTH:]:
@@ -157,5 +157,5 @@ def secret_digest(secret: bytes) -> bytes:
 
 
 def mask_secret(secret: str) -> str:
-    """Return *secret* as it may be shown and logged: its prefix and its last four characters."""
+    """Return *secret* as displayed and logged: its prefix and its last four characters."""
     return f"{secret[:8]}…{secret[-4:]}"

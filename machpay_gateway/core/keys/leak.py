@@ -1,7 +1,7 @@
 """Reports of leaked secrets, in the format of GitHub's secret scanning partner program.
 
-A report is a JSON array of matches, and signed (`scanner`): otherwise whoever knows a secret could have its key ended
-in the scanner's name.
+A report is a JSON array of matches with a signature (`core.jose.scanner`). Without one, anybody who knows a secret
+could revoke its key in the scanner's name.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ ACTIONS: tuple[LeakAction, ...] = ("revoke", "alert")
 
 @dataclass(frozen=True, slots=True)
 class LeakSettings:
-    """Who may report leaked secrets, and what follows. *keys* is a file or an https URL with the scanner's keys.
+    """Whose reports are accepted, and how to react. *keys* is a file or an https URL with the scanner's public keys.
 
-    *action* `revoke` ends what leaked at once, `alert` writes it into the log and the audit log. Raises
+    The *action* `revoke` ends a leaked secret at once; `alert` only logs it, also in the audit log. Raises
     ConfigurationError.
     """
 
@@ -30,17 +30,17 @@ class LeakSettings:
     action: LeakAction = "revoke"
 
     def __post_init__(self) -> None:
-        keys: object = self.keys  # TOML and untyped callers may give anything
+        keys: object = self.keys  # TOML and untyped callers may pass any type
         if not isinstance(keys, str) or not keys or (is_remote(keys) and not is_trusted_url(keys)):
-            told = without_user(str(keys))
-            raise ConfigurationError(f"keys cannot be taken from {told!r}; use a file or an https URL")
+            source = without_user(str(keys))
+            raise ConfigurationError(f"keys cannot be taken from {source!r}; use a file or an https URL")
         if self.action not in ACTIONS:
             raise ConfigurationError(f"action {self.action!r} does not exist: use {' or '.join(ACTIONS)}")
 
 
 @dataclass(frozen=True, slots=True)
 class LeakMatch:
-    """A secret that was found in the open: *url* says where, and may be empty; *source* in what."""
+    """A secret that was found in public: at *url*, which may be empty, in a *source* such as `commit`."""
 
     token: str = field(repr=False)
     kind: str
@@ -49,15 +49,15 @@ class LeakMatch:
 
 
 def parse_report(report: bytes) -> tuple[LeakMatch, ...] | None:
-    """Return the matches of a *report*; None when it is none."""
+    """Return the matches of a *report*, or None if it is malformed."""
     try:
         items = orjson.loads(report)
     except orjson.JSONDecodeError:
         return None
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         return None
-    found = [_match(item) for item in items]
-    return tuple(match for match in found if match is not None) if None not in found else None
+    matches = [_match(item) for item in items]
+    return tuple(match for match in matches if match is not None) if None not in matches else None
 
 
 def _match(item: Mapping[str, object]) -> LeakMatch | None:

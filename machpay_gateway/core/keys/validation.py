@@ -1,4 +1,4 @@
-"""What people may write into keys and accounts: each returns the value as it is stored, or raises InputError."""
+"""Validation of the settings of keys and accounts. Each function returns the value to store, or raises InputError."""
 
 from collections.abc import Collection, Iterable, Mapping
 
@@ -13,7 +13,7 @@ _LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999, where RFC 3339 end
 
 
 def validate_name(name: str) -> str:
-    """Return *name* without the blanks around it."""
+    """Return *name* without surrounding whitespace."""
     stripped = name.strip()
     if not 1 <= len(stripped) <= MAX_NAME:
         raise InputError(f"The name {quoted(name)} has {len(stripped)} characters: use 1 to {MAX_NAME}.")
@@ -24,19 +24,19 @@ def validate_name(name: str) -> str:
     return stripped
 
 
-def validate_scopes(names: Collection[str], known: Collection[str]) -> Scopes:
-    """Return *names* as Scopes: *known* ones, or wildcards over known ones."""
+def validate_scopes(names: Collection[str], known_scopes: Collection[str]) -> Scopes:
+    """Return *names* as Scopes. Each is one of *known_scopes* or a wildcard that matches one."""
     if len(names) > MAX_SCOPES:
         raise InputError(f"{len(names)} scopes are too many: use at most {MAX_SCOPES}, or wildcards such as skills:*.")
-    if unknown := unknown_scopes(names, known):
-        raise InputError(f"Scope {quoted(unknown[0])} is not defined; known scopes: {', '.join(sorted(known))}.")
+    if unknown := unknown_scopes(names, known_scopes):
+        raise InputError(f"Scope {quoted(unknown[0])} is not defined; known scopes: {', '.join(sorted(known_scopes))}.")
     if repeated := _repeated(names):
         raise InputError(f"Scope {quoted(repeated)} is given twice: leave one out.")
     return Scopes(frozenset(names))
 
 
 def validate_networks(networks: Collection[str]) -> tuple[str, ...]:
-    """Return *networks* normalised, each once; none of them means that any address will do."""
+    """Return *networks* normalized and without duplicates. An empty result allows any address."""
     if len(networks) > MAX_NETWORKS:
         raise InputError(f"allowed_ips has {len(networks)} networks: use at most {MAX_NETWORKS}, or wider ones.")
     try:
@@ -46,10 +46,10 @@ def validate_networks(networks: Collection[str]) -> tuple[str, ...]:
 
 
 def validate_expiry(expires_at: float | None, now: float) -> float | None:
-    """Return *expires_at*, seconds since the epoch and later than *now*, or None for never."""
+    """Return *expires_at*, which is in seconds since the epoch and later than *now*, or None for never."""
     if expires_at is None:
         return None
-    if not expires_at <= _LAST_MOMENT:  # NaN is not either
+    if not expires_at <= _LAST_MOMENT:  # also refuses NaN
         raise InputError(f"expires_at {expires_at} is not a moment before the year 10000: use none for never.")
     if expires_at <= now:
         raise InputError(f"expires_at {format_moment(expires_at)} is past: use a later moment, or none for never.")
