@@ -12,7 +12,7 @@ from joserfc.jwk import KeySet
 
 from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.jose.assertion import Assertion
+from machpay_gateway.core.jose.assertion import AssertionSettings
 from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.keysets.assertions import SignedAssertions
@@ -48,7 +48,9 @@ def principal(identity: str = "key_1") -> Principal:
 
 @pytest.mark.parametrize("kind", KEYS)
 def test_an_assertion_is_verified_by_our_key_set(tmp_path: Path, kind: str) -> None:
-    assertions = SignedAssertions(Assertion(key_file(tmp_path, kind), "https://gateway.test", "https://api.test"))
+    assertions = SignedAssertions(
+        AssertionSettings(key_file(tmp_path, kind), "https://gateway.test", "https://api.test")
+    )
     keys = KeySet.import_key_set(orjson.loads(assertions.jwks))
     token = jwt.decode(assertions.token_for(principal(), NOW).decode(), keys, algorithms=[kind])
     assert token.header["typ"] == "machpay-assertion+jwt"
@@ -68,7 +70,7 @@ def test_an_assertion_is_verified_by_our_key_set(tmp_path: Path, kind: str) -> N
 
 
 def test_an_assertion_is_used_again_until_half_of_its_life_is_over(tmp_path: Path) -> None:
-    assertions = SignedAssertions(Assertion(key_file(tmp_path, "ES256"), "issuer", "audience"))
+    assertions = SignedAssertions(AssertionSettings(key_file(tmp_path, "ES256"), "issuer", "audience"))
     caller = principal()
     first = assertions.token_for(caller, NOW)
     assert assertions.token_for(caller, NOW + 29.9) == first
@@ -107,11 +109,11 @@ def test_a_key_that_cannot_sign_is_told(tmp_path: Path, content: bytes | None, t
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=told):
-        SignedAssertions(Assertion(str(path), "issuer", "audience"))
+        SignedAssertions(AssertionSettings(str(path), "issuer", "audience"))
 
 
 async def test_an_upstream_gets_an_assertion_about_the_caller_and_none_about_nobody(tmp_path: Path) -> None:
-    assertion = Assertion(key_file(tmp_path), "https://gateway.test", "https://api.test")
+    assertion = AssertionSettings(key_file(tmp_path), "https://gateway.test", "https://api.test")
     async with Upstream() as upstream, proxied(upstream, assertion=assertion) as rig, rig.client() as client:
         await client.send(request("GET", "/v1/x", "X-MachPay-Assertion: forged", secret=await rig.secret()))
         await client.answer()

@@ -21,14 +21,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from machpay_gateway import Gateway
 from machpay_gateway.core.accounts.user import MAX_PASSWORD, MIN_PASSWORD
 from machpay_gateway.core.decision.credential import PROOF_ALGORITHMS
-from machpay_gateway.core.jose.assertion import Assertion
+from machpay_gateway.core.jose.assertion import AssertionSettings
 from machpay_gateway.core.jose.issuer import ASYMMETRIC, SYMMETRIC
 from machpay_gateway.core.jose.session import MAX_SECONDS, mark_of
 from machpay_gateway.core.jose.signing import ALGORITHM, PUBLISH_BEFORE_SIGNING_SECONDS
 from machpay_gateway.core.keys.audit import ActorKind
 from machpay_gateway.core.keys.key import DAY_SECONDS, ENTROPY_BYTES, MAX_GRACE_SECONDS, checksum
 from machpay_gateway.core.keys.leak import LeakSettings
-from machpay_gateway.core.network.proxy_options import ProxyOptions
+from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.oauth.grant import CODE_SECONDS
 from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, mint
 from machpay_gateway.core.oauth.settings import OAuthSettings
@@ -284,7 +284,7 @@ def test_the_lifetimes_are_those_of_the_code() -> None:
         ),
         "secret of a key after its rotation": (f"{DAY_SECONDS} seconds", f"{MAX_GRACE_SECONDS} seconds"),
         "assertion": (
-            f"{default(Assertion, 'lifetime_seconds')} seconds",
+            f"{default(AssertionSettings, 'lifetime_seconds')} seconds",
             f"{constant('core.assertion', '_LONGEST_SECONDS')} seconds",
         ),
         **{what: (f"{seconds:g} seconds", f"{seconds:g} seconds") for what, seconds in fixed.items()},
@@ -324,12 +324,12 @@ def test_the_rules_for_passwords_are_those_of_the_code() -> None:
 # Settings and logs
 
 CLASSES: dict[str, type] = {
-    "proxy": ProxyOptions,
+    "proxy": ProxySettings,
     "server": ServerSettings,
     "console": ConsoleSettings,
     "oauth": OAuthSettings,
     "leaks": LeakSettings,
-    "assertion": Assertion,
+    "assertion": AssertionSettings,
     "forward_auth": ForwardAuthSettings,
 }
 

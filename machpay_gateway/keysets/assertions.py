@@ -9,7 +9,7 @@ from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 
 from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.jose.assertion import TYPE, Assertion, assertion_claims
+from machpay_gateway.core.jose.assertion import TYPE, AssertionSettings, assertion_claims
 
 _MOST_CALLERS = 4096
 _MIN_RSA_BITS = 2048  # RFC 7518 §3.3
@@ -19,7 +19,7 @@ _EC_ALGORITHMS = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 class SignedAssertions:
     """Signs by the key that *settings* name. Raises ConfigurationError for one that cannot sign."""
 
-    def __init__(self, settings: Assertion) -> None:
+    def __init__(self, settings: AssertionSettings) -> None:
         self._settings = settings
         self._key, self._algorithm = _signing_key(settings.key)
         self._signed: dict[Principal, tuple[bytes, float]] = {}

@@ -11,7 +11,7 @@ from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.network.forwarded import walked
-from machpay_gateway.core.network.proxy_options import ProxyOptions
+from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.proxy.downstream import ClientStream
 from machpay_gateway.proxy.framing import FramedRequest
@@ -62,7 +62,7 @@ class ProxyContext:
         self.head_seconds = settings.server.head_seconds
         self.keepalive_seconds = settings.server.keepalive_seconds
         self.options = settings.proxy
-        self._options_by_route: dict[str, ProxyOptions] = {}  # by a route's match
+        self._options_by_route: dict[str, ProxySettings] = {}  # by a route's match
         self.router = UpstreamRouter(settings.upstreams, control_plane)
         self.has_control_plane = control_plane is not None
         self.page_guard = gateway.page_guard
@@ -112,7 +112,7 @@ class ProxyContext:
             return b""
         return assertions.token_for(principal, time.time())
 
-    def options_for(self, route: Route) -> ProxyOptions:
+    def options_for(self, route: Route) -> ProxySettings:
         """Return the proxy options of *route*."""
         if (options := self._options_by_route.get(route.match)) is None:
             options = self._options_by_route[route.match] = self.options.with_changes(route.proxy)

@@ -18,7 +18,7 @@ from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.limits.admission import Admitted, PendingAnswer, abandon
-from machpay_gateway.core.network.proxy_options import ProxyOptions
+from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.usage.counters import ALLOWED
 from machpay_gateway.gate import PendingAdmission, PendingIdentity
 from machpay_gateway.proxy.bodies import LAST_CHUNK, Body, BodyFramingError, CloseDelimitedBody, FixedLengthBody, chunk
@@ -75,7 +75,7 @@ class Forwarder(UpstreamHandler):
 
     # From here on for requests that are forwarded.
     _pool: ServerPool
-    _options: ProxyOptions
+    _options: ProxySettings
     _head: bytes  # of the request, as the upstream gets it
     _server: UpstreamServer
     _tried: tuple[UpstreamServer, ...] = ()
@@ -210,7 +210,7 @@ class Forwarder(UpstreamHandler):
 
     # Forwarding the request.
 
-    def _forward(self, pool: ServerPool, options: ProxyOptions, head: bytes) -> None:
+    def _forward(self, pool: ServerPool, options: ProxySettings, head: bytes) -> None:
         """Send the request to a server of *pool*: in this step if there is an idle connection, as nearly always."""
         self._pool = pool
         self._options = options

@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.jose.assertion import Assertion
+from machpay_gateway.core.jose.assertion import AssertionSettings
 from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.keys.key import ENVIRONMENTS
 from machpay_gateway.core.keys.leak import LeakSettings
 from machpay_gateway.core.limits.rate import TIERS, Tier, parse_rate
 from machpay_gateway.core.network.address import Allowlist, parse_allowlist, parse_network
-from machpay_gateway.core.network.proxy_options import ProxyOptions
+from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.network.upstream import Upstream, parse_origin
 from machpay_gateway.core.network.url import without_user
 from machpay_gateway.core.oauth.settings import OAuthSettings
@@ -212,7 +212,9 @@ def _is_origin(url: object) -> bool:
         return False
 
 
-def _optional(made: type[LeakSettings] | type[Assertion] | type[OAuthSettings] | type[ConsoleSettings]) -> Reader:
+def _optional(
+    made: type[LeakSettings] | type[AssertionSettings] | type[OAuthSettings] | type[ConsoleSettings],
+) -> Reader:
     def read(value: object, place: Place, report: Report) -> object:
         if isinstance(value, Mapping):
             value = {name: counted(item) for name, item in value.items()}
@@ -221,7 +223,7 @@ def _optional(made: type[LeakSettings] | type[Assertion] | type[OAuthSettings] |
     return read
 
 
-def _table_of(made: type[ProxyOptions] | type[ServerSettings] | type[ForwardAuthSettings]) -> Reader:
+def _table_of(made: type[ProxySettings] | type[ServerSettings] | type[ForwardAuthSettings]) -> Reader:
     def read(value: object, place: Place, report: Report) -> object:
         if isinstance(value, Mapping):
             value = {name: _from_text(item) for name, item in value.items()}
@@ -253,11 +255,11 @@ FIELDS: Mapping[str, Reader] = {
     "legacy_headers": _flag,
     "on_limiter_failure": _one_of("local", "deny", "allow"),
     "upstreams": _upstreams,
-    "proxy": _table_of(ProxyOptions),
+    "proxy": _table_of(ProxySettings),
     "server": _table_of(ServerSettings),
     "forward_auth": _table_of(ForwardAuthSettings),
     "leaks": _optional(LeakSettings),
-    "assertion": _optional(Assertion),
+    "assertion": _optional(AssertionSettings),
     "oauth": _optional(OAuthSettings),
     "console": _optional(ConsoleSettings),
     "secret_key": _secret_key,

@@ -7,13 +7,13 @@ from typing import Literal, TypedDict
 
 from machpay_gateway.core.decision.policy import Unlisted
 from machpay_gateway.core.decision.route import Route
-from machpay_gateway.core.jose.assertion import Assertion
+from machpay_gateway.core.jose.assertion import AssertionSettings
 from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.keys.key import ENVIRONMENTS
 from machpay_gateway.core.keys.leak import LeakSettings
 from machpay_gateway.core.limits.rate import TIERS, Tier
 from machpay_gateway.core.network.address import Allowlist
-from machpay_gateway.core.network.proxy_options import ProxyOptions
+from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.network.upstream import Upstream
 from machpay_gateway.core.oauth.page_hosts import PageHosts, page_hosts, shared_hosts
 from machpay_gateway.core.oauth.settings import OAuthSettings
@@ -43,11 +43,11 @@ class Settings:
     legacy_headers: bool = False
     on_limiter_failure: LimiterFailure = "local"
     upstreams: Mapping[str, Upstream] = field(default_factory=dict)
-    proxy: ProxyOptions = field(default_factory=ProxyOptions)
+    proxy: ProxySettings = field(default_factory=ProxySettings)
     server: ServerSettings = field(default_factory=ServerSettings)
     forward_auth: ForwardAuthSettings = field(default_factory=ForwardAuthSettings)
     leaks: LeakSettings | None = None
-    assertion: Assertion | None = None
+    assertion: AssertionSettings | None = None
     oauth: OAuthSettings | None = None
     console: ConsoleSettings | None = None
     secret_key: str | None = field(default=None, repr=False)
@@ -89,7 +89,7 @@ class Options(TypedDict, total=False):
     server: Mapping[str, str | float]
     forward_auth: Mapping[str, float]
     leaks: LeakSettings | None
-    assertion: Assertion | None
+    assertion: AssertionSettings | None
     oauth: OAuthSettings | None
     console: ConsoleSettings | None
     secret_key: str | None

@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.jose.assertion import Assertion
+from machpay_gateway.core.jose.assertion import AssertionSettings
 from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.keys.leak import LeakSettings
 from machpay_gateway.core.limits.rate import Tier
-from machpay_gateway.core.network.proxy_options import ProxyOptions
+from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.settings.console import ConsoleSettings
 from machpay_gateway.settings.forward_auth import ForwardAuthSettings
@@ -24,9 +24,9 @@ Made = TypeVar(
     | Issuer
     | Tier
     | LeakSettings
-    | ProxyOptions
+    | ProxySettings
     | ServerSettings
-    | Assertion
+    | AssertionSettings
     | ForwardAuthSettings
     | OAuthSettings
     | ConsoleSettings,
@@ -36,9 +36,9 @@ _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     Tier: {"rate": "1/minute", "concurrency": 1},
     Issuer: {"issuer": "issuer", "audience": "audience", "jwks": "jwks.json"},
     LeakSettings: {},
-    ProxyOptions: {},
+    ProxySettings: {},
     ServerSettings: {},
-    Assertion: {"key": "key.pem", "issuer": "issuer", "audience": "audience"},
+    AssertionSettings: {"key": "key.pem", "issuer": "issuer", "audience": "audience"},
     ForwardAuthSettings: {},
     OAuthSettings: {"issuer": "https://auth.example.com"},
     ConsoleSettings: {"url": "https://console.example.com"},

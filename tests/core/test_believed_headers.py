@@ -3,7 +3,7 @@
 import pytest
 
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.network.proxy_options import ProxyOptions
+from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.network.trusted_headers import checked_pass_headers, is_believed
 
 BELIEVED = (
@@ -40,7 +40,7 @@ def test_what_callers_say_for_themselves_passes(name: str) -> None:
 def test_names_may_come_as_a_list_or_from_the_environment() -> None:
     assert checked_pass_headers(["Remote-User", "SM_USER"]) == ("remote-user", "sm_user")
     assert checked_pass_headers("Remote-User, X-Forwarded-User") == ("remote-user", "x-forwarded-user")
-    assert ProxyOptions(pass_headers=["Client-Ip"]).pass_headers == ("client-ip",)
+    assert ProxySettings(pass_headers=["Client-Ip"]).pass_headers == ("client-ip",)
 
 
 @pytest.mark.parametrize(
@@ -69,4 +69,4 @@ def test_a_setting_that_cannot_be_meant_is_refused(given: object, told: str) -> 
 
 def test_a_route_cannot_let_headers_pass() -> None:
     with pytest.raises(ConfigurationError, match="under \\[proxy\\]"):
-        ProxyOptions().with_changes({"pass_headers": ["Remote-User"]})
+        ProxySettings().with_changes({"pass_headers": ["Remote-User"]})

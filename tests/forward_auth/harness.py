@@ -19,7 +19,7 @@ from machpay_gateway import Tier
 from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.core.decision.decision import Decision
 from machpay_gateway.core.decision.request_facts import RequestFacts
-from machpay_gateway.core.jose.assertion import Assertion
+from machpay_gateway.core.jose.assertion import AssertionSettings
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.server import create_app
 from machpay_gateway.settings import Options
@@ -161,7 +161,7 @@ def running_rig(name: str) -> Iterator[Rig]:
             database=new_sqlite(Path(folder) / "machpay.db"),
             trusted_proxies=[HOST],
             tiers={"tiny": Tier("1/minute", 5)},
-            assertion=Assertion(_key_file(Path(folder)), "https://gateway.test", "https://upstream.test"),
+            assertion=AssertionSettings(_key_file(Path(folder)), "https://gateway.test", "https://upstream.test"),
             scopes=MANY_SCOPES,
         )
         secrets = asyncio.run(_keys(options))

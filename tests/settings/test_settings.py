@@ -8,7 +8,7 @@ from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.limits.rate import TIERS, Tier
-from machpay_gateway.core.network.proxy_options import ProxyOptions
+from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.network.upstream import Upstream
 from machpay_gateway.settings import Options, Settings, check_file, load_settings
 from machpay_gateway.settings.forward_auth import ForwardAuthSettings
@@ -129,7 +129,7 @@ def test_a_file_is_named_by_python_before_the_environment_before_the_directory()
         ("TRUSTED_PROXIES", "", "trusted_proxies", None),
         ("UPSTREAMS__LIVE", "http://127.0.0.1:9", "upstreams", upstreams(live="http://127.0.0.1:9")),
         ("TIERS__ENTERPRISE__RATE", "5/second", "tiers", {**TIERS, "enterprise": Tier("5/second", 500)}),
-        ("PROXY__CONNECT_SECONDS", "0.5", "proxy", ProxyOptions(connect_seconds=0.5)),
+        ("PROXY__CONNECT_SECONDS", "0.5", "proxy", ProxySettings(connect_seconds=0.5)),
         ("FORWARD_AUTH__LEASE_SECONDS", "2.5", "forward_auth", ForwardAuthSettings(2.5)),
         ("TIERS__TEST__CONCURRENCY", "9", "tiers", {**TIERS, "test": Tier("100/minute", 9)}),
     ],

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.keys.key import ENVIRONMENTS
-from machpay_gateway.core.network.proxy_options import ProxyOptions
+from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.scopes import ScopeExpression, parse_scope_expression
 
 ANY_METHOD = "*"
@@ -27,7 +27,7 @@ class Route:
     may be nothing at all, `/a` itself, where no other route fits.
     *scopes* is an expression (`"a b"` all, `"a | b"` any) or a list of names, all required. *cost* is in units of the
     window; 0 counts for concurrency only. A *public* route asks for no credential. *environments* are those whose
-    credentials may come here. *proxy* is what the reverse proxy does differently here, by the names of `ProxyOptions`.
+    credentials may come here. *proxy* is what the reverse proxy does differently here, by the names of `ProxySettings`.
     Raises ConfigurationError.
     """
 
@@ -129,7 +129,7 @@ def _check_carriage(match: str, given: Mapping[str, object]) -> None:
     if not isinstance(given, Mapping):
         raise ConfigurationError(f"Route {match!r}: proxy {given!r} is not a table")
     try:
-        ProxyOptions().with_changes(given)
+        ProxySettings().with_changes(given)
     except ConfigurationError as exc:
         raise ConfigurationError(f"Route {match!r}: proxy: {exc}") from exc
 

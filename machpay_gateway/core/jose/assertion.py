@@ -12,7 +12,7 @@ _LONGEST_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True)
-class Assertion:
+class AssertionSettings:
     """Who signs assertions and for whom. *key* is a PEM file with a private key: RSA, EC or Ed25519.
 
     *issuer* and *audience* are what upstreams compare `iss` and `aud` with; one lives for *lifetime_seconds*. Raises
@@ -34,7 +34,7 @@ class Assertion:
             )
 
 
-def assertion_claims(settings: Assertion, principal: Principal, now: float) -> Mapping[str, object]:
+def assertion_claims(settings: AssertionSettings, principal: Principal, now: float) -> Mapping[str, object]:
     """Return the claims that say at *now*, in seconds since the epoch, who *principal* is."""
     issued_at = int(now)
     claims = {

@@ -8,7 +8,7 @@ from machpay_gateway.core.network.trusted_headers import checked_pass_headers
 
 
 @dataclass(frozen=True, slots=True)
-class ProxyOptions:
+class ProxySettings:
     """What holds for carrying one request. Times are in seconds, 0 meaning that there is no limit.
 
     *connect_seconds* is for a connection to an upstream, *first_byte_seconds* from the whole request being sent to the
@@ -38,7 +38,7 @@ class ProxyOptions:
             raise ConfigurationError(f"forward_credentials is true or false, not {self.forward_credentials!r}")
         object.__setattr__(self, "pass_headers", checked_pass_headers(self.pass_headers))
 
-    def with_changes(self, changes: Mapping[str, object]) -> "ProxyOptions":
+    def with_changes(self, changes: Mapping[str, object]) -> "ProxySettings":
         """Return this with *changes*, as a route asks for. Raises ConfigurationError for an unknown one."""
         # Which headers pass is found once for each name, before it is known which route a request is for.
         if "pass_headers" in changes:
