@@ -21,7 +21,6 @@ from machpay_gateway.admin.requests import (
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.document import key_document
 from machpay_gateway.core.keys.key import DAY_SECONDS, KeyRecord, KeyStatus
-from machpay_gateway.core.unchanged import UNCHANGED
 from machpay_gateway.core.usage.document import usage_document
 from machpay_gateway.services.keys import SecretResponseFactory
 from machpay_gateway.telemetry.reports import usage_report
@@ -34,12 +33,7 @@ async def create(call: AdminRequest) -> Response:
         settings = call.body(NewKey)
         return await call.gateway.keys.create(
             call.caller.account_id,
-            name=settings.name,
-            scopes=settings.scopes,
-            environment=settings.environment or call.caller.principal.environment,
-            allowed_ips=settings.allowed_ips or (),
-            expires_at=settings.expires_at,
-            metadata=settings.metadata,
+            **settings.given() | {"environment": settings.environment or call.caller.principal.environment},
             actor=call.caller.actor,
             keep=keep,
         )
@@ -73,15 +67,10 @@ async def update(call: AdminRequest) -> Response:
     """Change the given settings."""
     current_scopes = (await call.key()).scopes.names
     settings = call.body(KeyChange, current_scopes)
-    given = settings.model_fields_set
     changed = await call.gateway.keys.update(
         call.caller.account_id,
         call.id,
-        name=settings.name if "name" in given else UNCHANGED,
-        scopes=settings.scopes if "scopes" in given else UNCHANGED,
-        allowed_ips=settings.allowed_ips or () if "allowed_ips" in given else UNCHANGED,
-        expires_at=settings.expires_at if "expires_at" in given else UNCHANGED,
-        metadata=settings.metadata or {} if "metadata" in given else UNCHANGED,
+        **settings.given(),
         actor=call.caller.actor,
         permit=call.precondition("key", call.scopes_precondition(settings.scopes, current_scopes, "key")),
     )

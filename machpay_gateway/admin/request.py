@@ -8,10 +8,9 @@ from typing import Protocol, TypeVar
 from starlette.requests import Request
 
 from machpay_gateway.admin.caller import Caller
-from machpay_gateway.admin.fields import ValidationContext
 from machpay_gateway.admin.problems import ProblemError
 from machpay_gateway.admin.request_body import invalid_field, parse_body
-from machpay_gateway.admin.requests import RequestModel
+from machpay_gateway.admin.requests import RequestModel, ValidationContext
 from machpay_gateway.core.accounts.management import ManagedRecord
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.keys.key import KeyRecord

@@ -9,9 +9,8 @@ from pydantic_core import ErrorDetails
 from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
 
-from machpay_gateway.admin.fields import ValidationContext
 from machpay_gateway.admin.problems import ProblemError
-from machpay_gateway.admin.requests import RequestModel
+from machpay_gateway.admin.requests import RequestModel, ValidationContext
 from machpay_gateway.admin.responses import FieldProblem
 from machpay_gateway.core.text import masked
 from machpay_gateway.web.bodies import declared_types, whole_body

@@ -12,7 +12,7 @@ from typing import Literal
 
 from machpay_gateway.core.accounts.management import ManagementAction, authorize, check_creation, check_key_change
 from machpay_gateway.core.errors import InputError, StateError, StoreUnavailable
-from machpay_gateway.core.keys.audit import APPLICATION, Actor, Change, difference, key_state
+from machpay_gateway.core.keys.audit import APPLICATION, Actor, Change, difference
 from machpay_gateway.core.keys.idempotency import ResponseFactory, StoredResponse
 from machpay_gateway.core.keys.key import (
     DAY_SECONDS,
@@ -24,6 +24,7 @@ from machpay_gateway.core.keys.key import (
     SecretRecord,
     StatusAt,
     is_id,
+    key_state,
     mask_secret,
     mint_id,
     mint_secret,

@@ -21,8 +21,8 @@ import orjson
 import pytest
 
 from machpay_gateway import Gateway
-from machpay_gateway.core.keys.audit import AuditHead, AuditRow, key_state, verify_chain
-from machpay_gateway.core.keys.key import KeyRecord
+from machpay_gateway.core.keys.audit import AuditHead, AuditRow, verify_chain
+from machpay_gateway.core.keys.key import KeyRecord, key_state
 from machpay_gateway.stores.sql import SqlStore
 from tests.drills.workers import ROOT
 from tests.drills.writer import ACCOUNT, Told

@@ -11,9 +11,6 @@ from typing import Literal
 
 import orjson
 
-from machpay_gateway.core.keys.key import KeyRecord
-from machpay_gateway.core.text import format_moment_or_none
-
 ActorKind = Literal[
     "operator", "application", "api_key", "session", "oauth", "jwt", "scanner", "user", "client", "anonymous"
 ]
@@ -141,25 +138,6 @@ def difference(
     """Return the values that differ between two states with the same names: the old ones and the new ones."""
     names = [name for name in before if before[name] != after[name]]
     return {name: before[name] for name in names}, {name: after[name] for name in names}
-
-
-def key_state(record: KeyRecord) -> dict[str, object]:
-    """Return the settings of a key as the log stores them, its secrets masked."""
-    moments = {
-        "expires_at": record.expires_at,
-        "revoked_at": record.revoked_at,
-        "last_rotated_at": record.last_rotated_at,
-    }
-    secrets = [{"masked": s.masked, "expires_at": format_moment_or_none(s.expires_at)} for s in record.secrets]
-    return {
-        "name": record.name,
-        "environment": record.environment,
-        "scopes": list(record.scopes),
-        "allowed_ips": list(record.allowed_ips),
-        "metadata": dict(record.metadata),
-        "secrets": secrets,
-        **{name: format_moment_or_none(moment) for name, moment in moments.items()},
-    }
 
 
 def _text(values: Mapping[str, object]) -> str:

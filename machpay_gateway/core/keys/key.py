@@ -15,6 +15,7 @@ from enum import StrEnum
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.core.text import format_moment_or_none
 
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ACCOUNT = "acct"  # the prefix of account ids
@@ -102,6 +103,25 @@ class KeyRecord:
     def masked(self) -> str:
         """The current secret, masked: `sk_live_…a1b2`."""
         return self.secrets[0].masked
+
+
+def key_state(record: KeyRecord) -> dict[str, object]:
+    """Return the settings of a key as the audit log stores them, its secrets masked."""
+    moments = {
+        "expires_at": record.expires_at,
+        "revoked_at": record.revoked_at,
+        "last_rotated_at": record.last_rotated_at,
+    }
+    secrets = [{"masked": s.masked, "expires_at": format_moment_or_none(s.expires_at)} for s in record.secrets]
+    return {
+        "name": record.name,
+        "environment": record.environment,
+        "scopes": list(record.scopes),
+        "allowed_ips": list(record.allowed_ips),
+        "metadata": dict(record.metadata),
+        "secrets": secrets,
+        **{name: format_moment_or_none(moment) for name, moment in moments.items()},
+    }
 
 
 def mint_secret(environment: str, entropy: bytes) -> str:
