@@ -18,7 +18,7 @@ CAN_COMPILE = $(shell cc --version >/dev/null 2>&1 && ls $$($(PYTHON) -c 'import
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage compiled check bench drills fmt lock clean
+.PHONY: help setup demo test coverage compiled check bench drills mutants fmt lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ bench: .venv/.installed .venv-peers/.installed $(if $(CAN_COMPILE),$(COMPILED)/.
 drills: .venv/.installed ## Run the long tests that `make test` leaves out.
 	@$(BIN)/python -m pytest -m drill $(ARGS)
 
+mutants: .venv/.installed .venv-mutants/.installed ## Change a file, and see which test notices (ARGS="machpay_gateway/gate.py --sample 30").
+	@.venv-mutants/bin/python -m tests.mutants $(ARGS)
+
 fmt: .venv/.installed ## Format, and fix what lint can fix.
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
@@ -63,9 +66,10 @@ lock: .venv/.bootstrapped ## Write requirements/*.lock anew (ARGS="--upgrade" ta
 	@$(COMPILE) $(ARGS) pyproject.toml --extra server --extra postgresql --extra otel --group dev -o requirements/dev.lock \
 		-c requirements/bootstrap.lock -c requirements/runtime.lock
 	@$(COMPILE) $(ARGS) requirements/peers.in -o requirements/peers.lock
+	@$(COMPILE) $(ARGS) requirements/mutants.in -o requirements/mutants.lock
 
-clean: ## Remove .venv, .venv-peers, caches and build results.
-	rm -rf .venv .venv-peers .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+clean: ## Remove .venv and its like, caches and build results.
+	rm -rf .venv .venv-mutants .venv-peers .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	rm -rf build dist htmlcov .coverage .coverage.* clients/typescript/dist clients/typescript/node_modules tests/oauth/interop/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -96,4 +100,9 @@ $(COMPILED)/.installed: .venv/.installed hatch_build.py $(shell find machpay_gat
 .venv-peers/.installed: .venv/.bootstrapped requirements/peers.lock
 	@$(BIN)/uv venv --quiet --no-project --clear --python $(BIN)/python .venv-peers
 	@$(BIN)/uv pip sync --quiet --python .venv-peers/bin/python --require-hashes requirements/peers.lock
+	@touch $@
+
+.venv-mutants/.installed: .venv/.bootstrapped requirements/mutants.lock
+	@$(BIN)/uv venv --quiet --no-project --clear --python $(BIN)/python .venv-mutants
+	@$(BIN)/uv pip sync --quiet --python .venv-mutants/bin/python --require-hashes requirements/mutants.lock
 	@touch $@

@@ -1,9 +1,10 @@
 """A gateway on nothing but memory, with an account in each tier, for tests of what stands around it."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Unpack
+from types import TracebackType
+from typing import Generic, Self, TypeVar, Unpack
 
 from httpx2 import ASGITransport, AsyncClient
 from starlette.types import ASGIApp
@@ -22,12 +23,38 @@ ROUTES = (
 )
 
 
+Part = TypeVar("Part")
+
+
+class Shared(Generic[Part]):
+    """What the tests of a module share: each *part* is started by the first test that needs it, by its name."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, Part] = {}
+        self._stack = AsyncExitStack()
+
+    async def part(self, name: str, start: Callable[[], AbstractAsyncContextManager[Part]]) -> Part:
+        """Return the part of this *name*, started if it is not there yet."""
+        if name not in self._parts:
+            self._parts[name] = await self._stack.enter_async_context(start())
+        return self._parts[name]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+
 @dataclass(frozen=True)
 class Guarded:
-    """A guarded application and the gateway in front of it."""
+    """A guarded application and the gateway in front of it. The names of accounts end in *suffix*."""
 
     app: MachPayAuth
     gateway: Gateway
+    suffix: str = ""
 
     async def key(
         self,
@@ -39,7 +66,8 @@ class Guarded:
         expires_at: float | None = None,
     ) -> tuple[str, str]:
         """Return the id and the secret of a new key of an account in *tier*."""
-        account = await self.gateway.accounts.find(tier) or await self.gateway.accounts.create(tier, tier)
+        name = tier + self.suffix
+        account = await self.gateway.accounts.find(name) or await self.gateway.accounts.create(name, tier)
         record, secret = await self.gateway.keys.create(
             account.id,
             name="test",

@@ -3,8 +3,9 @@
 import os
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -20,7 +21,7 @@ from machpay_gateway.server import create_app
 from machpay_gateway.services.consents import Consents
 from machpay_gateway.settings import Options
 from tests.applications import ok
-from tests.gateways import Guarded
+from tests.gateways import Guarded, Shared
 from tests.keyrings import logged
 from tests.prepared import SECRET_KEY, give_signing_key, new_sqlite
 
@@ -31,6 +32,9 @@ on_disk = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 MANAGER = ("keys:manage", "skills:list", "skills:execute", "account:read")
 REDIRECT = "https://app.example.org/callback"
 OF_APPS = tuple(operation for operation in OPERATIONS if operation.path.startswith("/v1/oauth/"))
+
+
+_numbers = count(1)
 
 
 def over(operations: Iterable[Operation]) -> pytest.MarkDecorator:
@@ -52,8 +56,8 @@ class Api:
     opened: list[AsyncClient] = field(default_factory=list)
 
     @classmethod
-    def of(cls, app: MachPayAuth) -> "Api":
-        return cls(Guarded(app, app.gateway))
+    def of(cls, app: MachPayAuth, suffix: str = "") -> "Api":
+        return cls(Guarded(app, app.gateway, suffix))
 
     @property
     def gateway(self) -> Gateway:
@@ -168,10 +172,34 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return "memory://" if request.param == "memory" else new_sqlite(tmp_path / "keys.db")
 
 
+@pytest.fixture(scope="module")
+async def shared_apis() -> AsyncIterator[Shared[Api]]:
+    async with Shared[Api]() as shared:
+        yield shared
+
+
 @pytest.fixture
-async def api(database: str) -> AsyncIterator[Api]:
-    async with serving_api(database=database) as api:
-        yield api
+async def api(
+    request: pytest.FixtureRequest,
+    database: str,
+    shared_apis: Shared[Api],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Api]:
+    """A key API that the module shares, seen by accounts that no other test knows."""
+    if request.node.get_closest_marker("own_gateway") is not None:
+        async with serving_api(database=database) as own:
+            yield own
+        return
+
+    def start() -> AbstractAsyncContextManager[Api]:
+        # Not the test's own file, which goes with the test.
+        outlasting = database if database == "memory://" else new_sqlite(tmp_path_factory.mktemp("api") / "keys.db")
+        return serving_api(database=outlasting, failure_limit="1000000/minute")
+
+    shared = await shared_apis.part(database.partition(":")[0], start)
+    api = Api.of(shared.guarded.app, f" {next(_numbers)}")
+    yield api
+    await api.close()
 
 
 @pytest.fixture

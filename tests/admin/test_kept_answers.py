@@ -11,6 +11,7 @@ import pytest
 from tests.admin.conftest import Api, Caller, told
 
 NAMED = {"Idempotency-Key": "name-of-the-request"}
+pytestmark = pytest.mark.own_gateway  # looks into the database's file
 NEW = {"name": "name-of-the-key", "scopes": [], "metadata": {"pair": "value-of-the-pair"}}
 
 on_disk = pytest.mark.parametrize("database", ["sqlite"], indirect=True)

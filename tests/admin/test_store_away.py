@@ -16,6 +16,7 @@ from machpay_gateway.core.keys.key import KeyRecord
 from tests.admin.conftest import Api, Caller, on_disk, told
 from tests.admin.test_accounts import BODIES
 
+pytestmark = pytest.mark.own_gateway  # breaks the database
 NEW = {"name": "a", "scopes": ["skills:list"]}
 TABLES = ("keys", "key_secrets", "audit_log", "kept_answers", "accounts", "oauth_clients", "oauth_grants")
 ASKING = [operation for operation in OPERATIONS if operation.scopes]  # the others tell of the caller

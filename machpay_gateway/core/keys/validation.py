@@ -18,7 +18,7 @@ def validate_name(name: str) -> str:
     if not 1 <= len(stripped) <= MAX_NAME:
         raise InputError(f"The name {quoted(name)} has {len(stripped)} characters: use 1 to {MAX_NAME}.")
     if not stripped.isprintable():
-        raise InputError(f"The name {quoted(name)} has characters that cannot be quoted: leave them out.")
+        raise InputError(f"The name {quoted(name)} has characters that cannot be shown: leave them out.")
     if _SECRETS.search(stripped):
         raise InputError(f"The name {quoted(name)} holds a secret, and names are stored as they are: use another.")
     return stripped
@@ -62,7 +62,7 @@ def validate_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
         raise InputError(f"metadata has {len(metadata)} pairs: use at most {MAX_PAIRS}.")
     for key, value in metadata.items():
         if not 1 <= len(key) <= MAX_PAIR_KEY or not key.isprintable():
-            raise InputError(f"metadata key {quoted(key)}: use 1 to {MAX_PAIR_KEY} characters that can be quoted.")
+            raise InputError(f"metadata key {quoted(key)}: use 1 to {MAX_PAIR_KEY} characters that can be shown.")
         if len(value) > MAX_PAIR_VALUE:
             raise InputError(
                 f"metadata value of {quoted(key)} has {len(value)} characters: use at most {MAX_PAIR_VALUE}."
