@@ -1,12 +1,12 @@
-"""A gate whose key cache, limiter and token verifier are fakes that answer what a test has laid out for them."""
+"""A gate with a fake key cache, limiter, token verifier and proof verifier, which return what a test prepared."""
 
 import asyncio
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
-from machpay_gateway.core.decision.credential import ApiKey, SignedToken
+from machpay_gateway.core.decision.credential import ApiKey, Proof, SignedToken
 from machpay_gateway.core.decision.decision import Decision, Denied
 from machpay_gateway.core.decision.failures import Failures
 from machpay_gateway.core.decision.policy import Policy
@@ -14,7 +14,7 @@ from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
-from machpay_gateway.core.jose.ports import TokenVerifier
+from machpay_gateway.core.jose.ports import ProofVerifier, TokenVerifier
 from machpay_gateway.core.jose.session import SessionToken
 from machpay_gateway.core.keys.key import mint_secret, secret_digest
 from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, Answer, Outage
@@ -28,6 +28,7 @@ NOW = 1_700_000_000.0
 SECRET = mint_secret("live", bytes(32)).encode()
 DIGEST = secret_digest(SECRET)
 JWT = b"eyJ.eyJ.sig"
+THUMBPRINT = "thumbprint"
 ADDRESS = 0xC0000201
 ROUTES = (
     Route("GET /v1/skills", scopes="skills:list"),
@@ -53,8 +54,15 @@ def principal(version: int = 1, *, environment: str = "live", revoked: bool = Fa
     )
 
 
+def oauth_principal(version: int = 1, *, key: str | None = None) -> Principal:
+    """Return a caller with an access token; its ids all differ, so that a mix-up of two of them shows."""
+    return replace(
+        principal(version), kind="oauth", id="user_1", subject="grant_1", client_id="client_1", key=key, allowlist=None
+    )
+
+
 class Slot:
-    """A lease that counts how often it was given back."""
+    """A lease that counts how often it was released."""
 
     releases = 0
 
@@ -62,21 +70,21 @@ class Slot:
         self.releases += 1
 
 
-GRANT = Admitted(Slot(), left=9, resets_in=1.0, slots_left=4, tier=TIERS["standard"])
+ADMITTED = Admitted(Slot(), left=9, resets_in=1.0, slots_left=4, tier=TIERS["standard"])
 
 
 @dataclass
 class Keys:
-    """A key cache: what is *at_hand*, what each load finds, and which calls were made."""
+    """A key cache: what is *fresh*, what each look-up *finds*, which digests are *held*, and which calls were made."""
 
-    at_hand: dict[bytes, Principal] = field(default_factory=dict)
+    fresh: dict[bytes, Principal] = field(default_factory=dict)
     finds: deque[Principal | Exception | None] = field(default_factory=deque)
     held: set[bytes] = field(default_factory=set)
     calls: list[str] = field(default_factory=list)
 
     def cached(self, digest: bytes, now: float) -> Principal | None:
         assert now == NOW
-        return self.at_hand.get(digest)
+        return self.fresh.get(digest)
 
     def holds(self, digest: bytes) -> bool:
         return digest in self.held
@@ -84,15 +92,15 @@ class Keys:
     async def find(self, presented: ApiKey | SessionToken) -> Principal | None:
         assert presented == ApiKey("live", DIGEST)
         self.calls.append("find")
-        found = self.finds.popleft()
-        if isinstance(found, Exception):
-            raise found
-        return found
+        result = self.finds.popleft()
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def forget(self, key_id: str) -> None:
         assert key_id == "key_1"
         self.calls.append("forget")
-        self.at_hand.clear()
+        self.fresh.clear()
 
     def forget_signed_by(self, kids: Collection[str]) -> None:
         raise AssertionError(kids)
@@ -100,11 +108,11 @@ class Keys:
 
 @dataclass
 class Limits:
-    """A limiter: what it says *at_once*, once (None: that it has to ask), and what it says when asked."""
+    """A limiter: its next answer without I/O (None: the answer is pending), then its pending *answers* in order."""
 
-    at_once: Answer | None = None
+    immediate: Answer | None = None
     answers: deque[Answer] = field(default_factory=deque)
-    demands: list[AdmissionRequest] = field(default_factory=list)
+    requests: list[AdmissionRequest] = field(default_factory=list)
     is_degraded: bool = False
     outage: Outage | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -115,10 +123,10 @@ class Limits:
     async def close(self) -> None: ...
 
     def admit(self, demand: AdmissionRequest) -> Answer | asyncio.Future[Answer]:
-        self.demands.append(demand)
-        at_once, self.at_once = self.at_once, None
-        if at_once is not None:
-            return at_once
+        self.requests.append(demand)
+        immediate, self.immediate = self.immediate, None
+        if immediate is not None:
+            return immediate
         loop = asyncio.get_running_loop()
         answer = loop.create_future()
         loop.call_soon(answer.set_result, self.answers.popleft())
@@ -133,24 +141,33 @@ class Limits:
 
 @dataclass
 class Tokens:
+    """A token verifier that has one token, JWT: what `verify` returns, and in turn after each `forget`."""
+
     verified: Principal | str | Exception
-    at_hand: Principal | None = None
+    fresh: Principal | None = None
     was_good: bool = False
+    next_verified: deque[Principal | str | Exception] = field(default_factory=deque)
+    calls: list[str] = field(default_factory=list)
 
     def cached(self, digest: bytes, now: float) -> Principal | None:
         assert now == NOW
-        return self.at_hand if digest == secret_digest(JWT) else None
+        return self.fresh if digest == secret_digest(JWT) else None
 
     def holds(self, digest: bytes) -> bool:
         return self.was_good and digest == secret_digest(JWT)
 
-    def forget(self, subject: str) -> None: ...
+    def forget(self, subject: str) -> None:
+        self.calls.append(f"forget {subject}")
+        self.fresh = None
+        if self.next_verified:
+            self.verified = self.next_verified.popleft()
 
     def may_verify(self, token: SignedToken) -> bool:
         return token.token == JWT
 
     async def verify(self, token: SignedToken, now: float) -> Principal | str:
         assert (token.token, now) == (JWT, NOW)
+        self.calls.append("verify")
         if isinstance(self.verified, Exception):
             raise self.verified
         return self.verified
@@ -159,10 +176,26 @@ class Tokens:
 
 
 @dataclass
+class Proofs:
+    """A proof verifier that accepts the proof b"proof" for JWT and THUMBPRINT, once."""
+
+    uses: list[Proof] = field(default_factory=list)
+
+    def at_api(self, values: tuple[bytes, ...], method: str, path: str, token: bytes, key: str) -> Proof | str:
+        assert (method, path, token, key) == ("GET", "/v1/skills", JWT, THUMBPRINT)
+        return Proof(key, "proof-1") if values == (b"proof",) else "proof: not one"
+
+    async def is_first_use(self, proof: Proof) -> bool:
+        self.uses.append(proof)
+        return len(self.uses) == 1
+
+
+@dataclass
 class Setup:
     keys: Keys = field(default_factory=Keys)
     limits: Limits = field(default_factory=Limits)
     tokens: TokenVerifier | None = None
+    proofs: ProofVerifier | None = None
     failures: Failures = field(default_factory=lambda: Failures(3, 60))
 
     @property
@@ -173,6 +206,7 @@ class Setup:
             tokens=self.tokens,
             limiter=self.limits,
             failures=self.failures,
+            proofs=self.proofs,
             clock=FixedClock(NOW),
         )
 
@@ -182,11 +216,11 @@ class Setup:
 
 def setup(
     *,
-    at_hand: Principal | None = None,
+    fresh: Principal | None = None,
     finds: Iterable[Principal | Exception | None] = (),
     answers: Iterable[Answer] = (),
 ) -> Setup:
-    keys = Keys({DIGEST: at_hand} if at_hand else {}, deque(finds))
+    keys = Keys({DIGEST: fresh} if fresh else {}, deque(finds))
     return Setup(keys, Limits(answers=deque(answers)))
 
 

@@ -64,7 +64,7 @@ def test_the_first_reason_in_the_order_of_checks_is_the_answer(first: int) -> No
 
 
 @pytest.mark.parametrize("changes, reason, detail", WRONGS)
-def test_each_wrong_alone_is_refused(changes: dict[str, object], reason: Reason, detail: str) -> None:
+def test_each_failed_check_alone_is_refused(changes: dict[str, object], reason: Reason, detail: str) -> None:
     denied = admit(facts(), LIVE_ONLY, principal(**changes), NOW)
     assert denied is not None
     assert (denied.reason, denied.detail) == (reason, detail)
@@ -81,24 +81,24 @@ def test_each_wrong_alone_is_refused(changes: dict[str, object], reason: Reason,
         ({"scopes": Scopes(frozenset({"skills:*"}))}, "192.0.2.1"),
     ],
 )
-def test_nothing_wrong_is_nothing_refused(changes: dict[str, object], address: str | None) -> None:
+def test_a_principal_that_passes_every_check_is_admitted(changes: dict[str, object], address: str | None) -> None:
     assert admit(facts(address), LIVE_ONLY, principal(**changes), NOW) is None
 
 
 @pytest.mark.parametrize("address", [None, "203.0.113.1", "::1"])
-def test_where_there_is_a_list_an_unreadable_address_is_outside(address: str | None) -> None:
+def test_with_an_allowlist_an_unreadable_address_is_refused(address: str | None) -> None:
     denied = admit(facts(address), ROUTE, GOOD, NOW)
     assert denied is not None
     assert denied.reason is Reason.ADDRESS_NOT_ALLOWED
 
 
-def test_an_empty_list_lets_nobody_in() -> None:
+def test_an_empty_allowlist_refuses_every_address() -> None:
     denied = admit(facts(), ROUTE, principal(allowlist=parse_allowlist([])), NOW)
     assert denied is not None
     assert denied.reason is Reason.ADDRESS_NOT_ALLOWED
 
 
-def test_a_refusal_for_scope_names_what_is_missing() -> None:
+def test_a_refusal_for_scope_names_the_required_scopes() -> None:
     denied = admit(facts(), Route("GET /x", scopes="keys:manage skills:execute"), GOOD, NOW)
     assert denied is not None
     assert denied.missing == ("keys:manage", "skills:execute")
@@ -205,13 +205,13 @@ class Slot:
     def release(self) -> None: ...
 
 
-def test_a_grant_allows() -> None:
+def test_an_admitted_request_is_allowed() -> None:
     grant = Admitted(Slot(), left=9, resets_in=1.0, slots_left=4, tier=TIERS["standard"])
     assert conclude(ROUTE, GOOD, grant) == Allowed(GOOD, grant, ROUTE)
 
 
 @pytest.mark.parametrize("policy, reason", [("minute", Reason.RATE_LIMITED), (CONCURRENCY, Reason.CONCURRENCY_LIMITED)])
-def test_a_refusal_of_the_limiter_names_the_policy_and_the_wait(policy: str, reason: Reason) -> None:
+def test_a_refusal_by_the_limiter_names_the_policy_and_the_wait(policy: str, reason: Reason) -> None:
     exceeded = Exceeded(policy, wait_seconds=2.5, left=0, resets_in=2.5, slots_left=1, tier=TIERS["standard"])
     denied = conclude(ROUTE, GOOD, exceeded)
     assert denied == Denied(reason, f"over its {policy} limit", ROUTE, GOOD, exceeded=exceeded, retry_after=2.5)
