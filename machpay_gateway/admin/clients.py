@@ -40,7 +40,7 @@ async def create(call: AdminRequest) -> Response:
 async def list_(call: AdminRequest) -> Response:
     """List apps, newest first."""
     clients, query, caller = call.oauth_clients, call.query(ClientListQuery), call.caller
-    await call.check_cursor(query.after, clients.known, "app")
+    await call.check_cursor(query.after, clients.get_even_deleted, "app")
     if caller.environment is not None and query.environment not in (None, caller.environment):
         return page_response([], query.limit)
     page = await clients.list(
@@ -73,7 +73,7 @@ async def update(call: AdminRequest) -> Response:
             requires_pkce=settings.require_pkce if "require_pkce" in given else UNCHANGED,
             binds_tokens=settings.dpop_bound if "dpop_bound" in given else UNCHANGED,
             actor=call.caller.actor,
-            permit=call.precondition("app", call.scopes_precondition(settings.scopes, current_scopes, "app")),
+            precondition=call.precondition("app", call.scopes_precondition(settings.scopes, current_scopes, "app")),
         )
     return _to_response(changed, call)
 
@@ -85,7 +85,7 @@ async def rotate_secret(call: AdminRequest) -> Response:
         call.id,
         grace_seconds=call.body(SecretRotation).grace_seconds,
         actor=call.caller.actor,
-        permit=call.precondition("app"),
+        precondition=call.precondition("app"),
     )
     client, secret = issued or (None, None)
     client = call.require_record(client, "app")
@@ -95,7 +95,7 @@ async def rotate_secret(call: AdminRequest) -> Response:
 async def delete(call: AdminRequest) -> Response:
     """Delete the app permanently. Its tokens are refused from the next request on."""
     deleted = await call.oauth_clients.delete(
-        call.caller.account_id, call.id, actor=call.caller.actor, permit=call.precondition("app")
+        call.caller.account_id, call.id, actor=call.caller.actor, precondition=call.precondition("app")
     )
     client = call.require_record(deleted, "app")
     return document_response(deleted_client_document(client))

@@ -29,13 +29,13 @@ from machpay_gateway.telemetry.reports import usage_report
 async def create(call: AdminRequest) -> Response:
     """Create a key with at most the caller's scopes."""
 
-    async def issue(keep: SecretResponseFactory | None) -> IssuedKey:
+    async def issue(response_factory: SecretResponseFactory | None) -> IssuedKey:
         settings = call.body(NewKey)
         return await call.gateway.keys.create(
             call.caller.account_id,
             **settings.given() | {"environment": settings.environment or call.caller.principal.environment},
             actor=call.caller.actor,
-            keep=keep,
+            response_factory=response_factory,
         )
 
     return await idempotent_response(call, HTTPStatus.CREATED, issue)
@@ -72,7 +72,7 @@ async def update(call: AdminRequest) -> Response:
         call.id,
         **settings.given(),
         actor=call.caller.actor,
-        permit=call.precondition("key", call.scopes_precondition(settings.scopes, current_scopes, "key")),
+        precondition=call.precondition("key", call.scopes_precondition(settings.scopes, current_scopes, "key")),
     )
     return _to_response(changed, call)
 
@@ -80,14 +80,14 @@ async def update(call: AdminRequest) -> Response:
 async def rotate(call: AdminRequest) -> Response:
     """Give the key a new secret. The current one works until its grace period ends."""
 
-    async def issue(keep: SecretResponseFactory | None) -> IssuedKey:
+    async def issue(response_factory: SecretResponseFactory | None) -> IssuedKey:
         issued = await call.gateway.keys.rotate(
             call.caller.account_id,
             call.id,
             grace_seconds=call.body(Rotation).grace_seconds,
             actor=call.caller.actor,
-            keep=keep,
-            permit=call.precondition("key"),
+            response_factory=response_factory,
+            precondition=call.precondition("key"),
         )
         if issued is None:
             raise ProblemError("not_found", "There is no key with this id.")
@@ -103,7 +103,7 @@ async def end_grace(call: AdminRequest) -> Response:
         call.caller.account_id,
         call.id,
         actor=call.caller.actor,
-        permit=call.precondition("key"),
+        precondition=call.precondition("key"),
     )
     return _to_response(changed, call)
 
@@ -129,7 +129,7 @@ async def revoke(call: AdminRequest) -> Response:
         call.caller.account_id,
         call.id,
         actor=call.caller.actor,
-        permit=call.precondition("key"),
+        precondition=call.precondition("key"),
     )
     return _to_response(revoked, call)
 

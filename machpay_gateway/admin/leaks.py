@@ -23,7 +23,8 @@ from machpay_gateway.core.keys.key import KeyRecord, KeyStatus
 from machpay_gateway.core.keys.leak import LeakAction, LeakMatch, parse_report
 from machpay_gateway.core.text import masked
 from machpay_gateway.gateway import Gateway
-from machpay_gateway.services.keys import Permit, SecretInspection
+from machpay_gateway.services.keys import SecretInspection
+from machpay_gateway.services.optimistic_locking import Precondition
 from machpay_gateway.web.incoming import actor_of, facts_of
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class _LeakHandler:
                 return
             end = keys.end_grace if inspection.position == "previous" else keys.revoke
             try:
-                await end(key.account_id, key.id, actor=self.actor, permit=_secrets_unchanged(key))
+                await end(key.account_id, key.id, actor=self.actor, precondition=_secrets_unchanged(key))
             except _ConcurrentRotationError:
                 inspection = await keys.inspect(token)
             else:
@@ -130,13 +131,13 @@ class _LeakHandler:
         raise StoreUnavailable(f"revocation of a leaked secret: its key was rotated {_ATTEMPTS} times meanwhile")
 
 
-def _secrets_unchanged(key: KeyRecord) -> Permit:
+def _secrets_unchanged(key: KeyRecord) -> Precondition[KeyRecord]:
     # The owner of a leaked key may rotate it at the same time. The leaked secret is then the previous one.
-    def permit(record: KeyRecord) -> None:
+    def precondition(record: KeyRecord) -> None:
         if record.secrets != key.secrets:
             raise _ConcurrentRotationError
 
-    return permit
+    return precondition
 
 
 def _masked(text: str) -> str:

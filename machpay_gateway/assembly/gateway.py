@@ -73,7 +73,7 @@ class ConfiguredGateway(Gateway):
         proofs = proofs_for(settings, limiter)
         failures = Failures(*parse_rate(settings.failure_limit)[:2])
 
-        async def announce(subject: str, version: int) -> None:
+        async def invalidate(subject: str, version: int) -> None:
             key_cache.forget(subject)
             if grants is not None:
                 grants.note(subject, version)
@@ -83,7 +83,7 @@ class ConfiguredGateway(Gateway):
             if settings.oauth is not None:
                 await lazy.oauth_clients.remove_unused(settings.oauth.registration_days)
 
-        lazy = LazyServices(settings, policy, store, limiter, signing, tokens, proofs, announce)
+        lazy = LazyServices(settings, policy, store, limiter, signing, tokens, proofs, invalidate)
         recorder = UsageRecorder(opened, clean_up=remove_unused_clients)
         opened.lifecycle = lifecycle = Lifecycle(
             store,
@@ -111,8 +111,8 @@ class ConfiguredGateway(Gateway):
             steps=StepTimes(),
             traces=traces,
             store=store,
-            keys=Keys(store, scopes=policy.scopes, clock=time.time, entropy=os.urandom, announce=announce),
-            accounts=Accounts(store, tiers=policy.tiers, clock=time.time, entropy=os.urandom, announce=announce),
+            keys=Keys(store, scopes=policy.scopes, clock=time.time, entropy=os.urandom, invalidate=invalidate),
+            accounts=Accounts(store, tiers=policy.tiers, clock=time.time, entropy=os.urandom, invalidate=invalidate),
             users_factory=lambda: lazy.users,
             oauth_clients_factory=lambda: lazy.oauth_clients,
             consents_factory=lambda: lazy.consents,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)  # without slots, which `cached_property` cannot do with
 class LazyServices:
-    """Builds each service once. *announce* publishes (subject, version) of each record that changed."""
+    """Builds each service once. *invalidate* publishes (subject, version) of each record that changed."""
 
     settings: Settings
     policy: Policy
@@ -36,7 +36,7 @@ class LazyServices:
     signing: "SigningKeys"
     tokens: TokenVerifier
     proofs: "Proofs | None"
-    announce: Callable[[str, int], Awaitable[None]]
+    invalidate: Callable[[str, int], Awaitable[None]]
 
     @cached_property
     def users(self) -> "Users":
@@ -52,7 +52,7 @@ class LazyServices:
             passwords=Passwords(),
             clock=time.time,
             entropy=os.urandom,
-            announce=self.announce,
+            invalidate=self.invalidate,
             account_name=self._account_name,
             idle_seconds=idle_minutes * 60.0,
         )
@@ -71,7 +71,7 @@ class LazyServices:
             scopes=self.policy.scopes,
             clock=time.time,
             entropy=os.urandom,
-            announce=self.announce,
+            invalidate=self.invalidate,
         )
 
     @cached_property
@@ -79,7 +79,7 @@ class LazyServices:
         """The use cases on what users allow OAuth clients."""
         from machpay_gateway.services.consents import Consents
 
-        return Consents(oauth_of(self.store), clock=time.time, entropy=os.urandom, announce=self.announce)
+        return Consents(oauth_of(self.store), clock=time.time, entropy=os.urandom, invalidate=self.invalidate)
 
     @cached_property
     def revocation(self) -> "Revocation":
@@ -91,7 +91,7 @@ class LazyServices:
             issuer="" if self.settings.oauth is None else self.settings.oauth.issuer,
             verifier=self.tokens,
             clock=time.time,
-            announce=self.announce,
+            invalidate=self.invalidate,
         )
 
     @cached_property
@@ -103,7 +103,7 @@ class LazyServices:
             raise ConfigurationError("There is no authorization server here: set oauth.issuer to have one")
         return TokenIssuance(
             oauth_of(self.store),
-            authority=self.settings.oauth,
+            settings=self.settings.oauth,
             consents=self.consents,
             revocation=self.revocation,
             signer=self.signing,

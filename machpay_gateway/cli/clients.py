@@ -94,7 +94,7 @@ def list_(session: CliSession, *, account: str | None, limit: int, after: str | 
 
     async def page(gateway: Gateway) -> list[OAuthClient]:
         owner = None if account is None else (await account_for(gateway, account)).id
-        if after is not None and await gateway.oauth_clients.known(owner, after) is None:
+        if after is not None and await gateway.oauth_clients.get_even_deleted(owner, after) is None:
             raise unknown_app(after)
         return list(await gateway.oauth_clients.list(owner, after=after, limit=limit + 1))
 

@@ -34,7 +34,7 @@ def list_(
 
     async def page(gateway: Gateway) -> list[Grant]:
         owner = None if account is None else (await account_for(gateway, account)).id
-        if client is not None and await gateway.oauth_clients.known(None, client) is None:
+        if client is not None and await gateway.oauth_clients.get_even_deleted(None, client) is None:
             raise unknown_app(client)
         if after is not None and await gateway.revocation.get(owner, after) is None:
             raise _unknown(after)

@@ -66,7 +66,7 @@ async def create(visit: PageRequest) -> Response:
             allowed_ips=written.networks,
             expires_at=written.expires_at(),
             actor=visit.actor,
-            keep=_once(visit),
+            response_factory=_once(visit),
         )
     except AnsweredMeanwhile:
         return visit.redirect("/keys", told="made-before")
@@ -104,7 +104,7 @@ async def update(visit: PageRequest) -> Response:
             # To the second, as browsers have it: one that was not touched stays as it is.
             expires_at=record.expires_at if written.expires == before.expires else written.expires_at(),
             actor=visit.actor,
-            permit=unchanged,
+            precondition=unchanged,
         )
     except InputError as exc:
         # Shown as it is now: what was written on top of something else must not be sent again as if that were seen.
@@ -119,7 +119,7 @@ async def rotate(visit: PageRequest) -> Response:
     record, grace = await visit.key(visit.id), grace_in(visit.form)
     try:
         issued = await visit.gateway.keys.rotate(
-            visit.user.account_id, record.id, grace_seconds=grace, actor=visit.actor, keep=_once(visit)
+            visit.user.account_id, record.id, grace_seconds=grace, actor=visit.actor, response_factory=_once(visit)
         )
     except AnsweredMeanwhile:
         return visit.redirect(f"/keys/{record.id}", told="made-before")

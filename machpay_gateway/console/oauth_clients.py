@@ -28,7 +28,7 @@ async def table(visit: PageRequest) -> Response:
         after=after or None,
         limit=_PAGE + 1,
     )
-    if after and await apps.known(account_id, after) is None:
+    if after and await apps.get_even_deleted(account_id, after) is None:
         found = []
     return visit.page(
         "apps.html",
@@ -64,7 +64,7 @@ async def create(visit: PageRequest) -> Response:
             requires_pkce=written.requires_pkce,
             binds_tokens=written.binds_tokens,
             actor=visit.actor,
-            once=visit.once,
+            idempotency_name=visit.once,
         )
     except AnsweredMeanwhile:
         return visit.redirect("/apps", told="made-before")
@@ -75,7 +75,7 @@ async def create(visit: PageRequest) -> Response:
 
 async def show(visit: PageRequest) -> Response:
     """Show one app; of one that is deleted what it was."""
-    client = await visit.gateway.oauth_clients.known(visit.user.account_id, visit.id)
+    client = await visit.gateway.oauth_clients.get_even_deleted(visit.user.account_id, visit.id)
     if client is None:
         raise missing("app")
     return await _shown(visit, client, OAuthClientForm.about(client))
@@ -111,7 +111,7 @@ async def update(visit: PageRequest) -> Response:
             requires_pkce=written.requires_pkce,
             binds_tokens=written.binds_tokens,
             actor=visit.actor,
-            permit=unchanged,
+            precondition=unchanged,
         )
     except InputError as exc:
         # Shown as it is now: what was written on top of something else must not be sent again as if that were seen.
@@ -128,7 +128,7 @@ async def rotate_secret(visit: PageRequest) -> Response:
     client, grace = await visit.app(visit.id), grace_in(visit.form)
     try:
         issued = await visit.gateway.oauth_clients.rotate_secret(
-            visit.user.account_id, client.id, grace_seconds=grace, actor=visit.actor, once=visit.once
+            visit.user.account_id, client.id, grace_seconds=grace, actor=visit.actor, idempotency_name=visit.once
         )
     except AnsweredMeanwhile:
         return visit.redirect(f"/apps/{client.id}", told="made-before")

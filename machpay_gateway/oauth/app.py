@@ -11,41 +11,46 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import ConfigurationError, Unavailable
-from machpay_gateway.core.oauth.settings import AUTHORIZE, CONSENT, PAGE_PATHS, SIGN_IN, SIGN_OUT, OAuthSettings
+from machpay_gateway.core.oauth.settings import (
+    AUTHORIZE,
+    CONSENT,
+    INTROSPECT,
+    PAGE_PATHS,
+    REGISTER,
+    REVOKE,
+    SIGN_IN,
+    SIGN_OUT,
+    TOKEN,
+    WELL_KNOWN,
+    OAuthSettings,
+)
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.oauth.authorize import Authorization
 from machpay_gateway.oauth.endpoints import introspection_endpoint, revocation_endpoint, token_endpoint
-from machpay_gateway.oauth.metadata import (
-    INTROSPECT,
-    REGISTER,
-    REVOKE,
-    TOKEN,
-    WELL_KNOWN,
-    metadata,
-)
+from machpay_gateway.oauth.metadata import metadata_document
 from machpay_gateway.oauth.register import registration_endpoint
-from machpay_gateway.oauth.responses import json_answer
+from machpay_gateway.oauth.responses import json_response
 from machpay_gateway.web.incoming import facts_of
 
 Answer = Callable[[Request], Awaitable[Response]]
 _METADATA_SECONDS = 300
 
 
-def oauth_routes(authority: OAuthSettings) -> tuple[Route, ...]:
+def oauth_routes(settings: OAuthSettings) -> tuple[Route, ...]:
     """Return the routes of the authorization server: whoever asks has no credential of ours yet."""
-    paths = [authority.path + path for path in (*PAGE_PATHS, TOKEN, REVOKE, INTROSPECT)]
-    if authority.registration_account is not None:
-        paths.append(authority.path + REGISTER)
-    paths.append(WELL_KNOWN + authority.path)  # RFC 8414 §3.1: the issuer's path comes after
-    # By every method: which one is right is said to strangers too.
+    paths = [settings.path + path for path in (*PAGE_PATHS, TOKEN, REVOKE, INTROSPECT)]
+    if settings.registration_account is not None:
+        paths.append(settings.path + REGISTER)
+    paths.append(WELL_KNOWN + settings.path)  # RFC 8414 §3.1: the issuer's path comes after
+    # All methods: a wrong one gets 405, not 404.
     return tuple(Route(f"* {path}", public=True) for path in paths)
 
 
 def oauth_app(gateway: Gateway) -> ASGIApp:
     """Return the application that serves `oauth_routes` by *gateway*. Raises ConfigurationError."""
-    authority = gateway.oauth_settings
-    _check_registration_scopes(authority, gateway.oauth_clients.grantable)
-    pages, at = Authorization(gateway), authority.path
+    settings = gateway.oauth_settings
+    _check_registration_scopes(settings, gateway.oauth_clients.grantable)
+    pages, at = Authorization(gateway), settings.path
     for_pages = [
         Endpoint(f"{at}{AUTHORIZE}", _page(pages, pages.authorize), methods=["GET"]),
         Endpoint(f"{at}{SIGN_IN}", _page(pages, pages.sign_in), methods=["POST"]),
@@ -58,14 +63,14 @@ def oauth_app(gateway: Gateway) -> ASGIApp:
         Endpoint(f"{at}{REVOKE}", revocation_endpoint(gateway), methods=["POST"]),
         Endpoint(f"{WELL_KNOWN}{at}", _describing(gateway), methods=["GET"]),
     ]
-    if authority.registration_account is not None:
+    if settings.registration_account is not None:
         for_scripts.append(Endpoint(f"{at}{REGISTER}", registration_endpoint(gateway), methods=["POST"]))
     app = Starlette(routes=[*for_pages, *for_scripts])
     return _open_to_scripts(app, frozenset(endpoint.path for endpoint in for_scripts))
 
 
-def _check_registration_scopes(authority: OAuthSettings, grantable: Collection[str]) -> None:
-    for name in authority.registration_scopes:
+def _check_registration_scopes(settings: OAuthSettings, grantable: Collection[str]) -> None:
+    for name in settings.registration_scopes:
         if name not in grantable:
             raise ConfigurationError(
                 f"oauth.registration_scopes: scope {name!r} does not exist; known: {', '.join(sorted(grantable))}"
@@ -102,10 +107,10 @@ def _page(pages: Authorization, answer: Answer) -> Answer:
 
 
 def _describing(gateway: Gateway) -> Answer:
-    document = metadata(gateway.oauth_settings, gateway)
+    document = metadata_document(gateway.oauth_settings, gateway)
 
     async def describe(_request: Request) -> Response:
-        response = json_answer(document)
+        response = json_response(document)
         response.headers["Cache-Control"] = f"public, max-age={_METADATA_SECONDS}"
         del response.headers["Pragma"]
         return response

@@ -53,9 +53,9 @@ class Authorization:
     def __init__(self, gateway: Gateway) -> None:
         """Serve by *gateway*, which has an authorization server."""
         self._gateway = gateway
-        self._authority = gateway.oauth_settings
-        self._pages = OAuthPages(self._authority)
-        is_secure = self._authority.is_secure
+        self._settings = gateway.oauth_settings
+        self._pages = OAuthPages(self._settings)
+        is_secure = self._settings.is_secure
         self._session = Cookie.of("session", is_secure=is_secure)
         self._form = Cookie.of("form", is_secure=is_secure)
         self._device = Cookie.of("device", is_secure=is_secure)
@@ -104,7 +104,7 @@ class Authorization:
         await self._gateway.users.sign_out(asked.cookie, actor_of("user", "", facts))  # in whose place the new one is
         # 303: the browser must not send the password on to where it goes next (RFC 9700 §4.12).
         response = self._onward(_without_sign_in(asked.query))
-        put_sign_in(response, found.cookie, found.device, is_secure=self._authority.is_secure)
+        put_sign_in(response, found.cookie, found.device, is_secure=self._settings.is_secure)
         self._form.drop(response)
         return response
 
@@ -152,7 +152,7 @@ class Authorization:
         back = redirect_target(parameters, client)
         if isinstance(back, str) or client is None:
             return self._pages.error(str(back))
-        request = read_request(parameters, client, back, self._authority, self._gateway.policy.scopes)
+        request = read_request(parameters, client, back, self._settings, self._gateway.policy.scopes)
         cookie = self._session.read(http)
         user = await self._gateway.users.signed_in(cookie) if cookie else None
         if isinstance(request, OAuthRefusal):
@@ -168,7 +168,7 @@ class Authorization:
             code = await self._gateway.consents.give(request, user, scopes, actor)
         except InputError:
             return self._pages.error(UNKNOWN_CLIENT)  # it was removed while the user read the page
-        return _redirect(request.back.url(self._authority, code=code))
+        return _redirect(request.back.url(self._settings, code=code))
 
     def _ask_to_sign_in(
         self, http: HttpRequest, asked: PendingConsent, *, told: str = "", email: str = "", status: int = HTTPStatus.OK
@@ -189,10 +189,10 @@ class Authorization:
         return self._back(back, refused)
 
     def _back(self, back: RedirectTarget, refused: OAuthRefusal) -> Response:
-        return _redirect(back.url(self._authority, error=refused.code, error_description=refused.description))
+        return _redirect(back.url(self._settings, error=refused.code, error_description=refused.description))
 
     def _onward(self, query: bytes) -> Response:
-        return _redirect(f"{self._authority.path}{AUTHORIZE}?{query.decode('ascii')}")
+        return _redirect(f"{self._settings.path}{AUTHORIZE}?{query.decode('ascii')}")
 
 
 def _redirect(url: str) -> Response:

@@ -1,136 +1,195 @@
-"""What apps ask for: tokens, their end, and what they are worth (RFC 6749 §3.2, RFC 7009, RFC 7662)."""
+"""The endpoints that OAuth clients call: tokens, revocation and introspection (RFC 6749 §3.2, RFC 7009, RFC 7662).
 
+Each authenticates its client first: by HTTP Basic, by the secret in the body, or by its id alone (RFC 6749 §2.3).
+"""
+
+import binascii
 import logging
 import time
+from base64 import b64decode
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from urllib.parse import unquote_plus
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from machpay_gateway.core.decision.credential import Proof
 from machpay_gateway.core.errors import ConfigurationError, Unavailable
-from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, CLIENT_CREDENTIALS, GRANT_TYPES, REFRESH_TOKEN
+from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.error import OAuthErrorCode, OAuthRefusal
+from machpay_gateway.core.oauth.parameters import Parameters
+from machpay_gateway.core.oauth.token_request import ClientRequest
 from machpay_gateway.gateway import Gateway
-from machpay_gateway.oauth.client_authentication import TokenEndpointRequest, authenticated
-from machpay_gateway.oauth.metadata import TOKEN
-from machpay_gateway.oauth.responses import json_answer, refused_answer
+from machpay_gateway.oauth.responses import json_response, refusal_response
 from machpay_gateway.services.token_issuance import TokenResponse
-from machpay_gateway.web.incoming import facts_of
+from machpay_gateway.web.forms import read_form
+from machpay_gateway.web.incoming import actor_of, facts_of
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-_AWAY = OAuthRefusal(OAuthErrorCode.TEMPORARILY_UNAVAILABLE, "the database did not answer", 1.0)
-# Not found out at the start, which would have stopped it: a key was replaced while it served.
-_UNSIGNED = OAuthRefusal(OAuthErrorCode.TEMPORARILY_UNAVAILABLE, "tokens cannot be signed", 60.0)
+AUTHENTICATION_METHODS = ("client_secret_basic", "client_secret_post", "none")
+# One text for every reason: which one it was is for the client's owner to find out.
+_WRONG_CLIENT = OAuthRefusal(
+    OAuthErrorCode.INVALID_CLIENT, "the client is unknown, or not authenticated as it has to be"
+)
+_STORE_UNAVAILABLE = OAuthRefusal(OAuthErrorCode.TEMPORARILY_UNAVAILABLE, "the database did not answer", 1.0)
+# Start-up checks that tokens can be signed. This is a signing key that was replaced since then.
+_CANNOT_SIGN = OAuthRefusal(OAuthErrorCode.TEMPORARILY_UNAVAILABLE, "tokens cannot be signed", 60.0)
+_MISSING_TOKEN = OAuthRefusal(OAuthErrorCode.INVALID_REQUEST, "token is missing")
 
 logger = logging.getLogger(__name__)
 
 
 def token_endpoint(gateway: Gateway) -> Endpoint:
-    """Return the endpoint that gives tokens."""
+    """Return the endpoint that issues tokens."""
 
-    async def give(sent: TokenEndpointRequest, request: Request) -> Response:
-        kind = sent.parameters.get("grant_type")
-        if kind is None:
-            return refused_answer(OAuthRefusal(OAuthErrorCode.INVALID_REQUEST, "grant_type is missing"))
-        if kind not in GRANT_TYPES:
-            return refused_answer(
-                OAuthRefusal(OAuthErrorCode.UNSUPPORTED_GRANT_TYPE, f"grant_type is one of {', '.join(GRANT_TYPES)}")
-            )
-        if not sent.client.may_use(kind):
-            return refused_answer(
-                OAuthRefusal(OAuthErrorCode.UNAUTHORIZED_CLIENT, "the client may not use this grant_type")
-            )
-        proof = _proof(gateway, sent, request)
-        if isinstance(proof, OAuthRefusal):
-            return refused_answer(proof)
-        tokens = gateway.token_issuance
-        given = {
-            AUTHORIZATION_CODE: tokens.for_code,
-            REFRESH_TOKEN: tokens.for_refresh_token,
-            CLIENT_CREDENTIALS: tokens.for_client,
-        }[kind]
-        answer = await given(sent.client, sent.parameters, sent.actor, proof)
-        if isinstance(answer, TokenResponse):
-            return _told(answer)
-        if answer.code is OAuthErrorCode.INVALID_GRANT and sent.client.is_public:
-            # Guessing is slowed where it comes from; who has a good token elsewhere is not in its way. One that has
-            # proved who it is presents what its visitors bring: theirs would be the power to shut it out.
-            facts = facts_of(request.scope)
-            gateway.failures.count(facts.address, time.time())
-        return refused_answer(answer)
+    async def issue(request: ClientRequest, address: int | None) -> Response:
+        response = await gateway.token_issuance.issue(request)
+        if isinstance(response, TokenResponse):
+            return _to_response(response)
+        if response.code is OAuthErrorCode.INVALID_GRANT and request.client.is_public:
+            # This slows down guessing from one address, and good tokens from other addresses still work. It leaves out
+            # authenticated clients: they present what their visitors send, who could lock them out that way.
+            gateway.failures.count(address, time.time())
+        return refusal_response(response)
 
-    return _of_clients(gateway, give)
+    return _for_clients(gateway, issue)
 
 
 def revocation_endpoint(gateway: Gateway) -> Endpoint:
-    """Return the endpoint that ends tokens: what is not there, or not the client's, is as good as ended."""
+    """Return the endpoint that revokes tokens. One that is unknown or not the client's gets the same response."""
 
-    async def end(sent: TokenEndpointRequest, _request: Request) -> Response:
-        token = sent.parameters.get("token")
+    async def revoke(request: ClientRequest, _address: int | None) -> Response:
+        token = request.parameters.get("token")
         if token is None:
-            return refused_answer(OAuthRefusal(OAuthErrorCode.INVALID_REQUEST, "token is missing"))
-        await gateway.revocation.revoke(sent.client, token, sent.actor)
-        return json_answer({})
+            return refusal_response(_MISSING_TOKEN)
+        await gateway.revocation.revoke(request.client, token, request.actor)
+        return json_response({})
 
-    return _of_clients(gateway, end)
+    return _for_clients(gateway, revoke)
 
 
 def introspection_endpoint(gateway: Gateway) -> Endpoint:
-    """Return the endpoint that tells a client what a token of its own is."""
+    """Return the endpoint that describes a client's own tokens."""
 
-    async def tell(sent: TokenEndpointRequest, _request: Request) -> Response:
-        if sent.client.is_public:
-            # RFC 7662 §2.1: whoever may ask must prove who they are, or tokens could be tried here.
-            return refused_answer(
+    async def introspect(request: ClientRequest, _address: int | None) -> Response:
+        if request.client.is_public:
+            # RFC 7662 §2.1: the caller must authenticate, or anybody could try out tokens here.
+            return refusal_response(
                 OAuthRefusal(OAuthErrorCode.INVALID_CLIENT, "a public client cannot prove that it may ask")
             )
-        token = sent.parameters.get("token")
+        token = request.parameters.get("token")
         if token is None:
-            return refused_answer(OAuthRefusal(OAuthErrorCode.INVALID_REQUEST, "token is missing"))
-        return json_answer(await gateway.revocation.introspect(sent.client, token))
+            return refusal_response(_MISSING_TOKEN)
+        return json_response(await gateway.revocation.introspect(request.client, token))
 
-    return _of_clients(gateway, tell)
-
-
-def _proof(gateway: Gateway, sent: TokenEndpointRequest, request: Request) -> Proof | OAuthRefusal | None:
-    """Return the proof of the key that the tokens are to be bound to, None for bearer tokens (RFC 9449 §5).
-
-    Whether it was used before is asked where tokens are given: a refused request must leave nothing behind.
-    """
-    values = facts_of(request.scope).proof
-    if not values:
-        if sent.client.binds_tokens:
-            return OAuthRefusal(
-                OAuthErrorCode.INVALID_DPOP_PROOF, "this client's tokens are bound to a key: send a DPoP proof of it"
-            )
-        return None
-    assert gateway.proofs is not None  # noqa: S101 - there is one wherever these endpoints are
-    proof = gateway.proofs.at_endpoint(values, TOKEN)
-    return OAuthRefusal(OAuthErrorCode.INVALID_DPOP_PROOF, proof) if isinstance(proof, str) else proof
+    return _for_clients(gateway, introspect)
 
 
-def _of_clients(gateway: Gateway, answer: Callable[[TokenEndpointRequest, Request], Awaitable[Response]]) -> Endpoint:
-    async def endpoint(request: Request) -> Response:
+def _for_clients(gateway: Gateway, handle: Callable[[ClientRequest, int | None], Awaitable[Response]]) -> Endpoint:
+    """Return an endpoint that authenticates the client and passes its request, and address, on to *handle*."""
+
+    async def endpoint(http: Request) -> Response:
         try:
-            sent = await authenticated(request, gateway)
-            return refused_answer(sent) if isinstance(sent, OAuthRefusal) else await answer(sent, request)
+            request = await authenticate_client(http, gateway)
+            if isinstance(request, OAuthRefusal):
+                return refusal_response(request)
+            return await handle(request, facts_of(http.scope).address)
         except Unavailable:
-            return refused_answer(_AWAY)
+            return refusal_response(_STORE_UNAVAILABLE)
         except ConfigurationError as exc:
-            logger.error("A token could not be signed: %s", exc)  # noqa: TRY400 - it says all that there is to know
-            return refused_answer(_UNSIGNED)
+            logger.error("A token could not be signed: %s", exc)  # noqa: TRY400 - the text is all there is to know
+            return refusal_response(_CANNOT_SIGN)
 
     return endpoint
 
 
-def _told(answer: TokenResponse) -> Response:
-    return json_answer(
+def _to_response(tokens: TokenResponse) -> Response:
+    return json_response(
         {
-            "access_token": answer.access_token,
-            "token_type": "DPoP" if answer.is_bound else "Bearer",
-            "expires_in": answer.expires_in,
-            "refresh_token": answer.refresh_token,
-            "scope": str(answer.scopes),
+            "access_token": tokens.access_token,
+            "token_type": "DPoP" if tokens.is_bound else "Bearer",
+            "expires_in": tokens.expires_in,
+            "refresh_token": tokens.refresh_token,
+            "scope": str(tokens.scopes),
         }
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCredentials:
+    """What a client authenticates with; *secret* is None when it sends only its id."""
+
+    id: str
+    secret: str | None = field(repr=False)
+
+
+async def authenticate_client(http: Request, gateway: Gateway) -> ClientRequest | OAuthRefusal:
+    """Return the request of an authenticated client. Raises StoreUnavailable.
+
+    Too many failures from one address slow down that address, and no other.
+    """
+    facts = facts_of(http.scope)
+    if wait := gateway.failures.wait(facts.address, time.time()):
+        return OAuthRefusal(OAuthErrorCode.SLOW_DOWN, "too many failures from this address", wait)
+    parameters = await _read_parameters(http)
+    if isinstance(parameters, OAuthRefusal):
+        return parameters
+    credentials = _credentials(http, parameters)
+    if isinstance(credentials, OAuthRefusal):
+        return credentials
+    client = await gateway.oauth_clients.get(None, credentials.id)
+    if client is None or not _is_authentic(client, credentials.secret):
+        gateway.failures.count(facts.address, time.time())
+        return _WRONG_CLIENT
+    return ClientRequest(client, parameters, actor_of("client", client.id, facts), facts.proof)
+
+
+async def _read_parameters(http: Request) -> Parameters | OAuthRefusal:
+    if http.url.query:
+        # RFC 6749 §2.3.1: the query ends up in logs, so no secret may be there, and nothing is read from it.
+        return OAuthRefusal(OAuthErrorCode.INVALID_REQUEST, "parameters go into the body, and none into the query")
+    pairs = await read_form(http)
+    if isinstance(pairs, str):
+        return OAuthRefusal(OAuthErrorCode.INVALID_REQUEST, pairs)
+    parameters = Parameters.of(pairs)
+    if parameters.repeated is not None:
+        return OAuthRefusal(OAuthErrorCode.INVALID_REQUEST, "a parameter is there more than once")
+    return parameters
+
+
+def _credentials(http: Request, parameters: Parameters) -> ClientCredentials | OAuthRefusal:
+    headers = http.headers.getlist("authorization")
+    basics = [value for value in headers if value[:6].lower() == "basic "]
+    client_id, secret = parameters.get("client_id"), parameters.get("client_secret")
+    if not headers:
+        return _WRONG_CLIENT if client_id is None else ClientCredentials(client_id, secret)
+    if len(headers) > 1 or not basics:
+        return OAuthRefusal(OAuthErrorCode.INVALID_CLIENT, "the Authorization header is not one of Basic")
+    if secret is not None:
+        return OAuthRefusal(
+            OAuthErrorCode.INVALID_REQUEST, "the client is authenticated twice: by its header and in the body"
+        )
+    credentials = _parse_basic(basics[0][6:].strip())
+    if credentials is None:
+        return OAuthRefusal(OAuthErrorCode.INVALID_CLIENT, "the Authorization header cannot be read")
+    if client_id is not None and client_id != credentials.id:
+        return OAuthRefusal(OAuthErrorCode.INVALID_REQUEST, "client_id is another one than in the header")
+    return credentials
+
+
+def _parse_basic(text: str) -> ClientCredentials | None:
+    """Return id and secret, each form-encoded before they were joined (RFC 6749 §2.3.1); None when malformed."""
+    try:
+        client_id, colon, secret = b64decode(text, validate=True).decode("ascii").partition(":")
+        if not colon:
+            return None
+        return ClientCredentials(unquote_plus(client_id, errors="strict"), unquote_plus(secret, errors="strict"))
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _is_authentic(client: OAuthClient, secret: str | None) -> bool:
+    if client.is_public:
+        # A public client's secret protects nothing: refusing it shows that to a developer who relies on it.
+        return not secret
+    return secret is not None and client.accepts_secret(secret, time.time())

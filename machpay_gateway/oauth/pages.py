@@ -18,11 +18,11 @@ _TEMPLATES = Path(__file__).with_name("templates")
 
 
 class OAuthPages:
-    """Makes pages for users of *authority*."""
+    """Makes pages for users of *settings*."""
 
-    def __init__(self, authority: OAuthSettings) -> None:
+    def __init__(self, settings: OAuthSettings) -> None:
         self._pages = Pages(_TEMPLATES)
-        self._authority = authority
+        self._settings = settings
 
     def sign_in(
         self, request: AuthorizationRequest, cookie: str, query: bytes, *, told: str, email: str, status: int
@@ -45,7 +45,7 @@ class OAuthPages:
             "email": user.email,
             "account": user.account_id,
             "scopes": [(name, describe_scope(name)) for name in request.scopes],
-            "resources": [name for name in request.resources if name != self._authority.audience],
+            "resources": [name for name in request.resources if name != self._settings.audience],
             "action": self._action(CONSENT, query),
             "sign_out": self._action(SIGN_OUT, query),
             "proof": proof_of(cookie, CONSENT, query),
@@ -54,7 +54,7 @@ class OAuthPages:
 
     def error(self, told: str, *, status: int = HTTPStatus.BAD_REQUEST) -> Response:
         """Return the page that tells a user what the app did wrong, or we."""
-        return self._pages.page("error.html", {"told": told}, status=status, is_secure=self._authority.is_secure)
+        return self._pages.page("error.html", {"told": told}, status=status, is_secure=self._settings.is_secure)
 
     def _page(
         self, name: str, values: Mapping[str, object], request: AuthorizationRequest, *, status: int = HTTPStatus.OK
@@ -64,11 +64,11 @@ class OAuthPages:
             values,
             status=status,
             sends_to=origin_source(request.back.redirect_uri),
-            is_secure=self._authority.is_secure,
+            is_secure=self._settings.is_secure,
         )
 
     def _action(self, path: str, query: bytes) -> str:
-        return f"{self._authority.path}{path}?{query.decode('ascii')}"
+        return f"{self._settings.path}{path}?{query.decode('ascii')}"
 
 
 def _app(request: AuthorizationRequest) -> Mapping[str, object]:

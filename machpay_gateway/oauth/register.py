@@ -24,8 +24,8 @@ from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, OAuthClient
 from machpay_gateway.core.oauth.error import OAuthErrorCode, OAuthRefusal
 from machpay_gateway.core.oauth.redirect_uri import RedirectError
 from machpay_gateway.gateway import Gateway
-from machpay_gateway.oauth.client_authentication import METHODS
-from machpay_gateway.oauth.responses import json_answer, refused_answer
+from machpay_gateway.oauth.endpoints import AUTHENTICATION_METHODS
+from machpay_gateway.oauth.responses import json_response, refusal_response
 from machpay_gateway.web.bodies import whole_body
 from machpay_gateway.web.incoming import actor_of, facts_of
 
@@ -49,7 +49,7 @@ def registration_endpoint(gateway: Gateway) -> Callable[[Request], Awaitable[Res
             answer = OAuthRefusal(OAuthErrorCode.INVALID_CLIENT_METADATA, str(exc))
         except Unavailable:
             answer = OAuthRefusal(OAuthErrorCode.TEMPORARILY_UNAVAILABLE, "registration does not work right now", 1.0)
-        return refused_answer(answer) if isinstance(answer, OAuthRefusal) else answer
+        return refusal_response(answer) if isinstance(answer, OAuthRefusal) else answer
 
     return register
 
@@ -59,15 +59,15 @@ class _Registration:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._authority = gateway.oauth_settings
-        token = self._authority.registration_token
+        self._settings = gateway.oauth_settings
+        token = self._settings.registration_token
         self._token_digest = None if token is None else sha256(token.encode()).digest()
         self._log = _RefusalLog()
 
     async def answer(self, request: Request) -> Response | OAuthRefusal:
         """Return the registered client, or why there is none. Raises InputError, Unavailable."""
         if self._token_digest is not None and "authorization" not in request.headers:
-            response = refused_answer(
+            response = refusal_response(
                 OAuthRefusal(OAuthErrorCode.INVALID_TOKEN, "registration needs an initial access token")
             )
             # RFC 6750 §3.1: a request without credentials gets no error code in its challenge.
@@ -100,7 +100,7 @@ class _Registration:
     async def _over_limit(self, request: Request) -> OAuthRefusal | None:
         """Count a registration of the address block, an IPv6 /64 being one; return why it may not register now."""
         block = block_name(facts_of(request.scope).address)
-        demand = AdmissionRequest(f"registration:{block}", 0, self._authority.registration_tier, 1)
+        demand = AdmissionRequest(f"registration:{block}", 0, self._settings.registration_tier, 1)
         match await take_and_release(self._gateway.limiter.admit(demand)):
             case Exceeded(wait_seconds=wait):
                 self._log.note("over registration_limit")
@@ -110,18 +110,18 @@ class _Registration:
         return None
 
     async def _registered(self, request: Request, asked: Mapping[str, Any]) -> Response | OAuthRefusal:
-        gateway, authority = self._gateway, self._authority
-        account = await gateway.accounts.find(authority.registration_account or "")
+        gateway, settings = self._gateway, self._settings
+        account = await gateway.accounts.find(settings.registration_account or "")
         if account is None:
             return OAuthRefusal(
                 OAuthErrorCode.TEMPORARILY_UNAVAILABLE, "the account for registered clients is not there"
             )
-        method = asked.get("token_endpoint_auth_method", METHODS[0])
-        if method not in METHODS:
-            raise InputError(f"token_endpoint_auth_method is one of {', '.join(METHODS)}.")
+        method = asked.get("token_endpoint_auth_method", AUTHENTICATION_METHODS[0])
+        if method not in AUTHENTICATION_METHODS:
+            raise InputError(f"token_endpoint_auth_method is one of {', '.join(AUTHENTICATION_METHODS)}.")
         wanted = _text(asked, "scope")
-        within = set(authority.registration_scopes)
-        await gateway.oauth_clients.remove_unused(authority.registration_days)
+        within = set(settings.registration_scopes)
+        await gateway.oauth_clients.remove_unused(settings.registration_days)
         made = await gateway.oauth_clients.register(
             account.id,
             name=_text(asked, "client_name") or "An app without a name",
@@ -130,13 +130,13 @@ class _Registration:
             grant_types=_texts(asked, "grant_types") or (AUTHORIZATION_CODE,),
             is_public=method == "none",
             binds_tokens=asked.get("dpop_bound_access_tokens") is True,
-            max_clients=authority.registration_clients,
+            max_clients=settings.registration_clients,
             actor=actor_of("client", "", facts_of(request.scope)),
         )
         if made is None:
             self._log.note("registration_clients are registered")
             return OAuthRefusal(OAuthErrorCode.SLOW_DOWN, "too many clients are registered", _FULL_SECONDS)
-        return json_answer(_described(*made, method), HTTPStatus.CREATED)
+        return json_response(_described(*made, method), HTTPStatus.CREATED)
 
 
 class _RefusalLog:

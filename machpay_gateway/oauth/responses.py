@@ -1,4 +1,4 @@
-"""Answers to apps: JSON that no cache keeps, and refusals with OAuth's codes (RFC 6749 §5)."""
+"""Responses to OAuth clients: JSON that is not cached, and errors with OAuth's codes (RFC 6749 §5)."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -13,20 +13,20 @@ from machpay_gateway.core.oauth.error import OAuthErrorCode, OAuthRefusal
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}  # RFC 6749 §5.1 asks for both
 
 
-def json_answer(document: Mapping[str, Any], status: int = HTTPStatus.OK, **headers: str) -> Response:
-    """Return *document*; members that are None are left out."""
+def json_response(document: Mapping[str, Any], status: int = HTTPStatus.OK, **headers: str) -> Response:
+    """Return *document* without the members that are None."""
     content = orjson.dumps({name: value for name, value in document.items() if value is not None})
     return Response(content, status, NO_STORE | headers, "application/json")
 
 
-def refused_answer(refused: OAuthRefusal) -> Response:
-    """Return what is told to an app that gets nothing."""
+def refusal_response(refusal: OAuthRefusal) -> Response:
+    """Return *refusal* as an error response."""
     headers: dict[str, str] = {}
-    if refused.code is OAuthErrorCode.INVALID_CLIENT:
-        # §5.2, RFC 7617 §2.1. The code is there once more, as clients that find a challenge look no further.
-        headers["WWW-Authenticate"] = f'Basic realm="{REALM}", charset="UTF-8", error="{refused.code}"'
-    if refused.code is OAuthErrorCode.INVALID_TOKEN:
-        headers["WWW-Authenticate"] = f'Bearer realm="{REALM}", error="{refused.code}"'
-    if refused.retry_after is not None:
-        headers["Retry-After"] = str(whole_seconds(refused.retry_after))
-    return json_answer({"error": refused.code, "error_description": refused.description}, refused.status, **headers)
+    if refusal.code is OAuthErrorCode.INVALID_CLIENT:
+        # §5.2, RFC 7617 §2.1. The code is repeated here: clients that read a challenge do not read the body.
+        headers["WWW-Authenticate"] = f'Basic realm="{REALM}", charset="UTF-8", error="{refusal.code}"'
+    if refusal.code is OAuthErrorCode.INVALID_TOKEN:
+        headers["WWW-Authenticate"] = f'Bearer realm="{REALM}", error="{refusal.code}"'
+    if refusal.retry_after is not None:
+        headers["Retry-After"] = str(whole_seconds(refusal.retry_after))
+    return json_response({"error": refusal.code, "error_description": refusal.description}, refusal.status, **headers)

@@ -1,24 +1,24 @@
-"""What users let apps do: remembered, so that the same is not asked twice, and told by a code."""
+"""The use cases on consent: what users have allowed OAuth clients, and the authorization codes that say so."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from machpay_gateway.core.accounts.user import User
-from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.keys.audit import Actor, Change
 from machpay_gateway.core.keys.key import ENTROPY_BYTES, mint_id, secret_digest
+from machpay_gateway.core.keys.ports import RecordVersion
 from machpay_gateway.core.oauth.authorization_request import AuthorizationRequest
 from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.grant import CODE_SECONDS, AuthorizationCode, Grant
 from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, mint
 from machpay_gateway.core.oauth.ports import GrantStore
 from machpay_gateway.core.scopes import Scopes
-
-_ATTEMPTS = 10
+from machpay_gateway.services.optimistic_locking import Invalidate, update_record
 
 
 class Consents:
-    """Grants as they are given. *announce* is told (grant id, version) after each change was stored."""
+    """Creates and extends grants. *invalidate* is called with (grant id, version) after each change is stored."""
 
     def __init__(
         self,
@@ -26,20 +26,20 @@ class Consents:
         *,
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
-        announce: Callable[[str, int], Awaitable[None]],
+        invalidate: Invalidate,
     ) -> None:
         self._store = store
         self._clock = clock
         self._entropy = entropy
-        self._announce = announce
+        self._invalidate = invalidate
 
     async def is_given(self, request: AuthorizationRequest, user: User) -> bool:
-        """Tell whether *user* has let the app do before all that it asks for now."""
+        """Tell whether *user* has already allowed all scopes of *request*."""
         grant = await self._store.grant_of(request.client.id, user.id, self._clock())
-        return grant is not None and grant.is_alive and request.scopes.names <= grant.scopes.names
+        return grant is not None and _covers(grant, request.scopes)
 
     async def give(self, request: AuthorizationRequest, user: User, scopes: Scopes, actor: Actor) -> str:
-        """Let the app do what *scopes* say, of what it asked for, and return the code that tells it so."""
+        """Grant *scopes* to the client of *request* and return an authorization code."""
         grant = await self.grant_for(request.client, user.account_id, user.id, scopes, actor)
         now, code = self._clock(), mint(OpaqueTokenKind.CODE, self._entropy(ENTROPY_BYTES))
         await self._store.add_code(
@@ -62,24 +62,33 @@ class Consents:
     async def grant_for(
         self, client: OAuthClient, account_id: str, user_id: str | None, scopes: Scopes, actor: Actor
     ) -> Grant:
-        """Return the grant of *client* and the user, or the client itself: with *scopes* at least, and alive."""
-        for _ in range(_ATTEMPTS):
-            now = self._clock()
-            known = await self._store.grant_of(client.id, user_id or client.id, now)
-            if known is not None and known.is_alive and scopes.names <= known.scopes.names:
-                return known
-            first = self._first(client, account_id, user_id, scopes)
-            wanted = first if known is None else _extended(known, scopes)
-            before = {} if known is None else {"scopes": list(known.scopes), "alive": known.is_alive}
-            after = {"scopes": list(wanted.scopes), "alive": True, "client": client.id, "user": user_id}
-            action = "grant.create" if known is None else "grant.extend"
-            change = Change(now, actor, action, account_id, wanted.id, before, after)
-            if await self._store.put_grant(wanted, change):
-                await self._announce(wanted.id, wanted.version)
-                return await self._store.grant(wanted.id, self._clock()) or wanted
-        raise StoreUnavailable(f"grant: it changed {_ATTEMPTS} times meanwhile")
+        """Return the live grant of *client* and the user, or of the client itself, with at least *scopes*."""
+        stored = await self._store.grant_of(client.id, user_id or client.id, self._clock())
+        if stored is not None and _covers(stored, scopes):
+            return stored
 
-    def _first(self, client: OAuthClient, account_id: str, user_id: str | None, scopes: Scopes) -> Grant:
+        async def load() -> Grant:
+            stored = await self._store.grant_of(client.id, user_id or client.id, self._clock())
+            return stored or self._draft(client, account_id, user_id)
+
+        def describe(before: Grant, after: Grant) -> Change:
+            is_new = before.version == 0
+            action = "grant.create" if is_new else "grant.extend"
+            old = {} if is_new else {"scopes": list(before.scopes), "alive": before.is_alive}
+            new = {"scopes": list(after.scopes), "alive": True, "client": client.id, "user": user_id}
+            return Change(self._clock(), actor, action, account_id, after.id, old, new)
+
+        async def write(_before: Grant, after: Grant, change: Change) -> Sequence[RecordVersion] | None:
+            return [(after.id, after.version)] if await self._store.put_grant(after, change) else None
+
+        edit = partial(_extended, scopes=scopes)
+        grant = await update_record("grant", load, edit, write, describe=describe, invalidate=self._invalidate)
+        assert grant is not None  # noqa: S101 - `load` returns one
+        # Read back: the tier of the client's account may have changed since the client was loaded.
+        return await self._store.grant(grant.id, self._clock()) or grant
+
+    def _draft(self, client: OAuthClient, account_id: str, user_id: str | None) -> Grant:
+        """Return a grant that is not stored: version 0, and nothing is allowed yet."""
         return Grant(
             id=mint_id("grant", self._entropy(ENTROPY_BYTES)),
             client_id=client.id,
@@ -87,14 +96,22 @@ class Consents:
             account_id=account_id,
             environment=client.environment,
             tier=client.tier,
-            scopes=scopes,
+            scopes=Scopes(),
             created_at=self._clock(),
+            version=0,
+            is_alive=False,
         )
 
 
-def _extended(known: Grant, scopes: Scopes) -> Grant:
-    version = known.version + 1
-    if not known.is_alive:
-        # What came of it before stays dead.
-        return replace(known, scopes=scopes, version=version, valid_from=version, is_alive=True)
-    return replace(known, scopes=Scopes(known.scopes.names | scopes.names), version=version)
+def _covers(grant: Grant, scopes: Scopes) -> bool:
+    return grant.is_alive and scopes.names <= grant.scopes.names
+
+
+def _extended(grant: Grant, scopes: Scopes) -> Grant:
+    if _covers(grant, scopes):
+        return grant
+    version = grant.version + 1
+    if not grant.is_alive:
+        # A new beginning: tokens of earlier versions stay dead.
+        return replace(grant, scopes=scopes, version=version, valid_from=version, is_alive=True)
+    return replace(grant, scopes=Scopes(grant.scopes.names | scopes.names), version=version)

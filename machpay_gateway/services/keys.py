@@ -1,18 +1,19 @@
-"""What can be done with keys: the use cases that the admin API, the Console and the command line share.
+"""The use cases on API keys, shared by the admin API, the Console and the command line.
 
-It must not learn where keys are kept: callers hand in the account they look into, None for all, and as *actor* who
-acts: a `Manager` with its authority, or just a name, for what the program does itself. A key that is not there for
-them is None; what they may not do is NotPermitted; what cannot be carried out as asked is an InputError.
+Callers pass the account to look in (None for all accounts) and the *actor*: a `Manager` with its authority, or a plain
+`Actor` for what the program does by itself. A key that the actor cannot see is None. An action that the actor may not
+do raises NotPermitted, and an invalid request raises InputError. Nothing here depends on how keys are stored.
 """
 
 import hmac
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
-from machpay_gateway.core.accounts.management import ManagementAction, authorize, check_creation, check_key_change
-from machpay_gateway.core.errors import InputError, StateError, StoreUnavailable
-from machpay_gateway.core.keys.audit import APPLICATION, Actor, Change, difference
+from machpay_gateway.core.accounts.management import ManagementAction, check_creation, check_key_change
+from machpay_gateway.core.errors import InputError, StateError
+from machpay_gateway.core.keys.audit import APPLICATION, Actor, Change
 from machpay_gateway.core.keys.idempotency import ResponseFactory, StoredResponse
 from machpay_gateway.core.keys.key import (
     DAY_SECONDS,
@@ -31,7 +32,7 @@ from machpay_gateway.core.keys.key import (
     secret_digest,
     secret_environment,
 )
-from machpay_gateway.core.keys.ports import KeyStore
+from machpay_gateway.core.keys.ports import KeyStore, RecordVersion
 from machpay_gateway.core.keys.validation import (
     validate_expiry,
     validate_metadata,
@@ -41,20 +42,23 @@ from machpay_gateway.core.keys.validation import (
 )
 from machpay_gateway.core.text import format_moment, quoted
 from machpay_gateway.core.unchanged import UNCHANGED, Unchanged
+from machpay_gateway.services.optimistic_locking import (
+    Edit,
+    Invalidate,
+    ManagedUpdate,
+    Precondition,
+    update_managed_record,
+)
 
-__all__ = ["UNCHANGED", "Keys", "Permit", "SecretInspection", "SecretResponseFactory", "Unchanged"]
+__all__ = ["UNCHANGED", "Keys", "SecretInspection", "SecretResponseFactory", "Unchanged"]
 
-_ATTEMPTS = 10
-
-# Makes the answer that is kept, of a key and its new secret.
+# Makes the response that is stored for idempotent retries from a key and its new secret. Does no I/O.
 SecretResponseFactory = Callable[[KeyRecord, str], StoredResponse]
-# Raises unless the key is, when it is changed, what whoever asks takes it for.
-Permit = Callable[[KeyRecord], None]
 
 
 @dataclass(frozen=True, slots=True)
 class SecretInspection:
-    """What a secret is: *environment* None when its shape or checksum is wrong, *key* None when no key here has it."""
+    """What a secret is. *environment* is None for a wrong format or checksum, *key* is None when no key has it."""
 
     environment: str | None
     key: KeyRecord | None = None
@@ -62,10 +66,10 @@ class SecretInspection:
 
 
 class Keys:
-    """The use cases on keys. *announce* is told (key id, version) after each change was stored.
+    """The use cases on keys. *invalidate* is called with (key id, version) after each change is stored.
 
-    *scopes* are the names that keys may hold; *entropy* returns as many bytes of the system's randomness as it is asked
-    for; *clock* is in seconds since the epoch.
+    *scopes* are the names that keys may hold; *entropy* returns that many random bytes; *clock* returns seconds since
+    the epoch.
     """
 
     def __init__(
@@ -75,13 +79,13 @@ class Keys:
         scopes: Iterable[str],
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
-        announce: Callable[[str, int], Awaitable[None]],
+        invalidate: Invalidate,
     ) -> None:
         self._store = store
         self._known_scopes = frozenset(scopes)
         self._clock = clock
         self._entropy = entropy
-        self._announce = announce
+        self._invalidate = invalidate
 
     async def create(  # noqa: PLR0913 - what a key is made of, by keyword
         self,
@@ -94,11 +98,12 @@ class Keys:
         expires_at: float | None = None,
         metadata: Mapping[str, str] | None = None,
         actor: Actor = APPLICATION,
-        keep: SecretResponseFactory | None = None,
+        response_factory: SecretResponseFactory | None = None,
     ) -> tuple[KeyRecord, str]:
-        """Create a key and return it with its secret, which is never to be had again. Raises InputError.
+        """Create a key and return it with its secret, which cannot be retrieved later. Raises InputError.
 
-        *keep* makes the answer that is kept with the key: raises AnsweredMeanwhile when there is one of its name.
+        *response_factory* makes the response that is stored with the key, for a request that is sent again. Raises
+        AnsweredMeanwhile when a response of its name is stored already.
         """
         now = self._clock()
         if environment not in ENVIRONMENTS:
@@ -109,17 +114,17 @@ class Keys:
             account_id=account_id,
             name=validate_name(name),
             environment=environment,
-            tier="",  # the account's, which only the store knows
+            tier="",  # it is the account's, and the store fills it in
             scopes=validate_scopes(scopes, self._known_scopes),
             allowed_ips=validate_networks(allowed_ips),
             created_at=now,
-            secrets=(_kept(secret, now),),
+            secrets=(_secret_record(secret, now),),
             expires_at=validate_expiry(expires_at, now),
             metadata=validate_metadata(metadata or {}),
         )
         check_creation(actor, record)
         change = Change(now, actor, "key.create", account_id, record.id, {}, key_state(record))
-        await self._store.add_key(record, change, keep and _made_by(keep, lambda _: secret))
+        await self._store.add_key(record, change, response_factory and _with_secret(response_factory, lambda _: secret))
         return await self._store.key(account_id, record.id) or record, secret
 
     async def list(
@@ -132,7 +137,7 @@ class Keys:
         after: str | None = None,
         limit: int = 100,
     ) -> Sequence[KeyRecord]:
-        """Return keys, newest first, at most *limit* of them, those that come after the key id *after*.
+        """Return keys, newest first, at most *limit* of them, those after the key id *after*.
 
         *search* is a part of a name, an id, or how a secret ends.
         """
@@ -147,7 +152,7 @@ class Keys:
         """Return the key, whatever its status."""
         return await self._store.key(account_id, key_id) if is_id(key_id) else None
 
-    async def update(  # noqa: PLR0913 - as above
+    async def update(  # noqa: PLR0913 - what a key is made of, by keyword
         self,
         account_id: str | None,
         key_id: str,
@@ -158,11 +163,11 @@ class Keys:
         expires_at: float | Unchanged | None = UNCHANGED,
         metadata: Mapping[str, str] | Unchanged = UNCHANGED,
         actor: Actor = APPLICATION,
-        permit: Permit | None = None,
+        precondition: Precondition[KeyRecord] | None = None,
     ) -> KeyRecord | None:
-        """Change the settings that are given; *expires_at* None means never. Raises InputError, also when revoked.
+        """Change the settings that are passed; *expires_at* None means never. Raises InputError, also when revoked.
 
-        *permit* is asked of the very record that is changed, whatever else happens to it meanwhile.
+        *precondition* raises unless the record is what the caller takes it for, at the moment it is changed.
         """
 
         def with_settings(record: KeyRecord) -> KeyRecord:
@@ -177,9 +182,8 @@ class Keys:
                 metadata=record.metadata if metadata is UNCHANGED else validate_metadata(metadata),
             )
 
-        return await self._change(
-            account_id, key_id, "key.update", ManagementAction.CHANGE, with_settings, actor=actor, permit=permit
-        )
+        update = ManagedUpdate("key.update", ManagementAction.CHANGE, actor, precondition)
+        return await self._update(account_id, key_id, with_settings, update)
 
     async def rotate(
         self,
@@ -188,13 +192,15 @@ class Keys:
         *,
         grace_seconds: float = DAY_SECONDS,
         actor: Actor = APPLICATION,
-        permit: Permit | None = None,
-        keep: SecretResponseFactory | None = None,
+        precondition: Precondition[KeyRecord] | None = None,
+        response_factory: SecretResponseFactory | None = None,
     ) -> tuple[KeyRecord, str] | None:
-        """Give the key a new secret and return both. The current one works for *grace_seconds* more, an older one ends.
+        """Give the key a new secret and return both. The current one works for *grace_seconds* more.
 
-        A grace never outlasts the key, and 0 ends the current secret at once. Raises InputError, also for a key that
-        is revoked or expired. *permit* is as in `update`, *keep* as in `create`.
+        An older one ends at once, and with 0 so does the current one. No secret outlives its key.
+
+        Raises InputError, also for a key that
+        is revoked or expired. *precondition* is as in `update`, *response_factory* as in `create`.
         """
         if not 0 <= grace_seconds <= MAX_GRACE_SECONDS:
             raise InputError(f"A grace of {grace_seconds} seconds is not possible: use 0 to {MAX_GRACE_SECONDS}.")
@@ -205,50 +211,50 @@ class Keys:
             _refuse_unless_active(record, now)
             grace_ends = min(now + grace_seconds, record.expires_at or float("inf"))
             previous = (replace(record.secrets[0], expires_at=grace_ends),) if grace_seconds else ()
-            return replace(record, secrets=(_kept(secret_of(record), now), *previous), last_rotated_at=now)
+            return replace(record, secrets=(_secret_record(secret_of(record), now), *previous), last_rotated_at=now)
 
         def secret_of(record: KeyRecord) -> str:
             return mint_secret(record.environment, entropy)
 
-        made = keep and _made_by(keep, secret_of)
-        rotated = await self._change(
-            account_id,
-            key_id,
-            "key.rotate",
-            ManagementAction.ISSUE_SECRET,
-            with_new_secret,
-            actor=actor,
-            permit=permit,
-            keep=made,
-        )
+        update = ManagedUpdate("key.rotate", ManagementAction.ISSUE_SECRET, actor, precondition)
+        store_response = response_factory and _with_secret(response_factory, secret_of)
+        rotated = await self._update(account_id, key_id, with_new_secret, update, store_response)
         return None if rotated is None else (rotated, secret_of(rotated))
 
     async def end_grace(
-        self, account_id: str | None, key_id: str, *, actor: Actor = APPLICATION, permit: Permit | None = None
+        self,
+        account_id: str | None,
+        key_id: str,
+        *,
+        actor: Actor = APPLICATION,
+        precondition: Precondition[KeyRecord] | None = None,
     ) -> KeyRecord | None:
         """End the previous secret at once; a key without one is returned as it is."""
 
         def without_previous(record: KeyRecord) -> KeyRecord:
             return replace(record, secrets=record.secrets[:1])
 
-        return await self._change(
-            account_id, key_id, "key.end_grace", ManagementAction.END, without_previous, actor=actor, permit=permit
-        )
+        update = ManagedUpdate("key.end_grace", ManagementAction.END, actor, precondition)
+        return await self._update(account_id, key_id, without_previous, update)
 
     async def revoke(
-        self, account_id: str | None, key_id: str, *, actor: Actor = APPLICATION, permit: Permit | None = None
+        self,
+        account_id: str | None,
+        key_id: str,
+        *,
+        actor: Actor = APPLICATION,
+        precondition: Precondition[KeyRecord] | None = None,
     ) -> KeyRecord | None:
-        """End the key for good; a revoked one is returned as it is."""
+        """Revoke the key for good; a revoked one is returned as it is."""
 
         def revoked(record: KeyRecord) -> KeyRecord:
             return record if record.revoked_at is not None else replace(record, revoked_at=self._clock())
 
-        return await self._change(
-            account_id, key_id, "key.revoke", ManagementAction.END, revoked, actor=actor, permit=permit
-        )
+        update = ManagedUpdate("key.revoke", ManagementAction.END, actor, precondition)
+        return await self._update(account_id, key_id, revoked, update)
 
     async def inspect(self, secret: str) -> SecretInspection:
-        """Return what *secret* is. For operators: it looks into every account."""
+        """Return what *secret* is. For operators only: it looks into every account."""
         presented = secret.encode(errors="replace")
         environment = secret_environment(presented)
         if environment is None:
@@ -260,44 +266,36 @@ class Keys:
         is_current = hmac.compare_digest(record.secrets[0].digest, digest)
         return SecretInspection(environment, record, "current" if is_current else "previous")
 
-    async def _change(
+    async def _update(
         self,
         account_id: str | None,
         key_id: str,
-        name: str,
-        action: ManagementAction,
-        changed: Callable[[KeyRecord], KeyRecord],
-        *,
-        actor: Actor,
-        permit: Permit | None,
-        keep: ResponseFactory | None = None,
+        edit: Edit[KeyRecord],
+        update: ManagedUpdate[KeyRecord],
+        response_factory: ResponseFactory | None = None,
     ) -> KeyRecord | None:
-        for _ in range(_ATTEMPTS):
-            # Asked of the record as it is now: its scopes may have grown since the caller looked.
-            record = authorize(actor, action, await self.get(account_id, key_id))
-            if record is None:
-                return None
-            if permit is not None:
-                permit(record)
-            wanted = changed(record)
-            if wanted == record:
-                return record
-            check_key_change(actor, record, wanted)
-            wanted = replace(wanted, version=record.version + 1)
-            what = difference(key_state(record), key_state(wanted))
-            change = Change(self._clock(), actor, name, record.account_id, record.id, *what)
-            if await self._store.replace_key(wanted, change, keep):
-                await self._announce(wanted.id, wanted.version)
-                return wanted
-        # Every attempt found that somebody else had changed the key in between: no more of a surprise than a busy disk.
-        raise StoreUnavailable(f"key change: {key_id} changed {_ATTEMPTS} times meanwhile")
+        async def write(_before: KeyRecord, after: KeyRecord, change: Change) -> Sequence[RecordVersion] | None:
+            is_written = await self._store.replace_key(after, change, response_factory)
+            return [(after.id, after.version)] if is_written else None
+
+        return await update_managed_record(
+            f"key {key_id}",
+            partial(self.get, account_id, key_id),
+            edit,
+            write,
+            update,
+            check=check_key_change,
+            state=key_state,
+            clock=self._clock,
+            invalidate=self._invalidate,
+        )
 
 
-def _made_by(keep: SecretResponseFactory, secret_of: Callable[[KeyRecord], str]) -> ResponseFactory:
-    return lambda record: keep(record, secret_of(record))
+def _with_secret(factory: SecretResponseFactory, secret_of: Callable[[KeyRecord], str]) -> ResponseFactory:
+    return lambda record: factory(record, secret_of(record))
 
 
-def _kept(secret: str, now: float) -> SecretRecord:
+def _secret_record(secret: str, now: float) -> SecretRecord:
     return SecretRecord(secret_digest(secret.encode()), mask_secret(secret), created_at=now)
 
 

@@ -1,11 +1,12 @@
-"""What can be done with OAuth clients: the use cases that the admin API, the Console and the command line share."""
+"""The use cases on OAuth clients, shared by the admin API, the Console and the command line."""
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 
-from machpay_gateway.core.accounts.management import ManagementAction, authorize, check_creation, check_scopes
-from machpay_gateway.core.errors import InputError, StateError, StoreUnavailable
-from machpay_gateway.core.keys.audit import APPLICATION, Actor, Change, difference
+from machpay_gateway.core.accounts.management import ManagementAction, check_creation, check_scopes
+from machpay_gateway.core.errors import InputError, StateError
+from machpay_gateway.core.keys.audit import APPLICATION, Actor, Change
 from machpay_gateway.core.keys.key import (
     DAY_SECONDS,
     ENTROPY_BYTES,
@@ -16,6 +17,7 @@ from machpay_gateway.core.keys.key import (
     mint_id,
     secret_digest,
 )
+from machpay_gateway.core.keys.ports import RecordVersion
 from machpay_gateway.core.keys.validation import validate_name
 from machpay_gateway.core.oauth.client import (
     AUTHORIZATION_CODE,
@@ -31,21 +33,23 @@ from machpay_gateway.core.oauth.ports import ClientStore
 from machpay_gateway.core.oauth.redirect_uri import checked_redirect_uris
 from machpay_gateway.core.text import quoted
 from machpay_gateway.core.unchanged import UNCHANGED, Unchanged
+from machpay_gateway.services.optimistic_locking import (
+    Edit,
+    Invalidate,
+    ManagedUpdate,
+    Precondition,
+    update_managed_record,
+)
 
-__all__ = ["OAuthClients", "Permit"]
-
-# Raises unless the client is, when it is changed, what whoever asks takes it for.
-Permit = Callable[[OAuthClient], None]
-_ATTEMPTS = 10
 _MAX_REMOVED = 100  # clients in one transaction: the audit log's row names each of them
 _DEFAULT_GRANTS = (AUTHORIZATION_CODE, REFRESH_TOKEN)
 
 
 class OAuthClients:
-    """The use cases on clients. *announce* is told (grant id, version) of each grant that a stored change concerns.
+    """The use cases on clients. *invalidate* is called with (grant id, version) of each grant that a change affects.
 
-    *scopes* are the names that there are; *entropy* returns as many bytes of the system's randomness as it is asked
-    for; *clock* is in seconds since the epoch.
+    *scopes* are all scopes that exist; *entropy* returns that many random bytes; *clock* returns seconds since the
+    epoch.
     """
 
     def __init__(
@@ -55,13 +59,13 @@ class OAuthClients:
         scopes: Collection[str],
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
-        announce: Callable[[str, int], Awaitable[None]],
+        invalidate: Invalidate,
     ) -> None:
         self._store = store
         self.grantable = frozenset(scopes) - NEVER_GRANTED
         self._clock = clock
         self._entropy = entropy
-        self._announce = announce
+        self._invalidate = invalidate
 
     async def create(  # noqa: PLR0913 - what a client is made of, by keyword
         self,
@@ -76,11 +80,14 @@ class OAuthClients:
         requires_pkce: bool = True,
         binds_tokens: bool = False,
         actor: Actor = APPLICATION,
-        once: bytes | None = None,
+        idempotency_name: bytes | None = None,
     ) -> tuple[OAuthClient, str | None]:
-        """Create a client and return it with its secret, shown this once: None for a public one. Raises InputError.
+        """Create a client and return it with its secret, None for a public one. Raises InputError.
 
-        Raises AnsweredMeanwhile, and creates nothing, when something was done under the name *once* within a day.
+        The secret cannot be retrieved later.
+
+        Raises AnsweredMeanwhile, and creates nothing, when a request with this *idempotency_name* was carried out
+        within the last day.
         """
         if environment not in ENVIRONMENTS:
             raise InputError(f"Environment {quoted(environment)} does not exist: use live or test.")
@@ -97,10 +104,10 @@ class OAuthClients:
             binds_tokens=binds_tokens,
         )
         check_creation(actor, client)
-        await self._store.add_client(client, _creation(client, actor), once)
+        await self._store.add_client(client, _creation(client, actor), idempotency_name)
         return await self._store.client(account_id, client.id) or client, secret
 
-    async def register(  # noqa: PLR0913 - as above
+    async def register(  # noqa: PLR0913 - what a client is made of, by keyword
         self,
         account_id: str,
         *,
@@ -132,9 +139,9 @@ class OAuthClients:
         return await self._store.client(account_id, client.id) or client, secret
 
     async def remove_unused(self, days: float) -> None:
-        """Remove for good the clients that registered themselves *days* ago or earlier and that no user ever allowed.
+        """Remove clients that registered themselves at least *days* ago and that no user has ever allowed.
 
-        Another process may do the same meanwhile: each client is removed, and logged, once.
+        Several processes may do this at the same time: each client is removed, and logged, once.
         """
         before = self._clock() - days * DAY_SECONDS
         while unused := await self._store.unused_clients(before, _MAX_REMOVED):
@@ -143,7 +150,7 @@ class OAuthClients:
             removed = {"count": len(ids), "clients": ids}
             change = Change(self._clock(), APPLICATION, "client.remove_unused", account_id, account_id, removed, {})
             if not await self._store.remove_clients(ids, change):
-                return  # another process removes them, or a user allows one of them now: the next time will see
+                return  # another process removes them, or a user just allowed one of them: the next run takes the rest
 
     async def list(
         self,
@@ -153,21 +160,21 @@ class OAuthClients:
         after: str | None = None,
         limit: int = 100,
     ) -> Sequence[OAuthClient]:
-        """Return clients, newest first, at most *limit* of them, those that come after the client id *after*."""
+        """Return clients, newest first, at most *limit* of them, those after the client id *after*."""
         if after is not None and not is_id(after):
             return []
         return await self._store.clients(account_id, environment=environment, after=after, limit=limit)
 
     async def get(self, account_id: str | None, client_id: str) -> OAuthClient | None:
         """Return the client, unless it was deleted."""
-        client = await self.known(account_id, client_id)
+        client = await self.get_even_deleted(account_id, client_id)
         return None if client is None or client.deleted_at is not None else client
 
-    async def known(self, account_id: str | None, client_id: str) -> OAuthClient | None:
-        """Return the client, deleted or not: whoever lists clients goes on after it in any case."""
+    async def get_even_deleted(self, account_id: str | None, client_id: str) -> OAuthClient | None:
+        """Return the client, deleted or not: a page of the list may begin after a deleted one."""
         return await self._store.client(account_id, client_id) if is_id(client_id) else None
 
-    async def update(  # noqa: PLR0913 - as above
+    async def update(  # noqa: PLR0913 - what a client is made of, by keyword
         self,
         account_id: str | None,
         client_id: str,
@@ -179,11 +186,13 @@ class OAuthClients:
         requires_pkce: bool | Unchanged = UNCHANGED,
         binds_tokens: bool | Unchanged = UNCHANGED,
         actor: Actor = APPLICATION,
-        permit: Permit | None = None,
+        precondition: Precondition[OAuthClient] | None = None,
     ) -> OAuthClient | None:
-        """Change the settings that are given; tokens lose at once what the client loses. Raises InputError.
+        """Change the settings that are passed; scopes that the client loses are taken from its tokens at once.
 
-        *permit* is asked of the very client that is changed, whatever else happens to it meanwhile.
+        Raises InputError.
+
+        *precondition* raises unless the client is what the caller takes it for, at the moment it is changed.
         """
 
         def with_settings(client: OAuthClient) -> OAuthClient:
@@ -198,22 +207,20 @@ class OAuthClients:
                 binds_tokens=client.binds_tokens if binds_tokens is UNCHANGED else binds_tokens,
             )
             _check_pkce(is_public=wanted.is_public, requires_pkce=wanted.requires_pkce)
-            asked = wanted.grant_types if grant_types is UNCHANGED else grant_types
             kinds = checked_grant_types(
-                asked,
+                wanted.grant_types if grant_types is UNCHANGED else grant_types,
                 is_public=wanted.is_public,
                 redirect_uris=wanted.redirect_uris,
                 is_self_registered=wanted.is_self_registered,
             )
             return replace(wanted, grant_types=kinds)
 
-        # Whoever can change these can have what users let the app do sent to themselves.
+        # An attacker who can change these can have the codes of users sent to themselves.
         security_settings = (redirect_uris, grant_types, requires_pkce, binds_tokens)
         is_looser = any(setting is not UNCHANGED for setting in security_settings)
         action = ManagementAction.LOOSEN if is_looser else ManagementAction.CHANGE
-        return await self._change(
-            account_id, client_id, "client.update", action, with_settings, actor=actor, permit=permit
-        )
+        update = ManagedUpdate("client.update", action, actor, precondition)
+        return await self._update(account_id, client_id, with_settings, update)
 
     async def rotate_secret(
         self,
@@ -222,82 +229,69 @@ class OAuthClients:
         *,
         grace_seconds: float = DAY_SECONDS,
         actor: Actor = APPLICATION,
-        permit: Permit | None = None,
-        once: bytes | None = None,
+        precondition: Precondition[OAuthClient] | None = None,
+        idempotency_name: bytes | None = None,
     ) -> tuple[OAuthClient, str] | None:
         """Give the client a new secret and return both; the current one works for *grace_seconds* more.
 
-        Raises InputError, also for a public client, which has none. *permit* is as in `update`, *once* as in `create`.
+        Raises InputError, also for a public client, which has none. *precondition* is as in `update`,
+        *idempotency_name* as in `create`.
         """
         if not 0 <= grace_seconds <= MAX_GRACE_SECONDS:
             raise InputError(f"A grace of {grace_seconds} seconds is not possible: use 0 to {MAX_GRACE_SECONDS}.")
-        secret = self._minted()
+        secret = self._mint_secret()
 
         def with_new_secret(client: OAuthClient) -> OAuthClient:
             if client.is_public:
                 raise StateError(f"Client {client.id} is public: it has no secret.")
             now = self._clock()
             previous = (replace(client.secrets[0], expires_at=now + grace_seconds),) if grace_seconds else ()
-            return replace(client, secrets=(_kept(secret, now), *previous))
+            return replace(client, secrets=(_secret_record(secret, now), *previous))
 
-        changed = await self._change(
-            account_id,
-            client_id,
-            "client.rotate_secret",
-            ManagementAction.ISSUE_SECRET,
-            with_new_secret,
-            actor=actor,
-            permit=permit,
-            once=once,
-        )
-        return None if changed is None else (changed, secret)
+        update = ManagedUpdate("client.rotate_secret", ManagementAction.ISSUE_SECRET, actor, precondition)
+        client = await self._update(account_id, client_id, with_new_secret, update, idempotency_name)
+        return None if client is None else (client, secret)
 
     async def delete(
-        self, account_id: str | None, client_id: str, *, actor: Actor = APPLICATION, permit: Permit | None = None
+        self,
+        account_id: str | None,
+        client_id: str,
+        *,
+        actor: Actor = APPLICATION,
+        precondition: Precondition[OAuthClient] | None = None,
     ) -> OAuthClient | None:
-        """End the client for good: its tokens are refused from their next request."""
+        """Delete the client for good: its tokens are refused from their next request on."""
 
         def deleted(client: OAuthClient) -> OAuthClient:
             return replace(client, deleted_at=self._clock(), secrets=())
 
-        return await self._change(
-            account_id, client_id, "client.delete", ManagementAction.END, deleted, actor=actor, permit=permit
-        )
+        update = ManagedUpdate("client.delete", ManagementAction.END, actor, precondition)
+        return await self._update(account_id, client_id, deleted, update)
 
-    async def _change(
+    async def _update(
         self,
         account_id: str | None,
         client_id: str,
-        name: str,
-        action: ManagementAction,
-        changed: Callable[[OAuthClient], OAuthClient],
-        *,
-        actor: Actor,
-        permit: Permit | None,
-        once: bytes | None = None,
+        edit: Edit[OAuthClient],
+        update: ManagedUpdate[OAuthClient],
+        idempotency_name: bytes | None = None,
     ) -> OAuthClient | None:
-        for _ in range(_ATTEMPTS):
-            # Asked of the client as it is now: its scopes may have grown since the caller looked.
-            client = authorize(actor, action, await self.get(account_id, client_id))
-            if client is None:
-                return None
-            if permit is not None:
-                permit(client)
-            wanted = changed(client)
-            if wanted == client:
-                return client
-            check_scopes(actor, wanted.scopes, client.scopes.names)
-            wanted = replace(wanted, version=client.version + 1)
-            what = difference(client_state(client), client_state(wanted))
-            change = Change(self._clock(), actor, name, client.account_id, client.id, *what)
-            raised = await self._store.replace_client(wanted, change, once)
-            if raised is not None:
-                for grant_id, version in raised:
-                    await self._announce(grant_id, version)
-                return wanted
-        raise StoreUnavailable(f"client change: {client_id} changed {_ATTEMPTS} times meanwhile")
+        async def write(_before: OAuthClient, after: OAuthClient, change: Change) -> Sequence[RecordVersion] | None:
+            return await self._store.replace_client(after, change, idempotency_name)
 
-    def _new(  # noqa: PLR0913 - as above
+        return await update_managed_record(
+            f"OAuth client {client_id}",
+            partial(self.get, account_id, client_id),
+            edit,
+            write,
+            update,
+            check=_check_change,
+            state=client_state,
+            clock=self._clock,
+            invalidate=self._invalidate,
+        )
+
+    def _new(  # noqa: PLR0913 - what a client is made of, by keyword
         self,
         account_id: str,
         *,
@@ -315,18 +309,18 @@ class OAuthClients:
         kinds = checked_grant_types(
             grant_types, is_public=is_public, redirect_uris=uris, is_self_registered=is_self_registered
         )
-        secret = None if is_public else self._minted()
+        secret = None if is_public else self._mint_secret()
         client = OAuthClient(
             id=mint_id("app", self._entropy(ENTROPY_BYTES)),
             account_id=account_id,
             name=validate_name(name),
             environment=environment,
-            tier="",  # the account's, which only the store knows
+            tier="",  # it is the account's, and the store fills it in
             redirect_uris=uris,
             scopes=checked_app_scopes(scopes, self.grantable),
             grant_types=kinds,
             created_at=now,
-            secrets=() if secret is None else (_kept(secret, now),),
+            secrets=() if secret is None else (_secret_record(secret, now),),
             is_public=is_public,
             requires_pkce=requires_pkce,
             binds_tokens=binds_tokens,
@@ -334,7 +328,7 @@ class OAuthClients:
         )
         return client, secret
 
-    def _minted(self) -> str:
+    def _mint_secret(self) -> str:
         return mint(OpaqueTokenKind.CLIENT_SECRET, self._entropy(ENTROPY_BYTES))
 
 
@@ -343,13 +337,17 @@ def _creation(client: OAuthClient, actor: Actor) -> Change:
     return Change(client.created_at, actor, "client.create", client.account_id, client.id, {}, state)
 
 
-def _kept(secret: str, now: float) -> SecretRecord:
+def _secret_record(secret: str, now: float) -> SecretRecord:
     return SecretRecord(
         secret_digest(secret.encode()), f"{OpaqueTokenKind.CLIENT_SECRET}…{secret[-4:]}", created_at=now
     )
 
 
+def _check_change(actor: Actor, before: OAuthClient, after: OAuthClient) -> None:
+    check_scopes(actor, after.scopes, before.scopes.names)
+
+
 def _check_pkce(*, is_public: bool, requires_pkce: bool) -> None:
     if is_public and not requires_pkce:
-        # RFC 9700 §2.1.1: nothing else keeps whoever sees its codes from redeeming them.
+        # RFC 9700 §2.1.1: without PKCE, anybody who sees a code of a public client can redeem it.
         raise InputError("A public client needs PKCE: leave require_pkce on, or make it confidential.")

@@ -1,6 +1,6 @@
 """How grants and tokens end, and what is told of a token (RFC 7009, RFC 7662)."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from machpay_gateway.core.accounts.management import ManagementAction, authorize
@@ -15,6 +15,7 @@ from machpay_gateway.core.oauth.grant import Grant, StoredRefreshToken
 from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, digest_of
 from machpay_gateway.core.oauth.ports import GrantStore
 from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.services.optimistic_locking import Invalidate
 
 _REVOKED = "revoked"
 _INACTIVE: Mapping[str, Any] = {"active": False}
@@ -28,7 +29,7 @@ class Verifier(Protocol):
 
 
 class Revocation:
-    """Ends tokens and grants. *announce* is told (grant id, version) of each grant that changed."""
+    """Ends tokens and grants. *invalidate* is called with (grant id, version) of each grant that changed."""
 
     def __init__(
         self,
@@ -37,13 +38,13 @@ class Revocation:
         issuer: str,
         verifier: Verifier,
         clock: Callable[[], float],
-        announce: Callable[[str, int], Awaitable[None]],
+        invalidate: Invalidate,
     ) -> None:
         self._store = store
         self._issuer = issuer
         self._verifier = verifier
         self._clock = clock
-        self._announce = announce
+        self._invalidate = invalidate
 
     async def revoke(self, client: OAuthClient, token: str, actor: Actor) -> None:
         """End what *token*, of either kind, is part of, if it is the client's (RFC 7009 §2.1); else do nothing.
@@ -123,7 +124,7 @@ class Revocation:
         raised = await self._store.revoke_grant(account_id, grant.id, change)
         if raised is None:
             return False
-        await self._announce(*raised)
+        await self._invalidate(*raised)
         return True
 
     async def end_family(self, family_id: str, grant: Grant, actor: Actor, reason: str) -> None:
@@ -131,7 +132,7 @@ class Revocation:
         what = {"family": family_id}, {"family": None, "reason": reason}
         change = Change(self._clock(), actor, "grant.end_family", grant.account_id, grant.id, *what)
         if (raised := await self._store.end_family(family_id, change)) is not None:
-            await self._announce(*raised)
+            await self._invalidate(*raised)
 
     async def _access(self, client: OAuthClient, token: str) -> Principal | None:
         """Return who presents *token*, if it is a good access token of the client's."""

@@ -20,20 +20,20 @@ from machpay_gateway.core.accounts.user import (
     checked_role,
     email_key,
 )
-from machpay_gateway.core.errors import InputError, StoreUnavailable
+from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.audit import APPLICATION, Actor, Change
 from machpay_gateway.core.keys.key import ENTROPY_BYTES, mint_id
 from machpay_gateway.core.limits.ports import Limiter
 from machpay_gateway.core.network.address import block_name
 from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, digest_of, mint
 from machpay_gateway.core.text import format_moment_or_none, quoted
+from machpay_gateway.services.optimistic_locking import Edit, Invalidate, update_record
 from machpay_gateway.services.password_rules import checked_password
 from machpay_gateway.services.passwords import HashingClient, Passwords
 from machpay_gateway.services.sign_in_limits import SignInAttempt, SignInLimits
 from machpay_gateway.services.sign_in_log import SignInLog, log
 
 SIGN_IN_SECONDS = 12 * 3600.0
-_ATTEMPTS = 10
 _SEEN_SECONDS = 60.0  # between writes of when a session was last used
 
 
@@ -95,7 +95,7 @@ class Users:
         passwords: Passwords,
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
-        announce: Callable[[str, int], Awaitable[None]],
+        invalidate: Invalidate,
         account_name: Callable[[str], Awaitable[str]],
         idle_seconds: float,
     ) -> None:
@@ -105,7 +105,7 @@ class Users:
         self._passwords = passwords
         self._clock = clock
         self._entropy = entropy
-        self._announce = announce
+        self._invalidate = invalidate
         self._account_name = account_name
         self._idle_seconds = idle_seconds
 
@@ -153,12 +153,12 @@ class Users:
     async def set_password(self, user: User, password: str, *, actor: Actor = APPLICATION) -> User:
         """Give the user another password and end every sign-in. Raises InputError."""
         hashed = await self._hash_of(password, user.email, user.account_id)
-        return await self._change(user, "user.set_password", lambda known: replace(known, password=hashed), actor)
+        return await self._update(user, "user.set_password", lambda known: replace(known, password=hashed), actor)
 
     async def set_role(self, user: User, role: str, *, actor: Actor = APPLICATION) -> User:
         """Let the user do more or less in the Console, and end every sign-in. Raises InputError."""
         wanted = checked_role(role)
-        return await self._change(user, "user.set_role", lambda known: replace(known, role=wanted), actor)
+        return await self._update(user, "user.set_role", lambda known: replace(known, role=wanted), actor)
 
     async def disable(self, user: User, *, actor: Actor = APPLICATION) -> User:
         """Shut the user out: every sign-in ends, and apps that act for them are refused from their next request."""
@@ -169,11 +169,11 @@ class Users:
             now = self._clock()
             return replace(known, disabled_at=now, devices_from=now)
 
-        return await self._change(user, "user.disable", disabled, actor)
+        return await self._update(user, "user.disable", disabled, actor)
 
     async def enable(self, user: User, *, actor: Actor = APPLICATION) -> User:
         """Let the user in again, and the apps that act for them."""
-        return await self._change(user, "user.enable", lambda known: replace(known, disabled_at=None), actor)
+        return await self._update(user, "user.enable", lambda known: replace(known, disabled_at=None), actor)
 
     async def sign_in(
         self,
@@ -265,7 +265,7 @@ class Users:
                 raise InputError("The password was changed meanwhile: sign in again.")
             return replace(known, password=hashed)
 
-        user = await self._change(user, "user.set_password", changed, actor)
+        user = await self._update(user, "user.set_password", changed, actor)
         return await self._let_in(user, actor.address, block_name(address)) or NotSignedIn()
 
     async def sign_out(self, cookie: str, origin: Actor = APPLICATION) -> None:
@@ -345,22 +345,22 @@ class Users:
         check = partial(checked_password, password, email=email, account=await self._account_name(account_id))
         return await self._passwords.hashed(await self._passwords.in_thread(check))
 
-    async def _change(self, user: User, action: str, changed: Callable[[User], User], actor: Actor) -> User:
-        for _ in range(_ATTEMPTS):
-            # Read anew: while a password was being hashed, somebody may have shut the user out.
-            known = await self._store.user(user.account_id, user.id)
-            if known is None:
-                raise InputError(f"There is no user {quoted(user.email)}.")
-            wanted = changed(known)
-            if wanted == known:
-                return known
-            change = Change(self._clock(), actor, action, known.account_id, known.id, _state(known), _state(wanted))
-            raised = await self._store.replace_user(known, wanted, change)
-            if raised is not None:
-                for grant_id, version in raised:
-                    await self._announce(grant_id, version)
-                return wanted
-        raise StoreUnavailable(f"user change: {user.id} changed {_ATTEMPTS} times meanwhile")
+    async def _update(self, user: User, action: str, edit: Edit[User], actor: Actor) -> User:
+        def describe(before: User, after: User) -> Change:
+            states = _state(before), _state(after)
+            return Change(self._clock(), actor, action, before.account_id, before.id, *states)
+
+        updated = await update_record(
+            f"user {user.id}",
+            partial(self._store.user, user.account_id, user.id),
+            edit,
+            self._store.replace_user,
+            describe=describe,
+            invalidate=self._invalidate,
+        )
+        if updated is None:
+            raise InputError(f"There is no user {quoted(user.email)}.")
+        return updated
 
 
 def random_password() -> str:

@@ -126,7 +126,7 @@ class Caller:
         client = await gateway.oauth_clients.get(None, app["id"])
         assert client is not None
         consents = Consents(
-            oauth_of(gateway.store), clock=time.time, entropy=os.urandom, announce=gateway.limiter.invalidate
+            oauth_of(gateway.store), clock=time.time, entropy=os.urandom, invalidate=gateway.limiter.invalidate
         )
         return (await consents.grant_for(client, client.account_id, None, client.scopes, APPLICATION)).id
 

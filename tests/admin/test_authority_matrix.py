@@ -158,7 +158,11 @@ class World:
 
     async def stored(self, about: str, name: str) -> object:
         gateway = self.rig.gateway
-        find = {"key": gateway.keys.get, "app": gateway.oauth_clients.known, "grant": gateway.revocation.get}[about]
+        find = {
+            "key": gateway.keys.get,
+            "app": gateway.oauth_clients.get_even_deleted,
+            "grant": gateway.revocation.get,
+        }[about]
         return await find(None, name)
 
     async def ask(

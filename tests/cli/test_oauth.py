@@ -234,7 +234,7 @@ def granted(client_id: str) -> str:
             client = await gateway.oauth_clients.get(None, client_id)
             assert client is not None
             consents = Consents(
-                oauth_of(gateway.store), clock=time.time, entropy=os.urandom, announce=gateway.limiter.invalidate
+                oauth_of(gateway.store), clock=time.time, entropy=os.urandom, invalidate=gateway.limiter.invalidate
             )
             return (await consents.grant_for(client, client.account_id, None, client.scopes, APPLICATION)).id
 

@@ -305,7 +305,7 @@ async def test_clients_that_no_user_allowed_are_removed_after_some_days(tmp_path
         assert {client.id for client in await known(rig)} >= {unused, used}
         rig.later(120)
         assert (await registered(rig, redirect_uris=[])).status_code == 400
-        assert await rig.gateway.oauth_clients.known(None, unused) is None
+        assert await rig.gateway.oauth_clients.get_even_deleted(None, unused) is None
         assert {client.id for client in await known(rig)} >= {used}
         assert await rig.gateway.oauth_clients.get(None, rig.client.id) is not None  # an operator's stays
         [row] = await rig.gateway.store.audit_page(None, chosen=AuditFilter(action="client.remove_unused"))

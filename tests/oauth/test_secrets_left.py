@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 
 from machpay_gateway.core.errors import InputError
+from machpay_gateway.core.keys.audit import Actor
 from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, mint
+from machpay_gateway.core.oauth.parameters import Parameters
+from machpay_gateway.core.oauth.token_request import ClientRequest
+from machpay_gateway.services.token_issuance import TokenResponse
 from tests.oauth.harness import EMAIL, PASSWORD, VERIFIER, Rig, basic, request_of, serving_oauth, submitted
 from tests.oauth.proofs import Prover
 
@@ -82,24 +86,14 @@ async def test_no_secret_is_left_anywhere(
 
 async def test_what_holds_a_secret_shows_none_of_it(rig: Rig) -> None:
     tokens = await rig.tokens()
-    answer = await rig.gateway.token_issuance.for_client(rig.client, _nothing(), _nobody())
-    shown = repr([answer, rig.client, rig.user, await rig.gateway.store.signing_keys()])
+    parameters = Parameters.of([("grant_type", "client_credentials")])
+    response = await rig.gateway.token_issuance.issue(ClientRequest(rig.client, parameters, Actor("client", "app_x")))
+    assert isinstance(response, TokenResponse)
+    shown = repr([response, rig.client, rig.user, await rig.gateway.store.signing_keys()])
     assert tokens["access_token"] not in shown
     assert "argon2" not in shown
     assert all(secret.digest.hex() not in shown for secret in rig.client.secrets)
-    assert getattr(answer, "access_token", "?") not in shown
-
-
-def _nothing() -> Any:  # noqa: ANN401 - parameters
-    from machpay_gateway.core.oauth.parameters import Parameters  # noqa: PLC0415 - here alone
-
-    return Parameters.of([])
-
-
-def _nobody() -> Any:  # noqa: ANN401 - an actor
-    from machpay_gateway.core.keys.audit import Actor  # noqa: PLC0415 - here alone
-
-    return Actor("client", "app_x")
+    assert response.access_token not in shown
 
 
 @pytest.mark.parametrize("place", ["name", "redirect URI"])

@@ -34,7 +34,7 @@ def accounts(store: MemoryStore, clock: FixedClock, announced: Announced) -> Acc
         tiers=["test", "standard", "enterprise"],
         clock=clock,
         entropy=counted_entropy(),
-        announce=noting(announced),
+        invalidate=noting(announced),
     )
 
 

@@ -12,7 +12,9 @@ from machpay_gateway.core.oauth.client import is_for_apps
 from machpay_gateway.core.scopes import check_scope_name
 
 AUTHORIZE, SIGN_IN, CONSENT, SIGN_OUT = "/oauth/authorize", "/oauth/sign-in", "/oauth/consent", "/oauth/sign-out"
-# What users see in a browser, below the issuer's path: answered at the issuer's host alone.
+TOKEN, REVOKE, INTROSPECT, REGISTER = "/oauth/token", "/oauth/revoke", "/oauth/introspect", "/oauth/register"
+WELL_KNOWN = "/.well-known/oauth-authorization-server"
+# The pages for users, below the issuer's path: served at the issuer's host only.
 PAGE_PATHS = (AUTHORIZE, SIGN_IN, CONSENT, SIGN_OUT)
 _LONGEST_DAYS = 3650
 _LONGEST_TOKEN_SECONDS = 86_400

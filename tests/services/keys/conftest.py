@@ -36,7 +36,7 @@ async def store(unopened_store: MemoryStore | SqlStore) -> AsyncIterator[MemoryS
 
 @pytest.fixture
 def keys(store: MemoryStore | SqlStore, clock: FixedClock, announced: Announced) -> Keys:
-    return Keys(store, scopes=SCOPES, clock=clock, entropy=counted_entropy(), announce=noting(announced))
+    return Keys(store, scopes=SCOPES, clock=clock, entropy=counted_entropy(), invalidate=noting(announced))
 
 
 @pytest.fixture

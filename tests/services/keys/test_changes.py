@@ -103,7 +103,7 @@ async def test_a_change_is_announced_after_it_is_stored(
         scopes=SCOPES,
         clock=clock,
         entropy=counted_entropy(),
-        announce=noting(order),
+        invalidate=noting(order),
     )
     await recording.revoke(None, key.id)
     assert order == ["stored", (key.id, 2)]
@@ -140,5 +140,5 @@ async def test_a_change_that_never_gets_its_turn_ends_as_unavailable(
         return change.at < 0
 
     monkeypatch.setattr(store, "replace_key", somebody_was_quicker)
-    with pytest.raises(StoreUnavailable, match="key change"):
+    with pytest.raises(StoreUnavailable, match="update of key key_"):
         await keys.revoke(ACME.id, key.id)

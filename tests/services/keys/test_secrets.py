@@ -92,7 +92,7 @@ async def test_an_expired_key_is_not_rotated(keys: Keys, key: KeyRecord, clock: 
 async def test_a_secret_says_what_it_is(keys: Keys, created: tuple[KeyRecord, str]) -> None:
     _, secret = created
     elsewhere = Keys(
-        MemoryStore(), scopes=SCOPES, clock=FixedClock(NOW), entropy=counted_entropy(), announce=noting([])
+        MemoryStore(), scopes=SCOPES, clock=FixedClock(NOW), entropy=counted_entropy(), invalidate=noting([])
     )
     assert (await elsewhere.inspect(secret)).environment == "live"
     assert (await elsewhere.inspect(secret)).key is None
@@ -102,7 +102,7 @@ async def test_a_secret_says_what_it_is(keys: Keys, created: tuple[KeyRecord, st
 
 def test_no_secret_is_in_the_database_files_in_clear(tmp_path: Path) -> None:
     store = SqlStore(f"sqlite:///{tmp_path}/keys.db")
-    keys = Keys(store, scopes=SCOPES, clock=FixedClock(NOW), entropy=counted_entropy(), announce=noting([]))
+    keys = Keys(store, scopes=SCOPES, clock=FixedClock(NOW), entropy=counted_entropy(), invalidate=noting([]))
 
     async def secrets_issued() -> AsyncIterator[str]:
         await store.open()
