@@ -158,7 +158,7 @@ def test_every_table_of_the_database_is_an_asset_with_a_level() -> None:
     named = {name for row in assets for name in re.findall(r"`([a-z_]+)`", row[2])}
     assert named == set(METADATA.tables)
     assert {row[1] for row in assets} - {"the upstream's"} == {row[0] for row in levels}
-    kept = [f"{bucket.kept_seconds // DAY_SECONDS}" for bucket in (MINUTE, HOUR, DAY)]
+    kept = [f"{bucket.retention_seconds // DAY_SECONDS}" for bucket in (MINUTE, HOUR, DAY)]
     assert "{}, {} and {} days".format(*kept) in {row[4] for row in assets}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.core.text import format_moment
-from machpay_gateway.core.usage.counters import MINUTE, UsageRow, sum_of, taken_by
+from machpay_gateway.core.usage.counters import MINUTE, UsageRow, sum_of, units_taken
 from machpay_gateway.gateway import Gateway
 
 _MINUTES = 2  # the one that runs, and the one before: usage is kept by whole minutes
@@ -65,4 +65,4 @@ class TopKeys:
         a_minute = limits.limit * MINUTE.seconds / limits.window_seconds
         in_order = sorted(rows, key=lambda row: row.key.start)
         minutes = groupby(in_order, key=lambda row: row.key.start)
-        return max((taken_by(found, self._costs) for _, found in minutes), default=0) / a_minute
+        return max((units_taken(found, self._costs) for _, found in minutes), default=0) / a_minute

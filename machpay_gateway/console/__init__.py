@@ -1,5 +1,5 @@
-"""The Console: pages on which users of an account make its keys, watch them, and end them.
+"""The Console: web pages on which an account's users manage its API keys and apps, and see usage and the audit log.
 
-`app` has the table of what there is and who may; each page is a function of a `Visit`, in the module of its subject.
-The use cases are those that the key API and the command line share.
+`app` has the table of pages. Every request passes the `Guard`. A page is a handler of a `PageRequest`, in the module of
+its subject, and calls the services that the key API and the command line also use.
 """

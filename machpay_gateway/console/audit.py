@@ -1,4 +1,4 @@
-"""The pages on the audit log: who changed what, newest first, and the same as a file."""
+"""The pages on the audit log: the account's changes, newest first, as a table and as CSV."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
@@ -9,23 +9,23 @@ from starlette.responses import Response, StreamingResponse
 
 from machpay_gateway.console.audit_descriptions import (
     ACTIONS,
-    KINDS,
-    Difference,
-    action_in_words,
-    actor_in_words,
-    differences,
+    CATEGORIES,
+    SettingChange,
+    describe_action,
+    describe_actor,
+    setting_changes,
 )
-from machpay_gateway.console.csv_files import MEDIA_TYPE, as_csv, file_headers
+from machpay_gateway.console.csv_files import MEDIA_TYPE, file_headers, format_csv
 from machpay_gateway.console.page_request import PageRequest
 from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.core.keys.audit import AuditFilter, AuditRow
 from machpay_gateway.core.keys.key import DAY_SECONDS, is_id
 from machpay_gateway.core.text import format_moment
 
-_PAGE, _BATCH, _MOST_EXPORTED = 50, 1000, 10_000
-_LONGEST = 200
+_PAGE_SIZE, _EXPORT_BATCH, _MAX_EXPORTED = 50, 1000, 10_000
+_MAX_LENGTH = 200  # of a filter
 _DATE = "%Y-%m-%d"
-_LAST = 2**63 - 1  # what a database's column can count to
+_MAX_SEQUENCE = 2**63 - 1  # the largest number that the database's column holds
 _COLUMNS = (
     "number",
     "at",
@@ -43,123 +43,122 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class AuditQuery:
-    """What a look at the log asks for, as it was written; *mistake* says why it can be no row."""
+    """The filters as they were typed. With an *error* no row matches."""
 
     action: str = ""
     who: str = ""
     object_id: str = ""
     since: str = ""
     until: str = ""
-    mistake: str = ""
+    error: str = ""
 
     @property
-    def query(self) -> dict[str, str]:
-        """How an address says the same."""
+    def parameters(self) -> dict[str, str]:
+        """The query parameters with the same filters."""
         named = {"action": self.action, "who": self.who, "object": self.object_id}
         return {name: value for name, value in (named | {"from": self.since, "until": self.until}).items() if value}
 
 
 @dataclass(frozen=True, slots=True)
 class AuditLine:
-    """A *row* as the page tells it, with the e-mails of the actor and the object if these are users of the account.
-
-    *page* is where its object is shown, or nothing.
-    """
+    """A *row* as the page shows it, with the e-mails of users of the account. *page* is the object's, or empty."""
 
     row: AuditRow
     action: str
     actor: str
-    email: str | None
+    actor_email: str | None
     object_email: str | None
     page: str
-    differences: Sequence[Difference]
+    changes: Sequence[SettingChange]
 
 
-async def table(visit: PageRequest) -> Response:
-    """Show the account's changes, newest first: those that were asked for."""
-    asked, before = _asked(visit), _number(visit.asked("before"))
-    rows = await _rows(visit, asked, before=before, limit=_PAGE + 1)
-    emails = await _emails(visit, rows)
-    return visit.page(
+async def index(request: PageRequest) -> Response:
+    """List the account's changes that match the filters, newest first."""
+    query, before = _parse_query(request), _parse_sequence(request.query("before"))
+    rows = await _find_rows(request, query, before=before, limit=_PAGE_SIZE + 1)
+    emails = await _load_emails(request, rows)
+    return request.render(
         "audit.html",
-        asked=asked,
+        query=query,
         before=before,
-        told_rows=[_told(row, emails) for row in rows[:_PAGE]],
-        has_more=len(rows) > _PAGE,
-        kinds=KINDS,
+        lines=[_line(row, emails) for row in rows[:_PAGE_SIZE]],
+        has_more=len(rows) > _PAGE_SIZE,
+        categories=CATEGORIES,
         actions=ACTIONS,
     )
 
 
-async def export(visit: PageRequest) -> Response:
-    """Send the changes that were asked for as a file, as many as it may have."""
-    asked = _asked(visit)
-    first = await _rows(visit, asked, before=None, limit=_BATCH)  # a store that is away is told by a page
+async def export_csv(request: PageRequest) -> Response:
+    """Return the newest changes that match the filters as CSV."""
+    query = _parse_query(request)
+    # The first batch is read before the response starts: an outage at this point gets an error page.
+    first = await _find_rows(request, query, before=None, limit=_EXPORT_BATCH)
 
     async def lines() -> AsyncIterator[str]:
-        yield as_csv([_COLUMNS])
-        rows, left = first, _MOST_EXPORTED
-        while rows and left > 0:
+        yield format_csv([_COLUMNS])
+        rows, remaining = first, _MAX_EXPORTED
+        while rows and remaining > 0:
             try:
-                emails = await _emails(visit, rows)
-                yield as_csv(_cells(row, emails) for row in rows)
-                left -= len(rows)
-                rows = await _rows(visit, asked, before=rows[-1].sequence, limit=min(_BATCH, left))
-            except Unavailable:  # the answer has begun: only the file itself can say that it is not whole
-                yield as_csv([["The database did not answer: what is older is missing."]])
+                emails = await _load_emails(request, rows)
+                yield format_csv(_cells(row, emails) for row in rows)
+                remaining -= len(rows)
+                limit = min(_EXPORT_BATCH, remaining)
+                rows = await _find_rows(request, query, before=rows[-1].sequence, limit=limit)
+            except Unavailable:  # the response has started: only the file itself can say that it is incomplete
+                yield format_csv([["The database is unavailable. Older entries are missing."]])
                 return
 
     return StreamingResponse(lines(), media_type=MEDIA_TYPE, headers=file_headers("audit-log.csv"))
 
 
-def _asked(visit: PageRequest) -> AuditQuery:
-    action = visit.asked("action")
-    since, until = visit.asked("from")[:_LONGEST], visit.asked("until")[:_LONGEST]
-    wrong = next((text for text in (since, until) if text and _day(text) is None), "")
+def _parse_query(request: PageRequest) -> AuditQuery:
+    action = request.query("action")
+    since, until = request.query("from")[:_MAX_LENGTH], request.query("until")[:_MAX_LENGTH]
+    invalid = next((text for text in (since, until) if text and _parse_day(text) is None), "")
     return AuditQuery(
-        action=action if action in KINDS or action in ACTIONS else "",
-        who=visit.asked("who")[:_LONGEST],
-        object_id=visit.asked("object")[:_LONGEST],
+        action=action if action in CATEGORIES or action in ACTIONS else "",
+        who=request.query("who")[:_MAX_LENGTH],
+        object_id=request.query("object")[:_MAX_LENGTH],
         since=since,
         until=until,
-        mistake=f"“{wrong}” is no date, such as 2030-01-31." if wrong else "",
+        error=f"“{invalid}” is not a date such as 2030-01-31." if invalid else "",
     )
 
 
-async def _rows(visit: PageRequest, asked: AuditQuery, *, before: int | None, limit: int) -> Sequence[AuditRow]:
-    # What nothing can be called must not reach a database, which may choke on it.
-    if asked.mistake or not asked.who.isprintable() or (asked.object_id and not is_id(asked.object_id)) or not limit:
+async def _find_rows(request: PageRequest, query: AuditQuery, *, before: int | None, limit: int) -> Sequence[AuditRow]:
+    # Text that cannot be part of any id is never sent to a database, which may fail on it.
+    if query.error or not query.who.isprintable() or (query.object_id and not is_id(query.object_id)) or not limit:
         return []
-    named = await visit.gateway.users.find(visit.user.account_id, asked.who) if "@" in asked.who else None
-    until = _day(asked.until)
+    user = await request.gateway.users.find(request.user.account_id, query.who) if "@" in query.who else None
+    until = _parse_day(query.until)
     chosen = AuditFilter(
-        action=asked.action or None,
-        actor_id=(asked.who if named is None else named.id) or None,
-        object_id=asked.object_id or None,
-        since=_day(asked.since),
-        until=None if until is None else until + DAY_SECONDS,  # that day too
+        action=query.action or None,
+        actor_id=(query.who if user is None else user.id) or None,
+        object_id=query.object_id or None,
+        since=_parse_day(query.since),
+        until=None if until is None else until + DAY_SECONDS,  # includes that day
     )
-    store = visit.gateway.store
-    return await store.audit_page(visit.user.account_id, chosen=chosen, before=before, limit=limit)
+    store = request.gateway.store
+    return await store.audit_page(request.user.account_id, chosen=chosen, before=before, limit=limit)
 
 
-async def _emails(visit: PageRequest, rows: Sequence[AuditRow]) -> Mapping[str, str]:
-    """Return the e-mails of the account's users whom *rows* are by or about."""
+async def _load_emails(request: PageRequest, rows: Sequence[AuditRow]) -> Mapping[str, str]:
+    """Return the e-mails of the account's users that *rows* mention, by id."""
     ids = (user_id for row in rows for user_id in (row.actor_id, row.object_id))
-    return await visit.gateway.users.emails(visit.user.account_id, ids)
+    return await request.gateway.users.emails(request.user.account_id, ids)
 
 
-def _told(row: AuditRow, emails: Mapping[str, str]) -> AuditLine:
+def _line(row: AuditRow, emails: Mapping[str, str]) -> AuditLine:
     kind, _, _ = row.object_id.partition("_")
-    place = {"key": "keys", "app": "apps"}.get(kind, "")
+    folder = {"key": "keys", "app": "apps"}.get(kind, "")
     return AuditLine(
         row,
-        action_in_words(row.action),
-        actor_in_words(row.actor_kind),
+        describe_action(row.action),
+        describe_actor(row.actor_kind),
         emails.get(row.actor_id),
         emails.get(row.object_id),
-        f"/{place}/{row.object_id}" if place else "",
-        differences(row),
+        f"/{folder}/{row.object_id}" if folder else "",
+        setting_changes(row),
     )
 
 
@@ -179,14 +178,14 @@ def _cells(row: AuditRow, emails: Mapping[str, str]) -> Sequence[str]:
     )
 
 
-def _day(text: str) -> float | None:
-    """Return when the day *text* begins in UTC, None for what is no date."""
+def _parse_day(text: str) -> float | None:
+    """Return the start of the day in UTC, None for what is not a date."""
     with suppress(ValueError):
         return datetime.strptime(text, _DATE).replace(tzinfo=UTC).timestamp()
     return None
 
 
-def _number(text: str) -> int | None:
-    return (
-        int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(_LAST)) and int(text) <= _LAST else None
-    )
+def _parse_sequence(text: str) -> int | None:
+    """Return the sequence number, None for what is not one. Long digits are never parsed: that takes quadratic time."""
+    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(_MAX_SEQUENCE))
+    return int(text) if is_number and int(text) <= _MAX_SEQUENCE else None

@@ -1,7 +1,7 @@
-"""Asking for the password once more before a secret is made and shown: who sits there may have found the browser open.
+"""Asking for the password again before a secret is shown: an unattended browser must not be enough to get one.
 
-What was sent stays in the page that asks, as hidden fields, and goes the same way again: its `once` value too, so that
-nothing is issued twice.
+The page carries the submitted fields along as hidden fields, with `once` among them, so that the confirmed form is the
+same submission and issues one secret at most.
 """
 
 from http import HTTPStatus
@@ -12,27 +12,27 @@ from machpay_gateway.console.page_request import PageRequest
 from machpay_gateway.services.users import NotSignedIn
 
 _FIELD = "confirm_password"
-_NOT_KEPT = frozenset({_FIELD, "proof"})
+_NOT_REPEATED = frozenset({_FIELD, "proof"})
 
 
-async def confirmation_page(visit: PageRequest) -> Response | None:
-    """Return the page that asks for the password; None when it was given lately, or just now and is right."""
-    seconds = visit.pages.settings.confirm_minutes * 60
-    if not seconds or visit.now - visit.session.sign_in.last_confirmed_at < seconds:
+async def confirmation_page(request: PageRequest) -> Response | None:
+    """Return the page that asks for the password; None if it was entered recently, or is right in this form."""
+    seconds = request.pages.settings.confirm_minutes * 60
+    if not seconds or request.now - request.session.sign_in.last_confirmed_at < seconds:
         return None
-    if not any(name == _FIELD for name, _ in visit.form.pairs):
-        return _page(visit)
-    refused = await visit.gateway.users.confirm(visit.session, visit.form.text(_FIELD), visit.actor)
-    return None if refused is None else _page(visit, refused)
+    if not any(name == _FIELD for name, _ in request.form.pairs):
+        return _page(request)
+    refusal = await request.gateway.users.confirm(request.session, request.form.text(_FIELD), request.actor)
+    return None if refusal is None else _page(request, refusal)
 
 
-def _page(visit: PageRequest, refused: NotSignedIn | None = None) -> Response:
-    return visit.page(
+def _page(request: PageRequest, refusal: NotSignedIn | None = None) -> Response:
+    return request.render(
         "confirm.html",
-        HTTPStatus.OK if refused is None else refused.status,
-        path=visit.path,
-        back=visit.path.rpartition("/")[0],
+        HTTPStatus.OK if refusal is None else refusal.status,
+        path=request.path,
+        cancel_path=request.path.rpartition("/")[0],
         field=_FIELD,
-        kept=[(name, value) for name, value in visit.form.pairs if name not in _NOT_KEPT],
-        mistake="" if refused is None else refused.about_own_password,
+        fields=[(name, value) for name, value in request.form.pairs if name not in _NOT_REPEATED],
+        error="" if refusal is None else refusal.about_own_password,
     )

@@ -1,4 +1,4 @@
-"""Files that spreadsheets open: CSV (RFC 4180), in which nothing is a formula."""
+"""CSV files (RFC 4180) in which spreadsheets find no formula to run (CSV injection)."""
 
 import csv
 import re
@@ -6,16 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 
 MEDIA_TYPE = "text/csv; charset=utf-8; header=present"
-# Spreadsheets split lines at different separators, some whatever the quotes: so a cell may begin behind any separator,
-# quote or blank within one of ours. In what is written, each of ours begins behind a quote.
-_BEFORE = ",;|\\s\"'\\x00-\\x1f\\x7f\\u200b-\\u200f\\u2060\\ufeff"
-# What begins a formula; the wide ones too, which some read alike, and by themselves, as they take longer to look for.
-_FORMULAS = [re.compile(f"{sign}(?<=[{_BEFORE}]{sign})") for sign in ("[=+\\-@]", "[＝＋－＠]")]  # noqa: RUF001 - meant
+# Spreadsheets split lines at different separators, some of them even within quotes. So a cell may begin after any
+# separator, quote or white space inside one of our cells, and each of our cells begins after a quote.
+_CELL_START = ",;|\\s\"'\\x00-\\x1f\\x7f\\u200b-\\u200f\\u2060\\ufeff"
+# Characters that start a formula. Some programs also accept the full-width ones; those are searched for separately,
+# because one pattern for both is slower.
+_FORMULAS = [re.compile(f"{sign}(?<=[{_CELL_START}]{sign})") for sign in ("[=+\\-@]", "[＝＋－＠]")]  # noqa: RUF001 - full-width on purpose
 _SKIPPED = ("\t", "\r", "\n")
 
 
 def file_headers(name: str) -> Mapping[str, str]:
-    """Return the headers of an answer that browsers keep as a file of that *name*, which is of letters of ours."""
+    """Return the headers of a download. *name* must not need quoting."""
     return {
         "Content-Disposition": f'attachment; filename="{name}"',
         "Cache-Control": "no-store",
@@ -23,15 +24,16 @@ def file_headers(name: str) -> Mapping[str, str]:
     }
 
 
-def as_csv(lines: Iterable[Sequence[object]]) -> str:
-    """Return *lines* of quoted cells; of texts each that would be run is one that is shown."""
-    written = StringIO()
-    csv.writer(written, quoting=csv.QUOTE_ALL).writerows([_begun(cell) for cell in line] for line in lines)
-    text = written.getvalue()
+def format_csv(lines: Iterable[Sequence[object]]) -> str:
+    """Return *lines* of quoted cells, with a `'` before everything that a spreadsheet could run as a formula."""
+    output = StringIO()
+    csv.writer(output, quoting=csv.QUOTE_ALL).writerows([_escape_start(cell) for cell in line] for line in lines)
+    text = output.getvalue()
     for formula in _FORMULAS:
         text = formula.sub(r"'\g<0>", text)
     return text
 
 
-def _begun(cell: object) -> object:
+def _escape_start(cell: object) -> object:
+    """Escape white space that spreadsheets skip before a formula."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_SKIPPED) else cell

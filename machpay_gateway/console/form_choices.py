@@ -1,4 +1,4 @@
-"""What forms on keys and on apps let people choose alike: scopes, an environment, and how long a secret works on."""
+"""Choices and live checks that the forms of keys and apps share: scopes, environment, and grace period."""
 
 from collections.abc import Collection, Iterable, Iterator
 from http import HTTPStatus
@@ -11,9 +11,9 @@ from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.key import DAY_SECONDS, ENVIRONMENTS
 from machpay_gateway.core.oauth.scope_descriptions import describe_scope
 
-# How long the secret that is replaced works on: seconds, and in words.
-GRACES = (
-    (0, "not at all: it ends now"),
+# For how long a replaced secret still works: seconds, and the label of the choice.
+GRACE_PERIODS = (
+    (0, "no time: it stops now"),
     (3600, "1 hour"),
     (DAY_SECONDS, "1 day"),
     (3 * DAY_SECONDS, "3 days"),
@@ -22,44 +22,44 @@ GRACES = (
 
 
 class ScopeChoice(NamedTuple):
-    """A scope that may be chosen: its name, what it allows in words, and whether it is ticked."""
+    """A checkbox of a scope."""
 
     name: str
-    words: str
-    is_ticked: bool
+    description: str
+    is_checked: bool
 
 
-class Note(NamedTuple):
-    """What is said of one line of a field while it is typed: its normal form, or what is wrong with it."""
+class LineCheck(NamedTuple):
+    """The check of one line while it is typed: *text* is its normal form, or what is wrong with it."""
 
-    told: str
-    is_right: bool
-
-
-def limited(notes: Iterator[Note], count: int, most: int) -> list[Note]:
-    """Return the first *most* of *count* *notes*, and that there are more: typing may hold up no request."""
-    first = list(islice(notes, most))
-    return (
-        first if count <= most else [*first, Note(f"{count - most} more than the {most} there can be.", is_right=False)]
-    )
+    text: str
+    is_valid: bool
 
 
-def scope_choices(known: Iterable[str], ticked: Collection[str]) -> list[ScopeChoice]:
-    """Return every *known* scope, and what else is *ticked* already, as wildcards may be."""
-    known = list(known)
-    names = [*known, *(name for name in ticked if name not in known)]
-    return [ScopeChoice(name, describe_scope(name), name in ticked) for name in names]
+def limit_checks(checks: Iterator[LineCheck], count: int, limit: int) -> list[LineCheck]:
+    """Return the first *limit* of *count* *checks*, and an error if there are more. Bounds the work per keystroke."""
+    first = list(islice(checks, limit))
+    if count <= limit:
+        return first
+    return [*first, LineCheck(f"{count - limit} too many: the limit is {limit}.", is_valid=False)]
 
 
-def check_environment(name: str) -> None:
-    """Raise InputError unless there is an environment of that *name*."""
+def scope_choices(defined: Iterable[str], checked: Collection[str]) -> list[ScopeChoice]:
+    """Return every *defined* scope, and those *checked* already that are none of them, such as wildcards."""
+    defined = list(defined)
+    names = [*defined, *(name for name in checked if name not in defined)]
+    return [ScopeChoice(name, describe_scope(name), name in checked) for name in names]
+
+
+def validate_environment(name: str) -> None:
+    """Raise InputError unless *name* is an environment."""
     if name not in ENVIRONMENTS:
         raise InputError("Choose live or test.")
 
 
-def grace_in(form: Form) -> int:
-    """Return the seconds that were chosen of `GRACES`. Raises TurnedAwayError for any other."""
-    chosen = form.text("grace")
-    if chosen not in {str(seconds) for seconds, _ in GRACES}:
-        raise PageError(HTTPStatus.UNPROCESSABLE_ENTITY, "Choose for how long the current secret works on.")
-    return int(chosen)
+def parse_grace_period(form: Form) -> int:
+    """Return the chosen one of `GRACE_PERIODS` in seconds. Raises PageError for any other value."""
+    value = form.text("grace")
+    if value not in {str(seconds) for seconds, _ in GRACE_PERIODS}:
+        raise PageError(HTTPStatus.UNPROCESSABLE_ENTITY, "Choose how long the current secret keeps working.")
+    return int(value)

@@ -1,11 +1,11 @@
-"""A key's settings as people write them into a form: kept as they were written until all of it is right."""
+"""The form of an API key's settings: what was typed, kept as it is until all of it is valid."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Self
 
-from machpay_gateway.console.form_choices import Note, check_environment, limited
+from machpay_gateway.console.form_choices import LineCheck, limit_checks, validate_environment
 from machpay_gateway.console.forms import FieldErrors, Form
 from machpay_gateway.core.errors import ConfigurationError, InputError
 from machpay_gateway.core.keys.key import KeyRecord
@@ -19,23 +19,23 @@ from machpay_gateway.core.keys.validation import (
 from machpay_gateway.core.network.address import parse_network
 from machpay_gateway.core.text import masked, quoted
 
-_MOMENT = "%Y-%m-%dT%H:%M:%S"
+_DATETIME_LOCAL = "%Y-%m-%dT%H:%M:%S"  # the value of an <input type="datetime-local">
 
 
 @dataclass(frozen=True, slots=True)
 class KeyForm:
-    """What was written, and the *mistakes* in it. *expires* is a moment in UTC as browsers have it, or nothing."""
+    """The submitted values and their *errors*. *expires* is the value of a `datetime-local` input in UTC, or empty."""
 
     name: str = ""
     environment: str = "live"
     scopes: Collection[str] = ()
     addresses: str = ""
     expires: str = ""
-    mistakes: FieldErrors = field(default_factory=FieldErrors)
+    errors: FieldErrors = field(default_factory=FieldErrors)
 
     @classmethod
-    def of(cls, form: Form) -> Self:
-        """Return what was sent."""
+    def from_form(cls, form: Form) -> Self:
+        """Return the submitted values."""
         return cls(
             name=form.text("name"),
             environment=form.text("environment"),
@@ -45,65 +45,67 @@ class KeyForm:
         )
 
     @classmethod
-    def about(cls, record: KeyRecord) -> Self:
-        """Return what the form of a key that is there begins with."""
+    def from_record(cls, record: KeyRecord) -> Self:
+        """Return the current settings of a key."""
         return cls(
             name=record.name,
             environment=record.environment,
             scopes=list(record.scopes),
             addresses="\n".join(record.allowed_ips),
-            expires="" if record.expires_at is None else _written(record.expires_at),
+            expires="" if record.expires_at is None else _format_datetime(record.expires_at),
         )
 
     @property
     def networks(self) -> list[str]:
-        """The addresses one by one: they are apart by lines, blanks and commas."""
+        """The allowed addresses one by one. They are separated by white space or commas."""
         return self.addresses.replace(",", " ").split()
 
     def expires_at(self) -> float | None:
-        """Return the moment in seconds since the epoch, None for never. Raises InputError."""
-        return _moment(self.expires) if self.expires else None
+        """Return the expiry in seconds since the epoch, None for never. Raises InputError."""
+        return _parse_datetime(self.expires) if self.expires else None
 
-    def check(self, known_scopes: Collection[str], now: float, *, kept_expiry: str | None = None) -> None:
-        """Note every mistake. A *kept_expiry* was there before, and may be past."""
-        with self.mistakes.of("name"):
+    def validate(self, defined_scopes: Collection[str], now: float, *, current_expiry: str | None = None) -> None:
+        """Collect all errors. An expiry that is still the *current_expiry* of the key may be in the past."""
+        with self.errors.collect("name"):
             validate_name(self.name)
-        with self.mistakes.of("environment"):
-            check_environment(self.environment)
-        with self.mistakes.of("scopes"):
-            validate_scopes(self.scopes, known_scopes)
-        with self.mistakes.of("addresses"):
+        with self.errors.collect("environment"):
+            validate_environment(self.environment)
+        with self.errors.collect("scopes"):
+            validate_scopes(self.scopes, defined_scopes)
+        with self.errors.collect("addresses"):
             validate_networks(self.networks)
-        with self.mistakes.of("expires"):
-            if self.expires != kept_expiry:
+        with self.errors.collect("expires"):
+            if self.expires != current_expiry:
                 validate_expiry(self.expires_at(), now)
 
 
-def network_notes(networks: Sequence[str], own_address: str | None, covers: Callable[[str], bool]) -> list[Note]:
-    """Return what to say of *networks*; whoever types is told when their *own_address* is not among them."""
-    notes = limited(_notes(networks), len(networks), MAX_NETWORKS)
-    if networks and own_address and all(note.is_right for note in notes) and not any(map(covers, networks)):
-        notes.append(Note(f"Your own address, {own_address}, is not among them.", is_right=True))
-    return notes
+def check_networks(
+    networks: Sequence[str], own_address: str | None, covers_own: Callable[[str], bool]
+) -> list[LineCheck]:
+    """Return the checks of *networks*, with a warning when none of them covers the user's *own_address*."""
+    checks = limit_checks(_checks(networks), len(networks), MAX_NETWORKS)
+    if networks and own_address and all(check.is_valid for check in checks) and not any(map(covers_own, networks)):
+        checks.append(LineCheck(f"Your own address, {own_address}, is not included.", is_valid=True))
+    return checks
 
 
-def _notes(networks: Sequence[str]) -> Iterator[Note]:
+def _checks(networks: Sequence[str]) -> Iterator[LineCheck]:
     for network in networks:
         try:
-            yield Note(parse_network(network)[0], is_right=True)
+            yield LineCheck(parse_network(network)[0], is_valid=True)
         except ConfigurationError as exc:
-            yield Note(masked(str(exc)), is_right=False)
+            yield LineCheck(masked(str(exc)), is_valid=False)
 
 
-def _written(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime(_MOMENT)
+def _format_datetime(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime(_DATETIME_LOCAL)
 
 
-def _moment(text: str) -> float:
+def _parse_datetime(text: str) -> float:
     try:
-        found = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
-        found = None
-    if found is None or found.tzinfo is not None:
-        raise InputError(f"{quoted(text)} is no date and time, such as 2030-01-31T00:00.")
-    return found.replace(tzinfo=UTC).timestamp()
+        moment = None
+    if moment is None or moment.tzinfo is not None:
+        raise InputError(f"{quoted(text)} is not a date and time such as 2030-01-31T00:00.")
+    return moment.replace(tzinfo=UTC).timestamp()

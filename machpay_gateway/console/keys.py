@@ -1,14 +1,14 @@
-"""The pages on keys: the table, one key, and what can be done with it."""
+"""The pages on API keys: the list, one key, and its creation, rotation and revocation."""
 
 from dataclasses import replace
 from http import HTTPStatus
 
 from starlette.responses import Response
 
-from machpay_gateway.console.form_choices import GRACES, Note, grace_in, scope_choices
+from machpay_gateway.console.form_choices import GRACE_PERIODS, LineCheck, parse_grace_period, scope_choices
 from machpay_gateway.console.forms import FieldErrors
-from machpay_gateway.console.key_form import KeyForm, network_notes
-from machpay_gateway.console.page_request import PageError, PageRequest, missing
+from machpay_gateway.console.key_form import KeyForm, check_networks
+from machpay_gateway.console.page_request import PageError, PageRequest, not_found
 from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
 from machpay_gateway.core.keys.idempotency import StoredResponse, completion_marker
 from machpay_gateway.core.keys.key import ENVIRONMENTS, KeyRecord, KeyStatus
@@ -17,197 +17,202 @@ from machpay_gateway.services.keys import SecretResponseFactory
 from machpay_gateway.web.browser import fresh_value
 from machpay_gateway.web.incoming import facts_of
 
-_PAGE = 50
-_LONGEST_SEARCH = 100
+_PAGE_SIZE = 50
+_MAX_SEARCH = 100
 
 
-async def table(visit: PageRequest) -> Response:
-    """Show the account's keys, newest first: those that were searched for."""
-    environment, status = visit.asked("environment"), visit.asked("status")
-    search, after = visit.asked("search")[:_LONGEST_SEARCH], visit.asked("after")
-    found = await visit.gateway.keys.list(
-        visit.user.account_id,
+async def index(request: PageRequest) -> Response:
+    """List the account's keys that match the filters, newest first."""
+    environment, status = request.query("environment"), request.query("status")
+    search, after = request.query("search")[:_MAX_SEARCH], request.query("after")
+    keys = await request.gateway.keys.list(
+        request.user.account_id,
         environment=environment if environment in ENVIRONMENTS else None,
         status=KeyStatus(status) if status in set(KeyStatus) else None,
         search=search or None,
         after=after or None,
-        limit=_PAGE + 1,
+        limit=_PAGE_SIZE + 1,
     )
-    return visit.page(
+    return request.render(
         "keys.html",
-        keys=found[:_PAGE],
-        has_more=len(found) > _PAGE,
+        keys=keys[:_PAGE_SIZE],
+        has_more=len(keys) > _PAGE_SIZE,
         search=search,
         environment=environment,
-        chosen=status,
+        chosen_status=status,
         after=after,
         environments=ENVIRONMENTS,
         statuses=[str(each) for each in KeyStatus],
     )
 
 
-async def draft(visit: PageRequest) -> Response:
+async def new(request: PageRequest) -> Response:
     """Show the form for a new key."""
-    return _drafted(visit, KeyForm())
+    return _new_page(request, KeyForm())
 
 
-async def create(visit: PageRequest) -> Response:
-    """Create a key, and show its secret this once."""
-    written = KeyForm.of(visit.form)
-    written.check(visit.gateway.policy.scopes, visit.now)
-    if written.mistakes:
-        return _drafted(visit, written, HTTPStatus.UNPROCESSABLE_ENTITY)
+async def create(request: PageRequest) -> Response:
+    """Create a key, and show its secret once."""
+    form = KeyForm.from_form(request.form)
+    form.validate(request.gateway.policy.scopes, request.now)
+    if form.errors:
+        return _new_page(request, form, HTTPStatus.UNPROCESSABLE_ENTITY)
     try:
-        issued = await visit.gateway.keys.create(
-            visit.user.account_id,
-            name=written.name,
-            scopes=written.scopes,
-            environment=written.environment,
-            allowed_ips=written.networks,
-            expires_at=written.expires_at(),
-            actor=visit.actor,
-            response_factory=_once(visit),
+        record, secret = await request.gateway.keys.create(
+            request.user.account_id,
+            name=form.name,
+            scopes=form.scopes,
+            environment=form.environment,
+            allowed_ips=form.networks,
+            expires_at=form.expires_at(),
+            actor=request.actor,
+            response_factory=_completion_marker(request),
         )
     except AnsweredMeanwhile:
-        return visit.redirect("/keys", told="made-before")
-    except InputError as exc:  # a moment that was to come just now has passed
-        return _drafted(visit, replace(written, mistakes=FieldErrors.whole(exc)), HTTPStatus.UNPROCESSABLE_ENTITY)
-    return _issued(visit, *issued)
+        return request.redirect("/keys", message="made-before")
+    except InputError as exc:  # the expiry passed after validation
+        return _new_page(request, replace(form, errors=FieldErrors.for_form(exc)), HTTPStatus.UNPROCESSABLE_ENTITY)
+    return _secret_page(request, record, secret)
 
 
-async def show(visit: PageRequest) -> Response:
+async def show(request: PageRequest) -> Response:
     """Show one key."""
-    record = await visit.key(visit.id)
-    return _shown(visit, record, KeyForm.about(record))
+    record = await request.load_key(request.id)
+    return _key_page(request, record, KeyForm.from_record(record))
 
 
-async def update(visit: PageRequest) -> Response:
-    """Change the key's settings. What was changed meanwhile by somebody else is not undone unseen."""
-    record, written = await visit.key(visit.id), KeyForm.of(visit.form)
-    before = KeyForm.about(record)
-    written.check({*visit.gateway.policy.scopes, *record.scopes.names}, visit.now, kept_expiry=before.expires)
-    version = visit.form.text("version")
+async def update(request: PageRequest) -> Response:
+    """Change the key's settings, unless they changed since the form was rendered (optimistic locking)."""
+    record, form = await request.load_key(request.id), KeyForm.from_form(request.form)
+    current = KeyForm.from_record(record)
+    defined_scopes = {*request.gateway.policy.scopes, *record.scopes.names}
+    form.validate(defined_scopes, request.now, current_expiry=current.expires)
+    version = request.form.text("version")
+    if form.errors:
+        return _key_page(request, record, form, HTTPStatus.UNPROCESSABLE_ENTITY, version=version)
 
-    def unchanged(current: KeyRecord) -> None:
-        if str(current.version) != version:
-            raise InputError("The key was changed meanwhile: see how it is now, and change it again.")
+    def check_version(stored: KeyRecord) -> None:
+        if str(stored.version) != version:
+            raise InputError("This key was changed by someone else. Review its current settings and try again.")
 
-    if written.mistakes:
-        return _shown(visit, record, written, HTTPStatus.UNPROCESSABLE_ENTITY, version=version)
     try:
-        await visit.gateway.keys.update(
-            visit.user.account_id,
+        await request.gateway.keys.update(
+            request.user.account_id,
             record.id,
-            name=written.name,
-            scopes=written.scopes,
-            allowed_ips=written.networks,
-            # To the second, as browsers have it: one that was not touched stays as it is.
-            expires_at=record.expires_at if written.expires == before.expires else written.expires_at(),
-            actor=visit.actor,
-            precondition=unchanged,
+            name=form.name,
+            scopes=form.scopes,
+            allowed_ips=form.networks,
+            # Browsers drop fractions of a second: an expiry that was not edited stays exactly as it is.
+            expires_at=record.expires_at if form.expires == current.expires else form.expires_at(),
+            actor=request.actor,
+            precondition=check_version,
         )
     except InputError as exc:
-        # Shown as it is now: what was written on top of something else must not be sent again as if that were seen.
-        record = await visit.key(visit.id)
-        now = replace(KeyForm.about(record), mistakes=FieldErrors.whole(exc))
-        return _shown(visit, record, now, HTTPStatus.UNPROCESSABLE_ENTITY)
-    return visit.redirect(f"/keys/{record.id}", told="saved")
+        # Show the stored settings: resubmitting the form must not overwrite a change that the user has not seen.
+        record = await request.load_key(request.id)
+        form = replace(KeyForm.from_record(record), errors=FieldErrors.for_form(exc))
+        return _key_page(request, record, form, HTTPStatus.UNPROCESSABLE_ENTITY)
+    return request.redirect(f"/keys/{record.id}", message="saved")
 
 
-async def rotate(visit: PageRequest) -> Response:
-    """Give the key a new secret, and show it this once."""
-    record, grace = await visit.key(visit.id), grace_in(visit.form)
+async def rotate(request: PageRequest) -> Response:
+    """Give the key a new secret, and show it once."""
+    record, grace_seconds = await request.load_key(request.id), parse_grace_period(request.form)
     try:
-        issued = await visit.gateway.keys.rotate(
-            visit.user.account_id, record.id, grace_seconds=grace, actor=visit.actor, response_factory=_once(visit)
+        issued = await request.gateway.keys.rotate(
+            request.user.account_id,
+            record.id,
+            grace_seconds=grace_seconds,
+            actor=request.actor,
+            response_factory=_completion_marker(request),
         )
     except AnsweredMeanwhile:
-        return visit.redirect(f"/keys/{record.id}", told="made-before")
+        return request.redirect(f"/keys/{record.id}", message="made-before")
     except InputError as exc:
         raise PageError(HTTPStatus.CONFLICT, str(exc)) from exc
     if issued is None:
-        raise missing("key")
-    return _issued(visit, *issued)
+        raise not_found("Key")
+    return _secret_page(request, *issued)
 
 
-async def end_grace(visit: PageRequest) -> Response:
-    """End the secret from before the last rotation now."""
-    record = await visit.key(visit.id)
-    await visit.gateway.keys.end_grace(visit.user.account_id, record.id, actor=visit.actor)
-    return visit.redirect(f"/keys/{record.id}", told="grace-ended")
+async def end_grace(request: PageRequest) -> Response:
+    """End the grace period of the previous secret."""
+    record = await request.load_key(request.id)
+    await request.gateway.keys.end_grace(request.user.account_id, record.id, actor=request.actor)
+    return request.redirect(f"/keys/{record.id}", message="grace-ended")
 
 
-async def ask_to_revoke(visit: PageRequest) -> Response:
-    """Ask whether the key is to end for good."""
-    return visit.page("key_revoke.html", key=await visit.key(visit.id), typed="", mistake="")
+async def confirm_revoke(request: PageRequest) -> Response:
+    """Ask for confirmation before the key is revoked."""
+    return request.render("key_revoke.html", key=await request.load_key(request.id), typed="", error="")
 
 
-async def revoke(visit: PageRequest) -> Response:
-    """End the key for good, if its name was typed."""
-    record, typed = await visit.key(visit.id), visit.form.text("typed")
+async def revoke(request: PageRequest) -> Response:
+    """Revoke the key if its name was typed."""
+    record, typed = await request.load_key(request.id), request.form.text("typed")
     if typed.strip() != record.name:
-        mistake = "That is not the key's name."
-        status = HTTPStatus.UNPROCESSABLE_ENTITY
-        return visit.page("key_revoke.html", status, key=record, typed=typed, mistake=mistake)
-    await visit.gateway.keys.revoke(visit.user.account_id, record.id, actor=visit.actor)
-    return visit.redirect(f"/keys/{record.id}", told="key-revoked")
+        error, status = "This is not the key’s name.", HTTPStatus.UNPROCESSABLE_ENTITY
+        return request.render("key_revoke.html", status, key=record, typed=typed, error=error)
+    await request.gateway.keys.revoke(request.user.account_id, record.id, actor=request.actor)
+    return request.redirect(f"/keys/{record.id}", message="key-revoked")
 
 
-async def check_addresses(visit: PageRequest) -> Response:
-    """Say of addresses that are being typed how they are read."""
-    return visit.page("addresses.html", notes=_address_notes(visit, KeyForm(addresses=visit.asked("addresses"))))
+async def check_addresses(request: PageRequest) -> Response:
+    """Return the checks of addresses while they are typed, as a fragment."""
+    return request.render(
+        "addresses.html", checks=_check_addresses(request, KeyForm(addresses=request.query("addresses")))
+    )
 
 
-def _drafted(visit: PageRequest, written: KeyForm, status: int = HTTPStatus.OK) -> Response:
-    return visit.page(
+def _new_page(request: PageRequest, form: KeyForm, status: int = HTTPStatus.OK) -> Response:
+    return request.render(
         "key_new.html",
         status,
-        draft=written,
-        choices=scope_choices(visit.gateway.policy.scopes, written.scopes),
-        notes=_address_notes(visit, written),
+        form=form,
+        choices=scope_choices(request.gateway.policy.scopes, form.scopes),
+        checks=_check_addresses(request, form),
         environments=ENVIRONMENTS,
         once=fresh_value(),
     )
 
 
-def _shown(
-    visit: PageRequest, record: KeyRecord, written: KeyForm, status: int = HTTPStatus.OK, *, version: str = ""
+def _key_page(
+    request: PageRequest, record: KeyRecord, form: KeyForm, status: int = HTTPStatus.OK, *, version: str = ""
 ) -> Response:
-    """Return the page; *version* is the one that what was *written* is a change of, the record's unless it is given."""
-    return visit.page(
+    """Return the page of a key. *version* is the one that *form* changes, by default the record's."""
+    return request.render(
         "key.html",
         status,
         key=record,
         version=version or record.version,
-        state=record.status(visit.now),
-        draft=written,
-        choices=scope_choices(visit.gateway.policy.scopes, written.scopes),
-        notes=_address_notes(visit, written),
-        graces=GRACES,
+        state=record.status(request.now),
+        form=form,
+        choices=scope_choices(request.gateway.policy.scopes, form.scopes),
+        checks=_check_addresses(request, form),
+        grace_periods=GRACE_PERIODS,
         once=fresh_value(),
     )
 
 
-def _issued(visit: PageRequest, record: KeyRecord, secret: str) -> Response:
-    settings = visit.pages.settings
-    return visit.page("key_secret.html", key=record, secret=secret, api_url=settings.api_url)
+def _secret_page(request: PageRequest, record: KeyRecord, secret: str) -> Response:
+    return request.render("key_secret.html", key=record, secret=secret, api_url=request.pages.settings.api_url)
 
 
-def _once(visit: PageRequest) -> SecretResponseFactory:
-    """Return what keeps the same page from issuing a second secret when it is sent twice."""
-    name = visit.once
+def _completion_marker(request: PageRequest) -> SecretResponseFactory:
+    """Return what is stored under the form's idempotency key: that it was submitted, never the secret."""
+    idempotency_key = request.idempotency_key
 
-    def keep(_record: KeyRecord, _secret: str) -> StoredResponse:
-        return completion_marker(name, visit.now)  # that it was answered, and not how: the secret is shown once
+    def marker(_record: KeyRecord, _secret: str) -> StoredResponse:
+        return completion_marker(idempotency_key, request.now)
 
-    return keep
+    return marker
 
 
-def _address_notes(visit: PageRequest, written: KeyForm) -> list[Note]:
-    own = facts_of(visit.request.scope).address
+def _check_addresses(request: PageRequest, form: KeyForm) -> list[LineCheck]:
+    own = facts_of(request.http.scope).address
 
-    def covers(network: str) -> bool:
+    def covers_own(network: str) -> bool:
         _, first, last = parse_network(network)
         return own is not None and first <= own <= last
 
-    return network_notes(written.networks, format_address_or_none(own), covers)
+    return check_networks(form.networks, format_address_or_none(own), covers_own)

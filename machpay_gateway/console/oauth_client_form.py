@@ -1,10 +1,10 @@
-"""An app's settings as people write them into a form: kept as they were written until all of it is right."""
+"""The form of an OAuth client's settings: what was typed, kept as it is until all of it is valid."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
-from machpay_gateway.console.form_choices import Note, check_environment, limited
+from machpay_gateway.console.form_choices import LineCheck, limit_checks, validate_environment
 from machpay_gateway.console.forms import FieldErrors, Form
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.validation import validate_name
@@ -19,107 +19,107 @@ from machpay_gateway.core.oauth.client import (
 )
 from machpay_gateway.core.oauth.redirect_uri import MAX_URIS, RedirectError, checked_redirect_uris
 
-CONFIDENTIAL, PUBLIC = KINDS = ("confidential", "public")
-KIND_WORDS = {
-    CONFIDENTIAL: "runs on a server of yours, where it keeps a secret",
-    PUBLIC: "runs with its users, in a browser or on a phone, and has no secret",
+CONFIDENTIAL, PUBLIC = "confidential", "public"
+CLIENT_TYPES = {
+    CONFIDENTIAL: "runs on your server and keeps a secret",
+    PUBLIC: "runs in a browser or on a device, and has no secret",
 }
-GRANT_WORDS = {
-    AUTHORIZATION_CODE: "it acts for users, who sign in and allow it",
-    REFRESH_TOKEN: "it goes on for them without asking again",
-    CLIENT_CREDENTIALS: "it calls for itself, without a user",
+_GRANT_TYPES = {
+    AUTHORIZATION_CODE: "acts for users, who sign in and consent",
+    REFRESH_TOKEN: "stays authorized without asking the user again",
+    CLIENT_CREDENTIALS: "calls the API as itself, without a user",
 }
 
 
-class GrantChoice(NamedTuple):
-    """A grant type that an app may ask by: its name, what it is for, and whether it is ticked."""
+class GrantTypeChoice(NamedTuple):
+    """A checkbox of a grant type."""
 
     name: str
-    words: str
-    is_ticked: bool
+    description: str
+    is_checked: bool
 
 
 @dataclass(frozen=True, slots=True)
 class OAuthClientForm:
-    """What was written, and the *mistakes* in it. *redirects* are URIs, each on a line of its own."""
+    """The submitted values and their *errors*. *redirect_uris* has one URI per line."""
 
     name: str = ""
     environment: str = "live"
     kind: str = CONFIDENTIAL
     scopes: Collection[str] = ()
-    redirects: str = ""
+    redirect_uris: str = ""
     grant_types: Collection[str] = (AUTHORIZATION_CODE, REFRESH_TOKEN)
-    is_pkce_ticked: bool = True
+    is_pkce_checked: bool = True
     binds_tokens: bool = False
     is_self_registered: bool = False
-    mistakes: FieldErrors = field(default_factory=FieldErrors)
+    errors: FieldErrors = field(default_factory=FieldErrors)
 
     @classmethod
-    def of(cls, form: Form) -> Self:
-        """Return what was sent."""
+    def from_form(cls, form: Form) -> Self:
+        """Return the submitted values."""
         return cls(
             name=form.text("name"),
             environment=form.text("environment"),
             kind=form.text("kind"),
             scopes=form.all("scopes"),
-            redirects=form.text("redirect_uris"),
+            redirect_uris=form.text("redirect_uris"),
             grant_types=form.all("grant_types"),
-            is_pkce_ticked=bool(form.text("pkce")),
+            is_pkce_checked=bool(form.text("pkce")),
             binds_tokens=bool(form.text("dpop")),
         )
 
     @classmethod
-    def about(cls, client: OAuthClient) -> Self:
-        """Return what the form of an app that is there begins with."""
+    def from_client(cls, client: OAuthClient) -> Self:
+        """Return the current settings of an OAuth client."""
         return cls(
             name=client.name,
             environment=client.environment,
             kind=PUBLIC if client.is_public else CONFIDENTIAL,
             scopes=list(client.scopes),
-            redirects="\n".join(client.redirect_uris),
+            redirect_uris="\n".join(client.redirect_uris),
             grant_types=client.grant_types,
-            is_pkce_ticked=client.requires_pkce,
+            is_pkce_checked=client.requires_pkce,
             binds_tokens=client.binds_tokens,
             is_self_registered=client.is_self_registered,
         )
 
     @property
     def is_public(self) -> bool:
-        """Whether it is to be without a secret."""
+        """Whether it has no client secret."""
         return self.kind == PUBLIC
 
     @property
     def requires_pkce(self) -> bool:
-        """Whether its codes are bound to who asked for them: those of a public app always are."""
-        return self.is_pkce_ticked or self.is_public
+        """Whether authorization requests need PKCE. Those of public clients always do."""
+        return self.is_pkce_checked or self.is_public
 
     @property
     def uris(self) -> list[str]:
-        """The redirect URIs one by one: none has a blank in it."""
-        return self.redirects.split()
+        """The redirect URIs one by one: no URI contains white space."""
+        return self.redirect_uris.split()
 
-    def check(self, grantable: Collection[str]) -> None:
-        """Note every mistake. *grantable* are the scopes that apps may have."""
-        with self.mistakes.of("name"):
+    def validate(self, grantable: Collection[str]) -> None:
+        """Collect all errors. *grantable* are the scopes that OAuth clients may have."""
+        with self.errors.collect("name"):
             validate_name(self.name)
-        with self.mistakes.of("environment"):
-            check_environment(self.environment)
-        with self.mistakes.of("kind"):
-            if self.kind not in KINDS:
+        with self.errors.collect("environment"):
+            validate_environment(self.environment)
+        with self.errors.collect("kind"):
+            if self.kind not in CLIENT_TYPES:
                 raise InputError("Choose confidential or public.")
-        with self.mistakes.of("scopes"):
+        with self.errors.collect("scopes"):
             checked_app_scopes(self.scopes, grantable)
-        with self.mistakes.of("redirect_uris"):
+        with self.errors.collect("redirect_uris"):
             checked_redirect_uris(self.uris)
-        with self.mistakes.of("grant_types"):
-            self._check_grant_types()
+        with self.errors.collect("grant_types"):
+            self._validate_grant_types()
 
-    def grant_choices(self) -> list[GrantChoice]:
-        """Return every grant type that it may have."""
-        offered = SELF_REGISTERED_GRANT_TYPES if self.is_self_registered else GRANT_WORDS
-        return [GrantChoice(name, GRANT_WORDS[name], name in self.grant_types) for name in offered]
+    def grant_type_choices(self) -> list[GrantTypeChoice]:
+        """Return every grant type that the client may use."""
+        allowed = SELF_REGISTERED_GRANT_TYPES if self.is_self_registered else _GRANT_TYPES
+        return [GrantTypeChoice(name, _GRANT_TYPES[name], name in self.grant_types) for name in allowed]
 
-    def _check_grant_types(self) -> None:
+    def _validate_grant_types(self) -> None:
         try:
             checked_grant_types(
                 self.grant_types,
@@ -128,18 +128,18 @@ class OAuthClientForm:
                 is_self_registered=self.is_self_registered,
             )
         except RedirectError:
-            with self.mistakes.of("redirect_uris"):  # told where they are written
+            with self.errors.collect("redirect_uris"):  # shown beside the field that it is about
                 raise
 
 
-def redirect_notes(uris: Sequence[str]) -> list[Note]:
-    """Return what to say of *uris* while they are typed."""
-    return limited(_notes(uris), len(uris), MAX_URIS)
+def check_uris(uris: Sequence[str]) -> list[LineCheck]:
+    """Return the checks of *uris* while they are typed."""
+    return limit_checks(_checks(uris), len(uris), MAX_URIS)
 
 
-def _notes(uris: Sequence[str]) -> Iterator[Note]:
+def _checks(uris: Sequence[str]) -> Iterator[LineCheck]:
     for uri in uris:
         try:
-            yield Note(checked_redirect_uris([uri])[0], is_right=True)
+            yield LineCheck(checked_redirect_uris([uri])[0], is_valid=True)
         except RedirectError as exc:
-            yield Note(str(exc), is_right=False)
+            yield LineCheck(str(exc), is_valid=False)

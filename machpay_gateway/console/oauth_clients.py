@@ -1,222 +1,227 @@
-"""The pages on apps: the table, one app, what can be done with it, and the grants that it was given."""
+"""The pages on OAuth clients, which users know as apps: the list, one app, its secret, and the grants of users."""
 
 from dataclasses import replace
 from http import HTTPStatus
 
 from starlette.responses import Response
 
-from machpay_gateway.console.form_choices import GRACES, grace_in, scope_choices
+from machpay_gateway.console.form_choices import GRACE_PERIODS, parse_grace_period, scope_choices
 from machpay_gateway.console.forms import FieldErrors
-from machpay_gateway.console.oauth_client_form import KIND_WORDS, OAuthClientForm, redirect_notes
-from machpay_gateway.console.page_request import PageError, PageRequest, missing
+from machpay_gateway.console.oauth_client_form import CLIENT_TYPES, OAuthClientForm, check_uris
+from machpay_gateway.console.page_request import PageError, PageRequest, not_found
 from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
 from machpay_gateway.core.keys.key import ENVIRONMENTS
 from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.grant import Grant
 from machpay_gateway.web.browser import fresh_value
 
-_PAGE, _GRANTS_PAGE = 50, 20
+_PAGE_SIZE, _GRANTS_PAGE_SIZE = 50, 20
 
 
-async def table(visit: PageRequest) -> Response:
-    """Show the account's apps, newest first."""
-    environment, after = visit.asked("environment"), visit.asked("after")
-    apps, account_id = visit.gateway.oauth_clients, visit.user.account_id
-    found = await apps.list(
+async def index(request: PageRequest) -> Response:
+    """List the account's OAuth clients that match the filter, newest first."""
+    environment, after = request.query("environment"), request.query("after")
+    service, account_id = request.gateway.oauth_clients, request.user.account_id
+    clients = await service.list(
         account_id,
         environment=environment if environment in ENVIRONMENTS else None,
         after=after or None,
-        limit=_PAGE + 1,
+        limit=_PAGE_SIZE + 1,
     )
-    if after and await apps.get_even_deleted(account_id, after) is None:
-        found = []
-    return visit.page(
+    if after and await service.known(account_id, after) is None:
+        clients = []
+    return request.render(
         "apps.html",
-        apps=found[:_PAGE],
-        has_more=len(found) > _PAGE,
+        apps=clients[:_PAGE_SIZE],
+        has_more=len(clients) > _PAGE_SIZE,
         environment=environment,
         after=after,
         environments=ENVIRONMENTS,
-        is_served=_is_served(visit),
+        has_authorization_server=_has_authorization_server(request),
     )
 
 
-async def draft(visit: PageRequest) -> Response:
-    """Show the form for a new app."""
-    return _drafted(visit, OAuthClientForm())
+async def new(request: PageRequest) -> Response:
+    """Show the form for a new OAuth client."""
+    return _new_page(request, OAuthClientForm())
 
 
-async def create(visit: PageRequest) -> Response:
-    """Create an app, and show its secret this once if it has one."""
-    written, apps = OAuthClientForm.of(visit.form), visit.gateway.oauth_clients
-    written.check(apps.grantable)
-    if written.mistakes:
-        return _drafted(visit, written, HTTPStatus.UNPROCESSABLE_ENTITY)
+async def create(request: PageRequest) -> Response:
+    """Create an OAuth client, and show its secret once if it has one."""
+    form, service = OAuthClientForm.from_form(request.form), request.gateway.oauth_clients
+    form.validate(service.grantable)
+    if form.errors:
+        return _new_page(request, form, HTTPStatus.UNPROCESSABLE_ENTITY)
     try:
-        client, secret = await apps.create(
-            visit.user.account_id,
-            name=written.name,
-            scopes=written.scopes,
-            redirect_uris=written.uris,
-            grant_types=written.grant_types,
-            environment=written.environment,
-            is_public=written.is_public,
-            requires_pkce=written.requires_pkce,
-            binds_tokens=written.binds_tokens,
-            actor=visit.actor,
-            idempotency_name=visit.once,
+        client, secret = await service.create(
+            request.user.account_id,
+            name=form.name,
+            scopes=form.scopes,
+            redirect_uris=form.uris,
+            grant_types=form.grant_types,
+            environment=form.environment,
+            is_public=form.is_public,
+            requires_pkce=form.requires_pkce,
+            binds_tokens=form.binds_tokens,
+            actor=request.actor,
+            once=request.idempotency_key,
         )
     except AnsweredMeanwhile:
-        return visit.redirect("/apps", told="made-before")
+        return request.redirect("/apps", message="made-before")
     if secret is None:
-        return visit.redirect(f"/apps/{client.id}", told="app-created")
-    return visit.page("app_secret.html", app=client, secret=secret)
+        return request.redirect(f"/apps/{client.id}", message="app-created")
+    return request.render("app_secret.html", app=client, secret=secret)
 
 
-async def show(visit: PageRequest) -> Response:
-    """Show one app; of one that is deleted what it was."""
-    client = await visit.gateway.oauth_clients.get_even_deleted(visit.user.account_id, visit.id)
+async def show(request: PageRequest) -> Response:
+    """Show one OAuth client, also a deleted one."""
+    client = await request.gateway.oauth_clients.known(request.user.account_id, request.id)
     if client is None:
-        raise missing("app")
-    return await _shown(visit, client, OAuthClientForm.about(client))
+        raise not_found("App")
+    return await _client_page(request, client, OAuthClientForm.from_client(client))
 
 
-async def update(visit: PageRequest) -> Response:
-    """Change the app's settings. What was changed meanwhile by somebody else is not undone unseen."""
-    client, apps = await visit.app(visit.id), visit.gateway.oauth_clients
-    before = OAuthClientForm.about(client)
-    written = replace(
-        OAuthClientForm.of(visit.form),
-        kind=before.kind,
-        environment=before.environment,
-        is_self_registered=before.is_self_registered,
+async def update(request: PageRequest) -> Response:
+    """Change the client's settings, unless they changed since the form was rendered (optimistic locking)."""
+    client, service = await request.load_client(request.id), request.gateway.oauth_clients
+    current = OAuthClientForm.from_client(client)
+    form = replace(
+        OAuthClientForm.from_form(request.form),
+        kind=current.kind,
+        environment=current.environment,
+        is_self_registered=current.is_self_registered,
     )
-    written.check(apps.grantable)
-    version = visit.form.text("version")
+    form.validate(service.grantable)
+    version = request.form.text("version")
+    if form.errors:
+        return await _client_page(request, client, form, HTTPStatus.UNPROCESSABLE_ENTITY, version=version)
 
-    def unchanged(current: OAuthClient) -> None:
-        if str(current.version) != version:
-            raise InputError("The app was changed meanwhile: see how it is now, and change it again.")
+    def check_version(stored: OAuthClient) -> None:
+        if str(stored.version) != version:
+            raise InputError("This app was changed by someone else. Review its current settings and try again.")
 
-    if written.mistakes:
-        return await _shown(visit, client, written, HTTPStatus.UNPROCESSABLE_ENTITY, version=version)
     try:
-        changed = await apps.update(
-            visit.user.account_id,
+        changed = await service.update(
+            request.user.account_id,
             client.id,
-            name=written.name,
-            scopes=written.scopes,
-            redirect_uris=written.uris,
-            grant_types=written.grant_types,
-            requires_pkce=written.requires_pkce,
-            binds_tokens=written.binds_tokens,
-            actor=visit.actor,
-            precondition=unchanged,
+            name=form.name,
+            scopes=form.scopes,
+            redirect_uris=form.uris,
+            grant_types=form.grant_types,
+            requires_pkce=form.requires_pkce,
+            binds_tokens=form.binds_tokens,
+            actor=request.actor,
+            precondition=check_version,
         )
     except InputError as exc:
-        # Shown as it is now: what was written on top of something else must not be sent again as if that were seen.
-        client = await visit.app(visit.id)
-        now = replace(OAuthClientForm.about(client), mistakes=FieldErrors.whole(exc))
-        return await _shown(visit, client, now, HTTPStatus.UNPROCESSABLE_ENTITY)
+        # Show the stored settings: resubmitting the form must not overwrite a change that the user has not seen.
+        client = await request.load_client(request.id)
+        form = replace(OAuthClientForm.from_client(client), errors=FieldErrors.for_form(exc))
+        return await _client_page(request, client, form, HTTPStatus.UNPROCESSABLE_ENTITY)
     if changed is None:
-        raise missing("app")
-    return visit.redirect(f"/apps/{client.id}", told="saved")
+        raise not_found("App")
+    return request.redirect(f"/apps/{client.id}", message="saved")
 
 
-async def rotate_secret(visit: PageRequest) -> Response:
-    """Give the app a new secret, and show it this once."""
-    client, grace = await visit.app(visit.id), grace_in(visit.form)
+async def rotate_secret(request: PageRequest) -> Response:
+    """Give the client a new secret, and show it once."""
+    client, grace_seconds = await request.load_client(request.id), parse_grace_period(request.form)
     try:
-        issued = await visit.gateway.oauth_clients.rotate_secret(
-            visit.user.account_id, client.id, grace_seconds=grace, actor=visit.actor, idempotency_name=visit.once
+        issued = await request.gateway.oauth_clients.rotate_secret(
+            request.user.account_id,
+            client.id,
+            grace_seconds=grace_seconds,
+            actor=request.actor,
+            once=request.idempotency_key,
         )
     except AnsweredMeanwhile:
-        return visit.redirect(f"/apps/{client.id}", told="made-before")
+        return request.redirect(f"/apps/{client.id}", message="made-before")
     except InputError as exc:
         raise PageError(HTTPStatus.CONFLICT, str(exc)) from exc
     if issued is None:
-        raise missing("app")
-    rotated, secret = issued
-    return visit.page("app_secret.html", app=rotated, secret=secret)
+        raise not_found("App")
+    client, secret = issued
+    return request.render("app_secret.html", app=client, secret=secret)
 
 
-async def ask_to_delete(visit: PageRequest) -> Response:
-    """Ask whether the app is to end for good."""
-    return visit.page("app_delete.html", app=await visit.app(visit.id), typed="", mistake="")
+async def confirm_delete(request: PageRequest) -> Response:
+    """Ask for confirmation before the client is deleted."""
+    return request.render("app_delete.html", app=await request.load_client(request.id), typed="", error="")
 
 
-async def delete(visit: PageRequest) -> Response:
-    """End the app for good, if its name was typed."""
-    client, typed = await visit.app(visit.id), visit.form.text("typed")
+async def delete(request: PageRequest) -> Response:
+    """Delete the client if its name was typed."""
+    client, typed = await request.load_client(request.id), request.form.text("typed")
     if typed.strip() != client.name:
-        mistake = "That is not the app's name."
-        status = HTTPStatus.UNPROCESSABLE_ENTITY
-        return visit.page("app_delete.html", status, app=client, typed=typed, mistake=mistake)
-    await visit.gateway.oauth_clients.delete(visit.user.account_id, client.id, actor=visit.actor)
-    return visit.redirect("/apps", told="app-deleted")
+        error, status = "This is not the app’s name.", HTTPStatus.UNPROCESSABLE_ENTITY
+        return request.render("app_delete.html", status, app=client, typed=typed, error=error)
+    await request.gateway.oauth_clients.delete(request.user.account_id, client.id, actor=request.actor)
+    return request.redirect("/apps", message="app-deleted")
 
 
-async def end_grant(visit: PageRequest) -> Response:
-    """End what a user lets the app do."""
-    client, endings = await visit.app(visit.id), visit.gateway.revocation
-    grant = await endings.get(visit.user.account_id, visit.request.path_params["grant"])
+async def revoke_grant(request: PageRequest) -> Response:
+    """Revoke what a user allowed the client."""
+    client, revocation = await request.load_client(request.id), request.gateway.revocation
+    grant = await revocation.get(request.user.account_id, request.http.path_params["grant"])
     if grant is None or grant.client_id != client.id:
-        raise missing("grant")
-    await endings.end(visit.user.account_id, grant, actor=visit.actor)
-    return visit.redirect(f"/apps/{client.id}", told="grant-ended")
+        raise not_found("Grant")
+    await revocation.end(request.user.account_id, grant, actor=request.actor)
+    return request.redirect(f"/apps/{client.id}", message="grant-ended")
 
 
-async def check_redirects(visit: PageRequest) -> Response:
-    """Say of redirect URIs that are being typed whether they can be registered."""
-    return visit.page("redirects.html", notes=redirect_notes(visit.asked("redirect_uris").split()))
+async def check_redirect_uris(request: PageRequest) -> Response:
+    """Return the checks of redirect URIs while they are typed, as a fragment."""
+    return request.render("redirects.html", checks=check_uris(request.query("redirect_uris").split()))
 
 
-def _drafted(visit: PageRequest, written: OAuthClientForm, status: int = HTTPStatus.OK) -> Response:
-    return visit.page(
+def _new_page(request: PageRequest, form: OAuthClientForm, status: int = HTTPStatus.OK) -> Response:
+    return request.render(
         "app_new.html",
         status,
-        draft=written,
-        choices=scope_choices(sorted(visit.gateway.oauth_clients.grantable), written.scopes),
-        notes=redirect_notes(written.uris),
+        form=form,
+        choices=scope_choices(sorted(request.gateway.oauth_clients.grantable), form.scopes),
+        checks=check_uris(form.uris),
         environments=ENVIRONMENTS,
-        kinds=KIND_WORDS,
-        is_served=_is_served(visit),
+        client_types=CLIENT_TYPES,
+        has_authorization_server=_has_authorization_server(request),
         once=fresh_value(),
     )
 
 
-async def _shown(
-    visit: PageRequest, client: OAuthClient, written: OAuthClientForm, status: int = HTTPStatus.OK, *, version: str = ""
+async def _client_page(
+    request: PageRequest, client: OAuthClient, form: OAuthClientForm, status: int = HTTPStatus.OK, *, version: str = ""
 ) -> Response:
-    """Return the page; *version* is the one that what was *written* is a change of, the app's unless it is given."""
-    after = visit.asked("after")
-    grants = await _grants(visit, client, after)
-    return visit.page(
+    """Return the page of a client. *version* is the one that *form* changes, by default the client's."""
+    after = request.query("after")
+    grants = await _list_grants(request, client, after)
+    return request.render(
         "app.html",
         status,
         app=client,
         version=version or client.version,
-        draft=written,
-        choices=scope_choices(sorted(visit.gateway.oauth_clients.grantable), written.scopes),
-        notes=redirect_notes(written.uris),
-        graces=GRACES,
-        grants=grants[:_GRANTS_PAGE],
-        has_more=len(grants) > _GRANTS_PAGE,
+        form=form,
+        choices=scope_choices(sorted(request.gateway.oauth_clients.grantable), form.scopes),
+        checks=check_uris(form.uris),
+        grace_periods=GRACE_PERIODS,
+        grants=grants[:_GRANTS_PAGE_SIZE],
+        has_more=len(grants) > _GRANTS_PAGE_SIZE,
         after=after,
-        emails=await visit.gateway.users.emails(visit.user.account_id, (grant.user_id for grant in grants)),
-        is_served=_is_served(visit),
+        emails=await request.gateway.users.emails(request.user.account_id, (grant.user_id for grant in grants)),
+        has_authorization_server=_has_authorization_server(request),
         once=fresh_value(),
     )
 
 
-async def _grants(visit: PageRequest, client: OAuthClient, after: str) -> list[Grant]:
-    """Return the grants of a page, and one more if there is: those of the account's own users alone."""
-    endings, account_id = visit.gateway.revocation, visit.user.account_id
-    if after and await endings.get(account_id, after) is None:
+async def _list_grants(request: PageRequest, client: OAuthClient, after: str) -> list[Grant]:
+    """Return the grants of one page, and one more if there is a next page. Only users of the account are included."""
+    revocation, account_id = request.gateway.revocation, request.user.account_id
+    if after and await revocation.get(account_id, after) is None:
         return []
-    return list(await endings.list(account_id, client_id=client.id, after=after or None, limit=_GRANTS_PAGE + 1))
+    return list(
+        await revocation.list(account_id, client_id=client.id, after=after or None, limit=_GRANTS_PAGE_SIZE + 1)
+    )
 
 
-def _is_served(visit: PageRequest) -> bool:
-    """Tell whether apps can ask for anything here at all."""
-    return visit.gateway.settings.oauth is not None
+def _has_authorization_server(request: PageRequest) -> bool:
+    """Tell whether this gateway issues tokens to OAuth clients."""
+    return request.gateway.settings.oauth is not None

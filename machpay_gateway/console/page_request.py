@@ -1,4 +1,4 @@
-"""One look at the Console: who looks, what they sent, and the gateway that can do it."""
+"""The authenticated request that each page handler gets: user, form and gateway, with ways to respond."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -23,7 +23,7 @@ from machpay_gateway.web.incoming import actor_of, facts_of
 
 T = TypeVar("T")
 
-# The way through the Console: path and name of each page that is always there.
+# The main navigation: path and label.
 NAVIGATION = (
     ("/keys", "Keys"),
     ("/usage", "Usage"),
@@ -32,40 +32,41 @@ NAVIGATION = (
     ("/sessions", "Sessions"),
     ("/start", "Quick start"),
 )
-# What a page says at its top after something was done: by name, as anybody may make up an address.
+# Messages after a redirect. The URL names one of them and never holds text: anybody can make up a URL.
 MESSAGES = {
-    "saved": "Saved.",
-    "key-revoked": "The key is revoked.",
-    "grace-ended": "The previous secret has ended.",
-    "made-before": "This was done already, and the secret is not shown again. Rotate it if you do not have it.",
-    "app-created": "The app is there. It is public, and so it has no secret.",
-    "app-deleted": "The app is deleted, and all its tokens have ended.",
-    "grant-ended": "The grant has ended.",
-    "session-ended": "That browser is signed out.",
-    "password-changed": "Your password is changed, and all other browsers are signed out.",
-    "sessions-ended": "All other browsers are signed out.",
+    "saved": "Changes saved.",
+    "key-revoked": "Key revoked.",
+    "grace-ended": "The previous secret no longer works.",
+    "made-before": "This form was already submitted. The secret was shown once: rotate it if you did not save it.",
+    "app-created": "App created. Public apps have no client secret.",
+    "app-deleted": "App deleted. All of its tokens are revoked.",
+    "grant-ended": "Grant revoked.",
+    "session-ended": "That session is signed out.",
+    "password-changed": "Password changed. All other sessions are signed out.",
+    "sessions-ended": "All other sessions are signed out.",
 }
+_MESSAGE_PARAMETER = "told"
 
 
 class PageError(Exception):
-    """Ends a look with a page of *status* that says what was *told*."""
+    """Ends a request with an error page of *status* that shows *message*."""
 
-    def __init__(self, status: int, told: str) -> None:
-        super().__init__(told)
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
         self.status = status
-        self.told = told
+        self.message = message
 
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """A *request* in the *session* of a user of an *account* at the moment *now*, with the *form* that was sent.
+    """The request *http* of a signed-in user of *account*, with the submitted *form*.
 
-    *cookie* is what the browser is known by.
+    *cookie* is the value of the session cookie, which CSRF tokens are bound to. *now* is in seconds since the epoch.
     """
 
     gateway: Gateway
     pages: ConsolePages
-    request: Request
+    http: Request
     session: BrowserSession
     account: Account
     cookie: str
@@ -74,68 +75,67 @@ class PageRequest:
 
     @property
     def user(self) -> User:
-        """Who is signed in."""
+        """The signed-in user."""
         return self.session.user
 
     @property
     def path(self) -> str:
         """The path below the Console."""
-        return console_path(self.request)
+        return console_path(self.http)
 
     @property
     def actor(self) -> Manager:
-        """The user as the audit log names them, with their authority."""
-        return user_manager(self.user, actor_of("user", self.user.id, facts_of(self.request.scope)))
+        """The user as an actor of the audit log, with their authority."""
+        return user_manager(self.user, actor_of("user", self.user.id, facts_of(self.http.scope)))
 
     @property
     def id(self) -> str:
-        """The id that the path names."""
-        return str(self.request.path_params["id"])
+        """The id in the path."""
+        return str(self.http.path_params["id"])
 
     @property
-    def once(self) -> bytes:
-        """The name of what a form asks for, the same when one page's is sent twice."""
+    def idempotency_key(self) -> bytes:
+        """The same key for each submission of one rendered form, by this user."""
         return sha256(f"{self.user.id}\n{self.form.text('once')}".encode()).digest()
 
-    def asked(self, name: str) -> str:
-        """Return the last *name* in the query, nothing for none."""
-        return self.request.query_params.get(name, "").strip()
+    def query(self, name: str) -> str:
+        """Return the query parameter *name*, the last one of several; empty when it is missing."""
+        return self.http.query_params.get(name, "").strip()
 
-    def page(self, template: str, status: int = HTTPStatus.OK, **values: object) -> Response:
-        """Return the page of the *template* with *values*, in the frame that every page of the Console has."""
+    def render(self, template: str, status: int = HTTPStatus.OK, **values: object) -> Response:
+        """Return the page of *template* with *values* and the values that the Console's frame needs."""
         frame: dict[str, object] = {
             "user": self.user,
             "account": self.account,
-            "ways": NAVIGATION,
-            "here": base_path(self.request) + console_path(self.request),
+            "navigation": NAVIGATION,
+            "current_path": base_path(self.http) + console_path(self.http),
             "now": self.now,
-            "proof": lambda path: proof_of(self.cookie, path, b""),
-            "told": MESSAGES.get(self.asked("told"), ""),
+            "csrf_token": lambda path: proof_of(self.cookie, path, b""),
+            "message": MESSAGES.get(self.query(_MESSAGE_PARAMETER), ""),
         }
-        return self.pages.page(self.request, template, frame | values, status=status)
+        return self.pages.render(self.http, template, frame | values, status=status)
 
-    def redirect(self, path: str, **query: str) -> Response:
-        """Send the browser on to the page at *path* below the Console, by another request."""
-        asked = f"?{urlencode(query)}" if query else ""
-        return redirect(self.request, f"{path}{asked}")
+    def redirect(self, path: str, *, message: str) -> Response:
+        """Return a redirect to *path* below the Console, which then shows the message of that name."""
+        return redirect(self.http, f"{path}?{urlencode({_MESSAGE_PARAMETER: message})}")
 
-    async def key(self, key_id: str) -> KeyRecord:
-        """Return the account's key of that id. Raises TurnedAwayError when there is none."""
+    async def load_key(self, key_id: str) -> KeyRecord:
+        """Return the key of the user's account. Raises PageError when there is none."""
         record = await self.gateway.keys.get(self.user.account_id, key_id)
-        return _there(authorize(self.actor, ManagementAction.READ, record), "key")
+        return _require(authorize(self.actor, ManagementAction.READ, record), "Key")
 
-    async def app(self, client_id: str) -> OAuthClient:
-        """Return the account's app of that id, unless it was deleted. Raises TurnedAwayError when there is none."""
+    async def load_client(self, client_id: str) -> OAuthClient:
+        """Return the OAuth client of the user's account, unless it is deleted. Raises PageError when there is none."""
         client = await self.gateway.oauth_clients.get(self.user.account_id, client_id)
-        return _there(authorize(self.actor, ManagementAction.READ, client), "app")
+        return _require(authorize(self.actor, ManagementAction.READ, client), "App")
 
 
-def missing(what: str) -> PageError:
-    """Return how a look ends at something that is not there, or another account's."""
-    return PageError(HTTPStatus.NOT_FOUND, f"There is no {what} here.")
+def not_found(label: str) -> PageError:
+    """Return the 404 page of an object that does not exist, or is another account's."""
+    return PageError(HTTPStatus.NOT_FOUND, f"{label} not found.")
 
 
-def _there(found: T | None, what: str) -> T:
-    if found is None:
-        raise missing(what)
-    return found
+def _require(record: T | None, label: str) -> T:
+    if record is None:
+        raise not_found(label)
+    return record

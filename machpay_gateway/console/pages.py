@@ -1,4 +1,4 @@
-"""The Console's pages, as they are written."""
+"""The Console's pages: HTML from templates, and paths that hold wherever the Console is mounted."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -18,16 +18,16 @@ _LOADS = {"script-src": "'self'", "style-src": "'self'", "img-src": "'self'", "c
 
 
 class ConsolePages:
-    """Makes pages of a Console with these *settings*."""
+    """Renders the templates of a Console with these *settings*."""
 
     def __init__(self, settings: ConsoleSettings) -> None:
         self.settings = settings
         self._pages = Pages(_TEMPLATES, loads=_LOADS, filters=FILTERS)
 
-    def page(
+    def render(
         self, request: Request, template: str, values: Mapping[str, object], *, status: int = HTTPStatus.OK
     ) -> Response:
-        """Return the page of the *template* with *values*."""
+        """Return the page of *template* with *values*, and with `base` and `asset` for its links."""
         base = base_path(request)
 
         def asset(name: str) -> str:
@@ -42,15 +42,15 @@ class ConsolePages:
 
 
 def base_path(request: Request) -> str:
-    """Return the path that all of the Console is below, as the browser has it."""
+    """Return the path of the Console as the browser sees it, with the mount point if there is one."""
     return f"{request.scope.get('root_path', '').rstrip('/')}/console"
 
 
 def console_path(request: Request) -> str:
-    """Return the path below the Console that was asked for, wherever all of that is mounted."""
+    """Return the path of *request* below the Console, wherever the Console is mounted."""
     return (facts_of(request.scope).path or "").removeprefix("/console")
 
 
 def redirect(request: Request, path: str) -> Response:
-    """Send the browser on to *path* below the Console, by another request."""
+    """Return a 303 redirect to *path* below the Console."""
     return RedirectResponse(f"{base_path(request)}{path}", HTTPStatus.SEE_OTHER, {"Cache-Control": "no-store"})

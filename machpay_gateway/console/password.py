@@ -1,4 +1,4 @@
-"""The page on which users change their own password. Everybody has one, viewers too."""
+"""The page on which users change their own password. Viewers have it too."""
 
 from http import HTTPStatus
 
@@ -13,35 +13,33 @@ from machpay_gateway.web.browser import put_sign_in
 from machpay_gateway.web.incoming import facts_of
 
 
-async def show(visit: PageRequest) -> Response:
+async def show(request: PageRequest) -> Response:
     """Show the form."""
-    return _page(visit, FieldErrors())
+    return _page(request, FieldErrors())
 
 
-async def change(visit: PageRequest) -> Response:
-    """Change the password, if the current one is right, and end every other session (ASVS 5.0 6.2.3, 7.2.4)."""
-    mistakes, form = FieldErrors(), visit.form
-    with mistakes.of("again"):
-        if form.text("again") != form.text("new"):
-            raise InputError("It differs from the new password.")
-    if mistakes:
-        return _page(visit, mistakes, HTTPStatus.UNPROCESSABLE_ENTITY)
+async def update(request: PageRequest) -> Response:
+    """Change the password if the current one is right, and end every other session (ASVS 5.0 6.2.3, 7.2.4)."""
+    form = request.form
+    if form.text("again") != form.text("new"):
+        errors = FieldErrors({"again": "The passwords do not match."})
+        return _page(request, errors, HTTPStatus.UNPROCESSABLE_ENTITY)
     try:
-        changed = await visit.gateway.users.change_password(
-            visit.session,
+        result = await request.gateway.users.change_password(
+            request.session,
             form.text("current"),
             form.text("new"),
-            address=facts_of(visit.request.scope).address,
-            actor=visit.actor,
+            address=facts_of(request.http.scope).address,
+            actor=request.actor,
         )
     except InputError as exc:
-        return _page(visit, FieldErrors({"new": str(exc)}), HTTPStatus.UNPROCESSABLE_ENTITY)
-    if isinstance(changed, NotSignedIn):
-        return _page(visit, FieldErrors({"current": changed.about_own_password}), changed.status)
-    response = visit.redirect("/sessions", told="password-changed")
-    put_sign_in(response, changed.cookie, changed.device, is_secure=visit.pages.settings.is_secure)
+        return _page(request, FieldErrors({"new": str(exc)}), HTTPStatus.UNPROCESSABLE_ENTITY)
+    if isinstance(result, NotSignedIn):
+        return _page(request, FieldErrors({"current": result.about_own_password}), result.status)
+    response = request.redirect("/sessions", message="password-changed")
+    put_sign_in(response, result.cookie, result.device, is_secure=request.pages.settings.is_secure)
     return response
 
 
-def _page(visit: PageRequest, mistakes: FieldErrors, status: int = HTTPStatus.OK) -> Response:
-    return visit.page("password.html", status, mistakes=mistakes, least=MIN_PASSWORD)
+def _page(request: PageRequest, errors: FieldErrors, status: int = HTTPStatus.OK) -> Response:
+    return request.render("password.html", status, errors=errors, min_length=MIN_PASSWORD)

@@ -1,43 +1,44 @@
-"""The page on where a user is signed in, and how each of these ends. Everybody has their own, viewers too."""
+"""The page on a user's own sessions. Viewers have it too."""
 
 from starlette.responses import Response
 
-from machpay_gateway.console.page_request import PageRequest, missing
+from machpay_gateway.console.page_request import PageRequest, not_found
 from machpay_gateway.console.pages import base_path
 from machpay_gateway.console.sign_in import SIGN_IN
 from machpay_gateway.core.accounts.device import PASS_SECONDS
 from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, digest_of
 
-_SHOWN = 100  # a user who has more ends all others at once
+_MAX_LISTED = 100  # users with more can sign out all others at once
 
 
-async def table(visit: PageRequest) -> Response:
-    """Show the browsers that the user is signed in by, newest first."""
-    here, found = digest_of(OpaqueTokenKind.BROWSER, visit.cookie), await visit.gateway.users.sign_ins(visit.user)
-    return visit.page(
+async def index(request: PageRequest) -> Response:
+    """List the user's sessions, newest first."""
+    own_digest = digest_of(OpaqueTokenKind.BROWSER, request.cookie)
+    sign_ins = await request.gateway.users.sign_ins(request.user)
+    return request.render(
         "sessions.html",
-        sign_ins=found[:_SHOWN],
-        this=next((each.name for each in found if each.digest == here), ""),
-        left_out=max(len(found) - _SHOWN, 0),
-        has_others=len(found) > 1,
+        sign_ins=sign_ins[:_MAX_LISTED],
+        this=next((each.name for each in sign_ins if each.digest == own_digest), ""),
+        omitted=max(len(sign_ins) - _MAX_LISTED, 0),
+        has_others=len(sign_ins) > 1,
     )
 
 
-async def end(visit: PageRequest) -> Response:
-    """End one of them."""
-    if not await visit.gateway.users.end_sign_in(visit.user, visit.id, visit.actor):
-        raise missing("session")
-    return visit.redirect("/sessions", told="session-ended")
+async def end(request: PageRequest) -> Response:
+    """Sign out one session."""
+    if not await request.gateway.users.end_sign_in(request.user, request.id, request.actor):
+        raise not_found("Session")
+    return request.redirect("/sessions", message="session-ended")
 
 
-async def make_pass(visit: PageRequest) -> Response:
-    """Show an address by which the user signs in elsewhere though strangers keep trying their password."""
-    made = await visit.gateway.users.make_pass(visit.user, visit.actor)
-    address = f"{visit.pages.settings.url}{base_path(visit.request)}{SIGN_IN}?pass={made}"
-    return visit.page("sign_in_pass.html", address=address, minutes=PASS_SECONDS // 60)
+async def end_others(request: PageRequest) -> Response:
+    """Sign out every session but this one."""
+    await request.gateway.users.end_other_sign_ins(request.user, request.cookie, request.actor)
+    return request.redirect("/sessions", message="sessions-ended")
 
 
-async def end_others(visit: PageRequest) -> Response:
-    """End all but the one that this is done by."""
-    await visit.gateway.users.end_other_sign_ins(visit.user, visit.cookie, visit.actor)
-    return visit.redirect("/sessions", told="sessions-ended")
+async def create_pass(request: PageRequest) -> Response:
+    """Show a link that lets a new browser sign in while others use up the attempts for this user."""
+    sign_in_pass = await request.gateway.users.make_pass(request.user, request.actor)
+    url = f"{request.pages.settings.url}{base_path(request.http)}{SIGN_IN}?pass={sign_in_pass}"
+    return request.render("sign_in_pass.html", url=url, minutes=PASS_SECONDS // 60)

@@ -1,12 +1,12 @@
-"""Usage as people read it: cells of tables, sentences, and the numbers that charts are drawn from.
+"""Usage as people read it: texts, table cells, and the numbers of charts.
 
-A page and the scripts that keep it up to date show the same, because both are given these.
+The page and the JSON that its script updates it with are made of the same values, so that they cannot differ.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from machpay_gateway.console.formatting import count, milliseconds, moment
+from machpay_gateway.console.formatting import format_count, format_milliseconds, format_minute
 from machpay_gateway.core.decision.problem import TYPE_BASE
 from machpay_gateway.core.limits.admission import STALE, LimiterUnavailable, Remaining, Stale
 from machpay_gateway.core.limits.rate import Tier
@@ -14,16 +14,16 @@ from machpay_gateway.core.text import format_moment
 from machpay_gateway.core.usage.counters import BOUNDS, MINUTE, QUANTILES, UsageSum
 from machpay_gateway.core.usage.document import in_milliseconds
 from machpay_gateway.core.usage.outcome import Outcome, OutcomeGroup
-from machpay_gateway.core.usage.overview import BusiestMinute, Overview, Point, groups_of
+from machpay_gateway.core.usage.overview import BusiestMinute, Overview, Point, count_groups
 
-_MOST_ROUTES = 20
-_SMALLEST_SHARE = 0.001  # that is told by its number
-_UNKNOWN = "not known right now"
+_MAX_ROUTES = 20
+_MIN_SHARE = 0.001  # a smaller share is not shown as a number
+_UNKNOWN = "unavailable"
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """What a cell says, and where it leads, or which moment it is, if it does or is."""
+class TableCell:
+    """The text of a cell, with a link or a time if it has one."""
 
     text: str
     href: str = ""
@@ -31,19 +31,19 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """The head of a column."""
+class TableColumn:
+    """The header of a column."""
 
     name: str
     is_number: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """A table whose rows begin with what they are about."""
+class UsageTable:
+    """A table. The first cell of each row is its header."""
 
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[Cell]]
+    columns: Sequence[TableColumn]
+    rows: Sequence[Sequence[TableCell]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,83 +55,83 @@ class Meter:
 
 
 @dataclass(frozen=True, slots=True)
-class LimitMeters:
-    """What a key may do, and what it has left of that; *standing* is why that is not known when it is not."""
+class KeyLimits:
+    """The limits of a key, and what is *remaining* of them, or why that is unknown."""
 
     tier: Tier
-    standing: Remaining | Stale | LimiterUnavailable
+    remaining: Remaining | Stale | LimiterUnavailable
 
     @property
     def meters(self) -> Mapping[str, Meter | None]:
-        """How much is left of the window, and how many slots are in use; None for what is not known."""
-        if not isinstance(self.standing, Remaining):
+        """What is left of the window, and the slots in use; None where that is unknown."""
+        if not isinstance(self.remaining, Remaining):
             return {"left": None, "slots": None}
-        tier = self.standing.tier
+        tier = self.remaining.tier
         return {
-            "left": Meter(self.standing.left, tier.limit),
-            "slots": Meter(tier.concurrency - self.standing.slots_left, tier.concurrency),
+            "left": Meter(self.remaining.left, tier.limit),
+            "slots": Meter(tier.concurrency - self.remaining.slots_left, tier.concurrency),
         }
 
     @property
-    def told(self) -> Mapping[str, str]:
-        """The same in words."""
-        if not isinstance(self.standing, Remaining):
-            why = "the key was changed just now" if self.standing is STALE else "the limiter does not answer"
-            return dict.fromkeys(("left", "slots"), f"{_UNKNOWN}: {why}")
+    def texts(self) -> Mapping[str, str]:
+        """The meters in words."""
+        if not isinstance(self.remaining, Remaining):
+            reason = "the key has just been changed" if self.remaining is STALE else "the limiter is not responding"
+            return dict.fromkeys(("left", "slots"), f"{_UNKNOWN}: {reason}")
         left, slots = self.meters["left"], self.meters["slots"]
-        assert left is not None  # noqa: S101 - both are known together
+        assert left is not None  # noqa: S101 - neither is None when the limiter responded
         assert slots is not None  # noqa: S101 - as above
-        window = self.standing.tier.policy_name.replace("-", " ")
-        these = "these" if " " in window else "this"
+        window = self.remaining.tier.policy_name.replace("-", " ")
+        determiner = "these" if " " in window else "this"
         return {
-            "left": f"{count(left.value)} of {count(left.most)} left in {these} {window}",
-            "slots": f"{count(slots.value)} of {count(slots.most)} in use",
+            "left": f"{format_count(left.value)} of {format_count(left.most)} left in {determiner} {window}",
+            "slots": f"{format_count(slots.value)} of {format_count(slots.most)} in use",
         }
 
 
-def told_of(overview: Overview, limits: LimitMeters | None) -> Mapping[str, str]:
-    """Return what the page says in its text, by name."""
+def usage_texts(overview: Overview, limits: KeyLimits | None) -> Mapping[str, str]:
+    """Return the texts of the page by name."""
     total = overview.total
+    refused = total.requests - total.allowed
     return {
-        "requests": count(total.requests),
-        "refused": f"{_share(total.requests - total.allowed, total.requests)} "
-        f"({count(total.requests - total.allowed)})",
-        **{name: latency(total.quantile_seconds(share)) for name, share in QUANTILES.items()},
-        **{str(group): count(found) for group, found in groups_of(overview.points).items()},
-        "busiest": _busiest(overview.busiest, None if limits is None else limits.tier),
-        **({} if limits is None else limits.told),
+        "requests": format_count(total.requests),
+        "refused": f"{_format_share(refused, total.requests)} ({format_count(refused)})",
+        **{name: format_latency(total.quantile_seconds(share)) for name, share in QUANTILES.items()},
+        **{str(group): format_count(count) for group, count in count_groups(overview.points).items()},
+        "busiest": _describe_busiest(overview.busiest, None if limits is None else limits.tier),
+        **({} if limits is None else limits.texts),
     }
 
 
-def tables_of(overview: Overview) -> Mapping[str, Table]:
-    """Return the tables of the page, by name."""
+def usage_tables(overview: Overview) -> Mapping[str, UsageTable]:
+    """Return the tables of the page by name."""
     requests = overview.total.requests
-    routes, kinds = ("Route", "Requests", "Share", "Refused", "p95"), [str(group) for group in OutcomeGroup]
+    routes, groups = ("Route", "Requests", "Share", "Refused", "p95"), [str(group) for group in OutcomeGroup]
     return {
-        "routes": Table(
-            [Column(name, is_number=name != "Route") for name in routes],
-            [_route_row(route, found, requests) for route, found in overview.routes[:_MOST_ROUTES]],
+        "routes": UsageTable(
+            [TableColumn(name, is_number=name != "Route") for name in routes],
+            [_route_row(route, usage, requests) for route, usage in overview.routes[:_MAX_ROUTES]],
         ),
-        "outcomes": Table(
+        "outcomes": UsageTable(
             [
-                Column("Code", is_number=False),
-                Column("Status"),
-                Column("Requests"),
-                Column("Share"),
-                Column("Kind", is_number=False),
-                Column("What it means", is_number=False),
+                TableColumn("Code", is_number=False),
+                TableColumn("Status"),
+                TableColumn("Requests"),
+                TableColumn("Share"),
+                TableColumn("Kind", is_number=False),
+                TableColumn("Description", is_number=False),
             ],
-            [_outcome_row(outcome, found, requests) for outcome, found in overview.outcomes],
+            [_outcome_row(outcome, count, requests) for outcome, count in overview.outcomes],
         ),
-        "buckets": Table(
-            [Column("From (UTC)", is_number=False), *map(Column, ("Requests", *kinds, *QUANTILES))],
+        "buckets": UsageTable(
+            [TableColumn("From (UTC)", is_number=False), *map(TableColumn, ("Requests", *groups, *QUANTILES))],
             [_bucket_row(point, is_newest=not at) for at, point in enumerate(reversed(overview.points))],
         ),
     }
 
 
-def document_of(overview: Overview, limits: LimitMeters | None) -> Mapping[str, object]:
-    """Return what scripts bring the page up to date by: moments in seconds since the epoch, latencies in ms."""
+def usage_json(overview: Overview, limits: KeyLimits | None) -> Mapping[str, object]:
+    """Return what scripts update the page with: times in seconds since the epoch, latencies in milliseconds."""
     points, total = overview.points, overview.total
     return {
         "start": overview.start,
@@ -145,66 +145,66 @@ def document_of(overview: Overview, limits: LimitMeters | None) -> Mapping[str, 
             name: [in_milliseconds(point.total.quantile_seconds(share)) for point in points]
             for name, share in QUANTILES.items()
         },
-        "told": told_of(overview, limits),
+        "told": usage_texts(overview, limits),
         "meters": {} if limits is None else limits.meters,
-        "tables": {name: table.rows for name, table in tables_of(overview).items()},
+        "tables": {name: table.rows for name, table in usage_tables(overview).items()},
     }
 
 
-def latency(seconds: float | None) -> str:
-    """Return how long that is; past the last bound of a histogram nothing more is known."""
+def format_latency(seconds: float | None) -> str:
+    """Return a quantile of latency. A histogram does not resolve anything past its last bound."""
     if seconds is not None and seconds >= BOUNDS[-1]:
         return f"{BOUNDS[-1]:.0f} s or more"
-    return milliseconds(seconds)
+    return format_milliseconds(seconds)
 
 
-def _busiest(busiest: BusiestMinute | None, tier: Tier | None) -> str:
+def _describe_busiest(busiest: BusiestMinute | None, tier: Tier | None) -> str:
     if busiest is None:
         return "none"
-    told = f"{count(busiest.requests)} at {moment(busiest.start)}"
+    text = f"{format_count(busiest.requests)} at {format_minute(busiest.start)}"
     if tier is None:
-        return told
+        return text
     window = tier.policy_name.replace("-", " ")
-    limit = f"the limit of {count(tier.limit)} {'in' if ' ' in window else 'a'} {window}"
+    limit = f"the limit of {format_count(tier.limit)} {'in' if ' ' in window else 'per'} {window}"
     if tier.window_seconds != MINUTE.seconds:
-        return f"{told}; {limit} is for another length of time"
-    return f"{told}, which took {_share(busiest.taken, tier.limit)} of {limit}"
+        return f"{text} ({limit} does not compare to a minute)"
+    return f"{text}, {_format_share(busiest.taken, tier.limit)} of {limit}"
 
 
-def _route_row(route: str, found: UsageSum, requests: int) -> list[Cell]:
+def _route_row(route: str, usage: UsageSum, requests: int) -> list[TableCell]:
     cells = (
         route or "no route",
-        count(found.requests),
-        _share(found.requests, requests),
-        _share(found.requests - found.allowed, found.requests),
-        latency(found.quantile_seconds(QUANTILES["p95"])),
+        format_count(usage.requests),
+        _format_share(usage.requests, requests),
+        _format_share(usage.requests - usage.allowed, usage.requests),
+        format_latency(usage.quantile_seconds(QUANTILES["p95"])),
     )
-    return [Cell(text) for text in cells]
+    return [TableCell(text) for text in cells]
 
 
-def _outcome_row(outcome: Outcome, found: int, requests: int) -> list[Cell]:
+def _outcome_row(outcome: Outcome, count: int, requests: int) -> list[TableCell]:
     return [
-        Cell(outcome.name, href="" if outcome.reason is None else f"{TYPE_BASE}{outcome.reason}"),
-        Cell(str(outcome.status or "none")),
-        Cell(count(found)),
-        Cell(_share(found, requests)),
-        Cell(str(outcome.group)),
-        Cell(outcome.told),
+        TableCell(outcome.name, href="" if outcome.reason is None else f"{TYPE_BASE}{outcome.reason}"),
+        TableCell(str(outcome.status or "none")),
+        TableCell(format_count(count)),
+        TableCell(_format_share(count, requests)),
+        TableCell(str(outcome.group)),
+        TableCell(outcome.description),
     ]
 
 
-def _bucket_row(point: Point, *, is_newest: bool) -> list[Cell]:
-    begin = moment(point.start).removesuffix(" UTC")
+def _bucket_row(point: Point, *, is_newest: bool) -> list[TableCell]:
+    start = format_minute(point.start).removesuffix(" UTC")
     return [
-        Cell(f"{begin}, so far" if is_newest else begin, datetime=format_moment(point.start)),
-        Cell(count(point.total.requests)),
-        *(Cell(count(point.groups[group])) for group in OutcomeGroup),
-        *(Cell(latency(point.total.quantile_seconds(share))) for share in QUANTILES.values()),
+        TableCell(f"{start}, so far" if is_newest else start, datetime=format_moment(point.start)),
+        TableCell(format_count(point.total.requests)),
+        *(TableCell(format_count(point.groups[group])) for group in OutcomeGroup),
+        *(TableCell(format_latency(point.total.quantile_seconds(share))) for share in QUANTILES.values()),
     ]
 
 
-def _share(part: int, whole: int) -> str:
+def _format_share(part: int, whole: int) -> str:
     if not whole:
         return "–"
     share = part / whole
-    return "under 0.1 %" if 0 < share < _SMALLEST_SHARE else f"{100 * share:,.1f} %"
+    return "under 0.1%" if 0 < share < _MIN_SHARE else f"{100 * share:,.1f}%"

@@ -17,18 +17,18 @@ from machpay_gateway.core.keys.idempotency import (
 )
 from machpay_gateway.core.keys.key import KeyRecord, StatusAt
 from machpay_gateway.core.usage.counters import (
+    ACCOUNT_PREFIX,
     BUCKETS,
     MINUTE,
-    NOBODY,
-    OF_ACCOUNTS,
+    NO_SUBJECT,
     Bucket,
     Dimension,
     SecretUse,
     UsageBatch,
     UsageKey,
     UsageRow,
-    merged,
-    summed_over,
+    merge_rows,
+    sum_over,
     sums_by_start,
 )
 
@@ -208,7 +208,7 @@ class MemoryStore:
     async def add_usage(self, batch: UsageBatch) -> None:
         """Add *batch* to the minutes, hours and days, and note the uses that are later than those known."""
         for bucket, kept in self._usage.items():
-            for row in merged(batch.all_rows, bucket):
+            for row in merge_rows(batch.all_rows, bucket):
                 known = kept.get(row.key)
                 kept[row.key] = row if known is None else known.plus(row)
         for use in batch.uses:
@@ -217,7 +217,7 @@ class MemoryStore:
     async def drop_usage(self, now: float) -> None:
         """Drop what is older at *now*, seconds since the epoch, than its length of time is kept."""
         for bucket, kept in self._usage.items():
-            since = bucket.start_of(now - bucket.kept_seconds)
+            since = bucket.start_of(now - bucket.retention_seconds)
             self._usage[bucket] = {key: row for key, row in kept.items() if key.start >= since}
 
     async def usage(
@@ -226,7 +226,7 @@ class MemoryStore:
         """Return the rows of *subject* by *bucket*, those that start in [*start*, *end*), in order."""
         found = sorted(key for key in self._usage[bucket] if key.subject == subject and start <= key.start < end)
         rows = [self._usage[bucket][key] for key in found]
-        return rows if over is None else summed_over(rows, over, start)
+        return rows if over is None else sum_over(rows, over, start)
 
     async def busiest_minute(self, subject: str, start: int, end: int) -> tuple[int, int] | None:
         """Return the start of the minute in [*start*, *end*) with the most requests, the first such, and how many."""
@@ -236,7 +236,9 @@ class MemoryStore:
     async def busiest(self, since: int, limit: int) -> Sequence[UsageRow]:
         """Return the minutes from *since* on of the *limit* keys and grants with the most requests in them."""
         rows = [row for key, row in self._usage[MINUTE].items() if key.start >= since]
-        of_ones = [row for row in rows if row.key.subject != NOBODY and not row.key.subject.startswith(OF_ACCOUNTS)]
+        of_ones = [
+            row for row in rows if row.key.subject != NO_SUBJECT and not row.key.subject.startswith(ACCOUNT_PREFIX)
+        ]
         requests: Counter[str] = Counter()
         for row in of_ones:
             requests[row.key.subject] += row.count

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from machpay_gateway.core.usage.counters import MINUTE, UsageReport, checked_period, taken_by
-from machpay_gateway.core.usage.overview import BusiestMinute, Overview, OverviewPeriod, overview_of
+from machpay_gateway.core.usage.counters import MINUTE, UsageReport, parse_period, units_taken
+from machpay_gateway.core.usage.overview import BusiestMinute, Overview, OverviewPeriod, build_overview
 from machpay_gateway.core.usage.ports import UsageStore
 
 
@@ -12,7 +12,7 @@ async def usage_report(store: UsageStore, subject: str, *, start: float, end: fl
 
     Whose key it is, the caller has asked before. *bucket* is minute, hour or day. Raises InputError.
     """
-    length, first, last = checked_period(start, end, bucket)
+    length, first, last = parse_period(start, end, bucket)
     return UsageReport(subject, length, first, last, await store.usage(subject, length, first, last))
 
 
@@ -25,8 +25,8 @@ async def usage_overview(
     those of routes, is not None.
     """
     bucket, (first, last) = period.bucket, period.span(now)
-    since = max(first, MINUTE.start_of(now - MINUTE.kept_seconds))
-    return overview_of(
+    since = max(first, MINUTE.start_of(now - MINUTE.retention_seconds))
+    return build_overview(
         period,
         first,
         last,
@@ -43,4 +43,4 @@ async def _busiest(
     if found is None:
         return None
     begin, requests = found
-    return BusiestMinute(begin, requests, taken_by(await store.usage(subject, MINUTE, begin, begin + 1), costs))
+    return BusiestMinute(begin, requests, units_taken(await store.usage(subject, MINUTE, begin, begin + 1), costs))

@@ -21,7 +21,7 @@ from machpay_gateway.core.usage.counters import (
     BOUNDS,
     DAY,
     MINUTE,
-    NOBODY,
+    NO_SUBJECT,
     SecretUse,
     UsageBatch,
     UsageKey,
@@ -192,7 +192,7 @@ class UsageRecorder:
         start = MINUTE.start_of(self._live_since)
         epoch = self._clock() - self._timer()  # of the timer, in seconds since the epoch
         for (whose, route, outcome, status), series in live.items():
-            subject, tier = (whose.subject, whose.tier) if isinstance(whose, Principal) else (NOBODY, whose or NONE)
+            subject, tier = (whose.subject, whose.tier) if isinstance(whose, Principal) else (NO_SUBJECT, whose or NONE)
             if isinstance(whose, Principal):
                 if whose.account_id is not None:
                     self._accounts[subject] = whose.account_id
@@ -214,7 +214,7 @@ class UsageRecorder:
         if row.key not in self._rows and len(self._rows) >= self._most_series:
             # By the day: by the minute even nobody's would be without bound.
             start = DAY.start_of(row.key.start)
-            row = replace(row, key=row.key._replace(subject=NOBODY, start=start, route=""))
+            row = replace(row, key=row.key._replace(subject=NO_SUBJECT, start=start, route=""))
         known = self._rows.get(row.key)
         self._rows[row.key] = row if known is None else known.plus(row)
 

@@ -78,7 +78,7 @@ async def test_a_mistake_is_told_beside_its_field_and_makes_nothing(
     browser = await rig.signed_in()
     page = await made(browser, **fields)
     assert page.status_code == 422
-    assert re.search(rf'<p class="told"[^>]*>[^<]*{told}', page.text), page.text
+    assert re.search(rf'<p class="error"[^>]*>[^<]*{told}', page.text), page.text
     assert 'aria-invalid="true"' in page.text
     assert not await rig.gateway.oauth_clients.list(rig.account.id)
 
@@ -106,8 +106,8 @@ async def test_redirect_uris_are_judged_while_they_are_typed(rig: Rig) -> None:
     browser = await rig.signed_in()
     typed = f"{REDIRECT}\nhttp://localhost:8000/cb\nhttp://example.com\n{HOSTILE}"
     page = await browser.get("/console/redirects", params={"redirect_uris": typed})
-    assert page.text.count('class="right"') == 2
-    assert page.text.count('class="wrong"') >= 2
+    assert page.text.count('class="valid"') == 2
+    assert page.text.count('class="invalid"') >= 2
     assert "<img" not in page.text
 
 
@@ -119,8 +119,8 @@ async def test_an_app_that_registered_itself_says_so_and_is_never_let_call_for_i
     assert registered is not None
     browser, path = await rig.signed_in(), f"/console/apps/{registered[0].id}"
     page = await browser.get(path)
-    assert "registered itself" in page.text
-    assert "registered itself" in (await browser.get("/console/apps")).text
+    assert "This app registered itself." in page.text
+    assert "self-registered" in (await browser.get("/console/apps")).text
     assert CLIENT_CREDENTIALS not in page.text
     answer = await submitted(browser, page, path, grant_types=["authorization_code", CLIENT_CREDENTIALS])
     assert answer.status_code == 422
@@ -144,7 +144,7 @@ async def test_settings_are_changed_and_a_change_in_between_is_not_undone(rig: R
     assert changed.redirect_uris == (REDIRECT, "com.example.app:/cb")
     late = await submitted(browser, page, path, name="Notes 3")
     assert late.status_code == 422
-    assert "was changed meanwhile" in late.text
+    assert "was changed by someone else" in late.text
     assert await rig.gateway.oauth_clients.get(rig.account.id, client.id) == changed
 
 
@@ -213,10 +213,10 @@ async def test_grants_are_told_in_words_by_pages_and_ended(rig: Rig) -> None:
     browser = await rig.signed_in()
     path = f"/console/apps/{client.id}"
     page = await browser.get(path)
-    assert page.text.index("the app itself") < page.text.index(f"{ADMIN}</bdi></th>") < page.text.index(VIEWER)
+    assert page.text.index("The app itself") < page.text.index(f"{ADMIN}</bdi></th>") < page.text.index(VIEWER)
     assert "Execute skills" in page.text
     older = await browser.get(f"{path}?after=grant_002")
-    assert "the app itself" not in older.text
+    assert "The app itself" not in older.text
     assert VIEWER in older.text
     ended = await submitted(browser, page, f"{path}/grants/grant_001/end")
     assert ended.headers["location"] == f"{path}?told=grant-ended"

@@ -18,7 +18,7 @@ async def test_another_accounts_app_and_grants_are_not_there(rig: Rig) -> None:
     assert client.id not in (await browser.get("/console/apps")).text
     for path in (f"/apps/{client.id}", f"/apps/{client.id}/delete", f"/start?app={client.id}"):
         assert (await browser.get(f"/console{path}")).status_code == 404
-    assert "No app is like that." in (await browser.get(f"/console/apps?after={client.id}")).text
+    assert "No apps match." in (await browser.get(f"/console/apps?after={client.id}")).text
     before = await rig.gateway.store.audit_head()
     # Their own proofs for the very same paths: what is refused is the object, not the form.
     for path, fields in (
@@ -95,7 +95,7 @@ async def test_a_store_that_is_away_is_told_by_a_page(rig: Rig) -> None:
     for path in ("/apps", f"/apps/{client.id}"):
         page = await browser.get(f"/console{path}")
         assert page.status_code == 503
-        assert "does not work right now" in page.text
+        assert "temporarily unavailable" in page.text
 
 
 async def test_the_pages_work_below_a_root_path(rig: Rig) -> None:

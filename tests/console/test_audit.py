@@ -61,11 +61,11 @@ async def test_a_row_tells_who_did_what_to_what_from_where_and_how_it_was_before
     await submitted(browser, page, f"/console/keys/{key.id}", name="billing-api")
     found = (await rows(browser))[0]
     for part in (
-        "Key changed",
+        "Key updated",
         key.id,
         "user ada@example.org",
         "from 192.0.2.33",
-        "Name production-api became billing-api",
+        "Name production-api → billing-api",
     ):
         assert part in found
     (row, *_) = await rig.gateway.store.audit_page(rig.account.id)
@@ -87,13 +87,13 @@ async def test_the_log_is_filtered_by_all_that_is_asked(rig: Rig) -> None:
     await noted(rig, 5, action="grant.revoke", object_id="grant_2", at=JUNE_1 + 2 * DAY)
     browser = await rig.signed_in()
     for asked, expected in (
-        ({"action": "client."}, ["App deleted", "App changed"]),
-        ({"action": "client.update"}, ["App changed"]),
+        ({"action": "client."}, ["App deleted", "App updated"]),
+        ({"action": "client.update"}, ["App updated"]),
         ({"who": ada.id, "from": "2026-06-01", "until": "2026-06-30"}, ["App deleted", "Key rotated"]),
         ({"who": " ADA@example.org "}, ["User signed in", "App deleted", "Key rotated"]),
         ({"who": ADMIN, "action": "key."}, ["Key rotated"]),
-        ({"object": "app_1"}, ["App deleted", "App changed"]),
-        ({"from": "2026-06-02", "until": "2026-06-02"}, ["Grant ended"]),
+        ({"object": "app_1"}, ["App deleted", "App updated"]),
+        ({"from": "2026-06-02", "until": "2026-06-02"}, ["Grant revoked"]),
         ({"until": "2026-06-01", "action": "key."}, ["Key rotated"]),
         ({"object": "app_2"}, []),
         ({"who": "nobody@example.org"}, []),
@@ -108,7 +108,7 @@ async def test_the_log_is_filtered_by_all_that_is_asked(rig: Rig) -> None:
         assert all(words in row for words, row in zip(expected, found, strict=True)), asked
         exported = await cells(browser, **{name: value for name, value in asked.items() if name != "before"})
         assert len(exported) - 1 == len(expected) or "before" in asked
-    assert "is no date" in (await browser.get("/console/audit?from=yesterday")).text
+    assert "is not a date" in (await browser.get("/console/audit?from=yesterday")).text
     # One that there is not is no filter, and the page says so: everything is chosen.
     assert len(await rows(browser, action="made.up")) == len(await rows(browser))
 
@@ -159,7 +159,7 @@ async def test_a_viewer_reads_it_all_the_same(rig: Rig) -> None:
     await noted(rig, 1)
     browser = await rig.signed_in(VIEWER)
     page = await browser.get("/console/audit")
-    assert "Key changed" in page.text
+    assert "Key updated" in page.text
     assert set(forms_of(page)) == {"/console/sign-out", "/console/audit"}
     assert len(await cells(browser)) > 1
 
@@ -195,8 +195,8 @@ async def test_the_file_has_the_same_with_every_formula_defused(rig: Rig) -> Non
 
 
 async def test_the_file_ends_after_so_many_rows_and_is_read_in_parts(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "_BATCH", 4)
-    monkeypatch.setattr(audit, "_MOST_EXPORTED", 10)
+    monkeypatch.setattr(audit, "_EXPORT_BATCH", 4)
+    monkeypatch.setattr(audit, "_MAX_EXPORTED", 10)
     for number in range(1, 21):
         await noted(rig, number, after={"n": number})
     found = await cells(await rig.signed_in(), action="key.update")
@@ -204,7 +204,7 @@ async def test_the_file_ends_after_so_many_rows_and_is_read_in_parts(rig: Rig, m
 
 
 async def test_a_file_that_breaks_off_says_so(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "_BATCH", 2)
+    monkeypatch.setattr(audit, "_EXPORT_BATCH", 2)
     for number in range(1, 6):
         await noted(rig, number)
     browser, store = await rig.signed_in(), rig.gateway.store
@@ -220,7 +220,7 @@ async def test_a_file_that_breaks_off_says_so(rig: Rig, monkeypatch: pytest.Monk
     monkeypatch.setattr(store, "audit_page", failing)
     found = await cells(browser)
     assert len(found) == 4
-    assert found[-1] == ["The database did not answer: what is older is missing."]
+    assert found[-1] == ["The database is unavailable. Older entries are missing."]
 
 
 async def test_a_store_that_is_away_is_told_by_a_page(rig: Rig) -> None:

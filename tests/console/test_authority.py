@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from machpay_gateway.console.app import PAGES, Page
+from machpay_gateway.console.app import PAGES
+from machpay_gateway.console.guard import Page
 from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.errors import NotPermitted
 from tests.console.app_records import REDIRECT, SCOPES, granted
@@ -34,7 +35,7 @@ FIELDS: dict[str, dict[str, str]] = {
     "/apps/{id}/delete": {"typed": "record"},
     "/apps/{id}/grants/{grant}/end": {},
 }  # fmt: skip
-CHANGING = [place for place in PAGES if place.method == "POST" and not place.for_all]
+CHANGING = [place for place in PAGES if place.method == "POST" and not place.allows_viewers]
 
 
 async def records(rig: Rig, account: Account) -> dict[str, Any]:
@@ -47,7 +48,7 @@ async def records(rig: Rig, account: Account) -> dict[str, Any]:
 
 def test_every_place_that_changes_something_is_known() -> None:
     assert {place.path for place in CHANGING} == set(FIELDS)
-    assert {place.path for place in PAGES if place.for_all} == {
+    assert {place.path for place in PAGES if place.allows_viewers} == {
         "/sessions/{id}/end",
         "/sessions/end-others",
         "/sessions/pass",

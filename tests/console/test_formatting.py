@@ -2,7 +2,7 @@
 
 import pytest
 
-from machpay_gateway.console.formatting import ago, count, milliseconds, moment
+from machpay_gateway.console.formatting import format_count, format_milliseconds, format_minute, format_relative
 
 NOW = 1_800_000_000.0
 
@@ -26,11 +26,11 @@ NOW = 1_800_000_000.0
     ],
 )
 def test_how_long_ago_it_was(seconds: float | None, told: str) -> None:
-    assert ago(None if seconds is None else NOW + seconds, NOW) == told
+    assert format_relative(None if seconds is None else NOW + seconds, NOW) == told
 
 
 def test_values_are_written_for_people() -> None:
-    assert moment(NOW) == "2027-01-15 08:00 UTC"
-    assert [moment(None), milliseconds(None)] == ["–", "–"]
-    assert [count(0), count(1_234_567)] == ["0", "1,234,567"]
-    assert [milliseconds(each) for each in (0.0012, 0.9994, 1.5)] == ["1.2 ms", "999.4 ms", "1.50 s"]
+    assert format_minute(NOW) == "2027-01-15 08:00 UTC"
+    assert [format_minute(None), format_milliseconds(None)] == ["–", "–"]
+    assert [format_count(0), format_count(1_234_567)] == ["0", "1,234,567"]
+    assert [format_milliseconds(each) for each in (0.0012, 0.9994, 1.5)] == ["1.2 ms", "999.4 ms", "1.50 s"]

@@ -64,7 +64,7 @@ async def test_a_form_that_is_sent_again_makes_no_second_key(rig: Rig) -> None:
     assert sorted(answer.status_code for answer in answers) == [200, 303, 303, 303]
     assert len(await rig.gateway.keys.list(rig.account.id)) == 1
     (onward,) = {answer.headers["location"] for answer in answers if answer.status_code == 303}
-    assert "the secret is not shown again" in (await browser.get(onward)).text
+    assert "This form was already submitted." in (await browser.get(onward)).text
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ async def test_a_form_that_is_sent_again_makes_no_second_key(rig: Rig) -> None:
         ({"addresses": "10.0.0.0/33"}, "is not a network (prefix is 0–32)"),
         ({"addresses": "10.0.0.1/8"}, "has host bits set"),
         ({"expires": "2001-01-01T00:00"}, "is past"),
-        ({"expires": "soon"}, "is no date and time"),
-        ({"expires": "2099-01-01T00:00+02:00"}, "is no date and time"),
+        ({"expires": "soon"}, "is not a date and time"),
+        ({"expires": "2099-01-01T00:00+02:00"}, "is not a date and time"),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -135,12 +135,12 @@ async def test_pages_follow_one_another_to_the_oldest(rig: Rig) -> None:
 async def test_an_old_secret_is_marked_to_be_rotated(rig: Rig) -> None:
     record, _ = await rig.key()
     browser = await rig.signed_in()
-    assert "mark due" not in (await browser.get("/console/keys")).text
+    assert "badge due" not in (await browser.get("/console/keys")).text
     old = time.time() - ROTATION_SECONDS - 60
     aged = replace(record, version=2, last_rotated_at=old)
     assert await rig.gateway.store.replace_key(aged, _noted(rig, old))
-    assert "mark due" in (await browser.get("/console/keys")).text
-    assert "mark due" in (await browser.get(f"/console/keys/{record.id}")).text
+    assert "badge due" in (await browser.get("/console/keys")).text
+    assert "badge due" in (await browser.get(f"/console/keys/{record.id}")).text
 
 
 async def test_settings_are_changed_and_hold_at_once(rig: Rig) -> None:
@@ -155,7 +155,7 @@ async def test_settings_are_changed_and_hold_at_once(rig: Rig) -> None:
     changed = await rig.gateway.keys.get(rig.account.id, record.id)
     assert changed is not None
     assert (changed.name, list(changed.scopes), changed.environment) == ("renamed", ["skills:list"], "live")
-    assert "Saved." in (await browser.get(answer.headers["location"])).text
+    assert "Changes saved." in (await browser.get(answer.headers["location"])).text
 
 
 async def test_what_was_not_touched_stays_as_it_is(rig: Rig) -> None:
@@ -177,7 +177,7 @@ async def test_a_change_on_top_of_an_unseen_one_is_not_made(rig: Rig) -> None:
     await rig.gateway.keys.update(rig.account.id, record.id, scopes=["skills:list"])
     answer = await submitted(browser, page, path, name="renamed")
     assert answer.status_code == 422
-    assert "was changed meanwhile" in answer.text
+    assert "was changed by someone else" in answer.text
     # What is shown is what is there now: saving that changes nothing of it.
     again = await submitted(browser, answer, path)
     assert again.status_code == 303
@@ -196,7 +196,7 @@ async def test_a_mistake_does_not_hide_what_was_changed_meanwhile(rig: Rig) -> N
     assert wrong.status_code == 422
     corrected = await submitted(browser, wrong, path, name="renamed")
     assert corrected.status_code == 422
-    assert "was changed meanwhile" in corrected.text
+    assert "was changed by someone else" in corrected.text
     kept = await rig.gateway.keys.get(rig.account.id, record.id)
     assert kept is not None
     assert list(kept.scopes) == ["skills:list"]
@@ -230,7 +230,7 @@ async def test_rotating_shows_the_new_secret_and_lets_the_old_one_work_on_as_ask
     if works_on:
         shown = await browser.get(path)
         ended = await submitted(browser, shown, f"{path}/end-grace")
-        assert "The previous secret has ended." in (await browser.get(ended.headers["location"])).text
+        assert "The previous secret no longer works." in (await browser.get(ended.headers["location"])).text
         assert [await call(rig, each) for each in (new, old)] == [200, 401]
 
 
@@ -242,7 +242,7 @@ async def test_whether_the_old_secret_is_still_used_is_shown(rig: Rig) -> None:
     assert "not used</strong> since the rotation" in (await browser.get(path)).text
     use = SecretUse(record.secrets[0].digest, record.id, time.time() + 1)
     await rig.gateway.store.add_usage(UsageBatch((), [use]))
-    assert "still used</strong>, last" in (await browser.get(path)).text
+    assert "still in use</strong>, last" in (await browser.get(path)).text
 
 
 @pytest.mark.parametrize("grace", ["", "1", "-1", "86400.0", "999999999", "NaN"])
@@ -263,14 +263,14 @@ async def test_a_key_is_revoked_when_its_name_is_typed(rig: Rig) -> None:
     for typed in ("", "production", "Production-API", record.id):
         answer = await submitted(browser, page, path, typed=typed)
         assert answer.status_code == 422
-        assert "That is not the key’s name." in answer.text.replace("&#39;", "’")
+        assert "This is not the key’s name." in answer.text
     assert await call(rig, secret) == 200
     answer = await submitted(browser, page, path, typed=" production-api ")
     assert answer.headers["location"] == f"/console/keys/{record.id}?told=key-revoked"
     assert await call(rig, secret) == 401
     shown = await browser.get(f"/console/keys/{record.id}")
     assert set(forms_of(shown)) == {"/console/sign-out"}
-    assert "It is revoked already." in (await browser.get(path)).text
+    assert "This key is already revoked." in (await browser.get(path)).text
 
 
 async def test_a_key_that_cannot_be_rotated_says_why(rig: Rig) -> None:
@@ -283,19 +283,19 @@ async def test_a_key_that_cannot_be_rotated_says_why(rig: Rig) -> None:
     assert "is revoked, which is final" in answer.text
     change = await submitted(browser, page, f"/console/keys/{record.id}", name="other")
     assert change.status_code == 422
-    assert "The key was changed meanwhile" in change.text
+    assert "This key was changed by someone else" in change.text
 
 
 @pytest.mark.parametrize(
     "typed, told",
     [
-        ("203.0.113.0/24", ['class="right">203.0.113.0/24']),
-        ("203.0.113.0/24", ["Your own address, 192.0.2.1, is not among them"]),
-        ("192.0.2.0/24 10.0.0.0/8", ['class="right">10.0.0.0/8']),
-        ("::ffff:10.0.0.1", ['class="right">10.0.0.1']),
-        ("10.0.0.1/8", ['class="wrong"', "write 10.0.0.0/8 for the network"]),
-        ("<script>", ['class="wrong"', "&lt;script&gt;"]),
-        ("", ['<ul id="address-notes" class="notes" aria-live="polite">\n</ul>']),
+        ("203.0.113.0/24", ['class="valid">203.0.113.0/24']),
+        ("203.0.113.0/24", ["Your own address, 192.0.2.1, is not included"]),
+        ("192.0.2.0/24 10.0.0.0/8", ['class="valid">10.0.0.0/8']),
+        ("::ffff:10.0.0.1", ['class="valid">10.0.0.1']),
+        ("10.0.0.1/8", ['class="invalid"', "write 10.0.0.0/8 for the network"]),
+        ("<script>", ['class="invalid"', "&lt;script&gt;"]),
+        ("", ['<ul id="address-checks" class="checks" aria-live="polite">\n</ul>']),
     ],
     ids=lambda value: str(value)[:20],
 )
@@ -307,7 +307,7 @@ async def test_addresses_are_read_as_they_are_typed(rig: Rig, typed: str, told: 
         assert part in page.text
     assert "<script>" not in page.text
     assert ("Your own address" in page.text) == (
-        told[0].startswith(("Your", 'class="right">203', 'class="right">10.0.0.1'))
+        told[0].startswith(("Your", 'class="valid">203', 'class="valid">10.0.0.1'))
     )
 
 

@@ -70,7 +70,7 @@ def fill(path: Path, account_id: str, now: float) -> None:
             for bucket, seconds in ((HOUR, DAYS * DAY.seconds), (DAY, DAYS * DAY.seconds)):
                 _count(connection, subject, kinds, bucket, starts(now, bucket, seconds))
         _count(connection, account_id, KINDS, MINUTE, starts(now, MINUTE, DAY.seconds))
-        _count(connection, key_id(0), KEY_KINDS, MINUTE, starts(now, MINUTE, MINUTE.kept_seconds))
+        _count(connection, key_id(0), KEY_KINDS, MINUTE, starts(now, MINUTE, MINUTE.retention_seconds))
         for number in range(SPORADIC_KEYS):
             _count(connection, key_id(number + BUSY_KEYS), KEY_KINDS, MINUTE, starts(now, MINUTE, HOUR.seconds))
 

@@ -49,7 +49,7 @@ async def test_all_others_end_at_once_and_nobody_elses(rig: Rig, email: str) -> 
     answer = await submitted(here, await here.get("/console/sessions"), "/console/sessions/end-others")
     assert answer.headers["location"] == "/console/sessions?told=sessions-ended"
     page = await here.get(answer.headers["location"])
-    assert "All other browsers are signed out." in page.text
+    assert "All other sessions are signed out." in page.text
     assert "/console/sessions/end-others" not in forms_of(page)
     assert (await stranger.get("/console/sessions")).status_code == 200
     assert [(await browser.get("/console/sessions")).status_code for browser in others] == [303, 303]
@@ -86,7 +86,7 @@ async def test_more_than_a_page_of_them_are_counted(rig: Rig) -> None:
         assert await oauth_of(rig.gateway.store).add_sign_in(one, rig.users[ADMIN])
     page = (await here.get("/console/sessions")).text
     assert page.count('<th scope="row">') == 100
-    assert "2 older ones are not shown." in page
+    assert "2 older sessions are not shown." in page
 
 
 async def test_a_store_that_is_away_is_told_by_a_page(rig: Rig) -> None:

@@ -14,8 +14,8 @@ from httpx2 import AsyncClient, Response
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machpay_gateway.console.csv_files import as_csv
-from machpay_gateway.console.usage_csv import HEAD
+from machpay_gateway.console.csv_files import format_csv
+from machpay_gateway.console.usage_csv import HEADER
 from machpay_gateway.core.decision.policy import Policy
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import StoreUnavailable
@@ -74,7 +74,7 @@ async def lines(browser: AsyncClient, query: str = "") -> list[dict[str, str]]:
 def text_of(page: Response, name: str) -> str:
     """Return what *page* says by that name."""
     assert page.status_code == 200, page.text
-    return unescape(re.search(rf'data-told="{name}">([^<]*)<', page.text)[1])  # type: ignore[index]
+    return unescape(re.search(rf'data-text="{name}">([^<]*)<', page.text)[1])  # type: ignore[index]
 
 
 def cells(page: Response, table: str) -> list[list[str]]:
@@ -99,7 +99,7 @@ async def test_a_request_that_was_made_shows_once_it_is_stored(rig: Rig) -> None
         assert (document["requests"], document["allowed"]) == (2, 1)
         assert sum(document["groups"]["admitted"]) == sum(document["groups"]["forbidden"]) == 1
         assert [row[0]["text"] for row in document["tables"]["outcomes"]] == ["allowed", "insufficient_scope"]
-        assert document["told"]["refused"] == "50.0 % (1)"
+        assert document["told"]["refused"] == "50.0% (1)"
 
 
 async def test_the_page_the_json_and_the_csv_say_the_same(rig: Rig) -> None:
@@ -109,15 +109,15 @@ async def test_the_page_the_json_and_the_csv_say_the_same(rig: Rig) -> None:
     await counted(rig, key, count=5, route="POST /v1/skills/execute", status=503, latency=20)
     browser = await rig.signed_in()
     page, document = await browser.get(f"/console/usage?key={key.id}"), await told(browser, f"key={key.id}")
-    assert (text_of(page, "requests"), text_of(page, "refused")) == ("1,245", "3.2 % (40)")
+    assert (text_of(page, "requests"), text_of(page, "refused")) == ("1,245", "3.2% (40)")
     assert text_of(page, "rate limited") == "40"
     for name, words in document["told"].items():
         assert text_of(page, name) == words
     for name in ("routes", "outcomes", "buckets"):
         assert cells(page, name) == [[cell["text"] for cell in row] for row in document["tables"][name]]
     assert [row[:4] for row in cells(page, "routes")] == [
-        ["GET /v1/skills", "1,240", "99.6 %", "3.2 %"],
-        ["POST /v1/skills/execute", "5", "0.4 %", "0.0 %"],
+        ["GET /v1/skills", "1,240", "99.6%", "3.2%"],
+        ["POST /v1/skills/execute", "5", "0.4%", "0.0%"],
     ]
     assert cells(page, "routes")[1][4] == "10 s or more"
     found = await lines(browser, f"key={key.id}")
@@ -150,7 +150,7 @@ async def test_each_period_has_all_its_buckets_up_to_the_one_that_goes_on(rig: R
     assert {len(counts) for counts in document["groups"].values()} == {len(starts)}
     assert [value for value in document["latency_ms"]["p50"] if value is not None] == [3.75, 3.75]
     page = await browser.get(f"/console/usage?period={period.name}")
-    assert f'aria-current="page">{period.told}</a>' in page.text
+    assert f'aria-current="page">{period.label}</a>' in page.text
     assert cells(page, "buckets")[0][0].endswith("so far")
     assert len(cells(page, "buckets")) == len(starts)
 
@@ -171,7 +171,7 @@ async def test_every_refusal_is_told_in_words_by_its_own_code(rig: Rig) -> None:
     told_by_code = {row[0]: row[4:] for row in cells(page, "outcomes")}
     assert told_by_code == {
         "address_not_allowed": ["forbidden", "These credentials may not be used from this address."],
-        "of_a_later_version": ["error", "A refusal that this version does not know."],
+        "of_a_later_version": ["error", "The reason for this refusal is from another version."],
     }
     assert '<a href="https://docs.machpay.xyz/problems/address_not_allowed">' in page.text
 
@@ -213,7 +213,7 @@ async def test_while_the_store_is_away_a_page_says_so(rig: Rig, name: str, monke
     monkeypatch.setattr(rig.gateway.store, "usage", away)
     answer = await browser.get(f"/console/{name}")
     assert answer.status_code == 503
-    assert "does not work right now" in answer.text
+    assert "temporarily unavailable" in answer.text
 
 
 async def test_hostile_names_are_text_wherever_they_are_shown(rig: Rig) -> None:
@@ -250,13 +250,13 @@ async def test_hostile_names_are_text_wherever_they_are_shown(rig: Rig) -> None:
     ],
 )
 def test_a_spreadsheet_runs_nothing_of_it(text: str, expected: str) -> None:
-    assert list(csv.reader(StringIO(as_csv([[text, 7]]), newline=""))) == [[expected, "7"]]
+    assert list(csv.reader(StringIO(format_csv([[text, 7]]), newline=""))) == [[expected, "7"]]
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|", " "])
 @given(st.text("ab=+-@;,|\t\r\n\"' ＝", max_size=12))  # noqa: RUF001 - a wide sign
 def test_no_cell_is_a_formula_wherever_lines_are_split(separator: str, text: str) -> None:
-    written = as_csv([["head", text, "tail"]])
+    written = format_csv([["head", text, "tail"]])
     cells = [cell for line in csv.reader(StringIO(written, newline=""), delimiter=separator) for cell in line]
     cells += re.split(rf"[\r\n{re.escape(separator)}]", written)  # by a reader that knows no quotes
     assert not [cell for cell in cells if re.match(r"[\s\"]*[=+\-@＝]", cell)]  # noqa: RUF001 - as above
@@ -271,7 +271,7 @@ async def test_the_csv_is_a_file_to_keep(rig: Rig) -> None:
     assert re.fullmatch(rf'attachment; filename="usage-{key.id}-hour-\d+\.csv"', answer.headers["content-disposition"])
     assert answer.headers["cache-control"] == "no-store"
     head, first, second = answer.text.removesuffix("\r\n").split("\r\n")  # RFC 4180 §2
-    assert head == ",".join(f'"{name}"' for name in HEAD)
+    assert head == ",".join(f'"{name}"' for name in HEADER)
     assert first.split(",", 2)[2].startswith('"GET /a,""b""","allowed","200","admitted","1",')
     assert "GET /ä" in second
 
@@ -304,7 +304,7 @@ async def test_looking_shows_what_is_left_and_takes_nothing(rig: Rig) -> None:
 
 @pytest.mark.parametrize(
     "standing, why",
-    [(STALE, "the key was changed just now"), (LimiterUnavailable("for the log"), "the limiter does not answer")],
+    [(STALE, "the key has just been changed"), (LimiterUnavailable("for the log"), "the limiter is not responding")],
 )
 async def test_what_is_left_may_not_be_known(
     rig: Rig, standing: Stale | LimiterUnavailable, why: str, monkeypatch: pytest.MonkeyPatch
@@ -316,7 +316,7 @@ async def test_what_is_left_may_not_be_known(
     monkeypatch.setattr(rig.gateway.limiter, "remaining", shown)
     browser = await rig.signed_in()
     page = await browser.get(f"/console/usage?key={key.id}")
-    assert text_of(page, "left") == text_of(page, "slots") == f"not known right now: {why}"
+    assert text_of(page, "left") == text_of(page, "slots") == f"unavailable: {why}"
     assert "for the log" not in page.text
     assert (await told(browser, f"key={key.id}"))["meters"] == {"left": None, "slots": None}
 
@@ -336,9 +336,9 @@ async def test_neither_an_account_nor_a_revoked_key_has_anything_left(rig: Rig) 
 @pytest.mark.parametrize(
     "rate, expected",
     [
-        ("1000/minute", ", which took 30.0 % of the limit of 1,000 a minute"),
-        ("50/second", "; the limit of 50 a second is for another length of time"),
-        ("99/10 second", "; the limit of 99 in 10 seconds is for another length of time"),
+        ("1000/minute", ", 30.0% of the limit of 1,000 per minute"),
+        ("50/second", " (the limit of 50 per second does not compare to a minute)"),
+        ("99/10 second", " (the limit of 99 in 10 seconds does not compare to a minute)"),
     ],
 )
 async def test_the_busiest_minute_is_set_against_the_limit(
@@ -366,7 +366,7 @@ async def test_the_limit_is_taken_by_what_was_let_through_and_by_its_cost(
     await counted(rig, key, count=10, route="of no rule now", seconds_ago=120)
     told_of = (await told(await rig.signed_in(), f"key={key.id}"))["told"]
     assert told_of["busiest"].startswith("1,210 at ")
-    assert told_of["busiest"].endswith(", which took 101.0 % of the limit of 1,000 a minute")
+    assert told_of["busiest"].endswith(", 101.0% of the limit of 1,000 per minute")
 
 
 async def test_the_page_loads_its_own_scripts_and_runs_no_other(rig: Rig) -> None:

@@ -18,7 +18,7 @@ def test_every_reason_has_a_group_and_every_group_something_in_it() -> None:
 def test_a_refusal_is_of_its_reasons_group_whatever_its_status(reason: Reason) -> None:
     for status in (0, 200, PROBLEMS[reason].status, 503):
         outcome = Outcome.of(str(reason), status)
-        assert (outcome.group, outcome.told) == (GROUPS[reason], PROBLEMS[reason].detail)
+        assert (outcome.group, outcome.description) == (GROUPS[reason], PROBLEMS[reason].detail)
 
 
 @pytest.mark.parametrize(
@@ -38,4 +38,4 @@ def test_a_refusal_is_of_its_reasons_group_whatever_its_status(reason: Reason) -
 def test_what_is_no_refusal_that_is_known_goes_by_its_status(name: str, status: int, group: OutcomeGroup) -> None:
     outcome = Outcome.of(name, status)
     assert outcome.group is group
-    assert outcome.told.endswith(".")
+    assert outcome.description.endswith(".")

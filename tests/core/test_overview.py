@@ -4,7 +4,7 @@ import pytest
 
 from machpay_gateway.core.usage.counters import BOUNDS, HOUR, UsageKey, UsageRow, sum_of
 from machpay_gateway.core.usage.outcome import Outcome, OutcomeGroup
-from machpay_gateway.core.usage.overview import PERIODS, BusiestMinute, overview_of
+from machpay_gateway.core.usage.overview import PERIODS, BusiestMinute, build_overview
 
 NOON = 1_699_920_000 + 12 * 3600
 
@@ -21,7 +21,7 @@ def test_every_bucket_has_a_point_and_every_point_every_group() -> None:
         row(NOON + 2 * HOUR.seconds, status=503, count=2),
         row(NOON + 2 * HOUR.seconds, outcome="unavailable", status=503),
     ]
-    overview = overview_of(
+    overview = build_overview(
         PERIODS["day"],
         NOON,
         NOON + 3 * HOUR.seconds,
@@ -64,7 +64,7 @@ def test_the_most_frequent_is_first_and_what_is_as_frequent_goes_by_name() -> No
         row(route="GET /a", outcome="rate_limited", status=429, count=1),
         row(route="GET /c", outcome="rate_limited", status=429, count=8),
     ]
-    overview = overview_of(PERIODS["day"], NOON, NOON, over_time=[], by_route=by_route, busiest=None)
+    overview = build_overview(PERIODS["day"], NOON, NOON, over_time=[], by_route=by_route, busiest=None)
     assert [(route, found.requests, found.allowed) for route, found in overview.routes] == [
         ("GET /c", 8, 0),
         ("GET /a", 2, 1),

@@ -12,8 +12,8 @@ from machpay_gateway.core.usage.counters import (
     UsageKey,
     UsageReport,
     UsageRow,
-    checked_period,
-    merged,
+    merge_rows,
+    parse_period,
     sum_of,
 )
 from machpay_gateway.core.usage.document import usage_document
@@ -33,16 +33,16 @@ def row(start: int = MIDNIGHT, *, route: str = "GET /a", outcome: str = "allowed
 
 def test_a_longer_bucket_holds_what_the_shorter_ones_do() -> None:
     minutes = [row(MIDNIGHT + 60 * number, le_5ms=2) for number in range(180)]
-    hours = merged(minutes, HOUR)
+    hours = merge_rows(minutes, HOUR)
     assert [(each.key.start, each.count, each.seconds) for each in hours] == [
         (MIDNIGHT + 3600 * number, 120, 15.0) for number in range(3)
     ]
-    assert [each.count for each in merged(hours, DAY)] == [360]
+    assert [each.count for each in merge_rows(hours, DAY)] == [360]
 
 
 def test_rows_of_different_kinds_stay_apart() -> None:
     rows = [row(le_5ms=1), row(outcome="rate_limited", le_1ms=1), row(route="GET /b", le_5ms=1), row(le_10ms=1)]
-    assert sorted((each.key.route, each.key.outcome, each.count) for each in merged(rows, DAY)) == [
+    assert sorted((each.key.route, each.key.outcome, each.count) for each in merge_rows(rows, DAY)) == [
         ("GET /a", "allowed", 2),
         ("GET /a", "rate_limited", 1),
         ("GET /b", "allowed", 1),
@@ -84,7 +84,7 @@ def test_a_quantile_is_told_within_its_bucket(latencies: dict[str, int], share: 
     ],
 )
 def test_a_period_is_whole_buckets(start: float, end: float, bucket: str, expected: tuple[object, int, int]) -> None:
-    assert checked_period(start, end, bucket) == expected
+    assert parse_period(start, end, bucket) == expected
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_period_is_whole_buckets(start: float, end: float, bucket: str, expect
 )
 def test_a_period_that_cannot_be_reported_on_is_told(start: float, end: float, bucket: str, told: str) -> None:
     with pytest.raises(InputError, match=told):
-        checked_period(start, end, bucket)
+        parse_period(start, end, bucket)
 
 
 def test_a_document_tells_each_bucket_and_all_of_them() -> None:

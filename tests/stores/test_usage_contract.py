@@ -20,8 +20,8 @@ from machpay_gateway.core.usage.counters import (
     UsageBatch,
     UsageKey,
     UsageRow,
-    merged,
-    summed_over,
+    merge_rows,
+    sum_over,
 )
 from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.schema import LATENCIES
@@ -148,7 +148,7 @@ async def test_what_an_accounts_keys_do_adds_up_at_the_account(store: Store) -> 
     await store.add_usage(UsageBatch([*rows, row(subject="")], (), accounts))
     await store.add_usage(UsageBatch([row(AT_TEN + 60, subject="key_2", slow=1)], (), accounts))
     for bucket in BUCKETS.values():
-        found = merged(await store.usage(ACME.id, bucket, 0, EVER), DAY)
+        found = merge_rows(await store.usage(ACME.id, bucket, 0, EVER), DAY)
         assert [(each.key.outcome, each.count) for each in found] == [("allowed", 5), ("rate_limited", 1)]
         assert [each.histogram[-1] for each in found] == [1, 0]
         assert sum(each.count for each in await store.usage("acct_other", bucket, 0, EVER)) == 1
@@ -169,7 +169,7 @@ async def test_rows_are_added_up_as_the_arithmetic_has_it(store: Store, over: Di
     )
     start, end = bucket.start_of(AT_TEN), bucket.start_of(AT_TEN) + 86_400
     summed = await store.usage("key_1", bucket, start, end, over=over)
-    expected = summed_over(await store.usage("key_1", bucket, start, end), over, start)
+    expected = sum_over(await store.usage("key_1", bucket, start, end), over, start)
     assert [(each.key, each.histogram) for each in summed] == [(each.key, each.histogram) for each in expected]
     assert [each.seconds for each in summed] == pytest.approx([each.seconds for each in expected])
     assert len(summed) == {"route": 3 + (bucket is MINUTE) * 4, "start": 3}[over]

@@ -1,19 +1,19 @@
-// Draws usage, and keeps the page up to date while somebody looks at it. All numbers and words come from the gateway.
+// Draws the charts of usage and updates the page while it is visible. All numbers and texts come from the gateway.
 "use strict";
 
 (() => {
-  const EVERY_MS = 5000, LONGEST_MS = 60000, PATIENCE_MS = 10000;
+  const INTERVAL_MS = 5000, MAX_INTERVAL_MS = 60000, TIMEOUT_MS = 10000;
   const HEIGHT = 260, TILE = 8, FONT = "12px system-ui, sans-serif";
   const DASHES = [[], [8, 4], [2, 3]];
   const page = document.getElementById("usage");
-  // Days are UTC's: drawn by another clock they would begin in the middle of one.
+  // Days are in UTC. In another time zone they would begin in the middle of a day.
   const zone = page.dataset.period === "month" ? "UTC" : Intl.DateTimeFormat().resolvedOptions().timeZone;
-  const kinds = [...page.querySelectorAll("[data-group]")];
+  const groups = [...page.querySelectorAll("[data-group]")];
   const lines = [...page.querySelectorAll("[data-line]")];
-  const shown = new Map(); // the rows of each table, as they were when they were last written
+  const renderedRows = new Map(); // by table, as JSON: unchanged tables are not rendered again
   let charts = [], latest = null;
 
-  // What is drawn: by colour and pattern, so that no one has to tell kinds apart by colour alone.
+  // Charts. Groups differ by color and by pattern, so that nobody has to rely on color alone.
 
   const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const clock = (options) => {
@@ -55,7 +55,7 @@
   }
 
   function drawLegends() {
-    kinds.forEach((item, number) => {
+    groups.forEach((item, number) => {
       const context = item.querySelector("canvas").getContext("2d");
       context.fillStyle = patternOf(number, 1);
       context.strokeStyle = style(`--group-${number}`);
@@ -75,10 +75,10 @@
     });
   }
 
-  // Each bar is drawn from the ground up, the highest first, so that the lower ones cover the part that is theirs.
+  // Every bar starts at zero. The tallest sum is drawn first, so that each shorter one covers its own part.
   function stacked(usage) {
     let sums = usage.starts.map(() => 0);
-    const heights = kinds.map((item) => (sums = sums.map((sum, at) => sum + usage.groups[item.dataset.group][at])));
+    const heights = groups.map((item) => (sums = sums.map((sum, at) => sum + usage.groups[item.dataset.group][at])));
     return [usage.starts, ...heights.reverse().map((sums) => sums.map((sum) => sum || null))];
   }
 
@@ -87,15 +87,15 @@
     ...lines.map((item) => usage.latency_ms[item.dataset.line]),
   ];
 
-  function chartIn(id, data, series, extra, told) {
-    const place = document.getElementById(id), readout = document.getElementById(id.replace("chart", "readout"));
-    const ink = style("--soft"), line = style("--line");
+  function createChart(id, data, series, extra, describe) {
+    const container = document.getElementById(id), readout = document.getElementById(id.replace("chart", "readout"));
+    const ink = style("--muted"), line = style("--line");
     const axis = { stroke: ink, font: FONT, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
-    place.hidden = readout.hidden = false;
-    place.replaceChildren();
+    container.hidden = readout.hidden = false;
+    container.replaceChildren();
     readout.textContent = "";
     return new uPlot({
-      width: place.clientWidth,
+      width: container.clientWidth,
       height: HEIGHT,
       legend: { show: false },
       cursor: { drag: { x: false, y: false }, points: { show: false }, y: false },
@@ -109,36 +109,36 @@
         { ...axis, size: 56, values: (_chart, splits) => splits.map((value) => value.toLocaleString()), ...extra },
       ],
       series: [{}, ...series],
-      hooks: { setCursor: [(chart) => { readout.textContent = chart.cursor.idx == null ? "" : told(chart.cursor.idx); }] },
-    }, data, place);
+      hooks: { setCursor: [(chart) => { readout.textContent = chart.cursor.idx == null ? "" : describe(chart.cursor.idx); }] },
+    }, data, container);
   }
 
   function draw() {
     charts.forEach(({ chart }) => chart.destroy());
     drawLegends();
     const bars = uPlot.paths.bars({ size: [0.85, 60], align: 1 });
-    const series = kinds.map((_item, number) => ({
+    const series = groups.map((_item, number) => ({
       stroke: style(`--group-${number}`), fill: patternOf(number, devicePixelRatio), paths: bars, width: 1, points: { show: false },
     }));
     const whole = [1, 2, 5].flatMap((first) => [...Array(13).keys()].map((zeros) => first * 10 ** zeros)).sort((a, b) => a - b);
-    const requests = chartIn("requests-chart", stacked(latest), series.reverse(), { incrs: whole }, (at) => {
-      const counts = kinds.map(({ dataset: { group } }) => [latest.groups[group][at], group]).filter(([count]) => count);
-      const words = counts.map(([count, group]) => `${count.toLocaleString()} ${group}`).join(", ");
-      return `${moment(latest.starts[at])}: ${words || "no requests"}`;
+    const requests = createChart("requests-chart", stacked(latest), series.reverse(), { incrs: whole }, (at) => {
+      const counts = groups.map(({ dataset: { group } }) => [latest.groups[group][at], group]).filter(([count]) => count);
+      const text = counts.map(([count, group]) => `${count.toLocaleString()} ${group}`).join(", ");
+      return `${moment(latest.starts[at])}: ${text || "no requests"}`;
     });
     const strokes = lines.map((_item, number) => ({
       stroke: style(`--group-${number}`), width: 2, dash: DASHES[number], points: { show: true, size: 5, fill: style("--card") },
     }));
-    const latency = chartIn("latency-chart", latencies(latest), strokes, {}, (at) => {
-      const words = lines.map(({ dataset: { line } }) => [latest.latency_ms[line][at], line]).filter(([ms]) => ms != null);
-      return `${moment(latest.starts[at])}: ${words.map(([ms, line]) => `${line} ${ms.toLocaleString()} ms`).join(", ") || "no requests"}`;
+    const latency = createChart("latency-chart", latencies(latest), strokes, {}, (at) => {
+      const values = lines.map(({ dataset: { line } }) => [latest.latency_ms[line][at], line]).filter(([ms]) => ms != null);
+      return `${moment(latest.starts[at])}: ${values.map(([ms, line]) => `${line} ${ms.toLocaleString()} ms`).join(", ") || "no requests"}`;
     });
     charts = [{ chart: requests, dataOf: stacked }, { chart: latency, dataOf: latencies }];
   }
 
-  // What is written.
+  // Texts, meters and tables.
 
-  function cellOf(name, cell) {
+  function createCell(name, cell) {
     const text = document.createElement(cell.href ? "a" : cell.datetime ? "time" : "bdi");
     if (cell.href) text.href = cell.href;
     if (cell.datetime) text.dateTime = cell.datetime;
@@ -149,82 +149,82 @@
     return element;
   }
 
-  function writeTable(body) {
-    const name = body.dataset.rows, written = JSON.stringify(latest.tables[name]);
-    // Whoever is in the middle of it keeps their place.
-    if (written === shown.get(name) || body.contains(document.activeElement)) return;
+  function renderTable(body) {
+    const name = body.dataset.rows, json = JSON.stringify(latest.tables[name]);
+    // A table that contains the focus is left alone, so that keyboard users keep their position.
+    if (json === renderedRows.get(name) || body.contains(document.activeElement)) return;
     const heads = body.parentElement.tHead.rows[0].cells;
     body.replaceChildren(...latest.tables[name].map((cells) => {
       const row = document.createElement("tr");
-      row.append(...cells.map((cell, at) => cellOf(at ? "td" : "th", cell)));
+      row.append(...cells.map((cell, at) => createCell(at ? "td" : "th", cell)));
       [...row.cells].forEach((cell, at) => { cell.className = heads[at].className; });
       return row;
     }));
-    shown.set(name, written);
+    renderedRows.set(name, json);
   }
 
-  function write() {
-    page.querySelectorAll("[data-told]").forEach((element) => { element.textContent = latest.told[element.dataset.told] ?? ""; });
+  function render() {
+    page.querySelectorAll("[data-text]").forEach((element) => { element.textContent = latest.told[element.dataset.text] ?? ""; });
     page.querySelectorAll("[data-meter]").forEach((element) => {
       const meter = latest.meters[element.dataset.meter];
       element.hidden = !meter;
       if (meter) Object.assign(element, { max: meter.most, value: meter.value });
     });
-    page.querySelectorAll("[data-rows]").forEach(writeTable);
+    page.querySelectorAll("[data-rows]").forEach(renderTable);
   }
 
-  function take(usage) {
+  function update(usage) {
     latest = usage;
-    write();
+    render();
     if (charts.length) charts.forEach(({ chart, dataOf }) => chart.setData(dataOf(latest)));
     else draw();
   }
 
-  // When it is asked.
+  // Polling.
 
   const live = document.getElementById("live"), [button, status] = live.children;
-  let timer = 0, wait = EVERY_MS, isPaused = false, isOver = false, isAsking = false;
-  const say = (text) => { status.textContent = text; };
+  let timer = 0, interval = INTERVAL_MS, isPaused = false, isOver = false, isFetching = false;
+  const showStatus = (text) => { status.textContent = text; };
   const time = (date) => date.toLocaleTimeString();
 
-  function later() {
+  function schedule() {
     clearTimeout(timer);
-    if (!isPaused && !isOver && !document.hidden) timer = setTimeout(ask, wait);
+    if (!isPaused && !isOver && !document.hidden) timer = setTimeout(poll, interval);
   }
 
-  async function ask() {
-    if (isAsking) return;
-    isAsking = true;
+  async function poll() {
+    if (isFetching) return;
+    isFetching = true;
     try {
-      const answer = await fetch(page.dataset.source, { redirect: "manual", cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
-      isOver = answer.type === "opaqueredirect" || answer.status === 404;
-      if (isOver) say(`Not live: ${answer.status === 404 ? "the key is gone" : "you are signed out"}. Load the page again.`);
-      else if (!answer.ok) throw new Error(`the gateway answered ${answer.status}`);
+      const response = await fetch(page.dataset.source, { redirect: "manual", cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
+      isOver = response.type === "opaqueredirect" || response.status === 404;
+      if (isOver) showStatus(`Updates stopped: ${response.status === 404 ? "the key no longer exists" : "you are signed out"}. Reload the page.`);
+      else if (!response.ok) throw new Error(`the gateway responded with ${response.status}`);
       else {
-        take(await answer.json());
-        wait = EVERY_MS;
-        say(isPaused ? "Paused." : `Live: as of ${time(new Date())}.`);
+        update(await response.json());
+        interval = INTERVAL_MS;
+        showStatus(isPaused ? "Paused." : `Live. Updated at ${time(new Date())}.`);
       }
     } catch (error) {
-      wait = Math.min(2 * wait, LONGEST_MS);
-      const why = error.name === "TimeoutError" ? "no answer in time" : error.message;
-      say(isPaused ? "Paused." : `Not live: ${why}. Trying again in ${wait / 1000} s.`);
+      interval = Math.min(2 * interval, MAX_INTERVAL_MS);
+      const reason = error.name === "TimeoutError" ? "the gateway did not respond in time" : error.message;
+      showStatus(isPaused ? "Paused." : `Not live: ${reason}. Retrying in ${interval / 1000} s.`);
     } finally {
-      isAsking = false;
-      later();
+      isFetching = false;
+      schedule();
     }
   }
 
   button.addEventListener("click", () => {
     isPaused = !isPaused;
-    button.textContent = isPaused ? "Go on" : "Pause";
+    button.textContent = isPaused ? "Resume" : "Pause";
     clearTimeout(timer);
-    if (isPaused) say("Paused.");
-    else ask();
+    if (isPaused) showStatus("Paused.");
+    else poll();
   });
   document.addEventListener("visibilitychange", () => {
     clearTimeout(timer);
-    if (!document.hidden && !isPaused && !isOver) ask();
+    if (!document.hidden && !isPaused && !isOver) poll();
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (latest) draw(); });
   new ResizeObserver(() => charts.forEach(({ chart }) => {
@@ -232,7 +232,7 @@
     if (clientWidth && clientWidth !== chart.width) chart.setSize({ width: clientWidth, height: HEIGHT });
   })).observe(page);
 
-  document.getElementById("zone").textContent = zone === "UTC" ? "The charts and the table are by UTC." : `The charts are by your clock (${zone}), the table is by UTC.`;
+  document.getElementById("zone").textContent = zone === "UTC" ? "Times are in UTC." : `Times in the charts are in your time zone (${zone}). Times in the table are in UTC.`;
   live.hidden = false;
-  ask();
+  poll();
 })();

@@ -1,6 +1,6 @@
-"""What usage looks like to people: over time with the empty buckets in it, by route and by outcome.
+"""An overview of usage: over time with empty buckets included, by route and by outcome.
 
-It must not learn how that is drawn or written.
+It knows nothing of how pages render it.
 """
 
 from collections import Counter
@@ -23,20 +23,20 @@ from machpay_gateway.core.usage.outcome import Outcome, OutcomeGroup
 
 @dataclass(frozen=True, slots=True)
 class OverviewPeriod:
-    """How far back to look, and by which *bucket*, a whole number of which it is."""
+    """A period up to now, in a whole number of *bucket*s."""
 
     name: str
-    told: str
+    label: str
     seconds: int
     bucket: Bucket
 
     def span(self, now: float) -> tuple[int, int]:
-        """Return the start of its first bucket and the end of its last one, which *now* falls into."""
+        """Return the start of its first bucket and the end of its last one, which contains *now*."""
         end = self.bucket.start_of(now) + self.bucket.seconds
         return end - self.seconds, end
 
 
-# A day by the hour: by the minute it is more than a screen has room for, and sixty times as much to read.
+# A day has hours: 1,440 minutes do not fit on a screen, and reading them takes sixty times as long.
 PERIODS: Mapping[str, OverviewPeriod] = {
     period.name: period
     for period in (
@@ -50,7 +50,7 @@ PERIODS: Mapping[str, OverviewPeriod] = {
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One bucket, which begins at *start*: all of it, and how many requests of each group."""
+    """The bucket that begins at *start*: its sum, and the number of requests in each group."""
 
     start: int
     total: UsageSum
@@ -59,7 +59,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class BusiestMinute:
-    """The minute with the most requests, which begins at *start*, and how much of a limit was *taken* in it."""
+    """The minute with the most requests, which begins at *start*, and the units of a limit *taken* in it."""
 
     start: int
     requests: int
@@ -68,10 +68,10 @@ class BusiestMinute:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The usage in the buckets of a *period* from *start* up to *end*, of which the last goes on.
+    """The usage in the buckets of a *period* from *start* up to *end*. The last bucket is not over.
 
-    *routes* and *outcomes* have the most frequent first; *busiest* is None where no minute is known,
-    or none was looked for.
+    *routes* and *outcomes* begin with the most frequent. *busiest* is None without stored minutes, or when it was not
+    queried.
     """
 
     period: OverviewPeriod
@@ -84,7 +84,7 @@ class Overview:
     busiest: BusiestMinute | None
 
 
-def overview_of(
+def build_overview(
     period: OverviewPeriod,
     start: int,
     end: int,
@@ -93,51 +93,51 @@ def overview_of(
     by_route: Sequence[UsageRow],
     busiest: BusiestMinute | None,
 ) -> Overview:
-    """Return what the rows add up to: those *over_time*, of all routes, and those *by_route*, of all buckets."""
+    """Return the overview of the rows *over_time*, summed over routes, and *by_route*, summed over time."""
     return Overview(
         period,
         start,
         end,
         sum_of(over_time),
-        points_of(over_time, period.bucket, start, end),
-        routes_of(by_route),
-        outcomes_of(by_route),
+        count_by_bucket(over_time, period.bucket, start, end),
+        sum_by_route(by_route),
+        count_outcomes(by_route),
         busiest,
     )
 
 
-def points_of(rows: Sequence[UsageRow], bucket: Bucket, start: int, end: int) -> list[Point]:
+def count_by_bucket(rows: Sequence[UsageRow], bucket: Bucket, start: int, end: int) -> list[Point]:
     """Return a point for each *bucket* from *start* up to *end*, with and without requests."""
     sums = dict(sums_by_start(rows))
     groups: Counter[tuple[int, OutcomeGroup]] = Counter()
     for row in rows:
         groups[row.key.start, Outcome.of(row.key.outcome, row.key.status).group] += row.count
-    nothing = sum_of(())
+    empty = sum_of(())
     return [
-        Point(each, sums.get(each, nothing), {group: groups[each, group] for group in OutcomeGroup})
+        Point(each, sums.get(each, empty), {group: groups[each, group] for group in OutcomeGroup})
         for each in range(start, end, bucket.seconds)
     ]
 
 
-def routes_of(rows: Iterable[UsageRow]) -> list[tuple[str, UsageSum]]:
-    """Return what came for each route."""
+def sum_by_route(rows: Iterable[UsageRow]) -> list[tuple[str, UsageSum]]:
+    """Return the sum of each route, the most frequent first."""
     in_order = sorted(rows, key=lambda row: row.key.route)
-    found = [(route, sum_of(of_route)) for route, of_route in groupby(in_order, key=lambda row: row.key.route)]
-    return sorted(found, key=lambda each: -each[1].requests)
+    sums = [(route, sum_of(group)) for route, group in groupby(in_order, key=lambda row: row.key.route)]
+    return sorted(sums, key=lambda each: -each[1].requests)
 
 
-def outcomes_of(rows: Iterable[UsageRow]) -> list[tuple[Outcome, int]]:
-    """Return how often there was each outcome."""
-    found: Counter[tuple[str, int]] = Counter()
+def count_outcomes(rows: Iterable[UsageRow]) -> list[tuple[Outcome, int]]:
+    """Return the number of requests of each outcome, the most frequent first."""
+    counts: Counter[tuple[str, int]] = Counter()
     for row in rows:
-        found[row.key.outcome, row.key.status] += row.count
-    in_order = sorted(found.items(), key=lambda each: (-each[1], each[0]))
+        counts[row.key.outcome, row.key.status] += row.count
+    in_order = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
     return [(Outcome.of(*kind), count) for kind, count in in_order]
 
 
-def groups_of(points: Iterable[Point]) -> Mapping[OutcomeGroup, int]:
-    """Return how many requests of each group the *points* have together."""
-    found: Counter[OutcomeGroup] = Counter()
+def count_groups(points: Iterable[Point]) -> Mapping[OutcomeGroup, int]:
+    """Return the number of requests of each group in all *points*."""
+    counts: Counter[OutcomeGroup] = Counter()
     for point in points:
-        found.update(point.groups)
-    return {group: found[group] for group in OutcomeGroup}
+        counts.update(point.groups)
+    return {group: counts[group] for group in OutcomeGroup}

@@ -9,17 +9,17 @@ from sqlalchemy import BigInteger, Row, Table, delete, desc, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.usage.counters import (
+    ACCOUNT_PREFIX,
     DAY,
     HOUR,
     MINUTE,
-    NOBODY,
-    OF_ACCOUNTS,
+    NO_SUBJECT,
     Bucket,
     Dimension,
     SecretUse,
     UsageKey,
     UsageRow,
-    merged,
+    merge_rows,
 )
 from machpay_gateway.stores.schema import LATENCIES, SECRET_USES, USAGE_DAYS, USAGE_HOURS, USAGE_MINUTES
 from machpay_gateway.stores.sql.upsert import insert_or
@@ -40,7 +40,7 @@ async def add_rows(connection: AsyncConnection, rows: Sequence[UsageRow]) -> Non
             statement.on_conflict_do_update(index_elements=_KEY, set_=sums),
             [
                 {**row.key._asdict(), "seconds": row.seconds, **dict(zip(_LATENCIES, row.histogram, strict=True))}
-                for row in merged(rows, bucket)
+                for row in merge_rows(rows, bucket)
             ],
         )
 
@@ -73,7 +73,7 @@ async def busiest(connection: AsyncConnection, since: int, limit: int) -> Sequen
     """Return the minutes from *since* on of the *limit* keys and grants with the most requests in them, those first."""
     table = USAGE_MINUTES
     requests = reduce(add, (table.c[name] for name in _LATENCIES))
-    is_of_one = (table.c.subject != NOBODY) & ~table.c.subject.startswith(OF_ACCOUNTS, autoescape=True)
+    is_of_one = (table.c.subject != NO_SUBJECT) & ~table.c.subject.startswith(ACCOUNT_PREFIX, autoescape=True)
     totals = (
         select(table.c.subject, func.sum(requests).label("requests"))
         .where(table.c.start >= since, is_of_one)
@@ -128,7 +128,7 @@ async def busiest_minute(connection: AsyncConnection, subject: str, start: int, 
 async def delete_old(connection: AsyncConnection, now: float) -> None:
     """Delete what is older at *now* than it is kept."""
     for bucket, table in _TABLES.items():
-        await connection.execute(delete(table).where(table.c.start < bucket.start_of(now - bucket.kept_seconds)))
+        await connection.execute(delete(table).where(table.c.start < bucket.start_of(now - bucket.retention_seconds)))
 
 
 def _row(found: Row[Any]) -> UsageRow:

@@ -121,7 +121,7 @@ class Site:
         """Sign in on the Console's own pages, as an admin of an account that has nothing yet."""
         user = self.new_user(account=self.new_account())
         page.goto(f"{self.url}/console")
-        page.get_by_label("E-mail").fill(user.email)
+        page.get_by_label("Email").fill(user.email)
         page.get_by_label("Password").fill(PASSWORD)
         page.get_by_role("button", name="Sign in").click()
         expect(page).to_have_title("Keys · MachPay Console")

@@ -31,7 +31,7 @@ def test_from_creating_a_key_to_its_last_refusal(site: Site, opened: Opened) -> 
     secret = create(site, page)
     assert site.call(secret).status_code == 200
     assert site.call(secret, "/v1/account").status_code == 403
-    page.get_by_role("link", name="I have stored it").click()
+    page.get_by_role("link", name="Done").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("production-api")
     assert secret not in page.content()
     see_calls_on_the_chart(site, page, secret)
@@ -39,10 +39,10 @@ def test_from_creating_a_key_to_its_last_refusal(site: Site, opened: Opened) -> 
     site.later(3601)
     assert [site.call(each).status_code for each in (rotated, secret)] == [200, 401]  # as the grace has ended
     site.in_time()
-    page.get_by_role("link", name="Revoke this key").click()
-    page.get_by_label("Type the key’s name").fill("production-api")
-    page.get_by_role("button", name="Revoke for good").click()
-    expect(page.get_by_role("status")).to_have_text("The key is revoked.")
+    page.get_by_role("link", name="Revoke key").click()
+    page.get_by_label("Type the name of the key to confirm").fill("production-api")
+    page.get_by_role("button", name="Revoke key").click()
+    expect(page.get_by_role("status")).to_have_text("Key revoked.")
     assert [site.call(each).status_code for each in (rotated, secret)] == [401, 401]
 
 
@@ -55,10 +55,10 @@ def create(site: Site, page: Page) -> str:
     page.get_by_label("Allowed IP addresses").fill("127.0.0.0/8\n10.0.0.1/8")
     expect(page.get_by_text("write 10.0.0.0/8 for the network")).to_be_visible()
     page.get_by_label("Allowed IP addresses").fill("127.0.0.0/8\n2001:db8::/32")
-    expect(page.locator("#address-notes .right")).to_have_count(2)
-    expect(page.locator("#address-notes .wrong")).to_have_count(0)
+    expect(page.locator("#address-checks .valid")).to_have_count(2)
+    expect(page.locator("#address-checks .invalid")).to_have_count(0)
     page.get_by_role("button", name="Create key").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("The secret of production-api")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Secret of production-api")
     secret = copied(page, "secret")
     assert re.fullmatch(r"sk_live_mp1_[0-9A-Za-z]{38}", secret)
     assert copied(page, "env") == f"MACHPAY_API_KEY={secret}"
@@ -86,14 +86,14 @@ def see_calls_on_the_chart(site: Site, page: Page, secret: str) -> None:
 def rotate(site: Site, page: Page, secret: str) -> str:
     """Rotate the key with a grace of an hour, see that the old secret is still used, and return the new one."""
     page.get_by_label("1 hour").check()
-    page.get_by_role("button", name="Rotate").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("The secret of production-api")
+    page.get_by_role("button", name="Rotate key").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Secret of production-api")
     rotated = copied(page, "secret")
     assert rotated != secret
-    page.get_by_role("link", name="I have stored it").click()
+    page.get_by_role("link", name="Done").click()
     expect(page.locator("#secrets")).to_contain_text("not used since the rotation")
     assert [site.call(each).status_code for each in (rotated, secret)] == [200, 200]
-    expect(page.locator("#secrets")).to_contain_text("still used")  # without being loaded anew
+    expect(page.locator("#secrets")).to_contain_text("still in use")  # without being loaded anew
     return rotated
 
 
@@ -104,7 +104,7 @@ def test_a_double_click_makes_one_key(site: Site, page: Page) -> None:
     page.get_by_label("Name").fill("once")
     page.get_by_label("skills:list").check()
     page.get_by_role("button", name="Create key").dblclick()
-    expect(page.get_by_role("heading", level=1)).to_have_text("The secret of once")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Secret of once")
     assert len(site.portal.call(site.gateway.keys.list, account.id)) == 1
 
 
@@ -114,7 +114,7 @@ def test_the_secret_is_not_to_be_had_by_going_back(site: Site, page: Page) -> No
     page.get_by_label("Name").fill("gone")
     page.get_by_role("button", name="Create key").click()
     secret = page.locator("#secret").inner_text()
-    page.get_by_role("link", name="I have stored it").click()
+    page.get_by_role("link", name="Done").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("gone")
     with pytest.raises(Error, match="ERR_CACHE_MISS"):  # what the browser says of what it was told not to keep
         page.go_back()
@@ -149,7 +149,7 @@ def test_the_table_follows_what_is_typed(site: Site, page: Page) -> None:
     expect(names).to_have_text(["search-worker", "search-service"])
     expect(page.get_by_label("Search")).to_be_focused()
     page.get_by_label("Environment").select_option("test")
-    expect(page.locator(".empty")).to_have_text("No key is like that.")
+    expect(page.locator(".empty")).to_have_text("No keys match.")
     assert "search=search-" in page.url
 
 

@@ -76,7 +76,7 @@ def test_axe_finds_nothing_on_the_way_in_nor_beside_mistakes(
     heard.expect("400 (Bad Request)")
     heard.expect("422 (Unprocessable")
     user = site.new_user(account=site.new_account())
-    page.get_by_label("E-mail").fill(user.email)
+    page.get_by_label("Email").fill(user.email)
     page.get_by_label("Password").fill("not the password")
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("alert")).to_be_visible()
@@ -91,7 +91,7 @@ def test_axe_finds_nothing_on_the_way_in_nor_beside_mistakes(
     assert findings(page) == []
     page.get_by_label("Allowed IP addresses").fill("10.0.0.0/8")
     page.get_by_role("button", name="Create key").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("The secret of a")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Secret of a")
     assert findings(page) == []
 
 
@@ -124,7 +124,7 @@ def test_a_keyboard_is_enough(site: Site, page: Page) -> None:
     press("Enter")
     expect(page).to_have_title("New key · MachPay Console")
     press("Tab")
-    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to main content")).to_be_focused()
     press("Enter")
     press("Tab")
     press("Tab")
@@ -137,8 +137,8 @@ def test_a_keyboard_is_enough(site: Site, page: Page) -> None:
     press("Space")
     expect(page.get_by_label("skills:execute")).to_be_checked()
     press("Enter")
-    expect(page.get_by_role("heading", level=1)).to_have_text("The secret of by-keyboard")
-    page.get_by_role("link", name="I have stored it").focus()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Secret of by-keyboard")
+    page.get_by_role("link", name="Done").focus()
     press("Enter")
     expect(page.get_by_role("heading", level=1)).to_contain_text("by-keyboard")
 
@@ -169,14 +169,14 @@ def test_without_scripts_everything_can_be_done(site: Site, opened: Opened) -> N
     page.get_by_role("button", name="Create key").click()
     secret = page.locator("#secret").inner_text()
     assert site.call(secret).status_code == 200
-    page.get_by_role("link", name="I have stored it").click()
-    page.get_by_label("not at all").check()
-    page.get_by_role("button", name="Rotate").click()
+    page.get_by_role("link", name="Done").click()
+    page.get_by_label("no time").check()
+    page.get_by_role("button", name="Rotate key").click()
     assert site.call(secret).status_code == 401
     page.goto(f"{site.url}/console/keys")
     page.get_by_label("Search").fill("nothing like it")
-    page.get_by_role("button", name="Find").click()
-    expect(page.locator(".empty")).to_have_text("No key is like that.")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator(".empty")).to_have_text("No keys match.")
 
 
 def test_axe_would_find_something(site: Site, page: Page) -> None:

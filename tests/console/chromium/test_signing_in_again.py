@@ -15,7 +15,7 @@ NEW = "a wholly different passphrase"
 
 def fill_in(page: Page, user: User, password: str = PASSWORD) -> None:
     """Fill in the page to sign in by."""
-    page.get_by_label("E-mail").fill(user.email)
+    page.get_by_label("Email").fill(user.email)
     page.get_by_label("Password").fill(password)
 
 
@@ -73,9 +73,9 @@ def test_a_password_is_changed(site: Site, opened: Opened, scheme: str) -> None:
     assert findings(page) == []
     page.get_by_label("Current password").fill(PASSWORD)
     page.get_by_label("New password", exact=True).fill(NEW)
-    page.get_by_label("New password once more").fill(NEW)
+    page.get_by_label("Confirm new password").fill(NEW)
     page.get_by_role("button", name="Change password").click()
-    expect(page.get_by_role("status")).to_contain_text("Your password is changed")
+    expect(page.get_by_role("status")).to_contain_text("Password changed.")
     expect(page.get_by_text("this browser")).to_be_visible()
 
 
