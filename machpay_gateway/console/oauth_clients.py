@@ -28,7 +28,7 @@ async def index(request: PageRequest) -> Response:
         after=after or None,
         limit=_PAGE_SIZE + 1,
     )
-    if after and await service.known(account_id, after) is None:
+    if after and await service.get_even_deleted(account_id, after) is None:
         clients = []
     return request.render(
         "apps.html",
@@ -64,7 +64,7 @@ async def create(request: PageRequest) -> Response:
             requires_pkce=form.requires_pkce,
             binds_tokens=form.binds_tokens,
             actor=request.actor,
-            once=request.idempotency_key,
+            idempotency_name=request.idempotency_key,
         )
     except AnsweredMeanwhile:
         return request.redirect("/apps", message="made-before")
@@ -75,7 +75,7 @@ async def create(request: PageRequest) -> Response:
 
 async def show(request: PageRequest) -> Response:
     """Show one OAuth client, also a deleted one."""
-    client = await request.gateway.oauth_clients.known(request.user.account_id, request.id)
+    client = await request.gateway.oauth_clients.get_even_deleted(request.user.account_id, request.id)
     if client is None:
         raise not_found("App")
     return await _client_page(request, client, OAuthClientForm.from_client(client))
@@ -132,7 +132,7 @@ async def rotate_secret(request: PageRequest) -> Response:
             client.id,
             grace_seconds=grace_seconds,
             actor=request.actor,
-            once=request.idempotency_key,
+            idempotency_name=request.idempotency_key,
         )
     except AnsweredMeanwhile:
         return request.redirect(f"/apps/{client.id}", message="made-before")

@@ -95,7 +95,7 @@ class PageRequest:
 
     @property
     def idempotency_key(self) -> bytes:
-        """The same key for each submission of one rendered form, by this user."""
+        """The idempotency key of the rendered form: the same each time this user submits it."""
         return sha256(f"{self.user.id}\n{self.form.text('once')}".encode()).digest()
 
     def query(self, name: str) -> str:
