@@ -1,7 +1,7 @@
 """How commands should travel to Redis: the limiter's own batches over each of three ways, in one run.
 
 `python -m benchmarks.transports`. A pool takes a connection for each batch; a held connection is shared by all batches,
-through redis-py's calls; the limiter's link shares one too, and writes to its transport itself.
+through redis-py's calls; the limiter's connection is shared too, and writes to its transport itself.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from benchmarks.processes import SERVER_CORE, redis_server
 from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, Answer
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.redis.batcher import Batcher
-from machpay_gateway.limiters.redis.link import RedisCall, Reply, ServerLink
+from machpay_gateway.limiters.redis.connection import RedisCall, Reply, ServerConnection
 from machpay_gateway.limiters.redis.scripts import Scripts
 from machpay_gateway.limiters.redis.subject import Subject
 
@@ -33,17 +33,17 @@ _TIER = Tier("900000000/minute", 500)
 
 
 class _Endless:
-    """The half of a link that this run has no use for."""
+    """The half of a pipelined connection that this run does not use."""
 
-    splits = False
+    is_cluster = False
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def end(self, reason: Exception) -> None:
+    def fail(self, reason: Exception) -> None:
         raise reason
 
-    async def ended(self) -> Exception:
+    async def wait_lost(self) -> Exception:
         raise NotImplementedError
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -52,7 +52,7 @@ class _Endless:
         task.add_done_callback(self._tasks.discard)
 
 
-class PoolLink(_Endless):
+class PooledConnection(_Endless):
     """A connection of redis-py's pool for each call."""
 
     def __init__(self, port: int) -> None:
@@ -67,20 +67,20 @@ class PoolLink(_Endless):
     async def _sent(self, call: RedisCall) -> None:
         connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py's own
         try:
-            await connection.send_packed_command([call.written], check_health=False)
+            await connection.send_packed_command([call.encoded], check_health=False)
             reply = await connection.read_response()
         except ResponseError as exc:
             reply = exc
         finally:
             await self._pool.release(connection)
-        call.answered(reply)
+        call.on_reply(reply)
 
     async def close(self) -> None:
         """Close the pool."""
         await self._pool.aclose()
 
 
-class HeldLink(_Endless):
+class HeldConnection(_Endless):
     """One connection for all calls, by redis-py's own calls."""
 
     def __init__(self, port: int) -> None:
@@ -95,8 +95,8 @@ class HeldLink(_Endless):
 
     def send(self, calls: Sequence[RedisCall]) -> None:
         """Send *calls*, in order."""
-        self._expected.extend(call.answered for call in calls)
-        written = [call.written for call in calls]
+        self._expected.extend(call.on_reply for call in calls)
+        written = [call.encoded for call in calls]
         self._spawn(self._connection.send_packed_command(written, check_health=False))
 
     async def _read(self) -> None:
@@ -114,30 +114,30 @@ class HeldLink(_Endless):
         await self._connection.disconnect(nowait=True)
 
 
-async def _own(port: int) -> ServerLink:
-    return await ServerLink.opened(Connection(port=port, protocol=2, socket_timeout=None))
+async def _own(port: int) -> ServerConnection:
+    return await ServerConnection.connect(Connection(port=port, protocol=2, socket_timeout=None))
 
 
-async def _pool(port: int) -> PoolLink:
-    return PoolLink(port)
+async def _pool(port: int) -> PooledConnection:
+    return PooledConnection(port)
 
 
-async def _held(port: int) -> HeldLink:
-    link = HeldLink(port)
-    await link.open()
-    return link
+async def _held(port: int) -> HeldConnection:
+    connection = HeldConnection(port)
+    await connection.open()
+    return connection
 
 
-WAYS = {"redis-py's pool": _pool, "a held connection": _held, "the limiter's link": _own}
+WAYS = {"redis-py's pool": _pool, "a held connection": _held, "the limiter's connection": _own}
 
 
 async def microseconds_per_decision(way: Callable[[int], Any], port: int, callers: int, keys: int) -> float:
     """Return this process' CPU time for one decision and its release."""
-    link = await way(port)
-    commits = Batcher(Scripts(), "worker", clock=time.monotonic, without=_never, batches=Counter())
-    commits.take_up(link)
+    connection = await way(port)
+    batcher = Batcher(Scripts(), "worker", clock=time.monotonic, decide_locally=_never, batches=Counter())
+    batcher.attach(connection)
     subjects = [
-        Subject(b"transport:%d" % number, AdmissionRequest(str(number), 1, _TIER, 1), commits.restate)
+        Subject(b"transport:%d" % number, AdmissionRequest(str(number), 1, _TIER, 1), batcher.report_release)
         for number in range(keys)
     ]
     loop = asyncio.get_running_loop()
@@ -145,11 +145,11 @@ async def microseconds_per_decision(way: Callable[[int], Any], port: int, caller
     async def call(subject: Subject, times: int) -> None:
         for _ in range(times):
             future: asyncio.Future[Answer] = loop.create_future()
-            subject.wait_for(subject.demand, future)
-            commits.ask(subject)
-            granted = await future
-            assert isinstance(granted, Admitted)
-            granted.lease.release()
+            subject.wait_for_answer(subject.request, future)
+            batcher.submit(subject)
+            answer = await future
+            assert isinstance(answer, Admitted)
+            answer.lease.release()
             await asyncio.sleep(0)
 
     async def all_callers(decisions: int) -> None:
@@ -160,8 +160,8 @@ async def microseconds_per_decision(way: Callable[[int], Any], port: int, caller
     began = time.process_time()
     await all_callers(_DECISIONS)
     taken = (time.process_time() - began) / _DECISIONS * 1e6
-    await commits.drain()
-    await link.close()
+    await batcher.drain()
+    await connection.close()
     return taken
 
 

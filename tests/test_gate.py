@@ -103,7 +103,7 @@ async def test_a_pending_admission_needs_no_second_lookup_of_the_key() -> None:
 
 
 async def test_a_refusal_by_the_limiter_is_the_decision() -> None:
-    exceeded = Exceeded("minute", wait_seconds=3.0, left=0, resets_in=3.0, slots_left=1, tier=TIERS["standard"])
+    exceeded = Exceeded("minute", wait_seconds=3.0, left=2, resets_in=1.0, slots_left=1, tier=TIERS["standard"])
     decision = await setup(finds=[principal()], answers=[exceeded]).decide()
     assert isinstance(decision, Denied)
     assert (decision.reason, decision.exceeded, decision.retry_after) == (Reason.RATE_LIMITED, exceeded, 3.0)

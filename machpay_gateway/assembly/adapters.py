@@ -60,7 +60,7 @@ def limiter_for(settings: Settings, store: "Store") -> Limiter:
         return MemoryLimiter()
     from machpay_gateway.limiters.process_lock import ProcessLock
 
-    return MemoryLimiter(sole=ProcessLock(lock))
+    return MemoryLimiter(process_lock=ProcessLock(lock))
 
 
 def _redis_for(settings: Settings) -> Limiter | None:

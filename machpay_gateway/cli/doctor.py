@@ -34,8 +34,8 @@ def _checkup(session: CliSession) -> Sequence[CheckResult]:
         settings = session.settings()
     except ConfigurationError as exc:
         return [_mistake(line) for line in str(exc).splitlines()]
-    if misread := _misread(settings):
-        return [misread]
+    if problem := _misread(settings):
+        return [problem]
     if mistakes := unservable(settings):
         return [_mistake(mistake) for mistake in mistakes]
     return [
@@ -57,9 +57,9 @@ def _mistake(text: str) -> CheckResult:
 def _misread(settings: Settings) -> CheckResult | None:
     if settings.redis is None:
         return None
-    from machpay_gateway.limiters.redis.health_checks import misread
+    from machpay_gateway.limiters.redis.health_checks import check_password_encoding
 
-    return misread(settings.redis)
+    return check_password_encoding(settings.redis)
 
 
 def _configuration(session: CliSession, settings: Settings) -> CheckResult:
@@ -101,6 +101,6 @@ async def _redis(settings: Settings) -> Sequence[CheckResult]:
     if settings.redis is None:
         way_out = 'for more than one worker: redis = "redis://HOST:6379/0"'
         return [CheckResult("redis", CheckStatus.OK, "none is set: limits are counted within one process", way_out)]
-    from machpay_gateway.limiters.redis.health_checks import redis_findings
+    from machpay_gateway.limiters.redis.health_checks import check_redis
 
-    return await redis_findings(settings.redis, prefix=settings.redis_prefix, on_failure=settings.on_limiter_failure)
+    return await check_redis(settings.redis, prefix=settings.redis_prefix, on_failure=settings.on_limiter_failure)

@@ -1,1 +1,1 @@
-"""Limiters: who counts what subjects do. All of them keep the promises of `core.limits.ports.Limiter`."""
+"""Limiters: in-process and in Redis. Each keeps the promises of `core.limits.ports.Limiter`."""

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from machpay_gateway.cli.output import print_findings
 from machpay_gateway.core.check_result import CheckResult, CheckStatus, worst
-from machpay_gateway.limiters.redis.diagnostics import Setting
+from machpay_gateway.limiters.redis.diagnostics import LimiterUse
 from tests.cli.conftest import Invoke
 from tests.redises.ports import HOST, free_port
 from tests.redises.servers import Server, running_server
@@ -26,9 +26,9 @@ INIT = "run `machpay-gateway init`"
 SOURCES = (
     "cli/doctor.py",
     "cli/addresses.py",
-    "stores/sql/checkup.py",
-    "limiters/redis/checkup.py",
-    "limiters/redis/fitness.py",
+    "stores/sql/health_checks.py",
+    "limiters/redis/health_checks.py",
+    "limiters/redis/diagnostics.py",
 )
 
 
@@ -294,10 +294,10 @@ def test_the_page_has_every_subject_and_the_rights_that_are_told() -> None:
     sources = "".join((ROOT / "machpay_gateway" / name).read_text(encoding="utf-8") for name in SOURCES)
 
     listed = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
-    assert set(listed) == set(re.findall(r'Finding\(\s*"([^"]+)"', sources))
-    assert Setting("machpay", "local").grant.strip("`") in page.splitlines()
-    in_cluster = Setting("machpay", "local", in_cluster=True).grant.strip("`")
-    assert f"`{in_cluster.removeprefix(Setting('machpay', 'local').grant.strip('`')).strip()}`" in page
+    assert set(listed) == set(re.findall(r'CheckResult\(\s*"([^"]+)"', sources))
+    assert LimiterUse("machpay", "local").acl_command.strip("`") in page.splitlines()
+    in_cluster = LimiterUse("machpay", "local", in_cluster=True).acl_command.strip("`")
+    assert f"`{in_cluster.removeprefix(LimiterUse('machpay', 'local').acl_command.strip('`')).strip()}`" in page
 
 
 METRICS = """# TYPE machpay_requests_total counter

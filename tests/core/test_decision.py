@@ -212,6 +212,6 @@ def test_an_admitted_request_is_allowed() -> None:
 
 @pytest.mark.parametrize("policy, reason", [("minute", Reason.RATE_LIMITED), (CONCURRENCY, Reason.CONCURRENCY_LIMITED)])
 def test_a_refusal_by_the_limiter_names_the_policy_and_the_wait(policy: str, reason: Reason) -> None:
-    exceeded = Exceeded(policy, wait_seconds=2.5, left=0, resets_in=2.5, slots_left=1, tier=TIERS["standard"])
+    exceeded = Exceeded(policy, wait_seconds=2.5, left=3, resets_in=1.5, slots_left=1, tier=TIERS["standard"])
     denied = conclude(ROUTE, GOOD, exceeded)
     assert denied == Denied(reason, f"over its {policy} limit", ROUTE, GOOD, exceeded=exceeded, retry_after=2.5)

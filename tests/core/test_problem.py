@@ -127,7 +127,7 @@ def test_a_refusal_for_scope_lists_the_required_scopes() -> None:
 
 @pytest.mark.parametrize("policy", ["minute", CONCURRENCY])
 def test_a_refusal_for_quota_names_the_policy_and_the_wait(policy: str) -> None:
-    exceeded = Exceeded(policy, wait_seconds=2.2, left=0, resets_in=2.2, slots_left=0, tier=TIERS["standard"])
+    exceeded = Exceeded(policy, wait_seconds=2.2, left=3, resets_in=1.1, slots_left=1, tier=TIERS["standard"])
     problem = told(Reason.RATE_LIMITED, exceeded=exceeded, retry_after=2.2)
     assert problem.body["violated_policies"] == [policy]
     assert problem.body["retry_after"] == 3

@@ -25,10 +25,11 @@ from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.redis import RedisLimiter
 from machpay_gateway.limiters.redis.limiter import FailureMode
 from tests.clocks import FixedClock
-from tests.limiters.harness import START, Rig
+from tests.limiters.harness import START, Harness
 from tests.redises.faults import FaultProxy
 from tests.redises.ports import HOST, free_port
 from tests.redises.servers import Server, running_server
+from tests.redises.waiting import wait_until
 
 TEN = Tier("10/minute", 4)
 HALF = Tier("5/minute", 2)
@@ -50,19 +51,19 @@ def proxy(server_url: str) -> Iterator[FaultProxy]:
 
 
 @asynccontextmanager
-async def opened(url: str, prefix: str = "machpay", on_failure: FailureMode = "local") -> AsyncIterator[Rig]:
+async def limiter_on(url: str, prefix: str = "machpay", on_failure: FailureMode = "local") -> AsyncIterator[Harness]:
     clock = FixedClock(START)
     limiter = RedisLimiter(url, prefix=prefix, on_failure=on_failure, clock=clock)
     await limiter.open()
     try:
-        yield Rig(limiter, clock)
+        yield Harness(limiter, clock)
     finally:
         await limiter.close()
 
 
-def counts(rig: Rig) -> dict[str, int]:
-    assert isinstance(rig.limiter, RedisLimiter)
-    return dict(rig.limiter.counts)
+def counts(harness: Harness) -> dict[str, int]:
+    assert isinstance(harness.limiter, RedisLimiter)
+    return dict(harness.limiter.counts)
 
 
 def cut(proxy: FaultProxy) -> None:
@@ -71,11 +72,11 @@ def cut(proxy: FaultProxy) -> None:
     proxy.reset_all()
 
 
-async def back(rig: Rig, tier: Tier = TEN) -> Admitted:
+async def back(harness: Harness, tier: Tier = TEN) -> Admitted:
     """Ask, for nothing, until Redis answers, and return its answer."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
-            answer = await rig.ask(tier, cost=0)
+            answer = await harness.admit(tier, cost=0)
             if isinstance(answer, Admitted):
                 answer.lease.release()
                 if answer.tier is tier:
@@ -84,17 +85,17 @@ async def back(rig: Rig, tier: Tier = TEN) -> Admitted:
             await asyncio.sleep(0.01)
 
 
-async def until_stale(rig: Rig) -> None:
+async def until_stale(harness: Harness) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while await rig.ask(TEN, cost=0) is not STALE:  # noqa: ASYNC110 - nothing of ours says when it is known
+        while await harness.admit(TEN, cost=0) is not STALE:  # noqa: ASYNC110 - nothing of ours says when it is known
             await asyncio.sleep(0.01)
 
 
-async def seconds_of(rig: Rig, requests: int = 1) -> float:
+async def seconds_of(harness: Harness, requests: int = 1) -> float:
     """Return how long *requests* take, whatever the answers."""
     began = time.monotonic()
     for _ in range(requests):
-        answer = await rig.ask(TEN, cost=0)
+        answer = await harness.admit(TEN, cost=0)
         if isinstance(answer, Admitted):
             answer.lease.release()
     return time.monotonic() - began
@@ -111,37 +112,37 @@ FAULTS: dict[str, Callable[[Server, FaultProxy], None]] = {
 @pytest.mark.parametrize("mode", MODES)
 async def test_one_request_waits_a_moment_and_none_does_after_it(fault: str, mode: FailureMode) -> None:
     with running_server() as server, FaultProxy(server.port) as proxy:
-        async with opened(proxy.url, on_failure=mode) as rig:
-            await rig.take(TEN)
+        async with limiter_on(proxy.url, on_failure=mode) as harness:
+            await harness.take(TEN)
             FAULTS[fault](server, proxy)
             began = time.monotonic()
-            await asyncio.gather(*(seconds_of(rig) for _ in range(20)))
+            await asyncio.gather(*(seconds_of(harness) for _ in range(20)))
             assert time.monotonic() - began < WAIT_SECONDS
             await asyncio.sleep(WAIT_SECONDS - (time.monotonic() - began))  # whatever patience there was is over
-            assert await seconds_of(rig, 50) < AT_ONCE_SECONDS
-            assert counts(rig)[mode] >= 50
+            assert await seconds_of(harness, 50) < AT_ONCE_SECONDS
+            assert counts(harness)[mode] >= 50
 
 
 async def test_local_each_worker_admits_its_part_of_what_was_left(
     proxy: FaultProxy, server_url: str, prefix: str
 ) -> None:
-    async with opened(server_url, prefix) as other, opened(proxy.url, prefix) as rig:
-        (await rig.take(TEN, cost=3)).lease.release()
+    async with limiter_on(server_url, prefix) as other, limiter_on(proxy.url, prefix) as harness:
+        (await harness.take(TEN, cost=3)).lease.release()
         cut(proxy)
-        answers = [await rig.take(TEN) for _ in range(2)]
+        answers = [await harness.take(TEN) for _ in range(2)]
         assert [(answer.left, answer.slots_left) for answer in answers] == [(2, 1), (1, 0)]  # 2 of the 3 are ours
         assert {answer.tier for answer in answers} == {HALF}
-        assert (await rig.refused(TEN)).policy == CONCURRENCY
+        assert (await harness.refusal(TEN)).policy == CONCURRENCY
         answers[0].lease.release()
-        (await rig.take(TEN)).lease.release()
-        refusal = await rig.refused(TEN)
+        (await harness.take(TEN)).lease.release()
+        refusal = await harness.refusal(TEN)
         assert (refusal.policy, refusal.left, refusal.slots_left, refusal.tier) == ("minute", 0, 1, HALF)
         assert refusal.wait_seconds == pytest.approx(61)
-        assert counts(rig) == {"local": 5}
-        rig.clock.advance(61)
-        assert (await rig.take(TEN)).left == 4
+        assert counts(harness) == {"local": 5}
+        harness.clock.advance(61)
+        assert (await harness.take(TEN)).left == 4
         proxy.accept()
-        await back(rig)
+        await back(harness)
         assert (await other.take(TEN)).left == 10 - 3 - 1 - 1  # of what was admitted meanwhile, what still counts
 
 
@@ -149,46 +150,48 @@ async def test_local_each_worker_admits_its_part_of_what_was_left(
 async def test_nobody_is_told_what_is_left_until_the_server_is_back(
     mode: FailureMode, proxy: FaultProxy, prefix: str
 ) -> None:
-    demand = AdmissionRequest("key_1", 1, TEN, 1)
-    async with opened(proxy.url, prefix, on_failure=mode) as rig:
-        (await rig.take(TEN)).lease.release()
+    request = AdmissionRequest("key_1", 1, TEN, 1)
+    async with limiter_on(proxy.url, prefix, on_failure=mode) as harness:
+        (await harness.take(TEN)).lease.release()
         proxy.blackhole = True
-        shown = await asyncio.gather(*(rig.limiter.remaining(demand) for _ in range(3)))  # asked, and never answered
+        shown = await asyncio.gather(
+            *(harness.limiter.remaining(request) for _ in range(3))
+        )  # asked, and never answered
         assert {type(each) for each in shown} == {LimiterUnavailable}
-        assert isinstance(await rig.limiter.remaining(demand), LimiterUnavailable)
+        assert isinstance(await harness.limiter.remaining(request), LimiterUnavailable)
         proxy.blackhole = False
         cut(proxy)
         proxy.accept()
-        await back(rig)
-        assert isinstance(await rig.limiter.remaining(demand), Remaining)
+        await back(harness)
+        assert isinstance(await harness.limiter.remaining(request), Remaining)
 
 
 async def test_deny_nothing_is_admitted_and_the_reason_is_told(proxy: FaultProxy, prefix: str) -> None:
-    async with opened(proxy.url, prefix, "deny") as rig:
-        await rig.take(TEN)
+    async with limiter_on(proxy.url, prefix, "deny") as harness:
+        await harness.take(TEN)
         cut(proxy)
         for _ in range(3):
-            answer = await rig.ask(TEN)
+            answer = await harness.admit(TEN)
             assert isinstance(answer, LimiterUnavailable)
             assert answer.detail.startswith("Redis does not answer: ")
-        assert counts(rig) == {"deny": 3}
+        assert counts(harness) == {"deny": 3}
         proxy.accept()
-        assert (await back(rig)).left == 9
+        assert (await back(harness)).left == 9
 
 
 async def test_allow_all_is_admitted_and_counted_once_redis_is_back(
     proxy: FaultProxy, server_url: str, prefix: str
 ) -> None:
-    async with opened(server_url, prefix) as other, opened(proxy.url, prefix, "allow") as rig:
+    async with limiter_on(server_url, prefix) as other, limiter_on(proxy.url, prefix, "allow") as harness:
         cut(proxy)
-        answers = [await rig.take(TEN) for _ in range(12)]
+        answers = [await harness.take(TEN) for _ in range(12)]
         assert (answers[-1].left, answers[-1].slots_left, answers[-1].tier) == (0, 0, HALF)
-        assert counts(rig) == {"allow": 12}
+        assert counts(harness) == {"allow": 12}
         for answer in answers:
             answer.lease.release()
         proxy.accept()
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while isinstance(told := await other.ask(TEN, cost=0), Admitted):
+            while isinstance(told := await other.admit(TEN, cost=0), Admitted):
                 told.lease.release()
                 await asyncio.sleep(0.01)
         assert isinstance(told, Exceeded)
@@ -198,50 +201,50 @@ async def test_allow_all_is_admitted_and_counted_once_redis_is_back(
 async def test_slots_that_were_released_meanwhile_are_free_afterwards(
     proxy: FaultProxy, server_url: str, prefix: str
 ) -> None:
-    async with opened(server_url, prefix) as other, opened(proxy.url, prefix) as rig:
-        leases = [(await rig.take(TEN)).lease for _ in range(4)]
+    async with limiter_on(server_url, prefix) as other, limiter_on(proxy.url, prefix) as harness:
+        leases = [(await harness.take(TEN)).lease for _ in range(4)]
         cut(proxy)
         for lease in leases[:3]:
             lease.release()
-        await rig.take(TEN)
+        await harness.take(TEN)
         proxy.accept()
-        await back(rig)
+        await back(harness)
         assert (await other.take(TEN)).slots_left == 1
 
 
 async def test_a_change_made_here_meanwhile_holds_at_once_and_elsewhere_afterwards(
     proxy: FaultProxy, server_url: str, prefix: str
 ) -> None:
-    async with opened(server_url, prefix) as other, opened(proxy.url, prefix) as rig:
-        await rig.take(TEN)
+    async with limiter_on(server_url, prefix) as other, limiter_on(proxy.url, prefix) as harness:
+        await harness.take(TEN)
         cut(proxy)
-        await rig.take(TEN)
-        await rig.limiter.invalidate("key_1", 2)
-        assert await rig.ask(TEN) is STALE
+        await harness.take(TEN)
+        await harness.invalidate(2)
+        assert await harness.admit(TEN) is STALE
         proxy.accept()
         await until_stale(other)
 
 
 async def test_a_tier_lowered_meanwhile_is_a_lower_part(proxy: FaultProxy, prefix: str) -> None:
     high, low = Tier("100/minute", 50), Tier("5/minute", 50)
-    async with opened(proxy.url, prefix) as rig:
-        await rig.take(high)
+    async with limiter_on(proxy.url, prefix) as harness:
+        await harness.take(high)
         cut(proxy)
-        answers = [await rig.ask(low, version=2) for _ in range(20)]
+        answers = [await harness.admit(low, version=2) for _ in range(20)]
         assert sum(isinstance(answer, Admitted) for answer in answers) == 4
 
 
 async def test_units_admitted_meanwhile_count_also_when_the_record_has_changed_since(
     proxy: FaultProxy, server_url: str, prefix: str
 ) -> None:
-    async with opened(server_url, prefix) as other, opened(proxy.url, prefix) as rig:
-        (await rig.take(TEN)).lease.release()
+    async with limiter_on(server_url, prefix) as other, limiter_on(proxy.url, prefix) as harness:
+        (await harness.take(TEN)).lease.release()
         cut(proxy)
-        (await rig.take(TEN)).lease.release()
+        (await harness.take(TEN)).lease.release()
         assert (await other.take(TEN, version=2)).left == 8
         proxy.accept()
-        await until_stale(rig)
-        assert (await rig.take(TEN, version=2)).left == 10 - 4
+        await until_stale(harness)
+        assert (await harness.take(TEN, version=2)).left == 10 - 4
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -249,13 +252,13 @@ async def test_an_outage_is_logged_when_it_begins_and_when_it_ends(
     proxy: FaultProxy, prefix: str, mode: FailureMode, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "machpay_gateway")
-    async with opened(proxy.url, prefix, mode) as rig:
+    async with limiter_on(proxy.url, prefix, mode) as harness:
         for _ in range(2):
             caplog.clear()
             cut(proxy)
-            await seconds_of(rig, 20)
+            await seconds_of(harness, 20)
             proxy.accept()
-            await back(rig)
+            await back(harness)
             assert [said[:19] for said in caplog.messages] == ["Redis does not answ", "Redis answers again"]
 
 
@@ -264,12 +267,12 @@ async def test_a_start_without_redis_is_a_start(mode: FailureMode) -> None:
     with running_server() as server:
         server.kill()
         began = time.monotonic()
-        async with opened(server.url, on_failure=mode) as rig:
+        async with limiter_on(server.url, on_failure=mode) as harness:
             assert time.monotonic() - began < WAIT_SECONDS
-            assert await seconds_of(rig, 3) < AT_ONCE_SECONDS
-            assert counts(rig) == {mode: 3}
+            assert await seconds_of(harness, 3) < AT_ONCE_SECONDS
+            assert counts(harness) == {mode: 3}
             server.restart()
-            await back(rig, Tier("10/minute", 40))
+            await back(harness, Tier("10/minute", 40))
 
 
 WAYS_TO_TAKE_NO_WRITES = [
@@ -287,18 +290,18 @@ async def test_a_server_that_takes_no_writes_is_away(
     with running_server() as server:
         if not is_later:
             server.command(*spoil)
-        async with opened(server.url, on_failure=mode) as rig:
+        async with limiter_on(server.url, on_failure=mode) as harness:
             if is_later:
-                await rig.take(TEN)
+                await harness.take(TEN)
                 server.command(*spoil)
             for _ in range(3):
                 if mode == "deny":
-                    assert isinstance(await rig.ask(TEN), LimiterUnavailable)
+                    assert isinstance(await harness.admit(TEN), LimiterUnavailable)
                 else:
-                    assert (await rig.take(TEN)).tier is not TEN
-            assert counts(rig) == {mode: 3}
+                    assert (await harness.take(TEN)).tier is not TEN
+            assert counts(harness) == {mode: 3}
             server.command(*mend)
-            await back(rig, Tier("100/minute", 50))
+            await back(harness, Tier("100/minute", 50))
 
 
 @pytest.mark.parametrize("mode", ["local", "allow"])
@@ -307,11 +310,11 @@ async def test_whatever_happens_nobody_is_told_of_an_error(proxy: FaultProxy, pr
 
     async def ask_on(until: float) -> None:
         while time.monotonic() < until:
-            answer = await rig.take(many, subject=f"key_{time.monotonic() // 0.01}")
+            answer = await harness.take(many, subject=f"key_{time.monotonic() // 0.01}")
             await asyncio.sleep(0.002)
             answer.lease.release()
 
-    async with opened(proxy.url, prefix, mode) as rig:
+    async with limiter_on(proxy.url, prefix, mode) as harness:
         asking = [asyncio.create_task(ask_on(time.monotonic() + 1.2)) for _ in range(10)]
         for deed in (proxy.reset_all, proxy.refuse, proxy.reset_all, proxy.accept, proxy.reset_all) * 2:
             await asyncio.sleep(0.08)
@@ -319,4 +322,111 @@ async def test_whatever_happens_nobody_is_told_of_an_error(proxy: FaultProxy, pr
         proxy.blackhole = True
         await asyncio.gather(*asking)
         proxy.blackhole = False
-        assert (await back(rig, many)).slots_left == 499
+        assert (await back(harness, many)).slots_left == 499
+
+
+LIMITER = "machpay_gateway.limiters.redis.limiter"
+
+
+async def test_the_first_worker_back_keeps_to_its_local_share_until_the_others_had_time_to_report(
+    proxy: FaultProxy, server_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{LIMITER}._RESYNC_SECONDS", 60.0)
+    with FaultProxy(int(server_url.rpartition(":")[2].partition("/")[0])) as others_proxy:
+        async with limiter_on(others_proxy.url, prefix) as other, limiter_on(proxy.url, prefix) as harness:
+            await harness.take(TEN, cost=0, subject="key_2")
+            cut(proxy)
+            cut(others_proxy)
+            for each in (harness, other):
+                (await each.take(TEN, cost=4)).lease.release()
+            proxy.accept()
+            assert (await back(harness)).left == 10 - 4  # the server knows nothing of the other worker's units
+            assert (await harness.take(TEN)).left == 10 - 4 - 1
+            refusal = await harness.refusal(TEN)
+            assert (refusal.policy, refusal.left, refusal.slots_left, refusal.tier) == ("minute", 0, 1, HALF)
+            others_proxy.accept()
+            assert (await back(other)).left == 10 - 4 - 1 - 4
+
+
+async def test_the_server_alone_decides_once_every_worker_had_time_to_report(
+    proxy: FaultProxy, server_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{LIMITER}._RESYNC_SECONDS", 0.05)
+    async with limiter_on(server_url, prefix), limiter_on(proxy.url, prefix) as harness:
+        cut(proxy)
+        for _ in range(5):
+            (await harness.take(TEN)).lease.release()
+        assert (await harness.refusal(TEN)).tier is not TEN
+        proxy.accept()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not isinstance(answer := await harness.admit(TEN), Admitted):  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.01)
+        assert (answer.left, answer.tier) == (10 - 5 - 1, TEN)
+
+
+@pytest.mark.parametrize("is_back", [True, False])
+async def test_a_request_that_waits_behind_a_lost_one_of_its_subject_is_answered(
+    proxy: FaultProxy, prefix: str, *, is_back: bool
+) -> None:
+    async with limiter_on(proxy.url, prefix) as harness:
+        proxy.delay_seconds = 0.02
+        first = asyncio.create_task(harness.admit(TEN))
+        await asyncio.sleep(0.001)  # it is on its way
+        second = asyncio.create_task(harness.admit(TEN, cost=2))
+        await asyncio.sleep(0)
+        if not is_back:
+            proxy.refuse()
+        proxy.reset_all()
+        proxy.delay_seconds = 0.0
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            answers = await asyncio.gather(first, second)
+        assert all(isinstance(answer, Admitted) for answer in answers)
+        assert counts(harness) == {"local": 1 if is_back else 2}  # the first one's reply was lost
+        assert isinstance(answers[1], Admitted)
+        assert (answers[1].tier is TEN) is is_back
+
+
+async def test_units_of_an_outage_are_counted_once_however_often_the_server_is_lost_again(
+    prefix: str,
+) -> None:
+    with running_server() as server:
+        rules = ("+@all", f"~{prefix}:*")
+        with FaultProxy(server.port) as proxy:
+            url = server.add_user("gateway", *rules).replace(f":{server.port}", f":{proxy.port}")
+            async with limiter_on(url, prefix) as harness:
+                (await harness.take(TEN)).lease.release()
+                cut(proxy)
+                for _ in range(3):
+                    (await harness.take(TEN)).lease.release()
+                # Heartbeats are answered and admissions are not: each connection is lost with the units on their way.
+                server.command("ACL", "SETUSER", "gateway", "resetkeys", f"~{prefix}:workers")
+                attempts = proxy.accepted
+                proxy.accept()
+                await asyncio.to_thread(
+                    wait_until, lambda: proxy.accepted >= attempts + 4, seconds=PATIENCE_SECONDS, claim="it tries again"
+                )
+                server.command("ACL", "SETUSER", "gateway", f"~{prefix}:*")
+                assert (await back(harness)).left == 10 - 1 - 3
+                cut(proxy)
+                await harness.take(TEN, cost=0)  # the connection is known to be lost
+                await harness.take(TEN)
+                proxy.accept()
+                assert (await back(harness)).left == 10 - 1 - 3 - 1
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_an_invalidation_holds_where_it_was_made_before_the_server_knows_of_it(
+    proxy: FaultProxy, prefix: str, *, is_known: bool
+) -> None:
+    request = AdmissionRequest("key_1", 1, TEN, 1)
+    async with limiter_on(proxy.url, prefix) as harness:
+        if is_known:
+            await harness.take(TEN)
+        proxy.delay_seconds = 0.04
+        invalidating = asyncio.create_task(harness.invalidate(2))
+        await asyncio.sleep(0)
+        assert harness.limiter.admit(request) is STALE  # at once, without waiting for the server
+        assert await harness.limiter.remaining(request) is STALE
+        assert not invalidating.done()
+        await invalidating
+        assert (await harness.take(TEN, version=2)).tier is TEN

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, Answer
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.redis.batcher import Batcher
-from machpay_gateway.limiters.redis.link import RedisCall
+from machpay_gateway.limiters.redis.connection import RedisCall
 from machpay_gateway.limiters.redis.scripts import Scripts
 from machpay_gateway.limiters.redis.subject import Subject
 
@@ -17,7 +17,7 @@ LONGER_THAN_ANY_GATHERS = 0.02
 
 
 class PatientLink:
-    splits = False
+    is_cluster = False
 
     def __init__(self) -> None:
         self.calls: list[RedisCall] = []
@@ -25,10 +25,10 @@ class PatientLink:
     def send(self, calls: Sequence[RedisCall]) -> None:
         self.calls += calls
 
-    def end(self, reason: Exception) -> None:
+    def fail(self, reason: Exception) -> None:
         raise AssertionError(reason)
 
-    async def ended(self) -> Exception:
+    async def wait_lost(self) -> Exception:
         raise NotImplementedError
 
     async def close(self) -> None:
@@ -42,21 +42,21 @@ class Desk:
         self.link = PatientLink()
         clock = asyncio.get_running_loop().time
         self.batches: Counter[int] = Counter()
-        self.commits = Batcher(Scripts(), "worker", clock=clock, without=self._never, batches=self.batches)
-        self.commits.take_up(self.link)
+        self.batcher = Batcher(Scripts(), "worker", clock=clock, decide_locally=self._never, batches=self.batches)
+        self.batcher.attach(self.link)
         self.futures: list[asyncio.Future[Answer]] = []
 
     def ask(self) -> None:
         """Ask about another subject; its answer comes to the last of *futures*."""
         name = f"key_{len(self.futures)}"
-        demand = AdmissionRequest(name, 1, TEN, 1)
-        subject = Subject(name.encode(), demand, self.commits.restate)
+        request = AdmissionRequest(name, 1, TEN, 1)
+        subject = Subject(name.encode(), request, self.batcher.report_release)
         self.futures.append(asyncio.get_running_loop().create_future())
-        subject.wait_for(demand, self.futures[-1])
-        self.commits.ask(subject)
+        subject.wait_for_answer(request, self.futures[-1])
+        self.batcher.submit(subject)
 
-    def _never(self, subject: Subject, demand: AdmissionRequest) -> Answer:
-        raise AssertionError(subject, demand)
+    def _never(self, subject: Subject, request: AdmissionRequest) -> Answer:
+        raise AssertionError(subject, request)
 
 
 async def test_what_one_turn_asks_for_goes_out_as_one_call_and_each_gets_its_answer() -> None:
@@ -66,7 +66,7 @@ async def test_what_one_turn_asks_for_goes_out_as_one_call_and_each_gets_its_ans
     assert not desk.link.calls
     await asyncio.sleep(0)
     (call,) = desk.link.calls
-    call.answered([*GRANTED, 0, 0, 4, 60_000, 5000, *GRANTED])
+    call.on_reply([*GRANTED, 0, 0, 4, 60_000, 5000, *GRANTED])
     first, second, third = await asyncio.gather(*desk.futures)
     assert isinstance(first, Admitted)
     assert isinstance(third, Admitted)
@@ -78,11 +78,11 @@ async def test_a_chunk_leaves_before_the_turn_is_over() -> None:
     for _ in range(30):
         desk.ask()
     (call,) = desk.link.calls
-    assert call.written.count(b"key_") == 24
+    assert call.encoded.count(b"key_") == 24
     await asyncio.sleep(0)
     assert len(desk.link.calls) == 1  # what is left over waits for the answer
-    call.answered(GRANTED * 24)
-    assert desk.link.calls[1].written.count(b"key_") == 6
+    call.on_reply(GRANTED * 24)
+    assert desk.link.calls[1].encoded.count(b"key_") == 6
     assert desk.batches == {24: 1, 6: 1}
 
 
@@ -92,18 +92,18 @@ async def test_while_answers_are_quick_questions_gather_behind_a_batch() -> None
         desk.ask()
         await asyncio.sleep(0)
     assert len(desk.link.calls) == 1
-    desk.link.calls[0].answered(GRANTED)
+    desk.link.calls[0].on_reply(GRANTED)
     assert len(desk.link.calls) == 2
-    assert desk.link.calls[1].written.count(b"key_") == 3
+    assert desk.link.calls[1].encoded.count(b"key_") == 3
 
 
 async def test_chunks_gather_behind_three_batches() -> None:
     desk = Desk()
     for _ in range(24 * 5):
         desk.ask()
-    assert [call.written.count(b"key_") for call in desk.link.calls] == [24, 24, 24]
-    desk.link.calls[0].answered(GRANTED * 24)
-    assert desk.link.calls[3].written.count(b"key_") == 24 * 2
+    assert [call.encoded.count(b"key_") for call in desk.link.calls] == [24, 24, 24]
+    desk.link.calls[0].on_reply(GRANTED * 24)
+    assert desk.link.calls[3].encoded.count(b"key_") == 24 * 2
 
 
 async def test_no_question_waits_long_for_the_answers_of_others() -> None:

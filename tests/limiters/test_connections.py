@@ -13,12 +13,11 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.limits.admission import STALE, Admitted
 from machpay_gateway.core.limits.rate import TIERS, Tier
 from machpay_gateway.limiters.redis import RedisLimiter
-from machpay_gateway.limiters.redis.batcher import ANSWER_SECONDS
-from machpay_gateway.limiters.redis.link_supervisor import run
-from machpay_gateway.limiters.redis.scripts import Scripts
+from machpay_gateway.limiters.redis.connection import REPLY_TIMEOUT_SECONDS
+from machpay_gateway.limiters.redis.scripts import Scripts, run_script
 from machpay_gateway.limiters.redis.servers import CONNECT_SECONDS, servers_for
 from tests.clocks import FixedClock
-from tests.limiters.harness import Rig, ScriptsAt
+from tests.limiters.harness import Harness, ScriptsAt
 from tests.redises.cluster import Cluster, running_cluster
 from tests.redises.faults import FaultProxy
 from tests.redises.ports import HOST
@@ -48,7 +47,7 @@ def server() -> Iterator[Server]:
 
 
 @asynccontextmanager
-async def opened(url: str, prefix: str = "machpay", clock: FixedClock | None = None) -> AsyncIterator[Rig]:
+async def limiter_on(url: str, prefix: str = "machpay", clock: FixedClock | None = None) -> AsyncIterator[Harness]:
     """Open a limiter, by *clock* if need be: the server's own is that too then."""
     if clock is None:
         limiter = RedisLimiter(url, prefix=prefix)
@@ -56,7 +55,7 @@ async def opened(url: str, prefix: str = "machpay", clock: FixedClock | None = N
         limiter = RedisLimiter(url, prefix=prefix, clock=clock, scripts=ScriptsAt(clock))
     await limiter.open()
     try:
-        yield Rig(limiter, clock or FixedClock())
+        yield Harness(limiter, clock or FixedClock())
     finally:
         await limiter.close()
         assert not limiter.counts, "the server was away"
@@ -66,28 +65,28 @@ async def opened(url: str, prefix: str = "machpay", clock: FixedClock | None = N
 async def test_each_way_leads_to_the_same_count(scheme: str) -> None:
     with tls_server() as tls:
         urls = {"redis": tls.server.url, "unix": tls.server.unix_url, "rediss": tls.url}
-        async with opened(tls.server.url) as other, opened(urls[scheme]) as rig:
+        async with limiter_on(tls.server.url) as other, limiter_on(urls[scheme]) as harness:
             assert (await other.take(TEN)).left == 9
-            answer = await rig.take(TEN)
+            answer = await harness.take(TEN)
             assert (answer.left, answer.slots_left) == (8, 2)
 
 
 async def admitted_in_all_ways(url: str, prefix: str) -> None:
     """Do all that the limiter ever asks of a server."""
     clock, tier = FixedClock(), Tier("3/minute", 2)
-    async with opened(url, prefix, clock) as rig, opened(url, prefix, clock) as other:
-        await rig.take(tier)
+    async with limiter_on(url, prefix, clock) as harness, limiter_on(url, prefix, clock) as other:
+        await harness.take(tier)
         await other.take(tier)
-        await rig.refused(tier)
+        await harness.refusal(tier)
         clock.advance(30)  # both count as dead
-        (await rig.take(tier)).lease.release()
-        assert (await other.refused(tier, cost=3)).policy == "minute"
+        (await harness.take(tier)).lease.release()
+        assert (await other.refusal(tier, cost=3)).policy == "minute"
         clock.advance(61)
         await other.take(tier)
-        await rig.refused(Tier("1/hour", 2))
-        await rig.limiter.invalidate("key_1", 2)
+        await harness.refusal(Tier("1/hour", 2))
+        await harness.invalidate(2)
         async with asyncio.timeout(5):
-            while await other.ask(tier) is not STALE:  # noqa: ASYNC110 - nothing of ours says when it is known
+            while await other.admit(tier) is not STALE:  # noqa: ASYNC110 - nothing of ours says when it is known
                 await asyncio.sleep(0.01)
 
 
@@ -122,37 +121,37 @@ async def test_of_questions_on_a_lost_connection_those_not_sent_wait_for_the_nex
         proxy.delay_seconds = 0.004  # long enough to ask while there is no connection
         limiter = RedisLimiter(proxy.url, prefix=prefix)
         await limiter.open()
-        rig, many = Rig(limiter, FixedClock()), Tier("100/minute", 90)
-        sent = [asyncio.create_task(rig.ask(many, subject=f"key_{number}")) for number in range(20)]
+        harness, many = Harness(limiter, FixedClock()), Tier("100/minute", 90)
+        sent = [asyncio.create_task(harness.admit(many, subject=f"key_{number}")) for number in range(20)]
         await asyncio.sleep(0.001)
         proxy.reset_all()
         assert all(isinstance(answer, Admitted) for answer in await asyncio.gather(*sent))
         assert limiter.counts == {"local": 20}
-        unsent = await asyncio.gather(*(rig.take(TEN, cost=2, subject="key_99") for _ in range(4)))
+        unsent = await asyncio.gather(*(harness.take(TEN, cost=2, subject="key_99") for _ in range(4)))
         assert [answer.left for answer in unsent] == [8, 6, 4, 2]
         assert limiter.counts == {"local": 20}
         await limiter.close()
 
 
 async def test_a_reply_that_a_busy_loop_has_not_read_yet_is_in_time(server: Server, prefix: str) -> None:
-    link = await servers_for(server.url).link()
-    running = asyncio.create_task(run(link, Scripts().heartbeat, f"{prefix}:workers".encode(), ["worker", 1]))
+    link = await servers_for(server.url).connect()
+    running = asyncio.create_task(run_script(link, Scripts().heartbeat, f"{prefix}:workers".encode(), ["worker", 1]))
     for _ in range(5):
         await asyncio.sleep(0)  # it is on its way
-    time.sleep(2 * ANSWER_SECONDS)  # noqa: ASYNC251 - this is what holds the loop up
+    time.sleep(2 * REPLY_TIMEOUT_SECONDS)  # noqa: ASYNC251 - this is what holds the loop up
     assert await running == 1
     await link.close()
 
 
 async def test_of_many_busy_subjects_the_server_knows_all_that_is_held(server: Server, prefix: str) -> None:
     with FaultProxy(server.port) as proxy:
-        async with opened(proxy.url, prefix) as rig:
+        async with limiter_on(proxy.url, prefix) as harness:
             proxy.delay_seconds = 0.005
 
             async def take(subject: str, after: float) -> None:
                 await asyncio.sleep(after)
                 for _ in range(6):
-                    await rig.take(Tier("1000/minute", 500), subject=subject)
+                    await harness.take(Tier("1000/minute", 500), subject=subject)
 
             waits = (0.0, 0.0, 0.003, 0.003)  # some ask while the others wait, and two at once: that makes two steps
             await asyncio.gather(*(take(f"key_{number}", wait) for number in range(40) for wait in waits))
@@ -167,15 +166,15 @@ async def test_nobody_notices_that_the_server_forgets(
 ) -> None:
     many = Tier("10000/minute", 50)
     with running_server() as server:
-        async with opened(server.url) as rig:
-            held = [await rig.take(many, subject="held") for _ in range(3)]
-            asking = [asyncio.create_task(rig.ask(many, subject=f"key_{n % 9}")) for n in range(200)]
+        async with limiter_on(server.url) as harness:
+            held = [await harness.take(many, subject="held") for _ in range(3)]
+            asking = [asyncio.create_task(harness.admit(many, subject=f"key_{n % 9}")) for n in range(200)]
             await asyncio.sleep(0)
             server.command(*forget)
             assert all(isinstance(answer, Admitted) for answer in await asyncio.gather(*asking))
             for _ in range(3):
                 server.command(*forget)
-                held.append(await rig.take(many, subject="held"))
+                held.append(await harness.take(many, subject="held"))
             assert held[-1].slots_left == 50 - len(held)
     assert not [record for record in caplog.records if record.name.startswith("machpay_gateway")]
 
@@ -186,15 +185,15 @@ async def test_a_sentinels_new_primary_is_found_without_a_restart() -> None:
             limiter = RedisLimiter(sentinels.url)
             await limiter.open()
             stack.push_async_callback(limiter.close)
-            rig = Rig(limiter, FixedClock())
-            await rig.take(TEN)
+            harness = Harness(limiter, FixedClock())
+            await harness.take(TEN)
             assert sentinels.primary.command("WAIT", 1, 5000) == 1
             await asyncio.to_thread(sentinels.failover)
             async with asyncio.timeout(5):
                 # Nothing of ours says when it is found.
-                while (await rig.take(TEN, cost=0, subject=token_hex(4))).tier is not TEN:  # noqa: ASYNC110
+                while (await harness.take(TEN, cost=0, subject=token_hex(4))).tier is not TEN:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
-            assert (await rig.take(TEN)).slots_left == 2
+            assert (await harness.take(TEN)).slots_left == 2
 
 
 @pytest.fixture(scope="module")
@@ -212,35 +211,35 @@ def place_of(cluster: Cluster, prefix: str) -> tuple[int, Server, Server]:
 
 
 async def test_a_slot_that_has_moved_is_followed(cluster: Cluster, prefix: str) -> None:
-    async with opened(cluster.url, prefix) as rig:
-        await rig.take(TEN)
+    async with limiter_on(cluster.url, prefix) as harness:
+        await harness.take(TEN)
         slot, source, target = place_of(cluster, prefix)
         target.command("SCRIPT", "FLUSH")
         cluster.move_slot(slot, source, target)
-        answer = await rig.take(TEN)
+        answer = await harness.take(TEN)
         assert (answer.left, answer.slots_left) == (8, 2)
         cluster.move_slot(slot, target, source)
-        assert (await rig.take(TEN)).left == 7
+        assert (await harness.take(TEN)).left == 7
 
 
 async def through_a_slot_on_the_move(cluster: Cluster, prefix: str, *, knows_scripts: bool) -> None:
-    async with opened(cluster.url, prefix) as rig:
-        (await rig.take(TEN)).lease.release()
+    async with limiter_on(cluster.url, prefix) as harness:
+        (await harness.take(TEN)).lease.release()
         slot, source, target = place_of(cluster, prefix)
         for number in range(50 if knows_scripts else 0):
-            await rig.take(TEN, subject=f"key_{number}_of_any_node")
+            await harness.take(TEN, subject=f"key_{number}_of_any_node")
     if not knows_scripts:
         target.command("SCRIPT", "FLUSH")
     move = cluster.slot_move(slot, source, target)
     try:
-        async with opened(cluster.url, prefix) as rig:
-            assert (await rig.take(TEN)).left == 8
+        async with limiter_on(cluster.url, prefix) as harness:
+            assert (await harness.take(TEN)).left == 8
             move.begin()
-            assert (await rig.take(TEN)).left == 7
+            assert (await harness.take(TEN)).left == 7
             move.move_keys()
-            assert (await rig.take(TEN)).left == 6
+            assert (await harness.take(TEN)).left == 6
             move.finish()
-            assert (await rig.take(TEN)).left == 5
+            assert (await harness.take(TEN)).left == 5
     finally:
         move.move_keys()
         move.finish()
@@ -259,7 +258,7 @@ async def test_a_host_that_hangs_leaves_time_to_ask_the_next_for_the_map(cluster
         proxy.blackhole = True
         url = cluster.url.replace("//", f"//{HOST}:{proxy.port},")
         async with asyncio.timeout(CONNECT_SECONDS):
-            link = await servers_for(url).link()
+            link = await servers_for(url).connect()
         await link.close()
 
 
@@ -268,7 +267,7 @@ async def test_while_one_node_hangs_no_connection_to_the_others_is_left_open(clu
     with last.frozen():
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
-                await servers_for(cluster.url).link()
+                await servers_for(cluster.url).connect()
         await asyncio.to_thread(wait_until, lambda: not any(map(is_used, others)), seconds=2, claim="all are closed")
     cluster.wait_until_ok()
 
@@ -293,11 +292,11 @@ ODD = ["", "a", "user:with:colons", "名前", "a\0b\r\n", "{tag}", "x" * 1_000_0
 
 async def test_keys_are_of_one_size_end_by_themselves_and_name_nobody(server: Server, prefix: str) -> None:
     subjects = ["alice@example.com", *ODD]
-    async with opened(server.url, prefix) as rig:
+    async with limiter_on(server.url, prefix) as harness:
         for number, subject in enumerate(subjects):
             tier = TEN if number % 2 else Tier("10/day", 4)
-            assert (await rig.take(tier, subject=subject)).left == 9
-        await rig.limiter.invalidate("marked@example.com", 2)
+            assert (await harness.take(tier, subject=subject)).left == 9
+        await harness.limiter.invalidate("marked@example.com", 2)
         await asyncio.to_thread(
             wait_until, lambda: len(kept(server, prefix)) == len(subjects) + 2, seconds=5, claim="all is kept"
         )
@@ -308,21 +307,21 @@ async def test_keys_are_of_one_size_end_by_themselves_and_name_nobody(server: Se
 
 
 async def test_a_subject_of_no_valid_text_is_one_like_any_other(server: Server, prefix: str) -> None:
-    async with opened(server.url, prefix) as rig:
-        assert (await rig.take(TEN, subject="half of a pair: \ud800")).left == 9
-        assert (await rig.take(TEN, subject="half of a pair: \ud801")).left == 9
-        assert (await rig.take(TEN, subject="half of a pair: \ud800")).left == 8
+    async with limiter_on(server.url, prefix) as harness:
+        assert (await harness.take(TEN, subject="half of a pair: \ud800")).left == 9
+        assert (await harness.take(TEN, subject="half of a pair: \ud801")).left == 9
+        assert (await harness.take(TEN, subject="half of a pair: \ud800")).left == 8
 
 
 async def test_a_subject_with_all_cells_in_use_takes_a_kilobyte_at_most(server: Server, prefix: str) -> None:
     clock, tier = FixedClock(), TIERS["enterprise"]
     async with AsyncExitStack() as stack:
-        rigs = [await stack.enter_async_context(opened(server.url, prefix, clock)) for _ in range(4)]
+        rigs = [await stack.enter_async_context(limiter_on(server.url, prefix, clock)) for _ in range(4)]
         for second in range(61):
             await rigs[second % 4].take(tier, cost=tier.limit // 61)
             clock.advance(1)
-            for rig in rigs:
-                await rig.take(tier, cost=0)
+            for harness in rigs:
+                await harness.take(tier, cost=0)
         (key,) = (key.decode() for key in kept(server, prefix) if not key.endswith(b":workers"))
         assert server.command("HLEN", key) >= 61 + 4
         assert server.command("MEMORY", "USAGE", key, "SAMPLES", 0) <= 1024

@@ -4,11 +4,11 @@ import pytest
 
 from machpay_gateway.core.check_result import CheckStatus
 from machpay_gateway.limiters.redis.diagnostics import (
+    LimiterUse,
     ServerFacts,
-    Setting,
+    check_results,
     clock,
     cluster,
-    judged,
     latency,
     memory,
     persistence,
@@ -16,8 +16,8 @@ from machpay_gateway.limiters.redis.diagnostics import (
 )
 
 OK, WARNING, WRONG = CheckStatus
-ALONE = Setting("machpay", "local")
-IN_CLUSTER = Setting("machpay", "local", in_cluster=True)
+ALONE = LimiterUse("machpay", "local")
+IN_CLUSTER = LimiterUse("machpay", "local", in_cluster=True)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ IN_CLUSTER = Setting("machpay", "local", in_cluster=True)
         ({"redis_version": "8.4.0"}, OK, "Redis 8.4.0"),
         ({"redis_version": "10.0"}, OK, "Redis 10.0"),  # by number and not by text
         ({"redis_version": "4.0", "server_name": "valkey", "valkey_version": "8.0.1"}, OK, "Valkey 8.0.1"),  # any is
-        ({}, WRONG, "Redis of no version is too old"),
+        ({}, WRONG, "Redis of unknown version is too old"),
     ],
 )
 def test_the_version_is_one_that_has_what_is_needed(info: dict[str, str], status: CheckStatus, found: str) -> None:
@@ -51,8 +51,13 @@ def test_memory_that_is_nearly_full_is_a_warning(used: int, status: CheckStatus)
     "aof, snapshots, replicas, found",
     [
         ("1", "", "0", "an append-only file, no replicas"),
-        ("0", "900 1", "1", "snapshots, 1 replica: a restart forgets"),
-        ("0", "", "2", "nothing is kept on disk, 2 replicas: a restart without a replica to take over begins windows"),
+        ("0", "900 1", "1", "snapshots, 1 replica: a restart loses"),
+        (
+            "0",
+            "",
+            "2",
+            "nothing is written to disk, 2 replicas: after a restart without a replica to take over, windows",
+        ),
         ("0", None, "0", "no append-only file, and whether there are snapshots cannot be read"),
     ],
 )
@@ -107,7 +112,7 @@ def test_of_several_servers_the_slowest_and_the_most_wrong_clock_are_told() -> N
         ServerFacts("b", round_trips=[0.02], ahead_seconds=2.0),
     ]
 
-    slow, off = judged(servers, IN_CLUSTER)[-2:]
+    slow, off = check_results(servers, IN_CLUSTER)[-2:]
 
     assert slow.found.startswith("b: median 20.0 ms")
     assert off.found.startswith("a: 5.0 s behind")

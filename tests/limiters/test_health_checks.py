@@ -10,8 +10,8 @@ import pytest
 from redis import Redis
 
 from machpay_gateway.core.check_result import CheckResult, CheckStatus, worst
-from machpay_gateway.limiters.redis.diagnostics import Setting
-from machpay_gateway.limiters.redis.health_checks import misread, redis_findings
+from machpay_gateway.limiters.redis.diagnostics import LimiterUse
+from machpay_gateway.limiters.redis.health_checks import check_password_encoding, check_redis
 from machpay_gateway.limiters.redis.scripts import Scripts
 from tests.redises.faults import FaultProxy
 from tests.redises.fixtures import redis_sentinels
@@ -22,8 +22,8 @@ from tests.redises.servers import Server, running_server
 __all__ = ["redis_sentinels"]
 
 OK, WARNING, WRONG = CheckStatus
-ALONE = Setting("machpay", "local")
-IN_CLUSTER = Setting("machpay", "local", in_cluster=True)
+ALONE = LimiterUse("machpay", "local")
+IN_CLUSTER = LimiterUse("machpay", "local", in_cluster=True)
 SUBJECTS = [
     "redis",
     "redis access",
@@ -36,12 +36,12 @@ SUBJECTS = [
 _names = count()
 
 
-def rules_of(setting: Setting) -> list[str]:
-    return setting.grant.strip("`").split()[3:]
+def rules_of(use: LimiterUse) -> list[str]:
+    return use.acl_command.strip("`").split()[3:]
 
 
 async def checked(url: str) -> dict[str, CheckResult]:
-    return {finding.subject: finding for finding in await redis_findings(url, prefix="machpay", on_failure="local")}
+    return {finding.subject: finding for finding in await check_redis(url, prefix="machpay", on_failure="local")}
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +69,14 @@ async def test_a_fresh_server_is_fit_and_has_nothing_more_in_it_afterwards(serve
 
     assert list(findings) == SUBJECTS
     assert worst(findings.values()) is OK
-    assert findings["redis"].found.endswith("answers; no workers at work")
+    assert findings["redis"].found.endswith("answers; no workers connected")
     assert server.command("KEYS", "*") == []
 
 
 async def test_workers_at_work_are_counted(server: Server) -> None:
     server.command("ZADD", "machpay:workers", time.time() + 60, "a", time.time() + 60, "b")
     try:
-        assert (await checked(server.url))["redis"].found.endswith("; 2 workers at work")
+        assert (await checked(server.url))["redis"].found.endswith("; 2 workers connected")
         assert server.command("ZCARD", "machpay:workers") == 2
     finally:
         server.command("DEL", "machpay:workers")
@@ -107,7 +107,7 @@ async def test_each_right_that_is_told_is_needed_and_missed(server: Server, righ
     missed = "keys machpay:*" if right.startswith("~") else right.removeprefix("+").replace("|", " ")
     assert finding.status is WRONG
     assert missed in finding.found.replace("|", " ").lower()
-    assert finding.way_out == ALONE.grant
+    assert finding.way_out == ALONE.acl_command
     assert server.command("KEYS", "*") == [], "what cannot be removed is not made"
 
 
@@ -145,8 +145,8 @@ async def test_a_replica_takes_no_writes(server: Server) -> None:
     [
         ("0", "allkeys-lru", OK, "no maxmemory is set"),  # never full
         ("1gb", "noeviction", OK, "noeviction, 0% of maxmemory used"),
-        ("1gb", "allkeys-lru", WARNING, "their windows begin anew"),
-        ("1gb", "volatile-ttl", WARNING, "their windows begin anew"),  # each of our keys has a TTL
+        ("1gb", "allkeys-lru", WARNING, "their windows start over"),
+        ("1gb", "volatile-ttl", WARNING, "their windows start over"),  # each of our keys has a TTL
     ],
 )
 async def test_it_is_told_what_becomes_of_counters_when_memory_is_full(
@@ -182,7 +182,7 @@ async def test_refused_writes_are_told_with_their_reason(server: Server) -> None
 async def test_it_is_told_whether_snapshots_are_made(server: Server) -> None:
     with configured(server, save="3600 1"):
         assert (await checked(server.url))["redis persistence"].found.startswith("snapshots, no replicas")
-    assert (await checked(server.url))["redis persistence"].found.startswith("nothing is kept on disk")
+    assert (await checked(server.url))["redis persistence"].found.startswith("nothing is written to disk")
 
 
 async def test_a_slow_way_there_is_a_warning(server: Server) -> None:
@@ -206,12 +206,12 @@ async def test_a_server_that_does_not_move_is_not_waited_for() -> None:
     with running_server() as server, server.frozen():
         (finding,) = (await checked(server.url)).values()
 
-    assert "does not answer (nothing came in time)" in finding.found
+    assert "does not answer (no reply in time)" in finding.found
 
 
 @pytest.mark.parametrize("ahead, status, told", [(-90, WARNING, "90.0 s ahead of"), (0.2, OK, "within 1 s")])
 async def test_a_clock_that_is_off_is_a_warning(server: Server, ahead: float, status: CheckStatus, told: str) -> None:
-    findings = await redis_findings(server.url, prefix="machpay", on_failure="local", clock=lambda: time.time() + ahead)
+    findings = await check_redis(server.url, prefix="machpay", on_failure="local", clock=lambda: time.time() + ahead)
 
     assert findings[-1].status is status
     assert told in findings[-1].found
@@ -227,15 +227,15 @@ async def test_a_cluster_is_checked_at_each_of_its_primaries(cluster_url: str) -
     with Redis(HOST, ports[1]) as node:
         node.execute_command("ACL", "SETUSER", "app", "-hgetall")
 
-    findings = await redis_findings(cluster_url, prefix="machpay", on_failure="local")
+    findings = await check_redis(cluster_url, prefix="machpay", on_failure="local")
     assert worst(findings) is OK
     assert CheckResult("redis cluster", OK, "state ok, 3 primaries") in findings
-    as_app = await redis_findings(cluster_url.replace("//", "//app:word@"), prefix="machpay", on_failure="local")
+    as_app = await check_redis(cluster_url.replace("//", "//app:word@"), prefix="machpay", on_failure="local")
     access = {finding.found: finding.status for finding in as_app if finding.subject == "redis access"}
     others = ", ".join(sorted(f"{HOST}:{port}" for port in ports if port != ports[1]))
     assert access == {
         f"{HOST}:{ports[1]}: the user may not run HGETALL": WRONG,
-        f"{others}: all that is needed may be done with keys machpay:*": OK,
+        f"{others}: all needed commands are allowed on keys machpay:*": OK,
     }
 
 
@@ -251,7 +251,7 @@ async def test_the_primary_that_sentinel_names_is_told(redis_sentinels: Sentinel
     findings = await checked(redis_sentinels.url)
 
     assert worst(findings.values()) is OK
-    assert f"and {HOST}:{redis_sentinels.primary.port} is the primary that it names" in findings["redis"].found
+    assert f"and the sentinels name {HOST}:{redis_sentinels.primary.port} as the primary" in findings["redis"].found
     assert "1 replica:" in findings["redis persistence"].found
     nobody = await checked(redis_sentinels.url.replace("/primary", "/other"))
     assert "No master found for 'other'" in nobody["redis"].found
@@ -271,7 +271,7 @@ async def test_the_primary_that_sentinel_names_is_told(redis_sentinels: Sentinel
 )
 async def test_nothing_of_a_password_is_shown(server: Server, url: str) -> None:
     for port in (server.port, free_port()):
-        findings = await redis_findings(url.format(where=f"{HOST}:{port}"), prefix="machpay", on_failure="local")
+        findings = await check_redis(url.format(where=f"{HOST}:{port}"), prefix="machpay", on_failure="local")
 
         assert findings[0].status is WRONG
         assert "s3cret" not in repr(findings)
@@ -279,6 +279,8 @@ async def test_nothing_of_a_password_is_shown(server: Server, url: str) -> None:
 
 @pytest.mark.parametrize("sign", "/?#")
 def test_a_password_that_ends_too_soon_is_told_before_it_is_shown(sign: str) -> None:
-    assert misread(f"redis://user:s3{sign}cret@{HOST}/0") == misread("redis://:12/x@host")
-    assert misread(f"redis://user:s3%2Fcret@{HOST}/0?db=1") is None
-    assert misread("redis://[") is None, "what cannot be read at all is told as a mistake"
+    assert check_password_encoding(f"redis://user:s3{sign}cret@{HOST}/0") == check_password_encoding(
+        "redis://:12/x@host"
+    )
+    assert check_password_encoding(f"redis://user:s3%2Fcret@{HOST}/0?db=1") is None
+    assert check_password_encoding("redis://[") is None, "what cannot be read at all is told as a mistake"

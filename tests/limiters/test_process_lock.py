@@ -1,4 +1,4 @@
-"""The right to be the only process that counts, where it cannot even be asked for."""
+"""The lock of the only process that counts, on a file that cannot be locked."""
 
 from pathlib import Path
 
@@ -9,6 +9,6 @@ from machpay_gateway.limiters.process_lock import ProcessLock
 
 
 async def test_a_lock_that_cannot_be_opened_stops_the_start_and_is_named(tmp_path: Path) -> None:
-    # As one that another user of the host made first: to open a directory fails likewise, and for root, too.
+    # As a file of another user of the host: opening a directory fails in the same way, for root as well.
     with pytest.raises(ConfigurationError, match=f"{tmp_path} cannot be locked .*: remove it, or set redis"):
-        await ProcessLock(tmp_path).take()
+        await ProcessLock(tmp_path).acquire()

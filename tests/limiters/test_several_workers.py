@@ -20,7 +20,7 @@ from machpay_gateway.core.limits.admission import CONCURRENCY, STALE, Admitted, 
 from machpay_gateway.core.limits.rate import CellWindow, Tier
 from machpay_gateway.limiters.redis import RedisLimiter
 from tests.clocks import FixedClock
-from tests.limiters.harness import START, Rig, ScriptsAt
+from tests.limiters.harness import START, Harness, ScriptsAt
 from tests.redises.waiting import wait_until
 
 FIVE_SLOTS = Tier("1000/minute", 5)
@@ -32,10 +32,10 @@ Believed = tuple[int, int]  # slots that a worker holds, as the server believes,
 
 
 @dataclass(frozen=True)
-class Worker(Rig):
+class Worker(Harness):
     """A limiter, and the tasks that keep it alive."""
 
-    tasks: frozenset[asyncio.Task[object]]
+    tasks: frozenset[asyncio.Task[object]] = frozenset()
 
     async def die(self) -> None:
         """End as by SIGKILL: the connection closes, and nothing is said."""
@@ -59,7 +59,7 @@ class Workers:
         limiter = RedisLimiter(self.url, prefix=self.prefix, clock=self.clock, scripts=ScriptsAt(self.clock))
         await limiter.open()
         self.stack.push_async_callback(limiter.close)
-        return Worker(limiter, self.clock, frozenset(asyncio.all_tasks() - others))
+        return Worker(limiter, self.clock, tasks=frozenset(asyncio.all_tasks() - others))
 
     def names(self) -> set[bytes]:
         return set(self._said("ZRANGE", f"{self.prefix}:workers", 0, -1))
@@ -113,7 +113,7 @@ async def test_together_they_admit_no_more_than_the_limit_and_hold_no_more_than_
     several = [await workers.join() for _ in range(3)]
     admitted = []
     for _ in range(4):
-        answers = await asyncio.gather(*(worker.ask(tier) for _ in range(15) for worker in several))
+        answers = await asyncio.gather(*(worker.admit(tier) for _ in range(15) for worker in several))
         leases = [answer.lease for answer in answers if isinstance(answer, Admitted)]
         admitted.append(len(leases))
         for lease in leases:
@@ -128,7 +128,7 @@ async def test_a_version_that_one_is_told_makes_the_older_stale_at_the_others(wo
         await worker.take(FIVE_SLOTS, version=1)
     await several[0].limiter.invalidate("key_1", 2)
     await until(lambda: workers.version() == 2, "the server knows of version 2")
-    assert [await worker.ask(FIVE_SLOTS, version=1) for worker in several] == [STALE] * 3
+    assert [await worker.admit(FIVE_SLOTS, version=1) for worker in several] == [STALE] * 3
 
 
 async def test_a_dead_workers_slots_are_free_when_its_lease_has_ended_and_not_before(workers: Workers) -> None:
@@ -136,10 +136,26 @@ async def test_a_dead_workers_slots_are_free_when_its_lease_has_ended_and_not_be
     await taken(first, 5)
     await first.die()
     workers.clock.advance(LEASE_SECONDS - 0.1)
-    assert (await second.refused(FIVE_SLOTS)).policy == CONCURRENCY
+    assert (await second.refusal(FIVE_SLOTS)).policy == CONCURRENCY
     workers.clock.advance(0.1)
     assert (await second.take(FIVE_SLOTS)).left == 1000 - 6  # the units of the dead are spent
     await taken(second, 4)
+
+
+async def test_a_dead_workers_slots_are_freed_on_time_however_busy_another_worker_is(workers: Workers) -> None:
+    first, second = await workers.join(), await workers.join()
+    await taken(first, 4)
+    await first.die()
+    held = await second.take(FIVE_SLOTS)
+    for _ in range(LEASE_SECONDS - 1):
+        workers.clock.advance(1)
+        assert (await second.refusal(FIVE_SLOTS)).policy == CONCURRENCY
+        held.lease.release()
+        await workers.until_held(4)
+        held = await second.take(FIVE_SLOTS)
+    workers.clock.advance(1)
+    await taken(second, 4)
+    assert (await second.refusal(FIVE_SLOTS)).policy == CONCURRENCY
 
 
 async def test_a_living_workers_slots_are_kept_for_as_long_as_it_holds_them(
@@ -152,7 +168,7 @@ async def test_a_living_workers_slots_are_kept_for_as_long_as_it_holds_them(
     for _ in range(8):
         workers.clock.advance(3)
         await until(lambda: workers.slots()[name] == (5, int(workers.clock.now) + LEASE_SECONDS), "it is renewed")
-        assert (await second.refused(FIVE_SLOTS)).policy == CONCURRENCY
+        assert (await second.refusal(FIVE_SLOTS)).policy == CONCURRENCY
     await first.die()
     workers.clock.advance(LEASE_SECONDS)
     await taken(second, 5)
@@ -166,13 +182,13 @@ async def test_a_worker_whose_slots_were_dropped_states_its_own_again_and_releas
     workers.clock.advance(30)
     theirs = await taken(second, 5)
     late.release()
-    assert (await frozen.refused(FIVE_SLOTS)).policy == CONCURRENCY
+    assert (await frozen.refusal(FIVE_SLOTS)).policy == CONCURRENCY
     await workers.until_held(3 + 5)
     for lease in theirs:
         lease.release()
     await workers.until_held(3)
     await taken(second, 2)
-    assert (await second.refused(FIVE_SLOTS)).policy == CONCURRENCY
+    assert (await second.refusal(FIVE_SLOTS)).policy == CONCURRENCY
 
 
 async def test_no_worker_has_the_name_of_another_or_of_itself_before(workers: Workers) -> None:
@@ -216,7 +232,7 @@ class History:
         self.window.advance(now)
         has_units = self.window.taken + cost <= tier.limit
         admitted = slots_left > 0 and self.window.try_take(now, cost, tier.limit)
-        answer = await self.several[number].ask(tier, cost=cost, version=self.version)
+        answer = await self.several[number].admit(tier, cost=cost, version=self.version)
         assert isinstance(answer, Admitted | Exceeded)
         assert isinstance(answer, Admitted) is admitted
         self.told_version = self.version
@@ -229,7 +245,7 @@ class History:
 
     async def ask_of_an_older_version(self, number: int, cost: int, _: float) -> None:
         if self.told_version == self.version:
-            answer = await self.several[number].ask(self.tier, cost=cost, version=self.version - 1)
+            answer = await self.several[number].admit(self.tier, cost=cost, version=self.version - 1)
             assert not isinstance(answer, Admitted)
             await self.perhaps_state(number)
 

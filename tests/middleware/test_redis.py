@@ -1,4 +1,4 @@
-"""Two gateways on one database and one Redis, as two workers or machines are: one limit, and one truth about a key."""
+"""Two gateways on one database and one Redis, as two workers or hosts: they share limits and see the same keys."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -65,23 +65,23 @@ async def status(api: Guarded, secret: str) -> int:
 
 
 async def slots_left(api: Guarded, secret: str) -> int:
-    await asyncio.sleep(0.05)  # a release is told a moment after the request has ended
+    await asyncio.sleep(0.05)  # a release is sent a moment after the request has ended
     return int((await api.client(secret).get("/v1/skills")).headers["ratelimit"].rpartition("r=")[2])
 
 
-async def test_each_decision_is_timed_and_the_wait_for_redis_for_itself(two: tuple[Guarded, Guarded]) -> None:
+async def test_each_decision_and_its_wait_for_redis_are_timed_separately(two: tuple[Guarded, Guarded]) -> None:
     api, _ = two
     _, secret = await api.key()
-    for sent in (secret, secret, secret, None):
-        await api.client(sent).get("/v1/skills")
+    for credential in (secret, secret, secret, None):
+        await api.client(credential).get("/v1/skills")
     steps = api.gateway.steps
     assert sum(steps.decide[:-1]) == 4
-    assert sum(steps.admission[:-1]) == 2  # the first one had to look the key up, and the last one had none
+    assert sum(steps.admission[:-1]) == 2  # the first one looks the key up, the last one has none
     assert 0 < steps.admission[-1] < steps.decide[-1]
     assert sum(api.gateway.limiter.batches.values()) >= 3
 
 
-async def test_one_limit_holds_over_both(two: tuple[Guarded, Guarded]) -> None:
+async def test_one_rate_limit_holds_over_both(two: tuple[Guarded, Guarded]) -> None:
     _, secret = await two[0].key()
     answers = [await two[number % 2].client(secret).get("/v1/skills") for number in range(10)]
     assert [answer.headers["ratelimit"].split(";")[1] for answer in answers] == [
@@ -100,19 +100,21 @@ async def test_slots_are_held_over_both(two: tuple[Guarded, Guarded]) -> None:
         await held.entered.acquire()
     refused = await two[1].client(secret).get("/v1/skills")
     assert (refused.status_code, refused.json()["code"]) == (429, "concurrency_limited")
+    assert (refused.headers["retry-after"], refused.json()["retry_after"]) == ("1", 1)  # and not when a unit frees
+    assert int(refused.headers["ratelimit"].partition("t=")[2].partition(",")[0]) > 1
     held.let_go.set()
     assert await asyncio.gather(*inside) == [200] * 4
     assert await slots_left(two[1], secret) == 3
 
 
-async def until_told(server: Server, setup: Setup, version: int) -> None:
-    """Wait for the round trip in which Redis hears of a change to the only key."""
+async def wait_for_version(server: Server, setup: Setup, version: int) -> None:
+    """Wait until Redis holds the version marker of the only key."""
     (key,) = (key for key in server.command("KEYS", f"{setup.prefix}:*") if not key.endswith(":workers"))
     await asyncio.to_thread(
         wait_until,
         lambda: int(server.command("HGET", key, "v")) == version,
         seconds=0.9,  # sooner than the second for which a record is trusted
-        claim=f"the server knows of version {version}",
+        claim=f"the server holds version {version}",
     )
 
 
@@ -122,7 +124,7 @@ async def test_a_revoked_key_is_refused_by_the_other_as_soon_as_redis_knows(
     key_id, secret = await two[0].key()
     assert [await status(api, secret) for api in two] == [200, 200]
     await two[0].gateway.keys.revoke(None, key_id)
-    await until_told(server, setup, 2)
+    await wait_for_version(server, setup, 2)
     assert [await status(api, secret) for api in reversed(two)] == [401, 401]
 
 
@@ -133,7 +135,7 @@ async def test_a_rotated_secret_is_refused_by_the_other_as_soon_as_redis_knows(
     assert [await status(api, secret) for api in two] == [200, 200]
     rotated = await two[0].gateway.keys.rotate(None, key_id, grace_seconds=0)
     assert rotated is not None
-    await until_told(server, setup, 2)
+    await wait_for_version(server, setup, 2)
     assert await status(two[1], secret) == 401
     assert [await status(api, rotated[1]) for api in reversed(two)] == [200, 200]
 
@@ -144,44 +146,42 @@ async def test_a_tier_changed_by_one_holds_for_the_other_as_soon_as_redis_knows(
     _, secret = await two[0].key()
     assert [await status(api, secret) for api in two] == [200, 200]
     await two[0].gateway.accounts.set_tier("standard", "enterprise")
-    await until_told(server, setup, 2)
+    await wait_for_version(server, setup, 2)
     answer = await two[1].client(secret).get("/v1/skills")
     assert answer.headers["ratelimit"].startswith('"minute";r=97;')
     assert answer.headers["ratelimit-policy"].startswith('"minute";q=100;')
 
 
-async def test_a_change_that_has_returned_holds_for_the_next_request_of_the_other(setup: Setup, server: Server) -> None:
+async def test_a_finished_change_holds_for_the_next_request_to_the_other(setup: Setup, server: Server) -> None:
     proxy = setup.stack.enter_context(FaultProxy(server.port))
     api, other = await setup.gateway(proxy.url), await setup.gateway(server.url)
     key_id, secret = await api.key()
     assert await status(other, secret) == 200
-    proxy.delay_seconds = 0.03  # or it is a matter of luck, and mostly well
+    proxy.delay_seconds = 0.03  # or the race is won by luck
     await api.gateway.keys.revoke(None, key_id)
     assert await status(other, secret) == 401
 
 
 @pytest.mark.parametrize("turns", range(8))  # not begun, not sent, in flight
-async def test_a_request_that_is_cancelled_before_its_answer_holds_nothing(
-    setup: Setup, server: Server, turns: int
-) -> None:
+async def test_a_request_canceled_before_its_answer_holds_no_slot(setup: Setup, server: Server, turns: int) -> None:
     proxy = setup.stack.enter_context(FaultProxy(server.port))
     api, other = await setup.gateway(proxy.url), await setup.gateway(server.url)
     _, secret = await api.key()
     assert [await slots_left(it, secret) for it in (api, other)] == [3, 3]
     proxy.delay_seconds = 0.02
-    asking = asyncio.create_task(status(api, secret))
+    request = asyncio.create_task(status(api, secret))
     for _ in range(turns):
         await asyncio.sleep(0)
-    asking.cancel()
+    request.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asking
-    await asyncio.sleep(0.05)  # past the answer that nobody waits for
-    async with asyncio.timeout(10):  # on a busy machine it comes later; what is held stays so
-        while await slots_left(other, secret) != 3:  # noqa: ASYNC110 - nothing tells it
+        await request
+    await asyncio.sleep(0.05)  # past the answer to the canceled request
+    async with asyncio.timeout(10):  # on a busy machine it comes later
+        while await slots_left(other, secret) != 3:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.02)
 
 
-async def test_a_request_that_is_cancelled_between_its_answer_and_its_arrival_holds_nothing(
+async def test_a_request_canceled_between_its_answer_and_its_delivery_holds_no_slot(
     two: tuple[Guarded, Guarded],
 ) -> None:
     _, secret = await two[0].key()
@@ -189,7 +189,7 @@ async def test_a_request_that_is_cancelled_between_its_answer_and_its_arrival_ho
 
     async def first() -> None:
         await status(two[0], secret)
-        second.cancel()  # it was answered in the same turn of the loop, and has not heard of it
+        second.cancel()  # its answer came in the same turn of the loop, and it has not run since
 
     winning = asyncio.create_task(first())
     second = asyncio.create_task(status(two[0], secret))
@@ -199,7 +199,7 @@ async def test_a_request_that_is_cancelled_between_its_answer_and_its_arrival_ho
     assert await slots_left(two[1], secret) == 3
 
 
-async def test_deny_without_redis_is_a_503_that_says_when_to_come_back(setup: Setup) -> None:
+async def test_deny_without_redis_is_a_503_with_retry_after(setup: Setup) -> None:
     with running_server() as server:
         api = await setup.gateway(server.url, "deny")
         _, secret = await api.key()
@@ -214,11 +214,11 @@ async def test_deny_without_redis_is_a_503_that_says_when_to_come_back(setup: Se
         assert await status(api, "sk_live_wrong") == 401
         server.restart()
         async with asyncio.timeout(5):
-            while await status(api, secret) != 200:  # noqa: ASYNC110 - nothing of ours says when it answers again
+            while await status(api, secret) != 200:  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.02)
 
 
-async def test_local_the_headers_say_the_part(setup: Setup, server: Server) -> None:
+async def test_local_the_headers_report_the_local_share(setup: Setup, server: Server) -> None:
     await setup.gateway(server.url)
     with FaultProxy(server.port) as proxy:
         api = await setup.gateway(proxy.url)

@@ -119,10 +119,10 @@ def test_a_public_answer_carries_the_request_id_only() -> None:
 
 @pytest.mark.parametrize("policy", ["minute", CONCURRENCY])
 def test_a_refusal_for_quota_carries_the_quota(policy: str) -> None:
-    exceeded = Exceeded(policy, wait_seconds=3.5, left=0, resets_in=2.5, slots_left=1, tier=STANDARD)
+    exceeded = Exceeded(policy, wait_seconds=3.5, left=2, resets_in=2.5, slots_left=1, tier=STANDARD)
     denied = Denied(Reason.RATE_LIMITED, principal=CALLER, exceeded=exceeded)
     fields = refusal_headers(denied, legacy=False)
-    assert parsed(fields, b"ratelimit") == [("minute", {"r": 0, "t": 3}), (CONCURRENCY, {"r": 1})]
+    assert parsed(fields, b"ratelimit") == [("minute", {"r": 2, "t": 3}), (CONCURRENCY, {"r": 1})]
 
 
 @pytest.mark.parametrize("reason", [Reason.INVALID_CREDENTIALS, Reason.INSUFFICIENT_SCOPE, Reason.UNAVAILABLE])

@@ -1,1 +1,1 @@
-"""Rates, and admission to them."""
+"""Rate and concurrency limits, and admission to them."""

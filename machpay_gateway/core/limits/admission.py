@@ -1,4 +1,4 @@
-"""Admission: what is asked of a limiter in one atomic step, and the four things it can answer."""
+"""Admission: what a request asks of a limiter in one atomic step, and the four answers it can get."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Any, NamedTuple, Protocol
 
 from machpay_gateway.core.limits.rate import CellWindow, Tier
 
-CONCURRENCY = "concurrency"  # the name of that policy in headers and answers
-SLOT_WAIT_SECONDS = 1.0  # when a slot frees is not ours to know; sooner would only be a busy loop
+CONCURRENCY = "concurrency"  # the policy's name in headers and refusals
+SLOT_WAIT_SECONDS = 1.0  # nobody knows when a slot frees; a shorter wait would only make callers poll
 
 
 class AdmissionRequest(NamedTuple):
-    """What one request asks of its subject's quota. *version* is that of the record the caller was identified by."""
+    """One request's claim on its subject's quota. *version* is that of the record that identified the caller."""
 
     subject: str
     version: int
@@ -24,22 +24,22 @@ class Lease(Protocol):
     """A held concurrency slot."""
 
     def release(self) -> None:
-        """Give the slot back, once. Never blocks or fails: the caller may be on its way out of a cancellation."""
+        """Give the slot back, once. Never blocks or fails: the caller may be handling a cancellation."""
 
 
 class Admitted(NamedTuple):
-    """The window and a slot were taken together."""
+    """Units of the window and a slot were taken together."""
 
     lease: Lease
     left: int  # units left in the window
     resets_in: float  # seconds until the next unit frees
     slots_left: int
-    tier: Tier  # what it was granted by: the caller's own, or a worker's part of it while the limiter is away
+    tier: Tier  # that decided: the caller's own, or a worker's local share of it while the limiter is unavailable
 
 
 @dataclass(frozen=True, slots=True)
 class Exceeded:
-    """Nothing was taken: *policy* is the window's name or `concurrency`; ask again after *wait_seconds*."""
+    """Nothing was taken: *policy* is the window's name or `concurrency`; retry after *wait_seconds*."""
 
     policy: str
     wait_seconds: float
@@ -60,7 +60,7 @@ STALE = Stale.STALE
 
 @dataclass(frozen=True, slots=True)
 class LimiterUnavailable:
-    """The limiter cannot be asked, and nothing may be admitted without it. *detail* is for the log."""
+    """The limiter's server does not answer, and the failure mode admits nothing without it. *detail* is for the log."""
 
     detail: str
 
@@ -69,7 +69,7 @@ Answer = Admitted | Exceeded | Stale | LimiterUnavailable
 
 
 class Outage(NamedTuple):
-    """Why a limiter goes on without what it counts in: for how many *seconds* now, and by which *mode* meanwhile."""
+    """Why a limiter decides without its server: for how many *seconds* so far, and in which failure *mode*."""
 
     seconds: float
     reason: str
@@ -77,7 +77,7 @@ class Outage(NamedTuple):
 
 
 class Remaining(NamedTuple):
-    """What a subject has left of the window and of its slots, over all workers. Nothing was taken to find out."""
+    """What a subject has left of its window and its slots, over all workers. Reading it takes nothing."""
 
     left: int
     resets_in: float  # seconds until the next unit frees
@@ -86,53 +86,53 @@ class Remaining(NamedTuple):
 
 
 class PendingAnswer(Awaitable[Answer], Protocol):
-    """An answer that needs I/O: what asyncio calls a future. It is cancelled with whoever waits for it."""
+    """An answer that needs I/O: the part of an asyncio future that a caller uses. Canceling the caller cancels it."""
 
     def done(self) -> bool:
-        """Tell whether it has come, or never will."""
+        """Return whether it has a result or was canceled."""
 
     def cancelled(self) -> bool:
-        """Tell whether nobody waits for it any more."""
+        """Return whether it was canceled."""
 
     def result(self) -> Answer:
-        """Return what has come."""
+        """Return the answer."""
 
     def cancel(self) -> bool:
-        """Wait no more; False when it has come already."""
+        """Cancel it; False when it is done already."""
 
-    def add_done_callback(self, told: Callable[[Any], object], /) -> None:
-        """Tell *told* when it has come, or never will."""
+    def add_done_callback(self, callback: Callable[[Any], object], /) -> None:
+        """Call *callback* when it is done."""
 
 
-def abandon(answer: PendingAnswer) -> None:
-    """Give back what *answer* may have brought already to somebody who was cancelled before it arrived."""
-    if answer.done() and not answer.cancelled() and isinstance(granted := answer.result(), Admitted):
-        granted.lease.release()
+def abandon(pending: PendingAnswer) -> None:
+    """Release the slot that *pending* may hold for a caller that was canceled before it received the answer."""
+    if pending.done() and not pending.cancelled() and isinstance(answer := pending.result(), Admitted):
+        answer.lease.release()
 
 
 async def take_and_release(answer: Answer | PendingAnswer) -> Answer:
-    """Return *answer* once it is there and give back the slot that it holds: for what is counted and takes no time."""
+    """Return *answer* once it is there and release its slot: for events that are counted and take no time."""
     if not isinstance(answer, Answer):
-        coming = answer
+        pending = answer
         try:
-            answer = await coming
+            answer = await pending
         except BaseException:
-            abandon(coming)
+            abandon(pending)
             raise
     if isinstance(answer, Admitted):
         answer.lease.release()
     return answer
 
 
-def exceeded(window: CellWindow, tier: Tier, cost: int, held: int, now: float) -> Exceeded:
-    """Return the refusal of *cost* at *now* by *tier*, where *held* slots are taken."""
+def refusal_for(window: CellWindow, tier: Tier, cost: int, in_flight: int, now: float) -> Exceeded:
+    """Return the refusal of *cost* at *now* by *tier*, with *in_flight* slots held."""
     window.advance(now)
-    over_window = window.taken + cost > tier.limit
+    is_over_window = window.taken + cost > tier.limit
     return Exceeded(
-        policy=tier.policy_name if over_window else CONCURRENCY,
-        wait_seconds=window.frees_in(now, window.taken + cost - tier.limit) if over_window else SLOT_WAIT_SECONDS,
+        policy=tier.policy_name if is_over_window else CONCURRENCY,
+        wait_seconds=window.frees_in(now, window.taken + cost - tier.limit) if is_over_window else SLOT_WAIT_SECONDS,
         left=max(0, tier.limit - window.taken),
         resets_in=window.frees_in(now),
-        slots_left=max(0, tier.concurrency - held),
+        slots_left=max(0, tier.concurrency - in_flight),
         tier=tier,
     )

@@ -1,4 +1,4 @@
-"""What a decision asks of a limiter."""
+"""The port through which decisions reach a limiter."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -15,39 +15,39 @@ from machpay_gateway.core.limits.admission import (
 
 
 class Limiter(Protocol):
-    """Counts what subjects do."""
+    """Counts units and concurrency slots per subject."""
 
     @property
     def is_degraded(self) -> bool:
-        """Whether it goes on without what it counts in."""
+        """Whether it decides without its server."""
 
     @property
     def outage(self) -> Outage | None:
-        """Why it does so; None when it does not."""
+        """Why it is degraded; None when it is not."""
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many answers were given without what it counts in, by what held then."""
+        """How many answers were given without the server, by failure mode."""
 
     @property
     def batches(self) -> Mapping[int, int]:
-        """How often it asked what it counts in about how many callers at once."""
+        """How many batches were sent to the server, by their size in steps."""
 
     async def open(self) -> None:
-        """Make ready to count for a process that serves; it also counts without. Raises ConfigurationError."""
+        """Get ready to count for a process that serves; without it, it still counts. Raises ConfigurationError."""
 
     async def close(self) -> None:
-        """Give back what is held, and see that what was marked is known. It may be opened again."""
+        """Release all slots and send pending invalidations. It may be opened again."""
 
-    def admit(self, demand: AdmissionRequest) -> Answer | PendingAnswer:
-        """Check the version, take from the window and take a slot: together, or not at all.
+    def admit(self, request: AdmissionRequest) -> Answer | PendingAnswer:
+        """Check the version, take units of the window and take a slot: together, or not at all.
 
-        Returns the answer when it needs no I/O, else what waits for it: whoever is cancelled meanwhile holds
-        nothing. When the answer had come then, and not arrived, `abandon` gives back what it brought.
+        Returns the answer when it needs no I/O, else a pending one. A canceled caller holds no slot, except when the
+        answer was there and not yet received: then `abandon` releases it.
         """
 
-    async def remaining(self, demand: AdmissionRequest) -> Remaining | Stale | LimiterUnavailable:
-        """Return what the subject of *demand* has left, and take nothing: no unit, and no slot for however short."""
+    async def remaining(self, request: AdmissionRequest) -> Remaining | Stale | LimiterUnavailable:
+        """Return what the subject of *request* has left, without taking a unit or a slot, however briefly."""
 
     async def invalidate(self, subject: str, version: int) -> None:
-        """Remember that *subject* is at *version*: demands of an older one are answered STALE."""
+        """Answer requests of *subject* that are older than *version* with STALE from now on."""

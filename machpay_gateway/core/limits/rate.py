@@ -1,8 +1,10 @@
-"""The arithmetic of quotas: tiers in `limits` notation, and the window of strict cells.
+"""Tiers in the notation of `limits`, and the rate limiter's arithmetic: a sliding window of fixed sub-windows.
 
-A window of 60 s is 61 counters of one second. The oldest, partly expired one counts whole: so whatever 60 seconds
-one looks at, all of them lie within counted cells, and never more than the limit was admitted (rule 1 of a quota).
-The price is that a unit frees up to one cell late (rule 2). Both hold for any window; a cell is its 60th part.
+The algorithm is the sliding window counter with exact buckets: neither a fixed window nor the weighted estimate over
+two of them (both admit more than the limit around a boundary), and no sliding log (its size grows with the limit).
+A window of 60 s is a ring of 61 buckets ("cells") of one second each, and the running total beside them. The oldest,
+partly expired cell counts whole, so any interval of 60 s lies within the counted cells and never holds more admissions
+than the limit. The price: a unit frees up to one cell late. Both hold for any window; a cell is a 60th of it.
 """
 
 import re
@@ -21,7 +23,7 @@ _PER_MINUTE = re.compile(r"([0-9]{1,18})/minute")
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """How much a subject may do: *rate* in `limits` notation (`"1000/minute"`), and requests at the same time.
+    """A named set of limits: *rate* in `limits` notation (`"1000/minute"`), and *concurrency* in requests.
 
     Raises ConfigurationError when *rate* is not a rate or *concurrency* is below 1.
     """
@@ -31,8 +33,8 @@ class Tier:
     limit: int = field(init=False, repr=False)
     window_seconds: int = field(init=False, repr=False)
     policy_name: str = field(init=False, repr=False)
-    policy_field: tuple[bytes, bytes] = field(init=False, repr=False)  # RateLimit-Policy, the same for every answer
-    left_format: bytes = field(init=False, repr=False)  # RateLimit, with places for r, t and the slots' r
+    policy_field: tuple[bytes, bytes] = field(init=False, repr=False)  # RateLimit-Policy, the same in every response
+    left_format: bytes = field(init=False, repr=False)  # RateLimit, to be formatted with r, t and the slots' r
 
     def __post_init__(self) -> None:
         limit, window_seconds, name = parse_rate(self.rate)
@@ -51,8 +53,8 @@ class Tier:
         for attribute, value in values.items():
             object.__setattr__(self, attribute, value)
 
-    def part_of(self, workers: int) -> Self:
-        """Return what each of *workers* may do when they cannot ask each other: an equal part, and at least 1."""
+    def local_share(self, workers: int) -> Self:
+        """Return the limits of each of *workers* while they share no counters: an equal part, and at least 1."""
         _, per, window = self.rate.replace(" per ", "/").partition("/")
         return type(self)(f"{max(1, self.limit // workers)}{per}{window}", max(1, self.concurrency // workers))
 
@@ -63,7 +65,7 @@ def parse_rate(rate: str) -> tuple[int, int, str]:
     Raises ConfigurationError when it is not a rate.
     """
     if (per_minute := _PER_MINUTE.fullmatch(str(rate))) is not None:
-        # The form of the defaults. `limits` reads it alike, but importing that library takes 80 ms.
+        # The form of the defaults. `limits` parses it to the same, but importing that library takes 80 ms.
         _check_limit(rate, int(per_minute[1]))
         return int(per_minute[1]), 60, "minute"
     from limits import parse_many  # noqa: PLC0415 - see above
@@ -83,7 +85,7 @@ def parse_rate(rate: str) -> tuple[int, int, str]:
 
 def _check_limit(rate: str, limit: int) -> None:
     if not 0 < limit <= MAX_LIMIT:
-        raise ConfigurationError(f"Rate {rate!r} admits nothing that can be counted: use 1 to {MAX_LIMIT} per window")
+        raise ConfigurationError(f"Rate {rate!r} is out of range: use 1 to {MAX_LIMIT} per window")
 
 
 TIERS: Mapping[str, Tier] = {
@@ -94,9 +96,9 @@ TIERS: Mapping[str, Tier] = {
 
 
 class CellWindow:
-    """One subject's window: 61 counters and their running total. Mutable, because it is counted in on every request.
+    """One subject's sliding window: a ring of 61 cells and their running total. Mutable: every request counts in it.
 
-    Times are seconds on any clock that only goes forward; a clock that steps back stands still here.
+    Times are seconds on any monotonic clock; when the clock steps back, the window stands still.
     """
 
     __slots__ = ("_cells", "_ends_at", "_newest", "_oldest", "_width", "frees_at", "taken", "window_seconds")
@@ -109,7 +111,7 @@ class CellWindow:
         self._cells = [0] * CELLS
         self._newest = self._oldest = int(now // self._width)
         self._ends_at = (self._newest + 1) * self._width  # of the newest cell
-        self.frees_at = (self._oldest + CELLS) * self._width  # when the oldest cell's units free, if there are any
+        self.frees_at = (self._oldest + CELLS) * self._width  # when the oldest cell expires, if it has units
 
     def try_take(self, now: float, cost: int, limit: int) -> bool:
         """Count *cost* units at *now* and return True, or count nothing when they would pass *limit*."""
@@ -122,7 +124,7 @@ class CellWindow:
         return True
 
     def advance(self, now: float) -> None:
-        """Forget what no longer counts at *now*."""
+        """Drop the cells that have expired at *now*."""
         tick = int(now // self._width)
         if tick <= self._newest:
             return
@@ -138,9 +140,9 @@ class CellWindow:
         self.frees_at = (self._oldest + CELLS) * self._width
 
     def resized(self, window_seconds: int, now: float) -> Self:
-        """Return a window of another length in which all that still counts is counted as of *now*.
+        """Return a window of another length in which all units that still count are counted at *now*.
 
-        A fresh window would admit the limit twice.
+        An empty window would admit the limit twice.
         """
         self.advance(now)
         window = type(self)(window_seconds, now)
@@ -148,7 +150,7 @@ class CellWindow:
         return window
 
     def frees_in(self, now: float, units: int = 1) -> float:
-        """Return the seconds from *now* until *units* of what is taken no longer count; 0.0 when nothing is taken."""
+        """Return the seconds from *now* until *units* of those taken have expired; 0.0 when fewer are taken."""
         freed = 0
         for tick in range(self._oldest, self._newest + 1):
             freed += self._cells[tick % CELLS]

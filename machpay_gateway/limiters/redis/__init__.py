@@ -1,8 +1,10 @@
 """The limiter over every worker: windows, slots and versions in Redis or Valkey, decided there in one step.
 
-A request's way through these files: `limiter` finds its subject and puts the demand to `commits`, which gathers what
-one turn of the event loop asks for into one script call on a `link`; the reply settles every request that waited.
-`subject` is what a worker knows of a subject, `share` what it does while no server answers, `servers` where to connect.
+The path of a request through these files: `limiter` finds its `subject` and submits it to the `batcher`, which gathers
+the steps of one turn of the event loop into one call of `scripts` on a pipelined `connection` (or a `cluster` of them);
+the reply resolves every request that waits. `connection_supervisor` keeps the connection up and declares outages, in
+which `local_share` decides. `servers` parses the URL and connects, `version_markers` writes what has changed. The
+`health_checks` of `machpay-gateway doctor` question the servers, and `diagnostics` judges what they answer.
 """
 
 from machpay_gateway.limiters.redis.limiter import RedisLimiter

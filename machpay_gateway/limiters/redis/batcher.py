@@ -1,7 +1,7 @@
-"""Group commit: all that one turn of the event loop asks for goes out as one script call, a few of them at a time.
+"""Group commit: the steps of one turn of the event loop go out as one script call, with few batches in flight.
 
-A subject is asked about once at a time. So each step can say outright how many slots its worker holds, and whatever
-became of an earlier one, lost or late, is put right by the next; a release costs nothing where another step follows.
+A subject has at most one step in flight. So each step can state in full how many slots its worker holds, and the next
+one corrects whatever a lost or late one left behind; a release costs nothing when another step follows it.
 """
 
 import asyncio
@@ -15,48 +15,46 @@ from typing import cast
 from redis.exceptions import NoScriptError, RedisError
 
 from machpay_gateway.core.limits.admission import AdmissionRequest, Answer
-from machpay_gateway.limiters.redis.link import Link, RedisCall, Reply
+from machpay_gateway.limiters.redis.connection import (
+    REPLY_TIMEOUT_SECONDS,
+    STARVED_SECONDS,
+    LateReply,
+    PipelinedConnection,
+    RedisCall,
+    Reply,
+)
+from machpay_gateway.limiters.redis.resp import encode_bulk
 from machpay_gateway.limiters.redis.scripts import Scripts
 from machpay_gateway.limiters.redis.subject import Step, Subject
-from machpay_gateway.limiters.redis.wire import bulk
 
 LEASE_SECONDS = 10
-ANSWER_SECONDS = 0.2  # that a reply may take, before the server counts as away
-STARVED_SECONDS = 0.05  # of them, given to a loop that was itself held up and has the reply waiting to be read
-_READ_SECONDS = 0.01  # within which it reads that in any case
-_QUICK = 3  # batches under way, for chunks: a step costs the less the more of them go together
-_LEFT_OVER = 1  # for less than a chunk: it leaves when nothing is under way, or with the next answer
-_GATHER_SECONDS = 0.002  # that anything gathers at most: where answers take longer, more are under way
-_UNDER_WAY = 32  # batches, whatever they wait for
-_CHUNK = 24  # subjects that go out before the turn is over: the server works while the rest of it is read
+_READ_SECONDS = 0.01  # in which an event loop reads a reply that is there
+_MAX_CHUNKS_IN_FLIGHT = 3  # batches of whole chunks: the more steps share a batch, the less each costs
+_MAX_REST_IN_FLIGHT = 1  # for less than a chunk: it leaves when nothing is in flight, or with the next reply
+_GATHER_SECONDS = 0.002  # the longest that steps gather: where replies take longer, more batches are in flight
+_MAX_IN_FLIGHT = 32  # batches, in any case
+_CHUNK = 24  # subjects that go out before the turn is over: the server works while the loop reads more requests
 _SUBJECTS = 256  # in a batch: about 2 ms of the server's time
-_AS_BEFORE = -1  # of `admit.lua`: the slots that the step before has left
-_ARGUMENTS_OF_WORKER, _ARGUMENTS, _REPLY_FIELDS = 2, 8, 5  # of `admit.lua`, the latter for each step
-_LINGER_SECONDS = 0.01  # that a release nobody waits for itself waits for a question to ride with
+_UNCHANGED = -1  # of `admit.lua`: the slots that the step before left
+_WORKER_ARGUMENTS, _STEP_ARGUMENTS, _REPLY_FIELDS = 2, 8, 5  # of `admit.lua`; the latter two for each step
+_LINGER_SECONDS = 0.01  # that a release waits for a step to ride with, when nothing waits for the slot
 _DRAIN_SECONDS = 0.001
 
 
-class LateReply(Exception):
-    """The server took longer than it may."""
-
-    def __init__(self, told: str = f"no reply within {ANSWER_SECONDS * 1000:.0f} ms") -> None:
-        super().__init__(told)
-
-
 class _Batch:
-    """What went out together and is not answered yet."""
+    """Steps that went out together and have no reply yet."""
 
-    __slots__ = ("asked_at", "calls", "sent_at", "steps")
+    __slots__ = ("calls", "sent_at", "started_at", "steps")
 
-    def __init__(self, steps: list[Step], calls: int, asked_at: float, sent_at: float) -> None:
+    def __init__(self, steps: list[Step], calls: int, started_at: float, sent_at: float) -> None:
         self.steps = steps
         self.calls = calls
-        self.asked_at = asked_at  # by the clock of the limits
+        self.started_at = started_at  # by the limiter's clock
         self.sent_at = sent_at  # by the machine's, as the loop's timers
 
 
 class Batcher:
-    """Gathers what subjects ask for, and settles it by what the link answers."""
+    """Gathers the steps of subjects into batches, and resolves them by the server's replies."""
 
     def __init__(
         self,
@@ -64,186 +62,192 @@ class Batcher:
         worker: str,
         *,
         clock: Callable[[], float],
-        without: Callable[[Subject, AdmissionRequest], Answer],
+        decide_locally: Callable[[Subject, AdmissionRequest], Answer],
         batches: Counter[int],
     ) -> None:
-        """Ask by *scripts* as *worker*. *without* answers what cannot be asked; *batches* are counted by their size."""
+        """Run *scripts* as *worker*. *decide_locally* answers without the server; *batches* counts batches by size."""
         self._scripts = scripts
-        self._who = bulk(worker, LEASE_SECONDS)
+        self._encoded_worker = encode_bulk(worker, LEASE_SECONDS)
         self._clock = clock
-        self._without = without
+        self._decide_locally = decide_locally
         self._batches = batches
         self._loop = asyncio.get_running_loop()
-        self._link: Link | None = None
+        self._connection: PipelinedConnection | None = None
         self._ready: list[Subject] = []
-        self._under_way: dict[_Batch, None] = {}  # in the order in which they went out
-        self._watching: asyncio.TimerHandle | None = None
-        self._gathering: asyncio.TimerHandle | None = None
-        self._is_due = False
-        self._late: list[Subject] = []
-        self._lingering: asyncio.TimerHandle | None = None
-        self.workers = 1  # last seen alive, with this one
+        self._in_flight: dict[_Batch, None] = {}  # in the order in which they went out
+        self._deadline_timer: asyncio.TimerHandle | None = None
+        self._gather_timer: asyncio.TimerHandle | None = None
+        self._is_flush_scheduled = False
+        self._lingering: list[Subject] = []
+        self._linger_timer: asyncio.TimerHandle | None = None
+        self.workers = 1  # alive at the last heartbeat, with this one
 
-    def ask(self, subject: Subject) -> None:
-        """Ask about *subject* in this turn of the loop, or as soon as its last question was answered."""
-        if subject.is_asking or subject.is_queued:
+    def submit(self, subject: Subject) -> None:
+        """Send the steps of *subject* in this turn of the loop, or once its step in flight is resolved."""
+        if subject.is_in_flight or subject.is_queued:
             return
         subject.is_queued = True
         self._ready.append(subject)
         if len(self._ready) >= _CHUNK:
             self._flush()
-        elif not self._is_due:
-            self._is_due = True
-            self._loop.call_soon(self._flush, _LEFT_OVER)
+        elif not self._is_flush_scheduled:
+            self._is_flush_scheduled = True
+            self._loop.call_soon(self._flush, _MAX_REST_IN_FLIGHT)
 
-    def restate(self, subject: Subject) -> None:
-        """Say that *subject* holds less than the server believes: at once if anyone may be waiting for a slot.
+    def report_release(self, subject: Subject) -> None:
+        """Report that *subject* holds fewer slots than the server counts: at once if a request may wait for one.
 
-        As long as all workers together can be as late as this one and still leave slots free, it waits a little for
-        the next question about the subject, which says it at no cost.
+        While slots stay free even if all workers are as late as this one, the report waits a little for the next step
+        of the subject, which makes it at no cost.
         """
-        if subject.is_asking or subject.is_queued:
+        if subject.is_in_flight or subject.is_queued:
             return
-        if subject.told is None or (subject.told - subject.held) * self.workers >= subject.slots_left:
-            self.ask(subject)
-        elif not subject.is_late:
-            subject.is_late = True
-            self._late.append(subject)
-            if self._lingering is None:
-                self._lingering = self._loop.call_later(_LINGER_SECONDS, self._restate_late)
+        if subject.reported is None or (subject.reported - subject.held) * self.workers >= subject.slots_left:
+            self.submit(subject)
+        elif not subject.is_lingering:
+            subject.is_lingering = True
+            self._lingering.append(subject)
+            if self._linger_timer is None:
+                self._linger_timer = self._loop.call_later(_LINGER_SECONDS, self._report_lingering)
 
-    def take_up(self, link: Link) -> None:
-        """Ask over *link* from now on."""
-        self._link = link
+    def attach(self, connection: PipelinedConnection) -> None:
+        """Send over *connection* from now on."""
+        self._connection = connection
         self._flush()
 
-    def let_go(self) -> None:
-        """Stop asking, and settle what is under way without an answer. What waits to be asked goes on waiting."""
-        self._link = None
-        if self._watching is not None:
-            self._watching.cancel()
-            self._watching = None
-        batches, self._under_way = self._under_way, {}
+    def detach(self) -> None:
+        """Stop sending, and resolve the steps in flight without the server. Queued steps go on waiting."""
+        self._connection = None
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
+            self._deadline_timer = None
+        batches, self._in_flight = self._in_flight, {}
         for batch in batches:
             for step in batch.steps:
                 self._fail(step)
 
-    def give_up(self) -> None:
-        """Settle what waits to be asked without asking."""
+    def fail_queued(self) -> None:
+        """Resolve the queued steps without the server."""
         for subject in self._ready:
             subject.is_queued = False
-            subject.show_nothing()
-            steps, subject.waiting = subject.waiting, []
+            subject.fail_remaining()
+            steps, subject.queue = subject.queue, []
             for step in steps:
-                self._settle_without(step)
+                self._resolve_locally(step)
         self._ready = []
 
     async def drain(self) -> None:
-        """Wait until nothing is left to ask, or nobody to ask it."""
-        self._restate_late()
-        while self._link is not None and (self._ready or self._under_way):  # noqa: ASYNC110 - once, at the end
+        """Wait until no step is left, or the connection is lost."""
+        self._report_lingering()
+        while self._connection is not None and (self._ready or self._in_flight):  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(_DRAIN_SECONDS)
 
-    def _restate_late(self) -> None:
-        late, self._late, self._lingering = self._late, [], None
-        for subject in late:
-            subject.is_late = False
-            if subject.held != subject.told:
-                self.ask(subject)
+    def _report_lingering(self) -> None:
+        subjects, self._lingering, self._linger_timer = self._lingering, [], None
+        for subject in subjects:
+            subject.is_lingering = False
+            if subject.held != subject.reported:
+                self.submit(subject)
 
-    def _flush(self, most: int = _QUICK) -> None:
-        """Send what is ready as long as fewer than *most* batches are under way; the rest follows soon."""
-        self._is_due = False
-        while self._ready and self._link is not None and len(self._under_way) < most:
+    def _flush(self, max_in_flight: int = _MAX_CHUNKS_IN_FLIGHT) -> None:
+        """Send what is ready while fewer than *max_in_flight* batches are in flight; the rest follows soon."""
+        self._is_flush_scheduled = False
+        while self._ready and self._connection is not None and len(self._in_flight) < max_in_flight:
             subjects, self._ready = self._ready[:_SUBJECTS], self._ready[_SUBJECTS:]
-            self._send(self._link, [step for subject in subjects for step in subject.steps()])
-        if self._ready and self._link is not None and self._gathering is None:
-            self._gathering = self._loop.call_later(_GATHER_SECONDS, self._flush_gathered)
+            self._send(self._connection, [step for subject in subjects for step in subject.start_steps()])
+        if self._ready and self._connection is not None and self._gather_timer is None:
+            self._gather_timer = self._loop.call_later(_GATHER_SECONDS, self._flush_gathered)
 
     def _flush_gathered(self) -> None:
-        self._gathering = None
-        self._flush(_UNDER_WAY)
+        self._gather_timer = None
+        self._flush(_MAX_IN_FLIGHT)
 
-    def _send(self, link: Link, steps: list[Step]) -> None:
+    def _send(self, connection: PipelinedConnection, steps: list[Step]) -> None:
         calls = [steps]
-        if link.splits:
+        if connection.is_cluster:
             calls = [list(of_one) for _, of_one in groupby(steps, key=lambda step: step.subject.key)]
         batch = _Batch(steps, len(calls), self._clock(), time.monotonic())
-        self._under_way[batch] = None
+        self._in_flight[batch] = None
         self._batches[len(steps)] += 1
-        if self._watching is None:
-            self._watching = self._loop.call_later(ANSWER_SECONDS - STARVED_SECONDS, self._watch)
-        link.send([self._call(batch, of_call, link) for of_call in calls])
+        if self._deadline_timer is None:
+            self._deadline_timer = self._loop.call_later(REPLY_TIMEOUT_SECONDS - STARVED_SECONDS, self._check_deadline)
+        connection.send([self._call(batch, of_call, connection) for of_call in calls])
 
-    def _call(self, batch: _Batch, steps: list[Step], link: Link, *, in_full: bool = False) -> RedisCall:
+    def _call(
+        self, batch: _Batch, steps: list[Step], connection: PipelinedConnection, *, with_source: bool = False
+    ) -> RedisCall:
         keys: list[bytes] = []
-        arguments = [self._who]
-        told: Subject | None = None
-        for subject, demand, waiting in steps:
-            keys.append(subject.written_key)
-            # What is held is said once: a subject's second step takes it as the first has left it.
-            held, owed = (_AS_BEFORE, 0) if subject is told else (subject.told or 0, subject.owed_told)
-            arguments.append(subject.written(demand, len(waiting), held, owed))
-            told = subject
-        count = _ARGUMENTS_OF_WORKER + _ARGUMENTS * len(steps)
-        written = self._scripts.admit.written(keys, arguments, count, in_full=in_full)
-        return RedisCall(steps[0].subject.key, written, partial(self._answered, batch, steps, link))
+        arguments = [self._encoded_worker]
+        previous: Subject | None = None
+        for subject, request, futures in steps:
+            keys.append(subject.encoded_key)
+            # The slots are stated once: a subject's second step takes them as the first one left them.
+            first = subject is not previous
+            held, backlog = (subject.reported or 0, subject.backlog_in_flight) if first else (_UNCHANGED, 0)
+            arguments.append(subject.encode(request, len(futures), held, backlog))
+            previous = subject
+        count = _WORKER_ARGUMENTS + _STEP_ARGUMENTS * len(steps)
+        encoded = self._scripts.admit.encode(keys, arguments, count, with_source=with_source)
+        return RedisCall(steps[0].subject.key, encoded, partial(self._on_reply, batch, steps, connection))
 
-    def _watch(self, suspect: _Batch | None = None) -> None:
-        """End the link when a batch has no answer in time: one timer for all, for most are answered long before."""
-        oldest = next(iter(self._under_way), None)
-        if oldest is None or self._link is None:
-            self._watching = None
+    def _check_deadline(self, suspect: _Batch | None = None) -> None:
+        """Give the connection up when a batch has no reply in time. One timer for all: most replies come long before.
+
+        A batch past its deadline is a *suspect* first: an event loop that was blocked itself reads its reply now.
+        """
+        oldest = next(iter(self._in_flight), None)
+        if oldest is None or self._connection is None:
+            self._deadline_timer = None
         elif oldest is suspect:
-            self._watching = None
-            self._link.end(LateReply())
-        elif (left := oldest.sent_at + ANSWER_SECONDS - STARVED_SECONDS - time.monotonic()) > 0:
-            self._watching = self._loop.call_later(left, self._watch)
+            self._deadline_timer = None
+            self._connection.fail(LateReply())
+        elif (left := oldest.sent_at + REPLY_TIMEOUT_SECONDS - STARVED_SECONDS - time.monotonic()) > 0:
+            self._deadline_timer = self._loop.call_later(left, self._check_deadline)
         else:
             left = max(_READ_SECONDS, left + STARVED_SECONDS)
-            self._watching = self._loop.call_later(left, self._watch, oldest)
+            self._deadline_timer = self._loop.call_later(left, self._check_deadline, oldest)
 
-    def _answered(self, batch: _Batch, steps: list[Step], link: Link, reply: Reply) -> None:
-        if batch not in self._under_way:
+    def _on_reply(self, batch: _Batch, steps: list[Step], connection: PipelinedConnection, reply: Reply) -> None:
+        if batch not in self._in_flight:
             return
         if isinstance(reply, NoScriptError):
-            # Not carried out; wherever the call goes now, the script goes along.
-            link.send([self._call(batch, steps, link, in_full=True)])
+            # It was not executed. Wherever the call is redirected to, the script goes with it.
+            connection.send([self._call(batch, steps, connection, with_source=True)])
             return
         if isinstance(reply, RedisError):
-            link.end(reply)
+            connection.fail(reply)
             return
-        self._settle(steps, cast("Sequence[int]", reply), batch.asked_at)
+        self._resolve(steps, cast("Sequence[int]", reply), batch.started_at)
         batch.calls -= 1
         if not batch.calls:
-            del self._under_way[batch]
-        if self._ready and not self._is_due:
+            del self._in_flight[batch]
+        if self._ready and not self._is_flush_scheduled:
             self._flush()
 
-    def _settle(self, steps: Sequence[Step], reply: Sequence[int], asked_at: float) -> None:
+    def _resolve(self, steps: Sequence[Step], reply: Sequence[int], started_at: float) -> None:
         fields = iter(reply)
-        unsaid: list[Subject] = []
+        unreported: list[Subject] = []
         for step, of_step in zip(steps, zip(*[fields] * _REPLY_FIELDS, strict=True), strict=True):
             subject = step.subject
-            subject.settle(step, of_step, asked_at)
-            if subject.waiting or subject.held != subject.told:
-                unsaid.append(subject)
-        # All of them first: a chunk may leave from here.
-        for subject in unsaid:
-            if subject.waiting:
-                self.ask(subject)
+            subject.resolve(step, of_step, started_at)
+            if subject.queue or subject.held != subject.reported:
+                unreported.append(subject)
+        # Only after all are resolved: a chunk may leave from here.
+        for subject in unreported:
+            if subject.queue:
+                self.submit(subject)
             else:
-                self.restate(subject)
+                self.report_release(subject)
 
     def _fail(self, step: Step) -> None:
         subject = step.subject
         subject.fail()
-        self._settle_without(step)
-        if subject.waiting and not subject.is_queued:
+        self._resolve_locally(step)
+        if subject.queue and not subject.is_queued:
             subject.is_queued = True
             self._ready.append(subject)
 
-    def _settle_without(self, step: Step) -> None:
-        for future in step.waiting:
+    def _resolve_locally(self, step: Step) -> None:
+        for future in step.futures:
             if not future.done():
-                future.set_result(self._without(step.subject, step.demand))
+                future.set_result(self._decide_locally(step.subject, step.request))

@@ -1,4 +1,4 @@
-"""A link to a Cluster: each call goes to the server that has its key's slot, and follows slots that move."""
+"""A connection to a Cluster: each call goes to the server that owns its key's slot, and follows slots that move."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -8,97 +8,97 @@ from typing import Any
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError
 
-from machpay_gateway.limiters.redis.link import Ending, RedisCall, Reply, ServerLink
-from machpay_gateway.limiters.redis.wire import command
+from machpay_gateway.limiters.redis.connection import LossSignal, RedisCall, Reply, ServerConnection
+from machpay_gateway.limiters.redis.resp import encode_command
 
 Address = tuple[str, int]
-_REDIRECTIONS = 5  # a slot that moves is redirected once or twice; more is a map that never settles
+_MAX_REDIRECTIONS = 5  # a slot that moves redirects once or twice; more means that the map never stabilizes
 
 
-def slots_in(ranges: list[list[Any]], asked: str) -> dict[int, Address]:
-    """Return which primary has each slot, from the reply to CLUSTER SLOTS of the host that was *asked*.
+def slots_in(ranges: list[list[Any]], queried_host: str) -> dict[int, Address]:
+    """Return the primary of each slot, by the reply of *queried_host* to CLUSTER SLOTS.
 
-    Raises ClusterDownError when a slot has none: its keys could not be asked about.
+    Raises ClusterDownError when a slot has none: its keys could be neither read nor written.
     """
     slots: dict[int, Address] = {}
     for first, last, (host, port, *_), *_ in ranges:
-        address = (bytes(host or b"").decode() or asked, int(port))  # an empty host means the one that answers
+        address = (bytes(host or b"").decode() or queried_host, int(port))  # an empty host means the one that replied
         slots.update(dict.fromkeys(range(first, last + 1), address))
     if len(slots) < REDIS_CLUSTER_HASH_SLOTS:
         raise ClusterDownError(f"{REDIS_CLUSTER_HASH_SLOTS - len(slots)} slots have no server")
     return slots
 
 
-class ClusterLink(Ending):
-    """A link over one connection to each primary. It ends with the first of them: the map is drawn anew then."""
+class ClusterConnection(LossSignal):
+    """A pipelined connection over one to each primary. It is lost with the first of them, to read the map again."""
 
-    splits = True
+    is_cluster = True
 
     def __init__(
         self,
         slots: dict[int, Address],
-        links: dict[Address, ServerLink],
-        connect: Callable[[Address], Awaitable[ServerLink]],
+        connections: dict[Address, ServerConnection],
+        connect: Callable[[Address], Awaitable[ServerConnection]],
     ) -> None:
-        """Send by *slots* over *links*; *connect* makes one to a server that was not in the map."""
+        """Send by *slots* over *connections*; *connect* makes one to a server that is not in the map."""
         super().__init__()
         self._slots = slots
-        self._links = links
+        self._connections = connections
         self._connect = connect
         self._connecting = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        for link in links.values():
-            self._spawn(self._end_with(link))
+        for connection in connections.values():
+            self._spawn(self._fail_with(connection))
 
     def send(self, calls: Sequence[RedisCall]) -> None:
         """Send *calls*; those about one key stay in order."""
         by_server: dict[Address, list[RedisCall]] = {}
         for call in calls:
             address = self._slots[key_slot(call.key)]
-            followed = call._replace(answered=partial(self._answered, call, _REDIRECTIONS))
-            by_server.setdefault(address, []).append(followed)
-        for address, theirs in by_server.items():
-            self._links[address].send(theirs)
+            redirected = call._replace(on_reply=partial(self._on_reply, call, _MAX_REDIRECTIONS))
+            by_server.setdefault(address, []).append(redirected)
+        for address, of_server in by_server.items():
+            self._connections[address].send(of_server)
 
     async def close(self) -> None:
-        """End it, and let go of the connections."""
-        self.end(ConnectionError("closed"))
+        """Close all connections."""
+        self.fail(ConnectionError("closed"))
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for link in self._links.values():
-            await link.close()
+        for connection in self._connections.values():
+            await connection.close()
 
-    def _answered(self, call: RedisCall, redirections: int, reply: Reply) -> None:
+    def _on_reply(self, call: RedisCall, redirections: int, reply: Reply) -> None:
         if isinstance(reply, MovedError | AskError) and redirections:
-            # Neither was carried out. MOVED is for good, ASK for this one command while its slot is on the way.
-            self._spawn(self._follow(call, redirections - 1, reply))
+            # Neither was executed. MOVED is final, ASK is for this one command while its slot is migrating.
+            self._spawn(self._redirect(call, redirections - 1, reply))
         else:
-            call.answered(reply)
+            call.on_reply(reply)
 
-    async def _follow(self, call: RedisCall, redirections: int, reply: MovedError | AskError) -> None:
+    async def _redirect(self, call: RedisCall, redirections: int, reply: MovedError | AskError) -> None:
         address = (reply.host, int(reply.port))
         try:
-            link = await self._link_to(address)
+            connection = await self._connection_to(address)
         except (RedisError, OSError) as exc:
-            self.end(exc)
+            self.fail(exc)
             return
-        followed = call._replace(answered=partial(self._answered, call, redirections))
+        redirected = call._replace(on_reply=partial(self._on_reply, call, redirections))
         if isinstance(reply, MovedError):
             self._slots[key_slot(call.key)] = address
-            link.send([followed])
+            connection.send([redirected])
         else:
-            link.send([RedisCall(call.key, command("ASKING"), lambda _: None), followed])
+            connection.send([RedisCall(call.key, encode_command("ASKING"), lambda _: None), redirected])
 
-    async def _link_to(self, address: Address) -> ServerLink:
+    async def _connection_to(self, address: Address) -> ServerConnection:
         async with self._connecting:
-            if address not in self._links:
-                self._links[address] = await self._connect(address)
-                self._spawn(self._end_with(self._links[address]))
-            return self._links[address]
+            if address not in self._connections:
+                self._connections[address] = await self._connect(address)
+                self._spawn(self._fail_with(self._connections[address]))
+            return self._connections[address]
 
-    async def _end_with(self, link: ServerLink) -> None:
-        self.end(await link.ended())
+    async def _fail_with(self, connection: ServerConnection) -> None:
+        self.fail(await connection.wait_lost())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

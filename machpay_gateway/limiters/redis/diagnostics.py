@@ -1,6 +1,7 @@
-"""What is well about servers and what is not, by what they say of themselves: a plain function for each subject.
+"""Judges servers by what they report of themselves: a plain function for each subject.
 
-Most warn of what would only show later: at the first restart, when memory is full, when a command is first needed.
+Most warn of problems that would only appear later: at the first restart, when memory is full, when a command is first
+needed.
 """
 
 import re
@@ -11,15 +12,15 @@ from statistics import median
 from redis.exceptions import MovedError, NoPermissionError, OutOfMemoryError, ReadOnlyError, ResponseError
 
 from machpay_gateway.core.check_result import CheckResult, CheckStatus
-from machpay_gateway.limiters.redis.batcher import ANSWER_SECONDS
+from machpay_gateway.limiters.redis.connection import REPLY_TIMEOUT_SECONDS
 
-_SLOW_SECONDS = 0.005  # a decision waits this long for the server, and a request for the decision
+_SLOW_SECONDS = 0.005  # every request waits this long for its decision
 _SKEW_SECONDS = 1.0
 _NEARLY_FULL = 0.9
-_OLDEST = [6, 2]
-_COMMAND = re.compile(r"'([^']+)' command")  # in a refusal of a command; one of a key names none
+_OLDEST_VERSION = [6, 2]
+_COMMAND = re.compile(r"'([^']+)' command")  # in the refusal of a command; the refusal of a key names none
 
-# All that the limiter does there, as ACL rules have it: to connect, and in its scripts.
+# Every command that the limiter runs, as ACL rules: to connect, and in its scripts.
 _RIGHTS = (
     *("client|setname", "select", "eval", "evalsha", "time", "expire", "ttl", "zadd", "zcard", "zrem"),
     *("zremrangebyscore", "hdel", "hexists", "hget", "hgetall", "hincrby", "hmget", "hset"),
@@ -29,192 +30,189 @@ _CLUSTER_RIGHTS = ("cluster|slots", "asking")
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What one server says of itself; None is what it does not say to us."""
+    """What one server reports of itself; None for what it does not let us read."""
 
-    name: str  # "" when that is not known
-    refusals: Sequence[ResponseError] = ()  # of what the limiter does there
+    name: str  # "" when it is unknown
+    refusals: Sequence[ResponseError] = ()  # of commands that the limiter runs
     info: Mapping[str, str] | None = None
-    snapshots: str | None = None  # when they are made, "" for never
+    snapshots: str | None = None  # their schedule, "" for never
     cluster: Mapping[str, str] | None = None
     round_trips: Sequence[float] = ()  # in seconds
-    ahead_seconds: float | None = None  # its clock, of this host's
+    ahead_seconds: float | None = None  # by which its clock is ahead of this host's
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """How the limiter uses the servers, as far as it matters here."""
+class LimiterUse:
+    """How the limiter is configured to use the servers."""
 
     prefix: str
     on_failure: str
     in_cluster: bool = False
 
     @property
-    def without(self) -> str:
-        """What becomes of limits while no server takes writes."""
+    def failure_mode(self) -> str:
+        """What decides limits while no server takes writes."""
         return f'on_limiter_failure = "{self.on_failure}" decides'
 
     @property
-    def grant(self) -> str:
-        """The command that gives a user every right that the limiter needs, whichever is missing."""
+    def acl_command(self) -> str:
+        """The command that gives a user every right that the limiter needs."""
         rights = _RIGHTS + (_CLUSTER_RIGHTS if self.in_cluster else ())
         return f"`ACL SETUSER USER ~{self.prefix}:* {' '.join(f'+{right}' for right in rights)}`"
 
 
-Judge = Callable[[ServerFacts, Setting], CheckResult | None]
+Check = Callable[[ServerFacts, LimiterUse], CheckResult | None]
 
 
-def judged(servers: Sequence[ServerFacts], setting: Setting) -> Sequence[CheckResult]:
-    """Return what is found of *servers*; where they differ, each finding says whose it is."""
-    findings = [finding for judge in JUDGES for finding in _of_each(judge, servers, setting)]
-    slowest = max(servers, key=lambda told: median(told.round_trips or [0.0]))
-    furthest = max(servers, key=lambda told: abs(told.ahead_seconds or 0.0))
-    for finding, told in ((latency(slowest), slowest), (clock(furthest), furthest)):
-        if finding is not None:
-            findings.append(_of(finding, [told]) if len(servers) > 1 else finding)
-    return findings
+def check_results(servers: Sequence[ServerFacts], use: LimiterUse) -> Sequence[CheckResult]:
+    """Return the results for *servers*; where they differ, each result names its servers."""
+    results = [result for check in CHECKS for result in _of_each(check, servers, use)]
+    slowest = max(servers, key=lambda server: median(server.round_trips or [0.0]))
+    furthest = max(servers, key=lambda server: abs(server.ahead_seconds or 0.0))
+    for result, server in ((latency(slowest), slowest), (clock(furthest), furthest)):
+        if result is not None:
+            results.append(_with_names(result, [server]) if len(servers) > 1 else result)
+    return results
 
 
-def access(told: ServerFacts, setting: Setting) -> CheckResult:
-    """Return whether the limiter may do there what it does."""
-    kinds = {type(refusal) for refusal in told.refusals}
-    if MovedError in kinds or ((told.info or {}).get("cluster_enabled") == "1" and not setting.in_cluster):
-        return _wrong_access("it is one node of a Cluster", "write `redis` as redis+cluster://HOST:PORT")
+def access(server: ServerFacts, use: LimiterUse) -> CheckResult:
+    """Return whether the server runs the limiter's commands."""
+    kinds = {type(refusal) for refusal in server.refusals}
+    if MovedError in kinds or ((server.info or {}).get("cluster_enabled") == "1" and not use.in_cluster):
+        return _no_access("it is one node of a Cluster", "write `redis` as redis+cluster://HOST:PORT")
     if ReadOnlyError in kinds:
-        way_out = "name its primary, or let it be found by redis+sentinel:// or redis+cluster://"
-        return _wrong_access("it is a replica and takes no writes", way_out)
+        remedy = "name its primary, or let redis+sentinel:// or redis+cluster:// find it"
+        return _no_access("it is a replica and takes no writes", remedy)
     if NoPermissionError in kinds:
-        return _forbidden(told.refusals, setting)
+        return _no_permission(server.refusals, use)
     if OutOfMemoryError in kinds:
-        found = f"its memory is full, so it refuses writes: {setting.without}"
-        return _wrong_access(found, "raise its `maxmemory`, or make room in it")
-    if told.refusals:
-        found = f"it refuses what the limiter does ({told.refusals[0]}): {setting.without}"
-        return _wrong_access(found, "see its log")
-    return CheckResult("redis access", CheckStatus.OK, f"all that is needed may be done with keys {setting.prefix}:*")
+        message = f"its memory is full, so it refuses writes: {use.failure_mode}"
+        return _no_access(message, "raise its `maxmemory`, or make room in it")
+    if server.refusals:
+        message = f"it refuses the limiter's commands ({server.refusals[0]}): {use.failure_mode}"
+        return _no_access(message, "see its log")
+    return CheckResult("redis access", CheckStatus.OK, f"all needed commands are allowed on keys {use.prefix}:*")
 
 
-def version(told: ServerFacts, _setting: Setting) -> CheckResult:
-    """Return whether the server is one that we know."""
-    if told.info is None:
-        found = "its version, memory and persistence cannot be read: the user may not run INFO"
-        way_out = "`ACL SETUSER USER +info` lets them be checked; the limiter does not need it"
-        return CheckResult("redis version", CheckStatus.WARNING, found, way_out)
-    if told.info.get("server_name") == "valkey":
-        return CheckResult(
-            "redis version", CheckStatus.OK, f"Valkey {told.info.get('valkey_version', 'of no version')}"
-        )
-    found = f"Redis {told.info.get('redis_version', 'of no version')}"
-    if [int(number) for number in re.findall(r"\d+", found)[:2]] < _OLDEST:
-        return CheckResult(
-            "redis version", CheckStatus.WRONG, f"{found} is too old", "run Redis 6.2 or later, or Valkey"
-        )
-    return CheckResult("redis version", CheckStatus.OK, found)
+def version(server: ServerFacts, _use: LimiterUse) -> CheckResult:
+    """Return whether the server's version is supported."""
+    if server.info is None:
+        message = "its version, memory and persistence cannot be read: the user may not run INFO"
+        remedy = "`ACL SETUSER USER +info` lets them be checked; the limiter does not need it"
+        return CheckResult("redis version", CheckStatus.WARNING, message, remedy)
+    if server.info.get("server_name") == "valkey":
+        message = f"Valkey {server.info.get('valkey_version', 'of unknown version')}"
+        return CheckResult("redis version", CheckStatus.OK, message)
+    message = f"Redis {server.info.get('redis_version', 'of unknown version')}"
+    if [int(number) for number in re.findall(r"\d+", message)[:2]] < _OLDEST_VERSION:
+        remedy = "run Redis 6.2 or later, or Valkey"
+        return CheckResult("redis version", CheckStatus.WRONG, f"{message} is too old", remedy)
+    return CheckResult("redis version", CheckStatus.OK, message)
 
 
-def cluster(told: ServerFacts, setting: Setting) -> CheckResult | None:
+def cluster(server: ServerFacts, use: LimiterUse) -> CheckResult | None:
     """Return whether a Cluster serves all slots."""
-    if not setting.in_cluster:
+    if not use.in_cluster:
         return None
-    if told.cluster is None:
-        return CheckResult(
-            "redis cluster", CheckStatus.OK, "its state cannot be read: the user may not run CLUSTER INFO"
-        )
-    state, primaries = told.cluster.get("cluster_state"), told.cluster.get("cluster_size")
-    found = f"state {state}, {primaries} primar{'y' if primaries == '1' else 'ies'}"
+    if server.cluster is None:
+        message = "its state cannot be read: the user may not run CLUSTER INFO"
+        return CheckResult("redis cluster", CheckStatus.OK, message)
+    state, primaries = server.cluster.get("cluster_state"), server.cluster.get("cluster_size")
+    message = f"state {state}, {primaries} primar{'y' if primaries == '1' else 'ies'}"
     if state == "ok":
-        return CheckResult("redis cluster", CheckStatus.OK, found)
-    found += f", {told.cluster.get('cluster_slots_ok')} of 16384 slots served"
-    return CheckResult(
-        "redis cluster", CheckStatus.WRONG, found, "`redis-cli --cluster check HOST:PORT` says what is missing"
-    )
+        return CheckResult("redis cluster", CheckStatus.OK, message)
+    message += f", {server.cluster.get('cluster_slots_ok')} of 16384 slots served"
+    remedy = "`redis-cli --cluster check HOST:PORT` shows what is missing"
+    return CheckResult("redis cluster", CheckStatus.WRONG, message, remedy)
 
 
-def memory(told: ServerFacts, setting: Setting) -> CheckResult | None:
-    """Return what becomes of counters when memory is full: each has a TTL, so every policy but one may take them."""
-    if told.info is None:
+def memory(server: ServerFacts, use: LimiterUse) -> CheckResult | None:
+    """Return what happens to counters when memory is full: each has a TTL, so every policy but one may evict them."""
+    if server.info is None:
         return None
-    policy, most = told.info.get("maxmemory_policy", "unknown"), int(told.info.get("maxmemory", 0))
-    if most == 0:
-        return CheckResult("redis memory", CheckStatus.OK, "no maxmemory is set, so nothing is thrown away")
-    share = min(1.0, int(told.info.get("used_memory", 0)) / most)
-    found = f"{policy}, {share:.0%} of maxmemory used"
+    policy, limit = server.info.get("maxmemory_policy", "unknown"), int(server.info.get("maxmemory", 0))
+    if limit == 0:
+        return CheckResult("redis memory", CheckStatus.OK, "no maxmemory is set, so nothing is evicted")
+    share = min(1.0, int(server.info.get("used_memory", 0)) / limit)
+    message = f"{policy}, {share:.0%} of maxmemory used"
     if policy != "noeviction":
-        found += ": when it is full, counters are thrown away and their windows begin anew"
-        return CheckResult("redis memory", CheckStatus.WARNING, found, "`CONFIG SET maxmemory-policy noeviction`")
+        message += ": when it is full, counters are evicted and their windows start over"
+        return CheckResult("redis memory", CheckStatus.WARNING, message, "`CONFIG SET maxmemory-policy noeviction`")
     if share > _NEARLY_FULL:
-        found += f": when it is full, writes are refused and {setting.without}"
-        return CheckResult("redis memory", CheckStatus.WARNING, found, "raise its `maxmemory`, or make room in it")
-    return CheckResult("redis memory", CheckStatus.OK, found)
+        message += f": when it is full, writes are refused and {use.failure_mode}"
+        return CheckResult("redis memory", CheckStatus.WARNING, message, "raise its `maxmemory`, or make room in it")
+    return CheckResult("redis memory", CheckStatus.OK, message)
 
 
-def persistence(told: ServerFacts, _setting: Setting) -> CheckResult | None:
-    """Return what a restart leaves of the counters. None need survive it, so nothing here is wrong."""
-    if told.info is None:
+def persistence(server: ServerFacts, _use: LimiterUse) -> CheckResult | None:
+    """Return which counters survive a restart. None must, so no result here is worse than OK."""
+    if server.info is None:
         return None
-    count = int(told.info.get("connected_slaves", 0))
+    count = int(server.info.get("connected_slaves", 0))
     replicas = f"{count or 'no'} replica{'' if count == 1 else 's'}"
-    if told.info.get("aof_enabled") == "1":
+    if server.info.get("aof_enabled") == "1":
         return CheckResult("redis persistence", CheckStatus.OK, f"an append-only file, {replicas}")
-    if told.snapshots:
-        found = f"snapshots, {replicas}: a restart forgets what was counted since the last one"
-        return CheckResult("redis persistence", CheckStatus.OK, found)
-    kept = "nothing is kept on disk"
-    if told.snapshots is None:
-        kept = "no append-only file, and whether there are snapshots cannot be read (CONFIG GET is refused)"
-    found = f"{kept}, {replicas}: a restart without a replica to take over begins windows anew"
-    return CheckResult("redis persistence", CheckStatus.OK, found, "where that matters: `CONFIG SET appendonly yes`")
+    if server.snapshots:
+        message = f"snapshots, {replicas}: a restart loses what was counted since the last one"
+        return CheckResult("redis persistence", CheckStatus.OK, message)
+    files = "nothing is written to disk"
+    if server.snapshots is None:
+        files = "no append-only file, and whether there are snapshots cannot be read (CONFIG GET is refused)"
+    message = f"{files}, {replicas}: after a restart without a replica to take over, windows start over"
+    return CheckResult("redis persistence", CheckStatus.OK, message, "where that matters: `CONFIG SET appendonly yes`")
 
 
-def latency(told: ServerFacts) -> CheckResult | None:
+def latency(server: ServerFacts) -> CheckResult | None:
     """Return how long a decision waits for the server."""
-    if not told.round_trips:
+    if not server.round_trips:
         return None
-    middle, longest = median(told.round_trips), max(told.round_trips)
-    found = f"median {middle * 1000:.1f} ms, worst {longest * 1000:.1f} ms of {len(told.round_trips)} round trips"
-    if middle > ANSWER_SECONDS:
-        found += f": a decision waits {ANSWER_SECONDS * 1000:.0f} ms, then it is made without"
-        return CheckResult("redis latency", CheckStatus.WRONG, found, "run the gateway near to it")
-    if middle > _SLOW_SECONDS or longest > ANSWER_SECONDS:
-        way_out = "run the gateway near to it; `SLOWLOG GET` shows what else keeps it busy"
-        return CheckResult("redis latency", CheckStatus.WARNING, f"{found}: requests wait for it", way_out)
-    return CheckResult("redis latency", CheckStatus.OK, found)
+    middle, longest = median(server.round_trips), max(server.round_trips)
+    message = f"median {middle * 1000:.1f} ms, worst {longest * 1000:.1f} ms of {len(server.round_trips)} round trips"
+    if middle > REPLY_TIMEOUT_SECONDS:
+        message += f": a decision waits {REPLY_TIMEOUT_SECONDS * 1000:.0f} ms, then it is made without Redis"
+        return CheckResult("redis latency", CheckStatus.WRONG, message, "run the gateway near to it")
+    if middle > _SLOW_SECONDS or longest > REPLY_TIMEOUT_SECONDS:
+        remedy = "run the gateway near to it; `SLOWLOG GET` shows what else keeps it busy"
+        return CheckResult("redis latency", CheckStatus.WARNING, f"{message}: requests wait for it", remedy)
+    return CheckResult("redis latency", CheckStatus.OK, message)
 
 
-def clock(told: ServerFacts) -> CheckResult | None:
-    """Return how far its clock is off. Windows go by its clock alone, and a key's expiry by the gateway's."""
-    if told.ahead_seconds is None:
+def clock(server: ServerFacts) -> CheckResult | None:
+    """Return the skew of its clock. Windows go by its clock alone, a key's expiry by the gateway's."""
+    if server.ahead_seconds is None:
         return None
-    if abs(told.ahead_seconds) <= _SKEW_SECONDS:
+    if abs(server.ahead_seconds) <= _SKEW_SECONDS:
         return CheckResult("redis clock", CheckStatus.OK, f"within {_SKEW_SECONDS:.0f} s of this host's")
-    way = "ahead of" if told.ahead_seconds > 0 else "behind"
-    found = f"{abs(told.ahead_seconds):.1f} s {way} this host's: limits do not depend on it, comparing logs does"
-    return CheckResult("redis clock", CheckStatus.WARNING, found, "set the clocks of both by NTP")
+    direction = "ahead of" if server.ahead_seconds > 0 else "behind"
+    skew = f"{abs(server.ahead_seconds):.1f} s {direction} this host's"
+    message = f"{skew}: limits do not depend on it, comparing logs does"
+    return CheckResult("redis clock", CheckStatus.WARNING, message, "set the clocks of both by NTP")
 
 
-JUDGES: Sequence[Judge] = (access, version, cluster, memory, persistence)
+CHECKS: Sequence[Check] = (access, version, cluster, memory, persistence)
 
 
-def _wrong_access(found: str, way_out: str) -> CheckResult:
-    return CheckResult("redis access", CheckStatus.WRONG, found, way_out)
+def _no_access(message: str, remedy: str) -> CheckResult:
+    return CheckResult("redis access", CheckStatus.WRONG, message, remedy)
 
 
-def _forbidden(refusals: Sequence[ResponseError], setting: Setting) -> CheckResult:
-    forbidden = [_COMMAND.search(str(refusal)) for refusal in refusals if isinstance(refusal, NoPermissionError)]
-    commands = ", ".join(sorted({match[1].upper().replace("|", " ") for match in forbidden if match}))
-    told = [f"run {commands}"] if commands else []
-    if None in forbidden:
-        told.append(f"use keys {setting.prefix}:*")
-    return _wrong_access(f"the user may not {', nor '.join(told)}", setting.grant)
+def _no_permission(refusals: Sequence[ResponseError], use: LimiterUse) -> CheckResult:
+    refused = [_COMMAND.search(str(refusal)) for refusal in refusals if isinstance(refusal, NoPermissionError)]
+    commands = ", ".join(sorted({match[1].upper().replace("|", " ") for match in refused if match}))
+    missing = [f"run {commands}"] if commands else []
+    if None in refused:
+        missing.append(f"use keys {use.prefix}:*")
+    return _no_access(f"the user may not {', nor '.join(missing)}", use.acl_command)
 
 
-def _of_each(judge: Judge, servers: Sequence[ServerFacts], setting: Setting) -> Iterator[CheckResult]:
-    by_finding: dict[CheckResult, list[ServerFacts]] = {}
-    for told in servers:
-        if (finding := judge(told, setting)) is not None:
-            by_finding.setdefault(finding, []).append(told)
-    for finding, theirs in by_finding.items():
-        yield finding if len(by_finding) == 1 else _of(finding, theirs)
+def _of_each(check: Check, servers: Sequence[ServerFacts], use: LimiterUse) -> Iterator[CheckResult]:
+    by_result: dict[CheckResult, list[ServerFacts]] = {}
+    for server in servers:
+        if (result := check(server, use)) is not None:
+            by_result.setdefault(result, []).append(server)
+    for result, of_result in by_result.items():
+        yield result if len(by_result) == 1 else _with_names(result, of_result)
 
 
-def _of(finding: CheckResult, servers: Sequence[ServerFacts]) -> CheckResult:
-    return replace(finding, found=f"{', '.join(told.name for told in servers)}: {finding.found}")
+def _with_names(result: CheckResult, servers: Sequence[ServerFacts]) -> CheckResult:
+    return replace(result, found=f"{', '.join(server.name for server in servers)}: {result.found}")

@@ -1,6 +1,6 @@
-"""Are the servers fit for the limiter? Asked by `machpay-gateway doctor`, over a link like the limiter's own.
+"""Health checks of the servers for `machpay-gateway doctor`, over a connection like the limiter's own.
 
-Here they are asked; what is well about the answers is said by `fitness`. Nothing stays behind in the servers.
+They collect the facts that `diagnostics` judges, and leave nothing behind in the servers.
 """
 
 import asyncio
@@ -19,140 +19,140 @@ from redis.sentinel import MasterNotFoundError
 
 from machpay_gateway.core.check_result import CheckResult, CheckStatus
 from machpay_gateway.limiters.redis.cluster import slots_in
-from machpay_gateway.limiters.redis.diagnostics import ServerFacts, Setting, judged
-from machpay_gateway.limiters.redis.link import Link, Reply, answer
-from machpay_gateway.limiters.redis.link_supervisor import FAILURES
+from machpay_gateway.limiters.redis.connection import PipelinedConnection, Reply, execute
+from machpay_gateway.limiters.redis.connection_supervisor import FAILURES
+from machpay_gateway.limiters.redis.diagnostics import LimiterUse, ServerFacts, check_results
+from machpay_gateway.limiters.redis.resp import Argument
 from machpay_gateway.limiters.redis.scripts import Scripts
 from machpay_gateway.limiters.redis.servers import CONNECT_SECONDS, servers_for
-from machpay_gateway.limiters.redis.wire import Argument
 
 Command = tuple[Argument, ...]
 
-_PATIENCE_SECONDS = 2.0  # for one answer: ten times what a decision waits, to tell a slow server from one that is away
+_TIMEOUT_SECONDS = 2.0  # of one reply: ten times what a decision waits, to tell a slow server from a dead one
 _ROUNDS, _ROUNDS_SECONDS = 20, 2.0
-_COLLECTED = re.compile(r" - \w+\((['\"])(.*?)\1\)")  # what each sentinel said, in redis-py's one message
+_SENTINEL_ERRORS = re.compile(r" - \w+\((['\"])(.*?)\1\)")  # one for each sentinel, in redis-py's one message
 
 
-def misread(url: str) -> CheckResult | None:
-    """Return what is wrong when a part of the password would be read, and shown, as something else."""
+def check_password_encoding(url: str) -> CheckResult | None:
+    """Return what is wrong when a part of the password would be parsed, and displayed, as something else."""
     try:
         parts = urlsplit(url)
     except ValueError:
         return None
     if "@" not in parts.path + parts.query + parts.fragment:
         return None
-    found = "the URL has an @ behind a / or ? or #, so what is in front of it is not read as a password"
-    return CheckResult("redis", CheckStatus.WRONG, found, "write those in a password as %40, %2F, %3F and %23")
+    message = "the URL has an @ behind a / or ? or #, so what is in front of it is not read as a password"
+    return CheckResult("redis", CheckStatus.WRONG, message, "write those in a password as %40, %2F, %3F and %23")
 
 
-async def redis_findings(
+async def check_redis(
     url: str, *, prefix: str, on_failure: str, clock: Callable[[], float] = time.time
 ) -> Sequence[CheckResult]:
-    """Return what is found of the servers that *url* names, and nothing of a password in it.
+    """Return the results for the servers of *url*, which contain no part of its password.
 
-    Raises ConfigurationError when it cannot be meant.
+    Raises ConfigurationError when the URL is invalid.
     """
-    servers, shown = servers_for(url), _shown(url)
-    setting = Setting(prefix, on_failure, in_cluster="+cluster:" in shown)
+    servers, public_url = servers_for(url), _without_password(url)
+    use = LimiterUse(prefix, on_failure, in_cluster="+cluster:" in public_url)
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            link = await servers.link()
+            connection = await servers.connect()
     except FAILURES as exc:
-        return [_not_reached(shown, exc, setting)]
+        return [_unreachable(public_url, exc, use)]
     try:
-        told = [await server.told(clock) for server in await _servers(link, prefix)]
-        return [await _reached(link, shown, told, prefix), *judged(told, setting)]
+        facts = [await server.facts(clock) for server in await _servers(connection, prefix)]
+        return [await _reachable(connection, public_url, facts, prefix), *check_results(facts, use)]
     except FAILURES as exc:
-        return [_not_reached(shown, exc, setting)]
+        return [_unreachable(public_url, exc, use)]
     finally:
-        await link.close()
+        await connection.close()
 
 
 @dataclass(frozen=True, slots=True)
 class _CheckedServer:
-    """One server behind *link*: the one that has the keys which begin with *base*."""
+    """One server behind *connection*: the one that owns the keys which begin with *base*."""
 
-    link: Link
+    connection: PipelinedConnection
     base: bytes
     name: str
 
-    async def told(self, clock: Callable[[], float]) -> ServerFacts:
-        """Return what it says of itself."""
-        refusals = await self._refused()
-        save = cast("Sequence[bytes] | None", await self._said("CONFIG", "GET", "save"))
-        round_trips, ahead_seconds = await self._timed(clock)
+    async def facts(self, clock: Callable[[], float]) -> ServerFacts:
+        """Return what it reports of itself."""
+        refusals = await self._refusals()
+        save = cast("Sequence[bytes] | None", await self._try("CONFIG", "GET", "save"))
+        round_trips, ahead_seconds = await self._measure(clock)
         return ServerFacts(
-            self.name or _fields(await self._said("CLIENT", "INFO"), " ", "=").get("laddr", ""),
+            self.name or _parse_fields(await self._try("CLIENT", "INFO"), " ", "=").get("laddr", ""),
             refusals,
-            info=_fields(await self._said("INFO"), "\r\n", ":") or None,
+            info=_parse_fields(await self._try("INFO"), "\r\n", ":") or None,
             snapshots=save[1].decode() if save else None,
-            cluster=_fields(await self._said("CLUSTER", "INFO"), "\r\n", ":") or None,
+            cluster=_parse_fields(await self._try("CLUSTER", "INFO"), "\r\n", ":") or None,
             round_trips=round_trips,
             ahead_seconds=ahead_seconds,
         )
 
-    async def _refused(self) -> Sequence[ResponseError]:
-        """Do there what the limiter does, until something of a step is refused, and return what is."""
-        # Nothing is made before it is known that it can be removed.
-        for step in (_without_effect(self.base), _writing(self.base), _admission(self.base)):
-            if refusals := await self._refusals(step):
+    async def _refusals(self) -> Sequence[ResponseError]:
+        """Run the limiter's commands, stage by stage, and return the refusals of the first stage that has any."""
+        # Nothing is created before it is certain that it can be removed.
+        for stage in (_without_effect(self.base), _writing(self.base), _admission(self.base)):
+            if refusals := await self._refusals_of(stage):
                 return refusals
         return ()
 
-    async def _refusals(self, commands: Sequence[Command]) -> Sequence[ResponseError]:
-        """Run *commands*, in order and all at once, and return those answers that are errors."""
-        answers = await asyncio.gather(*(self._ask(command) for command in commands), return_exceptions=True)
-        for failure in answers:
+    async def _refusals_of(self, commands: Sequence[Command]) -> Sequence[ResponseError]:
+        """Run *commands*, pipelined, and return the replies that are errors."""
+        replies = await asyncio.gather(*(self._run(command) for command in commands), return_exceptions=True)
+        for failure in replies:
             if isinstance(failure, BaseException) and not isinstance(failure, ResponseError):
                 raise failure
-        return [refusal for refusal in answers if isinstance(refusal, ResponseError)]
+        return [refusal for refusal in replies if isinstance(refusal, ResponseError)]
 
-    async def _timed(self, clock: Callable[[], float]) -> tuple[Sequence[float], float | None]:
+    async def _measure(self, clock: Callable[[], float]) -> tuple[Sequence[float], float | None]:
         """Return round trips, and by the shortest of them how far its clock is ahead."""
         rounds: list[tuple[float, float]] = []
-        began = time.perf_counter()
-        while len(rounds) < _ROUNDS and time.perf_counter() - began < _ROUNDS_SECONDS:
-            here, sent = clock(), time.perf_counter()
+        started = time.perf_counter()
+        while len(rounds) < _ROUNDS and time.perf_counter() - started < _ROUNDS_SECONDS:
+            here, sent_at = clock(), time.perf_counter()
             # TIME and not PING: it costs the same, and the limiter needs no right to PING.
-            said = cast("Sequence[bytes] | None", await self._said("TIME"))
-            if said is None:
+            reply = cast("Sequence[bytes] | None", await self._try("TIME"))
+            if reply is None:
                 return (), None
-            seconds = time.perf_counter() - sent
-            rounds.append((seconds, int(said[0]) + int(said[1]) / 1e6 - (here + seconds / 2)))
+            seconds = time.perf_counter() - sent_at
+            rounds.append((seconds, int(reply[0]) + int(reply[1]) / 1e6 - (here + seconds / 2)))
         return [seconds for seconds, _ in rounds], min(rounds)[1]
 
-    async def _said(self, *command: Argument) -> Reply | None:
+    async def _try(self, *command: Argument) -> Reply | None:
         """Return the reply to *command*, None when it is refused."""
         try:
-            return await self._ask(command)
+            return await self._run(command)
         except ResponseError:
             return None
 
-    async def _ask(self, command: Command) -> Reply:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            return await answer(self.link, self.base, command)
+    async def _run(self, command: Command) -> Reply:
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
+            return await execute(self.connection, self.base, command)
 
 
-async def _servers(link: Link, prefix: str) -> Sequence[_CheckedServer]:
-    """Return every server that takes writes, each with keys of its own, which nobody else uses."""
+async def _servers(connection: PipelinedConnection, prefix: str) -> Sequence[_CheckedServer]:
+    """Return every server that takes writes, each with unique keys of its own."""
     bases = (f"{prefix}:{{doctor-{token_hex(6)}-{number}}}".encode() for number in count())
     base = next(bases)
-    if not link.splits:
-        return [_CheckedServer(link, base, "")]
-    async with asyncio.timeout(_PATIENCE_SECONDS):
-        ranges = cast("list[list[Any]]", await answer(link, base, ("CLUSTER", "SLOTS")))
+    if not connection.is_cluster:
+        return [_CheckedServer(connection, base, "")]
+    async with asyncio.timeout(_TIMEOUT_SECONDS):
+        ranges = cast("list[list[Any]]", await execute(connection, base, ("CLUSTER", "SLOTS")))
     owners = {slot: f"{host}:{port}" for slot, (host, port) in slots_in(ranges, "").items()}
     servers: dict[str, _CheckedServer] = {}
     while len(servers) < len(set(owners.values())):
         base = next(bases)
         name = owners[key_slot(base)]
-        servers.setdefault(name, _CheckedServer(link, base, name))
+        servers.setdefault(name, _CheckedServer(connection, base, name))
     return [servers[name] for name in sorted(servers)]
 
 
 def _without_effect(base: bytes) -> Sequence[Command]:
-    """Return what the limiter's scripts do, on keys that do not exist: some of it comes only once a worker has died."""
-    hash_key, set_key, beat = base + b":hash", base + b":set", Scripts().heartbeat
+    """Return what the limiter's scripts call, on missing keys: some of it they call only once a worker has died."""
+    hash_key, set_key, heartbeat = base + b":hash", base + b":set", Scripts().heartbeat
     return [
         ("TIME",),
         ("HGET", hash_key, "field"),
@@ -166,8 +166,8 @@ def _without_effect(base: bytes) -> Sequence[Command]:
         ("ZREMRANGEBYSCORE", set_key, "-inf", 1),
         ("ZREM", set_key, "worker"),
         ("ZCARD", set_key),
-        beat.call_in_full([set_key], ["worker", 0]),
-        beat.call([set_key], ["worker", 0]),
+        heartbeat.eval([set_key], ["worker", 0]),
+        heartbeat.evalsha([set_key], ["worker", 0]),
     ]
 
 
@@ -177,58 +177,60 @@ def _writing(base: bytes) -> Sequence[Command]:
 
 
 def _admission(base: bytes) -> Sequence[Command]:
-    """Return the scripts themselves, for a worker and a subject that nobody has, and what removes these again."""
+    """Return the scripts themselves, for a worker and a subject of their own, and what removes these again."""
     subject, workers, scripts = base + b":subject", base + b":workers", Scripts()
     return [
-        scripts.heartbeat.call_in_full([workers], ["worker", 1]),
-        scripts.heartbeat.call([workers], ["worker", 0]),
-        # A lease of a second; of 1 unit in 1000 ms, 1 slot, version 1: cost 1, one request, no slot held, none owed.
-        scripts.admit.call_in_full([subject], ["worker", 1, 1, 1000, 1, 1, 1, 1, 0, 0]),
-        scripts.invalidate.call_in_full([subject], [1, 1]),
+        scripts.heartbeat.eval([workers], ["worker", 1]),
+        scripts.heartbeat.evalsha([workers], ["worker", 0]),
+        # A lease of a second; a limit of 1 unit in 1000 ms, 1 slot, version 1; cost 1, 1 request, no slots, no backlog.
+        scripts.admit.eval([subject], ["worker", 1, 1, 1000, 1, 1, 1, 1, 0, 0]),
+        scripts.invalidate.eval([subject], [1, 1]),
         ("EXPIRE", subject, 0),
     ]
 
 
-async def _reached(link: Link, shown: str, told: Sequence[ServerFacts], prefix: str) -> CheckResult:
-    found = f"{shown} answers"
-    if "+sentinel:" in shown and told[0].name:
-        found += f", and {told[0].name} is the primary that it names"
+async def _reachable(
+    connection: PipelinedConnection, public_url: str, facts: Sequence[ServerFacts], prefix: str
+) -> CheckResult:
+    message = f"{public_url} answers"
+    if "+sentinel:" in public_url and facts[0].name:
+        message += f", and the sentinels name {facts[0].name} as the primary"
     workers_key = f"{prefix}:workers".encode()
+    # A worker that does not exist leaves: that changes nothing, and returns the number of workers.
+    leave = Scripts().heartbeat.evalsha([workers_key], [token_hex(6), 0])
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            # A worker that was not there leaves: that changes nothing, and says how many there are.
-            workers = await answer(link, workers_key, Scripts().heartbeat.call([workers_key], [token_hex(6), 0]))
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
+            workers = await execute(connection, workers_key, leave)
     except ResponseError:
-        return CheckResult("redis", CheckStatus.OK, found)  # why, is said under access
-    return CheckResult(
-        "redis", CheckStatus.OK, f"{found}; {workers or 'no'} worker{'' if workers == 1 else 's'} at work"
-    )
+        return CheckResult("redis", CheckStatus.OK, message)  # the reason is in the result for access
+    message += f"; {workers or 'no'} worker{'' if workers == 1 else 's'} connected"
+    return CheckResult("redis", CheckStatus.OK, message)
 
 
-def _not_reached(shown: str, exc: Exception, setting: Setting) -> CheckResult:
-    if isinstance(exc, AuthenticationError):
-        way_out = "see the user and the password in `redis`"
-        return CheckResult("redis", CheckStatus.WRONG, f"{shown} does not let us in ({_reason(exc)})", way_out)
-    if isinstance(exc, NoPermissionError):
-        return CheckResult("redis", CheckStatus.WRONG, f"{shown} does not let us in ({_reason(exc)})", setting.grant)
-    found = f"{shown} does not answer ({_reason(exc)}): {setting.without}"
-    return CheckResult("redis", CheckStatus.WRONG, found, "see that it runs, and that `redis` names it")
+def _unreachable(public_url: str, exc: Exception, use: LimiterUse) -> CheckResult:
+    if isinstance(exc, AuthenticationError | NoPermissionError):
+        is_login = isinstance(exc, AuthenticationError)
+        remedy = "see the user and the password in `redis`" if is_login else use.acl_command
+        message = f"{public_url} does not let us in ({_reason(exc)})"
+        return CheckResult("redis", CheckStatus.WRONG, message, remedy)
+    message = f"{public_url} does not answer ({_reason(exc)}): {use.failure_mode}"
+    return CheckResult("redis", CheckStatus.WRONG, message, "see that it runs, and that `redis` names it")
 
 
 def _reason(exc: Exception) -> str:
-    told = str(exc).strip().rstrip(".")
+    text = str(exc).strip().rstrip(".")
     if isinstance(exc, MasterNotFoundError):
-        said = "; ".join(dict.fromkeys(text.rstrip(".") for _, text in _COLLECTED.findall(told)))
-        return said or "no sentinel knows a primary by that name"
-    return told or "nothing came in time"
+        messages = "; ".join(dict.fromkeys(error.rstrip(".") for _, error in _SENTINEL_ERRORS.findall(text)))
+        return messages or "no sentinel knows a primary by that name"
+    return text or "no reply in time"
 
 
-def _shown(url: str) -> str:
+def _without_password(url: str) -> str:
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _fields(text: Reply | None, between: str, within: str) -> Mapping[str, str]:
+def _parse_fields(text: Reply | None, between: str, within: str) -> Mapping[str, str]:
     """Return the pairs in *text*; none when it is None."""
     lines = text.decode(errors="replace").split(between) if isinstance(text, bytes) else []
     return {name: value for name, sep, value in (line.partition(within) for line in lines) if sep}

@@ -1,4 +1,4 @@
-"""The limiter over every worker: who asks is found here, and what is known here is answered without asking."""
+"""The limiter over every worker: finds the subject of a request, and answers at once what needs no server."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ from machpay_gateway.core.limits.admission import (
 )
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.redis.batcher import Batcher
-from machpay_gateway.limiters.redis.link_supervisor import LinkSupervisor
+from machpay_gateway.limiters.redis.connection_supervisor import ConnectionSupervisor
 from machpay_gateway.limiters.redis.local_share import LocalShare
 from machpay_gateway.limiters.redis.scripts import Scripts
 from machpay_gateway.limiters.redis.servers import servers_for
@@ -36,9 +36,9 @@ from machpay_gateway.limiters.redis.version_markers import VersionMarkers
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 3.0
-_SETTLE_SECONDS = 2.0  # within which every worker tries again, and is linked if the server is there
+_RESYNC_SECONDS = 2.0  # in which every worker reconnects after an outage, and reports what it admitted
 _CLOSE_SECONDS = 1.0
-_FIRST_SWEEP = 1024
+_FIRST_SWEEP = 1024  # subjects
 _DIGEST_BYTES = 16
 
 FailureMode = Literal["local", "deny", "allow"]
@@ -47,9 +47,9 @@ FailureMode = Literal["local", "deny", "allow"]
 class RedisLimiter:
     """A limiter that all workers share, in Redis 6.2 or later, or Valkey.
 
-    While it is away, *on_failure* says what holds: `local`, each worker's part of the limits; `deny`, nothing is
-    admitted (Away); `allow`, all is. `counts` has how many answers were given in which of these ways, `batches` how
-    often it was asked about how many subjects at once.
+    While no server answers, *on_failure* decides: with `local` each worker admits its share of the limits; `deny`
+    admits nothing (LimiterUnavailable); `allow` admits everything. `counts` has the number of answers given without the
+    server, by failure mode; `batches` the number of batches, by their size in steps.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class RedisLimiter:
         clock: Callable[[], float] = time.monotonic,
         scripts: Scripts | None = None,
     ) -> None:
-        """Use the servers that *url* names, and keys that begin with *prefix*. Raises ConfigurationError."""
+        """Use the servers of *url*, and keys that begin with *prefix*. Raises ConfigurationError."""
         self.counts: Counter[str] = Counter()
         self.batches: Counter[int] = Counter()
         self._servers = servers_for(url)
@@ -71,212 +71,216 @@ class RedisLimiter:
         self._scripts = scripts or Scripts()
         self._subjects: dict[str, Subject] = {}
         self._sweep_at = _FIRST_SWEEP
-        self._parts: dict[tuple[Tier, int], Tier] = {}
-        self._marks = VersionMarkers()
+        self._local_tiers: dict[tuple[Tier, int], Tier] = {}
+        self._markers = VersionMarkers()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._commits: Batcher
-        self._upkeep: LinkSupervisor
+        self._batcher: Batcher
+        self._supervisor: ConnectionSupervisor
         self._tasks: list[asyncio.Task[None]] = []
-        self._settling: asyncio.TimerHandle | None = None
+        self._resync_timer: asyncio.TimerHandle | None = None
 
     @property
     def is_degraded(self) -> bool:
-        """Whether Redis is away, so that answers are this process's own."""
-        return self._loop is not None and self._upkeep.is_away
+        """Whether Redis is unavailable, so that this process decides by itself."""
+        return self._loop is not None and self._supervisor.is_away
 
     @property
     def outage(self) -> Outage | None:
-        """Since when and why Redis is away, and what holds meanwhile; None when it is not."""
+        """Since when and why Redis is unavailable, and the failure mode; None when it is available."""
         if not self.is_degraded:
             return None
-        reason = self._upkeep.reason
-        seconds = time.monotonic() - self._upkeep.away_since
+        reason = self._supervisor.reason
+        seconds = time.monotonic() - self._supervisor.away_since
         return Outage(seconds, f"{type(reason).__name__}: {reason}", self._on_failure)
 
     async def open(self) -> None:
-        """Connect, or begin without when no server can be reached now; opening twice is opening once.
+        """Connect, or start degraded when no server can be reached. Idempotent.
 
-        Raises ConfigurationError when a server can be reached and does not let us in.
+        Raises ConfigurationError when a server refuses the user, the password or a needed command.
         """
         if self._loop is not asyncio.get_running_loop():
-            self._begin()
-        await self._upkeep.tried.wait()
-        if self._upkeep.is_away and isinstance(self._upkeep.reason, AuthenticationError | NoPermissionError):
-            reason = self._upkeep.reason
+            self._start()
+        await self._supervisor.tried.wait()
+        if self._supervisor.is_away and isinstance(self._supervisor.reason, AuthenticationError | NoPermissionError):
+            reason = self._supervisor.reason
             await self.close()
             raise ConfigurationError(
                 f"redis: the server does not let us in ({reason}): see the URL's user and password"
             )
 
     async def close(self) -> None:
-        """Give everything back, tell what is still to be told if that takes no more than a second, and disconnect."""
+        """Release all slots and write pending version markers, within a second, and disconnect."""
         if self._loop is not asyncio.get_running_loop():
-            if not self._marks.pending:
+            if not self._markers.pending:
                 return
-            self._begin()
+            self._start()
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await self._leave()
+                await self._release_all()
         except TimeoutError:
-            if self._marks.pending:
+            if self._markers.pending:
                 logger.warning(
-                    "%d changes could not be told to Redis: they hold within a second.", len(self._marks.pending)
+                    "%d changes could not be written to Redis: they hold within a second.", len(self._markers.pending)
                 )
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
-        await self._upkeep.close()
-        self._commits.give_up()
+        await self._supervisor.close()
+        self._batcher.fail_queued()
         self._loop = None
 
-    def admit(self, demand: AdmissionRequest) -> Answer | asyncio.Future[Answer]:
-        """Check the version, take from the window and take a slot: together, or not at all."""
-        # Not by asking for the running loop, which is a system call before Python 3.12.
+    def admit(self, request: AdmissionRequest) -> Answer | asyncio.Future[Answer]:
+        """Check the version, take units of the window and take a slot: together, or not at all."""
+        # Not by a look at the running loop, which is a system call before Python 3.12.
         if self._loop is None or self._loop.is_closed():
-            self._begin()
-        subject = self._subjects.get(demand.subject) or self._entered(demand)
-        if self._marks.pending and demand.version < self._marks.version(demand.subject):
+            self._start()
+        subject = self._subjects.get(request.subject) or self._add_subject(request)
+        if self._markers.pending and request.version < self._markers.version(request.subject):
             return STALE
-        if self._upkeep.is_away:
-            return self._without(subject, demand)
-        if subject.spent and (refusal := subject.refused_again(demand, self._clock())):
+        if self._supervisor.is_away:
+            return self._decide_locally(subject, request)
+        if subject.exhausted and (refusal := subject.cached_refusal(request, self._clock())):
             return refusal
-        if self._settling is not None and (refusal := self._refusal_while_settling(subject, demand)):
+        if self._resync_timer is not None and (refusal := self._refusal_while_resyncing(subject, request)):
             return refusal
-        future: asyncio.Future[Answer] = self._loop.create_future()  # type: ignore[union-attr]  # begun above
-        subject.wait_for(demand, future)
-        self._commits.ask(subject)
+        future: asyncio.Future[Answer] = self._loop.create_future()  # type: ignore[union-attr]  # started above
+        subject.wait_for_answer(request, future)
+        self._batcher.submit(subject)
         return future
 
-    async def remaining(self, demand: AdmissionRequest) -> Remaining | Stale | LimiterUnavailable:
-        """Return what the subject of *demand* has left of all workers' quota, and take nothing."""
+    async def remaining(self, request: AdmissionRequest) -> Remaining | Stale | LimiterUnavailable:
+        """Return what the subject of *request* has left over all workers, without taking any."""
         if self._loop is None or self._loop.is_closed():
-            self._begin()
-        subject = self._subjects.get(demand.subject) or self._entered(demand)
-        if demand.version < max(subject.demand.version, self._marks.version(demand.subject)):
+            self._start()
+        subject = self._subjects.get(request.subject) or self._add_subject(request)
+        if request.version < max(subject.request.version, self._markers.version(request.subject)):
             return STALE
-        if self._upkeep.is_away:
-            return LimiterUnavailable(f"Redis does not answer: {self._upkeep.reason}")
-        future: asyncio.Future[Remaining | Stale | LimiterUnavailable] = self._loop.create_future()  # type: ignore[union-attr]  # begun above
-        subject.show(demand, future)
-        self._commits.ask(subject)
+        if self._supervisor.is_away:
+            return LimiterUnavailable(f"Redis does not answer: {self._supervisor.reason}")
+        future: asyncio.Future[Remaining | Stale | LimiterUnavailable] = self._loop.create_future()  # type: ignore[union-attr]  # started above
+        subject.wait_for_remaining(request, future)
+        self._batcher.submit(subject)
         return await future
 
     async def invalidate(self, subject: str, version: int) -> None:
-        """Answer demands of an older *version* with STALE: here from now on, elsewhere as soon as Redis knows.
+        """Answer requests older than *version* with STALE: in this worker at once, in others once Redis has the marker.
 
-        Returns when it knows, or when it takes too long; it is told in any case. A limiter that was not opened tells
-        when it is closed.
+        Returns when Redis has it, or after the deadline of a reply; then it is written later. A limiter that was not
+        opened writes it when it is closed.
         """
-        self._marks.add(subject, self._key(subject), version)
+        self._markers.add(subject, self._key(subject), version)
         if self._loop is asyncio.get_running_loop():
-            await self._marks.told()
+            await self._markers.wait_written()
 
-    def _begin(self) -> None:
-        """Start anew in this event loop. What was under way in another one has gone with it."""
+    def _start(self) -> None:
+        """Start in this event loop, without any state: futures of an earlier loop ended with it."""
         self._loop = asyncio.get_running_loop()
         self._subjects.clear()
-        worker = secrets.token_urlsafe(8)  # never one that was used before, whose slots may still be held
-        self._commits = Batcher(self._scripts, worker, clock=self._clock, without=self._without, batches=self.batches)
-        self._upkeep = LinkSupervisor(
+        worker = secrets.token_urlsafe(8)  # never reused: the slots of an earlier name may still be held
+        self._batcher = Batcher(
+            self._scripts, worker, clock=self._clock, decide_locally=self._decide_locally, batches=self.batches
+        )
+        self._supervisor = ConnectionSupervisor(
             self._servers,
-            self._commits,
-            beat=self._scripts.heartbeat,
+            self._batcher,
+            heartbeat=self._scripts.heartbeat,
             workers_key=self._prefix + b":workers",
             worker=worker,
-            recovered=self._recover,
+            on_connected=self._report_outage,
         )
         self._tasks = [
             asyncio.create_task(self._heartbeat()),
-            asyncio.create_task(self._marks.write(self._upkeep, self._scripts.invalidate)),
+            asyncio.create_task(self._markers.run(self._supervisor, self._scripts.invalidate)),
         ]
 
-    async def _leave(self) -> None:
-        while self._marks.pending:  # noqa: ASYNC110 - once, at the end
+    async def _release_all(self) -> None:
+        while self._markers.pending:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(0.01)
-        # Again for what is granted meanwhile: whoever asked for it is going too.
-        while self._upkeep.link is not None and any(s.held or s.told for s in self._subjects.values()):
+        # In a loop, for what is admitted in the meantime: the callers of those requests are shutting down too.
+        while self._supervisor.connection is not None and any(s.held or s.reported for s in self._subjects.values()):
             for subject in self._subjects.values():
                 subject.held = 0
-                self._commits.ask(subject)
-            await self._commits.drain()
-        await self._upkeep.beat(lease_seconds=0)
+                self._batcher.submit(subject)
+            await self._batcher.drain()
+        await self._supervisor.heartbeat(lease_seconds=0)
 
     async def _heartbeat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
-            await self._upkeep.beat()
-            self._restate()
+            await self._supervisor.heartbeat()
+            self._report_subjects()
 
-    def _recover(self) -> None:
-        """Say what is held, and what was admitted while nobody could be told."""
+    def _report_outage(self) -> None:
+        """Report to a new connection what is held, and what was admitted during the outage."""
         now = self._clock()
         for subject in self._subjects.values():
-            if subject.share is not None:
-                subject.owed += subject.share.owed(now)
-        self._restate()
-        if self._settling is not None:
-            self._settling.cancel()
-        self._settling = asyncio.get_running_loop().call_later(_SETTLE_SECONDS, self._settle)
+            if subject.local_share is not None:
+                subject.backlog += subject.local_share.take_backlog(now)
+        self._report_subjects()
+        if self._resync_timer is not None:
+            self._resync_timer.cancel()
+        self._resync_timer = asyncio.get_running_loop().call_later(_RESYNC_SECONDS, self._end_resync)
 
-    def _settle(self) -> None:
-        """Let the server alone decide, now that every worker has had the time to come back and tell."""
-        self._settling = None
-        if self._upkeep.link is not None:
+    def _end_resync(self) -> None:
+        """Let the server alone decide: by now every worker has reconnected and reported."""
+        self._resync_timer = None
+        if self._supervisor.connection is not None:
             for subject in self._subjects.values():
-                subject.share = None
+                subject.local_share = None
 
-    def _refusal_while_settling(self, subject: Subject, demand: AdmissionRequest) -> Exceeded | None:
-        """Hold *subject* to its share a little longer: the server does not know yet what other workers admitted."""
-        if subject.share is None or self._on_failure != "local" or self._upkeep.link is None:
+    def _refusal_while_resyncing(self, subject: Subject, request: AdmissionRequest) -> Exceeded | None:
+        """Hold *subject* to its local share: the server does not know yet what other workers admitted."""
+        if subject.local_share is None or self._on_failure != "local" or self._supervisor.connection is None:
             return None
-        part = self._part_of(demand.tier, subject.share.workers)
-        return subject.share.admit(part, demand.cost, subject.held, self._clock())
+        tier = self._local_tier(request.tier, subject.local_share.workers)
+        return subject.local_share.admit(tier, request.cost, subject.held, self._clock())
 
-    def _restate(self) -> None:
+    def _report_subjects(self) -> None:
         for subject in self._subjects.values():
-            if subject.held or subject.told != subject.held or subject.owed:
-                self._commits.ask(subject)
+            if subject.held or subject.reported != subject.held or subject.backlog:
+                self._batcher.submit(subject)
 
-    def _without(self, subject: Subject, demand: AdmissionRequest) -> Answer:
-        """Decide while no server answers."""
-        if demand.version < max(subject.demand.version, self._marks.version(demand.subject)):
+    def _decide_locally(self, subject: Subject, request: AdmissionRequest) -> Answer:
+        """Decide without the server, by the failure mode."""
+        if request.version < max(subject.request.version, self._markers.version(request.subject)):
             return STALE
-        subject.demand = demand
+        subject.request = request
         self.counts[self._on_failure] += 1
         if self._on_failure == "deny":
-            return LimiterUnavailable(f"Redis does not answer: {self._upkeep.reason}")
+            return LimiterUnavailable(f"Redis does not answer: {self._supervisor.reason}")
         now = self._clock()
-        if self._on_failure == "local" and (refusal := subject.refused_again(demand, now)):
+        if self._on_failure == "local" and (refusal := subject.cached_refusal(request, now)):
             return refusal
-        if subject.share is None:
-            subject.share = LocalShare(demand.tier, self._commits.workers, subject.taken, subject.heard_at, now)
-        tier = self._part_of(demand.tier, subject.share.workers)
-        refusal = subject.share.admit(tier, demand.cost, subject.held, now)
+        share = subject.local_share
+        if share is None:
+            share = LocalShare(request.tier, self._batcher.workers, subject.taken, subject.updated_at, now)
+            subject.local_share = share
+        tier = self._local_tier(request.tier, share.workers)
+        refusal = share.admit(tier, request.cost, subject.held, now)
         if isinstance(refusal, Exceeded):
             if self._on_failure == "local":
                 return refusal
-            subject.share.count(demand.cost, now)
+            share.count(request.cost, now)
         subject.held += 1
-        left, resets_in = subject.share.left(tier, now)
-        logger.info("%s was admitted while Redis is away (%s).", demand.subject, self._on_failure)
+        left, resets_in = share.left(tier, now)
+        logger.info("%s was admitted while Redis is away (%s).", request.subject, self._on_failure)
         return Admitted(subject, left, resets_in, max(0, tier.concurrency - subject.held), tier)
 
-    def _part_of(self, tier: Tier, workers: int) -> Tier:
-        part = self._parts.get((tier, workers))
-        if part is None:
-            part = self._parts[tier, workers] = tier.part_of(workers)
-        return part
+    def _local_tier(self, tier: Tier, workers: int) -> Tier:
+        local = self._local_tiers.get((tier, workers))
+        if local is None:
+            local = self._local_tiers[tier, workers] = tier.local_share(workers)
+        return local
 
-    def _entered(self, demand: AdmissionRequest) -> Subject:
+    def _add_subject(self, request: AdmissionRequest) -> Subject:
         if len(self._subjects) >= self._sweep_at:
             self._sweep()
-        subject = Subject(self._key(demand.subject), demand, self._commits.restate)
-        self._subjects[demand.subject] = subject
+        subject = Subject(self._key(request.subject), request, self._batcher.report_release)
+        self._subjects[request.subject] = subject
         return subject
 
     def _sweep(self) -> None:
-        """Drop the subjects of which nothing need be known. Twice as many must enter before the next sweep."""
+        """Drop the idle subjects. The next sweep runs when twice as many are held, so its cost is amortized."""
         now = self._clock()
         for name, subject in list(self._subjects.items()):
             if subject.is_idle(now):
@@ -284,6 +288,6 @@ class RedisLimiter:
         self._sweep_at = max(_FIRST_SWEEP, 2 * len(self._subjects))
 
     def _key(self, subject: str) -> bytes:
-        # Of one size, and nobody's name in clear: subjects may be what an issuer calls its users.
+        # A digest: keys have one size and disclose no name, since subjects may be an issuer's user names.
         digest = blake2b(subject.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES).digest()
         return self._prefix + b":" + urlsafe_b64encode(digest).rstrip(b"=")

@@ -1,4 +1,4 @@
-"""What a worker knows of one subject: what it holds, what waits to be asked, and until when asking is no use."""
+"""What a worker knows of one subject: the slots it holds, the requests that wait, and how long a refusal is certain."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -16,209 +16,217 @@ from machpay_gateway.core.limits.admission import (
     Remaining,
     Stale,
 )
-from machpay_gateway.limiters.redis.link import bring
-from machpay_gateway.limiters.redis.wire import bulk
+from machpay_gateway.limiters.redis.connection import set_result
+from machpay_gateway.limiters.redis.resp import encode_bulk
 
 if TYPE_CHECKING:
     from machpay_gateway.limiters.redis.local_share import LocalShare
 
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on every request
-# At most once a second: with the heartbeat's one command in 3 s, a subject that is hammered costs one a second in all.
-_ASK_AGAIN_SECONDS = 1.5
+# At most once a second: with the heartbeat's command every 3 s, an exhausted subject costs one command a second in all.
+_RECHECK_SECONDS = 1.5
 _ROUNDING_SECONDS = 0.001  # the script's waits are whole milliseconds, rounded up
 
 
 class Step(NamedTuple):
-    """What is asked at once for one subject: all of *waiting* wait for an answer to the same *demand*."""
+    """What one batch asks for one subject: all of *futures* wait for the answer to equal *request*s."""
 
     subject: "Subject"
-    demand: AdmissionRequest
-    waiting: list[asyncio.Future[Answer]]
+    request: AdmissionRequest
+    futures: list[asyncio.Future[Answer]]
 
 
-class _Spent(NamedTuple):
-    """A refusal for the window: nothing but time can change it, unless the record changes."""
+class _ExhaustedWindow(NamedTuple):
+    """A refusal for the window: only time can change it, unless the record changes."""
 
-    demand: AdmissionRequest
+    request: AdmissionRequest
     until: float
     resets_at: float
     left: int
     slots_left: int
-    held: int  # by this worker, of the slots
+    held: int  # of the slots, by this worker
 
 
 class Subject:
-    """One subject. It is also the lease: giving back needs to know nothing else. Times are the worker's own clock's."""
+    """One subject. It is also the lease, since a release needs nothing else. Times are by the worker's own clock."""
 
     __slots__ = (
-        "_ask_at",
-        "_asked",
-        "_restate",
-        "_shown_to",
-        "_written",
-        "demand",
-        "heard_at",
+        "_encoded",
+        "_encoded_step",
+        "_recheck_at",
+        "_remaining_futures",
+        "_report_release",
+        "backlog",
+        "backlog_in_flight",
+        "encoded_key",
+        "exhausted",
         "held",
-        "is_asking",
-        "is_late",
+        "is_in_flight",
+        "is_lingering",
         "is_queued",
         "key",
-        "owed",
-        "owed_told",
-        "share",
+        "local_share",
+        "queue",
+        "reported",
+        "request",
         "slots_left",
-        "spent",
         "taken",
-        "told",
-        "waiting",
-        "written_key",
+        "updated_at",
     )
 
-    def __init__(self, key: bytes, demand: AdmissionRequest, restate: Callable[["Subject"], None]) -> None:
-        """Know nothing yet. *restate* is called when the server believes something of it that is no longer so."""
+    def __init__(self, key: bytes, request: AdmissionRequest, report_release: Callable[["Subject"], None]) -> None:
+        """Start without any state. *report_release* is called when the server counts a slot that was released."""
         self.key = key
-        self.written_key = bulk(key)
-        self.demand = demand  # of the newest record: a step that only says what is held needs its tier
+        self.encoded_key = encode_bulk(key)
+        self.request = request  # of the newest record: a step that only reports slots needs its tier
         self.held = 0
-        self.told: int | None = 0  # what the server believes is held; None when that is not known
-        self.waiting: list[Step] = []
-        self.is_asking = False
+        self.reported: int | None = 0  # the slots that the server counts for this worker; None when that is unknown
+        self.queue: list[Step] = []
+        self.is_in_flight = False
         self.is_queued = False
-        self.is_late = False  # what was released is not told yet
-        self.slots_left = 0  # over all workers, as last heard
-        self.taken: int | None = None  # of the window, by all workers, as last heard
-        self.heard_at = 0.0
-        self.owed = 0  # units that were admitted while no server could be told
-        self.owed_told = 0  # of them, what is being told now
-        self.share: LocalShare | None = None
-        self._restate = restate
-        self.spent: dict[int, _Spent] = {}  # by the cost that was refused
-        self._ask_at = 0.0
-        self._asked: tuple[AdmissionRequest, int, int, int] | None = None
-        self._written = b""
-        self._shown_to: list[asyncio.Future[Remaining | Stale | LimiterUnavailable]] = []
+        self.is_lingering = False  # a release waits to be reported
+        self.slots_left = 0  # over all workers, by the last reply
+        self.taken: int | None = None  # of the window, by all workers, by the last reply
+        self.updated_at = 0.0  # when that reply was asked for
+        self.backlog = 0  # units that were admitted locally during an outage and are not reported yet
+        self.backlog_in_flight = 0  # units of the backlog that the step in flight reports
+        self.local_share: LocalShare | None = None
+        self._report_release = report_release
+        self.exhausted: dict[int, _ExhaustedWindow] = {}  # by the cost that was refused
+        self._recheck_at = 0.0
+        self._encoded_step: tuple[AdmissionRequest, int, int, int] | None = None
+        self._encoded = b""
+        self._remaining_futures: list[asyncio.Future[Remaining | Stale | LimiterUnavailable]] = []
 
     def release(self) -> None:
         """Give one slot back."""
         self.held -= 1
-        self._restate(self)
+        self._report_release(self)
 
-    def wait_for(self, demand: AdmissionRequest, future: asyncio.Future[Answer]) -> None:
-        """Let *future* wait for the answer to *demand*."""
-        if self.waiting:
-            _, asked, waiting = self.waiting[-1]
-            if asked is demand:
-                waiting.append(future)
+    def wait_for_answer(self, request: AdmissionRequest, future: asyncio.Future[Answer]) -> None:
+        """Queue *future* for the answer to *request*."""
+        if self.queue:
+            _, queued, futures = self.queue[-1]
+            if queued is request:
+                futures.append(future)
                 return
-        if demand is not self.demand and demand.version >= self.demand.version:
-            self.demand = demand
-        self.waiting.append(_new(Step, (self, demand, [future])))
+        if request is not self.request and request.version >= self.request.version:
+            self.request = request
+        self.queue.append(_new(Step, (self, request, [future])))
 
-    def show(self, demand: AdmissionRequest, future: asyncio.Future[Remaining | Stale | LimiterUnavailable]) -> None:
-        """Let *future* have what the next answer says is left, whatever that one was asked for."""
-        if demand.version >= self.demand.version:
-            self.demand = demand
-        self._shown_to.append(future)
+    def wait_for_remaining(
+        self, request: AdmissionRequest, future: asyncio.Future[Remaining | Stale | LimiterUnavailable]
+    ) -> None:
+        """Let *future* have the remaining quota by the next reply, whichever step that is for."""
+        if request.version >= self.request.version:
+            self.request = request
+        self._remaining_futures.append(future)
 
-    def written(self, demand: AdmissionRequest, waiting: int, held: int, owed: int) -> bytes:
-        """Return what `admit.lua` takes of a step, written once for as long as the same is asked."""
-        asked = demand, waiting, held, owed
-        if asked != self._asked:
-            _, version, tier, cost = demand
+    def encode(self, request: AdmissionRequest, wanted: int, held: int, backlog: int) -> bytes:
+        """Return the arguments of `admit.lua` for a step; the encoding is reused while they stay the same."""
+        step = request, wanted, held, backlog
+        if step != self._encoded_step:
+            _, version, tier, cost = request
             window = tier.window_seconds * 1000
-            self._asked = asked
-            self._written = bulk(tier.limit, window, tier.concurrency, version, cost, waiting, held, owed)
-        return self._written
+            self._encoded_step = step
+            self._encoded = encode_bulk(tier.limit, window, tier.concurrency, version, cost, wanted, held, backlog)
+        return self._encoded
 
-    def steps(self) -> list[Step]:
-        """Return what is to be asked now; nothing more is, until each of them was answered or failed."""
-        self.is_queued, self.is_asking, self.told = False, True, self.held
-        self.owed_told, self.owed = self.owed, 0
-        steps, self.waiting = self.waiting or [Step(self, self.demand, [])], []
+    def start_steps(self) -> list[Step]:
+        """Return the steps to send now; the subject sends no more until each of them is resolved or has failed."""
+        self.is_queued, self.is_in_flight, self.reported = False, True, self.held
+        self.backlog_in_flight, self.backlog = self.backlog, 0
+        steps, self.queue = self.queue or [Step(self, self.request, [])], []
         return steps
 
-    def settle(self, step: Step, reply: Sequence[int], asked_at: float) -> None:
-        """Answer all who wait for *step* with its part of a *reply* of `admit.lua`.
+    def resolve(self, step: Step, reply: Sequence[int], started_at: float) -> None:
+        """Answer all futures of *step* with its part of a *reply* of `admit.lua`.
 
-        The server decided at *asked_at* or later: counting from there, nothing is refused here after it has freed.
+        The server decided at *started_at* or later: counted from there, no refusal outlasts its reason here.
         """
-        self.is_asking = False
-        granted, left, slots_left, frees_ms, _ = reply
-        _, demand, waiting = step
-        if self._shown_to:
-            self._tell(
-                Remaining(max(0, left), frees_ms / 1000, max(0, slots_left), demand.tier) if granted >= 0 else STALE
+        self.is_in_flight = False
+        admitted, left, slots_left, frees_ms, _ = reply
+        _, request, futures = step
+        if self._remaining_futures:
+            self._resolve_remaining(
+                Remaining(max(0, left), frees_ms / 1000, max(0, slots_left), request.tier) if admitted >= 0 else STALE
             )
-        if granted < 0:
-            for future in waiting:
-                bring(future, STALE)
-            self.owed, self.owed_told = self.owed + self.owed_told, 0  # a record that is behind counts nothing
+        if admitted < 0:
+            for future in futures:
+                set_result(future, STALE)
+            self.backlog, self.backlog_in_flight = self.backlog + self.backlog_in_flight, 0  # a stale step counts none
             return
-        _, _, tier, cost = demand
-        self.owed_told = 0
-        self.taken, self.slots_left, self.heard_at = tier.limit - left, slots_left, asked_at
-        resets_in, after = frees_ms / 1000, granted
+        _, _, tier, cost = request
+        self.backlog_in_flight = 0
+        self.taken, self.slots_left, self.updated_at = tier.limit - left, slots_left, started_at
+        resets_in, after = frees_ms / 1000, admitted
         refusal: Exceeded | None = None
-        for future in waiting:
+        for future in futures:
             if not after:
-                refusal = refusal or self._refusal(demand, reply, asked_at)
-                bring(future, refusal)
+                refusal = refusal or self._refusal(request, reply, started_at)
+                set_result(future, refusal)
                 continue
             after -= 1
             if not future.done():
                 self.held += 1
                 future.set_result(_new(Admitted, (self, left + after * cost, resets_in, slots_left + after, tier)))
-        if self.told is not None:
-            self.told += granted
-        if granted and cost and self.spent:
-            self.spent.clear()  # what was refused before has longer to wait now
+        if self.reported is not None:
+            self.reported += admitted
+        if admitted and cost and self.exhausted:
+            self.exhausted.clear()  # earlier refusals have longer to wait now
 
     def fail(self) -> None:
-        """Take back what was asked: whether it was carried out is not known, and owed units rather count twice."""
-        self.is_asking, self.told = False, None
-        self.owed, self.owed_told = self.owed + self.owed_told, 0
-        self.show_nothing()
+        """Take the step in flight back. The server may have executed it: the backlog rather counts twice than never."""
+        self.is_in_flight, self.reported = False, None
+        self.backlog, self.backlog_in_flight = self.backlog + self.backlog_in_flight, 0
+        self.fail_remaining()
 
-    def show_nothing(self) -> None:
-        """Tell whoever was to be shown what is left that nobody knows."""
-        if self._shown_to:
-            self._tell(LimiterUnavailable("Redis does not answer"))
+    def fail_remaining(self) -> None:
+        """Answer those who wait for the remaining quota that it is unavailable."""
+        if self._remaining_futures:
+            self._resolve_remaining(LimiterUnavailable("Redis does not answer"))
 
-    def refused_again(self, demand: AdmissionRequest, now: float) -> Exceeded | None:
-        """Return the refusal of *demand* if its window is known to be spent; None when the server is to be asked."""
-        spent = self.spent.get(demand.cost)
-        if spent is None:
+    def cached_refusal(self, request: AdmissionRequest, now: float) -> Exceeded | None:
+        """Return the refusal of *request* while its window is certainly exhausted; None when the server must decide."""
+        exhausted = self.exhausted.get(request.cost)
+        if exhausted is None:
             return None
-        _, version, tier, _ = spent.demand
-        if now >= spent.until or demand.version != version or demand.tier is not tier:
-            self.spent.clear()
+        _, version, tier, _ = exhausted.request
+        if now >= exhausted.until or request.version != version or request.tier is not tier:
+            self.exhausted.clear()
             return None
-        if now >= self._ask_at:
-            self._ask_at = now + _ASK_AGAIN_SECONDS
+        if now >= self._recheck_at:
+            self._recheck_at = now + _RECHECK_SECONDS
             return None
-        slots_left = min(tier.concurrency, max(0, spent.slots_left + spent.held - self.held))
-        resets_in = max(0.0, spent.resets_at - now)
-        return Exceeded(tier.policy_name, spent.until - now, spent.left, resets_in, slots_left, tier)
+        slots_left = min(tier.concurrency, max(0, exhausted.slots_left + exhausted.held - self.held))
+        resets_in = max(0.0, exhausted.resets_at - now)
+        return Exceeded(tier.policy_name, exhausted.until - now, exhausted.left, resets_in, slots_left, tier)
 
     def is_idle(self, now: float) -> bool:
-        """Whether nothing need be known of it any more."""
+        """Return whether nothing of it need be remembered."""
         is_busy = (
-            self.held or self.told != 0 or self.is_late or self.is_asking or self.is_queued or self.waiting or self.owed
+            self.held
+            or self.reported != 0
+            or self.is_lingering
+            or self.is_in_flight
+            or self.is_queued
+            or self.queue
+            or self.backlog
         )
-        return not is_busy and self.share is None and now - self.heard_at > self.demand.tier.window_seconds
+        return not is_busy and self.local_share is None and now - self.updated_at > self.request.tier.window_seconds
 
-    def _tell(self, shown: Remaining | Stale | LimiterUnavailable) -> None:
-        told, self._shown_to = self._shown_to, []
-        for future in told:
-            bring(future, shown)
+    def _resolve_remaining(self, remaining: Remaining | Stale | LimiterUnavailable) -> None:
+        futures, self._remaining_futures = self._remaining_futures, []
+        for future in futures:
+            set_result(future, remaining)
 
-    def _refusal(self, demand: AdmissionRequest, reply: Sequence[int], asked_at: float) -> Exceeded:
+    def _refusal(self, request: AdmissionRequest, reply: Sequence[int], started_at: float) -> Exceeded:
         _, left, slots_left, frees_ms, wait_ms = reply
-        tier, lefts = demand.tier, (max(0, left), frees_ms / 1000, max(0, slots_left))
-        if left >= demand.cost:
+        tier, lefts = request.tier, (max(0, left), frees_ms / 1000, max(0, slots_left))
+        if left >= request.cost:
             return Exceeded(CONCURRENCY, SLOT_WAIT_SECONDS, *lefts, tier)
-        wait, resets_at = wait_ms / 1000, asked_at + lefts[1]
-        until = asked_at + wait - _ROUNDING_SECONDS
-        self.spent[demand.cost] = _Spent(demand, until, resets_at, lefts[0], lefts[2], self.held)
-        self._ask_at = asked_at + _ASK_AGAIN_SECONDS
+        wait, resets_at = wait_ms / 1000, started_at + lefts[1]
+        until = started_at + wait - _ROUNDING_SECONDS
+        self.exhausted[request.cost] = _ExhaustedWindow(request, until, resets_at, lefts[0], lefts[2], self.held)
+        self._recheck_at = started_at + _RECHECK_SECONDS
         return Exceeded(tier.policy_name, wait, *lefts, tier)

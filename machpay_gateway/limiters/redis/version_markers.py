@@ -1,69 +1,68 @@
-"""Which records have changed: said to the servers as soon as they can be told, and again until they were.
+"""Version markers: which records have changed, written to the servers as soon as possible and until they have them.
 
-Until then a change holds in this worker, and everywhere else within the second that a cached record is trusted for.
+Until then a change holds in this worker, and in the others within the second for which they trust a cached record.
 """
 
 import asyncio
 
-from machpay_gateway.limiters.redis.batcher import ANSWER_SECONDS
-from machpay_gateway.limiters.redis.link import bring
-from machpay_gateway.limiters.redis.link_supervisor import FAILURES, LinkSupervisor, run
-from machpay_gateway.limiters.redis.scripts import Script
+from machpay_gateway.limiters.redis.connection import REPLY_TIMEOUT_SECONDS, set_result
+from machpay_gateway.limiters.redis.connection_supervisor import FAILURES, ConnectionSupervisor
+from machpay_gateway.limiters.redis.scripts import Script, run_script
 
-MARK_SECONDS = 660  # longer than any worker keeps a record that it has not asked about; as IDLE in admit.lua
+MARKER_SECONDS = 660  # longer than any worker caches a record without a check of its version; as in admit.lua
 _RETRY_SECONDS = 0.1
 
 
 class VersionMarkers:
-    """The versions that are still to be told, by subject."""
+    """The versions that are not written yet, by subject."""
 
     def __init__(self) -> None:
         self.pending: dict[str, tuple[bytes, int]] = {}
-        self._waiting: list[asyncio.Future[None]] = []
-        self._added: asyncio.Event | None = None  # of the loop in which they are written
+        self._futures: list[asyncio.Future[None]] = []
+        self._added: asyncio.Event | None = None  # of the event loop in which they are written
 
     def add(self, subject: str, key: bytes, version: int) -> None:
-        """Tell that *subject*, which the servers know by *key*, is at *version*."""
-        _, known = self.pending.get(subject, (key, version))
-        self.pending[subject] = key, max(known, version)
+        """Write that *subject*, whose key on the servers is *key*, is at *version*."""
+        _, pending = self.pending.get(subject, (key, version))
+        self.pending[subject] = key, max(pending, version)
         if self._added is not None:
             self._added.set()
 
-    async def told(self) -> None:
-        """Wait until all is told, but no longer than a reply may take."""
+    async def wait_written(self) -> None:
+        """Wait until all are written, but no longer than a reply may take."""
         if self.pending:
-            waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiting)
-            await asyncio.wait([waiting], timeout=ANSWER_SECONDS)
+            written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._futures.append(written)
+            await asyncio.wait([written], timeout=REPLY_TIMEOUT_SECONDS)
 
     def version(self, subject: str) -> int:
-        """Return the version that is still to be told of *subject*, 0 when none is."""
+        """Return the pending version of *subject*, 0 without one."""
         return self.pending[subject][1] if subject in self.pending else 0
 
-    async def write(self, upkeep: LinkSupervisor, script: Script) -> None:
-        """Tell the servers over the link of *upkeep*, for ever."""
-        self._added, self._waiting = asyncio.Event(), []
+    async def run(self, supervisor: ConnectionSupervisor, script: Script) -> None:
+        """Write pending versions over the connection of *supervisor*, forever."""
+        self._added, self._futures = asyncio.Event(), []
         while True:
-            await upkeep.linked.wait()
-            await self._write_pending(upkeep, script)
+            await supervisor.connected.wait()
+            await self._write_pending(supervisor, script)
             if self.pending:
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
-                for waiting in self._waiting:
-                    bring(waiting, None)
-                self._waiting.clear()
+                for future in self._futures:
+                    set_result(future, None)
+                self._futures.clear()
                 self._added.clear()
                 await self._added.wait()
 
-    async def _write_pending(self, upkeep: LinkSupervisor, script: Script) -> None:
+    async def _write_pending(self, supervisor: ConnectionSupervisor, script: Script) -> None:
         for subject, (key, version) in list(self.pending.items()):
-            link = upkeep.link
-            if link is None:
+            connection = supervisor.connection
+            if connection is None:
                 return
             try:
-                await run(link, script, key, [MARK_SECONDS, version])
+                await run_script(connection, script, key, [MARKER_SECONDS, version])
             except FAILURES as exc:
-                link.end(exc)
+                connection.fail(exc)
                 return
             if self.pending.get(subject) == (key, version):
                 del self.pending[subject]

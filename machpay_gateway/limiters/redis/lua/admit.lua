@@ -1,19 +1,20 @@
--- Take from windows and take slots, for one worker: all that it asks for in one turn, a subject's step whole or not at all.
+-- Take units of windows and concurrency slots for one worker: all the steps of one batch, each whole or not at all.
 --
--- KEYS   one hash a subject, see below; a subject may stand in several places, one after the other.
+-- KEYS   one hash per step, the hash of its subject; the steps of one subject follow each other.
 -- ARGV   worker's name, lease in seconds; then eight for each key:
 --          limit in units, window in ms, concurrency in requests, version of the record,
---          cost of a request in units, requests wanted, slots the worker holds now (-1: as the step before left it),
---          units that were admitted while this server was away and are counted now, whatever the limit.
+--          cost of a request in units, requests wanted, slots the worker holds now (-1: as the step before left them),
+--          backlog: units that were admitted during an outage and are counted now, whatever the limit.
 -- Returns five integers for each key:
---          requests granted (-1: the record has changed since), units left (below 0 when a tier was lowered),
+--          requests admitted (-1: the record has changed since), units left (below 0 when a tier was lowered),
 --          slots left, ms until a unit frees (0: none is taken), ms until a refused request can have its cost (0: no wait helps).
 --
--- The hash: `m` window in ms, `n` newest cell, `o` oldest cell with units, `t` units taken, `c0` to `c60` the cells' units,
--- `v` version, `f` slots held by all workers, `e` second in which the earliest lease may end,
--- `w` and a worker's name: the second in which its lease ends times 2^20, plus the slots it holds.
--- A cell is a 60th of the window, and the oldest of 61 counts whole: no window, however cut, holds more than its limit.
--- IDLE is how long a mark lasts: an admission must not shorten it.
+-- The hash: `m` window in ms, `n` newest cell, `o` oldest cell with units, `t` units taken, `c0` to `c60` units per cell,
+-- `v` version, `f` slots held by all workers, `e` second in which the earliest lease may expire,
+-- `w` and a worker's name: the second in which its lease expires times 2^20, plus the slots it holds.
+-- The rate limit is a sliding window of 61 cells, each a 60th of the window. The oldest, partly expired cell counts whole:
+-- no interval as long as the window ever holds more than the limit.
+-- IDLE is the life of a version marker in seconds: an admission must not shorten it.
 local CELLS, SLOTS, IDLE = 61, 1048576, 660
 
 local time = redis.call('TIME')
@@ -24,7 +25,7 @@ local function cell(tick)
   return 'c' .. tick % CELLS
 end
 
--- Count all that is taken as of *tick*: the cells are of another window, or of a clock that was set back further than one.
+-- Move all units taken to the cell of *tick*: the cells are those of another window, or of a clock set back further than one.
 local function recount(key, taken, tick)
   local stale = {}
   for i = 1, CELLS do stale[i] = 'c' .. i - 1 end
@@ -32,7 +33,7 @@ local function recount(key, taken, tick)
   if taken > 0 then redis.call('HSET', key, cell(tick), taken) end
 end
 
--- Forget the cells that no longer count at *tick*; return what is taken then, and the oldest cell with units.
+-- Drop the cells that have expired at *tick*; return the units taken then, and the oldest cell with units.
 local function expire(key, taken, oldest, newest, tick)
   for old = oldest, math.min(tick - CELLS, newest) do
     local units = redis.call('HGET', key, cell(old))
@@ -47,8 +48,8 @@ local function expire(key, taken, oldest, newest, tick)
   return taken, oldest
 end
 
--- Drop the workers whose lease has ended; return how many slots the others hold, and when the next lease may end.
-local function living(key, second)
+-- Drop the workers whose lease has expired; return the slots that the others hold, and when the next lease may expire.
+local function drop_dead_workers(key, second)
   local fields, held, earliest = redis.call('HGETALL', key), 0, nil
   for i = 1, #fields, 2 do
     if string.byte(fields[i]) == 119 then
@@ -64,7 +65,7 @@ local function living(key, second)
   return held, earliest
 end
 
--- The ms until *units* of what is taken are free.
+-- Return the ms until *units* of those taken have expired.
 local function frees_in(key, units, oldest, tick, width)
   local freed = 0
   for old = oldest, tick do
@@ -78,23 +79,23 @@ local out = {}
 for i = 1, #KEYS do
   local key, a = KEYS[i], i * 8 - 5
   local limit, window, slots, version = tonumber(ARGV[a]), tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3])
-  local cost, wanted, holds, owed = tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]), tonumber(ARGV[a + 7])
+  local cost, wanted, holds, backlog = tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]), tonumber(ARGV[a + 7])
   local h = redis.call('HMGET', key, 'n', 'o', 't', 'm', 'v', 'f', 'e', worker)
   local width, tick = window / 60, math.floor(now * 60 / window)
   local newest, oldest, taken = tonumber(h[1]) or tick, tonumber(h[2]) or tick, tonumber(h[3]) or 0
   local stored, held, earliest = tonumber(h[5]), tonumber(h[6]) or 0, tonumber(h[7])
   local mine = (tonumber(h[8]) or 0) % SLOTS
-  local granted, left, frees, wait = 0, 0, 0, 0
+  local admitted, left, frees, wait = 0, 0, 0, 0
 
   if earliest and earliest <= lease_ends - ARGV[2] then
-    held, earliest = living(key, tonumber(time[1]))
+    held, earliest = drop_dead_workers(key, tonumber(time[1]))
     mine = tonumber(redis.call('HGET', key, worker) or 0) % SLOTS
   end
   if holds >= 0 then held, mine = held - mine + holds, holds end
 
-  -- A record that is behind says nothing of its tier either: only what the worker holds is taken from it.
+  -- A stale record's tier is not trusted either: of its step, only the slots that the worker holds are stored.
   if stored and version < stored then
-    granted, tick, oldest = -1, tonumber(h[1]), tonumber(h[2])
+    admitted, tick, oldest = -1, tonumber(h[1]), tonumber(h[2])
   else
     if h[4] and (tonumber(h[4]) ~= window or newest - tick >= CELLS) then
       taken = expire(key, taken, oldest, newest, math.floor(now * 60 / h[4]))
@@ -103,26 +104,26 @@ for i = 1, #KEYS do
     elseif newest < tick then
       taken, oldest = expire(key, taken, oldest, newest, tick)
     else
-      tick = newest -- a clock that was set back a little stands still
+      tick = newest -- after a clock step back within the window, the window stands still
     end
-    left = limit - taken - owed
-    granted = math.max(0, math.min(wanted, slots - held))
+    left = limit - taken - backlog
+    admitted = math.max(0, math.min(wanted, slots - held))
     if cost > 0 then
-      granted = math.max(0, math.min(granted, math.floor(left / cost)))
+      admitted = math.max(0, math.min(admitted, math.floor(left / cost)))
     elseif left < 0 then
-      granted = 0
+      admitted = 0
     end
-    local units = granted * cost + owed
+    local units = admitted * cost + backlog
     if units > 0 then
       redis.call('HINCRBY', key, cell(tick), units)
       if taken == 0 then oldest = tick end
-      taken, left = taken + units, left - granted * cost
+      taken, left = taken + units, left - admitted * cost
     end
-    held, mine = held + granted, mine + granted
+    held, mine = held + admitted, mine + admitted
     if tonumber(h[4]) ~= window then redis.call('HSET', key, 'm', window) end
     if stored ~= version then redis.call('HSET', key, 'v', version) end
     if taken > 0 then frees = math.ceil((oldest + CELLS) * width - now) end
-    if granted < wanted and left < cost then wait = frees_in(key, cost - left, oldest, tick, width) end
+    if admitted < wanted and left < cost then wait = frees_in(key, cost - left, oldest, tick, width) end
   end
 
   if mine > 0 then
@@ -132,7 +133,7 @@ for i = 1, #KEYS do
     redis.call('HSET', key, 't', taken, 'f', held)
     if h[8] then redis.call('HDEL', key, worker) end
   end
-  -- Once a second at most, for most steps come in the second of the one before.
+  -- Only when they change, which is once a second at most: most steps come in the second of the one before.
   if earliest and earliest ~= tonumber(h[7]) then redis.call('HSET', key, 'e', earliest) end
   if oldest ~= tonumber(h[2]) then redis.call('HSET', key, 'o', oldest) end
   if tick ~= tonumber(h[1]) then
@@ -140,6 +141,6 @@ for i = 1, #KEYS do
     redis.call('EXPIRE', key, math.max(IDLE, math.ceil(window / 900) + 60))
   end
   local n = #out
-  out[n + 1], out[n + 2], out[n + 3], out[n + 4], out[n + 5] = granted, left, slots - held, frees, wait
+  out[n + 1], out[n + 2], out[n + 3], out[n + 4], out[n + 5] = admitted, left, slots - held, frees, wait
 end
 return out

@@ -1,6 +1,6 @@
--- Say that a worker is alive, or (a lease of 0) that it leaves; return how many are.
+-- Register a worker as alive, or (with a lease of 0) as gone; return the number of living workers.
 --
--- KEYS   one sorted set of the workers by the second in which they are no longer believed alive.
+-- KEYS   one sorted set of the workers, scored by the second in which their lease expires.
 -- ARGV   worker's name, lease in seconds.
 local now, lease = tonumber(redis.call('TIME')[1]), tonumber(ARGV[2])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)

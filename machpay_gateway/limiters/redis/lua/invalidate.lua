@@ -1,6 +1,7 @@
--- Say which version a subject's record is at, so that whoever still knows an older one is told.
+-- Write the version markers of records that have changed: admit.lua answers -1 to steps of an older version.
 --
--- KEYS   one hash a subject. ARGV: seconds that a mark outlives what it is for; then the version for each key.
+-- KEYS   one hash per subject.
+-- ARGV   life of a marker in seconds; then the version for each key.
 -- Returns the number of keys.
 for i = 1, #KEYS do
   local stored = tonumber(redis.call('HGET', KEYS[i], 'v') or 0)

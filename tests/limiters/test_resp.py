@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from machpay_gateway.core.limits.admission import AdmissionRequest
 from machpay_gateway.core.limits.rate import Tier
+from machpay_gateway.limiters.redis.resp import Argument, encode_bulk, encode_command
 from machpay_gateway.limiters.redis.scripts import Script
 from machpay_gateway.limiters.redis.subject import Subject
-from machpay_gateway.limiters.redis.wire import Argument, bulk, command
 
 COUNTS = st.integers(0, 2)
 ARGUMENTS = st.one_of(st.binary(max_size=40), st.text(st.characters(exclude_categories=["Cs"])), st.integers())
@@ -16,10 +16,10 @@ ARGUMENTS = st.one_of(st.binary(max_size=40), st.text(st.characters(exclude_cate
 
 @given(st.lists(ARGUMENTS, min_size=1, max_size=20))
 def test_a_command_is_written_as_hiredis_writes_it(arguments: list[Argument]) -> None:
-    assert command(*arguments) == hiredis.pack_command(tuple(arguments))  # type: ignore[arg-type]  # of any mixture
+    assert encode_command(*arguments) == hiredis.pack_command(tuple(arguments))  # type: ignore[arg-type]  # of any mixture
 
 
-DEMANDS = st.builds(
+REQUESTS = st.builds(
     AdmissionRequest,
     st.just("key_1"),
     st.integers(1, 2),
@@ -28,22 +28,22 @@ DEMANDS = st.builds(
 )
 
 
-@given(st.lists(st.tuples(DEMANDS, COUNTS, COUNTS, COUNTS), min_size=1))
+@given(st.lists(st.tuples(REQUESTS, COUNTS, COUNTS, COUNTS), min_size=1))
 def test_a_step_is_written_anew_when_anything_of_it_has_changed(
     steps: list[tuple[AdmissionRequest, int, int, int]],
 ) -> None:
-    subject = Subject(b"key_1", steps[0][0], restate=lambda _: None)
-    for demand, *numbers in steps:
-        tier = demand.tier
+    subject = Subject(b"key_1", steps[0][0], report_release=lambda _: None)
+    for request, *numbers in steps:
+        tier = request.tier
         window = tier.window_seconds * 1000
-        told = bulk(tier.limit, window, tier.concurrency, demand.version, demand.cost, *numbers)
-        assert subject.written(demand, *numbers) == told
+        told = encode_bulk(tier.limit, window, tier.concurrency, request.version, request.cost, *numbers)
+        assert subject.encode(request, *numbers) == told
 
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=20), st.lists(ARGUMENTS, max_size=20))
 def test_a_script_of_what_is_written_already_is_the_same_command(keys: list[bytes], arguments: list[Argument]) -> None:
     script = Script("return #KEYS")
-    written = [bulk(key) for key in keys], [bulk(argument) for argument in arguments], len(arguments)
+    written = [encode_bulk(key) for key in keys], [encode_bulk(argument) for argument in arguments], len(arguments)
 
-    assert script.written(*written) == command(*script.call(keys, arguments))
-    assert script.written(*written, in_full=True) == command(*script.call_in_full(keys, arguments))
+    assert script.encode(*written) == encode_command(*script.evalsha(keys, arguments))
+    assert script.encode(*written, with_source=True) == encode_command(*script.eval(keys, arguments))

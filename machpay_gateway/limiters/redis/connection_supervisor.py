@@ -1,0 +1,160 @@
+"""Keeps one connection up and declares outages: a circuit breaker, which the first good reply closes again.
+
+A lost connection is replaced while requests wait, for as long as a reply may take. After that, and at once when the
+server is there and does not reply in time, no request waits: outcomes are decided locally, and reconnecting goes on in
+the background.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from redis.exceptions import RedisError, ResponseError
+
+from machpay_gateway.limiters.redis.batcher import LEASE_SECONDS, Batcher
+from machpay_gateway.limiters.redis.connection import REPLY_TIMEOUT_SECONDS, LateReply, PipelinedConnection
+from machpay_gateway.limiters.redis.scripts import Script, run_script
+from machpay_gateway.limiters.redis.servers import CONNECT_SECONDS, Servers
+
+logger = logging.getLogger(__name__)
+
+FAILURES = (RedisError, OSError, TimeoutError, LateReply)
+_FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.05, 1.0
+_STABLE_SECONDS = 0.5  # a connection that lasted so long is replaced without backoff
+
+
+class ConnectionSupervisor:
+    """One worker's connection to the servers."""
+
+    def __init__(
+        self,
+        servers: Servers,
+        batcher: Batcher,
+        *,
+        heartbeat: Script,
+        workers_key: bytes,
+        worker: str,
+        on_connected: Callable[[], None],
+    ) -> None:
+        """Keep *batcher* connected to *servers*; *on_connected* is called with each new connection, before its use."""
+        self.is_away = False
+        self.reason: Exception | None = None  # of the outage
+        self.connection: PipelinedConnection | None = None
+        self.tried = asyncio.Event()  # set after the first attempt, whatever its outcome
+        self.connected = asyncio.Event()
+        self.away_since = 0.0  # by the monotonic clock
+        self._servers = servers
+        self._batcher = batcher
+        self._heartbeat_script = heartbeat
+        self._workers_key = workers_key
+        self._worker = worker
+        self._on_connected = on_connected
+        self._outage_timer: asyncio.TimerHandle | None = None
+        self._running = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Close the connection, and stop reconnecting."""
+        self._running.cancel()
+        await asyncio.wait([self._running])
+        self._stop_outage_timer()
+
+    async def heartbeat(self, lease_seconds: int = LEASE_SECONDS) -> None:
+        """Register this worker as alive, or as gone with a lease of 0, and refresh the number of workers.
+
+        A connection on which the reply is late is given up.
+        """
+        connection = self.connection
+        if connection is None:
+            return
+        try:
+            await self._send_heartbeat(connection, lease_seconds)
+        except FAILURES as exc:
+            connection.fail(exc)
+
+    def declare_outage(self, reason: Exception) -> None:
+        """Let no request wait from now on."""
+        self._stop_outage_timer()
+        self.reason = reason
+        if not self.is_away:
+            self.is_away = True
+            self.away_since = time.monotonic()
+            logger.warning(
+                "Redis does not answer: limits are decided without it. %s: %s", type(reason).__name__, reason
+            )
+        self._batcher.fail_queued()
+        self.tried.set()
+
+    async def _run(self) -> None:
+        backoff = 0.0
+        self._start_outage_timer()
+        while True:
+            await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+            try:
+                connection = await self._connect()
+            except FAILURES as exc:
+                self.declare_outage(exc)
+                backoff = _longer(backoff)
+                continue
+            up_since = time.monotonic()
+            try:
+                reason = await self._use(connection)
+            finally:
+                await connection.close()
+            # A server may accept heartbeats and refuse all else, as with full memory: no tight loop then.
+            backoff = 0.0 if time.monotonic() - up_since > _STABLE_SECONDS else _longer(backoff)
+            if isinstance(reason, LateReply | ResponseError | TimeoutError):
+                self.declare_outage(reason)
+            else:
+                self._start_outage_timer()
+
+    async def _connect(self) -> PipelinedConnection:
+        """Return a connection on which a write was answered in time."""
+        async with asyncio.timeout(CONNECT_SECONDS):
+            connection = await self._servers.connect()
+        try:
+            await self._send_heartbeat(connection, LEASE_SECONDS)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def _use(self, connection: PipelinedConnection) -> Exception:
+        """Use *connection* until it is lost, and return the reason."""
+        self._end_outage()
+        self.connection = connection
+        self._on_connected()
+        self._batcher.attach(connection)
+        self.connected.set()
+        self.tried.set()
+        try:
+            return await connection.wait_lost()
+        finally:
+            self.connected.clear()
+            self.connection = None
+            self._batcher.detach()
+
+    async def _send_heartbeat(self, connection: PipelinedConnection, lease_seconds: int) -> None:
+        workers = await run_script(connection, self._heartbeat_script, self._workers_key, [self._worker, lease_seconds])
+        self._batcher.workers = max(1, int(workers))  # type: ignore[call-overload]  # an integer, by heartbeat.lua
+
+    def _start_outage_timer(self) -> None:
+        if not self.is_away and self._outage_timer is None:
+            lost = LateReply("the connection was lost")
+            self._outage_timer = asyncio.get_running_loop().call_later(REPLY_TIMEOUT_SECONDS, self.declare_outage, lost)
+
+    def _stop_outage_timer(self) -> None:
+        if self._outage_timer is not None:
+            self._outage_timer.cancel()
+            self._outage_timer = None
+
+    def _end_outage(self) -> None:
+        self._stop_outage_timer()
+        if self.is_away:
+            self.is_away = False
+            logger.warning("Redis answers again, after %.1f s.", time.monotonic() - self.away_since)
+
+
+def _longer(backoff: float) -> float:
+    return min(max(2 * backoff, _FIRST_BACKOFF_SECONDS), _MAX_BACKOFF_SECONDS)
