@@ -25,12 +25,12 @@ from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.route import ALL_THE_REST, Route
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.network.cookies import sets_ours, without_ours
-from machpay_gateway.core.oauth.page_hosts import CONSOLE_PATH
 from machpay_gateway.forward_auth.front import ForwardAuth
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.middleware import MachPayAuth
 from machpay_gateway.oauth.app import oauth_app, oauth_routes
 from machpay_gateway.settings import Options, Settings
+from machpay_gateway.settings.console import CONSOLE_PATH
 from machpay_gateway.web.incoming import (
     BEHIND_OUR_PROXY,
     PEER_FIELD,

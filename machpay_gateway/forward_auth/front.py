@@ -63,7 +63,7 @@ class ForwardAuth:
         if pages is None:
             return None
         # The proxy carries what it may to an upstream of its own: pages of ours are not there.
-        detail = pages.refusal_to_carry(question.facts.path, question.host)
+        detail = pages.refusal_to_forward(question.facts.path, question.host)
         return None if detail is None else Denied(Reason.ROUTE_NOT_FOUND, detail)
 
     def _trusts(self, scope: Scope) -> bool:

@@ -15,7 +15,6 @@ from machpay_gateway.core.oauth.settings import (
     AUTHORIZE,
     CONSENT,
     INTROSPECT,
-    PAGE_PATHS,
     REGISTER,
     REVOKE,
     SIGN_IN,
@@ -38,7 +37,7 @@ _METADATA_SECONDS = 300
 
 def oauth_routes(settings: OAuthSettings) -> tuple[Route, ...]:
     """Return the routes of the authorization server: whoever asks has no credential of ours yet."""
-    paths = [settings.path + path for path in (*PAGE_PATHS, TOKEN, REVOKE, INTROSPECT)]
+    paths = [*settings.page_paths, *(settings.path + path for path in (TOKEN, REVOKE, INTROSPECT))]
     if settings.registration_account is not None:
         paths.append(settings.path + REGISTER)
     paths.append(WELL_KNOWN + settings.path)  # RFC 8414 §3.1: the issuer's path comes after

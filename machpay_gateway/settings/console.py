@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.oauth.settings import secure_url
 
+CONSOLE_PATH = "/console"
 IDLE_MINUTES = 60
 _MOST_MINUTES = 12 * 60  # a sign-in ends then in any case
 

@@ -13,11 +13,11 @@ from machpay_gateway.core.keys.key import ENVIRONMENTS
 from machpay_gateway.core.keys.leak import LeakSettings
 from machpay_gateway.core.limits.rate import TIERS, Tier
 from machpay_gateway.core.network.address import Allowlist
+from machpay_gateway.core.network.page_hosts import PageHosts, bound_pages, page_hosts, shared_hosts
 from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.network.upstream import Upstream
-from machpay_gateway.core.oauth.page_hosts import PageHosts, page_hosts, shared_hosts
 from machpay_gateway.core.oauth.settings import OAuthSettings
-from machpay_gateway.settings.console import ConsoleSettings
+from machpay_gateway.settings.console import CONSOLE_PATH, ConsoleSettings
 from machpay_gateway.settings.forward_auth import ForwardAuthSettings
 from machpay_gateway.settings.server import ServerSettings
 
@@ -56,7 +56,12 @@ class Settings:
     @property
     def page_hosts(self) -> PageHosts | None:
         """The hosts that the Console and the authorization server's pages are bound to; None without either."""
-        return page_hosts(None if self.console is None else self.console.url, self.oauth)
+        pages = []
+        if self.console is not None:
+            pages.append(bound_pages("console.url", self.console.url, (CONSOLE_PATH,)))
+        if self.oauth is not None:
+            pages.append(bound_pages("oauth.issuer", self.oauth.issuer, self.oauth.page_paths))
+        return page_hosts(pages)
 
     @property
     def host_warnings(self) -> Sequence[str]:

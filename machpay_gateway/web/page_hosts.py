@@ -2,7 +2,7 @@
 
 import logging
 
-from machpay_gateway.core.oauth.page_hosts import PageHosts
+from machpay_gateway.core.network.page_hosts import PageHosts
 
 logger = logging.getLogger("machpay_gateway")
 
@@ -42,9 +42,9 @@ class PageGuard:
             self.plain.add(host)
         return detail
 
-    def refusal_to_carry(self, path: str | None, host: bytes | None) -> str | None:
+    def refusal_to_forward(self, path: str | None, host: bytes | None) -> str | None:
         """Return why a request for *path* at *host* is not for a proxy's upstream to answer, None when it is."""
-        detail = None if path is None else self.hosts.refusal_to_carry(path, host)
+        detail = None if path is None else self.hosts.refusal_to_forward(path, host)
         if detail is not None:
             self._log(detail)
         return detail

@@ -3,14 +3,19 @@
 import pytest
 
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.oauth.page_hosts import Host, PageHosts, page_hosts, parse_host, shared_hosts
+from machpay_gateway.core.network.page_hosts import Host, PageHosts, bound_pages, page_hosts, parse_host, shared_hosts
 from machpay_gateway.core.oauth.settings import OAuthSettings
 
 CONSOLE, ISSUER = "https://console.example.com", "https://auth.example.com:8443/tenant"
 
 
 def hosts(console: str | None = CONSOLE, issuer: str | None = ISSUER) -> PageHosts:
-    made = page_hosts(console, None if issuer is None else OAuthSettings(issuer))
+    pages = []
+    if console is not None:
+        pages.append(bound_pages("console.url", console, ("/console",)))
+    if issuer is not None:
+        pages.append(bound_pages("oauth.issuer", issuer, OAuthSettings(issuer).page_paths))
+    made = page_hosts(pages)
     assert made is not None
     return made
 
@@ -124,10 +129,10 @@ def test_a_refusal_names_the_host_the_setting_and_the_way_out() -> None:
 def test_a_page_host_that_is_also_the_apis_is_told(
     console: str | None, api: str | None, issuer: str | None, audience: str, expected: list[str]
 ) -> None:
-    authority = None if issuer is None else OAuthSettings(issuer, audience=audience)
-    told = list(shared_hosts(page_hosts(console, authority), api, None if authority is None else authority.audience))
-    assert len(told) == len(expected)
-    for warning, beginning in zip(told, expected, strict=True):
+    oauth = None if issuer is None else OAuthSettings(issuer, audience=audience)
+    warnings = list(shared_hosts(hosts(console, issuer), api, None if oauth is None else oauth.audience))
+    assert len(warnings) == len(expected)
+    for warning, beginning in zip(warnings, expected, strict=True):
         assert warning.startswith(f"{beginning} name the same host, a.example")
         assert "a host of their own" in warning
 
@@ -138,5 +143,5 @@ def test_a_host_that_no_request_can_name_is_a_mistake() -> None:
 
 
 def test_without_pages_no_host_is_bound() -> None:
-    assert page_hosts(None, None) is None
+    assert page_hosts([]) is None
     assert list(shared_hosts(None, None, None)) == []

@@ -96,6 +96,11 @@ class OAuthSettings:
         _number("registration_days", self.registration_days, 1, _LONGEST_DAYS)
 
     @property
+    def page_paths(self) -> tuple[str, ...]:
+        """The paths of the pages for users."""
+        return tuple(self.path + path for path in PAGE_PATHS)
+
+    @property
     def is_secure(self) -> bool:
         """Whether browsers reach it over TLS: only then do its cookies say that they need it."""
         return self.issuer.startswith("https://")
