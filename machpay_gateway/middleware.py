@@ -93,7 +93,7 @@ class MachPayAuth:
         if isinstance(decision, PendingIdentity):
             decision, asked_at = await gateway.gate.resolve(decision), None  # how long of it the limiter took, it knows
         decided_at = perf_counter()
-        gateway.steps.decided(began_at, asked_at, decided_at)
+        gateway.steps.count_decision(began_at, asked_at, decided_at)
         serve: ASGIApp = self.app
         record: Record = gateway.recorder.record
         if gateway.traces is not None:
@@ -198,8 +198,8 @@ class MachPayAuth:
         """Return the application within a trace, and what records the request and ends that."""
         client = scope.get("client")
         is_trusted = may_speak_for_others((client[0] or "") if client else "", self.trust.proxies)
-        trace = traces.of_scope(scope, facts, route, is_trusted=is_trusted, began_at=began_at)
-        return traces.guarding(self.app, self.gateway.recorder.record, trace, asked_at, decided_at)
+        trace = traces.begin_for_scope(scope, facts, route, is_trusted=is_trusted, began_at=began_at)
+        return traces.wrap(self.app, self.gateway.recorder.record, trace, asked_at, decided_at)
 
     async def _refuse(
         self,

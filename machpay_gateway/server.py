@@ -24,7 +24,7 @@ from machpay_gateway.core.decision.decision import Denied
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.route import ALL_THE_REST, Route
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.core.network.cookies import sets_ours, without_ours
+from machpay_gateway.core.network.cookies import sets_own_cookie, split_own_cookies
 from machpay_gateway.forward_auth.front import ForwardAuth
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.middleware import MachPayAuth
@@ -198,11 +198,11 @@ class _Beside:
 
 def _without_own_cookies(scope: Scope) -> Scope:
     """Return *scope* as the application gets it: what knows our users is not for it."""
-    if not any(name == b"cookie" and without_ours(value) is not None for name, value in scope["headers"]):
+    if not any(name == b"cookie" and split_own_cookies(value) is not None for name, value in scope["headers"]):
         return scope
     headers = []
     for name, value in scope["headers"]:
-        divided = without_ours(value) if name == b"cookie" else None
+        divided = split_own_cookies(value) if name == b"cookie" else None
         others = value if divided is None else divided[0]
         if divided is None or others:
             headers.append((name, others))
@@ -215,7 +215,9 @@ def _setting_no_own_cookies(send: Send) -> Send:
     def send_on(message: Message) -> Awaitable[None]:
         if "headers" in message:
             headers = message["headers"]
-            kept = [(name, value) for name, value in headers if name.lower() != b"set-cookie" or not sets_ours(value)]
+            kept = [
+                (name, value) for name, value in headers if name.lower() != b"set-cookie" or not sets_own_cookie(value)
+            ]
             message = dict(message, headers=kept)
         return send(message)
 

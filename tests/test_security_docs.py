@@ -23,7 +23,7 @@ from machpay_gateway.core.accounts.user import MAX_PASSWORD, MIN_PASSWORD
 from machpay_gateway.core.decision.credential import PROOF_ALGORITHMS
 from machpay_gateway.core.jose.assertion import AssertionSettings
 from machpay_gateway.core.jose.issuer import ASYMMETRIC, SYMMETRIC
-from machpay_gateway.core.jose.session import MAX_SECONDS, mark_of
+from machpay_gateway.core.jose.session import MAX_SECONDS, secret_fingerprint
 from machpay_gateway.core.jose.signing import ALGORITHM, PUBLISH_BEFORE_SIGNING_SECONDS
 from machpay_gateway.core.keys.audit import ActorKind
 from machpay_gateway.core.keys.key import DAY_SECONDS, ENTROPY_BYTES, MAX_GRACE_SECONDS, checksum
@@ -205,7 +205,7 @@ def test_the_inventory_is_what_the_code_uses(tmp_path: Path) -> None:
             "HMAC-SHA-256",
             f"key: the user's password hash; {constant('core.oauth.device', 'NONCE_BYTES')}-byte nonce",
         ),
-        "marks of secrets in session tokens": ("SHA-256", f"cut to {len(mark_of(b'')) * 4} bits"),
+        "marks of secrets in session tokens": ("SHA-256", f"cut to {len(secret_fingerprint(b'')) * 4} bits"),
         "tokens of issuers": (
             ", ".join((*ASYMMETRIC, *SYMMETRIC)),
             f"those that the issuer lists; RSA from {least} bits, HMAC secrets from {hmacs} bytes",

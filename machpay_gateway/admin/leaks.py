@@ -21,7 +21,7 @@ from machpay_gateway.core.errors import StoreUnavailable, Unavailable
 from machpay_gateway.core.keys.audit import Actor, Change
 from machpay_gateway.core.keys.key import KeyRecord, KeyStatus
 from machpay_gateway.core.keys.leak import LeakAction, LeakMatch, parse_report
-from machpay_gateway.core.text import masked
+from machpay_gateway.core.text import mask_secrets
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.services.keys import SecretInspection
 from machpay_gateway.services.optimistic_locking import Precondition
@@ -141,4 +141,4 @@ def _secrets_unchanged(key: KeyRecord) -> Precondition[KeyRecord]:
 
 
 def _masked(text: str) -> str:
-    return masked(text[:_MAX_TEXT])
+    return mask_secrets(text[:_MAX_TEXT])

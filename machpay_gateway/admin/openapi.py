@@ -15,7 +15,7 @@ from machpay_gateway.admin.problems import CODES
 from machpay_gateway.admin.responses import ProblemDocument
 from machpay_gateway.core.accounts.management import Manager, Role, may_manage
 from machpay_gateway.core.decision.problem import PROBLEMS
-from machpay_gateway.core.decision.reason import OF_THE_PROXY, Reason
+from machpay_gateway.core.decision.reason import PROXY_REASONS, Reason
 
 VERSION = "1"
 _REF = "#/components/schemas/{model}"
@@ -29,7 +29,7 @@ _IDEMPOTENCY_KEY = {
 _REPLAYED = {"description": "`true` if the response is that of an earlier request.", "schema": {"type": "string"}}
 _TOKEN = Manager("session", role=Role.TOKEN)
 # The problems of MachPayAuth, which responds before any operation runs.
-_REFUSALS = [str(reason) for reason in Reason if reason not in {Reason.ROUTE_NOT_FOUND, *OF_THE_PROXY}]
+_REFUSALS = [str(reason) for reason in Reason if reason not in {Reason.ROUTE_NOT_FOUND, *PROXY_REASONS}]
 # A code that is in both tables has the same status in both.
 _STATUSES = {str(reason): row.status for reason, row in PROBLEMS.items()} | {
     code: int(status) for code, (status, _) in CODES.items()

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from machpay_gateway.admin.problems import ProblemError
 from machpay_gateway.admin.requests import RequestModel, ValidationContext
 from machpay_gateway.admin.responses import FieldProblem
-from machpay_gateway.core.text import masked
+from machpay_gateway.core.text import mask_secrets
 from machpay_gateway.web.bodies import declared_types, whole_body
 
 T = TypeVar("T", bound=RequestModel)
@@ -106,7 +106,7 @@ def _field_problems(details: list[ErrorDetails], *prefix: str) -> Iterator[Field
 
 def _place(location: tuple[int | str, ...]) -> str:
     place = ".".join(str(part) for part in location if part != "[key]") or "body"
-    return masked(place if len(place) <= _LONGEST_PLACE else f"{place[:_LONGEST_PLACE]}…")
+    return mask_secrets(place if len(place) <= _LONGEST_PLACE else f"{place[:_LONGEST_PLACE]}…")
 
 
 def _invalid_fields(problems: Iterable[FieldProblem]) -> ProblemError:

@@ -32,7 +32,7 @@ from machpay_gateway.core.keys.validation import (
 from machpay_gateway.core.network.address import parse_network
 from machpay_gateway.core.oauth.client import GRANT_TYPES, checked_app_scopes
 from machpay_gateway.core.oauth.redirect_uri import MAX_URI, MAX_URIS, checked_redirect_uris
-from machpay_gateway.core.text import masked, parse_moment, quoted
+from machpay_gateway.core.text import mask_secrets, parse_moment, quote_value
 from machpay_gateway.core.usage.counters import MAX_BUCKETS
 
 DEFAULT_PAGE = 20
@@ -59,7 +59,7 @@ def _as_pydantic(validate: Callable[[Any], Any]) -> Callable[[Any], Any]:
         try:
             return validate(value)
         except (InputError, ConfigurationError) as exc:
-            raise _field_error(masked(str(exc))) from exc
+            raise _field_error(mask_secrets(str(exc))) from exc
 
     return validator
 
@@ -78,21 +78,27 @@ def _validate_key_scope(name: str, info: ValidationInfo[ValidationContext]) -> s
     if context.caller.may_assign(name, context.current_scopes):
         return name
     if name in NOT_ASSIGNED_BY_KEYS:
-        raise _field_error(f"{quoted(name)} can only be assigned by an operator: `machpay-gateway keys create`.")
-    raise _field_error(f"{quoted(name)} is not held by the calling key: a key can only pass on scopes that it has.")
+        raise _field_error(f"{quote_value(name)} can only be assigned by an operator: `machpay-gateway keys create`.")
+    raise _field_error(
+        f"{quote_value(name)} is not held by the calling key: a key can only pass on scopes that it has."
+    )
 
 
 def _validate_app_scope(name: str, info: ValidationInfo[ValidationContext]) -> str:
     context = info.context
     _as_pydantic(lambda one: checked_app_scopes([one], context.known_scopes))(name)
     if not context.caller.may_assign(name, context.current_scopes):
-        raise _field_error(f"{quoted(name)} is not held by the calling key: an app can only get scopes that it has.")
+        raise _field_error(
+            f"{quote_value(name)} is not held by the calling key: an app can only get scopes that it has."
+        )
     return name
 
 
 def _validate_session_scope(name: str, info: ValidationInfo[ValidationContext]) -> str:
     if name not in info.context.caller.principal.scopes:
-        raise _field_error(f"{quoted(name)} is not held by the calling key: a session has at most its key's scopes.")
+        raise _field_error(
+            f"{quote_value(name)} is not held by the calling key: a session has at most its key's scopes."
+        )
     return name
 
 

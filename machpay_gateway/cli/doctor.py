@@ -10,7 +10,7 @@ from machpay_gateway.cli.addresses import address_finding
 from machpay_gateway.cli.output import finding_json, json_option, print_findings, print_json
 from machpay_gateway.cli.session import CliSession, pass_session
 from machpay_gateway.core.check_result import CheckResult, CheckStatus, worst
-from machpay_gateway.core.errors import ConfigurationError, GatewayError, told
+from machpay_gateway.core.errors import ConfigurationError, GatewayError, describe_error
 from machpay_gateway.settings import Settings
 
 
@@ -94,7 +94,7 @@ async def _database(settings: Settings) -> Sequence[CheckResult]:
     try:
         return await database_findings(settings.database)
     except GatewayError as exc:
-        return [CheckResult("database", CheckStatus.WRONG, told(exc))]
+        return [CheckResult("database", CheckStatus.WRONG, describe_error(exc))]
 
 
 async def _redis(settings: Settings) -> Sequence[CheckResult]:

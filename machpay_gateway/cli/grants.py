@@ -9,7 +9,7 @@ from machpay_gateway.cli.session import CliSession, account_for, operator, pass_
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.oauth.documents import grant_document
 from machpay_gateway.core.oauth.grant import Grant
-from machpay_gateway.core.text import format_moment, quoted
+from machpay_gateway.core.text import format_moment, quote_value
 from machpay_gateway.gateway import Gateway
 
 _COLUMNS = ("ID", "APP", "USER", "STATUS", "SCOPES", "CREATED")
@@ -75,7 +75,7 @@ def revoke(session: CliSession, *, grant: str, as_json: bool) -> None:
 
 
 def _unknown(asked: str) -> InputError:
-    return InputError(f"There is no grant {quoted(asked)}: `machpay-gateway grants list` shows them.")
+    return InputError(f"There is no grant {quote_value(asked)}: `machpay-gateway grants list` shows them.")
 
 
 def _row(grant: Grant) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from machpay_gateway.cli.signing_keys import signing_keys
 from machpay_gateway.cli.tail import tail
 from machpay_gateway.cli.top import top
 from machpay_gateway.cli.users import users
-from machpay_gateway.core.errors import GatewayError, told
+from machpay_gateway.core.errors import GatewayError, describe_error
 
 _INTERRUPTED = 130  # 128 and SIGINT's number, as shells have it
 
@@ -37,7 +37,7 @@ class Root(click.Group):
             return super().invoke(ctx)
         except GatewayError as exc:
             # A settings error has a line for each mistake; they stand below one another.
-            raise click.ClickException(told(exc).replace("\n", "\n       ")) from exc
+            raise click.ClickException(describe_error(exc).replace("\n", "\n       ")) from exc
         except (KeyboardInterrupt, click.Abort):
             click.echo(err=True)  # closes the terminal's ^C
             raise click.exceptions.Exit(_INTERRUPTED) from None

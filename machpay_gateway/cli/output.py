@@ -77,7 +77,9 @@ def print_findings(findings: Iterable[CheckResult]) -> None:
     table.add_column("SUBJECT", no_wrap=True)
     table.add_column("FOUND", overflow="fold")
     for finding in findings:
-        cells = [printable(text) for text in (finding.found, finding.way_out and f"way out: {finding.way_out}") if text]
+        cells = [
+            printable(text) for text in (finding.message, finding.way_out and f"way out: {finding.way_out}") if text
+        ]
         table.add_row(plain(finding.status, _STATUS_STYLES[finding.status]), finding.subject, plain("\n".join(cells)))
     print_rendered(table, err=False)
 
@@ -170,7 +172,7 @@ def finding_json(finding: CheckResult) -> dict[str, Any]:
         "object": "finding",
         "subject": finding.subject,
         "status": finding.status,
-        "found": finding.found,
+        "found": finding.message,
         "way_out": finding.way_out,
     }
 

@@ -110,7 +110,7 @@ def _outcome(
 ) -> Literal["rule", "strictest", "unlisted"]:
     if any(found is route for route in policy.routes):
         return "rule"
-    return "strictest" if canonical is not None and policy.has_other_readings(method, canonical) else "unlisted"
+    return "strictest" if canonical is not None and policy.has_other_interpretations(method, canonical) else "unlisted"
 
 
 def _print_routes(path: Path, settings: Settings) -> None:

@@ -38,7 +38,7 @@ def serve(
     """
     try:
         from machpay_gateway.serving.supervisor import Supervisor
-        from machpay_gateway.telemetry.logs import begin_logs
+        from machpay_gateway.telemetry.logs import configure_logging
     except ModuleNotFoundError as exc:
         raise click.ClickException("Serving needs a server: pip install 'machpay-gateway[server]'") from exc
     given = {"workers": workers, "listen": listen, "management": management}
@@ -49,7 +49,7 @@ def serve(
             changes={name: value for name, value in given.items() if value is not None},
             told=lambda serving: _print_serving(serving, as_json=as_json),
         )
-        begin_logs(supervisor.settings.server.log_format)
+        configure_logging(supervisor.settings.server.log_format)
         await supervisor.run()
 
     asyncio.run(run())

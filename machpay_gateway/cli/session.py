@@ -15,7 +15,7 @@ from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.audit import Actor
 from machpay_gateway.core.keys.key import KeyRecord
-from machpay_gateway.core.text import quoted
+from machpay_gateway.core.text import quote_value
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.settings import Options, Settings, load_settings
 
@@ -92,16 +92,16 @@ def known_key(record: KeyRecord | None, asked: str) -> KeyRecord:
 
 def unknown_key(asked: str) -> InputError:
     """Return what is said when there is no key for what was *asked*."""
-    return InputError(f"There is no key {quoted(asked)}: `machpay-gateway keys list` shows them.")
+    return InputError(f"There is no key {quote_value(asked)}: `machpay-gateway keys list` shows them.")
 
 
 def unknown_app(asked: str) -> InputError:
     """Return what is said when there is no app for what was *asked*."""
-    return InputError(f"There is no app {quoted(asked)}: `machpay-gateway clients list` shows them.")
+    return InputError(f"There is no app {quote_value(asked)}: `machpay-gateway clients list` shows them.")
 
 
 def known_account(account: Account | None, asked: str) -> Account:
     """Return *account*. Raises InputError when there is none for what was *asked*."""
     if account is None:
-        raise InputError(f"There is no account {quoted(asked)}: `machpay-gateway accounts list` shows them.")
+        raise InputError(f"There is no account {quote_value(asked)}: `machpay-gateway accounts list` shows them.")
     return account

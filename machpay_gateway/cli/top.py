@@ -24,7 +24,7 @@ from machpay_gateway.core.usage.document import in_milliseconds
 from machpay_gateway.settings.server import ListenAddress, parse_listen
 
 if TYPE_CHECKING:
-    from machpay_gateway.telemetry.readings import Flow, Interval, LatencyQuantiles, Sample
+    from machpay_gateway.telemetry.scrape import Flow, Interval, LatencyQuantiles, Scrape
 
 _INTERVAL_SECONDS, _ONCE_SECONDS = 1.0, 5.0
 _READINGS = 6  # a rate is over the last five intervals: workers write down what they count once a second
@@ -112,9 +112,9 @@ async def _views(
     address: ListenAddress, seconds: float, busiest: TopKeys, *, goes_on: bool
 ) -> AsyncGenerator[dict[str, Any]]:
     """Yield what is seen, once in each interval. Raises _Away when nothing answers, unless something did before."""
-    from machpay_gateway.telemetry.readings import between
+    from machpay_gateway.telemetry.scrape import interval_between
 
-    readings: deque[Sample] = deque([await _reading(address)], maxlen=_READINGS)
+    readings: deque[Scrape] = deque([await _reading(address)], maxlen=_READINGS)
     while True:
         await asyncio.sleep(seconds)
         try:
@@ -126,15 +126,15 @@ async def _views(
             yield {"object": "top", "mistake": str(exc)}
             continue
         if len(readings) > 1:
-            yield _document(between(readings[0], readings[-1]), await busiest.told())
+            yield _document(interval_between(readings[0], readings[-1]), await busiest.told())
 
 
-async def _reading(address: ListenAddress) -> "Sample":
-    from machpay_gateway.telemetry.readings import reading_of
+async def _reading(address: ListenAddress) -> "Scrape":
+    from machpay_gateway.telemetry.scrape import parse_scrape
 
     try:
         text = await asyncio.to_thread(_asked, address)
-        return reading_of(text, time.monotonic())
+        return parse_scrape(text, time.monotonic())
     except (OSError, http.client.HTTPException) as exc:
         reason = exc.strerror or type(exc).__name__ if isinstance(exc, OSError) else "it does not speak HTTP"
         raise _Away(f"Nothing answers at {_told(address)} ({reason})") from exc

@@ -9,7 +9,7 @@ from machpay_gateway.core.accounts.device import PASS_SECONDS
 from machpay_gateway.core.accounts.user import ROLES, VIEWER, User
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.oauth.documents import user_document
-from machpay_gateway.core.text import format_moment, quoted
+from machpay_gateway.core.text import format_moment, quote_value
 from machpay_gateway.gateway import Gateway
 
 _COLUMNS = ("ID", "E-MAIL", "ROLE", "STATUS", "ACCOUNT", "CREATED")
@@ -158,7 +158,7 @@ def _password(*, from_stdin: bool, generate: bool) -> str:
 async def _known(gateway: Gateway, id_or_email: str) -> User:
     user = await gateway.users.find(None, id_or_email)
     if user is None:
-        raise InputError(f"There is no user {quoted(id_or_email)}: `machpay-gateway users list` shows them.")
+        raise InputError(f"There is no user {quote_value(id_or_email)}: `machpay-gateway users list` shows them.")
     return user
 
 

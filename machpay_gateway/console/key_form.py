@@ -17,7 +17,7 @@ from machpay_gateway.core.keys.validation import (
     validate_scopes,
 )
 from machpay_gateway.core.network.address import parse_network
-from machpay_gateway.core.text import masked, quoted
+from machpay_gateway.core.text import mask_secrets, quote_value
 
 _DATETIME_LOCAL = "%Y-%m-%dT%H:%M:%S"  # the value of an <input type="datetime-local">
 
@@ -94,7 +94,7 @@ def _checks(networks: Sequence[str]) -> Iterator[LineCheck]:
         try:
             yield LineCheck(parse_network(network)[0], is_valid=True)
         except ConfigurationError as exc:
-            yield LineCheck(masked(str(exc)), is_valid=False)
+            yield LineCheck(mask_secrets(str(exc)), is_valid=False)
 
 
 def _format_datetime(at: float) -> str:
@@ -107,5 +107,5 @@ def _parse_datetime(text: str) -> float:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is not None:
-        raise InputError(f"{quoted(text)} is not a date and time such as 2030-01-31T00:00.")
+        raise InputError(f"{quote_value(text)} is not a date and time such as 2030-01-31T00:00.")
     return moment.replace(tzinfo=UTC).timestamp()

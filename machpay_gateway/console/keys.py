@@ -9,7 +9,7 @@ from machpay_gateway.console.form_choices import GRACE_PERIODS, LineCheck, parse
 from machpay_gateway.console.forms import FieldErrors
 from machpay_gateway.console.key_form import KeyForm, check_networks
 from machpay_gateway.console.page_request import PageError, PageRequest, not_found
-from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
+from machpay_gateway.core.errors import DuplicateRequest, InputError
 from machpay_gateway.core.keys.idempotency import StoredResponse, completion_marker
 from machpay_gateway.core.keys.key import ENVIRONMENTS, KeyRecord, KeyStatus
 from machpay_gateway.core.network.address import format_address_or_none, parse_network
@@ -68,7 +68,7 @@ async def create(request: PageRequest) -> Response:
             actor=request.actor,
             response_factory=_completion_marker(request),
         )
-    except AnsweredMeanwhile:
+    except DuplicateRequest:
         return request.redirect("/keys", message="made-before")
     except InputError as exc:  # the expiry passed after validation
         return _new_page(request, replace(form, errors=FieldErrors.for_form(exc)), HTTPStatus.UNPROCESSABLE_ENTITY)
@@ -126,7 +126,7 @@ async def rotate(request: PageRequest) -> Response:
             actor=request.actor,
             response_factory=_completion_marker(request),
         )
-    except AnsweredMeanwhile:
+    except DuplicateRequest:
         return request.redirect(f"/keys/{record.id}", message="made-before")
     except InputError as exc:
         raise PageError(HTTPStatus.CONFLICT, str(exc)) from exc

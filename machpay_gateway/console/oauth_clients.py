@@ -9,7 +9,7 @@ from machpay_gateway.console.form_choices import GRACE_PERIODS, parse_grace_peri
 from machpay_gateway.console.forms import FieldErrors
 from machpay_gateway.console.oauth_client_form import CLIENT_TYPES, OAuthClientForm, check_uris
 from machpay_gateway.console.page_request import PageError, PageRequest, not_found
-from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
+from machpay_gateway.core.errors import DuplicateRequest, InputError
 from machpay_gateway.core.keys.key import ENVIRONMENTS
 from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.grant import Grant
@@ -66,7 +66,7 @@ async def create(request: PageRequest) -> Response:
             actor=request.actor,
             idempotency_name=request.idempotency_key,
         )
-    except AnsweredMeanwhile:
+    except DuplicateRequest:
         return request.redirect("/apps", message="made-before")
     if secret is None:
         return request.redirect(f"/apps/{client.id}", message="app-created")
@@ -134,7 +134,7 @@ async def rotate_secret(request: PageRequest) -> Response:
             actor=request.actor,
             idempotency_name=request.idempotency_key,
         )
-    except AnsweredMeanwhile:
+    except DuplicateRequest:
         return request.redirect(f"/apps/{client.id}", message="made-before")
     except InputError as exc:
         raise PageError(HTTPStatus.CONFLICT, str(exc)) from exc

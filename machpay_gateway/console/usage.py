@@ -10,7 +10,7 @@ from machpay_gateway.console.csv_files import MEDIA_TYPE, file_headers
 from machpay_gateway.console.page_request import PageError, PageRequest
 from machpay_gateway.console.usage_csv import usage_lines
 from machpay_gateway.console.usage_view import KeyLimits, usage_json, usage_tables, usage_texts
-from machpay_gateway.core.decision.principal import known_tier
+from machpay_gateway.core.decision.principal import configured_tier
 from machpay_gateway.core.keys.key import KeyRecord, KeyStatus
 from machpay_gateway.core.limits.admission import AdmissionRequest
 from machpay_gateway.core.usage.outcome import OutcomeGroup
@@ -87,5 +87,5 @@ async def _load_limits(request: PageRequest, key: KeyRecord | None) -> KeyLimits
     if key is None or key.status(request.now) is not KeyStatus.ACTIVE:
         return None
     tiers = request.gateway.policy.tiers
-    tier = tiers[known_tier(key.tier, tiers)]
+    tier = tiers[configured_tier(key.tier, tiers)]
     return KeyLimits(tier, await request.gateway.limiter.remaining(AdmissionRequest(key.id, key.version, tier, 0)))

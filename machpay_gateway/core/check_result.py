@@ -1,4 +1,4 @@
-"""What a checkup finds, one subject at a time."""
+"""Results of the health checks that `doctor` and `check` print."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,24 +6,24 @@ from enum import StrEnum
 
 
 class CheckStatus(StrEnum):
-    """How a subject is, from the best to the worst."""
+    """The severity of a result, in ascending order."""
 
     OK = "ok"
-    WARNING = "warning"  # it works, and something about it will surprise
+    WARNING = "warning"  # it works, but not as expected
     WRONG = "wrong"  # something does not work
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One line of a checkup. *way_out* is what to do about it; None when nothing is, or when *found* says it."""
+    """The result of one check. *way_out* is what to do about it; None when nothing is, or when *message* says it."""
 
     subject: str
     status: CheckStatus
-    found: str
+    message: str
     way_out: str | None = None
 
 
-def worst(findings: Iterable[CheckResult]) -> CheckStatus:
-    """Return the worst status among *findings*; OK when there are none."""
+def worst(results: Iterable[CheckResult]) -> CheckStatus:
+    """Return the worst status among *results*; OK when there are none."""
     order = list(CheckStatus)
-    return max((finding.status for finding in findings), key=order.index, default=CheckStatus.OK)
+    return max((result.status for result in results), key=order.index, default=CheckStatus.OK)

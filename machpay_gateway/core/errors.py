@@ -5,7 +5,7 @@ GatewayError
 ├── InputError              an operator's or admin's request on keys or accounts that cannot be carried out
 │   └── StateError          the key is in a state in which this cannot be done
 ├── NotPermitted            the actor has no authority to do this to a key, an OAuth client or a grant
-├── AnsweredMeanwhile       the same request was carried out in between; nothing was done
+├── DuplicateRequest       the same request was carried out in between; nothing was done
 └── Unavailable             something this process depends on does not answer
     ├── StoreUnavailable
     └── KeysetUnavailable
@@ -35,7 +35,7 @@ class NotPermitted(GatewayError):
     """
 
 
-class AnsweredMeanwhile(GatewayError):
+class DuplicateRequest(GatewayError):
     """Another request of the same name was carried out while this one was on its way: its answer is kept."""
 
 
@@ -51,7 +51,7 @@ class KeysetUnavailable(Unavailable):
     """An issuer's keys could not be loaded and no last good set is held."""
 
 
-def told(error: GatewayError) -> str:
+def describe_error(error: GatewayError) -> str:
     """Return what to tell an operator of *error*."""
     if not isinstance(error, Unavailable):
         return str(error)

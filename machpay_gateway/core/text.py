@@ -30,9 +30,9 @@ _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]
 _SHOWN = 80  # characters of a wrong value that its error repeats
 
 
-def quoted(value: str) -> str:
+def quote_value(value: str) -> str:
     """Return *value* in quotes, as an error repeats it: shortened, and with nothing that a terminal would act on."""
-    text = masked(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…")
+    text = mask_secrets(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…")
     return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text) + '"'
 
 
@@ -55,19 +55,19 @@ def parse_moment(text: str) -> float:
     if _DATE_TIME.fullmatch(text):
         with suppress(ValueError):  # a 31st of February, a leap second
             return datetime.fromisoformat(text.upper()).timestamp()
-    raise InputError(f"{quoted(text)} is not a moment in RFC 3339: write it as in 2030-01-31T00:00:00Z.")
+    raise InputError(f"{quote_value(text)} is not a moment in RFC 3339: write it as in 2030-01-31T00:00:00Z.")
 
 
-def masked(text: str) -> str:
+def mask_secrets(text: str) -> str:
     """Return *text* with the secrets in it cut short, tokens and URLs' passwords among them, also escaped ones."""
     plain = _ESCAPES.sub(_unescaped, text) if "%" in text else text
     cut = _PASSWORDS.sub(r"\1…", _TOKENS.sub(r"\1\2…", _SECRETS.sub(r"\1…", plain)))
     return text if cut == plain else cut
 
 
-def holds_secret(text: str) -> bool:
-    """Tell whether there is something in *text* that `masked` cuts short."""
-    return masked(text) != text
+def contains_secret(text: str) -> bool:
+    """Tell whether there is something in *text* that `mask_secrets` cuts short."""
+    return mask_secrets(text) != text
 
 
 def _unescaped(escape: re.Match[str]) -> str:

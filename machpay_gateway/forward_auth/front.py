@@ -49,7 +49,7 @@ class ForwardAuth:
         question = question_in(scope, dialect, gateway.trust, gateway.request_ids)
         facts = question.facts
         decision = self._refused(question) or await gateway.gate.decide(facts)
-        gateway.steps.decided(began_at, None, perf_counter())
+        gateway.steps.count_decision(began_at, None, perf_counter())
         if isinstance(decision, Denied):
             await self._refuse(scope, receive, send, facts, decision, dialect=dialect, began_at=began_at)
             return

@@ -6,7 +6,7 @@ from functools import partial
 from machpay_gateway.core.decision.credential import SignedToken
 from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.jose.claims import accepted_claims, principal_from
+from machpay_gateway.core.jose.claims import principal_from_claims, validate_claims
 from machpay_gateway.core.jose.compact import CompactToken, parse_compact
 from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.jose.token import VerifyingKey, is_signed_by, keys_for, keys_from_jwks
@@ -69,20 +69,20 @@ class IssuedTokens:
             return compact
         if self._own is not None and self._own.claims_to_be(compact):
             return await self._own.verify(compact, token.digest, now)
-        # Unverified, `iss` says only whose keys to try; the signature and `accepted_claims` hold it to that.
+        # Unverified, `iss` says only whose keys to try; the signature and `validate_claims` hold it to that.
         iss = compact.claims.get("iss")
         trusted = self._trusted.get(iss) if isinstance(iss, str) else None
         if trusted is None:
             return "iss is not configured"
         issuer, key_set = trusted
-        claims = accepted_claims(compact, issuer, now)
+        claims = validate_claims(compact, issuer, now)
         if isinstance(claims, str):
             return claims
         if not (keys := await _fitting_keys(compact, key_set, now)):
             return "no key of its issuer has its kid and alg"
         if not is_signed_by(compact, keys):
             return "wrong signature"
-        principal = principal_from(claims, issuer, self._tiers)
+        principal = principal_from_claims(claims, issuer, self._tiers)
         self._verified.remember(token.digest, principal, now)
         return principal
 

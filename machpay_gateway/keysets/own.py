@@ -94,7 +94,7 @@ class OwnTokens:
             await self._grants.close()
 
     async def _session(self, token: CompactToken, digest: bytes, now: float) -> Principal | str:
-        found = session.session_of(token.claims, digest, now, kid=token.kid)
+        found = session.parse_session(token.claims, digest, now, kid=token.kid)
         if isinstance(found, str):
             return found
         if not await self._signing.has_signed(token):

@@ -10,7 +10,7 @@ from machpay_gateway.core.decision.decision import Denied
 from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
-from machpay_gateway.core.network.forwarded import walked
+from machpay_gateway.core.network.forwarded import forwarding_chain
 from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.proxy.downstream import ClientStream
@@ -90,7 +90,7 @@ class ProxyContext:
         if client.is_trusted:
             trust = self.gateway.trust
             if head.forwarded:
-                hops = walked(client.host, head.forwarded, trust.proxies, trust.header)
+                hops = forwarding_chain(client.host, head.forwarded, trust.proxies, trust.header)
                 address = hops[0]
             if head.request_id:
                 request_id = accepted_id(head.request_id, client.host, trust.proxies)

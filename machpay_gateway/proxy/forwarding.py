@@ -33,7 +33,7 @@ from machpay_gateway.proxy.tunnel import Tunnel
 from machpay_gateway.proxy.upstream import UpstreamConnection, UpstreamHandler
 from machpay_gateway.proxy.upstream_request import forwarded_info, upstream_head, verbatim_head, with_cookies
 from machpay_gateway.telemetry.refusals import log_refusal
-from machpay_gateway.telemetry.steps import Incoming, Steps
+from machpay_gateway.telemetry.steps import IncomingTrace, Steps
 from machpay_gateway.web.page_hosts import PageGuard
 from machpay_gateway.web.streams import CHECK_SECONDS
 
@@ -518,7 +518,7 @@ class Forwarder(UpstreamHandler):
             self._identification.cancel()
         self._drop_upstream()
         if self.trace is not None:
-            self.trace.broke("client_gone")
+            self.trace.set_error("client_gone")
         self._finish(ALLOWED, self.status or _CLIENT_GONE)
 
     def _upstream_failed(self, detail: str, *, is_lost: bool = False) -> None:
@@ -544,7 +544,7 @@ class Forwarder(UpstreamHandler):
     def _abort(self) -> None:
         """Close the client's connection so that it sees an incomplete response."""
         if self.trace is not None:
-            self.trace.broke("answer_broken_off")
+            self.trace.set_error("answer_broken_off")
         self._finish(ALLOWED, self.status or _CLIENT_GONE)
         self._client.abort(by_reset=not self.request.minor)
         self._on_end(False)  # noqa: FBT003 - a callback's only argument
@@ -618,9 +618,9 @@ class Forwarder(UpstreamHandler):
         context, principal, route = self._context, self.principal, self.route
         began_at, decided_at, responded_at = self.began_at, self.decided_at, self.responded_at
         if decided_at is not None:
-            context.steps.decided(began_at, self.admission_began_at, decided_at)
+            context.steps.count_decision(began_at, self.admission_began_at, decided_at)
             if responded_at is not None:
-                context.steps.answered(responded_at - decided_at)
+                context.steps.count_upstream(responded_at - decided_at)
         if principal is not None or route is not None or outcome != ALLOWED:  # the control plane records its own
             context.recorder.record(principal, route, outcome, status, began_at)
         if context.access_log is None and context.traces is None:
@@ -641,14 +641,14 @@ class Forwarder(UpstreamHandler):
         if traces is None:
             return b""
         self.trace = trace = self._new_trace(traces)
-        return trace.sent_on(self.decided_at or perf_counter(), self.request.name)
+        return trace.start_upstream(self.decided_at or perf_counter(), self.request.name)
 
     def _new_trace(self, traces: "Traces") -> "Trace":
         head, client = self.request, self._client
         return traces.begin(
             self.facts,
             self.route,
-            Incoming(head.trace_parent, head.trace_states, client.is_trusted),
+            IncomingTrace(head.trace_parent, head.trace_states, client.is_trusted),
             began_at=self.began_at,
             scheme=client.scheme.decode(),
         )

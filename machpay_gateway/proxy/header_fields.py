@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from machpay_gateway.core.decision.identity_headers import is_identity_name
-from machpay_gateway.core.network.cookies import sets_ours, without_ours
-from machpay_gateway.core.network.trusted_headers import hyphened, is_believed
+from machpay_gateway.core.network.cookies import sets_own_cookie, split_own_cookies
+from machpay_gateway.core.network.trusted_headers import hyphenate, is_trusted_header
 
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor
 _MAX_CACHED = 4096
@@ -99,7 +99,7 @@ def _parse_coding(value: bytes) -> bytes | str:
 
 
 def _parse_set_cookie(value: bytes) -> bool | None:
-    return sets_ours(value) or None
+    return sets_own_cookie(value) or None
 
 
 _PARSERS: Mapping[int, Callable[[bytes], object]] = {
@@ -108,7 +108,7 @@ _PARSERS: Mapping[int, Callable[[bytes], object]] = {
     TRANSFER_ENCODING: _parse_coding,
     CONNECTION: tokens_of,
     TE: tokens_of,
-    COOKIE: without_ours,
+    COOKIE: split_own_cookies,
     SET_COOKIE: _parse_set_cookie,
 }
 
@@ -169,10 +169,10 @@ class HeaderFields(dict[bytes, ManagedField | None]):
         if name in self._passed:
             return PASS
         # CGI maps several spellings to one name, so this may be an alternative spelling of a managed field.
-        plain = hyphened(text).encode("ascii")
+        plain = hyphenate(text).encode("ascii")
         if plain in self._managed or plain.startswith(b"x-forwarded-"):
             return DROP
-        return DROP if self._drops_trusted and is_believed(text) else PASS
+        return DROP if self._drops_trusted and is_trusted_header(text) else PASS
 
 
 def request_fields(

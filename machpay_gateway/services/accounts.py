@@ -15,7 +15,7 @@ from machpay_gateway.core.keys.audit import APPLICATION, Actor, Change
 from machpay_gateway.core.keys.key import ACCOUNT, ENTROPY_BYTES, mint_id
 from machpay_gateway.core.keys.ports import RecordVersion
 from machpay_gateway.core.keys.validation import validate_name
-from machpay_gateway.core.text import quoted
+from machpay_gateway.core.text import quote_value
 from machpay_gateway.services.optimistic_locking import Invalidate, update_record
 
 __all__ = ["Accounts"]
@@ -54,7 +54,7 @@ class Accounts:
         state = {"name": account.name, "tier": account.tier}
         change = Change(account.created_at, actor, "account.create", account.id, account.id, {}, state)
         if not await self._store.add_account(account, change):
-            raise InputError(f"An account named {quoted(account.name)} exists already: choose another name.")
+            raise InputError(f"An account named {quote_value(account.name)} exists already: choose another name.")
         return account
 
     async def list(self) -> Sequence[Account]:
@@ -88,12 +88,14 @@ class Accounts:
 
     def _checked_tier(self, tier: str) -> str:
         if tier not in self._tiers:
-            raise InputError(f"Tier {quoted(tier)} is not configured; known tiers: {', '.join(self._tiers)}.")
+            raise InputError(f"Tier {quote_value(tier)} is not configured; known tiers: {', '.join(self._tiers)}.")
         return tier
 
 
 def _account_name(name: str) -> str:
     name = validate_name(name)
     if name.startswith(f"{ACCOUNT}_"):  # `find` takes an id or a name: a name must not pass for an id
-        raise InputError(f"The name {quoted(name)} looks like an account's id: choose one without {ACCOUNT}_ in front.")
+        raise InputError(
+            f"The name {quote_value(name)} looks like an account's id: choose one without {ACCOUNT}_ in front."
+        )
     return name

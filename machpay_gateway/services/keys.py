@@ -40,7 +40,7 @@ from machpay_gateway.core.keys.validation import (
     validate_networks,
     validate_scopes,
 )
-from machpay_gateway.core.text import format_moment, quoted
+from machpay_gateway.core.text import format_moment, quote_value
 from machpay_gateway.core.unchanged import UNCHANGED, Unchanged
 from machpay_gateway.services.optimistic_locking import (
     Edit,
@@ -103,11 +103,11 @@ class Keys:
         """Create a key and return it with its secret, which cannot be retrieved later. Raises InputError.
 
         *response_factory* makes the response that is stored with the key, for a request that is sent again. Raises
-        AnsweredMeanwhile when a response of its name is stored already.
+        DuplicateRequest when a response of its name is stored already.
         """
         now = self._clock()
         if environment not in ENVIRONMENTS:
-            raise InputError(f"Environment {quoted(environment)} does not exist: use live or test.")
+            raise InputError(f"Environment {quote_value(environment)} does not exist: use live or test.")
         secret = mint_secret(environment, self._entropy(ENTROPY_BYTES))
         record = KeyRecord(
             id=mint_id("key", self._entropy(ENTROPY_BYTES)),

@@ -31,7 +31,7 @@ from machpay_gateway.core.oauth.client import (
 from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, mint
 from machpay_gateway.core.oauth.ports import ClientStore
 from machpay_gateway.core.oauth.redirect_uri import checked_redirect_uris
-from machpay_gateway.core.text import quoted
+from machpay_gateway.core.text import quote_value
 from machpay_gateway.core.unchanged import UNCHANGED, Unchanged
 from machpay_gateway.services.optimistic_locking import (
     Edit,
@@ -86,11 +86,11 @@ class OAuthClients:
 
         The secret cannot be retrieved later.
 
-        Raises AnsweredMeanwhile, and creates nothing, when a request with this *idempotency_name* was carried out
+        Raises DuplicateRequest, and creates nothing, when a request with this *idempotency_name* was carried out
         within the last day.
         """
         if environment not in ENVIRONMENTS:
-            raise InputError(f"Environment {quoted(environment)} does not exist: use live or test.")
+            raise InputError(f"Environment {quote_value(environment)} does not exist: use live or test.")
         _check_pkce(is_public=is_public, requires_pkce=requires_pkce)
         client, secret = self._new(
             account_id,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from machpay_gateway.core.accounts.user import User, masked_email
 from machpay_gateway.core.keys.audit import Actor, Change
-from machpay_gateway.core.text import masked
+from machpay_gateway.core.text import mask_secrets
 
 logger = logging.getLogger("machpay_gateway")
 
@@ -54,7 +54,9 @@ class SignInLog:
 
     async def refused(self, user: User, actor: Actor, reason: str, path: str) -> None:
         """Record that the Console did not do what a browser of *user* sent."""
-        change = self.change("console.refused", user, actor, {"reason": reason, "path": masked(path)[:_LONGEST_PATH]})
+        change = self.change(
+            "console.refused", user, actor, {"reason": reason, "path": mask_secrets(path)[:_LONGEST_PATH]}
+        )
         await self._of_flood(f"refused {user.id} {reason}", change)
 
     def _attempt(self, action: str, user: User | None, email: str, actor: Actor, reason: str) -> Change:

@@ -26,7 +26,7 @@ from machpay_gateway.core.keys.key import ENTROPY_BYTES, mint_id
 from machpay_gateway.core.limits.ports import Limiter
 from machpay_gateway.core.network.address import block_name
 from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, digest_of, mint
-from machpay_gateway.core.text import format_moment_or_none, quoted
+from machpay_gateway.core.text import format_moment_or_none, quote_value
 from machpay_gateway.services.optimistic_locking import Edit, Invalidate, update_record
 from machpay_gateway.services.password_rules import checked_password
 from machpay_gateway.services.passwords import HashingClient, Passwords
@@ -133,7 +133,7 @@ class Users:
         )
         change = Change(now, actor, "user.create", account_id, user.id, {}, _state(user))
         if not await self._store.add_user(user, change):
-            raise InputError(f"A user with the e-mail {quoted(user.email)} exists already.")
+            raise InputError(f"A user with the e-mail {quote_value(user.email)} exists already.")
         return user
 
     async def list(self, account_id: str | None = None) -> Sequence[User]:
@@ -306,7 +306,7 @@ class Users:
         Raises InputError for a user who cannot sign in.
         """
         if user.password is None or user.disabled_at is not None:
-            raise InputError(f"{quoted(user.email)} cannot sign in: {_why_not(user)}.")
+            raise InputError(f"{quote_value(user.email)} cannot sign in: {_why_not(user)}.")
         await self._store.add_note(self._records.change("user.make_pass", user, actor))
         return new_pass(user, self._entropy(NONCE_BYTES), self._clock())
 
@@ -359,7 +359,7 @@ class Users:
             invalidate=self._invalidate,
         )
         if updated is None:
-            raise InputError(f"There is no user {quoted(user.email)}.")
+            raise InputError(f"There is no user {quote_value(user.email)}.")
         return updated
 
 

@@ -6,7 +6,7 @@ from machpay_gateway.gateway import Gateway
 from machpay_gateway.proxy.pool import ServerPool
 from machpay_gateway.proxy.proxy import Proxy
 from machpay_gateway.telemetry.access_log import AccessLog
-from machpay_gateway.telemetry.metrics import Counts, Series, sizes
+from machpay_gateway.telemetry.metrics import Counts, Series, batch_size_histogram
 
 
 def tally(gateway: Gateway, proxy: Proxy | None, log: AccessLog | None) -> Counts:
@@ -30,7 +30,7 @@ def _of_decisions(gateway: Gateway) -> Iterator[tuple[Series, list[float]]]:
     yield ("machpay_step_duration_seconds", ("admission",)), list(steps.admission)
     yield ("machpay_step_duration_seconds", ("upstream",)), list(steps.upstream)
     yield ("machpay_admission_batches_total", ()), [sum(limiter.batches.values())]
-    yield ("machpay_admission_batch_size", ()), sizes(limiter.batches)
+    yield ("machpay_admission_batch_size", ()), batch_size_histogram(limiter.batches)
     yield ("machpay_limiter_degraded", ()), [float(limiter.is_degraded)]
     yield from _by_label("machpay_degraded_decisions_total", limiter.counts)
     yield from _by_label("machpay_key_cache_lookups_total", {"hit": keys.hits, "miss": keys.misses})

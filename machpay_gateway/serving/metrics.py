@@ -9,7 +9,7 @@ from pathlib import Path
 
 from machpay_gateway.telemetry.exposition import exposition
 from machpay_gateway.telemetry.metrics import Counts
-from machpay_gateway.telemetry.snapshots import SnapshotReading, Snapshots
+from machpay_gateway.telemetry.snapshots import Snapshots, WorkerTotals
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Metrics:
             reading = await asyncio.get_running_loop().run_in_executor(None, self._snapshots.read)
         return exposition(self._with_own(reading), accept)
 
-    def _with_own(self, reading: SnapshotReading) -> Counts:
+    def _with_own(self, reading: WorkerTotals) -> Counts:
         return reading.counts | {
             ("machpay_workers", ()): [reading.living],
             ("machpay_worker_snapshots_unreadable", ()): [reading.unreadable],

@@ -8,8 +8,8 @@ import re
 import time
 from collections.abc import Mapping
 
-from machpay_gateway.core.errors import StoreUnavailable, told
-from machpay_gateway.core.text import masked
+from machpay_gateway.core.errors import StoreUnavailable, describe_error
+from machpay_gateway.core.text import mask_secrets
 from machpay_gateway.gateway import Gateway
 
 OK = "ok"
@@ -46,7 +46,7 @@ async def _key_store(gateway: Gateway) -> str:
     except TimeoutError:
         reason = f"The database did not answer within {_PATIENCE_SECONDS:.0f} s: see that it runs, and has time."
     except StoreUnavailable as exc:
-        reason = _said(told(exc))
+        reason = _said(describe_error(exc))
     else:
         return OK
     return f"away: {reason} Keys seen lately are trusted for 5 s, then requests with a key are refused with 503."
@@ -85,5 +85,5 @@ async def _signing_keys(gateway: Gateway) -> str:
 
 
 def _said(text: str) -> str:
-    text = _BY_NAME.sub(r"\1…", _IN_URL.sub(r"\1…@", masked(text)))
+    text = _BY_NAME.sub(r"\1…", _IN_URL.sub(r"\1…@", mask_secrets(text)))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 import uvloop
 
 from machpay_gateway.assembly import ConfiguredGateway
-from machpay_gateway.core.errors import GatewayError, told
+from machpay_gateway.core.errors import GatewayError, describe_error
 from machpay_gateway.forward_auth.dialect import QUESTIONS
 from machpay_gateway.proxy.proxy import Proxy, quiet_seconds
 from machpay_gateway.proxy.routing import ControlPlane
@@ -40,7 +40,7 @@ from machpay_gateway.serving.servable import (
 )
 from machpay_gateway.settings import Options, load_settings
 from machpay_gateway.telemetry.access_log import OFF, AccessLog
-from machpay_gateway.telemetry.logs import begin_logs
+from machpay_gateway.telemetry.logs import configure_logging
 
 logger = logging.getLogger("machpay_gateway")
 
@@ -104,11 +104,11 @@ class Worker:
 
     @staticmethod
     def _export(stack: AsyncExitStack) -> None:
-        from machpay_gateway.telemetry.exporting import begin_exporting, end_exporting  # noqa: PLC0415 - an extra
+        from machpay_gateway.telemetry.exporting import start_span_export, stop_span_export  # noqa: PLC0415 - an extra
 
-        exporting = begin_exporting()
+        exporting = start_span_export()
         if exporting is not None:
-            stack.push_async_callback(end_exporting, exporting)
+            stack.push_async_callback(stop_span_export, exporting)
 
     async def _alone(self, stack: AsyncExitStack, report: int) -> None:
         settings = self.gateway.settings.server
@@ -213,15 +213,15 @@ def main(arguments: Sequence[str]) -> int:
     """Serve as the supervisor asks: the settings' file or nothing, the folder for counts, open files, a log level."""
     config, counts = arguments[:2]
     listener, management, report, level = map(int, arguments[2:])
-    begin_logs("text", level=level)
+    configure_logging("text", level=level)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # which tells each revision of a new database
     options: Options = {"config": config} if config else {}
     operators = socket.socket(fileno=management) if management >= 0 else None
     try:
-        begin_logs(load_settings(options).server.log_format, level=level, worker=os.getpid())
+        configure_logging(load_settings(options).server.log_format, level=level, worker=os.getpid())
         uvloop.run(_run(options, socket.socket(fileno=listener), operators, Path(counts), report))
     except GatewayError as exc:
-        logger.error("%s", told(exc))  # noqa: TRY400 - it says all there is
+        logger.error("%s", describe_error(exc))  # noqa: TRY400 - it says all there is
         return 1
     return 0
 

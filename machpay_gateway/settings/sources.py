@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from machpay_gateway.core.decision.policy import mistakes_in
+from machpay_gateway.core.decision.policy import find_route_mistakes
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.settings.fields import FIELDS, read_fields
 from machpay_gateway.settings.lines import Place, line_of, lines_of
@@ -107,7 +107,7 @@ def _without_holes(read: dict[str, Any], name: str) -> list[int]:
 
 
 def _wrong_routes(places: Sequence[int], settings: Settings) -> Iterator[tuple[Place, str]]:
-    for index, text in mistakes_in(settings.routes, settings.tiers):
+    for index, text in find_route_mistakes(settings.routes, settings.tiers):
         yield ("routes", places[index]), text
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from secrets import token_bytes
 
 from machpay_gateway.core.accounts.account import Account, key_tier
-from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
+from machpay_gateway.core.errors import DuplicateRequest, InputError
 from machpay_gateway.core.jose.signing import SigningKey
 from machpay_gateway.core.keys.audit import EVERYTHING, AuditFilter, AuditHead, AuditRow, Change, head_after, next_row
 from machpay_gateway.core.keys.idempotency import (
@@ -80,7 +80,7 @@ class MemoryStore:
     async def add_key(self, record: KeyRecord, change: Change, keep: ResponseFactory | None = None) -> None:
         """Store a new key with its secrets. Raises InputError when its account is unknown or its id is taken.
 
-        With *keep* the answer is kept too. Raises AnsweredMeanwhile when there is one of its name.
+        With *keep* the answer is kept too. Raises DuplicateRequest when there is one of its name.
         """
         if record.account_id not in self._accounts or record.id in self._keys:
             raise _unfit(record)
@@ -122,7 +122,7 @@ class MemoryStore:
     async def replace_key(self, record: KeyRecord, change: Change, keep: ResponseFactory | None = None) -> bool:
         """Write *record* and its secrets over version `record.version - 1`; False when that is not the stored one.
 
-        With *keep* the answer is kept too. Raises AnsweredMeanwhile when there is one of its name.
+        With *keep* the answer is kept too. Raises DuplicateRequest when there is one of its name.
         """
         stored = self._keys.get(record.id)
         if stored is None or (stored.account_id, stored.version) != (record.account_id, record.version - 1):
@@ -180,7 +180,7 @@ class MemoryStore:
         """Write down what happened and changed nothing; False when it was under the name *once* within a day."""
         try:
             self._keep(completion_marker(once, change.at))
-        except AnsweredMeanwhile:
+        except DuplicateRequest:
             return False
         self._log(change)
         return True
@@ -271,7 +271,7 @@ class MemoryStore:
         since = answer.at - IDEMPOTENCY_SECONDS
         self._answers = {name: kept for name, kept in self._answers.items() if kept.at >= since}
         if answer.name in self._answers:
-            raise AnsweredMeanwhile
+            raise DuplicateRequest
         self._answers[answer.name] = answer
 
     def _write(self, record: KeyRecord, changed_at: float) -> None:

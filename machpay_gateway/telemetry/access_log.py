@@ -18,7 +18,7 @@ from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.network.address import format_address_or_none
-from machpay_gateway.core.text import masked
+from machpay_gateway.core.text import mask_secrets
 from machpay_gateway.telemetry.steps import Steps
 from machpay_gateway.web.path import LONG
 
@@ -135,8 +135,8 @@ def _said(  # noqa: PLR0917 - what is remembered is found by position at least c
 ) -> bytes:
     """Return what the lines of many requests share, from the end of the id to the time that it took."""
     members = {
-        "method": masked(method),
-        "path": None if path is None else masked(path),
+        "method": mask_secrets(method),
+        "path": None if path is None else mask_secrets(path),
         "status": status,
         "outcome": str(outcome),
         "route": match,

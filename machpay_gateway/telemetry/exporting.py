@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from opentelemetry.trace import ProxyTracerProvider, get_tracer_provider, set_tracer_provider
 
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.text import quoted
+from machpay_gateway.core.text import quote_value
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -26,14 +26,14 @@ _PACKAGES = {
 _ANY_OTLP = ("otlp_proto_http", "otlp_proto_grpc", "otlp")
 
 
-class Exporting(Protocol):
+class SpanExport(Protocol):
     """What sends spans on, until it is shut down."""
 
     def shutdown(self) -> None:
         """Send what is left, and stop."""
 
 
-def begin_exporting(environ: Mapping[str, str] = os.environ) -> Exporting | None:
+def start_span_export(environ: Mapping[str, str] = os.environ) -> SpanExport | None:
     """Have spans exported as *environ* says; None when somebody has seen to that before, as an agent may.
 
     Raises ConfigurationError when what that takes is not installed.
@@ -59,7 +59,7 @@ def begin_exporting(environ: Mapping[str, str] = os.environ) -> Exporting | None
     return provider
 
 
-async def end_exporting(exporting: Exporting) -> None:
+async def stop_span_export(exporting: SpanExport) -> None:
     """Send what is left, and stop."""
     await to_thread(exporting.shutdown)
 
@@ -75,7 +75,7 @@ def _exporters(environ: Mapping[str, str]) -> "Iterator[SpanExporter]":
         if entry is None:
             way_out = f"install {_PACKAGES.get(names[0], 'what exports so')}"
             raise ConfigurationError(
-                f"traces: there is no exporter {quoted(wanted)}; {way_out}, "
+                f"traces: there is no exporter {quote_value(wanted)}; {way_out}, "
                 "or set OTEL_TRACES_EXPORTER or traces = false"
             )
         yield entry.load()()

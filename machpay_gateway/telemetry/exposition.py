@@ -1,4 +1,4 @@
-"""Counts in the formats that Prometheus reads; the library knows how values are written and escaped there."""
+"""Metrics in the formats that Prometheus reads, through prometheus_client."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,44 +13,44 @@ from prometheus_client.utils import floatToGoString
 from machpay_gateway.telemetry.metrics import METRICS, Counts, Metric, MetricKind
 
 _ALL = (float("inf"),)
-_NO_VERSION = re.compile(r"version=(?!\d+\.\d+\.\d+\s*(?:[,;]|$))[^,;]*")  # which the library would trip over
+_NO_VERSION = re.compile(r"version=(?!\d+\.\d+\.\d+\s*(?:[,;]|$))[^,;]*")  # makes the library raise
 
 
 def exposition(counts: Counts, accept: str) -> tuple[bytes, str]:
-    """Return *counts* in the format that an *accept* header asks for, text if it asks for none, and its media type."""
+    """Return *counts* in the format that the *accept* header prefers, text by default, and its media type."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Counted(counts))
+    registry.register(_CountsCollector(counts))
     encode, media_type = choose_encoder(_NO_VERSION.sub("", accept))
     return encode(registry), media_type
 
 
-class _Counted(Collector):
+class _CountsCollector(Collector):
     def __init__(self, counts: Counts) -> None:
         self._counts = counts
 
     def describe(self) -> Iterable[Family]:
-        """Name nothing in advance, for which everything would be collected once more."""
+        """Return nothing: otherwise the registry would collect everything once more."""
         return ()
 
     def collect(self) -> Iterator[Family]:
-        """Yield a family for each metric, also for one that has counted nothing yet."""
-        of_metric: dict[str, dict[tuple[str, ...], Sequence[float]]] = {name: {} for name in METRICS}
+        """Yield a family for each metric, also for those without a series."""
+        by_metric: dict[str, dict[tuple[str, ...], Sequence[float]]] = {name: {} for name in METRICS}
         for (name, labels), values in sorted(self._counts.items()):
-            of_metric[name][labels] = values
-        for name, series in of_metric.items():
+            by_metric[name][labels] = values
+        for name, series in by_metric.items():
             yield _family(METRICS[name], series)
 
 
 def _family(metric: Metric, series: Mapping[tuple[str, ...], Sequence[float]]) -> Family:
     if metric.kind is MetricKind.HISTOGRAM:
-        histogram = HistogramMetricFamily(metric.name, metric.tells, labels=metric.labels)
+        histogram = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
         for labels, values in series.items():
             bounds = map(floatToGoString, (*metric.bounds, *_ALL))
             buckets = list(zip(bounds, accumulate(values[:-1]), strict=True))
             histogram.add_metric(labels, buckets, values[-1])
         return histogram
     kind = CounterMetricFamily if metric.kind is MetricKind.COUNTER else GaugeMetricFamily
-    family = kind(metric.name, metric.tells, labels=metric.labels)
+    family = kind(metric.name, metric.help, labels=metric.labels)
     for labels, values in series.items():
         family.add_metric(labels, values[0])
     return family

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from machpay_gateway.core.text import masked
+from machpay_gateway.core.text import mask_secrets
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict
@@ -22,7 +22,7 @@ _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _DEEPEST = 8  # levels of what is logged as a value; below them it is told as text
 
 
-def begin_logs(form: str, *, level: int = logging.INFO, worker: int | None = None) -> None:
+def configure_logging(form: str, *, level: int = logging.INFO, worker: int | None = None) -> None:
     """Have all that is logged from *level* on written to stderr as *form*, `text` or `json`, and nowhere else.
 
     In JSON, *worker* is the id of the process if it is one. Warnings and exceptions that nobody caught are logged, too.
@@ -49,7 +49,7 @@ class _Handler(logging.StreamHandler[Any]):
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of *record*, with its traceback below it."""
-        return masked(super().format(record))
+        return mask_secrets(super().format(record))
 
 
 def _json_formatter(worker: int | None) -> logging.Formatter:
@@ -76,7 +76,7 @@ def _json_formatter(worker: int | None) -> logging.Formatter:
 
 
 def _mask_members(_logger: object, _level: str, event: "EventDict") -> "EventDict":
-    return {masked(name): _masked_value(value) for name, value in event.items()}
+    return {mask_secrets(name): _masked_value(value) for name, value in event.items()}
 
 
 def _masked_value(value: object, depth: int = 0) -> object:
@@ -86,10 +86,10 @@ def _masked_value(value: object, depth: int = 0) -> object:
     if depth < _DEEPEST:
         match value:
             case Mapping():
-                return {masked(str(name)): _masked_value(item, depth + 1) for name, item in value.items()}
+                return {mask_secrets(str(name)): _masked_value(item, depth + 1) for name, item in value.items()}
             case list() | tuple() | set() | frozenset():
                 return [_masked_value(item, depth + 1) for item in value]
-    return masked(str(value))
+    return mask_secrets(str(value))
 
 
 def _as_json(_logger: object, _level: str, event: "EventDict") -> str:

@@ -1,7 +1,8 @@
-"""What operators see in numbers: which metrics there are, and how the counts of several workers make one.
+"""The metrics, and how the counts of several workers add up.
 
-It must not learn where counts are kept, nor in which format they are told. Each is a list of numbers, so that adding is
-all there is to do: one number of a counter or gauge; of a histogram the count of each bucket, and then the sum.
+This module must not learn where counts are stored, nor the format they are exposed in. The value of a series is a list
+of numbers, so that merging is addition: one number for a counter or gauge; for a histogram, the count of each bucket
+and then the sum.
 """
 
 from bisect import bisect_left
@@ -14,7 +15,7 @@ from machpay_gateway.core.usage.counters import BOUNDS as REQUEST_BOUNDS
 from machpay_gateway.core.usage.counters import UsageRow
 from machpay_gateway.telemetry.steps import BOUNDS as STEP_BOUNDS
 
-NONE = "-"  # a label's value where there is none: no route is listed, nobody has a tier, no status was given
+NONE = "-"  # the value of a label that does not apply: no listed route, no tier, no status
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 24, 32, 64, 128, 256)
 
 Series = tuple[str, tuple[str, ...]]  # a metric's name, and the values of its labels
@@ -22,7 +23,7 @@ Counts = dict[Series, list[float]]
 
 
 class MetricKind(Enum):
-    """How a metric's numbers are meant."""
+    """The type of a metric, as Prometheus names it."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -30,17 +31,17 @@ class MetricKind(Enum):
 
 
 class Metric(NamedTuple):
-    """One metric. *bounds* are the upper bounds of a histogram's buckets, each inclusive."""
+    """One metric. *bounds* are the inclusive upper bounds of a histogram's buckets."""
 
     name: str
     kind: MetricKind
-    tells: str
+    help: str
     labels: tuple[str, ...] = ()
     bounds: Sequence[float] = ()
 
     @property
     def size(self) -> int:
-        """How many numbers each of its series has."""
+        """How many numbers a series of it has."""
         return len(self.bounds) + 2 if self.kind is MetricKind.HISTOGRAM else 1
 
 
@@ -139,14 +140,14 @@ METRICS: Mapping[str, Metric] = {
 
 
 class RequestCounts:
-    """What requests add up to. It is told once a second of all that were alike, and never of one alone."""
+    """Counts of requests. They are added once a second, all requests with the same labels together."""
 
     def __init__(self) -> None:
-        """Know of no request."""
+        """Start with nothing counted."""
         self.counts: Counts = {}
 
     def add(self, tier: str, row: UsageRow) -> None:
-        """Count the requests in *row*, of callers of that *tier*."""
+        """Count the requests of *row*, by callers of that *tier*."""
         key = row.key
         route = key.route or NONE
         code = f"{key.status // 100}xx" if key.status else NONE
@@ -155,16 +156,16 @@ class RequestCounts:
 
 
 class Snapshot(NamedTuple):
-    """What one worker has counted, and whether it *lives*: what one that does not is doing now is nothing."""
+    """The counts of one worker, and whether it *lives*: the gauges of an ended worker do not count."""
 
     counts: Mapping[Series, Sequence[float]]
     lives: bool
 
 
-def merged(snapshots: Iterable[Snapshot]) -> Counts:
-    """Return what all workers have counted, ended ones too, and what those that live are doing now.
+def merge_snapshots(snapshots: Iterable[Snapshot]) -> Counts:
+    """Return the sums of counters and histograms over all workers, and of gauges over living ones.
 
-    What is of no metric here, as another version may count it, is left out.
+    Series that are unknown here are left out: a worker of another version may have them.
     """
     counts: Counts = {}
     for snapshot in snapshots:
@@ -177,8 +178,8 @@ def merged(snapshots: Iterable[Snapshot]) -> Counts:
     return counts
 
 
-def sizes(batches: Mapping[int, int]) -> list[float]:
-    """Return the histogram of *batches*, how many there were of each size."""
+def batch_size_histogram(batches: Mapping[int, int]) -> list[float]:
+    """Return the histogram of *batches*, which holds the number of batches of each size."""
     series = [0.0] * (len(BATCH_BOUNDS) + 2)
     for size, count in batches.items():
         series[bisect_left(BATCH_BOUNDS, size)] += count
@@ -187,5 +188,5 @@ def sizes(batches: Mapping[int, int]) -> list[float]:
 
 
 def _count(counts: Counts, series: Series, values: Sequence[float]) -> None:
-    known = counts.get(series)
-    counts[series] = list(values) if known is None else list(map(add, known, values))
+    total = counts.get(series)
+    counts[series] = list(values) if total is None else list(map(add, total, values))

@@ -5,7 +5,7 @@ import logging
 from machpay_gateway.core.decision.decision import Denied
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.network.address import format_address_or_none
-from machpay_gateway.core.text import masked
+from machpay_gateway.core.text import mask_secrets
 
 logger = logging.getLogger("machpay_gateway")
 
@@ -19,8 +19,8 @@ def log_refusal(facts: RequestFacts, denied: Denied) -> None:
             "request_id": facts.request_id.decode(),
             "reason": str(denied.reason),
             "detail": denied.detail,
-            "method": masked(facts.method),
-            "path": None if facts.path is None else masked(facts.path),  # people put secrets into paths, too
+            "method": mask_secrets(facts.method),
+            "path": None if facts.path is None else mask_secrets(facts.path),  # people put secrets into paths, too
             "route": denied.route.match if denied.route else None,
             "key": denied.principal.id if denied.principal else None,
             "address": format_address_or_none(facts.address),

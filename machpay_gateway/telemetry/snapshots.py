@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from machpay_gateway.telemetry.metrics import Counts, Series, Snapshot, merged
+from machpay_gateway.telemetry.metrics import Counts, Series, Snapshot, merge_snapshots
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class _Read(NamedTuple):
     heard_at: float
 
 
-class SnapshotReading(NamedTuple):
+class WorkerTotals(NamedTuple):
     """What all workers have counted, how many of them live, and how many files could not be read."""
 
     counts: Counts
@@ -63,7 +63,7 @@ class Snapshots:
         self._replace(self._name, data)
         self._written = data
 
-    def read(self) -> SnapshotReading:
+    def read(self) -> WorkerTotals:
         """Return what all have counted. Raises OSError when the folder cannot be read."""
         found, unreadable = self._found()
         left = {name for name, it in found.items() if name != _ENDED and not _is_running(it.process)}
@@ -74,7 +74,7 @@ class Snapshots:
                 self._tell(f"What ended workers have counted cannot be written down as one: {exc}")
         snapshots = {name: Snapshot(it.counts, self._lives(it)) for name, it in found.items()}
         living = sum(snapshot.lives for snapshot in snapshots.values())
-        return SnapshotReading(merged(snapshots.values()), living, unreadable)
+        return WorkerTotals(merge_snapshots(snapshots.values()), living, unreadable)
 
     def _lives(self, it: _Read) -> bool:
         is_heard = self._clock() - it.heard_at < _LIVES_SECONDS
@@ -134,7 +134,7 @@ class Snapshots:
             # As long as a file is there it is said to be in the sum: whoever reads meanwhile, or finds it after a
             # crash between the two steps, would have it twice.
             folded = [name for name in {*was_folded, *names} if self._path(name).exists()]
-            sums = merged(Snapshot(it.counts, lives=False) for it in (*left, *([before] if before else [])))
+            sums = merge_snapshots(Snapshot(it.counts, lives=False) for it in (*left, *([before] if before else [])))
             self._replace(_ENDED, _data(sums, 0, is_last=True, folded=folded))
             for name in folded:
                 self._path(name).unlink(missing_ok=True)

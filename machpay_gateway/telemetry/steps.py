@@ -1,56 +1,56 @@
-"""When each step of a request was taken, and how long the steps of all of them took.
+"""When the steps of a request took place, and histograms of how long they took.
 
-It is on the way of every request: moments are by `time.perf_counter`, and what they add up to is counted in lists.
+Every request passes here: moments are readings of `time.perf_counter`, and histograms are lists of counts.
 """
 
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# Upper bounds in seconds, each inclusive, of histograms that have one count more: of what took longer than all of them.
-# Finer below than those of whole requests, because a decision that asks nobody takes some 20 µs.
+# Inclusive upper bounds of histogram buckets, in seconds; one more bucket counts everything above the last bound. The
+# low ones are finer than those of whole requests, because a decision without I/O takes some 20 µs.
 BOUNDS: Sequence[float] = (
     *(0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
     *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
-_SECONDS = len(BOUNDS) + 1  # where in a series, after its counts
+_SECONDS = len(BOUNDS) + 1  # index of the sum in a series, after its counts
 
 
 class Steps(NamedTuple):
-    """When the steps of one request were taken; None for one that it did not come to."""
+    """The moments of one request; None for a step that it did not reach."""
 
     began_at: float
-    asked_at: float | None  # when the limiter was asked, if it could not answer at once
-    decided_at: float | None  # by the gate; what the control plane decides is not decided here
-    answered_at: float | None  # when the head of the upstream's answer had come
+    asked_at: float | None  # when the limiter was asked, if its answer took I/O
+    decided_at: float | None  # by the gate; None for requests to the control plane
+    answered_at: float | None  # when the head of the upstream's response had arrived
     ended_at: float
 
 
-class Incoming(NamedTuple):
-    """What a request says of the trace that it is a part of, and whether whoever sent it *is_trusted*."""
+class IncomingTrace(NamedTuple):
+    """The trace context in a request's headers; *is_trusted* when the peer is a trusted proxy."""
 
-    parent: bytes | None  # that came once
+    parent: bytes | None  # None also for a repeated header
     states: tuple[bytes, ...]
     is_trusted: bool
 
 
 class StepTimes:
-    """Histograms of the steps of all requests: each a list of counts, with the sum in seconds at its end."""
+    """Histograms of the steps of all requests: each is a list of counts, with the sum in seconds at its end."""
 
     def __init__(self) -> None:
-        """Know of no request."""
+        """Start with nothing counted."""
         self.decide = _series()
         self.admission = _series()
         self.upstream = _series()
 
-    def decided(self, began_at: float, asked_at: float | None, decided_at: float) -> None:
-        """Count a decision; the wait for the limiter is a part of it, and counted for itself too."""
+    def count_decision(self, began_at: float, asked_at: float | None, decided_at: float) -> None:
+        """Count a decision, and the wait for the limiter within it."""
         _count(self.decide, decided_at - began_at)
         if asked_at is not None:
             _count(self.admission, decided_at - asked_at)
 
-    def answered(self, seconds: float) -> None:
-        """Count the head of an upstream's answer that came within *seconds* of the decision."""
+    def count_upstream(self, seconds: float) -> None:
+        """Count an upstream's response whose head arrived *seconds* after the decision."""
         _count(self.upstream, seconds)
 
 

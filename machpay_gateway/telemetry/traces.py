@@ -1,9 +1,8 @@
-"""Spans of requests, made of the moments that are kept of each in any case. Imported where traces are on, nowhere else.
+"""OpenTelemetry spans of requests, built from the moments that are recorded anyway. Imported only where traces are on.
 
-A request has one span of its own, named by its route, and in it `decide`, `admission` if the limiter had to be waited
-for, and `upstream`. Names and attributes are by OpenTelemetry's semantic conventions for HTTP; nothing of a header, a
-query or a body is in them, and what looks like a secret in a path is cut short. They hold ids of keys, which metrics
-do not.
+A request has one span, named by its route. Its children are `decide`, `admission` if the limiter had to be waited for,
+and `upstream`. Names and attributes follow OpenTelemetry's semantic conventions for HTTP. They hold nothing of a
+header, a query or a body, and secrets in a path are masked. Unlike metrics, they hold ids of keys.
 """
 
 import time
@@ -29,16 +28,16 @@ from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.network.address import format_address_or_none
-from machpay_gateway.core.text import masked
+from machpay_gateway.core.text import mask_secrets
 from machpay_gateway.core.usage.counters import ALLOWED
-from machpay_gateway.telemetry.steps import Incoming, Steps
+from machpay_gateway.telemetry.steps import IncomingTrace, Steps
 
 Record = Callable[[Principal | Anonymous | None, Route | None, str, object, float], None]
 
 _METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
-_OTHER = "_OTHER"  # a method that anybody may have made up makes no name of its own
+_OTHER = "_OTHER"  # for methods that are not registered: clients can invent any number of them
 _LONGEST_PATH = 1024  # characters
-_FAILURE, _REFUSAL = 500, 400  # statuses from which on a server has failed, and a client was not served
+_SERVER_ERROR, _CLIENT_ERROR = 500, 400  # the lowest status of each kind
 _CLIENT_GONE = 499
 _PROPAGATOR = TraceContextTextMapPropagator()
 
@@ -46,22 +45,22 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 class Trace:
     """The spans of one request."""
 
-    __slots__ = ("_epoch", "_fault", "_span", "_tracer", "_upstream", "context", "trace_id")
+    __slots__ = ("_epoch", "_error", "_span", "_tracer", "_upstream", "context", "trace_id")
 
     def __init__(self, traces: "Traces", span: Span, context: Context, epoch: int) -> None:
-        """Take the request's *span*, within *context*. *epoch* is when `time.perf_counter` was 0."""
+        """Hold the request's *span*, a child of *context*. *epoch* is when `time.perf_counter` was 0, in ns."""
         self._tracer = traces.tracer
         self._span = span
         self._upstream: Span | None = None
         self._epoch = epoch
-        self._fault: str | None = None
+        self._error: str | None = None
         self.context = set_span_in_context(span, context)
-        found = span.get_span_context()
-        self.trace_id = b"%032x" % found.trace_id if found.is_valid else b""
+        span_context = span.get_span_context()
+        self.trace_id = b"%032x" % span_context.trace_id if span_context.is_valid else b""
 
-    def sent_on(self, at: float, method: str) -> bytes:
-        """Begin the span of what the upstream does, and return the lines of the header that tell it of that."""
-        attributes = {"http.request.method": _known(method)}
+    def start_upstream(self, at: float, method: str) -> bytes:
+        """Start the span of the upstream, and return the header lines that propagate the trace to it."""
+        attributes = {"http.request.method": _registered(method)}
         self._upstream = span = self._tracer.start_span(
             "upstream", self.context, SpanKind.CLIENT, attributes, start_time=self._moment(at)
         )
@@ -69,12 +68,12 @@ class Trace:
         _PROPAGATOR.inject(carrier, set_span_in_context(span, self.context))
         return "".join(f"{name}: {value}\r\n" for name, value in carrier.items()).encode("latin-1")
 
-    def broke(self, fault: str) -> None:
-        """Note that the answer was not sent to its end, because of *fault*."""
-        self._fault = fault
+    def set_error(self, error: str) -> None:
+        """Mark the response as incomplete because of *error*."""
+        self._error = error
 
     def end(self, principal: Principal | Anonymous | None, outcome: str, status: int, steps: Steps) -> None:
-        """End every span, by the moments of *steps*."""
+        """End all spans at the moments of *steps*."""
         span, began_at = self._span, self._moment(steps.began_at)
         if self._upstream is not None:
             self._end_upstream(self._upstream, outcome, status, steps)
@@ -92,17 +91,17 @@ class Trace:
             span.set_attribute("machpay.environment", principal.environment)
             if principal.key_id is not None:
                 span.set_attribute("machpay.key_id", principal.key_id)
-        if self._fault is not None or status >= _FAILURE:
-            _fail(span, self._fault or _told(outcome, status))
+        if self._error is not None or status >= _SERVER_ERROR:
+            _fail(span, self._error or _error_type(outcome, status))
         span.end(self._moment(steps.ended_at))
 
     def _end_upstream(self, span: Span, outcome: str, status: int, steps: Steps) -> None:
         if steps.answered_at is None:
-            _fail(span, self._fault or ("client_gone" if status == _CLIENT_GONE else str(outcome)))
+            _fail(span, self._error or ("client_gone" if status == _CLIENT_GONE else str(outcome)))
             span.end(self._moment(steps.ended_at))
             return
         span.set_attribute("http.response.status_code", status)
-        if status >= _REFUSAL:
+        if status >= _CLIENT_ERROR:
             _fail(span, str(status))
         span.end(self._moment(steps.answered_at))
 
@@ -110,30 +109,30 @@ class Trace:
         self._tracer.start_span(name, self.context, start_time=began_at).end(ended_at)
 
     def _moment(self, at: float) -> int:
-        """Return the moment *at*, by `time.perf_counter`, in nanoseconds since the epoch."""
+        """Return *at*, a reading of `time.perf_counter`, in nanoseconds since the epoch."""
         return self._epoch + int(at * 1e9)
 
 
 class Traces:
-    """Begins the trace of each request, or goes on with the one that it is a part of."""
+    """Starts the span of each request, in a new trace or as part of the caller's."""
 
     def __init__(self, provider: TracerProvider | None = None) -> None:
-        """Make spans by *provider*, or by the global one, which may come later."""
+        """Make spans by *provider*, or by the global one, which may be set later."""
         self.tracer = get_tracer("machpay_gateway", version("machpay-gateway"), provider)
 
     def begin(
         self,
         facts: RequestFacts,
         route: Route | None,
-        incoming: Incoming,
+        incoming: IncomingTrace,
         *,
         began_at: float,
         scheme: str,
         around: Context | None = None,
     ) -> Trace:
-        """Begin the span of a request that *began_at*, by `time.perf_counter`.
+        """Start the span of a request that *began_at*, by `time.perf_counter`.
 
-        It is within the span of *around* if that has one, of whatever serves this process's requests.
+        It is a child of the current span of *around*, if an instrumented server has set one.
         """
         epoch = time.time_ns() - time.perf_counter_ns()
         links: tuple[Link, ...] = ()
@@ -142,12 +141,12 @@ class Traces:
             context, kind = around, SpanKind.INTERNAL
         else:
             context = _context_of(incoming)
-            told = get_current_span(context).get_span_context()
-            # W3C Trace Context, "Restart trace": a front gate begins anew, or any stranger could have everything
-            # recorded, and add to traces that are not theirs. What they told is a link, and decides nothing.
-            if not incoming.is_trusted and told.is_valid:
-                context, links = Context(), (Link(told),)
-        method, path = _known(facts.method), None if route is None else route.match.partition(" ")[2]
+            parent = get_current_span(context).get_span_context()
+            # W3C Trace Context, "Restart trace": a gateway starts a new trace for untrusted callers. Otherwise any of
+            # them could have all its requests sampled, or add to other people's traces. Their context becomes a link.
+            if not incoming.is_trusted and parent.is_valid:
+                context, links = Context(), (Link(parent),)
+        method, path = _registered(facts.method), None if route is None else route.match.partition(" ")[2]
         name = "HTTP" if method == _OTHER else method
         span = self.tracer.start_span(
             name if path is None else f"{name} {path}",
@@ -159,10 +158,10 @@ class Traces:
         )
         return Trace(self, span, context, epoch)
 
-    def guarding(
+    def wrap(
         self, app: ASGIApp, record: Record, trace: Trace, asked_at: float | None, decided_at: float
     ) -> tuple[ASGIApp, Record]:
-        """Return *app* run within *trace*, and *record* that ends it: it is called once for each request."""
+        """Return *app* run within *trace*, and *record* that also ends it; it is called once for each request."""
 
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             token = attach(trace.context)
@@ -180,23 +179,23 @@ class Traces:
 
         return serve, record_and_end
 
-    def of_scope(
+    def begin_for_scope(
         self, scope: Scope, facts: RequestFacts, route: Route | None, *, is_trusted: bool, began_at: float
     ) -> Trace:
-        """Begin the span of the request of an ASGI *scope*, within what is current."""
+        """Start the span of the request of an ASGI *scope*, within the current span."""
         parents, states = [], []
         for name, value in scope["headers"]:
             if name == b"traceparent":
                 parents.append(value)
             elif name == b"tracestate":
                 states.append(value)
-        incoming = Incoming(parents[0] if len(parents) == 1 else None, tuple(states), is_trusted)
+        incoming = IncomingTrace(parents[0] if len(parents) == 1 else None, tuple(states), is_trusted)
         scheme = str(scope.get("scheme", "http"))
         return self.begin(facts, route, incoming, began_at=began_at, scheme=scheme, around=get_current())
 
 
-def _context_of(incoming: Incoming) -> Context:
-    """Return the context that is told of, an empty one where nothing is or where it cannot be read."""
+def _context_of(incoming: IncomingTrace) -> Context:
+    """Return the context of the request's headers; an empty one if they have none or cannot be parsed."""
     if not incoming.parent:
         return Context()
     carrier = {"traceparent": incoming.parent.decode("latin-1")}
@@ -206,26 +205,26 @@ def _context_of(incoming: Incoming) -> Context:
 
 
 def _attributes(facts: RequestFacts, method: str, route: str | None, scheme: str) -> Mapping[str, str]:
-    """Return what is known from the start, and so to samplers."""
-    known = {
+    """Return the attributes at the start of a span, which samplers see."""
+    attributes = {
         "http.request.method": method,
         "url.scheme": scheme,
         "machpay.request_id": facts.request_id.decode("latin-1"),
     }
     if route is not None:
-        known["http.route"] = route
+        attributes["http.route"] = route
     if facts.path is not None:
-        known["url.path"] = masked(facts.path)[:_LONGEST_PATH]
+        attributes["url.path"] = mask_secrets(facts.path)[:_LONGEST_PATH]
     if (address := format_address_or_none(facts.address)) is not None:
-        known["client.address"] = address
-    return known
+        attributes["client.address"] = address
+    return attributes
 
 
-def _known(method: str) -> str:
+def _registered(method: str) -> str:
     return method if method in _METHODS else _OTHER
 
 
-def _told(outcome: str, status: int) -> str:
+def _error_type(outcome: str, status: int) -> str:
     return str(status) if outcome == ALLOWED else str(outcome)
 
 

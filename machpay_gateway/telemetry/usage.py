@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.route import Route
-from machpay_gateway.core.errors import GatewayError, Unavailable, told
+from machpay_gateway.core.errors import GatewayError, Unavailable, describe_error
 from machpay_gateway.core.usage.counters import (
     BOUNDS,
     DAY,
@@ -230,7 +230,7 @@ class UsageRecorder:
     def _log_outage(self, error: BaseException) -> None:
         # Once for an outage, not once a second.
         if self.outage is None:
-            reason = told(error) if isinstance(error, GatewayError) else str(error)
+            reason = describe_error(error) if isinstance(error, GatewayError) else str(error)
             self.outage = RecordedOutage(self._clock(), reason)
             logger.warning("Usage cannot be stored; it is kept and tried again every second.", exc_info=error)
 

@@ -10,7 +10,7 @@ from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.keys.audit import Actor, ActorKind
 from machpay_gateway.core.network.address import Allowlist, format_address_or_none, parse_address, parse_allowlist
 from machpay_gateway.core.network.forwarded import client_address
-from machpay_gateway.core.text import holds_secret
+from machpay_gateway.core.text import contains_secret
 from machpay_gateway.web.forwarding import IgnoredForwarding
 from machpay_gateway.web.path import LONG, canonical_path
 
@@ -147,7 +147,9 @@ def accepted_id(value: bytes, peer: str, proxies: Allowlist | None) -> bytes | N
 
     One that holds a secret is none: ids are logged, and sent on.
     """
-    is_one = may_speak_for_others(peer, proxies) and _REQUEST_ID.fullmatch(value) and not holds_secret(value.decode())
+    is_one = (
+        may_speak_for_others(peer, proxies) and _REQUEST_ID.fullmatch(value) and not contains_secret(value.decode())
+    )
     return value if is_one else None
 
 

@@ -8,7 +8,7 @@ import orjson
 import pytest
 from httpx2 import ASGITransport, AsyncClient, Response
 
-from machpay_gateway.core.jose.session import MAX_SECONDS, mark_of
+from machpay_gateway.core.jose.session import MAX_SECONDS, secret_fingerprint
 from machpay_gateway.services.keys import Keys
 from tests.admin.conftest import Api, Caller, in_memory, places, told
 
@@ -163,7 +163,7 @@ async def test_what_a_session_says_of_the_secret_leads_nowhere(admin: Caller) ->
     record = await admin.api.gateway.store.key(None, admin.id)
     assert record is not None
     claims = part(await traded(admin), 1)
-    assert claims["sec"] == mark_of(record.secrets[0].digest)
+    assert claims["sec"] == secret_fingerprint(record.secrets[0].digest)
     assert record.secrets[0].digest.hex() not in orjson.dumps(claims).decode()
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.network.proxy_settings import ProxySettings
-from machpay_gateway.core.network.trusted_headers import checked_pass_headers, is_believed
+from machpay_gateway.core.network.trusted_headers import is_trusted_header, validate_pass_headers
 
 BELIEVED = (
     "Remote-User", "Remote-Groups", "REMOTE_USER", "Remote.User", "X-Forwarded-User", "X-Forwarded-Client-Cert",
@@ -29,17 +29,17 @@ OTHERS = (
 @pytest.mark.parametrize("name", BELIEVED)
 def test_what_some_product_believes_is_known_in_every_spelling(name: str) -> None:
     for spelling in (name, name.lower(), name.upper(), name.replace("-", "_")):
-        assert is_believed(spelling)
+        assert is_trusted_header(spelling)
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_callers_say_for_themselves_passes(name: str) -> None:
-    assert not is_believed(name)
+    assert not is_trusted_header(name)
 
 
 def test_names_may_come_as_a_list_or_from_the_environment() -> None:
-    assert checked_pass_headers(["Remote-User", "SM_USER"]) == ("remote-user", "sm_user")
-    assert checked_pass_headers("Remote-User, X-Forwarded-User") == ("remote-user", "x-forwarded-user")
+    assert validate_pass_headers(["Remote-User", "SM_USER"]) == ("remote-user", "sm_user")
+    assert validate_pass_headers("Remote-User, X-Forwarded-User") == ("remote-user", "x-forwarded-user")
     assert ProxySettings(pass_headers=["Client-Ip"]).pass_headers == ("client-ip",)
 
 
@@ -64,7 +64,7 @@ def test_names_may_come_as_a_list_or_from_the_environment() -> None:
 )
 def test_a_setting_that_cannot_be_meant_is_refused(given: object, told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
-        checked_pass_headers(given)
+        validate_pass_headers(given)
 
 
 def test_a_route_cannot_let_headers_pass() -> None:

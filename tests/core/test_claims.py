@@ -2,7 +2,13 @@ from dataclasses import replace
 
 import pytest
 
-from machpay_gateway.core.jose.claims import LEEWAY_SECONDS, Claims, accepted_claims, principal_from, quota_subject
+from machpay_gateway.core.jose.claims import (
+    LEEWAY_SECONDS,
+    Claims,
+    principal_from_claims,
+    quota_subject,
+    validate_claims,
+)
 from machpay_gateway.core.jose.compact import CompactToken, media_type
 from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.limits.rate import TIERS
@@ -22,7 +28,7 @@ def token(claims: dict[str, object], *, algorithm: str = "RS256", typ: str = "at
 
 
 def accepted(claims: dict[str, object], issuer: Issuer = ISSUER) -> Claims | str:
-    return accepted_claims(token(claims), issuer, NOW)
+    return validate_claims(token(claims), issuer, NOW)
 
 
 def test_good_claims_are_read_into_types() -> None:
@@ -137,14 +143,14 @@ def test_time_is_measured_with_a_minute_of_leeway(change: dict[str, object], rea
 def test_a_token_is_of_a_kind_that_the_issuer_is_trusted_for(
     types: tuple[str, ...], typ: str, *, is_accepted: bool
 ) -> None:
-    claims = accepted_claims(token(GOOD, typ=typ), replace(ISSUER, types=types), NOW)
+    claims = validate_claims(token(GOOD, typ=typ), replace(ISSUER, types=types), NOW)
     assert isinstance(claims, Claims) is is_accepted
     assert is_accepted or "typ" in str(claims)
 
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE", "HS256", "RS384", "rs256", "RS256 ", ""])
 def test_only_the_issuers_algorithms_are_accepted(algorithm: str) -> None:
-    assert "alg" in str(accepted_claims(token(GOOD, algorithm=algorithm), ISSUER, NOW))
+    assert "alg" in str(validate_claims(token(GOOD, algorithm=algorithm), ISSUER, NOW))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +180,7 @@ def test_the_principal_is_what_the_issuer_is_configured_for() -> None:
     issuer = replace(ISSUER, tier="enterprise", environment="test")
     claims = accepted({**GOOD, "scope": "skills:list", "tier": "other", "environment": "live"}, issuer)
     assert isinstance(claims, Claims)
-    principal = principal_from(claims, issuer, TIERS)
+    principal = principal_from_claims(claims, issuer, TIERS)
     assert (principal.kind, principal.id, principal.name) == ("jwt", "user-1", "user-1")
     assert (principal.tier, principal.environment, principal.limits) == ("enterprise", "test", TIERS["enterprise"])
     assert principal.expires_at == NOW + 300 + LEEWAY_SECONDS

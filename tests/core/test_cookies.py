@@ -2,7 +2,7 @@
 
 import pytest
 
-from machpay_gateway.core.network.cookies import sets_ours, without_ours
+from machpay_gateway.core.network.cookies import sets_own_cookie, split_own_cookies
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from machpay_gateway.core.network.cookies import sets_ours, without_ours
     ],
 )
 def test_ours_are_taken_out_and_the_others_stay(value: bytes, others: bytes) -> None:
-    divided = without_ours(value)
+    divided = split_own_cookies(value)
     assert divided is not None
     assert divided[0] == others
     assert b"machpay-" in divided[1].lower()
@@ -36,7 +36,7 @@ def test_ours_are_taken_out_and_the_others_stay(value: bytes, others: bytes) -> 
     "value", [b"", b"a=1; b=2", b"amachpay-session=x", b"a=machpay-session", b"machpay=1", b"x-machpay-y=1"]
 )
 def test_cookies_of_others_are_not_touched(value: bytes) -> None:
-    assert without_ours(value) is None
+    assert split_own_cookies(value) is None
 
 
 @pytest.mark.parametrize(
@@ -58,4 +58,4 @@ def test_cookies_of_others_are_not_touched(value: bytes) -> None:
     ],
 )
 def test_what_would_be_stored_under_our_name_is_known(value: bytes, *, is_ours: bool) -> None:
-    assert sets_ours(value) is is_ours
+    assert sets_own_cookie(value) is is_ours

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machpay_gateway.core.decision.policy import PREFLIGHT, Policy, Unlisted, mistakes_in
+from machpay_gateway.core.decision.policy import PREFLIGHT, Policy, Unlisted, find_route_mistakes
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
@@ -234,7 +234,7 @@ def test_routes_that_one_request_could_match_may_stand_side_by_side(one: str, ot
 
 def test_a_cost_that_a_tier_never_has_is_refused_for_each_such_tier() -> None:
     routes = [Route("GET /cheap", cost=100), Route("GET /dear", cost=101)]
-    mistakes = list(mistakes_in(routes, {**TIERS, "tiny": Tier("5/hour", 1)}))
+    mistakes = list(find_route_mistakes(routes, {**TIERS, "tiny": Tier("5/hour", 1)}))
     way_out = "lower the cost or raise the tier"
     assert mistakes == [
         (0, f"Route 'GET /cheap' costs 100, more than tier 'tiny' ever has (5/hour): {way_out}"),

@@ -35,7 +35,7 @@ IN_CLUSTER = LimiterUse("machpay", "local", in_cluster=True)
 def test_the_version_is_one_that_has_what_is_needed(info: dict[str, str], status: CheckStatus, found: str) -> None:
     finding = version(ServerFacts("", info=info), ALONE)
 
-    assert (finding.status, finding.found) == (status, found)
+    assert (finding.status, finding.message) == (status, found)
 
 
 @pytest.mark.parametrize("used, status", [(90, OK), (91, WARNING)])
@@ -69,7 +69,7 @@ def test_what_a_restart_forgets_is_told_and_never_wrong(
 
     assert finding is not None
     assert finding.status is OK
-    assert finding.found.startswith(found)
+    assert finding.message.startswith(found)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_cluster_serves_all_slots(state: dict[str, str] | None, status: CheckS
 
     assert finding is not None
     assert finding.status is status
-    assert found in finding.found
+    assert found in finding.message
     assert cluster(ServerFacts("", cluster=state), ALONE) is None
 
 
@@ -114,8 +114,8 @@ def test_of_several_servers_the_slowest_and_the_most_wrong_clock_are_told() -> N
 
     slow, off = check_results(servers, IN_CLUSTER)[-2:]
 
-    assert slow.found.startswith("b: median 20.0 ms")
-    assert off.found.startswith("a: 5.0 s behind")
+    assert slow.message.startswith("b: median 20.0 ms")
+    assert off.message.startswith("a: 5.0 s behind")
 
 
 def test_what_was_not_said_is_not_judged() -> None:

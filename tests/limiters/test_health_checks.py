@@ -69,14 +69,14 @@ async def test_a_fresh_server_is_fit_and_has_nothing_more_in_it_afterwards(serve
 
     assert list(findings) == SUBJECTS
     assert worst(findings.values()) is OK
-    assert findings["redis"].found.endswith("answers; no workers connected")
+    assert findings["redis"].message.endswith("answers; no workers connected")
     assert server.command("KEYS", "*") == []
 
 
 async def test_workers_at_work_are_counted(server: Server) -> None:
     server.command("ZADD", "machpay:workers", time.time() + 60, "a", time.time() + 60, "b")
     try:
-        assert (await checked(server.url))["redis"].found.endswith("; 2 workers connected")
+        assert (await checked(server.url))["redis"].message.endswith("; 2 workers connected")
         assert server.command("ZCARD", "machpay:workers") == 2
     finally:
         server.command("DEL", "machpay:workers")
@@ -106,7 +106,7 @@ async def test_each_right_that_is_told_is_needed_and_missed(server: Server, righ
     finding = findings[subject]
     missed = "keys machpay:*" if right.startswith("~") else right.removeprefix("+").replace("|", " ")
     assert finding.status is WRONG
-    assert missed in finding.found.replace("|", " ").lower()
+    assert missed in finding.message.replace("|", " ").lower()
     assert finding.way_out == ALONE.acl_command
     assert server.command("KEYS", "*") == [], "what cannot be removed is not made"
 
@@ -126,7 +126,7 @@ async def test_who_is_not_let_in_is_told_so(server: Server) -> None:
     (finding,) = (await checked(url)).values()
 
     assert (finding.subject, finding.status) == ("redis", WRONG)
-    assert "does not let us in (invalid username-password pair" in finding.found
+    assert "does not let us in (invalid username-password pair" in finding.message
     assert finding.way_out == "see the user and the password in `redis`"
 
 
@@ -137,7 +137,7 @@ async def test_a_replica_takes_no_writes(server: Server) -> None:
     finally:
         server.command("REPLICAOF", "NO", "ONE")
 
-    assert (finding.status, finding.found) == (WRONG, "it is a replica and takes no writes")
+    assert (finding.status, finding.message) == (WRONG, "it is a replica and takes no writes")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ async def test_it_is_told_what_becomes_of_counters_when_memory_is_full(
 
     assert findings["redis access"].status is OK
     assert findings["redis memory"].status is status
-    assert told in findings["redis memory"].found
+    assert told in findings["redis memory"].message
 
 
 async def test_full_memory_is_wrong_because_writes_are_refused(server: Server) -> None:
@@ -165,7 +165,7 @@ async def test_full_memory_is_wrong_because_writes_are_refused(server: Server) -
         findings = await checked(server.url)
 
     assert findings["redis access"].status is WRONG
-    assert findings["redis access"].found == (
+    assert findings["redis access"].message == (
         'its memory is full, so it refuses writes: on_limiter_failure = "local" decides'
     )
     assert findings["redis memory"].status is WARNING
@@ -176,13 +176,13 @@ async def test_refused_writes_are_told_with_their_reason(server: Server) -> None
         finding = (await checked(server.url))["redis access"]
 
     assert finding.status is WRONG
-    assert "NOREPLICAS" in finding.found
+    assert "NOREPLICAS" in finding.message
 
 
 async def test_it_is_told_whether_snapshots_are_made(server: Server) -> None:
     with configured(server, save="3600 1"):
-        assert (await checked(server.url))["redis persistence"].found.startswith("snapshots, no replicas")
-    assert (await checked(server.url))["redis persistence"].found.startswith("nothing is written to disk")
+        assert (await checked(server.url))["redis persistence"].message.startswith("snapshots, no replicas")
+    assert (await checked(server.url))["redis persistence"].message.startswith("nothing is written to disk")
 
 
 async def test_a_slow_way_there_is_a_warning(server: Server) -> None:
@@ -191,22 +191,22 @@ async def test_a_slow_way_there_is_a_warning(server: Server) -> None:
         finding = (await checked(proxy.url))["redis latency"]
 
     assert finding.status is WARNING
-    assert finding.found.endswith("of 20 round trips: requests wait for it")
+    assert finding.message.endswith("of 20 round trips: requests wait for it")
 
 
 async def test_nobody_there_is_told_with_what_decides_meanwhile() -> None:
     (finding,) = (await checked(f"redis://{HOST}:{free_port()}/0")).values()
 
     assert finding.status is WRONG
-    assert "does not answer (Error 111" in finding.found.replace("Error 61", "Error 111")
-    assert finding.found.endswith('on_limiter_failure = "local" decides')
+    assert "does not answer (Error 111" in finding.message.replace("Error 61", "Error 111")
+    assert finding.message.endswith('on_limiter_failure = "local" decides')
 
 
 async def test_a_server_that_does_not_move_is_not_waited_for() -> None:
     with running_server() as server, server.frozen():
         (finding,) = (await checked(server.url)).values()
 
-    assert "does not answer (no reply in time)" in finding.found
+    assert "does not answer (no reply in time)" in finding.message
 
 
 @pytest.mark.parametrize("ahead, status, told", [(-90, WARNING, "90.0 s ahead of"), (0.2, OK, "within 1 s")])
@@ -214,7 +214,7 @@ async def test_a_clock_that_is_off_is_a_warning(server: Server, ahead: float, st
     findings = await check_redis(server.url, prefix="machpay", on_failure="local", clock=lambda: time.time() + ahead)
 
     assert findings[-1].status is status
-    assert told in findings[-1].found
+    assert told in findings[-1].message
 
 
 async def test_a_cluster_is_checked_at_each_of_its_primaries(cluster_url: str) -> None:
@@ -231,7 +231,7 @@ async def test_a_cluster_is_checked_at_each_of_its_primaries(cluster_url: str) -
     assert worst(findings) is OK
     assert CheckResult("redis cluster", OK, "state ok, 3 primaries") in findings
     as_app = await check_redis(cluster_url.replace("//", "//app:word@"), prefix="machpay", on_failure="local")
-    access = {finding.found: finding.status for finding in as_app if finding.subject == "redis access"}
+    access = {finding.message: finding.status for finding in as_app if finding.subject == "redis access"}
     others = ", ".join(sorted(f"{HOST}:{port}" for port in ports if port != ports[1]))
     assert access == {
         f"{HOST}:{ports[1]}: the user may not run HGETALL": WRONG,
@@ -251,10 +251,10 @@ async def test_the_primary_that_sentinel_names_is_told(redis_sentinels: Sentinel
     findings = await checked(redis_sentinels.url)
 
     assert worst(findings.values()) is OK
-    assert f"and the sentinels name {HOST}:{redis_sentinels.primary.port} as the primary" in findings["redis"].found
-    assert "1 replica:" in findings["redis persistence"].found
+    assert f"and the sentinels name {HOST}:{redis_sentinels.primary.port} as the primary" in findings["redis"].message
+    assert "1 replica:" in findings["redis persistence"].message
     nobody = await checked(redis_sentinels.url.replace("/primary", "/other"))
-    assert "No master found for 'other'" in nobody["redis"].found
+    assert "No master found for 'other'" in nobody["redis"].message
 
 
 @pytest.mark.parametrize(

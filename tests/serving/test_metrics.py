@@ -150,7 +150,7 @@ def test_both_formats_tell_every_metric_and_no_secret_or_id(gateway: Served, acc
     assert {f"{it.name}_total" if it.type == "counter" else it.name for it in families} == set(METRICS)
     for family in families:
         metric = METRICS.get(family.name) or METRICS[f"{family.name}_total"]
-        assert (family.type, family.documentation) == (metric.kind.value, metric.tells)
+        assert (family.type, family.documentation) == (metric.kind.value, metric.help)
         assert all(set(it.labels) - {"le"} == set(metric.labels) for it in family.samples)
     labels = " ".join(value for family in families for it in family.samples for value in it.labels.values())
     for unbounded in ("127.0.0.1", "key_", "acct_", "http:", *(secret[3:] for secret in SECRETS.values())):

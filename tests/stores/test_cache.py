@@ -4,7 +4,7 @@ import logging
 import pytest
 
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.core.jose.session import SessionToken, mark_of
+from machpay_gateway.core.jose.session import SessionToken, secret_fingerprint
 from machpay_gateway.core.keys.key import SecretRecord
 from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.core.scopes import Scopes
@@ -320,7 +320,9 @@ async def test_a_clock_that_steps_back_asks_the_store_instead_of_trusting(
 
 def session(number: int, kid: str) -> SessionToken:
     """Return a session of the key *number*, signed by *kid*."""
-    return SessionToken(digest(100 + number), f"key_{number}", mark_of(digest(number)), Scopes(), START + 900, kid)
+    return SessionToken(
+        digest(100 + number), f"key_{number}", secret_fingerprint(digest(number)), Scopes(), START + 900, kid
+    )
 
 
 async def test_a_dropped_signing_key_ends_what_is_cached_of_its_sessions_and_nothing_else(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
+from machpay_gateway.core.errors import DuplicateRequest, InputError
 from machpay_gateway.core.keys.idempotency import IDEMPOTENCY_SECONDS, ResponseFactory, StoredResponse
 from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.stores.memory import MemoryStore
@@ -66,9 +66,9 @@ async def test_a_change_that_is_not_made_keeps_no_answer(store: Store) -> None:
 async def test_a_name_that_has_an_answer_changes_nothing_more(store: Store) -> None:
     await store.add_key(stored_key(1), logged(), keeping([]))
     head = await store.audit_head()
-    with pytest.raises(AnsweredMeanwhile):
+    with pytest.raises(DuplicateRequest):
         await store.add_key(stored_key(2), logged(), keeping([]))
-    with pytest.raises(AnsweredMeanwhile):
+    with pytest.raises(DuplicateRequest):
         await store.replace_key(replace(stored_key(1), version=2, name="renamed"), logged(), keeping([]))
     assert await store.key(ACME.id, "key_2") is None
     assert await store.find_by_digest(stored_key(2).secrets[0].digest) is None
@@ -85,7 +85,7 @@ async def test_of_many_at_once_with_one_name_one_is_carried_out(store: Store) ->
     tried = await asyncio.gather(
         *(store.add_key(stored_key(number), logged(), keeping([])) for number in range(1, 11)), return_exceptions=True
     )
-    assert [type(outcome) for outcome in tried if outcome is not None] == [AnsweredMeanwhile] * 9
+    assert [type(outcome) for outcome in tried if outcome is not None] == [DuplicateRequest] * 9
     assert len(await store.keys(ACME.id)) == 1
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from machpay_gateway.core.accounts.user import User
-from machpay_gateway.core.errors import AnsweredMeanwhile, InputError
+from machpay_gateway.core.errors import DuplicateRequest, InputError
 from machpay_gateway.core.keys.key import SecretRecord
 from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.grant import Grant
@@ -267,7 +267,7 @@ async def test_a_client_is_added_once_under_one_name_however_many_try(store: Sql
     once, secrets = digest(99), [(SecretRecord(digest(60 + n), "…", NOW),) for n in range(8)]
     tried = [oauth.add_client(client(60 + n, secrets=secrets[n]), logged(), once) for n in range(8)]
     outcomes = await asyncio.gather(*tried, return_exceptions=True)
-    assert sorted(type(each).__name__ for each in outcomes) == ["AnsweredMeanwhile"] * 7 + ["NoneType"]
+    assert sorted(type(each).__name__ for each in outcomes) == ["DuplicateRequest"] * 7 + ["NoneType"]
     assert len(await oauth.clients(ACME.id, environment=None, after=None, limit=99)) == 3
     assert await logged_so_far(store) == before + 1
     await oauth.add_client(client(70, secrets=(SecretRecord(digest(70), "…", NOW),)), logged(), digest(98))
@@ -284,7 +284,7 @@ async def test_a_client_is_changed_once_under_one_name(store: SqlStore, oauth: S
     renamed = replace(APP, name="renamed", version=2)
     assert await oauth.replace_client(replace(renamed, version=9), logged(), digest(99)) is None
     assert await oauth.replace_client(renamed, logged(), digest(99)) == []
-    with pytest.raises(AnsweredMeanwhile):
+    with pytest.raises(DuplicateRequest):
         await oauth.replace_client(replace(renamed, name="again", version=3), logged(), digest(99))
     assert await oauth.client(None, APP.id) == renamed
     assert await logged_so_far(store) == before + 1

@@ -5,12 +5,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parsed_text
 
 from machpay_gateway.telemetry.exposition import exposition
-from machpay_gateway.telemetry.metrics import METRICS, Counts, sizes
+from machpay_gateway.telemetry.metrics import METRICS, Counts, batch_size_histogram
 
 AWKWARD = 'GET /v1/{a}/"b"\\\nc/ü'
 COUNTS: Counts = {
     ("machpay_requests_total", ("allowed", AWKWARD, "standard", "2xx")): [3.0],
-    ("machpay_admission_batch_size", ()): sizes({1: 2, 3: 1, 1000: 1}),
+    ("machpay_admission_batch_size", ()): batch_size_histogram({1: 2, 3: 1, 1000: 1}),
     ("machpay_connections", ()): [7.0],
 }
 

@@ -14,8 +14,8 @@ from machpay_gateway.telemetry.metrics import (
     RequestCounts,
     Series,
     Snapshot,
-    merged,
-    sizes,
+    batch_size_histogram,
+    merge_snapshots,
 )
 
 LOST: Series = ("machpay_access_log_lost_total", ())
@@ -40,7 +40,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
 
 @given(st.lists(snapshots(), max_size=4))
 def test_counts_are_the_sums_of_all_and_gauges_of_those_that_live(workers: Sequence[Snapshot]) -> None:
-    sums = merged(workers)
+    sums = merge_snapshots(workers)
     for series, values in sums.items():
         is_gauge = METRICS[series[0]].kind is MetricKind.GAUGE
         theirs = [it.counts[series] for it in workers if series in it.counts and (it.lives or not is_gauge)]
@@ -53,8 +53,8 @@ def test_counts_are_the_sums_of_all_and_gauges_of_those_that_live(workers: Seque
 @given(st.lists(snapshots(), max_size=4), st.integers(0, 4))
 def test_what_was_added_up_before_adds_up_to_the_same(workers: Sequence[Snapshot], many: int) -> None:
     ended = [it._replace(lives=False) for it in workers[:many]]
-    folded = Snapshot(merged(ended), lives=False)
-    assert merged([folded, *workers[many:]]) == merged([*ended, *workers[many:]])
+    folded = Snapshot(merge_snapshots(ended), lives=False)
+    assert merge_snapshots([folded, *workers[many:]]) == merge_snapshots([*ended, *workers[many:]])
 
 
 @pytest.mark.parametrize(
@@ -66,12 +66,12 @@ def test_what_was_added_up_before_adds_up_to_the_same(workers: Sequence[Snapshot
     ],
 )
 def test_what_another_version_counts_is_left_out(counts: Counts) -> None:
-    assert merged([Snapshot(counts, lives=True), Snapshot({LOST: [2.0]}, lives=True)]) == {LOST: [2.0]}
+    assert merge_snapshots([Snapshot(counts, lives=True), Snapshot({LOST: [2.0]}, lives=True)]) == {LOST: [2.0]}
 
 
 def test_the_counts_of_a_worker_that_ended_stay_and_its_gauges_do_not() -> None:
     living, ended = {LOST: [1.0], OPEN: [4.0], SIZE: histogram(2)}, {LOST: [2.0], OPEN: [3.0], SIZE: histogram(1)}
-    assert merged([Snapshot(living, lives=True), Snapshot(ended, lives=False)]) == {
+    assert merge_snapshots([Snapshot(living, lives=True), Snapshot(ended, lives=False)]) == {
         LOST: [3.0],
         OPEN: [4.0],
         SIZE: histogram(3),
@@ -98,7 +98,9 @@ def test_requests_are_counted_by_what_is_bounded(tier: str, route: str, status: 
 
 
 def test_batches_fall_into_the_bucket_that_holds_their_size() -> None:
-    series = dict(zip([*METRICS[SIZE[0]].bounds, "more", "sum"], sizes({1: 5, 3: 1, 24: 2, 300: 1}), strict=True))
+    series = dict(
+        zip([*METRICS[SIZE[0]].bounds, "more", "sum"], batch_size_histogram({1: 5, 3: 1, 24: 2, 300: 1}), strict=True)
+    )
     assert {bound: count for bound, count in series.items() if count} == {
         1: 5,
         4: 1,

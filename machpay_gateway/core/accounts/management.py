@@ -17,7 +17,7 @@ from machpay_gateway.core.keys.audit import Actor
 from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.core.network.address import parse_allowlist
 from machpay_gateway.core.scopes import Scopes, wildcard_of
-from machpay_gateway.core.text import quoted
+from machpay_gateway.core.text import quote_value
 
 MANAGING = "keys:manage"
 # A key that could assign these could make more of itself: they come from an operator or a Console admin.
@@ -246,7 +246,7 @@ def check_scopes(actor: Actor, scopes: Iterable[str], kept: frozenset[str] = fro
     for scope in scopes:
         if not may_assign(actor, scope, kept):
             raise NotPermitted(
-                f"Scope {quoted(scope)} is not the caller's to assign: an API key passes on only what it holds."
+                f"Scope {quote_value(scope)} is not the caller's to assign: an API key passes on only what it holds."
             )
 
 

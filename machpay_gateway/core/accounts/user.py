@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.text import quoted
+from machpay_gateway.core.text import quote_value
 
 # RFC 5321 §4.5.3.1; NIST SP 800-63B-4 §3.1.1.2 asks for 8 at least.
 MAX_EMAIL, MAX_PASSWORD, MIN_PASSWORD = 254, 1024, 12
@@ -81,7 +81,7 @@ def checked_email(email: str) -> str:
     """Return *email* as it is stored. Raises InputError."""
     key = email_key(email)
     if len(key) > MAX_EMAIL or not key.isprintable() or not _EMAIL.fullmatch(key):
-        raise InputError(f"{quoted(email)} is not an e-mail address.")
+        raise InputError(f"{quote_value(email)} is not an e-mail address.")
     return key
 
 
@@ -109,5 +109,5 @@ def masked_email(text: str) -> str:
 def checked_role(role: str) -> str:
     """Return *role*. Raises InputError."""
     if role not in ROLES:
-        raise InputError(f"Role {quoted(role)} does not exist: use {' or '.join(ROLES)}.")
+        raise InputError(f"Role {quote_value(role)} does not exist: use {' or '.join(ROLES)}.")
     return role

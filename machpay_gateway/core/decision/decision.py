@@ -66,7 +66,7 @@ def not_expired(_facts: RequestFacts, _route: Route, principal: Principal, now: 
     return Refusal(Reason.INVALID_CREDENTIALS, "expired")
 
 
-def right_environment(_facts: RequestFacts, route: Route, principal: Principal, _now: float) -> Refusal | None:
+def environment_is_served(_facts: RequestFacts, route: Route, principal: Principal, _now: float) -> Refusal | None:
     """Refuse a credential of an environment that the route does not serve."""
     if principal.environment in route.environments:
         return None
@@ -82,14 +82,14 @@ def from_allowed_address(facts: RequestFacts, _route: Route, principal: Principa
     return Refusal(Reason.ADDRESS_NOT_ALLOWED, "address is not on the key's list")
 
 
-def holds_scopes(_facts: RequestFacts, route: Route, principal: Principal, _now: float) -> Refusal | None:
+def has_required_scopes(_facts: RequestFacts, route: Route, principal: Principal, _now: float) -> Refusal | None:
     """Refuse a credential that lacks the scopes that the route requires."""
     if not route.requires.alternatives or not (missing := missing_scopes(route.requires, principal.scopes)):
         return None
     return Refusal(Reason.INSUFFICIENT_SCOPE, f"needs {route.requires}", missing)
 
 
-CHECKS: tuple[Check, ...] = (not_revoked, not_expired, right_environment, from_allowed_address, holds_scopes)
+CHECKS: tuple[Check, ...] = (not_revoked, not_expired, environment_is_served, from_allowed_address, has_required_scopes)
 
 
 def admit(facts: RequestFacts, route: Route, principal: Principal, now: float) -> Denied | None:

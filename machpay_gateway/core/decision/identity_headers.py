@@ -7,7 +7,7 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from machpay_gateway.core.decision.principal import Principal
-from machpay_gateway.core.network.trusted_headers import hyphened
+from machpay_gateway.core.network.trusted_headers import hyphenate
 
 PREFIX = "X-MachPay-"
 _VISIBLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
@@ -38,4 +38,4 @@ def is_identity_name(name: str) -> bool:
 
     CGI (RFC 3875 §4.1.18) and what descends from it, WSGI among them, read `X_MachPay_Account` as `X-MachPay-Account`.
     """
-    return hyphened(name).startswith(PREFIX.lower())
+    return hyphenate(name).startswith(PREFIX.lower())

@@ -117,7 +117,7 @@ class Policy:
         self.unlisted = unlisted
         self._unlisted_route = _UNLISTED.within(served)
         self.scopes = tuple(dict.fromkeys([*KNOWN_SCOPES, *scopes, *_required_scopes(self.routes)]))
-        for mistake in mistakes_in(self.routes, self.tiers):
+        for mistake in find_route_mistakes(self.routes, self.tiers):
             raise ConfigurationError(mistake[1])
         methods = {route.method for route in self.routes} | {"HEAD", ANY_METHOD}
         self._joined: dict[tuple[object, ...], Route] = {}  # by the ids of the routes that share a path
@@ -168,7 +168,7 @@ class Policy:
             return found or self._unlisted(path, is_read_alike=True)
         return self._read_closer(tree, path, found)
 
-    def has_other_readings(self, method: str, path: str) -> bool:
+    def has_other_interpretations(self, method: str, path: str) -> bool:
         """Tell whether some server may read *path* as one that is listed otherwise."""
         tree = self._trees.get(method) or self._trees[ANY_METHOD]
         found = tree.as_written.match(path.split("/")[1:])
@@ -216,7 +216,7 @@ class Policy:
         return joined
 
 
-def mistakes_in(routes: Sequence[Route], tiers: Mapping[str, Tier]) -> Iterator[tuple[int, str]]:
+def find_route_mistakes(routes: Sequence[Route], tiers: Mapping[str, Tier]) -> Iterator[tuple[int, str]]:
     """Yield what is wrong among *routes* that are each well-formed, with the index of the later one."""
     seen: dict[tuple[str, tuple[str, ...]], Route] = {}
     for index, route in enumerate(routes):

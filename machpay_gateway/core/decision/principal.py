@@ -77,7 +77,7 @@ class Anonymous:
 ANONYMOUS = Anonymous()
 
 
-def known_tier(tier: str, tiers: Mapping[str, Tier]) -> str:
+def configured_tier(tier: str, tiers: Mapping[str, Tier]) -> str:
     """Return *tier*, or the smallest there is when it is not configured.
 
     It comes from an account and may be one that this process does not know; refusing the caller would turn an
@@ -88,7 +88,7 @@ def known_tier(tier: str, tiers: Mapping[str, Tier]) -> str:
 
 def key_principal(record: KeyRecord, secret: SecretRecord, tiers: Mapping[str, Tier]) -> Principal:
     """Return who presents *secret* of *record*."""
-    tier = known_tier(record.tier, tiers)
+    tier = configured_tier(record.tier, tiers)
     ends = [end for end in (record.expires_at, secret.expires_at) if end is not None]
     return Principal(
         kind="api_key",

@@ -28,7 +28,7 @@ class Reason(StrEnum):
 
 
 # What only the proxy refuses for: it speaks HTTP itself, to callers and to upstreams.
-OF_THE_PROXY = frozenset(
+PROXY_REASONS = frozenset(
     {
         Reason.INVALID_MESSAGE,
         Reason.NOT_IMPLEMENTED,

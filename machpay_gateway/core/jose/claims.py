@@ -35,10 +35,10 @@ class Claims:
     all: Mapping[str, object] = field(repr=False)
 
 
-def accepted_claims(token: CompactToken, issuer: Issuer, now: float) -> Claims | str:
+def validate_claims(token: CompactToken, issuer: Issuer, now: float) -> Claims | str:
     """Return what *token* says, or the first reason, for the log, why *issuer*'s rules do not accept it at *now*."""
     claims = token.claims
-    if refusal := _wrong_kind(token, issuer) or _not_for_us(claims, issuer) or out_of_time(claims, now):
+    if refusal := _wrong_kind(token, issuer) or _not_for_us(claims, issuer) or check_dates(claims, now):
         return refusal
     sub, exp, names = claims.get("sub"), numeric_date(claims.get("exp")), _scope_names(claims)
     if not isinstance(sub, str) or not _SUBJECT.fullmatch(sub):
@@ -49,7 +49,7 @@ def accepted_claims(token: CompactToken, issuer: Issuer, now: float) -> Claims |
     return Claims(sub, exp, scopes, MappingProxyType(dict(claims)))
 
 
-def principal_from(claims: Claims, issuer: Issuer, tiers: Mapping[str, Tier]) -> Principal:
+def principal_from_claims(claims: Claims, issuer: Issuer, tiers: Mapping[str, Tier]) -> Principal:
     """Return the caller that *claims* are about. Raises KeyError for a tier that is not among *tiers*."""
     return Principal(
         kind="jwt",
@@ -104,7 +104,7 @@ def _not_for_us(claims: Mapping[str, object], issuer: Issuer) -> str | None:
     return None
 
 
-def out_of_time(claims: Mapping[str, object], now: float) -> str | None:
+def check_dates(claims: Mapping[str, object], now: float) -> str | None:
     """Return why a token that says *claims* is not valid at *now*, None when it is."""
     dates: dict[str, float] = {}
     for name in ("exp", "nbf", "iat"):

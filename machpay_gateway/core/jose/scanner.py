@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
-from machpay_gateway.core.jose.token import MAX_KEYS, VerifyingKey, VerifyingKeys, keys_among
+from machpay_gateway.core.jose.token import MAX_KEYS, VerifyingKey, VerifyingKeys, collect_keys
 
 _ALGORITHM, _CURVE = "ES256", "P-256"
 
@@ -28,7 +28,7 @@ def scanner_keys(document: bytes) -> VerifyingKeys | str:
         found = [_key(item) for item in published[:MAX_KEYS]]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return 'not a list of "public_keys"'
-    return keys_among(found)
+    return collect_keys(found)
 
 
 def is_signed(report: bytes, signature: str, key: VerifyingKey) -> bool:

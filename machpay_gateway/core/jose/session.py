@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from machpay_gateway.core.decision.principal import Principal, key_principal
-from machpay_gateway.core.jose.claims import numeric_date, out_of_time
+from machpay_gateway.core.jose.claims import check_dates, numeric_date
 from machpay_gateway.core.keys.key import KeyRecord, SecretRecord
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.core.scopes import Scopes
@@ -44,17 +44,17 @@ def session_claims(
         "exp": issued_at + seconds,
         "jti": token_id,
         "scope": str(scopes),
-        "sec": mark_of(principal.secret_digest or b""),
+        "sec": secret_fingerprint(principal.secret_digest or b""),
     }
 
 
-def session_of(
+def parse_session(
     claims: Mapping[str, object], digest: bytes, now: float, *, kid: str | None = None
 ) -> SessionToken | str:
     """Return the session that a token with our signature tells of, or why, for the log, it is none at *now*."""
     if claims.get("iss") != ISSUER or claims.get("aud") != AUDIENCE:
         return "iss or aud is not that of sessions"
-    if refusal := out_of_time(claims, now):
+    if refusal := check_dates(claims, now):
         return refusal
     key_id, secret, scope, exp = (claims.get(name) for name in ("sub", "sec", "scope", "exp"))
     expires_at = numeric_date(exp)
@@ -76,11 +76,13 @@ def session_principal(session: SessionToken, record: KeyRecord, tiers: Mapping[s
     return replace(key, kind="session", scopes=held, expires_at=ends)
 
 
-def mark_of(secret_digest: bytes) -> str:
+def secret_fingerprint(secret_digest: bytes) -> str:
     """Return what tells a key's secrets apart in a token that others may read: of the digest itself it says nothing."""
     return sha256(b"machpay session" + secret_digest).hexdigest()[:32]
 
 
 def _secret_of(session: SessionToken, record: KeyRecord) -> SecretRecord | None:
-    marked = (secret for secret in record.secrets if hmac.compare_digest(mark_of(secret.digest), session.secret))
+    marked = (
+        secret for secret in record.secrets if hmac.compare_digest(secret_fingerprint(secret.digest), session.secret)
+    )
     return next(marked, None)

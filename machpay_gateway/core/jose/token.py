@@ -62,10 +62,10 @@ def keys_from_jwks(document: bytes, algorithms: Iterable[str]) -> VerifyingKeys 
     accepted = frozenset(algorithms)
     found = [_verifying_key(jwk, accepted) for jwk in published[:MAX_KEYS]]
     passed_over = [f"keys past the first {MAX_KEYS}"] if len(published) > MAX_KEYS else []
-    return keys_among([*found, *passed_over])
+    return collect_keys([*found, *passed_over])
 
 
-def keys_among(found: Iterable[VerifyingKey | str]) -> VerifyingKeys | str:
+def collect_keys(found: Iterable[VerifyingKey | str]) -> VerifyingKeys | str:
     """Return the keys among what was *found*, beside the reasons why others are none; only reasons are no set."""
     known = list(found)
     keys = tuple(key for key in known if isinstance(key, VerifyingKey))

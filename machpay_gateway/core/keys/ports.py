@@ -24,7 +24,7 @@ class KeyLookup(Protocol):
 class KeyStore(KeyLookup, Protocol):
     """The source of truth for keys. Raises StoreUnavailable; looks every key up within its account.
 
-    With *keep*, a change also stores the answer made of the key as it is then, or raises AnsweredMeanwhile and changes
+    With *keep*, a change also stores the answer made of the key as it is then, or raises DuplicateRequest and changes
     nothing when there is one of that name. Answers older than `REPLAY_SECONDS` are dropped.
     """
 

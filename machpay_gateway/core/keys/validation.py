@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from machpay_gateway.core.errors import ConfigurationError, InputError
 from machpay_gateway.core.network.address import parse_network
 from machpay_gateway.core.scopes import Scopes, unknown_scopes
-from machpay_gateway.core.text import _SECRETS, format_moment, masked, quoted
+from machpay_gateway.core.text import _SECRETS, format_moment, mask_secrets, quote_value
 
 MAX_NAME, MAX_SCOPES, MAX_NETWORKS = 100, 100, 1000
 MAX_PAIRS, MAX_PAIR_KEY, MAX_PAIR_VALUE = 50, 40, 500
@@ -16,11 +16,11 @@ def validate_name(name: str) -> str:
     """Return *name* without surrounding whitespace."""
     stripped = name.strip()
     if not 1 <= len(stripped) <= MAX_NAME:
-        raise InputError(f"The name {quoted(name)} has {len(stripped)} characters: use 1 to {MAX_NAME}.")
+        raise InputError(f"The name {quote_value(name)} has {len(stripped)} characters: use 1 to {MAX_NAME}.")
     if not stripped.isprintable():
-        raise InputError(f"The name {quoted(name)} has characters that cannot be shown: leave them out.")
+        raise InputError(f"The name {quote_value(name)} has characters that cannot be shown: leave them out.")
     if _SECRETS.search(stripped):
-        raise InputError(f"The name {quoted(name)} holds a secret, and names are stored as they are: use another.")
+        raise InputError(f"The name {quote_value(name)} holds a secret, and names are stored as they are: use another.")
     return stripped
 
 
@@ -29,9 +29,11 @@ def validate_scopes(names: Collection[str], known_scopes: Collection[str]) -> Sc
     if len(names) > MAX_SCOPES:
         raise InputError(f"{len(names)} scopes are too many: use at most {MAX_SCOPES}, or wildcards such as skills:*.")
     if unknown := unknown_scopes(names, known_scopes):
-        raise InputError(f"Scope {quoted(unknown[0])} is not defined; known scopes: {', '.join(sorted(known_scopes))}.")
+        raise InputError(
+            f"Scope {quote_value(unknown[0])} is not defined; known scopes: {', '.join(sorted(known_scopes))}."
+        )
     if repeated := _repeated(names):
-        raise InputError(f"Scope {quoted(repeated)} is given twice: leave one out.")
+        raise InputError(f"Scope {quote_value(repeated)} is given twice: leave one out.")
     return Scopes(frozenset(names))
 
 
@@ -42,7 +44,7 @@ def validate_networks(networks: Collection[str]) -> tuple[str, ...]:
     try:
         return tuple(dict.fromkeys(parse_network(network)[0] for network in networks))
     except ConfigurationError as exc:
-        raise InputError(f"allowed_ips: {masked(str(exc))}.") from exc
+        raise InputError(f"allowed_ips: {mask_secrets(str(exc))}.") from exc
 
 
 def validate_expiry(expires_at: float | None, now: float) -> float | None:
@@ -62,15 +64,17 @@ def validate_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
         raise InputError(f"metadata has {len(metadata)} pairs: use at most {MAX_PAIRS}.")
     for key, value in metadata.items():
         if not 1 <= len(key) <= MAX_PAIR_KEY or not key.isprintable():
-            raise InputError(f"metadata key {quoted(key)}: use 1 to {MAX_PAIR_KEY} characters that can be shown.")
+            raise InputError(f"metadata key {quote_value(key)}: use 1 to {MAX_PAIR_KEY} characters that can be shown.")
         if len(value) > MAX_PAIR_VALUE:
             raise InputError(
-                f"metadata value of {quoted(key)} has {len(value)} characters: use at most {MAX_PAIR_VALUE}."
+                f"metadata value of {quote_value(key)} has {len(value)} characters: use at most {MAX_PAIR_VALUE}."
             )
         if _SECRETS.search(value) or _SECRETS.search(key):
-            raise InputError(f"metadata {quoted(key)} holds a secret, and metadata is stored as it is: leave it out.")
+            raise InputError(
+                f"metadata {quote_value(key)} holds a secret, and metadata is stored as it is: leave it out."
+            )
         if not _is_unicode(value):
-            raise InputError(f"metadata value of {quoted(key)} is not Unicode text: it has a lone surrogate.")
+            raise InputError(f"metadata value of {quote_value(key)} is not Unicode text: it has a lone surrogate.")
     return dict(metadata)
 
 

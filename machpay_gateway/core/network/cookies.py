@@ -13,7 +13,7 @@ _MARK = b"machpay-"
 _OURS = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]*(?:__(?:host|secure)-)?machpay-", re.IGNORECASE)
 
 
-def without_ours(value: bytes) -> tuple[bytes, bytes] | None:
+def split_own_cookies(value: bytes) -> tuple[bytes, bytes] | None:
     """Return a Cookie field's *value* without our cookies, and ours apart; None when it holds none of them.
 
     The other cookies stay byte for byte; either is empty when nothing is left.
@@ -28,6 +28,6 @@ def without_ours(value: bytes) -> tuple[bytes, bytes] | None:
     return others, b"; ".join(pair.strip(b" \t") for pair in ours)
 
 
-def sets_ours(value: bytes) -> bool:
+def sets_own_cookie(value: bytes) -> bool:
     """Tell whether a Set-Cookie field's *value* would have a browser send a cookie under a name of ours."""
     return _OURS.match(value) is not None

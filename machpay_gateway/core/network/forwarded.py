@@ -29,7 +29,9 @@ def client_address(peer: str, values: Sequence[bytes], trusted: Allowlist | None
     return address
 
 
-def walked(peer: str, values: Sequence[bytes], trusted: Allowlist | None, header: bytes) -> tuple[int | None, ...]:
+def forwarding_chain(
+    peer: str, values: Sequence[bytes], trusted: Allowlist | None, header: bytes
+) -> tuple[int | None, ...]:
     """Return the whole walk, the client first and *peer* last: what may be told to the next server."""
     address = parse_address(peer)
     if address is None or not values or trusted is None or address not in trusted:

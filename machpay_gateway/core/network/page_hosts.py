@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.network.address import format_address, parse_address
-from machpay_gateway.core.text import quoted
+from machpay_gateway.core.text import quote_value
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _MAX_PORT = 65535
@@ -163,7 +163,7 @@ def _netloc(url: str) -> bytes:
 
 
 def _quoted_host(host: bytes | None) -> str:
-    return "a request without Host" if host is None else quoted(host.decode("latin-1"))
+    return "a request without Host" if host is None else quote_value(host.decode("latin-1"))
 
 
 def _elsewhere(pages: BoundPages, host: bytes | None) -> str:

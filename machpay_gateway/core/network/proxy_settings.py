@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.network.trusted_headers import checked_pass_headers
+from machpay_gateway.core.network.trusted_headers import validate_pass_headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class ProxySettings:
             )
         if type(self.forward_credentials) is not bool:  # "false" must not hand credentials on
             raise ConfigurationError(f"forward_credentials is true or false, not {self.forward_credentials!r}")
-        object.__setattr__(self, "pass_headers", checked_pass_headers(self.pass_headers))
+        object.__setattr__(self, "pass_headers", validate_pass_headers(self.pass_headers))
 
     def with_changes(self, changes: Mapping[str, object]) -> "ProxySettings":
         """Return this with *changes*, as a route asks for. Raises ConfigurationError for an unknown one."""

@@ -1,7 +1,7 @@
 """Request headers that software behind a proxy believes, because the proxy in front of it is taken to write them.
 
 Callers may send any of them, so none passes unless a setting names it. One table: a name, or with a
-hyphen at its end the beginning of many, and the products that write or believe it. Names are as `hyphened` has them.
+hyphen at its end the beginning of many, and the products that write or believe it. Names are as `hyphenate` has them.
 """
 
 import re
@@ -101,7 +101,7 @@ ROUTING = frozenset(
 )  # fmt: skip
 
 
-def hyphened(name: str) -> str:
+def hyphenate(name: str) -> str:
     """Return how CGI, and what descends from it, cannot tell *name* from others: it reads many characters as one.
 
     RFC 3875 §4.1.18 has hyphens and underscores as one; some servers have every other character as that one, too.
@@ -109,13 +109,13 @@ def hyphened(name: str) -> str:
     return _OTHER_CHARACTERS.sub("-", name.lower())
 
 
-def is_believed(name: str) -> bool:
+def is_trusted_header(name: str) -> bool:
     """Tell whether the header *name*, or one that CGI cannot tell from it, is of this table."""
-    plain = hyphened(name)
+    plain = hyphenate(name)
     return plain in _NAMES or plain in ROUTING or plain.startswith(_PREFIXES)
 
 
-def checked_pass_headers(given: object) -> tuple[str, ...]:
+def validate_pass_headers(given: object) -> tuple[str, ...]:
     """Return the names in *given*, in lower case: headers of this table that are to pass all the same.
 
     *given* is a list, or text with commas, as the environment has it. Raises ConfigurationError for names that never
@@ -128,10 +128,10 @@ def checked_pass_headers(given: object) -> tuple[str, ...]:
 
 
 def _checked(name: str) -> str:
-    plain = hyphened(name)
+    plain = hyphenate(name)
     if plain in ROUTING or plain in _WRITTEN or plain.startswith(_OURS):
         raise ConfigurationError(f"pass_headers: {name!r} never passes: the upstream is told by the gateway alone")
-    if not is_believed(name):
+    if not is_trusted_header(name):
         close = get_close_matches(plain, _NAMES, n=1)
         way_out = f"did you mean {close[0]!r}?" if close else "leave it out"
         raise ConfigurationError(f"pass_headers: {name!r} is not one of the headers that are dropped; {way_out}")

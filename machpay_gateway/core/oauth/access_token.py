@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from machpay_gateway.core.decision.principal import Principal, known_tier
-from machpay_gateway.core.jose.claims import LEEWAY_SECONDS, numeric_date, out_of_time
+from machpay_gateway.core.decision.principal import Principal, configured_tier
+from machpay_gateway.core.jose.claims import LEEWAY_SECONDS, check_dates, numeric_date
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.core.oauth.grant import Grant
 from machpay_gateway.core.oauth.settings import OAuthSettings
@@ -57,7 +57,7 @@ def mistake_in_access(claims: Mapping[str, object], authority: OAuthSettings, no
     audience = claims.get("aud")
     if authority.audience not in (audience if isinstance(audience, list) else [audience]):
         return "aud names somebody else"
-    if refusal := out_of_time(claims, now):
+    if refusal := check_dates(claims, now):
         return refusal
     # Our own signature is on it, so that this cannot fail but for a key that got out of hand.
     if not all(isinstance(claims.get(name), str) for name in (*_TEXTS, "scope")) or type(claims.get("ver")) is not int:
@@ -81,7 +81,7 @@ def access_principal(claims: Mapping[str, object], tiers: Mapping[str, Tier], gr
             return "the token's family has ended"
         scopes = Scopes(frozenset(name for name in scopes if name in grant.scopes))
         tier, version = grant.tier, grant.version
-    tier = known_tier(tier, tiers)
+    tier = configured_tier(tier, tiers)
     exp = numeric_date(claims["exp"])
     return Principal(
         kind="oauth",

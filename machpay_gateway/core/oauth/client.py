@@ -10,7 +10,7 @@ from machpay_gateway.core.keys.validation import validate_scopes
 from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, digest_of
 from machpay_gateway.core.oauth.redirect_uri import RedirectError
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.core.text import format_moment_or_none, quoted
+from machpay_gateway.core.text import format_moment_or_none, quote_value
 
 AUTHORIZATION_CODE, REFRESH_TOKEN, CLIENT_CREDENTIALS = "authorization_code", "refresh_token", "client_credentials"
 GRANT_TYPES = (AUTHORIZATION_CODE, REFRESH_TOKEN, CLIENT_CREDENTIALS)
@@ -77,7 +77,9 @@ def checked_app_scopes(names: Collection[str], known: Collection[str]) -> Scopes
     grantable = frozenset(known) - NEVER_GRANTED
     for name in names:
         if not is_for_apps(name):
-            raise InputError(f"Scope {quoted(name)} is not for apps: name those of {', '.join(sorted(grantable))}.")
+            raise InputError(
+                f"Scope {quote_value(name)} is not for apps: name those of {', '.join(sorted(grantable))}."
+            )
     return validate_scopes(names, grantable)
 
 
@@ -87,7 +89,7 @@ def checked_grant_types(
     """Return *names* in one order. Raises InputError for what does not exist or does not go together."""
     for name in names:
         if name not in GRANT_TYPES:
-            raise InputError(f"Grant type {quoted(name)} is not supported: use {', '.join(GRANT_TYPES)}.")
+            raise InputError(f"Grant type {quote_value(name)} is not supported: use {', '.join(GRANT_TYPES)}.")
     if not names:
         raise InputError(f"A client needs a grant type: {', '.join(GRANT_TYPES)}.")
     if is_self_registered and not set(names) <= set(SELF_REGISTERED_GRANT_TYPES):

@@ -16,7 +16,7 @@ class ClientStore(Protocol):
     async def add_client(self, client: OAuthClient, change: Change, once: bytes | None = None) -> None:
         """Store a new client with its secrets. Raises InputError for an account that does not exist.
 
-        Raises AnsweredMeanwhile, and nothing is stored, when something was done under the name *once* within a day.
+        Raises DuplicateRequest, and nothing is stored, when something was done under the name *once* within a day.
         """
 
     async def register_client(self, client: OAuthClient, max_clients: int, change: Change) -> bool:

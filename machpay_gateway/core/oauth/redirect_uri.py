@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.text import masked, quoted
+from machpay_gateway.core.text import mask_secrets, quote_value
 
 MAX_URIS, MAX_URI = 20, 2000
 # Of RFC 3986's characters: no space, quote, backslash, bracket outside of an address, or anything past ASCII, which
@@ -53,14 +53,14 @@ def _same_but_for_port(asked: str, registered: str) -> bool:
 def _checked(uri: str) -> str:
     reason = _mistake(uri)
     if reason is not None:
-        raise RedirectError(f"Redirect URI {quoted(uri)}: {reason}.")
+        raise RedirectError(f"Redirect URI {quote_value(uri)}: {reason}.")
     return uri
 
 
 def _mistake(uri: str) -> str | None:
     if len(uri) > MAX_URI or not _CHARACTERS.fullmatch(uri):
         return f"use at most {MAX_URI} characters of RFC 3986, without a fragment, and others percent-encoded"
-    if masked(uri) != uri:
+    if mask_secrets(uri) != uri:
         return "it holds a secret, and is stored as it is: leave it out"
     try:
         parts = urlsplit(uri)

@@ -215,4 +215,4 @@ def _of_each(check: Check, servers: Sequence[ServerFacts], use: LimiterUse) -> I
 
 
 def _with_names(result: CheckResult, servers: Sequence[ServerFacts]) -> CheckResult:
-    return replace(result, found=f"{', '.join(server.name for server in servers)}: {result.found}")
+    return replace(result, message=f"{', '.join(server.name for server in servers)}: {result.message}")

@@ -121,7 +121,7 @@ class SqlOAuth:
     async def add_client(self, client: OAuthClient, change: Change, once: bytes | None = None) -> None:
         """Store a new client with its secrets. Raises InputError for an account that does not exist.
 
-        Raises AnsweredMeanwhile, and nothing is stored, when something was done under the name *once* within a day.
+        Raises DuplicateRequest, and nothing is stored, when something was done under the name *once* within a day.
         """
         async with audit.changing(self._database, "client creation") as connection:
             await idempotency.insert_note(connection, once, change.at)

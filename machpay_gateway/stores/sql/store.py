@@ -10,7 +10,7 @@ from tempfile import gettempdir
 from sqlalchemy.exc import IntegrityError
 
 from machpay_gateway.core.accounts.account import Account
-from machpay_gateway.core.errors import AnsweredMeanwhile, ConfigurationError, InputError
+from machpay_gateway.core.errors import ConfigurationError, DuplicateRequest, InputError
 from machpay_gateway.core.jose.signing import SigningKey
 from machpay_gateway.core.keys.audit import EVERYTHING, AuditFilter, AuditHead, AuditRow, Change
 from machpay_gateway.core.keys.idempotency import ResponseFactory, StoredResponse, completion_marker
@@ -113,7 +113,7 @@ class SqlStore:
     async def add_key(self, record: KeyRecord, change: Change, keep: ResponseFactory | None = None) -> None:
         """Store a new key with its secrets. Raises InputError when its account is unknown or its id is taken.
 
-        With *keep* the answer is kept too. Raises AnsweredMeanwhile when there is one of its name.
+        With *keep* the answer is kept too. Raises DuplicateRequest when there is one of its name.
         """
         async with audit.changing(self._database, "key creation") as connection:
             with _fitting(record):
@@ -154,7 +154,7 @@ class SqlStore:
     async def replace_key(self, record: KeyRecord, change: Change, keep: ResponseFactory | None = None) -> bool:
         """Write *record* and its secrets over version `record.version - 1`; False when that is not the stored one.
 
-        With *keep* the answer is kept too. Raises AnsweredMeanwhile when there is one of its name.
+        With *keep* the answer is kept too. Raises DuplicateRequest when there is one of its name.
         """
         async with audit.changing(self._database, "key change") as connection:
             if not await keys.update_key(connection, record, change.at):
@@ -209,7 +209,7 @@ class SqlStore:
             async with audit.changing(self._database, "audit log") as connection:
                 await idempotency.insert_answer(connection, completion_marker(once, change.at))
                 await audit.insert_change(connection, change)
-        except AnsweredMeanwhile:
+        except DuplicateRequest:
             return False
         return True
 

@@ -4,13 +4,13 @@ import pytest
 
 from machpay_gateway.telemetry.exposition import exposition
 from machpay_gateway.telemetry.metrics import METRICS, Counts
-from machpay_gateway.telemetry.readings import LatencyQuantiles, Sample, between, reading_of
+from machpay_gateway.telemetry.scrape import LatencyQuantiles, Scrape, interval_between, parse_scrape
 
 REQUESTS, DURATIONS = "machpay_requests_total", "machpay_request_duration_seconds"
 BOUNDS = METRICS[DURATIONS].bounds
 
 
-def reading(at: float, *counted: tuple[str, str, int, int], **gauges: float) -> Sample:
+def reading(at: float, *counted: tuple[str, str, int, int], **gauges: float) -> Scrape:
     """Return what was told *at* a moment; *counted* is (outcome, route, requests, in which bucket)."""
     counts: Counts = {("machpay_build_info", ("1",)): [1.0]}
     counts |= {(f"machpay_{name}", ()): [value] for name, value in gauges.items()}
@@ -18,7 +18,7 @@ def reading(at: float, *counted: tuple[str, str, int, int], **gauges: float) -> 
         counts[REQUESTS, (outcome, route, "standard", "2xx")] = [requests]
         durations = counts.setdefault((DURATIONS, (route,)), [0.0] * (len(BOUNDS) + 2))
         durations[bucket] += requests
-    return reading_of(exposition(counts, "")[0].decode(), at)
+    return parse_scrape(exposition(counts, "")[0].decode(), at)
 
 
 def test_rates_are_of_what_was_counted_between() -> None:
@@ -33,7 +33,7 @@ def test_rates_are_of_what_was_counted_between() -> None:
         workers=2,
         limiter_degraded=1,
     )
-    seen = between(before, after)
+    seen = interval_between(before, after)
     assert (seen.seconds, seen.per_second) == (2.0, 100.0)
     assert list(seen.outcomes.items()) == [("allowed", 95.0), ("rate_limited", 5.0)]
     assert [(flow.name, flow.per_second) for flow in seen.routes] == [("GET /b", 75.0), ("GET /a", 25.0)]
@@ -44,18 +44,18 @@ def test_rates_are_of_what_was_counted_between() -> None:
 
 
 def test_what_is_past_the_last_bound_is_at_least_that() -> None:
-    seen = between(reading(0.0), reading(1.0, ("allowed", "GET /a", 1, len(BOUNDS))))
+    seen = interval_between(reading(0.0), reading(1.0, ("allowed", "GET /a", 1, len(BOUNDS))))
     assert seen.latency == LatencyQuantiles(BOUNDS[-1], BOUNDS[-1], BOUNDS[-1])
 
 
 def test_counters_that_begin_anew_are_not_less_than_nothing() -> None:
-    seen = between(reading(0.0, ("allowed", "GET /a", 500, 0)), reading(1.0, ("allowed", "GET /a", 4, 0)))
+    seen = interval_between(reading(0.0, ("allowed", "GET /a", 500, 0)), reading(1.0, ("allowed", "GET /a", 4, 0)))
     assert seen.per_second == 4.0
 
 
 def test_where_nothing_happened_there_is_nothing() -> None:
     same = reading(0.0, ("allowed", "GET /a", 5, 0))
-    seen = between(same, same)
+    seen = interval_between(same, same)
     assert (seen.per_second, seen.outcomes, seen.routes, seen.steps) == (0.0, {}, [], [])
     assert seen.latency == LatencyQuantiles(None, None, None)
 
@@ -63,4 +63,4 @@ def test_where_nothing_happened_there_is_nothing() -> None:
 @pytest.mark.parametrize("text", ["", "<html>", "up 1\n", 'machpay_requests_total{route="a} 1'])
 def test_what_is_not_told_by_a_gateway_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        reading_of(text, 0.0)
+        parse_scrape(text, 0.0)

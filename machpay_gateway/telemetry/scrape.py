@@ -15,7 +15,7 @@ _STEPS = "machpay_step_duration_seconds_bucket"
 _NO_GATEWAY = "what answers there is no gateway"
 
 
-class Sample(NamedTuple):
+class Scrape(NamedTuple):
     """All samples *at* a moment, in seconds that never go back, by name and labels."""
 
     at: float
@@ -58,7 +58,7 @@ class Interval:
     degraded: int
 
 
-def reading_of(text: str, at: float) -> Sample:
+def parse_scrape(text: str, at: float) -> Scrape:
     """Return what *text*, in Prometheus' format, says. Raises ValueError when it is not a gateway's."""
     samples: dict[str, dict[Labels, float]] = {}
     for family in text_string_to_metric_families(text):
@@ -66,10 +66,10 @@ def reading_of(text: str, at: float) -> Sample:
             samples.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
     if "machpay_build_info" not in samples:
         raise ValueError(_NO_GATEWAY)
-    return Sample(at, samples)
+    return Scrape(at, samples)
 
 
-def between(before: Sample, after: Sample) -> Interval:
+def interval_between(before: Scrape, after: Scrape) -> Interval:
     """Return what happened from *before* to *after*."""
     seconds = max(after.at - before.at, 1e-9)
     requests = _grown(before, after, _REQUESTS)
@@ -98,7 +98,7 @@ def between(before: Sample, after: Sample) -> Interval:
     )
 
 
-def _grown(before: Sample, after: Sample, name: str) -> dict[Labels, float]:
+def _grown(before: Scrape, after: Scrape, name: str) -> dict[Labels, float]:
     """Return by how much each counter of that *name* has grown; one that is less than it was has begun anew."""
     earlier = before.samples.get(name, {})
     grown = {}
