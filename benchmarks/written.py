@@ -33,7 +33,7 @@ from machpay_gateway.core.usage.counters import ALLOWED
 from machpay_gateway.proxy.forwarding import Forwarder
 from machpay_gateway.proxy.framing import FramedRequest
 from machpay_gateway.proxy.proxy import Proxy
-from machpay_gateway.serving.counter import tally
+from machpay_gateway.serving.counter import collect_counts
 from machpay_gateway.telemetry.access_log import AccessLog
 from machpay_gateway.telemetry.snapshots import Snapshots
 
@@ -109,7 +109,7 @@ class Desk:
                 forwarder.responded_at = perf_counter()
                 write(forwarder)
         if write is not _nothing:
-            self._snapshots.write(tally(self._gateway, self._logging, self.log))
+            self._snapshots.write(collect_counts(self._gateway, self._logging, self.log))
         await self.log.close()
         return (time.process_time() - began) / (_REQUESTS // _CALLERS * _CALLERS) * 1e6
 

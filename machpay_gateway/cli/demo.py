@@ -130,7 +130,7 @@ def demo(*, port: int, host: str, as_json: bool) -> None:
             supervisor = Supervisor(
                 {"config": settings},
                 changes={"listen": listen, "management": ""},
-                told=lambda serving: _print_demo(serving.url, gateway.settings.database, made, as_json=as_json),
+                on_ready=lambda serving: _print_demo(serving.url, gateway.settings.database, made, as_json=as_json),
                 log_level=logging.WARNING,
             )
             await supervisor.run()

@@ -47,7 +47,7 @@ def serve(
         supervisor = Supervisor(
             (CliSession(config) if config else session).options,
             changes={name: value for name, value in given.items() if value is not None},
-            told=lambda serving: _print_serving(serving, as_json=as_json),
+            on_ready=lambda serving: _print_serving(serving, as_json=as_json),
         )
         configure_logging(supervisor.settings.server.log_format)
         await supervisor.run()

@@ -1,5 +1,5 @@
-"""The gateway as a group of processes: `supervisor` keeps workers running, each `worker` is a whole gateway.
+"""The gateway as a group of processes: `supervisor` keeps workers running, and each `worker` is a whole gateway.
 
-In a worker the proxy listens for callers, the control plane is served by uvicorn behind it on a private socket, and
-`management` answers operators on an address of its own.
+In a worker the proxy listens for callers, uvicorn serves the control plane behind it on a private socket, and
+`management` serves health checks and metrics on an address of its own.
 """

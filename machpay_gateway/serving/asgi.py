@@ -1,4 +1,4 @@
-"""uvicorn inside a worker: it serves an application in the worker's event loop, and ends when it is told."""
+"""uvicorn inside a worker: it serves an application in the worker's event loop, and shuts down gracefully."""
 
 import asyncio
 import socket
@@ -14,7 +14,7 @@ _STARTED_SECONDS = 0.01
 _ARRIVING_SECONDS = 0.1
 _POLL_SECONDS = 0.05
 _DRAIN_SECONDS = 5.0
-_KILL_SECONDS = 1  # beyond draining, for what does not end though its client is gone
+_KILL_SECONDS = 1  # beyond draining, for requests that ignore that their client disconnected
 _KEEPALIVE_SECONDS = 5.0
 
 
@@ -26,36 +26,36 @@ class _UvicornServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the worker."""
+        """Leave signals to the worker: uvicorn would handle them itself."""
         yield
 
-    def refuse(self) -> None:
-        """Accept nobody any more."""
+    def stop_accepting(self) -> None:
+        """Accept no more connections."""
         for server in self.servers:
             server.close()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept nobody any more, and end when what comes from those who were accepted has been answered."""
-        self.refuse()
-        await asyncio.sleep(_ARRIVING_SECONDS)  # or whoever was accepted just now would lose the request
-        broken_off = asyncio.get_running_loop().call_later(self._drain_seconds, self._break_off)
-        # What is quiet is closed first of all, though a request may be on its way on it.
+        """Accept no more connections, and finish the requests of those that are open."""
+        self.stop_accepting()
+        await asyncio.sleep(_ARRIVING_SECONDS)  # or a connection that was just accepted would lose its request
+        abort_timer = asyncio.get_running_loop().call_later(self._drain_seconds, self._abort_all)
+        # uvicorn closes idle connections first, though a request may be on its way on one of them.
         ends_at = time.monotonic() + self._quiet_seconds
         while self.server_state.connections and time.monotonic() < ends_at:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(_POLL_SECONDS)
         try:
             await super().shutdown(sockets)
         finally:
-            broken_off.cancel()
+            abort_timer.cancel()
 
-    def _break_off(self) -> None:
-        """Have what is under way end as when its client is gone; uvicorn would answer it with a 500."""
+    def _abort_all(self) -> None:
+        """End requests in flight as if their clients had disconnected; uvicorn would answer them with a 500."""
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 
 
 class AsgiServer:
-    """Serves *app* on a *listener* of its own. The application's lifespan is the worker's to run."""
+    """Serves *app* on a *listener* of its own. The worker runs the application's lifespan."""
 
     def __init__(
         self,
@@ -68,20 +68,20 @@ class AsgiServer:
         drain_seconds: float = _DRAIN_SECONDS,
         quiet_seconds: float = 0.0,
     ) -> None:
-        """Be ready to start, speaking TLS if there is a *certificate* with its *key*.
+        """Prepare the server, which speaks TLS if there is a *certificate* with its *key*.
 
-        A connection may be quiet for *keepalive_seconds*. At a stop, what is under way has *drain_seconds*, of which
-        connections that are kept open have *quiet_seconds* for one more request.
+        An idle connection is closed after *keepalive_seconds*. At a stop, requests in flight have *drain_seconds* to
+        finish; keep-alive connections stay open for *quiet_seconds* of these, for one more request.
         """
         self._app = app
         config = uvicorn.Config(
             self._serve,
             interface="asgi3",
             lifespan="off",
-            log_config=None,  # its own would write beside ours, and write whatever an exception holds
+            log_config=None,  # its own handlers would duplicate our lines, and print whatever an exception contains
             log_level="warning",
             access_log=False,
-            proxy_headers=False,  # who is calling is the gateway's to find out
+            proxy_headers=False,  # the gateway determines the client's address
             timeout_keep_alive=ceil(keepalive_seconds),
             timeout_graceful_shutdown=ceil(drain_seconds) + _KILL_SECONDS,
             ssl_certfile=certificate,
@@ -93,7 +93,7 @@ class AsgiServer:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start, and return when it serves."""
+        """Start serving."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         while not self._server.started:
             if self._task.done():
@@ -101,13 +101,13 @@ class AsgiServer:
                 raise RuntimeError("uvicorn ended before it served")
             await asyncio.sleep(_STARTED_SECONDS)
 
-    def refuse(self) -> None:
-        """Accept nobody any more, and have those who were accepted go elsewhere after their next answer."""
+    def stop_accepting(self) -> None:
+        """Accept no more connections, and close each open one after its next response."""
         self._is_closing = True
-        self._server.refuse()
+        self._server.stop_accepting()
 
     async def stop(self) -> None:
-        """Let what is under way end, and stop."""
+        """Finish requests in flight, and stop."""
         self._is_closing = True
         self._server.should_exit = True
         if self._task is not None:

@@ -1,4 +1,4 @@
-"""What this worker has counted and what it is doing now, fetched from wherever that is known."""
+"""The metrics of one worker, collected from its components."""
 
 from collections.abc import Iterator, Mapping
 
@@ -9,8 +9,8 @@ from machpay_gateway.telemetry.access_log import AccessLog
 from machpay_gateway.telemetry.metrics import Counts, Series, batch_size_histogram
 
 
-def tally(gateway: Gateway, proxy: Proxy | None, log: AccessLog | None) -> Counts:
-    """Return the counts of this worker, up to this moment; without a *proxy* and a *log* there are fewer."""
+def collect_counts(gateway: Gateway, proxy: Proxy | None, log: AccessLog | None) -> Counts:
+    """Return the current counts of this worker; a *proxy* and a *log* add their own."""
     gateway.recorder.gather()
     counts = dict(gateway.recorder.requests.counts)
     counts.update(_of_decisions(gateway))

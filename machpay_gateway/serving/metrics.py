@@ -1,4 +1,4 @@
-"""The metrics of all workers, from any of them: each writes down what it counts, and reads what the others wrote."""
+"""The metrics of all workers, from any of them: each writes snapshots of its counts, and reads those of the others."""
 
 import asyncio
 import logging
@@ -17,32 +17,32 @@ _WRITE_SECONDS = 1.0
 
 
 class Metrics:
-    """Writes what *tally* returns to *folder* once a second, from `start` until `close`."""
+    """Writes the result of *collect* to *folder* once a second, from `start` until `close`."""
 
-    def __init__(self, folder: Path, tally: Callable[[], Counts]) -> None:
+    def __init__(self, folder: Path, collect: Callable[[], Counts]) -> None:
         """Write nothing yet."""
         self._snapshots = Snapshots(folder)
-        self._tally = tally
+        self._collect = collect
         self._version = version("machpay-gateway")
-        self._files = asyncio.Lock()  # a file is written by one thread at a time, and never by older counts
+        self._files = asyncio.Lock()  # one thread at a time writes, so that older counts never replace newer ones
         self._closing = asyncio.Event()
         self._is_failing = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start writing."""
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Write what was counted to the last, which others go on to tell."""
+        """Write the final counts, which the other workers go on to report."""
         self._closing.set()
         if self._task is not None:
             await self._task
 
     async def render(self, accept: str) -> tuple[bytes, str]:
-        """Return the metrics of all workers in the format that an *accept* header asks for, and its media type.
+        """Return the metrics of all workers in the format that an *accept* header names, and its media type.
 
-        Raises OSError when what others wrote cannot be read.
+        Raises OSError when the snapshots of the others cannot be read.
         """
         async with self._files:
             await self._write()
@@ -67,7 +67,7 @@ class Metrics:
             await self._write(is_last=True)
 
     async def _write(self, *, is_last: bool = False) -> None:
-        counts = self._tally()
+        counts = self._collect()
         try:
             await asyncio.get_running_loop().run_in_executor(
                 None, lambda: self._snapshots.write(counts, is_last=is_last)
@@ -75,6 +75,6 @@ class Metrics:
         except OSError as exc:
             if not self._is_failing:  # once for an outage, not once a second
                 self._is_failing = True
-                logger.warning("What this worker counts cannot be written down, so metrics are out of date: %s", exc)
+                logger.warning("This worker's metrics cannot be written, so they are out of date: %s", exc)
         else:
             self._is_failing = False

@@ -1,6 +1,6 @@
-"""Whether requests should come here, and what is wrong in words that an operator can act on.
+"""The readiness check: whether this worker can serve requests, and what is wrong in words that an operator can act on.
 
-Each begins with one word that programs may look for. No password is repeated, though drivers put URLs into errors.
+Each text begins with one word that programs may look for. Passwords are masked: drivers put URLs into their errors.
 """
 
 import asyncio
@@ -13,23 +13,25 @@ from machpay_gateway.core.text import mask_secrets
 from machpay_gateway.gateway import Gateway
 
 OK = "ok"
-NEEDED = ("serving", "key store")  # without the others requests are served all the same, each as it says
-_PATIENCE_SECONDS = 2.0
-# Where one was not escaped, nothing tells it from what follows but the last @: rather too much is left out than a part.
+NEEDED = ("serving", "key store")  # the other checks are informative: requests are served all the same
+_TIMEOUT_SECONDS = 2.0
+# An unescaped password may contain @ itself: masking up to the last one hides too much rather than too little.
 _IN_URL = re.compile(r"(://).*@")
 _BY_NAME = re.compile(r"(passw(?:or)?d\s*=\s*)(?:'(?:[^'\\]|\\.)*'?|\S+)", re.IGNORECASE)
-_LONGEST = 300  # characters of what a driver has to say
+_LONGEST = 300  # characters of a driver's error
 _MEANWHILE = {
-    "local": "each worker counts for itself, up to its part of the limits",
+    "local": "each worker counts by itself, up to its share of the limits",
     "deny": "requests with a key or token are refused with 503",
     "allow": "requests are admitted whatever the limits",
 }
 
 
 async def checks_of(gateway: Gateway, *, is_draining: bool) -> Mapping[str, str]:
-    """Return what there is to say of each part: `ok`, or what is wrong, what follows from it, and what to do."""
+    """Return the state of each component: `ok`, or what is wrong, its consequence, and the way out."""
     checks = {
-        "serving": "draining: it answers what is under way, and ends; send requests elsewhere" if is_draining else OK,
+        "serving": "draining: it finishes requests in flight, then exits; send requests elsewhere"
+        if is_draining
+        else OK,
         "key store": await _key_store(gateway),
         "limiter": _limiter(gateway),
         "usage": _usage(gateway),
@@ -41,15 +43,17 @@ async def checks_of(gateway: Gateway, *, is_draining: bool) -> Mapping[str, str]
 
 async def _key_store(gateway: Gateway) -> str:
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             await gateway.store.versions_since(time.time())
     except TimeoutError:
-        reason = f"The database did not answer within {_PATIENCE_SECONDS:.0f} s: see that it runs, and has time."
+        reason = (
+            f"The database did not answer within {_TIMEOUT_SECONDS:.0f} s: check that it runs, and is not overloaded."
+        )
     except StoreUnavailable as exc:
-        reason = _said(describe_error(exc))
+        reason = _masked(describe_error(exc))
     else:
         return OK
-    return f"away: {reason} Keys seen lately are trusted for 5 s, then requests with a key are refused with 503."
+    return f"away: {reason} Cached keys are trusted for 5 s, then requests with a key are refused with 503."
 
 
 def _limiter(gateway: Gateway) -> str:
@@ -57,8 +61,8 @@ def _limiter(gateway: Gateway) -> str:
     if outage is None:
         return OK
     return (
-        f"degraded: Redis has not answered for {outage.seconds:.0f} s ({_said(outage.reason)}). Meanwhile "
-        f'{_MEANWHILE[outage.mode]} (on_limiter_failure = "{outage.mode}"): see that Redis runs; '
+        f"degraded: Redis has not answered for {outage.seconds:.0f} s ({_masked(outage.reason)}). Meanwhile "
+        f'{_MEANWHILE[outage.mode]} (on_limiter_failure = "{outage.mode}"): check that Redis runs; '
         "`machpay-gateway doctor` says more."
     )
 
@@ -69,21 +73,21 @@ def _usage(gateway: Gateway) -> str:
         return OK
     return (
         f"unstored: {unstored} requests of the last {max(0.0, time.time() - outage.since):.0f} s are counted in memory "
-        f"alone, and stored when that can be done. {_said(outage.reason)}"
+        f"alone, and stored once that works again. {_masked(outage.reason)}"
     )
 
 
 async def _signing_keys(gateway: Gateway) -> str:
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             keys = await gateway.signing.jwks()
     except (TimeoutError, StoreUnavailable):
-        return "away: they cannot be read from the database, as `key store` says; those read before go on to verify."
+        return "away: they cannot be read from the database, as `key store` says; cached ones still verify tokens."
     if not keys:
-        return "missing: no token can be issued or verified: `machpay-gateway signing-keys rotate` makes one."
+        return "missing: no token can be issued or verified: `machpay-gateway signing-keys rotate` creates one."
     return OK
 
 
-def _said(text: str) -> str:
+def _masked(text: str) -> str:
     text = _BY_NAME.sub(r"\1…", _IN_URL.sub(r"\1…@", mask_secrets(text)))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -1,6 +1,6 @@
-"""What supervisor and workers agree on: what can be served, and how a worker says how far it is.
+"""What supervisor and workers share: the check of the settings, and the stages that a worker reports.
 
-It must stay light: the supervisor carries no request, and loads nothing of what does.
+It must stay light: the supervisor serves no request, and imports no code that does.
 """
 
 import signal
@@ -9,24 +9,24 @@ import ssl
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.settings import Settings
 
-PREPARED = b"prepared\n"  # the settings hold and the database answers
-READY = b"ready\n"  # it serves
-RELEASED = b"released\n"  # another process may count
-REPLACED = signal.SIGUSR1  # tells a worker that another one serves in its place
+PREPARED = b"prepared\n"  # the settings are valid, and the database answers
+READY = b"ready\n"  # it serves requests
+RELEASED = b"released\n"  # another process may start to count
+REPLACED = signal.SIGUSR1  # tells a worker that another one replaces it
 BACKLOG = 4096
 
 
 def check_servable(settings: Settings) -> None:
-    """See that what these *settings* ask for can be served. Raises ConfigurationError with the way out."""
+    """Check that these *settings* can be served. Raises ConfigurationError with the way out."""
     server = settings.server
     if server.control_plane != "only" and not settings.upstreams:
         raise ConfigurationError(
-            "upstreams: none is set, so there is nowhere to carry requests to; set [upstreams] live or sandbox, or "
+            "upstreams: none is set, so there is nowhere to forward requests to; set [upstreams] live or sandbox, or "
             'control_plane = "only" under [server]'
         )
     if server.workers > 1 and settings.redis is None:
         raise ConfigurationError(
-            f"server.workers: {server.workers} workers cannot count together without Redis; set redis, or workers = 1"
+            f"server.workers: {server.workers} workers cannot share limits without Redis; set redis, or workers = 1"
         )
     tls_context(server.tls_certificate, server.tls_key)
 

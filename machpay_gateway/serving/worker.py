@@ -1,7 +1,7 @@
-"""One worker: a gateway, the proxy that listens for callers, and what stands behind and beside it.
+"""One worker: a gateway, the proxy that listens for callers, the control plane behind it, and management endpoints.
 
-`python -m machpay_gateway.serving.worker` is started by the supervisor, which hands it its sockets. It says on a pipe
-when it is ready, and ends when it is told or when the supervisor is no more.
+The supervisor starts `python -m machpay_gateway.serving.worker` and passes it the sockets. The worker reports its
+stages on a pipe. It shuts down gracefully on a signal, or when the supervisor is gone.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from machpay_gateway.proxy.proxy import Proxy, quiet_seconds
 from machpay_gateway.proxy.routing import ControlPlane
 from machpay_gateway.server import BehindOurProxy, control_plane, own_branches, served_routes
 from machpay_gateway.serving.asgi import AsgiServer
-from machpay_gateway.serving.counter import tally
+from machpay_gateway.serving.counter import collect_counts
 from machpay_gateway.serving.management import management_app
 from machpay_gateway.serving.metrics import Metrics
 from machpay_gateway.serving.servable import (
@@ -48,21 +48,21 @@ _OTHER_FILES = 128  # the database, Redis, logs, modules while they load
 
 
 class Worker:
-    """Serves until it is told to stop."""
+    """Serves until it is stopped."""
 
     def __init__(
         self, options: Options, listener: socket.socket, management: socket.socket | None, counts: Path
     ) -> None:
-        """Be ready to serve callers on *listener* and operators on *management*. Raises ConfigurationError.
+        """Prepare to serve callers on *listener* and operators on *management*. Raises ConfigurationError.
 
-        *counts* is the folder in which all workers write down what they count.
+        *counts* is the folder in which all workers write snapshots of their metrics.
         """
         mode = load_settings(options).server.control_plane
         self.gateway = ConfiguredGateway(
             own_routes=served_routes if mode != "off" else (), carries=mode != "only", **options
         )
         check_servable(self.gateway.settings)
-        self.metrics = Metrics(counts, lambda: tally(self.gateway, self._proxy, self._log))
+        self.metrics = Metrics(counts, lambda: collect_counts(self.gateway, self._proxy, self._log))
         self.is_draining = False
         self._proxy: Proxy | None = None
         self._log: AccessLog | None = None
@@ -73,44 +73,44 @@ class Worker:
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
-        """Begin to end."""
+        """Start a graceful shutdown."""
         self._stop.set()
 
     def give_way(self) -> None:
-        """Begin to end, because another one serves in this one's place."""
+        """Start a graceful shutdown, because another worker replaces this one."""
         self._is_replaced = True
         self.stop()
 
     async def serve(self, report: int) -> None:
-        """Serve, say so on *report*, and drain when told to stop. Raises GatewayError when it cannot begin."""
+        """Serve until stopped, and drain; report each stage on the pipe *report*. Raises GatewayError at the start."""
         async with AsyncExitStack() as stack:
             if self.gateway.traces is not None:
-                self._export(stack)
-            stack.push_async_callback(self.metrics.close)  # after all others: until then something may be counted
+                self._export_traces(stack)
+            stack.push_async_callback(self.metrics.close)  # after all others, which may count until then
             stack.push_async_callback(self.gateway.lifecycle.close)
             await self.gateway.lifecycle.open()
-            _say(report, PREPARED)
+            _report(report, PREPARED)
             await self.gateway.lifecycle.serve()
             if self._management is not None:
                 self.metrics.start()
                 self._operators = AsgiServer(
                     management_app(self.gateway, self.metrics, lambda: self.is_draining), self._management
                 )
-                await self._beside(stack, self._operators)
+                await self._start_server(stack, self._operators)
             if self.gateway.settings.server.control_plane == "only":
-                await self._alone(stack, report)
+                await self._serve_control_plane_only(stack, report)
             else:
-                await self._carry(stack, report)
+                await self._serve_proxy(stack, report)
 
     @staticmethod
-    def _export(stack: AsyncExitStack) -> None:
+    def _export_traces(stack: AsyncExitStack) -> None:
         from machpay_gateway.telemetry.exporting import start_span_export, stop_span_export  # noqa: PLC0415 - an extra
 
         exporting = start_span_export()
         if exporting is not None:
             stack.push_async_callback(stop_span_export, exporting)
 
-    async def _alone(self, stack: AsyncExitStack, report: int) -> None:
+    async def _serve_control_plane_only(self, stack: AsyncExitStack, report: int) -> None:
         settings = self.gateway.settings.server
         server = AsgiServer(
             control_plane(self.gateway),
@@ -121,12 +121,12 @@ class Worker:
             drain_seconds=settings.drain_seconds,
             quiet_seconds=quiet_seconds(settings.drain_seconds),
         )
-        await self._beside(stack, server)
+        await self._start_server(stack, server)
         await self._until_stopped(report)
-        server.refuse()
+        server.stop_accepting()
         await self._release(report)
 
-    async def _carry(self, stack: AsyncExitStack, report: int) -> None:
+    async def _serve_proxy(self, stack: AsyncExitStack, report: int) -> None:
         settings = self.gateway.settings.server
         control = await self._control_plane(stack) if settings.control_plane == "on" else None
         self._log = log = None if settings.access_log == OFF else AccessLog(settings.access_log)
@@ -139,11 +139,11 @@ class Worker:
             proxy.connect,
             sock=self._listener,
             ssl=context,
-            # A connection is none of the proxy's, which would count it, before its handshake is over.
+            # The proxy counts and times a connection only once its handshake is complete.
             ssl_handshake_timeout=None if context is None else settings.head_seconds,
             backlog=BACKLOG,
         )
-        # What start-up made is left out of the collector's full passes: each would hold up every answer.
+        # Keep the objects of the start out of the collector's full passes: each would delay every response.
         gc.collect()
         gc.freeze()
         await self._until_stopped(report)
@@ -152,44 +152,44 @@ class Worker:
         await proxy.close(settings.drain_seconds)
 
     async def _until_stopped(self, report: int) -> None:
-        _say(report, READY)
+        _report(report, READY)
         await self._stop.wait()
-        self.is_draining = not self._is_replaced  # operators ask whichever worker, and another one serves
+        self.is_draining = not self._is_replaced  # any worker may get a health check, and its replacement serves
 
     async def _release(self, report: int) -> None:
-        """Let another worker count, and answer operators if there is one."""
+        """Let a replacement count, and serve the management endpoints."""
         if self.gateway.settings.redis is None:
-            # What counts in this process alone may have no other beside it; the next one waits for this.
+            # Without Redis only one process may count at a time, and the replacement waits for this.
             await self.gateway.lifecycle.give_way()
-        _say(report, RELEASED)
+        _report(report, RELEASED)
         if self._is_replaced and self._operators is not None:
             await self._operators.stop()
 
     async def _control_plane(self, stack: AsyncExitStack) -> ControlPlane:
-        """Serve the control plane where nobody but this process can reach it."""
+        """Serve the control plane on a socket that only this process can reach."""
         folder = stack.enter_context(TemporaryDirectory(prefix="machpay-"))
         path = Path(folder) / "control"
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
         listener.listen(BACKLOG)
-        await self._beside(stack, AsgiServer(BehindOurProxy(self.gateway), listener))
+        await self._start_server(stack, AsgiServer(BehindOurProxy(self.gateway), listener))
         return ControlPlane(tuple(own_branches(self.gateway.settings)), QUESTIONS, path)
 
-    async def _beside(self, stack: AsyncExitStack, server: AsgiServer) -> None:
+    async def _start_server(self, stack: AsyncExitStack, server: AsgiServer) -> None:
         await server.start()
         stack.push_async_callback(server.stop)
 
 
-def _say(report: int, word: bytes) -> None:
-    with suppress(BrokenPipeError):  # a supervisor that was killed hears nothing, and what is in flight is to end well
-        os.write(report, word)
+def _report(pipe: int, stage: bytes) -> None:
+    with suppress(BrokenPipeError):  # after a killed supervisor too, requests in flight finish
+        os.write(pipe, stage)
 
 
 def _connections_by_files() -> int:
-    """Return how many connections this process may take: each may need another one, to an upstream."""
+    """Return the most connections that this process may accept: each may need a second one, to an upstream."""
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a shell's soft limit is for interactive programs
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a shell's soft limit suits interactive programs
     return (most - min(_OTHER_FILES, most // 2)) // 2
 
 
@@ -200,21 +200,25 @@ async def _run(
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, worker.stop)
     loop.add_signal_handler(REPLACED, worker.give_way)
-    loop.add_reader(sys.stdin.fileno(), _orphaned, worker)  # the supervisor holds the other end as long as it lives
+    loop.add_reader(sys.stdin.fileno(), _stop_orphan, worker)  # its other end closes when the supervisor exits
     await worker.serve(report)
 
 
-def _orphaned(worker: Worker) -> None:
+def _stop_orphan(worker: Worker) -> None:
     asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
     worker.stop()
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve as the supervisor asks: the settings' file or nothing, the folder for counts, open files, a log level."""
+    """Serve, and return the exit status.
+
+    *arguments* are the settings' file or "", the folder for metrics, the file descriptors of both listeners and the
+    pipe, and the log level.
+    """
     config, counts = arguments[:2]
     listener, management, report, level = map(int, arguments[2:])
     configure_logging("text", level=level)
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # which tells each revision of a new database
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs each revision of a new database
     options: Options = {"config": config} if config else {}
     operators = socket.socket(fileno=management) if management >= 0 else None
     try:

@@ -1,6 +1,6 @@
-"""All that can be set: read once at start from `machpay.toml`, the environment and Python, and checked as a whole.
+"""The settings: loaded once at start from `machpay.toml`, the environment and Python, and validated as a whole.
 
-A mistake stops the start. It names where the value came from, the value, and the way out; it never becomes a literal.
+A mistake stops the start. Its message names the source, the value and the way out.
 """
 
 from machpay_gateway.settings.model import Options, Settings

@@ -1,4 +1,4 @@
-"""Where people find the Console, and where their programs find the API that it is about."""
+"""The `[console]` table: the URLs of the Console and of the API, and the lifetimes of its sessions."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,16 @@ from machpay_gateway.core.oauth.settings import secure_url
 
 CONSOLE_PATH = "/console"
 IDLE_MINUTES = 60
-_MOST_MINUTES = 12 * 60  # a sign-in ends then in any case
+_MAX_MINUTES = 12 * 60  # every session ends after that
 
 
 @dataclass(frozen=True, slots=True)
 class ConsoleSettings:
     """A Console at *url*, an origin such as `https://console.example.com`, below `/console`.
 
-    *api_url* is where the API is that keys are for, as the Console writes it into examples: *url* unless it is given.
-    A session that nobody uses ends after *idle_minutes*. What concerns secrets asks for the password again when it was
-    given more than *confirm_minutes* ago; 0 asks never.
-    Raises ConfigurationError.
+    *api_url* is the URL of the API in the Console's examples, by default *url*. An idle session ends after
+    *idle_minutes*. Pages on secrets ask for the password again when it was entered more than *confirm_minutes* ago;
+    0 never asks. Raises ConfigurationError.
     """
 
     url: str
@@ -33,13 +32,13 @@ class ConsoleSettings:
 
     @property
     def is_secure(self) -> bool:
-        """Whether browsers reach it over TLS: only then do its cookies say that they need it."""
+        """Whether browsers reach it over TLS, so that its cookies can be `Secure`."""
         return self.url.startswith("https://")
 
 
 def _in_range(name: str, value: object, least: int) -> None:
-    if type(value) is not int or not least <= value <= _MOST_MINUTES:
-        raise ConfigurationError(f"{name} {value!r} is not a number of minutes: use {least} to {_MOST_MINUTES}")
+    if type(value) is not int or not least <= value <= _MAX_MINUTES:
+        raise ConfigurationError(f"{name} {value!r} is not a number of minutes: use {least} to {_MAX_MINUTES}")
 
 
 def _origin(name: str, url: object) -> str:

@@ -1,13 +1,13 @@
-"""Where in a TOML file a value stands. tomllib does not say, so the lines that name tables and keys are read again.
+"""The line numbers of tables and keys in a TOML file, which tomllib does not report.
 
-A guess that is wrong in an unusual layout costs a less precise line, never a wrong value: the value comes from tomllib.
+In an unusual layout a line number may be imprecise. Values are never wrong: they come from tomllib.
 """
 
 import re
 from collections import Counter
 from collections.abc import Mapping
 
-Place = tuple[str | int, ...]
+SettingPath = tuple[str | int, ...]
 
 _KEY_PART = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
 _DOTTED = rf"{_KEY_PART}(?:\s*\.\s*{_KEY_PART})*"
@@ -16,11 +16,11 @@ _TABLE = re.compile(rf"\s*\[\s*({_DOTTED})\s*\]")
 _KEY = re.compile(rf"\s*({_DOTTED})\s*=")
 
 
-def lines_of(text: str) -> Mapping[Place, int]:
+def lines_of(text: str) -> Mapping[SettingPath, int]:
     """Return the line number, from 1, of each table and key in the TOML *text*."""
-    lines: dict[Place, int] = {}
-    counts: Counter[Place] = Counter()
-    table: Place = ()
+    lines: dict[SettingPath, int] = {}
+    counts: Counter[SettingPath] = Counter()
+    table: SettingPath = ()
     for number, line in enumerate(text.split("\n"), start=1):
         if match := _ARRAY_TABLE.match(line):
             name = _parts(match[1])
@@ -36,13 +36,13 @@ def lines_of(text: str) -> Mapping[Place, int]:
     return lines
 
 
-def line_of(lines: Mapping[Place, int], place: Place) -> int:
-    """Return the line of *place*, or of the closest thing around it that has one; 1 when nothing has."""
-    for length in range(len(place), 0, -1):
-        if (line := lines.get(place[:length])) is not None:
+def line_of(lines: Mapping[SettingPath, int], path: SettingPath) -> int:
+    """Return the line of *path*, or of the innermost table around it that has one, or 1."""
+    for length in range(len(path), 0, -1):
+        if (line := lines.get(path[:length])) is not None:
             return line
     return 1
 
 
-def _parts(dotted: str) -> Place:
+def _parts(dotted: str) -> SettingPath:
     return tuple(part.strip("\"'") for part in re.findall(_KEY_PART, dotted))

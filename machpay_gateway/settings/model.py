@@ -26,7 +26,7 @@ LimiterFailure = Literal["local", "deny", "allow"]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that was configured, parsed. What each means stands in docs/configuration.md."""
+    """All settings, parsed. docs/configuration.md explains each."""
 
     database: str = field(default="sqlite:///machpay.db", repr=False)  # a URL may hold a password
     redis: str | None = field(default=None, repr=False)
@@ -55,7 +55,7 @@ class Settings:
 
     @property
     def page_hosts(self) -> PageHosts | None:
-        """The hosts that the Console and the authorization server's pages are bound to; None without either."""
+        """The hosts that the pages of the Console and the authorization server are bound to; None without either."""
         pages = []
         if self.console is not None:
             pages.append(bound_pages("console.url", self.console.url, (CONSOLE_PATH,)))
@@ -72,7 +72,7 @@ class Settings:
 
 
 class Options(TypedDict, total=False):
-    """The settings as they may be given in Python. *config* names the file to read instead of `machpay.toml`."""
+    """The settings as arguments in Python. *config* is the file to read instead of `machpay.toml`."""
 
     config: str | PathLike[str]
     database: str

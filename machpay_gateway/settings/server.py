@@ -1,4 +1,4 @@
-"""How `machpay-gateway serve` listens: addresses, processes, certificates, and how long it waits for clients."""
+"""The `[server]` table: how `machpay-gateway serve` listens, its processes, certificates, logs and timeouts."""
 
 import re
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ _MAX_WORKERS = 1024
 
 
 class ListenAddress(NamedTuple):
-    """Where to listen; port 0 takes a free one."""
+    """An address to listen on; port 0 picks a free one."""
 
     host: str
     port: int
@@ -31,14 +31,14 @@ def parse_listen(text: object) -> ListenAddress:
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """What the gateway's own process serves, and how. Times are in seconds.
+    """What `machpay-gateway serve` serves, and how. Times are in seconds.
 
-    *listen* is for callers, *management* for operators alone, empty for none. *control_plane* is the key API: beside
-    the proxy, off, or alone. *tls_certificate* and *tls_key* are PEM files. *access_log* is `stdout`, `off` or a file.
-    *log_format* is of what the process itself says on stderr.
-    *drain_seconds* are given to requests in flight at a stop. *head_seconds* is how long a request's head may take,
-    *keepalive_seconds* how long a connection may be quiet between requests. *max_connections* is of one worker, 0 for
-    as many as its file descriptors allow. Raises ConfigurationError.
+    *listen* is the address for callers, *management* the one for operators, or empty for none. *control_plane* is
+    whether the control plane is served beside the proxy, not at all, or alone. *tls_certificate* and *tls_key* are PEM
+    files. *access_log* is `stdout`, `off` or a file. *log_format* is the format of the process's own log on stderr.
+    At a stop, requests in flight have *drain_seconds* to finish. A request's head must arrive within *head_seconds*,
+    and a connection may be idle for *keepalive_seconds* between requests. Each worker accepts *max_connections*, or
+    with 0 as many as its file descriptors allow. Raises ConfigurationError.
     """
 
     listen: str = "127.0.0.1:8000"
@@ -60,12 +60,12 @@ class ServerSettings:
         object.__setattr__(self, "address", parse_listen(self.listen))
         object.__setattr__(self, "management_address", parse_listen(self.management) if self.management else None)
         for name, least, most in (("workers", 1, _MAX_WORKERS), ("max_connections", 0, 10_000_000)):
-            value = counted(getattr(self, name))
+            value = parse_number(getattr(self, name))
             if type(value) is not int or not least <= value <= most:
                 raise ConfigurationError(f"{name} is a number from {least} to {most}, not {value!r}")
             object.__setattr__(self, name, value)
         for name in ("drain_seconds", "head_seconds", "keepalive_seconds"):
-            seconds = counted(getattr(self, name))
+            seconds = parse_number(getattr(self, name))
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
                 raise ConfigurationError(f"{name} is a number of seconds, not {seconds!r}")
             object.__setattr__(self, name, seconds)
@@ -79,8 +79,8 @@ class ServerSettings:
             raise ConfigurationError("tls_certificate and tls_key come together: set both, or neither")
 
 
-def counted(value: object) -> object:
-    """Return a number that came as text, from the environment, as a number."""
+def parse_number(value: object) -> object:
+    """Return *value* as a number if it is a number in text, as the environment has it, else as it is."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
         return float(value) if "." in value else int(value)
     return value

@@ -1,4 +1,4 @@
-"""Where settings come from: `machpay.toml`, then `MACHPAY_*`, then Python, each over the one before."""
+"""The sources of settings: `machpay.toml`, then `MACHPAY_*`, then Python, each overriding the one before."""
 
 import os
 import tomllib
@@ -11,18 +11,18 @@ from typing import Any, NamedTuple
 from machpay_gateway.core.decision.policy import find_route_mistakes
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.settings.fields import FIELDS, read_fields
-from machpay_gateway.settings.lines import Place, line_of, lines_of
+from machpay_gateway.settings.lines import SettingPath, line_of, lines_of
 from machpay_gateway.settings.model import Options, Settings
-from machpay_gateway.settings.tables import not_a_setting
+from machpay_gateway.settings.tables import unknown_setting
 
 DEFAULT_FILE = "machpay.toml"
 _PREFIX = "MACHPAY_"
-# Read by other programs that people run beside the gateway: the SDK's own variables.
+# Variables of the SDKs, which may run beside the gateway.
 _NOT_OURS = {"API_KEY", "ADMIN_KEY", "ACCESS_TOKEN", "BASE_URL", "AUTH_URL", "CONFIG"}
 
 
 class SettingMistake(NamedTuple):
-    """What is wrong, with its place in the text; *line* is 0 where there are no lines."""
+    """What is wrong, and its line in the file; 0 when it is not in the file."""
 
     line: int
     text: str
@@ -30,35 +30,35 @@ class SettingMistake(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Values from one place, and how a mistake in them is told."""
+    """Values from one source, and how a mistake in them is described."""
 
     values: Mapping[str, Any]
-    told: Callable[[Place, str], SettingMistake]
+    describe: Callable[[SettingPath, str], SettingMistake]
 
 
 @dataclass(slots=True)
 class _Merged:
-    """The values of all sources, each over the one before, table by table; and where each of them came from."""
+    """The values of all sources, each overriding the one before, table by table, and the source of each value."""
 
     values: dict[str, Any] = field(default_factory=dict)
-    origins: dict[Place, _Source] = field(default_factory=dict)
+    origins: dict[SettingPath, _Source] = field(default_factory=dict)
 
     def take(self, source: _Source) -> None:
-        """Put the values of *source* over what is there."""
+        """Override the values so far by those of *source*."""
         self._merge(self.values, source.values, (), source)
 
-    def told(self, place: Place, message: str) -> SettingMistake:
-        """Return how a mistake at *place* is told: by the source of the closest thing around it."""
-        known = (place[:length] for length in range(len(place), 0, -1) if place[:length] in self.origins)
-        return self.origins[next(known)].told(place, message)
+    def describe(self, path: SettingPath, message: str) -> SettingMistake:
+        """Return a mistake at *path* as the source of that value, or of the table around it, describes it."""
+        origins = (path[:length] for length in range(len(path), 0, -1) if path[:length] in self.origins)
+        return self.origins[next(origins)].describe(path, message)
 
-    def _merge(self, into: dict[str, Any], values: Mapping[str, Any], place: Place, source: _Source) -> None:
+    def _merge(self, into: dict[str, Any], values: Mapping[str, Any], path: SettingPath, source: _Source) -> None:
         for name, value in values.items():
-            here = (*place, name)
+            here = (*path, name)
             self.origins[here] = source
             if isinstance(value, Mapping):
-                kept = into.get(name)
-                into[name] = dict(kept) if isinstance(kept, Mapping) else {}
+                earlier = into.get(name)
+                into[name] = dict(earlier) if isinstance(earlier, Mapping) else {}
                 self._merge(into[name], value, here, source)
             else:
                 into[name] = value
@@ -68,14 +68,14 @@ def load_settings(options: Options | None = None, environ: Mapping[str, str] = o
     """Return the settings of this process. Raises ConfigurationError that names every mistake."""
     options = options or {}
     config = options.get("config") or environ.get("MACHPAY_CONFIG")
-    given = {name: value for name, value in options.items() if name != "config"}
+    values = {name: value for name, value in options.items() if name != "config"}
     mistakes: list[SettingMistake] = []
-    python = _Source(given, lambda place, message: SettingMistake(0, f"{_dotted(place)}: {message}"))
-    return _settled([_file(config, mistakes), _environment(environ, mistakes), python], mistakes)
+    python = _Source(values, lambda path, message: SettingMistake(0, f"{_dotted(path)}: {message}"))
+    return _load([_file(config, mistakes), _environment(environ, mistakes), python], mistakes)
 
 
 def check_file(path: Path) -> list[str]:
-    """Return every mistake in the file at *path*, by line; the environment is left out."""
+    """Return every mistake in the file at *path*, by line, without regard to the environment."""
     try:
         load_settings({"config": path}, environ={})
     except ConfigurationError as exc:
@@ -83,60 +83,62 @@ def check_file(path: Path) -> list[str]:
     return []
 
 
-def _settled(sources: Iterable[_Source], mistakes: list[SettingMistake]) -> Settings:
+def _load(sources: Iterable[_Source], mistakes: list[SettingMistake]) -> Settings:
     merged = _Merged()
     for source in sources:
         merged.take(source)
-    read = read_fields(merged.values, (), lambda place, text: mistakes.append(merged.told(place, text)))
-    routes, issuers = _without_holes(read, "routes"), _without_holes(read, "issuers")
+    read = read_fields(merged.values, (), lambda path, text: mistakes.append(merged.describe(path, text)))
+    routes, issuers = _drop_invalid(read, "routes"), _drop_invalid(read, "issuers")
     settings = Settings(**read)
-    for place, text in chain(_wrong_routes(routes, settings), _wrong_issuers(issuers, settings)):
-        mistakes.append(merged.told(place, text))
+    for path, text in chain(_wrong_routes(routes, settings), _wrong_issuers(issuers, settings)):
+        mistakes.append(merged.describe(path, text))
     if mistakes:
-        raise ConfigurationError("\n".join(mistake.text for mistake in sorted(mistakes, key=lambda told: told.line)))
+        raise ConfigurationError(
+            "\n".join(mistake.text for mistake in sorted(mistakes, key=lambda mistake: mistake.line))
+        )
     return settings
 
 
-def _without_holes(read: dict[str, Any], name: str) -> list[int]:
-    """Leave only what could be read in the list *name*, and return the places it had."""
+def _drop_invalid(read: dict[str, Any], name: str) -> list[int]:
+    """Drop the None of each invalid item from the list *name*, and return the original index of each item left."""
     items = read.get(name, ())
-    places = [index for index, item in enumerate(items) if item is not None]
+    indexes = [index for index, item in enumerate(items) if item is not None]
     if name in read:
-        read[name] = tuple(items[index] for index in places)
-    return places
+        read[name] = tuple(items[index] for index in indexes)
+    return indexes
 
 
-def _wrong_routes(places: Sequence[int], settings: Settings) -> Iterator[tuple[Place, str]]:
+def _wrong_routes(indexes: Sequence[int], settings: Settings) -> Iterator[tuple[SettingPath, str]]:
     for index, text in find_route_mistakes(settings.routes, settings.tiers):
-        yield ("routes", places[index]), text
+        yield ("routes", indexes[index]), text
 
 
-def _wrong_issuers(places: Sequence[int], settings: Settings) -> Iterator[tuple[Place, str]]:
-    seen: set[str] = set()
-    for index, issuer in zip(places, settings.issuers, strict=True):
+def _wrong_issuers(indexes: Sequence[int], settings: Settings) -> Iterator[tuple[SettingPath, str]]:
+    issuers: set[str] = set()
+    for index, issuer in zip(indexes, settings.issuers, strict=True):
         if issuer.tier not in settings.tiers:
-            known = ", ".join(settings.tiers)
-            yield ("issuers", index, "tier"), f"Tier {issuer.tier!r} is not defined; known tiers: {known}"
-        if issuer.issuer in seen:
+            tiers = ", ".join(settings.tiers)
+            yield ("issuers", index, "tier"), f"Tier {issuer.tier!r} is not defined; known tiers: {tiers}"
+        if issuer.issuer in issuers:
             yield ("issuers", index, "issuer"), f"Issuer {issuer.issuer!r} is listed twice"
-        seen.add(issuer.issuer)
+        issuers.add(issuer.issuer)
 
 
 def _file(config: str | os.PathLike[str] | None, mistakes: list[SettingMistake]) -> _Source:
-    path = Path(config or DEFAULT_FILE)
-    text = _text_of(path, mistakes, is_named=bool(config))
+    file = Path(config or DEFAULT_FILE)
+    text = _text_of(file, mistakes, is_named=bool(config))
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
-        mistakes.append(SettingMistake(0, f"{path}: {exc}"))
+        mistakes.append(SettingMistake(0, f"{file}: {exc}"))
         values = {}
     lines = lines_of(text)
 
-    def told(place: Place, message: str) -> SettingMistake:
-        line = line_of(lines, place)
-        return SettingMistake(line, f"{path}:{line}: {_dotted(place)}: {message}")
+    def describe(path: SettingPath, message: str) -> SettingMistake:
+        line = line_of(lines, path)
+        return SettingMistake(line, f"{file}:{line}: {_dotted(path)}: {message}")
 
-    return _Source(values, told)
+    return _Source(values, describe)
 
 
 def _text_of(path: Path, mistakes: list[SettingMistake], *, is_named: bool) -> str:
@@ -158,17 +160,17 @@ def _environment(environ: Mapping[str, str], mistakes: list[SettingMistake]) -> 
             continue
         parts = name.lower().split("__")
         if parts[0] not in FIELDS:
-            known = [_PREFIX + field.upper() for field in FIELDS]
-            mistakes.append(SettingMistake(0, f"{variable}: {not_a_setting(variable, known)}"))
-        elif not _placed(values, parts, value):
+            variables = [_PREFIX + field.upper() for field in FIELDS]
+            mistakes.append(SettingMistake(0, f"{variable}: {unknown_setting(variable, variables)}"))
+        elif not _insert(values, parts, value):
             mistakes.append(
                 SettingMistake(0, f"{variable}: a part of it is set as a value of its own; unset one of the two")
             )
-    return _Source(values, lambda place, message: SettingMistake(0, f"{_variable(place)}: {message}"))
+    return _Source(values, lambda path, message: SettingMistake(0, f"{_variable(path)}: {message}"))
 
 
-def _placed(values: dict[str, Any], parts: Sequence[str], value: str) -> bool:
-    """Put *value* at *parts* into the tables of *values*; False where a value and a table meet."""
+def _insert(values: dict[str, Any], parts: Sequence[str], value: str) -> bool:
+    """Insert *value* at *parts* into nested tables; return False where a value and a table have the same name."""
     *tables, last = parts
     table = values
     for part in tables:
@@ -181,12 +183,12 @@ def _placed(values: dict[str, Any], parts: Sequence[str], value: str) -> bool:
     return True
 
 
-def _variable(place: Place) -> str:
-    return _PREFIX + "__".join(str(part) for part in place if isinstance(part, str)).upper()
+def _variable(path: SettingPath) -> str:
+    return _PREFIX + "__".join(str(part) for part in path if isinstance(part, str)).upper()
 
 
-def _dotted(place: Place) -> str:
+def _dotted(path: SettingPath) -> str:
     text = ""
-    for part in place:
+    for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text

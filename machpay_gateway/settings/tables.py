@@ -1,4 +1,4 @@
-"""A table of settings, made into what it describes; what is wrong with it is told field by field."""
+"""A table of settings, parsed into its class; mistakes are reported field by field."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields
@@ -15,11 +15,11 @@ from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.settings.console import ConsoleSettings
 from machpay_gateway.settings.forward_auth import ForwardAuthSettings
-from machpay_gateway.settings.lines import Place
+from machpay_gateway.settings.lines import SettingPath
 from machpay_gateway.settings.server import ServerSettings
 
-Made = TypeVar(
-    "Made",
+Parsed = TypeVar(
+    "Parsed",
     bound=Route
     | Issuer
     | Tier
@@ -43,53 +43,53 @@ _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     OAuthSettings: {"issuer": "https://auth.example.com"},
     ConsoleSettings: {"url": "https://console.example.com"},
 }
-Report = Callable[[Place, str], None]
+Report = Callable[[SettingPath, str], None]
 
 
-def not_a_setting(name: str, known: Iterable[str]) -> str:
-    """Return what to say of an unknown *name*."""
-    known = sorted(known)
-    close = get_close_matches(name, known, n=1)
-    way_out = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+def unknown_setting(name: str, names: Iterable[str]) -> str:
+    """Return the message about an unknown *name*, which suggests the closest of *names*."""
+    names = sorted(names)
+    close = get_close_matches(name, names, n=1)
+    way_out = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
     return f"{name!r} is not a setting here; {way_out}"
 
 
-def made_from(made: type[Made], value: object, place: Place, report: Report) -> Made | None:
-    """Return *value* if it is one already, else one *made* from the table it is; None, reported, when it is neither."""
-    if isinstance(value, made):
+def parse_table(table_class: type[Parsed], value: object, path: SettingPath, report: Report) -> Parsed | None:
+    """Return *value* if it is a *table_class*, else one parsed from the mapping; None, reported, if it is invalid."""
+    if isinstance(value, table_class):
         return value
     if not isinstance(value, Mapping):
-        report(place, f"{value!r} is not a table")
+        report(path, f"{value!r} is not a table")
         return None
-    known = {field.name: field for field in fields(made) if field.init}
+    parameters = {field.name: field for field in fields(table_class) if field.init}
     for name in value:
-        if name not in known:
-            report((*place, name), not_a_setting(name, known))
-    required = [name for name, field in known.items() if field.default is field.default_factory is MISSING]
+        if name not in parameters:
+            report((*path, name), unknown_setting(name, parameters))
+    required = [name for name, field in parameters.items() if field.default is field.default_factory is MISSING]
     missing = [name for name in required if name not in value]
     if missing:
-        report(place, f"lacks {' and '.join(missing)}")
+        report(path, f"lacks {' and '.join(missing)}")
         return None
-    given = {name: item for name, item in value.items() if name in known}
+    values = {name: item for name, item in value.items() if name in parameters}
     try:
-        return made(**given)
+        return table_class(**values)
     except ConfigurationError:
-        for name, mistake in _mistakes_by_field(made, given):
-            report((*place, name), mistake)
+        for name, mistake in _mistakes_by_field(table_class, values):
+            report((*path, name), mistake)
         return None
 
 
-def _mistakes_by_field(made: type[Made], given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each field of *given* that cannot be meant, and why: a class itself stops at the first.
+def _mistakes_by_field(table_class: type[Parsed], values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each invalid field of *values* with its message: the class itself raises for the first one only.
 
-    The fields are tried one after the other over a sample that is right, and those that are right stay in it: so what
-    two fields contradict each other in is told of the later one.
+    Each field is tried over a valid sample, and stays in it if it is valid. So a contradiction between two fields is
+    reported for the later one.
     """
-    right = dict(_SAMPLES[made])
-    for name, value in given.items():
+    valid = dict(_SAMPLES[table_class])
+    for name, value in values.items():
         try:
-            made(**(right | {name: value}))
+            table_class(**(valid | {name: value}))
         except ConfigurationError as exc:
             yield name, str(exc)
         else:
-            right[name] = value
+            valid[name] = value

@@ -96,7 +96,7 @@ def test_only_what_is_wanted_is_shown(invoke_bare: Invoke, arguments: list[str],
 
 
 def test_what_is_no_line_of_an_access_log_is_passed_over_and_told(invoke_bare: Invoke) -> None:
-    process = json.dumps({"time": "2026-11-27T07:14:06.120Z", "level": "info", "message": "The settings are read anew"})
+    process = json.dumps({"time": "2026-11-27T07:14:06.120Z", "level": "info", "message": "The settings are reloaded"})
     name = written("INFO machpay_gateway: text", process, "[1]", "", line(), "\ufffd{")
 
     result = invoke_bare("tail", "--no-follow", name)

@@ -263,7 +263,7 @@ def test_people_see_it_on_a_terminal_of_80_columns_until_they_interrupt_it(tmp_p
             with subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=theirs, stdin=theirs) as looking:
                 until(lambda: shows(key[:12].encode()))
                 gateway.supervisor.send_signal(signal.SIGHUP)  # its worker is replaced, and it looks on
-                until(lambda: "read anew" in gateway.log)
+                until(lambda: "are reloaded" in gateway.log)
                 looking.send_signal(signal.SIGINT)
                 until(lambda: shows(b"\x1b[?1049l") and looking.poll() is not None)  # the screen is given back
             assert looking.returncode == 130

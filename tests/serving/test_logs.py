@@ -18,7 +18,7 @@ def test_every_line_is_json_of_the_supervisor_and_of_its_workers(tmp_path: Path)
         until(lambda: "refused" in gateway.log)
         (worker,) = gateway.workers()
         gateway.supervisor.send_signal(signal.SIGHUP)
-        until(lambda: "read anew" in gateway.log)
+        until(lambda: "are reloaded" in gateway.log)
         log = gateway.log
     lines = [json.loads(line) for line in log.splitlines()]
     (refused,) = [line for line in lines if "refused" in line["message"]]
@@ -34,7 +34,7 @@ def test_every_line_is_json_of_the_supervisor_and_of_its_workers(tmp_path: Path)
         "path": "/v1/sk_live_…",
         "address": "127.0.0.1",
     }
-    (reloaded,) = [line for line in lines if "read anew" in line["message"]]
+    (reloaded,) = [line for line in lines if "are reloaded" in line["message"]]
     assert "worker" not in reloaded
 
 

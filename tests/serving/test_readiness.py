@@ -77,7 +77,7 @@ async def test_a_key_store_that_is_away_is_told_with_the_reason_and_no_password(
         assert checks["key store"] == (
             "away: The database did not answer (versions, cannot connect to postgresql://…@db.example.com/machpay): "
             "see that it runs and that `database` names it. "
-            "Keys seen lately are trusted for 5 s, then requests with a key are refused with 503."
+            "Cached keys are trusted for 5 s, then requests with a key are refused with 503."
         )
 
 
@@ -119,7 +119,7 @@ async def test_draining_makes_it_not_ready(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "mode, meanwhile",
     [
-        ("local", "each worker counts for itself, up to its part of the limits"),
+        ("local", "each worker counts by itself, up to its share of the limits"),
         ("deny", "requests with a key or token are refused with 503"),
         ("allow", "requests are admitted whatever the limits"),
     ],
@@ -154,7 +154,7 @@ async def test_usage_that_cannot_be_stored_is_told_with_its_number(
             status, checks = await ask()
         assert status == 200
         assert checks["usage"] == (
-            "unstored: 3 requests of the last 0 s are counted in memory alone, and stored when that can be done. "
+            "unstored: 3 requests of the last 0 s are counted in memory alone, and stored once that works again. "
             "The database did not answer (versions, no space left): see that it runs and that `database` names it."
         )
         await recorder.close()

@@ -29,10 +29,10 @@ async def load(gateway: Served, is_over: asyncio.Event, statuses: list[int], req
         try:
             while not is_over.is_set():
                 writer.write(request)
-                told = (await reader.readuntil(b"\r\n\r\n")).lower()
-                await reader.readexactly(int(told.partition(b"content-length: ")[2].split(b"\r\n")[0]))
-                statuses.append(status(told))
-                if b"\r\nconnection: close\r\n" in told:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                await reader.readexactly(int(head.partition(b"content-length: ")[2].split(b"\r\n")[0]))
+                statuses.append(status(head))
+                if b"\r\nconnection: close\r\n" in head:
                     break
                 await asyncio.sleep(0.005)  # or new workers would wait for a processor instead of requests for them
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -64,11 +64,11 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield gateway
 
 
-def hang_up(gateway: Served, *, told: str = "are read anew") -> Callable[[], bool]:
-    """Send SIGHUP, and return what tells whether the log has *told* of what became of it."""
-    before = gateway.log.count(told)
+def hang_up(gateway: Served, *, message: str = "are reloaded") -> Callable[[], bool]:
+    """Send SIGHUP, and return a function that tells whether the log has a new *message*."""
+    before = gateway.log.count(message)
     gateway.supervisor.send_signal(signal.SIGHUP)
-    return lambda: gateway.log.count(told) > before
+    return lambda: gateway.log.count(message) > before
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_what_no_worker_can_start_by_leaves_the_old_ones_serving(alone: Served) 
     right = settings.read_text()
     settings.write_text(right.replace("machpay.db", "nowhere/machpay.db"))
     try:
-        until(hang_up(alone, told="the old ones stay"))
+        until(hang_up(alone, message="the old ones stay in effect"))
     finally:
         settings.write_text(right)
     assert "nowhere is not a directory, make it first" in alone.log

@@ -1,6 +1,6 @@
 import pytest
 
-from machpay_gateway.settings.lines import Place, line_of, lines_of
+from machpay_gateway.settings.lines import SettingPath, line_of, lines_of
 
 TEXT = """\
 # a comment = not a key
@@ -55,7 +55,7 @@ match = "GET /c"
         ((), 1),
     ],
 )
-def test_each_place_has_the_line_it_is_written_on(place: Place, line: int) -> None:
+def test_each_place_has_the_line_it_is_written_on(place: SettingPath, line: int) -> None:
     assert line_of(lines_of(TEXT), place) == line
 
 
