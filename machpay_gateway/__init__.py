@@ -3,7 +3,7 @@
 The path of a request, in the order to read it:
 
 1. `middleware.MachPayAuth` takes the ASGI connection.
-2. `web.incoming.request_facts` reads what a decision needs: method, one canonical path, authorization, address.
+2. `web.request_facts.request_facts` reads what a decision needs: method, one canonical path, authorization, address.
 3. `gate.Gate.decide` asks in order, by the rules of `core.decision`: `policy` for the route, `credential` for what was
    presented, the key cache (`stores.cache`) or token verifier (`keysets`) for who that is, `decision.admit` whether
    they may, the limiter (`limiters`) how much; `decision.conclude` says what follows.

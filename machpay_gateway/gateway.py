@@ -21,8 +21,8 @@ from machpay_gateway.singleflight import SingleFlight
 from machpay_gateway.stores.cache import KeyCache
 from machpay_gateway.telemetry.steps import StepTimes
 from machpay_gateway.telemetry.usage import UsageRecorder
-from machpay_gateway.web.incoming import Trust
 from machpay_gateway.web.page_hosts import PageGuard
+from machpay_gateway.web.request_facts import Trust
 
 if TYPE_CHECKING:
     from machpay_gateway.core.oauth.settings import OAuthSettings

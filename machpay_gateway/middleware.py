@@ -18,11 +18,11 @@ from machpay_gateway.gate import PendingAdmission, PendingIdentity
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.settings import Options
 from machpay_gateway.telemetry.refusals import log_refusal
-from machpay_gateway.web.headers import answer_headers, refusal_headers
-from machpay_gateway.web.incoming import Trust, may_speak_for_others, request_facts
+from machpay_gateway.web.headers import refusal_headers, response_headers
 from machpay_gateway.web.lifespan import run_lifespan
 from machpay_gateway.web.problems import send_problem
-from machpay_gateway.web.streams import EVENT_STREAM, OpenStream, StreamWatch, receiving
+from machpay_gateway.web.request_facts import Trust, is_trusted_proxy, request_facts
+from machpay_gateway.web.streams import EVENT_STREAM, OpenStream, StreamWatch, receive_until_end
 
 if TYPE_CHECKING:
     from machpay_gateway.core.decision.route import Route
@@ -105,7 +105,7 @@ class MachPayAuth:
         caller, held = (None, None) if grant is None else (principal, grant.lease)
         status = None
         began: float | None = began_at  # None once it is counted
-        added = answer_headers(principal, grant, facts.request_id, gateway.legacy_headers)
+        added = response_headers(principal, grant, facts.request_id, gateway.legacy_headers)
         streams = self._streams
         stream: OpenStream | None = None
 
@@ -154,7 +154,7 @@ class MachPayAuth:
 
         unanswered = _CLIENT_GONE
         if kind == "websocket":
-            receive = receiving(receive, lambda: stream)
+            receive = receive_until_end(receive, lambda: stream)
         try:
             # Copied by `dict(scope, …)`, which is a third quicker than `{**scope, …}`.
             await serve(
@@ -197,7 +197,7 @@ class MachPayAuth:
     ) -> "tuple[ASGIApp, Record]":
         """Return the application within a trace, and what records the request and ends that."""
         client = scope.get("client")
-        is_trusted = may_speak_for_others((client[0] or "") if client else "", self.trust.proxies)
+        is_trusted = is_trusted_proxy((client[0] or "") if client else "", self.trust.proxies)
         trace = traces.begin_for_scope(scope, facts, route, is_trusted=is_trusted, began_at=began_at)
         return traces.wrap(self.app, self.gateway.recorder.record, trace, asked_at, decided_at)
 

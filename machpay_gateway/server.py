@@ -31,18 +31,18 @@ from machpay_gateway.middleware import MachPayAuth
 from machpay_gateway.oauth.app import oauth_app, oauth_routes
 from machpay_gateway.settings import Options, Settings
 from machpay_gateway.settings.console import CONSOLE_PATH
-from machpay_gateway.web.incoming import (
+from machpay_gateway.web.lifespan import Resource, run_lifespan
+from machpay_gateway.web.page_hosts import PageGuard
+from machpay_gateway.web.path import matching_prefix
+from machpay_gateway.web.request_facts import (
     BEHIND_OUR_PROXY,
-    PEER_FIELD,
+    PEER_HEADER,
     Trust,
     facts_of,
     hosts_of,
     path_of,
     request_facts,
 )
-from machpay_gateway.web.lifespan import Resource, run_lifespan
-from machpay_gateway.web.page_hosts import PageGuard
-from machpay_gateway.web.path import branch_of
 
 JWKS_PATH = "/.well-known/jwks.json"
 _ALWAYS = (*OWN_ROUTES, Route(f"GET {JWKS_PATH}", public=True))
@@ -118,7 +118,7 @@ class _Fronts(MachPayAuth):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of any ASGI type."""
-        if self._asked.takes(scope):
+        if self._asked.handles(scope):
             await self._asked(scope, receive, send)
         elif self._pages is not None and (detail := self._misplaced(scope, self._pages)) is not None:
             await self._refuse_page(scope, receive, send, detail)
@@ -153,8 +153,8 @@ class BehindOurProxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of any ASGI type."""
         if scope["type"] != "lifespan":
-            peers = [value.decode() for name, value in scope["headers"] if name == PEER_FIELD]
-            headers = [field for field in scope["headers"] if field[0] != PEER_FIELD]
+            peers = [value.decode() for name, value in scope["headers"] if name == PEER_HEADER]
+            headers = [field for field in scope["headers"] if field[0] != PEER_HEADER]
             scope = dict(scope, client=(peers[0] if peers else "127.0.0.1", 0), headers=headers)
         await self._app(scope, receive, send)
 
@@ -167,7 +167,7 @@ class _Ours(NamedTuple):
 
     def app_for(self, path: str) -> ASGIApp | None:
         """Return what serves *path*, None when that is not for us to serve."""
-        branch = branch_of(path, self.below)
+        branch = matching_prefix(path, self.below)
         return self.at.get(path) or (None if branch is None else self.below[branch])
 
 

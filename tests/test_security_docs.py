@@ -43,7 +43,7 @@ from machpay_gateway.settings.model import Settings
 from machpay_gateway.settings.server import ServerSettings
 from machpay_gateway.stores.schema import METADATA, USERS
 from machpay_gateway.stores.sql.secret import secret_beside
-from machpay_gateway.web.browser import proof_of
+from machpay_gateway.web.browser import csrf_token
 
 ROOT = Path(__file__).parent.parent
 PAGE, POLICY = ROOT / "docs" / "security.md", ROOT / "SECURITY.md"
@@ -240,7 +240,7 @@ def test_what_is_sealed_opens_by_the_algorithms_that_the_inventory_names() -> No
 
 def test_form_tokens_and_secrets_are_made_by_the_algorithms_that_the_inventory_names() -> None:
     cookie = mint(OpaqueTokenKind.BROWSER, bytes(ENTROPY_BYTES))
-    assert proof_of(cookie, "/sign-in", b"a=b") == hmac.new(cookie.encode(), b"/sign-in\na=b", "sha256").hexdigest()
+    assert csrf_token(cookie, "/sign-in", b"a=b") == hmac.new(cookie.encode(), b"/sign-in\na=b", "sha256").hexdigest()
     assert constant("core.key", "secret_digest")(cookie.encode()) == sha256(cookie.encode()).digest()
     assert checksum(b"123456789") == constant("core.key", "base62")(0xCBF43926, 6).encode()  # CRC-32's check value
 

@@ -25,7 +25,7 @@ from machpay_gateway.admin.request_body import parse_query, read_body
 from machpay_gateway.core.accounts.management import may_manage
 from machpay_gateway.core.errors import InputError, NotPermitted, StateError, StoreUnavailable
 from machpay_gateway.gateway import Gateway
-from machpay_gateway.web.incoming import facts_of
+from machpay_gateway.web.request_facts import facts_of
 
 
 def key_api(gateway: Gateway, *, clock: Callable[[], float] = time.time) -> Starlette:

@@ -16,7 +16,7 @@ from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.errors import NotPermitted
 from machpay_gateway.core.limits.admission import Admitted
-from machpay_gateway.web.incoming import actor_of, facts_of
+from machpay_gateway.web.request_facts import actor_of, facts_of
 
 
 @dataclass(frozen=True, slots=True)

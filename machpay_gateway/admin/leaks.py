@@ -25,7 +25,7 @@ from machpay_gateway.core.text import mask_secrets
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.services.keys import SecretInspection
 from machpay_gateway.services.optimistic_locking import Precondition
-from machpay_gateway.web.incoming import actor_of, facts_of
+from machpay_gateway.web.request_facts import actor_of, facts_of
 
 if TYPE_CHECKING:
     from machpay_gateway.keysets import SignedReports

@@ -13,7 +13,7 @@ from machpay_gateway.admin.problems import ProblemError
 from machpay_gateway.admin.requests import RequestModel, ValidationContext
 from machpay_gateway.admin.responses import FieldProblem
 from machpay_gateway.core.text import mask_secrets
-from machpay_gateway.web.bodies import declared_types, whole_body
+from machpay_gateway.web.bodies import media_types, read_limited_body
 
 T = TypeVar("T", bound=RequestModel)
 
@@ -25,12 +25,12 @@ _LONGEST_PLACE = 100
 async def read_body(request: Request, limit: int = MAX_BODY_BYTES) -> bytes:
     """Return the raw body. Raises ProblemError if it is too large, or is not declared as JSON."""
     try:
-        body = await whole_body(request, limit)
+        body = await read_limited_body(request, limit)
     except ClientDisconnect:
         raise ProblemError("malformed_body", "The body ended early.") from None
     if body is None:
         raise ProblemError("body_too_large", f"Send at most {limit} bytes.")
-    if body and declared_types(request) != ["application/json"]:
+    if body and media_types(request) != ["application/json"]:
         raise ProblemError("unsupported_media_type", "Send the body as Content-Type: application/json.")
     return body
 

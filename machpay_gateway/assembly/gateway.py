@@ -31,8 +31,8 @@ from machpay_gateway.settings import Options, Settings, load_settings
 from machpay_gateway.stores.cache import KeyCache
 from machpay_gateway.telemetry.steps import StepTimes
 from machpay_gateway.telemetry.usage import UsageRecorder
-from machpay_gateway.web.incoming import Trust, request_ids
 from machpay_gateway.web.page_hosts import PageGuard
+from machpay_gateway.web.request_facts import Trust, request_ids
 
 OwnRoutes = Callable[[Settings], Sequence[Route]]
 

@@ -8,7 +8,7 @@ from typing import Self
 from starlette.requests import Request
 
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.web.forms import Pairs, is_text, read_form
+from machpay_gateway.web.forms import Pairs, is_utf8, read_form
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Form:
 async def parse_form(request: Request) -> Form:
     """Return the submitted form. A malformed body is a form without fields, and so without a CSRF token."""
     pairs = await read_form(request)
-    return Form([] if isinstance(pairs, str) or not is_text(pairs) else pairs)
+    return Form([] if isinstance(pairs, str) or not is_utf8(pairs) else pairs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from machpay_gateway.console.sign_in import SIGN_IN, SignInPages
 from machpay_gateway.core.accounts.management import ManagementAction, may_manage
 from machpay_gateway.core.errors import NotPermitted, Unavailable
 from machpay_gateway.gateway import Gateway
-from machpay_gateway.web.browser import is_proved
+from machpay_gateway.web.browser import is_valid_csrf_token
 
 Handler = Callable[[PageRequest], Awaitable[Response]]
 HttpHandler = Callable[[Request], Awaitable[Response]]
@@ -103,7 +103,7 @@ class Guard:
 
     async def _authorize(self, request: PageRequest, page: Page) -> None:
         """Check the CSRF token and the role. Raises PageError, and records the refusal in the audit log."""
-        if not is_proved(request.http, request.cookie, request.path, b"", request.form.text("proof")):
+        if not is_valid_csrf_token(request.http, request.cookie, request.path, b"", request.form.text("proof")):
             reason, message = "invalid CSRF token", _CSRF_FAILED
         elif not page.allows_viewers and (refusal := may_manage(request.actor, ManagementAction.CHANGE)):
             reason, message = "not an admin", refusal.detail

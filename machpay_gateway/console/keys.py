@@ -14,8 +14,8 @@ from machpay_gateway.core.keys.idempotency import StoredResponse, completion_mar
 from machpay_gateway.core.keys.key import ENVIRONMENTS, KeyRecord, KeyStatus
 from machpay_gateway.core.network.address import format_address_or_none, parse_network
 from machpay_gateway.services.keys import SecretResponseFactory
-from machpay_gateway.web.browser import fresh_value
-from machpay_gateway.web.incoming import facts_of
+from machpay_gateway.web.browser import random_value
+from machpay_gateway.web.request_facts import facts_of
 
 _PAGE_SIZE = 50
 _MAX_SEARCH = 100
@@ -172,7 +172,7 @@ def _new_page(request: PageRequest, form: KeyForm, status: int = HTTPStatus.OK) 
         choices=scope_choices(request.gateway.policy.scopes, form.scopes),
         checks=_check_addresses(request, form),
         environments=ENVIRONMENTS,
-        once=fresh_value(),
+        once=random_value(),
     )
 
 
@@ -190,7 +190,7 @@ def _key_page(
         choices=scope_choices(request.gateway.policy.scopes, form.scopes),
         checks=_check_addresses(request, form),
         grace_periods=GRACE_PERIODS,
-        once=fresh_value(),
+        once=random_value(),
     )
 
 

@@ -13,7 +13,7 @@ from machpay_gateway.core.errors import DuplicateRequest, InputError
 from machpay_gateway.core.keys.key import ENVIRONMENTS
 from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.grant import Grant
-from machpay_gateway.web.browser import fresh_value
+from machpay_gateway.web.browser import random_value
 
 _PAGE_SIZE, _GRANTS_PAGE_SIZE = 50, 20
 
@@ -184,7 +184,7 @@ def _new_page(request: PageRequest, form: OAuthClientForm, status: int = HTTPSta
         environments=ENVIRONMENTS,
         client_types=CLIENT_TYPES,
         has_authorization_server=_has_authorization_server(request),
-        once=fresh_value(),
+        once=random_value(),
     )
 
 
@@ -208,7 +208,7 @@ async def _client_page(
         after=after,
         emails=await request.gateway.users.emails(request.user.account_id, (grant.user_id for grant in grants)),
         has_authorization_server=_has_authorization_server(request),
-        once=fresh_value(),
+        once=random_value(),
     )
 
 

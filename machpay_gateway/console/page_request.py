@@ -18,8 +18,8 @@ from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.services.users import BrowserSession
-from machpay_gateway.web.browser import proof_of
-from machpay_gateway.web.incoming import actor_of, facts_of
+from machpay_gateway.web.browser import csrf_token
+from machpay_gateway.web.request_facts import actor_of, facts_of
 
 T = TypeVar("T")
 
@@ -110,7 +110,7 @@ class PageRequest:
             "navigation": NAVIGATION,
             "current_path": base_path(self.http) + console_path(self.http),
             "now": self.now,
-            "csrf_token": lambda path: proof_of(self.cookie, path, b""),
+            "csrf_token": lambda path: csrf_token(self.cookie, path, b""),
             "message": MESSAGES.get(self.query(_MESSAGE_PARAMETER), ""),
         }
         return self.pages.render(self.http, template, frame | values, status=status)

@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from machpay_gateway.console.assets import asset_path
 from machpay_gateway.console.formatting import FILTERS
 from machpay_gateway.settings.console import ConsoleSettings
-from machpay_gateway.web.incoming import facts_of
+from machpay_gateway.web.request_facts import facts_of
 from machpay_gateway.web.templates import Pages
 
 _TEMPLATES = Path(__file__).with_name("templates")

@@ -9,8 +9,8 @@ from machpay_gateway.console.page_request import PageRequest
 from machpay_gateway.core.accounts.user import MIN_PASSWORD
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.services.users import NotSignedIn
-from machpay_gateway.web.browser import put_sign_in
-from machpay_gateway.web.incoming import facts_of
+from machpay_gateway.web.browser import set_sign_in_cookies
+from machpay_gateway.web.request_facts import facts_of
 
 
 async def show(request: PageRequest) -> Response:
@@ -37,7 +37,7 @@ async def update(request: PageRequest) -> Response:
     if isinstance(result, NotSignedIn):
         return _page(request, FieldErrors({"current": result.about_own_password}), result.status)
     response = request.redirect("/sessions", message="password-changed")
-    put_sign_in(response, result.cookie, result.device, is_secure=request.pages.settings.is_secure)
+    set_sign_in_cookies(response, result.cookie, result.device, is_secure=request.pages.settings.is_secure)
     return response
 
 

@@ -13,8 +13,16 @@ from machpay_gateway.core.network.address import format_address_or_none
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.services.users import BrowserSession, NotSignedIn, SignedIn
 from machpay_gateway.settings.console import ConsoleSettings
-from machpay_gateway.web.browser import CLEARED, LOST, Cookie, fresh_value, is_proved, proof_of, put_sign_in
-from machpay_gateway.web.incoming import actor_of, facts_of
+from machpay_gateway.web.browser import (
+    CLEAR_SITE_DATA,
+    COOKIE_MISSING,
+    Cookie,
+    csrf_token,
+    is_valid_csrf_token,
+    random_value,
+    set_sign_in_cookies,
+)
+from machpay_gateway.web.request_facts import actor_of, facts_of
 
 SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
 _MAX_PASS = 256  # characters of a sign-in pass
@@ -59,19 +67,19 @@ class SignInPages:
         """End the browser's session."""
         cookie, form = self.read_session_cookie(request), await parse_form(request)
         response = redirect(request, SIGN_IN)
-        if is_proved(request, cookie, SIGN_OUT, b"", form.text("proof")):
+        if is_valid_csrf_token(request, cookie, SIGN_OUT, b"", form.text("proof")):
             await self._gateway.users.sign_out(cookie, actor_of("user", "", facts_of(request.scope)))
             self._session.drop(response)
-            response.headers["Clear-Site-Data"] = CLEARED
+            response.headers["Clear-Site-Data"] = CLEAR_SITE_DATA
         return response
 
     async def _submit(self, request: Request) -> Response:
         form = await parse_form(request)
-        if not is_proved(request, self._form.read(request), SIGN_IN, b"", form.text("proof")):
+        if not is_valid_csrf_token(request, self._form.read(request), SIGN_IN, b"", form.text("proof")):
             # Another tab may have signed in since. The submitted values are ignored, so that they cannot switch users.
             if await self.load_user(request) is not None:
                 return redirect(request, _next_path(request))
-            return self._form_page(request, form, error=LOST)
+            return self._form_page(request, form, error=COOKIE_MISSING)
         result = await self._authenticate(request, form)
         if isinstance(result, NotSignedIn):
             return self._form_page(request, form, error=result.told, status=result.status)
@@ -82,7 +90,7 @@ class SignInPages:
         # 303: the browser must not send the password on to the next page (RFC 9700 §4.12).
         response = redirect(request, _next_path(request))
         self._form.drop(response)
-        put_sign_in(response, result.cookie, result.device, is_secure=self.pages.settings.is_secure)
+        set_sign_in_cookies(response, result.cookie, result.device, is_secure=self.pages.settings.is_secure)
         return response
 
     async def _authenticate(self, request: Request, form: Form) -> SignedIn | NotSignedIn:
@@ -100,13 +108,13 @@ class SignInPages:
     def _form_page(
         self, request: Request, form: Form | None = None, *, error: str = "", status: int = HTTPStatus.OK
     ) -> Response:
-        cookie = self._form.read(request) or fresh_value()
+        cookie = self._form.read(request) or random_value()
         values = {
             "error": error,
             "email": "" if form is None else form.text("email"),
             "next": _next_path(request),
             "pass": (request.query_params.get("pass", "") if form is None else form.text("pass"))[:_MAX_PASS],
-            "csrf_token": proof_of(cookie, SIGN_IN, b""),
+            "csrf_token": csrf_token(cookie, SIGN_IN, b""),
         }
         response = self.pages.render(request, "sign_in.html", values, status=status)
         self._form.put(response, cookie)

@@ -7,7 +7,7 @@ import orjson
 
 from machpay_gateway.core.decision.problem import Problem
 
-QUESTIONS = "/authorize/"
+PATH_PREFIX = "/authorize/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +41,18 @@ class Dialect:
 
 
 DIALECTS = (
-    Dialect(QUESTIONS + "nginx", b"x-original-method", b"x-original-uri", passes_any_status=False),
-    Dialect(QUESTIONS + "traefik", b"x-forwarded-method", b"x-forwarded-uri"),
-    Dialect(QUESTIONS + "caddy", b"x-forwarded-method", b"x-forwarded-uri"),
-    Dialect(QUESTIONS + "envoy"),
+    Dialect(PATH_PREFIX + "nginx", b"x-original-method", b"x-original-uri", passes_any_status=False),
+    Dialect(PATH_PREFIX + "traefik", b"x-forwarded-method", b"x-forwarded-uri"),
+    Dialect(PATH_PREFIX + "caddy", b"x-forwarded-method", b"x-forwarded-uri"),
+    Dialect(PATH_PREFIX + "envoy"),
 )
 
 
-def dialect_at(path: str) -> Dialect | None:
+def dialect_for(path: str) -> Dialect | None:
     """Return whose questions come at *path*; None when it is no place to ask.
 
     All that begins like a place is one: an application that has an answer to everything would allow everything.
     """
-    if not path.startswith(QUESTIONS):
+    if not path.startswith(PATH_PREFIX):
         return None
     return next((dialect for dialect in DIALECTS if path.startswith(dialect.path)), None)

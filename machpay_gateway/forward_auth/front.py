@@ -13,14 +13,14 @@ from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.jose.assertion import HEADER as ASSERTION_HEADER
 from machpay_gateway.core.usage.counters import ALLOWED
-from machpay_gateway.forward_auth.dialect import Dialect, dialect_at
+from machpay_gateway.forward_auth.check_request import CheckRequest, check_path, parse_check_request
+from machpay_gateway.forward_auth.dialect import Dialect, dialect_for
 from machpay_gateway.forward_auth.leases import HeldLeases
-from machpay_gateway.forward_auth.question import Question, asked_path, question_in
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.telemetry.refusals import log_refusal
-from machpay_gateway.web.headers import Headers, answer_headers, refusal_headers
-from machpay_gateway.web.incoming import may_speak_for_others, request_facts
+from machpay_gateway.web.headers import Headers, refusal_headers, response_headers
 from machpay_gateway.web.problems import send_problem
+from machpay_gateway.web.request_facts import is_trusted_proxy, request_facts
 
 
 class ForwardAuth:
@@ -31,22 +31,22 @@ class ForwardAuth:
         self._gateway = gateway
         self.leases = HeldLeases(gateway.settings.forward_auth.lease_seconds)
 
-    def takes(self, scope: Scope) -> bool:
+    def handles(self, scope: Scope) -> bool:
         """Tell whether *scope* is a question, whoever asks it."""
-        return scope["type"] != "lifespan" and dialect_at(asked_path(scope)) is not None
+        return scope["type"] != "lifespan" and dialect_for(check_path(scope)) is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the question in *scope*."""
         began_at = perf_counter()
         gateway = self._gateway
-        dialect = dialect_at(asked_path(scope)) if self._trusts(scope) else None
+        dialect = dialect_for(check_path(scope)) if self._trusts(scope) else None
         if dialect is None:
             # As where there is nothing, so that strangers learn nothing: an answer would be a way to try keys.
             facts = request_facts(scope, gateway.trust, gateway.request_ids)
             stranger = Denied(Reason.ROUTE_NOT_FOUND, "only trusted proxies may ask")
             await self._refuse(scope, receive, send, facts, stranger, began_at=began_at)
             return
-        question = question_in(scope, dialect, gateway.trust, gateway.request_ids)
+        question = parse_check_request(scope, dialect, gateway.trust, gateway.request_ids)
         facts = question.facts
         decision = self._refused(question) or await gateway.gate.decide(facts)
         gateway.steps.count_decision(began_at, None, perf_counter())
@@ -55,7 +55,7 @@ class ForwardAuth:
             return
         await self._allow(send, facts, decision, began_at=began_at)
 
-    def _refused(self, question: Question) -> Denied | None:
+    def _refused(self, question: CheckRequest) -> Denied | None:
         """Return why *question* is refused whoever its client is, None when that is for the gate to decide."""
         if question.fault:
             return Denied(Reason.MALFORMED_REQUEST, question.fault)
@@ -71,7 +71,7 @@ class ForwardAuth:
         return (
             scope["type"] == "http"
             and client is not None
-            and may_speak_for_others(client[0] or "", self._gateway.trust.proxies)
+            and is_trusted_proxy(client[0] or "", self._gateway.trust.proxies)
         )
 
     async def _allow(self, send: Send, facts: RequestFacts, allowed: Allowed, *, began_at: float) -> None:
@@ -81,7 +81,7 @@ class ForwardAuth:
         headers: Headers = [
             (b"content-length", b"0"),
             (b"cache-control", b"no-store"),  # the next request is decided anew
-            *answer_headers(principal, grant, facts.request_id, self._gateway.legacy_headers),
+            *response_headers(principal, grant, facts.request_id, self._gateway.legacy_headers),
         ]
         if isinstance(principal, Principal):
             headers += ((name.lower().encode(), value.encode()) for name, value in identity_fields(principal))

@@ -29,7 +29,7 @@ from machpay_gateway.oauth.endpoints import introspection_endpoint, revocation_e
 from machpay_gateway.oauth.metadata import metadata_document
 from machpay_gateway.oauth.register import registration_endpoint
 from machpay_gateway.oauth.responses import json_response
-from machpay_gateway.web.incoming import facts_of
+from machpay_gateway.web.request_facts import facts_of
 
 Answer = Callable[[Request], Awaitable[Response]]
 _METADATA_SECONDS = 300

@@ -29,9 +29,16 @@ from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.oauth.pages import OAuthPages
 from machpay_gateway.services.users import NotSignedIn
-from machpay_gateway.web.browser import CLEARED, LOST, Cookie, fresh_value, is_proved, put_sign_in
-from machpay_gateway.web.forms import is_text, read_form, read_pairs
-from machpay_gateway.web.incoming import actor_of, facts_of
+from machpay_gateway.web.browser import (
+    CLEAR_SITE_DATA,
+    COOKIE_MISSING,
+    Cookie,
+    is_valid_csrf_token,
+    random_value,
+    set_sign_in_cookies,
+)
+from machpay_gateway.web.forms import is_utf8, parse_form, read_form
+from machpay_gateway.web.request_facts import actor_of, facts_of
 
 _DONE_BY_SIGNING_IN = frozenset({"login", "select_account"})
 _LOGIN_REQUIRED = OAuthRefusal(OAuthErrorCode.LOGIN_REQUIRED, "nobody is signed in")
@@ -84,11 +91,11 @@ class Authorization:
         if isinstance(asked, Response):
             return asked
         sent, form_cookie = await _form_of(http), self._form.read(http)
-        if not is_proved(http, form_cookie, SIGN_IN, asked.query, sent.get("proof") or ""):
+        if not is_valid_csrf_token(http, form_cookie, SIGN_IN, asked.query, sent.get("proof") or ""):
             # Signed in by another tab meanwhile: nothing that was sent is looked at, so that nobody is swapped in.
             if asked.user is not None and not asked.request.prompts & _DONE_BY_SIGNING_IN:
                 return self._onward(asked.query)
-            return self._ask_to_sign_in(http, asked, told=LOST)
+            return self._ask_to_sign_in(http, asked, told=COOKIE_MISSING)
         facts = facts_of(http.scope)
         email = sent.get("email") or ""
         found = await self._gateway.users.sign_in(
@@ -104,7 +111,7 @@ class Authorization:
         await self._gateway.users.sign_out(asked.cookie, actor_of("user", "", facts))  # in whose place the new one is
         # 303: the browser must not send the password on to where it goes next (RFC 9700 §4.12).
         response = self._onward(_without_sign_in(asked.query))
-        put_sign_in(response, found.cookie, found.device, is_secure=self._settings.is_secure)
+        set_sign_in_cookies(response, found.cookie, found.device, is_secure=self._settings.is_secure)
         self._form.drop(response)
         return response
 
@@ -114,7 +121,7 @@ class Authorization:
         if isinstance(asked, Response):
             return asked
         sent, request, user = await _form_of(http), asked.request, asked.user
-        if user is None or not is_proved(http, asked.cookie, CONSENT, asked.query, sent.get("proof") or ""):
+        if user is None or not is_valid_csrf_token(http, asked.cookie, CONSENT, asked.query, sent.get("proof") or ""):
             return self._onward(asked.query)  # to be asked again, by a page of ours
         chosen = request.scopes.names & set(sent.all("scope"))
         if sent.get("decision") != "allow" or (request.scopes.names and not chosen):
@@ -127,12 +134,12 @@ class Authorization:
         if isinstance(asked, Response):
             return asked
         sent = await _form_of(http)
-        if not is_proved(http, asked.cookie, CONSENT, asked.query, sent.get("proof") or ""):
+        if not is_valid_csrf_token(http, asked.cookie, CONSENT, asked.query, sent.get("proof") or ""):
             return self._onward(asked.query)
         await self._gateway.users.sign_out(asked.cookie, actor_of("user", "", facts_of(http.scope)))
         response = self._onward(asked.query)
         self._session.drop(response)
-        response.headers["Clear-Site-Data"] = CLEARED
+        response.headers["Clear-Site-Data"] = CLEAR_SITE_DATA
         return response
 
     def unavailable(self) -> Response:
@@ -143,7 +150,7 @@ class Authorization:
     async def _asked(self, http: HttpRequest) -> PendingConsent | Response:
         """Return what the app asks, or the answer when that cannot be put to a user."""
         query: bytes = http.scope["query_string"]
-        pairs = read_pairs(query)
+        pairs = parse_form(query)
         if isinstance(pairs, str):
             return self._pages.error(f"The app's request cannot be read: {pairs}.")
         parameters = Parameters.of(pairs)
@@ -173,7 +180,7 @@ class Authorization:
     def _ask_to_sign_in(
         self, http: HttpRequest, asked: PendingConsent, *, told: str = "", email: str = "", status: int = HTTPStatus.OK
     ) -> Response:
-        cookie = self._form.read(http) or fresh_value()
+        cookie = self._form.read(http) or random_value()
         response = self._pages.sign_in(asked.request, cookie, asked.query, told=told, email=email, status=status)
         self._form.put(response, cookie)
         return response
@@ -205,7 +212,7 @@ def _redirect(url: str) -> Response:
 async def _form_of(http: HttpRequest) -> Parameters:
     pairs = await read_form(http)
     # What cannot be read proves nothing, and is answered as a form without its proof.
-    return Parameters.of([] if isinstance(pairs, str) or not is_text(pairs) else pairs)
+    return Parameters.of([] if isinstance(pairs, str) or not is_utf8(pairs) else pairs)
 
 
 def _without_sign_in(query: bytes) -> bytes:
@@ -214,7 +221,7 @@ def _without_sign_in(query: bytes) -> bytes:
 
 
 def _undone(pair: bytes) -> bytes:
-    fields = read_pairs(pair)
+    fields = parse_form(pair)
     if isinstance(fields, str) or [name for name, _ in fields] != ["prompt"]:
         return pair
     left = [prompt for prompt in fields[0][1].split() if prompt not in _DONE_BY_SIGNING_IN]

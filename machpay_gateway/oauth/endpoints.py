@@ -23,7 +23,7 @@ from machpay_gateway.gateway import Gateway
 from machpay_gateway.oauth.responses import json_response, refusal_response
 from machpay_gateway.services.token_issuance import TokenResponse
 from machpay_gateway.web.forms import read_form
-from machpay_gateway.web.incoming import actor_of, facts_of
+from machpay_gateway.web.request_facts import actor_of, facts_of
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 AUTHENTICATION_METHODS = ("client_secret_basic", "client_secret_post", "none")

@@ -11,7 +11,7 @@ from machpay_gateway.core.oauth.authorization_request import AuthorizationReques
 from machpay_gateway.core.oauth.redirect_uri import origin_source
 from machpay_gateway.core.oauth.scope_descriptions import describe_scope
 from machpay_gateway.core.oauth.settings import CONSENT, SIGN_IN, SIGN_OUT, OAuthSettings
-from machpay_gateway.web.browser import proof_of
+from machpay_gateway.web.browser import csrf_token
 from machpay_gateway.web.templates import Pages
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -33,7 +33,7 @@ class OAuthPages:
             "told": told,
             "email": email,
             "action": self._action(SIGN_IN, query),
-            "proof": proof_of(cookie, SIGN_IN, query),
+            "proof": csrf_token(cookie, SIGN_IN, query),
         }
         return self._page("sign_in.html", values, request, status=status)
 
@@ -48,7 +48,7 @@ class OAuthPages:
             "resources": [name for name in request.resources if name != self._settings.audience],
             "action": self._action(CONSENT, query),
             "sign_out": self._action(SIGN_OUT, query),
-            "proof": proof_of(cookie, CONSENT, query),
+            "proof": csrf_token(cookie, CONSENT, query),
         }
         return self._page("consent.html", values, request)
 

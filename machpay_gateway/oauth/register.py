@@ -26,8 +26,8 @@ from machpay_gateway.core.oauth.redirect_uri import RedirectError
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.oauth.endpoints import AUTHENTICATION_METHODS
 from machpay_gateway.oauth.responses import json_response, refusal_response
-from machpay_gateway.web.bodies import whole_body
-from machpay_gateway.web.incoming import actor_of, facts_of
+from machpay_gateway.web.bodies import read_limited_body
+from machpay_gateway.web.request_facts import actor_of, facts_of
 
 _MAX_BYTES = 16 * 1024
 _FULL_SECONDS = 3600.0  # unused clients are removed once an hour
@@ -174,7 +174,7 @@ def _described(client: OAuthClient, secret: str | None, method: str) -> dict[str
 
 async def _metadata_of(request: Request) -> Mapping[str, Any] | OAuthRefusal:
     try:
-        body = await whole_body(request, _MAX_BYTES)
+        body = await read_limited_body(request, _MAX_BYTES)
         if body is None:
             return OAuthRefusal(OAuthErrorCode.INVALID_CLIENT_METADATA, f"the body is over {_MAX_BYTES} bytes")
         asked = orjson.loads(body)

@@ -21,7 +21,7 @@ from machpay_gateway.proxy.routing import ControlPlane, UpstreamRouter
 from machpay_gateway.proxy.upstream_request import Hops
 from machpay_gateway.telemetry.refusals import log_refusal
 from machpay_gateway.telemetry.steps import Steps
-from machpay_gateway.web.incoming import accepted_id, preflight_for
+from machpay_gateway.web.request_facts import accepted_request_id, preflight_method
 
 if TYPE_CHECKING:
     from machpay_gateway.telemetry.traces import Traces
@@ -93,12 +93,12 @@ class ProxyContext:
                 hops = forwarding_chain(client.host, head.forwarded, trust.proxies, trust.header)
                 address = hops[0]
             if head.request_id:
-                request_id = accepted_id(head.request_id, client.host, trust.proxies)
+                request_id = accepted_request_id(head.request_id, client.host, trust.proxies)
         elif head.forwarded:
             self.gateway.trust.ignored.note(client.host, self.gateway.trust.header)
         preflight = None
         if head.preflight_method is not None and not authorization:
-            preflight = preflight_for(head.name, head.origin, head.preflight_method, has_body=head.has_body)
+            preflight = preflight_method(head.name, head.origin, head.preflight_method, has_body=head.has_body)
         if request_id is None:
             request_id = next(self.gateway.request_ids)
         return _new(

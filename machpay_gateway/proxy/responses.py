@@ -10,8 +10,8 @@ from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.problem import problem_for
 from machpay_gateway.core.limits.admission import Admitted
 from machpay_gateway.proxy.heads import ResponseHead
-from machpay_gateway.web.headers import answer_headers, quota_headers, refusal_headers
-from machpay_gateway.web.problems import problem_answer
+from machpay_gateway.web.headers import quota_headers, refusal_headers, response_headers
+from machpay_gateway.web.problems import problem_response
 
 _NO_CONTENT = 204
 
@@ -26,8 +26,8 @@ def gateway_lines(
     if principal is None:
         return b""
     if legacy or admission is None:
-        return b"".join(b"%b: %b\r\n" % field for field in answer_headers(principal, admission, request_id, legacy))
-    # The same as `answer_headers`, inlined because it runs for every request.
+        return b"".join(b"%b: %b\r\n" % field for field in response_headers(principal, admission, request_id, legacy))
+    # The same as `response_headers`, inlined because it runs for every request.
     _, left, resets_in, slots_left, tier = admission
     field = tier.left_format % (left, ceil(resets_in) or 1, slots_left)
     name, policy = tier.policy_field
@@ -82,7 +82,7 @@ def refusal(
     """
     problem = problem_for(denied, request_id)
     added = refusal_headers(denied, legacy=legacy) if admission is None else quota_headers(admission, legacy=legacy)
-    headers, body = problem_answer(problem, added)
+    headers, body = problem_response(problem, added)
     lines = [b"HTTP/1.1 %d %b" % (problem.status, str(problem.body["title"]).encode())]
     lines += (b"%b: %b" % field for field in headers)
     lines.append(_date(int(time())))

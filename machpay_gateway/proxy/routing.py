@@ -12,7 +12,7 @@ from machpay_gateway.proxy.header_fields import control_plane_fields, response_f
 from machpay_gateway.proxy.pool import ServerPool, UpstreamServer
 from machpay_gateway.proxy.readers import ResponseReader
 from machpay_gateway.proxy.upstream import UpstreamConnection
-from machpay_gateway.web.path import branch_of
+from machpay_gateway.web.path import matching_prefix
 
 CONTROL_PLANE = "control plane"
 
@@ -52,7 +52,7 @@ class UpstreamRouter:
             return self._control_plane
         if path is None or not path.startswith(self._prefixes):
             return None
-        return self._control_plane if branch_of(path, self._prefixes) is not None else None
+        return self._control_plane if matching_prefix(path, self._prefixes) is not None else None
 
     def is_forward_auth(self, path: str | None) -> bool:
         """Return whether requests to *path* are forward-auth requests of another proxy."""

@@ -10,13 +10,13 @@ from machpay_gateway.core.jose.assertion import HEADER as ASSERTION_HEADER
 from machpay_gateway.core.network.address import format_address
 from machpay_gateway.proxy.header_fields import lines_without
 from machpay_gateway.proxy.heads import PSEUDONYM, RequestHead
-from machpay_gateway.web.incoming import PEER_FIELD
+from machpay_gateway.web.request_facts import PEER_HEADER
 
 _VERSIONS = (b"1.0", b"1.1")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HOST = re.compile(rb"(?:[A-Za-z0-9.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _ASSERTION = ASSERTION_HEADER.encode()
-_HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"upgrade", b"expect", PEER_FIELD})
+_HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"upgrade", b"expect", PEER_HEADER})
 _TRACE_CONTEXT = frozenset({b"traceparent", b"tracestate"})
 # They frame the request and route it. Connection must not remove them: a body would be read as requests.
 _NEVER_HOP_BY_HOP = frozenset({b"content-length", b"transfer-encoding", b"host"})
@@ -82,7 +82,7 @@ def verbatim_head(raw: bytes, request: RequestHead, peer: str, trace: bytes = b"
     first, *lines = raw[:-4].split(b"\r\n")
     dropped = _HOP_BY_HOP | ((request.connection or frozenset()) - _NEVER_HOP_BY_HOP)
     end_to_end = lines_without(lines, dropped | _TRACE_CONTEXT if trace else dropped)
-    return b"\r\n".join((first, *end_to_end, PEER_FIELD + b": " + peer.encode(), trace + b"\r\n"))
+    return b"\r\n".join((first, *end_to_end, PEER_HEADER + b": " + peer.encode(), trace + b"\r\n"))
 
 
 @lru_cache(maxsize=4096)  # a changed record makes a new principal, so this needs no invalidation

@@ -21,7 +21,7 @@ import uvloop
 
 from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.core.errors import GatewayError, describe_error
-from machpay_gateway.forward_auth.dialect import QUESTIONS
+from machpay_gateway.forward_auth.dialect import PATH_PREFIX
 from machpay_gateway.proxy.proxy import Proxy, quiet_seconds
 from machpay_gateway.proxy.routing import ControlPlane
 from machpay_gateway.server import BehindOurProxy, control_plane, own_branches, served_routes
@@ -173,7 +173,7 @@ class Worker:
         listener.bind(str(path))
         listener.listen(BACKLOG)
         await self._start_server(stack, AsgiServer(BehindOurProxy(self.gateway), listener))
-        return ControlPlane(tuple(own_branches(self.gateway.settings)), QUESTIONS, path)
+        return ControlPlane(tuple(own_branches(self.gateway.settings)), PATH_PREFIX, path)
 
     async def _start_server(self, stack: AsyncExitStack, server: AsgiServer) -> None:
         await server.start()

@@ -13,10 +13,10 @@ from machpay_gateway.core.network.cookies import HOST_PREFIX, PREFIX
 from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, digest_of, mint
 
 # What a page says when its form proves nothing.
-LOST = "Your browser lost this page's cookie. Try again."
+COOKIE_MISSING = "Your browser lost this page's cookie. Try again."
 # What a browser forgets at sign-out (ASVS 5.0 14.3.1). Not "cookies": the session's is taken away by name, and the one
 # that keeps strangers from locking this browser's user out says nothing of what they saw.
-CLEARED = '"cache", "storage"'
+CLEAR_SITE_DATA = '"cache", "storage"'
 _SAME_SITE = {"same-origin", "none"}  # none: typed into the address bar
 
 
@@ -58,18 +58,18 @@ class Cookie:
         response.delete_cookie(self.name, path="/", secure=self.is_secure, httponly=True, samesite="lax")
 
 
-def put_sign_in(response: Response, session: str, device: str, *, is_secure: bool) -> None:
+def set_sign_in_cookies(response: Response, session: str, device: str, *, is_secure: bool) -> None:
     """Give a browser in which somebody has signed in the cookies of its *session* and of the known *device*."""
     Cookie.of("session", is_secure=is_secure).put(response, session)
     Cookie.of("device", is_secure=is_secure).put(response, device, seconds=DEVICE_SECONDS)
 
 
-def fresh_value() -> str:
+def random_value() -> str:
     """Return a value that nobody can guess."""
     return mint(OpaqueTokenKind.BROWSER, urandom(ENTROPY_BYTES))
 
 
-def proof_of(cookie: str, purpose: str, query: bytes) -> str:
+def csrf_token(cookie: str, purpose: str, query: bytes) -> str:
     """Return what a form for *purpose*, about what *query* asks, carries in a browser with this *cookie*.
 
     It is of no use in another browser, for another purpose, or for another request of an app.
@@ -77,8 +77,8 @@ def proof_of(cookie: str, purpose: str, query: bytes) -> str:
     return hmac.digest(cookie.encode(), f"{purpose}\n".encode() + query, "sha256").hex()
 
 
-def is_proved(request: Request, cookie: str, purpose: str, query: bytes, proof: str) -> bool:
+def is_valid_csrf_token(request: Request, cookie: str, purpose: str, query: bytes, proof: str) -> bool:
     """Tell whether a form came from the page that we gave the browser with this *cookie*."""
     if not cookie or request.headers.get("sec-fetch-site", "none") not in _SAME_SITE:
         return False
-    return hmac.compare_digest(proof_of(cookie, purpose, query).encode(), proof.encode(errors="replace"))
+    return hmac.compare_digest(csrf_token(cookie, purpose, query).encode(), proof.encode(errors="replace"))

@@ -4,7 +4,7 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
 
-from machpay_gateway.web.bodies import declared_types, whole_body
+from machpay_gateway.web.bodies import media_types, read_limited_body
 
 MAX_FORM_BYTES = 64 * 1024
 _MOST_FIELDS = 200
@@ -15,16 +15,16 @@ Pairs = list[tuple[str, str]]
 
 async def read_form(request: Request) -> Pairs | str:
     """Return the fields of the body in their order, or what is wrong with it."""
-    if declared_types(request) != [_TYPE]:
+    if media_types(request) != [_TYPE]:
         return f"the body is not {_TYPE}"
     try:
-        body = await whole_body(request, MAX_FORM_BYTES)
+        body = await read_limited_body(request, MAX_FORM_BYTES)
     except ClientDisconnect:
         return "the body ended before its time"
-    return f"the body is over {MAX_FORM_BYTES} bytes" if body is None else read_pairs(body)
+    return f"the body is over {MAX_FORM_BYTES} bytes" if body is None else parse_form(body)
 
 
-def read_pairs(text: bytes) -> Pairs | str:
+def parse_form(text: bytes) -> Pairs | str:
     """Return the fields of a form or a query, or what is wrong with it.
 
     Bytes that are not UTF-8 stay what they are, as surrogates: what is returned as it came must not change on the way.
@@ -39,7 +39,7 @@ def read_pairs(text: bytes) -> Pairs | str:
         return f"it has over {_MOST_FIELDS} fields"
 
 
-def is_text(pairs: Pairs) -> bool:
+def is_utf8(pairs: Pairs) -> bool:
     """Tell whether *pairs* were sent in UTF-8, as a browser sends them that has a page of ours."""
     try:
         "".join(name + value for name, value in pairs).encode()

@@ -10,7 +10,7 @@ from machpay_gateway.core.limits.admission import Admitted, Exceeded
 Headers = list[tuple[bytes, bytes]]
 
 
-def answer_headers(
+def response_headers(
     principal: Principal | Anonymous,
     grant: Admitted | None,
     request_id: bytes,

@@ -44,7 +44,7 @@ def path_in(target: bytes) -> str | None:
     return read_path(path, raw, None)
 
 
-def branch_of(path: str, branches: Container[str]) -> str | None:
+def matching_prefix(path: str, branches: Container[str]) -> str | None:
     """Return which of *branches*, each of one segment or two, canonical *path* is or is below; None for none."""
     segments = path.split("/", 3)
     return next((branch for end in (3, 2) if (branch := "/".join(segments[:end])) in branches), None)

@@ -13,7 +13,7 @@ _DENIAL_RESPONSE = "websocket.http.response"
 
 async def send_problem(scope: Scope, receive: Receive, send: Send, problem: Problem, added: Headers) -> None:
     """Answer with *problem* and the headers *added*; the application never sees the request."""
-    headers, body = problem_answer(problem, added)
+    headers, body = problem_response(problem, added)
     if scope["type"] == "http":
         body = b"" if scope.get("method") == "HEAD" else body
         await _respond(send, "http.response", problem.status, headers, body)
@@ -25,7 +25,7 @@ async def send_problem(scope: Scope, receive: Receive, send: Send, problem: Prob
     await send({"type": "websocket.close", "code": problem.close_code, "reason": str(problem.body["code"])})
 
 
-def problem_answer(problem: Problem, added: Headers) -> tuple[Headers, bytes]:
+def problem_response(problem: Problem, added: Headers) -> tuple[Headers, bytes]:
     """Return the header fields and the body of the answer that tells *problem*, the fields *added* among them."""
     body = orjson.dumps(problem.body)
     headers = [

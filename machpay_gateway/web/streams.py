@@ -193,7 +193,7 @@ async def _disconnected() -> Message:
     return {"type": "websocket.disconnect", "code": 1006, "reason": ""}
 
 
-def receiving(receive: Receive, stream: Callable[[], OpenStream | None]) -> Receive:
+def receive_until_end(receive: Receive, stream: Callable[[], OpenStream | None]) -> Receive:
     """Return *receive* for a WebSocket's application, which hears of nothing but the end once that has come."""
 
     def receive_until_ended() -> Awaitable[Message]:

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from httpx2 import ASGITransport, AsyncClient, Response
 
 from machpay_gateway.core.keys.audit import AuditHead
-from machpay_gateway.web.browser import proof_of
+from machpay_gateway.web.browser import csrf_token
 from tests.console.harness import ADMIN, FORM, PASSWORD, URL, Rig, submitted
 
 CROSS_SITE = {**FORM, "Sec-Fetch-Site": "cross-site"}
@@ -18,7 +18,7 @@ HOSTILE = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>"
 
 def proof(browser: AsyncClient, path: str) -> str:
     """Return the proof that a form for *path* has in *browser*."""
-    return proof_of(browser.cookies["__Host-machpay-session"], path, b"")
+    return csrf_token(browser.cookies["__Host-machpay-session"], path, b"")
 
 
 async def posted(browser: AsyncClient, path: str, **fields: str) -> Response:

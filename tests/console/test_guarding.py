@@ -10,7 +10,7 @@ import pytest
 from httpx2 import AsyncClient
 
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.web.browser import proof_of
+from machpay_gateway.web.browser import csrf_token
 from tests.console.crafted import changed_since
 from tests.console.harness import ADMIN, API_URL, FORM, PASSWORD, STRANGER, URL, VIEWER, Rig, forms_of, submitted
 
@@ -20,7 +20,7 @@ NEW = "/console/keys/new"
 
 def _proof(browser: AsyncClient, path: str) -> str:
     """Return the proof that a page of ours would give this browser for a form that goes to *path*."""
-    return proof_of(browser.cookies["__Host-machpay-session"], path, b"")
+    return csrf_token(browser.cookies["__Host-machpay-session"], path, b"")
 
 
 async def call(rig: Rig, secret: str, address: str = "192.0.2.1") -> int:

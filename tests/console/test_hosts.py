@@ -12,7 +12,7 @@ from machpay_gateway import Route
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.server import create_app
 from machpay_gateway.settings.console import ConsoleSettings
-from machpay_gateway.web.browser import Cookie, fresh_value
+from machpay_gateway.web.browser import Cookie, random_value
 
 CONSOLE, ISSUER, API, PROXY = "console.example.com", "auth.example.com", "api.example.com", "10.0.0.1"
 PREFLIGHT = [("origin", "https://app.example"), ("access-control-request-method", "POST")]
@@ -162,7 +162,7 @@ async def test_the_consoles_own_cookies_are_set(served: Served) -> None:
 @pytest.mark.parametrize("before", ["\xa0", "\x85", "\xe2\x80\x80", '"', "=", " ="])
 def test_a_cookie_under_another_name_is_not_read_as_ours(before: str) -> None:
     # A prefix keeps other hosts from setting `__Host-…`; a parser that strips more than browsers do would undo that.
-    session, good = Cookie.of("session", is_secure=True), fresh_value()
+    session, good = Cookie.of("session", is_secure=True), random_value()
     for value, expected in (
         (f"{before}__Host-machpay-session={good}", ""),
         (f"a=1;  __Host-machpay-session={good} ", good),

@@ -6,7 +6,7 @@ from urllib.parse import quote
 import pytest
 
 from machpay_gateway.settings.console import ConsoleSettings
-from machpay_gateway.web.browser import fresh_value
+from machpay_gateway.web.browser import random_value
 from tests.console.harness import (
     ADMIN,
     FORM,
@@ -28,7 +28,7 @@ async def test_nobody_sees_a_page_without_signing_in(rig: Rig, path: str) -> Non
     answer = await rig.http().get(path)
     assert answer.status_code == 303
     assert answer.headers["location"] == f"/console/sign-in?next={path.removeprefix('/console')}"
-    forged = await rig.http().get(path, headers={"Cookie": f"__Host-machpay-session={fresh_value()}"})
+    forged = await rig.http().get(path, headers={"Cookie": f"__Host-machpay-session={random_value()}"})
     assert forged.status_code == 303
     in_part = await rig.http().get(path, headers={"HX-Request": "true"})
     assert in_part.status_code == 204

@@ -11,7 +11,7 @@ import pytest
 
 from machpay_gateway import Route
 from machpay_gateway.core.oauth.settings import OAuthSettings
-from machpay_gateway.forward_auth.dialect import QUESTIONS
+from machpay_gateway.forward_auth.dialect import PATH_PREFIX
 from machpay_gateway.proxy.routing import ControlPlane
 from machpay_gateway.settings import Options
 from machpay_gateway.settings.console import ConsoleSettings
@@ -37,7 +37,7 @@ async def rig(
         }
         async with Upstream(answer=answer) as upstream, Upstream(path=Path(folder, "own")) as own:
             branches = ("/console", "/oauth/authorize", "/oauth/token", "/v1/keys")
-            plane = ControlPlane(branches, QUESTIONS, Path(folder, "own")) if control_plane else None
+            plane = ControlPlane(branches, PATH_PREFIX, Path(folder, "own")) if control_plane else None
             async with proxied(upstream, control_plane=plane, **(defaults | options)) as made:
                 yield made, upstream, own
 

@@ -6,7 +6,7 @@ import pytest
 
 from machpay_gateway import MachPayAuth
 from machpay_gateway.core.network.address import parse_allowlist
-from machpay_gateway.web.incoming import Trust, request_facts
+from machpay_gateway.web.request_facts import Trust, request_facts
 from tests.applications import ok
 from tests.gateways import guarded
 from tests.proxy.harness import Upstream, proxied, request

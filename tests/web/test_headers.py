@@ -11,7 +11,7 @@ from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.limits.admission import CONCURRENCY, Admitted, Exceeded
 from machpay_gateway.core.limits.rate import MAX_LIMIT, TIERS, Tier
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.web.headers import Headers, answer_headers, quota_headers, refusal_headers
+from machpay_gateway.web.headers import Headers, quota_headers, refusal_headers, response_headers
 
 STANDARD = TIERS["standard"]
 CALLER = Principal(
@@ -93,28 +93,28 @@ def test_legacy_fields_come_on_request() -> None:
         (b"x-ratelimit-remaining", b"742"),
         (b"x-ratelimit-reset", b"12"),
     ]
-    assert answer_headers(CALLER, granted(), b"x", legacy=True)[-1] == (b"x-ratelimit-reset", b"12")
+    assert response_headers(CALLER, granted(), b"x", legacy=True)[-1] == (b"x-ratelimit-reset", b"12")
 
 
 def test_an_answer_carries_the_quota_and_the_request_id() -> None:
-    fields = answer_headers(CALLER, granted(), b"req-1", legacy=False)
+    fields = response_headers(CALLER, granted(), b"req-1", legacy=False)
     assert sorted(name for name, _ in fields) == [b"ratelimit", b"ratelimit-policy", b"x-request-id"]
     assert (b"x-request-id", b"req-1") in fields
 
 
 def test_the_quota_told_is_the_one_that_it_was_granted_by() -> None:
-    fields = answer_headers(CALLER, granted(tier=TIERS["test"]), b"req-1", legacy=False)
+    fields = response_headers(CALLER, granted(tier=TIERS["test"]), b"req-1", legacy=False)
     assert parsed(fields, b"ratelimit-policy")[0][1] == {"q": 100, "w": 60}
 
 
 def test_one_answer_does_not_change_the_next() -> None:
-    first = answer_headers(CALLER, granted(), b"req-1", legacy=False)
+    first = response_headers(CALLER, granted(), b"req-1", legacy=False)
     first.append((b"x-added", b"1"))
-    assert len(answer_headers(CALLER, granted(), b"req-2", legacy=False)) == 3
+    assert len(response_headers(CALLER, granted(), b"req-2", legacy=False)) == 3
 
 
 def test_a_public_answer_carries_the_request_id_only() -> None:
-    assert answer_headers(ANONYMOUS, None, b"req-1", legacy=True) == [(b"x-request-id", b"req-1")]
+    assert response_headers(ANONYMOUS, None, b"req-1", legacy=True) == [(b"x-request-id", b"req-1")]
 
 
 @pytest.mark.parametrize("policy", ["minute", CONCURRENCY])

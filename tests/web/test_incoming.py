@@ -5,7 +5,7 @@ import pytest
 
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.network.address import format_address, parse_allowlist
-from machpay_gateway.web.incoming import Trust, request_facts, request_ids
+from machpay_gateway.web.request_facts import Trust, request_facts, request_ids
 
 PROXIES = parse_allowlist(["10.0.0.0/8"])
 TRUST = Trust(PROXIES, b"x-forwarded-for")

@@ -10,13 +10,13 @@ from machpay_gateway.core.decision.identity_headers import is_identity_name
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.network.forwarded import client_address
 from machpay_gateway.forward_auth.dialect import Dialect
-from machpay_gateway.web.incoming import Trust, accepted_id, preflight_for
 from machpay_gateway.web.path import path_in
+from machpay_gateway.web.request_facts import Trust, accepted_request_id, preflight_method
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")  # RFC 9110 §9.1, and longer than any method is
 
 
-class Question(NamedTuple):
+class CheckRequest(NamedTuple):
     """What is asked about. *fault* says, for the log, why it cannot be answered; empty when it can.
 
     *host* is the client's, as the proxy tells it, and the one asked at: a list, or None where there is neither.
@@ -27,13 +27,13 @@ class Question(NamedTuple):
     host: bytes | None
 
 
-def asked_path(scope: Scope) -> str:
+def check_path(scope: Scope) -> str:
     """Return the path of the question itself, without the mount point."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
 
 
-def question_in(scope: Scope, dialect: Dialect, trust: Trust, ids: Iterator[bytes]) -> Question:
+def parse_check_request(scope: Scope, dialect: Dialect, trust: Trust, ids: Iterator[bytes]) -> CheckRequest:
     """Return what a trusted proxy asks in *scope*. Never raises for what its client sent."""
     headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
     peer = scope["client"][0]
@@ -48,15 +48,15 @@ def question_in(scope: Scope, dialect: Dialect, trust: Trust, ids: Iterator[byte
         # A peer that does not say who is calling calls for somebody unknown, not for itself.
         address=client_address(peer, forwarded, trust.proxies, trust.header) if forwarded else None,
         proof=_values(headers, b"dpop"),
-        request_id=(request_id and accepted_id(request_id, peer, trust.proxies)) or next(ids),
+        request_id=(request_id and accepted_request_id(request_id, peer, trust.proxies)) or next(ids),
     )
     if not authorization and (asked := _only(headers, b"access-control-request-method")) is not None:
         origin = _only(headers, b"origin")
         # Nobody says here whether the request has a body.
-        facts = facts._replace(preflight_for=preflight_for(facts.method, origin, asked, has_body=False))
+        facts = facts._replace(preflight_for=preflight_method(facts.method, origin, asked, has_body=False))
     # With the host that is asked at, which for some is the client's: pages have one, and nobody asks there.
     host = b",".join(_values(headers, b"host") + _values(headers, b"x-forwarded-host")) or None
-    return Question(facts, _fault(method, target, headers), host)
+    return CheckRequest(facts, _fault(method, target, headers), host)
 
 
 def _method_in(scope: Scope, dialect: Dialect, headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
@@ -69,7 +69,7 @@ def _target_in(scope: Scope, dialect: Dialect, headers: Sequence[tuple[bytes, by
     """Return the client's path and query as it sent them, None when they are not told once."""
     if dialect.target is not None:
         # Nothing of the client's is in the path of such a question.
-        return _only(headers, dialect.target) if asked_path(scope) == dialect.path else None
+        return _only(headers, dialect.target) if check_path(scope) == dialect.path else None
     raw = (scope.get("raw_path") or b"").removeprefix(scope.get("root_path", "").encode())
     ours = dialect.path.encode()
     return raw.removeprefix(ours) if raw.startswith(ours) else None

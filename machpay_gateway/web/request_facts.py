@@ -11,7 +11,7 @@ from machpay_gateway.core.keys.audit import Actor, ActorKind
 from machpay_gateway.core.network.address import Allowlist, format_address_or_none, parse_address, parse_allowlist
 from machpay_gateway.core.network.forwarded import client_address
 from machpay_gateway.core.text import contains_secret
-from machpay_gateway.web.forwarding import IgnoredForwarding
+from machpay_gateway.web.ignored_forwarding import IgnoredForwarding
 from machpay_gateway.web.path import LONG, canonical_path
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=-]{1,128}")
@@ -40,7 +40,7 @@ class Trust:
 
 
 # For what is reached through our own proxy alone, which has done the walk and says what came of it.
-PEER_FIELD = b"x-machpay-peer"  # by which it says who its peer is, where that is asked for
+PEER_HEADER = b"x-machpay-peer"  # by which it says who its peer is, where that is asked for
 BEHIND_OUR_PROXY = Trust(parse_allowlist(["0.0.0.0/0", "::/0"]))
 
 
@@ -87,10 +87,10 @@ def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) 
             read_path(path, scope.get("raw_path"), scope.get("root_path")),
             authorization,
             _address_behind(peer, forwarded, trust) if forwarded else parse_address(peer),
-            next(ids) if request_id is None else accepted_id(request_id, peer, trust.proxies) or next(ids),
+            next(ids) if request_id is None else accepted_request_id(request_id, peer, trust.proxies) or next(ids),
             None
             if preflight is None or authorization
-            else preflight_for(method, origin, preflight, has_body=_has_body(scope)),
+            else preflight_method(method, origin, preflight, has_body=_has_body(scope)),
             proof,
         ),
     )
@@ -115,7 +115,7 @@ def hosts_of(scope: Mapping[str, Any], trust: Trust) -> tuple[bytes | None, byte
         elif name == b"x-forwarded-host":
             forwarded.append(value)
     client = scope.get("client")
-    if forwarded and not (client and may_speak_for_others(client[0] or "", trust.proxies)):
+    if forwarded and not (client and is_trusted_proxy(client[0] or "", trust.proxies)):
         forwarded = []
     return b",".join(hosts) or None, b",".join(forwarded) or None
 
@@ -131,29 +131,27 @@ def actor_of(kind: ActorKind, actor_id: str, facts: RequestFacts) -> Actor:
     return Actor(kind, actor_id, format_address_or_none(facts.address), facts.request_id.decode())
 
 
-def may_speak_for_others(peer: str, proxies: Allowlist | None) -> bool:
+def is_trusted_proxy(peer: str, proxies: Allowlist | None) -> bool:
     """Tell whether *peer* is a trusted proxy; one that has no address is not."""
     return proxies is not None and (address := parse_address(peer)) is not None and address in proxies
 
 
 def _address_behind(peer: str, forwarded: list[bytes], trust: Trust) -> int | None:
-    if not may_speak_for_others(peer, trust.proxies):
+    if not is_trusted_proxy(peer, trust.proxies):
         trust.ignored.note(peer, trust.header)
     return client_address(peer, forwarded, trust.proxies, trust.header)
 
 
-def accepted_id(value: bytes, peer: str, proxies: Allowlist | None) -> bytes | None:
+def accepted_request_id(value: bytes, peer: str, proxies: Allowlist | None) -> bytes | None:
     """Return the request id that a trusted *peer* gave; a stranger's would let it forge our log.
 
     One that holds a secret is none: ids are logged, and sent on.
     """
-    is_one = (
-        may_speak_for_others(peer, proxies) and _REQUEST_ID.fullmatch(value) and not contains_secret(value.decode())
-    )
+    is_one = is_trusted_proxy(peer, proxies) and _REQUEST_ID.fullmatch(value) and not contains_secret(value.decode())
     return value if is_one else None
 
 
-def preflight_for(method: str, origin: bytes | None, asked: bytes, *, has_body: bool) -> str | None:
+def preflight_method(method: str, origin: bytes | None, asked: bytes, *, has_body: bool) -> str | None:
     """Return the method that a CORS preflight without credentials asks about, None when the request is none."""
     # Fetch §3.2.2: a preflight is an OPTIONS with one Origin and one Access-Control-Request-Method, and it carries
     # neither credentials nor a body. Anything else is a request like any other: it must not reach the application
