@@ -181,27 +181,27 @@ class Gateway:
 
     @property
     def users(self) -> "Users":
-        """The use cases on users. Raises ConfigurationError when the store has no room for them."""
+        """The use cases on users."""
         return self.users_factory()
 
     @property
     def oauth_clients(self) -> "OAuthClients":
-        """The use cases on OAuth clients. Raises ConfigurationError as `users` does."""
+        """The use cases on OAuth clients."""
         return self.oauth_clients_factory()
 
     @property
     def consents(self) -> "Consents":
-        """The use cases on what users allow OAuth clients. Raises ConfigurationError as `users` does."""
+        """The use cases on what users allow OAuth clients."""
         return self.consents_factory()
 
     @property
     def revocation(self) -> "Revocation":
-        """Ends grants and tokens. Raises ConfigurationError as `users` does."""
+        """Ends grants and tokens."""
         return self.revocation_factory()
 
     @property
     def token_issuance(self) -> "TokenIssuance":
-        """Issues access and refresh tokens. Raises ConfigurationError as `oauth_settings` and `users` do."""
+        """Issues access and refresh tokens. Raises ConfigurationError as `oauth_settings` does."""
         return self.token_issuance_factory()
 
     async def __aenter__(self) -> Self:

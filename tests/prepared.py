@@ -14,7 +14,6 @@ from machpay_gateway.core.jose.signing import SigningKey
 from machpay_gateway.core.keys.audit import APPLICATION, Change
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.keysets import SigningKeys
-from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 
 SECRET_KEY = token_hex(32)
@@ -58,7 +57,8 @@ def _signing_key() -> SigningKey:
 
 
 async def _first_signing_key() -> SigningKey:
-    store = MemoryStore()
+    store = SqlStore("memory://")
     await SigningKeys(store, secret_key=SECRET_KEY.encode, life_seconds=60.0, clock=time.time).ensure()
     (key,) = await store.signing_keys()
+    await store.close()
     return key

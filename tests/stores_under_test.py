@@ -4,16 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 from tests.prepared import new_sqlite
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
-def unopened_store(request: pytest.FixtureRequest, tmp_path: Path) -> MemoryStore | SqlStore:
+def unopened_store(request: pytest.FixtureRequest, tmp_path: Path) -> SqlStore:
     match request.param:
         case "memory":
-            return MemoryStore()
+            return SqlStore("memory://")
         case "sqlite-in-memory":
             return SqlStore("sqlite://")
         case "sqlite":

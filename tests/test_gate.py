@@ -22,7 +22,7 @@ from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.gate import Gate, PendingAdmission, PendingIdentity
 from machpay_gateway.limiters.memory import MemoryLimiter
 from machpay_gateway.stores.cache import KeyCache
-from machpay_gateway.stores.memory import MemoryStore
+from machpay_gateway.stores.sql import SqlStore
 from tests.clocks import FixedClock
 from tests.gates import (
     ADDRESS,
@@ -372,7 +372,7 @@ async def test_a_token_that_fails_verification_is_refused(
 
 @pytest.mark.parametrize("prefix, environment", [("live", "test"), ("test", "live")])
 async def test_a_secret_of_another_environment_than_its_record_is_always_refused(prefix: str, environment: str) -> None:
-    clock, store = FixedClock(NOW), MemoryStore()
+    clock, store = FixedClock(NOW), SqlStore("memory://")
     await store.add_account(Account("acct_1", "Acme", "standard", NOW), logged())
     secret = mint_secret(prefix, bytes(32)).encode()
     swapped = KeyRecord(

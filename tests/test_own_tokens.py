@@ -22,7 +22,7 @@ from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.keysets import SigningKeys
 from machpay_gateway.keysets.own import VERIFIED_SECONDS, OwnTokens
 from machpay_gateway.stores.grant_cache import GrantCache
-from machpay_gateway.stores.memory import MemoryStore
+from machpay_gateway.stores.sql import SqlStore
 from tests.clocks import FixedClock
 from tests.waiting import until
 
@@ -34,11 +34,11 @@ READ = Scopes(frozenset({"account:read"}))
 GRANT = Grant("grant_1", "app_1", "user_1", "acct_1", "live", "standard", BOTH, START)
 
 
-class Store(MemoryStore):
+class Store(SqlStore):
     """Signing keys and grants, and how often anything is asked of them."""
 
     def __init__(self, clock: FixedClock) -> None:
-        super().__init__()
+        super().__init__("memory://")
         self.clock = clock
         self.asked: list[str] = []
         self.is_away = False

@@ -14,7 +14,6 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.compact import CompactToken, parse_compact
 from machpay_gateway.core.jose.signing import PUBLISH_BEFORE_SIGNING_SECONDS
 from machpay_gateway.keysets import SigningKeys
-from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 from tests.clocks import FixedClock
 from tests.postgres.fixtures import empty_postgres_url, postgres_server, postgres_url
@@ -32,7 +31,7 @@ def clock() -> FixedClock:
 
 @pytest.fixture
 def worker(clock: FixedClock) -> Callable[..., SigningKeys]:
-    store = MemoryStore()
+    store = SqlStore("memory://")
 
     def make(secret: bytes = SECRET) -> SigningKeys:
         return SigningKeys(store, secret_key=lambda: secret, life_seconds=LIFE, clock=clock)

@@ -73,7 +73,7 @@ class Operation:
 
 
 _KEY, _CHANGE = "/v1/keys/{id}", ("not_found", "precondition_failed")
-_CLIENTS, _GRANTS, _STORED = "/v1/oauth/clients", "/v1/oauth/grants", "not_configured"
+_CLIENTS, _GRANTS = "/v1/oauth/clients", "/v1/oauth/grants"
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
@@ -107,36 +107,36 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "POST", _CLIENTS, "createClient", Action.CREATE, clients.create, IssuedClientDocument,
-        body=NewClient, problems=(_STORED,), status=201, has_etag=True, about="app",
+        body=NewClient, status=201, has_etag=True, about="app",
     ),
     Operation(
         "GET", _CLIENTS, "listClients", Action.READ, clients.list_, ClientListDocument,
-        query=ClientListQuery, problems=(_STORED,),
+        query=ClientListQuery,
     ),
     Operation(
         "GET", f"{_CLIENTS}/{{id}}", "retrieveClient", Action.READ, clients.retrieve, OAuthClientDocument,
-        problems=("not_found", _STORED), has_etag=True, about="app",
+        problems=("not_found",), has_etag=True, about="app",
     ),
     Operation(
         "PATCH", f"{_CLIENTS}/{{id}}", "updateClient", Action.CHANGE, clients.update, OAuthClientDocument,
-        body=ClientChange, problems=("conflict", *_CHANGE, _STORED), has_etag=True, about="app",
+        body=ClientChange, problems=("conflict", *_CHANGE), has_etag=True, about="app",
     ),
     Operation(
         "DELETE", f"{_CLIENTS}/{{id}}", "deleteClient", Action.END, clients.delete, DeletedClientDocument,
-        problems=(*_CHANGE, _STORED), about="app",
+        problems=_CHANGE, about="app",
     ),
     Operation(
         "POST", f"{_CLIENTS}/{{id}}/rotate-secret", "rotateClientSecret", Action.ISSUE_SECRET,
         clients.rotate_secret, IssuedClientDocument,
-        body=SecretRotation, problems=("conflict", *_CHANGE, _STORED), has_etag=True, about="app",
+        body=SecretRotation, problems=("conflict", *_CHANGE), has_etag=True, about="app",
     ),
     Operation(
         "GET", _GRANTS, "listGrants", Action.READ, grants.list_, GrantListDocument,
-        query=GrantListQuery, problems=(_STORED,),
+        query=GrantListQuery,
     ),
     Operation(
         "POST", f"{_GRANTS}/{{id}}/revoke", "revokeGrant", Action.END, grants.revoke, OAuthGrantDocument,
-        body=NoFields, problems=("not_found", _STORED), about="grant",
+        body=NoFields, problems=("not_found",), about="grant",
     ),
     Operation(
         "GET", "/v1/audit-log", "listChanges", Action.READ_AUDIT_LOG, account.audit_log, AuditListDocument,

@@ -1,7 +1,6 @@
 """One request to the key API as an operation sees it: the caller, the parsed query and body, and the services."""
 
-from collections.abc import Awaitable, Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -12,7 +11,6 @@ from machpay_gateway.admin.problems import ProblemError
 from machpay_gateway.admin.request_body import invalid_field, parse_body
 from machpay_gateway.admin.requests import RequestModel, ValidationContext
 from machpay_gateway.core.accounts.management import ManagedRecord
-from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.services.oauth_clients import OAuthClients
@@ -55,15 +53,13 @@ class AdminRequest:
 
     @property
     def oauth_clients(self) -> OAuthClients:
-        """The use cases on OAuth clients. Raises ProblemError if the store does not support them."""
-        with _not_configured():
-            return self.gateway.oauth_clients
+        """The use cases on OAuth clients."""
+        return self.gateway.oauth_clients
 
     @property
     def revocation(self) -> Revocation:
-        """The use cases on grants. Raises ProblemError as `oauth_clients` does."""
-        with _not_configured():
-            return self.gateway.revocation
+        """The use cases on grants."""
+        return self.gateway.revocation
 
     async def key(self) -> KeyRecord:
         """Return the key that the path names. Raises ProblemError if the caller has no key with that id."""
@@ -119,11 +115,3 @@ class AdminRequest:
                 raise ProblemError("conflict", f"The {kind}'s scopes have changed meanwhile: retrieve it anew.")
 
         return check
-
-
-@contextmanager
-def _not_configured() -> Iterator[None]:
-    try:
-        yield
-    except ConfigurationError as exc:
-        raise ProblemError("not_configured", str(exc)) from exc

@@ -2,6 +2,5 @@
 
 from machpay_gateway.assembly.adapters import MEMORY_DATABASE, unservable
 from machpay_gateway.assembly.gateway import ConfiguredGateway, policy_for
-from machpay_gateway.assembly.parts import oauth_of
 
-__all__ = ["MEMORY_DATABASE", "ConfiguredGateway", "oauth_of", "policy_for", "unservable"]
+__all__ = ["MEMORY_DATABASE", "ConfiguredGateway", "policy_for", "unservable"]

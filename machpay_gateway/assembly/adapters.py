@@ -43,10 +43,6 @@ def unservable(settings: Settings) -> list[str]:
 
 def store_for(settings: Settings) -> "Store":
     """Return the store that *settings* name."""
-    if settings.database == MEMORY_DATABASE:
-        from machpay_gateway.stores.memory import MemoryStore
-
-        return MemoryStore()
     from machpay_gateway.stores.sql import SqlStore
 
     return SqlStore(settings.database)

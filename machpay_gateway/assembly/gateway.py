@@ -18,7 +18,6 @@ from machpay_gateway.assembly.adapters import (
 )
 from machpay_gateway.assembly.lazy_services import LazyServices
 from machpay_gateway.assembly.opened import OpenedStore
-from machpay_gateway.assembly.parts import oauth_of
 from machpay_gateway.core.decision.failures import Failures
 from machpay_gateway.core.decision.policy import Policy
 from machpay_gateway.core.decision.route import Route
@@ -59,8 +58,6 @@ class ConfiguredGateway(Gateway):
         policy = policy_for(settings, own_routes(settings) if callable(own_routes) else own_routes, carries=carries)
         hosts = settings.page_hosts
         store = store_for(settings)
-        if settings.oauth is not None or settings.console is not None:
-            oauth_of(store)
         limiter = limiter_for(settings, store)
         opened = OpenedStore(store)
         key_cache = KeyCache(opened, settings.tiers, clock=time.time)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from machpay_gateway.assembly.parts import oauth_of
 from machpay_gateway.core.decision.policy import Policy
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.ports import TokenVerifier
@@ -47,7 +46,7 @@ class LazyServices:
         console = self.settings.console
         idle_minutes = IDLE_MINUTES if console is None else console.idle_minutes
         return Users(
-            oauth_of(self.store),
+            self.store,
             limiter=self.limiter,
             passwords=Passwords(),
             clock=time.time,
@@ -67,7 +66,7 @@ class LazyServices:
         from machpay_gateway.services.oauth_clients import OAuthClients
 
         return OAuthClients(
-            oauth_of(self.store),
+            self.store,
             scopes=self.policy.scopes,
             clock=time.time,
             entropy=os.urandom,
@@ -79,7 +78,7 @@ class LazyServices:
         """The use cases on what users allow OAuth clients."""
         from machpay_gateway.services.consents import Consents
 
-        return Consents(oauth_of(self.store), clock=time.time, entropy=os.urandom, invalidate=self.invalidate)
+        return Consents(self.store, clock=time.time, entropy=os.urandom, invalidate=self.invalidate)
 
     @cached_property
     def revocation(self) -> "Revocation":
@@ -87,7 +86,7 @@ class LazyServices:
         from machpay_gateway.services.revocation import Revocation
 
         return Revocation(
-            oauth_of(self.store),
+            self.store,
             issuer="" if self.settings.oauth is None else self.settings.oauth.issuer,
             verifier=self.tokens,
             clock=time.time,
@@ -102,7 +101,7 @@ class LazyServices:
         if self.settings.oauth is None or self.proofs is None:
             raise ConfigurationError("There is no authorization server here: set oauth.issuer to have one")
         return TokenIssuance(
-            oauth_of(self.store),
+            self.store,
             settings=self.settings.oauth,
             consents=self.consents,
             revocation=self.revocation,

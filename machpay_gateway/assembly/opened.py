@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
-from machpay_gateway.assembly.parts import oauth_of
 from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
 from machpay_gateway.core.jose.signing import SigningKey
 from machpay_gateway.core.keys.audit import Change
@@ -45,12 +44,12 @@ class OpenedStore:
     async def grant(self, grant_id: str, now: float) -> "Grant | None":
         """Return the grant as it is at *now*."""
         await self._ready(self.lifecycle.serve)
-        return await oauth_of(self._store).grant(grant_id, now)
+        return await self._store.grant(grant_id, now)
 
     async def grant_versions_since(self, since: float) -> Sequence[tuple[str, int]]:
         """Return (grant id, version) of each grant changed at or after *since*, seconds since the epoch."""
         await self._ready(self.lifecycle.serve)
-        return await oauth_of(self._store).grant_versions_since(since)
+        return await self._store.grant_versions_since(since)
 
     async def signing_keys(self) -> Sequence[SigningKey]:
         """Return the keys that we sign by now or did lately."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import click
 
-from machpay_gateway.assembly import MEMORY_DATABASE, unservable
+from machpay_gateway.assembly import unservable
 from machpay_gateway.cli.addresses import address_finding
 from machpay_gateway.cli.output import finding_json, json_option, print_findings, print_json
 from machpay_gateway.cli.session import CliSession, pass_session
@@ -87,10 +87,8 @@ def _hosts(settings: Settings) -> Sequence[CheckResult]:
 
 
 async def _database(settings: Settings) -> Sequence[CheckResult]:
-    from machpay_gateway.stores.sql.health_checks import database_findings, nothing_is_kept
+    from machpay_gateway.stores.sql.health_checks import database_findings
 
-    if settings.database == MEMORY_DATABASE:
-        return [nothing_is_kept()]
     try:
         return await database_findings(settings.database)
     except GatewayError as exc:

@@ -10,12 +10,8 @@ from machpay_gateway.core.oauth.ports import OAuthStore
 from machpay_gateway.core.usage.ports import UsageStore
 
 
-class Store(KeyStore, AccountStore, AuditLog, UsageStore, SigningKeyStore, Protocol):
+class Store(KeyStore, AccountStore, OAuthStore, AuditLog, UsageStore, SigningKeyStore, Protocol):
     """The source of truth: all records, and the connection to them."""
-
-    @property
-    def oauth(self) -> OAuthStore | None:
-        """The records of users and of the authorization server; None when the store has no room for them."""
 
     def secret_key(self) -> bytes | None:
         """Return a secret that is kept beside the database, or None when the settings must name it."""

@@ -12,7 +12,7 @@ from machpay_gateway.core.oauth.authorization_request import AuthorizationReques
 from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.grant import CODE_SECONDS, AuthorizationCode, Grant
 from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, mint
-from machpay_gateway.core.oauth.ports import GrantStore
+from machpay_gateway.core.oauth.ports import OAuthStore
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.services.optimistic_locking import Invalidate, update_record
 
@@ -22,7 +22,7 @@ class Consents:
 
     def __init__(
         self,
-        store: GrantStore,
+        store: OAuthStore,
         *,
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],

@@ -13,7 +13,7 @@ from machpay_gateway.core.oauth.access_token import TYPE
 from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.grant import Grant, StoredRefreshToken
 from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, digest_of
-from machpay_gateway.core.oauth.ports import GrantStore
+from machpay_gateway.core.oauth.ports import OAuthStore
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.services.optimistic_locking import Invalidate
 
@@ -33,7 +33,7 @@ class Revocation:
 
     def __init__(
         self,
-        store: GrantStore,
+        store: OAuthStore,
         *,
         issuer: str,
         verifier: Verifier,

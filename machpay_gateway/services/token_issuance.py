@@ -17,7 +17,7 @@ from machpay_gateway.core.oauth.error import OAuthErrorCode as Error
 from machpay_gateway.core.oauth.error import OAuthRefusal
 from machpay_gateway.core.oauth.grant import AuthorizationCode, Grant, RefreshToken, StoredRefreshToken, TokenFamily
 from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, digest_of, mint, successor
-from machpay_gateway.core.oauth.ports import GrantStore
+from machpay_gateway.core.oauth.ports import OAuthStore
 from machpay_gateway.core.oauth.settings import TOKEN, OAuthSettings
 from machpay_gateway.core.oauth.token_request import (
     DEAD_CODE,
@@ -74,7 +74,7 @@ class TokenIssuance:
 
     def __init__(  # noqa: PLR0913 - what tokens are issued with, by keyword
         self,
-        store: GrantStore,
+        store: OAuthStore,
         *,
         settings: OAuthSettings,
         consents: Consents,

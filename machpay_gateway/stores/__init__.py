@@ -1,1 +1,1 @@
-"""Where keys and accounts are kept. Empty on purpose: `stores.memory` must not bring SQLAlchemy along."""
+"""The stores of accounts, keys, users and OAuth records. Empty: `stores.cache` must not import SQLAlchemy."""

@@ -14,7 +14,6 @@ from httpx2 import AsyncClient, Response
 
 from machpay_gateway import MachPayAuth
 from machpay_gateway.admin.operations import OPERATIONS, Operation
-from machpay_gateway.assembly import oauth_of
 from machpay_gateway.core.keys.audit import APPLICATION, AuditHead
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.server import create_app
@@ -27,7 +26,7 @@ from tests.prepared import SECRET_KEY, give_signing_key, new_sqlite
 
 # For tests of what is decided before any store is asked.
 in_memory = pytest.mark.parametrize("database", ["memory"], indirect=True)
-# For tests of what has no room in memory.
+# For tests that read or change the file.
 on_disk = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 MANAGER = ("keys:manage", "skills:list", "skills:execute", "account:read")
 REDIRECT = "https://app.example.org/callback"
@@ -38,12 +37,11 @@ _numbers = count(1)
 
 
 def over(operations: Iterable[Operation]) -> pytest.MarkDecorator:
-    """Parametrize a test by *operations*, each on every database that it does something on."""
+    """Parametrize a test by *operations*, each on every database."""
     rows = [
         pytest.param(operation, database, id=f"{operation.name}-{database}")
         for operation in operations
         for database in ("memory", "sqlite")
-        if database == "sqlite" or operation not in OF_APPS
     ]
     return pytest.mark.parametrize("operation, database", rows, indirect=["database"])
 
@@ -125,9 +123,7 @@ class Caller:
         gateway = self.api.gateway
         client = await gateway.oauth_clients.get(None, app["id"])
         assert client is not None
-        consents = Consents(
-            oauth_of(gateway.store), clock=time.time, entropy=os.urandom, invalidate=gateway.limiter.invalidate
-        )
+        consents = Consents(gateway.store, clock=time.time, entropy=os.urandom, invalidate=gateway.limiter.invalidate)
         return (await consents.grant_for(client, client.account_id, None, client.scopes, APPLICATION)).id
 
     async def made(self, about: str, **settings: Any) -> tuple[str, str]:  # noqa: ANN401 - as JSON has them

@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
-from machpay_gateway.admin.operations import Operation
 from machpay_gateway.core.keys.audit import APPLICATION
-from tests.admin.conftest import OF_APPS, REDIRECT, Api, Caller, in_memory, on_disk, places, told
-from tests.admin.test_accounts import BODIES
+from tests.admin.conftest import REDIRECT, Api, Caller, on_disk, places, told
 from tests.admin.test_pages import walked
 
 NEW: dict[str, Any] = {"name": "a", "scopes": ["skills:list"], "redirect_uris": [REDIRECT]}
@@ -25,18 +23,6 @@ def at(app: dict[str, Any]) -> str:
     return f"/v1/oauth/clients/{app['id']}"
 
 
-@in_memory
-@pytest.mark.parametrize("operation", OF_APPS, ids=lambda operation: operation.name)
-async def test_a_database_without_room_for_apps_says_so(admin: Caller, operation: Operation) -> None:
-    before = await admin.api.head()
-    path = operation.path.format(id=f"{operation.about}_1")
-    answer = await admin.ask(operation.method, path, BODIES.get(operation.name))
-    assert told(answer) == (501, "not_configured")
-    assert "use sqlite://" in answer.json()["detail"]
-    assert await admin.api.head() == before
-
-
-@on_disk
 async def test_an_app_from_its_creation_to_its_end(admin: Caller) -> None:
     made = await admin.ask("POST", "/v1/oauth/clients", NEW)
     created = made.json()
@@ -211,7 +197,7 @@ async def test_a_new_secret_goes_to_those_only_who_hold_the_apps_scopes(
 async def test_a_scope_that_an_app_loses_meanwhile_is_not_put_back(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     app = await (await api.caller()).app(scopes=["account:read", "skills:list"])
     admin = await api.caller(scopes=("keys:manage", "skills:list"))
-    apps, store = api.gateway.oauth_clients, api.gateway.store.oauth
+    apps, store = api.gateway.oauth_clients, api.gateway.store
     assert store is not None
     replace_client, taken = store.replace_client, False
 

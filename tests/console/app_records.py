@@ -4,7 +4,6 @@ from typing import Any
 
 from httpx2 import AsyncClient, Response
 
-from machpay_gateway.assembly.parts import oauth_of
 from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.grant import Grant
 from machpay_gateway.core.scopes import Scopes
@@ -34,7 +33,7 @@ async def granted(rig: Rig, client: OAuthClient, number: int = 1, email: str | N
         scopes=Scopes(frozenset(SCOPES)),
         created_at=1_700_000_000.0 + number,
     )
-    assert await oauth_of(rig.gateway.store).put_grant(grant, logged())
+    assert await rig.gateway.store.put_grant(grant, logged())
     return grant
 
 

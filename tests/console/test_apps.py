@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from machpay_gateway.assembly.parts import oauth_of
 from machpay_gateway.core.keys.audit import APPLICATION
 from machpay_gateway.core.oauth.client import CLIENT_CREDENTIALS
 from machpay_gateway.core.oauth.grant import Grant
@@ -235,7 +234,7 @@ async def test_more_grants_than_a_page_has_are_on_the_next(rig: Rig) -> None:
     client, _ = await an_app(rig)
     for number in range(22):
         user = await rig.gateway.users.create(rig.account.id, f"user{number}@example.org")
-        await oauth_of(rig.gateway.store).put_grant(
+        await rig.gateway.store.put_grant(
             Grant(
                 f"grant_{number:03}",
                 client.id,

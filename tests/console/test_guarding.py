@@ -130,7 +130,7 @@ async def test_while_the_store_is_away_pages_say_so(rig: Rig, monkeypatch: pytes
     page = await browser.get("/console/keys")
     assert page.status_code == 503
     assert "Try again in a moment" in page.text
-    oauth = rig.gateway.store.oauth
+    oauth = rig.gateway.store
     assert oauth is not None
     monkeypatch.setattr(oauth, "session", away)
     assert (await browser.get("/console/keys/new")).status_code == 503

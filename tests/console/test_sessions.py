@@ -7,7 +7,6 @@ from html import unescape
 import pytest
 from httpx2 import AsyncClient
 
-from machpay_gateway.assembly.parts import oauth_of
 from machpay_gateway.core.accounts.user import SignIn
 from tests.console.crafted import below, lose, posted, refused_from_elsewhere
 from tests.console.harness import ADMIN, PASSWORD, STRANGER, URL, VIEWER, Rig, forms_of, submitted
@@ -83,7 +82,7 @@ async def test_more_than_a_page_of_them_are_counted(rig: Rig) -> None:
     now = time.time()
     for number in range(101):
         one = SignIn(bytes([number]) * 32, rig.users[ADMIN].id, now - number, now + 60, "198.51.100.1")
-        assert await oauth_of(rig.gateway.store).add_sign_in(one, rig.users[ADMIN])
+        assert await rig.gateway.store.add_sign_in(one, rig.users[ADMIN])
     page = (await here.get("/console/sessions")).text
     assert page.count('<th scope="row">') == 100
     assert "2 older sessions are not shown." in page

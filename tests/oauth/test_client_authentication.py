@@ -131,7 +131,7 @@ async def test_both_secrets_work_through_a_rotations_grace_and_the_old_one_ends(
     client = rotated[0]
     old = replace(client.secrets[1], expires_at=1.0)
     ended = replace(client, secrets=(client.secrets[0], old), version=client.version + 1)
-    store = rig.gateway.store.oauth
+    store = rig.gateway.store
     assert store is not None
     assert await store.replace_client(ended, logged()) is not None
     assert told(await asked(rig, basic(rig.client.id, rig.secret))) == (401, "invalid_client")

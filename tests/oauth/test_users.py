@@ -30,7 +30,7 @@ async def test_who_is_shut_out_while_a_password_is_hashed_stays_shut_out(
 
 
 async def test_changes_that_overtake_one_another_are_all_kept(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    users, store = rig.gateway.users, rig.gateway.store.oauth
+    users, store = rig.gateway.users, rig.gateway.store
     assert store is not None
     replace_user, taken = store.replace_user, False
 

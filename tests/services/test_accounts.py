@@ -4,10 +4,10 @@ import pytest
 
 from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.core.keys.key import KeyRecord
+from machpay_gateway.core.keys.key import KeyRecord, SecretRecord
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.services.accounts import Accounts
-from machpay_gateway.stores.memory import MemoryStore
+from machpay_gateway.stores.sql import SqlStore
 from tests.clocks import FixedClock
 from tests.keyrings import NOW, Announced, counted_entropy, logged, noting
 
@@ -23,12 +23,12 @@ def announced() -> Announced:
 
 
 @pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
+def store() -> SqlStore:
+    return SqlStore("memory://")
 
 
 @pytest.fixture
-def accounts(store: MemoryStore, clock: FixedClock, announced: Announced) -> Accounts:
+def accounts(store: SqlStore, clock: FixedClock, announced: Announced) -> Accounts:
     return Accounts(
         store,
         tiers=["test", "standard", "enterprise"],
@@ -84,11 +84,12 @@ async def test_an_account_that_cannot_be_made_is_refused_with_the_way_out(
 
 @pytest.mark.parametrize("by_name", [False, True])
 async def test_a_tier_change_announces_each_key_of_the_account(
-    accounts: Accounts, store: MemoryStore, announced: Announced, *, by_name: bool
+    accounts: Accounts, store: SqlStore, announced: Announced, *, by_name: bool
 ) -> None:
     acme, globex = await accounts.create("Acme", "standard"), await accounts.create("Globex", "standard")
     for key_id, account in [("key_1", acme), ("key_2", acme), ("key_3", globex)]:
-        await store.add_key(KeyRecord(key_id, account.id, "deploy", "live", "", Scopes(), (), NOW, ()), logged())
+        secrets = (SecretRecord(key_id.encode(), "…", NOW),)
+        await store.add_key(KeyRecord(key_id, account.id, "deploy", "live", "", Scopes(), (), NOW, secrets), logged())
     changed = await accounts.set_tier(acme.name if by_name else acme.id, "enterprise")
     assert changed == replace(acme, tier="enterprise")
     assert sorted(announced) == [("key_1", 2), ("key_2", 2)]
@@ -104,7 +105,7 @@ async def test_a_tier_that_is_not_configured_changes_nothing(accounts: Accounts,
 
 
 async def test_of_two_tier_changes_at_once_each_tells_the_log_what_it_found(
-    store: MemoryStore, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account = await accounts.create("Acme", "standard")
     read = store.account

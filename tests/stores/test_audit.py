@@ -12,11 +12,10 @@ import pytest
 
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.audit import Actor, AuditFilter, AuditHead, Change, verify_chain
-from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 from tests.keyrings import ACME, GLOBEX, NOW, stored_key
 
-Store = MemoryStore | SqlStore
+Store = SqlStore
 OPERATOR = Actor("operator", "ops", "192.0.2.1", "req-1")
 
 

@@ -9,11 +9,10 @@ import pytest
 from machpay_gateway.core.errors import DuplicateRequest, InputError
 from machpay_gateway.core.keys.idempotency import IDEMPOTENCY_SECONDS, ResponseFactory, StoredResponse
 from machpay_gateway.core.keys.key import KeyRecord
-from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 from tests.keyrings import ACME, NOW, logged, stored_key
 
-Store = MemoryStore | SqlStore
+Store = SqlStore
 NAME = b"n" * 32
 
 

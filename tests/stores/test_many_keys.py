@@ -1,4 +1,4 @@
-"""A database of many keys answers from its indexes: nothing that is asked often may read what it does not return."""
+"""A database of many keys answers frequent queries from its indexes, without reading other rows."""
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -8,15 +8,15 @@ import pytest
 from sqlalchemy import event, insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Engine
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.stores.schema import ACCOUNTS, KEY_SECRETS, KEYS
-from machpay_gateway.stores.sql import SqlStore, keys
+from machpay_gateway.stores.sql import SqlStore
 from machpay_gateway.stores.sql.collation import bytewise
 from machpay_gateway.stores.sql.engine import Database
+from machpay_gateway.stores.sql.keys import SqlKeys
 
 COUNT = 5000
-Use = Callable[[AsyncConnection], Awaitable[object]]
+Use = Callable[[SqlKeys], Awaitable[object]]
 
 
 def key_id(number: int) -> str:
@@ -24,14 +24,14 @@ def key_id(number: int) -> str:
 
 
 def page(account_id: str | None, after: int | None) -> Use:
-    mark = None if after is None else key_id(after)
-    return lambda connection: keys.keys_page(connection, account_id, environment=None, after=mark, limit=10)
+    cursor = None if after is None else key_id(after)
+    return lambda keys: keys.keys(account_id, after=cursor, limit=10)
 
 
 USES: Sequence[tuple[Use, str]] = [
-    (lambda connection: keys.key_by_digest(connection, digest(7)), r"pk_key_secrets|sqlite_autoindex_key_secrets_1"),
-    (lambda connection: keys.key_by_id(connection, "acct_7", key_id(7)), r"pk_keys|sqlite_autoindex_keys_1"),
-    (lambda connection: keys.versions_since(connection, COUNT - 20), r"ix_keys_changed_at"),
+    (lambda keys: keys.find_by_digest(digest(7)), r"pk_key_secrets|sqlite_autoindex_key_secrets_1"),
+    (lambda keys: keys.key("acct_7", key_id(7)), r"pk_keys|sqlite_autoindex_keys_1"),
+    (lambda keys: keys.versions_since(COUNT - 20), r"ix_keys_changed_at"),
     (page("acct_7", None), r"ix_keys_account_id_created_at_id"),
     (page("acct_7", 2507), r"ix_keys_account_id_created_at_id"),
     (page(None, None), r"ix_keys_created_at_id"),
@@ -71,41 +71,40 @@ async def filled(url: str) -> Database:
     return database
 
 
-async def plan(connection: AsyncConnection, use: Use) -> str:
-    """Return how the database goes about the one statement of *use*."""
-    asked: list[tuple[str, object]] = []
+async def plan(database: Database, use: Use) -> str:
+    """Return the database's query plan of the one statement of *use*."""
+    statements: list[tuple[str, object]] = []
 
-    def note(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
-        asked.append((statement, parameters))
+    def record(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        statements.append((statement, parameters))
 
-    event.listen(Engine, "before_cursor_execute", note)
+    event.listen(Engine, "before_cursor_execute", record)
     try:
-        assert await use(connection)
+        assert await use(SqlKeys(database))
     finally:
-        event.remove(Engine, "before_cursor_execute", note)
-    ((statement, parameters),) = asked
-    explain = "EXPLAIN" if connection.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN"
-    rows = await connection.exec_driver_sql(f"{explain} {statement}", parameters)  # type: ignore[arg-type]  # as it came
-    return "\n".join(str(row[-1]) for row in rows)
+        event.remove(Engine, "before_cursor_execute", record)
+    ((statement, parameters),) = statements
+    explain = "EXPLAIN QUERY PLAN" if database.is_sqlite else "EXPLAIN"
+    async with database.reading("plan") as connection:
+        rows = await connection.exec_driver_sql(f"{explain} {statement}", parameters)  # type: ignore[arg-type]  # as recorded
+        return "\n".join(str(row[-1]) for row in rows)
 
 
-async def test_every_question_is_answered_from_an_index(url: str) -> None:
+async def test_every_frequent_query_uses_an_index(url: str) -> None:
     database = await filled(url)
-    async with database.reading("plans") as connection:
-        for use, index in USES:
-            told = await plan(connection, use)
-            assert re.search(index, told), told
-            # Accounts are few, and SQLite says SCAN of what it walks along an index from the end.
-            assert not re.search(r"Seq Scan on (keys|key_secrets)|SCAN (keys|key_secrets)(?! USING)", told), told
+    for use, index in USES:
+        steps = await plan(database, use)
+        assert re.search(index, steps), steps
+        # Accounts are few, and SQLite says SCAN of what it walks along an index from the end.
+        assert not re.search(r"Seq Scan on (keys|key_secrets)|SCAN (keys|key_secrets)(?! USING)", steps), steps
     await database.close()
 
 
-async def test_a_page_begins_in_the_index_and_does_not_read_up_to_its_mark(url: str) -> None:
+async def test_a_page_begins_in_the_index_and_does_not_read_up_to_its_cursor(url: str) -> None:
     database = await filled(url)
-    async with database.reading("plans") as connection:
-        for account_id in (None, "acct_7"):
-            told = await plan(connection, page(account_id, 2507))
-            assert re.search(r"created_at<\?|Index Cond: .*created_at <= ", told), told
+    for account_id in (None, "acct_7"):
+        steps = await plan(database, page(account_id, 2507))
+        assert re.search(r"created_at<\?|Index Cond: .*created_at <= ", steps), steps
     await database.close()
 
 

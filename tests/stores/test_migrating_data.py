@@ -187,15 +187,15 @@ async def test_what_an_older_version_has_stored_is_there_and_can_be_changed(
     await store.add_account(Account("acct_new", "New", "standard", 200.0), logged())
     raised = [("key_1", 5)] if revision < "0005" else [("key_1", 5), ("grant_1", 5)]
     assert await store.set_tier(ACME, "standard", logged()) == raised
-    held = await store.oauth.refresh_token(b"r" * 32)
+    held = await store.refresh_token(b"r" * 32)
     assert (held is None) == (revision < "0005")
     assert held is None or (held.grant.scopes, held.family.resources) == (KEY.scopes, ("https://api.example.com",))
-    used = await store.oauth.refresh_token(b"u" * 32)
+    used = await store.refresh_token(b"u" * 32)
     assert (used is None) == (revision != "0005")
     assert used is None or (used.token.used_at, used.token.seed, used.next_used_at) == (1.5, b"e" * 32, None)
-    assert (await store.oauth.session(b"s" * 32, 2.0) is None) == (revision < "0005")
-    assert (await store.oauth.client(None, "app_1") is None) == (revision < "0005")
-    assert (await store.oauth.code(b"a" * 32) is None) == (revision < "0005")
+    assert (await store.session(b"s" * 32, 2.0) is None) == (revision < "0005")
+    assert (await store.client(None, "app_1") is None) == (revision < "0005")
+    assert (await store.code(b"a" * 32) is None) == (revision < "0005")
     assert len(await store.signing_keys()) == (0 if revision < "0005" else 1)
     assert (await store.stored_response(b"n", 0) is None) == (revision < "0003")
     found = await store.key(ACME.id, "key_1")
@@ -234,8 +234,8 @@ async def test_clients_that_registered_themselves_are_known_as_such_from_the_log
     store = SqlStore(url)
     await store.migrate()
     await store.open()
-    marked = {name: await store.oauth.client(None, name) for name in ("app_1", "app_2")}
-    grants = [await store.oauth.grant(f"grant_{number}", 2.0) for number in (1, 2, 3)]
+    marked = {name: await store.client(None, name) for name in ("app_1", "app_2")}
+    grants = [await store.grant(f"grant_{number}", 2.0) for number in (1, 2, 3)]
     await store.close()
     assert {name: client is not None and client.is_self_registered for name, client in marked.items()} == {
         "app_1": False,

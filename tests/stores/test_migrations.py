@@ -55,6 +55,42 @@ def test_constraints_have_the_names_that_later_migrations_will_call_them_by(path
     described.dispose()
 
 
+async def test_a_database_in_memory_has_the_schema_and_rows_of_a_migrated_one(path: Path) -> None:
+    databases = [Database(url, busy_timeout_seconds=5.0) for url in (f"sqlite:///{path}", "memory://")]
+    async with databases[0].upgrading("schema") as connection:
+        await connection.run_sync(upgrade)
+    migrated, created = [await content(database) for database in databases]
+    assert created == migrated
+    assert created["alembic_version"][-1] == [(HEAD,)]
+
+
+async def content(database: Database) -> dict[str, list[object]]:
+    """Return the columns, keys, indexes and rows of every table."""
+    async with database.reading("content") as connection:
+        tables = await connection.run_sync(described)
+        for table, parts in tables.items():
+            parts.append([tuple(row) for row in await connection.exec_driver_sql(f"SELECT * FROM {table}")])  # noqa: S608 - of our own
+    await database.close()
+    return tables
+
+
+def described(connection: Connection) -> dict[str, list[object]]:
+    schema = inspect(connection)
+    return {
+        table: [
+            {
+                column["name"]: (str(column["type"]), column["nullable"], column["default"])
+                for column in schema.get_columns(table)
+            },
+            schema.get_pk_constraint(table),
+            schema.get_foreign_keys(table),
+            schema.get_unique_constraints(table),
+            sorted((str(index["name"]), index["column_names"], index["unique"]) for index in schema.get_indexes(table)),
+        ]
+        for table in schema.get_table_names()
+    }
+
+
 async def test_a_database_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
     store = SqlStore(f"sqlite:///{path}")
     await store.open()

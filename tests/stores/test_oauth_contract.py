@@ -14,11 +14,12 @@ from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.grant import Grant
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.sql import SqlStore
-from machpay_gateway.stores.sql.oauth import SqlOAuth
 from tests.keyrings import logged
 from tests.stores.oauth_records import ACME, BOTH, GLOBEX, NOW, READ, client, code, digest, family, grant, sign_in, user
 
-pytestmark = pytest.mark.parametrize("unopened_store", ["sqlite", "sqlite-in-memory", "postgresql"], indirect=True)
+pytestmark = pytest.mark.parametrize(
+    "unopened_store", ["memory", "sqlite", "sqlite-in-memory", "postgresql"], indirect=True
+)
 
 ADA, BOB = user(1), user(2)
 APP, OTHER = client(1), client(2)
@@ -34,25 +35,25 @@ async def store(unopened_store: SqlStore) -> AsyncIterator[SqlStore]:
 
 
 @pytest.fixture
-async def oauth(store: SqlStore) -> SqlOAuth:
+async def oauth(store: SqlStore) -> SqlStore:
     """Hold two users and two clients."""
     for each in (ADA, BOB):
-        assert await store.oauth.add_user(each, logged())
+        assert await store.add_user(each, logged())
     for one in (APP, OTHER):
-        await store.oauth.add_client(one, logged())
-    return store.oauth
+        await store.add_client(one, logged())
+    return store
 
 
 async def logged_so_far(store: SqlStore) -> int:
     return (await store.audit_head()).sequence
 
 
-async def listed(oauth: SqlOAuth, account_id: str | None, **asked: Any) -> Sequence[Grant]:  # noqa: ANN401 - as asked
+async def listed(oauth: SqlStore, account_id: str | None, **asked: Any) -> Sequence[Grant]:  # noqa: ANN401 - as asked
     every: dict[str, Any] = {"client_id": None, "environment": None, "after": None, "limit": 9}
     return await oauth.grants(account_id, **(every | asked))
 
 
-async def test_a_user_comes_back_by_id_and_by_e_mail_to_the_own_account(oauth: SqlOAuth) -> None:
+async def test_a_user_comes_back_by_id_and_by_e_mail_to_the_own_account(oauth: SqlStore) -> None:
     hidden = user(3, account_id=GLOBEX.id, password="a hash", disabled_at=NOW)
     assert await oauth.add_user(hidden, logged())
     for name in (hidden.id, hidden.email):
@@ -63,7 +64,7 @@ async def test_a_user_comes_back_by_id_and_by_e_mail_to_the_own_account(oauth: S
     assert await oauth.users(None) == [ADA, BOB, hidden]
 
 
-async def test_an_e_mail_is_one_users_only(store: SqlStore, oauth: SqlOAuth) -> None:
+async def test_an_e_mail_is_one_users_only(store: SqlStore, oauth: SqlStore) -> None:
     before = await logged_so_far(store)
     assert not await oauth.add_user(replace(BOB, id="user_9", account_id=GLOBEX.id), logged())
     assert await logged_so_far(store) == before
@@ -71,7 +72,7 @@ async def test_an_e_mail_is_one_users_only(store: SqlStore, oauth: SqlOAuth) -> 
     assert sum(await asyncio.gather(*(oauth.add_user(each, logged()) for each in at_once))) == 1
 
 
-async def test_what_belongs_to_no_account_is_refused_and_not_logged(store: SqlStore, oauth: SqlOAuth) -> None:
+async def test_what_belongs_to_no_account_is_refused_and_not_logged(store: SqlStore, oauth: SqlStore) -> None:
     before = await logged_so_far(store)
     with pytest.raises(InputError, match="acct_unknown"):
         await oauth.add_user(user(9, account_id="acct_unknown"), logged())
@@ -87,7 +88,7 @@ async def test_what_belongs_to_no_account_is_refused_and_not_logged(store: SqlSt
     assert await oauth.client(None, "app_009") is None
 
 
-async def test_a_changed_user_is_signed_out_everywhere_and_nobody_else_is(oauth: SqlOAuth) -> None:
+async def test_a_changed_user_is_signed_out_everywhere_and_nobody_else_is(oauth: SqlStore) -> None:
     for number, of in enumerate((ADA, ADA, BOB)):
         assert await oauth.add_sign_in(sign_in(number, of.id), of)
     assert await oauth.put_grant(grant(1, APP, ADA), logged())
@@ -101,7 +102,7 @@ async def test_a_changed_user_is_signed_out_everywhere_and_nobody_else_is(oauth:
     assert await oauth.replace_user(theirs, theirs, logged()) is None
 
 
-async def test_where_a_user_is_signed_in_is_told_newest_first_while_it_lasts(oauth: SqlOAuth) -> None:
+async def test_where_a_user_is_signed_in_is_told_newest_first_while_it_lasts(oauth: SqlStore) -> None:
     ended = replace(sign_in(0, ADA.id), expires_at=NOW)
     later = replace(sign_in(2, ADA.id), created_at=NOW + 1, address="2001:db8::1")
     for each in (ended, sign_in(1, ADA.id), later, sign_in(3, BOB.id)):
@@ -111,13 +112,13 @@ async def test_where_a_user_is_signed_in_is_told_newest_first_while_it_lasts(oau
 
 
 @pytest.mark.parametrize("change", [{"password": "other"}, {"disabled_at": NOW}, {"role": "admin"}], ids=str)
-async def test_nobody_is_signed_in_as_who_they_were_before_a_change(oauth: SqlOAuth, change: dict[str, Any]) -> None:
+async def test_nobody_is_signed_in_as_who_they_were_before_a_change(oauth: SqlStore, change: dict[str, Any]) -> None:
     assert await oauth.replace_user(ADA, replace(ADA, **change), logged()) == []
     assert not await oauth.add_sign_in(sign_in(1, ADA.id), ADA)
     assert list(await oauth.sign_ins(ADA.id, NOW)) == []
 
 
-async def test_whoever_is_asked_for_is_named_by_e_mail_within_the_account(oauth: SqlOAuth) -> None:
+async def test_whoever_is_asked_for_is_named_by_e_mail_within_the_account(oauth: SqlStore) -> None:
     ids = [ADA.id, BOB.id, "user_nobody"]
     assert await oauth.emails(ADA.account_id, [ADA.id, "user_nobody"]) == {ADA.id: ADA.email}
     of_account = {each.id: each.email for each in (ADA, BOB) if each.account_id == GLOBEX.id}
@@ -125,7 +126,7 @@ async def test_whoever_is_asked_for_is_named_by_e_mail_within_the_account(oauth:
     assert await oauth.emails(ADA.account_id, []) == {}
 
 
-async def test_a_role_is_changed_as_it_was_known(oauth: SqlOAuth) -> None:
+async def test_a_role_is_changed_as_it_was_known(oauth: SqlStore) -> None:
     admin = replace(ADA, role="admin")
     assert await oauth.replace_user(ADA, admin, logged()) == []
     assert await oauth.user(None, ADA.id) == admin
@@ -133,7 +134,7 @@ async def test_a_role_is_changed_as_it_was_known(oauth: SqlOAuth) -> None:
 
 
 async def test_a_user_is_changed_as_long_as_it_is_as_it_was_known_and_by_one_of_many(
-    store: SqlStore, oauth: SqlOAuth
+    store: SqlStore, oauth: SqlStore
 ) -> None:
     before = await logged_so_far(store)
     wanted = [replace(ADA, password=f"hash {number}") for number in range(8)]
@@ -147,7 +148,7 @@ async def test_a_user_is_changed_as_long_as_it_is_as_it_was_known_and_by_one_of_
     assert await oauth.user(None, ADA.id) == out
 
 
-async def test_a_sign_in_lasts_until_its_end_or_its_users(oauth: SqlOAuth) -> None:
+async def test_a_sign_in_lasts_until_its_end_or_its_users(oauth: SqlStore) -> None:
     assert await oauth.add_sign_in(sign_in(1, ADA.id), ADA)
     assert await oauth.session(digest(1), NOW + 99) == (ADA, sign_in(1, ADA.id))
     assert await who(oauth, 1, NOW + 100) is None
@@ -157,7 +158,7 @@ async def test_a_sign_in_lasts_until_its_end_or_its_users(oauth: SqlOAuth) -> No
     assert await who(oauth, 2, NOW + 150) is None
 
 
-async def test_when_a_sign_in_was_seen_and_confirmed_is_kept(oauth: SqlOAuth) -> None:
+async def test_when_a_sign_in_was_seen_and_confirmed_is_kept(oauth: SqlStore) -> None:
     assert await oauth.add_sign_in(sign_in(1, ADA.id), ADA)
     seen = replace(sign_in(1, ADA.id), seen_at=NOW + 5.5, confirmed_at=NOW + 6.25)
     await oauth.mark_sign_in(seen)
@@ -174,7 +175,7 @@ async def test_when_a_sign_in_was_seen_and_confirmed_is_kept(oauth: SqlOAuth) ->
     ids=str,
 )
 async def test_address_blocks_are_familiar_for_90_days_of_the_same_password(
-    oauth: SqlOAuth, change: dict[str, Any], *, is_kept: bool
+    oauth: SqlStore, change: dict[str, Any], *, is_kept: bool
 ) -> None:
     day = 86_400
     assert await oauth.add_sign_in(sign_in(1, ADA.id), ADA, block="a")
@@ -189,7 +190,7 @@ async def test_address_blocks_are_familiar_for_90_days_of_the_same_password(
     assert await oauth.is_familiar(ADA.id, "b", 0.0) == is_kept
 
 
-async def test_what_changed_nothing_is_noted_in_the_audit_log(oauth: SqlOAuth, store: SqlStore) -> None:
+async def test_what_changed_nothing_is_noted_in_the_audit_log(oauth: SqlStore, store: SqlStore) -> None:
     before = await store.audit_head()
     await oauth.add_note(logged())
     assert await oauth.add_sign_in(sign_in(1, ADA.id), ADA, logged())
@@ -198,20 +199,20 @@ async def test_what_changed_nothing_is_noted_in_the_audit_log(oauth: SqlOAuth, s
     assert (await store.audit_head()).sequence == before.sequence + 4
 
 
-async def test_all_other_sign_ins_of_a_user_end_and_no_other_users(oauth: SqlOAuth) -> None:
+async def test_all_other_sign_ins_of_a_user_end_and_no_other_users(oauth: SqlStore) -> None:
     for number, of in enumerate((ADA, ADA, ADA, BOB)):
         assert await oauth.add_sign_in(sign_in(number, of.id), of)
     await oauth.drop_other_sign_ins(ADA.id, digest(1), logged())
     assert [await who(oauth, number) for number in range(4)] == [None, ADA, None, BOB]
 
 
-async def who(oauth: SqlOAuth, number: int, now: float = NOW) -> User | None:
+async def who(oauth: SqlStore, number: int, now: float = NOW) -> User | None:
     """Return who is signed in by the cookie of that *number*."""
     found = await oauth.session(digest(number), now)
     return None if found is None else found[0]
 
 
-async def test_a_client_comes_back_as_it_was_stored_to_its_account(oauth: SqlOAuth) -> None:
+async def test_a_client_comes_back_as_it_was_stored_to_its_account(oauth: SqlStore) -> None:
     old = SecretRecord(digest(30), "cs_mp1_…0002", NOW - 5.5, expires_at=NOW + 60.25)
     full = client(
         3, account=GLOBEX, name='A "quoted" app 🔑', environment="test", redirect_uris=("com.example.app:/cb", "https://a/"),
@@ -226,7 +227,7 @@ async def test_a_client_comes_back_as_it_was_stored_to_its_account(oauth: SqlOAu
     assert await oauth.client(None, "app_unknown") is None
 
 
-async def test_clients_are_listed_newest_first_in_pages_without_those_that_were_deleted(oauth: SqlOAuth) -> None:
+async def test_clients_are_listed_newest_first_in_pages_without_those_that_were_deleted(oauth: SqlStore) -> None:
     two_secrets = (SecretRecord(digest(41), "…", NOW), SecretRecord(digest(42), "…", NOW))
     newest = client(3, created_at=NOW + 1, secrets=two_secrets)
     gone, theirs = client(4, deleted_at=NOW, secrets=()), client(5, account=GLOBEX, environment="test")
@@ -246,7 +247,7 @@ async def test_clients_are_listed_newest_first_in_pages_without_those_that_were_
     assert await oauth.client(None, gone.id) == gone
 
 
-async def test_a_client_is_changed_over_the_version_before_and_by_one_of_many(store: SqlStore, oauth: SqlOAuth) -> None:
+async def test_a_client_is_changed_over_the_version_before_and_by_one_of_many(store: SqlStore, oauth: SqlStore) -> None:
     assert await oauth.put_grant(grant(1, APP, ADA), logged())
     assert await oauth.put_grant(grant(2, OTHER, ADA), logged())
     before = await logged_so_far(store)
@@ -262,7 +263,7 @@ async def test_a_client_is_changed_over_the_version_before_and_by_one_of_many(st
     assert await oauth.replace_client(replace(winner, version=3, account_id=GLOBEX.id), logged()) is None
 
 
-async def test_a_client_is_added_once_under_one_name_however_many_try(store: SqlStore, oauth: SqlOAuth) -> None:
+async def test_a_client_is_added_once_under_one_name_however_many_try(store: SqlStore, oauth: SqlStore) -> None:
     before = await logged_so_far(store)
     once, secrets = digest(99), [(SecretRecord(digest(60 + n), "…", NOW),) for n in range(8)]
     tried = [oauth.add_client(client(60 + n, secrets=secrets[n]), logged(), once) for n in range(8)]
@@ -273,13 +274,13 @@ async def test_a_client_is_added_once_under_one_name_however_many_try(store: Sql
     await oauth.add_client(client(70, secrets=(SecretRecord(digest(70), "…", NOW),)), logged(), digest(98))
 
 
-async def test_a_client_that_cannot_be_added_leaves_its_name_to_the_next(oauth: SqlOAuth) -> None:
+async def test_a_client_that_cannot_be_added_leaves_its_name_to_the_next(oauth: SqlStore) -> None:
     with pytest.raises(InputError, match="secret is taken"):
         await oauth.add_client(client(9, secrets=APP.secrets), logged(), digest(99))
     await oauth.add_client(client(9, secrets=(SecretRecord(digest(9), "…", NOW),)), logged(), digest(99))
 
 
-async def test_a_client_is_changed_once_under_one_name(store: SqlStore, oauth: SqlOAuth) -> None:
+async def test_a_client_is_changed_once_under_one_name(store: SqlStore, oauth: SqlStore) -> None:
     before = await logged_so_far(store)
     renamed = replace(APP, name="renamed", version=2)
     assert await oauth.replace_client(replace(renamed, version=9), logged(), digest(99)) is None
@@ -290,7 +291,7 @@ async def test_a_client_is_changed_once_under_one_name(store: SqlStore, oauth: S
     assert await logged_so_far(store) == before + 1
 
 
-async def test_a_client_and_a_holder_have_one_grant_however_many_give_it_at_once(oauth: SqlOAuth) -> None:
+async def test_a_client_and_a_holder_have_one_grant_however_many_give_it_at_once(oauth: SqlStore) -> None:
     for holder in (ADA, BOB, None):
         same = [grant(n, APP, holder, id=f"grant_{holder and holder.id}_{n}") for n in range(8)]
         given = await asyncio.gather(*(oauth.put_grant(each, logged()) for each in same))
@@ -300,7 +301,7 @@ async def test_a_client_and_a_holder_have_one_grant_however_many_give_it_at_once
     assert len(await listed(oauth, None)) == 3
 
 
-async def test_a_grant_is_written_over_the_version_before(oauth: SqlOAuth) -> None:
+async def test_a_grant_is_written_over_the_version_before(oauth: SqlStore) -> None:
     first = grant(1, APP, ADA, scopes=READ)
     assert await oauth.put_grant(first, logged())
     wanted = replace(first, scopes=BOTH, version=2)
@@ -310,7 +311,7 @@ async def test_a_grant_is_written_over_the_version_before(oauth: SqlOAuth) -> No
     assert await oauth.grant("grant_unknown", NOW) is None
 
 
-async def test_a_grant_is_worth_what_its_client_account_and_user_are_worth(store: SqlStore, oauth: SqlOAuth) -> None:
+async def test_a_grant_is_worth_what_its_client_account_and_user_are_worth(store: SqlStore, oauth: SqlStore) -> None:
     assert await oauth.put_grant(grant(1, APP, ADA), logged())
 
     async def found() -> Grant:
@@ -331,7 +332,7 @@ async def test_a_grant_is_worth_what_its_client_account_and_user_are_worth(store
     assert not (await found()).is_alive
 
 
-async def test_grants_of_an_account_are_listed_newest_first(oauth: SqlOAuth) -> None:
+async def test_grants_of_an_account_are_listed_newest_first(oauth: SqlStore) -> None:
     of = client(3, account=GLOBEX, environment="test")
     await oauth.add_client(of, logged())
     mine, own, theirs = grant(1, APP, ADA), grant(2, OTHER, None), grant(3, of, BOB)
@@ -349,7 +350,7 @@ async def test_grants_of_an_account_are_listed_newest_first(oauth: SqlOAuth) -> 
     assert await listed(oauth, None, after="grant_unknown") == []
 
 
-async def test_what_changed_since_a_moment_is_told_that_moment_included(oauth: SqlOAuth) -> None:
+async def test_what_changed_since_a_moment_is_told_that_moment_included(oauth: SqlStore) -> None:
     for number, of in enumerate((APP, OTHER)):
         assert await oauth.put_grant(grant(number, of, ADA), logged(NOW + number))
     assert await oauth.grant_versions_since(NOW + 1) == [("grant_1", 1)]
@@ -358,7 +359,7 @@ async def test_what_changed_since_a_moment_is_told_that_moment_included(oauth: S
     assert await oauth.grant_versions_since(NOW + 5) == [("grant_0", 2)]
 
 
-async def test_a_grant_is_revoked_once_and_in_its_account(store: SqlStore, oauth: SqlOAuth) -> None:
+async def test_a_grant_is_revoked_once_and_in_its_account(store: SqlStore, oauth: SqlStore) -> None:
     assert await oauth.put_grant(grant(1, APP, ADA), logged())
     before = await logged_so_far(store)
     assert await oauth.revoke_grant(GLOBEX.id, "grant_1", logged()) is None
@@ -368,7 +369,7 @@ async def test_a_grant_is_revoked_once_and_in_its_account(store: SqlStore, oauth
     assert await logged_so_far(store) == before + 1
 
 
-async def test_a_revoked_grant_comes_back_without_what_came_of_it_before(oauth: SqlOAuth) -> None:
+async def test_a_revoked_grant_comes_back_without_what_came_of_it_before(oauth: SqlStore) -> None:
     first = grant(1, APP, ADA)
     assert await oauth.put_grant(first, logged(NOW))
     for number in (1, 2):
@@ -394,7 +395,7 @@ def itself(number: int, **settings: Any) -> OAuthClient:  # noqa: ANN401 - any o
     return client(number, **(given | settings))
 
 
-async def test_a_client_stays_one_that_registered_itself(oauth: SqlOAuth) -> None:
+async def test_a_client_stays_one_that_registered_itself(oauth: SqlStore) -> None:
     one = itself(3)
     assert await oauth.register_client(one, 1, logged())
     assert await oauth.client(None, one.id) == one
@@ -404,7 +405,7 @@ async def test_a_client_stays_one_that_registered_itself(oauth: SqlOAuth) -> Non
 
 
 async def test_no_more_clients_register_themselves_than_may_however_many_do_at_once(
-    store: SqlStore, oauth: SqlOAuth
+    store: SqlStore, oauth: SqlStore
 ) -> None:
     before = await logged_so_far(store)
     stored = await asyncio.gather(*(oauth.register_client(itself(10 + number), 7, logged()) for number in range(30)))
@@ -419,7 +420,7 @@ async def test_no_more_clients_register_themselves_than_may_however_many_do_at_o
         await oauth.register_client(itself(91, account_id="acct_unknown"), 99, logged())
 
 
-async def test_unused_clients_are_removed_once_with_their_secrets(store: SqlStore, oauth: SqlOAuth) -> None:
+async def test_unused_clients_are_removed_once_with_their_secrets(store: SqlStore, oauth: SqlStore) -> None:
     old, older, used = itself(3, created_at=NOW + 2), itself(4, created_at=NOW + 1), itself(5)
     for one in (old, older, used, itself(6, created_at=NOW + 3)):
         assert await oauth.register_client(one, 9, logged())

@@ -8,11 +8,12 @@ import pytest
 
 from machpay_gateway.core.oauth.grant import StoredRefreshToken
 from machpay_gateway.stores.sql import SqlStore
-from machpay_gateway.stores.sql.oauth import SqlOAuth
 from tests.keyrings import logged
 from tests.stores.oauth_records import ACME, BOTH, NOW, READ, client, code, digest, family, grant, token, user
 
-pytestmark = pytest.mark.parametrize("unopened_store", ["sqlite", "sqlite-in-memory", "postgresql"], indirect=True)
+pytestmark = pytest.mark.parametrize(
+    "unopened_store", ["memory", "sqlite", "sqlite-in-memory", "postgresql"], indirect=True
+)
 
 APP, ADA, SEED = client(1), user(1), b"s" * 32
 GRANT = grant(1, APP, ADA)
@@ -29,15 +30,15 @@ async def store(unopened_store: SqlStore) -> AsyncIterator[SqlStore]:
 
 
 @pytest.fixture
-async def oauth(store: SqlStore) -> SqlOAuth:
+async def oauth(store: SqlStore) -> SqlStore:
     """Hold a grant."""
-    assert await store.oauth.add_user(ADA, logged())
-    await store.oauth.add_client(APP, logged())
-    assert await store.oauth.put_grant(GRANT, logged())
-    return store.oauth
+    assert await store.add_user(ADA, logged())
+    await store.add_client(APP, logged())
+    assert await store.put_grant(GRANT, logged())
+    return store
 
 
-async def begin(oauth: SqlOAuth, number: int) -> None:
+async def begin(oauth: SqlStore, number: int) -> None:
     """Use a code, of which a family with one refresh token comes, all of that *number*."""
     await oauth.add_code(code(number, GRANT))
     made = family(number, GRANT)
@@ -46,7 +47,7 @@ async def begin(oauth: SqlOAuth, number: int) -> None:
 
 @pytest.mark.parametrize("changes", [{}, {"challenge": None, "has_redirect": False, "scopes": BOTH, "resources": ()}])
 async def test_a_code_comes_back_as_it_was_stored_also_after_its_use(
-    oauth: SqlOAuth, changes: dict[str, object]
+    oauth: SqlStore, changes: dict[str, object]
 ) -> None:
     stored = code(1, GRANT, **changes)
     await oauth.add_code(stored)
@@ -56,7 +57,7 @@ async def test_a_code_comes_back_as_it_was_stored_also_after_its_use(
     assert await oauth.code(digest(1)) == replace(stored, used_at=NOW + 5.25)
 
 
-async def test_a_code_is_used_once_however_many_use_it_at_once_and_nothing_comes_of_the_others(oauth: SqlOAuth) -> None:
+async def test_a_code_is_used_once_however_many_use_it_at_once_and_nothing_comes_of_the_others(oauth: SqlStore) -> None:
     await oauth.add_code(code(1, GRANT))
     families = [family(number, GRANT) for number in range(TIMES)]
     uses = [oauth.use_code(digest(1), NOW, each, token(10 + n, each)) for n, each in enumerate(families)]
@@ -67,7 +68,7 @@ async def test_a_code_is_used_once_however_many_use_it_at_once_and_nothing_comes
     assert not await oauth.use_code(digest(99), NOW, family(99, GRANT), None)
 
 
-async def test_codes_are_known_for_a_day_after_their_end(oauth: SqlOAuth) -> None:
+async def test_codes_are_known_for_a_day_after_their_end(oauth: SqlStore) -> None:
     await oauth.add_code(code(1, GRANT))
     await oauth.add_code(code(2, GRANT, created_at=NOW + 60 + DAY))
     assert await oauth.code(digest(1)) is not None
@@ -75,7 +76,7 @@ async def test_codes_are_known_for_a_day_after_their_end(oauth: SqlOAuth) -> Non
     assert await oauth.code(digest(1)) is None
 
 
-async def test_a_refresh_token_is_held_with_all_that_it_depends_on(oauth: SqlOAuth) -> None:
+async def test_a_refresh_token_is_held_with_all_that_it_depends_on(oauth: SqlStore) -> None:
     await begin(oauth, 1)
     made = family(1, GRANT)
     assert await oauth.refresh_token(digest(1)) == StoredRefreshToken(token(1, made), made, GRANT)
@@ -86,7 +87,7 @@ async def test_a_refresh_token_is_held_with_all_that_it_depends_on(oauth: SqlOAu
     assert await oauth.refresh_token(digest(2)) == StoredRefreshToken(token(2, bound), bound, GRANT)
 
 
-async def test_what_is_held_follows_the_grant(oauth: SqlOAuth) -> None:
+async def test_what_is_held_follows_the_grant(oauth: SqlStore) -> None:
     await begin(oauth, 1)
     assert await oauth.replace_client(replace(APP, scopes=READ, version=2), logged()) is not None
     held = await oauth.refresh_token(digest(1))
@@ -98,7 +99,7 @@ async def test_what_is_held_follows_the_grant(oauth: SqlOAuth) -> None:
     assert (held.grant.is_alive, held.family.ended_at) == (False, NOW + 7)
 
 
-async def test_a_refresh_token_is_used_once_however_many_use_it_at_once(oauth: SqlOAuth) -> None:
+async def test_a_refresh_token_is_used_once_however_many_use_it_at_once(oauth: SqlStore) -> None:
     await begin(oauth, 1)
     made = family(1, GRANT)
     following = [replace(token(10 + n, made), created_at=NOW + 1.5) for n in range(TIMES)]
@@ -119,7 +120,7 @@ async def test_a_refresh_token_is_used_once_however_many_use_it_at_once(oauth: S
     assert held.next_used_at == NOW + 2.5
 
 
-async def test_nothing_comes_of_a_refresh_token_whose_family_has_ended(oauth: SqlOAuth) -> None:
+async def test_nothing_comes_of_a_refresh_token_whose_family_has_ended(oauth: SqlStore) -> None:
     for number in (1, 2):
         await begin(oauth, number)
     assert await oauth.end_family("family_1", logged()) == (GRANT.id, 2)
@@ -128,7 +129,7 @@ async def test_nothing_comes_of_a_refresh_token_whose_family_has_ended(oauth: Sq
     assert await oauth.use_refresh_token(digest(2), SEED, token(12, family(2, GRANT)))
 
 
-async def test_a_refresh_and_its_familys_end_at_once_leave_no_token_that_works(oauth: SqlOAuth) -> None:
+async def test_a_refresh_and_its_familys_end_at_once_leave_no_token_that_works(oauth: SqlStore) -> None:
     for number in range(1, 6):
         await begin(oauth, number)
         of = family(number, GRANT)
@@ -139,7 +140,7 @@ async def test_a_refresh_and_its_familys_end_at_once_leave_no_token_that_works(o
         assert not await oauth.use_refresh_token(digest(100 + number), SEED, token(200 + number, of))
 
 
-async def test_a_use_and_a_consent_given_again_at_once_leave_nothing_that_works(oauth: SqlOAuth) -> None:
+async def test_a_use_and_a_consent_given_again_at_once_leave_nothing_that_works(oauth: SqlStore) -> None:
     for number in range(1, 6):
         version = 2 * number
         before = replace(GRANT, version=version - 1)
@@ -155,7 +156,7 @@ async def test_a_use_and_a_consent_given_again_at_once_leave_nothing_that_works(
         assert not await oauth.use_code(digest(number), NOW, family(100 + number, before), None)
 
 
-async def test_a_family_ends_once_and_raises_its_grant(store: SqlStore, oauth: SqlOAuth) -> None:
+async def test_a_family_ends_once_and_raises_its_grant(store: SqlStore, oauth: SqlStore) -> None:
     await begin(oauth, 1)
     before = (await store.audit_head()).sequence
     at_once = await asyncio.gather(*(oauth.end_family("family_1", logged(NOW + 3)) for _ in range(TIMES)))
@@ -164,7 +165,7 @@ async def test_a_family_ends_once_and_raises_its_grant(store: SqlStore, oauth: S
     assert await oauth.end_family("family_unknown", logged()) is None
 
 
-async def test_ended_families_are_told_for_longer_than_their_tokens_live(oauth: SqlOAuth) -> None:
+async def test_ended_families_are_told_for_longer_than_their_tokens_live(oauth: SqlStore) -> None:
     for number in (1, 2):
         await begin(oauth, number)
     await oauth.end_family("family_1", logged(NOW))
@@ -175,7 +176,7 @@ async def test_ended_families_are_told_for_longer_than_their_tokens_live(oauth: 
         assert found == await oauth.grant_of(APP.id, ADA.id, NOW + later)
 
 
-async def test_what_ended_long_ago_is_dropped_when_the_next_begins(oauth: SqlOAuth) -> None:
+async def test_what_ended_long_ago_is_dropped_when_the_next_begins(oauth: SqlStore) -> None:
     await begin(oauth, 1)
     until = family(1, GRANT).expires_at
     for number, created_at in ((2, until + DAY + 600), (3, until + DAY + 601)):

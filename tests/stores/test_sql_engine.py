@@ -1,11 +1,14 @@
 """What only the SQL store has: URLs, files, event loops, processes, and a database that goes away."""
 
 import asyncio
+import gc
 import os
 import sqlite3
 import stat
 import subprocess
 import sys
+import threading
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -164,7 +167,7 @@ os._exit(7)
     assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 7
 
 
-@pytest.mark.parametrize("module", ["stores.memory", "stores.cache", "keyring", "accounts"])
+@pytest.mark.parametrize("module", ["cli.main", "stores.cache", "services.keys", "services.accounts"])
 def test_sqlalchemy_is_imported_only_with_the_sql_store(module: str) -> None:
     program = f"import sys, machpay_gateway.{module}; sys.exit('sqlalchemy' in sys.modules or 'alembic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
@@ -193,7 +196,7 @@ sys.exit(bool({{"alembic", "sqlalchemy.dialects.postgresql"}} & sys.modules.keys
         ("account creation", lambda store: store.add_account(ACME, logged())),
         ("account", lambda store: store.account("Acme")),
         ("accounts", lambda store: store.accounts()),
-        ("tier change", lambda store: store.set_tier(ACME.id, "standard", logged(1.0))),
+        ("tier change", lambda store: store.set_tier(ACME, "standard", logged(1.0))),
         ("schema upgrade", lambda store: store.migrate()),
     ],
 )
@@ -275,14 +278,31 @@ async def test_a_cancelled_caller_loses_nothing_and_blocks_nobody(url: str, path
     await store.close()
 
 
-async def test_a_closed_store_in_memory_can_be_opened_anew_and_is_empty() -> None:
-    store = SqlStore("sqlite://")
+@pytest.mark.parametrize("url", ["memory://", "sqlite://"])
+async def test_a_closed_store_in_memory_keeps_its_records_as_long_as_it_exists(url: str) -> None:
+    store = SqlStore(url)
     await store.open()
     await store.add_account(ACME, logged())
     await store.close()
     await store.open()
-    assert list(await store.accounts()) == []
+    assert list(await store.accounts()) == [ACME]
     await store.close()
+    assert list(await SqlStore(url).accounts()) == []
+
+
+async def test_a_store_in_memory_is_freed_with_its_connections_though_nobody_closed_it() -> None:
+    before = set(threading.enumerate())
+    store = SqlStore("memory://")
+    await store.add_account(ACME, logged())
+    database = weakref.ref(store._database)  # noqa: SLF001 - what must not leak
+    connections = set(threading.enumerate()) - before
+    assert connections
+    del store
+    gc.collect()
+    assert database() is None
+    for thread in connections:
+        await asyncio.to_thread(thread.join, 10)
+        assert not thread.is_alive()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.key import KeyRecord, KeyStatus, SecretRecord, StatusAt
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 from tests.keyrings import logged
 
@@ -24,7 +23,7 @@ GLOBEX = Account("acct_globex", "Globex", "enterprise", 50.0)
 
 
 @pytest.fixture
-async def store(unopened_store: MemoryStore | SqlStore) -> AsyncIterator[MemoryStore | SqlStore]:
+async def store(unopened_store: SqlStore) -> AsyncIterator[SqlStore]:
     store = unopened_store
     await store.open()
     assert await store.add_account(ACME, logged())
@@ -68,19 +67,19 @@ FULL = replace(
 )
 
 
-async def test_a_key_comes_back_as_it_was_stored(store: MemoryStore | SqlStore) -> None:
+async def test_a_key_comes_back_as_it_was_stored(store: SqlStore) -> None:
     await store.add_key(FULL, logged())
     assert await store.key(ACME.id, FULL.id) == FULL
 
 
-async def test_a_key_is_found_by_each_of_its_secrets_whatever_its_status(store: MemoryStore | SqlStore) -> None:
+async def test_a_key_is_found_by_each_of_its_secrets_whatever_its_status(store: SqlStore) -> None:
     await store.add_key(FULL, logged())
     assert await store.find_by_digest(digest(1)) == FULL
     assert await store.find_by_digest(digest(2)) == FULL
     assert await store.find_by_digest(digest(3)) is None
 
 
-async def test_a_key_is_seen_by_its_account_and_by_operators_only(store: MemoryStore | SqlStore) -> None:
+async def test_a_key_is_seen_by_its_account_and_by_operators_only(store: SqlStore) -> None:
     await store.add_key(key(1), logged())
     assert await store.key(ACME.id, "key_001") == key(1)
     assert await store.key(None, "key_001") == key(1)
@@ -88,7 +87,7 @@ async def test_a_key_is_seen_by_its_account_and_by_operators_only(store: MemoryS
     assert await store.key(None, "key_002") is None
 
 
-async def test_the_tier_is_the_accounts_for_live_keys_and_test_for_test_keys(store: MemoryStore | SqlStore) -> None:
+async def test_the_tier_is_the_accounts_for_live_keys_and_test_for_test_keys(store: SqlStore) -> None:
     await store.add_key(replace(key(1), tier="a tier of the caller's choice"), logged())
     await store.add_key(replace(key(2, environment="test"), tier="enterprise"), logged())
     await store.set_tier(ACME, "enterprise", logged(2000.0))
@@ -115,7 +114,7 @@ async def test_the_tier_is_the_accounts_for_live_keys_and_test_for_test_keys(sto
     ],
 )
 async def test_keys_come_newest_first_in_pages(
-    store: MemoryStore | SqlStore, account_id: str | None, selection: dict[str, Any], expected: list[int]
+    store: SqlStore, account_id: str | None, selection: dict[str, Any], expected: list[int]
 ) -> None:
     await store.add_key(key(1, created_at=1000.0), logged())
     await store.add_key(key(3, created_at=2000.0), logged())
@@ -138,7 +137,7 @@ async def test_keys_come_newest_first_in_pages(
     ],
 )
 async def test_a_page_of_one_status_has_the_keys_that_are_so_at_the_moment(
-    store: MemoryStore | SqlStore, status: KeyStatus, selection: dict[str, Any], expected: list[int]
+    store: SqlStore, status: KeyStatus, selection: dict[str, Any], expected: list[int]
 ) -> None:
     states: list[dict[str, Any]] = [
         {},
@@ -154,14 +153,14 @@ async def test_a_page_of_one_status_has_the_keys_that_are_so_at_the_moment(
     assert [record.id for record in page] == [f"key_{number:03}" for number in expected]
 
 
-async def test_a_page_counts_keys_and_not_their_secrets(store: MemoryStore | SqlStore) -> None:
+async def test_a_page_counts_keys_and_not_their_secrets(store: SqlStore) -> None:
     await store.add_key(FULL, logged())
     await store.add_key(key(3, created_at=500.0), logged())
     page = await store.keys(ACME.id, limit=2)
     assert [len(record.secrets) for record in page] == [2, 1]
 
 
-async def test_a_replaced_key_answers_to_its_new_secrets_only(store: MemoryStore | SqlStore) -> None:
+async def test_a_replaced_key_answers_to_its_new_secrets_only(store: SqlStore) -> None:
     await store.add_key(key(1), logged())
     rotated = replace(FULL, version=2, secrets=(SecretRecord(digest(7), "sk_live_…0007", 1500.0),))
     assert await store.replace_key(rotated, logged(1500.0))
@@ -179,9 +178,7 @@ async def test_a_replaced_key_answers_to_its_new_secrets_only(store: MemoryStore
         {"version": 2, "id": "key_unknown"},
     ],
 )
-async def test_a_key_is_replaced_over_the_version_before_only(
-    store: MemoryStore | SqlStore, change: dict[str, Any]
-) -> None:
+async def test_a_key_is_replaced_over_the_version_before_only(store: SqlStore, change: dict[str, Any]) -> None:
     await store.add_key(key(1), logged())
     secrets = (SecretRecord(digest(7), "sk_live_…0007", 1500.0),)
     wanted = replace(key(1), name="changed", secrets=secrets, **change)
@@ -190,7 +187,7 @@ async def test_a_key_is_replaced_over_the_version_before_only(
     assert await store.find_by_digest(digest(7)) is None
 
 
-async def test_of_many_changes_at_once_to_one_version_one_is_stored(store: MemoryStore | SqlStore) -> None:
+async def test_of_many_changes_at_once_to_one_version_one_is_stored(store: SqlStore) -> None:
     await store.add_key(key(1), logged())
     wanted = [replace(key(1), version=2, name=f"name {number}") for number in range(10)]
     stored = await asyncio.gather(*(store.replace_key(record, logged(1500.0)) for record in wanted))
@@ -198,7 +195,7 @@ async def test_of_many_changes_at_once_to_one_version_one_is_stored(store: Memor
     assert await store.key(None, "key_001") == wanted[stored.index(True)]
 
 
-async def test_a_change_made_before_the_tier_was_raised_is_not_stored(store: MemoryStore | SqlStore) -> None:
+async def test_a_change_made_before_the_tier_was_raised_is_not_stored(store: SqlStore) -> None:
     await store.add_key(key(1), logged())
     await store.set_tier(ACME, "enterprise", logged(1500.0))
     assert not await store.replace_key(replace(key(1), version=2), logged(1600.0))
@@ -212,9 +209,7 @@ async def test_a_change_made_before_the_tier_was_raised_is_not_stored(store: Mem
         {"account_id": "acct_unknown"},
     ],
 )
-async def test_a_key_that_does_not_fit_is_refused_and_leaves_nothing(
-    store: MemoryStore | SqlStore, change: dict[str, Any]
-) -> None:
+async def test_a_key_that_does_not_fit_is_refused_and_leaves_nothing(store: SqlStore, change: dict[str, Any]) -> None:
     await store.add_key(key(1), logged())
     with pytest.raises(InputError, match="key_0"):
         await store.add_key(replace(key(2), **change), logged())
@@ -222,7 +217,7 @@ async def test_a_key_that_does_not_fit_is_refused_and_leaves_nothing(
     assert await store.find_by_digest(digest(2)) is None
 
 
-async def test_a_change_to_another_keys_secret_is_refused_and_changes_nothing(store: MemoryStore | SqlStore) -> None:
+async def test_a_change_to_another_keys_secret_is_refused_and_changes_nothing(store: SqlStore) -> None:
     await store.add_key(key(1), logged())
     await store.add_key(key(2), logged())
     with pytest.raises(InputError, match="key_002"):
@@ -231,7 +226,7 @@ async def test_a_change_to_another_keys_secret_is_refused_and_changes_nothing(st
     assert await store.find_by_digest(digest(2)) == key(2)
 
 
-async def test_changes_are_listed_from_the_given_moment_on(store: MemoryStore | SqlStore) -> None:
+async def test_changes_are_listed_from_the_given_moment_on(store: SqlStore) -> None:
     await store.add_key(key(1, created_at=1000.0), logged())
     await store.add_key(key(2, created_at=1100.0), logged())
     await store.replace_key(replace(key(1), version=2), logged(1200.0))
@@ -240,26 +235,26 @@ async def test_changes_are_listed_from_the_given_moment_on(store: MemoryStore | 
     assert list(await store.versions_since(1200.5)) == []
 
 
-async def test_an_account_is_found_by_id_and_by_name(store: MemoryStore | SqlStore) -> None:
+async def test_an_account_is_found_by_id_and_by_name(store: SqlStore) -> None:
     assert await store.account(ACME.id) == ACME
     assert await store.account("Acme") == ACME
     assert await store.account("acme") is None
     assert list(await store.accounts()) == [GLOBEX, ACME]  # oldest first
 
 
-async def test_an_id_wins_over_another_accounts_equal_name(store: MemoryStore | SqlStore) -> None:
+async def test_an_id_wins_over_another_accounts_equal_name(store: SqlStore) -> None:
     await store.add_account(Account("acct_other", ACME.id, "standard", 1.0), logged())
     assert await store.account(ACME.id) == ACME
 
 
-async def test_a_name_is_given_to_one_account_only(store: MemoryStore | SqlStore) -> None:
+async def test_a_name_is_given_to_one_account_only(store: SqlStore) -> None:
     wanted = [Account(f"acct_{number}", "Initech", "standard", 1.0) for number in range(5)]
     added = await asyncio.gather(*(store.add_account(account, logged()) for account in wanted))
     assert added.count(True) == 1
     assert await store.account("Initech") == wanted[added.index(True)]
 
 
-async def test_a_tier_change_raises_the_version_of_every_key_of_the_account(store: MemoryStore | SqlStore) -> None:
+async def test_a_tier_change_raises_the_version_of_every_key_of_the_account(store: SqlStore) -> None:
     await store.add_key(key(1), logged())
     await store.add_key(replace(key(2, environment="test"), version=7), logged())
     await store.add_key(key(3, account=GLOBEX), logged())
@@ -273,7 +268,7 @@ async def test_a_tier_change_raises_the_version_of_every_key_of_the_account(stor
 
 @pytest.mark.parametrize("account", [replace(ACME, id="acct_unknown"), replace(ACME, tier="another since")])
 async def test_a_tier_change_of_an_account_that_is_not_so_any_more_changes_nothing(
-    store: MemoryStore | SqlStore, account: Account
+    store: SqlStore, account: Account
 ) -> None:
     head = await store.audit_head()
     assert await store.set_tier(account, "enterprise", logged(2000.0)) is None
@@ -281,7 +276,7 @@ async def test_a_tier_change_of_an_account_that_is_not_so_any_more_changes_nothi
     assert await store.audit_head() == head
 
 
-async def test_opening_twice_keeps_what_is_stored(store: MemoryStore | SqlStore) -> None:
+async def test_opening_twice_keeps_what_is_stored(store: SqlStore) -> None:
     await store.add_key(key(1), logged())
     await store.open()
     assert await store.key(None, "key_001") == key(1)
@@ -302,7 +297,7 @@ async def test_opening_twice_keeps_what_is_stored(store: MemoryStore | SqlStore)
     ],
 )
 async def test_keys_are_found_by_name_id_and_how_their_secret_ends(
-    store: MemoryStore | SqlStore, text: str, found: list[str]
+    store: SqlStore, text: str, found: list[str]
 ) -> None:
     names = {1: "Deploy A", 2: "50% off", 3: "old deploy b"}
     for number, name in names.items():

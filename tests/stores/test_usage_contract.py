@@ -23,12 +23,11 @@ from machpay_gateway.core.usage.counters import (
     merge_rows,
     sum_over,
 )
-from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.schema import LATENCIES
 from machpay_gateway.stores.sql import SqlStore
 from tests.keyrings import ACME, logged
 
-Store = MemoryStore | SqlStore
+Store = SqlStore
 MIDNIGHT = 1_699_920_000
 AT_TEN = MIDNIGHT + 10 * 3600
 EVER = 2**40

@@ -1,4 +1,4 @@
-"""What is asked of the store of accounts and users."""
+"""What the store of accounts and users provides."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
@@ -13,68 +13,71 @@ class AccountStore(Protocol):
     """The source of truth for accounts. Raises StoreUnavailable."""
 
     async def add_account(self, account: Account, change: Change) -> bool:
-        """Store a new account; False when its name is taken."""
+        """Store a new account; False when its id or its name is taken."""
 
     async def account(self, id_or_name: str) -> Account | None:
-        """Return the account with that id or name."""
+        """Return the account with that id, else the one with that name."""
 
     async def accounts(self) -> Sequence[Account]:
         """Return all accounts, oldest first."""
 
-    async def set_tier(self, account: Account, tier: str, change: Change) -> Sequence[tuple[str, int]] | None:
-        """Change the tier and raise the version of every key of *account* and grant of its clients.
+    async def set_tier(self, account: Account, tier: str, change: Change) -> Sequence[RecordVersion] | None:
+        """Change the tier and raise the version of every key of *account* and every grant of its clients.
 
-        Returns the id and the new version of each; None when the account is not there with the tier that it has here.
+        Returns the id and the new version of each; None when the stored account no longer has the tier of *account*.
         """
 
 
 class UserStore(Protocol):
-    """The source of truth for users and where they are signed in."""
+    """The source of truth for users and their sign-ins. Raises StoreUnavailable."""
 
     async def add_user(self, user: User, change: Change) -> bool:
-        """Store a new user; False when the e-mail is taken. Raises InputError for an account that does not exist."""
+        """Store a new user; False when the e-mail address is taken. Raises InputError for an unknown account."""
 
     async def user(self, account_id: str | None, id_or_email: str) -> User | None:
-        """Return the user with that id or e-mail, when it is of the account or *account_id* is None."""
+        """Return the user with that id or e-mail address, of the account, or of any when *account_id* is None."""
 
     async def users(self, account_id: str | None) -> Sequence[User]:
-        """Return the users of the account, or of all, oldest first."""
+        """Return the users of the account, or of all when *account_id* is None, oldest first."""
 
     async def emails(self, account_id: str, user_ids: Collection[str]) -> Mapping[str, str]:
-        """Return the e-mails of those of *user_ids* who are users of the account."""
+        """Return the e-mail addresses, by id, of those of *user_ids* that are users of the account."""
 
-    async def replace_user(self, known: User, user: User, change: Change) -> Sequence[RecordVersion] | None:
-        """Write what *user* may be changed in, and end every sign-in; None when it is not as *known*.
+    async def replace_user(self, expected: User, user: User, change: Change) -> Sequence[RecordVersion] | None:
+        """Write the changeable fields of *user* and end every sign-in; None when the stored one is not *expected*.
 
-        After another password, or when the user is disabled, no address block is familiar any more. Returns the
-        user's grants, whose versions are raised: the user may have been disabled.
+        A new password or disabling the user also forgets the familiar address blocks. Returns the user's grants, whose
+        versions are raised: their validity depends on the user.
         """
 
     async def add_sign_in(
-        self, sign_in: SignIn, known: User, change: Change | None = None, *, block: str | None = None
+        self, sign_in: SignIn, expected: User, change: Change | None = None, *, block: str | None = None
     ) -> bool:
-        """Store a sign-in, and drop those that have ended; False when the user has changed, and is not as *known*.
+        """Store a sign-in and delete expired ones; False when the stored user is not *expected*.
 
-        From then on the address *block* is familiar.
+        It makes the address *block* familiar.
         """
 
     async def session(self, digest: bytes, now: float) -> tuple[User, SignIn] | None:
-        """Return who is signed in by the cookie with this *digest* at *now*, None when disabled meanwhile."""
+        """Return the user and the sign-in of the cookie with this *digest*; None if expired, or the user is disabled.
+
+        *now* is in seconds since the epoch.
+        """
 
     async def is_familiar(self, user_id: str, block: str, since: float) -> bool:
         """Tell whether the user has signed in from the address *block* at or after *since*."""
 
     async def mark_sign_in(self, sign_in: SignIn) -> None:
-        """Store when the sign-in was last seen and confirmed."""
+        """Store when the sign-in was last used and confirmed; nothing happens when it has ended."""
 
     async def sign_ins(self, user_id: str, now: float) -> Sequence[SignIn]:
-        """Return where the user is signed in at *now*, newest first."""
+        """Return the user's sign-ins that have not expired at *now*, newest first."""
 
     async def drop_sign_in(self, digest: bytes, change: Change) -> None:
         """End a sign-in."""
 
     async def drop_other_sign_ins(self, user_id: str, digest: bytes, change: Change) -> None:
-        """End every sign-in of the user but the one with this *digest*."""
+        """End every sign-in of the user except the one with this *digest*."""
 
     async def add_note(self, change: Change) -> None:
-        """Append to the audit log what changed nothing that is stored, such as a refusal."""
+        """Append an event that changed no record, such as a refusal, to the audit log."""

@@ -11,61 +11,67 @@ from machpay_gateway.core.keys.audit import Change
 
 
 class SigningKeyStore(Protocol):
-    """Where the keys are that we sign by. Raises StoreUnavailable."""
+    """Where the gateway's own signing keys are stored. Raises StoreUnavailable."""
 
     async def signing_keys(self) -> Sequence[SigningKey]:
-        """Return the keys that we sign by, and did lately."""
+        """Return every stored key, the one that signs last first."""
 
     async def add_signing_key(self, key: SigningKey, change: Change, *, instead_of: Collection[str] | None) -> bool:
-        """Store *key* and drop those named by *instead_of*; when that is None, only if there is none: False if not."""
+        """Store *key* and delete those with the ids *instead_of*.
+
+        With *instead_of* None, store it only if there is no key, and return False otherwise.
+        """
 
 
 class KeyPrincipals(Protocol):
-    """The keys a decision can have without waiting. Raises StoreUnavailable."""
+    """Finds the principals of API keys and sessions. Raises StoreUnavailable."""
 
     def cached(self, digest: bytes, now: float) -> Principal | None:
-        """Return the principal of the key with this secret *digest* if it may be trusted at *now*; does no I/O."""
+        """Return the principal of the secret or session with this *digest* if it is cached and fresh; does no I/O."""
 
     def holds(self, digest: bytes) -> bool:
-        """Tell whether a key with this secret *digest* was seen lately, whether it may be trusted now or not."""
+        """Tell whether the secret or session with this *digest* is cached, fresh or not."""
 
     async def find(self, presented: ApiKey | SessionToken) -> Principal | None:
-        """Return the principal of the key whose secret, or a session made by it, was *presented*, or None."""
+        """Return the principal of the key whose secret, or whose session, is *presented*; None when it is not valid."""
 
     def forget(self, key_id: str) -> None:
-        """Load the key anew when it is next asked for."""
+        """Invalidate what is cached of the key."""
 
     def forget_signed_by(self, kids: Collection[str]) -> None:
-        """Know no more the sessions that one of the signing keys *kids* has signed."""
+        """Invalidate the sessions that the signing keys *kids* have signed."""
 
 
 class TokenVerifier(Protocol):
-    """Knows whose tokens are accepted. Raises KeysetUnavailable."""
+    """Verifies signed tokens. Raises KeysetUnavailable."""
 
     def cached(self, digest: bytes, now: float) -> Principal | None:
-        """Return the principal of a token that was verified lately, without any I/O."""
+        """Return the principal of a token that was verified recently; does no I/O."""
 
     def holds(self, digest: bytes) -> bool:
-        """Tell whether a token of this *digest* was good lately, whether it is known now or not."""
+        """Tell whether a token with this *digest* was verified recently, even if it has expired since."""
 
     def may_verify(self, token: SignedToken) -> bool:
-        """Tell whether *token* names an issuer that is accepted; nothing of it is true yet. Does no I/O."""
+        """Tell whether *token* names a trusted issuer; none of its claims is verified yet. Does no I/O."""
 
     async def verify(self, token: SignedToken, now: float) -> Principal | str:
-        """Return the principal of *token*, or the reason, for the log, why it is not accepted."""
+        """Return the principal of *token*, or the reason, for the log, why it is refused."""
 
     def forget(self, subject: str) -> None:
-        """Ask anew what is known of *subject*, when it is next asked for."""
+        """Invalidate what is cached of *subject*."""
 
     async def close(self) -> None:
-        """Let go of every connection."""
+        """Close every connection."""
 
 
 class ProofVerifier(Protocol):
-    """Knows whether whoever presents a bound token has its key (RFC 9449)."""
+    """Verifies proofs of possession of sender-constrained tokens (RFC 9449)."""
 
     def at_api(self, values: tuple[bytes, ...], method: str, path: str, token: bytes, key: str) -> Proof | str:
-        """Return the proof of *key* in *values* for this request and *token*, used before or not, or why it is none."""
+        """Return the proof by *key* in *values* for this request and *token*, or the reason why there is none.
+
+        Whether it was used before is not checked.
+        """
 
     async def is_first_use(self, proof: Proof) -> bool:
-        """Remember *proof* and tell whether it is used for the first time. Raises Unavailable."""
+        """Record *proof* and tell whether this is its first use. Raises Unavailable."""

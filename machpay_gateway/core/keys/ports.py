@@ -1,4 +1,4 @@
-"""What is asked of the store of keys and of the audit log."""
+"""What the store of keys and of the audit log provides."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,29 +7,36 @@ from machpay_gateway.core.keys.audit import EVERYTHING, AuditFilter, AuditHead, 
 from machpay_gateway.core.keys.idempotency import ResponseFactory, StoredResponse
 from machpay_gateway.core.keys.key import KeyRecord, StatusAt
 
+# The id of a key or a grant, and its version.
+RecordVersion = tuple[str, int]
+
 
 class KeyLookup(Protocol):
-    """What a decision asks of the key store. Raises StoreUnavailable."""
+    """What a decision needs of the key store. Raises StoreUnavailable."""
 
     async def find_by_digest(self, digest: bytes) -> KeyRecord | None:
         """Return the key that has a secret with this SHA-256 *digest*, whatever its status."""
 
     async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
-        """Return a key of the account, or None. An operator (*account_id* None) sees every account's."""
+        """Return a key of the account, or None. An operator (*account_id* None) sees every account's keys."""
 
-    async def versions_since(self, since: float) -> Sequence[tuple[str, int]]:
+    async def versions_since(self, since: float) -> Sequence[RecordVersion]:
         """Return (key id, version) of each key changed at or after *since*, seconds since the epoch."""
 
 
 class KeyStore(KeyLookup, Protocol):
-    """The source of truth for keys. Raises StoreUnavailable; looks every key up within its account.
+    """The source of truth for keys. Raises StoreUnavailable; every key is looked up within its account.
 
-    With *keep*, a change also stores the answer made of the key as it is then, or raises DuplicateRequest and changes
-    nothing when there is one of that name. Answers older than `REPLAY_SECONDS` are dropped.
+    With *make_response*, a change also stores the response that is made of the changed key, in the same transaction. It
+    raises DuplicateRequest and changes nothing when a response with the same name is stored. Responses older than
+    `IDEMPOTENCY_SECONDS` are deleted.
     """
 
-    async def add_key(self, record: KeyRecord, change: Change, keep: ResponseFactory | None = None) -> None:
-        """Store a new key with its secrets. The tier in the record is the account's and is not stored."""
+    async def add_key(self, record: KeyRecord, change: Change, make_response: ResponseFactory | None = None) -> None:
+        """Store a new key with its secrets. Its tier is not stored: it is the account's.
+
+        Raises InputError when the account is unknown, or the id or a secret is taken.
+        """
 
     async def keys(
         self,
@@ -41,29 +48,34 @@ class KeyStore(KeyLookup, Protocol):
         after: str | None = None,
         limit: int = 100,
     ) -> Sequence[KeyRecord]:
-        """Return keys, newest first, at most *limit* of them, those that come after the key id *after*.
+        """Return at most *limit* keys, newest first, starting after the key with the id *after*.
 
-        *search* picks those that match it, as `KeyRecord.matches_search` says.
+        *search* selects those for which `KeyRecord.matches_search` is true.
         """
 
-    async def replace_key(self, record: KeyRecord, change: Change, keep: ResponseFactory | None = None) -> bool:
-        """Write *record* and its secrets over version `record.version - 1`; False when that is not the stored one."""
+    async def replace_key(
+        self, record: KeyRecord, change: Change, make_response: ResponseFactory | None = None
+    ) -> bool:
+        """Write *record* and its secrets over version `record.version - 1`; False when that is not the stored one.
+
+        Raises InputError when one of the secrets is another key's.
+        """
 
     async def stored_response(self, name: bytes, since: float) -> StoredResponse | None:
-        """Return the answer that was kept under *name* at or after *since*, seconds since the epoch."""
+        """Return the response that was stored under *name* at or after *since*, seconds since the epoch."""
 
 
 class AuditLog(Protocol):
-    """What was changed. Each mutation of the other ports writes its *change* here, in the same transaction.
+    """The log of changes. Each mutation of the other ports appends its *change* in the same transaction.
 
     Raises StoreUnavailable.
     """
 
     async def add_change(self, change: Change, once: bytes) -> bool:
-        """Write down what happened and changed nothing; False when it was under the name *once* within a day."""
+        """Append an event that changed no record; False when one was appended under the name *once* within a day."""
 
     async def audit_head(self) -> AuditHead:
-        """Return where the log ends."""
+        """Return the sequence number and digest of the last row."""
 
     async def audit_page(
         self,
@@ -73,11 +85,10 @@ class AuditLog(Protocol):
         before: int | None = None,
         limit: int = 100,
     ) -> Sequence[AuditRow]:
-        """Return rows of the account, or of all for an operator, newest first: the *chosen* before number *before*."""
+        """Return at most *limit* rows, newest first, that *chosen* matches and whose number is less than *before*.
+
+        They are the account's, or everyone's for an operator (*account_id* None).
+        """
 
     async def audit_rows(self, after: int, *, limit: int = 1000) -> Sequence[AuditRow]:
-        """Return everybody's rows, oldest first: those after number *after*."""
-
-
-# Of a grant that changed: its id, and the version that it has now.
-RecordVersion = tuple[str, int]
+        """Return at most *limit* rows of every account, oldest first, starting after the number *after*."""

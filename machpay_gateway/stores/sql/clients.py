@@ -6,20 +6,42 @@ from operator import itemgetter
 from typing import TypeVarTuple
 
 import orjson
-from sqlalchemy import RowMapping, Select, and_, bindparam, delete, exists, func, insert, not_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    RowMapping,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    not_,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import override
 
 from machpay_gateway.core.accounts.account import key_tier
-from machpay_gateway.core.errors import StoreUnavailable
+from machpay_gateway.core.errors import InputError, StoreUnavailable
+from machpay_gateway.core.keys.audit import Change
+from machpay_gateway.core.keys.ports import RecordVersion
 from machpay_gateway.core.oauth.client import OAuthClient
+from machpay_gateway.core.oauth.ports import ClientStore
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.schema import ACCOUNTS, OAUTH_CLIENT_SECRETS, OAUTH_CLIENTS, OAUTH_GRANTS
+from machpay_gateway.stores.sql.audit import changing, insert_change
+from machpay_gateway.stores.sql.engine import Statements
+from machpay_gateway.stores.sql.grants import raise_grant_versions
+from machpay_gateway.stores.sql.idempotency import insert_marker
 from machpay_gateway.stores.sql.paging import coming_after, newest_first
-from machpay_gateway.stores.sql.secrets import secret_in, secret_values
+from machpay_gateway.stores.sql.secrets import secret_from, secret_values
 
 Columns = TypeVarTuple("Columns")
 
-_MARK = OAUTH_CLIENTS.alias("mark")
+_CURSOR = OAUTH_CLIENTS.alias("cursor")  # the last client of the page before
 _RECORDS = (
     select(
         OAUTH_CLIENTS,
@@ -33,37 +55,93 @@ _RECORDS = (
     .outerjoin(OAUTH_CLIENT_SECRETS, OAUTH_CLIENT_SECRETS.c.client_id == OAUTH_CLIENTS.c.id)
     .order_by(*newest_first(OAUTH_CLIENTS), OAUTH_CLIENT_SECRETS.c.position)
 )
-_BY_ID = _RECORDS.where(OAUTH_CLIENTS.c.id == bindparam("asked"))  # put together once: every token request asks it
+_BY_ID = _RECORDS.where(OAUTH_CLIENTS.c.id == bindparam("client_id"))  # built once: every token request runs it
 
 _UNUSED = and_(
     OAUTH_CLIENTS.c.is_self_registered,
-    # A grant of its own, from before such clients were refused any, is no user's.
+    # Such a client may have a grant of its own, from a version that allowed them.
     not_(exists().where(OAUTH_GRANTS.c.client_id == OAUTH_CLIENTS.c.id, OAUTH_GRANTS.c.user_id.is_not(None))),
 )
 
 
-async def client_by_id(connection: AsyncConnection, account_id: str | None, client_id: str) -> OAuthClient | None:
-    """Return the client, when it is of the account or *account_id* is None."""
-    rows = await connection.execute(_within(_BY_ID, account_id), {"asked": client_id})
-    return next(iter(_clients(rows.mappings())), None)
+class SqlClients(Statements, ClientStore):
+    """The OAuth clients of a database."""
+
+    @override
+    async def add_client(self, client: OAuthClient, change: Change, once: bytes | None = None) -> None:
+        async with changing(self._database, "client creation") as connection:
+            await insert_marker(connection, once, change.at)
+            await _insert_client(connection, client, change)
+
+    @override
+    async def register_client(self, client: OAuthClient, max_clients: int, change: Change) -> bool:
+        is_counted = OAUTH_CLIENTS.c.is_self_registered & OAUTH_CLIENTS.c.deleted_at.is_(None)
+        # No other change runs at the same time, so that none is added between the count and the insert.
+        async with changing(self._database, "client registration") as connection:
+            if await _count(connection, is_counted) >= max_clients:
+                return False
+            await _insert_client(connection, client, change)
+            return True
+
+    @override
+    async def unused_clients(self, registered_before: float, limit: int) -> Sequence[OAuthClient]:
+        oldest = select(OAUTH_CLIENTS.c.id).where(_UNUSED, OAUTH_CLIENTS.c.created_at <= registered_before)
+        oldest = oldest.order_by(OAUTH_CLIENTS.c.created_at).limit(limit)
+        async with self._database.reading("unused clients") as connection:
+            rows = (await connection.execute(_RECORDS.where(OAUTH_CLIENTS.c.id.in_(oldest)))).mappings()
+            return _clients(rows)[::-1]
+
+    @override
+    async def remove_clients(self, client_ids: Collection[str], change: Change) -> bool:
+        async with changing(self._database, "removal of clients") as connection:
+            if await _count(connection, OAUTH_CLIENTS.c.id.in_(client_ids) & _UNUSED) != len(client_ids):
+                return False
+            for column in (OAUTH_GRANTS.c.client_id, OAUTH_CLIENT_SECRETS.c.client_id, OAUTH_CLIENTS.c.id):
+                await connection.execute(delete(column.table).where(column.in_(client_ids)))
+            await insert_change(connection, change)
+            return True
+
+    @override
+    async def client(self, account_id: str | None, client_id: str) -> OAuthClient | None:
+        async with self._database.reading("client") as connection:
+            rows = await connection.execute(_within(_BY_ID, account_id), {"client_id": client_id})
+            return next(iter(_clients(rows.mappings())), None)
+
+    @override
+    async def clients(
+        self, account_id: str | None, *, environment: str | None, after: str | None, limit: int
+    ) -> Sequence[OAuthClient]:
+        page = _within(select(OAUTH_CLIENTS.c.id), account_id).where(OAUTH_CLIENTS.c.deleted_at.is_(None))
+        if environment is not None:
+            page = page.where(OAUTH_CLIENTS.c.environment == environment)
+        if after is not None:
+            created_at = select(_CURSOR.c.created_at).where(_CURSOR.c.id == after).scalar_subquery()
+            page = page.where(coming_after(OAUTH_CLIENTS, created_at, after))
+        page = page.order_by(*newest_first(OAUTH_CLIENTS)).limit(limit)
+        async with self._database.reading("clients") as connection:
+            return _clients((await connection.execute(_RECORDS.where(OAUTH_CLIENTS.c.id.in_(page)))).mappings())
+
+    @override
+    async def replace_client(
+        self, client: OAuthClient, change: Change, once: bytes | None = None
+    ) -> Sequence[RecordVersion] | None:
+        unchanged = and_(
+            OAUTH_CLIENTS.c.id == client.id,
+            OAUTH_CLIENTS.c.account_id == client.account_id,
+            OAUTH_CLIENTS.c.version == client.version - 1,
+        )
+        statement = update(OAUTH_CLIENTS).where(unchanged).values(**_settings(client))
+        async with changing(self._database, "client change") as connection:
+            if (await connection.execute(statement)).rowcount == 0:
+                return None
+            await insert_marker(connection, once, change.at)
+            await connection.execute(delete(OAUTH_CLIENT_SECRETS).where(OAUTH_CLIENT_SECRETS.c.client_id == client.id))
+            await _insert_secrets(connection, client)
+            await insert_change(connection, change)
+            return await raise_grant_versions(connection, OAUTH_GRANTS.c.client_id == client.id, change.at)
 
 
-async def clients_page(
-    connection: AsyncConnection, account_id: str | None, *, environment: str | None, after: str | None, limit: int
-) -> Sequence[OAuthClient]:
-    """Return at most *limit* clients that are not deleted, newest first, those that come after *after*."""
-    page = _within(select(OAUTH_CLIENTS.c.id), account_id).where(OAUTH_CLIENTS.c.deleted_at.is_(None))
-    if environment is not None:
-        page = page.where(OAUTH_CLIENTS.c.environment == environment)
-    if after is not None:
-        moment = select(_MARK.c.created_at).where(_MARK.c.id == after).scalar_subquery()
-        page = page.where(coming_after(OAUTH_CLIENTS, moment, after))
-    page = page.order_by(*newest_first(OAUTH_CLIENTS)).limit(limit)
-    return _clients((await connection.execute(_RECORDS.where(OAUTH_CLIENTS.c.id.in_(page)))).mappings())
-
-
-async def insert_client(connection: AsyncConnection, client: OAuthClient) -> None:
-    """Insert *client*. Raises IntegrityError for an id that exists or an account that does not."""
+async def _insert_client(connection: AsyncConnection, client: OAuthClient, change: Change) -> None:
     fixed = {
         "id": client.id,
         "account_id": client.account_id,
@@ -72,53 +150,22 @@ async def insert_client(connection: AsyncConnection, client: OAuthClient) -> Non
         "is_self_registered": client.is_self_registered,
         "created_at": client.created_at,
     }
-    await connection.execute(insert(OAUTH_CLIENTS), fixed | _settings(client))
+    try:
+        await connection.execute(insert(OAUTH_CLIENTS), fixed | _settings(client))
+        await _insert_secrets(connection, client)
+    except IntegrityError as exc:
+        msg = f"Account {client.account_id} is unknown, or the client's id or secret is taken."
+        raise InputError(msg) from exc
+    await insert_change(connection, change)
 
 
-async def update_client(connection: AsyncConnection, client: OAuthClient) -> bool:
-    """Write the settings of *client* over the version before its own; False when that is not the stored one."""
-    statement = (
-        update(OAUTH_CLIENTS)
-        .where(OAUTH_CLIENTS.c.id == client.id, OAUTH_CLIENTS.c.account_id == client.account_id)
-        .where(OAUTH_CLIENTS.c.version == client.version - 1)
-        .values(**_settings(client))
-    )
-    return (await connection.execute(statement)).rowcount == 1
-
-
-async def rewrite_secrets(connection: AsyncConnection, client: OAuthClient) -> None:
-    """Store the secrets of *client* in place of those that it had."""
-    await connection.execute(delete(OAUTH_CLIENT_SECRETS).where(OAUTH_CLIENT_SECRETS.c.client_id == client.id))
-    values = secret_values(client.secrets, client_id=client.id)
-    if values:
+async def _insert_secrets(connection: AsyncConnection, client: OAuthClient) -> None:
+    if values := secret_values(client.secrets, client_id=client.id):
         await connection.execute(insert(OAUTH_CLIENT_SECRETS), values)
 
 
-async def count_self_registered(connection: AsyncConnection) -> int:
-    """Return how many clients there are that registered themselves, without those that were deleted."""
-    which = OAUTH_CLIENTS.c.is_self_registered & OAUTH_CLIENTS.c.deleted_at.is_(None)
-    return (await connection.execute(select(func.count()).select_from(OAUTH_CLIENTS).where(which))).scalar_one()
-
-
-async def unused_clients(connection: AsyncConnection, registered_before: float, limit: int) -> Sequence[OAuthClient]:
-    """Return at most *limit* clients that registered themselves by then and that no user allowed, oldest first."""
-    oldest = select(OAUTH_CLIENTS.c.id).where(_UNUSED, OAUTH_CLIENTS.c.created_at <= registered_before)
-    oldest = oldest.order_by(OAUTH_CLIENTS.c.created_at).limit(limit)
-    found = _clients((await connection.execute(_RECORDS.where(OAUTH_CLIENTS.c.id.in_(oldest)))).mappings())
-    return found[::-1]
-
-
-async def count_unused(connection: AsyncConnection, client_ids: Collection[str]) -> int:
-    """Return how many of the clients are there, registered themselves and were allowed by no user."""
-    which = OAUTH_CLIENTS.c.id.in_(client_ids) & _UNUSED
-    return (await connection.execute(select(func.count()).select_from(OAUTH_CLIENTS).where(which))).scalar_one()
-
-
-async def delete_clients(connection: AsyncConnection, client_ids: Collection[str]) -> None:
-    """Delete the clients, their secrets, and grants of their own."""
-    await connection.execute(delete(OAUTH_GRANTS).where(OAUTH_GRANTS.c.client_id.in_(client_ids)))
-    await connection.execute(delete(OAUTH_CLIENT_SECRETS).where(OAUTH_CLIENT_SECRETS.c.client_id.in_(client_ids)))
-    await connection.execute(delete(OAUTH_CLIENTS).where(OAUTH_CLIENTS.c.id.in_(client_ids)))
+async def _count(connection: AsyncConnection, condition: ColumnElement[bool]) -> int:
+    return (await connection.execute(select(func.count()).select_from(OAUTH_CLIENTS).where(condition))).scalar_one()
 
 
 def _within(statement: Select[*Columns], account_id: str | None) -> Select[*Columns]:
@@ -139,7 +186,7 @@ def _settings(client: OAuthClient) -> dict[str, object]:
 
 
 def _clients(rows: Iterable[RowMapping]) -> list[OAuthClient]:
-    """Return a client for each run of *rows* of one: a row for each of its secrets, or one without."""
+    """Return a client for each group of adjacent *rows*: a row for each of its secrets, or a single row without one."""
     try:
         return [_client(list(secrets)) for _, secrets in groupby(rows, key=itemgetter(OAUTH_CLIENTS.c.id))]
     except (TypeError, ValueError) as exc:  # a column that does not hold what we write
@@ -158,7 +205,7 @@ def _client(rows: Sequence[RowMapping]) -> OAuthClient:
         scopes=Scopes(frozenset(orjson.loads(row[OAUTH_CLIENTS.c.scopes]))),
         grant_types=tuple(orjson.loads(row[OAUTH_CLIENTS.c.grant_types])),
         created_at=row[OAUTH_CLIENTS.c.created_at],
-        secrets=tuple(secret_in(each) for each in rows if each["digest"] is not None),
+        secrets=tuple(secret_from(each) for each in rows if each["digest"] is not None),
         is_public=row[OAUTH_CLIENTS.c.is_public],
         requires_pkce=row[OAUTH_CLIENTS.c.requires_pkce],
         binds_tokens=row[OAUTH_CLIENTS.c.binds_tokens],

@@ -9,10 +9,12 @@ import asyncio
 import os
 import sqlite3
 import time
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from secrets import token_hex
+from threading import Lock
 from typing import NamedTuple, NoReturn
 
 from sqlalchemy import URL, event, make_url
@@ -22,8 +24,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
+from machpay_gateway.stores.sql.memory_schema import memory_schema
 from machpay_gateway.stores.sql.sqlite_connection import connected
 
+MEMORY_DATABASE = "memory://"
 _FORMS = "sqlite:///machpay.db, sqlite:////absolute/path.db, sqlite:// (in memory) or postgresql://user@host/name"
 # SQLite answers in microseconds: more connections would only be more threads that wait.
 _SQLITE_READERS, _SERVER_POOL = 4, 10
@@ -48,6 +52,8 @@ def database_url(text: str) -> URL:
         return _sqlite_url(url)
     if url.drivername == "postgresql":
         return _postgresql_url(url)
+    if text == MEMORY_DATABASE:
+        return _memory_url()
     raise ConfigurationError(f"Database {url.drivername}:// is not supported: use {_FORMS}")
 
 
@@ -62,7 +68,9 @@ def _sqlite_url(url: URL) -> URL:
 
 def _memory_url() -> URL:
     if sqlite3.sqlite_version_info < _FIRST_WITH_SHARED_MEMORY:
-        raise ConfigurationError(f"sqlite:// needs SQLite 3.36, this is {sqlite3.sqlite_version}: name a file instead")
+        raise ConfigurationError(
+            f"A database in memory needs SQLite 3.36, this is {sqlite3.sqlite_version}: name a file instead"
+        )
     # `memdb` and not `:memory:`, where each connection has a database of its own that is lost with it.
     query = {"vfs": "memdb", "uri": "true"}
     return URL.create("sqlite+aiosqlite", database=f"file:/machpay-{token_hex(8)}", query=query)
@@ -97,20 +105,34 @@ class Database:
         self._busy_timeout_seconds = busy_timeout_seconds
         self._engines: dict[tuple[int, asyncio.AbstractEventLoop], _Engines] = {}
         self._anchor: sqlite3.Connection | None = None
+        self._anchor_lock = Lock()
 
     @property
     def is_sqlite(self) -> bool:
         """Whether the database is a file, or memory, of ours alone: then there is nobody else to make its schema."""
         return self.url.get_backend_name() == "sqlite"
 
-    def prepare(self) -> None:
-        """Make what SQLite needs before the first connection: a file that only we can read, or the memory itself."""
-        if "vfs" in self.url.query:
-            # The memory lives as long as one connection does, and those of a pool come and go with cancellations.
-            self._anchor = self._anchor or sqlite3.connect(
-                f"{self.url.database}?vfs=memdb", uri=True, check_same_thread=False
-            )
-            return
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the database is in the memory of this process: no other process can open it."""
+        return "vfs" in self.url.query
+
+    async def prepare(self) -> None:
+        """Create what SQLite needs before the first statement: the database in memory, or a file in WAL mode.
+
+        Raises ConfigurationError, StoreUnavailable.
+        """
+        if self.is_in_memory:
+            self._create_in_memory()
+        elif self.is_sqlite:
+            self.check_file()
+            await self._use_wal()
+
+    def check_file(self) -> None:
+        """Create the file of a SQLite database, readable by its owner only, unless it exists.
+
+        Raises ConfigurationError when it cannot be opened or is not a SQLite database.
+        """
         path = Path(str(self.url.database))
         if not path.parent.is_dir():
             raise ConfigurationError(f"{path} cannot be made: {path.parent} is not a directory, make it first")
@@ -122,23 +144,6 @@ class Database:
             raise ConfigurationError(f"{path} cannot be opened ({exc.strerror}): name a file we may write") from exc
         if start not in (b"", _SQLITE_START):
             raise ConfigurationError(f"{path} is not a SQLite database: name another file")
-
-    async def use_wal(self) -> None:
-        """Let readers and the one writer of a SQLite file work side by side; the file remembers it."""
-        # SQLite waits for every lock but this one: while another process writes, as one that starts beside us may
-        # on a new file, it says at once that the database is locked.
-        give_up_at = time.monotonic() + self._busy_timeout_seconds
-        while True:
-            try:
-                async with self.reading("journal mode") as connection:
-                    if (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar() == "delete":
-                        await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-            except StoreUnavailable as exc:
-                if not _is_locked(exc.__cause__) or time.monotonic() > give_up_at:
-                    raise
-            else:
-                return
-            await asyncio.sleep(_LOCKED_PAUSE_SECONDS)
 
     @asynccontextmanager
     async def reading(self, what: str) -> AsyncIterator[AsyncConnection]:
@@ -180,18 +185,45 @@ class Database:
             await engines.writing.dispose()
 
     async def close(self) -> None:
-        """Close every connection. What is in memory is gone then."""
+        """Close every connection. A database in memory is freed with this object, and not before."""
         for pid, loop in list(self._engines):
             if pid == os.getpid():
                 await self._dispose(loop)
-        if self._anchor is not None:
-            self._anchor.close()
-            self._anchor = None
+
+    def _create_in_memory(self) -> None:
+        with self._anchor_lock:
+            if self._anchor is not None:
+                return
+            # The memory lives as long as a connection to it does, and those of a pool come and go.
+            self._anchor = anchor = sqlite3.connect(
+                f"{self.url.database}?vfs=memdb", uri=True, check_same_thread=False, isolation_level=None
+            )
+            weakref.finalize(self, anchor.close)
+            anchor.executescript(f"BEGIN; {memory_schema()}; COMMIT")
+
+    async def _use_wal(self) -> None:
+        """Switch a SQLite file to write-ahead logging, in which readers do not wait for the writer."""
+        # SQLite waits for every lock but this one: while another process writes to a new file, it reports at once that
+        # the database is locked.
+        give_up_at = time.monotonic() + self._busy_timeout_seconds
+        while True:
+            try:
+                async with self.reading("journal mode") as connection:
+                    if (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar() == "delete":
+                        await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            except StoreUnavailable as exc:
+                if not _is_locked(exc.__cause__) or time.monotonic() > give_up_at:
+                    raise
+            else:
+                return
+            await asyncio.sleep(_LOCKED_PAUSE_SECONDS)
 
     async def _here(self) -> _Engines:
         here = (os.getpid(), asyncio.get_running_loop())
         if (engines := self._engines.get(here)) is not None:
             return engines
+        if self.is_in_memory:
+            self._create_in_memory()  # it need not be opened first
         self._engines[here] = engines = self._new_engines()
         for pid, loop in list(self._engines):
             # A parent's connections are left alone: their threads did not come along, so closing would wait for ever.
@@ -277,3 +309,10 @@ def _enforce_foreign_keys(connection: DBAPIConnection, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+class Statements:
+    """The statements on one subject, which run on *database*."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database

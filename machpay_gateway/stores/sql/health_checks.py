@@ -11,11 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from machpay_gateway.core.check_result import CheckResult, CheckStatus
 from machpay_gateway.stores.schema import ACCOUNTS, HEAD
 from machpay_gateway.stores.sql.engine import Database
-from machpay_gateway.stores.sql.revision import database_revision, way_out
+from machpay_gateway.stores.sql.revision import database_revision, migration_command
 
 _BUSY_SECONDS = 5.0
 _OTHERS = 0o077  # the bits of a file's mode that let anybody but its owner do anything
-_INIT = way_out(None)
+_INIT = migration_command(None)
 
 
 async def database_findings(url: str) -> Sequence[CheckResult]:
@@ -23,13 +23,13 @@ async def database_findings(url: str) -> Sequence[CheckResult]:
     database = Database(url, busy_timeout_seconds=_BUSY_SECONDS)
     name = f"{str(database.url.host).rpartition('@')[2]}/{database.url.database}"
     findings: list[CheckResult] = []
-    if "vfs" in database.url.query:
-        return [nothing_is_kept()]
+    if database.is_in_memory:
+        return [_in_memory()]
     if database.is_sqlite:
         path = Path(str(database.url.database))
         if _is_missing(path):
             return [CheckResult("database", CheckStatus.WRONG, f"{path} is not there", f"{_INIT}, which makes it")]
-        database.prepare()  # it is there, so nothing is made; what cannot be a database of ours is told
+        database.check_file()  # it is there, so nothing is made; what cannot be a database of ours is told
         name, findings = str(path), _file_findings(path)
     try:
         return [await _content(database, name), *findings]
@@ -37,7 +37,7 @@ async def database_findings(url: str) -> Sequence[CheckResult]:
         await database.close()
 
 
-def nothing_is_kept() -> CheckResult:
+def _in_memory() -> CheckResult:
     """Return what there is to say of a database in memory."""
     found = "it is in memory: every key and account is gone with the process"
     return CheckResult("database", CheckStatus.WARNING, found, 'name a file, as in database = "sqlite:///machpay.db"')
@@ -48,7 +48,7 @@ async def _content(database: Database, name: str) -> CheckResult:
         revision = await database_revision(connection)
     if revision != HEAD:
         found = f"{name} has schema revision {revision or 'none'}, and this version needs {HEAD}"
-        return CheckResult("database", CheckStatus.WRONG, found, way_out(revision))
+        return CheckResult("database", CheckStatus.WRONG, found, migration_command(revision))
     async with database.reading("number of accounts") as connection:
         count = await _account_count(connection)
     found = f"{name} has schema revision {HEAD} and {count} account{'' if count == 1 else 's'}"

@@ -1,8 +1,8 @@
-"""Statements on kept answers."""
+"""Statements on the responses that are stored for requests with an idempotency key."""
 
 from dataclasses import asdict
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.errors import DuplicateRequest
@@ -11,23 +11,15 @@ from machpay_gateway.stores.schema import KEPT_ANSWERS
 from machpay_gateway.stores.sql.upsert import insert_or
 
 
-async def insert_answer(connection: AsyncConnection, answer: StoredResponse) -> None:
-    """Insert *answer*, and drop those that are too old. Raises DuplicateRequest when there is one of its name."""
-    await connection.execute(delete(KEPT_ANSWERS).where(KEPT_ANSWERS.c.at < answer.at - IDEMPOTENCY_SECONDS))
-    statement = insert_or(connection.dialect.name, KEPT_ANSWERS).values(asdict(answer)).on_conflict_do_nothing()
+async def insert_response(connection: AsyncConnection, response: StoredResponse) -> None:
+    """Insert *response* and delete expired ones. Raises DuplicateRequest when there is one with its name."""
+    await connection.execute(delete(KEPT_ANSWERS).where(KEPT_ANSWERS.c.at < response.at - IDEMPOTENCY_SECONDS))
+    statement = insert_or(connection.dialect.name, KEPT_ANSWERS).values(asdict(response)).on_conflict_do_nothing()
     if (await connection.execute(statement)).rowcount == 0:
         raise DuplicateRequest
 
 
-async def insert_note(connection: AsyncConnection, once: bytes | None, at: float) -> None:
-    """Insert that something was done *at* a moment under the name *once*, if it has one; raises as above."""
+async def insert_marker(connection: AsyncConnection, once: bytes | None, at: float) -> None:
+    """Insert a marker without a response under the name *once*, unless that is None. Raises DuplicateRequest."""
     if once is not None:
-        await insert_answer(connection, completion_marker(once, at))
-
-
-async def answer_of(connection: AsyncConnection, name: bytes, since: float) -> StoredResponse | None:
-    """Return the answer of that *name*, unless it is from before *since*."""
-    fields = [KEPT_ANSWERS.c[name] for name in StoredResponse.__slots__]
-    statement = select(*fields).where(KEPT_ANSWERS.c.name == name, KEPT_ANSWERS.c.at >= since)
-    row = (await connection.execute(statement)).one_or_none()
-    return None if row is None else StoredResponse(*row)
+        await insert_response(connection, completion_marker(once, at))

@@ -1,6 +1,7 @@
 """Statements on keys and their secrets, and how rows become a KeyRecord."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
 from typing import TypeVarTuple
@@ -20,20 +21,28 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import override
 
 from machpay_gateway.core.accounts.account import key_tier
-from machpay_gateway.core.errors import StoreUnavailable
+from machpay_gateway.core.errors import InputError, StoreUnavailable
+from machpay_gateway.core.keys.audit import Change
+from machpay_gateway.core.keys.idempotency import ResponseFactory, StoredResponse
 from machpay_gateway.core.keys.key import KeyRecord, KeyStatus, StatusAt
+from machpay_gateway.core.keys.ports import KeyStore, RecordVersion
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.stores.schema import ACCOUNTS, KEY_SECRETS, KEYS, SECRET_USES
+from machpay_gateway.stores.schema import ACCOUNTS, KEPT_ANSWERS, KEY_SECRETS, KEYS, SECRET_USES
+from machpay_gateway.stores.sql.audit import changing, insert_change
+from machpay_gateway.stores.sql.engine import Statements
+from machpay_gateway.stores.sql.idempotency import insert_response
 from machpay_gateway.stores.sql.paging import coming_after, newest_first
-from machpay_gateway.stores.sql.secrets import secret_in, secret_values
+from machpay_gateway.stores.sql.secrets import secret_from, secret_values
 
 Columns = TypeVarTuple("Columns")
 
-_MARK = KEYS.alias("mark")  # the key that a page comes after
-# Over all secrets that the key ever had: those that a rotation has ended too.
+_CURSOR = KEYS.alias("cursor")  # the last key of the page before
+# Of all secrets that the key ever had, also those that a rotation has ended.
 _LAST_USE = (
     select(func.max(SECRET_USES.c.last_used_at))
     .where(SECRET_USES.c.key_id == KEYS.c.id)
@@ -42,7 +51,7 @@ _LAST_USE = (
     .label("key_last_used_at")
 )
 
-# Every read is this one statement: so a key, its account's tier and its secrets are those of one moment.
+# One statement for every read, so that a key, its account's tier and its secrets are from the same moment.
 _RECORDS = (
     select(
         KEYS,
@@ -59,93 +68,118 @@ _RECORDS = (
     .outerjoin(SECRET_USES, SECRET_USES.c.digest == KEY_SECRETS.c.digest)
     .order_by(*newest_first(KEYS), KEY_SECRETS.c.position)
 )
-# Put together once: every request with a key that is not in the cache asks it.
-_OWNER = select(KEY_SECRETS.c.key_id).where(KEY_SECRETS.c.digest == bindparam("asked")).scalar_subquery()
+# Built once, because every request with a key that is not cached runs it.
+_OWNER = select(KEY_SECRETS.c.key_id).where(KEY_SECRETS.c.digest == bindparam("presented")).scalar_subquery()
 _BY_DIGEST = _RECORDS.where(KEYS.c.id == _OWNER)
 
 
-async def key_by_digest(connection: AsyncConnection, digest: bytes) -> KeyRecord | None:
-    """Return the key that has a secret with *digest*."""
-    return await _one(connection, _BY_DIGEST, {"asked": digest})
+class SqlKeys(Statements, KeyStore):
+    """The keys of a database."""
+
+    @override
+    async def find_by_digest(self, digest: bytes) -> KeyRecord | None:
+        async with self._database.reading("key lookup") as connection:
+            return await _record(connection, _BY_DIGEST, {"presented": digest})
+
+    @override
+    async def versions_since(self, since: float) -> Sequence[RecordVersion]:
+        statement = select(KEYS.c.id, KEYS.c.version).where(KEYS.c.changed_at >= since).order_by(KEYS.c.changed_at)
+        async with self._database.reading("changed keys") as connection:
+            return [(key_id, version) for key_id, version in await connection.execute(statement)]
+
+    @override
+    async def add_key(self, record: KeyRecord, change: Change, make_response: ResponseFactory | None = None) -> None:
+        fixed = {
+            "id": record.id,
+            "account_id": record.account_id,
+            "environment": record.environment,
+            "created_at": record.created_at,
+            "changed_at": record.created_at,
+        }
+        async with changing(self._database, "key creation") as connection:
+            with _integrity_as_input_error(record):
+                await connection.execute(insert(KEYS), fixed | _settings(record))
+                await connection.execute(insert(KEY_SECRETS), secret_values(record.secrets, key_id=record.id))
+            await insert_change(connection, change)
+            if make_response is not None:
+                stored = await _record(connection, _RECORDS.where(KEYS.c.id == record.id))
+                await insert_response(connection, make_response(stored or record))
+
+    @override
+    async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
+        async with self._database.reading("key") as connection:
+            return await _record(connection, _within(_RECORDS.where(KEYS.c.id == key_id), account_id))
+
+    @override
+    async def keys(
+        self,
+        account_id: str | None,
+        *,
+        environment: str | None = None,
+        status: StatusAt | None = None,
+        search: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[KeyRecord]:
+        page = _within(select(KEYS.c.id), account_id)
+        if environment is not None:
+            page = page.where(KEYS.c.environment == environment)
+        if status is not None:
+            page = page.where(_has_status(status))
+        if search is not None:
+            page = page.where(_matches(search))
+        if after is not None:
+            # No key comes after one of another account: its moment is NULL then.
+            created_at = select(_CURSOR.c.created_at).where(_CURSOR.c.id == after)
+            page = page.where(coming_after(KEYS, _within(created_at, account_id, _CURSOR).scalar_subquery(), after))
+        page = page.order_by(*newest_first(KEYS)).limit(limit)
+        async with self._database.reading("keys") as connection:
+            return _records((await connection.execute(_RECORDS.where(KEYS.c.id.in_(page)))).mappings())
+
+    @override
+    async def replace_key(
+        self, record: KeyRecord, change: Change, make_response: ResponseFactory | None = None
+    ) -> bool:
+        unchanged = and_(
+            KEYS.c.id == record.id, KEYS.c.account_id == record.account_id, KEYS.c.version == record.version - 1
+        )
+        statement = update(KEYS).where(unchanged).values(changed_at=change.at, **_settings(record))
+        async with changing(self._database, "key change") as connection:
+            if (await connection.execute(statement)).rowcount == 0:
+                return False
+            await connection.execute(delete(KEY_SECRETS).where(KEY_SECRETS.c.key_id == record.id))
+            with _integrity_as_input_error(record):
+                await connection.execute(insert(KEY_SECRETS), secret_values(record.secrets, key_id=record.id))
+            await insert_change(connection, change)
+            if make_response is not None:
+                await insert_response(connection, make_response(record))
+            return True
+
+    @override
+    async def stored_response(self, name: bytes, since: float) -> StoredResponse | None:
+        fields = [KEPT_ANSWERS.c[field] for field in StoredResponse.__slots__]
+        statement = select(*fields).where(KEPT_ANSWERS.c.name == name, KEPT_ANSWERS.c.at >= since)
+        async with self._database.reading("stored response") as connection:
+            row = (await connection.execute(statement)).one_or_none()
+        return None if row is None else StoredResponse(*row)
 
 
-async def key_by_id(connection: AsyncConnection, account_id: str | None, key_id: str) -> KeyRecord | None:
-    """Return the key, when it is of the account or *account_id* is None."""
-    statement = _RECORDS.where(KEYS.c.id == key_id)
-    return await _one(connection, _within(statement, account_id))
-
-
-async def keys_page(
-    connection: AsyncConnection,
-    account_id: str | None,
-    *,
-    environment: str | None,
-    status: StatusAt | None = None,
-    search: str | None = None,
-    after: str | None,
-    limit: int,
-) -> Sequence[KeyRecord]:
-    """Return at most *limit* keys, newest first, those that come after *after*: none when that is no key of theirs."""
-    page = _within(select(KEYS.c.id), account_id)
-    if environment is not None:
-        page = page.where(KEYS.c.environment == environment)
-    if status is not None:
-        page = page.where(_has(status))
-    if search is not None:
-        page = page.where(_matches_search(search))
-    if after is not None:
-        moment = _within(select(_MARK.c.created_at).where(_MARK.c.id == after), account_id, _MARK).scalar_subquery()
-        page = page.where(coming_after(KEYS, moment, after))
-    page = page.order_by(*newest_first(KEYS)).limit(limit)
-    rows = (await connection.execute(_RECORDS.where(KEYS.c.id.in_(page)))).mappings()
-    return _records(rows)
-
-
-async def versions_since(connection: AsyncConnection, since: float) -> Sequence[tuple[str, int]]:
-    """Return (id, version) of each key changed at or after *since*."""
-    statement = select(KEYS.c.id, KEYS.c.version).where(KEYS.c.changed_at >= since).order_by(KEYS.c.changed_at)
-    return [(key_id, version) for key_id, version in await connection.execute(statement)]
-
-
-async def insert_key(connection: AsyncConnection, record: KeyRecord) -> None:
-    """Insert *record*. Raises IntegrityError for an id that exists or an account that does not."""
-    fixed = {
-        "id": record.id,
-        "account_id": record.account_id,
-        "environment": record.environment,
-        "created_at": record.created_at,
-        "changed_at": record.created_at,
-    }
-    await connection.execute(insert(KEYS), fixed | _settings(record))
-
-
-async def update_key(connection: AsyncConnection, record: KeyRecord, changed_at: float) -> bool:
-    """Write the settings of *record* over the version before its own; False when that is not the stored one."""
-    statement = (
-        update(KEYS)
-        .where(KEYS.c.id == record.id, KEYS.c.account_id == record.account_id)
-        .where(KEYS.c.version == record.version - 1)
-        .values(changed_at=changed_at, **_settings(record))
-    )
-    return (await connection.execute(statement)).rowcount == 1
-
-
-async def delete_secrets(connection: AsyncConnection, key_id: str) -> None:
-    """Delete all secrets of the key."""
-    await connection.execute(delete(KEY_SECRETS).where(KEY_SECRETS.c.key_id == key_id))
-
-
-async def insert_secrets(connection: AsyncConnection, record: KeyRecord) -> None:
-    """Insert the secrets of *record*, the current one first. Raises IntegrityError for a digest that exists."""
-    await connection.execute(insert(KEY_SECRETS), secret_values(record.secrets, key_id=record.id))
+@contextmanager
+def _integrity_as_input_error(record: KeyRecord) -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as exc:
+        raise InputError(
+            f"Key {record.id} does not fit: account {record.account_id} is unknown, or the id or a secret is taken"
+        ) from exc
 
 
 def _within(statement: Select[*Columns], account_id: str | None, keys: FromClause = KEYS) -> Select[*Columns]:
     return statement if account_id is None else statement.where(keys.c.account_id == account_id)
 
 
-def _has(status: StatusAt) -> ColumnElement[bool]:
-    """Return what `KeyRecord.status` says, as a condition on keys."""
+def _has_status(status: StatusAt) -> ColumnElement[bool]:
+    """Return what `KeyRecord.status` computes, as a condition on keys."""
     is_expired = and_(KEYS.c.expires_at.is_not(None), KEYS.c.expires_at <= status.at)
     match status.status:
         case KeyStatus.REVOKED:
@@ -156,18 +190,18 @@ def _has(status: StatusAt) -> ColumnElement[bool]:
             return and_(KEYS.c.revoked_at.is_(None), ~is_expired)
 
 
-def _matches_search(search: str) -> ColumnElement[bool]:
-    """Return what `KeyRecord.matches_search` says, as a condition on keys."""
+def _matches(search: str) -> ColumnElement[bool]:
+    """Return what `KeyRecord.matches_search` checks, as a condition on keys."""
     ends = select(KEY_SECRETS.c.key_id).where(
         KEY_SECRETS.c.position == 0, KEY_SECRETS.c.masked.endswith(search, autoescape=True)
     )
     return or_(KEYS.c.id == search, KEYS.c.name.icontains(search, autoescape=True), KEYS.c.id.in_(ends))
 
 
-async def _one(
-    connection: AsyncConnection, statement: Select[*Columns], asked: dict[str, bytes] | None = None
+async def _record(
+    connection: AsyncConnection, statement: Select[*Columns], parameters: dict[str, bytes] | None = None
 ) -> KeyRecord | None:
-    rows = (await connection.execute(statement, asked)).mappings()
+    rows = (await connection.execute(statement, parameters)).mappings()
     return next(iter(_records(rows)), None)
 
 
@@ -185,14 +219,14 @@ def _settings(record: KeyRecord) -> dict[str, object]:
 
 
 def _records(rows: Iterable[RowMapping]) -> list[KeyRecord]:
-    """Return a record for each run of *rows* of one key: a row for each of its secrets."""
+    """Return a record for each group of adjacent *rows* of one key: there is a row for each of its secrets."""
     try:
-        return [_record(list(secrets)) for _, secrets in groupby(rows, key=itemgetter(KEYS.c.id))]
+        return [_record_from(list(secrets)) for _, secrets in groupby(rows, key=itemgetter(KEYS.c.id))]
     except (TypeError, ValueError) as exc:  # a column that does not hold what we write
         raise StoreUnavailable("a key as stored") from exc
 
 
-def _record(rows: Sequence[RowMapping]) -> KeyRecord:
+def _record_from(rows: Sequence[RowMapping]) -> KeyRecord:
     row = rows[0]
     return KeyRecord(
         id=row[KEYS.c.id],
@@ -203,7 +237,7 @@ def _record(rows: Sequence[RowMapping]) -> KeyRecord:
         scopes=Scopes(frozenset(orjson.loads(row[KEYS.c.scopes]))),
         allowed_ips=tuple(orjson.loads(row[KEYS.c.allowed_ips])),
         created_at=row[KEYS.c.created_at],
-        secrets=tuple(map(secret_in, rows)),
+        secrets=tuple(map(secret_from, rows)),
         version=row[KEYS.c.version],
         expires_at=row[KEYS.c.expires_at],
         revoked_at=row[KEYS.c.revoked_at],

@@ -1,4 +1,4 @@
-"""Pages of what is listed newest first: by the moment it was made, and by its id where moments are equal."""
+"""Keyset pagination, newest first: by the time of creation, then by id."""
 
 from typing import Any
 
@@ -8,12 +8,13 @@ from machpay_gateway.stores.sql.collation import bytewise
 
 
 def newest_first(table: FromClause) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-    """Return what rows of *table* are ordered by."""
+    """Return the columns that rows of *table* are ordered by."""
     return table.c.created_at.desc(), bytewise(table.c.id).desc()
 
 
-def coming_after(table: FromClause, moment: ScalarSelect[Any], mark_id: str) -> ColumnElement[bool]:
-    """Return the condition that a row of *table* comes after the one of *mark_id*, which was made at *moment*."""
-    # The first part is where the index begins; what it lets in of the mark's own moment, the second sorts out.
-    later = or_(table.c.created_at < moment, bytewise(table.c.id) < mark_id)
-    return (table.c.created_at <= moment) & later
+def coming_after(table: FromClause, created_at: ScalarSelect[Any], cursor_id: str) -> ColumnElement[bool]:
+    """Return the condition that a row of *table* comes after the row *cursor_id*, which was created at *created_at*."""
+    # The first comparison is the one that an index can start from; the second excludes the rows of the cursor's own
+    # moment that came before it.
+    is_later = or_(table.c.created_at < created_at, bytewise(table.c.id) < cursor_id)
+    return (table.c.created_at <= created_at) & is_later

@@ -21,18 +21,18 @@ async def database_revision(connection: AsyncConnection) -> str | None:
                 f"The database has a table {foreign[0]!r} that is not ours: give MachPay Gateway a database of its own"
             )
         return None
-    found = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar()
-    if found is not None and found not in REVISIONS:
+    revision = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar()
+    if revision is not None and revision not in REVISIONS:
         raise ConfigurationError(
-            f"The database's schema is at revision {found!r} and this version knows up to {HEAD!r}: "
+            f"The database's schema is at revision {revision!r} and this version knows up to {HEAD!r}: "
             "upgrade machpay-gateway, or restore the backup made before the database was upgraded"
         )
-    return found
+    return revision
 
 
-def way_out(found: str | None) -> str:
-    """Return what is to be done about a database of the revision *found*, which is not this version's."""
-    return "run `machpay-gateway init`" if found is None else "run `machpay-gateway migrate`"
+def migration_command(revision: str | None) -> str:
+    """Return how to bring a database of another *revision* to this version's."""
+    return "run `machpay-gateway init`" if revision is None else "run `machpay-gateway migrate`"
 
 
 async def lock_schema(connection: AsyncConnection) -> None:

@@ -1,4 +1,4 @@
-"""Secrets as rows: those of keys and of clients are kept alike."""
+"""Secrets as rows: keys and OAuth clients have the same columns for them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from machpay_gateway.core.keys.key import SecretRecord
 
 
 def secret_values(secrets: Sequence[SecretRecord], **owner: str) -> list[dict[str, Any]]:
-    """Return the rows of *secrets*, the current one first; *owner* is the column that says whose they are."""
+    """Return the rows of *secrets*, the current one first; *owner* is the column that references their owner."""
     return [
         {
             "digest": secret.digest,
@@ -23,8 +23,8 @@ def secret_values(secrets: Sequence[SecretRecord], **owner: str) -> list[dict[st
     ]
 
 
-def secret_in(row: RowMapping) -> SecretRecord:
-    """Return the secret in a *row* that has its columns, those that its owner has too with `secret_` in front."""
+def secret_from(row: RowMapping) -> SecretRecord:
+    """Return the secret in *row*; columns whose names its owner has too are prefixed with `secret_`."""
     return SecretRecord(
         digest=bytes(row["digest"]),
         masked=row["masked"],

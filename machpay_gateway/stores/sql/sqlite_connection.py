@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 
 import aiosqlite
 from aiosqlite.context import contextmanager
+from aiosqlite.core import _STOP_RUNNING_SENTINEL
 
 Execute = Callable[[sqlite3.Cursor, str, Any], sqlite3.Cursor]
 _CHUNK = 64  # rows at a time for whoever iterates, as aiosqlite has it; nobody does
@@ -28,7 +29,8 @@ class SqliteResult(NamedTuple):
 
 async def connected(*arguments: Any, **options: Any) -> aiosqlite.Connection:  # noqa: ANN401 - as sqlite3 takes them
     """Return a connection. Raises sqlite3.Error."""
-    connection = SqliteConnection(partial(sqlite3.connect, *arguments, **options), _CHUNK)
+    kind = MemoryConnection if "vfs=memdb" in arguments[0] else SqliteConnection
+    connection = kind(partial(sqlite3.connect, *arguments, **options), _CHUNK)
     thread = connection._thread  # noqa: SLF001 - which SQLAlchemy makes a daemon too, so that a process can end
     thread.daemon = True
     try:
@@ -67,6 +69,20 @@ class SqliteConnection(aiosqlite.Connection):
             return SqliteResult(cursor.description, rows, cursor.rowcount, cursor.lastrowid)
         finally:
             cursor.close()
+
+
+class MemoryConnection(SqliteConnection):
+    """A connection to a database in memory, which nobody has to close: it loses nothing when it is garbage."""
+
+    def __del__(self) -> None:
+        """End the thread. aiosqlite would warn as well, but a test client without a lifespan cannot close a gateway."""
+        if (connection := self._connection) is not None:
+            self._tx.put_nowait((None, partial(_close, connection)))
+
+
+def _close(connection: sqlite3.Connection) -> object:
+    connection.close()
+    return _STOP_RUNNING_SENTINEL
 
 
 class SqliteCursor:

@@ -1,12 +1,13 @@
-"""Statements on what was counted. Rows are written in one order everywhere, so that workers do not wait in a circle."""
+"""Statements on usage counters. Every worker writes rows in the same order, so that they cannot deadlock."""
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import Any
 
-from sqlalchemy import BigInteger, Row, Table, delete, desc, func, select
+from sqlalchemy import BigInteger, ColumnElement, Table, and_, delete, desc, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import override
 
 from machpay_gateway.core.usage.counters import (
     ACCOUNT_PREFIX,
@@ -17,11 +18,14 @@ from machpay_gateway.core.usage.counters import (
     Bucket,
     Dimension,
     SecretUse,
+    UsageBatch,
     UsageKey,
     UsageRow,
     merge_rows,
 )
+from machpay_gateway.core.usage.ports import UsageStore
 from machpay_gateway.stores.schema import LATENCIES, SECRET_USES, USAGE_DAYS, USAGE_HOURS, USAGE_MINUTES
+from machpay_gateway.stores.sql.engine import Statements
 from machpay_gateway.stores.sql.upsert import insert_or
 
 _TABLES: Mapping[Bucket, Table] = {MINUTE: USAGE_MINUTES, HOUR: USAGE_HOURS, DAY: USAGE_DAYS}
@@ -30,12 +34,89 @@ _LATENCIES = tuple(f"latency_{number:02}" for number in range(LATENCIES))
 _SUMS = ("seconds", *_LATENCIES)
 
 
-async def add_rows(connection: AsyncConnection, rows: Sequence[UsageRow]) -> None:
-    """Add *rows* to every table."""
+def _sum_of_requests() -> ColumnElement[Any]:
+    return func.sum(reduce(add, (USAGE_MINUTES.c[name] for name in _LATENCIES)))
+
+
+class SqlUsage(Statements, UsageStore):
+    """The usage counters of a database."""
+
+    @override
+    async def add_usage(self, batch: UsageBatch) -> None:
+        async with self._database.writing("usage") as connection:
+            if batch.rows:
+                await _add_rows(connection, batch.all_rows)
+            if batch.uses:
+                await _update_last_uses(connection, batch.uses)
+
+    @override
+    async def drop_usage(self, now: float) -> None:
+        async with self._database.writing("old usage") as connection:
+            for bucket, table in _TABLES.items():
+                oldest = bucket.start_of(now - bucket.retention_seconds)
+                await connection.execute(delete(table).where(table.c.start < oldest))
+
+    @override
+    async def usage(
+        self, subject: str, bucket: Bucket, start: int, end: int, *, over: Dimension | None = None
+    ) -> Sequence[UsageRow]:
+        table = _TABLES[bucket]
+        dimensions = [name for name in _KEY if name != over]
+        is_within = and_(table.c.subject == subject, table.c.start >= start, table.c.start < end)
+        order = [table.c[name] for name in dimensions]
+        async with self._database.reading("usage") as connection:
+            if over is None:
+                rows = await connection.execute(
+                    select(*order, *(table.c[name] for name in _SUMS)).where(is_within).order_by(*order)
+                )
+                return [_row(row) for row in rows]
+            # PostgreSQL's sum of integers is a numeric.
+            sums = (func.sum(table.c[name]).cast(table.c[name].type) for name in _SUMS)
+            rows = await connection.execute(select(*order, *sums).where(is_within).group_by(*order).order_by(*order))
+            position, blank = _KEY.index(over), {"route": "", "start": start}[over]
+            return [_row((*row[:position], blank, *row[position:])) for row in rows]
+
+    @override
+    async def busiest_minute(self, subject: str, start: int, end: int) -> tuple[int, int] | None:
+        table, requests = USAGE_MINUTES, _sum_of_requests().cast(BigInteger)
+        statement = (
+            select(table.c.start, requests)
+            .where(table.c.subject == subject, table.c.start >= start, table.c.start < end)
+            .group_by(table.c.start)
+            .order_by(requests.desc(), table.c.start)
+            .limit(1)
+        )
+        async with self._database.reading("usage") as connection:
+            row = (await connection.execute(statement)).one_or_none()
+        return None if row is None else (row[0], row[1])
+
+    @override
+    async def busiest(self, since: int, limit: int) -> Sequence[UsageRow]:
+        table = USAGE_MINUTES
+        is_credential = (table.c.subject != NO_SUBJECT) & ~table.c.subject.startswith(ACCOUNT_PREFIX, autoescape=True)
+        top = (
+            select(table.c.subject, _sum_of_requests().label("requests"))
+            .where(table.c.start >= since, is_credential)
+            .group_by(table.c.subject)
+            .order_by(desc("requests"), table.c.subject)
+            .limit(limit)
+            .subquery()
+        )
+        statement = (
+            select(*(table.c[name] for name in (*_KEY, *_SUMS)))
+            .join(top, top.c.subject == table.c.subject)
+            .where(table.c.start >= since)
+            .order_by(top.c.requests.desc(), *(table.c[name] for name in _KEY))
+        )
+        async with self._database.reading("usage") as connection:
+            return [_row(row) for row in await connection.execute(statement)]
+
+
+async def _add_rows(connection: AsyncConnection, rows: Sequence[UsageRow]) -> None:
     for bucket, table in _TABLES.items():
         statement = insert_or(connection.dialect.name, table)
         sums = {name: table.c[name] + statement.excluded[name] for name in _SUMS}
-        # One statement a row, many rows a call: SQLite allows no more than 32,766 values in one statement.
+        # One row a statement, and many rows an execution: SQLite takes at most 32,766 values in one statement.
         await connection.execute(
             statement.on_conflict_do_update(index_elements=_KEY, set_=sums),
             [
@@ -45,8 +126,7 @@ async def add_rows(connection: AsyncConnection, rows: Sequence[UsageRow]) -> Non
         )
 
 
-async def note_uses(connection: AsyncConnection, uses: Sequence[SecretUse]) -> None:
-    """Note the *uses* that are later than those known."""
+async def _update_last_uses(connection: AsyncConnection, uses: Sequence[SecretUse]) -> None:
     statement = insert_or(connection.dialect.name, SECRET_USES)
     latest = {"last_used_at": statement.excluded.last_used_at}
     is_later = statement.excluded.last_used_at > SECRET_USES.c.last_used_at
@@ -56,81 +136,6 @@ async def note_uses(connection: AsyncConnection, uses: Sequence[SecretUse]) -> N
     )
 
 
-async def rows_of(
-    connection: AsyncConnection, subject: str, bucket: Bucket, start: int, end: int
-) -> Sequence[UsageRow]:
-    """Return the rows of *subject* that start in [*start*, *end*), in order."""
-    table = _TABLES[bucket]
-    statement = (
-        select(*(table.c[name] for name in (*_KEY, *_SUMS)))
-        .where(table.c.subject == subject, table.c.start >= start, table.c.start < end)
-        .order_by(*(table.c[name] for name in _KEY))
-    )
-    return [_row(found) for found in await connection.execute(statement)]
-
-
-async def busiest(connection: AsyncConnection, since: int, limit: int) -> Sequence[UsageRow]:
-    """Return the minutes from *since* on of the *limit* keys and grants with the most requests in them, those first."""
-    table = USAGE_MINUTES
-    requests = reduce(add, (table.c[name] for name in _LATENCIES))
-    is_of_one = (table.c.subject != NO_SUBJECT) & ~table.c.subject.startswith(ACCOUNT_PREFIX, autoescape=True)
-    totals = (
-        select(table.c.subject, func.sum(requests).label("requests"))
-        .where(table.c.start >= since, is_of_one)
-        .group_by(table.c.subject)
-    )
-    top = totals.order_by(desc("requests"), table.c.subject).limit(limit).subquery()
-    statement = (
-        select(*(table.c[name] for name in (*_KEY, *_SUMS)))
-        .join(top, top.c.subject == table.c.subject)
-        .where(table.c.start >= since)
-        .order_by(top.c.requests.desc(), *(table.c[name] for name in _KEY))
-    )
-    return [_row(found) for found in await connection.execute(statement)]
-
-
-async def sums_of(
-    connection: AsyncConnection, subject: str, bucket: Bucket, start: int, end: int, *, over: Dimension
-) -> Sequence[UsageRow]:
-    """Return the rows of *subject* that start in [*start*, *end*) added up *over* routes or starts, in order."""
-    table = _TABLES[bucket]
-    kept = [name for name in _KEY if name != over]
-    sums = (func.sum(table.c[name]).cast(table.c[name].type) for name in _SUMS)  # PostgreSQL's sums are longer numbers
-    statement = (
-        select(*(table.c[name] for name in kept), *sums)
-        .where(table.c.subject == subject, table.c.start >= start, table.c.start < end)
-        .group_by(*(table.c[name] for name in kept))
-        .order_by(*(table.c[name] for name in kept))
-    )
-    blank = {"route": "", "start": start}[over]
-    width = len(kept)
-    return [
-        UsageRow(UsageKey(**{over: blank, **dict(zip(kept, row, strict=False))}), row[width], tuple(row[width + 1 :]))
-        for row in await connection.execute(statement)
-    ]
-
-
-async def busiest_minute(connection: AsyncConnection, subject: str, start: int, end: int) -> tuple[int, int] | None:
-    """Return the start of the minute in [*start*, *end*) with the most requests, the first such, and how many."""
-    table = USAGE_MINUTES
-    requests = func.sum(reduce(add, (table.c[name] for name in _LATENCIES))).cast(BigInteger)
-    statement = (
-        select(table.c.start, requests)
-        .where(table.c.subject == subject, table.c.start >= start, table.c.start < end)
-        .group_by(table.c.start)
-        .order_by(requests.desc(), table.c.start)
-        .limit(1)
-    )
-    row = (await connection.execute(statement)).one_or_none()
-    return None if row is None else (row[0], row[1])
-
-
-async def delete_old(connection: AsyncConnection, now: float) -> None:
-    """Delete what is older at *now* than it is kept."""
-    for bucket, table in _TABLES.items():
-        await connection.execute(delete(table).where(table.c.start < bucket.start_of(now - bucket.retention_seconds)))
-
-
-def _row(found: Row[Any]) -> UsageRow:
+def _row(row: Sequence[Any]) -> UsageRow:
     width = len(_KEY)
-    return UsageRow(UsageKey(*found[:width]), found[width], tuple(found[width + 1 :]))
+    return UsageRow(UsageKey(*row[:width]), row[width], tuple(row[width + 1 :]))

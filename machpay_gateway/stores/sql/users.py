@@ -1,131 +1,173 @@
-"""Statements on users and where they are signed in."""
+"""Statements on users, their sign-ins, and the address blocks that they sign in from."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 
 from sqlalchemy import ColumnElement, delete, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import override
 
-from machpay_gateway.core.accounts.user import SignIn, User
-from machpay_gateway.stores.schema import FAMILIAR_BLOCKS, SIGN_INS, USERS
+from machpay_gateway.core.accounts.ports import UserStore
+from machpay_gateway.core.accounts.user import FAMILIAR_SECONDS, SignIn, User
+from machpay_gateway.core.errors import InputError
+from machpay_gateway.core.keys.audit import Change
+from machpay_gateway.core.keys.ports import RecordVersion
+from machpay_gateway.stores.schema import FAMILIAR_BLOCKS, OAUTH_GRANTS, SIGN_INS, USERS
+from machpay_gateway.stores.sql.audit import changing, insert_change
 from machpay_gateway.stores.sql.collation import bytewise
+from machpay_gateway.stores.sql.engine import Statements
+from machpay_gateway.stores.sql.grants import raise_grant_versions
 from machpay_gateway.stores.sql.upsert import insert_or
 
 _FIELDS = [USERS.c[name] for name in User.__slots__]
 _SIGN_IN_FIELDS = [SIGN_INS.c[name] for name in SignIn.__slots__]
 
 
-async def insert_user(connection: AsyncConnection, user: User) -> bool:
-    """Insert *user*; False when the e-mail is taken. Raises IntegrityError for an account that does not exist."""
-    statement = insert_or(connection.dialect.name, USERS).values(asdict(user)).on_conflict_do_nothing()
-    return (await connection.execute(statement)).rowcount == 1
+class SqlUsers(Statements, UserStore):
+    """The users of a database."""
+
+    @override
+    async def add_user(self, user: User, change: Change) -> bool:
+        async with changing(self._database, "user creation") as connection:
+            statement = insert_or(connection.dialect.name, USERS).values(asdict(user)).on_conflict_do_nothing()
+            try:
+                if (await connection.execute(statement)).rowcount == 0:
+                    return False
+            except IntegrityError as exc:
+                raise InputError(f"Account {user.account_id} is unknown.") from exc
+            await insert_change(connection, change)
+            return True
+
+    @override
+    async def user(self, account_id: str | None, id_or_email: str) -> User | None:
+        # No ID contains the `@` that every e-mail address has.
+        statement = select(*_FIELDS).where(or_(USERS.c.id == id_or_email, USERS.c.email == id_or_email))
+        if account_id is not None:
+            statement = statement.where(USERS.c.account_id == account_id)
+        async with self._database.reading("user") as connection:
+            row = (await connection.execute(statement)).one_or_none()
+        return None if row is None else User(*row)
+
+    @override
+    async def users(self, account_id: str | None) -> Sequence[User]:
+        statement = select(*_FIELDS).order_by(USERS.c.created_at, bytewise(USERS.c.id))
+        if account_id is not None:
+            statement = statement.where(USERS.c.account_id == account_id)
+        async with self._database.reading("users") as connection:
+            return [User(*row) for row in await connection.execute(statement)]
+
+    @override
+    async def emails(self, account_id: str, user_ids: Collection[str]) -> Mapping[str, str]:
+        statement = select(USERS.c.id, USERS.c.email).where(USERS.c.account_id == account_id, USERS.c.id.in_(user_ids))
+        async with self._database.reading("users") as connection:
+            return {row.id: row.email for row in await connection.execute(statement)}
+
+    @override
+    async def replace_user(self, expected: User, user: User, change: Change) -> Sequence[RecordVersion] | None:
+        values = {
+            "password": user.password,
+            "disabled_at": user.disabled_at,
+            "role": user.role,
+            "devices_from": user.devices_from,
+        }
+        async with changing(self._database, "user change") as connection:
+            if (await connection.execute(update(USERS).where(*_matches(expected)).values(values))).rowcount == 0:
+                return None
+            await connection.execute(delete(SIGN_INS).where(SIGN_INS.c.user_id == user.id))
+            if (user.password, user.disabled_at) != (expected.password, expected.disabled_at):
+                await connection.execute(delete(FAMILIAR_BLOCKS).where(FAMILIAR_BLOCKS.c.user_id == user.id))
+            await insert_change(connection, change)
+            return await raise_grant_versions(connection, OAUTH_GRANTS.c.user_id == user.id, change.at)
+
+    @override
+    async def add_sign_in(
+        self, sign_in: SignIn, expected: User, change: Change | None = None, *, block: str | None = None
+    ) -> bool:
+        what = "sign-in"
+        async with self._database.writing(what) if change is None else changing(self._database, what) as connection:
+            # Locked, so that it stays true until the transaction ends.
+            unchanged = select(USERS.c.id).where(*_matches(expected)).with_for_update(read=True)
+            if (await connection.execute(unchanged)).one_or_none() is None:
+                return False
+            await connection.execute(delete(SIGN_INS).where(SIGN_INS.c.expires_at <= sign_in.created_at))
+            await connection.execute(insert(SIGN_INS), asdict(sign_in))
+            if block is not None:
+                await _add_familiar_block(connection, expected.id, block, sign_in.created_at)
+            if change is not None:
+                await insert_change(connection, change)
+            return True
+
+    @override
+    async def session(self, digest: bytes, now: float) -> tuple[User, SignIn] | None:
+        statement = (
+            select(*_FIELDS, *_SIGN_IN_FIELDS)
+            .join(SIGN_INS, SIGN_INS.c.user_id == USERS.c.id)
+            .where(SIGN_INS.c.digest == digest, SIGN_INS.c.expires_at > now, USERS.c.disabled_at.is_(None))
+        )
+        async with self._database.reading("sign-in") as connection:
+            row = (await connection.execute(statement)).one_or_none()
+        return None if row is None else (User(*row[: len(_FIELDS)]), SignIn(*row[len(_FIELDS) :]))
+
+    @override
+    async def is_familiar(self, user_id: str, block: str, since: float) -> bool:
+        columns = FAMILIAR_BLOCKS.c
+        statement = select(columns.user_id).where(
+            columns.user_id == user_id, columns.block == block, columns.seen_at >= since
+        )
+        async with self._database.reading("sign-in") as connection:
+            return (await connection.execute(statement)).one_or_none() is not None
+
+    @override
+    async def mark_sign_in(self, sign_in: SignIn) -> None:
+        values = {"seen_at": sign_in.seen_at, "confirmed_at": sign_in.confirmed_at}
+        async with self._database.writing("sign-in") as connection:
+            await connection.execute(update(SIGN_INS).where(SIGN_INS.c.digest == sign_in.digest).values(values))
+
+    @override
+    async def sign_ins(self, user_id: str, now: float) -> Sequence[SignIn]:
+        statement = (
+            select(*_SIGN_IN_FIELDS)
+            .where(SIGN_INS.c.user_id == user_id, SIGN_INS.c.expires_at > now)
+            .order_by(SIGN_INS.c.created_at.desc(), SIGN_INS.c.digest)
+        )
+        async with self._database.reading("sign-ins") as connection:
+            return [SignIn(*row) for row in await connection.execute(statement)]
+
+    @override
+    async def drop_sign_in(self, digest: bytes, change: Change) -> None:
+        async with changing(self._database, "sign-out") as connection:
+            await connection.execute(delete(SIGN_INS).where(SIGN_INS.c.digest == digest))
+            await insert_change(connection, change)
+
+    @override
+    async def drop_other_sign_ins(self, user_id: str, digest: bytes, change: Change) -> None:
+        others = (SIGN_INS.c.user_id == user_id) & (SIGN_INS.c.digest != digest)
+        async with changing(self._database, "sign-out") as connection:
+            await connection.execute(delete(SIGN_INS).where(others))
+            await insert_change(connection, change)
+
+    @override
+    async def add_note(self, change: Change) -> None:
+        async with changing(self._database, "audit log") as connection:
+            await insert_change(connection, change)
 
 
-async def user_by(connection: AsyncConnection, account_id: str | None, id_or_email: str) -> User | None:
-    """Return the user with that id or e-mail: no id has the `@` that every e-mail has."""
-    statement = select(*_FIELDS).where(or_(USERS.c.id == id_or_email, USERS.c.email == id_or_email))
-    if account_id is not None:
-        statement = statement.where(USERS.c.account_id == account_id)
-    row = (await connection.execute(statement)).one_or_none()
-    return None if row is None else User(*row)
-
-
-async def all_users(connection: AsyncConnection, account_id: str | None) -> Sequence[User]:
-    """Return the users of the account, or of all, oldest first."""
-    statement = select(*_FIELDS).order_by(USERS.c.created_at, bytewise(USERS.c.id))
-    if account_id is not None:
-        statement = statement.where(USERS.c.account_id == account_id)
-    return [User(*row) for row in await connection.execute(statement)]
-
-
-async def emails_of(connection: AsyncConnection, account_id: str, user_ids: Collection[str]) -> dict[str, str]:
-    """Return the e-mails of those of *user_ids* who are users of the account."""
-    statement = select(USERS.c.id, USERS.c.email).where(USERS.c.account_id == account_id, USERS.c.id.in_(user_ids))
-    return {row.id: row.email for row in await connection.execute(statement)}
-
-
-async def update_user(connection: AsyncConnection, known: User, user: User) -> bool:
-    """Write what of *user* can be changed; False when it is not there as *known*."""
-    statement = update(USERS).where(*_same(known))
-    values = {"password": user.password, "disabled_at": user.disabled_at, "role": user.role}
-    values["devices_from"] = user.devices_from
-    return (await connection.execute(statement.values(values))).rowcount == 1
-
-
-async def is_as_known(connection: AsyncConnection, known: User) -> bool:
-    """Tell whether the user is there as *known*, which stays so until the transaction ends."""
-    here = select(USERS.c.id).where(*_same(known)).with_for_update(read=True)
-    return (await connection.execute(here)).one_or_none() is not None
-
-
-async def insert_sign_in(connection: AsyncConnection, sign_in: SignIn) -> None:
-    """Insert *sign_in*, and drop those that have ended."""
-    await connection.execute(delete(SIGN_INS).where(SIGN_INS.c.expires_at <= sign_in.created_at))
-    await connection.execute(insert(SIGN_INS), asdict(sign_in))
-
-
-async def session_by(connection: AsyncConnection, digest: bytes, now: float) -> tuple[User, SignIn] | None:
-    """Return the sign-in and its user, if neither has ended."""
-    statement = (
-        select(*_FIELDS, *_SIGN_IN_FIELDS)
-        .join(SIGN_INS, SIGN_INS.c.user_id == USERS.c.id)
-        .where(SIGN_INS.c.digest == digest, SIGN_INS.c.expires_at > now, USERS.c.disabled_at.is_(None))
+async def _add_familiar_block(connection: AsyncConnection, user_id: str, block: str, now: float) -> None:
+    insertion = insert_or(connection.dialect.name, FAMILIAR_BLOCKS).values(user_id=user_id, block=block, seen_at=now)
+    await connection.execute(
+        insertion.on_conflict_do_update(index_elements=["user_id", "block"], set_={"seen_at": now})
     )
-    row = (await connection.execute(statement)).one_or_none()
-    return None if row is None else (User(*row[: len(_FIELDS)]), SignIn(*row[len(_FIELDS) :]))
+    is_old = (FAMILIAR_BLOCKS.c.user_id == user_id) & (FAMILIAR_BLOCKS.c.seen_at < now - FAMILIAR_SECONDS)
+    await connection.execute(delete(FAMILIAR_BLOCKS).where(is_old))
 
 
-async def mark_sign_in(connection: AsyncConnection, sign_in: SignIn) -> None:
-    """Write when the sign-in was last seen and confirmed. One that has ended meanwhile stays so."""
-    values = {"seen_at": sign_in.seen_at, "confirmed_at": sign_in.confirmed_at}
-    await connection.execute(update(SIGN_INS).where(SIGN_INS.c.digest == sign_in.digest).values(values))
-
-
-async def insert_familiar(connection: AsyncConnection, user_id: str, block: str, now: float) -> None:
-    """Remember that the user signed in from the address *block* at *now*."""
-    seen = insert_or(connection.dialect.name, FAMILIAR_BLOCKS).values(user_id=user_id, block=block, seen_at=now)
-    await connection.execute(seen.on_conflict_do_update(index_elements=["user_id", "block"], set_={"seen_at": now}))
-
-
-async def delete_familiar(connection: AsyncConnection, user_id: str, *, before: float | None = None) -> None:
-    """Forget the user's address blocks, those only that were not seen since *before* if it is given."""
-    statement = delete(FAMILIAR_BLOCKS).where(FAMILIAR_BLOCKS.c.user_id == user_id)
-    await connection.execute(statement if before is None else statement.where(FAMILIAR_BLOCKS.c.seen_at < before))
-
-
-async def is_familiar(connection: AsyncConnection, user_id: str, block: str, since: float) -> bool:
-    """Tell whether the user has signed in from the address *block* at or after *since*."""
-    columns = FAMILIAR_BLOCKS.c
-    here = select(columns.user_id).where(columns.user_id == user_id, columns.block == block, columns.seen_at >= since)
-    return (await connection.execute(here)).one_or_none() is not None
-
-
-async def sign_ins_of(connection: AsyncConnection, user_id: str, now: float) -> Sequence[SignIn]:
-    """Return the user's sign-ins that have not ended, newest first."""
-    statement = (
-        select(*_SIGN_IN_FIELDS)
-        .where(SIGN_INS.c.user_id == user_id, SIGN_INS.c.expires_at > now)
-        .order_by(SIGN_INS.c.created_at.desc(), SIGN_INS.c.digest)
-    )
-    return [SignIn(*row) for row in await connection.execute(statement)]
-
-
-async def delete_sign_in(connection: AsyncConnection, digest: bytes) -> None:
-    """Delete the sign-in with this *digest*."""
-    await connection.execute(delete(SIGN_INS).where(SIGN_INS.c.digest == digest))
-
-
-async def delete_sign_ins(connection: AsyncConnection, user_id: str, *, but: bytes = b"") -> None:
-    """Delete every sign-in of the user, *but* the one with that digest."""
-    await connection.execute(delete(SIGN_INS).where(SIGN_INS.c.user_id == user_id, SIGN_INS.c.digest != but))
-
-
-def _same(known: User) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions that a row is *known*'s, and that nothing of it was changed that can be."""
+def _matches(expected: User) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that a row is the user's and that nothing was changed since it was read as *expected*."""
     return (
-        USERS.c.id == known.id,
-        USERS.c.account_id == known.account_id,
-        USERS.c.password.is_not_distinct_from(known.password),
-        USERS.c.disabled_at.is_not_distinct_from(known.disabled_at),
-        USERS.c.role == known.role,
+        USERS.c.id == expected.id,
+        USERS.c.account_id == expected.account_id,
+        USERS.c.password.is_not_distinct_from(expected.password),
+        USERS.c.disabled_at.is_not_distinct_from(expected.disabled_at),
+        USERS.c.role == expected.role,
     )

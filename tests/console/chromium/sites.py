@@ -95,8 +95,8 @@ class Site:
         now = time.time()
         grant = Grant(f"grant_{next(_NUMBERS)}", app.id, user.id, user.account_id, "live", "standard", app.scopes, now)
         change = Change(now, Actor("user", user.id), "grant.create", user.account_id, grant.id, {}, {})
-        assert self.gateway.store.oauth is not None
-        assert self.portal.call(self.gateway.store.oauth.put_grant, grant, change)
+        assert self.gateway.store is not None
+        assert self.portal.call(self.gateway.store.put_grant, grant, change)
 
     def count(self, account: Account, key_id: str) -> None:
         """Count requests of a key over a day: as many as there are at work and at night, some of them refused."""

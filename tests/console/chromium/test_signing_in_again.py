@@ -36,11 +36,11 @@ def test_the_first_tab_goes_on_when_the_second_has_signed_in(site: Site, opened:
 def forget_the_password(site: Site, user: User) -> None:
     """Let it be an hour ago that the user gave the password, and now that they were seen."""
     gateway = site.gateway
-    assert gateway.store.oauth is not None
+    assert gateway.store is not None
     for sign_in in site.portal.call(gateway.users.sign_ins, user):
         earlier = {"confirmed_at": time.time() - 3600, "seen_at": time.time()}
         marked = type(sign_in)(**{name: getattr(sign_in, name) for name in sign_in.__slots__} | earlier)
-        site.portal.call(gateway.store.oauth.mark_sign_in, marked)
+        site.portal.call(gateway.store.mark_sign_in, marked)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

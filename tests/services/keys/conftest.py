@@ -4,7 +4,6 @@ import pytest
 
 from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.services.keys import Keys
-from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 from tests.clocks import FixedClock
 from tests.keyrings import ACME, GLOBEX, NOW, SCOPES, Announced, counted_entropy, logged, noting
@@ -25,7 +24,7 @@ def announced() -> Announced:
 
 
 @pytest.fixture
-async def store(unopened_store: MemoryStore | SqlStore) -> AsyncIterator[MemoryStore | SqlStore]:
+async def store(unopened_store: SqlStore) -> AsyncIterator[SqlStore]:
     store = unopened_store
     await store.open()
     await store.add_account(ACME, logged())
@@ -35,7 +34,7 @@ async def store(unopened_store: MemoryStore | SqlStore) -> AsyncIterator[MemoryS
 
 
 @pytest.fixture
-def keys(store: MemoryStore | SqlStore, clock: FixedClock, announced: Announced) -> Keys:
+def keys(store: SqlStore, clock: FixedClock, announced: Announced) -> Keys:
     return Keys(store, scopes=SCOPES, clock=clock, entropy=counted_entropy(), invalidate=noting(announced))
 
 

@@ -7,7 +7,6 @@ from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.audit import APPLICATION, Actor, AuditRow
 from machpay_gateway.core.keys.key import KeyRecord, secret_digest
 from machpay_gateway.services.keys import Keys
-from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 from tests.clocks import FixedClock
 from tests.keyrings import ACME, NOW
@@ -15,14 +14,12 @@ from tests.keyrings import ACME, NOW
 ADMIN = Actor("api_key", "key_admin", "203.0.113.10", "request-1")
 
 
-async def last_row(store: MemoryStore | SqlStore) -> AuditRow:
+async def last_row(store: SqlStore) -> AuditRow:
     (row,) = await store.audit_page(None, limit=1)
     return row
 
 
-async def test_a_creation_tells_all_settings_and_of_the_secret_what_may_be_shown(
-    store: MemoryStore | SqlStore, keys: Keys
-) -> None:
+async def test_a_creation_tells_all_settings_and_of_the_secret_what_may_be_shown(store: SqlStore, keys: Keys) -> None:
     key, secret = await keys.create(
         ACME.id,
         name="deploy",
@@ -50,23 +47,21 @@ async def test_a_creation_tells_all_settings_and_of_the_secret_what_may_be_shown
     }
 
 
-async def test_an_update_tells_what_is_different(store: MemoryStore | SqlStore, keys: Keys, key: KeyRecord) -> None:
+async def test_an_update_tells_what_is_different(store: SqlStore, keys: Keys, key: KeyRecord) -> None:
     await keys.update(ACME.id, key.id, name="renamed", scopes=["skills:list"], actor=ADMIN)
     row = await last_row(store)
     assert (row.action, row.actor_id) == ("key.update", "key_admin")
     assert (orjson.loads(row.before), orjson.loads(row.after)) == ({"name": "deploy"}, {"name": "renamed"})
 
 
-async def test_an_update_that_changes_nothing_is_not_told(
-    store: MemoryStore | SqlStore, keys: Keys, key: KeyRecord
-) -> None:
+async def test_an_update_that_changes_nothing_is_not_told(store: SqlStore, keys: Keys, key: KeyRecord) -> None:
     head = await store.audit_head()
     await keys.update(ACME.id, key.id, name=key.name)
     assert await store.audit_head() == head
 
 
 async def test_rotation_the_end_of_a_grace_and_revocation_are_told(
-    store: MemoryStore | SqlStore, keys: Keys, key: KeyRecord, clock: FixedClock
+    store: SqlStore, keys: Keys, key: KeyRecord, clock: FixedClock
 ) -> None:
     told = []
     clock.advance(1)
@@ -81,9 +76,7 @@ async def test_rotation_the_end_of_a_grace_and_revocation_are_told(
     ]
 
 
-async def test_no_row_holds_a_secret_or_a_digest(
-    store: MemoryStore | SqlStore, keys: Keys, created: tuple[KeyRecord, str]
-) -> None:
+async def test_no_row_holds_a_secret_or_a_digest(store: SqlStore, keys: Keys, created: tuple[KeyRecord, str]) -> None:
     key, secret = created
     rotated = await keys.rotate(ACME.id, key.id)
     assert rotated is not None
@@ -100,7 +93,7 @@ async def test_no_row_holds_a_secret_or_a_digest(
             assert trace not in log
 
 
-async def test_a_refused_creation_leaves_no_row(store: MemoryStore | SqlStore, keys: Keys) -> None:
+async def test_a_refused_creation_leaves_no_row(store: SqlStore, keys: Keys) -> None:
     head = await store.audit_head()
     with pytest.raises(InputError, match="no:such"):
         await keys.create(ACME.id, name="deploy", scopes=["no:such"], environment="live")

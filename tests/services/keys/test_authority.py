@@ -12,7 +12,6 @@ from machpay_gateway.core.keys.idempotency import ResponseFactory
 from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.services.keys import Keys
-from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 from tests.keyrings import ACME, GLOBEX, NOW
 
@@ -58,7 +57,7 @@ async def test_a_key_that_is_not_the_callers_to_see_is_absent_even_when_no_accou
 
 @pytest.mark.parametrize("change", ["rotate", "loosen"])
 async def test_a_scope_that_the_key_is_given_meanwhile_counts(
-    store: MemoryStore | SqlStore, keys: Keys, key: KeyRecord, change: str, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, keys: Keys, key: KeyRecord, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await keys.update(None, key.id, expires_at=NOW + 60)
     replace_key, given = store.replace_key, False
@@ -89,7 +88,7 @@ async def test_a_scope_that_the_key_is_given_meanwhile_counts(
     ],
 )
 async def test_a_key_makes_no_key_beyond_its_own_authority(
-    keys: Keys, store: MemoryStore | SqlStore, scopes: list[str], environment: str, account_id: str
+    keys: Keys, store: SqlStore, scopes: list[str], environment: str, account_id: str
 ) -> None:
     head, caller = await store.audit_head(), replace(CALLER, environment="live")
     with pytest.raises(NotPermitted):

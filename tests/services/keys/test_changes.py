@@ -10,7 +10,6 @@ from machpay_gateway.core.keys.audit import Change
 from machpay_gateway.core.keys.idempotency import ResponseFactory
 from machpay_gateway.core.keys.key import KeyRecord, KeyStatus
 from machpay_gateway.services.keys import Keys
-from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 from tests.clocks import FixedClock
 from tests.keyrings import ACME, GLOBEX, NOW, SCOPES, Announced, counted_entropy, noting
@@ -84,22 +83,22 @@ async def test_keys_are_listed_newest_first_by_what_holds_now(
     assert list(await keys.list(ACME.id, **selection, after="\0")) == []
 
 
-async def test_a_change_is_announced_after_it_is_stored(
-    store: MemoryStore | SqlStore, key: KeyRecord, clock: FixedClock
-) -> None:
+async def test_a_change_is_announced_after_it_is_stored(store: SqlStore, key: KeyRecord, clock: FixedClock) -> None:
     order: list[object] = []
 
-    class Recording(MemoryStore):
+    class Recording(SqlStore):
         async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
             return await store.key(account_id, key_id)
 
-        async def replace_key(self, record: KeyRecord, change: Change, keep: ResponseFactory | None = None) -> bool:
-            stored = await store.replace_key(record, change, keep)
+        async def replace_key(
+            self, record: KeyRecord, change: Change, make_response: ResponseFactory | None = None
+        ) -> bool:
+            stored = await store.replace_key(record, change, make_response)
             order.append("stored")
             return stored
 
     recording = Keys(
-        Recording(),
+        Recording("memory://"),
         scopes=SCOPES,
         clock=clock,
         entropy=counted_entropy(),
@@ -110,7 +109,7 @@ async def test_a_change_is_announced_after_it_is_stored(
 
 
 async def test_of_two_updates_at_once_both_land_with_a_version_each(
-    store: MemoryStore | SqlStore,
+    store: SqlStore,
     keys: Keys,
     key: KeyRecord,
     announced: Announced,
@@ -134,7 +133,7 @@ async def test_of_two_updates_at_once_both_land_with_a_version_each(
 
 
 async def test_a_change_that_never_gets_its_turn_ends_as_unavailable(
-    store: MemoryStore | SqlStore, keys: Keys, key: KeyRecord, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, keys: Keys, key: KeyRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def somebody_was_quicker(_record: KeyRecord, change: Change, _keep: None) -> bool:
         return change.at < 0

@@ -7,7 +7,6 @@ import pytest
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.key import DAY_SECONDS, KeyRecord, secret_environment
 from machpay_gateway.services.keys import Keys
-from machpay_gateway.stores.memory import MemoryStore
 from machpay_gateway.stores.sql import SqlStore
 from tests.clocks import FixedClock
 from tests.keyrings import ACME, NOW, SCOPES, Announced, counted_entropy, logged, noting
@@ -92,7 +91,7 @@ async def test_an_expired_key_is_not_rotated(keys: Keys, key: KeyRecord, clock: 
 async def test_a_secret_says_what_it_is(keys: Keys, created: tuple[KeyRecord, str]) -> None:
     _, secret = created
     elsewhere = Keys(
-        MemoryStore(), scopes=SCOPES, clock=FixedClock(NOW), entropy=counted_entropy(), invalidate=noting([])
+        SqlStore("memory://"), scopes=SCOPES, clock=FixedClock(NOW), entropy=counted_entropy(), invalidate=noting([])
     )
     assert (await elsewhere.inspect(secret)).environment == "live"
     assert (await elsewhere.inspect(secret)).key is None

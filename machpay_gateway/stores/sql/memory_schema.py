@@ -1,0 +1,39 @@
+"""The schema of a database in memory, created from the tables: nine migrations would take half a second."""
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Column, MetaData, PrimaryKeyConstraint, String, Table, insert, literal_column
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from machpay_gateway.core.keys.audit import AuditHead
+from machpay_gateway.stores.schema import AUDIT_HEAD, HEAD, METADATA
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql.elements import ClauseElement
+
+# As Alembic makes it.
+_REVISION = Table(
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+
+
+@cache
+def memory_schema() -> str:
+    """Return the SQL script that creates an empty database of this version; builds it once in a process, in 20 ms."""
+    head = AuditHead()
+    statements: list[ClauseElement] = [CreateTable(_REVISION)]
+    for table in METADATA.sorted_tables:
+        statements += [CreateTable(table), *map(CreateIndex, sorted(table.indexes, key=lambda index: str(index.name)))]
+    statements.append(insert(_REVISION).values(version_num=HEAD))
+    statements.append(
+        insert(AUDIT_HEAD).values(id=1, sequence=head.sequence, digest=literal_column(f"X'{head.digest.hex()}'"))
+    )
+    dialect = sqlite.dialect()
+    return ";".join(
+        str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True})) for statement in statements
+    )
