@@ -1,9 +1,13 @@
-"""What holds for every test: temporary files live in memory where there is room for them."""
+"""What holds for every test: what takes long to make is made once a process, and temporary files are in memory."""
 
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from ssl import SSLContext
+
+import pytest
 
 _TMPFS = Path("/dev/shm")  # noqa: S108 - temporary files are what it is for
 # A whole run leaves less than half of this behind at any time. Containers get 64 MB by default, which is too little.
@@ -18,3 +22,22 @@ def _keep_temporary_files_in_memory() -> None:
 
 
 _keep_temporary_files_in_memory()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_ssl_contexts() -> Iterator[None]:
+    """Read the certificates of authorities once: every HTTP client does otherwise, which takes it 20 ms."""
+    import httpcore2  # noqa: PLC0415 - processes that only collect tests need no HTTP
+
+    create, contexts = httpcore2.default_ssl_context, dict[object, SSLContext]()
+
+    def default_ssl_context(**options: bool) -> SSLContext:
+        files = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+        key = tuple(options.items()), files
+        if key not in contexts:
+            contexts[key] = create(**options)
+        return contexts[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpcore2, "default_ssl_context", default_ssl_context)
+        yield

@@ -2,19 +2,19 @@
 
 import os
 import re
-import subprocess
-import sys
 import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from click.testing import CliRunner
 from starlette.applications import Starlette
 
 from machpay_gateway import Principal
 from machpay_gateway.admin.operations import OWN_ROUTES
 from machpay_gateway.admin.problems import CODES
+from machpay_gateway.cli.main import cli
 from machpay_gateway.core.decision.problem import PROBLEMS
 from machpay_gateway.core.keys.key import ENTROPY_BYTES, ENVIRONMENTS, mint_secret
 from machpay_gateway.core.limits.rate import TIERS
@@ -174,9 +174,9 @@ def commands() -> set[tuple[str, ...]]:
 @pytest.mark.parametrize("command", sorted(commands()), ids=" ".join)
 def test_every_command_that_is_shown_exists_with_its_options(command: tuple[str, ...]) -> None:
     names = [word for word in command if not word.startswith("--")]
-    run = [sys.executable, "-m", "machpay_gateway.cli.main", *names, "--help"]
-    told = subprocess.run(run, capture_output=True, text=True, check=True).stdout
-    assert all(option in told for option in command if option.startswith("--"))
+    result = CliRunner().invoke(cli, [*names, "--help"])
+    assert result.exit_code == 0, result.output
+    assert all(option in result.output for option in command if option.startswith("--"))
 
 
 def test_every_target_that_is_shown_is_in_the_makefile() -> None:

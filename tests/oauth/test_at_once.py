@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import orjson
 import pytest
-from httpx2 import AsyncClient
+from httpx2 import AsyncClient, Limits
 
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.settings import Options
@@ -52,8 +52,8 @@ class Workers:
     async def statuses(self, token: str) -> set[int]:
         """Return what the API says to *token*, on as many connections as reach every worker."""
         found = set()
-        for _ in range(24):
-            async with AsyncClient() as http:
+        async with AsyncClient(limits=Limits(max_keepalive_connections=0)) as http:  # a connection for each request
+            for _ in range(24):
                 answer = await http.get(f"{self.url}/v1/whoami", headers={"Authorization": f"Bearer {token}"})
                 found.add(answer.status_code)
         return found
