@@ -1,7 +1,7 @@
-"""Write the synchronous client from the asynchronous one: `python generate.py`, from any directory.
+"""Generate the synchronous client from the asynchronous one: `python generate.py`, from any directory.
 
-`src/machpay/_sync` is made from `src/machpay/_async` name by name, and formatted by ruff; nobody edits it. A line
-that ends with `# async only` is left out, and so is a file that only asynchronous code needs.
+`src/machpay/_sync` is generated from `src/machpay/_async` by replacing names, and formatted by ruff. Do not edit it.
+Lines that end with `# async only` are left out, and so are files that only asynchronous code needs.
 """
 
 import re
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent / "src" / "machpay"
-ASYNC_ONLY_FILES = frozenset({"listing.py", "unbroken.py"})
+ASYNC_ONLY_FILES = frozenset({"listing.py", "shielded.py"})
 ASYNC_ONLY_LINE = re.compile(r"^.*# async only\n", re.MULTILINE)
 WORDS = {
     "AsyncClient": "Client",
@@ -24,8 +24,8 @@ WORDS = {
     "asynchronous": "synchronous",
     "asyncio": "time",
 }
-OURS = re.compile(r"Async([A-Z]\w*)")  # AsyncKeys is Keys
-DROPPED = re.compile(r"\b(?:async|await) ")
+ASYNC_NAME = re.compile(r"Async([A-Z]\w*)")  # AsyncKeys is Keys
+ASYNC_KEYWORD = re.compile(r"\b(?:async|await) ")
 WORD = re.compile(r"\w+")
 INIT = '"""The synchronous client. Every file here is generated from `_async` by generate.py: edit it there."""\n'
 NOTE = "\n\nGenerated from `_async` by generate.py: edit it there.\n"
@@ -33,21 +33,21 @@ FIRST_DOCSTRING = re.compile(r'\A"""(.*?)\n?"""', re.DOTALL)
 
 
 def synchronous(source: str) -> str:
-    """Return *source* without what makes it asynchronous."""
-    text = DROPPED.sub("", ASYNC_ONLY_LINE.sub("", source))
-    text = WORD.sub(lambda word: WORDS.get(word[0]) or OURS.sub(r"\1", word[0]), text)
-    return FIRST_DOCSTRING.sub(lambda found: f'"""{found[1]}{NOTE}"""', text, count=1)
+    """Return *source* as synchronous code."""
+    text = ASYNC_KEYWORD.sub("", ASYNC_ONLY_LINE.sub("", source))
+    text = WORD.sub(lambda word: WORDS.get(word[0]) or ASYNC_NAME.sub(r"\1", word[0]), text)
+    return FIRST_DOCSTRING.sub(lambda match: f'"""{match[1]}{NOTE}"""', text, count=1)
 
 
 def generated() -> dict[str, str]:
     """Return the text of every generated file, by its name."""
     sources = {path.name: path.read_text() for path in sorted((PACKAGE / "_async").glob("*.py"))}
-    made = {name: synchronous(text) for name, text in sources.items() if name not in ASYNC_ONLY_FILES}
-    return {name: formatted(text) for name, text in (made | {"__init__.py": INIT}).items()}
+    files = {name: synchronous(text) for name, text in sources.items() if name not in ASYNC_ONLY_FILES}
+    return {name: formatted(text) for name, text in (files | {"__init__.py": INIT}).items()}
 
 
 def formatted(source: str) -> str:
-    """Return *source* as ruff would have it: shorter names join lines, and sort differently."""
+    """Return *source* formatted by ruff: shorter names join lines, and sort differently."""
     for command in (["check", "--select", "I", "--fix", "--quiet"], ["format", "--quiet"]):
         arguments = [
             sys.executable,
@@ -58,13 +58,13 @@ def formatted(source: str) -> str:
             str(PACKAGE / "_sync" / "client.py"),
             "-",
         ]
-        done = subprocess.run(arguments, input=source, text=True, capture_output=True, check=True)
-        source = done.stdout
+        result = subprocess.run(arguments, input=source, text=True, capture_output=True, check=True)
+        source = result.stdout
     return source
 
 
 def main() -> None:
-    """Write the files, and remove those that have no source any more."""
+    """Write the files, and delete those whose source was deleted."""
     files = generated()
     folder = PACKAGE / "_sync"
     folder.mkdir(exist_ok=True)

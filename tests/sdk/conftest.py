@@ -22,7 +22,7 @@ class World:
     def effects(self, client: AsyncMachPay | MachPay) -> Any:  # noqa: ANN401 - private to the package
         transport: Any = client._transport  # noqa: SLF001 - time is not to be set from outside
         return replace(
-            transport.wire.effects,
+            transport.sender.effects,
             now=lambda: self.now,
             monotonic=lambda: time.monotonic() + sum(self.slept),
             draw=lambda: self.drawn,
@@ -51,8 +51,8 @@ class Twin:
         is_async = isinstance(made, AsyncMachPay)
         sleep: Callable[[float], Any] = self.world.wait if is_async else self.world.slept.append
         transport: Any = made._transport  # noqa: SLF001 - as above
-        wire = replace(transport.wire, effects=self.world.effects(made), sleep=sleep)
-        made._transport = replace(transport, wire=wire)  # noqa: SLF001 - as above
+        sender = replace(transport.sender, effects=self.world.effects(made), sleep=sleep)
+        made._transport = replace(transport, sender=sender)  # noqa: SLF001 - as above
         return made
 
     async def settled(self, value: Any) -> Any:  # noqa: ANN401 - whatever a call returns

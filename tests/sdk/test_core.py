@@ -12,7 +12,7 @@ from machpay._call import Call, path_of
 from machpay._options import Options
 from machpay._rate_limit import RateLimitPolicy, rate_limit_from
 from machpay._response import Response
-from machpay._retry import Lost, back_off, lost, wait_before_retry
+from machpay._retry import FailedAttempt, back_off, failed_attempt, wait_before_retry
 
 OPTIONS = Options("https://api.example.com")
 GET = Call("GET", "/v1/whoami")
@@ -55,17 +55,17 @@ def answer(status: int, **headers: str) -> Response:
         (GET, answer(429, retry_after="60"), 29.0, 60.0, "just within the deadline of 90 s"),
         (GET, answer(429, retry_after="60"), 30.0, None, "not begun: the deadline"),
         (GET, answer(503), 89.6, None, "not begun: the deadline"),
-        (GET, lost(GET, "o", httpx2.ConnectError("refused")), 0.0, 0.5, "no answer"),
-        (GET, lost(GET, "o", httpx2.ReadTimeout("late")), 30.0, 0.5, "no answer in time"),
-        (GET, lost(GET, "o", httpx2.RemoteProtocolError("cut")), 0.0, 0.5, "a broken answer"),
-        (GET, lost(GET, "o", httpx2.LocalProtocolError("ours")), 0.0, None, "would be as wrong again"),
+        (GET, failed_attempt(GET, "o", httpx2.ConnectError("refused")), 0.0, 0.5, "no answer"),
+        (GET, failed_attempt(GET, "o", httpx2.ReadTimeout("late")), 30.0, 0.5, "no answer in time"),
+        (GET, failed_attempt(GET, "o", httpx2.RemoteProtocolError("cut")), 0.0, 0.5, "a broken answer"),
+        (GET, failed_attempt(GET, "o", httpx2.LocalProtocolError("ours")), 0.0, None, "would be as wrong again"),
         (Call("POST", "/v1/keys"), answer(503), 0.0, None, "could be done twice"),
         (Call("PATCH", "/v1/keys/k"), answer(503), 0.0, None, "could be done twice"),
         (Call("POST", "/v1/keys", idempotency_key="k"), answer(503), 0.0, 0.5, "done once by its key"),
     ],
 )
 def test_when_a_call_is_tried_again(
-    call: Call, outcome: Response | Lost, elapsed: float, expected: float | None, why: str
+    call: Call, outcome: Response | FailedAttempt, elapsed: float, expected: float | None, why: str
 ) -> None:
     assert wait_before_retry(call, outcome, OPTIONS, retries=0, elapsed=elapsed, draw=1.0) == expected, why
 
@@ -75,15 +75,20 @@ def test_when_a_call_is_tried_again(
     [
         (answer(503, retry_after="4"), 5.9, 4.0, "within ten seconds"),
         (answer(503, retry_after="4"), 6.0, None, "too late"),
-        (lost(GET, "o", httpx2.ReadTimeout("late")), 10.0, None, "too late"),
-        (lost(GET, "o", httpx2.ConnectError("refused")), None, 0.5, "nobody has received it"),
-        (lost(GET, "o", httpx2.ConnectError("refused")), 30.0, None, "an earlier attempt may have been received"),
+        (failed_attempt(GET, "o", httpx2.ReadTimeout("late")), 10.0, None, "too late"),
+        (failed_attempt(GET, "o", httpx2.ConnectError("refused")), None, 0.5, "nobody has received it"),
+        (
+            failed_attempt(GET, "o", httpx2.ConnectError("refused")),
+            30.0,
+            None,
+            "an earlier attempt may have arrived",
+        ),
     ],
 )
 def test_what_is_repeatable_for_a_time_is_not_repeated_after_it(
-    outcome: Response | Lost, received_for: float | None, expected: float | None, why: str
+    outcome: Response | FailedAttempt, received_for: float | None, expected: float | None, why: str
 ) -> None:
-    call = Call("POST", "/oauth/token", at="auth_url", repeatable_seconds=10.0)
+    call = Call("POST", "/oauth/token", server="auth_url", repeatable_seconds=10.0)
     wait = wait_before_retry(call, outcome, OPTIONS, retries=0, elapsed=30.0, draw=1.0, received_for=received_for)
     assert wait == expected, why
 

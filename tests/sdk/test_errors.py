@@ -72,7 +72,7 @@ def test_an_error_carries_what_the_problem_says() -> None:
         (answer(499), "499 Unknown status."),
         (answer(400, {"title": "Bad", "detail": "two\nlines\x1b[31m"}), "400 Bad. two lines [31m."),
         (answer(400, {"title": "Bad", "detail": 7}), "400 Bad."),
-        (answer(429, {"title": "Slow down"}, retry_after="12"), "429 Slow down. Ask again in 12 s."),
+        (answer(429, {"title": "Slow down"}, retry_after="12"), "429 Slow down. Retry in 12 s."),
         (
             answer(422, {"title": "Invalid", "errors": [{"place": "name", "reason": "too long"}]}),
             "422 Invalid. name: too long.",

@@ -12,7 +12,7 @@ import machpay
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from machpay._oauth import code_in
+from machpay._oauth import parse_callback
 from machpay._sync.oauth import OAuth
 
 from tests.sdk.conftest import Twin
@@ -183,7 +183,7 @@ def test_whatever_the_state_is_it_comes_back_as_itself_only(state: str, other: s
     def callback(said: str) -> str:
         return f"{CALLBACK}?code={CODE}&state={quote(said, safe='')}"
 
-    assert code_in(callback(state), state=state, issuer=None) == CODE
+    assert parse_callback(callback(state), state=state, issuer=None) == CODE
     if other != state:
         with pytest.raises(machpay.OAuthError):
-            code_in(callback(other), state=state, issuer=None)
+            parse_callback(callback(other), state=state, issuer=None)

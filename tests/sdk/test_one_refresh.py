@@ -60,8 +60,8 @@ def meeting_at_the_clock(client: machpay.MachPay) -> None:
         return 1_800_000_000.0
 
     transport: Any = client._transport  # noqa: SLF001 - time is not to be set from outside
-    effects = replace(transport.wire.effects, now=now)
-    client._transport = replace(transport, wire=replace(transport.wire, effects=effects))  # noqa: SLF001 - as above
+    effects = replace(transport.sender.effects, now=now)
+    client._transport = replace(transport, sender=replace(transport.sender, effects=effects))  # noqa: SLF001 - as above
 
 
 async def test_many_refused_at_once_are_refreshed_once(twin: Twin, issuer: Issuer) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import machpay
 import pytest
-from machpay._tokens import end_of
+from machpay._tokens import expiry_of
 
 from tests.sdk.conftest import Twin
 from tests.sdk.issuing import REFUSED, Issuer, jwt, refresh_token, token
@@ -98,7 +98,7 @@ NOW = 1_800_000_000
     ],
 )
 def test_the_end_of_a_token_is_read_where_it_is_told(access_token: str, expected: float | None) -> None:
-    assert end_of(access_token) == expected
+    assert expiry_of(access_token) == expected
 
 
 async def test_a_token_that_is_refused_is_refreshed_and_the_call_sent_once_more(twin: Twin, issuer: Issuer) -> None:
@@ -240,7 +240,7 @@ async def test_a_client_that_refreshes_shows_no_token(
     issuer.end()
     shown = [repr(client)]
     for _ in range(2):
-        shown += [repr(vars(client)), repr(vars(client._transport.bearer))]  # noqa: SLF001 - what a debugger shows
+        shown += [repr(vars(client)), repr(vars(client._transport.credentials))]  # noqa: SLF001 - what a debugger shows
         await twin.settled(client.whoami())
     shown.append(caplog.text)
     for secret in (SECRET, token(0), token(1), refresh_token(0), refresh_token(1)):

@@ -255,7 +255,7 @@ async def test_what_cannot_be_meant_is_refused_before_it_is_sent(twin: Twin, cal
     [
         (
             Said(200, b"<html>", {"content-type": "text/html"}),
-            r"no JSON but text/html \(status 200\); is base_url right",
+            r"not JSON but text/html \(status 200\); is base_url right",
         ),
         (Said(200, [1]), "not an object"),
         (Said(200, {"name": "a"}), "id is missing"),

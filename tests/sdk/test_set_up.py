@@ -169,7 +169,7 @@ def test_no_proxy_of_the_environment_sees_what_goes_over_loopback(
     base_url: str, auth_url: str | None, *, expected: bool
 ) -> None:
     with machpay.MachPay("k", base_url=base_url, auth_url=auth_url) as client:
-        assert client._transport.wire.http.trust_env is expected  # noqa: SLF001 - what it hands on
+        assert client._transport.sender.http.trust_env is expected  # noqa: SLF001 - what it hands on
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan"), True, "30"])
@@ -194,7 +194,7 @@ async def test_a_client_refuses_the_http_client_of_the_other_kind() -> None:
 
 def test_the_sleep_of_a_client_is_a_real_one() -> None:
     with machpay.MachPay("k") as client:
-        assert client._transport.wire.sleep.__name__ == "sleep"  # noqa: SLF001 - every other test puts its own there
+        assert client._transport.sender.sleep.__name__ == "sleep"  # noqa: SLF001 - every other test puts its own there
     other = machpay.AsyncMachPay("k")
-    assert other._transport.wire.sleep is asyncio.sleep  # noqa: SLF001 - as above
+    assert other._transport.sender.sleep is asyncio.sleep  # noqa: SLF001 - as above
     asyncio.run(other.aclose())

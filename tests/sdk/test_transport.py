@@ -131,7 +131,7 @@ async def test_an_idempotency_key_of_ones_own_is_sent(twin: Twin) -> None:
 
 async def test_a_silent_server_is_a_timeout_after_all_attempts(twin: Twin) -> None:
     twin.script.says(Said(silent=True))
-    with pytest.raises(machpay.APITimeoutError, match=r"GET /v1/whoami .* not answered in time"):
+    with pytest.raises(machpay.APITimeoutError, match=r"GET /v1/whoami .* got no response in time"):
         await twin.settled(twin.client(timeout=0.2, max_retries=0).whoami())
     twin.script.says(Said(silent=True), Said())
     twin.world.drawn = 0.0
@@ -177,7 +177,7 @@ async def test_a_reset_connection_is_told_without_the_credential(twin: Twin, res
     with pytest.raises(machpay.APIConnectionError) as caught:
         await twin.settled(twin.client(base_url=resetting).skills.execute(skill_id="a", input={}))
     assert not isinstance(caught.value, machpay.APITimeoutError)
-    assert str(caught.value).startswith(f"POST /v1/skills/execute at {resetting} got no answer")
+    assert str(caught.value).startswith(f"POST /v1/skills/execute at {resetting} got no response")
     assert SECRET not in str(caught.value)
     assert twin.world.slept == [0.5, 1.0]
 

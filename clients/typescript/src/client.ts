@@ -1,6 +1,6 @@
-/** The client: a credential, a place to send it to, and the resources there. */
+/** The client: a credential, the address of the API, and its resources. */
 
-import { Assembly, assembled } from "./assembly.js";
+import { ClientContext, createClientContext } from "./client-context.js";
 import { Accounts } from "./resources/accounts.js";
 import { Keys } from "./resources/keys.js";
 import type { OAuth } from "./resources/oauth.js";
@@ -8,35 +8,35 @@ import { Sessions } from "./resources/sessions.js";
 import { Skills } from "./resources/skills.js";
 import { identityFrom, type Identity } from "./results/account.js";
 import type { ClientOptions } from "./settings/client-options.js";
-import { readObject } from "./wire/reading.js";
-import { Shown } from "./wire/shown.js";
+import { parseObject } from "./wire/parsing.js";
+import { SafeOutput } from "./wire/safe-output.js";
 
 /**
  * A client of the MachPay API.
  *
- * Without a credential the key comes from MACHPAY_API_KEY; without that, too, only `oauth` works, and any other call
+ * Without a credential, the key is taken from MACHPAY_API_KEY. Without either, only `oauth` works, and any other call
  * throws a ConfigurationError.
  */
-export class MachPay extends Shown {
+export class MachPay extends SafeOutput {
   /** API keys. */
   readonly keys: Keys;
-  /** What can be executed. */
+  /** Skills to execute. */
   readonly skills: Skills;
   /** The account that the credential belongs to. */
   readonly account: Accounts;
   /** Short-lived tokens. */
   readonly sessions: Sessions;
-  /** Tokens for a user who consents. */
+  /** Access that users grant to an application. */
   readonly oauth: OAuth;
-  readonly #assembly: Assembly;
+  readonly #context: ClientContext;
 
   constructor(options?: ClientOptions);
   /** @internal */
-  constructor(assembly: Assembly);
-  constructor(given: ClientOptions | Assembly = {}) {
+  constructor(context: ClientContext);
+  constructor(given: ClientOptions | ClientContext = {}) {
     super();
-    this.#assembly = given instanceof Assembly ? given : assembled(given);
-    const { transport, oauth } = this.#assembly;
+    this.#context = given instanceof ClientContext ? given : createClientContext(given);
+    const { transport, oauth } = this.#context;
     this.keys = new Keys(transport);
     this.skills = new Skills(transport);
     this.account = new Accounts(transport);
@@ -44,19 +44,19 @@ export class MachPay extends Shown {
     this.oauth = oauth;
   }
 
-  /** Return whom the server takes this client for. */
+  /** Return the identity that the server sees. */
   async whoami(): Promise<Identity> {
-    const response = await this.#assembly.transport.send({ method: "GET", path: "/v1/whoami" });
-    return readObject(response, identityFrom);
+    const response = await this.#context.transport.send({ method: "GET", path: "/v1/whoami" });
+    return parseObject(response, identityFrom);
   }
 
-  /** Return a client that differs in what is given, and shares the credential of this one. */
+  /** Return a client with the given options changed, which shares the credential of this one. */
   withOptions(options: Pick<ClientOptions, "timeout" | "maxRetries">): MachPay {
-    return new MachPay(this.#assembly.changed(options));
+    return new MachPay(this.#context.withOptions(options));
   }
 
   override toJSON(): object {
-    const { credentials, options } = this.#assembly.transport;
-    return { credential: credentials.shown, baseUrl: options.baseUrl };
+    const { credentials, options } = this.#context.transport;
+    return { credential: credentials.masked, baseUrl: options.baseUrl };
   }
 }

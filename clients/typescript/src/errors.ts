@@ -1,14 +1,14 @@
 /**
- * What can go wrong, as a tree to catch from.
+ * The errors, as a tree to catch from.
  *
  * * MachPayError
- *   x ConfigurationError         the client cannot be set up like this
- *   x InvalidArgumentError       the call cannot be made like this; nothing was sent
- *   x APIConnectionError         there is no answer
+ *   x ConfigurationError         an invalid configuration of the client
+ *   x InvalidArgumentError       an invalid argument of a call; nothing was sent
+ *   x APIConnectionError         there is no response
  *     + APITimeoutError
- *   x InvalidResponseError       there is an answer, and it is not what this API says
- *   x OAuthError                 the authorization server, or a callback, says no: `.error`, `.errorDescription`
- *   x APIStatusError             the answer is an error: problem+json (RFC 9457), or whatever a proxy says
+ *   x InvalidResponseError       the response does not follow this API
+ *   x OAuthError                 the authorization server refuses, or a callback is forged: `.error`
+ *   x APIStatusError             an error response: problem+json (RFC 9457), or any page of a proxy
  *     + BadRequestError          400
  *     + AuthenticationError      401
  *     + PermissionDeniedError    403, `.requiredScopes`
@@ -19,49 +19,49 @@
  *     + RateLimitError           429, `.retryAfter`, `.violatedPolicies`
  *     + InternalServerError      500 and above
  *
- * No message contains a credential. Each class names itself in its prototype: a minifier shortens classes' own names.
+ * No message contains a credential. Each class sets its name in its prototype: minifiers shorten class names.
  */
 
 import { asSentence, onOneLine, problemIn, reasonPhrase, stringsIn, textIn, type Problem } from "./wire/problem.js";
 import type { RateLimit } from "./wire/rate-limit.js";
 import type { Response } from "./wire/response.js";
 
-/** Anything that this package throws. */
+/** The base class of all errors of this package. */
 export class MachPayError extends Error {
   static {
     this.prototype.name = "MachPayError";
   }
 }
 
-/** The client cannot be set up like this. */
+/** The configuration of the client is invalid. */
 export class ConfigurationError extends MachPayError {
   static {
     this.prototype.name = "ConfigurationError";
   }
 }
 
-/** The call cannot be made like this. Nothing was sent. */
+/** An argument of a call is invalid. Nothing was sent. */
 export class InvalidArgumentError extends MachPayError {
   static {
     this.prototype.name = "InvalidArgumentError";
   }
 }
 
-/** There is no answer: the server was not reached, or the connection broke. */
+/** There is no response: the server was not reached, or the connection broke. */
 export class APIConnectionError extends MachPayError {
   static {
     this.prototype.name = "APIConnectionError";
   }
 }
 
-/** There is no answer in time. */
+/** There is no response in time. */
 export class APITimeoutError extends APIConnectionError {
   static {
     this.prototype.name = "APITimeoutError";
   }
 }
 
-/** The answer is not what this API says; `.response` holds it. */
+/** The response does not follow this API. It is in `.response`. */
 export class InvalidResponseError extends MachPayError {
   static {
     this.prototype.name = "InvalidResponseError";
@@ -77,9 +77,9 @@ export class InvalidResponseError extends MachPayError {
 }
 
 /**
- * The authorization server says no (RFC 6749 §5.2), or what came to the callback is not to be trusted.
+ * The authorization server refuses (RFC 6749 §5.2), or a callback is forged.
  *
- * Of a callback, `.error` is what the server said there, or `state_mismatch`, `issuer_mismatch` or `missing_code`.
+ * For a callback, `.error` is the error in it, or `state_mismatch`, `issuer_mismatch` or `missing_code`.
  */
 export class OAuthError extends MachPayError {
   static {
@@ -89,37 +89,37 @@ export class OAuthError extends MachPayError {
   /** The error's code, as in `invalid_grant`. */
   readonly error: string;
   readonly errorDescription: string | null;
-  /** The answer that says it; `null` when a callback does. */
+  /** The response; `null` for an error in a callback. */
   readonly response: Response | null;
 
   /** @internal */
   constructor(error: string, errorDescription: string | null = null, response: Response | null = null) {
-    const said = errorDescription === null ? "" : `: ${asSentence(errorDescription)}`;
-    super(`${onOneLine(error)}${said}${requestIn(response?.requestId ?? null)}`);
+    const description = errorDescription === null ? "" : `: ${asSentence(errorDescription)}`;
+    super(`${onOneLine(error)}${description}${requestIn(response?.requestId ?? null)}`);
     this.error = error;
     this.errorDescription = errorDescription;
     this.response = response;
   }
 
-  /** The HTTP status; `null` when a callback says no. */
+  /** The HTTP status; `null` for an error in a callback. */
   get status(): number | null {
     return this.response?.status ?? null;
   }
 
-  /** What the server calls this request; name it to support. */
+  /** The server's id of the request, for questions to support. */
   get requestId(): string | null {
     return this.response?.requestId ?? null;
   }
 }
 
-/** The answer is an error. What the server did not say of it is `null`. */
+/** An error response. Members that the server did not send are `null`. */
 export class APIStatusError extends MachPayError {
   static {
     this.prototype.name = "APIStatusError";
   }
 
   readonly response: Response;
-  /** What the answer says, as it came. */
+  /** The body of the response. */
   readonly problem: Problem;
   readonly type: string | null;
   readonly title: string | null;
@@ -144,12 +144,12 @@ export class APIStatusError extends MachPayError {
     return this.response.status;
   }
 
-  /** The answer's headers. */
+  /** The headers of the response. */
   get headers(): Headers {
     return this.response.headers;
   }
 
-  /** What the server calls this request; name it to support. */
+  /** The server's id of the request, for questions to support. */
   get requestId(): string | null {
     return this.response.requestId ?? textIn(this.problem, "request_id");
   }
@@ -160,30 +160,30 @@ export class APIStatusError extends MachPayError {
   }
 
   /**
-   * Return what else to say, with what this kind of error knows.
+   * Return an addition to the message for this type of error.
    * @internal
    */
   static hint(_problem: Problem, response: Response): string {
     if (!response.isRedirect) return "";
-    return "Redirects are never followed, they could lead the credential elsewhere; check baseUrl and authUrl.";
+    return "Redirects are never followed, they could send the credential elsewhere; check baseUrl and authUrl.";
   }
 }
 
-/** 400: the server cannot read the request. */
+/** 400: the request is malformed. */
 export class BadRequestError extends APIStatusError {
   static {
     this.prototype.name = "BadRequestError";
   }
 }
 
-/** 401: the credential is missing, unknown, expired or revoked; the server tells nobody which. */
+/** 401: the credential is missing, unknown, expired or revoked. The server does not say which. */
 export class AuthenticationError extends APIStatusError {
   static {
     this.prototype.name = "AuthenticationError";
   }
 }
 
-/** 403: the credential is good, and may not do this, or not from here. */
+/** 403: the credential is valid, but not permitted to do this, or not from this address. */
 export class PermissionDeniedError extends APIStatusError {
   static {
     this.prototype.name = "PermissionDeniedError";
@@ -201,34 +201,34 @@ export class PermissionDeniedError extends APIStatusError {
   }
 }
 
-/** 404: there is nothing of that name, or not for this account. */
+/** 404: there is no such object in this account. */
 export class NotFoundError extends APIStatusError {
   static {
     this.prototype.name = "NotFoundError";
   }
 }
 
-/** 409: the request does not fit the present state, or its idempotency key was used for another one. */
+/** 409: the request conflicts with the current state, or its idempotency key was used for another request. */
 export class ConflictError extends APIStatusError {
   static {
     this.prototype.name = "ConflictError";
   }
 }
 
-/** 412: what was to be changed has changed meanwhile; retrieve it anew. */
+/** 412: the object has changed since it was retrieved (`ifMatch`). */
 export class PreconditionFailedError extends APIStatusError {
   static {
     this.prototype.name = "PreconditionFailedError";
   }
 }
 
-/** 422: the request is readable, and something in it is not acceptable. */
+/** 422: the request is well-formed, but some fields are invalid. */
 export class UnprocessableEntityError extends APIStatusError {
   static {
     this.prototype.name = "UnprocessableEntityError";
   }
 
-  /** What is wrong where: objects with `place` and `reason`. */
+  /** The errors in fields: objects with `place` and `reason`. */
   get errors(): readonly Problem[] {
     return errorsIn(this.problem);
   }
@@ -241,18 +241,18 @@ export class UnprocessableEntityError extends APIStatusError {
   }
 }
 
-/** 429: too much at once, or too often. */
+/** 429: too many requests, or too many at the same time. */
 export class RateLimitError extends APIStatusError {
   static {
     this.prototype.name = "RateLimitError";
   }
 
-  /** The seconds after which to ask again. */
+  /** The seconds to wait before the next request. */
   get retryAfter(): number | null {
     return retryAfterIn(this.problem, this.response);
   }
 
-  /** The names of the limits that were reached; `.rateLimit` has their figures. */
+  /** The names of the limits that were reached. Their values are in `.rateLimit`. */
   get violatedPolicies(): readonly string[] {
     return stringsIn(this.problem, "violated_policies");
   }
@@ -260,11 +260,11 @@ export class RateLimitError extends APIStatusError {
   /** @internal */
   static override hint(problem: Problem, response: Response): string {
     const seconds = retryAfterIn(problem, response);
-    return seconds === null ? "" : `Ask again in ${seconds} s.`;
+    return seconds === null ? "" : `Retry in ${seconds} s.`;
   }
 }
 
-/** 500 and above: the server's side failed. */
+/** 500 and above: the server failed. */
 export class InternalServerError extends APIStatusError {
   static {
     this.prototype.name = "InternalServerError";
@@ -272,8 +272,8 @@ export class InternalServerError extends APIStatusError {
 }
 
 function messageOf(response: Response, problem: Problem, hint: string): string {
-  const said = [textIn(problem, "title") || reasonPhrase(response.status), textIn(problem, "detail"), hint];
-  const text = said.filter((part) => part !== null && part !== "").map((part) => asSentence(part ?? ""));
+  const parts = [textIn(problem, "title") || reasonPhrase(response.status), textIn(problem, "detail"), hint];
+  const text = parts.filter((part) => part !== null && part !== "").map((part) => asSentence(part ?? ""));
   return `${response.status} ${text.join(" ")}${requestIn(response.requestId ?? textIn(problem, "request_id"))}`;
 }
 
@@ -287,6 +287,6 @@ function errorsIn(problem: Problem): readonly Problem[] {
 }
 
 function retryAfterIn(problem: Problem, response: Response): number | null {
-  const said = problem["retry_after"];
-  return response.retryAfter ?? (typeof said === "number" ? said : null);
+  const value = problem["retry_after"];
+  return response.retryAfter ?? (typeof value === "number" ? value : null);
 }

@@ -24,7 +24,7 @@ export { VERSION } from "./version.js";
 
 export type { AuthorizationParams, AuthorizationRequest } from "./oauth/authorization.js";
 export type { Callback, CallbackExpectations } from "./oauth/callback.js";
-export type { OnTokens } from "./oauth/renewal.js";
+export type { OnTokens } from "./oauth/token-refresher.js";
 export type { Accounts } from "./resources/accounts.js";
 export type {
   KeyChange,
@@ -33,7 +33,7 @@ export type {
   KeyRevocation,
   KeyRotation,
   Keys,
-  Repeatable,
+  IdempotencyOptions,
   UsagePeriod,
 } from "./resources/keys.js";
 export type { CodeExchange, OAuth, OAuthClient, TokenRefresh, TokenRevocation } from "./resources/oauth.js";
@@ -42,7 +42,7 @@ export type { SkillExecution, Skills } from "./resources/skills.js";
 export type { Account, Identity } from "./results/account.js";
 export type { IssuedKey, Key, KeySecret } from "./results/key.js";
 export type { Listing, Page } from "./results/page.js";
-export type { Received } from "./results/received.js";
+export type { Result } from "./results/result.js";
 export type { Session } from "./results/session.js";
 export type { Execution, Skill } from "./results/skill.js";
 export type { Tokens } from "./results/tokens.js";

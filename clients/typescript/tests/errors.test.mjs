@@ -61,7 +61,7 @@ for (const [response, expected] of [
   [answer(499), "499 Unknown status."],
   [answer(400, { title: "Bad", detail: "two\nlines\u001b[31m" }), "400 Bad. two lines [31m."],
   [answer(400, { title: "Bad", detail: 7 }), "400 Bad."],
-  [answer(429, { title: "Slow down" }, { "retry-after": "12" }), "429 Slow down. Ask again in 12 s."],
+  [answer(429, { title: "Slow down" }, { "retry-after": "12" }), "429 Slow down. Retry in 12 s."],
   [
     answer(422, { title: "Invalid", errors: [{ place: "name", reason: "too long" }, 1] }),
     "422 Invalid. name: too long.",

@@ -233,7 +233,7 @@ for (const [what, call, message] of [
 for (const [answer, message] of [
   [
     { body: "<html>", headers: { "content-type": "text/html" } },
-    /no JSON but text\/html \(status 200\); is baseUrl right/,
+    /not JSON but text\/html \(status 200\); is baseUrl right/,
   ],
   [{ body: [1] }, /not an object/],
   [{ body: { name: "a" } }, /id is missing/],

@@ -165,7 +165,7 @@ test("a silent server is a timeout, and the next attempt may do better", async (
   const client = clientOf(server, { timeout: 100, maxRetries: 0 });
   await assert.rejects(client.whoami(), (error) => {
     assert.ok(error instanceof APITimeoutError && error instanceof APIConnectionError);
-    assert.equal(error.message, `GET /v1/whoami at ${server.url} was not answered in time.`);
+    assert.equal(error.message, `GET /v1/whoami at ${server.url} got no response in time.`);
     return true;
   });
   server.says({ silent: true }, {});
@@ -194,7 +194,7 @@ test("a connection that breaks off is told with its reason and without the crede
   server.says({ resets: true });
   await assert.rejects(clientOf(server, {}, world).skills.execute({ skillId: "a", input: {} }), (error) => {
     assert.ok(error instanceof APIConnectionError && !(error instanceof APITimeoutError));
-    assert.ok(error.message.startsWith(`POST /v1/skills/execute at ${server.url} got no answer: `));
+    assert.ok(error.message.startsWith(`POST /v1/skills/execute at ${server.url} got no response: `));
     assert.doesNotMatch(error.message, /fetch failed/);
     assert.ok(error.cause instanceof Error);
     return true;

@@ -1,8 +1,8 @@
 /** Clients against a scripted server, in a world whose time stands still and whose sleep passes at once. */
 
-import { assembled } from "../dist/assembly.js";
+import { createClientContext } from "../dist/client-context.js";
 import { MachPay } from "../dist/index.js";
-import { WORLD } from "../dist/wire/effects.js";
+import { DEFAULT_EFFECTS } from "../dist/wire/effects.js";
 
 for (const name of ["MACHPAY_API_KEY", "MACHPAY_BASE_URL", "MACHPAY_AUTH_URL"]) delete process.env[name];
 
@@ -18,7 +18,7 @@ export class World {
 
   get effects() {
     return {
-      ...WORLD,
+      ...DEFAULT_EFFECTS,
       now: () => this.now,
       monotonic: () => this.#passed,
       draw: () => this.drawn,
@@ -30,7 +30,7 @@ export class World {
   }
 
   client(options) {
-    return new MachPay(assembled(options, this.effects));
+    return new MachPay(createClientContext(options, this.effects));
   }
 }
 

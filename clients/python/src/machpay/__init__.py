@@ -4,8 +4,8 @@ from machpay._account import Account, Identity
 from machpay._async.client import AsyncMachPay
 from machpay._async.listing import AsyncListing
 from machpay._async.page import AsyncPage
-from machpay._given import NOT_GIVEN, NotGiven
 from machpay._key import Key, KeySecret
+from machpay._not_given import NOT_GIVEN, NotGiven
 from machpay._oauth import AuthorizationRequest
 from machpay._rate_limit import RateLimit, RateLimitPolicy
 from machpay._response import Response

@@ -1,23 +1,23 @@
-"""The account, and who is calling. Their further members are in `.extra`."""
+"""The account and the identity of the caller. Further members are in `.extra`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from machpay._reading import Members, optional_text, texts
-from machpay._received import Received
+from machpay._parsing import ObjectParser, optional_text, texts
 from machpay._response import Response
+from machpay._result import Result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Account(Received):
+class Account(Result):
     """The account that the credential belongs to."""
 
     id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity(Received):
-    """Whom the server takes the caller for."""
+class Identity(Result):
+    """The caller as the server identifies it."""
 
     id: str | None = None
     name: str | None = None
@@ -27,20 +27,20 @@ class Identity(Received):
 
 
 def account_from(members: Mapping[str, object], response: Response) -> Account:
-    """Return the account that *response* tells of."""
-    of = Members(members)
-    return Account(id=of.optional("id", optional_text, None), extra=of.rest(), response=response)
+    """Return the account in *response*."""
+    parser = ObjectParser(members)
+    return Account(id=parser.optional("id", optional_text, None), extra=parser.rest(), response=response)
 
 
 def identity_from(members: Mapping[str, object], response: Response) -> Identity:
-    """Return the identity that *response* tells of."""
-    of = Members(members)
+    """Return the identity in *response*."""
+    parser = ObjectParser(members)
     return Identity(
-        id=of.optional("id", optional_text, None),
-        name=of.optional("name", optional_text, None),
-        environment=of.optional("environment", optional_text, None),
-        tier=of.optional("tier", optional_text, None),
-        scopes=of.optional("scopes", texts, ()),
-        extra=of.rest(),
+        id=parser.optional("id", optional_text, None),
+        name=parser.optional("name", optional_text, None),
+        environment=parser.optional("environment", optional_text, None),
+        tier=parser.optional("tier", optional_text, None),
+        scopes=parser.optional("scopes", texts, ()),
+        extra=parser.rest(),
         response=response,
     )

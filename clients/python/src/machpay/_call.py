@@ -1,6 +1,6 @@
-"""A call as a value: everything that is sent, made once, so that a retry repeats it to the byte.
+"""A call as a value with everything that is sent, so that a retry sends the same bytes.
 
-Arguments are turned into the wire's form here, and what could not be meant is refused before anything is sent.
+Arguments are validated and serialized here, before anything is sent.
 """
 
 import datetime as dt
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import quote
 
-from machpay._credential import Presented
-from machpay._given import NotGiven
+from machpay._credential import Authorization
+from machpay._not_given import NotGiven
 from machpay._version import VERSION
 from machpay.errors import InvalidArgumentError
 
@@ -24,10 +24,10 @@ _HEADER_VALUE = re.compile(r"[\x21-\x7e]{1,255}")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One logical call, whatever number of attempts it takes.
+    """One logical call, regardless of the number of attempts.
 
-    *at* names the option that says where it goes; to the authorization server go forms. For *repeatable_seconds*
-    after it may have been received, it may be sent again.
+    *server* is the option that names the server; the authorization server receives forms. A retry is allowed for
+    *repeatable_seconds* after the server may have received the call.
     """
 
     method: str
@@ -36,7 +36,7 @@ class Call:
     body: bytes | None = field(default=None, repr=False)
     idempotency_key: str | None = None
     if_match: str | None = None
-    at: Literal["base_url", "auth_url"] = "base_url"
+    server: Literal["base_url", "auth_url"] = "base_url"
     repeatable_seconds: float = math.inf
 
     def __post_init__(self) -> None:
@@ -46,17 +46,19 @@ class Call:
 
     @property
     def needs_idempotency_key(self) -> bool:
-        """Whether to send it twice could do twice what it does, unless it carries a key."""
-        return self.at == "base_url" and self.method not in _REPEATABLE and self.idempotency_key is None
+        """Whether the call is not idempotent and has no idempotency key yet."""
+        return self.server == "base_url" and self.method not in _REPEATABLE and self.idempotency_key is None
 
 
-def headers_for(call: Call, presented: Presented) -> dict[str, str]:
+def headers_for(call: Call, authorization: Authorization) -> dict[str, str]:
     """Return the headers of each attempt at *call*."""
     headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
-    if presented.authorization is not None:
-        headers["Authorization"] = presented.authorization
+    if authorization.header is not None:
+        headers["Authorization"] = authorization.header
     if call.body is not None:
-        headers["Content-Type"] = "application/json" if call.at == "base_url" else "application/x-www-form-urlencoded"
+        headers["Content-Type"] = (
+            "application/json" if call.server == "base_url" else "application/x-www-form-urlencoded"
+        )
     if call.idempotency_key is not None:
         headers["Idempotency-Key"] = call.idempotency_key
     if call.if_match is not None:
@@ -65,26 +67,26 @@ def headers_for(call: Call, presented: Presented) -> dict[str, str]:
 
 
 def path_of(template: str, **segments: object) -> str:
-    """Return *template* with its *segments* filled in, each of them staying one segment."""
+    """Return *template* with its *segments* filled in, encoded so that each stays one segment."""
     return template.format(**{name: _segment(name, value) for name, value in segments.items()})
 
 
 def query_of(**parameters: str | int | None) -> tuple[tuple[str, str], ...]:
-    """Return the *parameters* that are given."""
+    """Return the *parameters* that are not None."""
     return tuple((name, str(value)) for name, value in parameters.items() if value is not None)
 
 
 def json_of(members: Mapping[str, object]) -> bytes:
-    """Return *members* as JSON, without those that are not given."""
-    given = {name: value for name, value in members.items() if not isinstance(value, NotGiven)}
+    """Return *members* as JSON, without those that are NOT_GIVEN."""
+    present = {name: value for name, value in members.items() if not isinstance(value, NotGiven)}
     try:
-        return json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return json.dumps(present, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as exc:
-        raise InvalidArgumentError(f"{', '.join(given)}: there is a value that JSON cannot hold: {exc}.") from None
+        raise InvalidArgumentError(f"{', '.join(present)}: there is a value that JSON cannot hold: {exc}.") from None
 
 
 def strings_of(name: str, value: object) -> object:
-    """Return *value* as a list of strings. A single string is a slip: it would be sent letter by letter."""
+    """Return *value* as a list of strings. A single string is refused: it would be sent letter by letter."""
     if value is None or isinstance(value, NotGiven):
         return value
     if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__iter__"):
@@ -106,7 +108,7 @@ def moment_of(name: str, value: dt.datetime | str | NotGiven | None) -> str | No
 
 
 def _segment(name: str, value: object) -> str:
-    """Refuse what would lead to another path; percent-encode the rest."""
+    """Return *value* percent-encoded. Raises InvalidArgumentError if it would change the path."""
     if not isinstance(value, str) or not value:
         raise InvalidArgumentError(f"{name}={value!r} is not an identifier.")
     if value in {".", ".."} or "/" in value or "\\" in value:

@@ -1,4 +1,4 @@
-"""Credentials: where one comes from, how it is sent, and that nobody sees it anywhere else."""
+"""Credentials: where they come from, how they are sent, and how they are kept out of logs and errors."""
 
 import json
 import re
@@ -16,57 +16,57 @@ API_KEY_VARIABLE = "MACHPAY_API_KEY"
 _PREFIX = re.compile(r"sk_(?:live|test)_")
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
 _PLAIN = re.compile(r"[\w.~+/=-]+", re.ASCII)
-_SHOWN = 4  # as many characters as tell two keys apart in a list
-_ENOUGH_TO_SHOW_SOME = 16
-_LEAST_HIDDEN = 8  # anything shorter is found in texts that do not mean it, and is no secret
+_VISIBLE = 4  # characters, enough to tell two keys apart in a list
+_MIN_PARTLY_VISIBLE = 16
+_MIN_REDACTED = 8  # anything shorter occurs in texts by chance, and is no secret
 
 
 def masked(secret: str) -> str:
-    """Return what may be shown of *secret*: `sk_live_…a1b2`."""
-    found = _PREFIX.match(secret)
-    prefix = found.group() if found else ""
-    is_long = len(secret) - len(prefix) >= _ENOUGH_TO_SHOW_SOME
-    return f"{prefix}…{secret[-_SHOWN:]}" if is_long else f"{prefix}…"
+    """Return *secret* as displayed: `sk_live_…a1b2`."""
+    match = _PREFIX.match(secret)
+    prefix = match.group() if match else ""
+    is_long = len(secret) - len(prefix) >= _MIN_PARTLY_VISIBLE
+    return f"{prefix}…{secret[-_VISIBLE:]}" if is_long else f"{prefix}…"
 
 
-def shown(value: "DataclassInstance", *secret: str) -> str:
-    """Return the repr of *value* with the fields called *secret* masked."""
-    named = {each.name: getattr(value, each.name) for each in fields(value) if each.repr}
-    kept = {name: masked(named[name]) for name in secret if named[name] is not None}
-    told = (f"{name}={each!r}" for name, each in (named | kept).items())
-    return f"{type(value).__name__}({', '.join(told)})"
+def masked_repr(value: "DataclassInstance", *secret: str) -> str:
+    """Return the repr of *value* with the fields named *secret* masked."""
+    values = {each.name: getattr(value, each.name) for each in fields(value) if each.repr}
+    masked_values = {name: masked(values[name]) for name in secret if values[name] is not None}
+    arguments = (f"{name}={each!r}" for name, each in (values | masked_values).items())
+    return f"{type(value).__name__}({', '.join(arguments)})"
 
 
 def is_sendable(value: str) -> bool:
-    """Return whether *value* can be a part of a header's value."""
+    """Return whether *value* can be part of a header value."""
     return _SENDABLE.fullmatch(value) is not None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Presented:
-    """What a request says of who sends it, and which of the *secrets* in it are told to nobody else."""
+class Authorization:
+    """The Authorization *header* of a request, and all *secrets* in the request, which must not leak."""
 
-    authorization: str | None = None
+    header: str | None = None
     secrets: tuple[str, ...] = ()
 
-    def hidden_in(self, body: bytes) -> bytes:
-        """Return *body* without the secrets: proxies have been seen to echo what they refuse."""
-        hidden = {shape: _replacement(secret) for secret in self.secrets for shape in _shapes(secret)}
-        for shape in sorted(hidden, key=len, reverse=True):  # what contains another is hidden whole
-            body = body.replace(shape.encode(), hidden[shape].encode())
+    def redact(self, body: bytes) -> bytes:
+        """Return *body* without the secrets: some proxies echo the requests that they refuse."""
+        replacements = {form: _replacement(secret) for secret in self.secrets for form in _encoded_forms(secret)}
+        for form in sorted(replacements, key=len, reverse=True):  # longest first: one form may contain another
+            body = body.replace(form.encode(), replacements[form].encode())
         return body
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credential:
-    """An API key or an access token. Both are sent alike."""
+    """An API key or an access token. Both are sent in the same way."""
 
     value: str
 
     @property
-    def presented(self) -> Presented:
-        """What a request with it carries."""
-        return Presented(f"Bearer {self.value}", (self.value,))
+    def authorization(self) -> Authorization:
+        """The authorization of a request with it."""
+        return Authorization(f"Bearer {self.value}", (self.value,))
 
     def __repr__(self) -> str:
         return f"Credential({masked(self.value)!r})"
@@ -76,27 +76,27 @@ class Credential:
 
 
 def credential_from(api_key: str | None, access_token: str | None, environment: Mapping[str, str]) -> Credential | None:
-    """Return the one credential that is meant, None without any. Explicit beats *environment*; two are an error."""
+    """Return the credential, or None if there is none. Arguments override *environment*; two are an error."""
     if api_key is not None and access_token is not None:
         raise ConfigurationError("Both api_key and access_token are given; pass the one to be used.")
     if api_key is not None:
-        return _checked("api_key", api_key)
+        return _parse("api_key", api_key)
     if access_token is not None:
-        return _checked("access_token", access_token)
-    if found := environment.get(API_KEY_VARIABLE):
-        return _checked(API_KEY_VARIABLE, found)
+        return _parse("access_token", access_token)
+    if value := environment.get(API_KEY_VARIABLE):
+        return _parse(API_KEY_VARIABLE, value)
     return None
 
 
 def missing_credential() -> ConfigurationError:
-    """Return what to raise where a call needs a credential and there is none."""
+    """Return the error of a call that needs a credential when there is none."""
     return ConfigurationError(
         f"There is no credential: set the environment variable {API_KEY_VARIABLE}, or pass api_key or access_token."
     )
 
 
-def _checked(name: str, value: object) -> Credential:
-    """Refuse what cannot be a header's value, here rather than in a library that would print it."""
+def _parse(name: str, value: object) -> Credential:
+    """Return *value* as a Credential. Raises here, because an HTTP library would print the value in its error."""
     if not isinstance(value, str):
         raise ConfigurationError(f"{name} is a {type(value).__name__}, and has to be a string.")
     if not value:
@@ -106,13 +106,13 @@ def _checked(name: str, value: object) -> Credential:
     return Credential(value)
 
 
-def _shapes(secret: str) -> Iterator[str]:
-    """Yield *secret* as it may be echoed: as it is, and as it stands in a form, in a URL and in JSON."""
-    if len(secret) >= _LEAST_HIDDEN:
+def _encoded_forms(secret: str) -> Iterator[str]:
+    """Yield *secret* as it may be echoed: plain, and as encoded in a form, in a URL and in JSON."""
+    if len(secret) >= _MIN_REDACTED:
         yield from (secret, quote_plus(secret), quote(secret, safe=""), json.dumps(secret)[1:-1])
         yield json.dumps(secret, ensure_ascii=False)[1:-1]
 
 
 def _replacement(secret: str) -> str:
-    """Return what stands for *secret*: none of its characters where they would end a string of JSON."""
+    """Return the replacement of *secret*, without any character that would end a JSON string."""
     return masked(secret) if _PLAIN.fullmatch(secret) else "…"

@@ -1,4 +1,4 @@
-"""What a client takes from the world besides the network, in one place so that a test can put its own there."""
+"""The side effects of a client other than the network: clocks and randomness, which tests replace."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ def _new_idempotency_key() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """Clocks in seconds, *now* since the epoch; *draw* is from [0, 1), *entropy* fit for secrets."""
+    """Clocks in seconds, *now* since the epoch. *draw* returns from [0, 1), *entropy* is cryptographically secure."""
 
     now: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic

@@ -1,18 +1,18 @@
-"""API keys, as the API tells of them."""
+"""API keys, as returned by the API."""
 
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from machpay._credential import shown
-from machpay._reading import Members, flag, items, mapping, moment, optional_text, text, texts
-from machpay._received import Received
+from machpay._credential import masked_repr
+from machpay._parsing import ObjectParser, flag, items, mapping, moment, optional_text, text, texts
 from machpay._response import Response
+from machpay._result import Result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySecret:
-    """One of a key's secrets, which can be told apart and not used."""
+    """One of a key's secrets, without anything that authenticates."""
 
     masked: str = ""
     current: bool = False
@@ -23,10 +23,10 @@ class KeySecret:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Key(Received):
-    """An API key. *secret* is there only when it has just been created or rotated: store it then, or never.
+class Key(Result):
+    """An API key. Only a key that was just created or rotated has its *secret*: store it then.
 
-    *etag* is what `update(if_match=…)` takes; a key out of a page has none.
+    *etag* is for `update(if_match=…)`. Keys in a page have none.
     """
 
     id: str
@@ -49,42 +49,42 @@ class Key(Received):
     etag: str | None = None
 
     def __repr__(self) -> str:
-        return shown(self, "secret")
+        return masked_repr(self, "secret")
 
 
 def key_from(members: Mapping[str, object], response: Response) -> Key:
-    """Return the key that is the whole of *response*."""
+    """Return the key in *response*."""
     return _key(members, response, etag=response.headers.get("etag"))
 
 
 def listed_key_from(members: Mapping[str, object], response: Response) -> Key:
-    """Return one of the keys in *response*, whose ETag would be the list's."""
+    """Return one of the keys in *response*, without an ETag, which would be that of the list."""
     return _key(members, response, etag=None)
 
 
 def _key(members: Mapping[str, object], response: Response, *, etag: str | None) -> Key:
-    of = Members(members)
-    of.optional("object", text, "key")
+    parser = ObjectParser(members)
+    parser.optional("object", text, "key")
     return Key(
-        id=of.required("id", text),
-        name=of.optional("name", text, ""),
-        account_id=of.optional("account_id", optional_text, None),
-        environment=of.optional("environment", optional_text, None),
-        tier=of.optional("tier", optional_text, None),
-        scopes=of.optional("scopes", texts, ()),
-        allowed_ips=of.optional("allowed_ips", texts, ()),
-        status=of.optional("status", optional_text, None),
-        masked=of.optional("masked", optional_text, None),
-        created_at=of.optional("created_at", moment, None),
-        last_used_at=of.optional("last_used_at", moment, None),
-        expires_at=of.optional("expires_at", moment, None),
-        last_rotated_at=of.optional("last_rotated_at", moment, None),
-        rotation_due=of.optional("rotation_due", flag, default=False),
-        metadata=of.optional("metadata", mapping, {}),
-        secrets=of.optional("secrets", _secrets, ()),
-        secret=of.optional("secret", optional_text, None),
+        id=parser.required("id", text),
+        name=parser.optional("name", text, ""),
+        account_id=parser.optional("account_id", optional_text, None),
+        environment=parser.optional("environment", optional_text, None),
+        tier=parser.optional("tier", optional_text, None),
+        scopes=parser.optional("scopes", texts, ()),
+        allowed_ips=parser.optional("allowed_ips", texts, ()),
+        status=parser.optional("status", optional_text, None),
+        masked=parser.optional("masked", optional_text, None),
+        created_at=parser.optional("created_at", moment, None),
+        last_used_at=parser.optional("last_used_at", moment, None),
+        expires_at=parser.optional("expires_at", moment, None),
+        last_rotated_at=parser.optional("last_rotated_at", moment, None),
+        rotation_due=parser.optional("rotation_due", flag, default=False),
+        metadata=parser.optional("metadata", mapping, {}),
+        secrets=parser.optional("secrets", _secrets, ()),
+        secret=parser.optional("secret", optional_text, None),
         etag=etag,
-        extra=of.rest(),
+        extra=parser.rest(),
         response=response,
     )
 
@@ -94,12 +94,12 @@ def _secrets(value: object) -> tuple[KeySecret, ...]:
 
 
 def _secret(members: Mapping[str, object]) -> KeySecret:
-    of = Members(members)
+    parser = ObjectParser(members)
     return KeySecret(
-        masked=of.optional("masked", text, ""),
-        current=of.optional("current", flag, default=False),
-        created_at=of.optional("created_at", moment, None),
-        expires_at=of.optional("expires_at", moment, None),
-        last_used_at=of.optional("last_used_at", moment, None),
-        extra=of.rest(),
+        masked=parser.optional("masked", text, ""),
+        current=parser.optional("current", flag, default=False),
+        created_at=parser.optional("created_at", moment, None),
+        expires_at=parser.optional("expires_at", moment, None),
+        last_used_at=parser.optional("last_used_at", moment, None),
+        extra=parser.rest(),
     )

@@ -1,6 +1,6 @@
-"""OAuth as values: where a user is sent, and what comes back.
+"""OAuth authorization requests and callbacks, as pure functions.
 
-Nothing here draws, waits or sends. A secret is in no message, and in a repr only as masked.
+Secrets are in no error message, and masked in every repr.
 """
 
 import re
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from machpay._call import strings_of
-from machpay._credential import Presented, masked
+from machpay._credential import Authorization, masked
 from machpay.errors import InvalidArgumentError, OAuthError
 
 Parameters = Mapping[str, str | Sequence[str]]
@@ -20,7 +20,7 @@ _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 §3.3
 
 @dataclass(frozen=True, slots=True, repr=False)
 class AuthorizationRequest:
-    """Where to send a user, and what to keep for the callback: *state*, and *code_verifier* for `exchange_code`."""
+    """The *url* to redirect a user to. Keep *state* for the callback, and *code_verifier* for `exchange_code`."""
 
     url: str
     state: str
@@ -42,43 +42,43 @@ def authorization_request(
     state: str | None,
     resource: str | None,
 ) -> AuthorizationRequest:
-    """Return a request for a code, with PKCE (RFC 7636); *resource* is the API that it is for (RFC 8707)."""
-    from hashlib import sha256  # noqa: PLC0415 - most clients never send a user anywhere
+    """Return an authorization request with PKCE (RFC 7636). *resource* is the API to access (RFC 8707)."""
+    from hashlib import sha256  # noqa: PLC0415 - most clients do not use OAuth
 
     verifier = _base64url(entropy(_RANDOM_BYTES))
-    asked = {
+    parameters = {
         "response_type": "code",
-        "client_id": given("client_id", client_id),
-        "redirect_uri": given("redirect_uri", redirect_uri),
+        "client_id": require_text("client_id", client_id),
+        "redirect_uri": require_text("redirect_uri", redirect_uri),
         "scope": scope_of(scopes),
-        "state": _base64url(entropy(_RANDOM_BYTES)) if state is None else given("state", state),
+        "state": _base64url(entropy(_RANDOM_BYTES)) if state is None else require_text("state", state),
         "code_challenge": _base64url(sha256(verifier.encode()).digest()),
         "code_challenge_method": "S256",
-        "resource": None if resource is None else given("resource", resource),
+        "resource": None if resource is None else require_text("resource", resource),
     }
-    # A space is %20: whoever reads a query as a form understands that too, and others would keep a plus.
-    query = urlencode({name: value for name, value in asked.items() if value}, quote_via=quote, safe="")
-    return AuthorizationRequest(f"{auth_url}/oauth/authorize?{query}", asked["state"] or "", verifier)
+    # A space is encoded as %20, which every parser decodes. Some do not decode a plus.
+    query = urlencode({name: value for name, value in parameters.items() if value}, quote_via=quote, safe="")
+    return AuthorizationRequest(f"{auth_url}/oauth/authorize?{query}", parameters["state"] or "", verifier)
 
 
-def code_in(callback: str | Parameters, *, state: str, issuer: str | None) -> str:
-    """Return the code that *callback*, a URL or its parameters, brings. The checks come before what it says."""
+def parse_callback(callback: str | Parameters, *, state: str, issuer: str | None) -> str:
+    """Return the code in *callback*, a URL or its parameters. It is authenticated before its error is reported."""
     import hmac  # noqa: PLC0415 - as in `authorization_request`
 
-    expected = given("state", state)
+    expected = require_text("state", state)
     parameters = _parameters(callback)
-    sent = _single(parameters, "state")
-    if sent is None or not hmac.compare_digest(_bytes(sent), _bytes(expected)):
+    actual = _single(parameters, "state")
+    if actual is None or not hmac.compare_digest(_bytes(actual), _bytes(expected)):
         raise OAuthError("state_mismatch", "The callback does not belong to this user's request; start anew.")
-    # RFC 9207 §2.4: compared as strings. An answer without `iss` may come from another server just as well.
+    # RFC 9207 §2.4: a string comparison. A response without `iss` may come from another server, too.
     if issuer is not None and _single(parameters, "iss") != issuer:
         raise OAuthError("issuer_mismatch", "The callback does not come from the expected authorization server.")
     code, error = _single(parameters, "code"), _single(parameters, "error")
     if error:
-        described = _single(parameters, "error_description")
-        hidden = Presented(secrets=tuple(secret for secret in (expected, code) if secret))
+        description = _single(parameters, "error_description")
+        authorization = Authorization(secrets=tuple(secret for secret in (expected, code) if secret))
         raise OAuthError(
-            error, None if described is None else hidden.hidden_in(_bytes(described)).decode(errors="replace")
+            error, None if description is None else authorization.redact(_bytes(description)).decode(errors="replace")
         )
     if not code:
         raise OAuthError("invalid_callback", "The callback has neither a code nor an error.")
@@ -87,17 +87,17 @@ def code_in(callback: str | Parameters, *, state: str, issuer: str | None) -> st
 
 def scope_of(scopes: Sequence[str] | None) -> str | None:
     """Return *scopes* as one string, None for none."""
-    listed = strings_of("scopes", scopes)
-    if not isinstance(listed, list) or not listed:
+    names = strings_of("scopes", scopes)
+    if not isinstance(names, list) or not names:
         return None
-    for scope in listed:
+    for scope in names:
         if not _SCOPE.fullmatch(scope):
             raise InvalidArgumentError(f"scopes holds {scope!r}, which is not a scope.")
-    return " ".join(listed)
+    return " ".join(names)
 
 
-def given(name: str, value: object) -> str:
-    """Return *value*, a string with something in it. It may be a secret, and so is not told."""
+def require_text(name: str, value: object) -> str:
+    """Return *value*, a non-empty string. Errors do not show it, because it may be a secret."""
     if not isinstance(value, str):
         raise InvalidArgumentError(f"{name} is a {type(value).__name__}, and has to be a string.")
     if not value:
@@ -118,14 +118,14 @@ def _parameters(callback: object) -> Mapping[str, object]:
         pairs = parse_qsl(urlsplit(callback).query, keep_blank_values=True)
     except ValueError:
         raise OAuthError("invalid_callback", "The callback is not a URL.") from None
-    found: dict[str, list[str]] = {}
+    values: dict[str, list[str]] = {}
     for name, value in pairs:
-        found.setdefault(name, []).append(value)
-    return found
+        values.setdefault(name, []).append(value)
+    return values
 
 
 def _single(parameters: Mapping[str, object], name: str) -> str | None:
-    """Return the parameter *name*, None without it. RFC 6749 §3.1: none may be there twice."""
+    """Return the parameter *name*, or None without it. RFC 6749 §3.1: it must not occur twice."""
     value = parameters.get(name)
     if isinstance(value, list | tuple):
         if len(value) > 1:

@@ -1,4 +1,4 @@
-"""How calls are made: to where, how long they may take, how often they are tried. All checked before the first."""
+"""The options of a client: addresses, timeout and retries. They are validated when the client is created."""
 
 import ipaddress  # noqa: TID251 - the client stands alone: nothing but httpx2 is installed beside it
 import math
@@ -15,12 +15,12 @@ DEFAULT_BASE_URL = "https://api.machpay.xyz"
 DEFAULT_AUTH_URL = "https://auth.machpay.xyz"
 DEFAULT_TIMEOUT_SECONDS = 30.0
 DEFAULT_MAX_RETRIES = 2
-CONNECT_SECONDS = 5.0  # a server that is there accepts in far less, however long it then takes to answer
+CONNECT_SECONDS = 5.0  # a reachable server accepts much faster, however long the response takes
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a client was told. *timeout* is in seconds, for one attempt."""
+    """The options of a client. *timeout* is in seconds, for one attempt."""
 
     base_url: str
     timeout: float = DEFAULT_TIMEOUT_SECONDS
@@ -33,66 +33,66 @@ class Options:
 
     @property
     def deadline(self) -> float:
-        """The seconds that a call may take with all its attempts and the waits between them."""
+        """The maximum duration of a call in seconds, with all attempts and the waits between them."""
         return self.timeout * (self.max_retries + 1)
 
     @property
     def is_plain(self) -> bool:
-        """Whether any request goes over http://, which is to loopback only."""
+        """Whether any request uses http://, which is allowed for loopback only."""
         return self.base_url.startswith("http://") or self.auth_url.startswith("http://")
 
 
 def check_timeout(value: object) -> None:
-    """Refuse a timeout that is not a positive number of seconds."""
+    """Raise ConfigurationError if the timeout is not a positive number of seconds."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ConfigurationError(f"timeout={value!r} is not a positive number of seconds.")
 
 
 def check_max_retries(value: object) -> None:
-    """Refuse a number of retries that is none."""
+    """Raise ConfigurationError if the number of retries is not a whole number from 0 upwards."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ConfigurationError(f"max_retries={value!r} is not a whole number from 0 upwards.")
 
 
 def base_url_from(base_url: str | None, environment: Mapping[str, str]) -> str:
-    """Return where the API is, without a slash at the end. Explicit beats *environment*."""
+    """Return the address of the API, without a trailing slash. The argument overrides *environment*."""
     if base_url is not None:
-        return _checked("base_url", base_url)
-    if found := environment.get(BASE_URL_VARIABLE):
-        return _checked(BASE_URL_VARIABLE, found)
+        return _parse_url("base_url", base_url)
+    if value := environment.get(BASE_URL_VARIABLE):
+        return _parse_url(BASE_URL_VARIABLE, value)
     return DEFAULT_BASE_URL
 
 
 def auth_url_from(auth_url: str | None, base_url: str | None, environment: Mapping[str, str]) -> str:
-    """Return where the authorization server is: beside the API, where that is not where it is by default."""
+    """Return the address of the authorization server. It defaults to that of the API, if that was changed."""
     if auth_url is not None:
-        return _checked("auth_url", auth_url, DEFAULT_AUTH_URL)
-    if found := environment.get(AUTH_URL_VARIABLE):
-        return _checked(AUTH_URL_VARIABLE, found, DEFAULT_AUTH_URL)
+        return _parse_url("auth_url", auth_url, DEFAULT_AUTH_URL)
+    if value := environment.get(AUTH_URL_VARIABLE):
+        return _parse_url(AUTH_URL_VARIABLE, value, DEFAULT_AUTH_URL)
     if base_url is not None or environment.get(BASE_URL_VARIABLE):
         return base_url_from(base_url, environment)
     return DEFAULT_AUTH_URL
 
 
-def _checked(name: str, value: str, example: str = DEFAULT_BASE_URL) -> str:
-    """Read *value* with the parser that will send to it: a second one could disagree about the host."""
+def _parse_url(name: str, value: str, example: str = DEFAULT_BASE_URL) -> str:
+    """Return *value* as a URL. It is parsed by the library that sends to it: another parser could see another host."""
     try:
         url = httpx2.URL(value)
     except (httpx2.InvalidURL, TypeError) as exc:
         raise ConfigurationError(f"{name} is not a URL: {exc}") from None
     if url.scheme not in {"http", "https"} or not url.host:
-        raise ConfigurationError(f"{name} {_shown(url)!r} is not an https:// address; one is {example}.")
+        raise ConfigurationError(f"{name} {_redacted(url)!r} is not an https:// address; one is {example}.")
     if url.userinfo or url.query or url.fragment:
-        raise ConfigurationError(f"{name} {_shown(url)!r} may hold a host, a port and a path, and nothing else.")
+        raise ConfigurationError(f"{name} {_redacted(url)!r} may hold a host, a port and a path, and nothing else.")
     if url.scheme == "http" and not _is_loopback(url.host):
         raise ConfigurationError(
-            f"{name} {_shown(url)!r} would send the credential unencrypted; use https:// (http:// is for loopback)."
+            f"{name} {_redacted(url)!r} would send the credential unencrypted; use https:// (http:// is for loopback)."
         )
     return str(url).rstrip("/")
 
 
-def _shown(url: httpx2.URL) -> str:
-    """Return *url* without what may be secret in it."""
+def _redacted(url: httpx2.URL) -> str:
+    """Return *url* without its parts that may be secret."""
     return str(url.copy_with(username=None, password=None, query=None, fragment=None))
 
 

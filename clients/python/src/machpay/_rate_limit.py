@@ -1,7 +1,7 @@
-"""RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-11), read into values.
+"""Parsing of RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-11).
 
-Both are lists of structured fields (RFC 9651). Only what the draft uses of them is read: strings or tokens with
-parameters. What cannot be read is no rate limit, never an error: the answer beside it is worth more.
+Both are lists of structured fields (RFC 9651). Only what the draft uses is supported: strings or tokens with
+parameters. A malformed header counts as missing, and is never an error: the response is still useful.
 """
 
 import re
@@ -22,7 +22,7 @@ Parameters = Mapping[str, str | int | None]
 
 @dataclass(frozen=True, slots=True)
 class RateLimitPolicy:
-    """One limit, and how much of it is left. None stands for what the server did not say."""
+    """One limit, and how much of it is left. None means that the server did not send the value."""
 
     name: str
     quota: int | None = None
@@ -39,10 +39,10 @@ class RateLimit:
     policies: tuple[RateLimitPolicy, ...] = field(default=())
 
     def __getitem__(self, name: str) -> RateLimitPolicy:
-        if (found := self.get(name)) is None:
-            known = ", ".join(policy.name for policy in self.policies)
-            raise KeyError(f"There is no rate limit {name!r}; there are: {known}.")
-        return found
+        if (policy := self.get(name)) is None:
+            names = ", ".join(policy.name for policy in self.policies)
+            raise KeyError(f"There is no rate limit {name!r}; there are: {names}.")
+        return policy
 
     def __iter__(self) -> Iterator[RateLimitPolicy]:
         return iter(self.policies)
@@ -56,7 +56,7 @@ class RateLimit:
 
 
 def rate_limit_from(policy_field: str | None, state_field: str | None) -> RateLimit | None:
-    """Return what *policy_field* (RateLimit-Policy) and *state_field* (RateLimit) say together, None if nothing."""
+    """Return the limits in *policy_field* (RateLimit-Policy) and *state_field* (RateLimit), or None without any."""
     limits, states = _items(policy_field), _items(state_field)
     if not limits and not states:
         return None
@@ -82,7 +82,7 @@ def _integer(parameters: Parameters, name: str) -> int | None:
 
 
 def _items(raw: str | None) -> dict[str, Parameters]:
-    """Return the items of a list with their parameters; none at all when any part is malformed (RFC 9651 §4.2)."""
+    """Return the items of a list with their parameters, or none if any part is malformed (RFC 9651 §4.2)."""
     text = (raw or "").strip(" ")
     items: dict[str, Parameters] = {}
     position = 0
@@ -101,13 +101,13 @@ def _items(raw: str | None) -> dict[str, Parameters]:
 
 
 def _parameters(text: str, position: int) -> tuple[Parameters, int]:
-    """Return the parameters that begin at *position*, and where they end."""
-    found: dict[str, str | int | None] = {}
+    """Return the parameters that start at *position*, and their end."""
+    parameters: dict[str, str | int | None] = {}
     while match := _PARAMETER.match(text, position):
         key, string, token, integer, _ = match.groups()
-        found[key] = _text(string) if string else int(integer) if integer else token
+        parameters[key] = _text(string) if string else int(integer) if integer else token
         position = match.end()
-    return found, position
+    return parameters, position
 
 
 def _text(string: str) -> str:

@@ -1,4 +1,4 @@
-"""What came back over the wire: a value that every result and every error carries."""
+"""The HTTP response that every result and every error has."""
 
 import re
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ _SECONDS = re.compile(r"[0-9]{1,10}")
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer of the server. *attempts* counts the requests that it took; *received_at* is since the epoch."""
+    """A response. *attempts* counts the requests that it took. *received_at* is in seconds since the epoch."""
 
     status: int
     headers: httpx2.Headers = field(repr=False)
@@ -23,12 +23,12 @@ class Response:
 
     @property
     def is_success(self) -> bool:
-        """Whether the status is one of 2xx."""
+        """Whether the status is 2xx."""
         return self.status // 100 == 2  # noqa: PLR2004 - RFC 9110 §15.3: the class of a status is its first digit
 
     @property
     def request_id(self) -> str | None:
-        """What the server calls this request; name it to support."""
+        """The server's id of the request, for questions to support."""
         return self.headers.get("x-request-id")
 
     @property
@@ -38,16 +38,16 @@ class Response:
 
     @property
     def retry_after(self) -> float | None:
-        """The seconds to wait before asking again, None when Retry-After is missing or malformed."""
+        """The seconds to wait before a retry, or None if Retry-After is missing or malformed."""
         raw = self.headers.get("retry-after", "").strip()
         if _SECONDS.fullmatch(raw):
             return float(raw)
         until = _moment(raw)
         if until is None:
             return None
-        # Measured by the server's own clock where it is told: ours may be minutes off.
-        said = _moment(self.headers.get("date", ""))
-        return max(0.0, until - (self.received_at if said is None else said))
+        # Relative to the server's own clock if it sends Date: the local clock may be minutes off.
+        server_time = _moment(self.headers.get("date", ""))
+        return max(0.0, until - (self.received_at if server_time is None else server_time))
 
 
 def _moment(http_date: str) -> float | None:

@@ -1,4 +1,4 @@
-"""Whether a call is tried again, and after how long: arithmetic without a clock, a sleep or a die."""
+"""Whether and when a call is retried: pure functions without clock, sleep or randomness."""
 
 from dataclasses import dataclass
 
@@ -9,39 +9,41 @@ from machpay._options import Options
 from machpay._response import Response
 from machpay.errors import APIConnectionError, APITimeoutError
 
-_WORTH_RETRYING = frozenset({408, 429, 502, 503, 504})
-_CONFLICT = 409  # worth it only when the server says so: usually the conflict is still there
-_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 8.0
-_LONGEST_ASKED_SECONDS = 60.0  # told to wait any longer, a person or a queue waits better than a blocked thread
-_UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
-_OUR_OWN_FAULT = (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.DecodingError)
+_RETRYABLE = frozenset({408, 429, 502, 503, 504})
+_CONFLICT = 409  # retryable only if the server says so: usually the conflict remains
+_MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.5, 8.0
+_MAX_RETRY_AFTER_SECONDS = 60.0  # longer waits are for the application: they would block its thread
+_NOT_SENT_ERRORS = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+_PERMANENT_ERRORS = (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.DecodingError)
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """An attempt that brought no answer."""
+class FailedAttempt:
+    """An attempt without a response."""
 
     error: APIConnectionError
     cause: Exception
-    is_passing: bool
+    is_transient: bool
 
     @property
     def is_unsent(self) -> bool:
-        """Whether the server cannot have received any of it."""
-        return isinstance(self.cause, _UNSENT)
+        """Whether the server cannot have received any part of the request."""
+        return isinstance(self.cause, _NOT_SENT_ERRORS)
 
 
-Outcome = Response | Lost
+Outcome = Response | FailedAttempt
 
 
-def lost(call: Call, origin: str, cause: Exception) -> Lost:
-    """Return what *cause* means for *call*."""
+def failed_attempt(call: Call, origin: str, cause: Exception) -> FailedAttempt:
+    """Return the failed attempt at *call*, with the error to raise for *cause*."""
     what = f"{call.method} {call.path} at {origin}"
     if isinstance(cause, httpx2.TimeoutException):
         kind = type(cause).__name__
-        return Lost(APITimeoutError(f"{what} was not answered in time ({kind})."), cause, is_passing=True)
-    said = " ".join(str(cause).split()) or type(cause).__name__
-    return Lost(APIConnectionError(f"{what} got no answer: {said}"), cause, not isinstance(cause, _OUR_OWN_FAULT))
+        return FailedAttempt(APITimeoutError(f"{what} got no response in time ({kind})."), cause, is_transient=True)
+    reason = " ".join(str(cause).split()) or type(cause).__name__
+    return FailedAttempt(
+        APIConnectionError(f"{what} got no response: {reason}"), cause, not isinstance(cause, _PERMANENT_ERRORS)
+    )
 
 
 def wait_before_retry(
@@ -54,15 +56,15 @@ def wait_before_retry(
     draw: float,
     received_for: float | None = None,
 ) -> float | None:
-    """Return the seconds to wait before trying *call* again, None when this *outcome* is the last.
+    """Return the seconds to wait before the next attempt at *call*, or None to return this *outcome*.
 
-    *retries* counts those made so far, *elapsed* is in seconds since the call began, *draw* is from [0, 1).
-    *received_for* is in seconds since the first attempt that may have been received began, None without one.
+    *retries* counts the retries so far. *elapsed* is in seconds since the start of the call. *draw* is from [0, 1).
+    *received_for* is in seconds since the start of the first attempt that the server may have received, if any.
     """
     if retries >= options.max_retries or call.needs_idempotency_key:
         return None
-    if isinstance(outcome, Lost):
-        wait = back_off(retries, draw) if outcome.is_passing else None
+    if isinstance(outcome, FailedAttempt):
+        wait = back_off(retries, draw) if outcome.is_transient else None
     else:
         wait = _wait_after(outcome, retries, draw)
     if wait is None or elapsed + wait >= options.deadline:
@@ -73,21 +75,21 @@ def wait_before_retry(
 
 
 def back_off(retries: int, draw: float) -> float:
-    """Return a wait with full jitter: whoever failed together does not come back together."""
-    return draw * min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2.0 ** min(retries, 10))
+    """Return an exponential backoff with full jitter, so that clients that failed together do not retry together."""
+    return draw * min(_MAX_BACKOFF_SECONDS, _MIN_BACKOFF_SECONDS * 2.0 ** min(retries, 10))
 
 
 def _wait_after(response: Response, retries: int, draw: float) -> float | None:
-    asked = response.retry_after
-    if not _is_worth_retrying(response, asked) or (asked is not None and asked > _LONGEST_ASKED_SECONDS):
+    retry_after = response.retry_after
+    if not _is_retryable(response) or (retry_after is not None and retry_after > _MAX_RETRY_AFTER_SECONDS):
         return None
-    return back_off(retries, draw) if asked is None else asked
+    return back_off(retries, draw) if retry_after is None else retry_after
 
 
-def _is_worth_retrying(response: Response, asked: float | None) -> bool:
+def _is_retryable(response: Response) -> bool:
     advice = response.headers.get("x-should-retry")
     if advice == "false":
         return False
     if response.status == _CONFLICT:
-        return advice == "true" or asked is not None
-    return response.status in _WORTH_RETRYING
+        return advice == "true" or response.retry_after is not None
+    return response.status in _RETRYABLE

@@ -1,18 +1,18 @@
-"""Sessions: short-lived tokens that a credential makes out of itself."""
+"""Sessions: short-lived tokens that a credential is exchanged for."""
 
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from machpay._credential import shown
-from machpay._reading import Members, moment, optional_text, optional_whole, text, texts
-from machpay._received import Received
+from machpay._credential import masked_repr
+from machpay._parsing import ObjectParser, moment, optional_text, optional_whole, text, texts
 from machpay._response import Response
+from machpay._result import Result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Session(Received):
-    """A session. Its *token* is what `MachPay(access_token=…)` takes, and is told this once."""
+class Session(Result):
+    """A session. Its *token* is for `MachPay(access_token=…)`, and shown only once."""
 
     token: str
     id: str | None = None
@@ -22,20 +22,20 @@ class Session(Received):
     scopes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return shown(self, "token")
+        return masked_repr(self, "token")
 
 
 def session_from(members: Mapping[str, object], response: Response) -> Session:
-    """Return the session that *response* tells of."""
-    of = Members(members)
-    of.optional("object", text, "session")
+    """Return the session in *response*."""
+    parser = ObjectParser(members)
+    parser.optional("object", text, "session")
     return Session(
-        token=of.required("token", text),
-        id=of.optional("id", optional_text, None),
-        token_type=of.optional("token_type", optional_text, None),
-        expires_in=of.optional("expires_in", optional_whole, None),
-        expires_at=of.optional("expires_at", moment, None),
-        scopes=of.optional("scopes", texts, ()),
-        extra=of.rest(),
+        token=parser.required("token", text),
+        id=parser.optional("id", optional_text, None),
+        token_type=parser.optional("token_type", optional_text, None),
+        expires_in=parser.optional("expires_in", optional_whole, None),
+        expires_at=parser.optional("expires_at", moment, None),
+        scopes=parser.optional("scopes", texts, ()),
+        extra=parser.rest(),
         response=response,
     )

@@ -1,16 +1,16 @@
-"""Skills, and what executing one brings."""
+"""Skills and their executions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from machpay._reading import Members, optional_text, text
-from machpay._received import Received
+from machpay._parsing import ObjectParser, optional_text, text
 from machpay._response import Response
+from machpay._result import Result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Skill(Received):
+class Skill(Result):
     """Something that can be executed."""
 
     id: str
@@ -18,8 +18,8 @@ class Skill(Received):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Execution(Received):
-    """The outcome of a skill. *output* is whatever JSON the skill answers with."""
+class Execution(Result):
+    """The result of a skill. *output* is any JSON value."""
 
     skill_id: str | None = None
     output: Any = None
@@ -27,17 +27,19 @@ class Execution(Received):
 
 def skill_from(members: Mapping[str, object], response: Response) -> Skill:
     """Return one of the skills in *response*."""
-    of = Members(members)
-    return Skill(id=of.required("id", text), name=of.optional("name", text, ""), extra=of.rest(), response=response)
+    parser = ObjectParser(members)
+    return Skill(
+        id=parser.required("id", text), name=parser.optional("name", text, ""), extra=parser.rest(), response=response
+    )
 
 
 def execution_from(members: Mapping[str, object], response: Response) -> Execution:
-    """Return the execution that *response* tells of."""
-    of = Members(members)
+    """Return the execution in *response*."""
+    parser = ObjectParser(members)
     return Execution(
-        skill_id=of.optional("skill_id", optional_text, None),
-        output=of.optional("output", _anything, None),
-        extra=of.rest(),
+        skill_id=parser.optional("skill_id", optional_text, None),
+        output=parser.optional("output", _anything, None),
+        extra=parser.rest(),
         response=response,
     )
 

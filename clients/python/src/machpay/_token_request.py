@@ -1,4 +1,4 @@
-"""What the authorization server is asked at its token endpoint, and how an application says which one it is."""
+"""Requests to the token and revocation endpoints, with the authentication of the application."""
 
 import math
 from base64 import b64encode
@@ -6,35 +6,35 @@ from dataclasses import dataclass, field
 from urllib.parse import quote_plus, urlencode
 
 from machpay._call import Call
-from machpay._credential import Presented, masked
-from machpay._oauth import given
+from machpay._credential import Authorization, masked
+from machpay._oauth import require_text
 
 TOKEN_PATH, REVOCATION_PATH = "/oauth/token", "/oauth/revoke"
-# A refresh token is used up by the first request that arrives with it. For ten seconds another one is answered with
-# the same successor; any later one looks like theft, and ends all that was issued for this user.
+# A refresh token can be used once. For ten seconds the server answers a repeated request with the same successor. Later
+# it takes the reuse for theft, and revokes the whole token family (RFC 9700 §4.14.2).
 REFRESH_REPEATABLE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """A form. *refresh_token* is the one in it, if it has one."""
+    """A request with a form. *refresh_token* is the token in the form, if any."""
 
     call: Call
-    presented: Presented
+    authorization: Authorization
     refresh_token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Application:
-    """Who asks. One without *secret* is public: whoever has the program could read it there."""
+    """The application that sends a request. It is public without a *secret*, which its users could read."""
 
     client_id: str
     secret: str | None = None
 
     def __post_init__(self) -> None:
-        given("client_id", self.client_id)
+        require_text("client_id", self.client_id)
         if self.secret is not None:
-            given("client_secret", self.secret)
+            require_text("client_secret", self.secret)
 
     @property
     def basic(self) -> str | None:
@@ -51,21 +51,21 @@ class Application:
 def exchange_request(
     application: Application, *, code: str, redirect_uri: str, code_verifier: str | None
 ) -> TokenRequest:
-    """Return the request for the tokens that *code* stands for. A code is used up by whatever arrives with it."""
+    """Return the request that exchanges *code* for tokens. A code can be used once, even if the request fails."""
     form = {
         "grant_type": "authorization_code",
-        "code": given("code", code),
-        "redirect_uri": given("redirect_uri", redirect_uri),
-        "code_verifier": None if code_verifier is None else given("code_verifier", code_verifier),
+        "code": require_text("code", code),
+        "redirect_uri": require_text("redirect_uri", redirect_uri),
+        "code_verifier": None if code_verifier is None else require_text("code_verifier", code_verifier),
     }
     return _request(application, TOKEN_PATH, form, secret=("code", "code_verifier"), repeatable_seconds=0.0)
 
 
 def refresh_request(application: Application, *, refresh_token: str, scope: str | None = None) -> TokenRequest:
-    """Return the request for the tokens that follow *refresh_token*."""
+    """Return the request that refreshes tokens with *refresh_token*."""
     form = {
         "grant_type": "refresh_token",
-        "refresh_token": given("refresh_token", refresh_token),
+        "refresh_token": require_text("refresh_token", refresh_token),
         "scope": scope,
     }
     return _request(
@@ -74,8 +74,8 @@ def refresh_request(application: Application, *, refresh_token: str, scope: str 
 
 
 def revocation_request(application: Application, *, token: str) -> TokenRequest:
-    """Return the request to end *token* (RFC 7009). To end it twice is to end it."""
-    return _request(application, REVOCATION_PATH, {"token": given("token", token)}, secret=("token",))
+    """Return the request to revoke *token* (RFC 7009), which is idempotent."""
+    return _request(application, REVOCATION_PATH, {"token": require_text("token", token)}, secret=("token",))
 
 
 def _request(
@@ -87,11 +87,11 @@ def _request(
     repeatable_seconds: float = math.inf,
 ) -> TokenRequest:
     basic = application.basic
-    sent = {name: value for name, value in form.items() if value is not None}
-    hidden = (*(sent.get(name) for name in secret), application.secret, basic)
-    presented = Presented(None if basic is None else f"Basic {basic}", tuple(each for each in hidden if each))
+    fields = {name: value for name, value in form.items() if value is not None}
+    secrets = (*(fields.get(name) for name in secret), application.secret, basic)
+    authorization = Authorization(None if basic is None else f"Basic {basic}", tuple(filter(None, secrets)))
     if basic is None:
-        sent["client_id"] = application.client_id
-    body = urlencode(sent).encode()
-    call = Call("POST", path, body=body, at="auth_url", repeatable_seconds=repeatable_seconds)
-    return TokenRequest(call, presented, sent.get("refresh_token"))
+        fields["client_id"] = application.client_id
+    body = urlencode(fields).encode()
+    call = Call("POST", path, body=body, server="auth_url", repeatable_seconds=repeatable_seconds)
+    return TokenRequest(call, authorization, fields.get("refresh_token"))

@@ -1,4 +1,4 @@
-"""Tokens, as the authorization server issues them (RFC 6749 §5.1), and when they end."""
+"""The tokens that the authorization server issues (RFC 6749 §5.1), and when they expire."""
 
 import json
 import math
@@ -6,58 +6,58 @@ from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from machpay._credential import is_sendable, shown
-from machpay._reading import Members, Unreadable, optional_text, optional_whole, text
-from machpay._received import Received
+from machpay._credential import is_sendable, masked_repr
+from machpay._parsing import ObjectParser, ParseError, optional_text, optional_whole, text
 from machpay._response import Response
+from machpay._result import Result
 
 _PARTS_OF_A_JWT = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Tokens(Received):
-    """An access token, and what comes with it. *expires_in* is in seconds from when it was received.
+class Tokens(Result):
+    """An access token, and its refresh token. *expires_in* is in seconds after the response.
 
-    After a refresh *refresh_token* is the one to keep: the new one, or the old one where that goes on being valid.
+    After a refresh, *refresh_token* is the one to store: the new one, or the old one if it remains valid.
     """
 
     access_token: str
     refresh_token: str | None = None
-    token_type: str = "Bearer"  # noqa: S105 - a kind of token, and none
+    token_type: str = "Bearer"  # noqa: S105 - a type of token
     expires_in: int | None = None
     scope: str | None = None
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """What the access token may do; empty when the server did not say."""
+        """The scopes of the access token; empty if the server did not send them."""
         return tuple((self.scope or "").split())
 
-    def following(self, refresh_token: str) -> "Tokens":
-        """Return these, received for *refresh_token*, which goes on being valid where no other came (RFC 6749 §6)."""
+    def with_refresh_token(self, refresh_token: str) -> "Tokens":
+        """Return the tokens with *refresh_token*, which remains valid unless they have a new one (RFC 6749 §6)."""
         return self if self.refresh_token else replace(self, refresh_token=refresh_token)
 
     def __repr__(self) -> str:
-        return shown(self, "access_token", "refresh_token")
+        return masked_repr(self, "access_token", "refresh_token")
 
 
 def tokens_from(members: Mapping[str, object], response: Response) -> Tokens:
     """Return the tokens in *response*."""
-    of = Members(members)
+    parser = ObjectParser(members)
     return Tokens(
-        access_token=of.required("access_token", _sendable),
-        refresh_token=of.optional("refresh_token", optional_text, None),
-        token_type=of.optional("token_type", _bearer, "Bearer"),
-        expires_in=of.optional("expires_in", optional_whole, None),
-        scope=of.optional("scope", optional_text, None),
-        extra=of.rest(),
+        access_token=parser.required("access_token", _sendable),
+        refresh_token=parser.optional("refresh_token", optional_text, None),
+        token_type=parser.optional("token_type", _bearer, "Bearer"),
+        expires_in=parser.optional("expires_in", optional_whole, None),
+        scope=parser.optional("scope", optional_text, None),
+        extra=parser.rest(),
         response=response,
     )
 
 
-def end_of(access_token: str) -> float | None:
-    """Return when *access_token* ends, in seconds since the epoch; None unless it is a JWT that tells.
+def expiry_of(access_token: str) -> float | None:
+    """Return the expiry of *access_token* in seconds since the epoch, or None if it is not a JWT with one.
 
-    Nothing is verified: whoever accepts the token does that, and here it only saves a request in vain.
+    The token is not verified, which is the server's task. The expiry only saves a request that would fail.
     """
     parts = access_token.split(".")
     if len(parts) != _PARTS_OF_A_JWT:
@@ -74,12 +74,12 @@ def end_of(access_token: str) -> float | None:
 
 def _sendable(value: object) -> str:
     if not is_sendable(text(value)):
-        raise Unreadable("not a token")
+        raise ParseError("not a token")
     return text(value)
 
 
 def _bearer(value: object) -> str:
-    """Return *value*. RFC 6749 §7.1: a token of a type that one does not understand must not be used."""
+    """Return *value*. RFC 6749 §7.1: a client must not use a token of an unknown type."""
     if text(value).lower() != "bearer":
-        raise Unreadable("not Bearer")
+        raise ParseError("not Bearer")
     return text(value)

@@ -1,17 +1,17 @@
-"""What a key was used for, as the API tells of it."""
+"""The usage of a key, as returned by the API."""
 
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from machpay._reading import Members, counts, items, mapping, moment, number, optional_text, text, whole
-from machpay._received import Received
+from machpay._parsing import ObjectParser, counts, items, mapping, moment, number, optional_text, text, whole
 from machpay._response import Response
+from machpay._result import Result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """How long requests took, in milliseconds; None where there were none. All but the mean are estimates."""
+    """How long requests took, in milliseconds; None if there were none. All values but the mean are estimates."""
 
     mean: float | None = None
     p50: float | None = None
@@ -21,7 +21,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageCounts:
-    """Requests, and what became of them. Of a total *start* is None, and of a bucket *routes* is empty."""
+    """Requests by outcome and status. A total has no *start*, and a bucket no *routes*."""
 
     start: dt.datetime | None = None
     requests: int = 0
@@ -35,8 +35,8 @@ class UsageCounts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Usage(Received):
-    """The use of a key from *start* to *end*. *data* has the buckets in which there was any, oldest first."""
+class Usage(Result):
+    """The usage of a key from *start* to *end*. *data* has the buckets with requests, oldest first."""
 
     key_id: str
     bucket: str | None = None
@@ -47,17 +47,17 @@ class Usage(Received):
 
 
 def usage_from(members: Mapping[str, object], response: Response) -> Usage:
-    """Return the usage that *response* tells of."""
-    of = Members(members)
-    of.optional("object", text, "usage")
+    """Return the usage in *response*."""
+    parser = ObjectParser(members)
+    parser.optional("object", text, "usage")
     return Usage(
-        key_id=of.required("key_id", text),
-        bucket=of.optional("bucket", optional_text, None),
-        start=of.optional("from", moment, None),
-        end=of.optional("to", moment, None),
-        data=of.optional("data", _buckets, ()),
-        total=of.optional("total", _counts, UsageCounts()),
-        extra=of.rest(),
+        key_id=parser.required("key_id", text),
+        bucket=parser.optional("bucket", optional_text, None),
+        start=parser.optional("from", moment, None),
+        end=parser.optional("to", moment, None),
+        data=parser.optional("data", _buckets, ()),
+        total=parser.optional("total", _counts, UsageCounts()),
+        extra=parser.rest(),
         response=response,
     )
 
@@ -67,20 +67,20 @@ def _buckets(value: object) -> tuple[UsageCounts, ...]:
 
 
 def _counts(value: object) -> UsageCounts:
-    of = Members(mapping(value))
+    parser = ObjectParser(mapping(value))
     return UsageCounts(
-        start=of.optional("start", moment, None),
-        requests=of.optional("requests", whole, 0),
-        allowed=of.optional("allowed", whole, 0),
-        refused=of.optional("refused", whole, 0),
-        outcomes=of.optional("outcomes", counts, {}),
-        statuses=of.optional("statuses", counts, {}),
-        routes=of.optional("routes", counts, {}),
-        latency_ms=of.optional("latency_ms", _latency, Latency()),
-        extra=of.rest(),
+        start=parser.optional("start", moment, None),
+        requests=parser.optional("requests", whole, 0),
+        allowed=parser.optional("allowed", whole, 0),
+        refused=parser.optional("refused", whole, 0),
+        outcomes=parser.optional("outcomes", counts, {}),
+        statuses=parser.optional("statuses", counts, {}),
+        routes=parser.optional("routes", counts, {}),
+        latency_ms=parser.optional("latency_ms", _latency, Latency()),
+        extra=parser.rest(),
     )
 
 
 def _latency(value: object) -> Latency:
-    of = Members(mapping(value))
-    return Latency(**{name: of.optional(name, number, None) for name in ("mean", "p50", "p95", "p99")})
+    parser = ObjectParser(mapping(value))
+    return Latency(**{name: parser.optional(name, number, None) for name in ("mean", "p50", "p95", "p99")})

@@ -1,13 +1,13 @@
-"""What can go wrong, as a tree to catch from.
+"""The exceptions, as a tree to catch from.
 
 * MachPayError
-  x ConfigurationError         the client cannot be set up like this
-  x InvalidArgumentError       the call cannot be made like this; nothing was sent
-  x OAuthError                 the authorization server refuses, or a callback is not to be trusted: `.error`
-  x APIConnectionError         there is no answer
+  x ConfigurationError         an invalid configuration of the client
+  x InvalidArgumentError       an invalid argument of a call; nothing was sent
+  x OAuthError                 the authorization server refuses, or a callback is forged: `.error`
+  x APIConnectionError         there is no response
     + APITimeoutError
-  x InvalidResponseError       there is an answer, and it is not what this API says
-  x APIStatusError             the answer is an error: problem+json (RFC 9457), or whatever a proxy says
+  x InvalidResponseError       the response does not follow this API
+  x APIStatusError             an error response: problem+json (RFC 9457), or any page of a proxy
     + BadRequestError          400
     + AuthenticationError      401
     + PermissionDeniedError    403, `.required_scopes`
@@ -51,26 +51,26 @@ __all__ = [
     "UnprocessableEntityError",
 ]
 
-_LONGEST_DETAIL = 300  # a message is one line, and a proxy's page is not
+_MAX_DETAIL = 300  # keeps a message to one line, whatever page a proxy sends
 
 
 class MachPayError(Exception):
-    """Anything that this package raises."""
+    """The base class of all exceptions of this package."""
 
 
 class ConfigurationError(MachPayError, ValueError):
-    """The client cannot be set up like this."""
+    """The configuration of the client is invalid."""
 
 
 class InvalidArgumentError(MachPayError, ValueError):
-    """The call cannot be made like this. Nothing was sent."""
+    """An argument of a call is invalid. Nothing was sent."""
 
 
 class OAuthError(MachPayError):
-    """The authorization server refuses (RFC 6749 §5.2), or a callback is not to be trusted.
+    """The authorization server refuses (RFC 6749 §5.2), or a callback is forged.
 
-    *error* is the server's code, or `state_mismatch`, `issuer_mismatch` or `invalid_callback`. An error that came by
-    a callback has no *response*.
+    *error* is the server's code, or `state_mismatch`, `issuer_mismatch` or `invalid_callback`. An error in a callback
+    has no *response*.
     """
 
     def __init__(self, error: str, error_description: str | None = None, response: Response | None = None) -> None:
@@ -89,26 +89,26 @@ class OAuthError(MachPayError):
 
     @property
     def request_id(self) -> str | None:
-        """What the server calls this request; name it to support."""
+        """The server's id of the request, for questions to support."""
         return None if self.response is None else self.response.request_id
 
     def _message(self) -> str:
-        said = f"{self.error}: {self.error_description}" if self.error_description else self.error
-        told = [f"status {self.status}"] if self.status else []
-        told += [f"request {self.request_id}"] if self.request_id else []
-        return _as_sentence(said) + (f" ({', '.join(told)})" if told else "")
+        text = f"{self.error}: {self.error_description}" if self.error_description else self.error
+        details = [f"status {self.status}"] if self.status else []
+        details += [f"request {self.request_id}"] if self.request_id else []
+        return _as_sentence(text) + (f" ({', '.join(details)})" if details else "")
 
 
 class APIConnectionError(MachPayError):
-    """There is no answer: the server was not reached, or the connection broke."""
+    """There is no response: the server was not reached, or the connection broke."""
 
 
 class APITimeoutError(APIConnectionError):
-    """There is no answer in time."""
+    """There is no response in time."""
 
 
 class InvalidResponseError(MachPayError):
-    """The answer is not what this API says; `.response` holds it."""
+    """The response does not follow this API. It is in `.response`."""
 
     def __init__(self, message: str, response: Response) -> None:
         super().__init__(message)
@@ -119,7 +119,7 @@ class InvalidResponseError(MachPayError):
 
 
 class APIStatusError(MachPayError):
-    """The answer is an error. What the server did not say of it is None."""
+    """An error response. Members that the server did not send are None."""
 
     def __init__(self, response: Response) -> None:
         self.response = response
@@ -140,12 +140,12 @@ class APIStatusError(MachPayError):
 
     @property
     def headers(self) -> httpx2.Headers:
-        """The answer's headers."""
+        """The headers of the response."""
         return self.response.headers
 
     @property
     def request_id(self) -> str | None:
-        """What the server calls this request; name it to support."""
+        """The server's id of the request, for questions to support."""
         return self.response.request_id or self._text("request_id")
 
     @property
@@ -162,28 +162,28 @@ class APIStatusError(MachPayError):
         return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
 
     def _hint(self) -> str:
-        """Return what else to say, with what this kind of error knows."""
+        """Return an addition to the message for this type of error."""
         if self.response.status // 100 == 3:  # noqa: PLR2004 - RFC 9110 §15.4: 3xx
-            return "Redirects are never followed, they could lead the credential elsewhere; check base_url or auth_url."
+            return "Redirects are never followed, they could send the credential elsewhere; check base_url or auth_url."
         return ""
 
     def _message(self) -> str:
-        said = [self.title or _reason_phrase(self.status), self.detail, self._hint()]
-        text = " ".join(_as_sentence(part) for part in said if part)
+        parts = [self.title or _reason_phrase(self.status), self.detail, self._hint()]
+        text = " ".join(_as_sentence(part) for part in parts if part)
         request = f" (request {self.request_id})" if self.request_id else ""
         return f"{self.status} {text}{request}"
 
 
 class BadRequestError(APIStatusError):
-    """400: the server cannot read the request."""
+    """400: the request is malformed."""
 
 
 class AuthenticationError(APIStatusError):
-    """401: the credential is missing, unknown, expired or revoked; the server tells nobody which."""
+    """401: the credential is missing, unknown, expired or revoked. The server does not say which."""
 
 
 class PermissionDeniedError(APIStatusError):
-    """403: the credential is good, and may not do this, or not from here."""
+    """403: the credential is valid, but not permitted to do this, or not from this address."""
 
     @property
     def required_scopes(self) -> tuple[str, ...]:
@@ -195,23 +195,23 @@ class PermissionDeniedError(APIStatusError):
 
 
 class NotFoundError(APIStatusError):
-    """404: there is nothing of that name, or not for this account."""
+    """404: there is no such object in this account."""
 
 
 class ConflictError(APIStatusError):
-    """409: the request does not fit the present state, or its idempotency key was used for another one."""
+    """409: the request conflicts with the current state, or its idempotency key was used for another request."""
 
 
 class PreconditionFailedError(APIStatusError):
-    """412: what was to be changed has changed meanwhile; retrieve it anew."""
+    """412: the object has changed since it was retrieved (`if_match`)."""
 
 
 class UnprocessableEntityError(APIStatusError):
-    """422: the request is readable, and something in it is not acceptable."""
+    """422: the request is well-formed, but some fields are invalid."""
 
     @property
     def errors(self) -> tuple[Mapping[str, object], ...]:
-        """What is wrong where: mappings with `place` and `reason`."""
+        """The errors in fields: mappings with `place` and `reason`."""
         value = self.problem.get("errors")
         return tuple(item for item in value if isinstance(item, dict)) if isinstance(value, list) else ()
 
@@ -220,26 +220,26 @@ class UnprocessableEntityError(APIStatusError):
 
 
 class RateLimitError(APIStatusError):
-    """429: too much at once, or too often."""
+    """429: too many requests, or too many at the same time."""
 
     @property
     def retry_after(self) -> float | None:
-        """The seconds after which to ask again."""
-        said = self.problem.get("retry_after")
-        in_body = float(said) if isinstance(said, int | float) else None
+        """The seconds to wait before the next request."""
+        value = self.problem.get("retry_after")
+        in_body = float(value) if isinstance(value, int | float) else None
         return in_body if self.response.retry_after is None else self.response.retry_after
 
     @property
     def violated_policies(self) -> tuple[str, ...]:
-        """The names of the limits that were reached; `.rate_limit` has their figures."""
+        """The names of the limits that were reached. Their values are in `.rate_limit`."""
         return self._strings("violated_policies")
 
     def _hint(self) -> str:
-        return "" if self.retry_after is None else f"Ask again in {self.retry_after:g} s."
+        return "" if self.retry_after is None else f"Retry in {self.retry_after:g} s."
 
 
 class InternalServerError(APIStatusError):
-    """500 and above: the server's side failed."""
+    """500 and above: the server failed."""
 
 
 BY_STATUS: Mapping[int, type[APIStatusError]] = MappingProxyType(
@@ -257,22 +257,22 @@ BY_STATUS: Mapping[int, type[APIStatusError]] = MappingProxyType(
 
 
 def error_for(response: Response) -> APIStatusError:
-    """Return what to raise for *response*, which is not a success."""
+    """Return the exception for *response*, which is not a success."""
     default = InternalServerError if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR else APIStatusError
     return BY_STATUS.get(response.status, default)(response)
 
 
 def oauth_error_for(response: Response) -> MachPayError:
-    """Return what to raise for *response* of the authorization server; a proxy's answer is no error of OAuth."""
-    said = problem_in(response)
-    error, description = said.get("error"), said.get("error_description")
+    """Return the exception for *response* of the authorization server. A proxy's page is not an OAuth error."""
+    problem = problem_in(response)
+    error, description = problem.get("error"), problem.get("error_description")
     if not isinstance(error, str):
         return error_for(response)
     return OAuthError(error, description if isinstance(description, str) else None, response)
 
 
 def problem_in(response: Response) -> Mapping[str, object]:
-    """Return the JSON object in *response*, an empty one when there is none: a proxy's page is no problem+json."""
+    """Return the JSON object in *response*, or an empty one if there is none, as in a proxy's page."""
     try:
         body = json.loads(response.body)
     except (ValueError, RecursionError):
@@ -288,8 +288,8 @@ def _reason_phrase(status: int) -> str:
 
 
 def _as_sentence(text: str) -> str:
-    """Return *text* on one line, cut where it gets long, with a stop at its end."""
+    """Return *text* on one line, truncated, with a period at its end."""
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    if len(line) > _LONGEST_DETAIL:
-        return line[:_LONGEST_DETAIL] + "…"
+    if len(line) > _MAX_DETAIL:
+        return line[:_MAX_DETAIL] + "…"
     return line if line.endswith((".", "!", "?", "…")) else f"{line}."

@@ -1,24 +1,24 @@
-/** The way to the consent of a user: where to send the browser, and what to keep until it comes back. */
+/** OAuth authorization requests: the URL to redirect a user to, and the values to keep for the callback. */
 
 import { ConfigurationError, InvalidArgumentError } from "../errors.js";
 import { checkNames, stringsOf, textOf } from "../wire/call.js";
 
-const RANDOM_BYTES = 32; // RFC 7636 §4.1: 43 characters, as many as the shortest verifier has
+const RANDOM_BYTES = 32; // RFC 7636 §4.1: 43 characters, the minimum length of a verifier
 
-/** What to ask the user for, and where to come back to. */
+/** The parameters of an authorization request. */
 export interface AuthorizationParams {
   readonly clientId: string;
   readonly redirectUri: string;
   readonly scopes?: Iterable<string> | undefined;
-  /** In place of `scopes`, separated by spaces. */
+  /** Instead of `scopes`, separated by spaces. */
   readonly scope?: string | undefined;
-  /** One of your own in place of a random one. */
+  /** By default a random one. */
   readonly state?: string | undefined;
-  /** What the tokens are for (RFC 8707). */
+  /** The API that the tokens are for (RFC 8707). */
   readonly resource?: string | undefined;
 }
 
-/** Send the user to `url`; keep `state` and `codeVerifier` in the user's session for the callback. */
+/** Redirect the user to `url`. Keep `state` and `codeVerifier` in the user's session for the callback. */
 export interface AuthorizationRequest {
   readonly url: string;
   readonly state: string;
@@ -30,8 +30,8 @@ export async function authorizationRequest(
   authUrl: string,
   params: AuthorizationParams,
 ): Promise<AuthorizationRequest> {
-  const known = ["clientId", "redirectUri", "scopes", "scope", "state", "resource"];
-  checkNames("oauth.authorizationUrl", params, known);
+  const names = ["clientId", "redirectUri", "scopes", "scope", "state", "resource"];
+  checkNames("oauth.authorizationUrl", params, names);
   const state = params.state === undefined ? randomText() : textOf("state", params.state);
   const codeVerifier = randomText();
   const query = new URLSearchParams({
@@ -45,11 +45,11 @@ export async function authorizationRequest(
   const scope = scopeOf(params);
   if (scope !== undefined) query.set("scope", scope);
   if (params.resource !== undefined) query.set("resource", textOf("resource", params.resource));
-  // A plus stands for a space in forms only; %20 does so everywhere.
+  // A plus means a space in forms only, %20 everywhere.
   return { url: `${authUrl}/oauth/authorize?${String(query).replaceAll("+", "%20")}`, state, codeVerifier };
 }
 
-/** Return the scope that *params* ask for, `undefined` when they leave it to the server. */
+/** Return the scope in *params*, or `undefined` for the default of the server. */
 export function scopeOf(params: Pick<AuthorizationParams, "scope" | "scopes">): string | undefined {
   const { scope, scopes } = params;
   if (scope !== undefined && scopes !== undefined) {
@@ -64,7 +64,7 @@ function randomText(): string {
 
 async function challengeOf(codeVerifier: string): Promise<string> {
   if ((crypto.subtle as SubtleCrypto | undefined) === undefined) {
-    throw new ConfigurationError("PKCE needs SHA-256, which browsers have on https:// pages and on localhost only.");
+    throw new ConfigurationError("PKCE needs SHA-256, which browsers offer on https:// pages and on localhost only.");
   }
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(codeVerifier));
   return base64url(new Uint8Array(digest));

@@ -1,29 +1,29 @@
-/** What comes back to the redirect URI, which anybody can make a browser open: nothing in it is true before a check. */
+/** Callbacks to the redirect URI. Anybody can make a browser open it, so callbacks are authenticated first. */
 
 import { OAuthError } from "../errors.js";
 import { checkNames, textOf } from "../wire/call.js";
 
-/** A callback as frameworks give it: its URL or path, its query, or the query's members. */
+/** A callback in the forms of web frameworks: its URL or path, its query, or the parameters of the query. */
 export type Callback = string | URL | URLSearchParams | Readonly<Record<string, unknown>>;
 
-/** What a callback is checked against. */
+/** The expected values of a callback. */
 export interface CallbackExpectations {
-  /** What `authorizationUrl` returned, out of this user's session. */
+  /** The `state` from `authorizationUrl`, stored in the user's session. */
   readonly state: string;
-  /** Who the server is. If given, a callback has to name it (RFC 9207): for those who work with several servers. */
+  /** The expected authorization server, for applications that use several. The callback must name it (RFC 9207). */
   readonly issuer?: string | undefined;
 }
 
-/** Return the code in *callback*, if it is the answer to this user's own request. */
-export function codeFrom(callback: Callback, expectations: CallbackExpectations): string {
+/** Return the code in *callback*. Throw an OAuthError if it does not belong to this user's request. */
+export function parseCallback(callback: Callback, expectations: CallbackExpectations): string {
   checkNames("oauth.checkCallback", expectations, ["state", "issuer"]);
   const parameters = parametersOf(callback);
-  // RFC 6749 §10.12: without the state of this session the callback may be another user's, slipped into this browser.
+  // RFC 6749 §10.12: a callback without the state of this session may be forged (CSRF).
   if (parameters.get("state") !== textOf("state", expectations.state)) {
     throw new OAuthError("state_mismatch", "The callback does not belong to this session; begin again.");
   }
   const { issuer } = expectations;
-  // RFC 9207 §2.4: a code from one server must not be taken to another, and neither must its refusal be believed.
+  // RFC 9207 §2.4: a code of one server must not be sent to another, and its errors must not be trusted either.
   if (issuer !== undefined && parameters.get("iss") !== textOf("issuer", issuer)) {
     throw new OAuthError("issuer_mismatch", `The callback does not come from ${issuer}.`);
   }
@@ -34,7 +34,7 @@ export function codeFrom(callback: Callback, expectations: CallbackExpectations)
   return code;
 }
 
-/** Return the parameters that are there once. RFC 6749 §3.1: none may be there twice, and which would be meant? */
+/** Return the parameters without repeated ones. RFC 6749 §3.1: a parameter must not occur twice. */
 function parametersOf(callback: Callback): ReadonlyMap<string, string> {
   const once = new Map<string, string>();
   const twice = new Set<string>();

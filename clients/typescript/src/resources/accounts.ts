@@ -1,10 +1,10 @@
 /** `client.account`: the account that the credential belongs to. */
 
 import { accountFrom, type Account } from "../results/account.js";
-import { readObject } from "../wire/reading.js";
+import { parseObject } from "../wire/parsing.js";
 import type { Transport } from "../wire/transport.js";
 
-/** Look at the account. */
+/** Retrieve the account. */
 export class Accounts {
   readonly #transport: Transport;
 
@@ -13,8 +13,8 @@ export class Accounts {
     this.#transport = transport;
   }
 
-  /** Return the account; its figures are in `.extra`. */
+  /** Return the account. Members other than its id are in `.extra`. */
   async retrieve(): Promise<Account> {
-    return readObject(await this.#transport.send({ method: "GET", path: "/v1/account" }), accountFrom);
+    return parseObject(await this.#transport.send({ method: "GET", path: "/v1/account" }), accountFrom);
   }
 }

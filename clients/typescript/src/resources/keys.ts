@@ -4,19 +4,19 @@ import { issuedKeyFrom, keyFrom, listedKeyFrom, type IssuedKey, type Key } from 
 import { fetchPage, Listing } from "../results/page.js";
 import { usageFrom, type Usage } from "../results/usage.js";
 import { checkNames, jsonOf, momentOf, segment, stringsOf } from "../wire/call.js";
-import { readObject } from "../wire/reading.js";
+import { parseObject } from "../wire/parsing.js";
 import type { Transport } from "../wire/transport.js";
 
 const DAY_SECONDS = 86_400;
 
-/** What a call that changes something takes besides. */
-export interface Repeatable {
-  /** One of your own, to carry it through a restart of your process. */
+/** The options of all calls that change something. */
+export interface IdempotencyOptions {
+  /** Your own key, which survives a restart of your process. By default a random one. */
   readonly idempotencyKey?: string | undefined;
 }
 
 /** The key to create. */
-export interface KeyCreation extends Repeatable {
+export interface KeyCreation extends IdempotencyOptions {
   readonly name: string;
   readonly scopes: Iterable<string>;
   readonly environment?: "live" | "test" | undefined;
@@ -25,40 +25,40 @@ export interface KeyCreation extends Repeatable {
   readonly metadata?: Readonly<Record<string, string>> | null | undefined;
 }
 
-/** Which keys to list; all of them unless told. */
+/** Filters for a list of keys, and its pagination. */
 export interface KeyFilter {
   readonly environment?: "live" | "test" | undefined;
   readonly status?: "active" | "expired" | "revoked" | undefined;
-  /** As many as one page has at most. */
+  /** The maximum size of a page. */
   readonly limit?: number | undefined;
-  /** Begin after the key with this id. */
+  /** Start after the key with this id. */
   readonly after?: string | undefined;
 }
 
-/** What is `undefined` stays as it is; `expiresAt: null` lets the key never expire. */
-export interface KeyChange extends Repeatable {
+/** Settings to change. `undefined` changes nothing; `expiresAt: null` means that the key never expires. */
+export interface KeyChange extends IdempotencyOptions {
   readonly name?: string | undefined;
   readonly scopes?: Iterable<string> | undefined;
   readonly allowedIps?: Iterable<string> | null | undefined;
   readonly expiresAt?: Date | string | null | undefined;
   readonly metadata?: Readonly<Record<string, string>> | null | undefined;
-  /** A key's `.etag`: throw PreconditionFailedError when the key has changed since. */
+  /** A key's `.etag`: throw PreconditionFailedError if the key has changed since. */
   readonly ifMatch?: string | null | undefined;
 }
 
 /** How to rotate a key. */
-export interface KeyRotation extends Repeatable {
-  /** How long the old secret goes on working; a day unless told. */
+export interface KeyRotation extends IdempotencyOptions {
+  /** How long the old secret still works; by default a day. */
   readonly graceSeconds?: number | undefined;
 }
 
 /** How to revoke a key. */
-export interface KeyRevocation extends Repeatable {
-  /** That it is meant even for the key that this client uses. */
+export interface KeyRevocation extends IdempotencyOptions {
+  /** Required for the key that this client uses. */
   readonly self?: boolean | undefined;
 }
 
-/** The last 24 hours by the hour, unless told. */
+/** The period of a usage report; by default the last 24 hours by hour. */
 export interface UsagePeriod {
   readonly start?: Date | string | undefined;
   readonly end?: Date | string | undefined;
@@ -74,10 +74,10 @@ export class Keys {
     this.#transport = transport;
   }
 
-  /** Create a key. Its `.secret` is told this once. */
+  /** Create a key. Its `.secret` is shown only once. */
   async create(params: KeyCreation): Promise<IssuedKey> {
-    const known = ["name", "scopes", "environment", "allowedIps", "expiresAt", "metadata", "idempotencyKey"];
-    checkNames("keys.create", params, known);
+    const names = ["name", "scopes", "environment", "allowedIps", "expiresAt", "metadata", "idempotencyKey"];
+    checkNames("keys.create", params, names);
     const body = jsonOf({
       name: params.name,
       scopes: stringsOf("scopes", params.scopes),
@@ -88,10 +88,10 @@ export class Keys {
     });
     const { idempotencyKey } = params;
     const call = { method: "POST", path: "/v1/keys", body, idempotencyKey } as const;
-    return readObject(await this.#transport.send(call), issuedKeyFrom);
+    return parseObject(await this.#transport.send(call), issuedKeyFrom);
   }
 
-  /** List keys, newest first: `await` gives the first page, `for await` goes through all of them. */
+  /** List keys, newest first: `await` returns the first page, `for await` yields all of them. */
   list(params: KeyFilter = {}): Listing<Key> {
     return new Listing(async () => {
       checkNames("keys.list", params, ["environment", "status", "limit", "after"]);
@@ -101,16 +101,16 @@ export class Keys {
     });
   }
 
-  /** Return a key as it is now, with its `.etag`. */
+  /** Return a key with its `.etag`. */
   async retrieve(keyId: string): Promise<Key> {
     const call = { method: "GET", path: pathOf(keyId) } as const;
-    return readObject(await this.#transport.send(call), keyFrom);
+    return parseObject(await this.#transport.send(call), keyFrom);
   }
 
-  /** Change what is given, and nothing else. */
+  /** Change the given settings. */
   async update(keyId: string, params: KeyChange): Promise<Key> {
-    const known = ["name", "scopes", "allowedIps", "expiresAt", "metadata", "ifMatch", "idempotencyKey"];
-    checkNames("keys.update", params, known);
+    const names = ["name", "scopes", "allowedIps", "expiresAt", "metadata", "ifMatch", "idempotencyKey"];
+    checkNames("keys.update", params, names);
     const body = jsonOf({
       name: params.name,
       scopes: stringsOf("scopes", params.scopes),
@@ -121,42 +121,42 @@ export class Keys {
     const { idempotencyKey } = params;
     const ifMatch = params.ifMatch ?? undefined;
     const call = { method: "PATCH", path: pathOf(keyId), body, idempotencyKey, ifMatch } as const;
-    return readObject(await this.#transport.send(call), keyFrom);
+    return parseObject(await this.#transport.send(call), keyFrom);
   }
 
-  /** Give the key a new `.secret`, told this once; the old one goes on working for `graceSeconds`. */
+  /** Give the key a new `.secret`, shown only once. The old one works for another `graceSeconds`. */
   async rotate(keyId: string, params: KeyRotation = {}): Promise<IssuedKey> {
     checkNames("keys.rotate", params, ["graceSeconds", "idempotencyKey"]);
     const body = jsonOf({ grace_seconds: params.graceSeconds ?? DAY_SECONDS });
     const { idempotencyKey } = params;
     const call = { method: "POST", path: `${pathOf(keyId)}/rotate`, body, idempotencyKey } as const;
-    return readObject(await this.#transport.send(call), issuedKeyFrom);
+    return parseObject(await this.#transport.send(call), issuedKeyFrom);
   }
 
-  /** Let the secret from before the last rotation stop working now. */
-  async endGrace(keyId: string, params: Repeatable = {}): Promise<Key> {
+  /** End the grace period of the previous secret now. */
+  async endGrace(keyId: string, params: IdempotencyOptions = {}): Promise<Key> {
     checkNames("keys.endGrace", params, ["idempotencyKey"]);
     const { idempotencyKey } = params;
     const call = { method: "POST", path: `${pathOf(keyId)}/end-grace`, idempotencyKey } as const;
-    return readObject(await this.#transport.send(call), keyFrom);
+    return parseObject(await this.#transport.send(call), keyFrom);
   }
 
-  /** Revoke the key for good. */
+  /** Revoke the key permanently. */
   async revoke(keyId: string, params: KeyRevocation = {}): Promise<Key> {
     checkNames("keys.revoke", params, ["self", "idempotencyKey"]);
     const { idempotencyKey } = params;
     const query = { self: params.self === true ? "true" : undefined };
     const call = { method: "POST", path: `${pathOf(keyId)}/revoke`, query, idempotencyKey } as const;
-    return readObject(await this.#transport.send(call), keyFrom);
+    return parseObject(await this.#transport.send(call), keyFrom);
   }
 
-  /** Return what the key was used for, by `minute`, `hour` or `day`. */
+  /** Return the usage of the key by `minute`, `hour` or `day`. */
   async usage(keyId: string, params: UsagePeriod = {}): Promise<Usage> {
     checkNames("keys.usage", params, ["start", "end", "bucket"]);
     const period = { from: momentOf("start", params.start), to: momentOf("end", params.end) };
     const query = { ...period, bucket: params.bucket };
     const call = { method: "GET", path: `${pathOf(keyId)}/usage`, query } as const;
-    return readObject(await this.#transport.send(call), usageFrom);
+    return parseObject(await this.#transport.send(call), usageFrom);
   }
 }
 

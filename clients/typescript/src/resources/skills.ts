@@ -3,14 +3,14 @@
 import { fetchPage, Listing } from "../results/page.js";
 import { executionFrom, skillFrom, type Execution, type Skill } from "../results/skill.js";
 import { checkNames, jsonOf } from "../wire/call.js";
-import { readObject } from "../wire/reading.js";
+import { parseObject } from "../wire/parsing.js";
 import type { Transport } from "../wire/transport.js";
-import type { Repeatable } from "./keys.js";
+import type { IdempotencyOptions } from "./keys.js";
 
-/** Which skill to execute, and with what. */
-export interface SkillExecution extends Repeatable {
+/** The skill to execute, and its input. */
+export interface SkillExecution extends IdempotencyOptions {
   readonly skillId: string;
-  /** What the skill takes, sent as it is. */
+  /** The input of the skill, sent unchanged. */
   readonly input: object;
 }
 
@@ -29,10 +29,10 @@ export class Skills {
     const body = jsonOf({ skill_id: params.skillId, input: params.input });
     const { idempotencyKey } = params;
     const call = { method: "POST", path: "/v1/skills/execute", body, idempotencyKey } as const;
-    return readObject(await this.#transport.send(call), executionFrom);
+    return parseObject(await this.#transport.send(call), executionFrom);
   }
 
-  /** List the skills that the credential may see: `await` gives the first page, `for await` goes through all. */
+  /** List the skills that the credential has access to: `await` returns the first page, `for await` yields all. */
   list(): Listing<Skill> {
     return new Listing(() => fetchPage(this.#transport, { method: "GET", path: "/v1/skills" }, skillFrom));
   }

@@ -1,22 +1,22 @@
-/** The account, and who is calling. Their further members are in `.extra`. */
+/** The account and the identity of the caller. Further members are in `.extra`. */
 
-import { Members, text, texts, type Json } from "../wire/reading.js";
+import { ObjectParser, text, texts, type Json } from "../wire/parsing.js";
 import type { Response } from "../wire/response.js";
-import { Received } from "./received.js";
+import { Result } from "./result.js";
 
 /** The account that the credential belongs to. */
-export class Account extends Received {
+export class Account extends Result {
   readonly id: string | null;
 
   /** @internal */
-  constructor(of: Members, response: Response) {
-    super(of, response);
-    this.id = of.optional("id", text, null);
+  constructor(parser: ObjectParser, response: Response) {
+    super(parser, response);
+    this.id = parser.optional("id", text, null);
   }
 }
 
-/** Whom the server takes the caller for. */
-export class Identity extends Received {
+/** The caller as the server identifies it. */
+export class Identity extends Result {
   readonly id: string | null;
   readonly name: string | null;
   readonly environment: string | null;
@@ -24,22 +24,22 @@ export class Identity extends Received {
   readonly scopes: readonly string[];
 
   /** @internal */
-  constructor(of: Members, response: Response) {
-    super(of, response);
-    this.id = of.optional("id", text, null);
-    this.name = of.optional("name", text, null);
-    this.environment = of.optional("environment", text, null);
-    this.tier = of.optional("tier", text, null);
-    this.scopes = of.optional("scopes", texts, []);
+  constructor(parser: ObjectParser, response: Response) {
+    super(parser, response);
+    this.id = parser.optional("id", text, null);
+    this.name = parser.optional("name", text, null);
+    this.environment = parser.optional("environment", text, null);
+    this.tier = parser.optional("tier", text, null);
+    this.scopes = parser.optional("scopes", texts, []);
   }
 }
 
-/** Return the account that *response* tells of. */
+/** Return the account in *response*. */
 export function accountFrom(members: Json, response: Response): Account {
-  return new Account(new Members(members), response);
+  return new Account(new ObjectParser(members), response);
 }
 
-/** Return the identity that *response* tells of. */
+/** Return the identity in *response*. */
 export function identityFrom(members: Json, response: Response): Identity {
-  return new Identity(new Members(members), response);
+  return new Identity(new ObjectParser(members), response);
 }

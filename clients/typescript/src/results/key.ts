@@ -1,11 +1,11 @@
-/** API keys, as the API tells of them. */
+/** API keys, as returned by the API. */
 
 import { masked } from "../settings/credential.js";
-import { flag, items, Members, moment, record, text, texts, type Json } from "../wire/reading.js";
+import { flag, items, ObjectParser, moment, record, text, texts, type Json } from "../wire/parsing.js";
 import type { Response } from "../wire/response.js";
-import { Received } from "./received.js";
+import { Result } from "./result.js";
 
-/** One of a key's secrets, which can be told apart and not used. */
+/** One of a key's secrets, without anything that authenticates. */
 export interface KeySecret {
   readonly masked: string;
   readonly current: boolean;
@@ -15,8 +15,8 @@ export interface KeySecret {
   readonly extra: Readonly<Record<string, unknown>>;
 }
 
-/** An API key. `etag` is what `update(…, { ifMatch })` takes; a key out of a page has none. */
-export class Key extends Received {
+/** An API key. `etag` is for `update(…, { ifMatch })`. Keys in a page have none. */
+export class Key extends Result {
   readonly id: string;
   readonly name: string;
   readonly accountId: string | null;
@@ -37,37 +37,37 @@ export class Key extends Received {
   readonly etag: string | null;
 
   /** @internal */
-  constructor(of: Members, response: Response, etag: string | null) {
-    super(of, response);
-    of.optional("object", text, null);
-    this.id = of.required("id", text);
-    this.name = of.optional("name", text, "");
-    this.accountId = of.optional("account_id", text, null);
-    this.environment = of.optional("environment", text, null);
-    this.tier = of.optional("tier", text, null);
-    this.scopes = of.optional("scopes", texts, []);
-    this.allowedIps = of.optional("allowed_ips", texts, []);
-    this.status = of.optional("status", text, null);
-    this.masked = of.optional("masked", text, null);
-    this.createdAt = of.optional("created_at", moment, null);
-    this.lastUsedAt = of.optional("last_used_at", moment, null);
-    this.expiresAt = of.optional("expires_at", moment, null);
-    this.lastRotatedAt = of.optional("last_rotated_at", moment, null);
-    this.rotationDue = of.optional("rotation_due", flag, false);
-    this.metadata = of.optional("metadata", record, {});
-    this.secrets = of.optional("secrets", (value) => items(value).map(secretFrom), []);
+  constructor(parser: ObjectParser, response: Response, etag: string | null) {
+    super(parser, response);
+    parser.optional("object", text, null);
+    this.id = parser.required("id", text);
+    this.name = parser.optional("name", text, "");
+    this.accountId = parser.optional("account_id", text, null);
+    this.environment = parser.optional("environment", text, null);
+    this.tier = parser.optional("tier", text, null);
+    this.scopes = parser.optional("scopes", texts, []);
+    this.allowedIps = parser.optional("allowed_ips", texts, []);
+    this.status = parser.optional("status", text, null);
+    this.masked = parser.optional("masked", text, null);
+    this.createdAt = parser.optional("created_at", moment, null);
+    this.lastUsedAt = parser.optional("last_used_at", moment, null);
+    this.expiresAt = parser.optional("expires_at", moment, null);
+    this.lastRotatedAt = parser.optional("last_rotated_at", moment, null);
+    this.rotationDue = parser.optional("rotation_due", flag, false);
+    this.metadata = parser.optional("metadata", record, {});
+    this.secrets = parser.optional("secrets", (value) => items(value).map(secretFrom), []);
     this.etag = etag;
   }
 }
 
-/** A key that has just been created or rotated: store its `secret` now, it is told this once. */
+/** A key that was just created or rotated. Store its `secret` now: it is shown only once. */
 export class IssuedKey extends Key {
   readonly #secret: string;
 
   /** @internal */
-  constructor(of: Members, response: Response, etag: string | null) {
-    super(of, response, etag);
-    this.#secret = of.required("secret", text);
+  constructor(parser: ObjectParser, response: Response, etag: string | null) {
+    super(parser, response, etag);
+    this.#secret = parser.required("secret", text);
   }
 
   /** The secret. `console.log` and `JSON.stringify` show it masked; read it from here. */
@@ -80,29 +80,29 @@ export class IssuedKey extends Key {
   }
 }
 
-/** Return the key that is the whole of *response*. */
+/** Return the key in *response*. */
 export function keyFrom(members: Json, response: Response): Key {
-  return new Key(new Members(members), response, response.headers.get("etag"));
+  return new Key(new ObjectParser(members), response, response.headers.get("etag"));
 }
 
-/** Return the key that is the whole of *response*, with its new secret. */
+/** Return the key in *response*, with its new secret. */
 export function issuedKeyFrom(members: Json, response: Response): IssuedKey {
-  return new IssuedKey(new Members(members), response, response.headers.get("etag"));
+  return new IssuedKey(new ObjectParser(members), response, response.headers.get("etag"));
 }
 
-/** Return one of the keys in *response*, whose ETag would be the list's. */
+/** Return one of the keys in *response*, without an ETag, which would be that of the list. */
 export function listedKeyFrom(members: Json, response: Response): Key {
-  return new Key(new Members(members), response, null);
+  return new Key(new ObjectParser(members), response, null);
 }
 
 function secretFrom(value: unknown): KeySecret {
-  const of = new Members(record(value));
+  const parser = new ObjectParser(record(value));
   return {
-    masked: of.optional("masked", text, ""),
-    current: of.optional("current", flag, false),
-    createdAt: of.optional("created_at", moment, null),
-    expiresAt: of.optional("expires_at", moment, null),
-    lastUsedAt: of.optional("last_used_at", moment, null),
-    extra: of.rest(),
+    masked: parser.optional("masked", text, ""),
+    current: parser.optional("current", flag, false),
+    createdAt: parser.optional("created_at", moment, null),
+    expiresAt: parser.optional("expires_at", moment, null),
+    lastUsedAt: parser.optional("last_used_at", moment, null),
+    extra: parser.rest(),
   };
 }

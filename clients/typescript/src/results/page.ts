@@ -1,11 +1,11 @@
-/** Lists, a page at a time or as a whole. */
+/** Pagination: lists, page by page or as a whole. */
 
 import { InvalidResponseError } from "../errors.js";
 import type { Call } from "../wire/call.js";
-import { flag, items, Members, readObject, record, type Json } from "../wire/reading.js";
+import { flag, items, ObjectParser, parseObject, record, type Json } from "../wire/parsing.js";
 import type { Response } from "../wire/response.js";
 import type { Transport } from "../wire/transport.js";
-import { Received } from "./received.js";
+import { Result } from "./result.js";
 
 interface Identified {
   readonly id: string;
@@ -13,22 +13,22 @@ interface Identified {
 
 type Read<T> = (members: Json, response: Response) => T;
 
-/** A part of a list. To iterate goes through all that follows, fetching page after page. */
-export class Page<T extends Identified> extends Received implements AsyncIterable<T> {
+/** A page of a list. Iterating yields its items and those of all following pages, fetched when needed. */
+export class Page<T extends Identified> extends Result implements AsyncIterable<T> {
   readonly data: readonly T[];
   readonly hasMore: boolean;
   readonly #after: (id: string) => Promise<Page<T>>;
 
   /** @internal */
-  constructor(of: Members, response: Response, read: Read<T>, after: (id: string) => Promise<Page<T>>) {
-    super(of, response);
-    of.optional("object", (value) => value, null);
-    this.data = of.required("data", (value) => items(value).map((item) => read(record(item), response)));
-    this.hasMore = of.optional("has_more", flag, false);
+  constructor(parser: ObjectParser, response: Response, read: Read<T>, after: (id: string) => Promise<Page<T>>) {
+    super(parser, response);
+    parser.optional("object", (value) => value, null);
+    this.data = parser.required("data", (value) => items(value).map((item) => read(record(item), response)));
+    this.hasMore = parser.optional("has_more", flag, false);
     this.#after = after;
   }
 
-  /** Return the page that follows, `null` after the last. */
+  /** Return the next page, or `null` after the last one. */
   async nextPage(): Promise<Page<T> | null> {
     const last = this.data.at(-1)?.id;
     if (!this.hasMore || last === undefined) return null;
@@ -45,9 +45,9 @@ export class Page<T extends Identified> extends Received implements AsyncIterabl
 }
 
 /**
- * A list that is asked for and not yet fetched.
+ * A list that is not fetched yet.
  *
- * `await` gives the first page, `for await` the items of all of them, from anew each time.
+ * `await` returns the first page. `for await` yields the items of all pages, fetched again by each loop.
  */
 export class Listing<T extends Identified> implements PromiseLike<Page<T>>, AsyncIterable<T> {
   readonly #fetch: () => Promise<Page<T>>;
@@ -79,7 +79,7 @@ export class Listing<T extends Identified> implements PromiseLike<Page<T>>, Asyn
   }
 }
 
-/** Return the page that *call* asks for, its items made by *read*. */
+/** Return the page in the response to *call*, its items parsed by *read*. */
 export async function fetchPage<T extends Identified>(
   transport: Transport,
   call: Call,
@@ -88,5 +88,5 @@ export async function fetchPage<T extends Identified>(
   const after = (id: string): Promise<Page<T>> =>
     fetchPage(transport, { ...call, query: { ...call.query, after: id } }, read);
   const response = await transport.send(call);
-  return readObject(response, (members) => new Page(new Members(members), response, read, after));
+  return parseObject(response, (members) => new Page(new ObjectParser(members), response, read, after));
 }

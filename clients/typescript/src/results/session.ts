@@ -1,30 +1,30 @@
-/** Sessions: short-lived tokens that a server makes for what it does not trust with its key. */
+/** Sessions: short-lived tokens for code that is not trusted with the API key. */
 
 import { masked } from "../settings/credential.js";
-import { Members, moment, number, text, texts, type Json } from "../wire/reading.js";
+import { ObjectParser, moment, number, text, texts, type Json } from "../wire/parsing.js";
 import type { Response } from "../wire/response.js";
-import { Received } from "./received.js";
+import { Result } from "./result.js";
 
 /** A session. Its `token` is an access token: `new MachPay({ accessToken: session.token })`. */
-export class Session extends Received {
+export class Session extends Result {
   readonly id: string | null;
   readonly tokenType: string;
-  /** The seconds that it lasts from when it came. */
+  /** Its lifetime in seconds after the response. */
   readonly expiresIn: number | null;
   readonly expiresAt: Date | null;
   readonly scopes: readonly string[];
   readonly #token: string;
 
   /** @internal */
-  constructor(of: Members, response: Response) {
-    super(of, response);
-    of.optional("object", text, null);
-    this.id = of.optional("id", text, null);
-    this.#token = of.required("token", text);
-    this.tokenType = of.optional("token_type", text, "Bearer");
-    this.expiresIn = of.optional("expires_in", number, null);
-    this.expiresAt = of.optional("expires_at", moment, null);
-    this.scopes = of.optional("scopes", texts, []);
+  constructor(parser: ObjectParser, response: Response) {
+    super(parser, response);
+    parser.optional("object", text, null);
+    this.id = parser.optional("id", text, null);
+    this.#token = parser.required("token", text);
+    this.tokenType = parser.optional("token_type", text, "Bearer");
+    this.expiresIn = parser.optional("expires_in", number, null);
+    this.expiresAt = parser.optional("expires_at", moment, null);
+    this.scopes = parser.optional("scopes", texts, []);
   }
 
   /** The token. `console.log` and `JSON.stringify` show it masked; read it from here. */
@@ -37,7 +37,7 @@ export class Session extends Received {
   }
 }
 
-/** Return the session that *response* tells of. */
+/** Return the session in *response*. */
 export function sessionFrom(members: Json, response: Response): Session {
-  return new Session(new Members(members), response);
+  return new Session(new ObjectParser(members), response);
 }

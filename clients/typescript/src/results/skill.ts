@@ -1,41 +1,41 @@
-/** Skills, and what executing one brings. */
+/** Skills and their executions. */
 
-import { anything, Members, text, type Json } from "../wire/reading.js";
+import { anything, ObjectParser, text, type Json } from "../wire/parsing.js";
 import type { Response } from "../wire/response.js";
-import { Received } from "./received.js";
+import { Result } from "./result.js";
 
 /** Something that can be executed. */
-export class Skill extends Received {
+export class Skill extends Result {
   readonly id: string;
   readonly name: string;
 
   /** @internal */
-  constructor(of: Members, response: Response) {
-    super(of, response);
-    this.id = of.required("id", text);
-    this.name = of.optional("name", text, "");
+  constructor(parser: ObjectParser, response: Response) {
+    super(parser, response);
+    this.id = parser.required("id", text);
+    this.name = parser.optional("name", text, "");
   }
 }
 
-/** The outcome of a skill. `output` is whatever JSON the skill answers with, untouched. */
-export class Execution extends Received {
+/** The result of a skill. `output` is any JSON value. */
+export class Execution extends Result {
   readonly skillId: string | null;
   readonly output: unknown;
 
   /** @internal */
-  constructor(of: Members, response: Response) {
-    super(of, response);
-    this.skillId = of.optional("skill_id", text, null);
-    this.output = of.optional("output", anything, null);
+  constructor(parser: ObjectParser, response: Response) {
+    super(parser, response);
+    this.skillId = parser.optional("skill_id", text, null);
+    this.output = parser.optional("output", anything, null);
   }
 }
 
 /** Return one of the skills in *response*. */
 export function skillFrom(members: Json, response: Response): Skill {
-  return new Skill(new Members(members), response);
+  return new Skill(new ObjectParser(members), response);
 }
 
-/** Return the execution that *response* tells of. */
+/** Return the execution in *response*. */
 export function executionFrom(members: Json, response: Response): Execution {
-  return new Execution(new Members(members), response);
+  return new Execution(new ObjectParser(members), response);
 }

@@ -1,32 +1,32 @@
-/** What the authorization server gives for a code or a refresh token (RFC 6749 §5.1). */
+/** The tokens that the authorization server issues (RFC 6749 §5.1). */
 
 import { masked } from "../settings/credential.js";
-import { Members, number, text, type Json } from "../wire/reading.js";
+import { ObjectParser, number, text, type Json } from "../wire/parsing.js";
 import type { Response } from "../wire/response.js";
-import { Received } from "./received.js";
+import { Result } from "./result.js";
 
-/** An access token, and what gets the next one. Store both; the refresh token is for one use. */
-export class Tokens extends Received {
+/** An access token, and a refresh token. Store both. A refresh token can be used only once. */
+export class Tokens extends Result {
   readonly tokenType: string;
-  /** The seconds that the access token lasts from when it came. */
+  /** The lifetime of the access token in seconds after the response. */
   readonly expiresIn: number | null;
   readonly expiresAt: Date | null;
-  /** The scopes as they came; `null` when they are those that were asked for. */
+  /** The scopes as sent by the server; `null` if they are those that were requested. */
   readonly scope: string | null;
   readonly scopes: readonly string[];
   readonly #accessToken: string;
   readonly #refreshToken: string | null;
 
   /** @internal */
-  constructor(of: Members, response: Response, present: string | null) {
-    super(of, response);
-    this.#accessToken = of.required("access_token", text);
-    // RFC 6749 §6: a server that sends no new refresh token leaves the present one in force.
-    this.#refreshToken = of.optional("refresh_token", text, present);
-    this.tokenType = of.optional("token_type", text, "Bearer");
-    this.expiresIn = of.optional("expires_in", number, null);
+  constructor(parser: ObjectParser, response: Response, current: string | null) {
+    super(parser, response);
+    this.#accessToken = parser.required("access_token", text);
+    // RFC 6749 §6: without a new refresh token, the current one remains valid.
+    this.#refreshToken = parser.optional("refresh_token", text, current);
+    this.tokenType = parser.optional("token_type", text, "Bearer");
+    this.expiresIn = parser.optional("expires_in", number, null);
     this.expiresAt = this.expiresIn === null ? null : new Date(response.receivedAt + this.expiresIn * 1000);
-    this.scope = of.optional("scope", text, null);
+    this.scope = parser.optional("scope", text, null);
     this.scopes = (this.scope ?? "").split(" ").filter(Boolean);
   }
 
@@ -35,7 +35,7 @@ export class Tokens extends Received {
     return this.#accessToken;
   }
 
-  /** The refresh token to use next; masked as the access token is. `null` when there is none. */
+  /** The refresh token to use next; masked like the access token. `null` if there is none. */
   get refreshToken(): string | null {
     return this.#refreshToken;
   }
@@ -46,7 +46,7 @@ export class Tokens extends Received {
   }
 }
 
-/** Return the tokens that *response* tells of; *present* is the refresh token that it answers to. */
-export function tokensFrom(members: Json, response: Response, present: string | null): Tokens {
-  return new Tokens(new Members(members), response, present);
+/** Return the tokens in *response*. *current* is the refresh token of the request. */
+export function tokensFrom(members: Json, response: Response, current: string | null): Tokens {
+  return new Tokens(new ObjectParser(members), response, current);
 }

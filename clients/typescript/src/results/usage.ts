@@ -1,10 +1,10 @@
-/** What a key was used for, as the API tells of it. */
+/** The usage of a key, as returned by the API. */
 
-import { counts, items, Members, moment, number, record, text, whole, type Json } from "../wire/reading.js";
+import { counts, items, ObjectParser, moment, number, record, text, whole, type Json } from "../wire/parsing.js";
 import type { Response } from "../wire/response.js";
-import { Received } from "./received.js";
+import { Result } from "./result.js";
 
-/** How long requests took, in milliseconds; `null` where there were none. All but the mean are estimates. */
+/** How long requests took, in milliseconds; `null` if there were none. All values but the mean are estimates. */
 export interface Latency {
   readonly mean: number | null;
   readonly p50: number | null;
@@ -12,7 +12,7 @@ export interface Latency {
   readonly p99: number | null;
 }
 
-/** Requests, and what became of them. Of a total `start` is `null`, and of a bucket `routes` is empty. */
+/** Requests by outcome and status. A total has no `start`, and a bucket no `routes`. */
 export interface UsageCounts {
   readonly start: Date | null;
   readonly requests: number;
@@ -25,8 +25,8 @@ export interface UsageCounts {
   readonly extra: Readonly<Record<string, unknown>>;
 }
 
-/** The use of a key from `start` to `end`. `data` has the buckets in which there was any, oldest first. */
-export class Usage extends Received {
+/** The usage of a key from `start` to `end`. `data` has the buckets with requests, oldest first. */
+export class Usage extends Result {
   readonly keyId: string;
   readonly bucket: string | null;
   readonly start: Date | null;
@@ -35,44 +35,44 @@ export class Usage extends Received {
   readonly total: UsageCounts;
 
   /** @internal */
-  constructor(of: Members, response: Response) {
-    super(of, response);
-    of.optional("object", text, null);
-    this.keyId = of.required("key_id", text);
-    this.bucket = of.optional("bucket", text, null);
-    this.start = of.optional("from", moment, null);
-    this.end = of.optional("to", moment, null);
-    this.data = of.optional("data", (value) => items(value).map(countsFrom), []);
-    this.total = of.optional("total", countsFrom, countsFrom({}));
+  constructor(parser: ObjectParser, response: Response) {
+    super(parser, response);
+    parser.optional("object", text, null);
+    this.keyId = parser.required("key_id", text);
+    this.bucket = parser.optional("bucket", text, null);
+    this.start = parser.optional("from", moment, null);
+    this.end = parser.optional("to", moment, null);
+    this.data = parser.optional("data", (value) => items(value).map(countsFrom), []);
+    this.total = parser.optional("total", countsFrom, countsFrom({}));
   }
 }
 
-/** Return the usage that *response* tells of. */
+/** Return the usage in *response*. */
 export function usageFrom(members: Json, response: Response): Usage {
-  return new Usage(new Members(members), response);
+  return new Usage(new ObjectParser(members), response);
 }
 
 function countsFrom(value: unknown): UsageCounts {
-  const of = new Members(record(value));
+  const parser = new ObjectParser(record(value));
   return {
-    start: of.optional("start", moment, null),
-    requests: of.optional("requests", whole, 0),
-    allowed: of.optional("allowed", whole, 0),
-    refused: of.optional("refused", whole, 0),
-    outcomes: of.optional("outcomes", counts, {}),
-    statuses: of.optional("statuses", counts, {}),
-    routes: of.optional("routes", counts, {}),
-    latencyMs: of.optional("latency_ms", latencyFrom, latencyFrom({})),
-    extra: of.rest(),
+    start: parser.optional("start", moment, null),
+    requests: parser.optional("requests", whole, 0),
+    allowed: parser.optional("allowed", whole, 0),
+    refused: parser.optional("refused", whole, 0),
+    outcomes: parser.optional("outcomes", counts, {}),
+    statuses: parser.optional("statuses", counts, {}),
+    routes: parser.optional("routes", counts, {}),
+    latencyMs: parser.optional("latency_ms", latencyFrom, latencyFrom({})),
+    extra: parser.rest(),
   };
 }
 
 function latencyFrom(value: unknown): Latency {
-  const of = new Members(record(value));
+  const parser = new ObjectParser(record(value));
   return {
-    mean: of.optional("mean", number, null),
-    p50: of.optional("p50", number, null),
-    p95: of.optional("p95", number, null),
-    p99: of.optional("p99", number, null),
+    mean: parser.optional("mean", number, null),
+    p50: parser.optional("p50", number, null),
+    p95: parser.optional("p95", number, null),
+    p99: parser.optional("p99", number, null),
   };
 }

@@ -1,35 +1,35 @@
-/** What `new MachPay({ … })` takes. */
+/** The options of `new MachPay({ … })`. */
 
-import type { OnTokens } from "../oauth/renewal.js";
+import type { OnTokens } from "../oauth/token-refresher.js";
 import type { Fetch } from "./options.js";
 
 /**
- * What a client is told. Explicit beats the environment.
+ * The options of a client. They override the environment.
  *
- * A credential that is given has to be there: `undefined` is an error, lest somebody who is not logged in act with the
- * key of the environment.
+ * A credential option must have a value: `undefined` is an error. Otherwise a user who is not logged in would act with
+ * the key of the environment.
  */
 export interface ClientOptions {
-  /** An API key; MACHPAY_API_KEY unless this or `accessToken` is given. Not in browsers. */
+  /** An API key; by default MACHPAY_API_KEY, without `accessToken`. Not in browsers. */
   readonly apiKey?: string | undefined;
   /** A user's access token, or a session's token. */
   readonly accessToken?: string | undefined;
-  /** With `clientId`: the client refreshes its access token by itself. */
+  /** With `clientId`, the client refreshes its access token automatically. */
   readonly refreshToken?: string | null | undefined;
   readonly clientId?: string | undefined;
   /** Not in browsers. */
   readonly clientSecret?: string | undefined;
   /** Called with each new pair of tokens, and awaited before they are used: store both. */
   readonly onTokens?: OnTokens | undefined;
-  /** Where the API is; MACHPAY_BASE_URL unless given. */
+  /** The address of the API; by default MACHPAY_BASE_URL. */
   readonly baseUrl?: string | undefined;
-  /** Where tokens come from; MACHPAY_AUTH_URL unless given. */
+  /** The address of the authorization server; by default MACHPAY_AUTH_URL. */
   readonly authUrl?: string | undefined;
-  /** Milliseconds for one attempt; 30,000 unless given. A call takes `maxRetries + 1` times that at most. */
+  /** Milliseconds for one attempt; by default 30,000. A call takes at most `maxRetries + 1` times as long. */
   readonly timeout?: number | undefined;
-  /** 2 unless given. */
+  /** By default 2. */
   readonly maxRetries?: number | undefined;
-  /** What sends requests, in place of the global `fetch`. */
+  /** Sends requests instead of the global `fetch`. */
   readonly fetch?: Fetch | undefined;
 }
 

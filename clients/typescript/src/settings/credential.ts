@@ -1,30 +1,30 @@
-/** Credentials: how one is sent, and that nobody sees it anywhere else. */
+/** Credentials: how they are sent, and how they are kept out of logs and errors. */
 
 import { ConfigurationError } from "../errors.js";
-import { INSPECT } from "../wire/shown.js";
+import { INSPECT } from "../wire/safe-output.js";
 import { isBrowser } from "./environment.js";
 
 const PREFIX = /^sk_(?:live|test)_/;
 const SENDABLE = /^[\x21-\x7e]+$/;
-const SHOWN = 4; // as many characters as tell two keys apart in a list
-const ENOUGH_TO_SHOW_SOME = 16;
-const SHORTEST_SECRET = 6; // to hide anything shorter would only garble what is said
+const VISIBLE = 4; // characters, enough to tell two keys apart in a list
+const MIN_PARTLY_VISIBLE = 16;
+const MIN_REDACTED = 6; // redacting anything shorter would only garble messages
 
-/** Return what may be shown of *secret*: `sk_live_…a1b2`. */
+/** Return *secret* as displayed: `sk_live_…a1b2`. */
 export function masked(secret: string): string {
   const prefix = PREFIX.exec(secret)?.[0] ?? "";
-  const isLong = secret.length - prefix.length >= ENOUGH_TO_SHOW_SOME;
-  return isLong ? `${prefix}…${secret.slice(-SHOWN)}` : `${prefix}…`;
+  const isLong = secret.length - prefix.length >= MIN_PARTLY_VISIBLE;
+  return isLong ? `${prefix}…${secret.slice(-VISIBLE)}` : `${prefix}…`;
 }
 
-/** Return *text* without *secrets*: servers and proxies have been seen to echo what they refuse. */
-export function without(text: string, secrets: readonly string[]): string {
+/** Return *text* without *secrets*: some servers and proxies echo the requests that they refuse. */
+export function redact(text: string, secrets: readonly string[]): string {
   return secrets
-    .filter((secret) => secret.length >= SHORTEST_SECRET)
-    .reduce((hidden, secret) => hidden.replaceAll(secret, masked(secret)), text);
+    .filter((secret) => secret.length >= MIN_REDACTED)
+    .reduce((redacted, secret) => redacted.replaceAll(secret, masked(secret)), text);
 }
 
-/** An API key or an access token. Both are sent alike. */
+/** An API key or an access token. Both are sent in the same way. */
 export class Credential {
   readonly #value: string;
 
@@ -54,7 +54,7 @@ export class Credential {
   }
 }
 
-/** Return *value* as a credential. What cannot be a header's value is refused here, where nothing prints it. */
+/** Return *value* as a credential. Invalid ones are refused here, because an HTTP library might print them. */
 export function credentialFrom(name: string, value: unknown): Credential {
   if (typeof value !== "string") {
     throw new ConfigurationError(`${name} is ${kindOf(value)}, and has to be a string.`);
@@ -67,7 +67,7 @@ export function credentialFrom(name: string, value: unknown): Credential {
   return new Credential(value);
 }
 
-/** Refuse a secret where it would be published. *what* opens the sentence. */
+/** Throw in a browser, where a secret would be public. *what* is the start of the message. */
 export function refuseInBrowser(what: string): void {
   if (!isBrowser()) return;
   throw new ConfigurationError(
@@ -77,7 +77,7 @@ export function refuseInBrowser(what: string): void {
   );
 }
 
-/** Return what *value* is, and nothing of what it holds. */
+/** Return a description of the type of *value*, without the value. */
 export function kindOf(value: unknown): string {
   if (value === undefined || value === null) return String(value);
   return Array.isArray(value) ? "an array" : `of type ${typeof value}`;

@@ -1,9 +1,9 @@
-/** Where this runs: what the environment says, and whether strangers can read what is in memory. */
+/** The runtime: environment variables, and whether it is a browser. */
 
-/** The servers that look like a browser's worker, by the name that they give themselves. */
+/** User agents of servers that look like a browser's worker. */
 const SERVERS_LIKE_WORKERS = /^(?:Cloudflare-Workers|Deno\/)/;
 
-interface Surroundings {
+interface RuntimeGlobals {
   readonly process?: { readonly env?: Readonly<Record<string, string | undefined>> };
   readonly window?: { readonly document?: unknown };
   readonly document?: unknown;
@@ -11,18 +11,18 @@ interface Surroundings {
   readonly WorkerGlobalScope?: unknown;
 }
 
-/** Return the environment variable *name*; where there is no environment there are no variables. */
+/** Return the environment variable *name*, or `undefined` in a runtime without an environment. */
 export function variable(name: string): string | undefined {
-  return surroundings().process?.env?.[name];
+  return runtimeGlobals().process?.env?.[name];
 }
 
-/** Return whether this is a page, or a page's worker: whoever opens it can read everything in it. */
+/** Return whether this is a page or its worker, whose memory every visitor can read. */
 export function isBrowser(): boolean {
-  const { window, document, WorkerGlobalScope, navigator } = surroundings();
+  const { window, document, WorkerGlobalScope, navigator } = runtimeGlobals();
   if (window !== undefined && (window.document ?? document) !== undefined) return true;
   return typeof WorkerGlobalScope === "function" && !SERVERS_LIKE_WORKERS.test(navigator?.userAgent ?? "");
 }
 
-function surroundings(): Surroundings {
-  return globalThis as unknown as Surroundings;
+function runtimeGlobals(): RuntimeGlobals {
+  return globalThis as unknown as RuntimeGlobals;
 }

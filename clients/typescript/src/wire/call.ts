@@ -1,7 +1,7 @@
 /**
- * A call as a value: everything that is asked, made once, so that a retry repeats it to the byte.
+ * A call as a value with everything that is sent, so that a retry sends the same bytes.
  *
- * Arguments are turned into the wire's form here, and what could not be meant is refused before anything is sent.
+ * Arguments are validated and serialized here, before anything is sent.
  */
 
 import { InvalidArgumentError } from "../errors.js";
@@ -9,7 +9,7 @@ import { kindOf } from "../settings/credential.js";
 
 const HEADER_VALUE = /^[\x21-\x7e]{1,255}$/;
 
-/** One logical call to the API, whatever number of attempts it takes. */
+/** One logical call to the API, regardless of the number of attempts. */
 export interface Call {
   readonly method: "GET" | "POST" | "PATCH";
   readonly path: string;
@@ -21,7 +21,7 @@ export interface Call {
 
 export type Query = Readonly<Record<string, string | number | null | undefined>>;
 
-/** Return the headers of *call* beside its credential. */
+/** Return the headers of *call*, without its credential. */
 export function headersOf(call: Call, newIdempotencyKey: () => string): Record<string, string> {
   const headers: Record<string, string> = {};
   if (call.body !== undefined) headers["Content-Type"] = "application/json";
@@ -40,13 +40,13 @@ export function targetOf(call: Call): string {
   return given.length > 0 ? `${call.path}?${query}` : call.path;
 }
 
-/** Return *value* as one segment of a path: refuse what would lead to another one, percent-encode the rest. */
+/** Return *value* percent-encoded as one segment of a path. Throw if it would change the path. */
 export function segment(name: string, value: unknown): string {
   if (typeof value !== "string" || value === "") {
-    throw new InvalidArgumentError(`${name} ${shown(value)} is not an identifier.`);
+    throw new InvalidArgumentError(`${name} ${display(value)} is not an identifier.`);
   }
   if (value === "." || value === ".." || /[/\\]/.test(value)) {
-    throw new InvalidArgumentError(`${name} ${shown(value)} is not an identifier: it would change the path.`);
+    throw new InvalidArgumentError(`${name} ${display(value)} is not an identifier: it would change the path.`);
   }
   try {
     return encodeURIComponent(value);
@@ -69,7 +69,7 @@ export function jsonOf(members: Readonly<Record<string, unknown>>): string {
   }
 }
 
-/** Return *value* as a list of strings. A single string is a slip: it would be sent letter by letter. */
+/** Return *value* as a list of strings. A single string is refused: it would be sent letter by letter. */
 export function stringsOf(name: string, value: unknown): string[] | null | undefined {
   if (value === undefined || value === null) return value;
   if (typeof value !== "object" || !(Symbol.iterator in value)) {
@@ -77,7 +77,7 @@ export function stringsOf(name: string, value: unknown): string[] | null | undef
   }
   return [...(value as Iterable<unknown>)].map((item) => {
     if (typeof item === "string") return item;
-    throw new InvalidArgumentError(`${name} holds ${shown(item)}, which is not a string.`);
+    throw new InvalidArgumentError(`${name} holds ${display(item)}, which is not a string.`);
   });
 }
 
@@ -88,31 +88,31 @@ export function momentOf(name: string, value: Date | string | null | undefined):
   return value.toISOString();
 }
 
-/** Return *value*, a string that is there. It may be a secret, and is not shown. */
+/** Return *value*, a non-empty string. Errors do not show it, because it may be a secret. */
 export function textOf(name: string, value: unknown): string {
   if (typeof value === "string" && value !== "") return value;
   throw new InvalidArgumentError(`${name} is ${value === "" ? "empty" : kindOf(value)}, and has to be a string.`);
 }
 
-/** Refuse a name in *given* that is not *known*: what is misspelt would silently be left out, as `allowed_ips` here. */
-export function checkNames(method: string, given: unknown, known: readonly string[]): void {
-  if (typeof given !== "object" || given === null) {
+/** Throw for a name in *params* that is not in *names*: a misspelled one, as `allowed_ips`, would be ignored. */
+export function checkNames(method: string, params: unknown, names: readonly string[]): void {
+  if (typeof params !== "object" || params === null) {
     throw new InvalidArgumentError(
-      `${method} takes an object of ${known.join(", ")}; what it got is ${kindOf(given)}.`,
+      `${method} takes an object of ${names.join(", ")}; what it got is ${kindOf(params)}.`,
     );
   }
-  for (const name of Object.keys(given)) {
-    if (known.includes(name)) continue;
-    throw new InvalidArgumentError(`${method} takes no ${JSON.stringify(name)}; it takes ${known.join(", ")}.`);
+  for (const name of Object.keys(params)) {
+    if (names.includes(name)) continue;
+    throw new InvalidArgumentError(`${method} takes no ${JSON.stringify(name)}; it takes ${names.join(", ")}.`);
   }
 }
 
 function headerValue(name: string, value: unknown): string | undefined {
   if (value === undefined) return undefined;
   if (typeof value === "string" && HEADER_VALUE.test(value)) return value;
-  throw new InvalidArgumentError(`${name} ${shown(value)} is not 1–255 visible ASCII characters.`);
+  throw new InvalidArgumentError(`${name} ${display(value)} is not 1–255 visible ASCII characters.`);
 }
 
-function shown(value: unknown): string {
+function display(value: unknown): string {
   return typeof value === "string" || typeof value === "number" ? JSON.stringify(value) : kindOf(value);
 }

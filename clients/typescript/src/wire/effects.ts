@@ -1,6 +1,6 @@
-/** What a client takes from the world besides the network, in one place so that a test can put its own there. */
+/** The side effects of a client other than the network: clocks and randomness, which tests replace. */
 
-/** Clocks in milliseconds, `now` since the epoch; `draw` is from [0, 1). */
+/** Clocks in milliseconds, `now` since the epoch; `draw` returns from [0, 1). */
 export interface Effects {
   readonly now: () => number;
   readonly monotonic: () => number;
@@ -9,8 +9,8 @@ export interface Effects {
   readonly newIdempotencyKey: () => string;
 }
 
-/** The world as it is. */
-export const WORLD: Effects = {
+/** The effects of the runtime. */
+export const DEFAULT_EFFECTS: Effects = {
   now: () => Date.now(),
   monotonic: () => performance.now(),
   draw: () => Math.random(),
@@ -18,7 +18,7 @@ export const WORLD: Effects = {
   newIdempotencyKey: uuid,
 };
 
-/** Return a UUID of version 4 (RFC 9562 §5.4). `crypto.randomUUID` is missing from pages of `http://` origins. */
+/** Return a UUID of version 4 (RFC 9562 §5.4). `crypto.randomUUID` is missing in pages of `http://` origins. */
 function uuid(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40;

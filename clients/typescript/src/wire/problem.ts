@@ -1,11 +1,11 @@
-/** What an error's answer says, and how that is put into a message of one line. */
+/** Error responses, and their messages of one line. */
 
 import type { Response } from "./response.js";
 
-/** The JSON object in an answer. */
+/** The JSON object in a response. */
 export type Problem = Readonly<Record<string, unknown>>;
 
-const LONGEST_DETAIL = 300; // a message is one line, and a proxy's page is not
+const MAX_DETAIL = 300; // keeps a message to one line, whatever page a proxy sends
 const NOT_PRINTABLE = /[\p{C}\p{Zl}\p{Zp}]/gu;
 const PHRASES: ReadonlyMap<number, string> = new Map([
   [0, "Redirect"],
@@ -33,7 +33,7 @@ const PHRASES: ReadonlyMap<number, string> = new Map([
   [504, "Gateway Timeout"],
 ]);
 
-/** Return the JSON object in *response*, an empty one when there is none: a proxy's page is no problem+json. */
+/** Return the JSON object in *response*, or an empty one if there is none, as in a proxy's page. */
 export function problemIn(response: Response): Problem {
   try {
     const body: unknown = JSON.parse(response.body);
@@ -55,18 +55,18 @@ export function stringsIn(problem: Problem, name: string): readonly string[] {
   return Array.isArray(value) ? value.filter((item) => typeof item === "string") : [];
 }
 
-/** Return what HTTP calls *status*. HTTP/2 does not send it. */
+/** Return the reason phrase of *status*, which HTTP/2 does not send. */
 export function reasonPhrase(status: number): string {
   return PHRASES.get(status) ?? "Unknown status";
 }
 
-/** Return *text* on one line, cut where it gets long. */
+/** Return *text* on one line, truncated. */
 export function onOneLine(text: string): string {
   const line = text.replace(NOT_PRINTABLE, " ").split(/\s+/).filter(Boolean).join(" ");
-  return line.length > LONGEST_DETAIL ? `${line.slice(0, LONGEST_DETAIL)}…` : line;
+  return line.length > MAX_DETAIL ? `${line.slice(0, MAX_DETAIL)}…` : line;
 }
 
-/** Return *text* on one line, with a stop at its end. */
+/** Return *text* on one line, with a period at its end. */
 export function asSentence(text: string): string {
   const line = onOneLine(text);
   return /[.!?…]$/.test(line) ? line : `${line}.`;

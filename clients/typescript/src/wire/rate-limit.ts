@@ -1,8 +1,8 @@
 /**
- * RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-11), read into values.
+ * Parsing of RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-11).
  *
- * Both are lists of structured fields (RFC 9651). Only what the draft uses of them is read: strings or tokens with
- * parameters. What cannot be read is no rate limit, never an error: the answer beside it is worth more.
+ * Both are lists of structured fields (RFC 9651). Only what the draft uses is supported: strings or tokens with
+ * parameters. A malformed header counts as missing, and is never an error: the response is still useful.
  */
 
 const STRING = String.raw`"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*"`;
@@ -15,7 +15,7 @@ const COMMA = String.raw`[ \t]*,[ \t]*`;
 
 type Parameters = ReadonlyMap<string, string | number | null>;
 
-/** One limit, and how much of it is left. `null` stands for what the server did not say. */
+/** One limit, and how much of it is left. `null` means that the server did not send the value. */
 export interface RateLimitPolicy {
   readonly name: string;
   readonly quota: number | null;
@@ -44,7 +44,7 @@ export class RateLimit implements Iterable<RateLimitPolicy> {
   }
 }
 
-/** Return what RateLimit-Policy and RateLimit say together, `null` if nothing. */
+/** Return the limits in RateLimit-Policy and RateLimit, or `null` without any. */
 export function rateLimitFrom(policyField: string | null, stateField: string | null): RateLimit | null {
   const limits = itemsOf(policyField);
   const states = itemsOf(stateField);
@@ -71,7 +71,7 @@ function integer(parameters: Parameters, name: string): number | null {
   return typeof value === "number" ? value : null;
 }
 
-/** Return the items of a list with their parameters; none at all when any part is malformed (RFC 9651 §4.2). */
+/** Return the items of a list with their parameters; or none if any part is malformed (RFC 9651 §4.2). */
 function itemsOf(raw: string | null): ReadonlyMap<string, Parameters> {
   const text = new Cursor((raw ?? "").replace(/^ +| +$/g, ""));
   const items = new Map<string, Parameters>();
@@ -87,20 +87,20 @@ function itemsOf(raw: string | null): ReadonlyMap<string, Parameters> {
 }
 
 function parametersAt(text: Cursor): Parameters {
-  const found = new Map<string, string | number | null>();
+  const parameters = new Map<string, string | number | null>();
   for (let match = text.take(PARAMETER); match !== null; match = text.take(PARAMETER)) {
     const [, key, string, token, whole] = match;
     const value = string === undefined ? (token ?? (whole === undefined ? null : Number(whole))) : unquoted(string);
-    found.set(key ?? "", value);
+    parameters.set(key ?? "", value);
   }
-  return found;
+  return parameters;
 }
 
 function unquoted(string: string): string {
   return string.slice(1, -1).replace(/\\(.)/g, "$1");
 }
 
-/** A text, and how far it is read. */
+/** A text with a position. */
 class Cursor {
   readonly #text: string;
   #position = 0;
@@ -113,7 +113,7 @@ class Cursor {
     return this.#position >= this.#text.length;
   }
 
-  /** Return what matches from here on, and go on behind it. */
+  /** Return the match at the position, and advance past it. */
   take(pattern: string): RegExpExecArray | null {
     const sticky = new RegExp(pattern, "y");
     sticky.lastIndex = this.#position;

@@ -1,13 +1,13 @@
-/** What came back over the wire: a value that every result and every error carries. */
+/** The HTTP response that every result and every error has. */
 
 import { rateLimitFrom, type RateLimit } from "./rate-limit.js";
-import { Shown } from "./shown.js";
+import { SafeOutput } from "./safe-output.js";
 
 const SECONDS = /^[0-9]{1,10}$/;
 const DATE = /^[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT$/;
 
 /** @internal */
-export interface Answer {
+export interface ResponseData {
   readonly status: number;
   readonly headers: Headers;
   readonly body: string;
@@ -15,23 +15,23 @@ export interface Answer {
   readonly receivedAt: number;
 }
 
-/** An answer of the server. `attempts` counts the requests that it took. */
-export class Response extends Shown {
+/** A response. `attempts` counts the requests that it took. */
+export class Response extends SafeOutput {
   readonly status: number;
   readonly headers: Headers;
   readonly attempts: number;
-  /** When it came, in milliseconds since the epoch. */
+  /** The time of the response, in milliseconds since the epoch. */
   readonly receivedAt: number;
   readonly #body: string; // may hold a new key's secret, or tokens
 
   /** @internal */
-  constructor(answer: Answer) {
+  constructor(data: ResponseData) {
     super();
-    this.status = answer.status;
-    this.headers = answer.headers;
-    this.attempts = answer.attempts;
-    this.receivedAt = answer.receivedAt;
-    this.#body = answer.body;
+    this.status = data.status;
+    this.headers = data.headers;
+    this.attempts = data.attempts;
+    this.receivedAt = data.receivedAt;
+    this.#body = data.body;
   }
 
   /** The body as text. */
@@ -39,17 +39,17 @@ export class Response extends Shown {
     return this.#body;
   }
 
-  /** Whether the status is one of 2xx. */
+  /** Whether the status is 2xx. */
   get isSuccess(): boolean {
     return this.status >= 200 && this.status < 300;
   }
 
-  /** Whether it leads elsewhere. A browser hides where to, and the status with it: 0. */
+  /** Whether it is a redirect. Browsers hide its status, and report 0. */
   get isRedirect(): boolean {
     return this.status === 0 || (this.status >= 300 && this.status < 400);
   }
 
-  /** What the server calls the request; name it to support. */
+  /** The server's id of the request, for questions to support. */
   get requestId(): string | null {
     return this.headers.get("x-request-id");
   }
@@ -59,13 +59,13 @@ export class Response extends Shown {
     return rateLimitFrom(this.headers.get("ratelimit-policy"), this.headers.get("ratelimit"));
   }
 
-  /** The seconds to wait before asking again, `null` when Retry-After is missing or malformed. */
+  /** The seconds to wait before a retry, or `null` if Retry-After is missing or malformed. */
   get retryAfter(): number | null {
     const raw = (this.headers.get("retry-after") ?? "").trim();
     if (SECONDS.test(raw)) return Number(raw);
     const until = moment(raw);
     if (until === null) return null;
-    // Measured by the server's own clock where it is told: ours may be minutes off.
+    // Relative to the server's own clock if it sends Date: the local clock may be minutes off.
     const now = moment(this.headers.get("date") ?? "") ?? this.receivedAt;
     return Math.max(0, (until - now) / 1000);
   }
@@ -75,7 +75,7 @@ export class Response extends Shown {
   }
 }
 
-/** Return an HTTP date (RFC 9110 §5.6.7) in milliseconds since the epoch. `Date.parse` alone takes "1.5" for one. */
+/** Return an HTTP date (RFC 9110 §5.6.7) in milliseconds since the epoch. `Date.parse` alone accepts "1.5". */
 function moment(httpDate: string): number | null {
   const parsed = DATE.test(httpDate) ? Date.parse(httpDate) : Number.NaN;
   return Number.isNaN(parsed) ? null : parsed;

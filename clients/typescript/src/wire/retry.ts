@@ -1,16 +1,16 @@
-/** Whether something is sent again, and after how long: arithmetic without a clock, a sleep or a die. */
+/** Whether and when a request is retried: pure functions without clock, sleep or randomness. */
 
 import { APIConnectionError, APITimeoutError } from "../errors.js";
 import { deadlineOf, type Options } from "../settings/options.js";
 import { Response } from "./response.js";
 
-const WORTH_RETRYING: ReadonlySet<number> = new Set([408, 429, 502, 503, 504]);
-const CONFLICT = 409; // worth it only when the server says so: usually the conflict is still there
-const FIRST_WAIT = 500;
-const LONGEST_WAIT = 8_000;
-const LONGEST_ASKED_SECONDS = 60; // told to wait any longer, a person or a queue waits better than a program
-/** What fails before a byte of the request has left. */
-const NOTHING_SENT: ReadonlySet<unknown> = new Set([
+const RETRYABLE: ReadonlySet<number> = new Set([408, 429, 502, 503, 504]);
+const CONFLICT = 409; // retryable only if the server says so: usually the conflict remains
+const MIN_BACKOFF = 500;
+const MAX_BACKOFF = 8_000;
+const MAX_RETRY_AFTER_SECONDS = 60; // longer waits are for the application
+/** The codes of errors that occur before anything is sent. */
+const NOT_SENT_CODES: ReadonlySet<unknown> = new Set([
   "EAI_AGAIN",
   "ECONNREFUSED",
   "EHOSTUNREACH",
@@ -19,71 +19,72 @@ const NOTHING_SENT: ReadonlySet<unknown> = new Set([
   "UND_ERR_CONNECT_TIMEOUT",
 ]);
 
-/** When something may be sent twice: `unreceived` is for what the server takes once, as an authorization code. */
+/** When a request may be retried. `unreceived` is for what the server accepts once, such as an authorization code. */
 export type Repeat = "always" | "unreceived";
 
-/** An attempt that brought no answer. */
-export interface Lost {
+/** An attempt without a response. */
+export interface FailedAttempt {
   readonly error: APIConnectionError;
   readonly wasSent: boolean;
 }
 
-export type Outcome = Response | Lost;
+export type Outcome = Response | FailedAttempt;
 
-/** How far it has come. Milliseconds. */
-export interface Stand {
+/** The state of a call before a retry. Times are in milliseconds. */
+export interface RetryState {
   readonly retries: number;
   readonly elapsed: number;
   readonly draw: number;
 }
 
-/** Return what it means that *what* got no answer within its time. */
-export function timedOut(what: string): Lost {
-  return { error: new APITimeoutError(`${what} was not answered in time.`), wasSent: true };
+/** Return the failed attempt of a timeout. *what* is the start of the message. */
+export function timedOut(what: string): FailedAttempt {
+  return { error: new APITimeoutError(`${what} got no response in time.`), wasSent: true };
 }
 
-/** Return what *cause* means, thrown by `fetch` or while reading what it gave. */
-export function lost(what: string, cause: unknown): Lost {
+/** Return the failed attempt for *cause*, an error of `fetch` or of reading the body. */
+export function failedAttempt(what: string, cause: unknown): FailedAttempt {
   const reasons = reasonsOf(cause);
   const last = reasons.at(-1);
-  const said = (last?.message || String(codeOf(last) ?? last?.name ?? "no reason is told")).split(/\s+/).join(" ");
+  const reason = (last?.message || String(codeOf(last) ?? last?.name ?? "no reason given")).split(/\s+/).join(" ");
   return {
-    error: new APIConnectionError(`${what} got no answer: ${said}`, { cause }),
-    wasSent: !reasons.some((reason) => NOTHING_SENT.has(codeOf(reason))),
+    error: new APIConnectionError(`${what} got no response: ${reason}`, { cause }),
+    wasSent: !reasons.some((each) => NOT_SENT_CODES.has(codeOf(each))),
   };
 }
 
-/** Return the milliseconds to wait before sending it again, `null` when this *outcome* is the last. */
-export function waitBeforeRetry(repeat: Repeat, outcome: Outcome, options: Options, stand: Stand): number | null {
-  if (stand.retries >= options.maxRetries) return null;
-  const wait = outcome instanceof Response ? waitAfter(repeat, outcome, stand) : waitAfterLoss(repeat, outcome, stand);
-  return wait === null || stand.elapsed + wait >= deadlineOf(options) ? null : wait;
+/** Return the milliseconds to wait before the next attempt, or `null` to return this *outcome*. */
+export function waitBeforeRetry(repeat: Repeat, outcome: Outcome, options: Options, state: RetryState): number | null {
+  if (state.retries >= options.maxRetries) return null;
+  const wait =
+    outcome instanceof Response ? waitAfter(repeat, outcome, state) : waitAfterFailure(repeat, outcome, state);
+  return wait === null || state.elapsed + wait >= deadlineOf(options) ? null : wait;
 }
 
-/** Return a wait with full jitter: whoever failed together does not come back together. */
+/** Return an exponential backoff with full jitter, so that clients that failed together do not retry together. */
 export function backOff(retries: number, draw: number): number {
-  return draw * Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** Math.min(retries, 10));
+  return draw * Math.min(MAX_BACKOFF, MIN_BACKOFF * 2 ** Math.min(retries, 10));
 }
 
-function waitAfterLoss(repeat: Repeat, { wasSent }: Lost, { retries, draw }: Stand): number | null {
+function waitAfterFailure(repeat: Repeat, { wasSent }: FailedAttempt, { retries, draw }: RetryState): number | null {
   return repeat === "always" || !wasSent ? backOff(retries, draw) : null;
 }
 
-function waitAfter(repeat: Repeat, response: Response, { retries, draw }: Stand): number | null {
-  const asked = response.retryAfter;
-  if (repeat !== "always" || !isWorthRetrying(response, asked)) return null;
-  if (asked === null) return backOff(retries, draw);
-  return asked > LONGEST_ASKED_SECONDS ? null : asked * 1000;
+function waitAfter(repeat: Repeat, response: Response, { retries, draw }: RetryState): number | null {
+  const { retryAfter } = response;
+  if (repeat !== "always" || !isRetryable(response)) return null;
+  if (retryAfter === null) return backOff(retries, draw);
+  return retryAfter > MAX_RETRY_AFTER_SECONDS ? null : retryAfter * 1000;
 }
 
-function isWorthRetrying(response: Response, asked: number | null): boolean {
+function isRetryable(response: Response): boolean {
   const advice = response.headers.get("x-should-retry");
   if (advice === "false") return false;
-  if (response.status === CONFLICT) return advice === "true" || asked !== null;
-  return WORTH_RETRYING.has(response.status);
+  if (response.status === CONFLICT) return advice === "true" || response.retryAfter !== null;
+  return RETRYABLE.has(response.status);
 }
 
-/** Return *cause* and what caused it: what `fetch` throws only says that it failed. */
+/** Return *cause* and its own causes: the error of `fetch` itself has no details. */
 function reasonsOf(cause: unknown): Error[] {
   const reasons: Error[] = [];
   for (let reason = cause; reason instanceof Error && !reasons.includes(reason); reason = reason.cause) {

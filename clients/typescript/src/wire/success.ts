@@ -1,4 +1,4 @@
-/** What an outcome comes to: an answer to go on with, or an error to throw. */
+/** Converts outcomes to successful responses or errors. */
 
 import {
   APIStatusError,
@@ -26,14 +26,14 @@ const BY_STATUS: ReadonlyMap<number, typeof APIStatusError> = new Map<number, ty
   [429, RateLimitError],
 ]);
 
-/** Return *outcome* if it is a success, and throw what it means if not. */
+/** Return *outcome* if it is a success, and throw its error otherwise. */
 export function successOf(outcome: Outcome): Response {
   if (!(outcome instanceof Response)) throw outcome.error;
   if (!outcome.isSuccess) throw errorFor(outcome);
   return outcome;
 }
 
-/** Return what to throw for *response*, which is not a success. */
+/** Return the error for *response*, which is not a success. */
 export function errorFor(response: Response): APIStatusError {
   const kind = BY_STATUS.get(response.status) ?? (response.status >= 500 ? InternalServerError : APIStatusError);
   return new kind(response);

@@ -1,23 +1,23 @@
-/** Makes the calls of the API, with a credential. It knows how to send, and nothing of what is sent. */
+/** Sends calls to the API with a credential, once more with a new one if it is refused. */
 
 import type { Credential } from "../settings/credential.js";
 import type { Options } from "../settings/options.js";
 import { headersOf, targetOf, type Call } from "./call.js";
-import { deliver, Spent, type Parcel } from "./delivery.js";
+import { sendWithRetries, CallProgress, type HttpRequest } from "./sender.js";
 import type { Effects } from "./effects.js";
 import { problemIn, textIn } from "./problem.js";
 import { Response } from "./response.js";
 import type { Outcome } from "./retry.js";
 import { successOf } from "./success.js";
 
-/** Where the credential of each call comes from. */
+/** The source of the credential of each call. */
 export interface Credentials {
-  /** Return the credential to use now. Throw when there is none. */
+  /** Return the credential to use now. Throw if there is none. */
   current(): Promise<Credential>;
-  /** Return a better one than *refused*, `null` when there is none to be had. */
-  renewed(refused: Credential): Promise<Credential | null>;
-  /** What may be shown of it. */
-  readonly shown: string | null;
+  /** Return another credential than the *refused* one, or `null` if there is no way to get one. */
+  replacement(refused: Credential): Promise<Credential | null>;
+  /** The masked credential. */
+  readonly masked: string | null;
 }
 
 export class Transport {
@@ -31,30 +31,30 @@ export class Transport {
     this.effects = effects;
   }
 
-  /** Return the answer to *call*, a success. Anything else is thrown. */
+  /** Return the successful response to *call*. Throw an error for any other. */
   async send(call: Call): Promise<Response> {
     const headers = headersOf(call, this.effects.newIdempotencyKey);
     const credential = await this.credentials.current();
-    const spent = new Spent(this.effects.monotonic);
-    const outcome = await this.#deliver(call, headers, credential, spent);
+    const progress = new CallProgress(this.effects.monotonic);
+    const outcome = await this.#send(call, headers, credential, progress);
     if (!isRefusedCredential(outcome)) return successOf(outcome);
-    const better = await spent.aside(() => this.credentials.renewed(credential));
-    return successOf(better === null ? outcome : await this.#deliver(call, headers, better, spent));
+    const other = await progress.withoutCounting(() => this.credentials.replacement(credential));
+    return successOf(other === null ? outcome : await this.#send(call, headers, other, progress));
   }
 
-  #deliver(call: Call, headers: Record<string, string>, credential: Credential, spent: Spent): Promise<Outcome> {
+  #send(call: Call, headers: Record<string, string>, credential: Credential, progress: CallProgress): Promise<Outcome> {
     const [path = "", query] = targetOf(call).split("?");
-    const parcel: Parcel = {
+    const request: HttpRequest = {
       method: call.method,
       origin: this.options.baseUrl,
       path,
       query: query === undefined ? "" : `?${query}`,
       headers: { ...headers, Authorization: credential.authorization },
       body: call.body ?? null,
-      repeat: "always", // what changes something carries an Idempotency-Key
+      repeat: "always", // calls that change something have an Idempotency-Key
       secrets: [credential.value],
     };
-    return deliver(parcel, this.options, this.effects, spent);
+    return sendWithRetries(request, this.options, this.effects, progress);
   }
 }
 

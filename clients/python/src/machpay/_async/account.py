@@ -3,15 +3,15 @@
 from machpay._account import Account, account_from
 from machpay._async.transport import AsyncTransport
 from machpay._call import Call
-from machpay._reading import read_object
+from machpay._parsing import parse_object
 
 
 class AsyncAccounts:
-    """Look at the account."""
+    """Retrieve the account."""
 
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
 
     async def retrieve(self) -> Account:
-        """Return the account; its figures are in `.extra`."""
-        return read_object(await self._transport.send(Call("GET", "/v1/account")), account_from)
+        """Return the account. Members other than its id are in `.extra`."""
+        return parse_object(await self._transport.send(Call("GET", "/v1/account")), account_from)

@@ -1,4 +1,4 @@
-"""The client: a credential, a place to send it to, and the resources there."""
+"""The client: a credential, the address of the API, and its resources."""
 
 import os
 from dataclasses import replace
@@ -10,29 +10,29 @@ import httpx2
 
 from machpay._account import Identity, identity_from
 from machpay._async.account import AsyncAccounts
-from machpay._async.bearer import AsyncBearer
+from machpay._async.credential_source import AsyncCredentialSource
 from machpay._async.keys import AsyncKeys
 from machpay._async.oauth import AsyncOAuth
+from machpay._async.sender import AsyncSender
 from machpay._async.sessions import AsyncSessions
 from machpay._async.skills import AsyncSkills
 from machpay._async.transport import AsyncTransport
-from machpay._async.wire import AsyncWire
 from machpay._call import Call
-from machpay._held import held_from
-from machpay._listener import AsyncListener, OnTokens
 from machpay._options import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_SECONDS, Options, auth_url_from, base_url_from
-from machpay._reading import read_object
+from machpay._parsing import parse_object
+from machpay._token_callback import AsyncTokenCallback, OnTokens
+from machpay._token_state import token_state_from
 from machpay.errors import ConfigurationError
 
 
 class AsyncMachPay:
     """A client of the MachPay API.
 
-    Without *api_key* and *access_token* the key comes from MACHPAY_API_KEY; *base_url* from MACHPAY_BASE_URL, and
-    *auth_url*, where tokens come from, from MACHPAY_AUTH_URL. With *refresh_token* and *client_id* the access token
-    is refreshed by itself; *on_tokens* is called with each new pair, before the request that needs it goes on.
-    *timeout* is in seconds for one attempt; a call with all its retries takes (max_retries + 1) times that at most.
-    A *http_client* of your own stays yours to close.
+    Without *api_key* and *access_token* the key is taken from MACHPAY_API_KEY. The default of *base_url* is
+    MACHPAY_BASE_URL; that of *auth_url*, the authorization server, is MACHPAY_AUTH_URL. With *refresh_token* and
+    *client_id*, the access token is refreshed automatically, and *on_tokens* is called with each new pair before the
+    request continues. *timeout* is in seconds for one attempt; a call with all its retries takes at most
+    (max_retries + 1) times as long. The client does not close a given *http_client*.
     """
 
     def __init__(  # noqa: PLR0913 - all but the first by keyword
@@ -50,7 +50,7 @@ class AsyncMachPay:
         max_retries: int = DEFAULT_MAX_RETRIES,
         http_client: httpx2.AsyncClient | None = None,
     ) -> None:
-        held = held_from(
+        state = token_state_from(
             api_key,
             access_token,
             os.environ,
@@ -58,11 +58,11 @@ class AsyncMachPay:
             client_id=client_id,
             client_secret=client_secret,
         )
-        bearer = AsyncBearer(held, AsyncListener(on_tokens))
+        credentials = AsyncCredentialSource(state, AsyncTokenCallback(on_tokens))
         addresses = base_url_from(base_url, os.environ), auth_url_from(auth_url, base_url, os.environ)
         options = Options(addresses[0], timeout, max_retries, addresses[1])
         self._owns_http = http_client is None
-        self._transport = AsyncTransport(AsyncWire(_http(http_client, options), options), bearer)
+        self._transport = AsyncTransport(AsyncSender(_http(http_client, options), options), credentials)
 
     @cached_property
     def keys(self) -> AsyncKeys:
@@ -71,7 +71,7 @@ class AsyncMachPay:
 
     @cached_property
     def skills(self) -> AsyncSkills:
-        """What can be executed."""
+        """Skills to execute."""
         return AsyncSkills(self._transport)
 
     @cached_property
@@ -81,31 +81,31 @@ class AsyncMachPay:
 
     @cached_property
     def oauth(self) -> AsyncOAuth:
-        """Access to what belongs to others. Needs no credential."""
-        return AsyncOAuth(self._transport.wire)
+        """Access that users grant to an application. Needs no credential."""
+        return AsyncOAuth(self._transport.sender)
 
     @cached_property
     def sessions(self) -> AsyncSessions:
-        """Tokens for a short time."""
+        """Short-lived tokens."""
         return AsyncSessions(self._transport)
 
     async def whoami(self) -> Identity:
-        """Return whom the server takes this client for."""
-        return read_object(await self._transport.send(Call("GET", "/v1/whoami")), identity_from)
+        """Return the identity that the server sees."""
+        return parse_object(await self._transport.send(Call("GET", "/v1/whoami")), identity_from)
 
     def with_options(self, *, timeout: float | None = None, max_retries: int | None = None) -> "AsyncMachPay":
-        """Return a client that differs in what is given, and shares the connections of this one."""
-        options = self._transport.wire.options
+        """Return a client with the given options changed, which shares the connections of this one."""
+        options = self._transport.sender.options
         if timeout is not None:
             options = replace(options, timeout=timeout)
         if max_retries is not None:
             options = replace(options, max_retries=max_retries)
-        return self._over(replace(self._transport, wire=replace(self._transport.wire, options=options)))
+        return self._over(replace(self._transport, sender=replace(self._transport.sender, options=options)))
 
     async def aclose(self) -> None:
-        """Close the connections, unless they belong to another client."""
+        """Close the connections, unless another client owns them."""
         if self._owns_http:
-            await self._transport.wire.http.aclose()
+            await self._transport.sender.http.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -116,21 +116,21 @@ class AsyncMachPay:
         await self.aclose()
 
     def __repr__(self) -> str:
-        credential, base_url = self._transport.bearer.credential, self._transport.wire.options.base_url
+        credential, base_url = self._transport.credentials.credential, self._transport.sender.options.base_url
         return f"{type(self).__name__}({None if credential is None else str(credential)!r}, {base_url=})"
 
     @classmethod
     def _over(cls, transport: AsyncTransport) -> "AsyncMachPay":
         client = cls.__new__(cls)
-        client._owns_http = False  # noqa: SLF001 - its own, being made
+        client._owns_http = False  # noqa: SLF001 - an instance of this class, under construction
         client._transport = transport  # noqa: SLF001 - as above
         return client
 
 
-def _http(given: object, options: Options) -> httpx2.AsyncClient:
-    if given is None:
-        # Over loopback a proxy from the environment would be the one thing that sees the credential in clear.
+def _http(http_client: object, options: Options) -> httpx2.AsyncClient:
+    if http_client is None:
+        # No proxy from the environment for plain HTTP over loopback: it would see the credential unencrypted.
         return httpx2.AsyncClient(trust_env=not options.is_plain)
-    if not isinstance(given, httpx2.AsyncClient):
-        raise ConfigurationError(f"http_client is a {type(given).__name__}, and has to be a httpx2.AsyncClient.")
-    return given
+    if not isinstance(http_client, httpx2.AsyncClient):
+        raise ConfigurationError(f"http_client is a {type(http_client).__name__}, and has to be a httpx2.AsyncClient.")
+    return http_client

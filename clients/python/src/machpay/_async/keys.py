@@ -7,9 +7,9 @@ from machpay._async.listing import listing  # async only
 from machpay._async.page import AsyncPage, fetch_page
 from machpay._async.transport import AsyncTransport
 from machpay._call import Call, json_of, moment_of, path_of, query_of, strings_of
-from machpay._given import NOT_GIVEN, NotGiven
 from machpay._key import Key, key_from, listed_key_from
-from machpay._reading import read_object
+from machpay._not_given import NOT_GIVEN, NotGiven
+from machpay._parsing import parse_object
 from machpay._usage import Usage, usage_from
 
 DAY_SECONDS = 86_400
@@ -32,7 +32,7 @@ class AsyncKeys:
         metadata: Mapping[str, object] | None = None,
         idempotency_key: str | None = None,
     ) -> Key:
-        """Create a key. Its `.secret` is told this once."""
+        """Create a key. Its `.secret` is shown only once."""
         optional = {
             "environment": environment,
             "allowed_ips": strings_of("allowed_ips", allowed_ips),
@@ -52,12 +52,12 @@ class AsyncKeys:
         limit: int | None = None,
         after: str | None = None,
     ) -> AsyncPage[Key]:
-        """List keys. The page has `limit` of them at most, and begins after the key with the id *after*."""
+        """List keys. The page has at most *limit* keys, and starts after the key with the id *after*."""
         query = query_of(limit=limit, after=after, environment=environment, status=status)
         return await fetch_page(self._transport, Call("GET", "/v1/keys", query), listed_key_from)
 
     async def retrieve(self, key_id: str) -> Key:
-        """Return a key as it is now, with its `.etag`."""
+        """Return a key with its `.etag`."""
         return await self._key(Call("GET", path_of("/v1/keys/{key_id}", key_id=key_id)))
 
     async def update(
@@ -72,9 +72,9 @@ class AsyncKeys:
         if_match: str | None = None,
         idempotency_key: str | None = None,
     ) -> Key:
-        """Change what is given, and nothing else; `expires_at=None` lets the key never expire.
+        """Change the given settings. `expires_at=None` means that the key never expires.
 
-        With *if_match*, an `.etag`, raise PreconditionFailedError when the key has changed since.
+        With *if_match*, an `.etag`, raises PreconditionFailedError if the key has changed since.
         """
         body = json_of(
             {
@@ -89,18 +89,18 @@ class AsyncKeys:
         return await self._key(Call("PATCH", path, (), body, idempotency_key, if_match))
 
     async def rotate(self, key_id: str, *, grace_seconds: int = DAY_SECONDS, idempotency_key: str | None = None) -> Key:
-        """Give the key a new `.secret`, told this once; the old one goes on working for *grace_seconds*."""
+        """Give the key a new `.secret`, shown only once. The old one works for another *grace_seconds*."""
         path = path_of("/v1/keys/{key_id}/rotate", key_id=key_id)
         body = json_of({"grace_seconds": grace_seconds})
         return await self._key(Call("POST", path, body=body, idempotency_key=idempotency_key))
 
     async def end_grace(self, key_id: str, *, idempotency_key: str | None = None) -> Key:
-        """Let the secret from before the last rotation stop working now."""
+        """End the grace period of the previous secret now."""
         path = path_of("/v1/keys/{key_id}/end-grace", key_id=key_id)
         return await self._key(Call("POST", path, idempotency_key=idempotency_key))
 
     async def revoke(self, key_id: str, *, self_: bool = False, idempotency_key: str | None = None) -> Key:
-        """Revoke the key for good. *self_* says that it is meant even for the key that this client uses."""
+        """Revoke the key permanently. *self_* is required for the key that this client uses."""
         path = path_of("/v1/keys/{key_id}/revoke", key_id=key_id)
         query = query_of(self="true" if self_ else None)
         return await self._key(Call("POST", path, query, idempotency_key=idempotency_key))
@@ -113,11 +113,11 @@ class AsyncKeys:
         end: dt.datetime | str | None = None,
         bucket: str | None = None,
     ) -> Usage:
-        """Return what the key was used for by `minute`, `hour` or `day`: the last 24 hours by the hour, unless told."""
+        """Return the usage of the key by `minute`, `hour` or `day`; by default the last 24 hours by hour."""
         period = {"from": moment_of("start", start), "to": moment_of("end", end)}
         query = query_of(**{name: None if at is None else str(at) for name, at in period.items()}, bucket=bucket)
         call = Call("GET", path_of("/v1/keys/{key_id}/usage", key_id=key_id), query)
-        return read_object(await self._transport.send(call), usage_from)
+        return parse_object(await self._transport.send(call), usage_from)
 
     async def _key(self, call: Call) -> Key:
-        return read_object(await self._transport.send(call), key_from)
+        return parse_object(await self._transport.send(call), key_from)

@@ -1,18 +1,19 @@
-"""A list that is asked for and not yet fetched. Only asynchronous code needs it, so it has no generated twin.
+"""A list that is not fetched yet. Only asynchronous code needs it, so there is no generated twin.
 
-`await` gives the first page, `async for` the items of all of them.
+`await` returns the first page, `async for` yields the items of all pages.
 """
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from typing import Any, Generic, ParamSpec
 
-from machpay._async.page import AsyncPage, T
+from machpay._async.page import AsyncPage
+from machpay._result import T
 
 _P = ParamSpec("_P")
 
 
 class AsyncListing(Generic[T]):
-    """What `client.keys.list()` returns. Each use of it asks anew."""
+    """The result of `client.keys.list()`. Each use sends a new request."""
 
     def __init__(self, fetch: Callable[[], Coroutine[Any, Any, AsyncPage[T]]]) -> None:
         self._fetch = fetch
@@ -26,10 +27,10 @@ class AsyncListing(Generic[T]):
 
 
 def listing(method: Callable[_P, Coroutine[Any, Any, AsyncPage[T]]]) -> Callable[_P, AsyncListing[T]]:
-    """Return *method* with its coroutine made into a listing."""
+    """Return *method* as a function that returns a listing instead of a coroutine."""
 
-    def asked(*args: _P.args, **kwargs: _P.kwargs) -> AsyncListing[T]:
+    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> AsyncListing[T]:
         return AsyncListing(lambda: method(*args, **kwargs))
 
-    asked.__doc__ = method.__doc__
-    return asked
+    wrapper.__doc__ = method.__doc__
+    return wrapper

@@ -1,10 +1,10 @@
-"""`client.oauth`: the way to access that a user grants to an application."""
+"""`client.oauth`: access that users grant to an application."""
 
 from collections.abc import Sequence
 
-from machpay._async.wire import AsyncWire
-from machpay._oauth import AuthorizationRequest, Parameters, authorization_request, code_in, scope_of
-from machpay._reading import read_object
+from machpay._async.sender import AsyncSender
+from machpay._oauth import AuthorizationRequest, Parameters, authorization_request, parse_callback, scope_of
+from machpay._parsing import parse_object
 from machpay._response import Response
 from machpay._token_request import Application, TokenRequest, exchange_request, refresh_request, revocation_request
 from machpay._tokens import Tokens, tokens_from
@@ -12,10 +12,10 @@ from machpay.errors import oauth_error_for
 
 
 class AsyncOAuth:
-    """Send users to the authorization server, and turn what they come back with into tokens."""
+    """Redirect users to the authorization server, and exchange codes for tokens."""
 
-    def __init__(self, wire: AsyncWire) -> None:
-        self._wire = wire
+    def __init__(self, sender: AsyncSender) -> None:
+        self._sender = sender
 
     def authorization_url(
         self,
@@ -26,10 +26,10 @@ class AsyncOAuth:
         state: str | None = None,
         resource: str | None = None,
     ) -> AuthorizationRequest:
-        """Return the `.url` to send a user to; keep `.state` and `.code_verifier` in the user's session."""
+        """Return the `.url` to redirect a user to. Keep `.state` and `.code_verifier` in the user's session."""
         return authorization_request(
-            self._wire.options.auth_url,
-            self._wire.effects.entropy,
+            self._sender.options.auth_url,
+            self._sender.effects.entropy,
             client_id=client_id,
             redirect_uri=redirect_uri,
             scopes=scopes,
@@ -38,11 +38,11 @@ class AsyncOAuth:
         )
 
     def check_callback(self, url_or_params: str | Parameters, *, state: str, issuer: str | None = None) -> str:
-        """Return the code that a callback brings. Raise OAuthError for an error, and for a callback of others.
+        """Return the code in a callback. Raises OAuthError for an error, and for a forged callback.
 
-        *state* is what the user's session holds; with *issuer* the callback has to come from there (RFC 9207).
+        *state* is the one in the user's session. With *issuer*, the callback must come from that server (RFC 9207).
         """
-        return code_in(url_or_params, state=state, issuer=issuer)
+        return parse_callback(url_or_params, state=state, issuer=issuer)
 
     async def exchange_code(
         self,
@@ -53,10 +53,10 @@ class AsyncOAuth:
         client_secret: str | None = None,
         code_verifier: str | None = None,
     ) -> Tokens:
-        """Return the tokens for *code*. It is asked once: a code is used up by the first request that arrives."""
+        """Return the tokens for *code*. There are no retries: a code can be used only once."""
         application = Application(client_id, client_secret)
         request = exchange_request(application, code=code, redirect_uri=redirect_uri, code_verifier=code_verifier)
-        return await fetch_tokens(self._wire, request)
+        return await fetch_tokens(self._sender, request)
 
     async def refresh_token(
         self,
@@ -66,25 +66,25 @@ class AsyncOAuth:
         client_secret: str | None = None,
         scopes: Sequence[str] | None = None,
     ) -> Tokens:
-        """Return the tokens that follow *refresh_token*, with fewer *scopes* where given."""
+        """Return new tokens for *refresh_token*, limited to *scopes* if given."""
         application = Application(client_id, client_secret)
         request = refresh_request(application, refresh_token=refresh_token, scope=scope_of(scopes))
-        return await fetch_tokens(self._wire, request)
+        return await fetch_tokens(self._sender, request)
 
     async def revoke(self, *, token: str, client_id: str, client_secret: str | None = None) -> None:
-        """End *token*, an access token or a refresh token. One that is unknown counts as ended."""
-        await _granted(self._wire, revocation_request(Application(client_id, client_secret), token=token))
+        """Revoke *token*, an access token or a refresh token. An unknown token is not an error."""
+        await _send(self._sender, revocation_request(Application(client_id, client_secret), token=token))
 
 
-async def fetch_tokens(wire: AsyncWire, request: TokenRequest) -> Tokens:
-    """Return the tokens that *request* is answered with."""
-    response = await _granted(wire, request)
-    tokens = read_object(response, tokens_from, at="auth_url")
-    return tokens if request.refresh_token is None else tokens.following(request.refresh_token)
+async def fetch_tokens(sender: AsyncSender, request: TokenRequest) -> Tokens:
+    """Return the tokens in the response to *request*."""
+    response = await _send(sender, request)
+    tokens = parse_object(response, tokens_from, server="auth_url")
+    return tokens if request.refresh_token is None else tokens.with_refresh_token(request.refresh_token)
 
 
-async def _granted(wire: AsyncWire, request: TokenRequest) -> Response:
-    response = await wire.send(request.call, request.presented)
+async def _send(sender: AsyncSender, request: TokenRequest) -> Response:
+    response = await sender.send(request.call, request.authorization)
     if not response.is_success:
         raise oauth_error_for(response)
     return response

@@ -1,9 +1,9 @@
-"""Sends the calls of a client's resources with its credential, and with another where that one has ended."""
+"""Sends the calls of a client's resources with its credential, once more with a new one if it is refused."""
 
 from dataclasses import dataclass, replace
 
-from machpay._async.bearer import AsyncBearer
-from machpay._async.wire import AsyncWire
+from machpay._async.credential_source import AsyncCredentialSource
+from machpay._async.sender import AsyncSender
 from machpay._call import Call
 from machpay._response import Response
 from machpay.errors import error_for, problem_in
@@ -13,19 +13,19 @@ _UNAUTHORIZED, _INVALID = 401, "invalid_credentials"
 
 @dataclass(frozen=True, slots=True)
 class AsyncTransport:
-    """What resources send by."""
+    """Sends the calls of resources."""
 
-    wire: AsyncWire
-    bearer: AsyncBearer
+    sender: AsyncSender
+    credentials: AsyncCredentialSource
 
     async def send(self, call: Call) -> Response:
-        """Return the answer to *call*, a success. Anything else is raised."""
+        """Return the successful response to *call*. Raises APIStatusError for any other."""
         if call.needs_idempotency_key:
-            call = replace(call, idempotency_key=self.wire.effects.new_idempotency_key())
-        credential = await self.bearer.current(self.wire)
-        response = await self.wire.send(call, credential.presented)
-        if _is_refused(response) and (other := await self.bearer.in_place_of(credential, self.wire)):
-            second = await self.wire.send(call, other.presented)
+            call = replace(call, idempotency_key=self.sender.effects.new_idempotency_key())
+        credential = await self.credentials.current(self.sender)
+        response = await self.sender.send(call, credential.authorization)
+        if _is_refused(response) and (other := await self.credentials.replacement(credential, self.sender)):
+            second = await self.sender.send(call, other.authorization)
             response = replace(second, attempts=response.attempts + second.attempts)
         if not response.is_success:
             raise error_for(response)
@@ -33,5 +33,5 @@ class AsyncTransport:
 
 
 def _is_refused(response: Response) -> bool:
-    """Return whether it was the credential that *response* refuses, before anything was done."""
+    """Return whether *response* refuses the credential, which means that the request had no effect."""
     return response.status == _UNAUTHORIZED and problem_in(response).get("code") == _INVALID

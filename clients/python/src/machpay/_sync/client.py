@@ -1,4 +1,4 @@
-"""The client: a credential, a place to send it to, and the resources there.
+"""The client: a credential, the address of the API, and its resources.
 
 Generated from `_async` by generate.py: edit it there.
 """
@@ -13,29 +13,29 @@ import httpx2
 
 from machpay._account import Identity, identity_from
 from machpay._call import Call
-from machpay._held import held_from
-from machpay._listener import Listener, OnTokens
 from machpay._options import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_SECONDS, Options, auth_url_from, base_url_from
-from machpay._reading import read_object
+from machpay._parsing import parse_object
 from machpay._sync.account import Accounts
-from machpay._sync.bearer import Bearer
+from machpay._sync.credential_source import CredentialSource
 from machpay._sync.keys import Keys
 from machpay._sync.oauth import OAuth
+from machpay._sync.sender import Sender
 from machpay._sync.sessions import Sessions
 from machpay._sync.skills import Skills
 from machpay._sync.transport import Transport
-from machpay._sync.wire import Wire
+from machpay._token_callback import OnTokens, TokenCallback
+from machpay._token_state import token_state_from
 from machpay.errors import ConfigurationError
 
 
 class MachPay:
     """A client of the MachPay API.
 
-    Without *api_key* and *access_token* the key comes from MACHPAY_API_KEY; *base_url* from MACHPAY_BASE_URL, and
-    *auth_url*, where tokens come from, from MACHPAY_AUTH_URL. With *refresh_token* and *client_id* the access token
-    is refreshed by itself; *on_tokens* is called with each new pair, before the request that needs it goes on.
-    *timeout* is in seconds for one attempt; a call with all its retries takes (max_retries + 1) times that at most.
-    A *http_client* of your own stays yours to close.
+    Without *api_key* and *access_token* the key is taken from MACHPAY_API_KEY. The default of *base_url* is
+    MACHPAY_BASE_URL; that of *auth_url*, the authorization server, is MACHPAY_AUTH_URL. With *refresh_token* and
+    *client_id*, the access token is refreshed automatically, and *on_tokens* is called with each new pair before the
+    request continues. *timeout* is in seconds for one attempt; a call with all its retries takes at most
+    (max_retries + 1) times as long. The client does not close a given *http_client*.
     """
 
     def __init__(  # noqa: PLR0913 - all but the first by keyword
@@ -53,7 +53,7 @@ class MachPay:
         max_retries: int = DEFAULT_MAX_RETRIES,
         http_client: httpx2.Client | None = None,
     ) -> None:
-        held = held_from(
+        state = token_state_from(
             api_key,
             access_token,
             os.environ,
@@ -61,11 +61,11 @@ class MachPay:
             client_id=client_id,
             client_secret=client_secret,
         )
-        bearer = Bearer(held, Listener(on_tokens))
+        credentials = CredentialSource(state, TokenCallback(on_tokens))
         addresses = base_url_from(base_url, os.environ), auth_url_from(auth_url, base_url, os.environ)
         options = Options(addresses[0], timeout, max_retries, addresses[1])
         self._owns_http = http_client is None
-        self._transport = Transport(Wire(_http(http_client, options), options), bearer)
+        self._transport = Transport(Sender(_http(http_client, options), options), credentials)
 
     @cached_property
     def keys(self) -> Keys:
@@ -74,7 +74,7 @@ class MachPay:
 
     @cached_property
     def skills(self) -> Skills:
-        """What can be executed."""
+        """Skills to execute."""
         return Skills(self._transport)
 
     @cached_property
@@ -84,31 +84,31 @@ class MachPay:
 
     @cached_property
     def oauth(self) -> OAuth:
-        """Access to what belongs to others. Needs no credential."""
-        return OAuth(self._transport.wire)
+        """Access that users grant to an application. Needs no credential."""
+        return OAuth(self._transport.sender)
 
     @cached_property
     def sessions(self) -> Sessions:
-        """Tokens for a short time."""
+        """Short-lived tokens."""
         return Sessions(self._transport)
 
     def whoami(self) -> Identity:
-        """Return whom the server takes this client for."""
-        return read_object(self._transport.send(Call("GET", "/v1/whoami")), identity_from)
+        """Return the identity that the server sees."""
+        return parse_object(self._transport.send(Call("GET", "/v1/whoami")), identity_from)
 
     def with_options(self, *, timeout: float | None = None, max_retries: int | None = None) -> "MachPay":
-        """Return a client that differs in what is given, and shares the connections of this one."""
-        options = self._transport.wire.options
+        """Return a client with the given options changed, which shares the connections of this one."""
+        options = self._transport.sender.options
         if timeout is not None:
             options = replace(options, timeout=timeout)
         if max_retries is not None:
             options = replace(options, max_retries=max_retries)
-        return self._over(replace(self._transport, wire=replace(self._transport.wire, options=options)))
+        return self._over(replace(self._transport, sender=replace(self._transport.sender, options=options)))
 
     def close(self) -> None:
-        """Close the connections, unless they belong to another client."""
+        """Close the connections, unless another client owns them."""
         if self._owns_http:
-            self._transport.wire.http.close()
+            self._transport.sender.http.close()
 
     def __enter__(self) -> Self:
         return self
@@ -119,21 +119,21 @@ class MachPay:
         self.close()
 
     def __repr__(self) -> str:
-        credential, base_url = self._transport.bearer.credential, self._transport.wire.options.base_url
+        credential, base_url = self._transport.credentials.credential, self._transport.sender.options.base_url
         return f"{type(self).__name__}({None if credential is None else str(credential)!r}, {base_url=})"
 
     @classmethod
     def _over(cls, transport: Transport) -> "MachPay":
         client = cls.__new__(cls)
-        client._owns_http = False  # noqa: SLF001 - its own, being made
+        client._owns_http = False  # noqa: SLF001 - an instance of this class, under construction
         client._transport = transport  # noqa: SLF001 - as above
         return client
 
 
-def _http(given: object, options: Options) -> httpx2.Client:
-    if given is None:
-        # Over loopback a proxy from the environment would be the one thing that sees the credential in clear.
+def _http(http_client: object, options: Options) -> httpx2.Client:
+    if http_client is None:
+        # No proxy from the environment for plain HTTP over loopback: it would see the credential unencrypted.
         return httpx2.Client(trust_env=not options.is_plain)
-    if not isinstance(given, httpx2.Client):
-        raise ConfigurationError(f"http_client is a {type(given).__name__}, and has to be a httpx2.Client.")
-    return given
+    if not isinstance(http_client, httpx2.Client):
+        raise ConfigurationError(f"http_client is a {type(http_client).__name__}, and has to be a httpx2.Client.")
+    return http_client

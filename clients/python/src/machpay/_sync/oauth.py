@@ -1,24 +1,24 @@
-"""`client.oauth`: the way to access that a user grants to an application.
+"""`client.oauth`: access that users grant to an application.
 
 Generated from `_async` by generate.py: edit it there.
 """
 
 from collections.abc import Sequence
 
-from machpay._oauth import AuthorizationRequest, Parameters, authorization_request, code_in, scope_of
-from machpay._reading import read_object
+from machpay._oauth import AuthorizationRequest, Parameters, authorization_request, parse_callback, scope_of
+from machpay._parsing import parse_object
 from machpay._response import Response
-from machpay._sync.wire import Wire
+from machpay._sync.sender import Sender
 from machpay._token_request import Application, TokenRequest, exchange_request, refresh_request, revocation_request
 from machpay._tokens import Tokens, tokens_from
 from machpay.errors import oauth_error_for
 
 
 class OAuth:
-    """Send users to the authorization server, and turn what they come back with into tokens."""
+    """Redirect users to the authorization server, and exchange codes for tokens."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
 
     def authorization_url(
         self,
@@ -29,10 +29,10 @@ class OAuth:
         state: str | None = None,
         resource: str | None = None,
     ) -> AuthorizationRequest:
-        """Return the `.url` to send a user to; keep `.state` and `.code_verifier` in the user's session."""
+        """Return the `.url` to redirect a user to. Keep `.state` and `.code_verifier` in the user's session."""
         return authorization_request(
-            self._wire.options.auth_url,
-            self._wire.effects.entropy,
+            self._sender.options.auth_url,
+            self._sender.effects.entropy,
             client_id=client_id,
             redirect_uri=redirect_uri,
             scopes=scopes,
@@ -41,11 +41,11 @@ class OAuth:
         )
 
     def check_callback(self, url_or_params: str | Parameters, *, state: str, issuer: str | None = None) -> str:
-        """Return the code that a callback brings. Raise OAuthError for an error, and for a callback of others.
+        """Return the code in a callback. Raises OAuthError for an error, and for a forged callback.
 
-        *state* is what the user's session holds; with *issuer* the callback has to come from there (RFC 9207).
+        *state* is the one in the user's session. With *issuer*, the callback must come from that server (RFC 9207).
         """
-        return code_in(url_or_params, state=state, issuer=issuer)
+        return parse_callback(url_or_params, state=state, issuer=issuer)
 
     def exchange_code(
         self,
@@ -56,10 +56,10 @@ class OAuth:
         client_secret: str | None = None,
         code_verifier: str | None = None,
     ) -> Tokens:
-        """Return the tokens for *code*. It is asked once: a code is used up by the first request that arrives."""
+        """Return the tokens for *code*. There are no retries: a code can be used only once."""
         application = Application(client_id, client_secret)
         request = exchange_request(application, code=code, redirect_uri=redirect_uri, code_verifier=code_verifier)
-        return fetch_tokens(self._wire, request)
+        return fetch_tokens(self._sender, request)
 
     def refresh_token(
         self,
@@ -69,25 +69,25 @@ class OAuth:
         client_secret: str | None = None,
         scopes: Sequence[str] | None = None,
     ) -> Tokens:
-        """Return the tokens that follow *refresh_token*, with fewer *scopes* where given."""
+        """Return new tokens for *refresh_token*, limited to *scopes* if given."""
         application = Application(client_id, client_secret)
         request = refresh_request(application, refresh_token=refresh_token, scope=scope_of(scopes))
-        return fetch_tokens(self._wire, request)
+        return fetch_tokens(self._sender, request)
 
     def revoke(self, *, token: str, client_id: str, client_secret: str | None = None) -> None:
-        """End *token*, an access token or a refresh token. One that is unknown counts as ended."""
-        _granted(self._wire, revocation_request(Application(client_id, client_secret), token=token))
+        """Revoke *token*, an access token or a refresh token. An unknown token is not an error."""
+        _send(self._sender, revocation_request(Application(client_id, client_secret), token=token))
 
 
-def fetch_tokens(wire: Wire, request: TokenRequest) -> Tokens:
-    """Return the tokens that *request* is answered with."""
-    response = _granted(wire, request)
-    tokens = read_object(response, tokens_from, at="auth_url")
-    return tokens if request.refresh_token is None else tokens.following(request.refresh_token)
+def fetch_tokens(sender: Sender, request: TokenRequest) -> Tokens:
+    """Return the tokens in the response to *request*."""
+    response = _send(sender, request)
+    tokens = parse_object(response, tokens_from, server="auth_url")
+    return tokens if request.refresh_token is None else tokens.with_refresh_token(request.refresh_token)
 
 
-def _granted(wire: Wire, request: TokenRequest) -> Response:
-    response = wire.send(request.call, request.presented)
+def _send(sender: Sender, request: TokenRequest) -> Response:
+    response = sender.send(request.call, request.authorization)
     if not response.is_success:
         raise oauth_error_for(response)
     return response

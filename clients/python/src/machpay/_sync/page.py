@@ -1,31 +1,23 @@
-"""Lists, a page at a time or as a whole.
+"""Pagination: lists, page by page or as a whole.
 
 Generated from `_async` by generate.py: edit it there.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
 from machpay._call import Call
-from machpay._reading import Members, flag, items, mapping, read_object
-from machpay._received import Received
+from machpay._parsing import ObjectParser, flag, items, mapping, parse_object
 from machpay._response import Response
+from machpay._result import Result, T
 from machpay._sync.transport import Transport
 from machpay.errors import InvalidResponseError
 
 
-class _Identified(Protocol):
-    @property
-    def id(self) -> str: ...
-
-
-T = TypeVar("T", bound=_Identified)
-
-
 @dataclass(frozen=True, slots=True, repr=False, kw_only=True)
-class Page(Received, Generic[T]):
-    """A part of a list. To iterate goes through all that follows, fetching page after page."""
+class Page(Result, Generic[T]):
+    """A page of a list. Iterating yields its items and those of all following pages, fetched when needed."""
 
     data: tuple[T, ...]
     has_more: bool
@@ -34,7 +26,7 @@ class Page(Received, Generic[T]):
     _transport: Transport = field(compare=False)
 
     def next_page(self) -> "Page[T] | None":
-        """Return the page that follows, None after the last."""
+        """Return the next page, or None after the last one."""
         if not self.has_more or not self.data:
             return None
         last = self.data[-1].id
@@ -56,20 +48,20 @@ class Page(Received, Generic[T]):
 
 
 def fetch_page(transport: Transport, call: Call, read: Callable[[Mapping[str, object], Response], T]) -> Page[T]:
-    """Return the page that *call* asks for, its items made by *read*."""
+    """Return the page in the response to *call*, its items parsed by *read*."""
 
     def page(members: Mapping[str, object], response: Response) -> Page[T]:
-        of = Members(members)
-        data = of.required("data", lambda value: tuple(read(mapping(item), response) for item in items(value)))
-        has_more = of.optional("has_more", flag, default=False)
+        parser = ObjectParser(members)
+        data = parser.required("data", lambda value: tuple(read(mapping(item), response) for item in items(value)))
+        has_more = parser.optional("has_more", flag, default=False)
         return Page(
             data=data,
             has_more=has_more,
             response=response,
-            extra=of.rest(),
+            extra=parser.rest(),
             _call=call,
             _read=read,
             _transport=transport,
         )
 
-    return read_object(transport.send(call), page)
+    return parse_object(transport.send(call), page)

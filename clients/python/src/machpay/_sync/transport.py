@@ -1,4 +1,4 @@
-"""Sends the calls of a client's resources with its credential, and with another where that one has ended.
+"""Sends the calls of a client's resources with its credential, once more with a new one if it is refused.
 
 Generated from `_async` by generate.py: edit it there.
 """
@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from machpay._call import Call
 from machpay._response import Response
-from machpay._sync.bearer import Bearer
-from machpay._sync.wire import Wire
+from machpay._sync.credential_source import CredentialSource
+from machpay._sync.sender import Sender
 from machpay.errors import error_for, problem_in
 
 _UNAUTHORIZED, _INVALID = 401, "invalid_credentials"
@@ -16,19 +16,19 @@ _UNAUTHORIZED, _INVALID = 401, "invalid_credentials"
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """What resources send by."""
+    """Sends the calls of resources."""
 
-    wire: Wire
-    bearer: Bearer
+    sender: Sender
+    credentials: CredentialSource
 
     def send(self, call: Call) -> Response:
-        """Return the answer to *call*, a success. Anything else is raised."""
+        """Return the successful response to *call*. Raises APIStatusError for any other."""
         if call.needs_idempotency_key:
-            call = replace(call, idempotency_key=self.wire.effects.new_idempotency_key())
-        credential = self.bearer.current(self.wire)
-        response = self.wire.send(call, credential.presented)
-        if _is_refused(response) and (other := self.bearer.in_place_of(credential, self.wire)):
-            second = self.wire.send(call, other.presented)
+            call = replace(call, idempotency_key=self.sender.effects.new_idempotency_key())
+        credential = self.credentials.current(self.sender)
+        response = self.sender.send(call, credential.authorization)
+        if _is_refused(response) and (other := self.credentials.replacement(credential, self.sender)):
+            second = self.sender.send(call, other.authorization)
             response = replace(second, attempts=response.attempts + second.attempts)
         if not response.is_success:
             raise error_for(response)
@@ -36,5 +36,5 @@ class Transport:
 
 
 def _is_refused(response: Response) -> bool:
-    """Return whether it was the credential that *response* refuses, before anything was done."""
+    """Return whether *response* refuses the credential, which means that the request had no effect."""
     return response.status == _UNAUTHORIZED and problem_in(response).get("code") == _INVALID

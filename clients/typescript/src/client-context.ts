@@ -1,19 +1,19 @@
-/** Puts a client together: the only place that knows which credential is meant. */
+/** Builds the parts of a client from its options, and selects its credential. */
 
 import { ConfigurationError } from "./errors.js";
-import { Renewal } from "./oauth/renewal.js";
+import { TokenRefresher } from "./oauth/token-refresher.js";
 import { OAuth } from "./resources/oauth.js";
 import { CLIENT_OPTION_NAMES, type ClientOptions } from "./settings/client-options.js";
 import { Credential, credentialFrom, kindOf, refuseInBrowser } from "./settings/credential.js";
 import { variable } from "./settings/environment.js";
-import { changedOptions, checkOptionNames, optionsFrom, type GivenOptions } from "./settings/options.js";
-import { WORLD, type Effects } from "./wire/effects.js";
+import { optionsWith, checkOptionNames, optionsFrom, type GivenOptions } from "./settings/options.js";
+import { DEFAULT_EFFECTS, type Effects } from "./wire/effects.js";
 import { Transport, type Credentials } from "./wire/transport.js";
 
 const API_KEY_VARIABLE = "MACHPAY_API_KEY";
 
-/** What a client is made of. */
-export class Assembly {
+/** The parts of a client. */
+export class ClientContext {
   readonly transport: Transport;
   readonly oauth: OAuth;
 
@@ -22,17 +22,17 @@ export class Assembly {
     this.oauth = oauth;
   }
 
-  /** Return one that differs in what is *given*, and shares the credential. */
-  changed(given: Pick<GivenOptions, "timeout" | "maxRetries">): Assembly {
+  /** Return a context with the *given* options, which shares the credential. */
+  withOptions(given: Pick<GivenOptions, "timeout" | "maxRetries">): ClientContext {
     checkOptionNames(given, ["timeout", "maxRetries"]);
     const { options, credentials, effects } = this.transport;
-    const changed = changedOptions(options, given);
-    return new Assembly(new Transport(changed, credentials, effects), new OAuth(changed, effects));
+    const changed = optionsWith(options, given);
+    return new ClientContext(new Transport(changed, credentials, effects), new OAuth(changed, effects));
   }
 }
 
-/** Return what *given* asks for, all of it checked. */
-export function assembled(given: ClientOptions, effects: Effects = WORLD): Assembly {
+/** Return the context for the *given* options, all validated. */
+export function createClientContext(given: ClientOptions, effects: Effects = DEFAULT_EFFECTS): ClientContext {
   if (typeof given !== "object" || given === null) {
     throw new ConfigurationError(`The options are ${kindOf(given)}; write new MachPay({ apiKey: … }).`);
   }
@@ -40,10 +40,10 @@ export function assembled(given: ClientOptions, effects: Effects = WORLD): Assem
   if (given.clientSecret !== undefined) refuseInBrowser("clientSecret is a secret of the application, which");
   const options = optionsFrom(given);
   const oauth = new OAuth(options, effects);
-  return new Assembly(new Transport(options, credentialsFrom(given, oauth, effects), effects), oauth);
+  return new ClientContext(new Transport(options, credentialsFrom(given, oauth, effects), effects), oauth);
 }
 
-/** Return the one credential that is meant. Explicit beats the environment; two explicit ones are an error. */
+/** Return the credentials. Options override the environment; two contradicting options are an error. */
 function credentialsFrom(given: ClientOptions, oauth: OAuth, effects: Effects): Credentials {
   const { refreshToken } = given;
   const isGiven = { apiKey: "apiKey" in given, accessToken: "accessToken" in given };
@@ -52,12 +52,12 @@ function credentialsFrom(given: ClientOptions, oauth: OAuth, effects: Effects): 
     const other = isGiven.accessToken ? "accessToken" : "refreshToken";
     throw new ConfigurationError(`Both apiKey and ${other} are given; pass the one to be used.`);
   }
-  if (isGiven.apiKey) return new Fixed(apiKeyFrom("apiKey", given.apiKey));
+  if (isGiven.apiKey) return new StaticCredentials(apiKeyFrom("apiKey", given.apiKey));
   const credential = isGiven.accessToken ? credentialFrom("accessToken", given.accessToken) : null;
-  if (hasRefreshToken) return renewalFrom(given, credential, refreshToken, oauth, effects);
-  if (credential !== null) return new Fixed(credential);
-  const found = variable(API_KEY_VARIABLE);
-  return found ? new Fixed(apiKeyFrom(API_KEY_VARIABLE, found)) : new Missing();
+  if (hasRefreshToken) return tokenRefresherFrom(given, credential, refreshToken, oauth, effects);
+  if (credential !== null) return new StaticCredentials(credential);
+  const key = variable(API_KEY_VARIABLE);
+  return key ? new StaticCredentials(apiKeyFrom(API_KEY_VARIABLE, key)) : new NoCredentials();
 }
 
 function apiKeyFrom(name: string, value: unknown): Credential {
@@ -65,37 +65,37 @@ function apiKeyFrom(name: string, value: unknown): Credential {
   return credentialFrom(name, value);
 }
 
-function renewalFrom(
+function tokenRefresherFrom(
   given: ClientOptions,
   credential: Credential | null,
   refreshToken: string,
   oauth: OAuth,
   effects: Effects,
-): Renewal {
+): TokenRefresher {
   const { clientId, clientSecret, onTokens } = given;
   if (clientId === undefined) throw new ConfigurationError("refreshToken is given without clientId; pass both.");
   if (onTokens !== undefined && typeof onTokens !== "function") {
     throw new ConfigurationError(`onTokens is ${kindOf(onTokens)}, and has to be a function.`);
   }
   credentialFrom("refreshToken", refreshToken);
-  return new Renewal({
+  return new TokenRefresher({
     credential,
     refreshToken,
-    refresh: (present) => oauth.refreshToken({ refreshToken: present, clientId, clientSecret }),
+    refresh: (current) => oauth.refreshToken({ refreshToken: current, clientId, clientSecret }),
     onTokens,
     now: effects.now,
   });
 }
 
-/** A credential that stays as it is. */
-class Fixed implements Credentials {
+/** A credential that is never refreshed. */
+class StaticCredentials implements Credentials {
   readonly #credential: Credential;
 
   constructor(credential: Credential) {
     this.#credential = credential;
   }
 
-  get shown(): string {
+  get masked(): string {
     return String(this.#credential);
   }
 
@@ -103,14 +103,14 @@ class Fixed implements Credentials {
     return this.#credential;
   }
 
-  async renewed(): Promise<null> {
+  async replacement(): Promise<null> {
     return null;
   }
 }
 
-/** None. What needs none works all the same, as `client.oauth` does. */
-class Missing implements Credentials {
-  readonly shown = null;
+/** No credential. Only `client.oauth` works without one. */
+class NoCredentials implements Credentials {
+  readonly masked = null;
 
   async current(): Promise<never> {
     throw new ConfigurationError(
@@ -118,7 +118,7 @@ class Missing implements Credentials {
     );
   }
 
-  async renewed(): Promise<null> {
+  async replacement(): Promise<null> {
     return null;
   }
 }

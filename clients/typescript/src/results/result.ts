@@ -1,33 +1,33 @@
-/** What all results have in common: how they came, and the members that this release does not know. */
+/** What all results have in common: their response, and members that this release does not know. */
 
-import type { Members } from "../wire/reading.js";
+import type { ObjectParser } from "../wire/parsing.js";
 import type { RateLimit } from "../wire/rate-limit.js";
 import type { Response } from "../wire/response.js";
-import { Shown } from "../wire/shown.js";
+import { SafeOutput } from "../wire/safe-output.js";
 
 /** A result. */
-export abstract class Received extends Shown {
+export abstract class Result extends SafeOutput {
   readonly #response: Response;
-  readonly #of: Members;
+  readonly #parser: ObjectParser;
 
   /** @internal */
-  constructor(of: Members, response: Response) {
+  constructor(parser: ObjectParser, response: Response) {
     super();
-    this.#of = of;
+    this.#parser = parser;
     this.#response = response;
   }
 
-  /** What a newer server sends besides, as it came. */
+  /** Members that only newer servers send, unparsed. */
   get extra(): Readonly<Record<string, unknown>> {
-    return this.#of.rest();
+    return this.#parser.rest();
   }
 
-  /** How it came: status, headers, body. */
+  /** The HTTP response: status, headers, body. */
   get response(): Response {
     return this.#response;
   }
 
-  /** What the server calls the request that brought this. */
+  /** The server's id of the request. */
   get requestId(): string | null {
     return this.#response.requestId;
   }

@@ -1,10 +1,10 @@
-"""What an argument is when nobody gave it: in an update, None is a value that can be set."""
+"""The default of optional arguments of updates, where None is a value that can be set."""
 
 from enum import Enum
 
 
 class NotGiven(Enum):
-    """The type of `NOT_GIVEN`, an enumeration so that type checkers can tell it from every value."""
+    """The type of `NOT_GIVEN`. It is an enumeration, so that type checkers can distinguish it from every value."""
 
     NOT_GIVEN = "not given"
 
