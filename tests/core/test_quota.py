@@ -1,4 +1,4 @@
-"""Tiers, and the window against an exact log: rules 1, 2 and 4 of a quota over random histories."""
+"""Tiers, and the sliding window against an exact log of admissions over random histories."""
 
 import copy
 import math
@@ -27,14 +27,14 @@ from machpay_gateway.core.limits.rate import MAX_LIMIT, TIERS, CellWindow, Tier,
         (f"{MAX_LIMIT}/month", MAX_LIMIT, 2_592_000, "month"),
     ],
 )
-def test_a_rate_is_read_in_the_notation_of_limits(rate: str, limit: int, window_seconds: int, name: str) -> None:
+def test_a_rate_is_parsed_in_the_notation_of_limits(rate: str, limit: int, window_seconds: int, name: str) -> None:
     assert parse_rate(rate) == (limit, window_seconds, name)
     tier = Tier(rate, 1)
     assert (tier.limit, tier.window_seconds, tier.policy_name) == (limit, window_seconds, name)
 
 
 @given(number=st.from_regex(r"[0-9]{1,20}", fullmatch=True))
-def test_a_rate_per_minute_is_read_as_limits_reads_it(number: str) -> None:
+def test_a_rate_per_minute_is_parsed_as_by_limits(number: str) -> None:
     (item,) = parse_many(f"{number}/minute")
     if 0 < item.amount <= MAX_LIMIT:
         assert parse_rate(f"{number}/minute") == (item.amount, item.get_expiry(), item.GRANULARITY.name)
@@ -59,27 +59,41 @@ def test_a_rate_per_minute_is_read_as_limits_reads_it(number: str) -> None:
         "100/minute x",
         "0/minute",  # would admit nothing, ever
         f"{MAX_LIMIT + 1}/minute",
-        "100/minute; 5/second",  # two limits: taking one of them would be a guess
+        "100/minute; 5/second",  # two limits: choosing one of them would be a guess
         "100/minute, 5/second",
         "100/minute|5/second",
         100,
         None,
     ],
 )
-def test_a_rate_that_cannot_be_meant_is_refused(rate: str) -> None:
+def test_an_invalid_rate_is_refused(rate: str) -> None:
     with pytest.raises(ConfigurationError, match="Rate "):
         Tier(rate, 1)
 
 
 @pytest.mark.parametrize("concurrency", [0, -1, True, 1.0, "5", None])
-def test_a_concurrency_that_is_no_number_of_requests_is_refused(concurrency: int) -> None:
+def test_an_invalid_concurrency_is_refused(concurrency: int) -> None:
     with pytest.raises(ConfigurationError, match="is not a number of requests: use 1 to 1000000"):
         Tier("100/minute", concurrency)
 
 
-def test_the_tiers_are_the_guides() -> None:
-    told = {name: (tier.limit, tier.window_seconds, tier.concurrency) for name, tier in TIERS.items()}
-    assert told == {"test": (100, 60, 5), "standard": (1000, 60, 50), "enterprise": (10_000, 60, 500)}
+def test_the_default_tiers_are_those_of_the_guide() -> None:
+    tiers = {name: (tier.limit, tier.window_seconds, tier.concurrency) for name, tier in TIERS.items()}
+    assert tiers == {"test": (100, 60, 5), "standard": (1000, 60, 50), "enterprise": (10_000, 60, 500)}
+
+
+@pytest.mark.parametrize(
+    "tier, workers, share",
+    [
+        (Tier("100/minute", 50), 1, (100, 60, 50)),
+        (Tier("100/minute", 50), 3, (33, 60, 16)),  # rounded down: all together stay within the limits
+        (Tier("100 per 2 hours", 5), 4, (25, 7200, 1)),
+        (Tier("2/minute", 3), 5, (1, 60, 1)),  # at least one of each, or a worker would refuse everything
+    ],
+)
+def test_a_local_share_is_an_equal_part_and_at_least_one(tier: Tier, workers: int, share: tuple[int, int, int]) -> None:
+    local = tier.local_share(workers)
+    assert (local.limit, local.window_seconds, local.concurrency) == share
 
 
 @dataclass
@@ -98,7 +112,7 @@ class History:
 
     @property
     def grain(self) -> float:
-        """What the rounding of floats may cost here: a microsecond for seconds since the epoch, next to none else."""
+        """The error of float arithmetic here: a microsecond for seconds since the epoch, next to none otherwise."""
         return 4 * math.ulp(max(self.latest, abs(self.now)) + 2 * self.window_seconds)
 
     def wait(self, seconds: float) -> None:
@@ -158,7 +172,7 @@ def test_a_refusal_means_that_61_cells_hold_the_limit(window_seconds: int, start
 
 @given(WINDOWS, STARTS, steps(COSTS, st.just(6)))
 @settings(max_examples=150)
-def test_a_refused_cost_is_admitted_at_the_moment_told_and_not_before(
+def test_a_refused_cost_is_admitted_after_its_wait_and_not_before(
     window_seconds: int, start: float, history: list[Step]
 ) -> None:
     run, limit = History(window_seconds, start), 6
@@ -176,7 +190,7 @@ def test_a_refused_cost_is_admitted_at_the_moment_told_and_not_before(
 
 @given(WINDOWS, STARTS, steps(st.integers(0, 3), st.just(20)))
 @settings(max_examples=150)
-def test_the_next_unit_frees_at_the_moment_told_and_not_before(
+def test_the_next_unit_frees_after_its_wait_and_not_before(
     window_seconds: int, start: float, history: list[Step]
 ) -> None:
     run = History(window_seconds, start)
@@ -196,7 +210,7 @@ def test_the_next_unit_frees_at_the_moment_told_and_not_before(
 
 @given(WINDOWS, STARTS, steps(COSTS, LIMITS))
 @settings(max_examples=150)
-def test_what_is_taken_is_never_negative_and_gone_after_61_cells(
+def test_units_taken_are_never_negative_and_expire_after_61_cells(
     window_seconds: int, start: float, history: list[Step]
 ) -> None:
     run = History(window_seconds, start)
@@ -210,7 +224,7 @@ def test_what_is_taken_is_never_negative_and_gone_after_61_cells(
     assert run.window.frees_in(run.latest) == 0.0
 
 
-def test_bursts_on_both_sides_of_a_minute_are_one_minute() -> None:
+def test_bursts_on_both_sides_of_a_minute_boundary_share_one_limit() -> None:
     # What a two-cell estimate lets through: 199 of 100.
     run = History(60, 959.0)
     assert [run.ask(1, 100) for _ in range(100)] == [True] * 100
@@ -234,7 +248,7 @@ def test_a_refusal_counts_nothing() -> None:
 @pytest.mark.parametrize(
     "units, wait",
     [
-        (0, 56.5),  # nothing more need free: the next that does is told
+        (0, 56.5),  # none need expire: the wait for the next one
         (1, 56.5),  # the cell of second 0 ends to count at 61; it is 4.5
         (2, 56.5),
         (3, 59.5),  # the cell of second 3
@@ -242,7 +256,7 @@ def test_a_refusal_counts_nothing() -> None:
         (6, 0.0),  # more than is taken
     ],
 )
-def test_units_free_with_their_cells(units: int, wait: float) -> None:
+def test_units_expire_with_their_cells(units: int, wait: float) -> None:
     run = History(60, 0.0)
     run.ask(2, 5)
     run.wait(3.2)
@@ -252,7 +266,7 @@ def test_units_free_with_their_cells(units: int, wait: float) -> None:
     assert run.window.frees_in(run.now, units) == pytest.approx(wait)
 
 
-def test_a_clock_that_stands_admits_the_limit_once() -> None:
+def test_a_clock_that_stands_still_admits_the_limit_once() -> None:
     run = History(60, 1000.0)
     assert sum(run.ask(1, 10) for _ in range(1000)) == 10
 

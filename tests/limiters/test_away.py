@@ -1,6 +1,6 @@
-"""While Redis is away: what is answered instead, how soon, and what becomes of it when Redis is back.
+"""Outages of Redis: what is answered without it, how soon, and what is reported when Redis is back.
 
-The limiter's clock is ours and stands still unless it is moved; the server's is its own.
+The limiter's clock is fixed unless a test moves it; the server's is its own.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ TEN = Tier("10/minute", 4)
 HALF = Tier("5/minute", 2)
 MODES: tuple[FailureMode, ...] = ("local", "deny", "allow")
 PATIENCE_SECONDS = 5.0
-WAIT_SECONDS = 0.4  # 0.2 are given to a reply; the rest is for a busy machine
+WAIT_SECONDS = 0.4  # a reply may take 0.2; the rest is for a busy machine
 AT_ONCE_SECONDS = 0.05
 
 
@@ -67,27 +67,27 @@ def counts(harness: Harness) -> dict[str, int]:
 
 
 def cut(proxy: FaultProxy) -> None:
-    """Part the clients from their server, in a way that they notice."""
+    """Cut the clients off from their server, with a reset of their connections."""
     proxy.refuse()
     proxy.reset_all()
 
 
 async def back(harness: Harness, tier: Tier = TEN) -> Admitted:
-    """Ask, for nothing, until Redis answers, and return its answer."""
+    """Send requests of cost 0 until Redis answers, and return its answer."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             answer = await harness.admit(tier, cost=0)
             if isinstance(answer, Admitted):
                 answer.lease.release()
                 if answer.tier is tier:
-                    await asyncio.sleep(0.05)  # a release is told a moment later
+                    await asyncio.sleep(0.05)  # a release is reported a moment later
                     return answer
             await asyncio.sleep(0.01)
 
 
 async def until_stale(harness: Harness) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while await harness.admit(TEN, cost=0) is not STALE:  # noqa: ASYNC110 - nothing of ours says when it is known
+        while await harness.admit(TEN, cost=0) is not STALE:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.01)
 
 
@@ -110,7 +110,7 @@ FAULTS: dict[str, Callable[[Server, FaultProxy], None]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("mode", MODES)
-async def test_one_request_waits_a_moment_and_none_does_after_it(fault: str, mode: FailureMode) -> None:
+async def test_requests_wait_for_one_deadline_and_none_waits_after_it(fault: str, mode: FailureMode) -> None:
     with running_server() as server, FaultProxy(server.port) as proxy:
         async with limiter_on(proxy.url, on_failure=mode) as harness:
             await harness.take(TEN)
@@ -118,19 +118,19 @@ async def test_one_request_waits_a_moment_and_none_does_after_it(fault: str, mod
             began = time.monotonic()
             await asyncio.gather(*(seconds_of(harness) for _ in range(20)))
             assert time.monotonic() - began < WAIT_SECONDS
-            await asyncio.sleep(WAIT_SECONDS - (time.monotonic() - began))  # whatever patience there was is over
+            await asyncio.sleep(WAIT_SECONDS - (time.monotonic() - began))  # past every deadline
             assert await seconds_of(harness, 50) < AT_ONCE_SECONDS
             assert counts(harness)[mode] >= 50
 
 
-async def test_local_each_worker_admits_its_part_of_what_was_left(
+async def test_local_each_worker_admits_its_share_of_what_was_left(
     proxy: FaultProxy, server_url: str, prefix: str
 ) -> None:
     async with limiter_on(server_url, prefix) as other, limiter_on(proxy.url, prefix) as harness:
         (await harness.take(TEN, cost=3)).lease.release()
         cut(proxy)
         answers = [await harness.take(TEN) for _ in range(2)]
-        assert [(answer.left, answer.slots_left) for answer in answers] == [(2, 1), (1, 0)]  # 2 of the 3 are ours
+        assert [(answer.left, answer.slots_left) for answer in answers] == [(2, 1), (1, 0)]  # 2 of the 3 count here
         assert {answer.tier for answer in answers} == {HALF}
         assert (await harness.refusal(TEN)).policy == CONCURRENCY
         answers[0].lease.release()
@@ -143,21 +143,21 @@ async def test_local_each_worker_admits_its_part_of_what_was_left(
         assert (await harness.take(TEN)).left == 4
         proxy.accept()
         await back(harness)
-        assert (await other.take(TEN)).left == 10 - 3 - 1 - 1  # of what was admitted meanwhile, what still counts
+        assert (await other.take(TEN)).left == 10 - 3 - 1 - 1  # of the units of the outage, those that still count
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_nobody_is_told_what_is_left_until_the_server_is_back(
+async def test_the_remaining_quota_is_unavailable_until_the_server_is_back(
     mode: FailureMode, proxy: FaultProxy, prefix: str
 ) -> None:
     request = AdmissionRequest("key_1", 1, TEN, 1)
     async with limiter_on(proxy.url, prefix, on_failure=mode) as harness:
         (await harness.take(TEN)).lease.release()
         proxy.blackhole = True
-        shown = await asyncio.gather(
+        answers = await asyncio.gather(
             *(harness.limiter.remaining(request) for _ in range(3))
         )  # asked, and never answered
-        assert {type(each) for each in shown} == {LimiterUnavailable}
+        assert {type(answer) for answer in answers} == {LimiterUnavailable}
         assert isinstance(await harness.limiter.remaining(request), LimiterUnavailable)
         proxy.blackhole = False
         cut(proxy)
@@ -166,7 +166,7 @@ async def test_nobody_is_told_what_is_left_until_the_server_is_back(
         assert isinstance(await harness.limiter.remaining(request), Remaining)
 
 
-async def test_deny_nothing_is_admitted_and_the_reason_is_told(proxy: FaultProxy, prefix: str) -> None:
+async def test_deny_admits_nothing_and_reports_the_reason(proxy: FaultProxy, prefix: str) -> None:
     async with limiter_on(proxy.url, prefix, "deny") as harness:
         await harness.take(TEN)
         cut(proxy)
@@ -179,7 +179,7 @@ async def test_deny_nothing_is_admitted_and_the_reason_is_told(proxy: FaultProxy
         assert (await back(harness)).left == 9
 
 
-async def test_allow_all_is_admitted_and_counted_once_redis_is_back(
+async def test_allow_admits_everything_and_counts_it_once_redis_is_back(
     proxy: FaultProxy, server_url: str, prefix: str
 ) -> None:
     async with limiter_on(server_url, prefix) as other, limiter_on(proxy.url, prefix, "allow") as harness:
@@ -191,14 +191,14 @@ async def test_allow_all_is_admitted_and_counted_once_redis_is_back(
             answer.lease.release()
         proxy.accept()
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while isinstance(told := await other.admit(TEN, cost=0), Admitted):
-                told.lease.release()
+            while isinstance(last := await other.admit(TEN, cost=0), Admitted):
+                last.lease.release()
                 await asyncio.sleep(0.01)
-        assert isinstance(told, Exceeded)
-        assert (told.policy, told.left) == ("minute", 0)
+        assert isinstance(last, Exceeded)
+        assert (last.policy, last.left) == ("minute", 0)
 
 
-async def test_slots_that_were_released_meanwhile_are_free_afterwards(
+async def test_slots_released_during_an_outage_are_free_afterwards(
     proxy: FaultProxy, server_url: str, prefix: str
 ) -> None:
     async with limiter_on(server_url, prefix) as other, limiter_on(proxy.url, prefix) as harness:
@@ -212,7 +212,7 @@ async def test_slots_that_were_released_meanwhile_are_free_afterwards(
         assert (await other.take(TEN)).slots_left == 1
 
 
-async def test_a_change_made_here_meanwhile_holds_at_once_and_elsewhere_afterwards(
+async def test_an_invalidation_during_an_outage_holds_here_at_once_and_elsewhere_afterwards(
     proxy: FaultProxy, server_url: str, prefix: str
 ) -> None:
     async with limiter_on(server_url, prefix) as other, limiter_on(proxy.url, prefix) as harness:
@@ -225,7 +225,7 @@ async def test_a_change_made_here_meanwhile_holds_at_once_and_elsewhere_afterwar
         await until_stale(other)
 
 
-async def test_a_tier_lowered_meanwhile_is_a_lower_part(proxy: FaultProxy, prefix: str) -> None:
+async def test_a_tier_lowered_during_an_outage_lowers_the_local_share(proxy: FaultProxy, prefix: str) -> None:
     high, low = Tier("100/minute", 50), Tier("5/minute", 50)
     async with limiter_on(proxy.url, prefix) as harness:
         await harness.take(high)
@@ -234,7 +234,7 @@ async def test_a_tier_lowered_meanwhile_is_a_lower_part(proxy: FaultProxy, prefi
         assert sum(isinstance(answer, Admitted) for answer in answers) == 4
 
 
-async def test_units_admitted_meanwhile_count_also_when_the_record_has_changed_since(
+async def test_units_admitted_during_an_outage_count_even_after_the_record_changed(
     proxy: FaultProxy, server_url: str, prefix: str
 ) -> None:
     async with limiter_on(server_url, prefix) as other, limiter_on(proxy.url, prefix) as harness:
@@ -248,7 +248,7 @@ async def test_units_admitted_meanwhile_count_also_when_the_record_has_changed_s
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_an_outage_is_logged_when_it_begins_and_when_it_ends(
+async def test_an_outage_is_logged_at_its_start_and_at_its_end(
     proxy: FaultProxy, prefix: str, mode: FailureMode, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "machpay_gateway")
@@ -259,11 +259,11 @@ async def test_an_outage_is_logged_when_it_begins_and_when_it_ends(
             await seconds_of(harness, 20)
             proxy.accept()
             await back(harness)
-            assert [said[:19] for said in caplog.messages] == ["Redis does not answ", "Redis answers again"]
+            assert [message[:19] for message in caplog.messages] == ["Redis does not answ", "Redis answers again"]
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_start_without_redis_is_a_start(mode: FailureMode) -> None:
+async def test_the_limiter_starts_without_redis(mode: FailureMode) -> None:
     with running_server() as server:
         server.kill()
         began = time.monotonic()
@@ -275,25 +275,25 @@ async def test_a_start_without_redis_is_a_start(mode: FailureMode) -> None:
             await back(harness, Tier("10/minute", 40))
 
 
-WAYS_TO_TAKE_NO_WRITES = [
+WRITE_REFUSALS = [
     (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
     (("REPLICAOF", HOST, str(free_port())), ("REPLICAOF", "NO", "ONE")),
 ]
 
 
-@pytest.mark.parametrize("spoil, mend", WAYS_TO_TAKE_NO_WRITES, ids=["full", "replica"])
+@pytest.mark.parametrize("break_it, mend", WRITE_REFUSALS, ids=["full", "replica"])
 @pytest.mark.parametrize("is_later", [False, True])
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_server_that_takes_no_writes_is_away(
-    mode: FailureMode, *, is_later: bool, spoil: tuple[str, ...], mend: tuple[str, ...]
+async def test_a_server_that_takes_no_writes_counts_as_unavailable(
+    mode: FailureMode, *, is_later: bool, break_it: tuple[str, ...], mend: tuple[str, ...]
 ) -> None:
     with running_server() as server:
         if not is_later:
-            server.command(*spoil)
+            server.command(*break_it)
         async with limiter_on(server.url, on_failure=mode) as harness:
             if is_later:
                 await harness.take(TEN)
-                server.command(*spoil)
+                server.command(*break_it)
             for _ in range(3):
                 if mode == "deny":
                     assert isinstance(await harness.admit(TEN), LimiterUnavailable)
@@ -305,22 +305,22 @@ async def test_a_server_that_takes_no_writes_is_away(
 
 
 @pytest.mark.parametrize("mode", ["local", "allow"])
-async def test_whatever_happens_nobody_is_told_of_an_error(proxy: FaultProxy, prefix: str, mode: FailureMode) -> None:
+async def test_no_fault_of_the_network_surfaces_as_an_error(proxy: FaultProxy, prefix: str, mode: FailureMode) -> None:
     many = Tier("100000/minute", 500)
 
-    async def ask_on(until: float) -> None:
+    async def send_requests(until: float) -> None:
         while time.monotonic() < until:
             answer = await harness.take(many, subject=f"key_{time.monotonic() // 0.01}")
             await asyncio.sleep(0.002)
             answer.lease.release()
 
     async with limiter_on(proxy.url, prefix, mode) as harness:
-        asking = [asyncio.create_task(ask_on(time.monotonic() + 1.2)) for _ in range(10)]
-        for deed in (proxy.reset_all, proxy.refuse, proxy.reset_all, proxy.accept, proxy.reset_all) * 2:
+        clients = [asyncio.create_task(send_requests(time.monotonic() + 1.2)) for _ in range(10)]
+        for fault in (proxy.reset_all, proxy.refuse, proxy.reset_all, proxy.accept, proxy.reset_all) * 2:
             await asyncio.sleep(0.08)
-            await asyncio.to_thread(deed)
+            await asyncio.to_thread(fault)
         proxy.blackhole = True
-        await asyncio.gather(*asking)
+        await asyncio.gather(*clients)
         proxy.blackhole = False
         assert (await back(harness, many)).slots_left == 499
 
@@ -366,8 +366,9 @@ async def test_the_server_alone_decides_once_every_worker_had_time_to_report(
 
 @pytest.mark.parametrize("is_back", [True, False])
 async def test_a_request_that_waits_behind_a_lost_one_of_its_subject_is_answered(
-    proxy: FaultProxy, prefix: str, *, is_back: bool
+    proxy: FaultProxy, prefix: str, monkeypatch: pytest.MonkeyPatch, *, is_back: bool
 ) -> None:
+    monkeypatch.setattr(f"{LIMITER}.HEARTBEAT_SECONDS", 3600.0)  # it would send what was left behind
     async with limiter_on(proxy.url, prefix) as harness:
         proxy.delay_seconds = 0.02
         first = asyncio.create_task(harness.admit(TEN))

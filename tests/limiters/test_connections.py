@@ -1,4 +1,4 @@
-"""How servers are reached, what a user of theirs needs, and what is kept in them."""
+"""How servers are reached, which rights a user needs there, and what is stored."""
 
 import asyncio
 import time
@@ -27,7 +27,8 @@ from tests.redises.tls import tls_server
 from tests.redises.waiting import wait_until
 
 TEN = Tier("10/minute", 4)
-# What a user of the server must be allowed, beside the keys that begin with the prefix: the scripts and what they call.
+patient = pytest.mark.usefixtures("no_deadlines")
+# The rights of a user, besides the keys that begin with the prefix: the scripts and the commands that they call.
 COMMANDS = (
     *("+client|setname", "+eval", "+evalsha", "+time", "+expire", "+ttl"),
     *("+hget", "+hmget", "+hset", "+hdel", "+hexists", "+hgetall", "+hincrby"),
@@ -48,7 +49,7 @@ def server() -> Iterator[Server]:
 
 @asynccontextmanager
 async def limiter_on(url: str, prefix: str = "machpay", clock: FixedClock | None = None) -> AsyncIterator[Harness]:
-    """Open a limiter, by *clock* if need be: the server's own is that too then."""
+    """Open a limiter; with a *clock*, the server uses that too."""
     if clock is None:
         limiter = RedisLimiter(url, prefix=prefix)
     else:
@@ -58,11 +59,12 @@ async def limiter_on(url: str, prefix: str = "machpay", clock: FixedClock | None
         yield Harness(limiter, clock or FixedClock())
     finally:
         await limiter.close()
-        assert not limiter.counts, "the server was away"
+        assert not limiter.counts, "the limiter decided without its server"
 
 
+@patient
 @pytest.mark.parametrize("scheme", ["redis", "unix", "rediss"])
-async def test_each_way_leads_to_the_same_count(scheme: str) -> None:
+async def test_every_scheme_reaches_the_same_counters(scheme: str) -> None:
     with tls_server() as tls:
         urls = {"redis": tls.server.url, "unix": tls.server.unix_url, "rediss": tls.url}
         async with limiter_on(tls.server.url) as other, limiter_on(urls[scheme]) as harness:
@@ -71,8 +73,8 @@ async def test_each_way_leads_to_the_same_count(scheme: str) -> None:
             assert (answer.left, answer.slots_left) == (8, 2)
 
 
-async def admitted_in_all_ways(url: str, prefix: str) -> None:
-    """Do all that the limiter ever asks of a server."""
+async def use_every_command(url: str, prefix: str) -> None:
+    """Run every command that the limiter ever runs."""
     clock, tier = FixedClock(), Tier("3/minute", 2)
     async with limiter_on(url, prefix, clock) as harness, limiter_on(url, prefix, clock) as other:
         await harness.take(tier)
@@ -86,26 +88,27 @@ async def admitted_in_all_ways(url: str, prefix: str) -> None:
         await harness.refusal(Tier("1/hour", 2))
         await harness.invalidate(2)
         async with asyncio.timeout(5):
-            while await other.admit(tier) is not STALE:  # noqa: ASYNC110 - nothing of ours says when it is known
+            while await other.admit(tier) is not STALE:  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.01)
 
 
-async def test_a_user_needs_no_more_than_the_prefix_and_these_commands(
+@patient
+async def test_a_user_needs_only_the_prefix_and_these_commands(
     server: Server, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.command("SCRIPT", "FLUSH")
-    await admitted_in_all_ways(server.add_user("gateway", f"~{prefix}:*", *COMMANDS), prefix)
+    await use_every_command(server.add_user("gateway", f"~{prefix}:*", *COMMANDS), prefix)
     assert not caplog.messages
 
 
-async def test_a_user_who_may_not_touch_the_prefix_is_told_at_the_start(server: Server, prefix: str) -> None:
+async def test_a_user_without_the_prefix_fails_at_the_start(server: Server, prefix: str) -> None:
     limiter = RedisLimiter(server.add_user("stranger", "~others:*", *COMMANDS), prefix=prefix)
     with pytest.raises(ConfigurationError, match="does not let us in"):
         await limiter.open()
 
 
 @pytest.mark.parametrize("user", ["", ":wrong-one@", "nobody:wrong-one@"])
-async def test_a_start_with_a_wrong_password_fails_and_tells_it_to_nobody(user: str) -> None:
+async def test_a_start_with_a_wrong_password_fails_and_does_not_disclose_it(user: str) -> None:
     with running_server("--requirepass", "right-one") as server:
         limiter = RedisLimiter(f"redis://{user}{HOST}:{server.port}/0")
         with pytest.raises(ConfigurationError, match="the server does not let us in") as refused:
@@ -114,11 +117,9 @@ async def test_a_start_with_a_wrong_password_fails_and_tells_it_to_nobody(user: 
         assert "right-one" not in str(refused.value)
 
 
-async def test_of_questions_on_a_lost_connection_those_not_sent_wait_for_the_next_one(
-    server: Server, prefix: str
-) -> None:
+async def test_requests_not_sent_on_a_lost_connection_wait_for_the_next_one(server: Server, prefix: str) -> None:
     with FaultProxy(server.port) as proxy:
-        proxy.delay_seconds = 0.004  # long enough to ask while there is no connection
+        proxy.delay_seconds = 0.004  # long enough for requests without a connection
         limiter = RedisLimiter(proxy.url, prefix=prefix)
         await limiter.open()
         harness, many = Harness(limiter, FixedClock()), Tier("100/minute", 90)
@@ -127,23 +128,24 @@ async def test_of_questions_on_a_lost_connection_those_not_sent_wait_for_the_nex
         proxy.reset_all()
         assert all(isinstance(answer, Admitted) for answer in await asyncio.gather(*sent))
         assert limiter.counts == {"local": 20}
-        unsent = await asyncio.gather(*(harness.take(TEN, cost=2, subject="key_99") for _ in range(4)))
-        assert [answer.left for answer in unsent] == [8, 6, 4, 2]
+        later = await asyncio.gather(*(harness.take(TEN, cost=2, subject="key_99") for _ in range(4)))
+        assert [answer.left for answer in later] == [8, 6, 4, 2]
         assert limiter.counts == {"local": 20}
         await limiter.close()
 
 
-async def test_a_reply_that_a_busy_loop_has_not_read_yet_is_in_time(server: Server, prefix: str) -> None:
+async def test_a_reply_that_a_blocked_event_loop_has_not_read_yet_is_in_time(server: Server, prefix: str) -> None:
     link = await servers_for(server.url).connect()
     running = asyncio.create_task(run_script(link, Scripts().heartbeat, f"{prefix}:workers".encode(), ["worker", 1]))
     for _ in range(5):
-        await asyncio.sleep(0)  # it is on its way
-    time.sleep(2 * REPLY_TIMEOUT_SECONDS)  # noqa: ASYNC251 - this is what holds the loop up
+        await asyncio.sleep(0)  # it is in flight
+    time.sleep(2 * REPLY_TIMEOUT_SECONDS)  # noqa: ASYNC251 - this blocks the event loop
     assert await running == 1
     await link.close()
 
 
-async def test_of_many_busy_subjects_the_server_knows_all_that_is_held(server: Server, prefix: str) -> None:
+@patient
+async def test_the_server_counts_all_slots_of_many_busy_subjects(server: Server, prefix: str) -> None:
     with FaultProxy(server.port) as proxy:
         async with limiter_on(proxy.url, prefix) as harness:
             proxy.delay_seconds = 0.005
@@ -153,25 +155,28 @@ async def test_of_many_busy_subjects_the_server_knows_all_that_is_held(server: S
                 for _ in range(6):
                     await harness.take(Tier("1000/minute", 500), subject=subject)
 
-            waits = (0.0, 0.0, 0.003, 0.003)  # some ask while the others wait, and two at once: that makes two steps
+            waits = (0.0, 0.0, 0.003, 0.003)  # some while others wait, and two at once: that makes two steps
             await asyncio.gather(*(take(f"key_{number}", wait) for number in range(40) for wait in waits))
-            values = [dict(zip(it[::2], it[1::2], strict=True)) for it in kept(server, prefix).values() if len(it) > 2]
+            values = [
+                dict(zip(it[::2], it[1::2], strict=True)) for it in stored(server, prefix).values() if len(it) > 2
+            ]
             held = [int(value) % (1 << 20) for it in values for name, value in it.items() if name.startswith(b"w")]
             assert held == [24] * 40
 
 
+@patient
 @pytest.mark.parametrize("forget", [("SCRIPT", "FLUSH"), ("FLUSHALL",)])
-async def test_nobody_notices_that_the_server_forgets(
+async def test_no_request_fails_when_the_server_loses_keys_or_scripts(
     forget: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
     many = Tier("10000/minute", 50)
     with running_server() as server:
         async with limiter_on(server.url) as harness:
             held = [await harness.take(many, subject="held") for _ in range(3)]
-            asking = [asyncio.create_task(harness.admit(many, subject=f"key_{n % 9}")) for n in range(200)]
+            requests = [asyncio.create_task(harness.admit(many, subject=f"key_{n % 9}")) for n in range(200)]
             await asyncio.sleep(0)
             server.command(*forget)
-            assert all(isinstance(answer, Admitted) for answer in await asyncio.gather(*asking))
+            assert all(isinstance(answer, Admitted) for answer in await asyncio.gather(*requests))
             for _ in range(3):
                 server.command(*forget)
                 held.append(await harness.take(many, subject="held"))
@@ -190,8 +195,7 @@ async def test_a_sentinels_new_primary_is_found_without_a_restart() -> None:
             assert sentinels.primary.command("WAIT", 1, 5000) == 1
             await asyncio.to_thread(sentinels.failover)
             async with asyncio.timeout(5):
-                # Nothing of ours says when it is found.
-                while (await harness.take(TEN, cost=0, subject=token_hex(4))).tier is not TEN:  # noqa: ASYNC110
+                while (await harness.take(TEN, cost=0, subject=token_hex(4))).tier is not TEN:  # noqa: ASYNC110 - no event
                     await asyncio.sleep(0.02)
             assert (await harness.take(TEN)).slots_left == 2
 
@@ -202,18 +206,19 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-def place_of(cluster: Cluster, prefix: str) -> tuple[int, Server, Server]:
-    """Return the slot of the one subject with *prefix*, who has it, and who else might."""
+def slot_of_subject(cluster: Cluster, prefix: str) -> tuple[int, Server, Server]:
+    """Return the slot of the only subject with *prefix*, its owner, and another node."""
     (key,) = (key for node in cluster.servers for key in node.command("KEYS", f"{prefix}:?????????*") if key)
     slot = cluster.slot_of(key)
     source = cluster.owner_of(slot)
     return slot, source, next(node for node in cluster.servers if node is not source)
 
 
-async def test_a_slot_that_has_moved_is_followed(cluster: Cluster, prefix: str) -> None:
+@patient
+async def test_a_moved_slot_is_followed(cluster: Cluster, prefix: str) -> None:
     async with limiter_on(cluster.url, prefix) as harness:
         await harness.take(TEN)
-        slot, source, target = place_of(cluster, prefix)
+        slot, source, target = slot_of_subject(cluster, prefix)
         target.command("SCRIPT", "FLUSH")
         cluster.move_slot(slot, source, target)
         answer = await harness.take(TEN)
@@ -222,10 +227,10 @@ async def test_a_slot_that_has_moved_is_followed(cluster: Cluster, prefix: str) 
         assert (await harness.take(TEN)).left == 7
 
 
-async def through_a_slot_on_the_move(cluster: Cluster, prefix: str, *, knows_scripts: bool) -> None:
+async def take_through_a_migration(cluster: Cluster, prefix: str, *, knows_scripts: bool) -> None:
     async with limiter_on(cluster.url, prefix) as harness:
         (await harness.take(TEN)).lease.release()
-        slot, source, target = place_of(cluster, prefix)
+        slot, source, target = slot_of_subject(cluster, prefix)
         for number in range(50 if knows_scripts else 0):
             await harness.take(TEN, subject=f"key_{number}_of_any_node")
     if not knows_scripts:
@@ -245,15 +250,17 @@ async def through_a_slot_on_the_move(cluster: Cluster, prefix: str, *, knows_scr
         move.finish()
 
 
-async def test_a_slot_in_the_middle_of_moving_is_followed(cluster: Cluster, prefix: str) -> None:
-    await through_a_slot_on_the_move(cluster, prefix, knows_scripts=True)
+@patient
+async def test_a_migrating_slot_is_followed(cluster: Cluster, prefix: str) -> None:
+    await take_through_a_migration(cluster, prefix, knows_scripts=True)
 
 
-async def test_a_slot_on_its_way_to_a_new_server_is_followed(cluster: Cluster, prefix: str) -> None:
-    await through_a_slot_on_the_move(cluster, prefix, knows_scripts=False)
+@patient
+async def test_a_slot_that_migrates_to_a_server_without_scripts_is_followed(cluster: Cluster, prefix: str) -> None:
+    await take_through_a_migration(cluster, prefix, knows_scripts=False)
 
 
-async def test_a_host_that_hangs_leaves_time_to_ask_the_next_for_the_map(cluster: Cluster) -> None:
+async def test_a_hanging_host_leaves_time_to_read_the_slot_map_from_the_next(cluster: Cluster) -> None:
     with FaultProxy(cluster.servers[0].port) as proxy:
         proxy.blackhole = True
         url = cluster.url.replace("//", f"//{HOST}:{proxy.port},")
@@ -262,7 +269,7 @@ async def test_a_host_that_hangs_leaves_time_to_ask_the_next_for_the_map(cluster
         await link.close()
 
 
-async def test_while_one_node_hangs_no_connection_to_the_others_is_left_open(cluster: Cluster) -> None:
+async def test_while_one_node_hangs_no_connection_to_the_others_stays_open(cluster: Cluster) -> None:
     *others, last = cluster.servers
     with last.frozen():
         with pytest.raises(TimeoutError):
@@ -276,8 +283,8 @@ def is_used(server: Server) -> bool:
     return "name=machpay-gateway" in server.command("CLIENT", "LIST")
 
 
-def kept(server: Server, prefix: str) -> dict[bytes, list[bytes]]:
-    """Return what the server keeps under *prefix*: names, and all that stands there."""
+def stored(server: Server, prefix: str) -> dict[bytes, list[bytes]]:
+    """Return what the server stores under *prefix*: the keys, and the parts of their values."""
     with Redis(unix_socket_path=str(server.socket_path)) as redis:
         return {
             key: redis.execute_command("ZRANGE", key, 0, -1)
@@ -290,30 +297,33 @@ def kept(server: Server, prefix: str) -> dict[bytes, list[bytes]]:
 ODD = ["", "a", "user:with:colons", "名前", "a\0b\r\n", "{tag}", "x" * 1_000_000]
 
 
-async def test_keys_are_of_one_size_end_by_themselves_and_name_nobody(server: Server, prefix: str) -> None:
+@patient
+async def test_keys_have_one_size_and_disclose_no_name(server: Server, prefix: str) -> None:
     subjects = ["alice@example.com", *ODD]
     async with limiter_on(server.url, prefix) as harness:
         for number, subject in enumerate(subjects):
             tier = TEN if number % 2 else Tier("10/day", 4)
             assert (await harness.take(tier, subject=subject)).left == 9
-        await harness.limiter.invalidate("marked@example.com", 2)
+        await harness.limiter.invalidate("changed@example.com", 2)
         await asyncio.to_thread(
-            wait_until, lambda: len(kept(server, prefix)) == len(subjects) + 2, seconds=5, claim="all is kept"
+            wait_until, lambda: len(stored(server, prefix)) == len(subjects) + 2, seconds=5, claim="all is stored"
         )
-        stored = kept(server, prefix)
-    assert {len(key) for key in stored if not key.endswith(b":workers")} == {len(prefix) + 23}
-    everything = b" ".join(part for key, values in stored.items() for part in [key, *values])
-    assert not any(name in everything for name in (b"alice", b"marked", b"colons", "名".encode(), b"tag", b"xxxx"))
+        values = stored(server, prefix)
+    assert {len(key) for key in values if not key.endswith(b":workers")} == {len(prefix) + 23}
+    everything = b" ".join(part for key, parts in values.items() for part in [key, *parts])
+    assert not any(name in everything for name in (b"alice", b"changed", b"colons", "名".encode(), b"tag", b"xxxx"))
 
 
-async def test_a_subject_of_no_valid_text_is_one_like_any_other(server: Server, prefix: str) -> None:
+@patient
+async def test_a_subject_that_is_not_valid_unicode_is_counted_like_any_other(server: Server, prefix: str) -> None:
     async with limiter_on(server.url, prefix) as harness:
-        assert (await harness.take(TEN, subject="half of a pair: \ud800")).left == 9
-        assert (await harness.take(TEN, subject="half of a pair: \ud801")).left == 9
-        assert (await harness.take(TEN, subject="half of a pair: \ud800")).left == 8
+        assert (await harness.take(TEN, subject="half of a surrogate pair: \ud800")).left == 9
+        assert (await harness.take(TEN, subject="half of a surrogate pair: \ud801")).left == 9
+        assert (await harness.take(TEN, subject="half of a surrogate pair: \ud800")).left == 8
 
 
-async def test_a_subject_with_all_cells_in_use_takes_a_kilobyte_at_most(server: Server, prefix: str) -> None:
+@patient
+async def test_a_subject_with_all_cells_in_use_takes_at_most_a_kilobyte(server: Server, prefix: str) -> None:
     clock, tier = FixedClock(), TIERS["enterprise"]
     async with AsyncExitStack() as stack:
         rigs = [await stack.enter_async_context(limiter_on(server.url, prefix, clock)) for _ in range(4)]
@@ -322,6 +332,6 @@ async def test_a_subject_with_all_cells_in_use_takes_a_kilobyte_at_most(server: 
             clock.advance(1)
             for harness in rigs:
                 await harness.take(tier, cost=0)
-        (key,) = (key.decode() for key in kept(server, prefix) if not key.endswith(b":workers"))
+        (key,) = (key.decode() for key in stored(server, prefix) if not key.endswith(b":workers"))
         assert server.command("HLEN", key) >= 61 + 4
         assert server.command("MEMORY", "USAGE", key, "SAMPLES", 0) <= 1024

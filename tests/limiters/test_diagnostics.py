@@ -1,4 +1,4 @@
-"""What is well about servers, where it cannot be brought about: old versions, full memory, broken clusters."""
+"""Results for states that a test cannot bring a server into: old versions, full memory, broken clusters."""
 
 import pytest
 
@@ -23,16 +23,20 @@ IN_CLUSTER = LimiterUse("machpay", "local", in_cluster=True)
 @pytest.mark.parametrize(
     "info, status, found",
     [
-        ({"redis_version": "6.0.20"}, WRONG, "Redis 6.0.20 is too old"),  # its CLIENT INFO and ACL are others
+        ({"redis_version": "6.0.20"}, WRONG, "Redis 6.0.20 is too old"),  # it has another CLIENT INFO and ACL
         ({"redis_version": "5.0.14"}, WRONG, "Redis 5.0.14 is too old"),
         ({"redis_version": "6.2.0"}, OK, "Redis 6.2.0"),
         ({"redis_version": "8.4.0"}, OK, "Redis 8.4.0"),
-        ({"redis_version": "10.0"}, OK, "Redis 10.0"),  # by number and not by text
-        ({"redis_version": "4.0", "server_name": "valkey", "valkey_version": "8.0.1"}, OK, "Valkey 8.0.1"),  # any is
+        ({"redis_version": "10.0"}, OK, "Redis 10.0"),  # compared as numbers
+        (
+            {"redis_version": "4.0", "server_name": "valkey", "valkey_version": "8.0.1"},
+            OK,
+            "Valkey 8.0.1",
+        ),  # every version
         ({}, WRONG, "Redis of unknown version is too old"),
     ],
 )
-def test_the_version_is_one_that_has_what_is_needed(info: dict[str, str], status: CheckStatus, found: str) -> None:
+def test_a_supported_version_is_required(info: dict[str, str], status: CheckStatus, found: str) -> None:
     finding = version(ServerFacts("", info=info), ALONE)
 
     assert (finding.status, finding.message) == (status, found)
@@ -61,7 +65,7 @@ def test_memory_that_is_nearly_full_is_a_warning(used: int, status: CheckStatus)
         ("0", None, "0", "no append-only file, and whether there are snapshots cannot be read"),
     ],
 )
-def test_what_a_restart_forgets_is_told_and_never_wrong(
+def test_what_a_restart_loses_is_reported_and_never_wrong(
     aof: str, snapshots: str | None, replicas: str, found: str
 ) -> None:
     info = {"aof_enabled": aof, "connected_slaves": replicas}
@@ -76,13 +80,13 @@ def test_what_a_restart_forgets_is_told_and_never_wrong(
     "round_trips, status",
     [
         ([0.001] * 20, OK),
-        ([0.001] * 19 + [0.15], OK),  # one that a decision waits for
-        ([0.001] * 19 + [0.21], WARNING),  # one that it does not
+        ([0.001] * 19 + [0.15], OK),  # within the deadline of a decision
+        ([0.001] * 19 + [0.21], WARNING),  # beyond it
         ([0.006] * 20, WARNING),
         ([0.21] * 10, WRONG),
     ],
 )
-def test_latency_is_measured_by_what_a_decision_waits(round_trips: list[float], status: CheckStatus) -> None:
+def test_latency_is_judged_by_what_a_decision_waits(round_trips: list[float], status: CheckStatus) -> None:
     finding = latency(ServerFacts("", round_trips=round_trips))
 
     assert finding is not None
@@ -106,7 +110,7 @@ def test_a_cluster_serves_all_slots(state: dict[str, str] | None, status: CheckS
     assert cluster(ServerFacts("", cluster=state), ALONE) is None
 
 
-def test_of_several_servers_the_slowest_and_the_most_wrong_clock_are_told() -> None:
+def test_of_several_servers_the_slowest_and_the_largest_clock_skew_are_reported() -> None:
     servers = [
         ServerFacts("a", round_trips=[0.001], ahead_seconds=-5.0),
         ServerFacts("b", round_trips=[0.02], ahead_seconds=2.0),
@@ -118,7 +122,7 @@ def test_of_several_servers_the_slowest_and_the_most_wrong_clock_are_told() -> N
     assert off.message.startswith("a: 5.0 s behind")
 
 
-def test_what_was_not_said_is_not_judged() -> None:
+def test_missing_facts_have_no_result() -> None:
     silent = ServerFacts("")
 
     assert (memory(silent, ALONE), persistence(silent, ALONE), latency(silent), clock(silent)) == (None,) * 4

@@ -1,4 +1,4 @@
-"""What a checkup finds of real servers, in every state that they can be brought into."""
+"""Health checks of real servers, in every state that a test can bring them into."""
 
 import re
 import time
@@ -54,17 +54,17 @@ def server() -> Iterator[Server]:
 def configured(server: Server, **values: str) -> Iterator[None]:
     """Set *values* of the server within the block."""
     names = {name: name.replace("_", "-") for name in values}
-    kept = {name: server.command("CONFIG GET", names[name])[names[name]] for name in values}
+    previous = {name: server.command("CONFIG GET", names[name])[names[name]] for name in values}
     for name, value in values.items():
         server.command("CONFIG", "SET", names[name], value)
     try:
         yield
     finally:
-        for name, value in kept.items():
+        for name, value in previous.items():
             server.command("CONFIG", "SET", names[name], value)
 
 
-async def test_a_fresh_server_is_fit_and_has_nothing_more_in_it_afterwards(server: Server) -> None:
+async def test_a_fresh_server_is_ok_and_nothing_stays_in_it(server: Server) -> None:
     findings = await checked(server.url)
 
     assert list(findings) == SUBJECTS
@@ -73,7 +73,7 @@ async def test_a_fresh_server_is_fit_and_has_nothing_more_in_it_afterwards(serve
     assert server.command("KEYS", "*") == []
 
 
-async def test_workers_at_work_are_counted(server: Server) -> None:
+async def test_connected_workers_are_counted(server: Server) -> None:
     server.command("ZADD", "machpay:workers", time.time() + 60, "a", time.time() + 60, "b")
     try:
         assert (await checked(server.url))["redis"].message.endswith("; 2 workers connected")
@@ -82,7 +82,7 @@ async def test_workers_at_work_are_counted(server: Server) -> None:
         server.command("DEL", "machpay:workers")
 
 
-async def test_the_rights_that_are_told_are_enough(server: Server) -> None:
+async def test_the_documented_rights_are_sufficient(server: Server) -> None:
     findings = await checked(server.add_user("enough", "-@all", *rules_of(ALONE)))
 
     assert findings["redis access"].status is OK
@@ -96,11 +96,11 @@ async def test_the_rights_that_are_told_are_enough(server: Server) -> None:
 
 
 @pytest.mark.parametrize("right", rules_of(ALONE))
-async def test_each_right_that_is_told_is_needed_and_missed(server: Server, right: str) -> None:
+async def test_each_documented_right_is_needed_and_named_when_missing(server: Server, right: str) -> None:
     name = f"lacking{next(_names)}"
     url = server.add_user(name, "-@all", *(rule for rule in rules_of(ALONE) if rule != right))
 
-    findings = await checked(url.replace("/0", "/1"))  # to begin with the second database takes a right
+    findings = await checked(url.replace("/0", "/1"))  # selecting the second database needs a right
 
     subject = "redis" if right in {"+client|setname", "+select"} else "redis access"
     finding = findings[subject]
@@ -108,10 +108,10 @@ async def test_each_right_that_is_told_is_needed_and_missed(server: Server, righ
     assert finding.status is WRONG
     assert missed in finding.message.replace("|", " ").lower()
     assert finding.way_out == ALONE.acl_command
-    assert server.command("KEYS", "*") == [], "what cannot be removed is not made"
+    assert server.command("KEYS", "*") == [], "what cannot be removed is not created"
 
 
-def test_the_rights_are_those_of_the_scripts() -> None:
+def test_the_documented_rights_are_those_of_the_scripts() -> None:
     scripts = Scripts()
     source = scripts.admit.source + scripts.invalidate.source + scripts.heartbeat.source
     called = {name.lower() for name in re.findall(r"redis\.p?call\('(\w+)'", source)}
@@ -120,8 +120,8 @@ def test_the_rights_are_those_of_the_scripts() -> None:
     assert {rule[1:] for rule in rules_of(ALONE) if rule[0] == "+"} == called | connecting
 
 
-async def test_who_is_not_let_in_is_told_so(server: Server) -> None:
-    url = server.add_user("known", "-@all", *rules_of(ALONE)).replace("known:", "known:x")
+async def test_a_failed_login_is_reported(server: Server) -> None:
+    url = server.add_user("member", "-@all", *rules_of(ALONE)).replace("member:", "member:x")
 
     (finding,) = (await checked(url)).values()
 
@@ -141,7 +141,7 @@ async def test_a_replica_takes_no_writes(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "maxmemory, policy, status, told",
+    "maxmemory, policy, status, message",
     [
         ("0", "allkeys-lru", OK, "no maxmemory is set"),  # never full
         ("1gb", "noeviction", OK, "noeviction, 0% of maxmemory used"),
@@ -149,18 +149,18 @@ async def test_a_replica_takes_no_writes(server: Server) -> None:
         ("1gb", "volatile-ttl", WARNING, "their windows start over"),  # each of our keys has a TTL
     ],
 )
-async def test_it_is_told_what_becomes_of_counters_when_memory_is_full(
-    server: Server, maxmemory: str, policy: str, status: CheckStatus, told: str
+async def test_what_happens_to_counters_when_memory_is_full_is_reported(
+    server: Server, maxmemory: str, policy: str, status: CheckStatus, message: str
 ) -> None:
     with configured(server, maxmemory=maxmemory, maxmemory_policy=policy):
         findings = await checked(server.url)
 
     assert findings["redis access"].status is OK
     assert findings["redis memory"].status is status
-    assert told in findings["redis memory"].message
+    assert message in findings["redis memory"].message
 
 
-async def test_full_memory_is_wrong_because_writes_are_refused(server: Server) -> None:
+async def test_full_memory_is_wrong_since_writes_are_refused(server: Server) -> None:
     with configured(server, maxmemory="1"):
         findings = await checked(server.url)
 
@@ -171,7 +171,7 @@ async def test_full_memory_is_wrong_because_writes_are_refused(server: Server) -
     assert findings["redis memory"].status is WARNING
 
 
-async def test_refused_writes_are_told_with_their_reason(server: Server) -> None:
+async def test_refused_writes_are_reported_with_their_reason(server: Server) -> None:
     with configured(server, min_replicas_to_write="1"):
         finding = (await checked(server.url))["redis access"]
 
@@ -179,13 +179,13 @@ async def test_refused_writes_are_told_with_their_reason(server: Server) -> None
     assert "NOREPLICAS" in finding.message
 
 
-async def test_it_is_told_whether_snapshots_are_made(server: Server) -> None:
+async def test_snapshots_are_reported(server: Server) -> None:
     with configured(server, save="3600 1"):
         assert (await checked(server.url))["redis persistence"].message.startswith("snapshots, no replicas")
     assert (await checked(server.url))["redis persistence"].message.startswith("nothing is written to disk")
 
 
-async def test_a_slow_way_there_is_a_warning(server: Server) -> None:
+async def test_a_slow_network_is_a_warning(server: Server) -> None:
     with FaultProxy(server.port) as proxy:
         proxy.delay_seconds = 0.005  # each way
         finding = (await checked(proxy.url))["redis latency"]
@@ -194,7 +194,7 @@ async def test_a_slow_way_there_is_a_warning(server: Server) -> None:
     assert finding.message.endswith("of 20 round trips: requests wait for it")
 
 
-async def test_nobody_there_is_told_with_what_decides_meanwhile() -> None:
+async def test_an_unreachable_server_is_reported_with_the_failure_mode() -> None:
     (finding,) = (await checked(f"redis://{HOST}:{free_port()}/0")).values()
 
     assert finding.status is WRONG
@@ -202,22 +202,22 @@ async def test_nobody_there_is_told_with_what_decides_meanwhile() -> None:
     assert finding.message.endswith('on_limiter_failure = "local" decides')
 
 
-async def test_a_server_that_does_not_move_is_not_waited_for() -> None:
+async def test_a_frozen_server_is_given_up() -> None:
     with running_server() as server, server.frozen():
         (finding,) = (await checked(server.url)).values()
 
     assert "does not answer (no reply in time)" in finding.message
 
 
-@pytest.mark.parametrize("ahead, status, told", [(-90, WARNING, "90.0 s ahead of"), (0.2, OK, "within 1 s")])
-async def test_a_clock_that_is_off_is_a_warning(server: Server, ahead: float, status: CheckStatus, told: str) -> None:
+@pytest.mark.parametrize("ahead, status, message", [(-90, WARNING, "90.0 s ahead of"), (0.2, OK, "within 1 s")])
+async def test_a_skewed_clock_is_a_warning(server: Server, ahead: float, status: CheckStatus, message: str) -> None:
     findings = await check_redis(server.url, prefix="machpay", on_failure="local", clock=lambda: time.time() + ahead)
 
     assert findings[-1].status is status
-    assert told in findings[-1].message
+    assert message in findings[-1].message
 
 
-async def test_a_cluster_is_checked_at_each_of_its_primaries(cluster_url: str) -> None:
+async def test_every_primary_of_a_cluster_is_checked(cluster_url: str) -> None:
     ports = [int(port) for port in re.findall(r":(\d+)", cluster_url)]
     for port in ports:
         with Redis(HOST, port) as node:
@@ -239,7 +239,7 @@ async def test_a_cluster_is_checked_at_each_of_its_primaries(cluster_url: str) -
     }
 
 
-async def test_one_node_of_a_cluster_is_not_enough(cluster_url: str) -> None:
+async def test_a_url_of_one_cluster_node_is_wrong(cluster_url: str) -> None:
     port = re.findall(r":(\d+)", cluster_url)[0]
 
     finding = (await checked(f"redis://{HOST}:{port}/0"))["redis access"]
@@ -247,7 +247,7 @@ async def test_one_node_of_a_cluster_is_not_enough(cluster_url: str) -> None:
     assert (finding.status, finding.way_out) == (WRONG, "write `redis` as redis+cluster://HOST:PORT")
 
 
-async def test_the_primary_that_sentinel_names_is_told(redis_sentinels: Sentinels) -> None:
+async def test_the_primary_named_by_the_sentinels_is_reported(redis_sentinels: Sentinels) -> None:
     findings = await checked(redis_sentinels.url)
 
     assert worst(findings.values()) is OK
@@ -269,7 +269,7 @@ async def test_the_primary_that_sentinel_names_is_told(redis_sentinels: Sentinel
         "unix://user:s3cret@/nowhere/{where}?db=0",
     ],
 )
-async def test_nothing_of_a_password_is_shown(server: Server, url: str) -> None:
+async def test_no_part_of_a_password_is_displayed(server: Server, url: str) -> None:
     for port in (server.port, free_port()):
         findings = await check_redis(url.format(where=f"{HOST}:{port}"), prefix="machpay", on_failure="local")
 
@@ -278,9 +278,9 @@ async def test_nothing_of_a_password_is_shown(server: Server, url: str) -> None:
 
 
 @pytest.mark.parametrize("sign", "/?#")
-def test_a_password_that_ends_too_soon_is_told_before_it_is_shown(sign: str) -> None:
+def test_a_password_that_ends_too_soon_is_reported_before_it_is_displayed(sign: str) -> None:
     assert check_password_encoding(f"redis://user:s3{sign}cret@{HOST}/0") == check_password_encoding(
         "redis://:12/x@host"
     )
     assert check_password_encoding(f"redis://user:s3%2Fcret@{HOST}/0?db=1") is None
-    assert check_password_encoding("redis://[") is None, "what cannot be read at all is told as a mistake"
+    assert check_password_encoding("redis://[") is None, "an unreadable URL is a configuration error"

@@ -31,6 +31,12 @@ class KeyHarness(Harness):
         with Redis.from_url(self.url) as server:
             return int(server.ttl(key))
 
+    def lose_key(self) -> None:
+        """Delete the key of the only subject, as a server does that evicts it or restarts empty."""
+        (key,) = subject_keys(self.url, self.prefix)
+        with Redis.from_url(self.url) as server:
+            server.delete(key)
+
 
 @pytest.fixture
 async def harness(server_url: str) -> AsyncIterator[KeyHarness]:
@@ -102,3 +108,16 @@ async def test_a_clock_step_back_within_the_window_frees_nothing_and_stands_stil
     assert (await harness.take(FIVE, cost=0)).left == 1
     harness.clock.advance(1)
     assert (await harness.take(FIVE)).left == 2  # the first two have expired
+
+
+async def test_an_exhausted_window_is_asked_for_again_after_a_moment_and_not_before(harness: KeyHarness) -> None:
+    await harness.take(FIVE, cost=5)
+    await harness.refusal(FIVE)
+    batches = harness.limiter.batches.copy()  # type: ignore[attr-defined]  # a Counter, in this limiter
+    harness.lose_key()
+    harness.clock.advance(1.4)
+    for _ in range(50):
+        await harness.refusal(FIVE)
+    assert harness.limiter.batches == batches
+    harness.clock.advance(0.1)
+    await harness.take(FIVE)

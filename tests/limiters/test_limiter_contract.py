@@ -4,13 +4,23 @@ A limiter joins with a function that opens it on a fixed clock (`conftest.open_l
 """
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from machpay_gateway.core.limits.admission import CONCURRENCY, STALE, Admitted, Exceeded, Lease
+from machpay_gateway.core.limits.admission import (
+    CONCURRENCY,
+    STALE,
+    AdmissionRequest,
+    Admitted,
+    Answer,
+    Exceeded,
+    Lease,
+    PendingAnswer,
+)
 from machpay_gateway.core.limits.rate import CellWindow, Tier
 from tests.limiters.harness import Harness, OpenLimiter
 
@@ -222,6 +232,19 @@ async def test_units_that_have_expired_are_not_counted_in_a_window_of_another_le
     assert (await harness.take(resized)).left == 3
 
 
+async def test_units_expire_on_time_in_a_window_of_another_length(harness: Harness) -> None:
+    resized = Tier("5/2 minutes", 100)
+    await harness.take(FIVE, cost=2)
+    harness.clock.advance(5)
+    assert (await harness.take(resized)).left == 2
+    harness.clock.advance(60)
+    assert (await harness.take(resized)).left == 1
+    harness.clock.advance(60)
+    await harness.refusal(resized, cost=2)
+    harness.clock.advance(1)  # 61 cells of 2 s after the change
+    assert (await harness.take(resized, cost=4)).left == 0
+
+
 async def test_a_window_of_another_length_keeps_the_slots_that_are_held(harness: Harness) -> None:
     first = await harness.take(Tier("50/minute", 2))
     assert (await harness.take(Tier("50/hour", 2))).slots_left == 0
@@ -250,6 +273,22 @@ async def test_concurrent_requests_are_admitted_up_to_the_limit(harness: Harness
             answer.lease.release()
     answers = await asyncio.gather(*(harness.admit(tier) for _ in range(50)))
     assert sum(isinstance(answer, Admitted) for answer in answers) == 2
+
+
+async def test_equal_requests_of_one_moment_each_report_what_the_ones_before_left(harness: Harness) -> None:
+    tier = Tier("10/minute", 5)
+    harness.subjects.add("key_1")
+    request = AdmissionRequest("key_1", 1, tier, 3)  # one object, so that they share a step
+    answers = await asyncio.gather(*(answer_to(harness.limiter.admit(request)) for _ in range(4)))
+    *admitted, refusal = answers
+    lefts = [(answer.left, answer.slots_left) for answer in admitted if isinstance(answer, Admitted)]
+    assert lefts == [(7, 4), (4, 3), (1, 2)]
+    assert isinstance(refusal, Exceeded)
+    assert (refusal.left, refusal.slots_left) == (1, 2)
+
+
+async def answer_to(answer: Answer | PendingAnswer) -> Answer:
+    return await answer if isinstance(answer, Awaitable) else answer
 
 
 @dataclass(frozen=True)

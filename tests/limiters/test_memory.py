@@ -1,4 +1,4 @@
-"""What is the memory limiter's own: it answers without waiting, and forgets who is idle."""
+"""What the memory limiter alone does: it answers without waiting, and drops idle subjects."""
 
 from machpay_gateway.core.limits.admission import STALE, AdmissionRequest, Admitted
 from machpay_gateway.core.limits.rate import Tier
@@ -9,20 +9,20 @@ TIER = Tier("10/minute", 2)
 MANY = 5000
 
 
-def taken(limiter: MemoryLimiter, subject: str, *, version: int = 1, cost: int = 1) -> Admitted:
+def take(limiter: MemoryLimiter, subject: str, *, version: int = 1, cost: int = 1) -> Admitted:
     answer = limiter.admit(AdmissionRequest(subject, version, TIER, cost))
     assert isinstance(answer, Admitted)
     return answer
 
 
 def pass_by(limiter: MemoryLimiter, clock: FixedClock, subjects: int = MANY) -> None:
-    """Let *subjects* come once each, long after one another."""
+    """Send one request of each of *subjects*, long after one another."""
     for number in range(subjects):
         clock.advance(100)
-        taken(limiter, f"passing_{number}").lease.release()
+        take(limiter, f"passing_{number}").lease.release()
 
 
-def test_idle_subjects_are_forgotten() -> None:
+def test_idle_subjects_are_dropped() -> None:
     clock = FixedClock(0.0)
     limiter = MemoryLimiter(clock)
     pass_by(limiter, clock)
@@ -32,37 +32,37 @@ def test_idle_subjects_are_forgotten() -> None:
 def test_a_subject_that_holds_a_slot_is_kept() -> None:
     clock = FixedClock(0.0)
     limiter = MemoryLimiter(clock)
-    taken(limiter, "streaming")
+    take(limiter, "streaming")
     pass_by(limiter, clock)
-    assert taken(limiter, "streaming").slots_left == 0
+    assert take(limiter, "streaming").slots_left == 0
 
 
-def test_a_lease_that_outlives_its_window_gives_its_slot_back() -> None:
+def test_a_lease_that_outlives_its_window_releases_its_slot() -> None:
     clock = FixedClock(0.0)
     limiter = MemoryLimiter(clock)
-    lease = taken(limiter, "streaming").lease
+    lease = take(limiter, "streaming").lease
     pass_by(limiter, clock)
     lease.release()
-    assert taken(limiter, "streaming").slots_left == 1
+    assert take(limiter, "streaming").slots_left == 1
 
 
 def test_a_subject_with_units_in_its_window_is_kept() -> None:
     clock = FixedClock(0.0)
     limiter = MemoryLimiter(clock)
-    taken(limiter, "busy", cost=4).lease.release()
+    take(limiter, "busy", cost=4).lease.release()
     for number in range(MANY):
-        taken(limiter, f"passing_{number}", cost=0).lease.release()
+        take(limiter, f"passing_{number}", cost=0).lease.release()
     assert len(limiter) <= 1024
-    assert taken(limiter, "busy").left == 5
+    assert take(limiter, "busy").left == 5
 
 
-async def test_a_mark_is_kept_for_as_long_as_an_older_decision_may_take() -> None:
+async def test_a_version_marker_lasts_as_long_as_an_older_decision_may_take() -> None:
     clock = FixedClock(0.0)
     limiter = MemoryLimiter(clock)
     await limiter.invalidate("changed", 2)
     for number in range(MANY):
         clock.advance(30 / MANY)
-        taken(limiter, f"passing_{number}", cost=0).lease.release()
+        take(limiter, f"passing_{number}", cost=0).lease.release()
     assert limiter.admit(AdmissionRequest("changed", 1, TIER, 1)) is STALE
     pass_by(limiter, clock)
     assert len(limiter) <= 1024
@@ -72,7 +72,7 @@ def test_many_busy_subjects_are_all_kept() -> None:
     clock = FixedClock(0.0)
     limiter = MemoryLimiter(clock)
     for number in range(MANY):
-        taken(limiter, f"busy_{number}", cost=10)
+        take(limiter, f"busy_{number}", cost=10)
     assert len(limiter) == MANY
     assert all(
         not isinstance(limiter.admit(AdmissionRequest(f"busy_{number}", 1, TIER, 1)), Admitted)

@@ -1,4 +1,4 @@
-"""Commands are written here for speed; hiredis says what is right."""
+"""Commands are encoded here for speed; hiredis is the reference."""
 
 import hiredis
 from hypothesis import given
@@ -15,7 +15,7 @@ ARGUMENTS = st.one_of(st.binary(max_size=40), st.text(st.characters(exclude_cate
 
 
 @given(st.lists(ARGUMENTS, min_size=1, max_size=20))
-def test_a_command_is_written_as_hiredis_writes_it(arguments: list[Argument]) -> None:
+def test_a_command_is_encoded_as_by_hiredis(arguments: list[Argument]) -> None:
     assert encode_command(*arguments) == hiredis.pack_command(tuple(arguments))  # type: ignore[arg-type]  # of any mixture
 
 
@@ -29,19 +29,19 @@ REQUESTS = st.builds(
 
 
 @given(st.lists(st.tuples(REQUESTS, COUNTS, COUNTS, COUNTS), min_size=1))
-def test_a_step_is_written_anew_when_anything_of_it_has_changed(
+def test_a_step_is_encoded_again_when_any_part_of_it_has_changed(
     steps: list[tuple[AdmissionRequest, int, int, int]],
 ) -> None:
     subject = Subject(b"key_1", steps[0][0], report_release=lambda _: None)
     for request, *numbers in steps:
         tier = request.tier
         window = tier.window_seconds * 1000
-        told = encode_bulk(tier.limit, window, tier.concurrency, request.version, request.cost, *numbers)
-        assert subject.encode(request, *numbers) == told
+        expected = encode_bulk(tier.limit, window, tier.concurrency, request.version, request.cost, *numbers)
+        assert subject.encode(request, *numbers) == expected
 
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=20), st.lists(ARGUMENTS, max_size=20))
-def test_a_script_of_what_is_written_already_is_the_same_command(keys: list[bytes], arguments: list[Argument]) -> None:
+def test_a_script_call_from_encoded_parts_is_the_same_command(keys: list[bytes], arguments: list[Argument]) -> None:
     script = Script("return #KEYS")
     written = [encode_bulk(key) for key in keys], [encode_bulk(argument) for argument in arguments], len(arguments)
 

@@ -1,6 +1,6 @@
 """What holds over all workers of one server: each `RedisLimiter` here is one, with a connection and a name of its own.
 
-Their clock and the server's is ours. Heartbeats are either off or so quick that a test may wait for them.
+They and the server use one fixed clock. Heartbeats are either off or so quick that a test may wait for them.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ FIVE_SLOTS = Tier("1000/minute", 5)
 TIERS = (Tier("9/minute", 4), Tier("5/minute", 2), Tier("7/hour", 4), Tier("12/30 seconds", 9))
 LEASE_SECONDS = 10
 HEARTBEAT = "machpay_gateway.limiters.redis.limiter.HEARTBEAT_SECONDS"
-_SLOTS = 1 << 20  # as in `admit.lua`: a worker's field is when its lease ends times this, plus its slots
-Believed = tuple[int, int]  # slots that a worker holds, as the server believes, and when its lease ends
+_SLOTS = 1 << 20  # as in `admit.lua`: a worker's field is the expiry of its lease times this, plus its slots
+Counted = tuple[int, int]  # the slots that the server counts for a worker, and when its lease expires
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Worker(Harness):
     tasks: frozenset[asyncio.Task[object]] = frozenset()
 
     async def die(self) -> None:
-        """End as by SIGKILL: the connection closes, and nothing is said."""
+        """End as by SIGKILL: the connection closes without a goodbye."""
         for task in self.tasks:
             task.cancel()
         await asyncio.wait(self.tasks)
@@ -46,7 +46,7 @@ class Worker(Harness):
 
 @dataclass(frozen=True)
 class Workers:
-    """Workers of one server that share the keys of *prefix*, and what the server knows of the one subject in use."""
+    """Workers of one server that share the keys of *prefix*, and the server's state of the only subject."""
 
     url: str
     redis: Redis
@@ -62,11 +62,11 @@ class Workers:
         return Worker(limiter, self.clock, tasks=frozenset(asyncio.all_tasks() - others))
 
     def names(self) -> set[bytes]:
-        return set(self._said("ZRANGE", f"{self.prefix}:workers", 0, -1))
+        return set(self._run("ZRANGE", f"{self.prefix}:workers", 0, -1))
 
-    def slots(self) -> Mapping[bytes, Believed]:
-        told = {name: int(value) for name, value in self._fields().items() if name.startswith(b"w")}
-        return {name: (value % _SLOTS, value // _SLOTS) for name, value in told.items()}
+    def slots(self) -> Mapping[bytes, Counted]:
+        fields = {name: int(value) for name, value in self._fields().items() if name.startswith(b"w")}
+        return {name: (value % _SLOTS, value // _SLOTS) for name, value in fields.items()}
 
     def version(self) -> int:
         return int(self._fields().get(b"v", 0))
@@ -75,10 +75,10 @@ class Workers:
         await until(lambda: sum(held for held, _ in self.slots().values()) == slots, f"{slots} slots are held")
 
     def _fields(self) -> dict[bytes, bytes]:
-        (key,) = [key for key in self._said("KEYS", f"{self.prefix}:*") if not key.endswith(b":workers")] or [b"none"]
-        return dict(self._said("HGETALL", key))
+        (key,) = [key for key in self._run("KEYS", f"{self.prefix}:*") if not key.endswith(b":workers")] or [b"none"]
+        return dict(self._run("HGETALL", key))
 
-    def _said(self, *command: str | bytes | int) -> Any:  # noqa: ANN401 - every command has a reply of its own
+    def _run(self, *command: str | bytes | int) -> Any:  # noqa: ANN401 - every command has a reply of its own
         return self.redis.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py's own
 
 
@@ -100,11 +100,11 @@ def no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def workers(server_url: str) -> AsyncIterator[Workers]:
-    async with workers_on(server_url) as those:
-        yield those
+    async with workers_on(server_url) as workers:
+        yield workers
 
 
-async def taken(worker: Worker, slots: int, tier: Tier = FIVE_SLOTS) -> list[Lease]:
+async def take(worker: Worker, slots: int, tier: Tier = FIVE_SLOTS) -> list[Lease]:
     return [(await worker.take(tier)).lease for _ in range(slots)]
 
 
@@ -122,29 +122,29 @@ async def test_together_they_admit_no_more_than_the_limit_and_hold_no_more_than_
     assert admitted == [7, 7, 6, 0]
 
 
-async def test_a_version_that_one_is_told_makes_the_older_stale_at_the_others(workers: Workers) -> None:
+async def test_an_invalidation_by_one_worker_holds_in_the_others(workers: Workers) -> None:
     several = [await workers.join() for _ in range(3)]
     for worker in several:
         await worker.take(FIVE_SLOTS, version=1)
     await several[0].limiter.invalidate("key_1", 2)
-    await until(lambda: workers.version() == 2, "the server knows of version 2")
+    await until(lambda: workers.version() == 2, "the server holds version 2")
     assert [await worker.admit(FIVE_SLOTS, version=1) for worker in several] == [STALE] * 3
 
 
-async def test_a_dead_workers_slots_are_free_when_its_lease_has_ended_and_not_before(workers: Workers) -> None:
+async def test_a_dead_workers_slots_are_free_once_its_lease_has_expired_and_not_before(workers: Workers) -> None:
     first, second = await workers.join(), await workers.join()
-    await taken(first, 5)
+    await take(first, 5)
     await first.die()
     workers.clock.advance(LEASE_SECONDS - 0.1)
     assert (await second.refusal(FIVE_SLOTS)).policy == CONCURRENCY
     workers.clock.advance(0.1)
-    assert (await second.take(FIVE_SLOTS)).left == 1000 - 6  # the units of the dead are spent
-    await taken(second, 4)
+    assert (await second.take(FIVE_SLOTS)).left == 1000 - 6  # the dead worker's units stay taken
+    await take(second, 4)
 
 
 async def test_a_dead_workers_slots_are_freed_on_time_however_busy_another_worker_is(workers: Workers) -> None:
     first, second = await workers.join(), await workers.join()
-    await taken(first, 4)
+    await take(first, 4)
     await first.die()
     held = await second.take(FIVE_SLOTS)
     for _ in range(LEASE_SECONDS - 1):
@@ -154,16 +154,16 @@ async def test_a_dead_workers_slots_are_freed_on_time_however_busy_another_worke
         await workers.until_held(4)
         held = await second.take(FIVE_SLOTS)
     workers.clock.advance(1)
-    await taken(second, 4)
+    await take(second, 4)
     assert (await second.refusal(FIVE_SLOTS)).policy == CONCURRENCY
 
 
-async def test_a_living_workers_slots_are_kept_for_as_long_as_it_holds_them(
+async def test_a_living_workers_slots_are_renewed_for_as_long_as_it_holds_them(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(HEARTBEAT, 0.01)
     first, second = await workers.join(), await workers.join()
-    await taken(first, 5)
+    await take(first, 5)
     (name,) = workers.slots()
     for _ in range(8):
         workers.clock.advance(3)
@@ -171,27 +171,27 @@ async def test_a_living_workers_slots_are_kept_for_as_long_as_it_holds_them(
         assert (await second.refusal(FIVE_SLOTS)).policy == CONCURRENCY
     await first.die()
     workers.clock.advance(LEASE_SECONDS)
-    await taken(second, 5)
+    await take(second, 5)
 
 
-async def test_a_worker_whose_slots_were_dropped_states_its_own_again_and_releases_nobody_elses(
+async def test_a_worker_whose_lease_expired_reports_its_slots_again_and_releases_no_others(
     workers: Workers,
 ) -> None:
     frozen, second = await workers.join(), await workers.join()
-    late, *_held = await taken(frozen, 4)
+    late, *_held = await take(frozen, 4)
     workers.clock.advance(30)
-    theirs = await taken(second, 5)
+    theirs = await take(second, 5)
     late.release()
     assert (await frozen.refusal(FIVE_SLOTS)).policy == CONCURRENCY
     await workers.until_held(3 + 5)
     for lease in theirs:
         lease.release()
     await workers.until_held(3)
-    await taken(second, 2)
+    await take(second, 2)
     assert (await second.refusal(FIVE_SLOTS)).policy == CONCURRENCY
 
 
-async def test_no_worker_has_the_name_of_another_or_of_itself_before(workers: Workers) -> None:
+async def test_a_workers_name_is_never_reused(workers: Workers) -> None:
     first, _second = await workers.join(), await workers.join()
     before = workers.names()
     await first.limiter.close()
@@ -201,33 +201,33 @@ async def test_no_worker_has_the_name_of_another_or_of_itself_before(workers: Wo
     assert workers.names() & before == left
 
 
-async def test_closing_gives_everything_back_at_once_also_what_is_granted_meanwhile(workers: Workers) -> None:
+async def test_closing_releases_all_slots_also_those_admitted_in_the_meantime(workers: Workers) -> None:
     worker, tier = await workers.join(), Tier("1000/minute", 50)
-    await taken(worker, 3, tier)
-    asking = asyncio.create_task(worker.take(tier))
+    await take(worker, 3, tier)
+    request = asyncio.create_task(worker.take(tier))
     for _ in range(2):
-        await asyncio.sleep(0)  # it is asked, and the next turn is the first that can bring an answer
+        await asyncio.sleep(0)  # it is sent, and the next turn is the first that can bring a reply
     await worker.limiter.close()
-    await asking
+    await request
     assert not workers.slots()
 
 
 class History:
-    """What three workers do to one subject, and what must come of it by the reference arithmetic and a plain count."""
+    """What three workers do to one subject, and the result by the reference window and a plain count."""
 
     def __init__(self, workers: Workers, several: list[Worker]) -> None:
         self.workers, self.several, self.clock = workers, several, workers.clock
         self.leases: list[list[Lease]] = [[] for _ in several]
-        self.tier, self.version, self.told_version = TIERS[0], 1, 0
+        self.tier, self.version, self.stored_version = TIERS[0], 1, 0
         self.window = CellWindow(self.tier.window_seconds, self.clock.now)
-        self.believed: dict[int, Believed] = {}
-        self.dead = itertools.count(len(several))  # what the dead are called
+        self.counted: dict[int, Counted] = {}
+        self.dead = itertools.count(len(several))  # the names of the dead
 
-    async def ask(self, number: int, cost: int, _: float) -> None:
+    async def request(self, number: int, cost: int, _: float) -> None:
         tier, now = self.tier, self.clock.now
         if self.window.window_seconds != tier.window_seconds:
             self.window = self.window.resized(tier.window_seconds, now)
-        others = sum(slots for whose, (slots, _) in self.believed.items() if whose != number)
+        others = sum(slots for whose, (slots, _) in self.counted.items() if whose != number)
         slots_left = tier.concurrency - others - len(self.leases[number])
         self.window.advance(now)
         has_units = self.window.taken + cost <= tier.limit
@@ -235,81 +235,81 @@ class History:
         answer = await self.several[number].admit(tier, cost=cost, version=self.version)
         assert isinstance(answer, Admitted | Exceeded)
         assert isinstance(answer, Admitted) is admitted
-        self.told_version = self.version
+        self.stored_version = self.version
         if isinstance(answer, Admitted):
             self.leases[number].append(answer.lease)
             assert (answer.left, answer.slots_left) == (tier.limit - self.window.taken, slots_left - 1)
-            return await self.state(number)
+            return await self.expect_report(number)
         assert answer.policy == (CONCURRENCY if has_units else tier.policy_name)
-        return await self.perhaps_state(number)
+        return await self.perhaps_expect_report(number)
 
-    async def ask_of_an_older_version(self, number: int, cost: int, _: float) -> None:
-        if self.told_version == self.version:
+    async def request_of_an_older_version(self, number: int, cost: int, _: float) -> None:
+        if self.stored_version == self.version:
             answer = await self.several[number].admit(self.tier, cost=cost, version=self.version - 1)
             assert not isinstance(answer, Admitted)
-            await self.perhaps_state(number)
+            await self.perhaps_expect_report(number)
 
     async def release(self, number: int, *_: float) -> None:
         if self.leases[number]:
             self.leases[number].pop().release()
-            await self.state(number)
+            await self.expect_report(number)
 
     async def wait(self, _number: int, _cost: int, seconds: float) -> None:
         self.clock.advance(seconds)
-        self.believed = {whose: told for whose, told in self.believed.items() if told[1] > int(self.clock.now)}
+        self.counted = {whose: counted for whose, counted in self.counted.items() if counted[1] > int(self.clock.now)}
 
     async def crash(self, number: int, *_: float) -> None:
         await self.several[number].die()
         self.several[number], self.leases[number] = await self.workers.join(), []
-        if told := self.believed.pop(number, None):
-            self.believed[next(self.dead)] = told
+        if counted := self.counted.pop(number, None):
+            self.counted[next(self.dead)] = counted
 
     async def change_tier(self, _number: int, which: int, _: float) -> None:
         self.version, self.tier = self.version + 1, TIERS[which]
 
-    async def mark(self, number: int, *_: float) -> None:
-        self.version = self.told_version = self.version + 1
+    async def invalidate(self, number: int, *_: float) -> None:
+        self.version = self.stored_version = self.version + 1
         await self.several[number].limiter.invalidate("key_1", self.version)
-        await until(lambda: self.workers.version() == self.version, "the server knows of the mark")
+        await until(lambda: self.workers.version() == self.version, "the server holds the marker")
 
     async def forget_scripts(self, *_: float) -> None:
         self.workers.redis.script_flush()
 
-    async def state(self, number: int) -> None:
-        """See that the server comes to know what this worker holds."""
-        told = {number: (len(self.leases[number]), int(self.clock.now) + LEASE_SECONDS)}
-        self.believed = {whose: believed for whose, believed in (self.believed | told).items() if believed[0]}
-        await until(self.is_believed, f"{self.believed} is believed")
+    async def expect_report(self, number: int) -> None:
+        """Wait until the server counts what this worker holds."""
+        report = {number: (len(self.leases[number]), int(self.clock.now) + LEASE_SECONDS)}
+        self.counted = {whose: counted for whose, counted in (self.counted | report).items() if counted[0]}
+        await until(self.is_counted, f"the server counts {self.counted}")
 
-    async def perhaps_state(self, number: int) -> None:
-        """As `state`, if the server was asked: a worker may know by itself that a window is spent."""
-        if not self.is_believed():
-            await self.state(number)
+    async def perhaps_expect_report(self, number: int) -> None:
+        """As `expect_report`, if the server was asked: a worker may know by itself that a window is exhausted."""
+        if not self.is_counted():
+            await self.expect_report(number)
 
-    def is_believed(self) -> bool:
-        told = sorted(told for told in self.workers.slots().values() if told[1] > int(self.clock.now))
-        return told == sorted(self.believed.values())
+    def is_counted(self) -> bool:
+        counted = sorted(slots for slots in self.workers.slots().values() if slots[1] > int(self.clock.now))
+        return counted == sorted(self.counted.values())
 
 
-DEEDS = (
-    ["ask"] * 8
+ACTIONS = (
+    ["request"] * 8
     + ["release", "wait"] * 3
-    + ["crash", "change_tier", "mark", "ask_of_an_older_version", "forget_scripts"]
+    + ["crash", "change_tier", "invalidate", "request_of_an_older_version", "forget_scripts"]
 )
 MOVES = st.tuples(
-    st.sampled_from(DEEDS), st.integers(0, 2), st.integers(0, 3), st.sampled_from([0.5, 1, 5, 10, 30, 60])
+    st.sampled_from(ACTIONS), st.integers(0, 2), st.integers(0, 3), st.sampled_from([0.5, 1, 5, 10, 30, 60])
 )
 
 
 @given(moves=st.lists(MOVES, max_size=40))
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_history_of_three_workers_is_answered_as_one_window_and_a_count_of_slots(
+def test_any_history_of_three_workers_is_one_window_and_one_count_of_slots(
     server_url: str, moves: list[tuple[str, int, int, float]]
 ) -> None:
     async def live() -> None:
         async with workers_on(server_url) as workers:
             history = History(workers, [await workers.join() for _ in range(3)])
-            for deed, *details in moves:
-                await getattr(history, deed)(*details)
+            for action, *details in moves:
+                await getattr(history, action)(*details)
 
     asyncio.run(live())

@@ -137,11 +137,11 @@ class FaultProxy:
         self.accepted += 1
         line = _Line()
         with suppress(OSError):  # an end that breaks off is like one that closes: the other follows
-            async with self._kept(client_writer):
+            async with self._registered(client_writer):
                 if self.blackhole:
                     return await self._swallow(client_reader)
                 server_reader, server_writer = await asyncio.open_connection(HOST, self._target_port)
-                async with self._kept(server_writer), asyncio.TaskGroup() as directions:
+                async with self._registered(server_writer), asyncio.TaskGroup() as directions:
                     upward = directions.create_task(self._carry(client_reader, server_writer, line))
                     downward = directions.create_task(self._carry(server_reader, client_writer, line))
                     await asyncio.wait((upward, downward), return_when=asyncio.FIRST_COMPLETED)
@@ -175,8 +175,8 @@ class FaultProxy:
             sink.write(data)
 
     @asynccontextmanager
-    async def _kept(self, writer: asyncio.StreamWriter) -> AsyncIterator[None]:
-        """Keep *writer* among those that `reset_all` knows until it is closed."""
+    async def _registered(self, writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+        """Let `reset_all` reset the connection of *writer* until it is closed."""
         self._writers.add(writer)
         try:
             yield

@@ -73,7 +73,7 @@ class Sentinels:
 
     def _is_content(self, sentinel: Server) -> bool:
         state = sentinel.command("SENTINEL MASTER", SERVICE)
-        known = {
+        replicas = {
             int(replica["port"])
             for replica in sentinel.command("SENTINEL SLAVES", SERVICE)
             if replica["flags"] == "slave" and replica["master-link-status"] == "ok"
@@ -81,7 +81,7 @@ class Sentinels:
         return (
             state["flags"] == "master"
             and state["num-other-sentinels"] == len(self.sentinels) - 1
-            and known == {self.replica.port}
+            and replicas == {self.replica.port}
         )
 
 

@@ -1,4 +1,4 @@
-"""What tests rely on when they use these servers: the servers really do what their methods say."""
+"""What tests rely on: these servers do what their methods promise."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ from tests.redises.tls import TlsServer, tls_server
 from tests.redises.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
-# As short as a test may wait in vain, as long as a busy machine may take.
+# Short enough to wait for nothing, long enough for a busy machine.
 IN_VAIN_SECONDS = 0.3
 PATIENCE_SECONDS = 5.0
 
@@ -78,7 +78,7 @@ def test_a_killed_server_comes_back_empty_on_the_same_port() -> None:
         assert server.pid != pid
 
 
-def test_a_restarted_server_has_what_it_was_told_to_keep() -> None:
+def test_a_restarted_server_has_what_it_was_configured_to_keep() -> None:
     with running_server("--appendonly", "yes") as server:
         server.command("SET", "key", "value")
         server.restart()
@@ -122,7 +122,7 @@ def test_no_server_and_no_folder_outlive_a_process_that_was_killed() -> None:
         redis.ping()
 
 
-def test_a_server_that_cannot_start_says_why() -> None:
+def test_a_server_that_cannot_start_reports_why() -> None:
     with pytest.raises(RuntimeError, match="argument must be a memory value"), running_server("--maxmemory", "lots"):
         pass
 
@@ -137,7 +137,7 @@ def test_a_port_that_was_taken_in_the_meantime_is_given_up(
         assert server.port == free
 
 
-def test_a_user_may_do_what_their_rules_say_also_after_a_restart() -> None:
+def test_a_users_rules_hold_also_after_a_restart() -> None:
     with running_server(users={"reader": ("~read:*", "+get")}) as server:
         server.restart()
         server.command("ACL", "SETUSER", "default", "off")
@@ -158,7 +158,7 @@ def test_the_nodes_of_a_cluster_serve_all_slots(redis_cluster: Cluster) -> None:
     assert owners == list(redis_cluster.servers)
 
 
-def test_a_slot_on_the_move_answers_ask_and_then_moved(redis_cluster: Cluster) -> None:
+def test_a_migrating_slot_answers_ask_and_then_moved(redis_cluster: Cluster) -> None:
     slot = redis_cluster.slot_of("{tag}")
     source = redis_cluster.owner_of(slot)
     target = next(node for node in redis_cluster.servers if node is not source)
@@ -167,9 +167,9 @@ def test_a_slot_on_the_move_answers_ask_and_then_moved(redis_cluster: Cluster) -
     move.begin()
     assert source.command("GET", "{tag}1") == "one"  # what has not moved is still served
     assert move.move_keys() == 2
-    with pytest.raises(AskError) as asked:
+    with pytest.raises(AskError) as redirection:
         source.command("GET", "{tag}1")
-    assert asked.value.port == target.port
+    assert redirection.value.port == target.port
     move.finish()
     with pytest.raises(MovedError):
         source.command("GET", "{tag}1")
@@ -226,7 +226,7 @@ def test_refused_clients_cannot_connect_while_the_others_go_on(proxy: FaultProxy
     with client(proxy.url) as inside, client(proxy.url) as outside:
         inside.ping()
         proxy.refuse()
-        proxy.refuse()  # more than once is no more than once
+        proxy.refuse()  # a second time changes nothing
         with pytest.raises(RedisConnectionError, match="refused"):
             outside.ping()
         assert inside.ping()
@@ -234,7 +234,7 @@ def test_refused_clients_cannot_connect_while_the_others_go_on(proxy: FaultProxy
         assert outside.ping()
 
 
-def test_a_black_hole_answers_nobody_and_stays_with_the_connections_it_swallowed(
+def test_a_black_hole_answers_nobody_and_keeps_the_connections_it_swallowed(
     empty_redis: Server, proxy: FaultProxy
 ) -> None:
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE_SECONDS) as before:
@@ -271,7 +271,7 @@ def secured() -> Iterator[TlsServer]:
         yield secured
 
 
-def test_a_client_that_knows_the_authority_is_served(secured: TlsServer) -> None:
+def test_a_client_that_trusts_the_authority_is_served(secured: TlsServer) -> None:
     with client(secured.url) as redis:
         assert redis.set("key", "value")
     assert secured.server.command("GET", "key") == "value"
