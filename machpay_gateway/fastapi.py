@@ -1,6 +1,6 @@
-"""FastAPI's way to the caller: a dependency that names the scopes it needs, which OpenAPI then shows.
+"""A FastAPI dependency that returns the caller and requires scopes, which OpenAPI then documents.
 
-Only applications on FastAPI import this. It decides nothing about credentials: MachPayAuth has done so before.
+Only FastAPI applications import this. It does not authenticate: MachPayAuth has done so before.
 """
 
 from typing import Annotated
@@ -21,23 +21,23 @@ __all__ = ["current_principal"]
 
 
 class _Bearer(SecurityBase):
-    """Stands for the credential in OpenAPI. FastAPI's own HTTPBearer asks for a Request, which a WebSocket has not."""
+    """The security scheme in OpenAPI. FastAPI's own HTTPBearer needs a Request, which a WebSocket does not have."""
 
     def __init__(self) -> None:
         self.model = HTTPBearer(description="A MachPay API key (`sk_live_…`, `sk_test_…`) or a signed token.")
         self.scheme_name = "MachPay"
 
     async def __call__(self) -> None:
-        """Do nothing: MachPayAuth has looked at the credential."""
+        """Do nothing: MachPayAuth has checked the credential."""
 
 
 async def current_principal(
     connection: HTTPConnection, security_scopes: SecurityScopes, _: Annotated[None, Depends(_Bearer())]
 ) -> Principal:
-    """Return who is calling: `Annotated[Principal, Security(current_principal, scopes=["skills:list"])]`.
+    """Return the caller: `Annotated[Principal, Security(current_principal, scopes=["skills:list"])]`.
 
-    All the scopes are required, besides what the route requires already. A caller whom nobody identified, as on a
-    public route, is refused. Raises ConfigurationError when no MachPayAuth guards the application.
+    All these scopes are required, in addition to those of the route. A caller without credentials, as on a public
+    route, is refused. Raises ConfigurationError when no MachPayAuth guards the application.
     """
     if "machpay" not in connection.scope:
         raise ConfigurationError("No MachPayAuth guards this application: app.add_middleware(MachPayAuth)")

@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 _STARTS = {"http.response.start", "websocket.accept", "websocket.http.response.start"}
 _ENDS = {"http.response.body", "websocket.close"}
-# How an end counts that the application gave no status for. A server says 403 for a handshake that was not accepted
-# and 500 for an exception; nobody hears the status of a request that its client did not wait for, so that one is ours.
+# The recorded status when the application sends none. Servers respond 403 to a handshake that was not accepted and 500
+# to an exception; 499 is our own, for a client that disconnected before a response.
 _ACCEPTED, _NOT_ACCEPTED, _FAILED, _CLIENT_GONE = 101, 403, 500, 499
 
 
 class MachPayAuth:
-    """Pure ASGI middleware that lets a request through to *app* only if its caller may make it.
+    """Pure ASGI middleware that passes a request to *app* only if its caller is authorized.
 
-    `app.add_middleware(MachPayAuth)` reads the environment and `machpay.toml`; every setting may be given here too.
-    The application finds the caller in `scope["machpay"]`, and as Starlette's `request.user` and `request.auth`.
+    `app.add_middleware(MachPayAuth)` reads the environment and `machpay.toml`; every setting is also an argument. The
+    application finds the caller in `scope["machpay"]`, and as Starlette's `request.user` and `request.auth`.
     """
 
     def __init__(
@@ -50,16 +50,16 @@ class MachPayAuth:
         trust: Trust | None = None,
         **options: Unpack[Options],
     ) -> None:
-        """Guard *app* by a ready *gateway*, or by one made of *options*, the environment and `machpay.toml`.
+        """Guard *app* with *gateway*, or with one built from *options*, the environment and `machpay.toml`.
 
-        *trust* is in whom stands in front, the settings' unless it is given.
+        *trust* replaces the trusted proxies of the settings.
 
-        Raises ConfigurationError for a setting that cannot be meant; inside an event loop the start fails with it.
+        Raises ConfigurationError for an invalid setting; inside an event loop, the startup fails with it instead.
         """
         if gateway is not None and options:
             raise ConfigurationError(f"MachPayAuth takes a gateway or settings, not both: drop {', '.join(options)}")
         self.app = app
-        self._mistake: ConfigurationError | None = None
+        self._config_error: ConfigurationError | None = None
         try:
             self.gateway = gateway or ConfiguredGateway(**options)
             self.trust = trust or self.gateway.trust
@@ -67,50 +67,55 @@ class MachPayAuth:
         except ConfigurationError as exc:
             if not _inside_event_loop():
                 raise
-            # Starlette builds its middleware within the server's lifespan call, where an exception means "no lifespan"
-            # to uvicorn and it goes on to serve. The lifespan handler can say that the start has failed.
-            self._mistake = exc
+            # Starlette builds its middleware within the server's lifespan call, where uvicorn takes an exception for an
+            # application without lifespan and serves it. Only the lifespan handler can report that the startup failed.
+            self._config_error = exc
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915 - one straight line
         """Serve one connection of any ASGI type."""
         kind = scope["type"]
-        if (kind != "http" and kind != "websocket") or self._mistake is not None:  # noqa: PLR1714 - cheaper than a tuple
+        if (kind != "http" and kind != "websocket") or self._config_error is not None:  # noqa: PLR1714 - cheaper than a tuple
             await self._serve_other(scope, receive, send)
             return
         began_at = perf_counter()
         gateway = self.gateway
         facts = request_facts(scope, self.trust, gateway.request_ids)
         decision = gateway.gate.decide_nowait(facts)
-        asked_at: float | None = None
+        admission_began_at: float | None = None
         if isinstance(decision, PendingAdmission):
-            # Awaited here as `Gate.decide` does: each coroutine in between would cost 1 % of requests.
-            asked, asked_at = decision, perf_counter()
+            # Awaited here, as in `Gate.decide`: each coroutine in between would cost 1 % of the throughput.
+            pending, admission_began_at = decision, perf_counter()
             try:
-                decision = gateway.gate.apply_answer(asked, await asked.answer)
+                decision = gateway.gate.apply_answer(pending, await pending.answer)
             except asyncio.CancelledError:
-                abandon(asked.answer)
+                abandon(pending.answer)
                 raise
         if isinstance(decision, PendingIdentity):
-            decision, asked_at = await gateway.gate.resolve(decision), None  # how long of it the limiter took, it knows
+            decision, admission_began_at = (
+                await gateway.gate.resolve(decision),
+                None,
+            )  # the gate measures the limiter itself
         decided_at = perf_counter()
-        gateway.steps.count_decision(began_at, asked_at, decided_at)
+        gateway.steps.count_decision(began_at, admission_began_at, decided_at)
         serve: ASGIApp = self.app
         record: Record = gateway.recorder.record
         if gateway.traces is not None:
-            serve, record = self._traced(gateway.traces, scope, facts, decision.route, began_at, asked_at, decided_at)
+            serve, record = self._traced(
+                gateway.traces, scope, facts, decision.route, began_at, admission_began_at, decided_at
+            )
         if isinstance(decision, Denied):
             await self._refuse(scope, receive, send, facts, decision, record=record, began_at=began_at)
             return
-        principal, grant, route = decision
-        caller, held = (None, None) if grant is None else (principal, grant.lease)
+        principal, admission, route = decision
+        caller, held = (None, None) if admission is None else (principal, admission.lease)
         status = None
-        began: float | None = began_at  # None once it is counted
-        added = response_headers(principal, grant, facts.request_id, gateway.legacy_headers)
+        began: float | None = began_at  # None once the request is recorded
+        added = response_headers(principal, admission, facts.request_id, gateway.legacy_headers)
         streams = self._streams
         stream: OpenStream | None = None
 
-        def answer(message: Message) -> Awaitable[None]:  # noqa: C901, PLR0912 - one straight line
-            """Send *message* on, with our headers once. No coroutine of its own: that would cost 2 % of requests."""
+        def send_response(message: Message) -> Awaitable[None]:  # noqa: C901, PLR0912 - one straight line
+            """Send *message* with our headers added. Not a coroutine: that would cost 2 % of the throughput."""
             nonlocal began, held, send, status, stream
             step = message["type"]
             opens = False
@@ -122,11 +127,11 @@ class MachPayAuth:
                 if status is None:
                     opens = True
                     if began is not None:
-                        # An accepted handshake is a whole answer, and what comes after it may last for days.
+                        # An accepted handshake is a complete response; the WebSocket may last for days.
                         record(principal, route, ALLOWED, _ACCEPTED, began)
                         began = None
                 else:
-                    for name, value in headers:  # server-sent events may be silent for long after their head
+                    for name, value in headers:  # server-sent events may pause for long after their head
                         if name == b"content-type":
                             opens = value[:1] == b"t" and value[:17] == EVENT_STREAM
                             break
@@ -136,12 +141,12 @@ class MachPayAuth:
             elif step not in _ENDS:
                 return send(message)
             if opens:
-                if stream is None and grant is not None:
+                if stream is None and admission is not None:
                     stream = OpenStream(message, facts=facts, route=route, lease=held, send=send)
                     streams.add(stream, began)
                     held, send = None, stream.send
                 return send(message)
-            # The last of the answer ends the lease: the application may have tasks that run on after it.
+            # The end of the response releases the lease: the application may have background tasks after it.
             if held is not None:
                 held.release()
                 held = None
@@ -152,54 +157,56 @@ class MachPayAuth:
                 began = None
             return send(message)
 
-        unanswered = _CLIENT_GONE
+        default_status = _CLIENT_GONE
         if kind == "websocket":
             receive = receive_until_end(receive, lambda: stream)
         try:
-            # Copied by `dict(scope, …)`, which is a third quicker than `{**scope, …}`.
+            # `dict(scope, …)` is a third faster than `{**scope, …}`.
             await serve(
-                dict(scope, machpay=caller, machpay_facts=facts, machpay_grant=grant, auth=principal, user=principal),
+                dict(
+                    scope, machpay=caller, machpay_facts=facts, machpay_grant=admission, auth=principal, user=principal
+                ),
                 receive,
-                answer,
+                send_response,
             )
         except asyncio.CancelledError as exc:
             if stream is None or not stream.explains(exc):
                 raise
         except Exception as exc:
             if stream is None or not stream.explains(exc):
-                unanswered = _FAILED
+                default_status = _FAILED
                 raise
         finally:
             if stream is not None:
                 streams.discard(stream)
-            if held is not None:  # a failure, a cancellation, a client that is gone: nothing is awaited to release
+            if held is not None:  # after an error, a cancellation or a disconnect; releasing awaits nothing
                 held.release()
             if began is not None:
-                record(principal, route, ALLOWED, status or unanswered, began)
+                record(principal, route, ALLOWED, status or default_status, began)
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._mistake is not None:
-            await _fail(self._mistake, scope, receive, send)
+        if self._config_error is not None:
+            await _fail(self._config_error, scope, receive, send)
         elif scope["type"] == "lifespan":
             await run_lifespan(self.app, scope, receive, send, self.gateway.lifecycle)
         else:
             await self.app(scope, receive, send)
 
-    def _traced(  # noqa: PLR0917 - what a trace has
+    def _traced(  # noqa: PLR0917 - the parts of a trace
         self,
         traces: "Traces",
         scope: Scope,
         facts: RequestFacts,
         route: "Route | None",
         began_at: float,
-        asked_at: float | None,
+        admission_began_at: float | None,
         decided_at: float,
     ) -> "tuple[ASGIApp, Record]":
-        """Return the application within a trace, and what records the request and ends that."""
+        """Return the application wrapped in a trace, and a function that records the request and ends the trace."""
         client = scope.get("client")
         is_trusted = is_trusted_proxy((client[0] or "") if client else "", self.trust.proxies)
         trace = traces.begin_for_scope(scope, facts, route, is_trusted=is_trusted, began_at=began_at)
-        return traces.wrap(self.app, self.gateway.recorder.record, trace, asked_at, decided_at)
+        return traces.wrap(self.app, self.gateway.recorder.record, trace, admission_began_at, decided_at)
 
     async def _refuse(
         self,
@@ -221,12 +228,12 @@ class MachPayAuth:
             record(denied.principal, denied.route, denied.reason, problem.status, began_at)
 
 
-async def _fail(mistake: ConfigurationError, scope: Scope, receive: Receive, send: Send) -> NoReturn:
-    """Stop the start where the server asks for one, and raise *mistake* in any case."""
+async def _fail(error: ConfigurationError, scope: Scope, receive: Receive, send: Send) -> NoReturn:
+    """Report a failed startup if *scope* is the lifespan, and raise *error* in any case."""
     if scope["type"] == "lifespan":
         await receive()
-        await send({"type": "lifespan.startup.failed", "message": str(mistake)})
-    raise mistake
+        await send({"type": "lifespan.startup.failed", "message": str(error)})
+    raise error
 
 
 def _inside_event_loop() -> bool:

@@ -1,10 +1,10 @@
-"""Forward-auth: a proxy that carries requests itself asks whether it may.
+"""Forward-auth: another proxy forwards requests itself, and sends a check request to the gateway for each.
 
-The path of a question, in the order to read it:
+The path of a check request, in reading order:
 
-1. `dialect` says whose question comes at a path: how that proxy puts it, and which answers it can pass on.
-2. `question` reads from it the facts of the client's request, as far as the proxy may speak for its clients.
-3. `front` asks the gate as the middleware does, and answers: who is calling for the proxy to tell its upstream, or the
-   refusal for it to pass on.
-4. `leases` has the slots: the end of a request is not seen here.
+1. `dialect` is the table of proxies: at which path each sends check requests, how, and which responses it passes on.
+2. `check_request` parses the facts of the client's request from it.
+3. `front` calls the gate as the middleware does, and responds: with identity headers for the proxy's upstream, or with
+   the refusal for its client.
+4. `leases` holds concurrency slots for a fixed time, since the gateway does not see the end of the request.
 """

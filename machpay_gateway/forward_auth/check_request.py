@@ -1,4 +1,4 @@
-"""From a trusted proxy's question to the facts of its client's request."""
+"""From a trusted proxy's check request to the facts of its client's request."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -13,13 +13,13 @@ from machpay_gateway.forward_auth.dialect import Dialect
 from machpay_gateway.web.path import path_in
 from machpay_gateway.web.request_facts import Trust, accepted_request_id, preflight_method
 
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")  # RFC 9110 §9.1, and longer than any method is
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")  # RFC 9110 §9.1, with a limit above any real method
 
 
 class CheckRequest(NamedTuple):
-    """What is asked about. *fault* says, for the log, why it cannot be answered; empty when it can.
+    """The client's request in a check request. *fault* says, for the log, what is wrong with it; empty if nothing is.
 
-    *host* is the client's, as the proxy tells it, and the one asked at: a list, or None where there is neither.
+    *host* lists X-Forwarded-Host and the Host of the check request; None where there is neither.
     """
 
     facts: RequestFacts
@@ -28,13 +28,13 @@ class CheckRequest(NamedTuple):
 
 
 def check_path(scope: Scope) -> str:
-    """Return the path of the question itself, without the mount point."""
+    """Return the path of the check request itself, without the mount point."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
 
 
 def parse_check_request(scope: Scope, dialect: Dialect, trust: Trust, ids: Iterator[bytes]) -> CheckRequest:
-    """Return what a trusted proxy asks in *scope*. Never raises for what its client sent."""
+    """Return the parsed check request of a trusted proxy in *scope*. Never raises for what its client sends."""
     headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
     peer = scope["client"][0]
     method, target = _method_in(scope, dialect, headers), _target_in(scope, dialect, headers)
@@ -45,30 +45,30 @@ def parse_check_request(scope: Scope, dialect: Dialect, trust: Trust, ids: Itera
         method=(method or b"").decode("latin-1").upper(),
         path=None if target is None else path_in(target),
         authorization=authorization,
-        # A peer that does not say who is calling calls for somebody unknown, not for itself.
+        # Without a forwarded address the client is unknown. It is not the proxy itself.
         address=client_address(peer, forwarded, trust.proxies, trust.header) if forwarded else None,
         proof=_values(headers, b"dpop"),
         request_id=(request_id and accepted_request_id(request_id, peer, trust.proxies)) or next(ids),
     )
-    if not authorization and (asked := _only(headers, b"access-control-request-method")) is not None:
+    if not authorization and (requested := _only(headers, b"access-control-request-method")) is not None:
         origin = _only(headers, b"origin")
-        # Nobody says here whether the request has a body.
-        facts = facts._replace(preflight_for=preflight_method(facts.method, origin, asked, has_body=False))
-    # With the host that is asked at, which for some is the client's: pages have one, and nobody asks there.
+        # Check requests do not say whether the client's request has a body.
+        facts = facts._replace(preflight_for=preflight_method(facts.method, origin, requested, has_body=False))
+    # Some proxies keep the client's Host in the check request; none sends check requests to a host of pages.
     host = b",".join(_values(headers, b"host") + _values(headers, b"x-forwarded-host")) or None
     return CheckRequest(facts, _fault(method, target, headers), host)
 
 
 def _method_in(scope: Scope, dialect: Dialect, headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
-    """Return the client's method, None when it is not told once."""
+    """Return the client's method, None unless there is exactly one."""
     method = scope["method"].encode() if dialect.method is None else _only(headers, dialect.method)
     return method if method is not None and _TOKEN.fullmatch(method) else None
 
 
 def _target_in(scope: Scope, dialect: Dialect, headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
-    """Return the client's path and query as it sent them, None when they are not told once."""
+    """Return the client's undecoded path and query, None unless there is exactly one."""
     if dialect.target is not None:
-        # Nothing of the client's is in the path of such a question.
+        # The path of such a check request has nothing of the client's.
         return _only(headers, dialect.target) if check_path(scope) == dialect.path else None
     raw = (scope.get("raw_path") or b"").removeprefix(scope.get("root_path", "").encode())
     ours = dialect.path.encode()
@@ -77,10 +77,10 @@ def _target_in(scope: Scope, dialect: Dialect, headers: Sequence[tuple[bytes, by
 
 def _fault(method: bytes | None, target: bytes | None, headers: Sequence[tuple[bytes, bytes]]) -> str:
     if method is None:
-        return "the proxy does not tell the method once"
+        return "the proxy does not send the method exactly once"
     if target is None:
-        return "the proxy does not tell the URI once"
-    # They would reach the upstream, where they say who is calling. Nothing can be taken away from a request here.
+        return "the proxy does not send the URI exactly once"
+    # They would reach the upstream and impersonate a caller: forward-auth cannot remove headers from the request.
     if any(is_identity_name(name.decode("latin-1")) for name, _ in headers):
         return "the request has identity headers of its own"
     return ""

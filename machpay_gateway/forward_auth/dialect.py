@@ -1,4 +1,4 @@
-"""How each proxy puts its question, and what it can be told: one table."""
+"""How each proxy sends check requests, and which responses it can pass on: one table."""
 
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -12,10 +12,10 @@ PATH_PREFIX = "/authorize/"
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How one proxy asks. *method* and *target* are the headers, in lower case, with those of its client's request.
+    """How one proxy sends check requests. *method* and *target* are the headers (lower case) with its client's.
 
-    Without them the question has both itself: its path is ours and then the client's. *passes_any_status* is whether
-    the proxy hands a refusal on as it is.
+    Without them, the check request has the client's method, and its path after our prefix. *passes_any_status* says
+    whether the proxy passes a refusal to its client unchanged.
     """
 
     path: str
@@ -23,15 +23,15 @@ class Dialect:
     target: bytes | None = None
     passes_any_status: bool = True
 
-    def told(self, problem: Problem) -> Problem:
-        """Return *problem* as this proxy can be told it."""
+    def adapt(self, problem: Problem) -> Problem:
+        """Return *problem* with a status that this proxy passes on."""
         if self.passes_any_status:
             return problem
-        # nginx makes a 500 of what is neither of these, and drops the body; its configuration restores both.
-        known = problem.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+        # nginx turns any other status into a 500, and drops the body; its configuration restores both from the headers.
+        is_passed = problem.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
         return replace(
             problem,
-            status=problem.status if known else int(HTTPStatus.FORBIDDEN),
+            status=problem.status if is_passed else int(HTTPStatus.FORBIDDEN),
             headers=(
                 *problem.headers,
                 (b"x-machpay-status", b"%d" % problem.status),
@@ -49,9 +49,9 @@ DIALECTS = (
 
 
 def dialect_for(path: str) -> Dialect | None:
-    """Return whose questions come at *path*; None when it is no place to ask.
+    """Return the dialect of check requests at *path*, None if it is not a path for them.
 
-    All that begins like a place is one: an application that has an answer to everything would allow everything.
+    Paths that merely begin like one count too: an application that responds 200 to any path would allow everything.
     """
     if not path.startswith(PATH_PREFIX):
         return None

@@ -1,4 +1,4 @@
-"""The forward-auth front: a proxy's question in, decision, answer out. The request itself is never seen."""
+"""The forward-auth front: check request in, decision, response out. The client's request itself is not seen."""
 
 from http import HTTPStatus
 from time import perf_counter, time
@@ -24,46 +24,46 @@ from machpay_gateway.web.request_facts import is_trusted_proxy, request_facts
 
 
 class ForwardAuth:
-    """Answers proxies by a *gateway*. Not for MachPayAuth to guard: the credential in a question is the client's."""
+    """Responds to check requests of proxies. MachPayAuth must not guard it: the credentials are the client's."""
 
     def __init__(self, gateway: Gateway) -> None:
-        """Hold slots for as long as *gateway* is configured to."""
+        """Decide with *gateway*, and hold concurrency slots for its `lease_seconds`."""
         self._gateway = gateway
         self.leases = HeldLeases(gateway.settings.forward_auth.lease_seconds)
 
     def handles(self, scope: Scope) -> bool:
-        """Tell whether *scope* is a question, whoever asks it."""
+        """Return whether *scope* is at a path for check requests, whether its peer is trusted or not."""
         return scope["type"] != "lifespan" and dialect_for(check_path(scope)) is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the question in *scope*."""
+        """Respond to the check request in *scope*."""
         began_at = perf_counter()
         gateway = self._gateway
         dialect = dialect_for(check_path(scope)) if self._trusts(scope) else None
         if dialect is None:
-            # As where there is nothing, so that strangers learn nothing: an answer would be a way to try keys.
+            # A 404, as for an unknown path: any other response would let strangers test keys.
             facts = request_facts(scope, gateway.trust, gateway.request_ids)
-            stranger = Denied(Reason.ROUTE_NOT_FOUND, "only trusted proxies may ask")
-            await self._refuse(scope, receive, send, facts, stranger, began_at=began_at)
+            denied = Denied(Reason.ROUTE_NOT_FOUND, "only trusted proxies may send check requests")
+            await self._refuse(scope, receive, send, facts, denied, began_at=began_at)
             return
-        question = parse_check_request(scope, dialect, gateway.trust, gateway.request_ids)
-        facts = question.facts
-        decision = self._refused(question) or await gateway.gate.decide(facts)
+        check = parse_check_request(scope, dialect, gateway.trust, gateway.request_ids)
+        facts = check.facts
+        decision = self._refusal(check) or await gateway.gate.decide(facts)
         gateway.steps.count_decision(began_at, None, perf_counter())
         if isinstance(decision, Denied):
             await self._refuse(scope, receive, send, facts, decision, dialect=dialect, began_at=began_at)
             return
         await self._allow(send, facts, decision, began_at=began_at)
 
-    def _refused(self, question: CheckRequest) -> Denied | None:
-        """Return why *question* is refused whoever its client is, None when that is for the gate to decide."""
-        if question.fault:
-            return Denied(Reason.MALFORMED_REQUEST, question.fault)
+    def _refusal(self, check: CheckRequest) -> Denied | None:
+        """Return why *check* is refused for any caller, None when the gate decides."""
+        if check.fault:
+            return Denied(Reason.MALFORMED_REQUEST, check.fault)
         pages = self._gateway.page_guard
         if pages is None:
             return None
-        # The proxy carries what it may to an upstream of its own: pages of ours are not there.
-        detail = pages.refusal_to_forward(question.facts.path, question.host)
+        # The proxy forwards to its own upstream, which does not have the gateway's pages.
+        detail = pages.refusal_to_forward(check.facts.path, check.host)
         return None if detail is None else Denied(Reason.ROUTE_NOT_FOUND, detail)
 
     def _trusts(self, scope: Scope) -> bool:
@@ -75,13 +75,13 @@ class ForwardAuth:
         )
 
     async def _allow(self, send: Send, facts: RequestFacts, allowed: Allowed, *, began_at: float) -> None:
-        principal, grant, route = allowed
-        if grant is not None:
-            self.leases.hold(grant.lease)
+        principal, admission, route = allowed
+        if admission is not None:
+            self.leases.hold(admission.lease)
         headers: Headers = [
             (b"content-length", b"0"),
-            (b"cache-control", b"no-store"),  # the next request is decided anew
-            *response_headers(principal, grant, facts.request_id, self._gateway.legacy_headers),
+            (b"cache-control", b"no-store"),  # each request needs its own decision
+            *response_headers(principal, admission, facts.request_id, self._gateway.legacy_headers),
         ]
         if isinstance(principal, Principal):
             headers += ((name.lower().encode(), value.encode()) for name, value in identity_fields(principal))
@@ -107,8 +107,8 @@ class ForwardAuth:
         log_refusal(facts, denied)
         added = refusal_headers(denied, legacy=self._gateway.legacy_headers)
         problem = problem_for(denied, facts.request_id)
-        told = problem if dialect is None else dialect.told(problem)
+        adapted = problem if dialect is None else dialect.adapt(problem)
         try:
-            await send_problem(scope, receive, send, told, added)
+            await send_problem(scope, receive, send, adapted, added)
         finally:
             self._gateway.recorder.record(denied.principal, denied.route, denied.reason, problem.status, began_at)

@@ -1,4 +1,4 @@
-"""Slots of requests whose end nobody sees."""
+"""Concurrency slots of requests whose end the gateway does not see."""
 
 import asyncio
 from itertools import count
@@ -7,19 +7,19 @@ from machpay_gateway.core.limits.admission import Lease
 
 
 class HeldLeases:
-    """Holds each lease for the same time, and none past its own end."""
+    """Holds each lease for a fixed time, and releases all of them on close."""
 
     def __init__(self, seconds: float) -> None:
-        """Hold leases for *seconds*; with 0 they end at once."""
+        """Hold leases for *seconds*; 0 releases them at once."""
         self._seconds = seconds
-        self._numbers = count()  # a limiter may hand out one lease many times over
+        self._numbers = count()  # a limiter may return the same lease object many times
         self._held: dict[int, tuple[Lease, asyncio.TimerHandle]] = {}
 
     def __len__(self) -> int:
         return len(self._held)
 
     def hold(self, lease: Lease) -> None:
-        """Release *lease* when its time is over."""
+        """Release *lease* after the time."""
         if not self._seconds:
             lease.release()
             return
@@ -28,10 +28,10 @@ class HeldLeases:
         self._held[number] = lease, timer
 
     async def serve(self) -> None:
-        """Do nothing: there is nothing to make ready."""
+        """Do nothing: there is nothing to open."""
 
     async def close(self) -> None:
-        """Release what is held, before the limiter closes."""
+        """Release all leases, before the limiter closes."""
         for number, (_, timer) in list(self._held.items()):
             timer.cancel()
             self._end(number)

@@ -486,7 +486,7 @@ class Forwarder(UpstreamHandler):
         if self.route is None or not isinstance(self.principal, Principal):
             return
         if not await self._context.gate.is_still_allowed(self.facts, self.route) and not self.is_over:
-            logger.info("request %s ended: its credential is no longer good", self.facts.request_id.decode())
+            logger.info("request %s ended: its credential is no longer valid", self.facts.request_id.decode())
             self._drop_upstream()
             self._abort()
 

@@ -1,1 +1,1 @@
-"""HTTP as ASGI carries it: from a scope to facts, from decisions to messages. Opens no sockets."""
+"""ASGI adapters: from a scope to request facts, from decisions to messages. Opens no sockets."""

@@ -1,11 +1,11 @@
-"""Bodies that are small by their nature, read whole."""
+"""Request bodies with a size limit, read into memory."""
 
 from starlette.requests import Request
 
 
 async def read_limited_body(request: Request, limit: int) -> bytes | None:
-    """Return the body, None when it is over *limit* bytes. Raises ClientDisconnect when it ends before its time."""
-    body = bytearray()  # bytes would be copied with every chunk, however small the sender makes them
+    """Return the body, None when it exceeds *limit* bytes. Raises ClientDisconnect when it is incomplete."""
+    body = bytearray()  # appending to bytes would copy the whole body with every chunk
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
@@ -14,5 +14,5 @@ async def read_limited_body(request: Request, limit: int) -> bytes | None:
 
 
 def media_types(request: Request) -> list[str]:
-    """Return the media types that the request declares, without parameters: one, unless somebody has more to say."""
+    """Return the media types of all Content-Type fields, in lower case and without parameters."""
     return [value.partition(";")[0].strip().lower() for value in request.headers.getlist("content-type")]

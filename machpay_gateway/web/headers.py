@@ -1,4 +1,4 @@
-"""The header fields of our answers: what is left of a quota, and the request's id."""
+"""The headers that the gateway adds to responses: rate limits and the request id."""
 
 from math import ceil
 
@@ -12,22 +12,22 @@ Headers = list[tuple[bytes, bytes]]
 
 def response_headers(
     principal: Principal | Anonymous,
-    grant: Admitted | None,
+    admission: Admitted | None,
     request_id: bytes,
     legacy: bool,  # noqa: FBT001 - a setting
 ) -> Headers:
-    """Return what is added to the answer that *principal* gets on a *grant*; None is a public route's."""
-    if grant is None or isinstance(principal, Anonymous):
+    """Return the headers of a response to *principal* after its *admission*, which is None on a public route."""
+    if admission is None or isinstance(principal, Anonymous):
         return [(b"x-request-id", request_id)]
-    # As `quota_headers` and `whole_seconds` have it, written out: this is done for every request.
-    _, left, resets_in, slots_left, tier = grant
+    # The same as `quota_headers` and `whole_seconds`, inlined because it runs for every request.
+    _, left, resets_in, slots_left, tier = admission
     field = tier.left_format % (left, ceil(resets_in) or 1, slots_left)
     fields = [(b"x-request-id", request_id), tier.policy_field, (b"ratelimit", field)]
-    return fields + _legacy_headers(grant) if legacy else fields
+    return fields + _legacy_headers(admission) if legacy else fields
 
 
 def refusal_headers(denied: Denied, *, legacy: bool) -> Headers:
-    """Return what a refusal says of the quota, if that is why it was refused."""
+    """Return the quota headers of a refusal; none unless a limit was exceeded."""
     return [] if denied.exceeded is None else quota_headers(denied.exceeded, legacy=legacy)
 
 

@@ -1,7 +1,7 @@
-"""Forwarding headers that are ignored, because the peer that sends them is not a trusted proxy.
+"""A warning for forwarding headers that are ignored because their peer is not a trusted proxy.
 
-Behind a proxy that is not trusted all callers share one address: its limits, its failures, and a place on no allowlist.
-Nothing else would tell an operator.
+Behind such a proxy all callers share its address, with one failure limit for all, and no allowlist matches. Operators
+would not notice otherwise.
 """
 
 import logging
@@ -10,29 +10,29 @@ from machpay_gateway.core.network.address import address_block, format_address, 
 
 logger = logging.getLogger("machpay_gateway")
 
-_MOST_TOLD = 3  # address blocks: anybody may send such a header, and must not fill the log
+_MAX_LOGGED = 3  # address blocks: anybody may send such a header, and must not fill the log
 
 
 class IgnoredForwarding:
-    """Counts requests with such a header, and logs the first address blocks that they come from. Mutable."""
+    """Counts requests with an ignored header, and logs the first address blocks that send one. Mutable."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Begin without any."""
         self.count = 0
-        self._told: set[int | None] = set()
+        self._logged: set[int | None] = set()
 
     def note(self, peer: str, header: bytes) -> None:
-        """Count a request of *peer* with the *header* of that name, in lower case."""
+        """Count a request of *peer* with the ignored *header* (lower case)."""
         self.count += 1
-        if len(self._told) < _MOST_TOLD:
+        if len(self._logged) < _MAX_LOGGED:
             self._log(peer, header)
 
     def _log(self, peer: str, header: bytes) -> None:
         address = parse_address(peer)
         block = None if address is None else address_block(address)
-        if block in self._told:
+        if block in self._logged:
             return
-        self._told.add(block)
+        self._logged.add(block)
         logger.warning(
             "A request from %s has the header %s, which is ignored: the address is not in trusted_proxies. If a proxy "
             "of yours is there, all callers behind it count as one address; set trusted_proxies to tell them apart. "

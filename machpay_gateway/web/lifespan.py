@@ -1,4 +1,4 @@
-"""The ASGI lifespan, composed: ours begins to serve before the application's and closes after it."""
+"""The ASGI lifespan: the gateway starts before the application and closes after it."""
 
 import logging
 from typing import Protocol
@@ -9,31 +9,31 @@ logger = logging.getLogger("machpay_gateway")
 
 
 class Resource(Protocol):
-    """What is opened and closed around the application. Closing twice is closing once."""
+    """What is opened and closed around the application. Closing it twice has no effect."""
 
     async def serve(self) -> None:
-        """Make ready to serve."""
+        """Open everything."""
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Close everything."""
 
 
 async def run_lifespan(app: ASGIApp, scope: Scope, receive: Receive, send: Send, resource: Resource) -> None:
     """Serve the lifespan *scope*: open *resource*, run the *app*'s own lifespan, close *resource*.
 
-    An application that does not speak lifespan is spoken for, so that *resource* is closed with it too.
+    For an application without lifespan support, this completes the protocol itself, so that *resource* is closed.
     """
     unread = [await receive()]
-    answered = False
+    has_responded = False
 
-    async def receive_anew() -> Message:
+    async def receive_first() -> Message:
         return unread.pop() if unread else await receive()
 
     async def send_closed(message: Message) -> None:
-        nonlocal answered
-        answered = True
+        nonlocal has_responded
+        has_responded = True
         if message["type"] != "lifespan.startup.complete":
-            await resource.close()  # before the server hears of it: it may be gone right after
+            await resource.close()  # first: the server may exit right after the message
         await send(message)
 
     try:
@@ -43,18 +43,18 @@ async def run_lifespan(app: ASGIApp, scope: Scope, receive: Receive, send: Send,
         raise
     try:
         try:
-            await app(scope, receive_anew, send_closed)
+            await app(scope, receive_first, send_closed)
         except Exception:
-            if answered:
+            if has_responded:
                 raise
-            logger.debug("The application has no lifespan of its own.", exc_info=True)
-        if not answered:
-            await _speak_for_it(receive, send_closed)
+            logger.debug("The application does not support lifespan.", exc_info=True)
+        if not has_responded:
+            await _complete_lifespan(receive, send_closed)
     finally:
         await resource.close()
 
 
-async def _speak_for_it(receive: Receive, send: Send) -> None:
+async def _complete_lifespan(receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.startup.complete"})
     await receive()  # lifespan.shutdown
     await send({"type": "lifespan.shutdown.complete"})

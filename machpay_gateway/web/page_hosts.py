@@ -1,4 +1,4 @@
-"""Page hosts for fronts: what is answered at which host, at the cost of a lookup, and logged once for each host."""
+"""Page hosts on the request path: the check costs one lookup, and each refused host is logged once."""
 
 import logging
 
@@ -6,13 +6,13 @@ from machpay_gateway.core.network.page_hosts import PageHosts
 
 logger = logging.getLogger("machpay_gateway")
 
-_MOST_REMEMBERED = 1024
-_LONGEST_REMEMBERED = 256  # bytes
-_MOST_LOGGED = 64  # callers choose what Host says
+_MAX_CACHED = 1024
+_MAX_CACHED_BYTES = 256  # of a host
+_MAX_LOGGED = 64  # callers choose the Host
 
 
 class PageGuard:
-    """Tells what is not answered at the host that a request came to. Hosts in *plain* are reserved for no pages."""
+    """Refuses requests at the wrong host. *plain* is a cache of hosts that are not reserved for pages."""
 
     def __init__(self, hosts: PageHosts) -> None:
         """Guard the pages of *hosts*."""
@@ -24,9 +24,9 @@ class PageGuard:
     def refusal(
         self, path: str | None, host: bytes | None, forwarded_host: bytes | None = None, *, is_ours: bool
     ) -> str | None:
-        """Return why *path* is not answered here, None when it is; arguments as for `PageHosts.refusal`.
+        """Return why *path* is not served at *host*, None when it is; arguments as for `PageHosts.refusal`.
 
-        An ambiguous path, None, is left for the gate to refuse.
+        The gate refuses an ambiguous path, which is None here.
         """
         if path is None:
             return None
@@ -36,21 +36,21 @@ class PageGuard:
         detail = self.hosts.refusal(path, host, forwarded_host, is_ours=is_ours)
         if detail is not None:
             self._log(detail)
-        elif host is not None and len(host) <= _LONGEST_REMEMBERED and self.hosts.reserved_by(host) is None:
-            if len(self.plain) >= _MOST_REMEMBERED:
-                self.plain.clear()  # of what somebody made up; the others are back at once
+        elif host is not None and len(host) <= _MAX_CACHED_BYTES and self.hosts.reserved_by(host) is None:
+            if len(self.plain) >= _MAX_CACHED:
+                self.plain.clear()  # an attacker's made-up hosts filled it; the real ones are back within a few requests
             self.plain.add(host)
         return detail
 
     def refusal_to_forward(self, path: str | None, host: bytes | None) -> str | None:
-        """Return why a request for *path* at *host* is not for a proxy's upstream to answer, None when it is."""
+        """Return why a proxy must not forward *path* at *host* to its own upstream, None when it may."""
         detail = None if path is None else self.hosts.refusal_to_forward(path, host)
         if detail is not None:
             self._log(detail)
         return detail
 
     def _log(self, detail: str) -> None:
-        """Say once for each host what is wrong there."""
-        if detail not in self._logged and len(self._logged) < _MOST_LOGGED:
+        """Log *detail* once."""
+        if detail not in self._logged and len(self._logged) < _MAX_LOGGED:
             self._logged.add(detail)
             logger.warning("refused: %s", detail)

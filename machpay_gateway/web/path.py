@@ -1,8 +1,8 @@
-"""One canonical path: what is authorised is exactly what the application routes by, or the request is refused.
+"""One canonical path: the path that is authorized is the one that the application routes by, or the request is refused.
 
-Encoded slashes, dot segments and doubled slashes are read differently by the next server in the chain, and each
-difference has been a bypass somewhere (CVE-2019-9901 in Envoy, GHSA-gm3x-23wp-hc2c in Traefik, CVE-2026-27587 in
-Caddy). So they are not normalised here: they are refused.
+Servers disagree on encoded slashes, dot segments and repeated slashes, and each difference has been a bypass somewhere
+(CVE-2019-9901 in Envoy, GHSA-gm3x-23wp-hc2c in Traefik, CVE-2026-27587 in Caddy). So they are not normalized here: they
+are refused.
 """
 
 import re
@@ -20,23 +20,23 @@ _FORBIDDEN_ESCAPE = re.compile(rb"%(?:2f|5c|0[0-9a-f]|1[0-9a-f]|7f)", re.IGNOREC
 def canonical_path(full_path: str, raw: bytes | None, root: str | None) -> str | None:
     """Return the path that the application routes by, without its mount point; None when it is ambiguous.
 
-    *full_path*, *raw* and *root* are the scope's `path`, `raw_path` and `root_path`. What is remembered must not fill
-    the memory: for a path of `LONG` characters or more, call `canonical_path.__wrapped__`.
+    *full_path*, *raw* and *root* are the scope's `path`, `raw_path` and `root_path`. Long paths would fill the memory
+    through the cache: from `LONG` characters on, call `canonical_path.__wrapped__`.
     """
     path = _without_root(full_path, root) if root else full_path
     if path is None or path[:1] != "/" or "//" in path or "\\" in path or ("/." in path and _has_dot_segment(path)):
         return None
     if path.isascii() and (not raw or b"%" not in raw):
         return path if path.isprintable() else None
-    # U+FFFD is what servers put where the bytes were no UTF-8: many paths would read as this one.
+    # Servers replace bytes that are not UTF-8 by U+FFFD, which maps many paths to one.
     if _CONTROL.search(path) or "\ufffd" in path:
         return None
     return path if not raw or _decodes(raw, full_path) else None
 
 
 def path_in(target: bytes) -> str | None:
-    """Return the canonical path in *target*, a path and query as they were sent; None when it is ambiguous or none."""
-    if b"#" in target:  # where the path ends is for its readers to agree on, and they do not
+    """Return the canonical path of *target*, an undecoded path and query; None when it is ambiguous or invalid."""
+    if b"#" in target:  # servers disagree on where the path ends
         return None
     raw = target.partition(b"?")[0]
     path = unquote_to_bytes(raw).decode("utf-8", "replace")
@@ -44,17 +44,17 @@ def path_in(target: bytes) -> str | None:
     return read_path(path, raw, None)
 
 
-def matching_prefix(path: str, branches: Container[str]) -> str | None:
-    """Return which of *branches*, each of one segment or two, canonical *path* is or is below; None for none."""
+def matching_prefix(path: str, prefixes: Container[str]) -> str | None:
+    """Return which of *prefixes*, each of one or two segments, canonical *path* equals or is below, if any."""
     segments = path.split("/", 3)
-    return next((branch for end in (3, 2) if (branch := "/".join(segments[:end])) in branches), None)
+    return next((prefix for end in (3, 2) if (prefix := "/".join(segments[:end])) in prefixes), None)
 
 
 def _without_root(path: str, root: str) -> str | None:
-    """Return *path* below the mount point *root*; None when frameworks would take it off in different ways.
+    """Return *path* below the mount point *root*; None when frameworks would remove it in different ways.
 
-    Some take it off as text, without looking for the slash after it, and some wherever it stands. A server may have
-    left it out of `path` altogether; then it must not stand anywhere in it.
+    Some remove it as text, without checking for the slash after it, and some wherever it occurs. Some servers leave it
+    out of `path`; then it must not occur in it at all.
     """
     mount = root.rstrip("/")
     if path == mount:
@@ -65,14 +65,14 @@ def _without_root(path: str, root: str) -> str | None:
 
 
 def _has_dot_segment(path: str) -> bool:
-    # `..;x` is a dot segment to servers that cut path parameters off first.
+    # `..;x` is a dot segment for servers that remove path parameters first.
     return any(segment.partition(";")[0] in {".", ".."} for segment in path.split("/"))
 
 
 def _decodes(raw: bytes, path: str) -> bool:
-    """Tell whether *raw* is well-formed, hides no separator, and is *path* in UTF-8, but for what stands before.
+    """Return whether *raw* is well-formed, hides no separator, and decodes to *path*, apart from a prefix.
 
-    A server may put the mount point into one of the two only, and so may whatever strips a prefix in front of us.
+    A server, or a proxy that strips a prefix, may leave the mount point in only one of the two.
     """
     raw = raw.partition(b"?")[0]
     if not _ESCAPES.fullmatch(raw) or _FORBIDDEN_ESCAPE.search(raw):

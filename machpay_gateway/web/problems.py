@@ -1,4 +1,4 @@
-"""Refusals on the wire: one problem+json answer, or for a WebSocket what its server can say."""
+"""Refusals as ASGI messages: a problem+json response, or what the server supports for a WebSocket."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ _DENIAL_RESPONSE = "websocket.http.response"
 
 
 async def send_problem(scope: Scope, receive: Receive, send: Send, problem: Problem, added: Headers) -> None:
-    """Answer with *problem* and the headers *added*; the application never sees the request."""
+    """Send *problem* as the response, with the headers *added*."""
     headers, body = problem_response(problem, added)
     if scope["type"] == "http":
         body = b"" if scope.get("method") == "HEAD" else body
         await _respond(send, "http.response", problem.status, headers, body)
         return
-    await receive()  # websocket.connect: the handshake may only be answered once it has been announced
+    await receive()  # websocket.connect, which has to be received before a response
     if _DENIAL_RESPONSE in (scope.get("extensions") or ()):
         await _respond(send, _DENIAL_RESPONSE, problem.status, headers, body)
         return
@@ -26,12 +26,12 @@ async def send_problem(scope: Scope, receive: Receive, send: Send, problem: Prob
 
 
 def problem_response(problem: Problem, added: Headers) -> tuple[Headers, bytes]:
-    """Return the header fields and the body of the answer that tells *problem*, the fields *added* among them."""
+    """Return the headers, with those *added*, and the body of the response for *problem*."""
     body = orjson.dumps(problem.body)
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(body)),
-        (b"cache-control", b"no-store"),  # a 404 may otherwise be kept by caches, for callers who may see more
+        (b"cache-control", b"no-store"),  # caches may otherwise store a 404, and serve it to authorized callers
         (b"x-request-id", str(problem.body["request_id"]).encode()),
         *problem.headers,
         *added,

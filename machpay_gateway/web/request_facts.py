@@ -1,4 +1,4 @@
-"""From an ASGI scope to the facts a decision needs."""
+"""From an ASGI scope to the facts that a decision needs."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -17,43 +17,42 @@ from machpay_gateway.web.path import LONG, canonical_path
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=-]{1,128}")
 _METHOD = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}")
 _READ = frozenset({b"authorization", b"dpop", b"x-request-id", b"origin", b"access-control-request-method"})
-# The constructor of a NamedTuple is a Python function; calling what it calls is twice as fast, on every request.
-_new = tuple.__new__
+_new = tuple.__new__  # half the cost of a NamedTuple's own constructor
 _LAST_DIGITS = tuple(b"%02x" % number for number in range(256))
-_REPEATED = b""  # what a header that must come once is worth when it comes again
+_REPEATED = b""  # the value of a header that must not repeat, and does
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Which peers may say who is behind them, and in which one *header* (lower case).
+    """The trusted proxies, and the one *header* (lower case) in which they name the client's address.
 
-    *ignored* counts what others say.
+    *ignored* counts that header from other peers.
     """
 
     proxies: Allowlist | None = None
     header: bytes = b"x-forwarded-for"
-    headers: frozenset[bytes] = field(init=False)  # all that are read of a request
+    headers: frozenset[bytes] = field(init=False)  # all that `request_facts` reads
     ignored: IgnoredForwarding = field(default_factory=IgnoredForwarding, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "headers", _READ | {self.header})
 
 
-# For what is reached through our own proxy alone, which has done the walk and says what came of it.
-PEER_HEADER = b"x-machpay-peer"  # by which it says who its peer is, where that is asked for
+PEER_HEADER = b"x-machpay-peer"  # the peer's address, which our own proxy adds to forward-auth requests
+# For the control plane behind our own proxy, which has determined the client's address already.
 BEHIND_OUR_PROXY = Trust(parse_allowlist(["0.0.0.0/0", "::/0"]))
 
 
 def request_ids(entropy: bytes) -> Iterator[bytes]:
-    """Yield request ids without end: *entropy* (8 bytes, of this process alone) and a running number, all in hex."""
+    """Yield request ids: *entropy* (8 bytes, unique to this process) and a sequence number, all in hex."""
     for number in count():
         block = b"%s%06x" % (entropy.hex().encode(), number)
-        for last in _LAST_DIGITS:  # a number of two parts, because formatting one for each request costs 0.2 µs
+        for last in _LAST_DIGITS:  # precomputed, because formatting a number for each request costs 0.2 µs
             yield block + last
 
 
 def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) -> RequestFacts:
-    """Return what a decision needs to know of the http or websocket *scope*. Never raises for what a client sent."""
+    """Return the facts of the request in an http or websocket *scope*. Never raises for what a client sends."""
     authorization: tuple[bytes, ...] = ()
     proof: tuple[bytes, ...] = ()
     forwarded: list[bytes] = []
@@ -74,11 +73,11 @@ def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) 
             proof += (value,)
         else:
             preflight = value if preflight is None else _REPEATED
-    path = scope["path"]  # read as `path_of` does, whose call would cost every request
+    path = scope["path"]  # the same as `path_of`, inlined for speed
     read_path = canonical_path if len(path) < LONG else canonical_path.__wrapped__
     client = scope.get("client")
-    peer = (client[0] or "") if client else ""  # a Unix socket has no address, told as None or as ""
-    # A WebSocket handshake is a GET. Some servers pass the method as it came, and frameworks read it in upper case.
+    peer = (client[0] or "") if client else ""  # of a Unix socket: None or "", depending on the server
+    # A WebSocket handshake is a GET. Some servers pass the method unchanged, and frameworks uppercase it.
     method = scope.get("method", "GET").upper()
     return _new(
         RequestFacts,
@@ -106,7 +105,7 @@ def path_of(scope: Mapping[str, Any]) -> str | None:
 def hosts_of(scope: Mapping[str, Any], trust: Trust) -> tuple[bytes | None, bytes | None]:
     """Return the Host of *scope*, and the X-Forwarded-Host if its peer is a trusted proxy; None where there is none.
 
-    What comes more than once is one list (RFC 9110 §5.3): it names no one host, and each that it names counts.
+    Repeated fields are one list (RFC 9110 §5.3): every host in it counts, and it is not a single host.
     """
     hosts, forwarded = [], []
     for name, value in scope["headers"]:
@@ -121,18 +120,18 @@ def hosts_of(scope: Mapping[str, Any], trust: Trust) -> tuple[bytes | None, byte
 
 
 def facts_of(scope: Mapping[str, Any]) -> RequestFacts:
-    """Return what the middleware found of the request that it let through."""
+    """Return the facts of a request that the middleware has passed on."""
     facts: RequestFacts = scope["machpay_facts"]
     return facts
 
 
 def actor_of(kind: ActorKind, actor_id: str, facts: RequestFacts) -> Actor:
-    """Return who sent the request with these *facts*, as the audit log names them."""
+    """Return the actor for the audit log of the request with these *facts*."""
     return Actor(kind, actor_id, format_address_or_none(facts.address), facts.request_id.decode())
 
 
 def is_trusted_proxy(peer: str, proxies: Allowlist | None) -> bool:
-    """Tell whether *peer* is a trusted proxy; one that has no address is not."""
+    """Return whether *peer* is a trusted proxy; one without an address is not."""
     return proxies is not None and (address := parse_address(peer)) is not None and address in proxies
 
 
@@ -143,21 +142,20 @@ def _address_behind(peer: str, forwarded: list[bytes], trust: Trust) -> int | No
 
 
 def accepted_request_id(value: bytes, peer: str, proxies: Allowlist | None) -> bytes | None:
-    """Return the request id that a trusted *peer* gave; a stranger's would let it forge our log.
+    """Return the request id of a trusted *peer*, else None: others could forge log entries.
 
-    One that holds a secret is none: ids are logged, and sent on.
+    An id that contains a secret is not accepted, because ids are logged and forwarded.
     """
-    is_one = is_trusted_proxy(peer, proxies) and _REQUEST_ID.fullmatch(value) and not contains_secret(value.decode())
-    return value if is_one else None
+    is_valid = is_trusted_proxy(peer, proxies) and _REQUEST_ID.fullmatch(value) and not contains_secret(value.decode())
+    return value if is_valid else None
 
 
-def preflight_method(method: str, origin: bytes | None, asked: bytes, *, has_body: bool) -> str | None:
-    """Return the method that a CORS preflight without credentials asks about, None when the request is none."""
-    # Fetch §3.2.2: a preflight is an OPTIONS with one Origin and one Access-Control-Request-Method, and it carries
-    # neither credentials nor a body. Anything else is a request like any other: it must not reach the application
-    # without a caller.
-    is_preflight = method == "OPTIONS" and origin and _METHOD.fullmatch(asked) and not has_body
-    return asked.decode() if is_preflight else None
+def preflight_method(method: str, origin: bytes | None, requested: bytes, *, has_body: bool) -> str | None:
+    """Return the *requested* method if the request is a CORS preflight without credentials, else None."""
+    # Fetch §3.2.2: a preflight is an OPTIONS with one Origin and one Access-Control-Request-Method, without credentials
+    # and without a body. Anything else needs a caller before it may reach the application.
+    is_preflight = method == "OPTIONS" and origin and _METHOD.fullmatch(requested) and not has_body
+    return requested.decode() if is_preflight else None
 
 
 def _has_body(scope: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
-"""Responses and WebSockets in progress, and how they end when their credential is no longer good.
+"""Streams in progress, responses and WebSockets, and how they end when their credential is no longer valid.
 
-One timer for each event loop looks at all of them: a task or a timer for each would cost more than the decision does.
-Responses that come in one piece, as nearly all do, are none of them.
+One timer for each event loop rechecks all of them: a task or a timer for each would cost more than the decision. A
+response that is sent in one piece, as nearly all are, is not a stream.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from machpay_gateway.core.limits.admission import Lease
 
 logger = logging.getLogger("machpay_gateway")
 
-CHECK_SECONDS = 20.0  # between two looks at the credential of what is in progress: revoked ones end within 60 s
-EVENT_STREAM = b"text/event-stream"  # in lower case, as frameworks write it
-GRACE_SECONDS = 5.0  # for a client to take the last message, and for an application to hear that its client is gone
+CHECK_SECONDS = 20.0  # between two checks of a stream's credential: a revoked one ends within 60 s
+EVENT_STREAM = b"text/event-stream"  # in lower case, as frameworks send it
+GRACE_SECONDS = 5.0  # for a client to take the last message, and for an application to see the disconnect
 _CHECKS_AT_ONCE = 64
 
 Task = asyncio.Task[Any]
@@ -32,9 +32,9 @@ Check = Callable[[RequestFacts, Route], Awaitable[Denied | None]]
 
 
 class OpenStream:
-    """A response or WebSocket in progress. *is_ended* says that its credential is no longer good.
+    """A response or WebSocket in progress. *is_ended* says that its credential is no longer valid.
 
-    *lease* is held until its last message, and *send* goes to the server. *task* is what the application sends from.
+    *lease* is held until its last message, and *send* is the server's. The application sends from *task*.
     """
 
     __slots__ = (
@@ -43,60 +43,60 @@ class OpenStream:
     )  # fmt: skip
 
     def __init__(self, start: Message, *, facts: RequestFacts, route: Route, lease: Lease | None, send: Send) -> None:
-        """Watch over the response that the message *start*, which this task has just sent, begins."""
+        """Track the response that begins with the message *start* of the current task."""
         self._is_websocket = start["type"] == "websocket.accept"
         self._is_event_stream = any(
             name == b"content-type" and value.startswith(EVENT_STREAM) for name, value in start.get("headers", ())
         )
         self._lease = lease
         self._send = send
-        # Asked for here and not for each request, which would cost 1 % of them. An application that sends from a task
-        # of its own waits for it, and ends with it.
+        # Only for streams, because looking it up costs 1 % of a request. An application that sends from another task
+        # awaits that task, and ends with it.
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - whatever sends is one
+        assert task is not None  # noqa: S101 - ASGI messages are sent from a task
         self.task: Task = task
         self.facts, self.route = facts, route
         self.is_ended = self.is_over = self._is_cancelled = False
 
     def send(self, message: Message) -> Awaitable[None]:
-        """Send on what the application sends. What it sends after the end goes nowhere."""
+        """Send *message* of the application; after the end, drop it."""
         if not self.is_ended:
             return self._send(message)
         return _swallow() if self._is_websocket else _refuse()
 
     def finish(self) -> None:
-        """Give the slot back after the last message: the application may have tasks that run on after it."""
+        """Release the concurrency slot after the last message: the application may have background tasks."""
         self.is_over = True
         lease, self._lease = self._lease, None
         if lease is not None:
             lease.release()
 
     def close(self) -> None:
-        """Leave the task to its server, now that the application has returned."""
+        """Finish after the application has returned, and take back a cancellation that it did not need."""
         self.finish()
         if self._is_cancelled:
             self.task.uncancel()
 
     def explains(self, error: BaseException) -> bool:
-        """Tell whether *error*, which the application ended by, follows from the end of its stream."""
+        """Return whether *error*, raised by the application, follows from the end of its stream."""
         if isinstance(error, asyncio.CancelledError):
-            # If a server that stops has cancelled it too, that one gets what it wants: the task ends now.
+            # If a server that shuts down has canceled it too, that is fine: the task ends now.
             return self._is_cancelled
         if self.is_ended:
             logger.debug("The application failed after its stream was ended.", exc_info=error)
         return self.is_ended
 
     async def end(self, denied: Denied) -> None:
-        """Have the client see the end, and the application too."""
+        """End the stream for the client and the application."""
         self.is_ended = True
         self.finish()
         if self._is_websocket:
             code = PROBLEMS[denied.reason].close_code
             await _send_last(self._send, {"type": "websocket.close", "code": code, "reason": str(denied.reason)})
-            await asyncio.sleep(GRACE_SECONDS)  # for one that does not listen
-        elif self._is_event_stream:  # which has no end of its own, so its client asks again in any case
+            await asyncio.sleep(GRACE_SECONDS)  # for an application that does not receive
+        elif self._is_event_stream:  # its client reconnects after any end
             await _send_last(self._send, {"type": "http.response.body", "body": b"", "more_body": False})
-        # Any other body stays without its end: the server closes the connection, and the client sees that it is cut.
+        # Any other body stays incomplete: the server closes the connection, and the client sees that.
 
     def cancel(self) -> None:
         """Cancel the application."""
@@ -105,10 +105,10 @@ class OpenStream:
 
 
 class StreamWatch:
-    """Looks at all *open* streams every *seconds*, and ends those that *check* refuses."""
+    """Rechecks all *open* streams every *seconds*, and ends those that *check* refuses."""
 
     def __init__(self, check: Check, *, seconds: float | None = None) -> None:
-        """Watch nothing yet. *check* returns why a request could not begin now, None if it could."""
+        """Begin without streams. *check* returns why a request would be refused now, None if it would not."""
         self.open: set[OpenStream] = set()
         self._check = check
         self._seconds = CHECK_SECONDS if seconds is None else seconds
@@ -117,7 +117,7 @@ class StreamWatch:
         self._ending: set[asyncio.Task[None]] = set()
 
     def add(self, stream: OpenStream, began_at: float | None) -> None:
-        """Watch *stream*, whose request *began_at*, by `time.perf_counter`. One of another thread is let be."""
+        """Track *stream*, whose request *began_at*, by `time.perf_counter`. Ignores streams of other event loops."""
         loop = asyncio.get_running_loop()
         if stream.task.get_loop() is not loop:
             return
@@ -126,25 +126,25 @@ class StreamWatch:
             self._forget_closed_loops()
             self._set_timer(loop)
         if began_at is not None and perf_counter() - began_at > self._seconds:
-            loop.call_soon(self._begin_round, loop)  # it was silent for long, and its credential may have ended then
+            loop.call_soon(self._begin_round, loop)  # it took long to begin, and its credential may have expired since
 
     def discard(self, stream: OpenStream) -> None:
-        """Watch *stream* no more: its application has returned."""
+        """Stop tracking *stream*: its application has returned."""
         self.open.discard(stream)
         stream.close()
 
     def _set_timer(self, loop: Loop) -> None:
         self._timed.add(loop)
-        loop.call_later(self._seconds, self._look, loop)
+        loop.call_later(self._seconds, self._on_timer, loop)
 
-    def _look(self, loop: Loop) -> None:
+    def _on_timer(self, loop: Loop) -> None:
         self._timed.discard(loop)
         if any(stream.task.get_loop() is loop for stream in tuple(self.open)):
             self._set_timer(loop)
             self._begin_round(loop)
 
     def _begin_round(self, loop: Loop) -> None:
-        if loop not in self._rounds:  # the one before may wait for a store that does not answer
+        if loop not in self._rounds:  # the one before may still wait for a store
             streams = [stream for stream in tuple(self.open) if stream.task.get_loop() is loop]
             self._rounds[loop] = checking = loop.create_task(self._check_all(streams))
             checking.add_done_callback(lambda _: self._rounds.pop(loop, None))
@@ -156,8 +156,8 @@ class StreamWatch:
     async def _check_one(self, stream: OpenStream) -> None:
         denied = await self._check(stream.facts, stream.route)
         if denied is not None and stream in self.open and not stream.is_over:
-            logger.info("request %s ended: its credential is no longer good", stream.facts.request_id.decode())
-            ending = asyncio.create_task(self._end(stream, denied))  # a client may take its time
+            logger.info("request %s ended: its credential is no longer valid", stream.facts.request_id.decode())
+            ending = asyncio.create_task(self._end(stream, denied))  # not awaited: a client may be slow
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
 
@@ -167,7 +167,7 @@ class StreamWatch:
             stream.cancel()
 
     def _forget_closed_loops(self) -> None:
-        """Forget what test clients leave behind: they close their loops, whatever runs in them."""
+        """Drop what belongs to closed event loops: test clients close them while streams are open."""
         self._timed = {loop for loop in self._timed if not loop.is_closed()}
         self._rounds = {loop: task for loop, task in self._rounds.items() if not loop.is_closed()}
         self._ending = {task for task in self._ending if not task.get_loop().is_closed()}
@@ -175,18 +175,18 @@ class StreamWatch:
 
 
 async def _send_last(send: Send, message: Message) -> None:
-    # The server may wait for a client that takes nothing, or know already that it is gone.
+    # The server may wait for a client that reads nothing, or know that it has disconnected.
     with suppress(OSError, RuntimeError, TimeoutError):
         async with asyncio.timeout(GRACE_SECONDS):
             await send(message)
 
 
 async def _refuse() -> None:
-    raise OSError("the response was ended: its credential is no longer good")  # ASGI: as of a client that is gone
+    raise OSError("the response was ended: its credential is no longer valid")  # ASGI: as after a disconnect
 
 
 async def _swallow() -> None:
-    await asyncio.sleep(0)  # an application that does nothing but send must not hold up the event loop
+    await asyncio.sleep(0)  # an application that only sends must not block the event loop
 
 
 async def _disconnected() -> Message:
@@ -194,10 +194,10 @@ async def _disconnected() -> Message:
 
 
 def receive_until_end(receive: Receive, stream: Callable[[], OpenStream | None]) -> Receive:
-    """Return *receive* for a WebSocket's application, which hears of nothing but the end once that has come."""
+    """Return *receive* for a WebSocket's application: once the stream has ended, it reports a disconnect."""
 
     def receive_until_ended() -> Awaitable[Message]:
-        known = stream()
-        return receive() if known is None or not known.is_ended else _disconnected()
+        current = stream()
+        return receive() if current is None or not current.is_ended else _disconnected()
 
     return receive_until_ended

@@ -1,4 +1,4 @@
-"""Pages from templates, each value escaped, under a policy that lets nothing else run, load or frame them."""
+"""HTML pages from templates: values are escaped, and a Content-Security-Policy forbids what the page does not need."""
 
 from base64 import b64encode
 from collections.abc import Callable, Mapping
@@ -15,8 +15,8 @@ STYLE = "style.css"
 class Pages:
     """The templates in *folder*.
 
-    They share its `style.css`, written into each page, or load what the policy's directives in *loads* say, as in
-    `{"script-src": "'self'"}`. *filters* are what templates may write values by.
+    Each page has the folder's `style.css` inline, or loads what the policy directives in *loads* allow, as in
+    `{"script-src": "'self'"}`. *filters* are for the templates.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Pages:
     ) -> HTMLResponse:
         """Return the page of the template *name* with *values*.
 
-        *sends_to* is where its forms may lead besides here: browsers hold redirects after a form to the policy too.
+        *sends_to* is an additional form target: browsers apply the policy to redirects after a form too.
         """
         html = self._templates.get_template(name).render(values, style=self._style)
         return HTMLResponse(html, status, self._headers(sends_to, is_secure=is_secure))
@@ -66,7 +66,7 @@ class Pages:
             "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
             "X-Frame-Options": "DENY",
             "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",  # RFC 9700 §4.2.4: the address may hold what is nobody else's to see
+            "Referrer-Policy": "no-referrer",  # RFC 9700 §4.2.4: the URL may contain confidential values
             "Cache-Control": "no-store",
             "Permissions-Policy": "interest-cohort=(), camera=(), geolocation=(), microphone=()",
         }

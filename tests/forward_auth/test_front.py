@@ -224,8 +224,8 @@ async def test_the_log_says_what_is_wrong_and_never_what_was_presented(caplog: p
         await gateway.ask("caddy", "GET /v1/skills", secret, address=STRANGER)
     told = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
     assert [text.split("(")[1].split(")")[0] for text in told] == [
-        "the proxy does not tell the URI once",
+        "the proxy does not send the URI exactly once",
         "the request has identity headers of its own",
-        "only trusted proxies may ask",
+        "only trusted proxies may send check requests",
     ]
     assert secret not in caplog.text
