@@ -1,4 +1,4 @@
-"""Permissions: the scopes a credential holds, and the expressions that routes require of it."""
+"""Scopes: those that a credential holds, and the expressions that routes require."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 from machpay_gateway.core.errors import ConfigurationError
 
-# RFC 6749 §3.3 scope-token, less the `|` that our expressions use.
+# RFC 6749 §3.3 scope-token, without the `|` of scope expressions.
 _NAME = re.compile(r"[!#-\[\]-{}~]{1,128}")
 
-# What a key may hold without anything configured: the guide's scopes, and that of the key API.
+# The default scopes that a key can hold; `keys:manage` is for the key API.
 KNOWN_SCOPES = ("skills:execute", "skills:list", "account:read", "account:write", "webhooks:manage", "keys:manage")
 
 
 def wildcard_of(name: str) -> str:
     """Return the wildcard that covers *name*: `skills:*` for `skills:execute`.
 
-    A wildcard never crosses a delimiter: `a:*` covers `a:b` and not `a:b:c`. A name without a colon has no
-    wildcard: the empty string, which nobody holds.
+    A wildcard covers one part: `a:*` covers `a:b` and not `a:b:c`. For a name without a colon it is the empty string,
+    which nobody holds.
     """
     family, colon, _ = name.rpartition(":")
     return f"{family}:*" if colon else ""
@@ -25,7 +25,7 @@ def wildcard_of(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Scopes:
-    """The scopes a credential holds. `"skills:execute" in scopes` honours held wildcards such as `skills:*`."""
+    """The scopes of a credential. `"skills:execute" in scopes` is also True for the wildcard `skills:*`."""
 
     names: frozenset[str] = frozenset()
 
@@ -44,7 +44,7 @@ class Scopes:
 
 @dataclass(frozen=True, slots=True)
 class ScopeExpression:
-    """What a route requires: any one of *alternatives*, and all the names within it. No alternatives: nothing."""
+    """The scopes that a route requires: all names of any one of *alternatives*; without alternatives, none."""
 
     alternatives: tuple[frozenset[str], ...] = ()
 
@@ -53,7 +53,7 @@ class ScopeExpression:
 
 
 def parse_scope_expression(text: str | Iterable[str]) -> ScopeExpression:
-    """Read `"a b"` (all of them), `"a | b"` (any of them), `"a b | c"` (both of the first, or the last).
+    """Parse `"a b"` (all of them), `"a | b"` (any of them), `"a b | c"` (both of the first, or the last).
 
     A list of names means all of them. Raises ConfigurationError for a name that RFC 6749 §3.3 does not allow.
     """
@@ -72,7 +72,7 @@ def parse_scope_expression(text: str | Iterable[str]) -> ScopeExpression:
 
 
 def _all_of(names: Iterable[str]) -> ScopeExpression:
-    """Return what requires every one of *names*: in a list, a `|` would quietly make it any of them."""
+    """Return the expression that requires all *names*; a `|` in a list is refused, since it would mean any of them."""
     if not isinstance(names, Iterable):
         raise ConfigurationError(f"{names!r} is neither a scope expression nor a list of scope names")
     required = frozenset(names)
@@ -94,7 +94,7 @@ def check_scope_name(name: str) -> None:
 
 
 def missing_scopes(required: ScopeExpression, held: Scopes) -> tuple[str, ...]:
-    """Return the alternative of *required* that *held* comes closest to, whole; () when one is satisfied."""
+    """Return the alternative of *required* of which *held* lacks the fewest names, whole; () if one is satisfied."""
     closest: tuple[int, tuple[str, ...]] | None = None
     for names in required.alternatives:
         if names <= held.names:
@@ -107,8 +107,8 @@ def missing_scopes(required: ScopeExpression, held: Scopes) -> tuple[str, ...]:
     return closest[1] if closest else ()
 
 
-def unknown_scopes(names: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Return those of *names* that are neither *known* nor a wildcard over something known."""
-    known = set(known)
-    accepted = known | {wildcard_of(name) for name in known} - {""}
+def unknown_scopes(names: Iterable[str], defined: Iterable[str]) -> list[str]:
+    """Return those of *names* that are neither *defined* nor a wildcard over a defined scope."""
+    defined = set(defined)
+    accepted = defined | {wildcard_of(name) for name in defined} - {""}
     return [name for name in names if name not in accepted]

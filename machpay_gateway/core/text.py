@@ -1,4 +1,4 @@
-"""How values are written in messages, and times in documents: never with a secret in them."""
+"""Values in messages, with secrets masked, and times in documents."""
 
 import re
 from contextlib import suppress
@@ -6,38 +6,38 @@ from datetime import UTC, datetime
 
 from machpay_gateway.core.errors import InputError
 
-# Of keys, and of what `core.oauth.opaque_token` makes for apps.
+# API keys, and the tokens of `core.oauth.opaque_token`.
 _SECRETS = re.compile(r"(sk_(?:live|test)_|(?:ac|bs|cs|rt)_mp1_)[0-9A-Za-z_]{8,}")
 
 
-# Of issuers and ours: what is signed is JSON in base64url between two others, and what is encrypted has five parts.
-# Each begins where nothing of it stands before, or a long path would be read again from each of its letters.
+# JWTs: a signed one has JSON in base64url as the second of three parts, an encrypted one has five parts. The lookbehind
+# makes a match start at a word's first letter only; otherwise a long path would be scanned again from every letter.
 _TOKENS = re.compile(
     r"(?<![\w-])(?:([\w-]{3})[\w-]{7,}\.e[wy][\w-]{8,}(?:\.[\w-]*)?|(e[wy][\w-])[\w-]{7,}(?:\.[\w-]*){4})", re.ASCII
 )
 
 
-# RFC 3986 §3.2.1: of a database, of Redis. No other one can begin within what it takes, so that it is as quick.
+# Passwords in URLs (RFC 3986 §3.2.1). A match contains no start of another one, so that matching takes linear time.
 _PASSWORDS = re.compile(r"(://[^\s/?#:@]*:)[^\s/?#]+(?=@)")
 
 
-_ESCAPES = re.compile(r"%(?:25)*([2-7][0-9A-Fa-f])")  # of ASCII that can be seen, however often it was escaped
+_ESCAPES = re.compile(r"%(?:25)*([2-7][0-9A-Fa-f])")  # of printable ASCII, however often it was escaped
 
 
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
-_SHOWN = 80  # characters of a wrong value that its error repeats
+_MAX_QUOTED = 80  # characters of a value in an error message
 
 
 def quote_value(value: str) -> str:
-    """Return *value* in quotes, as an error repeats it: shortened, and with nothing that a terminal would act on."""
-    text = mask_secrets(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…")
+    """Return *value* in quotes for an error message: shortened, masked, and without control characters."""
+    text = mask_secrets(value if len(value) <= _MAX_QUOTED else f"{value[:_MAX_QUOTED]}…")
     return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text) + '"'
 
 
 def format_moment(moment: float) -> str:
-    """Return *moment*, seconds since the epoch, as RFC 3339 in UTC; a moment that has no date as its number."""
+    """Return *moment*, seconds since the epoch, as RFC 3339 in UTC; as a number if it is no valid date."""
     try:
         return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     except (OverflowError, ValueError, OSError):
@@ -45,13 +45,13 @@ def format_moment(moment: float) -> str:
 
 
 def format_moment_or_none(moment: float | None) -> str | None:
-    """Return *moment* as `format_moment` does; None stays None."""
+    """Return *moment* as `format_moment` does, and None for None."""
     return None if moment is None else format_moment(moment)
 
 
 def parse_moment(text: str) -> float:
-    """Return the moment that *text* is in RFC 3339 (§5.6), in seconds since the epoch. Raises InputError."""
-    # `fromisoformat` reads more than that: dates without a time, weeks, and moments without an offset.
+    """Return the moment of *text*, in RFC 3339 (§5.6), in seconds since the epoch. Raises InputError."""
+    # `fromisoformat` accepts more than RFC 3339: dates without a time, weeks, and moments without an offset.
     if _DATE_TIME.fullmatch(text):
         with suppress(ValueError):  # a 31st of February, a leap second
             return datetime.fromisoformat(text.upper()).timestamp()
@@ -59,16 +59,16 @@ def parse_moment(text: str) -> float:
 
 
 def mask_secrets(text: str) -> str:
-    """Return *text* with the secrets in it cut short, tokens and URLs' passwords among them, also escaped ones."""
-    plain = _ESCAPES.sub(_unescaped, text) if "%" in text else text
+    """Return *text* with its secrets, tokens and passwords in URLs cut short, including percent-encoded ones."""
+    plain = _ESCAPES.sub(_unescape, text) if "%" in text else text
     cut = _PASSWORDS.sub(r"\1…", _TOKENS.sub(r"\1\2…", _SECRETS.sub(r"\1…", plain)))
     return text if cut == plain else cut
 
 
 def contains_secret(text: str) -> bool:
-    """Tell whether there is something in *text* that `mask_secrets` cuts short."""
+    """Tell whether `mask_secrets` would change *text*."""
     return mask_secrets(text) != text
 
 
-def _unescaped(escape: re.Match[str]) -> str:
+def _unescape(escape: re.Match[str]) -> str:
     return chr(int(escape[1], 16))

@@ -1,11 +1,11 @@
-"""The one value that says a setting was not given, where None means something."""
+"""A sentinel for an argument that was not passed, where None is a value."""
 
 from enum import Enum
 from typing import Literal
 
 
 class Unchanged(Enum):
-    """Has one member, so that a type can tell it from every setting."""
+    """The type of the sentinel: an enum with one member, which type checkers understand."""
 
     UNCHANGED = "unchanged"
 

@@ -1,7 +1,7 @@
-"""One line of JSON for each request, written in batches: a request waits for no disk, and no reader of a pipe.
+"""The access log: one line of JSON for each request, written in batches, so that no request waits for I/O.
 
-A line never holds a header, a query or a body, and what looks like a secret in a path is cut short. It is put together
-by hand: a BoundLogger of structlog that renders it by orjson takes two to three times as long (`benchmarks.written`).
+A line never holds a header, a query or a body, and secrets in a path are masked. It is formatted by hand: structlog
+with orjson takes two to three times as long (`benchmarks.written`).
 """
 
 import asyncio
@@ -26,28 +26,28 @@ logger = logging.getLogger(__name__)
 
 STDOUT, OFF = "stdout", "off"
 _FLUSH_SECONDS = 0.25
-_MOST_LINES = 100_000  # that wait for a slow disk or reader; some 30 MB
+_MAX_LINES = 100_000  # in the buffer, if the disk or the reader of the pipe is slow; some 30 MB
 _STDOUT_FILENO = 1
-_AT = tuple(b'%03dZ","request_id":"' % number for number in range(1000))  # by the milliseconds of a second
-_ENDED = b'%.3f,"decision_milliseconds":%.3f,"upstream_milliseconds":%.3f,"bytes":%d}\n'
+_MILLISECONDS = tuple(b'%03dZ","request_id":"' % number for number in range(1000))
+_DURATIONS = b'%.3f,"decision_milliseconds":%.3f,"upstream_milliseconds":%.3f,"bytes":%d}\n'
 
 
 class AccessLog:
-    """Writes lines to *target*: `stdout`, or a file, which is opened anew for each batch so that it may be rotated."""
+    """Writes lines to *target*: `stdout`, or a file, which is opened again for each batch so that it can be rotated."""
 
     def __init__(self, target: str, *, clock: Callable[[], float] = time.time) -> None:
-        """Write nothing yet. *clock* is in seconds since the epoch."""
+        """Start empty. *clock* is in seconds since the epoch."""
         self._target = target
         self._clock = clock
         self._lines: list[bytes] = []
-        self.lost = 0  # lines, since it was made
-        self._lost_told = 0
+        self.lost = 0  # lines that were dropped
+        self._reported_lost = 0
         self._second = 0
         self._prefix = b""
-        self._alarm: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
 
-    def add(  # noqa: PLR0917 - what a line has, once for every request
+    def add(  # noqa: PLR0917 - positional, because it is called for every request
         self,
         facts: RequestFacts,
         principal: Principal | Anonymous | None,
@@ -58,54 +58,53 @@ class AccessLog:
         sent_bytes: int,
         trace_id: bytes = b"",
     ) -> None:
-        """Add the line of a request that ended by *steps*; None and what nobody knows is null.
-
-        One without a trace has no *trace_id*.
-        """
+        """Add the line of a finished request. Without a trace, *trace_id* is empty."""
         now = self._clock()
         second = int(now)
         if second != self._second:
             self._second = second
             self._prefix = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second)).encode()
-        if len(self._lines) >= _MOST_LINES:
+        if len(self._lines) >= _MAX_LINES:
             self.lost += 1
             return
         method, path, _, address, request_id, _, _ = facts
-        began_at, _, decided_at, answered_at, ended_at = steps  # and not by properties, each of which is a call
+        began_at, _, decided_at, answered_at, ended_at = steps  # unpacked: attributes of a NamedTuple cost more
         match = None if route is None else route.match
         key = None if principal is None else principal.key_id
-        say = _said if path is None or len(path) < LONG else _said.__wrapped__
+        format_members = _shared_members if path is None or len(path) < LONG else _shared_members.__wrapped__
         if decided_at is None or answered_at is None:
-            ended = _ended_early(steps, sent_bytes)
-        else:  # as nearly always: one format for all numbers takes a third less time than one for each
-            ended = _ENDED % (
+            durations = _partial_durations(steps, sent_bytes)
+        else:  # nearly always; one format operation takes a third less time than one for each number
+            durations = _DURATIONS % (
                 (ended_at - began_at) * 1000,
                 (decided_at - began_at) * 1000,
                 (answered_at - decided_at) * 1000,
                 sent_bytes,
             )
         if trace_id:
-            ended = b'%b,"trace_id":"%b"}\n' % (ended[:-2], trace_id)
-        said = say(method, path, status, outcome, match, key, address)
-        self._lines.append(b"".join((self._prefix, _AT[int((now - second) * 1000)], request_id, said, ended)))
-        if self._alarm is None:
-            self._alarm = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush)
+            durations = b'%b,"trace_id":"%b"}\n' % (durations[:-2], trace_id)
+        members = format_members(method, path, status, outcome, match, key, address)
+        self._lines.append(
+            b"".join((self._prefix, _MILLISECONDS[int((now - second) * 1000)], request_id, members, durations))
+        )
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush)
 
     async def close(self) -> None:
-        """Write what is left."""
-        if self._alarm is not None:
-            self._alarm.cancel()
+        """Write the remaining lines."""
+        if self._timer is not None:
+            self._timer.cancel()
         while self._lines or self._writing is not None:
             if self._writing is None:
                 self._flush()
             if self._writing is not None:
-                await asyncio.wait([self._writing])  # which does not raise what `_written` tells
+                await asyncio.wait([self._writing])  # unlike await, this does not raise; `_written` logs
 
     def _flush(self) -> None:
-        self._alarm = None
+        self._timer = None
         loop = asyncio.get_running_loop()
         if self._writing is not None:
-            self._alarm = loop.call_later(_FLUSH_SECONDS, self._flush)
+            self._timer = loop.call_later(_FLUSH_SECONDS, self._flush)
             return
         lines, self._lines = self._lines, []
         self._writing = loop.run_in_executor(None, self._write, lines)
@@ -121,19 +120,21 @@ class AccessLog:
 
     def _written(self, count: int, writing: "asyncio.Future[None]") -> None:
         self._writing = None
-        if self.lost > self._lost_told:
-            logger.warning("%d lines are not in the access log: it is written too slowly.", self.lost - self._lost_told)
+        if self.lost > self._reported_lost:
+            logger.warning(
+                "%d lines are missing from the access log: it is written too slowly.", self.lost - self._reported_lost
+            )
         if not writing.cancelled() and (error := writing.exception()) is not None:
-            logger.warning("The access log cannot be written; its lines are lost meanwhile.", exc_info=error)
+            logger.warning("The access log cannot be written; lines are lost.", exc_info=error)
             self.lost += count
-        self._lost_told = self.lost
+        self._reported_lost = self.lost
 
 
-@lru_cache(maxsize=4096)  # what is remembered must not fill the memory, so that lines with long paths are not
-def _said(  # noqa: PLR0917 - what is remembered is found by position at least cost
+@lru_cache(maxsize=4096)  # long paths are not cached, which bounds its memory
+def _shared_members(  # noqa: PLR0917 - positional arguments make the cheapest cache keys
     method: str, path: str | None, status: int, outcome: str, match: str | None, key: str | None, address: int | None
 ) -> bytes:
-    """Return what the lines of many requests share, from the end of the id to the time that it took."""
+    """Return the members that lines of many requests share, between the id and the durations."""
     members = {
         "method": mask_secrets(method),
         "path": None if path is None else mask_secrets(path),
@@ -146,8 +147,8 @@ def _said(  # noqa: PLR0917 - what is remembered is found by position at least c
     return b'",%b,"milliseconds":' % orjson.dumps(members)[1:-1]
 
 
-def _ended_early(steps: Steps, sent_bytes: int) -> bytes:
-    """Return what `_ENDED` makes of other requests, of one that was not decided here or that no upstream answered."""
+def _partial_durations(steps: Steps, sent_bytes: int) -> bytes:
+    """Return `_DURATIONS` with null for steps that the request did not reach."""
     began_at, _, decided_at, answered_at, ended_at = steps
     decision = b"null" if decided_at is None else b"%.3f" % ((decided_at - began_at) * 1000)
     upstream = b"null" if answered_at is None else b"%.3f" % ((answered_at - (decided_at or began_at)) * 1000)
@@ -162,5 +163,5 @@ def _ended_early(steps: Steps, sent_bytes: int) -> bytes:
 def _write_all(file: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
-        written = os.write(file, view)  # on a line of its own: within the slice, mypyc 2.4 would call it twice
+        written = os.write(file, view)  # its own line: mypyc 2.4 would call it twice within the slice
         view = view[written:]

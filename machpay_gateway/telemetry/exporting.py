@@ -1,6 +1,6 @@
-"""Where the spans of a gateway's own process go: as OpenTelemetry's environment variables say, by its SDK.
+"""Export of spans from the gateway's own processes, by OpenTelemetry's SDK and its environment variables.
 
-An application that is guarded by the middleware has a provider of its own, and nothing of this.
+An application with the middleware configures its own provider and does not use this module.
 """
 
 import os
@@ -27,16 +27,16 @@ _ANY_OTLP = ("otlp_proto_http", "otlp_proto_grpc", "otlp")
 
 
 class SpanExport(Protocol):
-    """What sends spans on, until it is shut down."""
+    """A span exporter in operation."""
 
     def shutdown(self) -> None:
-        """Send what is left, and stop."""
+        """Export the remaining spans, and stop."""
 
 
 def start_span_export(environ: Mapping[str, str] = os.environ) -> SpanExport | None:
-    """Have spans exported as *environ* says; None when somebody has seen to that before, as an agent may.
+    """Start to export spans as *environ* configures; None when a provider is set already, for example by an agent.
 
-    Raises ConfigurationError when what that takes is not installed.
+    Raises ConfigurationError for packages that are not installed.
     """
     if not isinstance(get_tracer_provider(), ProxyTracerProvider):
         return None
@@ -46,42 +46,42 @@ def start_span_export(environ: Mapping[str, str] = os.environ) -> SpanExport | N
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise ConfigurationError(
-            "traces: there is nothing to make them by; install opentelemetry-sdk and an exporter, such as "
+            "traces: the OpenTelemetry SDK is not installed; install opentelemetry-sdk and an exporter, such as "
             "opentelemetry-exporter-otlp-proto-http, or set traces = false"
         ) from exc
     exporters = list(_exporters(environ))
     is_named = environ.get("OTEL_SERVICE_NAME") or "service.name=" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    # What is given here would hold over the environment.
+    # An attribute set here would take precedence over the environment.
     provider = TracerProvider(resource=Resource.create({} if is_named else {SERVICE_NAME: "machpay-gateway"}))
     for exporter in exporters:
-        provider.add_span_processor(BatchSpanProcessor(exporter))  # from a thread of its own: no request waits for it
+        provider.add_span_processor(BatchSpanProcessor(exporter))  # exports in its own thread: no request waits for it
     set_tracer_provider(provider)
     return provider
 
 
 async def stop_span_export(exporting: SpanExport) -> None:
-    """Send what is left, and stop."""
+    """Export the remaining spans, and stop."""
     await to_thread(exporting.shutdown)
 
 
 def _exporters(environ: Mapping[str, str]) -> "Iterator[SpanExporter]":
-    """Yield what `OTEL_TRACES_EXPORTER` names. Raises ConfigurationError for what is not installed."""
-    installed = {found.name: found for found in entry_points(group=_GROUP)}
+    """Yield the exporters in `OTEL_TRACES_EXPORTER`. Raises ConfigurationError for one that is not installed."""
+    installed = {entry.name: entry for entry in entry_points(group=_GROUP)}
     for name in (environ.get("OTEL_TRACES_EXPORTER") or "otlp").split(","):
-        if (wanted := name.strip()) in {"", "none"}:
+        if (exporter := name.strip()) in {"", "none"}:
             continue
-        names = _otlp(environ) if wanted == "otlp" else (wanted,)
-        entry = next((installed[one] for one in names if one in installed), None)
+        names = _otlp_names(environ) if exporter == "otlp" else (exporter,)
+        entry = next((installed[name] for name in names if name in installed), None)
         if entry is None:
-            way_out = f"install {_PACKAGES.get(names[0], 'what exports so')}"
+            way_out = f"install {_PACKAGES.get(names[0], 'its package')}"
             raise ConfigurationError(
-                f"traces: there is no exporter {quote_value(wanted)}; {way_out}, "
+                f"traces: there is no exporter {quote_value(exporter)}; {way_out}, "
                 "or set OTEL_TRACES_EXPORTER or traces = false"
             )
         yield entry.load()()
 
 
-def _otlp(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return which exporters will do for OTLP, by the protocol that is asked for."""
+def _otlp_names(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the entry points that export OTLP in the configured protocol."""
     protocol = environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
     return _BY_PROTOCOL.get(protocol or "", _ANY_OTLP)

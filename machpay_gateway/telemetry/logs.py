@@ -1,7 +1,7 @@
-"""What the process itself says on stderr: lines for people or JSON for programs, and no secret whole in either.
+"""Logging of the gateway's own processes to stderr: text for people or JSON for programs, with secrets masked.
 
-What is written is masked, not what is logged: so an exception's text, its causes and another library's arguments are,
-too. It is of the gateway's own processes; an application that is guarded by the middleware logs as it likes.
+Masking applies to the formatted line, so that it covers the text of exceptions, their causes and other libraries'
+arguments. An application with the middleware configures its own logging.
 """
 
 import logging
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict
 
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-_DEEPEST = 8  # levels of what is logged as a value; below them it is told as text
+_MAX_DEPTH = 8  # levels of a nested value; deeper ones are logged as text
 
 
 def configure_logging(form: str, *, level: int = logging.INFO, worker: int | None = None) -> None:
-    """Have all that is logged from *level* on written to stderr as *form*, `text` or `json`, and nowhere else.
+    """Log everything from *level* up to stderr in the *form* `text` or `json`, and nowhere else.
 
-    In JSON, *worker* is the id of the process if it is one. Warnings and exceptions that nobody caught are logged, too.
+    In JSON, *worker* is the id of a worker process. Warnings and uncaught exceptions are logged, too.
     """
     handler = _Handler(sys.stderr)
     handler.setFormatter(_json_formatter(worker) if form == "json" else _TextFormatter(_TEXT))
@@ -36,29 +36,29 @@ def configure_logging(form: str, *, level: int = logging.INFO, worker: int | Non
 
 class _Handler(logging.StreamHandler[Any]):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
-        """Say where a line could not be made: what the standard library says then repeats every argument."""
+        """Log where a record could not be formatted; the standard library would print every argument."""
         error = sys.exc_info()[1]
-        if isinstance(error, OSError):  # stderr is gone, and so is whoever could be told
+        if isinstance(error, OSError):  # stderr is closed
             return
-        said = f"A line could not be logged ({type(error).__name__}): {record.pathname}:{record.lineno}"
-        told = logging.LogRecord(record.name, logging.ERROR, record.pathname, record.lineno, said, (), None)
-        self.stream.write(self.format(told) + self.terminator)
+        message = f"A line could not be logged ({type(error).__name__}): {record.pathname}:{record.lineno}"
+        replacement = logging.LogRecord(record.name, logging.ERROR, record.pathname, record.lineno, message, (), None)
+        self.stream.write(self.format(replacement) + self.terminator)
         self.flush()
 
 
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line of *record*, with its traceback below it."""
+        """Return the line of *record* and its traceback, masked."""
         return mask_secrets(super().format(record))
 
 
 def _json_formatter(worker: int | None) -> logging.Formatter:
-    # A tenth of a second, which those who read text need not wait.
+    # These imports take a tenth of a second, which the text form does not need.
     from structlog.processors import format_exc_info  # noqa: PLC0415
     from structlog.stdlib import ExtraAdder, ProcessorFormatter  # noqa: PLC0415
 
     def members(_logger: object, level: str, event: "EventDict") -> "EventDict":
-        """Put what every line has in front; what came beside the message cannot take the place of any of it."""
+        """Put the members of every line first; extra members cannot replace them."""
         record: logging.LogRecord = event.pop("_record")
         del event["_from_structlog"]
         ours = {
@@ -80,10 +80,10 @@ def _mask_members(_logger: object, _level: str, event: "EventDict") -> "EventDic
 
 
 def _masked_value(value: object, depth: int = 0) -> object:
-    """Return *value* as JSON has it, with nothing in it that is not masked."""
+    """Return *value* as a JSON value, masked throughout."""
     if value is None or isinstance(value, bool | int | float):
         return value
-    if depth < _DEEPEST:
+    if depth < _MAX_DEPTH:
         match value:
             case Mapping():
                 return {mask_secrets(str(name)): _masked_value(item, depth + 1) for name, item in value.items()}
@@ -95,7 +95,7 @@ def _masked_value(value: object, depth: int = 0) -> object:
 def _as_json(_logger: object, _level: str, event: "EventDict") -> str:
     try:
         return orjson.dumps(event).decode()
-    except TypeError:  # a lone surrogate, an integer of more than 64 bits: rare, and nothing to lose a line for
+    except TypeError:  # a lone surrogate, an integer of more than 64 bits: rare, but the line must not be lost
         return orjson.dumps({name: _encodable(value) for name, value in event.items()}).decode()
 
 
@@ -109,7 +109,7 @@ def _moment(seconds: float) -> str:
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if not issubclass(kind, Exception):  # an interrupt is no mistake
+    if not issubclass(kind, Exception):  # KeyboardInterrupt is no error
         sys.__excepthook__(kind, error, trace)
         return
-    logging.getLogger("machpay_gateway").critical("Nobody caught this.", exc_info=(kind, error, trace))
+    logging.getLogger("machpay_gateway").critical("Uncaught exception.", exc_info=(kind, error, trace))

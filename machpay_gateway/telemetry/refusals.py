@@ -1,4 +1,4 @@
-"""What the log says of a refusal: all that its caller is not told, and nothing that was presented."""
+"""Log lines of refused requests, with the reasons that callers do not get, and without credentials."""
 
 import logging
 
@@ -13,16 +13,16 @@ _REFUSED = "request %s refused: %s (%s); method=%r path=%r route=%r key=%r addre
 
 
 def log_refusal(facts: RequestFacts, denied: Denied) -> None:
-    """Say at level INFO who was refused what, and why."""
+    """Log the refusal at level INFO."""
     if logger.isEnabledFor(logging.INFO):
-        said = {
+        members = {
             "request_id": facts.request_id.decode(),
             "reason": str(denied.reason),
             "detail": denied.detail,
             "method": mask_secrets(facts.method),
-            "path": None if facts.path is None else mask_secrets(facts.path),  # people put secrets into paths, too
+            "path": None if facts.path is None else mask_secrets(facts.path),  # secrets also occur in paths
             "route": denied.route.match if denied.route else None,
             "key": denied.principal.id if denied.principal else None,
             "address": format_address_or_none(facts.address),
         }
-        logger.info(_REFUSED, *said.values(), extra=said)
+        logger.info(_REFUSED, *members.values(), extra=members)

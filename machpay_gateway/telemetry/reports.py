@@ -1,4 +1,4 @@
-"""What requests add up to: the use cases that the key API, the command line and the Console share."""
+"""Reports of stored usage, for the key API, the command line and the Console."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from machpay_gateway.core.usage.ports import UsageStore
 async def usage_report(store: UsageStore, subject: str, *, start: float, end: float, bucket: str) -> UsageReport:
     """Return the usage of a key or an account from *start* up to *end*, in whole buckets.
 
-    Whose key it is, the caller has asked before. *bucket* is minute, hour or day. Raises InputError.
+    The caller has checked that the key belongs to the account. *bucket* is minute, hour or day. Raises InputError.
     """
     length, first, last = parse_period(start, end, bucket)
     return UsageReport(subject, length, first, last, await store.usage(subject, length, first, last))
@@ -19,10 +19,9 @@ async def usage_report(store: UsageStore, subject: str, *, start: float, end: fl
 async def usage_overview(
     store: UsageStore, subject: str, period: OverviewPeriod, now: float, *, costs: Mapping[str, int] | None
 ) -> Overview:
-    """Return the usage of a key or an account in the *period* that *now* is at the end of.
+    """Return the usage of a key or an account in the *period* that ends at *now*.
 
-    The busiest minute is looked for among all that are kept, where there is a limit to set it against: where *costs*,
-    those of routes, is not None.
+    With *costs*, those of routes, it includes the busiest of all stored minutes, to compare with a limit.
     """
     bucket, (first, last) = period.bucket, period.span(now)
     since = max(first, MINUTE.start_of(now - MINUTE.retention_seconds))
@@ -39,8 +38,8 @@ async def usage_overview(
 async def _busiest(
     store: UsageStore, subject: str, start: int, end: int, costs: Mapping[str, int]
 ) -> BusiestMinute | None:
-    found = await store.busiest_minute(subject, start, end)
-    if found is None:
+    busiest = await store.busiest_minute(subject, start, end)
+    if busiest is None:
         return None
-    begin, requests = found
+    begin, requests = busiest
     return BusiestMinute(begin, requests, units_taken(await store.usage(subject, MINUTE, begin, begin + 1), costs))

@@ -1,4 +1,4 @@
-"""What `/metrics` told at two moments, and what happened between them: for whoever looks on without Prometheus."""
+"""Scrapes of `/metrics`, and the rates between two of them, for `machpay-gateway top`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from machpay_gateway.core.usage.counters import QUANTILES, quantile_seconds
 Labels = tuple[tuple[str, str], ...]
 _REQUESTS, _DURATIONS = "machpay_requests_total", "machpay_request_duration_seconds_bucket"
 _STEPS = "machpay_step_duration_seconds_bucket"
-_NO_GATEWAY = "what answers there is no gateway"
+_NO_GATEWAY = "these are not the metrics of a gateway"
 
 
 class Scrape(NamedTuple):
-    """All samples *at* a moment, in seconds that never go back, by name and labels."""
+    """All samples *at* a moment, in seconds of a monotonic clock, by name and labels."""
 
     at: float
     samples: Mapping[str, Mapping[Labels, float]]
@@ -27,7 +27,7 @@ class Scrape(NamedTuple):
 
 
 class LatencyQuantiles(NamedTuple):
-    """Within how many seconds half of requests, 95 and 99 of 100 were done; None where there was none."""
+    """Quantiles in seconds; None if there were no requests."""
 
     p50: float | None
     p95: float | None
@@ -35,7 +35,7 @@ class LatencyQuantiles(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """Requests of one kind: how many in a second, and how long they took."""
+    """The rate and the latency of the requests of one route, or of one step."""
 
     name: str
     per_second: float
@@ -44,7 +44,7 @@ class Flow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """What happened within *seconds*; *outcomes* are per second. *degraded* workers decide without Redis."""
+    """The rates over *seconds*; *outcomes* are per second. *degraded* workers decide without Redis."""
 
     seconds: float
     per_second: float
@@ -59,7 +59,7 @@ class Interval:
 
 
 def parse_scrape(text: str, at: float) -> Scrape:
-    """Return what *text*, in Prometheus' format, says. Raises ValueError when it is not a gateway's."""
+    """Return the samples in *text*, in Prometheus' format. Raises ValueError if they are not of a gateway."""
     samples: dict[str, dict[Labels, float]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -70,21 +70,21 @@ def parse_scrape(text: str, at: float) -> Scrape:
 
 
 def interval_between(before: Scrape, after: Scrape) -> Interval:
-    """Return what happened from *before* to *after*."""
+    """Return the rates between the scrapes *before* and *after*."""
     seconds = max(after.at - before.at, 1e-9)
-    requests = _grown(before, after, _REQUESTS)
-    outcomes = _by(requests, "outcome")
-    of_routes = _by(requests, "route")
-    durations, steps = _grown(before, after, _DURATIONS), _grown(before, after, _STEPS)
-    buckets_of_steps = {name: _buckets(steps, ("step", name)) for name in _by(steps, "step")}
+    requests = _increases(before, after, _REQUESTS)
+    outcomes = _sums_by(requests, "outcome")
+    of_routes = _sums_by(requests, "route")
+    durations, steps = _increases(before, after, _DURATIONS), _increases(before, after, _STEPS)
+    buckets_of_steps = {name: _buckets(steps, ("step", name)) for name in _sums_by(steps, "step")}
     return Interval(
         seconds,
         sum(outcomes.values()) / seconds,
-        {name: count / seconds for name, count in _most_first(outcomes)},
+        {name: count / seconds for name, count in _by_count(outcomes)},
         _latency(_buckets(durations)),
         [
             Flow(name, count / seconds, _latency(_buckets(durations, ("route", name))))
-            for name, count in _most_first(of_routes)
+            for name, count in _by_count(of_routes)
         ],
         [
             Flow(name, buckets[-1][1] / seconds, _latency(buckets))
@@ -98,17 +98,17 @@ def interval_between(before: Scrape, after: Scrape) -> Interval:
     )
 
 
-def _grown(before: Scrape, after: Scrape, name: str) -> dict[Labels, float]:
-    """Return by how much each counter of that *name* has grown; one that is less than it was has begun anew."""
+def _increases(before: Scrape, after: Scrape, name: str) -> dict[Labels, float]:
+    """Return the increase of each counter of that *name*; a counter that decreased was reset to 0."""
     earlier = before.samples.get(name, {})
-    grown = {}
+    increases = {}
     for labels, value in after.samples.get(name, {}).items():
-        more = value - earlier.get(labels, 0.0)
-        grown[labels] = value if more < 0 else more
-    return grown
+        increase = value - earlier.get(labels, 0.0)
+        increases[labels] = value if increase < 0 else increase
+    return increases
 
 
-def _by(counts: Mapping[Labels, float], label: str) -> dict[str, float]:
+def _sums_by(counts: Mapping[Labels, float], label: str) -> dict[str, float]:
     sums: dict[str, float] = {}
     for labels, count in counts.items():
         value = dict(labels)[label]
@@ -116,12 +116,12 @@ def _by(counts: Mapping[Labels, float], label: str) -> dict[str, float]:
     return sums
 
 
-def _most_first(counts: Mapping[str, float]) -> list[tuple[str, float]]:
+def _by_count(counts: Mapping[str, float]) -> list[tuple[str, float]]:
     return sorted(((name, count) for name, count in counts.items() if count), key=lambda each: (-each[1], each[0]))
 
 
 def _buckets(counts: Mapping[Labels, float], chosen: tuple[str, str] | None = None) -> list[tuple[float, float]]:
-    """Return (upper bound, how many took no longer) of all series together, or of those with the *chosen* label."""
+    """Return (upper bound, cumulative count) over all series, or over those with the label *chosen*."""
     sums: dict[float, float] = {}
     for labels, count in counts.items():
         if chosen is None or chosen in labels:
@@ -131,9 +131,9 @@ def _buckets(counts: Mapping[Labels, float], chosen: tuple[str, str] | None = No
 
 
 def _latency(buckets: Sequence[tuple[float, float]]) -> LatencyQuantiles:
-    """Return what the *buckets* tell, whose counts are of all that took no longer than their bounds."""
+    """Return the quantiles of cumulative *buckets*."""
     if not buckets:
         return LatencyQuantiles(None, None, None)
-    counts = [until - below for below, until in pairwise([0.0, *(count for _, count in buckets)])]
+    counts = [count - below for below, count in pairwise([0.0, *(count for _, count in buckets)])]
     bounds = [bound for bound, _ in buckets if bound != float("inf")]
     return LatencyQuantiles(*(quantile_seconds(counts, buckets[-1][1], share, bounds) for share in QUANTILES.values()))

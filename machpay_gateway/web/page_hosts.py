@@ -38,7 +38,7 @@ class PageGuard:
             self._log(detail)
         elif host is not None and len(host) <= _MAX_CACHED_BYTES and self.hosts.reserved_by(host) is None:
             if len(self.plain) >= _MAX_CACHED:
-                self.plain.clear()  # an attacker's made-up hosts filled it; the real ones are back within a few requests
+                self.plain.clear()  # an attacker's made-up hosts filled it; real ones are back within a few requests
             self.plain.add(host)
         return detail
 

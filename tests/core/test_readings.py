@@ -160,13 +160,13 @@ def test_a_preflight_is_decided_as_its_other_spellings_are() -> None:
     assert rules.route_for(RequestFacts("OPTIONS", "/V1/SKILLS", (), None, b"id", "GET")) is PREFLIGHT
 
 
-def test_what_is_remembered_of_paths_that_strangers_make_up_is_bounded() -> None:
+def test_what_is_rules_of_paths_that_strangers_make_up_is_bounded() -> None:
     rules = Policy(ROUTES)
     for number in range(5000):
         rules.rule("GET", f"/docs/internal;{number}")
     rules.rule("GET", "/docs/internal;" + "x" * 5000)
-    assert len(rules._remembered) <= 1024  # noqa: SLF001 - nobody else can see how much is remembered
-    assert all(len(path) < 256 for _, path in rules._remembered)  # noqa: SLF001 - as above
+    assert len(rules._rules) <= 1024  # noqa: SLF001 - nobody else can see how much is remembered
+    assert all(len(path) < 256 for _, path in rules._rules)  # noqa: SLF001 - as above
 
 
 PIECES = ["a", "B", "/", ".", "..", ";", "%61", "%2f", "%252e", " ", "?", "#", "\\", "é", "\u0131", "::$DATA", "docs"]

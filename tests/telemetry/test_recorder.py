@@ -224,7 +224,7 @@ async def test_what_could_not_be_stored_is_stored_later_and_told_once(rig: Rig, 
     assert rig.sink.counts == {("key_1", "GET /v1/skills", "allowed", 200): 3}
     assert [use.digest for use in rig.sink.batches[0].uses] == [KEY.secret_digest]
     assert told() == [
-        "Usage cannot be stored; it is kept and tried again every second.",
+        "Usage cannot be stored; the gateway retries every second.",
         "Usage is stored again.",
     ]
 
@@ -233,7 +233,7 @@ async def test_an_error_that_nobody_expected_is_told_and_loses_nothing(rig: Rig,
     rig.sink.error = RuntimeError("a mistake of ours")
     rig.record()
     await rig.alarms.go_off()
-    assert told() == ["Usage cannot be stored; it is kept and tried again every second."]
+    assert told() == ["Usage cannot be stored; the gateway retries every second."]
     rig.sink.error = None
     await rig.alarms.go_off()
     assert sum(rig.sink.counts.values()) == 1
@@ -258,7 +258,7 @@ async def test_a_stop_while_the_store_is_away_ends_and_tells_how_many_are_lost(
     for _ in range(7):
         rig.record()
     await rig.recorder.close()
-    assert told()[-1] == "7 requests are not in the stored usage."
+    assert told()[-1] == "7 requests are missing from the stored usage."
 
 
 async def test_what_ends_after_the_stop_is_stored_when_it_is_opened_again(rig: Rig) -> None:
@@ -271,7 +271,7 @@ async def test_what_ends_after_the_stop_is_stored_when_it_is_opened_again(rig: R
 
 
 async def test_past_the_bound_the_totals_are_true_and_memory_is_bounded(rig: Rig) -> None:
-    rig.recorder = rig.recording(most_series=10)
+    rig.recorder = rig.recording(max_series=10)
     callers = [replace(KEY, subject=f"key_{number}") for number in range(50)]
     for caller in callers:
         rig.record(caller)
@@ -282,7 +282,7 @@ async def test_past_the_bound_the_totals_are_true_and_memory_is_bounded(rig: Rig
 
 
 async def test_in_a_long_outage_what_is_kept_is_bounded_and_the_totals_are_true(rig: Rig) -> None:
-    rig.recorder = rig.recording(most_series=10)
+    rig.recorder = rig.recording(max_series=10)
     rig.sink.error = StoreUnavailable("usage")
     for _ in range(100):
         rig.record()

@@ -106,8 +106,8 @@ def test_workers_that_are_added_up_while_others_read_are_counted_once(tmp_path: 
     theirs, moves = Snapshots(tmp_path), [1]
 
     class Slow(Snapshots):
-        def _loaded(self, name: str) -> Any:  # noqa: ANN401 - of a type of that module's own
-            it = super()._loaded(name)
+        def _load_file(self, name: str) -> Any:  # noqa: ANN401 - of a type of that module's own
+            it = super()._load_file(name)
             if name != "ended" and moves:  # it has what the first worker counted
                 moves.pop()
                 theirs.read()  # adds up the first
@@ -163,7 +163,7 @@ def test_what_cannot_be_read_is_left_out_and_told_once(
             reading = mine.read()
             assert (reading.counts, reading.living, reading.unreadable) == ({LOST: [1.0], OPEN: [2.0]}, 1, 1)
     assert [record.getMessage() for record in caplog.records] == [
-        "What a worker has counted cannot be read: 1-torn is left out of the metrics."
+        "A snapshot of a worker cannot be read: 1-torn is left out of the metrics."
     ]
 
 
@@ -197,4 +197,4 @@ def test_a_full_disk_keeps_nobody_from_reading(
     for _ in range(2):
         assert mine.read().counts[LOST] == [11.0]
     assert len(caplog.records) == 1
-    assert "cannot be written down as one: [Errno 28] No space left on device" in caplog.text
+    assert "cannot be merged into one file: [Errno 28] No space left on device" in caplog.text

@@ -1,7 +1,6 @@
-"""What a caller presents: from the Authorization header to a credential that is worth looking up.
+"""Credentials: from the Authorization header to an API key or token that is worth a look-up.
 
-Nothing here does I/O, and what does not pass here never causes any: a mistyped or invented key is refused by its
-shape and checksum alone.
+Nothing here does I/O, and what fails here causes none: a mistyped or invented key is refused by its shape and checksum.
 """
 
 import re
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.keys.key import secret_digest, secret_environment
 
-MAX_AUTHORIZATION_BYTES = 16 * 1024  # past this the header itself is refused; a token may have half of it
+MAX_AUTHORIZATION_BYTES = 16 * 1024  # of the header; a token may have half of it
 PROOF_ALGORITHMS = ("ES256", "ES384", "ES512", "Ed25519", "EdDSA", "RS256", "PS256")  # of DPoP
 _TOKEN68 = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")  # RFC 9110 §11.2
 _SCHEME = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?: +(.*))?", re.DOTALL)
@@ -20,7 +19,7 @@ _JWT_DOTS = 2
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """An Authorization that cannot be acted on: the *reason* for the caller, *detail* for the log."""
+    """An Authorization header without a usable credential: the *reason* for the caller, *detail* for the log."""
 
     reason: Reason
     detail: str
@@ -28,7 +27,7 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A secret of ours with a right checksum; whether it exists is the store's to say."""
+    """A secret with a right checksum; the store knows whether it exists."""
 
     environment: str
     digest: bytes = field(repr=False)
@@ -36,7 +35,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class SignedToken:
-    """Something shaped like a JWT: three parts; whether it is one is the verifier's to say."""
+    """A token in the shape of a JWT, three parts; a verifier decides whether it is valid."""
 
     token: bytes = field(repr=False)
     digest: bytes = field(repr=False)
@@ -44,9 +43,9 @@ class SignedToken:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A good proof of possession (RFC 9449).
+    """A valid proof of possession (RFC 9449).
 
-    It has the thumbprint of its *key* (RFC 7638), and its *name*, under which it must not come again.
+    *key* is the thumbprint of its key (RFC 7638). *name* identifies the proof, which must not be used again.
     """
 
     key: str
@@ -55,13 +54,13 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class BoundToken:
-    """A token that is presented with proof of the key that it is bound to: the scheme DPoP (RFC 9449 §7.1)."""
+    """A token in the DPoP scheme, which comes with a proof of the key it is bound to (RFC 9449 §7.1)."""
 
     token: bytes = field(repr=False)
 
 
 def parse_authorization(values: Sequence[bytes]) -> bytes | BoundToken | Unreadable:
-    """Return the token in the Authorization header's *values*, a bearer's as bytes, or why there is none to act on."""
+    """Return the token in the Authorization header's *values*, a bearer token as bytes, or why there is none."""
     if len(values) != 1:
         if not values:
             return Unreadable(Reason.MISSING_CREDENTIALS, "no Authorization header")
@@ -72,10 +71,10 @@ def parse_authorization(values: Sequence[bytes]) -> bytes | BoundToken | Unreada
     token = value.removeprefix(b"Bearer ")
     if len(token) < len(value) and token[:1] != b" ":
         return token
-    return _parse_unusual(value)
+    return _parse_scheme(value)
 
 
-def _parse_unusual(value: bytes) -> bytes | BoundToken | Unreadable:
+def _parse_scheme(value: bytes) -> bytes | BoundToken | Unreadable:
     if not value.strip():
         return Unreadable(Reason.MISSING_CREDENTIALS, "empty Authorization header")
     match = _SCHEME.fullmatch(value)
@@ -90,7 +89,7 @@ def _parse_unusual(value: bytes) -> bytes | BoundToken | Unreadable:
 
 
 def credential_of(token: bytes) -> ApiKey | SignedToken | Unreadable:
-    """Return what the bearer *token* is by its shape, or why it cannot be anything of ours."""
+    """Return the credential that the bearer *token* is by its shape, or why it can be none."""
     if not _TOKEN68.fullmatch(token):
         return Unreadable(Reason.MALFORMED_REQUEST, "the bearer token is not a token68")
     if token.startswith(b"sk_"):

@@ -1,6 +1,6 @@
-"""Who an upstream is told is calling: the header fields that are the gateway's alone.
+"""The `X-MachPay-*` header fields, which tell an upstream who is calling.
 
-A caller's own fields of these names never pass, whatever the route, so that an upstream may believe them.
+Callers' own fields of these names are dropped on every route, so that upstreams can trust them.
 """
 
 from functools import lru_cache
@@ -13,13 +13,13 @@ PREFIX = "X-MachPay-"
 _VISIBLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
 
-@lru_cache(maxsize=4096)  # by the principal itself, which is a new one whenever its record has changed
+@lru_cache(maxsize=4096)  # keyed by the principal, which is a new object after each change of its record
 def identity_fields(principal: Principal) -> tuple[tuple[str, str], ...]:
-    """Return name and value of each field that tells an upstream who *principal* is.
+    """Return name and value of each field about *principal*.
 
-    A token has no Key-Id unless it is a session, no Client unless an app has it, and no Account unless its issuer is
-    ours. What is not visible ASCII, which only the subject
-    of a token may hold, is percent-encoded: RFC 9110 §5.5 leaves other bytes to guessing.
+    Key-Id is for API keys and their sessions, Client for OAuth clients, and Account for credentials that the gateway
+    issued. Only the subject of a token can hold anything but visible ASCII; it is percent-encoded, because RFC 9110
+    §5.5 defines no encoding for other bytes.
     """
     fields = {
         "Key-Id": principal.key_id,
@@ -34,8 +34,8 @@ def identity_fields(principal: Principal) -> tuple[tuple[str, str], ...]:
 
 
 def is_identity_name(name: str) -> bool:
-    """Tell whether a header's *name* would read as one of ours to an upstream, CGI's way of writing it included.
+    """Tell whether an upstream could read a header's *name* as one of these fields.
 
-    CGI (RFC 3875 §4.1.18) and what descends from it, WSGI among them, read `X_MachPay_Account` as `X-MachPay-Account`.
+    CGI (RFC 3875 §4.1.18) and its descendants, such as WSGI, read `X_MachPay_Account` as `X-MachPay-Account`.
     """
     return hyphenate(name).startswith(PREFIX.lower())

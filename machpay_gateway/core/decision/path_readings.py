@@ -1,12 +1,12 @@
-"""How other servers may read a path: what they ignore in it, or undo once more.
+"""Interpretations of a path by different servers: the parts that they ignore, and the escapes that they decode twice.
 
-A server behind the gateway may run `/v1/account` for `/v1/ACCOUNT` (Express, IIS), `/v1/account;x=1` (Tomcat, Jetty),
-`/v1/account.` (Windows), `/v1/%2561ccount` (whatever unescapes twice) or `/v1/account.json` (Rails, Spring). Each
-difference has been a bypass somewhere (CVE-2026-27587 in Caddy, mosn#1633, istio#27409). So a path is also matched by
-what it is once all of that is taken off, and the strictest rule decides (`core.decision.policy`).
+A server behind the gateway may serve `/v1/account` for `/v1/ACCOUNT` (Express, IIS), `/v1/account;x=1` (Tomcat, Jetty),
+`/v1/account.` (Windows), `/v1/%2561ccount` (servers that decode twice) or `/v1/account.json` (Rails, Spring). Each of
+these differences has been an authorization bypass (CVE-2026-27587 in Caddy, mosn#1633, istio#27409). So a path is also
+matched in a folded form without all of these parts, and the strictest matching route decides (`core.decision.policy`).
 
-One folded form stands for all of these servers: folding is idempotent, and what any one of them ignores is ignored in
-it too. So a path that one of them takes for a listed literal folds to the same as that literal.
+One folded form covers all of these servers: folding is idempotent, and it removes whatever any of them ignores. So a
+path that one of them takes for a listed literal folds to the same segments as that literal.
 """
 
 import re
@@ -15,22 +15,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from urllib.parse import unquote
 
-# Of which every server takes off nothing, or nothing but case. Most paths are of these characters.
+# Characters that no server ignores or decodes; servers differ on their case at most. Most paths have no others.
 _LOWER = re.compile(r"[a-z0-9_~!&'()*+,=:@/-]*")
 _BARE = re.compile(r"[A-Za-z0-9_~!&'()*+,=:@/-]*")
 _ESCAPE = re.compile(r"%(?:[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4})")
-_WIDE_ESCAPE = re.compile(r"%u([0-9A-Fa-f]{4})")  # of IIS
-_MOST_ESCAPED = 3  # times that a server may unescape what was unescaped before it came
+_WIDE_ESCAPE = re.compile(r"%u([0-9A-Fa-f]{4})")  # IIS decodes these
+_MOST_ESCAPED = 3  # how often a server may decode a path that is decoded already
 # Path parameters (RFC 3986 §3.3), and the streams of a Windows file (`::$DATA`).
 _PARAMETERS = re.compile(r"(?:;|::\$).*", re.DOTALL)
-_INVISIBLE = frozenset({"Mn", "Cf"})  # Unicode categories: marks that NFKD sets apart, and format characters
+_INVISIBLE = frozenset({"Mn", "Cf"})  # Unicode categories: marks that NFKD separates, and format characters
 _LONG = 64
 
 Segments = tuple[str, ...]
 
 
 class LiteralPaths:
-    """The literal segments that are listed, and how each is spelled."""
+    """The literal segments of all routes, and the spelling of each."""
 
     __slots__ = ("_are_lower", "_spellings")
 
@@ -38,14 +38,14 @@ class LiteralPaths:
         spellings: dict[str, str] = {}
         for literal in literals:
             folded = fold(literal)
-            spellings[folded] = literal if spellings.get(folded, literal) == literal else ""  # no spelling of several
+            spellings[folded] = literal if spellings.get(folded, literal) == literal else ""  # "": several
         self._spellings = spellings
         self._are_lower = all(folded == spelling for folded, spelling in spellings.items())
 
     def are_spelled_in(self, path: str, segments: Sequence[str]) -> bool:
-        """Tell whether no server finds a literal among the *segments* of *path* that is not there as it is spelled.
+        """Tell whether every server sees the same literals among the *segments* of *path*, spelled as listed.
 
-        False means that it has to be looked at more closely.
+        False means that `folded_paths` have to be matched, too.
         """
         if self._are_lower and _LOWER.fullmatch(path):
             return True
@@ -60,14 +60,14 @@ class LiteralPaths:
 
 
 def fold(segment: str) -> str:
-    """Return *segment* without what some server ignores: case, accents, parameters, blanks and dots at its ends."""
+    """Return *segment* without what some servers ignore: case, accents, parameters, blanks and dots at its ends."""
     return _fold(segment) if len(segment) < _LONG else _fold.__wrapped__(segment)
 
 
 def folded_paths(path: str) -> Iterator[Segments]:
-    """Yield the segments of *path*, folded, as servers that undo its escapes once more would have them.
+    """Yield the folded segments of *path* in each interpretation by servers that decode its escapes again.
 
-    Dots are resolved and empty segments left out. Where a `?`, `#` or `;` shows up, the path may also end there.
+    Dot segments are resolved and empty segments dropped. The path may also end at the first `?`, `#` or `;` in it.
     """
     text = _unescaped(path) if "%" in path else path
     text = text.replace("\\", "/")
@@ -78,7 +78,7 @@ def folded_paths(path: str) -> Iterator[Segments]:
 
 
 def without_extension(segments: Segments) -> Segments | None:
-    """Return *segments* without the extension of the last one, None where it has none."""
+    """Return *segments* without the extension of the last one; None if it has none."""
     stem, dot, _ = segments[-1].rpartition(".") if segments else ("", "", "")
     return (*segments[:-1], stem) if dot and stem else None
 
@@ -87,7 +87,7 @@ def without_extension(segments: Segments) -> Segments | None:
 def _fold(segment: str) -> str:
     text = _PARAMETERS.sub("", segment)
     if not text.isascii():
-        # Java and JavaScript compare by upper case, which makes an `i` of a dotless one and an `s` of a long one.
+        # Java and JavaScript compare in upper case, where a dotless i equals `i` and a long s equals `s`.
         text = unicodedata.normalize("NFKD", text.upper())
         text = "".join(letter for letter in text if unicodedata.category(letter) not in _INVISIBLE)
     return text.strip().rstrip(". ").casefold()

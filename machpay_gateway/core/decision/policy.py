@@ -1,4 +1,4 @@
-"""The policy: all routes, compiled once, and the tiers and environments they are served under."""
+"""The policy: all routes, compiled once, with their tiers and environments."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +16,13 @@ from machpay_gateway.core.scopes import KNOWN_SCOPES
 Unlisted = Literal["deny", "authenticated"]
 PREFLIGHT = Route("OPTIONS /", public=True)
 _UNLISTED = Route("* /{rest:path}")
-_MOST_REMEMBERED = 1024
-_LONG = 256  # characters of method and path, from which on they are not remembered: that must not fill the memory
+_CACHE_SIZE = 1024
+_LONG = 256  # characters of method and path; longer ones are not cached, which bounds the memory
 
 
 @dataclass(slots=True)
 class _Node:
-    """One place in the tree of templates. Mutable while a policy compiles, never after."""
+    """A node in the tree of templates. Mutable while a policy compiles, never after."""
 
     literals: dict[str, "_Node"] = field(default_factory=dict)
     one: "_Node | None" = None
@@ -30,18 +30,18 @@ class _Node:
     route: Route | None = None
 
     def add(self, route: Route, segments: Iterable[str]) -> None:
-        """Put *route* at *segments*, together with what is there already."""
+        """Insert *route* at *segments*, joined with any route there."""
         node = self
         for segment in segments:
             if segment == ALL_THE_REST:
-                node.rest = _together(node.rest, route)
+                node.rest = _joined(node.rest, route)
                 return
             if segment == ONE_SEGMENT:
                 node.one = node.one or _Node()
                 node = node.one
             else:
                 node = node.literals.setdefault(segment, _Node())
-        node.route = _together(node.route, route)
+        node.route = _joined(node.route, route)
 
     def find(self, segments: Sequence[str], at: int = 0) -> Route | None:
         # A literal beats a parameter beats the rest, from left to right. Each node is visited at most once.
@@ -55,34 +55,34 @@ class _Node:
         return self.rest
 
     def match(self, segments: Sequence[str]) -> Route | Reason | None:
-        """Return the route for the *segments* of a canonical path.
+        """Return the route for the *segments* of a canonical path, or the reason to refuse an ambiguous one.
 
-        A slash at its end, an empty segment, makes no difference unless it makes two.
+        A trailing slash, which is an empty last segment, only matters where it selects one of two routes.
         """
         if segments[-1]:
-            # `/a/{rest:path}` is `/a` too, for frameworks that mount something there; whatever else fits comes first.
+            # `/a/{rest:path}` matches `/a` too, for frameworks that mount an application there; other matches win.
             return self.find(segments) or self.find([*segments, ""])
         with_slash, without = self.find(segments), self.find(segments[:-1])
         is_two = with_slash and without and with_slash is not without and len(with_slash.segments) == len(segments)
         if is_two and len(segments) > 1:
-            # `/a/` is `/a` to some frameworks and `/a/{rest:path}` to others: authorising either would be a guess.
+            # `/a/` is `/a` to some frameworks and `/a/{rest:path}` to others: authorizing either would be a guess.
             return Reason.MALFORMED_REQUEST
         return without or with_slash
 
 
 @dataclass(frozen=True, slots=True)
 class _Tree:
-    """What may answer one method: by paths *as_written*, and by what other servers make of them, *folded*."""
+    """The routes of one method, by templates *as_written* and *folded* (see `path_readings`)."""
 
     as_written: _Node
     folded: _Node
 
-    def otherwise(self, path: str, found: Route | None) -> Iterator[Route]:
-        """Yield the routes that some server may take *path* for; *found* is the one that it is listed under."""
+    def interpretations(self, path: str, match: Route | None) -> Iterator[Route]:
+        """Yield the routes that some server may match *path* to; *match* is the one as written."""
         for segments in folded_paths(path):
             yield from self._at(segments, has_slash=path.endswith("/"))
-            # What is listed with an extension is no other thing with one.
-            if (found is None or not found.is_literal) and (stem := without_extension(segments)):
+            # A path that is listed with its extension does not stand for the one without.
+            if (match is None or not match.is_literal) and (stem := without_extension(segments)):
                 yield from (route for route in self._at(stem) if route.ends_in_literal)
 
     def _at(self, segments: Sequence[str], *, has_slash: bool = False) -> Iterator[Route]:
@@ -94,7 +94,7 @@ class _Tree:
 
 
 class Policy:
-    """Which rule holds for a request. Compiled from *routes*; raises ConfigurationError for two rules of one shape."""
+    """Finds the route of a request."""
 
     def __init__(
         self,
@@ -106,9 +106,10 @@ class Policy:
         scopes: Iterable[str] = (),
         own_routes: Iterable[Route] = (),
     ) -> None:
-        """Compile *routes*. *scopes* are names that keys may hold besides the guide's and those that routes require.
+        """Compile *routes*. *scopes* are names that keys may hold besides the default ones and those in routes.
 
-        *own_routes* are of the gateway's own APIs, and are served as they are, whatever *environments* are.
+        *own_routes* are those of the gateway's own APIs; *environments* do not narrow them. Raises ConfigurationError,
+        for example for two routes that match the same requests.
         """
         served = frozenset(environments)
         self.routes = (*own_routes, *(route.within(served) for route in routes))
@@ -117,14 +118,14 @@ class Policy:
         self.unlisted = unlisted
         self._unlisted_route = _UNLISTED.within(served)
         self.scopes = tuple(dict.fromkeys([*KNOWN_SCOPES, *scopes, *_required_scopes(self.routes)]))
-        for mistake in find_route_mistakes(self.routes, self.tiers):
-            raise ConfigurationError(mistake[1])
+        for _, mistake in find_route_mistakes(self.routes, self.tiers):
+            raise ConfigurationError(mistake)
         methods = {route.method for route in self.routes} | {"HEAD", ANY_METHOD}
-        self._joined: dict[tuple[object, ...], Route] = {}  # by the ids of the routes that share a path
-        self._remembered: dict[tuple[str, str], Route | Reason] = {}  # by method and path
+        self._strictest_routes: dict[tuple[object, ...], Route] = {}  # by the ids of the routes that were joined
+        self._rules: dict[tuple[str, str], Route | Reason] = {}  # a cache, by method and path
         self._trees = {method: _tree_for(method, self.routes) for method in methods}
         self._literals = LiteralPaths(segment for route in self.routes for segment in route.literals)
-        # A template without parameters is the most specific there can be, so most requests are one lookup.
+        # A template without parameters is the most specific one, so most requests need one look-up only.
         self.literal: Mapping[tuple[str, str | None], Route] = {
             (method, path): rule
             for method in self._trees
@@ -133,66 +134,66 @@ class Policy:
         }
 
     def route_for(self, facts: RequestFacts) -> Route | Reason:
-        """Return the rule for the request, or the reason why there is none."""
+        """Return the route of the request, or the reason to refuse it."""
         if facts.path is None:
             return Reason.MALFORMED_REQUEST
         rule = self.rule(facts.method, facts.path)
         if facts.preflight_for is None or (isinstance(rule, Route) and rule.method == facts.method):
             return rule
-        # A preflight carries no credentials (Fetch §3.2.2), so it passes wherever the request it asks about may come,
-        # unless OPTIONS is listed by itself.
-        asked = self.rule(facts.preflight_for, facts.path)
-        return PREFLIGHT if isinstance(asked, Route) else asked
+        # A preflight has no credentials (Fetch §3.2.2), so it passes where the announced request has a route, unless
+        # OPTIONS is listed itself.
+        actual = self.rule(facts.preflight_for, facts.path)
+        return PREFLIGHT if isinstance(actual, Route) else actual
 
     def rule(self, method: str, path: str) -> Route | Reason:
-        """Return the most specific rule for *method* on the canonical *path*.
+        """Return the most specific route for *method* on the canonical *path*.
 
-        Where another server may read *path* as one that is listed otherwise, the rules of all readings hold together.
+        Where another server may interpret *path* as one of another route, the caller must satisfy all of these routes.
         """
-        # Ids and names of files come again. Finding a rule takes 2 µs, and 6 to 20 where it takes a closer look.
-        if (rule := self._remembered.get((method, path))) is None:
+        # Paths repeat. Finding a route takes 2 µs, and 6 to 20 µs with all interpretations.
+        if (rule := self._rules.get((method, path))) is None:
             rule = self._find(method, path)
             if len(method) + len(path) < _LONG:
-                if len(self._remembered) >= _MOST_REMEMBERED:
-                    self._remembered.clear()  # of what somebody made up; the others are back at once
-                self._remembered[method, path] = rule
+                if len(self._rules) >= _CACHE_SIZE:
+                    self._rules.clear()  # invented paths may have filled it; real ones are back soon
+                self._rules[method, path] = rule
         return rule
 
     def _find(self, method: str, path: str) -> Route | Reason:
         tree = self._trees.get(method) or self._trees[ANY_METHOD]
         segments = path.split("/")[1:]
-        found = tree.as_written.match(segments)
-        if isinstance(found, Reason):
-            return found
+        match = tree.as_written.match(segments)
+        if isinstance(match, Reason):
+            return match
         if self._literals.are_spelled_in(path, segments):
-            return found or self._unlisted(path, is_read_alike=True)
-        return self._read_closer(tree, path, found)
+            return match or self._unlisted(path, has_one_interpretation=True)
+        return self._strictest_interpretation(tree, path, match)
 
     def has_other_interpretations(self, method: str, path: str) -> bool:
-        """Tell whether some server may read *path* as one that is listed otherwise."""
+        """Tell whether some server may match *path* to another route."""
         tree = self._trees.get(method) or self._trees[ANY_METHOD]
-        found = tree.as_written.match(path.split("/")[1:])
-        return not isinstance(found, Reason) and any(route is not found for route in tree.otherwise(path, found))
+        match = tree.as_written.match(path.split("/")[1:])
+        return not isinstance(match, Reason) and any(route is not match for route in tree.interpretations(path, match))
 
-    def _read_closer(self, tree: _Tree, path: str, found: Route | None) -> Route | Reason:
-        """Return the rule for a *path* that is listed as *found* and that some server may read otherwise."""
-        if found is None and self.unlisted == "deny":
+    def _strictest_interpretation(self, tree: _Tree, path: str, match: Route | None) -> Route | Reason:
+        """Return the route of a *path* that is *match* as written, and that some server may match to others."""
+        if match is None and self.unlisted == "deny":
             return Reason.ROUTE_NOT_FOUND
-        others = {id(route): route for route in tree.otherwise(path, found) if route is not found}
-        if found is not None:
-            return self._strictest({id(found): found, **others}, may_be_public=True) if others else found
+        others = {id(route): route for route in tree.interpretations(path, match) if route is not match}
+        if match is not None:
+            return self._strictest({id(match): match, **others}, may_be_public=True) if others else match
         if not others:
-            return self._unlisted(path, is_read_alike=False)
-        # The listed ones first: what comes of a preflight depends on whether their method is listed by itself.
+            return self._unlisted(path, has_one_interpretation=False)
+        # The listed routes come first: the joined one has their method, which matters for preflights.
         others[id(self._unlisted_route)] = self._unlisted_route
         return self._strictest(others, may_be_public=True)
 
-    def _unlisted(self, path: str, *, is_read_alike: bool) -> Route | Reason:
-        """Return the rule for a method that is not listed on *path*."""
+    def _unlisted(self, path: str, *, has_one_interpretation: bool) -> Route | Reason:
+        """Return the route for a method that is not listed on *path*."""
         if self.unlisted == "deny":
             return Reason.ROUTE_NOT_FOUND
-        # A method that nobody listed must not be a way around what the path's listed ones require: many frameworks
-        # serve a view by any method unless told otherwise.
+        # An unlisted method must not bypass what the listed methods of the path require: many frameworks serve a view
+        # for every method unless configured not to.
         segments = path.split("/")[1:]
         others: dict[int, Route] = {}
         for tree in self._trees.values():
@@ -201,31 +202,33 @@ class Policy:
                 return other
             if other is not None:
                 others[id(other)] = other
-            if not is_read_alike:
-                others.update((id(route), route) for route in tree.otherwise(path, other))
+            if not has_one_interpretation:
+                others.update((id(route), route) for route in tree.interpretations(path, other))
         return self._strictest(others, may_be_public=False) if others else self._unlisted_route
 
     def _strictest(self, routes: Mapping[int, Route], *, may_be_public: bool) -> Route:
-        """Return what lets in only whom every one of *routes* would, by their ids."""
-        # Joined once: strangers may ask this with every request, and it takes 15 µs.
+        """Return a route that admits a caller only if all *routes* do; they are given by their ids."""
+        # Cached, because it takes 15 µs and unauthenticated callers can cause it with every request.
         together = (*routes, may_be_public)
-        if (joined := self._joined.get(together)) is None:
-            if len(self._joined) >= _MOST_REMEMBERED:
-                self._joined.clear()
-            joined = self._joined[together] = Route.all_of(tuple(routes.values()), may_be_public=may_be_public)
+        if (joined := self._strictest_routes.get(together)) is None:
+            if len(self._strictest_routes) >= _CACHE_SIZE:
+                self._strictest_routes.clear()
+            joined = self._strictest_routes[together] = Route.all_of(
+                tuple(routes.values()), may_be_public=may_be_public
+            )
         return joined
 
 
 def find_route_mistakes(routes: Sequence[Route], tiers: Mapping[str, Tier]) -> Iterator[tuple[int, str]]:
-    """Yield what is wrong among *routes* that are each well-formed, with the index of the later one."""
-    seen: dict[tuple[str, tuple[str, ...]], Route] = {}
+    """Yield the mistakes among *routes* that are each valid, with the index of the later route."""
+    by_shape: dict[tuple[str, tuple[str, ...]], Route] = {}
     for index, route in enumerate(routes):
-        if (earlier := seen.setdefault((route.method, route.segments), route)) is not route:
+        if (earlier := by_shape.setdefault((route.method, route.segments), route)) is not route:
             yield index, f"Route {route.match!r} matches the same requests as {earlier.match!r}: keep one of them"
         for name, tier in tiers.items():
             if route.cost > tier.limit:
-                told = f"Route {route.match!r} costs {route.cost}, more than tier {name!r} ever has ({tier.rate})"
-                yield index, f"{told}: lower the cost or raise the tier"
+                problem = f"Route {route.match!r} costs {route.cost}, more than tier {name!r} ever has ({tier.rate})"
+                yield index, f"{problem}: lower the cost or raise the tier"
 
 
 def _required_scopes(routes: Iterable[Route]) -> Iterator[str]:
@@ -235,10 +238,10 @@ def _required_scopes(routes: Iterable[Route]) -> Iterator[str]:
 
 
 def _tree_for(method: str, routes: Iterable[Route]) -> _Tree:
-    """Return the tree of what may answer *method*: its own routes first, so that they win where shapes are the same."""
-    answered_by = (method, "GET", ANY_METHOD) if method == "HEAD" else (method, ANY_METHOD)
+    """Return the tree of the routes that serve *method*; with the same segments, the more specific method wins."""
+    methods = (method, "GET", ANY_METHOD) if method == "HEAD" else (method, ANY_METHOD)
     winners: dict[tuple[str, ...], Route] = {}
-    for name in dict.fromkeys(answered_by):
+    for name in dict.fromkeys(methods):
         for route in routes:
             if route.method == name:
                 winners.setdefault(route.segments, route)
@@ -256,6 +259,6 @@ def _folded(route: Route) -> Iterator[str]:
             yield folded
 
 
-def _together(there: Route | None, route: Route) -> Route:
-    """Return the rule for two templates that some server cannot tell apart."""
-    return route if there is None else Route.all_of((there, route), may_be_public=True)
+def _joined(earlier: Route | None, route: Route) -> Route:
+    """Return the route for two templates that some server does not distinguish."""
+    return route if earlier is None else Route.all_of((earlier, route), may_be_public=True)

@@ -1,4 +1,4 @@
-"""Who is calling: the identity that a credential was found to be."""
+"""The principal: who is calling, as identified by a credential."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ _OF_KEYS = ("api_key", "session")
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Principal:
-    """An identified caller. It answers Starlette's questions too: `request.user` and `request.auth` are this value.
+    """An identified caller. It is also Starlette's `request.user` and `request.auth`.
 
-    *id* is the key's id, of a session too, or the token's `sub`; *client_id* is the app that acts for that one, and
-    *subject* what the quota is counted against. *expires_at* is the moment the credential that was presented stops
-    working, in seconds since the epoch. *key* is the thumbprint of what must be proved beside a token (RFC 9449).
-    *secret_digest* is of the key's secret that was presented, or that a session was made by, else None.
+    *id* is the id of the API key, for its sessions too, or the token's `sub`. *client_id* is the OAuth client that acts
+    for the user, and *subject* is what limits are counted against. *expires_at* is when the credential of this request
+    expires, in seconds since the epoch. *key* is the thumbprint of the key that a token is bound to (RFC 9449).
+    *secret_digest* belongs to the secret of this request or of the one that created its session, else it is None.
     """
 
     kind: Literal["api_key", "session", "oauth", "jwt"]
@@ -43,28 +43,28 @@ class Principal:
 
     @property
     def key_id(self) -> str | None:
-        """The id of the key that was presented, or that a session was made by; None for a token of an app or issuer."""
+        """The id of the API key, for its sessions too; None for tokens of OAuth clients and issuers."""
         return self.id if self.kind in _OF_KEYS else None
 
     @property
     def is_authenticated(self) -> bool:
-        """True: Starlette asks it of `request.user`."""
+        """True; Starlette reads it from `request.user`."""
         return True
 
     @property
     def display_name(self) -> str:
-        """The name that people gave the key, or the token's subject."""
+        """The name of the key, or the token's subject."""
         return self.name
 
     @property
     def identity(self) -> str:
-        """The same as *id*."""
+        """The same as `id`."""
         return self.id
 
 
 @dataclass(frozen=True, slots=True)
 class Anonymous:
-    """Nobody in particular: who a public route sees."""
+    """The caller of a public route."""
 
     kind: Literal["anonymous"] = "anonymous"
     key_id: None = None
@@ -78,16 +78,16 @@ ANONYMOUS = Anonymous()
 
 
 def configured_tier(tier: str, tiers: Mapping[str, Tier]) -> str:
-    """Return *tier*, or the smallest there is when it is not configured.
+    """Return *tier*, or the tier with the lowest limit when *tier* is not configured.
 
-    It comes from an account and may be one that this process does not know; refusing the caller would turn an
-    operator's mistake into an outage, and the smallest tier never gives more than was meant.
+    An account may have a tier that this process does not know. A refusal would turn an operator's mistake into an
+    outage, and the lowest limit never allows more than intended.
     """
     return tier if tier in tiers else min(tiers, key=lambda name: tiers[name].limit)
 
 
 def key_principal(record: KeyRecord, secret: SecretRecord, tiers: Mapping[str, Tier]) -> Principal:
-    """Return who presents *secret* of *record*."""
+    """Return the principal of a request with *secret* of *record*."""
     tier = configured_tier(record.tier, tiers)
     ends = [end for end in (record.expires_at, secret.expires_at) if end is not None]
     return Principal(

@@ -1,7 +1,7 @@
-"""What a refusal says: one table from reason to status, title, challenge and WebSocket close code.
+"""Responses to refused requests: one table from reason to status, title, challenge and WebSocket close code.
 
-The body is application/problem+json (RFC 9457). Every failure of a credential reads the same to its caller, so that
-an answer never tells an unknown key from a revoked one.
+The body is application/problem+json (RFC 9457). All bad credentials get the same response, so that callers cannot tell
+an unknown key from a revoked one.
 """
 
 import math
@@ -19,7 +19,7 @@ _NO_ERROR = ""
 
 @dataclass(frozen=True, slots=True)
 class ProblemType:
-    """How one reason is told. *error* is RFC 6750's code: None sends no challenge, the empty string a bare one."""
+    """The response for one reason. *error* is RFC 6750's code: None is no challenge, "" a challenge without a code."""
 
     status: int
     title: str
@@ -82,7 +82,7 @@ PROBLEMS: Mapping[Reason, ProblemType] = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A refusal ready to be sent: *headers* are ours to add, *body* is the JSON object."""
+    """A response to a refused request: *headers* to add to the usual ones, and *body*, a JSON object."""
 
     status: int
     close_code: int
@@ -91,7 +91,7 @@ class Problem:
 
 
 def problem_for(denied: Denied, request_id: bytes) -> Problem:
-    """Return what is told to the caller of a *denied* request."""
+    """Return the response to a *denied* request."""
     row = PROBLEMS[denied.reason]
     body = problem_body(str(denied.reason), row.status, row.title, row.detail, request_id)
     headers: list[tuple[bytes, bytes]] = []
@@ -108,7 +108,7 @@ def problem_for(denied: Denied, request_id: bytes) -> Problem:
 
 
 def problem_body(code: str, status: int, title: str, detail: str, request_id: bytes) -> dict[str, object]:
-    """Return the members that every problem has (RFC 9457 §3.1), and our own two."""
+    """Return the members that every problem has (RFC 9457 §3.1), and our own two, `code` and `request_id`."""
     return {
         "type": TYPE_BASE + code,
         "title": title,
@@ -132,5 +132,5 @@ def challenge_for(row: ProblemType, scopes: tuple[str, ...]) -> bytes:
 
 
 def whole_seconds(seconds: float) -> int:
-    """Return *seconds* rounded up to at least 1: asking again any earlier would be refused again."""
+    """Return *seconds* rounded up, and at least 1: an earlier retry would be refused again."""
     return max(1, math.ceil(seconds))

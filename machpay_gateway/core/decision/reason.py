@@ -1,10 +1,10 @@
-"""Why a request is refused: the one list of reasons, so that every table about them can be checked for totality."""
+"""The reasons for refusing a request, in one enum, so that tables by reason can be tested to be complete."""
 
 from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """A refusal's stable name; its value is the `code` that callers see."""
+    """The stable name of a refusal; its value is the `code` in responses."""
 
     MISSING_CREDENTIALS = "missing_credentials"
     MALFORMED_REQUEST = "malformed_request"
@@ -27,7 +27,7 @@ class Reason(StrEnum):
     UPSTREAM_TIMEOUT = "upstream_timeout"
 
 
-# What only the proxy refuses for: it speaks HTTP itself, to callers and to upstreams.
+# Only the reverse proxy has these reasons, since it speaks HTTP/1.1 itself.
 PROXY_REASONS = frozenset(
     {
         Reason.INVALID_MESSAGE,

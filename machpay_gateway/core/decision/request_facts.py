@@ -1,18 +1,18 @@
-"""What a decision needs to know of a request, whatever front it came through."""
+"""The input of a decision, the same for every front."""
 
 from typing import NamedTuple
 
 
 class RequestFacts(NamedTuple):
-    """One request as the decision sees it. A tuple, because one is made for every request."""
+    """The parts of a request that a decision depends on. A tuple, because one is made for every request."""
 
     method: str
-    path: str | None  # canonical: what is authorised is what the application routes by; None when it is ambiguous
+    path: str | None  # canonical, as the application routes by it; None when it is ambiguous
     authorization: tuple[bytes, ...]
-    address: int | None  # the client's place on the line of addresses, None when it cannot be read
+    address: int | None  # the client's, as `core.network.address` has it; None when unreadable
     request_id: bytes
-    preflight_for: str | None = None  # the method that a CORS preflight asks about
-    proof: tuple[bytes, ...] = ()  # of the key that the token is bound to (RFC 9449)
+    preflight_for: str | None = None  # the method of the request that a CORS preflight announces
+    proof: tuple[bytes, ...] = ()  # values of the DPoP header (RFC 9449)
 
     def __repr__(self) -> str:
         return f"RequestFacts({self.method} {self.path!r}, request {self.request_id.decode()})"  # no credential

@@ -1,4 +1,4 @@
-"""Routes: method and path template to what a caller needs there."""
+"""Routes: what a method and path template require of a caller."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -14,21 +14,21 @@ ANY_METHOD = "*"
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*|\*")
 _LITERAL = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@]+")  # RFC 3986 §3.3 pchar, unescaped
 _PARAMETER = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*(:path)?\}")
-ONE_SEGMENT, ALL_THE_REST = PARAMETERS = ("{}", "{:path}")  # how a parameter stands in `segments`
+ONE_SEGMENT, ALL_THE_REST = PARAMETERS = ("{}", "{:path}")  # parameters in `segments`
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """A rule: `Route("POST /v1/skills/execute", scopes="skills:execute", cost=1)`.
 
-    *match* is a method (or `*`) and a path template: `{id}` is one segment, a closing `{rest:path}` all that follows.
-    A trailing slash makes no difference, and HEAD is answered by the GET route unless one of its own is listed. `/a/`
-    is refused where both `/a` and `/a/{rest:path}` are listed: frameworks disagree on which of the two it is. The rest
-    may be nothing at all, `/a` itself, where no other route fits.
+    *match* is a method (or `*`) and a path template: `{id}` is one segment, a final `{rest:path}` is all that follows,
+    which may be nothing (`/a` for `/a/{rest:path}`) if no other route matches. A trailing slash makes no difference.
+    HEAD uses the GET route unless a HEAD route is listed. `/a/` is refused where both `/a` and `/a/{rest:path}` are
+    listed: frameworks disagree on which of the two it is.
     *scopes* is an expression (`"a b"` all, `"a | b"` any) or a list of names, all required. *cost* is in units of the
-    window; 0 counts for concurrency only. A *public* route asks for no credential. *environments* are those whose
-    credentials may come here. *proxy* is what the reverse proxy does differently here, by the names of `ProxySettings`.
-    Raises ConfigurationError.
+    window; 0 counts for concurrency only. A *public* route needs no credential. *environments* are those whose
+    credentials are accepted. *proxy* overrides settings of the reverse proxy for this route, by the names of
+    `ProxySettings`. Raises ConfigurationError.
     """
 
     match: str
@@ -42,7 +42,7 @@ class Route:
     requires: ScopeExpression = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.match, str):  # TOML and untyped callers may give anything
+        if not isinstance(self.match, str):  # TOML and untyped callers may pass any type
             raise ConfigurationError(f"Route {self.match!r} is not a text such as 'GET /v1/skills'")
         method, segments = _parse_match(self.match)
         requires = parse_scope_expression(self.scopes)
@@ -54,11 +54,11 @@ class Route:
             raise ConfigurationError(f"Route {self.match!r}: public is true or false, not {self.public!r}")
         if self.public and requires.alternatives:
             raise ConfigurationError(f"Route {self.match!r} is public and requires {requires}: drop one of the two")
-        _check_carriage(self.match, self.proxy)
+        _check_proxy(self.match, self.proxy)
         object.__setattr__(self, "method", method)
         object.__setattr__(self, "segments", segments)
         object.__setattr__(self, "requires", requires)
-        object.__setattr__(self, "environments", _checked_environments(self.match, self.environments))
+        object.__setattr__(self, "environments", _validate_environments(self.match, self.environments))
 
     @property
     def is_literal(self) -> bool:
@@ -76,16 +76,16 @@ class Route:
         return self.segments[-1:] != () and self.segments[-1] not in PARAMETERS
 
     def within(self, served: frozenset[str]) -> "Route":
-        """Return the route for a gateway that serves these environments; where they share none it refuses everyone."""
+        """Return this route for a gateway that serves these environments; without a common one it refuses everyone."""
         narrowed = copy(self)
         object.__setattr__(narrowed, "environments", served.intersection(self.environments))
         return narrowed
 
     @classmethod
     def all_of(cls, routes: "Sequence[Route]", *, may_be_public: bool = False) -> "Route":
-        """Return a rule that lets in only who would be let in by every one of *routes*.
+        """Return a route that admits a caller only if every one of *routes* does.
 
-        It asks for a credential in any case unless it *may_be_public*, which it is when all of them are.
+        It is public if all of them are and it *may_be_public*.
         """
         joined = copy(routes[0])
         requires = [frozenset[str]()]
@@ -118,18 +118,18 @@ def _parse_match(match: str) -> tuple[str, tuple[str, ...]]:
     return method, tuple(_parse_segment(match, text, last=at == len(texts) - 1) for at, text in enumerate(texts))
 
 
-def _checked_environments(match: str, given: Collection[str]) -> frozenset[str]:
-    names = () if isinstance(given, str) or not isinstance(given, Collection) else tuple(given)
+def _validate_environments(match: str, environments: Collection[str]) -> frozenset[str]:
+    names = () if isinstance(environments, str) or not isinstance(environments, Collection) else tuple(environments)
     if not names or any(name not in ENVIRONMENTS for name in names):
-        raise ConfigurationError(f"Route {match!r}: environments {given!r} is not a list of live, test or both")
+        raise ConfigurationError(f"Route {match!r}: environments {environments!r} is not a list of live, test or both")
     return frozenset(names)
 
 
-def _check_carriage(match: str, given: Mapping[str, object]) -> None:
-    if not isinstance(given, Mapping):
-        raise ConfigurationError(f"Route {match!r}: proxy {given!r} is not a table")
+def _check_proxy(match: str, changes: Mapping[str, object]) -> None:
+    if not isinstance(changes, Mapping):
+        raise ConfigurationError(f"Route {match!r}: proxy {changes!r} is not a table")
     try:
-        ProxySettings().with_changes(given)
+        ProxySettings().with_changes(changes)
     except ConfigurationError as exc:
         raise ConfigurationError(f"Route {match!r}: proxy: {exc}") from exc
 

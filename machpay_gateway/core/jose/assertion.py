@@ -1,4 +1,4 @@
-"""What a signed word about a caller says, so that an upstream need not trust the network between us."""
+"""Signed assertions about the caller, so that an upstream need not trust the network between it and the gateway."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.errors import ConfigurationError
 
 HEADER = "X-MachPay-Assertion"
-TYPE = "machpay-assertion+jwt"  # RFC 8725 §3.11: no token of another kind passes for it, nor it for another
+TYPE = "machpay-assertion+jwt"  # RFC 8725 §3.11: cannot be confused with a token of another type
 _LONGEST_SECONDS = 3600
 
 
@@ -35,7 +35,7 @@ class AssertionSettings:
 
 
 def assertion_claims(settings: AssertionSettings, principal: Principal, now: float) -> Mapping[str, object]:
-    """Return the claims that say at *now*, in seconds since the epoch, who *principal* is."""
+    """Return the claims about *principal* at *now*, in seconds since the epoch."""
     issued_at = int(now)
     claims = {
         "iss": settings.issuer,

@@ -1,8 +1,7 @@
-"""What a token must say to be accepted here, and who its caller then is (RFC 7519 §4.1, RFC 9068 §4, RFC 8725 §3).
+"""Validation of a token's claims, and the principal they describe (RFC 7519 §4.1, RFC 9068 §4, RFC 8725 §3).
 
-Every check is final on its own, so none needs the signature to have been seen: a token that is expired or for
-somebody else costs no key and no fetch. What is read here is only true once `core.jose.token` has
-verified the signature.
+Claims are checked before the signature, so that a token that is expired or for another audience causes no fetch of
+keys. They can be trusted only after `core.jose.token` has verified the signature.
 """
 
 import hashlib
@@ -18,16 +17,16 @@ from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.core.scopes import Scopes, check_scope_name
 
-LEEWAY_SECONDS = 60.0  # what the clocks of two well-run machines may differ by
-# The end of year 9999. A date past it is milliseconds taken for seconds: a token that would never end.
+LEEWAY_SECONDS = 60.0  # how much synchronized clocks may differ
+# The end of year 9999. A later date is probably in milliseconds; the token would never expire.
 _MAX_NUMERIC_DATE = 253_402_300_799
-# It goes into logs and identity headers, where a line break would start a line or a header of the sender's choice.
+# Logs and identity headers contain it; a line break could inject a line or a header.
 _SUBJECT = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,255}")
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """The claims of a token that is for us and in time, read once into types; *all* is everything it says."""
+    """The claims of a token for this gateway that is not expired, parsed into types; *all* has every claim."""
 
     sub: str
     exp: float
@@ -36,21 +35,21 @@ class Claims:
 
 
 def validate_claims(token: CompactToken, issuer: Issuer, now: float) -> Claims | str:
-    """Return what *token* says, or the first reason, for the log, why *issuer*'s rules do not accept it at *now*."""
+    """Return the claims of *token*, or the first reason, for the log, why *issuer*'s rules refuse it at *now*."""
     claims = token.claims
-    if refusal := _wrong_kind(token, issuer) or _not_for_us(claims, issuer) or check_dates(claims, now):
+    if refusal := _check_type(token, issuer) or _check_audience(claims, issuer) or check_dates(claims, now):
         return refusal
     sub, exp, names = claims.get("sub"), numeric_date(claims.get("exp")), _scope_names(claims)
     if not isinstance(sub, str) or not _SUBJECT.fullmatch(sub):
         return "sub is not a string of 1 to 255 characters without control characters"
     if names is None or exp is None:
         return "scope is not a string, or scp neither a string nor a list of strings"
-    scopes = Scopes(frozenset(name for name in names if _grantable(name)))
+    scopes = Scopes(frozenset(name for name in names if _is_plain_scope(name)))
     return Claims(sub, exp, scopes, MappingProxyType(dict(claims)))
 
 
 def principal_from_claims(claims: Claims, issuer: Issuer, tiers: Mapping[str, Tier]) -> Principal:
-    """Return the caller that *claims* are about. Raises KeyError for a tier that is not among *tiers*."""
+    """Return the principal of *claims*. Raises KeyError for a tier that is not among *tiers*."""
     return Principal(
         kind="jwt",
         id=claims.sub,
@@ -67,10 +66,10 @@ def principal_from_claims(claims: Claims, issuer: Issuer, tiers: Mapping[str, Ti
 
 
 def quota_subject(iss: str, sub: str) -> str:
-    """Return what the caller's quota is counted against: of one length, and never the same for two callers.
+    """Return the subject that the caller's limits are counted against: of fixed length, and unique for each caller.
 
-    `sub` is unique within its issuer only (RFC 7519 §4.1.2). With its length in front, no issuer's name can run on
-    into a subject: ("a", "bc") and ("ab", "c") are two. The prefix keeps tokens apart from keys.
+    `sub` is unique within its issuer only (RFC 7519 §4.1.2). The lengths are hashed too, so that ("a", "bc") and
+    ("ab", "c") differ. The prefix distinguishes tokens from keys.
     """
     digest = hashlib.sha256()
     for text in (iss.encode(), sub.encode()):
@@ -79,20 +78,20 @@ def quota_subject(iss: str, sub: str) -> str:
     return f"jwt:{digest.hexdigest()}"
 
 
-def _wrong_kind(token: CompactToken, issuer: Issuer) -> str | None:
-    """RFC 8725 §3.11: explicit types keep an ID token or a logout token from passing for an access token."""
+def _check_type(token: CompactToken, issuer: Issuer) -> str | None:
+    """Return why the token's type, algorithm or binding is refused (RFC 8725 §3.11: no ID token as access token)."""
     if token.type not in {media_type(typ) for typ in issuer.types}:
         return "typ is not accepted from this issuer"
     if token.algorithm not in issuer.algorithms:
         return "alg is not accepted from this issuer"
     if "cnf" in token.claims:
-        # RFC 7800 §3.1, RFC 9449 §7.1: such a token is worth nothing without proof of its key, and none is checked
-        # here; taken as a plain bearer token, a stolen one would work.
+        # RFC 7800 §3.1, RFC 9449 §7.1: such a token needs a proof of its key, and issuers' proofs are not checked here.
+        # Accepted as a bearer token, it would work after a theft.
         return "the token is bound to a key (cnf) and came without proof of it"
     return None
 
 
-def _not_for_us(claims: Mapping[str, object], issuer: Issuer) -> str | None:
+def _check_audience(claims: Mapping[str, object], issuer: Issuer) -> str | None:
     if claims.get("iss") != issuer.issuer:
         return "iss is another issuer"
     audience = claims.get("aud")
@@ -105,7 +104,7 @@ def _not_for_us(claims: Mapping[str, object], issuer: Issuer) -> str | None:
 
 
 def check_dates(claims: Mapping[str, object], now: float) -> str | None:
-    """Return why a token that says *claims* is not valid at *now*, None when it is."""
+    """Return why a token with these *claims* is expired or not valid yet at *now*, else None."""
     dates: dict[str, float] = {}
     for name in ("exp", "nbf", "iat"):
         if name in claims or name == "exp":
@@ -123,15 +122,15 @@ def check_dates(claims: Mapping[str, object], now: float) -> str | None:
 
 
 def numeric_date(value: object) -> float | None:
-    """Return the NumericDate *value* (RFC 7519 §2) in seconds since the epoch, None when it is none."""
-    # A bool is an int to Python: `"exp": true` would be one second past the epoch, and `"nbf": true` always past.
+    """Return the NumericDate *value* (RFC 7519 §2) in seconds since the epoch; None if it is none."""
+    # In Python a bool is an int: `"nbf": true` would be one second after the epoch, and always valid.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_NUMERIC_DATE:
         return None
     return float(value)
 
 
 def _scope_names(claims: Mapping[str, object]) -> list[str] | None:
-    """Return the names in `scope` (RFC 9068 §2.2.3), else in `scp`, its older form; None for a wrong type."""
+    """Return the names in `scope` (RFC 9068 §2.2.3), else in `scp`, its older form; None for another type."""
     if "scope" in claims:
         scope = claims["scope"]
         return scope.split(" ") if isinstance(scope, str) else None
@@ -143,11 +142,11 @@ def _scope_names(claims: Mapping[str, object]) -> list[str] | None:
     return None
 
 
-def _grantable(name: str) -> bool:
-    """Whether *name* may be held: what is dropped only ever narrows, and its lack is named in the refusal.
+def _is_plain_scope(name: str) -> bool:
+    """Tell whether *name* is a scope that a token can hold; others are dropped, and refusals name what is missing.
 
-    An odd name at the issuer must not shut all of its callers out. A `*` is our keys' notation, which RFC 6749 §3.3
-    gives no meaning: honoured, an issuer's `keys:*` would grant what nobody at either side wrote down.
+    An odd name must not lock out all callers of its issuer. A `*` is a wildcard of API keys that RFC 6749 §3.3 does not
+    know: an issuer's `keys:*` must not become every scope of keys.
     """
     if "*" in name:
         return False

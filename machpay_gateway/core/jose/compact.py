@@ -1,8 +1,7 @@
-"""The shape of a signed token, read strictly before any key is asked (RFC 7515 §7.1, RFC 7519 §7.2, RFC 8725 §2.4).
+"""Strict parsing of signed tokens, before any key is needed (RFC 7515 §7.1, RFC 7519 §7.2, RFC 8725 §2.4).
 
-What two parsers read differently, one of them can be fooled with: a second `sub`, a stray `=`, a `crit` that is
-skipped. Only one reading is let through here, in time that is linear in a bounded size. This module knows no key, no
-issuer and no time.
+A token that two parsers read differently can fool one of them: a second `sub`, a stray `=`, an ignored `crit`. Only
+unambiguous tokens are accepted, in time that is linear in a bounded size. This module knows no key, issuer or time.
 """
 
 import base64
@@ -14,22 +13,22 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 MAX_TOKEN_BYTES = 8 * 1024  # half of what an Authorization header may have
-MAX_DEPTH = 10  # Keycloak's deepest claims are five levels down; a stack is lost at about a thousand
+MAX_DEPTH = 10  # Keycloak's claims nest five levels; Python's stack ends at about a thousand
 MAX_KID_LENGTH = 256
 _MAX_INTEGER_LENGTH = 20  # 64 bits, which some issuers use for ids; a NumericDate needs 12 digits
 _MAX_NUMBER_LENGTH = 40
 _PARTS = 3
-# RFC 7515 §4.1.11: an extension that is not understood and is named in `crit` makes the token invalid; none is
-# implemented. `zip` is JWE's, and `b64` (RFC 7797 §7) must never be used in a JWT.
+# RFC 7515 §4.1.11: an extension in `crit` that is not implemented makes the token invalid, and none is implemented.
+# `zip` belongs to JWE, and `b64` (RFC 7797 §7) must not be used in a JWT.
 _EXTENSIONS = ("crit", "zip", "b64")
-# A string ends at its quote or with the text: were the quote required, each of many open quotes would be scanned
-# to the end again.
+# A string ends at its quote or at the end of the text: with a required quote, the rest of the text would be scanned
+# again for each open quote.
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class CompactToken:
-    """A token of sound shape. Nothing in it is true yet: *claims* are the sender's word until the signature holds.
+    """A well-formed token. Its *claims* cannot be trusted until the signature is verified.
 
     *type* is the header's `typ` as a media type without its `application/`, in lower case.
     """
@@ -44,25 +43,25 @@ class CompactToken:
 
 
 class _MalformedError(ValueError):
-    """The token has no one reading. Never leaves this module; its text has nothing of the token in it."""
+    """The token is malformed or ambiguous. Never leaves this module; its text has nothing of the token."""
 
 
 def parse_compact(token: bytes) -> CompactToken | str:
-    """Return *token* taken apart, or the reason, for the log, why its shape is not that of a JWT."""
+    """Return *token* parsed, or the reason, for the log, why it is not a JWT."""
     if len(token) > MAX_TOKEN_BYTES:
         return f"token over {MAX_TOKEN_BYTES} bytes"
     parts = token.split(b".", _PARTS)
     if len(parts) != _PARTS or not all(parts):
         return "not three parts with something in each"
     try:
-        header, claims = _json_object(_decoded(parts[0])), _json_object(_decoded(parts[1]))
-        return _with_header(header, claims, token.rpartition(b".")[0], _decoded(parts[2]))
+        header, claims = _json_object(_decode_part(parts[0])), _json_object(_decode_part(parts[1]))
+        return _with_header(header, claims, token.rpartition(b".")[0], _decode_part(parts[2]))
     except _MalformedError as malformed:
         return str(malformed)
 
 
 def media_type(typ: str) -> str:
-    """Return *typ* as it is compared: RFC 7515 §4.1.9 lets `application/` be left out, and case never counts."""
+    """Return *typ* for comparison: without `application/` (RFC 7515 §4.1.9) and in lower case."""
     prefix, slash, subtype = typ.lower().partition("/")
     return subtype if slash and prefix == "application" and "/" not in subtype else typ.lower()
 
@@ -70,7 +69,7 @@ def media_type(typ: str) -> str:
 def _with_header(
     header: dict[str, object], claims: dict[str, object], signing_input: bytes, signature: bytes
 ) -> CompactToken:
-    # `jku`, `x5u`, `jwk` and `x5c` are not read at all: a token cannot bring the key that proves it (RFC 8725 §3.10).
+    # `jku`, `x5u`, `jwk` and `x5c` are ignored: a token must not name its own verification key (RFC 8725 §3.10).
     for name in _EXTENSIONS:
         if name in header:
             msg = f"header has {name}, an extension that is not implemented"
@@ -82,15 +81,15 @@ def _with_header(
         raise _MalformedError("header kid is not a string of bounded length")
     if not isinstance(typ, str):
         raise _MalformedError("header typ is not a string")
-    known_kid = kid if isinstance(kid, str) else None
-    return CompactToken(algorithm, known_kid, media_type(typ), claims, signing_input, signature, header)
+    kid_or_none = kid if isinstance(kid, str) else None
+    return CompactToken(algorithm, kid_or_none, media_type(typ), claims, signing_input, signature, header)
 
 
-def _decoded(part: bytes) -> bytes:
-    """Return what *part* encodes, if it does so in the one right way.
+def _decode_part(part: bytes) -> bytes:
+    """Return the bytes that *part* encodes in canonical base64url.
 
-    Comparing with that refuses all others at once: foreign characters, padding, white space, and spare bits that are
-    not zero (RFC 4648 §3.5).
+    Encoding them again and comparing refuses everything else: other characters, padding, white space, and unused bits
+    that are not zero (RFC 4648 §3.5).
     """
     try:
         raw = base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))
@@ -110,7 +109,7 @@ def _json_object(raw: bytes) -> dict[str, object]:
     try:
         value = _DECODER.decode(text)
         if "\\u" in text:
-            # A lone surrogate has no UTF-8 form: it would pass here and fail wherever the claim is written later.
+            # A lone surrogate has no UTF-8 form: it would fail later, wherever the claim is written.
             json.dumps(value, ensure_ascii=False).encode()
     except _MalformedError:
         raise
@@ -135,8 +134,8 @@ def _check_depth(text: str) -> None:
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    # RFC 7515 §4, RFC 7519 §4: names must be unique. Taking the last, as most parsers do, means that another one
-    # on the way may have judged the first.
+    # RFC 7515 §4, RFC 7519 §4: names must be unique. Most parsers take the last one, but a proxy in front may have
+    # checked the first.
     members = dict(pairs)
     if len(members) != len(pairs):
         raise _MalformedError("duplicate member in a JSON object")

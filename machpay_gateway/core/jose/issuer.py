@@ -1,4 +1,4 @@
-"""Whose JWTs are accepted besides our own keys, and what their callers are given."""
+"""Issuers whose JWTs are accepted besides API keys, and the tier and environment of their callers."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from machpay_gateway.core.network.url import is_remote, is_trusted_url, without_
 
 ASYMMETRIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
 SYMMETRIC = ("HS256", "HS384", "HS512")
-DEFAULT_TYPES = ("at+jwt", "JWT")  # RFC 9068 §2.1, RFC 7519 §5.1; a token without `typ` is read as plain JWT
+DEFAULT_TYPES = ("at+jwt", "JWT")  # RFC 9068 §2.1, RFC 7519 §5.1; a token without `typ` is a plain JWT
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,14 @@ class Issuer:
             raise self._mistake("algorithms is a list, as in ['RS256']")
         for algorithm in algorithms:
             if algorithm not in ASYMMETRIC + SYMMETRIC:
-                known = ", ".join(ASYMMETRIC + SYMMETRIC)
-                raise self._mistake(f"algorithm {algorithm!r} is not accepted; use one of {known}")
+                accepted = ", ".join(ASYMMETRIC + SYMMETRIC)
+                raise self._mistake(f"algorithm {algorithm!r} is not accepted; use one of {accepted}")
         if not _texts(self.types):
             raise self._mistake("types is a list of accepted `typ` headers, as in ['at+jwt']")
         if self.environment not in ENVIRONMENTS:
             raise self._mistake(f"environment {self.environment!r} does not exist: use live or test")
         if not _texts([self.jwks]) or (self.keys_are_remote and not is_trusted_url(self.jwks)):
-            # Whoever sits on the way of plain http could answer with keys of their own, and then sign as anybody.
+            # An attacker on the path of plain http could replace the keys, and then sign tokens for any caller.
             source = without_user(str(self.jwks))
             raise self._mistake(
                 f"keys cannot be taken from {source!r}; use a file or an https URL without user and password (http "
@@ -53,8 +53,8 @@ class Issuer:
             )
         object.__setattr__(self, "audiences", audiences)
 
-    def _mistake(self, told: str) -> ConfigurationError:
-        return ConfigurationError(f"Issuer {self.issuer!r}: {told}")
+    def _mistake(self, problem: str) -> ConfigurationError:
+        return ConfigurationError(f"Issuer {self.issuer!r}: {problem}")
 
     @property
     def keys_are_remote(self) -> bool:
@@ -63,7 +63,7 @@ class Issuer:
 
 
 def _texts(values: object) -> tuple[str, ...]:
-    """Return *values* if it is a list of texts that say something, else (): TOML and untyped callers give anything."""
+    """Return *values* if it is a list of non-empty strings, else (): TOML and untyped callers may pass any type."""
     if isinstance(values, str) or not isinstance(values, Collection):
         return ()
     return tuple(values) if all(isinstance(value, str) and value for value in values) else ()

@@ -1,6 +1,6 @@
-"""What a scanner signs its reports with: ECDSA on P-256 with SHA-256, in DER and base64, under keys in PEM.
+"""Signatures of secret scanners' reports: ECDSA on P-256 with SHA-256, in DER and base64, with keys in PEM.
 
-Not beside `leak`, which the settings need: this loads the libraries of cryptography.
+Separate from `leak`, which the settings import: this module loads cryptography.
 """
 
 import base64
@@ -25,14 +25,14 @@ def scanner_keys(document: bytes) -> VerifyingKeys | str:
     """
     try:
         published = orjson.loads(document)["public_keys"]
-        found = [_key(item) for item in published[:MAX_KEYS]]
+        keys = [_key(item) for item in published[:MAX_KEYS]]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return 'not a list of "public_keys"'
-    return collect_keys(found)
+    return collect_keys(keys)
 
 
 def is_signed(report: bytes, signature: str, key: VerifyingKey) -> bool:
-    """Tell whether *key* made the *signature*, base64 of DER, of the *report* as it was sent."""
+    """Tell whether *signature*, base64 of DER, is *key*'s signature of the *report* as received."""
     public_key = key.key.public_key if isinstance(key.key, ECKey) else None
     if public_key is None:
         return False

@@ -1,4 +1,4 @@
-"""Sessions: a key traded for a token of minutes, with at most its scopes, and dead with it."""
+"""Session tokens: short-lived tokens of an API key, with at most its scopes, which end with the key."""
 
 import hmac
 from collections.abc import Mapping
@@ -11,16 +11,16 @@ from machpay_gateway.core.keys.key import KeyRecord, SecretRecord
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.core.scopes import Scopes
 
-TYPE = "machpay-session+jwt"  # RFC 8725 §3.11, §3.12: nothing else passes for one, nor it for anything else
+TYPE = "machpay-session+jwt"  # RFC 8725 §3.11, §3.12: cannot be confused with a token of another type
 ISSUER, AUDIENCE = "urn:machpay:gateway", "urn:machpay:sessions"
 MAX_SECONDS = 900
 
 
 @dataclass(frozen=True, slots=True)
 class SessionToken:
-    """What a good session token says. *digest* is of the token, *secret* the mark of the secret that it was made by.
+    """The contents of a verified session token.
 
-    *kid* is the id of the key that signed it.
+    *digest* is of the token, *secret* the fingerprint of the secret that created it, *kid* the id of its signing key.
     """
 
     digest: bytes = field(repr=False)
@@ -34,7 +34,7 @@ class SessionToken:
 def session_claims(
     principal: Principal, scopes: Scopes, *, seconds: int, token_id: str, now: float
 ) -> dict[str, object]:
-    """Return the claims of a new session of the key that *principal* presented."""
+    """Return the claims of a new session of *principal*, an API key."""
     issued_at = int(now)
     return {
         "iss": ISSUER,
@@ -51,7 +51,7 @@ def session_claims(
 def parse_session(
     claims: Mapping[str, object], digest: bytes, now: float, *, kid: str | None = None
 ) -> SessionToken | str:
-    """Return the session that a token with our signature tells of, or why, for the log, it is none at *now*."""
+    """Return the session of a token with a verified signature, or why, for the log, it is none at *now*."""
     if claims.get("iss") != ISSUER or claims.get("aud") != AUDIENCE:
         return "iss or aud is not that of sessions"
     if refusal := check_dates(claims, now):
@@ -60,13 +60,13 @@ def parse_session(
     expires_at = numeric_date(exp)
     if not (isinstance(key_id, str) and isinstance(secret, str) and isinstance(scope, str)) or expires_at is None:
         return "a claim is missing"
-    if expires_at <= now:  # by our own clock or one beside it: there is no other issuer to make allowance for
+    if expires_at <= now:  # no leeway: the gateway itself issued it
         return "expired"
     return SessionToken(digest, key_id, secret, Scopes(frozenset(scope.split())), expires_at, kid)
 
 
 def session_principal(session: SessionToken, record: KeyRecord, tiers: Mapping[str, Tier]) -> Principal | None:
-    """Return who presents *session* of the key *record*; None when the secret that it was made by has ended."""
+    """Return the principal of *session* of the key *record*; None when the secret that created it has ended."""
     secret = _secret_of(session, record)
     if secret is None:
         return None
@@ -77,7 +77,7 @@ def session_principal(session: SessionToken, record: KeyRecord, tiers: Mapping[s
 
 
 def secret_fingerprint(secret_digest: bytes) -> str:
-    """Return what tells a key's secrets apart in a token that others may read: of the digest itself it says nothing."""
+    """Return the fingerprint of a key's secret for a token, which anybody can read; the digest itself stays private."""
     return sha256(b"machpay session" + secret_digest).hexdigest()[:32]
 
 

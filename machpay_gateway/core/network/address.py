@@ -1,8 +1,8 @@
-"""Addresses and networks as integers: parsed once through netaddr, matched by bisection.
+"""Addresses and networks as integers: parsed once by netaddr, matched by bisection.
 
-IPv4 and IPv6 live on one line of integers: an IPv4 address is its own 32-bit value, an IPv6 address its value plus
-2**32. So the two never match each other, and an IPv4-mapped IPv6 address *is* the IPv4 address (RFC 4291 §2.5.5.2).
-netaddr reads more than we mean (netmasks, hostmasks, host bits): the shape is checked here before it is asked.
+An address is represented by one integer, its position: an IPv4 address by its 32-bit value, an IPv6 address by its
+value plus 2**32. So the two never match each other, and an IPv4-mapped IPv6 address is the IPv4 address (RFC 4291
+§2.5.5.2). netaddr accepts netmasks, hostmasks and host bits, which are no valid settings: the shape is checked first.
 """
 
 import re
@@ -24,7 +24,7 @@ _LONGEST_ADDRESS = 64  # 45 for the longest address, some room for a zone id
 
 @dataclass(frozen=True, slots=True)
 class Allowlist:
-    """Networks that a credential may be used from: normalised text for people, merged ranges for matching."""
+    """Networks that a credential may be used from: normalized text for people, merged ranges for matching."""
 
     networks: tuple[str, ...]
     _starts: tuple[int, ...]
@@ -36,8 +36,8 @@ class Allowlist:
         return at >= 0 and address <= self._ends[at]
 
     def covers(self, other: "Allowlist") -> bool:
-        """Tell whether every address of *other* is one of these."""
-        # Ranges that touch are merged, so each of the other's lies within a single one of ours, or is not covered.
+        """Tell whether every address of *other* is also in this list."""
+        # Adjacent ranges are merged, so each range of *other* is within a single range of this list, or not covered.
         return all(
             (at := bisect_right(self._starts, start) - 1) >= 0 and end <= self._ends[at]
             for start, end in zip(other._starts, other._ends, strict=True)  # noqa: SLF001 - of its own class
@@ -46,9 +46,9 @@ class Allowlist:
 
 @lru_cache(maxsize=4096)
 def parse_address(text: str) -> int | None:
-    """Return *text* as a place on the line of addresses; None when it is not exactly one address.
+    """Return the position of the address *text*; None when it is not exactly one address.
 
-    A zone id is dropped: it names an interface of one host and says nothing to another (RFC 4007 §6).
+    A zone id is dropped: it names an interface of one host and has no meaning on another (RFC 4007 §6).
     """
     if len(text) > _LONGEST_ADDRESS:
         return None
@@ -60,7 +60,7 @@ def parse_address(text: str) -> int | None:
 
 
 def parse_network(text: str) -> tuple[str, int, int]:
-    """Return *text* normalised, with the first and last position it covers.
+    """Return *text* normalized, with the first and last position it covers.
 
     Raises ConfigurationError with the reason unless *text* is exactly an address or `address/prefix` without host bits.
     """
@@ -87,7 +87,7 @@ def parse_network(text: str) -> tuple[str, int, int]:
 
 
 def parse_allowlist(texts: Iterable[str]) -> Allowlist:
-    """Return the Allowlist of *texts*; raises ConfigurationError for the first that is not a network."""
+    """Return the Allowlist of *texts*. Raises ConfigurationError for the first that is not a network."""
     parsed = [parse_network(text) for text in texts]
     starts: list[int] = []
     ends: list[int] = []
@@ -101,13 +101,13 @@ def parse_allowlist(texts: Iterable[str]) -> Allowlist:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether *host*, a name or an address, is this machine."""
+    """Tell whether *host*, a name or an address, is the loopback interface."""
     position = parse_address(host)
     return host == "localhost" or (position is not None and position in _LOOPBACK)
 
 
 def format_address(position: int) -> str:
-    """Return the address at *position*, as people write it."""
+    """Return the address at *position* in its usual notation."""
     if position < _IPV6_BASE:
         return str(IPAddress(position, 4))
     return str(IPAddress(position - _IPV6_BASE, 6))
@@ -115,17 +115,17 @@ def format_address(position: int) -> str:
 
 @lru_cache(maxsize=4096)
 def format_address_or_none(position: int | None) -> str | None:
-    """Return the address as `format_address` does; None, one that cannot be read, stays None."""
+    """Return the address as `format_address` does, and None for None, an unreadable address."""
     return None if position is None else format_address(position)
 
 
 def address_block(position: int) -> int:
-    """Return what one holder of *position* can be expected to own: the IPv4 address, or the IPv6 /64."""
+    """Return the block that the holder of *position* usually controls: the IPv4 address, or the IPv6 /64."""
     return position if position < _IPV6_BASE else (position - _IPV6_BASE >> 64 << 64) + _IPV6_BASE
 
 
 def block_name(position: int | None) -> str:
-    """Return what the block of *position* is counted by in a limiter; all that have no address are one."""
+    """Return the name of the block of *position* in a limiter; unreadable addresses share one."""
     return "none" if position is None else f"{address_block(position):x}"
 
 

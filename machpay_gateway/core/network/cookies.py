@@ -1,22 +1,22 @@
-"""Names of our cookies, and how they are taken out of what is exchanged with an upstream.
+"""The gateway's own cookies, and how they are kept from upstreams.
 
-An upstream that reads a session cookie is the user; one that can set it decides who the user is.
+An upstream that reads a session cookie can act as the user; one that can set it decides who the user is.
 """
 
 import re
 
 PREFIX, HOST_PREFIX = "machpay-", "__Host-machpay-"
 _MARK = b"machpay-"
-# Browsers prefix cookies by case-insensitive names (RFC 6265bis §5.7), store `=name=value` and `name` without a name
-# but send both as they would `name`, and servers strip more than spaces off a name: U+00A0, U+2000, quotes. So
-# whatever is no character of a name and stands before one of ours makes no difference, and neither does an `=`.
+# Browsers match the prefixes case-insensitively (RFC 6265bis §5.7). They store `=name=value` as a cookie without a name
+# and send it like `name=value`; and servers strip more than spaces from a name: U+00A0, U+2000, quotes. So any
+# characters before the name that are not part of a name are ignored, `=` among them.
 _OURS = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]*(?:__(?:host|secure)-)?machpay-", re.IGNORECASE)
 
 
 def split_own_cookies(value: bytes) -> tuple[bytes, bytes] | None:
-    """Return a Cookie field's *value* without our cookies, and ours apart; None when it holds none of them.
+    """Return the other cookies and ours of a Cookie field's *value*; None when it has none of ours.
 
-    The other cookies stay byte for byte; either is empty when nothing is left.
+    The other cookies stay unchanged, byte for byte. They are empty when there are none.
     """
     if _MARK not in value.lower():
         return None
@@ -29,5 +29,5 @@ def split_own_cookies(value: bytes) -> tuple[bytes, bytes] | None:
 
 
 def sets_own_cookie(value: bytes) -> bool:
-    """Tell whether a Set-Cookie field's *value* would have a browser send a cookie under a name of ours."""
+    """Tell whether a Set-Cookie field's *value* could make a browser send a cookie with one of our names."""
     return _OURS.match(value) is not None

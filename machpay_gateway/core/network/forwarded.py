@@ -1,7 +1,7 @@
-"""Who the client is when proxies stand between: the walk over forwarding headers, from the right.
+"""The client's address behind proxies: forwarding headers are read from the right.
 
-Only a trusted peer may speak for others, and only in the one header that is configured. Each proxy appends what it
-saw, so everything left of an untrusted hop is the client's own claim (RFC 7239 §8.1).
+Only a trusted peer's header counts, and only the one that is configured. Each proxy appends the address of its peer, so
+everything left of an untrusted hop is the client's own claim (RFC 7239 §8.1).
 """
 
 import re
@@ -17,9 +17,9 @@ _LONGEST_NODE = 128  # an address of 45 characters, brackets, a port or its obfu
 
 
 def client_address(peer: str, values: Sequence[bytes], trusted: Allowlist | None, header: bytes) -> int | None:
-    """Return the address of the client behind *peer*, or None when it cannot be read.
+    """Return the address of the client behind *peer*, or None when it is unreadable.
 
-    *values* are the configured *header*'s values in the order they came; they count only if *peer* is *trusted*.
+    *values* are the configured *header*'s values in their order in the request; they only count if *peer* is *trusted*.
     """
     address = parse_address(peer)
     if address is None or not values or trusted is None or address not in trusted:
@@ -32,7 +32,7 @@ def client_address(peer: str, values: Sequence[bytes], trusted: Allowlist | None
 def forwarding_chain(
     peer: str, values: Sequence[bytes], trusted: Allowlist | None, header: bytes
 ) -> tuple[int | None, ...]:
-    """Return the whole walk, the client first and *peer* last: what may be told to the next server."""
+    """Return the addresses from the client to *peer*, for the forwarding header to the next server."""
     address = parse_address(peer)
     if address is None or not values or trusted is None or address not in trusted:
         return (address,)
@@ -51,15 +51,15 @@ def _hops(values: Sequence[bytes], trusted: Allowlist, header: bytes) -> Iterato
 
 def _listed_hops(text: str) -> Iterator[str]:
     while text:
-        # An empty hop is one that cannot be read: skipping it would believe what stands before, the client's own claim.
+        # An empty hop is unreadable. To skip it would be to trust what precedes it, the client's own claim.
         text, _, hop = text.rpartition(",")
         yield hop.strip(" \t")
 
 
 def _forwarded_hops(text: str) -> Iterator[str]:
-    """Yield the `for` of each element from the right; one unreadable hop when the field as a whole is malformed.
+    """Yield the `for` of each element from the right; one unreadable hop if the field is malformed.
 
-    Pairs may be empty (RFC 7239 §4), and so may elements (RFC 9110 §5.6.1.2); neither says anything.
+    Empty pairs (RFC 7239 §4) and empty elements (RFC 9110 §5.6.1.2) are valid and ignored.
     """
     elements: list[dict[str, str]] = [{}]
     at = _skip_blank(text, 0)
@@ -94,7 +94,7 @@ def _unquote(value: str) -> str:
 
 
 def _node_address(node: str) -> int | None:
-    """Read an address as proxies write it: bare, `v4:port`, `[v6]` or `[v6]:port`; `unknown` and `_names` are None."""
+    """Parse an address as proxies write it: bare, `v4:port`, `[v6]` or `[v6]:port`; `unknown` and `_names` are None."""
     if len(node) > _LONGEST_NODE:
         return None
     if (address := parse_address(node)) is not None:

@@ -1,4 +1,4 @@
-"""How a request is carried to its upstream: where that is, how long each step may take, how much may be sent."""
+"""Settings of the reverse proxy: timeouts, the size of bodies, and the headers that are forwarded."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -9,12 +9,12 @@ from machpay_gateway.core.network.trusted_headers import validate_pass_headers
 
 @dataclass(frozen=True, slots=True)
 class ProxySettings:
-    """What holds for carrying one request. Times are in seconds, 0 meaning that there is no limit.
+    """Settings for forwarding a request. Times are in seconds; 0 is no limit.
 
-    *connect_seconds* is for a connection to an upstream, *first_byte_seconds* from the whole request being sent to the
-    head of its answer, *idle_seconds* without a byte either way, *total_seconds* for all of it. *max_body_bytes* is
-    of the request's body. *forward_credentials* hands on the caller's Authorization. *pass_headers* are those that
-    upstreams believe and that are handed on all the same. Raises ConfigurationError.
+    *connect_seconds* limits connecting to an upstream, *first_byte_seconds* the time from the end of the request to the
+    head of the response, *idle_seconds* the time without a byte in either direction, *total_seconds* the whole request.
+    *max_body_bytes* limits the request's body. *forward_credentials* forwards the caller's Authorization.
+    *pass_headers* are headers that upstreams trust and that are forwarded nevertheless. Raises ConfigurationError.
     """
 
     connect_seconds: float = 5.0
@@ -34,17 +34,17 @@ class ProxySettings:
             raise ConfigurationError(
                 f"max_body_bytes is a number of bytes, 0 for no limit, not {self.max_body_bytes!r}"
             )
-        if type(self.forward_credentials) is not bool:  # "false" must not hand credentials on
+        if type(self.forward_credentials) is not bool:  # "false" must not forward credentials
             raise ConfigurationError(f"forward_credentials is true or false, not {self.forward_credentials!r}")
         object.__setattr__(self, "pass_headers", validate_pass_headers(self.pass_headers))
 
     def with_changes(self, changes: Mapping[str, object]) -> "ProxySettings":
-        """Return this with *changes*, as a route asks for. Raises ConfigurationError for an unknown one."""
-        # Which headers pass is found once for each name, before it is known which route a request is for.
+        """Return these settings with the *changes* of a route. Raises ConfigurationError for an unknown name."""
+        # Whether a header passes is cached by its name, before the route of a request is determined.
         if "pass_headers" in changes:
             raise ConfigurationError("pass_headers holds for all routes: set it under [proxy]")
-        known = [field.name for field in fields(self) if field.name != "pass_headers"]
+        names = [field.name for field in fields(self) if field.name != "pass_headers"]
         for name in changes:
-            if name not in known:
-                raise ConfigurationError(f"{name!r} is not a setting here; known: {', '.join(known)}")
+            if name not in names:
+                raise ConfigurationError(f"{name!r} is not a setting here; known: {', '.join(names)}")
         return replace(self, **changes)  # type: ignore[arg-type]  # checked by __post_init__

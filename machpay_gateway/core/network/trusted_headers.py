@@ -1,7 +1,7 @@
-"""Request headers that software behind a proxy believes, because the proxy in front of it is taken to write them.
+"""Request headers that software behind a proxy trusts, because it expects the proxy to set them.
 
-Callers may send any of them, so none passes unless a setting names it. One table: a name, or with a
-hyphen at its end the beginning of many, and the products that write or believe it. Names are as `hyphenate` has them.
+Callers can send any of them, so they are dropped unless a setting names them. The table has names, and prefixes with a
+final hyphen, with the products that set or trust them. Names are in the form of `hyphenate`.
 """
 
 import re
@@ -11,11 +11,11 @@ from difflib import get_close_matches
 from machpay_gateway.core.errors import ConfigurationError
 
 _OURS = "x-machpay-"
-# What the proxy writes itself, of what it knows.
+# The proxy sets these itself.
 _WRITTEN = frozenset({"forwarded", "x-forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"})
 _OTHER_CHARACTERS = re.compile(r"[^a-z0-9]")
 
-# Who is calling, and what for.
+# The caller's identity.
 _IDENTITY = (
     "remote-",  # Authelia; CGI's REMOTE_USER, which Django and Rails read, and REMOTE_ADDR
     "auth-user", "auth-type", "auth-email", "ynh-user",  # YunoHost; CGI's AUTH_TYPE
@@ -57,15 +57,15 @@ _IDENTITY = (
     "x-envoy-",  # Envoy: internal or not, and the client's address
     "dapr-caller-", "x-spiffe-", "x-gitlab-workhorse", "gitlab-workhorse-",
 )  # fmt: skip
-# Which certificate a TLS client has proved to have.
+# The certificate of a TLS client.
 _CERTIFICATES = (
     "client-cert", "client-cert-",  # RFC 9440
     "ssl-", "x-ssl-", "x-tls-client-", "x-client-cert", "x-client-cert-", "x-client-certificate", "x-client-verify",
-    "x-client-dn", "x-client-subject-",  # as nginx, HAProxy and Apache are told to write them
+    "x-client-dn", "x-client-subject-",  # common in configurations of nginx, HAProxy and Apache
     "x-arr-",  # Azure's and IIS' request router
     "wl-proxy-", "proxy-client-",  # WebLogic
 )  # fmt: skip
-# Where a caller is, by which name, and over which scheme.
+# The caller's address, the host name and the scheme of the request.
 _CLIENTS = (
     "forwarded", "x-forwarded", "x-forwarded-", "forwarded-for",
     "x-real-", "client-ip", "x-client-ip", "x-client-port", "x-cluster-client-ip", "http-client-ip",
@@ -81,7 +81,7 @@ _CLIENTS = (
     "eo-connecting-ip", "eo-client-ip",  # EdgeOne
     "incap-client-ip", "x-sucuri-", "ali-cdn-real-ip", "x-appgw-",  # Imperva, Sucuri, Alibaba Cloud, Azure
 )  # fmt: skip
-# What makes a server send a file, or run something else, than was asked for.
+# Headers that make a server send another file or run another script.
 _SERVERS = (
     "x-accel-",  # nginx; Rack::Sendfile reads X-Accel-Mapping of a request (CVE-2025-61780)
     "x-sendfile", "x-sendfile-", "x-lighttpd-", "x-reproxy-",
@@ -91,7 +91,7 @@ _SERVERS = (
 _TABLE = _IDENTITY + _CERTIFICATES + _CLIENTS + _SERVERS
 _PREFIXES = tuple(name for name in _TABLE if name.endswith("-"))
 _NAMES = frozenset(_TABLE)
-# By these a framework routes, instead of by the path and the method that were authorized: no setting lets them pass.
+# Frameworks route by these instead of by the authorized path and method: no setting lets them pass.
 ROUTING = frozenset(
     {
         "x-original-url", "x-original-uri", "x-rewrite-url", "x-original-method", "x-http-method",
@@ -102,32 +102,32 @@ ROUTING = frozenset(
 
 
 def hyphenate(name: str) -> str:
-    """Return how CGI, and what descends from it, cannot tell *name* from others: it reads many characters as one.
+    """Return *name* in the form in which CGI and its descendants do not distinguish it from others.
 
-    RFC 3875 §4.1.18 has hyphens and underscores as one; some servers have every other character as that one, too.
+    RFC 3875 §4.1.18 maps hyphens to underscores; some servers map every other character to an underscore, too.
     """
     return _OTHER_CHARACTERS.sub("-", name.lower())
 
 
 def is_trusted_header(name: str) -> bool:
-    """Tell whether the header *name*, or one that CGI cannot tell from it, is of this table."""
+    """Tell whether the header *name*, or one that CGI does not distinguish from it, is in this table."""
     plain = hyphenate(name)
     return plain in _NAMES or plain in ROUTING or plain.startswith(_PREFIXES)
 
 
-def validate_pass_headers(given: object) -> tuple[str, ...]:
-    """Return the names in *given*, in lower case: headers of this table that are to pass all the same.
+def validate_pass_headers(setting: object) -> tuple[str, ...]:
+    """Return the names in *setting*, in lower case: headers of this table that pass nevertheless.
 
-    *given* is a list, or text with commas, as the environment has it. Raises ConfigurationError for names that never
-    pass, and for those that pass anyway: one of these is mistyped.
+    *setting* is a list, or text with commas as in the environment. Raises ConfigurationError for names that never pass,
+    and for names that are not in the table, which are probably mistyped.
     """
-    names = given.split(",") if isinstance(given, str) else given
+    names = setting.split(",") if isinstance(setting, str) else setting
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        raise ConfigurationError(f"pass_headers is a list of header names, not {given!r}")
-    return tuple(_checked(name.strip()) for name in names if name.strip())
+        raise ConfigurationError(f"pass_headers is a list of header names, not {setting!r}")
+    return tuple(_validate_name(name.strip()) for name in names if name.strip())
 
 
-def _checked(name: str) -> str:
+def _validate_name(name: str) -> str:
     plain = hyphenate(name)
     if plain in ROUTING or plain in _WRITTEN or plain.startswith(_OURS):
         raise ConfigurationError(f"pass_headers: {name!r} never passes: the upstream is told by the gateway alone")

@@ -1,4 +1,4 @@
-"""Where requests are forwarded to."""
+"""Upstreams: where requests are forwarded to."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from machpay_gateway.core.errors import ConfigurationError
 
-# One reading only: no user and password, path, query, backslash or space that another parser could see a host in.
+# Unambiguous URLs only: no user and password, path, query, backslash or space in which a parser could see another host.
 _ORIGIN = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?)"
     r"(?::(?P<port>[0-9]{1,5}))?/?"
@@ -21,7 +21,7 @@ _MAX_PORT = 65535
 
 
 class Origin(NamedTuple):
-    """A server that requests are carried to."""
+    """The address of an upstream server."""
 
     scheme: str
     host: str  # an IPv6 address without its brackets
@@ -33,9 +33,9 @@ class Origin(NamedTuple):
 
 
 def parse_origin(url: str) -> Origin:
-    """Return the origin that *url* names. Raises ConfigurationError for one that has anything but host and port.
+    """Return the origin of *url*. Raises ConfigurationError for a URL with more than scheme, host and port.
 
-    A path of its own would make what is forwarded differ from what was authorised.
+    A path in it would make the forwarded path differ from the authorized one.
     """
     match = _ORIGIN.fullmatch(url)
     port = int(match["port"] or _PORTS[match["scheme"]]) if match else 0
@@ -46,7 +46,7 @@ def parse_origin(url: str) -> Origin:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where the requests of one environment go: any of *origins*, which are the same to callers."""
+    """The upstream of one environment: any of its *origins* can serve a request."""
 
     origins: tuple[Origin, ...]
 

@@ -1,4 +1,4 @@
-"""Addresses of key sets: files, and URLs that have one reading only."""
+"""Addresses of key sets: files, and unambiguous URLs."""
 
 import re
 
@@ -7,7 +7,7 @@ from machpay_gateway.core.network.address import is_loopback
 _USER_INFO = re.compile(r"//[^/@]*@")
 
 
-# One reading only: no user and password, backslash, space or fragment that another parser could see a host in.
+# Unambiguous URLs only: no user and password, backslash, space or fragment in which a parser could see another host.
 _KEY_URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*)"
     r"(?::(?P<port>[0-9]{1,5}))?(?:[/?][!-\"$-\[\]-~]*)?"
@@ -26,7 +26,7 @@ def is_remote(source: str) -> bool:
 
 
 def is_trusted_url(url: str) -> bool:
-    """Tell whether keys can be taken from *url*: https, or http on this machine, and one reading only."""
+    """Tell whether keys may be fetched from *url*: an unambiguous https URL, or http on loopback."""
     match = _KEY_URL.fullmatch(url)
     if match is None or len(url) > _MAX_URL_LENGTH or int(match["port"] or 0) > _MAX_PORT:
         return False
@@ -34,5 +34,5 @@ def is_trusted_url(url: str) -> bool:
 
 
 def without_user(url: str) -> str:
-    """Return *url* as a message may repeat it: without a user and password in it."""
+    """Return *url* for messages: without user and password."""
     return _USER_INFO.sub("//…@", url)
