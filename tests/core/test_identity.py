@@ -6,15 +6,19 @@ from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.core.scopes import Scopes
 
 
-def principal(kind: str, identity: str = "key_1", account: str | None = "acc_1") -> Principal:
+def principal(
+    kind: str, identity: str = "key_1", account: str | None = "acc_1", client: str | None = None
+) -> Principal:
+    """Return a principal whose fields all differ."""
     return Principal(
-        kind=kind,  # type: ignore[arg-type]  # one of the two
+        kind=kind,  # type: ignore[arg-type]  # one of the four
         id=identity,
-        name="test",
+        name="deploy",
         account_id=account,
-        subject=identity,
+        subject="subject_1",
         environment="live",
         tier="standard",
+        client_id=client,
         limits=TIERS["standard"],
         scopes=Scopes(frozenset({"skills:list", "skills:execute"})),
     )
@@ -31,8 +35,19 @@ def test_a_key_is_told_whole() -> None:
     }
 
 
+def test_the_fields_of_an_access_token_have_its_client_and_no_key() -> None:
+    assert dict(identity_fields(principal("oauth", "user_1", client="client_1"))) == {
+        "X-MachPay-Client": "client_1",
+        "X-MachPay-Account": "acc_1",
+        "X-MachPay-Subject": "user_1",
+        "X-MachPay-Scopes": "skills:execute skills:list",
+        "X-MachPay-Environment": "live",
+        "X-MachPay-Tier": "standard",
+    }
+
+
 @pytest.mark.parametrize(
-    "subject, told",
+    "subject, expected",
     [
         ("user|42", "user|42"),
         ("Zoë", "Zo%C3%AB"),
@@ -40,9 +55,9 @@ def test_a_key_is_told_whole() -> None:
         ("100%", "100%25"),  # so that decoding gives back what was encoded
     ],
 )
-def test_a_tokens_subject_cannot_leave_its_field(subject: str, told: str) -> None:
+def test_a_tokens_subject_cannot_leave_its_field(subject: str, expected: str) -> None:
     fields = dict(identity_fields(principal("jwt", subject, account=None)))
-    assert fields["X-MachPay-Subject"] == told
+    assert fields["X-MachPay-Subject"] == expected
     assert not {"X-MachPay-Key-Id", "X-MachPay-Account"} & set(fields)
 
 

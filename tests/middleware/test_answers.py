@@ -1,6 +1,7 @@
 """What passes: who the application sees, and what is added to its answers."""
 
 from collections.abc import AsyncIterator
+from copy import deepcopy
 from typing import Any
 
 import http_sf
@@ -143,7 +144,7 @@ async def test_the_scope_of_the_server_is_left_as_it_was() -> None:
             "headers": [(b"authorization", f"Bearer {secret}".encode())],
             "client": ("192.0.2.1", 1),
         }
-        before = dict(scope)
+        before = deepcopy(scope)
 
         async def receive() -> dict[str, object]:
             return {"type": "http.request", "body": b"", "more_body": False}

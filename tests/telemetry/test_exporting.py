@@ -1,36 +1,81 @@
-"""Which exporter is taken, by the environment."""
+"""Which span exporters are used, by OpenTelemetry's environment variables and the installed packages."""
+
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
 
 import pytest
-from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.telemetry.exporting import _exporters
 
+HTTP, GRPC, ANY_OTLP = "otlp_proto_http", "otlp_proto_grpc", "otlp"
+PROTOCOL, TRACES_PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
+ExportersFor = Callable[..., list[str]]
+
+
+@pytest.fixture
+def exporters_for(monkeypatch: pytest.MonkeyPatch) -> ExportersFor:
+    """Return a function that names the exporters for an environment, with only the given ones *installed*."""
+
+    def exporters(environ: dict[str, str], *installed: str) -> list[str]:
+        def entry_points(*, group: str) -> list[EntryPoint]:
+            assert group == "opentelemetry_traces_exporter"
+            return [NamedEntryPoint(name, "none:", group) for name in installed]
+
+        monkeypatch.setattr("machpay_gateway.telemetry.exporting.entry_points", entry_points)
+        return [str(exporter) for exporter in _exporters(environ)]
+
+    return exporters
+
+
+class NamedEntryPoint(EntryPoint):
+    """An entry point that loads a constructor of its own name."""
+
+    def load(self) -> Callable[[], str]:
+        return lambda: self.name
+
 
 @pytest.mark.parametrize(
-    "value, made",
-    [("none", []), ("", None), ("console", [ConsoleSpanExporter]), ("none, console", [ConsoleSpanExporter])],
-)
-def test_an_exporter_is_taken_by_its_name(value: str, made: list[type] | None) -> None:
-    if made is None:  # as when it is not set: otlp, which is not installed here
-        with pytest.raises(ConfigurationError):
-            list(_exporters({"OTEL_TRACES_EXPORTER": value}))
-    else:
-        assert [type(exporter) for exporter in _exporters({"OTEL_TRACES_EXPORTER": value})] == made
-
-
-@pytest.mark.parametrize(
-    "environ, way_out",
+    "environ, installed, expected",
     [
-        ({}, "install opentelemetry-exporter-otlp-proto-http"),
-        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "install opentelemetry-exporter-otlp-proto-grpc"),
-        (
-            {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"},
-            "install opentelemetry-exporter-otlp-proto-http",
-        ),
-        ({"OTEL_TRACES_EXPORTER": "zipkin"}, 'there is no exporter "zipkin"'),
+        ({}, (HTTP,), [HTTP]),
+        ({}, (GRPC,), [GRPC]),  # without a protocol, any that is installed
+        ({}, (GRPC, HTTP), [HTTP]),
+        ({}, (ANY_OTLP,), [ANY_OTLP]),
+        ({"OTEL_TRACES_EXPORTER": ""}, (HTTP, "console"), [HTTP]),  # as when it is not set
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, (HTTP, "console"), [HTTP]),
+        ({PROTOCOL: "grpc"}, (HTTP, GRPC), [GRPC]),
+        ({PROTOCOL: "http/protobuf"}, (HTTP, GRPC), [HTTP]),
+        ({PROTOCOL: "grpc", TRACES_PROTOCOL: "http/protobuf"}, (HTTP, GRPC), [HTTP]),
+        ({"OTEL_TRACES_EXPORTER": "none"}, (HTTP,), []),
+        ({"OTEL_TRACES_EXPORTER": "console"}, (HTTP, "console"), ["console"]),
+        ({"OTEL_TRACES_EXPORTER": "none, console"}, (HTTP, "console"), ["console"]),
+        ({"OTEL_TRACES_EXPORTER": "console,otlp"}, (HTTP, "console"), ["console", HTTP]),
+        ({"OTEL_TRACES_EXPORTER": "zipkin"}, ("zipkin",), ["zipkin"]),
     ],
 )
-def test_one_that_is_not_installed_is_named_with_the_way_out(environ: dict[str, str], way_out: str) -> None:
+def test_exporters_are_selected_by_name_and_protocol(
+    environ: dict[str, str], installed: tuple[str, ...], expected: list[str], exporters_for: ExportersFor
+) -> None:
+    assert exporters_for(environ, *installed) == expected
+
+
+@pytest.mark.parametrize(
+    "environ, installed, way_out",
+    [
+        ({}, ("console",), "install opentelemetry-exporter-otlp-proto-http"),
+        ({PROTOCOL: "grpc"}, (HTTP,), "install opentelemetry-exporter-otlp-proto-grpc"),
+        (
+            {PROTOCOL: "grpc", TRACES_PROTOCOL: "http/protobuf"},
+            (GRPC,),
+            "install opentelemetry-exporter-otlp-proto-http",
+        ),
+        ({"OTEL_TRACES_EXPORTER": ""}, (), "install opentelemetry-exporter-otlp-proto-http"),
+        ({"OTEL_TRACES_EXPORTER": "zipkin"}, (HTTP, GRPC), 'there is no exporter "zipkin"'),
+    ],
+)
+def test_an_exporter_that_is_not_installed_is_named_with_its_package(
+    environ: dict[str, str], installed: tuple[str, ...], way_out: str, exporters_for: ExportersFor
+) -> None:
     with pytest.raises(ConfigurationError, match=way_out):
-        list(_exporters(environ))
+        exporters_for(environ, *installed)
