@@ -95,7 +95,7 @@ class Worker:
         self.signing = SigningKeys(
             store, secret_key=lambda: b"s" * 32, life_seconds=LIFE, clock=clock, poll_seconds=0.01
         )
-        self.tokens = OwnTokens(self.signing, keys=NoKeys(), tiers=TIERS, authority=AUTHORITY, grants=self.watch)
+        self.tokens = OwnTokens(self.signing, keys=NoKeys(), tiers=TIERS, oauth_settings=AUTHORITY, grants=self.watch)
 
     async def signed(self, grant: Grant = GRANT, *, scopes: Scopes = BOTH, family_id: str = "family_1") -> str:
         """Return a token of *grant* as it is now."""

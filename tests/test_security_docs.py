@@ -225,7 +225,7 @@ def test_the_inventory_is_what_the_code_uses(tmp_path: Path) -> None:
 
 
 async def test_a_password_is_hashed_as_the_inventory_says() -> None:
-    used = extract_parameters(await Passwords().hashed("correct horse"))
+    used = extract_parameters(await Passwords().compute_hash("correct horse"))
     assert used.type.name == "ID"
     told = f"{used.memory_cost} KiB, {used.time_cost} passes, {used.parallelism} lanes"
     assert table("Cryptography")["passwords"][1] == f"{told}, {used.salt_len}-byte salt, {used.hash_len}-byte hash"
@@ -410,7 +410,7 @@ async def test_a_password_of_more_than_64_characters_is_compared_exactly(other: 
     password, passwords = "correct horse Ünïcode " + "x" * 43, Passwords()
     assert len(password) > 64
     assert len(password) <= MAX_PASSWORD
-    kept = await passwords.hashed(password)
+    kept = await passwords.compute_hash(password)
     assert await passwords.is_right(password, kept)
     assert not await passwords.is_right(other, kept)
 

@@ -30,8 +30,8 @@ from machpay_gateway.core.keys.validation import (
     validate_scopes,
 )
 from machpay_gateway.core.network.address import parse_network
-from machpay_gateway.core.oauth.client import GRANT_TYPES, checked_app_scopes
-from machpay_gateway.core.oauth.redirect_uri import MAX_URI, MAX_URIS, checked_redirect_uris
+from machpay_gateway.core.oauth.client import GRANT_TYPES, validate_client_scopes
+from machpay_gateway.core.oauth.redirect_uri import MAX_URI, MAX_URIS, validate_redirect_uris
 from machpay_gateway.core.text import mask_secrets, parse_moment, quote_value
 from machpay_gateway.core.usage.counters import MAX_BUCKETS
 
@@ -86,7 +86,7 @@ def _validate_key_scope(name: str, info: ValidationInfo[ValidationContext]) -> s
 
 def _validate_app_scope(name: str, info: ValidationInfo[ValidationContext]) -> str:
     context = info.context
-    _as_pydantic(lambda one: checked_app_scopes([one], context.known_scopes))(name)
+    _as_pydantic(lambda one: validate_client_scopes([one], context.known_scopes))(name)
     if not context.caller.may_assign(name, context.current_scopes):
         raise _field_error(
             f"{quote_value(name)} is not held by the calling key: an app can only get scopes that it has."
@@ -179,7 +179,7 @@ RedirectUris = Annotated[
         Annotated[
             str,
             Field(min_length=1, max_length=MAX_URI),
-            AfterValidator(_as_pydantic(lambda uri: checked_redirect_uris([uri])[0])),
+            AfterValidator(_as_pydantic(lambda uri: validate_redirect_uris([uri])[0])),
         ]
     ],
     Field(max_length=MAX_URIS, description="Where users are redirected to. Compared byte by byte."),

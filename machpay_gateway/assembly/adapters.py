@@ -79,7 +79,7 @@ def tokens_for(
     """Return who knows whose tokens are accepted."""
     from machpay_gateway.keysets import IssuedTokens, OwnTokens
 
-    own = OwnTokens(signing, keys=keys, tiers=settings.tiers, authority=settings.oauth, grants=grants)
+    own = OwnTokens(signing, keys=keys, tiers=settings.tiers, oauth_settings=settings.oauth, grants=grants)
     return IssuedTokens(settings.issuers, settings.tiers, own=own)
 
 

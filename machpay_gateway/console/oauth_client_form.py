@@ -14,10 +14,10 @@ from machpay_gateway.core.oauth.client import (
     REFRESH_TOKEN,
     SELF_REGISTERED_GRANT_TYPES,
     OAuthClient,
-    checked_app_scopes,
-    checked_grant_types,
+    validate_client_scopes,
+    validate_grant_types,
 )
-from machpay_gateway.core.oauth.redirect_uri import MAX_URIS, RedirectError, checked_redirect_uris
+from machpay_gateway.core.oauth.redirect_uri import MAX_URIS, RedirectError, validate_redirect_uris
 
 CONFIDENTIAL, PUBLIC = "confidential", "public"
 CLIENT_TYPES = {
@@ -108,9 +108,9 @@ class OAuthClientForm:
             if self.kind not in CLIENT_TYPES:
                 raise InputError("Choose confidential or public.")
         with self.errors.collect("scopes"):
-            checked_app_scopes(self.scopes, grantable)
+            validate_client_scopes(self.scopes, grantable)
         with self.errors.collect("redirect_uris"):
-            checked_redirect_uris(self.uris)
+            validate_redirect_uris(self.uris)
         with self.errors.collect("grant_types"):
             self._validate_grant_types()
 
@@ -121,7 +121,7 @@ class OAuthClientForm:
 
     def _validate_grant_types(self) -> None:
         try:
-            checked_grant_types(
+            validate_grant_types(
                 self.grant_types,
                 is_public=self.is_public,
                 redirect_uris=self.uris,
@@ -140,6 +140,6 @@ def check_uris(uris: Sequence[str]) -> list[LineCheck]:
 def _checks(uris: Sequence[str]) -> Iterator[LineCheck]:
     for uri in uris:
         try:
-            yield LineCheck(checked_redirect_uris([uri])[0], is_valid=True)
+            yield LineCheck(validate_redirect_uris([uri])[0], is_valid=True)
         except RedirectError as exc:
             yield LineCheck(str(exc), is_valid=False)

@@ -82,7 +82,7 @@ class SignInPages:
             return self._form_page(request, form, error=COOKIE_MISSING)
         result = await self._authenticate(request, form)
         if isinstance(result, NotSignedIn):
-            return self._form_page(request, form, error=result.told, status=result.status)
+            return self._form_page(request, form, error=result.message, status=result.status)
         # The new session replaces the one that this browser had.
         await self._gateway.users.sign_out(
             self.read_session_cookie(request), actor_of("user", "", facts_of(request.scope))
@@ -99,7 +99,7 @@ class SignInPages:
             form.text("email"),
             form.text("password"),
             address=facts.address,
-            shown_address=format_address_or_none(facts.address),
+            display_address=format_address_or_none(facts.address),
             device=self._device.raw(request),
             sign_in_pass=form.text("pass"),
             request_id=facts.request_id.decode(),

@@ -35,7 +35,7 @@ class Grants(Protocol):
 
 
 class OwnTokens:
-    """Verifies what *signing* has signed: sessions, and with *authority* and *grants* access tokens too."""
+    """Verifies what *signing* has signed: sessions, and with *oauth_settings* and *grants* access tokens too."""
 
     def __init__(
         self,
@@ -43,13 +43,13 @@ class OwnTokens:
         *,
         keys: KeyPrincipals,
         tiers: Mapping[str, Tier],
-        authority: OAuthSettings | None,
+        oauth_settings: OAuthSettings | None,
         grants: Grants | None,
     ) -> None:
         self._signing = signing
         self._keys = keys
         self._tiers = tiers
-        self._authority = authority
+        self._oauth_settings = oauth_settings
         self._grants = grants
         self._verified = VerifiedTokens(seconds=VERIFIED_SECONDS, size=VERIFIED_TOKENS)
         signing.on_drop(self._forget_signed_by)
@@ -57,7 +57,7 @@ class OwnTokens:
     def claims_to_be(self, token: CompactToken) -> bool:
         """Tell whether *token* says that it is one of ours; its signature has to bear that out."""
         iss = token.claims.get("iss")
-        return iss == session.ISSUER or (self._authority is not None and iss == self._authority.issuer)
+        return iss == session.ISSUER or (self._oauth_settings is not None and iss == self._oauth_settings.issuer)
 
     def cached(self, digest: bytes, now: float) -> Principal | None:
         """Return the principal of an access token that was verified lately, without any I/O."""
@@ -83,8 +83,8 @@ class OwnTokens:
         # By `typ` first: tokens of one kind never pass for another, whoever signed them (RFC 8725 §3.12).
         if token.type == session.TYPE:
             return await self._session(token, digest, now)
-        if token.type == access_token.TYPE and self._authority is not None and self._grants is not None:
-            return await self._access(token, digest, now, self._authority, self._grants)
+        if token.type == access_token.TYPE and self._oauth_settings is not None and self._grants is not None:
+            return await self._access(token, digest, now, self._oauth_settings, self._grants)
         return "typ is none that we issue"
 
     async def close(self) -> None:
@@ -102,11 +102,11 @@ class OwnTokens:
         return await self._keys.find(found) or "the session's key is gone"
 
     async def _access(
-        self, token: CompactToken, digest: bytes, now: float, authority: OAuthSettings, grants: Grants
+        self, token: CompactToken, digest: bytes, now: float, oauth_settings: OAuthSettings, grants: Grants
     ) -> Principal | str:
         verified = self._verified.cached(digest, now)
         if verified is None:
-            if refusal := access_token.mistake_in_access(token.claims, authority, now):
+            if refusal := access_token.access_token_error(token.claims, oauth_settings, now):
                 return refusal
             if not await self._signing.has_signed(token):
                 return "wrong signature"

@@ -1,4 +1,4 @@
-"""The authorization server as an ASGI application. It believes what MachPayAuth in front of it found of the request."""
+"""The authorization server as an ASGI application. MachPayAuth in front of it has parsed and checked the request."""
 
 from collections.abc import Awaitable, Callable, Collection
 
@@ -31,12 +31,12 @@ from machpay_gateway.oauth.register import registration_endpoint
 from machpay_gateway.oauth.responses import json_response
 from machpay_gateway.web.request_facts import facts_of
 
-Answer = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Awaitable[Response]]
 _METADATA_SECONDS = 300
 
 
 def oauth_routes(settings: OAuthSettings) -> tuple[Route, ...]:
-    """Return the routes of the authorization server: whoever asks has no credential of ours yet."""
+    """Return the routes of the authorization server. They are public: callers have no credential of ours yet."""
     paths = [*settings.page_paths, *(settings.path + path for path in (TOKEN, REVOKE, INTROSPECT))]
     if settings.registration_account is not None:
         paths.append(settings.path + REGISTER)
@@ -49,23 +49,23 @@ def oauth_app(gateway: Gateway) -> ASGIApp:
     """Return the application that serves `oauth_routes` by *gateway*. Raises ConfigurationError."""
     settings = gateway.oauth_settings
     _check_registration_scopes(settings, gateway.oauth_clients.grantable)
-    pages, at = Authorization(gateway), settings.path
-    for_pages = [
-        Endpoint(f"{at}{AUTHORIZE}", _page(pages, pages.authorize), methods=["GET"]),
-        Endpoint(f"{at}{SIGN_IN}", _page(pages, pages.sign_in), methods=["POST"]),
-        Endpoint(f"{at}{CONSENT}", _page(pages, pages.consent), methods=["POST"]),
-        Endpoint(f"{at}{SIGN_OUT}", _page(pages, pages.sign_out), methods=["POST"]),
-        Endpoint(f"{at}{INTROSPECT}", introspection_endpoint(gateway), methods=["POST"]),
+    pages, path = Authorization(gateway), settings.path
+    same_origin = [
+        Endpoint(f"{path}{AUTHORIZE}", _page(pages, pages.authorize), methods=["GET"]),
+        Endpoint(f"{path}{SIGN_IN}", _page(pages, pages.sign_in), methods=["POST"]),
+        Endpoint(f"{path}{CONSENT}", _page(pages, pages.consent), methods=["POST"]),
+        Endpoint(f"{path}{SIGN_OUT}", _page(pages, pages.sign_out), methods=["POST"]),
+        Endpoint(f"{path}{INTROSPECT}", introspection_endpoint(gateway), methods=["POST"]),
     ]
-    for_scripts = [
-        Endpoint(f"{at}{TOKEN}", token_endpoint(gateway), methods=["POST"]),
-        Endpoint(f"{at}{REVOKE}", revocation_endpoint(gateway), methods=["POST"]),
-        Endpoint(f"{WELL_KNOWN}{at}", _describing(gateway), methods=["GET"]),
+    cross_origin = [
+        Endpoint(f"{path}{TOKEN}", token_endpoint(gateway), methods=["POST"]),
+        Endpoint(f"{path}{REVOKE}", revocation_endpoint(gateway), methods=["POST"]),
+        Endpoint(f"{WELL_KNOWN}{path}", _metadata_endpoint(gateway), methods=["GET"]),
     ]
     if settings.registration_account is not None:
-        for_scripts.append(Endpoint(f"{at}{REGISTER}", registration_endpoint(gateway), methods=["POST"]))
-    app = Starlette(routes=[*for_pages, *for_scripts])
-    return _open_to_scripts(app, frozenset(endpoint.path for endpoint in for_scripts))
+        cross_origin.append(Endpoint(f"{path}{REGISTER}", registration_endpoint(gateway), methods=["POST"]))
+    app = Starlette(routes=[*same_origin, *cross_origin])
+    return _with_cors(app, frozenset(endpoint.path for endpoint in cross_origin))
 
 
 def _check_registration_scopes(settings: OAuthSettings, grantable: Collection[str]) -> None:
@@ -76,12 +76,12 @@ def _check_registration_scopes(settings: OAuthSettings, grantable: Collection[st
             )
 
 
-def _open_to_scripts(app: ASGIApp, paths: frozenset[str]) -> ASGIApp:
-    """Let scripts of any origin ask at *paths*: apps that run in browsers get their tokens themselves.
+def _with_cors(app: ASGIApp, paths: frozenset[str]) -> ASGIApp:
+    """Allow cross-origin requests to *paths*: apps that run in browsers get their tokens themselves.
 
-    No cookie counts there. Pages that know users by one are for no script at all (RFC 9700 §2.6).
+    These endpoints use no cookies. The pages, which do, allow none (RFC 9700 §2.6).
     """
-    opened = CORSMiddleware(
+    with_cors = CORSMiddleware(
         app,
         allow_origins=["*"],
         allow_methods=["GET", "POST"],
@@ -90,22 +90,22 @@ def _open_to_scripts(app: ASGIApp, paths: frozenset[str]) -> ASGIApp:
     )
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        await (opened if facts_of(scope).path in paths else app)(scope, receive, send)
+        await (with_cors if facts_of(scope).path in paths else app)(scope, receive, send)
 
     return serve
 
 
-def _page(pages: Authorization, answer: Answer) -> Answer:
+def _page(pages: Authorization, handle: Handler) -> Handler:
     async def endpoint(request: Request) -> Response:
         try:
-            return await answer(request)
+            return await handle(request)
         except Unavailable:
             return pages.unavailable()
 
     return endpoint
 
 
-def _describing(gateway: Gateway) -> Answer:
+def _metadata_endpoint(gateway: Gateway) -> Handler:
     document = metadata_document(gateway.oauth_settings, gateway)
 
     async def describe(_request: Request) -> Response:

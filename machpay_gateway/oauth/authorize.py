@@ -1,7 +1,7 @@
-"""Asking a user: who are you, and may this app (RFC 6749 §4.1.1 and §4.1.2).
+"""The authorization endpoint and its pages: sign-in and consent (RFC 6749 §4.1.1 and §4.1.2).
 
-What the app asked stays in the address through sign-in and consent, and is judged anew at each step: nothing of it is
-kept that another window could mix up.
+The client's request stays in the query of each page's URL and is validated again at each step. No copy is stored, so
+two windows cannot mix up their requests.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from machpay_gateway.core.oauth.authorization_request import (
     UNKNOWN_CLIENT,
     AuthorizationRequest,
     RedirectTarget,
-    read_request,
-    redirect_target,
+    find_redirect_target,
+    parse_authorization_request,
 )
 from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.error import OAuthErrorCode, OAuthRefusal
@@ -40,13 +40,17 @@ from machpay_gateway.web.browser import (
 from machpay_gateway.web.forms import is_utf8, parse_form, read_form
 from machpay_gateway.web.request_facts import actor_of, facts_of
 
-_DONE_BY_SIGNING_IN = frozenset({"login", "select_account"})
+_FULFILLED_BY_SIGN_IN = frozenset({"login", "select_account"})
+_CSRF_FIELD = "proof"
 _LOGIN_REQUIRED = OAuthRefusal(OAuthErrorCode.LOGIN_REQUIRED, "nobody is signed in")
+_CONSENT_REQUIRED = OAuthRefusal(OAuthErrorCode.CONSENT_REQUIRED, "the user was not asked before")
+_ACCESS_DENIED = OAuthRefusal(OAuthErrorCode.ACCESS_DENIED, "the user said no")
+_UNAVAILABLE = "The service is temporarily unavailable. Please try again in a moment."
 
 
 @dataclass(frozen=True, slots=True)
 class PendingConsent:
-    """An authorization request as it came: its *query*, what it means, and who is signed in by the *cookie*."""
+    """A valid authorization *request* with its *query*, and the *user* who is signed in by the session *cookie*."""
 
     query: bytes
     request: AuthorizationRequest
@@ -55,7 +59,7 @@ class PendingConsent:
 
 
 class Authorization:
-    """The pages that users see, and where they lead."""
+    """The handlers of the pages for users."""
 
     def __init__(self, gateway: Gateway) -> None:
         """Serve by *gateway*, which has an authorization server."""
@@ -68,161 +72,167 @@ class Authorization:
         self._device = Cookie.of("device", is_secure=is_secure)
 
     async def authorize(self, http: HttpRequest) -> Response:
-        """Answer an app's request: by a page, or by sending the user back to it."""
-        asked = await self._asked(http)
-        if isinstance(asked, Response):
-            return asked
-        request, user = asked.request, asked.user
-        if user is None or request.prompts & _DONE_BY_SIGNING_IN:
+        """Respond to an authorization request: with a page, or a redirect back to the client."""
+        pending = await self._load(http)
+        if isinstance(pending, Response):
+            return pending
+        request, user = pending.request, pending.user
+        if user is None or request.prompts & _FULFILLED_BY_SIGN_IN:
             if "none" in request.prompts:
-                return self._refused(request.client, request.back, _LOGIN_REQUIRED, user)
-            return self._ask_to_sign_in(http, asked)
-        if "consent" not in request.prompts and await self._is_settled(request, user):
-            return await self._allow(http, request, user, request.scopes)
+                return self._refuse(request.client, request.target, _LOGIN_REQUIRED, user)
+            return self._sign_in_page(http, pending)
+        if "consent" not in request.prompts and await self._has_consented(request, user):
+            return await self._redirect_with_code(http, request, user, request.scopes)
         if "none" in request.prompts:
-            return self._back(
-                request.back, OAuthRefusal(OAuthErrorCode.CONSENT_REQUIRED, "the user was not asked before")
-            )
-        return self._pages.consent(request, user, asked.cookie, asked.query)
+            return self._redirect_with_error(request.target, _CONSENT_REQUIRED)
+        return self._pages.consent(request, user, pending.cookie, pending.query)
 
     async def sign_in(self, http: HttpRequest) -> Response:
-        """Take e-mail and password, and go on to what was asked."""
-        asked = await self._asked(http)
-        if isinstance(asked, Response):
-            return asked
-        sent, form_cookie = await _form_of(http), self._form.read(http)
-        if not is_valid_csrf_token(http, form_cookie, SIGN_IN, asked.query, sent.get("proof") or ""):
-            # Signed in by another tab meanwhile: nothing that was sent is looked at, so that nobody is swapped in.
-            if asked.user is not None and not asked.request.prompts & _DONE_BY_SIGNING_IN:
-                return self._onward(asked.query)
-            return self._ask_to_sign_in(http, asked, told=COOKIE_MISSING)
+        """Sign in by e-mail and password, and continue with the authorization request."""
+        pending = await self._load(http)
+        if isinstance(pending, Response):
+            return pending
+        form, form_cookie = await _read_form(http), self._form.read(http)
+        if not is_valid_csrf_token(http, form_cookie, SIGN_IN, pending.query, form.get(_CSRF_FIELD) or ""):
+            # Signed in by another tab in between: the form is ignored, so that no other user is swapped in.
+            if pending.user is not None and not pending.request.prompts & _FULFILLED_BY_SIGN_IN:
+                return self._continue(pending.query)
+            return self._sign_in_page(http, pending, message=COOKIE_MISSING)
         facts = facts_of(http.scope)
-        email = sent.get("email") or ""
-        found = await self._gateway.users.sign_in(
+        email = form.get("email") or ""
+        result = await self._gateway.users.sign_in(
             email,
-            sent.get("password") or "",
+            form.get("password") or "",
             address=facts.address,
-            shown_address=format_address_or_none(facts.address),
+            display_address=format_address_or_none(facts.address),
             device=self._device.raw(http),
             request_id=facts.request_id.decode(),
         )
-        if isinstance(found, NotSignedIn):
-            return self._not_signed_in(http, asked, email, found)
-        await self._gateway.users.sign_out(asked.cookie, actor_of("user", "", facts))  # in whose place the new one is
+        if isinstance(result, NotSignedIn):
+            return self._sign_in_page(http, pending, message=result.message, email=email, status=result.status)
+        await self._gateway.users.sign_out(pending.cookie, actor_of("user", "", facts))  # the new session replaces it
         # 303: the browser must not send the password on to where it goes next (RFC 9700 §4.12).
-        response = self._onward(_without_sign_in(asked.query))
-        set_sign_in_cookies(response, found.cookie, found.device, is_secure=self._settings.is_secure)
+        response = self._continue(_without_sign_in_prompts(pending.query))
+        set_sign_in_cookies(response, result.cookie, result.device, is_secure=self._settings.is_secure)
         self._form.drop(response)
         return response
 
     async def consent(self, http: HttpRequest) -> Response:
-        """Take the user's answer back to the app."""
-        asked = await self._asked(http)
-        if isinstance(asked, Response):
-            return asked
-        sent, request, user = await _form_of(http), asked.request, asked.user
-        if user is None or not is_valid_csrf_token(http, asked.cookie, CONSENT, asked.query, sent.get("proof") or ""):
-            return self._onward(asked.query)  # to be asked again, by a page of ours
-        chosen = request.scopes.names & set(sent.all("scope"))
-        if sent.get("decision") != "allow" or (request.scopes.names and not chosen):
-            return self._back(request.back, OAuthRefusal(OAuthErrorCode.ACCESS_DENIED, "the user said no"))
-        return await self._allow(http, request, user, Scopes(frozenset(chosen)))
+        """Redirect to the client with the user's decision."""
+        pending = await self._load(http)
+        if isinstance(pending, Response):
+            return pending
+        form, request, user = await _read_form(http), pending.request, pending.user
+        if user is None or not is_valid_csrf_token(
+            http, pending.cookie, CONSENT, pending.query, form.get(_CSRF_FIELD) or ""
+        ):
+            return self._continue(pending.query)  # show the user a page of ours again
+        scopes = request.scopes.names & set(form.all("scope"))
+        if form.get("decision") != "allow" or (request.scopes.names and not scopes):
+            return self._redirect_with_error(request.target, _ACCESS_DENIED)
+        return await self._redirect_with_code(http, request, user, Scopes(frozenset(scopes)))
 
     async def sign_out(self, http: HttpRequest) -> Response:
-        """End the browser's sign-in, so that somebody else can go on."""
-        asked = await self._asked(http)
-        if isinstance(asked, Response):
-            return asked
-        sent = await _form_of(http)
-        if not is_valid_csrf_token(http, asked.cookie, CONSENT, asked.query, sent.get("proof") or ""):
-            return self._onward(asked.query)
-        await self._gateway.users.sign_out(asked.cookie, actor_of("user", "", facts_of(http.scope)))
-        response = self._onward(asked.query)
+        """End the browser's session, so that another user can sign in and continue."""
+        pending = await self._load(http)
+        if isinstance(pending, Response):
+            return pending
+        form = await _read_form(http)
+        if not is_valid_csrf_token(http, pending.cookie, CONSENT, pending.query, form.get(_CSRF_FIELD) or ""):
+            return self._continue(pending.query)
+        await self._gateway.users.sign_out(pending.cookie, actor_of("user", "", facts_of(http.scope)))
+        response = self._continue(pending.query)
         self._session.drop(response)
         response.headers["Clear-Site-Data"] = CLEAR_SITE_DATA
         return response
 
     def unavailable(self) -> Response:
-        """Return the page that says to come again."""
-        told = "This does not work right now. Try again in a moment."
-        return self._pages.error(told, status=HTTPStatus.SERVICE_UNAVAILABLE)
+        """Return the page for when the store or the limiter is unavailable."""
+        return self._pages.error(_UNAVAILABLE, status=HTTPStatus.SERVICE_UNAVAILABLE)
 
-    async def _asked(self, http: HttpRequest) -> PendingConsent | Response:
-        """Return what the app asks, or the answer when that cannot be put to a user."""
+    async def _load(self, http: HttpRequest) -> PendingConsent | Response:
+        """Return the authorization request and the signed-in user, or the response to an invalid request."""
         query: bytes = http.scope["query_string"]
         pairs = parse_form(query)
         if isinstance(pairs, str):
-            return self._pages.error(f"The app's request cannot be read: {pairs}.")
+            return self._pages.error(f"The app's request is malformed: {pairs}.")
         parameters = Parameters.of(pairs)
         client_id = parameters.get("client_id")
         client = None if client_id is None else await self._gateway.oauth_clients.get(None, client_id)
-        back = redirect_target(parameters, client)
-        if isinstance(back, str) or client is None:
-            return self._pages.error(str(back))
-        request = read_request(parameters, client, back, self._settings, self._gateway.policy.scopes)
+        target = find_redirect_target(parameters, client)
+        if isinstance(target, str) or client is None:
+            return self._pages.error(str(target))
+        request = parse_authorization_request(parameters, client, target, self._settings, self._gateway.policy.scopes)
         cookie = self._session.read(http)
         user = await self._gateway.users.signed_in(cookie) if cookie else None
         if isinstance(request, OAuthRefusal):
-            return self._refused(client, back, request, user)
+            return self._refuse(client, target, request, user)
         return PendingConsent(query, request, cookie, user)
 
-    async def _is_settled(self, request: AuthorizationRequest, user: User) -> bool:
-        return not request.must_be_shown and await self._gateway.consents.is_given(request, user)
+    async def _has_consented(self, request: AuthorizationRequest, user: User) -> bool:
+        return not request.always_needs_consent and await self._gateway.consents.is_given(request, user)
 
-    async def _allow(self, http: HttpRequest, request: AuthorizationRequest, user: User, scopes: Scopes) -> Response:
+    async def _redirect_with_code(
+        self, http: HttpRequest, request: AuthorizationRequest, user: User, scopes: Scopes
+    ) -> Response:
         actor = actor_of("user", user.id, facts_of(http.scope))
         try:
             code = await self._gateway.consents.give(request, user, scopes, actor)
         except InputError:
             return self._pages.error(UNKNOWN_CLIENT)  # it was removed while the user read the page
-        return _redirect(request.back.url(self._settings, code=code))
+        return _redirect(request.target.url(self._settings, code=code))
 
-    def _ask_to_sign_in(
-        self, http: HttpRequest, asked: PendingConsent, *, told: str = "", email: str = "", status: int = HTTPStatus.OK
+    def _sign_in_page(
+        self,
+        http: HttpRequest,
+        pending: PendingConsent,
+        *,
+        message: str = "",
+        email: str = "",
+        status: int = HTTPStatus.OK,
     ) -> Response:
         cookie = self._form.read(http) or random_value()
-        response = self._pages.sign_in(asked.request, cookie, asked.query, told=told, email=email, status=status)
-        self._form.put(response, cookie)
-        return response
+        page = self._pages.sign_in(pending.request, cookie, pending.query, message=message, email=email, status=status)
+        self._form.put(page, cookie)
+        return page
 
-    def _not_signed_in(self, http: HttpRequest, asked: PendingConsent, email: str, found: NotSignedIn) -> Response:
-        return self._ask_to_sign_in(http, asked, told=found.told, email=email, status=found.status)
-
-    def _refused(self, client: OAuthClient, back: RedirectTarget, refused: OAuthRefusal, user: User | None) -> Response:
-        """Send the error back to the app; show it here while nobody is signed in and the app registered itself."""
+    def _refuse(
+        self, client: OAuthClient, target: RedirectTarget, refusal: OAuthRefusal, user: User | None
+    ) -> Response:
+        """Redirect to the client with the error, or show it while nobody is signed in to a self-registered client."""
         if client.is_self_registered and user is None:
-            # RFC 9700 §4.11.2: else a link to this server leads wherever a stranger has registered, with no user asked.
-            return self._pages.error(f"The app's request was refused: {refused.description}.")
-        return self._back(back, refused)
+            # RFC 9700 §4.11.2: otherwise a link to this server redirects to any URL that an attacker has registered.
+            return self._pages.error(f"The app's request was refused: {refusal.description}.")
+        return self._redirect_with_error(target, refusal)
 
-    def _back(self, back: RedirectTarget, refused: OAuthRefusal) -> Response:
-        return _redirect(back.url(self._settings, error=refused.code, error_description=refused.description))
+    def _redirect_with_error(self, target: RedirectTarget, refusal: OAuthRefusal) -> Response:
+        return _redirect(target.url(self._settings, error=refusal.code, error_description=refusal.description))
 
-    def _onward(self, query: bytes) -> Response:
+    def _continue(self, query: bytes) -> Response:
         return _redirect(f"{self._settings.path}{AUTHORIZE}?{query.decode('ascii')}")
 
 
 def _redirect(url: str) -> Response:
     headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
     response = RedirectResponse(url, HTTPStatus.SEE_OTHER, headers)
-    response.headers["location"] = url  # as it was registered and as it came: nothing is escaped once more
+    response.headers["location"] = url  # exactly as registered: Starlette would escape it again
     return response
 
 
-async def _form_of(http: HttpRequest) -> Parameters:
+async def _read_form(http: HttpRequest) -> Parameters:
     pairs = await read_form(http)
-    # What cannot be read proves nothing, and is answered as a form without its proof.
+    # An unreadable form is treated as one without a CSRF token.
     return Parameters.of([] if isinstance(pairs, str) or not is_utf8(pairs) else pairs)
 
 
-def _without_sign_in(query: bytes) -> bytes:
-    """Return *query* without the prompts that signing in has done: else it would be asked for again, for ever."""
-    return b"&".join(pair for pair in map(_undone, query.split(b"&")) if pair)
+def _without_sign_in_prompts(query: bytes) -> bytes:
+    """Return *query* without the prompts that a sign-in fulfills, which would otherwise ask for it again forever."""
+    return b"&".join(pair for pair in map(_remaining_prompts, query.split(b"&")) if pair)
 
 
-def _undone(pair: bytes) -> bytes:
+def _remaining_prompts(pair: bytes) -> bytes:
     fields = parse_form(pair)
     if isinstance(fields, str) or [name for name, _ in fields] != ["prompt"]:
         return pair
-    left = [prompt for prompt in fields[0][1].split() if prompt not in _DONE_BY_SIGNING_IN]
-    return urlencode({"prompt": " ".join(left)}).encode() if left else b""
+    prompts = [prompt for prompt in fields[0][1].split() if prompt not in _FULFILLED_BY_SIGN_IN]
+    return urlencode({"prompt": " ".join(prompts)}).encode() if prompts else b""

@@ -1,4 +1,4 @@
-"""The pages of the authorization server."""
+"""The pages of the authorization server: sign-in, consent and error."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -18,29 +18,29 @@ _TEMPLATES = Path(__file__).with_name("templates")
 
 
 class OAuthPages:
-    """Makes pages for users of *settings*."""
+    """Renders the pages of the authorization server with *settings*."""
 
     def __init__(self, settings: OAuthSettings) -> None:
         self._pages = Pages(_TEMPLATES)
         self._settings = settings
 
     def sign_in(
-        self, request: AuthorizationRequest, cookie: str, query: bytes, *, told: str, email: str, status: int
+        self, request: AuthorizationRequest, cookie: str, query: bytes, *, message: str, email: str, status: int
     ) -> Response:
-        """Return the page that asks for e-mail and password; *told* is what went wrong before."""
+        """Return the sign-in page; *message* says why the last attempt failed."""
         values = {
-            **_app(request),
-            "told": told,
+            **_client_values(request),
+            "message": message,
             "email": email,
             "action": self._action(SIGN_IN, query),
-            "proof": csrf_token(cookie, SIGN_IN, query),
+            "csrf_token": csrf_token(cookie, SIGN_IN, query),
         }
         return self._page("sign_in.html", values, request, status=status)
 
     def consent(self, request: AuthorizationRequest, user: User, cookie: str, query: bytes) -> Response:
-        """Return the page that asks whether the app may do what it asks for."""
+        """Return the page that asks *user* for consent."""
         values = {
-            **_app(request),
+            **_client_values(request),
             "is_test": request.client.environment == "test",
             "email": user.email,
             "account": user.account_id,
@@ -48,13 +48,14 @@ class OAuthPages:
             "resources": [name for name in request.resources if name != self._settings.audience],
             "action": self._action(CONSENT, query),
             "sign_out": self._action(SIGN_OUT, query),
-            "proof": csrf_token(cookie, CONSENT, query),
+            "csrf_token": csrf_token(cookie, CONSENT, query),
         }
         return self._page("consent.html", values, request)
 
-    def error(self, told: str, *, status: int = HTTPStatus.BAD_REQUEST) -> Response:
-        """Return the page that tells a user what the app did wrong, or we."""
-        return self._pages.page("error.html", {"told": told}, status=status, is_secure=self._settings.is_secure)
+    def error(self, message: str, *, status: int = HTTPStatus.BAD_REQUEST) -> Response:
+        """Return the page for an error that is not sent to the client."""
+        values = {"message": message}
+        return self._pages.page("error.html", values, status=status, is_secure=self._settings.is_secure)
 
     def _page(
         self, name: str, values: Mapping[str, object], request: AuthorizationRequest, *, status: int = HTTPStatus.OK
@@ -63,7 +64,7 @@ class OAuthPages:
             name,
             values,
             status=status,
-            sends_to=origin_source(request.back.redirect_uri),
+            sends_to=origin_source(request.target.redirect_uri),
             is_secure=self._settings.is_secure,
         )
 
@@ -71,10 +72,10 @@ class OAuthPages:
         return f"{self._settings.path}{path}?{query.decode('ascii')}"
 
 
-def _app(request: AuthorizationRequest) -> Mapping[str, object]:
-    """Return what pages say of the app: its name as it gave it, and *host*, where the user is sent."""
+def _client_values(request: AuthorizationRequest) -> Mapping[str, object]:
+    """Return what pages show of the client: its name as registered and *host*, where the user is redirected to."""
     return {
         "app": request.client.name,
         "is_self_registered": request.client.is_self_registered,
-        "host": origin_source(request.back.redirect_uri),
+        "host": origin_source(request.target.redirect_uri),
     }

@@ -1,7 +1,7 @@
-"""Clients that register themselves (RFC 7591), where an operator lets them: for an account that was named for it.
+"""Dynamic client registration (RFC 7591), where `registration_account` names the account that owns such clients.
 
-Anybody may ask, so what is refused stores nothing: no row, no audit row, and in the limiter only the count of its own
-address block.
+Anybody may call this endpoint. A refused request therefore stores nothing, neither a client nor an audit entry, and
+adds only to the limiter's count for its own address block.
 """
 
 import hmac
@@ -37,19 +37,21 @@ logger = logging.getLogger(__name__)
 
 
 def registration_endpoint(gateway: Gateway) -> Callable[[Request], Awaitable[Response]]:
-    """Return the endpoint at which clients register. They act for users who allow it, and never for themselves."""
+    """Return the endpoint at which clients register. They act for users who consent, and never for themselves."""
     registration = _Registration(gateway)
 
     async def register(request: Request) -> Response:
         try:
-            answer = await registration.answer(request)
+            response = await registration.respond(request)
         except RedirectError as exc:
-            answer = OAuthRefusal(OAuthErrorCode.INVALID_REDIRECT_URI, str(exc))
+            response = OAuthRefusal(OAuthErrorCode.INVALID_REDIRECT_URI, str(exc))
         except InputError as exc:
-            answer = OAuthRefusal(OAuthErrorCode.INVALID_CLIENT_METADATA, str(exc))
+            response = OAuthRefusal(OAuthErrorCode.INVALID_CLIENT_METADATA, str(exc))
         except Unavailable:
-            answer = OAuthRefusal(OAuthErrorCode.TEMPORARILY_UNAVAILABLE, "registration does not work right now", 1.0)
-        return refusal_response(answer) if isinstance(answer, OAuthRefusal) else answer
+            response = OAuthRefusal(
+                OAuthErrorCode.TEMPORARILY_UNAVAILABLE, "registration is temporarily unavailable", 1.0
+            )
+        return refusal_response(response) if isinstance(response, OAuthRefusal) else response
 
     return register
 
@@ -64,8 +66,8 @@ class _Registration:
         self._token_digest = None if token is None else sha256(token.encode()).digest()
         self._log = _RefusalLog()
 
-    async def answer(self, request: Request) -> Response | OAuthRefusal:
-        """Return the registered client, or why there is none. Raises InputError, Unavailable."""
+    async def respond(self, request: Request) -> Response | OAuthRefusal:
+        """Register a client and return the response, or why it is refused. Raises InputError, Unavailable."""
         if self._token_digest is not None and "authorization" not in request.headers:
             response = refusal_response(
                 OAuthRefusal(OAuthErrorCode.INVALID_TOKEN, "registration needs an initial access token")
@@ -73,81 +75,81 @@ class _Registration:
             # RFC 6750 §3.1: a request without credentials gets no error code in its challenge.
             response.headers["WWW-Authenticate"] = f'Bearer realm="{REALM}"'
             return response
-        # The token first: who does not have it leaves no trace, and takes nothing from the block of those who do.
+        # The token first: a caller without it must not use up the limit of others in its address block.
         refusal = self._unauthorized(request) or await self._over_limit(request)
         if refusal is not None:
             return refusal
-        asked = await _metadata_of(request)
-        return asked if isinstance(asked, OAuthRefusal) else await self._registered(request, asked)
+        metadata = await _read_metadata(request)
+        return metadata if isinstance(metadata, OAuthRefusal) else await self._register(request, metadata)
 
     def _unauthorized(self, request: Request) -> OAuthRefusal | None:
-        """Return why *request* may not register, None when it has the initial access token, or needs none (§3)."""
+        """Return why *request* may not register; None with the initial access token, or when none is needed (§3)."""
         if self._token_digest is None:
             return None
         address, failures = facts_of(request.scope).address, self._gateway.failures
         if wait := failures.wait(address, time.time()):
             return OAuthRefusal(OAuthErrorCode.SLOW_DOWN, "too many failures from this address", wait)
-        given = request.headers.getlist("authorization")
-        scheme, _, token = given[0].partition(" ")
+        headers = request.headers.getlist("authorization")
+        scheme, _, token = headers[0].partition(" ")
         digest = sha256(token.strip(" ").encode("latin-1")).digest()
         is_right = hmac.compare_digest(digest, self._token_digest)
-        if is_right and len(given) == 1 and scheme.lower() == "bearer":
+        if is_right and len(headers) == 1 and scheme.lower() == "bearer":
             return None
         failures.count(address, time.time())
-        self._log.note("wrong initial access token")
+        self._log.count("wrong initial access token")
         return OAuthRefusal(OAuthErrorCode.INVALID_TOKEN, "the initial access token is wrong")
 
     async def _over_limit(self, request: Request) -> OAuthRefusal | None:
-        """Count a registration of the address block, an IPv6 /64 being one; return why it may not register now."""
+        """Count a registration by the address block (IPv6: a /64); return the refusal when it is over the limit."""
         block = block_name(facts_of(request.scope).address)
-        demand = AdmissionRequest(f"registration:{block}", 0, self._settings.registration_tier, 1)
-        match await take_and_release(self._gateway.limiter.admit(demand)):
+        admission = AdmissionRequest(f"registration:{block}", 0, self._settings.registration_tier, 1)
+        match await take_and_release(self._gateway.limiter.admit(admission)):
             case Exceeded(wait_seconds=wait):
-                self._log.note("over registration_limit")
+                self._log.count("over registration_limit")
                 return OAuthRefusal(OAuthErrorCode.SLOW_DOWN, "too many registrations from this address", wait)
             case LimiterUnavailable(detail):
-                raise Unavailable(f"how many clients an address registered: {detail}")
+                raise Unavailable(f"limit on registrations: {detail}")
         return None
 
-    async def _registered(self, request: Request, asked: Mapping[str, Any]) -> Response | OAuthRefusal:
+    async def _register(self, request: Request, metadata: Mapping[str, Any]) -> Response | OAuthRefusal:
         gateway, settings = self._gateway, self._settings
         account = await gateway.accounts.find(settings.registration_account or "")
         if account is None:
             return OAuthRefusal(
-                OAuthErrorCode.TEMPORARILY_UNAVAILABLE, "the account for registered clients is not there"
+                OAuthErrorCode.TEMPORARILY_UNAVAILABLE, "the account for registered clients does not exist"
             )
-        method = asked.get("token_endpoint_auth_method", AUTHENTICATION_METHODS[0])
+        method = metadata.get("token_endpoint_auth_method", AUTHENTICATION_METHODS[0])
         if method not in AUTHENTICATION_METHODS:
             raise InputError(f"token_endpoint_auth_method is one of {', '.join(AUTHENTICATION_METHODS)}.")
-        wanted = _text(asked, "scope")
-        within = set(settings.registration_scopes)
+        scope = _text(metadata, "scope")
+        allowed = set(settings.registration_scopes)
         await gateway.oauth_clients.remove_unused(settings.registration_days)
-        made = await gateway.oauth_clients.register(
+        registered = await gateway.oauth_clients.register(
             account.id,
-            name=_text(asked, "client_name") or "An app without a name",
-            scopes=within if wanted is None else within & set(wanted.split()),
-            redirect_uris=_texts(asked, "redirect_uris") or (),
-            grant_types=_texts(asked, "grant_types") or (AUTHORIZATION_CODE,),
+            name=_text(metadata, "client_name") or "An app without a name",
+            scopes=allowed if scope is None else allowed & set(scope.split()),
+            redirect_uris=_texts(metadata, "redirect_uris") or (),
+            grant_types=_texts(metadata, "grant_types") or (AUTHORIZATION_CODE,),
             is_public=method == "none",
-            binds_tokens=asked.get("dpop_bound_access_tokens") is True,
+            binds_tokens=metadata.get("dpop_bound_access_tokens") is True,
             max_clients=settings.registration_clients,
             actor=actor_of("client", "", facts_of(request.scope)),
         )
-        if made is None:
-            self._log.note("registration_clients are registered")
+        if registered is None:
+            self._log.count("registration_clients are registered")
             return OAuthRefusal(OAuthErrorCode.SLOW_DOWN, "too many clients are registered", _FULL_SECONDS)
-        return json_response(_described(*made, method), HTTPStatus.CREATED)
+        return json_response(_client_information(*registered, method), HTTPStatus.CREATED)
 
 
 class _RefusalLog:
-    """Logs refused registrations: the first at once, and then once a minute how many. Mutable, to count them."""
+    """Logs refused registrations: the first at once, then their number once a minute. Mutable."""
 
     def __init__(self) -> None:
         self._count = 0
         self._logged_at = float("-inf")
 
-    def note(self, reason: str) -> None:
-        """Count a refusal for *reason*, and log what was counted if it is time."""
+    def count(self, reason: str) -> None:
+        """Count a refusal for *reason*, and log the count if a minute has passed."""
         self._count += 1
         now = time.monotonic()
         if now - self._logged_at < _LOG_SECONDS:
@@ -156,7 +158,7 @@ class _RefusalLog:
         self._count, self._logged_at = 0, now
 
 
-def _described(client: OAuthClient, secret: str | None, method: str) -> dict[str, Any]:
+def _client_information(client: OAuthClient, secret: str | None, method: str) -> dict[str, Any]:
     return {
         "client_id": client.id,
         "client_secret": secret,
@@ -172,31 +174,31 @@ def _described(client: OAuthClient, secret: str | None, method: str) -> dict[str
     }
 
 
-async def _metadata_of(request: Request) -> Mapping[str, Any] | OAuthRefusal:
+async def _read_metadata(request: Request) -> Mapping[str, Any] | OAuthRefusal:
     try:
         body = await read_limited_body(request, _MAX_BYTES)
         if body is None:
             return OAuthRefusal(OAuthErrorCode.INVALID_CLIENT_METADATA, f"the body is over {_MAX_BYTES} bytes")
-        asked = orjson.loads(body)
+        metadata = orjson.loads(body)
     except (ClientDisconnect, orjson.JSONDecodeError):
         return OAuthRefusal(OAuthErrorCode.INVALID_CLIENT_METADATA, "the body is not JSON")
-    if not isinstance(asked, dict):
+    if not isinstance(metadata, dict):
         return OAuthRefusal(OAuthErrorCode.INVALID_CLIENT_METADATA, "the body is not a JSON object")
-    kinds = asked.get("response_types", ["code"])
-    if kinds not in (["code"], []):
+    response_types = metadata.get("response_types", ["code"])
+    if response_types not in (["code"], []):
         return OAuthRefusal(OAuthErrorCode.INVALID_CLIENT_METADATA, "response_types is code, and nothing else")
-    return asked
+    return metadata
 
 
-def _text(asked: Mapping[str, Any], name: str) -> str | None:
-    value = asked.get(name)
+def _text(metadata: Mapping[str, Any], name: str) -> str | None:
+    value = metadata.get(name)
     if value is not None and not isinstance(value, str):
         raise InputError(f"{name} is not a text.")
     return value
 
 
-def _texts(asked: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
-    value = asked.get(name)
+def _texts(metadata: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
+    value = metadata.get(name)
     if value is None:
         return None
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):

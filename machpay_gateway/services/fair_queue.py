@@ -1,6 +1,6 @@
-"""Who is next for a scarce thread: address blocks take turns, so that one that sends many waits for itself.
+"""A fair queue for password hashing: owners take turns, so that many jobs of one delay only its own.
 
-Nothing here knows what is waited for, or waits: that is `passwords`.
+It only orders items. `passwords` runs them.
 """
 
 from collections import OrderedDict, deque
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 class FairQueue(Generic[T]):
-    """A bounded queue that is fair between owners: at most *total* wait, at most *each* of one owner.
+    """A bounded queue, round-robin between owners: at most *total* items, at most *each* of one owner.
 
-    The owners take turns, each with the oldest of theirs. When it is full, the newest of the owner who has most makes
-    room for a newcomer who has fewer.
+    Each turn takes the owner's oldest item. When the queue is full, the owner with the most items loses its newest one
+    to an owner with fewer.
     """
 
     def __init__(self, *, total: int, each: int) -> None:
@@ -26,7 +26,7 @@ class FairQueue(Generic[T]):
         return self._count
 
     def push(self, owner: str, item: T) -> T | None:
-        """Let *item* wait; return who has to go instead, which is *item* itself when its owner has too many."""
+        """Add *item*; return the item that is evicted for it, or *item* itself when its owner has too many."""
         own = len(self._waiting.get(owner, ()))
         if own >= self._each:
             return item
@@ -42,16 +42,16 @@ class FairQueue(Generic[T]):
         return evicted
 
     def pop(self) -> T:
-        """Return who is next. Raises KeyError when nobody waits."""
+        """Remove and return the next item. Raises KeyError when the queue is empty."""
         owner, items = self._waiting.popitem(last=False)
         item = items.popleft()
         self._count -= 1
         if items:
-            self._waiting[owner] = items  # at the end: the others come first
+            self._waiting[owner] = items  # at the end: it is the turn of the others
         return item
 
     def discard(self, owner: str, item: T) -> None:
-        """Let *item* wait no more, if it does."""
+        """Remove *item*, if it is in the queue."""
         items = self._waiting.get(owner)
         if items is None or item not in items:
             return

@@ -24,13 +24,13 @@ from machpay_gateway.core.oauth.client import (
     NEVER_GRANTED,
     REFRESH_TOKEN,
     OAuthClient,
-    checked_app_scopes,
-    checked_grant_types,
     client_state,
+    validate_client_scopes,
+    validate_grant_types,
 )
 from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, mint
 from machpay_gateway.core.oauth.ports import ClientStore
-from machpay_gateway.core.oauth.redirect_uri import checked_redirect_uris
+from machpay_gateway.core.oauth.redirect_uri import validate_redirect_uris
 from machpay_gateway.core.text import quote_value
 from machpay_gateway.core.unchanged import UNCHANGED, Unchanged
 from machpay_gateway.services.optimistic_locking import (
@@ -199,15 +199,15 @@ class OAuthClients:
             wanted = replace(
                 client,
                 name=client.name if name is UNCHANGED else validate_name(name),
-                scopes=client.scopes if scopes is UNCHANGED else checked_app_scopes(scopes, self.grantable),
+                scopes=client.scopes if scopes is UNCHANGED else validate_client_scopes(scopes, self.grantable),
                 redirect_uris=client.redirect_uris
                 if redirect_uris is UNCHANGED
-                else checked_redirect_uris(redirect_uris),
+                else validate_redirect_uris(redirect_uris),
                 requires_pkce=client.requires_pkce if requires_pkce is UNCHANGED else requires_pkce,
                 binds_tokens=client.binds_tokens if binds_tokens is UNCHANGED else binds_tokens,
             )
             _check_pkce(is_public=wanted.is_public, requires_pkce=wanted.requires_pkce)
-            kinds = checked_grant_types(
+            kinds = validate_grant_types(
                 wanted.grant_types if grant_types is UNCHANGED else grant_types,
                 is_public=wanted.is_public,
                 redirect_uris=wanted.redirect_uris,
@@ -305,8 +305,8 @@ class OAuthClients:
         binds_tokens: bool,
         is_self_registered: bool = False,
     ) -> tuple[OAuthClient, str | None]:
-        now, uris = self._clock(), checked_redirect_uris(redirect_uris)
-        kinds = checked_grant_types(
+        now, uris = self._clock(), validate_redirect_uris(redirect_uris)
+        kinds = validate_grant_types(
             grant_types, is_public=is_public, redirect_uris=uris, is_self_registered=is_self_registered
         )
         secret = None if is_public else self._mint_secret()
@@ -317,7 +317,7 @@ class OAuthClients:
             environment=environment,
             tier="",  # it is the account's, and the store fills it in
             redirect_uris=uris,
-            scopes=checked_app_scopes(scopes, self.grantable),
+            scopes=validate_client_scopes(scopes, self.grantable),
             grant_types=kinds,
             created_at=now,
             secrets=() if secret is None else (_secret_record(secret, now),),

@@ -1,8 +1,8 @@
-"""Which passwords are refused: common ones, and those made of what anybody knows of the user (ASVS 5.0 6.2.4, 6.2.11).
+"""Password rules: common passwords, and those made of context words, are refused (ASVS 5.0 6.2.4, 6.2.11).
 
-zxcvbn knows 30,000 common passwords with names, words, dates, keyboard rows and how people vary all these; it asks no
-network. What it finds is the number of guesses that a password takes. The common ones that it would take for words
-that do not belong together are in a list of their own, `common_passwords.txt`.
+zxcvbn estimates how many guesses a password takes, offline: it knows 30,000 common passwords, names, words, dates,
+keyboard rows and the usual variations. Common passwords that it would rate as unrelated words are listed in
+`common_passwords.txt`.
 """
 
 import re
@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from machpay_gateway.core.accounts.user import checked_length
+from machpay_gateway.core.accounts.user import validate_password_length
 from machpay_gateway.core.errors import InputError
 
 # Where zxcvbn's own scale has its best score. "fortnite1234" takes 1.6 billion guesses, three random words 10^13.
 _GUESSES_LOG10 = 10.0
 _COMMON = Path(__file__).with_name("common_passwords.txt")
-# zxcvbn's work grows with the square of the length: 40 characters take it 10 ms, and are enough to tell.
+# zxcvbn's work grows with the square of the length: 40 characters take it 10 ms, and are enough to judge by.
 _WINDOW = 40
 _OURS = ("machpay", "gateway", "console")
 _SHORTEST_WORD = 3
@@ -24,12 +24,12 @@ _SPELLED_ALIKE = str.maketrans("@403!1|l$5+7", "aaoeiiiisstt")
 _WAY_OUT = "Use several words that do not belong together, or a password manager."
 
 
-def checked_password(password: str, *, email: str = "", account: str = "") -> str:
+def validate_password(password: str, *, email: str = "", account: str = "") -> str:
     """Return *password* of the user of this *email* in an *account* of this name.
 
     Raises InputError, which does not repeat it. It takes up to 30 ms.
     """
-    checked_length(password)
+    validate_password_length(password)
     words = sorted(set(_words(email, account)), key=len, reverse=True)
     if _folded(password) in _common() or not any(_is_hard(window) for window in _windows(password)):
         raise InputError(f"The password is too easy to guess: it is common, or close to a common one. {_WAY_OUT}")
@@ -56,12 +56,12 @@ def _is_hard(text: str) -> bool:
 
 
 def _windows(password: str) -> Iterable[str]:
-    """Return the parts of *password* that are looked at: one of them must be hard."""
+    """Return the parts of *password* that are rated: one of them must be hard to guess."""
     return (password,) if len(password) <= _WINDOW else (password[:_WINDOW], password[-_WINDOW:])
 
 
 def _words(email: str, account: str) -> Iterator[str]:
-    """Yield what anybody knows of the user, as `_folded` spells it."""
+    """Yield the context words of the user, as `_folded` spells them."""
     for text in (email, account, *_OURS):
         for word in (text, re.sub(r"[\W_]", "", text), *re.split(r"[\W_]+", text)):
             if len(word) >= _SHORTEST_WORD:
@@ -69,7 +69,7 @@ def _words(email: str, account: str) -> Iterator[str]:
 
 
 def _without(password: str, words: Iterable[str]) -> str:
-    """Return what is left of *password* when *words* are cut out, forwards and backwards."""
+    """Return *password* without *words*, forwards and backwards."""
     left, folded = password, _folded(password)
     for word in words:
         for spelling in {word, word[::-1]}:
@@ -79,5 +79,5 @@ def _without(password: str, words: Iterable[str]) -> str:
 
 
 def _folded(text: str) -> str:
-    """Return *text* of the same length, in which spellings of one word are alike."""
+    """Return *text*, at the same length, with variant spellings of a word made equal."""
     return "".join(each.lower()[:1] or each for each in text).translate(_SPELLED_ALIKE)

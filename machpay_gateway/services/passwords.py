@@ -1,4 +1,4 @@
-"""Passwords: argon2id (RFC 9106), in threads of their own, of which there are few."""
+"""Password hashing with argon2id (RFC 9106), in a small thread pool of its own."""
 
 import asyncio
 import os
@@ -18,16 +18,15 @@ from machpay_gateway.services.fair_queue import FairQueue
 
 Result = TypeVar("Result")
 
-# Each takes a thread a tenth of a second: whoever comes later would wait for longer than they will.
+# Each job takes a thread a tenth of a second: with more jobs, the last ones would wait too long to be of use.
 _MOST_WAITING, _MOST_OF_ONE = 32, 8
 
 
 @dataclass(frozen=True, slots=True)
 class HashingClient:
-    """Whose work waits for a thread: an address block's, a known browser's or an operator's, by *name*.
+    """The client that a hashing job is for: an address block, a known browser or an operator, by *name*.
 
-    Strangers share half of the threads' time and are fair to one another; those who are known have the other half, so
-    that no number of strangers keeps them waiting.
+    Known clients have half of the threads' time for themselves, so that no number of unknown ones delays them.
     """
 
     name: str
@@ -40,14 +39,14 @@ OPERATOR = HashingClient("operator", is_known=True)
 @dataclass(eq=False, slots=True)
 class _Job:
     work: Callable[[], Any]
-    answer: "asyncio.Future[Any]"
+    result: "asyncio.Future[Any]"
 
 
 class Passwords:
-    """Makes and checks hashes: 64 MiB and a tenth of a second of one processor each.
+    """Computes and verifies hashes: 64 MiB and a tenth of a second of one processor each.
 
-    So no more of them run at once than there are processors but one, and whoever finds too many waiting is told to
-    come again. Raises StoreUnavailable then.
+    Concurrent jobs are limited to the number of processors minus one, and so is the queue: when it is full, further
+    calls raise StoreUnavailable.
     """
 
     def __init__(self) -> None:
@@ -55,72 +54,72 @@ class Passwords:
         self._most_running = max(1, (os.cpu_count() or 1) - 1)
         self._threads = ThreadPoolExecutor(self._most_running, thread_name_prefix="machpay-password")
         self._running = 0
-        # Who comes first now is last next time.
+        # The lanes take turns: the first one moves to the end.
         self._lanes = [FairQueue[_Job](total=_MOST_WAITING, each=_MOST_OF_ONE) for _ in range(2)]
-        # Checked for whoever is not known: that takes as long, so that time tells nothing of who is.
-        self._nobodys: str | None = None
-        self._known = self._lanes[0]
+        # Verified for unknown users too, so that the time of a response does not tell whether a user exists.
+        self._dummy_hash: str | None = None
+        self._lane_of_known = self._lanes[0]
 
-    async def hashed(self, password: str, owner: HashingClient = OPERATOR) -> str:
+    async def compute_hash(self, password: str, owner: HashingClient = OPERATOR) -> str:
         """Return the hash of *password* in PHC form."""
         return await self.in_thread(partial(self._hasher.hash, password), owner)
 
-    async def is_right(self, password: str, kept: str | None, owner: HashingClient = OPERATOR) -> bool:
-        """Tell whether *password* is the one of the *kept* hash; with None it is none, after the same time."""
-        if kept is None:
-            if self._nobodys is None:
-                self._nobodys = await self.hashed(os.urandom(16).hex(), owner)
-            await self.in_thread(partial(_verified, self._hasher, self._nobodys, password), owner)
+    async def is_right(self, password: str, stored_hash: str | None, owner: HashingClient = OPERATOR) -> bool:
+        """Tell whether *password* matches *stored_hash*; False for None, after the same time."""
+        if stored_hash is None:
+            if self._dummy_hash is None:
+                self._dummy_hash = await self.compute_hash(os.urandom(16).hex(), owner)
+            await self.in_thread(partial(_verify, self._hasher, self._dummy_hash, password), owner)
             return False
-        return await self.in_thread(partial(_verified, self._hasher, kept, password), owner)
+        return await self.in_thread(partial(_verify, self._hasher, stored_hash, password), owner)
 
     async def in_thread(self, work: Callable[[], Result], owner: HashingClient = OPERATOR) -> Result:
-        """Return what *work* returns, once it is the turn of its *owner*. A canceled wait frees its place."""
+        """Run *work* in a thread when it is the turn of *owner*, and return its result. Canceling frees its slot."""
         job = _Job(work, asyncio.get_running_loop().create_future())
-        lane = self._known if owner.is_known else next(each for each in self._lanes if each is not self._known)
-        refused = lane.push(owner.name, job)
-        if refused is job:
+        lane = next(each for each in self._lanes if (each is self._lane_of_known) == owner.is_known)
+        evicted = lane.push(owner.name, job)
+        if evicted is job:
             raise StoreUnavailable("passwords: too many are being checked")
-        if refused is not None and not refused.answer.done():
-            refused.answer.set_exception(StoreUnavailable("passwords: too many are being checked"))
-        self._start_waiting()
+        if evicted is not None and not evicted.result.done():
+            evicted.result.set_exception(StoreUnavailable("passwords: too many are being checked"))
+        self._start_jobs()
         try:
-            result: Result = await job.answer
+            result: Result = await job.result
         finally:
             lane.discard(owner.name, job)
         return result
 
-    def _start_waiting(self) -> None:
+    def _start_jobs(self) -> None:
         while self._running < self._most_running and (lane := next(filter(len, self._lanes), None)) is not None:
             self._lanes.remove(lane)
             self._lanes.append(lane)
             job, loop = lane.pop(), asyncio.get_running_loop()
-            if job.answer.done():
+            if job.result.done():
                 continue
             self._running += 1
             future = self._threads.submit(job.work)
-            future.add_done_callback(partial(self._tell, loop, job))
+            future.add_done_callback(partial(self._notify_loop, loop, job))
 
-    def _tell(self, loop: asyncio.AbstractEventLoop, job: _Job, future: "Future[Any]") -> None:
-        """Hand the result from its thread to the event loop that waits for it."""
+    def _notify_loop(self, loop: asyncio.AbstractEventLoop, job: _Job, future: "Future[Any]") -> None:
+        """Pass the result from its thread to the event loop that waits for it."""
         try:
-            loop.call_soon_threadsafe(self._end, job, future)
-        except RuntimeError:  # the loop has closed: nobody waits, and the next one must find the thread free
+            loop.call_soon_threadsafe(self._finish, job, future)
+        except RuntimeError:  # the loop is closed: nothing waits, and the thread is free for the next loop
             self._running -= 1
 
-    def _end(self, job: _Job, future: "Future[Any]") -> None:
+    def _finish(self, job: _Job, future: "Future[Any]") -> None:
         self._running -= 1
-        with suppress(asyncio.InvalidStateError):  # canceled, and nobody is told
+        with suppress(asyncio.InvalidStateError):  # canceled: nothing waits for the result
             error = future.exception()
             if error is None:
-                job.answer.set_result(future.result())
+                job.result.set_result(future.result())
             else:
-                job.answer.set_exception(error)
-        self._start_waiting()
+                job.result.set_exception(error)
+        self._start_jobs()
 
 
-def _verified(hasher: PasswordHasher, kept: str, password: str) -> bool:
+def _verify(hasher: PasswordHasher, stored_hash: str, password: str) -> bool:
     try:
-        return hasher.verify(kept, password)
+        return hasher.verify(stored_hash, password)
     except (VerificationError, InvalidHashError):
         return False

@@ -1,4 +1,4 @@
-"""How grants and tokens end, and what is told of a token (RFC 7009, RFC 7662)."""
+"""Revocation of tokens and grants, and introspection of tokens (RFC 7009, RFC 7662)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -21,22 +21,22 @@ _REVOKED = "revoked"
 _INACTIVE: Mapping[str, Any] = {"active": False}
 
 
-class Verifier(Protocol):
-    """Knows which tokens are good. Raises StoreUnavailable."""
+class AccessTokenVerifier(Protocol):
+    """Verifies access tokens. Raises StoreUnavailable."""
 
     async def verify(self, token: SignedToken, now: float) -> Principal | str:
-        """Return the principal of *token*, or the reason, for the log, why it is not accepted."""
+        """Return the principal of *token*, or the reason for the log why it is invalid."""
 
 
 class Revocation:
-    """Ends tokens and grants. *invalidate* is called with (grant id, version) of each grant that changed."""
+    """Revokes tokens and grants. *invalidate* is called with (grant id, version) of each grant that changed."""
 
     def __init__(
         self,
         store: OAuthStore,
         *,
         issuer: str,
-        verifier: Verifier,
+        verifier: AccessTokenVerifier,
         clock: Callable[[], float],
         invalidate: Invalidate,
     ) -> None:
@@ -47,18 +47,18 @@ class Revocation:
         self._invalidate = invalidate
 
     async def revoke(self, client: OAuthClient, token: str, actor: Actor) -> None:
-        """End what *token*, of either kind, is part of, if it is the client's (RFC 7009 §2.1); else do nothing.
+        """Revoke an access or refresh token, if it is the client's own (RFC 7009 §2.1).
 
-        That is its family: with a refresh token go its access tokens, and with an access token its refresh tokens, as
-        whoever gives up one has no use for the others. A token that a client got for itself ends the client's grant.
+        This ends its whole family: a client that gives up one token has no use for the others. Revoking a token that a
+        client got for itself ends the client's own grant.
         """
         digest = digest_of(OpaqueTokenKind.REFRESH_TOKEN, token)
-        held = None if digest is None else await self._store.refresh_token(digest)
-        if held is not None:
-            if held.family.client_id == client.id:
-                await self.end_family(held.family.id, held.grant, actor, _REVOKED)
+        stored = None if digest is None else await self._store.refresh_token(digest)
+        if stored is not None:
+            if stored.family.client_id == client.id:
+                await self.end_family(stored.family.id, stored.grant, actor, _REVOKED)
             return
-        principal = await self._access(client, token)
+        principal = await self._verify_access_token(client, token)
         if principal is None:
             return
         grant = await self._store.grant(principal.subject, self._clock())
@@ -69,23 +69,23 @@ class Revocation:
             await self.end(None, grant, actor=actor)
 
     async def introspect(self, client: OAuthClient, token: str) -> Mapping[str, Any]:
-        """Return what *token* is, if it is good and the client's own; of any other nothing but that (RFC 7662 §2.2)."""
+        """Return the introspection response: `active` is false for any token that is not valid and the client's own."""
         digest = digest_of(OpaqueTokenKind.REFRESH_TOKEN, token)
         if digest is not None:
-            held = await self._store.refresh_token(digest)
-            return _INACTIVE if held is None else self._refresh_told(client, held)
-        principal = await self._access(client, token)
+            stored = await self._store.refresh_token(digest)
+            return _INACTIVE if stored is None else self._describe_refresh_token(client, stored)
+        principal = await self._verify_access_token(client, token)
         if principal is None:
             return _INACTIVE
         claims = principal.claims
-        told = {name: claims[name] for name in ("sub", "aud", "iss", "exp", "iat", "jti", "cnf") if name in claims}
+        copied = {name: claims[name] for name in ("sub", "aud", "iss", "exp", "iat", "jti", "cnf") if name in claims}
         kind = "DPoP" if "cnf" in claims else "Bearer"
         return {
             "active": True,
             "scope": str(principal.scopes),
             "client_id": client.id,
             "token_type": kind,
-            **told,
+            **copied,
         }
 
     async def list(
@@ -97,9 +97,9 @@ class Revocation:
         after: str | None = None,
         limit: int = 100,
     ) -> Sequence[Grant]:
-        """Return grants that the account's users gave, and its clients have for themselves, newest first.
+        """Return grants of the account, newest first, at most *limit* of them, those after the grant id *after*.
 
-        At most *limit* of them, those that come after the grant id *after*.
+        These are the grants that its users gave and those that its clients have for themselves.
         """
         if not all(is_id(each) for each in (client_id, after) if each is not None):
             return []
@@ -113,7 +113,7 @@ class Revocation:
         return grant if grant is not None and account_id in (None, grant.account_id) else None
 
     async def end(self, account_id: str | None, grant: Grant, *, actor: Actor = APPLICATION) -> bool:
-        """End *grant*: its tokens are refused from their next request. False when it has ended before.
+        """Revoke *grant*: its tokens are refused from their next request on. False when it has ended before.
 
         Raises NotPermitted when *actor* may not end it.
         """
@@ -128,14 +128,14 @@ class Revocation:
         return True
 
     async def end_family(self, family_id: str, grant: Grant, actor: Actor, reason: str) -> None:
-        """End what came of one sign-in, if it has not ended before; *reason* is for the audit log."""
+        """End a token family, if it has not ended before; *reason* is for the audit log."""
         what = {"family": family_id}, {"family": None, "reason": reason}
         change = Change(self._clock(), actor, "grant.end_family", grant.account_id, grant.id, *what)
         if (raised := await self._store.end_family(family_id, change)) is not None:
             await self._invalidate(*raised)
 
-    async def _access(self, client: OAuthClient, token: str) -> Principal | None:
-        """Return who presents *token*, if it is a good access token of the client's."""
+    async def _verify_access_token(self, client: OAuthClient, token: str) -> Principal | None:
+        """Return the principal of *token*, if it is a valid access token of the client."""
         raw = token.encode(errors="replace")
         compact = parse_compact(raw)
         if isinstance(compact, str) or compact.type != TYPE:
@@ -145,8 +145,8 @@ class Revocation:
             return None
         return principal
 
-    def _refresh_told(self, client: OAuthClient, held: StoredRefreshToken) -> Mapping[str, Any]:
-        token, family, grant = held.token, held.family, held.grant
+    def _describe_refresh_token(self, client: OAuthClient, stored: StoredRefreshToken) -> Mapping[str, Any]:
+        token, family, grant = stored.token, stored.family, stored.grant
         ends = min(token.expires_at, family.expires_at)
         is_good = token.used_at is None and family.ended_at is None and grant.is_alive and self._clock() < ends
         if family.client_id != client.id or not is_good:

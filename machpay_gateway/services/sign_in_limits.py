@@ -1,17 +1,18 @@
-"""How often a password may be tried, so that guessing is hopeless and strangers cannot lock a user out.
+"""Limits on sign-in attempts: guessing passwords is hopeless, and attackers cannot lock a user out.
 
-All is counted by address block, as one IPv6 /64 has more addresses than can be counted. A known browser has a budget
-that nobody else can spend (`core.accounts.device`). Everybody else shares 20 tries of an e-mail in any hour:
+Attempts are counted by address block, since one IPv6 /64 has more addresses than can be counted. A known browser has a
+limit of its own that nobody else can use up (`core.accounts.device`). All others share 20 attempts an hour for an
+e-mail:
 
-| tries an hour | whose |
+| attempts an hour | for |
 | --- | --- |
 | 6 | address blocks that the user signed in from within 90 days |
-| 8 | the first two tries of any block within an hour: one each 7.5 minutes |
-| 6 | further tries of a block, of which it has 6 in all |
+| 8 | the first two attempts of any block within an hour: one each 7.5 minutes |
+| 6 | further attempts of a block, which has 6 in all |
 
-Whoever tries fast has no first tries left, so a block that the user comes to for the first time finds room again after
-minutes. A thousand blocks that try twice an hour each cannot be told from a thousand new places of the user: against
-those a known browser gives a new one its own budget.
+A fast attacker has no first attempts left, so a user in a new block can sign in within minutes. A thousand blocks with
+two attempts an hour each look like the user in a thousand new blocks. Against those, a known browser can lend its limit
+to a new one (a sign-in pass).
 """
 
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ _FIRST_TRIES = 2
 
 @dataclass(frozen=True, slots=True)
 class SignInAttempt:
-    """A try of the password of *email*, from an address *block* or a known browser (*device*)."""
+    """An attempt at the password of *email*, from an address *block* or a known browser (*device*)."""
 
     email: str
     block: str
@@ -49,17 +50,17 @@ class SignInAttempt:
 
 
 class SignInLimits:
-    """Counts tries in *limiter*, over all workers. A refused try stores nothing that its block has not paid for.
+    """Counts attempts in *limiter*, over all workers. A refused attempt adds counters for its own block only.
 
-    Raises Unavailable while nothing is counted (`on_limiter_failure` is deny or allow): what holds for requests then is
-    for the operator to choose, but a password that may be guessed without end is none.
+    Raises Unavailable while nothing is counted (`on_limiter_failure` is deny or allow): operators may choose to admit
+    requests then, but not unlimited guesses of passwords.
     """
 
     def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
 
     async def wait_seconds(self, attempt: SignInAttempt) -> float | None:
-        """Count *attempt*; return how long nobody may try like this, None when this one may be made."""
+        """Count *attempt*; return the seconds to wait when it is over a limit, None when it may be made."""
         if attempt.device is not None and await self._try(f"device:{attempt.device}", _OF_DEVICE) is None:
             return None
         if (refused := await self._try(f"block:{attempt.block}", _OF_BLOCK)) is not None:
@@ -67,13 +68,13 @@ class SignInLimits:
         email = sha256(attempt.email.encode(errors="replace")).hexdigest()[:32]
         if attempt.is_familiar and await self._try(f"{email}:familiar", _FAMILIAR) is None:
             return None
-        return await self._wait_of_stranger(email, attempt.block)
+        return await self._wait_of_unknown(email, attempt.block)
 
     async def wait_to_confirm(self, session: str) -> float | None:
-        """Count a try of the password by who sits before a *session*, as `wait_seconds` does: it uses up no other's."""
+        """Count a password check in a signed-in *session*, as `wait_seconds` does, under a limit of its own."""
         return await self._try(f"confirm:{session}", _OF_CONFIRMING)
 
-    async def _wait_of_stranger(self, email: str, block: str) -> float | None:
+    async def _wait_of_unknown(self, email: str, block: str) -> float | None:
         answer = await self._count(f"{email}:{block}", _OF_EMAIL_FROM_BLOCK)
         if isinstance(answer, Exceeded):
             return answer.wait_seconds
@@ -90,6 +91,6 @@ class SignInLimits:
         answer = await take_and_release(self._limiter.admit(AdmissionRequest(f"sign-in:{subject}", 0, tier, 1)))
         outage = self._limiter.outage
         if not isinstance(answer, Admitted | Exceeded) or (outage is not None and outage.mode == "allow"):
-            detail = answer.detail if isinstance(answer, LimiterUnavailable) else "every try would be admitted"
+            detail = answer.detail if isinstance(answer, LimiterUnavailable) else "every attempt would be admitted"
             raise Unavailable(f"counting sign-ins: {detail}")
         return answer

@@ -1,7 +1,7 @@
-"""What is recorded of sign-ins (ASVS 5.0 16.3.1): in the audit log and in the process log, and never a password.
+"""Records sign-ins in the audit log and the process log (ASVS 5.0 16.3.1), and never a password.
 
-Right and wrong ones are as many as the budgets let through. Refusals may come in floods: of each kind and place one row
-a minute is written, with the number of all that came until then.
+The sign-in limits bound how many successful and failed attempts there are. Refused attempts are not bounded, so at most
+one row a minute is written for each kind and origin, with the number of attempts.
 """
 
 import logging
@@ -14,10 +14,10 @@ from machpay_gateway.core.text import mask_secrets
 
 logger = logging.getLogger("machpay_gateway")
 
-SYSTEM = "system"  # whose audit log has what is no account's
+SYSTEM = "system"  # the account id of audit entries that belong to no account
 _FLOOD_SECONDS = 60.0
 _MOST_FLOODS = 256
-_LONGEST_PATH = 200  # characters; callers choose it
+_LONGEST_PATH = 200  # characters; the path comes from the caller
 _TEXT = "%s: %s from %s, %s (request %s)"
 
 
@@ -29,7 +29,7 @@ class _RepeatedRefusals:
 
 
 class SignInLog:
-    """Writes changes by *add_note*, which appends to the audit log. *clock* is in seconds since the epoch."""
+    """Writes entries through *add_note*, which appends to the audit log. *clock* returns seconds since the epoch."""
 
     def __init__(self, add_note: Callable[[Change], Awaitable[None]], *, clock: Callable[[], float]) -> None:
         self._add_note = add_note
@@ -37,23 +37,23 @@ class SignInLog:
         self._floods: dict[str, _RepeatedRefusals] = {}
 
     def change(self, action: str, user: User | None, actor: Actor, after: Mapping[str, object] | None = None) -> Change:
-        """Return what the audit log has of *action*: in the log of the user's account, else in the system's."""
+        """Return the audit entry for *action*, in the log of the user's account, or of the system without a user."""
         account_id, object_id = (SYSTEM, "") if user is None else (user.account_id, user.id)
         return Change(self._clock(), actor, action, account_id, object_id, {}, dict(after or {}))
 
     async def failed(self, user: User | None, email: str, actor: Actor, reason: str) -> None:
-        """Record a wrong password, or an e-mail that nobody has."""
+        """Record a wrong password or an unknown e-mail."""
         change = self._attempt("user.sign_in_failed", user, email, actor, reason)
         await self._add_note(change)
         log(change)
 
     async def throttled(self, user: User | None, email: str, actor: Actor, block: str) -> None:
-        """Record that a password was not even looked at."""
+        """Record an attempt that was refused before its password was checked."""
         change = self._attempt("user.sign_in_throttled", user, email, actor, "too many attempts")
         await self._of_flood(f"throttled {block if user is None else user.id}", change)
 
     async def refused(self, user: User, actor: Actor, reason: str, path: str) -> None:
-        """Record that the Console did not do what a browser of *user* sent."""
+        """Record that the Console refused a request of *user*."""
         change = self.change(
             "console.refused", user, actor, {"reason": reason, "path": mask_secrets(path)[:_LONGEST_PATH]}
         )
@@ -89,7 +89,7 @@ class SignInLog:
 
 def log(change: Change) -> None:
     """Write *change* to the process log."""
-    said = {
+    fields = {
         "action": change.action,
         "who": change.object_id or str(change.after.get("email", "")),
         "address": change.actor.address,
@@ -97,4 +97,4 @@ def log(change: Change) -> None:
         "request_id": change.actor.request_id,
     }
     level = logging.WARNING if "reason" in change.after else logging.INFO
-    logger.log(level, _TEXT, *said.values(), extra=said)
+    logger.log(level, _TEXT, *fields.values(), extra=fields)

@@ -110,7 +110,7 @@ async def statuses(browser: AsyncClient, address: str, *passwords: str) -> list[
 async def test_a_signed_in_browser_lets_its_user_into_a_new_one_though_strangers_keep_trying(rig: Rig) -> None:
     here = await rig.signed_in(VIEWER)
     for number in range(100):
-        await rig.gateway.users.sign_in(VIEWER, "x" * 2000, address=number, shown_address=None)
+        await rig.gateway.users.sign_in(VIEWER, "x" * 2000, address=number, display_address=None)
     new = rig.http("198.51.100.9")
     assert await statuses(new, "/console/sign-in", PASSWORD) == [429]
     page = await submitted(here, await here.get("/console/sessions"), "/console/sessions/pass")

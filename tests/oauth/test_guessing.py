@@ -85,7 +85,7 @@ async def test_where_somebody_is_signed_in_strangers_elsewhere_cannot_shut_them_
     home, elsewhere = "192.0.2.7", "192.0.2.8"
     assert await attempt(rig, home, PASSWORD) == 303
     for number in range(100):  # all that an e-mail has, by somebody with many addresses
-        await rig.gateway.users.sign_in(EMAIL, "x" * 2000, address=number, shown_address=None)
+        await rig.gateway.users.sign_in(EMAIL, "x" * 2000, address=number, display_address=None)
     assert await attempt(rig, elsewhere, PASSWORD) == 429
     assert await attempt(rig, home, PASSWORD) == 303  # in a new browser
 
@@ -96,7 +96,7 @@ async def test_a_browser_that_has_signed_in_before_is_not_shut_out_by_anybody(ri
     assert (await submitted(browser, page, email=EMAIL, password=PASSWORD)).status_code == 303
     device = browser.cookies["__Host-machpay-device"]
     for number in range(100):
-        await rig.gateway.users.sign_in(EMAIL, "x" * 2000, address=number, shown_address=None)
+        await rig.gateway.users.sign_in(EMAIL, "x" * 2000, address=number, display_address=None)
     elsewhere = rig.http(address="198.51.100.9")
     for cookie, status in ((device[:-1] + ("0" if device[-1] != "0" else "1"), 429), (device, 303)):
         elsewhere.cookies.set("__Host-machpay-device", cookie)

@@ -50,7 +50,7 @@ async def test_what_is_almost_the_registered_uri_is_an_error_page_and_no_redirec
     answer = await rig.authorize(request_of(rig.client) | {"redirect_uri": uri})
     assert answer.status_code == 400
     assert "location" not in answer.headers
-    assert "not sent anywhere" in answer.text
+    assert "not redirected" in answer.text
     assert answer.headers["content-type"].startswith("text/html")
 
 

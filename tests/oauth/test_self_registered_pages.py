@@ -123,7 +123,7 @@ async def test_the_pages_say_that_the_app_registered_itself_and_show_its_host_be
     for page in (sign_in, consent):
         body = page.text[page.text.index("<body>") :]
         assert "registered itself" in body
-        assert "Nobody has checked" in body
+        assert "Nobody has verified" in body
         assert body.index(HOST) < body.index(NAME)
         assert body.count(NAME) == 1
         assert NAME not in page.text[: page.text.index("<body>")]

@@ -15,7 +15,7 @@ async def test_who_is_shut_out_while_a_password_is_hashed_stays_shut_out(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     users, passwords = rig.gateway.users, rig.gateway.users._passwords  # noqa: SLF001 - to come in between
-    hashed = passwords.hashed
+    hashed = passwords.compute_hash
 
     async def overtaken(password: str) -> str:
         await users.disable(rig.user)

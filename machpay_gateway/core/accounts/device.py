@@ -1,8 +1,8 @@
-"""Device cookies: what tells a browser in which a user has signed in before from a stranger's (OWASP "device cookies").
+"""Device cookies: they identify browsers in which a user has signed in before (OWASP "device cookies").
 
-Wrong passwords by strangers then never use up what a known browser may try. The cookie is signed with the hash of the
-user's password: so it needs no other secret, it is void when the password changes, and whoever can read that hash
-guesses better without us.
+Wrong passwords from other browsers do not count against a known one. The cookie is signed with the hash of the user's
+password. So it needs no other secret and is void once the password changes, and an attacker who can read the hash has
+better ways to guess the password.
 """
 
 import hmac
@@ -13,28 +13,28 @@ from machpay_gateway.core.accounts.user import User
 DEVICE_SECONDS = 180 * 86_400
 PASS_SECONDS = 15 * 60
 NONCE_BYTES = 16
-# No other use of the hash as a key has the same input.
+# A prefix for each use of the hash as a key, so that no signature is valid for another use.
 _DEVICE, _PASS = b"machpay device cookie\n", b"machpay sign-in pass\n"
 _SHAPE = re.compile(r"(user_[0-9A-Za-z]{1,64})\.([0-9a-f]{32})\.([0-9]{1,12})\.([0-9a-f]{64})", re.ASCII)
 
 
 def device_cookie(user: User, nonce: bytes, now: float) -> str:
-    """Return what a browser is given in which *user*, who has a password, signed in at *now*; *nonce* is random."""
+    """Return the cookie for a browser in which *user*, who has a password, signed in at *now*; *nonce* is random."""
     return _issued(_DEVICE, user, nonce, now)
 
 
 def device_of(cookie: str, user: User | None, now: float) -> str | None:
-    """Return the name of the known browser of *user* that has this *cookie*, None for a stranger's."""
+    """Return the name of the known browser of *user* with this *cookie*, None for an unknown one."""
     return _nonce_of(_DEVICE, DEVICE_SECONDS, cookie, user, now)
 
 
 def sign_in_pass(user: User, nonce: bytes, now: float) -> str:
-    """Return what gives a new browser the budget of a known one for a quarter of an hour. It signs nobody in."""
+    """Return a sign-in pass: it gives a new browser the limit of a known one for 15 minutes. It signs nobody in."""
     return _issued(_PASS, user, nonce, now)
 
 
 def pass_of(text: str, user: User | None, now: float) -> str | None:
-    """Return by what name tries with this sign-in pass of *user* are counted, None when it is none."""
+    """Return the name that attempts with this sign-in pass of *user* are counted by, None for an invalid pass."""
     return _nonce_of(_PASS, PASS_SECONDS, text, user, now)
 
 

@@ -1,8 +1,8 @@
-"""Who may manage which key, OAuth client or grant: one table, asked by the use cases of the very record they change.
+"""Authorization of management: one table says who may do what to keys, OAuth clients and grants.
 
-A `Manager` is an `Actor` with its authority. A use case takes both as one value, so that no front can name who acts for
-the audit log and forget to say how far that one's authority reaches. What is derived from a credential (a session, an
-OAuth access token, an issuer's JWT) never has the authority of what it was derived from.
+A `Manager` is an `Actor` with its authority. Use cases take both as one value, so that no front can name the actor for
+the audit log and forget its authority. A credential that is derived from another one (a session, an OAuth access token,
+an issuer's JWT) never has the authority of the original.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -48,7 +48,7 @@ R = TypeVar("R", bound=ManagedRecord)
 
 
 class ManagementAction(Enum):
-    """What is done to a record. LOOSEN lengthens its life, or widens where and by whom it can be used."""
+    """An action on a record. LOOSEN extends its lifetime, or from where and by whom it can be used."""
 
     READ = "read"
     READ_AUDIT_LOG = "read the audit log"
@@ -73,10 +73,10 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manager(Actor):
-    """Who acts, and by which authority.
+    """An actor with its authority.
 
-    An operator sees every account, all others *account_id* only (None: nothing). *environment* is the only one that is
-    visible, None for both. *scopes* are what an API key holds.
+    An operator sees all accounts, everybody else only *account_id* (None: nothing). *environment* is the only visible
+    one, None for both. *scopes* are those of an API key.
     """
 
     role: Role
@@ -86,11 +86,11 @@ class Manager(Actor):
 
     @property
     def key_id(self) -> str | None:
-        """The id of the API key that acts, None for all else: a session is not its key."""
+        """The id of the acting API key, None for every other credential: a session is not its key."""
         return self.id if self.role is Role.API_KEY else None
 
     def sees(self, record: ManagedRecord) -> bool:
-        """Tell whether *record* exists as far as the manager is concerned."""
+        """Tell whether *record* is visible to the manager."""
         if self.role is Role.OPERATOR:
             return True
         return record.account_id == self.account_id and self.environment in (None, record.environment)
@@ -98,13 +98,13 @@ class Manager(Actor):
 
 @dataclass(frozen=True, slots=True)
 class ManagementRefusal:
-    """Why not: the record is not there for the manager, or *detail* names the way out."""
+    """Why an action is refused: the record is not visible to the manager, or *detail* says what to do instead."""
 
     code: Literal["not_found", "not_permitted"]
     detail: str
 
 
-# Told without the record, a rule judges only what does not depend on one. Returns the detail of a refusal.
+# Returns the detail of a refusal. Without a record, a rule checks only what does not depend on one.
 Rule = Callable[[Manager, ManagedRecord | None], str | None]
 
 
@@ -113,8 +113,8 @@ def _allow(_manager: Manager, _record: ManagedRecord | None) -> None:
 
 
 def _require_its_scopes(manager: Manager, record: ManagedRecord | None) -> str | None:
-    # A new secret is the caller's to use. A leaked one that is bound to an address, or about to expire, becomes useful
-    # to whoever has it once it is loosened.
+    # The caller can use a new secret. And a leaked secret that is bound to an address, or about to expire, becomes
+    # useful to an attacker once its key is loosened.
     if record is None or record.id == manager.key_id or all(name in manager.scopes for name in record.scopes):
         return None
     return (
@@ -164,7 +164,7 @@ _PRINCIPAL_ROLES: Mapping[str, Role] = {"api_key": Role.API_KEY, **_TOKEN_ROLES}
 
 
 def principal_manager(principal: Principal, actor: Actor) -> Manager:
-    """Return the authority of the *principal* of a request, whom the audit log names as *actor*."""
+    """Return the *principal* of a request as a manager; *actor* is its name in the audit log."""
     return Manager(
         actor.kind,
         actor.id,
@@ -172,23 +172,23 @@ def principal_manager(principal: Principal, actor: Actor) -> Manager:
         actor.request_id,
         role=_PRINCIPAL_ROLES[principal.kind],
         account_id=principal.account_id,
-        # Whoever finds a key that was made for trying things out must not find the way to real money behind it.
+        # An attacker who finds a test key must not get access to real money through it.
         environment="test" if principal.environment == "test" else None,
         scopes=principal.scopes,
     )
 
 
 def user_manager(user: User, actor: Actor) -> Manager:
-    """Return the authority of a Console *user*, whom the audit log names as *actor*."""
+    """Return a Console *user* as a manager; *actor* is their name in the audit log."""
     role = Role.ADMIN if user.is_admin else Role.VIEWER
     return Manager(actor.kind, actor.id, actor.address, actor.request_id, role=role, account_id=user.account_id)
 
 
 def manager_of(actor: Actor) -> Manager:
-    """Return the authority of *actor*.
+    """Return *actor* with its authority.
 
-    A plain `Actor` names somebody for the audit log while the program itself acts, with an operator's authority. One
-    that names a token has none all the same: a front that hands in no more fails closed.
+    A plain `Actor` is only a name for the audit log while the program itself acts, with the authority of an operator.
+    An `Actor` that names a token has a token's authority all the same: a front that forgets the manager fails closed.
     """
     if isinstance(actor, Manager):
         return actor
@@ -199,7 +199,7 @@ def manager_of(actor: Actor) -> Manager:
 def may_manage(actor: Actor, action: ManagementAction, record: ManagedRecord | None = None) -> ManagementRefusal | None:
     """Return why *actor* may not do *action* to *record*, None when they may.
 
-    Without a record the answer is what holds for every one: it refuses who may never do this.
+    Without a record, only actors who may do this to no record are refused.
     """
     manager = manager_of(actor)
     if record is not None and not manager.sees(record):
@@ -209,16 +209,16 @@ def may_manage(actor: Actor, action: ManagementAction, record: ManagedRecord | N
     return None if detail is None else ManagementRefusal("not_permitted", detail)
 
 
-def may_assign(actor: Actor, scope: str, kept: frozenset[str] = frozenset()) -> bool:
-    """Tell whether *actor* may assign *scope* to a key or an OAuth client; one that it has already may be *kept*."""
+def may_assign(actor: Actor, scope: str, current: frozenset[str] = frozenset()) -> bool:
+    """Tell whether *actor* may assign *scope* to a record. The record may keep its *current* scopes."""
     manager = manager_of(actor)
-    if scope in kept or manager.role in {Role.OPERATOR, Role.ADMIN}:
+    if scope in current or manager.role in {Role.OPERATOR, Role.ADMIN}:
         return True
     return manager.role is Role.API_KEY and scope in manager.scopes and scope not in NOT_ASSIGNED_BY_KEYS
 
 
 def authorize(actor: Actor, action: ManagementAction, record: R | None) -> R | None:
-    """Return *record*, None when it does not exist for *actor*. Raises NotPermitted when they may not do *action*."""
+    """Return *record*, None when *actor* cannot see it. Raises NotPermitted when they may not do *action*."""
     if record is None or (refusal := may_manage(actor, action, record)) is None:
         return record
     if refusal.code == "not_found":
@@ -227,31 +227,31 @@ def authorize(actor: Actor, action: ManagementAction, record: R | None) -> R | N
 
 
 def check_creation(actor: Actor, record: ManagedRecord) -> None:
-    """Raise NotPermitted unless *actor* may create *record*, with the scopes that it has."""
+    """Raise NotPermitted unless *actor* may create *record* with its scopes."""
     if refusal := may_manage(actor, ManagementAction.CREATE, record):
         raise NotPermitted(refusal.detail)
     check_scopes(actor, record.scopes)
 
 
 def check_key_change(actor: Actor, before: KeyRecord, after: KeyRecord) -> None:
-    """Raise NotPermitted unless *actor*, who may change the key, may make *after* of *before*."""
+    """Raise NotPermitted unless *actor*, who may change the key, may turn *before* into *after*."""
     refusal = may_manage(actor, ManagementAction.LOOSEN, before)
     if refusal is not None and is_loosened(before, after):
         raise NotPermitted(refusal.detail)
     check_scopes(actor, after.scopes, before.scopes.names)
 
 
-def check_scopes(actor: Actor, scopes: Iterable[str], kept: frozenset[str] = frozenset()) -> None:
-    """Raise NotPermitted unless *actor* may assign each of *scopes* that is not *kept*."""
+def check_scopes(actor: Actor, scopes: Iterable[str], current: frozenset[str] = frozenset()) -> None:
+    """Raise NotPermitted unless *actor* may assign each of *scopes* to a record that has the *current* ones."""
     for scope in scopes:
-        if not may_assign(actor, scope, kept):
+        if not may_assign(actor, scope, current):
             raise NotPermitted(
                 f"Scope {quote_value(scope)} is not the caller's to assign: an API key passes on only what it holds."
             )
 
 
 def is_loosened(before: KeyRecord, after: KeyRecord) -> bool:
-    """Tell whether *after* works longer than *before*, or from addresses that *before* does not."""
+    """Tell whether *after* works longer than *before*, or from more addresses."""
     if before.expires_at is not None and (after.expires_at is None or after.expires_at > before.expires_at):
         return True
     if not before.allowed_ips:

@@ -1,1 +1,1 @@
-"""Apps that act for users (RFC 6749, OAuth 2.1): records and rules of the authorization server. No I/O, no clock."""
+"""OAuth (RFC 6749, OAuth 2.1): records and rules of the authorization server. No I/O, no clock."""

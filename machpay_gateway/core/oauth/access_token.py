@@ -1,4 +1,4 @@
-"""Access tokens: what they say, and who presents one (RFC 9068)."""
+"""Access tokens: their claims, and the principal that a token identifies (RFC 9068)."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -15,7 +15,7 @@ _TEXTS = ("sub", "client_id", "gid", "acct", "env", "tier")
 
 
 def access_claims(
-    authority: OAuthSettings,
+    settings: OAuthSettings,
     grant: Grant,
     *,
     scopes: Scopes,
@@ -25,18 +25,19 @@ def access_claims(
     token_id: str,
     now: float,
 ) -> dict[str, object]:
-    """Return the claims of a new access token. Beside the standard's: `gid`, the grant, at version `ver`; `fam`.
+    """Return the claims of a new access token.
 
-    *key* is the thumbprint of the DPoP key that must be proved beside it, if one must be.
+    Private claims: `gid` is the grant at version `ver`, `fam` the token family, `acct` the account, `env` the
+    environment. *key* is the thumbprint of the DPoP key that the token is bound to, None for a bearer token.
     """
     issued_at = int(now)
     claims = {
-        "iss": authority.issuer,
+        "iss": settings.issuer,
         "sub": grant.user_id or grant.client_id,
         "aud": resources[0] if len(resources) == 1 else list(resources),
         "client_id": grant.client_id,
         "iat": issued_at,
-        "exp": issued_at + authority.access_token_seconds,
+        "exp": issued_at + settings.access_token_seconds,
         "jti": token_id,
         "scope": str(scopes),
         "gid": grant.id,
@@ -50,27 +51,27 @@ def access_claims(
     return {name: value for name, value in claims.items() if value is not None}
 
 
-def mistake_in_access(claims: Mapping[str, object], authority: OAuthSettings, now: float) -> str | None:
-    """Return the first reason, for the log, why a token that says *claims* is not accepted here at *now*."""
-    if claims.get("iss") != authority.issuer:
+def access_token_error(claims: Mapping[str, object], settings: OAuthSettings, now: float) -> str | None:
+    """Return the first reason, for the log, why a token with *claims* is not accepted at *now*; None when it is."""
+    if claims.get("iss") != settings.issuer:
         return "iss is another issuer"
     audience = claims.get("aud")
-    if authority.audience not in (audience if isinstance(audience, list) else [audience]):
+    if settings.audience not in (audience if isinstance(audience, list) else [audience]):
         return "aud names somebody else"
     if refusal := check_dates(claims, now):
         return refusal
-    # Our own signature is on it, so that this cannot fail but for a key that got out of hand.
+    # The token has our signature: this fails only when the signing key was stolen.
     if not all(isinstance(claims.get(name), str) for name in (*_TEXTS, "scope")) or type(claims.get("ver")) is not int:
         return "a claim is missing"
-    if "cnf" in claims and _key_of(claims) is None:
-        return "cnf is not understood"
+    if "cnf" in claims and _key_thumbprint(claims) is None:
+        return "cnf has no key thumbprint"
     return None
 
 
 def access_principal(claims: Mapping[str, object], tiers: Mapping[str, Tier], grant: Grant | None) -> Principal | str:
-    """Return who presents a token that says *claims*, or why it is dead.
+    """Return the principal of a token with *claims*, or why the token is no longer valid.
 
-    *grant* is given once it has changed since the token was made: then it has the last word on what the token is worth.
+    *grant* is passed when it has changed since the token was issued, and then overrides the token's scopes and tier.
     """
     scopes = Scopes(frozenset(str(claims["scope"]).split()))
     tier, version = str(claims["tier"]), int(str(claims["ver"]))
@@ -96,12 +97,12 @@ def access_principal(claims: Mapping[str, object], tiers: Mapping[str, Tier], gr
         version=version,
         expires_at=None if exp is None else exp + LEEWAY_SECONDS,
         client_id=str(claims["client_id"]),
-        key=_key_of(claims),
+        key=_key_thumbprint(claims),
         claims=MappingProxyType(dict(claims)),
     )
 
 
-def _key_of(claims: Mapping[str, object]) -> str | None:
+def _key_thumbprint(claims: Mapping[str, object]) -> str | None:
     confirmation = claims.get("cnf")
     key = confirmation.get("jkt") if isinstance(confirmation, Mapping) else None
     return key if isinstance(key, str) else None

@@ -1,4 +1,4 @@
-"""Clients: the apps that may ask users for access, and call by themselves (RFC 6749 §2)."""
+"""OAuth clients: apps that act for users who consent, or for themselves (RFC 6749 §2)."""
 
 import hmac
 from collections.abc import Collection, Mapping
@@ -14,21 +14,20 @@ from machpay_gateway.core.text import format_moment_or_none, quote_value
 
 AUTHORIZATION_CODE, REFRESH_TOKEN, CLIENT_CREDENTIALS = "authorization_code", "refresh_token", "client_credentials"
 GRANT_TYPES = (AUTHORIZATION_CODE, REFRESH_TOKEN, CLIENT_CREDENTIALS)
-# Nobody vouches for a client that registered itself (RFC 7591 §5), so it acts for users who allow it and never for
-# itself: its own grant would be the account's.
+# Nobody vouches for a client that registered itself (RFC 7591 §5), so it acts only for users who consent and never for
+# itself: that would give it access to the account.
 SELF_REGISTERED_GRANT_TYPES = (AUTHORIZATION_CODE, REFRESH_TOKEN)
-# An app that could make keys would outlive the consent that it was given.
+# An app that can create API keys would keep its access after the consent is revoked.
 NEVER_GRANTED = frozenset({"keys:manage"})
 
 
 @dataclass(frozen=True, slots=True)
 class OAuthClient:
-    """An app. A confidential one has secrets, the newest first; a public one (RFC 6749 §2.1) has none, ever.
+    """An OAuth client. A confidential one has secrets, newest first; a public one (RFC 6749 §2.1) never has any.
 
-    *environment* is that of its traffic, *tier* what its account has for that. *requires_pkce* may be False for a
-    confidential client alone; *binds_tokens* gives it tokens that need DPoP (RFC 9449) and no others.
-    *is_self_registered* tells that it came by dynamic registration (RFC 7591): nobody has checked its name, nor who
-    made it. It stays so for good.
+    *environment* is that of its traffic, *tier* that of its account in this environment. *requires_pkce* may be False
+    for confidential clients only. A client that *binds_tokens* gets only tokens that need DPoP (RFC 9449).
+    *is_self_registered* marks dynamic registration (RFC 7591), for good: nobody has verified its name or its maker.
     """
 
     id: str
@@ -49,32 +48,32 @@ class OAuthClient:
     deleted_at: float | None = None
 
     def may_use(self, grant_type: str) -> bool:
-        """Tell whether the client may get tokens by *grant_type*, whatever is stored of one that registered itself."""
+        """Tell whether the client may use *grant_type*. Self-registered clients are limited whatever is stored."""
         is_allowed = not self.is_self_registered or grant_type in SELF_REGISTERED_GRANT_TYPES
         return is_allowed and grant_type in self.grant_types
 
     def accepts_secret(self, presented: str, now: float) -> bool:
-        """Tell whether *presented* is a secret of the client's that works at *now*."""
+        """Tell whether *presented* is a secret of the client that is valid at *now*."""
         digest = digest_of(OpaqueTokenKind.CLIENT_SECRET, presented) or b""
-        # Each is compared, in a time that says nothing of how alike two are.
-        fitting = [hmac.compare_digest(secret.digest, digest) for secret in self.secrets]
+        # All are compared, each in constant time.
+        matches = [hmac.compare_digest(secret.digest, digest) for secret in self.secrets]
         return any(
-            is_it and (secret.expires_at is None or now < secret.expires_at)
-            for is_it, secret in zip(fitting, self.secrets, strict=True)
+            is_match and (secret.expires_at is None or now < secret.expires_at)
+            for is_match, secret in zip(matches, self.secrets, strict=True)
         )
 
 
 def is_for_apps(scope: str) -> bool:
-    """Tell whether apps may have *scope* if it exists.
+    """Tell whether OAuth clients may have *scope*, if it exists.
 
-    Users consent to what they are told in words, and a wildcard would grow with each scope to come.
+    Users consent to named scopes, and a wildcard would grow with each scope that is added later.
     """
     return "*" not in scope and scope not in NEVER_GRANTED
 
 
-def checked_app_scopes(names: Collection[str], known: Collection[str]) -> Scopes:
-    """Return *names* as the scopes of an app: *known* ones that apps may have. Raises InputError."""
-    grantable = frozenset(known) - NEVER_GRANTED
+def validate_client_scopes(names: Collection[str], known_scopes: Collection[str]) -> Scopes:
+    """Return *names* as the scopes of a client: *known_scopes* that clients may have. Raises InputError."""
+    grantable = frozenset(known_scopes) - NEVER_GRANTED
     for name in names:
         if not is_for_apps(name):
             raise InputError(
@@ -83,10 +82,10 @@ def checked_app_scopes(names: Collection[str], known: Collection[str]) -> Scopes
     return validate_scopes(names, grantable)
 
 
-def checked_grant_types(
+def validate_grant_types(
     names: Collection[str], *, is_public: bool, redirect_uris: Collection[str], is_self_registered: bool = False
 ) -> tuple[str, ...]:
-    """Return *names* in one order. Raises InputError for what does not exist or does not go together."""
+    """Return *names* in a fixed order. Raises InputError for unknown grant types and invalid combinations."""
     for name in names:
         if name not in GRANT_TYPES:
             raise InputError(f"Grant type {quote_value(name)} is not supported: use {', '.join(GRANT_TYPES)}.")
@@ -94,22 +93,22 @@ def checked_grant_types(
         raise InputError(f"A client needs a grant type: {', '.join(GRANT_TYPES)}.")
     if is_self_registered and not set(names) <= set(SELF_REGISTERED_GRANT_TYPES):
         raise InputError(
-            "A client that registered itself acts only for users who allow it: "
-            f"use {' and '.join(SELF_REGISTERED_GRANT_TYPES)}, or create a client for what calls by itself."
+            "A client that registered itself acts only for users who consent: "
+            f"use {' and '.join(SELF_REGISTERED_GRANT_TYPES)}, or create a client that acts for itself."
         )
     if CLIENT_CREDENTIALS in names and is_public:
-        raise InputError("A public client has no credentials to call by (client_credentials): make it confidential.")
+        raise InputError("A public client has no secret for client_credentials: make it confidential.")
     if REFRESH_TOKEN in names and AUTHORIZATION_CODE not in names:
-        raise InputError("refresh_token goes with authorization_code: nothing else gives a refresh token.")
+        raise InputError("refresh_token needs authorization_code: nothing else issues refresh tokens.")
     if AUTHORIZATION_CODE in names and not redirect_uris:
-        raise RedirectError("authorization_code needs a redirect URI to send users back to.")
+        raise RedirectError("authorization_code needs a redirect URI.")
     if redirect_uris and AUTHORIZATION_CODE not in names:
         raise RedirectError("Redirect URIs are for authorization_code: add it, or leave them out.")
     return tuple(name for name in GRANT_TYPES if name in names)
 
 
 def client_state(client: OAuthClient) -> Mapping[str, object]:
-    """Return what the audit log tells of a client: its settings, and of its secrets what may be shown."""
+    """Return the state of a client for the audit log: its settings, and its secrets masked."""
     return {
         "name": client.name,
         "environment": client.environment,

@@ -1,4 +1,4 @@
-"""Proof of possession of a key, beside a token that is worth nothing without it (DPoP, RFC 9449)."""
+"""Verification of DPoP proofs: a token that is bound to a key needs a proof of possession (RFC 9449)."""
 
 import hmac
 from base64 import urlsafe_b64encode
@@ -11,37 +11,37 @@ from machpay_gateway.core.jose.compact import CompactToken, parse_compact
 from machpay_gateway.core.jose.token import is_signed_by, key_of_proof
 
 TYPE = "dpop+jwt"
-FRESH_SECONDS = 60.0  # §11.1: a short time, and as much as clocks of two machines may differ
+FRESH_SECONDS = 60.0  # §11.1: a short time, which also allows for different clocks
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _MAX_ID = 256
 
 
-def checked_proof(values: tuple[bytes, ...], *, method: str, url: str, now: float, token: bytes | None) -> Proof | str:
-    """Return the proof in the DPoP header's *values* if it is for this request (§4.3), else why not, for the log.
+def verify_proof(values: tuple[bytes, ...], *, method: str, url: str, now: float, token: bytes | None) -> Proof | str:
+    """Return the proof in the DPoP header's *values* if it is valid for this request (§4.3), else why not, for the log.
 
-    *token* is the access token that comes with it, None where none does yet.
+    *token* is the access token of the request, None at the token endpoint.
     """
     if len(values) != 1:
-        return "there is not one DPoP header"
+        return "there is more than one DPoP header, or none"
     compact = parse_compact(values[0].strip(b" \t"))
     if isinstance(compact, str):
         return f"proof: {compact}"
     if compact.type != TYPE or compact.algorithm not in PROOF_ALGORITHMS:
         return "proof: typ or alg is not accepted"
-    found = key_of_proof(compact.header.get("jwk"), (compact.algorithm,))
-    if isinstance(found, str):
-        return f"proof: {found}"
-    key, thumbprint = found
-    if mistake := _mistake(compact, method, url, now, token):
-        return f"proof: {mistake}"
+    public_key = key_of_proof(compact.header.get("jwk"), (compact.algorithm,))
+    if isinstance(public_key, str):
+        return f"proof: {public_key}"
+    key, thumbprint = public_key
+    if error := _claims_error(compact, method, url, now, token):
+        return f"proof: {error}"
     if not is_signed_by(compact, [key]):
         return "proof: wrong signature"
     name = sha256(f"{thumbprint}\n{compact.claims['jti']}".encode()).hexdigest()
     return Proof(thumbprint, name)
 
 
-def _mistake(proof: CompactToken, method: str, url: str, now: float, token: bytes | None) -> str | None:
-    claims = proof.claims
+def _claims_error(dpop_proof: CompactToken, method: str, url: str, now: float, token: bytes | None) -> str | None:
+    claims = dpop_proof.claims
     name, issued_at = claims.get("jti"), numeric_date(claims.get("iat"))
     if not isinstance(name, str) or not 1 <= len(name) <= _MAX_ID:
         return f"jti is not a text of 1 to {_MAX_ID} characters"
@@ -51,13 +51,13 @@ def _mistake(proof: CompactToken, method: str, url: str, now: float, token: byte
         return "htu is another address"
     if issued_at is None or abs(now - issued_at) > FRESH_SECONDS:
         return "iat is not now"
-    return None if token is None else _mistake_in_hash(claims.get("ath"), token)
+    return None if token is None else _token_hash_error(claims.get("ath"), token)
 
 
-def _mistake_in_hash(ath: object, token: bytes) -> str | None:
+def _token_hash_error(ath: object, token: bytes) -> str | None:
     expected = urlsafe_b64encode(sha256(token).digest()).rstrip(b"=")
-    is_it = isinstance(ath, str) and hmac.compare_digest(ath.encode(errors="replace"), expected)
-    return None if is_it else "ath is of another token"
+    is_match = isinstance(ath, str) and hmac.compare_digest(ath.encode(errors="replace"), expected)
+    return None if is_match else "ath is of another token"
 
 
 def _comparable(url: object) -> tuple[str, str, int, str] | None:

@@ -1,4 +1,4 @@
-"""What OAuth's errors are (RFC 6749 §4.1.2.1 and §5.2, and those that extend them)."""
+"""OAuth errors (RFC 6749 §4.1.2.1 and §5.2, and their extensions)."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 
 class OAuthErrorCode(StrEnum):
-    """An error's code, as standards have it."""
+    """An error code of the standards."""
 
     INVALID_REQUEST = "invalid_request"
     INVALID_CLIENT = "invalid_client"
@@ -25,13 +25,13 @@ class OAuthErrorCode(StrEnum):
     INVALID_REDIRECT_URI = "invalid_redirect_uri"  # RFC 7591 §3.2.2
     INVALID_CLIENT_METADATA = "invalid_client_metadata"  # as above
     INVALID_TOKEN = "invalid_token"  # noqa: S105 - a code: RFC 6750 §3.1
-    SLOW_DOWN = "slow_down"  # RFC 8628 §3.5; no other code says to come back later
+    SLOW_DOWN = "slow_down"  # RFC 8628 §3.5; no other code means "retry later"
     TEMPORARILY_UNAVAILABLE = "temporarily_unavailable"
 
 
 @dataclass(frozen=True, slots=True)
 class OAuthRefusal:
-    """A refusal. *description* goes to the app's developer, and holds nothing that the request held."""
+    """A refusal. *description* is for the developer of the client, and repeats nothing of the request."""
 
     code: OAuthErrorCode
     description: str
@@ -39,7 +39,7 @@ class OAuthRefusal:
 
     @property
     def status(self) -> int:
-        """The status of an answer in JSON."""
+        """The status of a JSON response."""
         return _STATUSES.get(self.code, HTTPStatus.BAD_REQUEST)
 
 

@@ -1,8 +1,8 @@
-"""Grants: what a user lets an app do, and the codes and refresh tokens that come of it.
+"""Grants: what a user allows an OAuth client, with its authorization codes and refresh tokens.
 
-A *grant* is one user's (or, for calls of its own, the client's) standing with one client: it remembers what was
-consented to, its quota is shared by all tokens, and its version tells every gateway of a change. A *family* is what
-came of one sign-in: a code and the refresh tokens after it; it can end without the others (RFC 9700 §4.14.2).
+A *grant* is what one user allows one client (or what a client has for itself). It records the consent, all its tokens
+share its quota, and its version tells every worker about a change. A *token family* is an authorization code with all
+refresh tokens that follow from it. It can end while others of its grant live on (RFC 9700 §4.14.2).
 """
 
 from dataclasses import dataclass, field
@@ -14,11 +14,11 @@ CODE_SECONDS = 60.0  # RFC 6749 §4.1.2 allows ten minutes; a redirect takes one
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A grant as the store knows it. *user_id* is None where the client calls for itself.
+    """A stored grant. *user_id* is None when the client acts for itself.
 
-    *ended_families* are those that ended lately, as long ago as an access token of theirs may live. Tokens of a version
-    before *valid_from* are dead: the grant was revoked in between. *is_alive* is False while it is revoked, its client
-    deleted or its user disabled. *tier* is what the client's account has for the environment.
+    *ended_families* are those that ended recently enough for their access tokens to be still unexpired. Tokens of a
+    version before *valid_from* are invalid: the grant was revoked in between. *is_alive* is False while the grant is
+    revoked, its client deleted or its user disabled. *tier* is that of the client's account in the environment.
     """
 
     id: str
@@ -37,9 +37,9 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationCode:
-    """An authorization code. *challenge* is PKCE's; *resources* are what its tokens are for (RFC 8707).
+    """An authorization code. *challenge* is PKCE's; *resources* are the audiences of its tokens (RFC 8707).
 
-    *has_redirect* tells whether the request named its redirect URI, so that the token request must too.
+    *has_redirect* tells whether the request named its redirect URI: then the token request must name it too.
     """
 
     digest: bytes = field(repr=False)
@@ -58,9 +58,9 @@ class AuthorizationCode:
 
 @dataclass(frozen=True, slots=True)
 class TokenFamily:
-    """What came of one code: *scopes* and *resources* are the most that its tokens may have.
+    """All tokens from one authorization code: they get at most these *scopes* and *resources*.
 
-    *key* is the thumbprint of the DPoP key that its refresh tokens are bound to, if they are (RFC 9449 §5).
+    *key* is the thumbprint of the DPoP key that its refresh tokens are bound to, if any (RFC 9449 §5).
     """
 
     id: str
@@ -76,7 +76,7 @@ class TokenFamily:
 
 @dataclass(frozen=True, slots=True)
 class RefreshToken:
-    """One refresh token. Once it is *used_at*, *seed* leads from it to the one after it (`opaque.successor`)."""
+    """A refresh token. After its use, *seed* and the token together give its successor (`opaque_token.successor`)."""
 
     digest: bytes = field(repr=False)
     family_id: str
@@ -88,7 +88,7 @@ class RefreshToken:
 
 @dataclass(frozen=True, slots=True)
 class StoredRefreshToken:
-    """A refresh token with all that it depends on, as of one moment. *next_used_at* is of the token after it."""
+    """A refresh token with its family and grant, read in one statement. *next_used_at* is that of its successor."""
 
     token: RefreshToken
     family: TokenFamily

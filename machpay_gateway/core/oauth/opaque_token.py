@@ -1,7 +1,8 @@
-"""Opaque strings: codes, refresh tokens, client secrets and what a browser is known by.
+"""Opaque tokens: authorization codes, refresh tokens, client secrets and session cookies.
 
-Each is a prefix that says what it is, 32 base62 characters of randomness (190 bits, RFC 6749 §10.10) and 6 of CRC-32:
-so junk is refused without a question to the database, and scanners can find what leaked. Only digests are stored.
+Each has a prefix for its kind, 32 random base62 characters (190 bits, RFC 6749 §10.10) and a CRC-32 in 6 more. The
+checksum refuses junk without a query to the database, and secret scanners can find leaked tokens. Only digests are
+stored.
 """
 
 import hmac
@@ -15,7 +16,7 @@ _BODY_LENGTH, _CHECKSUM_LENGTH, _ENTROPY_BYTES = 32, 6, 32
 
 
 class OpaqueTokenKind(StrEnum):
-    """What a string is, by its prefix."""
+    """The kinds of tokens, each by its prefix."""
 
     CODE = "ac_mp1_"
     REFRESH_TOKEN = "rt_mp1_"  # noqa: S105 - a prefix
@@ -27,7 +28,7 @@ _SHAPE = re.compile(r"([a-z]{2}_mp1_)[0-9A-Za-z]{38}", re.ASCII)
 
 
 def mint(kind: OpaqueTokenKind, entropy: bytes) -> str:
-    """Return a new string of *kind* from *entropy*, 32 bytes of the system's randomness."""
+    """Return a new token of *kind* from *entropy*, 32 random bytes."""
     if len(entropy) != _ENTROPY_BYTES:
         raise ValueError(f"{_ENTROPY_BYTES} bytes of entropy are needed, not {len(entropy)}")
     body = kind + base62(int.from_bytes(entropy, "big"), _BODY_LENGTH)
@@ -35,7 +36,7 @@ def mint(kind: OpaqueTokenKind, entropy: bytes) -> str:
 
 
 def digest_of(kind: OpaqueTokenKind, presented: str) -> bytes | None:
-    """Return the SHA-256 digest that *presented* is stored under; None when it is nothing of *kind*."""
+    """Return the SHA-256 digest that *presented* is stored under; None when it is no well-formed token of *kind*."""
     match = _SHAPE.fullmatch(presented)
     if match is None or match[1] != kind:
         return None
@@ -44,9 +45,9 @@ def digest_of(kind: OpaqueTokenKind, presented: str) -> bytes | None:
 
 
 def successor(presented: str, seed: bytes) -> str:
-    """Return the refresh token that comes after the *presented* one, whose row holds *seed*.
+    """Return the refresh token that follows the *presented* one, whose row has this *seed*.
 
-    Whoever lost the answer to a refresh is told the same token again, and it is stored nowhere: it takes the old
-    token, which only its owner has, and the seed, which only the database has.
+    A client that lost the response to a refresh gets the same token again, although it is stored nowhere: it is derived
+    from the old token, which only the client has, and the seed, which only the database has.
     """
     return mint(OpaqueTokenKind.REFRESH_TOKEN, hmac.digest(seed, presented.encode(), "sha256"))

@@ -1,4 +1,4 @@
-"""Parameters of OAuth's requests: each at most once, but for those that say otherwise (RFC 6749 §3.1, §3.2)."""
+"""Parameters of OAuth requests: each may be sent once, with few exceptions (RFC 6749 §3.1, §3.2)."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ REPEATABLE = frozenset({"resource"})  # RFC 8707 §2
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What was sent. A parameter without a value counts as left out; unknown ones are ignored."""
+    """The parameters of a request. One without a value counts as left out; unknown ones are ignored."""
 
     values: Mapping[str, tuple[str, ...]] = field(repr=False)
 
@@ -22,16 +22,16 @@ class Parameters:
 
     @property
     def repeated(self) -> str | None:
-        """The first parameter that is there twice and must not be."""
-        return next((name for name, sent in self.values.items() if len(sent) > 1 and name not in REPEATABLE), None)
+        """The name of the first parameter that is repeated and must not be."""
+        return next((name for name, values in self.values.items() if len(values) > 1 and name not in REPEATABLE), None)
 
     def get(self, name: str) -> str | None:
-        """Return the value, None when there is none. Of one that is repeated, what it means is for nobody to guess."""
-        sent = self.values.get(name, ())
-        return sent[0] if len(sent) == 1 and sent[0] else None
+        """Return the value; None without a value, or when it is repeated and therefore ambiguous."""
+        values = self.values.get(name, ())
+        return values[0] if len(values) == 1 and values[0] else None
 
     def all(self, name: str) -> tuple[str, ...]:
-        """Return every value that says something."""
+        """Return all values that are not empty."""
         return tuple(value for value in self.values.get(name, ()) if value)
 
     def __contains__(self, name: str) -> bool:

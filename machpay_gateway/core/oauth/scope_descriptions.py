@@ -1,9 +1,9 @@
-"""What scopes mean, in the words that users consent to."""
+"""Descriptions of scopes for the consent page."""
 
 from collections.abc import Mapping
 
-# The guide's own words; a scope that is not among them is shown by its name alone.
-_WORDS: Mapping[str, str] = {
+# As in the public guide. Other scopes are displayed by name.
+_DESCRIPTIONS: Mapping[str, str] = {
     "skills:execute": "Execute skills",
     "skills:list": "List available skills",
     "account:read": "View balance and history",
@@ -13,5 +13,5 @@ _WORDS: Mapping[str, str] = {
 
 
 def describe_scope(name: str) -> str:
-    """Return what the scope *name* allows, in words."""
-    return _WORDS.get(name, name)
+    """Return the description of the scope *name*; the name itself for a scope without one."""
+    return _DESCRIPTIONS.get(name, name)

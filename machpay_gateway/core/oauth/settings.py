@@ -1,4 +1,4 @@
-"""Who issues access tokens, for what and for how long: the `[oauth]` table of the settings."""
+"""The settings of the authorization server: the `[oauth]` table."""
 
 import re
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _LONGEST_DAYS = 3650
 _LONGEST_TOKEN_SECONDS = 86_400
 _LONGEST_GRACE_SECONDS = 60
 _LEAST_TOKEN = 32  # characters: 128 bits when they are hex
-_BEARER = re.compile(r"[A-Za-z0-9\-._~+/]+=*", re.ASCII)  # RFC 6750 §2.1: nothing else could be presented
+_BEARER = re.compile(r"[A-Za-z0-9\-._~+/]+=*", re.ASCII)  # RFC 6750 §2.1: the syntax of bearer tokens
 _MOST_CLIENTS = 1_000_000
 
 
@@ -28,14 +28,14 @@ _MOST_CLIENTS = 1_000_000
 class OAuthSettings:
     """An authorization server: `OAuthSettings("https://auth.example.com", audience="https://api.example.com")`.
 
-    *issuer* is where its endpoints are reached, and what `iss` says (RFC 8414 §2). *audience* is this API (RFC 8707),
-    the issuer unless it is given; *resources* are others that tokens may be asked for, and are not accepted here.
-    *registration_account* owns clients that register themselves (RFC 7591); without it none can. They get those of
-    *registration_scopes* that they ask for. Where *registration_token* is set, only who presents it may register
-    (RFC 7591 §3). Each address block may do so by *registration_limit*, in `limits` notation, and at most
-    *registration_clients* exist at a time; one that no user ever allowed is removed after *registration_days*.
-    A refresh token ends *refresh_token_days* after its last use, and with all that came of one consent after
-    *family_days*; a lost answer may be asked for again for *refresh_grace_seconds*. Raises ConfigurationError.
+    *issuer* is the base URL of the endpoints and the `iss` of tokens (RFC 8414 §2). *audience* is this API (RFC 8707),
+    by default the issuer; *resources* are other APIs that tokens can be requested for, which are not accepted here.
+    *registration_account* owns clients that register themselves (RFC 7591); without it none can. They get the requested
+    part of *registration_scopes*. With a *registration_token*, registration needs this token (RFC 7591 §3). Each
+    address block is limited to *registration_limit*, in `limits` notation, and at most *registration_clients* exist at
+    a time; one that no user has ever allowed is removed after *registration_days*. A refresh token expires
+    *refresh_token_days* after the last refresh, and its family after *family_days*; a client that lost a response can
+    retry for *refresh_grace_seconds*. Raises ConfigurationError.
     """
 
     issuer: str
@@ -54,12 +54,12 @@ class OAuthSettings:
     path: str = field(init=False, repr=False)
     origin: str = field(init=False, repr=False)
     audience_origin: str = field(init=False, repr=False)
-    registration_tier: Tier = field(init=False, repr=False)  # what one address block may register
+    registration_tier: Tier = field(init=False, repr=False)  # the registration limit of one address block
 
     def __post_init__(self) -> None:
         parts = secure_url("issuer", self.issuer)
         if parts.query or self.issuer.endswith("/") or "?" in self.issuer:
-            # Clients compare it as text: one slash more and it is another issuer.
+            # Clients compare issuers as strings: a trailing slash makes another issuer.
             raise ConfigurationError(f"issuer {self.issuer!r}: leave out the query and the slash at the end")
         object.__setattr__(self, "audience", self.audience or self.issuer)
         api = secure_url("audience", self.audience)
@@ -81,7 +81,7 @@ class OAuthSettings:
             raise ConfigurationError("registration_account is an account's id or name")
         object.__setattr__(self, "registration_scopes", _scope_names(self.registration_scopes))
         if self.registration_token is not None and not _is_registration_token(self.registration_token):
-            # Not the value itself, however short it is.
+            # The message does not repeat the value, however short it is.
             raise ConfigurationError(
                 f"registration_token is {_LEAST_TOKEN} random characters or more, as from `openssl rand -hex 32`: "
                 "letters, digits and - . _ ~ + /"
@@ -102,35 +102,35 @@ class OAuthSettings:
 
     @property
     def is_secure(self) -> bool:
-        """Whether browsers reach it over TLS: only then do its cookies say that they need it."""
+        """Whether browsers reach it over TLS: then its cookies are `Secure`."""
         return self.issuer.startswith("https://")
 
     def url(self, path: str) -> str:
-        """Return the address of the endpoint at *path*, as in `/oauth/token`."""
+        """Return the URL of the endpoint at *path*, such as `/oauth/token`."""
         return self.issuer + path
 
 
 def secure_url(name: str, url: object) -> SplitResult:
-    """Return *url* in parts. Raises ConfigurationError unless it is https, or http on this machine, in one reading."""
-    told = f"{name} {url!r} is not an https:// URL without user and fragment (http:// is for this machine)"
+    """Return *url* in parts. Raises ConfigurationError unless it is unambiguous and https, or http on this machine."""
+    message = f"{name} {url!r} is not an https:// URL without user and fragment (http:// is for this machine)"
     if not isinstance(url, str) or not url.isascii() or not url.isprintable() or set(url) & set(" \\\"'<>"):
-        raise ConfigurationError(told)
+        raise ConfigurationError(message)
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
-        raise ConfigurationError(told) from None
+        raise ConfigurationError(message) from None
     is_sound = bool(parts.hostname) and "@" not in parts.netloc and "#" not in url
     is_trusted = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
     if not (is_sound and is_trusted):
-        raise ConfigurationError(told)
+        raise ConfigurationError(message)
     return parts
 
 
 def _scope_names(value: object) -> tuple[str, ...]:
-    """Return names that stand in a list or, as the environment has them, in one text. Whether they exist shows later.
+    """Return scope names from a list or, as in environment variables, from one string.
 
-    Raises ConfigurationError.
+    Whether they exist is checked later. Raises ConfigurationError.
     """
     names = value.replace(",", " ").split() if isinstance(value, str) else value
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):

@@ -111,7 +111,7 @@ class Site:
 
     def sign_in(self, page: Page, user: User) -> None:
         """Sign *user* in behind the pages."""
-        sign_in = partial(self.gateway.users.sign_in, address=None, shown_address=None)
+        sign_in = partial(self.gateway.users.sign_in, address=None, display_address=None)
         signed_in = self.portal.call(sign_in, user.email, PASSWORD)
         assert isinstance(signed_in, SignedIn)
         cookie = {"name": "machpay-session", "value": signed_in.cookie, "url": self.url, "sameSite": "Lax"}

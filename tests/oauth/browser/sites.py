@@ -159,7 +159,7 @@ class Site:
     def sign_in_as_reader(self, page: Page) -> None:
         """Sign a user in behind the pages, who is for tests that look at what is asked and do not answer."""
         if not self.reader:
-            sign_in = partial(self.gateway.users.sign_in, address=None, shown_address=None)
+            sign_in = partial(self.gateway.users.sign_in, address=None, display_address=None)
             signed_in = self.portal.call(sign_in, self.new_user("reader@example.org").email, PASSWORD)
             assert isinstance(signed_in, SignedIn)
             self.reader = signed_in.cookie

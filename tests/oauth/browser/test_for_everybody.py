@@ -43,7 +43,7 @@ def test_axe_finds_nothing(site: Site, opened: Opened, heard: Heard, scheme: str
     assert findings(page) == []
     pictured(page.get_by_role("main"), "consent", scheme)
     page.goto(f"{site.url}{ERROR_PATH}")
-    expect(page).to_have_title("This did not work · MachPay")
+    expect(page).to_have_title("Something went wrong · MachPay")
     assert findings(page) == []
 
 
@@ -73,7 +73,7 @@ def test_the_pages_fit_a_small_phone_in_the_scheme_that_the_user_likes(
     look("Allow access")
     heard.expect("400 (Bad Request)")
     page.goto(f"{site.url}{ERROR_PATH}")
-    look("This did not work")
+    look("Something went wrong")
     (background,) = seen
     red = int(background.removeprefix("rgb(").split(",")[0])
     assert (red > 200, red < 50) == (scheme == "light", scheme == "dark")
@@ -138,8 +138,8 @@ def test_what_has_the_focus_is_seen_to_have_it_and_none_is_left_out(site: Site, 
         "View balance and history account:read",
         "Execute skills skills:execute",
         "Allow",
-        "Do not allow",
-        "Sign in as somebody else",
+        "Deny",
+        "Sign in as a different user",
     ]
 
 
@@ -153,7 +153,7 @@ def test_pages_read_aloud_say_what_they_show(site: Site, page: Page, heard: Hear
     expect(page.locator("main")).to_match_aria_snapshot(f"""
         - paragraph: MachPay
         - heading "Sign in" [level=1]
-        - paragraph: to go on to Ada's app
+        - paragraph: to continue to Ada's app
         - alert: The e-mail or the password is wrong.
         - text: E-mail
         - textbox "E-mail": {email}
@@ -163,13 +163,13 @@ def test_pages_read_aloud_say_what_they_show(site: Site, page: Page, heard: Hear
     """)
     sign_in(page, email)
     expect(page.locator("form").first).to_match_aria_snapshot("""
-        - group "It asks to":
+        - group "This app wants to":
           - list:
             - listitem:
               - checkbox "View balance and history account:read" [checked]
             - listitem:
               - checkbox "Execute skills skills:execute" [checked]
-        - paragraph: /in the account/
+        - paragraph: /You are signed in as/
         - button "Allow"
-        - button "Do not allow"
+        - button "Deny"
     """)

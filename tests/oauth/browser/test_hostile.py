@@ -47,7 +47,7 @@ def test_names_states_and_e_mails_are_text_and_nothing_else(
         expect(page.get_by_label("E-mail")).to_have_value(f"{state}@example.org")
         seen["told"] = skeleton(page)
         sign_in(page, email)
-        expect(page.get_by_role("heading")).to_have_text(f"Allow {name} to act for you?")
+        expect(page.get_by_role("heading")).to_have_text(f"Allow {name} to access your account?")
         expect(page.get_by_text(f"Not {email}?")).to_be_visible()
         seen["consent"] = skeleton(page)
         allow(page)
@@ -97,7 +97,7 @@ def test_a_state_that_turns_text_round_comes_back_and_turns_none(site: Site, pag
 def test_a_name_that_is_read_from_the_right_stays_in_its_place(site: Site, page: Page, name: str) -> None:
     site.sign_in_as_reader(page)
     page.goto(site.authorize_url(site.new_client(name)))
-    heading = page.get_by_role("heading", name=f"Allow {name} to act for you?")
+    heading = page.get_by_role("heading", name=f"Allow {name} to access your account?")
     before, named, after = heading.evaluate(
         """it => [...it.childNodes].map(node => {
             const range = document.createRange();
@@ -133,7 +133,7 @@ def test_a_redirect_uri_that_is_not_the_apps_leaves_the_user_where_they_are(
 ) -> None:
     heard.expect("400 (Bad Request)")
     page.goto(site.authorize_url(redirect_uri=uri))
-    expect(page.get_by_role("alert")).to_contain_text("not one that is registered")
+    expect(page.get_by_role("alert")).to_contain_text("redirect_uri is not registered")
     assert (page.url.startswith(site.url), page.locator("a, form, script").count()) == (True, 0)
     assert parse_qs(urlsplit(page.url).query)["redirect_uri"] == [uri]
 

@@ -22,9 +22,11 @@ def test_a_person_leaves_a_scope_out_and_the_app_calls_the_api_with_the_others(
     expect(page.get_by_label("Password")).to_be_focused()
     sign_in(page, email)
     expect(page).to_have_title("Allow access · MachPay")
-    expect(page.get_by_role("heading")).to_have_text("Allow Ada's app to act for you?")
-    expect(page.get_by_role("main")).to_contain_text(f"in the account {site.client.account_id} of {email}.")
-    expect(page.get_by_role("main")).to_contain_text(f"You will be sent to {site.app.url}.")
+    expect(page.get_by_role("heading")).to_have_text("Allow Ada's app to access your account?")
+    expect(page.get_by_role("main")).to_contain_text(
+        f"Account: {site.client.account_id}. You are signed in as {email}."
+    )
+    expect(page.get_by_role("main")).to_contain_text(f"You will be redirected to {site.app.url}.")
     expect(page.get_by_label("View balance and history")).to_be_checked()
     page.get_by_label("Execute skills").uncheck()
     allow(page)
@@ -37,7 +39,7 @@ def test_a_person_leaves_a_scope_out_and_the_app_calls_the_api_with_the_others(
 def test_a_person_who_says_no_is_sent_back_with_that(site: Site, page: Page, email: str) -> None:
     page.goto(site.authorize_url())
     sign_in(page, email)
-    page.get_by_role("button", name="Do not allow").click()
+    page.get_by_role("button", name="Deny").click()
     expect(page.get_by_text("access_denied")).to_be_visible()
     told = site.app.told
     assert (told["error"], told["state"], told["iss"], "code" in told) == ("access_denied", "s-1", site.url, False)
@@ -63,7 +65,7 @@ def test_somebody_else_can_sign_in_and_the_app_acts_for_them(site: Site, page: P
     page.goto(f"{site.app.url}/start")
     sign_in(page, email)
     expect(page.get_by_text(f"Not {email}?")).to_be_visible()
-    page.get_by_role("button", name="Sign in as somebody else").click()
+    page.get_by_role("button", name="Sign in as a different user").click()
     expect(page).to_have_title("Sign in · MachPay")
     page.go_back()
     expect(page).to_have_title("Sign in · MachPay")  # what the first one was asked is not kept for the second

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from machpay_gateway.core.errors import InputError
-from machpay_gateway.services.password_rules import checked_password
+from machpay_gateway.services.password_rules import validate_password
 from machpay_gateway.services.users import random_password
 
 WHO = {"email": "ada.lovelace@example.org", "account": "Acme Incorporated"}
@@ -48,24 +48,24 @@ GOOD = [
 @pytest.mark.parametrize("password", [*COMMON, *CONTEXTUAL])
 def test_it_is_refused_with_a_way_out_and_is_not_repeated(password: str) -> None:
     with pytest.raises(InputError, match=r"several words|use 12 to 1024") as refused:
-        checked_password(password, **WHO)
+        validate_password(password, **WHO)
     assert password not in str(refused.value)
 
 
 @pytest.mark.parametrize("password", GOOD)
 def test_it_is_accepted(password: str) -> None:
-    assert checked_password(password, **WHO) == password
+    assert validate_password(password, **WHO) == password
 
 
 def test_random_ones_are_accepted() -> None:
     for password in (random_password(), os.urandom(6).hex() + "-x", os.urandom(500).hex()):
-        assert checked_password(password, **WHO) == password
+        assert validate_password(password, **WHO) == password
 
 
 @pytest.mark.parametrize("password", ["a" * 1024, "password" * 128, "1" * 1024, "@4" * 512, "lI1|" * 256], ids=str)
 def test_a_long_one_takes_no_longer_than_a_hash(password: str) -> None:
-    checked_password("correct horse battery")  # loads the words
+    validate_password("correct horse battery")  # loads the words
     before = time.thread_time()
     with pytest.raises(InputError):
-        checked_password(password, **WHO)
+        validate_password(password, **WHO)
     assert time.thread_time() - before < 0.5

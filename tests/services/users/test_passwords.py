@@ -89,7 +89,7 @@ async def test_what_fails_tells_who_waits(passwords: Passwords) -> None:
 
 async def test_good_sign_ins_are_answered_beside_a_block_that_sends_many() -> None:
     passwords = Passwords()
-    kept = await passwords.hashed("correct horse battery")
+    kept = await passwords.compute_hash("correct horse battery")
     hostile = [asyncio.create_task(passwords.is_right("wrong", kept, HOSTILE)) for _ in range(44)]
     took = []
     for number in range(8):
