@@ -7,6 +7,15 @@ import pytest
 from machpay_gateway.proxy.header_fields import DROP, HOST, INVALID, request_fields
 
 
+def test_the_caches_of_lines_and_names_are_bounded() -> None:
+    fields = request_fields(b"x-forwarded-for")
+    for number in range(10_000):  # short enough to be cached
+        assert fields[b"Name-%d: 1" % number] is None
+        assert fields[b"Name: %d" % number] is None
+    assert 0 < len(fields) <= 4096
+    assert 0 < len(fields._kinds) <= 4096  # noqa: SLF001 - memory has no other witness
+
+
 def test_names_that_somebody_makes_up_are_not_kept() -> None:
     fields = request_fields(b"x-forwarded-for")
     tracemalloc.start()

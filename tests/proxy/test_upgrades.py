@@ -1,6 +1,9 @@
 """An upgraded connection is bytes both ways; what was not asked for, or would hide requests, is no upgrade."""
 
 import asyncio
+import fcntl
+import sys
+import termios
 
 import pytest
 
@@ -86,6 +89,52 @@ async def test_a_tunnel_whose_one_side_is_gone_frees_its_slot(first: str) -> Non
             assert (await other.head()).startswith(b"HTTP/1.1 101 ")
         assert [ended.status for ended in rig.ended] == [101, 429, 101]  # counted once each, when it begins
         switching.ended.set()
+
+
+@pytest.mark.parametrize("first", ["client", "upstream"])
+async def test_the_last_bytes_of_a_lost_side_reach_the_other_one_if_that_reads_late(first: str) -> None:
+    switching = _Switching()
+    async with Upstream(switching) as upstream, proxied(upstream) as rig, rig.client() as client:
+        await _asked(rig, client)
+        await client.head()
+        reader, writer = await switching.sides.get()
+        client_side = rig.connections[0].transport
+        assert rig.connections[0].forwarder is not None
+        upstream_connection = rig.connections[0].forwarder._upstream  # noqa: SLF001 - whose buffer has to be full
+        assert upstream_connection is not None
+        source, target = client_side, upstream_connection.transport
+        sending, receiving = client.writer, reader
+        if first == "upstream":
+            source, target = target, source
+            sending, receiving = writer, client.reader
+        sent = await _fill(rig, sending, source, target)
+        reset(sending)
+        await rig.until(source.is_closing)
+        await rig.until(target.is_closing)
+        received = await asyncio.wait_for(receiving.read(), 10)
+        assert len(received) == sent
+        switching.ended.set()
+
+
+async def _fill(
+    rig: Rig, writer: asyncio.StreamWriter, source: asyncio.WriteTransport, target: asyncio.WriteTransport
+) -> int:
+    """Write until the proxy, which reads at *source*, has something in its own buffer for *target*; return how much."""
+    sent = 0
+    while not target.get_write_buffer_size():
+        writer.write(bytes(16 * 1024))
+        sent += 16 * 1024
+        await rig.until(lambda: not writer.transport.get_write_buffer_size())
+        await rig.until(
+            lambda: not _queued(writer.transport, termios.TIOCOUTQ) and not _queued(source, termios.FIONREAD)
+        )
+    return sent
+
+
+def _queued(transport: asyncio.WriteTransport, what: int) -> int:
+    """Return how many bytes the kernel holds for *transport*."""
+    result = fcntl.ioctl(transport.get_extra_info("socket").fileno(), what, bytes(4))
+    return int.from_bytes(result, sys.byteorder)
 
 
 @pytest.mark.parametrize("status", [b"200 OK", b"400 Bad Request", b"426 Upgrade Required"])

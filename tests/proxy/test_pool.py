@@ -1,0 +1,117 @@
+"""The counters of a connection pool: requests in flight, ejections, and idle connections."""
+
+import asyncio
+import socket
+
+from machpay_gateway.core.decision.principal import ANONYMOUS
+from machpay_gateway.proxy.header_fields import response_fields
+from machpay_gateway.proxy.pool import CONNECT, LOST, UpstreamServer
+from machpay_gateway.proxy.readers import ResponseReader
+from machpay_gateway.proxy.upstream import UpstreamConnection
+from tests.clocks import FixedClock
+from tests.proxy.harness import Upstream, proxied, request
+
+
+class IdleTransport(asyncio.Transport):
+    """A connection on which nothing happens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_aborted = False
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+async def _never() -> tuple[object, UpstreamConnection]:
+    raise AssertionError("these tests do not connect")
+
+
+def _server(clock: FixedClock) -> UpstreamServer:
+    return UpstreamServer("test", _never, clock=clock)
+
+
+def _connections(count: int) -> list[tuple[UpstreamConnection, IdleTransport]]:
+    connections = []
+    for _ in range(count):
+        connection, transport = UpstreamConnection(ResponseReader(response_fields())), IdleTransport()
+        connection.connection_made(transport)
+        connections.append((connection, transport))
+    return connections
+
+
+async def test_a_failed_connect_leaves_no_request_in_flight() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    async with proxied(Upstream(port=port)) as rig, rig.client() as client:
+        for _ in range(3):
+            await client.send(request())
+            assert (await client.answer())[0] == 502
+        (server,) = rig.proxy.router.pool_for(ANONYMOUS).servers
+        assert (server.in_flight, server.errors[CONNECT]) == (0, 3)
+
+
+def test_failures_of_an_ejected_server_do_not_extend_its_ejection() -> None:
+    clock = FixedClock(0.0)
+    server = _server(clock)
+    for _ in range(5):
+        server.record_failure(LOST, "a test")
+    assert server.ejected_until == 5.0
+    clock.advance(4.0)
+    for _ in range(20):  # requests that were in flight when it was ejected
+        server.record_failure(LOST, "a test")
+    assert server.ejected_until == 5.0
+    clock.advance(1.0)
+    server.record_failure(LOST, "a test")
+    assert server.ejected_until == 5.0 + 10.0
+    assert server.errors[LOST] == 26
+
+
+def test_failures_count_only_in_a_row() -> None:
+    server = _server(FixedClock(0.0))
+    for _ in range(3):
+        for _ in range(4):
+            server.record_failure(LOST, "a test")
+        server.record_success()
+    assert server.ejected_until < 0.0
+
+
+def test_idle_connections_are_bounded_and_the_longest_idle_close_first() -> None:
+    server = _server(FixedClock(0.0))
+    connections = _connections(300)
+    for connection, _ in connections:
+        server.give_back(connection)
+    assert server.idle == 256
+    assert [transport.is_aborted for _, transport in connections] == [True] * 44 + [False] * 256
+
+
+def test_the_most_recently_used_open_connection_is_taken_first() -> None:
+    server = _server(FixedClock(0.0))
+    (first, _), (second, _), (third, _) = _connections(3)
+    for connection in (first, second, third):
+        server.give_back(connection)
+    third.is_closing = True
+    assert server.take_idle() is second
+    assert server.take_idle() is first
+    assert server.take_idle() is None
+
+
+def test_connections_close_when_they_are_idle_for_too_long() -> None:
+    clock = FixedClock(0.0)
+    server = _server(clock)
+    (old, old_transport), (new, new_transport) = _connections(2)
+    server.give_back(old)
+    clock.advance(3.0)
+    server.give_back(new)
+    server.close_idle(clock() - 3.0)
+    assert (old_transport.is_aborted, new_transport.is_aborted, server.idle) == (True, False, 1)
+
+
+def test_bytes_on_an_idle_connection_close_it() -> None:
+    """A response without a request: the next request would get it."""
+    server = _server(FixedClock(0.0))
+    ((connection, transport),) = _connections(1)
+    server.give_back(connection)
+    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert transport.is_aborted
+    assert server.take_idle() is None
