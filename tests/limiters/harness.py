@@ -144,7 +144,7 @@ def subject_keys(url: str, prefix: str) -> set[bytes]:
 
 
 class _KeepsConnection(TCPFakeRequestHandler):
-    """Sends an error as a reply and goes on, as Redis does: fakeredis ends the connection, so NOSCRIPT is an outage."""
+    """Sends an error as a reply and keeps the connection, as Redis does. fakeredis closes it: NOSCRIPT is an outage."""
 
     def setup(self) -> None:
         super().setup()

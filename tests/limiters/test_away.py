@@ -34,6 +34,7 @@ from tests.redises.waiting import wait_until
 TEN = Tier("10/minute", 4)
 HALF = Tier("5/minute", 2)
 MODES: tuple[FailureMode, ...] = ("local", "deny", "allow")
+LIMITER = "machpay_gateway.limiters.redis.limiter"
 PATIENCE_SECONDS = 5.0
 WAIT_SECONDS = 0.4  # a reply may take 0.2; the rest is for a busy machine
 AT_ONCE_SECONDS = 0.05
@@ -164,6 +165,18 @@ async def test_the_remaining_quota_is_unavailable_until_the_server_is_back(
         proxy.accept()
         await back(harness)
         assert isinstance(await harness.limiter.remaining(request), Remaining)
+
+
+async def test_a_sweep_of_idle_subjects_keeps_the_local_shares(
+    proxy: FaultProxy, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{LIMITER}._FIRST_SWEEP", 4)
+    async with limiter_on(proxy.url, prefix) as harness:
+        cut(proxy)
+        await harness.use_up(TEN, 10)
+        for number in range(20):
+            await harness.take(TEN, subject=f"another_{number}")
+        assert (await harness.refusal(TEN)).policy == "minute"
 
 
 async def test_deny_admits_nothing_and_reports_the_reason(proxy: FaultProxy, prefix: str) -> None:
@@ -323,9 +336,6 @@ async def test_no_fault_of_the_network_surfaces_as_an_error(proxy: FaultProxy, p
         await asyncio.gather(*clients)
         proxy.blackhole = False
         assert (await back(harness, many)).slots_left == 499
-
-
-LIMITER = "machpay_gateway.limiters.redis.limiter"
 
 
 async def test_the_first_worker_back_keeps_to_its_local_share_until_the_others_had_time_to_report(

@@ -21,7 +21,7 @@ IN_CLUSTER = LimiterUse("machpay", "local", in_cluster=True)
 
 
 @pytest.mark.parametrize(
-    "info, status, found",
+    "info, status, message",
     [
         ({"redis_version": "6.0.20"}, WRONG, "Redis 6.0.20 is too old"),  # it has another CLIENT INFO and ACL
         ({"redis_version": "5.0.14"}, WRONG, "Redis 5.0.14 is too old"),
@@ -36,23 +36,23 @@ IN_CLUSTER = LimiterUse("machpay", "local", in_cluster=True)
         ({}, WRONG, "Redis of unknown version is too old"),
     ],
 )
-def test_a_supported_version_is_required(info: dict[str, str], status: CheckStatus, found: str) -> None:
-    finding = version(ServerFacts("", info=info), ALONE)
+def test_a_supported_version_is_required(info: dict[str, str], status: CheckStatus, message: str) -> None:
+    result = version(ServerFacts("", info=info), ALONE)
 
-    assert (finding.status, finding.message) == (status, found)
+    assert (result.status, result.message) == (status, message)
 
 
 @pytest.mark.parametrize("used, status", [(90, OK), (91, WARNING)])
 def test_memory_that_is_nearly_full_is_a_warning(used: int, status: CheckStatus) -> None:
     info = {"maxmemory": "100", "used_memory": str(used), "maxmemory_policy": "noeviction"}
-    finding = memory(ServerFacts("", info=info), ALONE)
+    result = memory(ServerFacts("", info=info), ALONE)
 
-    assert finding is not None
-    assert finding.status is status
+    assert result is not None
+    assert result.status is status
 
 
 @pytest.mark.parametrize(
-    "aof, snapshots, replicas, found",
+    "aof, snapshots, replicas, message",
     [
         ("1", "", "0", "an append-only file, no replicas"),
         ("0", "900 1", "1", "snapshots, 1 replica: a restart loses"),
@@ -66,14 +66,14 @@ def test_memory_that_is_nearly_full_is_a_warning(used: int, status: CheckStatus)
     ],
 )
 def test_what_a_restart_loses_is_reported_and_never_wrong(
-    aof: str, snapshots: str | None, replicas: str, found: str
+    aof: str, snapshots: str | None, replicas: str, message: str
 ) -> None:
     info = {"aof_enabled": aof, "connected_slaves": replicas}
-    finding = persistence(ServerFacts("", info=info, snapshots=snapshots), ALONE)
+    result = persistence(ServerFacts("", info=info, snapshots=snapshots), ALONE)
 
-    assert finding is not None
-    assert finding.status is OK
-    assert finding.message.startswith(found)
+    assert result is not None
+    assert result.status is OK
+    assert result.message.startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -87,26 +87,26 @@ def test_what_a_restart_loses_is_reported_and_never_wrong(
     ],
 )
 def test_latency_is_judged_by_what_a_decision_waits(round_trips: list[float], status: CheckStatus) -> None:
-    finding = latency(ServerFacts("", round_trips=round_trips))
+    result = latency(ServerFacts("", round_trips=round_trips))
 
-    assert finding is not None
-    assert finding.status is status
+    assert result is not None
+    assert result.status is status
 
 
 @pytest.mark.parametrize(
-    "state, status, found",
+    "state, status, message",
     [
         ({"cluster_state": "ok", "cluster_size": "1"}, OK, "state ok, 1 primary"),
         ({"cluster_state": "fail", "cluster_size": "2", "cluster_slots_ok": "9"}, WRONG, "9 of 16384 slots served"),
         (None, OK, "cannot be read"),
     ],
 )
-def test_a_cluster_serves_all_slots(state: dict[str, str] | None, status: CheckStatus, found: str) -> None:
-    finding = cluster(ServerFacts("", cluster=state), IN_CLUSTER)
+def test_a_cluster_serves_all_slots(state: dict[str, str] | None, status: CheckStatus, message: str) -> None:
+    result = cluster(ServerFacts("", cluster=state), IN_CLUSTER)
 
-    assert finding is not None
-    assert finding.status is status
-    assert found in finding.message
+    assert result is not None
+    assert result.status is status
+    assert message in result.message
     assert cluster(ServerFacts("", cluster=state), ALONE) is None
 
 

@@ -41,7 +41,7 @@ def rules_of(use: LimiterUse) -> list[str]:
 
 
 async def checked(url: str) -> dict[str, CheckResult]:
-    return {finding.subject: finding for finding in await check_redis(url, prefix="machpay", on_failure="local")}
+    return {result.subject: result for result in await check_redis(url, prefix="machpay", on_failure="local")}
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +65,11 @@ def configured(server: Server, **values: str) -> Iterator[None]:
 
 
 async def test_a_fresh_server_is_ok_and_nothing_stays_in_it(server: Server) -> None:
-    findings = await checked(server.url)
+    results = await checked(server.url)
 
-    assert list(findings) == SUBJECTS
-    assert worst(findings.values()) is OK
-    assert findings["redis"].message.endswith("answers; no workers connected")
+    assert list(results) == SUBJECTS
+    assert worst(results.values()) is OK
+    assert results["redis"].message.endswith("answers; no workers connected")
     assert server.command("KEYS", "*") == []
 
 
@@ -83,16 +83,16 @@ async def test_connected_workers_are_counted(server: Server) -> None:
 
 
 async def test_the_documented_rights_are_sufficient(server: Server) -> None:
-    findings = await checked(server.add_user("enough", "-@all", *rules_of(ALONE)))
+    results = await checked(server.add_user("enough", "-@all", *rules_of(ALONE)))
 
-    assert findings["redis access"].status is OK
-    assert findings["redis version"].status is WARNING, "it may not run INFO"
+    assert results["redis access"].status is OK
+    assert results["redis version"].status is WARNING, "it may not run INFO"
     assert (
-        findings["redis version"].way_out
+        results["redis version"].way_out
         == "`ACL SETUSER USER +info` lets them be checked; the limiter does not need it"
     )
-    assert "redis memory" not in findings
-    assert "redis latency" in findings
+    assert "redis memory" not in results
+    assert "redis latency" in results
 
 
 @pytest.mark.parametrize("right", rules_of(ALONE))
@@ -100,14 +100,14 @@ async def test_each_documented_right_is_needed_and_named_when_missing(server: Se
     name = f"lacking{next(_names)}"
     url = server.add_user(name, "-@all", *(rule for rule in rules_of(ALONE) if rule != right))
 
-    findings = await checked(url.replace("/0", "/1"))  # selecting the second database needs a right
+    results = await checked(url.replace("/0", "/1"))  # selecting the second database needs a right
 
     subject = "redis" if right in {"+client|setname", "+select"} else "redis access"
-    finding = findings[subject]
+    result = results[subject]
     missed = "keys machpay:*" if right.startswith("~") else right.removeprefix("+").replace("|", " ")
-    assert finding.status is WRONG
-    assert missed in finding.message.replace("|", " ").lower()
-    assert finding.way_out == ALONE.acl_command
+    assert result.status is WRONG
+    assert missed in result.message.replace("|", " ").lower()
+    assert result.way_out == ALONE.acl_command
     assert server.command("KEYS", "*") == [], "what cannot be removed is not created"
 
 
@@ -123,21 +123,21 @@ def test_the_documented_rights_are_those_of_the_scripts() -> None:
 async def test_a_failed_login_is_reported(server: Server) -> None:
     url = server.add_user("member", "-@all", *rules_of(ALONE)).replace("member:", "member:x")
 
-    (finding,) = (await checked(url)).values()
+    (result,) = (await checked(url)).values()
 
-    assert (finding.subject, finding.status) == ("redis", WRONG)
-    assert "does not let us in (invalid username-password pair" in finding.message
-    assert finding.way_out == "see the user and the password in `redis`"
+    assert (result.subject, result.status) == ("redis", WRONG)
+    assert "does not let us in (invalid username-password pair" in result.message
+    assert result.way_out == "see the user and the password in `redis`"
 
 
 async def test_a_replica_takes_no_writes(server: Server) -> None:
     server.command("REPLICAOF", HOST, free_port())
     try:
-        finding = (await checked(server.url))["redis access"]
+        result = (await checked(server.url))["redis access"]
     finally:
         server.command("REPLICAOF", "NO", "ONE")
 
-    assert (finding.status, finding.message) == (WRONG, "it is a replica and takes no writes")
+    assert (result.status, result.message) == (WRONG, "it is a replica and takes no writes")
 
 
 @pytest.mark.parametrize(
@@ -153,30 +153,30 @@ async def test_what_happens_to_counters_when_memory_is_full_is_reported(
     server: Server, maxmemory: str, policy: str, status: CheckStatus, message: str
 ) -> None:
     with configured(server, maxmemory=maxmemory, maxmemory_policy=policy):
-        findings = await checked(server.url)
+        results = await checked(server.url)
 
-    assert findings["redis access"].status is OK
-    assert findings["redis memory"].status is status
-    assert message in findings["redis memory"].message
+    assert results["redis access"].status is OK
+    assert results["redis memory"].status is status
+    assert message in results["redis memory"].message
 
 
 async def test_full_memory_is_wrong_since_writes_are_refused(server: Server) -> None:
     with configured(server, maxmemory="1"):
-        findings = await checked(server.url)
+        results = await checked(server.url)
 
-    assert findings["redis access"].status is WRONG
-    assert findings["redis access"].message == (
+    assert results["redis access"].status is WRONG
+    assert results["redis access"].message == (
         'its memory is full, so it refuses writes: on_limiter_failure = "local" decides'
     )
-    assert findings["redis memory"].status is WARNING
+    assert results["redis memory"].status is WARNING
 
 
 async def test_refused_writes_are_reported_with_their_reason(server: Server) -> None:
     with configured(server, min_replicas_to_write="1"):
-        finding = (await checked(server.url))["redis access"]
+        result = (await checked(server.url))["redis access"]
 
-    assert finding.status is WRONG
-    assert "NOREPLICAS" in finding.message
+    assert result.status is WRONG
+    assert "NOREPLICAS" in result.message
 
 
 async def test_snapshots_are_reported(server: Server) -> None:
@@ -188,33 +188,33 @@ async def test_snapshots_are_reported(server: Server) -> None:
 async def test_a_slow_network_is_a_warning(server: Server) -> None:
     with FaultProxy(server.port) as proxy:
         proxy.delay_seconds = 0.005  # each way
-        finding = (await checked(proxy.url))["redis latency"]
+        result = (await checked(proxy.url))["redis latency"]
 
-    assert finding.status is WARNING
-    assert finding.message.endswith("of 20 round trips: requests wait for it")
+    assert result.status is WARNING
+    assert result.message.endswith("of 20 round trips: requests wait for it")
 
 
 async def test_an_unreachable_server_is_reported_with_the_failure_mode() -> None:
-    (finding,) = (await checked(f"redis://{HOST}:{free_port()}/0")).values()
+    (result,) = (await checked(f"redis://{HOST}:{free_port()}/0")).values()
 
-    assert finding.status is WRONG
-    assert "does not answer (Error 111" in finding.message.replace("Error 61", "Error 111")
-    assert finding.message.endswith('on_limiter_failure = "local" decides')
+    assert result.status is WRONG
+    assert "does not answer (Error 111" in result.message.replace("Error 61", "Error 111")
+    assert result.message.endswith('on_limiter_failure = "local" decides')
 
 
 async def test_a_frozen_server_is_given_up() -> None:
     with running_server() as server, server.frozen():
-        (finding,) = (await checked(server.url)).values()
+        (result,) = (await checked(server.url)).values()
 
-    assert "does not answer (no reply in time)" in finding.message
+    assert "does not answer (no reply in time)" in result.message
 
 
 @pytest.mark.parametrize("ahead, status, message", [(-90, WARNING, "90.0 s ahead of"), (0.2, OK, "within 1 s")])
 async def test_a_skewed_clock_is_a_warning(server: Server, ahead: float, status: CheckStatus, message: str) -> None:
-    findings = await check_redis(server.url, prefix="machpay", on_failure="local", clock=lambda: time.time() + ahead)
+    results = await check_redis(server.url, prefix="machpay", on_failure="local", clock=lambda: time.time() + ahead)
 
-    assert findings[-1].status is status
-    assert message in findings[-1].message
+    assert results[-1].status is status
+    assert message in results[-1].message
 
 
 async def test_every_primary_of_a_cluster_is_checked(cluster_url: str) -> None:
@@ -227,11 +227,11 @@ async def test_every_primary_of_a_cluster_is_checked(cluster_url: str) -> None:
     with Redis(HOST, ports[1]) as node:
         node.execute_command("ACL", "SETUSER", "app", "-hgetall")
 
-    findings = await check_redis(cluster_url, prefix="machpay", on_failure="local")
-    assert worst(findings) is OK
-    assert CheckResult("redis cluster", OK, "state ok, 3 primaries") in findings
+    results = await check_redis(cluster_url, prefix="machpay", on_failure="local")
+    assert worst(results) is OK
+    assert CheckResult("redis cluster", OK, "state ok, 3 primaries") in results
     as_app = await check_redis(cluster_url.replace("//", "//app:word@"), prefix="machpay", on_failure="local")
-    access = {finding.message: finding.status for finding in as_app if finding.subject == "redis access"}
+    access = {result.message: result.status for result in as_app if result.subject == "redis access"}
     others = ", ".join(sorted(f"{HOST}:{port}" for port in ports if port != ports[1]))
     assert access == {
         f"{HOST}:{ports[1]}: the user may not run HGETALL": WRONG,
@@ -242,17 +242,17 @@ async def test_every_primary_of_a_cluster_is_checked(cluster_url: str) -> None:
 async def test_a_url_of_one_cluster_node_is_wrong(cluster_url: str) -> None:
     port = re.findall(r":(\d+)", cluster_url)[0]
 
-    finding = (await checked(f"redis://{HOST}:{port}/0"))["redis access"]
+    result = (await checked(f"redis://{HOST}:{port}/0"))["redis access"]
 
-    assert (finding.status, finding.way_out) == (WRONG, "write `redis` as redis+cluster://HOST:PORT")
+    assert (result.status, result.way_out) == (WRONG, "write `redis` as redis+cluster://HOST:PORT")
 
 
 async def test_the_primary_named_by_the_sentinels_is_reported(redis_sentinels: Sentinels) -> None:
-    findings = await checked(redis_sentinels.url)
+    results = await checked(redis_sentinels.url)
 
-    assert worst(findings.values()) is OK
-    assert f"and the sentinels name {HOST}:{redis_sentinels.primary.port} as the primary" in findings["redis"].message
-    assert "1 replica:" in findings["redis persistence"].message
+    assert worst(results.values()) is OK
+    assert f"and the sentinels name {HOST}:{redis_sentinels.primary.port} as the primary" in results["redis"].message
+    assert "1 replica:" in results["redis persistence"].message
     nobody = await checked(redis_sentinels.url.replace("/primary", "/other"))
     assert "No master found for 'other'" in nobody["redis"].message
 
@@ -271,10 +271,10 @@ async def test_the_primary_named_by_the_sentinels_is_reported(redis_sentinels: S
 )
 async def test_no_part_of_a_password_is_displayed(server: Server, url: str) -> None:
     for port in (server.port, free_port()):
-        findings = await check_redis(url.format(where=f"{HOST}:{port}"), prefix="machpay", on_failure="local")
+        results = await check_redis(url.format(where=f"{HOST}:{port}"), prefix="machpay", on_failure="local")
 
-        assert findings[0].status is WRONG
-        assert "s3cret" not in repr(findings)
+        assert results[0].status is WRONG
+        assert "s3cret" not in repr(results)
 
 
 @pytest.mark.parametrize("sign", "/?#")

@@ -191,6 +191,22 @@ async def test_a_worker_whose_lease_expired_reports_its_slots_again_and_releases
     assert (await second.refusal(FIVE_SLOTS)).policy == CONCURRENCY
 
 
+async def test_idle_subjects_are_dropped_and_those_with_slots_are_not(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("machpay_gateway.limiters.redis.limiter._FIRST_SWEEP", 8)
+    worker = await workers.join()
+    held = await worker.take(FIVE_SLOTS, subject="streaming")
+    for number in range(40):
+        workers.clock.advance(61)
+        (await worker.take(FIVE_SLOTS, subject=f"passing_{number}")).lease.release()
+        await worker.left(FIVE_SLOTS, subject=f"passing_{number}")  # past its release
+    assert len(vars(worker.limiter)["_subjects"]) <= 9
+    assert await worker.left(FIVE_SLOTS, subject="streaming") == (1000, 4)
+    held.lease.release()
+    assert await worker.left(FIVE_SLOTS, subject="streaming") == (1000, 5)
+
+
 async def test_a_workers_name_is_never_reused(workers: Workers) -> None:
     first, _second = await workers.join(), await workers.join()
     before = workers.names()

@@ -9,19 +9,19 @@ from tests.redises.servers import Server, running_server
 from tests.redises.waiting import wait_until
 
 SLOTS = 16384
-# A node that starts takes two seconds until it dares to answer, and a busy machine some more.
-_SETTLE_SECONDS = 20
+# A starting node answers after two seconds, and later on a busy machine.
+_READY_SECONDS = 20
 _MOVE_MILLISECONDS = 5000
 _FLAGS = (
     *("--cluster-enabled", "yes"),
     *("--cluster-node-timeout", "2000"),
-    *("--cluster-announce-ip", HOST),  # or a node that has met nobody yet does not know its address
+    *("--cluster-announce-ip", HOST),  # or a node without peers does not know its address
 )
 
 
 @dataclass(frozen=True, slots=True)
 class SlotMove:
-    """A *slot* on its way from *source* to *target*, step by step, so that a test can stop between them."""
+    """The migration of a *slot* from *source* to *target*, step by step, so that a test can stop between the steps."""
 
     cluster: "Cluster"
     slot: int
@@ -29,12 +29,12 @@ class SlotMove:
     target: Server
 
     def begin(self) -> None:
-        """From here on *source* answers ASK for keys that it does not have."""
+        """Let *source* answer ASK for keys that it does not have."""
         self.target.command("CLUSTER", "SETSLOT", self.slot, "IMPORTING", node_id(self.source))
         self.source.command("CLUSTER", "SETSLOT", self.slot, "MIGRATING", node_id(self.target))
 
     def move_keys(self, count: int = 1000) -> int:
-        """Take at most *count* keys over to *target*; return how many there were to take."""
+        """Move at most *count* keys to *target*; return the number of keys moved."""
         keys = self.source.command("CLUSTER", "GETKEYSINSLOT", self.slot, count)
         if keys:
             to = (HOST, self.target.port, "", 0, _MOVE_MILLISECONDS)
@@ -42,9 +42,9 @@ class SlotMove:
         return len(keys)
 
     def finish(self) -> None:
-        """Make *target* the owner: everybody answers MOVED from here on. Keys must not be left behind."""
+        """Make *target* the owner: all nodes answer MOVED from here on. No key may be left behind."""
         owner = node_id(self.target)
-        # The new owner first: were it the last, two nodes would send clients to each other in the meantime.
+        # The new owner first: otherwise two nodes redirect clients to each other for a moment.
         others = [server for server in self.cluster.servers if server not in {self.source, self.target}]
         for server in (self.target, self.source, *others):
             server.command("CLUSTER", "SETSLOT", self.slot, "NODE", owner)
@@ -52,7 +52,7 @@ class SlotMove:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The nodes, and what concerns all of them."""
+    """The nodes of one cluster."""
 
     servers: tuple[Server, ...]
 
@@ -64,11 +64,11 @@ class Cluster:
         return int(self.servers[0].command("CLUSTER", "KEYSLOT", key))
 
     def owner_of(self, slot: int) -> Server:
-        """Return the node that says of itself that it serves *slot*."""
+        """Return the node that claims to serve *slot*."""
         return next(server for server in self.servers if _serves(server, slot))
 
     def slot_move(self, slot: int, source: Server, target: Server) -> SlotMove:
-        """Prepare the steps of a move; nothing happens yet."""
+        """Return the steps of a migration, none of them taken yet."""
         return SlotMove(self, slot, source, target)
 
     def move_slot(self, slot: int, source: Server, target: Server) -> None:
@@ -86,14 +86,14 @@ class Cluster:
 
     def wait_until_ok(self) -> None:
         """Wait until every node sees every other and all slots served, as after a `restart`."""
-        wait_until(self._is_ok, seconds=_SETTLE_SECONDS, claim="all nodes of the cluster are content")
+        wait_until(self._is_ok, seconds=_READY_SECONDS, claim="all nodes of the cluster are content")
 
     def _is_ok(self) -> bool:
-        return all(_is_content(server, len(self.servers)) for server in self.servers)
+        return all(_sees_all(server, len(self.servers)) for server in self.servers)
 
 
 def node_id(server: Server) -> str:
-    """Return what the cluster calls *server*."""
+    """Return the id of *server* in its cluster."""
     return str(server.command("CLUSTER", "MYID"))
 
 
@@ -104,7 +104,7 @@ def running_cluster(*flags: str, nodes: int = 3) -> Iterator[Cluster]:
         cluster = Cluster(tuple(stack.enter_context(running_server(*_FLAGS, *flags)) for _ in range(nodes)))
         first = cluster.servers[0]
         for number, server in enumerate(cluster.servers):
-            server.command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)  # or they quarrel about it after they met
+            server.command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)  # equal ones take time to resolve
             server.command("CLUSTER", "ADDSLOTSRANGE", number * SLOTS // nodes, (number + 1) * SLOTS // nodes - 1)
             if server is not first:
                 server.command("CLUSTER", "MEET", HOST, first.port)
@@ -112,7 +112,7 @@ def running_cluster(*flags: str, nodes: int = 3) -> Iterator[Cluster]:
         yield cluster
 
 
-def _is_content(server: Server, nodes: int) -> bool:
+def _sees_all(server: Server, nodes: int) -> bool:
     state = server.command("CLUSTER INFO")
     return (
         state["cluster_state"] == "ok"

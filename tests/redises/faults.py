@@ -1,4 +1,4 @@
-"""A TCP proxy that does to a server's clients what networks do: delay, refuse, reset and swallow."""
+"""A TCP proxy that injects the faults of networks: delays, refused connections, resets and lost bytes."""
 
 import asyncio
 import socket
@@ -17,27 +17,27 @@ _T = TypeVar("_T")
 _CHUNK_BYTES = 65536
 _PORT_TRIES = 10
 _CALL_SECONDS = 10
-# Two chunks due at the same moment may be delivered in either order, so no two are.
+# Two chunks due at the same moment might be delivered in either order: so no two are.
 _TICK_SECONDS = 1e-6
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 @dataclass(slots=True)
 class _Line:
-    """What both directions of a connection share: whether it *lost* bytes, after which it carries none any more."""
+    """The state that both directions of a connection share: after it *lost* bytes, it forwards none."""
 
     lost: bool = False
 
 
 class FaultProxy:
-    """Stands in front of *target_port* inside its `with` block; its switches may be turned while it runs.
+    """A proxy in front of *target_port* inside its `with` block; its switches may be changed while it runs.
 
-    *delay_seconds* holds up what arrives, in each direction, in order: an answer comes two delays after its question.
-    *blackhole* keeps connections open and takes new ones, and forwards nothing. A connection that lost bytes to it
-    stays dead when it is switched off, because a stream with a gap would match answers to the wrong questions.
+    *delay_seconds* delays each direction, in order: a reply comes two delays after its command. *blackhole* keeps
+    connections open, accepts new ones, and forwards nothing. A connection that lost bytes stays dead when it is
+    switched off, because replies of a stream with a gap would match the wrong commands.
     With *tls*, clients speak TLS to the proxy, and the proxy plain text to the server.
 
-    It runs in a thread with a loop of its own, so that a test may block without holding it up.
+    It runs in a thread with an event loop of its own, so that a test may block without blocking the proxy.
     """
 
     def __init__(self, target_port: int, *, tls: ssl.SSLContext | None = None) -> None:
@@ -54,7 +54,7 @@ class FaultProxy:
 
     @property
     def url(self) -> str:
-        """Return the URL of the server behind, by way of this proxy and without TLS."""
+        """Return the URL of the server through this proxy, without TLS."""
         return f"redis://{HOST}:{self.port}/0"
 
     def __enter__(self) -> Self:
@@ -75,15 +75,15 @@ class FaultProxy:
             self._end()
 
     def refuse(self) -> None:
-        """Let nobody connect any more; open connections stay."""
+        """Refuse new connections; open ones stay."""
         self._call(self._stop_listening())
 
     def accept(self) -> None:
-        """Let clients connect again, on the same port."""
+        """Accept connections again, on the same port."""
         self._call(self._listen())
 
     def reset_all(self) -> None:
-        """End all open connections with a TCP reset, to the client and to the server."""
+        """Close all open connections with a TCP reset, to the client and to the server."""
         self._call(self._reset_all())
 
     def _call(self, coroutine: Coroutine[None, None, _T]) -> _T:
@@ -117,7 +117,7 @@ class FaultProxy:
     async def _reset_all(self) -> None:
         for writer in list(self._writers):
             connection: socket.socket = writer.get_extra_info("socket")
-            if connection.fileno() < 0:  # one of the two has ended it just now, and it is still in the set
+            if connection.fileno() < 0:  # closed by an end just now, and still in the set
                 continue
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             writer.transport.abort()
@@ -136,17 +136,17 @@ class FaultProxy:
     async def _relay(self, client_reader: asyncio.StreamReader, client_writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         line = _Line()
-        with suppress(OSError):  # an end that breaks off is like one that closes: the other follows
+        with suppress(OSError):  # an end that resets is like one that closes: the other follows
             async with self._registered(client_writer):
                 if self.blackhole:
                     return await self._swallow(client_reader)
                 server_reader, server_writer = await asyncio.open_connection(HOST, self._target_port)
                 async with self._registered(server_writer), asyncio.TaskGroup() as directions:
-                    upward = directions.create_task(self._carry(client_reader, server_writer, line))
-                    downward = directions.create_task(self._carry(server_reader, client_writer, line))
+                    upward = directions.create_task(self._forward(client_reader, server_writer, line))
+                    downward = directions.create_task(self._forward(server_reader, client_writer, line))
                     await asyncio.wait((upward, downward), return_when=asyncio.FIRST_COMPLETED)
                     if line.lost:
-                        await upward  # that the server hung up is swallowed too
+                        await upward  # the end of the server's stream is swallowed too
                     upward.cancel()
                     downward.cancel()
         return None
@@ -155,8 +155,8 @@ class FaultProxy:
         while await source.read(_CHUNK_BYTES):
             pass
 
-    async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, line: _Line) -> None:
-        """Bring what *source* says to *sink*, each chunk after its delay, and return after the last."""
+    async def _forward(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, line: _Line) -> None:
+        """Forward *source* to *sink*, each chunk after its delay, and return after the last."""
         due = 0.0
         with suppress(OSError):
             while data := await source.read(_CHUNK_BYTES):
@@ -170,7 +170,7 @@ class FaultProxy:
         return max(due + _TICK_SECONDS, self._loop.time() + self.delay_seconds)
 
     def _deliver(self, data: bytes, sink: asyncio.StreamWriter, line: _Line) -> None:
-        line.lost |= self.blackhole  # it may have been switched on while the data was under way
+        line.lost |= self.blackhole  # it may have been switched on during the delay
         if not line.lost and not sink.is_closing():
             sink.write(data)
 

@@ -1,7 +1,7 @@
-"""Servers that tests share, started when the first test asks; a conftest that imports a fixture has it.
+"""Shared servers, started by the first test that needs them; a conftest imports the fixtures it uses.
 
-There is one of each a process, so also one for each worker of pytest-xdist. Who kills, freezes or reconfigures
-starts a server of their own: `with running_server() as server`. It takes 50 milliseconds.
+There is one of each per process, so one for each worker of pytest-xdist. A test that kills, freezes or reconfigures
+a server starts its own: `with running_server() as server` takes 50 milliseconds.
 """
 
 from collections.abc import Iterator

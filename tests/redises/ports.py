@@ -1,4 +1,4 @@
-"""Ports that stay ours while nothing listens on them: a killed server comes back on the same one."""
+"""Ports that stay reserved while nothing listens on them: a killed server restarts on the same one."""
 
 import os
 import random
@@ -9,13 +9,13 @@ HOST = "127.0.0.1"
 # take the port of a server that is down. The bus of a cluster node is 10000 above its port, so these are too.
 _PORTS = range(11_000, 21_000)
 _BUS_OFFSET = 10_000
-_WORKERS = 16  # of pytest-xdist, between which the ports are dealt out
+_WORKERS = 16  # of pytest-xdist, which share the ports out
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on, and whose cluster bus port is free; another process may be faster."""
-    # Tests in parallel draw from ports of their own: some servers share a port with whoever came before, unasked. Runs
-    # in parallel must not draw the same ones either, so the seed of the run is not asked.
+    """Return a port that is free, as is its cluster bus port; another process may still take it first."""
+    # Parallel tests draw from disjoint ranges, since some servers silently share a port that is taken. Parallel runs
+    # must not draw the same ports either, so the run's random seed is not used.
     draw, ports = random.SystemRandom(), _PORTS[_worker() :: _WORKERS]
     for _ in range(100):
         port = draw.choice(ports)

@@ -1,4 +1,4 @@
-"""A primary, its replica and three sentinels for tests, impatient enough for a failover within seconds."""
+"""A primary, its replica and three sentinels for tests, with timeouts for a failover within seconds."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,24 +9,24 @@ from tests.redises.waiting import wait_until
 
 SERVICE = "primary"
 _QUORUM = 2
-_SETTLE_SECONDS = 20
-# What the sentinels do every one, two or ten seconds they do several times a second here.
-_IMPATIENCE = (
+_READY_SECONDS = 20
+# Sentinels do by default every one, two or ten seconds what they do several times a second here.
+_SHORT_PERIODS = (
     *("INFO-PERIOD", 300),
-    # Five of these is how old a replica's INFO may be to be chosen, and once the primary is down, INFO comes every
-    # second whatever its period: with less than 200 they often find nobody to promote, and try again much later.
+    # A replica may be promoted if its INFO is at most five of these old, and once the primary is down, INFO comes every
+    # second whatever its period: with less than 200, the sentinels often have no candidate, and retry much later.
     *("PING-PERIOD", 300),
     *("ASK-PERIOD", 100),
     *("PUBLISH-PERIOD", 200),
     *("MIN-LINK-RECONNECT-PERIOD", 500),
     *("ELECTION-TIMEOUT", 1000),
-    # A sentinel that finds itself delayed does nothing for this long; on a busy machine that is often.
+    # A sentinel that notices its own delay does nothing for this long, which is often on a busy machine.
     *("TILT-PERIOD", 1000),
 )
 
 
 class Sentinels:
-    """The *sentinels* and the two servers they watch, *primary* and *replica*, which change places in a failover."""
+    """The *sentinels* and the servers they watch, *primary* and *replica*, which swap roles in a failover."""
 
     def __init__(self, sentinels: Sequence[Server], primary: Server, replica: Server) -> None:
         self.sentinels = tuple(sentinels)
@@ -45,10 +45,10 @@ class Sentinels:
         """
         self.primary.kill()
         self.primary, self.replica = self.replica, self.primary
-        wait_until(self._is_promoted, seconds=_SETTLE_SECONDS, claim="all sentinels name the replica as primary")
+        wait_until(self._is_promoted, seconds=_READY_SECONDS, claim="all sentinels name the replica as primary")
 
     def heal(self) -> None:
-        """Start whatever is dead, and wait until there is a replica again for the next failover."""
+        """Start the dead servers, and wait until a replica is ready for the next failover."""
         for server in (self.primary, self.replica, *self.sentinels):
             if not server.is_running:
                 server.start()
@@ -61,17 +61,17 @@ class Sentinels:
     def wait_until_agreed(self) -> None:
         """Wait until all sentinels know each other, the primary, and a replica that has all its data."""
         for sentinel in self.sentinels:
-            sentinel.command("SENTINEL", "DEBUG", *_IMPATIENCE)
-        wait_until(self._is_agreed, seconds=_SETTLE_SECONDS, claim="all sentinels agree on the primary and its replica")
+            sentinel.command("SENTINEL", "DEBUG", *_SHORT_PERIODS)
+        wait_until(self._is_agreed, seconds=_READY_SECONDS, claim="all sentinels agree on the primary and its replica")
 
     def _is_promoted(self) -> bool:
         alive = [sentinel for sentinel in self.sentinels if sentinel.is_running]
         return _is_primary(self.primary) and all(_named_port(sentinel) == self.primary.port for sentinel in alive)
 
     def _is_agreed(self) -> bool:
-        return self._is_promoted() and _follows(self.replica) and all(map(self._is_content, self.sentinels))
+        return self._is_promoted() and _follows(self.replica) and all(map(self._sees_all, self.sentinels))
 
-    def _is_content(self, sentinel: Server) -> bool:
+    def _sees_all(self, sentinel: Server) -> bool:
         state = sentinel.command("SENTINEL MASTER", SERVICE)
         replicas = {
             int(replica["port"])
@@ -91,9 +91,9 @@ def running_sentinels() -> Iterator[Sentinels]:
     with ExitStack() as stack:
         # The replica's data at once: by default the primary waits five seconds for further replicas.
         primary, replica = (stack.enter_context(running_server("--repl-diskless-sync-delay", "0")) for _ in range(2))
-        # By command and not as a flag: which of the two is the replica after a restart, the sentinels decide.
+        # By command and not as a flag: after a restart the sentinels decide which of the two is the replica.
         replica.command("REPLICAOF", HOST, primary.port)
-        wait_until(lambda: _follows(replica), seconds=_SETTLE_SECONDS, claim="the replica has the primary's data")
+        wait_until(lambda: _follows(replica), seconds=_READY_SECONDS, claim="the replica has the primary's data")
         lines = (
             f"sentinel monitor {SERVICE} {HOST} {primary.port} {_QUORUM}",
             f"sentinel down-after-milliseconds {SERVICE} 500",

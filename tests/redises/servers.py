@@ -1,4 +1,4 @@
-"""Real servers for tests: Valkey from the wheel, each a process with a port, a folder and a Unix socket of its own."""
+"""Real servers for tests: Valkey from its wheel, each a process with its own port, folder and Unix socket."""
 
 import itertools
 import os
@@ -25,10 +25,10 @@ EVERYTHING = ("~*", "&*", "+@all")
 _START_SECONDS = 10
 _STOP_SECONDS = 5
 _PORT_TRIES = 10
-# The user behind `Server.command`, so that tests may set a password for everybody else, or switch them off.
-_KEEPER = "keeper"
-# Ends the server and its folder when this process ends without a chance to do it, as by SIGKILL: the pipe closes, and
-# `read` fails. A line through the pipe lets them be. What ends a whole process group must not end the watch as well.
+# The user of `Server.command`, so that tests may set a password for all others, or disable them.
+_ADMIN = "tests-admin"
+# Ends the server and its folder when this process is killed before it can: the pipe closes, and `read` fails. A line
+# through the pipe cancels that. A signal to the whole process group must not end the watch as well.
 _WATCH = """trap '' HUP INT TERM; read _ || { kill -KILL "$1"; rm -rf "$2"; }"""
 
 
@@ -41,17 +41,17 @@ class Server(WatchedProcess):
         self.config_path = folder / "conf"
         self._flags = tuple(flags)
         self._users: dict[str, tuple[str, ...]] = {}
-        self._passwords = {_KEEPER: secrets.token_urlsafe(16)}
+        self._passwords = {_ADMIN: secrets.token_urlsafe(16)}
         config = (
             f"bind {HOST}",
             f"port {port}",
             f'unixsocket "{self.socket_path}"',
             f'dir "{folder}"',
             'save ""',
-            f"user {_KEEPER} on >{self._passwords[_KEEPER]} {' '.join(EVERYTHING)}",
+            f"user {_ADMIN} on >{self._passwords[_ADMIN]} {' '.join(EVERYTHING)}",
             *lines,
         )
-        # Written once: a sentinel keeps its notes in it.
+        # Written once: a sentinel stores its state in it.
         self.config_path.write_text("\n".join(config) + "\n")
 
     @property
@@ -85,13 +85,13 @@ class Server(WatchedProcess):
             raise
 
     def kill(self) -> None:
-        """End the process with SIGKILL, whatever state it is in; a dead one stays dead."""
+        """End the process with SIGKILL, whatever its state; a dead one stays dead."""
         if self._process is not None:
             self._process.kill()
         self._end()
 
     def stop(self) -> None:
-        """Let the process end in order, so that it saves what it is configured to save; a dead one stays dead."""
+        """Shut the process down, so that it saves what it is configured to save; a dead one stays dead."""
         if self._process is not None and self.is_running:
             self.thaw()
             self._process.terminate()
@@ -102,12 +102,12 @@ class Server(WatchedProcess):
         self._end()
 
     def restart(self) -> None:
-        """Start again on the same port, after a `kill` or in order; only what was configured to be kept is there."""
+        """Start again on the same port, after a `kill` or a shutdown; only what it was configured to save is there."""
         self.stop()
         self.start()
 
     def freeze(self) -> None:
-        """Stop the process in its tracks: its port still takes connections and bytes, and nothing comes back."""
+        """Suspend the process: its port still accepts connections and bytes, and sends no replies."""
         os.kill(self.pid, signal.SIGSTOP)
         os.waitpid(self.pid, os.WUNTRACED)  # the signal is on its way; this returns when it has arrived
 
@@ -125,13 +125,13 @@ class Server(WatchedProcess):
                 self.thaw()
 
     def command(self, *args: str | float) -> Any:  # noqa: ANN401 - every command has a reply of its own
-        """Run one command, past all passwords, and return redis-py's reading of the reply with strings decoded."""
+        """Run one command as an administrator, and return the reply as redis-py parses it, with strings decoded."""
         with Redis(
             unix_socket_path=str(self.socket_path),
-            username=_KEEPER,
-            password=self._passwords[_KEEPER],
+            username=_ADMIN,
+            password=self._passwords[_ADMIN],
             decode_responses=True,
-            encoding_errors="surrogateescape",  # keys may be any bytes, and must survive the way there and back
+            encoding_errors="surrogateescape",  # keys may be any bytes, and must survive the round trip
             socket_timeout=_STOP_SECONDS,
             retry=Retry(NoBackoff(), 0),
         ) as client:
@@ -143,7 +143,7 @@ class Server(WatchedProcess):
         self.command("SCRIPT", "FLUSH", "SYNC")
 
     def add_user(self, name: str, *rules: str) -> str:
-        """Let *name* in with a password made here and return their URL; without *rules* they may do everything.
+        """Create the user *name* with a random password and return their URL; without *rules* they may do everything.
 
         Users outlive a restart.
         """
@@ -164,7 +164,7 @@ class Server(WatchedProcess):
 
     def _answers(self) -> bool:
         self._refuse_if_ended()
-        # Through the socket in its own folder: on the port, somebody else's server might answer.
+        # Through the socket in its own folder: on the port, another server might answer.
         return bool(self.command("PING"))
 
     def _apply_users(self) -> None:
@@ -178,7 +178,7 @@ def running_server(
 ) -> Iterator[Server]:
     """Run a server with further *flags* ("--maxmemory", "1mb"), and *users* by name with their ACL rules.
 
-    *lines* go into its configuration file, for what cannot be said as a flag.
+    *lines* go into its configuration file, for settings that no flag has.
     """
     with tempfile.TemporaryDirectory(prefix="redis-") as folder:
         server = _started(Path(folder), flags, lines)
@@ -187,7 +187,7 @@ def running_server(
                 server.add_user(name, *rules)
             yield server
         finally:
-            server.kill()  # nothing in it is worth the wait for an orderly end
+            server.kill()  # nothing in it is worth the wait for a shutdown
 
 
 def _started(folder: Path, flags: Sequence[str], lines: Sequence[str]) -> Server:

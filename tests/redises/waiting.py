@@ -1,4 +1,4 @@
-"""Asking a process of its own pace until it says yes: no event of ours tells when it is ready."""
+"""Polls a condition of another process, which sends no event when it holds."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,7 @@ _PAUSE_SECONDS = 0.02
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float, claim: str) -> None:
-    """Return as soon as *condition* holds, or raise TimeoutError that repeats *claim*; an error from Redis is a no."""
+    """Return as soon as *condition* holds, or raise TimeoutError with *claim*; an error from Redis counts as false."""
     deadline = time.monotonic() + seconds
     last: RedisError | None = None
     while time.monotonic() < deadline:

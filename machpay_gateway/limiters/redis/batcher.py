@@ -116,7 +116,7 @@ class Batcher:
         self._flush()
 
     def detach(self) -> None:
-        """Stop sending, and resolve the steps in flight without the server. Queued steps go on waiting."""
+        """Stop sending, and resolve the steps in flight without the server. Queued steps keep waiting."""
         self._connection = None
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()

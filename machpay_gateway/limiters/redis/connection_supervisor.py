@@ -1,7 +1,7 @@
 """Keeps one connection up and declares outages: a circuit breaker, which the first good reply closes again.
 
 A lost connection is replaced while requests wait, for as long as a reply may take. After that, and at once when the
-server is there and does not reply in time, no request waits: outcomes are decided locally, and reconnecting goes on in
+server is there and does not reply in time, no request waits: limits are decided locally, and reconnecting continues in
 the background.
 """
 

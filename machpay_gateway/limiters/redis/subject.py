@@ -87,7 +87,7 @@ class Subject:
         self.is_lingering = False  # a release waits to be reported
         self.slots_left = 0  # over all workers, by the last reply
         self.taken: int | None = None  # of the window, by all workers, by the last reply
-        self.updated_at = 0.0  # when that reply was asked for
+        self.updated_at = 0.0  # when the step of that reply was sent
         self.backlog = 0  # units that were admitted locally during an outage and are not reported yet
         self.backlog_in_flight = 0  # units of the backlog that the step in flight reports
         self.local_share: LocalShare | None = None
@@ -182,7 +182,7 @@ class Subject:
         self.fail_remaining()
 
     def fail_remaining(self) -> None:
-        """Answer those who wait for the remaining quota that it is unavailable."""
+        """Answer waiting reads of the remaining quota: it is unavailable."""
         if self._remaining_futures:
             self._resolve_remaining(LimiterUnavailable("Redis does not answer"))
 
