@@ -4,14 +4,18 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from ssl import SSLContext
+from typing import Any
 
 import pytest
+from joserfc.jwk import RSAKey
 
 _TMPFS = Path("/dev/shm")  # noqa: S108 - temporary files are what it is for
 # A whole run leaves less than half of this behind at any time. Containers get 64 MB by default, which is too little.
 _ROOM_BYTES = 2 * 1024**3
+_SIGNING_KEYS = 8  # more than any test rotates through
 
 
 def _keep_temporary_files_in_memory() -> None:
@@ -40,4 +44,25 @@ def shared_ssl_contexts() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(httpcore2, "default_ssl_context", default_ssl_context)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def recycled_signing_keys() -> Iterator[None]:
+    """Let gateways that need a new signing key take turns with a few: generating one takes 100 ms."""
+    from machpay_gateway.keysets import signing  # noqa: PLC0415 - as above
+
+    keys: list[RSAKey] = []
+    turns = count()
+
+    class Recycled(RSAKey):
+        @classmethod
+        def generate_key(cls, *arguments: Any, **options: Any) -> RSAKey:  # type: ignore[override]  # noqa: ANN401 - passed on
+            turn = next(turns) % _SIGNING_KEYS
+            if turn == len(keys):
+                keys.append(RSAKey.generate_key(*arguments, **options))
+            return keys[turn]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signing, "RSAKey", Recycled)
         yield
