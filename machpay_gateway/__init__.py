@@ -3,16 +3,17 @@
 The path of a request, in the order to read it:
 
 1. `middleware.MachPayAuth` takes the ASGI connection.
-2. `web.request_facts.request_facts` reads what a decision needs: method, one canonical path, authorization, address.
-3. `gate.Gate.decide` asks in order, by the rules of `core.decision`: `policy` for the route, `credential` for what was
-   presented, the key cache (`stores.cache`) or token verifier (`keysets`) for who that is, `decision.admit` whether
-   they may, the limiter (`limiters`) how much; `decision.conclude` says what follows.
-4. Refused: `core.decision.problem` has the answer's table, `web.problems` sends it.
-5. Allowed: the application runs with `scope["machpay"]`; `web.headers` adds what is left of the quota.
-6. The concurrency slot is given back when the response has ended, however it ended, and `telemetry.usage` counts it.
+2. `web.request_facts.request_facts` extracts what a decision needs: method, canonical path, authorization, address.
+3. `gate.Gate.decide` applies the rules of `core.decision` in order: `policy` finds the route, `credential` parses what
+   was presented, the key cache (`stores.cache`) or token verifier (`keysets`) identifies the principal,
+   `decision.admit` checks permissions, the limiter (`limiters`) admits, and `decision.conclude` returns the decision.
+4. Refused: `core.decision.problem` has the table of responses, `web.problems` sends one.
+5. Allowed: the application runs with `scope["machpay"]`; `web.headers` adds the remaining quota.
+6. The concurrency slot is released when the response ends, in whatever way, and `telemetry.usage` counts the request.
 
-`assembly.Gateway` puts the parts together from `settings`. What is served beside the application stands in `server`:
-the key API (`admin`), the Console, and the authorization server (`oauth`). All three call the use cases in `services`.
+`assembly` builds a `gateway.Gateway`, the container of all components, from `settings`. `server` serves the key API
+(`admin`), the Console and the authorization server (`oauth`) beside the application. They call the use cases in
+`services`.
 """
 
 from machpay_gateway.assembly import ConfiguredGateway as Gateway

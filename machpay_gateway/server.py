@@ -1,6 +1,6 @@
-"""An ASGI application with all that this gateway serves: its APIs and pages, and behind the same guard your own.
+"""The control plane as an ASGI application: APIs and pages of the gateway, and beside them your own application.
 
-Proxies that ask are answered beside the guard: they are not who is calling.
+All are behind the same `MachPayAuth`, except forward-auth: there the proxy asks on behalf of the caller.
 
 Run it: `uvicorn machpay_gateway.server:create_app --factory --no-proxy-headers`.
 """
@@ -58,47 +58,48 @@ def served_routes(settings: Settings) -> tuple[Route, ...]:
 
 
 def own_branches(settings: Settings) -> frozenset[str]:
-    """Return the paths that nothing else is served beneath.
+    """Return the paths below which only the gateway serves.
 
-    Whole branches: what the key API does not know beneath its paths is not there, whatever the application has.
+    Whole branches: unknown paths below the key API's are 404, even if the application has them.
     """
     return frozenset("/".join(_path(route).split("/")[:3]) for route in served_routes(settings))
 
 
 def create_app(app: ASGIApp | None = None, **options: Unpack[Options]) -> MachPayAuth:
-    """Return *app*, guarded, with the key API and forward-auth beside it; every setting may be given here too.
+    """Return *app*, guarded, with the control plane and forward-auth beside it. *options* override settings.
 
-    Without *app* there is the key API alone. Raises ConfigurationError, also when a configured route is the key API's.
+    Without *app* there is only the control plane. Raises ConfigurationError, also for a route below `own_branches`.
     """
     return control_plane(ConfiguredGateway(own_routes=served_routes, **options), app)
 
 
 def control_plane(gateway: Gateway, app: ASGIApp | None = None, *, trust: Trust | None = None) -> MachPayAuth:
-    """Return the key API by a ready *gateway* that has `served_routes`, with *app* beside it if there is one.
+    """Return the control plane of a *gateway* whose policy has `served_routes`, with *app* beside it if there is one.
 
-    *trust* is in whom stands in front, the settings' unless it is given.
+    *trust* is in the proxies in front, by default as in the settings.
     """
     own = key_api(gateway)
     own.add_route(JWKS_PATH, _jwks(gateway))
     at: dict[str, ASGIApp] = {}
     if gateway.settings.oauth is not None:
-        # By their whole paths: an issuer at /v1 has its endpoints beside the key API's own below /v1/oauth.
+        # By exact path: an issuer at /v1 has endpoints below /v1/oauth, beside the key API.
         at = dict.fromkeys(map(_path, oauth_routes(gateway.settings.oauth)), oauth_app(gateway))
     below = dict.fromkeys(own_branches(gateway.settings), own)
     if gateway.settings.console is not None:
         below[CONSOLE_PATH] = console_app(gateway)
-    ours = _Ours(at, below)
-    asked = ForwardAuth(gateway)
-    return _Fronts(_Beside(ours, app or _only(own), asked.leases), gateway, ours, asked, trust)
+    branches = _Branches(at, below)
+    forward_auth = ForwardAuth(gateway)
+    router = _Router(branches, app or _without_websockets(own), forward_auth.leases)
+    return _ControlPlane(router, gateway, branches, forward_auth, trust)
 
 
 def _jwks(gateway: Gateway) -> Callable[[Request], Awaitable[Response]]:
-    """Return the endpoint with the keys that our own signatures are verified by (RFC 7517)."""
-    ours = () if gateway.assertions is None else orjson.loads(gateway.assertions.jwks)["keys"]
+    """Return the endpoint with the keys that verify our signatures (RFC 7517)."""
+    assertion_keys = () if gateway.assertions is None else orjson.loads(gateway.assertions.jwks)["keys"]
 
     async def answer(_request: Request) -> Response:
         try:
-            keys = [*ours, *await gateway.signing.jwks()]
+            keys = [*assertion_keys, *await gateway.signing.jwks()]
         except StoreUnavailable:
             return Response(status_code=HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": "1"})
         headers = {"Cache-Control": f"public, max-age={_JWKS_SECONDS}", "Access-Control-Allow-Origin": "*"}
@@ -107,31 +108,33 @@ def _jwks(gateway: Gateway) -> Callable[[Request], Awaitable[Response]]:
     return answer
 
 
-class _Fronts(MachPayAuth):
-    """Guards what is behind it, keeps pages to their hosts, and lets proxies ask what it would say."""
+class _ControlPlane(MachPayAuth):
+    """Guards *app*, binds pages to their hosts, and answers forward-auth requests of proxies."""
 
-    def __init__(self, app: ASGIApp, gateway: Gateway, ours: "_Ours", asked: ForwardAuth, trust: Trust | None) -> None:
+    def __init__(
+        self, app: ASGIApp, gateway: Gateway, branches: "_Branches", forward_auth: ForwardAuth, trust: Trust | None
+    ) -> None:
         super().__init__(app, gateway=gateway, trust=trust)
-        self._ours = ours
-        self._asked = asked
+        self._branches = branches
+        self._forward_auth = forward_auth
         self._pages = gateway.page_guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of any ASGI type."""
-        if self._asked.handles(scope):
-            await self._asked(scope, receive, send)
+        if self._forward_auth.handles(scope):
+            await self._forward_auth(scope, receive, send)
         elif self._pages is not None and (detail := self._misplaced(scope, self._pages)) is not None:
             await self._refuse_page(scope, receive, send, detail)
         else:
             await super().__call__(scope, receive, send)
 
     def _misplaced(self, scope: Scope, pages: PageGuard) -> str | None:
-        """Return why *scope* is not answered at the host that it came to: before anything is decided or spent."""
+        """Return why *scope* is not served at its host, if so. This precedes the decision, and takes no quota."""
         if scope["type"] not in {"http", "websocket"}:
             return None
         path = path_of(scope)
         host, forwarded_host = hosts_of(scope, self.trust)
-        return pages.refusal(path, host, forwarded_host, is_ours=self._ours.app_for(path or "") is not None)
+        return pages.refusal(path, host, forwarded_host, is_ours=self._branches.app_for(path or "") is not None)
 
     async def _refuse_page(self, scope: Scope, receive: Receive, send: Send, detail: str) -> None:
         began_at = perf_counter()
@@ -141,13 +144,13 @@ class _Fronts(MachPayAuth):
 
 
 class BehindOurProxy:
-    """The control plane of a process that has a proxy in front of it: its callers are the proxy's, and nobody else.
+    """The control plane behind the proxy of the same process, which is its only peer.
 
-    The proxy says who its own peer is where that peer asks something; else it has done the walk to the client itself.
+    The proxy passes its own peer in `PEER_FIELD` for forward-auth; otherwise it has determined the client itself.
     """
 
     def __init__(self, gateway: Gateway) -> None:
-        """Serve by *gateway*."""
+        """Serve the control plane of *gateway*."""
         self._app = control_plane(gateway, trust=BEHIND_OUR_PROXY)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -159,23 +162,23 @@ class BehindOurProxy:
         await self._app(scope, receive, send)
 
 
-class _Ours(NamedTuple):
-    """What is served here: something *at* each of some paths, and something *below* each of some branches."""
+class _Branches(NamedTuple):
+    """The applications of the control plane, *at* exact paths and *below* branches of paths."""
 
     at: Mapping[str, ASGIApp]
     below: Mapping[str, ASGIApp]
 
     def app_for(self, path: str) -> ASGIApp | None:
-        """Return what serves *path*, None when that is not for us to serve."""
+        """Return the application that serves *path*, None when it is not the control plane's."""
         branch = matching_prefix(path, self.below)
         return self.at.get(path) or (None if branch is None else self.below[branch])
 
 
-class _Beside:
-    """Sends requests for what is served here there, and everything else to the application."""
+class _Router:
+    """Routes requests to the control plane by path, and all others to the application."""
 
-    def __init__(self, ours: _Ours, app: ASGIApp, leases: Resource) -> None:
-        self._ours = ours
+    def __init__(self, branches: _Branches, app: ASGIApp, leases: Resource) -> None:
+        self._branches = branches
         self._app = app
         self._leases = leases
 
@@ -184,20 +187,20 @@ class _Beside:
         if scope["type"] == "lifespan":
             await run_lifespan(self._app, scope, receive, send, self._leases)
             return
-        # The path that was authorised, not one read anew.
-        ours = self._ours.app_for(facts_of(scope).path or "")
+        # The path that was authorized, not one that is parsed again.
+        own = self._branches.app_for(facts_of(scope).path or "")
         if scope["type"] == "websocket":
-            # We have none. Where we ask for no credential, the application's would be open to anybody.
-            is_open = ours is not None and scope["machpay"] is None
-            ours = WebSocketClose() if is_open else None
-        if ours is not None:
-            await ours(scope, receive, send)
+            # The control plane has no WebSockets. Below its public routes, the application's would be unguarded.
+            is_public = own is not None and scope["machpay"] is None
+            own = WebSocketClose() if is_public else None
+        if own is not None:
+            await own(scope, receive, send)
             return
-        await self._app(_without_own_cookies(scope), receive, _setting_no_own_cookies(send))
+        await self._app(_without_our_cookies(scope), receive, _setting_none_of_our_cookies(send))
 
 
-def _without_own_cookies(scope: Scope) -> Scope:
-    """Return *scope* as the application gets it: what knows our users is not for it."""
+def _without_our_cookies(scope: Scope) -> Scope:
+    """Return *scope* for the application, without the cookies that identify our users."""
     if not any(name == b"cookie" and split_own_cookies(value) is not None for name, value in scope["headers"]):
         return scope
     headers = []
@@ -209,16 +212,16 @@ def _without_own_cookies(scope: Scope) -> Scope:
     return dict(scope, headers=headers)
 
 
-def _setting_no_own_cookies(send: Send) -> Send:
-    """Return *send* for the application, which does not decide who our users are."""
+def _setting_none_of_our_cookies(send: Send) -> Send:
+    """Return *send* for the application, which may not set the cookies that identify our users."""
 
     def send_on(message: Message) -> Awaitable[None]:
         if "headers" in message:
             headers = message["headers"]
-            kept = [
+            allowed = [
                 (name, value) for name, value in headers if name.lower() != b"set-cookie" or not sets_own_cookie(value)
             ]
-            message = dict(message, headers=kept)
+            message = dict(message, headers=allowed)
         return send(message)
 
     return send_on
@@ -228,8 +231,8 @@ def _path(route: Route) -> str:
     return "/" + "/".join(segment for segment in route.segments if segment != ALL_THE_REST)
 
 
-def _only(own: ASGIApp) -> ASGIApp:
-    """Return *own* as a whole application: it has no WebSockets."""
+def _without_websockets(own: ASGIApp) -> ASGIApp:
+    """Return *own* as an application that refuses WebSockets."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         await (WebSocketClose() if scope["type"] == "websocket" else own)(scope, receive, send)

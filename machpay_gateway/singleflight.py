@@ -1,6 +1,6 @@
-"""Single flight: however many ask for the same thing at once, it is fetched once.
+"""Singleflight: concurrent calls with the same key share one fetch.
 
-Knows nothing of what is fetched. A caller that is cancelled does not take the others down with it.
+Canceling one caller does not cancel the fetch for the others.
 """
 
 import asyncio
@@ -19,25 +19,25 @@ class SingleFlight(Generic[Key, Value]):
     def __init__(
         self, fetch: Callable[[Key], Coroutine[Any, Any, Value]], *, failed: Callable[[BaseException], None]
     ) -> None:
-        """Share calls of *fetch*. *failed* is told of every exception, because all who asked may have gone by then."""
+        """Share calls of *fetch*. *failed* gets every exception, because all callers may be canceled by then."""
         self._fetch = fetch
         self._failed = failed
         self._flights: dict[Key, asyncio.Task[Value]] = {}
 
     async def join(self, key: Key) -> Value:
-        """Return what is fetched for *key*, fetching unless that is under way.
+        """Return the result for *key*, from a fetch in flight or a new one.
 
-        Raises what the fetch raises, and Unavailable when it was abandoned by `close`.
+        Raises what the fetch raises, and Unavailable when `close` canceled it.
         """
         flight = self._flight(key)
-        # `wait` does not hand a cancellation on: a caller who hangs up ends the fetch for nobody else.
+        # `wait` does not propagate a cancellation: the fetch goes on for the other callers.
         await asyncio.wait([flight])
         if flight.cancelled():
-            raise Unavailable("what was being fetched when this closed")
+            raise Unavailable("a fetch that was canceled by closing")
         return flight.result()
 
     def begin(self, key: Key) -> None:
-        """Fetch *key* in the background, unless that is under way."""
+        """Start fetching *key* in the background, unless a fetch is in flight."""
         _ = self._flight(key)
 
     def is_under_way(self, key: Key) -> bool:
@@ -46,15 +46,15 @@ class SingleFlight(Generic[Key, Value]):
         return flight is not None and flight.get_loop() is asyncio.get_running_loop()
 
     async def close(self) -> None:
-        """Abandon what is under way in this event loop."""
-        abandoned = [flight for key, flight in self._flights.items() if self.is_under_way(key)]
-        for flight in abandoned:
+        """Cancel the fetches in flight in this event loop."""
+        canceled = [flight for key, flight in self._flights.items() if self.is_under_way(key)]
+        for flight in canceled:
             flight.cancel()
-        if abandoned:
-            await asyncio.wait(abandoned)
+        if canceled:
+            await asyncio.wait(canceled)
 
     def _flight(self, key: Key) -> asyncio.Task[Value]:
-        # A task of another loop is one that was abandoned with its loop, as test clients do: it will never land.
+        # A task of another loop never completes: that loop is gone, as with test clients.
         if self.is_under_way(key):
             return self._flights[key]
         flight = self._flights[key] = asyncio.create_task(self._fetch(key))

@@ -247,7 +247,7 @@ def test_form_tokens_and_secrets_are_made_by_the_algorithms_that_the_inventory_n
 
 def test_the_lifetimes_are_those_of_the_code() -> None:
     hours, day = 3600, DAY_SECONDS
-    most_minutes = constant("settings.console", "_MOST_MINUTES")
+    most_minutes = constant("settings.console", "_MAX_MINUTES")
     longest, days = constant("core.oauth.authority", "_LONGEST_TOKEN_SECONDS"), "_LONGEST_DAYS"
     most_days = f"{constant('core.oauth.authority', days)} days"
     grace = constant("core.oauth.authority", "_LONGEST_GRACE_SECONDS")

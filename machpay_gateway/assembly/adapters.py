@@ -1,4 +1,4 @@
-"""Which adapter is used for what, and imported only then."""
+"""The choice of adapters by settings. Each is imported only when it is used."""
 
 import time
 from typing import TYPE_CHECKING
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from machpay_gateway.stores.grant_cache import GrantCache, GrantLookup
     from machpay_gateway.telemetry.traces import Traces
 
-MEMORY_DATABASE = "memory://"  # nothing is kept: for tests, benchmarks and trying things out
+MEMORY_DATABASE = "memory://"  # not persistent: for tests, benchmarks and experiments
 
 
 def unservable(settings: Settings) -> list[str]:
-    """Return why no gateway can be made of well-formed *settings*, as far as that shows without a connection."""
-    told = []
+    """Return why no gateway can be built from valid *settings*, as far as that shows without a connection."""
+    mistakes = []
     adapters: tuple[Callable[[Settings], object], ...] = (
         store_for,
         _redis_for,
@@ -37,8 +37,8 @@ def unservable(settings: Settings) -> list[str]:
         try:
             adapter(settings)
         except ConfigurationError as exc:
-            told.append(str(exc))
-    return told
+            mistakes.append(str(exc))
+    return mistakes
 
 
 def store_for(settings: Settings) -> "Store":
@@ -49,7 +49,7 @@ def store_for(settings: Settings) -> "Store":
 
 
 def limiter_for(settings: Settings, store: "Store") -> Limiter:
-    """Return what counts, in Redis when there is one."""
+    """Return the limiter: in Redis, or in this process."""
     if (limiter := _redis_for(settings)) is not None:
         return limiter
     if (lock := store.serving_lock) is None:
@@ -76,7 +76,7 @@ def _issuers_for(settings: Settings) -> TokenVerifier:
 def tokens_for(
     settings: Settings, signing: "SigningKeys", keys: KeyPrincipals, grants: "GrantCache | None"
 ) -> TokenVerifier:
-    """Return who knows whose tokens are accepted."""
+    """Return the verifier of tokens from the issuers in the settings and of our own."""
     from machpay_gateway.keysets import IssuedTokens, OwnTokens
 
     own = OwnTokens(signing, keys=keys, tiers=settings.tiers, oauth_settings=settings.oauth, grants=grants)
@@ -84,14 +84,14 @@ def tokens_for(
 
 
 def signing_for(settings: Settings, opened: SigningKeyStore, store: "Store") -> "SigningKeys":
-    """Return the keys that we sign by."""
+    """Return our signing keys."""
     from machpay_gateway.keysets import SigningKeys
 
     def secret_key() -> bytes:
         secret = settings.secret_key.encode() if settings.secret_key else store.secret_key()
         if secret is None:
             raise ConfigurationError(
-                "The keys that tokens are signed by are kept in the database, sealed by a secret that is not: set "
+                "The signing keys are stored in the database, encrypted with a secret that is not: set "
                 "MACHPAY_SECRET_KEY, the same for every worker, as from `openssl rand -hex 32`"
             )
         return secret
@@ -101,7 +101,7 @@ def signing_for(settings: Settings, opened: SigningKeyStore, store: "Store") -> 
 
 
 def grants_for(settings: Settings, opened: "GrantLookup") -> "GrantCache | None":
-    """Return who knows which grants changed, None without an authorization server."""
+    """Return the cache of grants, None without an authorization server."""
     if settings.oauth is None:
         return None
     from machpay_gateway.stores.grant_cache import GrantCache
@@ -120,7 +120,7 @@ def proofs_for(settings: Settings, limiter: Limiter) -> "Proofs | None":
 
 
 def reports_for(settings: Settings) -> "SignedReports | None":
-    """Return whose reports of leaked secrets are believed, None for nobody's."""
+    """Return the verifier of leak reports, None when none are accepted."""
     if settings.leaks is None:
         return None
     from machpay_gateway.keysets import SignedReports
@@ -129,7 +129,7 @@ def reports_for(settings: Settings) -> "SignedReports | None":
 
 
 def assertions_for(settings: Settings) -> "SignedAssertions | None":
-    """Return who signs what upstreams are told about callers, None when nothing is signed."""
+    """Return the signer of assertions for upstreams, None when there is none."""
     if settings.assertion is None:
         return None
     from machpay_gateway.keysets import SignedAssertions
@@ -138,13 +138,13 @@ def assertions_for(settings: Settings) -> "SignedAssertions | None":
 
 
 def traces_for(settings: Settings) -> "Traces | None":
-    """Return what makes spans of requests, None when nothing does."""
+    """Return the tracer of requests, None when tracing is off."""
     if not settings.traces:
         return None
     try:
         from machpay_gateway.telemetry.traces import Traces
     except ModuleNotFoundError as exc:
         raise ConfigurationError(
-            "traces: they are made by OpenTelemetry: pip install 'machpay-gateway[otel]', or set traces = false"
+            "traces: tracing needs OpenTelemetry: pip install 'machpay-gateway[otel]', or set traces = false"
         ) from exc
     return Traces()

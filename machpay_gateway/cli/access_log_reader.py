@@ -1,4 +1,4 @@
-"""Lines of a file that others write: the last ones that are there, and then those that come, however it is rotated."""
+"""Follows a log file like `tail -F`: the last lines, then new ones, across rotations."""
 
 import os
 import stat
@@ -9,14 +9,14 @@ from types import TracebackType
 from typing import IO, Self
 
 _BLOCK = 65_536  # bytes
-_LONGEST = 1_048_576  # bytes of a line; what goes on beyond them is handed out in pieces, and is no line of ours
+_LONGEST = 1_048_576  # bytes; a longer line is yielded in pieces, as it is no access log line
 
 
-class Followed:
-    """The file of that name, as `tail -F` reads it: a renamed one to its end, then the new one, and a cut one anew."""
+class FollowedFile:
+    """The file at a path: a renamed one is read to its end before the new one, and a truncated one from the start."""
 
     def __init__(self, path: Path) -> None:
-        """Open it, if it is there. Raises OSError when it cannot be read."""
+        """Open the file if it exists. Raises OSError when it cannot be read."""
         self._path = path
         self._file: IO[bytes] | None = None
         self._rest = b""
@@ -31,30 +31,30 @@ class Followed:
         self._close()
 
     @property
-    def is_there(self) -> bool:
-        """Whether there is such a file, or was when it was looked for last."""
+    def exists(self) -> bool:
+        """Whether the file existed when it was last opened."""
         return self._file is not None
 
-    def before(self) -> Iterator[bytes]:
-        """Return the lines that are there, the last one first. What comes from now on is for `arrived`."""
+    def existing_lines(self) -> Iterator[bytes]:
+        """Return the lines so far, the last one first. `new_lines` goes on from here."""
         if self._file is None or not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
-            return iter(())  # a pipe has nothing yet
+            return iter(())  # a pipe has no lines so far
         end = self._file.seek(0, os.SEEK_END)
-        self._rest = _unfinished(self._file, end)
+        self._rest = _partial_line(self._file, end)
         return _backwards(self._file, end - len(self._rest))
 
-    def arrived(self) -> Iterator[bytes]:
-        """Yield the lines that have come since; it waits for none of a file. Raises OSError when it cannot be read."""
+    def new_lines(self) -> Iterator[bytes]:
+        """Yield the lines since the last call, without waiting for a file. Raises OSError when it cannot be read."""
         yield from self._read()
-        if self._is_another():
-            yield from self._read()  # what came before it was renamed
-            yield from self.unfinished()
+        if self._was_rotated():
+            yield from self._read()  # written before it was renamed
+            yield from self.partial_line()
             self._close()
             self._open()
         yield from self._read()
 
-    def unfinished(self) -> Iterator[bytes]:
-        """Yield what is there of a line that has no end, and take it for one."""
+    def partial_line(self) -> Iterator[bytes]:
+        """Yield the last line if it has no newline yet, and treat it as complete."""
         rest, self._rest = self._rest, b""
         if rest:
             yield rest
@@ -68,18 +68,18 @@ class Followed:
             *lines, self._rest = (self._rest + block).split(b"\n")
             yield from lines
             if len(self._rest) > _LONGEST:
-                yield from self.unfinished()
+                yield from self.partial_line()
 
-    def _is_another(self) -> bool:
-        """Tell whether the name is another file's now; start anew where it is the same and was cut."""
+    def _was_rotated(self) -> bool:
+        """Return whether the path names another file now; seek to the start if the file was truncated."""
         try:
-            named = self._path.stat()
+            current = self._path.stat()
         except FileNotFoundError:
             return False  # between a rename and the first line of the new one
         if self._file is None:
             return True
         opened = os.fstat(self._file.fileno())
-        if (named.st_dev, named.st_ino) != (opened.st_dev, opened.st_ino):
+        if (current.st_dev, current.st_ino) != (opened.st_dev, opened.st_ino):
             return True
         if stat.S_ISREG(opened.st_mode) and opened.st_size < self._file.tell():
             self._file.seek(0)
@@ -97,24 +97,24 @@ class Followed:
 
 
 def lines_of(stream: IO[bytes]) -> Iterator[bytes]:
-    """Yield the lines of *stream* as they come, until it ends."""
+    """Yield the lines of *stream* as they arrive, until it ends."""
     while line := stream.readline(_LONGEST):
         yield line.rstrip(b"\n")
 
 
-def _unfinished(file: IO[bytes], end: int) -> bytes:
-    """Return what stands behind the last line of *file* that has an end."""
+def _partial_line(file: IO[bytes], end: int) -> bytes:
+    """Return the bytes of *file* after its last newline."""
     size = min(_BLOCK, end)
-    while (found := os.pread(file.fileno(), size, end - size)).count(b"\n") == 0 and size < min(end, _LONGEST):
+    while (tail := os.pread(file.fileno(), size, end - size)).count(b"\n") == 0 and size < min(end, _LONGEST):
         size = min(2 * size, end)
-    return found.rpartition(b"\n")[2]
+    return tail.rpartition(b"\n")[2]
 
 
 def _backwards(file: IO[bytes], at: int) -> Iterator[bytes]:
     """Yield the lines of *file* that end before *at*, the last one first."""
     if not at:
         return
-    first, at = b"", at - 1  # the end of the last one begins none
+    first, at = b"", at - 1  # no line follows the last newline
     while at > 0:
         size = min(_BLOCK, at)
         at -= size

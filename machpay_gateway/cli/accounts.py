@@ -11,7 +11,7 @@ from machpay_gateway.cli.output import (
     print_list,
     print_table,
 )
-from machpay_gateway.cli.session import CliSession, known_account, operator, pass_session
+from machpay_gateway.cli.session import CliSession, operator, pass_session, require_account
 from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.gateway import Gateway
 
@@ -36,13 +36,13 @@ def create(session: CliSession, *, name: str, tier: str, as_json: bool) -> None:
 @pass_session
 def list_(session: CliSession, *, as_json: bool) -> None:
     """List all accounts, oldest first."""
-    found = session.run(lambda gateway: gateway.accounts.list())
+    accounts_ = session.run(lambda gateway: gateway.accounts.list())
     if as_json:
-        print_list([account_json(account) for account in found])
-    elif found:
-        print_table(ACCOUNT_COLUMNS, [account_row(account) for account in found])
+        print_list([account_json(account) for account in accounts_])
+    elif accounts_:
+        print_table(ACCOUNT_COLUMNS, [account_row(account) for account in accounts_])
     else:
-        click.echo("No accounts yet: `machpay-gateway accounts create NAME` makes one.", err=True)
+        click.echo("No accounts yet: `machpay-gateway accounts create NAME` creates one.", err=True)
 
 
 @accounts.command("set-tier")
@@ -51,10 +51,10 @@ def list_(session: CliSession, *, as_json: bool) -> None:
 @json_option
 @pass_session
 def set_tier(session: CliSession, *, account: str, tier: str, as_json: bool) -> None:
-    """Give ACCOUNT (id or name) the tier TIER; its live keys have it within a second."""
+    """Set the tier of ACCOUNT (id or name) to TIER; its live keys follow within a second."""
 
     async def change(gateway: Gateway) -> Account:
-        return known_account(await gateway.accounts.set_tier(account, tier, actor=operator()), account)
+        return require_account(await gateway.accounts.set_tier(account, tier, actor=operator()), account)
 
     _print_account(session.run(change), as_json=as_json)
 

@@ -1,4 +1,4 @@
-"""Whether the gateway sees its callers' addresses: what `doctor` finds out about proxies that are not trusted."""
+"""The check of `doctor` for proxies that are not trusted: whether the gateway sees its callers' addresses."""
 
 import re
 from http.client import HTTPConnection, HTTPException
@@ -7,18 +7,18 @@ from machpay_gateway.core.check_result import CheckResult, CheckStatus
 from machpay_gateway.core.network.address import is_loopback
 from machpay_gateway.settings import Settings
 
-_PATIENCE_SECONDS = 2.0
+_TIMEOUT_SECONDS = 2.0
 _MOST_BYTES = 4 * 1024 * 1024
 _IGNORED = re.compile(r"^machpay_forwarding_ignored_total(?:\{\})? ([0-9.e+]+)$", re.MULTILINE)
 _REQUESTS = re.compile(r"^machpay_requests_total\{.*\} ([0-9.e+]+)$", re.MULTILINE)
-_FEW = 10  # requests, of which half says nothing yet
+_FEW = 10  # requests; a share of fewer is not significant
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where such a listener is reached from this host
 
 
-def address_finding(settings: Settings) -> CheckResult:
-    """Return what the running gateway has seen of forwarding headers, or what the settings alone let expect."""
+def check_addresses(settings: Settings) -> CheckResult:
+    """Check for untrusted proxies by the metrics of the running gateway, or by the settings alone."""
     if (metrics := _metrics(settings)) is None:
-        return _by_settings(settings)
+        return _check_settings(settings)
     ignored, requests = (sum(map(float, pattern.findall(metrics))) for pattern in (_IGNORED, _REQUESTS))
     header = settings.client_ip_header
     if ignored < _FEW or ignored * 2 < requests:
@@ -34,29 +34,35 @@ def address_finding(settings: Settings) -> CheckResult:
     )
 
 
-def _by_settings(settings: Settings) -> CheckResult:
+def _check_settings(settings: Settings) -> CheckResult:
     where = settings.server.management
-    asked = f"no running gateway answers at {where}" if where else "management is empty, so no gateway can be asked"
+    no_metrics = (
+        f"no running gateway answers at {where}" if where else "management is empty, so no gateway can be asked"
+    )
     if settings.trusted_proxies is not None:
-        return CheckResult("addresses", CheckStatus.OK, f"trusted_proxies is set; {asked} to say what callers send")
+        return CheckResult(
+            "addresses", CheckStatus.OK, f"trusted_proxies is set; {no_metrics} to say what callers send"
+        )
     if is_loopback(settings.server.address.host):
         return CheckResult(
-            "addresses", CheckStatus.OK, f"the client is whoever connects, and it listens on loopback alone; {asked}"
+            "addresses",
+            CheckStatus.OK,
+            f"the client is whoever connects, and it listens on loopback alone; {no_metrics}",
         )
     return CheckResult(
         "addresses",
         CheckStatus.WARNING,
-        f"it listens on {settings.server.listen} and trusts no proxy: the client is whoever connects; {asked}",
+        f"it listens on {settings.server.listen} and trusts no proxy: the client is whoever connects; {no_metrics}",
         "set trusted_proxies if a proxy or load balancer stands in front",
     )
 
 
 def _metrics(settings: Settings) -> str | None:
-    """Return what the running gateway counts, None when none can be asked."""
+    """Return the metrics of the running gateway, or None when it does not respond."""
     address = settings.server.management_address
     if address is None:
         return None
-    connection = HTTPConnection(_ANY.get(address.host, address.host), address.port, timeout=_PATIENCE_SECONDS)
+    connection = HTTPConnection(_ANY.get(address.host, address.host), address.port, timeout=_TIMEOUT_SECONDS)
     try:
         connection.request("GET", "/metrics", headers={"Accept": "text/plain"})
         text = connection.getresponse().read(_MOST_BYTES).decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""`machpay-gateway audit`: what was changed, and whether the log of it is whole."""
+"""`machpay-gateway audit`: list the audit log, and verify its integrity."""
 
 import re
 
@@ -21,7 +21,7 @@ class _Head(click.ParamType[AuditHead]):
     name = "head"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> AuditHead:
-        """Return *value* read; fails with the way out."""
+        """Return *value* parsed, or fail with a hint."""
         if not (match := _HEAD.fullmatch(str(value))):
             self.fail(f"{value!r} is not a head: copy it from what `audit verify` printed, NUMBER:DIGEST", param, ctx)
         return AuditHead(int(match[1]), bytes.fromhex(match[2]))
@@ -29,13 +29,15 @@ class _Head(click.ParamType[AuditHead]):
 
 @click.group()
 def audit() -> None:
-    """Show what was changed, and check that the log of it is whole."""
+    """List the audit log, and verify its integrity."""
 
 
 @audit.command("list")
 @click.option("--account", metavar="ID|NAME", help="Only changes of this account.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many at most.")
-@click.option("--before", type=click.IntRange(1), metavar="NUMBER", help="Go on with what is older than this row.")
+@click.option(
+    "--before", type=click.IntRange(1), metavar="NUMBER", help="Only rows older than this one; for the next page."
+)
 @json_option
 @pass_session
 def list_(session: CliSession, *, account: str | None, limit: int, before: int | None, as_json: bool) -> None:
@@ -45,12 +47,12 @@ def list_(session: CliSession, *, account: str | None, limit: int, before: int |
         owner = None if account is None else (await account_for(gateway, account)).id
         return list(await gateway.store.audit_page(owner, before=before, limit=limit + 1))
 
-    found = session.run(page)
+    rows = session.run(page)
     try:
-        entries = [audit_document(row) for row in found[:limit]]
-    except (TypeError, ValueError) as exc:  # a column that does not hold what we write
+        entries = [audit_document(row) for row in rows[:limit]]
+    except (TypeError, ValueError) as exc:  # a column with a value that we never write
         raise click.ClickException("A row cannot be read: `machpay-gateway audit verify` says which.") from exc
-    has_more = len(found) > limit
+    has_more = len(rows) > limit
     if as_json:
         print_list(entries, has_more=has_more)
         return
@@ -60,39 +62,41 @@ def list_(session: CliSession, *, account: str | None, limit: int, before: int |
 
 
 @audit.command()
-@click.option("--expect", type=_Head(), metavar="HEAD", help="A head noted earlier, which must still be in the log.")
+@click.option(
+    "--expect", type=_Head(), metavar="HEAD", help="A head from an earlier run, which must still be in the log."
+)
 @json_option
 @pass_session
 def verify(session: CliSession, *, expect: AuditHead | None, as_json: bool) -> None:
-    """Check every row against the chain of digests: a changed, missing or cut-off row is found.
+    """Verify every row against the chain of digests: detects rows that were changed, removed or cut off.
 
-    Note the head that is printed somewhere else. Whoever can write the whole database can write a whole new log;
-    what they cannot do is make it hold the head that you give back by --expect.
+    Keep the head that is printed in another place. An attacker who can write the database can write a whole new log,
+    but none that contains the head that you pass with --expect.
     """
-    head, mistake = session.run(lambda gateway: _verified(gateway, expect))
-    told = f"{head.sequence}:{head.digest.hex()}"
+    head, mistake = session.run(lambda gateway: _verify(gateway, expect))
+    head_text = f"{head.sequence}:{head.digest.hex()}"
     if as_json:
-        print_json({"object": "audit_verification", "rows": head.sequence, "head": told, "mistake": mistake})
+        print_json({"object": "audit_verification", "rows": head.sequence, "head": head_text, "mistake": mistake})
     elif mistake is None:
-        click.echo(f"{head.sequence} rows, whole. Head: {told}")
+        click.echo(f"{head.sequence} rows, whole. Head: {head_text}")
     if mistake is not None:
         raise click.ClickException(f"The audit log is not whole: {mistake}. It holds up to row {head.sequence}.")
 
 
-async def _verified(gateway: Gateway, expect: AuditHead | None) -> tuple[AuditHead, str | None]:
-    """Return how far the log holds, and what is wrong there."""
+async def _verify(gateway: Gateway, expect: AuditHead | None) -> tuple[AuditHead, str | None]:
+    """Return the last valid row, and what is wrong with the next one."""
     end, head = await gateway.store.audit_head(), AuditHead()
-    unseen = {end, expect or end} - {head}
+    missing = {end, expect or end} - {head}
     while rows := await gateway.store.audit_rows(head.sequence, limit=_ROWS_AT_ONCE):
         head, mistake = verify_chain(head, rows)
         if mistake is not None:
             return head, mistake
-        unseen -= {head_after(row) for row in rows}
-    # Rows that came after the head was read are no mistake.
+        missing -= {head_after(row) for row in rows}
+    # Rows that were added after the head was read are no mistake.
     if end.sequence > head.sequence:
         return head, f"row {head.sequence + 1} is missing"
-    if unseen:
-        lost = " and ".join(f"row {number} is another one" for number in sorted(head.sequence for head in unseen))
+    if missing:
+        lost = " and ".join(f"row {number} is another one" for number in sorted(head.sequence for head in missing))
         return head, f"the log was replaced: {lost}"
     return head, None
 

@@ -1,4 +1,4 @@
-"""`machpay-gateway clients`: the apps that users may let act for them."""
+"""`machpay-gateway clients`: OAuth clients, the apps that users may allow to act for them."""
 
 import time
 
@@ -14,9 +14,9 @@ from machpay_gateway.cli.output import (
     secret_end,
     warn_of_secret,
 )
-from machpay_gateway.cli.prompts import confirmed
+from machpay_gateway.cli.prompts import confirm
 from machpay_gateway.cli.session import CliSession, account_for, operator, pass_session, unknown_app
-from machpay_gateway.cli.values import Duration, listed
+from machpay_gateway.cli.values import Duration, split_names
 from machpay_gateway.core.keys.key import ENVIRONMENTS
 from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, GRANT_TYPES, REFRESH_TOKEN, OAuthClient
 from machpay_gateway.core.oauth.documents import client_document, issued_client_document
@@ -25,10 +25,16 @@ from machpay_gateway.core.unchanged import UNCHANGED
 from machpay_gateway.gateway import Gateway
 
 _COLUMNS = ("ID", "NAME", "KIND", "ENVIRONMENT", "GRANT TYPES", "SCOPES", "CREATED")
-scope_option = click.option("--scope", "scopes", multiple=True, callback=listed, help="A scope, or a comma list.")
-uri_option = click.option("--redirect-uri", "redirect_uris", multiple=True, help="Where users are sent. Repeatable.")
+scope_option = click.option("--scope", "scopes", multiple=True, callback=split_names, help="A scope, or a comma list.")
+uri_option = click.option(
+    "--redirect-uri", "redirect_uris", multiple=True, help="Where users are sent back to. Repeatable."
+)
 types_option = click.option(
-    "--grant-type", "grant_types", multiple=True, type=click.Choice(GRANT_TYPES), help="What it may ask by. Repeatable."
+    "--grant-type",
+    "grant_types",
+    multiple=True,
+    type=click.Choice(GRANT_TYPES),
+    help="How it may get tokens. Repeatable.",
 )
 
 
@@ -39,14 +45,16 @@ def clients() -> None:
 
 @clients.command()
 @click.argument("name")
-@click.option("--account", metavar="ID|NAME", help="Whose app it is; may be left out when there is one account.")
+@click.option("--account", metavar="ID|NAME", help="The account that owns the app; optional when there is only one.")
 @scope_option
 @uri_option
 @types_option
 @click.option("--environment", type=click.Choice(ENVIRONMENTS), default="live", show_default=True, help="Its traffic.")
-@click.option("--public", "is_public", is_flag=True, help="In a browser or on users' machines: it has no secret.")
-@click.option("--no-pkce", is_flag=True, help="Do not require PKCE: codes that were swapped work too.")
-@click.option("--dpop", is_flag=True, help="Give it tokens that are bound to a key, and no others.")
+@click.option(
+    "--public", "is_public", is_flag=True, help="Runs in a browser or on users' machines, so it has no secret."
+)
+@click.option("--no-pkce", is_flag=True, help="Do not require PKCE, which detects stolen codes.")
+@click.option("--dpop", is_flag=True, help="Issue only tokens that are bound to a key (DPoP).")
 @json_option
 @pass_session
 def create(  # noqa: PLR0913 - what a client is made of
@@ -63,9 +71,9 @@ def create(  # noqa: PLR0913 - what a client is made of
     dpop: bool,
     as_json: bool,
 ) -> None:
-    """Create the app NAME. Its secret goes to stdout, once; all else to stderr."""
+    """Create the app NAME. Its secret is printed once, on stdout; all else on stderr."""
 
-    async def made(gateway: Gateway) -> tuple[OAuthClient, str | None]:
+    async def create_client(gateway: Gateway) -> tuple[OAuthClient, str | None]:
         owner = await account_for(gateway, account)
         return await gateway.oauth_clients.create(
             owner.id,
@@ -80,13 +88,13 @@ def create(  # noqa: PLR0913 - what a client is made of
             actor=operator(),
         )
 
-    _print_issued(*session.run(made), as_json=as_json)
+    _print_issued(*session.run(create_client), as_json=as_json)
 
 
 @clients.command("list")
 @click.option("--account", metavar="ID|NAME", help="Only this account's apps.")
 @limit_option
-@click.option("--after", metavar="CLIENT", help="Go on after this client.")
+@click.option("--after", metavar="CLIENT", help="Start after this client; for the next page.")
 @json_option
 @pass_session
 def list_(session: CliSession, *, account: str | None, limit: int, after: str | None, as_json: bool) -> None:
@@ -98,17 +106,17 @@ def list_(session: CliSession, *, account: str | None, limit: int, after: str | 
             raise unknown_app(after)
         return list(await gateway.oauth_clients.list(owner, after=after, limit=limit + 1))
 
-    found = session.run(page)
-    told, has_more = found[:limit], len(found) > limit
+    rows = session.run(page)
+    page_rows, has_more = rows[:limit], len(rows) > limit
     if as_json:
-        print_list([client_document(client) for client in told], has_more=has_more)
+        print_list([client_document(client) for client in page_rows], has_more=has_more)
         return
-    if not told:
-        click.echo("No such apps: `machpay-gateway clients create` makes one.", err=True)
+    if not page_rows:
+        click.echo("No apps match: `machpay-gateway clients create` creates one.", err=True)
         return
-    print_table(_COLUMNS, [_row(client) for client in told])
+    print_table(_COLUMNS, [_row(client) for client in page_rows])
     if has_more:
-        click.echo(f"There are more: add --after {told[-1].id}", err=True)
+        click.echo(f"There are more: add --after {page_rows[-1].id}", err=True)
 
 
 @clients.command()
@@ -117,15 +125,17 @@ def list_(session: CliSession, *, account: str | None, limit: int, after: str | 
 @pass_session
 def show(session: CliSession, *, client: str, as_json: bool) -> None:
     """Show CLIENT, by its id."""
-    _print_client(_known(session.run(lambda gateway: gateway.oauth_clients.get(None, client)), client), as_json=as_json)
+    _print_client(
+        _require(session.run(lambda gateway: gateway.oauth_clients.get(None, client)), client), as_json=as_json
+    )
 
 
-@clients.command(short_help="Change what is given, and nothing else.")
+@clients.command(short_help="Change the given fields of an app.")
 @click.argument("client")
-@click.option("--name", help="What users are shown.")
+@click.option("--name", help="The name that users see.")
 @scope_option
 @uri_option
-@click.option("--no-redirect-uris", is_flag=True, help="Users are sent to it no more.")
+@click.option("--no-redirect-uris", is_flag=True, help="Remove all redirect URIs.")
 @types_option
 @click.option("--pkce/--no-pkce", "requires_pkce", default=None, help="Whether PKCE is required.")
 @click.option("--dpop/--no-dpop", "binds_tokens", default=None, help="Whether its tokens are bound to a key.")
@@ -144,7 +154,7 @@ def update(  # noqa: PLR0913 - as above
     binds_tokens: bool | None,
     as_json: bool,
 ) -> None:
-    """Change CLIENT: lists that are given take the place of those that were. Its tokens lose at once what it loses."""
+    """Change the given fields of CLIENT; lists are replaced. Its tokens lose removed scopes at once."""
     if no_redirect_uris and redirect_uris:
         raise click.UsageError("Choose between --redirect-uri and --no-redirect-uris.")
     changed = session.run(
@@ -160,18 +170,22 @@ def update(  # noqa: PLR0913 - as above
             actor=operator(),
         )
     )
-    _print_client(_known(changed, client), as_json=as_json)
+    _print_client(_require(changed, client), as_json=as_json)
 
 
-@clients.command("rotate-secret", short_help="Give an app a new secret.")
+@clients.command("rotate-secret", short_help="Issue a new secret for an app.")
 @click.argument("client")
 @click.option(
-    "--grace", type=Duration(), default="24h", show_default=True, help="How long the current one works; 0: ends."
+    "--grace",
+    type=Duration(),
+    default="24h",
+    show_default=True,
+    help="How long the current one still works; 0: not at all.",
 )
 @json_option
 @pass_session
 def rotate_secret(session: CliSession, *, client: str, grace: int, as_json: bool) -> None:
-    """Give CLIENT a new secret, which goes to stdout, once; all else to stderr."""
+    """Issue a new secret for CLIENT, printed once, on stdout; all else on stderr."""
     issued = session.run(
         lambda gateway: gateway.oauth_clients.rotate_secret(None, client, grace_seconds=grace, actor=operator())
     )
@@ -180,22 +194,22 @@ def rotate_secret(session: CliSession, *, client: str, grace: int, as_json: bool
     _print_issued(*issued, as_json=as_json)
 
 
-@clients.command(short_help="End an app for good.")
+@clients.command(short_help="Delete an app permanently.")
 @click.argument("client")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation.")
 @json_option
 @pass_session
 def delete(session: CliSession, *, client: str, yes: bool, as_json: bool) -> None:
-    """End CLIENT for good: its tokens are refused from the next request on."""
-    known = _known(session.run(lambda gateway: gateway.oauth_clients.get(None, client)), client)
-    confirmed(f"Delete {known.id} ({known.name}) for good?", yes=yes, doing="delete the app")
+    """Delete CLIENT permanently: its tokens are refused from the next request on."""
+    record = _require(session.run(lambda gateway: gateway.oauth_clients.get(None, client)), client)
+    confirm(f"Delete {record.id} ({record.name}) permanently?", yes=yes, action="delete the app")
     deleted = session.run(lambda gateway: gateway.oauth_clients.delete(None, client, actor=operator()))
-    _print_client(_known(deleted, client), as_json=as_json)
+    _print_client(_require(deleted, client), as_json=as_json)
 
 
-def _known(client: OAuthClient | None, asked: str) -> OAuthClient:
+def _require(client: OAuthClient | None, client_id: str) -> OAuthClient:
     if client is None:
-        raise unknown_app(asked)
+        raise unknown_app(client_id)
     return client
 
 
@@ -228,7 +242,7 @@ def _kind(client: OAuthClient) -> str:
 
 
 def _fields(client: OAuthClient) -> list[tuple[str, str]]:
-    proof = "required" if client.requires_pkce else "not required: codes that were swapped work too"
+    proof = "required" if client.requires_pkce else "not required: stolen codes are not detected"
     fields = [
         ("client", client.id),
         ("name", client.name),

@@ -1,4 +1,4 @@
-"""`machpay-gateway demo`: the gateway in front of a sample API, with keys to try; nothing of it is left afterwards."""
+"""`machpay-gateway demo`: a gateway in front of a sample API, with keys to try; it leaves nothing behind."""
 
 import asyncio
 import importlib.util
@@ -28,20 +28,21 @@ from machpay_gateway.core.scopes import KNOWN_SCOPES
 from machpay_gateway.gateway import Gateway
 
 _PACKAGE = Path(__file__).parents[1]
-# A wheel brings the sample along; in a checkout it stands beside the package.
+# A wheel contains the sample; in a checkout it is beside the package.
 _SAMPLES = (_PACKAGE / "_examples" / "skills_api.py", _PACKAGE.parent / "examples" / "skills_api.py")
-_DRAIN_SECONDS = 2  # longer than the sample's stream, so that a stop cuts nothing off
+_DRAIN_SECONDS = 2  # longer than the sample's stream, so that a stop does not cut it off
 _KEYS = (
     ("admin", "live", KNOWN_SCOPES),
     ("test", "test", ("skills:execute", "skills:list", "account:read", "webhooks:manage")),
     ("read-only", "live", ("skills:list", "account:read")),
 )
 _EMAIL = "demo@example.com"
-# Those that browsers reach by the name `localhost`, which is the Console's host: the API has the address itself.
+# Addresses that browsers reach as `localhost`, the Console's host; the API is at the address itself.
 _ADDRESSES = ("127.0.0.1", "::1")
-# Each call stands on one line and needs nothing but itself, so that it can be pasted.
-_TOLD = """\
-MachPay Gateway guards a sample API at {url}, live and sandbox apart. Ctrl-C ends it, and nothing is kept.
+# Each call is one self-contained line, so that it can be pasted.
+_TEXT = """\
+MachPay Gateway guards a sample API at {url}, with separate live and sandbox upstreams.
+Stop it with Ctrl-C; nothing is kept.
 
 admin key, live: {admin_scopes}
   {admin}
@@ -56,27 +57,27 @@ The Console is at {pages_url}/console: sign in as {email} with the password {pas
 curl {url}/v1/skills/execute -H "Authorization: Bearer {test}" -H "Content-Type: application/json" \
 -d '{{"skill_id": "text-summarizer", "input": {{}}}}'
 
-# See what is left of the read-only key's limits: RateLimit.
+# See the remaining quota of the read-only key in the RateLimit header.
 curl -i {url}/v1/skills -H "Authorization: Bearer {reader}"
 
-# It may not execute.
+# The read-only key may not execute skills.
 curl -i -X POST {url}/v1/skills/execute -H "Authorization: Bearer {reader}"
 
-# Nobody may without a key.
+# A request without a key is refused.
 curl -i {url}/v1/account
 
 # Change the account with the admin key.
 curl -X PATCH {url}/v1/account -H "Authorization: Bearer {admin}" -H "Content-Type: application/json" \
 -d '{{"currency": "EUR"}}'
 
-# Create a key with the admin key; its secret is shown this once.
+# Create a key with the admin key; its secret is shown only once.
 curl {url}/v1/keys -H "Authorization: Bearer {admin}" -H "Content-Type: application/json" \
 -d '{{"name": "production-api", "scopes": ["skills:execute", "account:read"]}}'
 
 # Watch a stream of events.
 curl -N {url}/v1/skills/stream -H "Authorization: Bearer {reader}"
 
-# Run into the test key's limit of 100 requests a minute.
+# Exceed the test key's limit of 100 requests per minute.
 for i in $(seq 105); do curl -s -o /dev/null -w '%{{http_code}}\\n' {url}/v1/skills \
 -H "Authorization: Bearer {test}"; done | sort | uniq -c
 
@@ -85,7 +86,7 @@ MACHPAY_DATABASE={database} {program} keys revoke {reader_id}"""
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class DemoKey:
     """A key of the demo and its secret."""
 
     key: KeyRecord
@@ -93,20 +94,22 @@ class Issued:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What the demo has made: keys, and a user of the Console."""
+class DemoRecords:
+    """The demo's keys, and its Console user."""
 
-    keys: Sequence[Issued]
+    keys: Sequence[DemoKey]
     email: str
     password: str
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address: the demo is for you alone.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 picks a free one.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="A loopback address, as the demo is not for others."
+)
 @json_option
 def demo(*, port: int, host: str, as_json: bool) -> None:
-    """Serve a sample API, and print keys and calls to try. Ctrl-C ends it."""
+    """Serve a sample API, and print keys and calls to try. Stop with Ctrl-C."""
     address = _loopback(host)
     sample = load_sample()
     try:
@@ -124,13 +127,13 @@ def demo(*, port: int, host: str, as_json: bool) -> None:
         listen = _listen(address, port)
         settings = _write_settings(Path(folder), sample, listen, live=live, sandbox=sandbox)
         gateway = ConfiguredGateway(config=settings)
-        made = asyncio.run(_make(gateway))
+        records = asyncio.run(_create_records(gateway))
 
         async def run() -> None:
             supervisor = Supervisor(
                 {"config": settings},
                 changes={"listen": listen, "management": ""},
-                on_ready=lambda serving: _print_demo(serving.url, gateway.settings.database, made, as_json=as_json),
+                on_ready=lambda serving: _print_demo(serving.url, gateway.settings.database, records, as_json=as_json),
                 log_level=logging.WARNING,
             )
             await supervisor.run()
@@ -138,7 +141,7 @@ def demo(*, port: int, host: str, as_json: bool) -> None:
         try:
             asyncio.run(run())
         except ConfigurationError as exc:
-            raise click.ClickException(f"{exc}; --port takes another one, and 0 a free one.") from exc
+            raise click.ClickException(f"{exc}; choose another one with --port, or 0 for a free one.") from exc
 
 
 def load_sample() -> ModuleType:
@@ -148,18 +151,18 @@ def load_sample() -> ModuleType:
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
             return module
-    raise click.ClickException(f"The sample API is missing: {_SAMPLES[0]} should be there. Install the package anew.")
+    raise click.ClickException(f"The sample API is missing: {_SAMPLES[0]} should exist. Reinstall the package.")
 
 
 @contextmanager
 def _until_stopped() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end what runs within, and nothing else: being stopped is how a demo succeeds."""
-    kept = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Let Ctrl-C and SIGTERM end the block without an error: that is how a demo ends."""
+    handlers = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with suppress(KeyboardInterrupt):
             yield
     finally:
-        for number, handler in kept.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
@@ -173,7 +176,7 @@ def _loopback(host: str) -> str:
 
 
 def _listen(address: str, port: int) -> str:
-    """Return where to listen. A free port is picked here: the Console is told where it is before anything listens."""
+    """Return where to listen. A free port is picked here, because the Console's URL is a setting."""
     host = f"[{address}]" if ":" in address else address
     if port:
         return f"{host}:{port}"
@@ -183,7 +186,7 @@ def _listen(address: str, port: int) -> str:
 
 
 def _pages_url(listen: str) -> str:
-    """Return where the Console is of a demo that listens at *listen*: on a host of its own."""
+    """Return the origin of the Console of a demo that listens at *listen*: on a host of its own."""
     return f"http://localhost:{listen.rpartition(':')[2]}"
 
 
@@ -205,39 +208,39 @@ def _write_settings(folder: Path, sample: ModuleType, listen: str, *, live: str,
 
 @contextmanager
 def _without_variables() -> Iterator[None]:
-    kept: Mapping[str, str] = {name: value for name, value in os.environ.items() if name.startswith("MACHPAY_")}
-    for name in kept:
+    variables: Mapping[str, str] = {name: value for name, value in os.environ.items() if name.startswith("MACHPAY_")}
+    for name in variables:
         del os.environ[name]
     try:
         yield
     finally:
-        os.environ.update(kept)
+        os.environ.update(variables)
 
 
-async def _make(gateway: Gateway) -> Made:
+async def _create_records(gateway: Gateway) -> DemoRecords:
     from machpay_gateway.services.users import random_password
 
     async with gateway:
         account = await gateway.accounts.create("demo", "standard")
         keys = [
-            Issued(*await gateway.keys.create(account.id, name=name, scopes=scopes, environment=environment))
+            DemoKey(*await gateway.keys.create(account.id, name=name, scopes=scopes, environment=environment))
             for name, environment, scopes in _KEYS
         ]
         password = random_password()
         user = await gateway.users.create(account.id, _EMAIL, password, role=ADMIN)
-        return Made(keys, user.email, password)
+        return DemoRecords(keys, user.email, password)
 
 
-def _print_demo(url: str, database: str, made: Made, *, as_json: bool) -> None:
+def _print_demo(url: str, database: str, records: DemoRecords, *, as_json: bool) -> None:
     pages_url = _pages_url(url)
     if as_json:
-        keys = [issued_key_document(each.key, each.secret, time.time()) for each in made.keys]
-        console = {"url": f"{pages_url}/console", "email": made.email, "password": made.password}
+        keys = [issued_key_document(each.key, each.secret, time.time()) for each in records.keys]
+        console = {"url": f"{pages_url}/console", "email": records.email, "password": records.password}
         print_json({"object": "demo", "url": url, "database": database, "keys": keys, "console": console})
         return
-    admin, test, reader = made.keys
+    admin, test, reader = records.keys
     click.echo(
-        _TOLD.format(
+        _TEXT.format(
             url=url,
             pages_url=pages_url,
             database=database,
@@ -249,13 +252,13 @@ def _print_demo(url: str, database: str, made: Made, *, as_json: bool) -> None:
             admin_scopes=admin.key.scopes,
             test_scopes=test.key.scopes,
             reader_scopes=reader.key.scopes,
-            email=made.email,
-            password=made.password,
+            email=records.email,
+            password=records.password,
         )
     )
 
 
 def _program() -> str:
-    # In a checkout it is not on the PATH of the other terminal.
+    # A checkout's program is not on the PATH of another terminal.
     started_as = Path(sys.argv[0])
     return shlex.quote(str(started_as.absolute())) if started_as.stem == "machpay-gateway" else "machpay-gateway"

@@ -1,4 +1,4 @@
-"""`machpay-gateway doctor`: whether what a gateway would be made of is healthy, and if not, what is to be done."""
+"""`machpay-gateway doctor`: health checks of configuration, database and Redis, each with a way out."""
 
 import asyncio
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import click
 
 from machpay_gateway.assembly import unservable
-from machpay_gateway.cli.addresses import address_finding
+from machpay_gateway.cli.addresses import check_addresses
 from machpay_gateway.cli.output import finding_json, json_option, print_findings, print_json
 from machpay_gateway.cli.session import CliSession, pass_session
 from machpay_gateway.core.check_result import CheckResult, CheckStatus, worst
@@ -18,43 +18,43 @@ from machpay_gateway.settings import Settings
 @json_option
 @pass_session
 def doctor(session: CliSession, *, as_json: bool) -> None:
-    """Check configuration, database and Redis; say what is found and what to do. Exits with 1 if something is wrong."""
-    findings = _checkup(session)
+    """Check configuration, database and Redis, and suggest fixes. Exits with 1 if something is wrong."""
+    findings = _run_checks(session)
     if as_json:
-        shown = [finding_json(finding) for finding in findings]
-        print_json({"object": "checkup", "status": worst(findings), "findings": shown})
+        documents = [finding_json(finding) for finding in findings]
+        print_json({"object": "checkup", "status": worst(findings), "findings": documents})
     else:
         print_findings(findings)
     if worst(findings) is CheckStatus.WRONG:
         raise click.exceptions.Exit(1)
 
 
-def _checkup(session: CliSession) -> Sequence[CheckResult]:
+def _run_checks(session: CliSession) -> Sequence[CheckResult]:
     try:
         settings = session.settings()
     except ConfigurationError as exc:
         return [_mistake(line) for line in str(exc).splitlines()]
-    if problem := _misread(settings):
+    if problem := _check_redis_url(settings):
         return [problem]
     if mistakes := unservable(settings):
         return [_mistake(mistake) for mistake in mistakes]
     return [
-        _configuration(session, settings),
-        address_finding(settings),
-        *_hosts(settings),
-        *asyncio.run(_connected(settings)),
+        _check_configuration(session, settings),
+        check_addresses(settings),
+        *_check_hosts(settings),
+        *asyncio.run(_check_connections(settings)),
     ]
 
 
-async def _connected(settings: Settings) -> Sequence[CheckResult]:
-    return [*await _database(settings), *await _redis(settings)]
+async def _check_connections(settings: Settings) -> Sequence[CheckResult]:
+    return [*await _check_database(settings), *await _check_limiter(settings)]
 
 
 def _mistake(text: str) -> CheckResult:
-    return CheckResult("configuration", CheckStatus.WRONG, text)  # a mistake names its way out itself
+    return CheckResult("configuration", CheckStatus.WRONG, text)  # its text names the way out
 
 
-def _misread(settings: Settings) -> CheckResult | None:
+def _check_redis_url(settings: Settings) -> CheckResult | None:
     if settings.redis is None:
         return None
     from machpay_gateway.limiters.redis.health_checks import check_password_encoding
@@ -62,22 +62,22 @@ def _misread(settings: Settings) -> CheckResult | None:
     return check_password_encoding(settings.redis)
 
 
-def _configuration(session: CliSession, settings: Settings) -> CheckResult:
+def _check_configuration(session: CliSession, settings: Settings) -> CheckResult:
     source = session.file if session.file.is_file() else f"no {session.file}, so defaults and the environment"
     count, is_closed = len(settings.routes), settings.unlisted_routes == "deny"
-    found = f"{source}: {count or 'no'} route{'' if count == 1 else 's'}"
+    message = f"{source}: {count or 'no'} route{'' if count == 1 else 's'}"
     unlisted = f'unlisted_routes = "{settings.unlisted_routes}"'
     if is_closed and not count:
-        found += f", and by {unlisted} every request is refused"
-        return CheckResult("configuration", CheckStatus.WARNING, found, "list routes, in the file or in Python")
+        message += f", and by {unlisted} every request is refused"
+        return CheckResult("configuration", CheckStatus.WARNING, message, "list routes, in the file or in Python")
     if is_closed:
-        return CheckResult("configuration", CheckStatus.OK, f"{found}; by {unlisted} all others are refused")
-    found += f"; by {unlisted} any valid credential may make all other requests"
-    return CheckResult("configuration", CheckStatus.OK, found, 'unlisted_routes = "deny" refuses them')
+        return CheckResult("configuration", CheckStatus.OK, f"{message}; by {unlisted} all others are refused")
+    message += f"; by {unlisted} any valid credential may make all other requests"
+    return CheckResult("configuration", CheckStatus.OK, message, 'unlisted_routes = "deny" refuses them')
 
 
-def _hosts(settings: Settings) -> Sequence[CheckResult]:
-    """Return what is not answered because its host is for pages alone; nothing where there are no pages."""
+def _check_hosts(settings: Settings) -> Sequence[CheckResult]:
+    """Return warnings about hosts that serve pages only, though other settings name them as the API's."""
     if settings.page_hosts is None:
         return []
     if settings.host_warnings:
@@ -86,7 +86,7 @@ def _hosts(settings: Settings) -> Sequence[CheckResult]:
     return [CheckResult("hosts", CheckStatus.OK, f"pages have hosts of their own: {bound}")]
 
 
-async def _database(settings: Settings) -> Sequence[CheckResult]:
+async def _check_database(settings: Settings) -> Sequence[CheckResult]:
     from machpay_gateway.stores.sql.health_checks import database_findings
 
     try:
@@ -95,7 +95,7 @@ async def _database(settings: Settings) -> Sequence[CheckResult]:
         return [CheckResult("database", CheckStatus.WRONG, describe_error(exc))]
 
 
-async def _redis(settings: Settings) -> Sequence[CheckResult]:
+async def _check_limiter(settings: Settings) -> Sequence[CheckResult]:
     if settings.redis is None:
         way_out = 'for more than one worker: redis = "redis://HOST:6379/0"'
         return [CheckResult("redis", CheckStatus.OK, "none is set: limits are counted within one process", way_out)]

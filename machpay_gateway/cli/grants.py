@@ -1,4 +1,4 @@
-"""`machpay-gateway grants`: what users let apps do, and its end."""
+"""`machpay-gateway grants`: what users allow apps to do."""
 
 from dataclasses import replace
 
@@ -17,14 +17,14 @@ _COLUMNS = ("ID", "APP", "USER", "STATUS", "SCOPES", "CREATED")
 
 @click.group()
 def grants() -> None:
-    """List and end what users let apps do."""
+    """List and revoke what users allow apps to do."""
 
 
 @grants.command("list")
-@click.option("--account", metavar="ID|NAME", help="Only those of this account's users, and of its apps themselves.")
-@click.option("--client", metavar="CLIENT", help="Only those of this app.")
+@click.option("--account", metavar="ID|NAME", help="Only grants of this account's users, and of its apps themselves.")
+@click.option("--client", metavar="CLIENT", help="Only grants to this app.")
 @limit_option
-@click.option("--after", metavar="GRANT", help="Go on after this grant.")
+@click.option("--after", metavar="GRANT", help="Start after this grant; for the next page.")
 @json_option
 @pass_session
 def list_(
@@ -40,17 +40,17 @@ def list_(
             raise _unknown(after)
         return list(await gateway.revocation.list(owner, client_id=client, after=after, limit=limit + 1))
 
-    found = session.run(page)
-    told, has_more = found[:limit], len(found) > limit
+    rows = session.run(page)
+    page_rows, has_more = rows[:limit], len(rows) > limit
     if as_json:
-        print_list([grant_document(grant) for grant in told], has_more=has_more)
+        print_list([grant_document(grant) for grant in page_rows], has_more=has_more)
         return
-    if not told:
-        click.echo("No such grants: they come of users who let an app in.", err=True)
+    if not page_rows:
+        click.echo("No grants match: one is created when a user allows an app.", err=True)
         return
-    print_table(_COLUMNS, [_row(grant) for grant in told])
+    print_table(_COLUMNS, [_row(grant) for grant in page_rows])
     if has_more:
-        click.echo(f"There are more: add --after {told[-1].id}", err=True)
+        click.echo(f"There are more: add --after {page_rows[-1].id}", err=True)
 
 
 @grants.command()
@@ -58,24 +58,24 @@ def list_(
 @json_option
 @pass_session
 def revoke(session: CliSession, *, grant: str, as_json: bool) -> None:
-    """End GRANT, by its id: the app is refused from its next request on, and has to ask the user again."""
+    """Revoke GRANT, by its id: the app is refused from its next request on, and must ask the user again."""
 
-    async def ended(gateway: Gateway) -> Grant:
-        known = await gateway.revocation.get(None, grant)
-        if known is None:
+    async def end(gateway: Gateway) -> Grant:
+        record = await gateway.revocation.get(None, grant)
+        if record is None:
             raise _unknown(grant)
-        await gateway.revocation.end(None, known, actor=operator())
-        return replace(known, is_alive=False)
+        await gateway.revocation.end(None, record, actor=operator())
+        return replace(record, is_alive=False)
 
-    found = session.run(ended)
+    ended = session.run(end)
     if as_json:
-        print_json(grant_document(found))
+        print_json(grant_document(ended))
     else:
-        print_table(_COLUMNS, [_row(found)])
+        print_table(_COLUMNS, [_row(ended)])
 
 
-def _unknown(asked: str) -> InputError:
-    return InputError(f"There is no grant {quote_value(asked)}: `machpay-gateway grants list` shows them.")
+def _unknown(grant: str) -> InputError:
+    return InputError(f"There is no grant {quote_value(grant)}: `machpay-gateway grants list` shows them.")
 
 
 def _row(grant: Grant) -> tuple[str, ...]:

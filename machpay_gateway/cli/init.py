@@ -1,4 +1,4 @@
-"""`machpay-gateway init`: from nothing to a settings file, a database, an account and an admin key."""
+"""`machpay-gateway init`: create a settings file, a database, an account and an admin key."""
 
 import time
 from pathlib import Path
@@ -19,23 +19,23 @@ Issued = tuple[Account, KeyRecord, str]
 
 SETTINGS = """\
 # Settings of MachPay Gateway. A value here is overridden by its variable, such as MACHPAY_DATABASE, and by Python.
-# `machpay-gateway policy check` names every mistake in this file, `policy explain GET /v1/skills` shows what holds.
+# `machpay-gateway policy check` reports every mistake in this file; `policy explain GET /v1/skills` shows which rule
+# applies.
 
-# Where accounts and keys are kept: a SQLite file, or postgresql://user@host/name.
+# Where accounts and keys are stored: a SQLite file, or postgresql://user@host/name.
 database = "sqlite:///machpay.db"
 
-# What becomes of requests that no route below matches: "deny" refuses them, "authenticated" asks for any valid
-# credential.
+# Requests that match no route below: "deny" refuses them, "authenticated" requires any valid credential.
 unlisted_routes = "deny"
 
-# Which keys are served here.
+# The environments whose keys are accepted.
 # environments = ["live", "test"]
 
-# Proxies that may say who is behind them, and the one header that they say it in.
+# Proxies that may name the client's address, and the one header that they use for it.
 # trusted_proxies = ["10.0.0.0/8"]
 # client_ip_header = "X-Forwarded-For"
 
-# How often one address may present bad credentials before it is slowed down.
+# How many bad credentials one address may present before it is refused for a while.
 # failure_limit = "120/minute"
 
 # Send X-RateLimit-* headers besides RateLimit and RateLimit-Policy.
@@ -44,14 +44,15 @@ unlisted_routes = "deny"
 # Scopes that keys may hold besides those that routes require.
 # scopes = ["reports:read"]
 
-# Tiers, besides or instead of: test 100/minute and 5 at a time, standard 1000/minute and 50, enterprise 10000/minute
-# and 500.
+# Tiers that are added to, or replace: test 100/minute and 5 at a time, standard 1000/minute and 50,
+# enterprise 10000/minute and 500.
 # [tiers.partner]
 # rate = "5000/minute"
 # concurrency = 200
 
-# Routes: a method (* for all) and a path; {id} is one segment, a closing {rest:path} all that follows.
-# scopes: "a b" requires both, "a | b" one of them, none any valid credential. cost: units of the rate, 1 when left out.
+# Routes: a method (* for all) and a path; {id} is one segment, a final {rest:path} matches the rest of the path.
+# scopes: "a b" requires both, "a | b" one of them, and no scopes any valid credential. cost: units of the rate, by
+# default 1.
 [[routes]]
 match = "GET /healthz"
 public = true
@@ -76,8 +77,8 @@ scopes = "account:write"
 match = "* /v1/webhooks/{rest:path}"
 scopes = "webhooks:manage"
 
-# Apps that act for users (OAuth 2.1): where browsers and apps reach the authorization server, and where this API is.
-# The issuer's host is for the gateway alone: nothing of an upstream is answered there.
+# Apps that act for users (OAuth 2.1): the URLs of the authorization server and of this API. The issuer's host serves
+# only the gateway, and no upstream.
 # Then: machpay-gateway users create EMAIL, and machpay-gateway clients create NAME.
 # [oauth]
 # issuer = "https://auth.example.com"
@@ -86,16 +87,16 @@ scopes = "webhooks:manage"
 # registration_account = "acme"
 # registration_scopes = ["account:read"]
 
-# Pages on which people make keys, watch them and end them: where browsers reach them, on a host that has nothing of an
-# upstream. The issuer may be on the same one.
+# The Console, on which people create, watch and revoke keys: its URL, on a host that serves no upstream. The issuer may
+# be on the same host.
 # Then: machpay-gateway users create EMAIL --role admin
 # [console]
 # url = "https://console.example.com"
 # api_url = "https://api.example.com"
-# idle_minutes = 60      # a session that nobody uses ends
-# confirm_minutes = 15   # what concerns secrets asks for the password again; 0 never asks
+# idle_minutes = 60      # an idle session ends
+# confirm_minutes = 15   # pages on secrets ask for the password again; 0 never asks
 
-# Whose JWTs are accepted besides API keys.
+# Issuers whose JWTs are accepted besides API keys.
 # [[issuers]]
 # issuer = "https://id.example.com"
 # audience = "https://api.example.com"
@@ -106,10 +107,10 @@ scopes = "webhooks:manage"
 
 _NEXT_STEPS = """
 Next:
-  1. Keep the admin key in a secret manager; it may do everything here.
+  1. Keep the admin key in a secret manager; it has every management scope.
   2. Write your routes into {file}, then: machpay-gateway policy check
   3. Guard your application: app.add_middleware(MachPayAuth)
-  4. Make a key for a client:
+  4. Create a key for a client:
      machpay-gateway keys create --account {account} --name first-client --environment test --scope skills:execute\
 """
 
@@ -119,10 +120,10 @@ Next:
 @json_option
 @pass_session
 def init(session: CliSession, *, account: str, as_json: bool) -> None:
-    """Make settings, database, account and admin key.
+    """Create settings, database, account and admin key.
 
-    Writes machpay.toml, prepares the database, and creates a first account and its admin key. What is there already
-    stays as it is.
+    Writes machpay.toml, prepares the database, and creates a first account and its admin key. Existing files and
+    accounts are not changed.
     """
     written = _write_settings(session.file)
 
@@ -145,7 +146,9 @@ def _write_settings(path: Path) -> bool:
     except FileExistsError:
         return False
     except OSError as exc:
-        raise ConfigurationError(f"{path} cannot be written ({exc.strerror}): name another file by --config.") from exc
+        raise ConfigurationError(
+            f"{path} cannot be written ({exc.strerror}): name another file with --config."
+        ) from exc
     return True
 
 
@@ -165,10 +168,10 @@ def _issued_json(issued: Issued | None) -> dict[str, Any]:
 
 
 def _print_steps(file: Path, issued: Issued | None, *, written: bool) -> None:
-    click.echo(f"Settings  {file}{'' if written else ' was there already'}")
+    click.echo(f"Settings  {file}{'' if written else ' existed already'}")
     click.echo("Database  ready")
     if issued is None:
-        click.echo("Accounts  are there already: no key was made")
+        click.echo("Accounts  exist already: no key was created")
         return
     account, key, secret = issued
     click.echo(f"Account   {account.name} ({account.id})")

@@ -1,4 +1,4 @@
-"""`machpay-gateway keys`: API keys from their creation to their end. The operator sees every account's."""
+"""`machpay-gateway keys`: API keys, of every account, from creation to revocation."""
 
 import sys
 import time
@@ -18,16 +18,16 @@ from machpay_gateway.cli.output import (
     print_table,
     secret_end,
 )
-from machpay_gateway.cli.prompts import confirmed, is_terminal
-from machpay_gateway.cli.session import CliSession, account_for, known_key, operator, pass_session, unknown_key
+from machpay_gateway.cli.prompts import confirm, is_terminal
+from machpay_gateway.cli.session import CliSession, account_for, operator, pass_session, require_key, unknown_key
 from machpay_gateway.cli.usage import usage
-from machpay_gateway.cli.values import Duration, listed
+from machpay_gateway.cli.values import Duration, split_names
 from machpay_gateway.core.keys.document import key_document
 from machpay_gateway.core.keys.key import ENVIRONMENTS, KeyRecord, KeyStatus
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.services.keys import SecretInspection
 
-_LONGEST_SECRET = 4096  # characters of stdin that are looked at
+_LONGEST_SECRET = 4096  # characters that are read from stdin
 
 
 @click.group()
@@ -36,14 +36,18 @@ def keys() -> None:
 
 
 @keys.command()
-@click.option("--account", metavar="ID|NAME", help="Whose key it is; may be left out when there is one account.")
-@click.option("--name", required=True, help="What people call the key.")
-@click.option("--scope", "scopes", multiple=True, callback=listed, help="A scope, or a comma list. Repeatable.")
-@click.option("--environment", type=click.Choice(ENVIRONMENTS), required=True, help="Which traffic it is for.")
+@click.option("--account", metavar="ID|NAME", help="The account that owns the key; optional when there is only one.")
+@click.option("--name", required=True, help="A name for people.")
+@click.option("--scope", "scopes", multiple=True, callback=split_names, help="A scope, or a comma list. Repeatable.")
+@click.option("--environment", type=click.Choice(ENVIRONMENTS), required=True, help="The environment of the key.")
 @click.option(
-    "--allow-ip", "allowed_ips", multiple=True, callback=listed, help="An address or network. Repeatable; none: any."
+    "--allow-ip",
+    "allowed_ips",
+    multiple=True,
+    callback=split_names,
+    help="An address or network. Repeatable; none: any.",
 )
-@click.option("--expires-in", type=Duration(), help="How long it works: 12h, 90d, 2w. Never ends when left out.")
+@click.option("--expires-in", type=Duration(), help="Lifetime, such as 12h, 90d or 2w; unlimited by default.")
 @json_option
 @pass_session
 def create(
@@ -57,7 +61,7 @@ def create(
     expires_in: int | None,
     as_json: bool,
 ) -> None:
-    """Create a key. Its secret goes to stdout, once; all else to stderr."""
+    """Create a key. Its secret is printed once, on stdout; all else on stderr."""
     expires_at = None if expires_in is None else time.time() + expires_in
 
     async def issue(gateway: Gateway) -> tuple[KeyRecord, str]:
@@ -77,10 +81,10 @@ def create(
 
 @keys.command("list")
 @click.option("--account", metavar="ID|NAME", help="Only this account's keys.")
-@click.option("--environment", type=click.Choice(ENVIRONMENTS), help="Only keys for this traffic.")
-@click.option("--status", type=click.Choice(KeyStatus, case_sensitive=False), help="Only keys in this state.")
+@click.option("--environment", type=click.Choice(ENVIRONMENTS), help="Only keys of this environment.")
+@click.option("--status", type=click.Choice(KeyStatus, case_sensitive=False), help="Only keys with this status.")
 @limit_option
-@click.option("--after", metavar="KEY", help="Go on after this key.")
+@click.option("--after", metavar="KEY", help="Start after this key; for the next page.")
 @json_option
 @pass_session
 def list_(
@@ -98,23 +102,23 @@ def list_(
     async def page(gateway: Gateway) -> list[KeyRecord]:
         owner = None if account is None else (await account_for(gateway, account)).id
         if after is not None:
-            known_key(await gateway.keys.get(owner, after), after)
-        # One more than asked for tells whether there are more.
+            require_key(await gateway.keys.get(owner, after), after)
+        # One more than the limit shows whether there are more.
         return list(
             await gateway.keys.list(owner, environment=environment, status=status, after=after, limit=limit + 1)
         )
 
-    found, now = session.run(page), time.time()
-    shown_keys, has_more = found[:limit], len(found) > limit
+    records, now = session.run(page), time.time()
+    page_records, has_more = records[:limit], len(records) > limit
     if as_json:
-        print_list([key_document(record, now) for record in shown_keys], has_more=has_more)
+        print_list([key_document(record, now) for record in page_records], has_more=has_more)
         return
-    if not shown_keys:
-        click.echo("No such keys: `machpay-gateway keys create` makes one.", err=True)
+    if not page_records:
+        click.echo("No keys match: `machpay-gateway keys create` creates one.", err=True)
         return
-    print_table(KEY_COLUMNS, [key_row(record, now) for record in shown_keys])
+    print_table(KEY_COLUMNS, [key_row(record, now) for record in page_records])
     if has_more:
-        click.echo(f"There are more: add --after {shown_keys[-1].id}", err=True)
+        click.echo(f"There are more: add --after {page_records[-1].id}", err=True)
 
 
 @keys.command()
@@ -123,66 +127,73 @@ def list_(
 @pass_session
 def show(session: CliSession, *, key: str, as_json: bool) -> None:
     """Show KEY, by its id."""
-    _print_key(known_key(session.run(lambda gateway: gateway.keys.get(None, key)), key), as_json=as_json)
+    _print_key(require_key(session.run(lambda gateway: gateway.keys.get(None, key)), key), as_json=as_json)
 
 
-@keys.command(short_help="Give a key a new secret.")
+@keys.command(short_help="Issue a new secret for a key.")
 @click.argument("key")
 @click.option(
     "--grace",
     type=Duration(),
     default="24h",
     show_default=True,
-    help="How long the current secret still works; 0: ends.",
+    help="How long the current secret still works; 0: not at all.",
 )
 @json_option
 @pass_session
 def rotate(session: CliSession, *, key: str, grace: int, as_json: bool) -> None:
-    """Give KEY a new secret, which goes to stdout, once; all else to stderr."""
+    """Issue a new secret for KEY, printed once, on stdout; all else on stderr."""
     issued = session.run(lambda gateway: gateway.keys.rotate(None, key, grace_seconds=grace, actor=operator()))
     if issued is None:
         raise unknown_key(key)
     print_issued(*issued, time.time(), as_json=as_json)
 
 
-@keys.command(short_help="End a key for good.")
+@keys.command(short_help="Revoke a key permanently.")
 @click.argument("key")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation.")
 @json_option
 @pass_session
 def revoke(session: CliSession, *, key: str, yes: bool, as_json: bool) -> None:
-    """End KEY for good. Every process that serves it knows within a second."""
-    record = known_key(session.run(lambda gateway: gateway.keys.get(None, key)), key)
-    confirmed(f"Revoke {record.id} ({record.name}, {record.masked}) for good?", yes=yes, doing="revoke the key")
+    """Revoke KEY permanently. Every process refuses it within a second."""
+    record = require_key(session.run(lambda gateway: gateway.keys.get(None, key)), key)
+    confirm(f"Revoke {record.id} ({record.name}, {record.masked}) permanently?", yes=yes, action="revoke the key")
     revoked = session.run(lambda gateway: gateway.keys.revoke(None, key, actor=operator()))
-    _print_key(known_key(revoked, key), as_json=as_json)
+    _print_key(require_key(revoked, key), as_json=as_json)
 
 
-@keys.command(short_help="Tell what a secret is.")
+@keys.command(short_help="Show which key a secret belongs to.")
 @click.argument("misplaced", nargs=-1, metavar="")
 @json_option
 @pass_session
 def inspect(session: CliSession, *, misplaced: tuple[str, ...], as_json: bool) -> None:
-    """Tell what a secret is: read from stdin, or asked for without echo. Exits with 1 when no key here has it."""
+    """Show which key a secret belongs to. It is read from stdin or a prompt. Exits with 1 if no key has it."""
     if misplaced:
         # Its text is not repeated: that would put it into logs too.
         raise click.UsageError("Secrets are read from standard input, never from arguments: ... inspect < FILE")
     secret = _read_secret()
     if not secret:
-        raise click.UsageError("Nothing came on standard input, where the secret is read from.")
-    found = session.run(lambda gateway: gateway.keys.inspect(secret))
+        raise click.UsageError("Standard input is empty: the secret is read from there.")
+    inspection = session.run(lambda gateway: gateway.keys.inspect(secret))
     if as_json:
-        record = None if found.key is None else key_document(found.key, time.time())
+        record = None if inspection.key is None else key_document(inspection.key, time.time())
         print_json(
-            {"object": "inspection", "environment": found.environment, "position": found.position, "key": record}
+            {
+                "object": "inspection",
+                "environment": inspection.environment,
+                "position": inspection.position,
+                "key": record,
+            }
         )
-    elif found.key is not None:
-        print_fields([("this secret is", _position(found, found.key)), *key_fields(found.key, time.time())])
-    if found.environment is None:
-        raise click.ClickException("This is not a secret of ours: its shape or its checksum is wrong.")
-    if found.key is None:
+    elif inspection.key is not None:
+        print_fields(
+            [("this secret is", _position(inspection, inspection.key)), *key_fields(inspection.key, time.time())]
+        )
+    if inspection.environment is None:
+        raise click.ClickException("This is not a secret of MachPay Gateway: its format or its checksum is wrong.")
+    if inspection.key is None:
         raise click.ClickException(
-            f"No key here has this {found.environment} secret: it was replaced, or made elsewhere."
+            f"No key here has this {inspection.environment} secret: it was replaced, or issued elsewhere."
         )
 
 
@@ -190,14 +201,14 @@ keys.add_command(usage)
 
 
 def _read_secret() -> str:
-    # Never an argument: those stand in the shell's history and in the process list.
+    # Never an argument: the shell's history and the process list would show it.
     if is_terminal():
         return str(click.prompt("Secret", hide_input=True, err=True)).strip()
     return sys.stdin.read(_LONGEST_SECRET).strip()
 
 
-def _position(found: SecretInspection, record: KeyRecord) -> str:
-    return "current" if found.position == "current" else f"previous, {secret_end(record.secrets[-1], time.time())}"
+def _position(inspection: SecretInspection, record: KeyRecord) -> str:
+    return "current" if inspection.position == "current" else f"previous, {secret_end(record.secrets[-1], time.time())}"
 
 
 def _print_key(record: KeyRecord, *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""The root command: its groups, and how a mistake, an interrupt or a closed pipe ends it."""
+"""The root command with all groups, and how errors and interrupts end it."""
 
 import io
 import sys
@@ -29,22 +29,22 @@ _INTERRUPTED = 130  # 128 and SIGINT's number, as shells have it
 
 
 class Root(click.Group):
-    """Turns what the package raises on purpose into one line on stderr, and an interrupt into its exit code."""
+    """Prints the package's errors as one line on stderr, and turns an interrupt into its exit status."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
-        """Run the command that was asked for."""
+        """Run the command."""
         try:
             return super().invoke(ctx)
         except GatewayError as exc:
-            # A settings error has a line for each mistake; they stand below one another.
+            # A settings error has one line for each mistake; align them.
             raise click.ClickException(describe_error(exc).replace("\n", "\n       ")) from exc
         except (KeyboardInterrupt, click.Abort):
             click.echo(err=True)  # closes the terminal's ^C
             raise click.exceptions.Exit(_INTERRUPTED) from None
 
 
-def _how_it_runs() -> str:
-    """Return what whoever is surprised by its speed should know first."""
+def _build_note() -> str:
+    """Return a note for `--version` on whether the request path is compiled."""
     gate = find_spec("machpay_gateway.gate")
     return " (compiled)" if gate and gate.origin and not gate.origin.endswith(".py") else ""
 
@@ -52,16 +52,18 @@ def _how_it_runs() -> str:
 @click.group(
     cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, no_args_is_help=True
 )
-@click.version_option(package_name="machpay-gateway", message=f"%(prog)s %(version)s{_how_it_runs()}")
-@click.option("--config", metavar="FILE", help="Settings file; else MACHPAY_CONFIG, else machpay.toml here.")
+@click.version_option(package_name="machpay-gateway", message=f"%(prog)s %(version)s{_build_note()}")
+@click.option(
+    "--config", metavar="FILE", help="Settings file; default: MACHPAY_CONFIG, or machpay.toml in this directory."
+)
 @click.pass_context
 def cli(ctx: click.Context, config: str | None) -> None:
     """MachPay Gateway: accounts, API keys and the policy that guards an HTTP API."""
     ctx.obj = CliSession(config)
 
 
-_OF_RECORDS = accounts, keys, users, clients, grants, signing_keys, audit
-for command in (init, migrate, *_OF_RECORDS, policy, doctor, serve, tail, top, demo):
+_RECORD_COMMANDS = accounts, keys, users, clients, grants, signing_keys, audit
+for command in (init, migrate, *_RECORD_COMMANDS, policy, doctor, serve, tail, top, demo):
     cli.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""`machpay-gateway migrate`: from the schema of an older version to this one's."""
+"""`machpay-gateway migrate`: upgrade the database schema of an older version."""
 
 import asyncio
 
@@ -10,18 +10,18 @@ from machpay_gateway.cli.session import CliSession, pass_session
 from machpay_gateway.core.errors import ConfigurationError
 
 
-@click.command(short_help="Bring the database's schema up to this version's.")
+@click.command(short_help="Upgrade the database schema to this version.")
 @json_option
 @pass_session
 def migrate(session: CliSession, *, as_json: bool) -> None:
-    """Bring the database's schema up to this version's; one that is up to date stays as it is.
+    """Upgrade the database schema to this version; a schema that is up to date is not changed.
 
-    Make a backup first: there is no way back. Processes of an older version refuse to start from then on.
+    Make a backup first: there is no downgrade. Processes of an older version no longer start afterwards.
     """
     url = session.settings().database
     if url == MEMORY_DATABASE:
         raise ConfigurationError(f'{url} keeps nothing: name a database, as in database = "sqlite:///machpay.db"')
-    before, after = asyncio.run(_migrated(url))
+    before, after = asyncio.run(_migrate(url))
     if as_json:
         print_json({"object": "migration", "from": before, "to": after})
     elif before == after:
@@ -30,7 +30,7 @@ def migrate(session: CliSession, *, as_json: bool) -> None:
         click.echo(f"The database's schema went from revision {before or 'none'} to {after}.")
 
 
-async def _migrated(url: str) -> tuple[str | None, str]:
+async def _migrate(url: str) -> tuple[str | None, str]:
     from machpay_gateway.stores.schema import HEAD
     from machpay_gateway.stores.sql import SqlStore
 

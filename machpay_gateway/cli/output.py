@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for scripts. Both shapes are written here and nowhere else.
+"""The output of commands: tables for people, JSON for scripts.
 
 Rich is imported where a table is printed: it takes a tenth of a second, and `serve` and scripts print none.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for scripts.")
 
 limit_option = click.option(
-    "--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many at most."
+    "--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="Maximum number of rows."
 )
 
 KEY_COLUMNS = ("ID", "NAME", "ENVIRONMENT", "TIER", "STATUS", "LAST USED", "EXPIRES", "SCOPES")
@@ -35,7 +35,7 @@ ACCOUNT_COLUMNS = ("ID", "NAME", "TIER", "CREATED")
 ROUTE_COLUMNS = ("METHOD", "PATH", "ACCESS", "COST")
 _STATUS_STYLES = {CheckStatus.OK: "green", CheckStatus.WARNING: "yellow", CheckStatus.WRONG: "bold red"}
 _NOT_SHOWN_AGAIN = "Store the secret now: it is not shown again."
-_NO_FOLDING = 100_000  # columns: a row is one line, so that an id can be copied and a pipe be cut by lines
+_NO_FOLDING = 100_000  # columns: each row is one line, so that ids can be copied and pipes can process lines
 
 
 def print_json(document: object) -> None:
@@ -44,12 +44,12 @@ def print_json(document: object) -> None:
 
 
 def print_list(data: Sequence[object], *, has_more: bool = False) -> None:
-    """Print *data* as the JSON list that the key API answers with."""
+    """Print *data* as a JSON list in the format of the key API."""
     print_json({"object": "list", "data": data, "has_more": has_more})
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print *rows* under their *columns*, one line each: a terminal that is too narrow wraps it, nothing is cut off."""
+    """Print *rows* under their *columns*, one line each; a narrow terminal wraps them, and nothing is cut off."""
     table = new_table()
     for column in columns:
         table.add_column(column, no_wrap=True)
@@ -59,7 +59,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def print_fields(fields: Iterable[tuple[str, str]], *, err: bool = False) -> None:
-    """Print (name, value) pairs, one a line."""
+    """Print (name, value) pairs, one per line."""
     from rich.table import Table
 
     grid = Table.grid(padding=(0, 2, 0, 0))
@@ -85,7 +85,7 @@ def print_findings(findings: Iterable[CheckResult]) -> None:
 
 
 def print_issued(record: KeyRecord, secret: str, now: float, *, as_json: bool) -> None:
-    """Print a key with its new *secret*: in tables the secret alone goes to stdout, so that a pipe gets just that."""
+    """Print a key with its new *secret*. As text, only the secret goes to stdout, so that it can be piped."""
     if as_json:
         print_json(issued_key_document(record, secret, now))
     else:
@@ -95,12 +95,12 @@ def print_issued(record: KeyRecord, secret: str, now: float, *, as_json: bool) -
 
 
 def warn_of_secret() -> None:
-    """Say on stderr that the secret just printed cannot be had again."""
+    """Warn on stderr that the secret is not shown again."""
     click.echo(_NOT_SHOWN_AGAIN, err=True)
 
 
 def printable(text: str) -> str:
-    """Return *text* with nothing in it that a terminal would act on."""
+    """Return *text* with control characters escaped."""
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
@@ -119,7 +119,7 @@ def key_row(record: KeyRecord, now: float) -> tuple[str, ...]:
 
 
 def key_fields(record: KeyRecord, now: float) -> list[tuple[str, str]]:
-    """Return all that people may see of the key."""
+    """Return all visible fields of the key."""
     fields = [
         ("key", record.id),
         ("name", record.name),
@@ -144,14 +144,14 @@ def key_fields(record: KeyRecord, now: float) -> list[tuple[str, str]]:
 
 
 def secret_end(secret: SecretRecord, now: float) -> str:
-    """Return in words until when a secret works that was replaced."""
+    """Return in words until when a replaced secret works."""
     if secret.expires_at is None:
         return "works on"
     return f"{'ended' if secret.expires_at <= now else 'works until'} {format_moment(secret.expires_at)}"
 
 
 def account_json(account: Account) -> dict[str, Any]:
-    """Return the account as JSON has it."""
+    """Return the account as JSON."""
     return {
         "id": account.id,
         "object": "account",
@@ -167,7 +167,7 @@ def account_row(account: Account) -> tuple[str, ...]:
 
 
 def finding_json(finding: CheckResult) -> dict[str, Any]:
-    """Return the finding as JSON has it."""
+    """Return the finding as JSON."""
     return {
         "object": "finding",
         "subject": finding.subject,
@@ -178,7 +178,7 @@ def finding_json(finding: CheckResult) -> dict[str, Any]:
 
 
 def route_json(route: Route) -> dict[str, Any]:
-    """Return the rule as JSON has it; *scopes* is the expression."""
+    """Return the rule as JSON; *scopes* is the expression."""
     return {
         "match": route.match,
         "scopes": str(route.requires),
@@ -195,35 +195,35 @@ def route_row(route: Route) -> tuple[str, ...]:
 
 
 def access_of(route: Route) -> str:
-    """Return in words what *route* asks of a caller."""
+    """Return in words what *route* requires of a caller."""
     if route.public:
         return "public"
     return str(route.requires) or "any valid credential"
 
 
 def new_table() -> "Table":
-    """Return a table as all of them look here."""
+    """Return an empty table in the common style."""
     from rich.table import Table
 
     return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
 
 
 def plain(text: str, style: str = "") -> "Text":
-    """Return *text* as a cell in which nothing is markup."""
+    """Return *text* as a cell without markup."""
     from rich.text import Text
 
     return Text(text, style)
 
 
 def print_rendered(rendered: "RenderableType", *, err: bool, width: int | None = None) -> None:
-    """Print *rendered*: on a terminal as wide as that is, or *width* columns, else one line for each row."""
+    """Print *rendered*: on a terminal in its width or *width* columns, else with one line for each row."""
     from rich.console import Console
 
     on_terminal = (sys.stderr if err else sys.stdout).isatty()
     console = Console(
         file=StringIO(),
         force_terminal=on_terminal,
-        # NO_COLOR asks for no colour; bold is an escape sequence too, and rich would keep it.
+        # NO_COLOR turns off every escape sequence, and rich would still write bold.
         color_system="auto" if on_terminal and not os.environ.get("NO_COLOR") else None,
         width=width if on_terminal else _NO_FOLDING,
         highlight=False,

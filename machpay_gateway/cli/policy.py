@@ -1,4 +1,4 @@
-"""`machpay-gateway policy`: see that a settings file can be served by, and which rule holds for a request."""
+"""`machpay-gateway policy`: validate a settings file, and explain which rule applies to a request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,14 +32,14 @@ from machpay_gateway.web.path import canonical_path
 
 _VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
 _REFUSALS = {
-    Reason.MALFORMED_REQUEST: "the path can be read in more than one way, so whatever it means is not served",
+    Reason.MALFORMED_REQUEST: "the path is ambiguous: servers interpret it differently",
     Reason.ROUTE_NOT_FOUND: 'no route lists it, and unlisted_routes is "deny"',
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What holds for a request: the *rule* it comes under, or the *reason* why it is refused whoever asks."""
+    """The *rule* that applies to a request, or the *reason* why it is refused for every caller."""
 
     method: str
     path: str
@@ -51,15 +51,15 @@ class Explanation:
 
 @click.group()
 def policy() -> None:
-    """Check settings, and explain which rule holds."""
+    """Validate settings, and explain which rule applies."""
 
 
-@policy.command(short_help="Name every mistake in a settings file.")
+@policy.command(short_help="Validate a settings file.")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @json_option
 @pass_session
 def check(session: CliSession, *, file: Path | None, as_json: bool) -> None:
-    """Name every mistake in FILE with its line and exit with 1, or list its routes. The environment is left out."""
+    """Report every mistake in FILE by line and exit with 1, or list its routes. The environment is ignored."""
     path = file or session.file
     mistakes = check_file(path)
     settings = None if mistakes else load_settings({"config": path}, environ={})
@@ -77,12 +77,12 @@ def check(session: CliSession, *, file: Path | None, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-@policy.command(short_help="Show which rule holds for a request.")
+@policy.command(short_help="Show which rule applies to a request.")
 @click.argument("request", nargs=-1, required=True, metavar="METHOD PATH")
 @json_option
 @pass_session
 def explain(session: CliSession, *, request: tuple[str, ...], as_json: bool) -> None:
-    """Show which rule holds for METHOD PATH, and what it asks of a caller. A WebSocket handshake is a GET."""
+    """Show which rule applies to METHOD PATH, and what it requires. A WebSocket handshake is a GET."""
     words = " ".join(request).split()
     if len(words) != 2 or not words[1].startswith("/"):  # noqa: PLR2004 - a method and a path
         raise click.UsageError("Write a method and a path, as in: policy explain GET /v1/skills")
@@ -95,20 +95,20 @@ def explain(session: CliSession, *, request: tuple[str, ...], as_json: bool) -> 
 
 
 def explain_request(policy: Policy, method: str, target: str) -> Explanation:
-    """Return what holds for *method* on *target*, read as a server would read it from the request line."""
+    """Return the rule for *method* and *target*, which is parsed as a server parses it from the request line."""
     raw = quote(target.partition("#")[0].partition("?")[0], safe=_VISIBLE)
     path = unquote(raw)
     canonical = canonical_path(path, raw.encode(), None)
-    found = policy.route_for(RequestFacts(method, canonical, (), None, b""))
-    if isinstance(found, Reason):
-        return Explanation(method, path, canonical, "refused", reason=found)
-    return Explanation(method, path, canonical, _outcome(policy, method, canonical, found), rule=found)
+    match = policy.route_for(RequestFacts(method, canonical, (), None, b""))
+    if isinstance(match, Reason):
+        return Explanation(method, path, canonical, "refused", reason=match)
+    return Explanation(method, path, canonical, _outcome(policy, method, canonical, match), rule=match)
 
 
 def _outcome(
-    policy: Policy, method: str, canonical: str | None, found: Route
+    policy: Policy, method: str, canonical: str | None, match: Route
 ) -> Literal["rule", "strictest", "unlisted"]:
-    if any(found is route for route in policy.routes):
+    if any(match is route for route in policy.routes):
         return "rule"
     return "strictest" if canonical is not None and policy.has_other_interpretations(method, canonical) else "unlisted"
 
@@ -118,7 +118,7 @@ def _print_routes(path: Path, settings: Settings) -> None:
         print_table(ROUTE_COLUMNS, [route_row(route) for route in settings.routes])
     all_others = "are refused" if settings.unlisted_routes == "deny" else "need any valid credential"
     count = len(settings.routes)
-    click.echo(f"{path} is fine: {count} route{'' if count == 1 else 's'}; requests that none matches {all_others}.")
+    click.echo(f"{path} is valid: {count} route{'' if count == 1 else 's'}; other requests {all_others}.")
 
 
 def _print_explanation(explanation: Explanation, tiers: Mapping[str, Tier]) -> None:
@@ -147,13 +147,11 @@ def _rule_fields(explanation: Explanation, rule: Route) -> list[tuple[str, str]]
     else:
         fields = [("rule", rule.match)]
     if explanation.outcome == "strictest":
-        fields.append(
-            ("because", "some servers read the path as one that is listed otherwise: all of these rules hold")
-        )
+        fields.append(("because", "some servers interpret the path as one of another rule: all of these rules apply"))
     fields.append(("requires", "nothing: it is public" if rule.public else access_of(rule)))
     if not rule.public:
         fields.append(("cost", f"{rule.cost} unit{'' if rule.cost == 1 else 's'} of the rate"))
-        fields.append(("environments", ", ".join(sorted(rule.environments)) or "none: nobody can come here"))
+        fields.append(("environments", ", ".join(sorted(rule.environments)) or "none: no key can be used here"))
     return fields
 
 

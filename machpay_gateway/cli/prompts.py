@@ -1,35 +1,35 @@
-"""What commands ask people for: whether they mean it, and what must not be an argument."""
+"""Prompts: confirmations, and passwords, which must not be arguments."""
 
 import sys
 
 import click
 
-_LONGEST_PASSWORD = 4096  # characters of stdin that are looked at
+_LONGEST_PASSWORD = 4096  # characters that are read from stdin
 
 
 def is_terminal() -> bool:
-    """Tell whether a person can be asked."""
+    """Return whether standard input is a terminal, so that a person can be prompted."""
     return sys.stdin.isatty()
 
 
-def confirmed(question: str, *, yes: bool, doing: str) -> None:
-    """Return when *question* is answered with yes, or *yes* was said before. Raises a click exception else."""
+def confirm(question: str, *, yes: bool, action: str) -> None:
+    """Ask *question* unless *yes* is set. Raises a click exception when the answer is no, or there is no terminal."""
     if yes:
         return
     if not is_terminal():
-        raise click.UsageError(f"There is nobody to ask: add --yes to {doing}.")
+        raise click.UsageError(f"There is no terminal to confirm on: add --yes to {action}.")
     if not click.confirm(question, err=True):
         raise click.ClickException("Nothing was changed.")
 
 
-def read_password(*, asks: bool = True) -> str:
-    """Return a password, asked for twice on a terminal unless it *asks* for none, else from stdin.
+def read_password(*, prompts: bool = True) -> str:
+    """Return a password: on a terminal from a prompt, twice, if it *prompts*; else from stdin.
 
-    Never from an argument, which others can see.
+    Never from an argument, which the process list shows.
     """
-    if asks and is_terminal():
+    if prompts and is_terminal():
         return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
     password = sys.stdin.read(_LONGEST_PASSWORD).rstrip("\r\n")
     if not password:
-        raise click.UsageError("Nothing came on standard input, where the password is read from.")
+        raise click.UsageError("Standard input is empty: the password is read from there.")
     return password

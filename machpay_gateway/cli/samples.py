@@ -19,7 +19,7 @@ def serving_sample(app: ASGIApp) -> Iterator[str]:
             app, log_level="warning", access_log=False, proxy_headers=False, timeout_graceful_shutdown=1
         )
         server = uvicorn.Server(config)
-        # A daemon: whatever becomes of the demo, it does not wait for its upstreams.
+        # A daemon thread, so that the demo exits without waiting for it.
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         host, port = listener.getsockname()

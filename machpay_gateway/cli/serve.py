@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--config", metavar="FILE", help="Settings file, as before the command.")
-@click.option("--workers", type=click.IntRange(1), help="Processes that serve; more than one need Redis.")
-@click.option("--listen", metavar="HOST:PORT", help="Where callers connect to.")
-@click.option("--management", metavar="HOST:PORT", help="Where operators connect to; empty for nowhere.")
+@click.option("--config", metavar="FILE", help="Settings file; the same as before the command.")
+@click.option("--workers", type=click.IntRange(1), help="Number of worker processes; more than one needs Redis.")
+@click.option("--listen", metavar="HOST:PORT", help="Address for callers.")
+@click.option("--management", metavar="HOST:PORT", help="Address for operators; empty for none.")
 @json_option
 @pass_session
 def serve(
@@ -32,21 +32,21 @@ def serve(
     management: str | None,
     as_json: bool,
 ) -> None:
-    """Carry requests to the upstreams, for those who may make them. Ctrl-C ends it.
+    """Serve the reverse proxy, and the APIs and pages of the gateway. Stop with Ctrl-C.
 
-    SIGTERM lets what is under way end, SIGHUP reads the settings anew.
+    SIGTERM shuts down gracefully: requests in flight finish. SIGHUP reloads the settings.
     """
     try:
         from machpay_gateway.serving.supervisor import Supervisor
         from machpay_gateway.telemetry.logs import configure_logging
     except ModuleNotFoundError as exc:
-        raise click.ClickException("Serving needs a server: pip install 'machpay-gateway[server]'") from exc
-    given = {"workers": workers, "listen": listen, "management": management}
+        raise click.ClickException("`serve` needs the server extra: pip install 'machpay-gateway[server]'") from exc
+    overrides = {"workers": workers, "listen": listen, "management": management}
 
     async def run() -> None:
         supervisor = Supervisor(
             (CliSession(config) if config else session).options,
-            changes={name: value for name, value in given.items() if value is not None},
+            changes={name: value for name, value in overrides.items() if value is not None},
             on_ready=lambda serving: _print_serving(serving, as_json=as_json),
         )
         configure_logging(supervisor.settings.server.log_format)
@@ -59,8 +59,8 @@ def _print_serving(serving: "ServingProcess", *, as_json: bool) -> None:
     if as_json:
         print_json({"object": "serving", **asdict(serving)})
         return
-    # Not printed: that may be the access log, and stderr may be lines of JSON.
+    # Logged and not printed: stdout may be the access log, and stderr may be lines of JSON.
     workers = f"{serving.workers} worker{'s' if serving.workers > 1 else ''}"
-    logger.info("MachPay Gateway serves %s by %s.", serving.url, workers)
+    logger.info("MachPay Gateway serves %s with %s.", serving.url, workers)
     if serving.management is not None:
-        logger.info("Operators ask %s/readyz.", serving.management)
+        logger.info("Health checks and metrics are at %s: /healthz, /readyz and /metrics.", serving.management)

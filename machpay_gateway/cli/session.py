@@ -1,4 +1,4 @@
-"""What every command starts from: the settings that were chosen, and a gateway that is open while it is used."""
+"""What all commands share: the settings file, an open gateway, and look-ups that fail with a hint."""
 
 import asyncio
 import getpass
@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class CliSession:
-    """One run of the command line; *config* is what `--config` named."""
+    """One run of the command line; *config* is the value of `--config`."""
 
     config: str | None = None
 
@@ -35,7 +35,7 @@ class CliSession:
 
     @property
     def options(self) -> Options:
-        """What is given to the settings in Python."""
+        """The arguments of the settings in Python."""
         return {"config": self.config} if self.config else {}
 
     def settings(self) -> Settings:
@@ -43,12 +43,12 @@ class CliSession:
         return load_settings(self.options)
 
     def run(self, use: Callable[[Gateway], Awaitable[Result]], *, upgrade: bool = False) -> Result:
-        """Open the gateway, *upgrade* its schema or not, return what *use* makes of it, and close it.
+        """Open a gateway, return the result of *use*, and close the gateway. *upgrade* brings its schema up to date.
 
         Raises GatewayError.
         """
 
-        async def opened() -> Result:
+        async def run_open() -> Result:
             gateway = ConfiguredGateway(**self.options)
             try:
                 await gateway.lifecycle.open(upgrade=upgrade)
@@ -56,11 +56,11 @@ class CliSession:
             finally:
                 await gateway.lifecycle.close()
 
-        return asyncio.run(opened())
+        return asyncio.run(run_open())
 
 
 def operator() -> Actor:
-    """Return who uses the command line, as the audit log names them."""
+    """Return the operating system's user as an actor of the audit log."""
     try:
         return Actor("operator", getpass.getuser())
     except (OSError, KeyError):  # a container's user need not have a name
@@ -73,35 +73,35 @@ pass_session = click.make_pass_decorator(CliSession)
 async def account_for(gateway: Gateway, id_or_name: str | None) -> Account:
     """Return the account with that id or name; None means the only one there is. Raises InputError."""
     if id_or_name is not None:
-        return known_account(await gateway.accounts.find(id_or_name), id_or_name)
+        return require_account(await gateway.accounts.find(id_or_name), id_or_name)
     accounts = await gateway.accounts.list()
     if not accounts:
-        raise InputError("There is no account yet: `machpay-gateway accounts create NAME` makes one.")
+        raise InputError("There is no account yet: `machpay-gateway accounts create NAME` creates one.")
     if len(accounts) > 1:
         names = ", ".join(account.name for account in accounts[:10])
-        raise InputError(f"There are {len(accounts)} accounts: choose one by --account, such as {names}.")
+        raise InputError(f"There are {len(accounts)} accounts: choose one with --account, such as {names}.")
     return accounts[0]
 
 
-def known_key(record: KeyRecord | None, asked: str) -> KeyRecord:
-    """Return *record*. Raises InputError when there is none for what was *asked*."""
+def require_key(record: KeyRecord | None, key: str) -> KeyRecord:
+    """Return *record*. Raises InputError when no *key* was found."""
     if record is None:
-        raise unknown_key(asked)
+        raise unknown_key(key)
     return record
 
 
-def unknown_key(asked: str) -> InputError:
-    """Return what is said when there is no key for what was *asked*."""
-    return InputError(f"There is no key {quote_value(asked)}: `machpay-gateway keys list` shows them.")
+def unknown_key(key: str) -> InputError:
+    """Return the error for a *key* that does not exist."""
+    return InputError(f"There is no key {quote_value(key)}: `machpay-gateway keys list` shows them.")
 
 
-def unknown_app(asked: str) -> InputError:
-    """Return what is said when there is no app for what was *asked*."""
-    return InputError(f"There is no app {quote_value(asked)}: `machpay-gateway clients list` shows them.")
+def unknown_app(client: str) -> InputError:
+    """Return the error for a *client* that does not exist."""
+    return InputError(f"There is no app {quote_value(client)}: `machpay-gateway clients list` shows them.")
 
 
-def known_account(account: Account | None, asked: str) -> Account:
-    """Return *account*. Raises InputError when there is none for what was *asked*."""
+def require_account(account: Account | None, id_or_name: str) -> Account:
+    """Return *account*. Raises InputError when it was not found by *id_or_name*."""
     if account is None:
-        raise InputError(f"There is no account {quote_value(asked)}: `machpay-gateway accounts list` shows them.")
+        raise InputError(f"There is no account {quote_value(id_or_name)}: `machpay-gateway accounts list` shows them.")
     return account

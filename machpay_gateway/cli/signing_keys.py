@@ -1,4 +1,4 @@
-"""`machpay-gateway signing-keys`: what tokens are signed by."""
+"""`machpay-gateway signing-keys`: the keys that sign tokens."""
 
 import time
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import click
 
 from machpay_gateway.assembly import MEMORY_DATABASE
 from machpay_gateway.cli.output import json_option, print_json, print_list, print_table
-from machpay_gateway.cli.prompts import confirmed
+from machpay_gateway.cli.prompts import confirm
 from machpay_gateway.cli.session import CliSession, operator, pass_session
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.jose.signing import SigningKey, state_at
@@ -20,44 +20,44 @@ _COLUMNS = ("ID", "STATE", "CREATED", "SIGNS FROM")
 
 @click.group("signing-keys")
 def signing_keys() -> None:
-    """List and rotate the keys that tokens are signed by."""
+    """List and rotate the keys that sign tokens."""
 
 
 @signing_keys.command("list")
 @json_option
 @pass_session
 def list_(session: CliSession, *, as_json: bool) -> None:
-    """List the keys: `next` signs soon, `signing` does now, `verifying` did, and is kept for what it signed."""
+    """List the keys: `next` signs soon, `signing` signs now, and `verifying` only verifies what it signed."""
 
     async def all_(gateway: Gateway) -> Sequence[SigningKey]:
         _refuse_memory(gateway)
         return await gateway.signing.all()
 
-    found, now = session.run(all_), time.time()
-    states = [(key, state_at(found, key, now)) for key in found]
+    keys, now = session.run(all_), time.time()
+    states = [(key, state_at(keys, key, now)) for key in keys]
     if as_json:
         print_list([signing_key_document(key, state) for key, state in states])
-    elif found:
+    elif keys:
         print_table(_COLUMNS, [_row(key, state) for key, state in states])
     else:
-        click.echo("No signing keys yet: the first is made when one is needed.", err=True)
+        click.echo("No signing keys yet: the first one is created when it is needed.", err=True)
 
 
-@signing_keys.command(short_help="Make a new key.")
-@click.option("--now", "at_once", is_flag=True, help="Sign by it at once and drop all others: ends every token.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@signing_keys.command(short_help="Create a new key.")
+@click.option("--now", "at_once", is_flag=True, help="Sign with it at once and delete all others: ends every token.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation.")
 @json_option
 @pass_session
 def rotate(session: CliSession, *, at_once: bool, yes: bool, as_json: bool) -> None:
-    """Make a new key. It is published now and signs in ten minutes; the old one is kept as long as it is needed."""
+    """Create a new key. It is published now and signs in ten minutes; the old one is kept as long as it is needed."""
     if at_once:
-        confirmed("Drop every other key? Each access token and session ends with it.", yes=yes, doing="end every token")
+        confirm("Delete every other key? All access tokens and sessions end.", yes=yes, action="end every token")
 
-    async def rotated(gateway: Gateway) -> SigningKey:
+    async def rotate_key(gateway: Gateway) -> SigningKey:
         _refuse_memory(gateway)
         return await gateway.signing.rotate(at_once=at_once, actor=operator())
 
-    key = session.run(rotated)
+    key = session.run(rotate_key)
     state = "signing" if key.signs_from <= time.time() else "next"
     if as_json:
         print_json(signing_key_document(key, state))
@@ -67,9 +67,7 @@ def rotate(session: CliSession, *, at_once: bool, yes: bool, as_json: bool) -> N
 
 def _refuse_memory(gateway: Gateway) -> None:
     if gateway.settings.database == MEMORY_DATABASE:
-        raise InputError(
-            "memory:// keeps no signing keys: each process makes its own. Use sqlite:///FILE or postgresql:// instead."
-        )
+        raise InputError("memory:// keeps no signing keys: use sqlite:///FILE or postgresql:// instead")
 
 
 def _row(key: SigningKey, state: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""`machpay-gateway tail`: the access log as people read it, while it is written."""
+"""`machpay-gateway tail`: follow the access log in a readable form."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from typing import Any
 import click
 import orjson
 
-from machpay_gateway.cli.access_log_reader import Followed, lines_of
+from machpay_gateway.cli.access_log_reader import FollowedFile, lines_of
 from machpay_gateway.cli.output import printable
 from machpay_gateway.cli.session import CliSession, pass_session
 from machpay_gateway.core.decision.reason import Reason
@@ -25,16 +25,16 @@ _NO_FILES = {"stdout", "off"}
 _POLL_SECONDS = 0.25  # as often as the log is written
 _OUTCOMES = [ALLOWED, *map(str, Reason)]
 _STATUS = re.compile(r"[1-5](?:xx|[0-9]{2})")
-_COLOURS = {"2": "green", "3": "cyan", "4": "yellow", "5": "red"}  # by the first digit of a status
+_COLORS = {"2": "green", "3": "cyan", "4": "yellow", "5": "red"}  # by the first digit of a status
 
 
 class _Status(click.ParamType[str]):
-    """A status, or a hundred of them."""
+    """An HTTP status such as 429, or a class of them such as 4xx."""
 
     name = "status"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return what a status of it begins with."""
+        """Return the prefix of the statuses."""
         if not _STATUS.fullmatch(str(value)):
             self.fail(f"{value!r} is not a status: write it as 429 or 4xx.", param, ctx)
         return str(value).removesuffix("xx")
@@ -42,30 +42,30 @@ class _Status(click.ParamType[str]):
 
 @dataclass(slots=True)
 class _LineFilter:
-    """Which lines are shown; and how many were none of an access log."""
+    """Selects lines, and counts those that are not of an access log."""
 
     key: str | None
     outcomes: tuple[str, ...]
     statuses: tuple[str, ...]
     route: str | None
-    passed_over: int = 0
+    skipped: int = 0
 
-    def read(self, line: bytes) -> dict[str, Any] | None:
-        """Return *line* read, None when it is not to be shown."""
+    def parse(self, line: bytes) -> dict[str, Any] | None:
+        """Return *line* parsed, or None when it is not selected."""
         if not line.strip():
             return None
         try:
-            read = orjson.loads(line)
-            orjson.dumps(read)  # what is nested too deeply for it, nobody else can write either
+            entry = orjson.loads(line)
+            orjson.dumps(entry)  # refuses what is nested too deeply to be printed
         except (orjson.JSONDecodeError, orjson.JSONEncodeError):
-            read = None
-        # The processes' own lines may be JSON too, and come by the same pipe.
-        if not isinstance(read, dict) or not {"time", "status", "outcome", "path"} <= read.keys():
-            self.passed_over += 1
+            entry = None
+        # The process's own log may be JSON too, on the same pipe.
+        if not isinstance(entry, dict) or not {"time", "status", "outcome", "path"} <= entry.keys():
+            self.skipped += 1
             return None
-        return read if self._is_wanted(read) else None
+        return entry if self._is_selected(entry) else None
 
-    def _is_wanted(self, line: dict[str, Any]) -> bool:
+    def _is_selected(self, line: dict[str, Any]) -> bool:
         return (
             (self.key is None or line.get("key") == self.key)
             and (self.route is None or line.get("route") == self.route)
@@ -74,14 +74,18 @@ class _LineFilter:
         )
 
 
-@click.command(short_help="Show the access log as it is written.")
+@click.command(short_help="Follow the access log.")
 @click.argument("file", required=False, metavar="[FILE|-]")
-@click.option("--key", metavar="KEY", help="Only requests of this key, by its id.")
-@click.option("--outcome", type=click.Choice(_OUTCOMES), multiple=True, metavar="OUTCOME", help="Only these.")
-@click.option("--status", type=_Status(), multiple=True, metavar="429|4xx", help="Only these.")
-@click.option("--route", metavar="'GET /v1/x'", help="Only requests by this route, as it is listed.")
-@click.option("-n", "--lines", type=click.IntRange(0), default=10, show_default=True, help="How many to begin with.")
-@click.option("--follow/--no-follow", default=True, show_default=True, help="Go on with those that come.")
+@click.option("--key", metavar="KEY", help="Only requests with this key, by its id.")
+@click.option(
+    "--outcome", type=click.Choice(_OUTCOMES), multiple=True, metavar="OUTCOME", help="Only this outcome. Repeatable."
+)
+@click.option("--status", type=_Status(), multiple=True, metavar="429|4xx", help="Only this status. Repeatable.")
+@click.option("--route", metavar="'GET /v1/x'", help="Only requests that match this route.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(0), default=10, show_default=True, help="Number of lines to start with."
+)
+@click.option("--follow/--no-follow", default=True, show_default=True, help="Wait for new lines.")
 @click.option("--json", "as_json", is_flag=True, help="Print the lines as JSON, for scripts.")
 @pass_session
 def tail(  # noqa: PLR0913 - one argument for each option
@@ -96,34 +100,34 @@ def tail(  # noqa: PLR0913 - one argument for each option
     follow: bool,
     as_json: bool,
 ) -> None:
-    """Show the requests in FILE, an access log, and go on with those that come. Ctrl-C ends it.
+    """Show the last requests in FILE, an access log, and follow it, also across rotations. Stop with Ctrl-C.
 
-    Without FILE it is the one that the settings name; - is standard input, all of which is shown, as in
-    `docker logs -f gateway | machpay-gateway tail --status 5xx -`. Rotate it as you like.
+    FILE defaults to the access log of the settings; - is standard input, which is read from its start, as in
+    `docker logs -f gateway | machpay-gateway tail --status 5xx -`.
     """
-    wanted = _LineFilter(key, outcome, status, route)
+    selection = _LineFilter(key, outcome, status, route)
     show = _show_as_json if as_json else _show
-    name = file or _logged_to(session)
+    name = file or _access_log_file(session)
     try:
         if name == _STDIN:
             for line in lines_of(sys.stdin.buffer):
-                if (read := wanted.read(line)) is not None:
-                    show(read)
+                if (entry := selection.parse(line)) is not None:
+                    show(entry)
         else:
-            for read in _of_file(Path(name), wanted, lines=lines, follow=follow):
-                show(read)
+            for entry in _of_file(Path(name), selection, lines=lines, follow=follow):
+                show(entry)
     except OSError as exc:
         if isinstance(exc, BrokenPipeError):
             raise
         raise click.ClickException(f"{name} cannot be read ({exc.strerror}): name another file.") from exc
     finally:
-        if wanted.passed_over:
-            are = "line was" if wanted.passed_over == 1 else "lines were"
-            click.echo(f"{wanted.passed_over:,} {are} passed over: not of an access log.", err=True)
+        if selection.skipped:
+            noun = "line" if selection.skipped == 1 else "lines"
+            click.echo(f"{selection.skipped:,} {noun} skipped: not of an access log.", err=True)
 
 
-def _logged_to(session: CliSession) -> str:
-    """Return the file that the settings name. Raises a click exception with the way out when they name none."""
+def _access_log_file(session: CliSession) -> str:
+    """Return the access log of the settings. Raises a click exception with a hint when it is not a file."""
     target = session.settings().server.access_log
     if target in _NO_FILES:
         raise click.UsageError(
@@ -134,31 +138,33 @@ def _logged_to(session: CliSession) -> str:
 
 
 def _of_file(
-    path: Path, wanted: _LineFilter, *, lines: int, follow: bool, wait: Callable[[float], None] = time.sleep
+    path: Path, selection: _LineFilter, *, lines: int, follow: bool, wait: Callable[[float], None] = time.sleep
 ) -> Iterator[dict[str, Any]]:
-    """Yield the last *lines* that are *wanted*, oldest first, and if it is to *follow* those that come."""
-    with Followed(path) as file:
-        if not file.is_there:
+    """Yield the last *lines* of the *selection*, oldest first, and with *follow* also new ones."""
+    with FollowedFile(path) as file:
+        if not file.exists:
             if not follow:
                 raise click.ClickException(f"There is no file {path}: name another one.")
-            click.echo(f"{path} is not there yet.", err=True)
-        found = (read for line in file.before() if (read := wanted.read(line)) is not None)
-        yield from reversed(list(islice(found, lines)))
-        coming = _followed(file, wait) if follow else (*file.arrived(), *file.unfinished())
-        yield from (read for line in coming if (read := wanted.read(line)) is not None)
+            click.echo(f"{path} does not exist yet.", err=True)
+        last = (entry for line in file.existing_lines() if (entry := selection.parse(line)) is not None)
+        yield from reversed(list(islice(last, lines)))
+        new_lines = _follow(file, wait) if follow else (*file.new_lines(), *file.partial_line())
+        yield from (entry for line in new_lines if (entry := selection.parse(line)) is not None)
 
 
-def _followed(file: Followed, wait: Callable[[float], None]) -> Iterator[bytes]:
+def _follow(file: FollowedFile, wait: Callable[[float], None]) -> Iterator[bytes]:
     while True:
-        yield from file.arrived()
+        yield from file.new_lines()
         wait(_POLL_SECONDS)
 
 
 def _show(line: dict[str, Any]) -> None:
-    """Print *line*. What is in it, anybody may have sent: nothing of it reaches the terminal that this would act on."""
+    """Print *line* with control characters escaped: any caller may have sent them."""
     status = _text(line["status"])
-    told = (_text(line.get(name)) for name in ("method", "path", "outcome", "key"))
-    text = f"{_text(line['time'])} {click.style(status, fg=_COLOURS.get(status[:1]))} {'  '.join(told)}  {_times(line)}"
+    values = (_text(line.get(name)) for name in ("method", "path", "outcome", "key"))
+    text = (
+        f"{_text(line['time'])} {click.style(status, fg=_COLORS.get(status[:1]))} {'  '.join(values)}  {_times(line)}"
+    )
     click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
 
 
@@ -166,8 +172,8 @@ def _times(line: dict[str, Any]) -> str:
     names = {"decision_milliseconds": "decision", "upstream_milliseconds": "upstream"}
     parts = [f"{name} {line[of]:,.1f}" for of, name in names.items() if isinstance(line.get(of), int | float)]
     total = line.get("milliseconds")
-    told = f"{total:,.1f} ms" if isinstance(total, int | float) else "-"
-    return f"{told} ({', '.join(parts)})" if parts else told
+    total_text = f"{total:,.1f} ms" if isinstance(total, int | float) else "-"
+    return f"{total_text} ({', '.join(parts)})" if parts else total_text
 
 
 def _text(value: object) -> str:
@@ -175,4 +181,6 @@ def _text(value: object) -> str:
 
 
 def _show_as_json(line: dict[str, Any]) -> None:
-    click.echo(json.dumps(line, separators=(",", ":")))  # in ASCII, as a terminal acts on characters beyond it, too
+    click.echo(
+        json.dumps(line, separators=(",", ":"))
+    )  # in ASCII: terminals interpret control characters beyond it, too

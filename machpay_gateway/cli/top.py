@@ -1,4 +1,4 @@
-"""`machpay-gateway top`: what a gateway that runs does right now, from its metrics and its stored usage."""
+"""`machpay-gateway top`: live figures of a running gateway, from its metrics and its stored usage."""
 
 import asyncio
 import http.client
@@ -16,7 +16,7 @@ from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.cli.output import print_json, print_rendered
 from machpay_gateway.cli.session import CliSession, pass_session
 from machpay_gateway.cli.top_keys import TopKeys
-from machpay_gateway.cli.top_view import board
+from machpay_gateway.cli.top_view import top_view
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.text import format_moment
 from machpay_gateway.core.usage.counters import ALLOWED
@@ -27,36 +27,41 @@ if TYPE_CHECKING:
     from machpay_gateway.telemetry.scrape import Flow, Interval, LatencyQuantiles, Scrape
 
 _INTERVAL_SECONDS, _ONCE_SECONDS = 1.0, 5.0
-_READINGS = 6  # a rate is over the last five intervals: workers write down what they count once a second
-_PATIENCE_SECONDS = 5.0
-_MOST_BYTES = 16_777_216
-_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what listens everywhere is asked here
+_SCRAPES = 6  # rates are over the last five intervals, as workers write their metrics once a second
+_TIMEOUT_SECONDS = 5.0
+_MAX_BYTES = 16_777_216
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where such a listener is reached from this host
 _OK = 200
 
 
-class _Away(Exception):
-    """Nothing answers as a gateway would."""
+class _NoGateway(Exception):
+    """No gateway responds at the management address."""
 
 
 class _Listen(click.ParamType[ListenAddress]):
-    """An address to ask."""
+    """A management address."""
 
     name = "address"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> ListenAddress:
-        """Return *value* read; fails with the way out."""
+        """Return *value* parsed, or fail with a hint."""
         try:
             return parse_listen(value)
         except ConfigurationError as exc:
             self.fail(f"{exc}.", param, ctx)
 
 
-@click.command(short_help="Show what goes on in a gateway that runs.")
-@click.option("--management", type=_Listen(), metavar="HOST:PORT", help="Where it answers; else as in the settings.")
-@click.option("--interval", type=click.FloatRange(0.2, 60), metavar="SECONDS", help="Between two looks; 1, once 5.")
-@click.option("--keys", type=click.IntRange(0, 100), default=10, show_default=True, help="How many of the busiest.")
-@click.option("--once", is_flag=True, help="Look for one interval, print what was seen, and end.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for scripts; as --once.")
+@click.command(short_help="Show live figures of a running gateway.")
+@click.option("--management", type=_Listen(), metavar="HOST:PORT", help="Management address; default: the settings.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.2, 60),
+    metavar="SECONDS",
+    help="Time between updates; default 1, with --once 5.",
+)
+@click.option("--keys", type=click.IntRange(0, 100), default=10, show_default=True, help="Number of the busiest keys.")
+@click.option("--once", is_flag=True, help="Print the figures of one interval, and exit.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for scripts; implies --once.")
 @pass_session
 def top(
     session: CliSession,
@@ -67,96 +72,96 @@ def top(
     once: bool,
     as_json: bool,
 ) -> None:
-    """Show requests, refusals, delays and the busiest keys, anew each second. Ctrl-C ends it.
+    """Show requests, refusals, latency and the busiest keys, updated every second. Stop with Ctrl-C.
 
-    It asks the management address of a `machpay-gateway serve`, which tells of all its workers, and the database.
+    The figures come from the management address of a running `machpay-gateway serve`, and from the database.
     """
     is_live = not (once or as_json)
     if is_live and not sys.stdout.isatty():
-        raise click.UsageError("This is drawn on a terminal: add --once or --json to print it.")
-    if find_spec("prometheus_client") is None:  # by which metrics are read
-        raise click.ClickException("Metrics are read by what serves, too: pip install 'machpay-gateway[server]'")
-    address = management or _managed(session)
+        raise click.UsageError("`top` needs a terminal: add --once or --json to print the figures.")
+    if find_spec("prometheus_client") is None:  # it parses the metrics
+        raise click.ClickException("`top` needs the server extra: pip install 'machpay-gateway[server]'")
+    address = management or _management_address(session)
     seconds = interval or (_INTERVAL_SECONDS if is_live else _ONCE_SECONDS)
 
-    async def look() -> None:
+    async def show() -> None:
         gateway = ConfiguredGateway(**session.options)
         try:
-            async with aclosing(_views(address, seconds, TopKeys(gateway, keys), goes_on=is_live)) as views:
+            async with aclosing(_views(address, seconds, TopKeys(gateway, keys), is_live=is_live)) as views:
                 if is_live:
                     await _draw(views)
                 elif as_json:
                     print_json(await anext(views))
                 else:
-                    print_rendered(board(await anext(views)), err=False)
+                    print_rendered(top_view(await anext(views)), err=False)
         finally:
             await gateway.lifecycle.close()
 
     try:
-        asyncio.run(look())
-    except _Away as exc:
+        asyncio.run(show())
+    except _NoGateway as exc:
         raise click.ClickException(
-            f"{exc}: start `machpay-gateway serve`, or name its management address by --management HOST:PORT."
+            f"{exc}: start `machpay-gateway serve`, or pass its management address with --management HOST:PORT."
         ) from exc
 
 
-def _managed(session: CliSession) -> ListenAddress:
-    """Return the management address of the settings. Raises a click exception with the way out when there is none."""
+def _management_address(session: CliSession) -> ListenAddress:
+    """Return the management address of the settings. Raises a click exception with a hint when there is none."""
     address = session.settings().server.management_address
     if address is None or not address.port:
-        raise click.UsageError("The settings name no management address to ask: add --management HOST:PORT.")
+        raise click.UsageError("The settings have no management address: add --management HOST:PORT.")
     return address
 
 
 async def _views(
-    address: ListenAddress, seconds: float, busiest: TopKeys, *, goes_on: bool
+    address: ListenAddress, seconds: float, busiest: TopKeys, *, is_live: bool
 ) -> AsyncGenerator[dict[str, Any]]:
-    """Yield what is seen, once in each interval. Raises _Away when nothing answers, unless something did before."""
+    """Yield the figures of each interval. Raises _NoGateway at the start, and also later unless *is_live*."""
     from machpay_gateway.telemetry.scrape import interval_between
 
-    readings: deque[Scrape] = deque([await _reading(address)], maxlen=_READINGS)
+    scrapes: deque[Scrape] = deque([await _scrape(address)], maxlen=_SCRAPES)
     while True:
         await asyncio.sleep(seconds)
         try:
-            readings.append(await _reading(address))
-        except _Away as exc:
-            if not goes_on:
+            scrapes.append(await _scrape(address))
+        except _NoGateway as exc:
+            if not is_live:
                 raise
-            readings.clear()
+            scrapes.clear()
             yield {"object": "top", "mistake": str(exc)}
             continue
-        if len(readings) > 1:
-            yield _document(interval_between(readings[0], readings[-1]), await busiest.told())
+        if len(scrapes) > 1:
+            yield _document(interval_between(scrapes[0], scrapes[-1]), await busiest.document())
 
 
-async def _reading(address: ListenAddress) -> "Scrape":
+async def _scrape(address: ListenAddress) -> "Scrape":
     from machpay_gateway.telemetry.scrape import parse_scrape
 
     try:
-        text = await asyncio.to_thread(_asked, address)
+        text = await asyncio.to_thread(_fetch_metrics, address)
         return parse_scrape(text, time.monotonic())
     except (OSError, http.client.HTTPException) as exc:
         reason = exc.strerror or type(exc).__name__ if isinstance(exc, OSError) else "it does not speak HTTP"
-        raise _Away(f"Nothing answers at {_told(address)} ({reason})") from exc
+        raise _NoGateway(f"Nothing answers at {_format_address(address)} ({reason})") from exc
     except ValueError as exc:
-        raise _Away(f"No gateway answers at {_told(address)}") from exc
+        raise _NoGateway(f"No gateway answers at {_format_address(address)}") from exc
 
 
-def _asked(address: ListenAddress) -> str:
+def _fetch_metrics(address: ListenAddress) -> str:
     connection = http.client.HTTPConnection(
-        _ANY.get(address.host, address.host), address.port, timeout=_PATIENCE_SECONDS
+        _ANY.get(address.host, address.host), address.port, timeout=_TIMEOUT_SECONDS
     )
     try:
         connection.request("GET", "/metrics", headers={"Accept": "text/plain;version=0.0.4"})
-        answer = connection.getresponse()
-        if answer.status != _OK:
-            raise ValueError(answer.status)
-        return answer.read(_MOST_BYTES).decode()
+        response = connection.getresponse()
+        if response.status != _OK:
+            raise ValueError(response.status)
+        return response.read(_MAX_BYTES).decode()
     finally:
         connection.close()
 
 
-def _told(address: ListenAddress) -> str:
+def _format_address(address: ListenAddress) -> str:
     return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
 
 
@@ -166,7 +171,7 @@ async def _draw(views: AsyncIterator[dict[str, Any]]) -> None:
 
     with Live(console=Console(highlight=False), screen=True, auto_refresh=False) as live:
         async for document in views:
-            live.update(board(document), refresh=True)
+            live.update(top_view(document), refresh=True)
 
 
 def _document(interval: "Interval", keys: Mapping[str, Any]) -> dict[str, Any]:

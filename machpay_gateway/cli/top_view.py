@@ -1,4 +1,4 @@
-"""How `machpay-gateway top` looks: what it prints as JSON, made for people and 80 columns."""
+"""The view of `machpay-gateway top`: its JSON document as tables for 80 columns."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-_MOST_ROUTES = 8
+_MAX_ROUTES = 8
 _NUMBERS = frozenset({"/S", "SHARE", "P50 MS", "P95 MS", "P99 MS", "REQUESTS", "OF LIMIT"})
-_CUT = frozenset({"ROUTE", "NAME", "REFUSED"})  # where a terminal is too narrow for all
+_TRUNCATED = frozenset({"ROUTE", "NAME", "REFUSED"})  # on a narrow terminal
 
 
-def board(document: Mapping[str, Any]) -> "Group":
-    """Return *document* as it is shown."""
+def top_view(document: Mapping[str, Any]) -> "Group":
+    """Return *document* rendered as tables."""
     from rich.console import Group
     from rich.text import Text
 
@@ -30,7 +30,7 @@ def board(document: Mapping[str, Any]) -> "Group":
     parts: list[Any] = [Text(f"{document['at']}, over {document['seconds']:.1f} s"), Text(head, "bold")]
     if document["degraded_workers"]:
         parts.append(Text(f"degraded: {document['degraded_workers']} workers decide without Redis", "bold red"))
-    routes = [{**document, "name": "all"}, *document["routes"][:_MOST_ROUTES]]
+    routes = [{**document, "name": "all"}, *document["routes"][:_MAX_ROUTES]]
     whole = document["requests_per_second"] or 1.0
     outcomes = [(name, _number(rate), f"{rate / whole:.1%}") for name, rate in document["outcomes_per_second"].items()]
     parts += ["", _table(("OUTCOME", "/S", "SHARE"), outcomes)]
@@ -76,23 +76,23 @@ def _number(number: float | None) -> str:
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
-    """Return *rows* under their *columns*; what is too long for the terminal is cut off, for it is drawn anew."""
+    """Return *rows* under their *columns*; long cells are truncated instead of wrapped."""
     table, cells = new_table(), [tuple(map(printable, row)) for row in rows]
     for number, column in enumerate(columns):
         widest = max(map(len, (column, *(row[number] for row in cells))))
-        is_cut = column in _CUT
+        is_truncated = column in _TRUNCATED
         table.add_column(
             column,
-            no_wrap=not is_cut,  # what may be narrowed; its cells are cut off for all that, and not folded
+            no_wrap=not is_truncated,  # lets the column shrink; its cells are still truncated, not wrapped
             justify="right" if column in _NUMBERS else "left",
-            min_width=None if is_cut else widest,
+            min_width=None if is_truncated else widest,
         )
     for row in cells:
         table.add_row(*map(_cell, row))
     return table
 
 
-def _cell(said: str) -> "Text":
-    text = plain(said)
+def _cell(value: str) -> "Text":
+    text = plain(value)
     text.no_wrap, text.overflow = True, "ellipsis"
     return text

@@ -1,11 +1,11 @@
-"""`machpay-gateway keys usage`: what a key was used for, from the store that every worker counts into."""
+"""`machpay-gateway keys usage`: the stored usage of a key, from all workers."""
 
 import time
 
 import click
 
 from machpay_gateway.cli.output import json_option, print_json, print_table
-from machpay_gateway.cli.session import CliSession, known_key, pass_session
+from machpay_gateway.cli.session import CliSession, pass_session, require_key
 from machpay_gateway.cli.values import Duration
 from machpay_gateway.core.usage.counters import ALLOWED, BUCKETS, UsageReport
 from machpay_gateway.core.usage.document import CountsDocument, usage_document
@@ -15,18 +15,20 @@ from machpay_gateway.telemetry.reports import usage_report
 _COLUMNS = ("START", "REQUESTS", "ALLOWED", "REFUSED", "P50 MS", "P95 MS", "P99 MS", "REFUSED FOR")
 
 
-@click.command(short_help="Show what a key was used for.")
+@click.command(short_help="Show the usage of a key.")
 @click.argument("key")
 @click.option("--last", type=Duration(), default="24h", show_default=True, help="How far to look back.")
-@click.option("--bucket", type=click.Choice(list(BUCKETS)), default="hour", show_default=True, help="How finely.")
+@click.option(
+    "--bucket", type=click.Choice(list(BUCKETS)), default="hour", show_default=True, help="Length of each row."
+)
 @json_option
 @pass_session
 def usage(session: CliSession, *, key: str, last: int, bucket: str, as_json: bool) -> None:
-    """Show what KEY was used for: requests, what became of them, and how long they took."""
+    """Show the usage of KEY: requests, their outcomes and their latency."""
     now = time.time()
 
     async def report(gateway: Gateway) -> UsageReport:
-        record = known_key(await gateway.keys.get(None, key), key)
+        record = require_key(await gateway.keys.get(None, key), key)
         return await usage_report(gateway.store, record.id, start=now - last, end=now, bucket=bucket)
 
     document = usage_document(session.run(report))
@@ -34,7 +36,7 @@ def usage(session: CliSession, *, key: str, last: int, bucket: str, as_json: boo
         print_json(document)
         return
     if not document["data"]:
-        click.echo(f"No request came with {key} since {document['from']}.", err=True)
+        click.echo(f"No request used {key} since {document['from']}.", err=True)
         return
     buckets = [_cells(counts["start"], counts) for counts in document["data"]]
     print_table(_COLUMNS, [*buckets, _cells("total", document["total"])])

@@ -1,4 +1,4 @@
-"""`machpay-gateway users`: people who sign in, to let apps act for them and to the Console."""
+"""`machpay-gateway users`: people who sign in to the Console, and to allow apps to act for them."""
 
 import click
 
@@ -13,18 +13,20 @@ from machpay_gateway.core.text import format_moment, quote_value
 from machpay_gateway.gateway import Gateway
 
 _COLUMNS = ("ID", "E-MAIL", "ROLE", "STATUS", "ACCOUNT", "CREATED")
-generate_option = click.option("--generate", is_flag=True, help="Make a password, and print it once, on stdout.")
-stdin_option = click.option("--password-stdin", "from_stdin", is_flag=True, help="Read it from stdin; do not ask.")
+generate_option = click.option("--generate", is_flag=True, help="Generate a password, and print it once, on stdout.")
+stdin_option = click.option(
+    "--password-stdin", "from_stdin", is_flag=True, help="Read it from stdin instead of a prompt."
+)
 
 
 @click.group()
 def users() -> None:
-    """Create and list users, and shut them out. Passwords are read from stdin, or asked for."""
+    """Create, list and disable users. Passwords are read from a prompt or from stdin."""
 
 
 @users.command()
 @click.argument("email")
-@click.option("--account", metavar="ID|NAME", help="Whose user it is; may be left out when there is one account.")
+@click.option("--account", metavar="ID|NAME", help="The account of the user; optional when there is only one.")
 @click.option(
     "--role", type=click.Choice(ROLES), default=VIEWER, show_default=True, help="In the Console: admins make changes."
 )
@@ -35,7 +37,7 @@ def users() -> None:
 def create(
     session: CliSession, *, email: str, account: str | None, role: str, from_stdin: bool, generate: bool, as_json: bool
 ) -> None:
-    """Create a user who signs in by EMAIL. On a terminal the password is asked for."""
+    """Create a user who signs in with EMAIL. On a terminal there is a prompt for the password."""
     password = _password(from_stdin=from_stdin, generate=generate)
 
     async def made(gateway: Gateway) -> User:
@@ -56,13 +58,13 @@ def list_(session: CliSession, *, account: str | None, as_json: bool) -> None:
         owner = None if account is None else (await account_for(gateway, account)).id
         return list(await gateway.users.list(owner))
 
-    found = session.run(all_)
+    users_ = session.run(all_)
     if as_json:
-        print_list([user_document(user) for user in found])
-    elif found:
-        print_table(_COLUMNS, [_row(user) for user in found])
+        print_list([user_document(user) for user in users_])
+    elif users_:
+        print_table(_COLUMNS, [_row(user) for user in users_])
     else:
-        click.echo("No users yet: `machpay-gateway users create EMAIL` makes one.", err=True)
+        click.echo("No users yet: `machpay-gateway users create EMAIL` creates one.", err=True)
 
 
 @users.command("set-password")
@@ -72,11 +74,11 @@ def list_(session: CliSession, *, account: str | None, as_json: bool) -> None:
 @json_option
 @pass_session
 def set_password(session: CliSession, *, email: str, from_stdin: bool, generate: bool, as_json: bool) -> None:
-    """Give the user EMAIL (or id) another password; every browser is signed out."""
+    """Set a new password for the user EMAIL (or id), who is signed out everywhere."""
     password = _password(from_stdin=from_stdin, generate=generate)
 
     async def changed(gateway: Gateway) -> User:
-        return await gateway.users.set_password(await _known(gateway, email), password, actor=operator())
+        return await gateway.users.set_password(await _find_user(gateway, email), password, actor=operator())
 
     _print_user(session.run(changed), as_json=as_json, generated=password if generate else None)
 
@@ -87,10 +89,10 @@ def set_password(session: CliSession, *, email: str, from_stdin: bool, generate:
 @json_option
 @pass_session
 def set_role(session: CliSession, *, email: str, role: str, as_json: bool) -> None:
-    """Let the user EMAIL (or id) change things in the Console, or only look; every browser is signed out."""
+    """Set the Console role of the user EMAIL (or id), who is signed out everywhere."""
 
     async def changed(gateway: Gateway) -> User:
-        return await gateway.users.set_role(await _known(gateway, email), role, actor=operator())
+        return await gateway.users.set_role(await _find_user(gateway, email), role, actor=operator())
 
     _print_user(session.run(changed), as_json=as_json)
 
@@ -100,16 +102,16 @@ def set_role(session: CliSession, *, email: str, role: str, as_json: bool) -> No
 @json_option
 @pass_session
 def make_pass(session: CliSession, *, email: str, as_json: bool) -> None:
-    """Print an address by which EMAIL (or id) can sign in though strangers keep trying their password.
+    """Print a URL with which EMAIL (or id) can sign in while strangers keep trying their password.
 
-    It works for 15 minutes, and needs the password.
+    It works for 15 minutes, and still needs the password.
     """
 
     async def made(gateway: Gateway) -> str:
         console = gateway.settings.console
         if console is None:
             raise InputError("There is no Console to sign in to: set console.url to have one.")
-        user = await _known(gateway, email)
+        user = await _find_user(gateway, email)
         return f"{console.url}/console/sign-in?pass={await gateway.users.make_pass(user, operator())}"
 
     url = session.run(made)
@@ -124,10 +126,10 @@ def make_pass(session: CliSession, *, email: str, as_json: bool) -> None:
 @json_option
 @pass_session
 def disable(session: CliSession, *, email: str, as_json: bool) -> None:
-    """Shut the user EMAIL (or id) out: signed out everywhere, and apps refused from the next request on."""
+    """Disable the user EMAIL (or id): signed out everywhere, and their apps are refused from the next request on."""
 
     async def changed(gateway: Gateway) -> User:
-        return await gateway.users.disable(await _known(gateway, email), actor=operator())
+        return await gateway.users.disable(await _find_user(gateway, email), actor=operator())
 
     _print_user(session.run(changed), as_json=as_json)
 
@@ -137,10 +139,10 @@ def disable(session: CliSession, *, email: str, as_json: bool) -> None:
 @json_option
 @pass_session
 def enable(session: CliSession, *, email: str, as_json: bool) -> None:
-    """Let the user EMAIL (or id) in again, and the apps that acted for them."""
+    """Enable the user EMAIL (or id) again, and the apps that act for them."""
 
     async def changed(gateway: Gateway) -> User:
-        return await gateway.users.enable(await _known(gateway, email), actor=operator())
+        return await gateway.users.enable(await _find_user(gateway, email), actor=operator())
 
     _print_user(session.run(changed), as_json=as_json)
 
@@ -149,13 +151,13 @@ def _password(*, from_stdin: bool, generate: bool) -> str:
     if from_stdin and generate:
         raise click.UsageError("Choose between --password-stdin and --generate.")
     if not generate:
-        return read_password(asks=not from_stdin)
+        return read_password(prompts=not from_stdin)
     from machpay_gateway.services.users import random_password
 
     return random_password()
 
 
-async def _known(gateway: Gateway, id_or_email: str) -> User:
+async def _find_user(gateway: Gateway, id_or_email: str) -> User:
     user = await gateway.users.find(None, id_or_email)
     if user is None:
         raise InputError(f"There is no user {quote_value(id_or_email)}: `machpay-gateway users list` shows them.")

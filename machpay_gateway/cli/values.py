@@ -1,4 +1,4 @@
-"""What options can be, beyond what click knows: durations, and names in comma lists."""
+"""Types of options that click does not have: durations, and names in comma lists."""
 
 import re
 from collections.abc import Iterable
@@ -26,6 +26,6 @@ class Duration(click.ParamType[int]):
         return int(match[1]) * _UNIT_SECONDS[match[2]]
 
 
-def listed(_ctx: click.Context, _param: click.Parameter, values: Iterable[str]) -> tuple[str, ...]:
+def split_names(_ctx: click.Context, _param: click.Parameter, values: Iterable[str]) -> tuple[str, ...]:
     """Return the names in *values*, each of which may be a list with commas or blanks, once each."""
     return tuple(dict.fromkeys(name for value in values for name in re.split(r"[,\s]+", value) if name))

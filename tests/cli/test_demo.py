@@ -38,11 +38,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     "title, expected",
     [
         ("Execute a skill with the test key: the sandbox answers.", '"environment":"test","upstream":"sandbox"'),
-        ("See what is left of the read-only key's limits: RateLimit.", 'ratelimit: "minute";r=9'),
-        ("It may not execute.", '"code":"insufficient_scope"'),
-        ("Nobody may without a key.", '"code":"missing_credentials"'),
+        ("See the remaining quota of the read-only key in the RateLimit header.", 'ratelimit: "minute";r=9'),
+        ("The read-only key may not execute skills.", '"code":"insufficient_scope"'),
+        ("A request without a key is refused.", '"code":"missing_credentials"'),
         ("Change the account with the admin key.", '"currency":"EUR"'),
-        ("Create a key with the admin key; its secret is shown this once.", '"secret":"sk_live_mp1_'),
+        ("Create a key with the admin key; its secret is shown only once.", '"secret":"sk_live_mp1_'),
         ("Watch a stream of events.", '"upstream": "live"'),
     ],
 )
@@ -100,7 +100,7 @@ def test_the_console_lets_the_printed_user_in(demo: Demo) -> None:
 
 @pytest.mark.skipif(not has_shell(), reason="the loop is one of curl and bash")
 def test_the_printed_loop_runs_into_the_limit(demo: Demo) -> None:
-    printed = run_call(demo.call("Run into the test key's limit of 100 requests a minute."))
+    printed = run_call(demo.call("Exceed the test key's limit of 100 requests per minute."))
 
     counted = {status: int(count) for count, status in map(str.split, printed.splitlines())}
     assert set(counted) == {"200", "429"}
@@ -193,7 +193,7 @@ def test_the_last_line_is_the_last(demo: Demo) -> None:
 def test_a_key_revoked_from_another_terminal_is_refused(
     demo: Demo,
 ) -> None:  # the last one, for it has that key no more
-    call = demo.call("See what is left of the read-only key's limits: RateLimit.")
+    call = demo.call("See the remaining quota of the read-only key in the RateLimit header.")
     assert "200 OK" in run_call(call)
     run_call(f"{demo.lines[-1]} --yes")
     deadline = time.monotonic() + 5

@@ -131,9 +131,7 @@ def test_a_grace_of_zero_ends_the_old_secret(invoke: Invoke) -> None:
     assert "No key here has this live secret" in inspected.stderr
 
 
-@pytest.mark.parametrize(
-    "arguments, told", [((), "Nothing came on standard input"), (("sk_live_x",), "never from arg")]
-)
+@pytest.mark.parametrize("arguments, told", [((), "Standard input is empty"), (("sk_live_x",), "never from arg")])
 def test_a_secret_is_read_from_standard_input_only(invoke: Invoke, arguments: tuple[str, ...], told: str) -> None:
     result = invoke("keys", "inspect", *arguments, stdin="")
 
@@ -151,7 +149,7 @@ def test_what_is_no_secret_is_said_to_be_none(invoke: Invoke, junk: str) -> None
     result = invoke("keys", "inspect", stdin=encoded)
 
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "not a secret of ours" in result.stderr
+    assert "not a secret of MachPay Gateway" in result.stderr
     inspected = json.loads(invoke("keys", "inspect", "--json", stdin=encoded).stdout)
     assert inspected == {"object": "inspection", "environment": None, "position": None, "key": None}
 
@@ -212,7 +210,7 @@ def test_with_several_accounts_one_must_be_chosen(invoke: Invoke) -> None:
     result = invoke("keys", "create", *SCOPED, "--environment", "live")
 
     assert result.exit_code == 1
-    assert "choose one by --account, such as main, acme" in result.stderr
+    assert "choose one with --account, such as main, acme" in result.stderr
 
 
 def test_without_accounts_one_must_be_made(invoke_bare: Invoke) -> None:

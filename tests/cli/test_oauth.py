@@ -82,7 +82,7 @@ def test_a_generated_password_alone_goes_to_stdout(invoke: Invoke) -> None:
         (("create", EMAIL), "password1234", "it is common"),
         (("create", EMAIL), EMAIL, "made of your e-mail"),
         (("pass", EMAIL), "", "There is no"),
-        (("create", EMAIL), "", "Nothing came on standard input"),
+        (("create", EMAIL), "", "Standard input is empty"),
         (("set-password", EMAIL), PASSWORD, "There is no user"),
         (("disable", "user_x"), "", "`machpay-gateway users list` shows them"),
     ],
@@ -258,12 +258,12 @@ def test_what_an_app_may_is_listed_and_ended_without_an_authorization_server(inv
 
 def test_grants_are_listed_and_what_is_not_there_cannot_be_ended(invoke: Invoke) -> None:
     assert json.loads(invoke("grants", "list", "--json").stdout) == {"object": "list", "data": [], "has_more": False}
-    assert "they come of users" in invoke("grants", "list").stderr
+    assert "one is created when a user allows an app" in invoke("grants", "list").stderr
     assert "There is no grant" in invoke("grants", "revoke", "grant_x").stderr
 
 
 def test_signing_keys_are_rotated_with_notice_or_at_once(invoke: Invoke) -> None:
-    assert "the first is made when one is needed" in invoke("signing-keys", "list").stderr
+    assert "the first one is created when it is needed" in invoke("signing-keys", "list").stderr
     first = made(invoke, "signing-keys", "rotate")
     assert first["state"] == "signing"  # there was none to go on by
     second = made(invoke, "signing-keys", "rotate")
@@ -290,7 +290,7 @@ def test_every_token_ends_only_when_a_person_says_so(invoke: Invoke, monkeypatch
     first = made(invoke, "signing-keys", "rotate")
     monkeypatch.setattr("machpay_gateway.cli.prompts.is_terminal", lambda: True)
     refused = invoke("signing-keys", "rotate", "--now", stdin="n\n")
-    assert (refused.exit_code, "Each access token and session ends" in refused.stderr) == (1, True)
+    assert (refused.exit_code, "All access tokens and sessions end" in refused.stderr) == (1, True)
     listed = json.loads(invoke("signing-keys", "list", "--json").stdout)["data"]
     assert [key["id"] for key in listed] == [first["id"]]
 

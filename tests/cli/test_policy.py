@@ -25,7 +25,7 @@ def test_a_fine_file_is_a_table_of_its_routes(invoke: Invoke) -> None:
     assert lines[0] == ["METHOD", "PATH", "ACCESS", "COST"]
     assert ["GET", "/healthz", "public", "-"] in lines
     assert ["POST", "/v1/skills/execute", "skills:execute", "1"] in lines
-    assert "machpay.toml is fine: 6 routes; requests that none matches are refused." in result.stdout
+    assert "machpay.toml is valid: 6 routes; other requests are refused." in result.stdout
 
 
 def test_every_mistake_is_named_with_its_line(invoke_bare: Invoke) -> None:
@@ -108,7 +108,7 @@ def test_a_refused_path_says_why(invoke: Invoke) -> None:
     told = invoke("policy", "explain", "GET", "/v1//x").stdout
 
     assert "400 malformed_request" in told
-    assert "more than one way" in told
+    assert "the path is ambiguous" in told
 
 
 @pytest.mark.parametrize("arguments", [("GET",), ("GET", "v1/x"), ("/v1/x",), ("GET", "/v1/x", "more")])
@@ -130,7 +130,7 @@ def test_the_strictest_rule_of_several_readings_is_explained(invoke_bare: Invoke
 
     assert "GET /docs/{rest:path} + GET /docs/internal" in told
     assert "account:read" in told
-    assert "all of these rules hold" in told
+    assert "all of these rules apply" in told
     assert (
         json.loads(invoke_bare("policy", "explain", "GET", "/docs/INTERNAL", "--json").stdout)["outcome"] == "strictest"
     )

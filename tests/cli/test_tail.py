@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from machpay_gateway.cli.access_log_reader import Followed
+from machpay_gateway.cli.access_log_reader import FollowedFile
 from tests.cli.conftest import Invoke
 from tests.serving.processes import PROGRAM
 
-PASSED_OVER = "passed over: not of an access log.\n"
+SKIPPED = "skipped: not of an access log.\n"
 
 
 def line(**members: object) -> str:
@@ -102,7 +102,7 @@ def test_what_is_no_line_of_an_access_log_is_passed_over_and_told(invoke_bare: I
     result = invoke_bare("tail", "--no-follow", name)
 
     assert len(result.stdout.splitlines()) == 1
-    assert result.stderr == f"4 lines were {PASSED_OVER}"
+    assert result.stderr == f"4 lines {SKIPPED}"
 
 
 @pytest.mark.parametrize("as_json", [(), ("--json",)], ids=["text", "json"])
@@ -115,7 +115,7 @@ def test_what_is_nested_too_deeply_is_passed_over(invoke_bare: Invoke, member: s
 
     assert result.exit_code == 0
     assert len(result.stdout.splitlines()) == 2
-    assert result.stderr == f"1 line was {PASSED_OVER}"
+    assert result.stderr == f"1 line {SKIPPED}"
 
 
 @pytest.mark.parametrize("status", ["²", "٤29", "", "-", True, [4]])
@@ -158,7 +158,7 @@ def test_standard_input_is_shown_to_its_end(invoke_bare: Invoke) -> None:
     result = invoke_bare("tail", "-", stdin=f"INFO: text\n{many}")
 
     assert len(result.stdout.splitlines()) == 30
-    assert result.stderr == f"1 line was {PASSED_OVER}"
+    assert result.stderr == f"1 line {SKIPPED}"
 
 
 @pytest.mark.parametrize("target", ["stdout", "off"])
@@ -199,24 +199,24 @@ def test_lines_of_any_length_are_read_from_the_end(empty_folder: Path, size: int
     lines = [b"a" * size, b"", b"b" * size, b"c" * 70_000, b"d"]
     path = empty_folder / "log"
     path.write_bytes(b"".join(line + b"\n" for line in lines) + b"un")
-    with Followed(path) as file:
-        assert list(file.before()) == lines[::-1]
-        assert list(file.arrived()) == []
+    with FollowedFile(path) as file:
+        assert list(file.existing_lines()) == lines[::-1]
+        assert list(file.new_lines()) == []
         with path.open("ab") as more:
             more.write(b"finished\nnext\n")
-        assert list(file.arrived()) == [b"unfinished", b"next"]
+        assert list(file.new_lines()) == [b"unfinished", b"next"]
 
 
 def test_a_line_without_an_end_fills_no_memory(empty_folder: Path) -> None:
     path = empty_folder / "log"
     path.write_bytes(b"x" * 5_000_000 + b"\nlast\n")
-    with Followed(path) as file:
-        before = list(file.before())
+    with FollowedFile(path) as file:
+        before = list(file.existing_lines())
         assert (before[0], sum(map(len, before))) == (b"last", 5_000_004)
         assert max(map(len, before)) < 2_000_000
         with path.open("ab") as more:
             more.write(b"y" * 5_000_000)
-        assert max(map(len, file.arrived())) < 2_000_000
+        assert max(map(len, file.new_lines())) < 2_000_000
 
 
 def moves(path: Path) -> Iterator[Callable[[], object]]:
@@ -242,15 +242,15 @@ def append(path: Path, text: bytes) -> None:
 
 def test_a_file_is_followed_through_renaming_cutting_and_coming_late(empty_folder: Path) -> None:
     path = empty_folder / "log"
-    with Followed(path) as file:
-        assert not file.is_there
-        assert list(file.arrived()) == []
+    with FollowedFile(path) as file:
+        assert not file.exists
+        assert list(file.new_lines()) == []
         append(path, b"0\n0\n")
-        assert list(file.arrived()) == [b"0", b"0"]
+        assert list(file.new_lines()) == [b"0", b"0"]
         for number, move in enumerate(moves(path), 1):
             move()
-            assert list(file.arrived()) == {6: [], 7: [b"6", b"7"]}.get(number, [b"%d" % number])
-            assert list(file.arrived()) == []
+            assert list(file.new_lines()) == {6: [], 7: [b"6", b"7"]}.get(number, [b"%d" % number])
+            assert list(file.new_lines()) == []
 
 
 def test_it_follows_until_it_is_interrupted(empty_folder: Path) -> None:
@@ -267,7 +267,7 @@ def test_it_follows_until_it_is_interrupted(empty_folder: Path) -> None:
         tail.send_signal(signal.SIGINT)
         _, told = tail.communicate(timeout=30)
     assert tail.returncode == 130
-    assert told.decode() == f"1 line was {PASSED_OVER}\n"
+    assert told.decode() == f"1 line {SKIPPED}\n"
 
 
 def test_a_reader_that_is_gone_ends_it_quietly() -> None:

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from machpay_gateway import Gateway, Route
 from machpay_gateway.cli.top_keys import TopKeys
-from machpay_gateway.cli.top_view import board
+from machpay_gateway.cli.top_view import top_view
 from machpay_gateway.core.usage.counters import BOUNDS, MINUTE, UsageBatch, UsageKey, UsageRow
 from tests.cli.conftest import Invoke
 from tests.redises.ports import free_port
@@ -67,7 +67,7 @@ DOCUMENT: dict[str, Any] = {
 def drawn(document: dict[str, Any], width: int = 80) -> str:
     console = Console(width=width, color_system=None)
     with console.capture() as captured:
-        console.print(board(document))
+        console.print(top_view(document))
     return captured.get()
 
 
@@ -126,7 +126,7 @@ def test_nothing_in_a_name_acts_on_the_terminal() -> None:
 @pytest.mark.parametrize(
     "arguments, told",
     [
-        ((), "This is drawn on a terminal: add --once or --json"),
+        ((), "`top` needs a terminal: add --once or --json"),
         (("--once", "--management", "127.0.0.1"), "is not an address to listen on"),
     ],
 )
@@ -146,7 +146,7 @@ def test_without_a_management_address_the_way_out_is_told(invoke_bare: Invoke) -
 def test_where_nothing_answers_the_way_out_is_told(invoke: Invoke) -> None:
     result = invoke("top", "--once", "--management", f"127.0.0.1:{free_port()}")
     assert result.exit_code == 1
-    assert "(Connection refused): start `machpay-gateway serve`, or name its management address" in result.stderr
+    assert "(Connection refused): start `machpay-gateway serve`, or pass its management address" in result.stderr
 
 
 def test_what_is_no_gateway_is_told(invoke: Invoke) -> None:
@@ -165,7 +165,7 @@ def test_what_is_no_gateway_is_told(invoke: Invoke) -> None:
 async def test_while_the_database_is_away_only_the_keys_are_missing() -> None:
     gateway = Gateway(config=os.devnull, database=f"postgresql://machpay@127.0.0.1:{free_port()}/machpay")
     try:
-        told = await TopKeys(gateway, 3).told()
+        told = await TopKeys(gateway, 3).document()
     finally:
         await gateway.lifecycle.close()
     assert (told["data"], told["mistake"]) == ([], "the database does not answer")
@@ -189,7 +189,7 @@ async def test_what_a_key_takes_of_its_limit_is_by_its_fullest_minute_and_the_co
             for subject, start, route, outcome, count in counted
         ]
         await gateway.store.add_usage(UsageBatch(rows, ()))
-        busy, grant = (await TopKeys(gateway, 3, clock=lambda: minute + 30.0).told())["data"]
+        busy, grant = (await TopKeys(gateway, 3, clock=lambda: minute + 30.0).document())["data"]
     assert busy == {
         "id": key.id,
         "name": "busy",

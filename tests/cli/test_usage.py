@@ -90,4 +90,4 @@ def test_what_cannot_be_shown_is_told_in_a_line(invoke: Invoke, key_id: str, arg
 def test_a_key_that_nobody_used_says_so(invoke: Invoke, key_id: str) -> None:
     result = invoke("keys", "usage", key_id)
     assert (result.exit_code, result.stdout) == (0, "")
-    assert f"No request came with {key_id} since" in result.stderr
+    assert f"No request used {key_id} since" in result.stderr

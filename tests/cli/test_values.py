@@ -1,7 +1,7 @@
 import click
 import pytest
 
-from machpay_gateway.cli.values import Duration, listed
+from machpay_gateway.cli.values import Duration, split_names
 
 
 @pytest.mark.parametrize(
@@ -28,4 +28,4 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 )
 def test_lists_may_be_repeated_or_separated(values: tuple[str, ...], names: tuple[str, ...]) -> None:
     command = click.Command("x")
-    assert listed(click.Context(command), click.Option(["--scope"]), values) == names
+    assert split_names(click.Context(command), click.Option(["--scope"]), values) == names
