@@ -21,11 +21,12 @@ from machpay_gateway.server import create_app
 from machpay_gateway.settings import Options
 from machpay_gateway.settings.console import ConsoleSettings
 from tests.applications import ok
-from tests.prepared import hash_cheaply, new_sqlite
+from tests.prepared import filled_sqlite, hash_cheaply
 
 URL, API_URL = "https://console.example.com", "https://api.example.com"
 ADMIN, VIEWER, STRANGER = "ada@example.org", "vic@example.org", "stan@example.net"
 PASSWORD = "correct horse battery"
+ACCOUNTS = ("acme", "globex")
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 Sent = str | list[str] | None
 ROUTES = (Route("GET /v1/skills", scopes="skills:list"), Route("POST /v1/skills/execute", scopes="skills:execute"))
@@ -109,20 +110,24 @@ async def serving_console(**options: Unpack[Options]) -> AsyncIterator[Rig]:
     with TemporaryDirectory() as folder:
         defaults = Options(routes=ROUTES, console=ConsoleSettings(URL, API_URL))
         if "database" not in options:
-            defaults["database"] = new_sqlite(Path(folder) / "console.db")
+            defaults["database"] = await filled_sqlite(Path(folder) / "console.db", _add_users)
         app = create_app(ok, **(defaults | options))
         async with app.gateway as gateway:
             await gateway.lifecycle.serve()
             hash_cheaply(gateway)
-            account = await gateway.accounts.create("acme", "standard")
-            other = await gateway.accounts.create("globex", "standard")
-            users = {
-                email: await gateway.users.create(owner.id, email, PASSWORD, role=role)
-                for email, owner, role in (
-                    (ADMIN, account, "admin"), (VIEWER, account, "viewer"), (STRANGER, other, "admin"),
-                )
-            }  # fmt: skip
+            if "database" in options:
+                await _add_users(gateway)
+            account, other = [await gateway.accounts.find(name) for name in ACCOUNTS]
+            users = {user.email: user for user in await gateway.users.list(None)}
+            assert account is not None
+            assert other is not None
             rig = Rig(app, gateway, account, other, users)
             yield rig
             for client in rig.opened:
                 await client.aclose()
+
+
+async def _add_users(gateway: Gateway) -> None:
+    acme, globex = [await gateway.accounts.create(name, "standard") for name in ACCOUNTS]
+    for email, account, role in ((ADMIN, acme, "admin"), (VIEWER, acme, "viewer"), (STRANGER, globex, "admin")):
+        await gateway.users.create(account.id, email, PASSWORD, role=role)

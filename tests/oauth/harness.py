@@ -3,7 +3,7 @@
 import re
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from html import unescape
@@ -18,7 +18,6 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from machpay_gateway import MachPayAuth, Route
-from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.core.accounts.user import User
 from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.pkce import challenge_of
@@ -26,7 +25,7 @@ from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.server import create_app
 from machpay_gateway.settings import Options
-from tests.prepared import hash_cheaply
+from tests.prepared import filled_sqlite
 
 ISSUER, AUDIENCE = "https://auth.example.com", "https://api.example.com"
 REDIRECT = "https://app.example.org/callback"
@@ -221,8 +220,7 @@ async def serving_oauth(
     with TemporaryDirectory() as folder:
         defaults: Options = {"database": f"sqlite:///{folder}/oauth.db", "routes": ROUTES, "oauth": oauth}
         if "database" not in options:
-            for name, content in (await _prepared_files()).items():
-                (Path(folder) / name).write_bytes(content)
+            await filled_sqlite(Path(folder) / "oauth.db", _add_user, oauth=OAuthSettings(ISSUER))
         async with _serving(app_scopes, defaults | options) as rig:
             yield rig
 
@@ -245,21 +243,6 @@ async def _serving(app_scopes: Sequence[str], options: Options) -> AsyncIterator
             await http.aclose()
 
 
-_FILES: dict[str, bytes] = {}
-
-
-async def _prepared_files() -> Mapping[str, bytes]:
-    """Return a database with a signing key, an account and a user, whose hash is a cheap one; made once a process.
-
-    A schema and what signs take as long to make as a whole test, and so does each honest look at a password.
-    """
-    if not _FILES:
-        with TemporaryDirectory() as folder:
-            async with ConfiguredGateway(
-                database=f"sqlite:///{folder}/oauth.db", oauth=OAuthSettings(ISSUER)
-            ) as gateway:
-                account = await gateway.accounts.create("acme", "standard")
-                hash_cheaply(gateway)
-                await gateway.users.create(account.id, EMAIL, PASSWORD)
-            _FILES.update({path.name: path.read_bytes() for path in Path(folder).iterdir()})  # noqa: ASYNC240 - once
-    return _FILES
+async def _add_user(gateway: Gateway) -> None:
+    account = await gateway.accounts.create("acme", "standard")
+    await gateway.users.create(account.id, EMAIL, PASSWORD)
