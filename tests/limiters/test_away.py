@@ -86,9 +86,11 @@ async def back(harness: Harness, tier: Tier = TEN) -> Admitted:
             await asyncio.sleep(0.01)
 
 
-async def until_stale(harness: Harness) -> None:
+async def until_stale(harness: Harness, version: int = 1) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while await harness.admit(TEN, cost=0) is not STALE:  # noqa: ASYNC110 - no event
+        while (answer := await harness.admit(TEN, cost=0, version=version)) is not STALE:
+            if isinstance(answer, Admitted):
+                answer.lease.release()
             await asyncio.sleep(0.01)
 
 
@@ -165,6 +167,31 @@ async def test_the_remaining_quota_is_unavailable_until_the_server_is_back(
         proxy.accept()
         await back(harness)
         assert isinstance(await harness.limiter.remaining(request), Remaining)
+
+
+async def test_units_from_before_an_outage_expire_on_time_in_the_local_share(proxy: FaultProxy, prefix: str) -> None:
+    async with limiter_on(proxy.url, prefix) as harness:
+        (await harness.take(TEN, cost=6)).lease.release()
+        harness.clock.advance(30)
+        cut(proxy)
+        answer = await harness.take(TEN)
+        assert (answer.left, answer.resets_in) == (10 - 6 - 1, 31)
+        harness.clock.advance(30)
+        assert (await harness.take(TEN)).left == 10 - 6 - 2
+        harness.clock.advance(1)
+        assert (await harness.take(TEN)).left == 10 - 3
+
+
+async def test_a_server_that_refuses_admissions_and_no_heartbeats_is_an_outage_with_its_reason(
+    prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "machpay_gateway")
+    with running_server() as server:
+        url = server.add_user("gateway", "+@all", f"~{prefix}:workers")
+        async with limiter_on(url, prefix) as harness:
+            assert (await harness.take(TEN)).tier is not TEN
+            await asyncio.sleep(0)
+            assert "NoPermissionError" in caplog.messages[0]
 
 
 async def test_a_sweep_of_idle_subjects_keeps_the_local_shares(
@@ -441,3 +468,16 @@ async def test_an_invalidation_holds_where_it_was_made_before_the_server_knows_o
         assert not invalidating.done()
         await invalidating
         assert (await harness.take(TEN, version=2)).tier is TEN
+
+
+@pytest.mark.parametrize("first, second", [(2, 3), (3, 2)])
+async def test_of_two_invalidations_in_flight_the_newer_version_is_written(
+    proxy: FaultProxy, server_url: str, prefix: str, first: int, second: int
+) -> None:
+    async with limiter_on(server_url, prefix) as other, limiter_on(proxy.url, prefix) as harness:
+        proxy.delay_seconds = 0.03
+        earlier = asyncio.create_task(harness.invalidate(first))
+        await asyncio.sleep(0.01)  # its marker is on the way
+        await asyncio.gather(earlier, harness.invalidate(second))
+        await until_stale(other, version=2)
+        assert (await other.take(TEN, version=3)).left == 9

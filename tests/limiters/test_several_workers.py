@@ -5,6 +5,7 @@ They and the server use one fixed clock. Heartbeats are either off or so quick t
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -191,6 +192,31 @@ async def test_a_worker_whose_lease_expired_reports_its_slots_again_and_releases
     assert (await second.refusal(FIVE_SLOTS)).policy == CONCURRENCY
 
 
+async def test_a_release_is_reported_at_once_where_another_worker_may_wait_for_the_slot(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("machpay_gateway.limiters.redis.batcher._LINGER_SECONDS", 3600.0)
+    first, second = await workers.join(), await workers.join()
+    lease, *_held = await take(first, 5)
+    assert (await second.refusal(FIVE_SLOTS)).policy == CONCURRENCY
+    lease.release()
+    await workers.until_held(4)
+    await second.take(FIVE_SLOTS)
+
+
+async def test_a_release_rides_with_the_next_step_while_slots_are_free(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("machpay_gateway.limiters.redis.batcher._LINGER_SECONDS", 3600.0)
+    worker = await workers.join()
+    lease, _held = await take(worker, 2)
+    batches = sum(worker.limiter.batches.values())
+    lease.release()
+    await worker.take(FIVE_SLOTS)
+    await workers.until_held(2)
+    assert sum(worker.limiter.batches.values()) == batches + 1
+
+
 async def test_idle_subjects_are_dropped_and_those_with_slots_are_not(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +231,14 @@ async def test_idle_subjects_are_dropped_and_those_with_slots_are_not(
     assert await worker.left(FIVE_SLOTS, subject="streaming") == (1000, 4)
     held.lease.release()
     assert await worker.left(FIVE_SLOTS, subject="streaming") == (1000, 5)
+
+
+async def test_a_worker_whose_heartbeat_expired_counts_in_no_local_share(workers: Workers) -> None:
+    now = time.time()  # heartbeats go by the server's clock
+    workers.redis.zadd(f"{workers.prefix}:workers", {"dead": now - 1, "alive": now + 60})
+    await workers.join()
+    assert len(workers.names()) == 2
+    assert b"dead" not in workers.names()
 
 
 async def test_a_workers_name_is_never_reused(workers: Workers) -> None:

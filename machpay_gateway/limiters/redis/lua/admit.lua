@@ -116,7 +116,6 @@ for i = 1, #KEYS do
     local units = admitted * cost + backlog
     if units > 0 then
       redis.call('HINCRBY', key, cell(tick), units)
-      if taken == 0 then oldest = tick end
       taken, left = taken + units, left - admitted * cost
     end
     held, mine = held + admitted, mine + admitted
