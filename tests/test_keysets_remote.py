@@ -216,7 +216,7 @@ async def test_a_server_that_drips_is_given_up(
 ) -> None:
     monkeypatch.setattr(sources, "TIMEOUT_SECONDS", 0.05)
     server.gate.clear()
-    with pytest.raises(KeysetUnavailable, match="no full answer within"):
+    with pytest.raises(KeysetUnavailable, match="no complete response within"):
         await tokens.verify(token(), NOW)
 
 

@@ -33,7 +33,7 @@ from machpay_gateway.core.oauth.grant import CODE_SECONDS
 from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, mint
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.core.usage.counters import DAY, HOUR, MINUTE
-from machpay_gateway.keysets.sealing import sealed
+from machpay_gateway.keysets.sealing import seal
 from machpay_gateway.services.passwords import Passwords
 from machpay_gateway.services.users import random_password
 from machpay_gateway.settings.console import ConsoleSettings
@@ -234,8 +234,8 @@ async def test_a_password_is_hashed_as_the_inventory_says() -> None:
 def test_what_is_sealed_opens_by_the_algorithms_that_the_inventory_names() -> None:
     secret_key, info = b"s" * 32, constant("keysets.sealing", "_INFO")
     key = HKDF(SHA256(), 32, salt=None, info=info).derive(secret_key)
-    seal = sealed(b"a private key", secret_key, "kid-1")
-    assert AESGCM(key).decrypt(seal[:12], seal[12:], b"kid-1") == b"a private key"
+    sealed = seal(b"a private key", secret_key, "kid-1")
+    assert AESGCM(key).decrypt(sealed[:12], sealed[12:], b"kid-1") == b"a private key"
 
 
 def test_form_tokens_and_secrets_are_made_by_the_algorithms_that_the_inventory_names() -> None:

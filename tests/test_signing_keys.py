@@ -1,18 +1,23 @@
-"""Our signing keys over many processes and a long time: made once, rotated with notice, sealed by what is not there."""
+"""The gateway's signing keys across processes and time: created once, rotated with notice, encrypted in the store."""
 
 import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateNumbers, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from joserfc.jwk import RSAKey
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.compact import CompactToken, parse_compact
 from machpay_gateway.core.jose.signing import PUBLISH_BEFORE_SIGNING_SECONDS
+from machpay_gateway.core.keys.audit import APPLICATION, Change
 from machpay_gateway.keysets import SigningKeys
 from machpay_gateway.stores.sql import SqlStore
 from tests.clocks import FixedClock
@@ -30,9 +35,12 @@ def clock() -> FixedClock:
 
 
 @pytest.fixture
-def worker(clock: FixedClock) -> Callable[..., SigningKeys]:
-    store = SqlStore("memory://")
+def store() -> SqlStore:
+    return SqlStore("memory://")
 
+
+@pytest.fixture
+def worker(store: SqlStore, clock: FixedClock) -> Callable[..., SigningKeys]:
     def make(secret: bytes = SECRET) -> SigningKeys:
         return SigningKeys(store, secret_key=lambda: secret, life_seconds=LIFE, clock=clock)
 
@@ -171,3 +179,46 @@ def test_a_secret_file_that_holds_none_is_told(tmp_path: Path) -> None:
     store = SqlStore(f"sqlite:///{tmp_path}/keys.db")
     with pytest.raises(ConfigurationError, match="holds no secret key"):
         store.secret_key()
+
+
+async def test_a_decrypted_private_key_is_parsed_once_and_not_validated(
+    worker: Callable[..., SigningKeys], clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = generate_private_key(65537, 2048).private_numbers()
+    odd = RSAPrivateNumbers(
+        numbers.p, numbers.q, numbers.d, numbers.dmp1, numbers.dmq1, numbers.iqmp + 2, numbers.public_numbers
+    ).private_key(unsafe_skip_rsa_key_validation=True)
+    pem = odd.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with pytest.raises(ValueError, match=r"."):
+        RSAKey.import_key(pem)  # validation takes 40 ms, and refuses it
+    keys, decrypted = worker(), []
+    kid = (await signed(keys)).kid
+
+    def unsealed(sealed: bytes, secret_key: bytes, name: str) -> bytes:
+        decrypted.append((sealed, secret_key, name))
+        return pem
+
+    monkeypatch.setattr("machpay_gateway.keysets.signing.unseal", unsealed)
+    other = worker()
+    await other.ensure()
+    clock.now += 3600  # the keys are loaded again
+    await other.ensure()
+    assert [name for _, _, name in decrypted] == [kid]
+
+
+async def test_a_sealed_private_key_that_was_changed_or_swapped_is_refused(
+    worker: Callable[..., SigningKeys], store: SqlStore, clock: FixedClock
+) -> None:
+    await signed(worker())
+    clock.now += 1
+    await worker().rotate()
+    new, old = await store.signing_keys()
+    for tampered in (
+        bytes([old.sealed[0] ^ 1]) + old.sealed[1:],
+        old.sealed[:-1] + bytes([old.sealed[-1] ^ 1]),
+        new.sealed,
+    ):
+        change = Change(clock.now, APPLICATION, "signing_key.create", "system", old.kid, {}, {})
+        await store.add_signing_key(replace(old, sealed=tampered), change, instead_of={old.kid})
+        with pytest.raises(ConfigurationError, match="sealed by another secret key"):
+            await signed(worker())

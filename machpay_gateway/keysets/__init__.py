@@ -1,4 +1,4 @@
-"""Keys and what is signed by them: tokens of other issuers and our own, reports of leaked secrets, and assertions."""
+"""Keys, and what they verify and sign: issuers' and our own tokens, reports of leaked secrets, and assertions."""
 
 from machpay_gateway.keysets.assertions import SignedAssertions
 from machpay_gateway.keysets.issued import IssuedTokens

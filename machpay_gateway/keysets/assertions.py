@@ -1,4 +1,4 @@
-"""Signing assertions: one for each caller, used again until half of its life is over."""
+"""Signs assertions about callers; each is reused until half of its lifetime is over."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ _EC_ALGORITHMS = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 
 
 class SignedAssertions:
-    """Signs by the key that *settings* name. Raises ConfigurationError for one that cannot sign."""
+    """Signs with the key that *settings* name. Raises ConfigurationError for a key that cannot sign."""
 
     def __init__(self, settings: AssertionSettings) -> None:
         self._settings = settings
@@ -27,10 +27,10 @@ class SignedAssertions:
         self.jwks = orjson.dumps({"keys": [public]})  # RFC 7517 §5
 
     def token_for(self, principal: Principal, now: float) -> bytes:
-        """Return a token about *principal* that is good at *now*, in seconds since the epoch, and for a while."""
+        """Return a token about *principal* that is valid at *now*, seconds since the epoch, for half its lifetime."""
         token, until = self._signed.get(principal, (b"", 0.0))
         life = self._settings.lifetime_seconds
-        if until - life <= now < until:  # the lower bound is for a clock that was set back
+        if until - life <= now < until:  # the lower bound covers a clock that was set back
             return token
         if len(self._signed) >= _MOST_CALLERS:
             self._signed.clear()

@@ -1,4 +1,4 @@
-"""Whose tokens are accepted: a configured issuer's, and our own. How they are judged is `core`'s to say."""
+"""Verifies the tokens of configured issuers and the gateway's own; the rules for claims are in `core.jose`."""
 
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -15,14 +15,14 @@ from machpay_gateway.keysets.own import OwnTokens
 from machpay_gateway.keysets.sources import KeySet, key_set_at
 from machpay_gateway.keysets.verified import VerifiedTokens
 
-VERIFIED_SECONDS = 60.0  # how long a token is known without its signature being looked at again
+VERIFIED_SECONDS = 60.0  # how long a verified token is cached
 VERIFIED_TOKENS = 4096
 
 
 class IssuedTokens:
-    """The tokens of *issuers*, and our *own*: verifies them and remembers, for a minute, those that were good.
+    """Verifies the tokens of *issuers* and the gateway's *own*, and caches valid ones for a minute.
 
-    Raises ConfigurationError for an issuer given twice or a key set that cannot be meant.
+    Raises ConfigurationError for a duplicate issuer or an invalid key set.
     """
 
     def __init__(self, issuers: Iterable[Issuer], tiers: Mapping[str, Tier], *, own: OwnTokens | None = None) -> None:
@@ -37,32 +37,33 @@ class IssuedTokens:
             self._trusted[issuer.issuer] = issuer, _key_set(issuer)
 
     def cached(self, digest: bytes, now: float) -> Principal | None:
-        """Return the principal of a token that was verified lately, without any I/O."""
+        """Return the principal of a token that was verified recently; does no I/O."""
         principal = self._verified.cached(digest, now)
         if principal is None and self._own is not None:
             return self._own.cached(digest, now)
         return principal
 
     def holds(self, digest: bytes) -> bool:
-        """Tell whether a token of this *digest* was good lately, whether it is known now or not."""
+        """Tell whether a token with this *digest* was verified recently, even if it has expired since."""
         return self._verified.holds(digest) or (self._own is not None and self._own.holds(digest))
 
     def forget(self, subject: str) -> None:
-        """Ask anew what is known of *subject*, which only we can know more of than its token says."""
+        """Invalidate what is cached of *subject*: only the gateway's own tokens depend on more than their claims."""
         if self._own is not None:
             self._own.forget(subject)
 
     def may_verify(self, token: SignedToken) -> bool:
-        """Tell whether *token* names an issuer that is accepted; nothing of it is true yet."""
+        """Tell whether *token* names a trusted issuer; none of its claims is verified yet."""
         compact = parse_compact(token.token)
         if isinstance(compact, str):
             return False
         return compact.claims.get("iss") in self._trusted or (self._own is not None and self._own.claims_to_be(compact))
 
     async def verify(self, token: SignedToken, now: float) -> Principal | str:
-        """Return the principal of *token*, or the reason, for the log, why it is not accepted.
+        """Return the principal of *token*, or the reason, for the log, why it is refused.
 
-        Raises KeysetUnavailable when its issuer's keys could never be loaded, StoreUnavailable for one of our own.
+        Raises KeysetUnavailable when its issuer's keys could never be loaded, and, for the gateway's own tokens,
+        StoreUnavailable.
         """
         compact = parse_compact(token.token)
         if isinstance(compact, str):
@@ -78,7 +79,7 @@ class IssuedTokens:
         claims = validate_claims(compact, issuer, now)
         if isinstance(claims, str):
             return claims
-        if not (keys := await _fitting_keys(compact, key_set, now)):
+        if not (keys := await _keys_for(compact, key_set, now)):
             return "no key of its issuer has its kid and alg"
         if not is_signed_by(compact, keys):
             return "wrong signature"
@@ -87,14 +88,14 @@ class IssuedTokens:
         return principal
 
     async def close(self) -> None:
-        """Abandon what is being asked."""
+        """Cancel look-ups and fetches in progress."""
         if self._own is not None:
             await self._own.close()
         for _, key_set in self._trusted.values():
             await key_set.close()
 
 
-async def _fitting_keys(token: CompactToken, key_set: KeySet, now: float) -> tuple[VerifyingKey, ...]:
+async def _keys_for(token: CompactToken, key_set: KeySet, now: float) -> tuple[VerifyingKey, ...]:
     return keys_for(token, await key_set.keys(now)) or keys_for(token, await key_set.newest_keys(now))
 
 

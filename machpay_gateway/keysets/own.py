@@ -1,4 +1,4 @@
-"""Our own tokens: access tokens of apps, and sessions that keys were traded for."""
+"""Verifies the gateway's own tokens: access tokens of OAuth clients, and sessions of API keys."""
 
 from collections.abc import Collection, Mapping
 from typing import Protocol
@@ -14,28 +14,28 @@ from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.keysets.signing import SigningKeys
 from machpay_gateway.keysets.verified import VerifiedTokens
 
-VERIFIED_SECONDS = 600.0  # how long a signature is not looked at again; whether the grant holds is asked each time
+VERIFIED_SECONDS = 600.0  # how long a signature is trusted; the grant is checked every time
 VERIFIED_TOKENS = 10_000
 
 
 class Grants(Protocol):
-    """Which grants have changed. Raises StoreUnavailable."""
+    """The grants that changed. Raises StoreUnavailable."""
 
     def is_current(self, grant_id: str, version: int, now: float) -> bool:
-        """Tell whether the grant is at *version* still, as far as is known without I/O."""
+        """Tell whether *version* is certainly the grant's latest; does no I/O."""
 
     async def changed(self, grant_id: str, version: int) -> Grant | str | None:
-        """Return the grant if it has changed since *version*, None if not; a text, for the log, if it is gone."""
+        """Return the grant if it changed after *version*, None if not, or the reason, for the log, why it is gone."""
 
     def forget(self, grant_id: str) -> None:
-        """Load the grant when it is next asked for."""
+        """Load the grant again at the next look-up."""
 
     async def close(self) -> None:
-        """Abandon what is being asked of the store."""
+        """Cancel look-ups in progress."""
 
 
 class OwnTokens:
-    """Verifies what *signing* has signed: sessions, and with *oauth_settings* and *grants* access tokens too."""
+    """Verifies the sessions that *signing* has signed, and with *oauth_settings* and *grants* the access tokens too."""
 
     def __init__(
         self,
@@ -55,51 +55,51 @@ class OwnTokens:
         signing.on_drop(self._forget_signed_by)
 
     def claims_to_be(self, token: CompactToken) -> bool:
-        """Tell whether *token* says that it is one of ours; its signature has to bear that out."""
+        """Tell whether *token* claims to be the gateway's own; nothing of it is verified yet."""
         iss = token.claims.get("iss")
         return iss == session.ISSUER or (self._oauth_settings is not None and iss == self._oauth_settings.issuer)
 
     def cached(self, digest: bytes, now: float) -> Principal | None:
-        """Return the principal of an access token that was verified lately, without any I/O."""
+        """Return the principal of an access token that was verified recently; does no I/O."""
         principal = self._verified.cached(digest, now)
         if principal is None or self._grants is None:
             return None
         return principal if self._grants.is_current(principal.subject, principal.version, now) else None
 
     def holds(self, digest: bytes) -> bool:
-        """Tell whether a token of this *digest* was good lately, whether it is known now or not."""
+        """Tell whether a token with this *digest* was verified recently, even if it has expired since."""
         return self._verified.holds(digest)
 
     def forget(self, subject: str) -> None:
-        """Ask anew what is known of the grant *subject*."""
+        """Load the grant *subject* again at the next look-up."""
         if self._grants is not None:
             self._grants.forget(subject)
 
     async def verify(self, token: CompactToken, digest: bytes, now: float) -> Principal | str:
-        """Return the principal of *token*, or the reason, for the log, why it is not accepted.
+        """Return the principal of *token*, or the reason, for the log, why it is refused.
 
         Raises StoreUnavailable.
         """
-        # By `typ` first: tokens of one kind never pass for another, whoever signed them (RFC 8725 §3.12).
+        # By `typ` first: a token of one kind must never be taken for another, whoever signed it (RFC 8725 §3.12).
         if token.type == session.TYPE:
             return await self._session(token, digest, now)
         if token.type == access_token.TYPE and self._oauth_settings is not None and self._grants is not None:
             return await self._access(token, digest, now, self._oauth_settings, self._grants)
-        return "typ is none that we issue"
+        return "typ is not one of ours"
 
     async def close(self) -> None:
-        """Abandon what is being asked of the store."""
+        """Cancel look-ups in progress."""
         await self._signing.close()
         if self._grants is not None:
             await self._grants.close()
 
     async def _session(self, token: CompactToken, digest: bytes, now: float) -> Principal | str:
-        found = session.parse_session(token.claims, digest, now, kid=token.kid)
-        if isinstance(found, str):
-            return found
+        presented = session.parse_session(token.claims, digest, now, kid=token.kid)
+        if isinstance(presented, str):
+            return presented
         if not await self._signing.has_signed(token):
             return "wrong signature"
-        return await self._keys.find(found) or "the session's key is gone"
+        return await self._keys.find(presented) or "the session's key is gone"
 
     async def _access(
         self, token: CompactToken, digest: bytes, now: float, oauth_settings: OAuthSettings, grants: Grants
@@ -119,7 +119,7 @@ class OwnTokens:
         principal = access_token.access_principal(token.claims, self._tiers, grant)
         if isinstance(principal, str):
             self._verified.forget(digest)
-        elif self._signing.verifies(token.kid):  # it may have been dropped since the signature was looked at
+        elif self._signing.verifies(token.kid):  # the key may have been dropped since the signature was verified
             self._verified.remember(digest, principal, now, kid=token.kid)
         return principal
 

@@ -1,4 +1,4 @@
-"""Whose reports of leaked secrets are believed: those that a configured scanner signed."""
+"""Verifies the signatures of a secret scanner's reports of leaked secrets."""
 
 from machpay_gateway.core.jose.scanner import is_signed, scanner_keys
 from machpay_gateway.core.jose.token import VerifyingKey
@@ -7,10 +7,7 @@ from machpay_gateway.keysets.sources import key_set_at
 
 
 class SignedReports:
-    """The reports of the scanner whose keys *leaks* names.
-
-    Raises ConfigurationError for a key set that cannot be meant.
-    """
+    """The reports of the scanner whose keys *leaks* names. Raises ConfigurationError for an invalid key set."""
 
     def __init__(self, leaks: LeakSettings) -> None:
         self.leaks = leaks
@@ -27,7 +24,7 @@ class SignedReports:
         return any(is_signed(body, signature, key) for key in keys)
 
     async def close(self) -> None:
-        """Abandon a fetch that is under way."""
+        """Cancel a fetch in progress."""
         await self._keys.close()
 
 

@@ -1,4 +1,4 @@
-"""Keeping private keys in a database that others may read: AES-256-GCM by a key that is not in it."""
+"""Encryption of the private keys in a database that others may read: AES-256-GCM, with a key that is not in it."""
 
 from os import urandom
 
@@ -13,16 +13,16 @@ _NONCE_BYTES, _KEY_BYTES = 12, 32
 _INFO = b"machpay signing key"
 
 
-def sealed(content: bytes, secret_key: bytes, name: str) -> bytes:
-    """Return *content* sealed by *secret_key*; it opens under the same *name* only."""
+def seal(content: bytes, secret_key: bytes, name: str) -> bytes:
+    """Return *content*, encrypted with *secret_key* and bound to *name*."""
     nonce = urandom(_NONCE_BYTES)
     return nonce + _cipher(secret_key).encrypt(nonce, content, name.encode())
 
 
-def opened(seal: bytes, secret_key: bytes, name: str) -> bytes:
-    """Return what was sealed. Raises ConfigurationError when *secret_key* is another one than it was sealed by."""
+def unseal(sealed: bytes, secret_key: bytes, name: str) -> bytes:
+    """Return what `seal` encrypted. Raises ConfigurationError for another *secret_key* or *name*, or a changed seal."""
     try:
-        return _cipher(secret_key).decrypt(seal[:_NONCE_BYTES], seal[_NONCE_BYTES:], name.encode())
+        return _cipher(secret_key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], name.encode())
     except (InvalidTag, ValueError):  # ValueError: too short to hold a nonce
         raise ConfigurationError(
             f"The signing key {name} was sealed by another secret key: give the one of then (MACHPAY_SECRET_KEY), or "

@@ -1,7 +1,7 @@
-"""Where verifying keys come from: a file or a URL, and when either is asked again.
+"""Key sets in files and at URLs, and when they are loaded again.
 
-Fetching is the one thing here that a stranger could make us do, so nothing a token says starts more than one fetch per
-cooldown, chooses where it goes, or makes a set that worked be forgotten. How a document is read is the caller's to say.
+A token can cause a fetch, so no token may start more than one fetch per cooldown, choose its URL, or evict a key set
+that was loaded. The caller supplies the function that parses a document.
 """
 
 import asyncio
@@ -20,36 +20,36 @@ from machpay_gateway.singleflight import SingleFlight
 
 __all__ = ["FileKeySet", "KeySet", "Read", "RemoteKeySet", "key_set_at"]
 
-# From a document to the keys in it, or why there are none.
+# Parses a document; returns the keys in it, or the reason why there are none.
 Read = Callable[[bytes], VerifyingKeys | str]
 
 MAX_JWKS_BYTES = 512 * 1024
-REFRESH_SECONDS = 600.0  # the age at which a set is fetched again, to notice keys that its issuer withdrew
-COOLDOWN_SECONDS = 30.0  # between fetches that unknown keys ask for, and after a refresh that failed
-RETRY_SECONDS = 5.0  # between fetches while no set is held at all and every token waits for one
-TIMEOUT_SECONDS = 5.0  # for a whole fetch: a server that drips bytes never meets a timeout per read
+REFRESH_SECONDS = 600.0  # the age at which a set is fetched again, to notice revoked keys
+COOLDOWN_SECONDS = 30.0  # between fetches caused by unknown key ids, and after a failed refresh
+RETRY_SECONDS = 5.0  # between fetches while no set is loaded and every token waits for one
+TIMEOUT_SECONDS = 5.0  # for a whole fetch: a server that drips bytes never exceeds a timeout per read
 _FILE_CHECK_SECONDS = 1.0
-# Not compressed: half a megabyte that unfolds to a gigabyte would pass the cap.
+# Uncompressed: half a megabyte that decompresses to a gigabyte would pass the size limit.
 _HEADERS = {"Accept": "application/jwk-set+json, application/json", "Accept-Encoding": "identity"}
 
 _log = logging.getLogger(__name__)
 
 
 class KeySet(Protocol):
-    """One party's keys. Raises KeysetUnavailable while none could ever be loaded."""
+    """One issuer's keys. Raises KeysetUnavailable until they could be loaded once."""
 
     async def keys(self, now: float) -> VerifyingKeys:
-        """Return the keys that are held."""
+        """Return the loaded keys."""
 
     async def newest_keys(self, now: float) -> VerifyingKeys:
-        """Return the keys after asking for newer ones, if that was not done just now."""
+        """Return the keys after loading newer ones, unless that was done just now."""
 
     async def close(self) -> None:
-        """Stop what is under way."""
+        """Cancel loads in progress."""
 
 
 class FileKeySet:
-    """Keys in a file, as *read* reads it, at start and again when it changed. Raises ConfigurationError at start."""
+    """Keys in a file, parsed by *read* at start and after changes. Raises ConfigurationError at start."""
 
     def __init__(self, path: str, read: Read) -> None:
         self._path = Path(path)
@@ -62,25 +62,25 @@ class FileKeySet:
         self._keys = keys
 
     async def keys(self, now: float) -> VerifyingKeys:
-        """Return the file's keys; the last good ones while it is away or broken."""
+        """Return the file's keys; the last valid ones while it is missing or broken."""
         if not _within(_FILE_CHECK_SECONDS, self._checked_at, now):
             self._checked_at = now
-            self._follow()
+            self._reload_if_changed()
         return self._keys
 
     async def newest_keys(self, now: float) -> VerifyingKeys:
-        """Return the same as `keys`: the file is looked at every second anyway."""
+        """Return the same as `keys`, which checks the file every second in any case."""
         return await self.keys(now)
 
     async def close(self) -> None:
-        """Do nothing: no file is kept open."""
+        """Do nothing: no file stays open."""
 
-    def _follow(self) -> None:
-        # One stat of a local file a second takes microseconds, less than handing it to a thread would.
+    def _reload_if_changed(self) -> None:
+        # One stat of a local file a second takes microseconds, less than a thread would.
         state = _file_state(self._path)
         if state == self._state:
             return
-        self._state = state  # taken before reading: a change in between is seen next time
+        self._state = state  # taken before reading: a change in between is noticed next time
         keys = self._read()
         if isinstance(keys, str):
             _log.warning("key set %s: %s; the last good one stays in use", self._path, keys)
@@ -97,27 +97,27 @@ class FileKeySet:
 
 
 class RemoteKeySet:
-    """Keys at *url*, as *read* reads them, loaded when first needed.
+    """Keys at *url*, parsed by *read*, loaded when first needed.
 
-    Bound to no event loop: each fetch has a client of its own.
+    Not bound to an event loop: each fetch has an HTTP client of its own.
     """
 
     def __init__(self, url: str, read: Read) -> None:
-        import httpx2  # noqa: PLC0415 - 0.15 s, at start and not in a request, for those who configured a URL
+        import httpx2  # noqa: PLC0415 - takes 0.15 s: at start, and only if a URL is configured
 
         self._httpx = httpx2
-        self._url = httpx2.URL(url)  # checked as a setting
+        self._url = httpx2.URL(url)  # validated as a setting
         self._is_secure = self._url.scheme == "https"
-        # Made once: reading the system's certificates takes longer than many requests.
+        # Created once: reading the system's certificates takes longer than many requests.
         self._tls = httpx2.create_ssl_context() if self._is_secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._read_document = read
         self._keys: VerifyingKeys | None = None
         self._failure = "not loaded yet"
         self._loaded_at = self._attempted_at = -math.inf
-        self._fetches = SingleFlight(self._fetch, failed=self._log_surprise)
+        self._fetches = SingleFlight(self._fetch, failed=self._log_failure)
 
     async def keys(self, now: float) -> VerifyingKeys:
-        """Return the keys that are held, and have them refreshed in the background when they are old."""
+        """Return the loaded keys, and refresh them in the background when they are old."""
         if self._keys is None:
             await self._fetch_unless_tried_within(RETRY_SECONDS, now)
         elif not (_within(REFRESH_SECONDS, self._loaded_at, now) or _within(COOLDOWN_SECONDS, self._attempted_at, now)):
@@ -129,38 +129,38 @@ class RemoteKeySet:
         return self._keys
 
     async def newest_keys(self, now: float) -> VerifyingKeys:
-        """Return the keys after a fetch; at most one each cooldown, however many unknown keys are asked about.
+        """Return the keys after a fetch, of which there is at most one per cooldown.
 
-        The cooldown is the whole set's, not a key's: made-up key ids would each bring a fresh one.
+        The cooldown covers the whole set and not one key id: made-up key ids would each start a fetch.
         """
         await self._fetch_unless_tried_within(COOLDOWN_SECONDS, now)
         return await self.keys(now)
 
     async def close(self) -> None:
-        """Abandon a fetch that is under way in this event loop."""
+        """Cancel a fetch in progress in this event loop."""
         await self._fetches.close()
 
     async def _fetch_unless_tried_within(self, seconds: float, now: float) -> None:
         if self._fetches.is_under_way(self._url) or not _within(seconds, self._attempted_at, now):
             self._attempted_at = now
-            with suppress(Unavailable):  # abandoned: what is held, or that nothing is, says what follows
+            with suppress(Unavailable):  # canceled: the caller goes by the loaded keys, if any
                 await self._fetches.join(self._url)
 
     async def _fetch(self, _: object) -> None:
-        asked_at = self._attempted_at
+        attempted_at = self._attempted_at
         document = await self._document()
         keys = document if isinstance(document, str) else _keys_in(document, self._read_document, str(self._url))
         if isinstance(keys, str):
             self._failure = keys
             _log.warning("key set %s: %s; the last good one, if any, stays in use", self._url, keys)
             return
-        self._keys, self._loaded_at = keys, asked_at
+        self._keys, self._loaded_at = keys, attempted_at
 
-    def _log_surprise(self, error: BaseException) -> None:
+    def _log_failure(self, error: BaseException) -> None:
         _log.error("key set %s: the fetch failed", self._url, exc_info=error)
 
     async def _document(self) -> bytes | str:
-        """Return what the URL answers, or why that is nothing to go by."""
+        """Return the document at the URL, or the reason why there is none."""
         client = self._httpx.AsyncClient(verify=self._tls, timeout=TIMEOUT_SECONDS, trust_env=self._is_secure)
         try:
             async with (
@@ -169,13 +169,13 @@ class RemoteKeySet:
                 client.stream("GET", self._url, headers=_HEADERS, follow_redirects=False) as response,
             ):
                 if not response.is_success:
-                    # A redirect is not followed: it would let whoever answers there speak for the issuer.
-                    return f"answered {response.status_code} (redirects are not followed: give the final URL)"
+                    # A redirect is not followed: its target would speak for the issuer.
+                    return f"responded {response.status_code} (redirects are not followed: give the final URL)"
                 if response.headers.get("content-encoding", "identity") != "identity":
-                    return "answered compressed, which was not asked for"
+                    return "responded compressed, which was not requested"
                 return await _capped(response.aiter_raw())
         except TimeoutError:
-            return f"no full answer within {TIMEOUT_SECONDS:g} s"
+            return f"no complete response within {TIMEOUT_SECONDS:g} s"
         except self._httpx.HTTPError as exc:
             return f"{type(exc).__name__}: {exc}"
 
@@ -186,7 +186,7 @@ def key_set_at(source: str, read: Read) -> KeySet:
 
 
 async def _capped(chunks: AsyncIterable[bytes]) -> bytes:
-    """Return all *chunks*, or as many as are already too much."""
+    """Return all *chunks*, or only as many as exceed the size limit."""
     body = bytearray()
     async for chunk in chunks:
         body += chunk
@@ -214,5 +214,5 @@ def _file_state(path: Path) -> tuple[int, ...] | None:
 
 
 def _within(seconds: float, since: float, now: float) -> bool:
-    """Whether *since* is less than *seconds* ago. A clock that was set back must not make that last for hours."""
+    """Return whether *since* is less than *seconds* ago; False when the clock was set back to before it."""
     return 0 <= now - since < seconds

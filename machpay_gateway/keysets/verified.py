@@ -1,4 +1,4 @@
-"""Tokens whose signature was good lately: looking at it again would cost more than all else that a decision does."""
+"""A cache of verified tokens: verifying a signature costs more than everything else in a decision."""
 
 from collections import OrderedDict
 from collections.abc import Collection
@@ -15,7 +15,7 @@ class _Verified(NamedTuple):
 
 
 class VerifiedTokens:
-    """At most *size* tokens by their digest, each for *seconds* and no longer than it works."""
+    """At most *size* principals by their token's digest, each for *seconds* and not past the token's expiry."""
 
     def __init__(self, *, seconds: float, size: int) -> None:
         self._seconds = seconds
@@ -23,20 +23,20 @@ class VerifiedTokens:
         self._tokens: OrderedDict[bytes, _Verified] = OrderedDict()
 
     def cached(self, digest: bytes, now: float) -> Principal | None:
-        """Return who presents the token, if that is known at *now*."""
+        """Return the principal of the token if it is cached and valid at *now*."""
         verified = self._tokens.get(digest)
-        # The lower bound is for a clock that was set back: "until" would be far away then.
+        # The lower bound covers a clock that was set back: `until` would be far in the future then.
         if verified is None or not verified.since <= now < verified.until:
             return None
         self._tokens.move_to_end(digest)
         return verified.principal
 
     def holds(self, digest: bytes) -> bool:
-        """Tell whether the token was good lately, whether it is known now or not."""
+        """Tell whether the token is cached, valid or not."""
         return digest in self._tokens
 
     def remember(self, digest: bytes, principal: Principal, now: float, *, kid: str | None = None) -> None:
-        """Know *principal* by the token, which the key *kid* has signed, from *now* on."""
+        """Cache *principal* from *now* on for the token, which the key *kid* has signed."""
         until = min(principal.expires_at or now, now + self._seconds)
         self._tokens[digest] = _Verified(principal, now, until, kid)
         self._tokens.move_to_end(digest)
@@ -44,11 +44,11 @@ class VerifiedTokens:
             self._tokens.popitem(last=False)
 
     def forget(self, digest: bytes) -> None:
-        """Know the token no more."""
+        """Remove the token."""
         self._tokens.pop(digest, None)
 
     def forget_signed_by(self, kids: Collection[str]) -> None:
-        """Know no more what was remembered as signed by one of *kids*."""
+        """Remove the tokens that one of the keys *kids* has signed."""
         for digest in [digest for digest, verified in self._tokens.items() if verified.kid in kids]:
             del self._tokens[digest]
 

@@ -68,14 +68,14 @@ async def test_a_hundred_thousand_junk_credentials_grow_memory_by_less_than_five
     looked_up = 0
 
     async with guarded(ok) as api:
-        find = api.gateway.store.find_by_digest
 
-        async def counted(digest: bytes) -> KeyRecord | None:
+        async def unknown(digest: bytes) -> KeyRecord | None:  # noqa: ARG001 - as the store is called
             nonlocal looked_up
             looked_up += 1
-            return await find(digest)
+            return None
 
-        api.gateway.store.find_by_digest = counted  # type: ignore[method-assign]  # counts what reaches the store
+        # Counts what reaches the store, and spares half a minute of queries for keys that it does not have.
+        api.gateway.store.find_by_digest = unknown  # type: ignore[method-assign]
 
         async def present(number: int) -> None:
             # Every other one is well-formed and unknown; they come from 65,536 addresses.

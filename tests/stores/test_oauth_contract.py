@@ -17,9 +17,7 @@ from machpay_gateway.stores.sql import SqlStore
 from tests.keyrings import logged
 from tests.stores.oauth_records import ACME, BOTH, GLOBEX, NOW, READ, client, code, digest, family, grant, sign_in, user
 
-pytestmark = pytest.mark.parametrize(
-    "unopened_store", ["memory", "sqlite", "sqlite-in-memory", "postgresql"], indirect=True
-)
+pytestmark = pytest.mark.parametrize("unopened_store", ["sqlite", "sqlite-in-memory", "postgresql"], indirect=True)
 
 ADA, BOB = user(1), user(2)
 APP, OTHER = client(1), client(2)

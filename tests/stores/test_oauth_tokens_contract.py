@@ -11,9 +11,7 @@ from machpay_gateway.stores.sql import SqlStore
 from tests.keyrings import logged
 from tests.stores.oauth_records import ACME, BOTH, NOW, READ, client, code, digest, family, grant, token, user
 
-pytestmark = pytest.mark.parametrize(
-    "unopened_store", ["memory", "sqlite", "sqlite-in-memory", "postgresql"], indirect=True
-)
+pytestmark = pytest.mark.parametrize("unopened_store", ["sqlite", "sqlite-in-memory", "postgresql"], indirect=True)
 
 APP, ADA, SEED = client(1), user(1), b"s" * 32
 GRANT = grant(1, APP, ADA)
