@@ -13,7 +13,7 @@ from machpay_gateway.core.oauth.scope_descriptions import describe_scope
 
 # For how long a replaced secret still works: seconds, and the label of the choice.
 GRACE_PERIODS = (
-    (0, "no time: it stops now"),
+    (0, "none: it stops working now"),
     (3600, "1 hour"),
     (DAY_SECONDS, "1 day"),
     (3 * DAY_SECONDS, "3 days"),
@@ -61,5 +61,5 @@ def parse_grace_period(form: Form) -> int:
     """Return the chosen one of `GRACE_PERIODS` in seconds. Raises PageError for any other value."""
     value = form.text("grace")
     if value not in {str(seconds) for seconds, _ in GRACE_PERIODS}:
-        raise PageError(HTTPStatus.UNPROCESSABLE_ENTITY, "Choose how long the current secret keeps working.")
+        raise PageError(HTTPStatus.UNPROCESSABLE_ENTITY, "Choose a grace period.")
     return int(value)

@@ -1,4 +1,4 @@
-"""A Console in front of an application, with an account that has an admin and a viewer, and another one."""
+"""A Console beside an application: one account with an admin and a viewer, and another account."""
 
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -34,7 +34,7 @@ ROUTES = (Route("GET /v1/skills", scopes="skills:list"), Route("POST /v1/skills/
 
 @dataclass
 class Rig:
-    """A served Console, and whom it knows."""
+    """A served Console and its users."""
 
     app: MachPayAuth
     gateway: Gateway
@@ -44,14 +44,14 @@ class Rig:
     opened: list[AsyncClient] = field(default_factory=list)
 
     def http(self, address: str = "192.0.2.1", *, url: str = URL) -> AsyncClient:
-        """Return a new browser that nobody is signed in by, or at the API's *url* a program."""
+        """Return a new browser without a session, or with the API's *url* a client of the API."""
         transport = ASGITransport(app=self.app, client=(address, 50_000))
         client = AsyncClient(transport=transport, base_url=url)
         self.opened.append(client)
         return client
 
     async def signed_in(self, email: str = ADMIN, address: str = "192.0.2.1") -> AsyncClient:
-        """Return a browser that a user is signed in by."""
+        """Return a browser in which the user is signed in."""
         browser = self.http(address)
         page = await browser.get("/console/sign-in")
         answer = await submitted(browser, page, email=email, password=PASSWORD)
@@ -68,32 +68,32 @@ class Rig:
 
 
 def forms_of(page: Response) -> dict[str, list[tuple[str, str]]]:
-    """Return the fields that each form of *page* sends as it stands, by the path that it goes to."""
-    found = {}
+    """Return the fields that each form of *page* submits unedited, by the path of its action."""
+    forms = {}
     for form in re.findall(r"<form.*?</form>", page.text, re.DOTALL):
         action = unescape(re.search(r'action="([^"]*)"', form)[1])  # type: ignore[index]
         fields = []
         for tag in re.findall(r"<input[^>]*>", form):
-            given = {name: unescape(value) for name, value in re.findall(r'(\w+)="([^"]*)"', tag)}
-            if given.get("type") in {"checkbox", "radio"} and not re.search(r"\schecked", tag):
+            attributes = {name: unescape(value) for name, value in re.findall(r'(\w+)="([^"]*)"', tag)}
+            if attributes.get("type") in {"checkbox", "radio"} and not re.search(r"\schecked", tag):
                 continue
-            if "name" in given:
-                fields.append((given["name"], given.get("value", "")))
+            if "name" in attributes:
+                fields.append((attributes["name"], attributes.get("value", "")))
         fields += [
             (unescape(name), unescape(text))
             for name, text in re.findall(r'<textarea[^>]*name="([^"]*)"[^>]*>(.*?)</textarea>', form, re.DOTALL)
         ]
-        found[action] = fields
-    return found
+        forms[action] = fields
+    return forms
 
 
 async def submitted(browser: AsyncClient, page: Response, action: str = "", **fields: Sent) -> Response:
-    """Fill in *fields* of the form of *page* that goes to *action*, or of its only one; None leaves a field out."""
+    """Submit the form of *page* with this *action*, by default its only one, with *fields*; None omits a field."""
     forms = forms_of(page)
     if not action:
         (action,) = [each for each in forms if not each.endswith("/sign-out")]
-    kept = [(name, value) for name, value in forms[action] if name not in fields]
-    pairs = [*kept]
+    unchanged = [(name, value) for name, value in forms[action] if name not in fields]
+    pairs = [*unchanged]
     for name, value in fields.items():
         pairs += [(name, each) for each in ([] if value is None else [value] if isinstance(value, str) else value)]
     return await browser.post(action, content=urlencode(pairs), headers=FORM)

@@ -1,4 +1,4 @@
-"""The pages on apps: making, changing, rotating and deleting them, and the grants that they were given."""
+"""The pages on apps: creation, settings, rotation, deletion and grants."""
 
 import re
 from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ async def test_a_new_app_shows_its_secret_once_with_lines_for_env_and_never_agai
     assert is_written_down(rig, client.secrets[0].masked)  # it is looked for where it would be
 
 
-async def test_a_form_sent_twice_makes_one_app_and_shows_the_secret_once(rig: Rig) -> None:
+async def test_submitting_the_form_twice_creates_one_app_and_shows_its_secret_once(rig: Rig) -> None:
     browser = await rig.signed_in()
     page = await browser.get("/console/apps/new")
     first, second = [
@@ -54,7 +54,7 @@ async def test_a_form_sent_twice_makes_one_app_and_shows_the_secret_once(rig: Ri
 
 
 @pytest.mark.parametrize(
-    "fields, told",
+    "fields, message",
     [
         ({"name": " "}, "use 1 to 100"),
         ({"environment": "moon"}, "Choose live or test."),
@@ -71,18 +71,18 @@ async def test_a_form_sent_twice_makes_one_app_and_shows_the_secret_once(rig: Ri
         ({"grant_types": ["authorization_code", "client_credentials"], "kind": "public"}, "has no credentials"),
     ],
 )
-async def test_a_mistake_is_told_beside_its_field_and_makes_nothing(
-    rig: Rig, fields: dict[str, str | list[str] | None], told: str
+async def test_an_invalid_value_has_an_error_beside_its_field_and_creates_nothing(
+    rig: Rig, fields: dict[str, str | list[str] | None], message: str
 ) -> None:
     browser = await rig.signed_in()
     page = await made(browser, **fields)
     assert page.status_code == 422
-    assert re.search(rf'<p class="error"[^>]*>[^<]*{told}', page.text), page.text
+    assert re.search(rf'<p class="error"[^>]*>[^<]*{message}', page.text), page.text
     assert 'aria-invalid="true"' in page.text
     assert not await rig.gateway.oauth_clients.list(rig.account.id)
 
 
-async def test_the_form_offers_no_scope_that_apps_never_get(rig: Rig) -> None:
+async def test_the_form_does_not_offer_scopes_that_apps_cannot_have(rig: Rig) -> None:
     browser = await rig.signed_in()
     page = await browser.get("/console/apps/new")
     assert "skills:execute" in page.text
@@ -90,7 +90,7 @@ async def test_the_form_offers_no_scope_that_apps_never_get(rig: Rig) -> None:
     assert "keys:manage" not in page.text
 
 
-async def test_a_public_app_has_no_secret_and_always_pkce(rig: Rig) -> None:
+async def test_a_public_app_has_no_secret_and_always_requires_pkce(rig: Rig) -> None:
     browser = await rig.signed_in()
     answer = await made(browser, kind="public", pkce=None, dpop="yes", environment="test")
     (client,) = await rig.gateway.oauth_clients.list(rig.account.id)
@@ -101,7 +101,7 @@ async def test_a_public_app_has_no_secret_and_always_pkce(rig: Rig) -> None:
     assert f"/console/apps/{client.id}/rotate" not in forms_of(page)
 
 
-async def test_redirect_uris_are_judged_while_they_are_typed(rig: Rig) -> None:
+async def test_redirect_uris_are_checked_while_typing(rig: Rig) -> None:
     browser = await rig.signed_in()
     typed = f"{REDIRECT}\nhttp://localhost:8000/cb\nhttp://example.com\n{HOSTILE}"
     page = await browser.get("/console/redirects", params={"redirect_uris": typed})
@@ -110,7 +110,7 @@ async def test_redirect_uris_are_judged_while_they_are_typed(rig: Rig) -> None:
     assert "<img" not in page.text
 
 
-async def test_an_app_that_registered_itself_says_so_and_is_never_let_call_for_itself(rig: Rig) -> None:
+async def test_a_self_registered_app_is_marked_and_cannot_use_client_credentials(rig: Rig) -> None:
     registered = await rig.gateway.oauth_clients.register(
         rig.account.id, name="Notes", scopes=SCOPES, redirect_uris=[REDIRECT], grant_types=["authorization_code"],
         is_public=False, binds_tokens=False, max_clients=9, actor=APPLICATION,
@@ -127,7 +127,7 @@ async def test_an_app_that_registered_itself_says_so_and_is_never_let_call_for_i
     assert await rig.gateway.oauth_clients.get(rig.account.id, registered[0].id) == registered[0]
 
 
-async def test_settings_are_changed_and_a_change_in_between_is_not_undone(rig: Rig) -> None:
+async def test_settings_are_changed_unless_someone_else_changed_them_first(rig: Rig) -> None:
     client, _ = await an_app(rig)
     browser = await rig.signed_in()
     path = f"/console/apps/{client.id}"
@@ -147,7 +147,7 @@ async def test_settings_are_changed_and_a_change_in_between_is_not_undone(rig: R
     assert await rig.gateway.oauth_clients.get(rig.account.id, client.id) == changed
 
 
-async def test_the_environment_and_kind_of_an_app_stay_whatever_is_sent(rig: Rig) -> None:
+async def test_the_environment_and_type_of_an_app_cannot_be_changed(rig: Rig) -> None:
     client, _ = await an_app(rig)
     browser = await rig.signed_in()
     path = f"/console/apps/{client.id}"
@@ -158,7 +158,7 @@ async def test_the_environment_and_kind_of_an_app_stay_whatever_is_sent(rig: Rig
     assert (changed.name, changed.environment, changed.is_public) == ("Other", "live", False)
 
 
-async def test_a_rotation_asks_for_a_grace_and_shows_the_new_secret_once(rig: Rig) -> None:
+async def test_a_rotation_has_a_grace_period_and_shows_the_new_secret_once(rig: Rig) -> None:
     client, old = await an_app(rig)
     browser = await rig.signed_in()
     path = f"/console/apps/{client.id}/rotate"
@@ -183,7 +183,7 @@ async def test_a_rotation_asks_for_a_grace_and_shows_the_new_secret_once(rig: Ri
     assert (ended.accepts_secret(at_once, now), ended.accepts_secret(new, now)) == (True, False)
 
 
-async def test_an_app_is_deleted_once_its_name_is_typed(rig: Rig) -> None:
+async def test_an_app_is_deleted_when_its_name_is_typed(rig: Rig) -> None:
     client, _ = await an_app(rig, "Notes & more")
     browser = await rig.signed_in()
     path = f"/console/apps/{client.id}/delete"
@@ -203,7 +203,7 @@ async def test_an_app_is_deleted_once_its_name_is_typed(rig: Rig) -> None:
     assert (await submitted(browser, page, typed="Notes & more")).status_code == 404
 
 
-async def test_grants_are_told_in_words_by_pages_and_ended(rig: Rig) -> None:
+async def test_grants_are_described_paginated_and_revoked(rig: Rig) -> None:
     client, _ = await an_app(rig, grant_types=["authorization_code", "refresh_token", CLIENT_CREDENTIALS])
     other, _ = await an_app(rig, "Other")
     for number, email in enumerate((VIEWER, ADMIN, None), 1):
@@ -219,18 +219,18 @@ async def test_grants_are_told_in_words_by_pages_and_ended(rig: Rig) -> None:
     assert VIEWER in older.text
     ended = await submitted(browser, page, f"{path}/grants/grant_001/end")
     assert ended.headers["location"] == f"{path}?told=grant-ended"
-    found = await rig.gateway.revocation.get(rig.account.id, "grant_001")
-    assert found is not None
-    assert not found.is_alive
+    grant = await rig.gateway.revocation.get(rig.account.id, "grant_001")
+    assert grant is not None
+    assert not grant.is_alive
     assert f"{path}/grants/grant_001/end" not in forms_of(await browser.get(path))
     assert f"{path}/grants/{foreign.id}/end" not in forms_of(page)
     assert (await posted(browser, f"/apps/{client.id}/grants/{foreign.id}/end")).status_code == 404
-    kept = await rig.gateway.revocation.get(rig.account.id, foreign.id)
-    assert kept is not None
-    assert kept.is_alive
+    other_grant = await rig.gateway.revocation.get(rig.account.id, foreign.id)
+    assert other_grant is not None
+    assert other_grant.is_alive
 
 
-async def test_more_grants_than_a_page_has_are_on_the_next(rig: Rig) -> None:
+async def test_more_grants_are_on_the_next_page(rig: Rig) -> None:
     client, _ = await an_app(rig)
     for number in range(22):
         user = await rig.gateway.users.create(rig.account.id, f"user{number}@example.org")
@@ -255,7 +255,7 @@ async def test_more_grants_than_a_page_has_are_on_the_next(rig: Rig) -> None:
     assert re.findall(r"user\d+@", rest.text) == ["user1@", "user1@", "user0@", "user0@"]  # in its row and its button
 
 
-async def test_apps_are_listed_in_pages_and_by_environment(rig: Rig) -> None:
+async def test_apps_are_paginated_and_filtered_by_environment(rig: Rig) -> None:
     for number in range(51):
         await an_app(rig, f"App {number}", environment="test" if number == 50 else "live")
     browser = await rig.signed_in()
@@ -274,12 +274,12 @@ async def issuing() -> AsyncIterator[Rig]:
         yield rig
 
 
-async def test_that_no_app_can_ask_is_told_where_no_authorization_server_is(rig: Rig, issuing: Rig) -> None:
-    for each, is_told in ((rig, True), (issuing, False)):
+async def test_pages_say_when_there_is_no_authorization_server(rig: Rig, issuing: Rig) -> None:
+    for each, has_notice in ((rig, True), (issuing, False)):
         client, _ = await an_app(each)
         browser = await each.signed_in()
         for path in ("/apps", "/apps/new", f"/apps/{client.id}"):
             page = await browser.get(f"/console{path}")
             assert page.status_code == 200
-            assert ("oauth.issuer" in page.text) is is_told
+            assert ("oauth.issuer" in page.text) is has_notice
         assert (await made(browser)).status_code == 200

@@ -10,7 +10,7 @@ from tests.console.crafted import HOSTILE, below, changed_since, lose, posted, r
 from tests.console.harness import STRANGER, VIEWER, Rig, forms_of, submitted
 
 
-async def test_another_accounts_app_and_grants_are_not_there(rig: Rig) -> None:
+async def test_another_accounts_app_and_grants_are_not_found(rig: Rig) -> None:
     client, _ = await an_app(rig)
     grant = await granted(rig, client)
     browser = await rig.signed_in(STRANGER)
@@ -82,13 +82,13 @@ async def test_a_hostile_name_is_shown_and_does_nothing(rig: Rig, name: str) -> 
 
 
 @pytest.mark.parametrize("name", ["a\u202eb", "a\x00b", "\u2066", "a\nb"])
-async def test_a_name_that_would_turn_text_round_is_refused(rig: Rig, name: str) -> None:
+async def test_a_name_with_bidirectional_control_characters_is_refused(rig: Rig, name: str) -> None:
     page = await made(await rig.signed_in(), name=name)
     assert page.status_code == 422
     assert name not in re.sub(r"<input[^>]*>", "", page.text)
 
 
-async def test_a_store_that_is_away_is_told_by_a_page(rig: Rig) -> None:
+async def test_an_unavailable_store_has_an_error_page(rig: Rig) -> None:
     client, _ = await an_app(rig)
     browser = await rig.signed_in()
     await lose(rig, "oauth_clients")

@@ -20,9 +20,9 @@ DAY = 86_400.0
 JUNE_1 = 1_780_272_000.0  # 2026-06-01T00:00:00Z
 
 
-async def noted(rig: Rig, number: int, *, account_id: str = "", **change: Any) -> None:  # noqa: ANN401 - any of its fields
-    """Write a change of the account's down."""
-    given: dict[str, Any] = {
+async def record_change(rig: Rig, number: int, *, account_id: str = "", **change: Any) -> None:  # noqa: ANN401 - any of its fields
+    """Write a change to the account's log."""
+    defaults: dict[str, Any] = {
         "at": JUNE_1 + number,
         "actor": Actor("operator"),
         "action": "key.update",
@@ -31,62 +31,62 @@ async def noted(rig: Rig, number: int, *, account_id: str = "", **change: Any) -
         "before": {},
         "after": {},
     }
-    assert await rig.gateway.store.add_change(Change(**(given | change)), number.to_bytes(32, "big"))
+    assert await rig.gateway.store.add_change(Change(**(defaults | change)), number.to_bytes(32, "big"))
 
 
 def rows_of(page: str) -> list[str]:
-    """Return what each row of the table says, in text alone."""
+    """Return the text of each row of the table."""
     body = page.partition("<tbody>")[2].partition("</tbody>")[0]
     return [
         " ".join(unescape(re.sub(r"<[^>]*>", " ", row)).split()) for row in re.findall(r"<tr>.*?</tr>", body, re.DOTALL)
     ]
 
 
-async def rows(browser: AsyncClient, **asked: str) -> list[str]:
-    page = await browser.get("/console/audit", params=asked)
+async def rows(browser: AsyncClient, **filters: str) -> list[str]:
+    page = await browser.get("/console/audit", params=filters)
     assert page.status_code == 200
     return rows_of(page.text)
 
 
-async def cells(browser: AsyncClient, **asked: str) -> list[list[str]]:
-    answer = await browser.get("/console/audit.csv", params=asked)
+async def cells(browser: AsyncClient, **filters: str) -> list[list[str]]:
+    answer = await browser.get("/console/audit.csv", params=filters)
     assert answer.status_code == 200
     return list(csv.reader(StringIO(answer.text, newline="")))
 
 
-async def test_a_row_tells_who_did_what_to_what_from_where_and_how_it_was_before(rig: Rig) -> None:
+async def test_a_row_has_actor_action_object_address_and_changes(rig: Rig) -> None:
     key, _ = await rig.key()
     browser = await rig.signed_in(address="192.0.2.33")
     page = await browser.get(f"/console/keys/{key.id}")
     await submitted(browser, page, f"/console/keys/{key.id}", name="billing-api")
-    found = (await rows(browser))[0]
+    lines = (await rows(browser))[0]
     for part in (
         "Key updated",
         key.id,
         "user ada@example.org",
         "from 192.0.2.33",
-        "Name production-api → billing-api",
+        "Name production-api changed to billing-api",
     ):
-        assert part in found
+        assert part in lines
     (row, *_) = await rig.gateway.store.audit_page(rig.account.id)
     assert row.request_id
-    assert row.request_id in found
+    assert row.request_id in lines
     text = (await browser.get("/console/audit")).text
     assert f'href="/console/keys/{key.id}"' in text
     assert "<time " in text
     assert f'href="/console/audit?object={key.id}"' in (await browser.get(f"/console/keys/{key.id}")).text
 
 
-async def test_the_log_is_filtered_by_all_that_is_asked(rig: Rig) -> None:
+async def test_the_log_is_filtered_by_every_parameter(rig: Rig) -> None:
     ada = rig.users[ADMIN]
     by_ada = Actor("user", ada.id)
-    await noted(rig, 1, action="key.rotate", actor=by_ada)
-    await noted(rig, 2, action="client.update", object_id="app_1")
-    await noted(rig, 3, action="client.delete", object_id="app_1", actor=by_ada)
-    await noted(rig, 4, action="grant.revoke", object_id="grant_1", at=JUNE_1 + DAY)
-    await noted(rig, 5, action="grant.revoke", object_id="grant_2", at=JUNE_1 + 2 * DAY)
+    await record_change(rig, 1, action="key.rotate", actor=by_ada)
+    await record_change(rig, 2, action="client.update", object_id="app_1")
+    await record_change(rig, 3, action="client.delete", object_id="app_1", actor=by_ada)
+    await record_change(rig, 4, action="grant.revoke", object_id="grant_1", at=JUNE_1 + DAY)
+    await record_change(rig, 5, action="grant.revoke", object_id="grant_2", at=JUNE_1 + 2 * DAY)
     browser = await rig.signed_in()
-    for asked, expected in (
+    for filters, expected in (
         ({"action": "client."}, ["App deleted", "App updated"]),
         ({"action": "client.update"}, ["App updated"]),
         ({"who": ada.id, "from": "2026-06-01", "until": "2026-06-30"}, ["App deleted", "Key rotated"]),
@@ -103,35 +103,37 @@ async def test_the_log_is_filtered_by_all_that_is_asked(rig: Rig) -> None:
         ({"until": "2026-02-31"}, []),
         ({"before": "0"}, []),
     ):
-        found = await rows(browser, **asked)
-        assert len(found) == len(expected), asked
-        assert all(words in row for words, row in zip(expected, found, strict=True)), asked
-        exported = await cells(browser, **{name: value for name, value in asked.items() if name != "before"})
-        assert len(exported) - 1 == len(expected) or "before" in asked
+        lines = await rows(browser, **filters)
+        assert len(lines) == len(expected), filters
+        assert all(words in row for words, row in zip(expected, lines, strict=True)), filters
+        exported = await cells(browser, **{name: value for name, value in filters.items() if name != "before"})
+        assert len(exported) - 1 == len(expected) or "before" in filters
     assert "is not a date" in (await browser.get("/console/audit?from=yesterday")).text
     # One that there is not is no filter, and the page says so: everything is chosen.
     assert len(await rows(browser, action="made.up")) == len(await rows(browser))
 
 
-async def test_what_nothing_can_be_called_never_reaches_the_database(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    browser, reached = await rig.signed_in(), []
+async def test_impossible_ids_never_reach_the_database(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser, queries = await rig.signed_in(), []
 
-    async def noticed(*args: object, **asked: object) -> Sequence[AuditRow]:
-        reached.append((args, asked))
+    async def audit_page(*args: object, **filters: object) -> Sequence[AuditRow]:
+        queries.append((args, filters))
         return []
 
-    monkeypatch.setattr(rig.gateway.store, "audit_page", noticed)
-    for asked in ({"who": "\x00"}, {"who": "a\u202eb"}, {"object": "\x00"}, {"object": "é"}, {"until": "\x00"}):
+    monkeypatch.setattr(rig.gateway.store, "audit_page", audit_page)
+    for filters in ({"who": "\x00"}, {"who": "a\u202eb"}, {"object": "\x00"}, {"object": "é"}, {"until": "\x00"}):
         for path in ("/audit", "/audit.csv"):
-            assert (await browser.get(f"/console{path}", params=asked)).status_code == 200
-    assert reached == []
+            assert (await browser.get(f"/console{path}", params=filters)).status_code == 200
+    assert queries == []
     await browser.get("/console/audit?who=%E4%BD%A0")
-    assert len(reached) == 1
+    assert len(queries) == 1
 
 
-async def test_what_is_asked_for_is_kept_on_the_way_to_older_rows(rig: Rig) -> None:
+async def test_filters_are_kept_on_the_next_page(rig: Rig) -> None:
     for number in range(1, 121):
-        await noted(rig, number, action="key.rotate" if number % 2 else "client.update", after={"grace": number})
+        await record_change(
+            rig, number, action="key.rotate" if number % 2 else "client.update", after={"grace": number}
+        )
     browser = await rig.signed_in()
     page = await browser.get("/console/audit?action=key.")
     assert len(rows_of(page.text)) == 50
@@ -144,19 +146,27 @@ async def test_what_is_asked_for_is_kept_on_the_way_to_older_rows(rig: Rig) -> N
     assert unescape(file) == "/console/audit.csv?action=key."
 
 
-async def test_another_accounts_changes_are_not_there(rig: Rig) -> None:
+async def test_another_accounts_changes_are_not_shown(rig: Rig) -> None:
     key, _ = await rig.key(account=rig.other)
     browser = await rig.signed_in()
-    await noted(rig, 1, account_id=rig.other.id, actor=Actor("user", rig.users[STRANGER].id), object_id="key_theirs")
-    for asked in ({}, {"object": "key_theirs"}, {"object": key.id}, {"who": STRANGER}, {"who": rig.users[STRANGER].id}):
-        found = " ".join(await rows(browser, **asked))
-        assert "key_theirs" not in found
-        assert key.id not in found
-        assert "key_theirs" not in str(await cells(browser, **asked))
+    await record_change(
+        rig, 1, account_id=rig.other.id, actor=Actor("user", rig.users[STRANGER].id), object_id="key_theirs"
+    )
+    for filters in (
+        {},
+        {"object": "key_theirs"},
+        {"object": key.id},
+        {"who": STRANGER},
+        {"who": rig.users[STRANGER].id},
+    ):
+        lines = " ".join(await rows(browser, **filters))
+        assert "key_theirs" not in lines
+        assert key.id not in lines
+        assert "key_theirs" not in str(await cells(browser, **filters))
 
 
-async def test_a_viewer_reads_it_all_the_same(rig: Rig) -> None:
-    await noted(rig, 1)
+async def test_viewers_can_read_the_log(rig: Rig) -> None:
+    await record_change(rig, 1)
     browser = await rig.signed_in(VIEWER)
     page = await browser.get("/console/audit")
     assert "Key updated" in page.text
@@ -164,11 +174,11 @@ async def test_a_viewer_reads_it_all_the_same(rig: Rig) -> None:
     assert len(await cells(browser)) > 1
 
 
-async def test_long_values_are_folded_and_hostile_ones_do_nothing(rig: Rig) -> None:
+async def test_long_values_are_collapsed_and_hostile_ones_are_text(rig: Rig) -> None:
     long = "x" * 500
-    await noted(rig, 1, before={"name": HOSTILE}, after={"name": long, HOSTILE: HOSTILE}, object_id="key_1")
-    await noted(rig, 2, actor=Actor("jwt", HOSTILE, "192.0.2.1", HOSTILE), action=HOSTILE, object_id=HOSTILE)
-    await noted(rig, 3, after={"name": "שלום", "a": "\u202eevil", "b": "b", "c": "c"})
+    await record_change(rig, 1, before={"name": HOSTILE}, after={"name": long, HOSTILE: HOSTILE}, object_id="key_1")
+    await record_change(rig, 2, actor=Actor("jwt", HOSTILE, "192.0.2.1", HOSTILE), action=HOSTILE, object_id=HOSTILE)
+    await record_change(rig, 3, after={"name": "שלום", "a": "\u202eevil", "b": "b", "c": "c"})
     browser = await rig.signed_in()
     page = (await browser.get("/console/audit")).text
     assert "<img" not in page
@@ -179,34 +189,34 @@ async def test_long_values_are_folded_and_hostile_ones_do_nothing(rig: Rig) -> N
     assert "{&#34;" not in page  # no raw JSON
 
 
-async def test_the_file_has_the_same_with_every_formula_defused(rig: Rig) -> None:
+async def test_the_csv_has_the_same_rows_with_formulas_escaped(rig: Rig) -> None:
     for number, name in enumerate(("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1", "safe"), 1):  # noqa: RUF001 - wide
-        await noted(rig, number, actor=Actor("jwt", name, None, name))
+        await record_change(rig, number, actor=Actor("jwt", name, None, name))
     browser = await rig.signed_in()
     answer = await browser.get("/console/audit.csv?action=key.update")
     assert answer.headers["content-type"].startswith("text/csv; charset=utf-8")
     assert answer.headers["content-disposition"] == 'attachment; filename="audit-log.csv"'
     assert answer.headers["cache-control"] == "no-store"
-    header, *found = csv.reader(StringIO(answer.text, newline=""))
+    header, *lines = csv.reader(StringIO(answer.text, newline=""))
     assert header[:4] == ["number", "at", "actor kind", "actor id"]
-    assert [row[3] for row in found] == ["safe", "'＝1", "'\r'=1", "'\t'=1", "'@SUM(A1)", "'-1", "'+1", "'=1+1"]  # noqa: RUF001 - wide
-    assert all(row[10] == row[3] for row in found)
-    assert found[0][1] == "2026-06-01T00:00:08Z"
+    assert [row[3] for row in lines] == ["safe", "'＝1", "'\r'=1", "'\t'=1", "'@SUM(A1)", "'-1", "'+1", "'=1+1"]  # noqa: RUF001 - wide
+    assert all(row[10] == row[3] for row in lines)
+    assert lines[0][1] == "2026-06-01T00:00:08Z"
 
 
-async def test_the_file_ends_after_so_many_rows_and_is_read_in_parts(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_csv_has_a_maximum_of_rows_and_is_read_in_batches(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "_EXPORT_BATCH", 4)
     monkeypatch.setattr(audit, "_MAX_EXPORTED", 10)
     for number in range(1, 21):
-        await noted(rig, number, after={"n": number})
-    found = await cells(await rig.signed_in(), action="key.update")
-    assert [row[9] for row in found[1:]] == [f'{{"n":{number}}}' for number in range(20, 10, -1)]
+        await record_change(rig, number, after={"n": number})
+    lines = await cells(await rig.signed_in(), action="key.update")
+    assert [row[9] for row in lines[1:]] == [f'{{"n":{number}}}' for number in range(20, 10, -1)]
 
 
-async def test_a_file_that_breaks_off_says_so(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_incomplete_csv_says_so(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "_EXPORT_BATCH", 2)
     for number in range(1, 6):
-        await noted(rig, number)
+        await record_change(rig, number)
     browser, store = await rig.signed_in(), rig.gateway.store
     whole = store.audit_page
 
@@ -218,12 +228,12 @@ async def test_a_file_that_breaks_off_says_so(rig: Rig, monkeypatch: pytest.Monk
         return await whole(account_id, chosen=chosen, before=before, limit=limit)
 
     monkeypatch.setattr(store, "audit_page", failing)
-    found = await cells(browser)
-    assert len(found) == 4
-    assert found[-1] == ["The database is unavailable. Older entries are missing."]
+    lines = await cells(browser)
+    assert len(lines) == 4
+    assert lines[-1] == ["The database is unavailable. Older entries are missing."]
 
 
-async def test_a_store_that_is_away_is_told_by_a_page(rig: Rig) -> None:
+async def test_an_unavailable_store_has_an_error_page(rig: Rig) -> None:
     browser = await rig.signed_in()
     await lose(rig, "audit_log")
     for path in ("/audit", "/audit.csv"):
@@ -231,7 +241,7 @@ async def test_a_store_that_is_away_is_told_by_a_page(rig: Rig) -> None:
 
 
 async def test_the_page_works_below_a_root_path(rig: Rig) -> None:
-    await noted(rig, 1)
+    await record_change(rig, 1)
     browser = await below(rig, "/machpay")
     page = await browser.get("/machpay/console/audit")
     assert 'href="/machpay/console/keys/key_1"' in page.text

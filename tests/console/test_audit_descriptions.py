@@ -14,7 +14,7 @@ from machpay_gateway.console.audit_descriptions import ACTIONS, ACTORS, CATEGORI
 from machpay_gateway.core.keys.audit import ActorKind, AuditRow
 
 
-def test_every_action_of_the_code_has_words_and_a_kind() -> None:
+def test_every_action_has_a_description_and_a_category() -> None:
     """What `Change` is made with anywhere; `signing_key.` is no account's."""
     written = set()
     for file in Path(audit.__file__).parents[1].rglob("*.py"):
@@ -46,7 +46,7 @@ def test_every_action_of_the_code_has_words_and_a_kind() -> None:
     ("nonsense", "{}", [("As stored", "nonsense", "{}")]),  # tampered with: `audit verify` says so
     ("[1]", "{}", [("As stored", "[1]", "{}")]),
 ])  # fmt: skip
-def test_a_change_is_told_setting_by_setting(before: str, after: str, expected: Sequence[Any]) -> None:
+def test_a_change_is_described_setting_by_setting(before: str, after: str, expected: Sequence[Any]) -> None:
     row = AuditRow(1, 0.0, "user", "", None, None, "key.update", "acct", "key_1", before, after, b"")
     assert setting_changes(row) == expected
 
@@ -56,9 +56,9 @@ LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 
 @settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(st.recursive(LEAVES, lambda each: st.lists(each) | st.dictionaries(st.text(), each), max_leaves=9))
-def test_any_value_has_words(value: object) -> None:
+def test_any_value_is_formatted(value: object) -> None:
     assert format_value(value) or value is not None
 
 
-def test_every_kind_of_actor_has_words() -> None:
+def test_every_kind_of_actor_has_a_description() -> None:
     assert set(ACTORS) == set(get_args(ActorKind))

@@ -46,7 +46,7 @@ async def records(rig: Rig, account: Account) -> dict[str, Any]:
     return {"key": key, "app": app, "grant": await granted(rig, app)}
 
 
-def test_every_place_that_changes_something_is_known() -> None:
+def test_every_page_with_a_form_is_tested() -> None:
     assert {place.path for place in CHANGING} == set(FIELDS)
     assert {place.path for place in PAGES if place.allows_viewers} == {
         "/sessions/{id}/end",
@@ -78,9 +78,7 @@ async def test_only_admins_of_the_account_change_its_records(rig: Rig, place: Pa
         assert "sk_live_" not in answer.text
 
 
-async def test_a_use_case_that_refuses_ends_with_a_page_that_says_why(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_refusal_of_a_service_has_an_error_page(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     made, browser = await records(rig, rig.account), await rig.signed_in()
 
     async def refused(*_: object, **__: object) -> None:

@@ -31,7 +31,7 @@ async def signed_in_before(rig: Rig, minutes: float, email: str = ADMIN) -> Any:
     return browser
 
 
-async def test_what_makes_a_secret_asks_for_the_password_again_and_then_goes_on(rig: Rig) -> None:
+async def test_creating_a_secret_asks_for_the_password_again_and_then_continues(rig: Rig) -> None:
     browser = await signed_in_before(rig, 16)
     page = await submitted(browser, await browser.get(NEW), NEW, name='late & "co"', scopes=["skills:list"])
     assert page.status_code == 200
@@ -54,21 +54,21 @@ async def test_what_makes_a_secret_asks_for_the_password_again_and_then_goes_on(
     assert len(list(await rig.gateway.keys.list(rig.account.id))) == 1
 
 
-async def test_apps_and_rotations_ask_too_and_settings_do_not(rig: Rig) -> None:
+async def test_every_form_that_issues_a_secret_asks_and_others_do_not(rig: Rig) -> None:
     key, _ = await rig.key()
     app, _ = await rig.gateway.oauth_clients.create(
         rig.account.id, name="An app", scopes=["skills:list"], redirect_uris=[REDIRECT]
     )
     browser = await signed_in_before(rig, 16)
     before = await rig.gateway.store.audit_head()
-    for path in (f"/keys/{key.id}/rotate", "/apps/new", f"/apps/{app.id}/rotate", "/keys/new"):
+    for path in (f"/keys/{key.id}/rotate", "/apps/new", f"/apps/{app.id}/rotate", "/keys/new", "/sessions/pass"):
         assert "Confirm your password" in (await posted(browser, path, name="x", grace="0")).text, path
     assert await rig.gateway.store.audit_head() == before
     for path in (f"/keys/{key.id}", f"/apps/{app.id}", f"/keys/{key.id}/revoke", "/sessions/end-others"):
         assert "Confirm your password" not in (await posted(browser, path, name="x")).text, path
 
 
-async def test_it_is_asked_of_admins_with_a_form_of_ours_only(rig: Rig) -> None:
+async def test_role_and_csrf_token_are_checked_before_the_password(rig: Rig) -> None:
     viewer, admin = await signed_in_before(rig, 16, VIEWER), await signed_in_before(rig, 16)
     assert (await posted(viewer, "/keys/new", confirm_password=PASSWORD)).status_code == 403
     page = await admin.get(NEW)
@@ -76,7 +76,7 @@ async def test_it_is_asked_of_admins_with_a_form_of_ours_only(rig: Rig) -> None:
     assert (await submitted(admin, page, NEW, **fields)).status_code == 403
 
 
-async def test_guessing_in_a_browser_that_was_left_open_is_slowed(rig: Rig) -> None:
+async def test_guessing_in_an_unattended_browser_is_throttled(rig: Rig) -> None:
     browser = await signed_in_before(rig, 16)
     statuses = [(await posted(browser, "/keys/new", confirm_password=f"guess {n}")).status_code for n in range(12)]
     assert statuses == [400] * 10 + [429] * 2
@@ -88,14 +88,16 @@ async def test_guessing_in_a_browser_that_was_left_open_is_slowed(rig: Rig) -> N
 @pytest.mark.parametrize(
     "minutes, confirm_minutes, is_asked", [(14, 15, False), (16, 15, True), (55, 0, False), (3, 2, True)]
 )
-async def test_how_old_a_password_may_be_is_set(minutes: int, confirm_minutes: int, *, is_asked: bool) -> None:
+async def test_confirm_minutes_sets_how_long_a_password_counts(
+    minutes: int, confirm_minutes: int, *, is_asked: bool
+) -> None:
     async with serving_console(console=ConsoleSettings(URL, confirm_minutes=confirm_minutes)) as rig:
         browser = await signed_in_before(rig, minutes)
         assert ("Confirm your password" in (await posted(browser, "/keys/new")).text) == is_asked
 
 
 @pytest.mark.parametrize("idle_minutes", [60, 5])
-async def test_a_session_ends_when_nobody_uses_it(idle_minutes: int) -> None:
+async def test_an_idle_session_ends(idle_minutes: int) -> None:
     async with serving_console(console=ConsoleSettings(URL, idle_minutes=idle_minutes)) as rig:
         browser = await rig.signed_in()
         for minutes in (idle_minutes - 2, 2 * idle_minutes - 4):
@@ -106,7 +108,7 @@ async def test_a_session_ends_when_nobody_uses_it(idle_minutes: int) -> None:
         assert await rig.gateway.users.sign_ins(rig.users[ADMIN]) == []
 
 
-async def test_what_a_page_asks_for_by_itself_keeps_no_session_up(rig: Rig) -> None:
+async def test_background_requests_do_not_extend_a_session(rig: Rig) -> None:
     key, _ = await rig.key()
     browser = await rig.signed_in()
     await submitted(browser, await browser.get(f"/console/keys/{key.id}"), f"/console/keys/{key.id}/rotate")
@@ -120,7 +122,7 @@ async def test_what_a_page_asks_for_by_itself_keeps_no_session_up(rig: Rig) -> N
     assert (await browser.get("/console/usage.json")).status_code == 303
 
 
-async def test_no_session_outlasts_twelve_hours(rig: Rig) -> None:
+async def test_no_session_lasts_longer_than_twelve_hours(rig: Rig) -> None:
     browser = await signed_in_before(rig, 12 * 60 - 1)
     later(rig, 2)
     assert (await browser.get("/console/keys")).status_code == 303

@@ -8,7 +8,7 @@ NOW = 1_800_000_000.0
 
 
 @pytest.mark.parametrize(
-    "seconds, told",
+    "seconds, expected",
     [
         (None, "never"),
         (0, "just now"),
@@ -25,11 +25,11 @@ NOW = 1_800_000_000.0
         (7 * 86_400, "in 7 days"),
     ],
 )
-def test_how_long_ago_it_was(seconds: float | None, told: str) -> None:
-    assert format_relative(None if seconds is None else NOW + seconds, NOW) == told
+def test_relative_times(seconds: float | None, expected: str) -> None:
+    assert format_relative(None if seconds is None else NOW + seconds, NOW) == expected
 
 
-def test_values_are_written_for_people() -> None:
+def test_times_counts_and_durations() -> None:
     assert format_minute(NOW) == "2027-01-15 08:00 UTC"
     assert [format_minute(None), format_milliseconds(None)] == ["–", "–"]
     assert [format_count(0), format_count(1_234_567)] == ["0", "1,234,567"]

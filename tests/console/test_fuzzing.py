@@ -123,7 +123,7 @@ def requests(draw: st.DrawFn) -> Request:
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(st.lists(requests(), min_size=1, max_size=5))
-async def test_nothing_that_is_sent_is_a_500(rig: Rig, many: list[Request]) -> None:
+async def test_no_request_is_answered_500(rig: Rig, many: list[Request]) -> None:
     if not rig.opened:
         await rig.signed_in(ADMIN)
     (browser, *_) = rig.opened
@@ -138,7 +138,7 @@ async def test_nothing_that_is_sent_is_a_500(rig: Rig, many: list[Request]) -> N
 
 
 @pytest.mark.parametrize("url", ["http://[x", "http://[::1", "//[", "\udcff", "http://\u2100/", "x" * 9000])
-async def test_a_part_of_a_page_is_asked_for_by_any_address(rig: Rig, url: str) -> None:
+async def test_a_fragment_accepts_any_current_url(rig: Rig, url: str) -> None:
     headers = [(b"hx-request", b"true"), (b"hx-current-url", as_bytes(url))]
     request = Request("GET", b"/console/keys", b"", headers, [], is_signed_in=False, is_proved=False)
     assert await status_of(rig, request, b"", b"") == 204

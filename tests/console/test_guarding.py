@@ -11,15 +11,16 @@ from httpx2 import AsyncClient
 
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.web.browser import csrf_token
-from tests.console.crafted import changed_since
+from tests.console.app_records import an_app
+from tests.console.crafted import changed_since, posted
 from tests.console.harness import ADMIN, API_URL, FORM, PASSWORD, STRANGER, URL, VIEWER, Rig, forms_of, submitted
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&{{7*7}}\u202e"[:100]
 NEW = "/console/keys/new"
 
 
-def _proof(browser: AsyncClient, path: str) -> str:
-    """Return the proof that a page of ours would give this browser for a form that goes to *path*."""
+def _csrf_token(browser: AsyncClient, path: str) -> str:
+    """Return the CSRF token of a form with this *path* in *browser*."""
     return csrf_token(browser.cookies["__Host-machpay-session"], path, b"")
 
 
@@ -28,7 +29,7 @@ async def call(rig: Rig, secret: str, address: str = "192.0.2.1") -> int:
     return (await rig.http(address, url=API_URL).get("/v1/skills", headers=headers)).status_code
 
 
-async def test_a_viewer_sees_all_and_changes_nothing(rig: Rig) -> None:
+async def test_a_viewer_sees_everything_and_changes_nothing(rig: Rig) -> None:
     record, secret = await rig.key()
     admin, viewer = await rig.signed_in(), await rig.signed_in(VIEWER)
     for path in ("/console/keys", NEW, f"/console/keys/{record.id}", f"/console/keys/{record.id}/revoke"):
@@ -39,11 +40,12 @@ async def test_a_viewer_sees_all_and_changes_nothing(rig: Rig) -> None:
     # What an admin's browser would send, with a proof of the viewer's own.
     for path in ("", "/rotate", "/end-grace", "/revoke"):
         address = f"/console/keys/{record.id}{path}"
-        body = f"proof={_proof(viewer, address.removeprefix('/console'))}&typed=production-api&grace=0&name=x&version=1"
+        token = _csrf_token(viewer, address.removeprefix("/console"))
+        body = f"proof={token}&typed=production-api&grace=0&name=x&version=1"
         answer = await viewer.post(address, content=body, headers=FORM)
         assert answer.status_code == 403
         assert "Only admins" in answer.text
-    body = f"proof={_proof(viewer, '/keys/new')}&name=x&environment=live&scopes=keys:manage"
+    body = f"proof={_csrf_token(viewer, '/keys/new')}&name=x&environment=live&scopes=keys:manage"
     assert (await viewer.post(NEW, content=body, headers=FORM)).status_code == 403
     assert await changed_since(rig, before) == []
     assert await call(rig, secret) == 200
@@ -83,9 +85,9 @@ async def test_no_other_site_can_change_anything(rig: Rig, headers: dict[str, st
     proof = dict(forms_of(await browser.get(path))[path])["proof"]
     match forge:
         case "other page":
-            proof = _proof(browser, "/keys/new")
+            proof = _csrf_token(browser, "/keys/new")
         case "other browser":
-            proof = _proof(await rig.signed_in(STRANGER), path.removeprefix("/console"))
+            proof = _csrf_token(await rig.signed_in(STRANGER), path.removeprefix("/console"))
         case str():
             proof = forge
     answer = await browser.post(path, content=f"proof={proof}&typed=production-api", headers=FORM | headers)
@@ -120,7 +122,40 @@ async def test_hostile_names_are_text(rig: Rig) -> None:
     assert "<script>alert" not in searched.text
 
 
-async def test_while_the_store_is_away_pages_say_so(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hostile_input_is_shown_again_as_text(rig: Rig) -> None:
+    """In every form that is shown again with what was typed, and every filter."""
+    key, _ = await rig.key()
+    app, _ = await an_app(rig)
+    browser, visitor = await rig.signed_in(), rig.http()
+    sign_in = await visitor.get("/console/sign-in")
+    pages = [
+        await submitted(visitor, sign_in, email=HOSTILE, password="wrong"),
+        await posted(browser, f"/keys/{key.id}/revoke", typed=HOSTILE),
+        await posted(browser, f"/apps/{app.id}/delete", typed=HOSTILE),
+        await posted(browser, "/keys/new", name=HOSTILE, addresses=HOSTILE, expires=HOSTILE),
+        await posted(browser, f"/keys/{key.id}", name=HOSTILE, addresses=HOSTILE, expires=HOSTILE, version=HOSTILE),
+        await posted(browser, "/apps/new", name=HOSTILE, redirect_uris=HOSTILE),
+        await posted(browser, f"/apps/{app.id}", name=HOSTILE, redirect_uris=HOSTILE, version=HOSTILE),
+        *[
+            await browser.get("/console/audit", params={name: HOSTILE})
+            for name in ("action", "who", "object", "from", "until")
+        ],
+    ]
+    for page in pages:
+        assert "<img" not in page.text, page.url
+        assert "<script>" not in page.text, page.url
+    assert sum("&lt;img" in page.text for page in pages) == len(pages) - 1  # an unknown action is dropped
+
+
+async def test_a_url_can_choose_a_message_and_never_its_text(rig: Rig) -> None:
+    browser = await rig.signed_in()
+    assert "Changes saved." in (await browser.get("/console/keys?told=saved")).text
+    page = await browser.get("/console/keys?told=Call+0800+for+help")
+    assert "0800" not in page.text
+    assert 'role="status"' not in page.text
+
+
+async def test_an_unavailable_store_has_an_error_page(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     browser = await rig.signed_in()
 
     async def away(*_: object, **__: object) -> None:
@@ -136,7 +171,7 @@ async def test_while_the_store_is_away_pages_say_so(rig: Rig, monkeypatch: pytes
     assert (await browser.get("/console/keys/new")).status_code == 503
 
 
-async def test_whoever_is_shut_out_while_they_send_does_nothing(rig: Rig) -> None:
+async def test_a_user_disabled_during_a_slow_upload_changes_nothing(rig: Rig) -> None:
     browser = await rig.signed_in()
     page = await browser.get(NEW)
     fields = [(name, value) for name, value in forms_of(page)[NEW] if name != "name"]
@@ -152,7 +187,7 @@ async def test_whoever_is_shut_out_while_they_send_does_nothing(rig: Rig) -> Non
     assert list(await rig.gateway.keys.list(rig.account.id)) == []
 
 
-async def test_however_much_is_typed_few_notes_are_made_of_it(rig: Rig) -> None:
+async def test_checks_while_typing_are_limited(rig: Rig) -> None:
     browser = await rig.signed_in()
     for path, name, most in (("addresses", "addresses", 1000), ("redirects", "redirect_uris", 20)):
         page = await browser.get(f"/console/{path}", params={name: " ".join(["1"] * 5000)})
@@ -160,7 +195,7 @@ async def test_however_much_is_typed_few_notes_are_made_of_it(rig: Rig) -> None:
         assert f"{5000 - most} too many: the limit is {most}." in page.text
 
 
-async def test_signing_in_again_ends_the_sign_in_that_was_there(rig: Rig) -> None:
+async def test_signing_in_again_ends_the_previous_session(rig: Rig) -> None:
     browser = await rig.signed_in()
     before = rig.http()
     before.cookies.update(dict(browser.cookies))
@@ -173,7 +208,7 @@ async def test_signing_in_again_ends_the_sign_in_that_was_there(rig: Rig) -> Non
     assert (await before.get("/console/keys")).status_code == 303
 
 
-async def test_no_websocket_of_the_applications_is_open_where_ours_needs_no_credential(rig: Rig) -> None:
+async def test_no_websocket_is_accepted_on_the_gateways_public_paths(rig: Rig) -> None:
     for path in ("/console/ws", "/console", "/v1/keys/ws", "/.well-known/jwks.json"):
         scope: dict[str, Any] = {
             "type": "websocket", "path": path, "raw_path": path.encode(), "headers": [], "client": ("192.0.2.1", 1),
@@ -191,13 +226,13 @@ async def test_no_websocket_of_the_applications_is_open_where_ours_needs_no_cred
         assert sent == ["websocket.close"]
 
 
-async def test_the_way_in_leads_back_to_the_page_that_a_part_was_asked_for_by(rig: Rig) -> None:
+async def test_sign_in_returns_to_the_page_that_requested_a_fragment(rig: Rig) -> None:
     headers = {"HX-Request": "true", "HX-Current-URL": f"{URL}/console/keys/new?x=1"}
     answer = await rig.http().get("/console/addresses?addresses=1", headers=headers)
     assert (answer.status_code, answer.headers["hx-redirect"]) == (204, "/console/sign-in?next=/keys/new")
 
 
-async def test_a_root_path_that_servers_leave_out_of_the_path_makes_no_difference(rig: Rig) -> None:
+async def test_a_root_path_may_be_missing_from_the_path(rig: Rig) -> None:
     browser = await rig.signed_in()
     browser._transport.root_path = "/gateway"  # type: ignore[attr-defined]  # noqa: SLF001 - as a server's has it
     page = await browser.get(NEW)

@@ -129,13 +129,15 @@ async def test_pages_and_the_application_are_answered_on_hosts_of_their_own(
 @pytest.mark.parametrize(
     "path, host, is_open", [("/public", API, True), ("/public", CONSOLE, False), ("/console/ws", API, False)]
 )
-async def test_handshakes_are_kept_to_their_hosts(served: Served, path: str, host: str, *, is_open: bool) -> None:
+async def test_websockets_are_accepted_on_the_applications_host_only(
+    served: Served, path: str, host: str, *, is_open: bool
+) -> None:
     sent = await served.ask(path, ("host", host), kind="websocket")
     assert [message["type"] for message in sent] == ["websocket.accept" if is_open else "websocket.close"]
     assert bool(served.application.seen) is is_open
 
 
-async def test_pages_are_kept_to_their_host_below_a_mount(served: Served) -> None:
+async def test_pages_below_a_mount_are_served_on_their_host_only(served: Served) -> None:
     path = "/mounted/console/sign-in"
     statuses = [(await served.ask(path, ("host", host), root_path="/mounted"))[0]["status"] for host in (CONSOLE, API)]
     assert statuses == [200, 404]

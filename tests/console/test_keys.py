@@ -1,4 +1,4 @@
-"""What is done with keys on pages: made once, shown once, changed knowingly, rotated and revoked for good."""
+"""The pages on keys: creation, settings, rotation and revocation."""
 
 import asyncio
 import re
@@ -11,18 +11,19 @@ from httpx2 import AsyncClient, Response
 from machpay_gateway.core.keys.audit import APPLICATION, Change
 from machpay_gateway.core.keys.key import ROTATION_SECONDS, KeyStatus
 from machpay_gateway.core.usage.counters import SecretUse, UsageBatch
-from tests.console.harness import API_URL, Rig, Sent, forms_of, secret_in, submitted
+from tests.console.crafted import posted
+from tests.console.harness import ADMIN, API_URL, PASSWORD, Rig, Sent, forms_of, secret_in, submitted
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&{{7*7}}\u202e"[:100]
 NEW = "/console/keys/new"
 
 
 async def created(browser: AsyncClient, **fields: Sent) -> Response:
-    given: dict[str, Sent] = {"name": "production-api", "scopes": ["skills:list", "skills:execute"]}
-    return await submitted(browser, await browser.get(NEW), NEW, **(given | fields))
+    defaults: dict[str, Sent] = {"name": "production-api", "scopes": ["skills:list", "skills:execute"]}
+    return await submitted(browser, await browser.get(NEW), NEW, **(defaults | fields))
 
 
-def _noted(rig: Rig, at: float) -> Change:
+def _change(rig: Rig, at: float) -> Change:
     return Change(at, APPLICATION, "key.update", rig.account.id, "key", {}, {})
 
 
@@ -56,7 +57,7 @@ async def test_a_key_is_created_and_its_secret_shown_once(rig: Rig) -> None:
     assert secret not in row.after
 
 
-async def test_a_form_that_is_sent_again_makes_no_second_key(rig: Rig) -> None:
+async def test_submitting_the_form_again_creates_no_second_key(rig: Rig) -> None:
     browser = await rig.signed_in()
     form: dict[str, Sent] = {"name": "once", "scopes": ["skills:list"]}
     page = await browser.get(NEW)
@@ -67,8 +68,16 @@ async def test_a_form_that_is_sent_again_makes_no_second_key(rig: Rig) -> None:
     assert "This form was already submitted." in (await browser.get(onward)).text
 
 
+async def test_the_idempotency_key_of_a_form_is_its_users_own(rig: Rig) -> None:
+    other = await rig.gateway.users.create(rig.account.id, "eve@example.org", PASSWORD, role="admin")
+    fields = {"name": "a", "environment": "live", "scopes": "skills:list", "once": "1"}
+    for email in (ADMIN, other.email):
+        assert (await posted(await rig.signed_in(email), "/keys/new", **fields)).status_code == 200
+    assert len(await rig.gateway.keys.list(rig.account.id)) == 2
+
+
 @pytest.mark.parametrize(
-    "fields, told",
+    "fields, message",
     [
         ({"name": ""}, "use 1 to 100"),
         ({"name": "a" * 101}, "use 1 to 100"),
@@ -83,53 +92,54 @@ async def test_a_form_that_is_sent_again_makes_no_second_key(rig: Rig) -> None:
     ],
     ids=lambda value: str(value)[:30],
 )
-async def test_what_cannot_be_meant_is_told_where_it_stands_and_nothing_else_is_lost(
-    rig: Rig, fields: dict[str, Sent], told: str
+async def test_an_invalid_value_has_an_error_and_the_form_keeps_its_values(
+    rig: Rig, fields: dict[str, Sent], message: str
 ) -> None:
     browser = await rig.signed_in()
-    kept = {"name": "kept-name", "addresses": "192.0.2.7"} | fields
-    page = await created(browser, **kept)
+    values = {"name": "kept-name", "addresses": "192.0.2.7"} | fields
+    page = await created(browser, **values)
     assert page.status_code == 422
-    assert told in page.text.replace("&#34;", '"').replace("&#39;", "'")
+    assert message in page.text.replace("&#34;", '"').replace("&#39;", "'")
     assert list(await rig.gateway.keys.list(rig.account.id)) == []
     sent = dict(forms_of(page)[NEW])
-    assert sent["name"] == kept["name"]
-    assert sent["addresses"] == kept["addresses"]
+    assert sent["name"] == values["name"]
+    assert sent["addresses"] == values["addresses"]
 
 
-async def test_the_table_is_searched_and_filtered(rig: Rig) -> None:
+async def test_the_list_is_searched_and_filtered(rig: Rig) -> None:
     browser = await rig.signed_in()
     names = ("Deploy A", "deploy b", "other")
     records = {name: await rig.key(name, environment="test" if name == "other" else "live") for name in names}
     await rig.gateway.keys.revoke(rig.account.id, records["deploy b"][0].id)
 
-    async def found(query: str) -> list[str]:
+    async def listed(query: str) -> list[str]:
         page = await browser.get(f"/console/keys?{query}")
         return re.findall(r"<bdi>([^<]*)</bdi></a></th>", page.text)
 
-    assert await found("") == ["other", "deploy b", "Deploy A"]
-    assert await found("search=deploy") == ["deploy b", "Deploy A"]
-    assert await found(f"search={records['Deploy A'][0].id}") == ["Deploy A"]
-    assert await found(f"search={records['other'][1][-4:]}") == ["other"]
-    assert await found("environment=test") == ["other"]
-    assert await found("status=revoked") == ["deploy b"]
-    assert await found("status=nonsense&environment=x&search=") == ["other", "deploy b", "Deploy A"]
-    assert await found("search=nothing%00") == []
-    assert await found(f"after={records['deploy b'][0].id}") == ["Deploy A"]
-    assert await found("after=%00") == []
+    assert await listed("") == ["other", "deploy b", "Deploy A"]
+    assert await listed("search=deploy") == ["deploy b", "Deploy A"]
+    assert await listed(f"search={records['Deploy A'][0].id}") == ["Deploy A"]
+    assert await listed(f"search={records['other'][1][-4:]}") == ["other"]
+    assert await listed("environment=test") == ["other"]
+    assert await listed("status=revoked") == ["deploy b"]
+    assert await listed("status=nonsense&environment=x&search=") == ["other", "deploy b", "Deploy A"]
+    assert await listed("search=nothing%00") == []
+    assert await listed(f"after={records['deploy b'][0].id}") == ["Deploy A"]
+    assert await listed("after=%00") == []
 
 
-async def test_pages_follow_one_another_to_the_oldest(rig: Rig) -> None:
+async def test_pagination_leads_to_the_oldest_key(rig: Rig) -> None:
     browser = await rig.signed_in()
     for number in range(120):
         await rig.key(f"key {number:03} & <co>")
-    seen, path = [], "/console/keys?search=co"
+    numbers, path = [], "/console/keys?search=co"
     while path:
         page = await browser.get(path)
-        seen += re.findall(r"<bdi>key (\d+) &amp; &lt;co&gt;</bdi></a></th>", page.text)
+        assert page.text.count('<th scope="row">') <= 50
+        numbers += re.findall(r"<bdi>key (\d+) &amp; &lt;co&gt;</bdi></a></th>", page.text)
         onward = re.search(r'rel="next" href="([^"]*)"', page.text)
         path = onward[1].replace("&amp;", "&") if onward else ""
-    assert seen == [f"{number:03}" for number in range(119, -1, -1)]
+    assert numbers == [f"{number:03}" for number in range(119, -1, -1)]
 
 
 async def test_an_old_secret_is_marked_to_be_rotated(rig: Rig) -> None:
@@ -138,12 +148,12 @@ async def test_an_old_secret_is_marked_to_be_rotated(rig: Rig) -> None:
     assert "badge due" not in (await browser.get("/console/keys")).text
     old = time.time() - ROTATION_SECONDS - 60
     aged = replace(record, version=2, last_rotated_at=old)
-    assert await rig.gateway.store.replace_key(aged, _noted(rig, old))
+    assert await rig.gateway.store.replace_key(aged, _change(rig, old))
     assert "badge due" in (await browser.get("/console/keys")).text
     assert "badge due" in (await browser.get(f"/console/keys/{record.id}")).text
 
 
-async def test_settings_are_changed_and_hold_at_once(rig: Rig) -> None:
+async def test_changed_settings_apply_immediately(rig: Rig) -> None:
     record, secret = await rig.key()
     browser = await rig.signed_in()
     assert await call(rig, secret) == 200
@@ -158,7 +168,7 @@ async def test_settings_are_changed_and_hold_at_once(rig: Rig) -> None:
     assert "Changes saved." in (await browser.get(answer.headers["location"])).text
 
 
-async def test_what_was_not_touched_stays_as_it_is(rig: Rig) -> None:
+async def test_unedited_settings_stay_as_they_are(rig: Rig) -> None:
     record, _ = await rig.gateway.keys.create(
         rig.account.id, name="a", scopes=["skills:*"], environment="live", expires_at=time.time() + 5000.25
     )
@@ -169,7 +179,7 @@ async def test_what_was_not_touched_stays_as_it_is(rig: Rig) -> None:
     assert changed == replace(record, name="b", version=2)
 
 
-async def test_a_change_on_top_of_an_unseen_one_is_not_made(rig: Rig) -> None:
+async def test_a_form_does_not_overwrite_a_change_of_someone_else(rig: Rig) -> None:
     record, _ = await rig.key()
     browser = await rig.signed_in()
     path = f"/console/keys/{record.id}"
@@ -181,12 +191,12 @@ async def test_a_change_on_top_of_an_unseen_one_is_not_made(rig: Rig) -> None:
     # What is shown is what is there now: saving that changes nothing of it.
     again = await submitted(browser, answer, path)
     assert again.status_code == 303
-    kept = await rig.gateway.keys.get(rig.account.id, record.id)
-    assert kept is not None
-    assert (kept.name, list(kept.scopes)) == ("production-api", ["skills:list"])
+    stored = await rig.gateway.keys.get(rig.account.id, record.id)
+    assert stored is not None
+    assert (stored.name, list(stored.scopes)) == ("production-api", ["skills:list"])
 
 
-async def test_a_mistake_does_not_hide_what_was_changed_meanwhile(rig: Rig) -> None:
+async def test_a_corrected_form_does_not_overwrite_a_change_of_someone_else(rig: Rig) -> None:
     record, _ = await rig.key()
     browser = await rig.signed_in()
     path = f"/console/keys/{record.id}"
@@ -197,12 +207,12 @@ async def test_a_mistake_does_not_hide_what_was_changed_meanwhile(rig: Rig) -> N
     corrected = await submitted(browser, wrong, path, name="renamed")
     assert corrected.status_code == 422
     assert "was changed by someone else" in corrected.text
-    kept = await rig.gateway.keys.get(rig.account.id, record.id)
-    assert kept is not None
-    assert list(kept.scopes) == ["skills:list"]
+    stored = await rig.gateway.keys.get(rig.account.id, record.id)
+    assert stored is not None
+    assert list(stored.scopes) == ["skills:list"]
 
 
-async def test_a_moment_that_passes_while_a_key_is_made_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_expiry_that_passes_during_creation_has_an_error(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     browser = await rig.signed_in()
     page = await browser.get(NEW)
     monkeypatch.setattr(rig.gateway.keys, "_clock", lambda: 4_073_545_801.0)
@@ -212,7 +222,7 @@ async def test_a_moment_that_passes_while_a_key_is_made_is_told(rig: Rig, monkey
 
 
 @pytest.mark.parametrize("grace, works_on", [("86400", True), ("0", False)])
-async def test_rotating_shows_the_new_secret_and_lets_the_old_one_work_on_as_asked(
+async def test_a_rotation_shows_the_new_secret_and_the_old_one_has_its_grace_period(
     rig: Rig,
     grace: str,
     works_on: bool,  # noqa: FBT001 - a column
@@ -228,13 +238,13 @@ async def test_rotating_shows_the_new_secret_and_lets_the_old_one_work_on_as_ask
     again = await submitted(browser, page, f"{path}/rotate", grace=grace)
     assert (again.status_code, again.headers["location"]) == (303, f"{path}?told=made-before")
     if works_on:
-        shown = await browser.get(path)
-        ended = await submitted(browser, shown, f"{path}/end-grace")
+        page = await browser.get(path)
+        ended = await submitted(browser, page, f"{path}/end-grace")
         assert "The previous secret no longer works." in (await browser.get(ended.headers["location"])).text
         assert [await call(rig, each) for each in (new, old)] == [200, 401]
 
 
-async def test_whether_the_old_secret_is_still_used_is_shown(rig: Rig) -> None:
+async def test_the_page_shows_whether_the_previous_secret_is_still_in_use(rig: Rig) -> None:
     record, _ = await rig.key()
     await rig.gateway.keys.rotate(rig.account.id, record.id)
     browser = await rig.signed_in()
@@ -246,7 +256,7 @@ async def test_whether_the_old_secret_is_still_used_is_shown(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("grace", ["", "1", "-1", "86400.0", "999999999", "NaN"])
-async def test_only_a_grace_that_was_offered_can_be_chosen(rig: Rig, grace: str) -> None:
+async def test_only_offered_grace_periods_are_accepted(rig: Rig, grace: str) -> None:
     record, secret = await rig.key()
     browser = await rig.signed_in()
     page = await browser.get(f"/console/keys/{record.id}")
@@ -268,8 +278,8 @@ async def test_a_key_is_revoked_when_its_name_is_typed(rig: Rig) -> None:
     answer = await submitted(browser, page, path, typed=" production-api ")
     assert answer.headers["location"] == f"/console/keys/{record.id}?told=key-revoked"
     assert await call(rig, secret) == 401
-    shown = await browser.get(f"/console/keys/{record.id}")
-    assert set(forms_of(shown)) == {"/console/sign-out"}
+    page = await browser.get(f"/console/keys/{record.id}")
+    assert set(forms_of(page)) == {"/console/sign-out"}
     assert "This key is already revoked." in (await browser.get(path)).text
 
 
@@ -287,7 +297,7 @@ async def test_a_key_that_cannot_be_rotated_says_why(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    "typed, told",
+    "typed, parts",
     [
         ("203.0.113.0/24", ['class="valid">203.0.113.0/24']),
         ("203.0.113.0/24", ["Your own address, 192.0.2.1, is not included"]),
@@ -299,28 +309,28 @@ async def test_a_key_that_cannot_be_rotated_says_why(rig: Rig) -> None:
     ],
     ids=lambda value: str(value)[:20],
 )
-async def test_addresses_are_read_as_they_are_typed(rig: Rig, typed: str, told: list[str]) -> None:
+async def test_addresses_are_checked_while_typing(rig: Rig, typed: str, parts: list[str]) -> None:
     browser = await rig.signed_in()
     page = await browser.get("/console/addresses", params={"addresses": typed})
     assert page.status_code == 200
-    for part in told:
+    for part in parts:
         assert part in page.text
     assert "<script>" not in page.text
     assert ("Your own address" in page.text) == (
-        told[0].startswith(("Your", 'class="valid">203', 'class="valid">10.0.0.1'))
+        parts[0].startswith(("Your", 'class="valid">203', 'class="valid">10.0.0.1'))
     )
 
 
-async def test_an_expired_key_is_shown_and_can_be_prolonged(rig: Rig) -> None:
+async def test_an_expired_key_is_shown_and_can_be_extended(rig: Rig) -> None:
     record, secret = await rig.key()
     ended = replace(record, version=2, expires_at=time.time() - 10)
-    assert await rig.gateway.store.replace_key(ended, _noted(rig, time.time()))
+    assert await rig.gateway.store.replace_key(ended, _change(rig, time.time()))
     browser = await rig.signed_in()
     path = f"/console/keys/{record.id}"
     page = await browser.get(path)
     assert f"{path}/rotate" not in forms_of(page)
     renamed = await submitted(browser, page, path, name="still expired")
-    assert renamed.status_code == 422  # it would have to be given another end first
+    assert renamed.status_code == 422  # it would have to be defaults another end first
     answer = await submitted(browser, page, path, expires="2099-01-01T00:00:00")
     assert answer.status_code == 303
     prolonged = await rig.gateway.keys.get(rig.account.id, record.id)

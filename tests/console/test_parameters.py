@@ -1,4 +1,4 @@
-"""Whatever an address asks, a page is the answer."""
+"""Any query gets a page."""
 
 import string
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ VALUES = st.one_of(
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(path=st.sampled_from(PATHS), asked=st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=4))
-async def test_no_parameter_makes_a_page_fail(browser: AsyncClient, path: str, asked: Mapping[str, str]) -> None:
-    answer = await browser.get(f"/console{path}", params=asked)
+@given(path=st.sampled_from(PATHS), query=st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=4))
+async def test_no_parameter_makes_a_page_fail(browser: AsyncClient, path: str, query: Mapping[str, str]) -> None:
+    answer = await browser.get(f"/console{path}", params=query)
     assert answer.status_code in {200, 404}

@@ -30,7 +30,7 @@ async def test_a_user_changes_their_password_and_stays_signed_in_here_alone(rig:
 
 
 @pytest.mark.parametrize(
-    "current, new, again, status, told",
+    "current, new, again, status, message",
     [
         ("wrong horse battery", NEW, NEW, 400, "This is not your password."),
         (PASSWORD, NEW, NEW + "x", 422, "The passwords do not match."),
@@ -43,42 +43,42 @@ async def test_a_user_changes_their_password_and_stays_signed_in_here_alone(rig:
         ("", "", "", 400, "This is not your password."),
     ],
 )
-async def test_what_is_refused_is_said_and_changes_nothing(
-    rig: Rig, current: str, new: str, again: str, *, status: int, told: str
+async def test_a_refused_password_has_an_error_and_changes_nothing(
+    rig: Rig, current: str, new: str, again: str, *, status: int, message: str
 ) -> None:
     browser = await rig.signed_in()
     user = await rig.gateway.users.find(None, ADMIN)
     page = await browser.get("/console/password")
     answer = await submitted(browser, page, "/console/password", current=current, new=new, again=again)
     assert answer.status_code == status
-    assert told in answer.text
+    assert message in answer.text
     assert not new or new == ADMIN or new not in answer.text
     assert await rig.gateway.users.find(None, ADMIN) == user
     assert (await browser.get("/console/keys")).status_code == 200
 
 
-async def test_guessing_the_current_one_is_slowed(rig: Rig) -> None:
+async def test_guessing_the_current_password_is_throttled(rig: Rig) -> None:
     browser = await rig.signed_in()
     fields = {"new": NEW, "again": NEW}
     statuses = [(await posted(browser, "/password", current=f"guess {n}", **fields)).status_code for n in range(11)]
     assert statuses == [400] * 10 + [429]
 
 
-async def test_no_other_site_changes_it(rig: Rig) -> None:
+async def test_no_other_site_can_change_the_password(rig: Rig) -> None:
     browser = await rig.signed_in()
     assert await refused_from_elsewhere(browser, "/password", current=PASSWORD, new=NEW, again=NEW)
 
 
-async def test_an_operators_new_password_is_not_undone_by_who_knew_the_old_one(
+async def test_a_change_does_not_overwrite_a_password_that_an_operator_set_meanwhile(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     browser, users = await rig.signed_in(), rig.gateway.users
     is_right = users._passwords.is_right  # noqa: SLF001 - to come in between
 
-    async def overtaken(password: str, kept: str | None, _owner: object) -> bool:
-        found = await is_right(password, kept)
+    async def overtaken(password: str, digest: str | None, _owner: object) -> bool:
+        result = await is_right(password, digest)
         await users.set_password(rig.users[ADMIN], "the operator chose this one")
-        return found
+        return result
 
     monkeypatch.setattr(users._passwords, "is_right", overtaken)  # noqa: SLF001 - as above
     answer = await posted(browser, "/password", current=PASSWORD, new=NEW, again=NEW)
@@ -89,7 +89,7 @@ async def test_an_operators_new_password_is_not_undone_by_who_knew_the_old_one(
     assert (await submitted(fresh, page, email=ADMIN, password="the operator chose this one")).status_code == 303
 
 
-async def test_every_page_leads_there(rig: Rig) -> None:
+async def test_every_page_links_to_the_form(rig: Rig) -> None:
     browser = await rig.signed_in(VIEWER)
     for path in ("/console/keys", "/console/sessions", "/console/password"):
         assert 'href="/console/password"' in (await browser.get(path)).text

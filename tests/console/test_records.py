@@ -1,4 +1,4 @@
-"""What is recorded of sign-ins and refusals, in the audit log and in the process log, and what never is."""
+"""Sign-ins and refusals in the audit log and in the process log."""
 
 import logging
 from typing import Any
@@ -36,9 +36,9 @@ async def test_right_and_wrong_sign_ins_are_in_both_logs(rig: Rig, caplog: pytes
         assert row.request_id
     (right,) = await rows(rig, ada.account_id, "user.sign_in")
     assert (right.actor_id, right.object_id, right.address) == (ada.id, ada.id, "192.0.2.9")
-    said = [record.getMessage() for record in caplog.records if "user.sign_in" in record.getMessage()]
-    assert len(said) == 6
-    assert all(ada.id in line and "192.0.2.9" in line and failed[0].request_id[:8] in line for line in said)
+    messages = [record.getMessage() for record in caplog.records if "user.sign_in" in record.getMessage()]
+    assert len(messages) == 6
+    assert all(ada.id in line and "192.0.2.9" in line and failed[0].request_id[:8] in line for line in messages)
     assert WRONG not in caplog.text + str(failed)
     assert PASSWORD not in caplog.text + str(right)
 
@@ -58,9 +58,7 @@ async def test_right_and_wrong_sign_ins_are_in_both_logs(rig: Rig, caplog: pytes
         ("", "…"),
     ],
 )
-async def test_of_an_unknown_e_mail_little_is_kept_and_of_a_password_in_its_field_nothing(
-    rig: Rig, typed: str, masked: str
-) -> None:
+async def test_an_unknown_email_is_masked_and_other_text_is_not_recorded(rig: Rig, typed: str, masked: str) -> None:
     assert masked_email(typed) == masked
     assert await attempt(rig, typed, WRONG) == 400
     (row,) = await rows(rig, "system", "user.sign_in_failed")
@@ -89,7 +87,7 @@ async def test_a_flood_of_refusals_is_one_row_a_minute_with_their_number(
     assert caplog.text.count("user.sign_in_throttled") == 4
 
 
-async def test_who_signs_out_or_is_signed_out_is_recorded(rig: Rig) -> None:
+async def test_every_sign_out_is_recorded(rig: Rig) -> None:
     browser, other = await rig.signed_in(), await rig.signed_in()
     await submitted(browser, await browser.get("/console/sessions"), "/console/sessions/end-others")
     answer = await submitted(browser, await browser.get("/console/keys"), "/console/sign-out")
@@ -107,19 +105,19 @@ async def test_what_the_console_refuses_is_recorded_once_a_minute(rig: Rig, capl
     for _ in range(3):
         assert (await posted(viewer, "/keys/new", name="x")).status_code == 403
         assert (await admin.post("/console/keys/new", content="proof=x", headers=FORM)).status_code == 403
-    found = await rows(rig, rig.account.id, "console.refused")
-    assert {(row.object_id, orjson.loads(row.after)["reason"]) for row in found} == {
+    refusals = await rows(rig, rig.account.id, "console.refused")
+    assert {(row.object_id, orjson.loads(row.after)["reason"]) for row in refusals} == {
         (rig.users[VIEWER].id, "not an admin"),
         (rig.users[ADMIN].id, "invalid CSRF token"),
     }
-    assert len(found) == 2
-    assert all(orjson.loads(row.after)["path"] == "/keys/new" and row.request_id for row in found)
+    assert len(refusals) == 2
+    assert all(orjson.loads(row.after)["path"] == "/keys/new" and row.request_id for row in refusals)
     assert caplog.text.count("console.refused") == 2
     page = (await admin.get("/console/audit?action=console.refused")).text
     assert "Console action refused" in page
 
 
-async def test_the_account_sees_its_sign_ins_in_words(rig: Rig) -> None:
+async def test_the_audit_log_describes_sign_ins(rig: Rig) -> None:
     await attempt(rig, ADMIN, WRONG)
     page = (await (await rig.signed_in()).get("/console/audit?action=user.")).text
     assert "Sign-in failed" in page

@@ -13,7 +13,7 @@ from tests.console.harness import ADMIN, PASSWORD, STRANGER, URL, VIEWER, Rig, f
 
 
 @pytest.mark.parametrize("email", [ADMIN, VIEWER])
-async def test_a_user_sees_their_browsers_newest_first_and_which_is_this_one(rig: Rig, email: str) -> None:
+async def test_sessions_are_listed_newest_first_and_this_one_is_marked(rig: Rig, email: str) -> None:
     older = await rig.signed_in(email, "192.0.2.7")
     newer = await rig.signed_in(email, "2001:db8::1")
     await rig.signed_in(STRANGER, "192.0.2.99")
@@ -29,7 +29,7 @@ async def test_a_user_sees_their_browsers_newest_first_and_which_is_this_one(rig
 
 
 @pytest.mark.parametrize("email", [ADMIN, VIEWER])
-async def test_one_session_ends_and_the_others_go_on(rig: Rig, email: str) -> None:
+async def test_one_session_ends_and_the_others_continue(rig: Rig, email: str) -> None:
     here, lost, third = [await rig.signed_in(email, f"192.0.2.{number}") for number in (1, 2, 3)]
     page = await here.get("/console/sessions")
     (action,) = re.findall(r'action="([^"]*)">\n[^\n]*\n[^\n]*session from 192\.0\.2\.2 ', page.text)
@@ -42,7 +42,7 @@ async def test_one_session_ends_and_the_others_go_on(rig: Rig, email: str) -> No
 
 
 @pytest.mark.parametrize("email", [ADMIN, VIEWER])
-async def test_all_others_end_at_once_and_nobody_elses(rig: Rig, email: str) -> None:
+async def test_all_other_sessions_of_the_user_end_at_once(rig: Rig, email: str) -> None:
     here, *others = [await rig.signed_in(email, f"192.0.2.{number}") for number in (1, 2, 3)]
     stranger = await rig.signed_in(STRANGER)
     answer = await submitted(here, await here.get("/console/sessions"), "/console/sessions/end-others")
@@ -54,14 +54,14 @@ async def test_all_others_end_at_once_and_nobody_elses(rig: Rig, email: str) -> 
     assert [(await browser.get("/console/sessions")).status_code for browser in others] == [303, 303]
 
 
-async def test_this_browser_is_signed_out_from_there_too(rig: Rig) -> None:
+async def test_this_session_can_be_signed_out_too(rig: Rig) -> None:
     here = await rig.signed_in()
     answer = await submitted(here, await here.get("/console/sessions"), "/console/sign-out")
     assert answer.headers["location"] == "/console/sign-in"
     assert (await here.get("/console/sessions")).headers["location"].startswith("/console/sign-in")
 
 
-async def test_another_users_session_is_not_there(rig: Rig) -> None:
+async def test_another_users_session_is_not_found(rig: Rig) -> None:
     admin, viewer = await rig.signed_in(ADMIN), await rig.signed_in(VIEWER)
     (theirs,) = await rig.gateway.users.sign_ins(rig.users[ADMIN])
     for name in (theirs.name, "0" * 16, "x", theirs.digest.hex()):
@@ -77,7 +77,7 @@ async def test_a_form_of_another_site_ends_nothing(rig: Rig) -> None:
     assert [(await browser.get("/console/sessions")).status_code for browser in (here, other)] == [200, 200]
 
 
-async def test_more_than_a_page_of_them_are_counted(rig: Rig) -> None:
+async def test_omitted_sessions_are_counted(rig: Rig) -> None:
     here = await rig.signed_in()
     now = time.time()
     for number in range(101):
@@ -88,7 +88,7 @@ async def test_more_than_a_page_of_them_are_counted(rig: Rig) -> None:
     assert "2 older sessions are not shown." in page
 
 
-async def test_a_store_that_is_away_is_told_by_a_page(rig: Rig) -> None:
+async def test_an_unavailable_store_has_an_error_page(rig: Rig) -> None:
     browser = await rig.signed_in()
     await lose(rig, "sign_ins")
     assert (await browser.get("/console/sessions")).status_code == 503
@@ -107,7 +107,7 @@ async def statuses(browser: AsyncClient, address: str, *passwords: str) -> list[
     return [(await submitted(browser, page, email=VIEWER, password=each)).status_code for each in passwords]
 
 
-async def test_a_signed_in_browser_lets_its_user_into_a_new_one_though_strangers_keep_trying(rig: Rig) -> None:
+async def test_a_sign_in_pass_works_while_others_use_up_the_attempts(rig: Rig) -> None:
     here = await rig.signed_in(VIEWER)
     for number in range(100):
         await rig.gateway.users.sign_in(VIEWER, "x" * 2000, address=number, display_address=None)

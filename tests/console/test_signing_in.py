@@ -1,4 +1,4 @@
-"""Who gets in, who is turned away, and what every page says to browsers."""
+"""Sign-in, sign-out, and the headers of every page."""
 
 import re
 from urllib.parse import quote
@@ -35,13 +35,15 @@ async def test_nobody_sees_a_page_without_signing_in(rig: Rig, path: str) -> Non
     assert in_part.headers["hx-redirect"].startswith("/console/sign-in?next=")
 
 
-async def test_the_way_in_leads_on_to_where_one_was_going(rig: Rig) -> None:
+async def test_sign_in_returns_to_the_requested_page(rig: Rig) -> None:
     browser = rig.http()
-    turned = await browser.get("/console/keys/new")
-    page = await browser.get(turned.headers["location"])
+    redirect = await browser.get("/console/keys/new")
+    page = await browser.get(redirect.headers["location"])
     answer = await submitted(browser, page, email=ADMIN, password=PASSWORD)
     assert (answer.status_code, answer.headers["location"]) == (303, "/console/keys/new")
-    again = await browser.get(turned.headers["location"])
+    assert redirect.headers["cache-control"] == answer.headers["cache-control"] == "no-store"
+    assert "__Host-machpay-form" not in browser.cookies
+    again = await browser.get(redirect.headers["location"])
     assert (again.status_code, again.headers["location"]) == (303, "/console/keys/new")
 
 
@@ -57,7 +59,7 @@ async def test_the_way_in_leads_on_to_where_one_was_going(rig: Rig) -> None:
         "",
     ],
 )
-async def test_the_way_in_leads_nowhere_else(rig: Rig, wanted: str) -> None:
+async def test_sign_in_redirects_to_console_pages_only(rig: Rig, wanted: str) -> None:
     browser = rig.http()
     page = await browser.get(f"/console/sign-in?next={quote(wanted, safe='')}")
     answer = await submitted(browser, page, email=ADMIN, password=PASSWORD)
@@ -67,7 +69,7 @@ async def test_the_way_in_leads_nowhere_else(rig: Rig, wanted: str) -> None:
 @pytest.mark.parametrize(
     "email, password", [(ADMIN, "wrong horse battery"), ("nobody@example.org", PASSWORD), ("", "")]
 )
-async def test_which_of_the_two_is_wrong_is_not_told(rig: Rig, email: str, password: str) -> None:
+async def test_the_error_does_not_say_whether_the_email_exists(rig: Rig, email: str, password: str) -> None:
     browser = rig.http()
     answer = await submitted(browser, await browser.get("/console/sign-in"), email=email, password=password)
     assert answer.status_code == 400
@@ -76,7 +78,7 @@ async def test_which_of_the_two_is_wrong_is_not_told(rig: Rig, email: str, passw
     assert not password or password not in answer.text
 
 
-async def test_whoever_guesses_is_slowed(rig: Rig) -> None:
+async def test_guessing_is_throttled(rig: Rig) -> None:
     browser = rig.http("203.0.113.9")
     page = await browser.get("/console/sign-in")
     statuses = [(await submitted(browser, page, email=ADMIN, password=f"guess {n:09}")).status_code for n in range(12)]
@@ -84,21 +86,21 @@ async def test_whoever_guesses_is_slowed(rig: Rig) -> None:
     assert statuses[-1] == 429
 
 
-async def test_a_disabled_user_is_out_at_once(rig: Rig) -> None:
+async def test_a_disabled_user_is_signed_out_immediately(rig: Rig) -> None:
     browser = await rig.signed_in(VIEWER)
     assert (await browser.get("/console/keys")).status_code == 200
     await rig.gateway.users.disable(rig.users[VIEWER])
     assert (await browser.get("/console/keys")).status_code == 303
 
 
-async def test_signing_out_ends_the_sign_in_itself(rig: Rig) -> None:
+async def test_signing_out_ends_the_session_on_the_server(rig: Rig) -> None:
     browser = await rig.signed_in()
-    kept = dict(browser.cookies)
+    cookies = dict(browser.cookies)
     page = await browser.get("/console/keys")
     answer = await submitted(browser, page, "/console/sign-out")
     assert answer.headers["location"] == "/console/sign-in"
     thief = rig.http()
-    thief.cookies.update(kept)
+    thief.cookies.update(cookies)
     assert (await thief.get("/console/keys")).status_code == 303
 
 
@@ -135,7 +137,7 @@ async def test_every_page_forbids_frames_foreign_scripts_and_caches(rig: Rig) ->
         assert not re.search(r'(?:src|href|action)="(?!/console|#)', page.text)
 
 
-async def test_what_pages_load_is_here_and_is_kept_by_its_content(rig: Rig) -> None:
+async def test_assets_are_local_and_cached_by_content(rig: Rig) -> None:
     page = await rig.http().get("/console/sign-in")
     loaded = re.findall(r'(?:src|href)="(/console/static/[^"]*)"', page.text)
     assert len(loaded) >= 4
@@ -148,7 +150,7 @@ async def test_what_pages_load_is_here_and_is_kept_by_its_content(rig: Rig) -> N
         assert (await rig.http().get(address)).status_code in {400, 404}
 
 
-async def test_cookies_are_for_this_host_over_tls_and_no_script(rig: Rig) -> None:
+async def test_cookies_are_host_only_secure_and_http_only(rig: Rig) -> None:
     browser = rig.http()
     page = await browser.get("/console/sign-in")
     signed_in = await submitted(browser, page, email=ADMIN, password=PASSWORD)
@@ -157,7 +159,7 @@ async def test_cookies_are_for_this_host_over_tls_and_no_script(rig: Rig) -> Non
         assert {"HttpOnly", "Secure", "Path=/", "SameSite=lax"} <= set(cookie.split("; "))
 
 
-async def test_over_plain_http_on_this_machine_it_works_too() -> None:
+async def test_plain_http_works_on_the_local_machine() -> None:
     async with serving_console(console=ConsoleSettings("http://127.0.0.1:8000")) as rig:
         browser = rig.http()
         browser.base_url = "http://127.0.0.1:8000"
@@ -173,7 +175,7 @@ async def test_an_api_key_opens_no_page(rig: Rig) -> None:
     assert answer.status_code == 303
 
 
-async def test_below_a_mount_point_every_way_leads_below_it(rig: Rig) -> None:
+async def test_every_link_stays_below_a_mount_point(rig: Rig) -> None:
     browser = await rig.signed_in()
     browser._transport.root_path = "/gateway"  # type: ignore[attr-defined]  # noqa: SLF001 - as a server's --root-path has it
     page = await browser.get("/gateway/console/keys")
@@ -184,7 +186,7 @@ async def test_below_a_mount_point_every_way_leads_below_it(rig: Rig) -> None:
     assert answer.headers["location"] == "/gateway/console/sign-in"
 
 
-async def test_there_is_no_console_unless_it_is_asked_for() -> None:
+async def test_without_settings_there_is_no_console() -> None:
     async with serving_console(console=None) as rig:
         assert (await rig.http().get("/console/sign-in")).status_code == 401
 
@@ -201,7 +203,7 @@ async def test_two_accounts_do_not_see_each_other(rig: Rig) -> None:
     assert URL not in str(browser.cookies)
 
 
-async def test_a_form_that_another_tab_overtook_goes_on(rig: Rig) -> None:
+async def test_an_outdated_sign_in_form_continues_when_another_tab_signed_in(rig: Rig) -> None:
     browser = rig.http()
     first = await browser.get("/console/sign-in?next=/usage")
     second = await browser.get("/console/sign-in")
@@ -213,7 +215,7 @@ async def test_a_form_that_another_tab_overtook_goes_on(rig: Rig) -> None:
     assert ADMIN in (await browser.get("/console/keys")).text
 
 
-async def test_a_form_without_proof_signs_nobody_in(rig: Rig) -> None:
+async def test_a_form_without_its_cookie_signs_nobody_in(rig: Rig) -> None:
     browser = rig.http()
     page = await browser.get("/console/sign-in")
     browser.cookies.clear()
@@ -223,6 +225,6 @@ async def test_a_form_without_proof_signs_nobody_in(rig: Rig) -> None:
     assert "__Host-machpay-session" not in browser.cookies
 
 
-async def test_pages_say_that_subdomains_need_tls_too(rig: Rig) -> None:
+async def test_hsts_includes_subdomains(rig: Rig) -> None:
     answer = await rig.http().get("/console/sign-in")
     assert answer.headers["strict-transport-security"] == "max-age=31536000; includeSubDomains"

@@ -1,4 +1,4 @@
-"""The quick start: what it fills in, and that each snippet runs as it stands."""
+"""The quick start: its values, and that each snippet runs as it is."""
 
 import asyncio
 import json
@@ -43,13 +43,13 @@ NAME = "a \"quoted\" \\ name {x} 'y' 🔑"
 
 def snippets_in(page: str) -> dict[str, str]:
     """Return what the page's copy buttons copy, by name."""
-    found = re.findall(r'<pre id="([a-z-]+)" tabindex="0">(.*?)</pre>', page, re.DOTALL)
-    assert {name for name, _ in found} == set(re.findall(r'data-copy="([a-z-]+)"', page))
-    return {name: unescape(text) for name, text in found}
+    snippets = re.findall(r'<pre id="([a-z-]+)" tabindex="0">(.*?)</pre>', page, re.DOTALL)
+    assert {name for name, _ in snippets} == set(re.findall(r'data-copy="([a-z-]+)"', page))
+    return {name: unescape(text) for name, text in snippets}
 
 
 @dataclass(frozen=True)
-class Site:
+class ServedConsole:
     """A gateway that is served, with a Console and an authorization server at *url*, a host of theirs."""
 
     url: str
@@ -81,7 +81,7 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+def site(tmp_path: Path) -> Iterator[ServedConsole]:
     listening = socket.create_server(("127.0.0.1", 0))
     url, pages_url = (f"http://{host}:{listening.getsockname()[1]}" for host in ("127.0.0.1", "localhost"))
     options = Options(
@@ -117,11 +117,11 @@ def site(tmp_path: Path) -> Iterator[Site]:
         page = browser.get("/console/start", params={"key": key.id})
         assert page.status_code == 200
         assert app_secret is not None
-        found = snippets_in(page.text)
-        yield Site(pages_url, tmp_path, key, secret, admin_secret, app, app_secret, found)
+        snippets = snippets_in(page.text)
+        yield ServedConsole(pages_url, tmp_path, key, secret, admin_secret, app, app_secret, snippets)
 
 
-def test_the_snippets_hold_no_secret_and_are_all_run_here(site: Site) -> None:
+def test_the_snippets_contain_no_secret_and_all_are_tested(site: ServedConsole) -> None:
     text = "\n".join(site.snippets.values())
     assert site.secret not in text
     assert site.app_secret not in text
@@ -131,29 +131,29 @@ def test_the_snippets_hold_no_secret_and_are_all_run_here(site: Site) -> None:
     }  # fmt: skip
 
 
-def test_the_python_runs_with_what_is_in_the_environment(site: Site) -> None:
+def test_the_python_snippet_runs_with_the_environment_variables(site: ServedConsole) -> None:
     (site.folder / ".env").write_text(site.filled("env"))
     (site.folder / "first.py").write_text(site.filled("python"))
-    told = site.done("sh", "-c", f"set -a; . ./.env; set +a; {sys.executable} first.py", PYTHONPATH=sources())
-    assert told == f"{NAME}\n"
+    output = site.done("sh", "-c", f"set -a; . ./.env; set +a; {sys.executable} first.py", PYTHONPATH=sources())
+    assert output == f"{NAME}\n"
 
 
-def test_the_python_with_the_key_in_it_runs_by_itself(site: Site) -> None:
+def test_the_python_snippet_with_the_key_in_code_runs(site: ServedConsole) -> None:
     assert site.done(sys.executable, "-c", site.filled("python-explicit"), PYTHONPATH=sources()) == f"{NAME}\n"
 
 
 @pytest.mark.skipif(not CURL, reason="curl is not on PATH")
 @pytest.mark.parametrize("name, expected", [("curl", NAME), ("curl-skill", "ok")])
-def test_the_curl_runs_in_a_shell(site: Site, name: str, expected: str) -> None:
-    told = site.done("sh", "-c", f"{site.filled(name)} --silent --show-error --fail")
+def test_the_curl_snippets_run_in_a_shell(site: ServedConsole, name: str, expected: str) -> None:
+    output = site.done("sh", "-c", f"{site.filled(name)} --silent --show-error --fail")
     if name == "curl":
-        told = json.loads(told)["name"]
-    assert told == expected
+        output = json.loads(output)["name"]
+    assert output == expected
 
 
-def test_the_rotation_makes_a_key_with_the_same_permissions_and_revokes_the_old_one(site: Site) -> None:
-    told = site.done(sys.executable, "-c", site.filled("rotation"), PYTHONPATH=sources(), **site.environment)
-    key_id = told.removeprefix("New key created: ").strip()
+def test_the_rotation_snippet_creates_an_equal_key_and_revokes_the_old_one(site: ServedConsole) -> None:
+    output = site.done(sys.executable, "-c", site.filled("rotation"), PYTHONPATH=sources(), **site.environment)
+    key_id = output.removeprefix("New key created: ").strip()
 
     async def both() -> tuple[KeyRecord | None, KeyRecord | None]:
         async with Gateway(database=f"sqlite:///{site.folder}/console.db") as gateway:
@@ -168,7 +168,7 @@ def test_the_rotation_makes_a_key_with_the_same_permissions_and_revokes_the_old_
     assert old.revoked_at is not None
 
 
-def test_the_steps_of_an_app_run_one_after_the_other(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oauth_snippets_run_in_order(site: ServedConsole, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in site.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MACHPAY_API_KEY")
@@ -191,7 +191,7 @@ class TestTypeScript:
 
     pytestmark = MARKS
 
-    def test_both_run(self, site: Site, application: Application) -> None:
+    def test_the_typescript_snippets_run(self, site: ServedConsole, application: Application) -> None:
         first, explicit = application.all_compiled([site.filled(f"typescript{kind}") for kind in ("", "-explicit")])
         assert site.done(NODE, str(first), **site.environment) == f"{NAME}\n"
         assert site.done(NODE, str(explicit)) == f"{NAME}\n"
@@ -202,35 +202,35 @@ def sources() -> str:
     return str(Path(__file__).parents[2] / "clients" / "python" / "src")
 
 
-async def test_without_a_key_the_snippets_have_a_placeholder_and_the_page_leads_to_a_key(rig: Rig) -> None:
+async def test_without_a_key_the_snippets_have_a_placeholder(rig: Rig) -> None:
     for email, leads in ((ADMIN, True), (VIEWER, False)):
         browser = await rig.signed_in(email)
         page = await browser.get("/console/start")
-        found = snippets_in(page.text)
-        assert found["env"] == "MACHPAY_API_KEY=sk_live_…\nMACHPAY_BASE_URL=https://api.example.com"
-        assert "oauth-ask" not in found
-        assert 'admin.keys.revoke("key_…")' in found["rotation"]
+        snippets = snippets_in(page.text)
+        assert snippets["env"] == "MACHPAY_API_KEY=sk_live_…\nMACHPAY_BASE_URL=https://api.example.com"
+        assert "oauth-ask" not in snippets
+        assert 'admin.keys.revoke("key_…")' in snippets["rotation"]
         assert ('href="/console/keys/new"' in page.text) is leads
         assert set(forms_of(page)) == {"/console/sign-out"}
 
 
-async def test_a_chosen_key_fills_its_own_values_in(rig: Rig) -> None:
+async def test_the_snippets_have_the_values_of_the_chosen_key(rig: Rig) -> None:
     key, secret = await rig.key(environment="test")
     await rig.key("other")
     browser = await rig.signed_in(VIEWER)
     path = f"/console/start?key={key.id}"
     assert f'href="{path}"' in (await browser.get(f"/console/keys/{key.id}")).text
     page = await browser.get(path)
-    found = snippets_in(page.text)
-    assert found["env"].startswith(f"MACHPAY_API_KEY={key.masked}\n")
-    assert 'name="production-api-v2"' in found["rotation"]
-    assert 'scopes=["account:read", "skills:list"]' in found["rotation"]
-    assert 'environment="test"' in found["rotation"]
+    snippets = snippets_in(page.text)
+    assert snippets["env"].startswith(f"MACHPAY_API_KEY={key.masked}\n")
+    assert 'name="production-api-v2"' in snippets["rotation"]
+    assert 'scopes=["account:read", "skills:list"]' in snippets["rotation"]
+    assert 'environment="test"' in snippets["rotation"]
     assert re.search(rf'<option value="{key.id}" selected>', page.text)
     assert secret not in page.text
 
 
-async def test_another_accounts_key_is_not_there(rig: Rig) -> None:
+async def test_another_accounts_key_is_not_found(rig: Rig) -> None:
     key, _ = await rig.key()
     browser = await rig.signed_in(STRANGER)
     assert (await browser.get(f"/console/start?key={key.id}")).status_code == 404
@@ -238,7 +238,7 @@ async def test_another_accounts_key_is_not_there(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("name", [HOSTILE, '") or exit("', "W" * 100, "{{ 7*7 }}"])
-async def test_a_hostile_name_stays_a_text_of_the_program(rig: Rig, name: str) -> None:
+async def test_a_hostile_name_stays_a_string_literal(rig: Rig, name: str) -> None:
     key, _ = await rig.key(name)
     browser = await rig.signed_in()
     page = await browser.get(f"/console/start?key={key.id}")
@@ -249,7 +249,7 @@ async def test_a_hostile_name_stays_a_text_of_the_program(rig: Rig, name: str) -
     assert json.loads(literal) == f"{key.name[:97]}-v2"
 
 
-async def test_a_store_that_is_away_is_told_by_a_page(rig: Rig) -> None:
+async def test_an_unavailable_store_has_an_error_page(rig: Rig) -> None:
     browser = await rig.signed_in()
     await lose(rig, "keys")
     assert (await browser.get("/console/start")).status_code == 503

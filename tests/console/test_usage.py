@@ -1,4 +1,4 @@
-"""What was counted is shown to whose it is: as a page, as JSON for its charts, and as CSV."""
+"""The pages on usage: HTML, JSON for the charts, and CSV."""
 
 import csv
 import re
@@ -48,7 +48,7 @@ async def counted(
     seconds_ago: float = 0.0,
     latency: float = 0.005,
 ) -> None:
-    """Count so many requests with *key*, as if they had come then."""
+    """Store the usage of so many requests with *key* at that time."""
     start = MINUTE.start_of(time.time() - seconds_ago)
     bound = next((at for at, bound in enumerate(BOUNDS) if latency <= bound), len(BOUNDS))
     histogram = tuple(count * (at == bound) for at in range(len(BOUNDS) + 1))
@@ -56,8 +56,8 @@ async def counted(
     await rig.gateway.store.add_usage(UsageBatch((row,), (), {key.id: key.account_id}))
 
 
-async def told(browser: AsyncClient, query: str = "") -> dict[str, Any]:
-    """Return what scripts are told."""
+async def load_json(browser: AsyncClient, query: str = "") -> dict[str, Any]:
+    """Return the JSON document that the page's script polls."""
     answer = await browser.get(f"/console/usage.json?{query}")
     assert answer.status_code == 200, answer.text
     document: dict[str, Any] = answer.json()
@@ -72,7 +72,7 @@ async def lines(browser: AsyncClient, query: str = "") -> list[dict[str, str]]:
 
 
 def text_of(page: Response, name: str) -> str:
-    """Return what *page* says by that name."""
+    """Return the text of that name on *page*."""
     assert page.status_code == 200, page.text
     return unescape(re.search(rf'data-text="{name}">([^<]*)<', page.text)[1])  # type: ignore[index]
 
@@ -84,7 +84,7 @@ def cells(page: Response, table: str) -> list[list[str]]:
     return [[unescape(re.sub(r"<[^>]*>", "", cell)) for cell in re.findall(r"<t[hd].*?</t[hd]>", row)] for row in rows]
 
 
-async def test_a_request_that_was_made_shows_once_it_is_stored(rig: Rig) -> None:
+async def test_a_request_is_shown_when_it_is_stored(rig: Rig) -> None:
     key, secret = await rig.key()
     caller, browser = rig.http(url=API_URL), await rig.signed_in()
     answers = [
@@ -95,20 +95,20 @@ async def test_a_request_that_was_made_shows_once_it_is_stored(rig: Rig) -> None
     await rig.gateway.recorder.close()
     rig.gateway.recorder.open()
     for query in (f"key={key.id}&period=hour", "period=hour"):
-        document = await told(browser, query)
+        document = await load_json(browser, query)
         assert (document["requests"], document["allowed"]) == (2, 1)
         assert sum(document["groups"]["admitted"]) == sum(document["groups"]["forbidden"]) == 1
         assert [row[0]["text"] for row in document["tables"]["outcomes"]] == ["allowed", "insufficient_scope"]
         assert document["told"]["refused"] == "50.0% (1)"
 
 
-async def test_the_page_the_json_and_the_csv_say_the_same(rig: Rig) -> None:
+async def test_the_page_the_json_and_the_csv_agree(rig: Rig) -> None:
     key, _ = await rig.key()
     await counted(rig, key, count=1200, latency=0.02)
     await counted(rig, key, count=40, outcome="rate_limited", status=429, latency=0.001)
     await counted(rig, key, count=5, route="POST /v1/skills/execute", status=503, latency=20)
     browser = await rig.signed_in()
-    page, document = await browser.get(f"/console/usage?key={key.id}"), await told(browser, f"key={key.id}")
+    page, document = await browser.get(f"/console/usage?key={key.id}"), await load_json(browser, f"key={key.id}")
     assert (text_of(page, "requests"), text_of(page, "refused")) == ("1,245", "3.2% (40)")
     assert text_of(page, "rate limited") == "40"
     for name, words in document["told"].items():
@@ -120,24 +120,24 @@ async def test_the_page_the_json_and_the_csv_say_the_same(rig: Rig) -> None:
         ["POST /v1/skills/execute", "5", "0.4%", "0.0%"],
     ]
     assert cells(page, "routes")[1][4] == "10 s or more"
-    found = await lines(browser, f"key={key.id}")
-    assert [(row["outcome"], row["status"], row["group"], row["requests"]) for row in found] == [
+    rows = await lines(browser, f"key={key.id}")
+    assert [(row["outcome"], row["status"], row["group"], row["requests"]) for row in rows] == [
         ("allowed", "200", "admitted", "1200"),
         ("rate_limited", "429", "rate limited", "40"),
         ("allowed", "503", "error", "5"),
     ]
-    assert (found[0]["mean_ms"], found[1]["p99_ms"]) == ("20.000", "0.990")
+    assert (rows[0]["mean_ms"], rows[1]["p99_ms"]) == ("20.000", "0.990")
 
 
 @pytest.mark.parametrize("period", PERIODS.values(), ids=PERIODS)
-async def test_each_period_has_all_its_buckets_up_to_the_one_that_goes_on(rig: Rig, period: OverviewPeriod) -> None:
+async def test_each_period_has_all_its_buckets_up_to_the_current_one(rig: Rig, period: OverviewPeriod) -> None:
     key, _ = await rig.key()
     inside, outside = period.seconds - 2 * period.bucket.seconds, period.seconds
     await counted(rig, key, seconds_ago=inside)
     await counted(rig, key, count=2)
     await counted(rig, key, count=4, seconds_ago=outside)
     browser = await rig.signed_in()
-    document = await told(browser, f"period={period.name}")
+    document = await load_json(browser, f"period={period.name}")
     starts, length = document["starts"], period.bucket.seconds
     assert starts == list(range(document["start"], document["end"], length))
     assert len(starts) * length == period.seconds
@@ -155,7 +155,7 @@ async def test_each_period_has_all_its_buckets_up_to_the_one_that_goes_on(rig: R
     assert len(cells(page, "buckets")) == len(starts)
 
 
-async def test_a_key_without_requests_is_shown_as_such(rig: Rig) -> None:
+async def test_a_key_without_requests_has_empty_figures(rig: Rig) -> None:
     key, _ = await rig.key()
     browser = await rig.signed_in()
     page = await browser.get(f"/console/usage?key={key.id}")
@@ -163,26 +163,26 @@ async def test_a_key_without_requests_is_shown_as_such(rig: Rig) -> None:
     assert await lines(browser, f"key={key.id}") == []
 
 
-async def test_every_refusal_is_told_in_words_by_its_own_code(rig: Rig) -> None:
+async def test_every_refusal_has_a_code_and_a_description(rig: Rig) -> None:
     key, _ = await rig.key()
     await counted(rig, key, outcome="address_not_allowed", status=403)
     await counted(rig, key, outcome="of_a_later_version", status=418)
     page = await (await rig.signed_in()).get("/console/usage")
-    told_by_code = {row[0]: row[4:] for row in cells(page, "outcomes")}
-    assert told_by_code == {
+    by_code = {row[0]: row[4:] for row in cells(page, "outcomes")}
+    assert by_code == {
         "address_not_allowed": ["forbidden", "These credentials may not be used from this address."],
         "of_a_later_version": ["error", "The reason for this refusal is from another version."],
     }
     assert '<a href="https://docs.machpay.xyz/problems/address_not_allowed">' in page.text
 
 
-async def test_an_account_sees_all_of_its_own_and_nothing_of_anothers(rig: Rig) -> None:
+async def test_an_account_sees_its_own_usage_only(rig: Rig) -> None:
     key, _ = await rig.key()
     other, _ = await rig.key(account=rig.other)
     await counted(rig, key, count=3)
     await counted(rig, other, count=5)
     ours, theirs, viewer = await rig.signed_in(), await rig.signed_in(STRANGER), await rig.signed_in(VIEWER)
-    assert [(await told(browser))["requests"] for browser in (ours, theirs, viewer)] == [3, 5, 3]
+    assert [(await load_json(browser))["requests"] for browser in (ours, theirs, viewer)] == [3, 5, 3]
     for name in FORMATS:
         for foreign in (other.id, rig.other.id, rig.account.id, "key_none", "%00", "%ED%A0%80", "'", "../keys"):
             assert (await ours.get(f"/console/{name}?key={foreign}")).status_code == 404
@@ -190,14 +190,14 @@ async def test_an_account_sees_all_of_its_own_and_nothing_of_anothers(rig: Rig) 
 
 
 @pytest.mark.parametrize("name", FORMATS)
-async def test_nobody_is_told_anything_without_being_signed_in(rig: Rig, name: str) -> None:
+async def test_usage_requires_a_session(rig: Rig, name: str) -> None:
     answer = await rig.http().get(f"/console/{name}")
     assert (answer.status_code, answer.headers["location"]) == (303, f"/console/sign-in?next=/{name}")
 
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("period", ["year", "HOUR", "-1", "<b>", "%00", "%ED%A0%80", "9" * 50])
-async def test_a_period_that_is_none_is_said_to_be_none(rig: Rig, name: str, period: str) -> None:
+async def test_an_invalid_period_is_refused(rig: Rig, name: str, period: str) -> None:
     answer = await (await rig.signed_in()).get(f"/console/{name}?period={period}")
     assert answer.status_code == 400
     assert "use hour, day, week, month" in answer.text
@@ -205,7 +205,7 @@ async def test_a_period_that_is_none_is_said_to_be_none(rig: Rig, name: str, per
 
 
 @pytest.mark.parametrize("name", FORMATS)
-async def test_while_the_store_is_away_a_page_says_so(rig: Rig, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unavailable_store_has_an_error_page(rig: Rig, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def away(*_: object, **__: object) -> object:
         raise StoreUnavailable("usage")
 
@@ -216,7 +216,7 @@ async def test_while_the_store_is_away_a_page_says_so(rig: Rig, name: str, monke
     assert "temporarily unavailable" in answer.text
 
 
-async def test_hostile_names_are_text_wherever_they_are_shown(rig: Rig) -> None:
+async def test_hostile_names_are_text_in_every_format(rig: Rig) -> None:
     key, _ = await rig.key(name='<img src=x onerror="alert(1)">')
     await counted(rig, key, route=HOSTILE)
     browser = await rig.signed_in()
@@ -226,6 +226,8 @@ async def test_hostile_names_are_text_wherever_they_are_shown(rig: Rig) -> None:
     assert cells(page, "routes")[0][0] == HOSTILE
     document = await browser.get(f"/console/usage.json?key={key.id}")
     assert document.headers["content-type"] == "application/json"
+    assert document.headers["cache-control"] == "no-store"
+    assert document.headers["x-content-type-options"] == "nosniff"
     assert [row["route"] for row in await lines(browser, f"key={key.id}")] == [f"'{HOSTILE}"]
 
 
@@ -249,20 +251,20 @@ async def test_hostile_names_are_text_wherever_they_are_shown(rig: Rig) -> None:
         ("a-b+c=d@e.example", "a-b+c=d@e.example"),  # within a word nothing begins
     ],
 )
-def test_a_spreadsheet_runs_nothing_of_it(text: str, expected: str) -> None:
+def test_formulas_are_escaped(text: str, expected: str) -> None:
     assert list(csv.reader(StringIO(format_csv([[text, 7]]), newline=""))) == [[expected, "7"]]
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|", " "])
 @given(st.text("ab=+-@;,|\t\r\n\"' ＝", max_size=12))  # noqa: RUF001 - a wide sign
-def test_no_cell_is_a_formula_wherever_lines_are_split(separator: str, text: str) -> None:
+def test_no_cell_is_a_formula_with_any_separator(separator: str, text: str) -> None:
     written = format_csv([["head", text, "tail"]])
     cells = [cell for line in csv.reader(StringIO(written, newline=""), delimiter=separator) for cell in line]
     cells += re.split(rf"[\r\n{re.escape(separator)}]", written)  # by a reader that knows no quotes
     assert not [cell for cell in cells if re.match(r"[\s\"]*[=+\-@＝]", cell)]  # noqa: RUF001 - as above
 
 
-async def test_the_csv_is_a_file_to_keep(rig: Rig) -> None:
+async def test_the_csv_is_a_download(rig: Rig) -> None:
     key, _ = await rig.key()
     for route in ('GET /a,"b"', "GET /ä"):
         await counted(rig, key, route=route)
@@ -270,43 +272,44 @@ async def test_the_csv_is_a_file_to_keep(rig: Rig) -> None:
     assert answer.headers["content-type"] == "text/csv; charset=utf-8; header=present"
     assert re.fullmatch(rf'attachment; filename="usage-{key.id}-hour-\d+\.csv"', answer.headers["content-disposition"])
     assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"
     head, first, second = answer.text.removesuffix("\r\n").split("\r\n")  # RFC 4180 §2
     assert head == ",".join(f'"{name}"' for name in HEADER)
     assert first.split(",", 2)[2].startswith('"GET /a,""b""","allowed","200","admitted","1",')
     assert "GET /ä" in second
 
 
-async def test_a_csv_of_many_lines_is_whole(rig: Rig) -> None:
+async def test_a_csv_of_many_lines_is_complete(rig: Rig) -> None:
     key, _ = await rig.key()
     start, histogram = MINUTE.start_of(time.time()), (1, *(0,) * len(BOUNDS))
     keys = [UsageKey(key.id, start, f"GET /{number:04}", "allowed", 200) for number in range(1100)]
     await rig.gateway.store.add_usage(UsageBatch([UsageRow(each, 0.0005, histogram) for each in keys], ()))
-    found = await lines(await rig.signed_in(), f"key={key.id}&period=hour")
-    assert [row["route"] for row in found] == [f"GET /{number:04}" for number in range(1100)]
+    rows = await lines(await rig.signed_in(), f"key={key.id}&period=hour")
+    assert [row["route"] for row in rows] == [f"GET /{number:04}" for number in range(1100)]
 
 
-async def test_looking_shows_what_is_left_and_takes_nothing(rig: Rig) -> None:
+async def test_viewing_shows_the_remaining_limits_and_takes_nothing(rig: Rig) -> None:
     key, _ = await rig.key()
     tier = rig.gateway.policy.tiers["standard"]
     granted = rig.gateway.limiter.admit(AdmissionRequest(key.id, key.version, tier, 7))
     assert isinstance(granted, Admitted)
     browser = await rig.signed_in()
     for _ in range(3):
-        document = await told(browser, f"key={key.id}")
+        document = await load_json(browser, f"key={key.id}")
         assert document["meters"] == {"left": {"value": 993, "most": 1000}, "slots": {"value": 1, "most": 50}}
         page = await browser.get(f"/console/usage?key={key.id}")
         assert text_of(page, "left") == "993 of 1,000 left in this minute"
         assert text_of(page, "slots") == "1 of 50 in use"
         assert 'max="1000" value="993"' in page.text
     granted.lease.release()
-    assert (await told(browser, f"key={key.id}"))["meters"]["slots"]["value"] == 0
+    assert (await load_json(browser, f"key={key.id}"))["meters"]["slots"]["value"] == 0
 
 
 @pytest.mark.parametrize(
     "standing, why",
     [(STALE, "the key has just been changed"), (LimiterUnavailable("for the log"), "the limiter is not responding")],
 )
-async def test_what_is_left_may_not_be_known(
+async def test_the_remaining_limits_may_be_unavailable(
     rig: Rig, standing: Stale | LimiterUnavailable, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def shown(_: AdmissionRequest) -> Remaining | Stale | LimiterUnavailable:
@@ -318,10 +321,10 @@ async def test_what_is_left_may_not_be_known(
     page = await browser.get(f"/console/usage?key={key.id}")
     assert text_of(page, "left") == text_of(page, "slots") == f"unavailable: {why}"
     assert "for the log" not in page.text
-    assert (await told(browser, f"key={key.id}"))["meters"] == {"left": None, "slots": None}
+    assert (await load_json(browser, f"key={key.id}"))["meters"] == {"left": None, "slots": None}
 
 
-async def test_neither_an_account_nor_a_revoked_key_has_anything_left(rig: Rig) -> None:
+async def test_accounts_and_revoked_keys_have_no_limits(rig: Rig) -> None:
     key, _ = await rig.key()
     await counted(rig, key)
     await rig.gateway.keys.revoke(rig.account.id, key.id)
@@ -330,7 +333,7 @@ async def test_neither_an_account_nor_a_revoked_key_has_anything_left(rig: Rig) 
         page = await browser.get(f"/console/usage?{query}")
         assert text_of(page, "requests") == "1"
         assert "<meter" not in page.text
-        assert (await told(browser, query))["meters"] == {}
+        assert (await load_json(browser, query))["meters"] == {}
 
 
 @pytest.mark.parametrize(
@@ -341,7 +344,7 @@ async def test_neither_an_account_nor_a_revoked_key_has_anything_left(rig: Rig) 
         ("99/10 second", " (the limit of 99 in 10 seconds does not compare to a minute)"),
     ],
 )
-async def test_the_busiest_minute_is_set_against_the_limit(
+async def test_the_busiest_minute_is_compared_to_the_limit(
     rig: Rig, rate: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, _ = await rig.key()
@@ -350,13 +353,11 @@ async def test_the_busiest_minute_is_set_against_the_limit(
     await counted(rig, key, count=200, seconds_ago=120)
     tiers = rig.gateway.policy.tiers
     monkeypatch.setattr(rig.gateway.policy, "tiers", {**tiers, "standard": replace(tiers["standard"], rate=rate)})
-    told_of = (await told(await rig.signed_in(), f"key={key.id}"))["told"]
-    assert re.fullmatch(r"312 at [-\d]{10} \d\d:\d\d UTC" + re.escape(expected), told_of["busiest"])
+    texts = (await load_json(await rig.signed_in(), f"key={key.id}"))["told"]
+    assert re.fullmatch(r"312 at [-\d]{10} \d\d:\d\d UTC" + re.escape(expected), texts["busiest"])
 
 
-async def test_the_limit_is_taken_by_what_was_let_through_and_by_its_cost(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_busiest_minute_counts_allowed_requests_by_cost(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     key, _ = await rig.key()
     route = Route("POST /v1/skills/execute", scopes="skills:execute", cost=5)
     monkeypatch.setattr(rig.gateway.policy, "costs", Policy([route]).costs)
@@ -364,9 +365,9 @@ async def test_the_limit_is_taken_by_what_was_let_through_and_by_its_cost(
         await counted(rig, key, count=many, route=route.match, status=502, seconds_ago=seconds_ago)
     await counted(rig, key, count=1000, route=route.match, outcome="rate_limited", status=429, seconds_ago=120)
     await counted(rig, key, count=10, route="of no rule now", seconds_ago=120)
-    told_of = (await told(await rig.signed_in(), f"key={key.id}"))["told"]
-    assert told_of["busiest"].startswith("1,210 at ")
-    assert told_of["busiest"].endswith(", 101.0% of the limit of 1,000 per minute")
+    texts = (await load_json(await rig.signed_in(), f"key={key.id}"))["told"]
+    assert texts["busiest"].startswith("1,210 at ")
+    assert texts["busiest"].endswith(", 101.0% of the limit of 1,000 per minute")
 
 
 async def test_the_page_loads_its_own_scripts_and_runs_no_other(rig: Rig) -> None:

@@ -108,7 +108,7 @@ def test_a_double_click_makes_one_key(site: Site, page: Page) -> None:
     assert len(site.portal.call(site.gateway.keys.list, account.id)) == 1
 
 
-def test_the_secret_is_not_to_be_had_by_going_back(site: Site, page: Page) -> None:
+def test_going_back_does_not_show_the_secret_again(site: Site, page: Page) -> None:
     site.sign_in(page, site.new_user(account=site.new_account()))
     page.goto(f"{site.url}/console/keys/new")
     page.get_by_label("Name").fill("gone")
@@ -121,7 +121,7 @@ def test_the_secret_is_not_to_be_had_by_going_back(site: Site, page: Page) -> No
     expect(page.get_by_text(secret)).to_have_count(0)
 
 
-def test_a_passing_error_leaves_what_is_shown_and_is_asked_again(site: Site, page: Page, heard: Heard) -> None:
+def test_a_temporary_error_keeps_the_page_and_is_retried(site: Site, page: Page, heard: Heard) -> None:
     account = site.new_account()
     record, _ = site.new_key("production-api", account=account)
     site.sign_in(page, site.new_user(account=account))
@@ -137,7 +137,7 @@ def test_a_passing_error_leaves_what_is_shown_and_is_asked_again(site: Site, pag
     expect(page.get_by_role("heading", level=1)).to_have_count(1)
 
 
-def test_the_table_follows_what_is_typed(site: Site, page: Page) -> None:
+def test_the_list_of_keys_is_filtered_while_typing(site: Site, page: Page) -> None:
     account = site.new_account()
     for name in ("billing", "search-service", "search-worker"):
         site.new_key(name, account=account)
@@ -153,7 +153,7 @@ def test_the_table_follows_what_is_typed(site: Site, page: Page) -> None:
     assert "search=search-" in page.url
 
 
-def test_whoever_is_signed_out_meanwhile_is_led_to_the_way_in(site: Site, page: Page, heard: Heard) -> None:
+def test_a_signed_out_user_is_redirected_to_sign_in(site: Site, page: Page, heard: Heard) -> None:
     user = site.new_user(account=site.new_account())
     site.sign_in(page, user)
     page.goto(f"{site.url}/console/keys")

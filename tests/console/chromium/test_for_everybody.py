@@ -67,7 +67,7 @@ def test_axe_finds_nothing_on_any_page(site: Site, opened: Opened, heard: Heard,
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_on_the_way_in_nor_beside_mistakes(
+def test_axe_finds_nothing_on_the_sign_in_page_and_beside_errors(
     site: Site, opened: Opened, heard: Heard, scheme: str
 ) -> None:
     page = opened(color_scheme=scheme)
@@ -96,7 +96,7 @@ def test_axe_finds_nothing_on_the_way_in_nor_beside_mistakes(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page_fits_a_small_phone_in_the_scheme_that_the_user_likes(
+def test_every_page_fits_a_small_phone_in_the_preferred_color_scheme(
     site: Site, opened: Opened, heard: Heard, scheme: str
 ) -> None:
     page = opened(viewport={"width": 320, "height": 640}, color_scheme=scheme)
@@ -143,7 +143,7 @@ def test_a_keyboard_is_enough(site: Site, page: Page) -> None:
     expect(page.get_by_role("heading", level=1)).to_contain_text("by-keyboard")
 
 
-def test_where_the_focus_is_can_be_seen(site: Site, page: Page) -> None:
+def test_the_focus_is_visible(site: Site, page: Page) -> None:
     site.sign_in(page, site.new_user(account=site.new_account()))
     page.goto(f"{site.url}/console/keys/new")
     unseen = []
@@ -159,7 +159,7 @@ def test_where_the_focus_is_can_be_seen(site: Site, page: Page) -> None:
     assert unseen == []
 
 
-def test_without_scripts_everything_can_be_done(site: Site, opened: Opened) -> None:
+def test_everything_works_without_scripts(site: Site, opened: Opened) -> None:
     account = site.new_account()
     page = opened(java_script_enabled=False)
     site.sign_in(page, site.new_user(account=account))
@@ -170,7 +170,7 @@ def test_without_scripts_everything_can_be_done(site: Site, opened: Opened) -> N
     secret = page.locator("#secret").inner_text()
     assert site.call(secret).status_code == 200
     page.get_by_role("link", name="Done").click()
-    page.get_by_label("no time").check()
+    page.get_by_label("none").check()
     page.get_by_role("button", name="Rotate key").click()
     assert site.call(secret).status_code == 401
     page.goto(f"{site.url}/console/keys")
@@ -179,7 +179,7 @@ def test_without_scripts_everything_can_be_done(site: Site, opened: Opened) -> N
     expect(page.locator(".empty")).to_have_text("No keys match.")
 
 
-def test_axe_would_find_something(site: Site, page: Page) -> None:
+def test_axe_finds_a_missing_label(site: Site, page: Page) -> None:
     page.goto(f"{site.url}/console/sign-in")
     page.evaluate("document.querySelector('label').remove()")
     assert [finding.partition(": <")[0] for finding in findings(page)] == ["critical: label"]

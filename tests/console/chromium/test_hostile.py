@@ -54,14 +54,14 @@ def plain() -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: name[:12])
-def test_names_are_text_and_nothing_else(site: Site, page: Page, plain: dict[str, list[str]], name: str) -> None:
+def test_hostile_names_are_shown_as_text(site: Site, page: Page, plain: dict[str, list[str]], name: str) -> None:
     if not plain:
         plain |= skeletons(site, page, _PLAIN)
         page.context.clear_cookies()
     assert skeletons(site, page, name) == plain
 
 
-def test_what_is_typed_wrongly_comes_back_as_text(site: Site, page: Page, heard: Heard) -> None:
+def test_invalid_input_is_shown_again_as_text(site: Site, page: Page, heard: Heard) -> None:
     site.sign_in(page, site.new_user(account=site.new_account()))
     heard.expect("422 (Unprocessable")
     page.goto(f"{site.url}/console/keys/new")
@@ -119,7 +119,7 @@ def test_another_sites_form_changes_nothing(
         assert site.call(secret).status_code == 200
 
 
-def test_a_script_that_got_in_could_not_load_or_tell_anything(site: Site, page: Page, heard: Heard) -> None:
+def test_an_injected_script_can_neither_load_nor_send_anything(site: Site, page: Page, heard: Heard) -> None:
     heard.expect("Content Security Policy")
     site.sign_in(page, site.new_user(account=site.new_account()))
     page.goto(f"{site.url}/console/keys")

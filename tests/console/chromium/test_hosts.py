@@ -24,7 +24,7 @@ _STEAL = """async url => {
 }"""
 
 
-def test_a_page_of_an_upstream_reads_and_submits_no_page_of_the_console(site: Site, page: Page, heard: Heard) -> None:
+def test_a_page_of_an_upstream_can_neither_read_nor_submit_a_console_page(site: Site, page: Page, heard: Heard) -> None:
     heard.expect("404 (Not Found)")
     heard.expect("CORS policy")
     heard.expect("net::ERR_FAILED")
@@ -40,7 +40,7 @@ def test_a_page_of_an_upstream_reads_and_submits_no_page_of_the_console(site: Si
     assert "stolen" not in page.content()
 
 
-def test_no_page_of_an_upstream_is_on_the_consoles_host(site: Site, page: Page, heard: Heard) -> None:
+def test_no_upstream_is_served_on_the_consoles_host(site: Site, page: Page, heard: Heard) -> None:
     heard.expect("404 (Not Found)")
     site.come_in(page)
     site.upstream["/public/page"] = HTMLResponse(f"{_NO_ICON}<h1>An upstream's page</h1>")
@@ -50,7 +50,7 @@ def test_no_page_of_an_upstream_is_on_the_consoles_host(site: Site, page: Page, 
     assert site.cookies == []
 
 
-def test_an_upstream_is_sent_no_cookie_of_the_console_and_can_set_none(site: Site, page: Page) -> None:
+def test_an_upstream_gets_no_cookie_of_the_console_and_can_set_none(site: Site, page: Page) -> None:
     site.come_in(page)
     (session,) = [each for each in page.context.cookies(site.url) if each["name"] == "machpay-session"]
     setting = HTMLResponse(_NO_ICON)

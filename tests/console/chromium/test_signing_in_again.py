@@ -19,7 +19,7 @@ def fill_in(page: Page, user: User, password: str = PASSWORD) -> None:
     page.get_by_label("Password").fill(password)
 
 
-def test_the_first_tab_goes_on_when_the_second_has_signed_in(site: Site, opened: Opened) -> None:
+def test_the_first_tab_continues_when_the_second_has_signed_in(site: Site, opened: Opened) -> None:
     first = opened()
     user = site.new_user(account=site.new_account())
     first.goto(f"{site.url}/console/sign-in?next=/usage")
@@ -45,7 +45,7 @@ def forget_the_password(site: Site, user: User) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("has_scripts", [True, False], ids=["scripts", "no scripts"])
-def test_a_key_is_made_after_the_password_was_given_again(
+def test_a_key_is_created_after_the_password_is_confirmed(
     site: Site, opened: Opened, scheme: str, *, has_scripts: bool
 ) -> None:
     page = opened(viewport={"width": 320, "height": 640}, color_scheme=scheme, java_script_enabled=has_scripts)
@@ -79,7 +79,7 @@ def test_a_password_is_changed(site: Site, opened: Opened, scheme: str) -> None:
     expect(page.get_by_text("this browser")).to_be_visible()
 
 
-def test_what_a_page_asks_for_by_itself_says_so(site: Site, opened: Opened) -> None:
+def test_background_requests_are_marked(site: Site, opened: Opened) -> None:
     page = opened(viewport={"width": 320, "height": 640})
     account = site.new_account()
     key, _ = site.new_key("production-api", account=account)
