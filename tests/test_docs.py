@@ -63,7 +63,7 @@ def test_the_snippet_for_nginx_is_of_the_shipped_configuration() -> None:
     assert all(line in shipped for line in snippet.splitlines())
 
 
-def test_the_table_of_proxies_is_what_they_are_answered_by() -> None:
+def test_the_table_of_proxies_lists_the_paths_of_forward_auth() -> None:
     told = re.findall(r"^\| .* \| `(/authorize/.*?)` \|", (ROOT / "docs" / "forward-auth.md").read_text(), re.MULTILINE)
     assert told == [dialect.path for dialect in DIALECTS]
 
@@ -73,22 +73,22 @@ def links_to_files(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if links_to_files(page)], ids=lambda page: page.name)
-def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+def test_every_link_to_a_file_has_a_target(page: Path) -> None:
     for target in links_to_files(page):
         assert (page.parent / target.replace("\\", "")).exists(), target
 
 
-def test_the_table_of_refusals_is_the_tables() -> None:
+def test_the_table_of_refusals_is_complete() -> None:
     told = {cells[0].strip("`"): (int(cells[1]), int(cells[2])) for cells in rows(ROOT / "docs" / "refusals.md")}
     assert told == {str(reason): (row.status, row.close_code) for reason, row in PROBLEMS.items()}
 
 
-def test_the_kinds_that_usage_is_shown_by_are_told_in_their_order() -> None:
+def test_the_kinds_of_usage_are_listed_in_order() -> None:
     usage = (ROOT / "docs" / "console.md").read_text().partition("## Usage")[2]
     assert re.findall(r"^\| ([a-z ]+) \|", usage, re.MULTILINE) == ["kind", *OutcomeGroup]
 
 
-def test_the_tables_of_the_key_api_are_the_tables() -> None:
+def test_the_tables_of_the_key_api_are_complete() -> None:
     told = {cells[0].strip("`"): cells[1] for cells in rows(ROOT / "docs" / "key-api.md")}
     problems = {code: str(int(status)) for code, (status, _) in CODES.items()}
     access = {route.match: "public" if route.public else f"`{route.requires}`" for route in OWN_ROUTES}
@@ -139,7 +139,7 @@ def test_the_table_of_tiers_is_the_default() -> None:
     assert told == {name: (f"{tier.limit:,}", f"{tier.concurrency:,}") for name, tier in TIERS.items()}
 
 
-def test_the_urls_that_are_told_can_be_read_and_the_modes_are_all_there_are() -> None:
+def test_documented_redis_urls_are_valid_and_failure_modes_complete() -> None:
     told = [cells[0].strip("`") for cells in rows(ROOT / "docs" / "redis.md")]
     urls = [name for name in told if "://" in name]
     for url in urls:
@@ -148,14 +148,14 @@ def test_the_urls_that_are_told_can_be_read_and_the_modes_are_all_there_are() ->
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "toml")], ids=lambda page: page.name)
-def test_every_toml_block_can_be_served_by(page: Path, tmp_path: Path) -> None:
+def test_every_toml_block_is_valid(page: Path, tmp_path: Path) -> None:
     for block in blocks(page, "toml"):
         (tmp_path / "machpay.toml").write_text(block)
         mistakes = [mistake for mistake in check_file(tmp_path / "machpay.toml") if "jwks" not in mistake]
         assert not mistakes
 
 
-def test_the_fields_that_an_application_sees_are_all_told() -> None:
+def test_the_fields_of_the_principal_are_documented() -> None:
     told = {name.strip(" `") for cells in rows(ROOT / "docs" / "application.md") for name in cells[0].split(",")}
     assert told == {field.name for field in fields(Principal)} - {"secret_digest"}
 
@@ -177,14 +177,14 @@ def commands() -> set[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("command", sorted(commands()), ids=" ".join)
-def test_every_command_that_is_shown_exists_with_its_options(command: tuple[str, ...]) -> None:
+def test_every_documented_command_exists_with_its_options(command: tuple[str, ...]) -> None:
     names = [word for word in command if not word.startswith("--")]
     result = CliRunner().invoke(cli, [*names, "--help"])
     assert result.exit_code == 0, result.output
     assert all(option in result.output for option in command if option.startswith("--"))
 
 
-def test_every_target_that_is_shown_is_in_the_makefile() -> None:
+def test_every_documented_make_target_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     shown = {
         name for page in PAGES for name in re.findall(r"(?:`|^\$ ?|^)make ([a-z]+)", page.read_text(), re.MULTILINE)
@@ -193,7 +193,7 @@ def test_every_target_that_is_shown_is_in_the_makefile() -> None:
     assert shown <= targets
 
 
-def test_the_table_of_metrics_is_what_is_told() -> None:
+def test_the_table_of_metrics_is_complete() -> None:
     table = [row for row in rows(ROOT / "docs" / "metrics.md") if len(row) == 5]
     documented = {row[0].strip("`"): (row[1], row[2]) for row in table}
     assert documented == {

@@ -8,7 +8,7 @@ from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.decision.credential import Proof
 from machpay_gateway.core.decision.decision import Allowed, Denied
 from machpay_gateway.core.decision.failures import Failures
-from machpay_gateway.core.decision.policy import Policy
+from machpay_gateway.core.decision.policy import PREFLIGHT, Policy
 from machpay_gateway.core.decision.principal import ANONYMOUS, Principal
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
@@ -72,6 +72,17 @@ async def test_a_malformed_request_is_refused_without_io(request_facts: RequestF
     assert reason_of(rig.gate.decide_nowait(request_facts)) is reason
     assert not rig.keys.calls
     assert not rig.limits.requests
+
+
+def test_a_preflight_needs_no_credential_where_another_path_lists_options() -> None:
+    routes = (Route("* /v1/skills", scopes="skills:list"), Route("OPTIONS /v1/other"))
+    rig = setup()
+    gate = Gate(
+        Policy(routes), keys=rig.keys, tokens=None, limiter=rig.limits, failures=rig.failures, clock=FixedClock(NOW)
+    )
+    preflight = RequestFacts("OPTIONS", "/v1/skills", (), ADDRESS, b"id", preflight_for="GET")
+    assert gate.decide_nowait(preflight) == Allowed(ANONYMOUS, None, PREFLIGHT)
+    assert reason_of(gate.decide_nowait(preflight._replace(preflight_for=None))) is Reason.MISSING_CREDENTIALS
 
 
 @pytest.mark.parametrize("authorization", [(), (b"Bearer " + SECRET,), (b"Bearer junk",), (b"a", b"b"), (b"\xff",)])

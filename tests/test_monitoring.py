@@ -55,7 +55,7 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name, expression", list(expressions()), ids=lambda it: it[:40])
-def test_what_is_asked_for_is_told(name: str, expression: str) -> None:
+def test_every_expression_uses_existing_metrics_and_labels(name: str, expression: str) -> None:
     samples = told()
     named = set(re.findall(r"\b(machpay_\w+|up)\b", expression))
     assert named, name
@@ -72,7 +72,7 @@ def test_what_is_asked_for_is_told(name: str, expression: str) -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_an_alert_says_how_bad_it_is_and_where_to_read_on(name: str) -> None:
+def test_an_alert_has_a_severity_and_a_runbook(name: str) -> None:
     rule = RULES[name]
     assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}
     assert rule["labels"]["severity"] in {"critical", "warning"}
@@ -120,7 +120,7 @@ def test_every_metric_is_on_the_dashboard() -> None:
     assert {name for name in METRICS if name not in asked} == set()
 
 
-def test_prometheus_asks_the_gateway_of_compose_where_it_answers() -> None:
+def test_prometheus_scrapes_the_gateway_of_compose() -> None:
     settings = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
     (scrape,) = settings["scrape_configs"]
     assert scrape["job_name"] in RULES["MachPayDown"]["expr"]
@@ -134,7 +134,7 @@ def test_prometheus_asks_the_gateway_of_compose_where_it_answers() -> None:
     assert mounted == ["./prometheus.yml", "./alerts.yml"]
 
 
-def test_prometheus_own_tool_finds_nothing_wrong() -> None:
+def test_promtool_accepts_the_files() -> None:
     if (tool := shutil.which("promtool")) is None:
         pytest.skip("promtool is not installed")
     for arguments in (["check", "rules", "alerts.yml"], ["check", "config", "prometheus.yml"]):

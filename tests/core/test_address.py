@@ -35,14 +35,14 @@ def position(text: str) -> int:
     return found
 
 
-def test_addresses_that_go_reads_are_read_the_same() -> None:
+def test_go_conformance_addresses_are_parsed() -> None:
     for text, canonical in conformance()["addr_valid"]:
         expected = ipaddress.ip_address(canonical.partition("%")[0])
         mapped = expected.ipv4_mapped if isinstance(expected, ipaddress.IPv6Address) else None
         assert format_address(position(text)) == str(mapped or expected)
 
 
-def test_networks_that_go_reads_hold_the_same_addresses() -> None:
+def test_go_conformance_networks_contain_the_same_addresses() -> None:
     for case in conformance()["prefix_ok"]:
         allowed = parse_allowlist([case["prefix"]])
         assert [text for text in case["contains"] if position(text) not in allowed] == []
@@ -60,7 +60,7 @@ def test_networks_that_go_reads_hold_the_same_addresses() -> None:
         ("fe80::1%eth0", "fe80::1"),  # a zone names an interface of one host (RFC 4007 §6)
     ],
 )
-def test_two_spellings_of_one_address_are_one(text: str, same_as: str) -> None:
+def test_two_spellings_of_an_address_are_equal(text: str, same_as: str) -> None:
     assert position(text) == position(same_as)
 
 
@@ -73,7 +73,7 @@ def test_two_spellings_of_one_address_are_one(text: str, same_as: str) -> None:
         ("::fffe:1.2.3.4", "1.2.3.4"),
     ],
 )
-def test_an_ipv6_address_that_is_not_mapped_is_no_ipv4_address(text: str, other: str) -> None:
+def test_an_unmapped_ipv6_address_is_no_ipv4_address(text: str, other: str) -> None:
     assert position(text) != position(other)
 
 
@@ -111,7 +111,7 @@ NO_ADDRESS = [
 
 
 @pytest.mark.parametrize("text", NO_ADDRESS)
-def test_what_is_not_exactly_one_address_is_none(text: str) -> None:
+def test_text_that_is_not_one_address_is_none(text: str) -> None:
     assert parse_address(text) is None
 
 
@@ -147,7 +147,7 @@ def test_what_is_not_exactly_one_address_is_none(text: str) -> None:
         "/",
     ],
 )
-def test_what_is_not_exactly_a_network_is_refused(text: str) -> None:
+def test_text_that_is_not_one_network_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="is not a network"):
         parse_network(text)
 
@@ -169,7 +169,7 @@ def test_host_bits_are_refused_with_both_ways_out(text: str, network: str, addre
 
 
 @pytest.mark.parametrize("text, bits", [("10.0.0.0/33", 32), ("2001:db8::/129", 128), ("10.0.0.0/08", 32)])
-def test_a_wrong_prefix_is_told_with_the_range(text: str, bits: int) -> None:
+def test_the_error_for_a_wrong_prefix_names_the_range(text: str, bits: int) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse_network(text)
     assert str(caught.value) == f"{text!r} is not a network (prefix is 0–{bits})"
@@ -189,7 +189,7 @@ def test_a_wrong_prefix_is_told_with_the_range(text: str, bits: int) -> None:
         ("0.0.0.0/0", "0.0.0.0/0"),
     ],
 )
-def test_a_network_has_one_spelling(text: str, normalised: str) -> None:
+def test_a_network_is_normalized(text: str, normalised: str) -> None:
     assert parse_network(text)[0] == normalised
     assert parse_network(normalised) == parse_network(text)
 
@@ -211,13 +211,15 @@ def test_a_network_has_one_spelling(text: str, normalised: str) -> None:
         ([], [], ["0.0.0.1", "::"]),
     ],
 )
-def test_an_allowlist_holds_what_its_networks_hold(networks: list[str], inside: list[str], outside: list[str]) -> None:
+def test_an_allowlist_contains_the_addresses_of_its_networks(
+    networks: list[str], inside: list[str], outside: list[str]
+) -> None:
     allowed = parse_allowlist(networks)
     assert [text for text in inside if position(text) not in allowed] == []
     assert [text for text in outside if position(text) in allowed] == []
 
 
-def test_an_allowlist_keeps_the_order_people_wrote_and_drops_repetitions() -> None:
+def test_an_allowlist_preserves_order_and_drops_duplicates() -> None:
     networks = ["192.0.2.0/24", "10.0.0.0/8", "::ffff:10.0.0.0/104", "192.0.2.0/24"]
     assert parse_allowlist(networks).networks == ("192.0.2.0/24", "10.0.0.0/8")
 
@@ -246,7 +248,7 @@ ADDRESSES = st.builds(
 
 
 @given(st.lists(NETWORKS, max_size=8), st.lists(ADDRESSES, min_size=1, max_size=8))
-def test_an_allowlist_agrees_with_a_look_at_each_network(networks: list[IPNetwork], addresses: list[IPAddress]) -> None:
+def test_an_allowlist_agrees_with_a_linear_search(networks: list[IPNetwork], addresses: list[IPAddress]) -> None:
     allowed = parse_allowlist(network_named(network) for network in networks)
     for address in addresses:
         expected = any(address in network for network in networks)
@@ -254,14 +256,14 @@ def test_an_allowlist_agrees_with_a_look_at_each_network(networks: list[IPNetwor
 
 
 @given(st.integers(0, 2**32 + 2**128 - 1))
-def test_a_position_is_written_as_an_address_and_read_back(place: int) -> None:
+def test_a_position_is_formatted_and_parsed_back(place: int) -> None:
     read = position(format_address(place))
     mapped = place - 2**32 >> 32 == 0xFFFF  # the mapped range has no place of its own
     assert read == (place & 0xFFFFFFFF if mapped else place)
 
 
 @given(st.text(max_size=70) | st.from_regex(r"[0-9a-f.:/%]{0,40}"))
-def test_no_text_makes_reading_fail_otherwise_than_it_says(text: str) -> None:
+def test_parsing_raises_only_the_documented_error(text: str) -> None:
     assert parse_address(text) is None or isinstance(parse_address(text), int)
     try:
         parse_network(text)

@@ -27,13 +27,13 @@ OTHERS = (
 
 
 @pytest.mark.parametrize("name", BELIEVED)
-def test_what_some_product_believes_is_known_in_every_spelling(name: str) -> None:
+def test_a_trusted_header_is_recognized_in_every_spelling(name: str) -> None:
     for spelling in (name, name.lower(), name.upper(), name.replace("-", "_")):
         assert is_trusted_header(spelling)
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_what_callers_say_for_themselves_passes(name: str) -> None:
+def test_ordinary_headers_pass(name: str) -> None:
     assert not is_trusted_header(name)
 
 
@@ -62,11 +62,11 @@ def test_names_may_come_as_a_list_or_from_the_environment() -> None:
         (7, "is a list of header names"),
     ],
 )
-def test_a_setting_that_cannot_be_meant_is_refused(given: object, told: str) -> None:
+def test_an_invalid_setting_is_refused(given: object, told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         validate_pass_headers(given)
 
 
-def test_a_route_cannot_let_headers_pass() -> None:
+def test_a_route_cannot_set_pass_headers() -> None:
     with pytest.raises(ConfigurationError, match="under \\[proxy\\]"):
         ProxySettings().with_changes({"pass_headers": ["Remote-User"]})

@@ -31,7 +31,7 @@ def accepted(claims: dict[str, object], issuer: Issuer = ISSUER) -> Claims | str
     return validate_claims(token(claims), issuer, NOW)
 
 
-def test_good_claims_are_read_into_types() -> None:
+def test_valid_claims_are_parsed() -> None:
     claims = accepted({**GOOD, "scope": "skills:execute skills:list", "client_id": "app"})
     assert isinstance(claims, Claims)
     assert (claims.sub, claims.exp) == ("user-1", NOW + 300)
@@ -83,12 +83,12 @@ def test_good_claims_are_read_into_types() -> None:
         ({"cnf": None}, "cnf"),
     ],
 )
-def test_claims_that_are_wrong_are_refused(change: dict[str, object], reason: str) -> None:
+def test_invalid_claims_are_refused(change: dict[str, object], reason: str) -> None:
     assert reason in str(accepted({**GOOD, **change}))
 
 
 @pytest.mark.parametrize("name", ["iss", "aud", "sub", "exp"])
-def test_claims_that_are_missing_are_refused(name: str) -> None:
+def test_missing_claims_are_refused(name: str) -> None:
     assert name in str(accepted({key: value for key, value in GOOD.items() if key != name}))
 
 
@@ -104,7 +104,7 @@ def test_claims_that_are_missing_are_refused(name: str) -> None:
         {"nbf": 0, "iat": 0},
     ],
 )
-def test_claims_that_are_unusual_and_right_are_accepted(change: dict[str, object]) -> None:
+def test_unusual_valid_claims_are_accepted(change: dict[str, object]) -> None:
     assert isinstance(accepted({**GOOD, **change}), Claims)
 
 
@@ -123,7 +123,7 @@ def test_claims_that_are_unusual_and_right_are_accepted(change: dict[str, object
         ({"iat": NOW - 10**8}, None),  # how old is too old is for exp to say
     ],
 )
-def test_time_is_measured_with_a_minute_of_leeway(change: dict[str, object], reason: str | None) -> None:
+def test_dates_have_a_minute_of_leeway(change: dict[str, object], reason: str | None) -> None:
     claims = accepted({**GOOD, **change})
     assert isinstance(claims, Claims) if reason is None else reason in str(claims)
 
@@ -140,9 +140,7 @@ def test_time_is_measured_with_a_minute_of_leeway(change: dict[str, object], rea
         (("at+jwt", "JWT"), "dpop+jwt", False),
     ],
 )
-def test_a_token_is_of_a_kind_that_the_issuer_is_trusted_for(
-    types: tuple[str, ...], typ: str, *, is_accepted: bool
-) -> None:
+def test_a_token_of_another_type_is_refused(types: tuple[str, ...], typ: str, *, is_accepted: bool) -> None:
     claims = validate_claims(token(GOOD, typ=typ), replace(ISSUER, types=types), NOW)
     assert isinstance(claims, Claims) is is_accepted
     assert is_accepted or "typ" in str(claims)
@@ -169,14 +167,14 @@ def test_only_the_issuers_algorithms_are_accepted(algorithm: str) -> None:
         ({"scope": "* keys:* skills:* a:*:b *:a ok"}, ["ok"]),  # a foreign `*` widens nothing
     ],
 )
-def test_scopes_are_what_the_issuer_wrote_and_never_more(claims: dict[str, object], scopes: list[str]) -> None:
+def test_scopes_are_those_of_the_token_and_never_more(claims: dict[str, object], scopes: list[str]) -> None:
     accepted_ones = accepted({**GOOD, **claims})
     assert isinstance(accepted_ones, Claims)
     assert list(accepted_ones.scopes) == scopes
     assert "keys:manage" not in accepted_ones.scopes
 
 
-def test_the_principal_is_what_the_issuer_is_configured_for() -> None:
+def test_the_principal_has_the_tier_and_environment_of_its_issuer() -> None:
     issuer = replace(ISSUER, tier="enterprise", environment="test")
     claims = accepted({**GOOD, "scope": "skills:list", "tier": "other", "environment": "live"}, issuer)
     assert isinstance(claims, Claims)
@@ -190,7 +188,7 @@ def test_the_principal_is_what_the_issuer_is_configured_for() -> None:
         principal.claims["sub"] = "somebody"  # type: ignore[index]  # the point of the test
 
 
-def test_quota_subjects_never_meet() -> None:
+def test_subjects_of_different_callers_differ() -> None:
     pairs = [
         ("a", "bc"),
         ("ab", "c"),
@@ -209,7 +207,7 @@ def test_quota_subjects_never_meet() -> None:
     assert len(quota_subject("i" * 8000, "s" * 8000)) == len("jwt:") + 64
 
 
-def test_refusals_say_nothing_of_the_token() -> None:
+def test_refusals_reveal_nothing_of_the_token() -> None:
     secret = "sentinel-value"
     for name in (*GOOD, "nbf", "iat", "scope", "scp", "cnf"):
         for value in (secret, [secret], {secret: secret}):

@@ -24,7 +24,7 @@ def nested(arrays: int) -> str:
     return '{"x":' + "[" * arrays + "1" + "]" * arrays + "}"
 
 
-def test_a_sound_token_is_taken_apart() -> None:
+def test_a_well_formed_token_is_parsed() -> None:
     token = compact('{"alg":"ES256","kid":"k1","typ":"application/AT+JWT"}', '{"sub":"a","n":[1,2.5,{"x":null}]}')
     parsed = parse_compact(token)
     assert isinstance(parsed, CompactToken)
@@ -33,7 +33,7 @@ def test_a_sound_token_is_taken_apart() -> None:
     assert parsed.signing_input + b"." + b64(parsed.signature) == token
 
 
-def test_what_is_shown_of_a_token_has_no_claim_and_no_signature() -> None:
+def test_the_repr_of_a_token_has_no_claims_and_no_signature() -> None:
     parsed = parse_compact(compact(claims='{"sub":"somebody"}'))
     assert "somebody" not in repr(parsed)
     assert "signature" not in repr(parsed)
@@ -54,7 +54,7 @@ def test_what_is_shown_of_a_token_has_no_claim_and_no_signature() -> None:
         (compact(claims='{"pad":"%s"}' % ("x" * 6700)), "over 8192 bytes"),
     ],
 )
-def test_only_three_filled_parts_of_bounded_size_are_a_token(token: bytes, reason: str) -> None:
+def test_a_token_has_three_nonempty_parts_of_bounded_size(token: bytes, reason: str) -> None:
     assert reason in str(parse_compact(token))
 
 
@@ -124,7 +124,7 @@ def test_spare_bits_of_a_signature_are_zero() -> None:
         ("[" * 4000, "nested"),
     ],
 )
-def test_json_has_one_reading_or_is_refused(text: bytes | str, reason: str) -> None:
+def test_ambiguous_json_is_refused(text: bytes | str, reason: str) -> None:
     assert reason in str(parse_compact(compact(claims=text)))
     assert reason in str(parse_compact(compact(header=text)))
 
@@ -141,7 +141,7 @@ def test_json_has_one_reading_or_is_refused(text: bytes | str, reason: str) -> N
         "{}",
     ],
 )
-def test_unusual_json_that_has_one_reading_is_accepted(claims: str) -> None:
+def test_unusual_unambiguous_json_is_accepted(claims: str) -> None:
     parsed = parse_compact(compact(claims=claims))
     assert isinstance(parsed, CompactToken)
     assert parsed.claims == json.loads(claims)
@@ -167,11 +167,11 @@ def test_unusual_json_that_has_one_reading_is_accepted(claims: str) -> None:
         ('{"alg":"RS256","typ":null}', "typ"),
     ],
 )
-def test_a_header_that_asks_for_more_or_is_of_wrong_types_is_refused(header: str, reason: str) -> None:
+def test_a_header_with_extensions_or_wrong_types_is_refused(header: str, reason: str) -> None:
     assert reason in str(parse_compact(compact(header)))
 
 
-def test_a_header_may_carry_what_is_not_read() -> None:
+def test_unused_header_members_are_ignored() -> None:
     header = {"alg": "RS256", "x5c": ["MIIB"], "jku": "http://evil.example", "custom": {"a": [1]}, "cty": "x"}
     assert isinstance(parse_compact(compact(json.dumps(header))), CompactToken)
 
@@ -226,7 +226,7 @@ def test_no_bytes_raise_anything(token: bytes) -> None:
 
 
 @given(st.recursive(st.none() | st.booleans() | st.text() | st.integers(-(2**53), 2**53), st.lists, max_leaves=5))
-def test_every_sound_json_value_is_read_as_written(value: object) -> None:
+def test_every_valid_json_value_is_parsed(value: object) -> None:
     text = json.dumps({"x": value})
     parsed = parse_compact(compact(claims=text))
     if isinstance(parsed, CompactToken):

@@ -24,7 +24,7 @@ from machpay_gateway.core.network.cookies import sets_own_cookie, split_own_cook
         (b"machpay-session=1; machpay-session=2", b""),
     ],
 )
-def test_ours_are_taken_out_and_the_others_stay(value: bytes, others: bytes) -> None:
+def test_own_cookies_are_removed_and_others_stay(value: bytes, others: bytes) -> None:
     divided = split_own_cookies(value)
     assert divided is not None
     assert divided[0] == others
@@ -35,7 +35,7 @@ def test_ours_are_taken_out_and_the_others_stay(value: bytes, others: bytes) -> 
 @pytest.mark.parametrize(
     "value", [b"", b"a=1; b=2", b"amachpay-session=x", b"a=machpay-session", b"machpay=1", b"x-machpay-y=1"]
 )
-def test_cookies_of_others_are_not_touched(value: bytes) -> None:
+def test_other_cookies_are_unchanged(value: bytes) -> None:
     assert split_own_cookies(value) is None
 
 
@@ -57,5 +57,5 @@ def test_cookies_of_others_are_not_touched(value: bytes) -> None:
         (b"", False),
     ],
 )
-def test_what_would_be_stored_under_our_name_is_known(value: bytes, *, is_ours: bool) -> None:
+def test_a_cookie_stored_under_an_own_name_is_recognized(value: bytes, *, is_ours: bool) -> None:
     assert sets_own_cookie(value) is is_ours

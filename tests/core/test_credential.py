@@ -54,14 +54,14 @@ def test_the_scheme_is_read_in_any_case_and_with_any_number_of_spaces(value: byt
         ([b"A" * (MAX_AUTHORIZATION_BYTES + 1)], MALFORMED, "over-long, whatever the scheme"),
     ],
 )
-def test_a_header_that_cannot_be_acted_on_says_why(values: list[bytes], reason: Reason, why: str) -> None:
+def test_an_unusable_header_has_a_reason(values: list[bytes], reason: Reason, why: str) -> None:
     read = parse_authorization(values)
     assert isinstance(read, Unreadable), why
     assert read.reason is reason, why
     assert read.detail
 
 
-def test_the_longest_header_is_still_read() -> None:
+def test_a_header_of_the_maximum_size_is_parsed() -> None:
     token = b"A" * (MAX_AUTHORIZATION_BYTES - len(b"Bearer "))
     assert parse_authorization([b"Bearer " + token]) == token
 
@@ -92,19 +92,19 @@ def test_the_longest_header_is_still_read() -> None:
         (LIVE.upper(), Reason.INVALID_CREDENTIALS, "keys are read as they are written"),
     ],
 )
-def test_a_token_that_cannot_be_anything_of_ours_says_why(token: bytes, reason: Reason, why: str) -> None:
+def test_a_token_of_no_valid_shape_has_a_reason(token: bytes, reason: Reason, why: str) -> None:
     read = credential_of(token)
     assert isinstance(read, Unreadable), why
     assert read.reason is reason, why
 
 
 @pytest.mark.parametrize("token, environment", [(LIVE, "live"), (TEST, "test")])
-def test_a_key_is_known_by_its_prefix_and_found_by_its_digest(token: bytes, environment: str) -> None:
+def test_a_key_is_recognized_by_its_prefix_and_has_a_digest(token: bytes, environment: str) -> None:
     assert credential_of(token) == ApiKey(environment, hashlib.sha256(token).digest())
 
 
 @pytest.mark.parametrize("token", [b"a.b.c", b"eyJ.eyJ.sig-_", b"a..", b".."])
-def test_three_parts_are_a_signed_token_for_the_verifier_to_judge(token: bytes) -> None:
+def test_three_parts_are_a_signed_token(token: bytes) -> None:
     assert credential_of(token) == SignedToken(token, hashlib.sha256(token).digest())
 
 

@@ -17,14 +17,14 @@ ONE, OTHER = position("192.0.2.1"), position("192.0.2.2")
 
 @pytest.mark.parametrize("now", [0.0, NOW, NOW + 0.3])
 @pytest.mark.parametrize("limit, window", [(1, 60), (3, 60), (7, 60), (9, 60), (120, 60), (100, 3600)])
-def test_an_address_may_fail_as_often_as_the_limit_at_once_and_no_more(limit: int, window: int, now: float) -> None:
+def test_an_address_can_fail_up_to_the_limit_at_once(limit: int, window: int, now: float) -> None:
     failures = Failures(limit, window)
     assert [failures.count(ONE, now) for _ in range(limit)] == [0.0] * limit
     assert failures.count(ONE, now) == pytest.approx(window / limit, abs=1e-5)
     assert failures.wait(ONE, now) == failures.count(ONE, now)
 
 
-def test_a_failure_is_forgiven_with_each_spacing() -> None:
+def test_the_bucket_drains_one_failure_each_spacing() -> None:
     failures = Failures(3, 60)
     for _ in range(3):
         failures.count(ONE, NOW)
@@ -36,7 +36,7 @@ def test_a_failure_is_forgiven_with_each_spacing() -> None:
     assert failures.count(ONE, NOW + 60) == pytest.approx(20)
 
 
-def test_an_address_that_stopped_failing_has_the_whole_limit_again() -> None:
+def test_an_address_without_failures_for_a_window_has_the_whole_limit() -> None:
     failures = Failures(3, 60)
     for _ in range(3):
         failures.count(ONE, NOW)
@@ -44,7 +44,7 @@ def test_an_address_that_stopped_failing_has_the_whole_limit_again() -> None:
     assert failures.count(ONE, NOW + 61) > 0
 
 
-def test_asking_and_being_refused_count_nothing() -> None:
+def test_queries_and_refused_counts_are_not_counted() -> None:
     failures = Failures(1, 60)
     failures.count(ONE, NOW)
     for _ in range(100):
@@ -53,7 +53,7 @@ def test_asking_and_being_refused_count_nothing() -> None:
     assert failures.wait(ONE, NOW + 60) == 0.0
 
 
-def test_addresses_are_slowed_each_by_itself() -> None:
+def test_addresses_are_counted_separately() -> None:
     failures = Failures(1, 60)
     failures.count(ONE, NOW)
     assert failures.wait(ONE, NOW) > 0
@@ -75,14 +75,14 @@ def test_an_ipv6_64_is_one_address(one: str, other: str, *, same: bool) -> None:
     assert (failures.wait(position(other), NOW) > 0) is same
 
 
-def test_all_addresses_that_cannot_be_read_share_a_bucket_of_ten_times_the_size() -> None:
+def test_unreadable_addresses_share_a_bucket_of_ten_times_the_size() -> None:
     failures = Failures(3, 60)
     assert [failures.count(None, NOW) for _ in range(30)] == [0.0] * 30
     assert failures.count(None, NOW) == pytest.approx(2, abs=1e-4)
     assert failures.wait(ONE, NOW) == 0.0
 
 
-def test_a_failure_that_was_none_is_forgiven() -> None:
+def test_a_counted_failure_can_be_forgiven() -> None:
     failures = Failures(1, 60)
     failures.count(ONE, NOW)
     failures.forgive(ONE, NOW)
@@ -92,7 +92,7 @@ def test_a_failure_that_was_none_is_forgiven() -> None:
     assert failures.wait(ONE, NOW) > 0
 
 
-def test_the_memory_is_bounded_and_the_one_that_failed_longest_ago_is_forgiven() -> None:
+def test_memory_is_bounded_and_the_oldest_failure_is_dropped() -> None:
     failures = Failures(2, 60)
     failures.count(1, NOW)
     for address in range(2, 8193):
@@ -104,7 +104,7 @@ def test_the_memory_is_bounded_and_the_one_that_failed_longest_ago_is_forgiven()
     assert failures.wait(1, NOW) > 0
 
 
-def test_a_clock_that_steps_back_shuts_nobody_out_for_longer_than_the_window() -> None:
+def test_a_clock_that_is_set_back_locks_no_address_out_for_longer_than_the_window() -> None:
     failures = Failures(2, 60)
     failures.count(ONE, NOW)
     failures.count(ONE, NOW)

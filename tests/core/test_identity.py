@@ -24,7 +24,7 @@ def principal(
     )
 
 
-def test_a_key_is_told_whole() -> None:
+def test_the_fields_of_a_key_are_complete() -> None:
     assert dict(identity_fields(principal("api_key"))) == {
         "X-MachPay-Key-Id": "key_1",
         "X-MachPay-Account": "acc_1",
@@ -55,7 +55,7 @@ def test_the_fields_of_an_access_token_have_its_client_and_no_key() -> None:
         ("100%", "100%25"),  # so that decoding gives back what was encoded
     ],
 )
-def test_a_tokens_subject_cannot_leave_its_field(subject: str, expected: str) -> None:
+def test_a_tokens_subject_cannot_inject_a_header(subject: str, expected: str) -> None:
     fields = dict(identity_fields(principal("jwt", subject, account=None)))
     assert fields["X-MachPay-Subject"] == expected
     assert not {"X-MachPay-Key-Id", "X-MachPay-Account"} & set(fields)
@@ -73,5 +73,5 @@ def test_a_tokens_subject_cannot_leave_its_field(subject: str, expected: str) ->
         ("X-Mach-Pay-Tier", False),
     ],
 )
-def test_what_reads_as_ours_is_ours(name: str, *, is_ours: bool) -> None:
+def test_identity_header_names_are_recognized_in_every_spelling(name: str, *, is_ours: bool) -> None:
     assert is_identity_name(name) is is_ours

@@ -29,7 +29,7 @@ def test_one_audience_or_several_are_accepted(audience: str | list[str], audienc
         ({"environment": "prod"}, "use live or test"),
     ],
 )
-def test_an_issuer_that_cannot_be_meant_is_refused_with_the_way_out(change: dict[str, object], reason: str) -> None:
+def test_an_invalid_issuer_is_refused_with_the_way_out(change: dict[str, object], reason: str) -> None:
     good: dict[str, object] = {"issuer": "https://id.example.com", "audience": "api", "jwks": "jwks.json"}
     with pytest.raises(ConfigurationError, match=reason):
         Issuer(**{**good, **change})  # type: ignore[arg-type]  # wrong types are what is tried
@@ -38,7 +38,7 @@ def test_an_issuer_that_cannot_be_meant_is_refused_with_the_way_out(change: dict
 @pytest.mark.parametrize(
     "url, is_remote", [("https://id.example.com/jwks.json", True), ("/etc/jwks.json", False), ("a.json", False)]
 )
-def test_keys_are_at_a_url_or_in_a_file(url: str, *, is_remote: bool) -> None:
+def test_keys_come_from_a_url_or_a_file(url: str, *, is_remote: bool) -> None:
     assert Issuer("https://id.example.com", audience="api", jwks=url).keys_are_remote is is_remote
 
 
@@ -68,6 +68,6 @@ def test_keys_are_at_a_url_or_in_a_file(url: str, *, is_remote: bool) -> None:
         "",
     ],
 )
-def test_keys_come_from_https_or_this_machine_only(url: str) -> None:
+def test_keys_come_from_https_or_loopback_only(url: str) -> None:
     with pytest.raises(ConfigurationError, match="use a file or an https URL"):
         Issuer("https://id.example.com", audience="api", jwks=url)

@@ -37,7 +37,7 @@ SECRETS = {
         "ES256 {},{}",
     ],
 )
-def test_nothing_is_left_of_a_secret_that_could_be_used(secret: str, around: str) -> None:
+def test_a_secret_is_masked(secret: str, around: str) -> None:
     text = around.replace("{}", secret)
     assert secret[12:] not in mask_secrets(text)
     assert secret.rpartition(".")[2][8:] not in mask_secrets(text)
@@ -46,7 +46,7 @@ def test_nothing_is_left_of_a_secret_that_could_be_used(secret: str, around: str
 
 @pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
 @pytest.mark.parametrize("times", [1, 2, 3])
-def test_escaping_hides_no_secret(secret: str, times: int) -> None:
+def test_an_escaped_secret_is_masked(secret: str, times: int) -> None:
     escaped = "".join(f"%{'25' * (times - 1)}{ord(char):02X}" for char in secret)
     assert mask_secrets(f"/v1/{escaped}/x") == mask_secrets(f"/v1/{secret}/x")
     partly = secret.replace("_", f"%{'25' * (times - 1)}5f").replace("e", f"%{'25' * (times - 1)}65")
@@ -62,7 +62,7 @@ def test_escaping_hides_no_secret(secret: str, times: int) -> None:
         ("redis://a:p@ss:w@127.0.0.1", "redis://a:…@127.0.0.1"),  # up to the last one, as libraries read it
     ],
 )
-def test_of_a_url_the_password_is_cut_out(text: str, shown: str) -> None:
+def test_the_password_in_a_url_is_masked(text: str, shown: str) -> None:
     assert mask_secrets(f"it is {text} here") == f"it is {shown} here"
 
 
@@ -79,12 +79,12 @@ def test_of_a_url_the_password_is_cut_out(text: str, shown: str) -> None:
         "key_01hzy3k9",
     ],
 )
-def test_what_is_no_secret_stays_as_it_is(text: str) -> None:
+def test_text_without_secrets_is_unchanged(text: str) -> None:
     assert mask_secrets(text) == text
     assert not contains_secret(text)
 
 
 @pytest.mark.parametrize("piece", ["ey", "ey.", "ey-", "eyaaaaaaaa.", "%25", "e", "aaaaaaaaaa.ey", "://a:", "://a:b@"])
-def test_a_long_path_is_read_in_no_more_than_its_length(piece: str) -> None:
+def test_a_long_path_is_masked_in_linear_time(piece: str) -> None:
     # Within the test's time limit only if reading does not begin again at each letter: 1 MB squared is hours.
     assert isinstance(mask_secrets(piece * (1_000_000 // len(piece))), str)

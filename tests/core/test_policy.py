@@ -106,13 +106,13 @@ def test_the_most_specific_route_wins(method: str, path: str | None, expected: s
         (["GET /{id}"], "/", NOT_FOUND),
     ],
 )
-def test_a_trailing_slash_is_read_one_way_or_not_at_all(matches: list[str], path: str, expected: str | Reason) -> None:
+def test_a_trailing_slash_is_unambiguous_or_refused(matches: list[str], path: str, expected: str | Reason) -> None:
     assert found(policy(*matches), "GET", path) == expected
 
 
 @pytest.mark.parametrize("unlisted", ["deny", "authenticated"])
 @pytest.mark.parametrize("method, path", [("GET", "/new"), ("POST", "/v1/skills"), ("GET", "/"), ("get", "/v1/skills")])
-def test_what_is_not_listed_is_denied_or_asks_for_any_credential(unlisted: Unlisted, method: str, path: str) -> None:
+def test_an_unlisted_path_is_denied_or_needs_any_credential(unlisted: Unlisted, method: str, path: str) -> None:
     rules = policy("GET /v1/skills", unlisted=unlisted)
     route = rules.route_for(facts(method, path))
     if unlisted == "deny":
@@ -140,13 +140,13 @@ def test_an_ambiguous_path_is_malformed_whether_listed_or_not() -> None:
         (None, "GET", MALFORMED),
     ],
 )
-def test_a_preflight_passes_where_the_request_it_asks_about_may_come(
+def test_a_preflight_passes_where_the_announced_request_has_a_route(
     path: str | None, asked: str, expected: str | Reason
 ) -> None:
     assert found(SPECIFIC, "OPTIONS", path, asked) == expected
 
 
-def test_a_preflight_is_public_but_never_a_way_around_a_listed_options_route() -> None:
+def test_a_preflight_does_not_bypass_a_listed_options_route() -> None:
     rules = policy("OPTIONS /v1/x", "GET /v1/x", "* /v1/y")
     assert PREFLIGHT.public
     assert found(rules, "OPTIONS", "/v1/x", "GET") == "OPTIONS /v1/x"
@@ -166,7 +166,7 @@ def test_a_preflight_is_public_but_never_a_way_around_a_listed_options_route() -
         ([Route("POST /x", scopes="a")], "/y", "", {"live", "test"}),
     ],
 )
-def test_a_method_that_is_not_listed_is_no_way_around_the_scopes_of_its_path(
+def test_an_unlisted_method_does_not_bypass_the_scopes_of_its_path(
     listed: list[Route], path: str, requires: str, environments: set[str]
 ) -> None:
     rule = Policy(listed, unlisted="authenticated").rule("PUT", path)
@@ -175,7 +175,7 @@ def test_a_method_that_is_not_listed_is_no_way_around_the_scopes_of_its_path(
     assert Policy(listed, unlisted="deny").rule("PUT", path) is NOT_FOUND
 
 
-def test_what_an_unlisted_method_needs_is_worked_out_once() -> None:
+def test_the_route_of_an_unlisted_method_is_cached() -> None:
     rules = Policy([Route("GET /a/{id}", scopes="x"), Route("POST /a/{id}", scopes="y")], unlisted="authenticated")
     assert rules.rule("PUT", "/a/1") is rules.rule("DELETE", "/a/2")
 
@@ -228,7 +228,7 @@ def test_two_routes_of_one_shape_are_refused(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize("one, other", [("GET /a", "* /a"), ("GET /a/{id}", "GET /a/b"), ("GET /a", "GET /a/{r:path}")])
-def test_routes_that_one_request_could_match_may_stand_side_by_side(one: str, other: str) -> None:
+def test_routes_with_overlapping_matches_are_allowed(one: str, other: str) -> None:
     assert len(policy(one, other).routes) == 2
 
 
@@ -264,7 +264,7 @@ PATHS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=5).map(l
 
 
 @given(st.sets(TEMPLATES, max_size=8), st.lists(PATHS, min_size=1, max_size=6))
-def test_the_tree_finds_what_a_look_at_each_route_finds(templates: set[str], paths: list[str]) -> None:
+def test_the_tree_agrees_with_a_linear_search(templates: set[str], paths: list[str]) -> None:
     rules = policy(*(f"GET {template}" for template in templates))
     for path in paths:
         fits = {fit: template for template in templates if (fit := specificity(template, path)) is not None}

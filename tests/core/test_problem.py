@@ -99,7 +99,7 @@ def test_a_challenge_is_rfc_6750s(denied: Denied, challenge: str) -> None:
 
 
 @pytest.mark.parametrize("reason", [Reason.ADDRESS_NOT_ALLOWED, Reason.ROUTE_NOT_FOUND, Reason.RATE_LIMITED])
-def test_where_no_other_credential_would_help_nothing_is_challenged(reason: Reason) -> None:
+def test_a_refusal_that_no_credential_changes_has_no_challenge(reason: Reason) -> None:
     assert header(told(reason), b"www-authenticate") is None
 
 
@@ -110,13 +110,13 @@ def test_descriptions_have_only_what_rfc_6750_allows_in_quotes() -> None:
             assert all(" " <= character <= "~" and character not in '"\\' for character in shown)
 
 
-def test_all_failures_of_a_credential_read_the_same() -> None:
+def test_all_bad_credentials_get_the_same_response() -> None:
     details = ["unknown key", "revoked", "expired", "key with a wrong shape or checksum", "wrong signature"]
     assert len({repr(told(Reason.INVALID_CREDENTIALS, detail=detail)) for detail in details}) == 1
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_no_answer_repeats_what_is_for_the_log(reason: Reason) -> None:
+def test_no_response_contains_the_log_detail(reason: Reason) -> None:
     assert "hush" not in repr(told(reason, detail="hush"))
 
 
@@ -138,12 +138,12 @@ def test_a_refusal_for_quota_names_the_policy_and_the_wait(policy: str) -> None:
     "seconds, whole",
     [(0.0, 1), (-5.0, 1), (1e-9, 1), (0.999, 1), (1.0, 1), (1.0001, 2), (59.5, 60), (86_400.0, 86_400)],
 )
-def test_a_wait_is_whole_seconds_never_0_and_never_too_short(seconds: float, whole: int) -> None:
+def test_retry_after_is_rounded_up_to_at_least_one_second(seconds: float, whole: int) -> None:
     assert whole_seconds(seconds) == whole
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_without_a_wait_none_is_told(reason: Reason) -> None:
+def test_without_a_wait_there_is_no_retry_after(reason: Reason) -> None:
     problem = told(reason)
     assert header(problem, b"retry-after") is None
     assert "retry_after" not in problem.body

@@ -107,12 +107,12 @@ def required(path: str, *, method: str = "GET", unlisted: Unlisted = "authentica
         ("/docs/internal/", "docs:internal"),
     ],
 )
-def test_a_path_is_decided_by_the_strictest_rule_of_all_its_readings(path: str, expected: str | Reason) -> None:
+def test_a_path_needs_the_strictest_route_of_all_interpretations(path: str, expected: str | Reason) -> None:
     assert required(path) == expected
 
 
 @pytest.mark.parametrize("path", ["/v1/ACCOUNT;x", "/V1/ACCOUNT", "/v1/account.", "/v1/%61ccount"])
-def test_an_unlisted_method_needs_what_the_other_methods_of_every_reading_need(path: str) -> None:
+def test_an_unlisted_method_needs_what_other_methods_of_every_interpretation_need(path: str) -> None:
     listed = [Route("GET /v1/account", scopes="account:read"), Route("PATCH /v1/account", scopes="account:write")]
     rule = Policy(listed, unlisted="authenticated").rule("PURGE", path)
     assert isinstance(rule, Route)
@@ -127,11 +127,11 @@ def test_an_unlisted_method_needs_what_the_other_methods_of_every_reading_need(p
         ("/docs/INTERNAL", "docs:internal"),
     ],
 )
-def test_what_is_denied_unless_it_is_listed_is_listed_as_it_is_written(path: str, expected: str | Reason) -> None:
+def test_with_deny_a_path_must_be_listed_as_written(path: str, expected: str | Reason) -> None:
     assert required(path, unlisted="deny") == expected
 
 
-def test_the_environments_and_the_cost_of_all_readings_hold_together() -> None:
+def test_the_environments_and_the_cost_of_all_interpretations_are_joined() -> None:
     routes = [
         Route("GET /a/{rest:path}", cost=2),
         replace(Route("GET /a/b", cost=5), environments=frozenset({"live"})),
@@ -141,7 +141,7 @@ def test_the_environments_and_the_cost_of_all_readings_hold_together() -> None:
     assert (rule.cost, rule.environments) == (5, {"live"})
 
 
-def test_two_listed_spellings_of_one_path_hold_together() -> None:
+def test_two_listed_spellings_of_one_path_are_joined() -> None:
     rules = Policy([Route("GET /a", public=True), Route("GET /A", scopes="x"), Route("GET /a.json", public=True)])
     for path in ("/a", "/A", "/a."):
         rule = rules.rule("GET", path)
@@ -151,7 +151,7 @@ def test_two_listed_spellings_of_one_path_hold_together() -> None:
     assert rules.rule("GET", "/a.json").public  # type: ignore[union-attr]  # a Route, listed with its extension
 
 
-def test_a_preflight_is_decided_as_its_other_spellings_are() -> None:
+def test_a_preflight_is_decided_like_its_other_spellings() -> None:
     rules = Policy(ROUTES, unlisted="authenticated")
     listed = rules.route_for(RequestFacts("OPTIONS", "/V1/CORS", (), None, b"id", "GET"))
     assert isinstance(listed, Route)
@@ -160,7 +160,7 @@ def test_a_preflight_is_decided_as_its_other_spellings_are() -> None:
     assert rules.route_for(RequestFacts("OPTIONS", "/V1/SKILLS", (), None, b"id", "GET")) is PREFLIGHT
 
 
-def test_what_is_rules_of_paths_that_strangers_make_up_is_bounded() -> None:
+def test_the_cache_of_made_up_paths_is_bounded() -> None:
     rules = Policy(ROUTES)
     for number in range(5000):
         rules.rule("GET", f"/docs/internal;{number}")
@@ -173,7 +173,7 @@ PIECES = ["a", "B", "/", ".", "..", ";", "%61", "%2f", "%252e", " ", "?", "#", "
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
-def test_folding_what_is_folded_changes_nothing(text: str) -> None:
+def test_folding_is_idempotent(text: str) -> None:
     segment = text.replace("/", "")
     assert fold(fold(segment)) == fold(segment)
     for segments in folded_paths(f"/{text}"):
@@ -187,5 +187,5 @@ def test_folding_what_is_folded_changes_nothing(text: str) -> None:
     st.sampled_from([str.upper, str.title, "{};x=1".format, "{}.".format, "{} ".format, "{}..;y".format]),
     st.sampled_from([str, str.swapcase, "{};".format]),
 )
-def test_what_any_one_server_ignores_is_ignored_in_any_order(name: str, first: object, then: object) -> None:
+def test_parts_that_a_server_ignores_are_removed_in_any_order(name: str, first: object, then: object) -> None:
     assert fold(then(first(name))) == fold(first(then(name))) == name  # type: ignore[operator]  # text to text

@@ -58,7 +58,7 @@ def test_a_match_is_a_method_and_segments(match: str, method: str, segments: tup
         ("GET /{rest:path}/x", "takes all that follows, so it must come last"),
     ],
 )
-def test_a_match_that_cannot_be_meant_is_refused_with_the_way_out(match: str, reason: str) -> None:
+def test_an_invalid_match_is_refused_with_the_way_out(match: str, reason: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Route(match)
     assert reason in str(caught.value)
@@ -66,12 +66,12 @@ def test_a_match_that_cannot_be_meant_is_refused_with_the_way_out(match: str, re
 
 
 @pytest.mark.parametrize("cost", [-1, 1.0, True, "1", None])
-def test_a_cost_that_is_no_number_of_units_is_refused(cost: int) -> None:
+def test_an_invalid_cost_is_refused(cost: int) -> None:
     with pytest.raises(ConfigurationError, match=r"cost .* is not a number of units: use 0 or more"):
         Route("GET /x", cost=cost)
 
 
-def test_a_cost_of_nothing_is_one() -> None:
+def test_a_cost_of_zero_is_valid() -> None:
     assert Route("GET /x", cost=0).cost == 0
     assert Route("GET /x").cost == 1
 

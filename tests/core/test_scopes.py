@@ -75,7 +75,7 @@ def test_an_empty_alternative_is_refused(text: str) -> None:
         ("a:**", "may only stand for the whole last part"),
     ],
 )
-def test_a_name_that_cannot_be_meant_is_refused(name: str, reason: str) -> None:
+def test_an_invalid_name_is_refused(name: str, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=reason):
         check_scope_name(name)
 
@@ -110,7 +110,7 @@ def test_wildcards_cover_their_family_only(held: str, name: str, *, is_held: boo
 
 
 @pytest.mark.parametrize("other", [None, 5, b"skills:execute", ("skills:execute",)])
-def test_what_is_no_text_is_not_held(other: object) -> None:
+def test_values_that_are_not_text_are_not_held(other: object) -> None:
     assert other not in scopes("skills:execute skills:*")
 
 
@@ -171,11 +171,11 @@ def test_scopes_are_listed_in_order() -> None:
         (["skills:execute:*"], ["skills:execute:*"]),
     ],
 )
-def test_what_is_neither_defined_nor_a_wildcard_over_it_is_unknown(names: list[str], unknown: list[str]) -> None:
+def test_a_scope_that_is_neither_defined_nor_a_wildcard_is_unknown(names: list[str], unknown: list[str]) -> None:
     assert unknown_scopes(names, KNOWN_SCOPES) == unknown
 
 
 @pytest.mark.parametrize("names", [["a | b"], ["a", "b | c"], ["a b"], ["a", 5], [""]])
-def test_a_list_is_of_names_and_never_hides_an_expression(names: list[str]) -> None:
+def test_an_expression_in_a_list_of_names_is_refused(names: list[str]) -> None:
     with pytest.raises(ConfigurationError):
         parse_scope_expression(names)

@@ -29,7 +29,7 @@ KEYS = [SECOND, FIRST, THIRD]
         (1e9, "c", "c"),  # the last one never ends by itself
     ],
 )
-def test_a_key_is_published_before_it_signs_and_until_nothing_of_its_is_alive(
+def test_a_key_is_published_before_it_signs_and_until_its_tokens_expire(
     now: float, signing: str | None, alive: str
 ) -> None:
     found = signing_at(KEYS, now)

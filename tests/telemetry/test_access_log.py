@@ -25,7 +25,7 @@ FACTS = RequestFacts("GET", "/v1/skills", (), 0xC0000201, b"a1b2")
         (Steps(BEGAN, None, None, None, BEGAN + 0.004), None, None),  # what is no request
     ],
 )
-async def test_a_line_tells_how_long_each_step_took(
+async def test_a_line_has_the_duration_of_each_step(
     tmp_path: Path, steps: Steps, decision: float | None, upstream: float | None
 ) -> None:
     log = AccessLog(str(tmp_path / "log"), clock=lambda: 1_700_049_600.25)

@@ -16,7 +16,7 @@ COUNTS: Counts = {
 
 
 @pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
-def test_what_is_told_reads_as_what_was_counted(accept: str) -> None:
+def test_the_exposition_has_every_count(accept: str) -> None:
     text = exposition(COUNTS, accept)[0].decode()
     families = (parsed_openmetrics if accept else parsed_text)(text)
     samples = {(it.name, *sorted(it.labels.values())): it.value for family in families for it in family.samples}
@@ -41,7 +41,7 @@ def test_what_is_told_reads_as_what_was_counted(accept: str) -> None:
         ("\x00,;=;version=", "text/plain"),
     ],
 )
-def test_every_accept_has_an_answer(accept: str, kind: str) -> None:
+def test_every_accept_header_gets_a_response(accept: str, kind: str) -> None:
     text, media_type = exposition(COUNTS, accept)
     assert media_type.startswith(f"{kind}; version=")
     assert text.endswith(b"# EOF\n") == (kind != "text/plain")

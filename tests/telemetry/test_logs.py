@@ -105,7 +105,7 @@ WAYS = [value for name, value in list(globals().items()) if name.startswith("say
 
 @pytest.mark.parametrize("says", WAYS, ids=lambda way: way.__name__)
 @pytest.mark.parametrize("kind", SECRETS)
-def test_no_secret_comes_out_whole(form: str, kind: str, says: Callable[[str], None], said: Said) -> None:
+def test_secrets_are_masked(form: str, kind: str, says: Callable[[str], None], said: Said) -> None:
     secret = SECRETS[kind]
     configure_logging(form)
     says(secret)
@@ -122,7 +122,7 @@ def lines(said: Said) -> list[dict[str, Any]]:
     return [json.loads(line) for line in said().splitlines()]
 
 
-def test_a_line_of_json_says_when_how_bad_who_and_what(said: Said) -> None:
+def test_a_line_of_json_has_time_level_logger_and_message(said: Said) -> None:
     configure_logging("json", worker=4711)
     logger.warning("%d of %s", 3, "four", extra={"route": "GET /", "key": None, "worker": "another"})
     (line,) = lines(said)
@@ -138,7 +138,7 @@ def test_a_line_of_json_says_when_how_bad_who_and_what(said: Said) -> None:
     ]
 
 
-def test_an_exception_is_one_text_with_its_cause(said: Said) -> None:
+def test_an_exception_is_one_member_with_its_cause(said: Said) -> None:
     configure_logging("json")
     says_by_an_exception_and_its_cause("x")
     (line,) = lines(said)
@@ -150,33 +150,33 @@ def test_an_exception_is_one_text_with_its_cause(said: Said) -> None:
 
 
 @pytest.mark.parametrize("value", ["\ud800", 2**70, float("nan"), b"\xff", "\x1b[31m\n{"], ids=repr)
-def test_whatever_is_logged_a_line_is_json(value: object, said: Said) -> None:
+def test_every_line_is_json(value: object, said: Said) -> None:
     configure_logging("json")
     logger.warning("%s", value, extra={"of": value})
     (line,) = lines(said)
     assert line["level"] == "warning"
 
 
-def test_text_is_for_people(said: Said) -> None:
+def test_the_text_form_has_time_level_and_message(said: Said) -> None:
     configure_logging("text", worker=1)
     logger.info("%d of %s", 3, "four", extra={"route": "GET /"})
     assert said().endswith(" INFO machpay_gateway.tests: 3 of four\n")
 
 
-def test_what_is_below_the_level_is_not_said(form: str, said: Said) -> None:
+def test_records_below_the_level_are_dropped(form: str, said: Said) -> None:
     configure_logging(form, level=logging.ERROR)
     logger.warning("not this")
     assert not said()
 
 
-def test_to_begin_again_replaces_what_was_begun(said: Said) -> None:
+def test_configuring_again_replaces_the_handler(said: Said) -> None:
     configure_logging("text")
     configure_logging("json")
     logger.warning("once")
     assert len(lines(said)) == 1
 
 
-def test_an_interrupt_is_no_mistake(said: Said) -> None:
+def test_an_interrupt_is_not_logged_as_an_error(said: Said) -> None:
     configure_logging("json")
     sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert said() == "KeyboardInterrupt\n"

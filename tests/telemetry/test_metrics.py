@@ -51,7 +51,7 @@ def test_counts_are_the_sums_of_all_and_gauges_of_those_that_live(workers: Seque
 
 
 @given(st.lists(snapshots(), max_size=4), st.integers(0, 4))
-def test_what_was_added_up_before_adds_up_to_the_same(workers: Sequence[Snapshot], many: int) -> None:
+def test_merging_is_associative(workers: Sequence[Snapshot], many: int) -> None:
     ended = [it._replace(lives=False) for it in workers[:many]]
     folded = Snapshot(merge_snapshots(ended), lives=False)
     assert merge_snapshots([folded, *workers[many:]]) == merge_snapshots([*ended, *workers[many:]])
@@ -65,7 +65,7 @@ def test_what_was_added_up_before_adds_up_to_the_same(workers: Sequence[Snapshot
         {("machpay_access_log_lost_total", ("file",)): [1.0]},  # with other labels
     ],
 )
-def test_what_another_version_counts_is_left_out(counts: Counts) -> None:
+def test_unknown_series_are_left_out(counts: Counts) -> None:
     assert merge_snapshots([Snapshot(counts, lives=True), Snapshot({LOST: [2.0]}, lives=True)]) == {LOST: [2.0]}
 
 
@@ -86,7 +86,7 @@ def test_the_counts_of_a_worker_that_ended_stay_and_its_gauges_do_not() -> None:
         ("-", "", 0, ("allowed", "-", "-", "-")),  # unlisted, and an application that gave no status
     ],
 )
-def test_requests_are_counted_by_what_is_bounded(tier: str, route: str, status: int, labels: tuple[str, ...]) -> None:
+def test_labels_of_requests_are_bounded(tier: str, route: str, status: int, labels: tuple[str, ...]) -> None:
     buckets = (2, *[0] * (len(BOUNDS) - 1), 1)
     requests = RequestCounts()
     for start in (0, 60):
@@ -110,7 +110,7 @@ def test_batches_fall_into_the_bucket_that_holds_their_size() -> None:
     }
 
 
-def test_no_metric_has_a_label_that_could_be_anything() -> None:
+def test_every_label_is_bounded() -> None:
     labels = {label for metric in METRICS.values() for label in metric.labels}
     assert labels == {
         "outcome",

@@ -113,7 +113,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[str]]]:
         yield lambda: [record.getMessage() for record in caplog.records]
 
 
-async def test_however_many_are_counted_they_are_stored_at_the_next_whole_second_in_one_batch(rig: Rig) -> None:
+async def test_counts_are_stored_at_the_next_whole_second_in_one_batch(rig: Rig) -> None:
     for _ in range(1000):
         rig.record()
     assert [delay for delay, _ in rig.alarms.set] == [0.75]
@@ -122,7 +122,7 @@ async def test_however_many_are_counted_they_are_stored_at_the_next_whole_second
     assert rig.sink.counts == {("key_1", "GET /v1/skills", "allowed", 200): 1000}
 
 
-async def test_where_nothing_is_counted_nothing_is_done(rig: Rig) -> None:
+async def test_without_counts_nothing_is_stored(rig: Rig) -> None:
     rig.recorder.open()
     assert rig.alarms.set == []
     rig.record()
@@ -132,7 +132,7 @@ async def test_where_nothing_is_counted_nothing_is_done(rig: Rig) -> None:
     assert rig.sink.tries == 1
 
 
-async def test_each_kind_is_counted_by_itself_and_whoever_is_no_key_is_nobody(rig: Rig) -> None:
+async def test_each_series_is_counted_separately_and_other_callers_without_a_subject(rig: Rig) -> None:
     token = replace(KEY, kind="jwt", subject="user-1", secret_digest=None)
     rig.record()
     rig.record(status=404)
@@ -153,7 +153,7 @@ async def test_each_kind_is_counted_by_itself_and_whoever_is_no_key_is_nobody(ri
     }
 
 
-async def test_a_key_that_was_loaded_anew_is_the_same_subject(rig: Rig) -> None:
+async def test_a_key_that_was_loaded_again_is_the_same_subject(rig: Rig) -> None:
     rig.record()
     rig.record(replace(KEY, version=2))
     await rig.recorder.close()
@@ -162,7 +162,7 @@ async def test_a_key_that_was_loaded_anew_is_the_same_subject(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("seconds, bucket", [(0.0, 0), (0.001, 0), (0.0011, 1), (0.3, 8), (10.0, 12), (3600.0, 13)])
-async def test_what_a_request_took_is_in_its_bucket_of_the_histogram(rig: Rig, seconds: float, bucket: int) -> None:
+async def test_a_duration_is_in_its_bucket_of_the_histogram(rig: Rig, seconds: float, bucket: int) -> None:
     rig.timer.now = 0.0
     rig.recorder.record(KEY, ROUTE, ALLOWED, 200, -seconds)
     await rig.recorder.close()
@@ -180,7 +180,7 @@ async def test_a_batch_is_of_the_minute_it_began_in(rig: Rig) -> None:
     assert [row.key.start - NOON for batch in rig.sink.batches for row in batch.rows] == [0, 60]
 
 
-async def test_the_last_use_of_each_secret_is_told_to_the_moment(rig: Rig) -> None:
+async def test_the_last_use_of_each_secret_is_exact(rig: Rig) -> None:
     old = replace(KEY, secret_digest=b"o" * 32)
     rig.record(old)
     rig.clock.advance(0.125)
@@ -199,7 +199,7 @@ async def test_the_last_use_of_each_secret_is_told_to_the_moment(rig: Rig) -> No
     ]
 
 
-async def test_what_is_counted_while_a_batch_is_stored_is_in_the_next(rig: Rig) -> None:
+async def test_counts_during_a_flush_are_in_the_next_batch(rig: Rig) -> None:
     rig.sink.let_go.clear()
     rig.record()
     await rig.alarms.go_off()
@@ -213,7 +213,7 @@ async def test_what_is_counted_while_a_batch_is_stored_is_in_the_next(rig: Rig) 
     assert [[row.key.status for row in batch.rows] for batch in rig.sink.batches] == [[200], [404]]
 
 
-async def test_what_could_not_be_stored_is_stored_later_and_told_once(rig: Rig, told: Callable[[], list[str]]) -> None:
+async def test_a_failed_batch_is_stored_later_and_logged_once(rig: Rig, told: Callable[[], list[str]]) -> None:
     rig.sink.error = StoreUnavailable("usage")
     for _ in range(3):
         rig.record()
@@ -229,7 +229,7 @@ async def test_what_could_not_be_stored_is_stored_later_and_told_once(rig: Rig, 
     ]
 
 
-async def test_an_error_that_nobody_expected_is_told_and_loses_nothing(rig: Rig, told: Callable[[], list[str]]) -> None:
+async def test_an_unexpected_error_is_logged_and_loses_nothing(rig: Rig, told: Callable[[], list[str]]) -> None:
     rig.sink.error = RuntimeError("a mistake of ours")
     rig.record()
     await rig.alarms.go_off()
@@ -239,7 +239,7 @@ async def test_an_error_that_nobody_expected_is_told_and_loses_nothing(rig: Rig,
     assert sum(rig.sink.counts.values()) == 1
 
 
-async def test_a_clean_stop_stores_what_is_left_and_what_is_under_way(rig: Rig) -> None:
+async def test_closing_stores_the_rest_and_waits_for_a_running_flush(rig: Rig) -> None:
     rig.sink.let_go.clear()
     rig.record()
     await rig.alarms.go_off()
@@ -251,7 +251,7 @@ async def test_a_clean_stop_stores_what_is_left_and_what_is_under_way(rig: Rig) 
     assert [status for (_, _, _, status) in rig.sink.counts] == [200, 404]
 
 
-async def test_a_stop_while_the_store_is_away_ends_and_tells_how_many_are_lost(
+async def test_closing_during_an_outage_ends_and_logs_how_many_are_lost(
     rig: Rig, told: Callable[[], list[str]]
 ) -> None:
     rig.sink.error = StoreUnavailable("usage")
@@ -261,7 +261,7 @@ async def test_a_stop_while_the_store_is_away_ends_and_tells_how_many_are_lost(
     assert told()[-1] == "7 requests are missing from the stored usage."
 
 
-async def test_what_ends_after_the_stop_is_stored_when_it_is_opened_again(rig: Rig) -> None:
+async def test_counts_after_closing_are_stored_when_it_is_opened_again(rig: Rig) -> None:
     await rig.recorder.close()
     rig.record()
     assert rig.alarms.set == []
@@ -270,7 +270,7 @@ async def test_what_ends_after_the_stop_is_stored_when_it_is_opened_again(rig: R
     assert sum(rig.sink.counts.values()) == 1
 
 
-async def test_past_the_bound_the_totals_are_true_and_memory_is_bounded(rig: Rig) -> None:
+async def test_beyond_max_series_the_totals_are_right_and_memory_is_bounded(rig: Rig) -> None:
     rig.recorder = rig.recording(max_series=10)
     callers = [replace(KEY, subject=f"key_{number}") for number in range(50)]
     for caller in callers:
@@ -281,7 +281,7 @@ async def test_past_the_bound_the_totals_are_true_and_memory_is_bounded(rig: Rig
     assert len(rig.sink.counts) == 11
 
 
-async def test_in_a_long_outage_what_is_kept_is_bounded_and_the_totals_are_true(rig: Rig) -> None:
+async def test_in_a_long_outage_memory_is_bounded_and_the_totals_are_right(rig: Rig) -> None:
     rig.recorder = rig.recording(max_series=10)
     rig.sink.error = StoreUnavailable("usage")
     for _ in range(100):
@@ -298,7 +298,7 @@ async def test_in_a_long_outage_what_is_kept_is_bounded_and_the_totals_are_true(
 
 
 @pytest.mark.parametrize("status", [0, 99, 1000, 2**70, "200", None])
-async def test_a_status_that_is_none_ends_no_batch(rig: Rig, status: Any) -> None:  # noqa: ANN401 - what applications send
+async def test_an_invalid_status_does_not_fail_a_batch(rig: Rig, status: Any) -> None:  # noqa: ANN401 - what applications send
     rig.record(status=status)
     rig.record()
     await rig.recorder.close()
@@ -313,7 +313,7 @@ async def test_old_rows_are_dropped_once_an_hour(rig: Rig) -> None:
     assert [round(at - NOON) for at in rig.sink.dropped] == [1, 3601]
 
 
-async def test_a_loop_that_ends_in_the_middle_of_storing_takes_nothing_along(rig: Rig) -> None:
+async def test_an_event_loop_that_ends_during_a_flush_loses_nothing(rig: Rig) -> None:
     rig.sink.let_go.clear()
     rig.record()
     await rig.alarms.go_off()
@@ -325,7 +325,7 @@ async def test_a_loop_that_ends_in_the_middle_of_storing_takes_nothing_along(rig
     assert sum(rig.sink.counts.values()) == 1
 
 
-def test_what_one_event_loop_left_the_next_one_stores() -> None:
+def test_counts_of_one_event_loop_are_stored_in_the_next() -> None:
     sink = Sink()
     recorder = UsageRecorder(sink)
 
@@ -349,7 +349,7 @@ async def test_rows_have_the_order_of_the_tables_key(rig: Rig) -> None:
     assert rig.sink.batches[0].rows[0].key == UsageKey("key_1", int(NOON), "GET /v1/skills", "allowed", 200)
 
 
-async def test_what_is_counted_is_told_at_once_and_unstored_until_it_is_stored() -> None:
+async def test_counts_are_in_the_metrics_at_once_and_unstored_until_stored() -> None:
     sink, clock = Sink(), FixedClock(NOON)
     recorder = UsageRecorder(sink, clock=clock, timer=clock)
     token = replace(principal(), kind="jwt", tier="pro")

@@ -21,7 +21,7 @@ def reading(at: float, *counted: tuple[str, str, int, int], **gauges: float) -> 
     return parse_scrape(exposition(counts, "")[0].decode(), at)
 
 
-def test_rates_are_of_what_was_counted_between() -> None:
+def test_rates_are_those_between_two_scrapes() -> None:
     before = reading(10.0, ("allowed", "GET /a", 100, 0))
     after = reading(
         12.0,
@@ -43,17 +43,17 @@ def test_rates_are_of_what_was_counted_between() -> None:
     assert BOUNDS[2] < seen.latency.p95 < BOUNDS[3]
 
 
-def test_what_is_past_the_last_bound_is_at_least_that() -> None:
+def test_a_duration_above_the_last_bound_is_at_least_the_bound() -> None:
     seen = interval_between(reading(0.0), reading(1.0, ("allowed", "GET /a", 1, len(BOUNDS))))
     assert seen.latency == LatencyQuantiles(BOUNDS[-1], BOUNDS[-1], BOUNDS[-1])
 
 
-def test_counters_that_begin_anew_are_not_less_than_nothing() -> None:
+def test_a_counter_reset_gives_no_negative_rate() -> None:
     seen = interval_between(reading(0.0, ("allowed", "GET /a", 500, 0)), reading(1.0, ("allowed", "GET /a", 4, 0)))
     assert seen.per_second == 4.0
 
 
-def test_where_nothing_happened_there_is_nothing() -> None:
+def test_equal_scrapes_have_no_rates() -> None:
     same = reading(0.0, ("allowed", "GET /a", 5, 0))
     seen = interval_between(same, same)
     assert (seen.per_second, seen.outcomes, seen.routes, seen.steps) == (0.0, {}, [], [])
@@ -61,6 +61,6 @@ def test_where_nothing_happened_there_is_nothing() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "<html>", "up 1\n", 'machpay_requests_total{route="a} 1'])
-def test_what_is_not_told_by_a_gateway_is_refused(text: str) -> None:
+def test_metrics_of_another_program_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_scrape(text, 0.0)

@@ -30,7 +30,7 @@ def gone() -> int:
     return process.pid
 
 
-def test_all_are_read_and_those_that_ended_do_nothing_now(tmp_path: Path, gone: int) -> None:
+def test_ended_workers_keep_their_counts_and_lose_their_gauges(tmp_path: Path, gone: int) -> None:
     mine, theirs, last = Snapshots(tmp_path), Snapshots(tmp_path), Snapshots(tmp_path)
     mine.write(counts(1, 10))
     theirs.write(counts(2, 20))
@@ -41,7 +41,7 @@ def test_all_are_read_and_those_that_ended_do_nothing_now(tmp_path: Path, gone: 
     assert (reading.living, reading.unreadable) == (2, 0)
 
 
-def test_a_worker_that_was_not_heard_of_for_a_while_does_nothing_now(tmp_path: Path) -> None:
+def test_a_worker_without_recent_writes_loses_its_gauges(tmp_path: Path) -> None:
     clock = FixedClock(NOW)
     hung, mine = Snapshots(tmp_path, clock=clock), Snapshots(tmp_path, clock=clock)
     hung.write(counts(1, 10))
@@ -56,7 +56,7 @@ def test_a_worker_that_was_not_heard_of_for_a_while_does_nothing_now(tmp_path: P
     assert reading.living == 1
 
 
-def test_the_same_counts_are_not_written_again_and_still_tell_that_it_lives(tmp_path: Path) -> None:
+def test_unchanged_counts_only_update_the_modification_time(tmp_path: Path) -> None:
     mine = Snapshots(tmp_path)
     mine.write(counts(1))
     (path,) = tmp_path.glob("*.json")
@@ -69,7 +69,7 @@ def test_the_same_counts_are_not_written_again_and_still_tell_that_it_lives(tmp_
     assert path.stat().st_ino != before.st_ino
 
 
-def test_what_ended_workers_left_becomes_one_file(tmp_path: Path, gone: int) -> None:
+def test_files_of_ended_workers_are_merged(tmp_path: Path, gone: int) -> None:
     mine = Snapshots(tmp_path)
     mine.write(counts(1))
     for number in range(5):
@@ -79,7 +79,7 @@ def test_what_ended_workers_left_becomes_one_file(tmp_path: Path, gone: int) -> 
     assert sorted(path.suffix for path in tmp_path.iterdir()) == ["", ".json", ".json"]
 
 
-def test_a_crash_between_adding_up_and_removing_counts_nothing_twice(
+def test_a_crash_between_merging_and_removing_counts_nothing_twice(
     tmp_path: Path, gone: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = Snapshots(tmp_path)
@@ -102,7 +102,7 @@ def test_a_crash_between_adding_up_and_removing_counts_nothing_twice(
     assert len(list(tmp_path.glob("*.json"))) == 2
 
 
-def test_workers_that_are_added_up_while_others_read_are_counted_once(tmp_path: Path, gone: int) -> None:
+def test_workers_that_are_merged_during_a_read_are_counted_once(tmp_path: Path, gone: int) -> None:
     theirs, moves = Snapshots(tmp_path), [1]
 
     class Slow(Snapshots):
@@ -121,7 +121,7 @@ def test_workers_that_are_added_up_while_others_read_are_counted_once(tmp_path: 
     assert not moves
 
 
-def test_while_somebody_else_adds_up_it_is_left_to_them(tmp_path: Path, gone: int) -> None:
+def test_only_one_worker_merges_at_a_time(tmp_path: Path, gone: int) -> None:
     mine = Snapshots(tmp_path)
     mine.write(counts(1))
     Snapshots(tmp_path, process=gone).write(counts(10))
@@ -152,7 +152,7 @@ def test_while_somebody_else_adds_up_it_is_left_to_them(tmp_path: Path, gone: in
         b'{"format":1,"process":1,"is_last":false,"folded":[],"counts":[7]}',
     ],
 )
-def test_what_cannot_be_read_is_left_out_and_told_once(
+def test_an_unreadable_file_is_left_out_and_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:
     mine = Snapshots(tmp_path)
@@ -167,7 +167,7 @@ def test_what_cannot_be_read_is_left_out_and_told_once(
     ]
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = Snapshots(tmp_path)
     mine.write(counts(1))
 
@@ -183,7 +183,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
     assert mine.read().counts[LOST] == [2.0]
 
 
-def test_a_full_disk_keeps_nobody_from_reading(
+def test_a_full_disk_does_not_prevent_reading(
     tmp_path: Path, gone: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     mine = Snapshots(tmp_path)

@@ -103,7 +103,7 @@ async def test_a_refused_request_has_a_span_too_and_no_secret_is_in_one() -> Non
     assert spans.all[-1].status.status_code is StatusCode.UNSET  # a client's mistake is none of a server's
 
 
-async def test_what_the_application_does_is_within_the_span() -> None:
+async def test_spans_of_the_application_are_children() -> None:
     spans = Spans()
     async with traced(ok, spans) as api:
         tracer = provider(spans).get_tracer("application")
@@ -138,7 +138,7 @@ async def test_a_failing_application_is_an_error_and_ends_its_span_once() -> Non
 
 
 @pytest.mark.parametrize("is_trusted", [True, False])
-async def test_the_trace_of_a_stranger_is_only_linked(is_trusted: bool) -> None:  # noqa: FBT001 - a column
+async def test_the_trace_of_an_untrusted_caller_is_only_linked(is_trusted: bool) -> None:  # noqa: FBT001 - a column
     spans = Spans()
     async with traced(ok, spans, ["192.0.2.0/24"] if is_trusted else []) as api:
         _, secret = await api.key()
@@ -169,7 +169,7 @@ async def test_the_trace_of_a_stranger_is_only_linked(is_trusted: bool) -> None:
         [("traceparent", TOLD["traceparent"]), ("traceparent", f"00-{TRACE[::-1]}-{PARENT}-01")],
     ],
 )
-async def test_what_cannot_be_read_begins_a_trace_anew(headers: list[tuple[str, str]]) -> None:
+async def test_an_invalid_trace_context_starts_a_new_trace(headers: list[tuple[str, str]]) -> None:
     spans = Spans()
     async with traced(ok, spans, ["192.0.2.0/24"]) as api:
         _, secret = await api.key()
@@ -179,7 +179,7 @@ async def test_what_cannot_be_read_begins_a_trace_anew(headers: list[tuple[str, 
     assert (request.parent, list(request.links)) == (None, [])
 
 
-async def test_within_another_span_it_is_no_server_of_its_own() -> None:
+async def test_within_another_span_it_is_an_internal_span() -> None:
     spans = Spans()
     async with traced(ok, spans) as api:
         _, secret = await api.key()
@@ -190,7 +190,7 @@ async def test_within_another_span_it_is_no_server_of_its_own() -> None:
     assert request.parent == around.get_span_context()
 
 
-async def test_no_caller_makes_up_names() -> None:
+async def test_span_names_are_bounded() -> None:
     spans = Spans()
     async with traced(ok, spans) as api:
         for method, path in (
@@ -206,7 +206,7 @@ async def test_no_caller_makes_up_names() -> None:
     assert all("PURGE" not in span.to_json() for span in spans.all)
 
 
-async def test_an_accepted_handshake_is_a_whole_request_and_what_comes_after_is_within_it_still() -> None:
+async def test_an_accepted_handshake_is_a_whole_request_and_later_spans_are_its_children() -> None:
     spans = Spans()
     ended_at_accept: list[str] = []
 
@@ -238,7 +238,7 @@ async def test_an_accepted_handshake_is_a_whole_request_and_what_comes_after_is_
     assert spans.named("message").parent == request.context
 
 
-async def test_what_is_not_sampled_costs_no_span() -> None:
+async def test_an_unsampled_request_has_no_child_spans() -> None:
     spans = Spans()
     async with traced(ok, spans, sampler=ALWAYS_OFF) as api:
         _, secret = await api.key()
@@ -272,7 +272,7 @@ def test_without_the_package_the_start_names_it(monkeypatch: pytest.MonkeyPatch)
         Gateway(database="memory://", traces=True)
 
 
-def test_they_are_off_unless_asked_for() -> None:
+def test_traces_are_off_by_default() -> None:
     assert load_settings(environ={}).traces is False
     assert load_settings(environ={"MACHPAY_TRACES": "true"}).traces is True
     assert Gateway(database="memory://").traces is None
