@@ -135,13 +135,23 @@ async def test_what_is_no_proof_of_this_request_is_refused(
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_proof")
 
 
-async def test_a_proof_that_shows_its_private_key_is_refused(rig: Rig) -> None:
+@pytest.mark.parametrize("private, status", [(False, 200), (True, 401)])
+async def test_a_proof_that_shows_its_private_key_is_refused(rig: Rig, *, private: bool, status: int) -> None:
     prover = Prover()
     token = (await bound(rig, prover))["access_token"]
-    proof = prover.signed(
-        {"jti": "p", "htm": "GET", "htu": WHO, "iat": int(time.time())}, jwk=prover.key.as_dict(private=True)
-    )
-    assert (await call(rig, token, proof)).json()["code"] == "invalid_proof"
+    ath = urlsafe_b64encode(sha256(token.encode()).digest()).rstrip(b"=").decode()
+    claims = {"jti": "p", "htm": "GET", "htu": WHO, "iat": int(time.time()), "ath": ath}
+    jwk = prover.key.as_dict(private=private)
+    assert ("d" in jwk) is private  # the only difference
+    assert (await call(rig, token, prover.signed(claims, jwk=jwk))).status_code == status
+
+
+@pytest.mark.parametrize("private, status", [(False, 200), (True, 400)])
+async def test_a_token_request_that_shows_its_private_key_gets_nothing(rig: Rig, *, private: bool, status: int) -> None:
+    prover = Prover()
+    claims = {"jti": "p", "htm": "POST", "htu": TOKEN, "iat": int(time.time())}
+    proof = prover.signed(claims, jwk=prover.key.as_dict(private=private))
+    assert (await token_request(rig, proof, grant_type="client_credentials")).status_code == status
 
 
 @pytest.mark.parametrize("url", [f"{WHO}?a=b#c", WHO.replace("api.", "API."), WHO.replace(".com", ".com:443")])

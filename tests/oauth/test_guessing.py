@@ -1,14 +1,17 @@
 """What cannot be guessed, and that whoever tries is slowed without shutting out the one whose it is."""
 
+import asyncio
 import math
 from collections import Counter
-from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 
 from machpay_gateway.core.keys.key import BASE62
 from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, digest_of, mint, successor
+from machpay_gateway.services.users import NotSignedIn, SignedIn
 from tests.oauth.harness import EMAIL, PASSWORD, Rig, request_of, serving_oauth, submitted
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("kind", OpaqueTokenKind)
@@ -104,19 +107,74 @@ async def test_a_browser_that_has_signed_in_before_is_not_shut_out_by_anybody(ri
         assert (await submitted(elsewhere, page, email=EMAIL, password=PASSWORD)).status_code == status
 
 
-async def test_known_disabled_and_unknown_e_mails_cost_one_hash_each(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    users, checked = rig.gateway.users, []
-    await attempt(rig, "192.0.2.1", "wrong", "first@example.org")  # makes the hash that is nobody's
-    in_thread = users._passwords.in_thread  # noqa: SLF001 - to count
+class CountingHasher:
+    """A cheap password hasher that counts its work."""
 
-    async def counted(*arguments: Any) -> Any:  # noqa: ANN401 - as `in_thread`
-        checked.append(arguments)
-        return await in_thread(*arguments)
+    def __init__(self) -> None:
+        self._hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+        self.hashed = 0
+        self.verified: list[str] = []
 
-    monkeypatch.setattr(users._passwords, "in_thread", counted)  # noqa: SLF001 - as above
-    for number, email in enumerate((EMAIL, "nobody@example.org", PASSWORD)):
-        assert await attempt(rig, f"198.51.100.{number}", "wrong", email) == 400
-        assert len(checked) == number + 1
-    await users.disable(rig.user)
-    assert await attempt(rig, "198.51.100.9", PASSWORD) == 400
-    assert len(checked) == 4
+    def hash(self, password: str) -> str:
+        self.hashed += 1
+        return self._hasher.hash(password)
+
+    def verify(self, stored_hash: str, password: str) -> bool:
+        self.verified.append(stored_hash)
+        return self._hasher.verify(stored_hash, password)
+
+
+@pytest.fixture
+def hasher(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> CountingHasher:
+    """The hasher of the rig's users."""
+    counting = CountingHasher()
+    monkeypatch.setattr(rig.gateway.users._passwords, "_hasher", counting)  # noqa: SLF001 - to count
+    return counting
+
+
+async def test_known_disabled_and_unknown_e_mails_cost_one_verification_each(rig: Rig, hasher: CountingHasher) -> None:
+    users = rig.gateway.users
+    without_password = await users.create(rig.user.account_id, "no-password@example.org")
+    disabled = await users.create(rig.user.account_id, "disabled@example.org", PASSWORD)
+    await users.disable(disabled)
+    hasher.hashed = 0
+    emails = (
+        "unknown@example.org",
+        EMAIL,
+        "not an e-mail",
+        disabled.email,
+        without_password.email,
+        "unknown@b.example",
+    )
+    for number, email in enumerate(emails):
+        assert await attempt(rig, f"198.51.100.{number}", PASSWORD + "?", email) == 400
+        assert len(hasher.verified) == number + 1, email
+    assert hasher.hashed == 1  # for the first unknown user of this process: its hash is kept
+    dummy_hashes = {hasher.verified[at] for at in (0, 2, 3, 4, 5)}
+    assert len(dummy_hashes) == 1
+    assert rig.user.password not in dummy_hashes
+    assert await attempt(rig, "198.51.100.9", PASSWORD, disabled.email) == 400  # its own password, too
+    assert hasher.verified[-1] in dummy_hashes
+
+
+async def test_a_password_that_is_too_long_is_not_hashed(rig: Rig, hasher: CountingHasher) -> None:
+    assert await attempt(rig, "198.51.100.9", "x" * 1025) == 400
+    assert hasher.verified == []
+
+
+@pytest.mark.usefixtures("hasher")
+async def test_canceled_sign_ins_leave_no_slot_taken(rig: Rig) -> None:
+    users = rig.gateway.users
+    for number in range(40):  # more than can wait, each from an address of its own
+        task = asyncio.create_task(
+            users.sign_in(f"{number}@example.org", PASSWORD, address=number << 64, display_address=None)
+        )
+        if number % 4:  # canceled at its start, in the queue, or in its thread
+            await asyncio.sleep((number % 4 - 1) * 0.003)
+            task.cancel()
+        result = (await asyncio.gather(task, return_exceptions=True))[0]
+        assert isinstance(result, asyncio.CancelledError if number % 4 and task.cancelled() else NotSignedIn)
+    result = await users.sign_in(EMAIL, PASSWORD, address=1 << 100, display_address=None)
+    assert isinstance(result, SignedIn)
+    passwords = users._passwords  # noqa: SLF001 - no thread is taken for busy, and nothing waits
+    await until(lambda: passwords._running == 0 and not any(map(len, passwords._lanes)))  # noqa: SLF001 - as above

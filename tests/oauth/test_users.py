@@ -21,7 +21,7 @@ async def test_who_is_shut_out_while_a_password_is_hashed_stays_shut_out(
         await users.disable(rig.user)
         return await hashed(password)
 
-    monkeypatch.setattr(passwords, "hashed", overtaken)
+    monkeypatch.setattr(passwords, "compute_hash", overtaken)
     changed = await users.set_password(rig.user, PASSWORD + "!")
     assert changed.disabled_at is not None
     known = await users.find(None, rig.user.id)
