@@ -27,9 +27,9 @@ class Demo:
 
     @property
     def url(self) -> str:
-        found = re.search(r"http://\S+:\d+", self.lines[0])
-        assert found
-        return found[0]
+        match = re.search(r"http://\S+:\d+", self.lines[0])
+        assert match
+        return match[0]
 
     def call(self, title: str) -> str:
         """Return the call that is printed under *title*."""
@@ -61,7 +61,7 @@ def running_demo(folder: Path) -> Iterator[Demo]:
         encoding="utf-8",
     ) as process:
         try:
-            yield Demo(process, list(_said(process)))
+            yield Demo(process, list(_printed_lines(process)))
             process.terminate()
             process.wait(STOP_SECONDS)
         finally:
@@ -81,7 +81,7 @@ def has_shell() -> bool:
     return bool(shutil.which("curl") and shutil.which("bash"))
 
 
-def _said(process: subprocess.Popen[str]) -> Iterator[str]:
+def _printed_lines(process: subprocess.Popen[str]) -> Iterator[str]:
     assert process.stdout is not None
     for line in process.stdout:
         yield line.rstrip("\n")

@@ -27,7 +27,7 @@ def test_accounts_are_a_plain_table_in_a_pipe(invoke: Invoke) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments, told",
+    "arguments, message",
     [
         (("create", "main"), 'An account named "main" exists already'),
         (("create", "acme", "--tier", "gold"), 'Tier "gold" is not configured; known tiers: test, standard'),
@@ -35,11 +35,11 @@ def test_accounts_are_a_plain_table_in_a_pipe(invoke: Invoke) -> None:
         (("set-tier", "main", "gold"), 'Tier "gold" is not configured'),
     ],
 )
-def test_a_mistake_is_one_line_that_names_the_way_out(invoke: Invoke, arguments: tuple[str, ...], told: str) -> None:
+def test_a_mistake_is_one_line_that_names_the_way_out(invoke: Invoke, arguments: tuple[str, ...], message: str) -> None:
     result = invoke("accounts", *arguments)
 
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"Error: {told}")
+    assert result.stderr.startswith(f"Error: {message}")
     assert result.stderr.count("\n") == 1
 
 

@@ -45,9 +45,9 @@ def test_a_whole_log_is_told_with_a_head_to_note(invoke: Invoke) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.startswith("2 rows, whole. Head: 2:")
 
-    noted = result.stdout.split()[-1]
+    earlier_head = result.stdout.split()[-1]
     invoke("accounts", "create", "acme")
-    assert invoke("audit", "verify", "--expect", noted).exit_code == 0
+    assert invoke("audit", "verify", "--expect", earlier_head).exit_code == 0
     verified = json.loads(invoke("audit", "verify", "--json").stdout)
     assert (verified["rows"], verified["mistake"]) == (3, None)
 
@@ -93,8 +93,8 @@ def test_a_user_without_a_name_is_told_by_number(
 
 
 def test_a_log_written_anew_does_not_hold_the_head_that_was_noted(invoke: Invoke) -> None:
-    noted = f"2:{'0' * 64}"
-    result = invoke("audit", "verify", "--expect", noted)
+    earlier_head = f"2:{'0' * 64}"
+    result = invoke("audit", "verify", "--expect", earlier_head)
     assert result.exit_code == 1
     assert "the log was replaced: row 2 is another one" in result.stderr
 

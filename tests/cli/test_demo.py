@@ -75,25 +75,25 @@ def test_the_websocket_says_back_who_is_calling(demo: Demo) -> None:
     url = demo.url.replace("http://", "ws://") + "/v1/skills/live"
     with connect(url, additional_headers={"Authorization": f"Bearer {demo.secret('test')}"}, proxy=None) as live:
         live.send("hello")
-        said = live.recv(timeout=10)
-        assert re.fullmatch(r"key_\w+: hello", str(said))
+        received = live.recv(timeout=10)
+        assert re.fullmatch(r"key_\w+: hello", str(received))
 
 
 def test_the_console_lets_the_printed_user_in(demo: Demo) -> None:
     (line,) = [each for each in demo.lines if each.startswith("The Console is at ")]
-    told = re.fullmatch(r"The Console is at (\S+): sign in as (\S+) with the password (\S+)", line)
-    assert told
+    match = re.fullmatch(r"The Console is at (\S+): sign in as (\S+) with the password (\S+)", line)
+    assert match
     with httpx2.Client(follow_redirects=True) as browser:
-        page = browser.get(told[1])
+        page = browser.get(match[1])
         proof = dict(forms_of(page)["/console/sign-in?next=/keys"])["proof"]
-        sent = {"proof": proof, "email": told[2], "password": told[3]}
-        keys = browser.post(f"{told[1]}/sign-in", data=sent)
-    assert keys.url == f"{told[1]}/keys"
+        sent = {"proof": proof, "email": match[2], "password": match[3]}
+        keys = browser.post(f"{match[1]}/sign-in", data=sent)
+    assert keys.url == f"{match[1]}/keys"
     # On a host of its own: nothing of the sample API is there, and nothing of it is where the API is.
-    pages_url = told[1].removesuffix("/console")
+    pages_url = match[1].removesuffix("/console")
     assert pages_url == demo.url.replace("127.0.0.1", "localhost")
-    asked = (f"{demo.url}/console/keys", f"{pages_url}/v1/skills", f"{pages_url}/healthz")
-    assert [httpx2.get(url).status_code for url in asked] == [404] * 3
+    urls = (f"{demo.url}/console/keys", f"{pages_url}/v1/skills", f"{pages_url}/healthz")
+    assert [httpx2.get(url).status_code for url in urls] == [404] * 3
     names = re.findall(r"<bdi>([^<]*)</bdi></a></th>", keys.text)
     assert names[-3:] == ["read-only", "test", "admin"]
 
@@ -131,14 +131,14 @@ def test_for_scripts_it_is_one_document_and_what_is_configured_here_is_ignored(t
         stdout=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None
-        said = b"".join(iter(process.stdout.readline, b"}\n"))
+        received = b"".join(iter(process.stdout.readline, b"}\n"))
         try:
             process.send_signal(signal.SIGINT)  # at once, while the server is still starting
             rest, _ = process.communicate(timeout=STOP_SECONDS)
         finally:
             process.kill()
 
-    document = json.loads(said + b"}")
+    document = json.loads(received + b"}")
     assert (rest, process.returncode) == (b"", 0)
     assert [key["name"] for key in document["keys"]] == ["admin", "test", "read-only"]
     assert set(document["console"]) == {"url", "email", "password"}

@@ -111,7 +111,7 @@ def test_the_environment_is_checked_too(invoke: Invoke, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    "text, status, found",
+    "text, status, message",
     [
         ("", "ok", 'no routes; by unlisted_routes = "authenticated" any valid credential may make all other requests'),
         ('unlisted_routes = "deny"', "warning", 'no routes, and by unlisted_routes = "deny" every request is refused'),
@@ -122,24 +122,24 @@ def test_the_environment_is_checked_too(invoke: Invoke, monkeypatch: pytest.Monk
         ),
     ],
 )
-def test_what_is_open_to_everybody_is_told(invoke: Invoke, text: str, status: str, found: str) -> None:
+def test_what_is_open_to_everybody_is_told(invoke: Invoke, text: str, status: str, message: str) -> None:
     Path("machpay.toml").write_text(text, encoding="utf-8")
 
-    told = only(checked(invoke, exit_code=0), "configuration")
+    result_row = only(checked(invoke, exit_code=0), "configuration")
 
-    assert told[:2] == (status, f"machpay.toml: {found}")
+    assert result_row[:2] == (status, f"machpay.toml: {message}")
 
 
 def test_without_a_file_it_says_so(invoke: Invoke) -> None:
     Path("machpay.toml").unlink()
 
-    found = only(checked(invoke, exit_code=0), "configuration")[1]
+    message = only(checked(invoke, exit_code=0), "configuration")[1]
 
-    assert found.startswith("no machpay.toml, so defaults and the environment: no routes;")
+    assert message.startswith("no machpay.toml, so defaults and the environment: no routes;")
 
 
 @pytest.mark.parametrize(
-    "statements, status, found, way_out",
+    "statements, status, message, way_out",
     [
         (
             "DELETE FROM key_secrets; DELETE FROM keys; DELETE FROM accounts",
@@ -153,20 +153,20 @@ def test_without_a_file_it_says_so(invoke: Invoke) -> None:
     ],
 )
 def test_a_database_that_cannot_be_served_from_is_told(
-    invoke: Invoke, statements: str, status: str, found: str, way_out: str | None
+    invoke: Invoke, statements: str, status: str, message: str, way_out: str | None
 ) -> None:
     with closing(sqlite3.connect("machpay.db")) as database:
         database.executescript(statements)
 
-    told = only(checked(invoke, exit_code=int(status == "wrong")), "database")
+    result_row = only(checked(invoke, exit_code=int(status == "wrong")), "database")
 
-    assert told[0] == status
-    assert found in told[1]
-    assert told[2] == way_out
+    assert result_row[0] == status
+    assert message in result_row[1]
+    assert result_row[2] == way_out
 
 
 @pytest.mark.parametrize(
-    "url, found",
+    "url, message",
     [
         ("sqlite:///machpay.toml", "is not a SQLite database: name another file"),
         ("sqlite:///missing/machpay.db", "is not a directory, make it first"),
@@ -174,32 +174,32 @@ def test_a_database_that_cannot_be_served_from_is_told(
     ],
 )
 def test_a_file_that_cannot_be_a_database_is_told(
-    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, url: str, found: str
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, url: str, message: str
 ) -> None:
     monkeypatch.setenv("MACHPAY_DATABASE", url)
 
-    status, told, _ = only(checked(invoke, exit_code=1), "database")
+    status, result_row, _ = only(checked(invoke, exit_code=1), "database")
 
     assert status == "wrong"
-    assert told.endswith(found)
+    assert result_row.endswith(message)
 
 
 def test_a_damaged_database_is_told_as_one_that_does_not_answer(invoke: Invoke) -> None:
     Path("machpay.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 4096)
 
-    status, told, _ = only(checked(invoke, exit_code=1), "database")
+    status, result_row, _ = only(checked(invoke, exit_code=1), "database")
 
     assert status == "wrong"
-    assert told.startswith("The database did not answer (schema revision, ")
+    assert result_row.startswith("The database did not answer (schema revision, ")
 
 
 @pytest.mark.parametrize("url", ["memory://", "sqlite://"])
 def test_a_database_in_memory_keeps_nothing(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("MACHPAY_DATABASE", url)
 
-    status, found, way_out = only(checked(invoke, exit_code=0), "database")
+    status, message, way_out = only(checked(invoke, exit_code=0), "database")
 
-    assert (status, found) == ("warning", "it is in memory: every key and account is gone with the process")
+    assert (status, message) == ("warning", "it is in memory: every key and account is gone with the process")
     assert way_out == 'name a file, as in database = "sqlite:///machpay.db"'
 
 
@@ -209,11 +209,11 @@ def test_a_database_in_memory_keeps_nothing(invoke: Invoke, monkeypatch: pytest.
 def test_a_database_file_is_for_its_owner_alone(invoke: Invoke, mode: int, status: str) -> None:
     Path("machpay.db").chmod(mode)
 
-    told, found, way_out = only(checked(invoke, exit_code=0), "database file")
+    result_row, message, way_out = only(checked(invoke, exit_code=0), "database file")
 
-    assert told == status
+    assert result_row == status
     if status == "warning":
-        assert found.endswith(f"(mode {mode:o})")
+        assert message.endswith(f"(mode {mode:o})")
         assert way_out == f"chmod 600 {Path('machpay.db').absolute()}"
 
 
@@ -234,13 +234,13 @@ def test_the_prefix_and_the_failure_mode_are_those_that_are_set(
 ) -> None:
     monkeypatch.setenv("MACHPAY_REDIS", server.add_user("other", "+@all", "~machpay:*"))
     monkeypatch.setenv("MACHPAY_REDIS_PREFIX", "billing")
-    found = only(checked(invoke, exit_code=1), "redis access")[1]
-    assert found == "the user may not use keys billing:*"
+    message = only(checked(invoke, exit_code=1), "redis access")[1]
+    assert message == "the user may not use keys billing:*"
 
     monkeypatch.setenv("MACHPAY_REDIS", f"redis://{HOST}:{free_port()}")
     monkeypatch.setenv("MACHPAY_ON_LIMITER_FAILURE", "deny")
-    found = only(checked(invoke, exit_code=1), "redis")[1]
-    assert found.endswith('on_limiter_failure = "deny" decides')
+    message = only(checked(invoke, exit_code=1), "redis")[1]
+    assert message.endswith('on_limiter_failure = "deny" decides')
 
 
 @pytest.mark.parametrize("password", ["s3cret", "s3/cret", "s3?cret", "s3#cret", "s3@cret"])
@@ -274,19 +274,19 @@ def test_a_status_is_coloured_on_a_terminal_unless_that_is_not_wanted(
 
 
 @pytest.mark.parametrize(
-    "text, status, found",
+    "text, status, message",
     [
         ('[console]\nurl = "https://a.example"', "warning", "console.url and console.api_url name the same host"),
         ('[oauth]\nissuer = "https://a.example"', "warning", "oauth.issuer and oauth.audience name the same host"),
         ('[console]\nurl = "https://a.example"\napi_url = "https://b.example"', "ok", "console.url https://a.example"),
     ],
 )
-def test_a_host_of_pages_that_is_the_apis_too_is_told(invoke: Invoke, text: str, status: str, found: str) -> None:
+def test_a_host_of_pages_that_is_the_apis_too_is_told(invoke: Invoke, text: str, status: str, message: str) -> None:
     with Path("machpay.toml").open("a", encoding="utf-8") as file:
         file.write(f"\n{text}\n")
-    told = only(checked(invoke, exit_code=0), "hosts")
-    assert told[0] == status
-    assert found in told[1]
+    result_row = only(checked(invoke, exit_code=0), "hosts")
+    assert result_row[0] == status
+    assert message in result_row[1]
 
 
 def test_the_page_has_every_subject_and_the_rights_that_are_told() -> None:
@@ -326,8 +326,8 @@ def test_the_running_gateway_is_asked_whether_a_proxy_in_front_is_not_trusted(
 
     with serving(Starlette(routes=[Route("/metrics", metrics)])) as (host, port):
         monkeypatch.setenv("MACHPAY_SERVER__MANAGEMENT", f"{host}:{port}")
-        found, text, way_out = only(checked(invoke, exit_code=0), "addresses")
-    assert found == status
+        message, text, way_out = only(checked(invoke, exit_code=0), "addresses")
+    assert message == status
     assert f"{ignored} of {first + 10} requests" in text
     assert (way_out is not None and "trusted_proxies" in way_out) == (status == "warning")
 
@@ -347,6 +347,6 @@ def test_where_no_gateway_can_be_asked_the_settings_say_what_to_expect(
     monkeypatch.setenv("MACHPAY_SERVER__LISTEN", listen)
     if trusted:
         monkeypatch.setenv("MACHPAY_TRUSTED_PROXIES", trusted)
-    found, text, _ = only(checked(invoke, exit_code=0), "addresses")
-    assert found == status
+    message, text, _ = only(checked(invoke, exit_code=0), "addresses")
+    assert message == status
     assert "no running gateway answers at" in text

@@ -131,12 +131,12 @@ def test_a_grace_of_zero_ends_the_old_secret(invoke: Invoke) -> None:
     assert "No key here has this live secret" in inspected.stderr
 
 
-@pytest.mark.parametrize("arguments, told", [((), "Standard input is empty"), (("sk_live_x",), "never from arg")])
-def test_a_secret_is_read_from_standard_input_only(invoke: Invoke, arguments: tuple[str, ...], told: str) -> None:
+@pytest.mark.parametrize("arguments, message", [((), "Standard input is empty"), (("sk_live_x",), "never from arg")])
+def test_a_secret_is_read_from_standard_input_only(invoke: Invoke, arguments: tuple[str, ...], message: str) -> None:
     result = invoke("keys", "inspect", *arguments, stdin="")
 
     assert (result.exit_code, result.stdout) == (2, "")
-    assert told in result.stderr
+    assert message in result.stderr
     assert "sk_live_x" not in result.stderr
 
 
@@ -177,7 +177,7 @@ def test_on_a_terminal_a_person_is_asked(
 
 
 @pytest.mark.parametrize(
-    "arguments, exit_code, told",
+    "arguments, exit_code, message",
     [
         (("show", "key_nobody"), 1, 'There is no key "key_nobody"'),
         (("show", "\x1b[31m"), 1, r'There is no key "\u001b[31m"'),
@@ -196,12 +196,12 @@ def test_on_a_terminal_a_person_is_asked(
     ],
 )
 def test_a_mistake_is_told_on_stderr_alone(
-    invoke: Invoke, arguments: tuple[str, ...], exit_code: int, told: str
+    invoke: Invoke, arguments: tuple[str, ...], exit_code: int, message: str
 ) -> None:
     result = invoke("keys", *arguments)
 
     assert (result.exit_code, result.stdout) == (exit_code, "")
-    assert told in result.stderr
+    assert message in result.stderr
 
 
 def test_with_several_accounts_one_must_be_chosen(invoke: Invoke) -> None:

@@ -19,11 +19,11 @@ PROGRAM = Path(sys.executable).with_name("machpay-gateway")
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
-    found: list[tuple[tuple[str, ...], click.Command]] = []
+    all_commands: list[tuple[tuple[str, ...], click.Command]] = []
     for name, command in group.commands.items():
         here = (*path, name)
-        found += commands(command, here) if isinstance(command, click.Group) else [(here, command)]
-    return found
+        all_commands += commands(command, here) if isinstance(command, click.Group) else [(here, command)]
+    return all_commands
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def failing(error: BaseException) -> object:
 
 
 @pytest.mark.parametrize(
-    "error, cause, told",
+    "error, cause, message",
     [
         (StoreUnavailable("keys"), OSError("no route\nto host"), "The database did not answer (keys, no route): "),
         (StoreUnavailable("keys"), None, "The database did not answer (keys): "),
@@ -84,7 +84,7 @@ def failing(error: BaseException) -> object:
     ],
 )
 def test_what_does_not_answer_is_one_line(
-    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, error: Exception, cause: Exception | None, told: str
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, error: Exception, cause: Exception | None, message: str
 ) -> None:
     error.__cause__ = cause
     monkeypatch.setattr(Lifecycle, "open", failing(error))
@@ -92,7 +92,7 @@ def test_what_does_not_answer_is_one_line(
     result = invoke("keys", "list")
 
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"Error: {told}")
+    assert result.stderr.startswith(f"Error: {message}")
     assert result.stderr.count("\n") == 1
 
 

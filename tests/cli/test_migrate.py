@@ -70,20 +70,20 @@ def test_init_makes_everything_on_a_database_server(invoke: Invoke, server_url: 
 
 
 @pytest.mark.parametrize(
-    "statement, told",
+    "statement, message",
     [
         ("UPDATE alembic_version SET version_num = '9999'", "upgrade machpay-gateway, or restore the backup"),
         ("DROP TABLE alembic_version", "has a table 'accounts' that is not ours"),
     ],
 )
-def test_a_newer_and_a_foreign_schema_are_refused_and_left_alone(invoke: Invoke, statement: str, told: str) -> None:
+def test_a_newer_and_a_foreign_schema_are_refused_and_left_alone(invoke: Invoke, statement: str, message: str) -> None:
     executed(statement)
     before = Path("machpay.db").read_bytes()
 
     result = invoke("migrate")
 
     assert (result.exit_code, result.stdout) == (1, "")
-    assert told in result.stderr
+    assert message in result.stderr
     assert Path("machpay.db").read_bytes() == before
 
 

@@ -75,7 +75,7 @@ def test_a_generated_password_alone_goes_to_stdout(invoke: Invoke) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments, stdin, told",
+    "arguments, stdin, message",
     [
         (("create", "nobody"), PASSWORD, "is not an e-mail address"),
         (("create", EMAIL), "short", "has 5 characters: use 12 to 1024"),
@@ -88,11 +88,11 @@ def test_a_generated_password_alone_goes_to_stdout(invoke: Invoke) -> None:
     ],
 )
 def test_a_mistake_about_users_is_one_line_with_the_way_out(
-    invoke: Invoke, arguments: tuple[str, ...], stdin: str, told: str
+    invoke: Invoke, arguments: tuple[str, ...], stdin: str, message: str
 ) -> None:
     result = invoke("users", *arguments, stdin=stdin)
     assert result.exit_code in {1, 2}
-    assert told in result.stderr
+    assert message in result.stderr
     assert PASSWORD not in result.output
 
 
@@ -140,7 +140,7 @@ def test_a_public_app_has_no_secret(invoke: Invoke) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments, told",
+    "arguments, message",
     [
         (("--scope", "unknown"), "is not defined; known scopes"),
         (("--scope", "keys:manage"), "is not for apps"),
@@ -150,11 +150,11 @@ def test_a_public_app_has_no_secret(invoke: Invoke) -> None:
     ],
 )
 def test_a_mistake_about_apps_is_one_line_with_the_way_out(
-    invoke: Invoke, arguments: tuple[str, ...], told: str
+    invoke: Invoke, arguments: tuple[str, ...], message: str
 ) -> None:
     result = invoke(*APP, *arguments)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert told in result.stderr
+    assert message in result.stderr
 
 
 def test_a_person_is_asked_twice_and_sees_nothing_of_the_password(
@@ -183,8 +183,8 @@ def test_the_audit_log_has_what_was_done_and_no_secret(invoke: Invoke) -> None:
     log = invoke("audit", "list", "--json").stdout
     for action in ("user.create", "user.set_password", "client.create", "signing_key.rotate"):
         assert action in log
-    for told in (PASSWORD, generated, secret[7:]):
-        assert told not in log
+    for message in (PASSWORD, generated, secret[7:]):
+        assert message not in log
 
 
 def test_apps_are_listed_page_by_page(invoke: Invoke) -> None:
@@ -207,7 +207,7 @@ def test_an_app_that_calls_for_itself_needs_no_redirect_uri_any_more(invoke: Inv
 
 
 @pytest.mark.parametrize(
-    "arguments, told",
+    "arguments, message",
     [
         (("clients", "list", "--after", "app_x"), 'There is no app "app_x"'),
         (("clients", "show", "a\x00b"), "There is no app"),
@@ -218,11 +218,11 @@ def test_an_app_that_calls_for_itself_needs_no_redirect_uri_any_more(invoke: Inv
     ],
 )
 def test_what_is_not_there_is_told_and_not_taken_for_nothing(
-    invoke: Invoke, arguments: tuple[str, ...], told: str
+    invoke: Invoke, arguments: tuple[str, ...], message: str
 ) -> None:
     result = invoke(*arguments)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert told in result.stderr
+    assert message in result.stderr
 
 
 def granted(client_id: str) -> str:

@@ -89,26 +89,26 @@ def test_an_explanation_for_people_names_scopes_cost_and_limits(invoke: Invoke) 
         '[[routes]]\nmatch = "POST /v1/{id}"\nscopes = "skills:execute | account:write"\ncost = 30\n', encoding="utf-8"
     )
 
-    told = invoke("policy", "explain", "POST", "/v1/x").stdout
+    output = invoke("policy", "explain", "POST", "/v1/x").stdout
 
-    assert "POST /v1/{id}" in told
-    assert "account:write" in told
-    assert "30 units" in told
-    assert ["test", "100/minute", "5", "3", "per", "60", "s"] in [line.split() for line in told.splitlines()]
+    assert "POST /v1/{id}" in output
+    assert "account:write" in output
+    assert "30 units" in output
+    assert ["test", "100/minute", "5", "3", "per", "60", "s"] in [line.split() for line in output.splitlines()]
 
 
 def test_what_is_not_listed_is_said_to_be_so(invoke_bare: Invoke) -> None:
-    told = invoke_bare("policy", "explain", "GET", "/v1/x").stdout
+    output = invoke_bare("policy", "explain", "GET", "/v1/x").stdout
 
-    assert 'none lists it, and unlisted_routes is "authenticated"' in told
-    assert "any valid credential" in told
+    assert 'none lists it, and unlisted_routes is "authenticated"' in output
+    assert "any valid credential" in output
 
 
 def test_a_refused_path_says_why(invoke: Invoke) -> None:
-    told = invoke("policy", "explain", "GET", "/v1//x").stdout
+    output = invoke("policy", "explain", "GET", "/v1//x").stdout
 
-    assert "400 malformed_request" in told
-    assert "the path is ambiguous" in told
+    assert "400 malformed_request" in output
+    assert "the path is ambiguous" in output
 
 
 @pytest.mark.parametrize("arguments", [("GET",), ("GET", "v1/x"), ("/v1/x",), ("GET", "/v1/x", "more")])
@@ -126,11 +126,11 @@ def test_the_strictest_rule_of_several_readings_is_explained(invoke_bare: Invoke
         encoding="utf-8",
     )
 
-    told = invoke_bare("policy", "explain", "GET", "/docs/INTERNAL").stdout
+    output = invoke_bare("policy", "explain", "GET", "/docs/INTERNAL").stdout
 
-    assert "GET /docs/{rest:path} + GET /docs/internal" in told
-    assert "account:read" in told
-    assert "all of these rules apply" in told
+    assert "GET /docs/{rest:path} + GET /docs/internal" in output
+    assert "account:read" in output
+    assert "all of these rules apply" in output
     assert (
         json.loads(invoke_bare("policy", "explain", "GET", "/docs/INTERNAL", "--json").stdout)["outcome"] == "strictest"
     )

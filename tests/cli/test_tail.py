@@ -177,7 +177,7 @@ def test_without_a_file_it_is_the_one_of_the_settings(invoke_bare: Invoke) -> No
 
 
 @pytest.mark.parametrize(
-    "arguments, told",
+    "arguments, message",
     [
         (["missing.log"], "There is no file missing.log"),
         (["."], ". cannot be read (Is a directory): name another file."),
@@ -185,10 +185,10 @@ def test_without_a_file_it_is_the_one_of_the_settings(invoke_bare: Invoke) -> No
         (["--outcome", "denied", "x"], "'denied' is not one of"),
     ],
 )
-def test_what_cannot_be_shown_is_told(invoke_bare: Invoke, arguments: list[str], told: str) -> None:
+def test_what_cannot_be_shown_is_told(invoke_bare: Invoke, arguments: list[str], message: str) -> None:
     result = invoke_bare("tail", "--no-follow", *arguments)
     assert result.exit_code in {1, 2}
-    assert told in result.stderr
+    assert message in result.stderr
 
 
 # The file, whatever becomes of it.
@@ -265,9 +265,9 @@ def test_it_follows_until_it_is_interrupted(empty_folder: Path) -> None:
         append(log, f"{line(path='/rotated')}\n".encode())
         assert json.loads(tail.stdout.readline())["path"] == "/rotated"
         tail.send_signal(signal.SIGINT)
-        _, told = tail.communicate(timeout=30)
+        _, message = tail.communicate(timeout=30)
     assert tail.returncode == 130
-    assert told.decode() == f"1 line {SKIPPED}\n"
+    assert message.decode() == f"1 line {SKIPPED}\n"
 
 
 def test_a_reader_that_is_gone_ends_it_quietly() -> None:

@@ -74,7 +74,7 @@ def drawn(document: dict[str, Any], width: int = 80) -> str:
 def test_all_of_it_fits_into_80_columns() -> None:
     text = drawn(DOCUMENT)
     assert all(len(line.rstrip()) <= 80 for line in text.splitlines())
-    for said in (
+    for line in (
         "12,345.7 requests/s, 345.7 refused",
         "12 in flight",
         "97.2%",
@@ -87,7 +87,7 @@ def test_all_of_it_fits_into_80_columns() -> None:
         "1,234",
         "99%",
     ):
-        assert said in text
+        assert line in text
     assert "degraded" not in text
 
 
@@ -100,7 +100,7 @@ def test_of_a_busy_gateway_the_first_routes_are_shown_and_they_are_one_line_each
 
 
 @pytest.mark.parametrize(
-    "changed, said",
+    "changed, line",
     [
         ({"degraded_workers": 2}, "degraded: 2 workers decide without Redis"),
         ({"mistake": "Nothing answers at 127.0.0.1:9400 (Connection refused)"}, "Nothing answers at 127.0.0.1:9400"),
@@ -112,8 +112,8 @@ def test_of_a_busy_gateway_the_first_routes_are_shown_and_they_are_one_line_each
         ({"requests_per_second": 0.0, "outcomes_per_second": {}, "routes": [], "steps": []}, "0.0 requests/s"),
     ],
 )
-def test_what_is_not_as_it_should_be_is_told(changed: dict[str, Any], said: str) -> None:
-    assert said in drawn(DOCUMENT | changed)
+def test_what_is_not_as_it_should_be_is_told(changed: dict[str, Any], line: str) -> None:
+    assert line in drawn(DOCUMENT | changed)
 
 
 def test_nothing_in_a_name_acts_on_the_terminal() -> None:
@@ -124,16 +124,16 @@ def test_nothing_in_a_name_acts_on_the_terminal() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments, told",
+    "arguments, message",
     [
         ((), "`top` needs a terminal: add --once or --json"),
         (("--once", "--management", "127.0.0.1"), "is not an address to listen on"),
     ],
 )
-def test_what_cannot_be_shown_is_told(invoke_bare: Invoke, arguments: tuple[str, ...], told: str) -> None:
+def test_what_cannot_be_shown_is_told(invoke_bare: Invoke, arguments: tuple[str, ...], message: str) -> None:
     result = invoke_bare("top", *arguments)
     assert result.exit_code == 2
-    assert told in result.stderr
+    assert message in result.stderr
 
 
 def test_without_a_management_address_the_way_out_is_told(invoke_bare: Invoke) -> None:
@@ -165,10 +165,10 @@ def test_what_is_no_gateway_is_told(invoke: Invoke) -> None:
 async def test_while_the_database_is_away_only_the_keys_are_missing() -> None:
     gateway = Gateway(config=os.devnull, database=f"postgresql://machpay@127.0.0.1:{free_port()}/machpay")
     try:
-        told = await TopKeys(gateway, 3).document()
+        message = await TopKeys(gateway, 3).document()
     finally:
         await gateway.lifecycle.close()
-    assert (told["data"], told["mistake"]) == ([], "the database does not answer")
+    assert (message["data"], message["mistake"]) == ([], "the database does not answer")
 
 
 async def test_what_a_key_takes_of_its_limit_is_by_its_fullest_minute_and_the_costs_of_routes() -> None:

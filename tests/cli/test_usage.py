@@ -74,17 +74,19 @@ def test_a_key_shows_when_it_was_last_used(invoke: Invoke, key_id: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments, told",
+    "arguments, message",
     [
         (["key_unknown"], "There is no key"),
         (["KEY", "--last", "0"], "the earlier first"),
         (["KEY", "--last", "2w", "--bucket", "minute"], "buckets of a minute are too many"),
     ],
 )
-def test_what_cannot_be_shown_is_told_in_a_line(invoke: Invoke, key_id: str, arguments: list[str], told: str) -> None:
+def test_what_cannot_be_shown_is_told_in_a_line(
+    invoke: Invoke, key_id: str, arguments: list[str], message: str
+) -> None:
     result = invoke("keys", "usage", *(key_id if each == "KEY" else each for each in arguments))
     assert result.exit_code == 1
-    assert told in result.stderr
+    assert message in result.stderr
 
 
 def test_a_key_that_nobody_used_says_so(invoke: Invoke, key_id: str) -> None:

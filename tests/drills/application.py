@@ -24,8 +24,8 @@ async def _application(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] != "http":
         raise NotImplementedError(scope["type"])
     entered = time.monotonic()
-    asked = dict(parse_qsl(scope["query_string"].decode()))
-    seconds = float(asked.get("seconds", "0"))
+    query = dict(parse_qsl(scope["query_string"].decode()))
+    seconds = float(query.get("seconds", "0"))
     if scope["path"] == "/stream":
         # As applications stream: it ends when the client has gone.
         await StreamingResponse(_chunks(entered, seconds))(scope, receive, send)

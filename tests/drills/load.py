@@ -89,10 +89,10 @@ def request_for(path: str, secret: str) -> bytes:
 class _Caller:
     """One connection, made anew whenever it is lost."""
 
-    def __init__(self, plan: Plan, port: int, noted: list[Answer]) -> None:
+    def __init__(self, plan: Plan, port: int, recorded: list[Answer]) -> None:
         self._plan = plan
         self._port = port
-        self._noted = noted
+        self._recorded = recorded
         self._request = request_for(plan.path, plan.secret)
 
     async def run(self) -> None:
@@ -139,23 +139,23 @@ class _Caller:
         came = time.monotonic()
         if status == 200:
             entered, left = map(float, body.split())
-            self._noted.append(Answer(sent, entered, left, came, status, "-"))
+            self._recorded.append(Answer(sent, entered, left, came, status, "-"))
         else:
             code = json.loads(body)["code"] if body.startswith(b"{") else "-"
-            self._noted.append(Answer(sent, came, came, came, status, code))
+            self._recorded.append(Answer(sent, came, came, came, status, code))
 
 
 async def _carry_out(plan: Plan) -> list[Answer]:
-    noted: list[Answer] = []
-    callers = [_Caller(plan, plan.ports[number % len(plan.ports)], noted) for number in range(plan.connections)]
+    recorded: list[Answer] = []
+    callers = [_Caller(plan, plan.ports[number % len(plan.ports)], recorded) for number in range(plan.connections)]
     await asyncio.gather(*(caller.run() for caller in callers))
-    return noted
+    return recorded
 
 
 def main() -> None:
     plan = Plan(**json.loads(Path(sys.argv[1]).read_text()))
-    noted = uvloop.run(_carry_out(plan))
-    Path(plan.notes).write_text("".join(" ".join(map(str, answer)) + "\n" for answer in noted))
+    recorded = uvloop.run(_carry_out(plan))
+    Path(plan.notes).write_text("".join(" ".join(map(str, answer)) + "\n" for answer in recorded))
 
 
 if __name__ == "__main__":

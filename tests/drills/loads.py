@@ -97,6 +97,6 @@ def print_row(name: str, answers: Sequence[Answer], figure: str) -> None:
     """Print one line of the drills' table."""
     counts = Counter(answer.status for answer in answers)
     other = {status: count for status, count in sorted(counts.items()) if status not in {200, 429, 503, NOT_CONNECTED}}
-    told = ", ".join(f"{status or 'lost'}: {count}" for status, count in other.items()) or "0"
-    columns = [name, len(answers) - counts[NOT_CONNECTED], counts[200], counts[429], counts[503], told]
+    text = ", ".join(f"{status or 'lost'}: {count}" for status, count in other.items()) or "0"
+    columns = [name, len(answers) - counts[NOT_CONNECTED], counts[200], counts[429], counts[503], text]
     print("\n" + " | ".join(map(str, columns)) + f" | {slowest_seconds(answers) * 1000:.0f} | {figure}")

@@ -101,7 +101,7 @@ async def _revoked(
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(Client.to(port)) for port in fleet.ports]
         for client in clients:
-            assert [await _asked(client, secret, answers) for _ in range(2)] == [200, 200]
+            assert [await _send_requests(client, secret, answers) for _ in range(2)] == [200, 200]
             assert await client.ask("/quick", unknown_secret()) == 401
         assert (await admin.post(f"/v1/keys/{key_id}/revoke")).status_code == 200
         revoked_at = time.monotonic()
@@ -112,15 +112,15 @@ async def _refused_after(client: Client, secret: str, since: float, answers: lis
     """Ask until the key is refused, and a few times more; return the seconds until the first refusal was asked for."""
     while True:
         asked_at = time.monotonic()
-        if await _asked(client, secret, answers) == 401:
+        if await _send_requests(client, secret, answers) == 401:
             break
         await asyncio.sleep(_POLL_SECONDS)
     for _ in range(_AFTER):
-        assert await _asked(client, secret, answers) == 401, "a revoked key was let in again"
+        assert await _send_requests(client, secret, answers) == 401, "a revoked key was let in again"
     return max(0.0, asked_at - since)
 
 
-async def _asked(client: Client, secret: str, answers: list[Answer]) -> int:
+async def _send_requests(client: Client, secret: str, answers: list[Answer]) -> int:
     sent = time.monotonic()
     status = await client.ask("/quick", secret)
     came = time.monotonic()

@@ -124,9 +124,9 @@ class _Seen:
 async def _seen(fleet: Fleet, server: Server, fault: Callable[[], None]) -> _Seen:
     [(plenty_id, plenty)], [(_, little)] = await fleet.keys(tier="plenty"), await fleet.keys(tier="little")
     began_at = time.monotonic() + READY_SECONDS
-    asked = [("/slow?seconds=0.01", plenty), ("/quick", little), ("/quick", unknown_secret())]
+    requests = [("/slow?seconds=0.01", plenty), ("/quick", little), ("/quick", unknown_secret())]
     seconds = BEFORE_SECONDS + FAULT_SECONDS + AFTER_SECONDS
-    plans = [steady(fleet, path, secret, began_at, seconds) for path, secret in asked]
+    plans = [steady(fleet, path, secret, began_at, seconds) for path, secret in requests]
     with running_loads(plans, fleet.folder) as loads:
         await asyncio.sleep(began_at + BEFORE_SECONDS - time.monotonic())
         await asyncio.to_thread(fault)

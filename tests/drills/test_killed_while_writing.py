@@ -68,20 +68,20 @@ def test_no_kill_loses_a_change_or_leaves_one_by_halves(place: Place) -> None:
 
 
 def _killed_over_and_over(place: Place, kills: int) -> None:
-    began_at, all_told, unheard = time.monotonic(), list[Told](), 0
+    began_at, changes, unheard = time.monotonic(), list[Told](), 0
     asyncio.run(_prepare(place.url))
     draw = random.SystemRandom()
     with _nursery(place.url) as nursery:
         for _ in range(kills):
-            all_told += _told_until_killed(nursery, draw.uniform(0, LONGEST_SECONDS), draw.getrandbits(32))
+            changes += _told_until_killed(nursery, draw.uniform(0, LONGEST_SECONDS), draw.getrandbits(32))
             place.settle()
-            unheard = asyncio.run(_unheard(place.url, all_told))
-    told = ", ".join(f"{count} {action}" for action, count in sorted(Counter(t.action for t in all_told).items()))
+            unheard = asyncio.run(_unheard(place.url, changes))
+    change = ", ".join(f"{count} {action}" for action, count in sorted(Counter(t.action for t in changes).items()))
     print(
-        f"\n{place.url.split(':')[0]}: {kills} kills in {time.monotonic() - began_at:.0f} s; acknowledged: {told}; "
+        f"\n{place.url.split(':')[0]}: {kills} kills in {time.monotonic() - began_at:.0f} s; acknowledged: {change}; "
         f"made and not heard of: {unheard}; lost: 0, by halves: 0"
     )
-    assert len(all_told) > kills, "the writers have hardly written"
+    assert len(changes) > kills, "the writers have hardly written"
 
 
 async def _prepare(url: str) -> None:
@@ -114,7 +114,7 @@ def _told_until_killed(nursery: subprocess.Popen[str], seconds: float, seed: int
     return [Told.read(line.rstrip("\n")) for line in lines]
 
 
-async def _unheard(url: str, all_told: Sequence[Told]) -> int:
+async def _unheard(url: str, changes: Sequence[Told]) -> int:
     """Check that what was told is there and that all is whole; return how many changes are there that nobody told."""
     store = SqlStore(url)
     await store.open()
@@ -128,8 +128,8 @@ async def _unheard(url: str, all_told: Sequence[Told]) -> int:
     assert history.keys() == records.keys(), "a key without its rows, or rows without their key"
     for key_id, record in records.items():
         _check_history(record, history[key_id])
-    _check_told(all_told, records, history)
-    return sum(map(len, history.values())) - len(all_told)
+    _check_told(changes, records, history)
+    return sum(map(len, history.values())) - len(changes)
 
 
 def _check_history(record: KeyRecord, rows: Sequence[AuditRow]) -> None:
@@ -144,16 +144,16 @@ def _check_history(record: KeyRecord, rows: Sequence[AuditRow]) -> None:
 
 
 def _check_told(
-    all_told: Sequence[Told], records: Mapping[str, KeyRecord], history: Mapping[str, Sequence[AuditRow]]
+    changes: Sequence[Told], records: Mapping[str, KeyRecord], history: Mapping[str, Sequence[AuditRow]]
 ) -> None:
     """Check that every change that was told is the one of its version, and that the last secret told is still known."""
-    last = {told.key_id: told for told in all_told if told.digest}
-    for told in all_told:
-        assert history[told.key_id][told.version - 1].action == f"key.{told.action}"
-    for told in last.values():
-        later = [row.action for row in history[told.key_id][told.version :]].count("key.rotate")
+    last = {change.key_id: change for change in changes if change.digest}
+    for change in changes:
+        assert history[change.key_id][change.version - 1].action == f"key.{change.action}"
+    for change in last.values():
+        later = [row.action for row in history[change.key_id][change.version :]].count("key.rotate")
         if later < 2:  # each rotation that nobody told moves it back by one, and the third secret ends
-            assert records[told.key_id].secrets[later].digest.hex() == told.digest
+            assert records[change.key_id].secrets[later].digest.hex() == change.digest
 
 
 async def _rows(store: SqlStore) -> list[AuditRow]:

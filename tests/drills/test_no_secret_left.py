@@ -27,14 +27,14 @@ async def test_no_issued_secret_is_found_anywhere(monkeypatch: pytest.MonkeyPatc
         for worker in fleet.workers:
             worker.stop()
         held |= dict(_contents(fleet, server, "after the stop"))
-    found = sorted({name for name, content in held.items() for secret in issued if secret.encode() in content})
+    leaks = sorted({name for name, content in held.items() for secret in issued if secret.encode() in content})
     size = sum(map(len, held.values()))
-    print(f"\n{len(set(issued))} secrets looked for in {len(held)} files of {size:,} bytes: found in {len(found)}")
+    print(f"\n{len(set(issued))} secrets looked for in {len(held)} files of {size:,} bytes: found in {len(leaks)}")
     assert len(set(issued)) == KEYS + ROTATED + 1
     looked_at = " ".join(held)
     assert all(name in looked_at for name in ("machpay.db while", "machpay.db-wal", "worker1.log", "dump.rdb"))
     assert "refused" in held["worker0.log after the stop"].decode()
-    assert found == []
+    assert leaks == []
 
 
 def _contents(fleet: Fleet, server: Server, when: str) -> Iterator[tuple[str, bytes]]:
@@ -67,9 +67,9 @@ async def _issued(fleet: Fleet) -> list[str]:
 
 
 async def _created(client: AsyncClient, url: str, number: int) -> dict[str, str]:
-    asked = {"name": f"key {number}", "scopes": ["skills:execute"]}
+    body = {"name": f"key {number}", "scopes": ["skills:execute"]}
     answers = [
-        await client.post(f"{url}/v1/keys", json=asked, headers={"Idempotency-Key": f"create {number}"})
+        await client.post(f"{url}/v1/keys", json=body, headers={"Idempotency-Key": f"create {number}"})
         for _ in range(2)
     ]
     assert [answer.status_code for answer in answers] == [201, 201]

@@ -42,11 +42,13 @@ def test_workers_are_replaced_under_load_without_a_failed_request(tmp_path: Path
             with suppress(asyncio.IncompleteReadError, ConnectionError):
                 while time.monotonic() < ends_at:
                     writer.write(head("GET", "/v1/x", f"Authorization: Bearer {secret}"))
-                    told = await reader.readuntil(b"\r\n\r\n")
-                    await reader.readexactly(int(told.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]))
-                    status = int(told.split(b" ", 2)[1])
+                    response_head = await reader.readuntil(b"\r\n\r\n")
+                    await reader.readexactly(
+                        int(response_head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+                    )
+                    status = int(response_head.split(b" ", 2)[1])
                     counts[status] = counts.get(status, 0) + 1
-                    if b"connection: close" in told.lower():
+                    if b"connection: close" in response_head.lower():
                         break
                 writer.close()
                 continue

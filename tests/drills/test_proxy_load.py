@@ -37,10 +37,10 @@ async def connected(gateway: Served) -> tuple[asyncio.StreamReader, asyncio.Stre
 
 async def answered(reader: asyncio.StreamReader) -> int:
     """Read an answer of 2 bytes, or a refusal, and return its status."""
-    told = await reader.readuntil(b"\r\n\r\n")
-    length = int(told.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+    response_head = await reader.readuntil(b"\r\n\r\n")
+    length = int(response_head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
     await reader.readexactly(length)
-    return int(told.split(b" ", 2)[1])
+    return int(response_head.split(b" ", 2)[1])
 
 
 def test_a_gibibyte_each_way_at_once_makes_it_grow_by_less_than_30_mb(tmp_path: Path) -> None:
@@ -119,9 +119,9 @@ def test_a_thousand_websockets_echo(tmp_path: Path) -> None:
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
             began_at = time.monotonic()
             for turn in range(10):
-                said = b"%08d %02d" % (number, turn) * 20
-                writer.write(said)
-                assert await reader.readexactly(len(said)) == said
+                payload = b"%08d %02d" % (number, turn) * 20
+                writer.write(payload)
+                assert await reader.readexactly(len(payload)) == payload
             took = time.monotonic() - began_at
             writer.close()
             return took / 10

@@ -55,7 +55,7 @@ async def _killed(
     async with asyncio.timeout(_ROUND_SECONDS), AsyncExitStack() as stack:
         for victim, (key_id, secret) in zip(victims, keys, strict=True):
             await _hold_all(stack, victim, server, key_id, secret)
-            assert await _noted(survivor.port, "/quick", secret, answers) == 429
+            assert await _send_and_record(survivor.port, "/quick", secret, answers) == 429
             victim.kill()
             took.append(asyncio.create_task(_usable_after(survivor, secret, answers)))
             await asyncio.sleep(random.random())  # noqa: S311 - spreads over the heartbeats
@@ -79,15 +79,15 @@ async def _usable_after(survivor: Worker, secret: str, answers: list[Answer]) ->
     """Return how many seconds it takes until *survivor* may hold all slots at once."""
     began_at = time.monotonic()
     while True:
-        if await _noted(survivor.port, "/quick", secret, answers) == 200:
+        if await _send_and_record(survivor.port, "/quick", secret, answers) == 200:
             path = f"/slow?seconds={_HOLD_SECONDS}"
-            all_at_once = (_noted(survivor.port, path, secret, answers) for _ in range(FIFTY.concurrency))
+            all_at_once = (_send_and_record(survivor.port, path, secret, answers) for _ in range(FIFTY.concurrency))
             if set(await asyncio.gather(*all_at_once)) == {200}:
                 return time.monotonic() - _HOLD_SECONDS - began_at
         await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _noted(port: int, path: str, secret: str, answers: list[Answer]) -> int:
+async def _send_and_record(port: int, path: str, secret: str, answers: list[Answer]) -> int:
     sent = time.monotonic()
     status = await once(port, path, secret)
     came = time.monotonic()
@@ -121,8 +121,8 @@ async def _frozen(
 ) -> tuple[int, list[Answer], list[Answer], list[Answer]]:
     """Freeze a worker that holds slots under load; return how many it held, and what was answered meanwhile."""
     began_at = time.monotonic() + READY_SECONDS
-    asked = [("/slow?seconds=0.2", secret), ("/quick", little), ("/quick", unknown_secret())]
-    plans = [steady(fleet, path, key, began_at, FROZEN_SECONDS + 8) for path, key in asked]
+    requests = [("/slow?seconds=0.2", secret), ("/quick", little), ("/quick", unknown_secret())]
+    plans = [steady(fleet, path, key, began_at, FROZEN_SECONDS + 8) for path, key in requests]
     with running_loads(plans, fleet.folder) as loads:
         await asyncio.sleep(began_at + 2.0 - time.monotonic())
         fleet.workers[0].freeze()

@@ -115,8 +115,8 @@ class Fleet:
     def check_logs(self) -> None:
         """Fail when a worker has told of an exception that nobody expected."""
         for worker in self.workers:
-            said = worker.log.read_text(errors="replace")
-            assert "Traceback" not in said, f"worker on port {worker.port}:\n{said[-5000:]}"
+            text = worker.log.read_text(errors="replace")
+            assert "Traceback" not in text, f"worker on port {worker.port}:\n{text[-5000:]}"
 
 
 @contextmanager

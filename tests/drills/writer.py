@@ -53,19 +53,21 @@ async def _write(database: str, draw: random.Random) -> None:
     async with Gateway(database=database) as gateway:
         account = await gateway.accounts.find(ACCOUNT)
         assert account is not None
-        known = [record.id for record in await gateway.keys.list(account.id, limit=_KNOWN) if record.revoked_at is None]
+        key_ids = [
+            record.id for record in await gateway.keys.list(account.id, limit=_KNOWN) if record.revoked_at is None
+        ]
         os.write(1, f"ready {os.getpid()}\n".encode())
         while True:
-            action = draw.choice(_CHANGES) if len(known) > 2 else "create"
-            key_id = draw.choice(known) if known else ""
+            action = draw.choice(_CHANGES) if len(key_ids) > 2 else "create"
+            key_id = draw.choice(key_ids) if key_ids else ""
             record, secret = await _changed(gateway, action, account.id, key_id, str(draw.random()))
             digest = sha256(secret.encode()).hexdigest() if secret else ""
             # One write of less than PIPE_BUF: a kill cannot tear it.
             os.write(1, Told(action, record.id, record.version, digest).line())
             if action == "create":
-                known = [*known, record.id][-_KNOWN:]
+                key_ids = [*key_ids, record.id][-_KNOWN:]
             elif action == "revoke":
-                known.remove(record.id)
+                key_ids.remove(record.id)
 
 
 async def _changed(gateway: Gateway, action: str, account_id: str, key_id: str, name: str) -> tuple[KeyRecord, str]:

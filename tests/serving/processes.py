@@ -116,13 +116,13 @@ def served(
         )
     assert gateway.stdout is not None
     try:
-        told = b""
-        while not told.endswith(b"}\n"):
+        output = b""
+        while not output.endswith(b"}\n"):
             line = gateway.stdout.readline()
             assert line, (folder / "stderr").read_text()
-            told += line
+            output += line
         _wait_for(upstream_port)
-        serving = json.loads(told)
+        serving = json.loads(output)
         yield Served(gateway, urlsplit(serving["url"]).port or 0, folder, serving["management"])
         gateway.terminate()
         assert gateway.wait(_STOP_SECONDS) == status

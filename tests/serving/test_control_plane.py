@@ -57,8 +57,12 @@ def call(
         connection.request(method, path, None if body is None else json.dumps(body), headers)
         answer = connection.getresponse()
         content = answer.read()
-        told = {name.lower(): value for name, value in answer.getheaders()}
-        return answer.status, told, json.loads(content) if "json" in told.get("content-type", "") else content
+        response_fields = {name.lower(): value for name, value in answer.getheaders()}
+        return (
+            answer.status,
+            response_fields,
+            json.loads(content) if "json" in response_fields.get("content-type", "") else content,
+        )
 
 
 @together
@@ -72,9 +76,9 @@ def test_the_key_api_is_there_by_its_paths_and_sees_the_client(trusting: Served)
         return call(trusting, "GET", "/v1/whoami", key["secret"], X_Forwarded_For=client)
 
     assert whoami("203.0.113.9")[0] == 200
-    status, told, problem = whoami("198.51.100.1")
+    status, response_fields, problem = whoami("198.51.100.1")
     assert (status, problem["code"]) == (403, "address_not_allowed")
-    assert told["x-request-id"] == problem["request_id"]
+    assert response_fields["x-request-id"] == problem["request_id"]
     assert whoami("203.0.113.9, 198.51.100.1")[0] == 403  # the leftmost is the client's own claim
 
     assert call(trusting, "POST", f"/v1/keys/{key['id']}/revoke", admin, {})[0] == 200
@@ -123,8 +127,8 @@ def test_a_change_by_one_worker_holds_on_the_others(tmp_path: Path) -> None:
 @together
 def test_other_proxies_ask_through_ours(trusting: Served) -> None:
     secret = trusting.secret()
-    status, told, _ = call(trusting, "GET", "/authorize/traefik", secret, **ASKED)
-    assert (status, told["x-machpay-environment"]) == (200, "live")
+    status, response_fields, _ = call(trusting, "GET", "/authorize/traefik", secret, **ASKED)
+    assert (status, response_fields["x-machpay-environment"]) == (200, "live")
     assert call(trusting, "GET", "/authorize/traefik", **ASKED)[0] == 401
     assert call(trusting, "GET", "/authorize/envoy/v1/x", secret, X_Forwarded_For="203.0.113.9")[0] == 200
 

@@ -119,7 +119,7 @@ def test_workers_outlive_their_supervisor_only_for_what_is_in_flight(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "settings, told",
+    "settings, message",
     [
         ("", "upstreams: none is set"),
         (
@@ -135,11 +135,11 @@ def test_workers_outlive_their_supervisor_only_for_what_is_in_flight(tmp_path: P
         ('[upstreams]\nlive = "http://127.0.0.1:1/path"', "without a path"),
     ],
 )
-def test_what_cannot_be_served_is_told_at_the_start(tmp_path: Path, settings: str, told: str) -> None:
+def test_what_cannot_be_served_is_told_at_the_start(tmp_path: Path, settings: str, message: str) -> None:
     (tmp_path / "machpay.toml").write_text(f'database = "sqlite:///machpay.db"\n{settings}\n')
     ended = subprocess.run([PROGRAM, "serve"], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 1
-    assert told in ended.stderr
+    assert message in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

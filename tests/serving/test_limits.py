@@ -53,14 +53,14 @@ def test_few_file_descriptors_turn_callers_away_and_nothing_else(tmp_path: Path)
         ]
         for connection in connections:
             connection.sendall(ASK)
-        told = []
+        fields = []
         for connection in connections:
             try:
-                told.append(status(connection))
+                fields.append(status(connection))
             except (OSError, IndexError):  # turned away before the request was read: a reset
-                told.append(503)
-        assert set(told) == {200, 503}
-        assert told.count(200) >= 20
+                fields.append(503)
+        assert set(fields) == {200, 503}
+        assert fields.count(200) >= 20
         for connection in connections:
             connection.close()
         last = 0

@@ -24,8 +24,8 @@ def test_every_line_is_json_of_the_supervisor_and_of_its_workers(tmp_path: Path)
     (refused,) = [line for line in lines if "refused" in line["message"]]
     assert secret not in log
     assert abs(time.time() - _seconds(refused["time"])) < 60
-    told = {name: refused[name] for name in ("level", "logger", "worker", "reason", "method", "path", "address")}
-    assert told == {
+    members = {name: refused[name] for name in ("level", "logger", "worker", "reason", "method", "path", "address")}
+    assert members == {
         "level": "info",
         "logger": "machpay_gateway",
         "worker": worker,

@@ -27,10 +27,10 @@ Sums = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 def scraped(gateway: Served, accept: str = TEXT) -> tuple[str, str]:
     """Return what Prometheus is told, and as what."""
-    asked = urllib.request.Request(f"{gateway.management}/metrics", headers={"Accept": accept})  # noqa: S310 - of ours
+    scrape = urllib.request.Request(f"{gateway.management}/metrics", headers={"Accept": accept})  # noqa: S310 - of ours
     while True:
         try:
-            with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310 - as above
+            with urllib.request.urlopen(scrape, timeout=10) as answer:  # noqa: S310 - as above
                 return answer.read().decode(), answer.headers["Content-Type"]
         except ConnectionError:  # a worker was killed while it answered
             continue
@@ -87,14 +87,14 @@ def test_counts_of_all_workers_add_up_and_never_fall(tmp_path: Path) -> None:
         secret, (first, second) = gateway.secret(), gateway.workers()
         watch = Watch(gateway)
         watch.start()
-        asked = {"allowed": 0, "missing_credentials": 0, "route_not_found": 0}
+        scrape = {"allowed": 0, "missing_credentials": 0, "route_not_found": 0}
 
         def load() -> None:
             for _ in range(40):
                 assert status(ask(gateway, "/v1/x", f"Authorization: Bearer {secret}")) == 200
                 assert status(ask(gateway, "/v1/x")) == 401
                 assert status(ask(gateway, "/elsewhere")) == 404
-                asked.update({outcome: count + 1 for outcome, count in asked.items()})
+                scrape.update({outcome: count + 1 for outcome, count in scrape.items()})
 
         try:
             load()
@@ -105,7 +105,7 @@ def test_counts_of_all_workers_add_up_and_never_fall(tmp_path: Path) -> None:
             load()
             until(lambda: not {first, second} & set(gateway.workers()))
             until(lambda: value(gateway, "machpay_requests_total") == 240)
-            for outcome, count in asked.items():
+            for outcome, count in scrape.items():
                 assert value(gateway, "machpay_requests_total", outcome=outcome) == count == 80
             allowed = {"outcome": "allowed", "route": ROUTE, "tier": "standard", "code": "2xx"}
             assert value(gateway, "machpay_requests_total", **allowed) == 80
@@ -144,8 +144,8 @@ def test_counts_of_all_workers_add_up_and_never_fall(tmp_path: Path) -> None:
     ],
 )
 def test_both_formats_tell_every_metric_and_no_secret_or_id(gateway: Served, accept: str, media_type: str) -> None:
-    text, told = scraped(gateway, accept)
-    assert told == media_type
+    text, content_type = scraped(gateway, accept)
+    assert content_type == media_type
     families = list((parsed_openmetrics if accept.startswith(OPENMETRICS) else parsed_text)(text))
     assert {f"{it.name}_total" if it.type == "counter" else it.name for it in families} == set(METRICS)
     for family in families:

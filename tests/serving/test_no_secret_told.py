@@ -64,13 +64,15 @@ class Visitor:
 
     gateway: Served
     secrets: list[str] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    responses: list[str] = field(default_factory=list)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.gateway.port}"
 
-    def ask(self, method: str, path: str, secret: str = "", *, address: str = "", **asked: object) -> httpx2.Response:
+    def ask(
+        self, method: str, path: str, secret: str = "", *, address: str = "", **arguments: object
+    ) -> httpx2.Response:
         """Send a request with *secret*, from *address* or a new one, with more secrets in its fields."""
         litter = self.secrets[:6]
         headers = {
@@ -78,14 +80,14 @@ class Visitor:
             "X-Api-Key": litter[0], "Cookie": f"a={litter[1]}; b={litter[2]}", "Referer": f"http://x/?t={litter[3]}",
             "User-Agent": f"curl {litter[4]}",
         } | ({"Authorization": f"Bearer {secret}"} if secret else {})  # fmt: skip
-        headers |= asked.pop("headers", {})  # type: ignore[call-overload]  # a dict of texts
-        answer = httpx2.request(method, f"{self.url}{path}", headers=headers, timeout=20, **asked)  # type: ignore[arg-type]
-        self.told.append(f"{answer.status_code} {answer.headers} {answer.text}")
+        headers |= arguments.pop("headers", {})  # type: ignore[call-overload]  # a dict of texts
+        answer = httpx2.request(method, f"{self.url}{path}", headers=headers, timeout=20, **arguments)  # type: ignore[arg-type]
+        self.responses.append(f"{answer.status_code} {answer.headers} {answer.text}")
         return answer
 
     def send(self, raw: str) -> None:
         """Send what is no request, or hardly one."""
-        self.told.append(exchange(("127.0.0.1", self.gateway.port), raw.encode("latin-1")).decode("latin-1"))
+        self.responses.append(exchange(("127.0.0.1", self.gateway.port), raw.encode("latin-1")).decode("latin-1"))
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ def _refused_by_a_proof(visitor: Visitor, issued: Issued) -> None:
         data={"grant_type": "client_credentials"},
     )  # fmt: skip
     token = answer.json()["access_token"]
-    visitor.told.pop()  # the one answer that shows it
+    visitor.responses.pop()  # the one answer that shows it
     visitor.secrets += [token, proof]
     wrong = thief.proof("GET", "http://127.0.0.1:8000/v1/x", token)
     visitor.secrets.append(wrong)
@@ -210,9 +212,9 @@ def _wrong_at_the_control_plane(visitor: Visitor, issued: Issued) -> None:
     ):
         for path in ("/token", "/revoke", "/introspect", f"/token?client_secret={issued.client_secret}"):
             visitor.ask("POST", f"/oauth{path}", data=fields)
-    asked = f"client_id={good}&state={good}&redirect_uri=http://{good}"
+    arguments = f"client_id={good}&state={good}&redirect_uri=http://{good}"
     for headers in (AT_PAGES, {}):
-        visitor.ask("GET", f"/oauth/authorize?{asked}", headers=headers)
+        visitor.ask("GET", f"/oauth/authorize?{arguments}", headers=headers)
     with httpx2.Client(base_url=visitor.url, headers=AT_PAGES) as browser:
         page = browser.get(f"/console/sign-in?next=/{good}")
         proof = dict(next(iter(forms_of(page).values())))["proof"]
@@ -223,7 +225,7 @@ def _wrong_at_the_control_plane(visitor: Visitor, issued: Issued) -> None:
         for path in (f"/console/keys/{good}", f"/console/{good}", f"/console/keys?search={quote(good)}&after={good}"):
             browser.get(path)
         for path in (f"/console/keys/{good}", "/console/keys/new"):
-            visitor.told.append(browser.post(path, data={"proof": good, "name": good}).text)
+            visitor.responses.append(browser.post(path, data={"proof": good, "name": good}).text)
 
 
 @contextmanager
@@ -278,5 +280,5 @@ def test_no_secret_is_told_by_any_error_path(tmp_path: Path, log_format: str) ->
             assert secret.encode() not in content, (name, secret[:8])
     for secret in visitor.secrets:
         assert secret not in figures
-    told = "\n".join(visitor.told)
-    assert [secret[:8] for secret in visitor.secrets if secret in told] == []
+    responses = "\n".join(visitor.responses)
+    assert [secret[:8] for secret in visitor.secrets if secret in responses] == []

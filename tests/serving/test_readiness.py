@@ -24,7 +24,7 @@ from tests.redises.servers import running_server
 PASSWORD = secrets.token_hex(8)
 
 
-class Worker:
+class FakeWorker:
     """A worker, as far as operators see it."""
 
     def __init__(self, gateway: Gateway, folder: Path) -> None:
@@ -37,10 +37,10 @@ Ask = Callable[[], Any]
 
 
 @asynccontextmanager
-async def worker(folder: Path, **options: Any) -> AsyncIterator[tuple[Worker, Ask]]:  # noqa: ANN401 - settings
+async def worker(folder: Path, **options: Any) -> AsyncIterator[tuple[FakeWorker, Ask]]:  # noqa: ANN401 - settings
     """Yield a worker, and what asks it: for the status, and the checks."""
     async with ConfiguredGateway(**({"database": "memory://"} | options)) as gateway:
-        it = Worker(gateway, folder)
+        it = FakeWorker(gateway, folder)
         transport = ASGITransport(app=management_app(it.gateway, it.metrics, lambda: it.is_draining))
 
         async def ask() -> tuple[int, Mapping[str, str]]:
@@ -82,7 +82,7 @@ async def test_a_key_store_that_is_away_is_told_with_the_reason_and_no_password(
 
 
 @pytest.mark.parametrize(
-    "cause, told",
+    "cause, masked",
     [
         ("no postgresql://u:{}@db/x", "no postgresql://…@db/x"),
         ("no postgresql://{}@db/x", "no postgresql://…@db/x"),
@@ -99,13 +99,13 @@ async def test_a_key_store_that_is_away_is_told_with_the_reason_and_no_password(
     ],
 )
 async def test_no_password_is_told_however_it_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str, masked: str
 ) -> None:
     async with worker(tmp_path) as (it, ask):
         monkeypatch.setattr(it.gateway.store, "versions_since", failing(OSError(cause.format(PASSWORD))))
-        found = (await ask())[1]["key store"]
-    assert PASSWORD not in found
-    assert f"(versions, {told}" in found
+        check = (await ask())[1]["key store"]
+    assert PASSWORD not in check
+    assert f"(versions, {masked}" in check
 
 
 async def test_draining_makes_it_not_ready(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def control_plane_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One worker that serves the control plane alone, and no Redis."""
     settings = '[tiers.standard]\nrate = "1000000/minute"\nconcurrency = 1000\n[server]\ncontrol_plane = "only"'
     with served(tmp_path_factory.mktemp("asked"), management="127.0.0.1:0", settings=settings) as gateway:
@@ -122,13 +122,13 @@ def test_new_settings_hold_while_a_worker_still_drains_that_gave_way_to_earlier_
 
 def test_a_worker_that_gave_way_decides_what_still_comes_and_takes_nothing_back(alone: Served) -> None:
     secret = alone.secret().encode()  # which no worker has seen yet
-    with socket.create_connection(("127.0.0.1", alone.port)) as kept:
-        kept.settimeout(PATIENCE_SECONDS)
-        kept.sendall(READY_AT_ONCE)
-        assert status(kept.recv(65536)) == 200  # by the old one
+    with socket.create_connection(("127.0.0.1", alone.port)) as idle:
+        idle.settimeout(PATIENCE_SECONDS)
+        idle.sendall(READY_AT_ONCE)
+        assert status(idle.recv(65536)) == 200  # by the old one
         until(hang_up(alone))
-        kept.sendall(b"GET /v1/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\n\r\n" % secret)
-        assert status(kept.recv(65536)) == 200
+        idle.sendall(b"GET /v1/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\n\r\n" % secret)
+        assert status(idle.recv(65536)) == 200
     assert "does not answer" not in alone.log
     until(lambda: len(alone.workers()) == 1)
 
@@ -139,16 +139,16 @@ def test_operators_hear_nothing_of_a_worker_that_drains_while_others_serve(alone
         slow.sendall(SLOW)
         time.sleep(0.3)  # until it is under way
         is_told = hang_up(alone)
-        heard: list[int] = []
+        statuses_after: list[int] = []
 
         def is_replaced() -> bool:
-            heard.append(ready(f"{alone.management}/readyz")[0])
+            statuses_after.append(ready(f"{alone.management}/readyz")[0])
             return is_told()
 
         until(is_replaced)
-        heard += [ready(f"{alone.management}/readyz")[0] for _ in range(20)]
+        statuses_after += [ready(f"{alone.management}/readyz")[0] for _ in range(20)]
         assert is_alive(old)
-        assert set(heard) == {200}
+        assert set(statuses_after) == {200}
         assert status(slow.recv(65536)) == 200
     until(lambda: not is_alive(old) and len(alone.workers()) == 1)
 

@@ -11,7 +11,7 @@ from tests.serving.test_lifecycle import ask, until
 def test_no_secret_is_in_a_log_wherever_a_request_carries_it(tmp_path: Path) -> None:
     # A peer that is trusted says more of a request than a stranger may.
     with served(tmp_path, settings='trusted_proxies = ["127.0.0.1"]') as gateway:
-        own, asked = gateway.secret(), 0
+        own, requests = gateway.secret(), 0
         for secret in (*SECRETS.values(), own):
             twice = "".join(f"%25{ord(char):02x}" for char in secret)
             for path, *fields in (
@@ -33,12 +33,12 @@ def test_no_secret_is_in_a_log_wherever_a_request_carries_it(tmp_path: Path) -> 
                 ("/public/x", f"Forwarded: for={secret}", f"X-Forwarded-Host: {secret}", f"User-Agent: {secret}"),
             ):
                 ask(gateway, path, *fields)
-                asked += 1
+                requests += 1
             ask(gateway, f"/v1/x HTTP/1.1\r\nX-Split: {secret}\r\nX-Rest:")  # what is no request, too
             ask(gateway, f"/v1/x {secret}")
-            asked += 2
+            requests += 2
         log = tmp_path / "access.log"
-        until(lambda: log.exists() and log.read_text().count("\n") == asked)
+        until(lambda: log.exists() and log.read_text().count("\n") == requests)
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         written = log.read_text() + gateway.log
     assert {line["status"] for line in lines} >= {200, 401, 404, 400}

@@ -69,9 +69,9 @@ def test_a_stop_during_the_start_ends_it_at_once_and_leaves_nothing(tmp_path: Pa
         children = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children")
         until(children.read_text)
         os.killpg(gateway.pid, number)
-        told, errors = gateway.communicate(timeout=PATIENCE_SECONDS)
+        output, errors = gateway.communicate(timeout=PATIENCE_SECONDS)
 
-    assert (gateway.returncode, told, errors) == (0, b"", b"")
+    assert (gateway.returncode, output, errors) == (0, b"", b"")
     assert not list((tmp_path / "tmp").iterdir())
 
 

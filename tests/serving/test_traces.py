@@ -45,10 +45,10 @@ def test_spans_are_exported_as_the_environment_says_and_none_is_lost_at_a_stop(t
         until(lambda: (work / "access.log").exists() and len((work / "access.log").read_text().splitlines()) == 2)
         lines = [json.loads(line) for line in (work / "access.log").read_text().splitlines()]
     spans = [json.loads(line) for line in (folder / "spans").read_text().splitlines()]
-    carried, own = (
+    forwarded, own = (
         [span for span in spans if span["context"]["trace_id"] == f"0x{line['trace_id']}"] for line in lines
     )
-    assert [span["name"] for span in carried] == ["upstream", "decide", "GET /v1/{rest:path}"]
+    assert [span["name"] for span in forwarded] == ["upstream", "decide", "GET /v1/{rest:path}"]
     # The control plane stands behind the proxy, and goes on with its trace.
     assert [(span["name"], span["kind"]) for span in own] == [
         ("decide", "SpanKind.INTERNAL"),

@@ -21,7 +21,7 @@ def mistakes(directory: Path, text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    "text, message",
     [
         ("database = 5", "1: database: not a URL that starts with sqlite:// or postgresql:// or memory://"),
         ('database = "mysql://x"', "1: database: not a URL that starts with sqlite://"),
@@ -89,6 +89,26 @@ def mistakes(directory: Path, text: str) -> list[str]:
         ("[[routes]]\nmatch = 5", "2: routes[0].match: "),
         (f'{ROUTE}[[routes]]\nmatch = "GET /a/"', "3: routes[1]: Route 'GET /a/' matches the same requests as"),
         (f"{ROUTE}cost = 101", "1: routes[0]: Route 'GET /a' costs 101, more than tier 'test' ever has"),
+        ("server = 5", "1: server: 5 is not a table"),
+        ('[server]\nlisten = "127.0.0.1:65536"', "2: server.listen: '127.0.0.1:65536' is not an address to listen on"),
+        ('[server]\nlisten = "8000"', "2: server.listen: 8000 is not an address to listen on"),
+        ('[server]\nmanagement = "::1:9400"', "2: server.management: '::1:9400' is not an address to listen on"),
+        ("[server]\nworkers = 0", "2: server.workers: workers is a number from 1 to 1024, not 0"),
+        ("[server]\nworkers = 1025", "2: server.workers: workers is a number from 1 to 1024, not 1025"),
+        ("[server]\nmax_connections = -1", "2: server.max_connections: max_connections is a number from 0 to"),
+        ("[server]\ndrain_seconds = 0", "2: server.drain_seconds: drain_seconds is a number of seconds, not 0"),
+        ("[server]\nhead_seconds = inf", "2: server.head_seconds: head_seconds is a number of seconds, not inf"),
+        ("[server]\nkeepalive_seconds = true", "2: server.keepalive_seconds: keepalive_seconds is a number of seconds"),
+        (
+            '[server]\ncontrol_plane = "none"',
+            "2: server.control_plane: control_plane 'none' is not one of on, off, only",
+        ),
+        ('[server]\nlog_format = "xml"', "2: server.log_format: log_format 'xml' is not one of text, json"),
+        ('[server]\naccess_log = ""', "2: server.access_log: access_log '' is not stdout, off or the name of a file"),
+        ('[server]\ntls_certificate = "a.pem"', "2: server.tls_certificate: tls_certificate and tls_key come together"),
+        ('[server]\ntls_key = "a.pem"', "2: server.tls_key: tls_certificate and tls_key come together"),
+        (f'secret_key = "{31 * "x"}"', "1: secret_key: use 32 random characters or more"),
+        ("secret_key = 5", "1: secret_key: use 32 random characters or more"),
         ("forward_auth = 5", "1: forward_auth: 5 is not a table"),
         (
             "[forward_auth]\nlease_second = 5",
@@ -120,9 +140,9 @@ def mistakes(directory: Path, text: str) -> list[str]:
         (ISSUER.replace('"https://id.example.com"', "5"), "2: issuers[0].issuer: "),
     ],
 )
-def test_a_value_that_cannot_be_meant_is_told_by_its_place(tmp_path: Path, text: str, told: str) -> None:
+def test_a_value_that_cannot_be_meant_is_told_by_its_place(tmp_path: Path, text: str, message: str) -> None:
     (only,) = mistakes(tmp_path, text)
-    assert only.startswith(told)
+    assert only.startswith(message)
 
 
 @pytest.mark.parametrize("value", ["mysql://me:hush@db/x", "hush", "http://:hush@x"])
@@ -132,10 +152,10 @@ def test_a_url_that_may_hold_a_password_is_not_repeated(tmp_path: Path, name: st
 
 
 def test_every_mistake_of_a_table_is_told_at_its_own_line(tmp_path: Path) -> None:
-    told = mistakes(
+    message = mistakes(
         tmp_path, '[[routes]]\nmatch = "nope"\nscopes = "a |"\ncost = -1\npublic = "yes"\n[tiers.x]\nrate = 5'
     )
-    assert [line.split(": ")[:2] for line in told] == [
+    assert [line.split(": ")[:2] for line in message] == [
         ["2", "routes[0].match"],
         ["3", "routes[0].scopes"],
         ["4", "routes[0].cost"],
@@ -145,11 +165,18 @@ def test_every_mistake_of_a_table_is_told_at_its_own_line(tmp_path: Path) -> Non
 
 
 def test_a_mistake_between_routes_is_told_by_its_line_even_after_a_wrong_route(tmp_path: Path) -> None:
-    told = mistakes(tmp_path, f'[[routes]]\nmatch = "wrong"\n{ROUTE}{ROUTE}')
-    assert [line.split(": ")[:2] for line in told] == [["2", "routes[0].match"], ["5", "routes[2]"]]
+    message = mistakes(tmp_path, f'[[routes]]\nmatch = "wrong"\n{ROUTE}{ROUTE}')
+    assert [line.split(": ")[:2] for line in message] == [["2", "routes[0].match"], ["5", "routes[2]"]]
 
 
 def test_the_environments_of_a_route_are_a_list_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "m.toml"
     path.write_text(f'{ROUTE}environments = ["live"]\n')
     assert load_settings({"config": path}, {}).routes[0].environments == frozenset({"live"})
+
+
+def test_the_limits_of_ports_and_secret_keys_are_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "m.toml"
+    path.write_text(f'secret_key = "{32 * "x"}"\n[server]\nlisten = "[::]:65535"\nworkers = 1024\nmax_connections = 0')
+    settings = load_settings({"config": path}, {})
+    assert (settings.server.address, settings.server.workers, settings.secret_key) == (("::", 65535), 1024, 32 * "x")

@@ -77,6 +77,15 @@ def test_with_nothing_set_everything_has_its_default() -> None:
     assert settings.unlisted_routes == "authenticated"
     assert settings.trusted_proxies is None
     assert settings.environments == ("live", "test")
+    assert (settings.failure_limit, settings.on_limiter_failure, settings.legacy_headers) == (
+        "120/minute",
+        "local",
+        False,
+    )
+    server = settings.server
+    assert (server.listen, server.management, server.workers) == ("127.0.0.1:8000", "127.0.0.1:9400", 1)
+    assert (server.drain_seconds, server.head_seconds, server.keepalive_seconds) == (30.0, 10.0, 75.0)
+    assert (server.control_plane, server.access_log, server.log_format) == ("on", "stdout", "text")
 
 
 def test_the_sample_of_the_documentation_is_accepted() -> None:
@@ -187,27 +196,27 @@ def test_a_mistake_in_the_environment_names_the_variable_the_value_and_the_range
 
 
 def test_a_mistake_in_a_table_of_the_environment_names_the_whole_variable() -> None:
-    (told,) = mistakes(UPSTREAMS__LIVE="ftp://x")
-    assert told.startswith("MACHPAY_UPSTREAMS__LIVE: 'ftp://x' is not an http:// or https:// address")
+    (message,) = mistakes(UPSTREAMS__LIVE="ftp://x")
+    assert message.startswith("MACHPAY_UPSTREAMS__LIVE: 'ftp://x' is not an http:// or https:// address")
 
 
 def test_a_mistake_in_the_file_names_the_line() -> None:
     write('database = "sqlite:///x"\n\ntrusted_proxies = [\n  "10.0.0.0/8",\n  "10.1",\n]\n')
-    (told,) = mistakes()
-    assert told.startswith("machpay.toml:3: trusted_proxies[1]: '10.1' is not a network: ")
+    (message,) = mistakes()
+    assert message.startswith("machpay.toml:3: trusted_proxies[1]: '10.1' is not a network: ")
 
 
 def test_a_mistake_in_python_names_the_argument() -> None:
-    (told,) = mistakes({"trusted_proxies": ["10.0.0.0/8", "10.0.0.1/8"]})
-    assert told.startswith("trusted_proxies[1]: '10.0.0.1/8' has host bits set")
+    (message,) = mistakes({"trusted_proxies": ["10.0.0.0/8", "10.0.0.1/8"]})
+    assert message.startswith("trusted_proxies[1]: '10.0.0.1/8' has host bits set")
 
 
 def test_all_mistakes_are_told_at_once() -> None:
     write(
         'databse = "x"\nlegacy_headers = "yes"\n[[routes]]\nmatch = "GET x"\n[[routes]]\nmatch = "GET /a"\ncost = -1\n'
     )
-    told = mistakes({"client_ip_header": "Cookie"}, FAILURE_LIMIT="often", REDS="x")
-    assert [line.split(" ")[0] for line in told] == [
+    message = mistakes({"client_ip_header": "Cookie"}, FAILURE_LIMIT="often", REDS="x")
+    assert [line.split(" ")[0] for line in message] == [
         "MACHPAY_REDS:",
         "MACHPAY_FAILURE_LIMIT:",
         "client_ip_header:",
@@ -228,15 +237,15 @@ def test_a_value_that_a_later_source_replaces_is_not_read() -> None:
     [("TRUSTED_PROXY", "TRUSTED_PROXIES"), ("DATABSE", "DATABASE"), ("UPSTREAM__LIVE", "UPSTREAMS")],
 )
 def test_a_mistyped_variable_is_told_with_the_one_that_was_meant(name: str, suggestion: str) -> None:
-    (told,) = mistakes(**{name: "x"})
-    assert told.startswith(f"MACHPAY_{name}: 'MACHPAY_{name}' is not a setting here; ")
-    assert f"MACHPAY_{suggestion}" in told
+    (message,) = mistakes(**{name: "x"})
+    assert message.startswith(f"MACHPAY_{name}: 'MACHPAY_{name}' is not a setting here; ")
+    assert f"MACHPAY_{suggestion}" in message
 
 
 def test_a_name_that_is_like_nothing_is_told_with_all_there_are() -> None:
     write("zzz = 1")
-    (told,) = mistakes()
-    assert told.startswith(
+    (message,) = mistakes()
+    assert message.startswith(
         "machpay.toml:1: zzz: 'zzz' is not a setting here; known: assertion, client_ip_header, console, "
     )
 
@@ -250,8 +259,8 @@ def test_a_variable_that_is_both_a_value_and_a_table_is_a_mistake(environ: dict[
 
 @pytest.mark.parametrize("how", ["python", "environment"])
 def test_a_named_file_that_is_not_there_is_a_mistake(how: str) -> None:
-    told = mistakes({"config": "nowhere.toml"}) if how == "python" else mistakes(CONFIG="nowhere.toml")
-    assert told == ["nowhere.toml: there is no such file; `machpay-gateway init` writes one"]
+    message = mistakes({"config": "nowhere.toml"}) if how == "python" else mistakes(CONFIG="nowhere.toml")
+    assert message == ["nowhere.toml: there is no such file; `machpay-gateway init` writes one"]
 
 
 def test_a_file_that_cannot_be_read_is_a_mistake() -> None:
@@ -264,9 +273,9 @@ def test_a_file_that_cannot_be_read_is_a_mistake() -> None:
 @pytest.mark.parametrize("text", ["database = ", "[tiers", "a = 1\na = 2", "database = 'x' y", "\ufeffdatabase = 'x'"])
 def test_a_file_that_is_no_toml_is_a_mistake(text: str) -> None:
     write(text)
-    (told,) = mistakes()
-    assert told.startswith("machpay.toml: ")
-    assert "(at " in told  # the line, or the end of the document
+    (message,) = mistakes()
+    assert message.startswith("machpay.toml: ")
+    assert "(at " in message  # the line, or the end of the document
 
 
 def test_check_file_tells_every_mistake_of_a_file_and_nothing_of_the_environment(
@@ -276,3 +285,15 @@ def test_check_file_tells_every_mistake_of_a_file_and_nothing_of_the_environment
     path = Path(write('redis = "http://x"\nfailure_limit = 5\n', "other.toml"))
     assert [line.split(": ")[0] for line in check_file(path)] == ["other.toml:1", "other.toml:2"]
     assert len(check_file(Path("nowhere.toml"))) == 1
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"REDIS": "redis://a", "redis": "redis://b"},  # one of them would be ignored
+        {"TIERS": "gold", "TIERS__GOLD__RATE": "5/minute"},
+        {"TIERS__GOLD__RATE": "5/minute", "tiers": "gold"},
+    ],
+)
+def test_variables_that_set_the_same_setting_twice_are_refused(environ: dict[str, str]) -> None:
+    assert any("a part of it is set as a value of its own" in message for message in mistakes(**environ))
