@@ -89,6 +89,14 @@ async def test_a_refusal_for_the_window_takes_no_slot(harness: Harness) -> None:
     assert (await harness.take(tier)).slots_left == 2
 
 
+async def test_a_refusal_for_the_window_reports_slots_that_were_released_since(harness: Harness) -> None:
+    leases = [(await harness.take(FIVE)).lease for _ in range(5)]
+    assert (await harness.refusal(FIVE)).slots_left == 95
+    for lease in leases[:2]:
+        lease.release()
+    assert (await harness.refusal(FIVE)).slots_left == 97
+
+
 async def test_a_refused_cost_leaves_what_a_smaller_one_may_still_have(harness: Harness) -> None:
     await harness.take(FIVE, cost=3)
     assert (await harness.refusal(FIVE, cost=3)).left == 2

@@ -24,6 +24,7 @@ from tests.clocks import FixedClock
 from tests.limiters.harness import START, Harness, ScriptsAt
 from tests.redises.waiting import wait_until
 
+pytestmark = pytest.mark.usefixtures("no_deadlines")
 FIVE_SLOTS = Tier("1000/minute", 5)
 TIERS = (Tier("9/minute", 4), Tier("5/minute", 2), Tier("7/hour", 4), Tier("12/30 seconds", 9))
 LEASE_SECONDS = 10
