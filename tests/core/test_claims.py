@@ -31,6 +31,12 @@ def accepted(claims: dict[str, object], issuer: Issuer = ISSUER) -> Claims | str
     return validate_claims(token(claims), issuer, NOW)
 
 
+def refusal(result: object) -> str:
+    """Return the reason of a refusal; a parsed result, whose repr may contain the same words, is a failure."""
+    assert isinstance(result, str), result
+    return result
+
+
 def test_valid_claims_are_parsed() -> None:
     claims = accepted({**GOOD, "scope": "skills:execute skills:list", "client_id": "app"})
     assert isinstance(claims, Claims)
@@ -84,12 +90,12 @@ def test_valid_claims_are_parsed() -> None:
     ],
 )
 def test_invalid_claims_are_refused(change: dict[str, object], reason: str) -> None:
-    assert reason in str(accepted({**GOOD, **change}))
+    assert reason in refusal(accepted({**GOOD, **change}))
 
 
 @pytest.mark.parametrize("name", ["iss", "aud", "sub", "exp"])
 def test_missing_claims_are_refused(name: str) -> None:
-    assert name in str(accepted({key: value for key, value in GOOD.items() if key != name}))
+    assert name in refusal(accepted({key: value for key, value in GOOD.items() if key != name}))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +131,7 @@ def test_unusual_valid_claims_are_accepted(change: dict[str, object]) -> None:
 )
 def test_dates_have_a_minute_of_leeway(change: dict[str, object], reason: str | None) -> None:
     claims = accepted({**GOOD, **change})
-    assert isinstance(claims, Claims) if reason is None else reason in str(claims)
+    assert isinstance(claims, Claims) if reason is None else reason in refusal(claims)
 
 
 @pytest.mark.parametrize(
@@ -143,12 +149,12 @@ def test_dates_have_a_minute_of_leeway(change: dict[str, object], reason: str | 
 def test_a_token_of_another_type_is_refused(types: tuple[str, ...], typ: str, *, is_accepted: bool) -> None:
     claims = validate_claims(token(GOOD, typ=typ), replace(ISSUER, types=types), NOW)
     assert isinstance(claims, Claims) is is_accepted
-    assert is_accepted or "typ" in str(claims)
+    assert is_accepted or "typ" in refusal(claims)
 
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE", "HS256", "RS384", "rs256", "RS256 ", ""])
 def test_only_the_issuers_algorithms_are_accepted(algorithm: str) -> None:
-    assert "alg" in str(validate_claims(token(GOOD, algorithm=algorithm), ISSUER, NOW))
+    assert "alg" in refusal(validate_claims(token(GOOD, algorithm=algorithm), ISSUER, NOW))
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,12 @@ def nested(arrays: int) -> str:
     return '{"x":' + "[" * arrays + "1" + "]" * arrays + "}"
 
 
+def refusal(result: object) -> str:
+    """Return the reason of a refusal; a parsed result, whose repr may contain the same words, is a failure."""
+    assert isinstance(result, str), result
+    return result
+
+
 def test_a_well_formed_token_is_parsed() -> None:
     token = compact('{"alg":"ES256","kid":"k1","typ":"application/AT+JWT"}', '{"sub":"a","n":[1,2.5,{"x":null}]}')
     parsed = parse_compact(token)
@@ -55,7 +61,7 @@ def test_the_repr_of_a_token_has_no_claims_and_no_signature() -> None:
     ],
 )
 def test_a_token_has_three_nonempty_parts_of_bounded_size(token: bytes, reason: str) -> None:
-    assert reason in str(parse_compact(token))
+    assert reason in refusal(parse_compact(token))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +82,7 @@ def test_a_token_has_three_nonempty_parts_of_bounded_size(token: bytes, reason: 
 )
 def test_a_part_is_canonical_base64url_or_refused(part: bytes, why: str) -> None:
     for token in (b".".join([part, b64(CLAIMS), b"c2ln"]), b".".join([b64(HEADER), part, b"c2ln"])):
-        assert "base64url" in str(parse_compact(token)), why
+        assert "base64url" in refusal(parse_compact(token)), why
 
 
 def test_spare_bits_of_a_signature_are_zero() -> None:
@@ -125,8 +131,8 @@ def test_spare_bits_of_a_signature_are_zero() -> None:
     ],
 )
 def test_ambiguous_json_is_refused(text: bytes | str, reason: str) -> None:
-    assert reason in str(parse_compact(compact(claims=text)))
-    assert reason in str(parse_compact(compact(header=text)))
+    assert reason in refusal(parse_compact(compact(claims=text)))
+    assert reason in refusal(parse_compact(compact(header=text)))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +174,7 @@ def test_unusual_unambiguous_json_is_accepted(claims: str) -> None:
     ],
 )
 def test_a_header_with_extensions_or_wrong_types_is_refused(header: str, reason: str) -> None:
-    assert reason in str(parse_compact(compact(header)))
+    assert reason in refusal(parse_compact(compact(header)))
 
 
 def test_unused_header_members_are_ignored() -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from machpay_gateway.core.decision.credential import (
     MAX_AUTHORIZATION_BYTES,
     ApiKey,
+    BoundToken,
     SignedToken,
     Unreadable,
     credential_of,
@@ -26,6 +27,17 @@ MISSING, MALFORMED = Reason.MISSING_CREDENTIALS, Reason.MALFORMED_REQUEST
 )
 def test_the_scheme_is_read_in_any_case_and_with_any_number_of_spaces(value: bytes) -> None:
     assert parse_authorization([value]) == b"abc"
+
+
+@pytest.mark.parametrize("value", [b"DPoP abc", b"dpop abc", b"DPOP   abc"])
+def test_the_dpop_scheme_is_read_in_any_case(value: bytes) -> None:
+    assert parse_authorization([value]) == BoundToken(b"abc")
+
+
+@pytest.mark.parametrize("value", [b"DPoP", b"dpop "])
+def test_the_dpop_scheme_without_a_token_is_no_credential(value: bytes) -> None:
+    assert parse_authorization([value]) == BoundToken(b"")
+    assert isinstance(credential_of(b""), Unreadable)
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,20 @@ def test_a_line_of_json_has_time_level_logger_and_message(said: Said) -> None:
     ]
 
 
+def test_nested_values_stay_json_to_a_depth(said: Said) -> None:
+    configure_logging("json")
+    secret = SECRETS["key"]
+    nested: Any = "deep"
+    for _ in range(10):
+        nested = [nested]
+    logger.warning("x", extra={"data": {"list": [1, True, None, 2.5, secret], secret: ("a",)}, "nested": nested})
+    (line,) = lines(said)
+    masked_secret = line["data"]["list"][-1]
+    assert masked_secret != secret
+    assert line["data"] == {"list": [1, True, None, 2.5, masked_secret], masked_secret: ["a"]}
+    assert line["nested"] == [[[[[[[["[['deep']]"]]]]]]]]  # the rest as text
+
+
 def test_an_exception_is_one_member_with_its_cause(said: Said) -> None:
     configure_logging("json")
     says_by_an_exception_and_its_cause("x")

@@ -79,6 +79,14 @@ def test_files_of_ended_workers_are_merged(tmp_path: Path, gone: int) -> None:
     assert sorted(path.suffix for path in tmp_path.iterdir()) == ["", ".json", ".json"]
 
 
+def test_an_unfinished_file_of_an_ended_worker_is_removed(tmp_path: Path, gone: int) -> None:
+    Snapshots(tmp_path, process=gone).write(counts(10))
+    (written,) = tmp_path.glob("*.json")
+    written.with_suffix(".new").write_bytes(b"{")  # the worker was killed while it wrote its next snapshot
+    assert Snapshots(tmp_path).read().counts[LOST] == [10.0]
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".new"] == []
+
+
 def test_a_crash_between_merging_and_removing_counts_nothing_twice(
     tmp_path: Path, gone: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
