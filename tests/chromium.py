@@ -16,7 +16,7 @@ import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, BrowserContext, Dialog, Locator, Page, expect, sync_playwright
 
-Opened = Callable[..., Page]
+OpenPage = Callable[..., Page]
 _NUMBERS = count(1)
 _MOST_MS = 20_000  # of waiting, where everything else has the processors
 CHROMIUM = shutil.which("chromium")
@@ -33,23 +33,23 @@ _AXE = """async () => {
 
 
 @dataclass
-class Heard:
-    """What a browser complains of: failed requests, what a policy stopped, errors and dialogs of scripts that ran."""
+class BrowserErrors:
+    """The errors of a browser: failed requests, policy violations, script errors and dialogs."""
 
-    complaints: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     expected: list[str] = field(default_factory=list)
 
     def expect(self, part: str) -> None:
-        """Take complaints with this *part* for right; that there is none is wrong then."""
+        """Expect a message that contains *part*. The test fails if there is none."""
         self.expected.append(part)
 
     def listen(self, context: BrowserContext) -> None:
-        context.on("weberror", lambda error: self.complaints.append(f"error: {error.error}"))
-        context.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
+        context.on("weberror", lambda error: self.messages.append(f"error: {error.error}"))
+        context.on("console", lambda entry: self.messages.append(entry.text) if entry.type == "error" else None)
         context.on("dialog", self._dismiss)
 
     def _dismiss(self, dialog: Dialog) -> None:
-        self.complaints.append(f"dialog: {dialog.message}")
+        self.messages.append(f"dialog: {dialog.message}")
         dialog.dismiss()
 
 
@@ -63,41 +63,41 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def heard() -> Iterator[Heard]:
-    heard = Heard()
-    yield heard
-    unexpected = [each for each in heard.complaints if not any(part in each for part in heard.expected)]
+def browser_errors() -> Iterator[BrowserErrors]:
+    browser_errors = BrowserErrors()
+    yield browser_errors
+    unexpected = [each for each in browser_errors.messages if not any(part in each for part in browser_errors.expected)]
     assert not unexpected, unexpected
-    missed = [part for part in heard.expected if not any(part in each for each in heard.complaints)]
+    missed = [part for part in browser_errors.expected if not any(part in each for each in browser_errors.messages)]
     assert not missed, missed
 
 
 @pytest.fixture
-def opened(browser: Browser, heard: Heard) -> Iterator[Opened]:
-    """A way to a page of a new browser that nobody is signed in by, with Playwright's options."""
+def open_page(browser: Browser, browser_errors: BrowserErrors) -> Iterator[OpenPage]:
+    """A function that opens a page in a new browser without a session. It takes Playwright's options."""
     contexts = []
 
-    def open_page(**options: Any) -> Page:  # noqa: ANN401 - Playwright's, of which there are forty
-        # An address of its own: one from which wrong passwords come is slowed, and each test has its own.
-        place = {"X-Forwarded-For": f"2001:db8:{next(_NUMBERS):x}::1"}
-        context = browser.new_context(extra_http_headers=place, **options)
+    def new_page(**options: Any) -> Page:  # noqa: ANN401 - Playwright's, of which there are forty
+        # Each browser has its own address: wrong passwords from one address are throttled.
+        headers = {"X-Forwarded-For": f"2001:db8:{next(_NUMBERS):x}::1"}
+        context = browser.new_context(extra_http_headers=headers, **options)
         context.set_default_timeout(_MOST_MS)
-        heard.listen(context)
+        browser_errors.listen(context)
         contexts.append(context)
         return context.new_page()
 
-    yield open_page
+    yield new_page
     for context in contexts:
         context.close()
 
 
 @pytest.fixture
-def page(opened: Opened) -> Page:
-    return opened()
+def page(open_page: OpenPage) -> Page:
+    return open_page()
 
 
 def mark_as_in_a_browser(items: list[pytest.Item], here: Path) -> None:
-    """Have the tests in the folder *here* share one browser, and skip them where there is none."""
+    """Run the tests of the folder *here* in one process with one browser, and skip them without Chromium."""
     absent = pytest.mark.skipif(
         CHROMIUM is None, reason="chromium is not on PATH: `apt-get install chromium`, and the pages are tried in it"
     )
@@ -108,14 +108,14 @@ def mark_as_in_a_browser(items: list[pytest.Item], here: Path) -> None:
 
 
 def findings(page: Page) -> list[str]:
-    """Return what axe-core finds, of any impact, and what it cannot tell."""
+    """Return the violations that axe-core finds, of any impact, and its incomplete checks."""
     page.evaluate(AXE_SCRIPT)
-    found: list[str] = page.evaluate(_AXE)
-    return found
+    violations: list[str] = page.evaluate(_AXE)
+    return violations
 
 
-def pictured(shown: Page | Locator, name: str, scheme: str) -> None:
-    """Take the docs' picture of what is *shown*, when `PICTURES=1` asks for them."""
+def take_picture(target: Page | Locator, name: str, scheme: str) -> None:
+    """Save a picture of *target* for the docs if `PICTURES=1` is set."""
     if os.environ.get("PICTURES") == "1" and scheme == "light":
         PICTURES.mkdir(exist_ok=True)
-        shown.screenshot(path=PICTURES / f"{name}.png")
+        target.screenshot(path=PICTURES / f"{name}.png")

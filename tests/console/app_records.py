@@ -1,4 +1,4 @@
-"""Apps and grants of the Console's account, and the form for a new one, filled in."""
+"""Apps and grants of the Console's account, and the submitted form of a new app."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ SCOPES = ["account:read", "skills:execute"]
 
 async def an_app(rig: Rig, name: str = "Notes", **settings: Any) -> tuple[OAuthClient, str]:  # noqa: ANN401 - any of them
     """Return a new app of the account and its secret."""
-    given: dict[str, Any] = {"name": name, "scopes": SCOPES, "redirect_uris": [REDIRECT], **settings}
-    client, secret = await rig.gateway.oauth_clients.create(rig.account.id, **given)
+    values: dict[str, Any] = {"name": name, "scopes": SCOPES, "redirect_uris": [REDIRECT], **settings}
+    client, secret = await rig.gateway.oauth_clients.create(rig.account.id, **values)
     return client, secret or ""
 
 
@@ -38,7 +38,7 @@ async def granted(rig: Rig, client: OAuthClient, number: int = 1, email: str | N
 
 
 async def made(browser: AsyncClient, **fields: str | list[str] | None) -> Response:
-    """Fill in the form for a new app as most would, but for *fields*, and send it."""
+    """Submit the form of a new app with good values, except for *fields*."""
     page = await browser.get("/console/apps/new")
-    given: dict[str, str | list[str] | None] = {"name": "Notes", "scopes": SCOPES, "redirect_uris": REDIRECT}
-    return await submitted(browser, page, "/console/apps/new", **(given | fields))
+    defaults: dict[str, str | list[str] | None] = {"name": "Notes", "scopes": SCOPES, "redirect_uris": REDIRECT}
+    return await submitted(browser, page, "/console/apps/new", **(defaults | fields))

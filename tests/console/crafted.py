@@ -1,4 +1,4 @@
-"""Ways to a Console that no page of it offers: forms made up elsewhere, another mount, a database that is gone."""
+"""Requests and faults that no page offers: crafted forms, another mount point, missing tables."""
 
 import asyncio
 import sqlite3
@@ -17,18 +17,18 @@ HOSTILE = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>"
 
 
 def proof(browser: AsyncClient, path: str) -> str:
-    """Return the proof that a form for *path* has in *browser*."""
+    """Return the CSRF token of a form with this *path* in *browser*."""
     return csrf_token(browser.cookies["__Host-machpay-session"], path, b"")
 
 
 async def posted(browser: AsyncClient, path: str, **fields: str) -> Response:
-    """Send a form to *path* below the Console, proved, whether or not any page of theirs has it."""
+    """Submit a form to *path* below the Console with its CSRF token, whether or not a page has such a form."""
     content = urlencode({**fields, "proof": proof(browser, path)})
     return await browser.post(f"/console{path}", content=content, headers=FORM)
 
 
 async def refused_from_elsewhere(browser: AsyncClient, path: str, **fields: str) -> bool:
-    """Tell whether each form for *path* that no page of ours gave this browser is refused."""
+    """Tell whether *path* refuses each form without the right CSRF token, and with it from another site."""
     proofs = ["", "0" * 64, "ü", proof(browser, "/elsewhere")]
     sent = [(urlencode({**fields, "proof": each}), FORM) for each in proofs]
     sent.append((urlencode({**fields, "proof": proof(browser, path)}), CROSS_SITE))
@@ -37,7 +37,7 @@ async def refused_from_elsewhere(browser: AsyncClient, path: str, **fields: str)
 
 
 async def below(rig: Rig, root_path: str) -> AsyncClient:
-    """Return a browser that the admin is signed in by where the Console is mounted at *root_path*."""
+    """Return a browser in which the admin is signed in to the Console mounted at *root_path*."""
     transport = ASGITransport(app=rig.app, client=("192.0.2.1", 50_000), root_path=root_path)
     browser = AsyncClient(transport=transport, base_url=URL)
     rig.opened.append(browser)
@@ -47,24 +47,24 @@ async def below(rig: Rig, root_path: str) -> AsyncClient:
 
 
 async def changed_since(rig: Rig, head: AuditHead) -> list[str]:
-    """Return the actions in the audit log since *head*, but for what the Console recorded of its refusals."""
+    """Return the actions in the audit log since *head*, without the Console's own refusals."""
     rows = await rig.gateway.store.audit_rows(head.sequence)
     return [row.action for row in rows if row.action != "console.refused"]
 
 
 def database_of(rig: Rig) -> Path:
-    """Return the file that the Console's account is in."""
+    """Return the database file."""
     return Path(rig.gateway.settings.database.removeprefix("sqlite:///"))
 
 
 def is_written_down(rig: Rig, text: str) -> bool:
-    """Tell whether *text* is anywhere in the database, what it has yet to take in included."""
+    """Tell whether *text* is anywhere in the database file or its write-ahead log."""
     file = database_of(rig)
     return any(text.encode() in each.read_bytes() for each in file.parent.glob(f"{file.name}*"))
 
 
 async def lose(rig: Rig, *tables: str) -> None:
-    """Take *tables* away from a gateway that has the database open."""
+    """Rename *tables*, while the gateway has the database open."""
     await asyncio.to_thread(_rename, database_of(rig), tables)
 
 

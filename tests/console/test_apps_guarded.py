@@ -1,4 +1,4 @@
-"""Who is kept from apps: other accounts, viewers, other sites, and names that mean harm."""
+"""Access control of the pages on apps: other accounts, viewers, other sites, hostile names."""
 
 import re
 from html import escape

@@ -1,4 +1,4 @@
-"""Every place of the Console that changes something, by each kind of user, on own and another account's records."""
+"""Every form of the Console, submitted by each kind of user, on records of their own and of another account."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from tests.console.app_records import REDIRECT, SCOPES, granted
 from tests.console.crafted import posted
 from tests.console.harness import ADMIN, STRANGER, VIEWER, Rig
 
-# What each user gets of a place that changes a record of the admin's and the viewer's account. The stranger is an admin
-# of another one.
+# The result of each user's change to a record of the admin's and the viewer's account. The stranger is an admin of
+# another account.
 EXPECTED = {ADMIN: "done", VIEWER: "forbidden", STRANGER: "hidden"}
 OUTCOMES = {200: "done", 303: "done", 403: "forbidden", 404: "hidden"}
-# What makes each of them do something. A place that is added is missing here.
+# Valid fields for each form. A new page must be added here.
 FIELDS: dict[str, dict[str, str]] = {
     "/keys/new": {"name": "new", "environment": "live", "scopes": "skills:list", "once": "1"},
     "/keys/{id}": {"name": "renamed", "environment": "live", "scopes": "skills:list", "version": "1"},
@@ -35,11 +35,11 @@ FIELDS: dict[str, dict[str, str]] = {
     "/apps/{id}/delete": {"typed": "record"},
     "/apps/{id}/grants/{grant}/end": {},
 }  # fmt: skip
-CHANGING = [place for place in PAGES if place.method == "POST" and not place.allows_viewers]
+CHANGING = [page for page in PAGES if page.method == "POST" and not page.allows_viewers]
 
 
 async def records(rig: Rig, account: Account) -> dict[str, Any]:
-    """Return new records of *account* by what stands for them in a path."""
+    """Return new records of *account* by kind."""
     gateway = rig.gateway
     key, _ = await gateway.keys.create(account.id, name="record", scopes=["skills:list"], environment="live")
     app, _ = await gateway.oauth_clients.create(account.id, name="record", scopes=SCOPES, redirect_uris=[REDIRECT])
@@ -47,8 +47,8 @@ async def records(rig: Rig, account: Account) -> dict[str, Any]:
 
 
 def test_every_page_with_a_form_is_tested() -> None:
-    assert {place.path for place in CHANGING} == set(FIELDS)
-    assert {place.path for place in PAGES if place.allows_viewers} == {
+    assert {page.path for page in CHANGING} == set(FIELDS)
+    assert {page.path for page in PAGES if page.allows_viewers} == {
         "/sessions/{id}/end",
         "/sessions/end-others",
         "/sessions/pass",
@@ -57,15 +57,15 @@ def test_every_page_with_a_form_is_tested() -> None:
 
 
 @pytest.mark.parametrize("email", EXPECTED)
-@pytest.mark.parametrize("place", CHANGING, ids=lambda place: place.path)
-async def test_only_admins_of_the_account_change_its_records(rig: Rig, place: Page, email: str) -> None:
+@pytest.mark.parametrize("page", CHANGING, ids=lambda page: page.path)
+async def test_only_admins_of_the_account_change_its_records(rig: Rig, page: Page, email: str) -> None:
     made = await records(rig, rig.account)
-    about = made["key" if place.path.startswith("/keys") else "app"]
-    path = place.path.format(id=about.id, grant=made["grant"].id)
+    about = made["key" if page.path.startswith("/keys") else "app"]
+    path = page.path.format(id=about.id, grant=made["grant"].id)
     browser, store = await rig.signed_in(email), rig.gateway.store
     before = await store.audit_head()
-    answer = await posted(browser, path, **FIELDS[place.path])
-    is_new = place.path.endswith("/new")
+    answer = await posted(browser, path, **FIELDS[page.path])
+    is_new = page.path.endswith("/new")
     expected = "done" if is_new and email == STRANGER else EXPECTED[email]  # of their own account
     assert OUTCOMES[answer.status_code] == expected, answer.text
     if expected == "done":

@@ -1,4 +1,4 @@
-"""Before a secret is made, the password is asked for again when it was given some time ago; and idle sessions end."""
+"""Secrets need a recently entered password, and idle sessions end."""
 
 import re
 import time
@@ -86,14 +86,14 @@ async def test_guessing_in_an_unattended_browser_is_throttled(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    "minutes, confirm_minutes, is_asked", [(14, 15, False), (16, 15, True), (55, 0, False), (3, 2, True)]
+    "minutes, confirm_minutes, asks", [(14, 15, False), (16, 15, True), (55, 0, False), (3, 2, True)]
 )
 async def test_confirm_minutes_sets_how_long_a_password_counts(
-    minutes: int, confirm_minutes: int, *, is_asked: bool
+    minutes: int, confirm_minutes: int, *, asks: bool
 ) -> None:
     async with serving_console(console=ConsoleSettings(URL, confirm_minutes=confirm_minutes)) as rig:
         browser = await signed_in_before(rig, minutes)
-        assert ("Confirm your password" in (await posted(browser, "/keys/new")).text) == is_asked
+        assert ("Confirm your password" in (await posted(browser, "/keys/new")).text) == asks
 
 
 @pytest.mark.parametrize("idle_minutes", [60, 5])

@@ -1,4 +1,4 @@
-"""Whatever a stranger or a user sends, by any header, query, cookie, path or form, no page answers 500."""
+"""No header, query, cookie, path or form makes a page respond 500, with or without a session."""
 
 import asyncio
 from collections.abc import AsyncIterator, MutableMapping
@@ -43,7 +43,7 @@ PATHS = sorted({f"/console{path}" for path in (*OURS, *(place.path for place in 
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it may come, whoever sends it."""
+    """Any request."""
 
     method: str
     path: bytes
@@ -69,7 +69,7 @@ def quoted(text: str) -> bytes:
 
 
 async def status_of(rig: Rig, request: Request, cookies: bytes, body: bytes) -> int:
-    """Return what the gateway answers to a request that comes as no client of HTTP would send it."""
+    """Return the status of the response to a request that an HTTP client might refuse to send."""
     scope: dict[str, Any] = {
         "type": "http", "http_version": "1.1", "scheme": "https", "method": request.method, "root_path": "",
         "path": unquote_to_bytes(request.path).decode("utf-8", "replace"), "raw_path": request.path,

@@ -1,4 +1,4 @@
-"""Who may do nothing on pages: viewers, other sites, links, names that mean harm; and what a lost database shows."""
+"""Access control of pages: viewers, other sites, links, hostile names; and the error page of an outage."""
 
 import re
 from collections.abc import AsyncIterator, MutableMapping

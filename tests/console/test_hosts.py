@@ -1,4 +1,4 @@
-"""The Console and the application beside it, each on its own host, within one ASGI application."""
+"""The Console and the application are served on different hosts by one ASGI application."""
 
 from collections.abc import AsyncIterator
 from http.cookies import SimpleCookie
@@ -19,7 +19,7 @@ PREFLIGHT = [("origin", "https://app.example"), ("access-control-request-method"
 
 
 class Application:
-    """An application that remembers the cookies that it was sent, and sets some."""
+    """An application that records the cookies it receives, and sets some."""
 
     def __init__(self) -> None:
         self.seen: list[list[bytes]] = []

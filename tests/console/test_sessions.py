@@ -1,4 +1,4 @@
-"""The page on where a user is signed in, and how these end."""
+"""The page on a user's sessions."""
 
 import re
 import time

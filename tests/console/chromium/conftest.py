@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.chromium import browser, heard, mark_as_in_a_browser, opened, page
+from tests.chromium import browser, browser_errors, mark_as_in_a_browser, open_page, page
 from tests.console.chromium.sites import Site, serving_site
 
-__all__ = ["browser", "heard", "opened", "page"]
+__all__ = ["browser", "browser_errors", "open_page", "page"]
 
 
 @pytest.fixture(scope="package")

@@ -1,4 +1,4 @@
-"""A Console, the API that its keys are for, and a site of somebody else's: real servers on loopback."""
+"""A Console, its API, and another site: real servers on the loopback interface."""
 
 import math
 import time
@@ -126,11 +126,11 @@ class Site:
         page.get_by_role("button", name="Sign in").click()
         expect(page).to_have_title("Keys · MachPay Console")
 
-    def call(self, secret: str, path: str = "/v1/skills", **asked: Any) -> httpx2.Response:  # noqa: ANN401 - as httpx2 has it
+    def call(self, secret: str, path: str = "/v1/skills", **options: Any) -> httpx2.Response:  # noqa: ANN401 - as httpx2 has it
         """Call the API with *secret*, from an address of its own: one that keeps failing is slowed."""
         number = next(_NUMBERS)
         headers = {"Authorization": f"Bearer {secret}", "X-Forwarded-For": f"127.1.{number >> 8}.{number & 255}"}
-        return httpx2.get(f"{self.api_url}{path}", headers=headers, **asked)
+        return httpx2.get(f"{self.api_url}{path}", headers=headers, **options)
 
     def later(self, seconds: float) -> None:
         """Set the clock of what decides *seconds* on."""

@@ -1,11 +1,11 @@
-"""What a person does with a key, from its first day to its last, in the browser."""
+"""The life of a key in the browser, from its creation to its revocation."""
 
 import re
 
 import pytest
 from playwright.sync_api import Error, Page, expect
 
-from tests.chromium import Heard, Opened
+from tests.chromium import BrowserErrors, OpenPage
 from tests.console.chromium.sites import Site
 from tests.console.harness import PASSWORD
 
@@ -25,8 +25,8 @@ def painted(page: Page) -> bytes:
     return page.locator("#requests-chart").screenshot()
 
 
-def test_from_creating_a_key_to_its_last_refusal(site: Site, opened: Opened) -> None:
-    page = opened(permissions=CLIPBOARD)
+def test_from_creating_a_key_to_its_last_refusal(site: Site, open_page: OpenPage) -> None:
+    page = open_page(permissions=CLIPBOARD)
     site.come_in(page)
     secret = create(site, page)
     assert site.call(secret).status_code == 200
@@ -121,17 +121,17 @@ def test_going_back_does_not_show_the_secret_again(site: Site, page: Page) -> No
     expect(page.get_by_text(secret)).to_have_count(0)
 
 
-def test_a_temporary_error_keeps_the_page_and_is_retried(site: Site, page: Page, heard: Heard) -> None:
+def test_a_temporary_error_keeps_the_page_and_is_retried(site: Site, page: Page, browser_errors: BrowserErrors) -> None:
     account = site.new_account()
     record, _ = site.new_key("production-api", account=account)
     site.sign_in(page, site.new_user(account=account))
     page.goto(f"{site.url}/console/keys/{record.id}")
-    heard.expect("503")
-    asked = f"**/console/keys/{record.id}"
-    page.route(asked, lambda route: route.fulfill(status=503, body="<h1>away</h1>"))
+    browser_errors.expect("503")
+    pattern = f"**/console/keys/{record.id}"
+    page.route(pattern, lambda route: route.fulfill(status=503, body="<h1>away</h1>"))
     with page.expect_response(lambda answer: answer.status == 503):
         expect(page.locator("#secrets")).to_contain_text("Current")
-    page.unroute(asked)
+    page.unroute(pattern)
     with page.expect_response(lambda answer: answer.ok and record.id in answer.url):
         expect(page.locator("#secrets")).to_contain_text("Current")
     expect(page.get_by_role("heading", level=1)).to_have_count(1)
@@ -153,11 +153,11 @@ def test_the_list_of_keys_is_filtered_while_typing(site: Site, page: Page) -> No
     assert "search=search-" in page.url
 
 
-def test_a_signed_out_user_is_redirected_to_sign_in(site: Site, page: Page, heard: Heard) -> None:
+def test_a_signed_out_user_is_redirected_to_sign_in(site: Site, page: Page, browser_errors: BrowserErrors) -> None:
     user = site.new_user(account=site.new_account())
     site.sign_in(page, user)
     page.goto(f"{site.url}/console/keys")
     site.portal.call(site.gateway.users.set_password, user, PASSWORD)
     page.get_by_label("Search").press_sequentially("x")
     expect(page).to_have_title("Sign in · MachPay Console")
-    assert heard.complaints == []
+    assert browser_errors.messages == []

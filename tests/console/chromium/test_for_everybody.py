@@ -1,4 +1,4 @@
-"""The Console by keyboard, by ear, on small screens, in light and in dark, and without scripts (WCAG 2.2)."""
+"""Accessibility of the Console (WCAG 2.2): axe, keyboard, small screens, dark mode, and no scripts."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from machpay_gateway.core.accounts.account import Account
-from tests.chromium import Heard, Opened, findings, pictured
+from tests.chromium import BrowserErrors, OpenPage, findings, take_picture
 from tests.console.chromium.sites import Site
 from tests.console.harness import PASSWORD
 
@@ -14,15 +14,15 @@ LONG = "A key with a name that goes on and on, longer than any screen of a phone
 
 
 @dataclass(frozen=True)
-class Place:
-    """A page, by what it is called and where it is; the docs show as much of it as is *pictured*, in pixels."""
+class PageCase:
+    """A page and its path. *picture_height* is that of its picture in the docs, in pixels; 0 for none."""
 
     name: str
     path: str
-    pictured: int = 0
+    picture_height: int = 0
 
 
-def furnished(site: Site, page: Page, role: str = "admin", *, account: Account | None = None) -> list[Place]:
+def furnished(site: Site, page: Page, role: str = "admin", *, account: Account | None = None) -> list[PageCase]:
     """Sign a user in for whose account there is something on every page, and return the pages."""
     account = account or site.new_account()
     site.sign_in(page, site.new_user(role, account=account))
@@ -33,48 +33,50 @@ def furnished(site: Site, page: Page, role: str = "admin", *, account: Account |
     site.let_act(app, site.new_user(account=account))
     site.count(account, record.id)
     return [
-        Place("usage", f"/usage?key={record.id}&period=day", pictured=1480),
-        *(Place(f"usage of a {period}", f"/usage?period={period}") for period in ("hour", "week", "month")),
-        Place("apps", "/apps", pictured=800),
-        Place("new app", "/apps/new"),
-        Place("app", f"/apps/{app.id}"),
-        Place("delete", f"/apps/{app.id}/delete"),
-        Place("audit log", "/audit", pictured=800),
-        Place("sessions", "/sessions"),
-        Place("password", "/password"),
-        Place("quick start", f"/start?key={record.id}", pictured=800),
-        Place("keys", "/keys", pictured=800),
-        Place("new key", "/keys/new"),
-        Place("key", f"/keys/{record.id}", pictured=800),
-        Place("revoke", f"/keys/{record.id}/revoke"),
-        Place("nothing", "/nothing"),
+        PageCase("usage", f"/usage?key={record.id}&period=day", picture_height=1480),
+        *(PageCase(f"usage of a {period}", f"/usage?period={period}") for period in ("hour", "week", "month")),
+        PageCase("apps", "/apps", picture_height=800),
+        PageCase("new app", "/apps/new"),
+        PageCase("app", f"/apps/{app.id}"),
+        PageCase("delete", f"/apps/{app.id}/delete"),
+        PageCase("audit log", "/audit", picture_height=800),
+        PageCase("sessions", "/sessions"),
+        PageCase("password", "/password"),
+        PageCase("quick start", f"/start?key={record.id}", picture_height=800),
+        PageCase("keys", "/keys", picture_height=800),
+        PageCase("new key", "/keys/new"),
+        PageCase("key", f"/keys/{record.id}", picture_height=800),
+        PageCase("revoke", f"/keys/{record.id}/revoke"),
+        PageCase("nothing", "/nothing"),
     ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("role", ["admin", "viewer"])
-def test_axe_finds_nothing_on_any_page(site: Site, opened: Opened, heard: Heard, scheme: str, role: str) -> None:
-    page = opened(viewport={"width": 1100, "height": 800}, color_scheme=scheme)
-    heard.expect("404 (Not Found)")
-    found = {}
-    for place in furnished(site, page, role):
-        page.goto(f"{site.url}/console{place.path}")
-        found[place.name] = findings(page)
-        if place.pictured and role == "admin":
-            page.set_viewport_size({"width": 1100, "height": place.pictured})
-            pictured(page, f"console-{place.name.replace(' ', '-')}", scheme)
-    assert {name: each for name, each in found.items() if each} == {}
+def test_axe_finds_nothing_on_any_page(
+    site: Site, open_page: OpenPage, browser_errors: BrowserErrors, scheme: str, role: str
+) -> None:
+    page = open_page(viewport={"width": 1100, "height": 800}, color_scheme=scheme)
+    browser_errors.expect("404 (Not Found)")
+    violations = {}
+    for case in furnished(site, page, role):
+        page.goto(f"{site.url}/console{case.path}")
+        violations[case.name] = findings(page)
+        if case.picture_height and role == "admin":
+            page.set_viewport_size({"width": 1100, "height": case.picture_height})
+            take_picture(page, f"console-{case.name.replace(' ', '-')}", scheme)
+    assert {name: each for name, each in violations.items() if each} == {}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_on_the_sign_in_page_and_beside_errors(
-    site: Site, opened: Opened, heard: Heard, scheme: str
+    site: Site, open_page: OpenPage, browser_errors: BrowserErrors, scheme: str
 ) -> None:
-    page = opened(color_scheme=scheme)
+    page = open_page(color_scheme=scheme)
     page.goto(f"{site.url}/console/sign-in")
     assert findings(page) == []
-    heard.expect("400 (Bad Request)")
-    heard.expect("422 (Unprocessable")
+    browser_errors.expect("400 (Bad Request)")
+    browser_errors.expect("422 (Unprocessable")
     user = site.new_user(account=site.new_account())
     page.get_by_label("Email").fill(user.email)
     page.get_by_label("Password").fill("not the password")
@@ -97,16 +99,16 @@ def test_axe_finds_nothing_on_the_sign_in_page_and_beside_errors(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_fits_a_small_phone_in_the_preferred_color_scheme(
-    site: Site, opened: Opened, heard: Heard, scheme: str
+    site: Site, open_page: OpenPage, browser_errors: BrowserErrors, scheme: str
 ) -> None:
-    page = opened(viewport={"width": 320, "height": 640}, color_scheme=scheme)
-    heard.expect("404 (Not Found)")
+    page = open_page(viewport={"width": 320, "height": 640}, color_scheme=scheme)
+    browser_errors.expect("404 (Not Found)")
     widths, backgrounds = {}, set()
     account = site.new_account()
     long, _ = site.new_key(LONG, account=account, allowed_ips=["2001:db8:aaaa:bbbb:cccc:dddd:eeee:0/112"])
-    for place in (*furnished(site, page, account=account), Place("long name", f"/keys/{long.id}")):
-        page.goto(f"{site.url}/console{place.path}")
-        widths[place.name] = page.evaluate("document.documentElement.scrollWidth")
+    for case in (*furnished(site, page, account=account), PageCase("long name", f"/keys/{long.id}")):
+        page.goto(f"{site.url}/console{case.path}")
+        widths[case.name] = page.evaluate("document.documentElement.scrollWidth")
         backgrounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert {name: width for name, width in widths.items() if width > 320} == {}
     (background,) = backgrounds
@@ -159,9 +161,9 @@ def test_the_focus_is_visible(site: Site, page: Page) -> None:
     assert unseen == []
 
 
-def test_everything_works_without_scripts(site: Site, opened: Opened) -> None:
+def test_everything_works_without_scripts(site: Site, open_page: OpenPage) -> None:
     account = site.new_account()
-    page = opened(java_script_enabled=False)
+    page = open_page(java_script_enabled=False)
     site.sign_in(page, site.new_user(account=account))
     page.goto(f"{site.url}/console/keys/new")
     page.get_by_label("Name").fill("plain")

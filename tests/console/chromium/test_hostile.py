@@ -1,11 +1,11 @@
-"""The Console against names that mean harm, and against other sites: no frame, no form of theirs (RFC 9700 §4)."""
+"""Hostile names and other sites: no script injection, no frames, no forged forms (RFC 9700 §4)."""
 
 import html
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.chromium import Heard, Opened
+from tests.chromium import BrowserErrors, OpenPage
 from tests.console.chromium.sites import Site
 
 NAMES = [
@@ -61,9 +61,9 @@ def test_hostile_names_are_shown_as_text(site: Site, page: Page, plain: dict[str
     assert skeletons(site, page, name) == plain
 
 
-def test_invalid_input_is_shown_again_as_text(site: Site, page: Page, heard: Heard) -> None:
+def test_invalid_input_is_shown_again_as_text(site: Site, page: Page, browser_errors: BrowserErrors) -> None:
     site.sign_in(page, site.new_user(account=site.new_account()))
-    heard.expect("422 (Unprocessable")
+    browser_errors.expect("422 (Unprocessable")
     page.goto(f"{site.url}/console/keys/new")
     page.get_by_label("Name").fill(NAMES[0])
     page.get_by_label("Allowed IP addresses").fill("</textarea><script>alert(1)</script>")
@@ -73,8 +73,8 @@ def test_invalid_input_is_shown_again_as_text(site: Site, page: Page, heard: Hea
     expect(page.get_by_label("Allowed IP addresses")).to_have_value("</textarea><script>alert(1)</script>")
 
 
-def test_no_other_site_can_frame_a_page(site: Site, page: Page, heard: Heard) -> None:
-    heard.expect("frame-ancestors")
+def test_no_other_site_can_frame_a_page(site: Site, page: Page, browser_errors: BrowserErrors) -> None:
+    browser_errors.expect("frame-ancestors")
     site.sign_in(page, site.new_user(account=site.new_account()))
     sandbox = 'sandbox="allow-forms allow-scripts allow-same-origin"'
     for path in ("/console/keys/new", "/console/sign-in"):
@@ -88,7 +88,7 @@ def test_no_other_site_can_frame_a_page(site: Site, page: Page, heard: Heard) ->
 
 @pytest.mark.parametrize("elsewhere", ["another port", "another site"])
 def test_another_sites_form_changes_nothing(
-    site: Site, page: Page, opened: Opened, heard: Heard, elsewhere: str
+    site: Site, page: Page, open_page: OpenPage, browser_errors: BrowserErrors, elsewhere: str
 ) -> None:
     account = site.new_account()
     user = site.new_user(account=account)
@@ -97,7 +97,7 @@ def test_another_sites_form_changes_nothing(
     path = f"/console/keys/{record.id}/revoke"
     page.goto(f"{site.url}{path}")
     stolen = page.locator(f"form[action='{path}'] input[name=proof]").input_value()
-    attacker = opened()
+    attacker = open_page()
     site.sign_in(attacker, site.new_user(account=account))
     attacker.goto(f"{site.url}{path}")
     own = attacker.locator(f"form[action='{path}'] input[name=proof]").input_value()
@@ -106,7 +106,7 @@ def test_another_sites_form_changes_nothing(
     # that nobody is signed in, and the browser is led to a page as by any link.
     expected = "Something went wrong" if elsewhere == "another port" else "Keys"
     if elsewhere == "another port":
-        heard.expect("403 (Forbidden)")
+        browser_errors.expect("403 (Forbidden)")
     for proof in ("0" * 64, own, stolen):
         fields = {"proof": proof, "typed": "production-api"}
         inputs = "".join(f'<input name="{name}" value="{html.escape(value)}">' for name, value in fields.items())
@@ -119,8 +119,10 @@ def test_another_sites_form_changes_nothing(
         assert site.call(secret).status_code == 200
 
 
-def test_an_injected_script_can_neither_load_nor_send_anything(site: Site, page: Page, heard: Heard) -> None:
-    heard.expect("Content Security Policy")
+def test_an_injected_script_can_neither_load_nor_send_anything(
+    site: Site, page: Page, browser_errors: BrowserErrors
+) -> None:
+    browser_errors.expect("Content Security Policy")
     site.sign_in(page, site.new_user(account=site.new_account()))
     page.goto(f"{site.url}/console/keys")
     page.evaluate(
@@ -134,7 +136,7 @@ def test_an_injected_script_can_neither_load_nor_send_anything(site: Site, page:
         }""",
         f"{site.other_url}/x",
     )
-    told = page.evaluate("(url) => fetch(url, {mode: 'no-cors'}).then(() => 'told', () => 'stopped')", site.other_url)
-    assert told == "stopped"
+    result = page.evaluate("(url) => fetch(url, {mode: 'no-cors'}).then(() => 'told', () => 'stopped')", site.other_url)
+    assert result == "stopped"
     assert page.evaluate("window.ran") is None
     assert page.evaluate("document.cookie") == ""

@@ -5,7 +5,7 @@ import re
 from playwright.sync_api import Page, expect
 from starlette.responses import HTMLResponse
 
-from tests.chromium import Heard
+from tests.chromium import BrowserErrors
 from tests.console.chromium.sites import Site
 
 _NO_ICON = '<link rel="icon" href="data:,">'
@@ -24,10 +24,12 @@ _STEAL = """async url => {
 }"""
 
 
-def test_a_page_of_an_upstream_can_neither_read_nor_submit_a_console_page(site: Site, page: Page, heard: Heard) -> None:
-    heard.expect("404 (Not Found)")
-    heard.expect("CORS policy")
-    heard.expect("net::ERR_FAILED")
+def test_a_page_of_an_upstream_can_neither_read_nor_submit_a_console_page(
+    site: Site, page: Page, browser_errors: BrowserErrors
+) -> None:
+    browser_errors.expect("404 (Not Found)")
+    browser_errors.expect("CORS policy")
+    browser_errors.expect("net::ERR_FAILED")
     site.come_in(page)
     site.upstream["/public/page"] = HTMLResponse(f"{_NO_ICON}<h1>An upstream's page</h1>")
     page.goto(f"{site.api_url}/public/page")
@@ -40,8 +42,8 @@ def test_a_page_of_an_upstream_can_neither_read_nor_submit_a_console_page(site: 
     assert "stolen" not in page.content()
 
 
-def test_no_upstream_is_served_on_the_consoles_host(site: Site, page: Page, heard: Heard) -> None:
-    heard.expect("404 (Not Found)")
+def test_no_upstream_is_served_on_the_consoles_host(site: Site, page: Page, browser_errors: BrowserErrors) -> None:
+    browser_errors.expect("404 (Not Found)")
     site.come_in(page)
     site.upstream["/public/page"] = HTMLResponse(f"{_NO_ICON}<h1>An upstream's page</h1>")
     answer = page.goto(f"{site.url}/public/page")

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from machpay_gateway.core.accounts.user import User
-from tests.chromium import Opened, findings
+from tests.chromium import OpenPage, findings
 from tests.console.chromium.sites import Site
 from tests.console.harness import PASSWORD
 
@@ -19,8 +19,8 @@ def fill_in(page: Page, user: User, password: str = PASSWORD) -> None:
     page.get_by_label("Password").fill(password)
 
 
-def test_the_first_tab_continues_when_the_second_has_signed_in(site: Site, opened: Opened) -> None:
-    first = opened()
+def test_the_first_tab_continues_when_the_second_has_signed_in(site: Site, open_page: OpenPage) -> None:
+    first = open_page()
     user = site.new_user(account=site.new_account())
     first.goto(f"{site.url}/console/sign-in?next=/usage")
     second = first.context.new_page()
@@ -46,9 +46,9 @@ def forget_the_password(site: Site, user: User) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("has_scripts", [True, False], ids=["scripts", "no scripts"])
 def test_a_key_is_created_after_the_password_is_confirmed(
-    site: Site, opened: Opened, scheme: str, *, has_scripts: bool
+    site: Site, open_page: OpenPage, scheme: str, *, has_scripts: bool
 ) -> None:
-    page = opened(viewport={"width": 320, "height": 640}, color_scheme=scheme, java_script_enabled=has_scripts)
+    page = open_page(viewport={"width": 320, "height": 640}, color_scheme=scheme, java_script_enabled=has_scripts)
     user = site.new_user(account=site.new_account())
     site.sign_in(page, user)
     forget_the_password(site, user)
@@ -64,8 +64,8 @@ def test_a_key_is_created_after_the_password_is_confirmed(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_password_is_changed(site: Site, opened: Opened, scheme: str) -> None:
-    page = opened(viewport={"width": 320, "height": 640}, color_scheme=scheme)
+def test_a_password_is_changed(site: Site, open_page: OpenPage, scheme: str) -> None:
+    page = open_page(viewport={"width": 320, "height": 640}, color_scheme=scheme)
     user = site.new_user("viewer", account=site.new_account())
     site.sign_in(page, user)
     page.goto(f"{site.url}/console/keys")
@@ -79,8 +79,8 @@ def test_a_password_is_changed(site: Site, opened: Opened, scheme: str) -> None:
     expect(page.get_by_text("this browser")).to_be_visible()
 
 
-def test_background_requests_are_marked(site: Site, opened: Opened) -> None:
-    page = opened(viewport={"width": 320, "height": 640})
+def test_background_requests_are_marked(site: Site, open_page: OpenPage) -> None:
+    page = open_page(viewport={"width": 320, "height": 640})
     account = site.new_account()
     key, _ = site.new_key("production-api", account=account)
     site.sign_in(page, site.new_user(account=account))

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.chromium import Heard, Opened, findings, pictured
+from tests.chromium import BrowserErrors, OpenPage, findings, take_picture
 from tests.oauth.browser.sites import Site, sign_in
 from tests.oauth.harness import PASSWORD
 
@@ -27,21 +27,21 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(site: Site, opened: Opened, heard: Heard, scheme: str) -> None:
-    page = opened(viewport={"width": 480, "height": 720}, color_scheme=scheme)
+def test_axe_finds_nothing(site: Site, open_page: OpenPage, browser_errors: BrowserErrors, scheme: str) -> None:
+    page = open_page(viewport={"width": 480, "height": 720}, color_scheme=scheme)
     client = site.new_client("Ada's app", redirect_uris=["https://app.example.org/callback"])
     email = site.new_user("" if scheme == "dark" else "ada@example.org").email
     page.goto(site.authorize_url(client))
     assert findings(page) == []
-    pictured(page.get_by_role("main"), "sign-in", scheme)
-    heard.expect("400 (Bad Request)")
+    take_picture(page.get_by_role("main"), "sign-in", scheme)
+    browser_errors.expect("400 (Bad Request)")
     sign_in(page, email, "not the password")
     expect(page.get_by_role("alert")).to_be_visible()
     assert findings(page) == []
     sign_in(page, email)
     expect(page).to_have_title("Allow access · MachPay")
     assert findings(page) == []
-    pictured(page.get_by_role("main"), "consent", scheme)
+    take_picture(page.get_by_role("main"), "consent", scheme)
     page.goto(f"{site.url}{ERROR_PATH}")
     expect(page).to_have_title("Something went wrong · MachPay")
     assert findings(page) == []
@@ -55,9 +55,9 @@ def test_axe_would_find_something(site: Site, page: Page) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_pages_fit_a_small_phone_in_the_scheme_that_the_user_likes(
-    site: Site, opened: Opened, heard: Heard, scheme: str
+    site: Site, open_page: OpenPage, browser_errors: BrowserErrors, scheme: str
 ) -> None:
-    page = opened(viewport={"width": 320, "height": 640}, color_scheme=scheme)
+    page = open_page(viewport={"width": 320, "height": 640}, color_scheme=scheme)
     client = site.new_client(LONG[:100])
     seen = set()
 
@@ -71,7 +71,7 @@ def test_the_pages_fit_a_small_phone_in_the_scheme_that_the_user_likes(
     site.sign_in_as_reader(page)
     page.reload()
     look("Allow access")
-    heard.expect("400 (Bad Request)")
+    browser_errors.expect("400 (Bad Request)")
     page.goto(f"{site.url}{ERROR_PATH}")
     look("Something went wrong")
     (background,) = seen
@@ -80,8 +80,8 @@ def test_the_pages_fit_a_small_phone_in_the_scheme_that_the_user_likes(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_edges_of_what_can_be_filled_in_and_pressed_are_seen(site: Site, opened: Opened, scheme: str) -> None:
-    page = opened(color_scheme=scheme)
+def test_the_edges_of_what_can_be_filled_in_and_pressed_are_seen(site: Site, open_page: OpenPage, scheme: str) -> None:
+    page = open_page(color_scheme=scheme)
     page.goto(site.authorize_url())
     card = page.get_by_role("main").evaluate(_PAINTED.format("backgroundColor"))
     seen = [page.get_by_label("E-mail").evaluate(_PAINTED.format("borderColor"))]
@@ -143,9 +143,9 @@ def test_what_has_the_focus_is_seen_to_have_it_and_none_is_left_out(site: Site, 
     ]
 
 
-def test_pages_read_aloud_say_what_they_show(site: Site, page: Page, heard: Heard, email: str) -> None:
+def test_pages_read_aloud_say_what_they_show(site: Site, page: Page, browser_errors: BrowserErrors, email: str) -> None:
     page.goto(site.authorize_url())
-    heard.expect("400 (Bad Request)")
+    browser_errors.expect("400 (Bad Request)")
     sign_in(page, email, "not the password")
     # A page that is new has its alert passed over by some readers: so the field with the focus says it, too.
     expect(page.get_by_role("alert")).to_be_visible()

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from machpay_gateway.core.errors import InputError
-from tests.chromium import Heard
+from tests.chromium import BrowserErrors
 from tests.oauth.browser.sites import STRANGE_SCOPE, Site, allow, sign_in
 
 NAMES = [
@@ -35,7 +35,7 @@ def plain() -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_names_states_and_e_mails_are_text_and_nothing_else(
-    site: Site, page: Page, heard: Heard, plain: dict[str, list[str]], name: str
+    site: Site, page: Page, browser_errors: BrowserErrors, plain: dict[str, list[str]], name: str
 ) -> None:
     def visit(name: str, state: str, email: str) -> dict[str, list[str]]:
         client, seen = site.new_client(name), {}
@@ -55,7 +55,7 @@ def test_names_states_and_e_mails_are_text_and_nothing_else(
         assert site.app.told["state"] == state
         return seen
 
-    heard.expect("400 (Bad Request)")
+    browser_errors.expect("400 (Bad Request)")
     if not plain:
         plain |= visit("Ada's app", "s-1", site.new_user().email)
         page.context.clear_cookies()
@@ -129,16 +129,16 @@ def test_what_a_name_paints_beyond_its_lines_is_cut_off(site: Site, page: Page) 
 
 @pytest.mark.parametrize("uri", ["javascript:alert(1)//", "data:text/html,<script>alert(1)</script>", "//evil.example"])
 def test_a_redirect_uri_that_is_not_the_apps_leaves_the_user_where_they_are(
-    site: Site, page: Page, heard: Heard, uri: str
+    site: Site, page: Page, browser_errors: BrowserErrors, uri: str
 ) -> None:
-    heard.expect("400 (Bad Request)")
+    browser_errors.expect("400 (Bad Request)")
     page.goto(site.authorize_url(redirect_uri=uri))
     expect(page.get_by_role("alert")).to_contain_text("redirect_uri is not registered")
     assert (page.url.startswith(site.url), page.locator("a, form, script").count()) == (True, 0)
     assert parse_qs(urlsplit(page.url).query)["redirect_uri"] == [uri]
 
 
-def test_a_script_that_got_into_a_page_would_not_run(site: Site, page: Page, heard: Heard) -> None:
+def test_a_script_that_got_into_a_page_would_not_run(site: Site, page: Page, browser_errors: BrowserErrors) -> None:
     injected = """() => {
         const script = document.createElement("script");
         script.textContent = "window.ran = true";
@@ -151,7 +151,7 @@ def test_a_script_that_got_into_a_page_would_not_run(site: Site, page: Page, hea
         return window.ran === true;
     }"""
     for stopped in ("inline script", "inline event handler", "the image"):
-        heard.expect(stopped)
+        browser_errors.expect(stopped)
     page.goto(site.authorize_url())
     for title in ("Sign in", "Allow access"):
         expect(page).to_have_title(f"{title} · MachPay")
@@ -162,11 +162,11 @@ def test_a_script_that_got_into_a_page_would_not_run(site: Site, page: Page, hea
         page.reload()
 
 
-def test_a_form_that_got_into_a_page_would_not_be_sent(site: Site, page: Page, heard: Heard) -> None:
+def test_a_form_that_got_into_a_page_would_not_be_sent(site: Site, page: Page, browser_errors: BrowserErrors) -> None:
     page.goto(site.authorize_url())
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    heard.expect("Sending form data to 'https://evil.example/'")
+    browser_errors.expect("Sending form data to 'https://evil.example/'")
     with page.expect_console_message(lambda said: "form-action" in said.text):
         page.evaluate(
             """() => {

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.chromium import Heard, Opened
+from tests.chromium import BrowserErrors, OpenPage
 from tests.oauth.browser.sites import Site, allow, sign_in
 from tests.oauth.harness import PASSWORD, request_of
 
@@ -29,8 +29,8 @@ def elsewhere(site: Site, request: pytest.FixtureRequest) -> str:
     return site.app.url if request.param == "another port" else site.app.other_site_url
 
 
-def test_no_other_site_can_frame_a_page(site: Site, page: Page, heard: Heard, elsewhere: str) -> None:
-    heard.expect("frame-ancestors")
+def test_no_other_site_can_frame_a_page(site: Site, page: Page, browser_errors: BrowserErrors, elsewhere: str) -> None:
+    browser_errors.expect("frame-ancestors")
     sandbox = 'sandbox="allow-forms allow-scripts allow-same-origin"'
     address = html.escape(site.authorize_url())
     site.app.pages["/framing"] = f'<iframe name="plain" src="{address}"></iframe><iframe src="{address}" {sandbox}>'
@@ -43,10 +43,12 @@ def test_no_other_site_can_frame_a_page(site: Site, page: Page, heard: Heard, el
         site.sign_in_as_reader(page)
 
 
-def test_another_sites_form_signs_nobody_in(site: Site, page: Page, opened: Opened, email: str, elsewhere: str) -> None:
+def test_another_sites_form_signs_nobody_in(
+    site: Site, page: Page, open_page: OpenPage, email: str, elsewhere: str
+) -> None:
     action = f"{site.url}/oauth/sign-in?{urlencode(request_of(site.client))}"
     proofs = ["0" * 64]
-    for browser in (opened(), page):  # the attacker's own, and the user's
+    for browser in (open_page(), page):  # the attacker's own, and the user's
         browser.goto(site.authorize_url())
         proofs.append(proof_in(browser))
     for proof in proofs:

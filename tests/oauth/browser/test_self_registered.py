@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.chromium import Opened, findings, pictured
+from tests.chromium import OpenPage, findings, take_picture
 from tests.oauth.browser.sites import Site, sign_in
 
 NAME = "MachPay Console"
@@ -24,9 +24,9 @@ def top(page: Page, text: str) -> float:
 @pytest.mark.parametrize("width", [480, 320])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_host_is_above_the_name_and_nothing_else_has_the_name(
-    site: Site, opened: Opened, scheme: str, width: int
+    site: Site, open_page: OpenPage, scheme: str, width: int
 ) -> None:
-    page = opened(viewport={"width": width, "height": 720}, color_scheme=scheme)
+    page = open_page(viewport={"width": width, "height": 720}, color_scheme=scheme)
     email = site.new_user("" if (scheme, width) != ("light", 480) else "grace@example.org").email
     page.goto(site.authorize_url(site.new_registered_client(NAME, URI)))
     for title in ("Sign in", "Allow access"):
@@ -42,4 +42,4 @@ def test_the_host_is_above_the_name_and_nothing_else_has_the_name(
         if title == "Sign in":
             sign_in(page, email)
         elif width == 480:
-            pictured(page.get_by_role("main"), "consent-registered", scheme)
+            take_picture(page.get_by_role("main"), "consent-registered", scheme)

@@ -3,18 +3,18 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.chromium import Heard
+from tests.chromium import BrowserErrors
 from tests.oauth.browser.sites import Site, allow, sign_in
 
 
 def test_a_person_leaves_a_scope_out_and_the_app_calls_the_api_with_the_others(
-    site: Site, page: Page, heard: Heard, email: str
+    site: Site, page: Page, browser_errors: BrowserErrors, email: str
 ) -> None:
     page.goto(site.app.url)
     page.get_by_role("link", name="Connect MachPay").click()
     expect(page).to_have_title("Sign in · MachPay")
     expect(page.get_by_text("Ada's app")).to_be_visible()
-    heard.expect("400 (Bad Request)")
+    browser_errors.expect("400 (Bad Request)")
     sign_in(page, email, "not the password")
     expect(page.get_by_role("alert")).to_have_text("The e-mail or the password is wrong.")
     expect(page.get_by_label("E-mail")).to_have_value(email)
