@@ -1,4 +1,4 @@
-"""The key API in front of nothing else, on a store in memory or SQLite, with two accounts."""
+"""The key API without an application, with a memory or SQLite store and two accounts."""
 
 import os
 import time
@@ -24,7 +24,7 @@ from tests.gateways import Guarded, Shared
 from tests.keyrings import logged
 from tests.prepared import SECRET_KEY, give_signing_key, new_sqlite
 
-# For tests of what is decided before any store is asked.
+# For tests of decisions that need no store.
 in_memory = pytest.mark.parametrize("database", ["memory"], indirect=True)
 # For tests that read or change the file.
 on_disk = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -48,7 +48,7 @@ def over(operations: Iterable[Operation]) -> pytest.MarkDecorator:
 
 @dataclass(frozen=True)
 class Api:
-    """A served key API, and clients of it that are closed with it."""
+    """A served key API, and its open clients."""
 
     guarded: Guarded
     opened: list[AsyncClient] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Api:
     async def caller(
         self, *, scopes: Sequence[str] = MANAGER, environment: str = "live", tier: str = "standard"
     ) -> "Caller":
-        """Return somebody with a new key of the account that is named like its *tier*."""
+        """Return a caller with a new key of the account that is named after its *tier*."""
         key_id, secret = await self.guarded.key(scopes=scopes, environment=environment, tier=tier)
         return Caller(self, key_id, secret)
 
@@ -79,7 +79,7 @@ class Api:
             await client.aclose()
 
     async def expire(self, key_id: str) -> None:
-        """Write the key as one whose expiry was in 2001: no test waits for a clock."""
+        """Set the expiry of the key to a time in 2001, so that no test has to wait."""
         record = await self.gateway.store.key(None, key_id)
         assert record is not None
         expired = replace(record, expires_at=1_000_000_000.0, version=record.version + 1)
@@ -87,13 +87,13 @@ class Api:
         await self.gateway.limiter.invalidate(key_id, expired.version)
 
     async def head(self) -> AuditHead:
-        """Return where the audit log ends, which every change moves."""
+        """Return the head of the audit log, which every change moves."""
         return await self.gateway.store.audit_head()
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Somebody with a key."""
+    """A caller with a key."""
 
     api: Api
     id: str
@@ -105,17 +105,17 @@ class Caller:
 
     async def created(self, **settings: Any) -> dict[str, Any]:  # noqa: ANN401 - as JSON has them
         """Return a new key as JSON."""
-        answer = await self.ask("POST", "/v1/keys", {"name": "deploy", "scopes": ["skills:list"], **settings})
-        assert answer.status_code == 201, answer.text
-        document: dict[str, Any] = answer.json()
+        response = await self.ask("POST", "/v1/keys", {"name": "deploy", "scopes": ["skills:list"], **settings})
+        assert response.status_code == 201, response.text
+        document: dict[str, Any] = response.json()
         return document
 
     async def app(self, **settings: Any) -> dict[str, Any]:  # noqa: ANN401 - as JSON has them
         """Return a new app as JSON."""
         given = {"name": "Ada's app", "scopes": ["skills:list"], "redirect_uris": [REDIRECT], **settings}
-        answer = await self.ask("POST", "/v1/oauth/clients", given)
-        assert answer.status_code == 201, answer.text
-        document: dict[str, Any] = answer.json()
+        response = await self.ask("POST", "/v1/oauth/clients", given)
+        assert response.status_code == 201, response.text
+        document: dict[str, Any] = response.json()
         return document
 
     async def granted(self, app: dict[str, Any]) -> str:
@@ -137,18 +137,18 @@ class Caller:
         return await self.granted(app), "/v1/oauth/grants"
 
     def user(self, created: dict[str, Any]) -> "Caller":
-        """Return somebody with the key that was *created*."""
+        """Return a caller with the key that was *created*."""
         return Caller(self.api, created["id"], created["secret"])
 
 
-def told(answer: Response) -> tuple[int, str]:
+def status_and_code(response: Response) -> tuple[int, str]:
     """Return the status and the code of a problem."""
-    return answer.status_code, answer.json()["code"]
+    return response.status_code, response.json()["code"]
 
 
-def places(answer: Response) -> list[str]:
-    """Return where the mistakes are that *answer* tells of."""
-    return [error["place"] for error in answer.json().get("errors", ())]
+def places(response: Response) -> list[str]:
+    """Return the places of the errors in a problem."""
+    return [error["place"] for error in response.json().get("errors", ())]
 
 
 @asynccontextmanager
@@ -181,7 +181,7 @@ async def api(
     shared_apis: Shared[Api],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Api]:
-    """A key API that the module shares, seen by accounts that no other test knows."""
+    """A key API that the module shares, with new accounts for each test."""
     if request.node.get_closest_marker("own_gateway") is not None:
         async with serving_api(database=database) as own:
             yield own

@@ -1,4 +1,4 @@
-"""Schemathesis over the served key API: what its document promises, held against what a real server answers."""
+"""Schemathesis on the served key API: responses of a real server are checked against the OpenAPI document."""
 
 import asyncio
 from collections import Counter
@@ -33,18 +33,18 @@ SCOPES = ("keys:manage", "skills:*", "account:read")
 
 @dataclass
 class Found:
-    """What came of a run: *answers* by operation and status, *failures* as schemathesis tells them."""
+    """The results of a run: *responses* by operation and status, and the *failures* that schemathesis reports."""
 
-    answers: dict[str, Counter[int]] = field(default_factory=dict)
+    responses: dict[str, Counter[int]] = field(default_factory=dict)
     checks: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
 
     @property
     def examples(self) -> int:
-        return sum(counted.total() for counted in self.answers.values())
+        return sum(counted.total() for counted in self.responses.values())
 
     def note(self, event: events.EngineEvent) -> None:
-        """Take down what *event* tells."""
+        """Record *event*."""
         if isinstance(event, events.NonFatalError | events.FatalError):
             self.failures.append(str(event))
         if not isinstance(event, events.ScenarioFinished):
@@ -53,7 +53,7 @@ class Found:
         for case_id, interaction in recorder.interactions.items():
             label = recorder.cases[case_id].value.operation.label
             if interaction.response is not None:
-                self.answers.setdefault(label, Counter())[interaction.response.status_code] += 1
+                self.responses.setdefault(label, Counter())[interaction.response.status_code] += 1
         for checks in recorder.checks.values():
             for check in checks:
                 self.checks[check.name] += 1
@@ -64,8 +64,8 @@ class Found:
 
 
 def fuzzed(*, max_examples: int, seed: int) -> Found:
-    """Ask the key API whatever its document allows and forbids, *max_examples* times each operation and phase."""
-    found = Found()
+    """Send valid and invalid requests to the key API, *max_examples* for each operation and phase."""
+    results = Found()
     with served() as (url, api, caller_id, secret):
         config = SchemathesisConfig.from_dict(
             {
@@ -74,7 +74,7 @@ def fuzzed(*, max_examples: int, seed: int) -> Found:
                 "generation": {"max-examples": max_examples, "deterministic": True, "database": "none"},
                 "checks": {name: {"enabled": False} for name in SWITCHED_OFF},
                 "operations": [
-                    # Another method than the public one asks for a credential first, and a scanner has none: 401.
+                    # Other methods than the public one require a credential, which the fuzzer does not send here: 401.
                     {"include-path": "/v1/leaks", "checks": {"unsupported_method": {"enabled": False}}}
                 ],
             }
@@ -83,15 +83,15 @@ def fuzzed(*, max_examples: int, seed: int) -> Found:
 
         @schema.hook
         def filter_case(_context: Any, case: Any) -> bool:  # noqa: ANN401 - schemathesis' own
-            # Whoever lists keys learns of the one it calls with: it must not end itself in the middle of the run.
+            # A listed key may be the calling one, which must not revoke itself during the run.
             return caller_id not in case.path_parameters.values()
 
         for event in from_schema(schema).execute():
-            found.note(event)
+            results.note(event)
         caller = asyncio.run(stored_key(api.gateway, caller_id))
     assert caller is not None
     assert caller.version == 1, "the run changed the key that it calls with"
-    return found
+    return results
 
 
 @contextmanager

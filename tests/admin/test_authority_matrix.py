@@ -1,4 +1,4 @@
-"""Every operation, by every kind of credential, on its own, a sibling's, its parent's and a stranger's records."""
+"""Every operation with every kind of credential, on records of itself, a sibling, its parent and another account."""
 
 import json
 import os
@@ -193,8 +193,8 @@ async def of_key(world: World, name: str) -> Credential:
 
 async def of_session(world: World, name: str) -> Credential:
     key = await of_key(world, name)
-    answer = await world.ask(key, "POST", "/v1/sessions", {"ttl_seconds": 60})
-    return Credential(key.environment, answer.json()["token"], key.itself)
+    response = await world.ask(key, "POST", "/v1/sessions", {"ttl_seconds": 60})
+    return Credential(key.environment, response.json()["token"], key.itself)
 
 
 async def of_app(world: World, name: str) -> Credential:
@@ -245,11 +245,11 @@ def expected(name: str, done: str, what: str) -> str:
     return "no" if (outcome, what) == ("held", "stronger") else "yes"
 
 
-def outcome_of(answer: Response) -> str:
-    if answer.status_code < 300:
+def outcome_of(response: Response) -> str:
+    if response.status_code < 300:
         return "yes"
-    found = (answer.status_code, answer.json()["code"])
-    return next((name for name, known in OUTCOMES.items() if known == found), str(found))
+    actual = (response.status_code, response.json()["code"])
+    return next((name for name, status_code in OUTCOMES.items() if status_code == actual), str(actual))
 
 
 def test_the_matrix_knows_every_operation_and_no_other() -> None:
@@ -269,12 +269,12 @@ async def test_a_credential_does_what_the_matrix_says_and_nothing_else(world: Wo
         if what and not record_id:
             continue  # the credential comes of nothing of this kind
         before, head = await world.stored(about, record_id), await world.rig.gateway.store.audit_head()
-        answer = await world.ask(credential, operation.method, operation.path.format(id=record_id) + query, body)
-        found, wanted = outcome_of(answer), expected(name, done, what)
-        if found != wanted:
-            wrong.append((operation.name, done, what, found, wanted))
-        if found != "yes":
-            assert "sk_" not in answer.text
+        response = await world.ask(credential, operation.method, operation.path.format(id=record_id) + query, body)
+        actual, wanted = outcome_of(response), expected(name, done, what)
+        if actual != wanted:
+            wrong.append((operation.name, done, what, actual, wanted))
+        if actual != "yes":
+            assert "sk_" not in response.text
             assert (await world.stored(about, record_id), await world.rig.gateway.store.audit_head()) == (before, head)
         elif what == "itself" and done in CHANGES:
             credential, records = await credential_of(world, name), {}
@@ -288,14 +288,14 @@ DERIVED = ["manager's-session", "user-token+scope", "client-token+scope", "jwt-n
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("name", DERIVED)
-async def test_what_was_answered_to_a_key_is_nothing_to_what_is_derived_from_it(world: World, name: str) -> None:
+async def test_the_stored_response_of_a_key_is_not_replayed_to_its_sessions(world: World, name: str) -> None:
     derived = await credential_of(world, name)
     key_id = derived.itself.get("key") or (await world.key(HELD["manager"]))[0]
     _, secret = await world.rig.gateway.keys.rotate(None, key_id) or ("", "")
     key = Credential("live", secret, {"key": key_id})
     if name.endswith("session"):  # of the secret that the key itself sends
-        answer = await world.ask(key, "POST", "/v1/sessions", {})
-        derived = Credential("live", answer.json()["token"])
+        response = await world.ask(key, "POST", "/v1/sessions", {})
+        derived = Credential("live", response.json()["token"])
     target, _ = await world.key(WEAKER)
     for path, body in (("/v1/keys", {"name": "new", "scopes": []}), (f"/v1/keys/{target}/rotate", {})):
         named = {"Idempotency-Key": f"{name} {path}"}
@@ -305,5 +305,5 @@ async def test_what_was_answered_to_a_key_is_nothing_to_what_is_derived_from_it(
         assert outcome_of(first) == "yes"
         refused.append(await world.ask(derived, "POST", path, body, **named))
         refused.append(await world.ask(derived, "POST", path, {"name": "another"}, **named))
-        assert [outcome_of(answer) for answer in refused] == ["no"] * 3
+        assert [outcome_of(response) for response in refused] == ["no"] * 3
         assert (await world.ask(key, "POST", path, body, **named)).json() == first.json()

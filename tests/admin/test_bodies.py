@@ -1,4 +1,4 @@
-"""Bodies as bytes: what is not JSON, what only just is, and what is too much."""
+"""Raw bodies: malformed JSON, edge cases of JSON, and bodies that are too large."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -58,21 +58,21 @@ def padded(length: int) -> bytes:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_a_body_is_one_json_object_of_a_bearable_size(
+async def test_a_body_is_one_json_object_of_limited_size(
     admin: Caller, body: bytes, status: int, mistaken: list[str], why: str
 ) -> None:
     codes = {400: "malformed_body", 413: "body_too_large", 422: "invalid_fields"}
     for named in ({}, {"Idempotency-Key": "a"}):
         before = await admin.api.head()
         headers = {"Content-Type": "application/json"} | named
-        answer = await admin.ask("POST", "/v1/keys", content=body, headers=headers)
-        assert (answer.status_code, places(answer)) == (status, mistaken), why
+        response = await admin.ask("POST", "/v1/keys", content=body, headers=headers)
+        assert (response.status_code, places(response)) == (status, mistaken), why
         assert (await admin.api.head() == before) is (status != 201)
-        assert answer.json().get("code") == codes.get(status)
+        assert response.json().get("code") == codes.get(status)
 
 
 @pytest.mark.parametrize("whole", [262_144, 262_145, 10_000_000])
-async def test_a_body_without_a_length_is_counted_as_it_comes(admin: Caller, whole: int) -> None:
+async def test_a_body_without_a_content_length_is_limited_while_it_is_read(admin: Caller, whole: int) -> None:
     sent = 0
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -83,8 +83,8 @@ async def test_a_body_without_a_length_is_counted_as_it_comes(admin: Caller, who
             yield body[at : at + 1000]
 
     headers = {"Content-Type": "application/json"}
-    answer = await admin.ask("POST", "/v1/keys", content=chunks(), headers=headers)
-    assert answer.status_code == (201 if whole == 262_144 else 413)
+    response = await admin.ask("POST", "/v1/keys", content=chunks(), headers=headers)
+    assert response.status_code == (201 if whole == 262_144 else 413)
 
 
 @pytest.mark.parametrize(
@@ -107,12 +107,12 @@ async def test_a_body_without_a_length_is_counted_as_it_comes(admin: Caller, who
 async def test_a_body_is_declared_as_json(admin: Caller, declared: list[str], status: int, why: str) -> None:
     headers = [("content-type", value) for value in declared]
     before = await admin.api.head()
-    answer = await admin.ask("POST", "/v1/keys", content=GOOD, headers=headers)
-    assert answer.status_code == status, why
+    response = await admin.ask("POST", "/v1/keys", content=GOOD, headers=headers)
+    assert response.status_code == status, why
     assert (await admin.api.head() == before) is (status != 201)
 
 
-async def test_a_caller_that_hangs_up_mid_body_leaves_nothing_behind(api: Api) -> None:
+async def test_a_disconnect_during_the_body_leaves_nothing_behind(api: Api) -> None:
     caller = await api.caller()
     before = await api.head()
     sent: list[Message] = []
@@ -136,9 +136,9 @@ async def test_a_caller_that_hangs_up_mid_body_leaves_nothing_behind(api: Api) -
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", json.dumps({"grace_seconds": 86_400}).encode()])
-async def test_rotating_without_a_word_is_rotating_with_a_days_grace(admin: Caller, body: bytes) -> None:
+async def test_rotating_without_a_body_has_a_grace_of_a_day(admin: Caller, body: bytes) -> None:
     created = await admin.created()
     headers = {"Content-Type": "application/json"} if body else {}
-    answer = await admin.ask("POST", f"/v1/keys/{created['id']}/rotate", content=body, headers=headers)
-    assert answer.status_code == 200
-    assert answer.json()["secrets"][1]["expires_at"] is not None
+    response = await admin.ask("POST", f"/v1/keys/{created['id']}/rotate", content=body, headers=headers)
+    assert response.status_code == 200
+    assert response.json()["secrets"][1]["expires_at"] is not None

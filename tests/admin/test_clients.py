@@ -1,4 +1,4 @@
-"""Apps over HTTP: what they may be, who may change them, and when a change is made."""
+"""Apps over HTTP: their settings, permissions, and preconditions."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from machpay_gateway.core.keys.audit import APPLICATION
-from tests.admin.conftest import REDIRECT, Api, Caller, on_disk, places, told
+from tests.admin.conftest import REDIRECT, Api, Caller, on_disk, places, status_and_code
 from tests.admin.test_pages import walked
 
 NEW: dict[str, Any] = {"name": "a", "scopes": ["skills:list"], "redirect_uris": [REDIRECT]}
@@ -23,7 +23,7 @@ def at(app: dict[str, Any]) -> str:
     return f"/v1/oauth/clients/{app['id']}"
 
 
-async def test_an_app_from_its_creation_to_its_end(admin: Caller) -> None:
+async def test_the_lifecycle_of_an_app(admin: Caller) -> None:
     made = await admin.ask("POST", "/v1/oauth/clients", NEW)
     created = made.json()
     assert made.headers["location"] == at(created)
@@ -46,8 +46,11 @@ async def test_an_app_from_its_creation_to_its_end(admin: Caller) -> None:
     gone = await admin.ask("DELETE", at(created))
     assert gone.json() == {"id": created["id"], "object": "oauth_client", "deleted": True}
     for method, _, body in CHANGES.values():
-        assert told(await admin.ask(method, at(created), body)) in {(404, "not_found"), (405, "method_not_allowed")}
-    assert told(await admin.ask("GET", at(created))) == (404, "not_found")
+        assert status_and_code(await admin.ask(method, at(created), body)) in {
+            (404, "not_found"),
+            (405, "method_not_allowed"),
+        }
+    assert status_and_code(await admin.ask("GET", at(created))) == (404, "not_found")
 
     log = (await admin.ask("GET", "/v1/audit-log?limit=5")).json()["data"]
     actions = ["client.delete", "client.rotate_secret", "client.rotate_secret", "client.update", "client.create"]
@@ -100,13 +103,13 @@ async def test_the_secret_of_an_app_is_shown_once(admin: Caller) -> None:
         ({"client_secret": "x"}, ["client_secret"], "made here"),
     ],
 )
-async def test_each_mistake_about_an_app_is_told_with_its_place(
+async def test_each_error_in_an_app_is_reported_with_its_place(
     admin: Caller, setting: dict[str, Any], mistaken: list[str], why: str
 ) -> None:
     app = await admin.app()
     before = await admin.api.head()
-    answer = await admin.ask("POST", "/v1/oauth/clients", NEW | setting)
-    assert (answer.status_code, places(answer)) == (422 if mistaken else 201, mistaken), why
+    response = await admin.ask("POST", "/v1/oauth/clients", NEW | setting)
+    assert (response.status_code, places(response)) == (422 if mistaken else 201, mistaken), why
     if mistaken:
         assert await admin.api.head() == before
     changed = await admin.ask("PATCH", at(app), setting)
@@ -115,7 +118,7 @@ async def test_each_mistake_about_an_app_is_told_with_its_place(
 
 @on_disk
 @pytest.mark.parametrize("kinds", [["authorization_code", "client_credentials"], ["client_credentials"]], ids=str)
-async def test_an_app_that_registered_itself_is_never_let_call_for_itself(admin: Caller, kinds: list[str]) -> None:
+async def test_a_self_registered_app_never_gets_client_credentials(admin: Caller, kinds: list[str]) -> None:
     of_admin = await admin.app()
     assert of_admin["self_registered"] is False
     made = await admin.api.gateway.oauth_clients.register(
@@ -126,27 +129,27 @@ async def test_an_app_that_registered_itself_is_never_let_call_for_itself(admin:
     before = await admin.api.head()
     app = (await admin.ask("GET", f"/v1/oauth/clients/{made[0].id}")).json()
     assert app["self_registered"] is True
-    answer = await admin.ask("PATCH", at(app), {"grant_types": kinds})
-    assert answer.status_code == 422
-    assert "registered itself" in answer.text
+    response = await admin.ask("PATCH", at(app), {"grant_types": kinds})
+    assert response.status_code == 422
+    assert "registered itself" in response.text
     assert (await admin.ask("PATCH", at(app), {"self_registered": False})).status_code == 422
     assert await admin.api.head() == before
 
 
 @on_disk
 @pytest.mark.parametrize("setting", [{"require_pkce": False}, {"grant_types": ["client_credentials"]}], ids=str)
-async def test_a_public_app_is_proved_by_nothing_but_pkce(admin: Caller, setting: dict[str, Any]) -> None:
+async def test_a_public_app_always_requires_pkce(admin: Caller, setting: dict[str, Any]) -> None:
     app = await admin.app(public=True)
     assert (app["client_secret"], app["secrets"]) == (None, [])
     for method, path, body in (("POST", "/v1/oauth/clients", {**NEW, "public": True}), ("PATCH", at(app), {})):
-        answer = await admin.ask(method, path, body | setting)
-        assert (answer.status_code, places(answer)) == (422, ["body"])
-    assert told(await admin.ask("POST", f"{at(app)}/rotate-secret")) == (409, "conflict")
+        response = await admin.ask(method, path, body | setting)
+        assert (response.status_code, places(response)) == (422, ["body"])
+    assert status_and_code(await admin.ask("POST", f"{at(app)}/rotate-secret")) == (409, "conflict")
 
 
 @on_disk
 @pytest.mark.parametrize("field", ["public", "environment"])
-async def test_what_an_app_is_once_it_is_for_ever(admin: Caller, field: str) -> None:
+async def test_public_and_environment_of_an_app_cannot_be_changed(admin: Caller, field: str) -> None:
     app = await admin.app()
     assert places(await admin.ask("PATCH", at(app), {field: app[field]})) == [field]
 
@@ -167,34 +170,36 @@ async def test_what_an_app_is_once_it_is_for_ever(admin: Caller, field: str) -> 
         (["skills:*", "account:*"], {"redirect_uris": ["https://other.example/"]}, 200, "held by wildcards"),
     ],
 )
-async def test_an_apps_trust_is_changed_by_those_only_who_hold_its_scopes(
+async def test_only_a_key_with_all_scopes_of_an_app_changes_its_trust(
     api: Api, held: Sequence[str], change: dict[str, Any], status: int, why: str
 ) -> None:
     owner = await api.caller(scopes=("keys:manage", "skills:execute", "account:read"))
     app = await owner.app(scopes=["skills:execute", "account:read"])
     caller = await api.caller(scopes=("keys:manage", *held))
     before = await api.head()
-    answer = await caller.ask("PATCH", at(app), change)
-    assert answer.status_code == status, why
+    response = await caller.ask("PATCH", at(app), change)
+    assert response.status_code == status, why
     assert (await api.head() == before) is (status != 200)
 
 
 @on_disk
 @pytest.mark.parametrize("held, status", [(["skills:list"], 200), (["skills:*"], 200), (["account:read"], 403)])
-async def test_a_new_secret_goes_to_those_only_who_hold_the_apps_scopes(
+async def test_only_a_key_with_all_scopes_of_an_app_rotates_its_secret(
     api: Api, held: Sequence[str], status: int
 ) -> None:
     app = await (await api.caller()).app(scopes=["skills:list"])
     caller = await api.caller(scopes=("keys:manage", *held))
     before = await api.head()
-    answer = await caller.ask("POST", f"{at(app)}/rotate-secret")
-    assert (answer.status_code, "client_secret" in answer.json()) == (status, status == 200)
+    response = await caller.ask("POST", f"{at(app)}/rotate-secret")
+    assert (response.status_code, "client_secret" in response.json()) == (status, status == 200)
     assert (await api.head() == before) is (status != 200)
     assert (await caller.ask("DELETE", at(app))).status_code == 200  # to end it takes no more than to end a key
 
 
 @on_disk
-async def test_a_scope_that_an_app_loses_meanwhile_is_not_put_back(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_scope_that_an_app_loses_concurrently_is_not_restored(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app = await (await api.caller()).app(scopes=["account:read", "skills:list"])
     admin = await api.caller(scopes=("keys:manage", "skills:list"))
     apps, store = api.gateway.oauth_clients, api.gateway.store
@@ -209,7 +214,7 @@ async def test_a_scope_that_an_app_loses_meanwhile_is_not_put_back(api: Api, mon
         return await replace_client(*arguments)
 
     monkeypatch.setattr(store, "replace_client", overtaken)
-    assert told(await admin.ask("PATCH", at(app), {"scopes": ["account:read"]})) == (409, "conflict")
+    assert status_and_code(await admin.ask("PATCH", at(app), {"scopes": ["account:read"]})) == (409, "conflict")
     assert taken
     assert (await admin.ask("GET", at(app))).json()["scopes"] == ["skills:list"]
 
@@ -219,7 +224,7 @@ async def test_a_scope_that_an_app_loses_meanwhile_is_not_put_back(api: Api, mon
 @pytest.mark.parametrize(
     "tag, is_made", [('"2"', True), ("*", True), ('"1", "2"', True), ('"1"', False), ('W/"2"', False), ("2", False)]
 )
-async def test_a_change_of_an_app_is_made_to_the_version_that_is_meant_only(
+async def test_if_match_lets_only_the_named_version_of_an_app_be_changed(
     admin: Caller,
     change: str,
     tag: str,
@@ -229,21 +234,21 @@ async def test_a_change_of_an_app_is_made_to_the_version_that_is_meant_only(
     assert (await admin.ask("PATCH", at(app), {"name": "second"})).headers["etag"] == '"2"'
     before = await admin.api.head()
     method, action, body = CHANGES[change]
-    answer = await admin.ask(method, at(app) + action, body, headers={"If-Match": tag})
+    response = await admin.ask(method, at(app) + action, body, headers={"If-Match": tag})
     if is_made:
-        assert answer.status_code == 200
+        assert response.status_code == 200
     else:
-        assert told(answer) == (412, "precondition_failed")
+        assert status_and_code(response) == (412, "precondition_failed")
     assert (await admin.api.head() == before) is not is_made
 
 
 @on_disk
-async def test_of_changes_at_once_to_one_version_of_an_app_one_is_made(admin: Caller) -> None:
+async def test_of_concurrent_changes_to_one_version_of_an_app_one_succeeds(admin: Caller) -> None:
     app = await admin.app()
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(admin.ask("PATCH", at(app), {"name": f"name {n}"}, headers={"If-Match": '"1"'}) for n in range(4))
     )
-    assert sorted(answer.status_code for answer in answers) == [200, 412, 412, 412]
+    assert sorted(response.status_code for response in responses) == [200, 412, 412, 412]
 
 
 @on_disk
@@ -252,14 +257,14 @@ async def test_a_test_keys_apps_are_test_apps(api: Api) -> None:
     live, test = await admin.app(), await tester.app()
     by_admin = await admin.app(environment="test")
     assert [live["environment"], test["environment"], by_admin["environment"]] == ["live", "test", "test"]
-    answer = await tester.ask("POST", "/v1/oauth/clients", {**NEW, "environment": "live"})
-    assert (answer.status_code, places(answer)) == (422, ["environment"])
+    response = await tester.ask("POST", "/v1/oauth/clients", {**NEW, "environment": "live"})
+    assert (response.status_code, places(response)) == (422, ["environment"])
     before = await api.head()
     for method, action, body in (("GET", "", None), *CHANGES.values()):
-        answers = [
+        responses = [
             await tester.ask(method, f"/v1/oauth/clients/{name}{action}", body) for name in (live["id"], "app_none")
         ]
-        assert [told(answer) for answer in answers] == [(404, "not_found")] * 2
+        assert [status_and_code(response) for response in responses] == [(404, "not_found")] * 2
     assert await api.head() == before
 
     async def listed(caller: Caller, query: str = "") -> list[str]:
@@ -274,13 +279,13 @@ async def test_a_test_keys_apps_are_test_apps(api: Api) -> None:
 
 @on_disk
 @pytest.mark.parametrize("limit", [1, 2, 7])
-async def test_a_walk_meets_every_app_once(admin: Caller, limit: int) -> None:
+async def test_pagination_yields_every_app_once(admin: Caller, limit: int) -> None:
     created = [(await admin.app(name=f"app {n}"))["id"] for n in range(5)]
     assert [app["id"] for app in await walked(admin, "/v1/oauth/clients?", limit)] == created[::-1]
 
 
 @on_disk
-async def test_a_page_goes_on_after_an_app_that_was_deleted_meanwhile(admin: Caller) -> None:
+async def test_a_page_can_start_after_a_deleted_app(admin: Caller) -> None:
     first, second = await admin.app(), await admin.app()
     await admin.ask("DELETE", at(second))
     page = (await admin.ask("GET", f"/v1/oauth/clients?after={second['id']}")).json()
@@ -293,7 +298,7 @@ async def test_a_secret_in_the_wrong_place_of_an_app_is_not_repeated(admin: Call
     for secret in (admin.secret, (await admin.app())["client_secret"]):
         before = await admin.api.head()
         value = {"name": f"for {secret}", "redirect_uris": [f"{REDIRECT}?key={secret}"]}[place]
-        answer = await admin.ask("POST", "/v1/oauth/clients", NEW | {place: value})
-        assert answer.status_code == 422
-        assert secret[13:21] not in answer.text
+        response = await admin.ask("POST", "/v1/oauth/clients", NEW | {place: value})
+        assert response.status_code == 422
+        assert secret[13:21] not in response.text
         assert await admin.api.head() == before

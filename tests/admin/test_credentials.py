@@ -1,37 +1,37 @@
-"""Who gets as far as an operation."""
+"""Authentication and the required scope of operations."""
 
 from collections.abc import Sequence
 
 import pytest
 
 from machpay_gateway.admin.operations import OPERATIONS, Operation
-from tests.admin.conftest import Api, Caller, in_memory, told
+from tests.admin.conftest import Api, Caller, in_memory, status_and_code
 
 over_every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 
 
 @in_memory
 @over_every_operation
-async def test_nobody_in_particular_is_told_to_say_who_they_are(api: Api, operation: Operation) -> None:
-    answer = await api.client(None).request(operation.method, operation.path.format(id="key_1"))
-    assert told(answer) == (401, "missing_credentials")
-    assert answer.headers["www-authenticate"].startswith("Bearer")
+async def test_a_request_without_credentials_is_challenged(api: Api, operation: Operation) -> None:
+    response = await api.client(None).request(operation.method, operation.path.format(id="key_1"))
+    assert status_and_code(response) == (401, "missing_credentials")
+    assert response.headers["www-authenticate"].startswith("Bearer")
 
 
 @in_memory
 @over_every_operation
 @pytest.mark.parametrize("scopes", [[], ["skills:*", "account:read"]], ids=str)
-async def test_every_operation_but_those_on_oneself_needs_keys_manage(
+async def test_every_operation_on_records_needs_keys_manage(
     api: Api, operation: Operation, scopes: Sequence[str]
 ) -> None:
     caller = await api.caller(scopes=scopes)
     before = await api.head()
-    answer = await caller.ask(operation.method, operation.path.format(id=caller.id), {} if operation.body else None)
+    response = await caller.ask(operation.method, operation.path.format(id=caller.id), {} if operation.body else None)
     if operation.scopes == "":
-        assert answer.status_code == operation.status
+        assert response.status_code == operation.status
     else:
-        assert told(answer) == (403, "insufficient_scope")
-        assert answer.json()["required_scopes"] == ["keys:manage"]
+        assert status_and_code(response) == (403, "insufficient_scope")
+        assert response.json()["required_scopes"] == ["keys:manage"]
     assert await api.head() == before
 
 
@@ -46,8 +46,10 @@ async def test_a_caller_whose_key_has_ended_is_refused_everywhere(api: Api, end:
     else:
         await api.expire(caller.id)
     for operation in OPERATIONS:
-        answer = await caller.ask(operation.method, operation.path.format(id=caller.id), {} if operation.body else None)
-        assert told(answer) == (401, "invalid_credentials")
+        response = await caller.ask(
+            operation.method, operation.path.format(id=caller.id), {} if operation.body else None
+        )
+        assert status_and_code(response) == (401, "invalid_credentials")
 
 
 async def test_whoami_counts_down_what_is_left(admin: Caller) -> None:

@@ -1,10 +1,10 @@
-"""A test key's world is test keys."""
+"""Isolation of environments: a test key sees only test objects."""
 
 from typing import Any
 
 import pytest
 
-from tests.admin.conftest import Api, Caller, places, told
+from tests.admin.conftest import Api, Caller, places, status_and_code
 
 
 @pytest.fixture
@@ -13,23 +13,23 @@ async def tester(api: Api) -> Caller:
 
 
 @pytest.mark.parametrize(
-    "caller_is, asked, made",
+    "caller_is, requested, made",
     [("live", None, "live"), ("live", "test", "test"), ("live", "live", "live"), ("test", None, "test")],
 )
-async def test_a_new_key_is_of_the_callers_environment_unless_it_says_so(
-    api: Api, caller_is: str, asked: str | None, made: str
+async def test_a_new_key_defaults_to_the_environment_of_the_caller(
+    api: Api, caller_is: str, requested: str | None, made: str
 ) -> None:
     caller = await api.caller(environment=caller_is)
-    created = await caller.created(**({} if asked is None else {"environment": asked}))
+    created = await caller.created(**({} if requested is None else {"environment": requested}))
     assert created["environment"] == made
     assert created["secret"].startswith(f"sk_{made}_")
     assert created["tier"] == ("test" if made == "test" else "standard")
 
 
-async def test_a_test_key_makes_no_live_key(tester: Caller) -> None:
+async def test_a_test_key_cannot_create_a_live_key(tester: Caller) -> None:
     before = await tester.api.head()
-    answer = await tester.ask("POST", "/v1/keys", {"name": "a", "scopes": [], "environment": "live"})
-    assert (answer.status_code, places(answer)) == (422, ["environment"])
+    response = await tester.ask("POST", "/v1/keys", {"name": "a", "scopes": [], "environment": "live"})
+    assert (response.status_code, places(response)) == (422, ["environment"])
     assert await tester.api.head() == before
 
 
@@ -44,18 +44,20 @@ async def test_a_test_key_makes_no_live_key(tester: Caller) -> None:
         ("POST", "/revoke?self=true", {}),
     ],
 )
-async def test_a_live_key_is_not_there_for_a_test_key(
+async def test_a_live_key_is_not_found_for_a_test_key(
     admin: Caller, tester: Caller, method: str, action: str, body: dict[str, Any] | None
 ) -> None:
     live = await admin.created()
     before = await admin.api.head()
-    answers = [await tester.ask(method, f"/v1/keys/{key}{action}", body) for key in (live["id"], "key_none")]
-    assert [told(answer) for answer in answers] == [(404, "not_found")] * 2
-    assert [answer.json() | {"request_id": ""} for answer in answers[:1]] == [answers[1].json() | {"request_id": ""}]
+    responses = [await tester.ask(method, f"/v1/keys/{key}{action}", body) for key in (live["id"], "key_none")]
+    assert [status_and_code(response) for response in responses] == [(404, "not_found")] * 2
+    assert [response.json() | {"request_id": ""} for response in responses[:1]] == [
+        responses[1].json() | {"request_id": ""}
+    ]
     assert await admin.api.head() == before
 
 
-async def test_lists_show_a_test_key_test_keys_only(admin: Caller, tester: Caller) -> None:
+async def test_a_test_key_lists_only_test_keys(admin: Caller, tester: Caller) -> None:
     live = await admin.created()
     test = await tester.created()
 
@@ -68,12 +70,12 @@ async def test_lists_show_a_test_key_test_keys_only(admin: Caller, tester: Calle
     assert await listed(admin, "?environment=live") == {live["id"], admin.id}
     assert await listed(admin, "?environment=test") == {test["id"], tester.id}
     for query in ("", "&environment=live"):
-        answers = [await tester.ask("GET", f"/v1/keys?after={key}{query}") for key in (live["id"], "key_none")]
-        assert [(answer.status_code, places(answer)) for answer in answers] == [(422, ["query.after"])] * 2
-        assert answers[0].json()["errors"] == answers[1].json()["errors"]
+        responses = [await tester.ask("GET", f"/v1/keys?after={key}{query}") for key in (live["id"], "key_none")]
+        assert [(response.status_code, places(response)) for response in responses] == [(422, ["query.after"])] * 2
+        assert responses[0].json()["errors"] == responses[1].json()["errors"]
 
 
-async def test_a_test_key_lives_its_whole_life_by_a_test_keys_hand(tester: Caller) -> None:
+async def test_a_test_key_manages_the_whole_lifecycle_of_a_test_key(tester: Caller) -> None:
     created = await tester.created()
     path = f"/v1/keys/{created['id']}"
     for method, action, body in (
@@ -83,9 +85,9 @@ async def test_a_test_key_lives_its_whole_life_by_a_test_keys_hand(tester: Calle
         ("POST", "/end-grace", {}),
         ("POST", "/revoke", {}),
     ):
-        answer = await tester.ask(method, path + action, body)
-        assert (answer.status_code, answer.json()["environment"]) == (200, "test")
+        response = await tester.ask(method, path + action, body)
+        assert (response.status_code, response.json()["environment"]) == (200, "test")
 
 
 async def test_a_test_key_does_not_read_the_audit_log(tester: Caller) -> None:
-    assert told(await tester.ask("GET", "/v1/audit-log")) == (403, "not_permitted")
+    assert status_and_code(await tester.ask("GET", "/v1/audit-log")) == (403, "not_permitted")

@@ -1,4 +1,4 @@
-"""What may stand in each field: a table of bodies, and the place of each mistake."""
+"""Validation of fields: a table of bodies, and the place of each error."""
 
 import json
 from typing import Any
@@ -93,7 +93,7 @@ LONG_AGO, LATER = "2001-01-01T00:00:00Z", "2099-01-01T00:00:00Z"
         ({"__proto__": {}}, ["__proto__"], "a name with a meaning elsewhere"),
     ],
 )
-async def test_each_mistake_is_told_with_its_place(
+async def test_each_error_is_reported_with_its_place(
     admin: Caller, setting: dict[str, Any], mistaken: list[str], why: str
 ) -> None:
     created = await admin.created()
@@ -108,7 +108,7 @@ async def test_each_mistake_is_told_with_its_place(
     assert (changed.status_code, places(changed)) == (422 if mistaken else 200, mistaken), why
 
 
-async def test_all_mistakes_are_told_at_once(admin: Caller) -> None:
+async def test_all_errors_are_reported_at_once(admin: Caller) -> None:
     body = {
         "scopes": ["skills:list", "x"],
         "environment": "prod",
@@ -117,26 +117,26 @@ async def test_all_mistakes_are_told_at_once(admin: Caller) -> None:
         "metadata": {"k": 1, "l": "v" * 501},
         "tier": "enterprise",
     }
-    answer = await admin.ask("POST", "/v1/keys", body)
-    assert answer.status_code == 422
-    told = sorted(places(answer))
-    assert told == sorted(
+    response = await admin.ask("POST", "/v1/keys", body)
+    assert response.status_code == 422
+    reported = sorted(places(response))
+    assert reported == sorted(
         ["name", "scopes.1", "environment", "allowed_ips.1", "expires_at", "metadata.k", "metadata.l", "tier"]
     )
-    assert all(error["reason"] for error in answer.json()["errors"])
+    assert all(error["reason"] for error in response.json()["errors"])
 
 
-async def test_an_answer_tells_of_at_most_a_hundred_mistakes(admin: Caller) -> None:
-    answer = await admin.ask("POST", "/v1/keys", {f"field{n}": n for n in range(5000)})
-    assert len(places(answer)) == 100
+async def test_a_response_reports_at_most_a_hundred_errors(admin: Caller) -> None:
+    response = await admin.ask("POST", "/v1/keys", {f"field{n}": n for n in range(5000)})
+    assert len(places(response)) == 100
 
 
 @pytest.mark.parametrize("action", ["/end-grace", "/revoke"])
-async def test_what_takes_no_fields_takes_none(admin: Caller, action: str) -> None:
+async def test_operations_without_fields_refuse_any(admin: Caller, action: str) -> None:
     created = await admin.created()
     path = f"/v1/keys/{created['id']}{action}"
-    answer = await admin.ask("POST", path, {"reason": "lost"})
-    assert (answer.status_code, places(answer)) == (422, ["reason"])
+    response = await admin.ask("POST", path, {"reason": "lost"})
+    assert (response.status_code, places(response)) == (422, ["reason"])
     assert (await admin.ask("POST", path, {})).status_code == 200
 
 
@@ -148,8 +148,8 @@ async def test_what_takes_no_fields_takes_none(admin: Caller, action: str) -> No
 async def test_a_grace_is_a_number_of_seconds_up_to_a_week(admin: Caller, grace: object, is_read: bool) -> None:  # noqa: FBT001 - a column
     created = await admin.created()
     before = await admin.api.head()
-    answer = await admin.ask("POST", f"/v1/keys/{created['id']}/rotate", {"grace_seconds": grace})
-    assert (answer.status_code, places(answer)) == ((200, []) if is_read else (422, ["grace_seconds"]))
+    response = await admin.ask("POST", f"/v1/keys/{created['id']}/rotate", {"grace_seconds": grace})
+    assert (response.status_code, places(response)) == ((200, []) if is_read else (422, ["grace_seconds"]))
     assert (await admin.api.head() != before) is is_read
 
 
@@ -168,14 +168,14 @@ async def test_a_secret_in_the_wrong_place_is_neither_stored_nor_repeated(
     written = json.dumps({"name": "a", "scopes": [], field: value}).replace("{}", admin.secret)
     assert admin.secret in written
     before = await admin.api.head()
-    answer = await admin.ask("POST", "/v1/keys", json.loads(written))
-    assert answer.status_code == 422
+    response = await admin.ask("POST", "/v1/keys", json.loads(written))
+    assert response.status_code == 422
     for at in range(13, len(admin.secret) - 8):  # no eight characters of it in a row
-        assert admin.secret[at : at + 8] not in answer.text
+        assert admin.secret[at : at + 8] not in response.text
     assert await admin.api.head() == before
 
 
-async def test_networks_and_names_come_back_as_they_are_understood(admin: Caller) -> None:
+async def test_networks_and_names_are_returned_normalized(admin: Caller) -> None:
     created = await admin.created(
         name="  deploy ",
         allowed_ips=["2001:DB8::/32", "192.0.2.1/32", "192.0.2.1", "::ffff:192.0.2.7"],

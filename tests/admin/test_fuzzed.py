@@ -1,4 +1,4 @@
-"""The key API under schemathesis: no server error, and no answer that the document does not have."""
+"""Schemathesis finds no server error, and no response that the OpenAPI document lacks."""
 
 import os
 
@@ -15,28 +15,28 @@ RUN = {
 }  # fmt: skip
 
 
-def hold(found: Found) -> None:
-    """Fail unless *found* is clean, and is about all that there is."""
-    assert not found.failures, "\n\n".join(found.failures[:10])
-    assert found.answers.keys() >= LABELS
-    assert found.checks.keys() >= RUN
-    assert not found.checks.keys() & SWITCHED_OFF.keys()
-    for label, answers in found.answers.items():
-        assert max(answers) < 500, label
+def hold(results: Found) -> None:
+    """Fail unless *results* has no failures and covers all operations."""
+    assert not results.failures, "\n\n".join(results.failures[:10])
+    assert results.responses.keys() >= LABELS
+    assert results.checks.keys() >= RUN
+    assert not results.checks.keys() & SWITCHED_OFF.keys()
+    for label, responses in results.responses.items():
+        assert max(responses) < 500, label
     # Which of them it finds a key for is chance, of which ids are made: only many examples surely meet them all.
-    assert {200, 201} <= {status for answers in found.answers.values() for status in answers}
+    assert {200, 201} <= {status for responses in results.responses.values() for status in responses}
 
 
-def test_nothing_that_the_document_allows_or_forbids_surprises_the_server() -> None:
+def test_generated_requests_valid_and_invalid_get_documented_responses() -> None:
     hold(fuzzed(max_examples=5, seed=1))
 
 
 @pytest.mark.drill
 @pytest.mark.timeout(1200)
-def test_hundreds_of_examples_an_operation_surprise_it_no_more() -> None:
-    found = fuzzed(max_examples=300, seed=int(os.environ.get("MACHPAY_FUZZ_SEED", "7")))
-    print(f"{found.examples} requests: {found.answers}")  # noqa: T201 - a drill prints its figures
-    assert found.examples > 100 * len(OPERATIONS)
-    hold(found)
+def test_hundreds_of_generated_requests_per_operation_get_documented_responses() -> None:
+    results = fuzzed(max_examples=300, seed=int(os.environ.get("MACHPAY_FUZZ_SEED", "7")))
+    print(f"{results.examples} requests: {results.responses}")  # noqa: T201 - a drill prints its figures
+    assert results.examples > 100 * len(OPERATIONS)
+    hold(results)
     for label in LABELS:
-        assert {200, 201} & found.answers[label].keys(), f"{label} never did anything: {found.answers[label]}"
+        assert {200, 201} & results.responses[label].keys(), f"{label} never did anything: {results.responses[label]}"

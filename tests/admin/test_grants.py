@@ -1,28 +1,28 @@
-"""What users let apps do, over HTTP: seen and ended."""
+"""Grants over HTTP: listing and revoking them."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.admin.conftest import Api, Caller, in_memory, on_disk, places, told
+from tests.admin.conftest import Api, Caller, in_memory, on_disk, places, status_and_code
 from tests.admin.test_pages import walked
 from tests.oauth.harness import Rig, serving_oauth
 
 
 async def grants_of(caller: Caller, query: str = "") -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = (await caller.ask("GET", f"/v1/oauth/grants{query}")).json()["data"]
-    return found
+    grants: list[dict[str, Any]] = (await caller.ask("GET", f"/v1/oauth/grants{query}")).json()["data"]
+    return grants
 
 
 async def admin_of(rig: Rig) -> Caller:
-    """Return somebody with an admin key of the account that the rig's user and app are of."""
+    """Return a caller with an admin key of the account of the rig's user and app."""
     account = rig.user.account_id
     key, secret = await rig.gateway.keys.create(account, name="admin", scopes=["keys:manage"], environment="live")
     return Caller(Api.of(rig.app), key.id, secret)
 
 
-async def test_an_admin_ends_what_a_user_let_an_app_do_from_the_next_request_on(tmp_path: Path) -> None:
+async def test_a_revoked_grant_is_refused_from_the_next_request_on(tmp_path: Path) -> None:
     async with serving_oauth(database=f"sqlite:///{tmp_path}/oauth.db") as rig:
         admin, tokens = await admin_of(rig), await rig.tokens()
         assert (await rig.who(tokens["access_token"])).status_code == 200
@@ -38,7 +38,7 @@ async def test_an_admin_ends_what_a_user_let_an_app_do_from_the_next_request_on(
         await admin.api.close()
 
 
-async def test_what_an_admin_takes_off_an_app_its_tokens_lose(tmp_path: Path) -> None:
+async def test_tokens_lose_the_scopes_that_their_app_loses(tmp_path: Path) -> None:
     async with serving_oauth(database=f"sqlite:///{tmp_path}/oauth.db") as rig:
         admin, tokens = await admin_of(rig), await rig.tokens()
         path = f"/v1/oauth/clients/{rig.client.id}"
@@ -51,7 +51,7 @@ async def test_what_an_admin_takes_off_an_app_its_tokens_lose(tmp_path: Path) ->
 
 
 @on_disk
-async def test_ending_a_grant_twice_is_ending_it_once(admin: Caller) -> None:
+async def test_revoking_a_grant_is_idempotent(admin: Caller) -> None:
     path = f"/v1/oauth/grants/{await admin.granted(await admin.app())}/revoke"
     first = await admin.ask("POST", path, {})
     before = await admin.api.head()
@@ -62,12 +62,12 @@ async def test_ending_a_grant_twice_is_ending_it_once(admin: Caller) -> None:
 
 
 @on_disk
-async def test_a_test_key_sees_and_ends_what_test_apps_may(api: Api) -> None:
+async def test_a_test_key_lists_and_revokes_only_grants_of_test_apps(api: Api) -> None:
     admin, tester = await api.caller(), await api.caller(environment="test")
     live, test = await admin.granted(await admin.app()), await tester.granted(await tester.app())
     assert [grant["id"] for grant in await grants_of(tester)] == [test]
     assert [grant["id"] for grant in await grants_of(admin)] == [test, live]
-    assert told(await tester.ask("POST", f"/v1/oauth/grants/{live}/revoke")) == (404, "not_found")
+    assert status_and_code(await tester.ask("POST", f"/v1/oauth/grants/{live}/revoke")) == (404, "not_found")
     assert (await grants_of(admin))[1]["status"] == "active"
     assert places(await tester.ask("GET", f"/v1/oauth/grants?after={live}")) == ["query.after"]
     assert (await tester.ask("POST", f"/v1/oauth/grants/{test}/revoke")).status_code == 200
@@ -75,13 +75,13 @@ async def test_a_test_key_sees_and_ends_what_test_apps_may(api: Api) -> None:
 
 @on_disk
 @pytest.mark.parametrize("limit", [1, 2, 7])
-async def test_a_walk_meets_every_grant_once_newest_first(admin: Caller, limit: int) -> None:
+async def test_pagination_yields_every_grant_once_newest_first(admin: Caller, limit: int) -> None:
     granted = [await admin.granted(await admin.app(name=f"app {n}")) for n in range(4)]
     assert [grant["id"] for grant in await walked(admin, "/v1/oauth/grants?", limit)] == granted[::-1]
 
 
 @on_disk
-async def test_the_grants_of_one_app_can_be_asked_for(admin: Caller) -> None:
+async def test_grants_can_be_filtered_by_app(admin: Caller) -> None:
     one, other = await admin.app(), await admin.app()
     granted = [await admin.granted(app) for app in (one, other)]
     assert [grant["id"] for grant in await grants_of(admin, f"?client_id={one['id']}")] == granted[:1]
@@ -105,6 +105,6 @@ async def test_the_grants_of_one_app_can_be_asked_for(admin: Caller) -> None:
         ("/v1/oauth/grants?environment=live", "query.environment"),
     ],
 )
-async def test_a_query_about_apps_says_what_is_meant_or_is_refused(admin: Caller, path: str, mistaken: str) -> None:
-    answer = await admin.ask("GET", path)
-    assert (answer.status_code, places(answer)) == (422, [mistaken])
+async def test_an_invalid_query_for_apps_is_refused(admin: Caller, path: str, mistaken: str) -> None:
+    response = await admin.ask("GET", path)
+    assert (response.status_code, places(response)) == (422, [mistaken])

@@ -1,8 +1,8 @@
-"""Queries, paths and headers that nobody means: an answer of the API, and nothing done."""
+"""Invalid queries, paths and headers get a problem, and have no effect."""
 
 import pytest
 
-from tests.admin.conftest import Api, Caller, in_memory, places, told
+from tests.admin.conftest import Api, Caller, in_memory, places, status_and_code
 
 pytestmark = in_memory
 
@@ -51,21 +51,19 @@ pytestmark = in_memory
         ("/v1/keys/key_1?expand=usage", ["query.expand"], "takes none, and is asked before the key is looked up"),
     ],
 )  # fmt: skip
-async def test_a_query_says_what_is_meant_or_is_refused(
-    admin: Caller, path: str, mistaken: list[str], why: str
-) -> None:
-    answer = await admin.ask("GET", path)
-    assert (answer.status_code, sorted(places(answer))) == (422 if mistaken else 200, mistaken), why
+async def test_an_invalid_query_is_refused(admin: Caller, path: str, mistaken: list[str], why: str) -> None:
+    response = await admin.ask("GET", path)
+    assert (response.status_code, sorted(places(response))) == (422 if mistaken else 200, mistaken), why
 
 
 @pytest.mark.parametrize("value", ["", "True", "TRUE", "1", "yes", "on", "true%20", "true&self=true"])
-async def test_a_key_that_would_lock_itself_out_says_so_in_one_way(admin: Caller, value: str) -> None:
-    answer = await admin.ask("POST", f"/v1/keys/{admin.id}/revoke?self={value}")
-    assert (answer.status_code, places(answer)) == (422, ["query.self"])
+async def test_only_self_true_confirms_a_self_revocation(admin: Caller, value: str) -> None:
+    response = await admin.ask("POST", f"/v1/keys/{admin.id}/revoke?self={value}")
+    assert (response.status_code, places(response)) == (422, ["query.self"])
     assert (await admin.ask("GET", "/v1/whoami")).status_code == 200
 
 
-async def test_hundreds_of_mistakes_in_a_query_are_told_as_a_hundred(admin: Caller) -> None:
+async def test_at_most_a_hundred_errors_in_a_query_are_reported(admin: Caller) -> None:
     for query in ("&".join(f"a{n}=1" for n in range(500)), "&".join(f"a{n}=1&a{n}=2" for n in range(500))):
         assert len(places(await admin.ask("GET", f"/v1/keys?{query}"))) == 100
 
@@ -79,11 +77,11 @@ async def test_hundreds_of_mistakes_in_a_query_are_told_as_a_hundred(admin: Call
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("method, action", [("GET", ""), ("PATCH", ""), ("POST", "/rotate"), ("POST", "/revoke")])
-async def test_an_id_that_no_key_has_is_not_there(admin: Caller, method: str, action: str, key_id: str) -> None:
+async def test_an_unknown_id_is_not_found(admin: Caller, method: str, action: str, key_id: str) -> None:
     body: dict[str, str] | None = None if method == "GET" else {}
     before = await admin.api.head()
-    answer = await admin.ask(method, f"/v1/keys/{key_id}{action}", body)
-    assert told(answer) == (404, "not_found")
+    response = await admin.ask(method, f"/v1/keys/{key_id}{action}", body)
+    assert status_and_code(response) == (404, "not_found")
     assert await admin.api.head() == before
 
 
@@ -92,9 +90,9 @@ async def test_an_id_that_no_key_has_is_not_there(admin: Caller, method: str, ac
              "/v1/keys/%ED%A0%80", "/v1/keys/%5C", "/v1//keys", "/v1/keys//rotate", "/v1/whoami/%2e%2e/keys",
              "/v1/audit-log%0d", "/v1/keys/..%3B"],
 )  # fmt: skip
-async def test_a_path_that_may_be_read_in_two_ways_is_refused(api: Api, path: str) -> None:
+async def test_an_ambiguous_path_is_refused(api: Api, path: str) -> None:
     caller = await api.caller(scopes=[])
-    assert told(await caller.ask("GET", path)) == (400, "malformed_request")
+    assert status_and_code(await caller.ask("GET", path)) == (400, "malformed_request")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +107,7 @@ async def test_a_path_that_may_be_read_in_two_ways_is_refused(api: Api, path: st
         ([b"a\x7f"], "a control character"),
     ],
 )
-async def test_a_name_for_a_request_is_1_to_255_printable_characters(
+async def test_an_idempotency_key_is_1_to_255_printable_characters(
     admin: Caller, values: list[bytes], why: str
 ) -> None:
     created = await admin.created()
@@ -117,13 +115,13 @@ async def test_a_name_for_a_request_is_1_to_255_printable_characters(
     headers = [(b"idempotency-key", value) for value in values]
     for path, body in (("/v1/keys", b'{"name":"a","scopes":[]}'), (f"/v1/keys/{created['id']}/rotate", b"{}")):
         declared = (b"content-type", b"application/json")
-        answer = await admin.ask("POST", path, content=body, headers=[*headers, declared])
-        assert (answer.status_code, places(answer)) == (422, ["header.Idempotency-Key"]), why
+        response = await admin.ask("POST", path, content=body, headers=[*headers, declared])
+        assert (response.status_code, places(response)) == (422, ["header.Idempotency-Key"]), why
     assert await admin.api.head() == before
 
 
 @pytest.mark.parametrize("name", ["a", "a" * 255, '"8e03978e-40d5-43dd-bc93-6894a57f9324"', "a b", "{}", "~!@#$%^&*()"])
-async def test_any_printable_name_for_a_request_will_do(admin: Caller, name: str) -> None:
+async def test_any_printable_idempotency_key_is_accepted(admin: Caller, name: str) -> None:
     body, headers = {"name": "a", "scopes": []}, {"Idempotency-Key": name}
     first, second = [await admin.ask("POST", "/v1/keys", body, headers=headers) for _ in range(2)]
     assert (first.status_code, second.status_code, second.json()) == (201, 201, first.json())
@@ -133,7 +131,7 @@ async def test_any_printable_name_for_a_request_will_do(admin: Caller, name: str
 async def test_a_secret_in_any_other_part_of_a_request_is_not_repeated(admin: Caller, place: str) -> None:
     secret, body = admin.secret, {"name": "a", "scopes": []}
     before = await admin.api.head()
-    answer = {
+    response = {
         "query name": lambda: admin.ask("GET", f"/v1/keys?{secret}=1&{secret}=2"),
         "query value": lambda: admin.ask("GET", f"/v1/keys?after={secret}&limit={secret}&status={secret}"),
         "path": lambda: admin.ask("GET", f"/v1/keys/{secret}"),
@@ -141,7 +139,7 @@ async def test_a_secret_in_any_other_part_of_a_request_is_not_repeated(admin: Ca
         "if-match": lambda: admin.ask("PATCH", f"/v1/keys/{admin.id}", {}, headers={"If-Match": secret}),
         "content-type": lambda: admin.ask("POST", "/v1/keys", content=b"x", headers={"Content-Type": secret}),
     }[place]()
-    refused = await answer
+    refused = await response
     assert 400 <= refused.status_code < 500
     assert secret[13:21] not in refused.text + str(refused.headers)
     assert await admin.api.head() == before

@@ -1,4 +1,4 @@
-"""Kept answers hold secrets: what is in the database, and who can have it opened."""
+"""Encryption of stored responses: what the database holds, and who can decrypt it."""
 
 import asyncio
 import sqlite3
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.admin.conftest import Api, Caller, told
+from tests.admin.conftest import Api, Caller, status_and_code
 
 NAMED = {"Idempotency-Key": "name-of-the-request"}
 pytestmark = pytest.mark.own_gateway  # looks into the database's file
@@ -27,7 +27,7 @@ def executed(folder: Path, statement: str, *values: bytes) -> list[tuple[bytes, 
 
 
 @on_disk
-async def test_the_database_holds_no_secret_no_name_and_no_body(admin: Caller, tmp_path: Path) -> None:
+async def test_the_database_holds_no_secret_no_idempotency_key_and_no_body(admin: Caller, tmp_path: Path) -> None:
     first = await admin.ask("POST", "/v1/keys", NEW, headers=NAMED)
     rotated = await admin.ask("POST", f"/v1/keys/{first.json()['id']}/rotate", {}, headers={"Idempotency-Key": "r"})
     assert (await admin.ask("POST", "/v1/keys", NEW, headers=NAMED)).content == first.content
@@ -40,23 +40,23 @@ async def test_the_database_holds_no_secret_no_name_and_no_body(admin: Caller, t
         assert secret.encode() not in written
         assert secret[8:].encode() not in written
     assert b"name-of-the-request" not in written
-    (kept,) = executed(tmp_path, "select name, request, sealed from kept_answers limit 1")
-    assert not any(text in column for column in kept for text in (b"name-of-the-key", b"value-of-the-pair", b"key_"))
+    (row,) = executed(tmp_path, "select name, request, sealed from kept_answers limit 1")
+    assert not any(text in column for column in row for text in (b"name-of-the-key", b"value-of-the-pair", b"key_"))
 
 
-async def test_an_answer_for_the_callers_old_secret_is_not_opened_by_its_new_one(admin: Caller) -> None:
+async def test_a_stored_response_cannot_be_decrypted_with_the_callers_new_secret(admin: Caller) -> None:
     first = await admin.ask("POST", "/v1/keys", NEW, headers=NAMED)
     rotated = (await admin.ask("POST", f"/v1/keys/{admin.id}/rotate", {"grace_seconds": 60})).json()
     before = await admin.api.head()
     again = await admin.user(rotated).ask("POST", "/v1/keys", NEW, headers=NAMED)
-    assert told(again) == (409, "conflict")
+    assert status_and_code(again) == (409, "conflict")
     assert first.json()["secret"] not in again.text
     assert await admin.api.head() == before
     # Within the grace the old secret still opens it.
     assert (await admin.ask("POST", "/v1/keys", NEW, headers=NAMED)).content == first.content
 
 
-async def test_a_key_that_rotates_itself_is_answered_again_within_its_grace(admin: Caller) -> None:
+async def test_a_self_rotation_is_replayed_during_the_grace_period(admin: Caller) -> None:
     path = f"/v1/keys/{admin.id}/rotate"
     first, second = [await admin.ask("POST", path, {}, headers=NAMED) for _ in range(2)]
     assert (first.status_code, second.content) == (200, first.content)
@@ -77,7 +77,7 @@ async def test_a_key_that_rotates_itself_is_answered_again_within_its_grace(admi
         (lambda _, other: other, "the answer to another request"),
     ],
 )
-async def test_a_kept_answer_that_was_tampered_with_is_a_conflict(
+async def test_a_tampered_stored_response_is_a_conflict(
     admin: Caller, tmp_path: Path, tampered: Callable[[bytes, bytes], bytes], why: str
 ) -> None:
     await admin.ask("POST", "/v1/keys", NEW, headers=NAMED)
@@ -88,12 +88,12 @@ async def test_a_kept_answer_that_was_tampered_with_is_a_conflict(
         executed, tmp_path, "update kept_answers set sealed = ? where name = ?", tampered(sealed, other), name
     )
     before = await admin.api.head()
-    answer = await admin.ask("POST", "/v1/keys", NEW, headers=NAMED)
-    assert told(answer) == (409, "conflict"), why
+    response = await admin.ask("POST", "/v1/keys", NEW, headers=NAMED)
+    assert status_and_code(response) == (409, "conflict"), why
     assert await admin.api.head() == before
 
 
-async def test_a_revoked_caller_opens_nothing(api: Api) -> None:
+async def test_a_revoked_caller_gets_no_stored_response(api: Api) -> None:
     caller = await api.caller()
     await caller.ask("POST", "/v1/keys", NEW, headers=NAMED)
     assert (await caller.ask("POST", f"/v1/keys/{caller.id}/revoke?self=true")).status_code == 200

@@ -1,4 +1,4 @@
-"""A key's life over HTTP."""
+"""The lifecycle of a key over HTTP."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ from tests.admin.conftest import Caller
 
 
 def without_use(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the key's *document* but for its last use, which is written down a second after it."""
+    """Return the key's *document* without its last use, which is stored a second later."""
     secrets = [{**secret, "last_used_at": None} for secret in document["secrets"]]
     return {**document, "secrets": secrets, "last_used_at": None}
 
 
-async def test_a_key_from_its_creation_to_its_end(admin: Caller) -> None:
+async def test_the_lifecycle_of_a_key(admin: Caller) -> None:
     created = await admin.created(allowed_ips=["192.0.2.0/24"], metadata={"team": "ops"})
     path = f"/v1/keys/{created['id']}"
     user = Caller(admin.api, created["id"], created["secret"])

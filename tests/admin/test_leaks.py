@@ -1,4 +1,4 @@
-"""A scanner's report, from its signature to the end of what leaked."""
+"""Reports of leaked secrets: their signature, the revocation, and the audit log."""
 
 import base64
 from collections.abc import AsyncIterator, Mapping
@@ -30,15 +30,15 @@ def keys(tmp_path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Scanned:
-    """A gateway that takes reports."""
+    """A gateway that accepts reports."""
 
     api: Api
     admin: Caller
 
     async def report(
-        self, *secrets: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+        self, *secrets: str, url: str = WHERE, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Response:
-        items = [{"token": secret, "type": "machpay_key", "url": WHERE, "source": "content"} for secret in secrets]
+        items = [{"token": secret, "type": "machpay_key", "url": url, "source": "content"} for secret in secrets]
         sent = orjson.dumps(items) if body is None else body
         signed = {
             "Content-Type": "application/json",
@@ -70,19 +70,19 @@ async def scanned(keys: Path, database: str, action: LeakAction) -> AsyncIterato
             await client.aclose()
 
 
-async def test_a_leaked_key_is_revoked_and_its_account_sees_where_it_was_found(
+async def test_a_leaked_key_is_revoked_and_the_audit_log_has_the_location(
     scanned: Scanned, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = await scanned.admin.created()
-    answer = await scanned.report(key["secret"])
-    assert answer.status_code == 200
-    assert [told["label"] for told in answer.json()] == ["true_positive"]
-    assert key["secret"] not in answer.text + caplog.text
+    response = await scanned.report(key["secret"])
+    assert response.status_code == 200
+    assert [feedback["label"] for feedback in response.json()] == ["true_positive"]
+    assert key["secret"] not in response.text + caplog.text
     assert await scanned.status(key["id"]) == "revoked"
-    ended, found = (await scanned.log())[:2]
+    ended, leaked = (await scanned.log())[:2]
     assert (ended["action"], ended["actor"]["kind"], ended["actor"]["id"]) == ("key.revoke", "scanner", "k1")
-    assert found["action"] == "key.leaked"
-    assert found["after"] == {"url": WHERE, "source": "content", "secret": "current"}
+    assert leaked["action"] == "key.leaked"
+    assert leaked["after"] == {"url": WHERE, "source": "content", "secret": "current"}
 
 
 async def test_of_a_rotated_key_only_the_secret_that_leaked_ends(scanned: Scanned) -> None:
@@ -95,59 +95,59 @@ async def test_of_a_rotated_key_only_the_secret_that_leaked_ends(scanned: Scanne
     assert (await old.ask("GET", "/v1/whoami")).status_code == 401
 
 
-def rotated_when_found(scanned: Scanned, key: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Have *key* rotated right after a report's secret was looked up, and return what that answers."""
+def rotate_after_look_up(
+    scanned: Scanned, key: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> list[dict[str, Any]]:
+    """Rotate *key* right after the look-up of a reported secret. Return a list that gets the response."""
     keyring, rotated = scanned.api.gateway.keys, list[dict[str, Any]]()
     inspect = keyring.inspect
 
     async def inspected(secret: str) -> SecretInspection:
-        found = await inspect(secret)
+        leaked = await inspect(secret)
         if not rotated:
             rotated.append((await scanned.admin.ask("POST", f"/v1/keys/{key['id']}/rotate")).json())
-        return found
+        return leaked
 
     monkeypatch.setattr(keyring, "inspect", inspected)
     return rotated
 
 
-async def test_a_rotation_while_a_report_is_worked_on_saves_the_key(
-    scanned: Scanned, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Its owner may be told of the leak at the same moment as we are.
+async def test_a_rotation_during_a_report_saves_the_key(scanned: Scanned, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The owner may be informed of the leak at the same time as the gateway.
     key = await scanned.admin.created()
-    rotated = rotated_when_found(scanned, key, monkeypatch)
+    rotated = rotate_after_look_up(scanned, key, monkeypatch)
     assert (await scanned.report(key["secret"])).status_code == 200
     new, old = (Caller(scanned.api, key["id"], secret) for secret in (rotated[0]["secret"], key["secret"]))
     assert (await new.ask("GET", "/v1/whoami")).status_code == 200
     assert (await old.ask("GET", "/v1/whoami")).status_code == 401
 
 
-async def test_a_rotation_while_the_secret_from_before_is_ended_spares_the_one_that_did_not_leak(
+async def test_a_rotation_during_the_revocation_of_the_previous_secret_spares_the_new_one(
     scanned: Scanned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = await scanned.admin.created()
     second = (await scanned.admin.ask("POST", f"/v1/keys/{key['id']}/rotate")).json()
-    rotated = rotated_when_found(scanned, key, monkeypatch)
+    rotated = rotate_after_look_up(scanned, key, monkeypatch)
     assert (await scanned.report(key["secret"])).status_code == 200
     for secret in (second["secret"], rotated[0]["secret"]):
         assert (await Caller(scanned.api, key["id"], secret).ask("GET", "/v1/whoami")).status_code == 200
 
 
-async def test_what_is_no_key_of_ours_is_a_false_positive_and_changes_nothing(scanned: Scanned) -> None:
+async def test_an_unknown_secret_is_a_false_positive_and_changes_nothing(scanned: Scanned) -> None:
     before = await scanned.log()
-    answer = await scanned.report("sk_live_" + "x" * 30, "", "ghp_" + "y" * 36)
-    assert [told["label"] for told in answer.json()] == ["false_positive"] * 3
+    response = await scanned.report("sk_live_" + "x" * 30, "", "ghp_" + "y" * 36)
+    assert [feedback["label"] for feedback in response.json()] == ["false_positive"] * 3
     assert await scanned.log() == before
 
 
-async def test_a_report_that_comes_again_is_told_once(scanned: Scanned) -> None:
+async def test_a_repeated_report_is_logged_once(scanned: Scanned) -> None:
     key = await scanned.admin.created()
     assert [(await scanned.report(key["secret"])).status_code for _ in range(3)] == [200] * 3
     assert [entry["action"] for entry in await scanned.log()].count("key.leaked") == 1
 
 
 @pytest.mark.parametrize("action", ["alert"])
-async def test_an_alert_ends_nothing(scanned: Scanned, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_alert_revokes_nothing(scanned: Scanned, caplog: pytest.LogCaptureFixture) -> None:
     key = await scanned.admin.created()
     await scanned.report(key["secret"])
     assert await scanned.status(key["id"]) == "active"
@@ -155,6 +155,25 @@ async def test_an_alert_ends_nothing(scanned: Scanned, caplog: pytest.LogCapture
         await scanned.report(key["secret"])
     assert [entry["action"] for entry in await scanned.log()].count("key.leaked") == 1
     assert f"a secret of key {key['id']} was found in public" in caplog.text
+
+
+async def test_a_leak_of_a_revoked_key_changes_nothing(scanned: Scanned) -> None:
+    key = await scanned.admin.created()
+    await scanned.admin.ask("POST", f"/v1/keys/{key['id']}/revoke")
+    before = await scanned.api.head()
+    response = await scanned.report(key["secret"])
+    assert [feedback["label"] for feedback in response.json()] == ["true_positive"]
+    assert await scanned.api.head() == before
+
+
+@pytest.mark.parametrize("action", ["alert"])
+async def test_each_location_of_a_leak_is_logged(scanned: Scanned) -> None:
+    key = await scanned.admin.created()
+    urls = [WHERE, "https://github.com/octocat/fork/blob/main/settings.py"]
+    for url in urls * 2:
+        await scanned.report(key["secret"], url=url)
+    logged = [entry["after"]["url"] for entry in await scanned.log() if entry["action"] == "key.leaked"]
+    assert logged == urls[::-1]
 
 
 @pytest.mark.parametrize(
@@ -166,10 +185,10 @@ async def test_an_alert_ends_nothing(scanned: Scanned, caplog: pytest.LogCapture
         {"Github-Public-Key-Signature": base64.b64encode(KEY.sign(b"[]", ec.ECDSA(hashes.SHA256()))).decode()},
     ],
 )
-async def test_an_unsigned_report_ends_nothing(scanned: Scanned, headers: dict[str, str]) -> None:
+async def test_an_unsigned_report_revokes_nothing(scanned: Scanned, headers: dict[str, str]) -> None:
     key = await scanned.admin.created()
-    answer = await scanned.report(key["secret"], headers=headers)
-    assert (answer.status_code, answer.json()["code"]) == (403, "not_permitted")
+    response = await scanned.report(key["secret"], headers=headers)
+    assert (response.status_code, response.json()["code"]) == (403, "not_permitted")
     assert await scanned.status(key["id"]) == "active"
 
 
@@ -184,18 +203,16 @@ async def test_an_unsigned_report_ends_nothing(scanned: Scanned, headers: dict[s
         (b"[]", {"Content-Type": "text/plain"}, "unsupported_media_type"),
     ],
 )
-async def test_a_report_that_cannot_be_read_is_refused(
-    scanned: Scanned, body: bytes, headers: dict[str, str], code: str
-) -> None:
+async def test_a_malformed_report_is_refused(scanned: Scanned, body: bytes, headers: dict[str, str], code: str) -> None:
     assert (await scanned.report(body=body, headers=headers)).json()["code"] == code
 
 
 async def test_it_is_described_where_a_scanner_is_configured(scanned: Scanned, api: Api) -> None:
-    for asked, is_there in ((scanned.api, True), (api, False)):
-        described = (await asked.client(None).get("/v1/openapi.json")).json()["paths"]
+    for served, is_there in ((scanned.api, True), (api, False)):
+        described = (await served.client(None).get("/v1/openapi.json")).json()["paths"]
         assert ("/v1/leaks" in described) is is_there
 
 
-async def test_where_no_scanner_is_configured_there_is_nothing(api: Api, admin: Caller) -> None:
+async def test_without_a_configured_scanner_the_path_is_not_found(api: Api, admin: Caller) -> None:
     assert (await Scanned(api, admin).report(admin.secret)).status_code == 404
     assert (await admin.ask("GET", "/v1/whoami")).status_code == 200

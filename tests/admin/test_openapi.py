@@ -1,4 +1,4 @@
-"""The document says what the API does."""
+"""The OpenAPI document matches the API."""
 
 from typing import Any
 
@@ -19,12 +19,12 @@ of_every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda
 
 
 def described(operation: Operation) -> dict[str, Any]:
-    told: dict[str, Any] = DOCUMENT["paths"][operation.path][operation.method.lower()]
-    return told
+    documented: dict[str, Any] = DOCUMENT["paths"][operation.path][operation.method.lower()]
+    return documented
 
 
 def validator(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
-    """Return what holds values against a *schema* of the document, formats and all."""
+    """Return a validator for a *schema* of the document, including formats."""
     rooted = {"$ref": "#/$defs/checked", "components": DOCUMENT["components"], "$defs": {"checked": schema}}
     return jsonschema_rs.Draft202012Validator(rooted, validate_formats=True)
 
@@ -37,18 +37,18 @@ def test_it_is_openapi_3_1() -> None:
 
 
 def test_it_describes_the_table_and_nothing_else() -> None:
-    told = {(method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods}
-    assert told == {(o.method, o.path) for o in OPERATIONS} | {("GET", DESCRIPTION_PATH)}
+    documented = {(method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods}
+    assert documented == {(o.method, o.path) for o in OPERATIONS} | {("GET", DESCRIPTION_PATH)}
     names = [described(operation)["operationId"] for operation in OPERATIONS]
     assert names == [operation.name for operation in OPERATIONS]
     assert len(set(names)) == len(names)
 
 
 @in_memory
-async def test_everybody_may_read_it(admin: Caller) -> None:
+async def test_the_document_is_public(admin: Caller) -> None:
     for secret in (None, admin.secret, "junk"):
-        answer = await admin.api.client(secret).get(DESCRIPTION_PATH)
-        assert (answer.status_code, answer.json()) == (200, DOCUMENT)
+        response = await admin.api.client(secret).get(DESCRIPTION_PATH)
+        assert (response.status_code, response.json()) == (200, DOCUMENT)
 
 
 @pytest.mark.parametrize(
@@ -94,14 +94,14 @@ async def test_everybody_may_read_it(admin: Caller) -> None:
     ],
 )
 def test_every_limit_is_stated(schema: str, path: str, expected: object) -> None:
-    found: Any = SCHEMAS[schema]
+    value: Any = SCHEMAS[schema]
     for name in path.split("."):
-        found = found[int(name)] if isinstance(found, list) else found.get(name)
-        if found is None:
+        value = value[int(name)] if isinstance(value, list) else value.get(name)
+        if value is None:
             break
-        if isinstance(found, dict) and "$ref" in found:
-            found = SCHEMAS[found["$ref"].rpartition("/")[2]]
-    assert found == expected
+        if isinstance(value, dict) and "$ref" in value:
+            value = SCHEMAS[value["$ref"].rpartition("/")[2]]
+    assert value == expected
 
 
 @pytest.mark.parametrize(
@@ -131,43 +131,43 @@ def test_every_parameter_is_stated(name: str, place: str, expected: dict[str, An
 
 
 @of_every_operation
-def test_every_operation_states_who_may_and_what_can_go_wrong(operation: Operation) -> None:
-    told = described(operation)
-    assert told["summary"]
-    assert (f"`{operation.scopes}`" in told.get("description", "")) is bool(operation.scopes)
-    answers = told["responses"]
-    assert {str(operation.status), "400", "401", "403", "422", "429", "503"} <= answers.keys()
-    assert {str(int(CODES[code][0])) for code in operation.problems} <= answers.keys()
-    assert ("413" in answers, "415" in answers) == (operation.body is not None,) * 2
-    for status, answer in answers.items():
+def test_every_operation_states_its_scope_and_its_problems(operation: Operation) -> None:
+    documented = described(operation)
+    assert documented["summary"]
+    assert (f"`{operation.scopes}`" in documented.get("description", "")) is bool(operation.scopes)
+    responses = documented["responses"]
+    assert {str(operation.status), "400", "401", "403", "422", "429", "503"} <= responses.keys()
+    assert {str(int(CODES[code][0])) for code in operation.problems} <= responses.keys()
+    assert ("413" in responses, "415" in responses) == (operation.body is not None,) * 2
+    for status, response in responses.items():
         kind = "application/json" if status < "400" else "application/problem+json"
-        assert list(answer["content"]) == [kind]
+        assert list(response["content"]) == [kind]
 
 
 @over(OPERATIONS)
-async def test_every_answer_is_as_described(admin: Caller, operation: Operation) -> None:
+async def test_every_response_matches_its_schema(admin: Caller, operation: Operation) -> None:
     created = await admin.created(expires_at="2099-01-01T00:00:00Z", metadata={"a": "b"}, allowed_ips=["::/0"])
     rotated = await admin.ask("POST", f"/v1/keys/{created['id']}/rotate", {})
     assert rotated.status_code == 200
     name = created["id"] if operation.about == "key" else (await admin.made(operation.about))[0]
     path, body = operation.path.format(id=name), BODIES.get(operation.name)
-    answers = described(operation)["responses"]
+    responses = described(operation)["responses"]
     done = await admin.ask(operation.method, path, body)
     assert done.status_code == operation.status
-    for asked in (
+    for response in (
         done,
         await admin.ask(operation.method, f"{path}?unknown=1", body),
         await admin.ask(operation.method, operation.path.format(id="none"), body),
         await admin.api.client(None).request(operation.method, path),
         await (await admin.api.caller(scopes=[])).ask(operation.method, path, body),
     ):
-        media = answers[str(asked.status_code)]["content"][asked.headers["content-type"]]
-        validator(media["schema"]).validate(asked.json())
-        assert asked.status_code >= 400 or answers[str(asked.status_code)]["headers"].keys() == {
-            name for name in ("ETag", "Location") if name in asked.headers
+        media = responses[str(response.status_code)]["content"][response.headers["content-type"]]
+        validator(media["schema"]).validate(response.json())
+        assert response.status_code >= 400 or responses[str(response.status_code)]["headers"].keys() == {
+            name for name in ("ETag", "Location") if name in response.headers
         } | ({"Idempotent-Replayed"} if operation.is_repeatable else set())
 
 
 @pytest.mark.parametrize("model", [operation.response for operation in OPERATIONS], ids=lambda model: model.__name__)
-def test_the_schema_of_an_answer_refuses_another_one(model: type) -> None:
+def test_the_schema_of_a_response_refuses_another_one(model: type) -> None:
     assert not validator(SCHEMAS[schema_name(model.__name__)]).is_valid({"object": "nothing"})

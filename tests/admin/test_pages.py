@@ -1,4 +1,4 @@
-"""Lists, page by page."""
+"""Pagination of lists."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ from tests.admin.conftest import Caller, in_memory
 
 
 async def walked(caller: Caller, path: str, limit: int, **between: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - as `created`
-    """Return all that *path* lists by pages of *limit*; a key is created after each page if *between* says of what."""
-    found: list[dict[str, Any]] = []
+    """Return all items of the list at *path*, by pages of *limit*. With *between*, create a key after each page."""
+    ids: list[dict[str, Any]] = []
     after = ""
     while True:
         page = (await caller.ask("GET", f"{path}limit={limit}{after}")).json()
         assert page.keys() == {"object", "data", "has_more"}
         assert page["object"] == "list"
         assert 1 <= len(page["data"]) <= limit
-        found += page["data"]
+        ids += page["data"]
         if not page["has_more"]:
-            return found
+            return ids
         assert len(page["data"]) == limit
         after = f"&after={page['data'][-1]['id']}"
         if between:
@@ -26,16 +26,16 @@ async def walked(caller: Caller, path: str, limit: int, **between: Any) -> list[
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 6, 7, 8, 100])
-async def test_a_walk_meets_every_key_once_whatever_is_created_meanwhile(admin: Caller, limit: int) -> None:
+async def test_pagination_yields_every_key_once_whatever_is_created_meanwhile(admin: Caller, limit: int) -> None:
     created = [admin.id, *[(await admin.created(name=f"key {n}"))["id"] for n in range(6)]]
-    found = [key["id"] for key in await walked(admin, "/v1/keys?", limit, name="late")]
-    assert sorted(found) == sorted(created)
-    dated = [(await admin.ask("GET", f"/v1/keys/{key}")).json()["created_at"] for key in found]
+    ids = [key["id"] for key in await walked(admin, "/v1/keys?", limit, name="late")]
+    assert sorted(ids) == sorted(created)
+    dated = [(await admin.ask("GET", f"/v1/keys/{key}")).json()["created_at"] for key in ids]
     assert dated == sorted(dated, reverse=True)
 
 
 @pytest.mark.parametrize("limit", [1, 3, 100])
-async def test_filters_hold_over_all_pages(admin: Caller, limit: int) -> None:
+async def test_filters_apply_to_all_pages(admin: Caller, limit: int) -> None:
     expected: dict[str, set[str]] = {"active": {admin.id}, "revoked": set(), "expired": set(), "live": {admin.id}}
     expected["test"] = set()
     for number in range(9):
@@ -49,15 +49,15 @@ async def test_filters_hold_over_all_pages(admin: Caller, limit: int) -> None:
         expected[status].add(key_id)
         expected[environment].add(key_id)
     for status in ("active", "revoked", "expired"):
-        found = [key["id"] for key in await walked(admin, f"/v1/keys?status={status}&", limit)]
-        assert sorted(found) == sorted(expected[status])
+        ids = [key["id"] for key in await walked(admin, f"/v1/keys?status={status}&", limit)]
+        assert sorted(ids) == sorted(expected[status])
         for environment in ("live", "test"):
             query = f"/v1/keys?environment={environment}&status={status}&"
-            found = [key["id"] for key in await walked(admin, query, limit)]
-            assert sorted(found) == sorted(expected[status] & expected[environment])
+            ids = [key["id"] for key in await walked(admin, query, limit)]
+            assert sorted(ids) == sorted(expected[status] & expected[environment])
 
 
-async def test_a_page_goes_on_after_a_key_that_the_filter_leaves_out(admin: Caller) -> None:
+async def test_a_page_can_start_after_a_key_that_the_filter_excludes(admin: Caller) -> None:
     first = await admin.created()
     second = await admin.created()
     await admin.ask("POST", f"/v1/keys/{second['id']}/revoke")
@@ -65,7 +65,7 @@ async def test_a_page_goes_on_after_a_key_that_the_filter_leaves_out(admin: Call
     assert [key["id"] for key in page["data"]] == [first["id"], admin.id]
 
 
-async def test_twenty_come_at_once_unless_asked_otherwise(admin: Caller) -> None:
+async def test_a_page_has_twenty_items_by_default(admin: Caller) -> None:
     for number in range(20):
         await admin.created(name=f"key {number}")
     page = (await admin.ask("GET", "/v1/keys")).json()
@@ -84,7 +84,7 @@ async def test_after_the_last_key_there_is_an_empty_page(admin: Caller) -> None:
 
 @in_memory
 @pytest.mark.parametrize("limit", [1, 4, 100])
-async def test_the_audit_log_is_walked_whole_newest_first(admin: Caller, stranger: Caller, limit: int) -> None:
+async def test_pagination_yields_the_whole_audit_log_newest_first(admin: Caller, stranger: Caller, limit: int) -> None:
     for number in range(3):
         await admin.created(name=f"mine {number}")
         await stranger.created(name=f"theirs {number}")

@@ -1,11 +1,11 @@
-"""Changing a key only as it was when it was read (RFC 9110 §13.1.1)."""
+"""Optimistic locking with ETag and If-Match (RFC 9110 §13.1.1)."""
 
 import asyncio
 from typing import Any
 
 import pytest
 
-from tests.admin.conftest import Caller, told
+from tests.admin.conftest import Caller, status_and_code
 
 CHANGES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "update": ("PATCH", "", {"name": "renamed"}),
@@ -38,7 +38,7 @@ of_every_change = pytest.mark.parametrize("change", CHANGES)
         ([",".join(f'"{n}"' for n in range(4, 2000))], 412, "a long list"),
     ],
 )
-async def test_a_change_is_made_to_the_version_that_is_meant_only(
+async def test_if_match_lets_only_the_named_version_be_changed(
     admin: Caller,
     change: str,
     tags: list[str],
@@ -53,33 +53,33 @@ async def test_a_change_is_made_to_the_version_that_is_meant_only(
     assert read.headers["etag"] == '"3"'
     before = await admin.api.head()
     headers = [("if-match", tag) for tag in tags]
-    answer = await admin.ask(method, path + action, body, headers=headers)
+    response = await admin.ask(method, path + action, body, headers=headers)
     now = await admin.ask("GET", path)
     if status == 200:
-        assert (answer.status_code, answer.headers["etag"], now.headers["etag"]) == (200, '"4"', '"4"'), why
+        assert (response.status_code, response.headers["etag"], now.headers["etag"]) == (200, '"4"', '"4"'), why
     else:
-        assert told(answer) == (412, "precondition_failed"), why
+        assert status_and_code(response) == (412, "precondition_failed"), why
         assert now.headers["etag"] == '"3"'
         assert now.json() == {name: value for name, value in read.json().items() if name != "secret"}
         assert await admin.api.head() == before
 
 
 @pytest.mark.parametrize("tries", [2, 5])
-async def test_of_changes_at_once_to_one_version_one_is_made(admin: Caller, tries: int) -> None:
+async def test_of_concurrent_changes_to_one_version_one_succeeds(admin: Caller, tries: int) -> None:
     path = f"/v1/keys/{(await admin.created())['id']}"
     before = await admin.api.head()
     headers = {"If-Match": '"1"'}
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(admin.ask("PATCH", path, {"name": f"name {n}"}, headers=headers) for n in range(tries))
     )
-    assert sorted(answer.status_code for answer in answers) == [200, *[412] * (tries - 1)]
-    made = next(answer for answer in answers if answer.status_code == 200)
+    assert sorted(response.status_code for response in responses) == [200, *[412] * (tries - 1)]
+    made = next(response for response in responses if response.status_code == 200)
     assert (await admin.ask("GET", path)).json()["name"] == made.json()["name"]
     assert (await admin.api.head()).sequence == before.sequence + 1
 
 
 @of_every_change
-async def test_what_changes_nothing_keeps_the_version(admin: Caller, change: str) -> None:
+async def test_an_update_without_a_change_keeps_the_version(admin: Caller, change: str) -> None:
     method, action, body = CHANGES[change]
     path = f"/v1/keys/{(await admin.created())['id']}"
     first = await admin.ask(method, path + action, body)
@@ -92,7 +92,7 @@ async def test_what_changes_nothing_keeps_the_version(admin: Caller, change: str
         assert await admin.api.head() == before
 
 
-async def test_a_read_key_and_a_changed_one_carry_the_same_tag(admin: Caller) -> None:
+async def test_retrieve_and_update_return_the_same_etag(admin: Caller) -> None:
     path = f"/v1/keys/{(await admin.created())['id']}"
     for method, action, body in CHANGES.values():
         changed = await admin.ask(method, path + action, body)

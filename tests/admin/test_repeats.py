@@ -1,4 +1,4 @@
-"""A request that is sent again under its name is done once."""
+"""Idempotency: a retry with the same Idempotency-Key has no further effect."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,14 +10,14 @@ from httpx2 import Response
 from machpay_gateway import Gateway, MachPayAuth
 from machpay_gateway.admin.app import key_api
 from machpay_gateway.admin.operations import OWN_ROUTES
-from tests.admin.conftest import Api, Caller, places, told
+from tests.admin.conftest import Api, Caller, places, status_and_code
 
 NAMED = {"Idempotency-Key": "once"}
 NEW = {"name": "deploy", "scopes": ["skills:list"], "metadata": {"a": "1", "b": "ü"}}
 
 
 class Clock:
-    """Tells what it is set to."""
+    """A clock with a settable time."""
 
     def __init__(self) -> None:
         self.now = 4_000_000_000.0
@@ -44,13 +44,13 @@ async def create(caller: Caller, body: dict[str, Any] | None = None) -> Response
     return await caller.ask("POST", "/v1/keys", NEW if body is None else body, headers=NAMED)
 
 
-def is_replay(answer: Response, of: Response) -> bool:
-    """Tell whether *answer* is that *of* another request, and says so."""
-    kept = ("etag", "location", "content-type", "cache-control")
+def is_replay(response: Response, of: Response) -> bool:
+    """Tell whether *response* is a marked replay *of* another response."""
+    compared = ("etag", "location", "content-type", "cache-control")
     return (
-        (answer.status_code, answer.content) == (of.status_code, of.content)
-        and [answer.headers.get(name) for name in kept] == [of.headers.get(name) for name in kept]
-        and answer.headers.get("idempotent-replayed") == "true"
+        (response.status_code, response.content) == (of.status_code, of.content)
+        and [response.headers.get(name) for name in compared] == [of.headers.get(name) for name in compared]
+        and response.headers.get("idempotent-replayed") == "true"
         and "idempotent-replayed" not in of.headers
     )
 
@@ -83,13 +83,13 @@ async def test_the_same_request_rotates_once(admin: Caller) -> None:
         (b'{"n\\u0061me":"\\u0064eploy","scopes":["skills:list"],"metadata":{"a":"1","b":"\\u00fc"}}', "escapes"),
     ],
 )
-async def test_the_same_json_is_the_same_request_however_it_is_written(admin: Caller, body: bytes, why: str) -> None:
+async def test_a_retry_may_serialize_the_same_json_differently(admin: Caller, body: bytes, why: str) -> None:
     first = await create(admin)
     again = await admin.ask("POST", "/v1/keys", content=body, headers={**NAMED, "Content-Type": "application/json"})
     assert is_replay(again, first), why
 
 
-async def test_no_body_and_an_empty_object_are_the_same_request(admin: Caller) -> None:
+async def test_a_retry_may_send_no_body_instead_of_an_empty_object(admin: Caller) -> None:
     created = await admin.created()
     path = f"/v1/keys/{created['id']}/rotate"
     first = await admin.ask("POST", path, headers=NAMED)
@@ -108,41 +108,45 @@ async def test_no_body_and_an_empty_object_are_the_same_request(admin: Caller) -
         ("/v1/keys/{id}/rotate", {}, "another path and body"),
     ],
 )
-async def test_another_request_of_the_same_name_is_refused(
+async def test_an_idempotency_key_is_refused_for_another_request(
     admin: Caller, path: str, body: dict[str, Any], why: str
 ) -> None:
     created = (await create(admin)).json()
     before = await admin.api.head()
-    answer = await admin.ask("POST", path.format(id=created["id"]), body, headers=NAMED)
-    assert told(answer) == (409, "conflict"), why
+    response = await admin.ask("POST", path.format(id=created["id"]), body, headers=NAMED)
+    assert status_and_code(response) == (409, "conflict"), why
+    assert "for another request" in response.json()["detail"], why
     assert await admin.api.head() == before
 
 
-async def test_rotating_another_key_under_the_same_name_is_refused(admin: Caller) -> None:
+async def test_an_idempotency_key_is_refused_for_another_key(admin: Caller) -> None:
     one, other = await admin.created(), await admin.created()
     assert (await admin.ask("POST", f"/v1/keys/{one['id']}/rotate", {}, headers=NAMED)).status_code == 200
-    assert told(await admin.ask("POST", f"/v1/keys/{other['id']}/rotate", {}, headers=NAMED)) == (409, "conflict")
+    assert status_and_code(await admin.ask("POST", f"/v1/keys/{other['id']}/rotate", {}, headers=NAMED)) == (
+        409,
+        "conflict",
+    )
 
 
 @pytest.mark.parametrize("headers", [{}, {"If-Match": '"1"'}], ids=["", "if unchanged"])
 @pytest.mark.parametrize("action", ["create", "rotate"])
-async def test_twenty_at_once_are_one(admin: Caller, action: str, headers: dict[str, str]) -> None:
+async def test_twenty_concurrent_retries_have_one_effect(admin: Caller, action: str, headers: dict[str, str]) -> None:
     path, body = "/v1/keys", dict[str, Any](NEW)
     if action == "rotate":
         path, body = f"/v1/keys/{(await admin.created())['id']}/rotate", {"grace_seconds": 60}
     before = await admin.api.head()
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(admin.ask("POST", path, body, headers=NAMED | headers)) for _ in range(20)]
-    answers = [task.result() for task in tasks]
-    assert {answer.status_code for answer in answers} == {201 if action == "create" else 200}
-    assert len({answer.content for answer in answers}) == 1
-    assert len({answer.headers["etag"] for answer in answers}) == 1
-    assert ["idempotent-replayed" in answer.headers for answer in answers].count(False) == 1
+    responses = [task.result() for task in tasks]
+    assert {response.status_code for response in responses} == {201 if action == "create" else 200}
+    assert len({response.content for response in responses}) == 1
+    assert len({response.headers["etag"] for response in responses}) == 1
+    assert ["idempotent-replayed" in response.headers for response in responses].count(False) == 1
     assert (await admin.api.head()).sequence == before.sequence + 1
 
 
 @pytest.mark.parametrize("action", ["PATCH", "rotate", "revoke"])
-async def test_the_answer_is_that_of_then_whatever_became_of_the_key(admin: Caller, action: str) -> None:
+async def test_the_replayed_response_does_not_depend_on_later_changes(admin: Caller, action: str) -> None:
     first = await create(admin)
     path = f"/v1/keys/{first.json()['id']}"
     changed = await (
@@ -152,7 +156,7 @@ async def test_the_answer_is_that_of_then_whatever_became_of_the_key(admin: Call
     assert is_replay(await create(admin), first)
 
 
-async def test_a_rotation_is_answered_again_after_its_key_has_ended(admin: Caller) -> None:
+async def test_a_rotation_is_replayed_after_its_key_was_revoked(admin: Caller) -> None:
     created = await admin.created()
     path = f"/v1/keys/{created['id']}"
     headers = NAMED | {"If-Match": '"1"'}
@@ -161,7 +165,7 @@ async def test_a_rotation_is_answered_again_after_its_key_has_ended(admin: Calle
     assert is_replay(await admin.ask("POST", f"{path}/rotate", {}, headers=headers), first)
 
 
-async def test_the_answer_outlives_the_keys_own_expiry(admin: Caller, clock: Clock) -> None:
+async def test_a_response_is_replayed_after_the_key_has_expired(admin: Caller, clock: Clock) -> None:
     body = {**NEW, "expires_at": "2096-10-02T07:06:41Z"}  # a second after the clock
     first = await create(admin, body)
     assert first.status_code == 201
@@ -170,7 +174,7 @@ async def test_the_answer_outlives_the_keys_own_expiry(admin: Caller, clock: Clo
     assert places(await admin.ask("POST", "/v1/keys", body)) == ["expires_at"]
 
 
-async def test_after_a_day_a_name_is_new(admin: Caller, clock: Clock) -> None:
+async def test_an_idempotency_key_can_be_reused_after_a_day(admin: Caller, clock: Clock) -> None:
     first = await create(admin)
     clock.now += 86_400
     assert is_replay(await create(admin), first)
@@ -181,20 +185,20 @@ async def test_after_a_day_a_name_is_new(admin: Caller, clock: Clock) -> None:
     assert is_replay(await create(admin), second)
 
 
-async def test_what_failed_is_not_remembered(admin: Caller) -> None:
+async def test_failed_requests_are_not_stored(admin: Caller) -> None:
     assert (await create(admin, {"name": "", "scopes": []})).status_code == 422
-    assert told(await admin.ask("POST", "/v1/keys/key_none/rotate", {}, headers=NAMED)) == (404, "not_found")
+    assert status_and_code(await admin.ask("POST", "/v1/keys/key_none/rotate", {}, headers=NAMED)) == (404, "not_found")
     stale = NAMED | {"If-Match": '"9"'}
-    assert told(await admin.ask("POST", f"/v1/keys/{admin.id}/rotate", {}, headers=stale)) == (
+    assert status_and_code(await admin.ask("POST", f"/v1/keys/{admin.id}/rotate", {}, headers=stale)) == (
         412,
         "precondition_failed",
     )
     assert "idempotent-replayed" not in (await create(admin)).headers
 
 
-async def test_reads_and_other_changes_take_no_notice_of_a_name(admin: Caller) -> None:
+async def test_other_operations_ignore_the_idempotency_key(admin: Caller) -> None:
     created = await admin.created()
     path = f"/v1/keys/{created['id']}"
     for name in ("one", "two"):
-        answer = await admin.ask("PATCH", path, {"name": name}, headers=NAMED)
-        assert (answer.status_code, answer.json()["name"]) == (200, name)
+        response = await admin.ask("PATCH", path, {"name": name}, headers=NAMED)
+        assert (response.status_code, response.json()["name"]) == (200, name)

@@ -1,4 +1,4 @@
-"""Where the key API is, and what is said where it is not."""
+"""Routing: the paths of the key API, and responses at other paths."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +18,7 @@ from machpay_gateway import ConfigurationError, Route
 from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.server import create_app
-from tests.admin.conftest import Api, Caller, in_memory, over, serving_api, told
+from tests.admin.conftest import Api, Caller, in_memory, over, serving_api, status_and_code
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 PATHS = sorted({operation.path for operation in OPERATIONS} | {DESCRIPTION_PATH})
@@ -32,14 +32,14 @@ def allowed(path: str) -> set[str]:
 
 @in_memory
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_method_that_is_not_there_is_told_which_are(admin: Caller, path: str) -> None:
+async def test_an_unknown_method_gets_the_allowed_ones(admin: Caller, path: str) -> None:
     for method in METHODS:
         if method not in allowed(path):
-            answer = await admin.ask(method, path.format(id=admin.id))
-            assert answer.status_code == 405
-            assert method == "HEAD" or told(answer) == (405, "method_not_allowed")
-            assert set(answer.headers["allow"].split(", ")) == allowed(path)
-            assert answer.headers["content-type"] == "application/problem+json"
+            response = await admin.ask(method, path.format(id=admin.id))
+            assert response.status_code == 405
+            assert method == "HEAD" or status_and_code(response) == (405, "method_not_allowed")
+            assert set(response.headers["allow"].split(", ")) == allowed(path)
+            assert response.headers["content-type"] == "application/problem+json"
 
 
 @over(operation for operation in OPERATIONS if operation.method == "GET")
@@ -61,10 +61,10 @@ async def test_head_is_get_without_its_body(admin: Caller, operation: Operation)
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-async def test_beneath_the_key_apis_paths_there_is_nothing_else(admin: Caller, method: str, path: str) -> None:
-    answer = await admin.ask(method, path.format(id=admin.id))
-    assert told(answer) == (404, "not_found")
-    assert "x-app" not in answer.headers
+async def test_unknown_paths_below_the_key_api_are_not_found(admin: Caller, method: str, path: str) -> None:
+    response = await admin.ask(method, path.format(id=admin.id))
+    assert status_and_code(response) == (404, "not_found")
+    assert "x-app" not in response.headers
 
 
 @in_memory
@@ -84,19 +84,19 @@ async def test_beneath_the_key_apis_paths_there_is_nothing_else(admin: Caller, m
         "/x/v1/keys",
     ],
 )
-async def test_everything_else_is_the_applications(admin: Caller, path: str) -> None:
-    answer = await admin.ask("GET", path)
-    assert (answer.status_code, answer.text) == (200, "ok")
+async def test_all_other_paths_belong_to_the_application(admin: Caller, path: str) -> None:
+    response = await admin.ask("GET", path)
+    assert (response.status_code, response.text) == (200, "ok")
 
 
-async def test_without_an_application_there_is_the_key_api_alone() -> None:
+async def test_without_an_application_only_the_key_api_is_served() -> None:
     app = create_app(database="memory://")
     async with app.gateway:
         api = Api.of(app)
         caller = await api.caller()
         assert (await caller.ask("GET", "/v1/keys")).status_code == 200
-        assert told(await caller.ask("GET", "/v1/skills")) == (404, "not_found")
-        assert told(await api.client(None).get("/v1/skills")) == (401, "missing_credentials")
+        assert status_and_code(await caller.ask("GET", "/v1/skills")) == (404, "not_found")
+        assert status_and_code(await api.client(None).get("/v1/skills")) == (401, "missing_credentials")
         await api.close()
     with TestClient(app) as client:
         assert client.get("/v1/openapi.json").status_code == 200
@@ -138,11 +138,11 @@ async def test_below_a_root_path_it_is_the_same_api(is_kept_in_path: bool) -> No
         async with AsyncClient(transport=transport, base_url=f"http://api.test{prefix}", headers=headers) as client:
             made, again = [await client.post("/v1/keys", json={"name": "a", "scopes": []}) for _ in range(2)]
             key_id = made.json()["id"]
-            for answer in (made, again):
-                assert (answer.status_code, answer.headers["location"]) == (201, f"/gateway/v1/keys/{key_id}")
+            for response in (made, again):
+                assert (response.status_code, response.headers["location"]) == (201, f"/gateway/v1/keys/{key_id}")
             assert (await client.get(f"/v1/keys/{key_id}")).status_code == 200
-            assert told(await client.get("/v1/keys/")) == (404, "not_found")
-            assert told(await client.delete("/v1/keys")) == (405, "method_not_allowed")
+            assert status_and_code(await client.get("/v1/keys/")) == (404, "not_found")
+            assert status_and_code(await client.delete("/v1/keys")) == (405, "method_not_allowed")
 
 
 async def test_mounted_in_another_application_it_is_the_same_api() -> None:
@@ -164,7 +164,7 @@ async def test_where_unlisted_routes_are_denied_the_key_api_is_listed() -> None:
         for path in ("/v1/keys", f"/v1/keys/{created['id']}", "/v1/audit-log", "/v1/whoami", "/v1/openapi.json"):
             assert (await caller.ask("GET", path)).status_code == 200
         for method, path in (("GET", "/v1/skills"), ("GET", f"/v1/keys/{created['id']}/x"), ("DELETE", "/v1/keys")):
-            assert told(await caller.ask(method, path)) == (404, "route_not_found")
+            assert status_and_code(await caller.ask(method, path)) == (404, "route_not_found")
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
@@ -180,12 +180,12 @@ async def test_the_applications_own_rule_for_every_method_does_not_open_the_key_
     ) as api:
         caller = await api.caller(scopes=["skills:list"])
         for operation in OPERATIONS:
-            answer = await caller.ask(
+            response = await caller.ask(
                 operation.method, operation.path.format(id=caller.id), {} if operation.body else None
             )
-            assert answer.status_code == (403 if operation.scopes else operation.status)
+            assert response.status_code == (403 if operation.scopes else operation.status)
         # Public, by the application's own rule: told of no key, since there is nothing by that method.
-        assert told(await api.client(None).put("/v1/keys")) == (405, "method_not_allowed")
+        assert status_and_code(await api.client(None).put("/v1/keys")) == (405, "method_not_allowed")
 
 
 def test_the_applications_lifespan_runs_within_the_gateways() -> None:
@@ -215,34 +215,34 @@ async def test_an_issuer_at_v1_has_its_endpoints_beside_the_apps_that_are_manage
         assert (await caller.ask("GET", "/v1/oauth/clients")).json()["data"] == []
         assert (await nobody.post("/v1/oauth/token")).json()["error"] == "invalid_request"
         assert (await nobody.get("/.well-known/oauth-authorization-server/v1")).json()["issuer"] == authority.issuer
-        assert told(await caller.ask("GET", "/v1/oauth/nothing")) == (404, "not_found")
-        assert told(await caller.ask("GET", "/v1/oauth/token/")) == (404, "not_found")
+        assert status_and_code(await caller.ask("GET", "/v1/oauth/nothing")) == (404, "not_found")
+        assert status_and_code(await caller.ask("GET", "/v1/oauth/token/")) == (404, "not_found")
 
 
 @in_memory
-async def test_no_answer_is_kept_by_a_cache(admin: Caller) -> None:
-    async def asked(method: str, path: str, body: Any = None, **kwargs: Any) -> Response:  # noqa: ANN401 - as `ask`
+async def test_no_response_can_be_cached(admin: Caller) -> None:
+    async def send(method: str, path: str, body: Any = None, **kwargs: Any) -> Response:  # noqa: ANN401 - as `ask`
         return await admin.ask(method, path, body, **kwargs)
 
     created = await admin.created()
     path = f"/v1/keys/{created['id']}"
-    answers = [
-        await asked("GET", "/v1/openapi.json"),
-        await asked("GET", "/v1/keys"),
-        await asked("GET", path),
-        await asked("HEAD", path),
-        await asked("PATCH", path, {"name": "b"}),
-        await asked("POST", f"{path}/rotate", {}),
-        await asked("POST", f"{path}/rotate", {}, headers={"If-Match": '"1"'}),
-        await asked("POST", "/v1/keys", {"name": ""}),
-        await asked("POST", "/v1/keys", content=b"x"),
-        await asked("POST", "/v1/keys", content=b"x" * 300_000),
-        await asked("GET", "/v1/keys/none"),
-        await asked("GET", "/v1/keys/none/x"),
-        await asked("DELETE", "/v1/keys"),
-        await asked("GET", "/v1/whoami"),
-        await asked("GET", "/v1/audit-log"),
+    responses = [
+        await send("GET", "/v1/openapi.json"),
+        await send("GET", "/v1/keys"),
+        await send("GET", path),
+        await send("HEAD", path),
+        await send("PATCH", path, {"name": "b"}),
+        await send("POST", f"{path}/rotate", {}),
+        await send("POST", f"{path}/rotate", {}, headers={"If-Match": '"1"'}),
+        await send("POST", "/v1/keys", {"name": ""}),
+        await send("POST", "/v1/keys", content=b"x"),
+        await send("POST", "/v1/keys", content=b"x" * 300_000),
+        await send("GET", "/v1/keys/none"),
+        await send("GET", "/v1/keys/none/x"),
+        await send("DELETE", "/v1/keys"),
+        await send("GET", "/v1/whoami"),
+        await send("GET", "/v1/audit-log"),
         await admin.api.client(None).get("/v1/keys"),
     ]
-    assert {answer.headers.get("cache-control") for answer in answers} == {"no-store"}
-    assert {answer.status_code for answer in answers} == {200, 400, 401, 404, 405, 412, 413, 415, 422} - {400}
+    assert {response.headers.get("cache-control") for response in responses} == {"no-store"}
+    assert {response.status_code for response in responses} == {200, 400, 401, 404, 405, 412, 413, 415, 422} - {400}

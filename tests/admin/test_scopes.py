@@ -1,4 +1,4 @@
-"""A key gives on what it holds and no more."""
+"""A key can assign only scopes that it holds."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ import pytest
 from machpay_gateway.core.keys.audit import Change
 from machpay_gateway.core.keys.idempotency import ResponseFactory
 from machpay_gateway.core.keys.key import KeyRecord
-from tests.admin.conftest import Api, Caller, in_memory, places, told
+from tests.admin.conftest import Api, Caller, in_memory, places, status_and_code
 
 
 @in_memory
 @pytest.mark.parametrize(
-    "held, asked, mistaken, why",
+    "held, requested, mistaken, why",
     [
         (["skills:list"], ["skills:list"], [], "the same scope"),
         (["skills:list"], [], [], "none at all"),
@@ -39,19 +39,19 @@ from tests.admin.conftest import Api, Caller, in_memory, places, told
         (["skills:list"], ["skills:list account:read"], ["scopes.0"], "two names in one"),
     ],
 )
-async def test_a_child_gets_at_most_the_scopes_of_the_key_that_makes_it(
-    api: Api, held: Sequence[str], asked: Sequence[str], mistaken: Sequence[str], why: str
+async def test_a_new_key_gets_at_most_the_scopes_of_its_creator(
+    api: Api, held: Sequence[str], requested: Sequence[str], mistaken: Sequence[str], why: str
 ) -> None:
     caller = await api.caller(scopes=("keys:manage", *held))
     before = await api.head()
-    answer = await caller.ask("POST", "/v1/keys", {"name": "child", "scopes": asked})
-    assert (answer.status_code, places(answer)) == (422 if mistaken else 201, mistaken), why
+    response = await caller.ask("POST", "/v1/keys", {"name": "child", "scopes": requested})
+    assert (response.status_code, places(response)) == (422 if mistaken else 201, mistaken), why
     assert (await api.head() == before) is bool(mistaken)
     if not mistaken:
-        assert answer.json()["scopes"] == sorted(asked)
+        assert response.json()["scopes"] == sorted(requested)
 
 
-async def test_a_change_may_keep_and_drop_what_the_key_has_and_add_what_the_caller_has(api: Api) -> None:
+async def test_an_update_may_keep_the_keys_scopes_and_add_the_callers(api: Api) -> None:
     admin = await api.caller(scopes=("keys:manage", "skills:list"))
     other_id, _ = await api.guarded.key(scopes=["keys:manage", "account:read", "account:write"])
     path = f"/v1/keys/{other_id}"
@@ -60,15 +60,15 @@ async def test_a_change_may_keep_and_drop_what_the_key_has_and_add_what_the_call
         ["keys:manage", "account:read", "skills:list"],  # one dropped, one given
         ["account:read"],
     ):
-        answer = await admin.ask("PATCH", path, {"scopes": scopes})
-        assert (answer.status_code, answer.json()["scopes"]) == (200, sorted(scopes))
+        response = await admin.ask("PATCH", path, {"scopes": scopes})
+        assert (response.status_code, response.json()["scopes"]) == (200, sorted(scopes))
     before = await api.head()
     for scopes in (["keys:manage"], ["account:read", "account:write"], ["account:*"]):  # gone is gone
-        assert told(await admin.ask("PATCH", path, {"scopes": scopes})) == (422, "invalid_fields")
+        assert status_and_code(await admin.ask("PATCH", path, {"scopes": scopes})) == (422, "invalid_fields")
     assert await api.head() == before
 
 
-async def test_a_scope_that_is_taken_off_meanwhile_is_not_put_back(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_scope_that_is_removed_concurrently_is_not_restored(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     admin = await api.caller(scopes=("keys:manage", "skills:list"))
     key_id, _ = await api.guarded.key(scopes=["account:read", "skills:list"])
     store, keyring = api.gateway.store, api.gateway.keys
@@ -82,9 +82,9 @@ async def test_a_scope_that_is_taken_off_meanwhile_is_not_put_back(api: Api, mon
         return await replace_key(record, change, keep)
 
     monkeypatch.setattr(store, "replace_key", overtaken)
-    answer = await admin.ask("PATCH", f"/v1/keys/{key_id}", {"scopes": ["account:read"]})
+    response = await admin.ask("PATCH", f"/v1/keys/{key_id}", {"scopes": ["account:read"]})
     assert taken
-    assert told(answer) == (409, "conflict")
+    assert status_and_code(response) == (409, "conflict")
     record = await keyring.get(None, key_id)
     assert record is not None
     assert list(record.scopes) == ["skills:list"]
@@ -108,23 +108,23 @@ async def test_only_a_key_within_the_callers_scopes_is_rotated_for_it(
     caller = await api.caller(scopes=("keys:manage", *held))
     key_id, _ = await api.guarded.key(scopes=scopes)
     before = await api.head()
-    answer = await caller.ask("POST", f"/v1/keys/{key_id}/rotate")
-    assert answer.status_code == status
-    assert ("secret" in answer.json(), await api.head() != before) == (status == 200, status == 200)
+    response = await caller.ask("POST", f"/v1/keys/{key_id}/rotate")
+    assert response.status_code == status
+    assert ("secret" in response.json(), await api.head() != before) == (status == 200, status == 200)
 
 
 async def test_any_manager_may_rotate_itself(api: Api) -> None:
     caller = await api.caller(scopes=("keys:*", "account:write"))
-    answer = await caller.ask("POST", f"/v1/keys/{caller.id}/rotate")
-    assert answer.status_code == 200
-    assert (await caller.user(answer.json()).ask("GET", "/v1/keys")).status_code == 200
+    response = await caller.ask("POST", f"/v1/keys/{caller.id}/rotate")
+    assert response.status_code == 200
+    assert (await caller.user(response.json()).ask("GET", "/v1/keys")).status_code == 200
 
 
 @in_memory
 @pytest.mark.parametrize(
     "field, value", [("tier", "enterprise"), ("account_id", "acct_1"), ("id", "key_1"), ("revoked_at", None)]
 )
-async def test_what_a_caller_has_no_say_in_is_refused(admin: Caller, field: str, value: Any) -> None:  # noqa: ANN401 - JSON
+async def test_read_only_fields_are_refused(admin: Caller, field: str, value: Any) -> None:  # noqa: ANN401 - JSON
     created = await admin.created()
     assert created["tier"] == "standard"
     for method, path, body in (
@@ -133,20 +133,20 @@ async def test_what_a_caller_has_no_say_in_is_refused(admin: Caller, field: str,
         ("POST", f"/v1/keys/{created['id']}/rotate", {field: value}),
         ("POST", f"/v1/keys/{created['id']}/revoke", {field: value}),
     ):
-        answer = await admin.ask(method, path, body)
-        assert (answer.status_code, places(answer)) == (422, [field])
+        response = await admin.ask(method, path, body)
+        assert (response.status_code, places(response)) == (422, [field])
 
 
-async def test_managers_who_change_a_key_at_once_never_add_up(api: Api) -> None:
+async def test_concurrent_changes_by_two_managers_never_combine_their_scopes(api: Api) -> None:
     one = await api.caller(scopes=("keys:manage", "skills:list"))
     two = await api.caller(scopes=("keys:manage", "account:read"))
     created = await one.created(scopes=[])
     path = f"/v1/keys/{created['id']}"
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(
             caller.ask("PATCH", path, {"scopes": [name]})
             for caller, name in ((one, "skills:list"), (two, "account:read"))
         )
     )
-    assert [answer.status_code for answer in answers] == [200, 200]
+    assert [response.status_code for response in responses] == [200, 200]
     assert (await one.ask("GET", path)).json()["scopes"] in (["skills:list"], ["account:read"])

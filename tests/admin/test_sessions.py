@@ -1,4 +1,4 @@
-"""Sessions: what a key is traded for, and what ends it."""
+"""Sessions: creation, claims, permissions and expiry."""
 
 from base64 import urlsafe_b64decode
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from httpx2 import ASGITransport, AsyncClient, Response
 
 from machpay_gateway.core.jose.session import MAX_SECONDS, secret_fingerprint
 from machpay_gateway.services.keys import Keys
-from tests.admin.conftest import Api, Caller, in_memory, places, told
+from tests.admin.conftest import Api, Caller, in_memory, places, status_and_code
 
 
 def part(token: str, number: int) -> dict[str, Any]:
@@ -19,10 +19,10 @@ def part(token: str, number: int) -> dict[str, Any]:
     return document
 
 
-async def traded(caller: Caller, **asked: Any) -> str:  # noqa: ANN401 - as JSON has them
-    answer = await caller.ask("POST", "/v1/sessions", asked)
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["token"])
+async def traded(caller: Caller, **body: Any) -> str:  # noqa: ANN401 - as JSON has them
+    response = await caller.ask("POST", "/v1/sessions", body)
+    assert response.status_code == 201, response.text
+    return str(response.json()["token"])
 
 
 async def whoami(api: Api, token: str) -> Response:
@@ -31,26 +31,26 @@ async def whoami(api: Api, token: str) -> Response:
 
 async def test_a_session_acts_for_its_key_and_counts_against_its_quota(admin: Caller) -> None:
     token = await traded(admin)
-    asked = [(await whoami(admin.api, secret)).json() for secret in (admin.secret, token, admin.secret)]
-    key, session, again = asked
+    body = [(await whoami(admin.api, secret)).json() for secret in (admin.secret, token, admin.secret)]
+    key, session, again = body
     assert (session["kind"], session["id"], session["account_id"]) == ("session", key["id"], key["account_id"])
     assert session["scopes"] == key["scopes"]
-    left = [answer["remaining"]["requests"] for answer in asked]
+    left = [response["remaining"]["requests"] for response in body]
     assert left == [left[0], left[0] - 1, left[0] - 2]
     assert again["kind"] == "api_key"
 
 
 @in_memory
-async def test_a_session_has_the_scopes_that_were_asked_for_and_no_others(admin: Caller) -> None:
+async def test_a_session_has_exactly_the_requested_scopes(admin: Caller) -> None:
     token = await traded(admin, scopes=["skills:list"], ttl_seconds=60)
     told_of = (await whoami(admin.api, token)).json()
     assert told_of["scopes"] == ["skills:list"]
-    assert told(await admin.api.client(token).get("/v1/keys")) == (403, "insufficient_scope")
+    assert status_and_code(await admin.api.client(token).get("/v1/keys")) == (403, "insufficient_scope")
 
 
 @in_memory
 @pytest.mark.parametrize(
-    "asked, place",
+    "body, place",
     [
         ({"scopes": ["webhooks:manage"]}, "scopes.0"),  # not held by the key
         ({"scopes": ["skills:list", "skills:list"]}, "scopes"),
@@ -61,14 +61,14 @@ async def test_a_session_has_the_scopes_that_were_asked_for_and_no_others(admin:
     ],
     ids=str,
 )
-async def test_more_than_the_key_has_is_not_to_be_had(admin: Caller, asked: dict[str, Any], place: str) -> None:
-    answer = await admin.ask("POST", "/v1/sessions", asked)
-    assert told(answer) == (422, "invalid_fields")
-    assert places(answer) == [place]
+async def test_a_session_cannot_exceed_its_key(admin: Caller, body: dict[str, Any], place: str) -> None:
+    response = await admin.ask("POST", "/v1/sessions", body)
+    assert status_and_code(response) == (422, "invalid_fields")
+    assert places(response) == [place]
 
 
 @in_memory
-async def test_a_session_has_a_type_an_audience_and_an_end_of_its_own(admin: Caller) -> None:
+async def test_a_session_token_has_its_own_type_audience_and_expiry(admin: Caller) -> None:
     token = await traded(admin, ttl_seconds=60)
     header, claims = part(token, 0), part(token, 1)
     assert header["typ"] == "machpay-session+jwt"
@@ -79,19 +79,19 @@ async def test_a_session_has_a_type_an_audience_and_an_end_of_its_own(admin: Cal
 @in_memory
 async def test_a_session_cannot_be_traded_for_another(admin: Caller) -> None:
     token = await traded(admin)
-    answer = await admin.api.client(token).post("/v1/sessions", json={})
-    assert told(answer) == (403, "not_permitted")
+    response = await admin.api.client(token).post("/v1/sessions", json={})
+    assert status_and_code(response) == (403, "not_permitted")
 
 
 @pytest.mark.parametrize("scopes", [["keys:manage"], ["keys:manage", "account:read", "skills:execute"], None], ids=str)
-async def test_a_session_gets_no_secret_of_the_key_that_it_was_made_by(api: Api, scopes: list[str] | None) -> None:
+async def test_a_session_cannot_rotate_its_key(api: Api, scopes: list[str] | None) -> None:
     key = await api.caller(scopes=("keys:manage", "account:read", "skills:execute"))
-    asked = {"ttl_seconds": 60} | ({} if scopes is None else {"scopes": scopes})
-    session = api.client(await traded(key, **asked))
+    body = {"ttl_seconds": 60} | ({} if scopes is None else {"scopes": scopes})
+    session = api.client(await traded(key, **body))
     before = await api.head()
-    answer = await session.post(f"/v1/keys/{key.id}/rotate")
-    assert told(answer) == (403, "not_permitted")
-    assert "secret" not in answer.json()
+    response = await session.post(f"/v1/keys/{key.id}/rotate")
+    assert status_and_code(response) == (403, "not_permitted")
+    assert "secret" not in response.json()
     assert await api.head() == before
 
 
@@ -109,21 +109,21 @@ async def rotate_and_end_grace(keyring: Keys, key_id: str) -> None:
 
 
 @pytest.mark.parametrize("end", [revoke, rotate_at_once, rotate_and_end_grace])
-async def test_a_session_ends_with_the_secret_that_it_was_made_by(admin: Caller, end: Any) -> None:  # noqa: ANN401 - one of the above
+async def test_a_session_ends_with_the_secret_it_was_created_with(admin: Caller, end: Any) -> None:  # noqa: ANN401 - one of the above
     token = await traded(admin)
     assert (await whoami(admin.api, token)).status_code == 200
     await end(admin.api.gateway.keys, admin.id)
-    assert told(await whoami(admin.api, token)) == (401, "invalid_credentials")
+    assert status_and_code(await whoami(admin.api, token)) == (401, "invalid_credentials")
 
 
-async def test_a_session_goes_on_through_a_grace(admin: Caller) -> None:
+async def test_a_session_survives_the_grace_period(admin: Caller) -> None:
     token = await traded(admin)
     await admin.api.gateway.keys.rotate(None, admin.id, grace_seconds=3600)
     assert (await whoami(admin.api, token)).status_code == 200
 
 
 @pytest.mark.parametrize("names, held", [(["skills:list"], ["skills:list"]), (["account:read"], [])], ids=str)
-async def test_a_scope_that_the_key_loses_is_lost_to_its_sessions(
+async def test_sessions_lose_the_scopes_that_their_key_loses(
     admin: Caller, names: Sequence[str], held: list[str]
 ) -> None:
     token = await traded(admin, scopes=["skills:list"])
@@ -131,35 +131,35 @@ async def test_a_scope_that_the_key_loses_is_lost_to_its_sessions(
     assert (await whoami(admin.api, token)).json()["scopes"] == held
 
 
-async def test_the_keys_addresses_hold_for_its_sessions(admin: Caller) -> None:
+async def test_the_allowlist_of_a_key_applies_to_its_sessions(admin: Caller) -> None:
     await admin.api.gateway.keys.update(None, admin.id, allowed_ips=["192.0.2.0/24"])
     token = await traded(admin)
     assert (await whoami(admin.api, token)).status_code == 200
     transport = ASGITransport(app=admin.api.guarded.app, client=("198.51.100.1", 50000))
     async with AsyncClient(transport=transport, base_url="http://api.test") as elsewhere:
-        answer = await elsewhere.get("/v1/whoami", headers={"Authorization": f"Bearer {token}"})
-    assert told(answer) == (403, "address_not_allowed")
+        response = await elsewhere.get("/v1/whoami", headers={"Authorization": f"Bearer {token}"})
+    assert status_and_code(response) == (403, "address_not_allowed")
 
 
 async def test_a_session_never_outlives_its_key(admin: Caller) -> None:
     token = await traded(admin)
     assert (await whoami(admin.api, token)).status_code == 200
     await admin.api.expire(admin.id)
-    assert told(await whoami(admin.api, token)) == (401, "invalid_credentials")
+    assert status_and_code(await whoami(admin.api, token)) == (401, "invalid_credentials")
 
 
 @in_memory
 @pytest.mark.parametrize("changed", [0, 1, 2], ids=["header", "claims", "signature"])
-async def test_a_session_that_somebody_touched_is_none(admin: Caller, changed: int) -> None:
+async def test_a_tampered_session_token_is_refused(admin: Caller, changed: int) -> None:
     parts = (await traded(admin)).split(".")
     first = parts[changed][10]
     parts[changed] = parts[changed][:10] + ("A" if first != "A" else "B") + parts[changed][11:]
-    answer = await whoami(admin.api, ".".join(parts))
-    assert told(answer) == (401, "invalid_credentials")
+    response = await whoami(admin.api, ".".join(parts))
+    assert status_and_code(response) == (401, "invalid_credentials")
 
 
 @in_memory
-async def test_what_a_session_says_of_the_secret_leads_nowhere(admin: Caller) -> None:
+async def test_the_claims_of_a_session_reveal_nothing_about_the_secret(admin: Caller) -> None:
     record = await admin.api.gateway.store.key(None, admin.id)
     assert record is not None
     claims = part(await traded(admin), 1)
@@ -172,7 +172,7 @@ async def test_the_key_that_signs_sessions_is_published_and_its_private_part_is_
     (stored,) = await admin.api.gateway.store.signing_keys()
     published = orjson.loads(stored.public)
     assert part(token, 0) == {"alg": "RS256", "kid": published["kid"], "typ": "machpay-session+jwt"}
-    answer = await admin.api.client(None).get("/.well-known/jwks.json")
-    assert published in answer.json()["keys"]
+    response = await admin.api.client(None).get("/.well-known/jwks.json")
+    assert published in response.json()["keys"]
     assert not {"d", "p", "q", "dp", "dq", "qi"} & published.keys()
     assert b"PRIVATE KEY" not in stored.sealed

@@ -1,25 +1,25 @@
-"""What can be done with a key that is active, expired or revoked, and how a rotation's grace goes."""
+"""Operations on active, expired and revoked keys, and grace periods."""
 
 from typing import Any
 
 import pytest
 
 from machpay_gateway.core.text import parse_moment
-from tests.admin.conftest import Caller, told
+from tests.admin.conftest import Caller, status_and_code
 
 
-async def test_a_key_that_asks_revokes_itself_only_when_it_says_so(admin: Caller) -> None:
+async def test_a_key_revokes_itself_only_with_self_true(admin: Caller) -> None:
     path = f"/v1/keys/{admin.id}/revoke"
     before = await admin.api.head()
     for query in ("", "?self=false"):
-        assert told(await admin.ask("POST", path + query)) == (409, "conflict")
+        assert status_and_code(await admin.ask("POST", path + query)) == (409, "conflict")
     assert await admin.api.head() == before
-    answer = await admin.ask("POST", f"{path}?self=true")
-    assert (answer.status_code, answer.json()["status"]) == (200, "revoked")
-    assert told(await admin.ask("GET", "/v1/whoami")) == (401, "invalid_credentials")
+    response = await admin.ask("POST", f"{path}?self=true")
+    assert (response.status_code, response.json()["status"]) == (200, "revoked")
+    assert status_and_code(await admin.ask("GET", "/v1/whoami")) == (401, "invalid_credentials")
 
 
-async def test_revoking_twice_is_revoking_once(admin: Caller) -> None:
+async def test_revoking_is_idempotent(admin: Caller) -> None:
     path = f"/v1/keys/{(await admin.created())['id']}/revoke"
     first = await admin.ask("POST", path)
     before = await admin.api.head()
@@ -30,7 +30,7 @@ async def test_revoking_twice_is_revoking_once(admin: Caller) -> None:
 
 
 @pytest.mark.parametrize(
-    "state, asked, body, status",
+    "state, operation, body, status",
     [
         ("revoked", "PATCH ", {"name": "b"}, 409),
         ("revoked", "PATCH ", {}, 409),
@@ -45,8 +45,8 @@ async def test_revoking_twice_is_revoking_once(admin: Caller) -> None:
         ("expired", "POST /revoke", {}, 200),
     ],
 )
-async def test_a_key_that_has_ended_takes_only_what_makes_sense(
-    admin: Caller, state: str, asked: str, body: dict[str, Any], status: int
+async def test_a_revoked_or_expired_key_refuses_most_changes(
+    admin: Caller, state: str, operation: str, body: dict[str, Any], status: int
 ) -> None:
     created = await admin.created()
     path = f"/v1/keys/{created['id']}"
@@ -56,24 +56,24 @@ async def test_a_key_that_has_ended_takes_only_what_makes_sense(
         await admin.api.expire(created["id"])
     assert (await admin.ask("GET", path)).json()["status"] == state
     before = await admin.api.head()
-    method, action = asked.split(" ")
-    answer = await admin.ask(method, path + action, body)
-    assert answer.status_code == status
+    method, action = operation.split(" ")
+    response = await admin.ask(method, path + action, body)
+    assert response.status_code == status
     if status == 409:
-        assert answer.json()["code"] == "conflict"
-        assert created["id"] in answer.json()["detail"]
+        assert response.json()["code"] == "conflict"
+        assert created["id"] in response.json()["detail"]
         assert await admin.api.head() == before
     assert (await admin.user(created).ask("GET", "/v1/whoami")).status_code == 401
 
 
 @pytest.mark.parametrize("expires_at", [None, "2099-01-01T00:00:00Z"])
-async def test_an_expired_key_is_back_with_a_later_expiry(admin: Caller, expires_at: str | None) -> None:
+async def test_a_later_expiry_reactivates_an_expired_key(admin: Caller, expires_at: str | None) -> None:
     created = await admin.created()
     path = f"/v1/keys/{created['id']}"
     await admin.api.expire(created["id"])
     assert (await admin.user(created).ask("GET", "/v1/whoami")).status_code == 401
-    answer = await admin.ask("PATCH", path, {"expires_at": expires_at})
-    assert (answer.json()["status"], answer.json()["expires_at"]) == ("active", expires_at)
+    response = await admin.ask("PATCH", path, {"expires_at": expires_at})
+    assert (response.json()["status"], response.json()["expires_at"]) == ("active", expires_at)
     assert (await admin.user(created).ask("GET", "/v1/whoami")).status_code == 200
 
 
@@ -91,8 +91,8 @@ async def test_a_grace_never_outlasts_the_key(admin: Caller) -> None:
 
 async def test_without_a_grace_the_old_secret_ends_at_once(admin: Caller) -> None:
     created = await admin.created()
-    answer = await admin.ask("POST", f"/v1/keys/{created['id']}/rotate", {"grace_seconds": 0})
-    rotated = answer.json()
+    response = await admin.ask("POST", f"/v1/keys/{created['id']}/rotate", {"grace_seconds": 0})
+    rotated = response.json()
     assert [secret["current"] for secret in rotated["secrets"]] == [True]
     assert (await admin.user(created).ask("GET", "/v1/whoami")).status_code == 401
     assert (await admin.user(rotated).ask("GET", "/v1/whoami")).status_code == 200
@@ -106,16 +106,16 @@ async def test_a_second_rotation_ends_the_grace_of_the_first(admin: Caller) -> N
     assert statuses == [401, 200, 200]
 
 
-async def test_ending_a_grace_that_is_none_changes_nothing(admin: Caller) -> None:
+async def test_ending_a_grace_without_one_changes_nothing(admin: Caller) -> None:
     created = await admin.created()
     before = await admin.api.head()
-    answer = await admin.ask("POST", f"/v1/keys/{created['id']}/end-grace")
-    assert (answer.status_code, answer.headers["etag"]) == (200, '"1"')
-    assert answer.json() == {name: value for name, value in created.items() if name != "secret"}
+    response = await admin.ask("POST", f"/v1/keys/{created['id']}/end-grace")
+    assert (response.status_code, response.headers["etag"]) == (200, '"1"')
+    assert response.json() == {name: value for name, value in created.items() if name != "secret"}
     assert await admin.api.head() == before
 
 
-async def test_a_change_holds_from_the_next_request(admin: Caller) -> None:
+async def test_a_change_takes_effect_from_the_next_request_on(admin: Caller) -> None:
     created = await admin.created(scopes=["skills:list"])
     user = admin.user(created)
     assert (await user.ask("GET", "/v1/whoami")).json()["scopes"] == ["skills:list"]
@@ -124,7 +124,7 @@ async def test_a_change_holds_from_the_next_request(admin: Caller) -> None:
     told_now = (await user.ask("GET", "/v1/whoami")).json()
     assert (told_now["scopes"], told_now["name"]) == (["account:read"], "renamed")
     await admin.ask("PATCH", path, {"allowed_ips": ["203.0.113.0/24"]})
-    assert told(await user.ask("GET", "/v1/whoami")) == (403, "address_not_allowed")
+    assert status_and_code(await user.ask("GET", "/v1/whoami")) == (403, "address_not_allowed")
 
 
 async def test_the_secret_is_shown_once(admin: Caller) -> None:

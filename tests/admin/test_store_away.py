@@ -1,4 +1,4 @@
-"""The database goes away under the key API, for real: its file has other tables, or its answer gets lost."""
+"""Real database outages: tables are renamed, or responses get lost."""
 
 import asyncio
 import sqlite3
@@ -13,7 +13,7 @@ from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.keys.audit import Change
 from machpay_gateway.core.keys.idempotency import ResponseFactory
 from machpay_gateway.core.keys.key import KeyRecord
-from tests.admin.conftest import Api, Caller, on_disk, told
+from tests.admin.conftest import Api, Caller, on_disk, status_and_code
 from tests.admin.test_accounts import BODIES
 
 pytestmark = pytest.mark.own_gateway  # breaks the database
@@ -24,7 +24,7 @@ ASKING = [operation for operation in OPERATIONS if operation.scopes]  # the othe
 
 @asynccontextmanager
 async def broken(folder: Path) -> AsyncIterator[None]:
-    """Take the tables away from a gateway that has the database open."""
+    """Rename the tables of a gateway that has the database open."""
     file = folder / "keys.db"
     await asyncio.to_thread(renamed, file, "{name}", "{name}_gone")
     try:
@@ -34,7 +34,7 @@ async def broken(folder: Path) -> AsyncIterator[None]:
 
 
 def renamed(file: Path, old: str, new: str) -> None:
-    """Rename every table. In a thread: the gateway, in the midst of storing usage, waits for the event loop."""
+    """Rename every table, in a thread: the gateway may be storing usage, which needs the event loop."""
     with closing(sqlite3.connect(file)) as connection:
         for name in TABLES:
             connection.execute(f"alter table {old.format(name=name)} rename to {new.format(name=name)}")
@@ -43,7 +43,7 @@ def renamed(file: Path, old: str, new: str) -> None:
 
 @on_disk
 @pytest.mark.parametrize("operation", ASKING, ids=lambda operation: operation.name)
-async def test_without_its_database_each_operation_is_unavailable_and_comes_back(
+async def test_each_operation_is_unavailable_during_a_database_outage_and_recovers(
     admin: Caller, tmp_path: Path, operation: Operation
 ) -> None:
     name, _ = await admin.made(operation.about)
@@ -52,34 +52,34 @@ async def test_without_its_database_each_operation_is_unavailable_and_comes_back
     before = await admin.api.head()
     async with broken(tmp_path):
         for headers in ({}, {"Idempotency-Key": "a"}):
-            answer = await admin.ask(operation.method, path, body, headers=headers)
-            assert told(answer) == (503, "unavailable")
-            assert answer.headers["retry-after"] == str(answer.json()["retry_after"]) == "1"
-            assert answer.headers["content-type"] == "application/problem+json"
-            assert answer.headers["cache-control"] == "no-store"
-            assert "sqlite" not in answer.text.lower()
+            response = await admin.ask(operation.method, path, body, headers=headers)
+            assert status_and_code(response) == (503, "unavailable")
+            assert response.headers["retry-after"] == str(response.json()["retry_after"]) == "1"
+            assert response.headers["content-type"] == "application/problem+json"
+            assert response.headers["cache-control"] == "no-store"
+            assert "sqlite" not in response.text.lower()
     assert await admin.api.head() == before
     assert (await admin.ask(operation.method, path, body, headers={"Idempotency-Key": "a"})).is_success
 
 
 @on_disk
-async def test_whoami_asks_no_database_for_a_caller_that_is_remembered(admin: Caller, tmp_path: Path) -> None:
+async def test_whoami_needs_no_database_for_a_cached_caller(admin: Caller, tmp_path: Path) -> None:
     assert (await admin.ask("GET", "/v1/whoami")).status_code == 200
     async with broken(tmp_path):
         assert (await admin.ask("GET", "/v1/whoami")).status_code == 200
 
 
 @on_disk
-async def test_a_caller_that_is_not_remembered_is_told_to_come_again(api: Api, tmp_path: Path) -> None:
+async def test_an_uncached_caller_gets_retry_after_during_an_outage(api: Api, tmp_path: Path) -> None:
     caller = await api.caller()
     async with broken(tmp_path):
-        answer = await caller.ask("GET", "/v1/keys")
-        assert told(answer) == (503, "unavailable")
-        assert "retry-after" in answer.headers
+        response = await caller.ask("GET", "/v1/keys")
+        assert status_and_code(response) == (503, "unavailable")
+        assert "retry-after" in response.headers
 
 
 @pytest.mark.parametrize("action", ["create", "rotate"])
-async def test_an_answer_that_got_lost_is_had_by_asking_again(
+async def test_a_lost_response_is_replayed_to_a_retry(
     admin: Caller, monkeypatch: pytest.MonkeyPatch, action: str
 ) -> None:
     created = await admin.created()
@@ -105,8 +105,11 @@ async def test_an_answer_that_got_lost_is_had_by_asking_again(
 
     monkeypatch.setattr(store, "add_key", added)
     monkeypatch.setattr(store, "replace_key", replaced)
-    assert told(await admin.ask("POST", path, body, headers={"Idempotency-Key": "a"})) == (503, "unavailable")
-    answer = await admin.ask("POST", path, body, headers={"Idempotency-Key": "a"})
-    assert answer.headers["idempotent-replayed"] == "true"
-    assert (await admin.user(answer.json()).ask("GET", "/v1/whoami")).status_code == 200
+    assert status_and_code(await admin.ask("POST", path, body, headers={"Idempotency-Key": "a"})) == (
+        503,
+        "unavailable",
+    )
+    response = await admin.ask("POST", path, body, headers={"Idempotency-Key": "a"})
+    assert response.headers["idempotent-replayed"] == "true"
+    assert (await admin.user(response.json()).ask("GET", "/v1/whoami")).status_code == 200
     assert (await admin.api.head()).sequence == before.sequence + 1

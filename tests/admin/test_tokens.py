@@ -1,4 +1,4 @@
-"""Callers with a token of another issuer: known by name, and of no account."""
+"""Tokens of other issuers, which belong to no account."""
 
 import json
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ import pytest
 
 from machpay_gateway import Issuer
 from machpay_gateway.admin.operations import OPERATIONS, Operation
-from tests.admin.conftest import Api, serving_api, told
+from tests.admin.conftest import Api, serving_api, status_and_code
 from tests.admin.test_accounts import BODIES
 from tests.middleware.test_tokens import AUDIENCE, ISSUER, KEY, token
 
@@ -23,9 +23,9 @@ async def api(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[A
 
 
 @pytest.mark.parametrize("query", ["", "?environment=live", "?environment=test", "?limit=1&after=key_1"])
-async def test_no_query_gets_around_having_no_account(api: Api, query: str) -> None:
-    answer = await api.client(token(scope="keys:manage")).get(f"/v1/keys{query}")
-    assert told(answer) == (403, "not_permitted")
+async def test_no_query_bypasses_the_missing_account(api: Api, query: str) -> None:
+    response = await api.client(token(scope="keys:manage")).get(f"/v1/keys{query}")
+    assert status_and_code(response) == (403, "not_permitted")
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
@@ -38,16 +38,16 @@ async def test_a_token_of_another_issuer_reaches_nothing_that_belongs_to_an_acco
     for headers in ({}, {"Idempotency-Key": "a"}):
         client = api.client(token(scope="keys:manage skills:list"))
         sent = body if operation.body else None
-        answer = await client.request(operation.method, operation.path.format(id=key_id), json=sent, headers=headers)
+        response = await client.request(operation.method, operation.path.format(id=key_id), json=sent, headers=headers)
         if operation.name == "whoami":
-            assert answer.status_code == 200
+            assert response.status_code == 200
         else:
-            assert told(answer) == (403, "not_permitted")
+            assert status_and_code(response) == (403, "not_permitted")
     assert await api.head() == before
 
 
-async def test_whoami_tells_a_token_what_it_is(api: Api) -> None:
-    answer = (await api.client(token(scope="skills:list x:y")).get("/v1/whoami")).json()
+async def test_whoami_describes_a_token(api: Api) -> None:
+    response = (await api.client(token(scope="skills:list x:y")).get("/v1/whoami")).json()
     expected = {
         "kind": "jwt",
         "id": "user-1",
@@ -55,9 +55,9 @@ async def test_whoami_tells_a_token_what_it_is(api: Api) -> None:
         "tier": "enterprise",
         "scopes": ["skills:list", "x:y"],
     }
-    assert answer | expected == answer
-    assert answer["limits"] == {"rate": "10000/minute", "requests": 10000, "window_seconds": 60, "concurrency": 500}
+    assert response | expected == response
+    assert response["limits"] == {"rate": "10000/minute", "requests": 10000, "window_seconds": 60, "concurrency": 500}
 
 
-async def test_a_token_without_the_scope_is_refused_for_that(api: Api) -> None:
-    assert told(await api.client(token()).get("/v1/keys")) == (403, "insufficient_scope")
+async def test_a_token_without_the_scope_gets_insufficient_scope(api: Api) -> None:
+    assert status_and_code(await api.client(token()).get("/v1/keys")) == (403, "insufficient_scope")

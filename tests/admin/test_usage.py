@@ -1,4 +1,4 @@
-"""A key's usage over HTTP."""
+"""The usage of a key over HTTP."""
 
 import time
 from typing import Any
@@ -9,19 +9,19 @@ from tests.admin.conftest import Api, Caller
 
 
 async def usage(admin: Caller, key_id: str, query: str = "") -> dict[str, Any]:
-    answer = await admin.ask("GET", f"/v1/keys/{key_id}/usage{query}")
-    assert answer.status_code == 200, answer.text
-    document: dict[str, Any] = answer.json()
+    response = await admin.ask("GET", f"/v1/keys/{key_id}/usage{query}")
+    assert response.status_code == 200, response.text
+    document: dict[str, Any] = response.json()
     return document
 
 
 async def flushed(api: Api) -> None:
-    """Have stored what was counted, without waiting for the second to end."""
+    """Store the counts now, without waiting for the end of the second."""
     await api.gateway.recorder.close()
     api.gateway.recorder.open()
 
 
-async def test_every_request_of_a_key_is_told_by_what_became_of_it(api: Api, admin: Caller) -> None:
+async def test_usage_counts_every_request_by_outcome(api: Api, admin: Caller) -> None:
     key = await admin.created()
     user = Caller(api, key["id"], key["secret"])
     for _ in range(3):
@@ -39,7 +39,7 @@ async def test_every_request_of_a_key_is_told_by_what_became_of_it(api: Api, adm
     assert 0 < total["latency_ms"]["p50"] <= total["latency_ms"]["p99"]
 
 
-async def test_who_still_sends_the_old_secret_is_seen(api: Api, admin: Caller) -> None:
+async def test_the_last_use_of_the_previous_secret_is_reported(api: Api, admin: Caller) -> None:
     key = await admin.created()
     path = f"/v1/keys/{key['id']}"
     assert (key["last_used_at"], key["secrets"][0]["last_used_at"]) == (None, None)
@@ -56,16 +56,16 @@ async def test_who_still_sends_the_old_secret_is_seen(api: Api, admin: Caller) -
     assert document["last_used_at"] >= old["last_used_at"]
 
 
-async def test_a_use_is_no_change_of_the_key(api: Api, admin: Caller) -> None:
+async def test_a_use_does_not_change_the_version(api: Api, admin: Caller) -> None:
     key = await admin.created()
     await Caller(api, key["id"], key["secret"]).ask("GET", "/v1/whoami")
     await flushed(api)
-    answer = await admin.ask("PATCH", f"/v1/keys/{key['id']}", {"name": "renamed"}, headers={"If-Match": '"1"'})
-    assert answer.status_code == 200
-    assert answer.json()["last_used_at"] is not None
+    response = await admin.ask("PATCH", f"/v1/keys/{key['id']}", {"name": "renamed"}, headers={"If-Match": '"1"'})
+    assert response.status_code == 200
+    assert response.json()["last_used_at"] is not None
 
 
-async def test_left_out_it_is_the_last_day_by_the_hour(admin: Caller) -> None:
+async def test_the_default_report_is_the_last_day_by_hour(admin: Caller) -> None:
     document = await usage(admin, admin.id)
     assert document["bucket"] == "hour"
     began = time.strptime(document["from"], "%Y-%m-%dT%H:%M:%SZ")
@@ -73,7 +73,7 @@ async def test_left_out_it_is_the_last_day_by_the_hour(admin: Caller) -> None:
     assert (began.tm_min, began.tm_sec, ended.tm_min, ended.tm_sec) == (0, 0, 0, 0)
 
 
-async def test_a_time_of_its_own_can_be_asked_for(admin: Caller) -> None:
+async def test_a_report_can_have_its_own_period(admin: Caller) -> None:
     document = await usage(admin, admin.id, "?from=2026-01-01T00:00:00Z&to=2026-01-01T01:30:30Z&bucket=minute")
     assert (document["from"], document["to"], document["data"]) == ("2026-01-01T00:00:00Z", "2026-01-01T01:31:00Z", [])
 
@@ -90,7 +90,7 @@ async def test_a_time_of_its_own_can_be_asked_for(admin: Caller) -> None:
         ("start=2026-01-01T00:00:00Z", "query.start"),
     ],
 )
-async def test_a_time_that_cannot_be_told_of_is_refused_with_its_place(admin: Caller, query: str, place: str) -> None:
-    answer = await admin.ask("GET", f"/v1/keys/{admin.id}/usage?{query}")
-    assert answer.status_code == 422
-    assert [error["place"] for error in answer.json()["errors"]] == [place]
+async def test_an_invalid_period_is_refused_with_its_place(admin: Caller, query: str, place: str) -> None:
+    response = await admin.ask("GET", f"/v1/keys/{admin.id}/usage?{query}")
+    assert response.status_code == 422
+    assert [error["place"] for error in response.json()["errors"]] == [place]

@@ -36,7 +36,7 @@ def random_bytes(number: int) -> bytes:
 
 
 @given(st.sampled_from(["live", "test"]), st.binary(min_size=32, max_size=32))
-def test_a_minted_secret_has_the_format_and_is_recognised(environment: str, entropy: bytes) -> None:
+def test_a_minted_secret_has_the_format_and_is_recognized(environment: str, entropy: bytes) -> None:
     secret = mint_secret(environment, entropy)
     prefix = f"sk_{environment}_mp1_"
     body, closing = secret[: len(prefix) + 32], secret[len(prefix) + 32 :]
@@ -180,7 +180,7 @@ def record(*, expires_at: float | None = None, revoked_at: float | None = None) 
         (100.0, 50.0, 200.0, KeyStatus.REVOKED),  # revoked is final, whatever else holds
     ],
 )
-def test_the_status_is_the_one_of_the_moment_asked(
+def test_the_status_depends_on_the_given_time(
     expires_at: float | None, revoked_at: float | None, now: float, status: KeyStatus
 ) -> None:
     assert record(expires_at=expires_at, revoked_at=revoked_at).status(now) is status
@@ -206,7 +206,7 @@ def test_rotation_is_due_for_a_key_in_use_whose_secret_is_older_than_90_days(
     assert replace(record(), **changed).is_rotation_due(now) is due  # type: ignore[arg-type]  # times only
 
 
-def test_a_key_is_shown_by_its_current_secret() -> None:
+def test_a_key_is_masked_by_its_current_secret() -> None:
     assert record().masked == "sk_live_…curr"
 
 

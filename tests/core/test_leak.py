@@ -1,4 +1,4 @@
-"""Reports of leaked secrets: who signed them, and what they say."""
+"""Reports of leaked secrets: signatures and parsing."""
 
 import base64
 
@@ -92,7 +92,7 @@ def test_a_document_without_keys_has_none(document: bytes) -> None:
     assert isinstance(scanner_keys(document), str)
 
 
-def test_keys_that_cannot_be_used_are_passed_over() -> None:
+def test_unusable_keys_are_skipped() -> None:
     unusable = (
         {"key_identifier": "p384", "key": pem(ec.SECP384R1())[1]},
         {"key_identifier": "junk", "key": "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"},
@@ -125,7 +125,7 @@ def test_a_match_does_not_show_its_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings, told",
+    "settings, message",
     [
         ({"keys": "http://scanner.example.com/keys"}, "https URL"),
         ({"keys": ""}, "https URL"),
@@ -134,7 +134,7 @@ def test_a_match_does_not_show_its_secret() -> None:
         ({"action": "ignore"}, "'ignore' does not exist: use revoke or alert"),
     ],
 )
-def test_a_setting_that_cannot_be_meant_is_told(settings: dict[str, str], told: str) -> None:
-    with pytest.raises(ConfigurationError, match=told) as refused:
+def test_an_invalid_setting_is_refused(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as refused:
         LeakSettings(**settings)  # type: ignore[arg-type] # as TOML has it
     assert "word" not in str(refused.value)

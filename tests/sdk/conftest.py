@@ -12,15 +12,15 @@ from tests.servers import serving
 
 
 @dataclass
-class World:
-    """What a client takes for time and chance. Its sleep passes at once by every clock, and is written down."""
+class FakeEffects:
+    """The clocks and randomness of a client. Sleeps return at once, advance every clock, and are recorded."""
 
     now: float = 1_800_000_000.0
     drawn: float = 1.0
     slept: list[float] = field(default_factory=list)
 
     def effects(self, client: AsyncMachPay | MachPay) -> Any:  # noqa: ANN401 - private to the package
-        transport: Any = client._transport  # noqa: SLF001 - time is not to be set from outside
+        transport: Any = client._transport  # noqa: SLF001 - the clock has no public setting
         return replace(
             transport.sender.effects,
             now=lambda: self.now,
@@ -34,15 +34,15 @@ class World:
 
 @dataclass
 class Twin:
-    """One of the two clients, against a server that answers by *script*.
+    """The synchronous or the asynchronous client, with a scripted server.
 
-    One test speaks to both: what is not awaitable is there already.
+    Tests run with both: `resolve` awaits a result if it is awaitable.
     """
 
     kind: type[AsyncMachPay] | type[MachPay]
     url: str
     script: Script
-    world: World
+    world: FakeEffects
     opened: list[AsyncMachPay | MachPay] = field(default_factory=list)
 
     def client(self, **options: Any) -> Any:  # noqa: ANN401 - either client, any option
@@ -55,10 +55,10 @@ class Twin:
         made._transport = replace(transport, sender=sender)  # noqa: SLF001 - as above
         return made
 
-    async def settled(self, value: Any) -> Any:  # noqa: ANN401 - whatever a call returns
+    async def resolve(self, value: Any) -> Any:  # noqa: ANN401 - whatever a call returns
         return await value if inspect.isawaitable(value) else value
 
-    async def drained(self, listing: Any) -> list[Any]:  # noqa: ANN401 - a page or a listing
+    async def collect(self, listing: Any) -> list[Any]:  # noqa: ANN401 - a page or a listing
         return [item async for item in listing] if hasattr(listing, "__aiter__") else list(listing)
 
     async def close(self) -> None:
@@ -82,12 +82,12 @@ def served() -> Iterator[tuple[Script, str]]:
 @pytest.fixture
 def script(served: tuple[Script, str]) -> Script:
     script, _ = served
-    script.forget()
+    script.reset()
     return script
 
 
 @pytest.fixture(params=[MachPay, AsyncMachPay], ids=["sync", "async"])
 async def twin(request: pytest.FixtureRequest, script: Script, served: tuple[Script, str]) -> AsyncIterator[Twin]:
-    made = Twin(request.param, served[1], script, World())
+    made = Twin(request.param, served[1], script, FakeEffects())
     yield made
     await made.close()

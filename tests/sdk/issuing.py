@@ -1,4 +1,4 @@
-"""An authorization server and an API beside it, by which tests see what a client that refreshes does."""
+"""An authorization server and an API, which record what a refreshing client does."""
 
 import asyncio
 import json
@@ -7,14 +7,14 @@ from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.sdk.scripted import Asked, Said, Script
+from tests.sdk.scripted import Reply, Script, SentRequest
 
-REFUSED = Said(401, {"code": "invalid_credentials"})
+REFUSED = Reply(401, {"code": "invalid_credentials"})
 
 
 def jwt(claims: object) -> str:
-    """Return what looks like a signed token."""
-    parts = [json.dumps({"alg": "EdDSA"}), json.dumps(claims), "a signature of nobody"]
+    """Return an unsigned JWT."""
+    parts = [json.dumps({"alg": "EdDSA"}), json.dumps(claims), "not a signature"]
     return ".".join(urlsafe_b64encode(part.encode()).rstrip(b"=").decode() for part in parts)
 
 
@@ -28,9 +28,9 @@ def refresh_token(number: int) -> str:
 
 @dataclass
 class Issuer:
-    """Takes the last refresh token that it gave, once; the API takes the last access token.
+    """Accepts the last refresh token that it issued, once. The API accepts the last access token.
 
-    The API answers nobody before *together* requests with the first token are there: it has seen that they overlap.
+    The API waits until *together* requests with the first token have arrived, which proves that they overlap.
     """
 
     script: Script
@@ -39,40 +39,40 @@ class Issuer:
     together: int = 1
     issued: int = 0
     ended: set[str] = field(default_factory=set)
-    at_once: int = 0
-    told: list[str] = field(default_factory=list)  # in which order what happened
-    answers: list[Said] = field(default_factory=list)  # in place of tokens
+    waiting: int = 0
+    events: list[str] = field(default_factory=list)  # in their order
+    answers: list[Reply] = field(default_factory=list)  # instead of tokens
 
     def __post_init__(self) -> None:
         self.script.on = {"/oauth/token": self.token, "/v1/whoami": self.whoami, "/v1/keys": self.whoami}
-        self.all_there = asyncio.Event()
-        self.is_held = False  # whether the token endpoint waits for `released`
+        self.all_arrived = asyncio.Event()
+        self.is_blocked = False  # whether the token endpoint waits for `released`
         self.refreshing, self.released = threading.Event(), threading.Event()
 
     def end(self) -> None:
-        """Let the present access token end before its time."""
+        """Revoke the current access token."""
         self.ended.add(token(self.issued))
 
-    async def token(self, asked: Asked) -> Said:
-        self.told.append("token")
+    async def token(self, request: SentRequest) -> Reply:
+        self.events.append("token")
         self.refreshing.set()
-        if self.is_held:
+        if self.is_blocked:
             assert await asyncio.to_thread(self.released.wait, 20)
         if self.answers:
             return self.answers.pop(0)
-        if asked.form["refresh_token"] != refresh_token(self.issued * self.rotates):
-            return Said(400, {"error": "invalid_grant", "error_description": asked.form["refresh_token"]})
+        if request.form["refresh_token"] != refresh_token(self.issued * self.rotates):
+            return Reply(400, {"error": "invalid_grant", "error_description": request.form["refresh_token"]})
         self.issued += 1
         rotated = {"refresh_token": refresh_token(self.issued)} if self.rotates else {}
-        return Said(200, {"access_token": token(self.issued), "token_type": "Bearer", **rotated, **self.members})
+        return Reply(200, {"access_token": token(self.issued), "token_type": "Bearer", **rotated, **self.members})
 
-    async def whoami(self, asked: Asked) -> Said:
-        self.told.append("api")
-        sent = asked.headers["authorization"].removeprefix("Bearer ")
+    async def whoami(self, request: SentRequest) -> Reply:
+        self.events.append("api")
+        sent = request.headers["authorization"].removeprefix("Bearer ")
         if sent == token(0) and self.together > 1:
-            self.at_once += 1
-            if self.at_once == self.together:
-                self.all_there.set()
-            await asyncio.wait_for(self.all_there.wait(), 20)
+            self.waiting += 1
+            if self.waiting == self.together:
+                self.all_arrived.set()
+            await asyncio.wait_for(self.all_arrived.wait(), 20)
         is_good = sent == token(self.issued) and sent not in self.ended
-        return Said(200, {"id": "key_1"}) if is_good else REFUSED
+        return Reply(200, {"id": "key_1"}) if is_good else REFUSED

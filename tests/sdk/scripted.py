@@ -1,4 +1,4 @@
-"""A server that answers by a script, and remembers what it was asked."""
+"""A server with scripted responses, which records its requests."""
 
 import asyncio
 import json
@@ -12,8 +12,8 @@ MASKED = "sk_live_…a1b2"
 
 
 @dataclass(frozen=True)
-class Said:
-    """An answer to give. *cut* announces more than is sent; *drips* sends a byte at a time and never ends."""
+class Reply:
+    """A scripted response. *cut* sends less than its Content-Length, *drips* sends single bytes without end."""
 
     status: int = 200
     body: Any = field(default_factory=dict)
@@ -28,8 +28,8 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request that came."""
+class SentRequest:
+    """A recorded request."""
 
     method: str
     path: str
@@ -50,28 +50,28 @@ class Asked:
 
 
 class Script:
-    """An ASGI application: one answer after the other, the last one again and again.
+    """An ASGI application that sends one reply after the other, and then repeats the last one.
 
-    What is asked for at a path of *on* is answered by what stands there, on the server's own loop.
+    A path in *on* has its own endpoint, which runs in the event loop of the server.
     """
 
     def __init__(self) -> None:
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
-        self.answers: list[Said] = [Said()]
-        self.asked: list[Asked] = []
-        self.on: dict[str, Callable[[Asked], Awaitable[Said]]] = {}
+    def reset(self) -> None:
+        self.replies: list[Reply] = [Reply()]
+        self.requests: list[SentRequest] = []
+        self.on: dict[str, Callable[[SentRequest], Awaitable[Reply]]] = {}
 
-    def asked_at(self, path: str) -> list[Asked]:
-        return [each for each in self.asked if each.path == path]
+    def requests_at(self, path: str) -> list[SentRequest]:
+        return [each for each in self.requests if each.path == path]
 
-    def says(self, *answers: Said) -> None:
-        self.answers = list(answers)
+    def respond_with(self, *replies: Reply) -> None:
+        self.replies = list(replies)
 
     @property
-    def last(self) -> Asked:
-        return self.asked[-1]
+    def last(self) -> SentRequest:
+        return self.requests[-1]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
         if scope["type"] != "http":
@@ -83,27 +83,27 @@ class Script:
                 break
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         path = scope["raw_path"].decode()
-        asked = Asked(scope["method"], path, scope["query_string"].decode(), headers, body)
-        self.asked.append(asked)
+        request = SentRequest(scope["method"], path, scope["query_string"].decode(), headers, body)
+        self.requests.append(request)
         if path in self.on:
-            answer = await self.on[path](asked)
+            reply = await self.on[path](request)
         else:
-            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        await self._answer(answer, receive, send)
+            reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        await self._send(reply, receive, send)
 
-    async def _answer(self, answer: Said, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
-        if answer.silent:
+    async def _send(self, reply: Reply, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
+        if reply.silent:
             await receive()  # until the client is gone
             return
-        length = len(answer.raw) + 10 * answer.cut
-        headers = {"content-type": "application/json", "x-request-id": "req-1", **answer.headers}
-        if not answer.drips:
+        length = len(reply.raw) + 10 * reply.cut
+        headers = {"content-type": "application/json", "x-request-id": "req-1", **reply.headers}
+        if not reply.drips:
             headers["content-length"] = str(length)
         pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": answer.status, "headers": pairs})
-        gone = asyncio.ensure_future(receive())
-        while answer.drips and not gone.done():
+        await send({"type": "http.response.start", "status": reply.status, "headers": pairs})
+        disconnected = asyncio.ensure_future(receive())
+        while reply.drips and not disconnected.done():
             await send({"type": "http.response.body", "body": b" ", "more_body": True})
-            await asyncio.wait([gone], timeout=0.005)
-        gone.cancel()
-        await send({"type": "http.response.body", "body": answer.raw, "more_body": False})
+            await asyncio.wait([disconnected], timeout=0.005)
+        disconnected.cancel()
+        await send({"type": "http.response.body", "body": reply.raw, "more_body": False})

@@ -94,9 +94,9 @@ def test_what_is_repeatable_for_a_time_is_not_repeated_after_it(
 
 
 @given(st.integers(0, 5), st.floats(0, 200), st.floats(0, 1, exclude_max=True), st.integers(0, 10**6))
-def test_no_wait_is_longer_than_promised(retries: int, elapsed: float, draw: float, asked: int) -> None:
+def test_no_wait_is_longer_than_promised(retries: int, elapsed: float, draw: float, retry_after: int) -> None:
     options = Options("https://api.example.com", max_retries=4)
-    for outcome in (answer(429, retry_after=str(asked)), answer(503)):
+    for outcome in (answer(429, retry_after=str(retry_after)), answer(503)):
         wait = wait_before_retry(GET, outcome, options, retries=retries, elapsed=elapsed, draw=draw)
         if wait is not None:
             assert retries < 4

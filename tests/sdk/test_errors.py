@@ -52,8 +52,8 @@ PROBLEM = {
 def test_an_error_carries_what_the_problem_says() -> None:
     error = errors.error_for(answer(403, PROBLEM, x_request_id="req-9", ratelimit='"minute";r=1'))
     assert isinstance(error, machpay.PermissionDeniedError)
-    said = {name: getattr(error, name) for name in ("type", "title", "detail", "code")}
-    assert said == {name: PROBLEM[name] for name in said}
+    members = {name: getattr(error, name) for name in ("type", "title", "detail", "code")}
+    assert members == {name: PROBLEM[name] for name in members}
     assert (error.status, error.request_id, error.required_scopes) == (403, "req-9", ("keys:manage",))
     assert error.headers["X-Request-Id"] == "req-9"
     assert error.rate_limit is not None

@@ -1,4 +1,4 @@
-"""The Python of the public guide, run as it is written, against a gateway that is served."""
+"""The Python snippets of the public guide, run verbatim against a served gateway."""
 
 import asyncio
 import os
@@ -72,12 +72,12 @@ def snippet(opening: str) -> str:
     if not GUIDE.is_file():
         pytest.skip("the guide is not beside this checkout (../shared/guide/authentication.md)")
     blocks = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
-    (found,) = [block for block in blocks if opening in block]
-    return str(found)
+    (block,) = [block for block in blocks if opening in block]
+    return str(block)
 
 
 def run(*openings: str) -> dict[str, Any]:
-    """Run the blocks one after the other, as a reader would type them, and return what they have named."""
+    """Run the blocks in one namespace, and return it."""
     names: dict[str, Any] = {"os": os}
     for opening in openings:
         exec(snippet(opening), names)  # noqa: S102 - the guide's own code is what is tested

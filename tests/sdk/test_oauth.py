@@ -1,4 +1,4 @@
-"""Where a user is sent, and what may come back."""
+"""Authorization requests and callbacks."""
 
 import pickle
 import re
@@ -56,7 +56,7 @@ async def test_a_user_is_sent_with_a_state_and_a_challenge_of_their_own(twin: Tw
     assert all(re.fullmatch(r"[\w-]{43}", each, re.ASCII) for each in (first.state, first.code_verifier))
     assert len({first.state, first.code_verifier, second.state, second.code_verifier}) == 4
     assert first.code_verifier not in first.url
-    assert twin.script.asked == []
+    assert twin.script.requests == []
 
 
 def test_a_state_and_a_resource_of_ones_own_are_sent(oauth: OAuth) -> None:
@@ -150,17 +150,17 @@ def test_a_callback_that_cannot_be_trusted_brings_no_code(callback: Any, error: 
 
 
 def test_an_error_in_a_callback_is_told_on_one_line(oauth: OAuth) -> None:
-    said = {"error": "access_denied", "error_description": "The user\nsaid no", "state": STATE}
+    parameters = {"error": "access_denied", "error_description": "The user\nsaid no", "state": STATE}
     with pytest.raises(machpay.OAuthError, match=r"^access_denied: The user said no\.$") as caught:
-        oauth.check_callback(said, state=STATE)
+        oauth.check_callback(parameters, state=STATE)
     assert (caught.value.error, caught.value.error_description) == ("access_denied", "The user\nsaid no")
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301 - its own
 
 
 def test_an_error_in_a_callback_repeats_neither_state_nor_code(oauth: OAuth) -> None:
-    said = {"error": "server_error", "error_description": f"{STATE} {CODE} \ud800", "state": STATE, "code": CODE}
+    parameters = {"error": "server_error", "error_description": f"{STATE} {CODE} \ud800", "state": STATE, "code": CODE}
     with pytest.raises(machpay.OAuthError) as caught:
-        oauth.check_callback(said, state=STATE)
+        oauth.check_callback(parameters, state=STATE)
     shown = f"{caught.value!r} {caught.value} {caught.value.error_description}"
     assert STATE not in shown
     assert CODE not in shown
@@ -180,8 +180,8 @@ def test_a_callback_that_is_neither_is_refused(oauth: OAuth) -> None:
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.text(st.characters(exclude_categories=["Cs"])))
 def test_whatever_the_state_is_it_comes_back_as_itself_only(state: str, other: str) -> None:
-    def callback(said: str) -> str:
-        return f"{CALLBACK}?code={CODE}&state={quote(said, safe='')}"
+    def callback(parameters: str) -> str:
+        return f"{CALLBACK}?code={CODE}&state={quote(parameters, safe='')}"
 
     assert parse_callback(callback(state), state=state, issuer=None) == CODE
     if other != state:

@@ -1,4 +1,4 @@
-"""One refresh for all that wait for it, and its tokens taken before anybody uses them."""
+"""Singleflight: one refresh for all waiting calls, with tokens delivered before they are used."""
 
 import asyncio
 import threading
@@ -9,9 +9,9 @@ from typing import Any
 import machpay
 import pytest
 
-from tests.sdk.conftest import Twin, World
+from tests.sdk.conftest import FakeEffects, Twin
 from tests.sdk.issuing import Issuer, refresh_token, token
-from tests.sdk.scripted import Said, Script
+from tests.sdk.scripted import Reply, Script
 
 MANY = 50
 GRANT: dict[str, Any] = {"api_key": None, "refresh_token": refresh_token(0), "client_id": "app_1"}
@@ -25,31 +25,31 @@ def issuer(script: Script) -> Issuer:
 
 @pytest.fixture
 async def asynchronous(script: Script, served: tuple[Script, str]) -> Any:  # noqa: ANN401 - yields
-    twin = Twin(machpay.AsyncMachPay, served[1], script, World())
+    twin = Twin(machpay.AsyncMachPay, served[1], script, FakeEffects())
     yield twin
     await twin.close()
 
 
 @pytest.fixture
 async def synchronous(script: Script, served: tuple[Script, str]) -> Any:  # noqa: ANN401 - yields
-    twin = Twin(machpay.MachPay, served[1], script, World())
+    twin = Twin(machpay.MachPay, served[1], script, FakeEffects())
     yield twin
     await twin.close()
 
 
 async def ids_of(client: Any) -> list[Any]:  # noqa: ANN401 - either client
-    """Ask as often as there are askers, at once; return what each was told, or the error."""
+    """Send concurrent calls, and return the result or the error of each."""
     if isinstance(client, machpay.AsyncMachPay):
         copies = (client.with_options(timeout=20 + number) for number in range(MANY))
-        told = await asyncio.gather(*(copy.whoami() for copy in copies), return_exceptions=True)
-        return [each if isinstance(each, BaseException) else each.id for each in told]
+        results = await asyncio.gather(*(copy.whoami() for copy in copies), return_exceptions=True)
+        return [each if isinstance(each, BaseException) else each.id for each in results]
     with ThreadPoolExecutor(MANY) as pool:
-        asked = [pool.submit(client.with_options(timeout=20 + number).whoami) for number in range(MANY)]
-        return [each.exception() or each.result().id for each in asked]
+        futures = [pool.submit(client.with_options(timeout=20 + number).whoami) for number in range(MANY)]
+        return [each.exception() or each.result().id for each in futures]
 
 
 def meeting_at_the_clock(client: machpay.MachPay) -> None:
-    """Let no thread look at the time before all have come so far: then all have found the same tokens."""
+    """Block each thread at the clock until all have arrived, so that all see the same tokens."""
     barrier, lock, looks = threading.Barrier(MANY), threading.Lock(), iter(range(10**6))
 
     def now() -> float:
@@ -68,48 +68,48 @@ async def test_many_refused_at_once_are_refreshed_once(twin: Twin, issuer: Issue
     issuer.together = MANY  # all have been sent, and none refused, before the first is
     issuer.end()
     assert await ids_of(twin.client(**HELD)) == ["key_1"] * MANY
-    assert issuer.told.count("token") == 1
-    assert issuer.told.count("api") == 2 * MANY
+    assert issuer.events.count("token") == 1
+    assert issuer.events.count("api") == 2 * MANY
 
 
 async def test_many_that_find_the_token_ended_refresh_once(asynchronous: Twin, issuer: Issuer) -> None:
-    issuer.is_held = True
-    asking = asyncio.ensure_future(ids_of(asynchronous.client(**GRANT)))
+    issuer.is_blocked = True
+    pending = asyncio.ensure_future(ids_of(asynchronous.client(**GRANT)))
     assert await asyncio.to_thread(issuer.refreshing.wait, 20)
-    assert issuer.told == ["token"]
+    assert issuer.events == ["token"]
     issuer.released.set()
-    assert await asking == ["key_1"] * MANY
-    assert issuer.told == ["token"] + ["api"] * MANY
+    assert await pending == ["key_1"] * MANY
+    assert issuer.events == ["token"] + ["api"] * MANY
 
 
 async def test_many_threads_that_find_the_token_ended_refresh_once(synchronous: Twin, issuer: Issuer) -> None:
     client = synchronous.client(**GRANT)
     meeting_at_the_clock(client)
     assert await ids_of(client) == ["key_1"] * MANY
-    assert issuer.told == ["token"] + ["api"] * MANY
+    assert issuer.events == ["token"] + ["api"] * MANY
 
 
-@pytest.mark.parametrize("said", [Said(500, b"<html>"), Said(400, {"error": "invalid_grant"})])
-async def test_a_refresh_that_fails_fails_for_all_that_waited(twin: Twin, issuer: Issuer, said: Said) -> None:
-    issuer.answers = [said]
+@pytest.mark.parametrize("scripted", [Reply(500, b"<html>"), Reply(400, {"error": "invalid_grant"})])
+async def test_a_refresh_that_fails_fails_for_all_that_waited(twin: Twin, issuer: Issuer, scripted: Reply) -> None:
+    issuer.answers = [scripted]
     client = twin.client(**GRANT, max_retries=0)
     if isinstance(client, machpay.MachPay):
         meeting_at_the_clock(client)
-    told = await ids_of(client)
-    assert len({type(each) for each in told}) == 1
-    assert len({id(each) for each in told}) == MANY  # each may be raised, and traced, by itself
-    assert isinstance(told[0], machpay.OAuthError if said.status == 400 else machpay.InternalServerError)
-    assert issuer.told == ["token"]
+    results = await ids_of(client)
+    assert len({type(each) for each in results}) == 1
+    assert len({id(each) for each in results}) == MANY  # each may be raised, and traced, by itself
+    assert isinstance(results[0], machpay.OAuthError if scripted.status == 400 else machpay.InternalServerError)
+    assert issuer.events == ["token"]
 
 
 async def test_tokens_are_taken_before_the_request_goes_on(twin: Twin, issuer: Issuer) -> None:
     def take(tokens: machpay.Tokens) -> None:
         assert (tokens.access_token, tokens.refresh_token) == (token(1), refresh_token(1))
         assert (tokens.expires_in, tokens.request_id) == (3600, "req-1")
-        issuer.told.append("taken")
+        issuer.events.append("taken")
 
-    await twin.settled(twin.client(**GRANT, on_tokens=take).whoami())
-    assert issuer.told == ["token", "taken", "api"]
+    await twin.resolve(twin.client(**GRANT, on_tokens=take).whoami())
+    assert issuer.events == ["token", "taken", "api"]
 
 
 async def test_nobody_uses_tokens_that_are_still_being_taken(asynchronous: Twin, issuer: Issuer) -> None:
@@ -118,7 +118,7 @@ async def test_nobody_uses_tokens_that_are_still_being_taken(asynchronous: Twin,
     async def take(_: machpay.Tokens) -> None:
         taking.set()
         await may_end.wait()
-        issuer.told.append("taken")
+        issuer.events.append("taken")
 
     client = asynchronous.client(**GRANT, on_tokens=take)
     first = asyncio.ensure_future(client.whoami())
@@ -126,10 +126,10 @@ async def test_nobody_uses_tokens_that_are_still_being_taken(asynchronous: Twin,
     second = asyncio.ensure_future(client.whoami())
     for _ in range(10):
         await asyncio.sleep(0)
-    assert issuer.told == ["token"]
+    assert issuer.events == ["token"]
     may_end.set()
     await asyncio.gather(first, second)
-    assert issuer.told == ["token", "taken", "api", "api"]
+    assert issuer.events == ["token", "taken", "api", "api"]
 
 
 async def test_tokens_that_could_not_be_taken_are_offered_again_and_not_refreshed(twin: Twin, issuer: Issuer) -> None:
@@ -143,11 +143,11 @@ async def test_tokens_that_could_not_be_taken_are_offered_again_and_not_refreshe
     client = twin.client(**GRANT, on_tokens=take)
     for _ in range(2):
         with pytest.raises(OSError, match="the disk is full"):
-            await twin.settled(client.whoami())
-    assert issuer.told == ["token"]
-    await twin.settled(client.whoami())
-    await twin.settled(client.whoami())
-    assert (offered, issuer.told) == ([token(1)] * 3, ["token", "api", "api"])
+            await twin.resolve(client.whoami())
+    assert issuer.events == ["token"]
+    await twin.resolve(client.whoami())
+    await twin.resolve(client.whoami())
+    assert (offered, issuer.events) == ([token(1)] * 3, ["token", "api", "api"])
 
 
 async def test_tokens_that_were_not_taken_in_time_are_followed_by_others(twin: Twin, issuer: Issuer) -> None:
@@ -160,28 +160,28 @@ async def test_tokens_that_were_not_taken_in_time_are_followed_by_others(twin: T
 
     client = twin.client(**GRANT, on_tokens=take)
     with pytest.raises(OSError, match="full"):
-        await twin.settled(client.whoami())
+        await twin.resolve(client.whoami())
     twin.world.now += 3600
-    await twin.settled(client.whoami())
-    assert (offered, issuer.told) == ([token(1), token(2)], ["token", "token", "api"])
+    await twin.resolve(client.whoami())
+    assert (offered, issuer.events) == ([token(1), token(2)], ["token", "token", "api"])
 
 
 async def test_whoever_takes_tokens_may_ask_with_them(twin: Twin, issuer: Issuer) -> None:
-    found: list[str] = []
+    ids: list[str] = []
 
     def take(_: machpay.Tokens) -> Any:  # noqa: ANN401 - either kind
         if twin.kind is machpay.MachPay:
-            found.append(client.whoami().id)
+            ids.append(client.whoami().id)
             return None
 
         async def ask() -> None:
-            found.append((await client.whoami()).id)
+            ids.append((await client.whoami()).id)
 
         return ask()
 
     client = twin.client(**GRANT, on_tokens=take)
-    await twin.settled(client.whoami())
-    assert (found, issuer.told) == (["key_1"], ["token", "api", "api"])
+    await twin.resolve(client.whoami())
+    assert (ids, issuer.events) == (["key_1"], ["token", "api", "api"])
 
 
 async def test_what_was_begun_while_tokens_were_taken_refreshes_like_everything_else(
@@ -207,7 +207,7 @@ async def test_what_was_begun_while_tokens_were_taken_refreshes_like_everything_
 
 
 async def test_a_refresh_goes_on_when_who_began_it_is_cancelled(asynchronous: Twin, issuer: Issuer) -> None:
-    issuer.is_held = True
+    issuer.is_blocked = True
     seen: list[str] = []
     client = asynchronous.client(**GRANT, on_tokens=lambda tokens: seen.append(tokens.access_token))
     first, second = asyncio.ensure_future(client.whoami()), asyncio.ensure_future(client.whoami())
@@ -217,7 +217,7 @@ async def test_a_refresh_goes_on_when_who_began_it_is_cancelled(asynchronous: Tw
         await first
     issuer.released.set()
     assert (await second).id == "key_1"
-    assert (seen, issuer.told) == ([token(1)], ["token", "api"])
+    assert (seen, issuer.events) == ([token(1)], ["token", "api"])
 
 
 async def test_a_plain_client_refuses_what_it_could_not_await(synchronous: Twin, issuer: Issuer) -> None:
@@ -235,4 +235,4 @@ async def test_a_plain_client_refuses_what_it_could_not_await(synchronous: Twin,
         with pytest.raises(machpay.ConfigurationError, match="use AsyncMachPay"):
             client.whoami()
         issuer.issued = 0
-    assert issuer.told == ["token"] * 2
+    assert issuer.events == ["token"] * 2

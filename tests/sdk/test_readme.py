@@ -1,4 +1,4 @@
-"""The client's README, run where it speaks of tokens."""
+"""The snippets of the client's README that handle tokens, run verbatim."""
 
 import inspect
 import re
@@ -12,15 +12,15 @@ import machpay
 import pytest
 
 from tests.sdk.issuing import Issuer, refresh_token, token
-from tests.sdk.scripted import SECRET, Asked, Said, Script
+from tests.sdk.scripted import SECRET, Reply, Script, SentRequest
 
 README = Path(__file__).parents[2] / "clients" / "python" / "README.md"
 
 
 def block(opening: str) -> str:
     blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
-    (found,) = [each for each in blocks if opening in each]
-    return str(found)
+    (block,) = [each for each in blocks if opening in each]
+    return str(block)
 
 
 @pytest.fixture
@@ -35,24 +35,24 @@ def names(served: tuple[Script, str], monkeypatch: pytest.MonkeyPatch) -> dict[s
     }
 
 
-def answering(script: Script, path: str, answer: Callable[[Asked], Said]) -> None:
-    async def answered(asked: Asked) -> Said:
-        return answer(asked)
+def respond(script: Script, path: str, answer: Callable[[SentRequest], Reply]) -> None:
+    async def endpoint(request: SentRequest) -> Reply:
+        return answer(request)
 
-    script.on[path] = answered
+    script.on[path] = endpoint
 
 
-def test_a_user_goes_and_comes_back_as_the_readme_has_it(
+def test_the_oauth_flow_of_the_readme_runs(
     script: Script, names: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    leaving, coming_back = block("check_callback").split("# where they come back to\n")
-    exec(leaving, names)  # noqa: S102 - our own page
-    asked = dict(parse_qsl(urlsplit(names["location"]).query))
-    back = {"code": "code_1", "state": asked["state"], "iss": "https://auth.machpay.xyz"}
-    names["callback_url"] = f"{asked['redirect_uri']}?{urlencode(back)}"
-    issued = {"access_token": token(0), "token_type": "Bearer", "expires_in": 3600, "scope": asked["scope"]}
-    answering(script, "/oauth/token", lambda _: Said(200, issued))
-    exec(coming_back, names)  # noqa: S102 - as above
+    redirect, callback = block("check_callback").split("# handle the callback\n")
+    exec(redirect, names)  # noqa: S102 - our own page
+    request = dict(parse_qsl(urlsplit(names["location"]).query))
+    back = {"code": "code_1", "state": request["state"], "iss": "https://auth.machpay.xyz"}
+    names["callback_url"] = f"{request['redirect_uri']}?{urlencode(back)}"
+    issued = {"access_token": token(0), "token_type": "Bearer", "expires_in": 3600, "scope": request["scope"]}
+    respond(script, "/oauth/token", lambda _: Reply(200, issued))
+    exec(callback, names)  # noqa: S102 - as above
     assert capsys.readouterr().out == "('skills:execute', 'account:read') 3600\n"
     assert len(script.last.form["code_verifier"]) == 43
     names["client"].close()
@@ -70,7 +70,7 @@ def test_tokens_are_refreshed_and_stored_as_the_readme_has_it(script: Script, na
 
 
 def test_a_session_is_made_and_used_as_the_readme_has_it(script: Script, names: dict[str, Any]) -> None:
-    answering(script, "/v1/sessions", lambda _: Said(201, {"token": token(3)}))
+    respond(script, "/v1/sessions", lambda _: Reply(201, {"token": token(3)}))
     names["client"] = machpay.MachPay(SECRET)
     exec(block("sessions.create"), names)  # noqa: S102 - our own page
     assert script.last.json == {"scopes": ["skills:execute"], "ttl_seconds": 900}
@@ -80,19 +80,19 @@ def test_a_session_is_made_and_used_as_the_readme_has_it(script: Script, names: 
 
 
 def test_the_table_of_methods_is_what_the_clients_have() -> None:
-    told = {
+    documented = {
         name: re.findall(r"`(\w+)`", cells)
         for name, cells in re.findall(r"^\| `client\.?(\w*)` \| (.*) \|$", README.read_text(), re.MULTILINE)
     }
     with machpay.MachPay("k") as client:
-        for name, methods in told.items():
+        for name, methods in documented.items():
             public = {each for each in dir(getattr(client, name) if name else client) if not each.startswith("_")}
-            assert public - told.keys() == set(methods) - {"aclose"}
-    assert {"oauth", "sessions", "keys"} <= told.keys()
+            assert public - documented.keys() == set(methods) - {"aclose"}
+    assert {"oauth", "sessions", "keys"} <= documented.keys()
 
 
 def test_the_signature_is_the_clients() -> None:
-    (told,) = re.findall(r"^`MachPay\((.*?)\)`$", README.read_text(), re.MULTILINE | re.DOTALL)
+    (documented,) = re.findall(r"^`MachPay\((.*?)\)`$", README.read_text(), re.MULTILINE | re.DOTALL)
     parameters = inspect.signature(machpay.MachPay).parameters.values()
     has = [f"{each.name}={each.default}" for each in parameters]
-    assert told.split() == f"{has[0]}, *, {', '.join(has[1:])}".split()
+    assert documented.split() == f"{has[0]}, *, {', '.join(has[1:])}".split()

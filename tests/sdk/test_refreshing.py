@@ -1,4 +1,4 @@
-"""A client that refreshes its access token by itself: when, and what becomes of the tokens."""
+"""Automatic refresh of access tokens."""
 
 import logging
 from typing import Any
@@ -9,7 +9,7 @@ from machpay._tokens import expiry_of
 
 from tests.sdk.conftest import Twin
 from tests.sdk.issuing import REFUSED, Issuer, jwt, refresh_token, token
-from tests.sdk.scripted import SECRET, Said
+from tests.sdk.scripted import SECRET, Reply
 
 GRANT: dict[str, Any] = {"api_key": None, "refresh_token": refresh_token(0), "client_id": "app_1"}
 HELD: dict[str, Any] = {**GRANT, "access_token": token(0)}
@@ -21,22 +21,22 @@ def issuer(twin: Twin) -> Issuer:
 
 
 @pytest.mark.parametrize("before_its_end, refreshes", [(31, 0), (30, 1), (0, 1), (-3600, 1)])
-async def test_a_token_is_refreshed_half_a_minute_before_its_end(
+async def test_a_token_is_refreshed_half_a_minute_before_it_expires(
     twin: Twin, issuer: Issuer, before_its_end: int, refreshes: int
 ) -> None:
     del twin.script.on["/v1/whoami"]  # for what counts here is the clock
     client = twin.client(**{**HELD, "access_token": jwt({"exp": twin.world.now + before_its_end})})
-    await twin.settled(client.whoami())
-    assert issuer.told == ["token"] * refreshes
+    await twin.resolve(client.whoami())
+    assert issuer.events == ["token"] * refreshes
 
 
-async def test_a_refreshed_token_is_good_for_as_long_as_was_said_with_it(twin: Twin, issuer: Issuer) -> None:
+async def test_a_refreshed_token_lasts_for_its_expires_in(twin: Twin, issuer: Issuer) -> None:
     client = twin.client(**GRANT)
     for now, count in [(0, 1), (3569, 1), (3570, 2), (3570 + 3569, 2), (3570 * 2, 3)]:
         twin.world.now = 1_800_000_000.0 + now
-        await twin.settled(client.whoami())
+        await twin.resolve(client.whoami())
         assert issuer.issued == count
-    assert [asked.form for asked in twin.script.asked_at("/oauth/token")] == [
+    assert [request.form for request in twin.script.requests_at("/oauth/token")] == [
         {"grant_type": "refresh_token", "refresh_token": refresh_token(number), "client_id": "app_1"}
         for number in range(3)
     ]
@@ -46,7 +46,7 @@ async def test_a_refreshed_token_is_good_for_as_long_as_was_said_with_it(twin: T
     "expires_in, due_after",
     [(3600, 3570), (60, 30), (40, 20), (1, 0.5)],  # half of a short life is used
 )
-async def test_a_short_life_is_not_all_refreshing(
+async def test_a_short_lived_token_is_not_refreshed_by_every_call(
     twin: Twin, issuer: Issuer, expires_in: int, due_after: float
 ) -> None:
     issuer.members = {"expires_in": expires_in}
@@ -54,23 +54,23 @@ async def test_a_short_life_is_not_all_refreshing(
     began = twin.world.now
     for now, count in [(began, 1), (began + due_after - 0.25, 1), (began + due_after, 2)]:
         twin.world.now = now
-        await twin.settled(client.whoami())
+        await twin.resolve(client.whoami())
         assert issuer.issued == count
 
 
 @pytest.mark.parametrize("members", [{}, {"expires_in": 0}, {"expires_in": -1}])
-async def test_a_token_without_a_known_end_is_refreshed_when_it_is_refused(
+async def test_a_token_with_unknown_expiry_is_refreshed_when_it_is_refused(
     twin: Twin, issuer: Issuer, members: dict[str, int]
 ) -> None:
     issuer.members = members
     client = twin.client(**GRANT)
     for _ in range(2):
-        await twin.settled(client.whoami())
+        await twin.resolve(client.whoami())
         twin.world.now += 10**9
     assert issuer.issued == 1
     issuer.end()
-    await twin.settled(client.whoami())
-    assert issuer.told == ["token", "api", "api", "api", "token", "api"]
+    await twin.resolve(client.whoami())
+    assert issuer.events == ["token", "api", "api", "api", "token", "api"]
 
 
 NOW = 1_800_000_000
@@ -97,14 +97,14 @@ NOW = 1_800_000_000
         (SECRET, None),
     ],
 )
-def test_the_end_of_a_token_is_read_where_it_is_told(access_token: str, expected: float | None) -> None:
+def test_the_expiry_of_a_token_is_read_from_its_claims(access_token: str, expected: float | None) -> None:
     assert expiry_of(access_token) == expected
 
 
 async def test_a_token_that_is_refused_is_refreshed_and_the_call_sent_once_more(twin: Twin, issuer: Issuer) -> None:
     issuer.end()
-    key = await twin.settled(twin.client(**HELD).keys.create(name="a", scopes=[]))
-    first, second = twin.script.asked_at("/v1/keys")
+    key = await twin.resolve(twin.client(**HELD).keys.create(name="a", scopes=[]))
+    first, second = twin.script.requests_at("/v1/keys")
     assert (first.body, first.headers["idempotency-key"]) == (second.body, second.headers["idempotency-key"])
     assert (first.headers["authorization"], second.headers["authorization"]) == (
         f"Bearer {token(0)}",
@@ -114,104 +114,108 @@ async def test_a_token_that_is_refused_is_refreshed_and_the_call_sent_once_more(
 
 
 async def test_a_refresh_and_the_call_after_it_have_a_calls_time_each(twin: Twin, issuer: Issuer) -> None:
-    busy = Said(503, {}, {"retry-after": "9"})
+    busy = Reply(503, {}, {"retry-after": "9"})
     issuer.answers = [busy]
-    said = [busy, REFUSED, busy, Said(200, {"id": "key_1"})]
+    scripted = [busy, REFUSED, busy, Reply(200, {"id": "key_1"})]
 
-    async def whoami(asked: object) -> Said:
-        assert asked
-        return said.pop(0)
+    async def whoami(request: object) -> Reply:
+        assert request
+        return scripted.pop(0)
 
     twin.script.on["/v1/whoami"] = whoami
-    await twin.settled(twin.client(**HELD, timeout=5, max_retries=1).whoami())
+    await twin.resolve(twin.client(**HELD, timeout=5, max_retries=1).whoami())
     assert twin.world.slept == [9.0, 9.0, 9.0]
 
 
 async def test_a_token_that_is_refused_at_once_is_not_refreshed_again(twin: Twin, issuer: Issuer) -> None:
     issuer.ended = {token(0), token(1)}
     with pytest.raises(machpay.AuthenticationError):
-        await twin.settled(twin.client(**HELD).whoami())
-    assert (issuer.issued, len(twin.script.asked_at("/v1/whoami"))) == (1, 2)
+        await twin.resolve(twin.client(**HELD).whoami())
+    assert (issuer.issued, len(twin.script.requests_at("/v1/whoami"))) == (1, 2)
 
 
 @pytest.mark.parametrize(
-    "said",
-    [Said(401, {"code": "missing_credentials"}), Said(401, b"<html>"), Said(403, {"code": "invalid_credentials"})],
+    "scripted",
+    [
+        Reply(401, {"code": "missing_credentials"}),
+        Reply(401, b"<html>"),
+        Reply(403, {"code": "invalid_credentials"}),
+    ],
 )
-async def test_no_other_refusal_leads_to_a_refresh(twin: Twin, issuer: Issuer, said: Said) -> None:
+async def test_no_other_refusal_leads_to_a_refresh(twin: Twin, issuer: Issuer, scripted: Reply) -> None:
     del twin.script.on["/v1/whoami"]
-    twin.script.says(said)
+    twin.script.respond_with(scripted)
     with pytest.raises(machpay.APIStatusError):
-        await twin.settled(twin.client(**HELD).whoami())
-    assert (issuer.told, len(twin.script.asked)) == ([], 1)
+        await twin.resolve(twin.client(**HELD).whoami())
+    assert (issuer.events, len(twin.script.requests)) == ([], 1)
 
 
 @pytest.mark.parametrize("given", [{"api_key": SECRET}, {"api_key": None, "access_token": jwt({"exp": 1})}])
 async def test_without_a_refresh_token_nothing_is_refreshed(twin: Twin, issuer: Issuer, given: dict[str, Any]) -> None:
     with pytest.raises(machpay.AuthenticationError):
-        await twin.settled(twin.client(**given, client_id="app_1").whoami())
-    assert issuer.told == ["api"]
+        await twin.resolve(twin.client(**given, client_id="app_1").whoami())
+    assert issuer.events == ["api"]
 
 
-async def test_a_refresh_token_alone_will_do_and_beats_the_environment(
+async def test_a_refresh_token_alone_suffices_and_overrides_the_environment(
     twin: Twin, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MACHPAY_API_KEY", SECRET)
     client = twin.client(**GRANT, client_secret="cs_" + "z" * 40)
-    assert (await twin.settled(client.whoami())).id == "key_1"
-    assert twin.script.asked[0].headers["authorization"].startswith("Basic ")
-    assert issuer.told == ["token", "api"]
+    assert (await twin.resolve(client.whoami())).id == "key_1"
+    assert twin.script.requests[0].headers["authorization"].startswith("Basic ")
+    assert issuer.events == ["token", "api"]
 
 
-async def test_a_refresh_token_that_stays_is_told_and_used_again(twin: Twin, issuer: Issuer) -> None:
+async def test_a_refresh_token_that_is_not_rotated_is_reported_and_reused(twin: Twin, issuer: Issuer) -> None:
     issuer.rotates = False
     seen: list[machpay.Tokens] = []
     client = twin.client(**GRANT, on_tokens=seen.append)
     for _ in range(2):
-        await twin.settled(client.whoami())
+        await twin.resolve(client.whoami())
         twin.world.now += 3600
     assert [tokens.refresh_token for tokens in seen] == [refresh_token(0)] * 2
 
 
 async def test_a_client_with_other_options_has_the_same_tokens(twin: Twin, issuer: Issuer) -> None:
     client = twin.client(**GRANT)
-    await twin.settled(client.with_options(timeout=5).whoami())
-    await twin.settled(client.whoami())
-    await twin.settled(client.with_options(max_retries=0).whoami())
-    assert issuer.told == ["token", "api", "api", "api"]
+    await twin.resolve(client.with_options(timeout=5).whoami())
+    await twin.resolve(client.whoami())
+    await twin.resolve(client.with_options(max_retries=0).whoami())
+    assert issuer.events == ["token", "api", "api", "api"]
 
 
-async def test_a_grant_that_has_ended_is_told_each_time_and_asked_for_once(twin: Twin, issuer: Issuer) -> None:
+async def test_a_revoked_grant_is_raised_each_time_and_requested_once(twin: Twin, issuer: Issuer) -> None:
     client = twin.client(**{**HELD, "refresh_token": refresh_token(7)})
     issuer.end()
     for _ in range(3):
         with pytest.raises(machpay.OAuthError, match=r"^invalid_grant") as caught:
-            await twin.settled(client.whoami())
+            await twin.resolve(client.whoami())
         assert (caught.value.error, caught.value.status, caught.value.request_id) == ("invalid_grant", 400, "req-1")
         assert refresh_token(7) not in f"{caught.value} {caught.value.error_description} {caught.value.response!r}"
-    assert issuer.told == ["api", "token"]
+    assert issuer.events == ["api", "token"]
 
 
 @pytest.mark.parametrize(
-    "said, expected",
+    "scripted, expected",
     [
-        (Said(401, {"error": "invalid_client"}), machpay.OAuthError),
-        (Said(500, {"error": "server_error"}), machpay.OAuthError),
-        (Said(500, b"<html>"), machpay.InternalServerError),
-        (Said(200, {"token_type": "Bearer"}), machpay.InvalidResponseError),
-        (Said(cut=True), machpay.APIConnectionError),
+        (Reply(401, {"error": "invalid_client"}), machpay.OAuthError),
+        (Reply(500, {"error": "server_error"}), machpay.OAuthError),
+        (Reply(500, b"<html>"), machpay.InternalServerError),
+        (Reply(200, {"token_type": "Bearer"}), machpay.InvalidResponseError),
+        (Reply(cut=True), machpay.APIConnectionError),
     ],
 )
 async def test_any_other_failure_of_a_refresh_fails_one_call(
-    twin: Twin, issuer: Issuer, said: Said, expected: type[Exception]
+    twin: Twin, issuer: Issuer, scripted: Reply, expected: type[Exception]
 ) -> None:
-    issuer.answers = [said]
+    issuer.answers = [scripted]
     client = twin.client(**GRANT, max_retries=0)
     with pytest.raises(expected):
-        await twin.settled(client.whoami())
-    assert issuer.told == ["token"]
-    await twin.settled(client.whoami())
-    assert issuer.told == ["token", "token", "api"]
+        await twin.resolve(client.whoami())
+    assert issuer.events == ["token"]
+    await twin.resolve(client.whoami())
+    assert issuer.events == ["token", "token", "api"]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +231,7 @@ async def test_any_other_failure_of_a_refresh_fails_one_call(
         ({"access_token": "a", "on_tokens": "store"}, "^on_tokens is a str, and has to be callable"),
     ],
 )
-def test_a_client_that_could_not_refresh_is_not_made(twin: Twin, given: dict[str, Any], match: str) -> None:
+def test_incomplete_refresh_options_are_refused(twin: Twin, given: dict[str, Any], match: str) -> None:
     with pytest.raises(machpay.ConfigurationError, match=match):
         twin.kind(**given)
 
@@ -241,7 +245,7 @@ async def test_a_client_that_refreshes_shows_no_token(
     shown = [repr(client)]
     for _ in range(2):
         shown += [repr(vars(client)), repr(vars(client._transport.credentials))]  # noqa: SLF001 - what a debugger shows
-        await twin.settled(client.whoami())
+        await twin.resolve(client.whoami())
     shown.append(caplog.text)
     for secret in (SECRET, token(0), token(1), refresh_token(0), refresh_token(1)):
         assert secret not in "\n".join(shown)

@@ -8,7 +8,7 @@ import machpay
 import pytest
 
 from tests.sdk.conftest import Twin
-from tests.sdk.scripted import MASKED, SECRET, Said
+from tests.sdk.scripted import MASKED, SECRET, Reply
 
 KEY: dict[str, Any] = {
     "id": "key_1",
@@ -81,21 +81,21 @@ ADDRESSES = ["203.0.113.10", "203.0.113.0/24"]
     ],
 )
 async def test_each_method_makes_its_request(twin: Twin, call: Called, method: str, target: str, body: object) -> None:
-    twin.script.says(Said(200, KEY))
-    await twin.settled(call(twin.client()))
-    asked = twin.script.last
+    twin.script.respond_with(Reply(200, KEY))
+    await twin.resolve(call(twin.client()))
+    request = twin.script.last
     path, _, query = target.partition("?")
-    assert (asked.method, asked.path, asked.query) == (method, path, query)
-    assert (asked.json if asked.body else None) == body
-    assert ("content-type" in asked.headers) == (body is not None)
-    assert ("idempotency-key" in asked.headers) == (method != "GET")
+    assert (request.method, request.path, request.query) == (method, path, query)
+    assert (request.json if request.body else None) == body
+    assert ("content-type" in request.headers) == (body is not None)
+    assert ("idempotency-key" in request.headers) == (method != "GET")
 
 
 async def test_a_key_is_read_into_its_types(twin: Twin) -> None:
-    twin.script.says(Said(200, KEY, {"etag": '"7"'}))
-    key = await twin.settled(twin.client().keys.retrieve("key_1"))
-    said = (key.id, key.name, key.tier, key.status, key.environment)
-    assert said == ("key_1", "production", "standard", "active", "live")
+    twin.script.respond_with(Reply(200, KEY, {"etag": '"7"'}))
+    key = await twin.resolve(twin.client().keys.retrieve("key_1"))
+    scripted = (key.id, key.name, key.tier, key.status, key.environment)
+    assert scripted == ("key_1", "production", "standard", "active", "live")
     assert (key.scopes, key.allowed_ips) == (("skills:list",), ("203.0.113.0/24",))
     assert key.created_at == dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
     assert key.expires_at == dt.datetime(2027, 1, 2, 3, 4, 5, 500_000, tzinfo=dt.UTC)
@@ -107,54 +107,54 @@ async def test_a_key_is_read_into_its_types(twin: Twin) -> None:
     assert key.etag == '"7"'
 
 
-async def test_an_older_server_may_say_less_of_a_key(twin: Twin) -> None:
-    twin.script.says(Said(201, {"id": "key_1", "secret": SECRET}))
-    key = await twin.settled(twin.client().keys.create(name="a", scopes=[]))
+async def test_members_of_a_key_that_an_older_server_omits_have_defaults(twin: Twin) -> None:
+    twin.script.respond_with(Reply(201, {"id": "key_1", "secret": SECRET}))
+    key = await twin.resolve(twin.client().keys.create(name="a", scopes=[]))
     assert (key.secret, key.scopes, key.created_at, key.rotation_due) == (SECRET, (), None, False)
 
 
 async def test_an_etag_goes_back_as_a_condition(twin: Twin) -> None:
     client = twin.client()
-    twin.script.says(Said(200, KEY, {"etag": '"7"'}), Said(412, {"title": "Changed meanwhile"}))
-    key = await twin.settled(client.keys.retrieve("key_1"))
+    twin.script.respond_with(Reply(200, KEY, {"etag": '"7"'}), Reply(412, {"title": "Changed meanwhile"}))
+    key = await twin.resolve(client.keys.retrieve("key_1"))
     with pytest.raises(machpay.PreconditionFailedError):
-        await twin.settled(client.keys.update("key_1", name="b", if_match=key.etag))
+        await twin.resolve(client.keys.update("key_1", name="b", if_match=key.etag))
     assert twin.script.last.headers["if-match"] == '"7"'
 
 
-def page(*ids: str, more: bool) -> Said:
-    return Said(200, {"data": [{**KEY, "id": each} for each in ids], "has_more": more}, {"etag": '"list"'})
+def page(*ids: str, more: bool) -> Reply:
+    return Reply(200, {"data": [{**KEY, "id": each} for each in ids], "has_more": more}, {"etag": '"list"'})
 
 
 async def test_a_list_is_one_page_until_it_is_iterated(twin: Twin) -> None:
-    twin.script.says(page("a", "b", more=True), page("c", more=True), page("d", more=False))
+    twin.script.respond_with(page("a", "b", more=True), page("c", more=True), page("d", more=False))
     client = twin.client()
-    first = await twin.settled(client.keys.list(limit=2, status="active", environment="live", after="0"))
+    first = await twin.resolve(client.keys.list(limit=2, status="active", environment="live", after="0"))
     assert ([key.id for key in first.data], first.has_more, first.data[0].etag) == (["a", "b"], True, None)
     assert (first.request_id, first.rate_limit) == ("req-1", None)
-    assert len(twin.script.asked) == 1
-    assert [key.id for key in await twin.drained(first)] == ["a", "b", "c", "d"]
+    assert len(twin.script.requests) == 1
+    assert [key.id for key in await twin.collect(first)] == ["a", "b", "c", "d"]
     fixed = {"limit": "2", "status": "active", "environment": "live"}
-    asked = [dict(parse_qsl(each.query)) for each in twin.script.asked]
-    assert asked == [{**fixed, "after": "0"}, {**fixed, "after": "b"}, {**fixed, "after": "c"}]
+    request = [dict(parse_qsl(each.query)) for each in twin.script.requests]
+    assert request == [{**fixed, "after": "0"}, {**fixed, "after": "b"}, {**fixed, "after": "c"}]
 
 
 async def test_a_list_can_be_iterated_at_once(twin: Twin) -> None:
-    twin.script.says(page("a", more=True), page("b", more=False))
-    assert [key.id for key in await twin.drained(twin.client().keys.list())] == ["a", "b"]
+    twin.script.respond_with(page("a", more=True), page("b", more=False))
+    assert [key.id for key in await twin.collect(twin.client().keys.list())] == ["a", "b"]
 
 
 async def test_an_empty_page_ends_a_list_whatever_it_says(twin: Twin) -> None:
-    twin.script.says(page(more=True))
-    assert await twin.drained(twin.client().keys.list()) == []
-    assert len(twin.script.asked) == 1
+    twin.script.respond_with(page(more=True))
+    assert await twin.collect(twin.client().keys.list()) == []
+    assert len(twin.script.requests) == 1
 
 
-async def test_a_server_that_repeats_a_page_does_not_hold_up_forever(twin: Twin) -> None:
-    twin.script.says(page("a", more=True))
+async def test_a_server_that_repeats_a_page_does_not_cause_an_endless_loop(twin: Twin) -> None:
+    twin.script.respond_with(page("a", more=True))
     with pytest.raises(machpay.InvalidResponseError, match="ends with it again"):
-        await twin.drained(twin.client().keys.list())
-    assert len(twin.script.asked) == 2
+        await twin.collect(twin.client().keys.list())
+    assert len(twin.script.requests) == 2
 
 
 @pytest.mark.parametrize(
@@ -168,9 +168,11 @@ async def test_a_server_that_repeats_a_page_does_not_hold_up_forever(twin: Twin)
         ),
     ],
 )
-async def test_usage_is_asked_for_by_time_and_bucket(twin: Twin, given: dict[str, Any], query: dict[str, str]) -> None:
-    twin.script.says(Said(200, {"key_id": "key_1"}))
-    await twin.settled(twin.client().keys.usage("key_1", **given))
+async def test_usage_is_requested_by_period_and_bucket(
+    twin: Twin, given: dict[str, Any], query: dict[str, str]
+) -> None:
+    twin.script.respond_with(Reply(200, {"key_id": "key_1"}))
+    await twin.resolve(twin.client().keys.usage("key_1", **given))
     assert (twin.script.last.method, twin.script.last.path) == ("GET", "/v1/keys/key_1/usage")
     assert dict(parse_qsl(twin.script.last.query)) == query
 
@@ -181,10 +183,10 @@ async def test_usage_is_read_into_its_types(twin: Twin) -> None:
     hour = {"start": "2026-01-02T03:00:00Z", "requests": 3, "allowed": 2, "refused": 1, **kinds, "latency_ms": latency}
     total = {name: value for name, value in hour.items() if name != "start"} | {"routes": {"GET /v1/skills": 3}, "x": 1}
     period = {"from": "2026-01-01T04:00:00Z", "to": "2026-01-02T04:00:00Z"}
-    twin.script.says(
-        Said(200, {"object": "usage", "key_id": "key_1", "bucket": "hour", **period, "data": [hour], "total": total})
+    twin.script.respond_with(
+        Reply(200, {"object": "usage", "key_id": "key_1", "bucket": "hour", **period, "data": [hour], "total": total})
     )
-    usage = await twin.settled(twin.client().keys.usage("key_1"))
+    usage = await twin.resolve(twin.client().keys.usage("key_1"))
     assert (usage.key_id, usage.bucket, usage.start) == ("key_1", "hour", dt.datetime(2026, 1, 1, 4, tzinfo=dt.UTC))
     (first,) = usage.data
     assert first.start == dt.datetime(2026, 1, 2, 3, tzinfo=dt.UTC)
@@ -200,27 +202,27 @@ async def test_usage_is_read_into_its_types(twin: Twin) -> None:
 @pytest.mark.parametrize(
     "total", [{"requests": "3"}, {"requests": True}, {"outcomes": {"allowed": 1.5}}, {"latency_ms": {"mean": "1"}}, []]
 )
-async def test_usage_that_is_no_number_is_told(twin: Twin, total: object) -> None:
-    twin.script.says(Said(200, {"key_id": "key_1", "total": total}))
+async def test_usage_that_is_not_a_number_is_an_error(twin: Twin, total: object) -> None:
+    twin.script.respond_with(Reply(200, {"key_id": "key_1", "total": total}))
     with pytest.raises(machpay.InvalidResponseError, match="total"):
-        await twin.settled(twin.client().keys.usage("key_1"))
+        await twin.resolve(twin.client().keys.usage("key_1"))
 
 
 async def test_skills_are_listed_and_executed(twin: Twin) -> None:
     client = twin.client()
-    twin.script.says(
-        Said(200, {"data": [{"id": "sentiment", "name": "Mood", "price": 1}], "caller": {"id": "key_1"}}),
-        Said(200, {"skill_id": "sentiment", "output": ["Done."], "caller": {"id": "key_1"}}),
+    twin.script.respond_with(
+        Reply(200, {"data": [{"id": "sentiment", "name": "Mood", "price": 1}], "caller": {"id": "key_1"}}),
+        Reply(200, {"skill_id": "sentiment", "output": ["Done."], "caller": {"id": "key_1"}}),
     )
-    (skill,) = await twin.drained(client.skills.list())
+    (skill,) = await twin.collect(client.skills.list())
     assert (skill.id, skill.name, skill.extra["price"]) == ("sentiment", "Mood", 1)
-    done = await twin.settled(client.skills.execute(skill_id=skill.id, input={}))
+    done = await twin.resolve(client.skills.execute(skill_id=skill.id, input={}))
     assert (done.output, done.extra["caller"]) == (["Done."], {"id": "key_1"})
 
 
-async def test_whoami_tells_who_and_keeps_the_rest(twin: Twin) -> None:
-    twin.script.says(Said(200, {"id": "key_1", "tier": "standard", "scopes": ["a"], "limits": {"minute": 1}}))
-    identity = await twin.settled(twin.client().whoami())
+async def test_whoami_returns_the_identity_and_preserves_unknown_members(twin: Twin) -> None:
+    twin.script.respond_with(Reply(200, {"id": "key_1", "tier": "standard", "scopes": ["a"], "limits": {"minute": 1}}))
+    identity = await twin.resolve(twin.client().whoami())
     assert (identity.id, identity.tier, identity.scopes) == ("key_1", "standard", ("a",))
     assert identity.extra == {"limits": {"minute": 1}}
 
@@ -244,29 +246,29 @@ async def test_whoami_tells_who_and_keeps_the_rest(twin: Twin) -> None:
         (lambda c: c.skills.execute(skill_id="a", input={"a": float("nan")}), "JSON cannot hold"),
     ],
 )
-async def test_what_cannot_be_meant_is_refused_before_it_is_sent(twin: Twin, call: Called, match: str) -> None:
+async def test_invalid_arguments_are_refused_before_anything_is_sent(twin: Twin, call: Called, match: str) -> None:
     with pytest.raises(machpay.InvalidArgumentError, match=match):
-        await twin.settled(call(twin.client()))
-    assert twin.script.asked == []
+        await twin.resolve(call(twin.client()))
+    assert twin.script.requests == []
 
 
 @pytest.mark.parametrize(
-    "said, match",
+    "scripted, match",
     [
         (
-            Said(200, b"<html>", {"content-type": "text/html"}),
+            Reply(200, b"<html>", {"content-type": "text/html"}),
             r"not JSON but text/html \(status 200\); is base_url right",
         ),
-        (Said(200, [1]), "not an object"),
-        (Said(200, {"name": "a"}), "id is missing"),
-        (Said(200, {**KEY, "scopes": "a"}), "scopes: not an array"),
-        (Said(200, {**KEY, "created_at": "yesterday"}), "created_at: not a time"),
-        (Said(200, {**KEY, "rotation_due": 1}), "rotation_due: neither true nor false"),
+        (Reply(200, [1]), "not an object"),
+        (Reply(200, {"name": "a"}), "id is missing"),
+        (Reply(200, {**KEY, "scopes": "a"}), "scopes: not an array"),
+        (Reply(200, {**KEY, "created_at": "yesterday"}), "created_at: not a time"),
+        (Reply(200, {**KEY, "rotation_due": 1}), "rotation_due: neither true nor false"),
     ],
 )
-async def test_an_answer_that_is_none_of_this_api_is_told(twin: Twin, said: Said, match: str) -> None:
-    twin.script.says(said)
+async def test_a_response_that_does_not_follow_the_api_is_an_error(twin: Twin, scripted: Reply, match: str) -> None:
+    twin.script.respond_with(scripted)
     with pytest.raises(machpay.InvalidResponseError, match=match) as caught:
-        await twin.settled(twin.client().keys.retrieve("key_1"))
-    assert caught.value.response.body == said.raw
+        await twin.resolve(twin.client().keys.retrieve("key_1"))
+    assert caught.value.response.body == scripted.raw
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301 - its own

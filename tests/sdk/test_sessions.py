@@ -6,7 +6,7 @@ import pytest
 
 from tests.sdk.conftest import Twin
 from tests.sdk.issuing import jwt
-from tests.sdk.scripted import SECRET, Said
+from tests.sdk.scripted import SECRET, Reply
 
 TOKEN = jwt({"sub": "key_1"})
 SESSION: dict[str, Any] = {
@@ -28,20 +28,20 @@ SESSION: dict[str, Any] = {
         ({"scopes": []}, {"scopes": []}),
     ],
 )
-async def test_a_session_is_asked_for_with_what_is_given(
+async def test_a_session_is_requested_with_the_given_options(
     twin: Twin, given: dict[str, Any], body: dict[str, Any]
 ) -> None:
-    twin.script.says(Said(201, SESSION))
-    await twin.settled(twin.client().sessions.create(**given, idempotency_key="login-17"))
-    asked = twin.script.last
-    assert (asked.method, asked.path, asked.json) == ("POST", "/v1/sessions", body)
-    assert asked.headers["authorization"] == f"Bearer {SECRET}"
-    assert asked.headers["idempotency-key"] == "login-17"
+    twin.script.respond_with(Reply(201, SESSION))
+    await twin.resolve(twin.client().sessions.create(**given, idempotency_key="login-17"))
+    request = twin.script.last
+    assert (request.method, request.path, request.json) == ("POST", "/v1/sessions", body)
+    assert request.headers["authorization"] == f"Bearer {SECRET}"
+    assert request.headers["idempotency-key"] == "login-17"
 
 
 async def test_a_session_is_read_into_its_types_and_shows_no_token(twin: Twin) -> None:
-    twin.script.says(Said(201, {**SESSION, "colour": "blue"}))
-    session = await twin.settled(twin.client().sessions.create())
+    twin.script.respond_with(Reply(201, {**SESSION, "colour": "blue"}))
+    session = await twin.resolve(twin.client().sessions.create())
     assert (session.id, session.token, session.token_type, session.expires_in) == ("session_1", TOKEN, "Bearer", 900)
     assert session.expires_at == dt.datetime(2026, 11, 24, 14, 15, tzinfo=dt.UTC)
     assert (session.scopes, dict(session.extra), session.request_id) == (
@@ -53,20 +53,20 @@ async def test_a_session_is_read_into_its_types_and_shows_no_token(twin: Twin) -
     assert repr(session).startswith(f"Session(token='…{TOKEN[-4:]}', id='session_1', token_type='Bearer'")
 
 
-async def test_the_token_of_a_session_lets_a_client_in(twin: Twin) -> None:
-    twin.script.says(Said(201, {"token": TOKEN}))
-    session = await twin.settled(twin.client().sessions.create())
-    await twin.settled(twin.client(api_key=None, access_token=session.token).whoami())
+async def test_a_client_can_use_the_token_of_a_session(twin: Twin) -> None:
+    twin.script.respond_with(Reply(201, {"token": TOKEN}))
+    session = await twin.resolve(twin.client().sessions.create())
+    await twin.resolve(twin.client(api_key=None, access_token=session.token).whoami())
     assert twin.script.last.headers["authorization"] == f"Bearer {TOKEN}"
 
 
-async def test_a_session_without_a_token_is_told(twin: Twin) -> None:
-    twin.script.says(Said(201, {**SESSION, "token": None}))
+async def test_a_session_without_a_token_is_an_error(twin: Twin) -> None:
+    twin.script.respond_with(Reply(201, {**SESSION, "token": None}))
     with pytest.raises(machpay.InvalidResponseError, match="token is missing"):
-        await twin.settled(twin.client().sessions.create())
+        await twin.resolve(twin.client().sessions.create())
 
 
 async def test_scopes_of_a_session_are_a_list(twin: Twin) -> None:
     with pytest.raises(machpay.InvalidArgumentError, match=r"write scopes=\[…\]"):
-        await twin.settled(twin.client().sessions.create(scopes="skills:execute"))
-    assert twin.script.asked == []
+        await twin.resolve(twin.client().sessions.create(scopes="skills:execute"))
+    assert twin.script.requests == []

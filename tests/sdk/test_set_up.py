@@ -21,7 +21,7 @@ from tests.sdk.scripted import MASKED, SECRET
         ("", "…"),
     ],
 )
-def test_what_is_shown_of_a_credential(secret: str, shown: str) -> None:
+def test_how_a_credential_is_masked(secret: str, shown: str) -> None:
     assert masked(secret) == shown
 
 
@@ -69,8 +69,8 @@ async def test_the_first_call_that_needs_a_credential_names_the_variable(
     assert repr(client) == f"{twin.kind.__name__}(None, base_url={twin.url!r})"
     for _ in range(2):
         with pytest.raises(machpay.ConfigurationError, match="environment variable MACHPAY_API_KEY, or pass api_key"):
-            await twin.settled(client.whoami())
-    assert twin.script.asked == []
+            await twin.resolve(client.whoami())
+    assert twin.script.requests == []
 
 
 def test_a_client_takes_key_and_address_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

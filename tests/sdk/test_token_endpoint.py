@@ -1,4 +1,4 @@
-"""What the authorization server is asked, and what becomes of its answers."""
+"""Requests to the token endpoint, and its responses."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ import pytest
 from machpay._token_request import Application, exchange_request, refresh_request, revocation_request
 
 from tests.sdk.conftest import Twin
-from tests.sdk.scripted import SECRET, Said
+from tests.sdk.scripted import SECRET, Reply
 
 CODE, VERIFIER = "code_" + "q" * 40, "v" * 39 + "wxyz"
 ACCESS, REFRESH, CLIENT_SECRET = "at_" + "x" * 40 + "0001", "rt_" + "y" * 40 + "0002", "cs_" + "z" * 40 + "0003"
@@ -57,22 +57,22 @@ REFRESH_FORM = {"grant_type": "refresh_token", "refresh_token": REFRESH}
         (revoked, {}, "/oauth/revoke", {"token": REFRESH}),
     ],
 )
-async def test_a_public_client_says_who_it_is_in_the_form_and_others_by_basic(
+async def test_public_clients_authenticate_in_the_form_and_others_by_basic(
     twin: Twin, call: Callable[..., Any], given: dict[str, Any], path: str, form: dict[str, str]
 ) -> None:
-    twin.script.says(Said(200, ISSUED))
+    twin.script.respond_with(Reply(200, ISSUED))
     for client in (
         twin.client(api_key=None),
         twin.client(),
         twin.client(base_url="https://api.invalid", auth_url=twin.url),
     ):
-        await twin.settled(call(client, **given))
+        await twin.resolve(call(client, **given))
         public = twin.script.last
         assert (public.method, public.path, public.query) == ("POST", path, "")
         assert public.form == {**form, "client_id": "app_1"}
         assert public.headers["accept"] == "application/json"
         assert {"authorization", "idempotency-key"}.isdisjoint(public.headers)
-        await twin.settled(call(client, **given, client_secret=CLIENT_SECRET))
+        await twin.resolve(call(client, **given, client_secret=CLIENT_SECRET))
         confidential = twin.script.last
         assert confidential.form == form
         assert confidential.headers["authorization"].startswith("Basic ")
@@ -89,69 +89,69 @@ async def test_a_public_client_says_who_it_is_in_the_form_and_others_by_basic(
         ('"\\', "a&b=c/d?e#f"),
     ],
 )
-async def test_an_odd_id_and_an_odd_secret_arrive_as_they_are(twin: Twin, client_id: str, secret: str) -> None:
-    twin.script.says(Said(200, ISSUED))
-    await twin.settled(exchanged(twin.client(api_key=None), client_id=client_id, client_secret=secret))
+async def test_unusual_ids_and_secrets_arrive_unchanged(twin: Twin, client_id: str, secret: str) -> None:
+    twin.script.respond_with(Reply(200, ISSUED))
+    await twin.resolve(exchanged(twin.client(api_key=None), client_id=client_id, client_secret=secret))
     kind, _, encoded = twin.script.last.headers["authorization"].partition(" ")
     pair = b64decode(encoded, validate=True).decode("ascii").split(":")
     assert (kind, [unquote_plus(each, errors="strict") for each in pair]) == ("Basic", [client_id, secret])
 
 
-async def test_the_authorization_of_a_given_http_client_is_not_taken_along(twin: Twin) -> None:
+async def test_the_authorization_of_a_given_http_client_is_not_sent(twin: Twin) -> None:
     kind: Any = httpx2.AsyncClient if twin.kind is machpay.AsyncMachPay else httpx2.Client
     given = kind(headers={"authorization": "Bearer other"})
-    twin.script.says(Said(200, ISSUED))
-    await twin.settled(exchanged(twin.client(api_key=None, http_client=given)))
+    twin.script.respond_with(Reply(200, ISSUED))
+    await twin.resolve(exchanged(twin.client(api_key=None, http_client=given)))
     assert "authorization" not in twin.script.last.headers
-    await twin.settled(given.aclose() if kind is httpx2.AsyncClient else given.close())
+    await twin.resolve(given.aclose() if kind is httpx2.AsyncClient else given.close())
 
 
 async def test_tokens_are_read_into_their_types(twin: Twin) -> None:
-    twin.script.says(Said(200, {**ISSUED, "id_token": "abc"}))
-    tokens = await twin.settled(exchanged(twin.client(api_key=None)))
+    twin.script.respond_with(Reply(200, {**ISSUED, "id_token": "abc"}))
+    tokens = await twin.resolve(exchanged(twin.client(api_key=None)))
     assert (tokens.access_token, tokens.refresh_token, tokens.token_type) == (ACCESS, REFRESH, "Bearer")
     assert (tokens.expires_in, tokens.scope) == (3600, "skills:execute account:read")
     assert tokens.scopes == ("skills:execute", "account:read")
     assert (tokens.extra["id_token"], tokens.request_id) == ("abc", "req-1")
 
 
-async def test_a_server_may_say_less_of_tokens(twin: Twin) -> None:
-    twin.script.says(Said(200, {"access_token": ACCESS, "token_type": "bearer"}))
-    tokens = await twin.settled(exchanged(twin.client(api_key=None)))
+async def test_members_of_tokens_that_the_server_omits_have_defaults(twin: Twin) -> None:
+    twin.script.respond_with(Reply(200, {"access_token": ACCESS, "token_type": "bearer"}))
+    tokens = await twin.resolve(exchanged(twin.client(api_key=None)))
     assert (tokens.refresh_token, tokens.expires_in, tokens.scope, tokens.scopes) == (None, None, None, ())
 
 
-async def test_a_refresh_token_that_goes_on_being_valid_is_among_the_tokens(twin: Twin) -> None:
-    twin.script.says(Said(200, {"access_token": ACCESS, "token_type": "Bearer"}))
-    assert (await twin.settled(refreshed(twin.client(api_key=None)))).refresh_token == REFRESH
+async def test_a_refresh_token_that_remains_valid_is_in_the_tokens(twin: Twin) -> None:
+    twin.script.respond_with(Reply(200, {"access_token": ACCESS, "token_type": "Bearer"}))
+    assert (await twin.resolve(refreshed(twin.client(api_key=None)))).refresh_token == REFRESH
 
 
 @pytest.mark.parametrize(
-    "said, match",
+    "scripted, match",
     [
-        (Said(200, {}), "access_token is missing"),
-        (Said(200, {**ISSUED, "access_token": "a\nb"}), "access_token: not a token"),
-        (Said(200, {**ISSUED, "token_type": "DPoP"}), "token_type: not Bearer"),
-        (Said(200, {**ISSUED, "expires_in": "3600"}), "expires_in: not a whole number"),
-        (Said(200, b"<html>", {"content-type": "text/html"}), "is auth_url right"),
+        (Reply(200, {}), "access_token is missing"),
+        (Reply(200, {**ISSUED, "access_token": "a\nb"}), "access_token: not a token"),
+        (Reply(200, {**ISSUED, "token_type": "DPoP"}), "token_type: not Bearer"),
+        (Reply(200, {**ISSUED, "expires_in": "3600"}), "expires_in: not a whole number"),
+        (Reply(200, b"<html>", {"content-type": "text/html"}), "is auth_url right"),
     ],
 )
-async def test_tokens_that_cannot_be_used_are_told(twin: Twin, said: Said, match: str) -> None:
-    twin.script.says(said)
+async def test_unusable_tokens_are_an_error(twin: Twin, scripted: Reply, match: str) -> None:
+    twin.script.respond_with(scripted)
     with pytest.raises(machpay.InvalidResponseError, match=match) as caught:
-        await twin.settled(exchanged(twin.client(api_key=None)))
+        await twin.resolve(exchanged(twin.client(api_key=None)))
     assert ACCESS not in f"{caught.value!r} {caught.value.response!r}"
 
 
-async def test_revoking_brings_nothing(twin: Twin) -> None:
-    twin.script.says(Said(200, b""))
-    assert await twin.settled(revoked(twin.client(api_key=None), client_secret=CLIENT_SECRET)) is None
+async def test_revoking_returns_none(twin: Twin) -> None:
+    twin.script.respond_with(Reply(200, b""))
+    assert await twin.resolve(revoked(twin.client(api_key=None), client_secret=CLIENT_SECRET)) is None
 
 
-async def test_a_refusal_tells_code_description_status_and_request(twin: Twin) -> None:
-    twin.script.says(Said(400, {"error": "invalid_grant", "error_description": "The code has ended."}))
+async def test_an_oauth_error_has_code_description_status_and_request_id(twin: Twin) -> None:
+    twin.script.respond_with(Reply(400, {"error": "invalid_grant", "error_description": "The code has ended."}))
     with pytest.raises(machpay.OAuthError) as caught:
-        await twin.settled(exchanged(twin.client(api_key=None)))
+        await twin.resolve(exchanged(twin.client(api_key=None)))
     error = caught.value
     assert (error.error, error.error_description) == ("invalid_grant", "The code has ended.")
     assert (error.status, error.request_id) == (400, "req-1")
@@ -161,56 +161,62 @@ async def test_a_refusal_tells_code_description_status_and_request(twin: Twin) -
 
 
 @pytest.mark.parametrize(
-    "said, expected",
+    "scripted, expected",
     [
-        (Said(502, b"<html>"), machpay.InternalServerError),
-        (Said(404, {"title": "Not found"}), machpay.NotFoundError),
-        (Said(400, {"error": {"code": 1}}), machpay.BadRequestError),
-        (Said(302, {}, {"location": "/"}), machpay.APIStatusError),
+        (Reply(502, b"<html>"), machpay.InternalServerError),
+        (Reply(404, {"title": "Not found"}), machpay.NotFoundError),
+        (Reply(400, {"error": {"code": 1}}), machpay.BadRequestError),
+        (Reply(302, {}, {"location": "/"}), machpay.APIStatusError),
     ],
 )
-async def test_what_is_no_error_of_oauth_is_told_by_its_status(
-    twin: Twin, said: Said, expected: type[Exception]
-) -> None:
-    twin.script.says(said)
+async def test_other_errors_are_raised_by_their_status(twin: Twin, scripted: Reply, expected: type[Exception]) -> None:
+    twin.script.respond_with(scripted)
     with pytest.raises(expected):
-        await twin.settled(revoked(twin.client(api_key=None, max_retries=0)))
-    assert len(twin.script.asked) == 1
+        await twin.resolve(revoked(twin.client(api_key=None, max_retries=0)))
+    assert len(twin.script.requests) == 1
 
 
-@pytest.mark.parametrize("said", [Said(503), Said(429, {}, {"retry-after": "1"}), Said(408), Said(cut=True)])
-async def test_a_code_that_may_have_been_received_is_never_sent_again(twin: Twin, said: Said) -> None:
-    twin.script.says(said, Said(200, ISSUED))
+@pytest.mark.parametrize(
+    "scripted",
+    [
+        Reply(503),
+        Reply(429, {}, {"retry-after": "1"}),
+        Reply(408),
+        Reply(cut=True),
+    ],
+)
+async def test_a_code_that_may_have_been_received_is_never_retried(twin: Twin, scripted: Reply) -> None:
+    twin.script.respond_with(scripted, Reply(200, ISSUED))
     with pytest.raises(machpay.MachPayError):
-        await twin.settled(exchanged(twin.client(api_key=None)))
-    assert len(twin.script.asked) == 1
+        await twin.resolve(exchanged(twin.client(api_key=None)))
+    assert len(twin.script.requests) == 1
     assert twin.world.slept == []
 
 
-async def test_a_code_that_met_no_server_is_sent_again(twin: Twin) -> None:
+async def test_a_code_is_retried_if_the_server_was_not_reached(twin: Twin) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(machpay.APIConnectionError):
-        await twin.settled(exchanged(twin.client(base_url=f"http://127.0.0.1:{port}")))
+        await twin.resolve(exchanged(twin.client(base_url=f"http://127.0.0.1:{port}")))
     assert twin.world.slept == [0.5, 1.0]
 
 
-@pytest.mark.parametrize("said", [Said(503), Said(429, {}, {"retry-after": "9"}), Said(cut=True)])
+@pytest.mark.parametrize("scripted", [Reply(503), Reply(429, {}, {"retry-after": "9"}), Reply(cut=True)])
 @pytest.mark.parametrize("call", [refreshed, revoked])
-async def test_refreshing_and_revoking_are_tried_again(twin: Twin, call: Callable[..., Any], said: Said) -> None:
-    twin.script.says(said, Said(200, ISSUED))
-    await twin.settled(call(twin.client(api_key=None)))
-    assert len({asked.body for asked in twin.script.asked}) == 1
-    assert len(twin.script.asked) == 2
+async def test_refreshing_and_revoking_are_retried(twin: Twin, call: Callable[..., Any], scripted: Reply) -> None:
+    twin.script.respond_with(scripted, Reply(200, ISSUED))
+    await twin.resolve(call(twin.client(api_key=None)))
+    assert len({request.body for request in twin.script.requests}) == 1
+    assert len(twin.script.requests) == 2
 
 
-async def test_a_refresh_is_not_sent_again_once_it_would_look_like_theft(twin: Twin) -> None:
-    twin.script.says(Said(503, {}, {"retry-after": "5"}))
+async def test_a_refresh_is_not_retried_once_it_would_look_like_theft(twin: Twin) -> None:
+    twin.script.respond_with(Reply(503, {}, {"retry-after": "5"}))
     with pytest.raises(machpay.InternalServerError):
-        await twin.settled(refreshed(twin.client(api_key=None)))
+        await twin.resolve(refreshed(twin.client(api_key=None)))
     assert twin.world.slept == [5.0]  # the next one would come ten seconds after the first
     with pytest.raises(machpay.InternalServerError):
-        await twin.settled(revoked(twin.client(api_key=None)))
+        await twin.resolve(revoked(twin.client(api_key=None)))
     assert twin.world.slept == [5.0, 5.0, 5.0]
 
 
@@ -228,10 +234,10 @@ async def test_a_refresh_is_not_sent_again_once_it_would_look_like_theft(twin: T
         (lambda c: revoked(c, token=""), "token is empty"),
     ],
 )
-async def test_a_form_that_cannot_be_meant_is_refused_before_it_is_sent(twin: Twin, call: Called, match: str) -> None:
+async def test_an_invalid_form_is_refused_before_it_is_sent(twin: Twin, call: Called, match: str) -> None:
     with pytest.raises(machpay.InvalidArgumentError, match=match) as caught:
-        await twin.settled(call(twin.client(api_key=None)))
-    assert twin.script.asked == []
+        await twin.resolve(call(twin.client(api_key=None)))
+    assert twin.script.requests == []
     assert "hidden" not in str(caught.value)
 
 
@@ -247,16 +253,16 @@ async def test_no_secret_that_is_echoed_gets_into_error_log_or_repr(
     caplog.set_level(logging.DEBUG)
     name = {exchanged: "code", refreshed: "refresh_token", revoked: "token"}[call]
     given = {name: token, "client_secret": secret, **({"code_verifier": VERIFIER} if name == "code" else {})}
-    told = (token, secret, VERIFIER)
+    secrets = (token, secret, VERIFIER)
 
-    async def echo(asked: Any) -> Said:  # noqa: ANN401 - Asked
-        shapes = [*told, *map(quote_plus, told), asked.headers["authorization"], asked.body.decode()]
-        return Said(400, json.dumps({"error": "invalid_request", "error_description": " ".join(shapes)}).encode())
+    async def echo(request: Any) -> Reply:  # noqa: ANN401 - SentRequest
+        shapes = [*secrets, *map(quote_plus, secrets), request.headers["authorization"], request.body.decode()]
+        return Reply(400, json.dumps({"error": "invalid_request", "error_description": " ".join(shapes)}).encode())
 
     twin.script.on = {"/oauth/token": echo, "/oauth/revoke": echo}
     client = twin.client()
     with pytest.raises(machpay.OAuthError) as caught:
-        await twin.settled(call(client, **given))
+        await twin.resolve(call(client, **given))
     error = caught.value
     assert error.response is not None
     shown = f"{error!r} {error} {error.error_description} {error.response.body!r} {caplog.text} {vars(client)!r}"
@@ -267,7 +273,7 @@ async def test_no_secret_that_is_echoed_gets_into_error_log_or_repr(
     assert error.error == "invalid_request"
 
 
-def test_a_request_for_tokens_shows_none() -> None:
+def test_the_repr_of_a_token_request_shows_no_token() -> None:
     application = Application("app_1", CLIENT_SECRET)
     exchange = exchange_request(application, code=CODE, redirect_uri=CALLBACK, code_verifier=VERIFIER)
     refresh = refresh_request(application, refresh_token=REFRESH)
@@ -275,9 +281,9 @@ def test_a_request_for_tokens_shows_none() -> None:
     assert not [secret for secret in (CODE, VERIFIER, REFRESH, ACCESS, CLIENT_SECRET) if secret in shown]
 
 
-async def test_tokens_show_no_token(twin: Twin) -> None:
-    twin.script.says(Said(200, {**ISSUED, "id_token": SECRET}))
-    tokens = await twin.settled(exchanged(twin.client(api_key=None)))
+async def test_the_repr_of_tokens_shows_no_token(twin: Twin) -> None:
+    twin.script.respond_with(Reply(200, {**ISSUED, "id_token": SECRET}))
+    tokens = await twin.resolve(exchanged(twin.client(api_key=None)))
     for shown in (repr(tokens), str(tokens), repr(tokens.response)):
         assert not [secret for secret in (ACCESS, REFRESH, SECRET) if secret in shown]
     assert "access_token='…0001', refresh_token='…0002', token_type='Bearer', expires_in=3600" in repr(tokens)

@@ -1,4 +1,4 @@
-"""The TypeScript client: its own tests, what its package has, and what its README shows, with the gateway."""
+"""The TypeScript client: its own tests, its package, and its README, with the gateway."""
 
 import json
 import re
@@ -26,8 +26,8 @@ pytestmark = MARKS
 
 
 def test_the_clients_own_tests_pass(built: Built) -> None:
-    told = done([NPM, "test", "--ignore-scripts"], built.root)  # without those before it: it is built already
-    assert int(re.findall(r"^(?:#|ℹ) pass (\d+)$", told, re.MULTILINE)[0]) > 200  # noqa: RUF001 - node's own sign
+    results = done([NPM, "test", "--ignore-scripts"], built.root)  # without those before it: it is built already
+    assert int(re.findall(r"^(?:#|ℹ) pass (\d+)$", results, re.MULTILINE)[0]) > 200  # noqa: RUF001 - node's own sign
 
 
 def test_the_types_hold_what_they_promise_to_an_application_of_nodejs(built: Built) -> None:
@@ -45,55 +45,55 @@ def test_the_licence_is_the_repositorys() -> None:
     assert (SOURCES / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
 
 
-def test_a_key_lives_its_life(application: Application, gateway: Served) -> None:
-    told = application.run(
+def test_the_lifecycle_of_a_key_by_the_client(application: Application, gateway: Served) -> None:
+    results = application.run(
         IMPORT,
         """
         const admin = new MachPay();
-        const told: Record<string, unknown> = {};
+        const results: Record<string, unknown> = {};
         const as = (apiKey: string) => new MachPay({ apiKey, maxRetries: 0 });
         const outcome = (call: Promise<{ id: string | null }>) => call.then(({ id }) => id, ({ name }) => name);
 
         const creation = { name: 'a', scopes: ['skills:list'], metadata: { some_team: 'é' }, idempotencyKey: 'once' };
         const created = await admin.keys.create(creation);
         const again = await admin.keys.create(creation);
-        told['again'] = [again.id === created.id, again.secret === created.secret];
-        told['created'] = [created.name, created.environment, created.scopes, created.metadata, created.extra];
-        told['limits'] = [...(created.rateLimit ?? [])].map(({ name, quota }) => [name, quota]);
+        results['again'] = [again.id === created.id, again.secret === created.secret];
+        results['created'] = [created.name, created.environment, created.scopes, created.metadata, created.extra];
+        results['limits'] = [...(created.rateLimit ?? [])].map(({ name, quota }) => [name, quota]);
 
         const rotated = await admin.keys.rotate(created.id, { graceSeconds: 600 });
-        told['grace'] = [await outcome(as(created.secret).whoami()), await outcome(as(rotated.secret).whoami())];
+        results['grace'] = [await outcome(as(created.secret).whoami()), await outcome(as(rotated.secret).whoami())];
         await admin.keys.endGrace(created.id);
-        told['over'] = [await outcome(as(created.secret).whoami()), await outcome(as(rotated.secret).whoami())];
+        results['over'] = [await outcome(as(created.secret).whoami()), await outcome(as(rotated.secret).whoami())];
 
         const { etag } = await admin.keys.retrieve(created.id);
         const expiresAt = new Date('2031-01-02T03:04:05Z');
         const changed = await admin.keys.update(created.id, { expiresAt, allowedIps: ['127.0.0.1'], ifMatch: etag });
-        told['changed'] = [changed.expiresAt?.getTime() === expiresAt.getTime(), changed.allowedIps];
-        told['stale'] = await outcome(admin.keys.update(created.id, { name: 'b', ifMatch: etag }));
-        told['usage'] = (await admin.keys.usage(created.id, { bucket: 'day' })).keyId;
+        results['changed'] = [changed.expiresAt?.getTime() === expiresAt.getTime(), changed.allowedIps];
+        results['stale'] = await outcome(admin.keys.update(created.id, { name: 'b', ifMatch: etag }));
+        results['usage'] = (await admin.keys.usage(created.id, { bucket: 'day' })).keyId;
 
         const other = await admin.keys.create({ name: 'b', scopes: [] });
         const first = await admin.keys.list({ limit: 2 });
         const all: string[] = [];
         for await (const key of admin.keys.list({ limit: 2 })) all.push(key.name);
-        told['listed'] = [first.data.map((key) => key.id === other.id), first.hasMore, all];
+        results['listed'] = [first.data.map((key) => key.id === other.id), first.hasMore, all];
 
-        told['revoked'] = (await admin.keys.revoke(created.id)).status;
-        told['after'] = await outcome(as(rotated.secret).whoami());
+        results['revoked'] = (await admin.keys.revoke(created.id)).status;
+        results['after'] = await outcome(as(rotated.secret).whoami());
         const me = await admin.whoami();
-        told['itself'] = await outcome(admin.keys.revoke(me.id ?? ''));
-        told['nobody'] = await outcome(admin.keys.retrieve('key_of_nobody'));
-        told['wrong'] = await admin.keys.create({ name: '', scopes: ['a'] }).catch(
+        results['itself'] = await outcome(admin.keys.revoke(me.id ?? ''));
+        results['nobody'] = await outcome(admin.keys.retrieve('key_of_nobody'));
+        results['wrong'] = await admin.keys.create({ name: '', scopes: ['a'] }).catch(
           ({ name, errors }) => [name, errors.map(({ place }: { place: string }) => place)],
         );
-        told['id'] = created.id;
-        console.log(JSON.stringify(told));
+        results['id'] = created.id;
+        console.log(JSON.stringify(results));
         """,
         **gateway.environment,
     )
-    key_id = told.pop("id")
-    assert told == {
+    key_id = results.pop("id")
+    assert results == {
         "again": [True, True],
         "created": ["a", "live", ["skills:list"], {"some_team": "é"}, {}],
         "limits": [["minute", 1000], ["concurrency", 50]],
@@ -112,7 +112,7 @@ def test_a_key_lives_its_life(application: Application, gateway: Served) -> None
 
 
 def test_skills_and_account_are_reached_and_a_missing_scope_is_named(application: Application, gateway: Served) -> None:
-    told = application.run(
+    results = application.run(
         IMPORT,
         """
         const admin = new MachPay();
@@ -127,7 +127,7 @@ def test_skills_and_account_are_reached_and_a_missing_scope_is_named(application
         """,
         **gateway.environment,
     )
-    assert told == {
+    assert results == {
         "ids": ["text-summarizer", "sentiment"],
         "output": "Done.",
         "skillId": "sentiment",
@@ -137,7 +137,7 @@ def test_skills_and_account_are_reached_and_a_missing_scope_is_named(application
 
 
 def test_a_session_may_do_what_it_was_made_for_until_its_key_ends(application: Application, gateway: Served) -> None:
-    told = application.run(
+    results = application.run(
         IMPORT,
         """
         const admin = new MachPay();
@@ -158,8 +158,8 @@ def test_a_session_may_do_what_it_was_made_for_until_its_key_ends(application: A
         """,
         **gateway.environment,
     )
-    assert 50 < told.pop("lasts") <= 61
-    assert told == {
+    assert 50 < results.pop("lasts") <= 61
+    assert results == {
         "scopes": ["skills:list"],
         "expiresIn": 60,
         "extra": {},

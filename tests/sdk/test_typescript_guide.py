@@ -1,4 +1,4 @@
-"""The TypeScript of the public guide, as it is written, with the gateway."""
+"""The TypeScript snippets of the public guide, run verbatim with the gateway."""
 
 import asyncio
 import json
@@ -74,8 +74,8 @@ def serving_guide(folder: Path) -> Iterator[Site]:
 
 def snippet(opening: str) -> str:
     """Return the guide's block of TypeScript that has *opening* in it."""
-    (found,) = [block for block in guide_blocks() if opening in block]
-    return found
+    (block,) = [block for block in guide_blocks() if opening in block]
+    return block
 
 
 def guide_blocks() -> list[str]:
@@ -90,23 +90,23 @@ def test_every_block_of_typescript_in_the_guide_is_compiled_here() -> None:
 
 
 def test_a_client_picks_its_key_up_from_the_environment(application: Application, gateway: Served) -> None:
-    told = application.run(
+    documented = application.run(
         snippet(FROM_ENVIRONMENT),
         "const { output } = await client.skills.execute({ skillId: 'text-summarizer', input: {} });",
         "console.log(JSON.stringify([(await client.whoami()).name, output]));",
         **gateway.environment,
     )
-    assert told == ["admin", "Done."]
+    assert documented == ["admin", "Done."]
 
 
 def test_a_client_takes_a_key_as_an_argument(application: Application, gateway: Served) -> None:
-    told = application.run(
+    documented = application.run(
         IMPORT,
         snippet(EXPLICIT),
         "console.log(JSON.stringify(await client.whoami().catch((error) => [error.name, error.code])));",
         **gateway.environment,
     )
-    assert told == ["AuthenticationError", "invalid_credentials"]  # the guide's key is a made-up one
+    assert documented == ["AuthenticationError", "invalid_credentials"]  # the guide's key is a made-up one
 
 
 def test_the_redirect_asks_for_a_code_and_the_client_asks_for_the_same_and_more(application: Application) -> None:
@@ -119,9 +119,9 @@ def test_the_redirect_asks_for_a_code_and_the_client_asks_for_the_same_and_more(
         "console.log(JSON.stringify([authUrl, url]));",
     )
     assert written.partition("?")[0] == made.partition("?")[0] == "https://auth.machpay.xyz/oauth/authorize"
-    asked, more = parse_qs(urlsplit(written).query), parse_qs(urlsplit(made).query)
-    assert asked == {name: more[name] for name in asked}
-    assert set(more) - set(asked) == {"state", "code_challenge", "code_challenge_method"}
+    request, more = parse_qs(urlsplit(written).query), parse_qs(urlsplit(made).query)
+    assert request == {name: more[name] for name in request}
+    assert set(more) - set(request) == {"state", "code_challenge", "code_challenge_method"}
 
 
 def test_the_steps_of_oauth_run_as_they_are_written(application: Application, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_the_steps_of_oauth_run_as_they_are_written(application: Application, tm
         another = browser.allowed(written.replace("https://auth.machpay.xyz", site.issuer))
         browser.close()
         codes = [parse_qs(urlsplit(url).query)["code"][0] for url in (location, another)]
-        told = application.run(
+        documented = application.run(
             IMPORT,
             TYPES,
             f"const [CLIENT_ID, CLIENT_SECRET] = {json.dumps([site.app.id, site.app.secret])};",
@@ -165,8 +165,8 @@ def test_the_steps_of_oauth_run_as_they_are_written(application: Application, tm
             """,
             MACHPAY_BASE_URL=site.issuer,
         )
-    assert told[1].startswith("user_")
-    assert [told[0], *told[2:]] == ["/dashboard", ["account:read", "skills:execute"], True, True]
+    assert documented[1].startswith("user_")
+    assert [documented[0], *documented[2:]] == ["/dashboard", ["account:read", "skills:execute"], True, True]
 
 
 def test_an_access_token_is_used_with_something_in_the_place_of_the_dots(
@@ -174,11 +174,11 @@ def test_an_access_token_is_used_with_something_in_the_place_of_the_dots(
 ) -> None:
     written = snippet(STEP_3)
     assert "execute({...})" in written  # no TypeScript until there is something between the braces
-    told = application.run(
+    documented = application.run(
         IMPORT,
         "const req = { session: { accessToken: (await new MachPay().sessions.create()).token } };",
         written.replace("{...}", "{ skillId: 'text-summarizer', input: {} }"),
         "console.log(JSON.stringify([response.output, (await client.whoami()).name]));",
         **gateway.environment,
     )
-    assert told == ["Done.", "admin"]
+    assert documented == ["Done.", "admin"]

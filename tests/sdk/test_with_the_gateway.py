@@ -41,7 +41,7 @@ async def tokens_of(rig: Rig, http: AsyncClient, *, is_public: bool = False) -> 
 
 
 @pytest.mark.parametrize("is_public", [False, True], ids=["confidential", "public"])
-async def test_an_app_that_a_user_lets_in_goes_on_by_itself(rig: Rig, http: AsyncClient, *, is_public: bool) -> None:
+async def test_an_authorized_app_refreshes_its_tokens(rig: Rig, http: AsyncClient, *, is_public: bool) -> None:
     tokens, named = await tokens_of(rig, http, is_public=is_public)
     assert (tokens.expires_in, set(tokens.scopes)) == (3600, set(SCOPES))
     assert tokens.refresh_token
@@ -63,7 +63,7 @@ async def test_an_app_that_a_user_lets_in_goes_on_by_itself(rig: Rig, http: Asyn
     assert copy.refresh_token == followed.refresh_token  # so soon after the first time, its answer may have been lost
 
 
-async def test_a_user_who_ends_an_app_ends_what_it_refreshes(rig: Rig, http: AsyncClient) -> None:
+async def test_revoking_an_app_ends_its_refresh_tokens(rig: Rig, http: AsyncClient) -> None:
     tokens, named = await tokens_of(rig, http)
     assert tokens.refresh_token
     client = machpay.AsyncMachPay(refresh_token=tokens.refresh_token, **named, **ADDRESSES, http_client=http)
@@ -74,7 +74,7 @@ async def test_a_user_who_ends_an_app_ends_what_it_refreshes(rig: Rig, http: Asy
         assert (caught.value.error, caught.value.status) == ("invalid_grant", 400)
 
 
-async def test_a_refusal_says_what_is_wrong_with_the_client(rig: Rig, http: AsyncClient) -> None:
+async def test_an_invalid_client_is_an_oauth_error(rig: Rig, http: AsyncClient) -> None:
     oauth = machpay.AsyncMachPay(**ADDRESSES, http_client=http).oauth
     with pytest.raises(machpay.OAuthError) as caught:
         await oauth.refresh_token(refresh_token="r" * 43, client_id=rig.client.id, client_secret="a:b+c%")
@@ -82,7 +82,7 @@ async def test_a_refusal_says_what_is_wrong_with_the_client(rig: Rig, http: Asyn
     assert caught.value.request_id
 
 
-async def test_a_session_calls_for_the_key_that_made_it(rig: Rig, http: AsyncClient) -> None:
+async def test_a_session_acts_for_its_key(rig: Rig, http: AsyncClient) -> None:
     account = rig.user.account_id
     _, secret = await rig.gateway.keys.create(account, name="a", scopes=Scopes(frozenset(SCOPES)), environment="live")
     client = machpay.AsyncMachPay(secret, **ADDRESSES, http_client=http)

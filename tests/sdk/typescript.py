@@ -63,7 +63,7 @@ MARKS = [
 
 @dataclass(frozen=True)
 class Built:
-    """The sources with what is built of them, and the package as it would be published. Tests change neither."""
+    """The compiled sources, and the package as published. Tests change neither."""
 
     root: Path
     archive: Path
@@ -90,18 +90,18 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 @dataclass(frozen=True)
 class Application:
-    """A project that has the package installed as it would be published."""
+    """A project with the published package installed."""
 
     root: Path
     compiler: Path
 
     def compiled(self, *parts: str) -> Path:
-        """Return the program that *parts* are compiled to, one after the other in one file."""
+        """Return the compiled program of *parts*, joined in one file."""
         (program,) = self.all_compiled(["\n".join(parts)])
         return program
 
     def all_compiled(self, programs: Sequence[str]) -> Sequence[Path]:
-        """Return what *programs* are compiled to, each by itself; starting the compiler takes longer than they do."""
+        """Return the compiled *programs*, each a file of its own. One run of the compiler is faster than several."""
         names = [f"program{number}" for number in range(len(programs))]
         for name, program in zip(names, programs, strict=True):
             (self.root / f"{name}.ts").write_text(program)
@@ -127,9 +127,9 @@ def application(built: Built, tmp_path: Path) -> Application:
 
 
 def one(packed: Any) -> Any:  # noqa: ANN401 - npm's JSON
-    """Return the only package that npm tells of: in a list, or by its name, as its version likes it."""
-    (found,) = packed.values() if isinstance(packed, Mapping) else packed
-    return found
+    """Return the only package in the output of npm: an array, or an object by name, depending on its version."""
+    (block,) = packed.values() if isinstance(packed, Mapping) else packed
+    return block
 
 
 @dataclass(frozen=True)
