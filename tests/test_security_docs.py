@@ -167,15 +167,20 @@ def test_the_ways_in_are_the_kinds_of_actors_that_the_audit_log_knows() -> None:
 
 
 def test_the_inventory_is_what_the_code_uses(tmp_path: Path) -> None:
-    bits = math.floor(constant("core.key", "_BODY_LENGTH") * math.log2(62))
-    secret = f"{constant('core.key', '_BODY_LENGTH')} base62 characters, {bits} bits, of {ENTROPY_BYTES} random bytes"
+    bits = math.floor(constant("core.keys.key", "_BODY_LENGTH") * math.log2(62))
+    secret = (
+        f"{constant('core.keys.key', '_BODY_LENGTH')} base62 characters, {bits} bits, of {ENTROPY_BYTES} random bytes"
+    )
     generated = len(random_password()) // 2
-    nonces = constant("keysets.sealing", "_NONCE_BYTES"), constant("admin.replay", "_NONCE_BYTES")
-    assert (constant("keysets.sealing", "_KEY_BYTES"), constant("admin.replay", "_KEY_BYTES")) == (32, 32)  # AES-256
+    nonces = constant("keysets.sealing", "_NONCE_BYTES"), constant("admin.idempotency", "_NONCE_BYTES")
+    assert (constant("keysets.sealing", "_KEY_BYTES"), constant("admin.idempotency", "_KEY_BYTES")) == (
+        32,
+        32,
+    )  # AES-256
     file = tmp_path / "keys.db.secret"
     made = len(secret_beside(tmp_path / "keys.db")) // 2
-    least = constant("core.token", "_MIN_RSA_BITS")
-    hmacs = "{}, {} and {}".format(*constant("core.token", "_MIN_SECRET_BYTES").values())
+    least = constant("core.jose.token", "_MIN_RSA_BITS")
+    hmacs = "{}, {} and {}".format(*constant("core.jose.token", "_MIN_SECRET_BYTES").values())
     assert constant("keysets.assertions", "_MIN_RSA_BITS") == least
     assert ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).minimum_version is ssl.TLSVersion.TLSv1_2
     curves = ", ".join(constant("keysets.assertions", "_EC_ALGORITHMS").values())
@@ -183,7 +188,7 @@ def test_the_inventory_is_what_the_code_uses(tmp_path: Path) -> None:
         "randomness": ("the system's", "`os.urandom`"),
         "secrets of API keys": ("SHA-256", secret),
         "codes, refresh tokens, client secrets, session cookies": ("SHA-256", secret),
-        "typing errors in these": ("CRC-32", f"{constant('core.key', '_CHECKSUM_LENGTH')} base62 characters"),
+        "typing errors in these": ("CRC-32", f"{constant('core.keys.key', '_CHECKSUM_LENGTH')} base62 characters"),
         "passwords": ("argon2id", "65536 KiB, 3 passes, 4 lanes, 16-byte salt, 32-byte hash"),
         "passwords that are generated": ("hexadecimal", f"{generated} random bytes, {generated * 8} bits"),
         "signatures of access and session tokens": (ALGORITHM, f"RSA, {constant('keysets.signing', '_BITS')} bits"),
@@ -203,7 +208,7 @@ def test_the_inventory_is_what_the_code_uses(tmp_path: Path) -> None:
         "form tokens against CSRF": ("HMAC-SHA-256", "key: the browser's cookie"),
         "device cookies, sign-in passes": (
             "HMAC-SHA-256",
-            f"key: the user's password hash; {constant('core.oauth.device', 'NONCE_BYTES')}-byte nonce",
+            f"key: the user's password hash; {constant('core.accounts.device', 'NONCE_BYTES')}-byte nonce",
         ),
         "marks of secrets in session tokens": ("SHA-256", f"cut to {len(secret_fingerprint(b'')) * 4} bits"),
         "tokens of issuers": (
@@ -213,7 +218,7 @@ def test_the_inventory_is_what_the_code_uses(tmp_path: Path) -> None:
         "DPoP proofs": (", ".join(PROOF_ALGORITHMS), "`jti` once, `ath` by SHA-256, thumbprint by SHA-256"),
         "PKCE": (constant("core.oauth.pkce", "METHOD"), "SHA-256, verifier of 43 to 128 characters"),
         "assertions for upstreams": (f"RS256, {curves}, Ed25519", f"RSA from {least} bits"),
-        "leak reports": ("ECDSA with SHA-256", constant("core.scanner", "_CURVE")),
+        "leak reports": ("ECDSA with SHA-256", constant("core.jose.scanner", "_CURVE")),
         "audit log": ("SHA-256", "each digest covers the row and the digest before"),
         "names in Redis": ("BLAKE2b", f"{constant('limiters.redis.limiter', '_DIGEST_BYTES')} bytes"),
         "TLS of callers and upstreams": (
@@ -241,26 +246,26 @@ def test_what_is_sealed_opens_by_the_algorithms_that_the_inventory_names() -> No
 def test_form_tokens_and_secrets_are_made_by_the_algorithms_that_the_inventory_names() -> None:
     cookie = mint(OpaqueTokenKind.BROWSER, bytes(ENTROPY_BYTES))
     assert csrf_token(cookie, "/sign-in", b"a=b") == hmac.new(cookie.encode(), b"/sign-in\na=b", "sha256").hexdigest()
-    assert constant("core.key", "secret_digest")(cookie.encode()) == sha256(cookie.encode()).digest()
-    assert checksum(b"123456789") == constant("core.key", "base62")(0xCBF43926, 6).encode()  # CRC-32's check value
+    assert constant("core.keys.key", "secret_digest")(cookie.encode()) == sha256(cookie.encode()).digest()
+    assert checksum(b"123456789") == constant("core.keys.key", "base62")(0xCBF43926, 6).encode()  # CRC-32's check value
 
 
 def test_the_lifetimes_are_those_of_the_code() -> None:
     hours, day = 3600, DAY_SECONDS
     most_minutes = constant("settings.console", "_MAX_MINUTES")
-    longest, days = constant("core.oauth.authority", "_LONGEST_TOKEN_SECONDS"), "_LONGEST_DAYS"
-    most_days = f"{constant('core.oauth.authority', days)} days"
-    grace = constant("core.oauth.authority", "_LONGEST_GRACE_SECONDS")
-    signed_in = f"{constant('people.users', 'SIGN_IN_SECONDS') / hours:g} hours"
-    device = f"{constant('core.oauth.device', 'DEVICE_SECONDS') / day:g} days"
-    passed = f"{constant('core.oauth.device', 'PASS_SECONDS') / 60:g} minutes"
+    longest, days = constant("core.oauth.settings", "_LONGEST_TOKEN_SECONDS"), "_LONGEST_DAYS"
+    most_days = f"{constant('core.oauth.settings', days)} days"
+    grace = constant("core.oauth.settings", "_LONGEST_GRACE_SECONDS")
+    signed_in = f"{constant('services.users', 'SIGN_IN_SECONDS') / hours:g} hours"
+    device = f"{constant('core.accounts.device', 'DEVICE_SECONDS') / day:g} days"
+    passed = f"{constant('core.accounts.device', 'PASS_SECONDS') / 60:g} minutes"
     fixed = {
         "authorization code": CODE_SECONDS,
         "DPoP proof, before and after now": constant("core.oauth.dpop", "FRESH_SECONDS"),
-        "leeway for `exp`, `nbf` and `iat`": constant("core.claims", "LEEWAY_SECONDS"),
+        "leeway for `exp`, `nbf` and `iat`": constant("core.jose.claims", "LEEWAY_SECONDS"),
         "signing key, published before it signs": PUBLISH_BEFORE_SIGNING_SECONDS,
         "verified token of an issuer, remembered": constant("keysets.issued", "VERIFIED_SECONDS"),
-        "cached key, trusted while the database is away": constant("stores.following", "_TRUST_SECONDS"),
+        "cached key, trusted while the database is away": constant("stores.change_poller", "_TRUST_SECONDS"),
         "session token": MAX_SECONDS,
     }
     expected = {
@@ -285,7 +290,7 @@ def test_the_lifetimes_are_those_of_the_code() -> None:
         "secret of a key after its rotation": (f"{DAY_SECONDS} seconds", f"{MAX_GRACE_SECONDS} seconds"),
         "assertion": (
             f"{default(AssertionSettings, 'lifetime_seconds')} seconds",
-            f"{constant('core.assertion', '_LONGEST_SECONDS')} seconds",
+            f"{constant('core.jose.assertion', '_LONGEST_SECONDS')} seconds",
         ),
         **{what: (f"{seconds:g} seconds", f"{seconds:g} seconds") for what, seconds in fixed.items()},
     }
@@ -303,21 +308,21 @@ def test_the_budgets_of_sign_ins_are_those_of_the_code() -> None:
         "confirming": "_OF_CONFIRMING",
     }
     told = {budget: cells[0] for budget, cells in table("Guessing passwords").items()}
-    assert told == {budget: constant("people.budgets", name).rate for budget, name in names.items()}
+    assert told == {budget: constant("services.sign_in_limits", name).rate for budget, name in names.items()}
     text = " ".join(section("Guessing passwords").split())
-    hourly = sum(constant("people.budgets", name).limit for name in ("_FAMILIAR", "_FURTHER")) + 3600 // 450
+    hourly = sum(constant("services.sign_in_limits", name).limit for name in ("_FAMILIAR", "_FURTHER")) + 3600 // 450
     assert f"{hourly} tries an hour" in text
-    waiting, of_one = constant("people.passwords", "_MOST_WAITING"), constant("people.passwords", "_MOST_OF_ONE")
+    waiting, of_one = constant("services.passwords", "_MOST_WAITING"), constant("services.passwords", "_MOST_OF_ONE")
     assert f"at most {waiting} tries of strangers wait, {of_one} of one block" in text
-    assert f"within {constant('core.oauth.user', 'FAMILIAR_SECONDS') / DAY_SECONDS:g} days" in text
-    assert f"within {constant('core.oauth.device', 'DEVICE_SECONDS') / DAY_SECONDS:g} days" in text
+    assert f"within {constant('core.accounts.user', 'FAMILIAR_SECONDS') / DAY_SECONDS:g} days" in text
+    assert f"within {constant('core.accounts.device', 'DEVICE_SECONDS') / DAY_SECONDS:g} days" in text
 
 
 def test_the_rules_for_passwords_are_those_of_the_code() -> None:
     text = " ".join(section("Guessing passwords").split())
     assert f"{MIN_PASSWORD} to {MAX_PASSWORD} characters" in text
-    assert f"below 10^{constant('people.password_rules', '_GUESSES_LOG10'):g} guesses" in text
-    words = ", ".join(f"`{word}`" for word in constant("people.password_rules", "_OURS"))
+    assert f"below 10^{constant('services.password_rules', '_GUESSES_LOG10'):g} guesses" in text
+    words = ", ".join(f"`{word}`" for word in constant("services.password_rules", "_OURS"))
     assert f"the name of the account, {words}." in text
 
 
@@ -460,7 +465,7 @@ def test_every_page_for_a_user_has_a_button_to_sign_out() -> None:
         if template.parts[-3] == "console" and (base := re.match(r'{% extends "(\w+\.html)" %}', template.read_text()))
     }
     without = {name for name, base in bases.items() if base == "layout.html"}
-    assert without == {"frame.html", "sign_in.html", "turned_away.html"}
+    assert without == {"error.html", "frame.html", "sign_in.html"}
     (frame,) = [template for template in TEMPLATES if template.name == "frame.html"]
     assert 'action="{{ base }}/sign-out"' in frame.read_text()
     (consent,) = [template for template in TEMPLATES if template.name == "consent.html"]

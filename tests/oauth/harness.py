@@ -116,14 +116,19 @@ class Rig:
         client, secret = await self.gateway.oauth_clients.create(self.user.account_id, **given)
         return client, secret or ""
 
-    async def code(self, browser: AsyncClient | None = None, client: OAuthClient | None = None, **asked: Any) -> str:  # noqa: ANN401 - parameters, all of them text
+    async def code(
+        self,
+        browser: AsyncClient | None = None,
+        client: OAuthClient | None = None,
+        **parameters: Any,  # noqa: ANN401 - all of them text
+    ) -> str:
         """Return a code that the user has allowed *client* to have."""
-        location = await self.allowed(browser or self.http(), client or self.client, **asked)
+        location = await self.allowed(browser or self.http(), client or self.client, **parameters)
         return dict(parse_qsl(urlsplit(location).query))["code"]
 
-    async def allowed(self, browser: AsyncClient, client: OAuthClient, **asked: Any) -> str:  # noqa: ANN401 - parameters, all of them text
+    async def allowed(self, browser: AsyncClient, client: OAuthClient, **parameters: Any) -> str:  # noqa: ANN401 - parameters, all of them text
         """Sign in and allow what is *asked*, as far as the pages ask, and return where the browser is sent at last."""
-        page = await browser.get(f"/oauth/authorize?{urlencode(request_of(client) | asked)}")
+        page = await browser.get(f"/oauth/authorize?{urlencode(request_of(client) | parameters)}")
         if page.status_code == 200 and asks_to_sign_in(page):
             page = await submitted(browser, page, email=EMAIL, password=PASSWORD)
             assert page.status_code == 303, page.text
@@ -141,9 +146,9 @@ class Rig:
             return await http.post("/oauth/token", data={"client_id": client.id, **sent})
         return await http.post("/oauth/token", data=sent, headers=basic(client.id, secret or self.secret))
 
-    async def tokens(self, **asked: Any) -> dict[str, Any]:  # noqa: ANN401 - parameters, all of them text
+    async def tokens(self, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401 - parameters, all of them text
         """Return what a new code was exchanged for."""
-        answer = await self.exchanged(await self.code(**asked))
+        answer = await self.exchanged(await self.code(**parameters))
         assert answer.status_code == 200, answer.text
         document: dict[str, Any] = answer.json()
         return document

@@ -17,8 +17,8 @@ async def test_state_comes_back_as_it_was_sent_and_means_nothing(rig: Rig, state
 
 
 async def test_bytes_of_state_that_are_no_text_come_back_as_they_came(rig: Rig) -> None:
-    asked = "&".join(f"{name}={quote(value)}" for name, value in request_of(rig.client).items() if name != "state")
-    answer = await rig.authorize(f"{asked}&response_type=x&state=%FF%00%c3%28")
+    query = "&".join(f"{name}={quote(value)}" for name, value in request_of(rig.client).items() if name != "state")
+    answer = await rig.authorize(f"{query}&response_type=x&state=%FF%00%c3%28")
     assert "state=%FF%00%C3%28" in answer.headers["location"]
 
 
@@ -52,10 +52,10 @@ async def test_a_state_that_was_not_sent_is_not_there(rig: Rig) -> None:
 async def test_every_error_goes_back_with_the_issuer_and_state(rig: Rig, changes: dict[str, str], error: str) -> None:
     answer = await rig.authorize(request_of(rig.client) | changes)
     assert answer.status_code == 303
-    told = answer_in(answer.headers["location"])
-    assert (told["error"], told["iss"]) == (error, ISSUER)
-    assert told["state"] == changes.get("state", "s-1")
-    assert "code" not in told
+    response = answer_in(answer.headers["location"])
+    assert (response["error"], response["iss"]) == (error, ISSUER)
+    assert response["state"] == changes.get("state", "s-1")
+    assert "code" not in response
 
 
 async def test_a_refusal_of_the_user_goes_back_so_too(rig: Rig) -> None:
@@ -69,9 +69,9 @@ async def test_a_refusal_of_the_user_goes_back_so_too(rig: Rig) -> None:
 
 @pytest.mark.parametrize("name", ["scope", "state", "response_type", "code_challenge", "nonce", "prompt"])
 async def test_a_parameter_that_is_there_twice_is_no_request(rig: Rig, name: str) -> None:
-    asked = [*request_of(rig.client).items(), (name, "x"), (name, "x")]
-    told = answer_in((await rig.authorize(asked)).headers["location"])
-    assert told["error"] == "invalid_request"
+    query = [*request_of(rig.client).items(), (name, "x"), (name, "x")]
+    response = answer_in((await rig.authorize(query)).headers["location"])
+    assert response["error"] == "invalid_request"
 
 
 async def test_unknown_parameters_are_ignored(rig: Rig) -> None:
@@ -80,8 +80,8 @@ async def test_unknown_parameters_are_ignored(rig: Rig) -> None:
 
 async def test_a_good_answer_has_the_issuer_that_the_metadata_names(rig: Rig) -> None:
     metadata = (await rig.http().get("/.well-known/oauth-authorization-server")).json()
-    told = answer_in(await rig.allowed(rig.http(), rig.client))
-    assert told["iss"] == metadata["issuer"] == ISSUER
+    response = answer_in(await rig.allowed(rig.http(), rig.client))
+    assert response["iss"] == metadata["issuer"] == ISSUER
     assert metadata["authorization_response_iss_parameter_supported"] is True
     assert metadata["code_challenge_methods_supported"] == ["S256"]
     assert metadata["response_types_supported"] == ["code"]

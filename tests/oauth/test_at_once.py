@@ -51,12 +51,12 @@ class Workers:
 
     async def statuses(self, token: str) -> set[int]:
         """Return what the API says to *token*, on as many connections as reach every worker."""
-        found = set()
+        statuses = set()
         async with AsyncClient(limits=Limits(max_keepalive_connections=0)) as http:  # a connection for each request
             for _ in range(24):
                 answer = await http.get(f"{self.url}/v1/whoami", headers={"Authorization": f"Bearer {token}"})
-                found.add(answer.status_code)
-        return found
+                statuses.add(answer.status_code)
+        return statuses
 
     async def is_dead_everywhere(self, token: str) -> bool:
         """Tell whether no worker takes *token* any more, within a second from now."""

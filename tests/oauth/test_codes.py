@@ -60,8 +60,8 @@ async def test_a_code_is_bound_to_its_redirect_uri(rig: Rig, uri: str) -> None:
 async def test_a_redirect_uri_may_be_left_out_where_pkce_binds_the_code_and_nowhere_else(rig: Rig) -> None:
     assert (await rig.exchanged(await rig.code(), redirect_uri="")).status_code == 200
     lax, secret = await rig.new_client(requires_pkce=False)
-    asked: dict[str, Any] = {"code_challenge": "", "code_challenge_method": ""}
-    code = await rig.code(client=lax, **asked)
+    without_pkce: dict[str, Any] = {"code_challenge": "", "code_challenge_method": ""}
+    code = await rig.code(client=lax, **without_pkce)
     answer = await rig.token(lax, secret, grant_type="authorization_code", code=code)
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
     answer = await rig.token(lax, secret, grant_type="authorization_code", code=code, redirect_uri=REDIRECT)

@@ -171,8 +171,8 @@ async def test_an_address_is_compared_as_addresses_are(rig: Rig, url: str) -> No
     ids=lambda prover: prover.algorithm,
 )
 async def test_each_algorithm_that_is_told_is_taken(rig: Rig, prover: Prover) -> None:
-    told = (await rig.http().get("/.well-known/oauth-authorization-server")).json()
-    assert prover.algorithm in told["dpop_signing_alg_values_supported"]
+    document = (await rig.http().get("/.well-known/oauth-authorization-server")).json()
+    assert prover.algorithm in document["dpop_signing_alg_values_supported"]
     token = (await bound(rig, prover))["access_token"]
     assert (await call(rig, token, prover.proof("GET", WHO, token))).status_code == 200
 
@@ -223,8 +223,8 @@ async def test_a_bound_token_says_so_when_it_is_asked_about(rig: Rig) -> None:
     prover = Prover()
     token = (await bound(rig, prover))["access_token"]
     answer = await rig.http().post("/oauth/introspect", data={"token": token}, headers=basic(rig.client.id, rig.secret))
-    told = answer.json()
-    assert (told["active"], told["token_type"], told["cnf"]) == (True, "DPoP", {"jkt": prover.thumbprint})
+    document = answer.json()
+    assert (document["active"], document["token_type"], document["cnf"]) == (True, "DPoP", {"jkt": prover.thumbprint})
 
 
 async def test_without_an_authorization_server_the_scheme_is_unknown() -> None:

@@ -68,15 +68,15 @@ async def test_a_public_client_revokes_by_its_name(rig: Rig) -> None:
 
 async def test_a_good_token_is_told_of_to_its_own_client(rig: Rig) -> None:
     tokens = await rig.tokens()
-    told = (await rig.introspected(tokens["access_token"])).json()
-    assert told["active"] is True
-    assert (told["client_id"], told["sub"], told["scope"]) == (
+    document = (await rig.introspected(tokens["access_token"])).json()
+    assert document["active"] is True
+    assert (document["client_id"], document["sub"], document["scope"]) == (
         rig.client.id,
         rig.user.id,
         "account:read skills:execute",
     )
-    assert told["exp"] - told["iat"] == 3600
-    assert {"aud", "iss", "jti", "token_type"} <= told.keys()
+    assert document["exp"] - document["iat"] == 3600
+    assert {"aud", "iss", "jti", "token_type"} <= document.keys()
     refresh = (await rig.introspected(tokens["refresh_token"])).json()
     assert (refresh["active"], refresh["token_type"]) == (True, "refresh_token")
 

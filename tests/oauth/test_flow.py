@@ -51,10 +51,14 @@ async def test_a_user_lets_an_app_in_and_it_calls_the_api(rig: Rig) -> None:
     assert tokens["scope"] == "account:read skills:execute"
     answer = await rig.who(tokens["access_token"])
     assert answer.status_code == 200, answer.text
-    told = answer.json()
-    assert (told["kind"], told["id"], told["client_id"]) == ("oauth", rig.user.id, rig.client.id)
-    assert (told["account_id"], told["tier"], told["environment"]) == (rig.user.account_id, "standard", "live")
-    assert told["scopes"] == ["account:read", "skills:execute"]
+    principal = answer.json()
+    assert (principal["kind"], principal["id"], principal["client_id"]) == ("oauth", rig.user.id, rig.client.id)
+    assert (principal["account_id"], principal["tier"], principal["environment"]) == (
+        rig.user.account_id,
+        "standard",
+        "live",
+    )
+    assert principal["scopes"] == ["account:read", "skills:execute"]
     again = (await rig.refreshed(tokens["refresh_token"])).json()
     assert again["refresh_token"] != tokens["refresh_token"]
     assert (await rig.who(again["access_token"])).status_code == 200

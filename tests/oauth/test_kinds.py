@@ -129,8 +129,12 @@ async def test_tokens_of_another_authorization_server_with_the_same_issuer_are_n
 
 async def test_a_client_acts_for_itself_within_its_own_account(rig: Rig) -> None:
     token = (await rig.token(grant_type="client_credentials")).json()["access_token"]
-    told = (await rig.who(token)).json()
-    assert (told["id"], told["client_id"], told["account_id"]) == (rig.client.id, rig.client.id, rig.user.account_id)
+    principal = (await rig.who(token)).json()
+    assert (principal["id"], principal["client_id"], principal["account_id"]) == (
+        rig.client.id,
+        rig.client.id,
+        rig.user.account_id,
+    )
 
 
 async def test_all_tokens_of_one_user_and_app_share_a_quota(rig: Rig) -> None:
@@ -144,5 +148,5 @@ async def test_all_tokens_of_one_user_and_app_share_a_quota(rig: Rig) -> None:
 async def test_a_test_clients_tokens_are_for_the_sandbox_and_have_its_tier(rig: Rig) -> None:
     client, secret = await rig.new_client(environment="test", grant_types=["client_credentials"], redirect_uris=[])
     token = (await rig.token(client, secret, grant_type="client_credentials")).json()["access_token"]
-    told = (await rig.who(token)).json()
-    assert (told["environment"], told["tier"]) == ("test", "test")
+    principal = (await rig.who(token)).json()
+    assert (principal["environment"], principal["tier"]) == ("test", "test")

@@ -62,8 +62,8 @@ async def test_two_redirect_uris_are_no_reading_of_either(rig: Rig, second: str)
 
 @pytest.mark.parametrize("client_id", ["", "app_unknown", "app_\0", "'; DROP TABLE users; --", "\udcff"], ids=ascii)
 async def test_an_unknown_client_is_an_error_page_and_no_redirect(rig: Rig, client_id: str) -> None:
-    asked = request_of(rig.client) | {"client_id": client_id.encode(errors="surrogateescape")}
-    answer = await rig.authorize(list(asked.items()))  # type: ignore[arg-type]  # bytes, as urlencode takes them
+    parameters = request_of(rig.client) | {"client_id": client_id.encode(errors="surrogateescape")}
+    answer = await rig.authorize(list(parameters.items()))  # type: ignore[arg-type]  # bytes, as urlencode takes them
     assert (answer.status_code, "location" in answer.headers) == (400, False)
 
 
@@ -80,16 +80,16 @@ async def test_a_deleted_client_is_an_unknown_one(rig: Rig) -> None:
 
 async def test_a_client_that_may_not_ask_users_gets_an_error_page(rig: Rig) -> None:
     robot, _ = await rig.new_client(grant_types=["client_credentials"], redirect_uris=[])
-    asked = request_of(rig.client) | {"client_id": robot.id}
-    assert (await rig.authorize(asked)).status_code == 400
+    parameters = request_of(rig.client) | {"client_id": robot.id}
+    assert (await rig.authorize(parameters)).status_code == 400
 
 
 async def test_without_a_redirect_uri_the_only_one_is_meant(rig: Rig) -> None:
-    asked = request_of(rig.client)
-    del asked["redirect_uri"]
-    assert (await rig.authorize(asked)).status_code == 200
+    parameters = request_of(rig.client)
+    del parameters["redirect_uri"]
+    assert (await rig.authorize(parameters)).status_code == 200
     two, _ = await rig.new_client(redirect_uris=[REDIRECT, f"{HOST}/other"])
-    assert (await rig.authorize(asked | {"client_id": two.id})).status_code == 400
+    assert (await rig.authorize(parameters | {"client_id": two.id})).status_code == 400
 
 
 async def test_an_error_is_told_to_the_app_once_its_uri_is_known_to_be_its_own(rig: Rig) -> None:
@@ -106,7 +106,7 @@ async def test_a_uri_with_a_query_keeps_it(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    "registered, asked, is_it",
+    "registered, uri, is_it",
     [
         ("http://127.0.0.1/cb", "http://127.0.0.1:51004/cb", True),
         ("http://127.0.0.1:8000/cb", "http://127.0.0.1:9/cb", True),
@@ -126,8 +126,8 @@ async def test_a_uri_with_a_query_keeps_it(rig: Rig) -> None:
         ("com.example.app:/cb", "com.example.app:/cb/", False),
     ],
 )
-def test_an_app_on_the_users_machine_gets_whatever_port_is_free(registered: str, asked: str, *, is_it: bool) -> None:
-    assert is_registered(asked, [registered]) is is_it
+def test_an_app_on_the_users_machine_gets_whatever_port_is_free(registered: str, uri: str, *, is_it: bool) -> None:
+    assert is_registered(uri, [registered]) is is_it
 
 
 @pytest.mark.parametrize(

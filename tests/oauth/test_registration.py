@@ -40,7 +40,7 @@ async def registered(rig: Rig, *, http: AsyncClient | None = None, **changes: An
     return await (http or rig.http()).post("/oauth/register", json=ASKED | changes)
 
 
-async def known(rig: Rig) -> list[OAuthClient]:
+async def registered_clients(rig: Rig) -> list[OAuthClient]:
     """Return the clients that registered themselves."""
     return [client for client in await rig.gateway.oauth_clients.list(None, limit=2000) if client.is_self_registered]
 
@@ -54,8 +54,8 @@ async def test_nobody_can_unless_an_account_is_named_for_it(rig: Rig) -> None:
     answer = await registered(rig)
     assert answer.status_code in {401, 404}
     async with serving_oauth(authority=opened()) as other:
-        told = (await other.http().get("/.well-known/oauth-authorization-server")).json()
-        assert told["registration_endpoint"] == f"{ISSUER}/oauth/register"
+        message = (await other.http().get("/.well-known/oauth-authorization-server")).json()
+        assert message["registration_endpoint"] == f"{ISSUER}/oauth/register"
 
 
 async def test_a_registered_client_acts_for_a_user_who_allows_it() -> None:
@@ -105,7 +105,7 @@ async def test_what_cannot_be_registered_is_told_by_the_standards_codes(changes:
         before = await rig.gateway.store.audit_head()
         answer = await registered(rig, **changes)
         assert (answer.status_code, answer.json()["error"]) == (400, error)
-        assert await known(rig) == []
+        assert await registered_clients(rig) == []
         assert await rig.gateway.store.audit_head() == before
 
 
@@ -118,14 +118,14 @@ async def test_what_is_no_metadata_is_told_so(body: bytes) -> None:
 
 async def test_a_client_that_would_call_for_itself_cannot_register() -> None:
     async with serving_oauth(authority=opened(registration_scopes=("skills:execute",))) as rig:
-        asked = {
+        metadata = {
             "client_name": "x",
             "grant_types": ["client_credentials"],
             "token_endpoint_auth_method": "client_secret_post",
         }
-        answer = await rig.http().post("/oauth/register", json=asked)
+        answer = await rig.http().post("/oauth/register", json=metadata)
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_client_metadata")
-        assert await known(rig) == []
+        assert await registered_clients(rig) == []
 
 
 async def test_nobody_can_let_a_registered_client_call_for_itself() -> None:
@@ -154,7 +154,7 @@ async def test_a_row_that_says_otherwise_gets_a_registered_client_no_token(tmp_p
 
 
 @pytest.mark.parametrize(
-    "within, asked, given",
+    "within, metadata, given",
     [
         ((), {}, ""),  # by default there are none
         ((), {"scope": "account:read skills:execute"}, ""),
@@ -168,10 +168,10 @@ async def test_a_row_that_says_otherwise_gets_a_registered_client_no_token(tmp_p
     ids=str,
 )
 async def test_a_registered_client_gets_of_the_set_scopes_those_it_asks_for(
-    within: tuple[str, ...], asked: dict[str, str], given: str
+    within: tuple[str, ...], metadata: dict[str, str], given: str
 ) -> None:
     async with serving_oauth(authority=opened(registration_scopes=within)) as rig:
-        sent = {"client_name": "x", "redirect_uris": [REDIRECT]} | asked
+        sent = {"client_name": "x", "redirect_uris": [REDIRECT]} | metadata
         made = (await rig.http().post("/oauth/register", json=sent)).json()
         assert made["scope"] == given
         client = await rig.gateway.oauth_clients.get(None, made["client_id"])
@@ -187,7 +187,10 @@ async def test_an_address_block_registers_as_many_clients_as_it_may() -> None:
         refused = answers[-1]
         assert refused.json()["error"] == "slow_down"
         assert 0 < int(refused.headers["retry-after"]) <= 3720
-        assert (len(await known(rig)), (await rig.gateway.store.audit_head()).sequence) == (10, before + 10)
+        assert (len(await registered_clients(rig)), (await rig.gateway.store.audit_head()).sequence) == (
+            10,
+            before + 10,
+        )
         neighbor = await registered(rig, http=rig.http(address="2001:db8::ffff:2"))
         assert neighbor.status_code == 429  # of the same /64
         assert (await registered(rig, http=rig.http(address="2001:db8:0:1::1"))).status_code == 201
@@ -232,11 +235,11 @@ async def test_no_more_clients_exist_than_may_also_when_many_register_at_once(se
         assert sorted(answer.status_code for answer in answers) == [201] * 5 + [429] * 35
         refused = next(answer for answer in answers if answer.status_code == 429)
         assert (refused.json()["error"], refused.headers["retry-after"]) == ("slow_down", "3600")
-        assert len(await known(rig)) == 5
+        assert len(await registered_clients(rig)) == 5
         assert await logged(rig, "client.create") == 5 + 2  # with the app of each
     async with serving_oauth(**settings) as rig:  # and after a restart
         assert (await registered(rig)).status_code == 429
-        await rig.gateway.oauth_clients.delete(None, (await known(rig))[0].id)
+        await rig.gateway.oauth_clients.delete(None, (await registered_clients(rig))[0].id)
         assert (await registered(rig)).status_code == 201  # as there is room for one again
 
 
@@ -275,7 +278,7 @@ async def test_where_a_token_is_set_only_its_holder_registers(
         answer = await rig.http().post("/oauth/register", json=ASKED, headers=headers)
         assert answer.status_code == status, answer.text
         assert answer.headers.get("www-authenticate") == challenge
-        assert len(await known(rig)) == (status == 201)
+        assert len(await registered_clients(rig)) == (status == 201)
         assert status == 201 or answer.json()["error"] == "invalid_token"
         assert TOKEN not in answer.text
 
@@ -302,11 +305,11 @@ async def test_clients_that_no_user_allowed_are_removed_after_some_days(tmp_path
         await rig.code(client=client)
         rig.later(30 * DAY - 60)
         await registered(rig)
-        assert {client.id for client in await known(rig)} >= {unused, used}
+        assert {client.id for client in await registered_clients(rig)} >= {unused, used}
         rig.later(120)
         assert (await registered(rig, redirect_uris=[])).status_code == 400
         assert await rig.gateway.oauth_clients.get_even_deleted(None, unused) is None
-        assert {client.id for client in await known(rig)} >= {used}
+        assert {client.id for client in await registered_clients(rig)} >= {used}
         assert await rig.gateway.oauth_clients.get(None, rig.client.id) is not None  # an operator's stays
         [row] = await rig.gateway.store.audit_page(None, chosen=AuditFilter(action="client.remove_unused"))
         assert (row.actor_kind, row.before) == ("application", f'{{"clients":["{unused}"],"count":1}}')
@@ -320,11 +323,11 @@ async def test_the_hourly_clean_up_removes_unused_clients(tmp_path: Path) -> Non
         await registered(rig)
         rig.later(31 * DAY)
         await rig.gateway.recorder._drop_old()  # noqa: SLF001 - what a flush does once an hour
-        assert await known(rig) == []
+        assert await registered_clients(rig) == []
 
 
 @pytest.mark.parametrize(
-    "changes, told",
+    "changes, message",
     [
         ({"registration_scopes": ["keys:manage"]}, "not for apps"),
         ({"registration_scopes": ["skills:*"]}, "not for apps"),
@@ -342,8 +345,8 @@ async def test_the_hourly_clean_up_removes_unused_clients(tmp_path: Path) -> Non
     ],
     ids=str,
 )
-def test_a_setting_that_cannot_be_meant_stops_the_start(changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(ConfigurationError, match=told) as caught:
+def test_a_setting_that_cannot_be_meant_stops_the_start(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
         opened(**changes)
     assert str(changes.get("registration_token", "no token")) not in str(caught.value)
 

@@ -31,7 +31,7 @@ async def everything(rig: Rig) -> tuple[list[str], list[str]]:
     browser = rig.http()
     page = await browser.get("/oauth/authorize", params=request_of(rig.client))
     wrong_password = "a wrong password"
-    told: list[Any] = [
+    responses: list[Any] = [
         await submitted(browser, page, email=EMAIL, password=wrong_password),
         await rig.exchanged(used),
         await rig.exchanged(fresh, code_verifier="w" * 50),
@@ -54,7 +54,7 @@ async def everything(rig: Rig) -> tuple[list[str], list[str]]:
     secrets = [tokens["refresh_token"], tokens["access_token"], other["refresh_token"], other["access_token"]]
     secrets += [refreshed["refresh_token"], refreshed["access_token"], used, fresh, rig.secret, rotated[1]]
     secrets += [PASSWORD, wrong_password, VERIFIER, "w" * 50, browser.cookies["__Host-machpay-form"]]
-    return secrets, [f"{answer.headers} {answer.text}" for answer in told]
+    return secrets, [f"{answer.headers} {answer.text}" for answer in responses]
 
 
 async def test_no_secret_is_left_anywhere(

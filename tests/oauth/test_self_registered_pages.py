@@ -52,14 +52,14 @@ async def rig() -> AsyncIterator[Rig]:
 
 
 async def registered(rig: Rig, **changes: Any) -> OAuthClient:  # noqa: ANN401 - metadata
-    asked = {"client_name": NAME, "redirect_uris": [REDIRECT], **changes}
-    made = await rig.http().post("/oauth/register", json=asked)
+    request_authorization = {"client_name": NAME, "redirect_uris": [REDIRECT], **changes}
+    made = await rig.http().post("/oauth/register", json=request_authorization)
     client = await rig.gateway.oauth_clients.get(None, made.json()["client_id"])
     assert client is not None
     return client
 
 
-async def asked(browser: AsyncClient, client: OAuthClient, **changes: str | None) -> Response:
+async def request_authorization(browser: AsyncClient, client: OAuthClient, **changes: str | None) -> Response:
     values = {name: value for name, value in (request_of(client) | changes).items() if value is not None}
     return await browser.get("/oauth/authorize", params=values)
 
@@ -78,14 +78,16 @@ async def test_a_wrong_request_redirects_only_once_somebody_has_signed_in(
     rig: Rig, changes: dict[str, str | None], code: str
 ) -> None:
     client = await registered(rig)
-    page = await asked(rig.http(), client, **changes)
+    page = await request_authorization(rig.http(), client, **changes)
     assert (page.status_code, page.headers.get("location")) == (400, None)
     assert "was refused" in page.text
     assert not asks_to_sign_in(page)
-    answer = await asked(await signed_in(rig), client, **changes)
+    answer = await request_authorization(await signed_in(rig), client, **changes)
     assert answer.status_code == 303
     assert answer_in(answer.headers["location"])["error"] == code
-    ordinary = await asked(rig.http(), rig.client, **changes)  # a client of an operator's is answered as ever
+    ordinary = await request_authorization(
+        rig.http(), rig.client, **changes
+    )  # a client of an operator's is answered as ever
     assert ordinary.status_code == 303 or "skills:execute" in changes.values()
 
 
@@ -98,12 +100,12 @@ async def test_a_repeated_parameter_redirects_only_once_somebody_has_signed_in(r
 
 async def test_nobody_is_sent_back_without_a_page_to_say_that_nobody_has_signed_in(rig: Rig) -> None:
     client = await registered(rig)
-    page = await asked(rig.http(), client, prompt="none")
+    page = await request_authorization(rig.http(), client, prompt="none")
     assert (page.status_code, page.headers.get("location")) == (400, None)
     forged = rig.http()
     forged.cookies.set("__Host-machpay-session", "bs_mp1_" + "0" * 38)
-    assert (await asked(forged, client, prompt="none")).headers.get("location") is None
-    answer = await asked(await signed_in(rig), client, prompt="none")
+    assert (await request_authorization(forged, client, prompt="none")).headers.get("location") is None
+    answer = await request_authorization(await signed_in(rig), client, prompt="none")
     assert answer_in(answer.headers["location"])["error"] == "consent_required"
 
 
@@ -116,7 +118,7 @@ async def test_no_form_of_a_wrong_request_redirects_to_the_app(rig: Rig, path: s
 
 async def test_the_pages_say_that_the_app_registered_itself_and_show_its_host_before_its_name(rig: Rig) -> None:
     client, browser = await registered(rig), rig.http()
-    sign_in = await asked(browser, client)
+    sign_in = await request_authorization(browser, client)
     assert asks_to_sign_in(sign_in)
     answer = await submitted(browser, sign_in, email=EMAIL, password=PASSWORD)
     consent = await browser.get(answer.headers["location"])
@@ -131,7 +133,7 @@ async def test_the_pages_say_that_the_app_registered_itself_and_show_its_host_be
 
 
 async def test_the_pages_of_an_operators_client_are_without_that(rig: Rig) -> None:
-    page = await asked(rig.http(), rig.client)
+    page = await request_authorization(rig.http(), rig.client)
     assert "registered itself" not in page.text
 
 
@@ -153,5 +155,5 @@ async def test_what_was_allowed_before_is_asked_again_of_an_app_that_cannot_be_t
 ) -> None:
     client, browser = await registered(rig, **metadata), rig.http()
     await rig.allowed(browser, client)
-    answer = await asked(browser, client)
+    answer = await request_authorization(browser, client)
     assert answer.status_code == (200 if is_asked_again else 303)

@@ -96,8 +96,8 @@ async def test_a_client_has_the_grant_types_that_it_was_registered_for(rig: Rig)
 @pytest.mark.parametrize("path", ["/oauth/token", "/oauth/revoke", "/.well-known/oauth-authorization-server"])
 async def test_scripts_of_any_origin_may_ask_where_no_cookie_counts(rig: Rig, path: str) -> None:
     headers = {"Origin": "https://spa.example", "Access-Control-Request-Method": "POST"}
-    asked = headers | {"Access-Control-Request-Headers": "authorization, content-type, dpop"}
-    preflight = await rig.http().options(path, headers=asked)
+    preflight_headers = headers | {"Access-Control-Request-Headers": "authorization, content-type, dpop"}
+    preflight = await rig.http().options(path, headers=preflight_headers)
     assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, "*")
     assert "access-control-allow-credentials" not in preflight.headers
     answer = await rig.http().post("/oauth/token", data={}, headers={"Origin": "https://spa.example"})

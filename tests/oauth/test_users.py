@@ -24,9 +24,9 @@ async def test_who_is_shut_out_while_a_password_is_hashed_stays_shut_out(
     monkeypatch.setattr(passwords, "compute_hash", overtaken)
     changed = await users.set_password(rig.user, PASSWORD + "!")
     assert changed.disabled_at is not None
-    known = await users.find(None, rig.user.id)
-    assert known == changed
-    assert known.password != rig.user.password
+    stored = await users.find(None, rig.user.id)
+    assert stored == changed
+    assert stored.password != rig.user.password
 
 
 async def test_changes_that_overtake_one_another_are_all_kept(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,11 +66,11 @@ async def test_a_user_of_another_account_is_not_changed(rig: Rig) -> None:
 
 @pytest.mark.parametrize("prompt", ["login", "select_account"])
 async def test_signing_in_anew_ends_the_session_that_was_there(rig: Rig, prompt: str) -> None:
-    browser, asked = rig.http(), request_of(rig.client)
-    page = await browser.get("/oauth/authorize", params=asked)
+    browser, parameters = rig.http(), request_of(rig.client)
+    page = await browser.get("/oauth/authorize", params=parameters)
     assert (await submitted(browser, page, email=EMAIL, password=PASSWORD)).status_code == 303
     before = browser.cookies["__Host-machpay-session"]
-    page = await browser.get("/oauth/authorize", params=asked | {"prompt": prompt})
+    page = await browser.get("/oauth/authorize", params=parameters | {"prompt": prompt})
     assert asks_to_sign_in(page)
     assert (await submitted(browser, page, email=EMAIL, password=PASSWORD)).status_code == 303
     assert browser.cookies["__Host-machpay-session"] != before
@@ -79,8 +79,8 @@ async def test_signing_in_anew_ends_the_session_that_was_there(rig: Rig, prompt:
 
 
 async def test_a_form_that_another_tab_overtook_goes_on_unless_the_app_wants_it(rig: Rig) -> None:
-    browser, asked = rig.http(), request_of(rig.client)
-    pages = [await browser.get("/oauth/authorize", params=asked | more) for more in ({}, {"prompt": "login"}, {})]
+    browser, parameters = rig.http(), request_of(rig.client)
+    pages = [await browser.get("/oauth/authorize", params=parameters | more) for more in ({}, {"prompt": "login"}, {})]
     assert (await submitted(browser, pages[2], email=EMAIL, password=PASSWORD)).status_code == 303
     answer = await submitted(browser, pages[0], email="other@example.org", password="looked at by nobody")
     assert answer.status_code == 303

@@ -111,12 +111,12 @@ async def test_of_two_tier_changes_at_once_each_tells_the_log_what_it_found(
     read = store.account
 
     async def overtaken(id_or_name: str) -> Account | None:
-        found = await read(id_or_name)
+        record = await read(id_or_name)
         monkeypatch.undo()
         await accounts.set_tier(account.id, "test")
-        return found
+        return record
 
     monkeypatch.setattr(store, "account", overtaken)
     assert await accounts.set_tier(account.id, "enterprise") == replace(account, tier="enterprise")
-    told = [(row.before, row.after) for row in await store.audit_rows(1)]
-    assert told == [('{"tier":"standard"}', '{"tier":"test"}'), ('{"tier":"test"}', '{"tier":"enterprise"}')]
+    changes = [(row.before, row.after) for row in await store.audit_rows(1)]
+    assert changes == [('{"tier":"standard"}', '{"tier":"test"}'), ('{"tier":"test"}', '{"tier":"enterprise"}')]

@@ -64,7 +64,7 @@ class App:
         return self.url.replace("127.0.0.1", "localhost")
 
     @property
-    def told(self) -> dict[str, str]:
+    def received(self) -> dict[str, str]:
         """What the callback was sent last."""
         return dict(self.sent[-1].query_params)
 
@@ -83,19 +83,19 @@ class App:
     async def _start(self, request: Request) -> Response:
         state, verifier = secrets.token_urlsafe(), secrets.token_urlsafe(48)
         self.started[state] = verifier
-        asked = {
+        parameters = {
             "client_id": self.id, "redirect_uri": self.callback_url, "response_type": "code", "state": state,
             "code_challenge": challenge_of(verifier), "code_challenge_method": "S256",
         } | dict(request.query_params)  # fmt: skip
-        return RedirectResponse(f"{self.issuer}/oauth/authorize?{urlencode(asked)}", 303)
+        return RedirectResponse(f"{self.issuer}/oauth/authorize?{urlencode(parameters)}", 303)
 
     async def _callback(self, request: Request) -> Response:
         self.sent.append(request)
-        told = request.query_params
-        verifier = self.started.pop(told.get("state", ""), None)
-        if verifier is None or "code" not in told:
-            return HTMLResponse(f"<h1>The app</h1><p>{escape(told.get('error', 'not started here'))}</p>")
-        lines = await self._called(told["code"], verifier)
+        received = request.query_params
+        verifier = self.started.pop(received.get("state", ""), None)
+        if verifier is None or "code" not in received:
+            return HTMLResponse(f"<h1>The app</h1><p>{escape(received.get('error', 'not started here'))}</p>")
+        lines = await self._called(received["code"], verifier)
         return HTMLResponse(f"<h1>The app</h1>{''.join(f'<p>{escape(line)}</p>' for line in lines)}")
 
     async def _called(self, code: str, verifier: str) -> list[str]:
@@ -114,8 +114,8 @@ class App:
             for name, (method, path) in _PATHS.items():
                 called = await http.request(method, f"{self.api_url}{path}", headers=headers)
                 lines.append(f"{name}: {called.status_code}")
-            asked = {"token": tokens["access_token"]}
-            about = await http.post("/oauth/introspect", data=asked, headers=basic(self.id, self.secret))
+            parameters = {"token": tokens["access_token"]}
+            about = await http.post("/oauth/introspect", data=parameters, headers=basic(self.id, self.secret))
             return [*lines, f"user: {about.json()['sub']}"]
 
 
@@ -130,9 +130,9 @@ class Site:
     portal: BlockingPortal
     reader: str = ""
 
-    def authorize_url(self, client: OAuthClient | None = None, **asked: str) -> str:
+    def authorize_url(self, client: OAuthClient | None = None, **parameters: str) -> str:
         """Return where *client*, the app's own unless it is given, sends users to have them asked for *asked*."""
-        return f"{self.url}/oauth/authorize?{urlencode(request_of(client or self.client) | asked)}"
+        return f"{self.url}/oauth/authorize?{urlencode(request_of(client or self.client) | parameters)}"
 
     def new_client(self, name: str, **settings: Any) -> OAuthClient:  # noqa: ANN401 - as `Apps.create` has them
         """Return another app, of this *name*."""

@@ -118,15 +118,15 @@ def test_a_keyboard_is_enough_from_the_app_and_back(site: Site, page: Page, emai
 def test_what_has_the_focus_is_seen_to_have_it_and_none_is_left_out(site: Site, page: Page) -> None:
     def stops() -> list[str]:
         """Return where Tab leads from here to the page's end."""
-        found: list[str] = []
+        labels: list[str] = []
         while True:
             page.keyboard.press("Tab")
             focused = page.locator(":focus")
             if not focused.count():
-                return found
+                return labels
             assert focused.evaluate("it => parseInt(getComputedStyle(it).outlineWidth)") >= 2
             assert focused.evaluate("it => getComputedStyle(it).outlineStyle") == "solid"
-            found.append(focused.evaluate("it => it.labels?.[0]?.textContent.trim() || it.textContent"))
+            labels.append(focused.evaluate("it => it.labels?.[0]?.textContent.trim() || it.textContent"))
 
     page.goto(site.authorize_url())
     assert stops() == ["Password", "Sign in"]  # as it begins in the field for the e-mail

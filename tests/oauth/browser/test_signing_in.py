@@ -31,7 +31,7 @@ def test_a_person_leaves_a_scope_out_and_the_app_calls_the_api_with_the_others(
     page.get_by_label("Execute skills").uncheck()
     allow(page)
     expect(page.get_by_role("heading")).to_have_text("The app")
-    assert (site.app.told["iss"], len(site.app.sent)) == (site.url, 1)
+    assert (site.app.received["iss"], len(site.app.sent)) == (site.url, 1)
     for line in ("scope: account:read", "account: 200", "skills: 403"):
         expect(page.get_by_text(line, exact=True)).to_be_visible()
 
@@ -41,8 +41,13 @@ def test_a_person_who_says_no_is_sent_back_with_that(site: Site, page: Page, ema
     sign_in(page, email)
     page.get_by_role("button", name="Deny").click()
     expect(page.get_by_text("access_denied")).to_be_visible()
-    told = site.app.told
-    assert (told["error"], told["state"], told["iss"], "code" in told) == ("access_denied", "s-1", site.url, False)
+    received = site.app.received
+    assert (received["error"], received["state"], received["iss"], "code" in received) == (
+        "access_denied",
+        "s-1",
+        site.url,
+        False,
+    )
 
 
 def test_an_app_that_was_allowed_before_has_the_user_back_without_a_page(site: Site, page: Page, email: str) -> None:
@@ -90,7 +95,7 @@ def test_prompt_none_never_shows_a_page(site: Site, page: Page, email: str) -> N
     def answer() -> str:
         page.goto(site.authorize_url(prompt="none"))
         expect(page.get_by_role("heading")).to_have_text("The app")
-        return site.app.told.get("error", "code")
+        return site.app.received.get("error", "code")
 
     assert answer() == "login_required"
     page.goto(site.authorize_url())

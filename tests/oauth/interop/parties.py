@@ -13,8 +13,8 @@ from httpx2 import Client, Response
 
 from machpay_gateway.core.oauth.pkce import challenge_of
 from tests.oauth.harness import SCOPES, VERIFIER
-from tests.oauth.interop.asked import Asked, Values, header, written
 from tests.oauth.interop.served import OTHER_AUDIENCE, App, Apps, Browser
+from tests.oauth.interop.wire_requests import Asked, Values, header, written
 
 
 @dataclass
@@ -35,16 +35,16 @@ class Party:
         self.http.close()
         self.browser.close()
 
-    def said(self, asked: Asked) -> str:
+    def outcome_of(self, request: Asked) -> str:
         """Return what the server says to *asked*."""
-        query = written(self._filled(asked.query)) + asked.tail
-        body = written(self._filled(asked.values)) if asked.body is None else asked.body.format_map(self)
-        headers = [("Authorization", header(value.format_map(self))) for value in asked.authorization]
-        if asked.method != "GET":
-            headers.append(("Content-Type", asked.content_type))
-        url = f"{self.issuer}{self.paths[asked.endpoint]}{'?' if query else ''}{query}"
-        answer = self.http.request(asked.method, url, content=body or None, headers=headers)
-        return self._to_browser(answer, query) if asked.endpoint == "authorize" else _to_app(answer)
+        query = written(self._filled(request.query)) + request.tail
+        body = written(self._filled(request.values)) if request.body is None else request.body.format_map(self)
+        headers = [("Authorization", header(value.format_map(self))) for value in request.authorization]
+        if request.method != "GET":
+            headers.append(("Content-Type", request.content_type))
+        url = f"{self.issuer}{self.paths[request.endpoint]}{'?' if query else ''}{query}"
+        answer = self.http.request(request.method, url, content=body or None, headers=headers)
+        return self._to_browser(answer, query) if request.endpoint == "authorize" else _to_app(answer)
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - a text, or an app
         """Return what *name* means in a row. What is given out is given anew each time."""
@@ -82,7 +82,7 @@ class Party:
 
     def code(self, app: App, **changes: str) -> str:
         """Return a new code of *app*."""
-        asked = {
+        request = {
             "client_id": app.id,
             "redirect_uri": app.redirect_uri,
             "response_type": "code",
@@ -91,7 +91,7 @@ class Party:
             "code_challenge_method": "S256",
             **changes,
         }
-        location = self.browser.allowed(f"{self.paths['authorize']}?{urlencode(asked)}")
+        location = self.browser.allowed(f"{self.paths['authorize']}?{urlencode(request)}")
         return dict(parse_qsl(urlsplit(location).query))["code"]
 
     def tokens(self, app: App, **changes: str) -> dict[str, Any]:
@@ -162,12 +162,12 @@ class Party:
             kind = answer.headers.get("content-type", "")
             return f"{answer.status_code} page" if kind.startswith("text/html") else _to_app(answer)
         parts = urlsplit(location)
-        told = parts.query or parts.fragment
-        named = dict(parse_qsl(told))
+        answer_query = parts.query or parts.fragment
+        named = dict(parse_qsl(answer_query))
         odd = [
             "" if parts.query else " in the fragment",
             "" if named.get("iss") == self.issuer else " without iss",
-            "" if _values(told, "state") == _state_due(query) else " with another state",
+            "" if _values(answer_query, "state") == _state_due(query) else " with another state",
         ]
         return f"{answer.status_code} {named.get('error', 'code')}{''.join(odd)}"
 

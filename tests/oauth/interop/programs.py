@@ -13,9 +13,9 @@ from tests.node import NODE, inherited
 class Failed(Exception):
     """A step of a program that ended in an error of its library."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        super().__init__(str(told))
-        self.told = told
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Program:
@@ -24,7 +24,7 @@ class Program:
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
 
-    def told(self) -> Any:  # noqa: ANN401 - whatever JSON it prints
+    def read_result(self) -> Any:  # noqa: ANN401 - whatever JSON it prints
         """Return the next line."""
         line = _there(self._process.stdout).readline()
         assert line, f"the program ended with {self._process.wait()}"
@@ -32,14 +32,14 @@ class Program:
 
     def tell(self, what: Any) -> None:  # noqa: ANN401 - whatever JSON it reads
         """Send it a line."""
-        asked = _there(self._process.stdin)
-        asked.write(json.dumps(what) + "\n")
-        asked.flush()
+        stdin = _there(self._process.stdin)
+        stdin.write(json.dumps(what) + "\n")
+        stdin.flush()
 
     def do(self, step: str, argument: Any = None) -> Any:  # noqa: ANN401 - what the step takes and tells
         """Return what *step* tells. Raises Failed."""
         self.tell([step, argument])
-        answer = self.told()
+        answer = self.read_result()
         if "error" in answer:
             raise Failed(answer["error"])
         return answer["told"]

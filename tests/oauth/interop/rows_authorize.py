@@ -1,6 +1,6 @@
 """Authorization requests."""
 
-from tests.oauth.interop.asked import METHOD, UNKNOWN_SCOPE, Asked, Row, authorize
+from tests.oauth.interop.wire_requests import METHOD, UNKNOWN_SCOPE, Asked, Row, authorize
 
 _IMPLICIT = (
     "Fragments are of the implicit grant (RFC 6749 §4.2.2.1), which is none that we know: errors go where codes go."
@@ -122,5 +122,5 @@ ROWS = (
         "303 unsupported_response_type with another state",
         "What comes back is the exact value that was sent (RFC 6749 §4.1.2.1), and they read it as UTF-8.",
     ),
-    Row("a request by POST", "405", Asked("authorize", authorize("", "").asked.query), "404", METHOD),
+    Row("a request by POST", "405", Asked("authorize", authorize("", "").request.query), "404", METHOD),
 )

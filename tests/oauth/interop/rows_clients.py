@@ -1,6 +1,6 @@
 """Who asks, at the token endpoint: how clients are authenticated, and how a request is read before that."""
 
-from tests.oauth.interop.asked import (
+from tests.oauth.interop.wire_requests import (
     AS_IT_IS,
     BASIC,
     MACHINE,
@@ -29,15 +29,15 @@ _UNKNOWN = "app_0000000000000000000000"
 _WRONG = "cs_mp1_" + "0" * 38
 
 
-def own(claim: str, said: str, theirs: str = "", why: str = "", *, by: By = BASIC, **values: str) -> Row:
+def own(claim: str, outcome: str, theirs: str = "", why: str = "", *, by: By = BASIC, **values: str) -> Row:
     """Return a row about a client that asks for a token for itself."""
-    return token(claim, said, theirs, why, by=by, **(_OWN | values))
+    return token(claim, outcome, theirs, why, by=by, **(_OWN | values))
 
 
-def raw(claim: str, said: str, theirs: str = "", why: str = "", **changes: object) -> Row:
+def raw(claim: str, outcome: str, theirs: str = "", why: str = "", **changes: object) -> Row:
     """Return a row about such a request that is sent in another manner."""
     given = {"endpoint": "token", "values": _OWN, "authorization": BASIC.authorization} | changes
-    return Row(claim, said, Asked(**given), theirs, why)  # type: ignore[arg-type]  # its own arguments
+    return Row(claim, outcome, Asked(**given), theirs, why)  # type: ignore[arg-type]  # its own arguments
 
 
 ROWS = (

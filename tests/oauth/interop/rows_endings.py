@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.oauth.interop.asked import BASIC, METHOD, NATIVE, NO_CLIENT, NOBODY, OTHER, POST, Asked, By, Row
+from tests.oauth.interop.wire_requests import BASIC, METHOD, NATIVE, NO_CLIENT, NOBODY, OTHER, POST, Asked, By, Row
 
 _ANOTHERS = (
     "RFC 7009 §2.1 would have it told; we say what is said of no token at all (§2.2), so that none can be tried here."
@@ -14,7 +14,7 @@ _WRONG = By(("Basic {web.id} cs_mp1_" + "0" * 38,))
 def row(
     endpoint: str,
     claim: str,
-    said: str,
+    outcome: str,
     theirs: str = "",
     why: str = "",
     *,
@@ -22,7 +22,7 @@ def row(
     **values: str | tuple[str, ...],
 ) -> Row:
     """Return a row about a request *by* a client."""
-    return Row(f"{endpoint}: {claim}", said, Asked(endpoint, {**by.values, **values}, by.authorization), theirs, why)
+    return Row(f"{endpoint}: {claim}", outcome, Asked(endpoint, {**by.values, **values}, by.authorization), theirs, why)
 
 
 def _both(endpoint: str) -> tuple[Row, ...]:

@@ -1,6 +1,6 @@
 """Redirect URIs that are not the registered one: nobody is sent there (RFC 9700 §2.1 and §4.11)."""
 
-from tests.oauth.interop.asked import Row, authorize
+from tests.oauth.interop.wire_requests import Row, authorize
 
 _ANOTHER = (
     "https://app.example.org/callback/",
@@ -58,8 +58,8 @@ _OF_NATIVE_APPS = (
 ROWS: tuple[Row, ...] = (
     *(authorize(f"redirect_uri is {uri!a}", "400 page", redirect_uri=uri) for uri in _ANOTHER),
     *(
-        authorize(f"a native app's redirect_uri is {uri}", said, client_id="{native.id}", redirect_uri=uri)
-        for uri, said in _OF_NATIVE_APPS
+        authorize(f"a native app's redirect_uri is {uri}", outcome, client_id="{native.id}", redirect_uri=uri)
+        for uri, outcome in _OF_NATIVE_APPS
     ),
     authorize("redirect_uri is missing where one is registered", "asks", redirect_uri=None),
     authorize("redirect_uri is another app's", "400 page", redirect_uri="{other.redirect_uri}"),

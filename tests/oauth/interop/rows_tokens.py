@@ -1,6 +1,6 @@
 """What is asked for at the token endpoint."""
 
-from tests.oauth.interop.asked import BASIC, NATIVE, OTHER, UNKNOWN_SCOPE, Asked, Row, Values, redeem, token
+from tests.oauth.interop.wire_requests import BASIC, NATIVE, OTHER, UNKNOWN_SCOPE, Asked, Row, Values, redeem, token
 
 _TWICE = "No parameter may be there twice (RFC 6749 §3.2), and they look at those alone that they know."
 _VERIFIER = (
@@ -12,16 +12,16 @@ _GRACE = (
 _RESOURCES = "Several resources may be asked for at once (RFC 8707 §2), and they give no token for more than one."
 
 
-def refresh(claim: str, said: str, theirs: str = "", why: str = "", **values: str | tuple[str, ...] | None) -> Row:
+def refresh(claim: str, outcome: str, theirs: str = "", why: str = "", **values: str | tuple[str, ...] | None) -> Row:
     """Return a row about a good refresh of the app `web`, with other *values*."""
     given: Values = {"grant_type": "refresh_token", "refresh_token": "{refresh}", **values}
-    return Row(f"refreshing: {claim}", said, Asked("token", given, BASIC.authorization), theirs, why)
+    return Row(f"refreshing: {claim}", outcome, Asked("token", given, BASIC.authorization), theirs, why)
 
 
-def own(claim: str, said: str, theirs: str = "", why: str = "", **values: str | tuple[str, ...]) -> Row:
+def own(claim: str, outcome: str, theirs: str = "", why: str = "", **values: str | tuple[str, ...]) -> Row:
     """Return a row about a token that the app `web` asks for itself."""
     given: Values = {"grant_type": "client_credentials", **values}
-    return Row(f"for itself: {claim}", said, Asked("token", given, BASIC.authorization), theirs, why)
+    return Row(f"for itself: {claim}", outcome, Asked("token", given, BASIC.authorization), theirs, why)
 
 
 ROWS = (

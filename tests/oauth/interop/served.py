@@ -31,7 +31,7 @@ class App:
     secret: str = field(default="", repr=False)
     grant_types: tuple[str, ...] = ("authorization_code", "refresh_token")
 
-    def told(self) -> Mapping[str, Any]:
+    def credentials(self) -> Mapping[str, Any]:
         """Return all of it, for another server to have the same."""
         return asdict(self)
 

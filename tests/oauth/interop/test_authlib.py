@@ -87,7 +87,7 @@ async def test_a_token_is_told_of_until_it_ends(
     async with client_of(served.oauth_clients.web, metadata, token_endpoint_auth_method=method) as client:
         tokens = await signed_in(client, browser)
 
-        async def told(kind: str) -> Mapping[str, Any]:
+        async def introspect(kind: str) -> Mapping[str, Any]:
             answer = await client.introspect_token(
                 metadata["introspection_endpoint"], token=tokens[kind], token_type_hint=kind
             )
@@ -95,19 +95,19 @@ async def test_a_token_is_told_of_until_it_ends(
             return document
 
         for kind in ("access_token", "refresh_token"):
-            document = await told(kind)
+            document = await introspect(kind)
             assert (document["active"], document["client_id"]) == (True, served.oauth_clients.web.id)
         await client.revoke_token(metadata["revocation_endpoint"], token=tokens["access_token"])
-        assert await told("access_token") == await told("refresh_token") == {"active": False}
+        assert await introspect("access_token") == await introspect("refresh_token") == {"active": False}
 
 
 async def test_a_token_that_is_over_is_refreshed_by_the_call_that_needs_it(
     served: Served, browser: Browser, metadata: Mapping[str, Any]
 ) -> None:
-    kept: list[tuple[Mapping[str, Any], str]] = []
+    saved: list[tuple[Mapping[str, Any], str]] = []
 
     async def keep(token: Mapping[str, Any], refresh_token: str = "", access_token: str = "") -> None:
-        kept.append((token, refresh_token or access_token))
+        saved.append((token, refresh_token or access_token))
 
     async with client_of(served.oauth_clients.web, metadata) as client:
         tokens = await signed_in(client, browser)
@@ -116,7 +116,7 @@ async def test_a_token_that_is_over_is_refreshed_by_the_call_that_needs_it(
     ) as client:
         for _ in range(2):
             assert (await client.get(f"{served.api_url}/who")).json()["kind"] == "oauth"
-    ((token, spent),) = kept
+    ((token, spent),) = saved
     assert spent == tokens["refresh_token"]
     assert token["refresh_token"] != spent
     assert client.token["access_token"] == token["access_token"] != tokens["access_token"]
@@ -127,8 +127,8 @@ async def test_a_client_gets_a_token_for_itself(method: str, served: Served, met
     async with client_of(served.oauth_clients.machine, metadata, token_endpoint_auth_method=method) as client:
         tokens = await client.fetch_token(grant_type="client_credentials", scope="account:read")
         assert "refresh_token" not in tokens
-        told = (await client.get(f"{served.api_url}/who")).json()
-    assert (told["id"], told["scopes"]) == (served.oauth_clients.machine.id, ["account:read"])
+        document = (await client.get(f"{served.api_url}/who")).json()
+    assert (document["id"], document["scopes"]) == (served.oauth_clients.machine.id, ["account:read"])
 
 
 async def test_a_clients_own_token_that_is_over_is_asked_for_again(served: Served, metadata: Mapping[str, Any]) -> None:

@@ -13,10 +13,10 @@ import pytest
 from tests.node import hindrance
 from tests.oauth.harness import SCOPES
 from tests.oauth.interop import rows_authorize, rows_clients, rows_endings, rows_redirects, rows_tokens
-from tests.oauth.interop.asked import Row
 from tests.oauth.interop.parties import Party
 from tests.oauth.interop.programs import running
 from tests.oauth.interop.served import BEYOND, OTHER_AUDIENCE, Served
+from tests.oauth.interop.wire_requests import Row
 
 OURS = {
     "authorize": "/oauth/authorize",
@@ -53,7 +53,7 @@ def ours(served: Served) -> Iterator[Party]:
 
 @pytest.fixture(scope="module")
 def theirs(programs: Path, served: Served) -> Iterator[Party]:
-    apps = [getattr(served.oauth_clients, each.name).told() for each in fields(served.oauth_clients)]
+    apps = [getattr(served.oauth_clients, each.name).credentials() for each in fields(served.oauth_clients)]
     given = {
         "apps": apps,
         "scopes": SCOPES,
@@ -63,7 +63,7 @@ def theirs(programs: Path, served: Served) -> Iterator[Party]:
     }
     with running(programs, "provider.js") as program:
         program.tell(given)
-        party = Party(program.told(), served.api_url, served.oauth_clients, THEIRS)
+        party = Party(program.read_result(), served.api_url, served.oauth_clients, THEIRS)
         yield party
         party.close()
 
@@ -71,12 +71,12 @@ def theirs(programs: Path, served: Served) -> Iterator[Party]:
 @needs_node
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: ascii(row.claim))
 def test_both_servers_say_the_same_unless_the_table_tells_why(row: Row, ours: Party, theirs: Party) -> None:
-    assert (ours.said(row.asked), theirs.said(row.asked)) == (row.said, row.theirs or row.said)
+    assert (ours.outcome_of(row.request), theirs.outcome_of(row.request)) == (row.outcome, row.theirs or row.outcome)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.theirs or row.why], ids=lambda row: ascii(row.claim))
 def test_a_reason_is_one_sentence_about_a_difference_with_its_place_in_a_standard(row: Row) -> None:
-    assert row.theirs not in {"", row.said}
+    assert row.theirs not in {"", row.outcome}
     assert re.search(r"\b(RFC \d+|OAuth 2\.1|OpenID Connect Core) §\d", row.why)
     assert row.why.endswith(".")
     assert row.why.count(". ") == 0

@@ -27,10 +27,10 @@ def program(programs: Path) -> Iterator[Program]:
 
 def discovered(program: Program, served: Served, app: App, method: str, secret: str | None = None) -> Mapping[str, Any]:
     """Have *program* be *app*, and return the metadata that it found."""
-    told: Mapping[str, Any] = program.do(
+    document: Mapping[str, Any] = program.do(
         "discover", {"issuer": served.issuer, "id": app.id, "secret": secret or app.secret, "method": method}
     )
-    return told
+    return document
 
 
 def allowed(program: Program, app: App, browser: Browser, scope: str = " ".join(SCOPES)) -> str:
@@ -41,8 +41,8 @@ def error_of(program: Program, step: str, argument: Any) -> tuple[str, str, int 
     """Return the class, the code and the status that *step* fails with."""
     with pytest.raises(Failed) as caught:
         program.do(step, argument)
-    told = caught.value.told
-    return told["name"], told["error"], told.get("status")
+    document = caught.value.error
+    return document["name"], document["error"], document.get("status")
 
 
 def test_the_metadata_is_found_and_taken(program: Program, served: Served) -> None:
@@ -76,8 +76,8 @@ def test_a_token_is_told_of_until_it_ends(method: str, program: Program, served:
     discovered(program, served, app, method)
     tokens = program.do("redeem", allowed(program, app, browser))
     for kind in ("access_token", "refresh_token"):
-        told = program.do("introspect", tokens[kind])
-        assert (told["active"], told["client_id"]) == (True, app.id)
+        document = program.do("introspect", tokens[kind])
+        assert (document["active"], document["client_id"]) == (True, app.id)
     program.do("revoke", tokens["access_token"])
     for kind in ("access_token", "refresh_token"):
         assert program.do("introspect", tokens[kind]) == {"active": False}
@@ -89,8 +89,8 @@ def test_a_client_gets_a_token_for_itself(method: str, program: Program, served:
     discovered(program, served, app, method)
     tokens = program.do("own", {"scope": "account:read"})
     assert "refresh_token" not in tokens
-    told = program.do("call", {"token": tokens["access_token"], "url": f"{served.api_url}/who"})
-    assert (told["id"], told["scopes"]) == (app.id, ["account:read"])
+    document = program.do("call", {"token": tokens["access_token"], "url": f"{served.api_url}/who"})
+    assert (document["id"], document["scopes"]) == (app.id, ["account:read"])
 
 
 def test_an_answer_of_another_issuer_or_to_another_question_is_not_taken(

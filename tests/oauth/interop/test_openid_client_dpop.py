@@ -51,7 +51,7 @@ def test_a_bound_token_is_refused_without_its_key(program: Program, served: Serv
     discovered(program, served, served.oauth_clients.machine)
     with pytest.raises(Failed) as caught:
         program.do("call", {"token": token, "url": f"{served.api_url}/who"})
-    assert caught.value.told["status"] == 401
+    assert caught.value.error["status"] == 401
     program.do("prove")  # another key
     with pytest.raises(Failed):
         program.do("call", {"token": token, "url": f"{served.api_url}/who"})

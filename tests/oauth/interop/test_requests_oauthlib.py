@@ -98,16 +98,16 @@ def test_a_token_is_told_of_until_it_ends(served: Served, browser: Browser, meta
 def test_a_token_that_is_over_is_refreshed_by_the_call_that_needs_it(
     served: Served, browser: Browser, metadata: Mapping[str, Any]
 ) -> None:
-    app, kept = served.oauth_clients.web, list[Mapping[str, Any]]()
+    app, saved = served.oauth_clients.web, list[Mapping[str, Any]]()
     with session_of(app) as session:
         tokens = signed_in(session, metadata, browser, client_secret=app.secret)
     over = {**tokens, "expires_at": 1, "expires_in": -1}
-    refreshing = {"auto_refresh_url": metadata["token_endpoint"], "token_updater": kept.append}
+    refreshing = {"auto_refresh_url": metadata["token_endpoint"], "token_updater": saved.append}
     with session_of(app, token=over, **refreshing) as session:
         for _ in range(2):
             answer = session.get(f"{served.api_url}/who", client_id=app.id, client_secret=app.secret)
             assert answer.json()["kind"] == "oauth"
-    (token,) = kept
+    (token,) = saved
     assert token["refresh_token"] != tokens["refresh_token"]
 
 

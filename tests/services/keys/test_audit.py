@@ -63,13 +63,13 @@ async def test_an_update_that_changes_nothing_is_not_told(store: SqlStore, keys:
 async def test_rotation_the_end_of_a_grace_and_revocation_are_told(
     store: SqlStore, keys: Keys, key: KeyRecord, clock: FixedClock
 ) -> None:
-    told = []
+    entries = []
     clock.advance(1)
     for change in (keys.rotate, keys.end_grace, keys.revoke):
         await change(ACME.id, key.id)
         row = await last_row(store)
-        told.append((row.action, row.actor_kind, sorted(orjson.loads(row.after))))
-    assert told == [
+        entries.append((row.action, row.actor_kind, sorted(orjson.loads(row.after))))
+    assert entries == [
         ("key.rotate", APPLICATION.kind, ["last_rotated_at", "secrets"]),
         ("key.end_grace", APPLICATION.kind, ["secrets"]),
         ("key.revoke", APPLICATION.kind, ["revoked_at"]),

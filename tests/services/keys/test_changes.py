@@ -118,10 +118,10 @@ async def test_of_two_updates_at_once_both_land_with_a_version_each(
     both_have_read, read, reads = asyncio.Barrier(2), store.key, iter(range(100))
 
     async def key_read_together(account_id: str | None, key_id: str) -> KeyRecord | None:
-        found = await read(account_id, key_id)
+        record = await read(account_id, key_id)
         if next(reads) < 2:  # the first read of each: so both start from the same version
             await both_have_read.wait()
-        return found
+        return record
 
     monkeypatch.setattr(store, "key", key_read_together)
     await asyncio.gather(

@@ -41,11 +41,11 @@ async def test_forty_four_at_once_from_one_block_do_not_keep_others_waiting(pass
     good = [
         asyncio.create_task(passwords.in_thread(partial(done.append, name), HashingClient(name))) for name in "abc"
     ]  # fmt: skip
-    known = asyncio.create_task(passwords.in_thread(lambda: done.append("known"), HashingClient("k", is_known=True)))
+    of_known = asyncio.create_task(passwords.in_thread(lambda: done.append("known"), HashingClient("k", is_known=True)))
     operator = asyncio.create_task(passwords.in_thread(lambda: done.append("operator"), OPERATOR))
     await asyncio.sleep(0)
     held.set()
-    await asyncio.gather(first, *good, known, operator)
+    await asyncio.gather(first, *good, of_known, operator)
     refused = [each for each in await asyncio.gather(*hostile, return_exceptions=True) if each is not None]
     assert len(refused) == 44 - 8
     assert all(isinstance(each, StoreUnavailable) for each in refused)
@@ -89,12 +89,12 @@ async def test_what_fails_tells_who_waits(passwords: Passwords) -> None:
 
 async def test_good_sign_ins_are_answered_beside_a_block_that_sends_many() -> None:
     passwords = Passwords()
-    kept = await passwords.compute_hash("correct horse battery")
-    hostile = [asyncio.create_task(passwords.is_right("wrong", kept, HOSTILE)) for _ in range(44)]
+    stored_hash = await passwords.compute_hash("correct horse battery")
+    hostile = [asyncio.create_task(passwords.is_right("wrong", stored_hash, HOSTILE)) for _ in range(44)]
     took = []
     for number in range(8):
         before = time.perf_counter()
-        assert await passwords.is_right("correct horse battery", kept, HashingClient(f"good {number}"))
+        assert await passwords.is_right("correct horse battery", stored_hash, HashingClient(f"good {number}"))
         took.append(time.perf_counter() - before)
     await asyncio.gather(*hostile, return_exceptions=True)
     assert max(took) < 10

@@ -47,7 +47,7 @@ def slow(blocks: int) -> Iterator[tuple[float, int]]:
 
 async def attacked(attack: Iterator[tuple[float, int]], browser: str, *, owner_from: float) -> Outcome:
     """Carry out the *attack* while the owner signs in every ten minutes, *owner_from* seconds after its start."""
-    clock, found = FixedClock(), Outcome()
+    clock, outcome = FixedClock(), Outcome()
     start, budgets = clock.now, SignInLimits(MemoryLimiter(clock))
     device = device_of(device_cookie(ADA, bytes(16), start), ADA, start)
     is_familiar = browser == "home"
@@ -58,7 +58,7 @@ async def attacked(attack: Iterator[tuple[float, int]], browser: str, *, owner_f
         clock.now = start + after
         if block != OWNER:
             if await budgets.wait_seconds(SignInAttempt(EMAIL, f"hostile {block}")) is None:
-                found.tried_at.append(after)
+                outcome.tried_at.append(after)
             continue
         attempt = {
             "known": SignInAttempt(EMAIL, "hostile 0", device),  # even from a hostile block
@@ -67,10 +67,10 @@ async def attacked(attack: Iterator[tuple[float, int]], browser: str, *, owner_f
             "new": SignInAttempt(EMAIL, f"new {after}"),
         }[browser]
         if await budgets.wait_seconds(attempt) is not None:
-            found.refused_at.append(after)
+            outcome.refused_at.append(after)
         else:
             is_familiar = True  # the password was right
-    return found
+    return outcome
 
 
 # A new browser each time: in a block that the user has signed in from, in one that they come to for the first time and
@@ -82,18 +82,18 @@ BROWSERS = ("known", "home", "away", "new")
 @pytest.mark.parametrize("blocks", [1, 3, 1000])
 async def test_the_owner_gets_in_while_attackers_are_as_fast_as_they_can(blocks: int, browser: str) -> None:
     for owner_from in (60, 300, 590):
-        found = await attacked(fast(blocks), browser, owner_from=owner_from)
-        assert most_in_an_hour(found.refused_at) <= (0 if browser == "known" else 1)
-        assert most_in_an_hour(found.tried_at) <= 20
+        outcome = await attacked(fast(blocks), browser, owner_from=owner_from)
+        assert most_in_an_hour(outcome.refused_at) <= (0 if browser == "known" else 1)
+        assert most_in_an_hour(outcome.tried_at) <= 20
 
 
 @pytest.mark.parametrize("browser, refused", [("known", 0), ("home", 0), ("away", 36), ("new", 6)], ids=str)
 async def test_patient_attackers_keep_out_only_who_comes_from_where_the_user_never_was(
     browser: str, refused: int
 ) -> None:
-    found = await attacked(slow(1000), browser, owner_from=300)
-    assert len(found.refused_at) == refused  # as docs/console.md says, with the way out
-    assert most_in_an_hour(found.tried_at) <= 20
+    outcome = await attacked(slow(1000), browser, owner_from=300)
+    assert len(outcome.refused_at) == refused  # as docs/console.md says, with the way out
+    assert most_in_an_hour(outcome.tried_at) <= 20
     for blocks in (1, 3):
         assert (await attacked(slow(blocks), browser, owner_from=300)).refused_at == []
 

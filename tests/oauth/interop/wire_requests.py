@@ -40,13 +40,15 @@ class Row:
     """What is *said* to what is *asked*. The other server says the same, or *theirs*, and then *why* tells why."""
 
     claim: str
-    said: str
-    asked: Asked
+    outcome: str
+    request: Asked
     theirs: str = ""
     why: str = ""
 
 
-def authorize(claim: str, said: str, theirs: str = "", why: str = "", **changes: str | tuple[str, ...] | None) -> Row:
+def authorize(
+    claim: str, outcome: str, theirs: str = "", why: str = "", **changes: str | tuple[str, ...] | None
+) -> Row:
     """Return a row about a good authorization request of the app `web`, with *changes*."""
     values: Values = {
         "client_id": "{web.id}",
@@ -58,7 +60,7 @@ def authorize(claim: str, said: str, theirs: str = "", why: str = "", **changes:
         "code_challenge_method": "S256",
         **changes,
     }
-    return Row(claim, said, Asked("authorize", {}, method="GET", query=values), theirs, why)
+    return Row(claim, outcome, Asked("authorize", {}, method="GET", query=values), theirs, why)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ NOBODY = By()
 
 def token(
     claim: str,
-    said: str,
+    outcome: str,
     theirs: str = "",
     why: str = "",
     *,
@@ -87,12 +89,12 @@ def token(
     **values: str | tuple[str, ...] | None,
 ) -> Row:
     """Return a row about a token request *by* a client."""
-    return Row(claim, said, Asked("token", {**by.values, **values}, by.authorization), theirs, why)
+    return Row(claim, outcome, Asked("token", {**by.values, **values}, by.authorization), theirs, why)
 
 
 def redeem(
     claim: str,
-    said: str,
+    outcome: str,
     theirs: str = "",
     why: str = "",
     *,
@@ -107,7 +109,7 @@ def redeem(
         "code_verifier": "{verifier}",
         **changes,
     }
-    return token(claim, said, theirs, why, by=by, **values)
+    return token(claim, outcome, theirs, why, by=by, **values)
 
 
 def written(pairs: Values) -> str:
