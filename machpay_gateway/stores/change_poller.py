@@ -1,7 +1,7 @@
-"""Knowing what changed in the store: asked in the background twice a second as long as requests come, waited for else.
+"""Polls the store for changed records: in the background, twice a second while requests arrive, else on demand.
 
-So a change made by any process holds within a second. When the store does not answer, what is known is trusted until
-5 s have passed.
+So a change made by any process takes effect within a second. While the store does not answer, cached records are
+trusted for 5 s.
 """
 
 import asyncio
@@ -14,43 +14,43 @@ from machpay_gateway.singleflight import SingleFlight
 _SYNC_SECONDS = 0.5
 _FRESH_SECONDS = 1.0
 _TRUST_SECONDS = 5.0
-_PATIENCE_SECONDS = 0.25  # for a store that is slow to say what changed, while trust lasts
-_OVERLAP_SECONDS = 60.0  # longer than a change takes from its stamp to its commit, and than hosts' clocks differ
+_PATIENCE_SECONDS = 0.25  # for a slow store, while cached records are trusted
+_OVERLAP_SECONDS = 60.0  # more than the time from a change's stamp to its commit, plus the clock skew between hosts
 
 Versions = Sequence[tuple[str, int]]
 
 
 class ChangePoller:
-    """Follows the versions of records. *clock* is in seconds since the epoch.
+    """Polls the versions of records. *clock* is in seconds since the epoch.
 
-    *ask* returns (id, version) of each record changed since a moment, and *tell* is told them. The first question goes
-    *back_seconds* back: whatever changed before cannot matter.
+    *load* returns (id, version) of each record changed since a time, and *apply* is called with them. The first poll
+    goes *back_seconds* back: earlier changes do not matter.
     """
 
     def __init__(
         self,
-        ask: Callable[[float], Awaitable[Versions]],
-        tell: Callable[[Versions], None],
+        load: Callable[[float], Awaitable[Versions]],
+        apply: Callable[[Versions], None],
         *,
         clock: Callable[[], float],
         logger: logging.Logger,
         what: str,
         back_seconds: float = 0.0,
     ) -> None:
-        self._ask = ask
-        self._tell = tell
+        self._load = load
+        self._apply = apply
         self._clock = clock
         self._logger = logger
         self._what = what
         self._back_seconds = back_seconds
-        self._syncs = SingleFlight(self._synchronise, failed=self.log_outage)
+        self._syncs = SingleFlight(self._poll, failed=self.log_outage)
         self.synced_at = float("-inf")
         self._is_away = False
 
     def is_fresh(self, now: float) -> bool:
-        """Tell whether what is known holds at *now*; does no I/O, and has what is half a second old refreshed."""
+        """Tell whether cached records are up to date at *now*; does no I/O, and starts a poll after half a second."""
         since_sync = now - self.synced_at
-        # A clock that steps back makes the difference negative: then nothing is known until the store was asked.
+        # Negative when the clock was set back: nothing is trusted then until the store was polled.
         if not 0 <= since_sync <= _FRESH_SECONDS:
             return False
         if since_sync > _SYNC_SECONDS:
@@ -58,42 +58,42 @@ class ChangePoller:
         return True
 
     def is_trusted(self, now: float) -> bool:
-        """Tell whether what is known may still be gone by at *now*, after the store was asked in vain."""
+        """Tell whether cached records may still be used at *now* although the store did not answer."""
         return 0 <= now - self.synced_at <= _TRUST_SECONDS
 
     async def catch_up(self) -> None:
-        """Learn what changed, unless the store is slow or away: then what is known goes on until trust ends."""
+        """Poll, but give up soon when the store is slow or unavailable: cached records are trusted a while longer."""
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await self._syncs.join(None)
         except (Unavailable, TimeoutError):
-            return  # told by `log_outage`
+            return  # logged by `log_outage`
 
     async def catch_up_or_fail(self) -> None:
-        """Learn what changed, however long that takes. Raises StoreUnavailable."""
+        """Poll, however long that takes. Raises StoreUnavailable."""
         await self._syncs.join(None)
 
     async def close(self) -> None:
-        """Abandon a question that is under way."""
+        """Cancel a poll in progress."""
         await self._syncs.close()
 
-    async def _synchronise(self, _: None) -> None:
-        asked_at = self._clock()
-        since = min(self.synced_at, asked_at)
+    async def _poll(self, _: None) -> None:
+        polled_at = self._clock()
+        since = min(self.synced_at, polled_at)
         if since == float("-inf"):
-            since = asked_at - self._back_seconds
-        self._tell(await self._ask(since - _OVERLAP_SECONDS))
-        self.synced_at = asked_at
-        self.log_answer()
+            since = polled_at - self._back_seconds
+        self._apply(await self._load(since - _OVERLAP_SECONDS))
+        self.synced_at = polled_at
+        self.log_recovery()
 
     def log_outage(self, error: BaseException) -> None:
-        """Log that the store is away, once for an outage and not for each who asks: they may be many, and strangers."""
+        """Log an outage once and not for each request: there may be many, from anyone."""
         if not self._is_away:
             self._is_away = True
             self._logger.warning("The %s does not answer.", self._what, exc_info=error)
 
-    def log_answer(self) -> None:
-        """Log that the store is there again, if it was away."""
+    def log_recovery(self) -> None:
+        """Log the end of an outage, if there was one."""
         if self._is_away:
             self._is_away = False
             self._logger.warning("The %s answers again.", self._what)

@@ -1,7 +1,7 @@
-"""Grants that changed lately: what a gateway must know to trust a token that it verifies by itself.
+"""Grants that changed recently, which decide whether a self-contained token still holds.
 
-A token says which version of its grant it was made for. As long as no later one is known, it is worth what it says;
-else the grant is loaded, and has the last word. So no token costs a question but those of grants that changed.
+A token names the version of its grant. While no later version is known, its claims hold; otherwise the grant is loaded
+and decides. So only the tokens of changed grants cost a query.
 """
 
 import logging
@@ -19,7 +19,7 @@ _MOST_LOADED = 10_000
 
 
 class GrantLookup(Protocol):
-    """What is asked of the store. Raises StoreUnavailable."""
+    """What it needs of the store. Raises StoreUnavailable."""
 
     async def grant(self, grant_id: str, now: float) -> Grant | None:
         """Return the grant as it is at *now*."""
@@ -29,16 +29,16 @@ class GrantLookup(Protocol):
 
 
 class GrantCache:
-    """Follows grants. *life_seconds* is how long a token may live: what changed before that concerns none."""
+    """Polls grants. *life_seconds* is the longest life of a token: earlier changes affect no valid token."""
 
     def __init__(self, lookup: GrantLookup, *, life_seconds: float, clock: Callable[[], float]) -> None:
         self._lookup = lookup
         self._life_seconds = life_seconds
         self._clock = clock
-        self._latest: dict[str, tuple[int, float]] = {}  # version, and when it was last heard of
-        self._doubted: set[str] = set()  # somebody knows of a later version than we do
+        self._latest: dict[str, tuple[int, float]] = {}  # version, and when it was last reported
+        self._doubtful: set[str] = set()  # another component has seen a later version
         self._loaded: dict[str, Grant | None] = {}
-        self._loads = SingleFlight(self._load, failed=lambda _: None)  # whoever waits hears of it
+        self._loads = SingleFlight(self._load, failed=lambda _: None)  # raised to the callers that wait
         self._changes = ChangePoller(
             lookup.grant_versions_since,
             self._note_all,
@@ -50,45 +50,45 @@ class GrantCache:
         self._swept_at = -math.inf
 
     def is_current(self, grant_id: str, version: int, now: float) -> bool:
-        """Tell whether the grant is at *version* still, as far as is known without I/O."""
-        is_latest = self._latest.get(grant_id, _UNHEARD)[0] <= version and grant_id not in self._doubted
+        """Tell whether *version* is certainly the grant's latest; does no I/O."""
+        is_latest = self._latest.get(grant_id, _UNKNOWN)[0] <= version and grant_id not in self._doubtful
         return is_latest and self._changes.is_fresh(now)
 
     async def changed(self, grant_id: str, version: int) -> Grant | str | None:
-        """Return the grant if it has changed since *version*, None if not; a text, for the log, if it is gone.
+        """Return the grant if it changed after *version*, None if not, or the reason, for the log, why it is gone.
 
-        Raises StoreUnavailable when that is not known and cannot be found out.
+        Raises StoreUnavailable.
         """
         if not self._changes.is_fresh(self._clock()):
             await self._changes.catch_up()
             if not self._changes.is_trusted(self._clock()):
                 await self._changes.catch_up_or_fail()
-        if self._latest.get(grant_id, _UNHEARD)[0] <= version and grant_id not in self._doubted:
+        if self._latest.get(grant_id, _UNKNOWN)[0] <= version and grant_id not in self._doubtful:
             return None
         loaded = self._loaded.get(grant_id)
         if loaded is None or self._is_outdated(loaded):
             loaded = await self._loads.join(grant_id)
             if loaded is not None and self._is_outdated(loaded):
-                # Somebody had asked before it changed, and this is their answer.
+                # The load had started before the change.
                 loaded = await self._loads.join(grant_id)
         return loaded or "the grant is gone"
 
     def note(self, grant_id: str, version: int) -> None:
-        """Remember that the grant is at *version*."""
-        known = self._latest.get(grant_id, _UNHEARD)[0]
-        self._latest[grant_id] = max(known, version), self._clock()
+        """Record that the grant is at *version*."""
+        latest = self._latest.get(grant_id, _UNKNOWN)[0]
+        self._latest[grant_id] = max(latest, version), self._clock()
 
     def forget(self, grant_id: str) -> None:
-        """Load the grant when it is next asked for: somebody knows of a later version."""
-        self._doubted.add(grant_id)
+        """Load the grant again at the next look-up: another component has seen a later version."""
+        self._doubtful.add(grant_id)
 
     async def close(self) -> None:
-        """Abandon what is being asked of the store."""
+        """Cancel look-ups in progress."""
         await self._changes.close()
         await self._loads.close()
 
     def _is_outdated(self, loaded: Grant) -> bool:
-        return loaded.version < self._latest.get(loaded.id, _UNHEARD)[0] or loaded.id in self._doubted
+        return loaded.version < self._latest.get(loaded.id, _UNKNOWN)[0] or loaded.id in self._doubtful
 
     def _note_all(self, versions: Versions) -> None:
         for grant_id, version in versions:
@@ -104,7 +104,7 @@ class GrantCache:
             self._loaded = {grant_id: grant for grant_id, grant in self._loaded.items() if grant_id in self._latest}
 
     async def _load(self, grant_id: str) -> Grant | None:
-        self._doubted.discard(grant_id)  # before the question: a doubt that comes while it is under way stays
+        self._doubtful.discard(grant_id)  # before the query: a doubt that arises meanwhile stays
         grant = await self._lookup.grant(grant_id, self._clock())
         if len(self._loaded) >= _MOST_LOADED:
             self._loaded.clear()
@@ -114,4 +114,4 @@ class GrantCache:
         return grant
 
 
-_UNHEARD = (0, -math.inf)
+_UNKNOWN = (0, -math.inf)

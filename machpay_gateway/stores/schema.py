@@ -1,7 +1,6 @@
-"""The tables as they are today; how a database gets here from an older one is told by `migrations`.
+"""The tables of this version; `migrations` upgrades databases of older ones.
 
-It must not learn what the values mean: times are seconds since the epoch, and collections are JSON text, so that
-SQLite and PostgreSQL keep them alike.
+Times are seconds since the epoch and collections are JSON text, so that SQLite and PostgreSQL store the same values.
 """
 
 from sqlalchemy import (
@@ -30,7 +29,7 @@ REVISIONS = (
     "0007",
     "0008",
     "0009",
-)  # oldest first; kept here so that a start can compare without importing Alembic
+)  # oldest first; listed here so that a start can compare without importing Alembic
 HEAD = REVISIONS[-1]
 
 # A constraint without a name cannot be dropped by a migration that runs on both databases.
@@ -70,8 +69,8 @@ KEYS = Table(
     Column("revoked_at", Double),
     Column("last_rotated_at", Double),
     Index(None, "account_id", "created_at", "id"),  # an account's keys, newest first
-    Index(None, "created_at", "id"),  # everybody's, for operators
-    Index(None, "changed_at"),  # what changed lately
+    Index(None, "created_at", "id"),  # all keys, for operators
+    Index(None, "changed_at"),  # recent changes
 )
 
 KEY_SECRETS = Table(
@@ -105,7 +104,7 @@ AUDIT_LOG = Table(
     Index(None, "object_id", "sequence"),  # one object's
 )
 
-# One row: where the log ends. Whoever appends locks it first.
+# One row: the end of the log. It is locked before a row is appended.
 AUDIT_HEAD = Table(
     "audit_head",
     METADATA,
@@ -121,7 +120,7 @@ KEPT_ANSWERS = Table(
     Column("request", LargeBinary, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
     Column("at", Double, nullable=False),
-    Index(None, "at"),  # the old ones, to drop
+    Index(None, "at"),  # to delete old ones
 )
 
 LATENCIES = 14  # counts in a histogram
@@ -139,13 +138,13 @@ def _usage_table(name: str) -> Table:
         Column("seconds", Double, nullable=False),
         # A column for each count of the histogram, so that a batch is added by SQL.
         *(Column(f"latency_{number:02}", BigInteger, nullable=False) for number in range(LATENCIES)),
-        Index(None, "start"),  # the old ones, to drop
+        Index(None, "start"),  # to delete old ones
     )
 
 
 USAGE_MINUTES, USAGE_HOURS, USAGE_DAYS = map(_usage_table, ("usage_minutes", "usage_hours", "usage_days"))
 
-# Not a column of key_secrets: a use must not touch what a rotation rewrites, and outlives the secret.
+# Not a column of key_secrets: a use must not update the rows that a rotation rewrites, and outlives the secret.
 SECRET_USES = Table(
     "secret_uses",
     METADATA,
@@ -191,7 +190,7 @@ SIGN_INS = Table(
     Column("seen_at", Double),
     Column("confirmed_at", Double),
     Index(None, "user_id"),
-    Index(None, "expires_at"),  # those that have ended, to drop
+    Index(None, "expires_at"),  # to delete expired ones
 )
 
 FAMILIAR_BLOCKS = Table(
@@ -220,7 +219,7 @@ OAUTH_CLIENTS = Table(
     Column("deleted_at", Double),
     Column("is_self_registered", Boolean, nullable=False, server_default=false()),
     Index(None, "account_id", "created_at", "id"),
-    Index(None, "is_self_registered", "created_at"),  # to count them, and those that nobody uses, to remove
+    Index(None, "is_self_registered", "created_at"),  # to count them, and to find the unused ones
 )
 
 OAUTH_CLIENT_SECRETS = Table(
@@ -252,7 +251,7 @@ OAUTH_GRANTS = Table(
     UniqueConstraint("client_id", "holder_id"),
     Index(None, "user_id"),
     Index(None, "account_id", "created_at", "id"),
-    Index(None, "changed_at"),  # what changed lately
+    Index(None, "changed_at"),  # recent changes
 )
 
 TOKEN_FAMILIES = Table(
@@ -268,7 +267,7 @@ TOKEN_FAMILIES = Table(
     Column("expires_at", Double, nullable=False),
     Column("ended_at", Double),
     Index(None, "grant_id", "ended_at"),
-    Index(None, "expires_at"),  # the old ones, to drop
+    Index(None, "expires_at"),  # to delete old ones
 )
 
 AUTHORIZATION_CODES = Table(
@@ -286,7 +285,7 @@ AUTHORIZATION_CODES = Table(
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
     Column("used_at", Double),
-    Index(None, "expires_at"),  # the old ones, to drop
+    Index(None, "expires_at"),  # to delete old ones
 )
 
 REFRESH_TOKENS = Table(
@@ -296,8 +295,8 @@ REFRESH_TOKENS = Table(
     Column("family_id", Text, ForeignKey("token_families.id"), nullable=False),
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
-    Column("predecessor", LargeBinary),  # the digest of the one that it was given for, which is used by that
-    Column("seed", LargeBinary),  # that leads from there to it
+    Column("predecessor", LargeBinary),  # the digest of the token that it replaced, which is thereby used
+    Column("seed", LargeBinary),  # from which it is derived, with the predecessor
     UniqueConstraint("predecessor"),
     Index(None, "family_id"),
 )

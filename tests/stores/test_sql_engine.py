@@ -290,6 +290,13 @@ async def test_a_closed_store_in_memory_keeps_its_records_as_long_as_it_exists(u
     assert list(await SqlStore(url).accounts()) == []
 
 
+def test_stores_in_memory_have_a_secret_key_each() -> None:
+    stores = [SqlStore("memory://"), SqlStore("memory://")]
+    one, other = [store.secret_key() for store in stores]
+    assert one != other
+    assert [store.secret_key() for store in stores] == [one, other]
+
+
 async def test_a_store_in_memory_is_freed_with_its_connections_though_nobody_closed_it() -> None:
     before = set(threading.enumerate())
     store = SqlStore("memory://")

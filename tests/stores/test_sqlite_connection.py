@@ -28,7 +28,7 @@ def handed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 async def engine() -> AsyncIterator[AsyncEngine]:
-    options = {"async_creator_fn": sqlite_connection.connected, "isolation_level": None}
+    options = {"async_creator_fn": sqlite_connection.connect, "isolation_level": None}
     engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool, connect_args=options)
     async with engine.connect() as connection:
         await connection.execute(text("CREATE TABLE keys (id INTEGER PRIMARY KEY, name TEXT UNIQUE)"))
@@ -46,12 +46,12 @@ async def test_a_statement_is_handed_over_once_with_all_that_comes_of_it(
     async with engine.connect() as connection:
         added = text("INSERT INTO keys (name) VALUES (:name)")
         one = await connection.execute(added, {"name": "a"})
-        assert (one.rowcount, one.lastrowid, handed) == (1, 1, ["_answered"])
+        assert (one.rowcount, one.lastrowid, handed) == (1, 1, ["_execute_and_fetch"])
         await connection.execute(added, [{"name": "b"}, {"name": "c"}])
         handed.clear()
         found = await connection.execute(text("SELECT id, name FROM keys ORDER BY id"))
         assert (list(found.keys()), list(found)) == (["id", "name"], [(1, "a"), (2, "b"), (3, "c")])
-        assert handed == ["_answered"]
+        assert handed == ["_execute_and_fetch"]
         none = await connection.execute(text("SELECT id FROM keys WHERE id = 9"))
         assert (list(none.keys()), none.all()) == (["id"], [])
         changed = text("UPDATE keys SET name = name || '!' WHERE id > 1 RETURNING name")

@@ -1,6 +1,6 @@
-"""Keys and accounts in a SQL database. Rows and driver errors never leave this folder.
+"""The store in a SQL database. Rows and driver errors never leave this folder.
 
-Importing it costs SQLAlchemy, half a second: only `assembly` does, and only when a database is configured.
+Importing it imports SQLAlchemy, which takes half a second: `assembly` does so when it builds a gateway.
 """
 
 from machpay_gateway.stores.sql.store import SqlStore

@@ -1,8 +1,8 @@
-"""Text in the order of its bytes, on every database.
+"""A bytewise collation of text, on every database.
 
-SQLite and Python compare so; PostgreSQL as its database's language does, in which `key_a` comes before `key_B`, unless
-told otherwise. It is told in the statement, so that databases made by an older version need not be rebuilt: their
-indexes on (created_at, id) still give the order by created_at, and what remains to be sorted are equal moments.
+SQLite and Python compare text by its bytes. PostgreSQL uses its database's locale, in which `key_a` may come before
+`key_B`. The collation is in the statement, so that older databases need no new indexes: those on (created_at, id) still
+give the order by created_at, and only equal times remain to be sorted.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 
-class bytewise(FunctionElement[str]):  # noqa: N801 - written as a function of SQL
+class bytewise(FunctionElement[str]):  # noqa: N801 - it reads as a function of SQL
     """A column of text, compared and sorted by its bytes."""
 
     inherit_cache: bool | None = True

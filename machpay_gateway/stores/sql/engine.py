@@ -1,8 +1,8 @@
-"""Connections: which database a URL means, and an engine for every event loop that asks for one.
+"""Connections: the database that a URL names, and connection pools for each event loop.
 
-Readers run one statement each and need no transaction; a writer on SQLite says BEGIN IMMEDIATE, because a deferred
-transaction that turns into a writing one is refused at once (SQLITE_BUSY) when another writer came between. On
-PostgreSQL a transaction around a read would be two more round trips, and two more to see that the connection is alive.
+Readers run one statement each and need no transaction. A writer on SQLite uses BEGIN IMMEDIATE, because a deferred
+transaction that upgrades to writing fails at once (SQLITE_BUSY) when another writer came first. On PostgreSQL, a
+transaction around a read would be two more round trips, and two more for the check that the connection is alive.
 """
 
 import asyncio
@@ -25,22 +25,22 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
 from machpay_gateway.stores.sql.memory_schema import memory_schema
-from machpay_gateway.stores.sql.sqlite_connection import connected
+from machpay_gateway.stores.sql.sqlite_connection import connect
 
 MEMORY_DATABASE = "memory://"
 _FORMS = "sqlite:///machpay.db, sqlite:////absolute/path.db, sqlite:// (in memory) or postgresql://user@host/name"
-# SQLite answers in microseconds: more connections would only be more threads that wait.
+# SQLite takes microseconds for a query: more connections would only be more waiting threads.
 _SQLITE_READERS, _SERVER_POOL = 4, 10
-_WAIT_SECONDS = 5.0  # for a connection: past this the database counts as away
+_WAIT_SECONDS = 5.0  # for a connection: after that the database counts as unavailable
 _STATEMENT_SECONDS = 10.0
-_LOCKED_PAUSE_SECONDS = 0.02  # between tries for a lock that SQLite does not wait for
+_LOCKED_PAUSE_SECONDS = 0.02  # between attempts at a lock that SQLite does not wait for
 _FIRST_WITH_SHARED_MEMORY = (3, 36)
 _POSTGRESQL_OPTIONS = {"host", "port", "prepared_statement_cache_size", "ssl", "sslmode"}
 _SQLITE_START = b"SQLite format 3\0"
 
 
 def database_url(text: str) -> URL:
-    """Return what *text* means, with the driver we use and a path that no later `chdir` changes.
+    """Parse the URL *text*; add the driver, and make the path absolute, so that a later `chdir` does not matter.
 
     Raises ConfigurationError, which never repeats the URL: it may hold a password.
     """
@@ -81,23 +81,23 @@ def _postgresql_url(url: URL) -> URL:
         options = ", ".join(sorted(_POSTGRESQL_OPTIONS))
         raise ConfigurationError(f"postgresql:// takes no option {unknown[0]!r}: use {options}")
     query = dict(url.query)
-    if "sslmode" in query:  # libpq's name for what asyncpg calls ssl, and the one that hosting companies hand out
+    if "sslmode" in query:  # libpq's name for what asyncpg calls ssl; hosting companies use it in their URLs
         query["ssl"] = query.pop("sslmode")
     return url.set(drivername="postgresql+asyncpg", query=query)
 
 
 class _Engines(NamedTuple):
-    """Connections of one event loop: for single statements, and for transactions."""
+    """The connection pools of one event loop: for single statements, and for transactions."""
 
     reading: AsyncEngine
     writing: AsyncEngine
 
 
 class Database:
-    """One database: connections to it, and driver errors turned into StoreUnavailable.
+    """One database. Driver errors become StoreUnavailable.
 
-    Each event loop has connections of its own, since they cannot wait for one another across loops: a test client
-    that starts a loop for every request is served, and so is a process that was forked.
+    Each event loop has its own connections, because tasks of different loops cannot wait for one another. So a test
+    client that starts a loop for every request works, and so does a forked process.
     """
 
     def __init__(self, text: str, *, busy_timeout_seconds: float) -> None:
@@ -109,7 +109,7 @@ class Database:
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether the database is a file, or memory, of ours alone: then there is nobody else to make its schema."""
+        """Whether the database is SQLite: then no administrator creates its schema."""
         return self.url.get_backend_name() == "sqlite"
 
     @property
@@ -147,31 +147,31 @@ class Database:
 
     @asynccontextmanager
     async def reading(self, what: str) -> AsyncIterator[AsyncConnection]:
-        """Give a connection for one statement; raises StoreUnavailable that names *what*."""
+        """Yield a connection for one statement. Raises StoreUnavailable that names *what*."""
         async with _connection((await self._here()).reading, what) as connection:
             yield connection
 
     @asynccontextmanager
     async def writing_once(self, what: str) -> AsyncIterator[AsyncConnection]:
-        """Give a connection for one statement that writes all that there is to write, as `reading` does."""
+        """Yield a connection for a write of one statement. Raises StoreUnavailable that names *what*."""
         engines = await self._here()
         async with _connection(engines.writing if self.is_sqlite else engines.reading, what) as connection:
             yield connection
 
     @asynccontextmanager
     async def writing(self, what: str) -> AsyncIterator[AsyncConnection]:
-        """Give a connection in a transaction that is committed at the end; raises StoreUnavailable that names *what*.
+        """Yield a connection in a transaction that is committed at the end. Raises StoreUnavailable that names *what*.
 
-        An IntegrityError that the caller expects is the caller's to catch; what is violated by surprise is damage.
+        A caller that expects an IntegrityError catches it; any other becomes StoreUnavailable.
         """
         async with _transaction((await self._here()).writing, what) as connection:
             yield connection
 
     @asynccontextmanager
     async def upgrading(self, what: str) -> AsyncIterator[AsyncConnection]:
-        """Give a connection as `writing` does, on which a statement may take its time.
+        """Yield a connection as `writing` does, without a statement timeout.
 
-        To wait for another process that upgrades, or to build an index over a million keys, is no sign of an outage.
+        To wait for another process that upgrades, or to index a million keys, takes long without an outage.
         """
         if self.is_sqlite:
             async with self.writing(what) as connection:
@@ -226,21 +226,21 @@ class Database:
             self._create_in_memory()  # it need not be opened first
         self._engines[here] = engines = self._new_engines()
         for pid, loop in list(self._engines):
-            # A parent's connections are left alone: their threads did not come along, so closing would wait for ever.
+            # The parent's connections stay as they are: their threads do not exist here, so closing would never end.
             if loop.is_closed() and pid == here[0]:
                 await self._dispose(loop)
         return engines
 
     async def _dispose(self, loop: asyncio.AbstractEventLoop) -> None:
         for engine in self._engines.pop((os.getpid(), loop)):
-            # An aiosqlite connection is a thread and can be closed from any loop; a socket only from its own.
+            # An aiosqlite connection is a thread and can be closed from any loop; a socket only from its own loop.
             await engine.dispose(close=self.is_sqlite or loop is asyncio.get_running_loop())
 
     def _new_engines(self) -> _Engines:
         if not self.is_sqlite:
             return self._server_engines(statement_seconds=_STATEMENT_SECONDS)
-        # SQLite has one writer. Who comes second waits for its connection, and hears of it at once when the first has
-        # done; for SQLite's own lock it would sleep ever longer between tries, while nobody writes.
+        # SQLite has one writer. With a pool of one connection, the next writer continues as soon as the first ends;
+        # waiting for SQLite's own lock, it would sleep ever longer between attempts.
         return _Engines(self._sqlite_engine(pool_size=_SQLITE_READERS), self._sqlite_engine(pool_size=1))
 
     def _sqlite_engine(self, *, pool_size: int) -> AsyncEngine:
@@ -252,8 +252,8 @@ class Database:
             pool_timeout=_WAIT_SECONDS,
             connect_args={
                 "timeout": self._busy_timeout_seconds,
-                "isolation_level": None,  # sqlite3 begins no transactions of its own
-                "async_creator_fn": connected,
+                "isolation_level": None,  # sqlite3 must not begin transactions by itself
+                "async_creator_fn": connect,
             },
             hide_parameters=True,
         )
@@ -274,8 +274,8 @@ class Database:
             )
         except ModuleNotFoundError as exc:
             _refuse_without_driver(exc)
-        # Said and not left to the server, whose default is an administrator's: changes wait for one another by a lock,
-        # and after it must see what was committed meanwhile. The connections are the same.
+        # Explicit, because an administrator may change the default: changes wait for one another at a lock, and
+        # must then see what was committed meanwhile. Both engines share one pool.
         return _Engines(engine, engine.execution_options(isolation_level="READ COMMITTED"))
 
 

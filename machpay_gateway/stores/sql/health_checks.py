@@ -1,4 +1,4 @@
-"""Is the database fit to be served from? Asked by `machpay-gateway doctor`, which makes and changes nothing."""
+"""Health checks of the database for `machpay-gateway doctor`, which creates and changes nothing."""
 
 import os
 import shlex
@@ -14,68 +14,66 @@ from machpay_gateway.stores.sql.engine import Database
 from machpay_gateway.stores.sql.revision import database_revision, migration_command
 
 _BUSY_SECONDS = 5.0
-_OTHERS = 0o077  # the bits of a file's mode that let anybody but its owner do anything
+_OTHERS = 0o077  # the mode bits of everyone but the file's owner
 _INIT = migration_command(None)
 
 
 async def database_findings(url: str) -> Sequence[CheckResult]:
-    """Return what is found of the database at *url*. Raises StoreUnavailable, ConfigurationError."""
+    """Return the results for the database at *url*. Raises StoreUnavailable, ConfigurationError."""
     database = Database(url, busy_timeout_seconds=_BUSY_SECONDS)
     name = f"{str(database.url.host).rpartition('@')[2]}/{database.url.database}"
-    findings: list[CheckResult] = []
+    results: list[CheckResult] = []
     if database.is_in_memory:
         return [_in_memory()]
     if database.is_sqlite:
         path = Path(str(database.url.database))
         if _is_missing(path):
             return [CheckResult("database", CheckStatus.WRONG, f"{path} is not there", f"{_INIT}, which makes it")]
-        database.check_file()  # it is there, so nothing is made; what cannot be a database of ours is told
-        name, findings = str(path), _file_findings(path)
+        database.check_file()  # it exists, so this creates nothing, and refuses what is not a database
+        name, results = str(path), _check_file_mode(path)
     try:
-        return [await _content(database, name), *findings]
+        return [await _check_content(database, name), *results]
     finally:
         await database.close()
 
 
 def _in_memory() -> CheckResult:
-    """Return what there is to say of a database in memory."""
-    found = "it is in memory: every key and account is gone with the process"
-    return CheckResult("database", CheckStatus.WARNING, found, 'name a file, as in database = "sqlite:///machpay.db"')
+    """Return the warning about a database in memory."""
+    text = "it is in memory: every key and account is gone with the process"
+    return CheckResult("database", CheckStatus.WARNING, text, 'name a file, as in database = "sqlite:///machpay.db"')
 
 
-async def _content(database: Database, name: str) -> CheckResult:
+async def _check_content(database: Database, name: str) -> CheckResult:
     async with database.reading("schema revision") as connection:
         revision = await database_revision(connection)
     if revision != HEAD:
-        found = f"{name} has schema revision {revision or 'none'}, and this version needs {HEAD}"
-        return CheckResult("database", CheckStatus.WRONG, found, migration_command(revision))
+        text = f"{name} has schema revision {revision or 'none'}, and this version needs {HEAD}"
+        return CheckResult("database", CheckStatus.WRONG, text, migration_command(revision))
     async with database.reading("number of accounts") as connection:
         count = await _account_count(connection)
-    found = f"{name} has schema revision {HEAD} and {count} account{'' if count == 1 else 's'}"
+    text = f"{name} has schema revision {HEAD} and {count} account{'' if count == 1 else 's'}"
     if count:
-        return CheckResult("database", CheckStatus.OK, found)
-    return CheckResult("database", CheckStatus.WARNING, f"{found}: there is no API key", _INIT)
+        return CheckResult("database", CheckStatus.OK, text)
+    return CheckResult("database", CheckStatus.WARNING, f"{text}: there is no API key", _INIT)
 
 
 async def _account_count(connection: AsyncConnection) -> int:
     return (await connection.execute(select(func.count()).select_from(ACCOUNTS))).scalar_one()
 
 
-def _file_findings(path: Path) -> list[CheckResult]:
+def _check_file_mode(path: Path) -> list[CheckResult]:
     if os.name != "posix":
-        return []  # elsewhere the bits say nothing of who may read
-    # What was written last is in the log beside it.
+        return []  # elsewhere, the mode does not say who may read
+    # The latest writes are in the write-ahead log beside it.
     files = [file for file in (path, Path(f"{path}-wal")) if file.exists() and file.stat().st_mode & _OTHERS]
     if not files:
         return [CheckResult("database file", CheckStatus.OK, "only its owner may read it")]
-    found = (
-        f"others on this host have rights to {', '.join(map(str, files))} (mode {files[0].stat().st_mode & 0o777:o})"
-    )
-    return [CheckResult("database file", CheckStatus.WARNING, found, f"chmod 600 {shlex.join(map(str, files))}")]
+    text = f"others on this host have rights to {', '.join(map(str, files))} (mode {files[0].stat().st_mode & 0o777:o})"
+    return [CheckResult("database file", CheckStatus.WARNING, text, f"chmod 600 {shlex.join(map(str, files))}")]
 
 
 def _is_missing(path: Path) -> bool:
-    """Whether *path* is not there, and could be; whatever else is the matter, `prepare` tells."""
+    """Return whether *path* does not exist but could; `check_file` reports other problems."""
     try:
         path.stat()
     except FileNotFoundError:

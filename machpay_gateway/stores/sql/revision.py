@@ -1,4 +1,4 @@
-"""Which revision of the schema a database has, and whether this version of the program may work on it."""
+"""The schema revision of a database, and whether this version of the program can use it."""
 
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,7 +12,7 @@ _VERSION_TABLE = "alembic_version"
 async def database_revision(connection: AsyncConnection) -> str | None:
     """Return the database's revision, None when it is empty.
 
-    Raises ConfigurationError when the database is somebody else's, or of a newer version than this one.
+    Raises ConfigurationError for another program's database, or a newer version's.
     """
     tables = await connection.run_sync(_table_names)
     if _VERSION_TABLE not in tables:
@@ -36,7 +36,7 @@ def migration_command(revision: str | None) -> str:
 
 
 async def lock_schema(connection: AsyncConnection) -> None:
-    """Let one process at a time change the schema, until the transaction ends. SQLite's BEGIN IMMEDIATE did already."""
+    """Lock the schema against other processes until the transaction ends. On SQLite, BEGIN IMMEDIATE has done so."""
     if connection.dialect.name == "postgresql":
         await connection.execute(text("SELECT pg_advisory_xact_lock(7813294456)"))
 

@@ -1,4 +1,4 @@
-"""The secret key of a database that nobody else serves from: a file beside it, that only we can read."""
+"""The secret key of a SQLite database, in a file beside it that only its owner may read."""
 
 import os
 from contextlib import suppress
@@ -11,11 +11,11 @@ _BYTES = 32
 
 
 def secret_beside(database: Path) -> bytes:
-    """Return the secret key of the SQLite file *database*, made if there is none. Raises ConfigurationError."""
+    """Return the secret key of the SQLite file *database*; create it if there is none. Raises ConfigurationError."""
     path = Path(f"{database}.secret")
     try:
         if not path.exists():
-            _make(path)
+            _create(path)
         secret = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigurationError(f"{path} cannot be read or made ({exc}): set MACHPAY_SECRET_KEY instead") from exc
@@ -26,8 +26,8 @@ def secret_beside(database: Path) -> bytes:
     return secret.encode()
 
 
-def _make(path: Path) -> None:
-    # Written whole and then linked: of several processes that start at once, each finds one and the same.
+def _create(path: Path) -> None:
+    # Written completely and then linked: several processes that start at once all read the same key.
     draft = path.with_name(f"{path.name}.{os.getpid()}.{token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

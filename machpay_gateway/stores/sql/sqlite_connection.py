@@ -1,7 +1,7 @@
-"""SQLite's connections: aiosqlite's, whose thread is handed a whole statement at once.
+"""SQLite connections of aiosqlite that run a whole statement in one call of their thread.
 
-aiosqlite hands its thread each call of the driver, which makes four hand-overs of one SELECT: a cursor, its statement,
-its rows and its end. Each costs more than SQLite takes to answer.
+aiosqlite passes every driver call to its thread, four for one SELECT: cursor, execute, fetch and close. Each costs more
+than SQLite takes to run the statement.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from aiosqlite.context import contextmanager
 from aiosqlite.core import _STOP_RUNNING_SENTINEL
 
 Execute = Callable[[sqlite3.Cursor, str, Any], sqlite3.Cursor]
-_CHUNK = 64  # rows at a time for whoever iterates, as aiosqlite has it; nobody does
+_CHUNK = 64  # rows fetched at a time by iteration, which is not used; aiosqlite's own default
 
 
 class SqliteResult(NamedTuple):
-    """What came of one statement, in the terms of PEP 249."""
+    """The result of one statement, in the terms of PEP 249."""
 
     description: Sequence[Any] | None
     rows: Sequence[Any]
@@ -27,7 +27,7 @@ class SqliteResult(NamedTuple):
     lastrowid: int | None
 
 
-async def connected(*arguments: Any, **options: Any) -> aiosqlite.Connection:  # noqa: ANN401 - as sqlite3 takes them
+async def connect(*arguments: Any, **options: Any) -> aiosqlite.Connection:  # noqa: ANN401 - as sqlite3 takes them
     """Return a connection. Raises sqlite3.Error."""
     kind = MemoryConnection if "vfs=memdb" in arguments[0] else SqliteConnection
     connection = kind(partial(sqlite3.connect, *arguments, **options), _CHUNK)
@@ -36,32 +36,32 @@ async def connected(*arguments: Any, **options: Any) -> aiosqlite.Connection:  #
     try:
         return await connection
     except sqlite3.Error:
-        # aiosqlite tells its thread to end and does not wait: a loop that is closed before has a traceback on stderr.
+        # aiosqlite stops its thread without waiting: if the loop closes first, there is a traceback on stderr.
         await asyncio.to_thread(thread.join)
         raise
 
 
 class SqliteConnection(aiosqlite.Connection):
-    """One connection, whose cursors cost nothing but the statements that they run."""
+    """A connection whose cursors make one call of the thread for each statement."""
 
     @contextmanager
-    async def cursor(self) -> "SqliteCursor":  # type: ignore[override]  # it has what SQLAlchemy asks of one
-        """Return a cursor, of which the thread need not know yet."""
+    async def cursor(self) -> "SqliteCursor":  # type: ignore[override]  # it has what SQLAlchemy uses
+        """Return a cursor, without a call of the thread."""
         return SqliteCursor(self)
 
-    async def answer(self, execute: Execute, sql: str, parameters: object) -> SqliteResult:
-        """Run a statement and return all that came of it. Raises sqlite3.Error, ValueError when it was closed."""
-        # aiosqlite types what it publishes, which this is not.
-        answer: SqliteResult = await self._execute(self._answered, execute, sql, parameters)  # type: ignore[no-untyped-call]
-        return answer
+    async def run(self, execute: Execute, sql: str, parameters: object) -> SqliteResult:
+        """Run a statement and return its result. Raises sqlite3.Error, and ValueError when the connection is closed."""
+        # This method of aiosqlite is private, and untyped.
+        result: SqliteResult = await self._execute(self._execute_and_fetch, execute, sql, parameters)  # type: ignore[no-untyped-call]
+        return result
 
     async def rollback(self) -> None:
-        """End a transaction that is open; without one there is nothing to ask of the thread."""
-        # Nor after a statement that was abandoned and may be about to begin one: SQLAlchemy closes its connection.
+        """Roll back an open transaction; without one, the thread is not called."""
+        # A canceled statement may still begin one: SQLAlchemy closes its connection.
         if self.in_transaction:
             await super().rollback()
 
-    def _answered(self, execute: Execute, sql: str, parameters: object) -> SqliteResult:
+    def _execute_and_fetch(self, execute: Execute, sql: str, parameters: object) -> SqliteResult:
         cursor = self._conn.cursor()
         try:
             execute(cursor, sql, parameters)
@@ -86,40 +86,40 @@ def _close(connection: sqlite3.Connection) -> object:
 
 
 class SqliteCursor:
-    """As much of a cursor as SQLAlchemy's adapter for asyncio uses; what it holds was fetched already."""
+    """The part of a cursor that SQLAlchemy's asyncio adapter uses; its rows are fetched already."""
 
     def __init__(self, connection: SqliteConnection) -> None:
         self._connection = connection
-        self._answer = SqliteResult(None, (), -1, None)
+        self._result = SqliteResult(None, (), -1, None)
 
     @property
     def description(self) -> Sequence[Any] | None:
-        """The columns of the rows, None for a statement that has none."""
-        return self._answer.description
+        """The columns of the rows; None for a statement without rows."""
+        return self._result.description
 
     @property
     def rowcount(self) -> int:
-        """How many rows the statement changed, -1 for one that changes none."""
-        return self._answer.rowcount
+        """The number of changed rows; -1 for a statement that changes none."""
+        return self._result.rowcount
 
     @property
     def lastrowid(self) -> int | None:
         """The rowid of the last row inserted."""
-        return self._answer.lastrowid
+        return self._result.lastrowid
 
     async def execute(self, sql: str, parameters: object = ()) -> Self:
         """Run one statement."""
-        self._answer = await self._connection.answer(sqlite3.Cursor.execute, sql, parameters)
+        self._result = await self._connection.run(sqlite3.Cursor.execute, sql, parameters)
         return self
 
     async def executemany(self, sql: str, parameters: object) -> Self:
         """Run one statement with each of *parameters*."""
-        self._answer = await self._connection.answer(sqlite3.Cursor.executemany, sql, parameters)
+        self._result = await self._connection.run(sqlite3.Cursor.executemany, sql, parameters)
         return self
 
     async def fetchall(self) -> Sequence[Any]:
         """Return the rows."""
-        return self._answer.rows
+        return self._result.rows
 
     async def close(self) -> None:
-        """Let go of nothing: there is nothing that is held."""
+        """Do nothing: it holds no resources."""

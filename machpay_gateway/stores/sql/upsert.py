@@ -1,4 +1,4 @@
-"""INSERT with ON CONFLICT, which SQLite and PostgreSQL spell alike and SQLAlchemy has once for each."""
+"""INSERT with ON CONFLICT, which SQLAlchemy has once for each of SQLite and PostgreSQL."""
 
 from typing import TYPE_CHECKING
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def insert_or(dialect: str, table: Table) -> "sqlite.Insert | postgresql.Insert":
-    """Return an INSERT into *table* for the *dialect* of that name, to be told what a conflict means."""
+    """Return an INSERT into *table* for the *dialect* of that name, without its ON CONFLICT clause."""
     if dialect != "postgresql":
         return sqlite.insert(table)
-    # Its dialects take 0.15 s to import, and are loaded by now where one of them is used.
+    # PostgreSQL's dialects take 0.15 s to import, and are loaded already when one of them is used.
     from sqlalchemy.dialects import postgresql  # noqa: PLC0415
 
     return postgresql.insert(table)
