@@ -47,7 +47,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name, hello", [("starlette_app", {}), ("fastapi_app", {"tier": "standard"})])
-def test_an_example_greets_its_caller_and_refuses_who_lacks_the_scope(name: str, hello: dict[str, str]) -> None:
+def test_an_example_responds_to_its_caller_and_requires_the_scope(name: str, hello: dict[str, str]) -> None:
     gateway = Gateway()
     may, may_not = issue(gateway, "skills:execute"), issue(gateway, "skills:list")
     with TestClient(example(name).app) as client:
@@ -56,7 +56,7 @@ def test_an_example_greets_its_caller_and_refuses_who_lacks_the_scope(name: str,
         assert client.post("/v1/skills/execute").status_code == 401
 
 
-def test_the_fastapi_example_shows_its_scopes_to_everybody() -> None:
+def test_the_fastapi_example_documents_its_scopes() -> None:
     with TestClient(example("fastapi_app").app) as client:
         assert client.get("/docs").status_code == 200
         shown = client.get("/openapi.json").json()
@@ -88,7 +88,7 @@ def client(sample: ModuleType) -> Iterator[TestClient]:
         ("POST", "/v1/webhooks", {"url": "https://example.com/hook"}, "https://example.com/hook"),
     ],
 )
-def test_the_sample_answers_with_its_caller(
+def test_the_sample_responds_with_its_caller(
     client: TestClient, method: str, path: str, body: dict[str, object] | None, expected: str
 ) -> None:
     answer = client.request(method, path, json=body)

@@ -64,7 +64,7 @@ def bearer(client: TestClient, gateway: Gateway) -> Callable[..., dict[str, str]
     return lambda *scopes: {"Authorization": f"Bearer {portal.call(issue, scopes)}"}
 
 
-def test_the_caller_is_handed_in(client: TestClient, bearer: Callable[..., dict[str, str]]) -> None:
+def test_the_dependency_returns_the_caller(client: TestClient, bearer: Callable[..., dict[str, str]]) -> None:
     headers = bearer("skills:*", "account:read")
 
     assert client.get("/any", headers=headers).json() == "ada"
@@ -78,7 +78,7 @@ def test_the_caller_is_handed_in(client: TestClient, bearer: Callable[..., dict[
         ("/public/any", None, Reason.MISSING_CREDENTIALS, 'Bearer realm="machpay"'),
     ],
 )
-def test_a_refusal_is_told_as_the_table_has_it(
+def test_a_refusal_matches_the_table(
     client: TestClient,
     bearer: Callable[..., dict[str, str]],
     *,
@@ -94,7 +94,9 @@ def test_a_refusal_is_told_as_the_table_has_it(
     assert challenge in answer.headers["www-authenticate"]
 
 
-def test_a_websocket_hands_in_its_caller(client: TestClient, bearer: Callable[..., dict[str, str]]) -> None:
+def test_the_dependency_returns_the_caller_of_a_websocket(
+    client: TestClient, bearer: Callable[..., dict[str, str]]
+) -> None:
     with client.websocket_connect("/live", headers=bearer("skills:list", "account:read")) as live:
         assert live.receive_text() == "ada"
 
@@ -106,7 +108,7 @@ def test_a_websocket_hands_in_its_caller(client: TestClient, bearer: Callable[..
         ("/public/live", None, Reason.MISSING_CREDENTIALS),
     ],
 )
-def test_a_websocket_is_closed_with_the_tables_code(
+def test_a_refused_websocket_is_closed_with_the_code_of_the_table(
     client: TestClient,
     bearer: Callable[..., dict[str, str]],
     path: str,
@@ -120,7 +122,7 @@ def test_a_websocket_is_closed_with_the_tables_code(
     assert (closed.value.code, closed.value.reason) == (PROBLEMS[reason].close_code, str(reason))
 
 
-def test_without_the_middleware_nobody_passes() -> None:
+def test_without_the_middleware_the_dependency_raises() -> None:
     with TestClient(application()) as client, pytest.raises(ConfigurationError, match="add_middleware"):
         client.get("/any")
 

@@ -43,7 +43,7 @@ def settings(config: Path, environ: Mapping[str, str]) -> Settings:
     return read
 
 
-def test_the_gateway_of_compose_takes_its_settings_and_trusts_the_proxy_alone() -> None:
+def test_the_compose_gateway_has_its_settings_and_trusts_only_the_proxy() -> None:
     read = settings(DEPLOY / "machpay.toml", SERVICES["gateway"]["environment"])
     assert read.trusted_proxies is not None
     for name in PROXIES:
@@ -57,7 +57,7 @@ def test_the_gateway_of_compose_takes_its_settings_and_trusts_the_proxy_alone() 
 
 
 @pytest.mark.parametrize("name", PROXIES)
-def test_a_proxy_of_compose_asks_the_gateway_and_has_its_files(name: str) -> None:
+def test_a_compose_proxy_sends_check_requests_and_has_its_files(name: str) -> None:
     texts = "".join((DEPLOY / file).read_text() for file in KINDS[name].files)
     port = settings(DEPLOY / "machpay.toml", SERVICES["gateway"]["environment"]).server.address.port
     for service, expected in (("gateway", port), ("upstream", int(SERVICES["upstream"]["entrypoint"][-1]))):
@@ -70,7 +70,7 @@ def test_a_proxy_of_compose_asks_the_gateway_and_has_its_files(name: str) -> Non
     assert "8080" in texts
 
 
-def test_pages_have_hosts_that_are_not_the_apis(tmp_path: Path) -> None:
+def test_pages_and_api_have_different_hosts(tmp_path: Path) -> None:
     (tmp_path / "machpay.toml").write_text(MANIFESTS["ConfigMap"]["data"]["machpay.toml"])
     for config in (DEPLOY / "machpay.toml", tmp_path / "machpay.toml"):
         read = settings(config, SERVICES["gateway"]["environment"])
@@ -78,7 +78,7 @@ def test_pages_have_hosts_that_are_not_the_apis(tmp_path: Path) -> None:
         assert read.host_warnings == ()
 
 
-def test_what_compose_names_is_there() -> None:
+def test_what_compose_refers_to_exists() -> None:
     for service in SERVICES.values():
         assert set(service.get("depends_on", ())) <= set(SERVICES)
         for volume in service.get("volumes", ()):
@@ -97,7 +97,7 @@ def test_no_file_holds_a_password() -> None:
     assert "Secret" not in MANIFESTS
 
 
-def test_the_manifests_name_what_they_mean(tmp_path: Path) -> None:
+def test_references_between_manifests_resolve(tmp_path: Path) -> None:
     labels = MANIFESTS["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert MANIFESTS["Deployment"]["spec"]["selector"]["matchLabels"] == labels
     assert MANIFESTS["Service"]["spec"]["selector"] == labels
@@ -121,7 +121,7 @@ def test_the_manifests_name_what_they_mean(tmp_path: Path) -> None:
     assert scraped["prometheus.io/port"] == str(server.management_address.port)
 
 
-def test_the_manifests_mount_what_there_is() -> None:
+def test_the_manifests_mount_what_exists() -> None:
     volumes = {volume["name"]: volume["configMap"]["name"] for volume in POD["volumes"]}
     assert set(volumes.values()) == {MANIFESTS["ConfigMap"]["metadata"]["name"]}
     for container in (*POD["initContainers"], *POD["containers"]):
@@ -131,7 +131,7 @@ def test_the_manifests_mount_what_there_is() -> None:
 
 
 @pytest.mark.parametrize("name", ["nginx", "traefik", "caddy"])  # Envoy's hands on all that begin so
-def test_every_identity_header_that_there_is_is_handed_on(name: str) -> None:
+def test_every_identity_header_is_passed_on(name: str) -> None:
     texts = "".join((DEPLOY / file).read_text() for file in KINDS[name].files).lower()
     for header in [*(header for header, _ in identity_fields(principal())), ASSERTION_HEADER]:
         assert header.lower() in texts
@@ -179,7 +179,7 @@ def call(port: int, path: str, secret: str | None = None) -> tuple[int, Any]:
 
 
 @pytest.mark.parametrize("name", [pytest.param("nginx", marks=pytest.mark.xdist_group("proxy nginx"))])
-def test_a_proxy_asks_the_process_that_serve_runs(tmp_path: Path, name: str) -> None:
+def test_a_served_process_responds_to_check_requests(tmp_path: Path, name: str) -> None:
     spec = spec_from_file_location("sample_upstream", DEPLOY / "upstream.py")
     assert spec is not None
     assert spec.loader is not None

@@ -18,7 +18,7 @@ from tests.gateways import ROUTES, Guarded
 
 
 @every_peer
-async def test_who_may_is_told_to_the_proxy_for_its_upstream(peer: str) -> None:
+async def test_an_allowed_check_returns_identity_headers(peer: str) -> None:
     async with asked() as gateway:
         key_id, secret = await gateway.key()
         answer = await gateway.ask(peer, "POST /v1/skills/execute?x=%2F..//", secret)
@@ -33,7 +33,7 @@ async def test_who_may_is_told_to_the_proxy_for_its_upstream(peer: str) -> None:
 
 
 @every_peer
-async def test_a_public_route_says_nothing_of_anybody(peer: str) -> None:
+async def test_a_public_route_returns_no_identity_headers(peer: str) -> None:
     async with asked() as gateway:
         answer = await gateway.ask(peer, "GET /healthz")
     assert answer.status_code == 200
@@ -50,7 +50,7 @@ async def test_a_public_route_says_nothing_of_anybody(peer: str) -> None:
         ("GET /v1/keys", ["account:read"], 403, "insufficient_scope"),  # the key API is guarded here, too
     ],
 )
-async def test_a_refusal_is_told_as_the_proxy_can_pass_it_on(
+async def test_a_refusal_is_adapted_to_the_proxy(
     peer: str, request_: str, scopes: list[str] | None, status: int, code: str
 ) -> None:
     async with asked() as gateway:
@@ -68,7 +68,7 @@ async def test_a_refusal_is_told_as_the_proxy_can_pass_it_on(
 
 
 @every_peer
-async def test_a_limit_is_told_with_its_wait(peer: str) -> None:
+async def test_a_rate_limited_check_has_retry_after(peer: str) -> None:
     async with asked(tiers={"tiny": Tier("1/minute", 5)}) as gateway:
         _, secret = await gateway.key(tier="tiny")
         assert (await gateway.ask(peer, "GET /v1/skills", secret)).status_code == 200
@@ -95,7 +95,7 @@ async def test_a_decision_that_cannot_be_made_is_a_refusal(peer: str, monkeypatc
 
 @every_peer
 @pytest.mark.parametrize("trusted", [[PROXY], []])
-async def test_a_stranger_is_told_that_there_is_nothing(peer: str, trusted: list[str]) -> None:
+async def test_an_untrusted_peer_gets_a_404(peer: str, trusted: list[str]) -> None:
     async with asked(trusted_proxies=trusted) as gateway:
         _, secret = await gateway.key()
         answers = [
@@ -107,7 +107,7 @@ async def test_a_stranger_is_told_that_there_is_nothing(peer: str, trusted: list
     assert not [name for answer in answers for name in answer.headers if name.startswith(("x-machpay", "ratelimit"))]
 
 
-async def test_other_paths_are_the_applications_and_guarded() -> None:
+async def test_other_paths_belong_to_the_guarded_application() -> None:
     async with asked(unlisted_routes="authenticated") as gateway:
         _, secret = await gateway.key()
         for path in ("/authorize", "/authorize/", "/authorize/apache", "/v1/x"):
@@ -117,14 +117,14 @@ async def test_other_paths_are_the_applications_and_guarded() -> None:
 
 
 @pytest.mark.parametrize("path", ["/authorize/nginxx", "/authorize/envoy", "/authorize/envoyx", "/authorize/traefik/"])
-async def test_what_begins_like_a_place_to_ask_never_reaches_the_application(path: str) -> None:
+async def test_paths_that_begin_like_check_requests_never_reach_the_application(path: str) -> None:
     async with asked(unlisted_routes="authenticated") as gateway:
         _, secret = await gateway.key()
         async with gateway.client(secret, address=PROXY) as client:
             assert (await client.get(path)).json()["code"] == "malformed_request"
 
 
-async def test_a_handshake_is_no_question() -> None:
+async def test_a_websocket_handshake_is_not_a_check_request() -> None:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -141,14 +141,14 @@ async def test_a_handshake_is_no_question() -> None:
 
 
 @every_peer
-async def test_by_default_a_slot_is_given_back_at_once(peer: str) -> None:
+async def test_by_default_a_slot_is_released_at_once(peer: str) -> None:
     async with asked(tiers={"narrow": Tier("100/minute", 1)}) as gateway:
         _, secret = await gateway.key(tier="narrow")
         statuses = [(await gateway.ask(peer, "GET /v1/skills", secret)).status_code for _ in range(3)]
     assert statuses == [200] * 3
 
 
-async def test_a_slot_is_held_where_that_is_set() -> None:
+async def test_a_slot_is_held_for_lease_seconds() -> None:
     async with asked(tiers={"narrow": Tier("100/minute", 1)}, forward_auth={"lease_seconds": 600}) as gateway:
         _, secret = await gateway.key(tier="narrow")
         assert (await gateway.ask("caddy", "GET /v1/skills", secret)).status_code == 200
@@ -171,7 +171,7 @@ async def test_a_held_slot_ends_when_its_time_is_over() -> None:
     assert len(leases) == 0
 
 
-def test_a_stop_gives_held_slots_back_before_the_limiter_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shutdown_releases_held_slots_before_the_limiter_closes(monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
     app = create_app(
         database="memory://", routes=ROUTES, trusted_proxies=["10.0.0.0/8"], forward_auth={"lease_seconds": 600}
@@ -214,7 +214,7 @@ async def test_each_decision_is_counted_by_its_true_outcome() -> None:
     assert counted == [("allowed", 200), ("route_not_found", 404), ("route_not_found", 404)]
 
 
-async def test_the_log_says_what_is_wrong_and_never_what_was_presented(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_has_the_problem_and_never_the_credential(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "machpay_gateway")
     async with asked() as gateway:
         _, secret = await gateway.key()

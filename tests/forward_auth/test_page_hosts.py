@@ -26,7 +26,7 @@ def host_of(peer: str, host: str) -> list[tuple[str, str]]:
 @every_peer
 @pytest.mark.parametrize("path", ["/console", "/console/keys/new", "/console/anything", "/oauth/authorize?a=b"])
 @pytest.mark.parametrize("host", [API, CONSOLE, ISSUER, ""])
-async def test_an_upstreams_own_path_of_a_page_is_open_to_nobody(peer: str, path: str, host: str) -> None:
+async def test_an_upstreams_path_that_equals_a_page_is_refused(peer: str, path: str, host: str) -> None:
     async with asked(**PAGES) as gateway:
         _, secret = await gateway.key()
         for credential in (None, secret):
@@ -39,7 +39,7 @@ async def test_an_upstreams_own_path_of_a_page_is_open_to_nobody(peer: str, path
     "host", [CONSOLE, f"{CONSOLE}:8443", f"{CONSOLE.upper()}.", ISSUER, f"{API}, {CONSOLE}"], ids=str
 )
 @pytest.mark.parametrize("request_", ["GET /public/x", "GET /v1/skills", "OPTIONS /public/x", "GET /v1/keys"])
-async def test_nothing_of_an_upstream_is_at_a_host_of_pages(peer: str, host: str, request_: str) -> None:
+async def test_upstreams_are_not_served_at_hosts_of_pages(peer: str, host: str, request_: str) -> None:
     async with asked(**PAGES) as gateway:
         _, secret = await gateway.key()
         told = host_of(peer, host)
@@ -50,7 +50,7 @@ async def test_nothing_of_an_upstream_is_at_a_host_of_pages(peer: str, host: str
 
 
 @every_peer
-async def test_the_apis_host_is_decided_as_ever(peer: str) -> None:
+async def test_the_apis_host_is_decided_as_usual(peer: str) -> None:
     async with asked(**PAGES) as gateway:
         _, secret = await gateway.key()
         for told in (host_of(peer, API), []):
@@ -58,7 +58,7 @@ async def test_the_apis_host_is_decided_as_ever(peer: str) -> None:
             assert (await gateway.ask(peer, "GET /public/x", None, told)).status_code == 200
 
 
-async def test_nobody_asks_at_a_host_of_pages() -> None:
+async def test_check_requests_at_a_host_of_pages_are_refused() -> None:
     # A browser that is led to a place to ask would be answered there.
     async with asked(**PAGES) as gateway:
         for peer in ("nginx", "traefik", "caddy"):

@@ -41,7 +41,7 @@ def rig(shared: Rig) -> Rig:
     return shared
 
 
-def test_who_may_reaches_the_upstream_with_who_it_is_and_without_the_credential(rig: Rig) -> None:
+def test_an_allowed_request_reaches_the_upstream_with_identity_headers_and_without_the_credential(rig: Rig) -> None:
     answer = rig.call("POST /v1/skills/execute?status=201", "all", body=b"a body")
     seen = rig.seen()
     assert (answer.status, answer.body) == (201, b"from the application")
@@ -52,14 +52,14 @@ def test_who_may_reaches_the_upstream_with_who_it_is_and_without_the_credential(
     assert rig.decided[0].method == "POST"
 
 
-def test_whoever_may_do_as_much_as_a_key_can_hold_reaches_the_upstream(rig: Rig) -> None:
+def test_a_key_with_the_maximum_of_scopes_reaches_the_upstream(rig: Rig) -> None:
     assert rig.call("GET /v1/skills", "many").status == 200
     assert rig.seen().identity()["x-machpay-scopes"] == " ".join(sorted(MANY_SCOPES))
     assert set(rig.seen().identity()) == IDENTITY
 
 
 @pytest.mark.parametrize("framing", [[], [("Transfer-Encoding", "chunked")]], ids=["length", "chunks"])
-def test_a_body_goes_on_whole_and_by_the_gateway(rig: Rig, framing: list[tuple[str, str]]) -> None:
+def test_a_body_reaches_the_upstream_and_not_the_gateway(rig: Rig, framing: list[tuple[str, str]]) -> None:
     body = os.urandom(500_000)
     assert rig.call("POST /v1/skills/execute", "all", framing, body).status == 200
     assert rig.seen().body == body
@@ -67,7 +67,7 @@ def test_a_body_goes_on_whole_and_by_the_gateway(rig: Rig, framing: list[tuple[s
 
 
 @pytest.mark.parametrize("path", ["/-/machpay/authorize", "/authorize/nginx", "/authorize/envoy/healthz"])
-def test_a_client_cannot_ask_for_itself(rig: Rig, path: str) -> None:
+def test_clients_cannot_send_check_requests(rig: Rig, path: str) -> None:
     claims = [(f"X-{name}-Method", "GET") for name in ("Original", "Forwarded")]
     claims += [(name, "/healthz") for name in ("X-Original-URI", "X-Forwarded-Uri")]
     answer = rig.call(f"GET {path}", "all", claims)
@@ -76,13 +76,13 @@ def test_a_client_cannot_ask_for_itself(rig: Rig, path: str) -> None:
     assert rig.upstream.seen == []
 
 
-def test_the_gateways_id_of_the_request_is_told_to_the_upstream(rig: Rig) -> None:
+def test_the_upstream_gets_the_gateways_request_id(rig: Rig) -> None:
     rig.call("GET /v1/skills", "all", [("X-Request-Id", "forged")])
     assert rig.seen().values("x-request-id") == [rig.decided[0].request_id.decode()]
     assert rig.decided[0].request_id != b"forged"
 
 
-def test_the_client_is_told_what_is_left_where_the_proxy_can(rig: Rig) -> None:
+def test_the_client_gets_rate_limit_headers_if_the_proxy_supports_it(rig: Rig) -> None:
     answer = rig.call("GET /v1/skills", "all")
     assert answer.status == 200
     told = [answer.values(name) for name in ("ratelimit", "ratelimit-policy", "x-request-id")]
@@ -95,7 +95,7 @@ def test_the_client_is_told_what_is_left_where_the_proxy_can(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("secret", [None, "all"])
-def test_a_public_route_needs_nobody_and_tells_of_nobody(rig: Rig, secret: str | None) -> None:
+def test_a_public_route_needs_no_caller_and_has_no_identity_headers(rig: Rig, secret: str | None) -> None:
     answer = rig.call("GET /healthz", secret)
     assert answer.status == 200
     assert rig.seen().identity() == {}
@@ -119,7 +119,7 @@ def test_a_forged_identity_never_reaches_the_upstream(
         assert "forged" not in str(seen.identity())
 
 
-def test_without_a_credential_the_challenge_comes_back(rig: Rig) -> None:
+def test_without_a_credential_the_client_gets_the_challenge(rig: Rig) -> None:
     answer = rig.call("GET /v1/skills")
     assert (answer.status, answer.problem()["code"]) == (401, "missing_credentials")
     assert answer.values("www-authenticate") == ['Bearer realm="machpay"']
@@ -138,7 +138,7 @@ def test_a_missing_scope_is_named(rig: Rig) -> None:
     assert rig.upstream.seen == []
 
 
-def test_a_limit_comes_back_as_429_with_its_wait(rig: Rig) -> None:
+def test_a_limit_becomes_a_429_with_retry_after(rig: Rig) -> None:
     rig.call("GET /v1/skills", "tiny")
     rig.upstream.seen.clear()
     answer = rig.call("GET /v1/skills", "tiny")
@@ -149,20 +149,20 @@ def test_a_limit_comes_back_as_429_with_its_wait(rig: Rig) -> None:
     assert rig.upstream.seen == []
 
 
-def test_what_is_not_listed_is_not_found(rig: Rig) -> None:
+def test_unlisted_routes_are_not_found(rig: Rig) -> None:
     answer = rig.call("GET /nowhere", "all")
     assert (answer.status, answer.problem()["code"]) == (404, "route_not_found")
     assert rig.upstream.seen == []
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
-def test_what_the_upstream_refuses_by_itself_comes_back_as_it_is(rig: Rig, status: int) -> None:
+def test_the_upstreams_own_refusals_are_unchanged(rig: Rig, status: int) -> None:
     answer = rig.call(f"GET /v1/skills?status={status}", "all")
     assert (answer.status, answer.body, answer.values("x-app")) == (status, b"from the application", ["1"])
 
 
 @pytest.mark.parametrize("named", [*sorted(IDENTITY), ", ".join(sorted(IDENTITY))])
-def test_the_client_cannot_have_its_identity_dropped_on_the_way(rig: Rig, named: str) -> None:
+def test_connection_cannot_remove_identity_headers(rig: Rig, named: str) -> None:
     # RFC 9110 §7.6.1: a proxy removes what Connection names, which must not be what it was told by us.
     answer = rig.call("GET /v1/skills", "all", [("Connection", named)])
     assert answer.status in {200, 400}
@@ -182,7 +182,7 @@ def test_the_client_cannot_have_its_identity_dropped_on_the_way(rig: Rig, named:
         (CLIENT, [("X-Forwarded-For", NEIGHBOUR)], 200),
     ],
 )
-def test_an_allowlist_holds_for_the_client_and_not_for_what_it_claims(
+def test_an_allowlist_applies_to_the_clients_real_address(
     rig: Rig, source: str, claimed: list[tuple[str, str]], status: int
 ) -> None:
     assert rig.call("GET /v1/skills", "at home", claimed, source=source).status == status
@@ -200,7 +200,7 @@ def test_an_allowlist_holds_for_the_client_and_not_for_what_it_claims(
     ],
     ids=str,
 )
-def test_the_client_cannot_say_what_it_asks_for(rig: Rig, claimed: list[tuple[str, str]]) -> None:
+def test_the_client_cannot_forge_method_or_uri(rig: Rig, claimed: list[tuple[str, str]]) -> None:
     answer = rig.call("POST /v1/skills/execute", None, claimed, b"")
     assert answer.status in {400, 401}  # Envoy takes no such Connection
     assert rig.upstream.seen == []
@@ -235,7 +235,7 @@ def test_the_client_cannot_say_what_it_asks_for(rig: Rig, claimed: list[tuple[st
         "*",
     ],
 )
-def test_what_is_forwarded_is_what_was_decided_on(rig: Rig, target: str) -> None:
+def test_the_forwarded_path_is_the_decided_one(rig: Rig, target: str) -> None:
     answer = rig.call(f"GET {target}", "all")
     assert len(rig.upstream.seen) <= 1
     for seen in rig.upstream.seen:
@@ -271,7 +271,7 @@ PAGES = "localhost:8080"  # as it is shipped, whatever port a test listens on
         ("GET /healthz", "", 200),
     ],
 )
-def test_pages_and_the_application_have_hosts_of_their_own(rig: Rig, request_: str, host: str, status: int) -> None:
+def test_pages_and_the_application_have_separate_hosts(rig: Rig, request_: str, host: str, status: int) -> None:
     claims = [("X-Forwarded-Method", "GET"), ("X-Forwarded-Uri", "/healthz"), ("X-Original-URI", "/healthz")]
     answer = rig.call(request_, None, claims if "uthorize/" in request_ else [], host=host)
     assert answer.status == status
@@ -281,7 +281,7 @@ def test_pages_and_the_application_have_hosts_of_their_own(rig: Rig, request_: s
 
 
 @pytest.mark.parametrize("forged", [PAGES, "localhost"])
-def test_no_forwarded_host_of_a_client_counts(rig: Rig, forged: str) -> None:
+def test_a_clients_forwarded_host_is_ignored(rig: Rig, forged: str) -> None:
     claim = [("X-Forwarded-Host", forged)]
     assert rig.call("GET /console/sign-in", None, claim).status == 404
     assert rig.call("GET /healthz", None, [("X-Forwarded-Host", "127.0.0.1")], host=PAGES).status == 404
@@ -299,7 +299,7 @@ def test_no_forwarded_host_of_a_client_counts(rig: Rig, forged: str) -> None:
         ("a=1; amachpay-b=2; b=machpay-", ["a=1", "amachpay-b=2", "b=machpay-"]),
     ],
 )
-def test_the_gateways_cookies_reach_no_application_where_the_proxy_can_take_them_out(
+def test_the_gateways_cookies_reach_no_application_if_the_proxy_can_remove_them(
     rig: Rig, sent: str, kept: list[str]
 ) -> None:
     assert rig.call("GET /healthz", None, [("Cookie", sent)]).status == 200
@@ -307,7 +307,7 @@ def test_the_gateways_cookies_reach_no_application_where_the_proxy_can_take_them
     assert cookies == ([each.strip() for each in sent.split(";")] if rig.proxy == "traefik" else kept)
 
 
-def test_no_application_sets_the_gateways_cookies_where_the_proxy_can_take_them_out(rig: Rig) -> None:
+def test_no_application_sets_the_gateways_cookies_if_the_proxy_can_remove_them(rig: Rig) -> None:
     rig.upstream.cookies = (
         b"a=1; Path=/",
         b"__Host-machpay-session=x; Path=/; Secure",
@@ -330,7 +330,7 @@ def test_a_preflight_passes_without_a_credential(rig: Rig) -> None:
     assert rig.call("OPTIONS /nowhere", None, preflight).status == 404
 
 
-def test_a_head_is_decided_as_its_get(rig: Rig) -> None:
+def test_a_head_is_decided_like_its_get(rig: Rig) -> None:
     assert rig.call("HEAD /v1/skills", "all").status == 200
     refused = rig.call("HEAD /v1/skills")
     assert (refused.status, refused.body) == (401, b"")
@@ -361,7 +361,7 @@ def test_what_cannot_be_decided_is_refused(rig: Rig, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", PROXIES)
-def test_without_a_gateway_nothing_passes(name: str) -> None:
+def test_without_a_gateway_no_request_passes(name: str) -> None:
     with without_gateway(name) as rig:
         answers = [rig.call(request) for request in ("GET /healthz", "GET /v1/skills")]
     assert [answer.status for answer in answers] == [{"traefik": 500, "caddy": 502}.get(name, 503)] * 2

@@ -53,7 +53,7 @@ def request(*lines: bytes, target: bytes = b"/v1/x") -> bytes:
         (request(b"X-Request-Id: \x01\x02"), {400, 401}, "a request id that is none"),
     ],
 )
-def test_junk_gets_the_tables_answer(server: tuple[str, int], raw: bytes, statuses: set[int], why: str) -> None:
+def test_junk_gets_the_response_of_the_table(server: tuple[str, int], raw: bytes, statuses: set[int], why: str) -> None:
     answer = exchange(server, raw)
     assert int(answer.split(b" ", 2)[1]) in statuses, (why, answer[:200])
 

@@ -175,7 +175,7 @@ async def test_a_change_that_would_refuse_the_request_ends_its_stream(
 
 
 @pytest.mark.parametrize("path", ["/chunked", "/counted"])
-async def test_a_body_that_is_no_event_stream_is_cut_so_that_its_client_sees_it(
+async def test_a_body_other_than_an_event_stream_ends_visibly_incomplete(
     tmp_path: Path, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = App()
@@ -192,9 +192,7 @@ async def test_a_body_that_is_no_event_stream_is_cut_so_that_its_client_sees_it(
 
 
 @pytest.mark.parametrize("path", ["/silent", "/stubborn"])
-async def test_a_stream_ends_that_was_silent_or_whose_application_ignores_its_cancellation(
-    tmp_path: Path, path: str
-) -> None:
+async def test_silent_streams_and_applications_that_ignore_cancellation_end(tmp_path: Path, path: str) -> None:
     app = App()
     async with served(app, tmp_path) as it:
         key_id, secret = await it.key()
@@ -204,7 +202,7 @@ async def test_a_stream_ends_that_was_silent_or_whose_application_ignores_its_ca
         await until(lambda: not it.open and app.ended == 1)
 
 
-async def test_what_is_still_good_goes_on(tmp_path: Path) -> None:
+async def test_streams_with_a_valid_credential_continue(tmp_path: Path) -> None:
     app = App()
     async with served(app, tmp_path) as it:
         key_id, secret = await it.key()
@@ -226,7 +224,9 @@ async def test_what_is_still_good_goes_on(tmp_path: Path) -> None:
             assert (app.ended, it.open) == (1, 1)
 
 
-async def test_a_stream_goes_on_while_the_key_store_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stream_continues_while_the_key_store_is_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app = App()
     async with served(app, tmp_path) as it:
         key_id, secret = await it.key()
@@ -296,7 +296,7 @@ def starlette_app(*, between: bool) -> ASGIApp:
     [starlette_app(between=False), starlette_app(between=True), fastapi_app()],
     ids=["Starlette", "behind BaseHTTPMiddleware", "FastAPI"],
 )
-async def test_a_frameworks_stream_ends_without_a_word_in_the_log(
+async def test_a_frameworks_stream_ends_without_log_lines(
     tmp_path: Path, app: ASGIApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with served(app, tmp_path) as it:
@@ -419,7 +419,7 @@ class Sent:
         self.began.set()
 
 
-async def test_an_ended_stream_gives_its_slot_back_and_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_ended_stream_releases_its_slot_and_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "CHECK_SECONDS", 0.05)
     async with guarded(App(), routes=RULES, tiers={"standard": Tier("1000/minute", 1)}) as api:
         key_id, secret = await api.key()
@@ -437,7 +437,7 @@ async def test_an_ended_stream_gives_its_slot_back_and_is_counted_once(monkeypat
         assert (await api.client(secret).get("/free")).status_code == 200
 
 
-async def test_a_servers_own_cancellation_is_its_own() -> None:
+async def test_a_servers_own_cancellation_is_not_swallowed() -> None:
     async with guarded(App(), routes=RULES) as api:
         _, secret = await api.key()
         sent = Sent(b"Bearer " + secret.encode(), "/events")
@@ -448,7 +448,7 @@ async def test_a_servers_own_cancellation_is_its_own() -> None:
             await asked
 
 
-async def test_what_runs_on_after_its_response_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_background_work_after_a_response_is_not_canceled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "CHECK_SECONDS", 0.02)
     go_on = asyncio.Event()
 
@@ -470,7 +470,7 @@ async def test_what_runs_on_after_its_response_is_left_alone(monkeypatch: pytest
         await asked
 
 
-def test_each_event_loop_has_its_own_look(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_event_loop_has_its_own_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     """As test clients do: one application, and a new event loop for each test, with streams left behind."""
     monkeypatch.setattr(streams, "CHECK_SECONDS", 0.02)
     refused = Denied(Reason.INVALID_CREDENTIALS, "revoked", RULES[2])

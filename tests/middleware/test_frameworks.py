@@ -120,7 +120,7 @@ def test_it_starts_and_stops_on_a_real_server(framework: Callable[[], ASGIApp]) 
         ("", "/v1/skills;x"),
     ],
 )
-async def test_no_other_spelling_reaches_what_a_scope_guards(
+async def test_no_other_spelling_reaches_a_guarded_route(
     framework: Callable[[], ASGIApp], method: str, root: str, path: str
 ) -> None:
     async with guarded(framework()) as api:
@@ -156,7 +156,7 @@ async def test_no_other_spelling_reaches_what_a_scope_guards(
     assert sent[0]["status"] >= 400 or path == "/v1/skills/" or method == "OPTIONS"
 
 
-def test_starlette_takes_it_by_add_middleware() -> None:
+def test_starlettes_add_middleware_works() -> None:
     app = starlette()
     assert isinstance(app, Starlette)
     app.add_middleware(MachPayAuth, database="memory://")

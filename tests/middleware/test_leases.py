@@ -45,7 +45,7 @@ async def test_the_request_past_the_last_slot_is_refused_until_one_frees(held: t
     assert (await api.client(secret).get("/v1/skills")).status_code == 200
 
 
-async def test_a_cancelled_request_gives_its_slot_back(held: tuple[Held, Guarded]) -> None:
+async def test_a_canceled_request_releases_its_slot(held: tuple[Held, Guarded]) -> None:
     app, api = held
     _, secret = await api.key()
     task = asyncio.create_task(api.client(secret).get("/v1/skills"))
@@ -61,7 +61,7 @@ async def failing(_scope: Scope, _receive: Receive, _send: Send) -> None:
     raise RuntimeError("the application fails")
 
 
-async def test_a_failing_application_gives_its_slot_back_and_its_error_is_seen() -> None:
+async def test_a_failing_application_releases_its_slot_and_its_error_propagates() -> None:
     async with guarded(failing, tiers=TIERS) as api:
         _, secret = await api.key()
         for _ in range(5):
@@ -71,7 +71,7 @@ async def test_a_failing_application_gives_its_slot_back_and_its_error_is_seen()
         assert await slots_left(api, secret) == 1
 
 
-async def test_a_client_that_cannot_be_written_to_gives_its_slot_back() -> None:
+async def test_a_failed_send_releases_the_slot() -> None:
     async with guarded(ok, tiers=TIERS) as api:
         _, secret = await api.key()
         scope = {

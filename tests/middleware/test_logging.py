@@ -9,7 +9,7 @@ from tests.applications import ok
 from tests.gateways import guarded
 
 
-async def test_a_refusal_is_logged_with_the_reason_that_its_caller_is_not_told(
+async def test_a_refusal_is_logged_with_its_exact_reason(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "machpay_gateway")
@@ -25,7 +25,7 @@ async def test_a_refusal_is_logged_with_the_reason_that_its_caller_is_not_told(
     assert "revoked" not in answer.text
 
 
-async def test_no_refusal_ever_logs_what_was_presented(caplog: pytest.LogCaptureFixture) -> None:
+async def test_refusals_never_log_the_credential(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with guarded(ok, failure_limit="20/minute", environments=["live"]) as api:
         _, reader = await api.key(scopes=["skills:list"], allowed_ips=["198.51.100.0/24"])
@@ -41,7 +41,7 @@ async def test_no_refusal_ever_logs_what_was_presented(caplog: pytest.LogCapture
         assert secret[12:30] not in caplog.text or secret.count(".")
 
 
-async def test_a_secret_in_a_path_is_cut_short(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_secret_in_a_path_is_masked(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "machpay_gateway")
     async with guarded(ok) as api:
         _, secret = await api.key()
@@ -50,7 +50,7 @@ async def test_a_secret_in_a_path_is_cut_short(caplog: pytest.LogCaptureFixture)
     assert secret not in caplog.text
 
 
-async def test_a_path_cannot_write_lines_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_path_cannot_inject_log_lines(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "machpay_gateway")
     async with guarded(ok) as api:
         await api.client().get("/v1/x%0a2026 request forged")

@@ -137,7 +137,7 @@ async def test_the_request_after_the_last_of_the_window_is_rate_limited(api: Gua
     assert int(refused.headers["retry-after"]) == refused.json()["retry_after"]
 
 
-async def test_one_address_that_keeps_failing_is_slowed_and_others_are_not() -> None:
+async def test_an_address_with_many_failures_is_limited_and_others_are_not() -> None:
     async with guarded(ok, failure_limit="3/minute") as api:
         _, good = await api.key()
         bad = mint_secret("live", bytes(32))
@@ -153,7 +153,7 @@ async def test_one_address_that_keeps_failing_is_slowed_and_others_are_not() -> 
         assert (await api.client(good).get("/v1/skills")).status_code == 200
 
 
-async def test_a_store_that_is_away_is_a_503_and_never_an_open_door(
+async def test_an_unavailable_store_is_a_503_and_never_fails_open(
     api: Guarded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, secret = await api.key()
@@ -167,7 +167,7 @@ async def test_a_store_that_is_away_is_a_503_and_never_an_open_door(
     assert answer.headers["retry-after"] == "1"
 
 
-async def test_a_public_route_asks_for_nothing_and_believes_nothing(api: Guarded) -> None:
+async def test_a_public_route_requires_and_trusts_no_credential(api: Guarded) -> None:
     assert (await api.client().get("/healthz")).status_code == 200
     assert (await api.client("junk").get("/healthz")).status_code == 200
 
@@ -200,7 +200,7 @@ async def test_many_wrong_keys_at_once_are_as_many_failures() -> None:
     assert sorted(answer.status_code for answer in answers) == [401] * 5 + [429] * 25
 
 
-async def test_good_keys_that_come_at_once_are_held_against_nobody() -> None:
+async def test_concurrent_valid_keys_count_no_failures() -> None:
     async with guarded(ok, failure_limit="5/minute") as api:
         secrets = [(await api.key())[1] for _ in range(20)]
         for secret in secrets:
@@ -208,7 +208,7 @@ async def test_good_keys_that_come_at_once_are_held_against_nobody() -> None:
         assert_refused(await api.client("junk").get("/v1/skills"), Reason.INVALID_CREDENTIALS)
 
 
-async def test_an_unlisted_method_needs_what_the_listed_ones_of_its_path_need(api: Guarded) -> None:
+async def test_an_unlisted_method_needs_the_scopes_of_its_path(api: Guarded) -> None:
     _, reader = await api.key(scopes=["skills:list"])
     _, executor = await api.key(scopes=["skills:execute"])
     for method in ("GET", "PUT", "DELETE", "OPTIONS"):

@@ -18,7 +18,7 @@ from tests.servers import exchange, serving
 REQUEST = b"GET /v1/skills HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
-def test_with_nothing_set_the_embedded_default_is_made_and_used(
+def test_without_settings_the_embedded_store_is_created_and_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -48,12 +48,12 @@ def test_a_test_client_that_makes_a_loop_for_each_request_is_served(
         assert client.get("/v1/skills", headers={"Authorization": "Bearer a.b.c"}).status_code == 401
 
 
-def test_a_wrong_setting_is_raised_where_the_middleware_is_made() -> None:
+def test_an_invalid_setting_is_raised_by_the_constructor() -> None:
     with pytest.raises(ConfigurationError, match=r"trusted_proxies\[0\]: '10.0.0.0/33' is not a network"):
         MachPayAuth(ok, trusted_proxies=["10.0.0.0/33"])
 
 
-def test_a_wrong_setting_stops_a_server_that_makes_it_late(tmp_path: Path) -> None:
+def test_an_invalid_setting_stops_a_server_that_constructs_late(tmp_path: Path) -> None:
     # Starlette makes its middleware within the lifespan call; uvicorn takes an exception there for "no lifespan".
     module = tmp_path / "late.py"
     module.write_text(
@@ -68,7 +68,7 @@ def test_a_wrong_setting_stops_a_server_that_makes_it_late(tmp_path: Path) -> No
     assert "'10.0.0.0/33' is not a network (prefix is 0–32)" in done.stderr
 
 
-def test_without_a_lifespan_a_wrong_setting_fails_every_request() -> None:
+def test_without_a_lifespan_an_invalid_setting_fails_every_request() -> None:
     async def late() -> None:
         app = MachPayAuth(ok, trusted_proxies=["10.0.0.0/33"])
         with pytest.raises(ConfigurationError):
@@ -97,12 +97,12 @@ def test_a_database_that_cannot_be_opened_stops_the_start_and_is_a_503_where_the
         ("redis+cluster://,/0", "one of the URL.s hosts is empty"),
     ],
 )
-def test_a_redis_url_that_cannot_be_meant_stops_the_start(url: str, told: str) -> None:
+def test_an_invalid_redis_url_stops_the_startup(url: str, told: str) -> None:
     with pytest.raises(ConfigurationError, match=f"redis: .*{told}"):
         MachPayAuth(ok, database="memory://", redis=url)
 
 
-def test_a_second_process_on_one_database_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_a_second_process_on_one_database_is_refused_with_advice(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path / 'machpay.db'}"
     code = (
         "import asyncio, sys; from machpay_gateway import Gateway\n"

@@ -38,7 +38,7 @@ async def test_a_token_of_the_issuer_gets_in_with_the_issuers_tier(api: Guarded)
     assert "q=10000;" in answer.headers["ratelimit-policy"]
 
 
-async def test_a_token_is_held_to_its_scopes(api: Guarded) -> None:
+async def test_a_token_is_limited_to_its_scopes(api: Guarded) -> None:
     answer = await api.client(token()).post("/v1/skills/execute")
     assert (answer.status_code, answer.json()["required_scopes"]) == (403, ["skills:execute"])
 
@@ -67,7 +67,7 @@ async def test_callers_of_one_issuer_have_a_quota_each(api: Guarded) -> None:
         assert answer.headers["ratelimit"].startswith(f'"minute";r={left};')
 
 
-def test_a_missing_key_set_stops_the_start(tmp_path: Path) -> None:
+def test_a_missing_key_set_stops_the_startup(tmp_path: Path) -> None:
     issuer = Issuer(ISSUER, audience=AUDIENCE, jwks=str(tmp_path / "nothing.json"))
     with pytest.raises(ConfigurationError, match=r"nothing\.json"):
         MachPayAuth(ok, database="memory://", issuers=[issuer])

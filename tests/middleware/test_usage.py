@@ -65,7 +65,7 @@ START: Message = {"type": "http.response.start", "status": 202, "headers": []}
 END: Message = {"type": "http.response.body", "body": b"b"}
 
 
-async def test_answers_are_counted_by_route_and_status(api: Guarded) -> None:
+async def test_responses_are_counted_by_route_and_status(api: Guarded) -> None:
     key_id, secret = await api.key()
     for _ in range(3):
         await api.client(secret).get("/v1/skills")
@@ -111,7 +111,7 @@ async def test_every_end_of_an_allowed_request_is_one_count(api: Guarded, kind: 
     assert await counted(api, key_id) == [(route, "allowed", status, 1)]
 
 
-async def test_a_request_is_counted_when_its_answer_has_ended_and_tasks_run_on() -> None:
+async def test_a_request_is_counted_at_the_end_of_its_response() -> None:
     ended, go_on = asyncio.Event(), asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -147,7 +147,7 @@ async def test_a_websocket_is_counted_when_it_is_accepted() -> None:
         assert await counted(api, key_id) == [(SKILLS, "allowed", 101, 1)]
 
 
-async def test_what_a_request_took_is_the_time_until_its_answer_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_duration_ends_with_the_response(monkeypatch: pytest.MonkeyPatch) -> None:
     timer = FixedClock(5000.0)
     monkeypatch.setattr("machpay_gateway.middleware.perf_counter", timer)
 
@@ -177,7 +177,7 @@ Ask = Callable[[Guarded], Awaitable[Any]]
         (lambda api: api.client().get("/healthz"), ("GET /healthz", "allowed", 200)),
     ],
 )
-async def test_whoever_is_not_known_is_counted_as_nobody(ask: Ask, row: tuple[str, str, int]) -> None:
+async def test_unidentified_callers_are_counted_without_a_key(ask: Ask, row: tuple[str, str, int]) -> None:
     async with guarded(ok, unlisted_routes="deny") as api:
         await ask(api)
         assert await counted(api) == [(*row, 1)]
@@ -205,7 +205,7 @@ async def test_a_refused_key_is_counted_under_its_reason_and_as_a_use_of_its_sec
         assert (refused.last_used_at, used.last_used_at is None) == (None, False)
 
 
-async def test_a_slowed_key_is_still_counted_as_itself() -> None:
+async def test_a_failure_limited_key_is_counted_under_its_id() -> None:
     async with guarded(ok, failure_limit="1/minute") as api:
         key_id, secret = await api.key()
         await api.gateway.keys.revoke(None, key_id)
@@ -217,7 +217,7 @@ async def test_a_slowed_key_is_still_counted_as_itself() -> None:
         }
 
 
-async def test_who_still_sends_the_old_secret_shows_at_the_secret(api: Guarded) -> None:
+async def test_use_of_the_old_secret_is_recorded(api: Guarded) -> None:
     key_id, old = await api.key()
     await api.client(old).get("/v1/skills")
     rotated = await api.gateway.keys.rotate(None, key_id)

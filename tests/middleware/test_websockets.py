@@ -46,7 +46,7 @@ async def test_an_allowed_handshake_is_accepted_with_quota_headers(api: Guarded)
     assert dict(sent[0]["headers"])[b"ratelimit"].startswith(b'"minute";r=999;')
 
 
-async def test_a_closed_websocket_gives_its_slot_back(api: Guarded) -> None:
+async def test_a_closed_websocket_releases_its_slot(api: Guarded) -> None:
     _, secret = await api.key()
     for _ in range(3):
         assert (await handshake(api, secret))[0]["type"] == "websocket.accept"
@@ -70,7 +70,7 @@ async def test_a_websocket_that_its_application_closed_holds_no_slot_while_the_a
         await first
 
 
-async def test_a_refused_handshake_is_answered_with_the_problem_where_the_server_can(api: Guarded) -> None:
+async def test_a_refused_handshake_gets_the_problem_if_the_server_supports_it(api: Guarded) -> None:
     start, body = await handshake(api, None, {"websocket.http.response": {}})
     assert (start["type"], start["status"]) == ("websocket.http.response.start", 401)
     assert dict(start["headers"])[b"content-type"] == b"application/problem+json"
@@ -78,7 +78,7 @@ async def test_a_refused_handshake_is_answered_with_the_problem_where_the_server
 
 
 @pytest.mark.parametrize("scopes, code", [(None, 4401), (["skills:list"], 4403)])
-async def test_a_refused_handshake_is_closed_with_the_tables_code_elsewhere(
+async def test_a_refused_handshake_is_closed_with_the_code_of_the_table_otherwise(
     api: Guarded, scopes: list[str] | None, code: int
 ) -> None:
     secret = None if scopes is None else (await api.key(scopes=scopes))[1]
@@ -86,7 +86,7 @@ async def test_a_refused_handshake_is_closed_with_the_tables_code_elsewhere(
     assert (close["type"], close["code"]) == ("websocket.close", code)
 
 
-async def test_a_real_client_is_let_in_or_told_why_not() -> None:
+async def test_a_real_client_connects_or_gets_the_refusal() -> None:
     async with guarded(ok, routes=RULES) as api:
         _, secret = await api.key()
         with serving(MachPayAuth(ok, gateway=api.gateway), lifespan="off") as (host, port):

@@ -78,7 +78,7 @@ async def _served(strict: Strict, routes: Sequence[Route]) -> AsyncIterator[Rig]
 
 @pytest.mark.usefixtures("quick_clock")
 @pytest.mark.parametrize("case", _cases(is_valid=False))
-async def test_what_is_invalid_goes_nowhere(case: Case) -> None:
+async def test_invalid_requests_are_not_forwarded(case: Case) -> None:
     strict = Strict()
     async with _served(strict, _PUBLIC) as rig:
         for sent in {case.raw, with_host(case.raw)}:
@@ -90,7 +90,7 @@ async def test_what_is_invalid_goes_nowhere(case: Case) -> None:
 
 @pytest.mark.usefixtures("quick_clock")
 @pytest.mark.parametrize("case", _cases(is_valid=False))
-async def test_what_is_invalid_goes_nowhere_with_a_credential_either(case: Case) -> None:
+async def test_invalid_requests_with_a_credential_are_not_forwarded(case: Case) -> None:
     strict = Strict()
     async with _served(strict, _GUARDED) as rig:
         statuses = await _statuses(rig, with_credential(with_host(case.raw), await rig.secret()))
@@ -100,7 +100,7 @@ async def test_what_is_invalid_goes_nowhere_with_a_credential_either(case: Case)
 
 
 @pytest.mark.parametrize("case", _cases(is_valid=True))
-async def test_what_is_valid_without_a_host_is_refused(case: Case) -> None:
+async def test_valid_requests_without_a_host_are_refused(case: Case) -> None:
     """RFC 9112 §3.2: a request of HTTP/1.1 that has no Host is answered 400."""
     if case.raw == with_host(case.raw):
         pytest.skip("has a Host, or is of HTTP/1.0")
@@ -116,7 +116,7 @@ async def test_what_is_valid_without_a_host_is_refused(case: Case) -> None:
 
 @pytest.mark.parametrize("routes", [_PUBLIC, _GUARDED], ids=["public", "guarded"])
 @pytest.mark.parametrize("case", _cases(is_valid=True))
-async def test_what_is_valid_goes_on_as_it_is(case: Case, routes: Sequence[Route]) -> None:
+async def test_valid_requests_are_forwarded_unchanged(case: Case, routes: Sequence[Route]) -> None:
     strict = Strict()
     async with _served(strict, routes) as rig, rig.client() as client:
         sent = with_host(case.raw)

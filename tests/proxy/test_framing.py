@@ -71,7 +71,7 @@ async def _exchange(sent: bytes) -> tuple[bytes, Strict]:
         (["Content-Type: a/b", "content-type: c/d"], 400),
     ],
 )
-async def test_a_length_has_one_reading(fields: list[str], expected: int) -> None:
+async def test_a_content_length_is_unambiguous(fields: list[str], expected: int) -> None:
     answers, strict = await _exchange(request("POST", "/public/x", *fields, body=b"abc"))
     assert answers.startswith(b"HTTP/1.1 %d " % expected)
     assert answers.count(b"HTTP/1.1 ") == (2 if expected == 200 else 1)
@@ -127,7 +127,7 @@ async def test_a_length_has_one_reading(fields: list[str], expected: int) -> Non
         (b"0\r\n" + b"X: 1\r\n" * 2000 + b"\r\n", None),
     ],
 )
-async def test_a_chunked_body_has_one_reading(body: bytes, expected: bytes | None) -> None:
+async def test_a_chunked_body_is_unambiguous(body: bytes, expected: bytes | None) -> None:
     answers, strict = await _exchange(request("POST", "/public/x", "Transfer-Encoding: chunked", body=body))
     if expected is None:
         assert answers.startswith(b"HTTP/1.1 400 ")
@@ -138,7 +138,7 @@ async def test_a_chunked_body_has_one_reading(body: bytes, expected: bytes | Non
     assert [(seen.target, seen.body) for seen in strict.requests] == [(b"/public/x", expected), (b"/public/next", b"")]
 
 
-async def test_a_body_that_comes_badly_framed_with_its_head_reaches_nobody() -> None:
+async def test_a_malformed_body_in_one_piece_with_its_head_is_not_forwarded() -> None:
     async with Upstream() as upstream, proxied(upstream) as rig:
         for body in (b"0x3\r\nabc\r\n0\r\n\r\n", b"3\r\nabc\r\n3\nabc\r\n", b"3\r\nabc\r\n0\r\nHost: x\r\n\r\n"):
             answers = await rig.exchange(request("POST", "/public/x", "Transfer-Encoding: chunked", body=body))
@@ -148,21 +148,21 @@ async def test_a_body_that_comes_badly_framed_with_its_head_reaches_nobody() -> 
         assert upstream.connections == 1  # nor has anybody else lost a connection that was kept
 
 
-async def test_a_body_in_chunks_is_none_of_http_1_0() -> None:
+async def test_http_1_0_has_no_chunked_bodies() -> None:
     sent = b"POST /public/x HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
     answers, strict = await _exchange(sent)
     assert answers.startswith(b"HTTP/1.1 400 ")
     assert strict.requests == []
 
 
-async def test_empty_lines_before_a_request_are_no_request() -> None:
+async def test_empty_lines_before_a_request_are_ignored() -> None:
     answers, strict = await _exchange(b"\r\n\r\n" + _NEXT + b"\r\n")
     assert answers.count(b"HTTP/1.1 200 ") == 2
     assert len(strict.requests) == 2
 
 
 @pytest.mark.parametrize("between", [b"\n", b"\r", b"\r\r\n", b" ", b"\x00", b"\r\n "])
-async def test_nothing_else_stands_between_requests(between: bytes) -> None:
+async def test_other_bytes_between_requests_are_refused(between: bytes) -> None:
     answers, strict = await _exchange(_NEXT + between)
     assert answers.startswith(b"HTTP/1.1 200 ")
     assert b"HTTP/1.1 400 " in answers
@@ -186,7 +186,7 @@ async def test_nothing_else_stands_between_requests(between: bytes) -> None:
         (b"GET /nowhere HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n", 2),
     ],
 )
-async def test_a_connection_goes_on_where_both_sides_want_it(first: bytes, count: int) -> None:
+async def test_keep_alive_needs_both_sides(first: bytes, count: int) -> None:
     answers, _ = await _exchange(first)
     assert answers.count(b"HTTP/1.1 ") == count
     if b" HTTP/1.0\r\n" in first and count == 2:

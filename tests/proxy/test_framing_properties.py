@@ -74,7 +74,7 @@ _ANYTHING = st.one_of(st.binary(max_size=200), st.lists(st.sampled_from(_PIECES)
 
 @given(_ANYTHING)
 @settings(max_examples=200, deadline=None)
-def test_reading_never_fails_by_surprise(data: bytes) -> None:
+def test_parsing_never_raises(data: bytes) -> None:
     assert isinstance(read_request(data, REQUESTS), FramedRequest | Fault)
     assert isinstance(read_response(data, ANSWERS), ResponseHead | str)
     incomplete_head_fault(data)
@@ -84,7 +84,7 @@ def test_reading_never_fails_by_surprise(data: bytes) -> None:
 @settings(max_examples=200, deadline=None)
 @example(b"GET / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n")
 @example(b"GET http://a.test?/x HTTP/1.1\r\nHost: a.test\r\n\r\n")
-def test_what_is_accepted_h11_reads_alike(head: bytes) -> None:
+def test_h11_parses_accepted_requests_the_same_way(head: bytes) -> None:
     came = read_request(head, REQUESTS)
     assume(isinstance(came, FramedRequest))
     assert isinstance(came, FramedRequest)
@@ -113,7 +113,7 @@ def test_what_is_accepted_h11_reads_alike(head: bytes) -> None:
 
 @given(_heads(), st.booleans())
 @settings(max_examples=200, deadline=None)
-def test_what_goes_on_is_one_request(head: bytes, credentials: bool) -> None:  # noqa: FBT001 - drawn
+def test_a_forwarded_request_is_exactly_one(head: bytes, credentials: bool) -> None:  # noqa: FBT001 - drawn
     came = read_request(head, REQUESTS)
     assume(isinstance(came, FramedRequest) and came.head.path is not None)
     assert isinstance(came, FramedRequest)
@@ -146,7 +146,7 @@ def _fields(head: bytes, only: bytes = b"") -> list[tuple[bytes, bytes]]:
 
 @given(_heads().map(lambda head: b"HTTP/1.1 200 OK" + head[head.find(b"\r\n") :]))
 @settings(max_examples=200, deadline=None)
-def test_an_answer_that_is_accepted_h11_reads_alike(head: bytes) -> None:
+def test_h11_parses_accepted_responses_the_same_way(head: bytes) -> None:
     answer = read_response(head, ANSWERS)
     assume(isinstance(answer, ResponseHead))
     assert isinstance(answer, ResponseHead)
@@ -231,20 +231,20 @@ def _taken(pieces: list[bytes]) -> tuple[bytes, bytes, bytes] | None:
 
 @given(_BODIES)
 @settings(max_examples=200, deadline=None)
-def test_a_chunked_body_is_read_as_it_is_written(data: bytes) -> None:
+def test_a_chunked_body_round_trips(data: bytes) -> None:
     assert _taken([data]) == _read_whole(data)
 
 
 @given(_BODIES, st.lists(st.integers(0, 80), max_size=6))
 @settings(max_examples=200, deadline=None)
-def test_it_makes_no_difference_how_a_body_is_cut(data: bytes, cuts: list[int]) -> None:
+def test_the_segmentation_of_a_body_makes_no_difference(data: bytes, cuts: list[int]) -> None:
     ends = sorted({*(cut for cut in cuts if cut < len(data)), len(data)})
     pieces = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     assert _taken(pieces) == _taken([data]) == _taken([data[at : at + 1] for at in range(len(data))])
 
 
 @pytest.mark.parametrize("length", [8190, 8191, 8192, 8193, 8194])
-def test_it_makes_no_difference_how_trailers_of_the_greatest_length_are_cut(length: int) -> None:
+def test_the_segmentation_of_maximal_trailers_makes_no_difference(length: int) -> None:
     """Their last line's end counts; the empty line after them does not."""
     data = b"0\r\nX: " + b"a" * (length - 5) + b"\r\n\r\n"
     whole = _taken([data])
@@ -255,7 +255,7 @@ def test_it_makes_no_difference_how_trailers_of_the_greatest_length_are_cut(leng
 
 @given(st.integers(0, 20), st.lists(st.binary(max_size=8), max_size=6))
 @settings(max_examples=100, deadline=None)
-def test_a_counted_body_ends_at_its_length(length: int, pieces: list[bytes]) -> None:
+def test_a_fixed_length_body_ends_at_its_length(length: int, pieces: list[bytes]) -> None:
     body, payload, rest = FixedLengthBody(length), b"", b""
     for piece in pieces:
         more, left = body.take(piece)

@@ -38,7 +38,7 @@ def _of_lines(count: int, *fields: str) -> bytes:
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),  # TLS
     ],
 )
-async def test_a_head_has_bounds(sent: bytes, expected: int) -> None:
+async def test_heads_are_limited(sent: bytes, expected: int) -> None:
     async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
         await client.send(sent)
         assert (await client.answer())[0] == expected
@@ -57,7 +57,7 @@ async def test_a_head_has_bounds(sent: bytes, expected: int) -> None:
         ([_CHUNKED], b"a\r\n0123456789\r\n1\r\n0\r\n0\r\n\r\n", 413),
     ],
 )
-async def test_a_body_has_the_bounds_of_its_route(fields: list[str], body: bytes, expected: int) -> None:
+async def test_bodies_are_limited_by_the_route(fields: list[str], body: bytes, expected: int) -> None:
     async with Upstream() as upstream, proxied(upstream, routes=_LIMITED) as rig, rig.client() as client:
         await client.send(request("POST", "/small", *fields, body=body) + request())
         assert (await client.answer())[0] == expected
@@ -66,7 +66,7 @@ async def test_a_body_has_the_bounds_of_its_route(fields: list[str], body: bytes
 
 
 @pytest.mark.parametrize("sent", [b"b\r\n01234567890", b"a\r\n0123456789\r\n1\r\n0", b"b\r\n01234567890\r\n0\r\n"])
-async def test_a_body_that_becomes_too_long_is_answered_before_its_end(
+async def test_a_body_that_exceeds_the_limit_is_refused_before_its_end(
     sent: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Upstream() as upstream, proxied(upstream, routes=_LIMITED) as rig, rig.client() as client:
@@ -77,7 +77,7 @@ async def test_a_body_that_becomes_too_long_is_answered_before_its_end(
         assert "Traceback" not in caplog.text
 
 
-async def test_the_body_after_one_that_was_too_long_is_not_taken_for_requests() -> None:
+async def test_the_rest_of_a_body_that_was_too_long_is_not_parsed_as_requests() -> None:
     """The head of the second comes along with the end of the first, its body later."""
     smuggled = request("GET", "/public/smuggled")
     async with Upstream() as upstream, proxied(upstream, routes=_LIMITED) as rig, rig.client() as client:
@@ -103,7 +103,7 @@ async def test_a_head_that_does_not_arrive_is_answered_408() -> None:
         assert upstream.connections == 0
 
 
-async def test_a_head_that_comes_byte_by_byte_has_no_more_time() -> None:
+async def test_a_slow_head_gets_no_extra_time() -> None:
     async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
         await client.send(b"G")
         await rig.until(lambda: rig.connections)
@@ -114,7 +114,7 @@ async def test_a_head_that_comes_byte_by_byte_has_no_more_time() -> None:
 
 
 @pytest.mark.usefixtures("quick_clock")
-async def test_a_connection_without_a_request_is_closed_in_silence() -> None:
+async def test_a_connection_without_a_request_is_closed_without_a_response() -> None:
     async with Upstream() as upstream, proxied(upstream, server={"head_seconds": 0.05}) as rig:
         assert await rig.exchange(b"") == b""
         assert await rig.exchange(b"\r\n\r\n") == b""  # empty lines are no request (RFC 9112 §2.2)
@@ -122,7 +122,7 @@ async def test_a_connection_without_a_request_is_closed_in_silence() -> None:
 
 
 @pytest.mark.timeout(10)
-async def test_empty_lines_without_end_cost_little() -> None:
+async def test_endless_empty_lines_cost_little() -> None:
     async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
         await rig.until(lambda: rig.connections)
         rig.connections[0].data_received(b"\r\n" * 1_000_000)  # minutes, if each were taken off by itself
@@ -131,7 +131,7 @@ async def test_empty_lines_without_end_cost_little() -> None:
 
 
 @pytest.mark.usefixtures("quick_clock")
-async def test_a_connection_that_is_quiet_between_requests_is_closed() -> None:
+async def test_an_idle_connection_is_closed() -> None:
     options = {"keepalive_seconds": 0.05}
     async with Upstream() as upstream, proxied(upstream, server=options) as rig, rig.client() as client:
         await client.send(request())
@@ -150,7 +150,7 @@ async def test_a_body_that_does_not_arrive_is_answered_408() -> None:
 
 @pytest.mark.parametrize("option", ["first_byte_seconds", "total_seconds"])
 @pytest.mark.usefixtures("quick_clock")
-async def test_an_upstream_that_does_not_answer_is_told_in_time(option: str) -> None:
+async def test_an_upstream_that_does_not_respond_becomes_a_504(option: str) -> None:
     async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         await reader.read()  # the head
         await reader.read()  # until nobody waits any more
@@ -163,7 +163,7 @@ async def test_an_upstream_that_does_not_answer_is_told_in_time(option: str) -> 
 
 
 @pytest.mark.usefixtures("quick_clock")
-async def test_an_answer_that_stops_halfway_is_broken_off_in_time() -> None:
+async def test_a_stalled_response_is_broken_off() -> None:
     async def halfway(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")
@@ -174,14 +174,14 @@ async def test_an_answer_that_stops_halfway_is_broken_off_in_time() -> None:
 
 
 @pytest.mark.usefixtures("quick_clock")
-async def test_the_time_for_all_of_a_request_holds_while_it_is_connected() -> None:
+async def test_the_total_timeout_includes_connecting() -> None:
     with deaf() as upstream:
         async with proxied(upstream, proxy={"total_seconds": 0.05}) as rig, rig.client() as client:
             await client.send(request())
             assert (await client.answer())[0] == 504
 
 
-async def test_one_connection_too_many_is_turned_away() -> None:
+async def test_a_connection_beyond_the_limit_is_turned_away() -> None:
     async with Upstream() as upstream, proxied(upstream, server={"max_connections": 1}) as rig:
         async with rig.client() as first:
             await first.send(request())

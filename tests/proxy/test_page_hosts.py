@@ -88,7 +88,7 @@ async def asked(proxy: Rig, target: str, host: str | None, *lines: str, method: 
         ("GET", f"http://{CONSOLE}/public/x", CONSOLE, "", "404"),
     ],
 )
-async def test_pages_and_upstreams_are_answered_on_hosts_of_their_own(
+async def test_pages_and_upstreams_have_separate_hosts(
     method: str, target: str, host: str | None, lines: str, expected: str
 ) -> None:
     async with rig() as (proxy, upstream, own):
@@ -113,16 +113,14 @@ async def test_pages_and_upstreams_are_answered_on_hosts_of_their_own(
         ("/public/x", "gateway:8000", API, "upstream"),
     ],
 )
-async def test_a_trusted_proxy_says_by_which_host_it_was_reached(
-    target: str, host: str, forwarded: str, expected: str
-) -> None:
+async def test_a_trusted_proxy_names_the_host(target: str, host: str, forwarded: str, expected: str) -> None:
     async with rig(trusted_proxies=["127.0.0.1"]) as (proxy, upstream, own):
         answer = await asked(proxy, target, host, f"X-Forwarded-Host: {forwarded}")
         reached = "own" if own.heads else "upstream" if upstream.heads else str(status_of(answer))
         assert reached == expected
 
 
-async def test_without_a_control_plane_of_its_own_a_proxy_keeps_the_same_hosts_apart() -> None:
+async def test_a_proxy_without_control_plane_separates_the_same_hosts() -> None:
     async with rig(control_plane=False) as (proxy, upstream, _):
         for target, host in (("/console/keys", API), ("/console/keys", CONSOLE), ("/public/x", CONSOLE)):
             answer = await asked(proxy, target, host)
@@ -150,7 +148,7 @@ async def test_a_host_is_logged_once_and_not_for_each_request(caplog: pytest.Log
     assert 50 < len(said) < 70  # callers choose what Host says
 
 
-async def test_the_start_says_that_the_api_is_not_answered_on_a_host_of_pages(
+async def test_the_startup_logs_that_the_api_is_not_served_at_a_host_of_pages(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING, "machpay_gateway"):
@@ -172,7 +170,7 @@ COOKIES = [
 
 @pytest.mark.parametrize("lines, others, ours", COOKIES)
 @pytest.mark.parametrize("kind", ["request", "handshake"])
-async def test_our_cookies_reach_the_control_plane_and_no_upstream(
+async def test_the_gateways_cookies_reach_the_control_plane_and_no_upstream(
     lines: list[str], others: list[str], ours: list[str], kind: str
 ) -> None:
     more = [HANDSHAKE] if kind == "handshake" else []
@@ -185,7 +183,7 @@ async def test_our_cookies_reach_the_control_plane_and_no_upstream(
         assert fields_of(head).get("cookie", []) == [*others, *ours]
 
 
-async def test_no_cookie_is_remembered() -> None:
+async def test_heads_with_cookies_are_not_cached() -> None:
     async with rig() as (proxy, _, _):
         await asked(proxy, "/public/x", API, "Cookie: a=1; machpay-session=secret")
         assert not [head for head in proxy.proxy.context.requests.cache if b"secret" in head]
@@ -198,14 +196,14 @@ SET = (
 )
 
 
-async def test_an_upstream_cannot_set_our_cookies() -> None:
+async def test_an_upstream_cannot_set_the_gateways_cookies() -> None:
     answer = f"HTTP/1.1 200 OK\r\n{SET}Content-Length: 2\r\n\r\nok".encode()
     async with rig(answer=answer) as (proxy, _, _):
         for _ in range(2):
             assert fields_of(await asked(proxy, "/public/x", API))["set-cookie"] == ["a=1; Path=/", "b=machpay-"]
 
 
-async def test_an_upstream_cannot_set_them_before_its_answer_or_with_a_tunnel() -> None:
+async def test_an_upstream_cannot_set_the_gateways_cookies_with_1xx_responses() -> None:
     early = f"HTTP/1.1 103 Early Hints\r\n{SET}\r\n".encode()
     async with rig(answer=early + OK) as (proxy, _, _), proxy.client() as client:
         await client.send(f"GET /public/x HTTP/1.1\r\nHost: {API}\r\n\r\n".encode())
@@ -217,7 +215,7 @@ async def test_an_upstream_cannot_set_them_before_its_answer_or_with_a_tunnel() 
         assert (status_of(head), fields_of(head)["set-cookie"]) == (101, ["a=1; Path=/", "b=machpay-"])
 
 
-async def test_the_control_plane_sets_its_own() -> None:
+async def test_the_control_plane_sets_its_own_cookies() -> None:
     async with rig() as (proxy, _, own):
         own.answer = f"HTTP/1.1 200 OK\r\n{SET}Content-Length: 2\r\n\r\nok".encode()
         assert len(fields_of(await asked(proxy, "/console/keys", CONSOLE))["set-cookie"]) == SET.count("\r\n")
@@ -230,7 +228,7 @@ BELIEVED = [
 ]  # fmt: skip
 
 
-async def test_what_upstreams_believe_of_a_proxy_is_dropped() -> None:
+async def test_headers_that_upstreams_trust_a_proxy_to_set_are_dropped() -> None:
     async with rig() as (proxy, upstream, _):
         await asked(proxy, "/public/x", API, *BELIEVED, "X-Mine: 1", "X-Api-Key: 2")
         (head,) = upstream.heads
@@ -240,7 +238,7 @@ async def test_what_upstreams_believe_of_a_proxy_is_dropped() -> None:
         assert (fields_of(head)["x-mine"], fields_of(head)["x-api-key"]) == (["1"], ["2"])
 
 
-async def test_named_headers_pass_as_they_are_named_and_no_others() -> None:
+async def test_only_listed_headers_pass() -> None:
     async with rig(proxy={"pass_headers": ["Remote-User", "X-Forwarded-User"]}) as (proxy, upstream, _):
         await asked(proxy, "/public/x", API, *BELIEVED)
         (head,) = upstream.heads

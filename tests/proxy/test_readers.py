@@ -66,7 +66,7 @@ _FIRSTS = st.sampled_from(
 
 @given(st.lists(st.builds(lambda first, lines: head_of(first, *lines), _FIRSTS, _LINES), min_size=2, max_size=8))
 @settings(max_examples=300, deadline=None)
-def test_whatever_came_before_a_head_is_read_as_if_it_were_the_first(heads: Sequence[bytes]) -> None:
+def test_the_cache_does_not_change_how_a_request_is_parsed(heads: Sequence[bytes]) -> None:
     reader = request_reader()
     for head in (*heads, *heads):
         assert told(reader.read(head)) == told(read_request(head, request_fields(b"x-forwarded-for")))
@@ -74,7 +74,7 @@ def test_whatever_came_before_a_head_is_read_as_if_it_were_the_first(heads: Sequ
 
 @given(st.lists(st.builds(lambda lines: head_of(b"HTTP/1.1 200 OK", *lines), _LINES), min_size=2, max_size=8))
 @settings(max_examples=100, deadline=None)
-def test_whatever_came_before_an_answer_is_read_as_if_it_were_the_first(heads: Sequence[bytes]) -> None:
+def test_the_cache_does_not_change_how_a_response_is_parsed(heads: Sequence[bytes]) -> None:
     reader = ResponseReader(response_fields())
     for head in (*heads, *heads):
         first, second = reader.read(head), read_response(head, response_fields())
@@ -84,7 +84,7 @@ def test_whatever_came_before_an_answer_is_read_as_if_it_were_the_first(heads: S
             assert said(first) == said(second)
 
 
-def test_the_same_head_is_read_once_whoever_sends_it() -> None:
+def test_equal_heads_with_other_credentials_are_parsed_once() -> None:
     reader = request_reader()
     heads = [head_of(FIRST, HOST, b"Authorization: Bearer %d" % n, b"Accept: */*") for n in range(3)]
     requests = [reader.read(head) for head in heads]
@@ -104,14 +104,14 @@ def test_the_same_head_is_read_once_whoever_sends_it() -> None:
         head_of(b"GET /v1/skills?token=hush-hush HTTP/1.1", HOST),
     ],
 )
-def test_no_secret_is_remembered(head: bytes) -> None:
+def test_no_secret_is_cached(head: bytes) -> None:
     reader = request_reader()
     request = reader.read(head)
     assert isinstance(request, FramedRequest)
     assert not [key for key, parsed in reader.cache.items() if "hush-hush" in f"{key!r} {said(parsed)}"]
 
 
-def test_a_head_of_as_many_lines_as_there_may_be_may_not_come_with_one_more() -> None:
+def test_a_cached_head_with_the_maximum_of_lines_may_not_have_one_more() -> None:
     reader = request_reader()
     lines = [HOST, *[b"X: 1"] * (MAX_LINES - 1)]
     for _ in range(2):
@@ -119,13 +119,13 @@ def test_a_head_of_as_many_lines_as_there_may_be_may_not_come_with_one_more() ->
         assert isinstance(reader.read(head_of(FIRST, *lines, CREDENTIALS)), Fault)
 
 
-def test_a_head_that_is_known_may_not_come_with_a_longer_credential_than_a_head_may_have() -> None:
+def test_a_cached_head_may_not_have_a_credential_beyond_the_limit() -> None:
     reader = request_reader()
     for count, expected in ((0, FramedRequest), (MAX_HEAD_BYTES - 100, FramedRequest), (MAX_HEAD_BYTES, Fault)):
         assert isinstance(reader.read(head_of(FIRST, HOST, b"Authorization: " + b"a" * count)), expected)
 
 
-def test_heads_that_somebody_makes_up_fill_no_memory() -> None:
+def test_made_up_heads_fill_no_memory() -> None:
     reader, answers = request_reader(), ResponseReader(response_fields())
     for number in range(5000):
         reader.read(head_of(b"GET /%d HTTP/1.1" % number, HOST))

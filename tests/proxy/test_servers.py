@@ -43,7 +43,7 @@ class _Once:
         ("GET", ("Transfer-Encoding: chunked",), b"0\r\n\r\n", 502, 1),
     ],
 )
-async def test_what_a_kept_connection_lost_is_sent_again_if_it_is_safe(
+async def test_a_request_lost_on_a_reused_connection_is_retried_if_it_is_safe(
     method: str, fields: Sequence[str], body: bytes, expected: int, asked: int
 ) -> None:
     once = _Once()
@@ -56,7 +56,7 @@ async def test_what_a_kept_connection_lost_is_sent_again_if_it_is_safe(
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_what_a_new_connection_lost_is_not_sent_again(method: str) -> None:
+async def test_a_request_lost_on_a_new_connection_is_not_retried(method: str) -> None:
     async def never(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         await upstream.read(reader)
 
@@ -66,7 +66,7 @@ async def test_what_a_new_connection_lost_is_not_sent_again(method: str) -> None
         assert len(upstream.heads) == 1
 
 
-async def test_a_kept_connection_that_is_told_to_have_ended_is_not_used_again() -> None:
+async def test_an_idle_connection_that_has_ended_is_not_reused() -> None:
     """It closes only in the event loop's next round, and a request that comes in this one may be no safe one."""
     async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
         await client.send(request())
@@ -79,7 +79,7 @@ async def test_a_kept_connection_that_is_told_to_have_ended_is_not_used_again() 
         assert server.take_idle() is None
 
 
-async def test_a_request_whose_answer_has_begun_is_not_sent_again() -> None:
+async def test_a_request_whose_response_has_begun_is_not_retried() -> None:
     async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await upstream.read(reader)
         writer.write(OK)
@@ -95,7 +95,7 @@ async def test_a_request_whose_answer_has_begun_is_not_sent_again() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"abc"])
-async def test_a_server_that_is_not_there_is_passed_over(body: bytes) -> None:
+async def test_an_unreachable_server_is_skipped(body: bytes) -> None:
     """Nothing was sent to it, so that anything may be sent to the next."""
     async with Upstream() as away:
         pass
@@ -106,7 +106,7 @@ async def test_a_server_that_is_not_there_is_passed_over(body: bytes) -> None:
         assert there.bodies == [body] * 20
 
 
-async def test_no_server_at_all_is_answered_502_and_holds_no_connection() -> None:
+async def test_an_upstream_without_reachable_servers_becomes_a_502() -> None:
     async with Upstream() as one, Upstream() as two:
         pass
     async with proxied(one, two) as rig, rig.client() as client:
@@ -118,7 +118,7 @@ async def test_no_server_at_all_is_answered_502_and_holds_no_connection() -> Non
             assert (await client.answer())[0] == 200
 
 
-async def test_requests_are_spread_over_servers_by_what_they_have_to_do() -> None:
+async def test_requests_go_to_the_server_with_the_fewest_in_flight() -> None:
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await busy.read(reader)
         came.set()
@@ -150,7 +150,7 @@ def _server(name: str, clock: FixedClock) -> UpstreamServer:
     return UpstreamServer(name, never, clock=clock)  # type: ignore[arg-type]  # it returns nothing at all
 
 
-def test_a_server_that_keeps_failing_is_left_alone_longer_each_time() -> None:
+def test_each_ejection_lasts_longer() -> None:
     clock = FixedClock(0.0)
     bad, good = _server("bad", clock), _server("good", clock)
     pool = ServerPool([bad, good], clock=clock)
@@ -171,7 +171,7 @@ def test_a_server_that_keeps_failing_is_left_alone_longer_each_time() -> None:
         assert {pool.pick() for _ in range(4)} == {bad, good}
 
 
-def test_servers_that_all_fail_are_asked_all_the_same() -> None:
+def test_ejected_servers_are_used_if_all_are_ejected() -> None:
     clock = FixedClock(0.0)
     servers = [_server("one", clock), _server("two", clock)]
     pool = ServerPool(servers, clock=clock)
@@ -188,7 +188,7 @@ def _has(rig: Rig, count: int) -> bool:
     return len(rig.ended) == count
 
 
-async def test_what_a_server_has_to_do_is_nothing_once_all_is_over() -> None:
+async def test_no_request_is_in_flight_once_all_have_ended() -> None:
     """Whatever the way in which a request ended."""
 
     async def odd(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

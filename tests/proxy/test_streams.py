@@ -21,7 +21,7 @@ _EXPECT = ("Expect: 100-continue", "Content-Length: 3")
         (b"HTTP/1.1 200 OK\r\nContent-Length: 24\r\n\r\n", False),
     ],
 )
-async def test_each_piece_of_an_answer_arrives_before_the_next_is_sent(head: bytes, framed: bool) -> None:  # noqa: FBT001 - a table's column
+async def test_a_response_is_streamed(head: bytes, framed: bool) -> None:  # noqa: FBT001 - a table's column
     arrived = asyncio.Queue[None]()
 
     async def events(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -43,7 +43,7 @@ async def test_each_piece_of_an_answer_arrives_before_the_next_is_sent(head: byt
             assert piece.endswith((b"8\r\n" if is_chunked else b"") + b"data: %d\n" % number)
 
 
-async def test_each_piece_of_a_body_arrives_before_the_next_is_sent() -> None:
+async def test_a_request_body_is_streamed() -> None:
     pieces = asyncio.Queue[bytes]()
 
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -63,7 +63,7 @@ async def test_each_piece_of_a_body_arrives_before_the_next_is_sent() -> None:
 
 
 @pytest.mark.parametrize("announced", [(), ("Trailer: X-Sum",)])
-async def test_trailers_of_a_request_go_on(announced: tuple[str, ...]) -> None:
+async def test_request_trailers_are_forwarded(announced: tuple[str, ...]) -> None:
     strict = Strict()
     body = b"3\r\nabc\r\n0\r\nX-Sum: 1\r\nx-sum: caf\xe9\r\n\r\n"
     async with Upstream(strict) as upstream, proxied(upstream) as rig, rig.client() as client:
@@ -72,7 +72,7 @@ async def test_trailers_of_a_request_go_on(announced: tuple[str, ...]) -> None:
     assert strict.requests[0].trailers == [(b"X-Sum", b"1"), (b"x-sum", b"caf\xe9")]
 
 
-async def test_a_body_that_is_waited_for_is_sent_when_the_upstream_wants_it() -> None:
+async def test_expect_100_continue_is_forwarded() -> None:
     strict = Strict()
     async with Upstream(strict) as upstream, proxied(upstream) as rig, rig.client() as client:
         await client.send(request("POST", "/public/x", *_EXPECT))
@@ -83,7 +83,7 @@ async def test_a_body_that_is_waited_for_is_sent_when_the_upstream_wants_it() ->
 
 
 @pytest.mark.parametrize("path", ["/v1/x", "/nowhere", "/public/x"])
-async def test_a_body_that_nobody_wants_need_not_come(path: str) -> None:
+async def test_a_final_response_to_expect_100_continue_makes_the_body_unnecessary(path: str) -> None:
     no = b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n"
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -101,7 +101,7 @@ async def test_a_body_that_nobody_wants_need_not_come(path: str) -> None:
         assert await client.rest() == b""
 
 
-async def test_interim_answers_go_on_as_they_come() -> None:
+async def test_interim_responses_are_forwarded() -> None:
     interim = (
         b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: X-Gone\r\nX-Gone: 1\r\n\r\n"
         b"HTTP/1.1 103 Early Hints\r\nLink: </b>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
@@ -130,7 +130,7 @@ async def test_interim_answers_go_on_as_they_come() -> None:
 
 
 @pytest.mark.parametrize("is_whole", [True, False])
-async def test_an_answer_may_come_before_the_body_has(is_whole: bool) -> None:  # noqa: FBT001 - a table's column
+async def test_a_response_may_arrive_before_the_body(is_whole: bool) -> None:  # noqa: FBT001 - a table's column
     ended = asyncio.Event()
 
     async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -157,7 +157,7 @@ async def test_an_answer_may_come_before_the_body_has(is_whole: bool) -> None:  
 
 
 @pytest.mark.parametrize("longest, is_heard", [(30.0, True), (0.0, False)])
-async def test_a_client_may_send_its_body_for_a_while_before_it_reads_why_nobody_wants_it(
+async def test_a_refused_client_may_send_its_body_for_a_limited_time(
     longest: float,
     is_heard: bool,  # noqa: FBT001 - a table's column
     monkeypatch: pytest.MonkeyPatch,
@@ -182,7 +182,7 @@ def _is_sent_on(rig: Rig) -> bool:
 
 
 @pytest.mark.parametrize("missing, status", [(0, 413), (1, 413), (20, 502)])
-async def test_an_answer_may_come_just_before_the_body_can_go_no_further(missing: int, status: int) -> None:
+async def test_a_response_is_read_although_writing_the_body_failed(missing: int, status: int) -> None:
     """The upstream answers and closes at once: the next write fails before the answer has been read."""
     answer = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno"
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -199,7 +199,7 @@ async def test_an_answer_may_come_just_before_the_body_can_go_no_further(missing
             assert rest == b"no"[: 2 - missing] or status == 502
 
 
-async def test_an_answer_and_a_body_may_go_at_the_same_time() -> None:
+async def test_a_response_and_a_request_body_may_be_streamed_at_the_same_time() -> None:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(_CHUNKED)
@@ -218,7 +218,7 @@ async def test_an_answer_and_a_body_may_go_at_the_same_time() -> None:
         assert await client.rest() == b"0\r\n\r\n"
 
 
-async def test_a_body_that_breaks_while_its_answer_comes_ends_both() -> None:
+async def test_a_malformed_body_during_the_response_ends_both() -> None:
     ended = asyncio.Event()
 
     async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -235,7 +235,7 @@ async def test_a_body_that_breaks_while_its_answer_comes_ends_both() -> None:
         await asyncio.wait_for(ended.wait(), 3)
 
 
-async def test_a_body_without_an_end_never_reaches_its_upstream_as_one_that_ended() -> None:
+async def test_an_incomplete_body_stays_incomplete_for_the_upstream() -> None:
     strict = Strict()
     for body in (b"3\r\nabc\r\n", b"3\r\nabc\r\n0\r\n", b"3\r\nab"):
         async with Upstream(strict) as upstream, proxied(upstream) as rig:

@@ -52,7 +52,7 @@ _HOST = b"\r\nHost: api.test\r\n\r\n"
         ("*", 400),
     ],
 )
-async def test_the_path_that_goes_on_is_the_one_that_was_authorised(target: str, expected: int | str) -> None:
+async def test_the_forwarded_path_is_the_authorized_one(target: str, expected: int | str) -> None:
     strict = Strict()
     async with Upstream(strict) as upstream, proxied(upstream) as rig, rig.client() as client:
         await client.send(request("GET", target))
@@ -64,7 +64,7 @@ async def test_the_path_that_goes_on_is_the_one_that_was_authorised(target: str,
     assert strict.requests[0].target == (target if expected == 200 else str(expected)).encode()
 
 
-async def test_a_path_is_authorised_as_it_is_decoded() -> None:
+async def test_a_path_is_authorized_decoded() -> None:
     strict = Strict()
     routes = (Route("GET /a/b", public=True), Route("GET /a/{id}", scopes="skills:execute"))
     async with Upstream(strict) as upstream, proxied(upstream, routes=routes) as rig, rig.client() as client:
@@ -124,7 +124,7 @@ async def test_a_path_is_authorised_as_it_is_decoded() -> None:
         (b"PRI * HTTP/2.0", 400),
     ],
 )
-async def test_a_request_line_has_one_reading(line: bytes, expected: int | bytes) -> None:
+async def test_a_request_line_is_unambiguous(line: bytes, expected: int | bytes) -> None:
     strict = Strict()
     async with Upstream(strict) as upstream, proxied(upstream) as rig, rig.client() as client:
         await client.send(line + _HOST)
@@ -166,7 +166,7 @@ async def test_a_request_line_has_one_reading(line: bytes, expected: int | bytes
         (b"X: 1\r\n Host: api.test", 400),
     ],
 )
-async def test_a_host_has_one_reading(lines: bytes, expected: int) -> None:
+async def test_a_host_is_unambiguous(lines: bytes, expected: int) -> None:
     strict = Strict()
     async with Upstream(strict) as upstream, proxied(upstream) as rig, rig.client() as client:
         await client.send(b"GET /public/x HTTP/1.1\r\n" + (lines + b"\r\n" if lines else b"") + b"\r\n")
@@ -185,7 +185,7 @@ async def test_two_credentials_are_refused(field: str) -> None:
         assert upstream.connections == 0
 
 
-async def test_a_method_that_a_route_does_not_name_goes_nowhere() -> None:
+async def test_a_method_without_a_route_is_not_forwarded() -> None:
     routes = (Route("GET /public/x", public=True),)
     strict = Strict()
     async with Upstream(strict) as upstream, proxied(upstream, routes=routes) as rig, rig.client() as client:

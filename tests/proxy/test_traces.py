@@ -14,7 +14,7 @@ from machpay_gateway.assembly import gateway as assembly
 from machpay_gateway.settings import Settings
 from machpay_gateway.telemetry.traces import Traces
 from tests.proxy.harness import OK, Rig, Upstream, deaf, fields_of, proxied, request, reset
-from tests.proxy.test_steps import Asked
+from tests.proxy.test_timings import SlowLimiter
 from tests.telemetry.test_traces import PARENT, TOLD, TRACE, Spans, provider, told
 
 PARENT_BASED = ParentBased(ALWAYS_OFF)
@@ -80,11 +80,11 @@ async def test_the_wait_for_the_limiter_is_a_span() -> None:
         secret = await rig.secret()
         await ended(rig, request("GET", "/v1/x", "Connection: close", secret=secret))  # so that the key is known
         spans.clear()
-        rig.gateway.gate.limiter = asked = Asked(rig.gateway.limiter)  # type: ignore[assignment]  # of it one method
+        rig.gateway.gate.limiter = limiter = SlowLimiter(rig.gateway.limiter)  # type: ignore[assignment]  # one method
         async with rig.client() as client:
             await client.send(request("GET", "/v1/x", "Connection: close", secret=secret))
-            await rig.until(lambda: asked.waiting)
-            asked.answer()
+            await rig.until(lambda: limiter.waiting)
+            limiter.answer()
             await client.rest()
         await rig.until(lambda: len(rig.ended) == 2)
     decide, admission = spans.named("decide"), spans.named("admission")
@@ -97,7 +97,7 @@ async def test_the_wait_for_the_limiter_is_a_span() -> None:
 @pytest.mark.parametrize(
     "path, status, outcome", [("/v1/x", 401, "missing_credentials"), ("/z", 404, "route_not_found")]
 )
-async def test_what_is_refused_has_no_upstream(path: str, status: int, outcome: str) -> None:
+async def test_a_refused_request_has_no_upstream_span(path: str, status: int, outcome: str) -> None:
     spans = Spans()
     async with Upstream() as upstream, traced(upstream, spans) as rig:
         await ended(rig, request("GET", path, "Connection: close"))
@@ -108,7 +108,7 @@ async def test_what_is_refused_has_no_upstream(path: str, status: int, outcome: 
     assert whole.status.status_code is StatusCode.UNSET
 
 
-async def test_a_stranger_forces_nothing_and_its_word_goes_no_further() -> None:
+async def test_an_untrusted_trace_context_forces_nothing_and_is_not_forwarded() -> None:
     spans = Spans()
     async with Upstream() as upstream, traced(upstream, spans) as rig:
         await ended(rig, request("GET", "/public/x", "Connection: close", *LINES, "Traceparent: 00-1-2-03"))
@@ -122,7 +122,7 @@ async def test_a_stranger_forces_nothing_and_its_word_goes_no_further() -> None:
 
 
 @pytest.mark.parametrize("flag", ["00", "01"])
-async def test_the_trace_of_a_trusted_peer_goes_on_with_its_flag(flag: str) -> None:
+async def test_the_trace_of_a_trusted_peer_continues_with_its_flag(flag: str) -> None:
     spans = Spans()
     async with Upstream() as upstream, traced(upstream, spans, sampler=PARENT_BASED, trusted=True) as rig:
         lines = [f"traceparent: 00-{TRACE}-{PARENT}-{flag}", "tracestate: a=1", "TraceState: b=2"]
@@ -135,7 +135,7 @@ async def test_the_trace_of_a_trusted_peer_goes_on_with_its_flag(flag: str) -> N
     assert all(hex_id(span)[0] == TRACE for span in spans.all)
 
 
-async def test_what_is_not_sampled_says_so_to_the_upstream() -> None:
+async def test_an_unsampled_trace_is_forwarded_as_unsampled() -> None:
     spans = Spans()
     async with Upstream() as upstream, traced(upstream, spans, sampler=ALWAYS_OFF) as rig:
         await ended(rig, request("GET", "/public/x", "Connection: close", *LINES))
@@ -144,7 +144,7 @@ async def test_what_is_not_sampled_says_so_to_the_upstream() -> None:
     assert not spans.all
 
 
-async def test_without_traces_what_the_caller_says_passes() -> None:
+async def test_without_traces_the_callers_trace_context_passes() -> None:
     async with Upstream() as upstream, proxied(upstream) as rig:
         await ended(rig, request("GET", "/public/x", "Connection: close", *LINES))
     assert [fields_of(upstream.heads[-1])[name] for name in TOLD] == [[value] for value in TOLD.values()]
@@ -161,7 +161,7 @@ async def test_an_upstream_that_cannot_be_reached_is_an_error() -> None:
         assert told(span)["error.type"] == "upstream_unavailable"
 
 
-async def test_the_error_of_an_upstream_is_told_as_such() -> None:
+async def test_an_error_status_of_the_upstream_is_an_error_of_its_span() -> None:
     spans = Spans()
     answer = OK.replace(b"200 OK", b"500 Oops")
     async with Upstream(answer=answer) as upstream, traced(upstream, spans) as rig:
@@ -169,18 +169,18 @@ async def test_the_error_of_an_upstream_is_told_as_such() -> None:
     assert [told(spans.named(name))["error.type"] for name in ("upstream", "GET /public/{rest:path}")] == ["500", "500"]
 
 
-async def test_a_client_that_leaves_ends_its_spans_once() -> None:
-    spans, asked = Spans(), asyncio.Event()
+async def test_a_disconnect_ends_the_spans_once() -> None:
+    spans, has_arrived = Spans(), asyncio.Event()
 
     async def never(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        asked.set()
+        has_arrived.set()
         await asyncio.Event().wait()
 
     async with Upstream(never) as upstream, traced(upstream, spans) as rig:
         async with rig.client() as client:
             await client.send(request("GET", "/public/x"))
-            await asked.wait()
+            await has_arrived.wait()
             reset(client.writer)
         await rig.until(lambda: rig.ended)
     assert [span.name for span in spans.all] == ["upstream", "decide", "GET /public/{rest:path}"]
@@ -188,7 +188,7 @@ async def test_a_client_that_leaves_ends_its_spans_once() -> None:
     assert told(spans.all[-1])["http.response.status_code"] == 499
 
 
-async def test_an_answer_that_breaks_off_is_an_error_and_ends_once() -> None:
+async def test_a_response_that_breaks_off_is_an_error_and_ends_once() -> None:
     async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
@@ -232,7 +232,7 @@ async def test_a_stream_ends_its_span_with_its_last_piece() -> None:
     assert sent.end_time < whole.end_time  # the head of the answer, and its end
 
 
-async def test_a_websocket_is_a_whole_request_when_it_is_accepted() -> None:
+async def test_a_websockets_span_ends_with_its_handshake() -> None:
     async def switching(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")

@@ -34,7 +34,7 @@ async def _asked(rig: Rig, client: Client, *fields: str, more: bytes = b"") -> N
     await client.send(request("GET", "/v1/x", *(fields or _ASK), secret=await rig.secret()) + more)
 
 
-async def test_what_comes_along_with_a_change_of_protocols_belongs_to_it() -> None:
+async def test_bytes_after_the_handshake_belong_to_the_tunnel() -> None:
     switching = _Switching(early=b"from the upstream")
     async with Upstream(switching) as upstream, proxied(upstream) as rig, rig.client() as client:
         await _asked(rig, client, more=request("GET", "/v1/nowhere"))
@@ -51,7 +51,7 @@ async def test_what_comes_along_with_a_change_of_protocols_belongs_to_it() -> No
 
 
 @pytest.mark.parametrize("first", ["client", "upstream"])
-async def test_each_way_ends_by_itself(first: str) -> None:
+async def test_each_direction_ends_separately(first: str) -> None:
     switching = _Switching()
     async with Upstream(switching) as upstream, proxied(upstream) as rig, rig.client() as client:
         await _asked(rig, client)
@@ -71,7 +71,7 @@ async def test_each_way_ends_by_itself(first: str) -> None:
 
 
 @pytest.mark.parametrize("first", ["client", "upstream"])
-async def test_a_tunnel_whose_one_side_is_gone_frees_its_slot(first: str) -> None:
+async def test_a_tunnel_with_one_lost_side_frees_its_slot(first: str) -> None:
     switching = _Switching()
     tiers = {"standard": Tier("1000/minute", concurrency=1)}
     async with Upstream(switching) as upstream, proxied(upstream, tiers=tiers) as rig, rig.client() as client:
@@ -138,7 +138,7 @@ def _queued(transport: asyncio.WriteTransport, what: int) -> int:
 
 
 @pytest.mark.parametrize("status", [b"200 OK", b"400 Bad Request", b"426 Upgrade Required"])
-async def test_an_upgrade_that_is_declined_is_a_request_like_any_other(status: bytes) -> None:
+async def test_a_declined_upgrade_is_a_regular_request(status: bytes) -> None:
     answer = OK.replace(b"200 OK", status)
     async with Upstream(answer=answer) as upstream, proxied(upstream) as rig, rig.client() as client:
         await _asked(rig, client, more=request("GET", "/public/next"))
@@ -164,7 +164,7 @@ async def test_an_upgrade_that_is_declined_is_a_request_like_any_other(status: b
     ],
 )
 @pytest.mark.parametrize("is_switching", [False, True])
-async def test_an_upgrade_that_is_not_offered_is_not_asked_for(fields: tuple[str, ...], is_switching: bool) -> None:  # noqa: FBT001 - a table's column
+async def test_unsupported_upgrades_are_not_forwarded(fields: tuple[str, ...], is_switching: bool) -> None:  # noqa: FBT001 - a table's column
     async with Upstream(answer=_SWITCH if is_switching else OK) as upstream, proxied(upstream) as rig:
         async with rig.client() as client:
             await _asked(rig, client, *fields, more=b"abc" if "Content-Length: 3" in fields else b"")
@@ -182,13 +182,13 @@ async def test_an_upgrade_that_is_not_offered_is_not_asked_for(fields: tuple[str
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n",
     ],
 )
-async def test_a_change_to_another_protocol_than_asked_for_is_answered_502(answer: bytes) -> None:
+async def test_a_switch_to_another_protocol_than_requested_becomes_a_502(answer: bytes) -> None:
     async with Upstream(answer=answer) as upstream, proxied(upstream) as rig, rig.client() as client:
         await _asked(rig, client)
         assert (await client.answer())[0] == 502
 
 
-async def test_http_1_0_asks_for_no_upgrade() -> None:
+async def test_http_1_0_has_no_upgrade() -> None:
     async with Upstream() as upstream, proxied(upstream) as rig:
         await rig.exchange(b"GET /public/x HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         assert "upgrade" not in fields_of(upstream.heads[0])
@@ -203,7 +203,7 @@ async def test_an_upgrade_is_decided_as_any_request() -> None:
         assert upstream.connections == 0
 
 
-async def test_a_tunnel_holds_back_the_faster_side() -> None:
+async def test_a_tunnel_applies_backpressure() -> None:
     switching = _Switching()
     async with (
         Upstream(switching) as upstream,
@@ -227,7 +227,7 @@ async def test_a_tunnel_holds_back_the_faster_side() -> None:
         switching.ended.set()
 
 
-async def test_a_client_that_does_not_take_what_a_tunnel_leaves_behind_is_closed_in_time() -> None:
+async def test_a_client_that_does_not_read_the_rest_of_a_tunnel_times_out() -> None:
     switching = _Switching()
     async with (
         Upstream(switching) as upstream,

@@ -38,7 +38,7 @@ async def tls_upstream(chain_path: Path) -> AsyncIterator[int]:
         (True, "localhost", 502),  # the certificate is for another name
     ],
 )
-async def test_an_upstream_is_believed_only_by_its_certificate(
+async def test_an_upstreams_certificate_is_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, trusts_it: bool, host: str, status: int
 ) -> None:
     ca_path, chain_path = write_certificates(tmp_path)

@@ -40,7 +40,7 @@ def parsed(fields: Headers, name: bytes) -> Any:  # noqa: ANN401 - as http_sf ha
     return http_sf.parse(value, tltype="list")
 
 
-def test_the_fields_are_the_drafts() -> None:
+def test_the_fields_are_those_of_the_draft() -> None:
     fields = quota_headers(granted(), legacy=False)
     assert fields == [
         (b"ratelimit-policy", b'"minute";q=1000;w=60, "concurrency";q=50;qu="concurrent-requests"'),
@@ -87,7 +87,7 @@ def test_the_reset_is_whole_seconds_rounded_up_and_never_0(resets_in: float, tol
     assert (b"x-ratelimit-reset", b"%d" % told) in fields
 
 
-def test_legacy_fields_come_on_request() -> None:
+def test_legacy_fields_are_optional() -> None:
     assert quota_headers(granted(), legacy=True)[2:] == [
         (b"x-ratelimit-limit", b"1000"),
         (b"x-ratelimit-remaining", b"742"),
@@ -96,29 +96,29 @@ def test_legacy_fields_come_on_request() -> None:
     assert response_headers(CALLER, granted(), b"x", legacy=True)[-1] == (b"x-ratelimit-reset", b"12")
 
 
-def test_an_answer_carries_the_quota_and_the_request_id() -> None:
+def test_a_response_has_the_quota_and_the_request_id() -> None:
     fields = response_headers(CALLER, granted(), b"req-1", legacy=False)
     assert sorted(name for name, _ in fields) == [b"ratelimit", b"ratelimit-policy", b"x-request-id"]
     assert (b"x-request-id", b"req-1") in fields
 
 
-def test_the_quota_told_is_the_one_that_it_was_granted_by() -> None:
+def test_the_quota_headers_are_those_of_the_admission() -> None:
     fields = response_headers(CALLER, granted(tier=TIERS["test"]), b"req-1", legacy=False)
     assert parsed(fields, b"ratelimit-policy")[0][1] == {"q": 100, "w": 60}
 
 
-def test_one_answer_does_not_change_the_next() -> None:
+def test_one_response_does_not_change_the_next() -> None:
     first = response_headers(CALLER, granted(), b"req-1", legacy=False)
     first.append((b"x-added", b"1"))
     assert len(response_headers(CALLER, granted(), b"req-2", legacy=False)) == 3
 
 
-def test_a_public_answer_carries_the_request_id_only() -> None:
+def test_a_public_response_has_only_the_request_id() -> None:
     assert response_headers(ANONYMOUS, None, b"req-1", legacy=True) == [(b"x-request-id", b"req-1")]
 
 
 @pytest.mark.parametrize("policy", ["minute", CONCURRENCY])
-def test_a_refusal_for_quota_carries_the_quota(policy: str) -> None:
+def test_a_refusal_for_quota_has_the_quota(policy: str) -> None:
     exceeded = Exceeded(policy, wait_seconds=3.5, left=2, resets_in=2.5, slots_left=1, tier=STANDARD)
     denied = Denied(Reason.RATE_LIMITED, principal=CALLER, exceeded=exceeded)
     fields = refusal_headers(denied, legacy=False)
@@ -126,5 +126,5 @@ def test_a_refusal_for_quota_carries_the_quota(policy: str) -> None:
 
 
 @pytest.mark.parametrize("reason", [Reason.INVALID_CREDENTIALS, Reason.INSUFFICIENT_SCOPE, Reason.UNAVAILABLE])
-def test_a_refusal_for_another_reason_says_nothing_of_a_quota(reason: Reason) -> None:
+def test_a_refusal_for_another_reason_has_no_quota(reason: Reason) -> None:
     assert refusal_headers(Denied(reason, principal=CALLER), legacy=True) == []

@@ -60,7 +60,7 @@ def speaking(note: Notes) -> ASGIApp:
     return app
 
 
-async def test_ours_opens_before_the_applications_and_closes_after_it_but_before_the_server_hears() -> None:
+async def test_the_gateway_opens_before_and_closes_after_the_application() -> None:
     server = Server()
     assert await server.run(speaking(server.events.append)) == [
         "open",
@@ -90,7 +90,7 @@ async def returns_after_reading(_scope: Scope, receive: Receive, _send: Send) ->
 
 
 @pytest.mark.parametrize("app", [raises_at_once, raises_after_reading, returns_at_once, returns_after_reading])
-async def test_an_application_without_a_lifespan_is_spoken_for(
+async def test_an_application_without_lifespan_support_starts_and_stops(
     app: Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]],
 ) -> None:
     server = Server()
@@ -99,7 +99,7 @@ async def test_an_application_without_a_lifespan_is_spoken_for(
 
 
 @pytest.mark.parametrize("also_raises", [True, False])
-async def test_an_application_that_fails_to_start_closes_what_we_opened(*, also_raises: bool) -> None:
+async def test_an_application_that_fails_to_start_closes_the_gateway(*, also_raises: bool) -> None:
     async def app(_scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "lifespan.startup.failed", "message": "no database"})
@@ -116,7 +116,7 @@ async def test_an_application_that_fails_to_start_closes_what_we_opened(*, also_
     assert server.failure == {"type": "lifespan.startup.failed", "message": "no database"}
 
 
-async def test_an_application_that_fails_to_stop_closes_what_we_opened() -> None:
+async def test_an_application_that_fails_to_stop_closes_the_gateway() -> None:
     async def app(_scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "lifespan.startup.complete"})
@@ -128,7 +128,7 @@ async def test_an_application_that_fails_to_stop_closes_what_we_opened() -> None
 
 
 @pytest.mark.parametrize("error", [RuntimeError("crashed"), asyncio.CancelledError()])
-async def test_an_application_that_dies_while_it_serves_closes_what_we_opened(error: BaseException) -> None:
+async def test_an_application_that_dies_while_serving_closes_the_gateway(error: BaseException) -> None:
     async def app(_scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "lifespan.startup.complete"})
@@ -140,7 +140,7 @@ async def test_an_application_that_dies_while_it_serves_closes_what_we_opened(er
     assert server.events == ["open", "startup.complete", "close"]
 
 
-async def test_an_application_that_stops_without_a_word_closes_what_we_opened() -> None:
+async def test_an_application_that_stops_silently_closes_the_gateway() -> None:
     async def app(_scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "lifespan.startup.complete"})
@@ -150,7 +150,7 @@ async def test_an_application_that_stops_without_a_word_closes_what_we_opened() 
     assert await server.run(app) == ["open", "startup.complete", "close"]
 
 
-async def test_what_cannot_open_fails_the_start_and_the_application_never_runs() -> None:
+async def test_a_failed_open_fails_the_startup_before_the_application_runs() -> None:
     server = Server(cannot_open=OSError("the database is away"))
     with pytest.raises(OSError, match="the database is away"):
         await server.run(speaking(server.events.append))
@@ -159,7 +159,7 @@ async def test_what_cannot_open_fails_the_start_and_the_application_never_runs()
 
 
 @pytest.mark.parametrize("is_spoken_for", [True, False])
-async def test_a_server_that_gives_up_waiting_closes_what_we_opened(*, is_spoken_for: bool) -> None:
+async def test_a_server_that_cancels_the_lifespan_closes_the_gateway(*, is_spoken_for: bool) -> None:
     serving = asyncio.Event()
 
     async def receive_until_cancelled() -> Message:

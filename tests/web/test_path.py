@@ -47,7 +47,7 @@ def canonical(scope: dict[str, Any]) -> str | None:
         ("/a%2500", "/a%00"),
     ],
 )
-def test_an_unambiguous_path_is_read_as_the_application_reads_it(target: str, path: str) -> None:
+def test_an_unambiguous_path_equals_the_applications(target: str, path: str) -> None:
     assert canonical(as_served(target)) == path
 
 
@@ -162,7 +162,7 @@ def test_an_ambiguous_path_is_none(target: str) -> None:
         ("/a", b"/a\xff%41", "", None),
     ],
 )
-def test_mounts_and_rewritten_prefixes_are_seen_through(
+def test_mount_points_and_stripped_prefixes_are_handled(
     path: str, raw_path: bytes | None, root_path: str | None, expected: str | None
 ) -> None:
     scope: dict[str, Any] = {"path": path}
@@ -177,7 +177,7 @@ PIECES = ["a", "/", ".", "..", ";", "%2e", "%2F", "%5c", "%25", "2f", "%00", "%c
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=8))
-def test_what_is_canonical_has_no_second_reading(pieces: list[str]) -> None:
+def test_canonical_paths_are_unambiguous(pieces: list[str]) -> None:
     target = "/" + "".join(pieces)
     path = canonical(as_served(target))
     if path is None:

@@ -42,14 +42,14 @@ async def test_quota_fields_are_structured_fields_with_the_tier_in_them(api: Gua
     assert 1 <= window["t"] <= 61
 
 
-async def test_the_applications_own_headers_stay_as_they_were(api: Guarded) -> None:
+async def test_the_applications_own_headers_are_unchanged(api: Guarded) -> None:
     _, secret = await api.key()
     answer = await api.client(secret).get("/v1/skills")
     assert answer.headers.get_list("x-app") == ["1", "2"]
     assert len(answer.headers.get_list("ratelimit")) == 1
 
 
-async def test_legacy_headers_come_on_request() -> None:
+async def test_legacy_headers_are_optional() -> None:
     async with guarded(ok, legacy_headers=True) as api:
         _, secret = await api.key()
         headers = (await api.client(secret).get("/v1/skills")).headers
@@ -57,7 +57,7 @@ async def test_legacy_headers_come_on_request() -> None:
         assert 1 <= int(headers["x-ratelimit-reset"]) <= 61
 
 
-async def test_a_public_answer_has_an_id_and_no_quota(api: Guarded) -> None:
+async def test_a_public_response_has_an_id_and_no_quota(api: Guarded) -> None:
     headers = (await api.client().get("/healthz")).headers
     assert "x-request-id" in headers
     assert "ratelimit" not in headers
@@ -111,14 +111,14 @@ async def test_starlette_sees_the_caller() -> None:
         assert seen == {"authenticated": True, "scopes": ["skills:list"], "id": key_id, "tier": "standard"}
 
 
-async def test_a_public_route_sees_nobody() -> None:
+async def test_on_a_public_route_there_is_no_user() -> None:
     async with guarded(APPLICATION, routes=RULES) as api:
         _, secret = await api.key()
         assert (await api.client(secret).get("/open")).json() == {"authenticated": False, "scopes": []}
 
 
 @pytest.mark.parametrize("scopes, status", [(["skills:execute"], 200), (["skills:*"], 200), (["skills:list"], 403)])
-async def test_requires_works_and_honours_wildcards(scopes: list[str], status: int) -> None:
+async def test_requires_works_and_honors_wildcards(scopes: list[str], status: int) -> None:
     async with guarded(APPLICATION, routes=RULES) as api:
         _, secret = await api.key(scopes=scopes)
         assert (await api.client(secret).get("/v1/run")).status_code == status
@@ -132,7 +132,7 @@ async def test_routes_are_matched_below_a_mount() -> None:
         assert (await outer.client(secret).get("/api/v1/skills")).status_code == 403
 
 
-async def test_the_scope_of_the_server_is_left_as_it_was() -> None:
+async def test_the_servers_scope_is_unchanged() -> None:
     async with guarded(ok) as api:
         _, secret = await api.key()
         scope = {

@@ -11,7 +11,7 @@ _SMALL = 8 * 1024
 _LARGE = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000)
 
 
-async def test_a_client_that_does_not_read_holds_up_nobody_who_gets_the_same_connection_next() -> None:
+async def test_a_client_that_does_not_read_leaves_no_paused_connection_in_the_pool() -> None:
     async with (
         Upstream(answer=_LARGE) as upstream,
         proxied(upstream, buffer=_SMALL) as rig,
@@ -26,7 +26,7 @@ async def test_a_client_that_does_not_read_holds_up_nobody_who_gets_the_same_con
         assert len((await slow.answer())[2]) == 100_000
 
 
-async def test_a_client_that_asks_and_never_reads_fills_no_memory() -> None:
+async def test_pipelined_requests_of_a_client_that_never_reads_fill_no_memory() -> None:
     count = 8
     async with (
         Upstream(answer=_LARGE) as upstream,
@@ -45,7 +45,7 @@ async def test_a_client_that_asks_and_never_reads_fills_no_memory() -> None:
         assert [path for path in asked if path != b"/public/other"] == [b"/public/%d" % at for at in range(count)]
 
 
-async def test_refusals_that_nobody_reads_fill_no_memory() -> None:
+async def test_unread_refusals_fill_no_memory() -> None:
     async with (
         Upstream() as upstream,
         proxied(upstream, buffer=_SMALL) as rig,
@@ -60,7 +60,7 @@ async def test_refusals_that_nobody_reads_fill_no_memory() -> None:
         slow.writer.transport.abort()
 
 
-async def test_an_answer_is_taken_from_the_upstream_as_fast_as_its_client_reads() -> None:
+async def test_backpressure_slows_the_upstream_to_the_pace_of_the_client() -> None:
     total = 30_000_000
 
     async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -88,7 +88,7 @@ async def test_an_answer_is_taken_from_the_upstream_as_fast_as_its_client_reads(
         assert read == total
 
 
-async def test_a_body_is_taken_from_the_client_as_fast_as_the_upstream_reads() -> None:
+async def test_backpressure_slows_the_client_to_the_pace_of_the_upstream() -> None:
     total = 30_000_000
     go_on = asyncio.Event()
 
@@ -126,7 +126,7 @@ def _is_held_back_by_upstream(forwarder: Forwarder | None) -> bool:
     return upstream is not None and upstream.is_full
 
 
-async def test_an_answer_that_is_taken_slowly_is_not_broken_off() -> None:
+async def test_a_slowly_read_response_does_not_time_out() -> None:
     total = 2_000_000
 
     async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -157,7 +157,7 @@ async def test_an_answer_that_is_taken_slowly_is_not_broken_off() -> None:
             await slow.reader.readexactly(total - read)
 
 
-async def test_a_body_that_is_taken_slowly_is_not_given_up() -> None:
+async def test_a_slowly_read_request_body_does_not_time_out() -> None:
     piece = 12_000_000  # more than kernels keep
     taken, go_on = asyncio.Event(), asyncio.Event()
 
@@ -185,7 +185,7 @@ async def test_a_body_that_is_taken_slowly_is_not_given_up() -> None:
 
 
 @pytest.mark.parametrize("length", [10, 100_000])
-async def test_a_connection_whose_client_takes_nothing_is_closed_in_time(length: int) -> None:
+async def test_a_client_that_reads_nothing_times_out(length: int) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length + bytes(length)
     async with (
         Upstream(answer=answer) as upstream,
@@ -199,7 +199,7 @@ async def test_a_connection_whose_client_takes_nothing_is_closed_in_time(length:
         await rig.until(lambda: not len(rig.proxy))
 
 
-async def test_a_client_that_takes_its_last_answer_slowly_gets_it_whole() -> None:
+async def test_a_client_that_reads_the_last_response_slowly_gets_all_of_it() -> None:
     async with (
         Upstream(answer=_LARGE) as upstream,
         proxied(upstream, buffer=_SMALL) as rig,

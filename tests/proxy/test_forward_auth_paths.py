@@ -36,7 +36,7 @@ async def _asked(strict: Strict, tmp_path: Path) -> AsyncIterator[Rig]:
 @pytest.mark.parametrize(
     "named", ["content-length", "Transfer-Encoding", "host", "x-forwarded-for, Content-Length, TE"]
 )
-async def test_a_body_is_taken_for_no_request_whatever_connection_names(
+async def test_connection_cannot_turn_a_forward_auth_body_into_a_request(
     path: str, fields: tuple[str, ...], body: bytes, named: str, tmp_path: Path
 ) -> None:
     strict = Strict()
@@ -53,7 +53,7 @@ async def test_a_body_is_taken_for_no_request_whatever_connection_names(
     assert strict.requests[0].values(b"host") == [b"api.test"]
 
 
-async def test_nobody_else_says_who_our_peer_is(tmp_path: Path) -> None:
+async def test_clients_cannot_forge_the_peer_header(tmp_path: Path) -> None:
     strict = Strict()
     forged = ("X-MachPay-Peer: 10.0.0.1", "x-machpay-PEER: 10.0.0.2", "Connection: X-MachPay-Peer")
     async with _asked(strict, tmp_path) as rig, rig.client() as client:

@@ -49,7 +49,7 @@ def test_the_method_is_the_requests(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["post", "Post", "pOST"])
-def test_a_method_is_read_in_upper_case_as_frameworks_read_it(method: str) -> None:
+def test_a_method_is_uppercased_as_in_frameworks(method: str) -> None:
     # uvicorn on h11 passes it as it came; Django and Werkzeug (Quart, Flask) make it upper case and route by that.
     # ASGI: "The HTTP method name, uppercased." A lower-case one must not slip past the route's scopes.
     assert facts(method=method).method == "POST"
@@ -88,12 +88,12 @@ def test_the_address_is_the_peers_or_what_a_trusted_one_says(
     assert address(*headers, peer=peer) == expected
 
 
-def test_the_one_header_that_is_believed_is_configured() -> None:
+def test_the_trusted_header_is_configurable() -> None:
     trust = Trust(PROXIES, b"forwarded")
     assert address((b"forwarded", b"for=1.2.3.4"), (b"x-forwarded-for", b"6.6.6.6"), trust=trust) == "1.2.3.4"
 
 
-def test_nobody_is_believed_where_no_proxy_is_configured() -> None:
+def test_without_trusted_proxies_nobody_is_trusted() -> None:
     assert address((b"x-forwarded-for", b"1.2.3.4"), trust=Trust()) == PROXY
 
 

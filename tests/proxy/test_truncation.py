@@ -51,7 +51,7 @@ async def _sent(
 
 
 @pytest.mark.parametrize("raw", _CASES.values(), ids=_CASES)
-async def test_a_request_may_be_cut_at_any_byte(raw: bytes) -> None:
+async def test_a_request_may_be_truncated_at_any_byte(raw: bytes) -> None:
     strict = Strict()
     async with Upstream(strict) as upstream, proxied(upstream, failure_limit="100000/minute") as rig:
         raw = raw.replace(b"{}", (await rig.secret(tier="enterprise")).encode())
@@ -65,7 +65,7 @@ async def test_a_request_may_be_cut_at_any_byte(raw: bytes) -> None:
     assert strict.unfinished == 0
 
 
-async def test_the_body_of_a_request_that_is_refused_is_taken_for_no_other() -> None:
+async def test_the_body_of_a_refused_request_is_not_parsed_as_a_request() -> None:
     """It is passed over where it has come, and else the connection ends: what the client sends then is read no more."""
     strict = Strict()
     body = request("GET", "/public/smuggled")

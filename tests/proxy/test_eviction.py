@@ -42,7 +42,7 @@ async def is_closed(client: Client) -> bool:
     return await client.rest() == b""
 
 
-async def test_one_address_may_hold_all_connections_while_nobody_else_wants_one() -> None:
+async def test_one_address_may_use_all_connections_while_no_other_needs_one() -> None:
     async with Upstream() as upstream, proxied(upstream, server=FOUR) as rig, connected(rig, *[GREEDY] * 4) as clients:
         assert [await status(client) for client in clients] == [200] * 4
         async with rig.client(source=GREEDY) as fifth:
@@ -50,7 +50,7 @@ async def test_one_address_may_hold_all_connections_while_nobody_else_wants_one(
         assert [await status(client) for client in clients] == [200] * 4
 
 
-async def test_a_newcomer_takes_the_place_of_the_connection_that_was_quiet_for_longest() -> None:
+async def test_a_new_connection_evicts_the_one_that_is_idle_for_longest() -> None:
     async with Upstream() as upstream, proxied(upstream, server=FOUR) as rig, connected(rig, *[GREEDY] * 4) as clients:
         for client in (clients[1], clients[2], clients[3], clients[0]):
             assert await status(client) == 200
@@ -65,7 +65,7 @@ async def test_a_newcomer_takes_the_place_of_the_connection_that_was_quiet_for_l
                 assert [await status(client) for client in (clients[3], clients[0], other, another)] == [200] * 4
 
 
-async def test_slow_heads_give_way_and_are_answered_503() -> None:
+async def test_slow_heads_are_evicted_with_a_503() -> None:
     async with Upstream() as upstream, proxied(upstream, server=FOUR) as rig, connected(rig, *[GREEDY] * 4) as clients:
         for client in clients:
             await client.send(b"GET /public/x HTTP/1.1\r\nX-Slow: ")
@@ -75,7 +75,7 @@ async def test_slow_heads_give_way_and_are_answered_503() -> None:
             assert (await clients[0].rest()).startswith(b"HTTP/1.1 503 ")
 
 
-async def test_slow_bodies_give_way_after_what_is_quiet_and_are_answered_503() -> None:
+async def test_slow_bodies_are_evicted_after_idle_connections_with_a_503() -> None:
     async with Upstream() as upstream, proxied(upstream, server=FOUR) as rig, connected(rig, *[GREEDY] * 4) as clients:
         for client in clients[:3]:
             await client.send(request("POST", "/public/x", "Content-Length: 100", body=b"a"))
@@ -93,7 +93,7 @@ def _waits(rig: Rig, at: int) -> bool:
     return forwarder is not None and forwarder.waiting_since < NEVER
 
 
-async def test_a_request_that_is_answered_is_never_ended_for_a_newcomer() -> None:
+async def test_a_request_at_its_upstream_is_never_evicted() -> None:
     go_on = asyncio.Event()
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -115,7 +115,7 @@ async def test_a_request_that_is_answered_is_never_ended_for_a_newcomer() -> Non
         assert [(await client.answer())[0] for client in clients] == [200] * 4
 
 
-async def test_connections_of_a_trusted_proxy_are_not_weighed_as_one_block() -> None:
+async def test_connections_of_a_trusted_proxy_count_separately() -> None:
     async with (
         Upstream() as upstream,
         proxied(upstream, server=FOUR, trusted_proxies=[GREEDY]) as rig,
@@ -126,7 +126,7 @@ async def test_connections_of_a_trusted_proxy_are_not_weighed_as_one_block() -> 
         assert [await status(client) for client in clients] == [200] * 4
 
 
-async def test_a_place_that_was_given_away_comes_back_once() -> None:
+async def test_an_evicted_connection_is_discarded_once() -> None:
     async with Upstream() as upstream, proxied(upstream, server=FOUR) as rig:
         for _ in range(5):
             async with connected(rig, *[GREEDY] * 4), connected(rig, OTHER) as (other,):
@@ -163,7 +163,7 @@ class Connection:
         (["", ""], "192.0.2.2", None),  # a Unix socket has no address
     ],
 )
-def test_the_block_that_holds_most_gives_way(held: list[str], newcomer: str, expected: str | None) -> None:
+def test_the_block_with_the_most_connections_loses_one(held: list[str], newcomer: str, expected: str | None) -> None:
     places = ConnectionTable()
     for at, host in enumerate(held):
         places.add(Connection(host, idle_since=float(at)))
@@ -173,7 +173,7 @@ def test_the_block_that_holds_most_gives_way(held: list[str], newcomer: str, exp
     assert (victim.host if isinstance(victim, Connection) else None) == expected
 
 
-def test_the_search_looks_at_few_and_finds_in_the_end_who_is_idle() -> None:
+def test_the_search_examines_few_and_finds_an_idle_connection_eventually() -> None:
     places, idle, newcomer = ConnectionTable(), Connection("192.0.2.1"), Connection("192.0.2.2")
     busy = [Connection("192.0.2.1", NEVER) for _ in range(1000)]
     for connection in (*busy, idle, newcomer):

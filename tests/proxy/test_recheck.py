@@ -36,7 +36,7 @@ async def begun(client: Client, secret: str, *fields: str) -> None:
 
 
 @pytest.mark.parametrize("fields", [(), UPGRADE], ids=["events", "websocket"])
-async def test_a_revoked_key_ends_what_it_began(fields: tuple[str, ...]) -> None:
+async def test_a_revoked_key_ends_its_streams(fields: tuple[str, ...]) -> None:
     streaming = Streaming()
     async with Upstream(streaming) as upstream, proxied(upstream) as rig, rig.client() as client:
         secret = await rig.secret()
@@ -53,7 +53,7 @@ async def test_a_revoked_key_ends_what_it_began(fields: tuple[str, ...]) -> None
         assert not (await client.rest()).endswith(b"0\r\n\r\n")
 
 
-async def test_an_expired_key_ends_what_it_began() -> None:
+async def test_an_expired_key_ends_its_streams() -> None:
     streaming = Streaming()
     async with Upstream(streaming) as upstream, proxied(upstream) as rig, rig.client() as client:
         account = await rig.gateway.accounts.create("a", "standard")
@@ -67,7 +67,7 @@ async def test_an_expired_key_ends_what_it_began() -> None:
             await streaming.ended.wait()
 
 
-async def test_what_is_public_goes_on_whoever_is_revoked() -> None:
+async def test_streams_of_public_routes_are_not_ended() -> None:
     streaming = Streaming()
     async with Upstream(streaming) as upstream, proxied(upstream) as rig, rig.client() as client:
         await client.send(request("GET", "/public/x"))

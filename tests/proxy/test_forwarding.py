@@ -7,7 +7,7 @@ import pytest
 from tests.proxy.harness import OK, Upstream, fields_of, proxied, request
 
 
-async def test_a_request_goes_on_with_who_is_calling_and_without_the_credential() -> None:
+async def test_a_request_is_forwarded_with_identity_headers_and_without_the_credential() -> None:
     async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
         secret = await rig.secret()
         sent = request(
@@ -30,7 +30,7 @@ async def test_a_request_goes_on_with_who_is_calling_and_without_the_credential(
         assert answered["ratelimit"][0].startswith('"minute";r=999;')
 
 
-async def test_who_may_not_is_told_and_nothing_goes_on() -> None:
+async def test_a_refused_request_is_not_forwarded() -> None:
     async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
         await client.send(request("GET", "/v1/x"))
         status, head, _ = await client.answer()
@@ -41,7 +41,7 @@ async def test_who_may_not_is_told_and_nothing_goes_on() -> None:
         assert upstream.connections == 0
 
 
-async def test_requests_that_come_together_are_answered_in_order() -> None:
+async def test_pipelined_requests_are_answered_in_order() -> None:
     async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
         await client.send(b"".join(request("GET", f"/public/{number}") for number in range(5)))
         assert [(await client.answer())[0] for _ in range(5)] == [200] * 5
@@ -49,7 +49,7 @@ async def test_requests_that_come_together_are_answered_in_order() -> None:
         assert upstream.connections == 1
 
 
-async def test_a_body_in_chunks_stays_one_and_its_extensions_end_here() -> None:
+async def test_a_chunked_body_stays_chunked_without_its_extensions() -> None:
     async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
         await client.send(request("POST", "/public/x", "Transfer-Encoding: chunked"))
         for piece in (b"3;x=y\r\nab", b"c\r\n4\r", b"\ndefg\r\n0\r\nX-Sum: 1\r\n", b"\r\n"):
@@ -61,7 +61,7 @@ async def test_a_body_in_chunks_stays_one_and_its_extensions_end_here() -> None:
         )
 
 
-async def test_an_answer_without_a_length_comes_in_chunks() -> None:
+async def test_a_response_without_a_length_becomes_chunked() -> None:
     async def until_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\n\r\nabc")
@@ -74,7 +74,7 @@ async def test_an_answer_without_a_length_comes_in_chunks() -> None:
             assert fields_of(head)["transfer-encoding"] == ["chunked"]
 
 
-async def test_an_answer_that_breaks_off_is_not_made_whole() -> None:
+async def test_a_response_that_breaks_off_stays_incomplete() -> None:
     async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
@@ -84,7 +84,7 @@ async def test_an_answer_that_breaks_off_is_not_made_whole() -> None:
         assert (await client.rest()).endswith(b"\r\n\r\n3\r\nabc\r\n")  # without the last chunk
 
 
-async def test_an_answer_whose_end_is_its_connections_is_reset_when_it_breaks_off() -> None:
+async def test_a_close_delimited_response_that_breaks_off_is_reset() -> None:
     async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
@@ -98,7 +98,7 @@ async def test_an_answer_whose_end_is_its_connections_is_reset_when_it_breaks_of
             await client.rest()
 
 
-async def test_a_client_that_is_gone_ends_the_upstreams_work() -> None:
+async def test_a_disconnect_closes_the_upstream_connection() -> None:
     gone = asyncio.Event()
 
     async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -115,7 +115,7 @@ async def test_a_client_that_is_gone_ends_the_upstreams_work() -> None:
             await gone.wait()
 
 
-async def test_an_upgraded_connection_goes_both_ways_and_each_way_ends_by_itself() -> None:
+async def test_an_upgraded_connection_is_bidirectional_with_half_close() -> None:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         assert fields_of(head)["upgrade"] == ["websocket"]
@@ -135,7 +135,7 @@ async def test_an_upgraded_connection_goes_both_ways_and_each_way_ends_by_itself
         assert await client.rest() == b"ABC"
 
 
-async def test_an_upstream_that_is_not_there_is_told() -> None:
+async def test_an_unreachable_upstream_becomes_a_502() -> None:
     async with Upstream() as upstream:
         port = upstream.port
     async with proxied(upstream) as rig, rig.client() as client:
@@ -145,7 +145,7 @@ async def test_an_upstream_that_is_not_there_is_told() -> None:
         assert (status, b"upstream_unavailable" in body) == (502, True)
 
 
-async def test_a_kept_connection_that_has_died_costs_a_safe_request_nothing() -> None:
+async def test_a_safe_request_is_retried_when_the_reused_connection_was_lost() -> None:
     async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(OK)

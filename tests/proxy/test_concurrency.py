@@ -78,7 +78,7 @@ async def _go_on(rig: Rig, seed: int, number: int, rounds: int, secret: str) -> 
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_nobody_gets_the_answer_of_another(seed: int) -> None:
+async def test_nobody_gets_the_response_of_another_client(seed: int) -> None:
     tiers = {"standard": Tier("1000000/minute", concurrency=_SLOTS)}
     async with (
         Upstream(_Echo(seed)) as upstream,

@@ -1,4 +1,4 @@
-"""Of each request it is known when it was decided and when its upstream answered."""
+"""Each request's times: when it was decided, and when its upstream responded."""
 
 import asyncio
 
@@ -9,8 +9,8 @@ from machpay_gateway.core.limits.ports import Limiter
 from tests.proxy.harness import OK, Rig, Upstream, deaf, proxied, request
 
 
-class Asked:
-    """A limiter that answers late what *limiter* says, when it is told to."""
+class SlowLimiter:
+    """A limiter whose answers wait until `answer` is called."""
 
     def __init__(self, limiter: Limiter) -> None:
         self.waiting: list[tuple[asyncio.Future[Answer], Answer]] = []
@@ -33,7 +33,7 @@ async def ended(rig: Rig, sent: bytes) -> None:
     await rig.until(lambda: rig.ended)
 
 
-async def test_a_decision_lies_between_the_head_and_the_answer() -> None:
+async def test_the_decision_is_timed_between_the_head_and_the_response() -> None:
     async with Upstream() as upstream, proxied(upstream) as rig:
         await ended(rig, request("GET", "/v1/x", "Connection: close", secret=await rig.secret()))
     [it] = rig.ended
@@ -43,15 +43,15 @@ async def test_a_decision_lies_between_the_head_and_the_answer() -> None:
     assert steps.began_at < steps.decided_at < steps.answered_at < steps.ended_at
 
 
-async def test_the_wait_for_the_limiter_is_a_step_of_its_own() -> None:
+async def test_the_wait_for_the_limiter_is_timed_separately() -> None:
     async with Upstream() as upstream, proxied(upstream) as rig:
         secret = await rig.secret()
         await ended(rig, request("GET", "/v1/x", "Connection: close", secret=secret))  # so that the key is known
-        rig.gateway.gate.limiter = asked = Asked(rig.gateway.limiter)  # type: ignore[assignment]  # of it one method
+        rig.gateway.gate.limiter = limiter = SlowLimiter(rig.gateway.limiter)  # type: ignore[assignment]  # one method
         async with rig.client() as client:
             await client.send(request("GET", "/v1/x", "Connection: close", secret=secret))
-            await rig.until(lambda: asked.waiting)
-            asked.answer()
+            await rig.until(lambda: limiter.waiting)
+            limiter.answer()
             await client.rest()
         await rig.until(lambda: len(rig.ended) == 2)
     first, second = (it.steps for it in rig.ended)
@@ -70,7 +70,12 @@ async def test_the_wait_for_the_limiter_is_a_step_of_its_own() -> None:
         ("/unlisted", 404, True, False),
     ],
 )
-async def test_what_did_not_happen_has_no_moment(path: str, status: int, is_decided: bool, is_answered: bool) -> None:  # noqa: FBT001 - columns
+async def test_steps_that_did_not_happen_have_no_time(
+    path: str,
+    status: int,
+    is_decided: bool,  # noqa: FBT001 - a column
+    is_answered: bool,  # noqa: FBT001 - a column
+) -> None:
     async with Upstream() as upstream, proxied(upstream) as rig:
         await ended(rig, request("GET", path, "Connection: close"))
     [it] = rig.ended
@@ -80,7 +85,7 @@ async def test_what_did_not_happen_has_no_moment(path: str, status: int, is_deci
     assert [sum(series[:-1]) for series in (times.decide, times.admission, times.upstream)] == [1, 0, int(is_answered)]
 
 
-async def test_an_upstream_that_does_not_answer_has_taken_no_time() -> None:
+async def test_an_upstream_that_does_not_respond_has_no_response_time() -> None:
     with deaf() as upstream:
         async with proxied(upstream, proxy={"connect_seconds": 0.05}) as rig:
             await ended(rig, request("GET", "/public/x", "Connection: close"))
@@ -89,7 +94,7 @@ async def test_an_upstream_that_does_not_answer_has_taken_no_time() -> None:
     assert it.steps.decided_at is not None
 
 
-async def test_what_is_no_request_has_no_steps() -> None:
+async def test_a_malformed_request_has_no_steps() -> None:
     async with Upstream(answer=OK) as upstream, proxied(upstream) as rig:
         await ended(rig, b"GET\r\n\r\n")
     [it] = rig.ended

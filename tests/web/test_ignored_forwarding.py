@@ -23,7 +23,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
-def test_the_warning_names_the_peer_the_header_and_the_way_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_warning_names_the_peer_the_header_and_the_setting(caplog: pytest.LogCaptureFixture) -> None:
     ask(Trust(), "192.0.2.1", (NAME, b"203.0.113.7"))
     (warning,) = warnings(caplog)
     for word in ("192.0.2.1", "x-forwarded-for", "trusted_proxies", "one address"):
@@ -41,7 +41,7 @@ def test_the_warning_names_the_peer_the_header_and_the_way_out(caplog: pytest.Lo
         (["10.0.0.1"], 0, 0),  # trusted
     ],
 )
-def test_few_address_blocks_are_told_and_all_requests_counted(
+def test_few_address_blocks_are_logged_and_all_requests_counted(
     caplog: pytest.LogCaptureFixture, peers: list[str], told: int, count: int
 ) -> None:
     trust = Trust(parse_allowlist(["10.0.0.0/8"]))

@@ -34,7 +34,7 @@ def _names(lines: Lines) -> set[bytes]:
         "HTTP2-Settings: AAMAAABkAAQAAP__",
     ],
 )
-async def test_a_field_of_one_connection_goes_no_further(field: str) -> None:
+async def test_hop_by_hop_headers_are_removed(field: str) -> None:
     seen = await _sent_on(field, "Connection: keep-alive")
     assert seen.passed == []
     assert not _names(seen.lines) & {b"connection", b"te", b"upgrade"}
@@ -53,7 +53,7 @@ async def test_a_field_of_one_connection_goes_no_further(field: str) -> None:
         (["Connection: x-on"], [b"1", b"2", b"3"]),
     ],
 )
-async def test_what_connection_names_goes_no_further(connection: list[str], left: list[bytes]) -> None:
+async def test_headers_named_by_connection_are_removed(connection: list[str], left: list[bytes]) -> None:
     seen = await _sent_on("X-One: 1", "X-Two: 2", "x-three: 3", *connection)
     assert [value for _, value in seen.passed] == left
     assert b"connection" not in _names(seen.lines)
@@ -63,13 +63,13 @@ async def test_what_connection_names_goes_no_further(connection: list[str], left
     "name",
     ["Host", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded", "Via", "X-Request-Id"],
 )
-async def test_what_we_say_cannot_be_taken_away_by_connection(name: str) -> None:
+async def test_connection_cannot_remove_the_gateways_headers(name: str) -> None:
     """As `Connection: X-Forwarded-For` once took the client's address from what Go's proxy sends (CVE-2021-33197)."""
     seen = await _sent_on(f"Connection: {name}")
     assert len(seen.values(name.lower().encode())) == 1
 
 
-async def test_the_length_of_a_body_cannot_be_taken_away_by_connection() -> None:
+async def test_connection_cannot_remove_framing_headers() -> None:
     seen = await _sent_on("Connection: content-length", "Content-Length: 3", method="POST", body=b"abc")
     assert (seen.body, seen.values(b"content-length")) == (b"abc", [b"3"])
     seen = await _sent_on(
@@ -87,13 +87,13 @@ async def test_the_length_of_a_body_cannot_be_taken_away_by_connection() -> None
         ("TE: gzip", []),
     ],
 )
-async def test_trailers_are_asked_for_where_the_client_takes_them(field: str, expected: list[bytes]) -> None:
+async def test_te_trailers_is_forwarded_if_the_client_accepts_trailers(field: str, expected: list[bytes]) -> None:
     seen = await _sent_on(field, "Connection: TE")
     assert seen.values(b"te") == expected
     assert seen.values(b"connection") == ([b"TE"] if expected else [])
 
 
-async def test_a_route_may_hand_the_credential_on_which_connection_cannot_take_away() -> None:
+async def test_a_forwarded_credential_cannot_be_removed_by_connection() -> None:
     strict = Strict()
     routes = (Route("* /v1/x", scopes="skills:execute", proxy={"forward_credentials": True}), *ROUTES)
     async with Upstream(strict) as upstream, proxied(upstream, routes=routes) as rig, rig.client() as client:
@@ -115,7 +115,7 @@ _FORGED = (
 
 @pytest.mark.parametrize("path", ["/public/x", "/v1/x"])
 @pytest.mark.parametrize("named", [(), ("Connection: X-MachPay-Account, X-MachPay-Key-Id, X-MachPay-Scopes",)])
-async def test_nobody_but_us_says_who_is_calling(path: str, named: tuple[str, ...]) -> None:
+async def test_callers_cannot_forge_identity_headers(path: str, named: tuple[str, ...]) -> None:
     strict = Strict()
     async with Upstream(strict) as upstream, proxied(upstream) as rig, rig.client() as client:
         secret = await rig.secret() if path == "/v1/x" else None
@@ -151,13 +151,13 @@ async def test_nobody_but_us_says_who_is_calling(path: str, named: tuple[str, ..
         "Proxy_Authorization: x",
     ],
 )
-async def test_what_an_upstream_could_take_for_ours_does_not_pass(field: str) -> None:
+async def test_spellings_that_cgi_maps_to_identity_headers_do_not_pass(field: str) -> None:
     seen = await _sent_on(field)
     assert [line for line in seen.lines if line[1] in {b"1.2.3.4", b"/admin", b"5", b"1", b"x"}] == []
     assert seen.body == b""
 
 
-async def test_all_else_passes_as_it_came() -> None:
+async def test_other_headers_pass_unchanged() -> None:
     sent = (
         "Cookie: a=1",
         "cookie: b=2",
@@ -179,7 +179,7 @@ async def test_all_else_passes_as_it_came() -> None:
     ]
 
 
-async def test_what_concerns_the_upstreams_connection_goes_no_further() -> None:
+async def test_hop_by_hop_headers_of_a_response_are_removed() -> None:
     answer = (
         b"HTTP/1.1 200 OK\r\nConnection: close, , X-Gone\r\nKeep-Alive: timeout=5\r\nX-Gone: 1\r\nX-Kept: 1\r\n"
         b"Set-Cookie: a=1\r\nset-cookie: b=2\r\nProxy-Authenticate: Basic\r\nUpgrade: h2c\r\nX-Request-Id: forged\r\n"
@@ -198,7 +198,7 @@ async def test_what_concerns_the_upstreams_connection_goes_no_further() -> None:
 
 
 @pytest.mark.parametrize("named", ["X-Request-Id", "RateLimit", "Via", "Content-Length"])
-async def test_what_we_say_to_the_client_cannot_be_taken_away_by_the_upstream(named: str) -> None:
+async def test_an_upstream_cannot_remove_the_gateways_response_headers(named: str) -> None:
     answer = b"HTTP/1.1 200 OK\r\nConnection: %b\r\nContent-Length: 2\r\n\r\nok" % named.encode()
     async with Upstream(answer=answer) as upstream, proxied(upstream) as rig, rig.client() as client:
         await client.send(request("GET", "/v1/x", secret=await rig.secret()))

@@ -53,7 +53,7 @@ async def _admits_the_next(rig: Rig, secret: str) -> bool:
         (b"HTTP/1.1 200 OK\r\n\r\nabc", 200),
     ],
 )
-async def test_a_client_that_is_gone_frees_its_slot(first: bytes, status: int, is_reset: bool) -> None:  # noqa: FBT001 - a table's column
+async def test_a_disconnect_frees_the_slot(first: bytes, status: int, is_reset: bool) -> None:  # noqa: FBT001 - a table's column
     held = _Held(first)
     async with Upstream(held) as upstream, proxied(upstream, tiers=_ONE_SLOT) as rig:
         secret = await rig.secret()
@@ -70,7 +70,7 @@ async def test_a_client_that_is_gone_frees_its_slot(first: bytes, status: int, i
         assert [ended.status for ended in rig.ended] == [429, status, 200]
 
 
-async def test_a_client_that_is_gone_before_its_refusal_is_refused_all_the_same() -> None:
+async def test_a_refusal_is_recorded_although_the_client_has_disconnected() -> None:
     async with Upstream() as upstream, proxied(upstream) as rig:
         with socket.create_connection(("127.0.0.1", rig.port)):
             await rig.until(lambda: rig.connections)
@@ -80,7 +80,7 @@ async def test_a_client_that_is_gone_before_its_refusal_is_refused_all_the_same(
         await rig.until(lambda: not len(rig.proxy))
 
 
-async def test_a_client_that_is_gone_while_it_sends_frees_its_slot() -> None:
+async def test_a_disconnect_during_the_request_body_frees_the_slot() -> None:
     held = _Held()
     async with Upstream(held) as upstream, proxied(upstream, tiers=_ONE_SLOT) as rig:
         secret = await rig.secret()
@@ -91,7 +91,7 @@ async def test_a_client_that_is_gone_while_it_sends_frees_its_slot() -> None:
         assert await _admits_the_next(rig, secret)
 
 
-async def test_a_client_that_is_gone_while_its_upstream_is_connected_frees_its_slot() -> None:
+async def test_a_disconnect_while_connecting_to_the_upstream_frees_the_slot() -> None:
     with deaf() as upstream:
         async with proxied(upstream, tiers=_ONE_SLOT) as rig:
             secret = await rig.secret()
@@ -104,7 +104,7 @@ async def test_a_client_that_is_gone_while_its_upstream_is_connected_frees_its_s
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-async def test_a_client_that_is_gone_while_it_is_decided_holds_no_slot(
+async def test_a_disconnect_during_the_decision_leaves_no_slot(
     is_late: bool,  # noqa: FBT001 - a table's column
     replaceable: pytest.MonkeyPatch,
 ) -> None:
@@ -144,7 +144,7 @@ class _Lease:
 
 
 @pytest.mark.parametrize("is_there", [False, True])
-async def test_a_client_that_is_gone_while_the_limiter_is_asked_holds_no_slot(
+async def test_a_disconnect_while_the_limiter_answers_leaves_no_slot(
     is_there: bool,  # noqa: FBT001 - a table's column
     replaceable: pytest.MonkeyPatch,
 ) -> None:
@@ -169,7 +169,7 @@ async def test_a_client_that_is_gone_while_the_limiter_is_asked_holds_no_slot(
         assert len(upstream.heads) == 1
 
 
-async def test_a_decision_that_fails_by_surprise_ends_its_request(replaceable: pytest.MonkeyPatch) -> None:
+async def test_an_unexpected_error_in_the_decision_ends_the_request(replaceable: pytest.MonkeyPatch) -> None:
     async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
 
         async def fail(_: PendingIdentity) -> Decision:
@@ -184,7 +184,7 @@ async def test_a_decision_that_fails_by_surprise_ends_its_request(replaceable: p
         assert (await client.answer())[0] == 200
 
 
-async def test_an_upstream_that_nobody_waits_for_any_more_is_connected_for_the_next(
+async def test_a_connection_made_for_a_disconnected_client_serves_the_next_request(
     replaceable: pytest.MonkeyPatch,
 ) -> None:
     """And as any that was kept, it may have ended by then: what is safe is sent again."""
@@ -216,7 +216,7 @@ async def test_an_upstream_that_nobody_waits_for_any_more_is_connected_for_the_n
 
 
 @pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"])
-async def test_a_stop_that_waits_no_longer_frees_slots_and_counts_what_it_ends(first: bytes) -> None:
+async def test_a_shutdown_past_its_deadline_frees_slots_and_records_requests(first: bytes) -> None:
     held = _Held(first)
     async with Upstream(held) as upstream, proxied(upstream, tiers=_ONE_SLOT) as rig, rig.client() as client:
         secret = await rig.secret()
@@ -231,7 +231,7 @@ async def test_a_stop_that_waits_no_longer_frees_slots_and_counts_what_it_ends(f
         assert isinstance(await rig.gateway.gate.decide(facts), Allowed)  # which needs the only slot
 
 
-async def test_a_stop_lets_what_is_under_way_end() -> None:
+async def test_a_graceful_shutdown_finishes_requests_in_flight() -> None:
     go_on, came = asyncio.Event(), asyncio.Event()
 
     async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -49,7 +49,7 @@ _HTTP = b"HTTP/1.1 200 OK\r\n"
         b"a" * 40_000,
     ],
 )
-async def test_an_answer_that_is_not_well_formed_is_answered_502(answer: bytes) -> None:
+async def test_a_malformed_response_becomes_a_502(answer: bytes) -> None:
     async def bad(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await upstream.read(reader)
         writer.write(OK if b"/public/good" in head else answer)
@@ -79,7 +79,7 @@ async def test_an_answer_that_is_not_well_formed_is_answered_502(answer: bytes) 
         b"3\r\nabc",
     ],
 )
-async def test_an_answer_whose_body_breaks_does_not_look_whole(body: bytes) -> None:
+async def test_a_response_with_a_malformed_body_looks_incomplete(body: bytes) -> None:
     async def broken(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await upstream.read(reader)
         writer.write(_HTTP + b"Transfer-Encoding: chunked\r\n\r\n" + body)
@@ -91,7 +91,7 @@ async def test_an_answer_whose_body_breaks_does_not_look_whole(body: bytes) -> N
 
 
 @pytest.mark.parametrize("first", [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", b"HTTP/1.1 200 OK\r\nContent-Le"])
-async def test_an_answer_that_ends_too_early_is_not_made_up_for(first: bytes) -> None:
+async def test_a_truncated_response_stays_truncated(first: bytes) -> None:
     async def short(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await upstream.read(reader)
         writer.write(first)
@@ -105,7 +105,7 @@ async def test_an_answer_that_ends_too_early_is_not_made_up_for(first: bytes) ->
 
 
 @pytest.mark.parametrize("minor", [0, 1])
-async def test_an_answer_without_a_length_that_is_reset_does_not_look_whole(minor: int) -> None:
+async def test_a_reset_response_without_a_length_looks_incomplete(minor: int) -> None:
     async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await upstream.read(reader)
         writer.write(b"HTTP/1.1 200 OK\r\n\r\nabc")
@@ -136,7 +136,7 @@ async def test_an_answer_without_a_length_that_is_reset_does_not_look_whole(mino
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n" + OK.replace(b"ok", b"no"),
     ],
 )
-async def test_what_comes_after_an_answer_is_given_to_nobody(answer: bytes) -> None:
+async def test_bytes_after_a_response_reach_nobody(answer: bytes) -> None:
     async def garbled(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             await upstream.read(reader)
@@ -152,7 +152,7 @@ async def test_what_comes_after_an_answer_is_given_to_nobody(answer: bytes) -> N
             assert upstream.connections == count
 
 
-async def test_what_comes_on_a_connection_that_is_kept_is_given_to_nobody() -> None:
+async def test_bytes_on_an_idle_connection_reach_nobody() -> None:
     async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await upstream.read(reader)
         writer.write(OK)
@@ -173,7 +173,7 @@ async def test_what_comes_on_a_connection_that_is_kept_is_given_to_nobody() -> N
 
 
 @pytest.mark.parametrize("announced", [b"", b"Content-Length: 2\r\n"])
-async def test_an_empty_answer_that_announces_a_body_is_the_last_of_its_connection(announced: bytes) -> None:
+async def test_a_204_with_a_length_is_the_last_response_of_its_connection(announced: bytes) -> None:
     """RFC 9110 §8.6 forbids it: whoever sends it may well send that body, and the next would get it."""
 
     async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -208,7 +208,7 @@ async def test_an_empty_answer_that_announces_a_body_is_the_last_of_its_connecti
         ("GET", b"HTTP/1.1 999 caf\xe9\r\nContent-Length: 0\r\n\r\n", ["0"]),
     ],
 )
-async def test_an_answer_without_a_body_ends_with_its_head(
+async def test_a_response_without_a_body_ends_with_its_head(
     method: str, answer: bytes, length: list[str] | None
 ) -> None:
     async with Upstream(answer=answer) as upstream, proxied(upstream) as rig, rig.client() as client:
@@ -222,7 +222,7 @@ async def test_an_answer_without_a_body_ends_with_its_head(
 
 
 @pytest.mark.parametrize("dates", [[], ["Sun, 06 Nov 1994 08:49:37 GMT"], ["yesterday", "Sunday"]])
-async def test_an_answer_has_its_own_date_or_that_of_its_coming(dates: list[str]) -> None:
+async def test_a_response_without_a_date_gets_one(dates: list[str]) -> None:
     lines = "".join(f"date: {date}\r\n" for date in dates).encode()
     answer = _HTTP + lines + b"Transfer-Encoding: chunked\r\n\r\n0\r\nDate: now\r\n\r\n"
     async with Upstream(answer=answer) as upstream, proxied(upstream) as rig, rig.client() as client:
@@ -246,7 +246,7 @@ async def _trailers(rig: Rig, minor: int) -> bytes:
 
 
 @pytest.mark.parametrize("announced", [b"", b"Trailer: X-Sum\r\n"])
-async def test_trailers_of_an_answer_go_on_to_whoever_knows_chunks(announced: bytes) -> None:
+async def test_response_trailers_are_forwarded_to_clients_of_http_1_1(announced: bytes) -> None:
     end = b"0\r\nX-Sum: 1\r\nx-sum: caf\xe9\r\n\r\n"
     answer = _HTTP + b"Transfer-Encoding: chunked\r\n" + announced + b"\r\n2\r\nok\r\n" + end
     async with Upstream(answer=answer) as upstream, proxied(upstream) as rig:
@@ -264,7 +264,7 @@ async def test_trailers_of_an_answer_go_on_to_whoever_knows_chunks(announced: by
         (b"1.0", b"Connection: keep-alive\r\n", True),
     ],
 )
-async def test_an_upstreams_connection_goes_on_where_it_wants_that(
+async def test_an_upstream_connection_is_reused_if_the_upstream_allows_it(
     version: bytes,
     fields: bytes,
     is_kept: bool,  # noqa: FBT001 - a table's column

@@ -16,7 +16,7 @@ def test_the_caches_of_lines_and_names_are_bounded() -> None:
     assert 0 < len(fields._kinds) <= 4096  # noqa: SLF001 - memory has no other witness
 
 
-def test_names_that_somebody_makes_up_are_not_kept() -> None:
+def test_long_made_up_names_are_not_cached() -> None:
     fields = request_fields(b"x-forwarded-for")
     tracemalloc.start()
     try:
@@ -36,7 +36,7 @@ def test_a_host_that_is_longer_than_any_name_is_refused(length: int, kind: int) 
     assert field.kind == kind
 
 
-def test_a_name_that_was_forgotten_is_read_as_before() -> None:
+def test_a_name_evicted_from_the_cache_is_classified_as_before() -> None:
     fields = request_fields(b"x-forwarded-for")
     for number in range(10_000):
         assert fields[b"Name-%d: 1" % number] is None

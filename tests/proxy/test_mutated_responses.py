@@ -110,14 +110,14 @@ async def _check(count: int, seed: int, caplog: pytest.LogCaptureFixture) -> Non
 
 
 @pytest.mark.usefixtures("quick_clock")
-async def test_a_client_sees_a_whole_answer_or_that_there_is_none(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_sees_a_complete_response_or_that_it_is_incomplete(caplog: pytest.LogCaptureFixture) -> None:
     await _check(1000, 1, caplog)
 
 
 @pytest.mark.drill
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("quick_clock")
-async def test_a_client_sees_a_whole_answer_or_that_there_is_none_in_the_long_run(
+async def test_a_client_sees_a_complete_response_or_that_it_is_incomplete_in_the_long_run(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     await _check(10_000, 2, caplog)

@@ -15,7 +15,7 @@ FORGED = [
 
 
 @pytest.mark.parametrize("client", [None, ("", 0), ("not an address", 1)])
-async def test_a_peer_without_an_address_is_a_stranger(client: tuple[str, int] | None) -> None:
+async def test_a_peer_without_an_address_is_not_trusted(client: tuple[str, int] | None) -> None:
     async def from_there(scope: Scope, receive: Receive, send: Send) -> None:
         await gateway.app(dict(scope, client=client), receive, send)
 
@@ -48,7 +48,7 @@ async def test_a_peer_without_an_address_is_a_stranger(client: tuple[str, int] |
         "\\v1\\skills",
     ],
 )
-async def test_a_path_that_can_be_read_in_two_ways_is_refused(peer: str, uri: str) -> None:
+async def test_an_ambiguous_path_is_refused(peer: str, uri: str) -> None:
     async with asked(unlisted_routes="authenticated") as gateway:
         _, secret = await gateway.key()
         answer = await gateway.ask(peer, f"GET {uri}", secret)
@@ -57,7 +57,7 @@ async def test_a_path_that_can_be_read_in_two_ways_is_refused(peer: str, uri: st
 
 
 @every_peer
-async def test_an_escape_is_read_as_what_it_stands_for(peer: str) -> None:
+async def test_escapes_are_decoded(peer: str) -> None:
     async with asked() as gateway:
         _, secret = await gateway.key(scopes=["account:read"])
         answer = await gateway.ask(peer, "GET /v1/%61ccount", secret)
@@ -68,7 +68,7 @@ async def test_an_escape_is_read_as_what_it_stands_for(peer: str) -> None:
 
 @every_peer
 @pytest.mark.parametrize("name, value", FORGED)
-async def test_a_request_with_an_identity_of_its_own_is_refused(peer: str, name: str, value: str) -> None:
+async def test_a_request_with_identity_headers_is_refused(peer: str, name: str, value: str) -> None:
     async with asked() as gateway:
         answer = await gateway.ask(peer, "GET /healthz", headers={name: value})
     assert (answer.json()["status"], answer.json()["code"]) == (400, "malformed_request")
@@ -76,7 +76,7 @@ async def test_a_request_with_an_identity_of_its_own_is_refused(peer: str, name:
 
 @pytest.mark.parametrize("peer", ["nginx", "traefik", "caddy"])
 @pytest.mark.parametrize("index", [0, 1])
-async def test_what_carries_the_request_comes_exactly_once(peer: str, index: int) -> None:
+async def test_method_and_uri_headers_occur_exactly_once(peer: str, index: int) -> None:
     _, path, told = put(peer, "GET", "/healthz")
     async with asked() as gateway, gateway.client(address=PROXY) as client:
         once = await client.get(path, headers=told)
@@ -89,7 +89,7 @@ async def test_what_carries_the_request_comes_exactly_once(peer: str, index: int
 
 @pytest.mark.parametrize("peer", ["nginx", "traefik", "caddy"])
 @pytest.mark.parametrize("method", ["", "G T", "GET,POST", "\xfc", "x" * 33])
-async def test_a_method_that_is_none_is_refused(peer: str, method: str) -> None:
+async def test_an_invalid_method_is_refused(peer: str, method: str) -> None:
     _, path, told = put(peer, method, "/healthz")
     async with asked() as gateway:
         answer = await answer_to(gateway.app, "GET", path.encode(), told, PROXY)
@@ -109,7 +109,7 @@ async def test_a_method_that_is_none_is_refused(peer: str, method: str) -> None:
         ([("X-Real-IP", CALLER), ("X-Forwarded-For", "198.51.100.1")], 403),  # one header is believed
     ],
 )
-async def test_an_allowlist_is_asked_for_the_clients_address(
+async def test_an_allowlist_applies_to_the_clients_address(
     peer: str, headers: list[tuple[str, str]], status: int
 ) -> None:
     async with asked() as gateway:
@@ -119,7 +119,7 @@ async def test_an_allowlist_is_asked_for_the_clients_address(
 
 
 @every_peer
-async def test_a_proxy_that_does_not_say_who_is_calling_does_not_call_itself(peer: str) -> None:
+async def test_without_a_forwarded_address_the_client_is_unknown(peer: str) -> None:
     async with asked() as gateway:
         _, secret = await gateway.key(allowed_ips=[PROXY])
         method, path, told = put(peer, "GET", "/v1/skills")
@@ -129,7 +129,7 @@ async def test_a_proxy_that_does_not_say_who_is_calling_does_not_call_itself(pee
 
 
 @every_peer
-async def test_the_id_of_a_request_is_the_proxys_or_ours(peer: str) -> None:
+async def test_the_request_id_is_the_proxys_or_generated(peer: str) -> None:
     async with asked() as gateway:
         given = await gateway.ask(peer, "GET /healthz", headers={"X-Request-Id": "abc-1"})
         odd = await gateway.ask(peer, "GET /healthz", headers={"X-Request-Id": "a b"})
@@ -146,7 +146,7 @@ async def test_two_credentials_are_refused(peer: str) -> None:
 
 
 @every_peer
-async def test_a_preflight_passes_where_the_request_it_asks_about_may_come(peer: str) -> None:
+async def test_a_preflight_for_a_listed_route_passes(peer: str) -> None:
     preflight = {"Origin": "https://app.test", "Access-Control-Request-Method": "POST"}
     async with asked() as gateway:
         known = await gateway.ask(peer, "OPTIONS /v1/skills/execute", headers=preflight)
@@ -159,7 +159,7 @@ async def test_a_preflight_passes_where_the_request_it_asks_about_may_come(peer:
     ]
 
 
-async def test_under_a_mount_the_path_is_read_without_it() -> None:
+async def test_a_mount_point_is_removed_from_the_path() -> None:
     async with asked() as gateway:
         _, secret = await gateway.key()
         transport = httpx2.ASGITransport(app=gateway.app, client=(PROXY, 1), root_path="/gate")
@@ -169,7 +169,7 @@ async def test_under_a_mount_the_path_is_read_without_it() -> None:
             assert (await client.get("/gate/authorize/envoy//v1/skills", headers=headers)).status_code == 400
 
 
-async def test_a_server_that_does_not_say_what_was_sent_is_not_guessed_for() -> None:
+async def test_without_a_raw_path_the_target_is_unknown() -> None:
     async def without_raw(scope: Scope, receive: Receive, send: Send) -> None:
         await gateway.app({key: value for key, value in scope.items() if key != "raw_path"}, receive, send)
 
