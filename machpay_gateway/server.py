@@ -90,7 +90,7 @@ def control_plane(gateway: Gateway, app: ASGIApp | None = None, *, trust: Trust 
     branches = _Branches(at, below)
     forward_auth = ForwardAuth(gateway)
     router = _Router(branches, app or _without_websockets(own), forward_auth.leases)
-    return _ControlPlane(router, gateway, branches, forward_auth, trust)
+    return _ControlPlaneApp(router, gateway, branches, forward_auth, trust)
 
 
 def _jwks(gateway: Gateway) -> Callable[[Request], Awaitable[Response]]:
@@ -108,7 +108,7 @@ def _jwks(gateway: Gateway) -> Callable[[Request], Awaitable[Response]]:
     return answer
 
 
-class _ControlPlane(MachPayAuth):
+class _ControlPlaneApp(MachPayAuth):
     """Guards *app*, binds pages to their hosts, and answers forward-auth requests of proxies."""
 
     def __init__(

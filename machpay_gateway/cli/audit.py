@@ -15,7 +15,7 @@ _ROWS_AT_ONCE = 1000
 _HEAD = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
 
 
-class _Head(click.ParamType[AuditHead]):
+class _AuditHeadType(click.ParamType[AuditHead]):
     """A head as `verify` prints it: the last row's number, a colon and its digest in hex."""
 
     name = "head"
@@ -63,7 +63,10 @@ def list_(session: CliSession, *, account: str | None, limit: int, before: int |
 
 @audit.command()
 @click.option(
-    "--expect", type=_Head(), metavar="HEAD", help="A head from an earlier run, which must still be in the log."
+    "--expect",
+    type=_AuditHeadType(),
+    metavar="HEAD",
+    help="A head from an earlier run, which must still be in the log.",
 )
 @json_option
 @pass_session
