@@ -59,22 +59,22 @@ class Lookup:
         """Return the key with that id, as an operator sees it."""
         assert account_id is None
         await self.lookups_wait.wait()
-        return next((kept for kept in self.records.values() if kept.id == key_id), None)
+        return next((record for record in self.records.values() if record.id == key_id), None)
 
     def put(self, stored: KeyRecord) -> None:
         """Store *stored* as a change of this moment."""
-        for known in [known for known, kept in self.records.items() if kept.id == stored.id]:
-            del self.records[known]
+        for stale in [stale for stale, record in self.records.items() if record.id == stored.id]:
+            del self.records[stale]
         self.records |= {secret.digest: stored for secret in stored.secrets}
         self.changed_at[stored.id] = (self.clock.now, stored.version)
 
     async def find_by_digest(self, digest: bytes) -> KeyRecord | None:
         self.loads += 1
-        found = self.records.get(digest)  # as it was when it was asked for, whatever changes meanwhile
+        match = self.records.get(digest)  # as it was when it was asked for, whatever changes meanwhile
         self.entered.set()
         await self.let_go.wait()
         self.answer()
-        return found
+        return match
 
     async def versions_since(self, since: float) -> Sequence[tuple[str, int]]:
         self.syncs += 1

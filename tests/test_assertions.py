@@ -80,7 +80,7 @@ def test_an_assertion_is_used_again_until_half_of_its_life_is_over(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "content, told",
+    "content, message",
     [
         (None, "cannot be read"),
         (b"no key", "is not a PEM file"),
@@ -104,11 +104,11 @@ def test_an_assertion_is_used_again_until_half_of_its_life_is_over(tmp_path: Pat
     ids=["absent", "no PEM", "public", "another curve", "short"],
 )
 @pytest.mark.filterwarnings("ignore:Key size")  # joserfc says so too
-def test_a_key_that_cannot_sign_is_told(tmp_path: Path, content: bytes | None, told: str) -> None:
+def test_a_key_that_cannot_sign_is_told(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "key.pem"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ConfigurationError, match=told):
+    with pytest.raises(ConfigurationError, match=message):
         SignedAssertions(AssertionSettings(str(path), "issuer", "audience"))
 
 

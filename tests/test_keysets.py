@@ -28,8 +28,8 @@ def jwks(*keys: RSAKey) -> bytes:
 
 
 def token(key: RSAKey = OLD, *, kid: str | None = None, **claims: object) -> SignedToken:
-    said = {"iss": ISS, "aud": AUD, "sub": "user-1", "exp": NOW + 3600, "scope": "skills:list", **claims}
-    raw = jwt.encode({"alg": "RS256", "kid": kid or str(key.kid)}, said, key).encode()
+    payload = {"iss": ISS, "aud": AUD, "sub": "user-1", "exp": NOW + 3600, "scope": "skills:list", **claims}
+    raw = jwt.encode({"alg": "RS256", "kid": kid or str(key.kid)}, payload, key).encode()
     return SignedToken(raw, hashlib.sha256(raw).digest())
 
 

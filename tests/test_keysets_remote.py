@@ -30,8 +30,8 @@ def jwks(*keys: RSAKey | OKPKey) -> bytes:
 
 
 def token(key: RSAKey = OLD, *, kid: str | None = None, **claims: object) -> SignedToken:
-    said = {"iss": ISS, "aud": AUD, "sub": "user-1", "exp": NOW + 3600, "scope": "skills:list", **claims}
-    raw = jwt.encode({"alg": "RS256", "kid": kid or str(key.kid)}, said, key).encode()
+    payload = {"iss": ISS, "aud": AUD, "sub": "user-1", "exp": NOW + 3600, "scope": "skills:list", **claims}
+    raw = jwt.encode({"alg": "RS256", "kid": kid or str(key.kid)}, payload, key).encode()
     return SignedToken(raw, hashlib.sha256(raw).digest())
 
 
@@ -45,7 +45,7 @@ class JwksServer:
     def __init__(self) -> None:
         self.answer = self.ok(jwks(OLD))
         self.fetches = 0
-        self.asked, self.gate = asyncio.Event(), asyncio.Event()
+        self.requested, self.gate = asyncio.Event(), asyncio.Event()
         self.gate.set()
         self.url = ""
         self._server: asyncio.Server | None = None
@@ -71,7 +71,7 @@ class JwksServer:
         try:
             await reader.readuntil(b"\r\n\r\n")
             self.fetches += 1
-            self.asked.set()
+            self.requested.set()
             await self.gate.wait()
             writer.write(self.answer)
         finally:
@@ -135,7 +135,7 @@ async def test_a_clock_that_was_set_back_does_not_stop_fetching(tokens: IssuedTo
 async def test_callers_at_the_same_time_share_one_fetch(tokens: IssuedTokens, server: JwksServer) -> None:
     server.gate.clear()
     callers = [asyncio.create_task(tokens.verify(token(sub=f"user-{n}"), NOW)) for n in range(20)]
-    await server.asked.wait()  # the fetch is under way, and held
+    await server.requested.wait()  # the fetch is under way, and held
     callers.append(asyncio.create_task(tokens.verify(token(kid="made-up"), NOW)))
     impatient = callers.pop(0)
     impatient.cancel()
@@ -151,11 +151,11 @@ async def test_callers_at_the_same_time_share_one_fetch(tokens: IssuedTokens, se
 async def test_an_old_set_keeps_serving_while_it_is_refreshed(tokens: IssuedTokens, server: JwksServer) -> None:
     await tokens.verify(token(), NOW)
     server.gate.clear()
-    server.asked.clear()
+    server.requested.clear()
     server.answer = server.ok(jwks(NEW))
     for _ in range(3):
         assert isinstance(await tokens.verify(token(), NOW + 600), Principal)  # without waiting for the held fetch
-    await server.asked.wait()
+    await server.requested.wait()
     waiting = asyncio.create_task(tokens.verify(token(NEW), NOW + 600))  # joins it: its key may be on the way
     server.gate.set()
     assert isinstance(await waiting, Principal)
@@ -223,7 +223,7 @@ async def test_a_server_that_drips_is_given_up(
 async def test_closing_abandons_a_fetch(tokens: IssuedTokens, server: JwksServer) -> None:
     server.gate.clear()
     caller = asyncio.create_task(tokens.verify(token(), NOW))
-    await server.asked.wait()
+    await server.requested.wait()
     await tokens.close()
     with pytest.raises(KeysetUnavailable):
         await caller
@@ -243,7 +243,7 @@ def test_one_verifier_serves_event_loops_one_after_the_other() -> None:
             made.append(IssuedTokens([issuer(server.url)], TIERS))
         answer = await made[0].verify(token(key), now)
         if is_held:
-            await server.asked.wait()  # a refresh is under way when its loop ends
+            await server.requested.wait()  # a refresh is under way when its loop ends
         await server.stop(is_waiting=not is_held)
         return answer
 

@@ -40,7 +40,7 @@ class Store(SqlStore):
     def __init__(self, clock: FixedClock) -> None:
         super().__init__("memory://")
         self.clock = clock
-        self.asked: list[str] = []
+        self.queries: list[str] = []
         self.is_away = False
         self._grants = {GRANT.id: (GRANT, START - LIFE)}
 
@@ -62,7 +62,7 @@ class Store(SqlStore):
         return await super().signing_keys()
 
     def _note(self, question: str) -> None:
-        self.asked.append(question)
+        self.queries.append(question)
         if self.is_away:
             raise StoreUnavailable(question)
 
@@ -108,8 +108,8 @@ class Worker:
     async def presented(self, token: str) -> Principal | str:
         """Return who presents *token*, as the gate finds out: from memory if that has it."""
         digest = sha256(token.encode()).digest()
-        known = self.tokens.cached(digest, self.clock())
-        return known or await self.tokens.verify(self.parsed(token), digest, self.clock())
+        cached = self.tokens.cached(digest, self.clock())
+        return cached or await self.tokens.verify(self.parsed(token), digest, self.clock())
 
     def parsed(self, token: str) -> CompactToken:
         compact = parse_compact(token.encode())
@@ -149,7 +149,7 @@ async def test_a_token_costs_no_question_while_nothing_changed(worker: Worker, s
         principal = await worker.presented(token)
         assert isinstance(principal, Principal)
         assert (principal.id, principal.subject, principal.scopes) == ("user_1", "grant_1", BOTH)
-    assert store.asked == ["versions"]  # what changed before this process began
+    assert store.queries == ["versions"]  # what changed before this process began
 
 
 async def test_what_was_verified_is_known_without_a_look_at_its_signature(
@@ -208,7 +208,7 @@ async def test_an_ended_family_fails_and_the_others_of_its_grant_go_on(
     for _ in range(3):
         assert await worker.presented(token) == "the token's family has ended"
         assert isinstance(await worker.presented(other), Principal)
-    assert store.asked.count("grant") == 1
+    assert store.queries.count("grant") == 1
 
 
 async def test_a_store_that_is_away_is_gone_by_for_five_seconds_and_then_nothing_is_known(
@@ -299,10 +299,10 @@ async def test_a_clock_that_steps_back_has_everything_asked_anew(
 ) -> None:
     token = await worker.signed()
     await worker.presented(token)
-    asked = len(store.asked)
+    count = len(store.queries)
     clock.now -= 30
     assert isinstance(await worker.presented(token), Principal)
-    assert len(store.asked) > asked
+    assert len(store.queries) > count
 
 
 def lacks(worker: Worker, token: str) -> bool:

@@ -73,9 +73,9 @@ async def test_many_workers_that_start_at_once_make_one_key(url: str) -> None:
     assert len(await stores[0].audit_rows(0)) == 1
     rotated = await workers[0].rotate(at_once=True)
     assert [key.kid for key in await workers[-1].all()] == [rotated.kid]
-    (kept,) = await stores[-1].signing_keys()
-    assert (kept.sealed, kept.public) == (rotated.sealed, rotated.public)
-    assert b"PRIVATE" not in kept.sealed
+    (stored_key,) = await stores[-1].signing_keys()
+    assert (stored_key.sealed, stored_key.public) == (rotated.sealed, rotated.public)
+    assert b"PRIVATE" not in stored_key.sealed
     for store in stores:
         await store.close()
 
@@ -122,13 +122,13 @@ async def test_made_up_key_ids_cost_a_question_a_second_and_no_more(
 ) -> None:
     keys = worker()
     token = await signed(keys)
-    asked = 0
+    loads = 0
     store = keys._store  # noqa: SLF001 - to count what is asked of it
     original = store.signing_keys
 
     async def counted() -> Any:  # noqa: ANN401 - as the store's
-        nonlocal asked
-        asked += 1
+        nonlocal loads
+        loads += 1
         return await original()
 
     monkeypatch.setattr(store, "signing_keys", counted)
@@ -136,7 +136,7 @@ async def test_made_up_key_ids_cost_a_question_a_second_and_no_more(
     for number in range(100):
         other = CompactToken("RS256", f"k{number}", token.type, token.claims, token.signing_input, token.signature)
         assert not await keys.has_signed(other)
-    assert asked == 1
+    assert loads == 1
 
 
 async def test_another_secret_key_is_told_with_the_way_out(worker: Callable[..., SigningKeys]) -> None:

@@ -122,8 +122,8 @@ class Server(WatchedProcess):
 
     def _takes_connections(self) -> bool:
         self._refuse_if_ended()
-        told = self._data / "postmaster.pid"  # its last line is the status; one of a crash is still there at first
-        lines = told.read_text().split() if told.exists() else []
+        status = self._data / "postmaster.pid"  # its last line is the status; one of a crash is still there at first
+        lines = status.read_text().split() if status.exists() else []
         return lines[:1] == [str(self.pid)] and lines[-1] == "ready"
 
     def _signalled(self, number: signal.Signals) -> None:

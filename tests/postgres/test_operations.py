@@ -49,10 +49,10 @@ async def test_who_has_these_rights_can_do_everything_that_is_done_with_keys(ser
         await gateway.keys.update(account.id, key.id, name="renamed")
         await gateway.accounts.set_tier("main", "enterprise")
         await gateway.keys.revoke(account.id, key.id)
-        found = await gateway.keys.inspect(secret)
-        assert found.position == "previous"
-        assert found.key is not None
-        assert (found.key.name, found.key.tier, found.key.version) == ("renamed", "enterprise", 5)
+        report = await gateway.keys.inspect(secret)
+        assert report.position == "previous"
+        assert report.key is not None
+        assert (report.key.name, report.key.tier, report.key.version) == ("renamed", "enterprise", 5)
         assert (await gateway.store.audit_head()).sequence == 6
 
 

@@ -107,8 +107,8 @@ async def test_rows_are_picked_alike_by_every_store(store: Store, chosen: dict[s
         (300.0, "bob", "key.create", "key_3"), (400.0, "ada", "key.rotate", "key_4"),
         (500.0, "bob", "keys_of.other", "key_3"),
     ):  # fmt: skip
-        noted = Change(at, Actor("user", actor), action, ACME.id, name, {}, {})
-        assert await store.add_change(noted, str(at).encode())
+        event = Change(at, Actor("user", actor), action, ACME.id, name, {}, {})
+        assert await store.add_change(event, str(at).encode())
     picked = AuditFilter(**chosen)
     assert [row.sequence for row in await store.audit_page(ACME.id, chosen=picked)] == numbers
     assert [row.sequence for row in await store.audit_page(ACME.id, chosen=picked, before=4)] == [
@@ -118,16 +118,16 @@ async def test_rows_are_picked_alike_by_every_store(store: Store, chosen: dict[s
 
 
 async def test_what_was_told_within_a_day_is_not_told_again(store: Store) -> None:
-    told = [await store.add_change(change(at), b"name") for at in (0, 1, 86_400, 86_402)]
-    assert told == [True, False, False, True]
+    added_changes = [await store.add_change(change(at), b"name") for at in (0, 1, 86_400, 86_402)]
+    assert added_changes == [True, False, False, True]
     assert await store.add_change(change(86_402), b"another name")
     assert (await store.audit_head()).sequence == 2 + 3
 
 
 async def test_of_many_changes_at_once_each_has_its_place_in_the_chain(store: Store) -> None:
     added = [store.add_key(stored_key(number), change(number)) for number in range(2, 30)]
-    told = [store.add_change(change(number), bytes([number])) for number in range(30, 40)]
-    await asyncio.gather(*added, *told)
+    added_changes = [store.add_change(change(number), bytes([number])) for number in range(30, 40)]
+    await asyncio.gather(*added, *added_changes)
     head, broken = verify_chain(AuditHead(), await store.audit_rows(0))
     assert broken is None
     assert head == await store.audit_head()
@@ -135,7 +135,7 @@ async def test_of_many_changes_at_once_each_has_its_place_in_the_chain(store: St
 
 
 @pytest.mark.parametrize(
-    "meddled, found",
+    "meddled, problem",
     [
         ("UPDATE audit_log SET actor_id = 'somebody' WHERE sequence = 3", "row 3 was changed"),
         ("UPDATE audit_log SET after = '{}' WHERE sequence = 4", "row 4 was changed"),
@@ -146,7 +146,7 @@ async def test_of_many_changes_at_once_each_has_its_place_in_the_chain(store: St
         ("DELETE FROM audit_log WHERE sequence = 1", "row 1 is missing"),
     ],
 )
-async def test_a_row_that_was_changed_or_is_missing_is_found(file: Path, meddled: str, found: str) -> None:
+async def test_a_row_that_was_changed_or_is_missing_is_found(file: Path, meddled: str, problem: str) -> None:
     store = SqlStore(f"sqlite:///{file}")
     await store.open()
     await store.add_account(ACME, change(1))
@@ -156,5 +156,5 @@ async def test_a_row_that_was_changed_or_is_missing_is_found(file: Path, meddled
     with closing(sqlite3.connect(file)) as connection:
         assert connection.execute(meddled).rowcount == 1
         connection.commit()
-    assert verify_chain(AuditHead(), await store.audit_rows(0))[1] == found
+    assert verify_chain(AuditHead(), await store.audit_rows(0))[1] == problem
     await store.close()

@@ -33,13 +33,13 @@ def cache(lookup: Lookup, clock: FixedClock) -> KeyCache:
 
 
 async def version_of(cache: KeyCache, number: int = 1) -> int | None:
-    found = await cache.find(presented(number))
-    return None if found is None else found.version
+    principal = await cache.find(presented(number))
+    return None if principal is None else principal.version
 
 
 def known_version(cache: KeyCache, clock: FixedClock, number: int = 1) -> int | None:
-    found = cache.cached(digest(number), clock.now)
-    return None if found is None else found.version
+    principal = cache.cached(digest(number), clock.now)
+    return None if principal is None else principal.version
 
 
 async def background_sync(lookup: Lookup) -> None:
@@ -57,10 +57,10 @@ async def ask_every_second(cache: KeyCache, clock: FixedClock, seconds: int) -> 
 
 async def test_a_key_is_loaded_once_and_known_from_then_on(cache: KeyCache, lookup: Lookup, clock: FixedClock) -> None:
     assert cache.cached(digest(1), clock.now) is None
-    found = await cache.find(presented(1))
-    assert found is not None
-    assert cache.cached(digest(1), clock.now) is found
-    assert await cache.find(presented(1)) is found
+    principal = await cache.find(presented(1))
+    assert principal is not None
+    assert cache.cached(digest(1), clock.now) is principal
+    assert await cache.find(presented(1)) is principal
     assert lookup.loads == 1
 
 
@@ -70,8 +70,8 @@ async def test_however_many_ask_at_once_the_store_is_asked_once(cache: KeyCache,
     await lookup.entered.wait()
     assert not any(task.done() for task in waiting)
     lookup.let_go.set()
-    found = await asyncio.gather(*waiting)
-    assert len(set(map(id, found))) == 1
+    principals = await asyncio.gather(*waiting)
+    assert len(set(map(id, principals))) == 1
     assert lookup.loads == 1
 
 
@@ -134,9 +134,9 @@ async def test_a_change_is_seen_within_a_second_while_requests_come(
     assert known_version(cache, clock) == 1  # this one is still answered at once, and has the changes asked for
     await background_sync(lookup)
     assert known_version(cache, clock) is None
-    found = await cache.find(presented(1))
-    assert found is not None
-    assert found.revoked
+    principal = await cache.find(presented(1))
+    assert principal is not None
+    assert principal.revoked
     assert known_version(cache, clock, 2) == 1  # a key that did not change stays
     assert lookup.loads == 3
 
@@ -302,9 +302,9 @@ async def test_a_stored_network_that_cannot_be_read_is_the_stores_failure(cache:
 
 async def test_a_tier_that_is_not_configured_is_the_smallest(cache: KeyCache, lookup: Lookup) -> None:
     lookup.put(record(1, tier="platinum"))
-    found = await cache.find(presented(1))
-    assert found is not None
-    assert (found.tier, found.limits) == ("test", TIERS["test"])
+    principal = await cache.find(presented(1))
+    assert principal is not None
+    assert (principal.tier, principal.limits) == ("test", TIERS["test"])
 
 
 @pytest.mark.parametrize("step", [-0.1, -3.0, -3600.0])
@@ -344,9 +344,9 @@ async def test_a_session_that_is_looked_up_while_its_signing_key_is_dropped_is_n
     cache: KeyCache, lookup: Lookup
 ) -> None:
     lookup.lookups_wait = asyncio.Event()
-    asked = asyncio.create_task(cache.find(session(1, "old")))
+    look_up = asyncio.create_task(cache.find(session(1, "old")))
     await asyncio.sleep(0)
     cache.forget_signed_by({"old"})
     lookup.lookups_wait.set()
-    await asked
+    await look_up
     assert not cache.holds(digest(101))

@@ -15,7 +15,7 @@ START, LIFE = 1_700_000_000.0, 3660.0
 GRANT = Grant("grant_1", "app_1", "user_1", "acct_1", "live", "standard", Scopes(), START)
 
 
-class Store:
+class FakeGrants:
     """Grants, and how often each thing is asked of them."""
 
     def __init__(self, clock: FixedClock) -> None:
@@ -34,10 +34,10 @@ class Store:
         assert now == self.clock()
         self.loads += 1
         self._answer()
-        found = self.grants[grant_id][0] if grant_id in self.grants else None
+        grant = self.grants[grant_id][0] if grant_id in self.grants else None
         self.is_asked.set()
         await self.on_the_way.wait()
-        return found
+        return grant
 
     async def grant_versions_since(self, since: float) -> list[tuple[str, int]]:
         self.syncs += 1
@@ -56,16 +56,16 @@ def clock() -> FixedClock:
 
 
 @pytest.fixture
-def store(clock: FixedClock) -> Store:
-    return Store(clock)
+def store(clock: FixedClock) -> FakeGrants:
+    return FakeGrants(clock)
 
 
 @pytest.fixture
-def watch(store: Store, clock: FixedClock) -> GrantCache:
+def watch(store: FakeGrants, clock: FixedClock) -> GrantCache:
     return GrantCache(store, life_seconds=LIFE, clock=clock)
 
 
-async def test_the_first_question_goes_back_as_far_as_a_token_lives(watch: GrantCache, store: Store) -> None:
+async def test_the_first_question_goes_back_as_far_as_a_token_lives(watch: GrantCache, store: FakeGrants) -> None:
     assert not watch.is_current("grant_1", 1, START)
     assert await watch.changed("grant_1", 1) is None
     assert store.asked_since == [START - LIFE - 60]
@@ -73,7 +73,7 @@ async def test_the_first_question_goes_back_as_far_as_a_token_lives(watch: Grant
     assert store.loads == 0
 
 
-async def test_no_token_costs_a_question_while_nothing_changed(watch: GrantCache, store: Store) -> None:
+async def test_no_token_costs_a_question_while_nothing_changed(watch: GrantCache, store: FakeGrants) -> None:
     await watch.changed("grant_1", 1)
     for number in range(1000):
         assert await watch.changed(f"grant_{number}", 1) is None
@@ -81,7 +81,7 @@ async def test_no_token_costs_a_question_while_nothing_changed(watch: GrantCache
     assert (store.syncs, store.loads) == (1, 0)
 
 
-async def test_a_change_that_is_announced_here_holds_at_once(watch: GrantCache, store: Store) -> None:
+async def test_a_change_that_is_announced_here_holds_at_once(watch: GrantCache, store: FakeGrants) -> None:
     await watch.changed("grant_1", 1)
     store.put(replace(GRANT, version=2, is_alive=False))
     watch.note("grant_1", 2)
@@ -96,7 +96,7 @@ async def test_a_change_that_is_announced_here_holds_at_once(watch: GrantCache, 
 
 @pytest.mark.parametrize("doubted", [False, True])
 async def test_an_answer_that_was_on_its_way_before_a_change_is_not_for_who_comes_after(
-    watch: GrantCache, store: Store, *, doubted: bool
+    watch: GrantCache, store: FakeGrants, *, doubted: bool
 ) -> None:
     await watch.changed("grant_1", 1)
     store.put(replace(GRANT, version=2))
@@ -118,7 +118,9 @@ async def test_an_answer_that_was_on_its_way_before_a_change_is_not_for_who_come
     await early
 
 
-async def test_a_change_elsewhere_holds_within_a_second(watch: GrantCache, store: Store, clock: FixedClock) -> None:
+async def test_a_change_elsewhere_holds_within_a_second(
+    watch: GrantCache, store: FakeGrants, clock: FixedClock
+) -> None:
     await watch.changed("grant_1", 1)
     store.put(replace(GRANT, version=2))
     clock.now += 1.01
@@ -129,7 +131,7 @@ async def test_a_change_elsewhere_holds_within_a_second(watch: GrantCache, store
     assert watch.is_current("grant_1", 2, clock())
 
 
-async def test_what_is_doubted_is_loaded_whatever_version_is_known(watch: GrantCache, store: Store) -> None:
+async def test_what_is_doubted_is_loaded_whatever_version_is_known(watch: GrantCache, store: FakeGrants) -> None:
     store.put(GRANT)
     await watch.changed("grant_1", 1)
     loads = store.loads
@@ -147,7 +149,7 @@ async def test_a_grant_that_is_gone_is_told_so(watch: GrantCache) -> None:
 
 
 async def test_a_store_that_is_away_is_gone_by_for_five_seconds(
-    watch: GrantCache, store: Store, clock: FixedClock
+    watch: GrantCache, store: FakeGrants, clock: FixedClock
 ) -> None:
     await watch.changed("grant_1", 1)
     store.is_away = True
@@ -167,7 +169,7 @@ async def test_a_clock_that_steps_back_makes_it_ask(watch: GrantCache, clock: Fi
 
 
 async def test_what_no_token_can_be_of_any_more_is_forgotten(
-    watch: GrantCache, store: Store, clock: FixedClock
+    watch: GrantCache, store: FakeGrants, clock: FixedClock
 ) -> None:
     for number in range(100):
         watch.note(f"grant_{number}", 2)

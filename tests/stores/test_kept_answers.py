@@ -47,8 +47,8 @@ async def test_a_changed_keys_answer_is_made_of_the_change(store: Store) -> None
     renamed = replace(stored_key(1), name="renamed", version=2)
     assert await store.replace_key(renamed, logged(), keeping(seen))
     assert seen == [renamed]
-    kept = await store.stored_response(NAME, NOW)
-    assert kept is not None
+    response = await store.stored_response(NAME, NOW)
+    assert response is not None
 
 
 async def test_a_change_that_is_not_made_keeps_no_answer(store: Store) -> None:
@@ -71,13 +71,13 @@ async def test_a_name_that_has_an_answer_changes_nothing_more(store: Store) -> N
         await store.replace_key(replace(stored_key(1), version=2, name="renamed"), logged(), keeping([]))
     assert await store.key(ACME.id, "key_2") is None
     assert await store.find_by_digest(stored_key(2).secrets[0].digest) is None
-    found = await store.key(ACME.id, "key_1")
-    assert found is not None
-    assert found.name == "deploy"
+    key = await store.key(ACME.id, "key_1")
+    assert key is not None
+    assert key.name == "deploy"
     assert await store.audit_head() == head
-    kept = await store.stored_response(NAME, 0)
-    assert kept is not None
-    assert kept.sealed == b"sealed key_1"
+    response = await store.stored_response(NAME, 0)
+    assert response is not None
+    assert response.sealed == b"sealed key_1"
 
 
 async def test_of_many_at_once_with_one_name_one_is_carried_out(store: Store) -> None:
@@ -92,6 +92,6 @@ async def test_an_answer_that_is_too_old_is_dropped(store: Store) -> None:
     await store.add_key(stored_key(1), logged(), keeping([]))
     assert await store.stored_response(NAME, NOW + 0.001) is None
     await store.add_key(stored_key(2), logged(), keeping([], at=NOW + IDEMPOTENCY_SECONDS + 1))
-    kept = await store.stored_response(NAME, NOW)
-    assert kept is not None
-    assert kept.sealed == b"sealed key_2"
+    response = await store.stored_response(NAME, NOW)
+    assert response is not None
+    assert response.sealed == b"sealed key_2"

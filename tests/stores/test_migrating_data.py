@@ -164,9 +164,9 @@ async def database(url: str) -> AsyncIterator[Database]:
 
 def fill(connection: Connection, revision: str) -> None:
     upgrade(connection, revision)
-    known = inspect(connection).get_table_names()
+    tables = inspect(connection).get_table_names()
     for name, row in ROWS:
-        if name in known:
+        if name in tables:
             connection.execute(insert(table(name, *map(column, row))), row)
     if revision == "0005":
         row = USED | {"used_at": 1.5, "seed": b"e" * 32, "next_digest": b"r" * 32}
@@ -198,9 +198,9 @@ async def test_what_an_older_version_has_stored_is_there_and_can_be_changed(
     assert (await store.code(b"a" * 32) is None) == (revision < "0005")
     assert len(await store.signing_keys()) == (0 if revision < "0005" else 1)
     assert (await store.stored_response(b"n", 0) is None) == (revision < "0003")
-    found = await store.key(ACME.id, "key_1")
-    assert found is not None
-    assert (found.last_used_at is None) == (revision < "0004")
+    key = await store.key(ACME.id, "key_1")
+    assert key is not None
+    assert (key.last_used_at is None) == (revision < "0004")
     for bucket in (MINUTE, HOUR, DAY):
         assert sum(row.count for row in await store.usage("key_1", bucket, 0, 1)) == (0 if revision < "0004" else 91)
         if revision < "0007":  # which writes such rows itself
@@ -252,9 +252,14 @@ async def test_the_migrated_schema_is_the_one_described_and_named_so(
         return names(connection)
 
     def names(connection: Connection) -> list[object]:
-        found = inspect(connection)
+        schema = inspect(connection)
         return [
-            (table, found.get_pk_constraint(table), found.get_foreign_keys(table), found.get_unique_constraints(table))
+            (
+                table,
+                schema.get_pk_constraint(table),
+                schema.get_foreign_keys(table),
+                schema.get_unique_constraints(table),
+            )
             for table in sorted(METADATA.tables)
         ]
 
@@ -328,8 +333,8 @@ asyncio.run(start())
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    found = sorted(process.communicate(timeout=60)[0].strip() for process in started)
-    assert found == sorted([HEAD, HEAD, "None"])
+    revisions = sorted(process.communicate(timeout=60)[0].strip() for process in started)
+    assert revisions == sorted([HEAD, HEAD, "None"])
     asyncio.run(_opened(url))
 
 

@@ -46,9 +46,9 @@ async def logged_so_far(store: SqlStore) -> int:
     return (await store.audit_head()).sequence
 
 
-async def listed(oauth: SqlStore, account_id: str | None, **asked: Any) -> Sequence[Grant]:  # noqa: ANN401 - as asked
+async def listed(oauth: SqlStore, account_id: str | None, **selection: Any) -> Sequence[Grant]:  # noqa: ANN401 - as asked
     every: dict[str, Any] = {"client_id": None, "environment": None, "after": None, "limit": 9}
-    return await oauth.grants(account_id, **(every | asked))
+    return await oauth.grants(account_id, **(every | selection))
 
 
 async def test_a_user_comes_back_by_id_and_by_e_mail_to_the_own_account(oauth: SqlStore) -> None:
@@ -188,6 +188,13 @@ async def test_address_blocks_are_familiar_for_90_days_of_the_same_password(
     assert await oauth.is_familiar(ADA.id, "b", 0.0) == is_kept
 
 
+async def test_a_sign_in_leaves_the_address_blocks_of_other_users(oauth: SqlStore) -> None:
+    later = NOW + 91 * 86_400
+    assert await oauth.add_sign_in(sign_in(1, BOB.id), BOB, block="a")
+    assert await oauth.add_sign_in(sign_in(2, ADA.id, created_at=later), ADA, block="a")
+    assert await oauth.is_familiar(BOB.id, "a", 0.0)
+
+
 async def test_what_changed_nothing_is_noted_in_the_audit_log(oauth: SqlStore, store: SqlStore) -> None:
     before = await store.audit_head()
     await oauth.add_note(logged())
@@ -206,8 +213,8 @@ async def test_all_other_sign_ins_of_a_user_end_and_no_other_users(oauth: SqlSto
 
 async def who(oauth: SqlStore, number: int, now: float = NOW) -> User | None:
     """Return who is signed in by the cookie of that *number*."""
-    found = await oauth.session(digest(number), now)
-    return None if found is None else found[0]
+    session = await oauth.session(digest(number), now)
+    return None if session is None else session[0]
 
 
 async def test_a_client_comes_back_as_it_was_stored_to_its_account(oauth: SqlStore) -> None:
@@ -294,8 +301,8 @@ async def test_a_client_and_a_holder_have_one_grant_however_many_give_it_at_once
         same = [grant(n, APP, holder, id=f"grant_{holder and holder.id}_{n}") for n in range(8)]
         given = await asyncio.gather(*(oauth.put_grant(each, logged()) for each in same))
         assert sum(given) == 1
-        found = await oauth.grant_of(APP.id, holder.id if holder else APP.id, NOW)
-        assert found == same[given.index(True)]
+        stored_grant = await oauth.grant_of(APP.id, holder.id if holder else APP.id, NOW)
+        assert stored_grant == same[given.index(True)]
     assert len(await listed(oauth, None)) == 3
 
 
@@ -312,7 +319,7 @@ async def test_a_grant_is_written_over_the_version_before(oauth: SqlStore) -> No
 async def test_a_grant_is_worth_what_its_client_account_and_user_are_worth(store: SqlStore, oauth: SqlStore) -> None:
     assert await oauth.put_grant(grant(1, APP, ADA), logged())
 
-    async def found() -> Grant:
+    async def current() -> Grant:
         grant = await oauth.grant("grant_1", NOW)
         assert grant is not None
         return grant
@@ -320,14 +327,14 @@ async def test_a_grant_is_worth_what_its_client_account_and_user_are_worth(store
     assert await oauth.replace_client(replace(APP, scopes=READ, version=2), logged()) is not None
     assert await store.set_tier(ACME, "enterprise", logged()) == [("grant_1", 3)]
     assert await store.set_tier(GLOBEX, "standard", logged()) == []
-    assert await found() == grant(1, APP, ADA, scopes=READ, tier="enterprise", version=3)
+    assert await current() == grant(1, APP, ADA, scopes=READ, tier="enterprise", version=3)
     assert await oauth.replace_user(ADA, replace(ADA, disabled_at=NOW), logged()) == [("grant_1", 4)]
-    assert not (await found()).is_alive
+    assert not (await current()).is_alive
     assert await oauth.replace_user(replace(ADA, disabled_at=NOW), ADA, logged()) == [("grant_1", 5)]
-    assert (await found()).is_alive
+    assert (await current()).is_alive
     deleted = replace(APP, version=3, deleted_at=NOW, secrets=())
     assert await oauth.replace_client(deleted, logged()) == [("grant_1", 6)]
-    assert not (await found()).is_alive
+    assert not (await current()).is_alive
 
 
 async def test_grants_of_an_account_are_listed_newest_first(oauth: SqlStore) -> None:
@@ -377,8 +384,8 @@ async def test_a_revoked_grant_comes_back_without_what_came_of_it_before(oauth: 
     assert await oauth.use_code(digest(1), NOW, family(1, first), None)
     again = replace(first, scopes=READ, version=3, valid_from=3)
     assert await oauth.put_grant(again, logged(NOW + 1))
-    found = await oauth.grant("grant_1", NOW + 1)
-    assert found == replace(again, ended_families=frozenset({"family_1"}))
+    stored_grant = await oauth.grant("grant_1", NOW + 1)
+    assert stored_grant == replace(again, ended_families=frozenset({"family_1"}))
     assert await oauth.code(digest(2)) is None
     assert not await oauth.use_code(digest(2), NOW, family(2, first), None)
     extended = replace(again, scopes=Scopes(BOTH.names), version=4)

@@ -168,10 +168,10 @@ async def test_ended_families_are_told_for_longer_than_their_tokens_live(oauth: 
         await begin(oauth, number)
     await oauth.end_family("family_1", logged(NOW))
     for later, ended in ((0, {"family_1"}), (DAY + 600, {"family_1"}), (DAY + 601, set())):
-        found = await oauth.grant(GRANT.id, NOW + later)
-        assert found is not None
-        assert found.ended_families == ended
-        assert found == await oauth.grant_of(APP.id, ADA.id, NOW + later)
+        stored_grant = await oauth.grant(GRANT.id, NOW + later)
+        assert stored_grant is not None
+        assert stored_grant.ended_families == ended
+        assert stored_grant == await oauth.grant_of(APP.id, ADA.id, NOW + later)
 
 
 async def test_what_ended_long_ago_is_dropped_when_the_next_begins(oauth: SqlStore) -> None:

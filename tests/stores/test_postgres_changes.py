@@ -80,9 +80,9 @@ async def test_changes_of_every_kind_at_once_end_without_a_deadlock_and_in_one_c
         if store is stores[0]:
             await store.add_key(stored_key(10 + number), logged())
         for _ in range(5):
-            found = await store.key(None, f"key_{number}")
-            assert found is not None
-            await store.replace_key(replace(found, version=found.version + 1, name="again"), logged())
+            stored = await store.key(None, f"key_{number}")
+            assert stored is not None
+            await store.replace_key(replace(stored, version=stored.version + 1, name="again"), logged())
             account = await store.account(ACME.id)
             assert account is not None
             await store.set_tier(account, {"standard": "enterprise"}.get(account.tier, "standard"), logged())

@@ -27,7 +27,7 @@ USES: dict[str, Callable[[SqlStore], Awaitable[object]]] = {
     "reading": lambda store: store.key(None, KEY.id),
     "listing": lambda store: store.keys(None),
     "replacing": lambda store: store.replace_key(CHANGED, logged()),
-    "kept answer": lambda store: store.stored_response(b"n", 0),
+    "stored response": lambda store: store.stored_response(b"n", 0),
     "new account": lambda store: store.add_account(GLOBEX, logged()),
     "account": lambda store: store.account(ACME.id),
     "accounts": lambda store: store.accounts(),
@@ -57,8 +57,8 @@ async def locked_log(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 async def waiting(connection: asyncpg.Connection, count: int = 1) -> None:
     """Return when *count* others wait for a lock in this database."""
-    asked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    while await connection.fetchval(asked) < count:  # noqa: ASYNC110 - the server has no event to tell of it
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    while await connection.fetchval(query) < count:  # noqa: ASYNC110 - the server has no event to tell of it
         await asyncio.sleep(0.01)
 
 
@@ -172,10 +172,10 @@ async def test_a_cancelled_caller_loses_nothing_and_blocks_nobody(postgres_url: 
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-    found = await store.key(None, KEY.id)
-    assert found in (KEY, CHANGED)
-    assert found is not None
-    assert await store.replace_key(replace(found, version=found.version + 1, name="last"), logged())
+    stored = await store.key(None, KEY.id)
+    assert stored in (KEY, CHANGED)
+    assert stored is not None
+    assert await store.replace_key(replace(stored, version=stored.version + 1, name="last"), logged())
     assert verify_chain(AuditHead(), await store.audit_rows(0)) == (await store.audit_head(), None)
     await store.close()
 
@@ -195,5 +195,5 @@ def test_a_store_serves_one_event_loop_after_the_other(postgres_server: Server, 
     asyncio.run(store.close())
     gc.collect()
     name = postgres_url.rpartition("/")[2]
-    asked = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"  # noqa: S608 - a name of ours
-    wait_until(lambda: postgres_server.execute(asked) == [["0"]], seconds=5, claim="every connection has ended")
+    query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"  # noqa: S608 - a name of ours
+    wait_until(lambda: postgres_server.execute(query) == [["0"]], seconds=5, claim="every connection has ended")

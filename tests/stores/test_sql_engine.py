@@ -271,10 +271,10 @@ async def test_a_cancelled_caller_loses_nothing_and_blocks_nobody(url: str, path
         with suppress(asyncio.CancelledError):
             await task
     await store.add_account(GLOBEX, logged())  # a commit that was under way is over when another writer had its turn
-    found = await store.key(None, KEY.id)
-    assert found in (KEY, replace(KEY, version=2, name="changed"))
-    assert found is not None
-    assert await store.replace_key(replace(found, version=found.version + 1, name="last"), logged(3000.0))
+    stored = await store.key(None, KEY.id)
+    assert stored in (KEY, replace(KEY, version=2, name="changed"))
+    assert stored is not None
+    assert await store.replace_key(replace(stored, version=stored.version + 1, name="last"), logged(3000.0))
     await store.close()
 
 

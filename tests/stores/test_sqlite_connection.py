@@ -18,11 +18,11 @@ def handed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     hand = sqlite_connection.SqliteConnection._execute  # noqa: SLF001 - all that aiosqlite hands over goes through it
 
-    async def noted(self: sqlite_connection.SqliteConnection, function: Any, *arguments: Any) -> Any:  # noqa: ANN401 - whatever it is
+    async def recorded(self: sqlite_connection.SqliteConnection, function: Any, *arguments: Any) -> Any:  # noqa: ANN401 - whatever it is
         names.append(function.__name__)
         return await hand(self, function, *arguments)  # type: ignore[no-untyped-call]
 
-    monkeypatch.setattr(sqlite_connection.SqliteConnection, "_execute", noted)
+    monkeypatch.setattr(sqlite_connection.SqliteConnection, "_execute", recorded)
     return names
 
 
@@ -49,8 +49,8 @@ async def test_a_statement_is_handed_over_once_with_all_that_comes_of_it(
         assert (one.rowcount, one.lastrowid, handed) == (1, 1, ["_execute_and_fetch"])
         await connection.execute(added, [{"name": "b"}, {"name": "c"}])
         handed.clear()
-        found = await connection.execute(text("SELECT id, name FROM keys ORDER BY id"))
-        assert (list(found.keys()), list(found)) == (["id", "name"], [(1, "a"), (2, "b"), (3, "c")])
+        rows = await connection.execute(text("SELECT id, name FROM keys ORDER BY id"))
+        assert (list(rows.keys()), list(rows)) == (["id", "name"], [(1, "a"), (2, "b"), (3, "c")])
         assert handed == ["_execute_and_fetch"]
         none = await connection.execute(text("SELECT id FROM keys WHERE id = 9"))
         assert (list(none.keys()), none.all()) == (["id"], [])

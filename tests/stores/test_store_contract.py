@@ -91,8 +91,8 @@ async def test_the_tier_is_the_accounts_for_live_keys_and_test_for_test_keys(sto
     await store.add_key(replace(key(1), tier="a tier of the caller's choice"), logged())
     await store.add_key(replace(key(2, environment="test"), tier="enterprise"), logged())
     await store.set_tier(ACME, "enterprise", logged(2000.0))
-    found = {record.id: record.tier for record in await store.keys(ACME.id)}
-    assert found == {"key_001": "enterprise", "key_002": "test"}
+    tiers = {record.id: record.tier for record in await store.keys(ACME.id)}
+    assert tiers == {"key_001": "enterprise", "key_002": "test"}
     by_digest = await store.find_by_digest(digest(1))
     assert by_digest is not None
     assert by_digest.tier == "enterprise"
@@ -283,7 +283,7 @@ async def test_opening_twice_keeps_what_is_stored(store: SqlStore) -> None:
 
 
 @pytest.mark.parametrize(
-    "text, found",
+    "text, matches",
     [
         ("deploy", ["key_003", "key_001"]),  # a part of a name, whatever its case
         ("DEPLOY B", ["key_003"]),
@@ -297,7 +297,7 @@ async def test_opening_twice_keeps_what_is_stored(store: SqlStore) -> None:
     ],
 )
 async def test_keys_are_found_by_name_id_and_how_their_secret_ends(
-    store: SqlStore, text: str, found: list[str]
+    store: SqlStore, text: str, matches: list[str]
 ) -> None:
     names = {1: "Deploy A", 2: "50% off", 3: "old deploy b"}
     for number, name in names.items():
@@ -306,5 +306,5 @@ async def test_keys_are_found_by_name_id_and_how_their_secret_ends(
         )
         await store.add_key(replace(key(number), name=name, secrets=(secret,)), logged())
     await store.add_key(replace(key(9, account=GLOBEX), name="deploy"), logged())
-    assert [record.id for record in await store.keys(ACME.id, search=text)] == found
-    assert [record.id for record in await store.keys(ACME.id, search=text, limit=1)] == found[:1]
+    assert [record.id for record in await store.keys(ACME.id, search=text)] == matches
+    assert [record.id for record in await store.keys(ACME.id, search=text, limit=1)] == matches[:1]

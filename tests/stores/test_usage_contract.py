@@ -63,7 +63,7 @@ async def counted(store: Store, *rows: UsageRow) -> None:
 async def counts(store: Store, subject: str = "key_1") -> dict[str, list[tuple[int, int]]]:
     """Return (start since midnight, count) of each row by each length of time."""
     return {
-        name: [(found.key.start - MIDNIGHT, found.count) for found in await store.usage(subject, bucket, 0, EVER)]
+        name: [(each.key.start - MIDNIGHT, each.count) for each in await store.usage(subject, bucket, 0, EVER)]
         for name, bucket in BUCKETS.items()
     }
 
@@ -85,10 +85,10 @@ async def test_what_is_counted_is_in_the_minute_the_hour_and_the_day(store: Stor
 async def test_rows_of_one_kind_are_one_row_with_their_seconds_and_histograms_added(store: Store) -> None:
     await counted(store, row(quick=2, slow=1))
     await counted(store, row(quick=1, slow=3), row(quick=1, slow=0))
-    [found] = await store.usage("key_1", HOUR, AT_TEN, AT_TEN + 1)
-    assert found.histogram == (4, *(0,) * (len(BOUNDS) - 1), 4)
-    assert found.seconds == pytest.approx(4 * 0.0005 + 80)
-    assert found.key == row().key
+    [total] = await store.usage("key_1", HOUR, AT_TEN, AT_TEN + 1)
+    assert total.histogram == (4, *(0,) * (len(BOUNDS) - 1), 4)
+    assert total.seconds == pytest.approx(4 * 0.0005 + 80)
+    assert total.key == row().key
 
 
 async def test_each_route_outcome_status_and_subject_is_counted_by_itself(store: Store) -> None:
@@ -103,16 +103,16 @@ async def test_each_route_outcome_status_and_subject_is_counted_by_itself(store:
     await counted(store, *reversed(kinds))
     of_nobody = await store.usage("", MINUTE, 0, EVER)
     of_key = await store.usage("key_1", MINUTE, 0, EVER)
-    assert [found.key for found in of_nobody] == [kinds[0].key]
-    assert [found.key for found in of_key] == sorted(kind.key for kind in kinds[1:])
-    assert {found.count for found in (*of_nobody, *of_key)} == {2}
+    assert [each.key for each in of_nobody] == [kinds[0].key]
+    assert [each.key for each in of_key] == sorted(kind.key for kind in kinds[1:])
+    assert {each.count for each in (*of_nobody, *of_key)} == {2}
     assert list(await store.usage("key_unknown", DAY, 0, EVER)) == []
 
 
 async def test_the_start_is_within_and_the_end_is_not(store: Store) -> None:
     await counted(store, *(row(AT_TEN + minute * 60) for minute in range(4)))
-    found = await store.usage("key_1", MINUTE, AT_TEN + 60, AT_TEN + 180)
-    assert [each.key.start for each in found] == [AT_TEN + 60, AT_TEN + 120]
+    minutes = await store.usage("key_1", MINUTE, AT_TEN + 60, AT_TEN + 180)
+    assert [each.key.start for each in minutes] == [AT_TEN + 60, AT_TEN + 120]
 
 
 async def test_more_rows_than_a_statement_of_sqlite_has_values_for(store: Store) -> None:
@@ -124,8 +124,8 @@ async def test_more_rows_than_a_statement_of_sqlite_has_values_for(store: Store)
 async def test_of_many_batches_at_once_none_is_lost(store: Store) -> None:
     rows = [row(subject=f"key_{number % 7}", status=200 + number % 3) for number in range(20)]
     await asyncio.gather(*(counted(store, *rows[turn:], *rows[:turn]) for turn in range(20)))
-    found = [await store.usage(f"key_{number}", DAY, 0, EVER) for number in range(7)]
-    assert sum(each.count for rows in found for each in rows) == 400
+    batches = [await store.usage(f"key_{number}", DAY, 0, EVER) for number in range(7)]
+    assert sum(each.count for rows in batches for each in rows) == 400
 
 
 async def test_minutes_are_kept_for_a_week_hours_for_90_days_and_days_for_two_years(store: Store) -> None:
@@ -133,7 +133,7 @@ async def test_minutes_are_kept_for_a_week_hours_for_90_days_and_days_for_two_ye
         await counted(store, row(AT_TEN - days * 86_400))
     await store.drop_usage(float(AT_TEN))
     starts = {
-        name: [found.key.start for found in await store.usage("key_1", bucket, 0, EVER)]
+        name: [each.key.start for each in await store.usage("key_1", bucket, 0, EVER)]
         for name, bucket in BUCKETS.items()
     }
     assert starts["minute"] == [AT_TEN - days * 86_400 for days in (6, 0)]
@@ -147,9 +147,9 @@ async def test_what_an_accounts_keys_do_adds_up_at_the_account(store: Store) -> 
     await store.add_usage(UsageBatch([*rows, row(subject="")], (), accounts))
     await store.add_usage(UsageBatch([row(AT_TEN + 60, subject="key_2", slow=1)], (), accounts))
     for bucket in BUCKETS.values():
-        found = merge_rows(await store.usage(ACME.id, bucket, 0, EVER), DAY)
-        assert [(each.key.outcome, each.count) for each in found] == [("allowed", 5), ("rate_limited", 1)]
-        assert [each.histogram[-1] for each in found] == [1, 0]
+        sums = merge_rows(await store.usage(ACME.id, bucket, 0, EVER), DAY)
+        assert [(each.key.outcome, each.count) for each in sums] == [("allowed", 5), ("rate_limited", 1)]
+        assert [each.histogram[-1] for each in sums] == [1, 0]
         assert sum(each.count for each in await store.usage("acct_other", bucket, 0, EVER)) == 1
         assert sum(each.count for each in await store.usage("key_1", bucket, 0, EVER)) == 3
         assert sum(each.count for each in await store.usage("", bucket, 0, EVER)) == 1
@@ -268,13 +268,13 @@ async def test_the_busiest_are_those_with_the_most_requests_since_a_minute(store
         row(AT_TEN, subject="acct_1", quick=1000),
         row(AT_TEN, subject="acctx1", quick=1),  # an underscore is no wildcard
     )
-    found = await store.busiest(AT_TEN, 3)
-    assert [(each.key.subject, each.key.start - AT_TEN, each.count) for each in found] == [
+    busiest = await store.busiest(AT_TEN, 3)
+    assert [(each.key.subject, each.key.start - AT_TEN, each.count) for each in busiest] == [
         ("key_a", 0, 4),
         ("key_a", 60, 2),
         ("grant_c", 120, 5),
         ("key_b", 0, 5),
     ]
-    assert found[0].histogram[-1] == 1
+    assert busiest[0].histogram[-1] == 1
     assert len({each.key.subject for each in await store.busiest(AT_TEN, 10)}) == 5
     assert list(await store.busiest(AT_TEN + 180, 10)) == []
