@@ -161,6 +161,16 @@ async def test_consent_given_again_does_not_wake_what_was_revoked(rig: Rig) -> N
     assert (await rig.refreshed(before["refresh_token"])).json()["error"] == "invalid_grant"
 
 
+async def test_consent_after_a_revocation_does_not_bring_back_other_scopes(rig: Rig) -> None:
+    await rig.tokens()
+    (grant,) = await rig.gateway.revocation.list(None)
+    assert await rig.gateway.revocation.end(None, grant)
+    tokens = await rig.tokens(scope="account:read")
+    (grant,) = await rig.gateway.revocation.list(None)
+    assert list(grant.scopes) == ["account:read"]
+    assert (await rig.who(tokens["access_token"])).json()["scopes"] == ["account:read"]
+
+
 async def test_a_tier_changes_without_ending_a_token(rig: Rig) -> None:
     token = (await rig.tokens())["access_token"]
     assert (await rig.who(token)).json()["tier"] == "standard"

@@ -102,7 +102,7 @@ def test_a_name_that_is_read_from_the_right_stays_in_its_place(site: Site, page:
         """it => [...it.childNodes].map(node => {
             const range = document.createRange();
             range.selectNodeContents(node);
-            const {left, right} = range.getBoundingClientRect();
+            const [{left, right}] = range.getClientRects();  // on the first line
             return [left, right];
         })"""
     )
