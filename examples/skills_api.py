@@ -40,10 +40,10 @@ def caller(connection: HTTPConnection) -> dict[str, str]:
     if "machpay" in connection.scope:
         principal: Principal = connection.scope["machpay"]
         return {"id": principal.id, "name": principal.display_name, "environment": principal.environment}
-    said = connection.headers
+    headers = connection.headers
     return {
-        "id": said.get("x-machpay-subject", ""),
-        "environment": said.get("x-machpay-environment", ""),
+        "id": headers.get("x-machpay-subject", ""),
+        "environment": headers.get("x-machpay-environment", ""),
         "upstream": connection.app.state.name,
     }
 

@@ -48,7 +48,7 @@ class Seen:
         return {name: value for name, value in wanted.items() if name.startswith("x-machpay")}
 
     def values(self, name: str) -> list[str]:
-        return [value for known, value in self.fields if known == name]
+        return [value for field_name, value in self.fields if field_name == name]
 
 
 @dataclass
@@ -95,7 +95,7 @@ class Answer:
     body: bytes
 
     def values(self, name: str) -> list[str]:
-        return [value for known, value in self.fields if known.lower() == name]
+        return [value for field_name, value in self.fields if field_name.lower() == name]
 
     def problem(self) -> Any:  # noqa: ANN401 - JSON
         return orjson.loads(self.body)

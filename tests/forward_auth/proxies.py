@@ -56,8 +56,8 @@ def _in_package(package: str, pattern: str) -> Callable[[], str | None]:
     def find() -> str | None:
         spec = find_spec(package)
         folders = [] if spec is None else list(spec.submodule_search_locations or ())
-        found = [str(path) for folder in folders for path in Path(folder).glob(pattern)]
-        return found[0] if found else None
+        paths = [str(path) for folder in folders for path in Path(folder).glob(pattern)]
+        return paths[0] if paths else None
 
     return find
 

@@ -192,8 +192,8 @@ def test_a_served_process_responds_to_check_requests(tmp_path: Path, name: str) 
         running_proxy(name, gateway=port, upstream=there[1]) as proxy,
     ):
         assert call(proxy.port, "/v1/skills") == (401, None)
-        status, told = call(proxy.port, "/v1/skills", made["key"]["secret"])
+        status, echoed = call(proxy.port, "/v1/skills", made["key"]["secret"])
         assert status == 200
-        assert told["path"] == "/v1/skills"
-        assert told["caller"]["x-machpay-key-id"] == made["key"]["id"]
+        assert echoed["path"] == "/v1/skills"
+        assert echoed["caller"]["x-machpay-key-id"] == made["key"]["id"]
         assert call(proxy.port, "/healthz") == (200, {"path": "/healthz", "caller": {}})

@@ -13,13 +13,13 @@ from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, Answer, PendingAnswer
 from machpay_gateway.forward_auth.leases import HeldLeases
 from machpay_gateway.server import create_app
-from tests.forward_auth.asking import CALLER, PROXY, STRANGER, asked, every_peer
+from tests.forward_auth.check_client import CALLER, PROXY, STRANGER, every_peer, forward_auth_gateway
 from tests.gateways import ROUTES, Guarded
 
 
 @every_peer
 async def test_an_allowed_check_returns_identity_headers(peer: str) -> None:
-    async with asked() as gateway:
+    async with forward_auth_gateway() as gateway:
         key_id, secret = await gateway.key()
         answer = await gateway.ask(peer, "POST /v1/skills/execute?x=%2F..//", secret)
     assert (answer.status_code, answer.content) == (200, b"")
@@ -34,7 +34,7 @@ async def test_an_allowed_check_returns_identity_headers(peer: str) -> None:
 
 @every_peer
 async def test_a_public_route_returns_no_identity_headers(peer: str) -> None:
-    async with asked() as gateway:
+    async with forward_auth_gateway() as gateway:
         answer = await gateway.ask(peer, "GET /healthz")
     assert answer.status_code == 200
     assert not [name for name in answer.headers if name.startswith(("x-machpay", "ratelimit"))]
@@ -53,7 +53,7 @@ async def test_a_public_route_returns_no_identity_headers(peer: str) -> None:
 async def test_a_refusal_is_adapted_to_the_proxy(
     peer: str, request_: str, scopes: list[str] | None, status: int, code: str
 ) -> None:
-    async with asked() as gateway:
+    async with forward_auth_gateway() as gateway:
         secret = None if scopes is None else (await gateway.key(scopes=scopes))[1]
         answer = await gateway.ask(peer, request_, secret)
     assert (answer.json()["status"], answer.json()["code"]) == (status, code)
@@ -69,7 +69,7 @@ async def test_a_refusal_is_adapted_to_the_proxy(
 
 @every_peer
 async def test_a_rate_limited_check_has_retry_after(peer: str) -> None:
-    async with asked(tiers={"tiny": Tier("1/minute", 5)}) as gateway:
+    async with forward_auth_gateway(tiers={"tiny": Tier("1/minute", 5)}) as gateway:
         _, secret = await gateway.key(tier="tiny")
         assert (await gateway.ask(peer, "GET /v1/skills", secret)).status_code == 200
         answer = await gateway.ask(peer, "GET /v1/skills", secret)
@@ -85,7 +85,7 @@ async def test_a_decision_that_cannot_be_made_is_a_refusal(peer: str, monkeypatc
     async def away(_digest: bytes) -> None:
         raise StoreUnavailable("key lookup")
 
-    async with asked() as gateway:
+    async with forward_auth_gateway() as gateway:
         _, secret = await gateway.key()
         monkeypatch.setattr(gateway.gateway.store, "find_by_digest", away)
         answer = await gateway.ask(peer, "GET /v1/skills", secret)
@@ -96,7 +96,7 @@ async def test_a_decision_that_cannot_be_made_is_a_refusal(peer: str, monkeypatc
 @every_peer
 @pytest.mark.parametrize("trusted", [[PROXY], []])
 async def test_an_untrusted_peer_gets_a_404(peer: str, trusted: list[str]) -> None:
-    async with asked(trusted_proxies=trusted) as gateway:
+    async with forward_auth_gateway(trusted_proxies=trusted) as gateway:
         _, secret = await gateway.key()
         answers = [
             await gateway.ask(peer, request, credential, address=STRANGER)
@@ -108,7 +108,7 @@ async def test_an_untrusted_peer_gets_a_404(peer: str, trusted: list[str]) -> No
 
 
 async def test_other_paths_belong_to_the_guarded_application() -> None:
-    async with asked(unlisted_routes="authenticated") as gateway:
+    async with forward_auth_gateway(unlisted_routes="authenticated") as gateway:
         _, secret = await gateway.key()
         for path in ("/authorize", "/authorize/", "/authorize/apache", "/v1/x"):
             for credential, status in ((secret, 200), (None, 401)):
@@ -118,7 +118,7 @@ async def test_other_paths_belong_to_the_guarded_application() -> None:
 
 @pytest.mark.parametrize("path", ["/authorize/nginxx", "/authorize/envoy", "/authorize/envoyx", "/authorize/traefik/"])
 async def test_paths_that_begin_like_check_requests_never_reach_the_application(path: str) -> None:
-    async with asked(unlisted_routes="authenticated") as gateway:
+    async with forward_auth_gateway(unlisted_routes="authenticated") as gateway:
         _, secret = await gateway.key()
         async with gateway.client(secret, address=PROXY) as client:
             assert (await client.get(path)).json()["code"] == "malformed_request"
@@ -133,7 +133,7 @@ async def test_a_websocket_handshake_is_not_a_check_request() -> None:
     async def receive() -> Message:
         return {"type": "websocket.connect"}
 
-    async with asked() as gateway:
+    async with forward_auth_gateway() as gateway:
         headers = [(b"x-forwarded-method", b"GET"), (b"x-forwarded-uri", b"/healthz")]
         scope = {"type": "websocket", "path": "/authorize/caddy", "headers": headers, "client": (PROXY, 1)}
         await gateway.app(scope, receive, send)
@@ -142,14 +142,16 @@ async def test_a_websocket_handshake_is_not_a_check_request() -> None:
 
 @every_peer
 async def test_by_default_a_slot_is_released_at_once(peer: str) -> None:
-    async with asked(tiers={"narrow": Tier("100/minute", 1)}) as gateway:
+    async with forward_auth_gateway(tiers={"narrow": Tier("100/minute", 1)}) as gateway:
         _, secret = await gateway.key(tier="narrow")
         statuses = [(await gateway.ask(peer, "GET /v1/skills", secret)).status_code for _ in range(3)]
     assert statuses == [200] * 3
 
 
 async def test_a_slot_is_held_for_lease_seconds() -> None:
-    async with asked(tiers={"narrow": Tier("100/minute", 1)}, forward_auth={"lease_seconds": 600}) as gateway:
+    async with forward_auth_gateway(
+        tiers={"narrow": Tier("100/minute", 1)}, forward_auth={"lease_seconds": 600}
+    ) as gateway:
         _, secret = await gateway.key(tier="narrow")
         assert (await gateway.ask("caddy", "GET /v1/skills", secret)).status_code == 200
         refused = await gateway.ask("caddy", "GET /v1/skills", secret)
@@ -205,8 +207,8 @@ def test_a_shutdown_releases_held_slots_before_the_limiter_closes(monkeypatch: p
 
 async def test_each_decision_is_counted_by_its_true_outcome() -> None:
     counted: list[tuple[str, int]] = []
-    async with asked() as gateway:
-        gateway.gateway.recorder.record = lambda *told: counted.append((str(told[2]), told[3]))  # type: ignore[method-assign]  # a fake
+    async with forward_auth_gateway() as gateway:
+        gateway.gateway.recorder.record = lambda *messages: counted.append((str(messages[2]), messages[3]))  # type: ignore[method-assign]  # a fake
         _, secret = await gateway.key()
         await gateway.ask("nginx", "GET /v1/skills", secret)
         await gateway.ask("nginx", "GET /nowhere", secret)
@@ -216,14 +218,14 @@ async def test_each_decision_is_counted_by_its_true_outcome() -> None:
 
 async def test_the_log_has_the_problem_and_never_the_credential(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "machpay_gateway")
-    async with asked() as gateway:
+    async with forward_auth_gateway() as gateway:
         _, secret = await gateway.key()
         async with gateway.client(secret, address=PROXY) as client:
             await client.get("/authorize/nginx", headers={"X-Original-Method": "GET"})
         await gateway.ask("caddy", "GET /v1/skills", secret, {"X_MachPay_Key_Id": "key_1"})
         await gateway.ask("caddy", "GET /v1/skills", secret, address=STRANGER)
-    told = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
-    assert [text.split("(")[1].split(")")[0] for text in told] == [
+    messages = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+    assert [text.split("(")[1].split(")")[0] for text in messages] == [
         "the proxy does not send the URI exactly once",
         "the request has identity headers of its own",
         "only trusted proxies may send check requests",

@@ -6,7 +6,7 @@ from machpay_gateway import Route
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.settings import Options
 from machpay_gateway.settings.console import ConsoleSettings
-from tests.forward_auth.asking import asked, every_peer
+from tests.forward_auth.check_client import every_peer, forward_auth_gateway
 from tests.gateways import ROUTES
 
 CONSOLE, ISSUER, API = "console.example.com", "auth.example.com", "api.example.com"
@@ -27,7 +27,7 @@ def host_of(peer: str, host: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("path", ["/console", "/console/keys/new", "/console/anything", "/oauth/authorize?a=b"])
 @pytest.mark.parametrize("host", [API, CONSOLE, ISSUER, ""])
 async def test_an_upstreams_path_that_equals_a_page_is_refused(peer: str, path: str, host: str) -> None:
-    async with asked(**PAGES) as gateway:
+    async with forward_auth_gateway(**PAGES) as gateway:
         _, secret = await gateway.key()
         for credential in (None, secret):
             answer = await gateway.ask(peer, f"GET {path}", credential, host_of(peer, host) if host else [])
@@ -40,27 +40,27 @@ async def test_an_upstreams_path_that_equals_a_page_is_refused(peer: str, path: 
 )
 @pytest.mark.parametrize("request_", ["GET /public/x", "GET /v1/skills", "OPTIONS /public/x", "GET /v1/keys"])
 async def test_upstreams_are_not_served_at_hosts_of_pages(peer: str, host: str, request_: str) -> None:
-    async with asked(**PAGES) as gateway:
+    async with forward_auth_gateway(**PAGES) as gateway:
         _, secret = await gateway.key()
-        told = host_of(peer, host)
+        headers = host_of(peer, host)
         if request_.startswith("OPTIONS"):
-            told += [("Origin", "https://app.example"), ("Access-Control-Request-Method", "POST")]
-        answer = await gateway.ask(peer, request_, secret, told)
+            headers += [("Origin", "https://app.example"), ("Access-Control-Request-Method", "POST")]
+        answer = await gateway.ask(peer, request_, secret, headers)
         assert answer.json()["status"] == 404
 
 
 @every_peer
 async def test_the_apis_host_is_decided_as_usual(peer: str) -> None:
-    async with asked(**PAGES) as gateway:
+    async with forward_auth_gateway(**PAGES) as gateway:
         _, secret = await gateway.key()
-        for told in (host_of(peer, API), []):
-            assert (await gateway.ask(peer, "GET /v1/skills", secret, told)).status_code == 200
-            assert (await gateway.ask(peer, "GET /public/x", None, told)).status_code == 200
+        for headers in (host_of(peer, API), []):
+            assert (await gateway.ask(peer, "GET /v1/skills", secret, headers)).status_code == 200
+            assert (await gateway.ask(peer, "GET /public/x", None, headers)).status_code == 200
 
 
 async def test_check_requests_at_a_host_of_pages_are_refused() -> None:
     # A browser that is led to a place to ask would be answered there.
-    async with asked(**PAGES) as gateway:
+    async with forward_auth_gateway(**PAGES) as gateway:
         for peer in ("nginx", "traefik", "caddy"):
-            told = [("Host", CONSOLE), ("X-Forwarded-Host", API)]
-            assert (await gateway.ask(peer, "GET /public/x", None, told)).json()["status"] == 404
+            headers = [("Host", CONSOLE), ("X-Forwarded-Host", API)]
+            assert (await gateway.ask(peer, "GET /public/x", None, headers)).json()["status"] == 404

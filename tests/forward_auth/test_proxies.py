@@ -85,13 +85,13 @@ def test_the_upstream_gets_the_gateways_request_id(rig: Rig) -> None:
 def test_the_client_gets_rate_limit_headers_if_the_proxy_supports_it(rig: Rig) -> None:
     answer = rig.call("GET /v1/skills", "all")
     assert answer.status == 200
-    told = [answer.values(name) for name in ("ratelimit", "ratelimit-policy", "x-request-id")]
+    values_by_name = [answer.values(name) for name in ("ratelimit", "ratelimit-policy", "x-request-id")]
     if rig.proxy == "traefik":
-        assert told == [[], [], []]
+        assert values_by_name == [[], [], []]
         return
-    assert [len(values) for values in told] == [1, 1, 1]
-    assert told[0][0].startswith('"minute";r=')
-    assert told[2] == [rig.decided[0].request_id.decode()]
+    assert [len(values) for values in values_by_name] == [1, 1, 1]
+    assert values_by_name[0][0].startswith('"minute";r=')
+    assert values_by_name[2] == [rig.decided[0].request_id.decode()]
 
 
 @pytest.mark.parametrize("secret", [None, "all"])
@@ -289,7 +289,7 @@ def test_a_clients_forwarded_host_is_ignored(rig: Rig, forged: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "sent, kept",
+    "sent, remaining",
     [
         ("a=1; __Host-machpay-session=x; b=2", ["a=1", "b=2"]),
         ("machpay-form=y; a=1", ["a=1"]),
@@ -300,11 +300,11 @@ def test_a_clients_forwarded_host_is_ignored(rig: Rig, forged: str) -> None:
     ],
 )
 def test_the_gateways_cookies_reach_no_application_if_the_proxy_can_remove_them(
-    rig: Rig, sent: str, kept: list[str]
+    rig: Rig, sent: str, remaining: list[str]
 ) -> None:
     assert rig.call("GET /healthz", None, [("Cookie", sent)]).status == 200
     cookies = [each.strip() for value in rig.seen().values("cookie") for each in value.split(";") if each.strip()]
-    assert cookies == ([each.strip() for each in sent.split(";")] if rig.proxy == "traefik" else kept)
+    assert cookies == ([each.strip() for each in sent.split(";")] if rig.proxy == "traefik" else remaining)
 
 
 def test_no_application_sets_the_gateways_cookies_if_the_proxy_can_remove_them(rig: Rig) -> None:
@@ -315,10 +315,10 @@ def test_no_application_sets_the_gateways_cookies_if_the_proxy_can_remove_them(r
     )
     answer = rig.call("GET /healthz")
     # Where one is left of ours, it is one that browsers take for none: a prefix asks for Secure.
-    told = [
+    values_by_name = [
         value for value in answer.values("set-cookie") if "machpay" not in value.lower() or "secure" in value.lower()
     ]
-    assert [value for value in told if value] == (
+    assert [value for value in values_by_name if value] == (
         [value.decode() for value in rig.upstream.cookies] if rig.proxy == "traefik" else ["a=1; Path=/"]
     )
 

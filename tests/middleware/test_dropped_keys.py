@@ -48,10 +48,10 @@ async def session_token(worker: Guarded) -> str:
     _, secret = await worker.key()
     answer = await worker.client(secret).get("/v1/skills")
     assert answer.status_code == 200
-    known = worker.gateway.key_cache.cached(_digest(secret), time.time())
-    assert isinstance(known, Principal)
+    principal = worker.gateway.key_cache.cached(_digest(secret), time.time())
+    assert isinstance(principal, Principal)
     scopes = Scopes(frozenset({"skills:list"}))
-    claims = session_claims(known, scopes, seconds=900, token_id="session_1", now=time.time())
+    claims = session_claims(principal, scopes, seconds=900, token_id="session_1", now=time.time())
     return await worker.gateway.signing.sign(claims, TYPE)
 
 

@@ -250,10 +250,10 @@ async def test_a_session_ends_with_its_key(tmp_path: Path) -> None:
     app = App()
     async with served(app, tmp_path) as it:
         key_id, secret = await it.key()
-        found = await it.command.key_cache.find(_presented(secret))
-        assert isinstance(found, Principal)
+        principal = await it.command.key_cache.find(_presented(secret))
+        assert isinstance(principal, Principal)
         claims = session_claims(
-            found, Scopes(frozenset({"skills:execute"})), seconds=900, token_id="session_1", now=time.time()
+            principal, Scopes(frozenset({"skills:execute"})), seconds=900, token_id="session_1", now=time.time()
         )
         await it.command.signing.ensure()
         async with stream(it, "/events", await it.command.signing.sign(claims, TYPE)) as pieces:
@@ -319,7 +319,7 @@ async def received_without_end(socket: ClientConnection) -> None:
 class Sockets:
     """A WebSocket's endpoint that listens, only sends, or does neither; and what it heard."""
 
-    heard: list[Any] = field(default_factory=list)
+    received: list[Any] = field(default_factory=list)
 
     async def serve(self, socket: WebSocket) -> None:
         await socket.accept()
@@ -327,15 +327,15 @@ class Sockets:
         try:
             if socket.url.path == "/listens":
                 while True:
-                    self.heard.append(await socket.receive())
-                    if self.heard[-1]["type"] == "websocket.disconnect":
+                    self.received.append(await socket.receive())
+                    if self.received[-1]["type"] == "websocket.disconnect":
                         return
             while socket.url.path == "/sends":
                 await socket.send_text("more")
                 await asyncio.sleep(0.01)
             await asyncio.Event().wait()
         finally:
-            self.heard.append("over")
+            self.received.append("over")
 
 
 @pytest.mark.parametrize(
@@ -368,9 +368,9 @@ async def test_a_websocket_is_closed_by_the_code_of_the_refusal(  # noqa: PLR091
                 await received_without_end(socket)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == code
-        await until(lambda: not it.open and "over" in endpoint.heard)
+        await until(lambda: not it.open and "over" in endpoint.received)
     if path == "/listens":
-        assert endpoint.heard[0]["type"] == "websocket.disconnect"
+        assert endpoint.received[0]["type"] == "websocket.disconnect"
     assert "Traceback" not in caplog.text
     assert not [record for record in caplog.records if record.exc_info]
 
@@ -387,12 +387,12 @@ async def test_an_apps_token_ends_with_its_grant(monkeypatch: pytest.MonkeyPatch
         token = (await rig.tokens())["access_token"]
         guarded = Guarded(MachPayAuth(App(), gateway=rig.gateway), rig.gateway)
         sent = Sent(b"Bearer " + token.encode())
-        asked = asyncio.create_task(guarded.app(sent.scope, sent.receive, sent.send))
+        task = asyncio.create_task(guarded.app(sent.scope, sent.receive, sent.send))
         await sent.began.wait()
         (grant,) = await rig.gateway.revocation.list(None)
         await rig.gateway.revocation.end(None, grant)
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await asked
+            await task
         assert sent.messages[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
 
 
@@ -424,16 +424,16 @@ async def test_an_ended_stream_releases_its_slot_and_is_counted_once(monkeypatch
     async with guarded(App(), routes=RULES, tiers={"standard": Tier("1000/minute", 1)}) as api:
         key_id, secret = await api.key()
         sent = Sent(b"Bearer " + secret.encode(), "/chunked")
-        asked = asyncio.create_task(api.app(sent.scope, sent.receive, sent.send))
+        task = asyncio.create_task(api.app(sent.scope, sent.receive, sent.send))
         await sent.began.wait()
         await api.gateway.keys.update(None, key_id, scopes=["account:read"])
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await asked
+            await task
         assert sent.messages[-1]["more_body"] is True  # the server sees that the response is not whole
         api.gateway.recorder.gather()
         counts = api.gateway.recorder.requests.counts
         assert [numbers for (name, _), numbers in counts.items() if name == "machpay_requests_total"] == [[1]]
-        assert not asked.cancelled()
+        assert not task.cancelled()
         assert (await api.client(secret).get("/free")).status_code == 200
 
 
@@ -441,11 +441,11 @@ async def test_a_servers_own_cancellation_is_not_swallowed() -> None:
     async with guarded(App(), routes=RULES) as api:
         _, secret = await api.key()
         sent = Sent(b"Bearer " + secret.encode(), "/events")
-        asked = asyncio.create_task(api.app(sent.scope, sent.receive, sent.send))
+        task = asyncio.create_task(api.app(sent.scope, sent.receive, sent.send))
         await sent.began.wait()
-        asked.cancel()
+        task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asked
+            await task
 
 
 async def test_background_work_after_a_response_is_not_canceled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -461,13 +461,13 @@ async def test_background_work_after_a_response_is_not_canceled(monkeypatch: pyt
     async with guarded(app, routes=RULES) as api:
         key_id, secret = await api.key()
         sent = Sent(b"Bearer " + secret.encode(), "/events")
-        asked = asyncio.create_task(api.app(sent.scope, sent.receive, sent.send))
+        task = asyncio.create_task(api.app(sent.scope, sent.receive, sent.send))
         await sent.began.wait()
         await api.gateway.keys.revoke(None, key_id)
         await asyncio.sleep(0.2)
-        assert not asked.done()
+        assert not task.done()
         go_on.set()
-        await asked
+        await task
 
 
 def test_each_event_loop_has_its_own_timer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,10 +18,16 @@ async def test_a_refusal_is_logged_with_its_exact_reason(
         await api.gateway.keys.revoke(None, key_id)
         answer = await api.client(secret).get("/v1/skills")
     (record,) = [record for record in caplog.records if "refused" in record.getMessage()]
-    said = record.getMessage()
+    message = record.getMessage()
     assert (record.name, record.levelno) == ("machpay_gateway", logging.INFO)
-    for told in (answer.headers["x-request-id"], "invalid_credentials (revoked)", key_id, "192.0.2.1", "'/v1/skills'"):
-        assert told in said
+    for expected in (
+        answer.headers["x-request-id"],
+        "invalid_credentials (revoked)",
+        key_id,
+        "192.0.2.1",
+        "'/v1/skills'",
+    ):
+        assert expected in message
     assert "revoked" not in answer.text
 
 

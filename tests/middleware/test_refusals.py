@@ -70,8 +70,8 @@ async def test_unknown_mistyped_revoked_and_expired_read_the_same(api: Guarded) 
     answers = [await api.client(s).get("/v1/skills") for s in (unknown, mistyped, revoked, expired, "a.b.c", "junk")]
     for answer in answers:
         assert_refused(answer, Reason.INVALID_CREDENTIALS)
-    told = [{**answer.json(), "request_id": ""} for answer in answers]
-    assert all(one == told[0] for one in told)
+    problems = [{**answer.json(), "request_id": ""} for answer in answers]
+    assert all(one == problems[0] for one in problems)
     assert len({answer.headers["www-authenticate"] for answer in answers}) == 1
     assert 'error="invalid_token"' in answers[0].headers["www-authenticate"]
 
@@ -179,17 +179,17 @@ async def test_head_is_refused_without_a_body(api: Guarded) -> None:
 
 
 async def test_a_preflight_passes_only_when_it_is_one(api: Guarded) -> None:
-    client, asked = api.client(), {"Origin": "https://app.test", "Access-Control-Request-Method": "POST"}
-    assert (await client.options("/v1/skills/execute", headers=asked)).status_code == 200
+    client, preflight = api.client(), {"Origin": "https://app.test", "Access-Control-Request-Method": "POST"}
+    assert (await client.options("/v1/skills/execute", headers=preflight)).status_code == 200
     assert (await client.options("/v1/skills/execute")).status_code == 401
     assert (await client.options("/v1/skills/execute", headers={"Origin": "https://app.test"})).status_code == 401
-    assert (await client.get("/v1/skills", headers=asked)).status_code == 401
+    assert (await client.get("/v1/skills", headers=preflight)).status_code == 401
 
 
 @pytest.mark.parametrize("headers", [{"Content-Length": "2"}, {"Transfer-Encoding": "chunked"}])
 async def test_a_preflight_with_a_body_is_a_request_like_any_other(api: Guarded, headers: dict[str, str]) -> None:
-    asked = {"Origin": "https://app.test", "Access-Control-Request-Method": "POST"}
-    answer = await api.client().request("OPTIONS", "/v1/skills/execute", headers=asked | headers, content=b"{}")
+    preflight = {"Origin": "https://app.test", "Access-Control-Request-Method": "POST"}
+    answer = await api.client().request("OPTIONS", "/v1/skills/execute", headers=preflight | headers, content=b"{}")
     assert_refused(answer, Reason.MISSING_CREDENTIALS)
 
 
@@ -222,8 +222,8 @@ async def test_an_unlisted_method_needs_the_scopes_of_its_path(api: Guarded) -> 
 
 async def test_a_preflight_for_a_route_that_is_not_there_is_not_found() -> None:
     async with guarded(ok, unlisted_routes="deny") as api:
-        asked = {"Origin": "https://app.test", "Access-Control-Request-Method": "DELETE"}
-        assert_refused(await api.client().options("/v1/skills", headers=asked), Reason.ROUTE_NOT_FOUND)
+        preflight = {"Origin": "https://app.test", "Access-Control-Request-Method": "DELETE"}
+        assert_refused(await api.client().options("/v1/skills", headers=preflight), Reason.ROUTE_NOT_FOUND)
 
 
 async def test_a_route_costs_what_it_says() -> None:

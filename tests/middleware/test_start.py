@@ -88,7 +88,7 @@ def test_a_database_that_cannot_be_opened_stops_the_start_and_is_a_503_where_the
 
 
 @pytest.mark.parametrize(
-    "url, told",
+    "url, expected",
     [
         ("redis+sentinel://127.0.0.1:26379", "which service"),
         ("redis+cluster://127.0.0.1:7000/3", "database 0 only"),
@@ -97,8 +97,8 @@ def test_a_database_that_cannot_be_opened_stops_the_start_and_is_a_503_where_the
         ("redis+cluster://,/0", "one of the URL.s hosts is empty"),
     ],
 )
-def test_an_invalid_redis_url_stops_the_startup(url: str, told: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"redis: .*{told}"):
+def test_an_invalid_redis_url_stops_the_startup(url: str, expected: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"redis: .*{expected}"):
         MachPayAuth(ok, database="memory://", redis=url)
 
 

@@ -39,10 +39,10 @@ async def handlers_that_ran(upstream: Upstream, unlisted: Unlisted, count: int) 
         callers = {held: await rig.secret(scopes=sorted(held)) if held else "" for held in HELD}
         listed = [handler.sample for handler in HANDLERS]
         escaped = [f"{path[:-1]}%{ord(path[-1]):02x}" for path in listed]  # which every server undoes
-        return await _asked(rig, callers, [*listed, *escaped, *spellings(SEED, count)])
+        return await _run_all(rig, callers, [*listed, *escaped, *spellings(SEED, count)])
 
 
-async def _asked(rig: Rig, callers: Callers, paths: Sequence[str]) -> Sequence[Ran]:
+async def _run_all(rig: Rig, callers: Callers, paths: Sequence[str]) -> Sequence[Ran]:
     attempts = iter([(path, held) for path in dict.fromkeys(paths) for held in callers])
     ran: list[Ran] = []
 

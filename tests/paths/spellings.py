@@ -64,10 +64,10 @@ def _escape(draw: random.Random, path: str) -> str:
 
 
 def _lookalike(draw: random.Random, path: str) -> str:
-    found = [at for at, letter in enumerate(path) if letter in _LOOKALIKES and path[at - 1] != "%"]
-    if not found:
+    positions = [at for at, letter in enumerate(path) if letter in _LOOKALIKES and path[at - 1] != "%"]
+    if not positions:
         return path
-    at = draw.choice(found)
+    at = draw.choice(positions)
     return path[:at] + _LOOKALIKES[path[at]] + path[at + 1 :]
 
 
@@ -108,5 +108,5 @@ def spellings(seed: int, count: int) -> Iterator[str]:
 
 
 def _letter(draw: random.Random, path: str) -> int | None:
-    found = [at for at, letter in enumerate(path) if letter.isalpha() and "%" not in path[max(0, at - 6) : at]]
-    return draw.choice(found) if found else None
+    positions = [at for at, letter in enumerate(path) if letter.isalpha() and "%" not in path[max(0, at - 6) : at]]
+    return draw.choice(positions) if positions else None

@@ -31,7 +31,7 @@ class Seen:
 
     def values(self, name: bytes) -> list[bytes]:
         """Return the values of a field by its *name* in lower case."""
-        return [value for known, value in self.lines if known.lower() == name]
+        return [value for field_name, value in self.lines if field_name.lower() == name]
 
     @property
     def id(self) -> bytes:

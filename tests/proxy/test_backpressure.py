@@ -41,8 +41,8 @@ async def test_pipelined_requests_of_a_client_that_never_reads_fill_no_memory() 
         piled_up = rig.connections[0].transport.get_write_buffer_size()
         assert piled_up < 500_000
         assert [len((await slow.answer())[2]) for _ in range(count)] == [100_000] * count
-        asked = [head.split()[1] for head in upstream.heads]
-        assert [path for path in asked if path != b"/public/other"] == [b"/public/%d" % at for at in range(count)]
+        paths = [head.split()[1] for head in upstream.heads]
+        assert [path for path in paths if path != b"/public/other"] == [b"/public/%d" % at for at in range(count)]
 
 
 async def test_unread_refusals_fill_no_memory() -> None:

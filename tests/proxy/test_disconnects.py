@@ -109,14 +109,14 @@ async def test_a_disconnect_during_the_decision_leaves_no_slot(
     replaceable: pytest.MonkeyPatch,
 ) -> None:
     """*is_late* has the decision come all the same, as when it was done at that very moment."""
-    asked, go_on = asyncio.Event(), asyncio.Event()
+    has_arrived, go_on = asyncio.Event(), asyncio.Event()
     async with Upstream(_Held()) as upstream, proxied(upstream, tiers=_ONE_SLOT) as rig:
         secret = await rig.secret()
         resolve = rig.gateway.gate.resolve
 
         async def slowly(pending: PendingIdentity) -> Decision:
             decision = await resolve(pending) if is_late else None  # nothing is awaited after the cancellation
-            asked.set()
+            has_arrived.set()
             try:
                 await go_on.wait()
             except asyncio.CancelledError:
@@ -127,7 +127,7 @@ async def test_a_disconnect_during_the_decision_leaves_no_slot(
         replaceable.setattr(rig.gateway.gate, "resolve", slowly)
         async with rig.client() as client:
             await client.send(request("GET", "/v1/x", secret=secret))
-            await asked.wait()
+            await has_arrived.wait()
         await rig.until(lambda: rig.ended)
         go_on.set()
         assert await _admits_the_next(rig, secret)

@@ -15,7 +15,7 @@ _SMUGGLED = request("POST", "/v1/keys")
 
 
 @asynccontextmanager
-async def _asked(strict: Strict, tmp_path: Path) -> AsyncIterator[Rig]:
+async def _proxied_control_plane(strict: Strict, tmp_path: Path) -> AsyncIterator[Rig]:
     control_plane = ControlPlane(("/v1/keys",), "/authorize/", tmp_path / "control")
     async with (
         Upstream() as upstream,
@@ -40,7 +40,7 @@ async def test_connection_cannot_turn_a_forward_auth_body_into_a_request(
     path: str, fields: tuple[str, ...], body: bytes, named: str, tmp_path: Path
 ) -> None:
     strict = Strict()
-    async with _asked(strict, tmp_path) as rig, rig.client() as client:
+    async with _proxied_control_plane(strict, tmp_path) as rig, rig.client() as client:
         await client.send(request("POST", path, *fields, f"Connection: {named}", body=body))
         assert (await client.answer())[2] == path.encode()
         await client.send(request("GET", _ASKED))
@@ -56,7 +56,7 @@ async def test_connection_cannot_turn_a_forward_auth_body_into_a_request(
 async def test_clients_cannot_forge_the_peer_header(tmp_path: Path) -> None:
     strict = Strict()
     forged = ("X-MachPay-Peer: 10.0.0.1", "x-machpay-PEER: 10.0.0.2", "Connection: X-MachPay-Peer")
-    async with _asked(strict, tmp_path) as rig, rig.client() as client:
+    async with _proxied_control_plane(strict, tmp_path) as rig, rig.client() as client:
         await client.send(request("GET", _ASKED, *forged, "X-Original-URI: /v1/x", "X-Forwarded-For: 1.2.3.4"))
         assert (await client.answer())[0] == 200
     (seen,) = strict.requests

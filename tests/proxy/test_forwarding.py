@@ -120,8 +120,8 @@ async def test_an_upgraded_connection_is_bidirectional_with_half_close() -> None
         head = await reader.readuntil(b"\r\n\r\n")
         assert fields_of(head)["upgrade"] == ["websocket"]
         writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello")
-        said = await reader.read()  # until the client has said all
-        writer.write(said.upper())
+        data = await reader.read()  # until the client has said all
+        writer.write(data.upper())
 
     async with Upstream(echo) as upstream, proxied(upstream) as rig, rig.client() as client:
         await client.send(

@@ -22,10 +22,10 @@ def test_long_made_up_names_are_not_cached() -> None:
     try:
         for number in range(5000):
             assert fields[b"%d" % number + b"x" * 30_000 + b": 1"] is None
-        kept, _ = tracemalloc.get_traced_memory()
+        allocated, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert kept < 5_000_000
+    assert allocated < 5_000_000
 
 
 @pytest.mark.parametrize("length, kind", [(255, HOST), (256, INVALID), (30_000, INVALID)])

@@ -122,9 +122,9 @@ async def test_callers_cannot_forge_identity_headers(path: str, named: tuple[str
         await client.send(request("GET", path, *_FORGED, *named, secret=secret))
         assert (await client.answer())[0] == 200
     lines = strict.requests[0].lines
-    said = [(name, value) for name, value in lines if b"machpay" in name.lower()]
-    assert not {b"acct_other", b"key_other", b"admin", b"enterprise", b"1"} & {value for _, value in said}
-    assert [name for name, _ in said] == (
+    identity = [(name, value) for name, value in lines if b"machpay" in name.lower()]
+    assert not {b"acct_other", b"key_other", b"admin", b"enterprise", b"1"} & {value for _, value in identity}
+    assert [name for name, _ in identity] == (
         []
         if secret is None
         else [b"X-MachPay-" + name for name in b"Key-Id Account Subject Scopes Environment Tier".split()]

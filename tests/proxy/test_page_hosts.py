@@ -42,7 +42,7 @@ async def rig(
                 yield made, upstream, own
 
 
-async def asked(proxy: Rig, target: str, host: str | None, *lines: str, method: str = "GET") -> bytes:
+async def response_head(proxy: Rig, target: str, host: str | None, *lines: str, method: str = "GET") -> bytes:
     """Return the whole answer to a request at *host*."""
     head = "".join(f"{line.strip()}\r\n" for part in lines for line in part.splitlines())
     version = "1.0" if host is None else "1.1"
@@ -92,7 +92,7 @@ async def test_pages_and_upstreams_have_separate_hosts(
     method: str, target: str, host: str | None, lines: str, expected: str
 ) -> None:
     async with rig() as (proxy, upstream, own):
-        answer = await asked(proxy, target, host, lines, method=method)
+        answer = await response_head(proxy, target, host, lines, method=method)
         reached = "own" if own.heads else "upstream" if upstream.heads else str(status_of(answer))
         assert reached == expected
         if expected == "404":
@@ -115,7 +115,7 @@ async def test_pages_and_upstreams_have_separate_hosts(
 )
 async def test_a_trusted_proxy_names_the_host(target: str, host: str, forwarded: str, expected: str) -> None:
     async with rig(trusted_proxies=["127.0.0.1"]) as (proxy, upstream, own):
-        answer = await asked(proxy, target, host, f"X-Forwarded-Host: {forwarded}")
+        answer = await response_head(proxy, target, host, f"X-Forwarded-Host: {forwarded}")
         reached = "own" if own.heads else "upstream" if upstream.heads else str(status_of(answer))
         assert reached == expected
 
@@ -123,16 +123,16 @@ async def test_a_trusted_proxy_names_the_host(target: str, host: str, forwarded:
 async def test_a_proxy_without_control_plane_separates_the_same_hosts() -> None:
     async with rig(control_plane=False) as (proxy, upstream, _):
         for target, host in (("/console/keys", API), ("/console/keys", CONSOLE), ("/public/x", CONSOLE)):
-            answer = await asked(proxy, target, host)
+            answer = await response_head(proxy, target, host)
             assert status_of(answer) in ({401, 404} if host == CONSOLE else {404})
         assert upstream.heads == []
-        await asked(proxy, "/public/x", API)
+        await response_head(proxy, "/public/x", API)
         assert len(upstream.heads) == 1
 
 
 async def test_without_pages_no_host_is_bound() -> None:
     async with rig(control_plane=False, console=None, oauth=None) as (proxy, upstream, _):
-        await asked(proxy, "/public/x", CONSOLE)
+        await response_head(proxy, "/public/x", CONSOLE)
         assert len(upstream.heads) == 1
 
 
@@ -140,12 +140,12 @@ async def test_a_host_is_logged_once_and_not_for_each_request(caplog: pytest.Log
     async with rig() as (proxy, _, _):
         with caplog.at_level(logging.WARNING, "machpay_gateway"):
             for _ in range(3):
-                await asked(proxy, "/public/x", CONSOLE)
+                await response_head(proxy, "/public/x", CONSOLE)
             for number in range(100):
-                await asked(proxy, "/console", f"host-{number}.example")
-    said = [record.getMessage() for record in caplog.records if "refused: " in record.getMessage()]
-    assert len([each for each in said if f'"{CONSOLE}" is the host of console.url' in each]) == 1
-    assert 50 < len(said) < 70  # callers choose what Host says
+                await response_head(proxy, "/console", f"host-{number}.example")
+    messages = [record.getMessage() for record in caplog.records if "refused: " in record.getMessage()]
+    assert len([each for each in messages if f'"{CONSOLE}" is the host of console.url' in each]) == 1
+    assert 50 < len(messages) < 70  # callers choose what Host says
 
 
 async def test_the_startup_logs_that_the_api_is_not_served_at_a_host_of_pages(
@@ -154,8 +154,8 @@ async def test_the_startup_logs_that_the_api_is_not_served_at_a_host_of_pages(
     with caplog.at_level(logging.WARNING, "machpay_gateway"):
         async with rig(console=ConsoleSettings(f"https://{API}"), oauth=None):
             pass
-    (said,) = [record.getMessage() for record in caplog.records if "name the same host" in record.getMessage()]
-    assert API in said
+    (messages,) = [record.getMessage() for record in caplog.records if "name the same host" in record.getMessage()]
+    assert API in messages
 
 
 COOKIES = [
@@ -176,16 +176,16 @@ async def test_the_gateways_cookies_reach_the_control_plane_and_no_upstream(
     more = [HANDSHAKE] if kind == "handshake" else []
     async with rig() as (proxy, upstream, own):
         for _ in range(2):  # the second head may be one that is remembered
-            await asked(proxy, "/public/x", API, *lines, *more)
+            await response_head(proxy, "/public/x", API, *lines, *more)
         assert [fields_of(head).get("cookie", []) for head in upstream.heads] == [others] * 2
-        await asked(proxy, "/console/keys", CONSOLE, *lines, *more)
+        await response_head(proxy, "/console/keys", CONSOLE, *lines, *more)
         (head,) = own.heads
         assert fields_of(head).get("cookie", []) == [*others, *ours]
 
 
 async def test_heads_with_cookies_are_not_cached() -> None:
     async with rig() as (proxy, _, _):
-        await asked(proxy, "/public/x", API, "Cookie: a=1; machpay-session=secret")
+        await response_head(proxy, "/public/x", API, "Cookie: a=1; machpay-session=secret")
         assert not [head for head in proxy.proxy.context.requests.cache if b"secret" in head]
 
 
@@ -200,7 +200,10 @@ async def test_an_upstream_cannot_set_the_gateways_cookies() -> None:
     answer = f"HTTP/1.1 200 OK\r\n{SET}Content-Length: 2\r\n\r\nok".encode()
     async with rig(answer=answer) as (proxy, _, _):
         for _ in range(2):
-            assert fields_of(await asked(proxy, "/public/x", API))["set-cookie"] == ["a=1; Path=/", "b=machpay-"]
+            assert fields_of(await response_head(proxy, "/public/x", API))["set-cookie"] == [
+                "a=1; Path=/",
+                "b=machpay-",
+            ]
 
 
 async def test_an_upstream_cannot_set_the_gateways_cookies_with_1xx_responses() -> None:
@@ -218,7 +221,7 @@ async def test_an_upstream_cannot_set_the_gateways_cookies_with_1xx_responses() 
 async def test_the_control_plane_sets_its_own_cookies() -> None:
     async with rig() as (proxy, _, own):
         own.answer = f"HTTP/1.1 200 OK\r\n{SET}Content-Length: 2\r\n\r\nok".encode()
-        assert len(fields_of(await asked(proxy, "/console/keys", CONSOLE))["set-cookie"]) == SET.count("\r\n")
+        assert len(fields_of(await response_head(proxy, "/console/keys", CONSOLE))["set-cookie"]) == SET.count("\r\n")
 
 
 BELIEVED = [
@@ -230,7 +233,7 @@ BELIEVED = [
 
 async def test_headers_that_upstreams_trust_a_proxy_to_set_are_dropped() -> None:
     async with rig() as (proxy, upstream, _):
-        await asked(proxy, "/public/x", API, *BELIEVED, "X-Mine: 1", "X-Api-Key: 2")
+        await response_head(proxy, "/public/x", API, *BELIEVED, "X-Mine: 1", "X-Api-Key: 2")
         (head,) = upstream.heads
         assert b"root" not in head
         assert b"secret" not in head
@@ -240,7 +243,7 @@ async def test_headers_that_upstreams_trust_a_proxy_to_set_are_dropped() -> None
 
 async def test_only_listed_headers_pass() -> None:
     async with rig(proxy={"pass_headers": ["Remote-User", "X-Forwarded-User"]}) as (proxy, upstream, _):
-        await asked(proxy, "/public/x", API, *BELIEVED)
+        await response_head(proxy, "/public/x", API, *BELIEVED)
         (head,) = upstream.heads
         assert [fields_of(head)[name] for name in ("remote-user", "x-forwarded-user")] == [["root"], ["root"]]
         assert head.count(b"root") == 2  # not in CGI's spelling

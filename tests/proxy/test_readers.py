@@ -20,11 +20,11 @@ def head_of(first: bytes, *lines: bytes) -> bytes:
     return b"\r\n".join((first, *lines, b"\r\n"))
 
 
-def told(request: FramedRequest | Fault) -> object:
-    return request if isinstance(request, Fault) else (said(request.head), request.authorization)
+def comparable(request: FramedRequest | Fault) -> object:
+    return request if isinstance(request, Fault) else (attributes(request.head), request.authorization)
 
 
-def said(head: RequestHead | ResponseHead) -> dict[str, object]:
+def attributes(head: RequestHead | ResponseHead) -> dict[str, object]:
     """Return all that a head says; one that is compiled has no `__dict__`."""
     names = (name for name in dir(head) if not name.startswith("__"))
     return {name: value for name in names if not callable(value := getattr(head, name))}
@@ -69,7 +69,7 @@ _FIRSTS = st.sampled_from(
 def test_the_cache_does_not_change_how_a_request_is_parsed(heads: Sequence[bytes]) -> None:
     reader = request_reader()
     for head in (*heads, *heads):
-        assert told(reader.read(head)) == told(read_request(head, request_fields(b"x-forwarded-for")))
+        assert comparable(reader.read(head)) == comparable(read_request(head, request_fields(b"x-forwarded-for")))
 
 
 @given(st.lists(st.builds(lambda lines: head_of(b"HTTP/1.1 200 OK", *lines), _LINES), min_size=2, max_size=8))
@@ -81,7 +81,7 @@ def test_the_cache_does_not_change_how_a_response_is_parsed(heads: Sequence[byte
         if isinstance(first, str) or isinstance(second, str):
             assert first == second
         else:
-            assert said(first) == said(second)
+            assert attributes(first) == attributes(second)
 
 
 def test_equal_heads_with_other_credentials_are_parsed_once() -> None:
@@ -108,7 +108,7 @@ def test_no_secret_is_cached(head: bytes) -> None:
     reader = request_reader()
     request = reader.read(head)
     assert isinstance(request, FramedRequest)
-    assert not [key for key, parsed in reader.cache.items() if "hush-hush" in f"{key!r} {said(parsed)}"]
+    assert not [key for key, parsed in reader.cache.items() if "hush-hush" in f"{key!r} {attributes(parsed)}"]
 
 
 def test_a_cached_head_with_the_maximum_of_lines_may_not_have_one_more() -> None:

@@ -30,7 +30,7 @@ def look(rig: Rig, *, after: float = 21) -> None:
     rig.proxy.check_timeouts(time.monotonic() + after)
 
 
-async def begun(client: Client, secret: str, *fields: str) -> None:
+async def begin_stream(client: Client, secret: str, *fields: str) -> None:
     await client.send(request("GET", "/v1/x", *fields, secret=secret))
     await client.head()
 
@@ -40,7 +40,7 @@ async def test_a_revoked_key_ends_its_streams(fields: tuple[str, ...]) -> None:
     streaming = Streaming()
     async with Upstream(streaming) as upstream, proxied(upstream) as rig, rig.client() as client:
         secret = await rig.secret()
-        await begun(client, secret, *fields)
+        await begin_stream(client, secret, *fields)
         look(rig)
         await asyncio.sleep(0.05)
         assert not streaming.ended.is_set()
@@ -60,7 +60,7 @@ async def test_an_expired_key_ends_its_streams() -> None:
         _, secret = await rig.gateway.keys.create(
             account.id, name="a", scopes=["skills:execute"], environment="live", expires_at=time.time() + 0.3
         )
-        await begun(client, secret)
+        await begin_stream(client, secret)
         await asyncio.sleep(0.35)  # the key's own clock is the wall's
         look(rig)
         async with asyncio.timeout(PATIENCE_SECONDS):

@@ -230,11 +230,11 @@ async def test_a_response_without_a_date_gets_one(dates: list[str]) -> None:
         for path in ("/public/x", "/public/x", "/nowhere"):
             await client.send(request("GET", path))
             status, head, _ = await client.answer()
-            said = fields_of(head)["date"]
+            date_fields = fields_of(head)["date"]
             if dates and status == 200:
-                assert said == dates
+                assert date_fields == dates
             else:
-                (date,) = said
+                (date,) = date_fields
                 assert date.endswith(" GMT")
                 assert began_at <= parsedate_to_datetime(date).timestamp() <= time.time()
 

@@ -28,7 +28,7 @@ class _Once:
 
 
 @pytest.mark.parametrize(
-    "method, fields, body, expected, asked",
+    "method, fields, body, expected, attempts",
     [
         ("GET", (), b"", 200, 2),
         ("HEAD", (), b"", 200, 2),
@@ -44,7 +44,7 @@ class _Once:
     ],
 )
 async def test_a_request_lost_on_a_reused_connection_is_retried_if_it_is_safe(
-    method: str, fields: Sequence[str], body: bytes, expected: int, asked: int
+    method: str, fields: Sequence[str], body: bytes, expected: int, attempts: int
 ) -> None:
     once = _Once()
     async with Upstream(once) as upstream, proxied(upstream) as rig, rig.client() as client:
@@ -52,7 +52,7 @@ async def test_a_request_lost_on_a_reused_connection_is_retried_if_it_is_safe(
         assert (await client.answer())[0] == 200
         await client.send(request(method, "/public/again", *fields, body=body))
         assert int((await client.head()).split()[1]) == expected
-        assert sum(b" /public/again " in head for head in once.heads) == asked
+        assert sum(b" /public/again " in head for head in once.heads) == attempts
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -72,10 +72,10 @@ async def test_an_idle_connection_that_has_ended_is_not_reused() -> None:
         await client.send(request())
         await client.answer()
         (server,) = rig.proxy.router.pool_for(ANONYMOUS).servers
-        kept = server.take_idle()
-        assert kept is not None
-        server.give_back(kept)
-        kept.eof_received()
+        connection = server.take_idle()
+        assert connection is not None
+        server.give_back(connection)
+        connection.eof_received()
         assert server.take_idle() is None
 
 

@@ -15,7 +15,8 @@ from machpay_gateway.settings import Settings
 from machpay_gateway.telemetry.traces import Traces
 from tests.proxy.harness import OK, Rig, Upstream, deaf, fields_of, proxied, request, reset
 from tests.proxy.test_timings import SlowLimiter
-from tests.telemetry.test_traces import PARENT, TOLD, TRACE, Spans, provider, told
+from tests.telemetry.test_traces import PARENT, TOLD, TRACE, Spans, provider
+from tests.telemetry.test_traces import told as span_attributes
 
 PARENT_BASED = ParentBased(ALWAYS_OFF)
 LINES = [f"{name}: {value}" for name, value in TOLD.items()]
@@ -23,7 +24,7 @@ LINES = [f"{name}: {value}" for name, value in TOLD.items()]
 
 @asynccontextmanager
 async def traced(
-    upstream: Upstream, spans: Spans, *, sampler: Sampler = ALWAYS_ON, trusted: bool = False, **carriage: float
+    upstream: Upstream, spans: Spans, *, sampler: Sampler = ALWAYS_ON, trusted: bool = False, **proxy_options: float
 ) -> AsyncIterator[Rig]:
     def traces_for(settings: Settings) -> Traces:
         assert settings.traces
@@ -31,7 +32,7 @@ async def traced(
 
     proxies = ["127.0.0.1"] if trusted else []
     with patch.object(assembly, "traces_for", traces_for):
-        async with proxied(upstream, traces=True, trusted_proxies=proxies, proxy=carriage) as rig:
+        async with proxied(upstream, traces=True, trusted_proxies=proxies, proxy=proxy_options) as rig:
             yield rig
 
 
@@ -65,8 +66,8 @@ async def test_a_request_has_spans_of_its_decision_and_of_its_upstream() -> None
     assert sent.end_time is not None
     assert whole.end_time is not None
     assert sent.end_time <= whole.end_time
-    assert told(sent) == {"http.request.method": "GET", "http.response.status_code": 200}
-    attributes = told(whole)
+    assert span_attributes(sent) == {"http.request.method": "GET", "http.response.status_code": 200}
+    attributes = span_attributes(whole)
     assert attributes["machpay.outcome"] == "allowed"
     assert attributes["url.path"] == "/v1/x"
     assert attributes["http.response.status_code"] == 200
@@ -103,8 +104,8 @@ async def test_a_refused_request_has_no_upstream_span(path: str, status: int, ou
         await ended(rig, request("GET", path, "Connection: close"))
     decide, whole = spans.all
     assert decide.name == "decide"
-    assert told(whole)["machpay.outcome"] == outcome
-    assert told(whole)["http.response.status_code"] == status
+    assert span_attributes(whole)["machpay.outcome"] == outcome
+    assert span_attributes(whole)["http.response.status_code"] == status
     assert whole.status.status_code is StatusCode.UNSET
 
 
@@ -158,7 +159,7 @@ async def test_an_upstream_that_cannot_be_reached_is_an_error() -> None:
     sent, whole = spans.named("upstream"), spans.named("GET /public/{rest:path}")
     for span in (sent, whole):
         assert span.status.status_code is StatusCode.ERROR
-        assert told(span)["error.type"] == "upstream_unavailable"
+        assert span_attributes(span)["error.type"] == "upstream_unavailable"
 
 
 async def test_an_error_status_of_the_upstream_is_an_error_of_its_span() -> None:
@@ -166,7 +167,10 @@ async def test_an_error_status_of_the_upstream_is_an_error_of_its_span() -> None
     answer = OK.replace(b"200 OK", b"500 Oops")
     async with Upstream(answer=answer) as upstream, traced(upstream, spans) as rig:
         await ended(rig, request("GET", "/public/x", "Connection: close"))
-    assert [told(spans.named(name))["error.type"] for name in ("upstream", "GET /public/{rest:path}")] == ["500", "500"]
+    assert [span_attributes(spans.named(name))["error.type"] for name in ("upstream", "GET /public/{rest:path}")] == [
+        "500",
+        "500",
+    ]
 
 
 async def test_a_disconnect_ends_the_spans_once() -> None:
@@ -184,8 +188,8 @@ async def test_a_disconnect_ends_the_spans_once() -> None:
             reset(client.writer)
         await rig.until(lambda: rig.ended)
     assert [span.name for span in spans.all] == ["upstream", "decide", "GET /public/{rest:path}"]
-    assert told(spans.named("upstream"))["error.type"] == "client_gone"
-    assert told(spans.all[-1])["http.response.status_code"] == 499
+    assert span_attributes(spans.named("upstream"))["error.type"] == "client_gone"
+    assert span_attributes(spans.all[-1])["http.response.status_code"] == 499
 
 
 async def test_a_response_that_breaks_off_is_an_error_and_ends_once() -> None:
@@ -202,9 +206,9 @@ async def test_a_response_that_breaks_off_is_an_error_and_ends_once() -> None:
                 await client.answer()
         await rig.until(lambda: rig.ended)
     whole = spans.named("GET /public/{rest:path}")
-    assert told(whole)["error.type"] == "answer_broken_off"
-    assert told(whole)["http.response.status_code"] == 200
-    assert "error.type" not in told(spans.named("upstream"))  # which had answered
+    assert span_attributes(whole)["error.type"] == "answer_broken_off"
+    assert span_attributes(whole)["http.response.status_code"] == 200
+    assert "error.type" not in span_attributes(spans.named("upstream"))  # which had answered
 
 
 async def test_a_stream_ends_its_span_with_its_last_piece() -> None:
@@ -247,4 +251,4 @@ async def test_a_websockets_span_ends_with_its_handshake() -> None:
             assert [span.name for span in spans.all] == ["upstream", "decide", "GET /public/{rest:path}"]
         await rig.until(lambda: not len(rig.proxy))
     assert len(spans.all) == 3
-    assert told(spans.all[-1])["http.response.status_code"] == 101
+    assert span_attributes(spans.all[-1])["http.response.status_code"] == 101

@@ -30,23 +30,23 @@ class _Switching:
         await self.ended.wait()
 
 
-async def _asked(rig: Rig, client: Client, *fields: str, more: bytes = b"") -> None:
+async def request_upgrade(rig: Rig, client: Client, *fields: str, more: bytes = b"") -> None:
     await client.send(request("GET", "/v1/x", *(fields or _ASK), secret=await rig.secret()) + more)
 
 
 async def test_bytes_after_the_handshake_belong_to_the_tunnel() -> None:
     switching = _Switching(early=b"from the upstream")
     async with Upstream(switching) as upstream, proxied(upstream) as rig, rig.client() as client:
-        await _asked(rig, client, more=request("GET", "/v1/nowhere"))
+        await request_upgrade(rig, client, more=request("GET", "/v1/nowhere"))
         head = await client.head()
         fields = fields_of(head)
         assert (fields["upgrade"], fields["connection"], fields["x-kept"]) == (["websocket"], ["Upgrade"], ["1"])
         assert await client.reader.readexactly(17) == b"from the upstream"
         reader, _ = await switching.sides.get()
         assert await reader.readuntil(b"\r\n\r\n") == request("GET", "/v1/nowhere")  # bytes, and no request of ours
-        asked = fields_of(switching.heads[0])
-        assert (asked["connection"], asked["upgrade"]) == (["Upgrade"], ["websocket"])
-        assert "authorization" not in asked
+        forwarded = fields_of(switching.heads[0])
+        assert (forwarded["connection"], forwarded["upgrade"]) == (["Upgrade"], ["websocket"])
+        assert "authorization" not in forwarded
         switching.ended.set()
 
 
@@ -54,7 +54,7 @@ async def test_bytes_after_the_handshake_belong_to_the_tunnel() -> None:
 async def test_each_direction_ends_separately(first: str) -> None:
     switching = _Switching()
     async with Upstream(switching) as upstream, proxied(upstream) as rig, rig.client() as client:
-        await _asked(rig, client)
+        await request_upgrade(rig, client)
         await client.head()
         reader, writer = await switching.sides.get()
         ours, theirs = (client.writer, reader) if first == "client" else (writer, client.reader)
@@ -95,7 +95,7 @@ async def test_a_tunnel_with_one_lost_side_frees_its_slot(first: str) -> None:
 async def test_the_last_bytes_of_a_lost_side_reach_the_other_one_if_that_reads_late(first: str) -> None:
     switching = _Switching()
     async with Upstream(switching) as upstream, proxied(upstream) as rig, rig.client() as client:
-        await _asked(rig, client)
+        await request_upgrade(rig, client)
         await client.head()
         reader, writer = await switching.sides.get()
         client_side = rig.connections[0].transport
@@ -141,7 +141,7 @@ def _queued(transport: asyncio.WriteTransport, what: int) -> int:
 async def test_a_declined_upgrade_is_a_regular_request(status: bytes) -> None:
     answer = OK.replace(b"200 OK", status)
     async with Upstream(answer=answer) as upstream, proxied(upstream) as rig, rig.client() as client:
-        await _asked(rig, client, more=request("GET", "/public/next"))
+        await request_upgrade(rig, client, more=request("GET", "/public/next"))
         assert (await client.answer())[0] == int(status[:3])
         assert (await client.answer())[0] == int(status[:3])
         assert [head.split()[1] for head in upstream.heads] == [b"/v1/x", b"/public/next"]
@@ -167,10 +167,10 @@ async def test_a_declined_upgrade_is_a_regular_request(status: bytes) -> None:
 async def test_unsupported_upgrades_are_not_forwarded(fields: tuple[str, ...], is_switching: bool) -> None:  # noqa: FBT001 - a table's column
     async with Upstream(answer=_SWITCH if is_switching else OK) as upstream, proxied(upstream) as rig:
         async with rig.client() as client:
-            await _asked(rig, client, *fields, more=b"abc" if "Content-Length: 3" in fields else b"")
+            await request_upgrade(rig, client, *fields, more=b"abc" if "Content-Length: 3" in fields else b"")
             assert (await client.answer())[0] == (502 if is_switching else 200)
-        asked = fields_of(upstream.heads[0])
-        assert not {"upgrade", "connection", "http2-settings"} & set(asked)
+        forwarded = fields_of(upstream.heads[0])
+        assert not {"upgrade", "connection", "http2-settings"} & set(forwarded)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ async def test_unsupported_upgrades_are_not_forwarded(fields: tuple[str, ...], i
 )
 async def test_a_switch_to_another_protocol_than_requested_becomes_a_502(answer: bytes) -> None:
     async with Upstream(answer=answer) as upstream, proxied(upstream) as rig, rig.client() as client:
-        await _asked(rig, client)
+        await request_upgrade(rig, client)
         assert (await client.answer())[0] == 502
 
 
@@ -211,7 +211,7 @@ async def test_a_tunnel_applies_backpressure() -> None:
         rig.client(buffer=8 * 1024) as client,
         rig.client() as other,
     ):
-        await _asked(rig, client)
+        await request_upgrade(rig, client)
         await client.head()
         _, writer = await switching.sides.get()
         writer.write(bytes(30_000_000))
@@ -234,7 +234,7 @@ async def test_a_client_that_does_not_read_the_rest_of_a_tunnel_times_out() -> N
         proxied(upstream, buffer=8 * 1024) as rig,
         rig.client(buffer=8 * 1024) as client,
     ):
-        await _asked(rig, client)
+        await request_upgrade(rig, client)
         await client.head()
         _, writer = await switching.sides.get()
         writer.write(bytes(60_000))

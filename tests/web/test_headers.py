@@ -36,7 +36,7 @@ def granted(left: int = 742, resets_in: float = 11.2, slots_left: int = 47, tier
 
 
 def parsed(fields: Headers, name: bytes) -> Any:  # noqa: ANN401 - as http_sf has it
-    (value,) = [value for known, value in fields if known == name]
+    (value,) = [value for field_name, value in fields if field_name == name]
     return http_sf.parse(value, tltype="list")
 
 
@@ -79,12 +79,12 @@ def test_any_tier_and_state_makes_fields_that_parse_and_speak_of_the_same_polici
 
 
 @pytest.mark.parametrize(
-    "resets_in, told", [(0.0, 1), (0.001, 1), (1.0, 1), (1.001, 2), (60.999, 61), (61.0, 61), (-1e-7, 1)]
+    "resets_in, seconds", [(0.0, 1), (0.001, 1), (1.0, 1), (1.001, 2), (60.999, 61), (61.0, 61), (-1e-7, 1)]
 )
-def test_the_reset_is_whole_seconds_rounded_up_and_never_0(resets_in: float, told: int) -> None:
+def test_the_reset_is_whole_seconds_rounded_up_and_never_0(resets_in: float, seconds: int) -> None:
     fields = quota_headers(granted(resets_in=resets_in), legacy=True)
-    assert parsed(fields, b"ratelimit")[0][1]["t"] == told
-    assert (b"x-ratelimit-reset", b"%d" % told) in fields
+    assert parsed(fields, b"ratelimit")[0][1]["t"] == seconds
+    assert (b"x-ratelimit-reset", b"%d" % seconds) in fields
 
 
 def test_legacy_fields_are_optional() -> None:

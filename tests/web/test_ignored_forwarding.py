@@ -32,7 +32,7 @@ def test_the_warning_names_the_peer_the_header_and_the_setting(caplog: pytest.Lo
 
 
 @pytest.mark.parametrize(
-    "peers, told, count",
+    "peers, logged, count",
     [
         (["192.0.2.1"] * 100, 1, 100),
         ([f"192.0.2.{number}" for number in range(100)], 3, 100),  # strangers do not fill the log
@@ -42,13 +42,13 @@ def test_the_warning_names_the_peer_the_header_and_the_setting(caplog: pytest.Lo
     ],
 )
 def test_few_address_blocks_are_logged_and_all_requests_counted(
-    caplog: pytest.LogCaptureFixture, peers: list[str], told: int, count: int
+    caplog: pytest.LogCaptureFixture, peers: list[str], logged: int, count: int
 ) -> None:
     trust = Trust(parse_allowlist(["10.0.0.0/8"]))
     for peer in peers:
         ask(trust, peer, (NAME, b"203.0.113.7"))
         ask(trust, peer, (b"x-other", b"1"))
-    assert len(warnings(caplog)) == told
+    assert len(warnings(caplog)) == logged
     assert trust.ignored.count == count
 
 

@@ -191,5 +191,5 @@ def test_canonical_paths_are_unambiguous(pieces: list[str]) -> None:
 
 @given(st.text(max_size=30), st.binary(max_size=30), st.sampled_from(["", "/app", "/", "app"]))
 def test_no_scope_makes_it_raise(path: str, raw_path: bytes, root_path: str) -> None:
-    found = canonical({"path": path, "raw_path": raw_path, "root_path": root_path})
-    assert found is None or found.startswith("/")
+    result = canonical({"path": path, "raw_path": raw_path, "root_path": root_path})
+    assert result is None or result.startswith("/")

@@ -27,14 +27,14 @@ def facts(
 
 
 def address(*headers: Header, peer: str | None = PROXY, trust: Trust = TRUST) -> str | None:
-    found = facts(*headers, peer=peer, trust=trust).address
-    assert found is None or type(found) is int  # whatever a server calls its peer
-    return None if found is None else format_address(found)
+    result = facts(*headers, peer=peer, trust=trust).address
+    assert result is None or type(result) is int  # whatever a server calls its peer
+    return None if result is None else format_address(result)
 
 
 def test_every_authorization_header_is_kept_in_its_order() -> None:
-    found = facts((b"authorization", b"Bearer a"), (b"x-other", b"1"), (b"authorization", b""))
-    assert found.authorization == (b"Bearer a", b"")
+    result = facts((b"authorization", b"Bearer a"), (b"x-other", b"1"), (b"authorization", b""))
+    assert result.authorization == (b"Bearer a", b"")
     assert facts().authorization == ()
 
 
@@ -122,8 +122,8 @@ def test_without_trusted_proxies_nobody_is_trusted() -> None:
 def test_a_request_id_is_taken_from_trusted_peers_only(
     peer: str | None, values: list[bytes], *, accepted: bool
 ) -> None:
-    found = facts(*((b"x-request-id", value) for value in values), peer=peer).request_id
-    assert found == (values[0] if accepted else b"0" * 24)
+    result = facts(*((b"x-request-id", value) for value in values), peer=peer).request_id
+    assert result == (values[0] if accepted else b"0" * 24)
 
 
 def test_no_request_id_is_taken_where_no_proxy_is_configured() -> None:
@@ -138,7 +138,7 @@ def test_minted_request_ids_differ_and_are_headers_of_fixed_form() -> None:
 
 
 @pytest.mark.parametrize(
-    "method, headers, asked",
+    "method, headers, expected",
     [
         ("OPTIONS", [ORIGIN, ASKS], "POST"),
         ("OPTIONS", [ASKS, ORIGIN], "POST"),
@@ -163,9 +163,9 @@ def test_minted_request_ids_differ_and_are_headers_of_fixed_form() -> None:
     ],
 )
 def test_a_preflight_asks_about_one_method_and_carries_no_credentials(
-    method: str, headers: list[Header], asked: str | None
+    method: str, headers: list[Header], expected: str | None
 ) -> None:
-    assert facts(*headers, method=method).preflight_for == asked
+    assert facts(*headers, method=method).preflight_for == expected
 
 
 def test_a_websocket_is_never_a_preflight() -> None:

@@ -40,8 +40,8 @@ class Asked(Guarded):
         address: str = PROXY,
     ) -> httpx2.Response:
         """Ask as *peer* from *address* about a *request*, written as in `GET /a`."""
-        method, path, told = put(peer, *request.split(" ", 1))
-        given = [*told, *(headers.items() if isinstance(headers, Mapping) else headers)]
+        method, path, headers_with_request = put(peer, *request.split(" ", 1))
+        given = [*headers_with_request, *(headers.items() if isinstance(headers, Mapping) else headers)]
         if secret is not None:
             given.append(("Authorization", f"Bearer {secret}"))
         if not any(name.lower() == "x-forwarded-for" for name, _ in given):
@@ -77,7 +77,7 @@ async def answer_to(
 
 
 @asynccontextmanager
-async def asked(**options: Unpack[Options]) -> AsyncIterator[Asked]:
+async def forward_auth_gateway(**options: Unpack[Options]) -> AsyncIterator[Asked]:
     defaults: Options = {
         "database": "memory://",
         "routes": ROUTES,
