@@ -61,7 +61,7 @@ class AuditQuery:
 
 @dataclass(frozen=True, slots=True)
 class AuditLine:
-    """A *row* as the page shows it, with the e-mails of users of the account. *page* is the object's, or empty."""
+    """A *row* as the page shows it, with the emails of users of the account. *page* is the object's, or empty."""
 
     row: AuditRow
     action: str
@@ -143,7 +143,7 @@ async def _find_rows(request: PageRequest, query: AuditQuery, *, before: int | N
 
 
 async def _load_emails(request: PageRequest, rows: Sequence[AuditRow]) -> Mapping[str, str]:
-    """Return the e-mails of the account's users that *rows* mention, by id."""
+    """Return the emails of the account's users that *rows* mention, by id."""
     ids = (user_id for row in rows for user_id in (row.actor_id, row.object_id))
     return await request.gateway.users.emails(request.user.account_id, ids)
 

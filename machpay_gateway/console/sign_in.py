@@ -1,4 +1,4 @@
-"""Signing in with e-mail and password, and signing out: the same session as on the authorization server's pages."""
+"""Signing in with email and password, and signing out: the same session as on the authorization server's pages."""
 
 import re
 from http import HTTPStatus

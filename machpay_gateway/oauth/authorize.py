@@ -88,7 +88,7 @@ class Authorization:
         return self._pages.consent(request, user, pending.cookie, pending.query)
 
     async def sign_in(self, http: HttpRequest) -> Response:
-        """Sign in by e-mail and password, and continue with the authorization request."""
+        """Sign in by email and password, and continue with the authorization request."""
         pending = await self._load(http)
         if isinstance(pending, Response):
             return pending

@@ -36,7 +36,7 @@ def validate_password(password: str, *, email: str = "", account: str = "") -> s
     rest = _without(password, words)
     if rest != password and not any(_is_hard(window) for window in _windows(rest)):
         raise InputError(
-            "The password is too easy to guess: it is made of your e-mail, your account's name or the name MachPay. "
+            "The password is too easy to guess: it is made of your email, your account's name or the name MachPay. "
             f"{_WAY_OUT}"
         )
     return password

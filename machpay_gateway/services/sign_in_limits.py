@@ -2,7 +2,7 @@
 
 Attempts are counted by address block, since one IPv6 /64 has more addresses than can be counted. A known browser has a
 limit of its own that nobody else can use up (`core.accounts.device`). All others share 20 attempts an hour for an
-e-mail:
+email:
 
 | attempts an hour | for |
 | --- | --- |

@@ -42,7 +42,7 @@ class SignInLog:
         return Change(self._clock(), actor, action, account_id, object_id, {}, dict(after or {}))
 
     async def failed(self, user: User | None, email: str, actor: Actor, reason: str) -> None:
-        """Record a wrong password or an unknown e-mail."""
+        """Record a wrong password or an unknown email."""
         change = self._attempt("user.sign_in_failed", user, email, actor, reason)
         await self._add_note(change)
         log(change)

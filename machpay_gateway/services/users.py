@@ -59,15 +59,15 @@ class BrowserSession:
 
 @dataclass(frozen=True, slots=True)
 class NotSignedIn:
-    """A failed sign-in: wrong e-mail or password, or too many attempts, to be repeated after *wait_seconds*."""
+    """A failed sign-in: wrong email or password, or too many attempts, to be repeated after *wait_seconds*."""
 
     wait_seconds: float | None = None
 
     @property
     def message(self) -> str:
-        """The message for the user. It does not tell which of e-mail and password is wrong."""
+        """The message for the user. It does not tell which of email and password is wrong."""
         if self.wait_seconds is None:
-            return "The e-mail or the password is wrong."
+            return "The email or the password is wrong."
         return "Too many attempts. Wait some minutes and try again."
 
     @property
@@ -133,7 +133,7 @@ class Users:
         )
         change = Change(now, actor, "user.create", account_id, user.id, {}, _state(user))
         if not await self._store.add_user(user, change):
-            raise InputError(f"A user with the e-mail {quote_value(user.email)} exists already.")
+            raise InputError(f"A user with the email {quote_value(user.email)} exists already.")
         return user
 
     async def list(self, account_id: str | None = None) -> Sequence[User]:
@@ -141,12 +141,12 @@ class Users:
         return await self._store.users(account_id)
 
     async def find(self, account_id: str | None, id_or_email: str) -> User | None:
-        """Return the user with that id or e-mail."""
+        """Return the user with that id or email."""
         key = id_or_email if id_or_email.startswith("user_") else email_key(id_or_email)
         return await self._store.user(account_id, key) if key.isprintable() else None
 
     async def emails(self, account_id: str, user_ids: Iterable[str | None]) -> Mapping[str, str]:
-        """Return the e-mails of those of *user_ids* who are users of the account."""
+        """Return the emails of those of *user_ids* who are users of the account."""
         ids = {user_id for user_id in user_ids if user_id is not None and user_id.startswith("user_")}
         return await self._store.emails(account_id, ids) if ids else {}
 

@@ -77,10 +77,10 @@ def test_a_generated_password_alone_goes_to_stdout(invoke: Invoke) -> None:
 @pytest.mark.parametrize(
     "arguments, stdin, message",
     [
-        (("create", "nobody"), PASSWORD, "is not an e-mail address"),
+        (("create", "nobody"), PASSWORD, "is not an email address"),
         (("create", EMAIL), "short", "has 5 characters: use 12 to 1024"),
         (("create", EMAIL), "password1234", "it is common"),
-        (("create", EMAIL), EMAIL, "made of your e-mail"),
+        (("create", EMAIL), EMAIL, "made of your email"),
         (("pass", EMAIL), "", "There is no"),
         (("create", EMAIL), "", "Standard input is empty"),
         (("set-password", EMAIL), PASSWORD, "There is no user"),

@@ -68,7 +68,10 @@ async def test_submitting_the_form_twice_creates_one_app_and_shows_its_secret_on
         ({"grant_types": None}, "needs a grant type"),
         ({"grant_types": ["implicit"]}, "is not supported"),
         ({"grant_types": ["client_credentials"]}, "Redirect URIs are for authorization_code"),
-        ({"grant_types": ["authorization_code", "client_credentials"], "kind": "public"}, "has no credentials"),
+        (
+            {"grant_types": ["authorization_code", "client_credentials"], "kind": "public"},
+            "has no secret for client_credentials",
+        ),
     ],
 )
 async def test_an_invalid_value_has_an_error_beside_its_field_and_creates_nothing(
@@ -123,7 +126,7 @@ async def test_a_self_registered_app_is_marked_and_cannot_use_client_credentials
     assert CLIENT_CREDENTIALS not in page.text
     answer = await submitted(browser, page, path, grant_types=["authorization_code", CLIENT_CREDENTIALS])
     assert answer.status_code == 422
-    assert "acts only for users who allow it" in answer.text
+    assert "acts only for users who consent" in answer.text
     assert await rig.gateway.oauth_clients.get(rig.account.id, registered[0].id) == registered[0]
 
 

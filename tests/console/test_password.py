@@ -37,7 +37,7 @@ async def test_a_user_changes_their_password_and_stays_signed_in_here_alone(rig:
         (PASSWORD, PASSWORD, PASSWORD, 422, "The new password is the current one."),
         (PASSWORD, "password1234", "password1234", 422, "it is common, or close to a common one"),
         (PASSWORD, "acme-acme-2026", "acme-acme-2026", 422, "it is common, or close to a common one"),
-        (PASSWORD, f"{ADMIN}1", f"{ADMIN}1", 422, "it is made of your e-mail"),
+        (PASSWORD, f"{ADMIN}1", f"{ADMIN}1", 422, "it is made of your email"),
         (PASSWORD, "short", "short", 422, "has 5 characters"),
         (PASSWORD, "x" * 1025, "x" * 1025, 422, "has 1025 characters"),
         ("", "", "", 400, "This is not your password."),

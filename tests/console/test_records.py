@@ -79,7 +79,7 @@ async def test_a_flood_of_refusals_is_one_row_a_minute_with_their_number(
     assert await attempt(rig, ADMIN, WRONG) == 429
     last, first = await rows(rig, rig.account.id, "user.sign_in_throttled")
     assert [orjson.loads(row.after)["attempts"] for row in (first, last)] == [1, 10]
-    # The others of the unknown e-mail had nobody after them, and are not lost.
+    # The others of the unknown email had nobody after them, and are not lost.
     assert [orjson.loads(row.after)["attempts"] for row in await rows(rig, "system", "user.sign_in_throttled")] == [
         9,
         1,

@@ -73,7 +73,7 @@ async def test_the_error_does_not_say_whether_the_email_exists(rig: Rig, email: 
     browser = rig.http()
     answer = await submitted(browser, await browser.get("/console/sign-in"), email=email, password=password)
     assert answer.status_code == 400
-    assert "The e-mail or the password is wrong." in answer.text
+    assert "The email or the password is wrong." in answer.text
     assert "machpay-session" not in str(answer.headers)
     assert not password or password not in answer.text
 

@@ -87,7 +87,7 @@ async def test_an_app_whose_visitors_bring_it_dead_codes_serves_everybody_else()
 async def test_where_somebody_is_signed_in_strangers_elsewhere_cannot_shut_them_out(rig: Rig) -> None:
     home, elsewhere = "192.0.2.7", "192.0.2.8"
     assert await attempt(rig, home, PASSWORD) == 303
-    for number in range(100):  # all that an e-mail has, by somebody with many addresses
+    for number in range(100):  # all that an email has, by somebody with many addresses
         await rig.gateway.users.sign_in(EMAIL, "x" * 2000, address=number, display_address=None)
     assert await attempt(rig, elsewhere, PASSWORD) == 429
     assert await attempt(rig, home, PASSWORD) == 303  # in a new browser
@@ -141,7 +141,7 @@ async def test_known_disabled_and_unknown_e_mails_cost_one_verification_each(rig
     emails = (
         "unknown@example.org",
         EMAIL,
-        "not an e-mail",
+        "not an email",
         disabled.email,
         without_password.email,
         "unknown@b.example",

@@ -32,16 +32,16 @@ class UserStore(Protocol):
     """The source of truth for users and their sign-ins. Raises StoreUnavailable."""
 
     async def add_user(self, user: User, change: Change) -> bool:
-        """Store a new user; False when the e-mail address is taken. Raises InputError for an unknown account."""
+        """Store a new user; False when the email address is taken. Raises InputError for an unknown account."""
 
     async def user(self, account_id: str | None, id_or_email: str) -> User | None:
-        """Return the user with that id or e-mail address, of the account, or of any when *account_id* is None."""
+        """Return the user with that id or email address, of the account, or of any when *account_id* is None."""
 
     async def users(self, account_id: str | None) -> Sequence[User]:
         """Return the users of the account, or of all when *account_id* is None, oldest first."""
 
     async def emails(self, account_id: str, user_ids: Collection[str]) -> Mapping[str, str]:
-        """Return the e-mail addresses, by id, of those of *user_ids* that are users of the account."""
+        """Return the email addresses, by id, of those of *user_ids* that are users of the account."""
 
     async def replace_user(self, expected: User, user: User, change: Change) -> Sequence[RecordVersion] | None:
         """Write the changeable fields of *user* and end every sign-in; None when the stored one is not *expected*.

@@ -81,7 +81,7 @@ def validate_email(email: str) -> str:
     """Return *email* as it is stored. Raises InputError."""
     key = email_key(email)
     if len(key) > MAX_EMAIL or not key.isprintable() or not _EMAIL.fullmatch(key):
-        raise InputError(f"{quote_value(email)} is not an e-mail address.")
+        raise InputError(f"{quote_value(email)} is not an email address.")
     return key
 
 
@@ -99,7 +99,7 @@ def validate_password_length(password: str) -> str:
 def masked_email(text: str) -> str:
     """Return *text* masked for logs: `a…@example.org`.
 
-    Text that does not look like an e-mail is masked entirely: users type passwords into the wrong field.
+    Text that does not look like an email is masked entirely: users type passwords into the wrong field.
     """
     key = email_key(text)
     match = None if len(key) > MAX_EMAIL else _MASKABLE.fullmatch(key)

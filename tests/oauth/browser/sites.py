@@ -198,7 +198,7 @@ def serving_site(folder: Path) -> Iterator[Site]:
 
 def sign_in(page: Page, email: str, password: str = PASSWORD) -> None:
     """Fill the form in as a person does."""
-    page.get_by_label("E-mail").fill(email)
+    page.get_by_label("Email").fill(email)
     page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Sign in").click()
 

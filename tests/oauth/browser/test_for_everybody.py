@@ -84,7 +84,7 @@ def test_the_edges_of_what_can_be_filled_in_and_pressed_are_seen(site: Site, ope
     page = open_page(color_scheme=scheme)
     page.goto(site.authorize_url())
     card = page.get_by_role("main").evaluate(_PAINTED.format("backgroundColor"))
-    seen = [page.get_by_label("E-mail").evaluate(_PAINTED.format("borderColor"))]
+    seen = [page.get_by_label("Email").evaluate(_PAINTED.format("borderColor"))]
     site.sign_in_as_reader(page)
     page.reload()
     expect(page).to_have_title("Allow access · MachPay")
@@ -98,7 +98,7 @@ def test_a_keyboard_is_enough_from_the_app_and_back(site: Site, page: Page, emai
     press("Tab")
     press("Enter")
     expect(page).to_have_title("Sign in · MachPay")
-    expect(page.get_by_label("E-mail")).to_be_focused()
+    expect(page.get_by_label("Email")).to_be_focused()
     page.keyboard.type(email)
     press("Tab")
     page.keyboard.type(PASSWORD)
@@ -129,8 +129,8 @@ def test_what_has_the_focus_is_seen_to_have_it_and_none_is_left_out(site: Site, 
             labels.append(focused.evaluate("it => it.labels?.[0]?.textContent.trim() || it.textContent"))
 
     page.goto(site.authorize_url())
-    assert stops() == ["Password", "Sign in"]  # as it begins in the field for the e-mail
-    assert stops() == ["E-mail", "Password", "Sign in"]
+    assert stops() == ["Password", "Sign in"]  # as it begins in the field for the email
+    assert stops() == ["Email", "Password", "Sign in"]
     site.sign_in_as_reader(page)
     page.reload()
     expect(page).to_have_title("Allow access · MachPay")
@@ -149,14 +149,14 @@ def test_pages_read_aloud_say_what_they_show(site: Site, page: Page, browser_err
     sign_in(page, email, "not the password")
     # A page that is new has its alert passed over by some readers: so the field with the focus says it, too.
     expect(page.get_by_role("alert")).to_be_visible()
-    expect(page.get_by_label("Password")).to_have_accessible_description("The e-mail or the password is wrong.")
+    expect(page.get_by_label("Password")).to_have_accessible_description("The email or the password is wrong.")
     expect(page.locator("main")).to_match_aria_snapshot(f"""
         - paragraph: MachPay
         - heading "Sign in" [level=1]
         - paragraph: to continue to Ada's app
-        - alert: The e-mail or the password is wrong.
-        - text: E-mail
-        - textbox "E-mail": {email}
+        - alert: The email or the password is wrong.
+        - text: Email
+        - textbox "Email": {email}
         - text: Password
         - textbox "Password"
         - button "Sign in"

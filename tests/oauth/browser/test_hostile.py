@@ -44,7 +44,7 @@ def test_names_states_and_e_mails_are_text_and_nothing_else(
         seen["sign-in"] = skeleton(page)
         sign_in(page, f"{state}@example.org", "not the password")
         expect(page.get_by_role("alert")).to_be_visible()
-        expect(page.get_by_label("E-mail")).to_have_value(f"{state}@example.org")
+        expect(page.get_by_label("Email")).to_have_value(f"{state}@example.org")
         seen["told"] = skeleton(page)
         sign_in(page, email)
         expect(page.get_by_role("heading")).to_have_text(f"Allow {name} to access your account?")
@@ -78,7 +78,7 @@ def test_a_scope_is_text_whatever_it_is_called(site: Site, page: Page, email: st
 def test_no_app_and_no_user_is_called_by_what_cannot_be_seen_or_turns_text_round(site: Site, mark: str) -> None:
     with pytest.raises(InputError, match="cannot be shown"):
         site.new_client(f"Ada{mark}ppa")
-    with pytest.raises(InputError, match="not an e-mail"):
+    with pytest.raises(InputError, match="not an email"):
         site.new_user(f"ada{mark}moc@example.org")
 
 
