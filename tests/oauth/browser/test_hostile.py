@@ -99,12 +99,15 @@ def test_a_name_that_is_read_from_the_right_stays_in_its_place(site: Site, page:
     page.goto(site.authorize_url(site.new_client(name)))
     heading = page.get_by_role("heading", name=f"Allow {name} to access your account?")
     before, named, after = heading.evaluate(
-        """it => [...it.childNodes].map(node => {
-            const range = document.createRange();
-            range.selectNodeContents(node);
-            const [{left, right}] = range.getClientRects();  // on the first line
-            return [left, right];
-        })"""
+        """it => {
+            it.style.whiteSpace = "nowrap";  // where each part is on the line, however wide the page
+            return [...it.childNodes].map(node => {
+                const range = document.createRange();
+                range.selectNodeContents(node);
+                const [{left, right}] = range.getClientRects();
+                return [left, right];
+            });
+        }"""
     )
     assert before[0] < before[1] <= named[0] < named[1] <= after[0] < after[1]
 
