@@ -197,6 +197,22 @@ async def test_a_token_request_with_a_bad_proof_gets_nothing(rig: Rig) -> None:
     assert [answer.status_code for answer in answers] == [200, 400]
 
 
+async def test_a_confidential_client_may_change_its_key(rig: Rig) -> None:
+    # RFC 9449 §5: its secret protects the refresh token, so only access tokens are bound.
+    response = await token_request(
+        rig, Prover().proof("POST", TOKEN), grant_type="authorization_code", code=await rig.code(),
+        redirect_uri=REDIRECT, code_verifier=VERIFIER,
+    )  # fmt: skip
+    first = response.json()
+    other = Prover()
+    second = await token_request(
+        rig, other.proof("POST", TOKEN), grant_type="refresh_token", refresh_token=first["refresh_token"]
+    )
+    assert (second.status_code, second.json()["token_type"]) == (200, "DPoP")
+    token = second.json()["access_token"]
+    assert (await call(rig, token, other.proof("GET", WHO, token))).status_code == 200
+
+
 async def test_a_public_clients_refresh_token_is_bound_to_its_key(rig: Rig) -> None:
     client, _ = await rig.new_client(is_public=True)
     prover = Prover()

@@ -2,7 +2,10 @@
 
 import pytest
 
+from machpay_gateway.core.oauth.grant import Grant, RefreshToken, StoredRefreshToken, TokenFamily
 from machpay_gateway.core.oauth.settings import OAuthSettings
+from machpay_gateway.core.oauth.token_request import is_retry
+from machpay_gateway.core.scopes import Scopes
 from tests.oauth.harness import AUDIENCE, ISSUER, Rig, serving_oauth
 
 _DAY = 86_400
@@ -128,3 +131,24 @@ async def test_resources_can_be_narrowed_at_each_step_and_never_widened() -> Non
         assert (await rig.who(own.json()["access_token"])).status_code == 401  # it is for somebody else
         unknown = await rig.token(grant_type="client_credentials", resource="https://unknown.example")
         assert unknown.json()["error"] == "invalid_target"
+
+
+@pytest.mark.parametrize(
+    "used_at, next_used_at, grace_seconds, expected",
+    [
+        (100.0, None, 10.0, True),
+        (90.1, None, 10.0, True),
+        (90.0, None, 10.0, False),  # the grace is over
+        (100.5, None, 10.0, True),  # a concurrent request read the clock later and stored its use first
+        (100.5, None, 0.0, False),  # no grace: not even for that one
+        (100.0, 100.0, 10.0, False),  # its successor was used
+    ],
+)
+def test_a_retry_is_a_second_use_within_the_grace_and_before_the_next_one(
+    *, used_at: float, next_used_at: float | None, grace_seconds: float, expected: bool
+) -> None:
+    scopes = Scopes(frozenset({"account:read"}))
+    token = RefreshToken(b"d" * 32, "family_1", 50.0, 1000.0, used_at=used_at, seed=b"s" * 32)
+    family = TokenFamily("family_1", "grant_1", "app_1", scopes, (AUDIENCE,), 50.0, 1000.0)
+    grant = Grant("grant_1", "app_1", "user_1", "acct_1", "live", "standard", scopes, 50.0)
+    assert is_retry(StoredRefreshToken(token, family, grant, next_used_at), 100.0, grace_seconds) is expected

@@ -57,3 +57,12 @@ async def test_scopes_that_the_form_adds_are_not_given(rig: Rig) -> None:
 async def test_no_client_is_registered_for_what_no_user_can_consent_to(rig: Rig, scopes: list[str]) -> None:
     with pytest.raises(InputError, match="cope"):
         await rig.new_client(scopes=scopes)
+
+
+async def test_a_refreshed_token_lacks_the_scopes_that_the_client_has_lost(rig: Rig) -> None:
+    tokens = await rig.tokens()
+    assert tokens["scope"] == "account:read skills:execute"
+    assert await rig.gateway.oauth_clients.update(None, rig.client.id, scopes=["account:read"]) is not None
+    refreshed = (await rig.refreshed(tokens["refresh_token"])).json()
+    assert refreshed["scope"] == "account:read"
+    assert (await rig.who(refreshed["access_token"])).json()["scopes"] == ["account:read"]
