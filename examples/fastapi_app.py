@@ -10,7 +10,7 @@ from machpay_gateway.fastapi import current_principal
 app = FastAPI(title="Skills")
 app.add_middleware(
     MachPayAuth,
-    unlisted_routes="authenticated",  # each operation says itself which scopes it needs
+    unlisted_routes="authenticated",  # each operation declares its own scopes
     routes=[Route("GET /docs", public=True), Route("GET /openapi.json", public=True)],
 )
 
@@ -19,5 +19,5 @@ app.add_middleware(
 async def execute(
     principal: Annotated[Principal, Security(current_principal, scopes=["skills:execute"])],
 ) -> dict[str, str]:
-    """Execute a skill for whoever is calling."""
+    """Execute a skill for the caller."""
     return {"hello": principal.display_name, "tier": principal.tier}

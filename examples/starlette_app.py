@@ -11,7 +11,7 @@ from machpay_gateway import MachPayAuth
 
 @requires("skills:execute")
 async def execute(request: Request) -> JSONResponse:
-    """Execute a skill for whoever is calling."""
+    """Execute a skill for the caller."""
     return JSONResponse({"hello": request.user.display_name})
 
 
