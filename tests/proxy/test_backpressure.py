@@ -1,11 +1,11 @@
-"""A side that does not read is waited for: nothing piles up meanwhile, and nobody else is held up by it."""
+"""Backpressure: a side that does not read slows the other one down, fills no memory and blocks nobody else."""
 
 import asyncio
 
 import pytest
 
 from machpay_gateway.proxy.forwarding import Forwarder
-from tests.proxy.harness import PATIENCE_SECONDS, Rig, Upstream, proxied, request
+from tests.proxy.harness import PATIENCE_SECONDS, Rig, Upstream, deaf, proxied, request, reset
 
 _SMALL = 8 * 1024
 _LARGE = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000)
@@ -217,3 +217,13 @@ async def test_a_client_that_reads_the_last_response_slowly_gets_all_of_it() -> 
                 left = now_left
                 connection.expire()  # as the clock would, between any two pieces
         assert len(got + await client.rest()) == 100_000
+
+
+async def test_a_body_is_not_buffered_while_the_upstream_is_connected() -> None:
+    with deaf() as upstream:
+        async with proxied(upstream) as rig, rig.client() as client:
+            client.writer.write(request("POST", "/public/x", "Content-Length: 10000000", body=bytes(10_000_000)))
+            await rig.until(lambda: len(rig.connections[0].buffer) > 64 * 1024)
+            await asyncio.sleep(0.1)  # for more, if reading went on
+            assert len(rig.connections[0].buffer) < 1_000_000
+            reset(client.writer)
