@@ -162,8 +162,8 @@ def test_every_table_of_the_database_is_an_asset_with_a_level() -> None:
     assert "{}, {} and {} days".format(*kept) in {row[4] for row in assets}
 
 
-def test_the_ways_in_are_the_kinds_of_actors_that_the_audit_log_knows() -> None:
-    assert set(table("Ways in")) == set(get_args(ActorKind))
+def test_the_authentication_methods_are_the_actors_of_the_audit_log() -> None:
+    assert set(table("Authentication methods")) == set(get_args(ActorKind))
 
 
 def test_the_inventory_is_what_the_code_uses(tmp_path: Path) -> None:
@@ -188,29 +188,29 @@ def test_the_inventory_is_what_the_code_uses(tmp_path: Path) -> None:
         "randomness": ("the system's", "`os.urandom`"),
         "secrets of API keys": ("SHA-256", secret),
         "codes, refresh tokens, client secrets, session cookies": ("SHA-256", secret),
-        "typing errors in these": ("CRC-32", f"{constant('core.keys.key', '_CHECKSUM_LENGTH')} base62 characters"),
+        "checksum of these": ("CRC-32", f"{constant('core.keys.key', '_CHECKSUM_LENGTH')} base62 characters"),
         "passwords": ("argon2id", "65536 KiB, 3 passes, 4 lanes, 16-byte salt, 32-byte hash"),
-        "passwords that are generated": ("hexadecimal", f"{generated} random bytes, {generated * 8} bits"),
+        "generated passwords": ("hexadecimal", f"{generated} random bytes, {generated * 8} bits"),
         "signatures of access and session tokens": (ALGORITHM, f"RSA, {constant('keysets.signing', '_BITS')} bits"),
         "private signing keys at rest": (
             "AES-256-GCM",
             f"key by HKDF-SHA-256 of `secret_key`, {nonces[0]}-byte random nonce, bound to the key's id",
         ),
-        "`secret_key` that is made beside SQLite": (
+        "generated `secret_key` next to SQLite": (
             "hexadecimal",
             f"{made} random bytes, file mode {file.stat().st_mode & 0o777:o}",
         ),
-        "kept answers at rest": (
+        "stored responses at rest": (
             "AES-256-GCM",
             f"key by HKDF-SHA-256 of the caller's secret, {nonces[1]}-byte random nonce, bound to the request",
         ),
-        "refresh token after a lost answer": ("HMAC-SHA-256", f"{ENTROPY_BYTES}-byte seed"),
-        "form tokens against CSRF": ("HMAC-SHA-256", "key: the browser's cookie"),
+        "refresh token after a lost response": ("HMAC-SHA-256", f"{ENTROPY_BYTES}-byte seed"),
+        "CSRF tokens": ("HMAC-SHA-256", "key: the browser's cookie"),
         "device cookies, sign-in passes": (
             "HMAC-SHA-256",
             f"key: the user's password hash; {constant('core.accounts.device', 'NONCE_BYTES')}-byte nonce",
         ),
-        "marks of secrets in session tokens": ("SHA-256", f"cut to {len(secret_fingerprint(b'')) * 4} bits"),
+        "fingerprints of secrets in session tokens": ("SHA-256", f"cut to {len(secret_fingerprint(b'')) * 4} bits"),
         "tokens of issuers": (
             ", ".join((*ASYMMETRIC, *SYMMETRIC)),
             f"those that the issuer lists; RSA from {least} bits, HMAC secrets from {hmacs} bytes",
@@ -264,17 +264,17 @@ def test_the_lifetimes_are_those_of_the_code() -> None:
         "DPoP proof, before and after now": constant("core.oauth.dpop", "FRESH_SECONDS"),
         "leeway for `exp`, `nbf` and `iat`": constant("core.jose.claims", "LEEWAY_SECONDS"),
         "signing key, published before it signs": PUBLISH_BEFORE_SIGNING_SECONDS,
-        "verified token of an issuer, remembered": constant("keysets.issued", "VERIFIED_SECONDS"),
-        "cached key, trusted while the database is away": constant("stores.change_poller", "_TRUST_SECONDS"),
+        "verified token of an issuer, cached": constant("keysets.issued", "VERIFIED_SECONDS"),
+        "cached key, trusted while the database is unavailable": constant("stores.change_poller", "_TRUST_SECONDS"),
         "session token": MAX_SECONDS,
     }
     expected = {
-        "browser session, in all": (signed_in, signed_in),
-        "browser session, without a request by a person": (
+        "browser session, absolute": (signed_in, signed_in),
+        "browser session, idle": (
             f"{default(ConsoleSettings, 'idle_minutes')} minutes",
             f"{most_minutes / 60:g} hours",
         ),
-        "password, before it is asked for again to issue a secret": (
+        "password confirmation, valid for issuing secrets": (
             f"{default(ConsoleSettings, 'confirm_minutes')} minutes",
             f"{most_minutes / 60:g} hours",
         ),
@@ -282,12 +282,12 @@ def test_the_lifetimes_are_those_of_the_code() -> None:
         "sign-in pass, which signs nobody in": (passed, passed),
         "access token": (f"{default(OAuthSettings, 'access_token_seconds')} seconds", f"{longest} seconds"),
         "refresh token, unused": (f"{default(OAuthSettings, 'refresh_token_days')} days", most_days),
-        "refresh tokens of one consent, in all": (f"{default(OAuthSettings, 'family_days')} days", most_days),
-        "refresh, asked for again after a lost answer": (
+        "refresh token family": (f"{default(OAuthSettings, 'family_days')} days", most_days),
+        "retry of a refresh after a lost response": (
             f"{default(OAuthSettings, 'refresh_grace_seconds')} seconds",
             f"{grace} seconds",
         ),
-        "secret of a key after its rotation": (f"{DAY_SECONDS} seconds", f"{MAX_GRACE_SECONDS} seconds"),
+        "previous secret of a key after a rotation": (f"{DAY_SECONDS} seconds", f"{MAX_GRACE_SECONDS} seconds"),
         "assertion": (
             f"{default(AssertionSettings, 'lifetime_seconds')} seconds",
             f"{constant('core.jose.assertion', '_LONGEST_SECONDS')} seconds",
@@ -301,25 +301,25 @@ def test_the_budgets_of_sign_ins_are_those_of_the_code() -> None:
     names = {
         "known browser": "_OF_DEVICE",
         "address block": "_OF_BLOCK",
-        "e-mail from a block": "_OF_EMAIL_FROM_BLOCK",
+        "email from a block": "_OF_EMAIL_FROM_BLOCK",
         "familiar blocks": "_FAMILIAR",
-        "first tries": "_FIRST",
-        "further tries": "_FURTHER",
-        "confirming": "_OF_CONFIRMING",
+        "first attempts": "_FIRST",
+        "further attempts": "_FURTHER",
+        "password confirmation": "_OF_CONFIRMING",
     }
-    told = {budget: cells[0] for budget, cells in table("Guessing passwords").items()}
+    told = {budget: cells[0] for budget, cells in table("Password guessing").items()}
     assert told == {budget: constant("services.sign_in_limits", name).rate for budget, name in names.items()}
-    text = " ".join(section("Guessing passwords").split())
+    text = " ".join(section("Password guessing").split())
     hourly = sum(constant("services.sign_in_limits", name).limit for name in ("_FAMILIAR", "_FURTHER")) + 3600 // 450
-    assert f"{hourly} tries an hour" in text
+    assert f"{hourly} attempts an hour" in text
     waiting, of_one = constant("services.passwords", "_MOST_WAITING"), constant("services.passwords", "_MOST_OF_ONE")
-    assert f"at most {waiting} tries of strangers wait, {of_one} of one block" in text
+    assert f"at most {waiting} attempts from unknown browsers wait, {of_one} of one block" in text
     assert f"within {constant('core.accounts.user', 'FAMILIAR_SECONDS') / DAY_SECONDS:g} days" in text
     assert f"within {constant('core.accounts.device', 'DEVICE_SECONDS') / DAY_SECONDS:g} days" in text
 
 
 def test_the_rules_for_passwords_are_those_of_the_code() -> None:
-    text = " ".join(section("Guessing passwords").split())
+    text = " ".join(section("Password guessing").split())
     assert f"{MIN_PASSWORD} to {MAX_PASSWORD} characters" in text
     assert f"below 10^{constant('services.password_rules', '_GUESSES_LOG10'):g} guesses" in text
     words = ", ".join(f"`{word}`" for word in constant("services.password_rules", "_OURS"))
