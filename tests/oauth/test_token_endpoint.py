@@ -133,4 +133,4 @@ async def test_without_its_database_it_says_to_come_again(rig: Rig, monkeypatch:
     assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
     assert answer.headers["retry-after"] == "1"
     page = await rig.authorize({"client_id": rig.client.id})
-    assert (page.status_code, "Try again" in page.text) == (503, True)
+    assert (page.status_code, "try again in a moment" in page.text) == (503, True)

@@ -61,7 +61,7 @@ def _mistake(uri: str) -> str | None:
     if len(uri) > MAX_URI or not _CHARACTERS.fullmatch(uri):
         return f"use at most {MAX_URI} characters of RFC 3986, without a fragment, and others percent-encoded"
     if mask_secrets(uri) != uri:
-        return "it contains a secret, and would be stored in clear: leave it out"
+        return "it holds a secret, and is stored as it is: leave it out"
     try:
         parts = urlsplit(uri)
         _ = parts.port
