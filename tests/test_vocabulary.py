@@ -1,6 +1,7 @@
-"""Names follow the project's vocabulary."""
+"""Names and lines of text follow the project's vocabulary."""
 
 import ast
+import re
 import tokenize
 from collections import defaultdict
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "machpay_gateway"
 CLIENT = ROOT / "clients" / "python" / "src" / "machpay"
+MAX_COLUMNS = 120
 
 # These words say nothing about a value. A name is what the value is, such as a record, a match or a message.
 BANNED = frozenset(
@@ -22,6 +24,11 @@ BANNED = frozenset(
 # A grant is what a user allows an OAuth client. A limiter admits a request.
 NO_GRANTS = ("gate.py", "middleware.py", "core/decision", "core/limits", "limiters", "proxy")
 GRANTS = frozenset({"grant", "granted"})
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "clients").glob("*/README.md")),
+]
 
 
 def modules(root: Path) -> list[Path]:
@@ -65,3 +72,20 @@ def test_a_grant_is_only_what_a_user_allows_an_oauth_client() -> None:
     ]
     assert paths
     assert identifiers(paths, GRANTS) == []
+
+
+def prose_lines(page: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of *page* outside of code blocks and tables, with their numbers."""
+    is_code = False
+    for number, line in enumerate(page.read_text().splitlines(), 1):
+        if line.lstrip().startswith("```"):
+            is_code = not is_code
+        elif not is_code and not line.startswith("|"):
+            yield number, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_prose_wraps(page: Path) -> None:
+    lines = [(number, re.sub(r"\]\([^)]*\)|https?://\S+", "", line)) for number, line in prose_lines(page)]
+    assert lines
+    assert [number for number, line in lines if len(line) > MAX_COLUMNS] == []
