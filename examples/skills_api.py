@@ -1,6 +1,6 @@
-"""A small MachPay API on Starlette: what the guide's keys and scopes are for. `machpay-gateway demo` guards it.
+"""A small MachPay API on Starlette, with the scopes of the guide. `machpay-gateway demo` guards it.
 
-It trusts whoever stands in front of it; `ROUTES` says what that should ask of callers.
+It authenticates nobody itself. `ROUTES` lists what the gateway in front of it requires.
 """
 
 import asyncio
@@ -29,14 +29,14 @@ ROUTES = [
     Route("POST /v1/webhooks", scopes="webhooks:manage"),
 ]
 SKILLS = [
-    {"id": "text-summarizer", "name": "Summarise a text"},
-    {"id": "sentiment", "name": "Tell the mood of a text"},
+    {"id": "text-summarizer", "name": "Summarize a text"},
+    {"id": "sentiment", "name": "Detect the mood of a text"},
 ]
 STREAM_PAUSE_SECONDS = 0.2
 
 
 def caller(connection: HTTPConnection) -> dict[str, str]:
-    """Return who is calling: as the middleware found, or as the proxy in front says."""
+    """Return the caller, from the middleware or from the identity headers of the proxy."""
     if "machpay" in connection.scope:
         principal: Principal = connection.scope["machpay"]
         return {"id": principal.id, "name": principal.display_name, "environment": principal.environment}
@@ -48,28 +48,28 @@ def caller(connection: HTTPConnection) -> dict[str, str]:
     }
 
 
-async def sent_object(request: Request) -> dict[str, Any]:
-    """Return the JSON object in the request's body, an empty one when there is none."""
+async def json_object(request: Request) -> dict[str, Any]:
+    """Return the JSON object in the request's body, or an empty one."""
     try:
-        sent = await request.json()
+        body = await request.json()
     except ValueError:  # neither JSON nor text
         return {}
-    return sent if isinstance(sent, dict) else {}
+    return body if isinstance(body, dict) else {}
 
 
 async def health(_: Request) -> Response:
-    """Answer whoever asks."""
+    """Return that the API is healthy. This route is public."""
     return JSONResponse({"status": "ok"})
 
 
 async def list_skills(request: Request) -> Response:
-    """List what can be executed."""
+    """List the skills."""
     return JSONResponse({"data": SKILLS, "caller": caller(request)})
 
 
 async def execute_skill(request: Request) -> Response:
-    """Execute a skill, in so far as a sample can."""
-    skill_id = (await sent_object(request)).get("skill_id")
+    """Pretend to execute a skill."""
+    skill_id = (await json_object(request)).get("skill_id")
     if skill_id not in [skill["id"] for skill in SKILLS]:
         return JSONResponse({"error": f"There is no skill {skill_id!r}; GET /v1/skills lists them."}, 422)
     return JSONResponse({"skill_id": skill_id, "output": "Done.", "caller": caller(request)})
@@ -88,7 +88,7 @@ async def stream_skills(request: Request) -> Response:
 
 
 async def live(websocket: WebSocket) -> None:
-    """Say every text back, with the caller's name."""
+    """Send back every text, with the caller's name."""
     await websocket.accept()
     async for text in websocket.iter_text():
         who = caller(websocket)
@@ -96,20 +96,20 @@ async def live(websocket: WebSocket) -> None:
 
 
 async def account(request: Request) -> Response:
-    """Show the account, with what was changed in it."""
-    changes = await sent_object(request) if request.method == "PATCH" else {}
+    """Return the account, with the changes of the request."""
+    changes = await json_object(request) if request.method == "PATCH" else {}
     return JSONResponse({"currency": "USD", "balance": 4200, **changes, "caller": caller(request)})
 
 
 async def webhooks(request: Request) -> Response:
-    """List webhooks, or take a new one."""
+    """List webhooks, or create one."""
     if request.method == "POST":
-        return JSONResponse({"url": (await sent_object(request)).get("url"), "caller": caller(request)}, 201)
+        return JSONResponse({"url": (await json_object(request)).get("url"), "caller": caller(request)}, 201)
     return JSONResponse({"data": [], "caller": caller(request)})
 
 
 def create_app(name: str) -> Starlette:
-    """Return the API; *name* tells one upstream from another."""
+    """Return the API. *name* identifies this upstream in responses."""
     sample = Starlette(
         routes=[
             Endpoint("/healthz", health),
