@@ -205,7 +205,7 @@ class Forwarder(UpstreamHandler):
             self.facts.request_id,
             authorization=self.facts.authorization if with_credentials else (),
             assertion=context.assertion_for(self.principal) if context.has_assertions else b"",
-            trace=self._begin_trace(),
+            trace=b"" if context.traces is None else self._begin_trace(),
         )
 
     # Forwarding the request.

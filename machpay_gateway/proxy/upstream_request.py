@@ -21,6 +21,7 @@ _TRACE_CONTEXT = frozenset({b"traceparent", b"tracestate"})
 # They frame the request and route it. Connection must not remove them: a body would be read as requests.
 _NEVER_HOP_BY_HOP = frozenset({b"content-length", b"transfer-encoding", b"host"})
 _SCHEMES = frozenset({b"http", b"https"})
+_new = tuple.__new__  # half the cost of a NamedTuple's own constructor
 
 Hops = tuple[int | None, ...]  # addresses from the client to our peer; None is one that cannot be parsed
 
@@ -41,7 +42,7 @@ def forwarded_info(request: RequestHead, hops: Hops, scheme: bytes, *, is_truste
             scheme = request.forwarded_proto or scheme
         if request.forwarded_host and _HOST.fullmatch(request.forwarded_host):
             host = request.forwarded_host
-    return ForwardedInfo(hops, scheme, host)
+    return _new(ForwardedInfo, (hops, scheme, host))
 
 
 def upstream_head(
