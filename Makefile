@@ -1,4 +1,4 @@
-# Needs make and Python 3.11 or later; `make demo` and `make test` bring everything else themselves.
+# Needs make and Python 3.11 or later. `make demo` and `make test` install everything else.
 
 PYTHON ?= python3
 ARGS ?=
@@ -8,13 +8,13 @@ CODE := $(wildcard hatch_build.py machpay_gateway tests benchmarks examples clie
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
-# Tests that start servers wait for them: one process more than there are processors keeps those busy.
+# Tests wait for the servers that they start, so one process more than there are CPUs keeps all CPUs busy.
 TESTERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
 
 COMPILED := $(CURDIR)/build/compiled
 CAN_COMPILE = $(shell cc --version >/dev/null 2>&1 && ls $$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h 2>/dev/null)
 
-# Programs and tests start many processes, and each would compile what it imports anew.
+# Otherwise each of the many processes of programs and tests compiles its imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -23,18 +23,18 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/.installed ## Make .venv with the locked dependencies and the project itself.
+setup: .venv/.installed ## Create .venv with the locked dependencies and the project itself.
 
 demo: .venv/.installed ## Run the demo (ARGS="--help" shows its options).
 	@$(BIN)/machpay-gateway demo $(ARGS)
 
-test: .venv/.installed ## Run the tests in parallel (ARGS="-k key" picks).
+test: .venv/.installed ## Run the tests in parallel (ARGS="-k key" selects).
 	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadgroup $(ARGS)
 
-coverage: .venv/.installed ## Run the tests and print what they cover; it takes half as long again (ARGS as above).
+coverage: .venv/.installed ## Run the tests and print their coverage; takes 1.5 times as long (ARGS as above).
 	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadgroup --cov --cov-report=term $(ARGS)
 
-compiled: $(COMPILED)/.installed ## Compile what each request goes through (needs a C compiler), and test it (ARGS as above).
+compiled: $(COMPILED)/.installed ## Compile the request path (needs a C compiler), and test it (ARGS as above).
 	@PYTHONPATH=$(COMPILED) $(BIN)/machpay-gateway --version | grep compiled
 	@PYTHONPATH=$(COMPILED) $(BIN)/python -P -m pytest -n $(TESTERS) --dist loadgroup tests/proxy tests/serving tests/limiters \
 		tests/middleware tests/telemetry tests/test_gate.py $(ARGS)
@@ -50,17 +50,17 @@ check: .venv/.installed ## Check format, lint, types and imports.
 bench: .venv/.installed .venv-peers/.installed $(if $(CAN_COMPILE),$(COMPILED)/.installed) ## Run the benchmarks (ARGS="--help" shows its options).
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-drills: .venv/.installed ## Run the long tests that `make test` leaves out.
+drills: .venv/.installed ## Run the long tests that `make test` skips.
 	@$(BIN)/python -m pytest -m drill $(ARGS)
 
-mutants: .venv/.installed .venv-mutants/.installed ## Change a file, and see which test notices (ARGS="machpay_gateway/gate.py --sample 30").
+mutants: .venv/.installed .venv-mutants/.installed ## Change a file, and check that tests fail (ARGS="machpay_gateway/gate.py --sample 30").
 	@.venv-mutants/bin/python -m tests.mutants $(ARGS)
 
-fmt: .venv/.installed ## Format, and fix what lint can fix.
+fmt: .venv/.installed ## Format the code, and fix lint errors automatically.
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-lock: .venv/.bootstrapped ## Write requirements/*.lock anew (ARGS="--upgrade" takes newer versions).
+lock: .venv/.bootstrapped ## Update requirements/*.lock (ARGS="--upgrade" selects newer versions).
 	@$(COMPILE) $(ARGS) --group bootstrap -o requirements/bootstrap.lock
 	@$(COMPILE) $(ARGS) pyproject.toml --extra server --extra postgresql --extra otel -o requirements/runtime.lock
 	@$(COMPILE) $(ARGS) pyproject.toml --extra server --extra postgresql --extra otel --group dev -o requirements/dev.lock \
@@ -68,18 +68,18 @@ lock: .venv/.bootstrapped ## Write requirements/*.lock anew (ARGS="--upgrade" ta
 	@$(COMPILE) $(ARGS) requirements/peers.in -o requirements/peers.lock
 	@$(COMPILE) $(ARGS) requirements/mutants.in -o requirements/mutants.lock
 
-clean: ## Remove .venv and its like, caches and build results.
+clean: ## Remove virtual environments, caches and build results.
 	rm -rf .venv .venv-mutants .venv-peers .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	rm -rf build dist htmlcov .coverage .coverage.* clients/typescript/dist clients/typescript/node_modules tests/oauth/interop/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# pip installs only uv, and uv the rest. A half-made .venv has no stamp and is made anew.
+# pip installs only uv, and uv the rest. An incomplete .venv has no stamp file and is created again.
 .venv/.bootstrapped: requirements/bootstrap.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "Python 3.11 or later is needed, and $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
-			"name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+		echo "Python 3.11 or later is needed, but $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
+			"Select another one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -m venv --clear .venv || { \
-		echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; \
+		echo "$(PYTHON) cannot create a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; \
 		exit 1; }
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock
 	@touch $@
@@ -89,14 +89,14 @@ clean: ## Remove .venv and its like, caches and build results.
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . --editable clients/python
 	@touch $@
 
-# Beside the checkout, which goes on running from its sources: PYTHONPATH says which of the two is meant.
+# In a separate folder, selected by PYTHONPATH, so that the checkout still runs from its sources.
 $(COMPILED)/.installed: .venv/.installed hatch_build.py $(shell find machpay_gateway -name "*.py")
 	@rm -rf $(COMPILED)
 	@HATCH_BUILD_HOOK_ENABLE_CUSTOM=true $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps \
 		--no-build-isolation --target $(COMPILED) .
 	@touch $@
 
-# What the benchmarks compare with wants an older redis client than the gateway does: an environment of its own.
+# The libraries in the benchmarks need an older redis client than the gateway, so they get their own environment.
 .venv-peers/.installed: .venv/.bootstrapped requirements/peers.lock
 	@$(BIN)/uv venv --quiet --no-project --clear --python $(BIN)/python .venv-peers
 	@$(BIN)/uv pip sync --quiet --python .venv-peers/bin/python --require-hashes requirements/peers.lock
