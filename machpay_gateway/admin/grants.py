@@ -28,5 +28,5 @@ async def revoke(call: AdminRequest) -> Response:
     """Revoke the grant. Its tokens are refused from the next request on, and the app must ask the user again."""
     revocation, _ = call.revocation, call.body(NoFields)
     grant = call.require_record(await revocation.get(call.caller.account_id, call.id), "grant")
-    await revocation.end(call.caller.account_id, grant, actor=call.caller.actor)
+    await revocation.revoke_grant(call.caller.account_id, grant, actor=call.caller.actor)
     return document_response(grant_document(replace(grant, is_alive=False)))

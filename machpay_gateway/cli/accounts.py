@@ -11,7 +11,7 @@ from machpay_gateway.cli.output import (
     print_list,
     print_table,
 )
-from machpay_gateway.cli.session import CliSession, operator, pass_session, require_account
+from machpay_gateway.cli.session import CliSession, operator_actor, pass_session, require_account
 from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.gateway import Gateway
 
@@ -28,7 +28,9 @@ def accounts() -> None:
 @pass_session
 def create(session: CliSession, *, name: str, tier: str, as_json: bool) -> None:
     """Create the account NAME."""
-    _print_account(session.run(lambda gateway: gateway.accounts.create(name, tier, actor=operator())), as_json=as_json)
+    _print_account(
+        session.run(lambda gateway: gateway.accounts.create(name, tier, actor=operator_actor())), as_json=as_json
+    )
 
 
 @accounts.command("list")
@@ -54,7 +56,7 @@ def set_tier(session: CliSession, *, account: str, tier: str, as_json: bool) -> 
     """Set the tier of ACCOUNT (id or name) to TIER; its live keys follow within a second."""
 
     async def change(gateway: Gateway) -> Account:
-        return require_account(await gateway.accounts.set_tier(account, tier, actor=operator()), account)
+        return require_account(await gateway.accounts.set_tier(account, tier, actor=operator_actor()), account)
 
     _print_account(session.run(change), as_json=as_json)
 

@@ -5,7 +5,7 @@ import re
 import click
 
 from machpay_gateway.cli.output import json_option, print_json, print_list, print_table
-from machpay_gateway.cli.session import CliSession, account_for, pass_session
+from machpay_gateway.cli.session import CliSession, find_account, pass_session
 from machpay_gateway.core.keys.audit import AuditHead, AuditRow, head_after, verify_chain
 from machpay_gateway.core.keys.document import AuditEntryDocument, audit_document
 from machpay_gateway.gateway import Gateway
@@ -44,7 +44,7 @@ def list_(session: CliSession, *, account: str | None, limit: int, before: int |
     """List changes, newest first."""
 
     async def page(gateway: Gateway) -> list[AuditRow]:
-        owner = None if account is None else (await account_for(gateway, account)).id
+        owner = None if account is None else (await find_account(gateway, account)).id
         return list(await gateway.store.audit_page(owner, before=before, limit=limit + 1))
 
     rows = session.run(page)

@@ -15,7 +15,7 @@ from machpay_gateway.cli.output import (
     warn_of_secret,
 )
 from machpay_gateway.cli.prompts import confirm
-from machpay_gateway.cli.session import CliSession, account_for, operator, pass_session, unknown_app
+from machpay_gateway.cli.session import CliSession, app_not_found, find_account, operator_actor, pass_session
 from machpay_gateway.cli.values import Duration, split_names
 from machpay_gateway.core.keys.key import ENVIRONMENTS
 from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, GRANT_TYPES, REFRESH_TOKEN, OAuthClient
@@ -74,7 +74,7 @@ def create(  # noqa: PLR0913 - what a client is made of
     """Create the app NAME. Its secret is printed once, on stdout; all else on stderr."""
 
     async def create_client(gateway: Gateway) -> tuple[OAuthClient, str | None]:
-        owner = await account_for(gateway, account)
+        owner = await find_account(gateway, account)
         return await gateway.oauth_clients.create(
             owner.id,
             name=name,
@@ -85,7 +85,7 @@ def create(  # noqa: PLR0913 - what a client is made of
             is_public=is_public,
             requires_pkce=not no_pkce,
             binds_tokens=dpop,
-            actor=operator(),
+            actor=operator_actor(),
         )
 
     _print_issued(*session.run(create_client), as_json=as_json)
@@ -101,9 +101,9 @@ def list_(session: CliSession, *, account: str | None, limit: int, after: str | 
     """List apps, newest first."""
 
     async def page(gateway: Gateway) -> list[OAuthClient]:
-        owner = None if account is None else (await account_for(gateway, account)).id
+        owner = None if account is None else (await find_account(gateway, account)).id
         if after is not None and await gateway.oauth_clients.get_even_deleted(owner, after) is None:
-            raise unknown_app(after)
+            raise app_not_found(after)
         return list(await gateway.oauth_clients.list(owner, after=after, limit=limit + 1))
 
     rows = session.run(page)
@@ -167,7 +167,7 @@ def update(  # noqa: PLR0913 - as above
             grant_types=grant_types or UNCHANGED,
             requires_pkce=UNCHANGED if requires_pkce is None else requires_pkce,
             binds_tokens=UNCHANGED if binds_tokens is None else binds_tokens,
-            actor=operator(),
+            actor=operator_actor(),
         )
     )
     _print_client(_require(changed, client), as_json=as_json)
@@ -187,10 +187,10 @@ def update(  # noqa: PLR0913 - as above
 def rotate_secret(session: CliSession, *, client: str, grace: int, as_json: bool) -> None:
     """Issue a new secret for CLIENT, printed once, on stdout; all else on stderr."""
     issued = session.run(
-        lambda gateway: gateway.oauth_clients.rotate_secret(None, client, grace_seconds=grace, actor=operator())
+        lambda gateway: gateway.oauth_clients.rotate_secret(None, client, grace_seconds=grace, actor=operator_actor())
     )
     if issued is None:
-        raise unknown_app(client)
+        raise app_not_found(client)
     _print_issued(*issued, as_json=as_json)
 
 
@@ -203,13 +203,13 @@ def delete(session: CliSession, *, client: str, yes: bool, as_json: bool) -> Non
     """Delete CLIENT permanently: its tokens are refused from the next request on."""
     record = _require(session.run(lambda gateway: gateway.oauth_clients.get(None, client)), client)
     confirm(f"Delete {record.id} ({record.name}) permanently?", yes=yes, action="delete the app")
-    deleted = session.run(lambda gateway: gateway.oauth_clients.delete(None, client, actor=operator()))
+    deleted = session.run(lambda gateway: gateway.oauth_clients.delete(None, client, actor=operator_actor()))
     _print_client(_require(deleted, client), as_json=as_json)
 
 
 def _require(client: OAuthClient | None, client_id: str) -> OAuthClient:
     if client is None:
-        raise unknown_app(client_id)
+        raise app_not_found(client_id)
     return client
 
 

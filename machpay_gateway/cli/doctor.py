@@ -31,7 +31,7 @@ def doctor(session: CliSession, *, as_json: bool) -> None:
 
 def _run_checks(session: CliSession) -> Sequence[CheckResult]:
     try:
-        settings = session.settings()
+        settings = session.load_settings()
     except ConfigurationError as exc:
         return [_mistake(line) for line in str(exc).splitlines()]
     if problem := _check_redis_url(settings):
@@ -63,7 +63,11 @@ def _check_redis_url(settings: Settings) -> CheckResult | None:
 
 
 def _check_configuration(session: CliSession, settings: Settings) -> CheckResult:
-    source = session.file if session.file.is_file() else f"no {session.file}, so defaults and the environment"
+    source = (
+        session.settings_file
+        if session.settings_file.is_file()
+        else f"no {session.settings_file}, so defaults and the environment"
+    )
     count, is_closed = len(settings.routes), settings.unlisted_routes == "deny"
     message = f"{source}: {count or 'no'} route{'' if count == 1 else 's'}"
     unlisted = f'unlisted_routes = "{settings.unlisted_routes}"'

@@ -5,7 +5,7 @@ from dataclasses import replace
 import click
 
 from machpay_gateway.cli.output import json_option, limit_option, print_json, print_list, print_table
-from machpay_gateway.cli.session import CliSession, account_for, operator, pass_session, unknown_app
+from machpay_gateway.cli.session import CliSession, app_not_found, find_account, operator_actor, pass_session
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.oauth.documents import grant_document
 from machpay_gateway.core.oauth.grant import Grant
@@ -33,9 +33,9 @@ def list_(
     """List grants, newest first."""
 
     async def page(gateway: Gateway) -> list[Grant]:
-        owner = None if account is None else (await account_for(gateway, account)).id
+        owner = None if account is None else (await find_account(gateway, account)).id
         if client is not None and await gateway.oauth_clients.get_even_deleted(None, client) is None:
-            raise unknown_app(client)
+            raise app_not_found(client)
         if after is not None and await gateway.revocation.get(owner, after) is None:
             raise _unknown(after)
         return list(await gateway.revocation.list(owner, client_id=client, after=after, limit=limit + 1))
@@ -64,7 +64,7 @@ def revoke(session: CliSession, *, grant: str, as_json: bool) -> None:
         record = await gateway.revocation.get(None, grant)
         if record is None:
             raise _unknown(grant)
-        await gateway.revocation.end(None, record, actor=operator())
+        await gateway.revocation.revoke_grant(None, record, actor=operator_actor())
         return replace(record, is_alive=False)
 
     ended = session.run(end)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from machpay_gateway.cli.output import account_json, json_option, print_json, warn_of_secret
-from machpay_gateway.cli.session import CliSession, operator, pass_session
+from machpay_gateway.cli.session import CliSession, operator_actor, pass_session
 from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.keys.document import issued_key_document
@@ -125,16 +125,18 @@ def init(session: CliSession, *, account: str, as_json: bool) -> None:
     Writes machpay.toml, prepares the database, and creates a first account and its admin key. Existing files and
     accounts are not changed.
     """
-    written = _write_settings(session.file)
+    written = _write_settings(session.settings_file)
 
     async def prepare(gateway: Gateway) -> Issued | None:
         return None if await gateway.accounts.list() else await _first_account(gateway, account)
 
     issued = session.run(prepare, upgrade=True)
     if as_json:
-        print_json({"object": "init", "config": str(session.file), "config_written": written, **_issued_json(issued)})
+        print_json(
+            {"object": "init", "config": str(session.settings_file), "config_written": written, **_issued_json(issued)}
+        )
     else:
-        _print_steps(session.file, issued, written=written)
+        _print_steps(session.settings_file, issued, written=written)
     if issued is not None:
         warn_of_secret()
 
@@ -153,9 +155,9 @@ def _write_settings(path: Path) -> bool:
 
 
 async def _first_account(gateway: Gateway, name: str) -> Issued:
-    account = await gateway.accounts.create(name, "standard", actor=operator())
+    account = await gateway.accounts.create(name, "standard", actor=operator_actor())
     key, secret = await gateway.keys.create(
-        account.id, name="admin", scopes=KNOWN_SCOPES, environment="live", actor=operator()
+        account.id, name="admin", scopes=KNOWN_SCOPES, environment="live", actor=operator_actor()
     )
     return account, key, secret
 

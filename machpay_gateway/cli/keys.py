@@ -19,7 +19,14 @@ from machpay_gateway.cli.output import (
     secret_end,
 )
 from machpay_gateway.cli.prompts import confirm, is_terminal
-from machpay_gateway.cli.session import CliSession, account_for, operator, pass_session, require_key, unknown_key
+from machpay_gateway.cli.session import (
+    CliSession,
+    find_account,
+    key_not_found,
+    operator_actor,
+    pass_session,
+    require_key,
+)
 from machpay_gateway.cli.usage import usage
 from machpay_gateway.cli.values import Duration, split_names
 from machpay_gateway.core.keys.document import key_document
@@ -65,7 +72,7 @@ def create(
     expires_at = None if expires_in is None else time.time() + expires_in
 
     async def issue(gateway: Gateway) -> tuple[KeyRecord, str]:
-        owner = await account_for(gateway, account)
+        owner = await find_account(gateway, account)
         return await gateway.keys.create(
             owner.id,
             name=name,
@@ -73,7 +80,7 @@ def create(
             environment=environment,
             allowed_ips=allowed_ips,
             expires_at=expires_at,
-            actor=operator(),
+            actor=operator_actor(),
         )
 
     print_issued(*session.run(issue), time.time(), as_json=as_json)
@@ -100,7 +107,7 @@ def list_(
     """List keys, newest first."""
 
     async def page(gateway: Gateway) -> list[KeyRecord]:
-        owner = None if account is None else (await account_for(gateway, account)).id
+        owner = None if account is None else (await find_account(gateway, account)).id
         if after is not None:
             require_key(await gateway.keys.get(owner, after), after)
         # One more than the limit shows whether there are more.
@@ -143,9 +150,9 @@ def show(session: CliSession, *, key: str, as_json: bool) -> None:
 @pass_session
 def rotate(session: CliSession, *, key: str, grace: int, as_json: bool) -> None:
     """Issue a new secret for KEY, printed once, on stdout; all else on stderr."""
-    issued = session.run(lambda gateway: gateway.keys.rotate(None, key, grace_seconds=grace, actor=operator()))
+    issued = session.run(lambda gateway: gateway.keys.rotate(None, key, grace_seconds=grace, actor=operator_actor()))
     if issued is None:
-        raise unknown_key(key)
+        raise key_not_found(key)
     print_issued(*issued, time.time(), as_json=as_json)
 
 
@@ -158,7 +165,7 @@ def revoke(session: CliSession, *, key: str, yes: bool, as_json: bool) -> None:
     """Revoke KEY permanently. Every process refuses it within a second."""
     record = require_key(session.run(lambda gateway: gateway.keys.get(None, key)), key)
     confirm(f"Revoke {record.id} ({record.name}, {record.masked}) permanently?", yes=yes, action="revoke the key")
-    revoked = session.run(lambda gateway: gateway.keys.revoke(None, key, actor=operator()))
+    revoked = session.run(lambda gateway: gateway.keys.revoke(None, key, actor=operator_actor()))
     _print_key(require_key(revoked, key), as_json=as_json)
 
 

@@ -18,7 +18,7 @@ def migrate(session: CliSession, *, as_json: bool) -> None:
 
     Make a backup first: there is no downgrade. Processes of an older version no longer start afterwards.
     """
-    url = session.settings().database
+    url = session.load_settings().database
     if url == MEMORY_DATABASE:
         raise ConfigurationError(f'{url} keeps nothing: name a database, as in database = "sqlite:///machpay.db"')
     before, after = asyncio.run(_migrate(url))

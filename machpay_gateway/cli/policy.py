@@ -60,7 +60,7 @@ def policy() -> None:
 @pass_session
 def check(session: CliSession, *, file: Path | None, as_json: bool) -> None:
     """Report every mistake in FILE by line and exit with 1, or list its routes. The environment is ignored."""
-    path = file or session.file
+    path = file or session.settings_file
     mistakes = check_file(path)
     settings = None if mistakes else load_settings({"config": path}, environ={})
     if settings is not None:
@@ -86,7 +86,7 @@ def explain(session: CliSession, *, request: tuple[str, ...], as_json: bool) -> 
     words = " ".join(request).split()
     if len(words) != 2 or not words[1].startswith("/"):  # noqa: PLR2004 - a method and a path
         raise click.UsageError("Write a method and a path, as in: policy explain GET /v1/skills")
-    settings = session.settings()
+    settings = session.load_settings()
     explanation = explain_request(policy_for(settings), words[0].upper(), words[1])
     if as_json:
         print_json(_as_json(explanation, settings.tiers))

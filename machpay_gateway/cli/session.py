@@ -1,4 +1,4 @@
-"""What all commands share: the settings file, an open gateway, and look-ups that fail with a hint."""
+"""Helpers of all commands: the settings, an open gateway, and lookups whose errors include a hint."""
 
 import asyncio
 import getpass
@@ -24,54 +24,54 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class CliSession:
-    """One run of the command line; *config* is the value of `--config`."""
+    """The context of one command. *config* is the value of `--config`."""
 
     config: str | None = None
 
     @property
-    def file(self) -> Path:
-        """The settings file of this run, whether it exists or not."""
+    def settings_file(self) -> Path:
+        """The path of the settings file, which may not exist."""
         return Path(self.config or os.environ.get("MACHPAY_CONFIG") or "machpay.toml")
 
     @property
     def options(self) -> Options:
-        """The arguments of the settings in Python."""
+        """The options for `load_settings` and `ConfiguredGateway`."""
         return {"config": self.config} if self.config else {}
 
-    def settings(self) -> Settings:
+    def load_settings(self) -> Settings:
         """Return the settings. Raises ConfigurationError."""
         return load_settings(self.options)
 
-    def run(self, use: Callable[[Gateway], Awaitable[Result]], *, upgrade: bool = False) -> Result:
-        """Open a gateway, return the result of *use*, and close the gateway. *upgrade* brings its schema up to date.
+    def run(self, operation: Callable[[Gateway], Awaitable[Result]], *, upgrade: bool = False) -> Result:
+        """Return the result of *operation* on an open gateway, which is closed afterwards. Raises GatewayError.
 
-        Raises GatewayError.
+        With *upgrade*, the database schema is upgraded first.
         """
 
-        async def run_open() -> Result:
+        async def run_operation() -> Result:
             gateway = ConfiguredGateway(**self.options)
             try:
                 await gateway.lifecycle.open(upgrade=upgrade)
-                return await use(gateway)
+                return await operation(gateway)
             finally:
                 await gateway.lifecycle.close()
 
-        return asyncio.run(run_open())
+        return asyncio.run(run_operation())
 
 
-def operator() -> Actor:
-    """Return the operating system's user as an actor of the audit log."""
+def operator_actor() -> Actor:
+    """Return the current operating system user as an audit log actor."""
     try:
         return Actor("operator", getpass.getuser())
-    except (OSError, KeyError):  # a container's user need not have a name
+    except (OSError, KeyError):  # a user in a container may have no name
         return Actor("operator", f"uid {os.getuid()}")
 
 
 pass_session = click.make_pass_decorator(CliSession)
 
 
-async def account_for(gateway: Gateway, id_or_name: str | None) -> Account:
-    """Return the account with that id or name; None means the only one there is. Raises InputError."""
+async def find_account(gateway: Gateway, id_or_name: str | None) -> Account:
+    """Return the account with this id or name; the only account when *id_or_name* is None. Raises InputError."""
     if id_or_name is not None:
         return require_account(await gateway.accounts.find(id_or_name), id_or_name)
     accounts = await gateway.accounts.list()
@@ -84,24 +84,24 @@ async def account_for(gateway: Gateway, id_or_name: str | None) -> Account:
 
 
 def require_key(record: KeyRecord | None, key: str) -> KeyRecord:
-    """Return *record*. Raises InputError when no *key* was found."""
+    """Return *record*. Raises InputError that names *key* when it is None."""
     if record is None:
-        raise unknown_key(key)
+        raise key_not_found(key)
     return record
 
 
-def unknown_key(key: str) -> InputError:
+def key_not_found(key: str) -> InputError:
     """Return the error for a *key* that does not exist."""
     return InputError(f"There is no key {quote_value(key)}: `machpay-gateway keys list` shows them.")
 
 
-def unknown_app(client: str) -> InputError:
+def app_not_found(client: str) -> InputError:
     """Return the error for a *client* that does not exist."""
     return InputError(f"There is no app {quote_value(client)}: `machpay-gateway clients list` shows them.")
 
 
 def require_account(account: Account | None, id_or_name: str) -> Account:
-    """Return *account*. Raises InputError when it was not found by *id_or_name*."""
+    """Return *account*. Raises InputError that names *id_or_name* when it is None."""
     if account is None:
         raise InputError(f"There is no account {quote_value(id_or_name)}: `machpay-gateway accounts list` shows them.")
     return account

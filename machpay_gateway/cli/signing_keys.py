@@ -8,7 +8,7 @@ import click
 from machpay_gateway.assembly import MEMORY_DATABASE
 from machpay_gateway.cli.output import json_option, print_json, print_list, print_table
 from machpay_gateway.cli.prompts import confirm
-from machpay_gateway.cli.session import CliSession, operator, pass_session
+from machpay_gateway.cli.session import CliSession, operator_actor, pass_session
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.jose.signing import SigningKey, state_at
 from machpay_gateway.core.oauth.documents import signing_key_document
@@ -55,7 +55,7 @@ def rotate(session: CliSession, *, at_once: bool, yes: bool, as_json: bool) -> N
 
     async def rotate_key(gateway: Gateway) -> SigningKey:
         _refuse_memory(gateway)
-        return await gateway.signing.rotate(at_once=at_once, actor=operator())
+        return await gateway.signing.rotate(at_once=at_once, actor=operator_actor())
 
     key = session.run(rotate_key)
     state = "signing" if key.signs_from <= time.time() else "next"

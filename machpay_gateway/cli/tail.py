@@ -128,7 +128,7 @@ def tail(  # noqa: PLR0913 - one argument for each option
 
 def _access_log_file(session: CliSession) -> str:
     """Return the access log of the settings. Raises a click exception with a hint when it is not a file."""
-    target = session.settings().server.access_log
+    target = session.load_settings().server.access_log
     if target in _NO_FILES:
         raise click.UsageError(
             f'The access log goes to no file (access_log = "{target}" under [server]): name a FILE, or pipe what '

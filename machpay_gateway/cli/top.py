@@ -107,7 +107,7 @@ def top(
 
 def _management_address(session: CliSession) -> ListenAddress:
     """Return the management address of the settings. Raises a click exception with a hint when there is none."""
-    address = session.settings().server.management_address
+    address = session.load_settings().server.management_address
     if address is None or not address.port:
         raise click.UsageError("The settings have no management address: add --management HOST:PORT.")
     return address

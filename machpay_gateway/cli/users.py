@@ -4,7 +4,7 @@ import click
 
 from machpay_gateway.cli.output import json_option, print_json, print_list, print_table
 from machpay_gateway.cli.prompts import read_password
-from machpay_gateway.cli.session import CliSession, account_for, operator, pass_session
+from machpay_gateway.cli.session import CliSession, find_account, operator_actor, pass_session
 from machpay_gateway.core.accounts.device import PASS_SECONDS
 from machpay_gateway.core.accounts.user import ROLES, VIEWER, User
 from machpay_gateway.core.errors import InputError
@@ -41,8 +41,8 @@ def create(
     password = _password(from_stdin=from_stdin, generate=generate)
 
     async def made(gateway: Gateway) -> User:
-        owner = await account_for(gateway, account)
-        return await gateway.users.create(owner.id, email, password, role=role, actor=operator())
+        owner = await find_account(gateway, account)
+        return await gateway.users.create(owner.id, email, password, role=role, actor=operator_actor())
 
     _print_user(session.run(made), as_json=as_json, generated=password if generate else None)
 
@@ -55,7 +55,7 @@ def list_(session: CliSession, *, account: str | None, as_json: bool) -> None:
     """List users, oldest first."""
 
     async def all_(gateway: Gateway) -> list[User]:
-        owner = None if account is None else (await account_for(gateway, account)).id
+        owner = None if account is None else (await find_account(gateway, account)).id
         return list(await gateway.users.list(owner))
 
     users_ = session.run(all_)
@@ -78,7 +78,7 @@ def set_password(session: CliSession, *, email: str, from_stdin: bool, generate:
     password = _password(from_stdin=from_stdin, generate=generate)
 
     async def changed(gateway: Gateway) -> User:
-        return await gateway.users.set_password(await _find_user(gateway, email), password, actor=operator())
+        return await gateway.users.set_password(await _find_user(gateway, email), password, actor=operator_actor())
 
     _print_user(session.run(changed), as_json=as_json, generated=password if generate else None)
 
@@ -92,7 +92,7 @@ def set_role(session: CliSession, *, email: str, role: str, as_json: bool) -> No
     """Set the Console role of the user EMAIL (or id), who is signed out everywhere."""
 
     async def changed(gateway: Gateway) -> User:
-        return await gateway.users.set_role(await _find_user(gateway, email), role, actor=operator())
+        return await gateway.users.set_role(await _find_user(gateway, email), role, actor=operator_actor())
 
     _print_user(session.run(changed), as_json=as_json)
 
@@ -101,7 +101,7 @@ def set_role(session: CliSession, *, email: str, role: str, as_json: bool) -> No
 @click.argument("email")
 @json_option
 @pass_session
-def make_pass(session: CliSession, *, email: str, as_json: bool) -> None:
+def create_sign_in_pass(session: CliSession, *, email: str, as_json: bool) -> None:
     """Print a URL with which EMAIL (or id) can sign in while strangers keep trying their password.
 
     It works for 15 minutes, and still needs the password.
@@ -112,7 +112,7 @@ def make_pass(session: CliSession, *, email: str, as_json: bool) -> None:
         if console is None:
             raise InputError("There is no Console to sign in to: set console.url to have one.")
         user = await _find_user(gateway, email)
-        return f"{console.url}/console/sign-in?pass={await gateway.users.make_pass(user, operator())}"
+        return f"{console.url}/console/sign-in?pass={await gateway.users.create_sign_in_pass(user, operator_actor())}"
 
     url = session.run(made)
     if as_json:
@@ -129,7 +129,7 @@ def disable(session: CliSession, *, email: str, as_json: bool) -> None:
     """Disable the user EMAIL (or id): signed out everywhere, and their apps are refused from the next request on."""
 
     async def changed(gateway: Gateway) -> User:
-        return await gateway.users.disable(await _find_user(gateway, email), actor=operator())
+        return await gateway.users.disable(await _find_user(gateway, email), actor=operator_actor())
 
     _print_user(session.run(changed), as_json=as_json)
 
@@ -142,7 +142,7 @@ def enable(session: CliSession, *, email: str, as_json: bool) -> None:
     """Enable the user EMAIL (or id) again, and the apps that act for them."""
 
     async def changed(gateway: Gateway) -> User:
-        return await gateway.users.enable(await _find_user(gateway, email), actor=operator())
+        return await gateway.users.enable(await _find_user(gateway, email), actor=operator_actor())
 
     _print_user(session.run(changed), as_json=as_json)
 

@@ -50,9 +50,9 @@ PAGES = (
     Page("GET", "/password", password.show),
     Page("POST", "/password", password.update, allows_viewers=True),  # asks for the current password itself
     Page("GET", "/sessions", sessions.index),
-    Page("POST", "/sessions/{id}/end", sessions.end, allows_viewers=True),
+    Page("POST", "/sessions/{id}/end", sessions.sign_out_session, allows_viewers=True),
     Page("POST", "/sessions/pass", sessions.create_pass, allows_viewers=True, confirms_password=True),
-    Page("POST", "/sessions/end-others", sessions.end_others, allows_viewers=True),
+    Page("POST", "/sessions/end-others", sessions.sign_out_others, allows_viewers=True),
 )
 
 

@@ -1,4 +1,4 @@
-"""Audit log rows as people read them: descriptions of actions and actors, and what changed, setting by setting."""
+"""Readable audit log entries: descriptions of actions and actors, and the settings that changed."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import orjson
 
 from machpay_gateway.core.keys.audit import AuditRow
 
-# Every action that an account's log can hold, after the prefixes that stand for all actions of a category.
+# Categories by the prefix of their actions. `ACTIONS` has every action that an account's log can contain.
 CATEGORIES: Mapping[str, str] = {
     "key.": "Keys",
     "client.": "Apps",
@@ -58,7 +58,7 @@ ACTORS: Mapping[str, str] = {
     "client": "app",
     "anonymous": "anonymous",
 }
-_SETTINGS: Mapping[str, str] = {
+_SETTING_LABELS: Mapping[str, str] = {
     "allowed_ips": "Allowed IP addresses",
     "alive": "Active",
     "dpop_bound": "DPoP required",
@@ -72,43 +72,43 @@ _SETTINGS: Mapping[str, str] = {
 
 
 class SettingChange(NamedTuple):
-    """A setting *before* and *after* a change; None where it did not exist."""
+    """The values of a setting *before* and *after* a change. A value is None where the setting did not exist."""
 
-    name: str
+    label: str
     before: str | None
     after: str | None
 
 
 def describe_action(action: str) -> str:
-    """Return the description of *action*, or its name when it has none."""
+    """Return the description of *action*, or *action* when it has none."""
     return ACTIONS.get(action, action)
 
 
 def describe_actor(kind: str) -> str:
-    """Return the description of that kind of actor, or its name when it has none."""
+    """Return the description of this *kind* of actor, or *kind* when it has none."""
     return ACTORS.get(kind, kind)
 
 
 def setting_changes(row: AuditRow) -> list[SettingChange]:
-    """Return the settings that changed, without those that are new and empty."""
+    """Return the settings that *row* changed, except new settings without a value."""
     before, after = _parse_state(row.before), _parse_state(row.after)
-    if before is None or after is None:  # tampered with, which `audit verify` reports: shown as it is stored
+    if before is None or after is None:  # the row was tampered with; `audit verify` reports it
         return [SettingChange("As stored", row.before, row.after)]
     names = [*after, *(name for name in before if name not in after)]
     return [
-        SettingChange(setting_name(name), _format_setting(before, name), _format_setting(after, name))
+        SettingChange(setting_label(name), _format_setting(before, name), _format_setting(after, name))
         for name in names
         if name in before or not _is_empty(after[name])
     ]
 
 
-def setting_name(name: str) -> str:
-    """Return the label of a setting."""
-    return _SETTINGS.get(name, name.replace("_", " ").capitalize())
+def setting_label(name: str) -> str:
+    """Return the label of the setting *name*."""
+    return _SETTING_LABELS.get(name, name.replace("_", " ").capitalize())
 
 
 def format_value(value: object) -> str:
-    """Return a setting's value as text."""
+    """Return the *value* of a setting as text."""
     match value:
         case None:
             return "none"
@@ -117,13 +117,13 @@ def format_value(value: object) -> str:
         case str():
             return value or "none"
         case list():
-            separator = "; " if any(isinstance(each, dict) for each in value) else ", "
+            separator = "; " if any(isinstance(item, dict) for item in value) else ", "
             return separator.join(map(format_value, value)) or "none"
         case {"masked": masked, **rest}:
             expires_at = rest.get("expires_at")
             return f"{masked}, until {expires_at}" if expires_at else str(masked)
         case dict():
-            return "; ".join(f"{name}: {format_value(each)}" for name, each in value.items()) or "none"
+            return "; ".join(f"{name}: {format_value(item)}" for name, item in value.items()) or "none"
     return str(value)
 
 

@@ -165,7 +165,7 @@ async def revoke_grant(request: PageRequest) -> Response:
     grant = await revocation.get(request.user.account_id, request.http.path_params["grant"])
     if grant is None or grant.client_id != client.id:
         raise not_found("Grant")
-    await revocation.end(request.user.account_id, grant, actor=request.actor)
+    await revocation.revoke_grant(request.user.account_id, grant, actor=request.actor)
     return request.redirect(f"/apps/{client.id}", message="grant-ended")
 
 

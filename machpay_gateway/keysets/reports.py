@@ -1,6 +1,6 @@
 """Verifies the signatures of a secret scanner's reports of leaked secrets."""
 
-from machpay_gateway.core.jose.scanner import is_signed, scanner_keys
+from machpay_gateway.core.jose.scanner import parse_scanner_keys, verify_signature
 from machpay_gateway.core.jose.token import VerifyingKey
 from machpay_gateway.core.keys.leak import LeakSettings
 from machpay_gateway.keysets.sources import key_set_at
@@ -11,7 +11,7 @@ class SignedReports:
 
     def __init__(self, leaks: LeakSettings) -> None:
         self.leaks = leaks
-        self._keys = key_set_at(leaks.keys, scanner_keys)
+        self._keys = key_set_at(leaks.keys, parse_scanner_keys)
 
     async def are_signed(self, body: bytes, *, key_id: str, signature: str, now: float) -> bool:
         """Tell whether the scanner's key *key_id* made the *signature* of *body*.
@@ -21,7 +21,7 @@ class SignedReports:
         keys = _named(key_id, (await self._keys.keys(now)).keys) or _named(
             key_id, (await self._keys.newest_keys(now)).keys
         )
-        return any(is_signed(body, signature, key) for key in keys)
+        return any(verify_signature(body, signature, key) for key in keys)
 
     async def close(self) -> None:
         """Cancel a fetch in progress."""

@@ -62,7 +62,7 @@ def revocation_endpoint(gateway: Gateway) -> Endpoint:
         token = request.parameters.get("token")
         if token is None:
             return refusal_response(_MISSING_TOKEN)
-        await gateway.revocation.revoke(request.client, token, request.actor)
+        await gateway.revocation.revoke_token(request.client, token, request.actor)
         return json_response({})
 
     return _for_clients(gateway, revoke)

@@ -35,7 +35,7 @@ class ClientConnection(ClientStream):
         "_unwritten",
         "forwarder",
         "idle_at",
-        "quiet_until",
+        "idle_close_at",
     )
 
     def __init__(
@@ -52,7 +52,7 @@ class ClientConnection(ClientStream):
         self._is_parsing = False
         self._unwritten = NEVER  # bytes that the client had not taken at the last timeout
         self.forwarder: Forwarder | None = None
-        self.quiet_until = 0.0  # during a shutdown, the earliest time to close an idle connection
+        self.idle_close_at = 0.0  # during a shutdown, the earliest time to close an idle connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Identify the peer, and wait for a request."""

@@ -12,13 +12,13 @@ from machpay_gateway.proxy.routing import ControlPlane
 from machpay_gateway.web.streams import CHECK_SECONDS
 
 _TICK_SECONDS = 1.0
-_QUIET_SECONDS = 2.0  # a client in use does not pause for longer between two requests
+_IDLE_GRACE_SECONDS = 2.0  # a client in use does not pause for longer between two requests
 NO_LIMIT = 1 << 62
 
 
-def quiet_seconds(drain_seconds: float) -> float:
+def idle_grace_seconds(drain_seconds: float) -> float:
     """Return how long, of *drain_seconds*, a shutdown waits for one more request on an idle connection."""
-    return min(_QUIET_SECONDS, drain_seconds / 2)
+    return min(_IDLE_GRACE_SECONDS, drain_seconds / 2)
 
 
 class Proxy:
@@ -65,9 +65,9 @@ class Proxy:
         for connection in self._connections:
             connection.will_close = True
             # A request may be in transit on an idle connection, and closing now would lose it.
-            connection.quiet_until = now + quiet_seconds(drain_seconds)
+            connection.idle_close_at = now + idle_grace_seconds(drain_seconds)
         while self._connections and monotonic() < ends_at:
-            self._close_quiet(monotonic())
+            self._close_idle(monotonic())
             await asyncio.sleep(0.05)
         for connection in list(self._connections):
             connection.stop()
@@ -116,7 +116,7 @@ class Proxy:
         victim.evict()
         return True
 
-    def _close_quiet(self, now: float) -> None:
+    def _close_idle(self, now: float) -> None:
         for connection in list(self._connections):
-            if connection.forwarder is None and now >= connection.quiet_until:
+            if connection.forwarder is None and now >= connection.idle_close_at:
                 connection.close()

@@ -1,4 +1,4 @@
-"""Revocation of tokens and grants, and introspection of tokens (RFC 7009, RFC 7662)."""
+"""Revocation (RFC 7009) and introspection (RFC 7662) of tokens, and revocation of grants."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -25,11 +25,14 @@ class AccessTokenVerifier(Protocol):
     """Verifies access tokens. Raises StoreUnavailable."""
 
     async def verify(self, token: SignedToken, now: float) -> Principal | str:
-        """Return the principal of *token*, or the reason for the log why it is invalid."""
+        """Return the principal of *token*, or the reason for its refusal, for the log."""
 
 
 class Revocation:
-    """Revokes tokens and grants. *invalidate* is called with (grant id, version) of each grant that changed."""
+    """Revokes tokens and grants, lists grants, and introspects tokens.
+
+    *invalidate* is called with the id and the new version of each grant that changed.
+    """
 
     def __init__(
         self,
@@ -46,17 +49,17 @@ class Revocation:
         self._clock = clock
         self._invalidate = invalidate
 
-    async def revoke(self, client: OAuthClient, token: str, actor: Actor) -> None:
-        """Revoke an access or refresh token, if it is the client's own (RFC 7009 §2.1).
+    async def revoke_token(self, client: OAuthClient, token: str, actor: Actor) -> None:
+        """Revoke an access token or refresh token if it was issued to the client (RFC 7009 §2.1).
 
-        This ends its whole family: a client that gives up one token has no use for the others. Revoking a token that a
-        client got for itself ends the client's own grant.
+        All tokens of its family are revoked. For a token from the client credentials grant type, the client's own
+        grant is revoked.
         """
         digest = digest_of(OpaqueTokenKind.REFRESH_TOKEN, token)
         stored = None if digest is None else await self._store.refresh_token(digest)
         if stored is not None:
             if stored.family.client_id == client.id:
-                await self.end_family(stored.family.id, stored.grant, actor, _REVOKED)
+                await self.revoke_family(stored.family.id, stored.grant, actor, _REVOKED)
             return
         principal = await self._verify_access_token(client, token)
         if principal is None:
@@ -64,12 +67,12 @@ class Revocation:
         grant = await self._store.grant(principal.subject, self._clock())
         family_id = principal.claims.get("fam")
         if grant is not None and isinstance(family_id, str):
-            await self.end_family(family_id, grant, actor, _REVOKED)
+            await self.revoke_family(family_id, grant, actor, _REVOKED)
         elif grant is not None:
-            await self.end(None, grant, actor=actor)
+            await self.revoke_grant(None, grant, actor=actor)
 
     async def introspect(self, client: OAuthClient, token: str) -> Mapping[str, Any]:
-        """Return the introspection response: `active` is false for any token that is not valid and the client's own."""
+        """Return the introspection response: `active` is true for valid tokens of *client* only."""
         digest = digest_of(OpaqueTokenKind.REFRESH_TOKEN, token)
         if digest is not None:
             stored = await self._store.refresh_token(digest)
@@ -79,12 +82,12 @@ class Revocation:
             return _INACTIVE
         claims = principal.claims
         copied = {name: claims[name] for name in ("sub", "aud", "iss", "exp", "iat", "jti", "cnf") if name in claims}
-        kind = "DPoP" if "cnf" in claims else "Bearer"
+        token_type = "DPoP" if "cnf" in claims else "Bearer"
         return {
             "active": True,
             "scope": str(principal.scopes),
             "client_id": client.id,
-            "token_type": kind,
+            "token_type": token_type,
             **copied,
         }
 
@@ -97,45 +100,45 @@ class Revocation:
         after: str | None = None,
         limit: int = 100,
     ) -> Sequence[Grant]:
-        """Return grants of the account, newest first, at most *limit* of them, those after the grant id *after*.
+        """Return at most *limit* grants of the account, newest first, starting after the grant id *after*.
 
-        These are the grants that its users gave and those that its clients have for themselves.
+        They include the grants of its users and the own grants of its clients.
         """
-        if not all(is_id(each) for each in (client_id, after) if each is not None):
+        if not all(is_id(value) for value in (client_id, after) if value is not None):
             return []
         return await self._store.grants(
             account_id, client_id=client_id, environment=environment, after=after, limit=limit
         )
 
     async def get(self, account_id: str | None, grant_id: str) -> Grant | None:
-        """Return the grant as it is now, ended or not."""
+        """Return the grant with its current status, or None when there is none. Ended grants are included."""
         grant = await self._store.grant(grant_id, self._clock()) if is_id(grant_id) else None
         return grant if grant is not None and account_id in (None, grant.account_id) else None
 
-    async def end(self, account_id: str | None, grant: Grant, *, actor: Actor = APPLICATION) -> bool:
-        """Revoke *grant*: its tokens are refused from their next request on. False when it has ended before.
+    async def revoke_grant(self, account_id: str | None, grant: Grant, *, actor: Actor = APPLICATION) -> bool:
+        """Revoke *grant* and all of its tokens. Returns False when it has already ended.
 
-        Raises NotPermitted when *actor* may not end it.
+        Raises NotPermitted when *actor* may not revoke it.
         """
         if authorize(actor, ManagementAction.END, grant) is None:
             return False
-        what = {"alive": True}, {"alive": False}
-        change = Change(self._clock(), actor, "grant.revoke", grant.account_id, grant.id, *what)
-        raised = await self._store.revoke_grant(account_id, grant.id, change)
-        if raised is None:
+        before, after = {"alive": True}, {"alive": False}
+        change = Change(self._clock(), actor, "grant.revoke", grant.account_id, grant.id, before, after)
+        version = await self._store.revoke_grant(account_id, grant.id, change)
+        if version is None:
             return False
-        await self._invalidate(*raised)
+        await self._invalidate(*version)
         return True
 
-    async def end_family(self, family_id: str, grant: Grant, actor: Actor, reason: str) -> None:
-        """End a token family, if it has not ended before; *reason* is for the audit log."""
-        what = {"family": family_id}, {"family": None, "reason": reason}
-        change = Change(self._clock(), actor, "grant.end_family", grant.account_id, grant.id, *what)
-        if (raised := await self._store.end_family(family_id, change)) is not None:
-            await self._invalidate(*raised)
+    async def revoke_family(self, family_id: str, grant: Grant, actor: Actor, reason: str) -> None:
+        """Revoke all tokens of a family, unless it has already ended. *reason* is for the audit log."""
+        before, after = {"family": family_id}, {"family": None, "reason": reason}
+        change = Change(self._clock(), actor, "grant.end_family", grant.account_id, grant.id, before, after)
+        if (version := await self._store.revoke_family(family_id, change)) is not None:
+            await self._invalidate(*version)
 
     async def _verify_access_token(self, client: OAuthClient, token: str) -> Principal | None:
-        """Return the principal of *token*, if it is a valid access token of the client."""
+        """Return the principal of *token*, or None unless it is a valid access token of the client."""
         raw = token.encode(errors="replace")
         compact = parse_compact(raw)
         if isinstance(compact, str) or compact.type != TYPE:
@@ -147,9 +150,9 @@ class Revocation:
 
     def _describe_refresh_token(self, client: OAuthClient, stored: StoredRefreshToken) -> Mapping[str, Any]:
         token, family, grant = stored.token, stored.family, stored.grant
-        ends = min(token.expires_at, family.expires_at)
-        is_good = token.used_at is None and family.ended_at is None and grant.is_alive and self._clock() < ends
-        if family.client_id != client.id or not is_good:
+        expires_at = min(token.expires_at, family.expires_at)
+        is_active = token.used_at is None and family.ended_at is None and grant.is_alive and self._clock() < expires_at
+        if family.client_id != client.id or not is_active:
             return _INACTIVE
         return {
             "active": True,
@@ -158,7 +161,7 @@ class Revocation:
             "sub": grant.user_id or grant.client_id,
             "aud": family.resources[0] if len(family.resources) == 1 else list(family.resources),
             "iss": self._issuer,
-            "exp": int(ends),
+            "exp": int(expires_at),
             "iat": int(token.created_at),
             "token_type": "refresh_token",
         }

@@ -29,10 +29,10 @@ class _RepeatedRefusals:
 
 
 class SignInLog:
-    """Writes entries through *add_note*, which appends to the audit log. *clock* returns seconds since the epoch."""
+    """Writes entries to the audit log through *add_audit_entry*. *clock* returns seconds since the epoch."""
 
-    def __init__(self, add_note: Callable[[Change], Awaitable[None]], *, clock: Callable[[], float]) -> None:
-        self._add_note = add_note
+    def __init__(self, add_audit_entry: Callable[[Change], Awaitable[None]], *, clock: Callable[[], float]) -> None:
+        self._add_audit_entry = add_audit_entry
         self._clock = clock
         self._floods: dict[str, _RepeatedRefusals] = {}
 
@@ -44,7 +44,7 @@ class SignInLog:
     async def failed(self, user: User | None, email: str, actor: Actor, reason: str) -> None:
         """Record a wrong password or an unknown email."""
         change = self._attempt("user.sign_in_failed", user, email, actor, reason)
-        await self._add_note(change)
+        await self._add_audit_entry(change)
         log(change)
 
     async def throttled(self, user: User | None, email: str, actor: Actor, block: str) -> None:
@@ -83,7 +83,7 @@ class SignInLog:
 
     async def _write(self, flood: _RepeatedRefusals) -> None:
         change = replace(flood.change, after={**flood.change.after, "attempts": flood.unwritten})
-        await self._add_note(change)
+        await self._add_audit_entry(change)
         log(change)
 
 

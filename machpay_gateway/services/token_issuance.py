@@ -129,7 +129,7 @@ class TokenIssuance:
         family = self._new_family(code, request, proof, now)
         refresh_token, record = self._first_refresh_token(family, request, now)
         if code.used_at is not None or not await self._store.use_code(code.digest, now, family, record):
-            await self._revocation.end_family(code.family_id, grant, request.actor, "code was used twice")
+            await self._revocation.revoke_family(code.family_id, grant, request.actor, "code was used twice")
             return DEAD_CODE
         scopes = Scopes(code.scopes.names & grant.scopes.names)
         return await self._respond(grant, scopes, resources, proof, family_id=family.id, refresh_token=refresh_token)
@@ -247,7 +247,7 @@ class TokenIssuance:
             stored = current
         if stored.token.seed is not None and is_retry(stored, now, self._settings.refresh_grace_seconds):
             return successor(presented, stored.token.seed)
-        await self._revocation.end_family(stored.family.id, stored.grant, actor, "refresh token was used twice")
+        await self._revocation.revoke_family(stored.family.id, stored.grant, actor, "refresh token was used twice")
         return None
 
     async def _respond(

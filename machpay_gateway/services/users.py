@@ -101,7 +101,7 @@ class Users:
     ) -> None:
         self._store = store
         self._limits = SignInLimits(limiter)
-        self._log = SignInLog(store.add_note, clock=self._now)
+        self._log = SignInLog(store.add_audit_entry, clock=self._now)
         self._passwords = passwords
         self._clock = clock
         self._entropy = entropy
@@ -195,7 +195,9 @@ class Users:
         origin = Actor("anonymous", "", display_address, request_id)
         known_device = device_of(device, user, now) or pass_of(sign_in_pass, user, now)
         # Also queried without a user: otherwise the time of the response would tell whether one exists.
-        is_familiar = await self._store.is_familiar("" if user is None else user.id, block, now - FAMILIAR_SECONDS)
+        is_familiar = await self._store.is_familiar_block(
+            "" if user is None else user.id, block, now - FAMILIAR_SECONDS
+        )
         wait = await self._limits.wait_seconds(SignInAttempt(key, block, known_device, is_familiar))
         if wait is not None:
             await self._log.throttled(user, email, origin, block)
@@ -228,7 +230,7 @@ class Users:
             return None
         if not is_automatic and idle_seconds >= _SEEN_SECONDS:
             sign_in = replace(sign_in, seen_at=now)
-            await self._store.mark_sign_in(sign_in)
+            await self._store.update_sign_in(sign_in)
         return BrowserSession(user, sign_in)
 
     async def signed_in(self, cookie: str) -> User | None:
@@ -243,7 +245,7 @@ class Users:
         """
         refusal = await self._verify_own_password(session, password, actor)
         if refusal is None:
-            await self._store.mark_sign_in(replace(session.sign_in, confirmed_at=self._clock()))
+            await self._store.update_sign_in(replace(session.sign_in, confirmed_at=self._clock()))
         return refusal
 
     async def change_password(
@@ -275,7 +277,7 @@ class Users:
         if stored is not None:
             user, sign_in = stored
             change = self._log.change("user.sign_out", user, replace(origin, kind="user", id=user.id))
-            await self._store.drop_sign_in(sign_in.digest, change)
+            await self._store.delete_sign_in(sign_in.digest, change)
             log(change)
 
     async def sign_ins(self, user: User) -> Sequence[SignIn]:
@@ -289,7 +291,7 @@ class Users:
         for sign_in in await self.sign_ins(user):
             if sign_in.name == name:
                 change = self._log.change("user.sign_out", user, actor, {"session": name})
-                await self._store.drop_sign_in(sign_in.digest, change)
+                await self._store.delete_sign_in(sign_in.digest, change)
                 log(change)
                 return True
         return False
@@ -297,17 +299,17 @@ class Users:
     async def end_other_sign_ins(self, user: User, cookie: str, actor: Actor = APPLICATION) -> None:
         """End all sessions of *user* except that of the browser with this *cookie*."""
         change = self._log.change("user.sign_out", user, actor, {"session": "all others"})
-        await self._store.drop_other_sign_ins(user.id, sha256(cookie.encode()).digest(), change)
+        await self._store.delete_other_sign_ins(user.id, sha256(cookie.encode()).digest(), change)
         log(change)
 
-    async def make_pass(self, user: User, actor: Actor = APPLICATION) -> str:
+    async def create_sign_in_pass(self, user: User, actor: Actor = APPLICATION) -> str:
         """Return a sign-in pass: for 15 minutes, a new browser of the user has the limit of a known one.
 
         Raises InputError for a user who cannot sign in.
         """
         if user.password is None or user.disabled_at is not None:
             raise InputError(f"{quote_value(user.email)} cannot sign in: {_failure_reason(user)}.")
-        await self._store.add_note(self._log.change("user.make_pass", user, actor))
+        await self._store.add_audit_entry(self._log.change("user.make_pass", user, actor))
         return new_pass(user, self._entropy(NONCE_BYTES), self._clock())
 
     async def record_refusal(self, user: User, actor: Actor, reason: str, path: str) -> None:

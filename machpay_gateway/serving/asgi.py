@@ -1,4 +1,4 @@
-"""uvicorn inside a worker: it serves an application in the worker's event loop, and shuts down gracefully."""
+"""A uvicorn server in the worker's event loop, with a graceful shutdown."""
 
 import asyncio
 import socket
@@ -10,52 +10,52 @@ from math import ceil
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_STARTED_SECONDS = 0.01
-_ARRIVING_SECONDS = 0.1
-_POLL_SECONDS = 0.05
+_STARTUP_POLL_SECONDS = 0.01
+_ACCEPT_GRACE_SECONDS = 0.1
+_IDLE_POLL_SECONDS = 0.05
 _DRAIN_SECONDS = 5.0
-_KILL_SECONDS = 1  # beyond draining, for requests that ignore that their client disconnected
+_ABORT_GRACE_SECONDS = 1  # after draining, for requests that ignore the disconnect of their client
 _KEEPALIVE_SECONDS = 5.0
 
 
 class _UvicornServer(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, *, drain_seconds: float, quiet_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, *, drain_seconds: float, idle_grace_seconds: float) -> None:
         super().__init__(config)
         self._drain_seconds = drain_seconds
-        self._quiet_seconds = quiet_seconds
+        self._idle_grace_seconds = idle_grace_seconds
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the worker: uvicorn would handle them itself."""
+        """Install no signal handlers: the worker handles signals."""
         yield
 
     def stop_accepting(self) -> None:
-        """Accept no more connections."""
+        """Stop accepting connections."""
         for server in self.servers:
             server.close()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept no more connections, and finish the requests of those that are open."""
+        """Stop accepting connections, and finish the requests on open ones."""
         self.stop_accepting()
-        await asyncio.sleep(_ARRIVING_SECONDS)  # or a connection that was just accepted would lose its request
-        abort_timer = asyncio.get_running_loop().call_later(self._drain_seconds, self._abort_all)
-        # uvicorn closes idle connections first, though a request may be on its way on one of them.
-        ends_at = time.monotonic() + self._quiet_seconds
-        while self.server_state.connections and time.monotonic() < ends_at:  # noqa: ASYNC110 - once, at the end
-            await asyncio.sleep(_POLL_SECONDS)
+        await asyncio.sleep(_ACCEPT_GRACE_SECONDS)  # for the request on a connection that was just accepted
+        abort_timer = asyncio.get_running_loop().call_later(self._drain_seconds, self._abort_connections)
+        # uvicorn closes idle connections first, but a request may be in transit on one of them.
+        deadline = time.monotonic() + self._idle_grace_seconds
+        while self.server_state.connections and time.monotonic() < deadline:  # noqa: ASYNC110 - once, at the end
+            await asyncio.sleep(_IDLE_POLL_SECONDS)
         try:
             await super().shutdown(sockets)
         finally:
             abort_timer.cancel()
 
-    def _abort_all(self) -> None:
-        """End requests in flight as if their clients had disconnected; uvicorn would answer them with a 500."""
+    def _abort_connections(self) -> None:
+        """Abort open connections, because uvicorn would send a 500 response to requests in flight."""
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 
 
 class AsgiServer:
-    """Serves *app* on a *listener* of its own. The worker runs the application's lifespan."""
+    """Serves *app* on its own *listener*. The worker runs the application's lifespan."""
 
     def __init__(
         self,
@@ -66,57 +66,58 @@ class AsgiServer:
         key: str | None = None,
         keepalive_seconds: float = _KEEPALIVE_SECONDS,
         drain_seconds: float = _DRAIN_SECONDS,
-        quiet_seconds: float = 0.0,
+        idle_grace_seconds: float = 0.0,
     ) -> None:
-        """Prepare the server, which speaks TLS if there is a *certificate* with its *key*.
+        """Create the server, with TLS if *certificate* and *key* are given.
 
-        An idle connection is closed after *keepalive_seconds*. At a stop, requests in flight have *drain_seconds* to
-        finish; keep-alive connections stay open for *quiet_seconds* of these, for one more request.
+        An idle connection is closed after *keepalive_seconds*. During a shutdown, requests in flight have
+        *drain_seconds* to finish. Idle connections stay open for the first *idle_grace_seconds* of these, for one more
+        request.
         """
         self._app = app
         config = uvicorn.Config(
             self._serve,
             interface="asgi3",
             lifespan="off",
-            log_config=None,  # its own handlers would duplicate our lines, and print whatever an exception contains
+            log_config=None,  # uvicorn's handlers would duplicate log lines and print the text of exceptions
             log_level="warning",
             access_log=False,
             proxy_headers=False,  # the gateway determines the client's address
             timeout_keep_alive=ceil(keepalive_seconds),
-            timeout_graceful_shutdown=ceil(drain_seconds) + _KILL_SECONDS,
+            timeout_graceful_shutdown=ceil(drain_seconds) + _ABORT_GRACE_SECONDS,
             ssl_certfile=certificate,
             ssl_keyfile=key,
         )
-        self._server = _UvicornServer(config, drain_seconds=drain_seconds, quiet_seconds=quiet_seconds)
-        self._is_closing = False
+        self._server = _UvicornServer(config, drain_seconds=drain_seconds, idle_grace_seconds=idle_grace_seconds)
+        self._is_draining = False
         self._listener = listener
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start serving."""
+        """Start the server. Returns when it accepts requests."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         while not self._server.started:
             if self._task.done():
                 await self._task
-                raise RuntimeError("uvicorn ended before it served")
-            await asyncio.sleep(_STARTED_SECONDS)
+                raise RuntimeError("uvicorn stopped during startup")
+            await asyncio.sleep(_STARTUP_POLL_SECONDS)
 
     def stop_accepting(self) -> None:
-        """Accept no more connections, and close each open one after its next response."""
-        self._is_closing = True
+        """Stop accepting connections, and close open ones after their next response."""
+        self._is_draining = True
         self._server.stop_accepting()
 
     async def stop(self) -> None:
-        """Finish requests in flight, and stop."""
-        self._is_closing = True
+        """Stop the server after requests in flight have finished."""
+        self._is_draining = True
         self._server.should_exit = True
         if self._task is not None:
             await self._task
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_closing(message: Message) -> None:
-            if self._is_closing and message["type"] == "http.response.start":
+        async def send_with_close_header(message: Message) -> None:
+            if self._is_draining and message["type"] == "http.response.start":
                 message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
             await send(message)
 
-        await self._app(scope, receive, send_closing)
+        await self._app(scope, receive, send_with_close_header)

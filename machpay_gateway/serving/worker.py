@@ -22,7 +22,7 @@ import uvloop
 from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.core.errors import GatewayError, describe_error
 from machpay_gateway.forward_auth.dialect import PATH_PREFIX
-from machpay_gateway.proxy.proxy import Proxy, quiet_seconds
+from machpay_gateway.proxy.proxy import Proxy, idle_grace_seconds
 from machpay_gateway.proxy.routing import ControlPlane
 from machpay_gateway.server import BehindOurProxy, control_plane, own_branches, served_routes
 from machpay_gateway.serving.asgi import AsgiServer
@@ -119,7 +119,7 @@ class Worker:
             key=settings.tls_key,
             keepalive_seconds=settings.keepalive_seconds,
             drain_seconds=settings.drain_seconds,
-            quiet_seconds=quiet_seconds(settings.drain_seconds),
+            idle_grace_seconds=idle_grace_seconds(settings.drain_seconds),
         )
         await self._start_server(stack, server)
         await self._until_stopped(report)

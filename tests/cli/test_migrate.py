@@ -22,7 +22,7 @@ def executed(statement: str) -> None:
 
 async def made_by_the_first_version(url: str) -> None:
     database = Database(url, busy_timeout_seconds=5.0)
-    async with database.writing("the first version") as connection:
+    async with database.write_transaction("the first version") as connection:
         await connection.run_sync(upgrade, "0001")
     await database.close()
 

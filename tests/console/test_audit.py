@@ -205,8 +205,8 @@ async def test_the_csv_has_the_same_rows_with_formulas_escaped(rig: Rig) -> None
 
 
 async def test_the_csv_has_a_maximum_of_rows_and_is_read_in_batches(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "_EXPORT_BATCH", 4)
-    monkeypatch.setattr(audit, "_MAX_EXPORTED", 10)
+    monkeypatch.setattr(audit, "_EXPORT_BATCH_SIZE", 4)
+    monkeypatch.setattr(audit, "_MAX_EXPORTED_ROWS", 10)
     for number in range(1, 21):
         await record_change(rig, number, after={"n": number})
     lines = await cells(await rig.signed_in(), action="key.update")
@@ -214,18 +214,18 @@ async def test_the_csv_has_a_maximum_of_rows_and_is_read_in_batches(rig: Rig, mo
 
 
 async def test_an_incomplete_csv_says_so(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "_EXPORT_BATCH", 2)
+    monkeypatch.setattr(audit, "_EXPORT_BATCH_SIZE", 2)
     for number in range(1, 6):
         await record_change(rig, number)
     browser, store = await rig.signed_in(), rig.gateway.store
     whole = store.audit_page
 
     async def failing(
-        account_id: str | None, *, chosen: AuditFilter, before: int | None = None, limit: int = 100
+        account_id: str | None, *, filters: AuditFilter, before: int | None = None, limit: int = 100
     ) -> Sequence[AuditRow]:
         if before is not None:
             raise StoreUnavailable("audit log")
-        return await whole(account_id, chosen=chosen, before=before, limit=limit)
+        return await whole(account_id, filters=filters, before=before, limit=limit)
 
     monkeypatch.setattr(store, "audit_page", failing)
     lines = await cells(browser)

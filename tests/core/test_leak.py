@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.jose.scanner import is_signed, scanner_keys
+from machpay_gateway.core.jose.scanner import parse_scanner_keys, verify_signature
 from machpay_gateway.core.jose.token import VerifyingKeys
 from machpay_gateway.core.keys.leak import LeakMatch, LeakSettings, parse_report
 
@@ -27,7 +27,7 @@ def published(*keys: object) -> bytes:
 
 
 def keys_in(document: bytes) -> VerifyingKeys:
-    keys = scanner_keys(document)
+    keys = parse_scanner_keys(document)
     assert isinstance(keys, VerifyingKeys), keys
     return keys
 
@@ -50,7 +50,7 @@ def refusal(result: object) -> str:
 def test_the_documented_sample_is_signed_by_its_key() -> None:
     (key,) = keys_in(GITHUBS).keys
     assert key.kid == GITHUBS_KEY_ID
-    assert is_signed(GITHUBS_REPORT, GITHUBS_SIGNATURE, key)
+    assert verify_signature(GITHUBS_REPORT, GITHUBS_SIGNATURE, key)
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,14 @@ def test_the_documented_sample_is_signed_by_its_key() -> None:
 )
 def test_anything_else_is_not_signed(report: bytes, signature: str) -> None:
     (key,) = keys_in(GITHUBS).keys
-    assert not is_signed(report, signature, key)
+    assert not verify_signature(report, signature, key)
 
 
 def test_another_key_of_the_scanner_does_not_stand_for_the_one_that_signed() -> None:
     private, other = pem(ec.SECP256R1())
     (key,) = keys_in(published({"key_identifier": "other", "key": other})).keys
-    assert not is_signed(GITHUBS_REPORT, GITHUBS_SIGNATURE, key)
-    assert is_signed(b"[]", base64.b64encode(private.sign(b"[]", ec.ECDSA(hashes.SHA256()))).decode(), key)
+    assert not verify_signature(GITHUBS_REPORT, GITHUBS_SIGNATURE, key)
+    assert verify_signature(b"[]", base64.b64encode(private.sign(b"[]", ec.ECDSA(hashes.SHA256()))).decode(), key)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_another_key_of_the_scanner_does_not_stand_for_the_one_that_signed() -> 
     ],
 )
 def test_a_document_without_keys_has_none(document: bytes) -> None:
-    assert isinstance(scanner_keys(document), str)
+    assert isinstance(parse_scanner_keys(document), str)
 
 
 def test_unusable_keys_are_skipped() -> None:
@@ -101,7 +101,7 @@ def test_unusable_keys_are_skipped() -> None:
     keys = keys_in(published(*unusable, {"key_identifier": "good", "key": GITHUBS_KEY}))
     assert [key.kid for key in keys.keys] == ["good"]
     assert len(keys.unusable) == 3
-    assert "no usable key" in refusal(scanner_keys(published(*unusable)))
+    assert "no usable key" in refusal(parse_scanner_keys(published(*unusable)))
 
 
 @pytest.mark.parametrize(

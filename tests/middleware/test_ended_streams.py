@@ -390,7 +390,7 @@ async def test_an_apps_token_ends_with_its_grant(monkeypatch: pytest.MonkeyPatch
         task = asyncio.create_task(guarded.app(sent.scope, sent.receive, sent.send))
         await sent.began.wait()
         (grant,) = await rig.gateway.revocation.list(None)
-        await rig.gateway.revocation.end(None, grant)
+        await rig.gateway.revocation.revoke_grant(None, grant)
         async with asyncio.timeout(PATIENCE_SECONDS):
             await task
         assert sent.messages[-1] == {"type": "http.response.body", "body": b"", "more_body": False}

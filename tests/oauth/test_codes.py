@@ -79,14 +79,14 @@ async def test_a_code_lives_for_a_minute_at_most(rig: Rig) -> None:
 async def test_a_code_of_a_grant_that_was_revoked_gets_nothing(rig: Rig) -> None:
     code = await rig.code()
     (grant,) = await rig.gateway.revocation.list(None)
-    await rig.gateway.revocation.end(None, grant)
+    await rig.gateway.revocation.revoke_grant(None, grant)
     assert (await rig.exchanged(code)).json()["error"] == "invalid_grant"
 
 
 async def test_a_code_from_before_a_revocation_is_dead_after_consent_is_given_again(rig: Rig) -> None:
     code = await rig.code()
     (grant,) = await rig.gateway.revocation.list(None)
-    await rig.gateway.revocation.end(None, grant)
+    await rig.gateway.revocation.revoke_grant(None, grant)
     again = await rig.code()
     assert (await rig.exchanged(code)).json()["error"] == "invalid_grant"
     assert (await rig.exchanged(again)).status_code == 200

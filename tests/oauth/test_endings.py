@@ -152,8 +152,8 @@ async def test_a_new_password_signs_every_browser_out_and_leaves_apps_alone(rig:
 async def test_consent_given_again_does_not_wake_what_was_revoked(rig: Rig) -> None:
     before = await rig.tokens()
     (grant,) = await rig.gateway.revocation.list(None)
-    assert await rig.gateway.revocation.end(None, grant)
-    assert not await rig.gateway.revocation.end(None, grant)
+    assert await rig.gateway.revocation.revoke_grant(None, grant)
+    assert not await rig.gateway.revocation.revoke_grant(None, grant)
     assert (await rig.who(before["access_token"])).status_code == 401
     after = await rig.tokens()
     assert (await rig.who(after["access_token"])).status_code == 200
@@ -164,7 +164,7 @@ async def test_consent_given_again_does_not_wake_what_was_revoked(rig: Rig) -> N
 async def test_consent_after_a_revocation_does_not_bring_back_other_scopes(rig: Rig) -> None:
     await rig.tokens()
     (grant,) = await rig.gateway.revocation.list(None)
-    assert await rig.gateway.revocation.end(None, grant)
+    assert await rig.gateway.revocation.revoke_grant(None, grant)
     tokens = await rig.tokens(scope="account:read")
     (grant,) = await rig.gateway.revocation.list(None)
     assert list(grant.scopes) == ["account:read"]

@@ -39,7 +39,7 @@ async def test_everything_is_kept_alike_in_every_database(database: str) -> None
         assert await rig.gateway.oauth_clients.get("acct_another", rig.client.id) is None
         await rig.revoked(again["refresh_token"])
         assert (await rig.who(again["access_token"])).status_code == 401
-        assert await rig.gateway.revocation.end(None, grant)
+        assert await rig.gateway.revocation.revoke_grant(None, grant)
         (ended,) = await rig.gateway.revocation.list(None, client_id=rig.client.id)
         assert not ended.is_alive
 

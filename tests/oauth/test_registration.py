@@ -46,7 +46,7 @@ async def registered_clients(rig: Rig) -> list[OAuthClient]:
 
 
 async def logged(rig: Rig, action: str) -> int:
-    rows = await rig.gateway.store.audit_page(None, chosen=AuditFilter(action=action), limit=1000)
+    rows = await rig.gateway.store.audit_page(None, filters=AuditFilter(action=action), limit=1000)
     return len(rows)
 
 
@@ -311,7 +311,7 @@ async def test_clients_that_no_user_allowed_are_removed_after_some_days(tmp_path
         assert await rig.gateway.oauth_clients.get_even_deleted(None, unused) is None
         assert {client.id for client in await registered_clients(rig)} >= {used}
         assert await rig.gateway.oauth_clients.get(None, rig.client.id) is not None  # an operator's stays
-        [row] = await rig.gateway.store.audit_page(None, chosen=AuditFilter(action="client.remove_unused"))
+        [row] = await rig.gateway.store.audit_page(None, filters=AuditFilter(action="client.remove_unused"))
         assert (row.actor_kind, row.before) == ("application", f'{{"clients":["{unused}"],"count":1}}')
     with closing(sqlite3.connect(path)) as connection:
         secrets = connection.execute("SELECT count(*) FROM oauth_client_secrets WHERE client_id = ?", (unused,))

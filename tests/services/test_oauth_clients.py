@@ -61,6 +61,6 @@ async def test_a_deleted_client_leaves_no_digest_of_its_secrets(store: SqlStore,
     assert deleted.secrets == ()
     assert other is not None
     assert [secret.digest for secret in other.secrets] == [digest(2)]
-    async with store._database.reading("digests") as connection:  # noqa: SLF001 - no port returns them without their client
+    async with store._database.read_connection("digests") as connection:  # noqa: SLF001 - no port returns them without their client
         rows = await connection.exec_driver_sql("SELECT digest FROM oauth_client_secrets")
         assert [row[0] for row in rows] == [digest(2)]

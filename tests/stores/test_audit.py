@@ -110,11 +110,11 @@ async def test_rows_are_picked_alike_by_every_store(store: Store, chosen: dict[s
         event = Change(at, Actor("user", actor), action, ACME.id, name, {}, {})
         assert await store.add_change(event, str(at).encode())
     picked = AuditFilter(**chosen)
-    assert [row.sequence for row in await store.audit_page(ACME.id, chosen=picked)] == numbers
-    assert [row.sequence for row in await store.audit_page(ACME.id, chosen=picked, before=4)] == [
+    assert [row.sequence for row in await store.audit_page(ACME.id, filters=picked)] == numbers
+    assert [row.sequence for row in await store.audit_page(ACME.id, filters=picked, before=4)] == [
         number for number in numbers if number < 4
     ]
-    assert list(await store.audit_page(GLOBEX.id, chosen=replace(picked, object_id="key_3"))) == []
+    assert list(await store.audit_page(GLOBEX.id, filters=replace(picked, object_id="key_3"))) == []
 
 
 async def test_what_was_told_within_a_day_is_not_told_again(store: Store) -> None:

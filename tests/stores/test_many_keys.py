@@ -57,7 +57,7 @@ async def filled(url: str) -> Database:
     database = Database(url, busy_timeout_seconds=5.0)
     numbers = range(COUNT)
     texts = {"scopes": "[]", "allowed_ips": "[]", "metadata": "{}", "environment": "live", "name": "k", "version": 1}
-    async with database.writing("many keys") as connection:
+    async with database.write_transaction("many keys") as connection:
         accounts = [{"id": f"acct_{n}", "name": f"{n}", "tier": "standard", "created_at": 1.0} for n in range(100)]
         await connection.execute(insert(ACCOUNTS), accounts)
         moments = [{"created_at": float(n), "changed_at": float(n)} for n in numbers]
@@ -85,7 +85,7 @@ async def plan(database: Database, use: Use) -> str:
         event.remove(Engine, "before_cursor_execute", record)
     ((statement, parameters),) = statements
     explain = "EXPLAIN QUERY PLAN" if database.is_sqlite else "EXPLAIN"
-    async with database.reading("plan") as connection:
+    async with database.read_connection("plan") as connection:
         rows = await connection.exec_driver_sql(f"{explain} {statement}", parameters)  # type: ignore[arg-type]  # as recorded
         return "\n".join(str(row[-1]) for row in rows)
 

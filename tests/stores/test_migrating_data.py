@@ -177,7 +177,7 @@ def fill(connection: Connection, revision: str) -> None:
 async def test_what_an_older_version_has_stored_is_there_and_can_be_changed(
     url: str, database: Database, revision: str
 ) -> None:
-    async with database.writing("an older version") as connection:
+    async with database.write_transaction("an older version") as connection:
         await connection.run_sync(fill, revision)
     store = SqlStore(url)
     assert await store.migrate() == revision
@@ -229,7 +229,7 @@ async def test_clients_that_registered_themselves_are_known_as_such_from_the_log
         users = grant | {"id": "grant_3", "client_id": "app_2"}
         connection.execute(insert(table("oauth_grants", *map(column, grant))), [own, users])
 
-    async with database.writing("an older version") as connection:
+    async with database.write_transaction("an older version") as connection:
         await connection.run_sync(fill_with_log)
     store = SqlStore(url)
     await store.migrate()
@@ -267,7 +267,7 @@ async def test_the_migrated_schema_is_the_one_described_and_named_so(
         return list(compare_metadata(MigrationContext.configure(connection), METADATA))
 
     migrated, new = (Database(url, busy_timeout_seconds=5.0) for url in (postgres_url, empty_postgres_url))
-    async with migrated.writing("comparison") as old, new.writing("comparison") as other:
+    async with migrated.write_transaction("comparison") as old, new.write_transaction("comparison") as other:
         assert await old.run_sync(differences) == []
         assert await old.run_sync(names) == await other.run_sync(described)
     await migrated.close()
@@ -295,7 +295,7 @@ async def test_an_upgrade_waits_longer_than_a_statement_may_take(
 ) -> None:
     monkeypatch.setattr("machpay_gateway.stores.sql.engine._STATEMENT_SECONDS", 0.1)
     store, database = SqlStore(empty_postgres_url), Database(empty_postgres_url, busy_timeout_seconds=5.0)
-    async with database.upgrading("another process") as connection:
+    async with database.upgrade_transaction("another process") as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(7813294456)"))
         migrating = asyncio.create_task(store.migrate())
         await connection.execute(text("SELECT pg_sleep(0.3)"))

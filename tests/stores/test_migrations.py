@@ -57,7 +57,7 @@ def test_constraints_have_the_names_that_later_migrations_will_call_them_by(path
 
 async def test_a_database_in_memory_has_the_schema_and_rows_of_a_migrated_one(path: Path) -> None:
     databases = [Database(url, busy_timeout_seconds=5.0) for url in (f"sqlite:///{path}", "memory://")]
-    async with databases[0].upgrading("schema") as connection:
+    async with databases[0].upgrade_transaction("schema") as connection:
         await connection.run_sync(upgrade)
     migrated, created = [await content(database) for database in databases]
     assert created == migrated
@@ -66,7 +66,7 @@ async def test_a_database_in_memory_has_the_schema_and_rows_of_a_migrated_one(pa
 
 async def content(database: Database) -> dict[str, list[object]]:
     """Return the columns, keys, indexes and rows of every table."""
-    async with database.reading("content") as connection:
+    async with database.read_connection("content") as connection:
         tables = await connection.run_sync(described)
         for table, parts in tables.items():
             parts.append([tuple(row) for row in await connection.exec_driver_sql(f"SELECT * FROM {table}")])  # noqa: S608 - of our own

@@ -152,18 +152,18 @@ async def test_a_sign_in_lasts_until_its_end_or_its_users(oauth: SqlStore) -> No
     assert await who(oauth, 1, NOW + 100) is None
     assert await oauth.add_sign_in(sign_in(2, BOB.id, created_at=NOW + 100, expires_at=NOW + 200), BOB)
     assert await who(oauth, 1) is None  # dropped, as it had ended
-    await oauth.drop_sign_in(digest(2), logged())
+    await oauth.delete_sign_in(digest(2), logged())
     assert await who(oauth, 2, NOW + 150) is None
 
 
 async def test_when_a_sign_in_was_seen_and_confirmed_is_kept(oauth: SqlStore) -> None:
     assert await oauth.add_sign_in(sign_in(1, ADA.id), ADA)
     seen = replace(sign_in(1, ADA.id), seen_at=NOW + 5.5, confirmed_at=NOW + 6.25)
-    await oauth.mark_sign_in(seen)
+    await oauth.update_sign_in(seen)
     assert await oauth.session(digest(1), NOW + 7) == (ADA, seen)
     assert list(await oauth.sign_ins(ADA.id, NOW + 7)) == [seen]
-    await oauth.drop_sign_in(digest(1), logged())
-    await oauth.mark_sign_in(seen)
+    await oauth.delete_sign_in(digest(1), logged())
+    await oauth.update_sign_in(seen)
     assert await who(oauth, 1) is None
 
 
@@ -178,36 +178,36 @@ async def test_address_blocks_are_familiar_for_90_days_of_the_same_password(
     day = 86_400
     assert await oauth.add_sign_in(sign_in(1, ADA.id), ADA, block="a")
     assert await oauth.add_sign_in(sign_in(2, ADA.id, created_at=NOW + 80 * day), ADA, block="b")
-    assert await oauth.is_familiar(ADA.id, "a", NOW)
-    assert not await oauth.is_familiar(ADA.id, "a", NOW + 1)
-    assert not await oauth.is_familiar(BOB.id, "a", NOW)
+    assert await oauth.is_familiar_block(ADA.id, "a", NOW)
+    assert not await oauth.is_familiar_block(ADA.id, "a", NOW + 1)
+    assert not await oauth.is_familiar_block(BOB.id, "a", NOW)
     assert await oauth.add_sign_in(sign_in(3, ADA.id, created_at=NOW + 91 * day), ADA, block="b")
-    assert not await oauth.is_familiar(ADA.id, "a", 0.0)  # forgotten
-    assert await oauth.is_familiar(ADA.id, "b", NOW + 91 * day)
+    assert not await oauth.is_familiar_block(ADA.id, "a", 0.0)  # forgotten
+    assert await oauth.is_familiar_block(ADA.id, "b", NOW + 91 * day)
     await oauth.replace_user(ADA, replace(ADA, **change), logged())
-    assert await oauth.is_familiar(ADA.id, "b", 0.0) == is_kept
+    assert await oauth.is_familiar_block(ADA.id, "b", 0.0) == is_kept
 
 
 async def test_a_sign_in_leaves_the_address_blocks_of_other_users(oauth: SqlStore) -> None:
     later = NOW + 91 * 86_400
     assert await oauth.add_sign_in(sign_in(1, BOB.id), BOB, block="a")
     assert await oauth.add_sign_in(sign_in(2, ADA.id, created_at=later), ADA, block="a")
-    assert await oauth.is_familiar(BOB.id, "a", 0.0)
+    assert await oauth.is_familiar_block(BOB.id, "a", 0.0)
 
 
 async def test_what_changed_nothing_is_noted_in_the_audit_log(oauth: SqlStore, store: SqlStore) -> None:
     before = await store.audit_head()
-    await oauth.add_note(logged())
+    await oauth.add_audit_entry(logged())
     assert await oauth.add_sign_in(sign_in(1, ADA.id), ADA, logged())
-    await oauth.drop_other_sign_ins(ADA.id, b"", logged())
-    await oauth.drop_sign_in(digest(1), logged())
+    await oauth.delete_other_sign_ins(ADA.id, b"", logged())
+    await oauth.delete_sign_in(digest(1), logged())
     assert (await store.audit_head()).sequence == before.sequence + 4
 
 
 async def test_all_other_sign_ins_of_a_user_end_and_no_other_users(oauth: SqlStore) -> None:
     for number, of in enumerate((ADA, ADA, ADA, BOB)):
         assert await oauth.add_sign_in(sign_in(number, of.id), of)
-    await oauth.drop_other_sign_ins(ADA.id, digest(1), logged())
+    await oauth.delete_other_sign_ins(ADA.id, digest(1), logged())
     assert [await who(oauth, number) for number in range(4)] == [None, ADA, None, BOB]
 
 

@@ -62,7 +62,7 @@ async def test_a_code_is_used_once_however_many_use_it_at_once_and_nothing_comes
     done = await asyncio.gather(*uses)
     assert sum(done) == 1
     assert [await oauth.refresh_token(digest(10 + n)) is not None for n in range(TIMES)] == done
-    assert [await oauth.end_family(each.id, logged()) is not None for each in families] == done
+    assert [await oauth.revoke_family(each.id, logged()) is not None for each in families] == done
     assert not await oauth.use_code(digest(99), NOW, family(99, GRANT), None)
 
 
@@ -121,7 +121,7 @@ async def test_a_refresh_token_is_used_once_however_many_use_it_at_once(oauth: S
 async def test_nothing_comes_of_a_refresh_token_whose_family_has_ended(oauth: SqlStore) -> None:
     for number in (1, 2):
         await begin(oauth, number)
-    assert await oauth.end_family("family_1", logged()) == (GRANT.id, 2)
+    assert await oauth.revoke_family("family_1", logged()) == (GRANT.id, 2)
     assert not await oauth.use_refresh_token(digest(1), SEED, token(11, family(1, GRANT)))
     assert await oauth.refresh_token(digest(11)) is None
     assert await oauth.use_refresh_token(digest(2), SEED, token(12, family(2, GRANT)))
@@ -132,7 +132,7 @@ async def test_a_refresh_and_its_familys_end_at_once_leave_no_token_that_works(o
         await begin(oauth, number)
         of = family(number, GRANT)
         use = oauth.use_refresh_token(digest(number), SEED, token(100 + number, of))
-        await asyncio.gather(use, oauth.end_family(of.id, logged()))
+        await asyncio.gather(use, oauth.revoke_family(of.id, logged()))
         held = await oauth.refresh_token(digest(100 + number))
         assert held is None or held.family.ended_at is not None
         assert not await oauth.use_refresh_token(digest(100 + number), SEED, token(200 + number, of))
@@ -157,16 +157,16 @@ async def test_a_use_and_a_consent_given_again_at_once_leave_nothing_that_works(
 async def test_a_family_ends_once_and_raises_its_grant(store: SqlStore, oauth: SqlStore) -> None:
     await begin(oauth, 1)
     before = (await store.audit_head()).sequence
-    at_once = await asyncio.gather(*(oauth.end_family("family_1", logged(NOW + 3)) for _ in range(TIMES)))
+    at_once = await asyncio.gather(*(oauth.revoke_family("family_1", logged(NOW + 3)) for _ in range(TIMES)))
     assert sorted(at_once, key=str) == [(GRANT.id, 2), *[None] * (TIMES - 1)]
     assert (await store.audit_head()).sequence == before + 1
-    assert await oauth.end_family("family_unknown", logged()) is None
+    assert await oauth.revoke_family("family_unknown", logged()) is None
 
 
 async def test_ended_families_are_told_for_longer_than_their_tokens_live(oauth: SqlStore) -> None:
     for number in (1, 2):
         await begin(oauth, number)
-    await oauth.end_family("family_1", logged(NOW))
+    await oauth.revoke_family("family_1", logged(NOW))
     for later, ended in ((0, {"family_1"}), (DAY + 600, {"family_1"}), (DAY + 601, set())):
         stored_grant = await oauth.grant(GRANT.id, NOW + later)
         assert stored_grant is not None
@@ -182,4 +182,4 @@ async def test_what_ended_long_ago_is_dropped_when_the_next_begins(oauth: SqlSto
         await oauth.add_code(code(number, GRANT, created_at=created_at, expires_at=created_at + 60))
         assert await oauth.use_code(digest(number), created_at, family(number, GRANT, created_at=created_at), None)
     assert await oauth.refresh_token(digest(1)) is None
-    assert await oauth.end_family("family_1", logged()) is None
+    assert await oauth.revoke_family("family_1", logged()) is None

@@ -64,20 +64,20 @@ class UserStore(Protocol):
         *now* is in seconds since the epoch.
         """
 
-    async def is_familiar(self, user_id: str, block: str, since: float) -> bool:
+    async def is_familiar_block(self, user_id: str, block: str, since: float) -> bool:
         """Tell whether the user has signed in from the address *block* at or after *since*."""
 
-    async def mark_sign_in(self, sign_in: SignIn) -> None:
+    async def update_sign_in(self, sign_in: SignIn) -> None:
         """Store when the sign-in was last used and confirmed; nothing happens when it has ended."""
 
     async def sign_ins(self, user_id: str, now: float) -> Sequence[SignIn]:
         """Return the user's sign-ins that have not expired at *now*, newest first."""
 
-    async def drop_sign_in(self, digest: bytes, change: Change) -> None:
+    async def delete_sign_in(self, digest: bytes, change: Change) -> None:
         """End a sign-in."""
 
-    async def drop_other_sign_ins(self, user_id: str, digest: bytes, change: Change) -> None:
+    async def delete_other_sign_ins(self, user_id: str, digest: bytes, change: Change) -> None:
         """End every sign-in of the user except the one with this *digest*."""
 
-    async def add_note(self, change: Change) -> None:
+    async def add_audit_entry(self, change: Change) -> None:
         """Append an event that changed no record, such as a refusal, to the audit log."""

@@ -1,6 +1,7 @@
-"""Signatures of secret scanners' reports: ECDSA on P-256 with SHA-256, in DER and base64, with keys in PEM.
+"""Verification of the signatures of secret scanning reports.
 
-Separate from `leak`, which the settings import: this module loads cryptography.
+Signatures are ECDSA with P-256 and SHA-256, as DER in base64. Public keys are PEM. The settings import `leak`, so this
+module is separate: it imports cryptography.
 """
 
 import base64
@@ -18,21 +19,21 @@ from machpay_gateway.core.jose.token import MAX_KEYS, VerifyingKey, VerifyingKey
 _ALGORITHM, _CURVE = "ES256", "P-256"
 
 
-def scanner_keys(document: bytes) -> VerifyingKeys | str:
-    """Return the keys in a scanner's *document*, or why there are none.
+def parse_scanner_keys(document: bytes) -> VerifyingKeys | str:
+    """Return the public keys in a scanner's *document*, or the reason why it has none.
 
     The document is `{"public_keys": [{"key_identifier": …, "key": …}]}`, each key in PEM.
     """
     try:
         published = orjson.loads(document)["public_keys"]
-        keys = [_key(item) for item in published[:MAX_KEYS]]
+        keys = [_parse_key(item) for item in published[:MAX_KEYS]]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return 'not a list of "public_keys"'
     return collect_keys(keys)
 
 
-def is_signed(report: bytes, signature: str, key: VerifyingKey) -> bool:
-    """Tell whether *signature*, base64 of DER, is *key*'s signature of the *report* as received."""
+def verify_signature(report: bytes, signature: str, key: VerifyingKey) -> bool:
+    """Return whether *signature* (base64) is a valid signature of *report* by *key*."""
     public_key = key.key.public_key if isinstance(key.key, ECKey) else None
     if public_key is None:
         return False
@@ -43,12 +44,12 @@ def is_signed(report: bytes, signature: str, key: VerifyingKey) -> bool:
     return True
 
 
-def _key(item: Mapping[str, object]) -> VerifyingKey | str:
+def _parse_key(item: Mapping[str, object]) -> VerifyingKey | str:
     kid, pem = item["key_identifier"], item["key"]
     if not isinstance(kid, str) or not isinstance(pem, str):
-        return "a key that is not text"
+        return "a key that is not a string"
     try:
         key = ECKey.import_key(pem)
     except (JoseError, ValueError, TypeError) as exc:
-        return f"a key that is not sound ({type(exc).__name__})"
+        return f"an invalid key ({type(exc).__name__})"
     return VerifyingKey(kid, frozenset({_ALGORITHM}), key) if key.curve_name == _CURVE else f"a key not on {_CURVE}"

@@ -81,11 +81,11 @@ class AuditLog(Protocol):
         self,
         account_id: str | None,
         *,
-        chosen: AuditFilter = EVERYTHING,
+        filters: AuditFilter = EVERYTHING,
         before: int | None = None,
         limit: int = 100,
     ) -> Sequence[AuditRow]:
-        """Return at most *limit* rows, newest first, that *chosen* matches and whose number is less than *before*.
+        """Return at most *limit* rows, newest first, that *filters* matches and whose number is less than *before*.
 
         They are the account's, or everyone's for an operator (*account_id* None).
         """

@@ -107,7 +107,7 @@ class TokenStore(Protocol):
     async def use_refresh_token(self, digest: bytes, seed: bytes, successor: RefreshToken) -> bool:
         """Store the *successor* of the refresh token; False when it has one or its family ended."""
 
-    async def end_family(self, family_id: str, change: Change) -> RecordVersion | None:
+    async def revoke_family(self, family_id: str, change: Change) -> RecordVersion | None:
         """End the family and raise its grant's version; None when it does not exist or has ended already."""
 
 

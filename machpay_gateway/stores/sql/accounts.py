@@ -10,11 +10,11 @@ from machpay_gateway.core.accounts.ports import AccountStore
 from machpay_gateway.core.keys.audit import Change
 from machpay_gateway.core.keys.ports import RecordVersion
 from machpay_gateway.stores.schema import ACCOUNTS, KEYS, OAUTH_CLIENTS, OAUTH_GRANTS
-from machpay_gateway.stores.sql.audit import changing, insert_change
+from machpay_gateway.stores.sql.audit import change_transaction, insert_change
 from machpay_gateway.stores.sql.collation import bytewise
 from machpay_gateway.stores.sql.engine import Statements
 from machpay_gateway.stores.sql.grants import raise_grant_versions
-from machpay_gateway.stores.sql.upsert import insert_or
+from machpay_gateway.stores.sql.upsert import dialect_insert
 
 
 class SqlAccounts(Statements, AccountStore):
@@ -23,8 +23,8 @@ class SqlAccounts(Statements, AccountStore):
     @override
     async def add_account(self, account: Account, change: Change) -> bool:
         values = {"id": account.id, "name": account.name, "tier": account.tier, "created_at": account.created_at}
-        async with changing(self._database, "account creation") as connection:
-            statement = insert_or(connection.dialect.name, ACCOUNTS).values(values).on_conflict_do_nothing()
+        async with change_transaction(self._database, "account creation") as connection:
+            statement = dialect_insert(connection.dialect.name, ACCOUNTS).values(values).on_conflict_do_nothing()
             if (await connection.execute(statement)).rowcount == 0:
                 return False
             await insert_change(connection, change)
@@ -33,7 +33,7 @@ class SqlAccounts(Statements, AccountStore):
     @override
     async def account(self, id_or_name: str) -> Account | None:
         statement = select(ACCOUNTS).where(or_(ACCOUNTS.c.id == id_or_name, ACCOUNTS.c.name == id_or_name))
-        async with self._database.reading("account") as connection:
+        async with self._database.read_connection("account") as connection:
             matches = [_account(row) for row in (await connection.execute(statement)).mappings()]
         # An account's id takes precedence over another account's equal name.
         return min(matches, key=lambda account: account.id != id_or_name, default=None)
@@ -41,7 +41,7 @@ class SqlAccounts(Statements, AccountStore):
     @override
     async def accounts(self) -> Sequence[Account]:
         statement = select(ACCOUNTS).order_by(ACCOUNTS.c.created_at, bytewise(ACCOUNTS.c.id))
-        async with self._database.reading("accounts") as connection:
+        async with self._database.read_connection("accounts") as connection:
             return [_account(row) for row in (await connection.execute(statement)).mappings()]
 
     @override
@@ -54,7 +54,7 @@ class SqlAccounts(Statements, AccountStore):
             .values(version=KEYS.c.version + 1, changed_at=change.at)
             .returning(KEYS.c.id, KEYS.c.version)
         )
-        async with changing(self._database, "tier change") as connection:
+        async with change_transaction(self._database, "tier change") as connection:
             if (await connection.execute(update(ACCOUNTS).where(unchanged).values(tier=tier))).rowcount == 0:
                 return None
             await insert_change(connection, change)

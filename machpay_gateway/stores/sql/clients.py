@@ -32,12 +32,12 @@ from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.ports import ClientStore
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.schema import ACCOUNTS, OAUTH_CLIENT_SECRETS, OAUTH_CLIENTS, OAUTH_GRANTS
-from machpay_gateway.stores.sql.audit import changing, insert_change
+from machpay_gateway.stores.sql.audit import change_transaction, insert_change
 from machpay_gateway.stores.sql.engine import Statements
 from machpay_gateway.stores.sql.grants import raise_grant_versions
 from machpay_gateway.stores.sql.idempotency import insert_marker
 from machpay_gateway.stores.sql.paging import coming_after, newest_first
-from machpay_gateway.stores.sql.secrets import secret_from, secret_values
+from machpay_gateway.stores.sql.secrets import secret_from_row, secret_rows
 
 Columns = TypeVarTuple("Columns")
 
@@ -69,7 +69,7 @@ class SqlClients(Statements, ClientStore):
 
     @override
     async def add_client(self, client: OAuthClient, change: Change, once: bytes | None = None) -> None:
-        async with changing(self._database, "client creation") as connection:
+        async with change_transaction(self._database, "client creation") as connection:
             await insert_marker(connection, once, change.at)
             await _insert_client(connection, client, change)
 
@@ -77,7 +77,7 @@ class SqlClients(Statements, ClientStore):
     async def register_client(self, client: OAuthClient, max_clients: int, change: Change) -> bool:
         is_counted = OAUTH_CLIENTS.c.is_self_registered & OAUTH_CLIENTS.c.deleted_at.is_(None)
         # No other change runs at the same time, so that none is added between the count and the insert.
-        async with changing(self._database, "client registration") as connection:
+        async with change_transaction(self._database, "client registration") as connection:
             if await _count(connection, is_counted) >= max_clients:
                 return False
             await _insert_client(connection, client, change)
@@ -87,13 +87,13 @@ class SqlClients(Statements, ClientStore):
     async def unused_clients(self, registered_before: float, limit: int) -> Sequence[OAuthClient]:
         oldest = select(OAUTH_CLIENTS.c.id).where(_UNUSED, OAUTH_CLIENTS.c.created_at <= registered_before)
         oldest = oldest.order_by(OAUTH_CLIENTS.c.created_at).limit(limit)
-        async with self._database.reading("unused clients") as connection:
+        async with self._database.read_connection("unused clients") as connection:
             rows = (await connection.execute(_RECORDS.where(OAUTH_CLIENTS.c.id.in_(oldest)))).mappings()
             return _clients(rows)[::-1]
 
     @override
     async def remove_clients(self, client_ids: Collection[str], change: Change) -> bool:
-        async with changing(self._database, "removal of clients") as connection:
+        async with change_transaction(self._database, "removal of clients") as connection:
             if await _count(connection, OAUTH_CLIENTS.c.id.in_(client_ids) & _UNUSED) != len(client_ids):
                 return False
             for column in (OAUTH_GRANTS.c.client_id, OAUTH_CLIENT_SECRETS.c.client_id, OAUTH_CLIENTS.c.id):
@@ -103,7 +103,7 @@ class SqlClients(Statements, ClientStore):
 
     @override
     async def client(self, account_id: str | None, client_id: str) -> OAuthClient | None:
-        async with self._database.reading("client") as connection:
+        async with self._database.read_connection("client") as connection:
             rows = await connection.execute(_within(_BY_ID, account_id), {"client_id": client_id})
             return next(iter(_clients(rows.mappings())), None)
 
@@ -118,7 +118,7 @@ class SqlClients(Statements, ClientStore):
             created_at = select(_CURSOR.c.created_at).where(_CURSOR.c.id == after).scalar_subquery()
             page = page.where(coming_after(OAUTH_CLIENTS, created_at, after))
         page = page.order_by(*newest_first(OAUTH_CLIENTS)).limit(limit)
-        async with self._database.reading("clients") as connection:
+        async with self._database.read_connection("clients") as connection:
             return _clients((await connection.execute(_RECORDS.where(OAUTH_CLIENTS.c.id.in_(page)))).mappings())
 
     @override
@@ -131,7 +131,7 @@ class SqlClients(Statements, ClientStore):
             OAUTH_CLIENTS.c.version == client.version - 1,
         )
         statement = update(OAUTH_CLIENTS).where(unchanged).values(**_settings(client))
-        async with changing(self._database, "client change") as connection:
+        async with change_transaction(self._database, "client change") as connection:
             if (await connection.execute(statement)).rowcount == 0:
                 return None
             await insert_marker(connection, once, change.at)
@@ -160,7 +160,7 @@ async def _insert_client(connection: AsyncConnection, client: OAuthClient, chang
 
 
 async def _insert_secrets(connection: AsyncConnection, client: OAuthClient) -> None:
-    if values := secret_values(client.secrets, client_id=client.id):
+    if values := secret_rows(client.secrets, client_id=client.id):
         await connection.execute(insert(OAUTH_CLIENT_SECRETS), values)
 
 
@@ -205,7 +205,7 @@ def _client(rows: Sequence[RowMapping]) -> OAuthClient:
         scopes=Scopes(frozenset(orjson.loads(row[OAUTH_CLIENTS.c.scopes]))),
         grant_types=tuple(orjson.loads(row[OAUTH_CLIENTS.c.grant_types])),
         created_at=row[OAUTH_CLIENTS.c.created_at],
-        secrets=tuple(secret_from(each) for each in rows if each["digest"] is not None),
+        secrets=tuple(secret_from_row(each) for each in rows if each["digest"] is not None),
         is_public=row[OAUTH_CLIENTS.c.is_public],
         requires_pkce=row[OAUTH_CLIENTS.c.requires_pkce],
         binds_tokens=row[OAUTH_CLIENTS.c.binds_tokens],

@@ -89,8 +89,8 @@ def _postgresql_url(url: URL) -> URL:
 class _Engines(NamedTuple):
     """The connection pools of one event loop: for single statements, and for transactions."""
 
-    reading: AsyncEngine
-    writing: AsyncEngine
+    statements: AsyncEngine
+    transactions: AsyncEngine
 
 
 class Database:
@@ -146,43 +146,44 @@ class Database:
             raise ConfigurationError(f"{path} is not a SQLite database: name another file")
 
     @asynccontextmanager
-    async def reading(self, what: str) -> AsyncIterator[AsyncConnection]:
-        """Yield a connection for one statement. Raises StoreUnavailable that names *what*."""
-        async with _connection((await self._here()).reading, what) as connection:
+    async def read_connection(self, operation: str) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection for one statement. Raises StoreUnavailable that names *operation*."""
+        async with _connection((await self._here()).statements, operation) as connection:
             yield connection
 
     @asynccontextmanager
-    async def writing_once(self, what: str) -> AsyncIterator[AsyncConnection]:
-        """Yield a connection for a write of one statement. Raises StoreUnavailable that names *what*."""
+    async def write_connection(self, operation: str) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection for a write of one statement. Raises StoreUnavailable that names *operation*."""
         engines = await self._here()
-        async with _connection(engines.writing if self.is_sqlite else engines.reading, what) as connection:
+        async with _connection(engines.transactions if self.is_sqlite else engines.statements, operation) as connection:
             yield connection
 
     @asynccontextmanager
-    async def writing(self, what: str) -> AsyncIterator[AsyncConnection]:
-        """Yield a connection in a transaction that is committed at the end. Raises StoreUnavailable that names *what*.
+    async def write_transaction(self, operation: str) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection in a transaction that is committed at the end.
 
-        A caller that expects an IntegrityError catches it; any other becomes StoreUnavailable.
+        Raises StoreUnavailable that names *operation*. A caller that expects an IntegrityError catches it; any other
+        becomes StoreUnavailable.
         """
-        async with _transaction((await self._here()).writing, what) as connection:
+        async with _transaction((await self._here()).transactions, operation) as connection:
             yield connection
 
     @asynccontextmanager
-    async def upgrading(self, what: str) -> AsyncIterator[AsyncConnection]:
-        """Yield a connection as `writing` does, without a statement timeout.
+    async def upgrade_transaction(self, operation: str) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection as `write_transaction` does, without a statement timeout.
 
         To wait for another process that upgrades, or to index a million keys, takes long without an outage.
         """
         if self.is_sqlite:
-            async with self.writing(what) as connection:
+            async with self.write_transaction(operation) as connection:
                 yield connection
             return
         engines = self._server_engines(statement_seconds=None)
         try:
-            async with _transaction(engines.writing, what) as connection:
+            async with _transaction(engines.transactions, operation) as connection:
                 yield connection
         finally:
-            await engines.writing.dispose()
+            await engines.transactions.dispose()
 
     async def close(self) -> None:
         """Close every connection. A database in memory is freed with this object, and not before."""
@@ -208,7 +209,7 @@ class Database:
         give_up_at = time.monotonic() + self._busy_timeout_seconds
         while True:
             try:
-                async with self.reading("journal mode") as connection:
+                async with self.read_connection("journal mode") as connection:
                     if (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar() == "delete":
                         await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
             except StoreUnavailable as exc:
@@ -280,17 +281,17 @@ class Database:
 
 
 @asynccontextmanager
-async def _connection(engine: AsyncEngine, what: str) -> AsyncIterator[AsyncConnection]:
+async def _connection(engine: AsyncEngine, operation: str) -> AsyncIterator[AsyncConnection]:
     try:
         async with engine.connect() as connection:
             yield connection
     except (sql_errors.DBAPIError, sql_errors.TimeoutError, OSError) as exc:
-        raise StoreUnavailable(what) from exc
+        raise StoreUnavailable(operation) from exc
 
 
 @asynccontextmanager
-async def _transaction(engine: AsyncEngine, what: str) -> AsyncIterator[AsyncConnection]:
-    async with _connection(engine, what) as connection, connection.begin():
+async def _transaction(engine: AsyncEngine, operation: str) -> AsyncIterator[AsyncConnection]:
+    async with _connection(engine, operation) as connection, connection.begin():
         if engine.dialect.name == "sqlite":
             await connection.exec_driver_sql("BEGIN IMMEDIATE")
         yield connection

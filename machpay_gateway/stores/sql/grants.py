@@ -24,10 +24,10 @@ from machpay_gateway.stores.schema import (
     TOKEN_FAMILIES,
     USERS,
 )
-from machpay_gateway.stores.sql.audit import changing, insert_change
+from machpay_gateway.stores.sql.audit import change_transaction, insert_change
 from machpay_gateway.stores.sql.engine import Statements
 from machpay_gateway.stores.sql.paging import coming_after, newest_first
-from machpay_gateway.stores.sql.upsert import insert_or
+from machpay_gateway.stores.sql.upsert import dialect_insert
 
 # Longer than the longest life of an access token, so that every token of an ended family is refused until it expires.
 ENDED_SECONDS = 86_400 + 600
@@ -71,12 +71,12 @@ class SqlGrants(Statements, GrantStore):
 
     @override
     async def grant(self, grant_id: str, now: float) -> Grant | None:
-        async with self._database.reading("grant") as connection:
+        async with self._database.read_connection("grant") as connection:
             return await _grant(connection, _GRANT_BY_ID, {"grant_id": grant_id}, now)
 
     @override
     async def grant_of(self, client_id: str, holder_id: str, now: float) -> Grant | None:
-        async with self._database.reading("grant") as connection:
+        async with self._database.read_connection("grant") as connection:
             return await _grant(connection, _GRANT_OF, {"client": client_id, "holder": holder_id}, now)
 
     @override
@@ -96,18 +96,18 @@ class SqlGrants(Statements, GrantStore):
             created_at = select(_CURSOR.c.created_at).where(_CURSOR.c.id == after).scalar_subquery()
             statement = statement.where(coming_after(OAUTH_GRANTS, created_at, after))
         statement = statement.order_by(*newest_first(OAUTH_GRANTS)).limit(limit)
-        async with self._database.reading("grants") as connection:
+        async with self._database.read_connection("grants") as connection:
             return [grant_from(list(row), frozenset()) for row in await connection.execute(statement)]
 
     @override
     async def grant_versions_since(self, since: float) -> Sequence[RecordVersion]:
         statement = select(OAUTH_GRANTS.c.id, OAUTH_GRANTS.c.version).where(OAUTH_GRANTS.c.changed_at >= since)
-        async with self._database.reading("changed grants") as connection:
+        async with self._database.read_connection("changed grants") as connection:
             return [(grant_id, version) for grant_id, version in await connection.execute(statement)]
 
     @override
     async def put_grant(self, grant: Grant, change: Change) -> bool:
-        async with changing(self._database, "grant") as connection:
+        async with change_transaction(self._database, "grant") as connection:
             try:
                 if not await _write_grant(connection, grant, change.at):
                     return False
@@ -123,7 +123,7 @@ class SqlGrants(Statements, GrantStore):
         is_alive = (OAUTH_GRANTS.c.id == grant_id) & OAUTH_GRANTS.c.revoked_at.is_(None)
         if account_id is not None:
             is_alive &= OAUTH_GRANTS.c.account_id == account_id
-        async with changing(self._database, "grant's end") as connection:
+        async with change_transaction(self._database, "grant's end") as connection:
             raised = await raise_grant_versions(connection, is_alive, change.at, revoked_at=change.at)
             if not raised:
                 return None
@@ -176,7 +176,7 @@ async def _write_grant(connection: AsyncConnection, grant: Grant, at: float) -> 
         "account_id": grant.account_id,
         "created_at": grant.created_at,
     }
-    insertion = insert_or(connection.dialect.name, OAUTH_GRANTS).values(fixed | values).on_conflict_do_nothing()
+    insertion = dialect_insert(connection.dialect.name, OAUTH_GRANTS).values(fixed | values).on_conflict_do_nothing()
     return (await connection.execute(insertion)).rowcount == 1
 
 

@@ -44,12 +44,12 @@ def _in_memory() -> CheckResult:
 
 
 async def _check_content(database: Database, name: str) -> CheckResult:
-    async with database.reading("schema revision") as connection:
+    async with database.read_connection("schema revision") as connection:
         revision = await database_revision(connection)
     if revision != HEAD:
         text = f"{name} has schema revision {revision or 'none'}, and this version needs {HEAD}"
         return CheckResult("database", CheckStatus.WRONG, text, migration_command(revision))
-    async with database.reading("number of accounts") as connection:
+    async with database.read_connection("number of accounts") as connection:
         count = await _account_count(connection)
     text = f"{name} has schema revision {HEAD} and {count} account{'' if count == 1 else 's'}"
     if count:

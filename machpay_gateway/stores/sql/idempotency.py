@@ -8,13 +8,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from machpay_gateway.core.errors import DuplicateRequest
 from machpay_gateway.core.keys.idempotency import IDEMPOTENCY_SECONDS, StoredResponse, completion_marker
 from machpay_gateway.stores.schema import KEPT_ANSWERS
-from machpay_gateway.stores.sql.upsert import insert_or
+from machpay_gateway.stores.sql.upsert import dialect_insert
 
 
 async def insert_response(connection: AsyncConnection, response: StoredResponse) -> None:
     """Insert *response* and delete expired ones. Raises DuplicateRequest when there is one with its name."""
     await connection.execute(delete(KEPT_ANSWERS).where(KEPT_ANSWERS.c.at < response.at - IDEMPOTENCY_SECONDS))
-    statement = insert_or(connection.dialect.name, KEPT_ANSWERS).values(asdict(response)).on_conflict_do_nothing()
+    statement = dialect_insert(connection.dialect.name, KEPT_ANSWERS).values(asdict(response)).on_conflict_do_nothing()
     if (await connection.execute(statement)).rowcount == 0:
         raise DuplicateRequest
 

@@ -33,11 +33,11 @@ from machpay_gateway.core.keys.key import KeyRecord, KeyStatus, StatusAt
 from machpay_gateway.core.keys.ports import KeyStore, RecordVersion
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.schema import ACCOUNTS, KEPT_ANSWERS, KEY_SECRETS, KEYS, SECRET_USES
-from machpay_gateway.stores.sql.audit import changing, insert_change
+from machpay_gateway.stores.sql.audit import change_transaction, insert_change
 from machpay_gateway.stores.sql.engine import Statements
 from machpay_gateway.stores.sql.idempotency import insert_response
 from machpay_gateway.stores.sql.paging import coming_after, newest_first
-from machpay_gateway.stores.sql.secrets import secret_from, secret_values
+from machpay_gateway.stores.sql.secrets import secret_from_row, secret_rows
 
 Columns = TypeVarTuple("Columns")
 
@@ -78,13 +78,13 @@ class SqlKeys(Statements, KeyStore):
 
     @override
     async def find_by_digest(self, digest: bytes) -> KeyRecord | None:
-        async with self._database.reading("key lookup") as connection:
+        async with self._database.read_connection("key lookup") as connection:
             return await _record(connection, _BY_DIGEST, {"presented": digest})
 
     @override
     async def versions_since(self, since: float) -> Sequence[RecordVersion]:
         statement = select(KEYS.c.id, KEYS.c.version).where(KEYS.c.changed_at >= since).order_by(KEYS.c.changed_at)
-        async with self._database.reading("changed keys") as connection:
+        async with self._database.read_connection("changed keys") as connection:
             return [(key_id, version) for key_id, version in await connection.execute(statement)]
 
     @override
@@ -96,10 +96,10 @@ class SqlKeys(Statements, KeyStore):
             "created_at": record.created_at,
             "changed_at": record.created_at,
         }
-        async with changing(self._database, "key creation") as connection:
+        async with change_transaction(self._database, "key creation") as connection:
             with _integrity_as_input_error(record):
                 await connection.execute(insert(KEYS), fixed | _settings(record))
-                await connection.execute(insert(KEY_SECRETS), secret_values(record.secrets, key_id=record.id))
+                await connection.execute(insert(KEY_SECRETS), secret_rows(record.secrets, key_id=record.id))
             await insert_change(connection, change)
             if make_response is not None:
                 stored = await _record(connection, _RECORDS.where(KEYS.c.id == record.id))
@@ -107,7 +107,7 @@ class SqlKeys(Statements, KeyStore):
 
     @override
     async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
-        async with self._database.reading("key") as connection:
+        async with self._database.read_connection("key") as connection:
             return await _record(connection, _within(_RECORDS.where(KEYS.c.id == key_id), account_id))
 
     @override
@@ -133,7 +133,7 @@ class SqlKeys(Statements, KeyStore):
             created_at = select(_CURSOR.c.created_at).where(_CURSOR.c.id == after)
             page = page.where(coming_after(KEYS, _within(created_at, account_id, _CURSOR).scalar_subquery(), after))
         page = page.order_by(*newest_first(KEYS)).limit(limit)
-        async with self._database.reading("keys") as connection:
+        async with self._database.read_connection("keys") as connection:
             return _records((await connection.execute(_RECORDS.where(KEYS.c.id.in_(page)))).mappings())
 
     @override
@@ -144,12 +144,12 @@ class SqlKeys(Statements, KeyStore):
             KEYS.c.id == record.id, KEYS.c.account_id == record.account_id, KEYS.c.version == record.version - 1
         )
         statement = update(KEYS).where(unchanged).values(changed_at=change.at, **_settings(record))
-        async with changing(self._database, "key change") as connection:
+        async with change_transaction(self._database, "key change") as connection:
             if (await connection.execute(statement)).rowcount == 0:
                 return False
             await connection.execute(delete(KEY_SECRETS).where(KEY_SECRETS.c.key_id == record.id))
             with _integrity_as_input_error(record):
-                await connection.execute(insert(KEY_SECRETS), secret_values(record.secrets, key_id=record.id))
+                await connection.execute(insert(KEY_SECRETS), secret_rows(record.secrets, key_id=record.id))
             await insert_change(connection, change)
             if make_response is not None:
                 await insert_response(connection, make_response(record))
@@ -159,7 +159,7 @@ class SqlKeys(Statements, KeyStore):
     async def stored_response(self, name: bytes, since: float) -> StoredResponse | None:
         fields = [KEPT_ANSWERS.c[field] for field in StoredResponse.__slots__]
         statement = select(*fields).where(KEPT_ANSWERS.c.name == name, KEPT_ANSWERS.c.at >= since)
-        async with self._database.reading("stored response") as connection:
+        async with self._database.read_connection("stored response") as connection:
             row = (await connection.execute(statement)).one_or_none()
         return None if row is None else StoredResponse(*row)
 
@@ -237,7 +237,7 @@ def _record_from(rows: Sequence[RowMapping]) -> KeyRecord:
         scopes=Scopes(frozenset(orjson.loads(row[KEYS.c.scopes]))),
         allowed_ips=tuple(orjson.loads(row[KEYS.c.allowed_ips])),
         created_at=row[KEYS.c.created_at],
-        secrets=tuple(map(secret_from, rows)),
+        secrets=tuple(map(secret_from_row, rows)),
         version=row[KEYS.c.version],
         expires_at=row[KEYS.c.expires_at],
         revoked_at=row[KEYS.c.revoked_at],

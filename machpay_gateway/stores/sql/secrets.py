@@ -1,4 +1,4 @@
-"""Secrets as rows: keys and OAuth clients have the same columns for them."""
+"""Conversion of secrets to and from rows. Keys and OAuth clients store them in the same columns."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,8 +8,11 @@ from sqlalchemy import RowMapping
 from machpay_gateway.core.keys.key import SecretRecord
 
 
-def secret_values(secrets: Sequence[SecretRecord], **owner: str) -> list[dict[str, Any]]:
-    """Return the rows of *secrets*, the current one first; *owner* is the column that references their owner."""
+def secret_rows(secrets: Sequence[SecretRecord], **owner: str) -> list[dict[str, Any]]:
+    """Return the rows of *secrets* to insert, the current secret first.
+
+    *owner* is the foreign key column with the id of the key or OAuth client.
+    """
     return [
         {
             "digest": secret.digest,
@@ -23,8 +26,11 @@ def secret_values(secrets: Sequence[SecretRecord], **owner: str) -> list[dict[st
     ]
 
 
-def secret_from(row: RowMapping) -> SecretRecord:
-    """Return the secret in *row*; columns whose names its owner has too are prefixed with `secret_`."""
+def secret_from_row(row: RowMapping) -> SecretRecord:
+    """Return the secret in *row*.
+
+    The prefix `secret_` distinguishes columns that the key or OAuth client has too.
+    """
     return SecretRecord(
         digest=bytes(row["digest"]),
         masked=row["masked"],

@@ -10,7 +10,7 @@ from machpay_gateway.core.jose.ports import SigningKeyStore
 from machpay_gateway.core.jose.signing import SigningKey
 from machpay_gateway.core.keys.audit import Change
 from machpay_gateway.stores.schema import SIGNING_KEYS
-from machpay_gateway.stores.sql.audit import changing, insert_change
+from machpay_gateway.stores.sql.audit import change_transaction, insert_change
 from machpay_gateway.stores.sql.engine import Statements
 
 _FIELDS = [SIGNING_KEYS.c[name] for name in SigningKey.__slots__]
@@ -22,7 +22,7 @@ class SqlSigningKeys(Statements, SigningKeyStore):
     @override
     async def signing_keys(self) -> Sequence[SigningKey]:
         statement = select(*_FIELDS).order_by(SIGNING_KEYS.c.signs_from.desc(), SIGNING_KEYS.c.kid)
-        async with self._database.reading("signing keys") as connection:
+        async with self._database.read_connection("signing keys") as connection:
             return [
                 SigningKey(kid, bytes(public), bytes(sealed), created_at, signs_from)
                 for kid, public, sealed, created_at, signs_from in await connection.execute(statement)
@@ -31,7 +31,7 @@ class SqlSigningKeys(Statements, SigningKeyStore):
     @override
     async def add_signing_key(self, key: SigningKey, change: Change, *, instead_of: Collection[str] | None) -> bool:
         count = select(func.count()).select_from(SIGNING_KEYS)
-        async with changing(self._database, "signing key") as connection:
+        async with change_transaction(self._database, "signing key") as connection:
             if instead_of is None and (await connection.execute(count)).scalar_one():
                 return False
             await connection.execute(delete(SIGNING_KEYS).where(SIGNING_KEYS.c.kid.in_(instead_of or ())))

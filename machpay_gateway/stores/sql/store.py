@@ -66,7 +66,7 @@ class SqlStore(SqlKeys, SqlAccounts, SqlUsers, SqlClients, SqlGrants, SqlTokens,
         await self._database.prepare()
         if self._database.is_in_memory:
             return  # it was created with this version's schema
-        async with self._database.reading("schema revision") as connection:
+        async with self._database.read_connection("schema revision") as connection:
             revision = await database_revision(connection)
         if revision == HEAD:
             return
@@ -90,7 +90,7 @@ class SqlStore(SqlKeys, SqlAccounts, SqlUsers, SqlClients, SqlGrants, SqlTokens,
         # Alembic takes 0.2 s to import and is needed once in a database's life.
         from machpay_gateway.stores.migrations import upgrade  # noqa: PLC0415
 
-        async with self._database.upgrading("schema upgrade") as connection:
+        async with self._database.upgrade_transaction("schema upgrade") as connection:
             await lock_schema(connection)
             revision = await database_revision(connection)
             if revision != HEAD:  # else another process was faster

@@ -15,7 +15,7 @@ from machpay_gateway.core.oauth.grant import AuthorizationCode, RefreshToken, St
 from machpay_gateway.core.oauth.ports import TokenStore
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.schema import AUTHORIZATION_CODES, OAUTH_GRANTS, REFRESH_TOKENS, TOKEN_FAMILIES
-from machpay_gateway.stores.sql.audit import changing, insert_change
+from machpay_gateway.stores.sql.audit import change_transaction, insert_change
 from machpay_gateway.stores.sql.engine import Statements
 from machpay_gateway.stores.sql.grants import (
     ENDED_SECONDS,
@@ -25,7 +25,7 @@ from machpay_gateway.stores.sql.grants import (
     grant_from,
     raise_grant_versions,
 )
-from machpay_gateway.stores.sql.upsert import insert_or
+from machpay_gateway.stores.sql.upsert import dialect_insert
 
 _EXPIRED_CODE_SECONDS = 86_400  # for so long, a code that is presented again is recognized
 
@@ -72,14 +72,14 @@ class SqlTokens(Statements, TokenStore):
     @override
     async def add_code(self, code: AuthorizationCode) -> None:
         is_old = AUTHORIZATION_CODES.c.expires_at < code.created_at - _EXPIRED_CODE_SECONDS
-        async with self._database.writing("authorization code") as connection:
+        async with self._database.write_transaction("authorization code") as connection:
             await connection.execute(delete(AUTHORIZATION_CODES).where(is_old))
             await connection.execute(insert(AUTHORIZATION_CODES), _dumped_in(code))
 
     @override
     async def code(self, digest: bytes) -> AuthorizationCode | None:
         statement = select(*_CODE_FIELDS).where(AUTHORIZATION_CODES.c.digest == digest)
-        async with self._database.reading("authorization code") as connection:
+        async with self._database.read_connection("authorization code") as connection:
             row = (await connection.execute(statement)).one_or_none()
         if row is None:
             return None
@@ -88,7 +88,7 @@ class SqlTokens(Statements, TokenStore):
     @override
     async def use_code(self, digest: bytes, at: float, family: TokenFamily, token: RefreshToken | None) -> bool:
         is_unused = (AUTHORIZATION_CODES.c.digest == digest) & AUTHORIZATION_CODES.c.used_at.is_(None)
-        async with self._database.writing("authorization code") as connection:
+        async with self._database.write_transaction("authorization code") as connection:
             statement = update(AUTHORIZATION_CODES).where(is_unused).values(used_at=at)
             if (await connection.execute(statement)).rowcount == 0:
                 return False
@@ -101,7 +101,7 @@ class SqlTokens(Statements, TokenStore):
 
     @override
     async def refresh_token(self, digest: bytes) -> StoredRefreshToken | None:
-        async with self._database.reading("refresh token") as connection:
+        async with self._database.read_connection("refresh token") as connection:
             row = (await connection.execute(_STORED, {"presented": digest})).one_or_none()
         if row is None:
             return None
@@ -121,14 +121,14 @@ class SqlTokens(Statements, TokenStore):
             "seed": seed,
             "presented": digest,
         }
-        async with self._database.writing_once("refresh token") as connection:
+        async with self._database.write_connection("refresh token") as connection:
             return (await connection.execute(_insert_successor(connection.dialect.name), values)).rowcount == 1
 
     @override
-    async def end_family(self, family_id: str, change: Change) -> RecordVersion | None:
+    async def revoke_family(self, family_id: str, change: Change) -> RecordVersion | None:
         is_alive = (TOKEN_FAMILIES.c.id == family_id) & TOKEN_FAMILIES.c.ended_at.is_(None)
         statement = update(TOKEN_FAMILIES).where(is_alive).values(ended_at=change.at)
-        async with changing(self._database, "family's end") as connection:
+        async with change_transaction(self._database, "family's end") as connection:
             rows = await connection.execute(statement.returning(TOKEN_FAMILIES.c.grant_id))
             grant_id = rows.scalar_one_or_none()
             if grant_id is None:
@@ -140,7 +140,7 @@ class SqlTokens(Statements, TokenStore):
 @cache
 def _insert_successor(dialect: str) -> Insert:
     columns = ["digest", "family_id", "created_at", "expires_at", "predecessor", "seed"]
-    return insert_or(dialect, REFRESH_TOKENS).from_select(columns, _SUCCESSOR).on_conflict_do_nothing()
+    return dialect_insert(dialect, REFRESH_TOKENS).from_select(columns, _SUCCESSOR).on_conflict_do_nothing()
 
 
 async def _delete_expired_families(connection: AsyncConnection, before: float) -> None:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql
 
 
-def insert_or(dialect: str, table: Table) -> "sqlite.Insert | postgresql.Insert":
+def dialect_insert(dialect: str, table: Table) -> "sqlite.Insert | postgresql.Insert":
     """Return an INSERT into *table* for the *dialect* of that name, without its ON CONFLICT clause."""
     if dialect != "postgresql":
         return sqlite.insert(table)

@@ -26,7 +26,7 @@ from machpay_gateway.core.usage.counters import (
 from machpay_gateway.core.usage.ports import UsageStore
 from machpay_gateway.stores.schema import LATENCIES, SECRET_USES, USAGE_DAYS, USAGE_HOURS, USAGE_MINUTES
 from machpay_gateway.stores.sql.engine import Statements
-from machpay_gateway.stores.sql.upsert import insert_or
+from machpay_gateway.stores.sql.upsert import dialect_insert
 
 _TABLES: Mapping[Bucket, Table] = {MINUTE: USAGE_MINUTES, HOUR: USAGE_HOURS, DAY: USAGE_DAYS}
 _KEY = UsageKey._fields
@@ -43,7 +43,7 @@ class SqlUsage(Statements, UsageStore):
 
     @override
     async def add_usage(self, batch: UsageBatch) -> None:
-        async with self._database.writing("usage") as connection:
+        async with self._database.write_transaction("usage") as connection:
             if batch.rows:
                 await _add_rows(connection, batch.all_rows)
             if batch.uses:
@@ -51,7 +51,7 @@ class SqlUsage(Statements, UsageStore):
 
     @override
     async def drop_usage(self, now: float) -> None:
-        async with self._database.writing("old usage") as connection:
+        async with self._database.write_transaction("old usage") as connection:
             for bucket, table in _TABLES.items():
                 oldest = bucket.start_of(now - bucket.retention_seconds)
                 await connection.execute(delete(table).where(table.c.start < oldest))
@@ -64,7 +64,7 @@ class SqlUsage(Statements, UsageStore):
         dimensions = [name for name in _KEY if name != over]
         is_within = and_(table.c.subject == subject, table.c.start >= start, table.c.start < end)
         order = [table.c[name] for name in dimensions]
-        async with self._database.reading("usage") as connection:
+        async with self._database.read_connection("usage") as connection:
             if over is None:
                 rows = await connection.execute(
                     select(*order, *(table.c[name] for name in _SUMS)).where(is_within).order_by(*order)
@@ -86,7 +86,7 @@ class SqlUsage(Statements, UsageStore):
             .order_by(requests.desc(), table.c.start)
             .limit(1)
         )
-        async with self._database.reading("usage") as connection:
+        async with self._database.read_connection("usage") as connection:
             row = (await connection.execute(statement)).one_or_none()
         return None if row is None else (row[0], row[1])
 
@@ -108,13 +108,13 @@ class SqlUsage(Statements, UsageStore):
             .where(table.c.start >= since)
             .order_by(top.c.requests.desc(), *(table.c[name] for name in _KEY))
         )
-        async with self._database.reading("usage") as connection:
+        async with self._database.read_connection("usage") as connection:
             return [_row(row) for row in await connection.execute(statement)]
 
 
 async def _add_rows(connection: AsyncConnection, rows: Sequence[UsageRow]) -> None:
     for bucket, table in _TABLES.items():
-        statement = insert_or(connection.dialect.name, table)
+        statement = dialect_insert(connection.dialect.name, table)
         sums = {name: table.c[name] + statement.excluded[name] for name in _SUMS}
         # One row a statement, and many rows an execution: SQLite takes at most 32,766 values in one statement.
         await connection.execute(
@@ -127,7 +127,7 @@ async def _add_rows(connection: AsyncConnection, rows: Sequence[UsageRow]) -> No
 
 
 async def _update_last_uses(connection: AsyncConnection, uses: Sequence[SecretUse]) -> None:
-    statement = insert_or(connection.dialect.name, SECRET_USES)
+    statement = dialect_insert(connection.dialect.name, SECRET_USES)
     latest = {"last_used_at": statement.excluded.last_used_at}
     is_later = statement.excluded.last_used_at > SECRET_USES.c.last_used_at
     await connection.execute(

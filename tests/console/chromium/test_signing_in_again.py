@@ -40,7 +40,7 @@ def forget_the_password(site: Site, user: User) -> None:
     for sign_in in site.portal.call(gateway.users.sign_ins, user):
         earlier = {"confirmed_at": time.time() - 3600, "seen_at": time.time()}
         marked = type(sign_in)(**{name: getattr(sign_in, name) for name in sign_in.__slots__} | earlier)
-        site.portal.call(gateway.store.mark_sign_in, marked)
+        site.portal.call(gateway.store.update_sign_in, marked)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
