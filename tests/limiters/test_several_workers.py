@@ -227,7 +227,7 @@ async def test_idle_subjects_are_dropped_and_those_with_slots_are_not(
     for number in range(40):
         workers.clock.advance(61)
         (await worker.take(FIVE_SLOTS, subject=f"passing_{number}")).lease.release()
-        await worker.left(FIVE_SLOTS, subject=f"passing_{number}")  # past its release
+        await vars(worker.limiter)["_batcher"].drain()  # reports the release, which lingers otherwise
     assert len(vars(worker.limiter)["_subjects"]) <= 9
     assert await worker.left(FIVE_SLOTS, subject="streaming") == (1000, 4)
     held.lease.release()

@@ -101,7 +101,7 @@ def test_counts_of_all_workers_add_up_and_never_fall(tmp_path: Path) -> None:
             until(lambda: value(gateway, "machpay_requests_total") == 120)
             assert value(gateway, "machpay_workers") == 2
             gateway.supervisor.send_signal(signal.SIGHUP)
-            until(lambda: "serve by them" in gateway.log)
+            until(lambda: "serve with them" in gateway.log)
             load()
             until(lambda: not {first, second} & set(gateway.workers()))
             until(lambda: value(gateway, "machpay_requests_total") == 240)
@@ -123,7 +123,7 @@ def test_counts_of_all_workers_add_up_and_never_fall(tmp_path: Path) -> None:
             until(lambda: value(gateway, "machpay_usage_unstored") == 0)
 
             os.kill(gateway.workers()[0], signal.SIGKILL)
-            until(lambda: "has died" in gateway.log and value(gateway, "machpay_workers") == 2)
+            until(lambda: "died with status" in gateway.log and value(gateway, "machpay_workers") == 2)
             load()
             until(lambda: value(gateway, "machpay_requests_total") == 360)
         finally:

@@ -72,7 +72,8 @@ def hang_up(gateway: Served, *, message: str = "are reloaded") -> Callable[[], b
 
 
 @pytest.mark.parametrize(
-    "group, workers, path", [("alone", 1, "/public/x"), ("several", 2, "/public/x"), ("asked", 1, "/v1/whoami")]
+    "group, workers, path",
+    [("alone", 1, "/public/x"), ("several", 2, "/public/x"), ("control_plane_only", 1, "/v1/whoami")],
 )
 def test_no_request_under_way_or_after_fails(
     request: pytest.FixtureRequest, group: str, workers: int, path: str
@@ -156,7 +157,7 @@ def test_operators_hear_nothing_of_a_worker_that_drains_while_others_serve(alone
 def test_a_worker_that_dies_while_others_are_replaced_makes_none_too_many(alone: Served) -> None:
     (worker,) = alone.workers()
     os.kill(worker, signal.SIGKILL)
-    until(lambda: "has died" in alone.log)
+    until(lambda: "died with status" in alone.log)
     until(hang_up(alone))
     time.sleep(1.0)  # longer than the pause before another one would come
     assert len(alone.workers()) == 1

@@ -129,7 +129,8 @@ def test_what_has_the_focus_is_seen_to_have_it_and_none_is_left_out(site: Site, 
             labels.append(focused.evaluate("it => it.labels?.[0]?.textContent.trim() || it.textContent"))
 
     page.goto(site.authorize_url())
-    assert stops() == ["Password", "Sign in"]  # as it begins in the field for the email
+    expect(page.get_by_label("Email")).to_be_focused()  # from the next frame on
+    assert stops() == ["Password", "Sign in"]
     assert stops() == ["Email", "Password", "Sign in"]
     site.sign_in_as_reader(page)
     page.reload()
