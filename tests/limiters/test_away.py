@@ -198,15 +198,15 @@ async def test_a_server_that_refuses_admissions_and_no_heartbeats_is_an_outage_w
 
 
 @patient
-async def test_a_sweep_of_idle_subjects_keeps_the_local_shares(
-    proxy: FaultProxy, prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(f"{LIMITER}._FIRST_SWEEP", 4)
+async def test_a_sweep_of_idle_subjects_keeps_the_local_shares(proxy: FaultProxy, prefix: str) -> None:
     async with limiter_on(proxy.url, prefix) as harness:
+        limiter = harness.limiter
+        assert isinstance(limiter, RedisLimiter)
+        limiter._sweep_at = 4  # noqa: SLF001 - as with a thousand subjects
         cut(proxy)
         await harness.take(TEN, subject="key_0")  # the connection is known to be lost
         await harness.use_up(TEN, 10)
-        vars(harness.limiter)["_batcher"].fail_queued()  # as every failed attempt to connect does
+        limiter._batcher.fail_queued()  # noqa: SLF001 - as every failed attempt to connect does
         for number in range(20):
             await harness.take(TEN, subject=f"another_{number}")
         assert (await harness.refusal(TEN)).policy == "minute"

@@ -218,17 +218,17 @@ async def test_a_release_rides_with_the_next_step_while_slots_are_free(
     assert sum(worker.limiter.batches.values()) == batches + 1
 
 
-async def test_idle_subjects_are_dropped_and_those_with_slots_are_not(
-    workers: Workers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("machpay_gateway.limiters.redis.limiter._FIRST_SWEEP", 8)
+async def test_idle_subjects_are_dropped_and_those_with_slots_are_not(workers: Workers) -> None:
     worker = await workers.join()
+    limiter = worker.limiter
+    assert isinstance(limiter, RedisLimiter)
+    limiter._sweep_at = 8  # noqa: SLF001 - as with a thousand subjects
     held = await worker.take(FIVE_SLOTS, subject="streaming")
-    for number in range(40):
+    for number in range(10):
         workers.clock.advance(61)
         (await worker.take(FIVE_SLOTS, subject=f"passing_{number}")).lease.release()
-        await vars(worker.limiter)["_batcher"].drain()  # reports the release, which lingers otherwise
-    assert len(vars(worker.limiter)["_subjects"]) <= 9
+        await limiter._batcher.drain()  # noqa: SLF001 - reports the release, which lingers otherwise
+    assert len(limiter._subjects) <= 5  # noqa: SLF001 - the sweep's result shows nowhere else
     assert await worker.left(FIVE_SLOTS, subject="streaming") == (1000, 4)
     held.lease.release()
     assert await worker.left(FIVE_SLOTS, subject="streaming") == (1000, 5)
