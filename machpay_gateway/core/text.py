@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from machpay_gateway.core.errors import InputError
 
 # API keys, and the tokens of `core.oauth.opaque_token`.
-_SECRETS = re.compile(r"(sk_(?:live|test)_|(?:ac|bs|cs|rt)_mp1_)[0-9A-Za-z_]{8,}")
+SECRET_PATTERN = re.compile(r"(sk_(?:live|test)_|(?:ac|bs|cs|rt)_mp1_)[0-9A-Za-z_]{8,}")
 
 
 # JWTs: a signed one has JSON in base64url as the second of three parts, an encrypted one has five parts. The lookbehind
@@ -61,7 +61,7 @@ def parse_moment(text: str) -> float:
 def mask_secrets(text: str) -> str:
     """Return *text* with its secrets, tokens and passwords in URLs cut short, including percent-encoded ones."""
     plain = _ESCAPES.sub(_unescape, text) if "%" in text else text
-    cut = _PASSWORDS.sub(r"\1…", _TOKENS.sub(r"\1\2…", _SECRETS.sub(r"\1…", plain)))
+    cut = _PASSWORDS.sub(r"\1…", _TOKENS.sub(r"\1\2…", SECRET_PATTERN.sub(r"\1…", plain)))
     return text if cut == plain else cut
 
 

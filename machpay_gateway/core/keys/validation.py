@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from machpay_gateway.core.errors import ConfigurationError, InputError
 from machpay_gateway.core.network.address import parse_network
 from machpay_gateway.core.scopes import Scopes, unknown_scopes
-from machpay_gateway.core.text import _SECRETS, format_moment, mask_secrets, quote_value
+from machpay_gateway.core.text import SECRET_PATTERN, format_moment, mask_secrets, quote_value
 
 MAX_NAME, MAX_SCOPES, MAX_NETWORKS = 100, 100, 1000
 MAX_PAIRS, MAX_PAIR_KEY, MAX_PAIR_VALUE = 50, 40, 500
@@ -19,7 +19,7 @@ def validate_name(name: str) -> str:
         raise InputError(f"The name {quote_value(name)} has {len(stripped)} characters: use 1 to {MAX_NAME}.")
     if not stripped.isprintable():
         raise InputError(f"The name {quote_value(name)} has characters that cannot be shown: leave them out.")
-    if _SECRETS.search(stripped):
+    if SECRET_PATTERN.search(stripped):
         raise InputError(f"The name {quote_value(name)} holds a secret, and names are stored as they are: use another.")
     return stripped
 
@@ -69,7 +69,7 @@ def validate_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
             raise InputError(
                 f"metadata value of {quote_value(key)} has {len(value)} characters: use at most {MAX_PAIR_VALUE}."
             )
-        if _SECRETS.search(value) or _SECRETS.search(key):
+        if SECRET_PATTERN.search(value) or SECRET_PATTERN.search(key):
             raise InputError(
                 f"metadata {quote_value(key)} holds a secret, and metadata is stored as it is: leave it out."
             )
