@@ -2,21 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
 from typing import Unpack
 
+import pytest
 from argon2 import PasswordHasher
+from joserfc.jwk import RSAKey
 
 from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.core.jose.signing import SigningKey
 from machpay_gateway.core.keys.audit import APPLICATION, Change
 from machpay_gateway.gateway import Gateway
-from machpay_gateway.keysets import SigningKeys
+from machpay_gateway.keysets import SigningKeys, signing
 from machpay_gateway.settings import Options
 from machpay_gateway.stores.sql import SqlStore
 
@@ -37,7 +40,7 @@ async def filled_sqlite(path: Path, fill: Callable[[Gateway], Awaitable[None]], 
     """
     files = _filled.get(fill)
     if files is None:
-        with TemporaryDirectory() as folder:
+        with TemporaryDirectory() as folder, _unrepeated_signing_keys():
             url = new_sqlite(Path(folder) / "filled.db")
             there: Options = {"database": url}
             async with ConfiguredGateway(**(there | options)) as gateway:
@@ -83,7 +86,16 @@ def _signing_key() -> SigningKey:
 
 async def _first_signing_key() -> SigningKey:
     store = SqlStore("memory://")
-    await SigningKeys(store, secret_key=SECRET_KEY.encode, life_seconds=60.0, clock=time.time).ensure()
+    with _unrepeated_signing_keys():
+        await SigningKeys(store, secret_key=SECRET_KEY.encode, life_seconds=60.0, clock=time.time).ensure()
     (key,) = await store.signing_keys()
     await store.close()
     return key
+
+
+@contextmanager
+def _unrepeated_signing_keys() -> Iterator[None]:
+    """Generate keys that `recycled_signing_keys` never returns: a test that rotates them must get another one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signing, "RSAKey", RSAKey)
+        yield

@@ -120,6 +120,7 @@ def test_a_keyboard_is_enough(site: Site, page: Page) -> None:
     user = site.new_user(account=site.new_account())
     press, write = page.keyboard.press, page.keyboard.type
     page.goto(f"{site.url}/console/keys/new")
+    expect(page.get_by_label("Email")).to_be_focused()  # from the next frame on
     write(user.email)
     press("Tab")
     write(PASSWORD)
