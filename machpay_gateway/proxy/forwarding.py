@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from machpay_gateway.core.decision.decision import Allowed, Decision, Denied
 from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.reason import Reason
-from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.limits.admission import Admitted, PendingAnswer, abandon
 from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.usage.counters import ALLOWED
@@ -38,6 +37,7 @@ from machpay_gateway.web.page_hosts import PageGuard
 from machpay_gateway.web.streams import CHECK_SECONDS
 
 if TYPE_CHECKING:
+    from machpay_gateway.core.decision.route import Route
     from machpay_gateway.telemetry.traces import Trace, Traces
 
 logger = logging.getLogger("machpay_gateway")
@@ -56,38 +56,55 @@ class Forwarder(UpstreamHandler):
     Times that end in `_at` are by `time.perf_counter`, except those two, which are monotonic.
     """
 
-    principal: Principal | Anonymous | None = None  # None when nobody is identified, or the control plane decides
-    admission: Admitted | None = None
-    route: Route | None = None
-    admission_began_at: float | None = None  # if the limiter could not answer at once
-    decided_at: float | None = None  # None when the control plane decides
-    responded_at: float | None = None  # when the head of the upstream's response had arrived
-    trace: "Trace | None" = None
-    tunnel: Tunnel | None = None
-    due = NEVER
-    recheck_at = NEVER
-    status = 0
-    sent_bytes = 0  # of a body, to the client
-    is_over = False
-    _is_recorded = False
-    _pending_answer: PendingAnswer | None = None
-    _identification: asyncio.Task[Decision] | None = None
+    # CPython 3.11 stores up to 30 attributes of an instance without a dict, and fewer if instances were created before
+    # an attribute was first set: a busy start would cost each later request 6 µs.
 
-    # From here on for requests that are forwarded.
+    __slots__ = (
+        "_accepted_bytes",
+        "_body_bytes",
+        "_client",
+        "_context",
+        "_head",
+        "_hops",
+        "_identification",
+        "_is_forwarding",
+        "_is_head_sent",
+        "_is_recorded",
+        "_is_request_sent",
+        "_is_responding",
+        "_on_end",
+        "_options",
+        "_pending_answer",
+        "_pool",
+        "_response_is_chunked",
+        "_server",
+        "_total_deadline",
+        "_tried",
+        "_upstream",
+        "admission",
+        "admission_began_at",
+        "began_at",
+        "closes",
+        "decided_at",
+        "due",
+        "facts",
+        "is_over",
+        "principal",
+        "recheck_at",
+        "request",
+        "responded_at",
+        "route",
+        "sent_bytes",
+        "status",
+        "trace",
+        "tunnel",
+    )
+
+    # Set once the request is to be forwarded.
     _pool: ServerPool
     _options: ProxySettings
     _head: bytes  # of the request, as the upstream gets it
     _server: UpstreamServer
-    _tried: tuple[UpstreamServer, ...] = ()
-    _upstream: UpstreamConnection | None = None
-    _total_deadline = NEVER
-    _is_forwarding = False
-    _is_head_sent = False
-    _is_request_sent = False
-    _is_responding = False
-    _response_is_chunked = False
-    _body_bytes = 0  # of the request
-    _accepted_bytes: int | None = None  # by both sides, at the last timeout
 
     def __init__(
         self, context: ProxyContext, client: ClientStream, request: FramedRequest, on_end: Callable[[bool], None]
@@ -100,6 +117,25 @@ class Forwarder(UpstreamHandler):
         self._context = context
         self._client = client
         self._on_end = on_end
+
+        self.principal: Principal | Anonymous | None = None  # None until identified, and for the control plane
+        self.admission: Admitted | None = None
+        self.route: Route | None = None
+        self.admission_began_at: float | None = None  # if the limiter could not answer at once
+        self.decided_at: float | None = None  # None when the control plane decides
+        self.responded_at: float | None = None  # when the head of the upstream's response had arrived
+        self.trace: Trace | None = None
+        self.tunnel: Tunnel | None = None
+        self._pending_answer: PendingAnswer | None = None
+        self._identification: asyncio.Task[Decision] | None = None
+
+        self._tried: tuple[UpstreamServer, ...] = ()
+        self._upstream: UpstreamConnection | None = None
+        self.due = self.recheck_at = self._total_deadline = NEVER
+        self.status = self.sent_bytes = self._body_bytes = 0  # bytes of the bodies: to the client, of the request
+        self._accepted_bytes: int | None = None  # by both sides, at the last timeout
+        self.is_over = self._is_recorded = self._is_forwarding = False
+        self._is_head_sent = self._is_request_sent = self._is_responding = self._response_is_chunked = False
 
     @property
     def takes_body(self) -> bool:

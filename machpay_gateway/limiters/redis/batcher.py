@@ -25,7 +25,7 @@ from machpay_gateway.limiters.redis.connection import (
 )
 from machpay_gateway.limiters.redis.resp import encode_bulk
 from machpay_gateway.limiters.redis.scripts import Scripts
-from machpay_gateway.limiters.redis.subject import Step, Subject
+from machpay_gateway.limiters.redis.subject import Step, Subject, encode_step
 
 LEASE_SECONDS = 10
 _READ_SECONDS = 0.01  # in which an event loop reads a reply that is there
@@ -184,7 +184,7 @@ class Batcher:
             # The slots are stated once: a subject's second step takes them as the first one left them.
             first = subject is not previous
             held, backlog = (subject.reported or 0, subject.backlog_in_flight) if first else (_UNCHANGED, 0)
-            arguments.append(subject.encode(request, len(futures), held, backlog))
+            arguments.append(encode_step(request, len(futures), held, backlog))
             previous = subject
         count = _WORKER_ARGUMENTS + _STEP_ARGUMENTS * len(steps)
         encoded = self._scripts.admit.encode(keys, arguments, count, with_source=with_source)

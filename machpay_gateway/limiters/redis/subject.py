@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from machpay_gateway.core.limits.admission import (
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on every request
 # At most once a second: with the heartbeat's command every 3 s, an exhausted subject costs one command a second in all.
 _RECHECK_SECONDS = 1.5
+_ENCODED_STEPS = 4096  # 200 bytes each
 _ROUNDING_SECONDS = 0.001  # the script's waits are whole milliseconds, rounded up
 
 
@@ -47,12 +49,22 @@ class _ExhaustedWindow(NamedTuple):
     held: int  # of the slots, by this worker
 
 
+# Hits nearly always: keys of a tier ask for one unit, and hold a few slots. Encoding takes 3 µs, a hit 0.3 µs.
+_encode_arguments = lru_cache(_ENCODED_STEPS)(encode_bulk)
+
+
+def encode_step(request: AdmissionRequest, wanted: int, held: int, backlog: int) -> bytes:
+    """Return the arguments of `admit.lua` for a step."""
+    _, version, tier, cost = request
+    return _encode_arguments(
+        tier.limit, tier.window_seconds * 1000, tier.concurrency, version, cost, wanted, held, backlog
+    )
+
+
 class Subject:
     """One subject. It is also the lease, since a release needs nothing else. Times are by the worker's own clock."""
 
     __slots__ = (
-        "_encoded",
-        "_encoded_step",
         "_recheck_at",
         "_remaining_futures",
         "_report_release",
@@ -94,8 +106,6 @@ class Subject:
         self._report_release = report_release
         self.exhausted: dict[int, _ExhaustedWindow] = {}  # by the cost that was refused
         self._recheck_at = 0.0
-        self._encoded_step: tuple[AdmissionRequest, int, int, int] | None = None
-        self._encoded = b""
         self._remaining_futures: list[asyncio.Future[Remaining | Stale | LimiterUnavailable]] = []
 
     def release(self) -> None:
@@ -121,16 +131,6 @@ class Subject:
         if request.version >= self.request.version:
             self.request = request
         self._remaining_futures.append(future)
-
-    def encode(self, request: AdmissionRequest, wanted: int, held: int, backlog: int) -> bytes:
-        """Return the arguments of `admit.lua` for a step; the encoding is reused while they stay the same."""
-        step = request, wanted, held, backlog
-        if step != self._encoded_step:
-            _, version, tier, cost = request
-            window = tier.window_seconds * 1000
-            self._encoded_step = step
-            self._encoded = encode_bulk(tier.limit, window, tier.concurrency, version, cost, wanted, held, backlog)
-        return self._encoded
 
     def start_steps(self) -> list[Step]:
         """Return the steps to send now; the subject sends no more until each of them is resolved or has failed."""
