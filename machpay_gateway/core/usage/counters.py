@@ -4,7 +4,7 @@ Pure: it knows neither the recorder that counts nor the store that keeps the row
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 from operator import add
 from typing import Literal, NamedTuple
@@ -74,8 +74,7 @@ class UsageRow:
 
     def plus(self, other: "UsageRow") -> "UsageRow":
         """Return the sum of both rows."""
-        histogram = tuple(map(add, self.histogram, other.histogram))
-        return replace(self, seconds=self.seconds + other.seconds, histogram=histogram)
+        return UsageRow(self.key, self.seconds + other.seconds, tuple(map(add, self.histogram, other.histogram)))
 
 
 class SecretUse(NamedTuple):
@@ -101,11 +100,11 @@ class UsageBatch:
     @property
     def all_rows(self) -> Sequence[UsageRow]:
         """The rows of keys and grants, and their copies for the accounts. Several may have the same key."""
-        owned = [row for row in self.rows if row.key.subject in self.accounts]
-        return [
-            *self.rows,
-            *(replace(row, key=row.key._replace(subject=self.accounts[row.key.subject])) for row in owned),
-        ]
+        owners = ((row, self.accounts.get(row.key.subject)) for row in self.rows)
+        of_accounts = (
+            UsageRow(row.key._replace(subject=owner), row.seconds, row.histogram) for row, owner in owners if owner
+        )
+        return [*self.rows, *of_accounts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +164,9 @@ def quantile_seconds(
 
 def merge_rows(rows: Iterable[UsageRow], bucket: Bucket) -> list[UsageRow]:
     """Return *rows* summed into the longer *bucket*, in order and one for each key."""
-    return _merged(rows, lambda key: key._replace(start=bucket.start_of(key.start)))
+    return _merged(
+        rows, lambda key: UsageKey(key.subject, bucket.start_of(key.start), key.route, key.outcome, key.status)
+    )
 
 
 def sum_over(rows: Iterable[UsageRow], dimension: Dimension, start: int) -> list[UsageRow]:
@@ -180,8 +181,8 @@ def _merged(rows: Iterable[UsageRow], key_for: Callable[[UsageKey], UsageKey]) -
     for row in rows:
         key = key_for(row.key)
         total = sums.get(key)
-        sums[key] = replace(row, key=key) if total is None else total.plus(row)
-    return [row for _, row in sorted(sums.items())]
+        sums[key] = UsageRow(key, row.seconds, row.histogram) if total is None else total.plus(row)
+    return [sums[key] for key in sorted(sums)]
 
 
 def sum_of(rows: Iterable[UsageRow]) -> UsageSum:

@@ -1,11 +1,11 @@
 """Statements on usage counters. Every worker writes rows in the same order, so that they cannot deadlock."""
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
+from functools import cache, reduce
 from operator import add
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Table, and_, delete, desc, func, select
+from sqlalchemy import BigInteger, ColumnElement, Executable, Table, and_, delete, desc, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import override
 
@@ -32,6 +32,7 @@ _TABLES: Mapping[Bucket, Table] = {MINUTE: USAGE_MINUTES, HOUR: USAGE_HOURS, DAY
 _KEY = UsageKey._fields
 _LATENCIES = tuple(f"latency_{number:02}" for number in range(LATENCIES))
 _SUMS = ("seconds", *_LATENCIES)
+_COLUMNS = (*_KEY, *_SUMS)
 
 
 def _sum_of_requests() -> ColumnElement[Any]:
@@ -113,27 +114,36 @@ class SqlUsage(Statements, UsageStore):
 
 
 async def _add_rows(connection: AsyncConnection, rows: Sequence[UsageRow]) -> None:
-    for bucket, table in _TABLES.items():
-        statement = dialect_insert(connection.dialect.name, table)
-        sums = {name: table.c[name] + statement.excluded[name] for name in _SUMS}
-        # One row a statement, and many rows an execution: SQLite takes at most 32,766 values in one statement.
-        await connection.execute(
-            statement.on_conflict_do_update(index_elements=_KEY, set_=sums),
-            [
-                {**row.key._asdict(), "seconds": row.seconds, **dict(zip(_LATENCIES, row.histogram, strict=True))}
-                for row in merge_rows(rows, bucket)
-            ],
-        )
+    # One row a statement, and many rows an execution: SQLite takes at most 32,766 values in one statement.
+    for bucket in _TABLES:
+        parameters = [
+            dict(zip(_COLUMNS, (*row.key, row.seconds, *row.histogram), strict=True))
+            for row in merge_rows(rows, bucket)
+        ]
+        await connection.execute(_add(connection.dialect.name, bucket), parameters)
+
+
+@cache  # building it takes 1 ms, and every worker adds rows once a second
+def _add(dialect: str, bucket: Bucket) -> Executable:
+    table = _TABLES[bucket]
+    statement = dialect_insert(dialect, table)
+    sums = {name: table.c[name] + statement.excluded[name] for name in _SUMS}
+    return statement.on_conflict_do_update(index_elements=_KEY, set_=sums)
 
 
 async def _update_last_uses(connection: AsyncConnection, uses: Sequence[SecretUse]) -> None:
-    statement = dialect_insert(connection.dialect.name, SECRET_USES)
-    latest = {"last_used_at": statement.excluded.last_used_at}
-    is_later = statement.excluded.last_used_at > SECRET_USES.c.last_used_at
     await connection.execute(
-        statement.on_conflict_do_update(index_elements=["digest"], set_=latest, where=is_later),
+        _set_last_use(connection.dialect.name),
         [{"digest": digest, "key_id": key_id, "last_used_at": at} for digest, key_id, at in sorted(uses)],
     )
+
+
+@cache
+def _set_last_use(dialect: str) -> Executable:
+    statement = dialect_insert(dialect, SECRET_USES)
+    latest = {"last_used_at": statement.excluded.last_used_at}
+    is_later = statement.excluded.last_used_at > SECRET_USES.c.last_used_at
+    return statement.on_conflict_do_update(index_elements=["digest"], set_=latest, where=is_later)
 
 
 def _row(row: Sequence[Any]) -> UsageRow:
