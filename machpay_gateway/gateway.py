@@ -4,7 +4,7 @@
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -14,8 +14,7 @@ from machpay_gateway.core.decision.policy import Policy
 from machpay_gateway.core.errors import ConfigurationError, GatewayError
 from machpay_gateway.core.limits.ports import Limiter
 from machpay_gateway.gate import Gate
-from machpay_gateway.services.accounts import Accounts
-from machpay_gateway.services.keys import Keys
+from machpay_gateway.services.lazy_services import LazyServices
 from machpay_gateway.settings import Settings
 from machpay_gateway.singleflight import SingleFlight
 from machpay_gateway.stores.cache import KeyCache
@@ -28,7 +27,9 @@ if TYPE_CHECKING:
     from machpay_gateway.core.oauth.settings import OAuthSettings
     from machpay_gateway.core.store import Store
     from machpay_gateway.keysets import Proofs, SignedAssertions, SignedReports, SigningKeys
+    from machpay_gateway.services.accounts import Accounts
     from machpay_gateway.services.consents import Consents
+    from machpay_gateway.services.keys import Keys
     from machpay_gateway.services.oauth_clients import OAuthClients
     from machpay_gateway.services.revocation import Revocation
     from machpay_gateway.services.token_issuance import TokenIssuance
@@ -135,11 +136,7 @@ class Lifecycle:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Gateway:
-    """The components of one gateway in this process; `async with` opens it for its records, and closes it.
-
-    The `…_factory` fields each return one service, the same at every call. They import what decisions alone do not
-    need, which takes 50 ms and more, when a front first asks for it.
-    """
+    """The components of one gateway in this process; `async with` opens it for its records, and closes it."""
 
     settings: Settings
     lifecycle: Lifecycle
@@ -160,13 +157,7 @@ class Gateway:
     traces: "Traces | None"
     # Records, and the use cases on them.
     store: "Store"
-    keys: Keys
-    accounts: Accounts
-    users_factory: Callable[[], "Users"]
-    oauth_clients_factory: Callable[[], "OAuthClients"]
-    consents_factory: Callable[[], "Consents"]
-    revocation_factory: Callable[[], "Revocation"]
-    token_issuance_factory: Callable[[], "TokenIssuance"]
+    services: LazyServices
     # What is signed: by us, and by others.
     signing: "SigningKeys"
     assertions: "SignedAssertions | None"
@@ -180,29 +171,39 @@ class Gateway:
         return self.settings.oauth
 
     @property
+    def keys(self) -> "Keys":
+        """The use cases on keys."""
+        return self.services.keys
+
+    @property
+    def accounts(self) -> "Accounts":
+        """The use cases on accounts."""
+        return self.services.accounts
+
+    @property
     def users(self) -> "Users":
         """The use cases on users."""
-        return self.users_factory()
+        return self.services.users
 
     @property
     def oauth_clients(self) -> "OAuthClients":
         """The use cases on OAuth clients."""
-        return self.oauth_clients_factory()
+        return self.services.oauth_clients
 
     @property
     def consents(self) -> "Consents":
         """The use cases on what users allow OAuth clients."""
-        return self.consents_factory()
+        return self.services.consents
 
     @property
     def revocation(self) -> "Revocation":
         """Ends grants and tokens."""
-        return self.revocation_factory()
+        return self.services.revocation
 
     @property
     def token_issuance(self) -> "TokenIssuance":
         """Issues access and refresh tokens. Raises ConfigurationError as `oauth_settings` does."""
-        return self.token_issuance_factory()
+        return self.services.token_issuance
 
     async def __aenter__(self) -> Self:
         await self.lifecycle.open()

@@ -16,7 +16,6 @@ from machpay_gateway.assembly.adapters import (
     tokens_for,
     traces_for,
 )
-from machpay_gateway.assembly.lazy_services import LazyServices
 from machpay_gateway.assembly.opened import OpenedStore
 from machpay_gateway.core.decision.failures import Failures
 from machpay_gateway.core.decision.policy import Policy
@@ -24,8 +23,7 @@ from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.limits.rate import parse_rate
 from machpay_gateway.gate import Gate
 from machpay_gateway.gateway import Gateway, Lifecycle
-from machpay_gateway.services.accounts import Accounts
-from machpay_gateway.services.keys import Keys
+from machpay_gateway.services.lazy_services import LazyServices
 from machpay_gateway.settings import Options, Settings, load_settings
 from machpay_gateway.stores.cache import KeyCache
 from machpay_gateway.telemetry.steps import StepTimes
@@ -78,9 +76,9 @@ class ConfiguredGateway(Gateway):
 
         async def remove_unused_clients() -> None:
             if settings.oauth is not None:
-                await lazy.oauth_clients.remove_unused(settings.oauth.registration_days)
+                await services.oauth_clients.remove_unused(settings.oauth.registration_days)
 
-        lazy = LazyServices(settings, policy, store, limiter, signing, tokens, proofs, invalidate)
+        services = LazyServices(settings, policy, store, limiter, signing, tokens, proofs, invalidate)
         recorder = UsageRecorder(opened, clean_up=remove_unused_clients)
         opened.lifecycle = lifecycle = Lifecycle(
             store,
@@ -108,13 +106,7 @@ class ConfiguredGateway(Gateway):
             steps=StepTimes(),
             traces=traces,
             store=store,
-            keys=Keys(store, scopes=policy.scopes, clock=time.time, entropy=os.urandom, invalidate=invalidate),
-            accounts=Accounts(store, tiers=policy.tiers, clock=time.time, entropy=os.urandom, invalidate=invalidate),
-            users_factory=lambda: lazy.users,
-            oauth_clients_factory=lambda: lazy.oauth_clients,
-            consents_factory=lambda: lazy.consents,
-            revocation_factory=lambda: lazy.revocation,
-            token_issuance_factory=lambda: lazy.token_issuance,
+            services=services,
             signing=signing,
             assertions=assertions,
             reports=reports,

@@ -1,7 +1,6 @@
 """The sources of settings: `machpay.toml`, then `MACHPAY_*`, then Python, each overriding the one before."""
 
 import os
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -125,6 +124,8 @@ def _wrong_issuers(indexes: Sequence[int], settings: Settings) -> Iterator[tuple
 
 
 def _file(config: str | os.PathLike[str] | None, mistakes: list[SettingMistake]) -> _Source:
+    import tomllib  # noqa: PLC0415 - it takes 3 ms, which an import of the package need not
+
     file = Path(config or DEFAULT_FILE)
     text = _text_of(file, mistakes, is_named=bool(config))
     try:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from machpay_gateway.core.decision.route import Route
@@ -48,6 +47,8 @@ Report = Callable[[SettingPath, str], None]
 
 def unknown_setting(name: str, names: Iterable[str]) -> str:
     """Return the message about an unknown *name*, which suggests the closest of *names*."""
+    from difflib import get_close_matches  # noqa: PLC0415 - for mistakes only
+
     names = sorted(names)
     close = get_close_matches(name, names, n=1)
     way_out = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"

@@ -6,7 +6,6 @@ final hyphen, with the products that set or trust them. Names are in the form of
 
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from machpay_gateway.core.errors import ConfigurationError
 
@@ -132,6 +131,8 @@ def _validate_name(name: str) -> str:
     if plain in ROUTING or plain in _WRITTEN or plain.startswith(_OURS):
         raise ConfigurationError(f"pass_headers: {name!r} never passes: the upstream is told by the gateway alone")
     if not is_trusted_header(name):
+        from difflib import get_close_matches  # noqa: PLC0415 - for mistakes only
+
         close = get_close_matches(plain, _NAMES, n=1)
         way_out = f"did you mean {close[0]!r}?" if close else "leave it out"
         raise ConfigurationError(f"pass_headers: {name!r} is not one of the headers that are dropped; {way_out}")
