@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from machpay_gateway.stores.grant_cache import GrantCache, GrantLookup
     from machpay_gateway.telemetry.traces import Traces
 
-MEMORY_DATABASE = "memory://"  # not persistent: for tests, benchmarks and experiments
-
 
 def unservable(settings: Settings) -> list[str]:
     """Return why no gateway can be built from valid *settings*, as far as that shows without a connection."""

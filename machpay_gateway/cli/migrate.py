@@ -4,10 +4,10 @@ import asyncio
 
 import click
 
-from machpay_gateway.assembly import MEMORY_DATABASE
 from machpay_gateway.cli.output import json_option, print_json
 from machpay_gateway.cli.session import CliSession, pass_session
 from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.settings import MEMORY_DATABASE
 
 
 @click.command(short_help="Upgrade the database schema to this version.")

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import click
 
-from machpay_gateway.assembly import MEMORY_DATABASE
 from machpay_gateway.cli.output import json_option, print_json, print_list, print_table
 from machpay_gateway.cli.prompts import confirm
 from machpay_gateway.cli.session import CliSession, operator_actor, pass_session
@@ -14,6 +13,7 @@ from machpay_gateway.core.jose.signing import SigningKey, state_at
 from machpay_gateway.core.oauth.documents import signing_key_document
 from machpay_gateway.core.text import format_moment
 from machpay_gateway.gateway import Gateway
+from machpay_gateway.settings import MEMORY_DATABASE
 
 _COLUMNS = ("ID", "STATE", "CREATED", "SIGNS FROM")
 

@@ -3,7 +3,7 @@
 A mistake stops the start. Its message names the source, the value and the way out.
 """
 
-from machpay_gateway.settings.model import Options, Settings
+from machpay_gateway.settings.model import MEMORY_DATABASE, Options, Settings
 from machpay_gateway.settings.sources import check_file, load_settings
 
-__all__ = ["Options", "Settings", "check_file", "load_settings"]
+__all__ = ["MEMORY_DATABASE", "Options", "Settings", "check_file", "load_settings"]

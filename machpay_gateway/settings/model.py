@@ -23,6 +23,8 @@ from machpay_gateway.settings.server import ServerSettings
 
 LimiterFailure = Literal["local", "deny", "allow"]
 
+MEMORY_DATABASE = "memory://"  # not persistent: for tests, benchmarks and experiments
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:

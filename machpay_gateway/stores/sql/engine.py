@@ -24,10 +24,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
+from machpay_gateway.settings import MEMORY_DATABASE
 from machpay_gateway.stores.sql.memory_schema import memory_schema
 from machpay_gateway.stores.sql.sqlite_connection import connect
 
-MEMORY_DATABASE = "memory://"
 _FORMS = "sqlite:///machpay.db, sqlite:////absolute/path.db, sqlite:// (in memory) or postgresql://user@host/name"
 # SQLite takes microseconds for a query: more connections would only be more waiting threads.
 _SQLITE_READERS, _SERVER_POOL = 4, 10
