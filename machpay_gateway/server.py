@@ -8,7 +8,7 @@ Run it: `uvicorn machpay_gateway.server:create_app --factory --no-proxy-headers`
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from time import perf_counter
-from typing import NamedTuple, Unpack
+from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 import orjson
 from starlette.requests import Request
@@ -19,7 +19,6 @@ from starlette.websockets import WebSocketClose
 from machpay_gateway.admin.app import key_api
 from machpay_gateway.admin.operations import OWN_ROUTES
 from machpay_gateway.assembly import ConfiguredGateway
-from machpay_gateway.console.app import CONSOLE_ROUTES, console_app
 from machpay_gateway.core.decision.decision import Denied
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.route import ALL_THE_REST, Route
@@ -28,7 +27,6 @@ from machpay_gateway.core.network.cookies import sets_own_cookie, split_own_cook
 from machpay_gateway.forward_auth.front import ForwardAuth
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.middleware import MachPayAuth
-from machpay_gateway.oauth.app import oauth_app, oauth_routes
 from machpay_gateway.settings import Options, Settings
 from machpay_gateway.settings.console import CONSOLE_PATH
 from machpay_gateway.web.lifespan import Resource, run_lifespan
@@ -44,6 +42,9 @@ from machpay_gateway.web.request_facts import (
     request_facts,
 )
 
+if TYPE_CHECKING:
+    from machpay_gateway.core.oauth.settings import OAuthSettings
+
 JWKS_PATH = "/.well-known/jwks.json"
 _ALWAYS = (*OWN_ROUTES, Route(f"GET {JWKS_PATH}", public=True))
 _JWKS_SECONDS = 300
@@ -53,8 +54,8 @@ __all__ = ["BehindOurProxy", "control_plane", "create_app", "own_branches", "ser
 
 def served_routes(settings: Settings) -> tuple[Route, ...]:
     """Return the routes of the APIs and pages that a gateway with these *settings* serves itself."""
-    oauth = () if settings.oauth is None else oauth_routes(settings.oauth)
-    return (*_ALWAYS, *oauth, *(() if settings.console is None else CONSOLE_ROUTES))
+    oauth = () if settings.oauth is None else _oauth_routes(settings.oauth)
+    return (*_ALWAYS, *oauth, *(() if settings.console is None else _console_routes()))
 
 
 def own_branches(settings: Settings) -> frozenset[str]:
@@ -82,15 +83,32 @@ def control_plane(gateway: Gateway, app: ASGIApp | None = None, *, trust: Trust 
     own.add_route(JWKS_PATH, _jwks(gateway))
     at: dict[str, ASGIApp] = {}
     if gateway.settings.oauth is not None:
+        from machpay_gateway.oauth.app import oauth_app  # noqa: PLC0415 - as for its routes
+
         # By exact path: an issuer at /v1 has endpoints below /v1/oauth, beside the key API.
-        at = dict.fromkeys(map(_path, oauth_routes(gateway.settings.oauth)), oauth_app(gateway))
+        at = dict.fromkeys(map(_path, _oauth_routes(gateway.settings.oauth)), oauth_app(gateway))
     below = dict.fromkeys(own_branches(gateway.settings), own)
     if gateway.settings.console is not None:
+        from machpay_gateway.console.app import console_app  # noqa: PLC0415 - as for its routes
+
         below[CONSOLE_PATH] = console_app(gateway)
     branches = _Branches(at, below)
     forward_auth = ForwardAuth(gateway)
     router = _Router(branches, app or _without_websockets(own), forward_auth.leases)
     return _ControlPlaneApp(router, gateway, branches, forward_auth, trust)
+
+
+def _oauth_routes(settings: "OAuthSettings") -> tuple[Route, ...]:
+    # Pages and their templates take 0.2 s to import: a gateway without them starts without that.
+    from machpay_gateway.oauth.app import oauth_routes  # noqa: PLC0415 - see above
+
+    return oauth_routes(settings)
+
+
+def _console_routes() -> tuple[Route, ...]:
+    from machpay_gateway.console.app import CONSOLE_ROUTES  # noqa: PLC0415 - as for the authorization server
+
+    return CONSOLE_ROUTES
 
 
 def _jwks(gateway: Gateway) -> Callable[[Request], Awaitable[Response]]:
