@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from limits import parse_many
 
@@ -33,14 +33,24 @@ def test_a_rate_is_parsed_in_the_notation_of_limits(rate: str, limit: int, windo
     assert (tier.limit, tier.window_seconds, tier.policy_name) == (limit, window_seconds, name)
 
 
-@given(number=st.from_regex(r"[0-9]{1,20}", fullmatch=True))
-def test_a_rate_per_minute_is_parsed_as_by_limits(number: str) -> None:
-    (item,) = parse_many(f"{number}/minute")
+@given(
+    number=st.from_regex(r"[0-9]{1,20}", fullmatch=True),
+    window=st.from_regex(r"([1-9][0-9]{0,2} )?(minute|hour)s?", fullmatch=True),
+)
+@example("10", "minute")
+@example("10", "hour")
+@example("10", "9 hours")
+@example("10", "99 minutes")
+def test_a_rate_per_minute_is_parsed_as_by_limits(number: str, window: str) -> None:
+    rate = f"{number}/{window}"
+    (item,) = parse_many(rate)
     if 0 < item.amount <= MAX_LIMIT:
-        assert parse_rate(f"{number}/minute") == (item.amount, item.get_expiry(), item.GRANULARITY.name)
+        unit = item.GRANULARITY.name
+        name = unit if item.multiples == 1 else f"{item.multiples}-{unit}s"
+        assert parse_rate(rate) == (item.amount, item.get_expiry(), name)
     else:
         with pytest.raises(ConfigurationError, match="is out of range"):
-            parse_rate(f"{number}/minute")
+            parse_rate(rate)
 
 
 @pytest.mark.parametrize(

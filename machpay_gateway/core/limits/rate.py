@@ -18,7 +18,8 @@ CELLS = 61
 _CELLS_PER_WINDOW = CELLS - 1
 MAX_LIMIT = 10**12
 MAX_CONCURRENCY = 10**6
-_PER_MINUTE = re.compile(r"([0-9]{1,18})/minute")
+_UNIT_SECONDS = {"minute": 60, "hour": 3600}
+_COMMON = re.compile(r"([0-9]{1,18})/(?:(minute|hour)|([2-9]|[1-9][0-9]) (minute|hour)s)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +65,13 @@ def parse_rate(rate: str) -> tuple[int, int, str]:
 
     Raises ConfigurationError when it is not a rate.
     """
-    if (per_minute := _PER_MINUTE.fullmatch(str(rate))) is not None:
-        # The form of the defaults. `limits` parses it to the same, but importing that library takes 80 ms.
-        _check_limit(rate, int(per_minute[1]))
-        return int(per_minute[1]), 60, "minute"
+    if (common := _COMMON.fullmatch(str(rate))) is not None:
+        # The forms of the defaults. `limits` parses them to the same, but importing that library takes 80 ms.
+        limit, unit, multiple, units = int(common[1]), common[2], common[3], common[4]
+        _check_limit(rate, limit)
+        if unit:
+            return limit, _UNIT_SECONDS[unit], unit
+        return limit, int(multiple) * _UNIT_SECONDS[units], f"{multiple}-{units}s"
     from limits import parse_many  # noqa: PLC0415 - see above
 
     try:
