@@ -2,30 +2,29 @@
 
 import io
 import sys
+from collections import UserDict
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 import click
 
-from machpay_gateway.cli.accounts import accounts
-from machpay_gateway.cli.audit import audit
-from machpay_gateway.cli.clients import clients
-from machpay_gateway.cli.demo import demo
-from machpay_gateway.cli.doctor import doctor
-from machpay_gateway.cli.grants import grants
-from machpay_gateway.cli.init import init
-from machpay_gateway.cli.keys import keys
-from machpay_gateway.cli.migrate import migrate
-from machpay_gateway.cli.policy import policy
-from machpay_gateway.cli.serve import serve
 from machpay_gateway.cli.session import CliSession
-from machpay_gateway.cli.signing_keys import signing_keys
-from machpay_gateway.cli.tail import tail
-from machpay_gateway.cli.top import top
-from machpay_gateway.cli.users import users
 from machpay_gateway.core.errors import GatewayError, describe_error
 
+_RECORD_COMMANDS = "accounts", "keys", "users", "clients", "grants", "signing-keys", "audit"
+_COMMANDS = "init", "migrate", *_RECORD_COMMANDS, "policy", "doctor", "serve", "tail", "top", "demo"
 _INTERRUPTED = 130  # 128 and SIGINT's number, as shells have it
+
+
+class _Commands(UserDict[str, Any]):
+    """The commands by name, each imported when it is used, because all of them take half of the start."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        """Return the command with this *name*, which its module has by the same."""
+        module: str = self.data[name]
+        command: click.Command = getattr(import_module(f"machpay_gateway.cli.{module}"), module)
+        return command
 
 
 class Root(click.Group):
@@ -50,7 +49,10 @@ def _build_note() -> str:
 
 
 @click.group(
-    cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, no_args_is_help=True
+    cls=Root,
+    commands=_Commands({name: name.replace("-", "_") for name in _COMMANDS}),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    no_args_is_help=True,
 )
 @click.version_option(package_name="machpay-gateway", message=f"%(prog)s %(version)s{_build_note()}")
 @click.option(
@@ -60,11 +62,6 @@ def _build_note() -> str:
 def cli(ctx: click.Context, config: str | None) -> None:
     """MachPay Gateway: accounts, API keys and the policy that guards an HTTP API."""
     ctx.obj = CliSession(config)
-
-
-_RECORD_COMMANDS = accounts, keys, users, clients, grants, signing_keys, audit
-for command in (init, migrate, *_RECORD_COMMANDS, policy, doctor, serve, tail, top, demo):
-    cli.add_command(command)
 
 
 def main() -> None:

@@ -3,21 +3,23 @@
 import asyncio
 import getpass
 import os
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.audit import Actor
 from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.core.text import quote_value
-from machpay_gateway.gateway import Gateway
 from machpay_gateway.settings import Options, Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from machpay_gateway.gateway import Gateway
 
 Result = TypeVar("Result")
 
@@ -42,11 +44,12 @@ class CliSession:
         """Return the settings. Raises ConfigurationError."""
         return load_settings(self.options)
 
-    def run(self, operation: Callable[[Gateway], Awaitable[Result]], *, upgrade: bool = False) -> Result:
+    def run(self, operation: "Callable[[Gateway], Awaitable[Result]]", *, upgrade: bool = False) -> Result:
         """Return the result of *operation* on an open gateway, which is closed afterwards. Raises GatewayError.
 
         With *upgrade*, the database schema is upgraded first.
         """
+        from machpay_gateway.assembly import ConfiguredGateway
 
         async def run_operation() -> Result:
             gateway = ConfiguredGateway(**self.options)
@@ -70,7 +73,7 @@ def operator_actor() -> Actor:
 pass_session = click.make_pass_decorator(CliSession)
 
 
-async def find_account(gateway: Gateway, id_or_name: str | None) -> Account:
+async def find_account(gateway: "Gateway", id_or_name: str | None) -> Account:
     """Return the account with this id or name; the only account when *id_or_name* is None. Raises InputError."""
     if id_or_name is not None:
         return require_account(await gateway.accounts.find(id_or_name), id_or_name)
