@@ -12,7 +12,6 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from fcntl import ioctl
 from pathlib import Path
 from typing import Any
@@ -204,10 +203,10 @@ async def test_what_a_key_takes_of_its_limit_is_by_its_fullest_minute_and_the_co
 # A real one.
 
 
-@contextmanager
-def busy(folder: Path) -> Iterator[tuple[Served, str, str]]:
-    """Serve, and have one key in use; yield its id and the management address."""
-    with served(folder, management="127.0.0.1:0") as gateway:
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, str, str]]:
+    """Serve, and have one key in use; yield its id and its secret."""
+    with served(tmp_path_factory.mktemp("busy"), management="127.0.0.1:0") as gateway:
         key, secret = gateway.key()
         for _ in range(5):
             assert status(ask(gateway, "/v1/x", f"Authorization: Bearer {secret}")) == 200
@@ -220,17 +219,17 @@ def top(gateway: Served, *arguments: str) -> list[str]:
     return [str(PROGRAM), "top", "--management", urlsplit(gateway.management).netloc, *arguments]
 
 
-def test_scripts_see_what_happens_while_they_look_and_who_does_it(tmp_path: Path) -> None:
-    with busy(tmp_path) as (gateway, key, secret):
-        command = top(gateway, "--once", "--json", "--interval", "3")
-        with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE) as looking:
-            while looking.poll() is None:
-                ask(gateway, "/v1/x", f"Authorization: Bearer {secret}")
-                ask(gateway, "/v1/x")
-                time.sleep(0.02)
-            assert looking.stdout is not None
-            seen = json.loads(looking.stdout.read())
-        assert looking.returncode == 0
+def test_scripts_see_what_happens_while_they_look_and_who_does_it(busy: tuple[Served, str, str]) -> None:
+    gateway, key, secret = busy
+    command = top(gateway, "--once", "--json", "--interval", "3")
+    with subprocess.Popen(command, cwd=gateway.folder, stdout=subprocess.PIPE) as looking:
+        while looking.poll() is None:
+            ask(gateway, "/v1/x", f"Authorization: Bearer {secret}")
+            ask(gateway, "/v1/x")
+            time.sleep(0.1)
+        assert looking.stdout is not None
+        seen = json.loads(looking.stdout.read())
+    assert looking.returncode == 0
     assert seen["workers"] == 1
     assert seen["degraded_workers"] == 0
     assert set(seen["outcomes_per_second"]) == {"allowed", "missing_credentials"}
@@ -245,7 +244,8 @@ def test_scripts_see_what_happens_while_they_look_and_who_does_it(tmp_path: Path
     assert 0 < busiest["of_limit"] <= busiest["requests"] / 1000
 
 
-def test_people_see_it_on_a_terminal_of_80_columns_until_they_interrupt_it(tmp_path: Path) -> None:
+def test_people_see_it_on_a_terminal_of_80_columns_until_they_interrupt_it(busy: tuple[Served, str, str]) -> None:
+    gateway, key, _ = busy
     ours, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
     screen = b""
@@ -257,16 +257,16 @@ def test_people_see_it_on_a_terminal_of_80_columns_until_they_interrupt_it(tmp_p
         return text in screen
 
     try:
-        with busy(tmp_path) as (gateway, key, _):
-            environ = os.environ | {"TERM": "xterm-256color", "NO_COLOR": "1"}
-            command = top(gateway, "--interval", "0.2")
-            with subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=theirs, stdin=theirs) as looking:
-                until(lambda: shows(key[:12].encode()))
-                gateway.supervisor.send_signal(signal.SIGHUP)  # its worker is replaced, and it looks on
-                until(lambda: "are reloaded" in gateway.log)
-                looking.send_signal(signal.SIGINT)
-                until(lambda: shows(b"\x1b[?1049l") and looking.poll() is not None)  # the screen is given back
-            assert looking.returncode == 130
+        environ = os.environ | {"TERM": "xterm-256color", "NO_COLOR": "1"}
+        command = top(gateway, "--interval", "0.2")
+        with subprocess.Popen(command, cwd=gateway.folder, env=environ, stdout=theirs, stdin=theirs) as looking:
+            until(lambda: shows(key[:12].encode()))
+            gateway.supervisor.send_signal(signal.SIGHUP)  # its worker is replaced, and it looks on
+            until(lambda: "are reloaded" in gateway.log)
+            looking.send_signal(signal.SIGINT)
+            until(lambda: shows(b"\x1b[?1049l") and looking.poll() is not None)  # the screen is given back
+        assert looking.returncode == 130
+        until(lambda: len(gateway.workers()) == 1)
     finally:
         os.close(ours)
         os.close(theirs)

@@ -1,6 +1,7 @@
 """The gateway as people run it: `machpay-gateway serve` in front of an upstream, each a process of its own."""
 
 import asyncio
+import atexit
 import json
 import os
 import socket
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -88,21 +90,19 @@ def served(
     status: int = 0,
     fails_within: bool = False,
 ) -> Iterator[Served]:
-    """Start an upstream and a gateway in front of it, and end both.
+    """Start a gateway in front of the upstream of this process's tests, and end it.
 
     Unless it *fails within* on purpose, it may log no traceback.
 
     *before* is called in the gateway's process, whose exit *status* is to be this one.
     """
-    upstream_port = free_port()
     database = new_sqlite(folder / "machpay.db")  # which each start would otherwise take half a second to make
     (folder / "machpay.toml").write_text(
         f'database = "{database}"\nunlisted_routes = "deny"\n{settings}\n'
-        f'[upstreams]\nlive = "http://127.0.0.1:{upstream_port}"\n{ROUTES}{routes}'
+        f'[upstreams]\nlive = "http://127.0.0.1:{_upstream_port()}"\n{ROUTES}{routes}'
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MACHPAY_")}
     environment |= {"MACHPAY_SERVER__ACCESS_LOG": str(folder / "access.log")} | dict(environ or {})
-    upstream = subprocess.Popen([sys.executable, "-m", "tests.serving.upstream", str(upstream_port)], cwd=ROOT)
     command = [str(PROGRAM), "serve", "--listen", "127.0.0.1:0", "--management", management, "--json"]
     with (folder / "stderr").open("wb") as log:
         gateway = subprocess.Popen(
@@ -121,17 +121,34 @@ def served(
             line = gateway.stdout.readline()
             assert line, (folder / "stderr").read_text()
             output += line
-        _wait_for(upstream_port)
         serving = json.loads(output)
         yield Served(gateway, urlsplit(serving["url"]).port or 0, folder, serving["management"])
         gateway.terminate()
         assert gateway.wait(_STOP_SECONDS) == status
     finally:
-        for process in (gateway, upstream):
-            process.kill()
-            process.wait()
+        gateway.kill()
+        gateway.wait()
         gateway.stdout.close()
     assert fails_within or "Traceback" not in (folder / "stderr").read_text()
+
+
+@cache
+def _upstream_port() -> int:
+    """Start the upstream, which keeps nothing of a request and so serves all tests, and return its port.
+
+    It ends with this process: at the latest when its standard input does.
+    """
+    port = free_port()
+    command = [sys.executable, "-m", "tests.serving.upstream", str(port)]
+    upstream = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE)
+    atexit.register(_end, upstream)
+    _wait_for(port)
+    return port
+
+
+def _end(upstream: subprocess.Popen[bytes]) -> None:
+    with upstream:
+        upstream.kill()
 
 
 def _wait_for(port: int) -> None:

@@ -17,7 +17,6 @@ import pytest
 
 from tests.proxy.harness import Upstream, fields_of, proxied, request, status_of
 from tests.redises.faults import FaultProxy
-from tests.redises.servers import running_server
 from tests.redises.tls import write_certificates
 from tests.serving.processes import Served, served
 from tests.serving.test_lifecycle import until
@@ -112,16 +111,14 @@ def test_alone_it_speaks_tls_there_is_nothing_else_and_who_is_quiet_is_let_go(
         assert connection.recv(65536) == b""
 
 
-def test_a_change_by_one_worker_holds_on_the_others(tmp_path: Path) -> None:
-    with running_server() as redis:
-        settings = f'redis = "{redis.url}"\n[server]\nworkers = 2'
-        with served(tmp_path, settings=settings) as gateway:
-            admin = gateway.secret(scopes=["keys:manage", "skills:execute"])
-            _, _, key = call(gateway, "POST", "/v1/keys", admin, {"name": "n", "scopes": ["skills:execute"]})
-            for _ in range(20):  # until every worker has it in its cache
-                assert call(gateway, "GET", "/v1/x", key["secret"])[0] == 200
-            assert call(gateway, "POST", f"/v1/keys/{key['id']}/revoke", admin, {})[0] == 200
-            assert {call(gateway, "GET", "/v1/x", key["secret"])[0] for _ in range(20)} == {401}
+@pytest.mark.xdist_group("replacing")
+def test_a_change_by_one_worker_holds_on_the_others(several: Served) -> None:
+    admin = several.secret(scopes=["keys:manage", "skills:execute"])
+    _, _, key = call(several, "POST", "/v1/keys", admin, {"name": "n", "scopes": ["skills:execute"]})
+    for _ in range(20):  # until every worker has it in its cache
+        assert call(several, "GET", "/v1/x", key["secret"])[0] == 200
+    assert call(several, "POST", f"/v1/keys/{key['id']}/revoke", admin, {})[0] == 200
+    assert {call(several, "GET", "/v1/x", key["secret"])[0] for _ in range(20)} == {401}
 
 
 @together

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,12 +40,28 @@ def until(claim: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
+def new_log(gateway: Served) -> Callable[[], str]:
+    """Return a function that returns what *gateway* has logged since now."""
+    already = len(gateway.log)
+    return lambda: gateway.log[already:]
+
+
 def is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One worker, which tests may kill or replace; it starts where files have the names of modules."""
+    folder = tmp_path_factory.mktemp("running")
+    for name in ("httptools", "redis", "logging", "machpay_gateway"):
+        (folder / f"{name}.py").write_text("raise SystemExit('this is a file of somebody else')")
+    with served(folder) as gateway:
+        yield gateway
 
 
 def test_a_stop_answers_what_is_in_flight(tmp_path: Path) -> None:
@@ -59,52 +75,46 @@ def test_a_stop_answers_what_is_in_flight(tmp_path: Path) -> None:
         assert gateway.supervisor.wait(PATIENCE_SECONDS) == 0
 
 
-def test_what_lies_in_the_working_directory_is_not_taken_for_a_module(tmp_path: Path) -> None:
-    for name in ("httptools", "redis", "logging", "machpay_gateway"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit('this is a file of somebody else')")
-    with served(tmp_path) as gateway:
-        assert status(ask(gateway)) == 200
+def test_what_lies_in_the_working_directory_is_not_taken_for_a_module(running: Served) -> None:
+    assert status(ask(running)) == 200
 
 
-def test_new_settings_hold_after_a_hangup_and_wrong_ones_do_not(tmp_path: Path) -> None:
-    with served(tmp_path) as gateway:
-        settings = tmp_path / "machpay.toml"
-        right = settings.read_text()
-        before = gateway.workers()
-        assert status(ask(gateway, "/new/x")) == 404
+def test_new_settings_hold_after_a_hangup_and_wrong_ones_do_not(running: Served) -> None:
+    settings = running.folder / "machpay.toml"
+    right = settings.read_text()
+    before, log = running.workers(), new_log(running)
+    assert status(ask(running, "/new/x")) == 404
 
-        settings.write_text(right + '\n[[routes]]\nmatch = "* /new/{rest:path}"\npublik = true\n')
-        gateway.supervisor.send_signal(signal.SIGHUP)
-        until(lambda: "the old ones stay" in gateway.log)
-        assert "machpay.toml:" in gateway.log
-        assert "'publik' is not a setting here; did you mean 'public'?" in gateway.log
-        assert gateway.workers() == before
+    settings.write_text(right + '\n[[routes]]\nmatch = "* /new/{rest:path}"\npublik = true\n')
+    running.supervisor.send_signal(signal.SIGHUP)
+    until(lambda: "the old ones stay" in log())
+    assert "machpay.toml:" in log()
+    assert "'publik' is not a setting here; did you mean 'public'?" in log()
+    assert running.workers() == before
 
-        settings.write_text(right + '\n[[routes]]\nmatch = "* /new/{rest:path}"\npublic = true\n')
-        gateway.supervisor.send_signal(signal.SIGHUP)
-        until(lambda: status(ask(gateway, "/new/x")) == 200)
-        until(lambda: not set(before) & set(gateway.workers()))
-
-
-def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
-    with served(tmp_path) as gateway:
-        (worker,) = gateway.workers()
-        os.kill(worker, signal.SIGKILL)
-        until(lambda: gateway.workers() not in ([], [worker]))
-        assert status(ask(gateway)) == 200  # it waits for the new one
-        assert "died with status -9" in gateway.log
+    settings.write_text(right + '\n[[routes]]\nmatch = "* /new/{rest:path}"\npublic = true\n')
+    running.supervisor.send_signal(signal.SIGHUP)
+    until(lambda: status(ask(running, "/new/x")) == 200)
+    until(lambda: not set(before) & set(running.workers()) and "are reloaded" in log())
 
 
-def test_a_worker_that_could_not_be_started_is_started_as_soon_as_it_can_be(tmp_path: Path) -> None:
-    with served(tmp_path) as gateway:
-        (worker,), supervisor = gateway.workers(), gateway.supervisor.pid
-        _, most = before = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
-        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (3, most))
-        os.kill(worker, signal.SIGKILL)
-        until(lambda: "could not be started (Too many open files)" in gateway.log)
-        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, before)
-        until(gateway.workers)
-        assert status(ask(gateway)) == 200
+def test_a_worker_that_dies_is_started_again(running: Served) -> None:
+    (worker,), log = running.workers(), new_log(running)
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: running.workers() not in ([], [worker]))
+    assert status(ask(running)) == 200  # it waits for the new one
+    assert "died with status -9" in log()
+
+
+def test_a_worker_that_could_not_be_started_is_started_as_soon_as_it_can_be(running: Served) -> None:
+    (worker,), supervisor, log = running.workers(), running.supervisor.pid, new_log(running)
+    _, most = before = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
+    resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (3, most))
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: "could not be started (Too many open files)" in log())
+    resource.prlimit(supervisor, resource.RLIMIT_NOFILE, before)
+    until(running.workers)
+    assert status(ask(running)) == 200
 
 
 def test_workers_outlive_their_supervisor_only_for_what_is_in_flight(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.drills.test_proxy_load import connected, head
-from tests.redises.servers import running_server
 from tests.serving.processes import Served, served
 from tests.serving.test_lifecycle import PATIENCE_SECONDS, ask, is_alive, status, until
 from tests.serving.test_stopping import ready
@@ -34,7 +33,7 @@ async def load(gateway: Served, is_over: asyncio.Event, statuses: list[int], req
                 statuses.append(status(head))
                 if b"\r\nconnection: close\r\n" in head:
                     break
-                await asyncio.sleep(0.005)  # or new workers would wait for a processor instead of requests for them
+                await asyncio.sleep(0.02)  # or new workers would wait for a processor instead of requests for them
         except (asyncio.IncompleteReadError, ConnectionError):
             statuses.append(0)
         writer.close()
@@ -45,15 +44,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One worker, and no Redis."""
     with served(tmp_path_factory.mktemp("alone"), management="127.0.0.1:0") as gateway:
         yield gateway
-
-
-@pytest.fixture(scope="module")
-def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Two workers, which count together."""
-    with running_server() as redis:
-        settings = f'redis = "{redis.url}"\n[server]\nworkers = 2'
-        with served(tmp_path_factory.mktemp("several"), settings=settings) as gateway:
-            yield gateway
 
 
 @pytest.fixture(scope="module")

@@ -75,10 +75,12 @@ async def _read_body(head: bytes, reader: asyncio.StreamReader) -> None:
 
 
 async def main(port: int) -> None:
-    """Serve for ever."""
+    """Serve until the standard input ends, as it does with the process that holds its other end."""
     server = await asyncio.start_server(serve, "127.0.0.1", port, backlog=4096)
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
     async with server:
-        await server.serve_forever()
+        await ended.wait()
 
 
 if __name__ == "__main__":
