@@ -1,10 +1,12 @@
 """What is read from a proxy's question, and what is none."""
 
+from collections.abc import AsyncIterator
+
 import httpx2
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from tests.forward_auth.check_client import CALLER, PROXY, answer_to, every_peer, forward_auth_gateway, put
+from tests.forward_auth.check_client import CALLER, PROXY, Asked, answer_to, every_peer, forward_auth_gateway, put
 
 FORGED = [
     ("X-MachPay-Key-Id", "key_forged"),
@@ -14,13 +16,25 @@ FORGED = [
 ]
 
 
+@pytest.fixture(scope="module")
+async def gateway() -> AsyncIterator[Asked]:
+    async with forward_auth_gateway() as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+async def unlisted() -> AsyncIterator[Asked]:
+    """A gateway that serves routes that are not listed to whoever has a key."""
+    async with forward_auth_gateway(unlisted_routes="authenticated") as it:
+        yield it
+
+
 @pytest.mark.parametrize("client", [None, ("", 0), ("not an address", 1)])
-async def test_a_peer_without_an_address_is_not_trusted(client: tuple[str, int] | None) -> None:
+async def test_a_peer_without_an_address_is_not_trusted(gateway: Asked, client: tuple[str, int] | None) -> None:
     async def from_there(scope: Scope, receive: Receive, send: Send) -> None:
         await gateway.app(dict(scope, client=client), receive, send)
 
-    async with forward_auth_gateway() as gateway:
-        answer = await answer_to(from_there, "GET", b"/authorize/envoy/healthz", [], PROXY)
+    answer = await answer_to(from_there, "GET", b"/authorize/envoy/healthz", [], PROXY)
     assert answer.status_code == 404
 
 
@@ -48,37 +62,34 @@ async def test_a_peer_without_an_address_is_not_trusted(client: tuple[str, int] 
         "\\v1\\skills",
     ],
 )
-async def test_an_ambiguous_path_is_refused(peer: str, uri: str) -> None:
-    async with forward_auth_gateway(unlisted_routes="authenticated") as gateway:
-        _, secret = await gateway.key()
-        answer = await gateway.ask(peer, f"GET {uri}", secret)
+async def test_an_ambiguous_path_is_refused(unlisted: Asked, peer: str, uri: str) -> None:
+    _, secret = await unlisted.key()
+    answer = await unlisted.ask(peer, f"GET {uri}", secret)
     assert answer.json()["code"] == "malformed_request"
     assert answer.json()["status"] == 400
 
 
 @every_peer
-async def test_escapes_are_decoded(peer: str) -> None:
-    async with forward_auth_gateway() as gateway:
-        _, secret = await gateway.key(scopes=["account:read"])
-        answer = await gateway.ask(peer, "GET /v1/%61ccount", secret)
-        long = await gateway.ask(peer, f"GET /v1/skills/{'%61' * 300}", secret)
+async def test_escapes_are_decoded(gateway: Asked, peer: str) -> None:
+    _, secret = await gateway.key(scopes=["account:read"])
+    answer = await gateway.ask(peer, "GET /v1/%61ccount", secret)
+    long = await gateway.ask(peer, f"GET /v1/skills/{'%61' * 300}", secret)
     assert answer.status_code == 200
     assert long.json()["code"] == "insufficient_scope"
 
 
 @every_peer
 @pytest.mark.parametrize("name, value", FORGED)
-async def test_a_request_with_identity_headers_is_refused(peer: str, name: str, value: str) -> None:
-    async with forward_auth_gateway() as gateway:
-        answer = await gateway.ask(peer, "GET /healthz", headers={name: value})
+async def test_a_request_with_identity_headers_is_refused(gateway: Asked, peer: str, name: str, value: str) -> None:
+    answer = await gateway.ask(peer, "GET /healthz", headers={name: value})
     assert (answer.json()["status"], answer.json()["code"]) == (400, "malformed_request")
 
 
 @pytest.mark.parametrize("peer", ["nginx", "traefik", "caddy"])
 @pytest.mark.parametrize("index", [0, 1])
-async def test_method_and_uri_headers_occur_exactly_once(peer: str, index: int) -> None:
+async def test_method_and_uri_headers_occur_exactly_once(gateway: Asked, peer: str, index: int) -> None:
     _, path, wire_headers = put(peer, "GET", "/healthz")
-    async with forward_auth_gateway() as gateway, gateway.client(address=PROXY) as client:
+    async with gateway.client(address=PROXY) as client:
         once = await client.get(path, headers=wire_headers)
         twice = await client.get(path, headers=[*wire_headers, wire_headers[index]])
         never = await client.get(path, headers=[wire_headers[1 - index]])
@@ -89,10 +100,9 @@ async def test_method_and_uri_headers_occur_exactly_once(peer: str, index: int) 
 
 @pytest.mark.parametrize("peer", ["nginx", "traefik", "caddy"])
 @pytest.mark.parametrize("method", ["", "G T", "GET,POST", "\xfc", "x" * 33])
-async def test_an_invalid_method_is_refused(peer: str, method: str) -> None:
+async def test_an_invalid_method_is_refused(gateway: Asked, peer: str, method: str) -> None:
     _, path, wire_headers = put(peer, method, "/healthz")
-    async with forward_auth_gateway() as gateway:
-        answer = await answer_to(gateway.app, "GET", path.encode(), wire_headers, PROXY)
+    answer = await answer_to(gateway.app, "GET", path.encode(), wire_headers, PROXY)
     assert answer.json()["code"] == "malformed_request"
 
 
@@ -110,48 +120,43 @@ async def test_an_invalid_method_is_refused(peer: str, method: str) -> None:
     ],
 )
 async def test_an_allowlist_applies_to_the_clients_address(
-    peer: str, headers: list[tuple[str, str]], status: int
+    gateway: Asked, peer: str, headers: list[tuple[str, str]], status: int
 ) -> None:
-    async with forward_auth_gateway() as gateway:
-        _, secret = await gateway.key(allowed_ips=[CALLER])
-        answer = await gateway.ask(peer, "GET /v1/skills", secret, headers)
+    _, secret = await gateway.key(allowed_ips=[CALLER])
+    answer = await gateway.ask(peer, "GET /v1/skills", secret, headers)
     assert answer.status_code == status
 
 
 @every_peer
-async def test_without_a_forwarded_address_the_client_is_unknown(peer: str) -> None:
-    async with forward_auth_gateway() as gateway:
-        _, secret = await gateway.key(allowed_ips=[PROXY])
-        method, path, wire_headers = put(peer, "GET", "/v1/skills")
-        async with gateway.client(secret, address=PROXY) as client:
-            answer = await client.request(method, path, headers=wire_headers)
+async def test_without_a_forwarded_address_the_client_is_unknown(gateway: Asked, peer: str) -> None:
+    _, secret = await gateway.key(allowed_ips=[PROXY])
+    method, path, wire_headers = put(peer, "GET", "/v1/skills")
+    async with gateway.client(secret, address=PROXY) as client:
+        answer = await client.request(method, path, headers=wire_headers)
     assert answer.json()["code"] == "address_not_allowed"
 
 
 @every_peer
-async def test_the_request_id_is_the_proxys_or_generated(peer: str) -> None:
-    async with forward_auth_gateway() as gateway:
-        given = await gateway.ask(peer, "GET /healthz", headers={"X-Request-Id": "abc-1"})
-        odd = await gateway.ask(peer, "GET /healthz", headers={"X-Request-Id": "a b"})
+async def test_the_request_id_is_the_proxys_or_generated(gateway: Asked, peer: str) -> None:
+    given = await gateway.ask(peer, "GET /healthz", headers={"X-Request-Id": "abc-1"})
+    odd = await gateway.ask(peer, "GET /healthz", headers={"X-Request-Id": "a b"})
     assert given.headers["x-request-id"] == "abc-1"
     assert odd.headers["x-request-id"] != "a b"
 
 
 @every_peer
-async def test_two_credentials_are_refused(peer: str) -> None:
-    async with forward_auth_gateway() as gateway:
-        _, secret = await gateway.key()
-        answer = await gateway.ask(peer, "GET /v1/skills", headers=[("Authorization", f"Bearer {secret}")] * 2)
+async def test_two_credentials_are_refused(gateway: Asked, peer: str) -> None:
+    _, secret = await gateway.key()
+    answer = await gateway.ask(peer, "GET /v1/skills", headers=[("Authorization", f"Bearer {secret}")] * 2)
     assert answer.json()["code"] == "malformed_request"
 
 
 @every_peer
-async def test_a_preflight_for_a_listed_route_passes(peer: str) -> None:
+async def test_a_preflight_for_a_listed_route_passes(gateway: Asked, peer: str) -> None:
     preflight = {"Origin": "https://app.test", "Access-Control-Request-Method": "POST"}
-    async with forward_auth_gateway() as gateway:
-        listed = await gateway.ask(peer, "OPTIONS /v1/skills/execute", headers=preflight)
-        unknown = await gateway.ask(peer, "OPTIONS /nowhere", headers=preflight)
-        no_preflight = await gateway.ask(peer, "OPTIONS /v1/skills/execute", headers={"Origin": "https://app.test"})
+    listed = await gateway.ask(peer, "OPTIONS /v1/skills/execute", headers=preflight)
+    unknown = await gateway.ask(peer, "OPTIONS /nowhere", headers=preflight)
+    no_preflight = await gateway.ask(peer, "OPTIONS /v1/skills/execute", headers={"Origin": "https://app.test"})
     assert [answer.json()["status"] if answer.content else 200 for answer in (listed, unknown, no_preflight)] == [
         200,
         404,
@@ -159,21 +164,19 @@ async def test_a_preflight_for_a_listed_route_passes(peer: str) -> None:
     ]
 
 
-async def test_a_mount_point_is_removed_from_the_path() -> None:
-    async with forward_auth_gateway() as gateway:
-        _, secret = await gateway.key()
-        transport = httpx2.ASGITransport(app=gateway.app, client=(PROXY, 1), root_path="/gate")
-        async with httpx2.AsyncClient(transport=transport, base_url="http://gateway.test") as client:
-            headers = {"Authorization": f"Bearer {secret}", "X-Forwarded-For": CALLER}
-            assert (await client.get("/gate/authorize/envoy/v1/skills", headers=headers)).status_code == 200
-            assert (await client.get("/gate/authorize/envoy//v1/skills", headers=headers)).status_code == 400
+async def test_a_mount_point_is_removed_from_the_path(gateway: Asked) -> None:
+    _, secret = await gateway.key()
+    transport = httpx2.ASGITransport(app=gateway.app, client=(PROXY, 1), root_path="/gate")
+    async with httpx2.AsyncClient(transport=transport, base_url="http://gateway.test") as client:
+        headers = {"Authorization": f"Bearer {secret}", "X-Forwarded-For": CALLER}
+        assert (await client.get("/gate/authorize/envoy/v1/skills", headers=headers)).status_code == 200
+        assert (await client.get("/gate/authorize/envoy//v1/skills", headers=headers)).status_code == 400
 
 
-async def test_without_a_raw_path_the_target_is_unknown() -> None:
+async def test_without_a_raw_path_the_target_is_unknown(gateway: Asked) -> None:
     async def without_raw(scope: Scope, receive: Receive, send: Send) -> None:
         await gateway.app({key: value for key, value in scope.items() if key != "raw_path"}, receive, send)
 
-    async with forward_auth_gateway() as gateway:
-        transport = httpx2.ASGITransport(app=without_raw, client=(PROXY, 1))
-        async with httpx2.AsyncClient(transport=transport, base_url="http://gateway.test") as client:
-            assert (await client.get("/authorize/envoy/healthz")).status_code == 400
+    transport = httpx2.ASGITransport(app=without_raw, client=(PROXY, 1))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://gateway.test") as client:
+        assert (await client.get("/authorize/envoy/healthz")).status_code == 400
