@@ -25,7 +25,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
 from machpay_gateway.settings import MEMORY_DATABASE
-from machpay_gateway.stores.sql.memory_schema import memory_schema
+from machpay_gateway.stores.sql.memory_schema import create_tables
 from machpay_gateway.stores.sql.sqlite_connection import connect
 
 _FORMS = "sqlite:///machpay.db, sqlite:////absolute/path.db, sqlite:// (in memory) or postgresql://user@host/name"
@@ -200,7 +200,7 @@ class Database:
                 f"{self.url.database}?vfs=memdb", uri=True, check_same_thread=False, isolation_level=None
             )
             weakref.finalize(self, anchor.close)
-            anchor.executescript(f"BEGIN; {memory_schema()}; COMMIT")
+            create_tables(anchor)
 
     async def _use_wal(self) -> None:
         """Switch a SQLite file to write-ahead logging, in which readers do not wait for the writer."""

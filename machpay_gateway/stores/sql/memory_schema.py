@@ -1,5 +1,7 @@
 """The schema of a database in memory, created from the tables: nine migrations would take half a second."""
 
+import sqlite3
+from contextlib import closing
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -22,9 +24,22 @@ _REVISION = Table(
 )
 
 
+def create_tables(connection: sqlite3.Connection) -> None:
+    """Make the empty database of *connection* one of this version. A copy takes a sixth of the time of the script."""
+    with closing(sqlite3.connect(":memory:")) as source:
+        source.deserialize(_new_database())
+        source.backup(connection)
+
+
 @cache
-def memory_schema() -> str:
-    """Return the SQL script that creates an empty database of this version; builds it once in a process, in 20 ms."""
+def _new_database() -> bytes:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.executescript(f"BEGIN; {_script()}; COMMIT")
+        return connection.serialize()
+
+
+def _script() -> str:
+    """Return the SQL script that creates an empty database of this version, in 20 ms."""
     head = AuditHead()
     statements: list[ClauseElement] = [CreateTable(_REVISION)]
     for table in METADATA.sorted_tables:
