@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from argon2.profiles import CHEAPEST
 from click.testing import CliRunner, Result
 
 from machpay_gateway.cli.main import cli
+from machpay_gateway.services import passwords
 
 Invoke = Callable[..., Result]
 
@@ -28,6 +30,12 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands that run in this process hash passwords by what costs nothing."""
+    monkeypatch.setattr(passwords, "RFC_9106_LOW_MEMORY", CHEAPEST)
 
 
 @pytest.fixture(scope="session")
