@@ -27,6 +27,7 @@ _LONGEST = (
     "tests/middleware/test_frameworks.py",
 )
 _SIGNING_KEYS = 8  # more than any test rotates through
+_STATEMENTS = 5000  # more than the stores have
 
 
 class ModuleScheduling(LoadGroupScheduling):  # type: ignore[misc]  # untyped
@@ -106,4 +107,34 @@ def recycled_signing_keys() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(signing, "RSAKey", Recycled)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_statements() -> Iterator[None]:
+    """Compile a statement for SQLite once: every engine does otherwise, and every gateway has two of them."""
+    from sqlalchemy import util  # noqa: PLC0415 - as above
+    from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine  # noqa: PLC0415 - as above
+
+    from machpay_gateway.stores.sql import engine  # noqa: PLC0415 - as above
+
+    class Statements(util.LRUCache[Any, Any]):
+        """Compiled statements by their keys, which begin with the dialect: there, all of SQLite are one."""
+
+        def get(self, key: Any, default: Any = None) -> Any:  # noqa: ANN401 - as the base class
+            return super().get(key[1:], default)
+
+        def __setitem__(self, key: Any, value: Any) -> None:  # noqa: ANN401 - as the base class
+            super().__setitem__(key[1:], value)
+
+    statements = Statements(_STATEMENTS)
+
+    def create(*arguments: Any, **options: Any) -> AsyncEngine:  # noqa: ANN401 - passed on
+        made = create_async_engine(*arguments, **options)
+        if made.dialect.name == "sqlite":
+            made.sync_engine._compiled_cache = statements  # noqa: SLF001 - has no setting
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "create_async_engine", create)
         yield
