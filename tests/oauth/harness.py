@@ -25,7 +25,7 @@ from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.server import create_app
 from machpay_gateway.settings import Options
-from tests.prepared import filled_sqlite
+from tests.prepared import filled_sqlite, hash_cheaply
 
 ISSUER, AUDIENCE = "https://auth.example.com", "https://api.example.com"
 REDIRECT = "https://app.example.org/callback"
@@ -235,6 +235,7 @@ async def _serving(app_scopes: Sequence[str], options: Options) -> AsyncIterator
     app = create_app(telling, **options)
     await app.gateway.lifecycle.open(upgrade=True)
     async with app.gateway as gateway:
+        hash_cheaply(gateway)
         await gateway.lifecycle.serve()
         account = await gateway.accounts.find("acme") or await gateway.accounts.create("acme", "standard")
         user = await gateway.users.find(None, EMAIL) or await gateway.users.create(account.id, EMAIL, PASSWORD)
