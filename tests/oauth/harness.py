@@ -1,12 +1,14 @@
 """An authorization server in front of an application that tells who is calling, with a user and an app."""
 
+import os
 import re
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import unescape
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Unpack
@@ -19,6 +21,8 @@ from starlette.types import Receive, Scope, Send
 
 from machpay_gateway import MachPayAuth, Route
 from machpay_gateway.core.accounts.user import User
+from machpay_gateway.core.keys.audit import APPLICATION, Change
+from machpay_gateway.core.keys.key import ENTROPY_BYTES, mint_id
 from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.pkce import challenge_of
 from machpay_gateway.core.oauth.settings import OAuthSettings
@@ -38,6 +42,7 @@ ROUTES = (
     Route("GET /v1/account", scopes="account:read"),
     Route("GET /who"),
 )
+_NUMBERS = count(1)
 
 
 async def telling(scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,11 +70,41 @@ class Rig:
     user: User
     client: OAuthClient
     secret: str
+    address: str = "192.0.2.1"
+    is_shared: bool = False
     opened: list[AsyncClient] = field(default_factory=list)
     ahead: float = 0.0
 
+    @property
+    def unknown_email(self) -> str:
+        """An email that is no user's, and that no other test guesses a password of."""
+        return f"not.{self.user.email}"
+
+    async def share(self) -> "Rig":
+        """Return the same server with another account, user, app and address, which no limit has counted yet."""
+        number, gateway = next(_NUMBERS), self.gateway
+        account = await gateway.accounts.create(f"acme {number}", "standard")
+        # With the same password: to judge one takes longer than most tests.
+        user = replace(
+            self.user,
+            id=mint_id("user", os.urandom(ENTROPY_BYTES)),
+            account_id=account.id,
+            email=f"ada-{number}@example.org",
+        )
+        await gateway.store.add_user(
+            user, Change(user.created_at, APPLICATION, "user.create", account.id, user.id, {}, {})
+        )
+        client, secret = await _new_client(gateway, account.id, self.client.scopes)
+        return Rig(self.app, gateway, user, client, secret, address=f"2001:db8:1:{number:x}::1", is_shared=True)
+
+    async def close(self) -> None:
+        """Close the HTTP clients."""
+        for http in self.opened:
+            await http.aclose()
+
     def later(self, seconds: float) -> None:
         """Set the clocks of all that issues and decides *seconds* on."""
+        assert not self.is_shared, "a test that sets the clocks is marked own_gateway"
         self.ahead += seconds
 
         def clock() -> float:
@@ -103,9 +138,12 @@ class Rig:
         headers = basic(name or self.client.id, secret or self.secret)
         return await self.http().post("/oauth/introspect", data={"token": token}, headers=headers)
 
-    def http(self, *, address: str = "192.0.2.1", base_url: str = "") -> AsyncClient:
-        """Return a client, such as a browser, that calls from *address*: at the issuer's host, or at *base_url*."""
-        transport = ASGITransport(app=self.app, client=(address, 50000))
+    def http(self, *, address: str = "", base_url: str = "") -> AsyncClient:
+        """Return a client, such as a browser, that calls from *address*: at the issuer's host, or at *base_url*.
+
+        Unless it is given, the address is the rig's own.
+        """
+        transport = ASGITransport(app=self.app, client=(address or self.address, 50000))
         client = AsyncClient(transport=transport, base_url=base_url or self.gateway.oauth_settings.origin)
         self.opened.append(client)
         return client
@@ -130,7 +168,7 @@ class Rig:
         """Sign in and allow what is *asked*, as far as the pages ask, and return where the browser is sent at last."""
         page = await browser.get(f"/oauth/authorize?{urlencode(request_of(client) | parameters)}")
         if page.status_code == 200 and asks_to_sign_in(page):
-            page = await submitted(browser, page, email=EMAIL, password=PASSWORD)
+            page = await submitted(browser, page, email=self.user.email, password=PASSWORD)
             assert page.status_code == 303, page.text
             page = await browser.get(page.headers["location"])
         if page.status_code == 200:
@@ -239,14 +277,19 @@ async def _serving(app_scopes: Sequence[str], options: Options) -> AsyncIterator
         await gateway.lifecycle.serve()
         account = await gateway.accounts.find("acme") or await gateway.accounts.create("acme", "standard")
         user = await gateway.users.find(None, EMAIL) or await gateway.users.create(account.id, EMAIL, PASSWORD)
-        client, secret = await gateway.oauth_clients.create(
-            account.id, name="Ada's app", scopes=app_scopes, redirect_uris=[REDIRECT],
-            grant_types=["authorization_code", "refresh_token", "client_credentials"],
-        )  # fmt: skip
-        rig = Rig(app, gateway, user, client, secret or "")
+        client, secret = await _new_client(gateway, account.id, app_scopes)
+        rig = Rig(app, gateway, user, client, secret)
         yield rig
-        for http in rig.opened:
-            await http.aclose()
+        await rig.close()
+
+
+async def _new_client(gateway: Gateway, account_id: str, scopes: Iterable[str]) -> tuple[OAuthClient, str]:
+    client, secret = await gateway.oauth_clients.create(
+        account_id, name="Ada's app", scopes=tuple(scopes), redirect_uris=[REDIRECT],
+        grant_types=["authorization_code", "refresh_token", "client_credentials"],
+    )  # fmt: skip
+    assert secret is not None
+    return client, secret
 
 
 async def _add_user(gateway: Gateway) -> None:

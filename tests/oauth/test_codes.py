@@ -19,6 +19,7 @@ async def test_the_second_use_of_a_code_ends_what_came_of_the_first(rig: Rig) ->
     assert (await rig.refreshed(first["refresh_token"])).json()["error"] == "invalid_grant"
 
 
+@pytest.mark.own_gateway
 @pytest.mark.parametrize("seconds", [CODE_SECONDS + 1, 3000.0])
 async def test_a_second_use_that_comes_late_ends_it_too(rig: Rig, seconds: float) -> None:
     code = await rig.code()
@@ -68,6 +69,7 @@ async def test_a_redirect_uri_may_be_left_out_where_pkce_binds_the_code_and_nowh
     assert answer.status_code == 200
 
 
+@pytest.mark.own_gateway
 async def test_a_code_lives_for_a_minute_at_most(rig: Rig) -> None:
     assert CODE_SECONDS <= 60
     code = await rig.code()
@@ -78,14 +80,14 @@ async def test_a_code_lives_for_a_minute_at_most(rig: Rig) -> None:
 
 async def test_a_code_of_a_grant_that_was_revoked_gets_nothing(rig: Rig) -> None:
     code = await rig.code()
-    (grant,) = await rig.gateway.revocation.list(None)
+    (grant,) = await rig.gateway.revocation.list(rig.user.account_id)
     await rig.gateway.revocation.revoke_grant(None, grant)
     assert (await rig.exchanged(code)).json()["error"] == "invalid_grant"
 
 
 async def test_a_code_from_before_a_revocation_is_dead_after_consent_is_given_again(rig: Rig) -> None:
     code = await rig.code()
-    (grant,) = await rig.gateway.revocation.list(None)
+    (grant,) = await rig.gateway.revocation.list(rig.user.account_id)
     await rig.gateway.revocation.revoke_grant(None, grant)
     again = await rig.code()
     assert (await rig.exchanged(code)).json()["error"] == "invalid_grant"

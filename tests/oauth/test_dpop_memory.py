@@ -32,11 +32,11 @@ class Counting:
 
 
 @pytest.fixture
-def remembered(rig: Rig) -> list[str]:
+def remembered(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Hold each proof that was remembered."""
     counting = Counting(rig.gateway.limiter)
     assert rig.gateway.proofs is not None
-    rig.gateway.proofs._limiter = counting  # type: ignore[assignment]  # noqa: SLF001 - it asks for nothing else
+    monkeypatch.setattr(rig.gateway.proofs, "_limiter", counting)  # it asks for nothing else
     return counting.proofs
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.oauth.harness import EMAIL, PASSWORD, Rig, asks_to_sign_in, basic, request_of
+from tests.oauth.harness import PASSWORD, Rig, asks_to_sign_in, basic, request_of
 
 
 async def test_revoking_a_refresh_token_ends_its_access_tokens_at_the_next_request(rig: Rig) -> None:
@@ -81,6 +81,7 @@ async def test_a_good_token_is_told_of_to_its_own_client(rig: Rig) -> None:
     assert (refresh["active"], refresh["token_type"]) == (True, "refresh_token")
 
 
+@pytest.mark.own_gateway
 async def test_all_that_is_not_good_reads_the_same(rig: Rig) -> None:
     other, secret = await rig.new_client()
     foreign, revoked, used = await rig.tokens(), await rig.tokens(), await rig.tokens()
@@ -146,12 +147,12 @@ async def test_a_new_password_signs_every_browser_out_and_leaves_apps_alone(rig:
     await rig.gateway.users.set_password(rig.user, PASSWORD + "!")
     assert asks_to_sign_in(await browser.get("/oauth/authorize", params=request_of(rig.client)))
     assert (await rig.who(tokens["access_token"])).status_code == 200
-    assert (await rig.gateway.users.find(None, EMAIL)) is not None
+    assert (await rig.gateway.users.find(None, rig.user.email)) is not None
 
 
 async def test_consent_given_again_does_not_wake_what_was_revoked(rig: Rig) -> None:
     before = await rig.tokens()
-    (grant,) = await rig.gateway.revocation.list(None)
+    (grant,) = await rig.gateway.revocation.list(rig.user.account_id)
     assert await rig.gateway.revocation.revoke_grant(None, grant)
     assert not await rig.gateway.revocation.revoke_grant(None, grant)
     assert (await rig.who(before["access_token"])).status_code == 401
@@ -163,10 +164,10 @@ async def test_consent_given_again_does_not_wake_what_was_revoked(rig: Rig) -> N
 
 async def test_consent_after_a_revocation_does_not_bring_back_other_scopes(rig: Rig) -> None:
     await rig.tokens()
-    (grant,) = await rig.gateway.revocation.list(None)
+    (grant,) = await rig.gateway.revocation.list(rig.user.account_id)
     assert await rig.gateway.revocation.revoke_grant(None, grant)
     tokens = await rig.tokens(scope="account:read")
-    (grant,) = await rig.gateway.revocation.list(None)
+    (grant,) = await rig.gateway.revocation.list(rig.user.account_id)
     assert list(grant.scopes) == ["account:read"]
     assert (await rig.who(tokens["access_token"])).json()["scopes"] == ["account:read"]
 
@@ -174,7 +175,7 @@ async def test_consent_after_a_revocation_does_not_bring_back_other_scopes(rig: 
 async def test_a_tier_changes_without_ending_a_token(rig: Rig) -> None:
     token = (await rig.tokens())["access_token"]
     assert (await rig.who(token)).json()["tier"] == "standard"
-    await rig.gateway.accounts.set_tier("acme", "enterprise")
+    await rig.gateway.accounts.set_tier(rig.user.account_id, "enterprise")
     answer = await rig.who(token)
     assert (answer.status_code, answer.json()["tier"]) == (200, "enterprise")
 

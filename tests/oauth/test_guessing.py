@@ -13,6 +13,8 @@ from machpay_gateway.services.users import NotSignedIn, SignedIn
 from tests.oauth.harness import EMAIL, PASSWORD, Rig, request_of, serving_oauth, submitted
 from tests.waiting import until
 
+pytestmark = pytest.mark.own_gateway  # has all that may be guessed guessed, from addresses of its own
+
 
 @pytest.mark.parametrize("kind", OpaqueTokenKind)
 def test_ten_thousand_strings_are_all_different_and_look_random(kind: OpaqueTokenKind) -> None:

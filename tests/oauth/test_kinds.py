@@ -43,6 +43,7 @@ async def test_an_access_token_is_neither_a_refresh_token_nor_a_code_nor_a_sessi
     assert (answer.status_code, answer.json()["code"]) == (403, "not_permitted")
 
 
+@pytest.mark.own_gateway
 async def test_an_access_token_ends_after_an_hour(rig: Rig) -> None:
     token = (await rig.tokens())["access_token"]
     assert (await rig.who(token)).status_code == 200

@@ -4,7 +4,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
-from tests.oauth.harness import EMAIL, FORM, PASSWORD, Rig, filled, request_of, submitted
+from tests.oauth.harness import FORM, PASSWORD, Rig, filled, request_of, submitted
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,9 @@ async def test_signing_out_takes_the_token_of_the_consent_page(
 ) -> None:
     browser = rig.http()
     page = await browser.get("/oauth/authorize", params=request_of(rig.client))
-    page = await browser.get((await submitted(browser, page, email=EMAIL, password=PASSWORD)).headers["location"])
+    page = await browser.get(
+        (await submitted(browser, page, email=rig.user.email, password=PASSWORD)).headers["location"]
+    )
     forms = [filled(page.text, form=number) for number in range(page.text.count("<form"))]
     action, body = next(form for form in forms if form[0].startswith("/oauth/sign-out"))
     fields = dict(parse_qsl(body)) | ({} if token is None else {"proof": token})

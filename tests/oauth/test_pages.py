@@ -2,14 +2,13 @@
 
 import re
 from html import escape, unescape
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
 from httpx2 import AsyncClient, Response
 
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from tests.oauth.harness import (
-    EMAIL,
     FORM,
     ISSUER,
     PASSWORD,
@@ -27,7 +26,7 @@ HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&{{7*7}}"
 
 async def consent_page(rig: Rig, browser: AsyncClient) -> Response:
     page = await browser.get("/oauth/authorize", params=request_of(rig.client))
-    page = await submitted(browser, page, email=EMAIL, password=PASSWORD)
+    page = await submitted(browser, page, email=rig.user.email, password=PASSWORD)
     assert page.status_code == 303  # and not 307, which would send the password on
     return await browser.get(page.headers["location"])
 
@@ -54,7 +53,7 @@ async def test_every_page_forbids_frames_scripts_and_caches(rig: Rig) -> None:
 async def test_cookies_are_for_this_host_over_tls_and_no_script(rig: Rig) -> None:
     browser = rig.http()
     page = await browser.get("/oauth/authorize", params=request_of(rig.client))
-    signed_in = await submitted(browser, page, email=EMAIL, password=PASSWORD)
+    signed_in = await submitted(browser, page, email=rig.user.email, password=PASSWORD)
     for answer in (page, signed_in):
         for cookie in answer.headers.get_list("set-cookie"):
             assert cookie.startswith("__Host-machpay-")
@@ -75,7 +74,7 @@ async def test_signing_in_gives_the_browser_another_cookie_than_it_came_with(rig
     browser = rig.http()
     page = await browser.get("/oauth/authorize", params=request_of(rig.client))
     form = browser.cookies["__Host-machpay-form"]
-    await submitted(browser, page, email=EMAIL, password=PASSWORD)
+    await submitted(browser, page, email=rig.user.email, password=PASSWORD)
     assert browser.cookies["__Host-machpay-session"] != form
     other = rig.http()
     other.cookies.set("__Host-machpay-session", form)  # one that somebody else knows
@@ -87,7 +86,7 @@ async def test_a_sign_in_that_no_page_of_ours_sent_is_not_taken(rig: Rig, proof:
     browser = rig.http()
     page = await browser.get("/oauth/authorize", params=request_of(rig.client))
     action = unescape(re.findall(r'action="([^"]*)"', page.text)[0])
-    data = {"email": EMAIL, "password": PASSWORD, "proof": proof}
+    data = {"email": rig.user.email, "password": PASSWORD, "proof": proof}
     answer = await browser.post(action, data=data)
     assert answer.status_code == 200  # the page again
     assert "__Host-machpay-session" not in browser.cookies
@@ -139,7 +138,7 @@ async def test_names_states_and_e_mails_are_text_and_nothing_else(rig: Rig) -> N
     browser = rig.http()
     page = await browser.get("/oauth/authorize", params=request_of(client) | {"state": HOSTILE})
     again = await submitted(browser, page, email=f"{HOSTILE}@example.org", password="wrong")
-    signed_in = await submitted(browser, page, email=EMAIL, password=PASSWORD)
+    signed_in = await submitted(browser, page, email=rig.user.email, password=PASSWORD)
     consent = await browser.get(signed_in.headers["location"])
     for answer in (page, again, consent):
         assert escape(client.name, quote=False).split("&lt;")[1][:6] in answer.text
@@ -153,13 +152,20 @@ async def test_names_states_and_e_mails_are_text_and_nothing_else(rig: Rig) -> N
 async def test_the_consent_page_names_app_account_user_host_and_each_scope_in_words(rig: Rig) -> None:
     page = await consent_page(rig, rig.http())
     text = unescape(page.text)
-    for part in ("Ada's app", EMAIL, rig.user.account_id, "https://app.example.org", "Execute skills", "View balance"):
+    for part in (
+        "Ada's app",
+        rig.user.email,
+        rig.user.account_id,
+        "https://app.example.org",
+        "Execute skills",
+        "View balance",
+    ):
         assert part in text
 
 
 async def test_a_wrong_password_and_an_unknown_e_mail_read_the_same(rig: Rig) -> None:
     answers = []
-    for email in (EMAIL, "nobody@example.org"):
+    for email in (rig.user.email, rig.unknown_email):
         browser = rig.http()
         page = await browser.get("/oauth/authorize", params=request_of(rig.client))
         answers.append(await submitted(browser, page, email=email, password="wrong password"))
@@ -174,7 +180,7 @@ async def test_a_form_that_no_page_sends_is_answered_by_the_page(rig: Rig, name:
     browser = rig.http()
     page = await browser.get("/oauth/authorize", params=request_of(rig.client))
     action, hidden = filled(page.text)
-    fields = {b"email": b"nobody%40example.org", b"password": b"wrong", name: text}
+    fields = {b"email": quote(rig.unknown_email).encode(), b"password": b"wrong", name: text}
     body = b"&".join(field + b"=" + value for field, value in fields.items())
     answer = await browser.post(
         action, content=body if name == b"proof" else hidden.encode() + b"&" + body, headers=FORM
@@ -186,7 +192,7 @@ async def test_a_disabled_user_cannot_sign_in_and_is_not_told_why(rig: Rig) -> N
     await rig.gateway.users.disable(rig.user)
     browser = rig.http()
     page = await browser.get("/oauth/authorize", params=request_of(rig.client))
-    answer = await submitted(browser, page, email=EMAIL, password=PASSWORD)
+    answer = await submitted(browser, page, email=rig.user.email, password=PASSWORD)
     assert (answer.status_code, "wrong" in answer.text) == (400, True)
 
 
@@ -203,7 +209,7 @@ async def test_the_same_is_not_asked_twice_and_more_is(rig: Rig) -> None:
     assert (await browser.get("/oauth/authorize", params=first | {"prompt": "consent"})).status_code == 200
     again = await browser.get("/oauth/authorize", params=first | {"prompt": "login"})
     assert asks_to_sign_in(again)
-    onward = await submitted(browser, again, email=EMAIL, password=PASSWORD)
+    onward = await submitted(browser, again, email=rig.user.email, password=PASSWORD)
     assert "prompt" not in onward.headers["location"]
 
 
@@ -213,7 +219,7 @@ async def test_consent_that_was_asked_for_is_asked_for_after_signing_in_too(rig:
     for prompt in ("consent", "login consent", "select_account consent"):
         page = await browser.get("/oauth/authorize", params=request_of(rig.client) | {"prompt": prompt})
         if asks_to_sign_in(page):
-            onward = await submitted(browser, page, email=EMAIL, password=PASSWORD)
+            onward = await submitted(browser, page, email=rig.user.email, password=PASSWORD)
             page = await browser.get(onward.headers["location"])
         assert (page.status_code, asks_to_sign_in(page)) == (200, False)
         assert answer_in((await submitted(browser, page, decision="allow")).headers["location"])["code"]
@@ -222,7 +228,7 @@ async def test_consent_that_was_asked_for_is_asked_for_after_signing_in_too(rig:
 async def test_however_a_prompt_is_written_signing_in_does_it(rig: Rig) -> None:
     browser = rig.http()
     page = await browser.get(f"/oauth/authorize?{urlencode(request_of(rig.client))}&%70rompt=log%69n")
-    onward = await submitted(browser, page, email=EMAIL, password=PASSWORD)
+    onward = await submitted(browser, page, email=rig.user.email, password=PASSWORD)
     assert not asks_to_sign_in(await browser.get(onward.headers["location"]))
 
 

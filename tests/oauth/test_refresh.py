@@ -18,6 +18,7 @@ async def test_each_refresh_gives_another_refresh_token(rig: Rig) -> None:
     assert len(set(tokens)) == 6
 
 
+@pytest.mark.own_gateway
 @pytest.mark.parametrize("age", [1, 2, 3])
 async def test_the_reuse_of_any_older_token_ends_the_family(rig: Rig, age: int) -> None:
     tokens = [(await rig.tokens())["refresh_token"]]
@@ -32,6 +33,7 @@ async def test_the_reuse_of_any_older_token_ends_the_family(rig: Rig, age: int) 
     assert (await rig.who(access)).status_code == 401
 
 
+@pytest.mark.own_gateway
 async def test_the_reuse_of_a_token_that_would_have_expired_ends_the_family_too(rig: Rig) -> None:
     first = (await rig.tokens())["refresh_token"]
     second = (await rig.refreshed(first)).json()["refresh_token"]
@@ -42,6 +44,7 @@ async def test_the_reuse_of_a_token_that_would_have_expired_ends_the_family_too(
         assert (await rig.refreshed(token)).json()["error"] == "invalid_grant"
 
 
+@pytest.mark.own_gateway
 async def test_a_lost_answer_is_given_again_for_ten_seconds_with_the_same_successor(rig: Rig) -> None:
     first = (await rig.tokens())["refresh_token"]
     second = (await rig.refreshed(first)).json()["refresh_token"]
@@ -89,6 +92,7 @@ async def test_a_scope_can_be_narrowed_never_widened_and_the_refresh_token_keeps
     assert whole["scope"] == "account:read skills:execute"
 
 
+@pytest.mark.own_gateway
 async def test_a_refresh_token_ends_thirty_days_after_its_last_use(rig: Rig) -> None:
     token = (await rig.tokens())["refresh_token"]
     rig.later(29 * _DAY)
@@ -99,6 +103,7 @@ async def test_a_refresh_token_ends_thirty_days_after_its_last_use(rig: Rig) -> 
     assert (await rig.refreshed(token)).json()["error"] == "invalid_grant"
 
 
+@pytest.mark.own_gateway
 async def test_a_family_ends_for_good_however_often_it_is_refreshed(rig: Rig) -> None:
     token = (await rig.tokens())["refresh_token"]
     for _ in range(8):

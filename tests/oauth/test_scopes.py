@@ -3,7 +3,7 @@
 import pytest
 
 from machpay_gateway.core.errors import InputError
-from tests.oauth.harness import EMAIL, PASSWORD, Rig, answer_in, request_of, submitted
+from tests.oauth.harness import PASSWORD, Rig, answer_in, request_of, submitted
 
 
 @pytest.mark.parametrize("scope", ["unknown", "account:read unknown", "account:write", "keys:manage", "account:*"])
@@ -27,7 +27,7 @@ async def test_without_a_scope_all_that_the_client_may_ask_for_is_meant(rig: Rig
 async def test_what_the_user_leaves_out_the_gateway_refuses(rig: Rig) -> None:
     browser = rig.http()
     page = await browser.get("/oauth/authorize", params=request_of(rig.client))
-    signed_in = await submitted(browser, page, email=EMAIL, password=PASSWORD)
+    signed_in = await submitted(browser, page, email=rig.user.email, password=PASSWORD)
     page = await browser.get(signed_in.headers["location"])
     assert page.text.count('name="scope"') == 2
     shorter = page.text.replace('value="skills:execute" checked', 'value="skills:execute"')
@@ -47,7 +47,7 @@ async def test_what_the_user_leaves_out_the_gateway_refuses(rig: Rig) -> None:
 async def test_scopes_that_the_form_adds_are_not_given(rig: Rig) -> None:
     browser = rig.http()
     page = await browser.get("/oauth/authorize", params=request_of(rig.client) | {"scope": "account:read"})
-    signed_in = await submitted(browser, page, email=EMAIL, password=PASSWORD)
+    signed_in = await submitted(browser, page, email=rig.user.email, password=PASSWORD)
     page = await browser.get(signed_in.headers["location"])
     location = (await submitted(browser, page, decision="allow", scope="skills:execute")).headers["location"]
     assert (await rig.exchanged(answer_in(location)["code"])).json()["scope"] == "account:read"

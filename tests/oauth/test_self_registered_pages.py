@@ -1,6 +1,5 @@
 """What a user sees of a client that registered itself, and where no browser is sent before somebody has signed in."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from tests.oauth.harness import (
     AUDIENCE,
-    EMAIL,
     ISSUER,
     PASSWORD,
     REDIRECT,
@@ -18,7 +16,6 @@ from tests.oauth.harness import (
     answer_in,
     asks_to_sign_in,
     request_of,
-    serving_oauth,
     submitted,
 )
 
@@ -46,9 +43,8 @@ ERRORS: list[tuple[dict[str, str | None], str]] = [
 
 
 @pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    async with serving_oauth(authority=OPEN) as rig:
-        yield rig
+def authority() -> OAuthSettings:
+    return OPEN
 
 
 async def registered(rig: Rig, **changes: Any) -> OAuthClient:  # noqa: ANN401 - metadata
@@ -68,7 +64,7 @@ async def signed_in(rig: Rig) -> AsyncClient:
     """Return a browser in which the user has signed in, at another app's request."""
     browser = rig.http()
     page = await browser.get("/oauth/authorize", params=request_of(rig.client))
-    answer = await submitted(browser, page, email=EMAIL, password=PASSWORD)
+    answer = await submitted(browser, page, email=rig.user.email, password=PASSWORD)
     assert answer.status_code == 303
     return browser
 
@@ -120,7 +116,7 @@ async def test_the_pages_say_that_the_app_registered_itself_and_show_its_host_be
     client, browser = await registered(rig), rig.http()
     sign_in = await request_authorization(browser, client)
     assert asks_to_sign_in(sign_in)
-    answer = await submitted(browser, sign_in, email=EMAIL, password=PASSWORD)
+    answer = await submitted(browser, sign_in, email=rig.user.email, password=PASSWORD)
     consent = await browser.get(answer.headers["location"])
     for page in (sign_in, consent):
         body = page.text[page.text.index("<body>") :]

@@ -112,6 +112,7 @@ async def test_scripts_of_other_origins_may_not_ask_where_users_are_known(rig: R
         assert "access-control-allow-origin" not in answer.headers
 
 
+@pytest.mark.own_gateway
 async def test_with_another_secret_key_than_the_signing_keys_it_says_to_come_again_and_the_log_why(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:

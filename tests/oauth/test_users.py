@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from machpay_gateway.core.errors import InputError
-from tests.oauth.harness import EMAIL, PASSWORD, Rig, asks_to_sign_in, request_of, submitted
+from tests.oauth.harness import PASSWORD, Rig, asks_to_sign_in, request_of, submitted
 
 
 async def test_who_is_shut_out_while_a_password_is_hashed_stays_shut_out(
@@ -68,11 +68,11 @@ async def test_a_user_of_another_account_is_not_changed(rig: Rig) -> None:
 async def test_signing_in_anew_ends_the_session_that_was_there(rig: Rig, prompt: str) -> None:
     browser, parameters = rig.http(), request_of(rig.client)
     page = await browser.get("/oauth/authorize", params=parameters)
-    assert (await submitted(browser, page, email=EMAIL, password=PASSWORD)).status_code == 303
+    assert (await submitted(browser, page, email=rig.user.email, password=PASSWORD)).status_code == 303
     before = browser.cookies["__Host-machpay-session"]
     page = await browser.get("/oauth/authorize", params=parameters | {"prompt": prompt})
     assert asks_to_sign_in(page)
-    assert (await submitted(browser, page, email=EMAIL, password=PASSWORD)).status_code == 303
+    assert (await submitted(browser, page, email=rig.user.email, password=PASSWORD)).status_code == 303
     assert browser.cookies["__Host-machpay-session"] != before
     assert await rig.gateway.users.signed_in(before) is None
     assert len(await rig.gateway.users.sign_ins(rig.user)) == 1
@@ -81,11 +81,11 @@ async def test_signing_in_anew_ends_the_session_that_was_there(rig: Rig, prompt:
 async def test_a_form_that_another_tab_overtook_goes_on_unless_the_app_wants_it(rig: Rig) -> None:
     browser, parameters = rig.http(), request_of(rig.client)
     pages = [await browser.get("/oauth/authorize", params=parameters | more) for more in ({}, {"prompt": "login"}, {})]
-    assert (await submitted(browser, pages[2], email=EMAIL, password=PASSWORD)).status_code == 303
+    assert (await submitted(browser, pages[2], email=rig.user.email, password=PASSWORD)).status_code == 303
     answer = await submitted(browser, pages[0], email="other@example.org", password="looked at by nobody")
     assert answer.status_code == 303
     assert not asks_to_sign_in(await browser.get(answer.headers["location"]))
-    answer = await submitted(browser, pages[1], email=EMAIL, password=PASSWORD)
+    answer = await submitted(browser, pages[1], email=rig.user.email, password=PASSWORD)
     assert answer.status_code == 200
     assert asks_to_sign_in(answer)
     assert len(await rig.gateway.users.sign_ins(rig.user)) == 1
@@ -94,7 +94,9 @@ async def test_a_form_that_another_tab_overtook_goes_on_unless_the_app_wants_it(
 async def test_signing_out_of_the_consent_page_clears_what_the_site_kept(rig: Rig) -> None:
     browser = rig.http()
     page = await browser.get("/oauth/authorize", params=request_of(rig.client))
-    page = await browser.get((await submitted(browser, page, email=EMAIL, password=PASSWORD)).headers["location"])
+    page = await browser.get(
+        (await submitted(browser, page, email=rig.user.email, password=PASSWORD)).headers["location"]
+    )
     form = next(
         n for n, action in enumerate(re.findall(r'<form[^>]*action="([^"]*)"', page.text)) if "sign-out" in action
     )
