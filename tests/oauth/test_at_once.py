@@ -16,7 +16,6 @@ from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.settings import Options
 from tests.oauth.harness import REDIRECT, VERIFIER, Rig, basic, serving_oauth
 from tests.postgres.fixtures import MIGRATED, postgres_server
-from tests.postgres.servers import Server
 from tests.prepared import new_sqlite
 from tests.redises.servers import running_server
 from tests.serving.processes import Served, served
@@ -86,15 +85,13 @@ pytestmark = pytest.mark.parametrize("place", PLACES, indirect=True, scope="modu
 
 
 @pytest.fixture(scope="module")
-def place(
-    request: pytest.FixtureRequest, postgres_server: Server, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Served, Options]]:
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Options]]:
     """Four workers that serve, and the settings of a gateway beside them."""
     (database, grace), folder = request.param, tmp_path_factory.mktemp("workers")
     if database == "sqlite":
         url = new_sqlite(folder / "oauth.db")
     else:
-        url = postgres_server.make_database(f"at_once_{grace}", template=MIGRATED)
+        url = request.getfixturevalue("postgres_server").make_database(f"at_once_{grace}", template=MIGRATED)
     with running_server() as redis:
         options = Options(
             database=url,
@@ -109,11 +106,20 @@ def place(
             yield gateway, options
 
 
-@pytest.fixture
-async def workers(place: tuple[Served, Options]) -> AsyncIterator[Workers]:
-    gateway, options = place
+@pytest.fixture(scope="module")
+async def beside(place: tuple[Served, Options]) -> AsyncIterator[Rig]:
+    """A gateway in this process on the same database."""
+    _, options = place
     async with serving_oauth(**options) as rig:
-        yield Workers(gateway, rig)
+        yield rig
+
+
+@pytest.fixture
+async def workers(place: tuple[Served, Options], beside: Rig) -> AsyncIterator[Workers]:
+    gateway, _ = place
+    rig = await beside.share()
+    yield Workers(gateway, rig)
+    await rig.close()
 
 
 async def test_fifty_presentations_of_a_code_give_tokens_once_and_then_end_them(workers: Workers) -> None:
