@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, closing
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -18,6 +19,7 @@ from machpay_gateway.core.oauth.client import CLIENT_CREDENTIALS, OAuthClient
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.server import create_app
 from machpay_gateway.settings import Options, load_settings
+from tests.gateways import Shared
 from tests.oauth.harness import AUDIENCE, EMAIL, ISSUER, PASSWORD, REDIRECT, Rig, basic, serving_oauth
 from tests.postgres.fixtures import postgres_server, postgres_url
 from tests.prepared import new_sqlite
@@ -34,6 +36,23 @@ def opened(**settings: Any) -> OAuthSettings:  # noqa: ANN401 - any of its field
     """Return an authority at which clients may register."""
     given: dict[str, Any] = {"registration_account": "acme", "registration_scopes": ("account:read",)}
     return OAuthSettings(ISSUER, audience=AUDIENCE, **(given | settings))
+
+
+ShareOpen = Callable[..., Awaitable[Rig]]
+
+
+@pytest.fixture
+async def share_open(shared_rigs: Shared[Rig]) -> AsyncIterator[ShareOpen]:
+    """A function that takes fields of the settings, and returns a rig of a server that is opened by them."""
+    async with AsyncExitStack() as stack:
+
+        async def share(**settings: Any) -> Rig:  # noqa: ANN401 - as `opened` has them
+            serve = partial(serving_oauth, authority=opened(**settings))
+            rig = await (await shared_rigs.part(str(settings), serve)).share()
+            stack.push_async_callback(rig.close)
+            return rig
+
+        yield share
 
 
 async def registered(rig: Rig, *, http: AsyncClient | None = None, **changes: Any) -> Response:  # noqa: ANN401 - JSON
@@ -58,27 +77,27 @@ async def test_nobody_can_unless_an_account_is_named_for_it(rig: Rig) -> None:
         assert message["registration_endpoint"] == f"{ISSUER}/oauth/register"
 
 
-async def test_a_registered_client_acts_for_a_user_who_allows_it() -> None:
-    async with serving_oauth(authority=opened()) as rig:
-        answer = await registered(rig)
-        assert answer.status_code == 201, answer.text
-        assert answer.headers["cache-control"] == "no-store"
-        made = answer.json()
-        assert (made["client_name"], made["scope"], made["client_secret_expires_at"]) == (
-            "A new app",
-            "account:read",
-            0,
-        )
-        assert (made["grant_types"], made["response_types"]) == (["authorization_code"], ["code"])
-        client = await rig.gateway.oauth_clients.get(None, made["client_id"])
-        assert client is not None
-        assert client.requires_pkce
-        assert client.is_self_registered
-        code = await rig.code(client=client)
-        sent = {"grant_type": "authorization_code", "code": code, "redirect_uri": REDIRECT, "code_verifier": "v" * 43}
-        headers = basic(made["client_id"], made["client_secret"])
-        tokens = await rig.http().post("/oauth/token", data=sent, headers=headers)
-        assert tokens.json()["scope"] == "account:read"
+async def test_a_registered_client_acts_for_a_user_who_allows_it(share_open: ShareOpen) -> None:
+    rig = await share_open()
+    answer = await registered(rig)
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    made = answer.json()
+    assert (made["client_name"], made["scope"], made["client_secret_expires_at"]) == (
+        "A new app",
+        "account:read",
+        0,
+    )
+    assert (made["grant_types"], made["response_types"]) == (["authorization_code"], ["code"])
+    client = await rig.gateway.oauth_clients.get(None, made["client_id"])
+    assert client is not None
+    assert client.requires_pkce
+    assert client.is_self_registered
+    code = await rig.code(client=client)
+    sent = {"grant_type": "authorization_code", "code": code, "redirect_uri": REDIRECT, "code_verifier": "v" * 43}
+    headers = basic(made["client_id"], made["client_secret"])
+    tokens = await rig.http().post("/oauth/token", data=sent, headers=headers)
+    assert tokens.json()["scope"] == "account:read"
 
 
 @pytest.mark.parametrize(
@@ -100,44 +119,47 @@ async def test_a_registered_client_acts_for_a_user_who_allows_it() -> None:
     ],
     ids=str,
 )
-async def test_what_cannot_be_registered_is_told_by_the_standards_codes(changes: dict[str, Any], error: str) -> None:
-    async with serving_oauth(authority=opened()) as rig:
-        before = await rig.gateway.store.audit_head()
-        answer = await registered(rig, **changes)
-        assert (answer.status_code, answer.json()["error"]) == (400, error)
-        assert await registered_clients(rig) == []
-        assert await rig.gateway.store.audit_head() == before
+async def test_what_cannot_be_registered_is_told_by_the_standards_codes(
+    share_open: ShareOpen, changes: dict[str, Any], error: str
+) -> None:
+    rig = await share_open()
+    clients, before = await registered_clients(rig), await rig.gateway.store.audit_head()
+    answer = await registered(rig, **changes)
+    assert (answer.status_code, answer.json()["error"]) == (400, error)
+    assert await registered_clients(rig) == clients
+    assert await rig.gateway.store.audit_head() == before
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"x", b"{" * 20_000, b'"x"'], ids=lambda body: str(body[:10]))
-async def test_what_is_no_metadata_is_told_so(body: bytes) -> None:
-    async with serving_oauth(authority=opened()) as rig:
-        answer = await rig.http().post("/oauth/register", content=body)
-        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_client_metadata")
+async def test_what_is_no_metadata_is_told_so(share_open: ShareOpen, body: bytes) -> None:
+    rig = await share_open()
+    answer = await rig.http().post("/oauth/register", content=body)
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_client_metadata")
 
 
-async def test_a_client_that_would_call_for_itself_cannot_register() -> None:
-    async with serving_oauth(authority=opened(registration_scopes=("skills:execute",))) as rig:
-        metadata = {
-            "client_name": "x",
-            "grant_types": ["client_credentials"],
-            "token_endpoint_auth_method": "client_secret_post",
-        }
-        answer = await rig.http().post("/oauth/register", json=metadata)
-        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_client_metadata")
-        assert await registered_clients(rig) == []
+async def test_a_client_that_would_call_for_itself_cannot_register(share_open: ShareOpen) -> None:
+    rig = await share_open(registration_scopes=("skills:execute",))
+    clients = await registered_clients(rig)
+    metadata = {
+        "client_name": "x",
+        "grant_types": ["client_credentials"],
+        "token_endpoint_auth_method": "client_secret_post",
+    }
+    answer = await rig.http().post("/oauth/register", json=metadata)
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_client_metadata")
+    assert await registered_clients(rig) == clients
 
 
-async def test_nobody_can_let_a_registered_client_call_for_itself() -> None:
-    async with serving_oauth(authority=opened()) as rig:
-        made = (await registered(rig)).json()
-        with pytest.raises(InputError, match="registered itself"):
-            await rig.gateway.oauth_clients.update(
-                None, made["client_id"], grant_types=["authorization_code", CLIENT_CREDENTIALS]
-            )
-        changed = await rig.gateway.oauth_clients.update(None, made["client_id"], name="Renamed")
-        assert changed is not None
-        assert changed.is_self_registered  # whatever is changed
+async def test_nobody_can_let_a_registered_client_call_for_itself(share_open: ShareOpen) -> None:
+    rig = await share_open()
+    made = (await registered(rig)).json()
+    with pytest.raises(InputError, match="registered itself"):
+        await rig.gateway.oauth_clients.update(
+            None, made["client_id"], grant_types=["authorization_code", CLIENT_CREDENTIALS]
+        )
+    changed = await rig.gateway.oauth_clients.update(None, made["client_id"], name="Renamed")
+    assert changed is not None
+    assert changed.is_self_registered  # whatever is changed
 
 
 async def test_a_row_that_says_otherwise_gets_a_registered_client_no_token(tmp_path: Path) -> None:
@@ -168,14 +190,14 @@ async def test_a_row_that_says_otherwise_gets_a_registered_client_no_token(tmp_p
     ids=str,
 )
 async def test_a_registered_client_gets_of_the_set_scopes_those_it_asks_for(
-    within: tuple[str, ...], metadata: dict[str, str], given: str
+    share_open: ShareOpen, within: tuple[str, ...], metadata: dict[str, str], given: str
 ) -> None:
-    async with serving_oauth(authority=opened(registration_scopes=within)) as rig:
-        sent = {"client_name": "x", "redirect_uris": [REDIRECT]} | metadata
-        made = (await rig.http().post("/oauth/register", json=sent)).json()
-        assert made["scope"] == given
-        client = await rig.gateway.oauth_clients.get(None, made["client_id"])
-        assert str(client.scopes) == given  # type: ignore[union-attr]  # it was just made
+    rig = await share_open(registration_scopes=within)
+    sent = {"client_name": "x", "redirect_uris": [REDIRECT]} | metadata
+    made = (await rig.http().post("/oauth/register", json=sent)).json()
+    assert made["scope"] == given
+    client = await rig.gateway.oauth_clients.get(None, made["client_id"])
+    assert str(client.scopes) == given  # type: ignore[union-attr]  # it was just made
 
 
 async def test_an_address_block_registers_as_many_clients_as_it_may() -> None:
@@ -272,15 +294,16 @@ def bearer(token: str) -> dict[str, str]:
     ],
 )
 async def test_where_a_token_is_set_only_its_holder_registers(
-    headers: list[tuple[str, str]], status: int, challenge: str | None
+    share_open: ShareOpen, headers: list[tuple[str, str]], status: int, challenge: str | None
 ) -> None:
-    async with serving_oauth(authority=opened(registration_token=TOKEN)) as rig:
-        answer = await rig.http().post("/oauth/register", json=ASKED, headers=headers)
-        assert answer.status_code == status, answer.text
-        assert answer.headers.get("www-authenticate") == challenge
-        assert len(await registered_clients(rig)) == (status == 201)
-        assert status == 201 or answer.json()["error"] == "invalid_token"
-        assert TOKEN not in answer.text
+    rig = await share_open(registration_token=TOKEN)
+    clients = await registered_clients(rig)
+    answer = await rig.http().post("/oauth/register", json=ASKED, headers=headers)
+    assert answer.status_code == status, answer.text
+    assert answer.headers.get("www-authenticate") == challenge
+    assert len(await registered_clients(rig)) - len(clients) == (status == 201)
+    assert status == 201 or answer.json()["error"] == "invalid_token"
+    assert TOKEN not in answer.text
 
 
 async def test_guesses_at_the_token_slow_their_address_and_use_up_nothing_else() -> None:
