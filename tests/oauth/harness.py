@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from machpay_gateway import MachPayAuth, Route
-from machpay_gateway.core.accounts.user import User
+from machpay_gateway.core.accounts.user import User, validate_email
 from machpay_gateway.core.keys.audit import APPLICATION, Change
 from machpay_gateway.core.keys.key import ENTROPY_BYTES, mint_id
 from machpay_gateway.core.oauth.client import OAuthClient
@@ -84,16 +84,7 @@ class Rig:
         """Return the same server with another account, user, app and address, which no limit has counted yet."""
         number, gateway = next(_NUMBERS), self.gateway
         account = await gateway.accounts.create(f"acme {number}", "standard")
-        # With the same password: to judge one takes longer than most tests.
-        user = replace(
-            self.user,
-            id=mint_id("user", os.urandom(ENTROPY_BYTES)),
-            account_id=account.id,
-            email=f"ada-{number}@example.org",
-        )
-        await gateway.store.add_user(
-            user, Change(user.created_at, APPLICATION, "user.create", account.id, user.id, {}, {})
-        )
+        user = await add_user(gateway, account.id, f"ada-{number}@example.org", self.user)
         client, secret = await _new_client(gateway, account.id, self.client.scopes)
         return Rig(self.app, gateway, user, client, secret, address=f"2001:db8:1:{number:x}::1", is_shared=True)
 
@@ -204,6 +195,15 @@ class Rig:
         """Call the application with *token*."""
         http = self.http(base_url=AUDIENCE)
         return await http.request(method, path, headers={"Authorization": f"{scheme} {token}"})
+
+
+async def add_user(gateway: Gateway, account_id: str, email: str, like: User) -> User:
+    """Return a new user with the password of *like*: to judge the strength of one takes longer than most tests."""
+    user_id = mint_id("user", os.urandom(ENTROPY_BYTES))
+    user = replace(like, id=user_id, account_id=account_id, email=validate_email(email))
+    change = Change(user.created_at, APPLICATION, "user.create", account_id, user.id, {}, {})
+    assert await gateway.store.add_user(user, change)
+    return user
 
 
 def request_of(client: OAuthClient) -> dict[str, str]:

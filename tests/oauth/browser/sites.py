@@ -29,8 +29,8 @@ from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.server import create_app
 from machpay_gateway.services.users import SignedIn
 from machpay_gateway.settings import Options
-from tests.oauth.harness import PASSWORD, ROUTES, SCOPES, basic, request_of, telling
-from tests.prepared import hash_cheaply
+from tests.oauth.harness import PASSWORD, ROUTES, SCOPES, add_user, basic, request_of, telling
+from tests.prepared import hash_cheaply, new_sqlite
 from tests.servers import serving
 
 STRANGE_SCOPE = "<img/src=x/onerror=alert(1)>"  # which RFC 6749 §3.3 has nothing against
@@ -121,13 +121,14 @@ class App:
 
 @dataclass
 class Site:
-    """An authorization server at *url*, an *app*, and a way in behind the pages."""
+    """An authorization server at *url*, an *app*, a *user*, and a way in behind the pages."""
 
     url: str
     app: App
     client: OAuthClient
     gateway: Gateway
     portal: BlockingPortal
+    user: User
     reader: str = ""
 
     def authorize_url(self, client: OAuthClient | None = None, **parameters: str) -> str:
@@ -154,7 +155,7 @@ class Site:
     def new_user(self, email: str = "") -> User:
         """Return another user, of this *email* if one is given."""
         email = email or f"person-{next(_NUMBERS)}@example.org"
-        return self.portal.call(self.gateway.users.create, self.client.account_id, email, PASSWORD)
+        return self.portal.call(add_user, self.gateway, self.client.account_id, email, self.user)
 
     def sign_in_as_reader(self, page: Page) -> None:
         """Sign a user in behind the pages, who is for tests that look at what is asked and do not answer."""
@@ -175,7 +176,7 @@ def serving_site(folder: Path) -> Iterator[Site]:
     url, app_url = (f"http://127.0.0.1:{each.getsockname()[1]}" for each in (listening, apps))
     api_url = url.replace("127.0.0.1", "localhost")
     config = Options(
-        database=f"sqlite:///{folder / 'oauth.db'}",
+        database=new_sqlite(folder / "oauth.db"),
         routes=(*ROUTES, Route("GET /strange", scopes=[STRANGE_SCOPE])),
         oauth=OAuthSettings(url, audience=api_url),
         trusted_proxies=["127.0.0.1"],
@@ -189,11 +190,12 @@ def serving_site(folder: Path) -> Iterator[Site]:
         create = partial(gateway.oauth_clients.create, account.id, name="Ada's app", scopes=SCOPES, redirect_uris=uris)
         client, secret = portal.call(create)
         app.id, app.secret = client.id, secret or ""
+        user = portal.call(gateway.users.create, account.id, "first@example.org", PASSWORD)
         with (
             serving(app.serving(), listening=apps),
             serving(create_app(telling, **config), listening=listening),
         ):
-            yield Site(url, app, client, gateway, portal)
+            yield Site(url, app, client, gateway, portal, user)
 
 
 def sign_in(page: Page, email: str, password: str = PASSWORD) -> None:

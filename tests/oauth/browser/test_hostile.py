@@ -79,7 +79,7 @@ def test_no_app_and_no_user_is_called_by_what_cannot_be_seen_or_turns_text_round
     with pytest.raises(InputError, match="cannot be shown"):
         site.new_client(f"Ada{mark}ppa")
     with pytest.raises(InputError, match="not an email"):
-        site.new_user(f"ada{mark}moc@example.org")
+        site.portal.call(site.gateway.users.create, site.client.account_id, f"ada{mark}moc@example.org")
 
 
 def test_a_state_that_turns_text_round_comes_back_and_turns_none(site: Site, page: Page, email: str) -> None:

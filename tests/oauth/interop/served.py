@@ -15,6 +15,7 @@ from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.server import create_app
 from machpay_gateway.settings import Options
 from tests.oauth.harness import EMAIL, FORM, PASSWORD, ROUTES, SCOPES, filled, telling
+from tests.prepared import hash_cheaply, new_sqlite
 from tests.servers import serving
 
 OTHER_AUDIENCE = "https://reports.example.com"
@@ -90,7 +91,7 @@ def serving_apps(directory: Path) -> Iterator[Served]:
     listening = socket.create_server(("127.0.0.1", 0))
     issuer, api_url = (f"http://{host}:{listening.getsockname()[1]}" for host in ("127.0.0.1", "localhost"))
     options: Options = {
-        "database": f"sqlite:///{directory}/oauth.db",
+        "database": new_sqlite(directory / "oauth.db"),
         "routes": ROUTES,
         "scopes": [BEYOND],
         "failure_limit": "100000/minute",  # what is sent here is wrong on purpose
@@ -103,6 +104,7 @@ def serving_apps(directory: Path) -> Iterator[Served]:
 
 async def _prepared(options: Options) -> Apps:
     async with Gateway(**options) as gateway:
+        hash_cheaply(gateway)
         account = await gateway.accounts.create("acme", "standard")
         await gateway.users.create(account.id, EMAIL, PASSWORD)
 
