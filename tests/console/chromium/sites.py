@@ -1,5 +1,6 @@
 """A Console, its API, and another site: real servers on the loopback interface."""
 
+import asyncio
 import math
 import time
 from collections.abc import Iterator
@@ -45,6 +46,7 @@ ROUTES = (
     Route("* /public/{rest:path}", public=True),
 )
 _NUMBERS = count(1)
+_POLL_MS = 5_000  # after which pages with numbers request newer ones
 
 
 @dataclass
@@ -132,6 +134,13 @@ class Site:
         headers = {"Authorization": f"Bearer {secret}", "X-Forwarded-For": f"127.1.{number >> 8}.{number & 255}"}
         return httpx2.get(f"{self.api_url}{path}", headers=headers, **options)
 
+    def store_usage(self) -> None:
+        """Store the usage that the API has counted, which it does itself at the next second."""
+        recorder = self.app.gateway.recorder
+        loop = recorder._timer_loop  # noqa: SLF001 - the tests' way in
+        assert loop is not None, "nothing was counted"
+        asyncio.run_coroutine_threadsafe(recorder._flushes.join(None), loop).result()  # noqa: SLF001 - as above
+
     def later(self, seconds: float) -> None:
         """Set the clock of what decides *seconds* on."""
         self.ahead += seconds
@@ -141,6 +150,11 @@ class Site:
         """Set it right again."""
         self.ahead = 0.0
         self.app.gateway.gate._clock = time.time  # noqa: SLF001 - as above
+
+
+def let_poll(page: Page) -> None:
+    """Make the next poll of *page* due now. Its clock must have been installed before the page was loaded."""
+    page.clock.fast_forward(_POLL_MS)
 
 
 @contextmanager

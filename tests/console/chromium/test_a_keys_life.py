@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Error, Page, expect
 
 from tests.chromium import BrowserErrors, OpenPage
-from tests.console.chromium.sites import Site
+from tests.console.chromium.sites import Site, let_poll
 from tests.console.harness import PASSWORD
 
 CLIPBOARD = ["clipboard-read", "clipboard-write"]
@@ -27,6 +27,7 @@ def painted(page: Page) -> bytes:
 
 def test_from_creating_a_key_to_its_last_refusal(site: Site, open_page: OpenPage) -> None:
     page = open_page(permissions=CLIPBOARD)
+    page.clock.install()
     site.come_in(page)
     secret = create(site, page)
     assert site.call(secret).status_code == 200
@@ -68,6 +69,7 @@ def create(site: Site, page: Page) -> str:
 
 def see_calls_on_the_chart(site: Site, page: Page, secret: str) -> None:
     """See two calls, one of them refused, and then more of them, without loading the page anew."""
+    site.store_usage()
     page.get_by_role("link", name="Usage").last.click()
     page.get_by_role("link", name="Last hour").click()
     figures, kinds = page.locator("#usage > section").first, page.get_by_role("list", name="Requests by kind")
@@ -77,6 +79,8 @@ def see_calls_on_the_chart(site: Site, page: Page, secret: str) -> None:
     expect(page.locator("#requests-chart canvas")).to_be_visible()
     before = painted(page)
     assert [site.call(secret).status_code for _ in range(20)] == [200] * 20
+    site.store_usage()
+    let_poll(page)
     expect(kinds).to_contain_text(re.compile(r"admitted\s*21\b"))
     expect(figures).to_contain_text("979")  # are left of 1,000 in the minute
     assert painted(page) != before
@@ -93,6 +97,8 @@ def rotate(site: Site, page: Page, secret: str) -> str:
     page.get_by_role("link", name="Done").click()
     expect(page.locator("#secrets")).to_contain_text("not used since the rotation")
     assert [site.call(each).status_code for each in (rotated, secret)] == [200, 200]
+    site.store_usage()
+    let_poll(page)
     expect(page.locator("#secrets")).to_contain_text("still in use")  # without being loaded anew
     return rotated
 
@@ -125,14 +131,17 @@ def test_a_temporary_error_keeps_the_page_and_is_retried(site: Site, page: Page,
     account = site.new_account()
     record, _ = site.new_key("production-api", account=account)
     site.sign_in(page, site.new_user(account=account))
+    page.clock.install()
     page.goto(f"{site.url}/console/keys/{record.id}")
     browser_errors.expect("503")
     pattern = f"**/console/keys/{record.id}"
     page.route(pattern, lambda route: route.fulfill(status=503, body="<h1>away</h1>"))
     with page.expect_response(lambda answer: answer.status == 503):
+        let_poll(page)
         expect(page.locator("#secrets")).to_contain_text("Current")
     page.unroute(pattern)
     with page.expect_response(lambda answer: answer.ok and record.id in answer.url):
+        let_poll(page)
         expect(page.locator("#secrets")).to_contain_text("Current")
     expect(page.get_by_role("heading", level=1)).to_have_count(1)
 

@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from machpay_gateway.core.accounts.user import User
 from tests.chromium import OpenPage, findings
-from tests.console.chromium.sites import Site
+from tests.console.chromium.sites import Site, let_poll
 from tests.console.harness import PASSWORD
 
 NEW = "a wholly different passphrase"
@@ -84,9 +84,11 @@ def test_background_requests_are_marked(site: Site, open_page: OpenPage) -> None
     account = site.new_account()
     key, _ = site.new_key("production-api", account=account)
     site.sign_in(page, site.new_user(account=account))
+    page.clock.install()
     page.goto(f"{site.url}/console/sessions")
     page.get_by_role("button", name="Sign in elsewhere").click()
     assert findings(page) == []
     page.goto(f"{site.url}/console/keys/{key.id}")
     with page.expect_request(lambda request: request.headers.get("x-machpay-automatic") == "yes"):
+        let_poll(page)
         expect(page.locator("#secrets")).to_contain_text("Current")
