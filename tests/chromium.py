@@ -104,7 +104,7 @@ def mark_as_in_a_browser(items: list[pytest.Item], here: Path) -> None:
     )
     for item in items:
         if here in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("browser"))  # one browser is enough for two processors
+            item.add_marker(pytest.mark.xdist_group(f"browser {here.parent.name}"))
             item.add_marker(absent)
 
 
