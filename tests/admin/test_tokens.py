@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -11,14 +10,17 @@ from machpay_gateway.admin.operations import OPERATIONS, Operation
 from tests.admin.conftest import Api, serving_api, status_and_code
 from tests.admin.test_accounts import BODIES
 from tests.middleware.test_tokens import AUDIENCE, ISSUER, KEY, token
+from tests.prepared import new_sqlite
 
 
-@pytest.fixture(params=["live", "test"])
-async def api(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Api]:
-    jwks = tmp_path / "jwks.json"
+@pytest.fixture(params=["live", "test"], scope="module")
+async def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]:
+    """A key API that the module shares: these callers have no account, and change nothing."""
+    folder = tmp_path_factory.mktemp("tokens")
+    jwks = folder / "jwks.json"
     jwks.write_text(json.dumps({"keys": [KEY.as_dict(private=False)]}))
     issuer = Issuer(ISSUER, audience=AUDIENCE, jwks=str(jwks), tier="enterprise", environment=request.param)
-    async with serving_api(database=f"sqlite:///{tmp_path}/keys.db", issuers=[issuer]) as api:
+    async with serving_api(database=new_sqlite(folder / "keys.db"), issuers=[issuer]) as api:
         yield api
 
 

@@ -1,7 +1,7 @@
 """The same middleware around the frameworks people use: let in, refused, and seen by the application."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import django
 import pytest
@@ -22,7 +22,7 @@ from starlette.routing import Route as Endpoint
 from starlette.types import ASGIApp, Message
 
 from machpay_gateway import MachPayAuth
-from tests.gateways import Guarded, guarded
+from tests.gateways import Guarded, Shared, guarded
 from tests.servers import exchange, serving
 
 
@@ -79,14 +79,25 @@ def django_asgi() -> ASGIApp:
 FRAMEWORKS = [starlette, fastapi, litestar, quart, django_asgi]
 
 
+@pytest.fixture(scope="module")
+async def shared_apis() -> AsyncIterator[Shared[Guarded]]:
+    async with Shared[Guarded]() as shared:
+        yield shared
+
+
+@pytest.fixture
+async def api(framework: Callable[[], ASGIApp], shared_apis: Shared[Guarded]) -> Guarded:
+    """An application of the framework, guarded; the module shares it, and each test has a key of its own."""
+    return await shared_apis.part(framework.__name__, lambda: guarded(framework()))
+
+
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-async def test_the_caller_reaches_the_application_and_nobody_else_does(framework: Callable[[], ASGIApp]) -> None:
-    async with guarded(framework()) as api:
-        key_id, secret = await api.key()
-        allowed = await api.client(secret).get("/v1/skills")
-        assert (allowed.status_code, key_id in allowed.text) == (200, True)
-        assert "ratelimit" in allowed.headers
-        assert (await api.client().get("/v1/skills")).status_code == 401
+async def test_the_caller_reaches_the_application_and_nobody_else_does(api: Guarded) -> None:
+    key_id, secret = await api.key()
+    allowed = await api.client(secret).get("/v1/skills")
+    assert (allowed.status_code, key_id in allowed.text) == (200, True)
+    assert "ratelimit" in allowed.headers
+    assert (await api.client().get("/v1/skills")).status_code == 401
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -120,38 +131,35 @@ def test_it_starts_and_stops_on_a_real_server(framework: Callable[[], ASGIApp]) 
         ("", "/v1/skills;x"),
     ],
 )
-async def test_no_other_spelling_reaches_a_guarded_route(
-    framework: Callable[[], ASGIApp], method: str, root: str, path: str
-) -> None:
-    async with guarded(framework()) as api:
-        key_id, secret = await api.key(scopes=["account:read"])
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "scheme": "http",
-            "server": ("api.test", 80),
-            "client": ("192.0.2.1", 50000),
-            "method": method,
-            "root_path": root,
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "headers": [(b"host", b"api.test"), (b"authorization", f"Bearer {secret}".encode())],
-        }
-        sent: list[Message] = []
+async def test_no_other_spelling_reaches_a_guarded_route(api: Guarded, method: str, root: str, path: str) -> None:
+    key_id, secret = await api.key(scopes=["account:read"])
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "scheme": "http",
+        "server": ("api.test", 80),
+        "client": ("192.0.2.1", 50000),
+        "method": method,
+        "root_path": root,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"host", b"api.test"), (b"authorization", f"Bearer {secret}".encode())],
+    }
+    sent: list[Message] = []
 
-        unread: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
+    unread: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
 
-        async def receive() -> Message:
-            if not unread:
-                await asyncio.Event().wait()  # a client that stays
-            return unread.pop()
+    async def receive() -> Message:
+        if not unread:
+            await asyncio.Event().wait()  # a client that stays
+        return unread.pop()
 
-        async def send(message: Message) -> None:
-            sent.append(message)
+    async def send(message: Message) -> None:
+        sent.append(message)
 
-        await api.app(scope, receive, send)
+    await api.app(scope, receive, send)
     assert key_id.encode() not in b"".join(message.get("body", b"") for message in sent)
     assert sent[0]["status"] >= 400 or path == "/v1/skills/" or method == "OPTIONS"
 
