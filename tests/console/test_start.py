@@ -31,6 +31,7 @@ from tests.console.harness import ADMIN, PASSWORD, ROUTES, STRANGER, VIEWER, Rig
 from tests.node import NODE, inherited
 from tests.oauth.harness import EMAIL
 from tests.oauth.interop.served import Browser
+from tests.prepared import hash_cheaply, new_sqlite
 from tests.sdk.typescript import MARKS, Application, application, built
 from tests.servers import serving
 
@@ -85,7 +86,7 @@ def site(tmp_path: Path) -> Iterator[ServedConsole]:
     listening = socket.create_server(("127.0.0.1", 0))
     url, pages_url = (f"http://{host}:{listening.getsockname()[1]}" for host in ("127.0.0.1", "localhost"))
     options = Options(
-        database=f"sqlite:///{tmp_path}/console.db",
+        database=new_sqlite(tmp_path / "console.db"),
         routes=ROUTES,
         console=ConsoleSettings(pages_url, url),
         oauth=OAuthSettings(pages_url, audience=url),
@@ -94,6 +95,7 @@ def site(tmp_path: Path) -> Iterator[ServedConsole]:
     async def prepared() -> tuple[KeyRecord, str, str, OAuthClient, str | None]:
         async with Gateway(**options) as made:
             account = await made.accounts.create("acme", "standard")
+            hash_cheaply(made)
             await made.users.create(account.id, EMAIL, PASSWORD, role="admin")
             key, secret = await made.keys.create(
                 account.id,

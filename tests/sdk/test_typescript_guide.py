@@ -17,6 +17,7 @@ from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.server import create_app
 from tests.oauth.harness import EMAIL, PASSWORD, ROUTES, SCOPES, telling
 from tests.oauth.interop.served import App, Browser
+from tests.prepared import hash_cheaply, new_sqlite
 from tests.sdk.typescript import (
     IMPORT,
     MARKS,
@@ -55,11 +56,12 @@ class Site:
 def serving_guide(folder: Path) -> Iterator[Site]:
     listening = socket.create_server(("127.0.0.1", 0))
     issuer = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    options: Options = {"database": f"sqlite:///{folder}/oauth.db", "routes": ROUTES, "oauth": OAuthSettings(issuer)}
+    options: Options = {"database": new_sqlite(folder / "oauth.db"), "routes": ROUTES, "oauth": OAuthSettings(issuer)}
 
     async def registered() -> App:
         async with Gateway(**options) as made:
             account = await made.accounts.create("acme", "standard")
+            hash_cheaply(made)
             await made.users.create(account.id, EMAIL, PASSWORD)
             uri = "https://app.example.org/callback"
             client, secret = await made.oauth_clients.create(
