@@ -106,6 +106,8 @@ async def test_what_is_cached_is_bounded(cache: KeyCache, lookup: Lookup) -> Non
     for number in range(100, 200):
         assert await cache.find(presented(number)) is None
     assert len(cache) == 6  # three keys, three digests of nobody
+    for number in range(197, 200):
+        assert await cache.find(presented(number)) is None  # the last three, without a load
     assert await version_of(cache, 1) == 1  # one that had to go is loaded again
     assert lookup.loads == 5 + 100 + 1
 
