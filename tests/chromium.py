@@ -103,7 +103,7 @@ def mark_as_in_a_browser(items: list[pytest.Item], here: Path) -> None:
         CHROMIUM is None, reason="chromium is not on PATH: `apt-get install chromium`, and the pages are tried in it"
     )
     for item in items:
-        if here in item.path.parents:
+        if str(item.path).startswith(f"{here}{os.sep}"):  # of 11,000 items; `Path.parents` takes 1 s
             item.add_marker(pytest.mark.xdist_group(f"browser {here.parent.name}"))
             item.add_marker(absent)
 
