@@ -1,10 +1,14 @@
 """What goes out together, and when, over a connection whose replies the test sends."""
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, Answer
+import pytest
+
+from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, Answer, LimiterUnavailable
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.redis.batcher import Batcher
 from machpay_gateway.limiters.redis.connection import RedisCall
@@ -42,21 +46,22 @@ class Requests:
         self.connection = SilentConnection()
         clock = asyncio.get_running_loop().time
         self.batches: Counter[int] = Counter()
-        self.batcher = Batcher(Scripts(), "worker", clock=clock, decide_locally=self._never, batches=self.batches)
+        self.refused = LimiterUnavailable("away")
+        self.batcher = Batcher(
+            Scripts(), "worker", clock=clock, decide_locally=lambda *_: self.refused, batches=self.batches
+        )
         self.batcher.attach(self.connection)
         self.futures: list[asyncio.Future[Answer]] = []
 
-    def add(self) -> None:
-        """Submit the request of another subject; its answer comes to the last of *futures*."""
-        name = f"key_{len(self.futures)}"
-        request = AdmissionRequest(name, 1, TEN, 1)
-        subject = Subject(name.encode(), request, self.batcher.report_release)
+    def add(self, subject: Subject | None = None) -> Subject:
+        """Submit a request of *subject*, by default another one; its answer comes to the last of *futures*."""
+        if subject is None:
+            name = f"key_{len(self.futures)}"
+            subject = Subject(name.encode(), AdmissionRequest(name, 1, TEN, 1), self.batcher.report_release)
         self.futures.append(asyncio.get_running_loop().create_future())
-        subject.wait_for_answer(request, self.futures[-1])
+        subject.wait_for_answer(subject.request, self.futures[-1])
         self.batcher.submit(subject)
-
-    def _never(self, subject: Subject, request: AdmissionRequest) -> Answer:
-        raise AssertionError(subject, request)
+        return subject
 
 
 async def test_the_requests_of_one_turn_go_out_as_one_call_and_each_gets_its_answer() -> None:
@@ -112,3 +117,39 @@ async def test_no_step_waits_long_for_the_replies_to_others() -> None:
         requests.add()
         await asyncio.sleep(LONGER_THAN_STEPS_GATHER)
         assert len(requests.connection.calls) == count
+
+
+async def test_a_subject_that_waits_when_the_connection_is_lost_goes_out_once_over_the_next_one() -> None:
+    requests = Requests()
+    subject = requests.add()
+    await asyncio.sleep(0)
+    requests.add(subject)  # waits for the reply to the step before
+    requests.batcher.detach()
+    assert requests.futures[0].result() is requests.refused
+    requests.add(subject)
+    requests.batcher.attach(requests.connection)
+    _, call = requests.connection.calls
+    assert call.encoded.count(b"key_0") == 1
+    call.on_reply([2, 8, 2, 60_000, 0])
+    assert all(isinstance(future.result(), Admitted) for future in requests.futures[1:])
+
+
+async def test_a_late_reply_is_waited_for_until_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests, timers = Requests(), list[tuple[float, Callable[[], None]]]()
+    sent_at = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: sent_at)
+    monkeypatch.setattr(
+        asyncio.get_running_loop(),
+        "call_later",
+        lambda delay, call, *rest: timers.append((delay, partial(call, *rest))),
+    )
+    requests.add()
+    await asyncio.sleep(0)
+    delay, check = timers[-1]
+    assert delay == pytest.approx(0.15)
+    monkeypatch.setattr(time, "monotonic", lambda: sent_at + 0.16)
+    check()
+    delay, _ = timers[-1]
+    assert delay == pytest.approx(0.04)  # up to 0.2 s, for an event loop that was blocked itself
+    requests.connection.calls[0].on_reply(REPLY)
+    assert isinstance(requests.futures[0].result(), Admitted)
