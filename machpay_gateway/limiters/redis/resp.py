@@ -1,7 +1,7 @@
 """Encodes commands in RESP 2: arrays of bulk strings. Replies are parsed by hiredis.
 
-hiredis encodes commands too, but each of them in full. Most of a step is the same as the last time: reusing its
-encoding saves 0.7 of 0.8 µs.
+hiredis encodes commands too, in 1.3 µs for a step, but each of them in full. The steps of a tier are nearly all the
+same, and reusing an encoding takes 0.3 µs.
 """
 
 Argument = bytes | str | int
