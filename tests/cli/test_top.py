@@ -226,7 +226,7 @@ def test_scripts_see_what_happens_while_they_look_and_who_does_it(busy: tuple[Se
         while looking.poll() is None:
             ask(gateway, "/v1/x", f"Authorization: Bearer {secret}")
             ask(gateway, "/v1/x")
-            time.sleep(0.1)
+            time.sleep(0.02)
         assert looking.stdout is not None
         seen = json.loads(looking.stdout.read())
     assert looking.returncode == 0

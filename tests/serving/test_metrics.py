@@ -55,7 +55,7 @@ def is_counted_up(name: str) -> bool:
 
 
 class Watch(threading.Thread):
-    """Scrapes again and again, and finds whatever has fallen that must not."""
+    """Scrapes all the time, and finds whatever has fallen that must not."""
 
     def __init__(self, gateway: Served) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         before: Sums = {}
-        while not self._ended.wait(0.05):  # or workers would wait for a processor while one of them responds
+        while not self._ended.is_set():
             now = sums(samples_of(scraped(self._gateway)[0]))
             for series, was in before.items():
                 if is_counted_up(series[0]) and now.get(series, 0.0) < was:

@@ -33,7 +33,7 @@ async def load(gateway: Served, is_over: asyncio.Event, statuses: list[int], req
                 statuses.append(status(head))
                 if b"\r\nconnection: close\r\n" in head:
                     break
-                await asyncio.sleep(0.02)  # or new workers would wait for a processor instead of requests for them
+                await asyncio.sleep(0.005)  # or new workers would wait for a processor instead of requests for them
         except (asyncio.IncompleteReadError, ConnectionError):
             statuses.append(0)
         writer.close()
