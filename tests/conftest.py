@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
 from ssl import SSLContext
@@ -68,6 +68,15 @@ def _keep_temporary_files_in_memory() -> None:
 
 
 _keep_temporary_files_in_memory()
+
+
+@pytest.fixture(scope="module")
+async def shared() -> AsyncIterator[Any]:
+    """What the tests of a module share, as a `tests.gateways.Shared` that is empty at first."""
+    from tests.gateways import Shared  # noqa: PLC0415 - processes that only collect tests need no gateway
+
+    async with Shared[Any]() as shared:
+        yield shared
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -168,17 +168,11 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return "memory://" if request.param == "memory" else new_sqlite(tmp_path / "keys.db")
 
 
-@pytest.fixture(scope="module")
-async def shared_apis() -> AsyncIterator[Shared[Api]]:
-    async with Shared[Api]() as shared:
-        yield shared
-
-
 @pytest.fixture
 async def api(
     request: pytest.FixtureRequest,
     database: str,
-    shared_apis: Shared[Api],
+    shared: Shared[Api],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Api]:
     """A key API that the module shares, with new accounts for each test."""
@@ -192,8 +186,8 @@ async def api(
         outlasting = database if database == "memory://" else new_sqlite(tmp_path_factory.mktemp("api") / "keys.db")
         return serving_api(database=outlasting, failure_limit="1000000/minute")
 
-    shared = await shared_apis.part(database.partition(":")[0], start)
-    api = Api.of(shared.guarded.app, f" {next(_numbers)}")
+    server = await shared.part(database.partition(":")[0], start)
+    api = Api.of(server.guarded.app, f" {next(_numbers)}")
     yield api
     await api.close()
 

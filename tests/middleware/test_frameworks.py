@@ -1,7 +1,7 @@
 """The same middleware around the frameworks people use: let in, refused, and seen by the application."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import django
 import pytest
@@ -79,16 +79,10 @@ def django_asgi() -> ASGIApp:
 FRAMEWORKS = [starlette, fastapi, litestar, quart, django_asgi]
 
 
-@pytest.fixture(scope="module")
-async def shared_apis() -> AsyncIterator[Shared[Guarded]]:
-    async with Shared[Guarded]() as shared:
-        yield shared
-
-
 @pytest.fixture
-async def api(framework: Callable[[], ASGIApp], shared_apis: Shared[Guarded]) -> Guarded:
+async def api(framework: Callable[[], ASGIApp], shared: Shared[Guarded]) -> Guarded:
     """An application of the framework, guarded; the module shares it, and each test has a key of its own."""
-    return await shared_apis.part(framework.__name__, lambda: guarded(framework()))
+    return await shared.part(framework.__name__, lambda: guarded(framework()))
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

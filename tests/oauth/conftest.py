@@ -16,21 +16,15 @@ def authority() -> OAuthSettings | None:
     return None
 
 
-@pytest.fixture(scope="module")
-async def shared_rigs() -> AsyncIterator[Shared[Rig]]:
-    async with Shared[Rig]() as shared:
-        yield shared
-
-
 @pytest.fixture
 async def rig(
-    request: pytest.FixtureRequest, authority: OAuthSettings | None, shared_rigs: Shared[Rig]
+    request: pytest.FixtureRequest, authority: OAuthSettings | None, shared: Shared[Rig]
 ) -> AsyncIterator[Rig]:
     serve = partial(serving_oauth, authority=authority)
     if request.node.get_closest_marker("own_gateway") is not None:
         async with serve() as own:
             yield own
         return
-    rig = await (await shared_rigs.part("rig", serve)).share()
+    rig = await (await shared.part("rig", serve)).share()
     yield rig
     await rig.close()

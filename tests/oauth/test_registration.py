@@ -42,13 +42,13 @@ ShareOpen = Callable[..., Awaitable[Rig]]
 
 
 @pytest.fixture
-async def share_open(shared_rigs: Shared[Rig]) -> AsyncIterator[ShareOpen]:
+async def share_open(shared: Shared[Rig]) -> AsyncIterator[ShareOpen]:
     """A function that takes fields of the settings, and returns a rig of a server that is opened by them."""
     async with AsyncExitStack() as stack:
 
         async def share(**settings: Any) -> Rig:  # noqa: ANN401 - as `opened` has them
             serve = partial(serving_oauth, authority=opened(**settings))
-            rig = await (await shared_rigs.part(str(settings), serve)).share()
+            rig = await (await shared.part(str(settings), serve)).share()
             stack.push_async_callback(rig.close)
             return rig
 
