@@ -33,6 +33,17 @@ async def ended(rig: Rig, sent: bytes) -> None:
     await rig.until(lambda: rig.ended)
 
 
+async def end_after_a_wait_for_the_limiter(rig: Rig, secret: str) -> None:
+    """Send the second request of *rig*, for which the limiter answers late, and wait until it has ended."""
+    rig.gateway.gate.limiter = limiter = SlowLimiter(rig.gateway.limiter)  # type: ignore[assignment]  # one method
+    async with rig.client() as client:
+        await client.send(request("GET", "/v1/x", "Connection: close", secret=secret))
+        await rig.until(lambda: limiter.waiting)
+        limiter.answer()
+        await client.rest()
+    await rig.until(lambda: len(rig.ended) == 2)
+
+
 async def test_the_decision_is_timed_between_the_head_and_the_response() -> None:
     async with Upstream() as upstream, proxied(upstream) as rig:
         await ended(rig, request("GET", "/v1/x", "Connection: close", secret=await rig.secret()))
@@ -47,13 +58,7 @@ async def test_the_wait_for_the_limiter_is_timed_separately() -> None:
     async with Upstream() as upstream, proxied(upstream) as rig:
         secret = await rig.secret()
         await ended(rig, request("GET", "/v1/x", "Connection: close", secret=secret))  # so that the key is known
-        rig.gateway.gate.limiter = limiter = SlowLimiter(rig.gateway.limiter)  # type: ignore[assignment]  # one method
-        async with rig.client() as client:
-            await client.send(request("GET", "/v1/x", "Connection: close", secret=secret))
-            await rig.until(lambda: limiter.waiting)
-            limiter.answer()
-            await client.rest()
-        await rig.until(lambda: len(rig.ended) == 2)
+        await end_after_a_wait_for_the_limiter(rig, secret)
     first, second = (it.steps for it in rig.ended)
     assert first.asked_at is None
     assert second.asked_at is not None

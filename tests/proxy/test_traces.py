@@ -14,7 +14,7 @@ from machpay_gateway.assembly import gateway as assembly
 from machpay_gateway.settings import Settings
 from machpay_gateway.telemetry.traces import Traces
 from tests.proxy.harness import OK, Rig, Upstream, deaf, fields_of, proxied, request, reset
-from tests.proxy.test_timings import SlowLimiter
+from tests.proxy.test_timings import end_after_a_wait_for_the_limiter
 from tests.telemetry.test_traces import PARENT, TOLD, TRACE, Spans, provider
 from tests.telemetry.test_traces import told as span_attributes
 
@@ -81,13 +81,7 @@ async def test_the_wait_for_the_limiter_is_a_span() -> None:
         secret = await rig.secret()
         await ended(rig, request("GET", "/v1/x", "Connection: close", secret=secret))  # so that the key is known
         spans.clear()
-        rig.gateway.gate.limiter = limiter = SlowLimiter(rig.gateway.limiter)  # type: ignore[assignment]  # one method
-        async with rig.client() as client:
-            await client.send(request("GET", "/v1/x", "Connection: close", secret=secret))
-            await rig.until(lambda: limiter.waiting)
-            limiter.answer()
-            await client.rest()
-        await rig.until(lambda: len(rig.ended) == 2)
+        await end_after_a_wait_for_the_limiter(rig, secret)
     decide, admission = spans.named("decide"), spans.named("admission")
     assert decide.start_time is not None
     assert admission.start_time is not None
