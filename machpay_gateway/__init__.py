@@ -64,3 +64,7 @@ def __getattr__(name: str) -> object:
     value: object = getattr(import_module(f"{__name__}.{module}"), attribute)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
