@@ -1,10 +1,11 @@
 """What holds for every test: what takes long to make is made once a process, and temporary files are in memory."""
 
+import gc
 import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from itertools import count
 from pathlib import Path
 from ssl import SSLContext
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 from joserfc.jwk import RSAKey
 from xdist.scheduler import LoadGroupScheduling
+
+from tests.bytecode import cache_share
 
 _TMPFS = Path("/dev/shm")  # noqa: S108 - temporary files are what it is for
 # A whole run leaves less than half of this behind at any time. Containers get 64 MB by default, which is too little.
@@ -46,6 +49,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ModuleSchedu
     """Schedule by module, in the order of `pytest_collection_modifyitems`."""
     config.option.loadscopereorder = False
     return ModuleScheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, Any, Any]:
+    """Hide the objects of the collected tests from the garbage collector: it never frees them.
+
+    A process has half a million of them. Traversing them takes a fifth of the time of collecting the tests.
+    """
+    gc.disable()
+    try:
+        cache_share(session.config)
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
