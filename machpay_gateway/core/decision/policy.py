@@ -128,10 +128,17 @@ class Policy:
         # A template without parameters is the most specific one, so most requests need one look-up only.
         self.literal: Mapping[tuple[str, str | None], Route] = {
             (method, path): rule
-            for method in self._trees
-            for path in {f"/{'/'.join(route.segments)}" for route in self.routes if route.is_literal}
+            for route in self.routes
+            if route.is_literal
+            for path in (f"/{'/'.join(route.segments)}",)
+            for method in self._methods_of(route)
             if isinstance(rule := self.rule(method, path), Route)
         }
+
+    def _methods_of(self, route: Route) -> Iterable[str]:
+        if route.method == ANY_METHOD:
+            return self._trees
+        return ("GET", "HEAD") if route.method == "GET" else (route.method,)
 
     def route_for(self, facts: RequestFacts) -> Route | Reason:
         """Return the route of the request, or the reason to refuse it."""
