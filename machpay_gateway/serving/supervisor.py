@@ -184,7 +184,7 @@ class Supervisor:
             sys.executable,
             "-P",  # a file in the working directory must not be imported in place of a module
             "-m",
-            "machpay_gateway.serving.worker",
+            "machpay_gateway.serving",
             *map(str, arguments),
             stdin=asyncio.subprocess.PIPE,
             pass_fds=files,

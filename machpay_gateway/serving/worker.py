@@ -1,6 +1,6 @@
 """One worker: a gateway, the proxy that listens for callers, the control plane behind it, and management endpoints.
 
-The supervisor starts `python -m machpay_gateway.serving.worker` and passes it the sockets. The worker reports its
+The supervisor starts `python -m machpay_gateway.serving` and passes it the sockets. The worker reports its
 stages on a pipe. It shuts down gracefully on a signal, or when the supervisor is gone.
 """
 
@@ -143,15 +143,16 @@ class Worker:
             ssl_handshake_timeout=None if context is None else settings.head_seconds,
             backlog=BACKLOG,
         )
-        # Keep the objects of the start out of the collector's full passes: each would delay every response.
-        gc.collect()
-        gc.freeze()
         await self._until_stopped(report)
         server.close()
         await self._release(report)
         await proxy.close(settings.drain_seconds)
 
     async def _until_stopped(self, report: int) -> None:
+        # Keep the objects of the start out of the collector's full passes: each would delay every response.
+        gc.collect()
+        gc.freeze()
+        gc.enable()  # `__main__` disabled it
         _report(report, READY)
         await self._stop.wait()
         self.is_draining = not self._is_replaced  # any worker may get a health check, and its replacement serves
@@ -228,7 +229,3 @@ def main(arguments: Sequence[str]) -> int:
         logger.error("%s", describe_error(exc))  # noqa: TRY400 - it says all there is
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
