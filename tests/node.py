@@ -1,5 +1,6 @@
 """Programs of Node.js in tests: whether they can be run here, and what they print."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from filelock import FileLock
 
 NODE, NPM = shutil.which("node") or "", shutil.which("npm") or ""
 OLDEST_NODE = 20
+_PACKAGES = Path(__file__).parents[1] / "build" / "node"  # which `make clean` removes
 
 
 def hindrance(what: str) -> str:
@@ -50,6 +52,23 @@ def installed(sources: Path, name: str, tmp_path_factory: pytest.TempPathFactory
         if not ready.exists():
             shutil.rmtree(root, ignore_errors=True)
             shutil.copytree(sources, root, ignore=shutil.ignore_patterns("node_modules"))
-            done([NPM, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], root)
+            (root / "node_modules").symlink_to(_packages(root))
             ready.touch()
     return root
+
+
+def _packages(project: Path) -> Path:
+    """Return a folder with the packages of the lock of *project*. All runs of a checkout use the same one."""
+    manifests = [project / "package.json", project / "package-lock.json"]
+    folder = _PACKAGES / hashlib.sha256(b"".join(each.read_bytes() for each in manifests)).hexdigest()[:16]
+    ready = folder / "ready"
+    _PACKAGES.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not ready.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            for manifest in manifests:
+                shutil.copy(manifest, folder)
+            done([NPM, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], folder)
+            ready.touch()
+    return folder / "node_modules"
