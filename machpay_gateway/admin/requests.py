@@ -20,6 +20,7 @@ from machpay_gateway.core.keys.key import DAY_SECONDS, MAX_GRACE_SECONDS
 from machpay_gateway.core.keys.validation import (
     MAX_NAME,
     MAX_NETWORKS,
+    MAX_OWNER,
     MAX_PAIR_KEY,
     MAX_PAIR_VALUE,
     MAX_PAIRS,
@@ -27,6 +28,7 @@ from machpay_gateway.core.keys.validation import (
     validate_expiry,
     validate_metadata,
     validate_name,
+    validate_owner,
     validate_scopes,
 )
 from machpay_gateway.core.network.address import parse_network
@@ -150,6 +152,15 @@ Name = Annotated[
     Field(min_length=1, max_length=MAX_NAME, description="The display name of the key."),
     AfterValidator(_as_pydantic(validate_name)),
 ]
+Owner = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_OWNER,
+        description="Whom within the account the key is for. Keys with the same owner share the limits by owner.",
+    ),
+    AfterValidator(_as_pydantic(validate_owner)),
+]
 Scope = Annotated[str, Field(min_length=1, max_length=_LONGEST_SCOPE), AfterValidator(_validate_key_scope)]
 ScopeList = Annotated[
     list[Scope],
@@ -244,6 +255,7 @@ class NewKey(RequestModel):
     """A key to create."""
 
     name: Name
+    owner: Owner | None = None
     scopes: ScopeList
     environment: Environment | None = Field(
         default=None, description="`live` or `test`; by default the environment of the calling key."
@@ -259,6 +271,7 @@ class KeyChange(RequestModel):
     # These two can be left out but not null. `model_fields_set` tells which fields were sent.
     name: Name = Field(default_factory=str)
     scopes: ScopeList = Field(default_factory=list)
+    owner: Owner | None = None
     allowed_ips: Annotated[NetworkList | None, AfterValidator(_none_as_empty(list))] = None
     expires_at: LaterMoment | None = Field(default=None, description="When the key expires; null: never.")
     metadata: Annotated[Metadata | None, AfterValidator(_none_as_empty(dict))] = None

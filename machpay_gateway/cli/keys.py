@@ -28,7 +28,7 @@ from machpay_gateway.cli.session import (
     require_key,
 )
 from machpay_gateway.cli.usage import usage
-from machpay_gateway.cli.values import Duration, split_names
+from machpay_gateway.cli.values import Duration, none_if_empty, split_names
 from machpay_gateway.core.keys.document import key_document
 from machpay_gateway.core.keys.key import ENVIRONMENTS, KeyRecord, KeyStatus
 from machpay_gateway.gateway import Gateway
@@ -45,6 +45,7 @@ def keys() -> None:
 @keys.command()
 @click.option("--account", metavar="ID|NAME", help="The account that owns the key; optional when there is only one.")
 @click.option("--name", required=True, help="A name for people.")
+@click.option("--owner", callback=none_if_empty, help="Whom within the account the key is for.")
 @click.option("--scope", "scopes", multiple=True, callback=split_names, help="A scope, or a comma list. Repeatable.")
 @click.option("--environment", type=click.Choice(ENVIRONMENTS), required=True, help="The environment of the key.")
 @click.option(
@@ -57,11 +58,12 @@ def keys() -> None:
 @click.option("--expires-in", type=Duration(), help="Lifetime, such as 12h, 90d or 2w; unlimited by default.")
 @json_option
 @pass_session
-def create(
+def create(  # noqa: PLR0913 - what a key is made of, by option
     session: CliSession,
     *,
     account: str | None,
     name: str,
+    owner: str | None,
     scopes: tuple[str, ...],
     environment: str,
     allowed_ips: tuple[str, ...],
@@ -72,10 +74,10 @@ def create(
     expires_at = None if expires_in is None else time.time() + expires_in
 
     async def issue(gateway: Gateway) -> tuple[KeyRecord, str]:
-        owner = await find_account(gateway, account)
         return await gateway.keys.create(
-            owner.id,
+            (await find_account(gateway, account)).id,
             name=name,
+            owner=owner,
             scopes=scopes,
             environment=environment,
             allowed_ips=allowed_ips,
@@ -107,12 +109,12 @@ def list_(
     """List keys, newest first."""
 
     async def page(gateway: Gateway) -> list[KeyRecord]:
-        owner = None if account is None else (await find_account(gateway, account)).id
+        account_id = None if account is None else (await find_account(gateway, account)).id
         if after is not None:
-            require_key(await gateway.keys.get(owner, after), after)
+            require_key(await gateway.keys.get(account_id, after), after)
         # One more than the limit shows whether there are more.
         return list(
-            await gateway.keys.list(owner, environment=environment, status=status, after=after, limit=limit + 1)
+            await gateway.keys.list(account_id, environment=environment, status=status, after=after, limit=limit + 1)
         )
 
     records, now = session.run(page), time.time()
@@ -135,6 +137,19 @@ def list_(
 def show(session: CliSession, *, key: str, as_json: bool) -> None:
     """Show KEY, by its id."""
     _print_key(require_key(session.run(lambda gateway: gateway.keys.get(None, key)), key), as_json=as_json)
+
+
+@keys.command(short_help="Change the settings of a key.")
+@click.argument("key")
+@click.option("--owner", help='Whom within the account the key is for; "" for nobody in particular.')
+@json_option
+@pass_session
+def update(session: CliSession, *, key: str, owner: str | None, as_json: bool) -> None:
+    """Change the settings of KEY that are given. They hold from its next request on."""
+    if owner is None:
+        raise click.UsageError("Nothing to change: give --owner.")
+    changed = session.run(lambda gateway: gateway.keys.update(None, key, owner=owner or None, actor=operator_actor()))
+    _print_key(require_key(changed, key), as_json=as_json)
 
 
 @keys.command(short_help="Issue a new secret for a key.")

@@ -30,7 +30,7 @@ limit_option = click.option(
     "--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="Maximum number of rows."
 )
 
-KEY_COLUMNS = ("ID", "NAME", "ENVIRONMENT", "TIER", "STATUS", "LAST USED", "EXPIRES", "SCOPES")
+KEY_COLUMNS = ("ID", "NAME", "OWNER", "ENVIRONMENT", "TIER", "STATUS", "LAST USED", "EXPIRES", "SCOPES")
 ACCOUNT_COLUMNS = ("ID", "NAME", "TIER", "CREATED")
 ROUTE_COLUMNS = ("METHOD", "PATH", "ACCESS", "COST")
 _STATUS_STYLES = {CheckStatus.OK: "green", CheckStatus.WARNING: "yellow", CheckStatus.WRONG: "bold red"}
@@ -109,6 +109,7 @@ def key_row(record: KeyRecord, now: float) -> tuple[str, ...]:
     return (
         record.id,
         record.name,
+        record.owner or "-",
         record.environment,
         record.tier,
         str(record.status(now)),
@@ -123,6 +124,7 @@ def key_fields(record: KeyRecord, now: float) -> list[tuple[str, str]]:
     fields = [
         ("key", record.id),
         ("name", record.name),
+        ("owner", record.owner or "none"),
         ("account", record.account_id),
         ("environment", record.environment),
         ("tier", record.tier),

@@ -26,6 +26,11 @@ class Duration(click.ParamType[int]):
         return int(match[1]) * _UNIT_SECONDS[match[2]]
 
 
+def none_if_empty(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Return *value*, None when it is empty."""
+    return value or None
+
+
 def split_names(_ctx: click.Context, _param: click.Parameter, values: Iterable[str]) -> tuple[str, ...]:
     """Return the names in *values*, each of which may be a list with commas or blanks, once each."""
     return tuple(dict.fromkeys(name for value in values for name in re.split(r"[,\s]+", value) if name))

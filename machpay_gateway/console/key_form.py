@@ -14,6 +14,7 @@ from machpay_gateway.core.keys.validation import (
     validate_expiry,
     validate_name,
     validate_networks,
+    validate_owner,
     validate_scopes,
 )
 from machpay_gateway.core.network.address import parse_network
@@ -27,6 +28,7 @@ class KeyForm:
     """The submitted values and their *errors*. *expires* is the value of a `datetime-local` input in UTC, or empty."""
 
     name: str = ""
+    owner: str = ""
     environment: str = "live"
     scopes: Collection[str] = ()
     addresses: str = ""
@@ -38,6 +40,7 @@ class KeyForm:
         """Return the submitted values."""
         return cls(
             name=form.text("name"),
+            owner=form.text("owner"),
             environment=form.text("environment"),
             scopes=form.all("scopes"),
             addresses=form.text("addresses"),
@@ -49,11 +52,17 @@ class KeyForm:
         """Return the current settings of a key."""
         return cls(
             name=record.name,
+            owner=record.owner or "",
             environment=record.environment,
             scopes=list(record.scopes),
             addresses="\n".join(record.allowed_ips),
             expires="" if record.expires_at is None else _format_datetime(record.expires_at),
         )
+
+    @property
+    def owner_or_none(self) -> str | None:
+        """The owner, None when the field is blank."""
+        return self.owner.strip() or None
 
     @property
     def networks(self) -> list[str]:
@@ -68,6 +77,8 @@ class KeyForm:
         """Collect all errors. An expiry that is still the *current_expiry* of the key may be in the past."""
         with self.errors.collect("name"):
             validate_name(self.name)
+        with self.errors.collect("owner"):
+            validate_owner(self.owner_or_none)
         with self.errors.collect("environment"):
             validate_environment(self.environment)
         with self.errors.collect("scopes"):

@@ -61,6 +61,7 @@ async def create(request: PageRequest) -> Response:
         record, secret = await request.gateway.keys.create(
             request.user.account_id,
             name=form.name,
+            owner=form.owner_or_none,
             scopes=form.scopes,
             environment=form.environment,
             allowed_ips=form.networks,
@@ -100,6 +101,7 @@ async def update(request: PageRequest) -> Response:
             request.user.account_id,
             record.id,
             name=form.name,
+            owner=form.owner_or_none,
             scopes=form.scopes,
             allowed_ips=form.networks,
             # Browsers drop fractions of a second: an expiry that was not edited stays exactly as it is.

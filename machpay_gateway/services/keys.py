@@ -38,6 +38,7 @@ from machpay_gateway.core.keys.validation import (
     validate_metadata,
     validate_name,
     validate_networks,
+    validate_owner,
     validate_scopes,
 )
 from machpay_gateway.core.text import format_moment, quote_value
@@ -92,6 +93,7 @@ class Keys:
         account_id: str,
         *,
         name: str,
+        owner: str | None = None,
         scopes: Collection[str],
         environment: str,
         allowed_ips: Collection[str] = (),
@@ -113,6 +115,7 @@ class Keys:
             id=mint_id("key", self._entropy(ENTROPY_BYTES)),
             account_id=account_id,
             name=validate_name(name),
+            owner=validate_owner(owner),
             environment=environment,
             tier="",  # it is the account's, and the store fills it in
             scopes=validate_scopes(scopes, self._known_scopes),
@@ -158,6 +161,7 @@ class Keys:
         key_id: str,
         *,
         name: str | Unchanged = UNCHANGED,
+        owner: str | Unchanged | None = UNCHANGED,
         scopes: Collection[str] | Unchanged = UNCHANGED,
         allowed_ips: Collection[str] | Unchanged = UNCHANGED,
         expires_at: float | Unchanged | None = UNCHANGED,
@@ -165,7 +169,9 @@ class Keys:
         actor: Actor = APPLICATION,
         precondition: Precondition[KeyRecord] | None = None,
     ) -> KeyRecord | None:
-        """Change the settings that are passed; *expires_at* None means never. Raises InputError, also when revoked.
+        """Change the settings that are passed; *expires_at* None means never, *owner* None none.
+
+        Raises InputError, also when the key is revoked.
 
         *precondition* raises unless the record is what the caller takes it for, at the moment it is changed.
         """
@@ -176,6 +182,7 @@ class Keys:
             return replace(
                 record,
                 name=record.name if name is UNCHANGED else validate_name(name),
+                owner=record.owner if owner is UNCHANGED else validate_owner(owner),
                 scopes=record.scopes if scopes is UNCHANGED else validate_scopes(scopes, self._known_scopes),
                 allowed_ips=record.allowed_ips if allowed_ips is UNCHANGED else validate_networks(allowed_ips),
                 expires_at=record.expires_at if expires_at is UNCHANGED else validate_expiry(expires_at, self._clock()),

@@ -29,6 +29,7 @@ REVISIONS = (
     "0007",
     "0008",
     "0009",
+    "0010",
 )  # oldest first; listed here so that a start can compare without importing Alembic
 HEAD = REVISIONS[-1]
 
@@ -68,6 +69,7 @@ KEYS = Table(
     Column("expires_at", Double),
     Column("revoked_at", Double),
     Column("last_rotated_at", Double),
+    Column("owner", Text),
     Index(None, "account_id", "created_at", "id"),  # an account's keys, newest first
     Index(None, "created_at", "id"),  # all keys, for operators
     Index(None, "changed_at"),  # recent changes

@@ -11,6 +11,7 @@ from typing import Any, Unpack
 
 import pytest
 from httpx2 import AsyncClient, Response
+from starlette.types import ASGIApp
 
 from machpay_gateway import MachPayAuth
 from machpay_gateway.admin.operations import OPERATIONS, Operation
@@ -152,10 +153,10 @@ def places(response: Response) -> list[str]:
 
 
 @asynccontextmanager
-async def serving_api(**options: Unpack[Options]) -> AsyncIterator[Api]:
-    """Serve the key API beside an application, in memory unless *options* say otherwise."""
+async def serving_api(application: ASGIApp = ok, **options: Unpack[Options]) -> AsyncIterator[Api]:
+    """Serve the key API beside *application*, in memory unless *options* say otherwise."""
     defaults: Options = {"database": "memory://", "secret_key": SECRET_KEY}
-    app = create_app(ok, **(defaults | options))
+    app = create_app(application, **(defaults | options))
     async with app.gateway:
         await give_signing_key(app.gateway)  # else the first session's is a row in the audit log
         api = Api.of(app)

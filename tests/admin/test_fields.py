@@ -25,6 +25,16 @@ LONG_AGO, LATER = "2001-01-01T00:00:00Z", "2099-01-01T00:00:00Z"
         ({"name": 7}, ["name"], "a number"),
         ({"name": None}, ["name"], "no name"),
         ({"name": ["a"]}, ["name"], "a list"),
+        ({"owner": None}, [], "null is nobody in particular"),
+        ({"owner": "ü" * 200}, [], "as long as can be, counted in characters"),
+        ({"owner": "x" * 201}, ["owner"], "too long"),
+        ({"owner": ""}, ["owner"], "empty, as a name"),
+        ({"owner": " \t "}, ["owner"], "nothing but blanks"),
+        ({"owner": "a\nb"}, ["owner"], "a control character"),
+        ({"owner": "a\x00b"}, ["owner"], "NUL"),
+        ({"owner": "a\u202eb"}, ["owner"], "text that runs backwards"),
+        ({"owner": 7}, ["owner"], "a number"),
+        ({"owner": ["a"]}, ["owner"], "a list"),
         ({"scopes": "skills:list"}, ["scopes"], "a text that would be read letter by letter"),
         ({"scopes": None}, ["scopes"], "null"),
         ({"scopes": {"skills:list": True}}, ["scopes"], "an object"),
@@ -156,7 +166,7 @@ async def test_a_grace_is_a_number_of_seconds_up_to_a_week(admin: Caller, grace:
 @pytest.mark.parametrize(
     "field, value",
     [
-        ("name", "{}"), ("name", "x" * 60 + " {}"), ("scopes", ["{}"]), ("environment", "{}"),
+        ("name", "{}"), ("owner", "{}"), ("name", "x" * 60 + " {}"), ("scopes", ["{}"]), ("environment", "{}"),
         ("allowed_ips", ["{}"]), ("allowed_ips", ["{}/33"]), ("allowed_ips", ["{}/a"]), ("expires_at", "{}"),
         ("metadata", {"{}": "v"}), ("metadata", {"k": "{}"}), ("metadata", {"k": "at {}!" + "x" * 500}),
         ("metadata", {"{}" + "k" * 41: "v"}), ("metadata", {"{}": 1}), ("metadata", "{}"), ("{}", 1), ("tier", "{}"),
@@ -178,9 +188,10 @@ async def test_a_secret_in_the_wrong_place_is_neither_stored_nor_repeated(
 async def test_networks_and_names_are_returned_normalized(admin: Caller) -> None:
     created = await admin.created(
         name="  deploy ",
+        owner=" customer 17 ",
         allowed_ips=["2001:DB8::/32", "192.0.2.1/32", "192.0.2.1", "::ffff:192.0.2.7"],
         expires_at="2099-01-01T01:00:00+01:00",
     )
-    assert created["name"] == "deploy"
+    assert (created["name"], created["owner"]) == ("deploy", "customer 17")
     assert created["allowed_ips"] == ["2001:db8::/32", "192.0.2.1", "192.0.2.7"]
     assert created["expires_at"] == LATER

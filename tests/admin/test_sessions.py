@@ -7,10 +7,15 @@ from typing import Any
 import orjson
 import pytest
 from httpx2 import ASGITransport, AsyncClient, Response
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
+from machpay_gateway import Principal
 from machpay_gateway.core.jose.session import MAX_SECONDS, secret_fingerprint
 from machpay_gateway.services.keys import Keys
-from tests.admin.conftest import Api, Caller, in_memory, places, status_and_code
+from tests.admin.conftest import Api, Caller, in_memory, places, serving_api, status_and_code
 
 
 def part(token: str, number: int) -> dict[str, Any]:
@@ -38,6 +43,25 @@ async def test_a_session_acts_for_its_key_and_counts_against_its_quota(admin: Ca
     left = [response["remaining"]["requests"] for response in body]
     assert left == [left[0], left[0] - 1, left[0] - 2]
     assert again["kind"] == "api_key"
+
+
+async def caller_seen(request: Request) -> JSONResponse:
+    caller = request.user
+    assert isinstance(caller, Principal)
+    return JSONResponse({"kind": caller.kind, "owner": caller.owner})
+
+
+async def test_the_application_sees_the_owner_of_a_key_and_of_its_sessions_from_the_next_request() -> None:
+    application = Starlette(routes=[Route("/seen", caller_seen)])
+    async with serving_api(application, unlisted_routes="authenticated") as api:
+        admin = await api.caller()
+        callers = {"api_key": admin.secret, "session": await traded(admin)}
+        for owner in (None, "customer 17", "customer 18", None):
+            changed = await admin.ask("PATCH", f"/v1/keys/{admin.id}", {"owner": owner})
+            assert (changed.status_code, changed.json()["owner"]) == (200, owner)
+            for kind, secret in callers.items():
+                seen = (await api.client(secret).get("/seen")).json()
+                assert seen == {"kind": kind, "owner": owner}
 
 
 @in_memory

@@ -15,6 +15,7 @@ KEY_FIELDS = [
     "object",
     "account_id",
     "name",
+    "owner",
     "environment",
     "tier",
     "scopes",
@@ -176,12 +177,40 @@ def test_on_a_terminal_a_person_is_asked(
     assert json.loads(invoke("keys", "show", key_id, "--json").stdout)["status"] == status
 
 
+def test_the_owner_of_a_key_is_set_changed_cleared_and_shown(invoke: Invoke) -> None:
+    made = created(invoke, "--owner", " customer 17 ")
+    assert made["owner"] == "customer 17"
+    assert "customer 17" in invoke("keys", "list").stdout
+    changed = json.loads(invoke("keys", "update", made["id"], "--owner", "customer 18", "--json").stdout)
+    assert (changed["owner"], changed["name"]) == ("customer 18", "reader")
+    assert re.search(r"^owner +customer 18$", invoke("keys", "show", made["id"]).stdout, re.MULTILINE)
+    cleared = invoke("keys", "update", made["id"], "--owner", "")
+    assert re.search(r"^owner +none$", cleared.stdout, re.MULTILINE)
+    assert created(invoke, "--owner", "")["owner"] is None
+    logged = json.loads(invoke("audit", "list", "--json").stdout)["data"]
+    changes = [(row["before"], row["after"]) for row in logged if row["action"] == "key.update"]
+    assert changes == [
+        ({"owner": "customer 18"}, {"owner": None}),
+        ({"owner": "customer 17"}, {"owner": "customer 18"}),
+    ]
+
+
+def test_an_update_without_a_setting_is_refused(invoke: Invoke) -> None:
+    result = invoke("keys", "update", created(invoke)["id"])
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Nothing to change: give --owner." in result.stderr
+
+
 @pytest.mark.parametrize(
     "arguments, exit_code, message",
     [
         (("show", "key_nobody"), 1, 'There is no key "key_nobody"'),
         (("show", "\x1b[31m"), 1, r'There is no key "\u001b[31m"'),
         (("rotate", "key_nobody"), 1, 'There is no key "key_nobody"'),
+        (("update", "key_nobody", "--owner", "a"), 1, 'There is no key "key_nobody"'),
+        (("create", *SCOPED, "--environment", "live", "--owner", " "), 1, "has 0 characters: use 1 to 200"),
+        (("create", *SCOPED, "--environment", "live", "--owner", "a\x1bb"), 1, "characters that cannot be shown"),
         (("revoke", "key_nobody", "--yes"), 1, 'There is no key "key_nobody"'),
         (("list", "--after", "key_nobody"), 1, 'There is no key "key_nobody"'),
         (("list", "--account", "nobody"), 1, 'There is no account "nobody"'),

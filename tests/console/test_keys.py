@@ -81,6 +81,8 @@ async def test_the_idempotency_key_of_a_form_is_its_users_own(rig: Rig) -> None:
     [
         ({"name": ""}, "use 1 to 100"),
         ({"name": "a" * 101}, "use 1 to 100"),
+        ({"owner": "a" * 201}, "use 1 to 200"),
+        ({"owner": "a\u202eb"}, "cannot be shown"),
         ({"environment": "prod"}, "Choose live or test."),
         ({"environment": None}, "Choose live or test."),
         ({"scopes": ["skills:all"]}, "is not defined; known scopes"),
@@ -96,14 +98,32 @@ async def test_an_invalid_value_has_an_error_and_the_form_keeps_its_values(
     rig: Rig, fields: dict[str, Sent], message: str
 ) -> None:
     browser = await rig.signed_in()
-    values = {"name": "kept-name", "addresses": "192.0.2.7"} | fields
+    kept: dict[str, Sent] = {"name": "kept-name", "owner": "kept-owner", "addresses": "192.0.2.7"}
+    values = kept | fields
     page = await created(browser, **values)
     assert page.status_code == 422
     assert message in page.text.replace("&#34;", '"').replace("&#39;", "'")
     assert list(await rig.gateway.keys.list(rig.account.id)) == []
     sent = dict(forms_of(page)[NEW])
     assert sent["name"] == values["name"]
-    assert sent["addresses"] == values["addresses"]
+    assert (sent["owner"], sent["addresses"]) == (values["owner"], values["addresses"])
+
+
+async def test_the_owner_of_a_key_is_set_changed_cleared_and_shown(rig: Rig) -> None:
+    browser = await rig.signed_in()
+    await created(browser, owner="  customer 17 ")
+    (record,) = await rig.gateway.keys.list(rig.account.id)
+    assert record.owner == "customer 17"
+    path = f"/console/keys/{record.id}"
+    for shown in ("/console/keys", path):
+        assert "<bdi>customer 17</bdi>" in (await browser.get(shown)).text
+    for owner, stored in (("customer 18", "customer 18"), (" ", None)):
+        saved = await submitted(browser, await browser.get(path), path, owner=owner)
+        assert saved.status_code == 303
+        (record,) = await rig.gateway.keys.list(rig.account.id)
+        assert record.owner == stored
+    (row, *_) = await rig.gateway.store.audit_page(rig.account.id, limit=1)
+    assert (row.before, row.after) == ('{"owner":"customer 18"}', '{"owner":null}')
 
 
 async def test_the_list_is_searched_and_filtered(rig: Rig) -> None:

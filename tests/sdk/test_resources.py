@@ -15,6 +15,7 @@ KEY: dict[str, Any] = {
     "object": "key",
     "account_id": "acct_1",
     "name": "production",
+    "owner": "customer 17",
     "environment": "live",
     "tier": "standard",
     "scopes": ["skills:list"],
@@ -35,6 +36,7 @@ MOMENT = dt.datetime(2027, 1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=1)))
 EVERYTHING: dict[str, Any] = {
     "name": "a",
     "scopes": ["s"],
+    "owner": "customer 17",
     "environment": "test",
     "allowed_ips": ["::1"],
     "expires_at": "2027-01-01T00:00:00Z",
@@ -60,8 +62,8 @@ ADDRESSES = ["203.0.113.10", "203.0.113.0/24"]
             *("PATCH", "/v1/keys/key_1", {"allowed_ips": ADDRESSES}),
         ),
         (
-            lambda c: c.keys.update("key_1", expires_at=None, name="b"),
-            *("PATCH", "/v1/keys/key_1", {"expires_at": None, "name": "b"}),
+            lambda c: c.keys.update("key_1", expires_at=None, owner=None, name="b"),
+            *("PATCH", "/v1/keys/key_1", {"expires_at": None, "owner": None, "name": "b"}),
         ),
         (
             lambda c: c.keys.update("key_1", expires_at="2027-01-01T00:00:00Z", scopes=["s"], metadata={}),
@@ -97,6 +99,7 @@ async def test_a_key_is_read_into_its_types(twin: Twin) -> None:
     scripted = (key.id, key.name, key.tier, key.status, key.environment)
     assert scripted == ("key_1", "production", "standard", "active", "live")
     assert (key.scopes, key.allowed_ips) == (("skills:list",), ("203.0.113.0/24",))
+    assert key.owner == "customer 17"
     assert key.created_at == dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
     assert key.expires_at == dt.datetime(2027, 1, 2, 3, 4, 5, 500_000, tzinfo=dt.UTC)
     assert key.last_used_at is key.last_rotated_at is key.secret is None

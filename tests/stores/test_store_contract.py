@@ -63,6 +63,7 @@ FULL = replace(
     expires_at=9000.125,
     revoked_at=8000.5,
     last_rotated_at=1500.25,
+    owner="Kundin 17 🔑",
     metadata={"team": 'ops "quoted"', "nul": "\0", "snow": "☃"},
 )
 

@@ -10,6 +10,7 @@ const KEY = {
   object: "key",
   account_id: "acct_1",
   name: "production",
+  owner: "customer 17",
   environment: "live",
   tier: "standard",
   scopes: ["skills:list"],
@@ -30,6 +31,7 @@ const ADDRESSES = ["203.0.113.10", "203.0.113.0/24"];
 const EVERYTHING = {
   name: "a",
   scopes: ["s"],
+  owner: "customer 17",
   environment: "test",
   allowed_ips: ["::1"],
   expires_at: "2027-01-01T00:00:00.000Z",
@@ -41,7 +43,7 @@ for (const [called, call, target, body] of [
   ["keys.create", (c) => c.keys.create({ name: "a", scopes: [] }), "POST /v1/keys", { name: "a", scopes: [] }],
   [
     "keys.create with everything",
-    (c) => c.keys.create({ ...CREATION, metadata: { some_key: "é" } }),
+    (c) => c.keys.create({ ...CREATION, owner: "customer 17", metadata: { some_key: "é" } }),
     ...["POST /v1/keys", EVERYTHING],
   ],
   ["keys.retrieve", (c) => c.keys.retrieve("key_1"), "GET /v1/keys/key_1"],
@@ -54,8 +56,8 @@ for (const [called, call, target, body] of [
   ],
   [
     "keys.update with null",
-    (c) => c.keys.update("key_1", { expiresAt: null, name: "b", metadata: undefined }),
-    ...["PATCH /v1/keys/key_1", { expires_at: null, name: "b" }],
+    (c) => c.keys.update("key_1", { expiresAt: null, owner: null, name: "b", metadata: undefined }),
+    ...["PATCH /v1/keys/key_1", { expires_at: null, owner: null, name: "b" }],
   ],
   ["keys.rotate", (c) => c.keys.rotate("key_1"), "POST /v1/keys/key_1/rotate", { grace_seconds: 86400 }],
   [
@@ -102,8 +104,8 @@ test("a key is read into its types, and what its user has put into it is left as
   const server = await serving(t);
   server.says({ body: KEY, headers: { etag: '"7"' } });
   const key = await clientOf(server).keys.retrieve("key_1");
-  const plain = [key.id, key.name, key.tier, key.status, key.environment, key.accountId, key.masked];
-  assert.deepEqual(plain, ["key_1", "production", "standard", "active", "live", "acct_1", MASKED]);
+  const plain = [key.id, key.name, key.owner, key.tier, key.status, key.environment, key.accountId, key.masked];
+  assert.deepEqual(plain, ["key_1", "production", "customer 17", "standard", "active", "live", "acct_1", MASKED]);
   assert.deepEqual([key.scopes, key.allowedIps], [["skills:list"], ["203.0.113.0/24"]]);
   assert.deepEqual(key.createdAt, new Date("2026-01-02T03:04:05Z"));
   assert.deepEqual(key.expiresAt, new Date("2027-01-02T03:04:05.500Z"));

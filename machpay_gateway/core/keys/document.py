@@ -36,6 +36,7 @@ class KeyDocument(TypedDict):
     object: Literal["key"]
     account_id: str
     name: str
+    owner: Annotated[str | None, JsonSchema(description="Whom within the account the key is for.")]
     environment: Environment
     tier: str
     scopes: list[str]
@@ -91,6 +92,7 @@ def key_document(record: KeyRecord, now: float) -> KeyDocument:
         "object": "key",
         "account_id": record.account_id,
         "name": record.name,
+        "owner": record.owner,
         "environment": record.environment,
         "tier": record.tier,
         "scopes": list(record.scopes),

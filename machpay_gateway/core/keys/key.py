@@ -60,6 +60,7 @@ class SecretRecord:
 class KeyRecord:
     """A key as stored: its settings, its account's tier, and its current and previous secret, newest first.
 
+    *owner* is whom within the account the key is for: keys with the same one share the limits by owner.
     *last_used_at* is the last use of any secret it has ever had. Stores do not write it, nor that of a secret.
     """
 
@@ -77,6 +78,7 @@ class KeyRecord:
     revoked_at: float | None = None
     last_rotated_at: float | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    owner: str | None = None
     last_used_at: float | None = field(default=None, compare=False)
 
     def status(self, now: float) -> KeyStatus:
@@ -115,6 +117,7 @@ def key_state(record: KeyRecord) -> dict[str, object]:
     secrets = [{"masked": s.masked, "expires_at": format_moment_or_none(s.expires_at)} for s in record.secrets]
     return {
         "name": record.name,
+        "owner": record.owner,
         "environment": record.environment,
         "scopes": list(record.scopes),
         "allowed_ips": list(record.allowed_ips),

@@ -7,21 +7,19 @@ from machpay_gateway.core.network.address import parse_network
 from machpay_gateway.core.scopes import Scopes, unknown_scopes
 from machpay_gateway.core.text import SECRET_PATTERN, format_moment, mask_secrets, quote_value
 
-MAX_NAME, MAX_SCOPES, MAX_NETWORKS = 100, 100, 1000
+MAX_NAME, MAX_OWNER, MAX_SCOPES, MAX_NETWORKS = 100, 200, 100, 1000
 MAX_PAIRS, MAX_PAIR_KEY, MAX_PAIR_VALUE = 50, 40, 500
 _LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999, where RFC 3339 ends
 
 
 def validate_name(name: str) -> str:
     """Return *name* without surrounding whitespace."""
-    stripped = name.strip()
-    if not 1 <= len(stripped) <= MAX_NAME:
-        raise InputError(f"The name {quote_value(name)} has {len(stripped)} characters: use 1 to {MAX_NAME}.")
-    if not stripped.isprintable():
-        raise InputError(f"The name {quote_value(name)} has characters that cannot be shown: leave them out.")
-    if SECRET_PATTERN.search(stripped):
-        raise InputError(f"The name {quote_value(name)} holds a secret, and names are stored as they are: use another.")
-    return stripped
+    return _validate_line("name", name, MAX_NAME)
+
+
+def validate_owner(owner: str | None) -> str | None:
+    """Return *owner* without surrounding whitespace, or None for none."""
+    return None if owner is None else _validate_line("owner", owner, MAX_OWNER)
 
 
 def validate_scopes(names: Collection[str], known_scopes: Collection[str]) -> Scopes:
@@ -76,6 +74,19 @@ def validate_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
         if not _is_unicode(value):
             raise InputError(f"metadata value of {quote_value(key)} is not Unicode text: it has a lone surrogate.")
     return dict(metadata)
+
+
+def _validate_line(kind: str, text: str, longest: int) -> str:
+    stripped = text.strip()
+    if not 1 <= len(stripped) <= longest:
+        raise InputError(f"The {kind} {quote_value(text)} has {len(stripped)} characters: use 1 to {longest}.")
+    if not stripped.isprintable():
+        raise InputError(f"The {kind} {quote_value(text)} has characters that cannot be shown: leave them out.")
+    if SECRET_PATTERN.search(stripped):
+        raise InputError(
+            f"The {kind} {quote_value(text)} holds a secret, and {kind}s are stored as they are: use another."
+        )
+    return stripped
 
 
 def _repeated(names: Iterable[str]) -> str | None:

@@ -208,6 +208,7 @@ async def _record(
 def _settings(record: KeyRecord) -> dict[str, object]:
     return {
         "name": record.name,
+        "owner": record.owner,
         "scopes": orjson.dumps(list(record.scopes)).decode(),
         "allowed_ips": orjson.dumps(record.allowed_ips).decode(),
         "metadata": orjson.dumps(dict(record.metadata)).decode(),
@@ -243,5 +244,6 @@ def _record_from(rows: Sequence[RowMapping]) -> KeyRecord:
         revoked_at=row[KEYS.c.revoked_at],
         last_rotated_at=row[KEYS.c.last_rotated_at],
         metadata=orjson.loads(row[KEYS.c.metadata]),
+        owner=row[KEYS.c.owner],
         last_used_at=row["key_last_used_at"],
     )

@@ -105,7 +105,7 @@ def test_every_page_fits_a_small_phone_in_the_preferred_color_scheme(
     browser_errors.expect("404 (Not Found)")
     widths, backgrounds = {}, set()
     account = site.new_account()
-    long, _ = site.new_key(LONG, account=account, allowed_ips=["2001:db8:aaaa:bbbb:cccc:dddd:eeee:0/112"])
+    long, _ = site.new_key(LONG, account=account, owner=LONG, allowed_ips=["2001:db8:aaaa:bbbb:cccc:dddd:eeee:0/112"])
     for case in (*furnished(site, page, account=account), PageCase("long name", f"/keys/{long.id}")):
         page.goto(f"{site.url}/console{case.path}")
         widths[case.name] = page.evaluate("document.documentElement.scrollWidth")

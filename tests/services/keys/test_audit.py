@@ -28,6 +28,7 @@ async def test_a_creation_tells_all_settings_and_of_the_secret_what_may_be_shown
         allowed_ips=["203.0.113.10"],
         expires_at=NOW + 60,
         metadata={"team": "ops"},
+        owner="customer 17",
         actor=ADMIN,
     )
     row = await last_row(store)
@@ -40,6 +41,7 @@ async def test_a_creation_tells_all_settings_and_of_the_secret_what_may_be_shown
         "scopes": ["skills:list"],
         "allowed_ips": ["203.0.113.10"],
         "metadata": {"team": "ops"},
+        "owner": "customer 17",
         "secrets": [{"masked": f"sk_live_…{secret[-4:]}", "expires_at": None}],
         "expires_at": "2023-11-14T22:14:20Z",
         "revoked_at": None,

@@ -20,13 +20,14 @@ async def test_a_created_key_is_what_was_asked_for(keys: Keys, environment: str,
         allowed_ips=["203.0.113.0/24", "203.0.113.0/24", "::ffff:198.51.100.7"],
         expires_at=NOW + 60,
         metadata={"team": "ops"},
+        owner=" customer 17 ",
     )
     assert secret_environment(secret.encode()) == environment
     assert (record.name, record.environment, record.tier, record.version) == ("deploy", environment, tier, 1)
     assert list(record.scopes) == ["keys:manage", "skills:*"]
     assert record.allowed_ips == ("203.0.113.0/24", "198.51.100.7")  # normalised, each once
     assert (record.created_at, record.expires_at, record.last_rotated_at) == (NOW, NOW + 60, None)
-    assert record.metadata == {"team": "ops"}
+    assert (record.metadata, record.owner) == ({"team": "ops"}, "customer 17")
     assert record.masked == f"sk_{environment}_…{secret[-4:]}"
     assert await keys.get(ACME.id, record.id) == record
 
@@ -47,6 +48,9 @@ async def test_a_created_key_is_what_was_asked_for(keys: Keys, environment: str,
         ({"name": "n" * 101}, "has 101 characters: use 1 to 100."),
         ({"name": "a\nb"}, 'The name "a\\u000ab" has characters that cannot be shown'),
         ({"name": "a\ud800"}, "has characters that cannot be shown"),  # no database stores half a character
+        ({"owner": ""}, 'The owner "" has 0 characters: use 1 to 200.'),
+        ({"owner": "o" * 201}, "has 201 characters: use 1 to 200."),
+        ({"owner": "a\x7fb"}, 'The owner "a\\u007fb" has characters that cannot be shown'),
         ({"allowed_ips": ["10.0.0.0/33"]}, "allowed_ips: '10.0.0.0/33' is not a network (prefix is 0–32)."),
         ({"allowed_ips": ["10.0.0.1/8"]}, "write 10.0.0.0/8 for the network, or 10.0.0.1 for the one address"),
         ({"allowed_ips": ["10.0.0.1"] * 1001}, "allowed_ips has 1001 networks: use at most 1000"),
@@ -82,7 +86,9 @@ async def test_what_is_just_within_the_limits_is_accepted(keys: Keys) -> None:
         environment="test",
         allowed_ips=[f"10.0.{n // 250}.{n % 250}" for n in range(1000)],
         metadata={"k" * 40: "v" * 500} | {str(n): "" for n in range(49)},
+        owner="ü" * 200,
     )
+    assert record.owner == "ü" * 200
     assert (len(record.name), len(record.allowed_ips), len(record.metadata)) == (100, 1000, 50)
 
 
@@ -109,6 +115,9 @@ async def test_an_update_changes_what_is_given_and_nothing_else(keys: Keys, cloc
     assert await keys.update(ACME.id, before.id, allowed_ips=[], metadata={}) == replace(
         before, name="other", version=4, expires_at=None, metadata={}
     )
+    owned = await keys.update(ACME.id, before.id, owner="customer 17")
+    assert owned == replace(before, name="other", version=5, expires_at=None, metadata={}, owner="customer 17")
+    assert await keys.update(ACME.id, before.id, owner=None) == replace(owned, version=6, owner=None)
 
 
 async def test_an_update_to_what_is_already_so_is_no_change(keys: Keys, key: KeyRecord, announced: Announced) -> None:
@@ -125,10 +134,10 @@ async def test_an_expired_key_can_be_given_a_later_end(keys: Keys, key: KeyRecor
     assert revived.status(clock.now) is KeyStatus.ACTIVE
 
 
-@pytest.mark.parametrize("field", ["name", "metadata", "allowed_ips"])
+@pytest.mark.parametrize("field", ["name", "owner", "metadata", "allowed_ips"])
 async def test_a_secret_is_never_stored_by_mistake_nor_repeated(keys: Keys, field: str) -> None:
     _, secret = await keys.create(ACME.id, name="first", scopes=["skills:list"], environment="live")
-    values: dict[str, Any] = {"name": secret, "metadata": {"key": secret}, "allowed_ips": [secret]}
+    values: dict[str, Any] = {"name": secret, "owner": secret, "metadata": {"key": secret}, "allowed_ips": [secret]}
     settings: dict[str, Any] = {"name": "second"} | {field: values[field]}
     with pytest.raises(InputError, match=r"holds a secret|is not a network") as refused:
         await keys.create(ACME.id, scopes=["skills:list"], environment="live", **settings)

@@ -31,6 +31,7 @@ class Key(Result):
 
     id: str
     name: str = ""
+    owner: str | None = None
     account_id: str | None = None
     environment: str | None = None
     tier: str | None = None
@@ -68,6 +69,7 @@ def _key(members: Mapping[str, object], response: Response, *, etag: str | None)
     return Key(
         id=parser.required("id", text),
         name=parser.optional("name", text, ""),
+        owner=parser.optional("owner", optional_text, None),
         account_id=parser.optional("account_id", optional_text, None),
         environment=parser.optional("environment", optional_text, None),
         tier=parser.optional("tier", optional_text, None),

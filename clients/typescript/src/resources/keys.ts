@@ -19,6 +19,8 @@ export interface IdempotencyOptions {
 export interface KeyCreation extends IdempotencyOptions {
   readonly name: string;
   readonly scopes: Iterable<string>;
+  /** Whom within the account the key is for. Keys with the same owner share the limits by owner. */
+  readonly owner?: string | null | undefined;
   readonly environment?: "live" | "test" | undefined;
   readonly allowedIps?: Iterable<string> | null | undefined;
   readonly expiresAt?: Date | string | null | undefined;
@@ -39,6 +41,8 @@ export interface KeyFilter {
 export interface KeyChange extends IdempotencyOptions {
   readonly name?: string | undefined;
   readonly scopes?: Iterable<string> | undefined;
+  /** `null`: none. */
+  readonly owner?: string | null | undefined;
   readonly allowedIps?: Iterable<string> | null | undefined;
   readonly expiresAt?: Date | string | null | undefined;
   readonly metadata?: Readonly<Record<string, string>> | null | undefined;
@@ -76,11 +80,12 @@ export class Keys {
 
   /** Create a key. Its `.secret` is shown only once. */
   async create(params: KeyCreation): Promise<IssuedKey> {
-    const names = ["name", "scopes", "environment", "allowedIps", "expiresAt", "metadata", "idempotencyKey"];
+    const names = ["name", "scopes", "owner", "environment", "allowedIps", "expiresAt", "metadata", "idempotencyKey"];
     checkNames("keys.create", params, names);
     const body = jsonOf({
       name: params.name,
       scopes: stringsOf("scopes", params.scopes),
+      owner: params.owner ?? undefined,
       environment: params.environment,
       allowed_ips: stringsOf("allowedIps", params.allowedIps) ?? undefined,
       expires_at: momentOf("expiresAt", params.expiresAt) ?? undefined,
@@ -109,11 +114,12 @@ export class Keys {
 
   /** Change the given settings. */
   async update(keyId: string, params: KeyChange): Promise<Key> {
-    const names = ["name", "scopes", "allowedIps", "expiresAt", "metadata", "ifMatch", "idempotencyKey"];
+    const names = ["name", "scopes", "owner", "allowedIps", "expiresAt", "metadata", "ifMatch", "idempotencyKey"];
     checkNames("keys.update", params, names);
     const body = jsonOf({
       name: params.name,
       scopes: stringsOf("scopes", params.scopes),
+      owner: params.owner,
       allowed_ips: stringsOf("allowedIps", params.allowedIps),
       expires_at: momentOf("expiresAt", params.expiresAt),
       metadata: params.metadata,

@@ -19,6 +19,8 @@ export interface KeySecret {
 export class Key extends Result {
   readonly id: string;
   readonly name: string;
+  /** Whom within the account the key is for. */
+  readonly owner: string | null;
   readonly accountId: string | null;
   readonly environment: string | null;
   readonly tier: string | null;
@@ -42,6 +44,7 @@ export class Key extends Result {
     parser.optional("object", text, null);
     this.id = parser.required("id", text);
     this.name = parser.optional("name", text, "");
+    this.owner = parser.optional("owner", text, null);
     this.accountId = parser.optional("account_id", text, null);
     this.environment = parser.optional("environment", text, null);
     this.tier = parser.optional("tier", text, null);

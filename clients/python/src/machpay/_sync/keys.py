@@ -28,6 +28,7 @@ class Keys:
         *,
         name: str,
         scopes: Sequence[str],
+        owner: str | None = None,
         environment: str | None = None,
         allowed_ips: Sequence[str] | None = None,
         expires_at: dt.datetime | str | None = None,
@@ -36,6 +37,7 @@ class Keys:
     ) -> Key:
         """Create a key. Its `.secret` is shown only once."""
         optional = {
+            "owner": owner,
             "environment": environment,
             "allowed_ips": strings_of("allowed_ips", allowed_ips),
             "expires_at": moment_of("expires_at", expires_at),
@@ -61,19 +63,20 @@ class Keys:
         """Return a key with its `.etag`."""
         return self._key(Call("GET", path_of("/v1/keys/{key_id}", key_id=key_id)))
 
-    def update(
+    def update(  # noqa: PLR0913 - what a key is made of, by keyword
         self,
         key_id: str,
         *,
         name: str | NotGiven = NOT_GIVEN,
         scopes: Sequence[str] | NotGiven = NOT_GIVEN,
+        owner: str | NotGiven | None = NOT_GIVEN,
         allowed_ips: Sequence[str] | NotGiven | None = NOT_GIVEN,
         expires_at: dt.datetime | str | NotGiven | None = NOT_GIVEN,
         metadata: Mapping[str, object] | NotGiven | None = NOT_GIVEN,
         if_match: str | None = None,
         idempotency_key: str | None = None,
     ) -> Key:
-        """Change the given settings. `expires_at=None` means that the key never expires.
+        """Change the given settings. `expires_at=None` means that the key never expires, `owner=None` that it has none.
 
         With *if_match*, an `.etag`, raises PreconditionFailedError if the key has changed since.
         """
@@ -81,6 +84,7 @@ class Keys:
             {
                 "name": name,
                 "scopes": strings_of("scopes", scopes),
+                "owner": owner,
                 "allowed_ips": strings_of("allowed_ips", allowed_ips),
                 "expires_at": moment_of("expires_at", expires_at),
                 "metadata": metadata,
