@@ -45,6 +45,7 @@ def stored_key(number: int, **settings: Any) -> KeyRecord:  # noqa: ANN401 - any
         "name": "deploy",
         "environment": "live",
         "tier": ACME.tier,
+        "account_tier": ACME.tier,
         "scopes": Scopes(frozenset({"skills:list"})),
         "allowed_ips": (),
         "created_at": NOW,

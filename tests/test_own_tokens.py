@@ -31,7 +31,7 @@ AUTHORITY = OAuthSettings("https://auth.example.com", audience="https://api.exam
 TIERS = {"standard": Tier(rate="60/minute", concurrency=5), "enterprise": Tier(rate="600/minute", concurrency=50)}
 BOTH = Scopes(frozenset({"account:read", "skills:execute"}))
 READ = Scopes(frozenset({"account:read"}))
-GRANT = Grant("grant_1", "app_1", "user_1", "acct_1", "live", "standard", BOTH, START)
+GRANT = Grant("grant_1", "app_1", "user_1", "acct_1", "live", "standard", BOTH, START, account_tier="enterprise")
 
 
 class Store(SqlStore):
@@ -245,10 +245,10 @@ async def test_a_tier_and_scopes_arrive_at_once_and_no_token_ends(
 ) -> None:
     token = await worker.signed()
     for grant in (
-        replace(GRANT, version=2, tier="enterprise"),
+        replace(GRANT, version=2, tier="enterprise", account_tier="standard"),
         replace(GRANT, version=3, scopes=READ),  # the client has lost one
         replace(GRANT, version=4, scopes=BOTH),  # and got it back
-        replace(GRANT, version=5, tier="gone"),
+        replace(GRANT, version=5, tier="gone", account_tier="enterprise"),
     ):
         await ended(grant)
         principal = await worker.presented(token)
@@ -257,6 +257,7 @@ async def test_a_tier_and_scopes_arrive_at_once_and_no_token_ends(
         # A tier that is not configured is an operator's mistake, and counts as the least there is.
         assert principal.tier == (grant.tier if grant.tier in TIERS else "standard")
         assert principal.limits == TIERS[principal.tier]
+        assert principal.account_tier == grant.account_tier
 
 
 async def test_a_token_gets_no_scope_by_what_its_grant_gets_later(

@@ -43,13 +43,17 @@ async def idempotent_response(
     idempotency_key, root = parse_idempotency_key(call.request), call.request.scope.get("root_path", "")
     if idempotency_key is None:
         record, secret = await issue(None)
-        return key_response(issued_key_document(record, secret, call.now), record.version, status, root)
+        return key_response(
+            issued_key_document(record, secret, call.now, call.gateway.policy.tiers), record.version, status, root
+        )
     cipher = _ResponseCipher.for_request(call, idempotency_key)
     if (stored := await _load_response(call, cipher)) is not None:
         return cipher.decrypt(stored, status, root)
 
     def keep(record: KeyRecord, secret: str) -> StoredResponse:
-        return cipher.encrypt(record.version, issued_key_document(record, secret, call.now), call.now)
+        return cipher.encrypt(
+            record.version, issued_key_document(record, secret, call.now, call.gateway.policy.tiers), call.now
+        )
 
     try:
         record, secret = await issue(keep)
@@ -60,7 +64,9 @@ async def idempotent_response(
         if not isinstance(exc, DuplicateRequest):
             raise
         raise ProblemError("conflict", "The same request was being carried out: send it again.") from None
-    return key_response(issued_key_document(record, secret, call.now), record.version, status, root)
+    return key_response(
+        issued_key_document(record, secret, call.now, call.gateway.policy.tiers), record.version, status, root
+    )
 
 
 def parse_idempotency_key(request: Request) -> str | None:

@@ -55,7 +55,7 @@ async def list_(call: AdminRequest) -> Response:
         after=query.after,
         limit=query.limit + 1,
     )
-    return page_response([key_document(record, call.now) for record in records], query.limit)
+    return page_response([key_document(record, call.now, call.gateway.policy.tiers) for record in records], query.limit)
 
 
 async def retrieve(call: AdminRequest) -> Response:
@@ -136,4 +136,4 @@ async def revoke(call: AdminRequest) -> Response:
 
 def _to_response(record: KeyRecord | None, call: AdminRequest) -> Response:
     record = call.require_record(record, "key")
-    return key_response(key_document(record, call.now), record.version)
+    return key_response(key_document(record, call.now, call.gateway.policy.tiers), record.version)

@@ -28,9 +28,8 @@ def accounts() -> None:
 @pass_session
 def create(session: CliSession, *, name: str, tier: str, as_json: bool) -> None:
     """Create the account NAME."""
-    _print_account(
-        session.run(lambda gateway: gateway.accounts.create(name, tier, actor=operator_actor())), as_json=as_json
-    )
+    account = session.run(lambda gateway: gateway.accounts.create(name, tier, actor=operator_actor()))
+    _print_account(account, session, as_json=as_json)
 
 
 @accounts.command("list")
@@ -38,11 +37,11 @@ def create(session: CliSession, *, name: str, tier: str, as_json: bool) -> None:
 @pass_session
 def list_(session: CliSession, *, as_json: bool) -> None:
     """List all accounts, oldest first."""
-    accounts_ = session.run(lambda gateway: gateway.accounts.list())
+    accounts_, tiers = session.run(lambda gateway: gateway.accounts.list()), session.tiers
     if as_json:
         print_list([account_json(account) for account in accounts_])
     elif accounts_:
-        print_table(ACCOUNT_COLUMNS, [account_row(account) for account in accounts_])
+        print_table(ACCOUNT_COLUMNS, [account_row(account, tiers) for account in accounts_])
     else:
         click.echo("No accounts yet: `machpay-gateway accounts create NAME` creates one.", err=True)
 
@@ -58,11 +57,11 @@ def set_tier(session: CliSession, *, account: str, tier: str, as_json: bool) -> 
     async def change(gateway: Gateway) -> Account:
         return require_account(await gateway.accounts.set_tier(account, tier, actor=operator_actor()), account)
 
-    _print_account(session.run(change), as_json=as_json)
+    _print_account(session.run(change), session, as_json=as_json)
 
 
-def _print_account(account: Account, *, as_json: bool) -> None:
+def _print_account(account: Account, session: CliSession, *, as_json: bool) -> None:
     if as_json:
         print_json(account_json(account))
     else:
-        print_table(ACCOUNT_COLUMNS, [account_row(account)])
+        print_table(ACCOUNT_COLUMNS, [account_row(account, session.tiers)])

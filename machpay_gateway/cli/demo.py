@@ -24,6 +24,7 @@ from machpay_gateway.core.accounts.user import ADMIN
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.keys.document import issued_key_document
 from machpay_gateway.core.keys.key import KeyRecord
+from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.core.scopes import KNOWN_SCOPES
 from machpay_gateway.gateway import Gateway
 
@@ -234,7 +235,7 @@ async def _create_records(gateway: Gateway) -> DemoRecords:
 def _print_demo(url: str, database: str, records: DemoRecords, *, as_json: bool) -> None:
     pages_url = _pages_url(url)
     if as_json:
-        keys = [issued_key_document(each.key, each.secret, time.time()) for each in records.keys]
+        keys = [issued_key_document(each.key, each.secret, time.time(), TIERS) for each in records.keys]
         console = {"url": f"{pages_url}/console", "email": records.email, "password": records.password}
         print_json({"object": "demo", "url": url, "database": database, "keys": keys, "console": console})
         return

@@ -12,6 +12,7 @@ from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.keys.document import issued_key_document
 from machpay_gateway.core.keys.key import KeyRecord
+from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.core.scopes import KNOWN_SCOPES
 from machpay_gateway.gateway import Gateway
 
@@ -166,7 +167,7 @@ def _issued_json(issued: Issued | None) -> dict[str, Any]:
     if issued is None:
         return {"account": None, "key": None}
     account, key, secret = issued
-    return {"account": account_json(account), "key": issued_key_document(key, secret, time.time())}
+    return {"account": account_json(account), "key": issued_key_document(key, secret, time.time(), TIERS)}
 
 
 def _print_steps(file: Path, issued: Issued | None, *, written: bool) -> None:

@@ -31,6 +31,7 @@ from machpay_gateway.cli.usage import usage
 from machpay_gateway.cli.values import Duration, none_if_empty, split_names
 from machpay_gateway.core.keys.document import key_document
 from machpay_gateway.core.keys.key import ENVIRONMENTS, KeyRecord, KeyStatus
+from machpay_gateway.core.unchanged import UNCHANGED
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.services.keys import SecretInspection
 
@@ -85,7 +86,7 @@ def create(  # noqa: PLR0913 - what a key is made of, by option
             actor=operator_actor(),
         )
 
-    print_issued(*session.run(issue), time.time(), as_json=as_json)
+    print_issued(*session.run(issue), time.time(), session.tiers, as_json=as_json)
 
 
 @keys.command("list")
@@ -117,15 +118,15 @@ def list_(
             await gateway.keys.list(account_id, environment=environment, status=status, after=after, limit=limit + 1)
         )
 
-    records, now = session.run(page), time.time()
+    records, now, tiers = session.run(page), time.time(), session.tiers
     page_records, has_more = records[:limit], len(records) > limit
     if as_json:
-        print_list([key_document(record, now) for record in page_records], has_more=has_more)
+        print_list([key_document(record, now, tiers) for record in page_records], has_more=has_more)
         return
     if not page_records:
         click.echo("No keys match: `machpay-gateway keys create` creates one.", err=True)
         return
-    print_table(KEY_COLUMNS, [key_row(record, now) for record in page_records])
+    print_table(KEY_COLUMNS, [key_row(record, now, tiers) for record in page_records])
     if has_more:
         click.echo(f"There are more: add --after {page_records[-1].id}", err=True)
 
@@ -136,20 +137,30 @@ def list_(
 @pass_session
 def show(session: CliSession, *, key: str, as_json: bool) -> None:
     """Show KEY, by its id."""
-    _print_key(require_key(session.run(lambda gateway: gateway.keys.get(None, key)), key), as_json=as_json)
+    record = require_key(session.run(lambda gateway: gateway.keys.get(None, key)), key)
+    _print_key(record, session, as_json=as_json)
 
 
 @keys.command(short_help="Change the settings of a key.")
 @click.argument("key")
 @click.option("--owner", help='Whom within the account the key is for; "" for nobody in particular.')
+@click.option("--tier", help="A tier of its own, instead of the account's; \"\" for the account's again.")
 @json_option
 @pass_session
-def update(session: CliSession, *, key: str, owner: str | None, as_json: bool) -> None:
+def update(session: CliSession, *, key: str, owner: str | None, tier: str | None, as_json: bool) -> None:
     """Change the settings of KEY that are given. They hold from its next request on."""
-    if owner is None:
-        raise click.UsageError("Nothing to change: give --owner.")
-    changed = session.run(lambda gateway: gateway.keys.update(None, key, owner=owner or None, actor=operator_actor()))
-    _print_key(require_key(changed, key), as_json=as_json)
+    if owner is None and tier is None:
+        raise click.UsageError("Nothing to change: give --owner or --tier.")
+    changed = session.run(
+        lambda gateway: gateway.keys.update(
+            None,
+            key,
+            owner=UNCHANGED if owner is None else owner or None,
+            own_tier=UNCHANGED if tier is None else tier or None,
+            actor=operator_actor(),
+        )
+    )
+    _print_key(require_key(changed, key), session, as_json=as_json)
 
 
 @keys.command(short_help="Issue a new secret for a key.")
@@ -168,7 +179,7 @@ def rotate(session: CliSession, *, key: str, grace: int, as_json: bool) -> None:
     issued = session.run(lambda gateway: gateway.keys.rotate(None, key, grace_seconds=grace, actor=operator_actor()))
     if issued is None:
         raise key_not_found(key)
-    print_issued(*issued, time.time(), as_json=as_json)
+    print_issued(*issued, time.time(), session.tiers, as_json=as_json)
 
 
 @keys.command(short_help="Revoke a key permanently.")
@@ -181,7 +192,7 @@ def revoke(session: CliSession, *, key: str, yes: bool, as_json: bool) -> None:
     record = require_key(session.run(lambda gateway: gateway.keys.get(None, key)), key)
     confirm(f"Revoke {record.id} ({record.name}, {record.masked}) permanently?", yes=yes, action="revoke the key")
     revoked = session.run(lambda gateway: gateway.keys.revoke(None, key, actor=operator_actor()))
-    _print_key(require_key(revoked, key), as_json=as_json)
+    _print_key(require_key(revoked, key), session, as_json=as_json)
 
 
 @keys.command(short_help="Show which key a secret belongs to.")
@@ -198,7 +209,7 @@ def inspect(session: CliSession, *, misplaced: tuple[str, ...], as_json: bool) -
         raise click.UsageError("Standard input is empty: the secret is read from there.")
     inspection = session.run(lambda gateway: gateway.keys.inspect(secret))
     if as_json:
-        record = None if inspection.key is None else key_document(inspection.key, time.time())
+        record = None if inspection.key is None else key_document(inspection.key, time.time(), session.tiers)
         print_json(
             {
                 "object": "inspection",
@@ -209,7 +220,10 @@ def inspect(session: CliSession, *, misplaced: tuple[str, ...], as_json: bool) -
         )
     elif inspection.key is not None:
         print_fields(
-            [("this secret is", _position(inspection, inspection.key)), *key_fields(inspection.key, time.time())]
+            [
+                ("this secret is", _position(inspection, inspection.key)),
+                *key_fields(inspection.key, time.time(), session.tiers),
+            ]
         )
     if inspection.environment is None:
         raise click.ClickException("This is not a secret of MachPay Gateway: its format or its checksum is wrong.")
@@ -233,8 +247,8 @@ def _position(inspection: SecretInspection, record: KeyRecord) -> str:
     return "current" if inspection.position == "current" else f"previous, {secret_end(record.secrets[-1], time.time())}"
 
 
-def _print_key(record: KeyRecord, *, as_json: bool) -> None:
+def _print_key(record: KeyRecord, session: CliSession, *, as_json: bool) -> None:
     if as_json:
-        print_json(key_document(record, time.time()))
+        print_json(key_document(record, time.time(), session.tiers))
     else:
-        print_fields(key_fields(record, time.time()))
+        print_fields(key_fields(record, time.time(), session.tiers))

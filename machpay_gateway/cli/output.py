@@ -5,14 +5,14 @@ Rich is imported where a table is printed: it takes a tenth of a second, and `se
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
 
-from machpay_gateway.core.accounts.account import Account
+from machpay_gateway.core.accounts.account import Account, describe_tier
 from machpay_gateway.core.check_result import CheckResult, CheckStatus
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.keys.document import issued_key_document
@@ -84,12 +84,12 @@ def print_findings(findings: Iterable[CheckResult]) -> None:
     print_rendered(table, err=False)
 
 
-def print_issued(record: KeyRecord, secret: str, now: float, *, as_json: bool) -> None:
+def print_issued(record: KeyRecord, secret: str, now: float, tiers: Collection[str], *, as_json: bool) -> None:
     """Print a key with its new *secret*. As text, only the secret goes to stdout, so that it can be piped."""
     if as_json:
-        print_json(issued_key_document(record, secret, now))
+        print_json(issued_key_document(record, secret, now, tiers))
     else:
-        print_fields(key_fields(record, now), err=True)
+        print_fields(key_fields(record, now, tiers), err=True)
         click.echo(secret)
     warn_of_secret()
 
@@ -104,14 +104,14 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
-def key_row(record: KeyRecord, now: float) -> tuple[str, ...]:
-    """Return the key as a row under `KEY_COLUMNS`."""
+def key_row(record: KeyRecord, now: float, tiers: Collection[str]) -> tuple[str, ...]:
+    """Return the key as a row under `KEY_COLUMNS`; *tiers* are the configured ones."""
     return (
         record.id,
         record.name,
         record.owner or "-",
         record.environment,
-        record.tier,
+        _tier(record, tiers),
         str(record.status(now)),
         _moment(record.last_used_at),
         _moment(record.expires_at),
@@ -119,15 +119,15 @@ def key_row(record: KeyRecord, now: float) -> tuple[str, ...]:
     )
 
 
-def key_fields(record: KeyRecord, now: float) -> list[tuple[str, str]]:
-    """Return all visible fields of the key."""
+def key_fields(record: KeyRecord, now: float, tiers: Collection[str]) -> list[tuple[str, str]]:
+    """Return all visible fields of the key; *tiers* are the configured ones."""
     fields = [
         ("key", record.id),
         ("name", record.name),
         ("owner", record.owner or "none"),
         ("account", record.account_id),
         ("environment", record.environment),
-        ("tier", record.tier),
+        ("tier", _tier(record, tiers)),
         ("scopes", str(record.scopes) or "none: only routes that require no scope"),
         ("addresses", ", ".join(record.allowed_ips) or "any"),
         ("status", str(record.status(now))),
@@ -163,9 +163,9 @@ def account_json(account: Account) -> dict[str, Any]:
     }
 
 
-def account_row(account: Account) -> tuple[str, ...]:
-    """Return the account as a row under `ACCOUNT_COLUMNS`."""
-    return account.id, account.name, account.tier, format_moment(account.created_at)
+def account_row(account: Account, tiers: Collection[str]) -> tuple[str, ...]:
+    """Return the account as a row under `ACCOUNT_COLUMNS`; *tiers* are the configured ones."""
+    return account.id, account.name, describe_tier(account.tier, tiers), format_moment(account.created_at)
 
 
 def finding_json(finding: CheckResult) -> dict[str, Any]:
@@ -234,6 +234,10 @@ def print_rendered(rendered: "RenderableType", *, err: bool, width: int | None =
         console.print(rendered)
     for line in captured.get().splitlines():
         click.echo(line.rstrip(), err=err)
+
+
+def _tier(record: KeyRecord, tiers: Collection[str]) -> str:
+    return describe_tier(record.tier, tiers, is_own=record.own_tier is not None)
 
 
 def _rotation(record: KeyRecord, now: float) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import getpass
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -13,6 +14,7 @@ from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.audit import Actor
 from machpay_gateway.core.keys.key import KeyRecord
+from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.core.text import quote_value
 from machpay_gateway.settings import Options, Settings, load_settings
 
@@ -43,6 +45,11 @@ class CliSession:
     def load_settings(self) -> Settings:
         """Return the settings. Raises ConfigurationError."""
         return load_settings(self.options)
+
+    @property
+    def tiers(self) -> Mapping[str, Tier]:
+        """The configured tiers. Raises ConfigurationError."""
+        return self.load_settings().tiers
 
     def run(self, operation: "Callable[[Gateway], Awaitable[Result]]", *, upgrade: bool = False) -> Result:
         """Return the result of *operation* on an open gateway, which is closed afterwards. Raises GatewayError.

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
+from machpay_gateway.core.accounts.account import describe_tier
 from machpay_gateway.core.oauth.scope_descriptions import describe_scope
 from machpay_gateway.core.text import format_moment
 
@@ -49,4 +50,5 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "relative": format_relative,
     "count": format_count,
     "scope_description": describe_scope,
+    "tier": describe_tier,
 }

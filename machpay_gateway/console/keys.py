@@ -36,6 +36,7 @@ async def index(request: PageRequest) -> Response:
     return request.render(
         "keys.html",
         keys=keys[:_PAGE_SIZE],
+        tiers=request.gateway.policy.tiers,
         has_more=len(keys) > _PAGE_SIZE,
         search=search,
         environment=environment,
@@ -186,6 +187,7 @@ def _key_page(
         "key.html",
         status,
         key=record,
+        tiers=request.gateway.policy.tiers,
         version=version or record.version,
         state=record.status(request.now),
         form=form,

@@ -198,6 +198,7 @@ async def _client_page(
         "app.html",
         status,
         app=client,
+        tiers=request.gateway.policy.tiers,
         version=version or client.version,
         form=form,
         choices=scope_choices(sorted(request.gateway.oauth_clients.grantable), form.scopes),

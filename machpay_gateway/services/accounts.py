@@ -14,7 +14,7 @@ from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.audit import APPLICATION, Actor, Change
 from machpay_gateway.core.keys.key import ACCOUNT, ENTROPY_BYTES, mint_id
 from machpay_gateway.core.keys.ports import RecordVersion
-from machpay_gateway.core.keys.validation import validate_name
+from machpay_gateway.core.keys.validation import validate_name, validate_tier
 from machpay_gateway.core.text import quote_value
 from machpay_gateway.services.optimistic_locking import Invalidate, update_record
 
@@ -48,7 +48,7 @@ class Accounts:
         account = Account(
             id=mint_id(ACCOUNT, self._entropy(ENTROPY_BYTES)),
             name=_account_name(name),
-            tier=self._checked_tier(tier),
+            tier=validate_tier(tier, self._tiers),
             created_at=self._clock(),
         )
         state = {"name": account.name, "tier": account.tier}
@@ -68,7 +68,7 @@ class Accounts:
 
     async def set_tier(self, id_or_name: str, tier: str, *, actor: Actor = APPLICATION) -> Account | None:
         """Give the account another tier, in force from the next request of its live keys on. Raises InputError."""
-        tier = self._checked_tier(tier)
+        tier = validate_tier(tier, self._tiers)
 
         def describe(before: Account, after: Account) -> Change:
             states = {"tier": before.tier}, {"tier": after.tier}
@@ -85,11 +85,6 @@ class Accounts:
             describe=describe,
             invalidate=self._invalidate,
         )
-
-    def _checked_tier(self, tier: str) -> str:
-        if tier not in self._tiers:
-            raise InputError(f"Tier {quote_value(tier)} is not configured; known tiers: {', '.join(self._tiers)}.")
-        return tier
 
 
 def _account_name(name: str) -> str:

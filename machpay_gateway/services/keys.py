@@ -40,6 +40,7 @@ from machpay_gateway.core.keys.validation import (
     validate_networks,
     validate_owner,
     validate_scopes,
+    validate_tier,
 )
 from machpay_gateway.core.text import format_moment, quote_value
 from machpay_gateway.core.unchanged import UNCHANGED, Unchanged
@@ -69,8 +70,8 @@ class SecretInspection:
 class Keys:
     """The use cases on keys. *invalidate* is called with (key id, version) after each change is stored.
 
-    *scopes* are the names that keys may hold; *entropy* returns that many random bytes; *clock* returns seconds since
-    the epoch.
+    *scopes* are the names that keys may hold, *tiers* the configured ones; *entropy* returns that many random bytes;
+    *clock* returns seconds since the epoch.
     """
 
     def __init__(
@@ -78,12 +79,14 @@ class Keys:
         store: KeyStore,
         *,
         scopes: Iterable[str],
+        tiers: Iterable[str],
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
         invalidate: Invalidate,
     ) -> None:
         self._store = store
         self._known_scopes = frozenset(scopes)
+        self._tiers = tuple(tiers)
         self._clock = clock
         self._entropy = entropy
         self._invalidate = invalidate
@@ -166,12 +169,13 @@ class Keys:
         allowed_ips: Collection[str] | Unchanged = UNCHANGED,
         expires_at: float | Unchanged | None = UNCHANGED,
         metadata: Mapping[str, str] | Unchanged = UNCHANGED,
+        own_tier: str | Unchanged | None = UNCHANGED,
         actor: Actor = APPLICATION,
         precondition: Precondition[KeyRecord] | None = None,
     ) -> KeyRecord | None:
-        """Change the settings that are passed; *expires_at* None means never, *owner* None none.
+        """Change the settings that are passed; *expires_at* None means never, *owner* None nobody.
 
-        Raises InputError, also when the key is revoked.
+        *own_tier* is for operators only; None means the account's. Raises InputError, also when the key is revoked.
 
         *precondition* raises unless the record is what the caller takes it for, at the moment it is changed.
         """
@@ -180,7 +184,7 @@ class Keys:
             if record.revoked_at is not None:
                 raise StateError(f"Key {record.id} is revoked, which is final: create a new key.")
             return replace(
-                record,
+                record if own_tier is UNCHANGED else record.with_own_tier(self._validated_tier(own_tier)),
                 name=record.name if name is UNCHANGED else validate_name(name),
                 owner=record.owner if owner is UNCHANGED else validate_owner(owner),
                 scopes=record.scopes if scopes is UNCHANGED else validate_scopes(scopes, self._known_scopes),
@@ -272,6 +276,9 @@ class Keys:
             return SecretInspection(environment)
         is_current = hmac.compare_digest(record.secrets[0].digest, digest)
         return SecretInspection(environment, record, "current" if is_current else "previous")
+
+    def _validated_tier(self, tier: str | None) -> str | None:
+        return None if tier is None else validate_tier(tier, self._tiers)
 
     async def _update(
         self,

@@ -47,7 +47,12 @@ class LazyServices:
         from machpay_gateway.services.keys import Keys
 
         return Keys(
-            self.store, scopes=self.policy.scopes, clock=time.time, entropy=os.urandom, invalidate=self.invalidate
+            self.store,
+            scopes=self.policy.scopes,
+            tiers=self.policy.tiers,
+            clock=time.time,
+            entropy=os.urandom,
+            invalidate=self.invalidate,
         )
 
     @cached_property

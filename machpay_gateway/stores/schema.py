@@ -30,6 +30,7 @@ REVISIONS = (
     "0008",
     "0009",
     "0010",
+    "0011",
 )  # oldest first; listed here so that a start can compare without importing Alembic
 HEAD = REVISIONS[-1]
 
@@ -70,6 +71,7 @@ KEYS = Table(
     Column("revoked_at", Double),
     Column("last_rotated_at", Double),
     Column("owner", Text),
+    Column("own_tier", Text),  # else the account's
     Index(None, "account_id", "created_at", "id"),  # an account's keys, newest first
     Index(None, "created_at", "id"),  # all keys, for operators
     Index(None, "changed_at"),  # recent changes

@@ -98,6 +98,10 @@ LONG_AGO, LATER = "2001-01-01T00:00:00Z", "2099-01-01T00:00:00Z"
         ({"metadata": {"k\n": "v"}}, ["metadata"], "a key that cannot be shown"),
         ({"metadata": [["k", "v"]]}, ["metadata"], "pairs as a list"),
         ({"metadata": "k=v"}, ["metadata"], "a text"),
+        ({"tier": "test"}, ["tier"], "an operator's to set"),
+        ({"own_tier": "test"}, ["own_tier"], "likewise"),
+        ({"own_tier": None}, ["own_tier"], "and to end"),
+        ({"account_tier": "test"}, ["account_tier"], "the account's"),
         ({"nmae": "x"}, ["nmae"], "a typo"),
         ({"Name": "x"}, ["Name"], "in another case"),
         ({"__proto__": {}}, ["__proto__"], "a name with a meaning elsewhere"),
@@ -170,6 +174,7 @@ async def test_a_grace_is_a_number_of_seconds_up_to_a_week(admin: Caller, grace:
         ("allowed_ips", ["{}"]), ("allowed_ips", ["{}/33"]), ("allowed_ips", ["{}/a"]), ("expires_at", "{}"),
         ("metadata", {"{}": "v"}), ("metadata", {"k": "{}"}), ("metadata", {"k": "at {}!" + "x" * 500}),
         ("metadata", {"{}" + "k" * 41: "v"}), ("metadata", {"{}": 1}), ("metadata", "{}"), ("{}", 1), ("tier", "{}"),
+        ("own_tier", "{}"),
     ],
 )  # fmt: skip
 async def test_a_secret_in_the_wrong_place_is_neither_stored_nor_repeated(

@@ -2,6 +2,7 @@
 
 from base64 import urlsafe_b64decode
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -14,8 +15,10 @@ from starlette.routing import Route
 
 from machpay_gateway import Principal
 from machpay_gateway.core.jose.session import MAX_SECONDS, secret_fingerprint
+from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.services.keys import Keys
 from tests.admin.conftest import Api, Caller, in_memory, places, serving_api, status_and_code
+from tests.keyrings import logged
 
 
 def part(token: str, number: int) -> dict[str, Any]:
@@ -48,7 +51,8 @@ async def test_a_session_acts_for_its_key_and_counts_against_its_quota(admin: Ca
 async def caller_seen(request: Request) -> JSONResponse:
     caller = request.user
     assert isinstance(caller, Principal)
-    return JSONResponse({"kind": caller.kind, "owner": caller.owner})
+    seen = {"owner": caller.owner, "tier": caller.tier, "account_tier": caller.account_tier}
+    return JSONResponse({"kind": caller.kind, **seen, "limit": caller.limits.limit})
 
 
 async def test_the_application_sees_the_owner_of_a_key_and_of_its_sessions_from_the_next_request() -> None:
@@ -61,7 +65,37 @@ async def test_the_application_sees_the_owner_of_a_key_and_of_its_sessions_from_
             assert (changed.status_code, changed.json()["owner"]) == (200, owner)
             for kind, secret in callers.items():
                 seen = (await api.client(secret).get("/seen")).json()
-                assert seen == {"kind": kind, "owner": owner}
+                assert (seen["kind"], seen["owner"]) == (kind, owner)
+
+
+@pytest.mark.parametrize("environment, accounts", [("live", "standard"), ("test", "test")])
+async def test_a_tier_of_its_own_holds_for_a_key_and_its_sessions_from_the_next_request(
+    environment: str, accounts: str
+) -> None:
+    application = Starlette(routes=[Route("/seen", caller_seen)])
+    async with serving_api(application, unlisted_routes="authenticated") as api:
+        caller = await api.caller(environment=environment)
+        callers = {"api_key": caller.secret, "session": await traded(caller)}
+        for own in (None, "enterprise", "standard", None):
+            await api.gateway.keys.update(None, caller.id, own_tier=own)
+            tier = own or accounts
+            for kind, secret in callers.items():
+                seen = (await api.client(secret).get("/seen")).json()
+                assert (seen["kind"], seen["tier"], seen["limit"]) == (kind, tier, TIERS[tier].limit)
+                assert seen["account_tier"] == accounts
+            document = (await caller.ask("GET", f"/v1/keys/{caller.id}")).json()
+            assert (document["tier"], document["own_tier"], document["tier_configured"]) == (tier, own, True)
+
+
+async def test_a_document_tells_a_tier_that_is_not_configured() -> None:
+    async with serving_api() as api:
+        admin = await api.caller()
+        record = await api.gateway.store.key(None, admin.id)
+        assert record is not None
+        unknown = replace(record.with_own_tier("gone"), version=record.version + 1)
+        assert await api.gateway.store.replace_key(unknown, logged())
+        (document,) = (await admin.ask("GET", "/v1/keys")).json()["data"]
+        assert (document["tier"], document["own_tier"], document["tier_configured"]) == ("gone", "gone", False)
 
 
 @in_memory

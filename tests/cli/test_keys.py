@@ -18,6 +18,8 @@ KEY_FIELDS = [
     "owner",
     "environment",
     "tier",
+    "own_tier",
+    "tier_configured",
     "scopes",
     "allowed_ips",
     "status",
@@ -195,11 +197,46 @@ def test_the_owner_of_a_key_is_set_changed_cleared_and_shown(invoke: Invoke) -> 
     ]
 
 
+def test_an_operator_gives_a_key_a_tier_of_its_own_and_the_accounts_back(invoke: Invoke) -> None:
+    made = created(invoke)
+    changed = json.loads(invoke("keys", "update", made["id"], "--tier", "enterprise", "--json").stdout)
+    assert (changed["tier"], changed["own_tier"], changed["tier_configured"]) == ("enterprise", "enterprise", True)
+    assert "enterprise (own)" in invoke("keys", "list").stdout
+    assert re.search(r"^tier +enterprise \(own\)$", invoke("keys", "show", made["id"]).stdout, re.MULTILINE)
+    both = json.loads(invoke("keys", "update", made["id"], "--tier", "", "--owner", "a", "--json").stdout)
+    assert (both["tier"], both["own_tier"], both["owner"]) == ("standard", None, "a")
+    logged = json.loads(invoke("audit", "list", "--json").stdout)["data"]
+    last, first = [(row["before"], row["after"]) for row in logged if row["action"] == "key.update"]
+    assert first == ({"own_tier": None}, {"own_tier": "enterprise"})
+    assert last == ({"owner": None, "own_tier": "enterprise"}, {"owner": "a", "own_tier": None})
+
+
+def test_a_tier_that_is_not_configured_is_marked_where_keys_and_accounts_are_listed(
+    invoke: Invoke, empty_folder: Path
+) -> None:
+    settings = (empty_folder / "machpay.toml").read_text()
+    basic = '\n[tiers.basic]\nrate = "200/minute"\nconcurrency = 2\n'
+    (empty_folder / "machpay.toml").write_text(settings + basic)
+    invoke("accounts", "set-tier", "main", "basic")
+    made = created(invoke)
+    owned = created(invoke)
+    invoke("keys", "update", owned["id"], "--tier", "basic")
+    assert "unknown" not in invoke("keys", "list").stdout
+
+    (empty_folder / "machpay.toml").write_text(settings)
+    listed = invoke("keys", "list").stdout
+    assert (listed.count("basic (unknown)"), listed.count("basic (own, unknown)")) == (2, 1)
+    shown = invoke("keys", "show", made["id"]).stdout
+    assert re.search(r"^tier +basic \(unknown\)$", shown, re.MULTILINE)
+    assert json.loads(invoke("keys", "show", made["id"], "--json").stdout)["tier_configured"] is False
+    assert "basic (unknown)" in invoke("accounts", "list").stdout
+
+
 def test_an_update_without_a_setting_is_refused(invoke: Invoke) -> None:
     result = invoke("keys", "update", created(invoke)["id"])
 
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "Nothing to change: give --owner." in result.stderr
+    assert "Nothing to change: give --owner or --tier." in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -209,6 +246,7 @@ def test_an_update_without_a_setting_is_refused(invoke: Invoke) -> None:
         (("show", "\x1b[31m"), 1, r'There is no key "\u001b[31m"'),
         (("rotate", "key_nobody"), 1, 'There is no key "key_nobody"'),
         (("update", "key_nobody", "--owner", "a"), 1, 'There is no key "key_nobody"'),
+        (("update", "key_nobody", "--tier", "gold"), 1, 'There is no key "key_nobody"'),
         (("create", *SCOPED, "--environment", "live", "--owner", " "), 1, "has 0 characters: use 1 to 200"),
         (("create", *SCOPED, "--environment", "live", "--owner", "a\x1bb"), 1, "characters that cannot be shown"),
         (("revoke", "key_nobody", "--yes"), 1, 'There is no key "key_nobody"'),

@@ -126,6 +126,30 @@ async def test_the_owner_of_a_key_is_set_changed_cleared_and_shown(rig: Rig) -> 
     assert (row.before, row.after) == ('{"owner":"customer 18"}', '{"owner":null}')
 
 
+async def test_the_tier_of_a_key_is_shown_and_not_the_consoles_to_change(rig: Rig) -> None:
+    browser = await rig.signed_in()
+    record, _ = await rig.key("deploy")
+    path = f"/console/keys/{record.id}"
+    for tier, marked in (("enterprise", "enterprise (own)"), (None, "standard")):
+        await rig.gateway.keys.update(None, record.id, own_tier=tier)
+        page = await browser.get(path)
+        assert f"<dt>Tier</dt><dd>{marked}</dd>" in page.text
+        assert f"<td>{marked}</td>" in (await browser.get("/console/keys")).text
+        assert (await submitted(browser, page, path, own_tier="test", tier="test")).status_code in {303, 422}
+        kept = await rig.gateway.keys.get(None, record.id)
+        assert kept is not None
+        assert kept.own_tier == tier
+
+
+async def test_a_tier_that_is_not_configured_is_marked(rig: Rig) -> None:
+    record, _ = await rig.key("deploy")
+    unknown = replace(record.with_own_tier("gone"), version=record.version + 1)
+    assert await rig.gateway.store.replace_key(unknown, _change(rig, time.time()))
+    browser = await rig.signed_in()
+    for path in ("/console/keys", f"/console/keys/{record.id}"):
+        assert "gone (own, unknown)" in (await browser.get(path)).text
+
+
 async def test_the_list_is_searched_and_filtered(rig: Rig) -> None:
     browser = await rig.signed_in()
     names = ("Deploy A", "deploy b", "other")

@@ -185,6 +185,7 @@ def test_the_principal_has_the_tier_and_environment_of_its_issuer() -> None:
     claims = accepted({**GOOD, "scope": "skills:list", "tier": "other", "environment": "live"}, issuer)
     assert isinstance(claims, Claims)
     principal = principal_from_claims(claims, issuer, TIERS)
+    assert (principal.account_tier, principal.owner) == (principal.tier, None)
     assert (principal.kind, principal.id, principal.name) == ("jwt", "user-1", "user-1")
     assert (principal.tier, principal.environment, principal.limits) == ("enterprise", "test", TIERS["enterprise"])
     assert principal.expires_at == NOW + 300 + LEEWAY_SECONDS

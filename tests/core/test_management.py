@@ -215,6 +215,17 @@ def test_a_key_creates_nothing_beyond_itself(changes: dict[str, Any], why: str) 
     assert why
 
 
+@pytest.mark.parametrize("before, after", [(None, "test"), ("test", None), ("test", "enterprise")])
+def test_only_operators_set_the_tier_of_a_key(before: str | None, after: str | None) -> None:
+    key = stored_key(1).with_own_tier(before)
+    check_key_change(APPLICATION, key, key.with_own_tier(after))
+    check_key_change(Actor("operator", "ada"), key, key.with_own_tier(after))
+    for caller in (manager("api_key", "skills:list", key_id=key.id), console_user("admin")):
+        check_key_change(caller, key, replace(key, name="renamed"))
+        with pytest.raises(NotPermitted, match="Only operators set the tier of a key: `machpay-gateway keys update"):
+            check_key_change(caller, key, key.with_own_tier(after))
+
+
 @pytest.mark.parametrize(
     "before, after, loosened",
     [

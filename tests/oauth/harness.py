@@ -55,6 +55,7 @@ async def telling(scope: Scope, receive: Receive, send: Send) -> None:
         "client_id": principal.client_id,
         "account_id": principal.account_id,
         "tier": principal.tier,
+        "account_tier": principal.account_tier,
         "environment": principal.environment,
         "scopes": list(principal.scopes),
     }

@@ -1,10 +1,11 @@
 """What ends tokens, and how soon; and what is told of a token (RFC 7009, RFC 7662)."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.oauth.harness import PASSWORD, Rig, asks_to_sign_in, basic, request_of
+from tests.oauth.harness import PASSWORD, Rig, add_user, asks_to_sign_in, basic, request_of
 
 
 async def test_revoking_a_refresh_token_ends_its_access_tokens_at_the_next_request(rig: Rig) -> None:
@@ -178,6 +179,17 @@ async def test_a_tier_changes_without_ending_a_token(rig: Rig) -> None:
     await rig.gateway.accounts.set_tier(rig.user.account_id, "enterprise")
     answer = await rig.who(token)
     assert (answer.status_code, answer.json()["tier"]) == (200, "enterprise")
+
+
+async def test_limits_by_account_come_from_the_tier_of_the_users_account(rig: Rig) -> None:
+    globex = await rig.gateway.accounts.create(f"globex of {rig.user.id}", "enterprise")
+    user = await add_user(rig.gateway, globex.id, f"{rig.user.id}@globex.example", rig.user)
+    token = (await replace(rig, user=user).tokens())["access_token"]
+    for tier, clients in (("enterprise", "standard"), ("test", "standard"), ("test", "enterprise")):
+        await rig.gateway.accounts.set_tier(globex.id, tier)
+        await rig.gateway.accounts.set_tier(rig.user.account_id, clients)
+        caller = (await rig.who(token)).json()
+        assert (caller["account_id"], caller["account_tier"], caller["tier"]) == (globex.id, tier, clients)
 
 
 async def test_what_a_client_loses_its_tokens_lose(rig: Rig) -> None:

@@ -17,7 +17,9 @@ KEY: dict[str, Any] = {
     "name": "production",
     "owner": "customer 17",
     "environment": "live",
-    "tier": "standard",
+    "tier": "partner",
+    "own_tier": "partner",
+    "tier_configured": False,
     "scopes": ["skills:list"],
     "allowed_ips": ["203.0.113.0/24"],
     "status": "active",
@@ -97,7 +99,8 @@ async def test_a_key_is_read_into_its_types(twin: Twin) -> None:
     twin.script.respond_with(Reply(200, KEY, {"etag": '"7"'}))
     key = await twin.resolve(twin.client().keys.retrieve("key_1"))
     scripted = (key.id, key.name, key.tier, key.status, key.environment)
-    assert scripted == ("key_1", "production", "standard", "active", "live")
+    assert scripted == ("key_1", "production", "partner", "active", "live")
+    assert (key.own_tier, key.tier_configured) == ("partner", False)
     assert (key.scopes, key.allowed_ips) == (("skills:list",), ("203.0.113.0/24",))
     assert key.owner == "customer 17"
     assert key.created_at == dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
@@ -114,6 +117,7 @@ async def test_members_of_a_key_that_an_older_server_omits_have_defaults(twin: T
     twin.script.respond_with(Reply(201, {"id": "key_1", "secret": SECRET}))
     key = await twin.resolve(twin.client().keys.create(name="a", scopes=[]))
     assert (key.secret, key.scopes, key.created_at, key.rotation_due) == (SECRET, (), None, False)
+    assert (key.owner, key.own_tier, key.tier_configured) == (None, None, True)
 
 
 async def test_an_etag_goes_back_as_a_condition(twin: Twin) -> None:

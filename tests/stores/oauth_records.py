@@ -55,6 +55,7 @@ def grant(number: int, of: OAuthClient, holder: User | None, **settings: Any) ->
         "account_id": of.account_id,
         "environment": of.environment,
         "tier": of.tier,
+        "account_tier": of.tier,
         "scopes": BOTH,
         "created_at": NOW + number,
     }

@@ -33,6 +33,7 @@ KEY = KeyRecord(
     name="Prüfschlüssel",
     environment="live",
     tier="enterprise",
+    account_tier="enterprise",
     scopes=Scopes(frozenset({"skills:list"})),
     allowed_ips=("203.0.113.0/24",),
     created_at=1000.5,

@@ -327,7 +327,7 @@ async def test_a_grant_is_worth_what_its_client_account_and_user_are_worth(store
     assert await oauth.replace_client(replace(APP, scopes=READ, version=2), logged()) is not None
     assert await store.set_tier(ACME, "enterprise", logged()) == [("grant_1", 3)]
     assert await store.set_tier(GLOBEX, "standard", logged()) == []
-    assert await current() == grant(1, APP, ADA, scopes=READ, tier="enterprise", version=3)
+    assert await current() == grant(1, APP, ADA, scopes=READ, tier="enterprise", account_tier="enterprise", version=3)
     assert await oauth.replace_user(ADA, replace(ADA, disabled_at=NOW), logged()) == [("grant_1", 4)]
     assert not (await current()).is_alive
     assert await oauth.replace_user(replace(ADA, disabled_at=NOW), ADA, logged()) == [("grant_1", 5)]
@@ -335,6 +335,17 @@ async def test_a_grant_is_worth_what_its_client_account_and_user_are_worth(store
     deleted = replace(APP, version=3, deleted_at=NOW, secrets=())
     assert await oauth.replace_client(deleted, logged()) == [("grant_1", 6)]
     assert not (await current()).is_alive
+
+
+async def test_a_grant_has_the_tiers_of_its_clients_account_and_of_its_users(store: SqlStore, oauth: SqlStore) -> None:
+    theirs = grant(1, APP, BOB, account_id=GLOBEX.id, account_tier=GLOBEX.tier)
+    assert theirs.tier != theirs.account_tier
+    assert await oauth.put_grant(theirs, logged())
+    assert await oauth.grant("grant_1", NOW) == theirs
+    assert await store.set_tier(GLOBEX, "partner", logged()) == [("grant_1", 2)]
+    assert await oauth.grant("grant_1", NOW) == replace(theirs, account_tier="partner", version=2)
+    assert await store.set_tier(ACME, "basic", logged()) == [("grant_1", 3)]
+    assert await oauth.grant("grant_1", NOW) == replace(theirs, account_tier="partner", tier="basic", version=3)
 
 
 async def test_grants_of_an_account_are_listed_newest_first(oauth: SqlStore) -> None:

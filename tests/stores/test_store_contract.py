@@ -43,6 +43,7 @@ def key(number: int, *, account: Account = ACME, environment: str = "live", crea
         name=f"key {number}",
         environment=environment,
         tier=account.tier if environment == "live" else "test",
+        account_tier=account.tier if environment == "live" else "test",
         scopes=Scopes(frozenset({"skills:list"})),
         allowed_ips=(),
         created_at=created_at,
@@ -64,6 +65,8 @@ FULL = replace(
     revoked_at=8000.5,
     last_rotated_at=1500.25,
     owner="Kundin 17 🔑",
+    own_tier="pro",
+    tier="pro",
     metadata={"team": 'ops "quoted"', "nul": "\0", "snow": "☃"},
 )
 
@@ -97,6 +100,23 @@ async def test_the_tier_is_the_accounts_for_live_keys_and_test_for_test_keys(sto
     by_digest = await store.find_by_digest(digest(1))
     assert by_digest is not None
     assert by_digest.tier == "enterprise"
+
+
+@pytest.mark.parametrize("environment, accounts", [("live", "enterprise"), ("test", "test")])
+async def test_a_tier_of_its_own_takes_the_place_of_the_accounts(
+    store: SqlStore, environment: str, accounts: str
+) -> None:
+    await store.add_key(key(1, environment=environment), logged())
+    own = replace(key(1, environment=environment), version=2).with_own_tier("partner")
+    assert await store.replace_key(own, logged())
+    assert await store.set_tier(ACME, "enterprise", logged(2000.0)) == [("key_001", 3)]
+    found = await store.find_by_digest(digest(1))
+    assert found is not None
+    assert (found.tier, found.own_tier, found.account_tier) == ("partner", "partner", accounts)
+    assert await store.replace_key(replace(found, version=4).with_own_tier(None), logged())
+    found = await store.key(ACME.id, "key_001")
+    assert found is not None
+    assert (found.tier, found.own_tier, found.account_tier) == (accounts, None, accounts)
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,7 @@ def key(number: int, *digests: int) -> KeyRecord:
         name="deploy",
         environment="live",
         tier="standard",
+        account_tier="standard",
         scopes=Scopes(frozenset({"skills:list"})),
         allowed_ips=(),
         created_at=1000.0 + number,

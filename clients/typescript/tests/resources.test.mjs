@@ -12,7 +12,9 @@ const KEY = {
   name: "production",
   owner: "customer 17",
   environment: "live",
-  tier: "standard",
+  tier: "partner",
+  own_tier: "partner",
+  tier_configured: false,
   scopes: ["skills:list"],
   allowed_ips: ["203.0.113.0/24"],
   status: "active",
@@ -105,7 +107,8 @@ test("a key is read into its types, and what its user has put into it is left as
   server.says({ body: KEY, headers: { etag: '"7"' } });
   const key = await clientOf(server).keys.retrieve("key_1");
   const plain = [key.id, key.name, key.owner, key.tier, key.status, key.environment, key.accountId, key.masked];
-  assert.deepEqual(plain, ["key_1", "production", "customer 17", "standard", "active", "live", "acct_1", MASKED]);
+  assert.deepEqual(plain, ["key_1", "production", "customer 17", "partner", "active", "live", "acct_1", MASKED]);
+  assert.deepEqual([key.ownTier, key.tierConfigured], ["partner", false]);
   assert.deepEqual([key.scopes, key.allowedIps], [["skills:list"], ["203.0.113.0/24"]]);
   assert.deepEqual(key.createdAt, new Date("2026-01-02T03:04:05Z"));
   assert.deepEqual(key.expiresAt, new Date("2027-01-02T03:04:05.500Z"));

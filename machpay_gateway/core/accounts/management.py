@@ -238,6 +238,8 @@ def check_key_change(actor: Actor, before: KeyRecord, after: KeyRecord) -> None:
     refusal = may_manage(actor, ManagementAction.LOOSEN, before)
     if refusal is not None and is_loosened(before, after):
         raise NotPermitted(refusal.detail)
+    if after.own_tier != before.own_tier and manager_of(actor).role is not Role.OPERATOR:
+        raise NotPermitted("Only operators set the tier of a key: `machpay-gateway keys update --tier`.")
     check_scopes(actor, after.scopes, before.scopes.names)
 
 

@@ -21,7 +21,8 @@ class Principal:
     for the user, and *subject* is what limits are counted against. *expires_at* is when the credential of this request
     expires, in seconds since the epoch. *key* is the thumbprint of the key that a token is bound to (RFC 9449).
     *secret_digest* belongs to the secret of this request or of the one that created its session, else it is None.
-    *owner* is that of the API key, for its sessions too.
+    *owner* is that of the API key, for its sessions too. *account_tier* is the account's tier in the environment, which
+    the limits by account come from; for a token of another issuer it is *tier*.
     """
 
     kind: Literal["api_key", "session", "oauth", "jwt"]
@@ -42,6 +43,7 @@ class Principal:
     claims: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     secret_digest: bytes | None = field(default=None, repr=False)
     owner: str | None = None
+    account_tier: str = ""
 
     @property
     def key_id(self) -> str | None:
@@ -108,4 +110,5 @@ def key_principal(record: KeyRecord, secret: SecretRecord, tiers: Mapping[str, T
         allowlist=parse_allowlist(record.allowed_ips) if record.allowed_ips else None,
         secret_digest=secret.digest,
         owner=record.owner,
+        account_tier=configured_tier(record.account_tier, tiers),
     )

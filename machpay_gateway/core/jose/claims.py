@@ -62,6 +62,7 @@ def principal_from_claims(claims: Claims, issuer: Issuer, tiers: Mapping[str, Ti
         scopes=claims.scopes,
         expires_at=claims.exp + LEEWAY_SECONDS,
         claims=claims.all,
+        account_tier=issuer.tier,
     )
 
 

@@ -4,6 +4,7 @@ Each document is declared once, as a TypedDict beside the function that builds i
 and OpenAPI's schemas are generated from the types (`admin.openapi`).
 """
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, get_args
 
 import orjson
@@ -38,7 +39,14 @@ class KeyDocument(TypedDict):
     name: str
     owner: Annotated[str | None, JsonSchema(description="Whom within the account the key is for.")]
     environment: Environment
-    tier: str
+    tier: Annotated[str, JsonSchema(description="The tier that its limits come from.")]
+    own_tier: Annotated[
+        str | None,
+        JsonSchema(description="The tier that an operator gave this key; null: `tier` is that of the account."),
+    ]
+    tier_configured: Annotated[
+        bool, JsonSchema(description="Whether the gateway's settings have the tier. If not, an operator must add it.")
+    ]
     scopes: list[str]
     allowed_ips: list[str]
     status: Annotated[str, JsonSchema(enum=list(map(str, KeyStatus)))]
@@ -85,8 +93,8 @@ class AuditEntryDocument(TypedDict):
     after: dict[str, Any]
 
 
-def key_document(record: KeyRecord, now: float) -> KeyDocument:
-    """Return the key with its status at *now*."""
+def key_document(record: KeyRecord, now: float, tiers: Collection[str]) -> KeyDocument:
+    """Return the key with its status at *now*; *tiers* are the configured ones."""
     return {
         "id": record.id,
         "object": "key",
@@ -95,6 +103,8 @@ def key_document(record: KeyRecord, now: float) -> KeyDocument:
         "owner": record.owner,
         "environment": record.environment,
         "tier": record.tier,
+        "own_tier": record.own_tier,
+        "tier_configured": record.tier in tiers,
         "scopes": list(record.scopes),
         "allowed_ips": list(record.allowed_ips),
         "status": str(record.status(now)),
@@ -109,9 +119,9 @@ def key_document(record: KeyRecord, now: float) -> KeyDocument:
     }
 
 
-def issued_key_document(record: KeyRecord, secret: str, now: float) -> IssuedKeyDocument:
+def issued_key_document(record: KeyRecord, secret: str, now: float, tiers: Collection[str]) -> IssuedKeyDocument:
     """Return the key with its new *secret*."""
-    return {**key_document(record, now), "secret": secret}
+    return {**key_document(record, now, tiers), "secret": secret}
 
 
 def audit_document(row: AuditRow) -> AuditEntryDocument:

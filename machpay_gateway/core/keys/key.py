@@ -10,8 +10,9 @@ import hashlib
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Self
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.scopes import Scopes
@@ -58,8 +59,10 @@ class SecretRecord:
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """A key as stored: its settings, its account's tier, and its current and previous secret, newest first.
+    """A key as stored: its settings, its tier, and its current and previous secret, newest first.
 
+    *tier* is the one in effect: its *own_tier*, which an operator gave it, or else *account_tier*, the account's in the
+    key's environment, which limits by account come from. Stores write *own_tier* alone.
     *owner* is whom within the account the key is for: keys with the same one share the limits by owner.
     *last_used_at* is the last use of any secret it has ever had. Stores do not write it, nor that of a secret.
     """
@@ -79,6 +82,8 @@ class KeyRecord:
     last_rotated_at: float | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     owner: str | None = None
+    own_tier: str | None = None
+    account_tier: str = ""
     last_used_at: float | None = field(default=None, compare=False)
 
     def status(self, now: float) -> KeyStatus:
@@ -101,6 +106,10 @@ class KeyRecord:
         """
         return text == self.id or text.lower() in self.name.lower() or self.masked.endswith(text)
 
+    def with_own_tier(self, tier: str | None) -> Self:
+        """Return the key with *tier* for its own, or with its account's when that is None."""
+        return replace(self, own_tier=tier, tier=self.account_tier if tier is None else tier)
+
     @property
     def masked(self) -> str:
         """The current secret, masked: `sk_live_…a1b2`."""
@@ -118,6 +127,7 @@ def key_state(record: KeyRecord) -> dict[str, object]:
     return {
         "name": record.name,
         "owner": record.owner,
+        "own_tier": record.own_tier,
         "environment": record.environment,
         "scopes": list(record.scopes),
         "allowed_ips": list(record.allowed_ips),

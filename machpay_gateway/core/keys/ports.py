@@ -33,7 +33,7 @@ class KeyStore(KeyLookup, Protocol):
     """
 
     async def add_key(self, record: KeyRecord, change: Change, make_response: ResponseFactory | None = None) -> None:
-        """Store a new key with its secrets. Its tier is not stored: it is the account's.
+        """Store a new key with its secrets. Of its tiers, only its own is stored: the other is the account's.
 
         Raises InputError when the account is unknown, or the id or a secret is taken.
         """

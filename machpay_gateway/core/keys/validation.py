@@ -22,6 +22,13 @@ def validate_owner(owner: str | None) -> str | None:
     return None if owner is None else _validate_line("owner", owner, MAX_OWNER)
 
 
+def validate_tier(tier: str, configured: Collection[str]) -> str:
+    """Return *tier*, which is one of those *configured*."""
+    if tier not in configured:
+        raise InputError(f"Tier {quote_value(tier)} is not configured; known tiers: {', '.join(configured)}.")
+    return tier
+
+
 def validate_scopes(names: Collection[str], known_scopes: Collection[str]) -> Scopes:
     """Return *names* as Scopes. Each is one of *known_scopes* or a wildcard that matches one."""
     if len(names) > MAX_SCOPES:

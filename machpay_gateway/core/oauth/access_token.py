@@ -27,8 +27,9 @@ def access_claims(
 ) -> dict[str, object]:
     """Return the claims of a new access token.
 
-    Private claims: `gid` is the grant at version `ver`, `fam` the token family, `acct` the account, `env` the
-    environment. *key* is the thumbprint of the DPoP key that the token is bound to, None for a bearer token.
+    Private claims: `gid` is the grant at version `ver`, `fam` the token family, `acct` the account, `acct_tier` its
+    tier, `env` the environment. *key* is the thumbprint of the DPoP key that the token is bound to, None for a bearer
+    token.
     """
     issued_at = int(now)
     claims = {
@@ -46,6 +47,7 @@ def access_claims(
         "acct": grant.account_id,
         "env": grant.environment,
         "tier": grant.tier,
+        "acct_tier": grant.account_tier,
         "cnf": None if key is None else {"jkt": key},  # RFC 9449 §6.1
     }
     return {name: value for name, value in claims.items() if value is not None}
@@ -75,13 +77,14 @@ def access_principal(claims: Mapping[str, object], tiers: Mapping[str, Tier], gr
     """
     scopes = Scopes(frozenset(str(claims["scope"]).split()))
     tier, version = str(claims["tier"]), int(str(claims["ver"]))
+    account_tier = str(claims.get("acct_tier", tier))  # a token of an older version has none
     if grant is not None:
         if not grant.is_alive or version < grant.valid_from:
             return "the grant was revoked"
         if claims.get("fam") in grant.ended_families:
             return "the token's family has ended"
         scopes = Scopes(frozenset(name for name in scopes if name in grant.scopes))
-        tier, version = grant.tier, grant.version
+        tier, account_tier, version = grant.tier, grant.account_tier, grant.version
     tier = configured_tier(tier, tiers)
     exp = numeric_date(claims["exp"])
     return Principal(
@@ -99,6 +102,7 @@ def access_principal(claims: Mapping[str, object], tiers: Mapping[str, Tier], gr
         client_id=str(claims["client_id"]),
         key=_key_thumbprint(claims),
         claims=MappingProxyType(dict(claims)),
+        account_tier=configured_tier(account_tier, tiers),
     )
 
 

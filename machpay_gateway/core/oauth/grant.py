@@ -18,7 +18,8 @@ class Grant:
 
     *ended_families* are those that ended recently enough for their access tokens to be still unexpired. Tokens of a
     version before *valid_from* are invalid: the grant was revoked in between. *is_alive* is False while the grant is
-    revoked, its client deleted or its user disabled. *tier* is that of the client's account in the environment.
+    revoked, its client deleted or its user disabled. *tier* is that of the client's account in the environment,
+    *account_tier* that of the grant's own account, which is the user's.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Grant:
     valid_from: int = 1
     is_alive: bool = True
     ended_families: frozenset[str] = frozenset()
+    account_tier: str = ""
 
 
 @dataclass(frozen=True, slots=True)

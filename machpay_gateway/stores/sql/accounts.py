@@ -59,7 +59,8 @@ class SqlAccounts(Statements, AccountStore):
                 return None
             await insert_change(connection, change)
             key_versions = [(key_id, version) for key_id, version in await connection.execute(keys)]
-            grant_versions = await raise_grant_versions(connection, OAUTH_GRANTS.c.client_id.in_(clients), change.at)
+            grants = OAUTH_GRANTS.c.client_id.in_(clients) | (OAUTH_GRANTS.c.account_id == account.id)
+            grant_versions = await raise_grant_versions(connection, grants, change.at)
             return [*key_versions, *grant_versions]
 
 

@@ -32,6 +32,8 @@ from machpay_gateway.stores.sql.upsert import dialect_insert
 # Longer than the longest life of an access token, so that every token of an ended family is refused until it expires.
 ENDED_SECONDS = 86_400 + 600
 
+_HOLDERS = ACCOUNTS.alias("holders")  # the accounts of grants, whose users may use clients of other accounts
+
 GRANT_FIELDS = (
     OAUTH_GRANTS.c.id,
     OAUTH_GRANTS.c.client_id,
@@ -39,6 +41,7 @@ GRANT_FIELDS = (
     OAUTH_GRANTS.c.account_id,
     OAUTH_CLIENTS.c.environment,
     ACCOUNTS.c.tier,
+    _HOLDERS.c.tier,
     OAUTH_GRANTS.c.scopes,
     OAUTH_CLIENTS.c.scopes,
     OAUTH_GRANTS.c.created_at,
@@ -52,6 +55,7 @@ _USER_ID = 2  # its index in a row
 JOINED = (
     OAUTH_GRANTS.join(OAUTH_CLIENTS, OAUTH_GRANTS.c.client_id == OAUTH_CLIENTS.c.id)
     .join(ACCOUNTS, OAUTH_CLIENTS.c.account_id == ACCOUNTS.c.id)
+    .join(_HOLDERS, OAUTH_GRANTS.c.account_id == _HOLDERS.c.id)
     .outerjoin(USERS, OAUTH_GRANTS.c.user_id == USERS.c.id)
 )
 _GRANTS = select(*GRANT_FIELDS).select_from(JOINED)
@@ -197,8 +201,8 @@ async def _end_families(connection: AsyncConnection, grant_id: str, at: float) -
 def grant_from(row: Sequence[Any], ended: frozenset[str]) -> Grant:
     """Return the grant in *row*, whose columns are `GRANT_FIELDS`, with the *ended* families."""
     (
-        grant_id, client_id, user_id, account_id, environment, tier, scopes, client_scopes, created_at, version,
-        valid_from, revoked_at, deleted_at, disabled_at,
+        grant_id, client_id, user_id, account_id, environment, tier, account_tier, scopes, client_scopes, created_at,
+        version, valid_from, revoked_at, deleted_at, disabled_at,
     ) = row  # fmt: skip
     consented, permitted = orjson.loads(scopes), frozenset(orjson.loads(client_scopes))
     return Grant(
@@ -214,6 +218,7 @@ def grant_from(row: Sequence[Any], ended: frozenset[str]) -> Grant:
         valid_from=valid_from,
         is_alive=revoked_at is None and deleted_at is None and disabled_at is None,
         ended_families=ended,
+        account_tier=key_tier(environment, account_tier),
     )
 
 

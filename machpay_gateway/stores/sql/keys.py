@@ -209,6 +209,7 @@ def _settings(record: KeyRecord) -> dict[str, object]:
     return {
         "name": record.name,
         "owner": record.owner,
+        "own_tier": record.own_tier,
         "scopes": orjson.dumps(list(record.scopes)).decode(),
         "allowed_ips": orjson.dumps(record.allowed_ips).decode(),
         "metadata": orjson.dumps(dict(record.metadata)).decode(),
@@ -229,12 +230,13 @@ def _records(rows: Iterable[RowMapping]) -> list[KeyRecord]:
 
 def _record_from(rows: Sequence[RowMapping]) -> KeyRecord:
     row = rows[0]
+    account_tier, own_tier = key_tier(row[KEYS.c.environment], row[ACCOUNTS.c.tier]), row[KEYS.c.own_tier]
     return KeyRecord(
         id=row[KEYS.c.id],
         account_id=row[KEYS.c.account_id],
         name=row[KEYS.c.name],
         environment=row[KEYS.c.environment],
-        tier=key_tier(row[KEYS.c.environment], row[ACCOUNTS.c.tier]),
+        tier=account_tier if own_tier is None else own_tier,
         scopes=Scopes(frozenset(orjson.loads(row[KEYS.c.scopes]))),
         allowed_ips=tuple(orjson.loads(row[KEYS.c.allowed_ips])),
         created_at=row[KEYS.c.created_at],
@@ -245,5 +247,7 @@ def _record_from(rows: Sequence[RowMapping]) -> KeyRecord:
         last_rotated_at=row[KEYS.c.last_rotated_at],
         metadata=orjson.loads(row[KEYS.c.metadata]),
         owner=row[KEYS.c.owner],
+        own_tier=own_tier,
+        account_tier=account_tier,
         last_used_at=row["key_last_used_at"],
     )

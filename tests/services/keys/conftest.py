@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from machpay_gateway.core.keys.key import KeyRecord
+from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.services.keys import Keys
 from machpay_gateway.stores.sql import SqlStore
 from tests.clocks import FixedClock
@@ -35,7 +36,7 @@ async def store(unopened_store: SqlStore) -> AsyncIterator[SqlStore]:
 
 @pytest.fixture
 def keys(store: SqlStore, clock: FixedClock, announced: Announced) -> Keys:
-    return Keys(store, scopes=SCOPES, clock=clock, entropy=counted_entropy(), invalidate=noting(announced))
+    return Keys(store, scopes=SCOPES, tiers=TIERS, clock=clock, entropy=counted_entropy(), invalidate=noting(announced))
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ async def test_a_creation_tells_all_settings_and_of_the_secret_what_may_be_shown
         "allowed_ips": ["203.0.113.10"],
         "metadata": {"team": "ops"},
         "owner": "customer 17",
+        "own_tier": None,
         "secrets": [{"masked": f"sk_live_…{secret[-4:]}", "expires_at": None}],
         "expires_at": "2023-11-14T22:14:20Z",
         "revoked_at": None,

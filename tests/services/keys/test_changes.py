@@ -9,6 +9,7 @@ from machpay_gateway.core.errors import InputError, StoreUnavailable
 from machpay_gateway.core.keys.audit import Change
 from machpay_gateway.core.keys.idempotency import ResponseFactory
 from machpay_gateway.core.keys.key import KeyRecord, KeyStatus
+from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.services.keys import Keys
 from machpay_gateway.stores.sql import SqlStore
 from tests.clocks import FixedClock
@@ -100,6 +101,7 @@ async def test_a_change_is_announced_after_it_is_stored(store: SqlStore, key: Ke
     recording = Keys(
         Recording("memory://"),
         scopes=SCOPES,
+        tiers=TIERS,
         clock=clock,
         entropy=counted_entropy(),
         invalidate=noting(order),

@@ -6,6 +6,7 @@ import pytest
 
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.key import DAY_SECONDS, KeyRecord, secret_environment
+from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.services.keys import Keys
 from machpay_gateway.stores.sql import SqlStore
 from tests.clocks import FixedClock
@@ -91,7 +92,12 @@ async def test_an_expired_key_is_not_rotated(keys: Keys, key: KeyRecord, clock: 
 async def test_a_secret_says_what_it_is(keys: Keys, created: tuple[KeyRecord, str]) -> None:
     _, secret = created
     elsewhere = Keys(
-        SqlStore("memory://"), scopes=SCOPES, clock=FixedClock(NOW), entropy=counted_entropy(), invalidate=noting([])
+        SqlStore("memory://"),
+        scopes=SCOPES,
+        tiers=TIERS,
+        clock=FixedClock(NOW),
+        entropy=counted_entropy(),
+        invalidate=noting([]),
     )
     assert (await elsewhere.inspect(secret)).environment == "live"
     assert (await elsewhere.inspect(secret)).key is None
@@ -101,7 +107,9 @@ async def test_a_secret_says_what_it_is(keys: Keys, created: tuple[KeyRecord, st
 
 def test_no_secret_is_in_the_database_files_in_clear(tmp_path: Path) -> None:
     store = SqlStore(f"sqlite:///{tmp_path}/keys.db")
-    keys = Keys(store, scopes=SCOPES, clock=FixedClock(NOW), entropy=counted_entropy(), invalidate=noting([]))
+    keys = Keys(
+        store, scopes=SCOPES, tiers=TIERS, clock=FixedClock(NOW), entropy=counted_entropy(), invalidate=noting([])
+    )
 
     async def secrets_issued() -> AsyncIterator[str]:
         await store.open()

@@ -120,6 +120,28 @@ async def test_an_update_changes_what_is_given_and_nothing_else(keys: Keys, cloc
     assert await keys.update(ACME.id, before.id, owner=None) == replace(owned, version=6, owner=None)
 
 
+@pytest.mark.parametrize("environment, accounts", [("live", "standard"), ("test", "test")])
+async def test_a_key_gets_a_tier_of_its_own_and_its_accounts_back(
+    keys: Keys, announced: Announced, environment: str, accounts: str
+) -> None:
+    before, _ = await keys.create(ACME.id, name="deploy", scopes=[], environment=environment)
+    own = await keys.update(ACME.id, before.id, own_tier="enterprise")
+    assert own == replace(before, version=2, tier="enterprise", own_tier="enterprise", account_tier=accounts)
+    assert await keys.get(ACME.id, before.id) == own
+    assert await keys.update(ACME.id, before.id, own_tier=None) == replace(before, version=3, tier=accounts)
+    assert announced == [(before.id, 2), (before.id, 3)]
+
+
+@pytest.mark.parametrize("tier", ["gold", "", "Enterprise"])
+async def test_a_tier_that_is_not_configured_is_refused_with_the_known_ones(
+    keys: Keys, key: KeyRecord, tier: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        await keys.update(ACME.id, key.id, own_tier=tier)
+    assert str(refused.value) == f'Tier "{tier}" is not configured; known tiers: test, standard, enterprise.'
+    assert await keys.get(ACME.id, key.id) == key
+
+
 async def test_an_update_to_what_is_already_so_is_no_change(keys: Keys, key: KeyRecord, announced: Announced) -> None:
     assert await keys.update(ACME.id, key.id) == key
     assert await keys.update(ACME.id, key.id, name="deploy", scopes=["skills:list"], metadata={}) == key

@@ -26,7 +26,8 @@ class KeySecret:
 class Key(Result):
     """An API key. Only a key that was just created or rotated has its *secret*: store it then.
 
-    *etag* is for `update(if_match=…)`. Keys in a page have none.
+    *etag* is for `update(if_match=…)`. Keys in a page have none. *own_tier* is the tier that an operator gave this key;
+    None: *tier* is that of its account.
     """
 
     id: str
@@ -35,6 +36,8 @@ class Key(Result):
     account_id: str | None = None
     environment: str | None = None
     tier: str | None = None
+    own_tier: str | None = None
+    tier_configured: bool = True
     scopes: tuple[str, ...] = ()
     allowed_ips: tuple[str, ...] = ()
     status: str | None = None
@@ -73,6 +76,8 @@ def _key(members: Mapping[str, object], response: Response, *, etag: str | None)
         account_id=parser.optional("account_id", optional_text, None),
         environment=parser.optional("environment", optional_text, None),
         tier=parser.optional("tier", optional_text, None),
+        own_tier=parser.optional("own_tier", optional_text, None),
+        tier_configured=parser.optional("tier_configured", flag, default=True),
         scopes=parser.optional("scopes", texts, ()),
         allowed_ips=parser.optional("allowed_ips", texts, ()),
         status=parser.optional("status", optional_text, None),

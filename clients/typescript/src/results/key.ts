@@ -24,6 +24,10 @@ export class Key extends Result {
   readonly accountId: string | null;
   readonly environment: string | null;
   readonly tier: string | null;
+  /** The tier that an operator gave this very key; `null`: `tier` is that of its account. */
+  readonly ownTier: string | null;
+  /** Whether the gateway's settings have the tier. */
+  readonly tierConfigured: boolean;
   readonly scopes: readonly string[];
   readonly allowedIps: readonly string[];
   readonly status: string | null;
@@ -48,6 +52,8 @@ export class Key extends Result {
     this.accountId = parser.optional("account_id", text, null);
     this.environment = parser.optional("environment", text, null);
     this.tier = parser.optional("tier", text, null);
+    this.ownTier = parser.optional("own_tier", text, null);
+    this.tierConfigured = parser.optional("tier_configured", flag, true);
     this.scopes = parser.optional("scopes", texts, []);
     this.allowedIps = parser.optional("allowed_ips", texts, []);
     this.status = parser.optional("status", text, null);
