@@ -23,7 +23,7 @@ from machpay_gateway.admin.problems import ProblemError, problem_response
 from machpay_gateway.admin.request import AdminRequest
 from machpay_gateway.admin.request_body import parse_query, read_body
 from machpay_gateway.core.accounts.management import may_manage
-from machpay_gateway.core.errors import InputError, NotPermitted, StateError, StoreUnavailable
+from machpay_gateway.core.errors import InputError, KeyLimitReached, NotPermitted, StateError, StoreUnavailable
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.web.request_facts import facts_of
 
@@ -67,6 +67,8 @@ async def _run(operation: Operation, call: AdminRequest) -> Response:
         return await operation.run(call)
     except NotPermitted as exc:
         raise ProblemError("not_permitted", str(exc)) from exc
+    except KeyLimitReached as exc:
+        raise ProblemError("key_limit_reached", str(exc)) from exc
     except StateError as exc:
         raise ProblemError("conflict", str(exc)) from exc
     except InputError as exc:

@@ -22,7 +22,7 @@ from machpay_gateway.admin.problems import ProblemError
 from machpay_gateway.admin.request import AdminRequest
 from machpay_gateway.admin.request_body import invalid_field
 from machpay_gateway.core.decision.credential import parse_authorization
-from machpay_gateway.core.errors import DuplicateRequest, NotPermitted, StateError
+from machpay_gateway.core.errors import DuplicateRequest, KeyLimitReached, NotPermitted, StateError
 from machpay_gateway.core.keys.document import IssuedKeyDocument, issued_key_document
 from machpay_gateway.core.keys.idempotency import IDEMPOTENCY_SECONDS, StoredResponse
 from machpay_gateway.core.keys.key import KeyRecord
@@ -57,7 +57,7 @@ async def idempotent_response(
 
     try:
         record, secret = await issue(keep)
-    except (DuplicateRequest, NotPermitted, ProblemError, StateError) as exc:
+    except (DuplicateRequest, KeyLimitReached, NotPermitted, ProblemError, StateError) as exc:
         # A concurrent duplicate of this request may have changed the key, and so be the reason for the refusal.
         if (stored := await _load_response(call, cipher)) is not None:
             return cipher.decrypt(stored, status, root)

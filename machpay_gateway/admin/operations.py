@@ -78,7 +78,7 @@ _CLIENTS, _GRANTS = "/v1/oauth/clients", "/v1/oauth/grants"
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "POST", "/v1/keys", "createKey", Action.CREATE, keys.create, IssuedKeyDocument,
-        body=NewKey, problems=("conflict",), status=201, has_etag=True, is_repeatable=True,
+        body=NewKey, problems=("conflict", "key_limit_reached"), status=201, has_etag=True, is_repeatable=True,
     ),
     Operation("GET", "/v1/keys", "listKeys", Action.READ, keys.list_, KeyListDocument, query=KeyListQuery),
     Operation(
@@ -87,7 +87,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "PATCH", _KEY, "updateKey", Action.CHANGE, keys.update, KeyDocument,
-        body=KeyChange, problems=("conflict", *_CHANGE), has_etag=True,
+        body=KeyChange, problems=("conflict", "key_limit_reached", *_CHANGE), has_etag=True,
     ),
     Operation(
         "POST", f"{_KEY}/rotate", "rotateKey", Action.ISSUE_SECRET, keys.rotate, IssuedKeyDocument,

@@ -16,6 +16,7 @@ CODES: Mapping[str, tuple[HTTPStatus, str]] = {
     "not_found": (HTTPStatus.NOT_FOUND, "Not found"),
     "method_not_allowed": (HTTPStatus.METHOD_NOT_ALLOWED, "Method not allowed"),
     "conflict": (HTTPStatus.CONFLICT, "Not possible in this state"),
+    "key_limit_reached": (HTTPStatus.CONFLICT, "Too many keys"),
     "precondition_failed": (HTTPStatus.PRECONDITION_FAILED, "Changed since"),
     "body_too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large"),
     "unsupported_media_type": (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body is not application/json"),

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
-from machpay_gateway.core.accounts.account import Account, describe_tier
+from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.check_result import CheckResult, CheckStatus
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.keys.document import issued_key_document
 from machpay_gateway.core.keys.key import KeyRecord, SecretRecord
+from machpay_gateway.core.limits.tier_names import describe_tier
 from machpay_gateway.core.text import format_moment
 
 if TYPE_CHECKING:

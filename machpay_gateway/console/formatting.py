@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from machpay_gateway.core.accounts.account import describe_tier
+from machpay_gateway.core.limits.tier_names import describe_tier
 from machpay_gateway.core.oauth.scope_descriptions import describe_scope
 from machpay_gateway.core.text import format_moment
 

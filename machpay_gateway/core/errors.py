@@ -3,6 +3,7 @@
 GatewayError
 ├── ConfigurationError      an invalid setting, route, scope or network; the message names the way out
 ├── InputError              an operator's or admin's request that is not valid
+│   ├── KeyLimitReached     the account has as many working keys as its tier allows
 │   └── StateError          the state of the key does not allow the change
 ├── NotPermitted            the actor may not do this to a key, an OAuth client or a grant
 ├── DuplicateRequest       a concurrent request with the same idempotency key was processed first
@@ -22,6 +23,10 @@ class ConfigurationError(GatewayError):
 
 class InputError(GatewayError):
     """A request on keys or accounts is not valid; the message names the value and the way out."""
+
+
+class KeyLimitReached(InputError):
+    """The account has as many working keys as its tier allows. Nothing was changed."""
 
 
 class StateError(InputError):

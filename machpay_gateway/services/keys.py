@@ -14,6 +14,7 @@ from typing import Literal
 from machpay_gateway.core.accounts.management import ManagementAction, check_creation, check_key_change
 from machpay_gateway.core.errors import InputError, StateError
 from machpay_gateway.core.keys.audit import APPLICATION, Actor, Change
+from machpay_gateway.core.keys.cap import KeyCap
 from machpay_gateway.core.keys.idempotency import ResponseFactory, StoredResponse
 from machpay_gateway.core.keys.key import (
     DAY_SECONDS,
@@ -42,6 +43,7 @@ from machpay_gateway.core.keys.validation import (
     validate_scopes,
     validate_tier,
 )
+from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.core.text import format_moment, quote_value
 from machpay_gateway.core.unchanged import UNCHANGED, Unchanged
 from machpay_gateway.services.optimistic_locking import (
@@ -79,14 +81,16 @@ class Keys:
         store: KeyStore,
         *,
         scopes: Iterable[str],
-        tiers: Iterable[str],
+        tiers: Mapping[str, Tier],
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
         invalidate: Invalidate,
     ) -> None:
         self._store = store
         self._known_scopes = frozenset(scopes)
-        self._tiers = tuple(tiers)
+        self._tiers = tiers
+        has_cap = any(tier.max_keys is not None for tier in tiers.values())
+        self._cap = KeyCap(tiers) if has_cap else None
         self._clock = clock
         self._entropy = entropy
         self._invalidate = invalidate
@@ -105,7 +109,9 @@ class Keys:
         actor: Actor = APPLICATION,
         response_factory: SecretResponseFactory | None = None,
     ) -> tuple[KeyRecord, str]:
-        """Create a key and return it with its secret, which cannot be retrieved later. Raises InputError.
+        """Create a key and return it with its secret, which cannot be retrieved later.
+
+        Raises InputError, and KeyLimitReached when the account has as many working keys as its tier allows.
 
         *response_factory* makes the response that is stored with the key, for a request that is sent again. Raises
         DuplicateRequest when a response of its name is stored already.
@@ -130,7 +136,9 @@ class Keys:
         )
         check_creation(actor, record)
         change = Change(now, actor, "key.create", account_id, record.id, {}, key_state(record))
-        await self._store.add_key(record, change, response_factory and _with_secret(response_factory, lambda _: secret))
+        store_response = response_factory and _with_secret(response_factory, lambda _: secret)
+        add_key = self._store.add_key if self._cap is None else partial(self._store.add_key, cap=self._cap)
+        await add_key(record, change, store_response)
         return await self._store.key(account_id, record.id) or record, secret
 
     async def list(
@@ -175,7 +183,8 @@ class Keys:
     ) -> KeyRecord | None:
         """Change the settings that are passed; *expires_at* None means never, *owner* None nobody.
 
-        *own_tier* is for operators only; None means the account's. Raises InputError, also when the key is revoked.
+        *own_tier* is for operators only; None means the account's. Raises InputError, also when the key is revoked,
+        and KeyLimitReached as `create` does when an expired key would work again.
 
         *precondition* raises unless the record is what the caller takes it for, at the moment it is changed.
         """
@@ -288,8 +297,13 @@ class Keys:
         update: ManagedUpdate[KeyRecord],
         response_factory: ResponseFactory | None = None,
     ) -> KeyRecord | None:
-        async def write(_before: KeyRecord, after: KeyRecord, change: Change) -> Sequence[RecordVersion] | None:
-            is_written = await self._store.replace_key(after, change, response_factory)
+        async def write(before: KeyRecord, after: KeyRecord, change: Change) -> Sequence[RecordVersion] | None:
+            replace_key = self._store.replace_key
+            # An account that has more keys than its tier allows by now keeps them, and may change them.
+            works_again = (before.status(change.at), after.status(change.at)) == (KeyStatus.EXPIRED, KeyStatus.ACTIVE)
+            if works_again and self._cap is not None:
+                replace_key = partial(replace_key, cap=self._cap)
+            is_written = await replace_key(after, change, response_factory)
             return [(after.id, after.version)] if is_written else None
 
         return await update_managed_record(

@@ -232,6 +232,21 @@ def test_a_tier_that_is_not_configured_is_marked_where_keys_and_accounts_are_lis
     assert "basic (unknown)" in invoke("accounts", "list").stdout
 
 
+def test_an_operator_is_bound_to_the_number_of_keys_too(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MACHPAY_TIERS__STANDARD__MAX_KEYS", "2")
+    created(invoke)  # beside the admin key of `init`
+
+    refused = invoke("keys", "create", *SCOPED, "--environment", "live")
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr == (
+        "Error: The account has 2 working live keys, and its tier standard allows 2: "
+        "revoke a key, or ask for a higher tier.\n"
+    )
+    invoke("accounts", "set-tier", "main", "enterprise")
+    created(invoke)
+
+
 def test_an_update_without_a_setting_is_refused(invoke: Invoke) -> None:
     result = invoke("keys", "update", created(invoke)["id"])
 

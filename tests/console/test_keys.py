@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 from httpx2 import AsyncClient, Response
 
+from machpay_gateway import Tier
 from machpay_gateway.core.keys.audit import APPLICATION, Change
 from machpay_gateway.core.keys.key import ROTATION_SECONDS, KeyStatus
 from machpay_gateway.core.usage.counters import SecretUse, UsageBatch
 from tests.console.crafted import posted
-from tests.console.harness import ADMIN, API_URL, PASSWORD, Rig, Sent, forms_of, secret_in, submitted
+from tests.console.harness import ADMIN, API_URL, PASSWORD, Rig, Sent, forms_of, secret_in, serving_console, submitted
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&{{7*7}}\u202e"[:100]
 NEW = "/console/keys/new"
@@ -148,6 +149,26 @@ async def test_a_tier_that_is_not_configured_is_marked(rig: Rig) -> None:
     browser = await rig.signed_in()
     for path in ("/console/keys", f"/console/keys/{record.id}"):
         assert "gone (own, unknown)" in (await browser.get(path)).text
+
+
+async def test_one_more_key_than_the_tier_allows_is_an_error_of_the_form() -> None:
+    tiers = {"standard": Tier("1000/minute", 50, max_keys=2)}
+    async with serving_console(tiers=tiers) as rig:
+        browser = await rig.signed_in()
+        expired, _ = await rig.key("expired")
+        past = replace(expired, expires_at=1_000_000_000.0, version=2)
+        assert await rig.gateway.store.replace_key(past, _change(rig, time.time()))
+        assert (await created(browser)).status_code == 200
+        page = await browser.get(NEW)
+        form: dict[str, Sent] = {"name": "kept-name", "scopes": ["skills:list"]}
+        answers = await asyncio.gather(*(submitted(browser, page, NEW, **form) for _ in range(3)))
+        assert sorted(answer.status_code for answer in answers) == [200, 303, 303]  # not a refusal of its own key
+        refused = await created(browser, name="kept-name")
+        path = f"/console/keys/{expired.id}"
+        for page in (refused, await submitted(browser, await browser.get(path), path, expires="")):
+            assert page.status_code == 422
+            assert "The account has 2 working live keys, and its tier standard allows 2: revoke a key" in page.text
+        assert dict(forms_of(refused)[NEW])["name"] == "kept-name"
 
 
 async def test_the_list_is_searched_and_filtered(rig: Rig) -> None:

@@ -92,6 +92,18 @@ def test_the_default_tiers_are_those_of_the_guide() -> None:
     assert tiers == {"test": (100, 60, 5), "standard": (1000, 60, 50), "enterprise": (10_000, 60, 500)}
 
 
+@pytest.mark.parametrize("max_keys", [None, 1, 1_000_000])
+def test_a_tier_may_say_how_many_keys(max_keys: int | None) -> None:
+    assert Tier("100/minute", 5, max_keys=max_keys).max_keys == max_keys
+    assert Tier("100/minute", 5).max_keys is None
+
+
+@pytest.mark.parametrize("max_keys", [0, -1, 1_000_001, True, 1.5, "20", [20]])
+def test_an_invalid_number_of_keys_is_refused(max_keys: int) -> None:
+    with pytest.raises(ConfigurationError, match="is not a number of keys: use 1 to 1000000"):
+        Tier("1/minute", 1, max_keys=max_keys)
+
+
 @pytest.mark.parametrize(
     "tier, workers, share",
     [

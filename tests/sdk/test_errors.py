@@ -38,6 +38,24 @@ def test_each_status_has_its_class(status: int, expected: type[machpay.APIStatus
     assert type(errors.error_for(answer(status))) is expected
 
 
+@pytest.mark.parametrize(
+    "status, code, expected",
+    [
+        (409, "key_limit_reached", machpay.KeyLimitError),
+        (409, "conflict", machpay.ConflictError),
+        (409, ["key_limit_reached"], machpay.ConflictError),
+        (403, "key_limit_reached", machpay.PermissionDeniedError),
+    ],
+)
+def test_too_many_keys_are_a_conflict_of_their_own(
+    status: int, code: object, expected: type[machpay.APIStatusError]
+) -> None:
+    error = errors.error_for(answer(status, {"title": "Too many keys", "code": code}))
+    assert type(error) is expected
+    assert issubclass(machpay.KeyLimitError, machpay.ConflictError)
+    assert type(pickle.loads(pickle.dumps(error))) is expected  # noqa: S301 - our own
+
+
 PROBLEM = {
     "type": "https://docs.machpay.xyz/problems/insufficient_scope",
     "title": "Insufficient scope",

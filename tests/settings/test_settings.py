@@ -28,6 +28,7 @@ sandbox = "http://127.0.0.1:9001"
 [tiers.enterprise]
 rate = "10000/minute"                       # `limits` notation
 concurrency = 500
+max_keys = 20
 
 [[routes]]
 match = "POST /v1/skills/execute"
@@ -96,7 +97,7 @@ def test_the_sample_of_the_documentation_is_accepted() -> None:
     assert settings.trusted_proxies is not None
     assert settings.trusted_proxies.networks == ("10.0.0.0/8",)
     assert settings.upstreams == upstreams(live="http://127.0.0.1:9000", sandbox="http://127.0.0.1:9001")
-    assert settings.tiers == {**TIERS, "enterprise": Tier("10000/minute", 500)}
+    assert settings.tiers == {**TIERS, "enterprise": Tier("10000/minute", 500, max_keys=20)}
     assert settings.routes == (Route("POST /v1/skills/execute", scopes="skills:execute"),)
     assert settings.issuers == (
         Issuer(
@@ -138,6 +139,7 @@ def test_a_file_is_named_by_python_before_the_environment_before_the_directory()
         ("TRUSTED_PROXIES", "", "trusted_proxies", None),
         ("UPSTREAMS__LIVE", "http://127.0.0.1:9", "upstreams", upstreams(live="http://127.0.0.1:9")),
         ("TIERS__ENTERPRISE__RATE", "5/second", "tiers", {**TIERS, "enterprise": Tier("5/second", 500)}),
+        ("TIERS__TEST__MAX_KEYS", "9", "tiers", {**TIERS, "test": Tier("100/minute", 5, max_keys=9)}),
         ("PROXY__CONNECT_SECONDS", "0.5", "proxy", ProxySettings(connect_seconds=0.5)),
         ("FORWARD_AUTH__LEASE_SECONDS", "2.5", "forward_auth", ForwardAuthSettings(2.5)),
         ("TIERS__TEST__CONCURRENCY", "9", "tiers", {**TIERS, "test": Tier("100/minute", 9)}),

@@ -14,6 +14,7 @@
  *     + PermissionDeniedError    403, `.requiredScopes`
  *     + NotFoundError            404
  *     + ConflictError            409
+ *       x KeyLimitError          the account has as many working keys as its tier allows
  *     + PreconditionFailedError  412
  *     + UnprocessableEntityError 422, `.errors`
  *     + RateLimitError           429, `.retryAfter`, `.violatedPolicies`
@@ -212,6 +213,13 @@ export class NotFoundError extends APIStatusError {
 export class ConflictError extends APIStatusError {
   static {
     this.prototype.name = "ConflictError";
+  }
+}
+
+/** 409 `key_limit_reached`: the account has as many working keys as its tier allows. Revoke one first. */
+export class KeyLimitError extends ConflictError {
+  static {
+    this.prototype.name = "KeyLimitError";
   }
 }
 

@@ -12,6 +12,7 @@ export {
   InternalServerError,
   InvalidArgumentError,
   InvalidResponseError,
+  KeyLimitError,
   MachPayError,
   NotFoundError,
   OAuthError,

@@ -35,6 +35,19 @@ for (const [status, name] of [
   });
 }
 
+for (const [status, code, name] of [
+  [409, "key_limit_reached", "KeyLimitError"],
+  [409, "conflict", "ConflictError"],
+  [409, ["key_limit_reached"], "ConflictError"],
+  [403, "key_limit_reached", "PermissionDeniedError"],
+]) {
+  test(`${status} ${code} is a ${name}`, () => {
+    const error = errorFor(answer(status, { title: "Too many keys", code }));
+    assert.deepEqual([error.constructor, error.name], [machpay[name], name]);
+    assert.equal(error instanceof machpay.ConflictError, status === 409);
+  });
+}
+
 const PROBLEM = {
   type: "https://docs.machpay.xyz/problems/insufficient_scope",
   title: "Insufficient scope",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from machpay_gateway.core.keys.audit import EVERYTHING, AuditFilter, AuditHead, AuditRow, Change
+from machpay_gateway.core.keys.cap import KeyCap
 from machpay_gateway.core.keys.idempotency import ResponseFactory, StoredResponse
 from machpay_gateway.core.keys.key import KeyRecord, StatusAt
 
@@ -32,10 +33,18 @@ class KeyStore(KeyLookup, Protocol):
     `IDEMPOTENCY_SECONDS` are deleted.
     """
 
-    async def add_key(self, record: KeyRecord, change: Change, make_response: ResponseFactory | None = None) -> None:
+    async def add_key(
+        self,
+        record: KeyRecord,
+        change: Change,
+        make_response: ResponseFactory | None = None,
+        *,
+        cap: KeyCap | None = None,
+    ) -> None:
         """Store a new key with its secrets. Of its tiers, only its own is stored: the other is the account's.
 
-        Raises InputError when the account is unknown, or the id or a secret is taken.
+        Raises InputError when the account is unknown, or the id or a secret is taken. Raises KeyLimitReached when the
+        account has as many working keys at the time of the change as *cap* allows.
         """
 
     async def keys(
@@ -54,11 +63,16 @@ class KeyStore(KeyLookup, Protocol):
         """
 
     async def replace_key(
-        self, record: KeyRecord, change: Change, make_response: ResponseFactory | None = None
+        self,
+        record: KeyRecord,
+        change: Change,
+        make_response: ResponseFactory | None = None,
+        *,
+        cap: KeyCap | None = None,
     ) -> bool:
         """Write *record* and its secrets over version `record.version - 1`; False when that is not the stored one.
 
-        Raises InputError when one of the secrets is another key's.
+        Raises InputError when one of the secrets is another key's, and KeyLimitReached as `add_key` does.
         """
 
     async def stored_response(self, name: bytes, since: float) -> StoredResponse | None:

@@ -18,6 +18,7 @@ CELLS = 61
 _CELLS_PER_WINDOW = CELLS - 1
 MAX_LIMIT = 10**12
 MAX_CONCURRENCY = 10**6
+MAX_KEYS = 10**6
 _UNIT_SECONDS = {"minute": 60, "hour": 3600}
 _COMMON = re.compile(r"([0-9]{1,18})/(?:(minute|hour)|([2-9]|[1-9][0-9]) (minute|hour)s)")
 
@@ -26,11 +27,13 @@ _COMMON = re.compile(r"([0-9]{1,18})/(?:(minute|hour)|([2-9]|[1-9][0-9]) (minute
 class Tier:
     """A named set of limits: *rate* in `limits` notation (`"1000/minute"`), and *concurrency* in requests.
 
-    Raises ConfigurationError when *rate* is not a rate or *concurrency* is below 1.
+    *max_keys* is how many working keys an account of the tier may have, None for any number. Raises ConfigurationError
+    when *rate* is not a rate, or *concurrency* or *max_keys* is below 1.
     """
 
     rate: str
     concurrency: int
+    max_keys: int | None = None
     limit: int = field(init=False, repr=False)
     window_seconds: int = field(init=False, repr=False)
     policy_name: str = field(init=False, repr=False)
@@ -43,6 +46,8 @@ class Tier:
             raise ConfigurationError(
                 f"Concurrency {self.concurrency!r} is not a number of requests: use 1 to {MAX_CONCURRENCY}"
             )
+        if self.max_keys is not None and (type(self.max_keys) is not int or not 1 <= self.max_keys <= MAX_KEYS):
+            raise ConfigurationError(f"{self.max_keys!r} is not a number of keys: use 1 to {MAX_KEYS}")
         policies = f'"{name}";q={limit};w={window_seconds}, "concurrency";q={self.concurrency};qu="concurrent-requests"'
         values: dict[str, object] = {
             "limit": limit,

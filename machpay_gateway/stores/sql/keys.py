@@ -28,6 +28,7 @@ from typing_extensions import override
 from machpay_gateway.core.accounts.account import key_tier
 from machpay_gateway.core.errors import InputError, StoreUnavailable
 from machpay_gateway.core.keys.audit import Change
+from machpay_gateway.core.keys.cap import KeyCap
 from machpay_gateway.core.keys.idempotency import ResponseFactory, StoredResponse
 from machpay_gateway.core.keys.key import KeyRecord, KeyStatus, StatusAt
 from machpay_gateway.core.keys.ports import KeyStore, RecordVersion
@@ -88,7 +89,14 @@ class SqlKeys(Statements, KeyStore):
             return [(key_id, version) for key_id, version in await connection.execute(statement)]
 
     @override
-    async def add_key(self, record: KeyRecord, change: Change, make_response: ResponseFactory | None = None) -> None:
+    async def add_key(
+        self,
+        record: KeyRecord,
+        change: Change,
+        make_response: ResponseFactory | None = None,
+        *,
+        cap: KeyCap | None = None,
+    ) -> None:
         fixed = {
             "id": record.id,
             "account_id": record.account_id,
@@ -104,6 +112,7 @@ class SqlKeys(Statements, KeyStore):
             if make_response is not None:
                 stored = await _record(connection, _RECORDS.where(KEYS.c.id == record.id))
                 await insert_response(connection, make_response(stored or record))
+            await _check_cap(connection, record, change.at, cap)
 
     @override
     async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
@@ -138,7 +147,12 @@ class SqlKeys(Statements, KeyStore):
 
     @override
     async def replace_key(
-        self, record: KeyRecord, change: Change, make_response: ResponseFactory | None = None
+        self,
+        record: KeyRecord,
+        change: Change,
+        make_response: ResponseFactory | None = None,
+        *,
+        cap: KeyCap | None = None,
     ) -> bool:
         unchanged = and_(
             KEYS.c.id == record.id, KEYS.c.account_id == record.account_id, KEYS.c.version == record.version - 1
@@ -153,6 +167,7 @@ class SqlKeys(Statements, KeyStore):
             await insert_change(connection, change)
             if make_response is not None:
                 await insert_response(connection, make_response(record))
+            await _check_cap(connection, record, change.at, cap)
             return True
 
     @override
@@ -162,6 +177,24 @@ class SqlKeys(Statements, KeyStore):
         async with self._database.read_connection("stored response") as connection:
             row = (await connection.execute(statement)).one_or_none()
         return None if row is None else StoredResponse(*row)
+
+
+async def _check_cap(connection: AsyncConnection, record: KeyRecord, at: float, cap: KeyCap | None) -> None:
+    """Raise KeyLimitReached, which undoes the change, when *record* is one working key more than *cap* allows.
+
+    No other change runs beside the transaction, so the count holds until it is committed. It comes last: a request that
+    is sent again is a DuplicateRequest, even if its own key was the last one allowed.
+    """
+    if cap is None:
+        return
+    of_account = KEYS.c.account_id == record.account_id
+    account_tier = await connection.scalar(select(ACCOUNTS.c.tier).where(ACCOUNTS.c.id == record.account_id))
+    tier = key_tier(record.environment, str(account_tier))
+    if cap.max_keys(tier) is None:
+        return  # counting would read all keys of the account
+    is_working = and_(KEYS.c.environment == record.environment, _has_status(StatusAt(KeyStatus.ACTIVE, at)))
+    others = select(func.count()).select_from(KEYS).where(of_account, is_working, KEYS.c.id != record.id)
+    cap.check(record.environment, tier, await connection.scalar(others) or 0)
 
 
 @contextmanager

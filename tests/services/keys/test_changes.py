@@ -7,6 +7,7 @@ import pytest
 
 from machpay_gateway.core.errors import InputError, StoreUnavailable
 from machpay_gateway.core.keys.audit import Change
+from machpay_gateway.core.keys.cap import KeyCap
 from machpay_gateway.core.keys.idempotency import ResponseFactory
 from machpay_gateway.core.keys.key import KeyRecord, KeyStatus
 from machpay_gateway.core.limits.rate import TIERS
@@ -92,9 +93,14 @@ async def test_a_change_is_announced_after_it_is_stored(store: SqlStore, key: Ke
             return await store.key(account_id, key_id)
 
         async def replace_key(
-            self, record: KeyRecord, change: Change, make_response: ResponseFactory | None = None
+            self,
+            record: KeyRecord,
+            change: Change,
+            make_response: ResponseFactory | None = None,
+            *,
+            cap: KeyCap | None = None,
         ) -> bool:
-            stored = await store.replace_key(record, change, make_response)
+            stored = await store.replace_key(record, change, make_response, cap=cap)
             order.append("stored")
             return stored
 

@@ -13,6 +13,7 @@
     + PermissionDeniedError    403, `.required_scopes`
     + NotFoundError            404
     + ConflictError            409
+      x KeyLimitError          the account has as many working keys as its tier allows
     + PreconditionFailedError  412
     + UnprocessableEntityError 422, `.errors`
     + RateLimitError           429, `.retry_after`, `.violated_policies`
@@ -42,6 +43,7 @@ __all__ = [
     "InternalServerError",
     "InvalidArgumentError",
     "InvalidResponseError",
+    "KeyLimitError",
     "MachPayError",
     "NotFoundError",
     "OAuthError",
@@ -202,6 +204,10 @@ class ConflictError(APIStatusError):
     """409: the request conflicts with the current state, or its idempotency key was used for another request."""
 
 
+class KeyLimitError(ConflictError):
+    """409 `key_limit_reached`: the account has as many working keys as its tier allows. Revoke one first."""
+
+
 class PreconditionFailedError(APIStatusError):
     """412: the object has changed since it was retrieved (`if_match`)."""
 
@@ -256,10 +262,14 @@ BY_STATUS: Mapping[int, type[APIStatusError]] = MappingProxyType(
 )
 
 
+BY_CODE: Mapping[tuple[int, str], type[APIStatusError]] = MappingProxyType({(409, "key_limit_reached"): KeyLimitError})
+
+
 def error_for(response: Response) -> APIStatusError:
     """Return the exception for *response*, which is not a success."""
     default = InternalServerError if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR else APIStatusError
-    return BY_STATUS.get(response.status, default)(response)
+    code = str(problem_in(response).get("code"))
+    return BY_CODE.get((response.status, code), BY_STATUS.get(response.status, default))(response)
 
 
 def oauth_error_for(response: Response) -> MachPayError:

@@ -6,12 +6,14 @@ import {
   BadRequestError,
   ConflictError,
   InternalServerError,
+  KeyLimitError,
   NotFoundError,
   PermissionDeniedError,
   PreconditionFailedError,
   RateLimitError,
   UnprocessableEntityError,
 } from "../errors.js";
+import { problemIn, textIn } from "./problem.js";
 import { Response } from "./response.js";
 import type { Outcome } from "./retry.js";
 
@@ -35,6 +37,8 @@ export function successOf(outcome: Outcome): Response {
 
 /** Return the error for *response*, which is not a success. */
 export function errorFor(response: Response): APIStatusError {
+  const isKeyLimit = response.status === 409 && textIn(problemIn(response), "code") === "key_limit_reached";
+  if (isKeyLimit) return new KeyLimitError(response);
   const kind = BY_STATUS.get(response.status) ?? (response.status >= 500 ? InternalServerError : APIStatusError);
   return new kind(response);
 }
