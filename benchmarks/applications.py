@@ -58,6 +58,7 @@ def _key(number: int, secret: str) -> KeyRecord:
         name="load",
         environment="live",
         tier="enterprise",
+        account_tier="enterprise",
         scopes=Scopes(frozenset({"skills:execute", "skills:list"})),
         allowed_ips=("127.0.0.0/8", "::1"),
         created_at=now,

@@ -94,7 +94,7 @@ async def _check_database(settings: Settings) -> Sequence[CheckResult]:
     from machpay_gateway.stores.sql.health_checks import database_findings
 
     try:
-        return await database_findings(settings.database)
+        return await database_findings(settings.database, settings.tiers)
     except GatewayError as exc:
         return [CheckResult("database", CheckStatus.WRONG, describe_error(exc))]
 

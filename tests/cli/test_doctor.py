@@ -138,6 +138,34 @@ def test_without_a_file_it_says_so(invoke: Invoke) -> None:
     assert message.startswith("no machpay.toml, so defaults and the environment: no routes;")
 
 
+def test_tiers_that_are_in_use_and_not_configured_are_named(invoke: Invoke) -> None:
+    assert "tiers" not in [finding["subject"] for finding in checked(invoke, exit_code=0)]
+    for number in range(4):
+        invoke("accounts", "create", f"acme {number}")
+        for _ in range(2):
+            key = ("keys", "create", "--account", f"acme {number}", "--name", "a", "--environment", "test")
+            assert invoke(*key).exit_code == 0
+    with closing(sqlite3.connect("machpay.db")) as database:
+        database.executescript(
+            """
+            UPDATE accounts SET tier = 'basic' WHERE name IN ('acme 1', 'acme 2');
+            UPDATE accounts SET tier = 'gone' WHERE name = 'acme 3';
+            UPDATE keys SET own_tier = 'gone' WHERE account_id IN (SELECT id FROM accounts WHERE name <> 'acme 0');
+            UPDATE keys SET own_tier = 'enterprise' WHERE name = 'admin';
+            UPDATE keys SET own_tier = 'ended', revoked_at = 1.0 WHERE id = (SELECT max(id) FROM keys WHERE name = 'a'
+              AND account_id IN (SELECT id FROM accounts WHERE name = 'acme 0'));
+            """
+        )
+    assert only(checked(invoke, exit_code=0), "tiers") == (
+        "warning",
+        "these are in use and not configured: basic (2 accounts), gone (1 account and 6 keys)",
+        "define them, or `machpay-gateway accounts set-tier` and `machpay-gateway keys update --tier`",
+    )
+    with Path("machpay.toml").open("a", encoding="utf-8") as file:
+        file.writelines(f'\n[tiers.{tier}]\nrate = "7/minute"\nconcurrency = 2\n' for tier in ("basic", "gone"))
+    assert "tiers" not in [finding["subject"] for finding in checked(invoke, exit_code=0)]
+
+
 @pytest.mark.parametrize(
     "statements, status, message, way_out",
     [

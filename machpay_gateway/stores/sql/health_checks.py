@@ -2,14 +2,14 @@
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.check_result import CheckResult, CheckStatus
-from machpay_gateway.stores.schema import ACCOUNTS, HEAD
+from machpay_gateway.stores.schema import ACCOUNTS, HEAD, KEYS
 from machpay_gateway.stores.sql.engine import Database
 from machpay_gateway.stores.sql.revision import database_revision, migration_command
 
@@ -18,8 +18,11 @@ _OTHERS = 0o077  # the mode bits of everyone but the file's owner
 _INIT = migration_command(None)
 
 
-async def database_findings(url: str) -> Sequence[CheckResult]:
-    """Return the results for the database at *url*. Raises StoreUnavailable, ConfigurationError."""
+async def database_findings(url: str, tiers: Collection[str]) -> Sequence[CheckResult]:
+    """Return the results for the database at *url*; *tiers* are the configured ones.
+
+    Raises StoreUnavailable, ConfigurationError.
+    """
     database = Database(url, busy_timeout_seconds=_BUSY_SECONDS)
     name = f"{str(database.url.host).rpartition('@')[2]}/{database.url.database}"
     results: list[CheckResult] = []
@@ -32,7 +35,10 @@ async def database_findings(url: str) -> Sequence[CheckResult]:
         database.check_file()  # it exists, so this creates nothing, and refuses what is not a database
         name, results = str(path), _check_file_mode(path)
     try:
-        return [await _check_content(database, name), *results]
+        content = await _check_content(database, name)
+        # Another version's schema may lack what is asked for.
+        in_use = [] if content.status is CheckStatus.WRONG else await _check_tiers(database, tiers)
+        return [content, *results, *in_use]
     finally:
         await database.close()
 
@@ -55,6 +61,23 @@ async def _check_content(database: Database, name: str) -> CheckResult:
     if count:
         return CheckResult("database", CheckStatus.OK, text)
     return CheckResult("database", CheckStatus.WARNING, f"{text}: there is no API key", _INIT)
+
+
+async def _check_tiers(database: Database, tiers: Collection[str]) -> list[CheckResult]:
+    """Return a warning when accounts or working keys have tiers that are not among *tiers*."""
+    accounts = select(ACCOUNTS.c.tier, func.count()).group_by(ACCOUNTS.c.tier)
+    keys = select(KEYS.c.own_tier, func.count()).where(KEYS.c.own_tier.is_not(None), KEYS.c.revoked_at.is_(None))
+    unknown: dict[str, list[str]] = {}
+    async with database.read_connection("tiers in use") as connection:
+        for noun, statement in (("account", accounts), ("key", keys.group_by(KEYS.c.own_tier))):
+            for tier, count in await connection.execute(statement):
+                if tier not in tiers:
+                    unknown.setdefault(tier, []).append(f"{count} {noun}{'' if count == 1 else 's'}")
+    if not unknown:
+        return []
+    text = ", ".join(f"{tier} ({' and '.join(counts)})" for tier, counts in sorted(unknown.items()))
+    way_out = "define them, or `machpay-gateway accounts set-tier` and `machpay-gateway keys update --tier`"
+    return [CheckResult("tiers", CheckStatus.WARNING, f"these are in use and not configured: {text}", way_out)]
 
 
 async def _account_count(connection: AsyncConnection) -> int:
