@@ -1,6 +1,6 @@
 """Verifies the signatures of a secret scanner's reports of leaked secrets."""
 
-from machpay_gateway.core.jose.scanner import parse_scanner_keys, verify_signature
+from machpay_gateway.core.jose.scanner import is_signature_of, parse_scanner_keys, parse_signature
 from machpay_gateway.core.jose.token import VerifyingKey
 from machpay_gateway.core.keys.leak import LeakSettings
 from machpay_gateway.keysets.sources import key_set_at
@@ -16,12 +16,15 @@ class SignedReports:
     async def are_signed(self, body: bytes, *, key_id: str, signature: str, now: float) -> bool:
         """Tell whether the scanner's key *key_id* made the *signature* of *body*.
 
-        Raises KeysetUnavailable when its keys could never be loaded.
+        Raises KeysetUnavailable when that depends on keys that could never be loaded.
         """
+        made = parse_signature(signature)
+        if not key_id or made is None:
+            return False
         keys = _named(key_id, (await self._keys.keys(now)).keys) or _named(
             key_id, (await self._keys.newest_keys(now)).keys
         )
-        return any(verify_signature(body, signature, key) for key in keys)
+        return any(is_signature_of(body, made, key) for key in keys)
 
     async def close(self) -> None:
         """Cancel a fetch in progress."""

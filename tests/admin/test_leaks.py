@@ -10,8 +10,10 @@ import orjson
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from httpx2 import Response
 
+from machpay_gateway.admin.leaks import KEY_ID, SIGNATURE
 from machpay_gateway.core.keys.leak import LeakAction, LeakSettings
 from machpay_gateway.server import create_app
 from machpay_gateway.services.keys import SecretInspection
@@ -19,6 +21,7 @@ from tests.admin.conftest import Api, Caller
 from tests.admin.scanner import KEY, scanners_keys
 from tests.applications import ok
 from tests.gateways import Guarded
+from tests.redises.ports import free_port
 
 WHERE = "https://github.com/octocat/hello/blob/main/settings.py"
 
@@ -190,6 +193,38 @@ async def test_an_unsigned_report_revokes_nothing(scanned: Scanned, headers: dic
     response = await scanned.report(key["secret"], headers=headers)
     assert (response.status_code, response.json()["code"]) == (403, "not_permitted")
     assert await scanned.status(key["id"]) == "active"
+
+
+@pytest.mark.parametrize(
+    "key_id, signature, expected",
+    [
+        (None, None, 403),
+        ("k1", None, 403),
+        (None, "good", 403),
+        ("", "good", 403),
+        ("k1", "", 403),
+        ("k1", "?", 403),  # not base64
+        ("k1", "bm8=", 403),  # not DER
+        ("k1", base64.b64encode(encode_dss_signature(0, 1)).decode(), 403),
+        ("k1", base64.b64encode(encode_dss_signature(1, 1 << 256)).decode(), 403),
+        ("k1", "good", 503),  # only the keys could tell
+    ],
+)
+async def test_while_the_scanners_keys_cannot_be_fetched_only_what_they_could_verify_is_unavailable(
+    database: str, key_id: str | None, signature: str | None, expected: int
+) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}/keys"
+    app = create_app(ok, database=database, leaks=LeakSettings(nowhere))
+    if signature == "good":
+        signature = base64.b64encode(KEY.sign(b"[]", ec.ECDSA(hashes.SHA256()))).decode()
+    sent = {KEY_ID: key_id, SIGNATURE: signature}
+    headers = {name: value for name, value in sent.items() if value is not None} | {"Content-Type": "application/json"}
+    async with app.gateway:
+        client = Api(Guarded(app, app.gateway)).client(None)
+        response = await client.post("/v1/leaks", content=b"[]", headers=headers)
+        await client.aclose()
+    assert response.status_code == expected
+    assert response.json()["code"] == ("not_permitted" if expected == 403 else "unavailable")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import orjson
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
@@ -17,6 +18,7 @@ from joserfc.jwk import ECKey
 from machpay_gateway.core.jose.token import MAX_KEYS, VerifyingKey, VerifyingKeys, collect_keys
 
 _ALGORITHM, _CURVE = "ES256", "P-256"
+_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of the curve (FIPS 186-4, D.1.2.3)
 
 
 def parse_scanner_keys(document: bytes) -> VerifyingKeys | str:
@@ -32,14 +34,24 @@ def parse_scanner_keys(document: bytes) -> VerifyingKeys | str:
     return collect_keys(keys)
 
 
-def verify_signature(report: bytes, signature: str, key: VerifyingKey) -> bool:
-    """Return whether *signature* (base64) is a valid signature of *report* by *key*."""
+def parse_signature(text: str) -> bytes | None:
+    """Return the signature that *text* is in base64, or None when no key can have made it."""
+    try:
+        signature = base64.b64decode(text, validate=True)
+        r, s = decode_dss_signature(signature)
+    except ValueError:
+        return None
+    return signature if 0 < r < _ORDER and 0 < s < _ORDER else None
+
+
+def is_signature_of(report: bytes, signature: bytes, key: VerifyingKey) -> bool:
+    """Return whether *key* made the *signature* of *report*."""
     public_key = key.key.public_key if isinstance(key.key, ECKey) else None
     if public_key is None:
         return False
     try:
-        public_key.verify(base64.b64decode(signature, validate=True), report, ec.ECDSA(SHA256()))
-    except (ValueError, InvalidSignature):
+        public_key.verify(signature, report, ec.ECDSA(SHA256()))
+    except InvalidSignature:
         return False
     return True
 
