@@ -8,6 +8,7 @@ look-up of the credential. `decide` awaits both. No other module decides to fail
 import time
 from asyncio import CancelledError
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
@@ -105,16 +106,25 @@ class Gate:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Decide by *policy*. *clock* is in seconds since the epoch."""
-        self.policy = policy
-        self._literal = policy.literal
+        self._decide_by(policy)
         self.limiter = limiter
         self._keys = keys
         self._tokens = tokens
         self._failures = failures
         self._lookups = failures.scaled(_LOOKUPS)
         self._proofs = proofs
-        self._checks = CheckCache()
         self._clock = clock
+
+    def _decide_by(self, policy: Policy) -> None:
+        self.policy = policy
+        self._literal = policy.literal
+        self._checks = CheckCache()
+
+    def with_policy(self, policy: Policy) -> "Gate":
+        """Return a gate that decides by *policy*, with the same caches, limits and failures."""
+        other = copy(self)
+        other._decide_by(policy)  # noqa: SLF001 - of its own class
+        return other
 
     async def decide(self, facts: RequestFacts) -> Decision:
         """Return whether the request is allowed, and for which principal."""

@@ -18,11 +18,11 @@ from starlette.websockets import WebSocketClose
 
 from machpay_gateway.admin.app import key_api
 from machpay_gateway.admin.operations import OWN_ROUTES
-from machpay_gateway.assembly import ConfiguredGateway
+from machpay_gateway.assembly import ConfiguredGateway, with_own_routes
 from machpay_gateway.core.decision.decision import Denied
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.route import ALL_THE_REST, Route
-from machpay_gateway.core.errors import StoreUnavailable
+from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
 from machpay_gateway.core.network.cookies import sets_own_cookie, split_own_cookies
 from machpay_gateway.forward_auth.front import ForwardAuth
 from machpay_gateway.gateway import Gateway
@@ -66,12 +66,22 @@ def own_branches(settings: Settings) -> frozenset[str]:
     return frozenset("/".join(_path(route).split("/")[:3]) for route in served_routes(settings))
 
 
-def create_app(app: ASGIApp | None = None, **options: Unpack[Options]) -> MachPayAuth:
-    """Return *app*, guarded, with the control plane and forward-auth beside it. *options* override settings.
+def create_app(
+    app: ASGIApp | None = None,
+    *,
+    gateway: Gateway | None = None,
+    trust: Trust | None = None,
+    **options: Unpack[Options],
+) -> MachPayAuth:
+    """Return *app*, guarded, with the control plane and forward-auth beside it. The arguments are those of MachPayAuth.
 
     Without *app* there is only the control plane. Raises ConfigurationError, also for a route below `own_branches`.
     """
-    return control_plane(ConfiguredGateway(own_routes=served_routes, **options), app)
+    if gateway is None:
+        return control_plane(ConfiguredGateway(own_routes=served_routes, **options), app, trust=trust)
+    if options:
+        raise ConfigurationError(f"create_app takes a gateway or settings, not both: drop {', '.join(options)}")
+    return control_plane(with_own_routes(gateway, served_routes), app, trust=trust)
 
 
 def control_plane(gateway: Gateway, app: ASGIApp | None = None, *, trust: Trust | None = None) -> MachPayAuth:

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Unpack
 
 from machpay_gateway.assembly.adapters import (
@@ -111,6 +112,18 @@ class ConfiguredGateway(Gateway):
             assertions=assertions,
             reports=reports,
         )
+
+
+def with_own_routes(gateway: Gateway, own_routes: OwnRoutes) -> Gateway:
+    """Return a gateway that has *own_routes* too, and all else in common with *gateway*; which may be that itself.
+
+    Raises ConfigurationError for a route of the settings in the same place.
+    """
+    policy = policy_for(gateway.settings, own_routes(gateway.settings))
+    if policy.routes == gateway.policy.routes:
+        return gateway
+    parts = {field.name: getattr(gateway, field.name) for field in fields(Gateway)}
+    return Gateway(**(parts | {"policy": policy, "gate": gateway.gate.with_policy(policy)}))
 
 
 def policy_for(settings: Settings, own_routes: Sequence[Route] = (), *, carries: bool = False) -> Policy:

@@ -14,11 +14,15 @@ from starlette.routing import Route as StarletteRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from machpay_gateway import ConfigurationError, Route
+from machpay_gateway import ConfigurationError, Gateway, Route
 from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
+from machpay_gateway.core.network.address import parse_allowlist
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.server import create_app
+from machpay_gateway.web.request_facts import Trust
 from tests.admin.conftest import Api, Caller, in_memory, over, serving_api, status_and_code
+from tests.applications import ok
+from tests.prepared import SECRET_KEY
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 PATHS = sorted({operation.path for operation in OPERATIONS} | {DESCRIPTION_PATH})
@@ -186,6 +190,52 @@ async def test_the_applications_own_rule_for_every_method_does_not_open_the_key_
             assert response.status_code == (403 if operation.scopes else operation.status)
         # Public, by the application's own rule: told of no key, since there is nothing by that method.
         assert status_and_code(await api.client(None).put("/v1/keys")) == (405, "method_not_allowed")
+
+
+async def test_a_gateway_that_an_application_shares_gets_the_key_api_beside_it() -> None:
+    routes = [Route("GET /v1/skills", scopes="skills:list")]
+    shared = Gateway(database="memory://", secret_key=SECRET_KEY, routes=routes, unlisted_routes="deny")
+    app = create_app(ok, gateway=shared)
+    assert app.gateway.keys is shared.keys
+    async with shared:
+        api = Api.of(app)
+        caller = await api.caller(scopes=["keys:manage", "skills:list"])
+        for path, expected in (("/v1/skills", 200), ("/v1/whoami", 200), ("/v1/keys", 200), ("/v1/else", 404)):
+            assert (await caller.ask("GET", path)).status_code == expected
+        created = await caller.created()
+        key = await shared.store.key(None, created["id"])
+        assert key is not None
+        await shared.keys.revoke(key.account_id, key.id)
+        assert (await caller.user(created).ask("GET", "/v1/whoami")).status_code == 401
+        await api.close()
+
+
+@pytest.mark.parametrize("trusted, status", [("10.0.0.0/8", 403), ("192.0.2.0/24", 200)])
+async def test_trust_replaces_that_of_the_settings_for_the_key_api_too(trusted: str, status: int) -> None:
+    app = create_app(ok, database="memory://", secret_key=SECRET_KEY, trust=Trust(parse_allowlist([trusted])))
+    async with app.gateway:
+        api = Api.of(app)
+        name, secret = await api.guarded.key(allowed_ips=["203.0.113.7"])
+        caller = Caller(api, name, secret)
+        response = await caller.ask("GET", "/v1/whoami", headers={"X-Forwarded-For": "203.0.113.7"})
+        assert response.status_code == status
+        await api.close()
+
+
+def test_a_gateway_that_has_the_key_api_is_served_as_it_is() -> None:
+    gateway = create_app(database="memory://").gateway
+    assert create_app(ok, gateway=gateway).gateway is gateway
+
+
+def test_a_gateway_and_settings_are_not_taken_together() -> None:
+    with pytest.raises(ConfigurationError, match=r"create_app takes a gateway or settings, not both: drop database"):
+        create_app(gateway=Gateway(database="memory://"), database="memory://")
+
+
+def test_a_shared_gateways_route_in_the_place_of_the_key_api_stops_the_start() -> None:
+    shared = Gateway(database="memory://", routes=[Route("GET /v1/keys", scopes="skills:list")])
+    with pytest.raises(ConfigurationError, match=r"matches the same requests"):
+        create_app(gateway=shared)
 
 
 def test_the_applications_lifespan_runs_within_the_gateways() -> None:
