@@ -9,7 +9,7 @@ import time
 from asyncio import CancelledError
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ from machpay_gateway.core.decision.decision import (
     CheckCache,
     Decision,
     Denied,
+    Refusal,
     admit,
     conclude,
     unavailable,
@@ -65,6 +66,7 @@ class PendingIdentity:
 
     *is_counted*: the failure is counted in advance, and forgiven when there is none. *is_bound*: the token has to come
     with a proof of its key. *is_throttled*: the address is over the failure limit, so only a good credential passes.
+    *refused_for* is why even that is refused, before the limiter is asked.
     """
 
     facts: RequestFacts
@@ -73,6 +75,7 @@ class PendingIdentity:
     is_counted: bool = False
     is_bound: bool = False
     is_throttled: bool = False
+    refused_for: Refusal | None = None
 
     def __repr__(self) -> str:
         return f"PendingIdentity({self.route.match!r})"  # never the token
@@ -162,6 +165,23 @@ class Gate:
             return _new(Allowed, (principal, answer, route))
         pending = _new(PendingAdmission, (answer, principal, facts, route, token))
         return self.apply_answer(pending, answer) if isinstance(answer, _ANSWERS) else pending
+
+    async def refuse(self, facts: RequestFacts, route: Route, reason: Reason, detail: str) -> Denied:
+        """Return the refusal of a request that is refused for *reason*, unless its credential is one. It takes nothing.
+
+        So nobody learns more of *route* than without that reason, and a bad credential is counted as ever.
+        """
+        if route.public:
+            return Denied(reason, detail, route)
+        token = parse_authorization(facts.authorization)
+        if isinstance(token, bytes):
+            digest = sha256(token).digest()
+            pending = self._before_lookup(facts, route, token, digest, self._clock())
+        else:
+            pending = self._without_bearer(facts, route, token)
+        if isinstance(pending, PendingIdentity):
+            pending = await self.resolve(replace(pending, refused_for=Refusal(reason, detail)))
+        return pending if isinstance(pending, Denied) else unavailable(route, "a request to refuse was allowed")
 
     def apply_answer(self, pending: PendingAdmission, answer: Answer) -> Decision | PendingIdentity:
         """Return the decision of *pending* by the limiter's *answer*; a stale principal has to be looked up again."""
@@ -255,7 +275,7 @@ class Gate:
 
     async def _resolve(self, pending: PendingIdentity) -> Decision:
         """Look the credential up and decide; load the record once more if it changed between the two."""
-        facts, route, token = pending.facts, pending.route, pending.token
+        route, token = pending.route, pending.token
         proof: Proof | None = None
         is_proved = False
         for _ in range(_ATTEMPTS):
@@ -267,7 +287,7 @@ class Gate:
                 if isinstance(result, Denied):
                     return result
                 proof = result
-            request = self._checks.admission_request(facts, route, principal, self._clock())
+            request = self._admission_request(pending, principal)
             if isinstance(request, Denied):
                 return request
             # RFC 9449 §11.1: a proof is good once. It is recorded last, so that a refused request leaves no trace.
@@ -282,6 +302,13 @@ class Gate:
                 return conclude(route, principal, answer)
             self._forget(principal)
         return unavailable(route, "the record keeps changing")
+
+    def _admission_request(self, pending: PendingIdentity, principal: Principal) -> AdmissionRequest | Denied:
+        request = self._checks.admission_request(pending.facts, pending.route, principal, self._clock())
+        if pending.refused_for is None or isinstance(request, Denied):
+            return request
+        reason, detail, _ = pending.refused_for
+        return Denied(reason, detail, pending.route, principal)
 
     def _verify_proof(self, pending: PendingIdentity, principal: Principal) -> Proof | Denied:
         """Return the proof that the sender has the token's key, used before or not, or why there is none."""

@@ -1,6 +1,7 @@
 """What all connections of one process share: the gate, the parsers, the pools, and where requests are recorded."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Coroutine
 from time import perf_counter
@@ -63,6 +64,11 @@ class ProxyContext:
         self.keepalive_seconds = settings.server.keepalive_seconds
         self.options = settings.proxy
         self._options_by_route: dict[str, ProxySettings] = {}  # by a route's match
+        limits = [
+            self.options.max_body_bytes,
+            *(self.options_for(route).max_body_bytes for route in self.gate.policy.routes),
+        ]
+        self.smallest_body_limit = min((limit for limit in limits if limit), default=sys.maxsize)
         self.router = UpstreamRouter(settings.upstreams, control_plane)
         self.has_control_plane = control_plane is not None
         self.page_guard = gateway.page_guard
@@ -117,6 +123,11 @@ class ProxyContext:
         if (options := self._options_by_route.get(route.match)) is None:
             options = self._options_by_route[route.match] = self.options.with_changes(route.proxy)
         return options
+
+    def route_of_oversized(self, facts: RequestFacts, length: int) -> Route | None:
+        """Return the request's route if it takes no body of *length* bytes."""
+        route = self.gate.policy.route_for(facts)
+        return route if isinstance(route, Route) and 0 < self.options_for(route).max_body_bytes < length else None
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run *work* in a task."""

@@ -9,9 +9,9 @@ and the reused connection was lost (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from machpay_gateway.core.decision.decision import Allowed, Decision, Denied
 from machpay_gateway.core.decision.principal import Anonymous, Principal
@@ -44,6 +44,7 @@ logger = logging.getLogger("machpay_gateway")
 
 _DECISION_SECONDS = 30.0  # for stores and issuers, each of which has a shorter timeout of its own
 _CLIENT_GONE = 499
+_TOO_LARGE = "the body exceeds the route's limit"
 _SWITCHING_PROTOCOLS = 101
 _FINAL = 200  # statuses below are interim responses
 _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})  # RFC 9110 §9.2.1, without methods that are not served
@@ -169,6 +170,14 @@ class Forwarder(UpstreamHandler):
         if own is not None:
             self._forward(own, context.options, self._control_plane_head(raw))
             return
+        if (
+            head.length is not None
+            and head.length > context.smallest_body_limit
+            and (route := context.route_of_oversized(self.facts, head.length)) is not None
+        ):
+            refusing = context.gate.refuse(self.facts, route, Reason.BODY_TOO_LARGE, _TOO_LARGE)
+            self._identify(refusing)
+            return
         decision = context.gate.decide_nowait(self.facts)
         if type(decision) is Allowed:
             self._allow(decision)
@@ -185,12 +194,15 @@ class Forwarder(UpstreamHandler):
             decision.answer.add_done_callback(lambda answer: self._limiter_answered(decision, answer))
         elif isinstance(decision, PendingIdentity):
             self.admission_began_at = None  # the gate admits again, and measures that itself
-            self.due = monotonic() + _DECISION_SECONDS
-            self._identification = self._context.loop.create_task(self._context.gate.resolve(decision))
-            self._identification.add_done_callback(self._identified)
+            self._identify(self._context.gate.resolve(decision))
         elif isinstance(decision, Denied):
             self.decided_at = perf_counter()
             self._deny(decision)
+
+    def _identify(self, deciding: Coroutine[Any, Any, Decision]) -> None:
+        self.due = monotonic() + _DECISION_SECONDS
+        self._identification = self._context.loop.create_task(deciding)
+        self._identification.add_done_callback(self._identified)
 
     def _limiter_answered(self, pending: PendingAdmission, answer: PendingAnswer) -> None:
         self._pending_answer = None
@@ -256,7 +268,7 @@ class Forwarder(UpstreamHandler):
         self.recheck_at = now + CHECK_SECONDS
         length = self.request.length
         if length is not None and 0 < options.max_body_bytes < length:
-            self.refuse(Reason.BODY_TOO_LARGE, "the body exceeds the route's limit")
+            self.refuse(Reason.BODY_TOO_LARGE, _TOO_LARGE)
             return
         if options.total_seconds:
             self._total_deadline = now + options.total_seconds
@@ -323,7 +335,7 @@ class Forwarder(UpstreamHandler):
         if payload:
             self._body_bytes += len(payload)
             if self._options.max_body_bytes and self._body_bytes > self._options.max_body_bytes:
-                self._give_up(Reason.BODY_TOO_LARGE, "the body exceeds the route's limit")
+                self._give_up(Reason.BODY_TOO_LARGE, _TOO_LARGE)
                 return
             data += payload if has_length else chunk(payload)
         if is_last:
