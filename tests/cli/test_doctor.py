@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from machpay_gateway.cli.output import print_findings
 from machpay_gateway.core.check_result import CheckResult, CheckStatus, worst
-from machpay_gateway.limiters.redis.diagnostics import LimiterUse
+from machpay_gateway.limiters.redis.refusals import LimiterUse
 from tests.cli.conftest import Invoke
 from tests.redises.ports import HOST, free_port
 from tests.redises.servers import Server, running_server
@@ -324,7 +324,7 @@ def test_the_page_has_every_subject_and_the_rights_that_are_told() -> None:
     listed = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
     assert set(listed) == set(re.findall(r'CheckResult\(\s*"([^"]+)"', sources))
     assert LimiterUse("machpay", "local").acl_command.strip("`") in page.splitlines()
-    in_cluster = LimiterUse("machpay", "local", in_cluster=True).acl_command.strip("`")
+    in_cluster = LimiterUse("machpay", "local", "cluster").acl_command.strip("`")
     assert f"`{in_cluster.removeprefix(LimiterUse('machpay', 'local').acl_command.strip('`')).strip()}`" in page
 
 

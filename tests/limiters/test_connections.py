@@ -103,7 +103,7 @@ async def test_a_user_needs_only_the_prefix_and_these_commands(
 
 async def test_a_user_without_the_prefix_fails_at_the_start(server: Server, prefix: str) -> None:
     limiter = RedisLimiter(server.add_user("stranger", "~others:*", *COMMANDS), prefix=prefix)
-    with pytest.raises(ConfigurationError, match="does not let us in"):
+    with pytest.raises(ConfigurationError, match=rf"the user may not use keys {prefix}:\*: `ACL SETUSER USER"):
         await limiter.open()
 
 

@@ -4,7 +4,6 @@ import pytest
 
 from machpay_gateway.core.check_result import CheckStatus
 from machpay_gateway.limiters.redis.diagnostics import (
-    LimiterUse,
     ServerFacts,
     check_results,
     clock,
@@ -14,10 +13,11 @@ from machpay_gateway.limiters.redis.diagnostics import (
     persistence,
     version,
 )
+from machpay_gateway.limiters.redis.refusals import LimiterUse
 
 OK, WARNING, WRONG = CheckStatus
 ALONE = LimiterUse("machpay", "local")
-IN_CLUSTER = LimiterUse("machpay", "local", in_cluster=True)
+IN_CLUSTER = LimiterUse("machpay", "local", "cluster")
 
 
 @pytest.mark.parametrize(

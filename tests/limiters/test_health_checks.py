@@ -10,8 +10,8 @@ import pytest
 from redis import Redis
 
 from machpay_gateway.core.check_result import CheckResult, CheckStatus, worst
-from machpay_gateway.limiters.redis.diagnostics import LimiterUse
 from machpay_gateway.limiters.redis.health_checks import check_password_encoding, check_redis
+from machpay_gateway.limiters.redis.refusals import LimiterUse
 from machpay_gateway.limiters.redis.scripts import Scripts
 from tests.redises.faults import FaultProxy
 from tests.redises.fixtures import redis_sentinels
@@ -23,7 +23,7 @@ __all__ = ["redis_sentinels"]
 
 OK, WARNING, WRONG = CheckStatus
 ALONE = LimiterUse("machpay", "local")
-IN_CLUSTER = LimiterUse("machpay", "local", in_cluster=True)
+IN_CLUSTER = LimiterUse("machpay", "local", "cluster")
 SUBJECTS = [
     "redis",
     "redis access",

@@ -9,12 +9,13 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from redis.exceptions import RedisError, ResponseError
 
 from machpay_gateway.limiters.redis.batcher import LEASE_SECONDS, Batcher
 from machpay_gateway.limiters.redis.connection import REPLY_TIMEOUT_SECONDS, LateReply, PipelinedConnection
+from machpay_gateway.limiters.redis.refusals import AccessRefusedError, LimiterUse, ServerRefusal, explain
 from machpay_gateway.limiters.redis.scripts import Script, run_script
 from machpay_gateway.limiters.redis.servers import CONNECT_SECONDS, Servers
 
@@ -36,9 +37,14 @@ class ConnectionSupervisor:
         heartbeat: Script,
         workers_key: bytes,
         worker: str,
+        use: LimiterUse,
+        find_refusals: Callable[[PipelinedConnection], Awaitable[Sequence[Exception]]],
         on_connected: Callable[[], None],
     ) -> None:
-        """Keep *batcher* connected to *servers*; *on_connected* is called with each new connection, before its use."""
+        """Keep *batcher* connected to *servers*; *on_connected* is called with each new connection, before its use.
+
+        A connection must have no *find_refusals*, at first and after a refusal: one heartbeat shows too little.
+        """
         self.is_away = False
         self.reason: Exception | None = None  # of the outage
         self.connection: PipelinedConnection | None = None
@@ -50,9 +56,18 @@ class ConnectionSupervisor:
         self._heartbeat_script = heartbeat
         self._workers_key = workers_key
         self._worker = worker
+        self._use_of_servers = use
+        self._find_refusals = find_refusals
+        self._is_unproven = True
+        self._is_refusal_logged = False
         self._on_connected = on_connected
         self._outage_timer: asyncio.TimerHandle | None = None
         self._running = asyncio.create_task(self._run())
+
+    @property
+    def refusal(self) -> ServerRefusal | None:
+        """Why the servers refuse; None when they serve, cannot be reached or are late."""
+        return None if self.reason is None else explain(self.reason, self._use_of_servers)
 
     async def close(self) -> None:
         """Close the connection, and stop reconnecting."""
@@ -77,14 +92,23 @@ class ConnectionSupervisor:
         """Let no request wait from now on."""
         self._stop_outage_timer()
         self.reason = reason
+        refusal = self.refusal
+        self._is_unproven = self._is_unproven or refusal is not None
         if not self.is_away:
             self.is_away = True
             self.away_since = time.monotonic()
+            if refusal is None:
+                logger.warning(
+                    "Redis does not answer: limits are decided without it. %s: %s", type(reason).__name__, reason
+                )
+        if refusal is not None and not self._is_refusal_logged:  # it may be known only after a while
+            self._is_refusal_logged = True
             logger.warning(
-                "Redis does not answer: limits are decided without it. %s: %s", type(reason).__name__, reason
+                "Redis does not serve the limits: %s. The way out: %s.",
+                refusal.message,
+                refusal.way_out,
             )
         self._batcher.fail_queued()
-        self.tried.set()
 
     async def _run(self) -> None:
         backoff = 0.0
@@ -94,7 +118,9 @@ class ConnectionSupervisor:
             try:
                 connection = await self._connect()
             except FAILURES as exc:
-                self.declare_outage(exc)
+                # Once is enough: the probe opens a connection of its own.
+                self.declare_outage(exc if self.tried.is_set() else await self._servers.diagnose(exc))
+                self.tried.set()
                 backoff = _longer(backoff)
                 continue
             up_since = time.monotonic()
@@ -114,11 +140,20 @@ class ConnectionSupervisor:
         async with asyncio.timeout(CONNECT_SECONDS):
             connection = await self._servers.connect()
         try:
+            if self._is_unproven:
+                await self._check_access(connection)
             await self._send_heartbeat(connection, LEASE_SECONDS)
         except BaseException:
             await connection.close()
             raise
         return connection
+
+    async def _check_access(self, connection: PipelinedConnection) -> None:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            refusals = await self._find_refusals(connection)
+        if refusals:
+            raise AccessRefusedError(refusals)
+        self._is_unproven = False
 
     async def _use(self, connection: PipelinedConnection) -> Exception:
         """Use *connection* until it is lost, and return the reason."""
@@ -152,7 +187,7 @@ class ConnectionSupervisor:
     def _end_outage(self) -> None:
         self._stop_outage_timer()
         if self.is_away:
-            self.is_away = False
+            self.is_away = self._is_refusal_logged = False
             logger.warning("Redis answers again, after %.1f s.", time.monotonic() - self.away_since)
 
 

@@ -9,23 +9,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from redis.exceptions import MovedError, NoPermissionError, OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import ResponseError
 
 from machpay_gateway.core.check_result import CheckResult, CheckStatus
 from machpay_gateway.limiters.redis.connection import REPLY_TIMEOUT_SECONDS
+from machpay_gateway.limiters.redis.refusals import IN_CLUSTER, AccessRefusedError, LimiterUse, explain
 
 _SLOW_SECONDS = 0.005  # every request waits this long for its decision
 _SKEW_SECONDS = 1.0
 _NEARLY_FULL = 0.9
 _OLDEST_VERSION = [6, 2]
-_COMMAND = re.compile(r"'([^']+)' command")  # in the refusal of a command; the refusal of a key names none
-
-# Every command that the limiter runs, as ACL rules: to connect, and in its scripts.
-_RIGHTS = (
-    *("client|setname", "select", "eval", "evalsha", "time", "expire", "ttl", "zadd", "zcard", "zrem"),
-    *("zremrangebyscore", "hdel", "hexists", "hget", "hgetall", "hincrby", "hmget", "hset"),
-)
-_CLUSTER_RIGHTS = ("cluster|slots", "asking")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +32,6 @@ class ServerFacts:
     cluster: Mapping[str, str] | None = None
     round_trips: Sequence[float] = ()  # in seconds
     ahead_seconds: float | None = None  # by which its clock is ahead of this host's
-
-
-@dataclass(frozen=True, slots=True)
-class LimiterUse:
-    """How the limiter is configured to use the servers."""
-
-    prefix: str
-    on_failure: str
-    in_cluster: bool = False
-
-    @property
-    def failure_mode(self) -> str:
-        """What decides limits while no server takes writes."""
-        return f'on_limiter_failure = "{self.on_failure}" decides'
-
-    @property
-    def acl_command(self) -> str:
-        """The command that gives a user every right that the limiter needs."""
-        rights = _RIGHTS + (_CLUSTER_RIGHTS if self.in_cluster else ())
-        return f"`ACL SETUSER USER ~{self.prefix}:* {' '.join(f'+{right}' for right in rights)}`"
 
 
 Check = Callable[[ServerFacts, LimiterUse], CheckResult | None]
@@ -77,20 +50,11 @@ def check_results(servers: Sequence[ServerFacts], use: LimiterUse) -> Sequence[C
 
 def access(server: ServerFacts, use: LimiterUse) -> CheckResult:
     """Return whether the server runs the limiter's commands."""
-    kinds = {type(refusal) for refusal in server.refusals}
-    if MovedError in kinds or ((server.info or {}).get("cluster_enabled") == "1" and not use.in_cluster):
-        return _no_access("it is one node of a Cluster", "write `redis` as redis+cluster://HOST:PORT")
-    if ReadOnlyError in kinds:
-        remedy = "name its primary, or let redis+sentinel:// or redis+cluster:// find it"
-        return _no_access("it is a replica and takes no writes", remedy)
-    if NoPermissionError in kinds:
-        return _no_permission(server.refusals, use)
-    if OutOfMemoryError in kinds:
-        message = f"its memory is full, so it refuses writes: {use.failure_mode}"
-        return _no_access(message, "raise its `maxmemory`, or make room in it")
-    if server.refusals:
-        message = f"it refuses the limiter's commands ({server.refusals[0]}): {use.failure_mode}"
-        return _no_access(message, "see its log")
+    refusal = explain(AccessRefusedError(server.refusals), use)
+    if (server.info or {}).get("cluster_enabled") == "1" and not use.in_cluster:
+        refusal = IN_CLUSTER
+    if refusal is not None:
+        return CheckResult("redis access", CheckStatus.WRONG, refusal.message, refusal.way_out)
     return CheckResult("redis access", CheckStatus.OK, f"all needed commands are allowed on keys {use.prefix}:*")
 
 
@@ -190,19 +154,6 @@ def clock(server: ServerFacts) -> CheckResult | None:
 
 
 CHECKS: Sequence[Check] = (access, version, cluster, memory, persistence)
-
-
-def _no_access(message: str, remedy: str) -> CheckResult:
-    return CheckResult("redis access", CheckStatus.WRONG, message, remedy)
-
-
-def _no_permission(refusals: Sequence[ResponseError], use: LimiterUse) -> CheckResult:
-    refused = [_COMMAND.search(str(refusal)) for refusal in refusals if isinstance(refusal, NoPermissionError)]
-    commands = ", ".join(sorted({match[1].upper().replace("|", " ") for match in refused if match}))
-    missing = [f"run {commands}"] if commands else []
-    if None in refused:
-        missing.append(f"use keys {use.prefix}:*")
-    return _no_access(f"the user may not {', nor '.join(missing)}", use.acl_command)
 
 
 def _of_each(check: Check, servers: Sequence[ServerFacts], use: LimiterUse) -> Iterator[CheckResult]:

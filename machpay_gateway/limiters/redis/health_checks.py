@@ -14,14 +14,15 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from redis.crc import key_slot
-from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+from redis.exceptions import ResponseError
 from redis.sentinel import MasterNotFoundError
 
 from machpay_gateway.core.check_result import CheckResult, CheckStatus
 from machpay_gateway.limiters.redis.cluster import slots_in
 from machpay_gateway.limiters.redis.connection import PipelinedConnection, Reply, execute
 from machpay_gateway.limiters.redis.connection_supervisor import FAILURES
-from machpay_gateway.limiters.redis.diagnostics import LimiterUse, ServerFacts, check_results
+from machpay_gateway.limiters.redis.diagnostics import ServerFacts, check_results
+from machpay_gateway.limiters.redis.refusals import LimiterUse, explain
 from machpay_gateway.limiters.redis.resp import Argument
 from machpay_gateway.limiters.redis.scripts import Scripts
 from machpay_gateway.limiters.redis.servers import CONNECT_SECONDS, servers_for
@@ -53,12 +54,12 @@ async def check_redis(
     Raises ConfigurationError when the URL is invalid.
     """
     servers, public_url = servers_for(url), _without_password(url)
-    use = LimiterUse(prefix, on_failure, in_cluster="+cluster:" in public_url)
+    use = LimiterUse(prefix, on_failure, servers.kind)
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             connection = await servers.connect()
     except FAILURES as exc:
-        return [_unreachable(public_url, exc, use)]
+        return [_unreachable(public_url, await servers.diagnose(exc), use)]
     try:
         facts = [await server.facts(clock) for server in await _servers(connection, prefix)]
         return [await _reachable(connection, public_url, facts, prefix), *check_results(facts, use)]
@@ -66,6 +67,12 @@ async def check_redis(
         return [_unreachable(public_url, exc, use)]
     finally:
         await connection.close()
+
+
+async def find_refusals(connection: PipelinedConnection, prefix: str) -> Sequence[ResponseError]:
+    """Return what the servers behind *connection* refuse of all that the limiter needs. Raises `FAILURES`."""
+    servers = await _servers(connection, prefix)
+    return [refusal for server in servers for refusal in await server.refusals()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ class _CheckedServer:
 
     async def facts(self, clock: Callable[[], float]) -> ServerFacts:
         """Return what it reports of itself."""
-        refusals = await self._refusals()
+        refusals = await self.refusals()
         save = cast("Sequence[bytes] | None", await self._try("CONFIG", "GET", "save"))
         round_trips, ahead_seconds = await self._measure(clock)
         return ServerFacts(
@@ -91,10 +98,11 @@ class _CheckedServer:
             ahead_seconds=ahead_seconds,
         )
 
-    async def _refusals(self) -> Sequence[ResponseError]:
+    async def refusals(self) -> Sequence[ResponseError]:
         """Run the limiter's commands, stage by stage, and return the refusals of the first stage that has any."""
         # Nothing is created before it is certain that it can be removed.
-        for stage in (_without_effect(self.base), _writing(self.base), _admission(self.base)):
+        in_cluster = self.connection.is_cluster
+        for stage in (_without_effect(self.base, in_cluster=in_cluster), _writing(self.base), _admission(self.base)):
             if refusals := await self._refusals_of(stage):
                 return refusals
         return ()
@@ -150,9 +158,12 @@ async def _servers(connection: PipelinedConnection, prefix: str) -> Sequence[_Ch
     return [servers[name] for name in sorted(servers)]
 
 
-def _without_effect(base: bytes) -> Sequence[Command]:
+def _without_effect(base: bytes, *, in_cluster: bool) -> Sequence[Command]:
     """Return what the limiter's scripts call, on missing keys: some of it they call only once a worker has died."""
     hash_key, set_key, heartbeat = base + b":hash", base + b":set", Scripts().heartbeat
+    # A batch names keys of several slots, unless it goes to a Cluster: a node of one would refuse that.
+    elsewhere = base.replace(b"{", b"{elsewhere-")
+    keys_in_one_call = [] if in_cluster else [heartbeat.eval([set_key, elsewhere], ["worker", 0])]
     return [
         ("TIME",),
         ("HGET", hash_key, "field"),
@@ -168,6 +179,7 @@ def _without_effect(base: bytes) -> Sequence[Command]:
         ("ZCARD", set_key),
         heartbeat.eval([set_key], ["worker", 0]),
         heartbeat.evalsha([set_key], ["worker", 0]),
+        *keys_in_one_call,
     ]
 
 
@@ -208,11 +220,9 @@ async def _reachable(
 
 
 def _unreachable(public_url: str, exc: Exception, use: LimiterUse) -> CheckResult:
-    if isinstance(exc, AuthenticationError | NoPermissionError):
-        is_login = isinstance(exc, AuthenticationError)
-        remedy = "see the user and the password in `redis`" if is_login else use.acl_command
-        message = f"{public_url} does not let us in ({_reason(exc)})"
-        return CheckResult("redis", CheckStatus.WRONG, message, remedy)
+    if (refusal := explain(exc, use)) is not None:
+        message = f"{public_url}: {refusal.message}"
+        return CheckResult("redis", CheckStatus.WRONG, message, refusal.way_out)
     message = f"{public_url} does not answer ({_reason(exc)}): {use.failure_mode}"
     return CheckResult("redis", CheckStatus.WRONG, message, "see that it runs, and that `redis` names it")
 

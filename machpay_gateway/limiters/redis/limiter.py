@@ -10,8 +10,6 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Literal
 
-from redis.exceptions import AuthenticationError, NoPermissionError
-
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.limits.admission import (
     STALE,
@@ -27,7 +25,9 @@ from machpay_gateway.core.limits.admission import (
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.redis.batcher import Batcher
 from machpay_gateway.limiters.redis.connection_supervisor import ConnectionSupervisor
+from machpay_gateway.limiters.redis.health_checks import find_refusals
 from machpay_gateway.limiters.redis.local_share import LocalShare
+from machpay_gateway.limiters.redis.refusals import LimiterUse
 from machpay_gateway.limiters.redis.scripts import Scripts
 from machpay_gateway.limiters.redis.servers import servers_for
 from machpay_gateway.limiters.redis.subject import Subject
@@ -96,17 +96,15 @@ class RedisLimiter:
     async def open(self) -> None:
         """Connect, or start degraded when no server can be reached. Idempotent.
 
-        Raises ConfigurationError when a server refuses the user, the password or a needed command.
+        Raises ConfigurationError when a server can be reached and refuses what the limiter needs.
         """
         if self._loop is not asyncio.get_running_loop():
             self._start()
         await self._supervisor.tried.wait()
-        if self._supervisor.is_away and isinstance(self._supervisor.reason, AuthenticationError | NoPermissionError):
-            reason = self._supervisor.reason
+        refusal = self._supervisor.refusal if self._supervisor.is_away else None
+        if refusal is not None and not refusal.passes:
             await self.close()
-            raise ConfigurationError(
-                f"redis: the server does not let us in ({reason}): see the URL's user and password"
-            )
+            raise ConfigurationError(f"redis: {refusal.message}: {refusal.way_out}")
 
     async def close(self) -> None:
         """Release all slots and write pending version markers, within a second, and disconnect."""
@@ -186,6 +184,8 @@ class RedisLimiter:
             heartbeat=self._scripts.heartbeat,
             workers_key=self._prefix + b":workers",
             worker=worker,
+            use=LimiterUse(self._prefix.decode(), self._on_failure, self._servers.kind),
+            find_refusals=lambda connection: find_refusals(connection, self._prefix.decode()),
             on_connected=self._report_outage,
         )
         self._tasks = [

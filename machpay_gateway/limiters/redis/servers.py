@@ -1,6 +1,7 @@
 """Where the servers are: parses the URL and connects. redis-py knows URLs, TLS, AUTH and Sentinel."""
 
 import asyncio
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -8,15 +9,19 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as ConnectionLost
+from redis.exceptions import InvalidResponse, RedisError
+from redis.exceptions import TimeoutError as LateConnection
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.limiters.redis.cluster import Address, ClusterConnection, slots_in
 from machpay_gateway.limiters.redis.connection import PipelinedConnection, ServerConnection, execute
+from machpay_gateway.limiters.redis.refusals import UnknownPrimaryError, WrongProtocolError
 
 CONNECT_SECONDS = 1.0
+_PROBE_SECONDS = 0.3
 
 # redis-py's defaults suit a caller who waits: ten retries, five seconds. Here a request gets an answer without it.
 _OPTIONS: Mapping[str, Any] = {
@@ -46,6 +51,27 @@ class Servers:
             return await self._connect_to_cluster()
         return await ServerConnection.connect(self._connection())
 
+    async def diagnose(self, failure: Exception) -> Exception:
+        """Return WrongProtocolError when only one of URL and server speaks TLS, else *failure* of `connect`."""
+        address = self._first_address()
+        if address is None or type(failure) not in _PROTOCOL_FAILURES:
+            return failure
+        uses_tls = self.connection_class is SSLConnection
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                is_other = await (_speaks_plain(address) if uses_tls else _speaks_tls(address))
+        except (OSError, TimeoutError):
+            return failure
+        return WrongProtocolError(speaks_tls=not uses_tls) if is_other else failure
+
+    def _first_address(self) -> Address | None:
+        """Return where the first connection of `connect` goes, None for a Unix socket."""
+        if self.kind:
+            return self.hosts[0]
+        return (
+            None if "path" in self.options else (self.options.get("host", "localhost"), self.options.get("port", 6379))
+        )
+
     async def _primary(self) -> Address:
         """Return the primary that the sentinels name."""
         tls = {name: value for name, value in self.options.items() if name.startswith("ssl")}
@@ -60,6 +86,10 @@ class Servers:
         )
         try:
             host, port = await sentinels.discover_master(self.service)
+        except MasterNotFoundError as exc:
+            if await _is_unknown_to_all(sentinels, self.service):
+                raise UnknownPrimaryError(*exc.args) from exc
+            raise
         finally:
             await sentinels.aclose()
         return host, port
@@ -107,6 +137,43 @@ class Servers:
 
     def _connection(self, **where: Any) -> AbstractConnection:  # noqa: ANN401 - redis-py's own options
         return self.connection_class(**{**self.options, **where, "retry": Retry(NoBackoff(), 0)})
+
+
+async def _is_unknown_to_all(sentinels: Sentinel, service: str) -> bool:
+    """Return whether all *sentinels* answer, and none watches *service*: one that is down is still known to them."""
+    for sentinel in sentinels.sentinels:
+        try:
+            if service in await sentinel.sentinel_masters():
+                return False
+        except RedisError:
+            return False
+    return True
+
+
+async def _speaks_tls(address: Address) -> bool:
+    """Return whether a TLS handshake succeeds at *address*. No matter with whom: nothing is sent."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        _, writer = await asyncio.open_connection(*address, ssl=context)
+    except ssl.SSLError:
+        return False
+    writer.transport.abort()
+    return True
+
+
+async def _speaks_plain(address: Address) -> bool:
+    """Return whether a plain PING gets a reply at *address*."""
+    reader, writer = await asyncio.open_connection(*address)
+    try:
+        writer.write(b"PING\r\n")
+        return await reader.read(1) in {b"+", b"-"}
+    finally:
+        writer.transport.abort()
+
+
+# A server that gets the other protocol waits for more, hangs up, or replies in its own.
+_PROTOCOL_FAILURES = {ConnectionLost, LateConnection, TimeoutError, InvalidResponse}
 
 
 def servers_for(url: str) -> Servers:
