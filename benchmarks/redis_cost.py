@@ -20,7 +20,7 @@ def microseconds_per_decision(client: Redis, steps_per_call: int) -> float:
     script = client.script_load(Scripts().admit.source)
     keys = [f"cost:{number:022d}" for number in range(steps_per_call)]
     tier = TIERS["enterprise"]
-    step = [10**9, tier.window_seconds * 1000, tier.concurrency, 1, 1, 1, 0, 0]
+    step = _step(limit=10**9, window_seconds=tier.window_seconds, concurrency=tier.concurrency, wanted=1, held=0)
     client.config_resetstat()
     for _ in range(_DECISIONS // steps_per_call // 20):
         with client.pipeline(transaction=False) as pipeline:
@@ -38,8 +38,10 @@ def bytes_of_a_full_window(client: Redis) -> int:
         script = client.script_load(source)
         for worker in range(_WORKERS):
             wanted = tier.limit // _CELLS // _WORKERS
-            terms = [tier.limit, tier.window_seconds * 1000, 10**6, 1, 1, wanted, 100, 0]
-            client.evalsha(script, 1, key, f"worker-{worker}abc", 10, *terms)
+            step = _step(
+                limit=tier.limit, window_seconds=tier.window_seconds, concurrency=10**6, wanted=wanted, held=100
+            )
+            client.evalsha(script, 1, key, f"worker-{worker}abc", 10, *step)
     return int(client.memory_usage(key) or 0)
 
 
@@ -51,6 +53,12 @@ def round_trip_milliseconds(client: Redis) -> float:
         client.ping()
         taken.append(time.perf_counter() - began)
     return median(taken) * 1000
+
+
+def _step(*, limit: int, window_seconds: int, concurrency: int, wanted: int, held: int) -> list[int]:
+    """Return the arguments of `admit.lua` for a step with one part: one enforced window, no quota and no backlog."""
+    version, cost = 1, 1
+    return [1, version, cost, wanted, 1, 0, 1, concurrency, held, limit, window_seconds * 1000, 0]
 
 
 def _at_every_second(source: str) -> Iterator[str]:

@@ -21,11 +21,12 @@ from rich.table import Table
 
 from benchmarks.processes import SERVER_CORE, redis_server
 from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, Answer
+from machpay_gateway.core.limits.plan import tier_plan
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.redis.batcher import Batcher
 from machpay_gateway.limiters.redis.connection import RedisCall, Reply, ServerConnection
 from machpay_gateway.limiters.redis.scripts import Scripts
-from machpay_gateway.limiters.redis.subject import Subject
+from machpay_gateway.limiters.redis.subject import Step, Subject
 
 SHAPES = ((64, 64), (64, 1), (16, 16), (1, 1))  # callers, keys
 _DECISIONS = 20_000
@@ -134,10 +135,24 @@ WAYS = {"redis-py's pool": _pool, "a held connection": _held, "the limiter's con
 async def microseconds_per_decision(way: Callable[[int], Any], port: int, callers: int, keys: int) -> float:
     """Return this process' CPU time for one decision and its release."""
     connection = await way(port)
-    batcher = Batcher(Scripts(), "worker", clock=time.monotonic, decide_locally=_never, batches=Counter())
+    batcher = Batcher(
+        Scripts(),
+        "worker",
+        clock=time.monotonic,
+        wall_clock=time.time,
+        decide_locally=_never,
+        seed=_never_seed,
+        batches=Counter(),
+    )
     batcher.attach(connection)
     subjects = [
-        Subject(b"transport:%d" % number, AdmissionRequest(str(number), 1, _TIER, 1), batcher.report_release)
+        Subject(
+            str(number),
+            b"transport:%d" % number,
+            AdmissionRequest(str(number), 1, tier_plan(_TIER), 1),
+            batcher.report_change,
+            _never_count,
+        )
         for number in range(keys)
     ]
     loop = asyncio.get_running_loop()
@@ -145,7 +160,7 @@ async def microseconds_per_decision(way: Callable[[int], Any], port: int, caller
     async def call(subject: Subject, times: int) -> None:
         for _ in range(times):
             future: asyncio.Future[Answer] = loop.create_future()
-            subject.wait_for_answer(subject.request, future)
+            subject.wait_for_answer(subject.request, (), future)
             batcher.submit(subject)
             answer = await future
             assert isinstance(answer, Admitted)
@@ -165,8 +180,16 @@ async def microseconds_per_decision(way: Callable[[int], Any], port: int, caller
     return taken
 
 
-def _never(_subject: Subject, _demand: AdmissionRequest) -> Answer:
+def _never(_subjects: Sequence[Subject], _request: AdmissionRequest) -> Answer:
     raise AssertionError("the server did not answer")
+
+
+def _never_seed(_step: Step) -> None:
+    raise AssertionError("no quota lacks a count")
+
+
+def _never_count(_subject: Subject, _units: int) -> None:
+    raise AssertionError("there is no quota to count for")
 
 
 def main() -> None:

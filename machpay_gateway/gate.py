@@ -8,7 +8,6 @@ look-up of the credential. `decide` awaits both. No other module decides to fail
 import time
 from asyncio import CancelledError
 from collections.abc import Callable
-from copy import copy
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import NamedTuple
@@ -34,7 +33,7 @@ from machpay_gateway.core.decision.decision import (
 )
 from machpay_gateway.core.decision.failures import Failures
 from machpay_gateway.core.decision.policy import Policy
-from machpay_gateway.core.decision.principal import ANONYMOUS, Principal
+from machpay_gateway.core.decision.principal import ANONYMOUS, Anonymous, Principal
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
@@ -85,7 +84,7 @@ class PendingAdmission(NamedTuple):
     """A decision that waits for the limiter's *answer* alone. A tuple, because one may be made for each request."""
 
     answer: PendingAnswer
-    principal: Principal
+    principal: Principal | Anonymous
     facts: RequestFacts
     route: Route
     token: bytes
@@ -109,25 +108,28 @@ class Gate:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Decide by *policy*. *clock* is in seconds since the epoch."""
-        self._decide_by(policy)
+        self.policy = policy
+        self._literal = policy.literal
         self.limiter = limiter
         self._keys = keys
         self._tokens = tokens
         self._failures = failures
         self._lookups = failures.scaled(_LOOKUPS)
         self._proofs = proofs
-        self._clock = clock
-
-    def _decide_by(self, policy: Policy) -> None:
-        self.policy = policy
-        self._literal = policy.literal
         self._checks = CheckCache()
+        self._clock = clock
 
     def with_policy(self, policy: Policy) -> "Gate":
         """Return a gate that decides by *policy*, with the same caches, limits and failures."""
-        other = copy(self)
-        other._decide_by(policy)  # noqa: SLF001 - of its own class
-        return other
+        return Gate(
+            policy,
+            keys=self._keys,
+            tokens=self._tokens,
+            limiter=self.limiter,
+            failures=self._failures,
+            proofs=self._proofs,
+            clock=self._clock,
+        )
 
     async def decide(self, facts: RequestFacts) -> Decision:
         """Return whether the request is allowed, and for which principal."""
@@ -146,7 +148,7 @@ class Gate:
                 return Denied(match, "no route matches" if match is Reason.ROUTE_NOT_FOUND else "ambiguous path")
             route = match
         if route.public:
-            return _new(Allowed, (ANONYMOUS, None, route))
+            return self._decide_public(facts, route)
         token = parse_authorization(authorization)
         if not isinstance(token, bytes):
             return self._without_bearer(facts, route, token)
@@ -165,6 +167,15 @@ class Gate:
             return _new(Allowed, (principal, answer, route))
         pending = _new(PendingAdmission, (answer, principal, facts, route, token))
         return self.apply_answer(pending, answer) if isinstance(answer, _ANSWERS) else pending
+
+    def _decide_public(self, facts: RequestFacts, route: Route) -> Decision | PendingAdmission:
+        request = self.policy.anonymous_request(route, facts.address)
+        if request is None:
+            return _new(Allowed, (ANONYMOUS, None, route))
+        answer = self.limiter.admit(request)
+        if not isinstance(answer, _ANSWERS):
+            return PendingAdmission(answer, ANONYMOUS, facts, route, b"")
+        return _conclude_public(route, answer)
 
     async def refuse(self, facts: RequestFacts, route: Route, reason: Reason, detail: str) -> Denied:
         """Return the refusal of a request that is refused for *reason*, unless its credential is one. It takes nothing.
@@ -186,6 +197,8 @@ class Gate:
     def apply_answer(self, pending: PendingAdmission, answer: Answer) -> Decision | PendingIdentity:
         """Return the decision of *pending* by the limiter's *answer*; a stale principal has to be looked up again."""
         _, principal, facts, route, token = pending
+        if isinstance(principal, Anonymous):
+            return _conclude_public(route, answer)
         if answer is STALE:
             self._forget(principal)
             return PendingIdentity(facts, route, token)
@@ -350,6 +363,12 @@ class Gate:
             return decision
         wait = self._failures.count(facts.address, self._clock())
         return _too_many_failures(decision.route, wait, decision.principal) if wait else decision
+
+
+def _conclude_public(route: Route, answer: Answer) -> Decision:
+    if answer is STALE:  # nothing invalidates an address
+        return unavailable(route, "the limits of an address changed")
+    return conclude(route, ANONYMOUS, answer)
 
 
 def _too_many_failures(route: Route | None, wait: float, principal: Principal | None = None) -> Denied:

@@ -9,11 +9,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.core.decision.decision import Denied
+from machpay_gateway.core.decision.principal import ANONYMOUS
 from machpay_gateway.core.decision.problem import problem_for
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.limits.admission import abandon
+from machpay_gateway.core.limits.admission import UNCOUNTED, abandon
 from machpay_gateway.core.usage.counters import ALLOWED
+from machpay_gateway.core.usage.outcome import outcome_of
 from machpay_gateway.gate import PendingAdmission, PendingIdentity
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.settings import Options
@@ -107,10 +109,11 @@ class MachPayAuth:
             await self._refuse(scope, receive, send, facts, decision, record=record, began_at=began_at)
             return
         principal, admission, route = decision
-        caller, held = (None, None) if admission is None else (principal, admission.lease)
+        caller = None if principal is ANONYMOUS else principal
+        held, outcome = (None, ALLOWED) if admission is None else (admission.lease, outcome_of(admission))
         status = None
         began: float | None = began_at  # None once the request is recorded
-        added = response_headers(principal, admission, facts.request_id, gateway.legacy_headers)
+        added = response_headers(admission, facts.request_id, gateway.legacy_headers)
         streams = self._streams
         stream: OpenStream | None = None
 
@@ -128,7 +131,7 @@ class MachPayAuth:
                     opens = True
                     if began is not None:
                         # An accepted handshake is a complete response; the WebSocket may last for days.
-                        record(principal, route, ALLOWED, _ACCEPTED, began)
+                        record(principal, route, outcome, _ACCEPTED, began)
                         began = None
                 else:
                     for name, value in headers:  # server-sent events may pause for long after their head
@@ -141,7 +144,7 @@ class MachPayAuth:
             elif step not in _ENDS:
                 return send(message)
             if opens:
-                if stream is None and admission is not None:
+                if stream is None and held is not None and caller is not None:
                     stream = OpenStream(message, facts=facts, route=route, lease=held, send=send)
                     streams.add(stream, began)
                     held, send = None, stream.send
@@ -153,7 +156,7 @@ class MachPayAuth:
             elif stream is not None:
                 stream.finish()
             if began is not None:
-                record(principal, route, ALLOWED, status or _NOT_ACCEPTED, began)
+                record(principal, route, outcome, status or _NOT_ACCEPTED, began)
                 began = None
             return send(message)
 
@@ -164,7 +167,12 @@ class MachPayAuth:
             # `dict(scope, …)` is a third faster than `{**scope, …}`.
             await serve(
                 dict(
-                    scope, machpay=caller, machpay_facts=facts, machpay_grant=admission, auth=principal, user=principal
+                    scope,
+                    machpay=caller,
+                    machpay_facts=facts,
+                    machpay_admission=admission or UNCOUNTED,
+                    auth=principal,
+                    user=principal,
                 ),
                 receive,
                 send_response,
@@ -182,7 +190,7 @@ class MachPayAuth:
             if held is not None:  # after an error, a cancellation or a disconnect; releasing awaits nothing
                 held.release()
             if began is not None:
-                record(principal, route, ALLOWED, status or default_status, began)
+                record(principal, route, outcome, status or default_status, began)
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._config_error is not None:

@@ -18,6 +18,7 @@ from machpay_gateway.core.jose.ports import ProofVerifier, TokenVerifier
 from machpay_gateway.core.jose.session import SessionToken
 from machpay_gateway.core.keys.key import mint_secret, secret_digest
 from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, Answer, Outage
+from machpay_gateway.core.limits.plan import tier_plan
 from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.core.network.address import parse_allowlist
 from machpay_gateway.core.scopes import Scopes
@@ -69,8 +70,11 @@ class Slot:
     def release(self) -> None:
         self.releases += 1
 
+    def charge(self, units: int) -> None:
+        raise AssertionError(units)
 
-ADMITTED = Admitted(Slot(), left=9, resets_in=1.0, slots_left=4, tier=TIERS["standard"])
+
+ADMITTED = Admitted(Slot(), (9, 1.0, 4), tier_plan(TIERS["standard"]))
 
 
 @dataclass
@@ -135,8 +139,8 @@ class Limits:
     async def remaining(self, demand: AdmissionRequest) -> NoReturn:
         raise AssertionError(demand)
 
-    async def invalidate(self, subject: str, version: int) -> None:
-        raise AssertionError((subject, version))
+    async def invalidate(self, subject: str, version: int, group: str = "") -> None:
+        raise AssertionError((subject, version, group))
 
 
 @dataclass

@@ -14,7 +14,7 @@ ACME = Account("acct_acme", "Acme", "standard", 100.0)
 GLOBEX = Account("acct_globex", "Globex", "standard", 200.0)
 SCOPES = ("skills:execute", "skills:list", "keys:manage")
 
-Announced = list[tuple[str, int]]
+Announced = list[tuple[str, int, str]]
 
 
 def counted_entropy() -> Callable[[int], bytes]:
@@ -27,11 +27,11 @@ def logged(at: float = NOW) -> Change:
     return Change(at, APPLICATION, "test", ACME.id, "object", {}, {})
 
 
-def noting(announced: list[Any]) -> Callable[[str, int], Awaitable[None]]:
+def noting(announced: list[Any]) -> Callable[[str, int, str], Awaitable[None]]:
     """Return an `announce` that writes down what it is told."""
 
-    async def announce(key_id: str, version: int) -> None:
-        announced.append((key_id, version))
+    async def announce(key_id: str, version: int, account_id: str) -> None:
+        announced.append((key_id, version, account_id))
 
     return announce
 

@@ -135,8 +135,10 @@ def _as_toml(default: object) -> str:
 
 
 def test_the_table_of_tiers_is_the_default() -> None:
-    told = {cells[0].strip("`"): tuple(cells[1:3]) for cells in rows(ROOT / "docs" / "limits.md")}
-    assert told == {name: (f"{tier.limit:,}", f"{tier.concurrency:,}") for name, tier in TIERS.items()}
+    tables = {cells[0].strip("`"): tuple(cells[1:3]) for cells in rows(ROOT / "docs" / "limits.md")}
+    assert {name: tables[name] for name in tables if tables[name][0][0].isdigit()} == {
+        name: (f"{tier.limit:,}", f"{tier.concurrency:,}") for name, tier in TIERS.items()
+    }
 
 
 def test_documented_redis_urls_are_valid_and_failure_modes_complete() -> None:

@@ -16,6 +16,7 @@ from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import KeysetUnavailable, StoreUnavailable
 from machpay_gateway.core.keys.key import KeyRecord, SecretRecord, mint_secret, secret_digest
 from machpay_gateway.core.limits.admission import STALE, AdmissionRequest, Answer, Exceeded, LimiterUnavailable
+from machpay_gateway.core.limits.plan import tier_plan
 from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.core.network.address import parse_allowlist
 from machpay_gateway.core.scopes import Scopes
@@ -97,7 +98,7 @@ def test_a_cached_key_is_decided_without_io() -> None:
     rig.limits.immediate = ADMITTED
     assert rig.gate.decide_nowait(facts(b"Bearer " + SECRET)) == Allowed(caller, ADMITTED, ROUTES[0])
     assert rig.keys.calls == []
-    assert rig.limits.requests == [AdmissionRequest("key_1", 1, TIERS["standard"], 1)]
+    assert rig.limits.requests == [AdmissionRequest("key_1", 1, tier_plan(TIERS["standard"]), 1, group="acct_1")]
 
 
 async def test_a_key_that_is_not_cached_is_looked_up_and_limited() -> None:
@@ -114,7 +115,7 @@ async def test_a_pending_admission_needs_no_second_lookup_of_the_key() -> None:
 
 
 async def test_a_refusal_by_the_limiter_is_the_decision() -> None:
-    exceeded = Exceeded("minute", wait_seconds=3.0, left=2, resets_in=1.0, slots_left=1, tier=TIERS["standard"])
+    exceeded = Exceeded(("minute",), wait_seconds=3.0, levels=(2, 1.0, 1), plan=tier_plan(TIERS["standard"]))
     decision = await setup(finds=[principal()], answers=[exceeded]).decide()
     assert isinstance(decision, Denied)
     assert (decision.reason, decision.exceeded, decision.retry_after) == (Reason.RATE_LIMITED, exceeded, 3.0)

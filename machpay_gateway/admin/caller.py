@@ -58,4 +58,4 @@ class Caller:
 
 def caller_of(scope: Mapping[str, Any]) -> Caller:
     """Return the caller of a request that the middleware admitted."""
-    return Caller(scope["machpay"], scope["machpay_grant"], facts_of(scope))
+    return Caller(scope["machpay"], scope["machpay_admission"], facts_of(scope))

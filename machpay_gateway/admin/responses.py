@@ -9,6 +9,7 @@ from machpay_gateway.core.decision.problem import whole_seconds
 from machpay_gateway.core.json_schema import Count, JsonSchema, Timestamp
 from machpay_gateway.core.keys.document import AuditEntryDocument, Environment, KeyDocument
 from machpay_gateway.core.limits.admission import Admitted
+from machpay_gateway.core.limits.plan import PolicyLevel
 from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.documents import OAuthClientDocument, OAuthGrantDocument
 from machpay_gateway.core.scopes import Scopes
@@ -84,6 +85,17 @@ class RemainingDocument(TypedDict):
     concurrency: Count
 
 
+class PolicyDocument(TypedDict):
+    """A limit that applies to the caller, and what is left of it."""
+
+    policy: Annotated[str, JsonSchema(description="Its name in RateLimit-Policy, as in minute or account-month.")]
+    limit: Count
+    window_seconds: Annotated[int | None, JsonSchema(minimum=1, description="null for months and concurrency.")]
+    remaining: Count
+    reset_seconds: Annotated[int | None, JsonSchema(minimum=1, description="Until a unit frees; null for concurrency.")]
+    enforced: bool
+
+
 class WhoamiDocument(TypedDict):
     """The caller: its scopes, its limits and what is left of them."""
 
@@ -98,6 +110,7 @@ class WhoamiDocument(TypedDict):
     expires_at: Timestamp | None
     limits: TierLimitsDocument
     remaining: RemainingDocument
+    policies: list[PolicyDocument]
 
 
 class FieldProblem(TypedDict):
@@ -124,7 +137,9 @@ class ProblemDocument(TypedDict):
 
 def whoami_document(principal: Principal, admission: Admitted) -> WhoamiDocument:
     """Return the caller, with the limits of its *admission*."""
-    limits = principal.limits
+    levels = list(admission.plan.levels(admission.levels))
+    rate, left, resets_in = next(level for level in levels if not level.policy.is_concurrency)
+    slots, slots_left, _ = next(level for level in levels if level.policy.is_concurrency)
     return {
         "object": "principal",
         "kind": principal.kind,
@@ -136,16 +151,29 @@ def whoami_document(principal: Principal, admission: Admitted) -> WhoamiDocument
         "scopes": list(principal.scopes),
         "expires_at": format_moment_or_none(principal.expires_at),
         "limits": {
-            "rate": limits.rate,
-            "requests": limits.limit,
-            "window_seconds": limits.window_seconds,
-            "concurrency": limits.concurrency,
+            "rate": principal.limits.rate_text,
+            "requests": rate.limit,
+            "window_seconds": rate.window_seconds or 1,
+            "concurrency": slots.limit,
         },
         "remaining": {
-            "requests": admission.left,
-            "reset_seconds": whole_seconds(admission.resets_in),
-            "concurrency": admission.slots_left,
+            "requests": max(0, left),
+            "reset_seconds": whole_seconds(resets_in),
+            "concurrency": max(0, slots_left),
         },
+        "policies": [_policy_document(level) for level in levels],
+    }
+
+
+def _policy_document(level: PolicyLevel) -> PolicyDocument:
+    policy, left, resets_in = level
+    return {
+        "policy": policy.name,
+        "limit": policy.limit,
+        "window_seconds": policy.window_seconds,
+        "remaining": max(0, left),
+        "reset_seconds": None if policy.is_concurrency else whole_seconds(resets_in),
+        "enforced": policy.enforced,
     }
 
 

@@ -7,7 +7,7 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.claims import LEEWAY_SECONDS
 from machpay_gateway.core.jose.ports import KeyPrincipals, SigningKeyStore, TokenVerifier
 from machpay_gateway.core.jose.session import MAX_SECONDS
-from machpay_gateway.core.limits.ports import Limiter
+from machpay_gateway.core.limits.ports import Limiter, QuotaStore
 from machpay_gateway.limiters.memory import MemoryLimiter
 from machpay_gateway.settings import Settings
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from machpay_gateway.core.store import Store
     from machpay_gateway.keysets import Proofs, SignedAssertions, SignedReports, SigningKeys
+    from machpay_gateway.limiters.quota_ledger import QuotaLedger
     from machpay_gateway.stores.grant_cache import GrantCache, GrantLookup
     from machpay_gateway.telemetry.traces import Traces
 
@@ -46,23 +47,34 @@ def store_for(settings: Settings) -> "Store":
     return SqlStore(settings.database)
 
 
-def limiter_for(settings: Settings, store: "Store") -> Limiter:
+def ledger_for(settings: Settings, store: QuotaStore) -> "QuotaLedger | None":
+    """Return what keeps the units of quotas in *store*; None when no tier has one."""
+    if not any(tier.has_quotas for tier in settings.tiers.values()):
+        return None
+    from machpay_gateway.limiters.quota_ledger import QuotaLedger
+
+    return QuotaLedger(store)
+
+
+def limiter_for(settings: Settings, store: "Store", ledger: "QuotaLedger | None") -> Limiter:
     """Return the limiter: in Redis, or in this process."""
-    if (limiter := _redis_for(settings)) is not None:
+    if (limiter := _redis_for(settings, ledger)) is not None:
         return limiter
     if (lock := store.serving_lock) is None:
-        return MemoryLimiter()
+        return MemoryLimiter(ledger=ledger)
     from machpay_gateway.limiters.process_lock import ProcessLock
 
-    return MemoryLimiter(process_lock=ProcessLock(lock))
+    return MemoryLimiter(process_lock=ProcessLock(lock), ledger=ledger)
 
 
-def _redis_for(settings: Settings) -> Limiter | None:
+def _redis_for(settings: Settings, ledger: "QuotaLedger | None" = None) -> Limiter | None:
     if settings.redis is None:
         return None
     from machpay_gateway.limiters.redis import RedisLimiter
 
-    return RedisLimiter(settings.redis, prefix=settings.redis_prefix, on_failure=settings.on_limiter_failure)
+    return RedisLimiter(
+        settings.redis, prefix=settings.redis_prefix, on_failure=settings.on_limiter_failure, ledger=ledger
+    )
 
 
 def _issuers_for(settings: Settings) -> TokenVerifier:

@@ -9,6 +9,7 @@ from typing import Unpack
 from machpay_gateway.assembly.adapters import (
     assertions_for,
     grants_for,
+    ledger_for,
     limiter_for,
     proofs_for,
     reports_for,
@@ -57,8 +58,8 @@ class ConfiguredGateway(Gateway):
         policy = policy_for(settings, own_routes(settings) if callable(own_routes) else own_routes, carries=carries)
         hosts = settings.page_hosts
         store = store_for(settings)
-        limiter = limiter_for(settings, store)
         opened = OpenedStore(store)
+        limiter = limiter_for(settings, store, ledger_for(settings, opened))
         key_cache = KeyCache(opened, settings.tiers, clock=time.time)
         traces = traces_for(settings)
         signing = signing_for(settings, opened, store)
@@ -69,18 +70,19 @@ class ConfiguredGateway(Gateway):
         proofs = proofs_for(settings, limiter)
         failures = Failures(*parse_rate(settings.failure_limit)[:2])
 
-        async def invalidate(subject: str, version: int) -> None:
+        async def invalidate(subject: str, version: int, account_id: str) -> None:
             key_cache.forget(subject)
             if grants is not None:
                 grants.note(subject, version)
-            await limiter.invalidate(subject, version)
+            await limiter.invalidate(subject, version, account_id)
 
-        async def remove_unused_clients() -> None:
+        async def clean_up() -> None:
+            await opened.drop_quota_units(time.time())
             if settings.oauth is not None:
                 await services.oauth_clients.remove_unused(settings.oauth.registration_days)
 
         services = LazyServices(settings, policy, store, limiter, signing, tokens, proofs, invalidate)
-        recorder = UsageRecorder(opened, clean_up=remove_unused_clients)
+        recorder = UsageRecorder(opened, clean_up=clean_up)
         opened.lifecycle = lifecycle = Lifecycle(
             store,
             limiter,
@@ -134,6 +136,7 @@ def policy_for(settings: Settings, own_routes: Sequence[Route] = (), *, carries:
     return Policy(
         settings.routes,
         tiers=settings.tiers,
+        anonymous=settings.anonymous,
         unlisted=settings.unlisted_routes,
         environments=served,
         scopes=settings.scopes,

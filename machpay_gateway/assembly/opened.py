@@ -70,6 +70,20 @@ class OpenedStore:
         """Drop the usage that is past its retention at *now*, seconds since the epoch."""
         await self._store.drop_usage(now)
 
+    async def add_quota_units(self, units: Sequence[tuple[str, int, int]]) -> None:
+        """Add *units*: a subject, a day since the epoch, and what to add to it."""
+        await self._ready(self.lifecycle.open)  # not `serve`: the gateway may be about to close
+        await self._store.add_quota_units(units)
+
+    async def quota_units(self, subject: str, since: int) -> int:
+        """Return the units of *subject* on the day *since* and later."""
+        await self._ready(self.lifecycle.open)
+        return await self._store.quota_units(subject, since)
+
+    async def drop_quota_units(self, now: float) -> None:
+        """Delete the units that no quota counts any more at *now*, seconds since the epoch."""
+        await self._store.drop_quota_units(now)
+
     @staticmethod
     async def _ready(make_ready: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -1,6 +1,6 @@
 """`machpay-gateway policy`: validate a settings file, and explain which rule applies to a request."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,8 @@ from machpay_gateway.core.decision.problem import PROBLEMS
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
-from machpay_gateway.core.limits.rate import Tier
+from machpay_gateway.core.limits.rate import Limits, Tier, describe_limits
+from machpay_gateway.core.limits.reachability import unreachable_limits
 from machpay_gateway.settings import Settings, check_file, load_settings
 from machpay_gateway.web.path import canonical_path
 
@@ -59,18 +60,25 @@ def policy() -> None:
 @json_option
 @pass_session
 def check(session: CliSession, *, file: Path | None, as_json: bool) -> None:
-    """Report every mistake in FILE by line and exit with 1, or list its routes. The environment is ignored."""
+    """Report every mistake in FILE by line and exit with 1, or list its routes. The environment is ignored.
+
+    Limits that can never be reached are warnings.
+    """
     path = file or session.settings_file
     mistakes = check_file(path)
     settings = None if mistakes else load_settings({"config": path}, environ={})
     if settings is not None:
         mistakes = [f"{path}: {mistake}" for mistake in unservable(settings)]
         settings = None if mistakes else settings
+    warnings = [] if settings is None else list(unreachable_limits(settings.tiers))
     if as_json:
         routes = [] if settings is None else [route_json(route) for route in settings.routes]
-        print_json({"object": "policy_check", "file": str(path), "mistakes": mistakes, "routes": routes})
+        checked = {"mistakes": mistakes, "warnings": warnings, "routes": routes}
+        print_json({"object": "policy_check", "file": str(path), **checked})
     elif settings is not None:
         _print_routes(path, settings)
+        for warning in warnings:
+            click.echo(f"warning: {printable(warning)}", err=True)
     if mistakes:
         if not as_json:
             click.echo("\n".join(printable(mistake) for mistake in mistakes), err=True)
@@ -89,9 +97,9 @@ def explain(session: CliSession, *, request: tuple[str, ...], as_json: bool) -> 
     settings = session.load_settings()
     explanation = explain_request(policy_for(settings), words[0].upper(), words[1])
     if as_json:
-        print_json(_as_json(explanation, settings.tiers))
+        print_json(_as_json(explanation, settings))
     else:
-        _print_explanation(explanation, settings.tiers)
+        _print_explanation(explanation, settings)
 
 
 def explain_request(policy: Policy, method: str, target: str) -> Explanation:
@@ -121,7 +129,7 @@ def _print_routes(path: Path, settings: Settings) -> None:
     click.echo(f"{path} is valid: {count} route{'' if count == 1 else 's'}; other requests {all_others}.")
 
 
-def _print_explanation(explanation: Explanation, tiers: Mapping[str, Tier]) -> None:
+def _print_explanation(explanation: Explanation, settings: Settings) -> None:
     fields = [("request", f"{explanation.method} {explanation.path}")]
     if explanation.reason is not None:
         row = PROBLEMS[explanation.reason]
@@ -129,16 +137,20 @@ def _print_explanation(explanation: Explanation, tiers: Mapping[str, Tier]) -> N
         fields.append(("because", _REFUSALS[explanation.reason]))
     if explanation.rule is not None:
         fields += _rule_fields(explanation, explanation.rule)
+        fields += [("limit", _describe(limit)) for limit in _route_limits(explanation.rule, settings)]
     print_fields(fields)
     if explanation.rule is not None and not explanation.rule.public:
         click.echo()
         print_table(
             ("TIER", "RATE", "CONCURRENT", "REQUESTS PER WINDOW"),
             [
-                (name, tier.rate, str(tier.concurrency), _requests(tier, explanation.rule.cost))
-                for name, tier in tiers.items()
+                (name, tier.rate_text, str(tier.concurrency), _requests(tier, explanation.rule.cost))
+                for name, tier in settings.tiers.items()
             ],
         )
+        if shared := [row for name, tier in settings.tiers.items() for row in _shared_rows(name, tier)]:
+            click.echo()
+            print_table(("TIER", "SHARED BY THE KEYS OF", "LIMITS"), shared)
 
 
 def _rule_fields(explanation: Explanation, rule: Route) -> list[tuple[str, str]]:
@@ -155,13 +167,36 @@ def _rule_fields(explanation: Explanation, rule: Route) -> list[tuple[str, str]]
     return fields
 
 
+def _route_limits(rule: Route, settings: Settings) -> Iterator[tuple[str, Limits, bool]]:
+    """Yield the limits that *rule* has beside those of tiers: whose they are, and whether they are enforced."""
+    if rule.public and settings.anonymous is not None:
+        yield "address", settings.anonymous.limits, settings.anonymous.enforce
+    for _, limit in rule.limits:
+        yield limit.by, limit.limits, limit.enforce
+
+
+def _describe(limit: tuple[str, Limits, bool]) -> str:
+    by, limits, is_enforced = limit
+    return f"{describe_limits(limits)}, by {by}{'' if is_enforced else ' (only counted)'}"
+
+
+def _shared_rows(name: str, tier: Tier) -> Iterator[tuple[str, str, str]]:
+    if tier.account_limits is not None:
+        yield name, "an account", describe_limits(tier.account_limits)
+    if tier.owner_limits is not None:
+        yield name, "an owner", describe_limits(tier.owner_limits)
+
+
 def _requests(tier: Tier, cost: int) -> str:
-    return f"{tier.limit // cost} per {tier.window_seconds} s" if cost else "any number"
+    if not cost:
+        return "any number"
+    return ", ".join(f"{rate.limit // cost} per {rate.window_seconds} s" for rate in tier.limits.rates)
 
 
-def _as_json(explanation: Explanation, tiers: Mapping[str, Tier]) -> dict[str, Any]:
-    reason = explanation.reason
-    limits = [{"tier": name, "rate": tier.rate, "concurrency": tier.concurrency} for name, tier in tiers.items()]
+def _as_json(explanation: Explanation, settings: Settings) -> dict[str, Any]:
+    reason, rule = explanation.reason, explanation.rule
+    limits = [_tier_json(name, tier) for name, tier in settings.tiers.items()]
+    route_limits = [] if rule is None else list(_route_limits(rule, settings))
     return {
         "object": "explanation",
         "method": explanation.method,
@@ -171,5 +206,19 @@ def _as_json(explanation: Explanation, tiers: Mapping[str, Tier]) -> dict[str, A
         "rule": None if explanation.rule is None else route_json(explanation.rule),
         "code": reason,
         "status": None if reason is None else PROBLEMS[reason].status,
-        "limits": [] if explanation.rule is None or explanation.rule.public else limits,
+        "limits": [] if rule is None or rule.public else limits,
+        "route_limits": [
+            {"by": by, "limits": describe_limits(each), "enforced": is_enforced}
+            for by, each, is_enforced in route_limits
+        ],
+    }
+
+
+def _tier_json(name: str, tier: Tier) -> dict[str, Any]:
+    shared = {"account": tier.account_limits, "owner": tier.owner_limits}
+    return {
+        "tier": name,
+        "rate": tier.rate_text,
+        "concurrency": tier.concurrency,
+        **{whose: describe_limits(limits) for whose, limits in shared.items() if limits is not None},
     }

@@ -60,9 +60,9 @@ class TopKeys:
     def _of_limit(self, tier: str | None, rows: Iterable[UsageRow]) -> float | None:
         """Return the share of its tier's limit that it used in its busiest minute, or None without a tier."""
         limits = self._gateway.settings.tiers.get(tier or "")
-        if limits is None:
+        a_minute = None if limits is None else limits.per_minute()
+        if a_minute is None:
             return None
-        a_minute = limits.limit * MINUTE.seconds / limits.window_seconds
         in_order = sorted(rows, key=lambda row: row.key.start)
         minutes = groupby(in_order, key=lambda row: row.key.start)
         return max((units_taken(of_minute, self._costs) for _, of_minute in minutes), default=0) / a_minute

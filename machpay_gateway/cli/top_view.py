@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from machpay_gateway.cli.output import new_table, plain, printable
-from machpay_gateway.core.usage.counters import ALLOWED
+from machpay_gateway.core.usage.counters import ADMITTED_OUTCOMES
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -54,7 +54,9 @@ def _keys_view(keys: Mapping[str, Any]) -> "RenderableType":
 
 def _key_cells(key: Mapping[str, Any]) -> tuple[str, ...]:
     refused = (
-        f"{outcome} {count / key['requests']:.0%}" for outcome, count in key["outcomes"].items() if outcome != ALLOWED
+        f"{outcome} {count / key['requests']:.0%}"
+        for outcome, count in key["outcomes"].items()
+        if outcome not in ADMITTED_OUTCOMES
     )
     of_limit = "-" if key["of_limit"] is None else f"{key['of_limit']:.0%}"
     return (

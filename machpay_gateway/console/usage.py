@@ -10,9 +10,9 @@ from machpay_gateway.console.csv_files import MEDIA_TYPE, file_headers
 from machpay_gateway.console.page_request import PageError, PageRequest
 from machpay_gateway.console.usage_csv import usage_lines
 from machpay_gateway.console.usage_view import KeyLimits, usage_json, usage_tables, usage_texts
-from machpay_gateway.core.decision.principal import configured_tier
+from machpay_gateway.core.decision.principal import key_principal
+from machpay_gateway.core.decision.request_limits import request_of
 from machpay_gateway.core.keys.key import KeyRecord, KeyStatus
-from machpay_gateway.core.limits.admission import AdmissionRequest
 from machpay_gateway.core.usage.outcome import OutcomeGroup
 from machpay_gateway.core.usage.overview import PERIODS, Overview, OverviewPeriod
 from machpay_gateway.telemetry.reports import usage_overview, usage_report
@@ -41,6 +41,7 @@ async def show(request: PageRequest) -> Response:
         periods=PERIODS.values(),
         groups=[str(group) for group in OutcomeGroup],
         texts=usage_texts(overview, limits),
+        labels={} if limits is None else limits.labels,
         meters=None if limits is None else limits.meters,
         tables=usage_tables(overview),
     )
@@ -86,6 +87,5 @@ async def _load_limits(request: PageRequest, key: KeyRecord | None) -> KeyLimits
     """Return the limits of *key* and what is left of them, None unless it is an active key."""
     if key is None or key.status(request.now) is not KeyStatus.ACTIVE:
         return None
-    tiers = request.gateway.policy.tiers
-    tier = tiers[configured_tier(key.tier, tiers)]
-    return KeyLimits(tier, await request.gateway.limiter.remaining(AdmissionRequest(key.id, key.version, tier, 0)))
+    admission_request = request_of(key_principal(key, key.secrets[0], request.gateway.policy.tiers), None, None)
+    return KeyLimits(admission_request.plan, await request.gateway.limiter.remaining(admission_request))

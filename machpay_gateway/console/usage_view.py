@@ -3,13 +3,14 @@
 The page and the JSON that its script updates it with are made of the same values, so that they cannot differ.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from machpay_gateway.console.formatting import format_count, format_milliseconds, format_minute
 from machpay_gateway.core.decision.problem import TYPE_BASE
 from machpay_gateway.core.limits.admission import STALE, LimiterUnavailable, Remaining, Stale
-from machpay_gateway.core.limits.rate import Tier
+from machpay_gateway.core.limits.plan import LimitPolicy, Plan
 from machpay_gateway.core.text import format_moment
 from machpay_gateway.core.usage.counters import BOUNDS, MINUTE, QUANTILES, UsageSum
 from machpay_gateway.core.usage.document import in_milliseconds
@@ -58,18 +59,26 @@ class Meter:
 class KeyLimits:
     """The limits of a key, and what is *remaining* of them, or why that is unknown."""
 
-    tier: Tier
+    plan: Plan
     remaining: Remaining | Stale | LimiterUnavailable
 
     @property
-    def meters(self) -> Mapping[str, Meter | None]:
-        """What is left of the window, and the slots in use; None where that is unknown."""
-        if not isinstance(self.remaining, Remaining):
-            return {"left": None, "slots": None}
-        tier = self.remaining.tier
+    def labels(self) -> Mapping[str, str]:
+        """What each meter is of, by its name."""
+        windows = Counter(policy.kind for policy in self.plan.policies if _is_rate(policy))
         return {
-            "left": Meter(self.remaining.left, tier.limit),
-            "slots": Meter(tier.concurrency - self.remaining.slots_left, tier.concurrency),
+            _meter_name(policy): _describe_policy(policy, is_one_of_several=windows[policy.kind] > 1)
+            for policy in self.plan.policies
+        }
+
+    @property
+    def meters(self) -> Mapping[str, Meter | None]:
+        """What is left of each rate and quota, and the slots in use; None where that is unknown."""
+        if not isinstance(self.remaining, Remaining):
+            return dict.fromkeys(map(_meter_name, self.plan.policies))
+        return {
+            _meter_name(policy): Meter(policy.limit - left if policy.is_concurrency else max(0, left), policy.limit)
+            for policy, left, _ in self.remaining.plan.levels(self.remaining.levels)
         }
 
     @property
@@ -77,16 +86,45 @@ class KeyLimits:
         """The meters in words."""
         if not isinstance(self.remaining, Remaining):
             reason = "the key has just been changed" if self.remaining is STALE else "the limiter is not responding"
-            return dict.fromkeys(("left", "slots"), f"{_UNKNOWN}: {reason}")
-        left, slots = self.meters["left"], self.meters["slots"]
-        assert left is not None  # noqa: S101 - neither is None when the limiter responded
-        assert slots is not None  # noqa: S101 - as above
-        window = self.remaining.tier.policy_name.replace("-", " ")
-        determiner = "these" if " " in window else "this"
+            return dict.fromkeys(self.meters, f"{_UNKNOWN}: {reason}")
         return {
-            "left": f"{format_count(left.value)} of {format_count(left.most)} left in {determiner} {window}",
-            "slots": f"{format_count(slots.value)} of {format_count(slots.most)} in use",
+            name: _describe_meter(meter, policy)
+            for (name, meter), policy in zip(self.meters.items(), self.remaining.plan.policies, strict=True)
+            if meter is not None
         }
+
+
+def _meter_name(policy: LimitPolicy) -> str:
+    return f"limit-{policy.name}"
+
+
+def _is_rate(policy: LimitPolicy) -> bool:
+    return not policy.is_concurrency and not policy.is_quota
+
+
+def _window(policy: LimitPolicy) -> str:
+    return policy.name.removeprefix(f"{policy.kind}-").replace("-", " ")
+
+
+def _describe_policy(policy: LimitPolicy, *, is_one_of_several: bool) -> str:
+    """Return the label of a meter: `Rate limit now`, `Rate limit per second now`, `Account: quota this month`."""
+    if policy.is_concurrency:
+        what = "concurrent requests now"
+    elif policy.is_quota:
+        what = f"quota this {_window(policy)}"
+    else:
+        what = f"rate limit per {_window(policy)} now" if is_one_of_several else "rate limit now"
+    owner = "" if policy.kind == "key" else f"{policy.kind}: "
+    shadow = "" if policy.enforced else " (not enforced)"
+    return f"{owner}{what}{shadow}".capitalize()
+
+
+def _describe_meter(meter: Meter, policy: LimitPolicy) -> str:
+    of = f"{format_count(meter.value)} of {format_count(meter.most)}"
+    if policy.is_concurrency:
+        return f"{of} in use"
+    window = _window(policy)
+    return f"{of} left in {'these' if ' ' in window else 'this'} {window}"
 
 
 def usage_texts(overview: Overview, limits: KeyLimits | None) -> Mapping[str, str]:
@@ -98,7 +136,7 @@ def usage_texts(overview: Overview, limits: KeyLimits | None) -> Mapping[str, st
         "refused": f"{_format_share(refused, total.requests)} ({format_count(refused)})",
         **{name: format_latency(total.quantile_seconds(share)) for name, share in QUANTILES.items()},
         **{str(group): format_count(count) for group, count in count_groups(overview.points).items()},
-        "busiest": _describe_busiest(overview.busiest, None if limits is None else limits.tier),
+        "busiest": _describe_busiest(overview.busiest, None if limits is None else limits.plan),
         **({} if limits is None else limits.texts),
     }
 
@@ -158,17 +196,19 @@ def format_latency(seconds: float | None) -> str:
     return format_milliseconds(seconds)
 
 
-def _describe_busiest(busiest: BusiestMinute | None, tier: Tier | None) -> str:
+def _describe_busiest(busiest: BusiestMinute | None, plan: Plan | None) -> str:
     if busiest is None:
         return "none"
     text = f"{format_count(busiest.requests)} at {format_minute(busiest.start)}"
-    if tier is None:
+    rates = () if plan is None else plan.parts[0].limits.rates
+    if not rates:
         return text
-    window = tier.policy_name.replace("-", " ")
-    limit = f"the limit of {format_count(tier.limit)} {'in' if ' ' in window else 'per'} {window}"
-    if tier.window_seconds != MINUTE.seconds:
+    rate = next((rate for rate in rates if rate.window_seconds == MINUTE.seconds), rates[0])
+    window = rate.name.replace("-", " ")
+    limit = f"the limit of {format_count(rate.limit)} {'in' if ' ' in window else 'per'} {window}"
+    if rate.window_seconds != MINUTE.seconds:
         return f"{text} ({limit} does not compare to a minute)"
-    return f"{text}, {_format_share(busiest.taken, tier.limit)} of {limit}"
+    return f"{text}, {_format_share(busiest.taken, rate.limit)} of {limit}"
 
 
 def _route_row(route: str, usage: UsageSum, requests: int) -> list[TableCell]:

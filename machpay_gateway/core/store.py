@@ -6,11 +6,12 @@ from typing import Protocol
 from machpay_gateway.core.accounts.ports import AccountStore
 from machpay_gateway.core.jose.ports import SigningKeyStore
 from machpay_gateway.core.keys.ports import AuditLog, KeyStore
+from machpay_gateway.core.limits.ports import QuotaStore
 from machpay_gateway.core.oauth.ports import OAuthStore
 from machpay_gateway.core.usage.ports import UsageStore
 
 
-class Store(KeyStore, AccountStore, OAuthStore, AuditLog, UsageStore, SigningKeyStore, Protocol):
+class Store(KeyStore, AccountStore, OAuthStore, AuditLog, UsageStore, QuotaStore, SigningKeyStore, Protocol):
     """The source of truth: all records, and the connection to them."""
 
     def secret_key(self) -> bytes | None:

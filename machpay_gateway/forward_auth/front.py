@@ -12,7 +12,7 @@ from machpay_gateway.core.decision.problem import problem_for
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.jose.assertion import HEADER as ASSERTION_HEADER
-from machpay_gateway.core.usage.counters import ALLOWED
+from machpay_gateway.core.usage.outcome import outcome_of
 from machpay_gateway.forward_auth.check_request import CheckRequest, check_path, parse_check_request
 from machpay_gateway.forward_auth.dialect import Dialect, dialect_for
 from machpay_gateway.forward_auth.leases import HeldLeases
@@ -81,7 +81,7 @@ class ForwardAuth:
         headers: Headers = [
             (b"content-length", b"0"),
             (b"cache-control", b"no-store"),  # each request needs its own decision
-            *response_headers(principal, admission, facts.request_id, self._gateway.legacy_headers),
+            *response_headers(admission, facts.request_id, self._gateway.legacy_headers),
         ]
         if isinstance(principal, Principal):
             headers += ((name.lower().encode(), value.encode()) for name, value in identity_fields(principal))
@@ -91,7 +91,7 @@ class ForwardAuth:
             await send({"type": "http.response.start", "status": int(HTTPStatus.OK), "headers": headers})
             await send({"type": "http.response.body", "body": b""})
         finally:
-            self._gateway.recorder.record(principal, route, ALLOWED, int(HTTPStatus.OK), began_at)
+            self._gateway.recorder.record(principal, route, outcome_of(admission), int(HTTPStatus.OK), began_at)
 
     async def _refuse(
         self,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from machpay_gateway.core.decision.credential import Proof
 from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, LimiterUnavailable, take_and_release
+from machpay_gateway.core.limits.plan import tier_plan
 from machpay_gateway.core.limits.ports import Limiter
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.core.oauth.dpop import verify_proof
@@ -43,7 +44,9 @@ class Proofs:
 
         Call it when nothing else can refuse the request: an attacker could fill the memory with proofs.
         """
-        answer = await take_and_release(self._limiter.admit(AdmissionRequest(f"proof:{proof.name}", 0, _ONCE, 1)))
+        answer = await take_and_release(
+            self._limiter.admit(AdmissionRequest(f"proof:{proof.name}", 0, tier_plan(_ONCE), 1))
+        )
         if isinstance(answer, LimiterUnavailable):
             raise Unavailable(f"whether a proof was seen before: {answer.detail}")
         return isinstance(answer, Admitted)

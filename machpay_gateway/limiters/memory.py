@@ -1,58 +1,100 @@
-"""The limiter within one process: a sliding window and a count of requests in flight, a few hundred bytes a subject."""
+"""The limiter within one process: windows, quotas and counts of requests in flight, a few hundred bytes a subject."""
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.core.limits.admission import (
     STALE,
     AdmissionRequest,
     Admitted,
     Answer,
+    LimiterUnavailable,
     Outage,
+    PendingAnswer,
     Remaining,
     Stale,
     refusal_for,
 )
-from machpay_gateway.core.limits.rate import CellWindow, Tier
+from machpay_gateway.core.limits.counters import Counters
+from machpay_gateway.core.limits.plan import Levels, Plan
+from machpay_gateway.core.limits.rate import Limits
 
 if TYPE_CHECKING:
     from machpay_gateway.limiters.process_lock import ProcessLock
+    from machpay_gateway.limiters.quota_ledger import QuotaLedger
 
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on every request
 _MARKER_SECONDS = 60.0  # longer than any decision takes that read the record before its change
 _FIRST_SWEEP = 1024  # subjects
-_UNKNOWN_TIER = Tier("1/minute", 1)  # of a subject that was invalidated before its first request
+_NO_LIMITS = Limits()  # of a subject that was invalidated before its first request
 
 
-class _Counters:
-    """One subject's counters. It is also the lease: that saves an object a request."""
+class _MemorySubject(Counters):
+    """One subject. It is also the lease of a request that counts against it alone: that saves an object a request."""
 
-    __slots__ = ("in_flight", "marker_until", "tier", "version", "window")
+    __slots__ = ("limiter", "marker_until", "name", "plan", "version")
 
-    def __init__(self, tier: Tier, version: int, now: float) -> None:
-        self.tier = tier
-        self.version = version
-        self.window = CellWindow(tier.window_seconds, now)
-        self.in_flight = 0
+    def __init__(self, limiter: "MemoryLimiter", name: str, limits: Limits, now: float, today: float) -> None:
+        super().__init__(limits, now, today)
+        self.limiter = limiter
+        self.name = name
+        self.version = 0
+        self.plan: Plan | None = None  # of the newest request
         self.marker_until = 0.0
 
     def release(self) -> None:
         self.in_flight -= 1
+
+    def charge(self, units: int) -> None:
+        self.limiter.charge([self], units)
+
+
+class _SharedLease:
+    """The lease of a request that counts against several subjects."""
+
+    __slots__ = ("_holding", "_limiter", "_subjects")
+
+    def __init__(self, limiter: "MemoryLimiter", subjects: Sequence[_MemorySubject]) -> None:
+        self._limiter = limiter
+        self._subjects = subjects
+        self._holding = [subject for subject in subjects if subject.limits.concurrency is not None]
+        for subject in self._holding:
+            subject.in_flight += 1
+
+    def release(self) -> None:
+        for subject in self._holding:
+            subject.in_flight -= 1
+
+    def charge(self, units: int) -> None:
+        self._limiter.charge(self._subjects, units)
 
 
 class MemoryLimiter:
     """A limiter for one process. Its clock is monotonic, so a step of the wall clock changes no window."""
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, *, process_lock: "ProcessLock | None" = None
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        wall_clock: Callable[[], float] = time.time,
+        process_lock: "ProcessLock | None" = None,
+        ledger: "QuotaLedger | None" = None,
     ) -> None:
-        """Start empty. *clock* returns monotonic seconds; *process_lock* is held while the limiter is open."""
+        """Start empty. *clock* returns monotonic seconds, *wall_clock* seconds since the epoch, for quotas.
+
+        *process_lock* is held while the limiter is open. *ledger* stores what quotas admit, and has what they admitted
+        before; without one they count from 0.
+        """
         self._clock = clock
+        self._wall_clock = wall_clock
         self._process_lock = process_lock
+        self._ledger = ledger
         self._is_open = False
-        self._subjects: dict[str, _Counters] = {}
+        self._subjects: dict[str, _MemorySubject] = {}
         self._sweep_at = _FIRST_SWEEP
 
     # It depends on no server.
@@ -68,70 +110,154 @@ class MemoryLimiter:
         self._is_open = True
 
     async def close(self) -> None:
-        """Release the lock, so that another process may count."""
+        """Store what quotas have admitted, and release the lock, so that another process may count."""
+        if self._ledger is not None:
+            await self._ledger.close()
         if self._process_lock is not None and self._is_open:
             self._process_lock.release()
         self._is_open = False
 
-    def admit(self, request: AdmissionRequest) -> Answer:
-        """Check the version, take from the window and take a slot: together, or not at all."""
-        name, version, tier, cost = request
+    def admit(self, request: AdmissionRequest) -> Answer | PendingAnswer:
+        """Check the version, take from every window and quota, and take the slots: together, or not at all."""
+        name, version, plan, cost, _, _ = request
         now = self._clock()
         subject = self._subjects.get(name)
-        if subject is None or subject.version != version or subject.tier is not tier:
+        if subject is None or subject.version != version or subject.plan is not plan:
             subject = self._current_subject(request, now)
             if subject is None:
                 return STALE
-        window, in_flight = subject.window, subject.in_flight
-        if in_flight >= tier.concurrency or not window.try_take(now, cost, tier.limit):
-            return refusal_for(window, tier, cost, in_flight, now)
+        if not plan.is_simple:
+            return self._admit_by_all(request, subject, now)
+        window, in_flight = subject.windows[0], subject.in_flight
+        if in_flight >= plan.concurrency or not window.try_take(now, cost, plan.limit):
+            window.advance(now)
+            wait = window.frees_in(now, window.taken + cost - plan.limit) if window.taken + cost > plan.limit else 0.0
+            return refusal_for(plan, tuple(subject.levels(now, 0.0)), cost, wait)
         subject.in_flight = in_flight + 1
         taken = window.taken
-        resets_in = window.frees_at - now if taken else 0.0
-        return _new(Admitted, (subject, tier.limit - taken, resets_in, tier.concurrency - in_flight - 1, tier))
+        levels = plan.limit - taken, window.frees_at - now if taken else 0.0, plan.concurrency - in_flight - 1
+        return _new(Admitted, (subject, levels, plan, False))
 
-    async def remaining(self, request: AdmissionRequest) -> Remaining | Stale:
-        """Return what the subject of *request* has left, without taking any."""
-        now, tier = self._clock(), request.tier
+    async def remaining(self, request: AdmissionRequest) -> Remaining | Stale | LimiterUnavailable:
+        """Return what the subjects of *request* have left, without taking any."""
+        now, today = self._clock(), self._wall_clock()
         subject = self._current_subject(request, now)
         if subject is None:
             return STALE
-        window = subject.window
-        window.advance(now)
-        slots_left = max(0, tier.concurrency - subject.in_flight)
-        return Remaining(max(0, tier.limit - window.taken), window.frees_in(now), slots_left, tier)
+        subjects = self._subjects_of(request, subject, now)
+        try:
+            await self._seed(subjects)
+        except Unavailable as exc:
+            return LimiterUnavailable(f"the quota cannot be read: {exc}")
+        for one in subjects:
+            one.advance(now, today)
+        return Remaining(_levels(subjects, now, today), request.plan)
 
-    async def invalidate(self, subject: str, version: int) -> None:
+    async def invalidate(self, subject: str, version: int, group: str = "") -> None:  # noqa: ARG002 - all are here
         """Answer requests of *subject* that are older than *version* with STALE from now on."""
         now = self._clock()
-        entry = self._subjects.get(subject)
-        if entry is None:
-            entry = self._subjects[subject] = _Counters(_UNKNOWN_TIER, version, now)
+        entry = self._subjects.get(subject) or self._add_subject(subject, _NO_LIMITS, now)
         entry.version = max(entry.version, version)
         entry.marker_until = now + _MARKER_SECONDS
+
+    def charge(self, subjects: Sequence[_MemorySubject], units: int) -> None:
+        """Take *units* more from *subjects*, even where that overdraws them."""
+        now, today = self._clock(), self._wall_clock()
+        for subject in subjects:
+            subject.take(now, today, units)
+            self._count_quotas(subject, units)
 
     def __len__(self) -> int:
         return len(self._subjects)
 
-    def _current_subject(self, request: AdmissionRequest, now: float) -> _Counters | None:
-        """Return the subject, updated to the tier and version of *request*; None when the request is the older one."""
-        subject = self._subjects.get(request.subject)
-        if subject is None:
-            if len(self._subjects) >= self._sweep_at:
-                self._sweep(now)
-            subject = self._subjects[request.subject] = _Counters(request.tier, request.version, now)
+    def _admit_by_all(self, request: AdmissionRequest, subject: _MemorySubject, now: float) -> Answer | PendingAnswer:
+        """Decide a request that counts against several limits."""
+        today, plan, cost = self._wall_clock(), request.plan, request.cost
+        subjects = self._subjects_of(request, subject, now)
+        for one in subjects:
+            one.advance(now, today)
+        if not all(one.is_seeded for one in subjects):
+            return asyncio.ensure_future(self._seed_and_admit(request, subjects))
+        pairs = list(zip(plan.parts, subjects, strict=True))
+        enforced = [one for part, one in pairs if part.enforced]
+        if not all(one.has_room(cost) for one in enforced):
+            wait = max(one.wait_seconds(now, today, cost) for one in enforced)
+            return refusal_for(plan, _levels(subjects, now, today), cost, wait)
+        shadow = [one for part, one in pairs if not part.enforced]
+        is_shadow_limited = not all(one.has_room(cost) for one in shadow)
+        taking = enforced if is_shadow_limited else subjects
+        for one in taking:
+            one.take(now, today, cost)
+            self._count_quotas(one, cost)
+        lease = _SharedLease(self, taking)
+        return Admitted(lease, _levels(subjects, now, today), plan, is_shadow_limited)
+
+    async def _seed_and_admit(self, request: AdmissionRequest, subjects: Sequence[_MemorySubject]) -> Answer:
+        try:
+            await self._seed(subjects)
+        except Unavailable as exc:
+            return LimiterUnavailable(f"the quota cannot be read: {exc}")
+        answer = self.admit(request)
+        return answer if isinstance(answer, Answer) else await answer
+
+    async def _seed(self, subjects: Sequence[_MemorySubject]) -> None:
+        """Give every quota of *subjects* its stored count. Raises StoreUnavailable."""
+        for subject in subjects:
+            if not subject.is_seeded:
+                quotas = subject.limits.quotas
+                taken = [0] * len(quotas) if self._ledger is None else await self._ledger.taken(subject.name, quotas)
+                if subject.limits.quotas is quotas:  # else its tier has changed in the meantime
+                    subject.seed(taken)
+
+    def _count_quotas(self, subject: _MemorySubject, units: int) -> None:
+        if self._ledger is not None and subject.quotas and units:
+            self._ledger.count(subject.name, units)
+
+    def _subjects_of(self, request: AdmissionRequest, subject: _MemorySubject, now: float) -> Sequence[_MemorySubject]:
+        """Return all subjects of *request*, whose own one is *subject*, updated to its limits."""
+        if not request.others:
+            return (subject,)
+        subjects = [subject]
+        for name, part in zip(request.others, request.plan.parts[1:], strict=True):
+            other = self._subjects.get(name) or self._add_subject(name, part.limits, now, request)
+            if other.limits is not part.limits:
+                other.change(part.limits, now, self._wall_clock())
+            subjects.append(other)
+        return subjects
+
+    def _current_subject(self, request: AdmissionRequest, now: float) -> _MemorySubject | None:
+        """Return the subject, updated to the limits and version of *request*; None when the request is older."""
+        limits = request.plan.parts[0].limits
+        subject = self._subjects.get(request.subject) or self._add_subject(request.subject, limits, now)
         if request.version < subject.version:
             return None
-        subject.version = request.version
-        if subject.tier.window_seconds != request.tier.window_seconds:
-            subject.window = subject.window.resized(request.tier.window_seconds, now)
-        subject.tier = request.tier
+        subject.version, subject.plan = request.version, request.plan
+        if subject.limits is not limits:
+            subject.change(limits, now, self._wall_clock())
         return subject
 
-    def _sweep(self, now: float) -> None:
-        """Drop the idle subjects. The next sweep runs when twice as many are held, so its cost is amortized."""
+    def _add_subject(
+        self, name: str, limits: Limits, now: float, request: AdmissionRequest | None = None
+    ) -> _MemorySubject:
+        if len(self._subjects) >= self._sweep_at:
+            self._sweep(now, request)
+        subject = self._subjects[name] = _MemorySubject(self, name, limits, now, self._wall_clock())
+        return subject
+
+    def _sweep(self, now: float, request: AdmissionRequest | None) -> None:
+        """Drop the idle subjects, but for those of *request*, which is about to count against them.
+
+        The next sweep runs when twice as many are held, so its cost is amortized.
+        """
+        today = self._wall_clock()
+        needed = () if request is None else {request.subject, *request.others}
         for name, subject in list(self._subjects.items()):
-            subject.window.advance(now)
-            if not subject.in_flight and not subject.window.taken and subject.marker_until <= now:
+            subject.advance(now, today)
+            is_idle = not subject.in_flight and not any(window.taken for window in subject.windows)
+            if is_idle and subject.marker_until <= now and name not in needed:
                 del self._subjects[name]
         self._sweep_at = max(_FIRST_SWEEP, 2 * len(self._subjects))
+
+
+def _levels(subjects: Sequence[_MemorySubject], now: float, today: float) -> Levels:
+    return tuple(level for subject in subjects for level in subject.levels(now, today))

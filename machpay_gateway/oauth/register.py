@@ -19,6 +19,7 @@ from starlette.responses import Response
 from machpay_gateway.core.decision.problem import REALM
 from machpay_gateway.core.errors import InputError, Unavailable
 from machpay_gateway.core.limits.admission import AdmissionRequest, Exceeded, LimiterUnavailable, take_and_release
+from machpay_gateway.core.limits.plan import tier_plan
 from machpay_gateway.core.network.address import block_name
 from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, OAuthClient
 from machpay_gateway.core.oauth.error import OAuthErrorCode, OAuthRefusal
@@ -102,7 +103,7 @@ class _Registration:
     async def _over_limit(self, request: Request) -> OAuthRefusal | None:
         """Count a registration by the address block (IPv6: a /64); return the refusal when it is over the limit."""
         block = block_name(facts_of(request.scope).address)
-        admission = AdmissionRequest(f"registration:{block}", 0, self._settings.registration_tier, 1)
+        admission = AdmissionRequest(f"registration:{block}", 0, tier_plan(self._settings.registration_tier), 1)
         match await take_and_release(self._gateway.limiter.admit(admission)):
             case Exceeded(wait_seconds=wait):
                 self._log.count("over registration_limit")

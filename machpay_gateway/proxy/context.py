@@ -14,6 +14,7 @@ from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.network.forwarded import forwarding_chain
 from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.gateway import Gateway
+from machpay_gateway.proxy.charging import Charging
 from machpay_gateway.proxy.downstream import ClientStream
 from machpay_gateway.proxy.framing import FramedRequest
 from machpay_gateway.proxy.header_fields import request_fields
@@ -76,6 +77,7 @@ class ProxyContext:
         self.traces: Traces | None = gateway.traces
         self.access_log = access_log
         self.steps = gateway.steps
+        self.charging = Charging()
         self.recorder = gateway.recorder
         self._tasks: set[asyncio.Task[None]] = set()
 

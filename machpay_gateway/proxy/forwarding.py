@@ -18,7 +18,7 @@ from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.limits.admission import Admitted, PendingAnswer, abandon
 from machpay_gateway.core.network.proxy_settings import ProxySettings
-from machpay_gateway.core.usage.counters import ALLOWED
+from machpay_gateway.core.usage.counters import ALLOWED, SHADOW_LIMITED
 from machpay_gateway.gate import PendingAdmission, PendingIdentity
 from machpay_gateway.proxy.bodies import LAST_CHUNK, Body, BodyFramingError, CloseDelimitedBody, FixedLengthBody, chunk
 from machpay_gateway.proxy.closing import unread_bytes
@@ -427,6 +427,8 @@ class Forwarder(UpstreamHandler):
             self.closes = True  # the rest of the request will not be read
         self.sent_bytes = len(payload)
         self.closes |= client.will_close
+        if head.cost is not None:
+            self._context.charging.charge(self.admission, head.cost, self.route)
         added = self._gateway_lines()
         client.transport.write(
             response_head(head, added, minor=request.minor, closes=self.closes, is_open=is_open) + payload
@@ -474,6 +476,8 @@ class Forwarder(UpstreamHandler):
         self.responded_at = perf_counter()
         self.status = head.status
         self.due = self._total_deadline
+        if head.cost is not None:
+            self._context.charging.charge(self.admission, head.cost, self.route)
         client.transport.write(switching_head(head, self._gateway_lines()))
         self._is_recorded = True  # now, since a tunnel may last for days
         self.record(ALLOWED, self.status)
@@ -664,6 +668,8 @@ class Forwarder(UpstreamHandler):
     def record(self, outcome: str, status: int) -> None:
         """Record the request in usage, metrics, access log and trace."""
         context, principal, route = self._context, self.principal, self.route
+        if outcome == ALLOWED and self.admission is not None and self.admission.is_shadow_limited:
+            outcome = SHADOW_LIMITED
         began_at, decided_at, responded_at = self.began_at, self.decided_at, self.responded_at
         if decided_at is not None:
             context.steps.count_decision(began_at, self.admission_began_at, decided_at)

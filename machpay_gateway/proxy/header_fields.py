@@ -24,8 +24,8 @@ PASS, DROP, HOST, AUTHORIZATION, CONNECTION, KEEP_ALIVE, CONTENT_LENGTH, TRANSFE
     range(11)
 )
 CLIENT_ADDRESS, FORWARDED_PROTO, FORWARDED_HOST, REQUEST_ID, TRACE_PARENT, TRACE_STATE = range(11, 17)
-COOKIE, SET_COOKIE = 17, 18
-ORIGIN, PREFLIGHT_METHOD, EXPECT, CONTENT_TYPE, DATE, DPOP_PROOF = range(19, 25)  # read, and forwarded unchanged
+COOKIE, SET_COOKIE, COST = 17, 18, 19
+ORIGIN, PREFLIGHT_METHOD, EXPECT, CONTENT_TYPE, DATE, DPOP_PROOF = range(20, 26)  # read, and forwarded unchanged
 
 # RFC 9110 §7.6.1: hop-by-hop headers, which describe one connection.
 _HOP_BY_HOP: Mapping[bytes, int] = {
@@ -53,10 +53,16 @@ _REQUEST_FIELDS: Mapping[bytes, int] = {
     b"access-control-request-method": PREFLIGHT_METHOD,
     b"x-forwarded-proto": FORWARDED_PROTO,
     b"x-forwarded-host": FORWARDED_HOST,
+    b"machpay-cost": DROP,  # an upstream that returns what it gets would let callers choose their cost
 }
 _TRACE_FIELDS: Mapping[bytes, int] = {b"traceparent": TRACE_PARENT, b"tracestate": TRACE_STATE}
 _CONTROL_PLANE_FIELDS: Mapping[bytes, int] = {**_HOP_BY_HOP, b"date": DATE}
-_RESPONSE_FIELDS: Mapping[bytes, int] = {**_CONTROL_PLANE_FIELDS, b"x-request-id": DROP, b"set-cookie": SET_COOKIE}
+_RESPONSE_FIELDS: Mapping[bytes, int] = {
+    **_CONTROL_PLANE_FIELDS,
+    b"x-request-id": DROP,
+    b"set-cookie": SET_COOKIE,
+    b"machpay-cost": COST,
+}
 
 
 class ManagedField(NamedTuple):

@@ -11,6 +11,7 @@ from machpay_gateway.proxy.header_fields import (
     CONTENT_LENGTH,
     CONTENT_TYPE,
     COOKIE,
+    COST,
     DATE,
     DPOP_PROOF,
     DROP,
@@ -236,6 +237,7 @@ class ResponseHead(Head):
     """The head of an upstream's response. *start* holds the lines that the client gets, *via* our entry in Via."""
 
     upgrade: bytes | None = None
+    cost: bytes | None = None  # that the upstream charges
     start = b""
     is_dated = False
 
@@ -266,6 +268,8 @@ class ResponseHead(Head):
                 self.is_dated = True
             elif kind == UPGRADE:
                 self.upgrade = value
+            elif kind == COST:
+                self.cost = value if self.cost is None else b"%b, %b" % (self.cost, value)  # RFC 9110 §5.3
             elif kind == INVALID:
                 return str(value)
         if self.connection or not self.minor:

@@ -10,7 +10,7 @@ from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.problem import problem_for
 from machpay_gateway.core.limits.admission import Admitted
 from machpay_gateway.proxy.heads import ResponseHead
-from machpay_gateway.web.headers import quota_headers, refusal_headers, response_headers
+from machpay_gateway.web.headers import limit_headers, refusal_headers, response_headers
 from machpay_gateway.web.problems import problem_response
 
 _NO_CONTENT = 204
@@ -25,12 +25,13 @@ def gateway_lines(
     """
     if principal is None:
         return b""
-    if legacy or admission is None:
-        return b"".join(b"%b: %b\r\n" % field for field in response_headers(principal, admission, request_id, legacy))
-    # The same as `response_headers`, inlined because it runs for every request.
-    _, left, resets_in, slots_left, tier = admission
-    field = tier.left_format % (left, ceil(resets_in) or 1, slots_left)
-    name, policy = tier.policy_field
+    if legacy or admission is None or not admission.plan.is_simple:
+        return b"".join(b"%b: %b\r\n" % field for field in response_headers(admission, request_id, legacy))
+    # The same as `response_headers`, inlined because it runs for nearly every request.
+    _, levels, plan, _ = admission
+    left, resets_in, slots_left = levels
+    field = plan.left_format % (left, ceil(resets_in) or 1, slots_left)
+    name, policy = plan.policy_field
     return b"x-request-id: %b\r\n%b: %b\r\nratelimit: %b\r\n" % (request_id, name, policy, field)
 
 
@@ -81,7 +82,10 @@ def refusal(
     default. If it was refused after its *admission*, the response has the quota of that.
     """
     problem = problem_for(denied, request_id)
-    added = refusal_headers(denied, legacy=legacy) if admission is None else quota_headers(admission, legacy=legacy)
+    if admission is None:
+        added = refusal_headers(denied, legacy=legacy)
+    else:
+        added = limit_headers(admission.plan, admission.levels, legacy=legacy)
     headers, body = problem_response(problem, added)
     lines = [b"HTTP/1.1 %d %b" % (problem.status, str(problem.body["title"]).encode())]
     lines += (b"%b: %b" % field for field in headers)

@@ -13,7 +13,7 @@ from machpay_gateway.core.accounts.ports import AccountStore
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.audit import APPLICATION, Actor, Change
 from machpay_gateway.core.keys.key import ACCOUNT, ENTROPY_BYTES, mint_id
-from machpay_gateway.core.keys.ports import RecordVersion
+from machpay_gateway.core.keys.ports import ChangedRecord
 from machpay_gateway.core.keys.validation import validate_name, validate_tier
 from machpay_gateway.core.text import quote_value
 from machpay_gateway.services.optimistic_locking import Invalidate, update_record
@@ -22,8 +22,9 @@ __all__ = ["Accounts"]
 
 
 class Accounts:
-    """The use cases on accounts. *invalidate* is called with (id, version) of each key and grant that a change affects.
+    """The use cases on accounts.
 
+    *invalidate* is called with (id, version, account id) of each key and grant that a change affects.
     *tiers* are the tiers an account can have; *entropy* returns that many random bytes; *clock* returns seconds since
     the epoch.
     """
@@ -74,7 +75,7 @@ class Accounts:
             states = {"tier": before.tier}, {"tier": after.tier}
             return Change(self._clock(), actor, "account.set_tier", before.id, before.id, *states)
 
-        async def write(before: Account, after: Account, change: Change) -> Sequence[RecordVersion] | None:
+        async def write(before: Account, after: Account, change: Change) -> Sequence[ChangedRecord] | None:
             return await self._store.set_tier(before, after.tier, change)
 
         return await update_record(

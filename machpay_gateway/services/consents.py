@@ -7,7 +7,7 @@ from functools import partial
 from machpay_gateway.core.accounts.user import User
 from machpay_gateway.core.keys.audit import Actor, Change
 from machpay_gateway.core.keys.key import ENTROPY_BYTES, mint_id, secret_digest
-from machpay_gateway.core.keys.ports import RecordVersion
+from machpay_gateway.core.keys.ports import ChangedRecord
 from machpay_gateway.core.oauth.authorization_request import AuthorizationRequest
 from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.grant import CODE_SECONDS, AuthorizationCode, Grant
@@ -18,7 +18,10 @@ from machpay_gateway.services.optimistic_locking import Invalidate, update_recor
 
 
 class Consents:
-    """Creates and extends grants. *invalidate* is called with (grant id, version) after each change is stored."""
+    """Creates and extends grants.
+
+    *invalidate* is called with (grant id, version, account id) after each change is stored.
+    """
 
     def __init__(
         self,
@@ -78,8 +81,12 @@ class Consents:
             new = {"scopes": list(after.scopes), "alive": True, "client": client.id, "user": user_id}
             return Change(self._clock(), actor, action, account_id, after.id, old, new)
 
-        async def write(_before: Grant, after: Grant, change: Change) -> Sequence[RecordVersion] | None:
-            return [(after.id, after.version)] if await self._store.put_grant(after, change) else None
+        async def write(_before: Grant, after: Grant, change: Change) -> Sequence[ChangedRecord] | None:
+            return (
+                [ChangedRecord(after.id, after.version, after.account_id)]
+                if await self._store.put_grant(after, change)
+                else None
+            )
 
         edit = partial(_extended, scopes=scopes)
         grant = await update_record("grant", load, edit, write, describe=describe, invalidate=self._invalidate)

@@ -33,7 +33,7 @@ from machpay_gateway.core.keys.key import (
     secret_digest,
     secret_environment,
 )
-from machpay_gateway.core.keys.ports import KeyStore, RecordVersion
+from machpay_gateway.core.keys.ports import ChangedRecord, KeyStore
 from machpay_gateway.core.keys.validation import (
     validate_expiry,
     validate_metadata,
@@ -70,7 +70,7 @@ class SecretInspection:
 
 
 class Keys:
-    """The use cases on keys. *invalidate* is called with (key id, version) after each change is stored.
+    """The use cases on keys. *invalidate* is called with (key id, version, account id) after each change is stored.
 
     *scopes* are the names that keys may hold, *tiers* the configured ones; *entropy* returns that many random bytes;
     *clock* returns seconds since the epoch.
@@ -297,14 +297,14 @@ class Keys:
         update: ManagedUpdate[KeyRecord],
         response_factory: ResponseFactory | None = None,
     ) -> KeyRecord | None:
-        async def write(before: KeyRecord, after: KeyRecord, change: Change) -> Sequence[RecordVersion] | None:
+        async def write(before: KeyRecord, after: KeyRecord, change: Change) -> Sequence[ChangedRecord] | None:
             replace_key = self._store.replace_key
             # An account that has more keys than its tier allows by now keeps them, and may change them.
             works_again = (before.status(change.at), after.status(change.at)) == (KeyStatus.EXPIRED, KeyStatus.ACTIVE)
             if works_again and self._cap is not None:
                 replace_key = partial(replace_key, cap=self._cap)
             is_written = await replace_key(after, change, response_factory)
-            return [(after.id, after.version)] if is_written else None
+            return [ChangedRecord(after.id, after.version, after.account_id)] if is_written else None
 
         return await update_managed_record(
             f"key {key_id}",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)  # without slots, which `cached_property` cannot do with
 class LazyServices:
-    """Builds each service once. *invalidate* publishes (subject, version) of each record that changed."""
+    """Builds each service once. *invalidate* publishes (subject, version, account id) of each record that changed."""
 
     settings: Settings
     policy: Policy
@@ -39,7 +39,7 @@ class LazyServices:
     signing: "TokenSigner"
     tokens: TokenVerifier
     proofs: "DPoPProofs | None"
-    invalidate: Callable[[str, int], Awaitable[None]]
+    invalidate: Callable[[str, int, str], Awaitable[None]]
 
     @cached_property
     def keys(self) -> "Keys":

@@ -17,7 +17,7 @@ from machpay_gateway.core.keys.key import (
     mint_id,
     secret_digest,
 )
-from machpay_gateway.core.keys.ports import RecordVersion
+from machpay_gateway.core.keys.ports import ChangedRecord
 from machpay_gateway.core.keys.validation import validate_name
 from machpay_gateway.core.oauth.client import (
     AUTHORIZATION_CODE,
@@ -46,8 +46,9 @@ _DEFAULT_GRANTS = (AUTHORIZATION_CODE, REFRESH_TOKEN)
 
 
 class OAuthClients:
-    """The use cases on clients. *invalidate* is called with (grant id, version) of each grant that a change affects.
+    """The use cases on clients.
 
+    *invalidate* is called with (grant id, version, account id) of each grant that a change affects.
     *scopes* are all scopes that exist; *entropy* returns that many random bytes; *clock* returns seconds since the
     epoch.
     """
@@ -276,7 +277,7 @@ class OAuthClients:
         update: ManagedUpdate[OAuthClient],
         idempotency_name: bytes | None = None,
     ) -> OAuthClient | None:
-        async def write(_before: OAuthClient, after: OAuthClient, change: Change) -> Sequence[RecordVersion] | None:
+        async def write(_before: OAuthClient, after: OAuthClient, change: Change) -> Sequence[ChangedRecord] | None:
             return await self._store.replace_client(after, change, idempotency_name)
 
         return await update_managed_record(

@@ -13,13 +13,13 @@ from machpay_gateway.core.accounts.management import ManagementAction, authorize
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.keys.audit import Actor, Change, difference
 from machpay_gateway.core.keys.key import KeyRecord
-from machpay_gateway.core.keys.ports import RecordVersion
+from machpay_gateway.core.keys.ports import ChangedRecord
 from machpay_gateway.core.oauth.client import OAuthClient
 
 MAX_ATTEMPTS = 10
 
-# Drops what workers have cached of the key or grant with this id below this version.
-Invalidate = Callable[[str, int], Awaitable[None]]
+# Drops what workers have cached of the key or grant with this id, of this account, below this version.
+Invalidate = Callable[[str, int, str], Awaitable[None]]
 
 
 R = TypeVar("R")
@@ -29,9 +29,9 @@ Load = Callable[[], Awaitable[R | None]]
 # Makes the new state of a record, without I/O. Returns an equal record when there is nothing to change.
 Edit = Callable[[R], R]
 Precondition = Callable[[R], None]
-# Writes the second record over the first with a row in the audit log. Returns the versions of the keys and grants that
+# Writes the second record over the first with a row in the audit log. Returns the keys and grants that
 # this changed; None, and nothing is written, when the first is no longer what is stored.
-Write = Callable[[R, R, Change], Awaitable[Sequence[RecordVersion] | None]]
+Write = Callable[[R, R, Change], Awaitable[Sequence[ChangedRecord] | None]]
 
 
 async def update_record(
@@ -58,8 +58,8 @@ async def update_record(
         versions = await write(before, after, describe(before, after))
         if versions is None:
             continue
-        for record_id, version in versions:
-            await invalidate(record_id, version)
+        for changed in versions:
+            await invalidate(*changed)
         return after
     raise StoreUnavailable(f"update of {what}: it was changed {MAX_ATTEMPTS} times in between")
 

@@ -31,7 +31,7 @@ class AccessTokenVerifier(Protocol):
 class Revocation:
     """Revokes tokens and grants, lists grants, and introspects tokens.
 
-    *invalidate* is called with the id and the new version of each grant that changed.
+    *invalidate* is called with the id, the new version and the account of each grant that changed.
     """
 
     def __init__(

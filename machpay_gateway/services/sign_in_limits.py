@@ -26,6 +26,7 @@ from machpay_gateway.core.limits.admission import (
     LimiterUnavailable,
     take_and_release,
 )
+from machpay_gateway.core.limits.plan import tier_plan
 from machpay_gateway.core.limits.ports import Limiter
 from machpay_gateway.core.limits.rate import Tier
 
@@ -78,7 +79,7 @@ class SignInLimits:
         answer = await self._count(f"{email}:{block}", _OF_EMAIL_FROM_BLOCK)
         if isinstance(answer, Exceeded):
             return answer.wait_seconds
-        is_early = answer.tier.limit - answer.left <= _FIRST_TRIES
+        is_early = answer.plan.limit - answer.levels[0] <= _FIRST_TRIES
         if is_early and await self._try(f"{email}:first", _FIRST) is None:
             return None
         return await self._try(f"{email}:further", _FURTHER)
@@ -88,7 +89,9 @@ class SignInLimits:
         return answer.wait_seconds if isinstance(answer, Exceeded) else None
 
     async def _count(self, subject: str, tier: Tier) -> Admitted | Exceeded:
-        answer = await take_and_release(self._limiter.admit(AdmissionRequest(f"sign-in:{subject}", 0, tier, 1)))
+        answer = await take_and_release(
+            self._limiter.admit(AdmissionRequest(f"sign-in:{subject}", 0, tier_plan(tier), 1))
+        )
         outage = self._limiter.outage
         if not isinstance(answer, Admitted | Exceeded) or (outage is not None and outage.mode == "allow"):
             detail = answer.detail if isinstance(answer, LimiterUnavailable) else "every attempt would be admitted"

@@ -15,7 +15,7 @@ from machpay_gateway.core.jose.assertion import AssertionSettings
 from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.keys.key import ENVIRONMENTS
 from machpay_gateway.core.keys.leak import LeakSettings
-from machpay_gateway.core.limits.rate import TIERS, Tier, parse_rate
+from machpay_gateway.core.limits.rate import TIERS, AnonymousLimits, Tier, parse_rate
 from machpay_gateway.core.network.address import Allowlist, parse_allowlist, parse_network
 from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.network.upstream import Upstream, parse_origin
@@ -181,10 +181,17 @@ def _tiers(value: object, path: SettingPath, report: Report) -> Mapping[str, Tie
         table = item
         if isinstance(item, Mapping):
             defaults = {"rate": TIERS[name].rate, "concurrency": TIERS[name].concurrency} if name in TIERS else {}
-            table = {key: parse_number(entry) for key, entry in (defaults | dict(item)).items()}
+            table = {key: _with_numbers(entry) for key, entry in (defaults | dict(item)).items()}
         if (tier := parse_table(Tier, table, (*path, name), report)) is not None:
             tiers[name] = tier
     return tiers
+
+
+def _with_numbers(value: object) -> object:
+    """Return *value* with numbers for those in text, as the environment has them, also within a table."""
+    if isinstance(value, Mapping):
+        return {name: _with_numbers(item) for name, item in value.items()}
+    return parse_number(value)
 
 
 def _upstreams(value: object, path: SettingPath, report: Report) -> Mapping[str, Upstream]:
@@ -215,7 +222,11 @@ def _is_origin(url: object) -> bool:
 
 
 def _optional(
-    table_class: type[LeakSettings] | type[AssertionSettings] | type[OAuthSettings] | type[ConsoleSettings],
+    table_class: type[LeakSettings]
+    | type[AssertionSettings]
+    | type[OAuthSettings]
+    | type[ConsoleSettings]
+    | type[AnonymousLimits],
 ) -> Reader:
     def read(value: object, path: SettingPath, report: Report) -> object:
         if isinstance(value, Mapping):
@@ -247,6 +258,7 @@ FIELDS: Mapping[str, Reader] = {
     "redis_prefix": _prefix,
     "routes": _list_of(Route),
     "tiers": _tiers,
+    "anonymous": _optional(AnonymousLimits),
     "unlisted_routes": _one_of("deny", "authenticated"),
     "environments": _environments,
     "scopes": _scopes,

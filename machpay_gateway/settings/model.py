@@ -11,7 +11,7 @@ from machpay_gateway.core.jose.assertion import AssertionSettings
 from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.keys.key import ENVIRONMENTS
 from machpay_gateway.core.keys.leak import LeakSettings
-from machpay_gateway.core.limits.rate import TIERS, Tier
+from machpay_gateway.core.limits.rate import TIERS, AnonymousLimits, Tier
 from machpay_gateway.core.network.address import Allowlist
 from machpay_gateway.core.network.page_hosts import PageHosts, bound_pages, page_hosts, shared_hosts
 from machpay_gateway.core.network.proxy_settings import ProxySettings
@@ -35,6 +35,7 @@ class Settings:
     redis_prefix: str = "machpay"
     routes: tuple[Route, ...] = ()
     tiers: Mapping[str, Tier] = field(default_factory=lambda: TIERS)
+    anonymous: AnonymousLimits | None = None
     unlisted_routes: Unlisted = "authenticated"
     environments: tuple[str, ...] = ENVIRONMENTS
     scopes: tuple[str, ...] = ()
@@ -82,6 +83,7 @@ class Options(TypedDict, total=False):
     redis_prefix: str
     routes: Sequence[Route]
     tiers: Mapping[str, Tier]
+    anonymous: AnonymousLimits | None
     unlisted_routes: Unlisted
     environments: Sequence[str]
     scopes: Sequence[str]

@@ -108,7 +108,7 @@ def _drop_invalid(read: dict[str, Any], name: str) -> list[int]:
 
 
 def _wrong_routes(indexes: Sequence[int], settings: Settings) -> Iterator[tuple[SettingPath, str]]:
-    for index, text in find_route_mistakes(settings.routes, settings.tiers):
+    for index, text in find_route_mistakes(settings.routes, settings.tiers, settings.anonymous):
         yield ("routes", indexes[index]), text
 
 

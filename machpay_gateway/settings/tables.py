@@ -9,7 +9,7 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.assertion import AssertionSettings
 from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.keys.leak import LeakSettings
-from machpay_gateway.core.limits.rate import Tier
+from machpay_gateway.core.limits.rate import AnonymousLimits, Tier
 from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.settings.console import ConsoleSettings
@@ -22,6 +22,7 @@ Parsed = TypeVar(
     bound=Route
     | Issuer
     | Tier
+    | AnonymousLimits
     | LeakSettings
     | ProxySettings
     | ServerSettings
@@ -33,6 +34,7 @@ Parsed = TypeVar(
 _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     Route: {"match": "GET /"},
     Tier: {"rate": "1/minute", "concurrency": 1},
+    AnonymousLimits: {"rate": "1/minute"},
     Issuer: {"issuer": "issuer", "audience": "audience", "jwks": "jwks.json"},
     LeakSettings: {},
     ProxySettings: {},

@@ -31,6 +31,7 @@ REVISIONS = (
     "0009",
     "0010",
     "0011",
+    "0012",
 )  # oldest first; listed here so that a start can compare without importing Alembic
 HEAD = REVISIONS[-1]
 
@@ -147,6 +148,15 @@ def _usage_table(name: str) -> Table:
 
 
 USAGE_MINUTES, USAGE_HOURS, USAGE_DAYS = map(_usage_table, ("usage_minutes", "usage_hours", "usage_days"))
+
+QUOTA_UNITS = Table(
+    "quota_units",
+    METADATA,
+    Column("subject", Text, primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),  # since the epoch
+    Column("units", BigInteger, nullable=False),
+    Index(None, "day"),  # to delete old ones
+)
 
 # Not a column of key_secrets: a use must not update the rows that a rotation rewrites, and outlives the secret.
 SECRET_USES = Table(

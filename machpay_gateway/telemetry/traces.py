@@ -29,7 +29,7 @@ from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.network.address import format_address_or_none
 from machpay_gateway.core.text import mask_secrets
-from machpay_gateway.core.usage.counters import ALLOWED
+from machpay_gateway.core.usage.counters import ADMITTED_OUTCOMES
 from machpay_gateway.telemetry.steps import IncomingTrace, Steps
 
 Record = Callable[[Principal | Anonymous | None, Route | None, str, object, float], None]
@@ -225,7 +225,7 @@ def _registered(method: str) -> str:
 
 
 def _error_type(outcome: str, status: int) -> str:
-    return str(status) if outcome == ALLOWED else str(outcome)
+    return str(status) if outcome in ADMITTED_OUTCOMES else str(outcome)
 
 
 def _fail(span: Span, kind: str) -> None:

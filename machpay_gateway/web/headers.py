@@ -3,45 +3,54 @@
 from math import ceil
 
 from machpay_gateway.core.decision.decision import Denied
-from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.problem import whole_seconds
-from machpay_gateway.core.limits.admission import Admitted, Exceeded
+from machpay_gateway.core.limits.admission import Admitted
+from machpay_gateway.core.limits.plan import Levels, Plan
 
 Headers = list[tuple[bytes, bytes]]
 
 
 def response_headers(
-    principal: Principal | Anonymous,
     admission: Admitted | None,
     request_id: bytes,
     legacy: bool,  # noqa: FBT001 - a setting
 ) -> Headers:
-    """Return the headers of a response to *principal* after its *admission*, which is None on a public route."""
-    if admission is None or isinstance(principal, Anonymous):
+    """Return the headers of a response after its *admission*, which is None where nothing limits the request."""
+    if admission is None:
         return [(b"x-request-id", request_id)]
-    # The same as `quota_headers` and `whole_seconds`, inlined because it runs for every request.
-    _, left, resets_in, slots_left, tier = admission
-    field = tier.left_format % (left, ceil(resets_in) or 1, slots_left)
-    fields = [(b"x-request-id", request_id), tier.policy_field, (b"ratelimit", field)]
-    return fields + _legacy_headers(admission) if legacy else fields
+    _, levels, plan, _ = admission
+    if legacy or not plan.is_simple:
+        return [(b"x-request-id", request_id), *limit_headers(plan, levels, legacy=legacy)]
+    # The same as `limit_headers`, inlined because it runs for nearly every request.
+    left, resets_in, slots_left = levels
+    field = plan.left_format % (left, ceil(resets_in) or 1, slots_left)
+    return [(b"x-request-id", request_id), plan.policy_field, (b"ratelimit", field)]
 
 
 def refusal_headers(denied: Denied, *, legacy: bool) -> Headers:
     """Return the quota headers of a refusal; none unless a limit was exceeded."""
-    return [] if denied.exceeded is None else quota_headers(denied.exceeded, legacy=legacy)
+    exceeded = denied.exceeded
+    return [] if exceeded is None else limit_headers(exceeded.plan, exceeded.levels, legacy=legacy)
 
 
-def quota_headers(state: Admitted | Exceeded, *, legacy: bool) -> Headers:
-    """Return RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-11), X-RateLimit-* if *legacy*."""
-    tier = state.tier
-    field = tier.left_format % (state.left, whole_seconds(state.resets_in), state.slots_left)
-    fields = [tier.policy_field, (b"ratelimit", field)]
-    return fields + _legacy_headers(state) if legacy else fields
+def limit_headers(plan: Plan, levels: Levels, *, legacy: bool) -> Headers:
+    """Return RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-11), X-RateLimit-* if *legacy*.
+
+    There are none where no limit is enforced.
+    """
+    if not plan.left_format:
+        return []
+    fields = [plan.policy_field, (b"ratelimit", plan.header(levels))]
+    return fields + _legacy_headers(plan, levels) if legacy else fields
 
 
-def _legacy_headers(state: Admitted | Exceeded) -> Headers:
-    return [
-        (b"x-ratelimit-limit", b"%d" % state.tier.limit),
-        (b"x-ratelimit-remaining", b"%d" % state.left),
-        (b"x-ratelimit-reset", b"%d" % whole_seconds(state.resets_in)),  # seconds from now, as `t` in RateLimit
-    ]
+def _legacy_headers(plan: Plan, levels: Levels) -> Headers:
+    """Return the headers that have room for one policy: the first one that counts units."""
+    for policy, left, resets_in in plan.levels(levels):
+        if policy.enforced and not policy.is_concurrency:
+            return [
+                (b"x-ratelimit-limit", b"%d" % policy.limit),
+                (b"x-ratelimit-remaining", b"%d" % max(0, left)),
+                (b"x-ratelimit-reset", b"%d" % whole_seconds(resets_in)),  # seconds from now, as `t` in RateLimit
+            ]
+    return []

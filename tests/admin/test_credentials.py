@@ -58,3 +58,24 @@ async def test_whoami_counts_down_what_is_left(admin: Caller) -> None:
     assert first["limits"]["requests"] == 1000
     assert second["remaining"]["concurrency"] == 49
     assert 1 <= second["remaining"]["reset_seconds"] <= 61
+
+
+async def test_whoami_lists_each_limit_with_what_is_left_of_it(admin: Caller) -> None:
+    document = (await admin.ask("GET", "/v1/whoami")).json()
+    minute, concurrency = document["policies"]
+    assert 1 <= minute.pop("reset_seconds") <= 61
+    assert minute == {
+        "policy": "minute",
+        "limit": 1000,
+        "window_seconds": 60,
+        "remaining": document["remaining"]["requests"],
+        "enforced": True,
+    }
+    assert concurrency == {
+        "policy": "concurrency",
+        "limit": 50,
+        "window_seconds": None,
+        "remaining": 49,
+        "reset_seconds": None,
+        "enforced": True,
+    }

@@ -134,3 +134,80 @@ def test_the_strictest_rule_of_several_readings_is_explained(invoke_bare: Invoke
     assert (
         json.loads(invoke_bare("policy", "explain", "GET", "/docs/INTERNAL", "--json").stdout)["outcome"] == "strictest"
     )
+
+
+PRICE_LIST = """\
+[tiers.pro]
+rate = ["1000/minute", "5/second"]
+concurrency = 50
+quota = "500/day"
+account = { rate = "800/minute", concurrency = 40 }
+owner = { rate = "10/minute", quota = "100/day" }
+
+[anonymous]
+rate = "60/minute"
+concurrency = 10
+
+[[routes]]
+match = "POST /v1/sign-up"
+public = true
+limit = { rate = "5/minute", by = "address", enforce = false }
+
+[[routes]]
+match = "POST /v1/reports"
+limit = { rate = "10/minute", concurrency = 2, by = "account" }
+"""
+
+
+def test_limits_that_can_never_be_reached_are_warnings(invoke_bare: Invoke) -> None:
+    Path("machpay.toml").write_text(PRICE_LIST, encoding="utf-8")
+
+    result = invoke_bare("policy", "check")
+
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        "warning: tiers.pro: 1000/minute can never be reached, since 5/second admits 300 in that time",
+        "warning: tiers.pro: 1000/minute can never be reached, since account allows 800/minute to all keys together",
+        "warning: tiers.pro: concurrency 50 can never be reached, since account allows 40 to all keys together",
+        "warning: tiers.pro: 1000/minute can never be reached, since owner allows 10/minute to all keys together",
+        "warning: tiers.pro: 500/day can never be reached, since owner allows 100/day to all keys together",
+    ]
+    assert len(json.loads(invoke_bare("policy", "check", "--json").stdout)["warnings"]) == 5
+
+
+@pytest.mark.parametrize(
+    "limits, warned",
+    [
+        ('rate = ["60/minute", "1/second"]\nconcurrency = 1', False),
+        ('rate = ["61/minute", "1/second"]\nconcurrency = 1', True),
+        ('rate = ["10/minute", "11/second"]\nconcurrency = 1', True),
+        ('rate = "10/minute"\nconcurrency = 1\nquota = ["100/day", "3100/month"]', False),
+        ('rate = "10/minute"\nconcurrency = 1\nquota = ["100/day", "3101/month"]', True),
+        ('rate = "10/minute"\nconcurrency = 1\nquota = ["100/day", "50/month"]', True),
+        ('rate = "10/minute"\nconcurrency = 1\naccount = { rate = "10/minute", concurrency = 1 }', False),
+    ],
+)
+def test_a_limit_is_unreachable_when_another_is_below_it(invoke_bare: Invoke, limits: str, warned: bool) -> None:  # noqa: FBT001 - a row
+    Path("machpay.toml").write_text(f"[tiers.pro]\n{limits}\n", encoding="utf-8")
+
+    result = invoke_bare("policy", "check")
+
+    assert (result.exit_code, "can never be reached" in result.stderr) == (0, warned)
+
+
+def test_an_explanation_has_the_limits_of_the_route_and_those_that_keys_share(invoke_bare: Invoke) -> None:
+    Path("machpay.toml").write_text(PRICE_LIST, encoding="utf-8")
+
+    reports = invoke_bare("policy", "explain", "POST /v1/reports").stdout
+    sign_up = invoke_bare("policy", "explain", "POST /v1/sign-up").stdout
+    as_json = json.loads(invoke_bare("policy", "explain", "POST /v1/sign-up", "--json").stdout)
+
+    assert "10/minute, 2 concurrent, by account" in reports
+    assert "800/minute, 40 concurrent" in reports
+    assert "10/minute, 100/day" in reports
+    assert "60/minute, 10 concurrent, by address" in sign_up
+    assert "5/minute, by address (only counted)" in sign_up
+    assert as_json["route_limits"] == [
+        {"by": "address", "limits": "60/minute, 10 concurrent", "enforced": True},
+        {"by": "address", "limits": "5/minute", "enforced": False},
+    ]

@@ -28,6 +28,7 @@ from machpay_gateway.core.limits.admission import (
     Remaining,
     Stale,
 )
+from machpay_gateway.core.limits.plan import tier_plan
 from machpay_gateway.core.usage.counters import BOUNDS, MINUTE, UsageBatch, UsageKey, UsageRow
 from machpay_gateway.core.usage.outcome import OutcomeGroup
 from machpay_gateway.core.usage.overview import PERIODS, OverviewPeriod
@@ -291,18 +292,21 @@ async def test_a_csv_of_many_lines_is_complete(rig: Rig) -> None:
 async def test_viewing_shows_the_remaining_limits_and_takes_nothing(rig: Rig) -> None:
     key, _ = await rig.key()
     tier = rig.gateway.policy.tiers["standard"]
-    granted = rig.gateway.limiter.admit(AdmissionRequest(key.id, key.version, tier, 7))
+    granted = rig.gateway.limiter.admit(AdmissionRequest(key.id, key.version, tier_plan(tier), 7, group=key.account_id))
     assert isinstance(granted, Admitted)
     browser = await rig.signed_in()
     for _ in range(3):
         document = await load_json(browser, f"key={key.id}")
-        assert document["meters"] == {"left": {"value": 993, "most": 1000}, "slots": {"value": 1, "most": 50}}
+        assert document["meters"] == {
+            "limit-minute": {"value": 993, "most": 1000},
+            "limit-concurrency": {"value": 1, "most": 50},
+        }
         page = await browser.get(f"/console/usage?key={key.id}")
-        assert text_of(page, "left") == "993 of 1,000 left in this minute"
-        assert text_of(page, "slots") == "1 of 50 in use"
+        assert text_of(page, "limit-minute") == "993 of 1,000 left in this minute"
+        assert text_of(page, "limit-concurrency") == "1 of 50 in use"
         assert 'max="1000" value="993"' in page.text
     granted.lease.release()
-    assert (await load_json(browser, f"key={key.id}"))["meters"]["slots"]["value"] == 0
+    assert (await load_json(browser, f"key={key.id}"))["meters"]["limit-concurrency"]["value"] == 0
 
 
 @pytest.mark.parametrize(
@@ -319,9 +323,9 @@ async def test_the_remaining_limits_may_be_unavailable(
     monkeypatch.setattr(rig.gateway.limiter, "remaining", shown)
     browser = await rig.signed_in()
     page = await browser.get(f"/console/usage?key={key.id}")
-    assert text_of(page, "left") == text_of(page, "slots") == f"unavailable: {why}"
+    assert text_of(page, "limit-minute") == text_of(page, "limit-concurrency") == f"unavailable: {why}"
     assert "for the log" not in page.text
-    assert (await load_json(browser, f"key={key.id}"))["meters"] == {"left": None, "slots": None}
+    assert (await load_json(browser, f"key={key.id}"))["meters"] == {"limit-minute": None, "limit-concurrency": None}
 
 
 async def test_accounts_and_revoked_keys_have_no_limits(rig: Rig) -> None:

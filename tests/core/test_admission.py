@@ -13,6 +13,7 @@ from machpay_gateway.core.limits.admission import (
     abandon,
     take_and_release,
 )
+from machpay_gateway.core.limits.plan import tier_plan
 from machpay_gateway.core.limits.rate import Tier
 
 TIER = Tier("5/minute", 3)
@@ -28,9 +29,12 @@ class Slot:
     def release(self) -> None:
         self.releases += 1
 
+    def charge(self, units: int) -> None:
+        raise AssertionError(units)
+
 
 def admitted_to(slot: Slot) -> Admitted:
-    return Admitted(slot, left=4, resets_in=61.0, slots_left=2, tier=TIER)
+    return Admitted(slot, (4, 61.0, 2), tier_plan(TIER))
 
 
 @pytest.mark.parametrize("is_pending", [False, True])

@@ -7,8 +7,9 @@ from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
-from machpay_gateway.core.limits.admission import CONCURRENCY, AdmissionRequest, Admitted, Exceeded
-from machpay_gateway.core.limits.rate import TIERS
+from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, Exceeded
+from machpay_gateway.core.limits.plan import tier_plan
+from machpay_gateway.core.limits.rate import CONCURRENCY, TIERS
 from machpay_gateway.core.network.address import parse_address, parse_allowlist
 from machpay_gateway.core.scopes import Scopes
 
@@ -106,7 +107,7 @@ def test_a_refusal_for_scope_names_the_required_scopes() -> None:
 
 def test_an_admission_request_holds_the_cost_of_the_route_and_the_subject_of_the_principal() -> None:
     request = CheckCache().admission_request(facts(), ROUTE, principal(subject="grant_1"), NOW)
-    assert request == AdmissionRequest("grant_1", 7, TIERS["standard"], 3)
+    assert request == AdmissionRequest("grant_1", 7, tier_plan(TIERS["standard"]), 3, group="acct_1")
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,8 @@ def test_a_new_tier_and_version_are_in_the_request_of_the_new_record() -> None:
     checks, before = CheckCache(), principal()
     checks.admission_request(facts(), ROUTE, before, NOW)
     after = replace(before, version=8, limits=TIERS["test"])
-    assert checks.admission_request(facts(), ROUTE, after, NOW) == AdmissionRequest("key_1", 8, TIERS["test"], 3)
+    expected = AdmissionRequest("key_1", 8, tier_plan(TIERS["test"]), 3, group="acct_1")
+    assert checks.admission_request(facts(), ROUTE, after, NOW) == expected
 
 
 def test_passed_checks_are_dropped_with_their_principal() -> None:
@@ -204,14 +206,26 @@ def test_a_principal_is_frozen_and_remembers_nothing() -> None:
 class Slot:
     def release(self) -> None: ...
 
+    def charge(self, units: int) -> None: ...
+
 
 def test_an_admitted_request_is_allowed() -> None:
-    grant = Admitted(Slot(), left=9, resets_in=1.0, slots_left=4, tier=TIERS["standard"])
+    grant = Admitted(Slot(), (9, 1.0, 4), tier_plan(TIERS["standard"]))
     assert conclude(ROUTE, GOOD, grant) == Allowed(GOOD, grant, ROUTE)
 
 
-@pytest.mark.parametrize("policy, reason", [("minute", Reason.RATE_LIMITED), (CONCURRENCY, Reason.CONCURRENCY_LIMITED)])
-def test_a_refusal_by_the_limiter_names_the_policy_and_the_wait(policy: str, reason: Reason) -> None:
-    exceeded = Exceeded(policy, wait_seconds=2.5, left=3, resets_in=1.5, slots_left=1, tier=TIERS["standard"])
+@pytest.mark.parametrize(
+    "policies, reason, detail",
+    [
+        (("minute",), Reason.RATE_LIMITED, "over its minute limit"),
+        ((CONCURRENCY,), Reason.CONCURRENCY_LIMITED, "over its concurrency limit"),
+        (("account-concurrency",), Reason.CONCURRENCY_LIMITED, "over its account-concurrency limit"),
+        (("minute", CONCURRENCY), Reason.RATE_LIMITED, "over its minute and concurrency limit"),
+    ],
+)
+def test_a_refusal_by_the_limiter_names_the_policies_and_the_wait(
+    policies: tuple[str, ...], reason: Reason, detail: str
+) -> None:
+    exceeded = Exceeded(policies, wait_seconds=2.5, levels=(3, 1.5, 1), plan=tier_plan(TIERS["standard"]))
     denied = conclude(ROUTE, GOOD, exceeded)
-    assert denied == Denied(reason, f"over its {policy} limit", ROUTE, GOOD, exceeded=exceeded, retry_after=2.5)
+    assert denied == Denied(reason, detail, ROUTE, GOOD, exceeded=exceeded, retry_after=2.5)

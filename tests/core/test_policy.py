@@ -235,7 +235,7 @@ def test_routes_with_overlapping_matches_are_allowed(one: str, other: str) -> No
 def test_a_cost_that_a_tier_never_has_is_refused_for_each_such_tier() -> None:
     routes = [Route("GET /cheap", cost=100), Route("GET /dear", cost=101)]
     mistakes = list(find_route_mistakes(routes, {**TIERS, "tiny": Tier("5/hour", 1)}))
-    way_out = "lower the cost or raise the tier"
+    way_out = "lower the cost or raise the limit"
     assert mistakes == [
         (0, f"Route 'GET /cheap' costs 100, more than tier 'tiny' ever has (5/hour): {way_out}"),
         (1, f"Route 'GET /dear' costs 101, more than tier 'test' ever has (100/minute): {way_out}"),
@@ -243,6 +243,19 @@ def test_a_cost_that_a_tier_never_has_is_refused_for_each_such_tier() -> None:
     ]
     with pytest.raises(ConfigurationError, match="'GET /dear' costs 101"):
         Policy(routes)
+
+
+def test_a_cost_that_a_limit_of_a_route_an_account_or_an_owner_never_has_is_refused() -> None:
+    routes = [Route("GET /dear", cost=9, limit={"rate": ["8/minute", "9/hour"]})]
+    shared = Tier("9/minute", 1, quota="9/day", account={"rate": "7/2 hours"}, owner={"quota": "6/month"})
+    assert list(find_route_mistakes(routes, {"shared": shared})) == [
+        (0, f"Route 'GET /dear' costs 9, more than {owner}: lower the cost or raise the limit")
+        for owner in (
+            "account of tier 'shared' ever has (7/2 hours)",
+            "owner of tier 'shared' ever has (6/month)",
+            "the route ever has (8/minute)",
+        )
+    ]
 
 
 def specificity(template: str, path: str) -> tuple[int, ...] | None:

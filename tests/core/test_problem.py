@@ -5,8 +5,9 @@ import pytest
 from machpay_gateway.core.decision.decision import Denied
 from machpay_gateway.core.decision.problem import PROBLEMS, Problem, problem_for, whole_seconds
 from machpay_gateway.core.decision.reason import Reason
-from machpay_gateway.core.limits.admission import CONCURRENCY, Exceeded
-from machpay_gateway.core.limits.rate import TIERS
+from machpay_gateway.core.limits.admission import Exceeded
+from machpay_gateway.core.limits.plan import tier_plan
+from machpay_gateway.core.limits.rate import CONCURRENCY, TIERS
 
 
 def told(reason: Reason, **more: object) -> Problem:
@@ -125,11 +126,11 @@ def test_a_refusal_for_scope_lists_the_required_scopes() -> None:
     assert "required_scopes" not in told(Reason.INVALID_CREDENTIALS).body
 
 
-@pytest.mark.parametrize("policy", ["minute", CONCURRENCY])
-def test_a_refusal_for_quota_names_the_policy_and_the_wait(policy: str) -> None:
-    exceeded = Exceeded(policy, wait_seconds=2.2, left=3, resets_in=1.1, slots_left=1, tier=TIERS["standard"])
+@pytest.mark.parametrize("policies", [("minute",), (CONCURRENCY,), ("minute", CONCURRENCY)])
+def test_a_refusal_for_quota_names_all_violated_policies_and_the_wait(policies: tuple[str, ...]) -> None:
+    exceeded = Exceeded(policies, wait_seconds=2.2, levels=(3, 1.1, 1), plan=tier_plan(TIERS["standard"]))
     problem = told(Reason.RATE_LIMITED, exceeded=exceeded, retry_after=2.2)
-    assert problem.body["violated_policies"] == [policy]
+    assert problem.body["violated_policies"] == list(policies)
     assert problem.body["retry_after"] == 3
     assert header(problem, b"retry-after") == b"3"
 

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from limits import parse_many
 
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.limits.rate import MAX_LIMIT, TIERS, CellWindow, Tier, parse_rate
+from machpay_gateway.core.limits.plan import tier_plan
+from machpay_gateway.core.limits.rate import MAX_LIMIT, TIERS, Tier, parse_rate
+from machpay_gateway.core.limits.window import CellWindow, cells_of
 
 
 @pytest.mark.parametrize(
@@ -30,7 +32,7 @@ from machpay_gateway.core.limits.rate import MAX_LIMIT, TIERS, CellWindow, Tier,
 def test_a_rate_is_parsed_in_the_notation_of_limits(rate: str, limit: int, window_seconds: int, name: str) -> None:
     assert parse_rate(rate) == (limit, window_seconds, name)
     tier = Tier(rate, 1)
-    assert (tier.limit, tier.window_seconds, tier.policy_name) == (limit, window_seconds, name)
+    assert (tier.limit, tier.window_seconds, tier_plan(tier).policies[0].name) == (limit, window_seconds, name)
 
 
 @given(
@@ -69,16 +71,22 @@ def test_a_rate_per_minute_is_parsed_as_by_limits(number: str, window: str) -> N
         "100/minute x",
         "0/minute",  # would admit nothing, ever
         f"{MAX_LIMIT + 1}/minute",
-        "100/minute; 5/second",  # two limits: choosing one of them would be a guess
-        "100/minute, 5/second",
-        "100/minute|5/second",
         100,
         None,
     ],
 )
 def test_an_invalid_rate_is_refused(rate: str) -> None:
     with pytest.raises(ConfigurationError, match="Rate "):
+        parse_rate(rate)
+    with pytest.raises(ConfigurationError, match="Rate "):
         Tier(rate, 1)
+
+
+@pytest.mark.parametrize("rates", ["100/minute; 5/second", "100/minute, 5/second", "100/minute|5/second"])
+def test_several_rates_are_several_windows_of_a_tier_and_no_single_rate(rates: str) -> None:
+    assert Tier(rates, 1).limits.rates == ((100, 60, "minute"), (5, 1, "second"))
+    with pytest.raises(ConfigurationError, match=r"Rate .* is more than one rate: give one"):
+        parse_rate(rates)
 
 
 @pytest.mark.parametrize("concurrency", [0, -1, True, 1.0, "5", None])
@@ -114,8 +122,12 @@ def test_an_invalid_number_of_keys_is_refused(max_keys: int) -> None:
     ],
 )
 def test_a_local_share_is_an_equal_part_and_at_least_one(tier: Tier, workers: int, share: tuple[int, int, int]) -> None:
-    local = tier.local_share(workers)
-    assert (local.limit, local.window_seconds, local.concurrency) == share
+    limits = tier.limits.local_share(workers)
+    (rate,) = limits.rates
+    assert (rate.limit, rate.window_seconds, limits.concurrency) == share
+    plan = tier_plan(tier).local_share(workers)
+    assert (plan.limit, plan.policies[0].window_seconds, plan.concurrency) == share
+    assert tier_plan(tier).local_share(workers) is plan  # limiters compare plans by identity
 
 
 @dataclass
@@ -136,6 +148,10 @@ class History:
     def grain(self) -> float:
         """The error of float arithmetic here: a microsecond for seconds since the epoch, next to none otherwise."""
         return 4 * math.ulp(max(self.latest, abs(self.now)) + 2 * self.window_seconds)
+
+    @property
+    def cell_seconds(self) -> float:
+        return self.window_seconds / cells_of(self.window_seconds)
 
     def wait(self, seconds: float) -> None:
         self.now += seconds
@@ -160,6 +176,7 @@ class Step:
 
 def steps(costs: st.SearchStrategy[int], limits: st.SearchStrategy[int]) -> st.SearchStrategy[list[Step]]:
     marked = [0.0, 1 / 60, 59 / 60, 1.0, 61 / 60, 62 / 60, 1.5, 50.0, 1e5, -1 / 60, -1.0, -100.0]
+    marked += [1 / 12, 11 / 12, 13 / 12, 14 / 12, -1 / 12]  # the cells of a short window
     later = st.sampled_from(marked) | st.floats(0, 0.05) | st.floats(0, 1.2)
     return st.lists(st.builds(Step, later, costs, limits), min_size=1, max_size=40)
 
@@ -184,12 +201,12 @@ def test_no_interval_of_a_window_however_cut_admits_more_than_the_limit(
 
 @given(WINDOWS, STARTS, steps(COSTS, LIMITS))
 @settings(max_examples=150)
-def test_a_refusal_means_that_61_cells_hold_the_limit(window_seconds: int, start: float, history: list[Step]) -> None:
+def test_a_refusal_means_that_the_cells_hold_the_limit(window_seconds: int, start: float, history: list[Step]) -> None:
     run = History(window_seconds, start)
     for step in history:
         run.wait(step.windows * window_seconds)
         if not run.ask(step.cost, step.limit):
-            assert run.admitted_in(window_seconds / 60 * 61 + run.grain) + step.cost > step.limit
+            assert run.admitted_in(window_seconds + run.cell_seconds + run.grain) + step.cost > step.limit
 
 
 @given(WINDOWS, STARTS, steps(COSTS, st.just(6)))
@@ -232,7 +249,7 @@ def test_the_next_unit_frees_after_its_wait_and_not_before(
 
 @given(WINDOWS, STARTS, steps(COSTS, LIMITS))
 @settings(max_examples=150)
-def test_units_taken_are_never_negative_and_expire_after_61_cells(
+def test_units_taken_are_never_negative_and_expire_with_the_last_cell(
     window_seconds: int, start: float, history: list[Step]
 ) -> None:
     run = History(window_seconds, start)
@@ -241,9 +258,17 @@ def test_units_taken_are_never_negative_and_expire_after_61_cells(
         run.ask(step.cost, step.limit)
         assert run.window.taken >= 0
         assert run.window.taken >= run.admitted_in(window_seconds - run.grain)
-    run.window.advance(run.latest + window_seconds / 60 * 62 + run.grain)
+    run.window.advance(run.latest + window_seconds + 2 * run.cell_seconds + run.grain)
     assert run.window.taken == 0
     assert run.window.frees_in(run.latest) == 0.0
+
+
+@pytest.mark.parametrize(
+    "window_seconds, cells",
+    [(1, 12), (10, 12), (12, 12), (13, 13), (59, 59), (60, 60), (61, 60), (3600, 60), (2_592_000, 60)],
+)
+def test_a_window_has_60_cells_or_one_a_second_but_at_least_12(window_seconds: int, cells: int) -> None:
+    assert cells_of(window_seconds) == cells
 
 
 def test_bursts_on_both_sides_of_a_minute_boundary_share_one_limit() -> None:

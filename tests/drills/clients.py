@@ -11,6 +11,7 @@ from hashlib import blake2b
 from typing import Self
 
 from tests.drills.load import HOST, read_answer, request_for
+from tests.limiters.state import State, read_state
 from tests.redises.servers import Server
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -71,22 +72,22 @@ async def seconds_until(condition: Callable[[], bool], *, patience_seconds: floa
     return loop.time() - began_at
 
 
-def subject_fields(server: Server, key_id: str) -> dict[str, str]:
+def subject_state(server: Server, key_id: str) -> State:
     """Return what Redis keeps of a key's subject."""
-    digest = blake2b(key_id.encode(), digest_size=16).digest()
-    fields = server.command("HGETALL", f"machpay:{urlsafe_b64encode(digest).rstrip(b'=').decode()}")
-    return dict(fields)
+    digest = urlsafe_b64encode(blake2b(key_id.encode(), digest_size=16).digest()).rstrip(b"=").decode()
+    for key in server.command("KEYS", f"machpay:{{*}}{digest}"):
+        return read_state(server.command("GET", key).encode(errors="surrogateescape"))
+    return State()
 
 
 def slots_held(server: Server, key_id: str) -> int:
     """Return how many slots the subject holds by its own count."""
-    return int(subject_fields(server, key_id).get("f", 0))
+    return subject_state(server, key_id).held
 
 
-def leases(server: Server, key_id: str) -> dict[str, int]:
+def leases(server: Server, key_id: str) -> dict[bytes, int]:
     """Return how many slots each worker holds."""
-    fields = subject_fields(server, key_id)
-    return {name: int(float(value)) % 2**20 for name, value in fields.items() if name.startswith("w")}
+    return {name: slots for name, slots, _ in subject_state(server, key_id).workers}
 
 
 def is_free(server: Server, key_id: str) -> bool:

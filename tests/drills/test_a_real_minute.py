@@ -5,10 +5,12 @@ import time
 import pytest
 
 from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, Exceeded
+from machpay_gateway.core.limits.plan import tier_plan
 from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.limiters.memory import MemoryLimiter
 
 TIER = TIERS["test"]
+PLAN = tier_plan(TIER)
 SECONDS = 130
 
 
@@ -18,7 +20,7 @@ def test_no_sixty_seconds_hold_more_than_the_limit_and_nobody_waits_longer_than_
     limiter, admitted, due = MemoryLimiter(), [], 0.0
     ends_at = time.monotonic() + SECONDS
     while (now := time.monotonic()) < ends_at:
-        answer = limiter.admit(AdmissionRequest("subject", 1, TIER, 1))
+        answer = limiter.admit(AdmissionRequest("subject", 1, PLAN, 1))
         if isinstance(answer, Admitted):
             admitted.append(now)
             answer.lease.release()

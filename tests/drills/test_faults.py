@@ -9,7 +9,7 @@ import pytest
 
 from machpay_gateway import Tier
 from tests.drills.checker import worst_window
-from tests.drills.clients import seconds_until, subject_fields
+from tests.drills.clients import seconds_until, subject_state
 from tests.drills.load import Answer
 from tests.drills.loads import (
     READY_SECONDS,
@@ -130,9 +130,9 @@ async def _seen(fleet: Fleet, server: Server, fault: Callable[[], None]) -> _See
     with running_loads(plans, fleet.folder) as loads:
         await asyncio.sleep(began_at + BEFORE_SECONDS - time.monotonic())
         await asyncio.to_thread(fault)
-        taken = int(subject_fields(server, plenty_id).get("t", 0))
+        taken = subject_state(server, plenty_id).taken
         back_seconds = await seconds_until(
-            lambda: int(subject_fields(server, plenty_id).get("t", 0)) > taken, patience_seconds=AFTER_SECONDS
+            lambda: subject_state(server, plenty_id).taken > taken, patience_seconds=AFTER_SECONDS
         )
         plenty_answers, little_answers, strangers = [await asyncio.to_thread(load.answers) for load in loads]
         return _Seen(plenty_answers, little_answers, strangers, back_seconds)

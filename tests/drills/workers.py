@@ -133,7 +133,7 @@ def running_workers(count: int, redis: str, tiers: Mapping[str, Tier], *, on_fai
             "MACHPAY_FAILURE_LIMIT": "1000000/minute",  # all callers are one address here
         }
         for tier_name, tier in tiers.items():
-            environment[f"MACHPAY_TIERS__{tier_name.upper()}__RATE"] = tier.rate
+            environment[f"MACHPAY_TIERS__{tier_name.upper()}__RATE"] = tier.rate_text
             environment[f"MACHPAY_TIERS__{tier_name.upper()}__CONCURRENCY"] = str(tier.concurrency)
         workers: list[Worker] = []
         try:

@@ -165,6 +165,9 @@ async def test_a_held_slot_ends_when_its_time_is_over() -> None:
         def release(self) -> None:
             self.ended.set()
 
+        def charge(self, units: int) -> None:
+            raise AssertionError(units)
+
     leases = HeldLeases(0.01)
     leases.hold(lease := Lease())
     assert not lease.ended.is_set()
@@ -184,6 +187,9 @@ def test_a_shutdown_releases_held_slots_before_the_limiter_closes(monkeypatch: p
     class Lease:
         def release(self) -> None:
             steps.append("slot")
+
+        def charge(self, units: int) -> None:
+            raise AssertionError(units)
 
     def admit(demand: AdmissionRequest) -> Answer | PendingAnswer:
         granted = admitting(demand)

@@ -3,8 +3,10 @@
 A server's clock is set by writing it into the script: the one line that reads the time is replaced.
 """
 
+import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,18 +18,22 @@ from fakeredis._clients._tcp_server import TCPFakeRequestHandler
 from redis import Redis
 from redis.exceptions import ResponseError
 
+from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.limits.admission import (
     AdmissionRequest,
     Admitted,
     Answer,
     Exceeded,
+    Lease,
     LimiterUnavailable,
     Remaining,
     Stale,
 )
+from machpay_gateway.core.limits.plan import Plan, tier_plan
 from machpay_gateway.core.limits.ports import Limiter
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.memory import MemoryLimiter
+from machpay_gateway.limiters.quota_ledger import QuotaLedger
 from machpay_gateway.limiters.redis import RedisLimiter
 from machpay_gateway.limiters.redis.scripts import Script, Scripts
 from tests.clocks import FixedClock
@@ -36,41 +42,117 @@ START = 6000.0
 _TIME = "redis.call('TIME')"
 
 
+class StoredQuotas:
+    """The stored units of quotas, in a dict. While it *is_away*, it raises."""
+
+    def __init__(self) -> None:
+        self.units: Counter[tuple[str, int]] = Counter()
+        self.is_away = False
+
+    async def add_quota_units(self, units: Sequence[tuple[str, int, int]]) -> None:
+        self._check()
+        for subject, day, count in units:
+            self.units[subject, day] += count
+
+    async def quota_units(self, subject: str, since: int) -> int:
+        self._check()
+        return sum(count for (name, day), count in self.units.items() if name == subject and day >= since)
+
+    async def drop_quota_units(self, now: float) -> None:
+        raise NotImplementedError
+
+    def _check(self) -> None:
+        if self.is_away:
+            raise StoreUnavailable("quota units")
+
+
+@dataclass(frozen=True)
+class Left:
+    """What an answer says is left of a tier with one window, and its parts."""
+
+    answer: Admitted | Exceeded | Remaining
+
+    @property
+    def left(self) -> int:
+        return max(0, int(self.answer.levels[0]))
+
+    @property
+    def resets_in(self) -> float:
+        return self.answer.levels[1]
+
+    @property
+    def slots_left(self) -> int:
+        return max(0, int(self.answer.levels[-1]))
+
+    @property
+    def lease(self) -> Lease:
+        assert isinstance(self.answer, Admitted)
+        return self.answer.lease
+
+    @property
+    def plan(self) -> Plan:
+        return self.answer.plan
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        assert isinstance(self.answer, Exceeded)
+        return self.answer.policies
+
+    @property
+    def wait_seconds(self) -> float:
+        assert isinstance(self.answer, Exceeded)
+        return self.answer.wait_seconds
+
+
 @dataclass(frozen=True)
 class Harness:
     """An open limiter, its clock, and the subjects that it was called for."""
 
     limiter: Limiter
     clock: FixedClock
+    stored: StoredQuotas = field(default_factory=StoredQuotas)
     subjects: set[str] = field(default_factory=set)
+
+    async def answer(self, request: AdmissionRequest) -> Answer:
+        """Return the answer to any request."""
+        self.subjects.update((request.subject, *request.others))
+        answer = self.limiter.admit(request)
+        return await answer if isinstance(answer, Awaitable) else answer
+
+    async def until_reported(self) -> None:
+        """Wait until the server, if there is one, counts every slot that was released."""
+        if isinstance(self.limiter, RedisLimiter):
+            subjects = self.limiter._subjects  # noqa: SLF001 - nobody else knows what is on its way
+            while any(one.steps_in_flight or one.reported != one.held for one in subjects.values()):  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.001)
 
     async def admit(self, tier: Tier, *, cost: int = 1, version: int = 1, subject: str = "key_1") -> Answer:
         self.subjects.add(subject)
-        answer = self.limiter.admit(AdmissionRequest(subject, version, tier, cost))
+        answer = self.limiter.admit(AdmissionRequest(subject, version, tier_plan(tier), cost))
         return await answer if isinstance(answer, Awaitable) else answer
 
-    async def take(self, tier: Tier, *, cost: int = 1, version: int = 1, subject: str = "key_1") -> Admitted:
+    async def take(self, tier: Tier, *, cost: int = 1, version: int = 1, subject: str = "key_1") -> Left:
         answer = await self.admit(tier, cost=cost, version=version, subject=subject)
         assert isinstance(answer, Admitted), answer
-        return answer
+        return Left(answer)
 
-    async def refusal(self, tier: Tier, *, cost: int = 1, version: int = 1, subject: str = "key_1") -> Exceeded:
+    async def refusal(self, tier: Tier, *, cost: int = 1, version: int = 1, subject: str = "key_1") -> Left:
         answer = await self.admit(tier, cost=cost, version=version, subject=subject)
         assert isinstance(answer, Exceeded), answer
-        return answer
+        return Left(answer)
 
     async def remaining(
         self, tier: Tier, *, version: int = 1, subject: str = "key_1"
     ) -> Remaining | Stale | LimiterUnavailable:
         self.subjects.add(subject)
-        return await self.limiter.remaining(AdmissionRequest(subject, version, tier, 1))
+        return await self.limiter.remaining(AdmissionRequest(subject, version, tier_plan(tier), 1))
 
     async def left(self, tier: Tier, *, version: int = 1, subject: str = "key_1") -> tuple[int, int]:
         """Return the units and the slots that the subject has left."""
         remaining = await self.remaining(tier, version=version, subject=subject)
         assert isinstance(remaining, Remaining), remaining
-        assert remaining.tier is tier
-        return remaining.left, remaining.slots_left
+        assert remaining.plan is tier_plan(tier)
+        return Left(remaining).left, Left(remaining).slots_left
 
     async def invalidate(self, version: int, *, subject: str = "key_1") -> None:
         self.subjects.add(subject)
@@ -108,8 +190,9 @@ def _admit_at(now: float) -> Script:
 async def memory() -> AsyncIterator[Harness]:
     """Open a limiter in this process; it must hold every subject that it was called for."""
     clock = FixedClock(START)
-    limiter = MemoryLimiter(clock)
-    harness = Harness(limiter, clock)
+    store = StoredQuotas()
+    limiter = MemoryLimiter(clock, wall_clock=clock, ledger=QuotaLedger(store, clock=clock))
+    harness = Harness(limiter, clock, store)
     yield harness
     assert not limiter.is_degraded
     assert len(limiter) == len(harness.subjects)
@@ -122,10 +205,18 @@ async def redis_at(url: str) -> AsyncIterator[Harness]:
     Without this check a limiter that never reaches its server passes the contract by its local share.
     """
     clock, prefix = FixedClock(START), f"test{token_hex(4)}"
-    limiter = RedisLimiter(url, prefix=prefix, clock=clock, scripts=ScriptsAt(clock))
+    store = StoredQuotas()
+    limiter = RedisLimiter(
+        url,
+        prefix=prefix,
+        clock=clock,
+        wall_clock=clock,
+        scripts=ScriptsAt(clock),
+        ledger=QuotaLedger(store, clock=clock),
+    )
     await limiter.open()
     try:
-        harness = Harness(limiter, clock)
+        harness = Harness(limiter, clock, store)
         yield harness
         assert not limiter.is_degraded, limiter.outage
         assert not limiter.counts, "the limiter decided without its server"

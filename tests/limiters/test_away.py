@@ -13,7 +13,6 @@ from secrets import token_hex
 import pytest
 
 from machpay_gateway.core.limits.admission import (
-    CONCURRENCY,
     STALE,
     AdmissionRequest,
     Admitted,
@@ -21,18 +20,19 @@ from machpay_gateway.core.limits.admission import (
     LimiterUnavailable,
     Remaining,
 )
-from machpay_gateway.core.limits.rate import Tier
+from machpay_gateway.core.limits.plan import tier_plan
+from machpay_gateway.core.limits.rate import CONCURRENCY, Tier
 from machpay_gateway.limiters.redis import RedisLimiter
 from machpay_gateway.limiters.redis.limiter import FailureMode
 from tests.clocks import FixedClock
-from tests.limiters.harness import START, Harness
+from tests.limiters.harness import START, Harness, Left
 from tests.redises.faults import FaultProxy
 from tests.redises.ports import HOST, free_port
 from tests.redises.servers import Server, running_server
 from tests.redises.waiting import wait_until
 
 TEN = Tier("10/minute", 4)
-HALF = Tier("5/minute", 2)
+HALF = tier_plan(TEN).local_share(2)
 MODES: tuple[FailureMode, ...] = ("local", "deny", "allow")
 LIMITER = "machpay_gateway.limiters.redis.limiter"
 PATIENCE_SECONDS = 5.0
@@ -74,16 +74,16 @@ def cut(proxy: FaultProxy) -> None:
     proxy.reset_all()
 
 
-async def back(harness: Harness, tier: Tier = TEN) -> Admitted:
+async def back(harness: Harness, tier: Tier = TEN) -> Left:
     """Send requests of cost 0 until Redis answers, and return its answer."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             answer = await harness.admit(tier, cost=0)
             if isinstance(answer, Admitted):
                 answer.lease.release()
-                if answer.tier is tier:
+                if answer.plan is tier_plan(tier):
                     await asyncio.sleep(0.05)  # a release is reported a moment later
-                    return answer
+                    return Left(answer)
             await asyncio.sleep(0.01)
 
 
@@ -135,12 +135,12 @@ async def test_local_each_worker_admits_its_share_of_what_was_left(
         cut(proxy)
         answers = [await harness.take(TEN) for _ in range(2)]
         assert [(answer.left, answer.slots_left) for answer in answers] == [(2, 1), (1, 0)]  # 2 of the 3 count here
-        assert {answer.tier for answer in answers} == {HALF}
-        assert (await harness.refusal(TEN)).policy == CONCURRENCY
+        assert {answer.plan for answer in answers} == {HALF}
+        assert (await harness.refusal(TEN)).policies == (CONCURRENCY,)
         answers[0].lease.release()
         (await harness.take(TEN)).lease.release()
         refusal = await harness.refusal(TEN)
-        assert (refusal.policy, refusal.left, refusal.slots_left, refusal.tier) == ("minute", 0, 1, HALF)
+        assert (refusal.policies, refusal.left, refusal.slots_left, refusal.plan) == (("minute",), 0, 1, HALF)
         assert refusal.wait_seconds == pytest.approx(61)
         assert counts(harness) == {"local": 5}
         harness.clock.advance(61)
@@ -154,7 +154,7 @@ async def test_local_each_worker_admits_its_share_of_what_was_left(
 async def test_the_remaining_quota_is_unavailable_until_the_server_is_back(
     mode: FailureMode, proxy: FaultProxy, prefix: str
 ) -> None:
-    request = AdmissionRequest("key_1", 1, TEN, 1)
+    request = AdmissionRequest("key_1", 1, tier_plan(TEN), 1)
     async with limiter_on(proxy.url, prefix, on_failure=mode) as harness:
         (await harness.take(TEN)).lease.release()
         proxy.blackhole = True
@@ -192,9 +192,9 @@ async def test_a_server_that_begins_to_refuse_is_an_outage_with_its_reason_logge
     with running_server() as server:
         url = server.add_user("gateway", "+@all", f"~{prefix}:*")
         async with limiter_on(url, prefix) as harness:
-            assert (await harness.take(TEN)).tier is TEN
+            assert (await harness.take(TEN)).plan is tier_plan(TEN)
             # Heartbeats are answered, so that only requests would show the refusal.
-            server.command("ACL", "SETUSER", "gateway", "-hget", "-hmget")
+            server.command("ACL", "SETUSER", "gateway", "-get")
             for _ in range(20):  # a second: longer than it takes to connect again
                 await seconds_of(harness)
                 await asyncio.sleep(0.05)
@@ -202,7 +202,7 @@ async def test_a_server_that_begins_to_refuse_is_an_outage_with_its_reason_logge
             (message,) = caplog.messages
             assert message.startswith("Redis does not serve the limits: the user may not")
             assert "`ACL SETUSER USER " in message
-            server.command("ACL", "SETUSER", "gateway", "+hget", "+hmget")
+            server.command("ACL", "SETUSER", "gateway", "+get")
             await back(harness)
             assert [message[:12] for message in caplog.messages] == ["Redis does n", "Redis answer"]
 
@@ -219,7 +219,7 @@ async def test_a_sweep_of_idle_subjects_keeps_the_local_shares(proxy: FaultProxy
         limiter._batcher.fail_queued()  # noqa: SLF001 - as every failed attempt to connect does
         for number in range(20):
             await harness.take(TEN, subject=f"another_{number}")
-        assert (await harness.refusal(TEN)).policy == "minute"
+        assert (await harness.refusal(TEN)).policies == ("minute",)
 
 
 async def test_deny_admits_nothing_and_reports_the_reason(proxy: FaultProxy, prefix: str) -> None:
@@ -241,7 +241,7 @@ async def test_allow_admits_everything_and_counts_it_once_redis_is_back(
     async with limiter_on(server_url, prefix) as other, limiter_on(proxy.url, prefix, "allow") as harness:
         cut(proxy)
         answers = [await harness.take(TEN) for _ in range(12)]
-        assert (answers[-1].left, answers[-1].slots_left, answers[-1].tier) == (0, 0, HALF)
+        assert (answers[-1].left, answers[-1].slots_left, answers[-1].plan) == (0, 0, HALF)
         assert counts(harness) == {"allow": 12}
         for answer in answers:
             answer.lease.release()
@@ -251,7 +251,7 @@ async def test_allow_admits_everything_and_counts_it_once_redis_is_back(
                 last.lease.release()
                 await asyncio.sleep(0.01)
         assert isinstance(last, Exceeded)
-        assert (last.policy, last.left) == ("minute", 0)
+        assert (last.policies, Left(last).left) == (("minute",), 0)
 
 
 async def test_slots_released_during_an_outage_are_free_afterwards(
@@ -355,7 +355,7 @@ async def test_a_server_that_takes_no_writes_counts_as_unavailable(
                 if mode == "deny":
                     assert isinstance(await harness.admit(TEN), LimiterUnavailable)
                 else:
-                    assert (await harness.take(TEN)).tier is not TEN
+                    assert (await harness.take(TEN)).plan is not tier_plan(TEN)
             assert counts(harness) == {mode: 3}
             server.command(*mend)
             await back(harness, Tier("100/minute", 50))
@@ -398,7 +398,7 @@ async def test_the_first_worker_back_keeps_to_its_local_share_until_the_others_h
             assert (await back(harness)).left == 10 - 4  # the server knows nothing of the other worker's units
             assert (await harness.take(TEN)).left == 10 - 4 - 1
             refusal = await harness.refusal(TEN)
-            assert (refusal.policy, refusal.left, refusal.slots_left, refusal.tier) == ("minute", 0, 1, HALF)
+            assert (refusal.policies, refusal.left, refusal.slots_left, refusal.plan) == (("minute",), 0, 1, HALF)
             others_proxy.accept()
             assert (await back(other)).left == 10 - 4 - 1 - 4
 
@@ -412,12 +412,12 @@ async def test_the_server_alone_decides_once_every_worker_had_time_to_report(
         cut(proxy)
         for _ in range(5):
             (await harness.take(TEN)).lease.release()
-        assert (await harness.refusal(TEN)).tier is not TEN
+        assert (await harness.refusal(TEN)).plan is not tier_plan(TEN)
         proxy.accept()
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not isinstance(answer := await harness.admit(TEN), Admitted):  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.01)
-        assert (answer.left, answer.tier) == (10 - 5 - 1, TEN)
+        assert (answer.levels[0], answer.plan) == (10 - 5 - 1, tier_plan(TEN))
 
 
 @patient
@@ -441,7 +441,7 @@ async def test_a_request_that_waits_behind_a_lost_one_of_its_subject_is_answered
         assert all(isinstance(answer, Admitted) for answer in answers)
         assert counts(harness) == {"local": 1 if is_back else 2}  # the first one's reply was lost
         assert isinstance(answers[1], Admitted)
-        assert (answers[1].tier is TEN) is is_back
+        assert (answers[1].plan is tier_plan(TEN)) is is_back
 
 
 @patient
@@ -478,7 +478,7 @@ async def test_units_of_an_outage_are_counted_once_however_often_the_server_is_l
 async def test_an_invalidation_holds_where_it_was_made_before_the_server_knows_of_it(
     proxy: FaultProxy, prefix: str, *, is_known: bool
 ) -> None:
-    request = AdmissionRequest("key_1", 1, TEN, 1)
+    request = AdmissionRequest("key_1", 1, tier_plan(TEN), 1)
     async with limiter_on(proxy.url, prefix) as harness:
         if is_known:
             await harness.take(TEN)
@@ -489,7 +489,7 @@ async def test_an_invalidation_holds_where_it_was_made_before_the_server_knows_o
         assert await harness.limiter.remaining(request) is STALE
         assert not invalidating.done()
         await invalidating
-        assert (await harness.take(TEN, version=2)).tier is TEN
+        assert (await harness.take(TEN, version=2)).plan is tier_plan(TEN)
 
 
 @patient

@@ -9,14 +9,22 @@ from functools import partial
 import pytest
 
 from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, Answer, LimiterUnavailable
+from machpay_gateway.core.limits.plan import tier_plan
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.redis.batcher import Batcher
 from machpay_gateway.limiters.redis.connection import RedisCall
 from machpay_gateway.limiters.redis.scripts import Scripts
-from machpay_gateway.limiters.redis.subject import Subject
+from machpay_gateway.limiters.redis.subject import Step, Subject
 
 TEN = Tier("10/minute", 4)
-REPLY = [1, 9, 3, 60_000, 0]  # as `admit.lua` answers the first step of a subject
+STEP = [1, 1, 0, 9, 60_000, 3]  # as `admit.lua` answers the first step of a subject
+
+
+def reply(*steps: int) -> list[int]:
+    """Return the reply to several steps, which begins with the number of the day."""
+    return [20_000, *steps]
+
+
 LONGER_THAN_STEPS_GATHER = 0.02
 
 
@@ -46,9 +54,16 @@ class Requests:
         self.connection = SilentConnection()
         clock = asyncio.get_running_loop().time
         self.batches: Counter[int] = Counter()
+        self.seeded: list[Step] = []
         self.refused = LimiterUnavailable("away")
         self.batcher = Batcher(
-            Scripts(), "worker", clock=clock, decide_locally=lambda *_: self.refused, batches=self.batches
+            Scripts(),
+            "worker",
+            clock=clock,
+            wall_clock=time.time,
+            decide_locally=lambda *_: self.refused,
+            seed=self.seeded.append,
+            batches=self.batches,
         )
         self.batcher.attach(self.connection)
         self.futures: list[asyncio.Future[Answer]] = []
@@ -57,9 +72,10 @@ class Requests:
         """Submit a request of *subject*, by default another one; its answer comes to the last of *futures*."""
         if subject is None:
             name = f"key_{len(self.futures)}"
-            subject = Subject(name.encode(), AdmissionRequest(name, 1, TEN, 1), self.batcher.report_release)
+            request = AdmissionRequest(name, 1, tier_plan(TEN), 1)
+            subject = Subject(name, name.encode(), request, self.batcher.report_change, lambda *_: None)
         self.futures.append(asyncio.get_running_loop().create_future())
-        subject.wait_for_answer(subject.request, self.futures[-1])
+        subject.wait_for_answer(subject.request, (), self.futures[-1])
         self.batcher.submit(subject)
         return subject
 
@@ -71,7 +87,7 @@ async def test_the_requests_of_one_turn_go_out_as_one_call_and_each_gets_its_ans
     assert not requests.connection.calls
     await asyncio.sleep(0)
     (call,) = requests.connection.calls
-    call.on_reply([*REPLY, 0, 0, 4, 60_000, 5000, *REPLY])
+    call.on_reply(reply(*STEP, 0, 0, 5000, 0, 60_000, 4, *STEP))
     first, second, third = await asyncio.gather(*requests.futures)
     assert isinstance(first, Admitted)
     assert isinstance(third, Admitted)
@@ -86,7 +102,7 @@ async def test_a_chunk_leaves_before_the_turn_is_over() -> None:
     assert call.encoded.count(b"key_") == 24
     await asyncio.sleep(0)
     assert len(requests.connection.calls) == 1  # the rest waits for the reply
-    call.on_reply(REPLY * 24)
+    call.on_reply(reply(*STEP * 24))
     assert requests.connection.calls[1].encoded.count(b"key_") == 6
     assert requests.batches == {24: 1, 6: 1}
 
@@ -97,7 +113,7 @@ async def test_while_replies_are_quick_steps_gather_behind_one_batch() -> None:
         requests.add()
         await asyncio.sleep(0)
     assert len(requests.connection.calls) == 1
-    requests.connection.calls[0].on_reply(REPLY)
+    requests.connection.calls[0].on_reply(reply(*STEP))
     assert len(requests.connection.calls) == 2
     assert requests.connection.calls[1].encoded.count(b"key_") == 3
 
@@ -107,7 +123,7 @@ async def test_chunks_gather_behind_three_batches() -> None:
     for _ in range(24 * 5):
         requests.add()
     assert [call.encoded.count(b"key_") for call in requests.connection.calls] == [24, 24, 24]
-    requests.connection.calls[0].on_reply(REPLY * 24)
+    requests.connection.calls[0].on_reply(reply(*STEP * 24))
     assert requests.connection.calls[3].encoded.count(b"key_") == 24 * 2
 
 
@@ -130,7 +146,7 @@ async def test_a_subject_that_waits_when_the_connection_is_lost_goes_out_once_ov
     requests.batcher.attach(requests.connection)
     _, call = requests.connection.calls
     assert call.encoded.count(b"key_0") == 1
-    call.on_reply([2, 8, 2, 60_000, 0])
+    call.on_reply(reply(2, 2, 0, 8, 60_000, 2))
     assert all(isinstance(future.result(), Admitted) for future in requests.futures[1:])
 
 
@@ -151,5 +167,5 @@ async def test_a_late_reply_is_waited_for_until_its_deadline(monkeypatch: pytest
     check()
     delay, _ = timers[-1]
     assert delay == pytest.approx(0.04)  # up to 0.2 s, for an event loop that was blocked itself
-    requests.connection.calls[0].on_reply(REPLY)
+    requests.connection.calls[0].on_reply(reply(*STEP))
     assert isinstance(requests.futures[0].result(), Admitted)

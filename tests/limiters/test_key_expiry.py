@@ -9,6 +9,7 @@ from redis import Redis
 
 from machpay_gateway.core.limits.admission import STALE
 from machpay_gateway.core.limits.rate import Tier
+from machpay_gateway.core.limits.window import cells_of
 from machpay_gateway.limiters.redis import RedisLimiter
 from machpay_gateway.limiters.redis.version_markers import MARKER_SECONDS
 from tests.clocks import FixedClock
@@ -52,11 +53,13 @@ async def harness(server_url: str) -> AsyncIterator[KeyHarness]:
 @pytest.mark.parametrize("rate", ["5/second", "5/minute", "5/hour", "5/day"])
 async def test_a_key_outlives_its_window(harness: KeyHarness, rate: str) -> None:
     tier = Tier(rate, 100)
+    window_seconds = tier.limits.rates[0].window_seconds
+    cell_seconds = window_seconds / cells_of(window_seconds)
     await harness.take(tier)
-    assert harness.ttl() >= tier.window_seconds / 60 * 61
-    harness.clock.advance(tier.window_seconds / 60)  # into the next cell, whose units last longer
+    assert harness.ttl() >= window_seconds + cell_seconds
+    harness.clock.advance(cell_seconds)  # into the next cell, whose units last longer
     await harness.take(tier)
-    assert harness.ttl() >= tier.window_seconds / 60 * 61
+    assert harness.ttl() >= window_seconds + cell_seconds
 
 
 @pytest.mark.parametrize("is_known", [False, True])
@@ -90,7 +93,7 @@ async def test_after_a_clock_step_back_of_more_than_a_window_units_count_from_th
     await harness.take(FIVE, cost=2)
     harness.clock.advance(20)
     await harness.take(FIVE)
-    harness.clock.advance(-7200)
+    harness.clock.advance(-3600)
     assert (await harness.take(FIVE)).left == 1
     harness.clock.advance(60)
     assert (await harness.take(FIVE)).left == 0

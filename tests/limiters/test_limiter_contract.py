@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from machpay_gateway.core.limits.admission import (
-    CONCURRENCY,
     STALE,
     AdmissionRequest,
     Admitted,
@@ -21,7 +20,9 @@ from machpay_gateway.core.limits.admission import (
     Lease,
     PendingAnswer,
 )
-from machpay_gateway.core.limits.rate import CellWindow, Tier
+from machpay_gateway.core.limits.plan import tier_plan
+from machpay_gateway.core.limits.rate import CONCURRENCY, Tier
+from machpay_gateway.core.limits.window import CellWindow
 from tests.limiters.harness import Harness, OpenLimiter
 
 pytestmark = pytest.mark.usefixtures("no_deadlines")
@@ -42,7 +43,7 @@ async def test_a_refusal_names_the_window_and_the_exact_wait(harness: Harness) -
     await harness.take(FIVE, cost=3)
     harness.clock.advance(10)
     refusal = await harness.refusal(FIVE)
-    assert (refusal.policy, refusal.left, refusal.slots_left) == ("minute", 0, 98)
+    assert (refusal.policies, refusal.left, refusal.slots_left) == (("minute",), 0, 98)
     assert refusal.wait_seconds == refusal.resets_in == pytest.approx(40.75)
     assert (await harness.refusal(FIVE, cost=3)).wait_seconds == pytest.approx(50.75)  # until three are free
     harness.clock.advance(40.74)
@@ -55,18 +56,18 @@ async def test_a_refusal_for_concurrency_names_it_and_reports_what_is_left(harne
     await harness.take(TWO_SLOTS)
     await harness.take(TWO_SLOTS)
     refusal = await harness.refusal(TWO_SLOTS)
-    assert (refusal.policy, refusal.left, refusal.slots_left) == (CONCURRENCY, 98, 0)
+    assert (refusal.policies, refusal.left, refusal.slots_left) == ((CONCURRENCY,), 98, 0)
     assert refusal.wait_seconds == 1.0
     assert refusal.resets_in == pytest.approx(61)
 
 
-async def test_where_both_limits_are_exceeded_the_window_is_named(harness: Harness) -> None:
+async def test_where_both_limits_are_exceeded_both_are_named(harness: Harness) -> None:
     tier = Tier("6/minute", 2)
     await harness.take(tier, cost=2)
     harness.clock.advance(10)
     await harness.take(tier, cost=3)
     refusal = await harness.refusal(tier, cost=4)
-    assert (refusal.policy, refusal.left, refusal.slots_left) == ("minute", 1, 0)
+    assert (refusal.policies, refusal.left, refusal.slots_left) == (("minute", CONCURRENCY), 1, 0)
     assert refusal.wait_seconds == pytest.approx(61)
     assert refusal.resets_in == pytest.approx(51)
 
@@ -117,14 +118,14 @@ async def test_a_slot_is_held_however_long_its_request_takes(harness: Harness) -
     await harness.take(TWO_SLOTS)
     await harness.take(TWO_SLOTS)
     harness.clock.advance(7200)
-    assert (await harness.refusal(TWO_SLOTS)).policy == CONCURRENCY
+    assert (await harness.refusal(TWO_SLOTS)).policies == (CONCURRENCY,)
 
 
 async def test_a_cost_of_0_counts_for_concurrency_only(harness: Harness) -> None:
     tier = Tier("1/minute", 2)
     assert (await harness.take(tier, cost=0)).left == 1
     assert (await harness.take(tier)).left == 0
-    assert (await harness.refusal(tier, cost=0)).policy == CONCURRENCY
+    assert (await harness.refusal(tier, cost=0)).policies == (CONCURRENCY,)
 
 
 async def test_a_cost_of_0_is_admitted_while_the_window_is_exhausted(harness: Harness) -> None:
@@ -189,7 +190,7 @@ async def test_a_lowered_tier_holds_within_the_window(harness: Harness) -> None:
     harness.clock.advance(20)
     await harness.take(Tier("10/minute", 10), cost=4)
     refusal = await harness.refusal(Tier("5/minute", 10))
-    assert (refusal.policy, refusal.left) == ("minute", 0)
+    assert (refusal.policies, refusal.left) == (("minute",), 0)
     assert refusal.wait_seconds == pytest.approx(41)  # when the first four are free, there is room for one
     harness.clock.advance(41)
     assert (await harness.take(Tier("5/minute", 10))).left == 0
@@ -200,7 +201,7 @@ async def test_a_cost_of_0_is_refused_while_a_lowered_tier_is_overdrawn(harness:
     harness.clock.advance(20)
     await harness.take(Tier("10/minute", 10), cost=4)
     refusal = await harness.refusal(Tier("3/minute", 10), cost=0)
-    assert (refusal.policy, refusal.left, refusal.slots_left) == ("minute", 0, 8)
+    assert (refusal.policies, refusal.left, refusal.slots_left) == (("minute",), 0, 8)
     assert refusal.resets_in == pytest.approx(41)
     assert refusal.wait_seconds == pytest.approx(61)
     assert (await harness.take(Tier("6/minute", 10), cost=0)).left == 0
@@ -224,8 +225,8 @@ async def test_a_raised_tier_holds_at_once(harness: Harness) -> None:
 async def test_a_window_of_another_length_does_not_admit_the_limit_twice(harness: Harness) -> None:
     await harness.take(Tier("5/minute", 100), cost=5)
     harness.clock.advance(5)
-    assert (await harness.refusal(Tier("5/hour", 100))).policy == "hour"
-    assert (await harness.refusal(Tier("5/second", 100))).policy == "second"
+    assert (await harness.refusal(Tier("5/hour", 100))).policies == ("hour",)
+    assert (await harness.refusal(Tier("5/second", 100))).policies == ("second",)
     await harness.refusal(Tier("5/minute", 100))
 
 
@@ -256,7 +257,7 @@ async def test_units_expire_on_time_in_a_window_of_another_length(harness: Harne
 async def test_a_window_of_another_length_keeps_the_slots_that_are_held(harness: Harness) -> None:
     first = await harness.take(Tier("50/minute", 2))
     assert (await harness.take(Tier("50/hour", 2))).slots_left == 0
-    assert (await harness.refusal(Tier("50/hour", 2))).policy == CONCURRENCY
+    assert (await harness.refusal(Tier("50/hour", 2))).policies == (CONCURRENCY,)
     first.lease.release()
     await harness.take(Tier("50/hour", 2))
 
@@ -286,13 +287,13 @@ async def test_concurrent_requests_are_admitted_up_to_the_limit(harness: Harness
 async def test_equal_requests_of_one_moment_each_report_what_the_ones_before_left(harness: Harness) -> None:
     tier = Tier("10/minute", 5)
     harness.subjects.add("key_1")
-    request = AdmissionRequest("key_1", 1, tier, 3)  # one object, so that they share a step
+    request = AdmissionRequest("key_1", 1, tier_plan(tier), 3)  # one object, so that they share a step
     answers = await asyncio.gather(*(answer_to(harness.limiter.admit(request)) for _ in range(4)))
     *admitted, refusal = answers
-    lefts = [(answer.left, answer.slots_left) for answer in admitted if isinstance(answer, Admitted)]
+    lefts = [(answer.levels[0], answer.levels[-1]) for answer in admitted if isinstance(answer, Admitted)]
     assert lefts == [(7, 4), (4, 3), (1, 2)]
     assert isinstance(refusal, Exceeded)
-    assert (refusal.left, refusal.slots_left) == (1, 2)
+    assert (refusal.levels[0], refusal.levels[-1]) == (1, 2)
 
 
 async def answer_to(answer: Answer | PendingAnswer) -> Answer:
@@ -325,13 +326,14 @@ async def _compare(open_limiter: OpenLimiter, moves: list[Move]) -> None:
             if move.release and held:
                 held.pop().release()
             has_slot = len(held) < tier.concurrency
-            admitted = has_slot and window.try_take(harness.clock.now, move.cost, tier.limit)
+            admitted = has_slot and window.try_take(harness.clock.now, move.cost, 6)
             answer = await harness.admit(tier, cost=move.cost)
             assert isinstance(answer, Admitted | Exceeded)
             assert isinstance(answer, Admitted) is admitted
             window.advance(harness.clock.now)
-            assert answer.left == tier.limit - window.taken
-            assert answer.resets_in == pytest.approx(window.frees_in(harness.clock.now), abs=1e-3)
+            left, resets_in, slots_left = answer.levels
+            assert left == 6 - window.taken
+            assert resets_in == pytest.approx(window.frees_in(harness.clock.now), abs=1e-3)
             if isinstance(answer, Admitted):
                 held.append(answer.lease)
-            assert answer.slots_left == tier.concurrency - len(held)
+            assert slots_left == tier.concurrency - len(held)

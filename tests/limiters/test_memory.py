@@ -1,18 +1,20 @@
 """What the memory limiter alone does: it answers without waiting, and drops idle subjects."""
 
 from machpay_gateway.core.limits.admission import STALE, AdmissionRequest, Admitted
+from machpay_gateway.core.limits.plan import tier_plan
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.memory import MemoryLimiter
 from tests.clocks import FixedClock
+from tests.limiters.harness import Left
 
 TIER = Tier("10/minute", 2)
 MANY = 5000
 
 
-def take(limiter: MemoryLimiter, subject: str, *, version: int = 1, cost: int = 1) -> Admitted:
-    answer = limiter.admit(AdmissionRequest(subject, version, TIER, cost))
+def take(limiter: MemoryLimiter, subject: str, *, version: int = 1, cost: int = 1) -> Left:
+    answer = limiter.admit(AdmissionRequest(subject, version, tier_plan(TIER), cost))
     assert isinstance(answer, Admitted)
-    return answer
+    return Left(answer)
 
 
 def pass_by(limiter: MemoryLimiter, clock: FixedClock, subjects: int = MANY) -> None:
@@ -63,7 +65,7 @@ async def test_a_version_marker_lasts_as_long_as_an_older_decision_may_take() ->
     for number in range(MANY):
         clock.advance(30 / MANY)
         take(limiter, f"passing_{number}", cost=0).lease.release()
-    assert limiter.admit(AdmissionRequest("changed", 1, TIER, 1)) is STALE
+    assert limiter.admit(AdmissionRequest("changed", 1, tier_plan(TIER), 1)) is STALE
     pass_by(limiter, clock)
     assert len(limiter) <= 1024
 
@@ -75,6 +77,6 @@ def test_many_busy_subjects_are_all_kept() -> None:
         take(limiter, f"busy_{number}", cost=10)
     assert len(limiter) == MANY
     assert all(
-        not isinstance(limiter.admit(AdmissionRequest(f"busy_{number}", 1, TIER, 1)), Admitted)
+        not isinstance(limiter.admit(AdmissionRequest(f"busy_{number}", 1, tier_plan(TIER), 1)), Admitted)
         for number in range(MANY)
     )

@@ -22,7 +22,7 @@ async def test_the_remaining_quota_is_reported_without_taking_any(harness: Harne
         assert await harness.left(FIVE) == (2, 98)
     remaining = await harness.remaining(FIVE)
     assert isinstance(remaining, Remaining)
-    assert remaining.resets_in == pytest.approx(51)
+    assert remaining.levels[1] == pytest.approx(51)
     harness.clock.advance(51)
     assert await harness.left(FIVE) == (4, 98)
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from machpay_gateway.core.limits.admission import AdmissionRequest
+from machpay_gateway.core.limits.plan import tier_plan
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.redis.resp import Argument, encode_bulk, encode_command
 from machpay_gateway.limiters.redis.scripts import Script
@@ -23,20 +24,21 @@ REQUESTS = st.builds(
     AdmissionRequest,
     st.just("key_1"),
     st.integers(1, 2),
-    st.sampled_from([Tier("10/minute", 4), Tier("9/hour", 4)]),
+    st.sampled_from([tier_plan(Tier("10/minute", 4)), tier_plan(Tier("9/hour", 4))]),
     COUNTS,
 )
 
 
-@given(st.lists(st.tuples(REQUESTS, COUNTS, COUNTS, COUNTS), min_size=1))
+@given(st.lists(st.tuples(REQUESTS, COUNTS, COUNTS), min_size=1))
 def test_a_step_is_encoded_again_when_any_part_of_it_has_changed(
-    steps: list[tuple[AdmissionRequest, int, int, int]],
+    steps: list[tuple[AdmissionRequest, int, int]],
 ) -> None:
-    for request, *numbers in steps:
-        tier = request.tier
-        window = tier.window_seconds * 1000
-        expected = encode_bulk(tier.limit, window, tier.concurrency, request.version, request.cost, *numbers)
-        assert encode_step(request, *numbers) == expected
+    for request, wanted, held in steps:
+        (part,) = request.plan.parts
+        (rate,) = part.limits.rates
+        head = 1, request.version, request.cost, wanted
+        own = 1, 0, 1, 4, held, rate.limit, rate.window_seconds * 1000, 0
+        assert encode_step(request.plan, request.version, request.cost, wanted, (held,)) == encode_bulk(*head, *own)
 
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=20), st.lists(ARGUMENTS, max_size=20))

@@ -17,11 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from machpay_gateway.core.limits.admission import CONCURRENCY, STALE, Admitted, Exceeded, Lease
-from machpay_gateway.core.limits.rate import CellWindow, Tier
+from machpay_gateway.core.limits.admission import STALE, Admitted, Exceeded, Lease
+from machpay_gateway.core.limits.counters import Counters
+from machpay_gateway.core.limits.rate import CONCURRENCY, Tier
 from machpay_gateway.limiters.redis import RedisLimiter
 from tests.clocks import FixedClock
 from tests.limiters.harness import START, Harness, ScriptsAt
+from tests.limiters.state import State, read_state
 from tests.redises.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_deadlines")
@@ -29,7 +31,6 @@ FIVE_SLOTS = Tier("1000/minute", 5)
 TIERS = (Tier("9/minute", 4), Tier("5/minute", 2), Tier("7/hour", 4), Tier("12/30 seconds", 9))
 LEASE_SECONDS = 10
 HEARTBEAT = "machpay_gateway.limiters.redis.limiter.HEARTBEAT_SECONDS"
-_SLOTS = 1 << 20  # as in `admit.lua`: a worker's field is the expiry of its lease times this, plus its slots
 Counted = tuple[int, int]  # the slots that the server counts for a worker, and when its lease expires
 
 
@@ -67,18 +68,18 @@ class Workers:
         return set(self._run("ZRANGE", f"{self.prefix}:workers", 0, -1))
 
     def slots(self) -> Mapping[bytes, Counted]:
-        fields = {name: int(value) for name, value in self._fields().items() if name.startswith(b"w")}
-        return {name: (value % _SLOTS, value // _SLOTS) for name, value in fields.items()}
+        return {name: (slots, ends) for name, slots, ends in self._state().workers}
 
     def version(self) -> int:
-        return int(self._fields().get(b"v", 0))
+        return self._state().version
 
     async def until_held(self, slots: int) -> None:
         await until(lambda: sum(held for held, _ in self.slots().values()) == slots, f"{slots} slots are held")
 
-    def _fields(self) -> dict[bytes, bytes]:
+    def _state(self) -> State:
         (key,) = [key for key in self._run("KEYS", f"{self.prefix}:*") if not key.endswith(b":workers")] or [b"none"]
-        return dict(self._run("HGETALL", key))
+        packed = self._run("GET", key)
+        return State() if packed is None else read_state(packed)
 
     def _run(self, *command: str | bytes | int) -> Any:  # noqa: ANN401 - every command has a reply of its own
         return self.redis.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py's own
@@ -138,7 +139,7 @@ async def test_a_dead_workers_slots_are_free_once_its_lease_has_expired_and_not_
     await take(first, 5)
     await first.die()
     workers.clock.advance(LEASE_SECONDS - 0.1)
-    assert (await second.refusal(FIVE_SLOTS)).policy == CONCURRENCY
+    assert (await second.refusal(FIVE_SLOTS)).policies == (CONCURRENCY,)
     workers.clock.advance(0.1)
     assert (await second.take(FIVE_SLOTS)).left == 1000 - 6  # the dead worker's units stay taken
     await take(second, 4)
@@ -151,13 +152,13 @@ async def test_a_dead_workers_slots_are_freed_on_time_however_busy_another_worke
     held = await second.take(FIVE_SLOTS)
     for _ in range(LEASE_SECONDS - 1):
         workers.clock.advance(1)
-        assert (await second.refusal(FIVE_SLOTS)).policy == CONCURRENCY
+        assert (await second.refusal(FIVE_SLOTS)).policies == (CONCURRENCY,)
         held.lease.release()
         await workers.until_held(4)
         held = await second.take(FIVE_SLOTS)
     workers.clock.advance(1)
     await take(second, 4)
-    assert (await second.refusal(FIVE_SLOTS)).policy == CONCURRENCY
+    assert (await second.refusal(FIVE_SLOTS)).policies == (CONCURRENCY,)
 
 
 async def test_a_living_workers_slots_are_renewed_for_as_long_as_it_holds_them(
@@ -170,7 +171,7 @@ async def test_a_living_workers_slots_are_renewed_for_as_long_as_it_holds_them(
     for _ in range(8):
         workers.clock.advance(3)
         await until(lambda: workers.slots()[name] == (5, int(workers.clock.now) + LEASE_SECONDS), "it is renewed")
-        assert (await second.refusal(FIVE_SLOTS)).policy == CONCURRENCY
+        assert (await second.refusal(FIVE_SLOTS)).policies == (CONCURRENCY,)
     await first.die()
     workers.clock.advance(LEASE_SECONDS)
     await take(second, 5)
@@ -184,13 +185,13 @@ async def test_a_worker_whose_lease_expired_reports_its_slots_again_and_releases
     workers.clock.advance(30)
     theirs = await take(second, 5)
     late.release()
-    assert (await frozen.refusal(FIVE_SLOTS)).policy == CONCURRENCY
+    assert (await frozen.refusal(FIVE_SLOTS)).policies == (CONCURRENCY,)
     await workers.until_held(3 + 5)
     for lease in theirs:
         lease.release()
     await workers.until_held(3)
     await take(second, 2)
-    assert (await second.refusal(FIVE_SLOTS)).policy == CONCURRENCY
+    assert (await second.refusal(FIVE_SLOTS)).policies == (CONCURRENCY,)
 
 
 async def test_a_release_is_reported_at_once_where_another_worker_may_wait_for_the_slot(
@@ -199,7 +200,7 @@ async def test_a_release_is_reported_at_once_where_another_worker_may_wait_for_t
     monkeypatch.setattr("machpay_gateway.limiters.redis.batcher._LINGER_SECONDS", 3600.0)
     first, second = await workers.join(), await workers.join()
     lease, *_held = await take(first, 5)
-    assert (await second.refusal(FIVE_SLOTS)).policy == CONCURRENCY
+    assert (await second.refusal(FIVE_SLOTS)).policies == (CONCURRENCY,)
     lease.release()
     await workers.until_held(4)
     await second.take(FIVE_SLOTS)
@@ -270,28 +271,30 @@ class History:
         self.workers, self.several, self.clock = workers, several, workers.clock
         self.leases: list[list[Lease]] = [[] for _ in several]
         self.tier, self.version, self.stored_version = TIERS[0], 1, 0
-        self.window = CellWindow(self.tier.window_seconds, self.clock.now)
+        self.counters = Counters(self.tier.limits, self.clock.now, 0.0)
         self.counted: dict[int, Counted] = {}
         self.dead = itertools.count(len(several))  # the names of the dead
 
     async def request(self, number: int, cost: int, _: float) -> None:
         tier, now = self.tier, self.clock.now
-        if self.window.window_seconds != tier.window_seconds:
-            self.window = self.window.resized(tier.window_seconds, now)
+        if self.counters.limits is not tier.limits:
+            self.counters.change(tier.limits, now, 0.0)
+        (window,), (rate,) = self.counters.windows, tier.limits.rates
         others = sum(slots for whose, (slots, _) in self.counted.items() if whose != number)
         slots_left = tier.concurrency - others - len(self.leases[number])
-        self.window.advance(now)
-        has_units = self.window.taken + cost <= tier.limit
-        admitted = slots_left > 0 and self.window.try_take(now, cost, tier.limit)
+        window.advance(now)
+        has_units = window.taken + cost <= rate.limit
+        admitted = slots_left > 0 and window.try_take(now, cost, rate.limit)
         answer = await self.several[number].admit(tier, cost=cost, version=self.version)
         assert isinstance(answer, Admitted | Exceeded)
         assert isinstance(answer, Admitted) is admitted
         self.stored_version = self.version
         if isinstance(answer, Admitted):
             self.leases[number].append(answer.lease)
-            assert (answer.left, answer.slots_left) == (tier.limit - self.window.taken, slots_left - 1)
+            assert (answer.levels[0], answer.levels[-1]) == (rate.limit - window.taken, slots_left - 1)
             return await self.expect_report(number)
-        assert answer.policy == (CONCURRENCY if has_units else tier.policy_name)
+        full = ((rate.name, not has_units), (CONCURRENCY, slots_left <= 0))
+        assert answer.policies == tuple(name for name, is_full in full if is_full)
         return await self.perhaps_expect_report(number)
 
     async def request_of_an_older_version(self, number: int, cost: int, _: float) -> None:

@@ -14,6 +14,7 @@ from starlette.types import Message
 from machpay_gateway import Gateway, MachPayAuth, Tier
 from tests.applications import Held, ok
 from tests.gateways import ROUTES, Guarded
+from tests.limiters.state import read_state
 from tests.redises.faults import FaultProxy
 from tests.redises.servers import Server, running_server
 from tests.redises.waiting import wait_until
@@ -114,7 +115,7 @@ async def wait_for_version(server: Server, setup: Setup, version: int) -> None:
     (key,) = (key for key in server.command("KEYS", f"{setup.prefix}:*") if not key.endswith(":workers"))
     await asyncio.to_thread(
         wait_until,
-        lambda: int(server.command("HGET", key, "v")) == version,
+        lambda: read_state(server.command("GET", key).encode(errors="surrogateescape")).version == version,
         seconds=0.9,  # sooner than the second for which a record is trusted
         claim=f"the server holds version {version}",
     )

@@ -11,6 +11,7 @@ from machpay_gateway import Tier
 from machpay_gateway.core.decision.decision import Allowed, Decision
 from machpay_gateway.core.decision.principal import ANONYMOUS
 from machpay_gateway.core.limits.admission import Admitted
+from machpay_gateway.core.limits.plan import tier_plan
 from machpay_gateway.gate import PendingIdentity
 from tests.proxy.harness import Client, Rig, Upstream, deaf, proxied, request, status_of
 
@@ -143,6 +144,9 @@ class _Lease:
     def release(self) -> None:
         self.released += 1
 
+    def charge(self, units: int) -> None:
+        raise AssertionError(units)
+
 
 @pytest.mark.parametrize("is_there", [False, True])
 async def test_a_disconnect_while_the_limiter_answers_leaves_no_slot(
@@ -161,7 +165,7 @@ async def test_a_disconnect_while_the_limiter_answers_leaves_no_slot(
         await rig.until(lambda: connection.forwarder)
         lease = _Lease()
         if is_there:
-            answer.set_result(Admitted(lease, 9, 1.0, 9, Tier("10/minute", concurrency=10)))
+            answer.set_result(Admitted(lease, (9, 1.0, 9), tier_plan(Tier("10/minute", concurrency=10))))
         connection.connection_lost(None)
         await asyncio.sleep(0)
         assert answer.cancelled() is not is_there

@@ -92,7 +92,7 @@ async def test_a_tier_change_announces_each_key_of_the_account(
         await store.add_key(KeyRecord(key_id, account.id, "deploy", "live", "", Scopes(), (), NOW, secrets), logged())
     changed = await accounts.set_tier(acme.name if by_name else acme.id, "enterprise")
     assert changed == replace(acme, tier="enterprise")
-    assert sorted(announced) == [("key_1", 2), ("key_2", 2)]
+    assert sorted(announced) == [("key_1", 2, acme.id), ("key_2", 2, acme.id)]
     assert await accounts.find("Globex") == globex
 
 

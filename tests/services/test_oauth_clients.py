@@ -51,7 +51,7 @@ async def test_a_change_of_a_client_invalidates_each_of_its_grants_and_no_other(
     clients: OAuthClients, announced: Announced, change: str
 ) -> None:
     assert isinstance(await CHANGES[change](clients), OAuthClient)
-    assert sorted(announced) == [("grant_1", 2), ("grant_2", 2), ("grant_3", 2)]
+    assert sorted(announced) == [(f"grant_{number}", 2, ACME.id) for number in (1, 2, 3)]
 
 
 async def test_a_deleted_client_leaves_no_digest_of_its_secrets(store: SqlStore, clients: OAuthClients) -> None:

@@ -67,7 +67,10 @@ def mistakes(directory: Path, text: str) -> list[str]:
             "4: tiers.gold.max_keys: 0 is not a number of keys: use 1 to 1000000",
         ),
         ('[tiers.test]\nmax_keys = "many"', "2: tiers.test.max_keys: 'many' is not a number of keys"),
-        ("[tiers.gold]\nrate = 5\nconcurrency = 1", "2: tiers.gold.rate: Rate 5 is not a rate"),
+        (
+            "[tiers.gold]\nrate = 5\nconcurrency = 1",
+            "2: tiers.gold.rate: Rate 5 is neither text, as in 1000/minute, nor a list of it",
+        ),
         ('[tiers.test]\nrte = "5/minute"', "2: tiers.test.rte: 'rte' is not a setting here; did you mean 'rate'?"),
         ("upstreams = 5", "1: upstreams: 5 is not a table of upstreams"),
         ('[upstreams]\ntest = "http://x"', "2: upstreams.test: 'test' is not a setting here; known: live, sandbox"),

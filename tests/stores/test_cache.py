@@ -306,7 +306,9 @@ async def test_a_tier_that_is_not_configured_is_the_smallest(cache: KeyCache, lo
     lookup.put(record(1, tier="platinum"))
     principal = await cache.find(presented(1))
     assert principal is not None
-    assert (principal.tier, principal.limits) == ("test", TIERS["test"])
+    assert principal.tier == "platinum"
+    limits, least = principal.limits.limits, TIERS["test"].limits
+    assert (limits.rates, limits.quotas, limits.concurrency) == (least.rates, least.quotas, least.concurrency)
 
 
 @pytest.mark.parametrize("step", [-0.1, -3.0, -3600.0])

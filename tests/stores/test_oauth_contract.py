@@ -92,7 +92,7 @@ async def test_a_changed_user_is_signed_out_everywhere_and_nobody_else_is(oauth:
     assert await oauth.put_grant(grant(1, APP, ADA), logged())
     assert await oauth.put_grant(grant(2, APP, BOB), logged())
     changed = replace(ADA, password="another hash")
-    assert await oauth.replace_user(ADA, changed, logged()) == [("grant_1", 2)]
+    assert await oauth.replace_user(ADA, changed, logged()) == [("grant_1", 2, ACME.id)]
     assert await oauth.user(None, ADA.id) == changed
     assert [await who(oauth, number) for number in range(3)] == [None, None, BOB]
     assert await oauth.replace_user(user(9), user(9), logged()) is None
@@ -261,7 +261,7 @@ async def test_a_client_is_changed_over_the_version_before_and_by_one_of_many(st
     ]
     answers = await asyncio.gather(*(oauth.replace_client(each, logged()) for each in wanted))
     (winner,) = [each for each, raised in zip(wanted, answers, strict=True) if raised is not None]
-    assert answers[wanted.index(winner)] == [("grant_1", 2)]
+    assert answers[wanted.index(winner)] == [("grant_1", 2, ACME.id)]
     assert await oauth.client(None, APP.id) == winner
     assert await logged_so_far(store) == before + 1
     assert await oauth.replace_client(replace(winner, version=2), logged()) is None
@@ -325,15 +325,15 @@ async def test_a_grant_is_worth_what_its_client_account_and_user_are_worth(store
         return grant
 
     assert await oauth.replace_client(replace(APP, scopes=READ, version=2), logged()) is not None
-    assert await store.set_tier(ACME, "enterprise", logged()) == [("grant_1", 3)]
+    assert await store.set_tier(ACME, "enterprise", logged()) == [("grant_1", 3, ACME.id)]
     assert await store.set_tier(GLOBEX, "standard", logged()) == []
     assert await current() == grant(1, APP, ADA, scopes=READ, tier="enterprise", account_tier="enterprise", version=3)
-    assert await oauth.replace_user(ADA, replace(ADA, disabled_at=NOW), logged()) == [("grant_1", 4)]
+    assert await oauth.replace_user(ADA, replace(ADA, disabled_at=NOW), logged()) == [("grant_1", 4, ACME.id)]
     assert not (await current()).is_alive
-    assert await oauth.replace_user(replace(ADA, disabled_at=NOW), ADA, logged()) == [("grant_1", 5)]
+    assert await oauth.replace_user(replace(ADA, disabled_at=NOW), ADA, logged()) == [("grant_1", 5, ACME.id)]
     assert (await current()).is_alive
     deleted = replace(APP, version=3, deleted_at=NOW, secrets=())
-    assert await oauth.replace_client(deleted, logged()) == [("grant_1", 6)]
+    assert await oauth.replace_client(deleted, logged()) == [("grant_1", 6, ACME.id)]
     assert not (await current()).is_alive
 
 
@@ -342,9 +342,9 @@ async def test_a_grant_has_the_tiers_of_its_clients_account_and_of_its_users(sto
     assert theirs.tier != theirs.account_tier
     assert await oauth.put_grant(theirs, logged())
     assert await oauth.grant("grant_1", NOW) == theirs
-    assert await store.set_tier(GLOBEX, "partner", logged()) == [("grant_1", 2)]
+    assert await store.set_tier(GLOBEX, "partner", logged()) == [("grant_1", 2, GLOBEX.id)]
     assert await oauth.grant("grant_1", NOW) == replace(theirs, account_tier="partner", version=2)
-    assert await store.set_tier(ACME, "basic", logged()) == [("grant_1", 3)]
+    assert await store.set_tier(ACME, "basic", logged()) == [("grant_1", 3, GLOBEX.id)]
     assert await oauth.grant("grant_1", NOW) == replace(theirs, account_tier="partner", tier="basic", version=3)
 
 
@@ -371,7 +371,7 @@ async def test_what_changed_since_a_moment_is_told_that_moment_included(oauth: S
         assert await oauth.put_grant(grant(number, of, ADA), logged(NOW + number))
     assert await oauth.grant_versions_since(NOW + 1) == [("grant_1", 1)]
     assert await oauth.grant_versions_since(NOW + 1.001) == []
-    assert await oauth.revoke_grant(None, "grant_0", logged(NOW + 5)) == ("grant_0", 2)
+    assert await oauth.revoke_grant(None, "grant_0", logged(NOW + 5)) == ("grant_0", 2, ACME.id)
     assert await oauth.grant_versions_since(NOW + 5) == [("grant_0", 2)]
 
 
@@ -381,7 +381,7 @@ async def test_a_grant_is_revoked_once_and_in_its_account(store: SqlStore, oauth
     assert await oauth.revoke_grant(GLOBEX.id, "grant_1", logged()) is None
     assert await oauth.revoke_grant(None, "grant_unknown", logged()) is None
     at_once = await asyncio.gather(*(oauth.revoke_grant(ACME.id, "grant_1", logged()) for _ in range(8)))
-    assert sorted(at_once, key=str) == [("grant_1", 2), *[None] * 7]
+    assert sorted(at_once, key=str) == [("grant_1", 2, ACME.id), *[None] * 7]
     assert await logged_so_far(store) == before + 1
 
 

@@ -121,7 +121,7 @@ async def test_a_refresh_token_is_used_once_however_many_use_it_at_once(oauth: S
 async def test_nothing_comes_of_a_refresh_token_whose_family_has_ended(oauth: SqlStore) -> None:
     for number in (1, 2):
         await begin(oauth, number)
-    assert await oauth.revoke_family("family_1", logged()) == (GRANT.id, 2)
+    assert await oauth.revoke_family("family_1", logged()) == (GRANT.id, 2, GRANT.account_id)
     assert not await oauth.use_refresh_token(digest(1), SEED, token(11, family(1, GRANT)))
     assert await oauth.refresh_token(digest(11)) is None
     assert await oauth.use_refresh_token(digest(2), SEED, token(12, family(2, GRANT)))
@@ -143,7 +143,7 @@ async def test_a_use_and_a_consent_given_again_at_once_leave_nothing_that_works(
         version = 2 * number
         before = replace(GRANT, version=version - 1)
         await oauth.add_code(code(number, before))
-        assert await oauth.revoke_grant(None, GRANT.id, logged(NOW)) == (GRANT.id, version)
+        assert await oauth.revoke_grant(None, GRANT.id, logged(NOW)) == (GRANT.id, version, GRANT.account_id)
         of = family(number, before)
         again = replace(GRANT, version=version + 1, valid_from=version + 1)
         await asyncio.gather(
@@ -158,7 +158,7 @@ async def test_a_family_ends_once_and_raises_its_grant(store: SqlStore, oauth: S
     await begin(oauth, 1)
     before = (await store.audit_head()).sequence
     at_once = await asyncio.gather(*(oauth.revoke_family("family_1", logged(NOW + 3)) for _ in range(TIMES)))
-    assert sorted(at_once, key=str) == [(GRANT.id, 2), *[None] * (TIMES - 1)]
+    assert sorted(at_once, key=str) == [(GRANT.id, 2, GRANT.account_id), *[None] * (TIMES - 1)]
     assert (await store.audit_head()).sequence == before + 1
     assert await oauth.revoke_family("family_unknown", logged()) is None
 

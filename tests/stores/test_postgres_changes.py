@@ -51,7 +51,7 @@ async def test_a_key_that_is_added_while_its_accounts_tier_changes_does_not_miss
     await others_wait(lock, 2)
     await lock.execute("COMMIT")
     await adding
-    assert await raising == [("key_1", 2)]
+    assert await raising == [("key_1", 2, ACME.id)]
 
 
 async def test_of_two_changes_of_one_version_that_wait_for_each_other_one_is_made(

@@ -109,7 +109,7 @@ async def test_a_tier_of_its_own_takes_the_place_of_the_accounts(
     await store.add_key(key(1, environment=environment), logged())
     own = replace(key(1, environment=environment), version=2).with_own_tier("partner")
     assert await store.replace_key(own, logged())
-    assert await store.set_tier(ACME, "enterprise", logged(2000.0)) == [("key_001", 3)]
+    assert await store.set_tier(ACME, "enterprise", logged(2000.0)) == [("key_001", 3, ACME.id)]
     found = await store.find_by_digest(digest(1))
     assert found is not None
     assert (found.tier, found.own_tier, found.account_tier) == ("partner", "partner", accounts)
@@ -281,8 +281,8 @@ async def test_a_tier_change_raises_the_version_of_every_key_of_the_account(stor
     await store.add_key(key(3, account=GLOBEX), logged())
     raised = await store.set_tier(ACME, "enterprise", logged(2000.0))
     assert raised is not None
-    assert sorted(raised) == [("key_001", 2), ("key_002", 8)]
-    assert sorted(await store.versions_since(2000.0)) == sorted(raised)
+    assert sorted(raised) == [("key_001", 2, ACME.id), ("key_002", 8, ACME.id)]
+    assert sorted(await store.versions_since(2000.0)) == [("key_001", 2), ("key_002", 8)]
     assert await store.account(ACME.id) == replace(ACME, tier="enterprise")
     assert await store.key(None, "key_003") == key(3, account=GLOBEX)
 

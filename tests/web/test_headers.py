@@ -6,33 +6,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from machpay_gateway.core.decision.decision import Denied
-from machpay_gateway.core.decision.principal import ANONYMOUS, Principal
 from machpay_gateway.core.decision.reason import Reason
-from machpay_gateway.core.limits.admission import CONCURRENCY, Admitted, Exceeded
-from machpay_gateway.core.limits.rate import MAX_LIMIT, TIERS, Tier
-from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.web.headers import Headers, quota_headers, refusal_headers, response_headers
+from machpay_gateway.core.limits.admission import Admitted, Exceeded
+from machpay_gateway.core.limits.plan import tier_plan
+from machpay_gateway.core.limits.rate import CONCURRENCY, MAX_LIMIT, TIERS, Tier
+from machpay_gateway.web.headers import Headers, limit_headers, refusal_headers, response_headers
 
 STANDARD = TIERS["standard"]
-CALLER = Principal(
-    kind="api_key",
-    id="key_1",
-    name="deploy",
-    account_id="acct_1",
-    subject="key_1",
-    environment="live",
-    tier="standard",
-    limits=STANDARD,
-    scopes=Scopes(),
-)
 
 
 class Slot:
     def release(self) -> None: ...
 
+    def charge(self, units: int) -> None: ...
+
 
 def granted(left: int = 742, resets_in: float = 11.2, slots_left: int = 47, tier: Tier = STANDARD) -> Admitted:
-    return Admitted(Slot(), left, resets_in, slots_left, tier)
+    return Admitted(Slot(), (left, resets_in, slots_left), tier_plan(tier))
+
+
+def quota_headers(admission: Admitted, *, legacy: bool) -> Headers:
+    """Return the headers of *admission*; a response has the same beside its request id."""
+    fields = limit_headers(admission.plan, admission.levels, legacy=legacy)
+    assert response_headers(admission, b"x", legacy=legacy) == [(b"x-request-id", b"x"), *fields]
+    return fields
 
 
 def parsed(fields: Headers, name: bytes) -> Any:  # noqa: ANN401 - as http_sf has it
@@ -72,7 +69,9 @@ def test_any_tier_and_state_makes_fields_that_parse_and_speak_of_the_same_polici
     tier = Tier(rate, concurrency)
     fields = quota_headers(granted(left, resets_in, concurrency, tier), legacy=True)
     policies, state = parsed(fields, b"ratelimit-policy"), parsed(fields, b"ratelimit")
-    assert [name for name, _ in policies] == [name for name, _ in state] == [tier.policy_name, CONCURRENCY]
+    assert (
+        [name for name, _ in policies] == [name for name, _ in state] == [tier_plan(tier).policies[0].name, CONCURRENCY]
+    )
     assert policies[0][1] == {"q": tier.limit, "w": tier.window_seconds}
     assert state[0][1]["r"] == left
     assert state[0][1]["t"] >= max(1, resets_in)
@@ -93,38 +92,38 @@ def test_legacy_fields_are_optional() -> None:
         (b"x-ratelimit-remaining", b"742"),
         (b"x-ratelimit-reset", b"12"),
     ]
-    assert response_headers(CALLER, granted(), b"x", legacy=True)[-1] == (b"x-ratelimit-reset", b"12")
+    assert response_headers(granted(), b"x", legacy=True)[-1] == (b"x-ratelimit-reset", b"12")
 
 
 def test_a_response_has_the_quota_and_the_request_id() -> None:
-    fields = response_headers(CALLER, granted(), b"req-1", legacy=False)
+    fields = response_headers(granted(), b"req-1", legacy=False)
     assert sorted(name for name, _ in fields) == [b"ratelimit", b"ratelimit-policy", b"x-request-id"]
     assert (b"x-request-id", b"req-1") in fields
 
 
 def test_the_quota_headers_are_those_of_the_admission() -> None:
-    fields = response_headers(CALLER, granted(tier=TIERS["test"]), b"req-1", legacy=False)
+    fields = response_headers(granted(tier=TIERS["test"]), b"req-1", legacy=False)
     assert parsed(fields, b"ratelimit-policy")[0][1] == {"q": 100, "w": 60}
 
 
 def test_one_response_does_not_change_the_next() -> None:
-    first = response_headers(CALLER, granted(), b"req-1", legacy=False)
+    first = response_headers(granted(), b"req-1", legacy=False)
     first.append((b"x-added", b"1"))
-    assert len(response_headers(CALLER, granted(), b"req-2", legacy=False)) == 3
+    assert len(response_headers(granted(), b"req-2", legacy=False)) == 3
 
 
 def test_a_public_response_has_only_the_request_id() -> None:
-    assert response_headers(ANONYMOUS, None, b"req-1", legacy=True) == [(b"x-request-id", b"req-1")]
+    assert response_headers(None, b"req-1", legacy=True) == [(b"x-request-id", b"req-1")]
 
 
 @pytest.mark.parametrize("policy", ["minute", CONCURRENCY])
 def test_a_refusal_for_quota_has_the_quota(policy: str) -> None:
-    exceeded = Exceeded(policy, wait_seconds=3.5, left=2, resets_in=2.5, slots_left=1, tier=STANDARD)
-    denied = Denied(Reason.RATE_LIMITED, principal=CALLER, exceeded=exceeded)
+    exceeded = Exceeded((policy,), wait_seconds=3.5, levels=(2, 2.5, 1), plan=tier_plan(STANDARD))
+    denied = Denied(Reason.RATE_LIMITED, exceeded=exceeded)
     fields = refusal_headers(denied, legacy=False)
     assert parsed(fields, b"ratelimit") == [("minute", {"r": 2, "t": 3}), (CONCURRENCY, {"r": 1})]
 
 
 @pytest.mark.parametrize("reason", [Reason.INVALID_CREDENTIALS, Reason.INSUFFICIENT_SCOPE, Reason.UNAVAILABLE])
 def test_a_refusal_for_another_reason_has_no_quota(reason: Reason) -> None:
-    assert refusal_headers(Denied(reason, principal=CALLER), legacy=True) == []
+    assert refusal_headers(Denied(reason), legacy=True) == []

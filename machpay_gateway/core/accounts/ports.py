@@ -6,7 +6,7 @@ from typing import Protocol
 from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.accounts.user import SignIn, User
 from machpay_gateway.core.keys.audit import Change
-from machpay_gateway.core.keys.ports import RecordVersion
+from machpay_gateway.core.keys.ports import ChangedRecord
 
 
 class AccountStore(Protocol):
@@ -21,7 +21,7 @@ class AccountStore(Protocol):
     async def accounts(self) -> Sequence[Account]:
         """Return all accounts, oldest first."""
 
-    async def set_tier(self, account: Account, tier: str, change: Change) -> Sequence[RecordVersion] | None:
+    async def set_tier(self, account: Account, tier: str, change: Change) -> Sequence[ChangedRecord] | None:
         """Change the tier and raise the version of every key of *account* and every grant of its clients.
 
         Returns the id and the new version of each; None when the stored account no longer has the tier of *account*.
@@ -43,7 +43,7 @@ class UserStore(Protocol):
     async def emails(self, account_id: str, user_ids: Collection[str]) -> Mapping[str, str]:
         """Return the email addresses, by id, of those of *user_ids* that are users of the account."""
 
-    async def replace_user(self, expected: User, user: User, change: Change) -> Sequence[RecordVersion] | None:
+    async def replace_user(self, expected: User, user: User, change: Change) -> Sequence[ChangedRecord] | None:
         """Write the changeable fields of *user* and end every sign-in; None when the stored one is not *expected*.
 
         A new password or disabling the user also forgets the familiar address blocks. Returns the user's grants, whose

@@ -8,8 +8,10 @@ from weakref import finalize
 from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.decision.request_limits import request_of
 from machpay_gateway.core.decision.route import Route
-from machpay_gateway.core.limits.admission import CONCURRENCY, AdmissionRequest, Admitted, Exceeded, LimiterUnavailable
+from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, Exceeded, LimiterUnavailable
+from machpay_gateway.core.limits.rate import CONCURRENCY
 from machpay_gateway.core.scopes import missing_scopes
 
 _RETRY_SECONDS = 1.0  # of Retry-After, when something is unavailable
@@ -128,7 +130,7 @@ class CheckCache:
                 return request
         if denied := admit(facts, route, principal, now):
             return denied
-        request = AdmissionRequest(principal.subject, principal.version, principal.limits, route.cost)
+        request = request_of(principal, route, facts.address)
         if id(principal) not in self._passed:
             self._passed[id(principal)] = {}
             finalize(principal, self._passed.pop, id(principal)).atexit = False  # before the id is used again
@@ -139,16 +141,19 @@ class CheckCache:
         return len(self._passed)
 
 
-def conclude(route: Route, principal: Principal, answer: Admitted | Exceeded | LimiterUnavailable) -> Decision:
+def conclude(
+    route: Route, principal: Principal | Anonymous, answer: Admitted | Exceeded | LimiterUnavailable
+) -> Decision:
     """Return the decision by the limiter's *answer*."""
     if isinstance(answer, Admitted):
         return _new(Allowed, (principal, answer, route))
+    caller = principal if isinstance(principal, Principal) else None
     if isinstance(answer, LimiterUnavailable):
-        return unavailable(route, answer.detail, principal)
-    concurrency = answer.policy == CONCURRENCY
-    reason = Reason.CONCURRENCY_LIMITED if concurrency else Reason.RATE_LIMITED
-    detail = f"over its {answer.policy} limit"
-    return Denied(reason, detail, route, principal, exceeded=answer, retry_after=answer.wait_seconds)
+        return unavailable(route, answer.detail, caller)
+    is_concurrency = all(name.endswith(CONCURRENCY) for name in answer.policies)
+    reason = Reason.CONCURRENCY_LIMITED if is_concurrency else Reason.RATE_LIMITED
+    detail = f"over its {' and '.join(answer.policies)} limit"
+    return Denied(reason, detail, route, caller, exceeded=answer, retry_after=answer.wait_seconds)
 
 
 def unavailable(route: Route, detail: str, principal: Principal | None = None) -> Denied:

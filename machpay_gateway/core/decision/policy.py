@@ -7,10 +7,12 @@ from typing import Literal
 from machpay_gateway.core.decision.path_readings import LiteralPaths, fold, folded_paths, without_extension
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.decision.request_limits import anonymous_request
 from machpay_gateway.core.decision.route import ALL_THE_REST, ANY_METHOD, ONE_SEGMENT, PARAMETERS, Route
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.keys.key import ENVIRONMENTS
-from machpay_gateway.core.limits.rate import TIERS, Tier
+from machpay_gateway.core.limits.admission import AdmissionRequest
+from machpay_gateway.core.limits.rate import TIERS, AnonymousLimits, Quota, Rate, Tier, describe_limit
 from machpay_gateway.core.scopes import KNOWN_SCOPES
 
 Unlisted = Literal["deny", "authenticated"]
@@ -105,20 +107,24 @@ class Policy:
         environments: Iterable[str] = ENVIRONMENTS,
         scopes: Iterable[str] = (),
         own_routes: Iterable[Route] = (),
+        anonymous: AnonymousLimits | None = None,
     ) -> None:
         """Compile *routes*. *scopes* are names that keys may hold besides the default ones and those in routes.
 
-        *own_routes* are those of the gateway's own APIs; *environments* do not narrow them. Raises ConfigurationError,
-        for example for two routes that match the same requests.
+        *own_routes* are those of the gateway's own APIs; *environments* do not narrow them. *anonymous* limits callers
+        of the other public routes. Raises ConfigurationError, for example for two routes that match the same requests.
         """
         served = frozenset(environments)
         self.routes = (*own_routes, *(route.within(served) for route in routes))
         self.costs: Mapping[str, int] = {route.match: route.cost for route in self.routes}
         self.tiers = dict(tiers)
+        self.anonymous = anonymous
+        # They limit what is costly themselves. Preflights are few from browsers, and many behind one address.
+        self._unlimited = {PREFLIGHT.match, *(route.match for route in own_routes)}
         self.unlisted = unlisted
         self._unlisted_route = _UNLISTED.within(served)
         self.scopes = tuple(dict.fromkeys([*KNOWN_SCOPES, *scopes, *_required_scopes(self.routes)]))
-        for _, mistake in find_route_mistakes(self.routes, self.tiers):
+        for _, mistake in find_route_mistakes(self.routes, self.tiers, anonymous):
             raise ConfigurationError(mistake)
         methods = {route.method for route in self.routes} | {"HEAD", ANY_METHOD}
         self._strictest_routes: dict[tuple[object, ...], Route] = {}  # by the ids of the routes that were joined
@@ -165,6 +171,11 @@ class Policy:
                     self._rules.clear()  # invented paths may have filled it; real ones are back soon
                 self._rules[method, path] = rule
         return rule
+
+    def anonymous_request(self, route: Route, address: int | None) -> AdmissionRequest | None:
+        """Return what a caller of the public *route* asks of the limiter, None without a limit."""
+        limits = None if route.match in self._unlimited else self.anonymous
+        return anonymous_request(route, limits, address) if limits is not None or route.limits else None
 
     def _find(self, method: str, path: str) -> Route | Reason:
         tree = self._trees.get(method) or self._trees[ANY_METHOD]
@@ -226,16 +237,30 @@ class Policy:
         return joined
 
 
-def find_route_mistakes(routes: Sequence[Route], tiers: Mapping[str, Tier]) -> Iterator[tuple[int, str]]:
+def find_route_mistakes(
+    routes: Sequence[Route], tiers: Mapping[str, Tier], anonymous: AnonymousLimits | None = None
+) -> Iterator[tuple[int, str]]:
     """Yield the mistakes among *routes* that are each valid, with the index of the later route."""
     by_shape: dict[tuple[str, tuple[str, ...]], Route] = {}
     for index, route in enumerate(routes):
         if (earlier := by_shape.setdefault((route.method, route.segments), route)) is not route:
             yield index, f"Route {route.match!r} matches the same requests as {earlier.match!r}: keep one of them"
-        for name, tier in tiers.items():
-            if route.cost > tier.limit:
-                problem = f"Route {route.match!r} costs {route.cost}, more than tier {name!r} ever has ({tier.rate})"
-                yield index, f"{problem}: lower the cost or raise the tier"
+        limits = list(_counted_limits(tiers))
+        if route.public:
+            limits = [] if anonymous is None else [("[anonymous]", rate) for rate in anonymous.limits.rates]
+        limits += [("the route", rate) for _, limit in route.limits for rate in limit.limits.rates]
+        for owner, limit in limits:
+            if route.cost > limit.limit:
+                problem = f"Route {route.match!r} costs {route.cost}, more than {owner} ever has"
+                yield index, f"{problem} ({describe_limit(limit)}): lower the cost or raise the limit"
+
+
+def _counted_limits(tiers: Mapping[str, Tier]) -> Iterator[tuple[str, Rate | Quota]]:
+    """Yield each limit of units that the tiers set, after whose it is."""
+    for name, tier in tiers.items():
+        for kind, limits in (("", tier.limits), ("account of ", tier.account_limits), ("owner of ", tier.owner_limits)):
+            for limit in () if limits is None else limits.counted:
+                yield f"{kind}tier {name!r}", limit
 
 
 def _required_scopes(routes: Iterable[Route]) -> Iterator[str]:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from machpay_gateway.core.keys.key import KeyRecord, SecretRecord
-from machpay_gateway.core.limits.rate import Tier
+from machpay_gateway.core.limits.rate import Tier, tier_of
 from machpay_gateway.core.network.address import Allowlist, parse_allowlist
 from machpay_gateway.core.scopes import Scopes
 
@@ -18,11 +18,12 @@ class Principal:
     """An identified caller. It is also Starlette's `request.user` and `request.auth`.
 
     *id* is the id of the API key, for its sessions too, or the token's `sub`. *client_id* is the OAuth client that acts
-    for the user, and *subject* is what limits are counted against. *expires_at* is when the credential of this request
-    expires, in seconds since the epoch. *key* is the thumbprint of the key that a token is bound to (RFC 9449).
-    *secret_digest* belongs to the secret of this request or of the one that created its session, else it is None.
-    *owner* is that of the API key, for its sessions too. *account_tier* is the account's tier in the environment, which
-    the limits by account come from; for a token of another issuer it is *tier*.
+    for the user. *subject* is what the limits of its own *tier*, *limits*, are counted against. *expires_at* is when
+    the credential of this request expires, in seconds since the epoch. *key* is the thumbprint of the key that a token
+    is bound to (RFC 9449). *secret_digest* belongs to the secret of this request or of the one that created its
+    session, else it is None. *owner* is that of the API key, for its sessions too. *account_tier* is the account's tier
+    in the environment. *shared_limits*, those by account and owner, come from it; for a token of another issuer it is
+    *tier*.
     """
 
     kind: Literal["api_key", "session", "oauth", "jwt"]
@@ -44,6 +45,7 @@ class Principal:
     secret_digest: bytes | None = field(default=None, repr=False)
     owner: str | None = None
     account_tier: str = ""
+    shared_limits: Tier | None = None
 
     @property
     def key_id(self) -> str | None:
@@ -81,18 +83,8 @@ class Anonymous:
 ANONYMOUS = Anonymous()
 
 
-def configured_tier(tier: str, tiers: Mapping[str, Tier]) -> str:
-    """Return *tier*, or the tier with the lowest limit when *tier* is not configured.
-
-    An account may have a tier that this process does not know. A refusal would turn an operator's mistake into an
-    outage, and the lowest limit never allows more than intended.
-    """
-    return tier if tier in tiers else min(tiers, key=lambda name: tiers[name].limit)
-
-
 def key_principal(record: KeyRecord, secret: SecretRecord, tiers: Mapping[str, Tier]) -> Principal:
     """Return the principal of a request with *secret* of *record*."""
-    tier = configured_tier(record.tier, tiers)
     ends = [end for end in (record.expires_at, secret.expires_at) if end is not None]
     return Principal(
         kind="api_key",
@@ -101,8 +93,8 @@ def key_principal(record: KeyRecord, secret: SecretRecord, tiers: Mapping[str, T
         account_id=record.account_id,
         subject=record.id,
         environment=record.environment,
-        tier=tier,
-        limits=tiers[tier],
+        tier=record.tier,
+        limits=tier_of(record.tier, tiers),
         scopes=record.scopes,
         version=record.version,
         expires_at=min(ends, default=None),
@@ -110,5 +102,6 @@ def key_principal(record: KeyRecord, secret: SecretRecord, tiers: Mapping[str, T
         allowlist=parse_allowlist(record.allowed_ips) if record.allowed_ips else None,
         secret_digest=secret.digest,
         owner=record.owner,
-        account_tier=configured_tier(record.account_tier, tiers),
+        account_tier=record.account_tier,
+        shared_limits=tier_of(record.account_tier or record.tier, tiers),
     )

@@ -100,7 +100,7 @@ def problem_for(denied: Denied, request_id: bytes) -> Problem:
     if denied.missing:
         body["required_scopes"] = list(denied.missing)
     if denied.exceeded is not None:
-        body["violated_policies"] = [denied.exceeded.policy]
+        body["violated_policies"] = list(denied.exceeded.policies)
     if denied.retry_after is not None:
         body["retry_after"] = whole_seconds(denied.retry_after)
         headers.append((b"retry-after", b"%d" % whole_seconds(denied.retry_after)))

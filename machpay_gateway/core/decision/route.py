@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.keys.key import ENVIRONMENTS
+from machpay_gateway.core.limits.rate import RouteLimit
 from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.scopes import ScopeExpression, parse_scope_expression
 
@@ -26,9 +27,9 @@ class Route:
     HEAD uses the GET route unless a HEAD route is listed. `/a/` is refused where both `/a` and `/a/{rest:path}` are
     listed: frameworks disagree on which of the two it is.
     *scopes* is an expression (`"a b"` all, `"a | b"` any) or a list of names, all required. *cost* is in units of the
-    window; 0 counts for concurrency only. A *public* route needs no credential. *environments* are those whose
-    credentials are accepted. *proxy* overrides settings of the reverse proxy for this route, by the names of
-    `ProxySettings`. Raises ConfigurationError.
+    window; 0 counts for concurrency only. *limit* applies beside those of tiers: a `RouteLimit`, or its table. A
+    *public* route needs no credential. *environments* are those whose credentials are accepted. *proxy* overrides
+    settings of the reverse proxy for this route, by the names of `ProxySettings`. Raises ConfigurationError.
     """
 
     match: str
@@ -36,10 +37,12 @@ class Route:
     cost: int = 1
     public: bool = False
     environments: Collection[str] = frozenset(ENVIRONMENTS)
+    limit: RouteLimit | Mapping[str, object] | None = None
     proxy: Mapping[str, object] = field(default_factory=dict, hash=False)
     method: str = field(init=False, repr=False)
     segments: tuple[str, ...] = field(init=False, repr=False)
     requires: ScopeExpression = field(init=False, repr=False)
+    limits: tuple[tuple[str, RouteLimit], ...] = field(init=False, repr=False, compare=False)  # by `match`
 
     def __post_init__(self) -> None:
         if not isinstance(self.match, str):  # TOML and untyped callers may pass any type
@@ -55,6 +58,9 @@ class Route:
         if self.public and requires.alternatives:
             raise ConfigurationError(f"Route {self.match!r} is public and requires {requires}: drop one of the two")
         _check_proxy(self.match, self.proxy)
+        limit = _parse_limit(self.match, self.limit, public=self.public)
+        object.__setattr__(self, "limit", limit)
+        object.__setattr__(self, "limits", () if limit is None else ((self.match, limit),))
         object.__setattr__(self, "method", method)
         object.__setattr__(self, "segments", segments)
         object.__setattr__(self, "requires", requires)
@@ -97,6 +103,7 @@ class Route:
             "method": next((route.method for route in routes if route.method != ANY_METHOD), ANY_METHOD),
             "requires": ScopeExpression(tuple(requires) if requires != [frozenset()] else ()),
             "cost": max(route.cost for route in routes),
+            "limits": tuple(dict.fromkeys(limit for route in routes for limit in route.limits)),
             "public": may_be_public and all(route.public for route in routes),
             "environments": frozenset.intersection(*(frozenset(route.environments) for route in routes)),
         }
@@ -123,6 +130,28 @@ def _validate_environments(match: str, environments: Collection[str]) -> frozens
     if not names or any(name not in ENVIRONMENTS for name in names):
         raise ConfigurationError(f"Route {match!r}: environments {environments!r} is not a list of live, test or both")
     return frozenset(names)
+
+
+def _parse_limit(match: str, limit: RouteLimit | Mapping[str, object] | None, *, public: bool) -> RouteLimit | None:
+    if limit is None:
+        return None
+    if isinstance(limit, Mapping):
+        names = {"rate", "concurrency", "by", "enforce"}
+        if unknown := set(limit) - names:
+            raise ConfigurationError(
+                f"Route {match!r}: limit: {min(unknown)!r} is not a setting here; known: {', '.join(sorted(names))}"
+            )
+        try:
+            limit = RouteLimit(**limit)  # type: ignore[arg-type]  # it checks the values
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"Route {match!r}: limit: {exc}") from exc
+    if not isinstance(limit, RouteLimit):
+        raise ConfigurationError(f"Route {match!r}: limit {limit!r} is not a table")
+    if public and limit.by != "address":
+        raise ConfigurationError(
+            f'Route {match!r} is public, so its callers have no {limit.by}: limit it with by = "address"'
+        )
+    return limit
 
 
 def _check_proxy(match: str, changes: Mapping[str, object]) -> None:

@@ -1,7 +1,7 @@
 """What the store of keys and of the audit log provides."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from machpay_gateway.core.keys.audit import EVERYTHING, AuditFilter, AuditHead, AuditRow, Change
 from machpay_gateway.core.keys.cap import KeyCap
@@ -10,6 +10,14 @@ from machpay_gateway.core.keys.key import KeyRecord, StatusAt
 
 # The id of a key or a grant, and its version.
 RecordVersion = tuple[str, int]
+
+
+class ChangedRecord(NamedTuple):
+    """A key or grant that a change affects: its *id*, its new *version*, and its account."""
+
+    id: str
+    version: int
+    account_id: str
 
 
 class KeyLookup(Protocol):

@@ -5,48 +5,86 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
-from machpay_gateway.core.limits.rate import CellWindow, Tier
+from machpay_gateway.core.limits.plan import Levels, Plan
+from machpay_gateway.core.limits.rate import CONCURRENCY
 
-CONCURRENCY = "concurrency"  # the policy's name in headers and refusals
+MAX_CHARGE = 10**9
 SLOT_WAIT_SECONDS = 1.0  # nobody knows when a slot frees; a shorter wait would only make callers poll
 
 
 class AdmissionRequest(NamedTuple):
-    """One request's claim on its subject's quota. *version* is that of the record that identified the caller."""
+    """One request's claim on what its *plan* limits. *version* is that of the record that identified the caller.
+
+    *subject* is its own. *others* are the further subjects of the plan, in its order; they share *group*, which names
+    what is stored together, so that one step reaches all of them.
+    """
 
     subject: str
     version: int
-    tier: Tier
+    plan: Plan
     cost: int
+    others: tuple[str, ...] = ()
+    group: str = ""
 
 
 class Lease(Protocol):
-    """A held concurrency slot."""
+    """What was admitted together: the concurrency slots that are held, and the counters that more can be charged to."""
 
     def release(self) -> None:
-        """Give the slot back, once. Never blocks or fails: the caller may be handling a cancellation."""
+        """Give the slots back, once. Never blocks or fails: the caller may be handling a cancellation."""
+
+    def charge(self, units: int) -> None:
+        """Take *units* more from every window and quota, even where that overdraws them."""
 
 
 class Admitted(NamedTuple):
-    """Units of the window and a slot were taken together."""
+    """Units of every window and quota, and the slots, were taken together.
+
+    *plan* is what decided: the caller's own, or a worker's local share of it while the limiter is unavailable. A
+    request that *is_shadow_limited* is over limits that are not enforced: they took nothing.
+    """
 
     lease: Lease
-    left: int  # units left in the window
-    resets_in: float  # seconds until the next unit frees
-    slots_left: int
-    tier: Tier  # that decided: the caller's own, or a worker's local share of it while the limiter is unavailable
+    levels: Levels
+    plan: Plan
+    is_shadow_limited: bool = False
+
+    def charge(self, units: int) -> None:
+        """Take *units* beyond the route's cost, even if that overdraws: then nothing is admitted until there is room.
+
+        Raises ValueError for less than 0 or more than 10**9.
+        """
+        self.lease.charge(checked_charge(units))
+
+
+class Uncounted:
+    """The admission of a request that nothing limits."""
+
+    __slots__ = ()
+
+    def charge(self, units: int) -> None:
+        """Check *units* as `Admitted.charge` does, and take none."""
+        checked_charge(units)
+
+
+UNCOUNTED = Uncounted()
+
+
+def checked_charge(units: int) -> int:
+    """Return *units*. Raises ValueError unless they are from 0 to 10**9."""
+    if type(units) is not int or not 0 <= units <= MAX_CHARGE:
+        raise ValueError(f"{units!r} is not a number of units: use 0 to {MAX_CHARGE}")
+    return units
 
 
 @dataclass(frozen=True, slots=True)
 class Exceeded:
-    """Nothing was taken: *policy* is the window's name or `concurrency`; retry after *wait_seconds*."""
+    """Nothing was taken: *policies* are the names of all that have no room; they all have some in *wait_seconds*."""
 
-    policy: str
+    policies: tuple[str, ...]
     wait_seconds: float
-    left: int
-    resets_in: float
-    slots_left: int
-    tier: Tier
+    levels: Levels
+    plan: Plan
 
 
 class Stale(Enum):
@@ -77,12 +115,10 @@ class Outage(NamedTuple):
 
 
 class Remaining(NamedTuple):
-    """What a subject has left of its window and its slots, over all workers. Reading it takes nothing."""
+    """What the subjects of a request have left, over all workers. Reading it takes nothing."""
 
-    left: int
-    resets_in: float  # seconds until the next unit frees
-    slots_left: int
-    tier: Tier
+    levels: Levels
+    plan: Plan
 
 
 class PendingAnswer(Awaitable[Answer], Protocol):
@@ -124,15 +160,12 @@ async def take_and_release(answer: Answer | PendingAnswer) -> Answer:
     return answer
 
 
-def refusal_for(window: CellWindow, tier: Tier, cost: int, in_flight: int, now: float) -> Exceeded:
-    """Return the refusal of *cost* at *now* by *tier*, with *in_flight* slots held."""
-    window.advance(now)
-    is_over_window = window.taken + cost > tier.limit
-    return Exceeded(
-        policy=tier.policy_name if is_over_window else CONCURRENCY,
-        wait_seconds=window.frees_in(now, window.taken + cost - tier.limit) if is_over_window else SLOT_WAIT_SECONDS,
-        left=max(0, tier.limit - window.taken),
-        resets_in=window.frees_in(now),
-        slots_left=max(0, tier.concurrency - in_flight),
-        tier=tier,
-    )
+def refusal_for(plan: Plan, levels: Levels, cost: int, wait_seconds: float) -> Exceeded:
+    """Return the refusal of *cost* where *levels*, below 0 for what is overdrawn, are left of *plan*.
+
+    *wait_seconds* is when every exceeded rate and quota has room; nobody knows when a slot frees.
+    """
+    policies = plan.violated(levels, cost)
+    if any(name.endswith(CONCURRENCY) for name in policies):
+        wait_seconds = max(wait_seconds, SLOT_WAIT_SECONDS)
+    return Exceeded(policies, wait_seconds, levels, plan)

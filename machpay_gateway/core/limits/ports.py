@@ -1,6 +1,6 @@
-"""The port through which decisions reach a limiter."""
+"""The ports through which decisions reach a limiter, and a limiter the stored counts of quotas."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from machpay_gateway.core.limits.admission import (
@@ -49,5 +49,18 @@ class Limiter(Protocol):
     async def remaining(self, request: AdmissionRequest) -> Remaining | Stale | LimiterUnavailable:
         """Return what the subject of *request* has left, without taking a unit or a slot, however briefly."""
 
-    async def invalidate(self, subject: str, version: int) -> None:
-        """Answer requests of *subject* that are older than *version* with STALE from now on."""
+    async def invalidate(self, subject: str, version: int, group: str = "") -> None:
+        """Answer requests of *subject*, stored with *group*, that are older than *version* with STALE from now on."""
+
+
+class QuotaStore(Protocol):
+    """Where the units of quotas are stored, by subject and day. Raises StoreUnavailable."""
+
+    async def add_quota_units(self, units: Sequence[tuple[str, int, int]]) -> None:
+        """Add *units*: a subject, a day since the epoch, and what to add to it. All of it, or nothing."""
+
+    async def quota_units(self, subject: str, since: int) -> int:
+        """Return the units of *subject* on the day *since* and later."""
+
+    async def drop_quota_units(self, now: float) -> None:
+        """Delete the units that no quota counts any more at *now*, seconds since the epoch."""

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from machpay_gateway.core.decision.principal import Principal, configured_tier
+from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.jose.claims import LEEWAY_SECONDS, check_dates, numeric_date
-from machpay_gateway.core.limits.rate import Tier
+from machpay_gateway.core.limits.rate import Tier, tier_of
 from machpay_gateway.core.oauth.grant import Grant
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.core.scopes import Scopes
@@ -85,7 +85,6 @@ def access_principal(claims: Mapping[str, object], tiers: Mapping[str, Tier], gr
             return "the token's family has ended"
         scopes = Scopes(frozenset(name for name in scopes if name in grant.scopes))
         tier, account_tier, version = grant.tier, grant.account_tier, grant.version
-    tier = configured_tier(tier, tiers)
     exp = numeric_date(claims["exp"])
     return Principal(
         kind="oauth",
@@ -95,14 +94,15 @@ def access_principal(claims: Mapping[str, object], tiers: Mapping[str, Tier], gr
         subject=str(claims["gid"]),
         environment=str(claims["env"]),
         tier=tier,
-        limits=tiers[tier],
+        limits=tier_of(tier, tiers),
         scopes=scopes,
         version=version,
         expires_at=None if exp is None else exp + LEEWAY_SECONDS,
         client_id=str(claims["client_id"]),
         key=_key_thumbprint(claims),
         claims=MappingProxyType(dict(claims)),
-        account_tier=configured_tier(account_tier, tiers),
+        account_tier=account_tier,
+        shared_limits=tier_of(account_tier, tiers),
     )
 
 

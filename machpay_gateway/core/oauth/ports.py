@@ -5,7 +5,7 @@ from typing import Protocol
 
 from machpay_gateway.core.accounts.ports import UserStore
 from machpay_gateway.core.keys.audit import Change
-from machpay_gateway.core.keys.ports import RecordVersion
+from machpay_gateway.core.keys.ports import ChangedRecord, RecordVersion
 from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.grant import AuthorizationCode, Grant, RefreshToken, StoredRefreshToken, TokenFamily
 
@@ -44,7 +44,7 @@ class ClientStore(Protocol):
 
     async def replace_client(
         self, client: OAuthClient, change: Change, once: bytes | None = None
-    ) -> Sequence[RecordVersion] | None:
+    ) -> Sequence[ChangedRecord] | None:
         """Write *client* and its secrets over version `client.version - 1`; None when that is not the stored one.
 
         Returns its grants, whose versions are raised: what they allow depends on the client. *once* is as in
@@ -85,7 +85,7 @@ class GrantStore(Protocol):
         good. Raises InputError when its client or user does not exist.
         """
 
-    async def revoke_grant(self, account_id: str | None, grant_id: str, change: Change) -> RecordVersion | None:
+    async def revoke_grant(self, account_id: str | None, grant_id: str, change: Change) -> ChangedRecord | None:
         """End the grant and all its token families; None when it does not exist or is revoked already."""
 
 
@@ -107,7 +107,7 @@ class TokenStore(Protocol):
     async def use_refresh_token(self, digest: bytes, seed: bytes, successor: RefreshToken) -> bool:
         """Store the *successor* of the refresh token; False when it has one or its family ended."""
 
-    async def revoke_family(self, family_id: str, change: Change) -> RecordVersion | None:
+    async def revoke_family(self, family_id: str, change: Change) -> ChangedRecord | None:
         """End the family and raise its grant's version; None when it does not exist or has ended already."""
 
 

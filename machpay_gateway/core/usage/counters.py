@@ -17,6 +17,8 @@ from machpay_gateway.core.keys.key import ACCOUNT
 BOUNDS: Sequence[float] = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 QUANTILES: Mapping[str, float] = {"p50": 0.5, "p95": 0.95, "p99": 0.99}  # reported wherever latencies are
 ALLOWED = "allowed"  # the outcome of an allowed request; the outcome of a refusal is its Reason
+SHADOW_LIMITED = "shadow_limited"  # of an allowed request that is over limits which are not enforced
+ADMITTED_OUTCOMES = frozenset({ALLOWED, SHADOW_LIMITED})
 NO_SUBJECT = ""  # of all requests without a known key or grant: unknown callers must not create rows of their own
 ACCOUNT_PREFIX = f"{ACCOUNT}_"  # of the subjects that are accounts, which are counted besides their keys
 MAX_BUCKETS = 1500  # in one report: a day of minutes, two months of hours
@@ -132,7 +134,7 @@ class UsageSum:
     @property
     def allowed(self) -> int:
         """The number of allowed requests, whatever the application responded."""
-        return self.outcomes.get(ALLOWED, 0)
+        return sum(self.outcomes.get(outcome, 0) for outcome in ADMITTED_OUTCOMES)
 
     @property
     def mean_seconds(self) -> float | None:
@@ -204,7 +206,7 @@ def sum_of(rows: Iterable[UsageRow]) -> UsageSum:
 
 def units_taken(rows: Iterable[UsageRow], costs: Mapping[str, int]) -> int:
     """Return the units of a limit that *rows* took: allowed requests by the *costs* of their routes, 1 by default."""
-    return sum(row.count * costs.get(row.key.route, 1) for row in rows if row.key.outcome == ALLOWED)
+    return sum(row.count * costs.get(row.key.route, 1) for row in rows if row.key.outcome in ADMITTED_OUTCOMES)
 
 
 def sums_by_start(rows: Iterable[UsageRow]) -> Iterator[tuple[int, UsageSum]]:

@@ -6,10 +6,12 @@ from enum import StrEnum
 
 from machpay_gateway.core.decision.problem import PROBLEMS
 from machpay_gateway.core.decision.reason import Reason
-from machpay_gateway.core.usage.counters import ALLOWED
+from machpay_gateway.core.limits.admission import Admitted
+from machpay_gateway.core.usage.counters import ADMITTED_OUTCOMES, ALLOWED, SHADOW_LIMITED
 
 _SERVER_ERROR = 500  # and above: RFC 9110 §15.6
 _ADMITTED = "The request was admitted, and the application responded."
+_SHADOW_LIMITED = "The request was admitted, but is over a limit that is not enforced."
 _FAILED = "The request was admitted, but the application failed."
 
 
@@ -68,13 +70,21 @@ class Outcome:
         """Its group. A reason that this version does not have counts as an error, so that somebody looks at it."""
         if self.reason is not None:
             return GROUPS[self.reason]
-        return OutcomeGroup.ADMITTED if self.name == ALLOWED and self.status < _SERVER_ERROR else OutcomeGroup.ERROR
+        is_admitted = self.name in ADMITTED_OUTCOMES and self.status < _SERVER_ERROR
+        return OutcomeGroup.ADMITTED if is_admitted else OutcomeGroup.ERROR
 
     @property
     def description(self) -> str:
         """What it means, in a sentence."""
         if self.reason is not None:
             return PROBLEMS[self.reason].detail
+        if self.name == SHADOW_LIMITED:
+            return _SHADOW_LIMITED
         if self.name != ALLOWED:
             return "The reason for this refusal is from another version."
         return _ADMITTED if self.group is OutcomeGroup.ADMITTED else _FAILED
+
+
+def outcome_of(admission: Admitted | None) -> str:
+    """Return the outcome of an allowed request with this *admission*."""
+    return SHADOW_LIMITED if admission is not None and admission.is_shadow_limited else ALLOWED

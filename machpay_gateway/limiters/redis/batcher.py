@@ -14,7 +14,7 @@ from typing import cast
 
 from redis.exceptions import NoScriptError, RedisError
 
-from machpay_gateway.core.limits.admission import AdmissionRequest, Answer
+from machpay_gateway.core.limits.admission import AdmissionRequest, Answer, LimiterUnavailable, PendingAnswer, abandon
 from machpay_gateway.limiters.redis.connection import (
     REPLY_TIMEOUT_SECONDS,
     STARVED_SECONDS,
@@ -22,10 +22,11 @@ from machpay_gateway.limiters.redis.connection import (
     PipelinedConnection,
     RedisCall,
     Reply,
+    set_result,
 )
 from machpay_gateway.limiters.redis.resp import encode_bulk
 from machpay_gateway.limiters.redis.scripts import Scripts
-from machpay_gateway.limiters.redis.subject import Step, Subject, encode_step
+from machpay_gateway.limiters.redis.subject import Reader, Step, Subject, count_arguments, count_fields
 
 LEASE_SECONDS = 10
 _READ_SECONDS = 0.01  # in which an event loop reads a reply that is there
@@ -35,8 +36,7 @@ _GATHER_SECONDS = 0.002  # the longest that steps gather: where replies take lon
 _MAX_IN_FLIGHT = 32  # batches, in any case
 _CHUNK = 24  # subjects that go out before the turn is over: the server works while the loop reads more requests
 _SUBJECTS = 256  # in a batch: about 2 ms of the server's time
-_UNCHANGED = -1  # of `admit.lua`: the slots that the step before left
-_WORKER_ARGUMENTS, _STEP_ARGUMENTS, _REPLY_FIELDS = 2, 8, 5  # of `admit.lua`; the latter two for each step
+_WORKER_ARGUMENTS = 2  # of `admit.lua`, before those of the steps
 _LINGER_SECONDS = 0.01  # that a release waits for a step to ride with, when nothing waits for the slot
 _DRAIN_SECONDS = 0.001
 
@@ -62,14 +62,22 @@ class Batcher:
         worker: str,
         *,
         clock: Callable[[], float],
-        decide_locally: Callable[[Subject, AdmissionRequest], Answer],
+        wall_clock: Callable[[], float],
+        decide_locally: Callable[[Sequence[Subject], AdmissionRequest], Answer | PendingAnswer],
+        seed: Callable[[Step], None],
         batches: Counter[int],
     ) -> None:
-        """Run *scripts* as *worker*. *decide_locally* answers without the server; *batches* counts batches by size."""
+        """Run *scripts* as *worker*.
+
+        *wall_clock* is in seconds since the epoch. *decide_locally* answers without the server; *seed* gets each step
+        that lacks the count of a quota. *batches* counts batches by size.
+        """
         self._scripts = scripts
         self._encoded_worker = encode_bulk(worker, LEASE_SECONDS)
         self._clock = clock
+        self._wall_clock = wall_clock
         self._decide_locally = decide_locally
+        self._seed = seed
         self._batches = batches
         self._loop = asyncio.get_running_loop()
         self._connection: PipelinedConnection | None = None
@@ -94,7 +102,7 @@ class Batcher:
             self._is_flush_scheduled = True
             self._loop.call_soon(self._flush, _MAX_REST_IN_FLIGHT)
 
-    def report_release(self, subject: Subject) -> None:
+    def report_change(self, subject: Subject) -> None:
         """Report that *subject* holds fewer slots than the server counts: at once if a request may wait for one.
 
         While slots stay free even if all workers are as late as this one, the report waits a little for the next step
@@ -102,7 +110,11 @@ class Batcher:
         """
         if subject.is_in_flight or subject.is_queued:
             return
-        if subject.reported is None or (subject.reported - subject.held) * self.workers >= subject.slots_left:
+        if (
+            subject.backlog
+            or subject.reported is None
+            or (subject.reported - subject.held) * self.workers >= subject.slots_left
+        ):
             self.submit(subject)
         elif not subject.is_lingering:
             subject.is_lingering = True
@@ -130,10 +142,9 @@ class Batcher:
         """Resolve the queued steps without the server."""
         for subject in self._ready:
             subject.is_queued = False
-            subject.fail_remaining()
-            steps, subject.queue = subject.queue, []
-            for step in steps:
-                self._resolve_locally(step)
+            waiting, subject.queue = subject.queue, []
+            for request, others, futures, readers, _ in waiting:
+                self.resolve_locally((subject, *others), request, futures, readers)
         self._ready = []
 
     async def drain(self) -> None:
@@ -154,7 +165,8 @@ class Batcher:
         self._is_flush_scheduled = False
         while self._ready and self._connection is not None and len(self._in_flight) < max_in_flight:
             subjects, self._ready = self._ready[:_SUBJECTS], self._ready[_SUBJECTS:]
-            self._send(self._connection, [step for subject in subjects for step in subject.start_steps()])
+            now = self._wall_clock()
+            self._send(self._connection, [step for subject in subjects for step in subject.start_steps(now)])
         if self._ready and self._connection is not None and self._gather_timer is None:
             self._gather_timer = self._loop.call_later(_GATHER_SECONDS, self._flush_gathered)
 
@@ -165,7 +177,7 @@ class Batcher:
     def _send(self, connection: PipelinedConnection, steps: list[Step]) -> None:
         calls = [steps]
         if connection.is_cluster:
-            calls = [list(of_one) for _, of_one in groupby(steps, key=lambda step: step.subject.key)]
+            calls = [list(of_one) for _, of_one in groupby(steps, key=lambda step: step.subjects[0].key)]
         batch = _Batch(steps, len(calls), self._clock(), time.monotonic())
         self._in_flight[batch] = None
         self._batches[len(steps)] += 1
@@ -176,19 +188,11 @@ class Batcher:
     def _call(
         self, batch: _Batch, steps: list[Step], connection: PipelinedConnection, *, with_source: bool = False
     ) -> RedisCall:
-        keys: list[bytes] = []
-        arguments = [self._encoded_worker]
-        previous: Subject | None = None
-        for subject, request, futures in steps:
-            keys.append(subject.encoded_key)
-            # The slots are stated once: a subject's second step takes them as the first one left them.
-            first = subject is not previous
-            held, backlog = (subject.reported or 0, subject.backlog_in_flight) if first else (_UNCHANGED, 0)
-            arguments.append(encode_step(request, len(futures), held, backlog))
-            previous = subject
-        count = _WORKER_ARGUMENTS + _STEP_ARGUMENTS * len(steps)
+        keys = [subject.encoded_key for step in steps for subject in step.subjects]
+        arguments = [self._encoded_worker, *(step.arguments for step in steps)]
+        count = _WORKER_ARGUMENTS + sum(count_arguments(step.request.plan) for step in steps)
         encoded = self._scripts.admit.encode(keys, arguments, count, with_source=with_source)
-        return RedisCall(steps[0].subject.key, encoded, partial(self._on_reply, batch, steps, connection))
+        return RedisCall(steps[0].subjects[0].key, encoded, partial(self._on_reply, batch, steps, connection))
 
     def _check_deadline(self, suspect: _Batch | None = None) -> None:
         """Give the connection up when a batch has no reply in time. One timer for all: most replies come long before.
@@ -225,29 +229,52 @@ class Batcher:
             self._flush()
 
     def _resolve(self, steps: Sequence[Step], reply: Sequence[int], started_at: float) -> None:
-        fields = iter(reply)
-        unreported: list[Subject] = []
-        for step, of_step in zip(steps, zip(*[fields] * _REPLY_FIELDS, strict=True), strict=True):
-            subject = step.subject
-            subject.resolve(step, of_step, started_at)
-            if subject.queue or subject.held != subject.reported:
-                unreported.append(subject)
+        at = 1  # after the number of the day
+        unreported: dict[Subject, None] = {}
+        for step in steps:
+            fields = count_fields(step.request.plan)
+            if not step.subjects[0].resolve(step, reply[at : at + fields], started_at):
+                self._seed(step)
+            at += fields
+            for subject in step.subjects:
+                if subject.queue or subject.held != subject.reported:
+                    unreported[subject] = None
         # Only after all are resolved: a chunk may leave from here.
         for subject in unreported:
             if subject.queue:
                 self.submit(subject)
             else:
-                self.report_release(subject)
+                self.report_change(subject)
 
     def _fail(self, step: Step) -> None:
-        subject = step.subject
-        subject.fail()
-        self._resolve_locally(step)
+        subject = step.subjects[0]
+        subject.fail(step)
+        self.resolve_locally(step.subjects, step.request, step.futures, step.readers)
         if subject.queue and not subject.is_queued:
             subject.is_queued = True
             self._ready.append(subject)
 
-    def _resolve_locally(self, step: Step) -> None:
-        for future in step.futures:
+    def resolve_locally(
+        self,
+        subjects: Sequence[Subject],
+        request: AdmissionRequest,
+        futures: list[asyncio.Future[Answer]],
+        readers: list[Reader],
+    ) -> None:
+        """Answer all that still waits, without the server."""
+        for reader in readers:
+            set_result(reader, LimiterUnavailable("Redis does not answer"))
+        for future in futures:
             if not future.done():
-                future.set_result(self._decide_locally(step.subject, step.request))
+                answer = self._decide_locally(subjects, request)
+                if isinstance(answer, Answer):
+                    future.set_result(answer)
+                else:
+                    answer.add_done_callback(partial(_pass_on, future))
+
+
+def _pass_on(future: asyncio.Future[Answer], answer: PendingAnswer) -> None:
+    if future.done() or answer.cancelled():
+        abandon(answer)
+    else:
+        future.set_result(answer.result())

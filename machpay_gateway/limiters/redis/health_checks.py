@@ -160,19 +160,15 @@ async def _servers(connection: PipelinedConnection, prefix: str) -> Sequence[_Ch
 
 def _without_effect(base: bytes, *, in_cluster: bool) -> Sequence[Command]:
     """Return what the limiter's scripts call, on missing keys: some of it they call only once a worker has died."""
-    hash_key, set_key, heartbeat = base + b":hash", base + b":set", Scripts().heartbeat
+    state, set_key, heartbeat = base + b":state", base + b":set", Scripts().heartbeat
     # A batch names keys of several slots, unless it goes to a Cluster: a node of one would refuse that.
     elsewhere = base.replace(b"{", b"{elsewhere-")
     keys_in_one_call = [] if in_cluster else [heartbeat.eval([set_key, elsewhere], ["worker", 0])]
     return [
         ("TIME",),
-        ("HGET", hash_key, "field"),
-        ("HMGET", hash_key, "field"),
-        ("HEXISTS", hash_key, "field"),
-        ("HGETALL", hash_key),
-        ("HDEL", hash_key, "field"),
-        ("TTL", hash_key),
-        ("EXPIRE", hash_key, 60),
+        ("GET", state),
+        ("TTL", state),
+        ("EXPIRE", state, 60),
         ("ZADD", set_key, "XX", 1, "worker"),
         ("ZREMRANGEBYSCORE", set_key, "-inf", 1),
         ("ZREM", set_key, "worker"),
@@ -184,8 +180,8 @@ def _without_effect(base: bytes, *, in_cluster: bool) -> Sequence[Command]:
 
 
 def _writing(base: bytes) -> Sequence[Command]:
-    hash_key = base + b":hash"
-    return [("HSET", hash_key, "field", 1), ("HINCRBY", hash_key, "field", 1), ("HDEL", hash_key, "field")]
+    state = base + b":state"
+    return [("SET", state, "", "EX", 1), ("SETRANGE", state, 0, " "), ("EXPIRE", state, 0)]
 
 
 def _admission(base: bytes) -> Sequence[Command]:
@@ -194,8 +190,8 @@ def _admission(base: bytes) -> Sequence[Command]:
     return [
         scripts.heartbeat.eval([workers], ["worker", 1]),
         scripts.heartbeat.evalsha([workers], ["worker", 0]),
-        # A lease of a second; a limit of 1 unit in 1000 ms, 1 slot, version 1; cost 1, 1 request, no slots, no backlog.
-        scripts.admit.eval([subject], ["worker", 1, 1, 1000, 1, 1, 1, 1, 0, 0]),
+        # A lease of a second; a step of version 1 and 1 request of cost 1, by a window of 1 unit in 1000 ms and 1 slot.
+        scripts.admit.eval([subject], ["worker", 1, 1, 1, 1, 1, 1, 0, 1, 1, 0, 1, 1000, 0]),
         scripts.invalidate.eval([subject], [1, 1]),
         ("EXPIRE", subject, 0),
     ]

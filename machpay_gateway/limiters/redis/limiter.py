@@ -6,11 +6,11 @@ import secrets
 import time
 from base64 import urlsafe_b64encode
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from hashlib import blake2b
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.errors import ConfigurationError, Unavailable
 from machpay_gateway.core.limits.admission import (
     STALE,
     AdmissionRequest,
@@ -19,19 +19,26 @@ from machpay_gateway.core.limits.admission import (
     Exceeded,
     LimiterUnavailable,
     Outage,
+    PendingAnswer,
     Remaining,
     Stale,
+    refusal_for,
 )
-from machpay_gateway.core.limits.rate import Tier
+from machpay_gateway.core.limits.plan import Part, plan_of
+from machpay_gateway.core.limits.rate import Limits
 from machpay_gateway.limiters.redis.batcher import Batcher
+from machpay_gateway.limiters.redis.connection import set_result
 from machpay_gateway.limiters.redis.connection_supervisor import ConnectionSupervisor
 from machpay_gateway.limiters.redis.health_checks import find_refusals
 from machpay_gateway.limiters.redis.local_share import LocalShare
 from machpay_gateway.limiters.redis.refusals import LimiterUse
 from machpay_gateway.limiters.redis.scripts import Scripts
 from machpay_gateway.limiters.redis.servers import servers_for
-from machpay_gateway.limiters.redis.subject import Subject
+from machpay_gateway.limiters.redis.subject import Reader, Step, Subject
 from machpay_gateway.limiters.redis.version_markers import VersionMarkers
+
+if TYPE_CHECKING:
+    from machpay_gateway.limiters.quota_ledger import QuotaLedger
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +46,7 @@ HEARTBEAT_SECONDS = 3.0
 _RESYNC_SECONDS = 2.0  # in which every worker reconnects after an outage, and reports what it admitted
 _CLOSE_SECONDS = 1.0
 _FIRST_SWEEP = 1024  # subjects
-_DIGEST_BYTES = 16
+_DIGEST_BYTES, _GROUP_BYTES = 16, 8
 
 FailureMode = Literal["local", "deny", "allow"]
 
@@ -59,19 +66,27 @@ class RedisLimiter:
         prefix: str = "machpay",
         on_failure: FailureMode = "local",
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
         scripts: Scripts | None = None,
+        ledger: "QuotaLedger | None" = None,
     ) -> None:
-        """Use the servers of *url*, and keys that begin with *prefix*. Raises ConfigurationError."""
+        """Use the servers of *url*, and keys that begin with *prefix*. Raises ConfigurationError.
+
+        *ledger* stores what quotas admit, and has what they admitted before; without one they count from 0 where the
+        servers have no count.
+        """
         self.counts: Counter[str] = Counter()
         self.batches: Counter[int] = Counter()
         self._servers = servers_for(url)
         self._prefix = prefix.encode()
         self._on_failure = on_failure
         self._clock = clock
+        self._wall_clock = wall_clock
+        self._ledger = ledger
         self._scripts = scripts or Scripts()
         self._subjects: dict[str, Subject] = {}
         self._sweep_at = _FIRST_SWEEP
-        self._local_tiers: dict[tuple[Tier, int], Tier] = {}
+        self._seeding: set[asyncio.Task[Any]] = set()
         self._markers = VersionMarkers()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._batcher: Batcher
@@ -107,7 +122,12 @@ class RedisLimiter:
             raise ConfigurationError(f"redis: {refusal.message}: {refusal.way_out}")
 
     async def close(self) -> None:
-        """Release all slots and write pending version markers, within a second, and disconnect."""
+        """Store what quotas admitted, release all slots and write pending version markers, and disconnect.
+
+        The latter within a second.
+        """
+        if self._ledger is not None:
+            await self._ledger.close()
         if self._loop is not asyncio.get_running_loop():
             if not self._markers.pending:
                 return
@@ -127,27 +147,28 @@ class RedisLimiter:
         self._batcher.fail_queued()
         self._loop = None
 
-    def admit(self, request: AdmissionRequest) -> Answer | asyncio.Future[Answer]:
-        """Check the version, take units of the window and take a slot: together, or not at all."""
+    def admit(self, request: AdmissionRequest) -> Answer | PendingAnswer:
+        """Check the version, take from every window and quota, and take the slots: together, or not at all."""
         # Not by a look at the running loop, which is a system call before Python 3.12.
         if self._loop is None or self._loop.is_closed():
             self._start()
         subject = self._subjects.get(request.subject) or self._add_subject(request)
         if self._markers.pending and request.version < self._markers.version(request.subject):
             return STALE
+        others = self._others(request) if request.others else ()
         if self._supervisor.is_away:
-            return self._decide_locally(subject, request)
-        if subject.exhausted and (refusal := subject.cached_refusal(request, self._clock())):
+            return self._decide_locally((subject, *others), request)
+        if (subject.exhausted or others) and (refusal := subject.cached_refusal(request, others, self._clock())):
             return refusal
-        if self._resync_timer is not None and (refusal := self._refusal_while_resyncing(subject, request)):
+        if self._resync_timer is not None and (refusal := self._refusal_while_resyncing((subject, *others), request)):
             return refusal
         future: asyncio.Future[Answer] = self._loop.create_future()  # type: ignore[union-attr]  # started above
-        subject.wait_for_answer(request, future)
+        subject.wait_for_answer(request, others, future)
         self._batcher.submit(subject)
         return future
 
     async def remaining(self, request: AdmissionRequest) -> Remaining | Stale | LimiterUnavailable:
-        """Return what the subject of *request* has left over all workers, without taking any."""
+        """Return what the subjects of *request* have left over all workers, without taking any."""
         if self._loop is None or self._loop.is_closed():
             self._start()
         subject = self._subjects.get(request.subject) or self._add_subject(request)
@@ -155,18 +176,18 @@ class RedisLimiter:
             return STALE
         if self._supervisor.is_away:
             return LimiterUnavailable(f"Redis does not answer: {self._supervisor.reason}")
-        future: asyncio.Future[Remaining | Stale | LimiterUnavailable] = self._loop.create_future()  # type: ignore[union-attr]  # started above
-        subject.wait_for_remaining(request, future)
+        reader: Reader = self._loop.create_future()  # type: ignore[union-attr]  # started above
+        subject.wait(request, self._others(request), [], [reader], {})
         self._batcher.submit(subject)
-        return await future
+        return await reader
 
-    async def invalidate(self, subject: str, version: int) -> None:
+    async def invalidate(self, subject: str, version: int, group: str = "") -> None:
         """Answer requests older than *version* with STALE: in this worker at once, in others once Redis has the marker.
 
         Returns when Redis has it, or after the deadline of a reply; then it is written later. A limiter that was not
         opened writes it when it is closed.
         """
-        self._markers.add(subject, self._key(subject), version)
+        self._markers.add(subject, self._key(subject, group), version)
         if self._loop is asyncio.get_running_loop():
             await self._markers.wait_written()
 
@@ -176,7 +197,13 @@ class RedisLimiter:
         self._subjects.clear()
         worker = secrets.token_urlsafe(8)  # never reused: the slots of an earlier name may still be held
         self._batcher = Batcher(
-            self._scripts, worker, clock=self._clock, decide_locally=self._decide_locally, batches=self.batches
+            self._scripts,
+            worker,
+            clock=self._clock,
+            wall_clock=self._wall_clock,
+            decide_locally=self._decide_locally,
+            seed=self._seed_step,
+            batches=self.batches,
         )
         self._supervisor = ConnectionSupervisor(
             self._servers,
@@ -212,10 +239,10 @@ class RedisLimiter:
 
     def _report_outage(self) -> None:
         """Report to a new connection what is held, and what was admitted during the outage."""
-        now = self._clock()
+        now, today = self._clock(), self._wall_clock()
         for subject in self._subjects.values():
             if subject.local_share is not None:
-                subject.backlog += subject.local_share.take_backlog(now)
+                subject.add_backlog(subject.local_share.take_backlog(now, today))
         self._report_subjects()
         if self._resync_timer is not None:
             self._resync_timer.cancel()
@@ -228,66 +255,199 @@ class RedisLimiter:
             for subject in self._subjects.values():
                 subject.local_share = None
 
-    def _refusal_while_resyncing(self, subject: Subject, request: AdmissionRequest) -> Exceeded | None:
-        """Hold *subject* to its local share: the server does not know yet what other workers admitted."""
-        if subject.local_share is None or self._on_failure != "local" or self._supervisor.connection is None:
+    def _refusal_while_resyncing(self, subjects: Sequence[Subject], request: AdmissionRequest) -> Exceeded | None:
+        """Hold *subjects* to their local shares: the server does not know yet what other workers admitted."""
+        if self._on_failure != "local" or self._supervisor.connection is None:
             return None
-        tier = self._local_tier(request.tier, subject.local_share.workers)
-        return subject.local_share.admit(tier, request.cost, subject.held, self._clock())
+        now, today = self._clock(), self._wall_clock()
+        limited = [
+            (subject, share, part)
+            for subject, part in zip(subjects, request.plan.parts, strict=True)
+            if (share := subject.local_share) is not None and share.is_seeded and part.enforced
+        ]
+        for _, share, part in limited:
+            if share.of is not part.limits:
+                share.follow(part.limits, now, today)
+        refused = [entry for entry in limited if not _has_room(entry, request.cost, now, today)]
+        if not refused:
+            for _, share, _ in limited:
+                share.take(now, today, request.cost)
+            return None
+        return self._refuse_locally(subjects, request, [share for _, share, _ in refused], now, today)
 
     def _report_subjects(self) -> None:
         for subject in self._subjects.values():
             if subject.held or subject.reported != subject.held or subject.backlog:
                 self._batcher.submit(subject)
 
-    def _decide_locally(self, subject: Subject, request: AdmissionRequest) -> Answer:
+    def _decide_locally(self, subjects: Sequence[Subject], request: AdmissionRequest) -> Answer | PendingAnswer:
         """Decide without the server, by the failure mode."""
+        subject = subjects[0]
         if request.version < max(subject.request.version, self._markers.version(request.subject)):
             return STALE
         subject.request = request
         self.counts[self._on_failure] += 1
         if self._on_failure == "deny":
             return LimiterUnavailable(f"Redis does not answer: {self._supervisor.reason}")
-        now = self._clock()
-        if self._on_failure == "local" and (refusal := subject.cached_refusal(request, now)):
+        now, today, plan, cost = self._clock(), self._wall_clock(), request.plan, request.cost
+        is_strict = self._on_failure == "local"
+        if is_strict and (refusal := subject.cached_refusal(request, subjects[1:], now)):
             return refusal
+        shares = [self._share(one, part, now, today) for one, part in zip(subjects, plan.parts, strict=True)]
+        if is_strict and not all(share.is_seeded for share in shares):
+            return self._spawn(self._seed_shares(subjects, request, shares))
+        entries = list(zip(subjects, shares, plan.parts, strict=True))
+        full = [entry for entry in entries if not _has_room(entry, cost, now, today)]
+        if is_strict and (refused := [share for _, share, part in full if part.enforced]):
+            return self._refuse_locally(subjects, request, refused, now, today)
+        is_shadow_limited = any(not part.enforced for _, _, part in full)
+        for _, share, part in entries:
+            if part.enforced or not is_shadow_limited:
+                share.take(now, today, cost)
+        logger.info("%s was admitted while Redis is away (%s).", request.subject, self._on_failure)
+        lease = subject.take(subjects, request, is_shadow_limited=is_shadow_limited)
+        levels = tuple(max(0.0, level) for level in _local_levels(entries, now, today))
+        return Admitted(lease, levels, plan.local_share(shares[0].workers), is_shadow_limited)
+
+    def _share(self, subject: Subject, part: Part, now: float, today: float) -> LocalShare:
         share = subject.local_share
         if share is None:
-            share = LocalShare(request.tier, self._batcher.workers, subject.taken, subject.updated_at, now)
+            values, limits = subject.last_values, subject.last_limits
+            left = None if values is None else values[0 : 2 * (len(limits.rates) + len(limits.quotas)) : 2]
+            share = LocalShare(
+                limits if left else part.limits,
+                self._batcher.workers,
+                left,
+                updated_at=subject.updated_at,
+                now=now,
+                today=today,
+            )
             subject.local_share = share
-        tier = self._local_tier(request.tier, share.workers)
-        refusal = share.admit(tier, request.cost, subject.held, now)
-        if isinstance(refusal, Exceeded):
-            if self._on_failure == "local":
-                return refusal
-            share.count(request.cost, now)
-        subject.held += 1
-        left, resets_in = share.left(tier, now)
-        logger.info("%s was admitted while Redis is away (%s).", request.subject, self._on_failure)
-        return Admitted(subject, left, resets_in, max(0, tier.concurrency - subject.held), tier)
+        if share.of is not part.limits:
+            share.follow(part.limits, now, today)
+        return share
 
-    def _local_tier(self, tier: Tier, workers: int) -> Tier:
-        local = self._local_tiers.get((tier, workers))
-        if local is None:
-            local = self._local_tiers[tier, workers] = tier.local_share(workers)
-        return local
+    def _refuse_locally(
+        self,
+        subjects: Sequence[Subject],
+        request: AdmissionRequest,
+        refused: Sequence[LocalShare],
+        now: float,
+        today: float,
+    ) -> Exceeded:
+        shares = [self._share(one, part, now, today) for one, part in zip(subjects, request.plan.parts, strict=True)]
+        levels = tuple(_local_levels(list(zip(subjects, shares, request.plan.parts, strict=True)), now, today))
+        wait = max(share.wait_seconds(now, today, request.cost) for share in refused)
+        return refusal_for(request.plan.local_share(shares[0].workers), levels, request.cost, wait)
 
-    def _add_subject(self, request: AdmissionRequest) -> Subject:
+    async def _seed_shares(
+        self, subjects: Sequence[Subject], request: AdmissionRequest, shares: Sequence[LocalShare]
+    ) -> Answer:
+        """Let quotas count from what is stored, and decide then."""
+        for subject, share in zip(subjects, shares, strict=True):
+            if not share.is_seeded:
+                try:
+                    share.seed_stored(await self._stored(subject, share.of))
+                except Unavailable as exc:
+                    return LimiterUnavailable(f"the quota cannot be read: {exc}")
+        answer = self._decide_locally(subjects, request)
+        return answer if isinstance(answer, Answer) else await answer
+
+    def _seed_step(self, step: Step) -> None:
+        """Send *step* again with the stored counts of its quotas."""
+        _ = self._spawn(self._send_with_seeds(step))
+
+    async def _send_with_seeds(self, step: Step) -> None:
+        subjects, request, futures, readers, _, _ = step
+        try:
+            seeds = {
+                index: await self._stored(subject, part.limits)
+                for index, (subject, part) in enumerate(zip(subjects, request.plan.parts, strict=True))
+                if part.limits.quotas
+            }
+        except Unavailable as exc:
+            unavailable = LimiterUnavailable(f"the quota cannot be read: {exc}")
+            for future in futures:
+                set_result(future, unavailable)
+            for reader in readers:
+                set_result(reader, unavailable)
+            return
+        if self._supervisor.is_away:
+            self._batcher.resolve_locally(subjects, request, futures, readers)
+            return
+        subjects[0].wait(request, subjects[1:], futures, readers, seeds)
+        self._batcher.submit(subjects[0])
+
+    async def _stored(self, subject: Subject, limits: Limits) -> Sequence[int]:
+        """Return the stored counts of the quotas of *limits*. Raises StoreUnavailable."""
+        if self._ledger is None:
+            return [0] * len(limits.quotas)
+        return await self._ledger.taken(subject.name, limits.quotas)
+
+    def _count_quotas(self, subject: Subject, units: int) -> None:
+        if self._ledger is not None:
+            self._ledger.count(subject.name, units)
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._seeding.add(task)
+        task.add_done_callback(self._seeding.discard)
+        return task
+
+    def _others(self, request: AdmissionRequest) -> tuple[Subject, ...]:
+        """Return the further subjects of *request*, updated to its limits."""
+        others = []
+        for name, part in zip(request.others, request.plan.parts[1:], strict=True):
+            subject = self._subjects.get(name)
+            if subject is None or subject.limits is not part.limits:
+                own = AdmissionRequest(name, 0, plan_of((part,)), 0, group=request.group)
+                subject = subject or self._add_subject(own, request)
+                subject.request = own
+            others.append(subject)
+        return tuple(others)
+
+    def _add_subject(self, request: AdmissionRequest, of: AdmissionRequest | None = None) -> Subject:
+        """Add the subject of *request*, which is a part of the request *of*, if it is not the whole."""
         if len(self._subjects) >= self._sweep_at:
-            self._sweep()
-        subject = Subject(self._key(request.subject), request, self._batcher.report_release)
-        self._subjects[request.subject] = subject
+            self._sweep(of or request)
+        name, key = request.subject, self._key(request.subject, request.group)
+        subject = Subject(name, key, request, self._batcher.report_change, self._count_quotas)
+        self._subjects[name] = subject
         return subject
 
-    def _sweep(self) -> None:
-        """Drop the idle subjects. The next sweep runs when twice as many are held, so its cost is amortized."""
-        now = self._clock()
+    def _sweep(self, request: AdmissionRequest) -> None:
+        """Drop the idle subjects, but for those of *request*, which is about to count against them.
+
+        The next sweep runs when twice as many are held, so its cost is amortized.
+        """
+        now, needed = self._clock(), {request.subject, *request.others}
         for name, subject in list(self._subjects.items()):
-            if subject.is_idle(now):
+            if subject.is_idle(now) and name not in needed:
                 del self._subjects[name]
         self._sweep_at = max(_FIRST_SWEEP, 2 * len(self._subjects))
 
-    def _key(self, subject: str) -> bytes:
-        # A digest: keys have one size and disclose no name, since subjects may be an issuer's user names.
+    def _key(self, subject: str, group: str) -> bytes:
+        # Digests: keys have one size and disclose no name, since subjects may be an issuer's user names. The part in
+        # braces alone decides the slot of a Cluster, so that one script call reaches all subjects of a group.
+        slot = blake2b((group or subject).encode(errors="surrogatepass"), digest_size=_GROUP_BYTES).digest()
         digest = blake2b(subject.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES).digest()
-        return self._prefix + b":" + urlsafe_b64encode(digest).rstrip(b"=")
+        return b"%s:{%s}%s" % (self._prefix, _text(slot), _text(digest))
+
+
+def _has_room(entry: tuple[Subject, LocalShare, Part], cost: int, now: float, today: float) -> bool:
+    subject, share, part = entry
+    share.advance(now, today)
+    share.in_flight = subject.held if part.limits.concurrency is not None else 0
+    return share.has_room(cost)
+
+
+def _local_levels(entries: Sequence[tuple[Subject, LocalShare, Part]], now: float, today: float) -> list[float]:
+    levels: list[float] = []
+    for subject, share, _ in entries:
+        share.in_flight = subject.held
+        levels += share.levels(now, today)
+    return levels
+
+
+def _text(digest: bytes) -> bytes:
+    return urlsafe_b64encode(digest).rstrip(b"=")

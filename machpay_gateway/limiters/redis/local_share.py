@@ -1,49 +1,76 @@
-"""What a worker admits by itself while no server answers: its share of the limit, in the same sliding window."""
+"""What a worker admits by itself while no server answers: its share of the limits, in the same arithmetic."""
 
+from collections.abc import Mapping, Sequence
 from math import ceil
 
-from machpay_gateway.core.limits.admission import Exceeded, refusal_for
-from machpay_gateway.core.limits.rate import CELLS, MAX_LIMIT, CellWindow, Tier
+from machpay_gateway.core.limits.counters import Counters
+from machpay_gateway.core.limits.rate import Limits
 
 
-class LocalShare:
-    """One worker's share of a subject's window.
+class LocalShare(Counters):
+    """One worker's share of a subject's limits.
 
     It starts from the last reply of the server: the same share of the units taken then counts here, as of the time of
     that reply. So an outage does not hand out a second window over all workers.
     """
 
-    def __init__(self, tier: Tier, workers: int, taken: int | None, updated_at: float, now: float) -> None:
-        """Start one of *workers* shares of *tier*; *taken* is what all had taken at *updated_at*, if that is known."""
+    __slots__ = ("_before", "_before_expires", "_reported", "of", "workers")
+
+    def __init__(
+        self,
+        limits: Limits,
+        workers: int,
+        left: Sequence[int] | None,
+        *,
+        updated_at: float,
+        now: float,
+        today: float,
+    ) -> None:
+        """Start one of *workers* shares of *limits*; *left* is what the server's last reply had left of each.
+
+        That was at *updated_at*; None when it is unknown. Then quotas have no count until `seed` gives them one.
+        """
+        started_at = now if left is None else min(updated_at, now)
+        super().__init__(limits.local_share(workers), started_at, today)
+        self.of = limits
         self.workers = workers
-        self._reported = 0
-        started_at = now if taken is None else min(updated_at, now)
-        self._window = CellWindow(tier.window_seconds, started_at)
-        self._taken_before = 0 if taken is None else ceil(taken / workers)
-        self._before_expires_at = started_at + tier.window_seconds * CELLS / (CELLS - 1)
-        self._window.try_take(started_at, self._taken_before, self._taken_before)
+        self._reported: dict[str, int] = {}
+        self._before = dict.fromkeys((limit.name for limit in limits.counted), 0)
+        if left is not None:
+            self._before = {
+                limit.name: ceil((limit.limit - units) / workers)
+                for limit, units in zip(limits.counted, left, strict=True)
+            }
+        for rate, window in zip(limits.rates, self.windows, strict=True):
+            window.take(started_at, self._before[rate.name])
+        self._before_expires = {
+            rate.name: started_at + window.frees_in(started_at)
+            for rate, window in zip(limits.rates, self.windows, strict=True)
+        }
+        if left is not None:
+            self.seed([self._before[quota.name] for quota in limits.quotas])
 
-    def admit(self, tier: Tier, cost: int, held: int, now: float) -> Exceeded | None:
-        """Count *cost* at *now* if *tier*, this worker's share of the limits, has room for it; else the refusal."""
-        if self._window.window_seconds != tier.window_seconds:
-            self._window = self._window.resized(tier.window_seconds, now)
-        if held >= tier.concurrency or not self._window.try_take(now, cost, tier.limit):
-            return refusal_for(self._window, tier, cost, held, now)
-        return None
+    def follow(self, limits: Limits, now: float, today: float) -> None:
+        """Count by this worker's share of other *limits*."""
+        self.of = limits
+        self.change(limits.local_share(self.workers), now, today)
 
-    def count(self, cost: int, now: float) -> None:
-        """Count *cost* even beyond the limit."""
-        self._window.try_take(now, cost, MAX_LIMIT)
+    def seed_stored(self, taken: Sequence[int]) -> None:
+        """Let each quota without a count have this worker's share of *taken*, by the stored counts."""
+        shares = [ceil(units / self.workers) for units in taken]
+        self._before |= {quota.name: units for quota, units in zip(self.of.quotas, shares, strict=True)}
+        self.seed(shares)
 
-    def left(self, tier: Tier, now: float) -> tuple[int, float]:
-        """Return the units left of *tier*, and the seconds until the next one frees."""
-        window = self._window
-        return max(0, tier.limit - window.taken), window.frees_at - now if window.taken else 0.0
-
-    def take_backlog(self, now: float) -> int:
+    def take_backlog(self, now: float, today: float) -> Mapping[str, int]:
         """Return the units admitted here that still count and were not returned before: the server must count them."""
-        self._window.advance(now)
-        admitted = self._window.taken - (self._taken_before if now < self._before_expires_at else 0)
-        backlog = max(0, admitted - self._reported)
-        self._reported += backlog
+        self.advance(now, today)
+        backlog: dict[str, int] = {}
+        counts = {rate.name: window.taken for rate, window in zip(self.of.rates, self.windows, strict=True)}
+        counts |= {count.quota.name: count.taken for count in self.quotas}
+        for name, taken in counts.items():
+            is_expired = now >= self._before_expires.get(name, float("inf"))
+            admitted = taken - (0 if is_expired else self._before.get(name, 0))
+            if (units := admitted - self._reported.get(name, 0)) > 0:
+                backlog[name] = units
+                self._reported[name] = self._reported.get(name, 0) + units
         return backlog

@@ -1,13 +1,11 @@
 """What a worker knows of one subject: the slots it holds, the requests that wait, and how long a refusal is certain."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from machpay_gateway.core.limits.admission import (
-    CONCURRENCY,
-    SLOT_WAIT_SECONDS,
     STALE,
     AdmissionRequest,
     Admitted,
@@ -16,7 +14,11 @@ from machpay_gateway.core.limits.admission import (
     LimiterUnavailable,
     Remaining,
     Stale,
+    refusal_for,
 )
+from machpay_gateway.core.limits.calendar import Period, PeriodUnit, period_at
+from machpay_gateway.core.limits.plan import Part, Plan, plan_of
+from machpay_gateway.core.limits.rate import CONCURRENCY, Limits
 from machpay_gateway.limiters.redis.connection import set_result
 from machpay_gateway.limiters.redis.resp import encode_bulk
 
@@ -28,48 +30,138 @@ _new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on ever
 _RECHECK_SECONDS = 1.5
 _ENCODED_STEPS = 4096  # 200 bytes each
 _ROUNDING_SECONDS = 0.001  # the script's waits are whole milliseconds, rounded up
+_STEP_FIELDS = 3  # of a reply, before those of its parts
+UNSEEDED = -2  # in a reply: a quota has no count
+Backlog = Mapping[str, int]  # units by the name of a rate or quota
+Reader = asyncio.Future[Remaining | Stale | LimiterUnavailable]
+_NOTHING: Backlog = {}
+_NO_BACKLOGS: Sequence[Backlog] = (_NOTHING,)
+_NO_SEEDS: Mapping[int, Sequence[int]] = {}
 
 
 class Step(NamedTuple):
-    """What one batch asks for one subject: all of *futures* wait for the answer to equal *request*s."""
+    """What one batch asks for the *subjects* of a request, as encoded *arguments*.
 
-    subject: "Subject"
+    *futures* wait for the answer to equal *request*s, *readers* for what is left. *backlogs* are the units that the
+    step reports, by subject.
+    """
+
+    subjects: "Sequence[Subject]"
     request: AdmissionRequest
     futures: list[asyncio.Future[Answer]]
+    readers: "list[Reader]"
+    arguments: bytes
+    backlogs: Sequence[Backlog]
 
 
-class _ExhaustedWindow(NamedTuple):
-    """A refusal for the window: only time can change it, unless the record changes."""
+class _Waiting(NamedTuple):
+    """What waits for the next batch: *seeds* are the stored counts of quotas, by the index of the subject."""
 
     request: AdmissionRequest
+    others: "Sequence[Subject]"
+    futures: list[asyncio.Future[Answer]]
+    readers: "list[Reader]"
+    seeds: Mapping[int, Sequence[int]]
+
+
+class _Exhausted(NamedTuple):
+    """A refusal for rates or quotas of one subject: only time can change it, unless its limits change.
+
+    It holds for requests of *plan* alone where several subjects refused: its wait is that of all of them.
+    """
+
+    limits: Limits
+    plan: Plan | None
+    version: int
+    policies: tuple[str, ...]
     until: float
-    resets_at: float
-    left: int
-    slots_left: int
-    held: int  # of the slots, by this worker
 
 
-# Hits nearly always: keys of a tier ask for one unit, and hold a few slots. Encoding takes 3 µs, a hit 0.3 µs.
-_encode_arguments = lru_cache(_ENCODED_STEPS)(encode_bulk)
+@lru_cache(_ENCODED_STEPS)
+def encode_step(plan: Plan, version: int, cost: int, wanted: int, holds: tuple[int, ...]) -> bytes:
+    """Return the arguments of `admit.lua` for a step without backlogs and quotas.
+
+    Hits nearly always: keys of a tier ask for one unit, and hold a few slots. Encoding takes 3 µs, a hit 0.3 µs.
+    """
+    backlogs = [_NOTHING] * len(holds)
+    return encode_step_in_full(plan, version, cost, wanted, holds, backlogs=backlogs, periods={}, seeds={})
 
 
-def encode_step(request: AdmissionRequest, wanted: int, held: int, backlog: int) -> bytes:
-    """Return the arguments of `admit.lua` for a step."""
-    _, version, tier, cost = request
-    return _encode_arguments(
-        tier.limit, tier.window_seconds * 1000, tier.concurrency, version, cost, wanted, held, backlog
-    )
+def encode_step_in_full(
+    plan: Plan,
+    version: int,
+    cost: int,
+    wanted: int,
+    holds: Sequence[int],
+    *,
+    backlogs: Sequence[Backlog],
+    periods: Mapping[PeriodUnit, Period],
+    seeds: Mapping[int, Sequence[int]],
+) -> bytes:
+    """Return the arguments of `admit.lua` for any step. *seeds* are stored counts of quotas, by index of the part."""
+    arguments: list[int | str] = [len(plan.parts), version, cost, wanted]
+    for index, (part, held, backlog) in enumerate(zip(plan.parts, holds, backlogs, strict=True)):
+        rates, quotas, concurrency = part.limits.rates, part.limits.quotas, part.limits.concurrency
+        most = max(backlog.values(), default=0)  # for windows that are newer than the backlog
+        arguments += (len(rates), len(quotas), int(part.enforced), -1 if concurrency is None else concurrency, held)
+        for rate in rates:
+            arguments += (rate.limit, rate.window_seconds * 1000, backlog.get(rate.name, most))
+        for quota, seed in zip(quotas, seeds.get(index, [-1] * len(quotas)), strict=True):
+            period = periods[quota.name]
+            arguments += (quota.limit, backlog.get(quota.name, 0), quota.name[0], *period, seed)
+    return encode_bulk(*arguments)
+
+
+@cache
+def count_arguments(plan: Plan) -> int:
+    """Return the number of arguments of a step."""
+    return 4 + sum(5 + 3 * len(part.limits.rates) + 7 * len(part.limits.quotas) for part in plan.parts)
+
+
+@cache
+def count_fields(plan: Plan) -> int:
+    """Return the number of integers in the reply to a step."""
+    return _STEP_FIELDS + sum(map(_part_fields, plan.parts))
+
+
+def _part_fields(part: Part) -> int:
+    limits = part.limits
+    return 2 * (len(limits.rates) + len(limits.quotas)) + (limits.concurrency is not None)
+
+
+class JointLease:
+    """What one request holds of several subjects. It has no state of its own, so all equal requests share it."""
+
+    __slots__ = ("_holding", "_subjects")
+
+    def __init__(self, subjects: "Sequence[Subject]", holding: "Sequence[Subject]") -> None:
+        """Stand for a request that counts against *subjects*, and holds a slot of each of *holding*."""
+        self._subjects = subjects
+        self._holding = holding
+
+    def release(self) -> None:
+        """Give one slot of each subject back that has a limit for them."""
+        for subject in self._holding:
+            subject.release()
+
+    def charge(self, units: int) -> None:
+        """Take *units* more from each subject."""
+        for subject in self._subjects:
+            subject.charge(units)
 
 
 class Subject:
-    """One subject. It is also the lease, since a release needs nothing else. Times are by the worker's own clock."""
+    """One subject. It is also the lease of a request that counts against it alone, since a release needs nothing else.
+
+    Times are by the worker's own clock.
+    """
 
     __slots__ = (
+        "_count_quotas",
+        "_held_then",
+        "_on_change",
         "_recheck_at",
-        "_remaining_futures",
-        "_report_release",
         "backlog",
-        "backlog_in_flight",
         "encoded_key",
         "exhausted",
         "held",
@@ -77,130 +169,201 @@ class Subject:
         "is_lingering",
         "is_queued",
         "key",
+        "last_limits",
+        "last_values",
+        "leases",
         "local_share",
+        "name",
         "queue",
         "reported",
         "request",
         "slots_left",
-        "taken",
+        "steps_in_flight",
         "updated_at",
     )
 
-    def __init__(self, key: bytes, request: AdmissionRequest, report_release: Callable[["Subject"], None]) -> None:
-        """Start without any state. *report_release* is called when the server counts a slot that was released."""
+    def __init__(
+        self,
+        name: str,
+        key: bytes,
+        request: AdmissionRequest,
+        on_change: Callable[["Subject"], None],
+        count_quotas: Callable[["Subject", int], None],
+    ) -> None:
+        """Start without any state.
+
+        *on_change* is called when the server counts a slot that was released, or misses units that were charged;
+        *count_quotas* with the units that a quota has admitted.
+        """
+        self.name = name
         self.key = key
         self.encoded_key = encode_bulk(key)
-        self.request = request  # of the newest record: a step that only reports slots needs its tier
+        self.request = request  # of the newest record: a step that only reports needs its limits
         self.held = 0
         self.reported: int | None = 0  # the slots that the server counts for this worker; None when that is unknown
-        self.queue: list[Step] = []
-        self.is_in_flight = False
+        self.steps_in_flight = 0  # that touch it
+        self.queue: list[_Waiting] = []
+        self.is_in_flight = False  # its own steps
         self.is_queued = False
         self.is_lingering = False  # a release waits to be reported
         self.slots_left = 0  # over all workers, by the last reply
-        self.taken: int | None = None  # of the window, by all workers, by the last reply
+        self._held_then = 0  # by this worker, of its slots
+        self.last_values: Sequence[int] | None = None  # of the last reply, under `last_limits`
+        self.last_limits: Limits = request.plan.parts[0].limits
         self.updated_at = 0.0  # when the step of that reply was sent
-        self.backlog = 0  # units that were admitted locally during an outage and are not reported yet
-        self.backlog_in_flight = 0  # units of the backlog that the step in flight reports
+        self.backlog: dict[str, int] = {}  # units that the server does not count yet
         self.local_share: LocalShare | None = None
-        self._report_release = report_release
-        self.exhausted: dict[int, _ExhaustedWindow] = {}  # by the cost that was refused
+        self.leases: dict[tuple[object, ...], JointLease] = {}  # of requests that count against several limits
+        self._on_change = on_change
+        self._count_quotas = count_quotas
+        self.exhausted: dict[int, _Exhausted] = {}  # by the cost that was refused
         self._recheck_at = 0.0
-        self._remaining_futures: list[asyncio.Future[Remaining | Stale | LimiterUnavailable]] = []
 
     def release(self) -> None:
         """Give one slot back."""
         self.held -= 1
-        self._report_release(self)
+        self._on_change(self)
 
-    def wait_for_answer(self, request: AdmissionRequest, future: asyncio.Future[Answer]) -> None:
-        """Queue *future* for the answer to *request*."""
-        if self.queue:
-            _, queued, futures = self.queue[-1]
-            if queued is request:
-                futures.append(future)
-                return
+    def charge(self, units: int) -> None:
+        """Take *units* more of every rate and quota, whatever is left."""
+        self.add_backlog(dict.fromkeys(_names(self.limits), units))
+        if self.limits.quotas:
+            self._count_quotas(self, units)
+        self.exhausted.clear()  # refusals have longer to wait now
+        self._on_change(self)
+
+    @property
+    def limits(self) -> Limits:
+        """Its limits by the newest request."""
+        return self.request.plan.parts[0].limits
+
+    def wait_for_answer(
+        self, request: AdmissionRequest, others: "Sequence[Subject]", future: asyncio.Future[Answer]
+    ) -> None:
+        """Queue *future* for the answer to *request*, which counts against *others* too."""
+        if self.queue and self.queue[-1].request is request:
+            self.queue[-1].futures.append(future)
+            return
+        self.wait(request, others, [future], [], _NO_SEEDS)
+
+    def wait(
+        self,
+        request: AdmissionRequest,
+        others: "Sequence[Subject]",
+        futures: list[asyncio.Future[Answer]],
+        readers: list[Reader],
+        seeds: Mapping[int, Sequence[int]],
+    ) -> None:
+        """Queue *futures* for answers to *request*s, and *readers* for what is left."""
         if request is not self.request and request.version >= self.request.version:
             self.request = request
-        self.queue.append(_new(Step, (self, request, [future])))
+        self.queue.append(_new(_Waiting, (request, others, futures, readers, seeds)))
 
-    def wait_for_remaining(
-        self, request: AdmissionRequest, future: asyncio.Future[Remaining | Stale | LimiterUnavailable]
-    ) -> None:
-        """Let *future* have the remaining quota by the next reply, whichever step that is for."""
-        if request.version >= self.request.version:
-            self.request = request
-        self._remaining_futures.append(future)
+    def start_steps(self, now: float) -> list[Step]:
+        """Return the steps to send at *now*, in seconds since the epoch.
 
-    def start_steps(self) -> list[Step]:
-        """Return the steps to send now; the subject sends no more until each of them is resolved or has failed."""
-        self.is_queued, self.is_in_flight, self.reported = False, True, self.held
-        self.backlog_in_flight, self.backlog = self.backlog, 0
-        steps, self.queue = self.queue or [Step(self, self.request, [])], []
-        return steps
+        The subject sends no more until each of them is resolved or has failed.
+        """
+        self.is_queued, self.is_in_flight = False, True
+        queue, self.queue = self.queue, []
+        return [self._start(waiting, now) for waiting in queue or [self._report()]]
 
-    def resolve(self, step: Step, reply: Sequence[int], started_at: float) -> None:
-        """Answer all futures of *step* with its part of a *reply* of `admit.lua`.
+    def resolve(self, step: Step, reply: Sequence[int], started_at: float) -> bool:
+        """Answer all that waits for *step* with its part of a *reply* of `admit.lua`.
 
-        The server decided at *started_at* or later: counted from there, no refusal outlasts its reason here.
+        The server decided at *started_at* or later: counted from there, no refusal outlasts its reason here. Returns
+        False, and answers nothing, when the server has no count of a quota.
         """
         self.is_in_flight = False
-        admitted, left, slots_left, frees_ms, _ = reply
-        _, request, futures = step
-        if self._remaining_futures:
-            self._resolve_remaining(
-                Remaining(max(0, left), frees_ms / 1000, max(0, slots_left), request.tier) if admitted >= 0 else STALE
-            )
+        admitted, within, _, *values = reply
+        subjects, request, futures, readers, _, _ = step
+        plan, cost = request.plan, request.cost
+        for subject in subjects:
+            subject.steps_in_flight -= 1
         if admitted < 0:
-            for future in futures:
-                set_result(future, STALE)
-            self.backlog, self.backlog_in_flight = self.backlog + self.backlog_in_flight, 0  # a stale step counts none
-            return
-        _, _, tier, cost = request
-        self.backlog_in_flight = 0
-        self.taken, self.slots_left, self.updated_at = tier.limit - left, slots_left, started_at
-        resets_in, after = frees_ms / 1000, admitted
-        refusal: Exceeded | None = None
-        for future in futures:
-            if not after:
-                refusal = refusal or self._refusal(request, reply, started_at)
-                set_result(future, refusal)
-                continue
-            after -= 1
-            if not future.done():
-                self.held += 1
-                future.set_result(_new(Admitted, (self, left + after * cost, resets_in, slots_left + after, tier)))
-        if self.reported is not None:
-            self.reported += admitted
-        if admitted and cost and self.exhausted:
-            self.exhausted.clear()  # earlier refusals have longer to wait now
+            return _resolve_undecided(step, admitted)
+        self._remember(subjects, plan, values, started_at)
+        for reader in readers:
+            set_result(reader, Remaining(_levels(values, plan), plan))
+        if plan.is_simple:
+            self._answer_simple(request, futures, reply, started_at)
+        else:
+            self._answer(step, reply, started_at)
+        for subject, part in zip(subjects, plan.parts, strict=True):
+            subject._held_then = subject.held  # noqa: SLF001 - of its own class
+            taken = admitted if part.enforced else within
+            if subject.reported is not None and part.limits.concurrency is not None:
+                subject.reported += taken
+            if taken and cost and subject.exhausted:
+                subject.exhausted.clear()  # earlier refusals have longer to wait now
+        return True
 
-    def fail(self) -> None:
-        """Take the step in flight back. The server may have executed it: the backlog rather counts twice than never."""
-        self.is_in_flight, self.reported = False, None
-        self.backlog, self.backlog_in_flight = self.backlog + self.backlog_in_flight, 0
-        self.fail_remaining()
+    def fail(self, step: Step) -> None:
+        """Take *step* back. The server may have executed it: a backlog rather counts twice than never."""
+        self.is_in_flight = False
+        for subject, backlog in zip(step.subjects, step.backlogs, strict=True):
+            subject.steps_in_flight, subject.reported = 0, None
+            subject.add_backlog(backlog)
 
-    def fail_remaining(self) -> None:
-        """Answer waiting reads of the remaining quota: it is unavailable."""
-        if self._remaining_futures:
-            self._resolve_remaining(LimiterUnavailable("Redis does not answer"))
+    def add_backlog(self, units: Backlog) -> None:
+        """Report *units* with the next step."""
+        for name, count in units.items():
+            self.backlog[name] = self.backlog.get(name, 0) + count
 
-    def cached_refusal(self, request: AdmissionRequest, now: float) -> Exceeded | None:
-        """Return the refusal of *request* while its window is certainly exhausted; None when the server must decide."""
+    def take(self, subjects: "Sequence[Subject]", request: AdmissionRequest, *, is_shadow_limited: bool) -> JointLease:
+        """Hold what *request* was admitted to, and return its lease; of enforced parts alone if *is_shadow_limited*."""
+        pairs = [
+            (subject, part)
+            for subject, part in zip(subjects, request.plan.parts, strict=True)
+            if part.enforced or not is_shadow_limited
+        ]
+        for subject, part in pairs:
+            if part.limits.concurrency is not None:
+                subject.held += 1
+            if part.limits.quotas and request.cost:
+                subject._count_quotas(subject, request.cost)  # noqa: SLF001 - of its own class
+        key = request.plan, request.others, is_shadow_limited
+        lease = self.leases.get(key)
+        if lease is None:
+            holding = [subject for subject, part in pairs if part.limits.concurrency is not None]
+            lease = self.leases[key] = JointLease([subject for subject, _ in pairs], holding)
+        return lease
+
+    def cached_refusal(self, request: AdmissionRequest, others: "Sequence[Subject]", now: float) -> Exceeded | None:
+        """Return the refusal of *request* while a subject of it is certainly spent; None when the server decides."""
+        for index, subject in enumerate((self, *others)):
+            if subject.exhausted and (spent := subject.spent(request, index, now)):
+                return _refuse_again((self, *others), request, spent, now)
+        return None
+
+    def spent(self, request: AdmissionRequest, index: int, now: float) -> _Exhausted | None:
+        """Return why this subject, at *index* of *request*, refuses it until then; None when the server must decide."""
         exhausted = self.exhausted.get(request.cost)
         if exhausted is None:
             return None
-        _, version, tier, _ = exhausted.request
-        if now >= exhausted.until or request.version != version or request.tier is not tier:
+        if exhausted.plan is not None and exhausted.plan is not request.plan:
+            return None
+        is_changed = exhausted.limits is not request.plan.parts[index].limits
+        if now >= exhausted.until or is_changed or (index == 0 and request.version != exhausted.version):
             self.exhausted.clear()
             return None
         if now >= self._recheck_at:
             self._recheck_at = now + _RECHECK_SECONDS
             return None
-        slots_left = min(tier.concurrency, max(0, exhausted.slots_left + exhausted.held - self.held))
-        resets_in = max(0.0, exhausted.resets_at - now)
-        return Exceeded(tier.policy_name, exhausted.until - now, exhausted.left, resets_in, slots_left, tier)
+        return exhausted
+
+    def levels(self, limits: Limits, now: float) -> list[float]:
+        """Return what was left of *limits* by the last reply, with the slots that were released here since."""
+        levels: list[float] = []
+        values = self.last_values if self.last_limits is limits else None
+        passed = now - self.updated_at
+        for at, limit in enumerate(limits.counted):
+            left, frees_ms = (limit.limit, 0) if values is None else values[2 * at : 2 * at + 2]
+            levels += (left, max(0.0, frees_ms / 1000 - passed))
+        if limits.concurrency is not None:
+            free = limits.concurrency - self.held if values is None else self.slots_left + self._held_then - self.held
+            levels.append(min(limits.concurrency, free))
+        return levels
 
     def is_idle(self, now: float) -> bool:
         """Return whether nothing of it need be remembered."""
@@ -209,24 +372,185 @@ class Subject:
             or self.reported != 0
             or self.is_lingering
             or self.is_in_flight
+            or self.steps_in_flight
             or self.is_queued
             or self.queue
             or self.backlog
         )
-        return not is_busy and self.local_share is None and now - self.updated_at > self.request.tier.window_seconds
+        longest = max((rate.window_seconds for rate in self.limits.rates), default=0)
+        return not is_busy and self.local_share is None and now - self.updated_at > longest
 
-    def _resolve_remaining(self, remaining: Remaining | Stale | LimiterUnavailable) -> None:
-        futures, self._remaining_futures = self._remaining_futures, []
+    def _start(self, waiting: _Waiting, now: float) -> Step:
+        """Return the step for *waiting*, with what its subjects have to report."""
+        request, others, futures, readers, seeds = waiting
+        plan = request.plan
+        if not others and not self.backlog and not plan.has_quotas:  # nearly always
+            held = self._state_slots()
+            arguments = encode_step(plan, request.version, request.cost, len(futures), (held,))
+            return _new(Step, ((self,), request, futures, readers, arguments, _NO_BACKLOGS))
+        subjects = (self, *others)
+        holds = tuple(subject._state_slots() for subject in subjects)  # noqa: SLF001 - of its own class
+        backlogs = [subject.take_backlog() for subject in subjects]
+        if plan.has_quotas or any(backlogs):
+            arguments = encode_step_in_full(
+                plan,
+                request.version,
+                request.cost,
+                len(futures),
+                holds,
+                backlogs=backlogs,
+                periods=_periods(now),
+                seeds=seeds,
+            )
+        else:
+            arguments = encode_step(plan, request.version, request.cost, len(futures), holds)
+        return Step(subjects, request, futures, readers, arguments, backlogs)
+
+    def _report(self) -> _Waiting:
+        """Return what tells the server how many slots are held, and the backlog."""
+        request = self.request
+        own = request._replace(plan=plan_of(request.plan.parts[:1]), others=())
+        return _Waiting(own, (), [], [], _NO_SEEDS)
+
+    def _state_slots(self) -> int:
+        """Return how the next step states the slots that this worker holds, and count them as reported.
+
+        In full, if no step that the server has not answered may add some. Else by what was released since the last one.
+        """
+        self.steps_in_flight += 1
+        if self.steps_in_flight == 1 or self.reported is None:
+            self.reported = self.held
+            return self.held
+        released = self.reported - self.held
+        self.reported = self.held
+        return -1 - released
+
+    def take_backlog(self) -> Backlog:
+        """Return the units to report, and have none left."""
+        backlog, self.backlog = self.backlog, {}
+        return backlog
+
+    def _remember(self, subjects: "Sequence[Subject]", plan: Plan, values: Sequence[int], started_at: float) -> None:
+        at = 0
+        for subject, part in zip(subjects, plan.parts, strict=True):
+            fields = _part_fields(part)
+            subject.last_values, subject.last_limits, subject.updated_at = (
+                values[at : at + fields],
+                part.limits,
+                started_at,
+            )
+            at += fields
+            if part.limits.concurrency is not None:
+                subject.slots_left = values[at - 1]
+
+    def _answer_simple(
+        self, request: AdmissionRequest, futures: list[asyncio.Future[Answer]], reply: Sequence[int], started_at: float
+    ) -> None:
+        """Answer *futures* of a request that counts against this subject alone: the path of nearly all requests."""
+        admitted, _, wait_ms, left, frees_ms, slots_left = reply
+        plan, cost = request.plan, request.cost
+        resets_in, after = frees_ms / 1000, admitted
+        refusal: Exceeded | None = None
         for future in futures:
-            set_result(future, remaining)
+            if not after:
+                refusal = refusal or self._refuse((self,), request, (left, resets_in, slots_left), wait_ms, started_at)
+                set_result(future, refusal)
+                continue
+            after -= 1
+            if not future.done():
+                self.held += 1
+                future.set_result(
+                    _new(Admitted, (self, (left + after * cost, resets_in, slots_left + after), plan, False))
+                )
 
-    def _refusal(self, request: AdmissionRequest, reply: Sequence[int], started_at: float) -> Exceeded:
-        _, left, slots_left, frees_ms, wait_ms = reply
-        tier, lefts = request.tier, (max(0, left), frees_ms / 1000, max(0, slots_left))
-        if left >= request.cost:
-            return Exceeded(CONCURRENCY, SLOT_WAIT_SECONDS, *lefts, tier)
-        wait, resets_at = wait_ms / 1000, started_at + lefts[1]
-        until = started_at + wait - _ROUNDING_SECONDS
-        self.exhausted[request.cost] = _ExhaustedWindow(request, until, resets_at, lefts[0], lefts[2], self.held)
-        self._recheck_at = started_at + _RECHECK_SECONDS
-        return Exceeded(tier.policy_name, wait, *lefts, tier)
+    def _answer(self, step: Step, reply: Sequence[int], started_at: float) -> None:
+        admitted, within, wait_ms, *values = reply
+        subjects, request, futures, _, _, _ = step
+        plan, cost = request.plan, request.cost
+        levels = _levels(values, plan)
+        refusal: Exceeded | None = None
+        for index, future in enumerate(futures):
+            if index >= admitted:
+                refusal = refusal or self._refuse(subjects, request, levels, wait_ms, started_at)
+                set_result(future, refusal)
+                continue
+            if future.done():
+                continue
+            is_shadow_limited = index >= within and not plan.is_enforced
+            lease = self.take(subjects, request, is_shadow_limited=is_shadow_limited)
+            after = admitted - index - 1
+            future.set_result(Admitted(lease, plan.before(levels, after, cost), plan, is_shadow_limited))
+
+    def _refuse(
+        self,
+        subjects: "Sequence[Subject]",
+        request: AdmissionRequest,
+        levels: Sequence[float],
+        wait_ms: int,
+        started_at: float,
+    ) -> Exceeded:
+        """Return the refusal of *request*, and remember it where it is certain."""
+        plan, cost = request.plan, request.cost
+        refusal = refusal_for(plan, tuple(levels), cost, wait_ms / 1000)
+        spent = {
+            index
+            for index, part in enumerate(plan.parts)
+            if part.enforced and any(part.name(name) in refusal.policies for name in _names(part.limits))
+        }
+        if spent:
+            index, only = (spent.pop(), None) if len(spent) == 1 else (0, plan)
+            subject = subjects[index]
+            policies = tuple(name for name in refusal.policies if not name.endswith(CONCURRENCY))
+            until = started_at + wait_ms / 1000 - _ROUNDING_SECONDS
+            subject.exhausted[cost] = _Exhausted(plan.parts[index].limits, only, request.version, policies, until)
+            subject._recheck_at = started_at + _RECHECK_SECONDS  # noqa: SLF001 - of its own class
+        return refusal
+
+
+def _refuse_again(subjects: "Sequence[Subject]", request: AdmissionRequest, spent: _Exhausted, now: float) -> Exceeded:
+    """Return the refusal of *request* for what is *spent*, with what else was left by the last replies."""
+    plan = request.plan
+    levels = tuple(
+        level for subject, part in zip(subjects, plan.parts, strict=True) for level in subject.levels(part.limits, now)
+    )
+    policies = tuple(
+        policy.name
+        for policy, left, _ in plan.levels(levels)
+        if policy.name in spent.policies or (policy.is_concurrency and policy.enforced and left <= 0)
+    )
+    return Exceeded(policies, spent.until - now, levels, plan)
+
+
+def _resolve_undecided(step: Step, outcome: int) -> bool:
+    """Answer all that waits for *step*, of which the server counted nothing; False when a quota's count is needed."""
+    for subject, backlog in zip(step.subjects, step.backlogs, strict=True):
+        subject.add_backlog(backlog)
+    if outcome == UNSEEDED:
+        return False
+    for future in step.futures:
+        set_result(future, STALE)
+    for reader in step.readers:
+        set_result(reader, STALE)
+    return True
+
+
+def _names(limits: Limits) -> Sequence[str]:
+    return [limit.name for limit in limits.counted]
+
+
+def _periods(now: float) -> Mapping[PeriodUnit, Period]:
+    return {"day": period_at("day", now), "month": period_at("month", now)}
+
+
+def _levels(values: Sequence[int], plan: Plan) -> tuple[float, ...]:
+    """Return the *values* of a reply as levels of *plan*: in seconds."""
+    levels: list[float] = []
+    at = 0
+    for policy in plan.policies:
+        if policy.is_concurrency:
+            levels.append(values[at])
+            at += 1
+        else:
+            levels += (values[at], values[at + 1] / 1000)
+            at += 2
+    return tuple(levels)

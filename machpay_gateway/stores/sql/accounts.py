@@ -8,7 +8,7 @@ from typing_extensions import override
 from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.accounts.ports import AccountStore
 from machpay_gateway.core.keys.audit import Change
-from machpay_gateway.core.keys.ports import RecordVersion
+from machpay_gateway.core.keys.ports import ChangedRecord
 from machpay_gateway.stores.schema import ACCOUNTS, KEYS, OAUTH_CLIENTS, OAUTH_GRANTS
 from machpay_gateway.stores.sql.audit import change_transaction, insert_change
 from machpay_gateway.stores.sql.collation import bytewise
@@ -45,7 +45,7 @@ class SqlAccounts(Statements, AccountStore):
             return [_account(row) for row in (await connection.execute(statement)).mappings()]
 
     @override
-    async def set_tier(self, account: Account, tier: str, change: Change) -> Sequence[RecordVersion] | None:
+    async def set_tier(self, account: Account, tier: str, change: Change) -> Sequence[ChangedRecord] | None:
         unchanged = (ACCOUNTS.c.id == account.id) & (ACCOUNTS.c.tier == account.tier)
         clients = select(OAUTH_CLIENTS.c.id).where(OAUTH_CLIENTS.c.account_id == account.id)
         keys = (
@@ -58,7 +58,9 @@ class SqlAccounts(Statements, AccountStore):
             if (await connection.execute(update(ACCOUNTS).where(unchanged).values(tier=tier))).rowcount == 0:
                 return None
             await insert_change(connection, change)
-            key_versions = [(key_id, version) for key_id, version in await connection.execute(keys)]
+            key_versions = [
+                ChangedRecord(key_id, version, account.id) for key_id, version in await connection.execute(keys)
+            ]
             grants = OAUTH_GRANTS.c.client_id.in_(clients) | (OAUTH_GRANTS.c.account_id == account.id)
             grant_versions = await raise_grant_versions(connection, grants, change.at)
             return [*key_versions, *grant_versions]

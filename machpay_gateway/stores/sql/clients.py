@@ -27,7 +27,7 @@ from typing_extensions import override
 from machpay_gateway.core.accounts.account import key_tier
 from machpay_gateway.core.errors import InputError, StoreUnavailable
 from machpay_gateway.core.keys.audit import Change
-from machpay_gateway.core.keys.ports import RecordVersion
+from machpay_gateway.core.keys.ports import ChangedRecord
 from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.ports import ClientStore
 from machpay_gateway.core.scopes import Scopes
@@ -124,7 +124,7 @@ class SqlClients(Statements, ClientStore):
     @override
     async def replace_client(
         self, client: OAuthClient, change: Change, once: bytes | None = None
-    ) -> Sequence[RecordVersion] | None:
+    ) -> Sequence[ChangedRecord] | None:
         unchanged = and_(
             OAUTH_CLIENTS.c.id == client.id,
             OAUTH_CLIENTS.c.account_id == client.account_id,

@@ -12,7 +12,7 @@ from typing_extensions import override
 from machpay_gateway.core.accounts.account import key_tier
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.audit import Change
-from machpay_gateway.core.keys.ports import RecordVersion
+from machpay_gateway.core.keys.ports import ChangedRecord, RecordVersion
 from machpay_gateway.core.oauth.grant import CODE_SECONDS, Grant
 from machpay_gateway.core.oauth.ports import GrantStore
 from machpay_gateway.core.scopes import Scopes
@@ -123,7 +123,7 @@ class SqlGrants(Statements, GrantStore):
             return True
 
     @override
-    async def revoke_grant(self, account_id: str | None, grant_id: str, change: Change) -> RecordVersion | None:
+    async def revoke_grant(self, account_id: str | None, grant_id: str, change: Change) -> ChangedRecord | None:
         is_alive = (OAUTH_GRANTS.c.id == grant_id) & OAUTH_GRANTS.c.revoked_at.is_(None)
         if account_id is not None:
             is_alive &= OAUTH_GRANTS.c.account_id == account_id
@@ -141,12 +141,12 @@ async def raise_grant_versions(
     condition: ColumnElement[bool],
     at: float,
     **values: Any,  # noqa: ANN401 - a column's
-) -> Sequence[RecordVersion]:
-    """Raise the version of each grant that meets *condition* and set *values*; return (grant id, new version)."""
+) -> Sequence[ChangedRecord]:
+    """Raise the version of each grant that meets *condition* and set *values*; return these grants."""
     values |= {"version": OAUTH_GRANTS.c.version + 1, "changed_at": at}
     statement = update(OAUTH_GRANTS).where(condition).values(values)
-    rows = await connection.execute(statement.returning(OAUTH_GRANTS.c.id, OAUTH_GRANTS.c.version))
-    return [(grant_id, version) for grant_id, version in rows]
+    returned = statement.returning(OAUTH_GRANTS.c.id, OAUTH_GRANTS.c.version, OAUTH_GRANTS.c.account_id)
+    return [ChangedRecord(*row) for row in await connection.execute(returned)]
 
 
 async def _grant(

@@ -13,6 +13,7 @@ from machpay_gateway.stores.sql.clients import SqlClients
 from machpay_gateway.stores.sql.engine import Database
 from machpay_gateway.stores.sql.grants import SqlGrants
 from machpay_gateway.stores.sql.keys import SqlKeys
+from machpay_gateway.stores.sql.quotas import SqlQuotas
 from machpay_gateway.stores.sql.revision import database_revision, lock_schema, migration_command
 from machpay_gateway.stores.sql.secret import secret_beside
 from machpay_gateway.stores.sql.signing import SqlSigningKeys
@@ -21,7 +22,9 @@ from machpay_gateway.stores.sql.usage import SqlUsage
 from machpay_gateway.stores.sql.users import SqlUsers
 
 
-class SqlStore(SqlKeys, SqlAccounts, SqlUsers, SqlClients, SqlGrants, SqlTokens, SqlSigningKeys, SqlAuditLog, SqlUsage):
+class SqlStore(
+    SqlKeys, SqlAccounts, SqlUsers, SqlClients, SqlGrants, SqlTokens, SqlSigningKeys, SqlAuditLog, SqlUsage, SqlQuotas
+):
     """Everything that is stored, in the database at *url*: `sqlite:///…`, `postgresql://…`, or `memory://`.
 
     A database in memory has no file, is separate from every other, needs no `open`, and is freed with its store. A

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import override
 
 from machpay_gateway.core.keys.audit import Change
-from machpay_gateway.core.keys.ports import RecordVersion
+from machpay_gateway.core.keys.ports import ChangedRecord
 from machpay_gateway.core.oauth.grant import AuthorizationCode, RefreshToken, StoredRefreshToken, TokenFamily
 from machpay_gateway.core.oauth.ports import TokenStore
 from machpay_gateway.core.scopes import Scopes
@@ -125,7 +125,7 @@ class SqlTokens(Statements, TokenStore):
             return (await connection.execute(_insert_successor(connection.dialect.name), values)).rowcount == 1
 
     @override
-    async def revoke_family(self, family_id: str, change: Change) -> RecordVersion | None:
+    async def revoke_family(self, family_id: str, change: Change) -> ChangedRecord | None:
         is_alive = (TOKEN_FAMILIES.c.id == family_id) & TOKEN_FAMILIES.c.ended_at.is_(None)
         statement = update(TOKEN_FAMILIES).where(is_alive).values(ended_at=change.at)
         async with change_transaction(self._database, "family's end") as connection:

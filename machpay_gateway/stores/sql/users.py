@@ -12,7 +12,7 @@ from machpay_gateway.core.accounts.ports import UserStore
 from machpay_gateway.core.accounts.user import FAMILIAR_SECONDS, SignIn, User
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.audit import Change
-from machpay_gateway.core.keys.ports import RecordVersion
+from machpay_gateway.core.keys.ports import ChangedRecord
 from machpay_gateway.stores.schema import FAMILIAR_BLOCKS, OAUTH_GRANTS, SIGN_INS, USERS
 from machpay_gateway.stores.sql.audit import change_transaction, insert_change
 from machpay_gateway.stores.sql.collation import bytewise
@@ -64,7 +64,7 @@ class SqlUsers(Statements, UserStore):
             return {row.id: row.email for row in await connection.execute(statement)}
 
     @override
-    async def replace_user(self, expected: User, user: User, change: Change) -> Sequence[RecordVersion] | None:
+    async def replace_user(self, expected: User, user: User, change: Change) -> Sequence[ChangedRecord] | None:
         values = {
             "password": user.password,
             "disabled_at": user.disabled_at,

@@ -25,7 +25,7 @@ async def test_a_revocation_is_final_and_repeating_it_changes_nothing(
     assert revoked == replace(key, version=2, revoked_at=NOW)
     clock.now += 60
     assert await keys.revoke(ACME.id, key.id) == revoked
-    assert announced == [(key.id, 2)]
+    assert announced == [(key.id, 2, ACME.id)]
     with pytest.raises(InputError, match="revoked, which is final"):
         await keys.update(ACME.id, key.id, name="back again")
     with pytest.raises(InputError, match="revoked, which is final"):
@@ -113,7 +113,7 @@ async def test_a_change_is_announced_after_it_is_stored(store: SqlStore, key: Ke
         invalidate=noting(order),
     )
     await recording.revoke(None, key.id)
-    assert order == ["stored", (key.id, 2)]
+    assert order == ["stored", (key.id, 2, ACME.id)]
 
 
 async def test_of_two_updates_at_once_both_land_with_a_version_each(
@@ -137,7 +137,7 @@ async def test_of_two_updates_at_once_both_land_with_a_version_each(
     )
     monkeypatch.undo()
     assert await keys.get(ACME.id, key.id) == replace(key, name="renamed", metadata={"team": "ops"}, version=3)
-    assert sorted(announced) == [(key.id, 2), (key.id, 3)]
+    assert sorted(announced) == [(key.id, 2, ACME.id), (key.id, 3, ACME.id)]
 
 
 async def test_a_change_that_never_gets_its_turn_ends_as_unavailable(

@@ -79,7 +79,7 @@ async def test_a_grace_can_be_ended_early_and_ending_none_is_no_change(
     assert (ended.version, len(ended.secrets)) == (3, 1)
     assert (await keys.inspect(first)).key is None
     assert await keys.end_grace(ACME.id, key.id) == ended
-    assert announced == [(key.id, 2), (key.id, 3)]
+    assert announced == [(key.id, 2, ACME.id), (key.id, 3, ACME.id)]
 
 
 async def test_an_expired_key_is_not_rotated(keys: Keys, key: KeyRecord, clock: FixedClock) -> None:

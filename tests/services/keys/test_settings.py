@@ -129,7 +129,7 @@ async def test_a_key_gets_a_tier_of_its_own_and_its_accounts_back(
     assert own == replace(before, version=2, tier="enterprise", own_tier="enterprise", account_tier=accounts)
     assert await keys.get(ACME.id, before.id) == own
     assert await keys.update(ACME.id, before.id, own_tier=None) == replace(before, version=3, tier=accounts)
-    assert announced == [(before.id, 2), (before.id, 3)]
+    assert announced == [(before.id, 2, ACME.id), (before.id, 3, ACME.id)]
 
 
 @pytest.mark.parametrize("tier", ["gold", "", "Enterprise"])

@@ -1,11 +1,23 @@
 -- Write the version markers of records that have changed: admit.lua answers -1 to steps of an older version.
 --
--- KEYS   one hash per subject.
+-- KEYS   the state of each subject, as admit.lua packs it: it begins with the version, in 5 bytes.
 -- ARGV   life of a marker in seconds; then the version for each key.
 -- Returns the number of keys.
+local function packed(number)
+  local text = ''
+  for _ = 1, 5 do text, number = text .. string.char(number % 256), math.floor(number / 256) end
+  return text
+end
+
 for i = 1, #KEYS do
-  local stored = tonumber(redis.call('HGET', KEYS[i], 'v') or 0)
-  if stored < tonumber(ARGV[i + 1]) then redis.call('HSET', KEYS[i], 'v', ARGV[i + 1]) end
-  if redis.call('TTL', KEYS[i]) < tonumber(ARGV[1]) then redis.call('EXPIRE', KEYS[i], ARGV[1]) end
+  local state, version = redis.call('GET', KEYS[i]), tonumber(ARGV[i + 1])
+  if not state then
+    redis.call('SET', KEYS[i], packed(version) .. string.rep('\0', 13), 'EX', ARGV[1])
+  else
+    local stored = 0
+    for byte = 5, 1, -1 do stored = stored * 256 + string.byte(state, byte) end
+    if stored < version then redis.call('SETRANGE', KEYS[i], 0, packed(version)) end
+    if redis.call('TTL', KEYS[i]) < tonumber(ARGV[1]) then redis.call('EXPIRE', KEYS[i], ARGV[1]) end
+  end
 end
 return #KEYS

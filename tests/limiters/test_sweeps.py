@@ -1,0 +1,25 @@
+"""A sweep of idle subjects in the middle of a request that counts against several of them."""
+
+from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted
+from machpay_gateway.core.limits.plan import Part, plan_of
+from machpay_gateway.core.limits.rate import Limits
+from machpay_gateway.limiters.memory import MemoryLimiter
+
+ONE = Limits.parse("1/minute", 1)
+PLAN = plan_of((Part("key", ONE), Part("account", ONE), Part("owner", ONE)))
+SWEEPS_AT = 1024  # subjects
+
+
+def test_a_sweep_keeps_the_subjects_of_the_request_that_begins() -> None:
+    for before in range(SWEEPS_AT - 3, SWEEPS_AT + 1):
+        limiter = MemoryLimiter()
+        for number in range(before):
+            own = plan_of((Part("key", ONE),))
+            admitted = limiter.admit(AdmissionRequest(f"key_{number}", 1, own, 0))
+            assert isinstance(admitted, Admitted)
+            admitted.lease.release()
+        request = AdmissionRequest("key", 1, PLAN, 1, ("account", "owner"), "account")
+        assert isinstance(limiter.admit(request), Admitted)
+        for name in (request.subject, *request.others):
+            spent = limiter.admit(AdmissionRequest(name, 1, plan_of((Part("key", ONE),)), 1))
+            assert not isinstance(spent, Admitted), (before, name)
