@@ -17,7 +17,8 @@ _PACKAGE = "machpay_gateway"
 _REQUEST_PATH = (
     "core/decision/credential.py",
     "core/decision/decision.py",
-    "core/limits/rate.py",
+    "core/limits/counters.py",
+    "core/limits/window.py",
     "gate.py",
     "limiters/memory.py",
     "limiters/redis/batcher.py",

@@ -98,9 +98,9 @@ class Lifecycle:
         self._signing.poll()
 
     async def give_way(self) -> None:
-        """Close the limiter for good, so that a successor can open its own while requests in flight end here."""
+        """Let a successor count in place of this gateway, for good, while requests in flight end here."""
         self._has_given_way = True
-        await self._limiter.close()
+        await self._limiter.give_way()
 
     async def close(self) -> None:
         """Store the usage that was counted, and close everything."""

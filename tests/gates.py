@@ -126,6 +126,8 @@ class Limits:
 
     async def close(self) -> None: ...
 
+    async def give_way(self) -> None: ...
+
     def admit(self, demand: AdmissionRequest) -> Answer | asyncio.Future[Answer]:
         self.requests.append(demand)
         immediate, self.immediate = self.immediate, None

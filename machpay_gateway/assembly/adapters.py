@@ -56,9 +56,9 @@ def ledger_for(settings: Settings, store: QuotaStore) -> "QuotaLedger | None":
     return QuotaLedger(store)
 
 
-def limiter_for(settings: Settings, store: "Store", ledger: "QuotaLedger | None") -> Limiter:
-    """Return the limiter: in Redis, or in this process."""
-    if (limiter := _redis_for(settings, ledger)) is not None:
+def limiter_for(settings: Settings, store: "Store", ledger: "QuotaLedger | None", workers: int) -> Limiter:
+    """Return the limiter: in Redis, or in this process, which is one of *workers*."""
+    if (limiter := _redis_for(settings, store, ledger, workers)) is not None:
         return limiter
     if (lock := store.serving_lock) is None:
         return MemoryLimiter(ledger=ledger)
@@ -67,13 +67,21 @@ def limiter_for(settings: Settings, store: "Store", ledger: "QuotaLedger | None"
     return MemoryLimiter(process_lock=ProcessLock(lock), ledger=ledger)
 
 
-def _redis_for(settings: Settings, ledger: "QuotaLedger | None" = None) -> Limiter | None:
+def _redis_for(
+    settings: Settings, store: "Store | None" = None, ledger: "QuotaLedger | None" = None, workers: int = 1
+) -> Limiter | None:
     if settings.redis is None:
         return None
     from machpay_gateway.limiters.redis import RedisLimiter
+    from machpay_gateway.limiters.redis.share_registry import ShareRegistry
 
+    lock = None if store is None else store.serving_lock
     return RedisLimiter(
-        settings.redis, prefix=settings.redis_prefix, on_failure=settings.on_limiter_failure, ledger=ledger
+        settings.redis,
+        prefix=settings.redis_prefix,
+        on_failure=settings.on_limiter_failure,
+        registry=ShareRegistry(None if lock is None else lock.with_suffix(".workers"), workers=workers),
+        ledger=ledger,
     )
 
 

@@ -47,19 +47,25 @@ class ConfiguredGateway(Gateway):
     __slots__ = ()
 
     def __init__(
-        self, *, own_routes: OwnRoutes | Sequence[Route] = (), carries: bool = False, **options: Unpack[Options]
+        self,
+        *,
+        own_routes: OwnRoutes | Sequence[Route] = (),
+        carries: bool = False,
+        workers: int = 1,
+        **options: Unpack[Options],
     ) -> None:
         """Read `machpay.toml` and the environment; *options* override both. Raises ConfigurationError.
 
         *own_routes* are those of the gateway's own APIs that are served beside the application, by its settings. One
-        that *carries* requests to upstreams serves only the environments that have one.
+        that *carries* requests to upstreams serves only the environments that have one. *workers* is how many processes
+        are known to serve with these settings, of which others may start later.
         """
         settings = load_settings(options)
         policy = policy_for(settings, own_routes(settings) if callable(own_routes) else own_routes, carries=carries)
         hosts = settings.page_hosts
         store = store_for(settings)
         opened = OpenedStore(store)
-        limiter = limiter_for(settings, store, ledger_for(settings, opened))
+        limiter = limiter_for(settings, store, ledger_for(settings, opened), workers)
         key_cache = KeyCache(opened, settings.tiers, clock=time.time)
         traces = traces_for(settings)
         signing = signing_for(settings, opened, store)

@@ -117,6 +117,10 @@ class MemoryLimiter:
             self._process_lock.release()
         self._is_open = False
 
+    async def give_way(self) -> None:
+        """Let another process count."""
+        await self.close()
+
     def admit(self, request: AdmissionRequest) -> Answer | PendingAnswer:
         """Check the version, take from every window and quota, and take the slots: together, or not at all."""
         name, version, plan, cost, _, _ = request

@@ -57,9 +57,12 @@ class Worker:
 
         *counts* is the folder in which all workers write snapshots of their metrics.
         """
-        mode = load_settings(options).server.control_plane
+        server = load_settings(options).server
         self.gateway = ConfiguredGateway(
-            own_routes=served_routes if mode != "off" else (), carries=mode != "only", **options
+            own_routes=served_routes if server.control_plane != "off" else (),
+            carries=server.control_plane != "only",
+            workers=server.workers,
+            **options,
         )
         check_servable(self.gateway.settings)
         self.metrics = Metrics(counts, lambda: collect_counts(self.gateway, self._proxy, self._log))
@@ -159,8 +162,9 @@ class Worker:
 
     async def _release(self, report: int) -> None:
         """Let a replacement count, and serve the management endpoints."""
-        if self.gateway.settings.redis is None:
-            # Without Redis only one process may count at a time, and the replacement waits for this.
+        if self.gateway.settings.redis is None or self._is_replaced:
+            # Without Redis only one process may count at a time, and the replacement waits for this. With Redis, it
+            # waits for this one's part of the local share if Redis is away.
             await self.gateway.lifecycle.give_way()
         _report(report, RELEASED)
         if self._is_replaced and self._operators is not None:

@@ -13,7 +13,7 @@ from machpay_gateway.limiters.redis.health_checks import check_redis
 from tests.redises.cluster import Cluster
 from tests.redises.fixtures import redis_sentinels
 from tests.redises.ports import HOST, free_port
-from tests.redises.sentinel import Sentinels
+from tests.redises.sentinel import Sentinels, running_sentinels
 from tests.redises.servers import Server, running_server
 from tests.redises.tls import tls_server
 
@@ -203,9 +203,7 @@ async def test_a_frozen_server_does_not_stop_the_start() -> None:
             await assert_degraded(server.url.replace("redis:", f"{scheme}:"))
 
 
-async def test_sentinels_whose_primary_is_down_do_not_stop_the_start(redis_sentinels: Sentinels) -> None:
-    redis_sentinels.primary.kill()
-    try:
-        await assert_degraded(redis_sentinels.url)
-    finally:
-        redis_sentinels.heal()
+async def test_sentinels_whose_primary_is_down_do_not_stop_the_start() -> None:
+    with running_sentinels() as sentinels:
+        sentinels.primary.kill()
+        await assert_degraded(sentinels.url)

@@ -39,6 +39,9 @@ class Limiter(Protocol):
     async def close(self) -> None:
         """Release all slots and send pending invalidations. It may be opened again."""
 
+    async def give_way(self) -> None:
+        """Leave to a successor what only one process may count, while requests in flight end here."""
+
     def admit(self, request: AdmissionRequest) -> Answer | PendingAnswer:
         """Check the version, take units of the window and take a slot: together, or not at all.
 

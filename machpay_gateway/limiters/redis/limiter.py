@@ -6,7 +6,8 @@ import secrets
 import time
 from base64 import urlsafe_b64encode
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,8 +25,8 @@ from machpay_gateway.core.limits.admission import (
     Stale,
     refusal_for,
 )
-from machpay_gateway.core.limits.plan import Part, plan_of
-from machpay_gateway.core.limits.rate import Limits
+from machpay_gateway.core.limits.plan import Part, Plan, plan_of
+from machpay_gateway.core.limits.rate import Limits, Quota, Rate
 from machpay_gateway.limiters.redis.batcher import Batcher
 from machpay_gateway.limiters.redis.connection import set_result
 from machpay_gateway.limiters.redis.connection_supervisor import ConnectionSupervisor
@@ -34,6 +35,7 @@ from machpay_gateway.limiters.redis.local_share import LocalShare
 from machpay_gateway.limiters.redis.refusals import LimiterUse
 from machpay_gateway.limiters.redis.scripts import Scripts
 from machpay_gateway.limiters.redis.servers import servers_for
+from machpay_gateway.limiters.redis.share_registry import ShareRegistry, Spent
 from machpay_gateway.limiters.redis.subject import Reader, Step, Subject
 from machpay_gateway.limiters.redis.version_markers import VersionMarkers
 
@@ -45,6 +47,10 @@ logger = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 3.0
 _RESYNC_SECONDS = 2.0  # in which every worker reconnects after an outage, and reports what it admitted
 _CLOSE_SECONDS = 1.0
+_SHARE_SECONDS = 0.5
+_WAIT_SECONDS = 1.0  # for a part of the local share: others give theirs up in less, if they may
+_INHERITED = "\0"  # no subject's name begins so
+_INHERITED_PLANS = 64
 _FIRST_SWEEP = 1024  # subjects
 _DIGEST_BYTES, _GROUP_BYTES = 16, 8
 
@@ -69,11 +75,12 @@ class RedisLimiter:
         wall_clock: Callable[[], float] = time.time,
         scripts: Scripts | None = None,
         ledger: "QuotaLedger | None" = None,
+        registry: ShareRegistry | None = None,
     ) -> None:
         """Use the servers of *url*, and keys that begin with *prefix*. Raises ConfigurationError.
 
         *ledger* stores what quotas admit, and has what they admitted before; without one they count from 0 where the
-        servers have no count.
+        servers have no count. *registry* divides the local share among the processes of this host.
         """
         self.counts: Counter[str] = Counter()
         self.batches: Counter[int] = Counter()
@@ -87,6 +94,9 @@ class RedisLimiter:
         self._subjects: dict[str, Subject] = {}
         self._sweep_at = _FIRST_SWEEP
         self._seeding: set[asyncio.Task[Any]] = set()
+        self._registry = registry or ShareRegistry()
+        self._is_alone = False
+        self._total: int | None = None  # workers on all hosts, as the server last told
         self._markers = VersionMarkers()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._batcher: Batcher
@@ -131,7 +141,7 @@ class RedisLimiter:
         if self._loop is not asyncio.get_running_loop():
             if not self._markers.pending:
                 return
-            self._start()
+            self._start(admits=False)
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._release_all()
@@ -140,12 +150,17 @@ class RedisLimiter:
                 logger.warning(
                     "%d changes could not be written to Redis: they hold within a second.", len(self._markers.pending)
                 )
+        self._hand_over()
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
         await self._supervisor.close()
         self._batcher.fail_queued()
         self._loop = None
+
+    async def give_way(self) -> None:
+        """Leave the local share to a successor. With the server, this worker goes on."""
+        self._hand_over()
 
     def admit(self, request: AdmissionRequest) -> Answer | PendingAnswer:
         """Check the version, take from every window and quota, and take the slots: together, or not at all."""
@@ -191,10 +206,16 @@ class RedisLimiter:
         if self._loop is asyncio.get_running_loop():
             await self._markers.wait_written()
 
-    def _start(self) -> None:
-        """Start in this event loop, without any state: futures of an earlier loop ended with it."""
+    def _start(self, *, admits: bool = True) -> None:
+        """Start in this event loop, without any state: futures of an earlier loop ended with it.
+
+        A process that *admits* nothing, such as a command of an operator's, needs no part of the local share.
+        """
         self._loop = asyncio.get_running_loop()
         self._subjects.clear()
+        self._is_alone, self._total = False, None
+        if admits:
+            self._registry.open()
         worker = secrets.token_urlsafe(8)  # never reused: the slots of an earlier name may still be held
         self._batcher = Batcher(
             self._scripts,
@@ -217,6 +238,7 @@ class RedisLimiter:
         )
         self._tasks = [
             asyncio.create_task(self._heartbeat()),
+            asyncio.create_task(self._keep_share()),
             asyncio.create_task(self._markers.run(self._supervisor, self._scripts.invalidate)),
         ]
 
@@ -235,18 +257,102 @@ class RedisLimiter:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             await self._supervisor.heartbeat()
+            self._refresh_share()
             self._report_subjects()
+
+    async def _keep_share(self) -> None:
+        """Refresh the part of this worker more often than with each heartbeat while it matters."""
+        while True:
+            await asyncio.sleep(_SHARE_SECONDS)
+            if self._supervisor.is_away:
+                self._refresh_share()
+
+    def _refresh_share(self) -> None:
+        if self._supervisor.connection is not None:
+            # The first worker to return sees itself alone, until the others have reconnected.
+            seen = self._batcher.workers
+            self._total = seen if self._resync_timer is None else max(seen, self._total or 0)
+        try:
+            self._registry.refresh(self._total, self._fits, is_alone=self._is_alone)
+        except OSError as exc:  # such as a full disk: the part stays as it is
+            logger.warning("The share of this worker cannot be updated: %s", exc)
+
+    def _fits(self, workers: int) -> bool:
+        """Return whether what this worker has admitted alone is no more than the share of one of *workers*."""
+        now = self._clock()
+        shares = [subject.local_share for subject in self._subjects.values()]
+        return all(share is None or share.fits(workers, now) for share in shares)
+
+    def _hand_over(self) -> None:
+        """Leave the local share, with what counts in it, to whoever comes next."""
+        try:
+            self._registry.leave(self._spent() if self._is_alone and self._registry.is_joined else {})
+        except OSError as exc:
+            logger.warning("The share of this worker cannot be left to another one: %s", exc)
+
+    def _spent(self) -> Mapping[bytes, Spent]:
+        """Return what counts in the local share by subjects' keys, and let whoever takes it report the rest."""
+        now, today = self._clock(), self._wall_clock()
+        spent: dict[bytes, Spent] = {}
+        for subject in self._subjects.values():
+            share, limits = subject.local_share, subject.limits
+            if share is None and subject.is_known(now):
+                share = self._start_share(subject, limits, now, today)
+            if share is not None:
+                subject.add_backlog(share.take_backlog(now, today))
+                counts = share.counts(subject.take_backlog(), today)
+                spent[subject.key] = self._registry.new_spent(share.of, subject.request.version, counts)
+        return spent
+
+    def _start_share(self, subject: Subject, limits: Limits, now: float, today: float) -> LocalShare:
+        """Return the local share of *subject*, with what the process before this one has taken of it."""
+        values, last_limits = subject.last_values, subject.last_limits
+        return LocalShare(
+            limits if values is None else last_limits,
+            self._registry.divisor,
+            None if values is None else values[0 : 2 * len(last_limits.counted) : 2],
+            self._registry.inherit(subject.key),
+            updated_at=subject.updated_at,
+            now=now,
+            today=today,
+        )
+
+    def _report_inherited(self) -> None:
+        """Report what ended processes admitted alone, of subjects that this one was not asked for since."""
+        try:
+            left = self._registry.take_left_behind()
+        except OSError as exc:
+            logger.warning("What other workers have admitted cannot be reported: %s", exc)
+            return
+        by_key = {subject.key: subject for subject in self._subjects.values()} if left else {}
+        for key, spent in left.items():
+            backlog = self._registry.unreported(spent)
+            if any(backlog.values()):
+                subject = by_key.get(key) or self._add_inherited(key, spent)
+                subject.add_backlog(backlog)
+
+    def _add_inherited(self, key: bytes, spent: Spent) -> Subject:
+        """Add a subject that only reports. It has no name: only its key is known."""
+        request = AdmissionRequest(
+            "", spent.version, _plan_to_report((spent.rates, spent.quotas, spent.concurrency)), 0
+        )
+        subject = Subject("", key, request, self._batcher.report_change, lambda _subject, _units: None)
+        self._subjects[_INHERITED + key.decode()] = subject
+        return subject
 
     def _report_outage(self) -> None:
         """Report to a new connection what is held, and what was admitted during the outage."""
         now, today = self._clock(), self._wall_clock()
+        self._report_inherited()
         for subject in self._subjects.values():
             if subject.local_share is not None:
                 subject.add_backlog(subject.local_share.take_backlog(now, today))
+        self._is_alone = False
         self._report_subjects()
         if self._resync_timer is not None:
             self._resync_timer.cancel()
         self._resync_timer = asyncio.get_running_loop().call_later(_RESYNC_SECONDS, self._end_resync)
+        self._refresh_share()
 
     def _end_resync(self) -> None:
         """Let the server alone decide: by now every worker has reconnected and reported."""
@@ -254,6 +360,8 @@ class RedisLimiter:
         if self._supervisor.connection is not None:
             for subject in self._subjects.values():
                 subject.local_share = None
+            for name in [name for name in self._subjects if name.startswith(_INHERITED)]:
+                del self._subjects[name]
 
     def _refusal_while_resyncing(self, subjects: Sequence[Subject], request: AdmissionRequest) -> Exceeded | None:
         """Hold *subjects* to their local shares: the server does not know yet what other workers admitted."""
@@ -266,8 +374,7 @@ class RedisLimiter:
             if (share := subject.local_share) is not None and share.is_seeded and part.enforced
         ]
         for _, share, part in limited:
-            if share.of is not part.limits:
-                share.follow(part.limits, now, today)
+            share.follow(part.limits, self._registry.divisor, now, today)
         refused = [entry for entry in limited if not _has_room(entry, request.cost, now, today)]
         if not refused:
             for _, share, _ in limited:
@@ -293,6 +400,9 @@ class RedisLimiter:
         is_strict = self._on_failure == "local"
         if is_strict and (refusal := subject.cached_refusal(request, subjects[1:], now)):
             return refusal
+        self._decide_alone(plan)
+        if is_strict and self._registry.is_waiting and any(part.enforced for part in plan.parts):
+            return self._refuse_without_part(plan)
         shares = [self._share(one, part, now, today) for one, part in zip(subjects, plan.parts, strict=True)]
         if is_strict and not all(share.is_seeded for share in shares):
             return self._spawn(self._seed_shares(subjects, request, shares))
@@ -307,24 +417,30 @@ class RedisLimiter:
         logger.info("%s was admitted while Redis is away (%s).", request.subject, self._on_failure)
         lease = subject.take(subjects, request, is_shadow_limited=is_shadow_limited)
         levels = tuple(max(0.0, level) for level in _local_levels(entries, now, today))
-        return Admitted(lease, levels, plan.local_share(shares[0].workers), is_shadow_limited)
+        return Admitted(lease, levels, plan.local_share(self._registry.divisor), is_shadow_limited)
+
+    def _decide_alone(self, plan: Plan) -> None:
+        """Claim a part of the local share before the first decision without the server."""
+        if not self._is_alone or plan.longest_seconds > self._registry.window_seconds:
+            self._registry.window_seconds = max(self._registry.window_seconds, plan.longest_seconds)
+            self._is_alone = True
+            self._refresh_share()
+
+    def _refuse_without_part(self, plan: Plan) -> Exceeded:
+        """Refuse a request because this worker may admit nothing alone yet."""
+        share = plan.local_share(self._registry.divisor)
+        levels: list[float] = []
+        for policy in share.policies:
+            levels += (0,) if policy.is_concurrency else (0, _WAIT_SECONDS)
+        return Exceeded(
+            tuple(policy.name for policy in share.policies if policy.enforced), _WAIT_SECONDS, tuple(levels), share
+        )
 
     def _share(self, subject: Subject, part: Part, now: float, today: float) -> LocalShare:
         share = subject.local_share
         if share is None:
-            values, limits = subject.last_values, subject.last_limits
-            left = None if values is None else values[0 : 2 * (len(limits.rates) + len(limits.quotas)) : 2]
-            share = LocalShare(
-                limits if left else part.limits,
-                self._batcher.workers,
-                left,
-                updated_at=subject.updated_at,
-                now=now,
-                today=today,
-            )
-            subject.local_share = share
-        if share.of is not part.limits:
-            share.follow(part.limits, now, today)
+            share = subject.local_share = self._start_share(subject, part.limits, now, today)
+        share.follow(part.limits, self._registry.divisor, now, today)
         return share
 
     def _refuse_locally(
@@ -338,7 +454,7 @@ class RedisLimiter:
         shares = [self._share(one, part, now, today) for one, part in zip(subjects, request.plan.parts, strict=True)]
         levels = tuple(_local_levels(list(zip(subjects, shares, request.plan.parts, strict=True)), now, today))
         wait = max(share.wait_seconds(now, today, request.cost) for share in refused)
-        return refusal_for(request.plan.local_share(shares[0].workers), levels, request.cost, wait)
+        return refusal_for(request.plan.local_share(self._registry.divisor), levels, request.cost, wait)
 
     async def _seed_shares(
         self, subjects: Sequence[Subject], request: AdmissionRequest, shares: Sequence[LocalShare]
@@ -350,18 +466,25 @@ class RedisLimiter:
                     share.seed_stored(await self._stored(subject, share.of))
                 except Unavailable as exc:
                     return LimiterUnavailable(f"the quota cannot be read: {exc}")
-        answer = self._decide_locally(subjects, request)
+        # The server may be back: then it decides, or what is admitted here would be reported by nobody.
+        answer = self._decide_locally(subjects, request) if self._supervisor.is_away else self.admit(request)
         return answer if isinstance(answer, Answer) else await answer
 
     def _seed_step(self, step: Step) -> None:
         """Send *step* again with the stored counts of its quotas."""
+        subject = step.subjects[0]
+        if not subject.name:  # inherited: whoever knows the name sends the stored counts, which have its units
+            limits = subject.limits
+            subject.request = subject.request._replace(plan=_plan_to_report((limits.rates, (), limits.concurrency)))
+            self._batcher.submit(subject)
+            return
         _ = self._spawn(self._send_with_seeds(step))
 
     async def _send_with_seeds(self, step: Step) -> None:
         subjects, request, futures, readers, _, _ = step
         try:
             seeds = {
-                index: await self._stored(subject, part.limits)
+                index: await self._seed(subject, part.limits)
                 for index, (subject, part) in enumerate(zip(subjects, request.plan.parts, strict=True))
                 if part.limits.quotas
             }
@@ -377,6 +500,13 @@ class RedisLimiter:
             return
         subjects[0].wait(request, subjects[1:], futures, readers, seeds)
         self._batcher.submit(subjects[0])
+
+    async def _seed(self, subject: Subject, limits: Limits) -> Sequence[int]:
+        """Return the stored counts of quotas, and report no more what they have. Raises StoreUnavailable."""
+        unreported: dict[str, int] = {quota.name: subject.backlog.get(quota.name, 0) for quota in limits.quotas}
+        stored = await self._stored(subject, limits)
+        subject.drop_backlog(unreported)
+        return stored
 
     async def _stored(self, subject: Subject, limits: Limits) -> Sequence[int]:
         """Return the stored counts of the quotas of *limits*. Raises StoreUnavailable."""
@@ -447,6 +577,11 @@ def _local_levels(entries: Sequence[tuple[Subject, LocalShare, Part]], now: floa
         share.in_flight = subject.held
         levels += share.levels(now, today)
     return levels
+
+
+@lru_cache(_INHERITED_PLANS)
+def _plan_to_report(limits: tuple[tuple[Rate, ...], tuple[Quota, ...], int | None]) -> Plan:
+    return Plan((Part("key", Limits(*limits)),))
 
 
 def _text(digest: bytes) -> bytes:

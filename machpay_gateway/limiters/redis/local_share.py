@@ -5,6 +5,7 @@ from math import ceil
 
 from machpay_gateway.core.limits.counters import Counters
 from machpay_gateway.core.limits.rate import Limits
+from machpay_gateway.limiters.redis.share_registry import Count, Inherited, lasts
 
 
 class LocalShare(Counters):
@@ -14,13 +15,14 @@ class LocalShare(Counters):
     that reply. So an outage does not hand out a second window over all workers.
     """
 
-    __slots__ = ("_before", "_before_expires", "_reported", "of", "workers")
+    __slots__ = ("_before", "_before_expires", "_inherited_quotas", "_reported", "of", "workers")
 
     def __init__(
         self,
         limits: Limits,
         workers: int,
         left: Sequence[int] | None,
+        inherited: Inherited | None = None,
         *,
         updated_at: float,
         now: float,
@@ -28,37 +30,81 @@ class LocalShare(Counters):
     ) -> None:
         """Start one of *workers* shares of *limits*; *left* is what the server's last reply had left of each.
 
-        That was at *updated_at*; None when it is unknown. Then quotas have no count until `seed` gives them one.
+        That was at *updated_at*; None when it is unknown. Then quotas have no count until `seed_stored` gives them one.
+        What another process took of this share is *inherited*.
         """
         started_at = now if left is None else min(updated_at, now)
+        taken = dict.fromkeys((limit.name for limit in limits.counted), 0)
+        unreported: Mapping[str, int] = {}
+        if left is not None:
+            for limit, units in zip(limits.counted, left, strict=True):
+                taken[limit.name] = ceil((limit.limit - units) / workers)
+        if inherited is not None:
+            inherited_at = now - max(0.0, inherited.age)
+            started_at = inherited_at if left is None else max(started_at, inherited_at)
+            taken = {limit.name: max(taken[limit.name], inherited.units(limit)) for limit in limits.counted}
+            unreported = {limit.name: inherited.unreported(limit) for limit in limits.counted}
         super().__init__(limits.local_share(workers), started_at, today)
         self.of = limits
         self.workers = workers
         self._reported: dict[str, int] = {}
-        self._before = dict.fromkeys((limit.name for limit in limits.counted), 0)
-        if left is not None:
-            self._before = {
-                limit.name: ceil((limit.limit - units) / workers)
-                for limit, units in zip(limits.counted, left, strict=True)
-            }
         for rate, window in zip(limits.rates, self.windows, strict=True):
-            window.take(started_at, self._before[rate.name])
+            window.take(started_at, taken[rate.name])
         self._before_expires = {
             rate.name: started_at + window.frees_in(started_at)
             for rate, window in zip(limits.rates, self.windows, strict=True)
         }
+        self._inherited_quotas = {quota.name: taken[quota.name] for quota in limits.quotas}
         if left is not None:
-            self.seed([self._before[quota.name] for quota in limits.quotas])
+            self.seed([taken[quota.name] for quota in limits.quotas])
+        else:
+            taken |= dict.fromkeys(self._inherited_quotas, 0)
+        self._before = {name: units - unreported.get(name, 0) for name, units in taken.items()}
 
-    def follow(self, limits: Limits, now: float, today: float) -> None:
-        """Count by this worker's share of other *limits*."""
-        self.of = limits
-        self.change(limits.local_share(self.workers), now, today)
+    def follow(self, limits: Limits, workers: int, now: float, today: float) -> None:
+        """Count by the share of *limits* that one of *workers* has, if it is another one than before."""
+        if limits is self.of and workers == self.workers:
+            return
+        self._scale_quotas(workers, today)
+        self.of, self.workers = limits, workers
+        self.change(limits.local_share(workers), now, today)
+
+    def _scale_quotas(self, workers: int, today: float) -> None:
+        """Keep the fraction of each quota that is left: others have the rest of it by what is stored."""
+        for count in self.quotas:
+            count.advance(today)
+            more = ceil(count.taken * self.workers / workers) - count.taken
+            count.taken += more
+            self._before[count.quota.name] = self._before.get(count.quota.name, 0) + more
+
+    def fits(self, workers: int, now: float) -> bool:
+        """Return whether what was taken of each rate fits into the share of one of *workers*."""
+        for window in self.windows:
+            window.advance(now)
+        rates = self.of.local_share(workers).rates
+        return all(window.taken <= rate.limit for window, rate in zip(self.windows, rates, strict=True))
+
+    def counts(self, unreported: Mapping[str, int], today: float) -> Mapping[str, Count]:
+        """Return what is taken of each limit by its name, and what of it is *unreported*."""
+        most = max(unreported.values(), default=0)  # as in a step, for windows that are newer
+        counts = {
+            rate.name: Count(window.taken, unreported.get(rate.name, most), lasts(rate.window_seconds))
+            for rate, window in zip(self.of.rates, self.windows, strict=True)
+        }
+        for count in self.quotas:
+            units = unreported.get(count.quota.name, 0)
+            counts[count.quota.name] = Count(count.taken, units, count.period.ends - today)
+        return counts
 
     def seed_stored(self, taken: Sequence[int]) -> None:
         """Let each quota without a count have this worker's share of *taken*, by the stored counts."""
-        shares = [ceil(units / self.workers) for units in taken]
-        self._before |= {quota.name: units for quota, units in zip(self.of.quotas, shares, strict=True)}
+        shares = [
+            max(ceil(units / self.workers), self._inherited_quotas.get(quota.name, 0))
+            for quota, units in zip(self.of.quotas, taken, strict=True)
+        ]
+        for count, units in zip(self.quotas, shares, strict=True):
+            if not count.is_seeded:
+                self._before[count.quota.name] = self._before.get(count.quota.name, 0) + units
         self.seed(shares)
 
     def take_backlog(self, now: float, today: float) -> Mapping[str, int]:

@@ -275,8 +275,11 @@ class Subject:
         False, and answers nothing, when the server has no count of a quota.
         """
         self.is_in_flight = False
+        if step.request.plan.is_simple and reply[0] >= 0:
+            self._resolve_simple(step, reply, started_at)
+            return True
         admitted, within, _, *values = reply
-        subjects, request, futures, readers, _, _ = step
+        subjects, request, _, readers, _, _ = step
         plan, cost = request.plan, request.cost
         for subject in subjects:
             subject.steps_in_flight -= 1
@@ -285,10 +288,7 @@ class Subject:
         self._remember(subjects, plan, values, started_at)
         for reader in readers:
             set_result(reader, Remaining(_levels(values, plan), plan))
-        if plan.is_simple:
-            self._answer_simple(request, futures, reply, started_at)
-        else:
-            self._answer(step, reply, started_at)
+        self._answer(step, reply, started_at)
         for subject, part in zip(subjects, plan.parts, strict=True):
             subject._held_then = subject.held  # noqa: SLF001 - of its own class
             taken = admitted if part.enforced else within
@@ -329,6 +329,13 @@ class Subject:
             lease = self.leases[key] = JointLease([subject for subject, _ in pairs], holding)
         return lease
 
+    def drop_backlog(self, units: Backlog) -> None:
+        """Report *units* of the backlog no more."""
+        for name, count in units.items():
+            left = self.backlog.pop(name, 0) - count
+            if left > 0:
+                self.backlog[name] = left
+
     def cached_refusal(self, request: AdmissionRequest, others: "Sequence[Subject]", now: float) -> Exceeded | None:
         """Return the refusal of *request* while a subject of it is certainly spent; None when the server decides."""
         for index, subject in enumerate((self, *others)):
@@ -365,6 +372,10 @@ class Subject:
             levels.append(min(limits.concurrency, free))
         return levels
 
+    def is_known(self, now: float) -> bool:
+        """Return whether the server has told of it within its longest window."""
+        return self.last_values is not None and now - self.updated_at <= self._longest_seconds()
+
     def is_idle(self, now: float) -> bool:
         """Return whether nothing of it need be remembered."""
         is_busy = (
@@ -377,8 +388,10 @@ class Subject:
             or self.queue
             or self.backlog
         )
-        longest = max((rate.window_seconds for rate in self.limits.rates), default=0)
-        return not is_busy and self.local_share is None and now - self.updated_at > longest
+        return not is_busy and self.local_share is None and now - self.updated_at > self._longest_seconds()
+
+    def _longest_seconds(self) -> int:
+        return max((rate.window_seconds for rate in self.limits.rates), default=0)
 
     def _start(self, waiting: _Waiting, now: float) -> Step:
         """Return the step for *waiting*, with what its subjects have to report."""
@@ -409,8 +422,9 @@ class Subject:
     def _report(self) -> _Waiting:
         """Return what tells the server how many slots are held, and the backlog."""
         request = self.request
-        own = request._replace(plan=plan_of(request.plan.parts[:1]), others=())
-        return _Waiting(own, (), [], [], _NO_SEEDS)
+        if len(request.plan.parts) > 1:
+            request = request._replace(plan=plan_of(request.plan.parts[:1]), others=())
+        return _new(_Waiting, (request, (), [], [], _NO_SEEDS))
 
     def _state_slots(self) -> int:
         """Return how the next step states the slots that this worker holds, and count them as reported.
@@ -443,12 +457,16 @@ class Subject:
             if part.limits.concurrency is not None:
                 subject.slots_left = values[at - 1]
 
-    def _answer_simple(
-        self, request: AdmissionRequest, futures: list[asyncio.Future[Answer]], reply: Sequence[int], started_at: float
-    ) -> None:
-        """Answer *futures* of a request that counts against this subject alone: the path of nearly all requests."""
+    def _resolve_simple(self, step: Step, reply: Sequence[int], started_at: float) -> None:
+        """Do as `resolve` for a request that counts against this subject alone: the path of nearly all requests."""
         admitted, _, wait_ms, left, frees_ms, slots_left = reply
-        plan, cost = request.plan, request.cost
+        _, request, futures, readers, _, _ = step
+        _, _, plan, cost, _, _ = request
+        self.steps_in_flight -= 1
+        self.last_values, self.last_limits = (left, frees_ms, slots_left), plan.parts[0].limits
+        self.updated_at, self.slots_left = started_at, slots_left
+        for reader in readers:
+            set_result(reader, Remaining((left, frees_ms / 1000, slots_left), plan))
         resets_in, after = frees_ms / 1000, admitted
         refusal: Exceeded | None = None
         for future in futures:
@@ -462,6 +480,11 @@ class Subject:
                 future.set_result(
                     _new(Admitted, (self, (left + after * cost, resets_in, slots_left + after), plan, False))
                 )
+        self._held_then = self.held
+        if self.reported is not None:
+            self.reported += admitted
+        if admitted and cost and self.exhausted:
+            self.exhausted.clear()  # earlier refusals have longer to wait now
 
     def _answer(self, step: Step, reply: Sequence[int], started_at: float) -> None:
         admitted, within, wait_ms, *values = reply
