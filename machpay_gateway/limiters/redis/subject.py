@@ -130,7 +130,7 @@ def _part_fields(part: Part) -> int:
 
 
 class JointLease:
-    """What one request holds of several subjects. It has no state of its own, so all equal requests share it."""
+    """What one request holds of several subjects."""
 
     __slots__ = ("_holding", "_subjects")
 
@@ -171,7 +171,6 @@ class Subject:
         "key",
         "last_limits",
         "last_values",
-        "leases",
         "local_share",
         "name",
         "queue",
@@ -213,7 +212,6 @@ class Subject:
         self.updated_at = 0.0  # when the step of that reply was sent
         self.backlog: dict[str, int] = {}  # units that the server does not count yet
         self.local_share: LocalShare | None = None
-        self.leases: dict[tuple[object, ...], JointLease] = {}  # of requests that count against several limits
         self._on_change = on_change
         self._count_quotas = count_quotas
         self.exhausted: dict[int, _Exhausted] = {}  # by the cost that was refused
@@ -322,12 +320,8 @@ class Subject:
                 subject.held += 1
             if part.limits.quotas and request.cost:
                 subject._count_quotas(subject, request.cost)  # noqa: SLF001 - of its own class
-        key = request.plan, request.others, is_shadow_limited
-        lease = self.leases.get(key)
-        if lease is None:
-            holding = [subject for subject, part in pairs if part.limits.concurrency is not None]
-            lease = self.leases[key] = JointLease([subject for subject, _ in pairs], holding)
-        return lease
+        holding = [subject for subject, part in pairs if part.limits.concurrency is not None]
+        return JointLease([subject for subject, _ in pairs], holding)
 
     def drop_backlog(self, units: Backlog) -> None:
         """Report *units* of the backlog no more."""
