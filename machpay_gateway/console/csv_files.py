@@ -12,7 +12,7 @@ _CELL_START = ",;|\\s\"'\\x00-\\x1f\\x7f\\u200b-\\u200f\\u2060\\ufeff"
 # Characters that start a formula. Some programs also accept the full-width ones; those are searched for separately,
 # because one pattern for both is slower.
 _FORMULAS = [re.compile(f"{sign}(?<=[{_CELL_START}]{sign})") for sign in ("[=+\\-@]", "[＝＋－＠]")]  # noqa: RUF001 - full-width on purpose
-_SKIPPED = ("\t", "\r", "\n")
+_SKIPPED = frozenset("\t\r\n")
 
 
 def file_headers(name: str) -> Mapping[str, str]:
@@ -27,13 +27,13 @@ def file_headers(name: str) -> Mapping[str, str]:
 def format_csv(lines: Iterable[Sequence[object]]) -> str:
     """Return *lines* of quoted cells, with a `'` before everything that a spreadsheet could run as a formula."""
     output = StringIO()
-    csv.writer(output, quoting=csv.QUOTE_ALL).writerows([_escape_start(cell) for cell in line] for line in lines)
+    csv.writer(output, quoting=csv.QUOTE_ALL).writerows(map(_escape_starts, lines))
     text = output.getvalue()
     for formula in _FORMULAS:
         text = formula.sub(r"'\g<0>", text)
     return text
 
 
-def _escape_start(cell: object) -> object:
+def _escape_starts(line: Sequence[object]) -> Sequence[object]:
     """Escape white space that spreadsheets skip before a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_SKIPPED) else cell
+    return [f"'{cell}" if isinstance(cell, str) and cell[:1] in _SKIPPED else cell for cell in line]

@@ -20,8 +20,8 @@ from machpay_gateway.core.usage.overview import PERIODS
 from tests.console.harness import serving_console
 from tests.prepared import new_sqlite
 
-PATIENCE_SECONDS = 0.3
-ROUNDS = 3  # slow pages are measured again: another process may have used the CPU
+PATIENCE_SECONDS = 0.3  # of CPU time: the Console and its database run in this process, and others do not count
+ROUNDS = 3  # slow pages are measured again: another process may have slowed the CPU down
 KEYS = 10_000
 BUSY_KEYS = 10  # at every hour; the first one in every minute of the week that minutes are kept
 SPORADIC_KEYS = 300  # in the last hour
@@ -95,13 +95,13 @@ def _count(
     )
 
 
-async def seconds(browser: AsyncClient, address: str) -> float:
-    """Return the median duration of three requests for *address*."""
+async def cpu_seconds(browser: AsyncClient, address: str) -> float:
+    """Return the CPU time that a request for *address* takes, the median of three."""
     took = []
     for _ in range(3):
-        began = time.perf_counter()
+        began = time.process_time()
         answer = await browser.get(f"/console{address}")
-        took.append(time.perf_counter() - began)
+        took.append(time.process_time() - began)
         assert answer.status_code == 200, (address, answer.text)
     return median(took)
 
@@ -146,6 +146,6 @@ async def test_every_page_is_fast_with_many_records(tmp_path: Path) -> None:
         browser = await rig.signed_in()
         slow = dict.fromkeys(addresses(), 0.0)
         for _ in range(ROUNDS):
-            took = {address: await seconds(browser, address) for address in slow}
+            took = {address: await cpu_seconds(browser, address) for address in slow}
             slow = {address: each for address, each in took.items() if each >= PATIENCE_SECONDS}
     assert slow == {}
