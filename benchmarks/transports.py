@@ -26,7 +26,7 @@ from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.redis.batcher import Batcher
 from machpay_gateway.limiters.redis.connection import RedisCall, Reply, ServerConnection
 from machpay_gateway.limiters.redis.scripts import Scripts
-from machpay_gateway.limiters.redis.subject import Step, Subject
+from machpay_gateway.limiters.redis.subject import Step, Subject, SubjectSet
 
 SHAPES = ((64, 64), (64, 1), (16, 16), (1, 1))  # callers, keys
 _DECISIONS = 20_000
@@ -150,17 +150,19 @@ async def microseconds_per_decision(way: Callable[[int], Any], port: int, caller
             str(number),
             b"transport:%d" % number,
             AdmissionRequest(str(number), 1, tier_plan(_TIER), 1),
-            batcher.report_change,
-            _never_count,
+            on_release=batcher.report_release,
+            on_charge=batcher.report_charge,
+            count_quotas=_never_count,
         )
         for number in range(keys)
     ]
+    sets = {subject: SubjectSet((subject,), subject.request) for subject in subjects}
     loop = asyncio.get_running_loop()
 
     async def call(subject: Subject, times: int) -> None:
         for _ in range(times):
             future: asyncio.Future[Answer] = loop.create_future()
-            subject.wait_for_answer(subject.request, (), future)
+            sets[subject].wait_for_answer(subject.request, future)
             batcher.submit(subject)
             answer = await future
             assert isinstance(answer, Admitted)
@@ -180,7 +182,7 @@ async def microseconds_per_decision(way: Callable[[int], Any], port: int, caller
     return taken
 
 
-def _never(_subjects: Sequence[Subject], _request: AdmissionRequest) -> Answer:
+def _never(_subjects: SubjectSet, _request: AdmissionRequest) -> Answer:
     raise AssertionError("the server did not answer")
 
 
@@ -188,7 +190,7 @@ def _never_seed(_step: Step) -> None:
     raise AssertionError("no quota lacks a count")
 
 
-def _never_count(_subject: Subject, _units: int) -> None:
+def _never_count(_subject: str, _units: int) -> None:
     raise AssertionError("there is no quota to count for")
 
 

@@ -14,7 +14,7 @@ from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.redis.batcher import Batcher
 from machpay_gateway.limiters.redis.connection import RedisCall
 from machpay_gateway.limiters.redis.scripts import Scripts
-from machpay_gateway.limiters.redis.subject import Step, Subject
+from machpay_gateway.limiters.redis.subject import Step, Subject, SubjectSet
 
 TEN = Tier("10/minute", 4)
 STEP = [1, 1, 0, 9, 60_000, 3]  # as `admit.lua` answers the first step of a subject
@@ -73,9 +73,16 @@ class Requests:
         if subject is None:
             name = f"key_{len(self.futures)}"
             request = AdmissionRequest(name, 1, tier_plan(TEN), 1)
-            subject = Subject(name, name.encode(), request, self.batcher.report_change, lambda *_: None)
+            subject = Subject(
+                name,
+                name.encode(),
+                request,
+                on_release=self.batcher.report_release,
+                on_charge=self.batcher.report_charge,
+                count_quotas=lambda *_: None,
+            )
         self.futures.append(asyncio.get_running_loop().create_future())
-        subject.wait_for_answer(subject.request, (), self.futures[-1])
+        SubjectSet((subject,), subject.request).wait_for_answer(subject.request, self.futures[-1])
         self.batcher.submit(subject)
         return subject
 

@@ -9,7 +9,7 @@ from machpay_gateway.core.limits.plan import tier_plan
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.redis.resp import Argument, encode_bulk, encode_command
 from machpay_gateway.limiters.redis.scripts import Script
-from machpay_gateway.limiters.redis.subject import encode_step
+from machpay_gateway.limiters.redis.steps import encode_step
 
 COUNTS = st.integers(0, 2)
 ARGUMENTS = st.one_of(st.binary(max_size=40), st.text(st.characters(exclude_categories=["Cs"])), st.integers())
@@ -38,13 +38,14 @@ def test_a_step_is_encoded_again_when_any_part_of_it_has_changed(
         (rate,) = part.limits.rates
         head = 1, request.version, request.cost, wanted
         own = 1, 0, 1, 4, held, rate.limit, rate.window_seconds * 1000, 0
-        assert encode_step(request.plan, request.version, request.cost, wanted, (held,)) == encode_bulk(*head, *own)
+        assert encode_step(request.plan, request.version, request.cost, wanted, (held,), 0) == encode_bulk(*head, *own)
 
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=20), st.lists(ARGUMENTS, max_size=20))
 def test_a_script_call_from_encoded_parts_is_the_same_command(keys: list[bytes], arguments: list[Argument]) -> None:
     script = Script("return #KEYS")
-    written = [encode_bulk(key) for key in keys], [encode_bulk(argument) for argument in arguments], len(arguments)
+    encoded_keys, encoded_arguments = list(map(encode_bulk, keys)), list(map(encode_bulk, arguments))
+    written = encoded_keys, len(keys), encoded_arguments, len(arguments)
 
     assert script.encode(*written) == encode_command(*script.evalsha(keys, arguments))
     assert script.encode(*written, with_source=True) == encode_command(*script.eval(keys, arguments))

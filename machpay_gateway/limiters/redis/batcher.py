@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
-from typing import cast
+from typing import NamedTuple, cast
 
 from redis.exceptions import NoScriptError, RedisError
 
 from machpay_gateway.core.limits.admission import AdmissionRequest, Answer, LimiterUnavailable, PendingAnswer, abandon
+from machpay_gateway.core.limits.calendar import DAY_SECONDS
 from machpay_gateway.limiters.redis.connection import (
     REPLY_TIMEOUT_SECONDS,
     STARVED_SECONDS,
@@ -26,7 +27,8 @@ from machpay_gateway.limiters.redis.connection import (
 )
 from machpay_gateway.limiters.redis.resp import encode_bulk
 from machpay_gateway.limiters.redis.scripts import Scripts
-from machpay_gateway.limiters.redis.subject import Reader, Step, Subject, count_arguments, count_fields
+from machpay_gateway.limiters.redis.steps import UNSEEDED
+from machpay_gateway.limiters.redis.subject import Step, Subject, SubjectSet, report_step
 
 LEASE_SECONDS = 10
 _READ_SECONDS = 0.01  # in which an event loop reads a reply that is there
@@ -36,20 +38,29 @@ _GATHER_SECONDS = 0.002  # the longest that steps gather: where replies take lon
 _MAX_IN_FLIGHT = 32  # batches, in any case
 _CHUNK = 24  # subjects that go out before the turn is over: the server works while the loop reads more requests
 _SUBJECTS = 256  # in a batch: about 2 ms of the server's time
-_SIMPLE_FIELDS = 6  # of a reply, to a step of a simple plan
 _WORKER_ARGUMENTS = 2  # of `admit.lua`, before those of the steps
 _LINGER_SECONDS = 0.01  # that a release waits for a step to ride with, when nothing waits for the slot
 _DRAIN_SECONDS = 0.001
 
 
+class _Call(NamedTuple):
+    """A call of `admit.lua` for *steps* that have started: its encoded *keys* and *arguments*, and their counts."""
+
+    steps: Sequence[Step]
+    keys: list[bytes]
+    key_count: int
+    arguments: list[bytes]
+    argument_count: int
+
+
 class _Batch:
-    """Steps that went out together and have no reply yet."""
+    """Calls that went out together and have no reply yet."""
 
-    __slots__ = ("calls", "sent_at", "started_at", "steps")
+    __slots__ = ("calls", "sent_at", "started_at", "unanswered")
 
-    def __init__(self, steps: list[Step], calls: int, started_at: float, sent_at: float) -> None:
-        self.steps = steps
+    def __init__(self, calls: Sequence[_Call], started_at: float, sent_at: float) -> None:
         self.calls = calls
+        self.unanswered = len(calls)
         self.started_at = started_at  # by the limiter's clock
         self.sent_at = sent_at  # by the machine's, as the loop's timers
 
@@ -64,7 +75,7 @@ class Batcher:
         *,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
-        decide_locally: Callable[[Sequence[Subject], AdmissionRequest], Answer | PendingAnswer],
+        decide_locally: Callable[[SubjectSet, AdmissionRequest], Answer | PendingAnswer],
         seed: Callable[[Step], None],
         batches: Counter[int],
     ) -> None:
@@ -87,6 +98,7 @@ class Batcher:
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._gather_timer: asyncio.TimerHandle | None = None
         self._is_flush_scheduled = False
+        self._charged: list[Subject] = []  # while their steps were in flight
         self._lingering: list[Subject] = []
         self._linger_timer: asyncio.TimerHandle | None = None
         self.workers = 1  # alive at the last heartbeat, with this one
@@ -103,7 +115,14 @@ class Batcher:
             self._is_flush_scheduled = True
             self._loop.call_soon(self._flush, _MAX_REST_IN_FLIGHT)
 
-    def report_change(self, subject: Subject) -> None:
+    def report_charge(self, subject: Subject) -> None:
+        """Report the backlog of *subject* at once, or once its step in flight is resolved."""
+        if subject.is_in_flight:
+            self._charged.append(subject)
+        else:
+            self.submit(subject)
+
+    def report_release(self, subject: Subject) -> None:
         """Report that *subject* holds fewer slots than the server counts: at once if a request may wait for one.
 
         While slots stay free even if all workers are as late as this one, the report waits a little for the next step
@@ -111,11 +130,7 @@ class Batcher:
         """
         if subject.is_in_flight or subject.is_queued:
             return
-        if (
-            subject.backlog
-            or subject.reported is None
-            or (subject.reported - subject.held) * self.workers >= subject.slots_left
-        ):
+        if subject.reported is None or (subject.reported - subject.held) * self.workers >= subject.slots_left:
             self.submit(subject)
         elif not subject.is_lingering:
             subject.is_lingering = True
@@ -136,16 +151,17 @@ class Batcher:
             self._deadline_timer = None
         batches, self._in_flight = self._in_flight, {}
         for batch in batches:
-            for step in batch.steps:
-                self._fail(step)
+            for call in batch.calls:
+                for step in call.steps:
+                    self._fail(step)
 
     def fail_queued(self) -> None:
         """Resolve the queued steps without the server."""
         for subject in self._ready:
             subject.is_queued = False
             waiting, subject.queue = subject.queue, []
-            for request, others, futures, readers, _ in waiting:
-                self.resolve_locally((subject, *others), request, futures, readers)
+            for step in waiting:
+                self.resolve_locally(step)
         self._ready = []
 
     async def drain(self) -> None:
@@ -166,8 +182,7 @@ class Batcher:
         self._is_flush_scheduled = False
         while self._ready and self._connection is not None and len(self._in_flight) < max_in_flight:
             subjects, self._ready = self._ready[:_SUBJECTS], self._ready[_SUBJECTS:]
-            now = self._wall_clock()
-            self._send(self._connection, [step for subject in subjects for step in subject.start_steps(now)])
+            self._send(self._connection, subjects)
         if self._ready and self._connection is not None and self._gather_timer is None:
             self._gather_timer = self._loop.call_later(_GATHER_SECONDS, self._flush_gathered)
 
@@ -175,25 +190,34 @@ class Batcher:
         self._gather_timer = None
         self._flush(_MAX_IN_FLIGHT)
 
-    def _send(self, connection: PipelinedConnection, steps: list[Step]) -> None:
+    def _send(self, connection: PipelinedConnection, subjects: list[Subject]) -> None:
+        steps: list[Step] = []
+        for subject in subjects:
+            subject.is_queued, subject.is_in_flight = False, True
+            if subject.queue:
+                steps += subject.queue
+                subject.queue = []
+            else:
+                steps.append(report_step(subject))
         calls = [steps]
         if connection.is_cluster:
-            calls = [list(of_one) for _, of_one in groupby(steps, key=lambda step: step.subjects[0].key)]
-        batch = _Batch(steps, len(calls), self._clock(), time.monotonic())
+            calls = [list(of_one) for _, of_one in groupby(steps, key=lambda step: step.subjects.own.key)]
+        day = int(self._wall_clock() // DAY_SECONDS)
+        sent = [_start(steps_of_call, day, self._encoded_worker) for steps_of_call in calls]
+        batch = _Batch(sent, self._clock(), time.monotonic())
         self._in_flight[batch] = None
         self._batches[len(steps)] += 1
         if self._deadline_timer is None:
             self._deadline_timer = self._loop.call_later(REPLY_TIMEOUT_SECONDS - STARVED_SECONDS, self._check_deadline)
-        connection.send([self._call(batch, of_call, connection) for of_call in calls])
+        connection.send([self._call(batch, call, connection) for call in sent])
 
     def _call(
-        self, batch: _Batch, steps: list[Step], connection: PipelinedConnection, *, with_source: bool = False
+        self, batch: _Batch, call: _Call, connection: PipelinedConnection, *, with_source: bool = False
     ) -> RedisCall:
-        keys = [subject.encoded_key for step in steps for subject in step.subjects]
-        arguments = [self._encoded_worker, *(step.arguments for step in steps)]
-        count = _WORKER_ARGUMENTS + sum(count_arguments(step.request.plan) for step in steps)
-        encoded = self._scripts.admit.encode(keys, arguments, count, with_source=with_source)
-        return RedisCall(steps[0].subjects[0].key, encoded, partial(self._on_reply, batch, steps, connection))
+        encoded = self._scripts.admit.encode(
+            call.keys, call.key_count, call.arguments, call.argument_count, with_source=with_source
+        )
+        return RedisCall(call.steps[0].subjects.own.key, encoded, partial(self._on_reply, batch, call, connection))
 
     def _check_deadline(self, suspect: _Batch | None = None) -> None:
         """Give the connection up when a batch has no reply in time. One timer for all: most replies come long before.
@@ -212,19 +236,19 @@ class Batcher:
             left = max(_READ_SECONDS, left + STARVED_SECONDS)
             self._deadline_timer = self._loop.call_later(left, self._check_deadline, oldest)
 
-    def _on_reply(self, batch: _Batch, steps: list[Step], connection: PipelinedConnection, reply: Reply) -> None:
+    def _on_reply(self, batch: _Batch, call: _Call, connection: PipelinedConnection, reply: Reply) -> None:
         if batch not in self._in_flight:
             return
         if isinstance(reply, NoScriptError):
             # It was not executed. Wherever the call is redirected to, the script goes with it.
-            connection.send([self._call(batch, steps, connection, with_source=True)])
+            connection.send([self._call(batch, call, connection, with_source=True)])
             return
         if isinstance(reply, RedisError):
             connection.fail(reply)
             return
-        self._resolve(steps, cast("Sequence[int]", reply), batch.started_at)
-        batch.calls -= 1
-        if not batch.calls:
+        self._resolve(call.steps, cast("Sequence[int]", reply), batch.started_at)
+        batch.unanswered -= 1
+        if not batch.unanswered:
             del self._in_flight[batch]
         if self._ready and not self._is_flush_scheduled:
             self._flush()
@@ -233,45 +257,55 @@ class Batcher:
         at = 1  # after the number of the day
         unreported: dict[Subject, None] = {}
         for step in steps:
-            fields = _SIMPLE_FIELDS if step.request.plan.is_simple else count_fields(step.request.plan)
-            if not step.subjects[0].resolve(step, reply[at : at + fields], started_at):
-                self._seed(step)
-            at += fields
-            for subject in step.subjects:
-                if subject.queue or subject.held != subject.reported:
-                    unreported[subject] = None
+            subjects = step.subjects
+            if not subjects.resolve(step, reply, at, started_at):
+                if reply[at] == UNSEEDED:
+                    self._seed(step)
+                unreported |= dict.fromkeys(subjects.unreported())
+            at += subjects.reply_fields
         # Only after all are resolved: a chunk may leave from here.
         for subject in unreported:
             if subject.queue:
                 self.submit(subject)
             else:
-                self.report_change(subject)
+                self.report_release(subject)
+        charged, self._charged = self._charged, []
+        for subject in charged:
+            self.report_charge(subject)
 
     def _fail(self, step: Step) -> None:
-        subject = step.subjects[0]
-        subject.fail(step)
-        self.resolve_locally(step.subjects, step.request, step.futures, step.readers)
+        subject = step.subjects.own
+        step.subjects.fail(step)
+        self.resolve_locally(step)
         if subject.queue and not subject.is_queued:
             subject.is_queued = True
             self._ready.append(subject)
 
-    def resolve_locally(
-        self,
-        subjects: Sequence[Subject],
-        request: AdmissionRequest,
-        futures: list[asyncio.Future[Answer]],
-        readers: list[Reader],
-    ) -> None:
-        """Answer all that still waits, without the server."""
-        for reader in readers:
+    def resolve_locally(self, step: Step) -> None:
+        """Answer all that still waits for *step*, without the server."""
+        for reader in step.more.readers if step.more is not None else ():
             set_result(reader, LimiterUnavailable("Redis does not answer"))
-        for future in futures:
+        for future in step.futures:
             if not future.done():
-                answer = self._decide_locally(subjects, request)
+                answer = self._decide_locally(step.subjects, step.request)
                 if isinstance(answer, Answer):
                     future.set_result(answer)
                 else:
                     answer.add_done_callback(partial(_pass_on, future))
+
+
+def _start(steps: Sequence[Step], day: int, encoded_worker: bytes) -> _Call:
+    """Start *steps* on a *day* since the epoch, and return the call for them."""
+    keys: list[bytes] = []
+    arguments = [encoded_worker]
+    key_count, argument_count = 0, _WORKER_ARGUMENTS
+    for step in steps:
+        subjects = step.subjects
+        keys.append(subjects.encoded_keys)
+        arguments.append(subjects.start(step, day))
+        key_count += subjects.key_count
+        argument_count += subjects.argument_count
+    return _Call(steps, keys, key_count, arguments, argument_count)
 
 
 def _pass_on(future: asyncio.Future[Answer], answer: PendingAnswer) -> None:

@@ -36,7 +36,7 @@ from machpay_gateway.limiters.redis.refusals import LimiterUse
 from machpay_gateway.limiters.redis.scripts import Scripts
 from machpay_gateway.limiters.redis.servers import servers_for
 from machpay_gateway.limiters.redis.share_registry import ShareRegistry, Spent
-from machpay_gateway.limiters.redis.subject import Reader, Step, Subject
+from machpay_gateway.limiters.redis.subject import More, Reader, Step, Subject, SubjectSet, subject_set
 from machpay_gateway.limiters.redis.version_markers import VersionMarkers
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ class RedisLimiter:
         self._clock = clock
         self._wall_clock = wall_clock
         self._ledger = ledger
+        self._count_quotas = _count_nothing if ledger is None else ledger.count
         self._scripts = scripts or Scripts()
         self._subjects: dict[str, Subject] = {}
         self._sweep_at = _FIRST_SWEEP
@@ -170,15 +171,21 @@ class RedisLimiter:
         subject = self._subjects.get(request.subject) or self._add_subject(request)
         if self._markers.pending and request.version < self._markers.version(request.subject):
             return STALE
-        others = self._others(request) if request.others else ()
+        subjects = subject.together
+        if (
+            subjects is None
+            or subjects.plan is not request.plan
+            or (request.others and request.others != subjects.names)
+        ):
+            subjects = self._join(subject, request)
         if self._supervisor.is_away:
-            return self._decide_locally((subject, *others), request)
-        if (subject.exhausted or others) and (refusal := subject.cached_refusal(request, others, self._clock())):
+            return self._decide_locally(subjects, request)
+        if (subject.exhausted or not subjects.is_alone) and (refusal := subjects.cached_refusal(request, self._clock)):
             return refusal
-        if self._resync_timer is not None and (refusal := self._refusal_while_resyncing((subject, *others), request)):
+        if self._resync_timer is not None and (refusal := self._refusal_while_resyncing(subjects, request)):
             return refusal
         future: asyncio.Future[Answer] = self._loop.create_future()  # type: ignore[union-attr]  # started above
-        subject.wait_for_answer(request, others, future)
+        subjects.wait_for_answer(request, future)
         self._batcher.submit(subject)
         return future
 
@@ -192,7 +199,8 @@ class RedisLimiter:
         if self._supervisor.is_away:
             return LimiterUnavailable(f"Redis does not answer: {self._supervisor.reason}")
         reader: Reader = self._loop.create_future()  # type: ignore[union-attr]  # started above
-        subject.wait(request, self._others(request), [], [reader], {})
+        subjects = self._join(subject, request)
+        subjects.wait(Step(subjects, request, [], More([reader])))
         self._batcher.submit(subject)
         return await reader
 
@@ -306,11 +314,14 @@ class RedisLimiter:
 
     def _start_share(self, subject: Subject, limits: Limits, now: float, today: float) -> LocalShare:
         """Return the local share of *subject*, with what the process before this one has taken of it."""
-        values, last_limits = subject.last_values, subject.last_limits
+        left: Sequence[float] | None = None
+        if subject.last_place is not None:
+            _, limits, begin, _, _ = subject.last_place
+            left = subject.last_levels[begin : begin + 2 * len(limits.counted) : 2]
         return LocalShare(
-            limits if values is None else last_limits,
+            limits,
             self._registry.divisor,
-            None if values is None else values[0 : 2 * len(last_limits.counted) : 2],
+            left,
             self._registry.inherit(subject.key),
             updated_at=subject.updated_at,
             now=now,
@@ -336,9 +347,7 @@ class RedisLimiter:
         request = AdmissionRequest(
             "", spent.version, _plan_to_report((spent.rates, spent.quotas, spent.concurrency)), 0
         )
-        subject = Subject("", key, request, self._batcher.report_change, lambda _subject, _units: None)
-        self._subjects[_INHERITED + key.decode()] = subject
-        return subject
+        return self._new_subject(_INHERITED + key.decode(), key, request, _count_nothing)
 
     def _report_outage(self) -> None:
         """Report to a new connection what is held, and what was admitted during the outage."""
@@ -363,14 +372,14 @@ class RedisLimiter:
             for name in [name for name in self._subjects if name.startswith(_INHERITED)]:
                 del self._subjects[name]
 
-    def _refusal_while_resyncing(self, subjects: Sequence[Subject], request: AdmissionRequest) -> Exceeded | None:
+    def _refusal_while_resyncing(self, subjects: SubjectSet, request: AdmissionRequest) -> Exceeded | None:
         """Hold *subjects* to their local shares: the server does not know yet what other workers admitted."""
         if self._on_failure != "local" or self._supervisor.connection is None:
             return None
         now, today = self._clock(), self._wall_clock()
         limited = [
             (subject, share, part)
-            for subject, part in zip(subjects, request.plan.parts, strict=True)
+            for subject, part in zip(subjects.members, request.plan.parts, strict=True)
             if (share := subject.local_share) is not None and share.is_seeded and part.enforced
         ]
         for _, share, part in limited:
@@ -387,9 +396,9 @@ class RedisLimiter:
             if subject.held or subject.reported != subject.held or subject.backlog:
                 self._batcher.submit(subject)
 
-    def _decide_locally(self, subjects: Sequence[Subject], request: AdmissionRequest) -> Answer | PendingAnswer:
+    def _decide_locally(self, subjects: SubjectSet, request: AdmissionRequest) -> Answer | PendingAnswer:
         """Decide without the server, by the failure mode."""
-        subject = subjects[0]
+        subject, members = subjects.own, subjects.members
         if request.version < max(subject.request.version, self._markers.version(request.subject)):
             return STALE
         subject.request = request
@@ -398,15 +407,15 @@ class RedisLimiter:
             return LimiterUnavailable(f"Redis does not answer: {self._supervisor.reason}")
         now, today, plan, cost = self._clock(), self._wall_clock(), request.plan, request.cost
         is_strict = self._on_failure == "local"
-        if is_strict and (refusal := subject.cached_refusal(request, subjects[1:], now)):
+        if is_strict and (refusal := subjects.cached_refusal(request, self._clock)):
             return refusal
         self._decide_alone(plan)
         if is_strict and self._registry.is_waiting and any(part.enforced for part in plan.parts):
             return self._refuse_without_part(plan)
-        shares = [self._share(one, part, now, today) for one, part in zip(subjects, plan.parts, strict=True)]
+        shares = [self._share(one, part, now, today) for one, part in zip(members, plan.parts, strict=True)]
         if is_strict and not all(share.is_seeded for share in shares):
             return self._spawn(self._seed_shares(subjects, request, shares))
-        entries = list(zip(subjects, shares, plan.parts, strict=True))
+        entries = list(zip(members, shares, plan.parts, strict=True))
         full = [entry for entry in entries if not _has_room(entry, cost, now, today)]
         if is_strict and (refused := [share for _, share, part in full if part.enforced]):
             return self._refuse_locally(subjects, request, refused, now, today)
@@ -415,7 +424,7 @@ class RedisLimiter:
             if part.enforced or not is_shadow_limited:
                 share.take(now, today, cost)
         logger.info("%s was admitted while Redis is away (%s).", request.subject, self._on_failure)
-        lease = subject.take(subjects, request, is_shadow_limited=is_shadow_limited)
+        lease = subjects.take(cost, is_shadow_limited=is_shadow_limited)
         levels = tuple(max(0.0, level) for level in _local_levels(entries, now, today))
         return Admitted(lease, levels, plan.local_share(self._registry.divisor), is_shadow_limited)
 
@@ -445,22 +454,25 @@ class RedisLimiter:
 
     def _refuse_locally(
         self,
-        subjects: Sequence[Subject],
+        subjects: SubjectSet,
         request: AdmissionRequest,
         refused: Sequence[LocalShare],
         now: float,
         today: float,
     ) -> Exceeded:
-        shares = [self._share(one, part, now, today) for one, part in zip(subjects, request.plan.parts, strict=True)]
-        levels = tuple(_local_levels(list(zip(subjects, shares, request.plan.parts, strict=True)), now, today))
+        entries = [
+            (one, self._share(one, part, now, today), part)
+            for one, part in zip(subjects.members, request.plan.parts, strict=True)
+        ]
+        levels = tuple(_local_levels(entries, now, today))
         wait = max(share.wait_seconds(now, today, request.cost) for share in refused)
         return refusal_for(request.plan.local_share(self._registry.divisor), levels, request.cost, wait)
 
     async def _seed_shares(
-        self, subjects: Sequence[Subject], request: AdmissionRequest, shares: Sequence[LocalShare]
+        self, subjects: SubjectSet, request: AdmissionRequest, shares: Sequence[LocalShare]
     ) -> Answer:
         """Let quotas count from what is stored, and decide then."""
-        for subject, share in zip(subjects, shares, strict=True):
+        for subject, share in zip(subjects.members, shares, strict=True):
             if not share.is_seeded:
                 try:
                     share.seed_stored(await self._stored(subject, share.of))
@@ -472,7 +484,7 @@ class RedisLimiter:
 
     def _seed_step(self, step: Step) -> None:
         """Send *step* again with the stored counts of its quotas."""
-        subject = step.subjects[0]
+        subject = step.subjects.own
         if not subject.name:  # inherited: whoever knows the name sends the stored counts, which have its units
             limits = subject.limits
             subject.request = subject.request._replace(plan=_plan_to_report((limits.rates, (), limits.concurrency)))
@@ -481,11 +493,12 @@ class RedisLimiter:
         _ = self._spawn(self._send_with_seeds(step))
 
     async def _send_with_seeds(self, step: Step) -> None:
-        subjects, request, futures, readers, _, _ = step
+        subjects, request, futures, more = step
+        readers = () if more is None else more.readers
         try:
             seeds = {
                 index: await self._seed(subject, part.limits)
-                for index, (subject, part) in enumerate(zip(subjects, request.plan.parts, strict=True))
+                for index, (subject, part) in enumerate(zip(subjects.members, request.plan.parts, strict=True))
                 if part.limits.quotas
             }
         except Unavailable as exc:
@@ -496,10 +509,10 @@ class RedisLimiter:
                 set_result(reader, unavailable)
             return
         if self._supervisor.is_away:
-            self._batcher.resolve_locally(subjects, request, futures, readers)
+            self._batcher.resolve_locally(step)
             return
-        subjects[0].wait(request, subjects[1:], futures, readers, seeds)
-        self._batcher.submit(subjects[0])
+        subjects.wait(Step(subjects, request, futures, More(readers, seeds)))
+        self._batcher.submit(subjects.own)
 
     async def _seed(self, subject: Subject, limits: Limits) -> Sequence[int]:
         """Return the stored counts of quotas, and report no more what they have. Raises StoreUnavailable."""
@@ -514,35 +527,44 @@ class RedisLimiter:
             return [0] * len(limits.quotas)
         return await self._ledger.taken(subject.name, limits.quotas)
 
-    def _count_quotas(self, subject: Subject, units: int) -> None:
-        if self._ledger is not None:
-            self._ledger.count(subject.name, units)
-
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
         self._seeding.add(task)
         task.add_done_callback(self._seeding.discard)
         return task
 
-    def _others(self, request: AdmissionRequest) -> tuple[Subject, ...]:
-        """Return the further subjects of *request*, updated to its limits."""
-        others = []
+    def _join(self, subject: Subject, request: AdmissionRequest) -> SubjectSet:
+        """Return what *request* counts against, with *subject* as its own, and the others updated to its limits."""
+        members = [subject]
         for name, part in zip(request.others, request.plan.parts[1:], strict=True):
-            subject = self._subjects.get(name)
-            if subject is None or subject.limits is not part.limits:
-                own = AdmissionRequest(name, 0, plan_of((part,)), 0, group=request.group)
-                subject = subject or self._add_subject(own, request)
-                subject.request = own
-            others.append(subject)
-        return tuple(others)
+            other = self._subjects.get(name)
+            if other is None or other.limits is not part.limits:
+                alone = AdmissionRequest(name, 0, plan_of((part,)), 0, group=request.group)
+                other = other or self._add_subject(alone, request)
+                other.request = alone
+            members.append(other)
+        subject.together = subject_set(tuple(members), request)
+        return subject.together
 
     def _add_subject(self, request: AdmissionRequest, of: AdmissionRequest | None = None) -> Subject:
         """Add the subject of *request*, which is a part of the request *of*, if it is not the whole."""
         if len(self._subjects) >= self._sweep_at:
             self._sweep(of or request)
-        name, key = request.subject, self._key(request.subject, request.group)
-        subject = Subject(name, key, request, self._batcher.report_change, self._count_quotas)
-        self._subjects[name] = subject
+        key = self._key(request.subject, request.group)
+        return self._new_subject(request.subject, key, request, self._count_quotas)
+
+    def _new_subject(
+        self, name: str, key: bytes, request: AdmissionRequest, count_quotas: Callable[[str, int], None]
+    ) -> Subject:
+        batcher = self._batcher
+        subject = self._subjects[name] = Subject(
+            request.subject,
+            key,
+            request,
+            on_release=batcher.report_release,
+            on_charge=batcher.report_charge,
+            count_quotas=count_quotas,
+        )
         return subject
 
     def _sweep(self, request: AdmissionRequest) -> None:
@@ -552,6 +574,7 @@ class RedisLimiter:
         """
         now, needed = self._clock(), {request.subject, *request.others}
         for name, subject in list(self._subjects.items()):
+            subject.together = None  # it may name a subject that is dropped
             if subject.is_idle(now) and name not in needed:
                 del self._subjects[name]
         self._sweep_at = max(_FIRST_SWEEP, 2 * len(self._subjects))
@@ -562,6 +585,10 @@ class RedisLimiter:
         slot = blake2b((group or subject).encode(errors="surrogatepass"), digest_size=_GROUP_BYTES).digest()
         digest = blake2b(subject.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES).digest()
         return b"%s:{%s}%s" % (self._prefix, _text(slot), _text(digest))
+
+
+def _count_nothing(_name: str, _units: int) -> None:
+    """Count for nobody."""
 
 
 def _has_room(entry: tuple[Subject, LocalShare, Part], cost: int, now: float, today: float) -> bool:

@@ -21,7 +21,7 @@ class LocalShare(Counters):
         self,
         limits: Limits,
         workers: int,
-        left: Sequence[int] | None,
+        left: Sequence[float] | None,
         inherited: Inherited | None = None,
         *,
         updated_at: float,

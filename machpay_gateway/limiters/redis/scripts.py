@@ -39,10 +39,18 @@ class Script:
         """Return the command that runs it on any server, which caches it."""
         return ("EVAL", self.source, len(keys), *keys, *arguments)
 
-    def encode(self, keys: list[bytes], arguments: list[bytes], count: int, *, with_source: bool = False) -> bytes:
-        """Return `evalsha` or, *with_source*, `eval`, encoded: from encoded *keys* and *count* encoded arguments."""
+    def encode(
+        self,
+        keys: list[bytes],
+        key_count: int,
+        arguments: list[bytes],
+        argument_count: int,
+        *,
+        with_source: bool = False,
+    ) -> bytes:
+        """Return `evalsha` or, *with_source*, `eval`, encoded, from encoded *keys* and *arguments* and their counts."""
         name = encode_bulk("EVAL", self.source) if with_source else self._evalsha
-        head = b"*%d\r\n%s%s" % (3 + len(keys) + count, name, encode_bulk(len(keys)))
+        head = b"*%d\r\n%s%s" % (3 + key_count + argument_count, name, encode_bulk(key_count))
         return b"".join((head, *keys, *arguments))
 
 

@@ -1,9 +1,11 @@
-"""What a worker knows of one subject: the slots it holds, the requests that wait, and how long a refusal is certain."""
+"""What a worker knows of the subjects that requests count against, and what it asks the server for them."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache, lru_cache
+from collections.abc import Callable, Sequence
+from operator import truediv
 from typing import TYPE_CHECKING, NamedTuple
+
+from typing_extensions import override
 
 from machpay_gateway.core.limits.admission import (
     STALE,
@@ -11,63 +13,59 @@ from machpay_gateway.core.limits.admission import (
     Admitted,
     Answer,
     Exceeded,
+    Lease,
     LimiterUnavailable,
     Remaining,
     Stale,
     refusal_for,
 )
-from machpay_gateway.core.limits.calendar import Period, PeriodUnit, period_at
-from machpay_gateway.core.limits.plan import Part, Plan, plan_of
+from machpay_gateway.core.limits.plan import Levels, Plan, plan_of
 from machpay_gateway.core.limits.rate import CONCURRENCY, Limits
 from machpay_gateway.limiters.redis.connection import set_result
 from machpay_gateway.limiters.redis.resp import encode_bulk
+from machpay_gateway.limiters.redis.steps import (
+    NO_BACKLOG,
+    NO_SEEDS,
+    OUTCOME_FIELDS,
+    UNSEEDED,
+    Backlog,
+    Seeds,
+    encode_step,
+    encode_step_in_full,
+    layout_of,
+)
 
 if TYPE_CHECKING:
     from machpay_gateway.limiters.redis.local_share import LocalShare
 
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on every request
+_ROUNDING_SECONDS = 0.001  # the script's waits are whole milliseconds, rounded up
+Reader = asyncio.Future[Remaining | Stale | LimiterUnavailable]
 # At most once a second: with the heartbeat's command every 3 s, an exhausted subject costs one command a second in all.
 _RECHECK_SECONDS = 1.5
-_ENCODED_STEPS = 4096  # 200 bytes each
-_ROUNDING_SECONDS = 0.001  # the script's waits are whole milliseconds, rounded up
-_STEP_FIELDS = 3  # of a reply, before those of its parts
-UNSEEDED = -2  # in a reply: a quota has no count
-Backlog = Mapping[str, int]  # units by the name of a rate or quota
-Reader = asyncio.Future[Remaining | Stale | LimiterUnavailable]
-_NOTHING: Backlog = {}
-_NO_BACKLOGS: Sequence[Backlog] = (_NOTHING,)
-_NO_SEEDS: Mapping[int, Sequence[int]] = {}
 
 
 class Step(NamedTuple):
-    """What one batch asks for the *subjects* of a request, as encoded *arguments*.
+    """What one batch asks for *subjects*: *futures* wait for the answers to equal *request*s."""
 
-    *futures* wait for the answer to equal *request*s, *readers* for what is left. *backlogs* are the units that the
-    step reports, by subject.
-    """
-
-    subjects: "Sequence[Subject]"
+    subjects: "SubjectSet"
     request: AdmissionRequest
     futures: list[asyncio.Future[Answer]]
-    readers: "list[Reader]"
-    arguments: bytes
-    backlogs: Sequence[Backlog]
+    more: "More | None" = None  # nearly always
 
 
-class _Waiting(NamedTuple):
-    """What waits for the next batch: *seeds* are the stored counts of quotas, by the index of the subject."""
+class More(NamedTuple):
+    """What few steps have: *readers* wait for what is left, *seeds* are stored counts of quotas."""
 
-    request: AdmissionRequest
-    others: "Sequence[Subject]"
-    futures: list[asyncio.Future[Answer]]
-    readers: "list[Reader]"
-    seeds: Mapping[int, Sequence[int]]
+    readers: Sequence[Reader] = ()
+    seeds: Seeds = NO_SEEDS
 
 
-class _Exhausted(NamedTuple):
+class _CertainRefusal(NamedTuple):
     """A refusal for rates or quotas of one subject: only time can change it, unless its limits change.
 
-    It holds for requests of *plan* alone where several subjects refused: its wait is that of all of them.
+    It holds for requests of *plan* alone where several subjects refused: its wait is that of all of them. It is certain
+    *until* the first of several *policies* has a unit free; all of them have room at *has_room_at*.
     """
 
     limits: Limits
@@ -75,79 +73,11 @@ class _Exhausted(NamedTuple):
     version: int
     policies: tuple[str, ...]
     until: float
+    has_room_at: float
 
 
-@lru_cache(_ENCODED_STEPS)
-def encode_step(plan: Plan, version: int, cost: int, wanted: int, holds: tuple[int, ...]) -> bytes:
-    """Return the arguments of `admit.lua` for a step without backlogs and quotas.
-
-    Hits nearly always: keys of a tier ask for one unit, and hold a few slots. Encoding takes 3 µs, a hit 0.3 µs.
-    """
-    backlogs = [_NOTHING] * len(holds)
-    return encode_step_in_full(plan, version, cost, wanted, holds, backlogs=backlogs, periods={}, seeds={})
-
-
-def encode_step_in_full(
-    plan: Plan,
-    version: int,
-    cost: int,
-    wanted: int,
-    holds: Sequence[int],
-    *,
-    backlogs: Sequence[Backlog],
-    periods: Mapping[PeriodUnit, Period],
-    seeds: Mapping[int, Sequence[int]],
-) -> bytes:
-    """Return the arguments of `admit.lua` for any step. *seeds* are stored counts of quotas, by index of the part."""
-    arguments: list[int | str] = [len(plan.parts), version, cost, wanted]
-    for index, (part, held, backlog) in enumerate(zip(plan.parts, holds, backlogs, strict=True)):
-        rates, quotas, concurrency = part.limits.rates, part.limits.quotas, part.limits.concurrency
-        most = max(backlog.values(), default=0)  # for windows that are newer than the backlog
-        arguments += (len(rates), len(quotas), int(part.enforced), -1 if concurrency is None else concurrency, held)
-        for rate in rates:
-            arguments += (rate.limit, rate.window_seconds * 1000, backlog.get(rate.name, most))
-        for quota, seed in zip(quotas, seeds.get(index, [-1] * len(quotas)), strict=True):
-            period = periods[quota.name]
-            arguments += (quota.limit, backlog.get(quota.name, 0), quota.name[0], *period, seed)
-    return encode_bulk(*arguments)
-
-
-@cache
-def count_arguments(plan: Plan) -> int:
-    """Return the number of arguments of a step."""
-    return 4 + sum(5 + 3 * len(part.limits.rates) + 7 * len(part.limits.quotas) for part in plan.parts)
-
-
-@cache
-def count_fields(plan: Plan) -> int:
-    """Return the number of integers in the reply to a step."""
-    return _STEP_FIELDS + sum(map(_part_fields, plan.parts))
-
-
-def _part_fields(part: Part) -> int:
-    limits = part.limits
-    return 2 * (len(limits.rates) + len(limits.quotas)) + (limits.concurrency is not None)
-
-
-class JointLease:
-    """What one request holds of several subjects."""
-
-    __slots__ = ("_holding", "_subjects")
-
-    def __init__(self, subjects: "Sequence[Subject]", holding: "Sequence[Subject]") -> None:
-        """Stand for a request that counts against *subjects*, and holds a slot of each of *holding*."""
-        self._subjects = subjects
-        self._holding = holding
-
-    def release(self) -> None:
-        """Give one slot of each subject back that has a limit for them."""
-        for subject in self._holding:
-            subject.release()
-
-    def charge(self, units: int) -> None:
-        """Take *units* more from each subject."""
-        for subject in self._subjects:
-            subject.charge(units)
+# Limits, where the levels of a subject begin and end in those of a plan, and whether they are enforced.
+_Place = tuple["Subject", Limits, int, int, bool]
 
 
 class Subject:
@@ -158,9 +88,10 @@ class Subject:
 
     __slots__ = (
         "_count_quotas",
-        "_held_then",
-        "_on_change",
+        "_on_charge",
+        "_on_release",
         "_recheck_at",
+        "alone",
         "backlog",
         "encoded_key",
         "exhausted",
@@ -169,8 +100,8 @@ class Subject:
         "is_lingering",
         "is_queued",
         "key",
-        "last_limits",
-        "last_values",
+        "last_levels",
+        "last_place",
         "local_share",
         "name",
         "queue",
@@ -178,6 +109,7 @@ class Subject:
         "request",
         "slots_left",
         "steps_in_flight",
+        "together",
         "updated_at",
     )
 
@@ -186,13 +118,15 @@ class Subject:
         name: str,
         key: bytes,
         request: AdmissionRequest,
-        on_change: Callable[["Subject"], None],
-        count_quotas: Callable[["Subject", int], None],
+        *,
+        on_release: Callable[["Subject"], None],
+        on_charge: Callable[["Subject"], None],
+        count_quotas: Callable[[str, int], None],
     ) -> None:
         """Start without any state.
 
-        *on_change* is called when the server counts a slot that was released, or misses units that were charged;
-        *count_quotas* with the units that a quota has admitted.
+        *on_release* is called when the server counts a slot that was released, *on_charge* when it misses units that
+        were charged; *count_quotas* with *name* and the units that a quota has admitted.
         """
         self.name = name
         self.key = key
@@ -201,127 +135,61 @@ class Subject:
         self.held = 0
         self.reported: int | None = 0  # the slots that the server counts for this worker; None when that is unknown
         self.steps_in_flight = 0  # that touch it
-        self.queue: list[_Waiting] = []
+        self.together: SubjectSet | None = None  # of its newest request
+        self.alone: SubjectSet | None = None  # of its newest report
+        self.queue: list[Step] = []
         self.is_in_flight = False  # its own steps
         self.is_queued = False
         self.is_lingering = False  # a release waits to be reported
-        self.slots_left = 0  # over all workers, by the last reply
-        self._held_then = 0  # by this worker, of its slots
-        self.last_values: Sequence[int] | None = None  # of the last reply, under `last_limits`
-        self.last_limits: Limits = request.plan.parts[0].limits
+        self.slots_left = 0.0  # over all workers, by the last reply
+        self.last_place: _Place | None = None  # its own in `last_levels`
+        self.last_levels: Sequence[float] = ()  # of a plan, by the last reply
         self.updated_at = 0.0  # when the step of that reply was sent
         self.backlog: dict[str, int] = {}  # units that the server does not count yet
         self.local_share: LocalShare | None = None
-        self._on_change = on_change
+        self._on_release = on_release
+        self._on_charge = on_charge
         self._count_quotas = count_quotas
-        self.exhausted: dict[int, _Exhausted] = {}  # by the cost that was refused
+        self.exhausted: dict[int, _CertainRefusal] = {}  # by the cost that was refused
         self._recheck_at = 0.0
 
     def release(self) -> None:
         """Give one slot back."""
         self.held -= 1
-        self._on_change(self)
+        self._on_release(self)
 
     def charge(self, units: int) -> None:
         """Take *units* more of every rate and quota, whatever is left."""
-        self.add_backlog(dict.fromkeys(_names(self.limits), units))
+        self.add_backlog(dict.fromkeys((limit.name for limit in self.limits.counted), units))
         if self.limits.quotas:
-            self._count_quotas(self, units)
+            self.count_quotas(units)
         self.exhausted.clear()  # refusals have longer to wait now
-        self._on_change(self)
+        self._on_charge(self)
 
     @property
     def limits(self) -> Limits:
         """Its limits by the newest request."""
         return self.request.plan.parts[0].limits
 
-    def wait_for_answer(
-        self, request: AdmissionRequest, others: "Sequence[Subject]", future: asyncio.Future[Answer]
-    ) -> None:
-        """Queue *future* for the answer to *request*, which counts against *others* too."""
-        if self.queue and self.queue[-1].request is request:
-            self.queue[-1].futures.append(future)
-            return
-        self.wait(request, others, [future], [], _NO_SEEDS)
+    def state_slots(self) -> int:
+        """Return how the next step states the slots that this worker holds, and count them as reported.
 
-    def wait(
-        self,
-        request: AdmissionRequest,
-        others: "Sequence[Subject]",
-        futures: list[asyncio.Future[Answer]],
-        readers: list[Reader],
-        seeds: Mapping[int, Sequence[int]],
-    ) -> None:
-        """Queue *futures* for answers to *request*s, and *readers* for what is left."""
-        if request is not self.request and request.version >= self.request.version:
-            self.request = request
-        self.queue.append(_new(_Waiting, (request, others, futures, readers, seeds)))
-
-    def start_steps(self, now: float) -> list[Step]:
-        """Return the steps to send at *now*, in seconds since the epoch.
-
-        The subject sends no more until each of them is resolved or has failed.
+        In full, if no step that the server has not answered may add some. Else by what was released since the last one.
         """
-        self.is_queued, self.is_in_flight = False, True
-        queue, self.queue = self.queue, []
-        return [self._start(waiting, now) for waiting in queue or [self._report()]]
-
-    def resolve(self, step: Step, reply: Sequence[int], started_at: float) -> bool:
-        """Answer all that waits for *step* with its part of a *reply* of `admit.lua`.
-
-        The server decided at *started_at* or later: counted from there, no refusal outlasts its reason here. Returns
-        False, and answers nothing, when the server has no count of a quota.
-        """
-        self.is_in_flight = False
-        if step.request.plan.is_simple and reply[0] >= 0:
-            self._resolve_simple(step, reply, started_at)
-            return True
-        admitted, within, _, *values = reply
-        subjects, request, _, readers, _, _ = step
-        plan, cost = request.plan, request.cost
-        for subject in subjects:
-            subject.steps_in_flight -= 1
-        if admitted < 0:
-            return _resolve_undecided(step, admitted)
-        self._remember(subjects, plan, values, started_at)
-        for reader in readers:
-            set_result(reader, Remaining(_levels(values, plan), plan))
-        self._answer(step, reply, started_at)
-        for subject, part in zip(subjects, plan.parts, strict=True):
-            subject._held_then = subject.held  # noqa: SLF001 - of its own class
-            taken = admitted if part.enforced else within
-            if subject.reported is not None and part.limits.concurrency is not None:
-                subject.reported += taken
-            if taken and cost and subject.exhausted:
-                subject.exhausted.clear()  # earlier refusals have longer to wait now
-        return True
-
-    def fail(self, step: Step) -> None:
-        """Take *step* back. The server may have executed it: a backlog rather counts twice than never."""
-        self.is_in_flight = False
-        for subject, backlog in zip(step.subjects, step.backlogs, strict=True):
-            subject.steps_in_flight, subject.reported = 0, None
-            subject.add_backlog(backlog)
+        self.steps_in_flight += 1
+        held, reported = self.held, self.reported
+        self.reported = held
+        return held if self.steps_in_flight == 1 or reported is None else held - reported - 1
 
     def add_backlog(self, units: Backlog) -> None:
         """Report *units* with the next step."""
         for name, count in units.items():
             self.backlog[name] = self.backlog.get(name, 0) + count
 
-    def take(self, subjects: "Sequence[Subject]", request: AdmissionRequest, *, is_shadow_limited: bool) -> JointLease:
-        """Hold what *request* was admitted to, and return its lease; of enforced parts alone if *is_shadow_limited*."""
-        pairs = [
-            (subject, part)
-            for subject, part in zip(subjects, request.plan.parts, strict=True)
-            if part.enforced or not is_shadow_limited
-        ]
-        for subject, part in pairs:
-            if part.limits.concurrency is not None:
-                subject.held += 1
-            if part.limits.quotas and request.cost:
-                subject._count_quotas(subject, request.cost)  # noqa: SLF001 - of its own class
-        holding = [subject for subject, part in pairs if part.limits.concurrency is not None]
-        return JointLease([subject for subject, _ in pairs], holding)
+    def take_backlog(self) -> Backlog:
+        """Return the units to report, and have none left."""
+        backlog, self.backlog = self.backlog, {}
+        return backlog
 
     def drop_backlog(self, units: Backlog) -> None:
         """Report *units* of the backlog no more."""
@@ -330,14 +198,16 @@ class Subject:
             if left > 0:
                 self.backlog[name] = left
 
-    def cached_refusal(self, request: AdmissionRequest, others: "Sequence[Subject]", now: float) -> Exceeded | None:
-        """Return the refusal of *request* while a subject of it is certainly spent; None when the server decides."""
-        for index, subject in enumerate((self, *others)):
-            if subject.exhausted and (spent := subject.spent(request, index, now)):
-                return _refuse_again((self, *others), request, spent, now)
-        return None
+    def count_quotas(self, units: int) -> None:
+        """Count *units* that its quotas have admitted."""
+        self._count_quotas(self.name, units)
 
-    def spent(self, request: AdmissionRequest, index: int, now: float) -> _Exhausted | None:
+    def remember_refusal(self, cost: int, refusal: _CertainRefusal, started_at: float) -> None:
+        """Refuse requests of *cost* for what is spent, by a step that was sent at *started_at*."""
+        self.exhausted[cost] = refusal
+        self._recheck_at = started_at + _RECHECK_SECONDS
+
+    def spent(self, request: AdmissionRequest, index: int, now: float) -> _CertainRefusal | None:
         """Return why this subject, at *index* of *request*, refuses it until then; None when the server must decide."""
         exhausted = self.exhausted.get(request.cost)
         if exhausted is None:
@@ -354,21 +224,22 @@ class Subject:
         return exhausted
 
     def levels(self, limits: Limits, now: float) -> list[float]:
-        """Return what was left of *limits* by the last reply, with the slots that were released here since."""
-        levels: list[float] = []
-        values = self.last_values if self.last_limits is limits else None
-        passed = now - self.updated_at
-        for at, limit in enumerate(limits.counted):
-            left, frees_ms = (limit.limit, 0) if values is None else values[2 * at : 2 * at + 2]
-            levels += (left, max(0.0, frees_ms / 1000 - passed))
+        """Return what was left of *limits* by the last reply, with the slots that this worker released since."""
+        if self.last_place is None or self.last_place[1] is not limits:
+            levels: list[float] = [level for limit in limits.counted for level in (limit.limit, 0.0)]
+            return levels if limits.concurrency is None else [*levels, limits.concurrency - self.held]
+        _, _, begin, end, _ = self.last_place
+        levels, passed = list(self.last_levels[begin:end]), now - self.updated_at
+        for at in range(1, 2 * len(limits.counted), 2):
+            levels[at] = max(0.0, levels[at] - passed)
         if limits.concurrency is not None:
-            free = limits.concurrency - self.held if values is None else self.slots_left + self._held_then - self.held
-            levels.append(min(limits.concurrency, free))
+            released = 0 if self.reported is None else self.reported - self.held
+            levels[-1] = min(limits.concurrency, self.slots_left + released)
         return levels
 
     def is_known(self, now: float) -> bool:
         """Return whether the server has told of it within its longest window."""
-        return self.last_values is not None and now - self.updated_at <= self._longest_seconds()
+        return self.last_place is not None and now - self.updated_at <= self._longest_seconds()
 
     def is_idle(self, now: float) -> bool:
         """Return whether nothing of it need be remembered."""
@@ -387,187 +258,315 @@ class Subject:
     def _longest_seconds(self) -> int:
         return max((rate.window_seconds for rate in self.limits.rates), default=0)
 
-    def _start(self, waiting: _Waiting, now: float) -> Step:
-        """Return the step for *waiting*, with what its subjects have to report."""
-        request, others, futures, readers, seeds = waiting
+
+class JointLease:
+    """What requests hold of several subjects: the same for all of them, since a release needs nothing else."""
+
+    __slots__ = ("_holding", "_subjects")
+
+    def __init__(self, subjects: Sequence[Subject], holding: Sequence[Subject]) -> None:
+        """Stand for a request that counts against *subjects*, and holds a slot of each of *holding*."""
+        self._subjects = subjects
+        self._holding = holding
+
+    def release(self) -> None:
+        """Give one slot of each subject back that has a limit for them."""
+        for subject in self._holding:
+            subject.release()
+
+    def charge(self, units: int) -> None:
+        """Take *units* more from each subject."""
+        for subject in self._subjects:
+            subject.charge(units)
+
+
+class SubjectSet:
+    """The subjects of requests with one *plan*, in the order of its parts. The first is the request's own.
+
+    Remembered by that one, so that a request makes nothing but its answer.
+    """
+
+    __slots__ = (
+        "_backlogs",
+        "_counting",
+        "_holding",
+        "_lease",
+        "_places",
+        "_units",
+        "argument_count",
+        "encoded_keys",
+        "is_alone",
+        "key_count",
+        "members",
+        "names",
+        "own",
+        "plan",
+        "reply_fields",
+    )
+
+    def __init__(self, members: tuple[Subject, ...], request: AdmissionRequest) -> None:
+        """Count *request*, and all with its plan and subjects, against *members*."""
         plan = request.plan
-        if not others and not self.backlog and not plan.has_quotas:  # nearly always
-            held = self._state_slots()
-            arguments = encode_step(plan, request.version, request.cost, len(futures), (held,))
-            return _new(Step, ((self,), request, futures, readers, arguments, _NO_BACKLOGS))
-        subjects = (self, *others)
-        holds = tuple(subject._state_slots() for subject in subjects)  # noqa: SLF001 - of its own class
-        backlogs = [subject.take_backlog() for subject in subjects]
-        if plan.has_quotas or any(backlogs):
-            arguments = encode_step_in_full(
-                plan,
-                request.version,
-                request.cost,
-                len(futures),
-                holds,
-                backlogs=backlogs,
-                periods=_periods(now),
-                seeds=seeds,
-            )
-        else:
-            arguments = encode_step(plan, request.version, request.cost, len(futures), holds)
-        return Step(subjects, request, futures, readers, arguments, backlogs)
+        layout = layout_of(plan)
+        self.members = members
+        self.own = members[0]
+        self.names = request.others
+        self.plan = plan
+        self.encoded_keys = b"".join(subject.encoded_key for subject in members)
+        self.key_count = len(members)
+        self.is_alone = self.key_count == 1
+        self.argument_count = layout.arguments
+        self.reply_fields = layout.reply
+        self._units = layout.units
+        self._backlogs: list[tuple[Step, Sequence[Backlog]]] = []  # of steps in flight
+        self._places: list[_Place] = [
+            (subject, part.limits, begin, end, part.enforced)
+            for subject, part, (begin, end) in zip(members, plan.parts, layout.spans, strict=True)
+        ]
+        self._holding, self._counting, self._lease = _taken_from(self._places)
 
-    def _report(self) -> _Waiting:
-        """Return what tells the server how many slots are held, and the backlog."""
-        request = self.request
-        if len(request.plan.parts) > 1:
-            request = request._replace(plan=plan_of(request.plan.parts[:1]), others=())
-        return _new(_Waiting, (request, (), [], [], _NO_SEEDS))
+    def wait_for_answer(self, request: AdmissionRequest, future: asyncio.Future[Answer]) -> None:
+        """Queue *future* for the answer to *request*."""
+        own = self.own
+        if own.queue and own.queue[-1].request is request:
+            own.queue[-1].futures.append(future)
+            return
+        if request is not own.request and request.version >= own.request.version:
+            own.request = request
+        own.queue.append(_new(Step, (self, request, [future], None)))
 
-    def _state_slots(self) -> int:
-        """Return how the next step states the slots that this worker holds, and count them as reported.
+    def wait(self, step: Step) -> None:
+        """Queue *step*."""
+        if step.request.version >= self.own.request.version:
+            self.own.request = step.request
+        self.own.queue.append(step)
 
-        In full, if no step that the server has not answered may add some. Else by what was released since the last one.
+    def start(self, step: Step, day: int) -> bytes:
+        """Return the arguments of *step* on a *day* since the epoch, with what its subjects have to report."""
+        _, request, futures, more = step
+        holds, has_backlog = [], False
+        for subject in self.members:
+            holds.append(subject.state_slots())
+            if subject.backlog:
+                has_backlog = True
+        if more is None and not has_backlog:
+            _, version, plan, cost, _, _ = request
+            return encode_step(plan, version, cost, len(futures), tuple(holds), day if plan.has_quotas else 0)
+        backlogs = [subject.take_backlog() for subject in self.members]
+        self._backlogs.append((step, backlogs))
+        claim = request.version, request.cost, len(futures)
+        return encode_step_in_full(self.plan, claim, holds, day, backlogs, NO_SEEDS if more is None else more.seeds)
+
+    def resolve(self, step: Step, reply: Sequence[int], at: int, started_at: float) -> bool:
+        """Answer all that waits for *step* with its part of a *reply* of `admit.lua`, from *at* on.
+
+        The server decided at *started_at* or later: counted from there, no refusal outlasts its reason here. Returns
+        False when its subjects have more to ask or to report; also when the server has no count of a quota, and
+        nothing was answered.
         """
-        self.steps_in_flight += 1
-        if self.steps_in_flight == 1 or self.reported is None:
-            self.reported = self.held
-            return self.held
-        released = self.reported - self.held
-        self.reported = self.held
-        return -1 - released
+        request, more = step.request, step.more
+        admitted, within = reply[at], reply[at + 1]
+        self.own.is_in_flight = False
+        if admitted < 0:
+            return self._resolve_undecided(step, admitted)
+        levels = tuple(map(truediv, reply[at + OUTCOME_FIELDS : at + self.reply_fields], self._units))
+        futures = step.futures
+        if within == len(futures) == 1 and not futures[0].done():  # nearly always; the same as `_answer`
+            for subject in self._holding:
+                subject.held += 1
+            for subject in self._counting:
+                subject.count_quotas(request.cost)
+            futures[0].set_result(_new(Admitted, (self._lease, levels, self.plan, False)))
+        else:
+            self._answer(step, levels, admitted, within, reply[at + 2] / 1000, started_at)
+        if more is not None:
+            for reader in more.readers:
+                set_result(reader, Remaining(levels, self.plan))
+        if self._backlogs:
+            self._take_backlogs(step)
+        return self._remember(levels, (admitted, within), request.cost, started_at)
 
-    def take_backlog(self) -> Backlog:
-        """Return the units to report, and have none left."""
-        backlog, self.backlog = self.backlog, {}
-        return backlog
+    def fail(self, step: Step) -> None:
+        """Take *step* back. The server may have executed it: a backlog rather counts twice than never."""
+        self.own.is_in_flight = False
+        for subject in self.members:
+            subject.steps_in_flight, subject.reported = 0, None
+        self._return_backlogs(step)
 
-    def _remember(self, subjects: "Sequence[Subject]", plan: Plan, values: Sequence[int], started_at: float) -> None:
-        at = 0
-        for subject, part in zip(subjects, plan.parts, strict=True):
-            fields = _part_fields(part)
-            subject.last_values, subject.last_limits, subject.updated_at = (
-                values[at : at + fields],
-                part.limits,
-                started_at,
-            )
-            at += fields
-            if part.limits.concurrency is not None:
-                subject.slots_left = values[at - 1]
+    def take(self, cost: int, *, is_shadow_limited: bool) -> Lease:
+        """Hold what a request of *cost* was admitted to; of the enforced limits alone, if it *is_shadow_limited*."""
+        holding, counting, lease = self._holding, self._counting, self._lease
+        if is_shadow_limited:
+            holding, counting, lease = _taken_from([place for place in self._places if place[-1]])
+        for subject in holding:
+            subject.held += 1
+        for subject in counting:
+            subject.count_quotas(cost)
+        return lease
 
-    def _resolve_simple(self, step: Step, reply: Sequence[int], started_at: float) -> None:
-        """Do as `resolve` for a request that counts against this subject alone: the path of nearly all requests."""
-        admitted, _, wait_ms, left, frees_ms, slots_left = reply
-        _, request, futures, readers, _, _ = step
-        _, _, plan, cost, _, _ = request
-        self.steps_in_flight -= 1
-        self.last_values, self.last_limits = (left, frees_ms, slots_left), plan.parts[0].limits
-        self.updated_at, self.slots_left = started_at, slots_left
-        for reader in readers:
-            set_result(reader, Remaining((left, frees_ms / 1000, slots_left), plan))
-        resets_in, after = frees_ms / 1000, admitted
-        refusal: Exceeded | None = None
-        for future in futures:
-            if not after:
-                refusal = refusal or self._refuse((self,), request, (left, resets_in, slots_left), wait_ms, started_at)
-                set_result(future, refusal)
-                continue
-            after -= 1
-            if not future.done():
-                self.held += 1
-                future.set_result(
-                    _new(Admitted, (self, (left + after * cost, resets_in, slots_left + after), plan, False))
-                )
-        self._held_then = self.held
-        if self.reported is not None:
-            self.reported += admitted
-        if admitted and cost and self.exhausted:
-            self.exhausted.clear()  # earlier refusals have longer to wait now
+    def cached_refusal(self, request: AdmissionRequest, clock: Callable[[], float]) -> Exceeded | None:
+        """Return the refusal of *request* while a subject of it is certainly spent; None when the server decides."""
+        for subject in self.members:
+            if subject.exhausted:
+                now, index = clock(), self.members.index(subject)
+                if spent := subject.spent(request, index, now):
+                    return self._refuse_again(spent, now)
+        return None
 
-    def _answer(self, step: Step, reply: Sequence[int], started_at: float) -> None:
-        admitted, within, wait_ms, *values = reply
-        subjects, request, futures, _, _, _ = step
-        plan, cost = request.plan, request.cost
-        levels = _levels(values, plan)
-        refusal: Exceeded | None = None
-        for index, future in enumerate(futures):
+    def unreported(self) -> Sequence[Subject]:
+        """Return the subjects that have more to ask, or hold other slots than the server counts."""
+        subjects = [subject for subject in self._holding if subject.held != subject.reported]
+        return [self.own, *subjects] if self.own.queue else subjects
+
+    def _remember(self, levels: Levels, taken: tuple[int, int], cost: int, started_at: float) -> bool:
+        """Remember *levels* after what was *taken*, of enforced limits and others. False if there is more to report."""
+        is_settled = not self.own.queue
+        for place in self._places:
+            subject, limits, _, end, enforced = place
+            count = taken[0 if enforced else 1]
+            subject.steps_in_flight -= 1
+            subject.last_place = place
+            subject.last_levels = levels
+            subject.updated_at = started_at
+            if limits.concurrency is not None:
+                subject.slots_left = levels[end - 1]
+                if subject.reported is not None:
+                    subject.reported += count
+                if subject.reported != subject.held:
+                    is_settled = False
+            if subject.exhausted and count and cost:
+                subject.exhausted.clear()  # earlier refusals have longer to wait now
+        return is_settled
+
+    def _answer(  # noqa: PLR0917 - as `resolve`
+        self, step: Step, levels: Levels, admitted: int, within: int, wait: float, started_at: float
+    ) -> None:
+        """Answer requests of *step*: *admitted* ones, of which all but the first that are *within* are shadow limited.
+
+        The others are refused for *wait* seconds.
+        """
+        request, plan, refusal = step.request, self.plan, None
+        for index, future in enumerate(step.futures):
             if index >= admitted:
-                refusal = refusal or self._refuse(subjects, request, levels, wait_ms, started_at)
+                refusal = refusal or self._refuse(request, levels, wait, started_at)
                 set_result(future, refusal)
-                continue
-            if future.done():
-                continue
-            is_shadow_limited = index >= within and not plan.is_enforced
-            lease = self.take(subjects, request, is_shadow_limited=is_shadow_limited)
-            after = admitted - index - 1
-            future.set_result(Admitted(lease, plan.before(levels, after, cost), plan, is_shadow_limited))
+            elif not future.done():
+                lease = self.take(request.cost, is_shadow_limited=index >= within)
+                before = plan.before(levels, admitted - index - 1, request.cost)
+                future.set_result(Admitted(lease, before, plan, index >= within))
 
-    def _refuse(
-        self,
-        subjects: "Sequence[Subject]",
-        request: AdmissionRequest,
-        levels: Sequence[float],
-        wait_ms: int,
-        started_at: float,
-    ) -> Exceeded:
+    def _refuse(self, request: AdmissionRequest, levels: Levels, wait: float, started_at: float) -> Exceeded:
         """Return the refusal of *request*, and remember it where it is certain."""
-        plan, cost = request.plan, request.cost
-        refusal = refusal_for(plan, tuple(levels), cost, wait_ms / 1000)
-        spent = {
+        plan, cost = self.plan, request.cost
+        refusal = refusal_for(plan, levels, cost, wait)
+        spent = [
             index
             for index, part in enumerate(plan.parts)
-            if part.enforced and any(part.name(name) in refusal.policies for name in _names(part.limits))
-        }
+            if part.enforced and any(part.name(limit.name) in refusal.policies for limit in part.limits.counted)
+        ]
         if spent:
-            index, only = (spent.pop(), None) if len(spent) == 1 else (0, plan)
-            subject = subjects[index]
+            index, only = (spent[0], None) if len(spent) == 1 else (0, plan)
             policies = tuple(name for name in refusal.policies if not name.endswith(CONCURRENCY))
-            until = started_at + wait_ms / 1000 - _ROUNDING_SECONDS
-            subject.exhausted[cost] = _Exhausted(plan.parts[index].limits, only, request.version, policies, until)
-            subject._recheck_at = started_at + _RECHECK_SECONDS  # noqa: SLF001 - of its own class
+            has_room_at = until = started_at + wait - _ROUNDING_SECONDS
+            if len(policies) > 1:
+                frees = (resets_in for policy, _, resets_in in plan.levels(levels) if policy.name in policies)
+                until = started_at + min(frees) - _ROUNDING_SECONDS
+            limits = plan.parts[index].limits
+            certain = _CertainRefusal(limits, only, request.version, policies, until, has_room_at)
+            self.members[index].remember_refusal(cost, certain, started_at)
         return refusal
 
+    def _refuse_again(self, spent: _CertainRefusal, now: float) -> Exceeded:
+        """Return the refusal for what is *spent*, with what else was left by the last replies."""
+        plan = self.plan
+        levels = tuple(level for subject, limits, *_ in self._places for level in subject.levels(limits, now))
+        policies = tuple(
+            policy.name
+            for policy, left, _ in plan.levels(levels)
+            if policy.name in spent.policies or (policy.is_concurrency and policy.enforced and left <= 0)
+        )
+        return Exceeded(policies, spent.has_room_at - now, levels, plan)
 
-def _refuse_again(subjects: "Sequence[Subject]", request: AdmissionRequest, spent: _Exhausted, now: float) -> Exceeded:
-    """Return the refusal of *request* for what is *spent*, with what else was left by the last replies."""
-    plan = request.plan
-    levels = tuple(
-        level for subject, part in zip(subjects, plan.parts, strict=True) for level in subject.levels(part.limits, now)
-    )
-    policies = tuple(
-        policy.name
-        for policy, left, _ in plan.levels(levels)
-        if policy.name in spent.policies or (policy.is_concurrency and policy.enforced and left <= 0)
-    )
-    return Exceeded(policies, spent.until - now, levels, plan)
+    def _resolve_undecided(self, step: Step, outcome: int) -> bool:
+        """Do as `resolve` for a *step* of which the server counted nothing."""
+        for subject in self.members:
+            subject.steps_in_flight -= 1
+        self._return_backlogs(step)
+        if outcome == UNSEEDED:
+            return False
+        for future in step.futures:
+            set_result(future, STALE)
+        for reader in step.more.readers if step.more is not None else ():
+            set_result(reader, STALE)
+        return not self.unreported()
+
+    def _return_backlogs(self, step: Step) -> None:
+        for subject, backlog in zip(self.members, self._take_backlogs(step), strict=True):
+            subject.add_backlog(backlog)
+
+    def _take_backlogs(self, step: Step) -> Sequence[Backlog]:
+        """Return what *step* reports, by subject, and forget it."""
+        of_step = [backlogs for other, backlogs in self._backlogs if other is step]
+        self._backlogs = [entry for entry in self._backlogs if entry[0] is not step]
+        return of_step[0] if of_step else [NO_BACKLOG] * len(self.members)
 
 
-def _resolve_undecided(step: Step, outcome: int) -> bool:
-    """Answer all that waits for *step*, of which the server counted nothing; False when a quota's count is needed."""
-    for subject, backlog in zip(step.subjects, step.backlogs, strict=True):
-        subject.add_backlog(backlog)
-    if outcome == UNSEEDED:
-        return False
-    for future in step.futures:
-        set_result(future, STALE)
-    for reader in step.readers:
-        set_result(reader, STALE)
-    return True
+class LoneSubject(SubjectSet):
+    """A set of one subject with one enforced rate and slots, as most tiers have: the same without loops."""
+
+    __slots__ = ()
+
+    @override
+    def start(self, step: Step, day: int) -> bytes:
+        _, request, futures, more = step
+        own = self.own
+        if more is not None or own.backlog:
+            return super().start(step, day)
+        _, version, plan, cost, _, _ = request
+        return encode_step(plan, version, cost, len(futures), (own.state_slots(),), 0)
+
+    @override
+    def resolve(self, step: Step, reply: Sequence[int], at: int, started_at: float) -> bool:
+        _, request, futures, more = step
+        if reply[at] != 1 or len(futures) != 1 or more is not None or self._backlogs:
+            return super().resolve(step, reply, at, started_at)
+        own = self.own
+        levels = (reply[at + 3], reply[at + 4] / 1000, reply[at + 5])
+        own.is_in_flight = False
+        own.steps_in_flight -= 1
+        own.last_place = self._places[0]
+        own.last_levels = levels
+        own.updated_at = started_at
+        own.slots_left = levels[2]
+        if own.reported is not None:
+            own.reported += 1
+        if own.exhausted and request.cost:
+            own.exhausted.clear()
+        if not futures[0].done():
+            own.held += 1
+            futures[0].set_result(_new(Admitted, (own, levels, self.plan, False)))
+        return own.held == own.reported and not own.queue
 
 
-def _names(limits: Limits) -> Sequence[str]:
-    return [limit.name for limit in limits.counted]
+def subject_set(members: tuple[Subject, ...], request: AdmissionRequest) -> SubjectSet:
+    """Return the set of *members* that *request*, and all with its plan and subjects, count against."""
+    return (LoneSubject if request.plan.is_simple else SubjectSet)(members, request)
 
 
-def _periods(now: float) -> Mapping[PeriodUnit, Period]:
-    return {"day": period_at("day", now), "month": period_at("month", now)}
+def report_step(subject: Subject) -> Step:
+    """Return what tells the server how many slots of *subject* are held, and its backlog."""
+    request = subject.request
+    if len(request.plan.parts) > 1:
+        request = request._replace(plan=plan_of(request.plan.parts[:1]), others=())
+    alone = subject.alone
+    if alone is None or alone.plan is not request.plan:
+        alone = subject.alone = subject_set((subject,), request)
+    return Step(alone, request, [])
 
 
-def _levels(values: Sequence[int], plan: Plan) -> tuple[float, ...]:
-    """Return the *values* of a reply as levels of *plan*: in seconds."""
-    levels: list[float] = []
-    at = 0
-    for policy in plan.policies:
-        if policy.is_concurrency:
-            levels.append(values[at])
-            at += 1
-        else:
-            levels += (values[at], values[at + 1] / 1000)
-            at += 2
-    return tuple(levels)
+def _taken_from(places: Sequence[_Place]) -> tuple[Sequence[Subject], Sequence[Subject], Lease]:
+    """Return of which subjects a request holds slots, which count quotas, and its lease."""
+    subjects = [subject for subject, *_ in places]
+    holding = [subject for subject, limits, *_ in places if limits.concurrency is not None]
+    counting = [subject for subject, limits, *_ in places if limits.quotas]
+    return holding, counting, subjects[0] if len(subjects) == len(holding) == 1 else JointLease(subjects, holding)
