@@ -13,9 +13,9 @@ from machpay_gateway.core.decision.principal import ANONYMOUS
 from machpay_gateway.core.decision.problem import problem_for
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.limits.admission import UNCOUNTED, abandon
+from machpay_gateway.core.limits.admission import UNCOUNTED, Lease, abandon
 from machpay_gateway.core.usage.counters import ALLOWED
-from machpay_gateway.core.usage.outcome import outcome_of
+from machpay_gateway.core.usage.outcome import RequestOutcome, outcome_of, outcome_of_refusal
 from machpay_gateway.gate import PendingAdmission, PendingIdentity
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.settings import Options
@@ -110,7 +110,12 @@ class MachPayAuth:
             return
         principal, admission, route = decision
         caller = None if principal is ANONYMOUS else principal
-        held, outcome = (None, ALLOWED) if admission is None else (admission.lease, outcome_of(admission))
+        held: Lease | None = None
+        outcome: RequestOutcome = ALLOWED
+        if admission is not None:
+            held = admission.lease
+            if admission.is_shadow_limited:
+                outcome = outcome_of(admission, route)
         status = None
         began: float | None = began_at  # None once the request is recorded
         added = response_headers(admission, facts.request_id, gateway.legacy_headers)
@@ -233,7 +238,7 @@ class MachPayAuth:
         try:
             await send_problem(scope, receive, send, problem, headers)
         finally:
-            record(denied.principal, denied.route, denied.reason, problem.status, began_at)
+            record(denied.principal, denied.route, outcome_of_refusal(denied), problem.status, began_at)
 
 
 async def _fail(error: ConfigurationError, scope: Scope, receive: Receive, send: Send) -> NoReturn:

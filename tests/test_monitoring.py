@@ -6,14 +6,16 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 import pytest
 import yaml
 
 from machpay_gateway.core.decision.reason import Reason
-from machpay_gateway.core.usage.counters import ALLOWED
+from machpay_gateway.core.limits.plan import Part, SubjectKind, plan_of
+from machpay_gateway.core.limits.rate import Limits
+from machpay_gateway.core.usage.counters import ALLOWED, SHADOW_LIMITED
 from machpay_gateway.telemetry.exposition import exposition
 from machpay_gateway.telemetry.metrics import METRICS, MetricKind
 
@@ -25,11 +27,13 @@ RULES: Mapping[str, Any] = {rule["alert"]: rule for rule in GROUP["rules"]}
 PANELS: Mapping[str, Any] = {panel["title"]: panel for panel in BOARD["panels"]}
 OF_PROMETHEUS = {"job", "instance", "le"}
 VALUES = {
-    "outcome": {ALLOWED, *Reason},
+    "outcome": {ALLOWED, SHADOW_LIMITED, *Reason},
     "code": {"2xx", "5xx"},
     "step": {"decide", "admission", "upstream"},
     "result": {"hit", "miss"},
 }
+_EVERY = Limits.parse(["60/minute", "900/2 hours"], 5, ["100/day", "1000/month"])
+POLICIES = {policy.name for kind in get_args(SubjectKind) for policy in plan_of((Part(kind, _EVERY),)).policies}
 
 
 def told() -> dict[str, set[str]]:
@@ -63,9 +67,11 @@ def test_every_expression_uses_existing_metrics_and_labels(name: str, expression
     labels = set().union(*(samples[it] for it in named - {"up"})) | OF_PROMETHEUS
     for listed in re.findall(r"\bby \(([^)]*)\)", expression):
         assert set(re.split(r",\s*", listed)) <= labels
-    for label, is_regex, value in re.findall(r'(\w+)\s*!?=(~?)"([^"]*)"', expression):
+    for label, is_regex, value in re.findall(r'(\w+)\s*(?:!?=|!(?=~))(~?)"([^"]*)"', expression):
         assert label in labels
-        if label in VALUES:
+        if label == "policy":
+            assert any(re.fullmatch(value, policy) for policy in POLICIES)
+        elif label in VALUES:
             assert set(value.split("|") if is_regex else [value]) <= VALUES[label]
     assert expression.count("(") == expression.count(")")
     assert expression.count("{") == expression.count("}")
@@ -84,6 +90,22 @@ def test_an_alert_has_a_severity_and_a_runbook(name: str) -> None:
         anchors = {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
         assert not anchor or anchor in anchors
     assert f"`{name}`" in (ROOT / "docs" / "metrics.md").read_text()
+
+
+def test_no_expression_takes_an_admitted_request_for_a_refused_one() -> None:
+    for name, expression in expressions():
+        assert 'outcome!="allowed"' not in expression, name
+        for outcomes in re.findall(r'outcome!?=~?"([^"]*)"', expression):
+            values = set(outcomes.split("|"))
+            assert ALLOWED not in values or SHADOW_LIMITED in values, name
+
+
+def test_the_alert_on_plans_is_about_quotas_and_accounts_alone() -> None:
+    (pattern,) = re.findall(r'policy=~"([^"]*)"', RULES["MachPayPlanRefusesMany"]["expr"])
+    assert {policy for policy in POLICIES if re.fullmatch(pattern, policy)} == {
+        *("day", "month", "owner-day", "owner-month"),
+        *(policy for policy in POLICIES if policy.startswith("account-")),
+    }
 
 
 def test_a_rate_is_taken_of_counters_alone_and_a_quantile_of_buckets() -> None:

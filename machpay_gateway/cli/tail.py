@@ -161,11 +161,17 @@ def _follow(file: FollowedFile, wait: Callable[[float], None]) -> Iterator[bytes
 def _show(line: dict[str, Any]) -> None:
     """Print *line* with control characters escaped: any caller may have sent them."""
     status = _text(line["status"])
-    values = (_text(line.get(name)) for name in ("method", "path", "outcome", "key"))
+    values = (_text(line.get("method")), _text(line.get("path")), _outcome(line), _text(line.get("key")))
     text = (
         f"{_text(line['time'])} {click.style(status, fg=_COLORS.get(status[:1]))} {'  '.join(values)}  {_times(line)}"
     )
     click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
+
+
+def _outcome(line: dict[str, Any]) -> str:
+    """Return the outcome, with the policies that the request violated: `rate_limited (minute, account-month)`."""
+    outcome, policies = _text(line["outcome"]), line.get("violated_policies")
+    return f"{outcome} ({', '.join(map(_text, policies))})" if isinstance(policies, list) else outcome
 
 
 def _times(line: dict[str, Any]) -> str:

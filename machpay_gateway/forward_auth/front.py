@@ -12,7 +12,7 @@ from machpay_gateway.core.decision.problem import problem_for
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.jose.assertion import HEADER as ASSERTION_HEADER
-from machpay_gateway.core.usage.outcome import outcome_of
+from machpay_gateway.core.usage.outcome import outcome_of, outcome_of_refusal
 from machpay_gateway.forward_auth.check_request import CheckRequest, check_path, parse_check_request
 from machpay_gateway.forward_auth.dialect import Dialect, dialect_for
 from machpay_gateway.forward_auth.leases import HeldLeases
@@ -91,7 +91,8 @@ class ForwardAuth:
             await send({"type": "http.response.start", "status": int(HTTPStatus.OK), "headers": headers})
             await send({"type": "http.response.body", "body": b""})
         finally:
-            self._gateway.recorder.record(principal, route, outcome_of(admission), int(HTTPStatus.OK), began_at)
+            outcome = outcome_of(admission, route)
+            self._gateway.recorder.record(principal, route, outcome, int(HTTPStatus.OK), began_at)
 
     async def _refuse(
         self,
@@ -111,4 +112,5 @@ class ForwardAuth:
         try:
             await send_problem(scope, receive, send, adapted, added)
         finally:
-            self._gateway.recorder.record(denied.principal, denied.route, denied.reason, problem.status, began_at)
+            outcome = outcome_of_refusal(denied)
+            self._gateway.recorder.record(denied.principal, denied.route, outcome, problem.status, began_at)

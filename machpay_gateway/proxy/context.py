@@ -13,6 +13,7 @@ from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.network.forwarded import forwarding_chain
 from machpay_gateway.core.network.proxy_settings import ProxySettings
+from machpay_gateway.core.usage.outcome import RequestOutcome
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.proxy.charging import Charging
 from machpay_gateway.proxy.downstream import ClientStream
@@ -39,7 +40,7 @@ class RequestLog(Protocol):
         facts: RequestFacts,
         principal: Principal | Anonymous | None,
         route: Route | None,
-        outcome: str,
+        outcome: RequestOutcome,
         status: int,
         steps: Steps,
         sent_bytes: int,

@@ -18,7 +18,8 @@ from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.limits.admission import Admitted, PendingAnswer, abandon
 from machpay_gateway.core.network.proxy_settings import ProxySettings
-from machpay_gateway.core.usage.counters import ALLOWED, SHADOW_LIMITED
+from machpay_gateway.core.usage.counters import ALLOWED
+from machpay_gateway.core.usage.outcome import RequestOutcome, outcome_of, outcome_of_refusal
 from machpay_gateway.gate import PendingAdmission, PendingIdentity
 from machpay_gateway.proxy.bodies import LAST_CHUNK, Body, BodyFramingError, CloseDelimitedBody, FixedLengthBody, chunk
 from machpay_gateway.proxy.closing import unread_bytes
@@ -650,10 +651,10 @@ class Forwarder(UpstreamHandler):
         self.route = self.route or denied.route
         self.sent_bytes = len(response)
         client.transport.write(response)
-        self._finish(denied.reason, status)
+        self._finish(outcome_of_refusal(denied), status)
         self._on_end(not closes)
 
-    def _finish(self, outcome: str, status: int) -> None:
+    def _finish(self, outcome: RequestOutcome, status: int) -> None:
         """Release the concurrency slot and record the request, once."""
         if self.is_over:
             return
@@ -665,11 +666,11 @@ class Forwarder(UpstreamHandler):
 
     # Telemetry.
 
-    def record(self, outcome: str, status: int) -> None:
+    def record(self, outcome: RequestOutcome, status: int) -> None:
         """Record the request in usage, metrics, access log and trace."""
         context, principal, route = self._context, self.principal, self.route
-        if outcome == ALLOWED and self.admission is not None and self.admission.is_shadow_limited:
-            outcome = SHADOW_LIMITED
+        if outcome == ALLOWED and self.admission is not None and self.admission.is_shadow_limited and route is not None:
+            outcome = outcome_of(self.admission, route)
         began_at, decided_at, responded_at = self.began_at, self.decided_at, self.responded_at
         if decided_at is not None:
             context.steps.count_decision(began_at, self.admission_began_at, decided_at)

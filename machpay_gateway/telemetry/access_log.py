@@ -19,6 +19,7 @@ from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.network.address import format_address_or_none
 from machpay_gateway.core.text import mask_secrets
+from machpay_gateway.core.usage.outcome import RequestOutcome, policies_of
 from machpay_gateway.telemetry.steps import Steps
 from machpay_gateway.web.path import LONG
 
@@ -52,7 +53,7 @@ class AccessLog:
         facts: RequestFacts,
         principal: Principal | Anonymous | None,
         route: Route | None,
-        outcome: str,
+        outcome: RequestOutcome,
         status: int,
         steps: Steps,
         sent_bytes: int,
@@ -132,7 +133,13 @@ class AccessLog:
 
 @lru_cache(maxsize=4096)  # long paths are not cached, which bounds its memory
 def _shared_members(  # noqa: PLR0917 - positional arguments make the cheapest cache keys
-    method: str, path: str | None, status: int, outcome: str, match: str | None, key: str | None, address: int | None
+    method: str,
+    path: str | None,
+    status: int,
+    outcome: RequestOutcome,
+    match: str | None,
+    key: str | None,
+    address: int | None,
 ) -> bytes:
     """Return the members that lines of many requests share, between the id and the durations."""
     members = {
@@ -140,6 +147,7 @@ def _shared_members(  # noqa: PLR0917 - positional arguments make the cheapest c
         "path": None if path is None else mask_secrets(path),
         "status": status,
         "outcome": str(outcome),
+        **({"violated_policies": policies} if (policies := policies_of(outcome)) else {}),
         "route": match,
         "key": key,
         "address": format_address_or_none(address),

@@ -55,6 +55,12 @@ METRICS: Mapping[str, Metric] = {
             ("outcome", "route", "tier", "code"),
         ),
         Metric(
+            "machpay_policy_violations_total",
+            MetricKind.COUNTER,
+            "Requests over a limit, refused or only counted, by each policy that had no room for them.",
+            ("policy", "outcome", "route", "tier"),
+        ),
+        Metric(
             "machpay_request_duration_seconds",
             MetricKind.HISTOGRAM,
             "From a request's head to the end of its answer.",
@@ -146,13 +152,15 @@ class RequestCounts:
         """Start with nothing counted."""
         self.counts: Counts = {}
 
-    def add(self, tier: str, row: UsageRow) -> None:
-        """Count the requests of *row*, by callers of that *tier*."""
+    def add(self, tier: str, row: UsageRow, policies: Iterable[str] = ()) -> None:
+        """Count the requests of *row*, by callers of that *tier*, each of which violated all of *policies*."""
         key = row.key
         route = key.route or NONE
         code = f"{key.status // 100}xx" if key.status else NONE
         _count(self.counts, ("machpay_requests_total", (key.outcome, route, tier, code)), [row.count])
         _count(self.counts, ("machpay_request_duration_seconds", (route,)), [*row.histogram, row.seconds])
+        for policy in policies:
+            _count(self.counts, ("machpay_policy_violations_total", (policy, key.outcome, route, tier)), [row.count])
 
 
 class Snapshot(NamedTuple):

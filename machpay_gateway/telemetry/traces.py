@@ -30,9 +30,10 @@ from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.network.address import format_address_or_none
 from machpay_gateway.core.text import mask_secrets
 from machpay_gateway.core.usage.counters import ADMITTED_OUTCOMES
+from machpay_gateway.core.usage.outcome import RequestOutcome, policies_of
 from machpay_gateway.telemetry.steps import IncomingTrace, Steps
 
-Record = Callable[[Principal | Anonymous | None, Route | None, str, object, float], None]
+Record = Callable[[Principal | Anonymous | None, Route | None, RequestOutcome, object, float], None]
 
 _METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
 _OTHER = "_OTHER"  # for methods that are not registered: clients can invent any number of them
@@ -72,11 +73,11 @@ class Trace:
         """Mark the response as incomplete because of *error*."""
         self._error = error
 
-    def end(self, principal: Principal | Anonymous | None, outcome: str, status: int, steps: Steps) -> None:
+    def end(self, principal: Principal | Anonymous | None, outcome: RequestOutcome, status: int, steps: Steps) -> None:
         """End all spans at the moments of *steps*."""
-        span, began_at = self._span, self._moment(steps.began_at)
+        span, began_at, name = self._span, self._moment(steps.began_at), str(outcome)
         if self._upstream is not None:
-            self._end_upstream(self._upstream, outcome, status, steps)
+            self._end_upstream(self._upstream, name, status, steps)
         if not span.is_recording():
             return
         if steps.decided_at is not None:
@@ -85,19 +86,21 @@ class Trace:
             if steps.asked_at is not None:
                 self._step("admission", self._moment(steps.asked_at), decided_at)
         span.set_attribute("http.response.status_code", status)
-        span.set_attribute("machpay.outcome", str(outcome))
+        span.set_attribute("machpay.outcome", name)
+        if policies := policies_of(outcome):
+            span.set_attribute("machpay.violated_policies", policies)
         if isinstance(principal, Principal):
             span.set_attribute("machpay.tier", principal.tier)
             span.set_attribute("machpay.environment", principal.environment)
             if principal.key_id is not None:
                 span.set_attribute("machpay.key_id", principal.key_id)
         if self._error is not None or status >= _SERVER_ERROR:
-            _fail(span, self._error or _error_type(outcome, status))
+            _fail(span, self._error or _error_type(name, status))
         span.end(self._moment(steps.ended_at))
 
     def _end_upstream(self, span: Span, outcome: str, status: int, steps: Steps) -> None:
         if steps.answered_at is None:
-            _fail(span, self._error or ("client_gone" if status == _CLIENT_GONE else str(outcome)))
+            _fail(span, self._error or ("client_gone" if status == _CLIENT_GONE else outcome))
             span.end(self._moment(steps.ended_at))
             return
         span.set_attribute("http.response.status_code", status)
@@ -171,7 +174,11 @@ class Traces:
                 detach(token)
 
         def record_and_end(
-            principal: Principal | Anonymous | None, route: Route | None, outcome: str, status: object, began_at: float
+            principal: Principal | Anonymous | None,
+            route: Route | None,
+            outcome: RequestOutcome,
+            status: object,
+            began_at: float,
         ) -> None:
             record(principal, route, outcome, status, began_at)
             steps = Steps(began_at, asked_at, decided_at, None, time.perf_counter())
@@ -225,7 +232,7 @@ def _registered(method: str) -> str:
 
 
 def _error_type(outcome: str, status: int) -> str:
-    return str(status) if outcome in ADMITTED_OUTCOMES else str(outcome)
+    return str(status) if outcome in ADMITTED_OUTCOMES else outcome
 
 
 def _fail(span: Span, kind: str) -> None:

@@ -27,6 +27,7 @@ from machpay_gateway.core.usage.counters import (
     UsageKey,
     UsageRow,
 )
+from machpay_gateway.core.usage.outcome import RequestOutcome, policies_of
 from machpay_gateway.core.usage.ports import UsageSink
 from machpay_gateway.singleflight import SingleFlight
 from machpay_gateway.telemetry.metrics import NONE, RequestCounts
@@ -41,7 +42,8 @@ _SECONDS, _ENDED = _COUNTS, _COUNTS + 1  # indexes in a series, after the counts
 # More series than a process can have in a second, so that only an outage reaches it: then some 20 MB.
 _MAX_SERIES = 20_000
 
-_SeriesKey = tuple[Principal | str | None, str | None, str, object]  # principal or tier, route, outcome, status
+# Principal or tier, route, outcome, status.
+_SeriesKey = tuple[Principal | str | None, str | None, RequestOutcome, object]
 
 
 class RecordedOutage(NamedTuple):
@@ -110,7 +112,7 @@ class UsageRecorder:
         self,
         principal: Principal | Anonymous | None,
         route: Route | None,
-        outcome: str,
+        outcome: RequestOutcome,
         status: object,
         began_at: float,
     ) -> None:
@@ -202,7 +204,7 @@ class UsageRecorder:
             row = UsageRow(key, series[_SECONDS], tuple(map(int, series[:_COUNTS])))
             self._count(row)
             self.unstored += row.count
-            self.requests.add(tier, row)
+            self.requests.add(tier, row, policies_of(outcome))
 
     def _put_back(self, batch: UsageBatch) -> None:
         for row in batch.rows:

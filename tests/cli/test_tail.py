@@ -52,6 +52,7 @@ def shown(invoke: Invoke, *arguments: str) -> list[dict[str, Any]]:
 
 def test_a_line_is_one_that_people_can_read(invoke_bare: Invoke) -> None:
     refused = {"status": 429, "outcome": "rate_limited", "upstream_milliseconds": None, "key": None}
+    refused["violated_policies"] = ["minute", "account-month"]
     older = {"decision_milliseconds": 7}  # as a version before wrote it, without most of it
     short = dict.fromkeys(("time", "status", "outcome", "path"), 7)
     name = written(line(), line(**refused), json.dumps(short | older))
@@ -61,7 +62,7 @@ def test_a_line_is_one_that_people_can_read(invoke_bare: Invoke) -> None:
     assert result.stderr == ""
     assert result.stdout.splitlines() == [
         "2026-11-27T07:14:06.120Z 200 GET  /v1/skills  allowed  key_1  12.3 ms (decision 0.4, upstream 11.2)",
-        "2026-11-27T07:14:06.120Z 429 GET  /v1/skills  rate_limited  -  12.3 ms (decision 0.4)",
+        "2026-11-27T07:14:06.120Z 429 GET  /v1/skills  rate_limited (minute, account-month)  -  12.3 ms (decision 0.4)",
         "7 7 -  7  7  -  - (decision 7.0)",
     ]
 

@@ -80,6 +80,21 @@ async def test_a_rate_limited_check_has_retry_after(peer: str) -> None:
     assert sum(gateway.gateway.steps.decide[:-1]) == 2
 
 
+async def test_checks_are_counted_by_the_policies_that_they_violate() -> None:
+    tiers = {"tiny": Tier("1/minute", 5), "trial": Tier("1/minute", 5, enforce=False)}
+    async with forward_auth_gateway(tiers=tiers) as gateway:
+        for tier in tiers:
+            _, secret = await gateway.key(tier=tier)
+            for _ in range(3):
+                await gateway.ask("envoy", "GET /v1/skills", secret)
+    name, route = "machpay_policy_violations_total", "GET /v1/skills"
+    counts = gateway.gateway.recorder.requests.counts
+    assert {labels: count for (metric, labels), count in counts.items() if metric == name} == {
+        ("minute", "rate_limited", route, "tiny"): [2],
+        ("minute", "shadow_limited", route, "trial"): [2],
+    }
+
+
 @every_peer
 async def test_a_decision_that_cannot_be_made_is_a_refusal(peer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def away(_digest: bytes) -> None:

@@ -130,6 +130,16 @@ async def test_equal_requests_of_one_moment_are_decided_one_by_one(harness: Harn
     assert [answer.policies for answer in answers if isinstance(answer, Exceeded)] == [("account-minute",)] * 2
 
 
+async def test_what_is_only_counted_names_its_policies_and_shows_what_is_left_of_them(harness: Harness) -> None:
+    asked = request(key("9/minute"), account("5/minute", concurrency=4, enforced=False), cost=2)
+    answers = await asyncio.gather(*(harness.answer(asked) for _ in range(4)))
+    levels = [(left(answer)["minute"], left(answer)["account-minute"]) for answer in answers]  # type: ignore[arg-type]
+    assert levels == [(7, 3), (5, 1), (3, 1), (1, 1)]
+    violated = [answer.plan.violated(answer.levels, 2, enforced=False) for answer in answers]  # type: ignore[union-attr]
+    assert [answer.is_shadow_limited for answer in answers] == [False, False, True, True]  # type: ignore[union-attr]
+    assert violated[2:] == [("account-minute",)] * 2
+
+
 async def test_keys_that_ask_at_one_moment_share_the_accounts_slots(harness: Harness) -> None:
     parts = key("99/minute"), account(concurrency=4)
     asked = [request(*parts, subject=f"key_{number % 5}") for number in range(20)]

@@ -221,6 +221,55 @@ async def test_a_tier_that_is_not_enforced_refuses_nobody(plans: Plans) -> None:
     assert counts.allowed == 6
 
 
+def violations(plans: Plans) -> dict[tuple[str, ...], float]:
+    """Return how often each policy was violated: by its name, the outcome, the route and the tier."""
+    recorder = plans.api.gateway.recorder
+    recorder.gather()
+    return {
+        labels: count
+        for (name, labels), (count, *_) in recorder.requests.counts.items()
+        if name == "machpay_policy_violations_total"
+    }
+
+
+async def test_refusals_are_counted_by_each_policy_that_they_violate(plans: Plans) -> None:
+    secret = await plans.key()
+    for _ in range(5):
+        assert (await plans.ask(secret)).status_code == 200
+    assert violations(plans) == {}
+    assert (await plans.ask(secret, "/v1/skills?95")).status_code == 200
+    for _ in range(2):
+        refused = await plans.ask(secret)
+        assert refused.json()["violated_policies"] == [
+            "minute",
+            "second",
+            "month",
+            "account-minute",
+            "account-month",
+        ]
+    assert (await plans.ask(None, "/v1/public?9")).status_code == 200
+    assert (await plans.ask(None, "/v1/public")).status_code == 429
+    pro = ("rate_limited", "* /{rest:path}", "pro")
+    assert violations(plans) == {
+        ("minute", *pro): 2,
+        ("second", *pro): 2,
+        ("month", *pro): 2,
+        ("account-minute", *pro): 2,
+        ("account-month", *pro): 2,
+        ("address-minute", "rate_limited", "GET /v1/public", "-"): 1,
+    }
+
+
+async def test_shadow_limited_requests_are_counted_by_the_policies_they_would_violate(plans: Plans) -> None:
+    secret = await plans.key("trial")
+    for _ in range(6):
+        assert (await plans.ask(secret)).status_code == 200
+    assert violations(plans) == {("minute", "shadow_limited", "* /{rest:path}", "trial"): 4}
+    at_once = await plans.key("trial")
+    await asyncio.gather(*(plans.ask(at_once) for _ in range(5)))
+    assert violations(plans) == {("minute", "shadow_limited", "* /{rest:path}", "trial"): 7}
+
+
 async def test_a_quota_outlasts_a_restart(tmp_path: Path, redis: str | None) -> None:
     prefixes = [f"test{token_hex(4)}" for _ in range(2)]  # another Redis, for all that the second one knows
     async with opened(tmp_path, redis, prefixes[0]) as plans:

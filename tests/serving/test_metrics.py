@@ -1,5 +1,6 @@
 """The metrics of several workers, as Prometheus asks whichever of them for it."""
 
+import json
 import os
 import signal
 import threading
@@ -167,6 +168,47 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterable[Served]:
             ask(it, f"/public/{secret}?{secret}", f"Cookie: {secret}")
         assert value(it, "machpay_upstream_errors_total") == 0
         yield it
+
+
+def test_limits_are_counted_by_policy_on_every_way_in(tmp_path: Path) -> None:
+    tiers = """
+[tiers.tiny]
+rate = "2/minute"
+concurrency = 5
+account = { rate = "2/minute" }
+[tiers.trial]
+rate = "1/minute"
+concurrency = 5
+enforce = false
+"""
+    routes = """
+[[routes]]
+match = "GET /sign-up"
+public = true
+limit = { rate = "1/minute", by = "address" }
+"""
+    with served(tmp_path, settings=tiers, routes=routes, management=ANYWHERE) as gateway:
+        tiny, trial = (f"Authorization: Bearer {gateway.secret(tier=tier)}" for tier in ("tiny", "trial"))
+        assert [status(ask(gateway, "/v1/x", tiny)) for _ in range(3)] == [200, 200, 429]
+        assert [status(ask(gateway, "/v1/x", trial)) for _ in range(4)] == [200] * 4
+        assert [status(ask(gateway, "/sign-up")) for _ in range(2)] == [200, 429]
+        name = "machpay_policy_violations_total"
+        of_v1 = {"route": "* /v1/{rest:path}"}
+        for policy in ("minute", "account-minute"):
+            assert value(gateway, name, policy=policy, outcome="rate_limited", tier="tiny", **of_v1) == 1
+        assert value(gateway, name, policy="minute", outcome="shadow_limited", tier="trial", **of_v1) == 3
+        assert value(gateway, name, policy="route-minute", outcome="rate_limited", route="GET /sign-up", tier="-") == 1
+        assert value(gateway, name) == 6
+    lines = [json.loads(line) for line in (tmp_path / "access.log").read_text().splitlines()]
+    violated = [(line["outcome"], line.get("violated_policies")) for line in lines]
+    assert violated == [
+        *[("allowed", None)] * 2,
+        ("rate_limited", ["minute", "account-minute"]),
+        ("allowed", None),
+        *[("shadow_limited", ["minute"])] * 3,
+        ("allowed", None),
+        ("rate_limited", ["route-minute"]),
+    ]
 
 
 def test_what_is_open_now_is_told(gateway: Served) -> None:

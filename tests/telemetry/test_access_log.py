@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from machpay_gateway.core.decision.principal import ANONYMOUS
+from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
+from machpay_gateway.core.usage.outcome import LimitedOutcome, RequestOutcome
 from machpay_gateway.telemetry.access_log import AccessLog
 from machpay_gateway.telemetry.steps import Steps
 
@@ -46,6 +48,22 @@ async def test_a_line_has_the_duration_of_each_step(
         "upstream_milliseconds": upstream,
         "bytes": 17,
     }
+
+
+async def test_a_line_names_the_violated_policies_of_the_requests_that_have_some(tmp_path: Path) -> None:
+    log = AccessLog(str(tmp_path / "log"))
+    steps = Steps(BEGAN, None, None, None, BEGAN)
+    outcomes: list[RequestOutcome] = [
+        "rate_limited",
+        LimitedOutcome(Reason.RATE_LIMITED, ("minute", "account-month")),
+        "rate_limited",
+    ]
+    for outcome in outcomes:
+        log.add(FACTS, ANONYMOUS, ROUTE, outcome, 429, steps, 17)
+    await log.close()
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["outcome"] for line in lines] == ["rate_limited"] * 3
+    assert [line.get("violated_policies") for line in lines] == [None, ["minute", "account-month"], None]
 
 
 async def test_lines_that_could_not_be_written_are_counted(tmp_path: Path) -> None:

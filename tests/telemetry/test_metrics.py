@@ -114,6 +114,7 @@ def test_every_label_is_bounded() -> None:
     labels = {label for metric in METRICS.values() for label in metric.labels}
     assert labels == {
         "outcome",
+        "policy",
         "route",
         "tier",
         "code",

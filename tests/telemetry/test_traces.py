@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from unittest.mock import patch
@@ -16,9 +16,10 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 from starlette.types import Message, Receive, Scope, Send
 
-from machpay_gateway import Gateway
+from machpay_gateway import Gateway, Tier
 from machpay_gateway.assembly import gateway as assembly
 from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.settings import load_settings
 from machpay_gateway.telemetry.traces import Traces
 from tests.applications import ok
@@ -51,10 +52,11 @@ async def traced(
     app: Any,  # noqa: ANN401
     exporter: SpanExporter,
     trusted_proxies: Sequence[str] = (),
+    tiers: Mapping[str, Tier] = TIERS,
     **options: Any,  # noqa: ANN401
 ) -> AsyncIterator[Guarded]:
     with patch.object(assembly, "traces_for", lambda _: Traces(provider(exporter, **options))):
-        async with guarded(app, trusted_proxies=trusted_proxies) as api:
+        async with guarded(app, trusted_proxies=trusted_proxies, tiers=tiers) as api:
             yield api
 
 
@@ -101,6 +103,21 @@ async def test_a_refused_request_has_a_span_too_and_no_secret_is_in_one() -> Non
     assert attributes["url.path"] == "/v1/sk_live_…"
     assert all(secret not in span.to_json() for span in spans.all)
     assert spans.all[-1].status.status_code is StatusCode.UNSET  # a client's mistake is none of a server's
+
+
+async def test_spans_name_the_policies_that_a_request_violated() -> None:
+    spans = Spans()
+    tiers = {"tiny": Tier("1/minute", 5, account={"rate": "1/minute"}), "trial": Tier("1/minute", 5, enforce=False)}
+    async with traced(ok, spans, tiers=tiers) as api:
+        for tier in tiers:
+            _, secret = await api.key(tier=tier)
+            statuses = [(await api.client(secret).get("/v1/skills")).status_code for _ in range(2)]
+            assert statuses == ([200, 429] if tier == "tiny" else [200, 200])
+    attributes = [told(span) for span in spans.all if span.name == "GET /v1/skills"]
+    assert [it["machpay.outcome"] for it in attributes] == ["allowed", "rate_limited", "allowed", "shadow_limited"]
+    violated = [it.get("machpay.violated_policies") for it in attributes]
+    assert violated == [None, ("minute", "account-minute"), None, ("minute",)]
+    assert all("error.type" not in it for it in attributes)
 
 
 async def test_spans_of_the_application_are_children() -> None:

@@ -101,14 +101,17 @@ class Plan:
                 yield PolicyLevel(policy, int(levels[at]), levels[at + 1])
                 at += 2
 
-    def before(self, levels: Levels, requests: int, cost: int) -> Levels:
-        """Return *levels* as they were before the last *requests* of *cost* were admitted."""
+    def before(self, levels: Levels, requests: int, cost: int, *, shadow: int) -> Levels:
+        """Return *levels* as they were before the last *requests* of *cost* were admitted.
+
+        *shadow* of them took of the limits that are not enforced, too.
+        """
         if not requests:
             return levels
         earlier = list(levels)
         at = 0
         for policy in self.policies:
-            earlier[at] += requests * (1 if policy.is_concurrency else cost)
+            earlier[at] += (requests if policy.enforced else shadow) * (1 if policy.is_concurrency else cost)
             at += 1 if policy.is_concurrency else 2
         return tuple(earlier)
 
@@ -120,12 +123,15 @@ class Plan:
                 values += [max(0, left)] if policy.is_concurrency else [max(0, left), ceil(resets_in) or 1]
         return self.left_format % tuple(values)
 
-    def violated(self, levels: Levels, cost: int) -> tuple[str, ...]:
-        """Return the names of the enforced policies whose *levels*, not clamped to 0, have no room for *cost*."""
+    def violated(self, levels: Levels, cost: int, *, enforced: bool = True) -> tuple[str, ...]:
+        """Return the names of the policies whose *levels*, not clamped to 0, have no room for *cost*.
+
+        They are those that are *enforced*, or those that are not.
+        """
         return tuple(
             policy.name
             for policy, left, _ in self.levels(levels)
-            if policy.enforced and left < (1 if policy.is_concurrency else cost)
+            if policy.enforced is enforced and left < (1 if policy.is_concurrency else cost)
         )
 
     def local_share(self, workers: int) -> "Plan":

@@ -1,11 +1,17 @@
-"""The outcome of a request and its group. One table assigns every reason of refusal to a group."""
+"""The outcome of a request, the policies that it violated, and its group.
+
+One table assigns every reason of refusal to a group.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
+from machpay_gateway.core.decision.decision import Denied
 from machpay_gateway.core.decision.problem import PROBLEMS
 from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.limits.admission import Admitted
 from machpay_gateway.core.usage.counters import ADMITTED_OUTCOMES, ALLOWED, SHADOW_LIMITED
 
@@ -85,6 +91,34 @@ class Outcome:
         return _ADMITTED if self.group is OutcomeGroup.ADMITTED else _FAILED
 
 
-def outcome_of(admission: Admitted | None) -> str:
-    """Return the outcome of an allowed request with this *admission*."""
-    return SHADOW_LIMITED if admission is not None and admission.is_shadow_limited else ALLOWED
+class LimitedOutcome(NamedTuple):
+    """The outcome of a request that is over the limits of *policies*, whether they refused it or only counted it.
+
+    Only these requests have one: that of all others is its name alone, so that counting by policy costs them nothing.
+    """
+
+    name: str
+    policies: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return str(self.name)
+
+
+RequestOutcome = str | LimitedOutcome
+
+
+def policies_of(outcome: RequestOutcome) -> tuple[str, ...]:
+    """Return the names of the policies that a request with this *outcome* violated."""
+    return outcome.policies if isinstance(outcome, LimitedOutcome) else ()
+
+
+def outcome_of(admission: Admitted | None, route: Route) -> RequestOutcome:
+    """Return the outcome of a request for *route* that was allowed with this *admission*."""
+    if admission is None or not admission.is_shadow_limited:
+        return ALLOWED
+    return LimitedOutcome(SHADOW_LIMITED, admission.plan.violated(admission.levels, route.cost, enforced=False))
+
+
+def outcome_of_refusal(denied: Denied) -> RequestOutcome:
+    """Return the outcome of a *denied* request."""
+    return denied.reason if denied.exceeded is None else LimitedOutcome(denied.reason, denied.exceeded.policies)

@@ -452,7 +452,8 @@ class SubjectSet:
                 set_result(future, refusal)
             elif not future.done():
                 lease = self.take(request.cost, is_shadow_limited=index >= within)
-                before = plan.before(levels, admitted - index - 1, request.cost)
+                shadow = max(0, within - index - 1)
+                before = plan.before(levels, admitted - index - 1, request.cost, shadow=shadow)
                 future.set_result(Admitted(lease, before, plan, index >= within))
 
     def _refuse(self, request: AdmissionRequest, levels: Levels, wait: float, started_at: float) -> Exceeded:
