@@ -9,11 +9,11 @@ from machpay_gateway.core.decision.problem import whole_seconds
 from machpay_gateway.core.json_schema import Count, JsonSchema, Timestamp
 from machpay_gateway.core.keys.document import AuditEntryDocument, Environment, KeyDocument
 from machpay_gateway.core.limits.admission import Admitted
-from machpay_gateway.core.limits.plan import PolicyLevel
 from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.documents import OAuthClientDocument, OAuthGrantDocument
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.core.text import format_moment, format_moment_or_none
+from machpay_gateway.core.usage.document import PolicyDocument, policy_document
 
 
 class KeyListDocument(TypedDict):
@@ -85,17 +85,6 @@ class RemainingDocument(TypedDict):
     concurrency: Count
 
 
-class PolicyDocument(TypedDict):
-    """A limit that applies to the caller, and what is left of it."""
-
-    policy: Annotated[str, JsonSchema(description="Its name in RateLimit-Policy, as in minute or account-month.")]
-    limit: Count
-    window_seconds: Annotated[int | None, JsonSchema(minimum=1, description="null for months and concurrency.")]
-    remaining: Count
-    reset_seconds: Annotated[int | None, JsonSchema(minimum=1, description="Until a unit frees; null for concurrency.")]
-    enforced: bool
-
-
 class WhoamiDocument(TypedDict):
     """The caller: its scopes, its limits and what is left of them."""
 
@@ -161,19 +150,7 @@ def whoami_document(principal: Principal, admission: Admitted) -> WhoamiDocument
             "reset_seconds": whole_seconds(resets_in),
             "concurrency": max(0, slots_left),
         },
-        "policies": [_policy_document(level) for level in levels],
-    }
-
-
-def _policy_document(level: PolicyLevel) -> PolicyDocument:
-    policy, left, resets_in = level
-    return {
-        "policy": policy.name,
-        "limit": policy.limit,
-        "window_seconds": policy.window_seconds,
-        "remaining": max(0, left),
-        "reset_seconds": None if policy.is_concurrency else whole_seconds(resets_in),
-        "enforced": policy.enforced,
+        "policies": [policy_document(level) for level in levels],
     }
 
 

@@ -57,7 +57,7 @@ def ledger_for(settings: Settings, store: QuotaStore) -> "QuotaLedger | None":
 
 
 def limiter_for(settings: Settings, store: "Store", ledger: "QuotaLedger | None", workers: int) -> Limiter:
-    """Return the limiter: in Redis, or in this process, which is one of *workers*."""
+    """Return the limiter: in Redis, or in this process, which is one of *workers*; with 0 it serves nobody."""
     if (limiter := _redis_for(settings, store, ledger, workers)) is not None:
         return limiter
     if (lock := store.serving_lock) is None:

@@ -58,7 +58,7 @@ class ConfiguredGateway(Gateway):
 
         *own_routes* are those of the gateway's own APIs that are served beside the application, by its settings. One
         that *carries* requests to upstreams serves only the environments that have one. *workers* is how many processes
-        are known to serve with these settings, of which others may start later.
+        are known to serve with these settings, of which others may start later; 0 in a process that does not serve.
         """
         settings = load_settings(options)
         policy = policy_for(settings, own_routes(settings) if callable(own_routes) else own_routes, carries=carries)

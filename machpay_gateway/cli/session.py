@@ -59,7 +59,7 @@ class CliSession:
         from machpay_gateway.assembly import ConfiguredGateway
 
         async def run_operation() -> Result:
-            gateway = ConfiguredGateway(**self.options)
+            gateway = ConfiguredGateway(workers=0, **self.options)
             try:
                 await gateway.lifecycle.open(upgrade=upgrade)
                 return await operation(gateway)

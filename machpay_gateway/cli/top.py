@@ -85,7 +85,7 @@ def top(
     seconds = interval or (_INTERVAL_SECONDS if is_live else _ONCE_SECONDS)
 
     async def show() -> None:
-        gateway = ConfiguredGateway(**session.options)
+        gateway = ConfiguredGateway(workers=0, **session.options)
         try:
             async with aclosing(_views(address, seconds, TopKeys(gateway, keys), is_live=is_live)) as views:
                 if is_live:

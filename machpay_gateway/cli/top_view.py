@@ -1,17 +1,19 @@
-"""The view of `machpay-gateway top`: its JSON document as tables for 80 columns."""
+"""The view of `machpay-gateway top`: its JSON document as tables for 80 columns, with more in wider terminals."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from machpay_gateway.cli.output import new_table, plain, printable
 from machpay_gateway.core.usage.counters import ADMITTED_OUTCOMES
 
 if TYPE_CHECKING:
-    from rich.console import Group, RenderableType
+    from rich.console import Console, ConsoleOptions, Group, RenderableType
     from rich.table import Table
     from rich.text import Text
 
 _MAX_ROUTES = 8
+_WIDE = 110  # columns, from which on all that is known of a key fits into a line
 _NUMBERS = frozenset({"/S", "SHARE", "P50 MS", "P95 MS", "P99 MS", "REQUESTS", "OF LIMIT"})
 _TRUNCATED = frozenset({"ROUTE", "NAME", "REFUSED"})  # on a narrow terminal
 
@@ -48,11 +50,29 @@ def _keys_view(keys: Mapping[str, Any]) -> "RenderableType":
         return Text(f"No keys are shown: {keys['mistake']}.", "yellow")
     if not keys["data"]:
         return Text(f"No key was used since {keys['since']}.")
-    columns = (f"KEY, SINCE {keys['since'][11:16]}", "NAME", "TIER", "REQUESTS", "OF LIMIT", "REFUSED")
-    return _table(columns, map(_key_cells, keys["data"]))
+    return _KeyTable(keys["since"], keys["data"])
 
 
-def _key_cells(key: Mapping[str, Any]) -> tuple[str, ...]:
+class _KeyTable:
+    """The busiest keys. Where there is no room for all, the tightest limit of each replaces its tier and its share."""
+
+    def __init__(self, since: str, keys: Sequence[Mapping[str, Any]]) -> None:
+        self._since = since
+        self._keys = keys
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[Table]":
+        """Yield the table for the width of *options*."""
+        is_wide = options.max_width >= _WIDE
+        columns = [f"KEY, SINCE {self._since[11:16]}", "NAME", "TIER", "REQUESTS", "OF LIMIT", "LEAST LEFT", "REFUSED"]
+        dropped = {"LEAST LEFT"}
+        if any(key.get("tightest") is not None for key in self._keys):
+            dropped = set() if is_wide else {"TIER", "OF LIMIT"}
+        shown = [column not in dropped for column in columns]
+        rows = (compress(_key_cells(key, is_wide=is_wide), shown) for key in self._keys)
+        yield _table(list(compress(columns, shown)), map(tuple, rows))
+
+
+def _key_cells(key: Mapping[str, Any], *, is_wide: bool) -> tuple[str, ...]:
     refused = (
         f"{outcome} {count / key['requests']:.0%}"
         for outcome, count in key["outcomes"].items()
@@ -65,8 +85,18 @@ def _key_cells(key: Mapping[str, Any]) -> tuple[str, ...]:
         key["tier"] or "-",
         f"{key['requests']:,}",
         of_limit,
+        _least_left(key.get("tightest"), is_wide=is_wide),
         ", ".join(refused) or "-",
     )
+
+
+def _least_left(tightest: Mapping[str, Any] | None, *, is_wide: bool) -> str:
+    """Return what is left of the *tightest* limit: `account-month 3%`, `account-month 29,800 (3%)`."""
+    if tightest is None:
+        return "-"
+    name, left = tightest["policy"], tightest["remaining"]
+    share = f"{left / tightest['limit']:.0%}"
+    return f"{name} {left:,} ({share})" if is_wide else f"{name} {share}"
 
 
 def _cells(flow: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,8 +1,10 @@
 """What goes on in a gateway that runs, as people and scripts see it."""
 
+import asyncio
 import json
 import os
 import pty
+import re
 import select
 import signal
 import socket
@@ -21,11 +23,14 @@ import pytest
 from rich.console import Console
 
 from machpay_gateway import Gateway, Route
+from machpay_gateway.assembly import ConfiguredGateway
+from machpay_gateway.cli.session import operator_actor
 from machpay_gateway.cli.top_keys import TopKeys
 from machpay_gateway.cli.top_view import top_view
 from machpay_gateway.core.usage.counters import BOUNDS, MINUTE, UsageBatch, UsageKey, UsageRow
 from tests.cli.conftest import Invoke
 from tests.redises.ports import free_port
+from tests.redises.servers import running_server
 from tests.serving.processes import PROGRAM, Served, served
 from tests.serving.test_lifecycle import ask, status, until
 
@@ -57,6 +62,7 @@ DOCUMENT: dict[str, Any] = {
                 "requests": 1234,
                 "outcomes": {"allowed": 987, "rate_limited": 247},
                 "of_limit": 0.987,
+                "tightest": None,
             }
         ],
     },
@@ -88,6 +94,28 @@ def test_all_of_it_fits_into_80_columns() -> None:
     ):
         assert line in text
     assert "degraded" not in text
+
+
+@pytest.mark.parametrize(
+    "width, columns, least",
+    [
+        (80, ["NAME", "REQUESTS", "LEAST LEFT", "REFUSED"], "account-month 3%"),
+        (120, ["NAME", "TIER", "REQUESTS", "OF LIMIT", "LEAST LEFT", "REFUSED"], "account-month 29,800 (3%)"),
+    ],
+)
+def test_the_tightest_limit_of_a_key_is_shown_in_any_width(width: int, columns: list[str], least: str) -> None:
+    tightest = {"policy": "account-month", "limit": 1_000_000, "remaining": 29_800}
+    (key,) = DOCUMENT["keys"]["data"]
+    grant = key | {"id": "grant_1", "name": None, "tier": None, "of_limit": None}
+    keys = [key | {"tightest": tightest}, grant]
+    text = drawn(DOCUMENT | {"keys": DOCUMENT["keys"] | {"data": keys}}, width)
+    assert all(len(line.rstrip()) <= width for line in text.splitlines())
+    header, first, second = text.splitlines()[-3:]
+    assert re.split(r"  +", header.strip()) == ["KEY, SINCE 07:50", *columns]
+    assert first.startswith(key["id"])
+    for cell in ("nig", "1,234", least, "rate"):
+        assert cell in first
+    assert second.split()[:2] == ["grant_1", "-"]
 
 
 def test_of_a_busy_gateway_the_first_routes_are_shown_and_they_are_one_line_each() -> None:
@@ -196,6 +224,7 @@ async def test_what_a_key_takes_of_its_limit_is_by_its_fullest_minute_and_the_co
         "requests": 260,
         "outcomes": {"allowed": 190, "rate_limited": 70},
         "of_limit": 0.25,  # 40 of cost 5, and 50
+        "tightest": None,  # without Redis, the windows are those of the process that serves
     }
     assert (grant["id"], grant["name"], grant["tier"], grant["of_limit"]) == ("grant_1", None, None, None)
 
@@ -242,6 +271,46 @@ def test_scripts_see_what_happens_while_they_look_and_who_does_it(busy: tuple[Se
     assert set(busiest["outcomes"]) == {"allowed"}
     assert busiest["requests"] >= 5
     assert 0 < busiest["of_limit"] <= busiest["requests"] / 1000
+
+
+def test_the_tightest_limit_of_a_key_follows_its_requests_and_its_tier(tmp_path: Path) -> None:
+    tiers = """
+[tiers.tiny]
+rate = "50/minute"
+concurrency = 5
+account = { quota = "100/month" }
+[tiers.huge]
+rate = "90000/minute"
+concurrency = 5000
+"""
+    with (
+        running_server() as redis,
+        served(tmp_path, settings=f'redis = "{redis.url}"\n{tiers}', management="127.0.0.1:0") as gateway,
+    ):
+        key, secret = gateway.key(tier="tiny")
+        for _ in range(8):
+            assert status(ask(gateway, "/v1/x", f"Authorization: Bearer {secret}")) == 200
+
+        async def tightest() -> list[dict[str, Any]]:
+            async with ConfiguredGateway(workers=0, config=tmp_path / "machpay.toml") as reading:
+                busiest = TopKeys(reading, 3)
+                seen = []
+                while not (data := (await busiest.document())["data"]):  # noqa: ASYNC110 - another process stores it
+                    await asyncio.sleep(0.1)
+                seen.append(data[0]["tightest"])
+                await reading.keys.update(None, key, own_tier="huge", actor=operator_actor())
+                await busiest.document()
+                seen.append((await busiest.document())["data"][0]["tightest"])
+                return seen
+
+        first, second = asyncio.run(tightest())
+        assert (first["policy"], first["limit"], first["remaining"]) == ("minute", 50, 42)
+        assert (second["policy"], second["limit"], second["remaining"]) == ("account-month", 100, 92)
+        document = json.loads(subprocess.check_output(top(gateway, "--json", "--interval", "0.5"), cwd=tmp_path))
+        (busiest,) = document["keys"]["data"]
+        assert (busiest["tightest"]["policy"], busiest["tightest"]["remaining"]) == ("account-month", 92)
+        text = subprocess.check_output(top(gateway, "--once", "--interval", "0.5"), cwd=tmp_path, text=True)
+        assert "account-month 92 (92%)" in text
 
 
 def test_people_see_it_on_a_terminal_of_80_columns_until_they_interrupt_it(busy: tuple[Served, str, str]) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
@@ -21,6 +22,7 @@ from machpay_gateway.core.limits.admission import STALE, Admitted, Exceeded, Lea
 from machpay_gateway.core.limits.counters import Counters
 from machpay_gateway.core.limits.rate import CONCURRENCY, Tier
 from machpay_gateway.limiters.redis import RedisLimiter
+from machpay_gateway.limiters.redis.share_registry import ShareRegistry
 from tests.clocks import FixedClock
 from tests.limiters.harness import START, Harness, ScriptsAt
 from tests.limiters.state import State, read_state
@@ -57,9 +59,11 @@ class Workers:
     prefix: str
     stack: AsyncExitStack
 
-    async def join(self) -> Worker:
+    async def join(self, registry: ShareRegistry | None = None) -> Worker:
         others = asyncio.all_tasks()
-        limiter = RedisLimiter(self.url, prefix=self.prefix, clock=self.clock, scripts=ScriptsAt(self.clock))
+        limiter = RedisLimiter(
+            self.url, prefix=self.prefix, clock=self.clock, scripts=ScriptsAt(self.clock), registry=registry
+        )
         await limiter.open()
         self.stack.push_async_callback(limiter.close)
         return Worker(limiter, self.clock, tasks=frozenset(asyncio.all_tasks() - others))
@@ -123,6 +127,16 @@ async def test_together_they_admit_no_more_than_the_limit_and_hold_no_more_than_
             lease.release()
         await workers.until_held(0)
     assert admitted == [7, 7, 6, 0]
+
+
+async def test_a_process_that_only_reads_what_is_left_is_no_worker(workers: Workers, tmp_path: Path) -> None:
+    worker = await workers.join()
+    await take(worker, 2)
+    names = workers.names()
+    reader = await workers.join(ShareRegistry(tmp_path, workers=0))
+    assert await reader.left(FIVE_SLOTS) == (998, 3)
+    assert workers.names() == names
+    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240 - nor has it a part of the local share
 
 
 async def test_an_invalidation_by_one_worker_holds_in_the_others(workers: Workers) -> None:

@@ -1,10 +1,12 @@
-"""The usage of a key as a JSON document, declared as in `core.keys.document`."""
+"""The usage of a key, and what is left of its limits, as JSON documents, declared as in `core.keys.document`."""
 
 from typing import Annotated, Literal
 
 from typing_extensions import TypedDict
 
+from machpay_gateway.core.decision.problem import whole_seconds
 from machpay_gateway.core.json_schema import Count, JsonSchema, Timestamp
+from machpay_gateway.core.limits.plan import PolicyLevel
 from machpay_gateway.core.text import format_moment
 from machpay_gateway.core.usage.counters import BUCKETS, QUANTILES, UsageReport, UsageSum, sum_of, sums_by_start
 
@@ -54,6 +56,30 @@ UsageDocument = TypedDict(  # called as a function, because `from` is a keyword 
     },
 )
 UsageDocument.__doc__ = "The usage of a key. Buckets without requests are left out."
+
+
+class PolicyDocument(TypedDict):
+    """A limit that applies to the caller, and what is left of it."""
+
+    policy: Annotated[str, JsonSchema(description="Its name in RateLimit-Policy, as in minute or account-month.")]
+    limit: Count
+    window_seconds: Annotated[int | None, JsonSchema(minimum=1, description="null for months and concurrency.")]
+    remaining: Count
+    reset_seconds: Annotated[int | None, JsonSchema(minimum=1, description="Until a unit frees; null for concurrency.")]
+    enforced: bool
+
+
+def policy_document(level: PolicyLevel) -> PolicyDocument:
+    """Return what is left of a policy."""
+    policy, left, resets_in = level
+    return {
+        "policy": policy.name,
+        "limit": policy.limit,
+        "window_seconds": policy.window_seconds,
+        "remaining": max(0, left),
+        "reset_seconds": None if policy.is_concurrency else whole_seconds(resets_in),
+        "enforced": policy.enforced,
+    }
 
 
 def usage_document(report: UsageReport) -> UsageDocument:

@@ -36,14 +36,15 @@ class ConnectionSupervisor:
         *,
         heartbeat: Script,
         workers_key: bytes,
-        worker: str,
+        worker: str | None,
         use: LimiterUse,
         find_refusals: Callable[[PipelinedConnection], Awaitable[Sequence[Exception]]],
         on_connected: Callable[[], None],
     ) -> None:
         """Keep *batcher* connected to *servers*; *on_connected* is called with each new connection, before its use.
 
-        A connection must have no *find_refusals*, at first and after a refusal: one heartbeat shows too little.
+        A connection must have no *find_refusals*, at first and after a refusal: one heartbeat shows too little. Without
+        a *worker*, this process is none of those that heartbeats count.
         """
         self.is_away = False
         self.reason: Exception | None = None  # of the outage
@@ -171,7 +172,8 @@ class ConnectionSupervisor:
             self._batcher.detach()
 
     async def _send_heartbeat(self, connection: PipelinedConnection, lease_seconds: int) -> None:
-        workers = await run_script(connection, self._heartbeat_script, self._workers_key, [self._worker, lease_seconds])
+        arguments: list[bytes | str | int] = ["", 0] if self._worker is None else [self._worker, lease_seconds]
+        workers = await run_script(connection, self._heartbeat_script, self._workers_key, arguments)
         self._batcher.workers = max(1, int(workers))  # type: ignore[call-overload]  # an integer, by heartbeat.lua
 
     def _start_outage_timer(self) -> None:

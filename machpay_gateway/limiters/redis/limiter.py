@@ -80,7 +80,8 @@ class RedisLimiter:
         """Use the servers of *url*, and keys that begin with *prefix*. Raises ConfigurationError.
 
         *ledger* stores what quotas admit, and has what they admitted before; without one they count from 0 where the
-        servers have no count. *registry* divides the local share among the processes of this host.
+        servers have no count. *registry* divides the local share among the processes of this host, unless this one only
+        reads what is left.
         """
         self.counts: Counter[str] = Counter()
         self.batches: Counter[int] = Counter()
@@ -219,6 +220,7 @@ class RedisLimiter:
 
         A process that *admits* nothing, such as a command of an operator's, needs no part of the local share.
         """
+        admits = admits and self._registry.admits
         self._loop = asyncio.get_running_loop()
         self._subjects.clear()
         self._is_alone, self._total = False, None
@@ -239,7 +241,7 @@ class RedisLimiter:
             self._batcher,
             heartbeat=self._scripts.heartbeat,
             workers_key=self._prefix + b":workers",
-            worker=worker,
+            worker=worker if admits else None,
             use=LimiterUse(self._prefix.decode(), self._on_failure, self._servers.kind),
             find_refusals=lambda connection: find_refusals(connection, self._prefix.decode()),
             on_connected=self._report_outage,

@@ -126,16 +126,20 @@ class _OtherFile(NamedTuple):
 
 
 class ShareRegistry:
-    """The part of this process. Without a *folder* there are no others; *workers* is how many there are in any case."""
+    """The part of this process. Without a *folder* there are no others; *workers* is how many there are in any case.
+
+    With 0 of them, this process admits nothing and has no part.
+    """
 
     def __init__(
         self, folder: Path | None = None, *, workers: int = 1, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.divisor = workers  # of the limits, in each decision that is made alone
+        self.admits = workers > 0
+        self.divisor = max(1, workers)  # of the limits, in each decision that is made alone
         self.window_seconds = _DEFAULT_WINDOW  # the longest of the limits that this process decides by
         self.spent: dict[bytes, Spent] = {}  # by the process before, from the part that is this one's now
         self._folder = folder
-        self._workers = workers
+        self._workers = max(1, workers)
         self._clock = clock
         self._record = _Record()
         self._path: Path | None = None
