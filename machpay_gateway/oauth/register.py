@@ -27,12 +27,12 @@ from machpay_gateway.core.oauth.redirect_uri import RedirectError
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.oauth.endpoints import AUTHENTICATION_METHODS
 from machpay_gateway.oauth.responses import json_response, refusal_response
+from machpay_gateway.telemetry.log_throttle import LogThrottle
 from machpay_gateway.web.bodies import read_limited_body
 from machpay_gateway.web.request_facts import actor_of, facts_of
 
 _MAX_BYTES = 16 * 1024
 _FULL_SECONDS = 3600.0  # unused clients are removed once an hour
-_LOG_SECONDS = 60.0
 
 logger = logging.getLogger(__name__)
 
@@ -147,16 +147,14 @@ class _RefusalLog:
 
     def __init__(self) -> None:
         self._count = 0
-        self._logged_at = float("-inf")
+        self._throttle = LogThrottle()
 
     def count(self, reason: str) -> None:
         """Count a refusal for *reason*, and log the count if a minute has passed."""
         self._count += 1
-        now = time.monotonic()
-        if now - self._logged_at < _LOG_SECONDS:
-            return
-        logger.warning("Registrations of OAuth clients were refused: %d; the latest: %s.", self._count, reason)
-        self._count, self._logged_at = 0, now
+        if self._throttle.passes():
+            logger.warning("Registrations of OAuth clients were refused: %d; the latest: %s.", self._count, reason)
+            self._count = 0
 
 
 def _client_information(client: OAuthClient, secret: str | None, method: str) -> dict[str, Any]:

@@ -2,22 +2,21 @@
 
 import logging
 import re
-from time import monotonic
 
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.limits.admission import MAX_CHARGE, Admitted
+from machpay_gateway.telemetry.log_throttle import LogThrottle
 
 logger = logging.getLogger("machpay_gateway")
 
 _NUMBER = re.compile(rb"[0-9]{1,10}")
-_LOG_SECONDS = 60.0  # an upstream that is wrong once is wrong with each response
 
 
 class Charging:
     """Charges what upstreams say a request cost beyond its route's cost. Mutable: it logs once a minute at most."""
 
     def __init__(self) -> None:
-        self._log_at = float("-inf")
+        self._throttle = LogThrottle()  # an upstream that is wrong once is wrong with each response
 
     def charge(self, admission: Admitted | None, value: bytes, route: Route | None) -> None:
         """Take the units in *value* from the limits of *admission*; nothing for what is no number."""
@@ -27,8 +26,7 @@ class Charging:
             admission.charge(units)
 
     def _log(self, value: bytes, route: Route | None) -> None:
-        if (now := monotonic()) >= self._log_at:
-            self._log_at = now + _LOG_SECONDS
+        if self._throttle.passes():
             logger.warning(
                 "An upstream's MachPay-Cost is not a number from 0 to %d, and is ignored: %r in a response to %s.",
                 MAX_CHARGE,

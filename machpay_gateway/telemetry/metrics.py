@@ -61,6 +61,12 @@ METRICS: Mapping[str, Metric] = {
             ("policy", "outcome", "route", "tier"),
         ),
         Metric(
+            "machpay_unknown_tier_requests_total",
+            MetricKind.COUNTER,
+            "Requests of callers whose tier, or whose account's, is not configured.",
+            ("tier",),
+        ),
+        Metric(
             "machpay_request_duration_seconds",
             MetricKind.HISTOGRAM,
             "From a request's head to the end of its answer.",

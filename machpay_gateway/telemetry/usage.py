@@ -10,13 +10,14 @@ import asyncio
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from typing import NamedTuple
 
 from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import GatewayError, Unavailable, describe_error
+from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.core.usage.counters import (
     BOUNDS,
     DAY,
@@ -31,6 +32,7 @@ from machpay_gateway.core.usage.outcome import RequestOutcome, policies_of
 from machpay_gateway.core.usage.ports import UsageSink
 from machpay_gateway.singleflight import SingleFlight
 from machpay_gateway.telemetry.metrics import NONE, RequestCounts
+from machpay_gateway.telemetry.unknown_tiers import UnknownTiers
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +66,11 @@ class UsageRecorder:
         timer: Callable[[], float] = time.perf_counter,
         max_series: int = _MAX_SERIES,
         clean_up: Callable[[], Awaitable[None]] | None = None,
+        tiers: Collection[str] = TIERS,
     ) -> None:
         """Start with nothing counted. *clean_up* is called once an hour, when old usage is dropped.
 
+        *tiers* are the configured ones: callers with others are counted and logged, too.
         *clock* is in seconds since the epoch, *timer* in seconds of a monotonic clock. Beyond *max_series*, new series
         are counted without caller and route, so that the totals stay right.
         """
@@ -75,6 +79,7 @@ class UsageRecorder:
         self._timer = timer
         self._max_series = max_series
         self._clean_up = clean_up
+        self.unknown_tiers = UnknownTiers(tiers, clock=timer)
         self._live: dict[_SeriesKey, list[float]] = {}
         self._live_since = 0.0
         self._rows: dict[UsageKey, UsageRow] = {}
@@ -189,6 +194,7 @@ class UsageRecorder:
     def gather(self) -> None:
         """Move the counts of live series to `requests`, to rows, and to the last uses of secrets."""
         live, self._live = self._live, {}
+        configured = self.unknown_tiers.configured
         start = MINUTE.start_of(self._live_since)
         epoch = self._clock() - self._timer()  # when the timer was 0, in seconds since the epoch
         for (caller, route, outcome, status), series in live.items():
@@ -198,6 +204,8 @@ class UsageRecorder:
                 if caller.account_id is not None:
                     self._accounts[subject] = caller.account_id
                 self._add_use_of(caller, epoch + series[_ENDED])
+                if tier not in configured or caller.account_tier not in configured:
+                    self.unknown_tiers.add(caller, int(sum(series[:_COUNTS])))
             elif caller is not None:
                 tier = caller
             key = UsageKey(subject, start, route or "", str(outcome), _valid_status(status))

@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import sqlite3
 import threading
 import urllib.request
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -209,6 +211,29 @@ limit = { rate = "1/minute", by = "address" }
         ("allowed", None),
         ("rate_limited", ["route-minute"]),
     ]
+
+
+def test_a_tier_that_is_no_longer_configured_is_logged_and_counted(tmp_path: Path) -> None:
+    with served(tmp_path, management=ANYWHERE) as gateway:
+        key_id, secret = gateway.key()
+        other = gateway.secret(tier="enterprise")
+        with closing(sqlite3.connect(tmp_path / "machpay.db")) as database:
+            database.execute("UPDATE accounts SET tier = 'basic' WHERE tier = 'standard'")
+            (account_id,) = database.execute("SELECT id FROM accounts WHERE tier = 'basic'").fetchone()
+            database.commit()
+        for _ in range(3):
+            assert status(ask(gateway, "/v1/x", f"Authorization: Bearer {other}")) == 200
+        assert value(gateway, "machpay_unknown_tier_requests_total") == 0
+        for _ in range(3):
+            assert status(ask(gateway, "/v1/x", f"Authorization: Bearer {secret}")) == 200
+        assert value(gateway, "machpay_unknown_tier_requests_total", tier="basic") == 3
+        for _ in range(3):
+            assert status(ask(gateway, "/v1/x", f"Authorization: Bearer {secret}")) == 200
+        assert value(gateway, "machpay_unknown_tier_requests_total") == 6
+    (line,) = [line for line in gateway.log.splitlines() if "is not configured" in line]
+    assert 'WARNING machpay_gateway: Tier "basic" is not configured' in line
+    assert f"of {key_id} of account {account_id}" in line
+    assert secret not in gateway.log
 
 
 def test_what_is_open_now_is_told(gateway: Served) -> None:

@@ -373,3 +373,35 @@ async def test_counts_are_in_the_metrics_at_once_and_unstored_until_stored() -> 
     await recorder.close()
     assert recorder.unstored == 0
     assert sink.counts == {(KEY.subject, ROUTE.match, ALLOWED, 200): 3, ("", ROUTE.match, ALLOWED, 200): 3}
+
+
+async def test_tiers_that_are_not_configured_are_counted_and_logged_once_a_minute(
+    rig: Rig, told: Callable[[], list[str]]
+) -> None:
+    recorder = rig.recorder = rig.recording(tiers=("standard", "test"))
+    own = replace(KEY, tier="basic", account_tier="standard")
+    of_account = replace(KEY, subject="key_2", tier="standard", account_tier="gone", account_id="acct_2")
+    both = replace(KEY, subject="grant_3", tier="basic", account_tier="basic", account_id="acct_3")
+    for caller in (KEY, own, own, of_account, ANONYMOUS, None):
+        rig.record(caller)  # type: ignore[arg-type]  # as the proxy records callers of public routes
+    recorder.gather()
+    assert recorder.unknown_tiers.counts == {"basic": 2, "gone": 1}
+    first, second = told()
+    assert first.startswith('Tier "basic" is not configured, so its requests get the least that the configured tiers')
+    assert "of key_1 of account acct_" in first
+    assert '"gone"' in second
+    assert "of key_2 of account acct_2" in second
+    assert "`machpay-gateway accounts set-tier`" in second
+    for _ in range(59):
+        rig.timer.advance(1.0)
+        rig.record(both)
+        recorder.gather()
+    assert len(told()) == 2
+    rig.timer.advance(1.0)
+    recorder.gather()
+    assert len(told()) == 2  # nothing arrived
+    rig.record(both, outcome=Reason.RATE_LIMITED, status=429)
+    recorder.gather()
+    assert recorder.unknown_tiers.counts == {"basic": 62, "gone": 1}
+    assert len(told()) == 3
+    assert "of grant_3 of account acct_3" in told()[-1]
