@@ -1,28 +1,40 @@
-"""`machpay-gateway doctor`: health checks of configuration, database and Redis, each with a way out."""
+"""`machpay-gateway doctor`: health checks of configuration, database and Redis, each with a way out.
+
+With `--key`, it explains the limits of a key instead.
+"""
 
 import asyncio
+import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from machpay_gateway.assembly import unservable
 from machpay_gateway.cli.addresses import check_addresses
 from machpay_gateway.cli.output import finding_json, json_option, print_findings, print_json
-from machpay_gateway.cli.session import CliSession, pass_session
+from machpay_gateway.cli.session import CliSession, pass_session, require_key
 from machpay_gateway.core.check_result import CheckResult, CheckStatus, worst
 from machpay_gateway.core.errors import ConfigurationError, GatewayError, describe_error
 from machpay_gateway.settings import Settings
 
+if TYPE_CHECKING:
+    from machpay_gateway.gateway import Gateway
+
 
 @click.command(short_help="Check configuration, database and Redis.")
+@click.option("--key", metavar="KEY", help="Explain the limits of this key instead, and where each comes from.")
 @json_option
 @pass_session
-def doctor(session: CliSession, *, as_json: bool) -> None:
-    """Check configuration, database and Redis, and suggest fixes. Exits with 1 if something is wrong."""
-    findings = _run_checks(session)
+def doctor(session: CliSession, *, key: str | None, as_json: bool) -> None:
+    """Check configuration, database and Redis, and suggest fixes. Exits with 1 if something is wrong.
+
+    With --key, show which tiers and routes the limits of a key come from. It reads the database alone.
+    """
+    findings, key_json = (_run_checks(session), {}) if key is None else _explain_key(session, key)
     if as_json:
         documents = [finding_json(finding) for finding in findings]
-        print_json({"object": "checkup", "status": worst(findings), "findings": documents})
+        print_json({"object": "checkup", "status": worst(findings), "findings": documents, **key_json})
     else:
         print_findings(findings)
     if worst(findings) is CheckStatus.WRONG:
@@ -30,20 +42,46 @@ def doctor(session: CliSession, *, as_json: bool) -> None:
 
 
 def _run_checks(session: CliSession) -> Sequence[CheckResult]:
-    try:
-        settings = session.load_settings()
-    except ConfigurationError as exc:
-        return [_mistake(line) for line in str(exc).splitlines()]
-    if problem := _check_redis_url(settings):
-        return [problem]
-    if mistakes := unservable(settings):
-        return [_mistake(mistake) for mistake in mistakes]
+    settings, mistakes = _check_settings(session)
+    if settings is None:
+        return mistakes
     return [
         _check_configuration(session, settings),
         check_addresses(settings),
         *_check_hosts(settings),
         *asyncio.run(_check_connections(settings)),
     ]
+
+
+def _explain_key(session: CliSession, key_id: str) -> tuple[Sequence[CheckResult], dict[str, Any]]:
+    """Return the findings about a key, and its limits for scripts; else those that prevent reading it."""
+    settings, findings = _check_settings(session)
+    if settings is not None:
+        findings = asyncio.run(_check_database(settings))
+    if settings is None or worst(findings) is CheckStatus.WRONG:
+        return [finding for finding in findings if finding.status is CheckStatus.WRONG], {}
+    from machpay_gateway.cli.key_findings import key_findings, key_limits_json
+
+    async def explain(gateway: "Gateway") -> tuple[Sequence[CheckResult], dict[str, Any]]:
+        key = require_key(await gateway.keys.get(None, key_id), key_id)
+        account = await gateway.accounts.find(key.account_id)
+        explained = list(key_findings(key, account, gateway.policy, time.time()))
+        return explained, {"key": key_limits_json(key, gateway.policy)}
+
+    return session.run(explain)
+
+
+def _check_settings(session: CliSession) -> tuple[Settings | None, Sequence[CheckResult]]:
+    """Return the settings, or every mistake in them."""
+    try:
+        settings = session.load_settings()
+    except ConfigurationError as exc:
+        return None, [_mistake(line) for line in str(exc).splitlines()]
+    if problem := _check_redis_url(settings):
+        return None, [problem]
+    if mistakes := unservable(settings):
+        return None, [_mistake(mistake) for mistake in mistakes]
+    return settings, []
 
 
 async def _check_connections(settings: Settings) -> Sequence[CheckResult]:

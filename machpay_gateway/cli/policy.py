@@ -137,7 +137,10 @@ def _print_explanation(explanation: Explanation, settings: Settings) -> None:
         fields.append(("because", _REFUSALS[explanation.reason]))
     if explanation.rule is not None:
         fields += _rule_fields(explanation, explanation.rule)
-        fields += [("limit", _describe(limit)) for limit in _route_limits(explanation.rule, settings)]
+        fields += [
+            ("limit", describe_limits_by(by, limits, enforced=is_enforced))
+            for by, limits, is_enforced in _route_limits(explanation.rule, settings)
+        ]
     print_fields(fields)
     if explanation.rule is not None and not explanation.rule.public:
         click.echo()
@@ -175,9 +178,9 @@ def _route_limits(rule: Route, settings: Settings) -> Iterator[tuple[str, Limits
         yield limit.by, limit.limits, limit.enforce
 
 
-def _describe(limit: tuple[str, Limits, bool]) -> str:
-    by, limits, is_enforced = limit
-    return f"{describe_limits(limits)}, by {by}{'' if is_enforced else ' (only counted)'}"
+def describe_limits_by(by: str, limits: Limits, *, enforced: bool) -> str:
+    """Return *limits* and whose they are in a line: `10/minute, 2 concurrent, by account`."""
+    return f"{describe_limits(limits)}, by {by}{'' if enforced else ' (only counted)'}"
 
 
 def _shared_rows(name: str, tier: Tier) -> Iterator[tuple[str, str, str]]:

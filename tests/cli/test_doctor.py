@@ -1,3 +1,4 @@
+import asyncio
 import json
 import re
 import sqlite3
@@ -12,10 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from machpay_gateway import Gateway, MachPayAuth
 from machpay_gateway.cli.output import print_findings
 from machpay_gateway.core.check_result import CheckResult, CheckStatus, worst
 from machpay_gateway.limiters.redis.refusals import LimiterUse
+from tests.applications import ok
 from tests.cli.conftest import Invoke
+from tests.gateways import Guarded
 from tests.redises.ports import HOST, free_port
 from tests.redises.servers import Server, running_server
 from tests.servers import serving
@@ -164,6 +168,188 @@ def test_tiers_that_are_in_use_and_not_configured_are_named(invoke: Invoke) -> N
     with Path("machpay.toml").open("a", encoding="utf-8") as file:
         file.writelines(f'\n[tiers.{tier}]\nrate = "7/minute"\nconcurrency = 2\n' for tier in ("basic", "gone"))
     assert "tiers" not in [finding["subject"] for finding in checked(invoke, exit_code=0)]
+
+
+PLANS = """
+[tiers.pro]
+rate = ["1000/minute", "30/second"]
+concurrency = 50
+quota = "50000/month"
+account = { rate = "3000/minute", concurrency = 200 }
+owner = { quota = "1000/day" }
+
+[tiers.trial]
+rate = "20/minute"
+concurrency = 60
+enforce = false
+
+[[routes]]
+match = "POST /v1/reports"
+scopes = "reports:write"
+limit = { rate = "10/minute", concurrency = 2, by = "account" }
+
+[[routes]]
+match = "POST /v1/exports"
+scopes = "exports:write"
+limit = { rate = "1/minute", enforce = false }
+
+[[routes]]
+match = "POST /v1/sign-up"
+public = true
+limit = { rate = "5/minute", by = "address" }
+"""
+
+
+@pytest.fixture
+def pro_key(invoke: Invoke) -> tuple[str, str]:
+    """Return the id and the secret of a key of an account of tier `pro`."""
+    Path("machpay.toml").write_text(PLANS, encoding="utf-8")
+    assert invoke("accounts", "create", "acme", "--tier", "pro").exit_code == 0
+    return created_key(invoke, "live")
+
+
+def created_key(invoke: Invoke, environment: str, *options: str) -> tuple[str, str]:
+    arguments = ("--account", "acme", "--name", "nightly", "--environment", environment, "--scope", "reports:write")
+    created = json.loads(invoke("keys", "create", *arguments, *options, "--json").stdout)
+    return created["id"], created["secret"]
+
+
+def explained(invoke: Invoke, key: str, *, exit_code: int = 0) -> tuple[list[tuple[str, str, str]], dict[str, Any]]:
+    """Return the findings about *key* by status, subject and text, and its limits."""
+    result = invoke("doctor", "--key", key, "--json")
+    assert result.exit_code == exit_code, result.output
+    document = json.loads(result.stdout)
+    rows = [(finding["status"], finding["subject"], finding["found"]) for finding in document["findings"]]
+    return rows, document.get("key", {})
+
+
+def test_the_limits_of_a_key_are_explained_with_what_they_come_from(invoke: Invoke, pro_key: tuple[str, str]) -> None:
+    key, secret = pro_key
+    rows, document = explained(invoke, key)
+    account = document["account_id"]
+    assert rows == [
+        ("ok", "key", f"{key} (nightly), live, of account acme ({account})"),
+        ("ok", "tier", "pro, from its account"),
+        ("ok", "limits", "1000/minute, 30/second, 50000/month, 50 concurrent, by key, from tier pro"),
+        ("ok", "limits", "3000/minute, 200 concurrent, by account, from tier pro"),
+        ("ok", "limits", "10/minute, 2 concurrent, by account, from POST /v1/reports"),
+        ("ok", "limits", "1000/day, by owner: not of this key, which has no owner"),
+    ]
+    assert document["limits"][2] == {
+        "by": "account",
+        "limits": "10/minute, 2 concurrent",
+        "enforced": True,
+        "tier": None,
+        "tier_configured": None,
+        "route": "POST /v1/reports",
+    }
+    assert [limits["tier"] for limits in document["limits"]] == ["pro", "pro", None]
+    text = invoke("doctor", "--key", key)
+    assert (text.exit_code, text.stderr) == (0, "")
+    assert [line.split()[0] for line in text.stdout.splitlines()] == ["STATUS", *["ok"] * 6]
+    assert secret not in text.stdout
+    assert secret[8:] not in json.dumps(document)
+
+
+def test_a_tier_of_the_key_itself_leaves_what_is_shared_to_the_accounts(
+    invoke: Invoke, pro_key: tuple[str, str]
+) -> None:
+    key, _ = pro_key
+    assert invoke("keys", "update", key, "--tier", "trial", "--owner", "ada").exit_code == 0
+    rows, document = explained(invoke, key)
+    assert rows[0][2].endswith(", owner ada")
+    assert rows[1:5] == [
+        ("ok", "tier", "trial, its own, instead of pro"),
+        ("ok", "account tier", "pro, which limits by account and owner come from"),
+        ("ok", "limits", "20/minute, 60 concurrent, by key (only counted), from tier trial"),
+        ("ok", "limits", "3000/minute, 200 concurrent, by account, from tier pro"),
+    ]
+    assert ("ok", "limits", "1000/day, by owner, from tier pro") in rows
+    rows_of_page = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if "with `--key`" in line]
+    assert {subject for _, subject, _ in rows} == set(
+        re.findall(r"`([a-z]+(?: [a-z]+)?)`", " ".join(line.split("|")[1] for line in rows_of_page))
+    )
+    assert (document["tier"], document["own_tier"], document["account_tier"]) == ("trial", "trial", "pro")
+    assert [limits["enforced"] for limits in document["limits"]] == [False, True, True, True]
+
+
+def test_test_keys_have_a_tier_of_their_own_and_one_that_does_not_work_is_refused(
+    invoke: Invoke, pro_key: tuple[str, str]
+) -> None:
+    key, _ = created_key(invoke, "test")
+    assert explained(invoke, key)[0][1] == ("ok", "tier", "test, that of all test keys")
+    assert invoke("keys", "revoke", key, "--yes").exit_code == 0
+    status, subject, found = explained(invoke, key)[0][0]
+    assert (status, subject) == ("warning", "key")
+    assert found.endswith(": it is revoked, so all of its requests are refused")
+    assert explained(invoke, pro_key[0])[0][0][0] == "ok"
+
+
+def test_a_tier_that_is_not_configured_has_the_strictest_limits_of_all(
+    invoke: Invoke, pro_key: tuple[str, str]
+) -> None:
+    key, _ = pro_key
+    with closing(sqlite3.connect("machpay.db")) as database:
+        database.execute("UPDATE accounts SET tier = 'basic' WHERE name = 'acme'")
+        database.commit()
+    rows, document = explained(invoke, key)
+    of_key = "20/minute, 30/second, 50000/month, 5 concurrent, by key"
+    slots = "5 concurrent from tier test"
+    strictest = "it is not configured, so each of its limits is the strictest that a tier has"
+    assert rows[1] == ("warning", "tier", f"basic (unknown), from its account: {strictest}")
+    assert rows[2:4] == [
+        (
+            "ok",
+            "limits",
+            f"{of_key}: 20/minute from tier trial, 30/second from tier pro, 50000/month from tier pro, {slots}",
+        ),
+        (
+            "ok",
+            "limits",
+            "3000/minute, 200 concurrent, by account: 3000/minute from tier pro, 200 concurrent from tier pro",
+        ),
+    ]
+    assert document["limits"][0]["limits"] == "20/minute, 30/second, 50000/month, 5 concurrent"
+    assert [limits["tier_configured"] for limits in document["limits"]] == [False, False, None]
+    findings = json.loads(invoke("doctor", "--key", key, "--json").stdout)["findings"]
+    assert findings[1]["way_out"] == "define it, or `machpay-gateway accounts set-tier`"
+    assert invoke("keys", "update", key, "--tier", "pro").exit_code == 0
+    rows, _ = explained(invoke, key)
+    assert rows[1] == ("ok", "tier", "pro, its own, instead of basic")
+    assert rows[2][:2] == ("warning", "account tier")
+
+
+def test_what_an_explanation_says_is_what_callers_get(invoke: Invoke, pro_key: tuple[str, str]) -> None:
+    key, secret = pro_key
+
+    async def policies() -> list[str]:
+        async with Gateway(config="machpay.toml") as gateway:
+            app = MachPayAuth(ok, gateway=gateway)
+            answer = await Guarded(app, gateway).client(secret).post("/v1/reports")
+            assert answer.status_code == 200
+            return re.findall(r'"[a-z-]+";q=(\d+)', answer.headers["ratelimit-policy"])
+
+    limits = [each["limits"] for each in explained(invoke, key)[1]["limits"]]
+    assert re.findall(r"\d+", ", ".join(limits)) == asyncio.run(policies())
+
+
+def test_a_key_cannot_be_explained_without_its_database(invoke_bare: Invoke) -> None:
+    (row,), document = explained(invoke_bare, "key_1", exit_code=1)
+    assert row[:2] == ("wrong", "database")
+    assert document == {}
+    assert list(Path().iterdir()) == []
+    Path("machpay.toml").write_text("legacy_headers = 7\n", encoding="utf-8")
+    (row,), _ = explained(invoke_bare, "key_1", exit_code=1)
+    assert row[:2] == ("wrong", "configuration")
+
+
+def test_a_key_that_does_not_exist_is_an_error_that_repeats_no_secret(invoke: Invoke, pro_key: tuple[str, str]) -> None:
+    _, secret = pro_key
+    for wrong in ("key_unknown", secret):
+        result = invoke("doctor", "--key", wrong)
+        assert result.exit_code == 1
+        assert "There is no key" in result.stderr
+        assert secret not in result.output
 
 
 @pytest.mark.parametrize(
