@@ -24,7 +24,7 @@ from machpay_gateway.core.limits.calendar import DAY_SECONDS
 from machpay_gateway.core.limits.counters import Counters
 from machpay_gateway.core.limits.plan import Part, Plan, plan_of
 from machpay_gateway.core.limits.rate import Limits
-from tests.limiters.harness import Harness, OpenLimiter
+from tests.limiters.harness import START, Harness, OpenLimiter
 
 pytestmark = pytest.mark.usefixtures("no_deadlines")
 
@@ -87,6 +87,19 @@ async def test_a_refusal_takes_nothing_of_any_limit_and_names_all_that_are_full(
         "concurrency": 48,
         "account-minute": 1,
     }
+
+
+async def test_a_refusal_names_no_limit_that_has_room_again(harness: Harness) -> None:
+    asked = request(key("3/second", "3/minute"), account("9/minute", "3/20 seconds"))
+    for _ in range(3):
+        (await admitted(harness, asked)).lease.release()
+    assert (await refused(harness, asked)).policies == ("second", "minute", "account-20-seconds")
+    for passed, policies in ((1.1, ("minute", "account-20-seconds")), (20.0, ("minute",))):
+        harness.clock.advance(passed)
+        for _ in range(2):
+            refusal = await refused(harness, asked)
+            assert refusal.policies == policies
+            assert refusal.wait_seconds == pytest.approx(START + 61 - harness.clock.now, abs=2e-3)
 
 
 async def test_keys_of_an_account_share_its_window_and_its_slots(harness: Harness) -> None:
