@@ -1,4 +1,4 @@
-"""An independent reading of what one subject was answered: it knows the promises, and nothing of the gateway.
+"""An independent reading of what subjects were answered: it knows the promises, and nothing of the gateway.
 
 Nobody outside knows when a request was decided, only that it was not before it was *sent* and not after it had
 *settled*: the application ran, or the refusal had come. So each rule is judged by what is certain of that interval.
@@ -8,18 +8,23 @@ Nobody outside knows when a request was decided, only that it was not before it 
 - Wrongly refused: every request that may have been admitted, and whose interval touches the time that can matter,
   counts against the complaint. If even all of these leave room for the cost, there was room, whenever it was decided.
 - Concurrency: a slot is held before the application is entered and until it has sent its last byte, so the time that
-  the application itself notes between the two is time for which the slot is surely held.
+  the application itself notes between the two is time for which the slot is surely held. It may be held from when the
+  request was sent until the answer had come, and a little longer: a release is told to others.
+- Several limits: each is read by itself, over what all keys of its subject were admitted. A refusal names the limits
+  that had no room, and is wrong if nothing explains any of them.
 
 All moments are seconds on one clock, which every process of one host shares.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from math import inf
 from typing import Literal, NamedTuple
 
-CELLS_PER_WINDOW = 60
+MOST_CELLS, FEWEST_CELLS = 60, 12
+RELEASE_SECONDS = 0.25  # from an answer until every worker knows that its slot is free, on a busy machine
 
 Outcome = Literal["admitted", "refused", "unknown"]
 
@@ -39,6 +44,44 @@ class Span(NamedTuple):
     start: float
     end: float
     weight: int = 1
+
+
+class Limit(NamedTuple):
+    """At most *limit* units in *window_seconds*, or requests at once when that is None, of each subject of one *kind*.
+
+    *policy* is its name in refusals.
+    """
+
+    policy: str
+    kind: str
+    limit: int
+    window_seconds: float | None
+
+
+class Call(NamedTuple):
+    """One request that counts against several subjects, by their kinds, and the policies that refused it.
+
+    A slot is *held* for some of the time until the answer *came*.
+    """
+
+    request: Request
+    held: Span
+    came: float
+    subjects: Mapping[str, str]
+    violated: Sequence[str] = ()
+
+
+class Reading(NamedTuple):
+    """What became of one limit: the *highest* that any subject used of it, and how many subjects went *over* it.
+
+    It was *named* in so many refusals, *unexplained* of them while it had room.
+    """
+
+    limit: Limit
+    highest: int
+    over: int
+    named: int
+    unexplained: int
 
 
 def most_at_once(spans: Iterable[Span]) -> int:
@@ -87,8 +130,69 @@ def overdue_seconds(requests: Sequence[Request], *, limit: int, window_seconds: 
 
 def wrongly_refused(requests: Sequence[Request], *, limit: int, window_seconds: float) -> int:
     """Return how many refusals came although the window and one cell before it had room."""
-    cell = window_seconds / CELLS_PER_WINDOW
+    cell = cell_seconds(window_seconds)
     return sum(late > cell for late in overdue_seconds(requests, limit=limit, window_seconds=window_seconds))
+
+
+def cell_seconds(window_seconds: float) -> float:
+    """Return a cell: a 60th of a window of a minute or more, and a second of a shorter one, which has at least 12."""
+    return window_seconds / min(MOST_CELLS, max(FEWEST_CELLS, window_seconds))
+
+
+def read_limits(calls: Sequence[Call], limits: Sequence[Limit]) -> tuple[list[Reading], int]:
+    """Return what became of each of *limits*, and how many refusals none of those that they name explains."""
+    readings, explained = [], set[int]()
+    for limit in limits:
+        by_subject: defaultdict[str, list[tuple[int, Call]]] = defaultdict(list)
+        for index, call in enumerate(calls):
+            if limit.kind in call.subjects:
+                by_subject[call.subjects[limit.kind]].append((index, call))
+        highest, named, unexplained = [], 0, 0
+        for numbered in by_subject.values():
+            highest.append(_highest([call for _, call in numbered], limit))
+            # A request that another limit refused took nothing.
+            relevant = [
+                (index, call)
+                for index, call in numbered
+                if call.request.outcome != "refused" or limit.policy in call.violated
+            ]
+            refused = [index for index, call in relevant if call.request.outcome == "refused"]
+            is_explained = _explained([call for _, call in relevant], limit)
+            explained.update(index for index, right in zip(refused, is_explained, strict=True) if right)
+            named += len(refused)
+            unexplained += len(refused) - sum(is_explained)
+        over = sum(most > limit.limit for most in highest)
+        readings.append(Reading(limit, max(highest, default=0), over, named, unexplained))
+    refused = [index for index, call in enumerate(calls) if call.request.outcome == "refused"]
+    return readings, sum(index not in explained for index in refused)
+
+
+def _highest(calls: Sequence[Call], limit: Limit) -> int:
+    if limit.window_seconds is None:
+        return most_at_once(call.held for call in calls if call.request.outcome == "admitted")
+    return worst_window([call.request for call in calls], limit.window_seconds)
+
+
+def _explained(calls: Sequence[Call], limit: Limit) -> list[bool]:
+    """Tell of each refusal in *calls*, which all name *limit*, whether it can have had no room."""
+    if limit.window_seconds is None:
+        return _slots_explained(calls, limit.limit)
+    requests, cell = [call.request for call in calls], cell_seconds(limit.window_seconds)
+    overdue = overdue_seconds(requests, limit=limit.limit, window_seconds=limit.window_seconds)
+    return [late <= cell for late in overdue]
+
+
+def _slots_explained(calls: Sequence[Call], limit: int) -> list[bool]:
+    changes = []
+    for call in calls:
+        if call.request.outcome != "refused":
+            changes += [(call.request.sent, 1), (call.came + RELEASE_SECONDS, -1)]
+    moments, held = _running(changes)
+    return [
+        max(held[bisect_right(moments, call.request.sent) : bisect_right(moments, call.request.settled) + 1]) >= limit
+        for call in calls
+        if call.request.outcome == "refused"
+    ]
 
 
 def _running(moments: Iterable[tuple[float, int]]) -> tuple[list[float], list[int]]:

@@ -9,7 +9,7 @@ import random
 import sys
 import time
 from asyncio import StreamReader
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -27,13 +27,14 @@ _RECONNECT_SECONDS = 0.05
 class Plan:
     """What one process is to do: *connections* that each ask, and ask again *pause_seconds* after an answer.
 
-    After a refusal it is *refused_pause_seconds*, more or less. With *burst_seconds*, they ask only around multiples
-    of that on the wall clock, where windows that are not strict begin anew.
+    The connections take turns with *ports* and *secrets*. After a refusal the pause is *refused_pause_seconds*, more or
+    less. With *burst_seconds*, they ask only around multiples of that on the wall clock, where windows that are not
+    strict begin anew.
     """
 
     ports: Sequence[int]
     path: str
-    secret: str
+    secrets: Sequence[str]
     notes: str
     connections: int
     starts_at: float
@@ -47,7 +48,10 @@ class Plan:
 
 
 class Answer(NamedTuple):
-    """What became of one request. The application was *entered* and *left*; both are *came* when it was not run."""
+    """What became of one request. The application was *entered* and *left*; both are *came* when it was not run.
+
+    It was asked with the secret *number* of the plan. A refusal names the policies that it *violated*.
+    """
 
     sent: float
     entered: float
@@ -55,16 +59,24 @@ class Answer(NamedTuple):
     came: float
     status: int
     code: str
+    number: int = 0
+    violated: Sequence[str] = ()
 
 
 def read_notes(path: Path) -> list[Answer]:
     """Return the answers that a process has noted at *path*."""
     answers = []
     for line in path.read_text().splitlines():
-        *moments, status, code = line.split(" ")
+        *moments, status, code, number, violated = line.split(" ")
         sent, entered, left, came = map(float, moments)
-        answers.append(Answer(sent, entered, left, came, int(status), code))
+        names = tuple(filter(None, violated.split(",")))
+        answers.append(Answer(sent, entered, left, came, int(status), code, int(number), names))
     return answers
+
+
+def write_notes(path: Path, answers: Iterable[Answer]) -> None:
+    """Note *answers* at *path*."""
+    path.write_text("".join(" ".join([*map(str, answer[:-1]), ",".join(answer.violated)]) + "\n" for answer in answers))
 
 
 async def read_answer(reader: StreamReader) -> tuple[int, bytes]:
@@ -89,11 +101,12 @@ def request_for(path: str, secret: str) -> bytes:
 class _Caller:
     """One connection, made anew whenever it is lost."""
 
-    def __init__(self, plan: Plan, port: int, recorded: list[Answer]) -> None:
+    def __init__(self, plan: Plan, number: int, recorded: list[Answer]) -> None:
         self._plan = plan
-        self._port = port
+        turn, self._number = divmod(number, len(plan.secrets))
+        self._port = plan.ports[(self._number + turn) % len(plan.ports)]  # so a secret is used at each in turn
         self._recorded = recorded
-        self._request = request_for(plan.path, plan.secret)
+        self._request = request_for(plan.path, plan.secrets[self._number])
 
     async def run(self) -> None:
         await asyncio.sleep(max(0.0, self._plan.starts_at - time.monotonic()))
@@ -139,15 +152,16 @@ class _Caller:
         came = time.monotonic()
         if status == 200:
             entered, left = map(float, body.split())
-            self._recorded.append(Answer(sent, entered, left, came, status, "-"))
-        else:
-            code = json.loads(body)["code"] if body.startswith(b"{") else "-"
-            self._recorded.append(Answer(sent, came, came, came, status, code))
+            self._recorded.append(Answer(sent, entered, left, came, status, "-", self._number))
+            return
+        problem = json.loads(body) if body.startswith(b"{") else {}
+        code, violated = problem.get("code", "-"), problem.get("violated_policies", ())
+        self._recorded.append(Answer(sent, came, came, came, status, code, self._number, violated))
 
 
 async def _carry_out(plan: Plan) -> list[Answer]:
     recorded: list[Answer] = []
-    callers = [_Caller(plan, plan.ports[number % len(plan.ports)], recorded) for number in range(plan.connections)]
+    callers = [_Caller(plan, number, recorded) for number in range(plan.connections)]
     await asyncio.gather(*(caller.run() for caller in callers))
     return recorded
 
@@ -155,7 +169,7 @@ async def _carry_out(plan: Plan) -> list[Answer]:
 def main() -> None:
     plan = Plan(**json.loads(Path(sys.argv[1]).read_text()))
     recorded = uvloop.run(_carry_out(plan))
-    Path(plan.notes).write_text("".join(" ".join(map(str, answer)) + "\n" for answer in recorded))
+    write_notes(Path(plan.notes), recorded)
 
 
 if __name__ == "__main__":

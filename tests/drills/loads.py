@@ -55,7 +55,7 @@ def steady(fleet: Fleet, path: str, secret: str, began_at: float, seconds: float
     return Plan(
         fleet.ports,
         path,
-        secret,
+        [secret],
         notes_in(fleet),
         connections=4,
         starts_at=began_at,

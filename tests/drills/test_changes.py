@@ -54,7 +54,7 @@ async def _lowered(fleet: Fleet) -> tuple[list[Answer], float]:
     [(_, secret)] = await fleet.keys(tier="much")
     began_at = time.monotonic() + READY_SECONDS
     plans = [
-        Plan(fleet.ports, "/quick", secret, notes_in(fleet), 4, began_at, began_at + 10, 0.01, 0.02) for _ in range(2)
+        Plan(fleet.ports, "/quick", [secret], notes_in(fleet), 4, began_at, began_at + 10, 0.01, 0.02) for _ in range(2)
     ]
     with running_loads(plans, fleet.folder) as loads:
         await asyncio.sleep(began_at + 1.5 - time.monotonic())

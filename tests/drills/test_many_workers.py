@@ -88,7 +88,7 @@ async def _answers(
         Plan(
             ports=fleet.ports,
             path=f"/slow?seconds={hold_seconds}",
-            secret=secret,
+            secrets=[secret],
             notes=notes_in(fleet),
             connections=connections,
             starts_at=began_at + number % 2 * seconds / 3,

@@ -14,6 +14,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from machpay_gateway import Gateway, Tier
 from machpay_gateway.core.keys.key import mint_secret
+from machpay_gateway.core.limits.rate import SharedLimits
 from tests.redises.ports import HOST, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -101,13 +102,20 @@ class Fleet:
             yield gateway
 
     async def keys(
-        self, count: int = 1, *, tier: str = "standard", scopes: Sequence[str] = ("skills:execute",)
+        self,
+        count: int = 1,
+        *,
+        tier: str = "standard",
+        account: str = "",
+        owner: str | None = None,
+        scopes: Sequence[str] = ("skills:execute",),
     ) -> list[tuple[str, str]]:
-        """Return the ids and the secrets of new keys, of an account in *tier* with the tier's name."""
+        """Return the ids and the secrets of new keys, of an *account* in *tier*; without a name it has the tier's."""
+        name = account or tier
         async with Gateway(database=self.database, tiers=self.tiers) as gateway:
-            account = await gateway.accounts.find(tier) or await gateway.accounts.create(tier, tier)
+            found = await gateway.accounts.find(name) or await gateway.accounts.create(name, tier)
             made = [
-                await gateway.keys.create(account.id, name="drill", scopes=scopes, environment="live")
+                await gateway.keys.create(found.id, name="drill", scopes=scopes, environment="live", owner=owner)
                 for _ in range(count)
             ]
             return [(record.id, secret) for record, secret in made]
@@ -133,8 +141,7 @@ def running_workers(count: int, redis: str, tiers: Mapping[str, Tier], *, on_fai
             "MACHPAY_FAILURE_LIMIT": "1000000/minute",  # all callers are one address here
         }
         for tier_name, tier in tiers.items():
-            environment[f"MACHPAY_TIERS__{tier_name.upper()}__RATE"] = tier.rate_text
-            environment[f"MACHPAY_TIERS__{tier_name.upper()}__CONCURRENCY"] = str(tier.concurrency)
+            environment.update(_variables(f"MACHPAY_TIERS__{tier_name.upper()}", tier))
         workers: list[Worker] = []
         try:
             for number in range(count):
@@ -146,6 +153,17 @@ def running_workers(count: int, redis: str, tiers: Mapping[str, Tier], *, on_fai
         finally:
             for worker in workers:
                 worker.kill()
+
+
+def _variables(prefix: str, limits: Tier | SharedLimits) -> Iterator[tuple[str, str]]:
+    """Yield the settings of *limits* as environment variables that begin with *prefix*."""
+    for name in ("rate", "concurrency", "quota", "account", "owner"):
+        value = getattr(limits, name, None)
+        variable = f"{prefix}__{name.upper()}"
+        if isinstance(value, SharedLimits):
+            yield from _variables(variable, value)
+        elif value:
+            yield variable, str(value) if isinstance(value, str | int) else "; ".join(value)
 
 
 def unknown_secret() -> str:
