@@ -23,15 +23,16 @@ _UVICORN = (
     *("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"),
     *("--timeout-keep-alive", "600"),  # a connection that waits for the next burst is not to be closed meanwhile
 )
-_START_SECONDS, _STOP_SECONDS = 20.0, 20.0
+_START_SECONDS, _STOP_SECONDS = 40.0, 20.0
 
 
 class Worker:
     """One process."""
 
-    def __init__(self, port: int, log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, port: int, log: Path, environment: Mapping[str, str], ahead_seconds: int) -> None:
         self.port = port
         self.log = log
+        self._ahead_seconds = ahead_seconds
         self._environment = environment
         self.process = self._started()
 
@@ -70,7 +71,8 @@ class Worker:
                 time.sleep(0.05)
 
     def _started(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "uvicorn", "tests.drills.application:app", "--host", HOST]
+        server = ["tests.drills.wall_clock", str(self._ahead_seconds)] if self._ahead_seconds else ["uvicorn"]
+        command = [sys.executable, "-m", *server, "tests.drills.application:app", "--host", HOST]
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [*command, "--port", str(self.port), *_UVICORN],
@@ -128,11 +130,22 @@ class Fleet:
 
 
 @contextmanager
-def running_workers(count: int, redis: str, tiers: Mapping[str, Tier], *, on_failure: str = "local") -> Iterator[Fleet]:
-    """Run *count* workers on the servers at *redis*, with *tiers* over the usual ones."""
+def running_workers(
+    count: int,
+    redis: str,
+    tiers: Mapping[str, Tier],
+    *,
+    on_failure: str = "local",
+    database: str = "",
+    ahead_seconds: int = 0,
+) -> Iterator[Fleet]:
+    """Run *count* workers on the servers at *redis*, with *tiers* over the usual ones.
+
+    Without a *database*, they share a file of SQLite. Their clocks are *ahead_seconds* of the real one.
+    """
     with tempfile.TemporaryDirectory(prefix="drill-") as name:
         folder = Path(name)
-        database = f"sqlite:///{folder / 'machpay.db'}"
+        database = database or f"sqlite:///{folder / 'machpay.db'}"
         environment = {key: value for key, value in os.environ.items() if not key.startswith("MACHPAY_")}
         environment |= {
             "MACHPAY_DATABASE": database,
@@ -146,7 +159,7 @@ def running_workers(count: int, redis: str, tiers: Mapping[str, Tier], *, on_fai
         try:
             for number in range(count):
                 log = folder / f"worker{number}.log"
-                workers.append(Worker(free_port(), log, environment))
+                workers.append(Worker(free_port(), log, environment, ahead_seconds))
             for worker in workers:
                 worker.wait()
             yield Fleet(workers, folder, database, redis, tiers)
