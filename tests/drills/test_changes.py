@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 import pytest
@@ -14,6 +14,7 @@ from tests.drills.checker import Request
 from tests.drills.clients import Client
 from tests.drills.load import HOST, Answer, Plan
 from tests.drills.loads import READY_SECONDS, notes_in, print_row, running_loads, window_requests
+from tests.drills.tiers import Shape, in_every_shape
 from tests.drills.workers import Fleet, running_workers, unknown_secret
 from tests.redises.servers import running_server
 
@@ -27,15 +28,18 @@ _AFTER = 5  # times asked again once refused: it must stay so
 
 @pytest.mark.drill
 @pytest.mark.timeout(60)
-async def test_a_lowered_tier_holds_from_the_next_request() -> None:
-    with running_server() as server, running_workers(2, server.url, TIERS) as fleet:
+@in_every_shape
+async def test_a_lowered_tier_holds_from_the_next_request(shape: Shape) -> None:
+    with running_server() as server, running_workers(2, server.url, _in_shape(shape)) as fleet:
         answers, lowered_at = await _lowered(fleet)
         fleet.check_logs()
     taken = [request for request in window_requests(answers) if request.outcome == "admitted"]
     passed = [request.sent - lowered_at for request in taken if request.sent > lowered_at and _is_over(request, taken)]
     last = max(passed, default=0.0)
     print_row(
-        "tier lowered mid-window", answers, f"{len(passed)} passed over the new limit, {last * 1000:.0f} ms after"
+        f"tier lowered mid-window, {shape.__name__}",
+        answers,
+        f"{len(passed)} passed over the new limit, {last * 1000:.0f} ms after",
     )
     assert {answer.status for answer in answers} == {200, 429}
     assert sum(request.sent < lowered_at for request in taken) > 2 * LITTLE.limit, "the change came too early"
@@ -66,9 +70,10 @@ async def _lowered(fleet: Fleet) -> tuple[list[Answer], float]:
 
 @pytest.mark.drill
 @pytest.mark.timeout(120)
+@in_every_shape
 @pytest.mark.parametrize("redis", ["with", "without"])
-async def test_a_revoked_key_is_refused_everywhere(redis: str) -> None:
-    with running_server() as server, running_workers(WORKERS, server.url, TIERS) as fleet:
+async def test_a_revoked_key_is_refused_everywhere(redis: str, shape: Shape) -> None:
+    with running_server() as server, running_workers(WORKERS, server.url, _in_shape(shape)) as fleet:
         keys = await fleet.keys(KEYS)
         [(_, admin)] = await fleet.keys(scopes=["keys:manage"])
         if redis == "without":
@@ -83,10 +88,14 @@ async def test_a_revoked_key_is_refused_everywhere(redis: str) -> None:
         fleet.check_logs()
     nearly_all = took[int(0.99 * len(took))]
     figure = f"99 % within {nearly_all * 1000:.0f} ms, all within {took[-1] * 1000:.0f} ms, on {WORKERS} workers"
-    print_row(f"{KEYS} keys revoked {redis} Redis", answers, figure)
+    print_row(f"{KEYS} keys revoked {redis} Redis, {shape.__name__}", answers, figure)
     assert {answer.status for answer in answers} == {200, 401}
     assert nearly_all <= NEARLY_ALL_SECONDS
     assert took[-1] <= ALL_SECONDS
+
+
+def _in_shape(shape: Shape) -> Mapping[str, Tier]:
+    return {name: shape(tier) for name, tier in TIERS.items()}
 
 
 def _admin(fleet: Fleet, secret: str) -> AsyncClient:

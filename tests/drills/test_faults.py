@@ -20,6 +20,7 @@ from tests.drills.loads import (
     steady,
     window_requests,
 )
+from tests.drills.tiers import Shape, in_every_shape
 from tests.drills.workers import Fleet, running_workers, unknown_secret
 from tests.redises.faults import FaultProxy
 from tests.redises.servers import Server, running_server
@@ -76,6 +77,7 @@ THROUGH_PROXY = (slow_down, slow_down_to_the_edge)
 
 @pytest.mark.drill
 @pytest.mark.timeout(60)
+@in_every_shape
 @pytest.mark.parametrize(
     "fault, windows, slowest",
     [
@@ -88,12 +90,12 @@ THROUGH_PROXY = (slow_down, slow_down_to_the_edge)
         (flush_all, 2, 1.0),  # what Redis was told to forget can be had once more
     ],
 )
-async def test_callers_are_served_through_it(fault: Fault, windows: int, slowest: float) -> None:
+async def test_callers_are_served_through_it(fault: Fault, windows: int, slowest: float, shape: Shape) -> None:
     with (
         running_server() as server,
         FaultProxy(server.port) as proxy,
         running_workers(
-            2, proxy.url if fault in THROUGH_PROXY else server.url, {"plenty": PLENTY, "little": LITTLE}
+            2, proxy.url if fault in THROUGH_PROXY else server.url, {"plenty": shape(PLENTY), "little": shape(LITTLE)}
         ) as fleet,
     ):
         seen = await _seen(fleet, server, lambda: fault(server, proxy))
@@ -101,7 +103,7 @@ async def test_callers_are_served_through_it(fault: Fault, windows: int, slowest
     answers = [*seen.plenty, *seen.little]
     worst = worst_window(window_requests(seen.little), LITTLE.window_seconds)
     figure = f"{worst} in {LITTLE.window_seconds} s of {LITTLE.limit}; Redis counts after {seen.back_seconds:.2f} s"
-    print_row(fault.__name__.replace("_", " "), [*answers, *seen.strangers], figure)
+    print_row(f"{fault.__name__.replace('_', ' ')}, {shape.__name__}", [*answers, *seen.strangers], figure)
     assert {answer.status for answer in seen.plenty} == {200}
     assert {answer.status for answer in seen.little} == {200, 429}
     assert {answer.status for answer in seen.strangers} == {401}

@@ -8,6 +8,7 @@ from machpay_gateway import Tier
 from tests.drills.checker import overdue_seconds, worst_window, wrongly_refused
 from tests.drills.load import Answer, Plan
 from tests.drills.loads import READY_SECONDS, highest_concurrency, notes_in, print_row, running_loads, window_requests
+from tests.drills.tiers import Shape, alone, in_every_shape, tightest_by_account, tightest_of_four
 from tests.drills.workers import Fleet, running_workers
 from tests.redises.faults import FaultProxy
 from tests.redises.servers import running_server
@@ -19,35 +20,42 @@ REFUSALS_PER_SECOND = 1500  # about what is asked in vain: more would only be lo
 @pytest.mark.drill
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
+    "shape",
+    [alone, tightest_of_four, tightest_by_account],
+    ids=["one limit", "four limits", "four limits, tightest by account"],
+)
+@pytest.mark.parametrize(
     "rate, concurrency, hold_seconds, seconds",
     [
         ("100 per 3 second", 5, 0.01, 12),
         ("1000 per 3 second", 50, 0.02, 12),
-        ("10000 per 3 second", 500, 0.1, 12),
+        ("10000 per 6 second", 500, 0.1, 24),
     ],
 )
 async def test_no_window_is_passed_and_nobody_is_refused_wrongly(
-    rate: str, concurrency: int, hold_seconds: float, seconds: float
+    rate: str, concurrency: int, hold_seconds: float, seconds: float, shape: Shape
 ) -> None:
-    await _drill(Tier(rate, concurrency), hold_seconds, seconds)
+    await _drill(Tier(rate, concurrency), hold_seconds, seconds, shape)
 
 
 @pytest.mark.drill
 @pytest.mark.timeout(200)
 async def test_two_real_minutes_of_the_smallest_tier() -> None:
-    await _drill(Tier("100/minute", 5), 0.01, 125, refusals_per_second=150)
+    await _drill(Tier("100/minute", 5), 0.01, 125, tightest_of_four, refusals_per_second=150)
 
 
 @pytest.mark.drill
 @pytest.mark.timeout(120)
-async def test_a_distant_redis_makes_nobody_wait_longer() -> None:
-    await _drill(Tier("100 per 3 second", 20), 0.01, 12, one_way_seconds=0.03)
+@in_every_shape
+async def test_a_distant_redis_makes_nobody_wait_longer(shape: Shape) -> None:
+    await _drill(Tier("100 per 3 second", 20), 0.01, 12, shape, one_way_seconds=0.03)
 
 
 async def _drill(
     tier: Tier,
     hold_seconds: float,
     seconds: float,
+    shape: Shape,
     *,
     refusals_per_second: int = REFUSALS_PER_SECOND,
     one_way_seconds: float = 0.0,
@@ -55,7 +63,7 @@ async def _drill(
     with (
         running_server() as server,
         FaultProxy(server.port) as proxy,
-        running_workers(WORKERS, proxy.url if one_way_seconds else server.url, {"standard": tier}) as fleet,
+        running_workers(WORKERS, proxy.url if one_way_seconds else server.url, {"standard": shape(tier)}) as fleet,
     ):
         proxy.delay_seconds = one_way_seconds
         answers = await _answers(fleet, tier, hold_seconds, seconds, refusals_per_second)
@@ -66,7 +74,8 @@ async def _drill(
     latest = max(overdue_seconds(requests, limit=tier.limit, window_seconds=window), default=0.0)
     figure = f"{worst} in {window} s, {highest} at once; refused wrongly {wrong}, at most {latest * 1000:.1f} ms late"
     print_row(
-        f"{WORKERS} workers, {tier.rate}, {tier.concurrency} at once, {one_way_seconds * 1000:.0f} ms away",
+        f"{WORKERS} workers, {tier.rate}, {tier.concurrency} at once, {shape.__name__}, "
+        f"{one_way_seconds * 1000:.0f} ms away",
         answers,
         figure,
     )

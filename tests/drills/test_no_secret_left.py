@@ -8,11 +8,12 @@ import pytest
 from httpx2 import AsyncClient
 
 from machpay_gateway import Tier
+from tests.drills.tiers import tightest_of_four
 from tests.drills.workers import Fleet, running_workers
 from tests.redises.servers import Server, running_server
 
 KEYS, ROTATED, AT_ONCE = 800, 200, 8
-TIERS = {"standard": Tier("1000000/minute", 50)}
+TIERS = {"standard": tightest_of_four(Tier("1000000/minute", 50))}
 ADMIN = ("keys:manage", "skills:execute")
 
 

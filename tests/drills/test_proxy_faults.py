@@ -13,6 +13,13 @@ from tests.redises.servers import running_server
 from tests.serving.processes import Served, served
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(600)]
+ONE_LIMIT = 'rate = "10000000/minute"\nconcurrency = 500\n'
+FOUR_LIMITS = """
+rate = ["10000000/minute", "100000000/hour"]
+concurrency = 500
+quota = "1000000000/month"
+account = { rate = "10000000/minute", concurrency = 1000 }
+"""
 
 
 def test_an_upstream_that_is_silent_is_given_up_and_one_that_breaks_off_is_told(tmp_path: Path) -> None:
@@ -34,8 +41,9 @@ def test_an_upstream_that_is_silent_is_given_up_and_one_that_breaks_off_is_told(
         run(ask)
 
 
+@pytest.mark.parametrize("limits", [ONE_LIMIT, FOUR_LIMITS], ids=["one limit", "four limits"])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_workers_are_replaced_under_load_without_a_failed_request(tmp_path: Path, workers: int) -> None:
+def test_workers_are_replaced_under_load_without_a_failed_request(tmp_path: Path, workers: int, limits: str) -> None:
     async def load(gateway: Served, secret: str, ends_at: float, counts: dict[int, int]) -> None:
         while time.monotonic() < ends_at:
             reader, writer = await connected(gateway)
@@ -56,8 +64,7 @@ def test_workers_are_replaced_under_load_without_a_failed_request(tmp_path: Path
 
     with running_server() as server:
         redis = f'redis = "{server.url}"\n' if workers > 1 else ""
-        tier = '[tiers.enterprise]\nrate = "10000000/minute"\nconcurrency = 500\n'
-        settings = f"{redis}{tier}[server]\nworkers = {workers}"
+        settings = f"{redis}[tiers.enterprise]\n{limits}[server]\nworkers = {workers}"
         with served(tmp_path, settings=settings) as gateway:
             secret, counts = gateway.secret(tier="enterprise"), dict[int, int]()
 

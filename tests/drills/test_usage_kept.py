@@ -8,10 +8,11 @@ import pytest
 from machpay_gateway import Tier
 from machpay_gateway.core.usage.counters import DAY
 from tests.drills.clients import Client
+from tests.drills.tiers import Shape, in_every_shape
 from tests.drills.workers import Fleet, running_workers
 from tests.redises.servers import running_server
 
-TIERS = {"standard": Tier("1000000/minute", 50)}
+TIER = Tier("1000000/minute", 50)
 _ASKED_SECONDS = 2.6
 _SECOND = 1.0
 _STORING_SECONDS = 0.25  # what a batch may take from the whole second until its commit, on a busy machine
@@ -19,9 +20,10 @@ _STORING_SECONDS = 0.25  # what a batch may take from the whole second until its
 
 @pytest.mark.drill
 @pytest.mark.timeout(60)
+@in_every_shape
 @pytest.mark.parametrize("end", ["kill", "stop"])
-async def test_usage_outlives_the_process_that_counted_it(end: str) -> None:
-    with running_server() as server, running_workers(1, server.url, TIERS) as fleet:
+async def test_usage_outlives_the_process_that_counted_it(end: str, shape: Shape) -> None:
+    with running_server() as server, running_workers(1, server.url, {"standard": shape(TIER)}) as fleet:
         [(key_id, secret)] = await fleet.keys()
         answered = await _answered(fleet, secret)
         ended_at = time.monotonic()
@@ -31,7 +33,10 @@ async def test_usage_outlives_the_process_that_counted_it(end: str) -> None:
             record = await gateway.keys.get(None, key_id)
     counted = sum(row.count for row in rows)
     due = sum(at < ended_at - _SECOND - _STORING_SECONDS for at in answered)
-    print(f"\n{end}: {len(answered)} requests, {counted} counted, {due} of them more than a second before")
+    print(
+        f"\n{end}, {shape.__name__}: "
+        f"{len(answered)} requests, {counted} counted, {due} of them more than a second before"
+    )
     assert due > 100
     assert {(row.key.route, row.key.outcome, row.key.status) for row in rows} == {("GET /quick", "allowed", 200)}
     assert due <= counted <= len(answered)

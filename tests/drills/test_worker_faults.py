@@ -14,14 +14,15 @@ from tests.drills.checker import worst_window
 from tests.drills.clients import Client, is_free, leases, once, seconds_until, slots_held
 from tests.drills.load import PATIENCE_SECONDS, Answer
 from tests.drills.loads import READY_SECONDS, print_row, running_loads, steady, window_requests
+from tests.drills.tiers import Shape, in_every_shape
 from tests.drills.workers import Fleet, Worker, running_workers, unknown_secret
 from tests.redises.servers import Server, running_server
 
 FIFTY = Tier("1000000/minute", 50)
 LITTLE = Tier("100 per 4 second", 10)
 VICTIMS = 4
-KILLS_VARIABLE = "DRILL_KILLS"  # workers to kill, at least; without it, as many as fit in two minutes
-DEFAULT_SECONDS = 110.0
+KILLS_VARIABLE = "DRILL_KILLS"  # workers to kill, at least; without it, as many as fit in a minute, in each shape
+DEFAULT_SECONDS = 55.0
 USABLE_SECONDS = 10.0
 FROZEN_SECONDS = 30.0
 _ROUND_SECONDS = 60.0
@@ -31,16 +32,21 @@ _POLL_SECONDS = 0.03
 
 @pytest.mark.drill
 @pytest.mark.timeout(3600)
-async def test_a_killed_worker_gives_back_all_its_slots_within_ten_seconds() -> None:
+@in_every_shape
+async def test_a_killed_worker_gives_back_all_its_slots_within_ten_seconds(shape: Shape) -> None:
     wanted, ends_at = int(os.environ.get(KILLS_VARIABLE, "0")), time.monotonic() + DEFAULT_SECONDS
     took: list[float] = []
     answers: list[Answer] = []
-    with running_server() as server, running_workers(VICTIMS + 1, server.url, {"fifty": FIFTY}) as fleet:
+    with running_server() as server, running_workers(VICTIMS + 1, server.url, {"fifty": shape(FIFTY)}) as fleet:
         keys = await fleet.keys(VICTIMS, tier="fifty")
         while len(took) < wanted or (not wanted and time.monotonic() < ends_at):
             took += await _killed(fleet, server, keys, answers)
         strangers = {await once(port, "/quick", unknown_secret()) for port in fleet.ports}
-    print_row(f"{len(took)} workers killed", answers, f"all 50 slots usable after {min(took):.1f} to {max(took):.1f} s")
+    print_row(
+        f"{len(took)} workers killed, {shape.__name__}",
+        answers,
+        f"all 50 slots usable after {min(took):.1f} to {max(took):.1f} s",
+    )
     assert strangers == {401}
     assert {answer.status for answer in answers} == {200, 429}
     assert max(took) <= USABLE_SECONDS
@@ -97,8 +103,9 @@ async def _send_and_record(port: int, path: str, secret: str, answers: list[Answ
 
 @pytest.mark.drill
 @pytest.mark.timeout(120)
-async def test_a_worker_frozen_and_thawed_keeps_nothing_and_takes_nothing() -> None:
-    tiers = {"fifty": FIFTY, "little": LITTLE}
+@in_every_shape
+async def test_a_worker_frozen_and_thawed_keeps_nothing_and_takes_nothing(shape: Shape) -> None:
+    tiers = {"fifty": shape(FIFTY), "little": shape(LITTLE)}
     with running_server() as server, running_workers(2, server.url, tiers) as fleet:
         [(fifty_id, fifty)], [(little_id, little)] = await fleet.keys(tier="fifty"), await fleet.keys(tier="little")
         held, answers, little_answers, strangers = await _frozen(fleet, server, fifty_id, fifty, little)
@@ -108,7 +115,9 @@ async def test_a_worker_frozen_and_thawed_keeps_nothing_and_takes_nothing() -> N
         fleet.check_logs()
     worst = worst_window(window_requests(little_answers), LITTLE.window_seconds)
     figure = f"{worst} in {LITTLE.window_seconds} s of {LITTLE.limit}; {held} slots held when frozen, 0 at the end"
-    print_row(f"a worker frozen {FROZEN_SECONDS:.0f} s", [*answers, *little_answers, *strangers], figure)
+    print_row(
+        f"a worker frozen {FROZEN_SECONDS:.0f} s, {shape.__name__}", [*answers, *little_answers, *strangers], figure
+    )
     assert {answer.status for answer in answers} == {200}
     assert {answer.status for answer in little_answers} == {200, 429}
     assert {answer.status for answer in strangers} == {401}
@@ -141,14 +150,19 @@ CLIENTS, GROUP = 1000, 50
 
 @pytest.mark.drill
 @pytest.mark.timeout(120)
-async def test_a_thousand_clients_gone_in_the_middle_of_an_answer_hold_nothing_a_second_later() -> None:
-    with running_server() as server, running_workers(2, server.url, {"fifty": FIFTY}) as fleet:
+@in_every_shape
+async def test_a_thousand_clients_gone_in_the_middle_of_an_answer_hold_nothing_a_second_later(shape: Shape) -> None:
+    with running_server() as server, running_workers(2, server.url, {"fifty": shape(FIFTY)}) as fleet:
         [(key_id, secret)] = await fleet.keys(tier="fifty")
         answers: list[Answer] = []
         took = [await _vanished(fleet, server, key_id, secret, answers) for _ in range(CLIENTS // GROUP)]
         strangers = {await once(port, "/quick", unknown_secret()) for port in fleet.ports}
         fleet.check_logs()
-    print_row(f"{len(answers)} clients gone", answers, f"0 slots held {max(took) * 1000:.0f} ms later at most")
+    print_row(
+        f"{len(answers)} clients gone, {shape.__name__}",
+        answers,
+        f"0 slots held {max(took) * 1000:.0f} ms later at most",
+    )
     assert strangers == {401}
     assert {answer.status for answer in answers} == {200}
     assert max(took) <= 1.0
