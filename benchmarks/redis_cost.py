@@ -7,8 +7,10 @@ from typing import Any
 
 from redis import Redis
 
-from machpay_gateway.core.limits.rate import TIERS
+from machpay_gateway.core.limits.plan import tier_plan
+from machpay_gateway.core.limits.rate import TIERS, Tier
 from machpay_gateway.limiters.redis.scripts import Scripts
+from machpay_gateway.limiters.redis.steps import pack_step
 
 _DECISIONS = 20_000
 _WORKERS = 4
@@ -20,12 +22,12 @@ def microseconds_per_decision(client: Redis, steps_per_call: int) -> float:
     script = client.script_load(Scripts().admit.source)
     keys = [f"cost:{number:022d}" for number in range(steps_per_call)]
     tier = TIERS["enterprise"]
-    step = _step(limit=10**9, window_seconds=tier.window_seconds, concurrency=tier.concurrency, wanted=1, held=0)
+    step = pack_step(tier_plan(Tier(f"{10**9}/minute", tier.concurrency)), (1, 1, 1), [0])
     client.config_resetstat()
     for _ in range(_DECISIONS // steps_per_call // 20):
         with client.pipeline(transaction=False) as pipeline:
             for _ in range(20):
-                pipeline.evalsha(script, steps_per_call, *keys, "worker", 10, *step * steps_per_call)
+                pipeline.evalsha(script, steps_per_call, *keys, "worker", 10, *[step] * steps_per_call)
             pipeline.execute()
     stats: dict[str, Any] = client.info("commandstats")["cmdstat_evalsha"]
     return float(stats["usec_per_call"]) / steps_per_call
@@ -38,10 +40,8 @@ def bytes_of_a_full_window(client: Redis) -> int:
         script = client.script_load(source)
         for worker in range(_WORKERS):
             wanted = tier.limit // _CELLS // _WORKERS
-            step = _step(
-                limit=tier.limit, window_seconds=tier.window_seconds, concurrency=10**6, wanted=wanted, held=100
-            )
-            client.evalsha(script, 1, key, f"worker-{worker}abc", 10, *step)
+            step = pack_step(tier_plan(Tier(f"{tier.limit}/minute", 10**6)), (1, 1, wanted), [100])
+            client.evalsha(script, 1, key, f"worker-{worker}abc", 10, step)
     return int(client.memory_usage(key) or 0)
 
 
@@ -53,12 +53,6 @@ def round_trip_milliseconds(client: Redis) -> float:
         client.ping()
         taken.append(time.perf_counter() - began)
     return median(taken) * 1000
-
-
-def _step(*, limit: int, window_seconds: int, concurrency: int, wanted: int, held: int) -> list[int]:
-    """Return the arguments of `admit.lua` for a step with one part: one enforced window, no quota and no backlog."""
-    version, cost = 1, 1
-    return [1, version, cost, wanted, 1, 0, 1, concurrency, held, limit, window_seconds * 1000, 0]
 
 
 def _at_every_second(source: str) -> Iterator[str]:

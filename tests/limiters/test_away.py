@@ -194,7 +194,7 @@ async def test_a_server_that_begins_to_refuse_is_an_outage_with_its_reason_logge
         async with limiter_on(url, prefix) as harness:
             assert (await harness.take(TEN)).plan is tier_plan(TEN)
             # Heartbeats are answered, so that only requests would show the refusal.
-            server.command("ACL", "SETUSER", "gateway", "-get")
+            server.command("ACL", "SETUSER", "gateway", "-mget")
             for _ in range(20):  # a second: longer than it takes to connect again
                 await seconds_of(harness)
                 await asyncio.sleep(0.05)
@@ -202,7 +202,7 @@ async def test_a_server_that_begins_to_refuse_is_an_outage_with_its_reason_logge
             (message,) = caplog.messages
             assert message.startswith("Redis does not serve the limits: the user may not")
             assert "`ACL SETUSER USER " in message
-            server.command("ACL", "SETUSER", "gateway", "+get")
+            server.command("ACL", "SETUSER", "gateway", "+mget")
             await back(harness)
             assert [message[:12] for message in caplog.messages] == ["Redis does n", "Redis answer"]
 

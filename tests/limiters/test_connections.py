@@ -33,7 +33,7 @@ patient = pytest.mark.usefixtures("no_deadlines")
 # The rights of a user, besides the keys that begin with the prefix: the scripts and the commands that they call.
 COMMANDS = (
     *("+client|setname", "+eval", "+evalsha", "+time", "+expire", "+ttl"),
-    *("+get", "+set", "+setrange"),
+    *("+mget", "+set", "+setrange"),
     *("+zadd", "+zrem", "+zremrangebyscore", "+zcard"),
 )
 

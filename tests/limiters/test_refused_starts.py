@@ -79,7 +79,7 @@ async def test_a_database_that_the_server_does_not_have(server: Server) -> None:
         ("-client", "run CLIENT SETNAME"),
         ("-zadd", "run ZADD"),
         ("-setrange", "run SETRANGE"),  # which is first called when a record has changed
-        ("-get", "run GET"),
+        ("-mget", "run MGET"),
         ("resetkeys", "use keys machpay:*"),
     ],
 )

@@ -9,7 +9,7 @@ from machpay_gateway.core.limits.plan import tier_plan
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.redis.resp import Argument, encode_bulk, encode_command
 from machpay_gateway.limiters.redis.scripts import Script
-from machpay_gateway.limiters.redis.steps import encode_step
+from machpay_gateway.limiters.redis.steps import encode_step, pack_step
 
 COUNTS = st.integers(0, 2)
 ARGUMENTS = st.one_of(st.binary(max_size=40), st.text(st.characters(exclude_categories=["Cs"])), st.integers())
@@ -36,9 +36,16 @@ def test_a_step_is_encoded_again_when_any_part_of_it_has_changed(
     for request, wanted, held in steps:
         (part,) = request.plan.parts
         (rate,) = part.limits.rates
-        head = 1, request.version, request.cost, wanted
-        own = 1, 0, 1, 4, held, rate.limit, rate.window_seconds * 1000, 0
-        assert encode_step(request.plan, request.version, request.cost, wanted, (held,), 0) == encode_bulk(*head, *own)
+        packed = pack_step(request.plan, (request.version, request.cost, wanted), [held])
+        assert encode_step(request.plan, request.version, request.cost, wanted, (held,), 0) == encode_bulk(packed)
+        fields = {1: 1, 6: request.version, 11: request.cost, 15: wanted}  # by where they end
+        fields |= {16: 1, 17: 0, 18: 1, 22: 5, 23: 1, 27: held}
+        fields |= {33: rate.limit, 38: rate.window_seconds * 1000, 44: 0}
+        begin = 0
+        for end, number in fields.items():
+            assert int.from_bytes(packed[begin:end], "little") == number
+            begin = end
+        assert len(packed) == begin
 
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=20), st.lists(ARGUMENTS, max_size=20))

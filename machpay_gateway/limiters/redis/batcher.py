@@ -38,19 +38,18 @@ _GATHER_SECONDS = 0.002  # the longest that steps gather: where replies take lon
 _MAX_IN_FLIGHT = 32  # batches, in any case
 _CHUNK = 24  # subjects that go out before the turn is over: the server works while the loop reads more requests
 _SUBJECTS = 256  # in a batch: about 2 ms of the server's time
-_WORKER_ARGUMENTS = 2  # of `admit.lua`, before those of the steps
+_WORKER_ARGUMENTS = 2  # of `admit.lua`, before one for each step
 _LINGER_SECONDS = 0.01  # that a release waits for a step to ride with, when nothing waits for the slot
 _DRAIN_SECONDS = 0.001
 
 
 class _Call(NamedTuple):
-    """A call of `admit.lua` for *steps* that have started: its encoded *keys* and *arguments*, and their counts."""
+    """A call of `admit.lua` for started *steps*: its encoded *keys*, how many they are, and encoded *arguments*."""
 
     steps: Sequence[Step]
     keys: list[bytes]
     key_count: int
     arguments: list[bytes]
-    argument_count: int
 
 
 class _Batch:
@@ -214,9 +213,8 @@ class Batcher:
     def _call(
         self, batch: _Batch, call: _Call, connection: PipelinedConnection, *, with_source: bool = False
     ) -> RedisCall:
-        encoded = self._scripts.admit.encode(
-            call.keys, call.key_count, call.arguments, call.argument_count, with_source=with_source
-        )
+        count = _WORKER_ARGUMENTS + len(call.steps)
+        encoded = self._scripts.admit.encode(call.keys, call.key_count, call.arguments, count, with_source=with_source)
         return RedisCall(call.steps[0].subjects.own.key, encoded, partial(self._on_reply, batch, call, connection))
 
     def _check_deadline(self, suspect: _Batch | None = None) -> None:
@@ -298,14 +296,13 @@ def _start(steps: Sequence[Step], day: int, encoded_worker: bytes) -> _Call:
     """Start *steps* on a *day* since the epoch, and return the call for them."""
     keys: list[bytes] = []
     arguments = [encoded_worker]
-    key_count, argument_count = 0, _WORKER_ARGUMENTS
+    key_count = 0
     for step in steps:
         subjects = step.subjects
         keys.append(subjects.encoded_keys)
         arguments.append(subjects.start(step, day))
         key_count += subjects.key_count
-        argument_count += subjects.argument_count
-    return _Call(steps, keys, key_count, arguments, argument_count)
+    return _Call(steps, keys, key_count, arguments)
 
 
 def _pass_on(future: asyncio.Future[Answer], answer: PendingAnswer) -> None:

@@ -18,6 +18,8 @@ from redis.exceptions import ResponseError
 from redis.sentinel import MasterNotFoundError
 
 from machpay_gateway.core.check_result import CheckResult, CheckStatus
+from machpay_gateway.core.limits.plan import tier_plan
+from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.redis.cluster import slots_in
 from machpay_gateway.limiters.redis.connection import PipelinedConnection, Reply, execute
 from machpay_gateway.limiters.redis.connection_supervisor import FAILURES
@@ -26,11 +28,13 @@ from machpay_gateway.limiters.redis.refusals import LimiterUse, explain
 from machpay_gateway.limiters.redis.resp import Argument
 from machpay_gateway.limiters.redis.scripts import Scripts
 from machpay_gateway.limiters.redis.servers import CONNECT_SECONDS, servers_for
+from machpay_gateway.limiters.redis.steps import pack_step
 
 Command = tuple[Argument, ...]
 
 _TIMEOUT_SECONDS = 2.0  # of one reply: ten times what a decision waits, to tell a slow server from a dead one
 _ROUNDS, _ROUNDS_SECONDS = 20, 2.0
+_ONE_A_SECOND = tier_plan(Tier("1/second", concurrency=1))
 _SENTINEL_ERRORS = re.compile(r" - \w+\((['\"])(.*?)\1\)")  # one for each sentinel, in redis-py's one message
 
 
@@ -166,7 +170,7 @@ def _without_effect(base: bytes, *, in_cluster: bool) -> Sequence[Command]:
     keys_in_one_call = [] if in_cluster else [heartbeat.eval([set_key, elsewhere], ["worker", 0])]
     return [
         ("TIME",),
-        ("GET", state),
+        ("MGET", state),
         ("TTL", state),
         ("EXPIRE", state, 60),
         ("ZADD", set_key, "XX", 1, "worker"),
@@ -190,8 +194,7 @@ def _admission(base: bytes) -> Sequence[Command]:
     return [
         scripts.heartbeat.eval([workers], ["worker", 1]),
         scripts.heartbeat.evalsha([workers], ["worker", 0]),
-        # A lease of a second; a step of version 1 and 1 request of cost 1, by a window of 1 unit in 1000 ms and 1 slot.
-        scripts.admit.eval([subject], ["worker", 1, 1, 1, 1, 1, 1, 0, 1, 1, 0, 1, 1000, 0]),
+        scripts.admit.eval([subject], ["worker", 1, pack_step(_ONE_A_SECOND, (1, 1, 1), [0])]),  # a lease of a second
         scripts.invalidate.eval([subject], [1, 1]),
         ("EXPIRE", subject, 0),
     ]

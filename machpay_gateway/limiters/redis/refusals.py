@@ -37,7 +37,7 @@ _UPGRADE = "run Redis 6.2 or later, or Valkey"
 
 # Every command that the limiter runs, as ACL rules: to connect, and in its scripts.
 _RIGHTS = (
-    *("client|setname", "select", "eval", "evalsha", "time", "expire", "ttl", "get", "set", "setrange"),
+    *("client|setname", "select", "eval", "evalsha", "time", "expire", "ttl", "mget", "set", "setrange"),
     *("zadd", "zcard", "zrem", "zremrangebyscore"),
 )
 _CLUSTER_RIGHTS = ("cluster|slots", "asking")

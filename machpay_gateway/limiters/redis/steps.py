@@ -1,11 +1,11 @@
-"""The arguments of `admit.lua` for a step, and where its reply has what."""
+"""The argument of `admit.lua` for a step, packed as described there, and where its reply has what."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from machpay_gateway.core.limits.calendar import DAY_SECONDS, period_at
-from machpay_gateway.core.limits.plan import Plan
+from machpay_gateway.core.limits.plan import Part, Plan
 from machpay_gateway.limiters.redis.resp import encode_bulk
 
 OUTCOME_FIELDS = 3  # of a reply, before those of its parts: admitted, within limits that are not enforced, and the wait
@@ -19,13 +19,12 @@ NO_SEEDS: Seeds = {}
 
 
 class Layout(NamedTuple):
-    """How many *arguments* a step of a plan has, and how many integers its reply.
+    """How many integers the *reply* to a step of a plan has.
 
-    What the reply has left follows its outcome, in the order of a plan's levels: *spans* is where each part begins and
+    What is left follows the outcome, in the order of a plan's levels: *spans* is where each part begins and
     ends there; a level is in seconds or whole units when it is divided by that of *units*.
     """
 
-    arguments: int
     reply: int
     spans: Sequence[tuple[int, int]]
     units: Sequence[int]
@@ -34,46 +33,65 @@ class Layout(NamedTuple):
 @lru_cache(_LAYOUTS)
 def layout_of(plan: Plan) -> Layout:
     """Return the layout of a step of *plan*."""
-    arguments, spans, units = 4, [], list[int]()
+    spans, units = [], list[int]()
     for part in plan.parts:
         limits, begin = part.limits, len(units)
-        arguments += 5 + 3 * len(limits.rates) + 7 * len(limits.quotas)
         units += [1, 1000] * len(limits.counted) + [1] * (limits.concurrency is not None)
         spans.append((begin, len(units)))
-    return Layout(arguments, OUTCOME_FIELDS + len(units), spans, units)
+    return Layout(OUTCOME_FIELDS + len(units), spans, units)
 
 
 @lru_cache(_ENCODED_STEPS)
 def encode_step(  # noqa: PLR0917 - keyword arguments would double the cost of a hit
     plan: Plan, version: int, cost: int, wanted: int, holds: tuple[int, ...], day: int
 ) -> bytes:
-    """Return the arguments for a step without backlogs and stored counts. *day* is 0 for plans without quotas.
+    """Return the argument for a step without backlogs and stored counts. *day* is 0 for plans without quotas.
 
-    Hits nearly always: keys of a tier ask for one unit, and hold a few slots. Encoding takes 3 µs, a hit 0.3 µs.
+    Hits nearly always: keys of a tier ask for one unit, and hold a few slots. Encoding takes 5 µs, a hit 0.3 µs.
     """
-    return encode_step_in_full(plan, (version, cost, wanted), holds, day, [NO_BACKLOG] * len(holds), NO_SEEDS)
+    return encode_bulk(pack_step(plan, (version, cost, wanted), holds, day=day))
 
 
-def encode_step_in_full(  # noqa: PLR0917 - as `encode_step`
+def pack_step(
     plan: Plan,
     claim: tuple[int, int, int],
     holds: Sequence[int],
-    day: int,
-    backlogs: Sequence[Backlog],
-    seeds: Seeds,
+    *,
+    day: int = 0,
+    backlogs: Sequence[Backlog] = (),
+    seeds: Seeds = NO_SEEDS,
 ) -> bytes:
-    """Return the arguments for any step on a *day* since the epoch.
+    """Return the argument for any step, on a *day* since the epoch, not encoded.
 
-    *claim* is the version, the cost of a request and how many are wanted. *holds* are the slots held, by part.
+    *claim* is the version, the cost of a request and how many are wanted. *holds* are the slots of each part: held, or
+    -1 - n where the step before left them and n were released since. *backlogs* are those of the parts, if any.
     """
-    arguments: list[int | str] = [len(plan.parts), *claim]
-    for index, (part, held, backlog) in enumerate(zip(plan.parts, holds, backlogs, strict=True)):
-        rates, quotas, concurrency = part.limits.rates, part.limits.quotas, part.limits.concurrency
-        most = max(backlog.values(), default=0)  # for windows that are newer than the backlog
-        arguments += (len(rates), len(quotas), int(part.enforced), -1 if concurrency is None else concurrency, held)
-        for rate in rates:
-            arguments += (rate.limit, rate.window_seconds * 1000, backlog.get(rate.name, most))
-        for quota, seed in zip(quotas, seeds.get(index, [-1] * len(quotas)), strict=True):
-            period = period_at(quota.name, day * DAY_SECONDS)
-            arguments += (quota.limit, backlog.get(quota.name, 0), quota.name[0], *period, seed)
-    return encode_bulk(*arguments)
+    version, cost, wanted = claim
+    fields = [(len(plan.parts), 1), (version, 5), (cost, 5), (wanted, 4)]
+    for index, (part, held) in enumerate(zip(plan.parts, holds, strict=True)):
+        backlog = backlogs[index] if backlogs else NO_BACKLOG
+        fields += _part_fields(part, held, backlog)
+        fields += _quota_fields(part, day, backlog, seeds.get(index))
+    return b"".join(number.to_bytes(size, "little") for number, size in fields)
+
+
+def _part_fields(part: Part, held: int, backlog: Backlog) -> list[tuple[int, int]]:
+    """Return numbers and their sizes in bytes, but for those of quotas."""
+    _, limits, enforced = part
+    slots = 0 if limits.concurrency is None else limits.concurrency + 1
+    fields = [(len(limits.rates), 1), (len(limits.quotas), 1), (int(enforced), 1), (slots, 4)]
+    fields += [(1, 1), (held, 4)] if held >= 0 else [(0, 1), (-1 - held, 4)]
+    most = max(backlog.values(), default=0)  # for windows that are newer than the backlog
+    for rate in limits.rates:
+        fields += [(rate.limit, 6), (rate.window_seconds * 1000, 5), (backlog.get(rate.name, most), 6)]
+    return fields
+
+
+def _quota_fields(part: Part, day: int, backlog: Backlog, seeds: Sequence[int] | None) -> list[tuple[int, int]]:
+    quotas = part.limits.quotas
+    fields: list[tuple[int, int]] = []
+    for quota, seed in zip(quotas, seeds or [-1] * len(quotas), strict=True):
+        number, begins, ends = period_at(quota.name, day * DAY_SECONDS)
+        fields += [(quota.limit, 6), (backlog.get(quota.name, 0), 6), (ord(quota.name[0]), 1)]
+        fields += [(number, 4), (begins, 5), (ends, 5), (seed + 1, 6)]
+    return fields

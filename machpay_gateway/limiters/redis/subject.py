@@ -31,8 +31,8 @@ from machpay_gateway.limiters.redis.steps import (
     Backlog,
     Seeds,
     encode_step,
-    encode_step_in_full,
     layout_of,
+    pack_step,
 )
 
 if TYPE_CHECKING:
@@ -293,7 +293,6 @@ class SubjectSet:
         "_lease",
         "_places",
         "_units",
-        "argument_count",
         "encoded_keys",
         "is_alone",
         "key_count",
@@ -315,7 +314,6 @@ class SubjectSet:
         self.encoded_keys = b"".join(subject.encoded_key for subject in members)
         self.key_count = len(members)
         self.is_alone = self.key_count == 1
-        self.argument_count = layout.arguments
         self.reply_fields = layout.reply
         self._units = layout.units
         self._backlogs: list[tuple[Step, Sequence[Backlog]]] = []  # of steps in flight
@@ -342,7 +340,7 @@ class SubjectSet:
         self.own.queue.append(step)
 
     def start(self, step: Step, day: int) -> bytes:
-        """Return the arguments of *step* on a *day* since the epoch, with what its subjects have to report."""
+        """Return the argument for *step* on a *day* since the epoch, with what its subjects have to report."""
         _, request, futures, more = step
         holds, has_backlog = [], False
         for subject in self.members:
@@ -354,8 +352,8 @@ class SubjectSet:
             return encode_step(plan, version, cost, len(futures), tuple(holds), day if plan.has_quotas else 0)
         backlogs = [subject.take_backlog() for subject in self.members]
         self._backlogs.append((step, backlogs))
-        claim = request.version, request.cost, len(futures)
-        return encode_step_in_full(self.plan, claim, holds, day, backlogs, NO_SEEDS if more is None else more.seeds)
+        claim, seeds = (request.version, request.cost, len(futures)), NO_SEEDS if more is None else more.seeds
+        return encode_bulk(pack_step(self.plan, claim, holds, day=day, backlogs=backlogs, seeds=seeds))
 
     def resolve(self, step: Step, reply: Sequence[int], at: int, started_at: float) -> bool:
         """Answer all that waits for *step* with its part of a *reply* of `admit.lua`, from *at* on.

@@ -4,14 +4,15 @@
 -- compared, then those that the caller shares with others, such as its account.
 --
 -- KEYS   the state of the subject of each part of each step.
--- ARGV   worker's name, lease in seconds; then for each step:
---          parts, version of the record, cost of a request in units, requests wanted;
---        then for each part:
---          windows, quotas, 1 if the limits are enforced (0: they only count), concurrency in requests (-1: no limit),
---          slots the worker holds now (-1 - n: as the step before left them, less n that it has released since);
---          for each window: limit in units, length in ms, backlog;
---          for each quota: limit in units, backlog, `d` or `m` for the calendar day or month (UTC), its number by the
---            worker's clock, the seconds in which that begins and ends, units of it that are counted elsewhere (-1: not
+-- ARGV   worker's name, lease in seconds; then one packed string for each step, because a number costs less in it than as
+--        an argument of its own:
+--   STEP     parts, version of the record, cost of a request in units, requests wanted;
+--   then for each part:
+--   PART     windows, quotas, 1 if the limits are enforced (0: they only count), slots + 1 of the concurrency (0: no
+--            limit), 1 if slots that the worker holds follow (0: slots that it released since the step before), slots;
+--   LIMIT    for each window: limit in units, length in ms, backlog;
+--   CALENDAR for each quota: limit in units, backlog, `d` or `m` for the calendar day or month (UTC), its number by the
+--            worker's clock, the seconds in which that begins and ends, 1 + units of it that are counted elsewhere (0: not
 --            known; they matter when the state has no count);
 --        a backlog is units that were admitted without this script and are counted now, whatever the limits.
 -- Returns the number of the day since the epoch; then integers for each step:
@@ -23,7 +24,7 @@
 --          for each quota: units left, ms until its period ends;
 --          if its concurrency is limited: slots left.
 --
--- The state is a packed string, because one GET and one SET cost less than the fields of a hash:
+-- The state is a packed string, because reading and writing one costs less than the fields of a hash:
 --   HEAD     version, slots held by all workers, second in which the earliest lease may expire, bytes of all workers,
 --            windows, quotas;
 --   for each worker that holds slots: the length of its name, its name, and LEASE: slots, second in which that expires;
@@ -34,6 +35,7 @@
 -- A rate limit is a sliding window of cells: each a 60th of a window of a minute or more, a 12th of short ones. The
 -- oldest, partly expired cell counts whole: no interval as long as the window ever holds more than the limit.
 -- IDLE is the life of a version marker in seconds: an admission must not shorten it.
+local STEP, PART, LIMIT, CALENDAR = '<BI5I5I4', '<BBBI4BI4', '<I6I5I6', '<I6I6BI4I5I5I6'
 local HEAD, WINDOW, QUOTA, LEASE = '<I5I4I5I2BB', '<I5I5I5I6I6B', '<BI4I6', '<I4I5'
 local LEASE_BYTES, CELL_BYTES, QUOTA_BYTES, IDLE = 9, 6, 11, 660
 local call, floor, ceil, min, max, sub = redis.call, math.floor, math.ceil, math.min, math.max, string.sub
@@ -73,6 +75,11 @@ local time = redis.call('TIME')
 local second = tonumber(time[1])
 local now = second * 1000 + floor(time[2] / 1000)
 local me, lease_ends = string.char(#ARGV[1]) .. ARGV[1], second + ARGV[2]
+-- The states by the first place of their key; those that changed have a life in seconds, or 0 if they keep theirs.
+local states, places, lives = call('MGET', unpack(KEYS, 1, min(#KEYS, 1000))), {}, {}
+for from = 1001, #KEYS, 1000 do
+  for i, state in ipairs(call('MGET', unpack(KEYS, from, min(#KEYS, from + 999)))) do states[from + i - 1] = state end
+end
 -- Of one step, by their indexes. The tables serve every step.
 local parts, windows, quotas = {}, {}, {}
 
@@ -215,20 +222,24 @@ local function make_rare()
 end
 
 local rare
-local out, a, k, o = { floor(second / 86400) }, 3, 0, 1
-while a <= #ARGV do
-  local count, version = tonumber(ARGV[a]), tonumber(ARGV[a + 1])
-  local cost, wanted = tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3])
+local out, k, o = { floor(second / 86400) }, 0, 1
+for argument = 3, #ARGV do
+  local step = ARGV[argument]
+  local count, version, cost, wanted, a = unpack_at(STEP, step)
   local admitted, within, outcome, last_window, last_quota = wanted, wanted, nil, 0, 0
-  a = a + 4
 
   -- Read every part, and find out how many requests all of them admit.
   for p = 1, count do
-    local state, part = call('GET', KEYS[k + p]), parts[p]
+    local place = places[KEYS[k + p]]
+    if not place then
+      place = k + p
+      places[KEYS[place]] = place
+    end
+    local state, part = states[place], parts[p]
     local first_window, first_quota = last_window + 1, last_quota + 1
-    last_window, last_quota = last_window + ARGV[a], last_quota + ARGV[a + 1]
-    local enforced, slots, holds = ARGV[a + 2] == '1', tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])
-    a = a + 5
+    local own_windows, own_quotas, enforced, slots, in_full, holds
+    own_windows, own_quotas, enforced, slots, in_full, holds, a = unpack_at(PART, step, a)
+    last_window, last_quota, slots = last_window + own_windows, last_quota + own_quotas, slots - 1
 
     local stored, held, earliest, workers, mine, at, window_count, quota_count = nil, 0, 0, '', 0, 1, 0, 0
     if state then
@@ -247,29 +258,29 @@ while a <= #ARGV do
         end
       end
     end
-    if holds < 0 then holds = max(0, mine + 1 + holds) end
+    if in_full == 0 then holds = max(0, mine - holds) end
     held = held - mine + holds
     -- A stale record's limits are not trusted either: of its step, only the slots that the worker holds are stored.
     if p == 1 and stored and version < stored then outcome = -1 end
 
     local begin, moved, others = at, false, ''
     for n = first_window, last_window do
-      local w, length = windows[n], tonumber(ARGV[a + 1])
+      local limit, length, backlog
+      limit, length, backlog, a = unpack_at(LIMIT, step, a)
       local cells = length < 60000 and max(12, floor(length / 1000)) or 60
-      local tick = floor(now * cells / length)
+      local tick, w = floor(now * cells / length), windows[n]
       if not w then
         w = {
-          limit = 0, length = 0, backlog = 0, cells = 0, width = 0, tick = 0, newest = 0, oldest = 0, taken = 0,
-          units = 0, ring = '',
+          limit = limit, length = length, backlog = backlog, cells = cells, width = length / cells, tick = tick,
+          newest = tick, oldest = tick, taken = 0, units = 0, ring = '',
         }
         windows[n] = w
+      else
+        w.limit, w.length, w.backlog = limit, length, backlog
+        w.cells, w.width, w.tick = cells, length / cells, tick
+        if not state then w.newest, w.oldest, w.taken, w.units, w.ring = tick, tick, 0, 0, '' end
       end
-      w.limit, w.length, w.backlog = tonumber(ARGV[a]), length, tonumber(ARGV[a + 2])
-      w.cells, w.width, w.tick = cells, length / cells, tick
-      a = a + 3
-      if not state then
-        w.newest, w.oldest, w.taken, w.units, w.ring = tick, tick, 0, 0, ''
-      elseif not moved and n - first_window < window_count then
+      if state and not moved and n - first_window < window_count then
         local same, newest, oldest, taken, units, following, from = unpack_at(WINDOW, state, at)
         at = from + following * CELL_BYTES
         w.newest, w.oldest, w.taken, w.units = newest, oldest, taken, units
@@ -278,25 +289,24 @@ while a <= #ARGV do
       end
     end
     for n = first_quota, last_quota do
-      local kind, number, ends = string.byte(ARGV[a + 2]), tonumber(ARGV[a + 3]), tonumber(ARGV[a + 5])
-      if second < tonumber(ARGV[a + 4]) or second >= ends then
+      local limit, backlog, kind, number, begins, ends, seed
+      limit, backlog, kind, number, begins, ends, seed, a = unpack_at(CALENDAR, step, a)
+      if second < begins or second >= ends then
         rare = rare or make_rare()
         number, ends = rare.period(kind)
       end
       quotas[n] = {
-        limit = tonumber(ARGV[a]), backlog = tonumber(ARGV[a + 1]), kind = kind, number = number,
-        ends = ends * 1000 - now, taken = tonumber(ARGV[a + 6]),
+        limit = limit, backlog = backlog, kind = kind, number = number, ends = ends * 1000 - now, taken = seed - 1,
       }
-      a = a + 7
     end
 
     if not outcome then
-      if state and (moved or window_count ~= last_window - first_window + 1) then
+      if state and (moved or window_count ~= own_windows) then
         rare = rare or make_rare()
         moved, at = true, rare.read_windows(state, begin, window_count, first_window, last_window)
       end
       if quota_count > 0 then
-        local same, from = quota_count == last_quota - first_quota + 1, at
+        local same, from = quota_count == own_quotas, at
         for n = first_quota, same and last_quota or 0 do
           local q, kind, number = quotas[n], nil, nil
           kind, number, q.taken, at = unpack_at(QUOTA, state, at)
@@ -319,33 +329,34 @@ while a <= #ARGV do
         if q.taken < 0 then outcome = -2 end
         if cost > 0 then room = min(room, floor(left / cost)) elseif left < 0 then room = 0 end
       end
-      if enforced then admitted = min(admitted, room) else within = min(within, room) end
+      if enforced > 0 then admitted = min(admitted, room) else within = min(within, room) end
     end
-    if not part then
-      part = {
-        state = '', begin = 0, moved = false, enforced = true, slots = 0, held = 0, mine = 0, earliest = 0,
-        workers = '', others = '', stored = 0, last_window = 0, last_quota = 0, window_count = 0, quota_count = 0,
+    stored = stored or 0
+    if part then
+      part.place, part.begin, part.moved, part.enforced, part.slots = place, begin, moved, enforced, slots
+      part.held, part.mine, part.earliest, part.workers = held, holds, earliest, workers
+      part.others, part.stored, part.last_window, part.last_quota = others, stored, last_window, last_quota
+      part.window_count, part.quota_count = window_count, quota_count
+    else
+      parts[p] = {
+        place = place, begin = begin, moved = moved, enforced = enforced, slots = slots, held = held, mine = holds,
+        earliest = earliest, workers = workers, others = others, stored = stored, last_window = last_window,
+        last_quota = last_quota, window_count = window_count, quota_count = quota_count,
       }
-      parts[p] = part
     end
-    part.state, part.begin, part.moved, part.enforced = state, begin, moved, enforced
-    part.slots, part.held = slots, held
-    part.mine, part.earliest, part.workers, part.others, part.stored = holds, earliest, workers, others, stored or 0
-    part.last_window, part.last_quota = last_window, last_quota
-    part.window_count, part.quota_count = window_count, quota_count
   end
   if outcome then admitted = 0 end
   admitted = max(0, admitted)
   within = max(0, min(within, admitted))
 
-  -- Take what is admitted from every part, and store it.
+  -- Take what is admitted from every part.
   local wait, answer, first_window, first_quota = 0, o, 1, 1
   o = o + 3
   for p = 1, count do
     local part = parts[p]
     local held, mine, earliest, workers, slots = part.held, part.mine, part.earliest, part.workers, part.slots
-    local taken, limits, life = part.enforced and admitted or within, '', IDLE
-    local is_refused = part.enforced and admitted < wanted
+    local taken, limits, state = part.enforced > 0 and admitted or within, '', states[part.place]
+    local is_refused = part.enforced > 0 and admitted < wanted
     if slots >= 0 then held, mine = held + taken, mine + taken end
     if mine > 0 then
       earliest = earliest > 0 and min(earliest, lease_ends) or lease_ends
@@ -378,26 +389,40 @@ while a <= #ARGV do
       out[o] = slots - held
     end
 
-    local version_now = p == 1 and version or 0
-    local is_kept = part.state and not part.moved and part.last_window >= first_window
+    local version_now, life = p == 1 and version or 0, 0
     local window_count, quota_count = part.last_window - first_window + 1, part.last_quota - first_quota + 1
     if outcome then
       version_now, window_count, quota_count = part.stored, part.window_count, part.quota_count
-      limits, is_kept = part.state and sub(part.state, part.begin) or '', part.state
-    elseif part.others ~= '' then
-      limits, quota_count = limits .. part.others, quota_count + #part.others / QUOTA_BYTES
-    end
-    local state = pack(HEAD, version_now, held, earliest, #workers, window_count, quota_count) .. workers .. limits
-    if is_kept then
-      call('SET', KEYS[k + p], state, 'KEEPTTL')
+      limits = state and sub(state, part.begin) or ''
+      if not state then life = IDLE end
     else
-      for n = first_window, part.last_window do life = max(life, ceil(windows[n].length / 900) + 60) end
-      for n = first_quota, part.last_quota do life = max(life, ceil(quotas[n].ends / 1000) + 60) end
-      call('SET', KEYS[k + p], state, 'EX', life)
+      if part.others ~= '' then
+        limits, quota_count = limits .. part.others, quota_count + #part.others / QUOTA_BYTES
+      end
+      if not state or part.moved or window_count < 1 then
+        life = IDLE
+        for n = first_window, part.last_window do life = max(life, ceil(windows[n].length / 900) + 60) end
+        for n = first_quota, part.last_quota do life = max(life, ceil(quotas[n].ends / 1000) + 60) end
+      end
+    end
+    local head = pack(HEAD, version_now, held, earliest, #workers, window_count, quota_count)
+    local packed = head .. workers .. limits
+    if taken > 0 or not state or sub(state, 1, #packed) ~= packed then
+      states[part.place], lives[part.place] = packed, max(life, lives[part.place] or 0)
     end
     first_window, first_quota = part.last_window + 1, part.last_quota + 1
   end
   out[answer + 1], out[answer + 2], out[answer + 3] = outcome or admitted, within, wait
   k = k + count
+end
+
+-- Store each state once, whatever number of steps changed it. SETRANGE costs less than SET with KEEPTTL. It leaves the
+-- rest of a longer state behind, which nobody reads, until the next cell begins.
+for place, life in pairs(lives) do
+  if life > 0 then
+    call('SET', KEYS[place], states[place], 'EX', life)
+  else
+    call('SETRANGE', KEYS[place], 0, states[place])
+  end
 end
 return out

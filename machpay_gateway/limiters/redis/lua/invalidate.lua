@@ -9,8 +9,9 @@ local function packed(number)
   return text
 end
 
-for i = 1, #KEYS do
-  local state, version = redis.call('GET', KEYS[i]), tonumber(ARGV[i + 1])
+local states = redis.call('MGET', unpack(KEYS))
+for i, state in ipairs(states) do
+  local version = tonumber(ARGV[i + 1])
   if not state then
     redis.call('SET', KEYS[i], packed(version) .. string.rep('\0', 13), 'EX', ARGV[1])
   else
