@@ -12,6 +12,7 @@ from machpay_gateway.core.limits.admission import (
     AdmissionRequest,
     Admitted,
     Answer,
+    Exceeded,
     LimiterUnavailable,
     Outage,
     PendingAnswer,
@@ -20,7 +21,7 @@ from machpay_gateway.core.limits.admission import (
     refusal_for,
 )
 from machpay_gateway.core.limits.counters import Counters
-from machpay_gateway.core.limits.plan import Levels, Plan
+from machpay_gateway.core.limits.plan import Levels, Part, Plan
 from machpay_gateway.core.limits.rate import Limits
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _NO_LIMITS = Limits()  # of a subject that was invalidated before its first requ
 class _MemorySubject(Counters):
     """One subject. It is also the lease of a request that counts against it alone: that saves an object a request."""
 
-    __slots__ = ("limiter", "marker_until", "name", "plan", "version")
+    __slots__ = ("limiter", "marker_until", "name", "plan", "together", "version")
 
     def __init__(self, limiter: "MemoryLimiter", name: str, limits: Limits, now: float, today: float) -> None:
         super().__init__(limits, now, today)
@@ -44,6 +45,7 @@ class _MemorySubject(Counters):
         self.name = name
         self.version = 0
         self.plan: Plan | None = None  # of the newest request
+        self.together: _MemorySet | None = None  # of the newest request with several limits
         self.marker_until = 0.0
 
     def release(self) -> None:
@@ -53,24 +55,36 @@ class _MemorySubject(Counters):
         self.limiter.charge([self], units)
 
 
-class _SharedLease:
-    """The lease of a request that counts against several subjects."""
+class _MemorySet:
+    """The subjects that requests with one *plan* count against, in the order of its parts. It is also their lease."""
 
-    __slots__ = ("_holding", "_limiter", "_subjects")
+    __slots__ = ("_holding", "_limiter", "members", "names", "parts", "plan")
 
-    def __init__(self, limiter: "MemoryLimiter", subjects: Sequence[_MemorySubject]) -> None:
+    def __init__(
+        self,
+        limiter: "MemoryLimiter",
+        parts: Sequence[tuple[_MemorySubject, Part]],
+        plan: Plan,
+        names: tuple[str, ...],
+    ) -> None:
         self._limiter = limiter
-        self._subjects = subjects
-        self._holding = [subject for subject in subjects if subject.limits.concurrency is not None]
-        for subject in self._holding:
-            subject.in_flight += 1
+        self.parts = parts
+        self.plan = plan
+        self.names = names  # of the others
+        self.members = [subject for subject, _ in parts]
+        self._holding = [subject for subject, part in parts if part.limits.concurrency is not None]
 
     def release(self) -> None:
         for subject in self._holding:
             subject.in_flight -= 1
 
     def charge(self, units: int) -> None:
-        self._limiter.charge(self._subjects, units)
+        self._limiter.charge(self.members, units)
+
+    def enforced(self) -> "_MemorySet":
+        """Return the subjects of enforced parts alone, for a request that is over the limits of others."""
+        parts = [(subject, part) for subject, part in self.parts if part.enforced]
+        return _MemorySet(self._limiter, parts, self.plan, self.names)
 
 
 class MemoryLimiter:
@@ -148,7 +162,7 @@ class MemoryLimiter:
         subject = self._current_subject(request, now)
         if subject is None:
             return STALE
-        subjects = self._subjects_of(request, subject, now)
+        subjects = self._subjects_of(request, subject, now).members
         try:
             await self._seed(subjects)
         except Unavailable as exc:
@@ -167,7 +181,8 @@ class MemoryLimiter:
     def charge(self, subjects: Sequence[_MemorySubject], units: int) -> None:
         """Take *units* more from *subjects*, even where that overdraws them."""
         now, today = self._clock(), self._wall_clock()
-        for subject in subjects:
+        for charged in subjects:
+            subject = self._subjects.setdefault(charged.name, charged)  # it may have been dropped, and may be back
             subject.take(now, today, units)
             self._count_quotas(subject, units)
 
@@ -178,23 +193,21 @@ class MemoryLimiter:
         """Decide a request that counts against several limits."""
         today, plan, cost = self._wall_clock(), request.plan, request.cost
         subjects = self._subjects_of(request, subject, now)
-        for one in subjects:
-            one.advance(now, today)
-        if not all(one.is_seeded for one in subjects):
-            return asyncio.ensure_future(self._seed_and_admit(request, subjects))
-        pairs = list(zip(plan.parts, subjects, strict=True))
-        enforced = [one for part, one in pairs if part.enforced]
-        if not all(one.has_room(cost) for one in enforced):
-            wait = max(one.wait_seconds(now, today, cost) for one in enforced)
-            return refusal_for(plan, _levels(subjects, now, today), cost, wait)
-        shadow = [one for part, one in pairs if not part.enforced]
-        is_shadow_limited = not all(one.has_room(cost) for one in shadow)
-        taking = enforced if is_shadow_limited else subjects
-        for one in taking:
+        if plan.has_quotas and not all(one.has_counts(today) for one in subjects.members):
+            return asyncio.ensure_future(self._seed_and_admit(request, subjects.members))
+        taking = subjects
+        for one, part in subjects.parts:
+            if not one.has_room(now, cost):
+                if part.enforced:
+                    return _refuse(subjects, request, now, today)
+                taking = subjects.enforced()
+        for one, part in taking.parts:
             one.take(now, today, cost)
-            self._count_quotas(one, cost)
-        lease = _SharedLease(self, taking)
-        return Admitted(lease, _levels(subjects, now, today), plan, is_shadow_limited)
+            if part.limits.concurrency is not None:
+                one.in_flight += 1
+            if one.quotas:
+                self._count_quotas(one, cost)
+        return _new(Admitted, (taking, _levels(subjects.members, now, today), plan, taking is not subjects))
 
     async def _seed_and_admit(self, request: AdmissionRequest, subjects: Sequence[_MemorySubject]) -> Answer:
         try:
@@ -217,17 +230,23 @@ class MemoryLimiter:
         if self._ledger is not None and subject.quotas and units:
             self._ledger.count(subject.name, units)
 
-    def _subjects_of(self, request: AdmissionRequest, subject: _MemorySubject, now: float) -> Sequence[_MemorySubject]:
+    def _subjects_of(self, request: AdmissionRequest, subject: _MemorySubject, now: float) -> _MemorySet:
         """Return all subjects of *request*, whose own one is *subject*, updated to its limits."""
-        if not request.others:
-            return (subject,)
-        subjects = [subject]
-        for name, part in zip(request.others, request.plan.parts[1:], strict=True):
-            other = self._subjects.get(name) or self._add_subject(name, part.limits, now, request)
-            if other.limits is not part.limits:
-                other.change(part.limits, now, self._wall_clock())
-            subjects.append(other)
+        subjects = subject.together
+        if subjects is None or subjects.plan is not request.plan or subjects.names != request.others:
+            subjects = subject.together = self._join(request, subject, now)
+        for one, part in subjects.parts:
+            if one.limits is not part.limits:
+                one.change(part.limits, now, self._wall_clock())
         return subjects
+
+    def _join(self, request: AdmissionRequest, subject: _MemorySubject, now: float) -> _MemorySet:
+        own, *shared = request.plan.parts
+        others = [
+            (self._subjects.get(name) or self._add_subject(name, part.limits, now, request), part)
+            for name, part in zip(request.others, shared, strict=True)
+        ]
+        return _MemorySet(self, [(subject, own), *others], request.plan, request.others)
 
     def _current_subject(self, request: AdmissionRequest, now: float) -> _MemorySubject | None:
         """Return the subject, updated to the limits and version of *request*; None when the request is older."""
@@ -257,11 +276,21 @@ class MemoryLimiter:
         needed = () if request is None else {request.subject, *request.others}
         for name, subject in list(self._subjects.items()):
             subject.advance(now, today)
+            subject.together = None  # it may name a subject that is dropped
             is_idle = not subject.in_flight and not any(window.taken for window in subject.windows)
             if is_idle and subject.marker_until <= now and name not in needed:
                 del self._subjects[name]
         self._sweep_at = max(_FIRST_SWEEP, 2 * len(self._subjects))
 
 
+def _refuse(subjects: _MemorySet, request: AdmissionRequest, now: float, today: float) -> Exceeded:
+    for one in subjects.members:
+        one.advance(now, today)
+    wait = max(one.wait_seconds(now, today, request.cost) for one, part in subjects.parts if part.enforced)
+    return refusal_for(request.plan, _levels(subjects.members, now, today), request.cost, wait)
+
+
 def _levels(subjects: Sequence[_MemorySubject], now: float, today: float) -> Levels:
-    return tuple(level for subject in subjects for level in subject.levels(now, today))
+    if len(subjects) == 1:
+        return tuple(subjects[0].levels(now, today))
+    return tuple([level for subject in subjects for level in subject.levels(now, today)])

@@ -25,12 +25,15 @@ def gateway_lines(
     """
     if principal is None:
         return b""
-    if legacy or admission is None or not admission.plan.is_simple:
+    if legacy or admission is None or not admission.plan.left_format:
         return b"".join(b"%b: %b\r\n" % field for field in response_headers(admission, request_id, legacy))
     # The same as `response_headers`, inlined because it runs for nearly every request.
     _, levels, plan, _ = admission
-    left, resets_in, slots_left = levels
-    field = plan.left_format % (left, ceil(resets_in) or 1, slots_left)
+    if plan.is_simple:
+        left, resets_in, slots_left = levels
+        field = plan.left_format % (left, ceil(resets_in) or 1, slots_left)
+    else:
+        field = plan.header(levels)
     name, policy = plan.policy_field
     return b"x-request-id: %b\r\n%b: %b\r\nratelimit: %b\r\n" % (request_id, name, policy, field)
 

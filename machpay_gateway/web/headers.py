@@ -19,11 +19,13 @@ def response_headers(
     if admission is None:
         return [(b"x-request-id", request_id)]
     _, levels, plan, _ = admission
-    if legacy or not plan.is_simple:
+    if legacy or not plan.left_format:
         return [(b"x-request-id", request_id), *limit_headers(plan, levels, legacy=legacy)]
-    # The same as `limit_headers`, inlined because it runs for nearly every request.
-    left, resets_in, slots_left = levels
-    field = plan.left_format % (left, ceil(resets_in) or 1, slots_left)
+    if plan.is_simple:  # the same as `Plan.header`, inlined because it runs for nearly every request
+        left, resets_in, slots_left = levels
+        field = plan.left_format % (left, ceil(resets_in) or 1, slots_left)
+    else:
+        field = plan.header(levels)
     return [(b"x-request-id", request_id), plan.policy_field, (b"ratelimit", field)]
 
 

@@ -114,7 +114,7 @@ class History:
         for subject in subjects:
             self.prepare(worker, subject)
         pairs = [(self.counters[subject], subject) for subject in subjects]
-        is_admitted = all(counters.has_room(units) for counters, _ in pairs)
+        is_admitted = all(counters.has_room(now, units) for counters, _ in pairs)
         violated = self.plan.violated(self.levels(pairs), units)
         if is_admitted:
             for counters, subject in pairs:

@@ -372,7 +372,7 @@ class Reference:
         subjects = [self.subject(name, part, now) for name, part in zip(names(asked), asked.plan.parts, strict=True)]
         for subject in subjects:
             subject.advance(now, now)
-        full = [not subject.has_room(asked.cost) for subject in subjects]
+        full = [not subject.has_room(now, asked.cost) for subject in subjects]
         pairs = list(zip(names(asked), asked.plan.parts, full, strict=True))
         if any(is_full for _, part, is_full in pairs if part.enforced):
             levels = tuple(level for subject in subjects for level in subject.levels(now, now))

@@ -40,3 +40,22 @@ async def test_a_request_after_a_sweep_gives_its_slot_back_to_the_subjects_of_no
             await harness.until_reported()
             if number == 0:
                 del harness.limiter._subjects["account:acct_1"]  # type: ignore[attr-defined]  # noqa: SLF001 - as a sweep does
+
+
+def test_a_charge_counts_although_its_subjects_were_swept_in_the_meantime() -> None:
+    account = Part("account", Limits.parse("10/minute"))
+    request = AdmissionRequest("key_1", 1, plan_of((Part("key", Limits.parse("99/minute")), account)), 0, ("account",))
+    limiter = MemoryLimiter()
+    first = limiter.admit(request)  # at no cost: nothing keeps its subjects
+    assert isinstance(first, Admitted)
+    for number in range(SWEEPS_AT):
+        idle = limiter.admit(AdmissionRequest(f"idle_{number}", 1, plan_of((Part("key", ONE),)), 0))
+        assert isinstance(idle, Admitted)
+        idle.lease.release()
+    assert len(limiter) < SWEEPS_AT, "it has swept"
+
+    first.charge(4)
+
+    after = limiter.admit(request)
+    assert isinstance(after, Admitted)
+    assert [left for _, left, _ in after.plan.levels(after.levels)] == [95, 6]

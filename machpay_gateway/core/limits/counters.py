@@ -49,15 +49,16 @@ class Counters:
         for count in self.quotas:
             count.advance(today)
 
-    def has_room(self, cost: int) -> bool:
-        """Tell whether every limit has room for a request of *cost*, as of the last `advance`."""
+    def has_room(self, now: float, cost: int) -> bool:
+        """Return whether every limit has room for a request of *cost*; quotas as of the last `advance`."""
         limits = self.limits
-        if limits.concurrency is not None and self.in_flight >= limits.concurrency:
-            return False
-        for window, rate in zip(self.windows, limits.rates, strict=True):
-            if window.taken + cost > rate.limit:
+        for index, window in enumerate(self.windows):
+            if not window.has_room(now, cost, limits.rates[index].limit):
                 return False
-        return all(count.taken + cost <= count.quota.limit for count in self.quotas)
+        for count in self.quotas:
+            if count.taken + cost > count.quota.limit:
+                return False
+        return limits.concurrency is None or self.in_flight < limits.concurrency
 
     def take(self, now: float, today: float, units: int) -> None:
         """Take *units* of every window and quota, even where that overdraws them."""
@@ -68,14 +69,15 @@ class Counters:
             count.taken += units
 
     def levels(self, now: float, today: float) -> list[float]:
-        """Return what is left, as `Plan` lays it out; below 0 where it is overdrawn."""
+        """Return what is left, as `Plan` lays it out; below 0 where it is overdrawn. As of the last `advance`."""
+        limits = self.limits
         levels: list[float] = []
-        for window, rate in zip(self.windows, self.limits.rates, strict=True):
-            levels += (rate.limit - window.taken, window.frees_in(now))
+        for index, window in enumerate(self.windows):
+            levels += (limits.rates[index].limit - window.taken, window.frees_at - now if window.taken else 0.0)
         for count in self.quotas:
             levels += (count.quota.limit - count.taken, count.period.ends - today)
-        if self.limits.concurrency is not None:
-            levels.append(self.limits.concurrency - self.in_flight)
+        if limits.concurrency is not None:
+            levels.append(limits.concurrency - self.in_flight)
         return levels
 
     def wait_seconds(self, now: float, today: float, cost: int) -> float:
@@ -92,6 +94,14 @@ class Counters:
         for count, units in zip(self.quotas, taken, strict=True):
             if not count.is_seeded:
                 count.taken, count.is_seeded = count.taken + units, True
+
+    def has_counts(self, today: float) -> bool:
+        """Return whether every quota has a count, and advance them to *today*."""
+        for count in self.quotas:
+            count.advance(today)
+            if not count.is_seeded:
+                return False
+        return True
 
     @property
     def is_seeded(self) -> bool:

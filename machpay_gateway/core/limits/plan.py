@@ -60,7 +60,8 @@ class Plan:
     parts: tuple[Part, ...]
     policies: tuple[LimitPolicy, ...] = field(init=False, repr=False)
     policy_field: tuple[bytes, bytes] = field(init=False, repr=False)  # RateLimit-Policy, the same in every response
-    left_format: bytes = field(init=False, repr=False)  # RateLimit, to be formatted with the levels it shows
+    left_format: bytes = field(init=False, repr=False)  # RateLimit, to be formatted with `shown_levels`
+    shown_levels: tuple[tuple[int, bool], ...] = field(init=False, repr=False)  # where in levels, and if in seconds
     is_simple: bool = field(init=False, repr=False)  # one enforced part of one rate and concurrency, as most tiers are
     limit: int = field(init=False, repr=False)  # of a simple plan; below too
     concurrency: int = field(init=False, repr=False)
@@ -78,6 +79,7 @@ class Plan:
             "left_format": ", ".join(
                 f'"{policy.name}";r=%d' if policy.is_concurrency else f'"{policy.name}";r=%d;t=%d' for policy in shown
             ).encode(),
+            "shown_levels": tuple(_shown_levels(policies)),
             "is_simple": len(self.parts) == 1 and self.parts[0].enforced and len(policies) == 2 and _has_both(own),  # noqa: PLR2004 - a rate and slots
             "limit": own.rates[0].limit if own.rates else 0,
             "concurrency": own.concurrency or 0,
@@ -117,11 +119,10 @@ class Plan:
 
     def header(self, levels: Levels) -> bytes:
         """Return the value of RateLimit; of the enforced policies alone, since callers need not heed the others."""
-        values: list[int] = []
-        for policy, left, resets_in in self.levels(levels):
-            if policy.enforced:
-                values += [max(0, left)] if policy.is_concurrency else [max(0, left), ceil(resets_in) or 1]
-        return self.left_format % tuple(values)
+        values = tuple(map(ceil, levels))
+        if not self.is_enforced or min(values) <= 0:  # seldom: else a third of the time
+            values = tuple((values[at] or 1) if is_time else max(0, values[at]) for at, is_time in self.shown_levels)
+        return self.left_format % values
 
     def violated(self, levels: Levels, cost: int, *, enforced: bool = True) -> tuple[str, ...]:
         """Return the names of the policies whose *levels*, not clamped to 0, have no room for *cost*.
@@ -169,6 +170,15 @@ def _policies(parts: Sequence[Part]) -> Iterator[LimitPolicy]:
             yield LimitPolicy(part.name(unit), limit, seconds_of, kind, enforced=enforced, is_quota=True)
         if limits.concurrency is not None:
             yield LimitPolicy(part.name(CONCURRENCY), limits.concurrency, None, kind, True, enforced)  # noqa: FBT003 - is_concurrency
+
+
+def _shown_levels(policies: Sequence[LimitPolicy]) -> Iterator[tuple[int, bool]]:
+    at = 0
+    for policy in policies:
+        for is_time in (False,) if policy.is_concurrency else (False, True):
+            if policy.enforced:
+                yield at, is_time
+            at += 1
 
 
 def _describe(policy: LimitPolicy) -> str:

@@ -45,6 +45,12 @@ class CellWindow:
         self.taken += cost
         return True
 
+    def has_room(self, now: float, cost: int, limit: int) -> bool:
+        """Return whether *cost* units at *now* would not pass *limit*."""
+        if now >= self._ends_at:
+            self.advance(now)
+        return self.taken + cost <= limit
+
     def take(self, now: float, cost: int) -> None:
         """Count *cost* units at *now*, even where they overdraw the window."""
         if now >= self._ends_at:

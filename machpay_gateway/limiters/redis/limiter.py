@@ -597,7 +597,7 @@ def _has_room(entry: tuple[Subject, LocalShare, Part], cost: int, now: float, to
     subject, share, part = entry
     share.advance(now, today)
     share.in_flight = subject.held if part.limits.concurrency is not None else 0
-    return share.has_room(cost)
+    return share.has_room(now, cost)
 
 
 def _local_levels(entries: Sequence[tuple[Subject, LocalShare, Part]], now: float, today: float) -> list[float]:
