@@ -17,14 +17,17 @@ from benchmarks.applications import LIMIT_VARIABLE, REDIS_VARIABLE, SECRETS_VARI
 from benchmarks.bare import PATH
 from benchmarks.entrants import ENTRANTS, Entrant
 from benchmarks.oauth import oauth_tables
+from benchmarks.plans import plans_tables
 from benchmarks.processes import Sample, Server, check_machine, load, redis_server, serving
 from benchmarks.proxies.rounds import Shape, measured
 from benchmarks.proxies.tables import proxy_tables
-from benchmarks.redis_cost import bytes_of_a_full_window, microseconds_per_decision, round_trip_milliseconds
+from benchmarks.redis_cost import bytes_of_full_windows, microseconds_per_decision, round_trip_milliseconds
 from benchmarks.report import WIDTH, costs_table, lone_table, speed_table
 from benchmarks.store import store_table
 from benchmarks.written import written_table
 from machpay_gateway.core.keys.key import mint_secret
+from machpay_gateway.core.limits.plan import tier_plan
+from machpay_gateway.core.limits.rate import TIERS
 
 PEERS_PYTHON = Path(".venv-peers/bin/python")
 _SPENT_SECONDS = 10
@@ -67,6 +70,8 @@ def main(
         console.print(lone_table(lone, round_trip_milliseconds(client)))
         spent = stack.enter_context(serving("raw_redis", environment | {LIMIT_VARIABLE: "1000"}))
         console.print(costs_table(_costs(client, spent, secrets[1], connections)))
+    for table in plans_tables(console, rounds):
+        console.print(table)
     if store:
         console.print(store_table(console, rounds))
     if oauth:
@@ -133,10 +138,11 @@ def _costs(client: Redis, spent: Server, secrets: Path, connections: int) -> dic
     client.config_resetstat()
     sample = load(spent, PATH, secrets, connections=connections, seconds=_SPENT_SECONDS, refused=True)
     calls = client.info("commandstats")["cmdstat_evalsha"]["calls"] / _SPENT_SECONDS
+    plan = tier_plan(TIERS["enterprise"])
     return {
-        "CPU of a decision, one in a call": f"{microseconds_per_decision(client, 1):.1f} µs",
-        "CPU of a decision, 20 in a call": f"{microseconds_per_decision(client, 20):.1f} µs",
-        "memory of a full enterprise window, 4 workers": f"{bytes_of_a_full_window(client)} bytes",
+        "CPU of a decision, one in a call": f"{microseconds_per_decision(client, plan, 1):.1f} µs",
+        "CPU of a decision, 20 in a call": f"{microseconds_per_decision(client, plan, 20):.1f} µs",
+        "memory of a full enterprise window, 4 workers": f"{bytes_of_full_windows(client, plan)} bytes",
         f"a spent key hammered, {sample.requests_per_second:,.0f} requests/s": f"{calls:.1f} commands/s",
     }
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import randbelow
+from tempfile import TemporaryDirectory
 from typing import IO
 
 from redis import Redis
@@ -97,14 +98,26 @@ def running(
 
 
 @contextmanager
-def redis_server() -> Iterator[tuple[str, Redis]]:
-    """Run a Valkey server on the load's core until the block ends, and yield its URL and a client."""
+def redis_server(*options: str) -> Iterator[tuple[str, Redis]]:
+    """Run a Valkey server with *options* on the load's core until the block ends; yield its URL and a client."""
     port = free_port()
     command = [get_binary_path(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--loglevel", "warning"]
-    with running(command, LOAD_CORE, output=subprocess.DEVNULL) as process:
+    with running([*command, *options], LOAD_CORE, output=subprocess.DEVNULL) as process:
         wait_for(process, port)
         with Redis(port=port) as client:
             yield f"redis://127.0.0.1:{port}/0", client
+
+
+@contextmanager
+def redis_cluster() -> Iterator[tuple[str, Redis]]:
+    """Run a Cluster of one node, as `redis_server` does: its batches are divided by slots as those of any Cluster."""
+    with TemporaryDirectory() as folder:
+        options = ("--cluster-enabled", "yes", "--cluster-config-file", f"{folder}/nodes.conf")
+        with redis_server(*options) as (url, client):
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)  # type: ignore[no-untyped-call]  # redis-py's own
+            while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO"):  # type: ignore[no-untyped-call]
+                time.sleep(0.05)
+            yield url.replace("redis://", "redis+cluster://"), client
 
 
 @contextmanager
