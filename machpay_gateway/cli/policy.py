@@ -23,11 +23,11 @@ from machpay_gateway.cli.output import (
 from machpay_gateway.cli.session import CliSession, pass_session
 from machpay_gateway.core.decision.policy import Policy
 from machpay_gateway.core.decision.problem import PROBLEMS
+from machpay_gateway.core.decision.reachability import unreachable_limits, unreachable_route_limits
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.limits.rate import Limits, Tier, describe_limits
-from machpay_gateway.core.limits.reachability import unreachable_limits
 from machpay_gateway.settings import Settings, check_file, load_settings
 from machpay_gateway.web.path import canonical_path
 
@@ -70,7 +70,7 @@ def check(session: CliSession, *, file: Path | None, as_json: bool) -> None:
     if settings is not None:
         mistakes = [f"{path}: {mistake}" for mistake in unservable(settings)]
         settings = None if mistakes else settings
-    warnings = [] if settings is None else list(unreachable_limits(settings.tiers))
+    warnings = [] if settings is None else _warnings(settings)
     if as_json:
         routes = [] if settings is None else [route_json(route) for route in settings.routes]
         checked = {"mistakes": mistakes, "warnings": warnings, "routes": routes}
@@ -119,6 +119,11 @@ def _outcome(
     if any(match is route for route in policy.routes):
         return "rule"
     return "strictest" if canonical is not None and policy.has_other_interpretations(method, canonical) else "unlisted"
+
+
+def _warnings(settings: Settings) -> list[str]:
+    of_routes = unreachable_route_limits(settings.routes, settings.tiers, settings.anonymous)
+    return [*unreachable_limits(settings.tiers), *of_routes]
 
 
 def _print_routes(path: Path, settings: Settings) -> None:

@@ -23,13 +23,13 @@ def lines_of(text: str) -> Mapping[SettingPath, int]:
     table: SettingPath = ()
     for number, line in enumerate(text.split("\n"), start=1):
         if match := _ARRAY_TABLE.match(line):
-            name = _parts(match[1])
+            name = _within_last(_parts(match[1]), counts)
             table = (*name, counts[name])
             counts[name] += 1
             lines.setdefault(name, number)
             lines[table] = number
         elif match := _TABLE.match(line):
-            table = _parts(match[1])
+            table = _within_last(_parts(match[1]), counts)
             lines.setdefault(table, number)
         elif match := _KEY.match(line):
             lines.setdefault((*table, *_parts(match[1])), number)
@@ -42,6 +42,16 @@ def line_of(lines: Mapping[SettingPath, int], path: SettingPath) -> int:
         if (line := lines.get(path[:length])) is not None:
             return line
     return 1
+
+
+def _within_last(name: SettingPath, counts: Mapping[SettingPath, int]) -> SettingPath:
+    """Return the path of the table *name*: `[routes.limit]` belongs to the last of the `[[routes]]` so far."""
+    path: SettingPath = ()
+    for part in name[:-1]:
+        path = (*path, part)
+        if path in counts:
+            path = (*path, counts[path] - 1)
+    return (*path, name[-1])
 
 
 def _parts(dotted: str) -> SettingPath:

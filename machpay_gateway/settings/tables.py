@@ -9,7 +9,7 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.assertion import AssertionSettings
 from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.keys.leak import LeakSettings
-from machpay_gateway.core.limits.rate import AnonymousLimits, Tier
+from machpay_gateway.core.limits.rate import AnonymousLimits, RouteLimit, SharedLimits, Tier
 from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.settings.console import ConsoleSettings
@@ -21,7 +21,9 @@ Parsed = TypeVar(
     "Parsed",
     bound=Route
     | Issuer
+    | RouteLimit
     | Tier
+    | SharedLimits
     | AnonymousLimits
     | LeakSettings
     | ProxySettings
@@ -34,6 +36,8 @@ Parsed = TypeVar(
 _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     Route: {"match": "GET /"},
     Tier: {"rate": "1/minute", "concurrency": 1},
+    RouteLimit: {"rate": "1/minute"},
+    SharedLimits: {"rate": "1/minute"},
     AnonymousLimits: {"rate": "1/minute"},
     Issuer: {"issuer": "issuer", "audience": "audience", "jwks": "jwks.json"},
     LeakSettings: {},
@@ -43,6 +47,10 @@ _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     ForwardAuthSettings: {},
     OAuthSettings: {"issuer": "https://auth.example.com"},
     ConsoleSettings: {"url": "https://console.example.com"},
+}
+_NESTED: Mapping[type, Mapping[str, type[RouteLimit | SharedLimits]]] = {
+    Route: {"limit": RouteLimit},
+    Tier: {"account": SharedLimits, "owner": SharedLimits},
 }
 Report = Callable[[SettingPath, str], None]
 
@@ -65,20 +73,28 @@ def parse_table(table_class: type[Parsed], value: object, path: SettingPath, rep
         report(path, f"{value!r} is not a table")
         return None
     parameters = {field.name: field for field in fields(table_class) if field.init}
-    for name in value:
-        if name not in parameters:
-            report((*path, name), unknown_setting(name, parameters))
+    unknown = [name for name in value if name not in parameters]
+    for name in unknown:
+        report((*path, name), unknown_setting(name, parameters))
     required = [name for name, field in parameters.items() if field.default is field.default_factory is MISSING]
     missing = [name for name in required if name not in value]
     if missing:
         report(path, f"lacks {' and '.join(missing)}")
         return None
-    values = {name: item for name, item in value.items() if name in parameters}
+    nested = _NESTED.get(table_class, {})
+    values: dict[str, Any] = {
+        name: item if item is None or name not in nested else parse_table(nested[name], item, (*path, name), report)
+        for name, item in value.items()
+        if name in parameters
+    }
     try:
         return table_class(**values)
-    except ConfigurationError:
-        for name, mistake in _mistakes_by_field(table_class, values):
+    except ConfigurationError as exc:
+        mistakes = list(_mistakes_by_field(table_class, values))
+        for name, mistake in mistakes:
             report((*path, name), mistake)
+        if not mistakes and not unknown:
+            report(path, str(exc))  # of no field in particular, such as a table without any limit
         return None
 
 

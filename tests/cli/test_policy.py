@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -169,10 +170,8 @@ def test_limits_that_can_never_be_reached_are_warnings(invoke_bare: Invoke) -> N
         "warning: tiers.pro: 1000/minute can never be reached, since 5/second admits 300 in that time",
         "warning: tiers.pro: 1000/minute can never be reached, since account allows 800/minute to all keys together",
         "warning: tiers.pro: concurrency 50 can never be reached, since account allows 40 to all keys together",
-        "warning: tiers.pro: 1000/minute can never be reached, since owner allows 10/minute to all keys together",
-        "warning: tiers.pro: 500/day can never be reached, since owner allows 100/day to all keys together",
     ]
-    assert len(json.loads(invoke_bare("policy", "check", "--json").stdout)["warnings"]) == 5
+    assert len(json.loads(invoke_bare("policy", "check", "--json").stdout)["warnings"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -185,6 +184,11 @@ def test_limits_that_can_never_be_reached_are_warnings(invoke_bare: Invoke) -> N
         ('rate = "10/minute"\nconcurrency = 1\nquota = ["100/day", "3101/month"]', True),
         ('rate = "10/minute"\nconcurrency = 1\nquota = ["100/day", "50/month"]', True),
         ('rate = "10/minute"\nconcurrency = 1\naccount = { rate = "10/minute", concurrency = 1 }', False),
+        ('rate = "10/minute"\nconcurrency = 1\naccount = { rate = "9/hour" }', True),
+        ('rate = "10/minute"\nconcurrency = 1\naccount = { rate = "10/hour" }', False),
+        ('rate = "10/minute"\nconcurrency = 1\nowner = { rate = "9/minute" }', False),  # a key may have no owner
+        ('rate = "1/minute"\nconcurrency = 1\naccount = { rate = "9/minute" }\nowner = { rate = "10/minute" }', True),
+        ('rate = "1/minute"\nconcurrency = 1\n[anonymous]\nrate = ["61/minute", "1/second"]', True),
     ],
 )
 def test_a_limit_is_unreachable_when_another_is_below_it(invoke_bare: Invoke, limits: str, warned: bool) -> None:  # noqa: FBT001 - a row
@@ -193,6 +197,55 @@ def test_a_limit_is_unreachable_when_another_is_below_it(invoke_bare: Invoke, li
     result = invoke_bare("policy", "check")
 
     assert (result.exit_code, "can never be reached" in result.stderr) == (0, warned)
+
+
+@pytest.mark.parametrize(
+    "limit, public, warned",
+    [
+        ('rate = "10000/minute"', False, False),
+        ('rate = "10001/minute"', False, True),  # the highest of the default tiers has 10000
+        ('rate = "600001/hour"', False, True),
+        ('rate = "10001/minute", by = "account"', False, False),
+        ("concurrency = 500", False, False),
+        ("concurrency = 501", False, True),
+        ('rate = ["10/minute", "11/second"]', False, True),
+        ('rate = "60/minute", by = "address"', True, False),
+        ('rate = "61/minute", by = "address"', True, True),
+        ('concurrency = 11, by = "address"', True, True),
+        ('rate = "61/minute", by = "address"', False, False),
+    ],
+)
+def test_the_limit_of_a_route_is_unreachable_when_all_its_callers_have_less(
+    invoke_bare: Invoke,
+    limit: str,
+    public: bool,  # noqa: FBT001 - a row
+    warned: bool,  # noqa: FBT001 - a row
+) -> None:
+    route = f'[[routes]]\nmatch = "GET /a"\npublic = {str(public).lower()}\nlimit = {{ {limit} }}\n'
+    anonymous = '[anonymous]\nrate = "60/minute"\nconcurrency = 10\n'
+    Path("machpay.toml").write_text(f"{anonymous}{route}", encoding="utf-8")
+
+    result = invoke_bare("policy", "check")
+
+    assert (result.exit_code, "Route 'GET /a': limit: " in result.stderr) == (0, warned)
+
+
+def test_limits_that_are_not_enforced_bound_no_others(invoke_bare: Invoke) -> None:
+    tiers = "".join(f"[tiers.{name}]\nenforce = false\n" for name in ("test", "standard", "enterprise"))
+    route = '[[routes]]\nmatch = "GET /a"\nlimit = { rate = "10001/minute" }\n'
+    Path("machpay.toml").write_text(f"{tiers}{route}", encoding="utf-8")
+
+    assert "can never be reached" not in invoke_bare("policy", "check").stderr
+
+
+def test_the_price_lists_of_the_docs_have_no_limit_that_can_never_be_reached(invoke_bare: Invoke) -> None:
+    text = (Path(__file__).parents[2] / "docs/limits.md").read_text(encoding="utf-8")
+    section = text.partition("## Write a price list")[2].partition("### Quotas")[0]
+    Path("machpay.toml").write_text("\n".join(re.findall(r"```toml\n(.*?)```", section, re.DOTALL)), encoding="utf-8")
+
+    result = invoke_bare("policy", "check")
+
+    assert (result.exit_code, result.stderr) == (0, "")
 
 
 def test_an_explanation_has_the_limits_of_the_route_and_those_that_keys_share(invoke_bare: Invoke) -> None:

@@ -70,6 +70,10 @@ def test_a_rate_per_minute_is_parsed_as_by_limits(number: str, window: str) -> N
         "100/minute/5",
         "100/minute x",
         "0/minute",  # would admit nothing, ever
+        "5/0 minutes",  # one minute to `limits`
+        "5 per 00minutes",
+        "5/33 years",  # of 360 days each; limiters store no longer windows
+        "5/99999999999999999999 minutes",
         f"{MAX_LIMIT + 1}/minute",
         100,
         None,

@@ -8,6 +8,7 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.settings import load_settings
 
 ROUTE = '[[routes]]\nmatch = "GET /a"\n'
+TIER = '[tiers.gold]\nrate = "9/minute"\nconcurrency = 1\n'
 ISSUER = '[[issuers]]\nissuer = "https://id.example.com"\naudience = "api"\njwks = "jwks.json"\n'
 
 
@@ -72,6 +73,37 @@ def mistakes(directory: Path, text: str) -> list[str]:
             "2: tiers.gold.rate: Rate 5 is neither text, as in 1000/minute, nor a list of it",
         ),
         ('[tiers.test]\nrte = "5/minute"', "2: tiers.test.rte: 'rte' is not a setting here; did you mean 'rate'?"),
+        ("[tiers.test]\nrate = 5", "2: tiers.test.rate: Rate 5 is neither text, as in 1000/minute, nor a list of it"),
+        ('[tiers.test]\nrate = "1,000/minute"', "2: tiers.test.rate: Rate '1,000/minute': '1' has no window; `;`, `,`"),
+        ('[tiers.test]\nrate = "5/second;"', "2: tiers.test.rate: Rate '5/second;': '' has no window"),
+        ('[tiers.test]\nrate = "5/0 minutes"', "2: tiers.test.rate: Rate '5/0 minutes' has no usable window: use 1 to"),
+        ('[tiers.test]\nrate = "5/40 years"', "2: tiers.test.rate: Rate '5/40 years' has no usable window: use 1 to"),
+        (
+            '[tiers.test]\nrate = ["60/minute", "1/60 seconds"]',
+            "2: tiers.test.rate: Rate ['60/minute', '1/60 seconds'] has two limits for one window (60-seconds)",
+        ),
+        (f"{TIER}quota = 5", "4: tiers.gold.quota: Quota 5 is neither text, as in 50000/month, nor a list of it"),
+        (f'{TIER}quota = "1/hour"', "4: tiers.gold.quota: Quota '1/hour' is not a number a calendar day or month"),
+        (f'{TIER}quota = "1/2 months"', "4: tiers.gold.quota: Quota '1/2 months' is not a number a calendar day or"),
+        (f"{TIER}account = 5", "4: tiers.gold.account: 5 is not a table"),
+        (f"{TIER}owner = {{}}", "4: tiers.gold.owner: sets no limit: give it a rate, a concurrency or a quota"),
+        (
+            f'{TIER}account = {{ rat = "5/minute" }}',
+            "4: tiers.gold.account.rat: 'rat' is not a setting here; did you mean 'rate'?",
+        ),
+        (
+            f"{TIER}[tiers.gold.owner]\nconcurrency = 0",
+            "5: tiers.gold.owner.concurrency: Concurrency 0 is not a number of requests",
+        ),
+        (f"{TIER}account = {{ rate = 5 }}", "4: tiers.gold.account.rate: Rate 5 is neither text, as in 1000/minute"),
+        (f"{TIER}account = {{ quota = 5 }}", "4: tiers.gold.account.quota: Quota 5 is neither text, as in 50000/month"),
+        ("[anonymous]", "1: anonymous: sets no limit: give it a rate or a concurrency"),
+        ("[anonymous]\nenforce = false", "1: anonymous: sets no limit: give it a rate or a concurrency"),
+        ("[anonymous]\nrate = 5", "2: anonymous.rate: Rate 5 is neither text, as in 1000/minute, nor a list of it"),
+        (
+            '[anonymous]\nrate = "5/minute"\naccount = { rate = "5/minute" }',
+            "3: anonymous.account: 'account' is not a setting here; known: concurrency, enforce, rate",
+        ),
         ("upstreams = 5", "1: upstreams: 5 is not a table of upstreams"),
         ('[upstreams]\ntest = "http://x"', "2: upstreams.test: 'test' is not a setting here; known: live, sandbox"),
         ('[upstreams]\nlive = "x:80"', "2: upstreams.live: 'x:80' is not an http:// or https:// address"),
@@ -92,6 +124,23 @@ def mistakes(directory: Path, text: str) -> list[str]:
         (f'{ROUTE}public = "false"', "3: routes[0].public: "),
         (f"{ROUTE}public = 1", "3: routes[0].public: "),
         (f'{ROUTE}public = true\nscopes = "a"', "4: routes[0].scopes: Route 'GET /a' is public and requires a"),
+        (f'{ROUTE}limit = "5/minute"', "3: routes[0].limit: '5/minute' is not a table"),
+        (f"{ROUTE}limit = {{}}", "3: routes[0].limit: sets no limit: give it a rate or a concurrency"),
+        (f"{ROUTE}limit = {{ rate = 5 }}", "3: routes[0].limit.rate: Rate 5 is neither text, as in 1000/minute, nor"),
+        (f"{ROUTE}limit = {{ rate = {{ a = 1 }} }}", "3: routes[0].limit.rate: Rate {'a': 1} is neither text"),
+        (f'{ROUTE}limit = {{ concurrency = "5" }}', "3: routes[0].limit.concurrency: Concurrency '5' is not a number"),
+        (
+            f'{ROUTE}limit = {{ rate = "5/minute", by = "Key" }}',
+            "3: routes[0].limit.by: by is one of key, account, owner, address, not 'Key'",
+        ),
+        (
+            f'{ROUTE}limit = {{ rate = "5/minute", quota = "5/day" }}',
+            "3: routes[0].limit.quota: 'quota' is not a setting here; known: by, concurrency, enforce, rate",
+        ),
+        (
+            f'{ROUTE}public = true\nlimit = {{ rate = "5/minute", by = "key" }}',
+            "4: routes[0].limit: Route 'GET /a' is public, so its callers have no key: limit it with by = \"address\"",
+        ),
         (f'{ROUTE}environments = ["prod"]', "3: routes[0].environments: "),
         (f'{ROUTE}environments = "live"', "3: routes[0].environments: "),
         ("[[routes]]\nmatch = 5", "2: routes[0].match: "),
@@ -169,6 +218,20 @@ def test_every_mistake_of_a_table_is_told_at_its_own_line(tmp_path: Path) -> Non
         ["4", "routes[0].cost"],
         ["5", "routes[0].public"],
         ["6", "tiers.x"],
+    ]
+
+
+def test_every_mistake_of_a_table_within_a_table_is_told_at_its_own_line(tmp_path: Path) -> None:
+    limits = 'rate = "x"\nconcurrency = 0\nlimt = 1\n'
+    routes = f'{ROUTE}[[routes]]\nmatch = "GET /b"\n[routes.limit]\n{limits}'
+    message = mistakes(tmp_path, f"{TIER}[tiers.gold.account]\n{limits}{routes}")
+    assert [line.split(": ")[:2] for line in message] == [
+        ["5", "tiers.gold.account.rate"],
+        ["6", "tiers.gold.account.concurrency"],
+        ["7", "tiers.gold.account.limt"],
+        ["13", "routes[1].limit.rate"],
+        ["14", "routes[1].limit.concurrency"],
+        ["15", "routes[1].limit.limt"],
     ]
 
 

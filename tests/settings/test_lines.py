@@ -27,6 +27,9 @@ match = "GET /b"
 
 [[routes]]
 match = "GET /c"
+
+[routes.limit]
+rate = "3/minute"
 """
 
 
@@ -46,6 +49,8 @@ match = "GET /c"
         (("routes", 1), 20),
         (("routes", 1, "match"), 21),
         (("routes", 2, "match"), 24),
+        (("routes", 2, "limit"), 26),
+        (("routes", 2, "limit", "rate"), 27),
         (("routes",), 13),
         # What has no line of its own is told by the closest thing around it.
         (("routes", 0, "scopes", 1), 15),

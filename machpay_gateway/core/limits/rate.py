@@ -19,9 +19,12 @@ CONCURRENCY = "concurrency"  # the policy's name in headers and refusals
 LimitedBy = Literal["key", "account", "owner", "address"]
 LIMITED_BY: tuple[LimitedBy, ...] = get_args(LimitedBy)
 _MINUTE = 60
+MAX_WINDOW_SECONDS = 10**9  # 31 years; limiters store milliseconds in 40 bits
 _UNIT_SECONDS = {"minute": _MINUTE, "hour": 60 * _MINUTE}
 _COMMON = re.compile(r"([0-9]{1,18})/(?:(minute|hour)|([2-9]|[1-9][0-9]) (minute|hour)s)")
-_QUOTA = re.compile(r"\s*([0-9]{1,18})\s*(?:/|\sper\s)\s*(?:1\s+)?([a-z]+?)s?\s*", re.IGNORECASE)
+_NO_WINDOW = re.compile(r"(?:/|per)\s*0+\s*[a-z]", re.IGNORECASE)  # `limits` takes `5/0 minutes` for `5/minute`
+_QUOTA = re.compile(r"\s*([0-9]{1,18})\s*(?:/|per)\s*(?:1\s*)?([a-z]+?)s?\s*", re.IGNORECASE)
+_EXAMPLES = {"Rate": "1000/minute", "Quota": "50000/month"}
 
 
 class Rate(NamedTuple):
@@ -49,16 +52,20 @@ class Limits:
 
     @classmethod
     def parse(
-        cls, rate: str | Sequence[str] = (), concurrency: int | None = None, quota: str | Sequence[str] = ()
+        cls, rate: str | Sequence[str] = (), concurrency: int | None = None, quota: str | Sequence[str] | None = None
     ) -> Self:
-        """Return the limits in the notation of settings. Raises ConfigurationError, also when there is none."""
-        limits = cls(parse_rates(rate), parse_quotas(quota), concurrency)
+        """Return the limits in the notation of settings. Raises ConfigurationError, also when there is none.
+
+        *quota* is None where no quota can be set.
+        """
+        limits = cls(parse_rates(rate), () if quota is None else parse_quotas(quota), concurrency)
         if concurrency is not None and (type(concurrency) is not int or not 1 <= concurrency <= MAX_CONCURRENCY):
             raise ConfigurationError(
                 f"Concurrency {concurrency!r} is not a number of requests: use 1 to {MAX_CONCURRENCY}"
             )
         if not (limits.rates or limits.quotas or concurrency is not None):
-            raise ConfigurationError("sets no limit: give it a rate, a concurrency or a quota")
+            way_out = "a rate or a concurrency" if quota is None else "a rate, a concurrency or a quota"
+            raise ConfigurationError(f"sets no limit: give it {way_out}")
         for name in {rate.name for rate in limits.rates} & {quota.name for quota in limits.quotas}:
             raise ConfigurationError(
                 f"A rate and a quota are both per {name}, so their policies have one name: "
@@ -268,7 +275,7 @@ def _lowest(limits: Sequence[Limits]) -> Limits:
 
 
 def _hashable(value: str | Sequence[str]) -> str | Sequence[str]:
-    return value if isinstance(value, str) else tuple(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def parse_flag(name: str, value: object) -> bool:
@@ -294,7 +301,7 @@ def _shared_limits(name: str, value: SharedLimits | Mapping[str, object] | None)
 
 
 def parse_rates(rate: str | Sequence[str]) -> tuple[Rate, ...]:
-    """Return the rates of a text or a list of texts. A text may have several, with `;` or `,` between them.
+    """Return the rates of a text or a list of texts. A text may have several, with `;`, `,` or `|` between them.
 
     Raises ConfigurationError: for what is no rate, and for two rates of one window.
     """
@@ -327,12 +334,17 @@ def parse_quotas(quota: str | Sequence[str]) -> tuple[Quota, ...]:
 
 
 def _texts(value: str | Sequence[str], name: str) -> Iterator[str]:
-    if isinstance(value, str):
-        yield from re.split("[;,|]", value)
-        return
-    if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
-        raise ConfigurationError(f"{name} {value!r} is neither text, as in 1000/minute, nor a list of it")
-    yield from value
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise ConfigurationError(f"{name} {value!r} is neither text, as in {_EXAMPLES[name]}, nor a list of it")
+    for text in texts:
+        parts = re.split("[;,|]", text)
+        for part in parts:
+            if len(parts) > 1 and not part.strip(" 0123456789"):
+                raise ConfigurationError(
+                    f"{name} {text!r}: {part!r} has no window; `;`, `,` and `|` stand between limits, not in numbers"
+                )
+        yield from parts
 
 
 def parse_rate(rate: str) -> Rate:
@@ -354,7 +366,9 @@ def parse_rate(rate: str) -> Rate:
         ) from exc
     if others:
         raise ConfigurationError(f"Rate {rate!r} is more than one rate: give one")
-    _check_limit(rate, item.amount * (item.multiples > 0))
+    _check_limit(rate, item.amount)
+    if _NO_WINDOW.search(rate) or item.get_expiry() > MAX_WINDOW_SECONDS:
+        raise ConfigurationError(f"Rate {rate!r} has no usable window: use 1 to {MAX_WINDOW_SECONDS} seconds")
     name = item.GRANULARITY.name if item.multiples == 1 else f"{item.multiples}-{item.GRANULARITY.name}s"
     return Rate(item.amount, item.get_expiry(), name)
 
