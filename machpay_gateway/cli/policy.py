@@ -152,7 +152,7 @@ def _print_explanation(explanation: Explanation, settings: Settings) -> None:
         print_table(
             ("TIER", "RATE", "CONCURRENT", "REQUESTS PER WINDOW"),
             [
-                (name, tier.rate_text, str(tier.concurrency), _requests(tier, explanation.rule.cost))
+                (name, _rate_cell(tier), str(tier.concurrency), _requests(tier, explanation.rule.cost))
                 for name, tier in settings.tiers.items()
             ],
         )
@@ -188,11 +188,16 @@ def describe_limits_by(by: str, limits: Limits, *, enforced: bool) -> str:
     return f"{describe_limits(limits)}, by {by}{'' if enforced else ' (only counted)'}"
 
 
+def _rate_cell(tier: Tier) -> str:
+    return tier.rate_text + ("" if tier.enforce else " (only counted)")
+
+
 def _shared_rows(name: str, tier: Tier) -> Iterator[tuple[str, str, str]]:
+    only_counted = "" if tier.enforce else " (only counted)"
     if tier.account_limits is not None:
-        yield name, "an account", describe_limits(tier.account_limits)
+        yield name, "an account", describe_limits(tier.account_limits) + only_counted
     if tier.owner_limits is not None:
-        yield name, "an owner", describe_limits(tier.owner_limits)
+        yield name, "an owner", describe_limits(tier.owner_limits) + only_counted
 
 
 def _requests(tier: Tier, cost: int) -> str:
@@ -228,5 +233,6 @@ def _tier_json(name: str, tier: Tier) -> dict[str, Any]:
         "tier": name,
         "rate": tier.rate_text,
         "concurrency": tier.concurrency,
+        "enforced": tier.enforce,
         **{whose: describe_limits(limits) for whose, limits in shared.items() if limits is not None},
     }

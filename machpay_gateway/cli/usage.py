@@ -8,7 +8,7 @@ from machpay_gateway.cli.key_limits import KeyLevels, read_levels
 from machpay_gateway.cli.output import json_option, print_json, print_table
 from machpay_gateway.cli.session import CliSession, pass_session, require_key
 from machpay_gateway.cli.values import Duration
-from machpay_gateway.core.usage.counters import ADMITTED_OUTCOMES, BUCKETS, UsageReport
+from machpay_gateway.core.usage.counters import ALLOWED, BUCKETS, UsageReport
 from machpay_gateway.core.usage.document import CountsDocument, usage_document
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.telemetry.reports import usage_report
@@ -61,9 +61,8 @@ def _print_levels(levels: KeyLevels, *, is_first: bool) -> None:
 
 def _cells(label: str, counts: CountsDocument) -> tuple[str, ...]:
     latency = counts["latency_ms"]
-    refused = ", ".join(
-        f"{code} {count:,}" for code, count in counts["outcomes"].items() if code not in ADMITTED_OUTCOMES
-    )
+    # Requests that a limit would refuse are the only reason to set `enforce = false`: they are shown, too.
+    refused = ", ".join(f"{code} {count:,}" for code, count in counts["outcomes"].items() if code != ALLOWED)
     numbers = [f"{number:,}" for number in (counts["requests"], counts["allowed"], counts["refused"])]
     quantiles = [f"{value:,.1f}" for value in (latency["p50"], latency["p95"], latency["p99"]) if value is not None]
     return label, *numbers, *quantiles, refused or "-"

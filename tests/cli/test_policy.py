@@ -264,3 +264,17 @@ def test_an_explanation_has_the_limits_of_the_route_and_those_that_keys_share(in
         {"by": "address", "limits": "60/minute, 10 concurrent", "enforced": True},
         {"by": "address", "limits": "5/minute", "enforced": False},
     ]
+
+
+def test_an_explanation_marks_tiers_that_only_count(invoke_bare: Invoke) -> None:
+    trial = '[tiers.trial]\nrate = "9/minute"\nconcurrency = 1\naccount = { rate = "8/minute" }\nenforce = false\n'
+    Path("machpay.toml").write_text(trial, encoding="utf-8")
+
+    lines = invoke_bare("policy", "explain", "GET /a").stdout.splitlines()
+    as_json = json.loads(invoke_bare("policy", "explain", "GET /a", "--json").stdout)
+
+    (limits, shared) = (line for line in lines if line.startswith("trial"))
+    assert "9/minute (only counted)" in limits
+    assert "8/minute (only counted)" in shared
+    assert {row["tier"]: row["enforced"] for row in as_json["limits"]}["trial"] is False
+    assert {row["tier"]: row["enforced"] for row in as_json["limits"]}["test"] is True

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,12 @@ def key_id(invoke: Invoke) -> str:
     return str(made["id"])
 
 
-def count(key_id: str) -> None:
+def count(key_id: str, outcomes: Sequence[tuple[str, int]] = (("allowed", 200), ("rate_limited", 429))) -> None:
     start = int(time.time()) // 60 * 60
     histogram = (0, 0, 3, *(0,) * (len(BOUNDS) - 2))
     rows = [
         UsageRow(UsageKey(key_id, start, "GET /v1/skills", outcome, status), 0.012, histogram)
-        for outcome, status in (("allowed", 200), ("rate_limited", 429))
+        for outcome, status in outcomes
     ]
 
     async def counted() -> None:
@@ -62,6 +63,12 @@ def test_a_table_has_a_row_for_each_bucket_and_the_total(invoke: Invoke, key_id:
     ]
     assert bucket.split()[1:] == ["6", "3", "3", "3.8", "4.9", "5.0", "rate_limited", "3"]
     assert total.split() == ["total", *bucket.split()[1:]]
+
+
+def test_requests_that_a_limit_would_have_refused_are_allowed_and_named(invoke: Invoke, key_id: str) -> None:
+    count(key_id, [("allowed", 200), ("shadow_limited", 200)])
+    total = invoke("keys", "usage", key_id).stdout.splitlines()[2]
+    assert total.split() == ["total", "6", "6", "0", "3.8", "4.9", "5.0", "shadow_limited", "3"]
 
 
 def test_json_is_what_the_key_api_answers(invoke: Invoke, key_id: str) -> None:

@@ -59,10 +59,10 @@ PROBLEMS: Mapping[Reason, ProblemType] = {
     ),
     Reason.ROUTE_NOT_FOUND: ProblemType(404, "Not found", "There is nothing at this path for this method.", 4404),
     Reason.RATE_LIMITED: ProblemType(
-        429, "Rate limit exceeded", "The request limit of these credentials is reached.", 4429
+        429, "Rate limit exceeded", "A limit on requests is reached: see `violated_policies`.", 4429
     ),
     Reason.CONCURRENCY_LIMITED: ProblemType(
-        429, "Too many concurrent requests", "Too many requests of these credentials are in flight.", 4429
+        429, "Too many concurrent requests", "Too many requests are in flight: see `violated_policies`.", 4429
     ),
     Reason.TOO_MANY_FAILURES: ProblemType(
         429, "Too many failures", "Too many invalid credentials came from this address.", 4429
