@@ -75,11 +75,12 @@ def _all_of(names: Iterable[str]) -> ScopeExpression:
     """Return the expression that requires all *names*; a `|` in a list is refused, since it would mean any of them."""
     if not isinstance(names, Iterable):
         raise ConfigurationError(f"{names!r} is neither a scope expression nor a list of scope names")
-    required = frozenset(names)
-    for name in required:
+    names = tuple(names)
+    for name in names:
         if not isinstance(name, str):
             raise ConfigurationError(f"{name!r} is not a scope name")
         check_scope_name(name)
+    required = frozenset(names)
     return ScopeExpression((required,)) if required else ScopeExpression()
 
 

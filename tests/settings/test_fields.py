@@ -120,6 +120,7 @@ def mistakes(directory: Path, text: str) -> list[str]:
         (f'{ROUTE}scopes = "a |"', "3: routes[0].scopes: Scope expression 'a |' has an empty alternative"),
         (f"{ROUTE}scopes = 5", "3: routes[0].scopes: "),
         (f"{ROUTE}scopes = [5]", "3: routes[0].scopes: "),
+        (f'{ROUTE}scopes = [["a"]]', "3: routes[0].scopes: ['a'] is not a scope name"),
         (f"{ROUTE}cost = -1", "3: routes[0].cost: Route 'GET /a': cost -1 is not a number of units"),
         (f'{ROUTE}public = "false"', "3: routes[0].public: "),
         (f"{ROUTE}public = 1", "3: routes[0].public: "),
