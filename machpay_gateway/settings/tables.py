@@ -76,17 +76,16 @@ def parse_table(table_class: type[Parsed], value: object, path: SettingPath, rep
     unknown = [name for name in value if name not in parameters]
     for name in unknown:
         report((*path, name), unknown_setting(name, parameters))
+    values = {
+        name: _parse_within(table_class, name, item, (*path, name), report)
+        for name, item in value.items()
+        if name in parameters
+    }
     required = [name for name, field in parameters.items() if field.default is field.default_factory is MISSING]
     missing = [name for name in required if name not in value]
     if missing:
         report(path, f"lacks {' and '.join(missing)}")
         return None
-    nested = _NESTED.get(table_class, {})
-    values: dict[str, Any] = {
-        name: item if item is None or name not in nested else parse_table(nested[name], item, (*path, name), report)
-        for name, item in value.items()
-        if name in parameters
-    }
     try:
         return table_class(**values)
     except ConfigurationError as exc:
@@ -96,6 +95,27 @@ def parse_table(table_class: type[Parsed], value: object, path: SettingPath, rep
         if not mistakes and not unknown:
             report(path, str(exc))  # of no field in particular, such as a table without any limit
         return None
+
+
+def _parse_within(table_class: type, name: str, value: Any, path: SettingPath, report: Report) -> Any:  # noqa: ANN401 - of any field
+    """Return *value*, the field *name* of a *table_class*; parsed, or without what is invalid, if it is a table."""
+    nested = _NESTED.get(table_class, {}).get(name)
+    if nested is not None and value is not None:
+        return parse_table(nested, value, path, report)
+    if table_class is Route and name == "proxy" and isinstance(value, Mapping):
+        return dict(_proxy_changes(value, path, report))
+    return value
+
+
+def _proxy_changes(changes: Mapping[str, Any], path: SettingPath, report: Report) -> Iterator[tuple[str, Any]]:
+    """Yield those of a route's *changes* that are valid, each by itself."""
+    for name, value in changes.items():
+        try:
+            ProxySettings().with_changes({name: value})
+        except ConfigurationError as exc:
+            report((*path, name), str(exc))
+        else:
+            yield name, value
 
 
 def _mistakes_by_field(table_class: type[Parsed], values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

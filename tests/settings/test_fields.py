@@ -142,6 +142,8 @@ def mistakes(directory: Path, text: str) -> list[str]:
             f'{ROUTE}public = true\nlimit = {{ rate = "5/minute", by = "key" }}',
             "4: routes[0].limit: Route 'GET /a' is public, so its callers have no key: limit it with by = \"address\"",
         ),
+        (f"{ROUTE}proxy = 5", "3: routes[0].proxy: Route 'GET /a': proxy 5 is not a table"),
+        (f"{ROUTE}[routes.proxy]\nidle = 5", "4: routes[0].proxy.idle: 'idle' is not a setting here; known: connect"),
         (f'{ROUTE}environments = ["prod"]', "3: routes[0].environments: "),
         (f'{ROUTE}environments = "live"', "3: routes[0].environments: "),
         ("[[routes]]\nmatch = 5", "2: routes[0].match: "),
@@ -233,6 +235,19 @@ def test_every_mistake_of_a_table_within_a_table_is_told_at_its_own_line(tmp_pat
         ["13", "routes[1].limit.rate"],
         ["14", "routes[1].limit.concurrency"],
         ["15", "routes[1].limit.limt"],
+    ]
+
+
+def test_a_table_within_one_that_lacks_something_is_read_all_the_same(tmp_path: Path) -> None:
+    text = (
+        '[tiers.gold]\naccount = { rat = "5/minute" }\n[[routes]]\nproxy = { idle_seconds = -1, total_seconds = "5" }'
+    )
+    assert [line.split(": ")[:2] for line in mistakes(tmp_path, text)] == [
+        ["1", "tiers.gold"],
+        ["2", "tiers.gold.account.rat"],
+        ["3", "routes[0]"],
+        ["4", "routes[0].proxy.idle_seconds"],
+        ["4", "routes[0].proxy.total_seconds"],
     ]
 
 
