@@ -34,6 +34,9 @@ rate = "2/minute"
 concurrency = 5
 enforce = false
 
+[tiers.test]
+owner = { rate = "6/minute" }
+
 [anonymous]
 rate = "3/minute"
 
@@ -70,12 +73,12 @@ class Plans:
 
     api: Guarded
 
-    async def key(self, tier: str = "pro", owner: str | None = None) -> str:
+    async def key(self, tier: str = "pro", owner: str | None = None, environment: str = "live") -> str:
         """Return the secret of a new key of the one account of *tier*."""
         accounts = self.api.gateway.accounts
         account = await accounts.find(tier) or await accounts.create(tier, tier)
         _, secret = await self.api.gateway.keys.create(
-            account.id, name="test", scopes=[], environment="live", owner=owner
+            account.id, name="test", scopes=[], environment=environment, owner=owner
         )
         return secret
 
@@ -125,6 +128,12 @@ async def plans(tmp_path: Path, redis: str | None) -> AsyncIterator[Plans]:
 def left(answer: Response) -> dict[str, int]:
     items = (item.split(";") for item in answer.headers["ratelimit"].split(", "))
     return {name.strip('"'): int(r.removeprefix("r=")) for name, r, *_ in items}
+
+
+async def test_an_owner_of_test_keys_is_another_than_any_of_live_keys(plans: Plans) -> None:
+    live = await plans.key(owner="test:ada")
+    assert "owner-minute" in await plans.violated(live)
+    assert left(await plans.ask(await plans.key(owner="ada", environment="test")))["owner-minute"] == 5
 
 
 async def test_every_policy_that_applies_is_in_the_headers(plans: Plans) -> None:

@@ -54,8 +54,9 @@ def _shared_parts(principal: Principal) -> Iterator[tuple[Part, str]]:
     tier = principal.shared_limits or principal.limits
     if tier.account_limits is not None:
         yield Part("account", tier.account_limits, tier.enforce), f"account:{_account(principal)}"
+    # With a colon, the live owner `test:ada` would be the test owner `ada`. Names of accounts have no slash.
     if tier.owner_limits is not None and principal.owner is not None:
-        yield Part("owner", tier.owner_limits, tier.enforce), f"owner:{_account(principal)}:{principal.owner}"
+        yield Part("owner", tier.owner_limits, tier.enforce), f"owner:{_account(principal)}/{principal.owner}"
 
 
 def _subject(principal: Principal, by: LimitedBy, address: int | None) -> str:
@@ -63,7 +64,7 @@ def _subject(principal: Principal, by: LimitedBy, address: int | None) -> str:
         case "account":
             return _account(principal)
         case "owner" if principal.owner is not None:
-            return f"{_account(principal)}:{principal.owner}"
+            return f"{_account(principal)}/{principal.owner}"
         case "address":
             return f"{_account(principal)}:{block_name(address)}"
     return principal.subject  # a key without an owner counts for itself
