@@ -32,6 +32,7 @@ Reader = Callable[[object, SettingPath, Report], object]
 
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _PREFIX = re.compile(r"[A-Za-z0-9._:-]{1,32}")
+_LIMITS = {"rate", "quota"}
 _MIN_SECRET_KEY = 32  # characters: 128 bits when they are hex
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 _DATABASE_SCHEMES = ("sqlite", "postgresql", "memory")
@@ -181,17 +182,21 @@ def _tiers(value: object, path: SettingPath, report: Report) -> Mapping[str, Tie
         table = item
         if isinstance(item, Mapping):
             defaults = {"rate": TIERS[name].rate, "concurrency": TIERS[name].concurrency} if name in TIERS else {}
-            table = {key: _with_numbers(entry) for key, entry in (defaults | dict(item)).items()}
+            table = _with_numbers(defaults | dict(item))
         if (tier := parse_table(Tier, table, (*path, name), report)) is not None:
             tiers[name] = tier
     return tiers
 
 
-def _with_numbers(value: object) -> object:
-    """Return *value* with numbers for those in text, as the environment has them, also within a table."""
-    if isinstance(value, Mapping):
-        return {name: _with_numbers(item) for name, item in value.items()}
-    return parse_number(value)
+def _with_numbers(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return *table* with numbers for those in text, as the environment has them, also within a table.
+
+    Limits stay text: a mistake in them is described as it is written.
+    """
+    return {
+        name: _with_numbers(item) if isinstance(item, Mapping) else item if name in _LIMITS else parse_number(item)
+        for name, item in table.items()
+    }
 
 
 def _upstreams(value: object, path: SettingPath, report: Report) -> Mapping[str, Upstream]:
@@ -230,7 +235,7 @@ def _optional(
 ) -> Reader:
     def read(value: object, path: SettingPath, report: Report) -> object:
         if isinstance(value, Mapping):
-            value = {name: parse_number(item) for name, item in value.items()}
+            value = {name: item if name in _LIMITS else parse_number(item) for name, item in value.items()}
         return None if value is None else parse_table(table_class, value, path, report)
 
     return read
