@@ -9,7 +9,7 @@ from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.limits.rate import TIERS, Tier
+from machpay_gateway.core.limits.rate import TIERS, AnonymousLimits, Tier
 
 NOT_FOUND, MALFORMED = Reason.ROUTE_NOT_FOUND, Reason.MALFORMED_REQUEST
 
@@ -256,6 +256,15 @@ def test_a_cost_that_a_limit_of_a_route_an_account_or_an_owner_never_has_is_refu
             "the route ever has (8/minute)",
         )
     ]
+
+
+def test_a_cost_above_a_limit_that_is_not_enforced_is_fine() -> None:
+    routes = [
+        Route("GET /dear", cost=9, limit={"rate": "8/minute", "enforce": False}),
+        Route("GET /public", cost=9, public=True),
+    ]
+    trial = Tier("8/minute", 1, account={"rate": "8/minute"}, enforce=False)
+    assert not list(find_route_mistakes(routes, {"trial": trial}, AnonymousLimits("8/minute", enforce=False)))
 
 
 def specificity(template: str, path: str) -> tuple[int, ...] | None:

@@ -247,8 +247,9 @@ def find_route_mistakes(
             yield index, f"Route {route.match!r} matches the same requests as {earlier.match!r}: keep one of them"
         limits = list(_counted_limits(tiers))
         if route.public:
-            limits = [] if anonymous is None else [("[anonymous]", rate) for rate in anonymous.limits.rates]
-        limits += [("the route", rate) for _, limit in route.limits for rate in limit.limits.rates]
+            rates = () if anonymous is None or not anonymous.enforce else anonymous.limits.rates
+            limits = [("[anonymous]", rate) for rate in rates]
+        limits += [("the route", rate) for _, limit in route.limits if limit.enforce for rate in limit.limits.rates]
         for owner, limit in limits:
             if route.cost > limit.limit:
                 problem = f"Route {route.match!r} costs {route.cost}, more than {owner} ever has"
@@ -256,8 +257,10 @@ def find_route_mistakes(
 
 
 def _counted_limits(tiers: Mapping[str, Tier]) -> Iterator[tuple[str, Rate | Quota]]:
-    """Yield each limit of units that the tiers set, after whose it is."""
+    """Yield each limit of units that the tiers set and enforce, after whose it is."""
     for name, tier in tiers.items():
+        if not tier.enforce:
+            continue
         for kind, limits in (("", tier.limits), ("account of ", tier.account_limits), ("owner of ", tier.owner_limits)):
             for limit in () if limits is None else limits.counted:
                 yield f"{kind}tier {name!r}", limit
