@@ -141,7 +141,7 @@ class Subject:
         self.is_in_flight = False  # its own steps
         self.is_queued = False
         self.is_lingering = False  # a release waits to be reported
-        self.slots_left = 0.0  # over all workers, by the last reply
+        self.slots_left = 0  # over all workers, by the last reply
         self.last_place: _Place | None = None  # its own in `last_levels`
         self.last_levels: Sequence[float] = ()  # of a plan, by the last reply
         self.updated_at = 0.0  # when the step of that reply was sent
@@ -427,7 +427,7 @@ class SubjectSet:
             subject.last_levels = levels
             subject.updated_at = started_at
             if limits.concurrency is not None:
-                subject.slots_left = levels[end - 1]
+                subject.slots_left = int(levels[end - 1])
                 if subject.reported is not None:
                     subject.reported += count
                 if subject.reported != subject.held:
