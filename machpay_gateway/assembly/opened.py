@@ -7,6 +7,7 @@ from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
 from machpay_gateway.core.jose.signing import SigningKey
 from machpay_gateway.core.keys.audit import Change
 from machpay_gateway.core.keys.key import KeyRecord
+from machpay_gateway.core.limits.ports import StoredUnits
 from machpay_gateway.core.usage.counters import UsageBatch
 from machpay_gateway.gateway import Lifecycle
 
@@ -70,12 +71,12 @@ class OpenedStore:
         """Drop the usage that is past its retention at *now*, seconds since the epoch."""
         await self._store.drop_usage(now)
 
-    async def add_quota_units(self, units: Sequence[tuple[str, int, int]]) -> None:
-        """Add *units*: a subject, a day since the epoch, and what to add to it."""
+    async def add_quota_units(self, units: Sequence[tuple[str, int, int]], now: float) -> int:
+        """Add a batch of *units*: a subject, a day since the epoch, and what to add to it. Returns its number."""
         await self._ready(self.lifecycle.open)  # not `serve`: the gateway may be about to close
-        await self._store.add_quota_units(units)
+        return await self._store.add_quota_units(units, now)
 
-    async def quota_units(self, subject: str, since: int) -> int:
+    async def quota_units(self, subject: str, since: int) -> StoredUnits:
         """Return the units of *subject* on the day *since* and later."""
         await self._ready(self.lifecycle.open)
         return await self._store.quota_units(subject, since)

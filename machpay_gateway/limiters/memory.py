@@ -222,9 +222,9 @@ class MemoryLimiter:
         for subject in subjects:
             if not subject.is_seeded:
                 quotas = subject.limits.quotas
-                taken = [0] * len(quotas) if self._ledger is None else await self._ledger.taken(subject.name, quotas)
+                stored = [] if self._ledger is None else await self._ledger.taken(subject.name, quotas)
                 if subject.limits.quotas is quotas:  # else its tier has changed in the meantime
-                    subject.seed(taken)
+                    subject.seed([units for units, _ in stored] or [0] * len(quotas))
 
     def _count_quotas(self, subject: _MemorySubject, units: int) -> None:
         if self._ledger is not None and subject.quotas and units:

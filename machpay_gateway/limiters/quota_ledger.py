@@ -8,13 +8,22 @@ from collections.abc import Callable, Sequence
 
 from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.core.limits.calendar import DAY_SECONDS, period_at
-from machpay_gateway.core.limits.ports import QuotaStore
+from machpay_gateway.core.limits.ports import QuotaStore, StoredUnits
 from machpay_gateway.core.limits.rate import Quota
 from machpay_gateway.singleflight import SingleFlight
 
 logger = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 1.0
+
+
+class QuotaBatch:
+    """Units that are stored together: once they are, it has a *number*. Mutable."""
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number: int | None = None
 
 
 class QuotaLedger:
@@ -29,20 +38,24 @@ class QuotaLedger:
         self._store = store
         self._clock = clock
         self._units: Counter[tuple[str, int]] = Counter()
+        self._batches: list[QuotaBatch] = []  # of what is not stored; what is counted now goes with the last one
         self._flushes = SingleFlight(self._flush, failed=self._log_outage)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_loop: asyncio.AbstractEventLoop | None = None
         self._is_away = False
 
-    def count(self, subject: str, units: int) -> None:
-        """Count *units* of *subject*, now."""
+    def count(self, subject: str, units: int) -> QuotaBatch:
+        """Count *units* of *subject*, now. Returns the batch with which they are stored."""
         self._units[subject, int(self._clock() // DAY_SECONDS)] += units
+        if not self._batches:
+            self._batches.append(QuotaBatch())
         loop = asyncio.get_running_loop()
         # A timer of another event loop does not count: that loop may be closed.
         if self._timer is None or self._timer_loop is not loop:
             self._timer, self._timer_loop = loop.call_later(_FLUSH_SECONDS, self._start_flush), loop
+        return self._batches[-1]
 
-    async def taken(self, subject: str, quotas: Sequence[Quota]) -> list[int]:
+    async def taken(self, subject: str, quotas: Sequence[Quota]) -> list[StoredUnits]:
         """Return the units of *subject* in the present period of each of *quotas*. Raises StoreUnavailable."""
         for _ in range(2):  # a flush that has begun already may lack what was counted since
             await self._flushes.join(None)
@@ -71,11 +84,16 @@ class QuotaLedger:
         units, self._units = self._units, Counter()
         if not units:
             return
+        batches, self._batches = self._batches, []
+        rows = [(subject, day, count) for (subject, day), count in units.items()]
         try:
-            await self._store.add_quota_units([(subject, day, count) for (subject, day), count in units.items()])
+            number = await self._store.add_quota_units(rows, self._clock())
         except BaseException:
             self._units.update(units)
+            self._batches = batches + self._batches
             raise
+        for batch in batches:
+            batch.number = number
         self._is_away = False
 
     def _log_outage(self, error: BaseException) -> None:

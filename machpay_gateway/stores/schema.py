@@ -32,6 +32,7 @@ REVISIONS = (
     "0010",
     "0011",
     "0012",
+    "0013",
 )  # oldest first; listed here so that a start can compare without importing Alembic
 HEAD = REVISIONS[-1]
 
@@ -156,6 +157,14 @@ QUOTA_UNITS = Table(
     Column("day", Integer, primary_key=True, autoincrement=False),  # since the epoch
     Column("units", BigInteger, nullable=False),
     Index(None, "day"),  # to delete old ones
+)
+
+# One row, with the number of the newest batch of quota units.
+QUOTA_BATCHES = Table(
+    "quota_batches",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, nullable=False),
 )
 
 # Not a column of key_secrets: a use must not update the rows that a rotation rewrites, and outlives the secret.

@@ -65,7 +65,7 @@ def test_nothing_is_wrong_after_init(invoke: Invoke) -> None:
     assert lines[0].split() == ["STATUS", "SUBJECT", "FOUND"]
     assert [line.split()[0] for line in lines[1:] if line[0] != " "] == ["ok"] * 5
     assert "machpay.toml: 6 routes; " in result.stdout
-    assert "has schema revision 0012 and 1 account\n" in result.stdout
+    assert "has schema revision 0013 and 1 account\n" in result.stdout
     assert lines[-1].strip() == 'way out: for more than one worker: redis = "redis://HOST:6379/0"'
 
 
@@ -363,7 +363,7 @@ def test_a_key_that_does_not_exist_is_an_error_that_repeats_no_secret(invoke: In
         ),
         ("DROP TABLE alembic_version", "wrong", "has a table 'accounts' that is not ours", None),
         ("UPDATE alembic_version SET version_num = '9999'", "wrong", "upgrade machpay-gateway, or restore", None),
-        ("DELETE FROM alembic_version", "wrong", "has schema revision none, and this version needs 0012", INIT),
+        ("DELETE FROM alembic_version", "wrong", "has schema revision none, and this version needs 0013", INIT),
     ],
 )
 def test_a_database_that_cannot_be_served_from_is_told(

@@ -30,7 +30,7 @@ from machpay_gateway.core.limits.admission import (
     Stale,
 )
 from machpay_gateway.core.limits.plan import Plan, tier_plan
-from machpay_gateway.core.limits.ports import Limiter
+from machpay_gateway.core.limits.ports import Limiter, StoredUnits
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.memory import MemoryLimiter
 from machpay_gateway.limiters.quota_ledger import QuotaLedger
@@ -46,17 +46,21 @@ class StoredQuotas:
     """The stored units of quotas, in a dict. While it *is_away*, it raises."""
 
     def __init__(self) -> None:
+        self.batch = 0
         self.units: Counter[tuple[str, int]] = Counter()
         self.is_away = False
 
-    async def add_quota_units(self, units: Sequence[tuple[str, int, int]]) -> None:
+    async def add_quota_units(self, units: Sequence[tuple[str, int, int]], now: float) -> int:
         self._check()
         for subject, day, count in units:
             self.units[subject, day] += count
+        self.batch = max(self.batch + 1, int(now * 1000))
+        return self.batch
 
-    async def quota_units(self, subject: str, since: int) -> int:
+    async def quota_units(self, subject: str, since: int) -> StoredUnits:
         self._check()
-        return sum(count for (name, day), count in self.units.items() if name == subject and day >= since)
+        units = sum(count for (name, day), count in self.units.items() if name == subject and day >= since)
+        return StoredUnits(units, self.batch)
 
     async def drop_quota_units(self, now: float) -> None:
         raise NotImplementedError

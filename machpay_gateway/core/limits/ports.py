@@ -1,7 +1,7 @@
 """The ports through which decisions reach a limiter, and a limiter the stored counts of quotas."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from machpay_gateway.core.limits.admission import (
     AdmissionRequest,
@@ -56,13 +56,24 @@ class Limiter(Protocol):
         """Answer requests of *subject*, stored with *group*, that are older than *version* with STALE from now on."""
 
 
+class StoredUnits(NamedTuple):
+    """The stored *units* of a subject: those of all batches until *batch*, the number of one, and of no later one."""
+
+    units: int
+    batch: int
+
+
 class QuotaStore(Protocol):
     """Where the units of quotas are stored, by subject and day. Raises StoreUnavailable."""
 
-    async def add_quota_units(self, units: Sequence[tuple[str, int, int]]) -> None:
-        """Add *units*: a subject, a day since the epoch, and what to add to it. All of it, or nothing."""
+    async def add_quota_units(self, units: Sequence[tuple[str, int, int]], now: float) -> int:
+        """Add a batch of *units*: a subject, a day since the epoch, and what to add to it. All of it, or nothing.
 
-    async def quota_units(self, subject: str, since: int) -> int:
+        Returns the number of the batch: more than that of any before, and than the ms that *now*, seconds since the
+        epoch, has.
+        """
+
+    async def quota_units(self, subject: str, since: int) -> StoredUnits:
         """Return the units of *subject* on the day *since* and later."""
 
     async def drop_quota_units(self, now: float) -> None:

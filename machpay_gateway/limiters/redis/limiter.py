@@ -26,7 +26,9 @@ from machpay_gateway.core.limits.admission import (
     refusal_for,
 )
 from machpay_gateway.core.limits.plan import Part, Plan, plan_of
+from machpay_gateway.core.limits.ports import StoredUnits
 from machpay_gateway.core.limits.rate import Limits, Quota, Rate
+from machpay_gateway.limiters.redis.backlog import Backlog
 from machpay_gateway.limiters.redis.batcher import Batcher
 from machpay_gateway.limiters.redis.connection import set_result
 from machpay_gateway.limiters.redis.connection_supervisor import ConnectionSupervisor
@@ -40,7 +42,7 @@ from machpay_gateway.limiters.redis.subject import More, Reader, Step, Subject, 
 from machpay_gateway.limiters.redis.version_markers import VersionMarkers
 
 if TYPE_CHECKING:
-    from machpay_gateway.limiters.quota_ledger import QuotaLedger
+    from machpay_gateway.limiters.quota_ledger import QuotaBatch, QuotaLedger
 
 logger = logging.getLogger(__name__)
 
@@ -310,7 +312,7 @@ class RedisLimiter:
                 share = self._start_share(subject, limits, now, today)
             if share is not None:
                 subject.add_backlog(share.take_backlog(now, today))
-                counts = share.counts(subject.take_backlog(), today)
+                counts = share.counts(subject.take_backlog().units, today)
                 spent[subject.key] = self._registry.new_spent(share.of, subject.request.version, counts)
         return spent
 
@@ -342,7 +344,7 @@ class RedisLimiter:
             backlog = self._registry.unreported(spent)
             if any(backlog.values()):
                 subject = by_key.get(key) or self._add_inherited(key, spent)
-                subject.add_backlog(backlog)
+                subject.add_backlog(Backlog(backlog, {}))
 
     def _add_inherited(self, key: bytes, spent: Spent) -> Subject:
         """Add a subject that only reports. It has no name: only its key is known."""
@@ -389,13 +391,13 @@ class RedisLimiter:
         refused = [entry for entry in limited if not _has_room(entry, request.cost, now, today)]
         if not refused:
             for _, share, _ in limited:
-                share.take(now, today, request.cost)
+                share.take_counted(now, today, request.cost)
             return None
         return self._refuse_locally(subjects, request, [share for _, share, _ in refused], now, today)
 
     def _report_subjects(self) -> None:
         for subject in self._subjects.values():
-            if subject.held or subject.reported != subject.held or subject.backlog:
+            if subject.held or subject.reported != subject.held or subject.backlog is not None:
                 self._batcher.submit(subject)
 
     def _decide_locally(self, subjects: SubjectSet, request: AdmissionRequest) -> Answer | PendingAnswer:
@@ -422,11 +424,11 @@ class RedisLimiter:
         if is_strict and (refused := [share for _, share, part in full if part.enforced]):
             return self._refuse_locally(subjects, request, refused, now, today)
         is_shadow_limited = any(not part.enforced for _, _, part in full)
-        for _, share, part in entries:
+        for one, share, part in entries:
             if part.enforced or not is_shadow_limited:
-                share.take(now, today, cost)
+                one.take_alone(share, now, today, cost)
         logger.info("%s was admitted while Redis is away (%s).", request.subject, self._on_failure)
-        lease = subjects.take(cost, is_shadow_limited=is_shadow_limited)
+        lease = subjects.hold(is_shadow_limited=is_shadow_limited)
         levels = tuple(max(0.0, level) for level in _local_levels(entries, now, today))
         return Admitted(lease, levels, plan.local_share(self._registry.divisor), is_shadow_limited)
 
@@ -477,7 +479,7 @@ class RedisLimiter:
         for subject, share in zip(subjects.members, shares, strict=True):
             if not share.is_seeded:
                 try:
-                    share.seed_stored(await self._stored(subject, share.of))
+                    share.seed_stored([units for units, _ in await self._stored(subject, share.of)])
                 except Unavailable as exc:
                     return LimiterUnavailable(f"the quota cannot be read: {exc}")
         # The server may be back: then it decides, or what is admitted here would be reported by nobody.
@@ -499,7 +501,7 @@ class RedisLimiter:
         readers = () if more is None else more.readers
         try:
             seeds = {
-                index: await self._seed(subject, part.limits)
+                index: await self._stored(subject, part.limits)
                 for index, (subject, part) in enumerate(zip(subjects.members, request.plan.parts, strict=True))
                 if part.limits.quotas
             }
@@ -516,17 +518,10 @@ class RedisLimiter:
         subjects.wait(Step(subjects, request, futures, More(readers, seeds)))
         self._batcher.submit(subjects.own)
 
-    async def _seed(self, subject: Subject, limits: Limits) -> Sequence[int]:
-        """Return the stored counts of quotas, and report no more what they have. Raises StoreUnavailable."""
-        unreported: dict[str, int] = {quota.name: subject.backlog.get(quota.name, 0) for quota in limits.quotas}
-        stored = await self._stored(subject, limits)
-        subject.drop_backlog(unreported)
-        return stored
-
-    async def _stored(self, subject: Subject, limits: Limits) -> Sequence[int]:
+    async def _stored(self, subject: Subject, limits: Limits) -> Sequence[StoredUnits]:
         """Return the stored counts of the quotas of *limits*. Raises StoreUnavailable."""
         if self._ledger is None:
-            return [0] * len(limits.quotas)
+            return [StoredUnits(0, 0)] * len(limits.quotas)
         return await self._ledger.taken(subject.name, limits.quotas)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -556,7 +551,7 @@ class RedisLimiter:
         return self._new_subject(request.subject, key, request, self._count_quotas)
 
     def _new_subject(
-        self, name: str, key: bytes, request: AdmissionRequest, count_quotas: Callable[[str, int], None]
+        self, name: str, key: bytes, request: AdmissionRequest, count_quotas: Callable[[str, int], "QuotaBatch | None"]
     ) -> Subject:
         batcher = self._batcher
         subject = self._subjects[name] = Subject(

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from math import ceil
 
-from machpay_gateway.core.limits.counters import Counters
+from machpay_gateway.core.limits.counters import Counters, QuotaCount
 from machpay_gateway.core.limits.rate import Limits
+from machpay_gateway.limiters.quota_ledger import QuotaBatch
+from machpay_gateway.limiters.redis.backlog import Backlog, Batches, joined
 from machpay_gateway.limiters.redis.share_registry import Count, Inherited, lasts
 
 
@@ -15,7 +17,16 @@ class LocalShare(Counters):
     that reply. So an outage does not hand out a second window over all workers.
     """
 
-    __slots__ = ("_before", "_before_expires", "_inherited_quotas", "_reported", "of", "workers")
+    __slots__ = (
+        "_batches",
+        "_before",
+        "_before_expires",
+        "_inherited_quotas",
+        "_periods",
+        "_reported",
+        "of",
+        "workers",
+    )
 
     def __init__(
         self,
@@ -48,6 +59,8 @@ class LocalShare(Counters):
         self.of = limits
         self.workers = workers
         self._reported: dict[str, int] = {}
+        self._batches: dict[str, Batches] = {}  # of what is not reported, by quota
+        self._periods = {count.quota.name: count.period for count in self.quotas}
         for rate, window in zip(limits.rates, self.windows, strict=True):
             window.take(started_at, taken[rate.name])
         self._before_expires = {
@@ -72,7 +85,7 @@ class LocalShare(Counters):
     def _scale_quotas(self, workers: int, today: float) -> None:
         """Keep the fraction of each quota that is left: others have the rest of it by what is stored."""
         for count in self.quotas:
-            count.advance(today)
+            self._advance_quota(count, today)
             more = ceil(count.taken * self.workers / workers) - count.taken
             count.taken += more
             self._before[count.quota.name] = self._before.get(count.quota.name, 0) + more
@@ -107,9 +120,25 @@ class LocalShare(Counters):
                 self._before[count.quota.name] = self._before.get(count.quota.name, 0) + units
         self.seed(shares)
 
-    def take_backlog(self, now: float, today: float) -> Mapping[str, int]:
+    def store_with(self, batch: QuotaBatch, units: int, today: float) -> None:
+        """Remember that *units*, which were just taken, are stored with *batch*."""
+        for count in self.quotas:
+            self._advance_quota(count, today)
+            name = count.quota.name
+            self._batches[name] = joined(self._batches.get(name, {}), {batch: units})
+
+    def take_counted(self, now: float, today: float, units: int) -> None:
+        """Take *units* that the server decides about: for quotas, they are nothing to report."""
+        self.take(now, today, units)
+        for count in self.quotas:
+            self._advance_quota(count, today)
+            self._before[count.quota.name] = self._before.get(count.quota.name, 0) + units
+
+    def take_backlog(self, now: float, today: float) -> Backlog:
         """Return the units admitted here that still count and were not returned before: the server must count them."""
         self.advance(now, today)
+        for count in self.quotas:
+            self._advance_quota(count, today)
         backlog: dict[str, int] = {}
         counts = {rate.name: window.taken for rate, window in zip(self.of.rates, self.windows, strict=True)}
         counts |= {count.quota.name: count.taken for count in self.quotas}
@@ -119,4 +148,15 @@ class LocalShare(Counters):
             if (units := admitted - self._reported.get(name, 0)) > 0:
                 backlog[name] = units
                 self._reported[name] = self._reported.get(name, 0) + units
-        return backlog
+        stored, self._batches = self._batches, {}
+        batches = {name: of_one for name, of_one in stored.items() if sum(of_one.values()) <= backlog.get(name, 0)}
+        return Backlog(backlog, batches)
+
+    def _advance_quota(self, count: QuotaCount, today: float) -> None:
+        """Let what was taken or reported in an earlier period of *count* be no part of the present one."""
+        count.advance(today)
+        name = count.quota.name
+        if self._periods.setdefault(name, count.period) != count.period:
+            self._periods[name] = count.period
+            self._before[name] = self._reported[name] = 0
+            self._batches.pop(name, None)

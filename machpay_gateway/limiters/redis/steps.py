@@ -6,15 +6,16 @@ from typing import NamedTuple
 
 from machpay_gateway.core.limits.calendar import DAY_SECONDS, period_at
 from machpay_gateway.core.limits.plan import Part, Plan
+from machpay_gateway.core.limits.ports import StoredUnits
+from machpay_gateway.limiters.redis.backlog import NO_BACKLOG, Backlog
 from machpay_gateway.limiters.redis.resp import encode_bulk
 
 OUTCOME_FIELDS = 3  # of a reply, before those of its parts: admitted, within limits that are not enforced, and the wait
 UNSEEDED = -2  # admitted: a quota has no count
 _ENCODED_STEPS = 4096  # 200 bytes each
 _LAYOUTS = 4096
-Backlog = Mapping[str, int]  # units by the name of a rate or quota
-Seeds = Mapping[int, Sequence[int]]  # stored counts of quotas, by the index of their part
-NO_BACKLOG: Backlog = {}
+_UNKNOWN = StoredUnits(-1, 0)
+Seeds = Mapping[int, Sequence[StoredUnits]]  # stored counts of quotas, by the index of their part
 NO_SEEDS: Seeds = {}
 
 
@@ -77,21 +78,24 @@ def pack_step(
 
 def _part_fields(part: Part, held: int, backlog: Backlog) -> list[tuple[int, int]]:
     """Return numbers and their sizes in bytes, but for those of quotas."""
-    _, limits, enforced = part
+    limits, enforced, units = part.limits, part.enforced, backlog.units
     slots = 0 if limits.concurrency is None else limits.concurrency + 1
     fields = [(len(limits.rates), 1), (len(limits.quotas), 1), (int(enforced), 1), (slots, 4)]
     fields += [(1, 1), (held, 4)] if held >= 0 else [(0, 1), (-1 - held, 4)]
-    most = max(backlog.values(), default=0)  # for windows that are newer than the backlog
+    most = max(units.values(), default=0)  # for windows that are newer than the backlog
     for rate in limits.rates:
-        fields += [(rate.limit, 6), (rate.window_seconds * 1000, 5), (backlog.get(rate.name, most), 6)]
+        fields += [(rate.limit, 6), (rate.window_seconds * 1000, 5), (units.get(rate.name, most), 6)]
     return fields
 
 
-def _quota_fields(part: Part, day: int, backlog: Backlog, seeds: Sequence[int] | None) -> list[tuple[int, int]]:
-    quotas = part.limits.quotas
+def _quota_fields(part: Part, day: int, backlog: Backlog, seeds: Sequence[StoredUnits] | None) -> list[tuple[int, int]]:
+    quotas, stored = part.limits.quotas, backlog.stored() if backlog.batches else {}
     fields: list[tuple[int, int]] = []
-    for quota, seed in zip(quotas, seeds or [-1] * len(quotas), strict=True):
+    for quota, seed in zip(quotas, seeds or [_UNKNOWN] * len(quotas), strict=True):
         number, begins, ends = period_at(quota.name, day * DAY_SECONDS)
-        fields += [(quota.limit, 6), (backlog.get(quota.name, 0), 6), (ord(quota.name[0]), 1)]
-        fields += [(number, 4), (begins, 5), (ends, 5), (seed + 1, 6)]
+        batches = stored.get(quota.name, ())
+        fields += [(quota.limit, 6), (backlog.units.get(quota.name, 0), 6), (ord(quota.name[0]), 1)]
+        fields += [(number, 4), (begins, 5), (ends, 5), (seed.units + 1, 6), (seed.batch, 6), (len(batches), 1)]
+        for batch, units in batches:
+            fields += [(batch, 6), (units, 6)]
     return fields

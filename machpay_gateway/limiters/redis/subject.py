@@ -21,14 +21,13 @@ from machpay_gateway.core.limits.admission import (
 )
 from machpay_gateway.core.limits.plan import Levels, Plan, plan_of
 from machpay_gateway.core.limits.rate import CONCURRENCY, Limits
+from machpay_gateway.limiters.redis.backlog import NO_BACKLOG, Backlog, Batches
 from machpay_gateway.limiters.redis.connection import set_result
 from machpay_gateway.limiters.redis.resp import encode_bulk
 from machpay_gateway.limiters.redis.steps import (
-    NO_BACKLOG,
     NO_SEEDS,
     OUTCOME_FIELDS,
     UNSEEDED,
-    Backlog,
     Seeds,
     encode_step,
     layout_of,
@@ -36,6 +35,7 @@ from machpay_gateway.limiters.redis.steps import (
 )
 
 if TYPE_CHECKING:
+    from machpay_gateway.limiters.quota_ledger import QuotaBatch
     from machpay_gateway.limiters.redis.local_share import LocalShare
 
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on every request
@@ -121,12 +121,13 @@ class Subject:
         *,
         on_release: Callable[["Subject"], None],
         on_charge: Callable[["Subject"], None],
-        count_quotas: Callable[[str, int], None],
+        count_quotas: Callable[[str, int], "QuotaBatch | None"],
     ) -> None:
         """Start without any state.
 
         *on_release* is called when the server counts a slot that was released, *on_charge* when it misses units that
-        were charged; *count_quotas* with *name* and the units that a quota has admitted.
+        were charged. *count_quotas* is called with *name* and the units that a quota has admitted; it returns the batch
+        that stores them, if any does.
         """
         self.name = name
         self.key = key
@@ -145,7 +146,7 @@ class Subject:
         self.last_place: _Place | None = None  # its own in `last_levels`
         self.last_levels: Sequence[float] = ()  # of a plan, by the last reply
         self.updated_at = 0.0  # when the step of that reply was sent
-        self.backlog: dict[str, int] = {}  # units that the server does not count yet
+        self.backlog: Backlog | None = None  # nearly always
         self.local_share: LocalShare | None = None
         self._on_release = on_release
         self._on_charge = on_charge
@@ -160,9 +161,12 @@ class Subject:
 
     def charge(self, units: int) -> None:
         """Take *units* more of every rate and quota, whatever is left."""
-        self.add_backlog(dict.fromkeys((limit.name for limit in self.limits.counted), units))
-        if self.limits.quotas:
-            self.count_quotas(units)
+        limits = self.limits
+        batch = self.count_quotas(units) if limits.quotas else None
+        batches: dict[str, Batches] = {}
+        if batch is not None:
+            batches = {quota.name: {batch: units} for quota in limits.quotas}
+        self.add_backlog(Backlog(dict.fromkeys((limit.name for limit in limits.counted), units), batches))
         self.exhausted.clear()  # refusals have longer to wait now
         self._on_charge(self)
 
@@ -181,26 +185,25 @@ class Subject:
         self.reported = held
         return held if self.steps_in_flight == 1 or reported is None else held - reported - 1
 
-    def add_backlog(self, units: Backlog) -> None:
-        """Report *units* with the next step."""
-        for name, count in units.items():
-            self.backlog[name] = self.backlog.get(name, 0) + count
+    def add_backlog(self, more: Backlog) -> None:
+        """Report *more* with the next step."""
+        if more:
+            self.backlog = more if self.backlog is None else self.backlog.plus(more)
 
     def take_backlog(self) -> Backlog:
-        """Return the units to report, and have none left."""
-        backlog, self.backlog = self.backlog, {}
+        """Return what is to be reported, and have none left."""
+        backlog, self.backlog = self.backlog or NO_BACKLOG, None
         return backlog
 
-    def drop_backlog(self, units: Backlog) -> None:
-        """Report *units* of the backlog no more."""
-        for name, count in units.items():
-            left = self.backlog.pop(name, 0) - count
-            if left > 0:
-                self.backlog[name] = left
+    def count_quotas(self, units: int) -> "QuotaBatch | None":
+        """Count *units* that its quotas have admitted. Returns the batch with which they are stored, if they are."""
+        return self._count_quotas(self.name, units)
 
-    def count_quotas(self, units: int) -> None:
-        """Count *units* that its quotas have admitted."""
-        self._count_quotas(self.name, units)
+    def take_alone(self, share: "LocalShare", now: float, today: float, units: int) -> None:
+        """Take *units* of its *share*, to be reported later."""
+        share.take(now, today, units)
+        if share.quotas and (batch := self.count_quotas(units)) is not None:
+            share.store_with(batch, units, today)
 
     def remember_refusal(self, cost: int, refusal: _CertainRefusal, started_at: float) -> None:
         """Refuse requests of *cost* for what is spent, by a step that was sent at *started_at*."""
@@ -345,7 +348,7 @@ class SubjectSet:
         holds, has_backlog = [], False
         for subject in self.members:
             holds.append(subject.state_slots())
-            if subject.backlog:
+            if subject.backlog is not None:
                 has_backlog = True
         if more is None and not has_backlog:
             _, version, plan, cost, _, _ = request
@@ -393,13 +396,20 @@ class SubjectSet:
 
     def take(self, cost: int, *, is_shadow_limited: bool) -> Lease:
         """Hold what a request of *cost* was admitted to; of the enforced limits alone, if it *is_shadow_limited*."""
-        holding, counting, lease = self._holding, self._counting, self._lease
+        counting = self._counting
         if is_shadow_limited:
-            holding, counting, lease = _taken_from([place for place in self._places if place[-1]])
-        for subject in holding:
-            subject.held += 1
+            counting = [place[0] for place in self._places if place[-1] and place[1].quotas]
         for subject in counting:
             subject.count_quotas(cost)
+        return self.hold(is_shadow_limited=is_shadow_limited)
+
+    def hold(self, *, is_shadow_limited: bool) -> Lease:
+        """Do as `take` for the slots alone."""
+        holding, lease = self._holding, self._lease
+        if is_shadow_limited:
+            holding, _, lease = _taken_from([place for place in self._places if place[-1]])
+        for subject in holding:
+            subject.held += 1
         return lease
 
     def cached_refusal(self, request: AdmissionRequest, clock: Callable[[], float]) -> Exceeded | None:
@@ -519,7 +529,7 @@ class LoneSubject(SubjectSet):
     def start(self, step: Step, day: int) -> bytes:
         _, request, futures, more = step
         own = self.own
-        if more is not None or own.backlog:
+        if more is not None or own.backlog is not None:
             return super().start(step, day)
         _, version, plan, cost, _, _ = request
         return encode_step(plan, version, cost, len(futures), (own.state_slots(),), 0)

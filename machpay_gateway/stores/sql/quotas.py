@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from functools import cache
 
-from sqlalchemy import BigInteger, Executable, delete, func, select
+from sqlalchemy import BigInteger, Executable, case, delete, func, select
 from typing_extensions import override
 
 from machpay_gateway.core.limits.calendar import DAY_SECONDS
-from machpay_gateway.core.limits.ports import QuotaStore
-from machpay_gateway.stores.schema import QUOTA_UNITS
+from machpay_gateway.core.limits.ports import QuotaStore, StoredUnits
+from machpay_gateway.stores.schema import QUOTA_BATCHES, QUOTA_UNITS
 from machpay_gateway.stores.sql.engine import Statements
 from machpay_gateway.stores.sql.upsert import dialect_insert
 
@@ -19,20 +19,26 @@ class SqlQuotas(Statements, QuotaStore):
     """The units of quotas in a database."""
 
     @override
-    async def add_quota_units(self, units: Sequence[tuple[str, int, int]]) -> None:
+    async def add_quota_units(self, units: Sequence[tuple[str, int, int]], now: float) -> int:
         async with self._database.write_transaction("quota units") as connection:
             # In one order, so that workers cannot deadlock.
             rows = [{"subject": subject, "day": day, "units": count} for subject, day, count in sorted(units)]
             await connection.execute(_add(connection.dialect.name), rows)
+            # Last, since all workers wait for this row; until the commit, so that numbers are in the order of commits.
+            number = {"id": 1, "number": int(now * 1000)}
+            return int((await connection.execute(_next_batch(connection.dialect.name), number)).scalar_one())
 
     @override
-    async def quota_units(self, subject: str, since: int) -> int:
-        # PostgreSQL's sum of integers is a numeric.
-        statement = select(func.coalesce(func.sum(QUOTA_UNITS.c.units), 0).cast(BigInteger)).where(
+    async def quota_units(self, subject: str, since: int) -> StoredUnits:
+        # One statement, so that the units are those of the batches until that number, and of no later one. PostgreSQL's
+        # sum of integers is a numeric.
+        units = select(func.coalesce(func.sum(QUOTA_UNITS.c.units), 0).cast(BigInteger)).where(
             QUOTA_UNITS.c.subject == subject, QUOTA_UNITS.c.day >= since
         )
+        newest = select(func.coalesce(func.max(QUOTA_BATCHES.c.number), 0))
+        statement = select(units.scalar_subquery(), newest.scalar_subquery())
         async with self._database.read_connection("quota units") as connection:
-            return int((await connection.execute(statement)).scalar_one())
+            return StoredUnits(*map(int, (await connection.execute(statement)).one()))
 
     @override
     async def drop_quota_units(self, now: float) -> None:
@@ -46,3 +52,12 @@ def _add(dialect: str) -> Executable:
     statement = dialect_insert(dialect, QUOTA_UNITS)
     total = {"units": QUOTA_UNITS.c.units + statement.excluded.units}
     return statement.on_conflict_do_update(index_elements=["subject", "day"], set_=total)
+
+
+@cache
+def _next_batch(dialect: str) -> Executable:
+    """Return what numbers a batch: by the time, so that a database that was restored gives no number again."""
+    statement = dialect_insert(dialect, QUOTA_BATCHES)
+    newest, now = QUOTA_BATCHES.c.number, statement.excluded.number
+    following = {"number": case((now > newest, now), else_=newest + 1)}
+    return statement.on_conflict_do_update(index_elements=["id"], set_=following).returning(newest)

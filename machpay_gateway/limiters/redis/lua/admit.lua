@@ -12,9 +12,11 @@
 --            limit), 1 if slots that the worker holds follow (0: slots that it released since the step before), slots;
 --   LIMIT    for each window: limit in units, length in ms, backlog;
 --   CALENDAR for each quota: limit in units, backlog, `d` or `m` for the calendar day or month (UTC), its number by the
---            worker's clock, the seconds in which that begins and ends, 1 + units of it that are counted elsewhere (0: not
---            known; they matter when the state has no count);
---        a backlog is units that were admitted without this script and are counted now, whatever the limits.
+--            worker's clock, the seconds in which that begins and ends, 1 + units of it that are stored elsewhere (0: not
+--            known; they matter when the state has no count), the number of the newest batch that those have, batches;
+--   BATCH    for each of these: its number, and how many units of the backlog it has stored;
+--        a backlog is units that were admitted without this script and are counted now, whatever the limits; of a quota,
+--        but for those that its count started from.
 -- Returns the number of the day since the epoch; then integers for each step:
 --          requests admitted (-1: the record has changed since; -2: a quota has no count, and the worker sent none),
 --          of these, requests within the limits that only count,
@@ -30,14 +32,15 @@
 --   for each worker that holds slots: the length of its name, its name, and LEASE: slots, second in which that expires;
 --   WINDOW   for each: length in ms, newest cell, oldest cell with units, units taken, units in the newest cell, number
 --            of cells that follow: the units in each cell from the oldest to the one before the newest;
---   QUOTA    for each: byte of `d` or `m`, number of the day or month, units taken.
+--   QUOTA    for each: byte of `d` or `m`, number of the day or month, units taken, the number of the newest batch of the
+--            stored units that the count started from.
 --
 -- A rate limit is a sliding window of cells: each a 60th of a window of a minute or more, a 12th of short ones. The
 -- oldest, partly expired cell counts whole: no interval as long as the window ever holds more than the limit.
 -- IDLE is the life of a version marker in seconds: an admission must not shorten it.
-local STEP, PART, LIMIT, CALENDAR = '<BI5I5I4', '<BBBI4BI4', '<I6I5I6', '<I6I6BI4I5I5I6'
-local HEAD, WINDOW, QUOTA, LEASE = '<I5I4I5I2BB', '<I5I5I5I6I6B', '<BI4I6', '<I4I5'
-local LEASE_BYTES, CELL_BYTES, QUOTA_BYTES, IDLE = 9, 6, 11, 660
+local STEP, PART, LIMIT, CALENDAR = '<BI5I5I4', '<BBBI4BI4', '<I6I5I6', '<I6I6BI4I5I5I6I6B'
+local HEAD, WINDOW, QUOTA, LEASE, BATCH = '<I5I4I5I2BB', '<I5I5I5I6I6B', '<BI4I6I6', '<I4I5', '<I6I6'
+local LEASE_BYTES, CELL_BYTES, QUOTA_BYTES, BATCH_BYTES, IDLE = 9, 6, 17, 12, 660
 local call, floor, ceil, min, max, sub = redis.call, math.floor, math.ceil, math.min, math.max, string.sub
 local struct = struct or (function()
   -- For servers without this library of Redis, such as fakeredis: the unsigned little-endian integers that we have.
@@ -158,19 +161,31 @@ local function make_rare()
   function rare.read_quotas(state, at, count, from, to)
     local others = ''
     for _ = 1, count do
-      local kind, number, units = unpack_at(QUOTA, state, at)
+      local kind, number, units, batch = unpack_at(QUOTA, state, at)
       local is_wanted = false
       for i = from, to do
         local q = quotas[i]
         if q.kind == kind then
           is_wanted = true
-          if number >= q.number then q.number, q.taken = number, units else q.taken = 0 end
+          if number >= q.number then
+            q.number, q.taken, q.batch = number, units, batch
+          else
+            q.taken, q.batch = 0, 0 -- nothing of a new period is in the count
+          end
         end
       end
       if not is_wanted then others = others .. sub(state, at, at + QUOTA_BYTES - 1) end
       at = at + QUOTA_BYTES
     end
     return others
+  end
+
+  -- Take from the backlog of quota *q* of *step* what its count started from.
+  function rare.drop_stored(q, step)
+    for from = q.at, q.at + (q.batches - 1) * BATCH_BYTES, BATCH_BYTES do
+      local number, units = unpack_at(BATCH, step, from)
+      if number <= q.batch then q.backlog = max(0, q.backlog - units) end
+    end
   end
 
   -- Return the number of the present period of *kind*, and the second in which it ends: the arithmetic of the civil
@@ -289,15 +304,17 @@ for argument = 3, #ARGV do
       end
     end
     for n = first_quota, last_quota do
-      local limit, backlog, kind, number, begins, ends, seed
-      limit, backlog, kind, number, begins, ends, seed, a = unpack_at(CALENDAR, step, a)
+      local limit, backlog, kind, number, begins, ends, seed, batch, batches
+      limit, backlog, kind, number, begins, ends, seed, batch, batches, a = unpack_at(CALENDAR, step, a)
       if second < begins or second >= ends then
         rare = rare or make_rare()
         number, ends = rare.period(kind)
       end
       quotas[n] = {
         limit = limit, backlog = backlog, kind = kind, number = number, ends = ends * 1000 - now, taken = seed - 1,
+        batch = batch, batches = batches, at = a,
       }
+      a = a + batches * BATCH_BYTES
     end
 
     if not outcome then
@@ -308,9 +325,10 @@ for argument = 3, #ARGV do
       if quota_count > 0 then
         local same, from = quota_count == own_quotas, at
         for n = first_quota, same and last_quota or 0 do
-          local q, kind, number = quotas[n], nil, nil
-          kind, number, q.taken, at = unpack_at(QUOTA, state, at)
+          local q, kind, number, taken, batch = quotas[n], nil, nil, nil, nil
+          kind, number, taken, batch, at = unpack_at(QUOTA, state, at)
           same = same and kind == q.kind and number == q.number
+          if same then q.taken, q.batch = taken, batch end
         end
         if not same then
           rare = rare or make_rare()
@@ -325,6 +343,10 @@ for argument = 3, #ARGV do
       end
       for n = first_quota, last_quota do
         local q = quotas[n]
+        if q.batches > 0 then
+          rare = rare or make_rare()
+          rare.drop_stored(q, step)
+        end
         local left = q.limit - q.taken - q.backlog
         if q.taken < 0 then outcome = -2 end
         if cost > 0 then room = min(room, floor(left / cost)) elseif left < 0 then room = 0 end
@@ -379,7 +401,7 @@ for argument = 3, #ARGV do
     for n = first_quota, part.last_quota do
       local q = quotas[n]
       local total = q.taken + taken * cost + q.backlog
-      limits = limits .. pack(QUOTA, q.kind, q.number, max(0, total))
+      limits = limits .. pack(QUOTA, q.kind, q.number, max(0, total), q.batch)
       o = o + 2
       out[o - 1], out[o] = q.limit - total, q.ends
       if is_refused and q.limit - total < cost then wait = max(wait, q.ends) end
