@@ -38,8 +38,8 @@ def applied_limits(key: KeyRecord, policy: Policy) -> list[AppliedLimits]:
     """Return the limits of *key*: those on all of its requests, then those on the routes that it may use."""
     principal = key_principal(key, key.secrets[0], policy.tiers)
     applied = [
-        AppliedLimits(kind, limits, enforced, tier=key.tier if kind == "key" else key.account_tier)
-        for kind, limits, enforced in request_of(principal, None, None).plan.parts
+        AppliedLimits(part.kind, part.limits, part.enforced, tier=key.tier if part.kind == "key" else key.account_tier)
+        for part in request_of(principal, None, None).plan.parts
     ]
     for route in policy.routes:
         is_usable = not route.public and key.environment in route.environments

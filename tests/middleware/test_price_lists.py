@@ -56,6 +56,18 @@ limit = { rate = "2/minute", concurrency = 1, by = "key" }
 [[routes]]
 match = "POST /v1/exports"
 limit = { rate = "2/minute", by = "account" }
+
+[[routes]]
+match = "PUT /v1/exports"
+limit = { rate = "5/minute", by = "account" }
+
+[[routes]]
+match = "POST /v1/exports/{id}"
+limit = { rate = "4/minute", by = "account" }
+
+[[routes]]
+match = "POST /v1/exports/latest"
+limit = { rate = "3/minute", concurrency = 2, by = "key" }
 """
 
 
@@ -182,6 +194,25 @@ async def test_a_route_has_a_limit_beside_the_tiers(plans: Plans) -> None:
     for each in (secret, other):
         assert (await plans.ask(each, "/v1/exports", method="POST")).status_code == 200
     assert await plans.violated(other, "/v1/exports", method="POST") == ["route-minute"]
+
+
+async def test_limits_of_several_routes_have_names_of_their_own(plans: Plans) -> None:
+    secret = await plans.key()
+    answer = await plans.ask(secret, "/v1/exports/Latest", method="POST")  # either route, by the server behind
+    routes = {name: units for name, units in left(answer).items() if name.startswith("route")}
+    assert routes == {"route-minute": 2, "route-concurrency": 1, "route2-minute": 3}
+    names = [policy.partition(";")[0] for policy in answer.headers["ratelimit-policy"].split(", ")]
+    assert len(set(names)) == len(names)
+    for _ in range(2):
+        assert (await plans.ask(secret, "/v1/exports/Latest", method="POST")).status_code == 200
+    assert await plans.violated(secret, "/v1/exports/Latest", method="POST") == ["route-minute"]
+    answer = await plans.ask(secret, "/v1/exports", method="PATCH")  # not listed: as each method that is
+    assert {name: left(answer)[name] for name in ("route-minute", "route2-minute")} == {
+        "route-minute": 1,
+        "route2-minute": 4,
+    }
+    answer = await plans.ask(secret, "/v1/exports/other", method="POST")  # a refusal has taken nothing
+    assert (answer.status_code, left(answer)["route-minute"]) == (200, 0)
 
 
 async def test_callers_of_public_routes_are_limited_by_address_block(plans: Plans) -> None:

@@ -24,8 +24,8 @@ def request_of(principal: Principal, route: Route | None, address: int | None) -
     for part, subject in _shared_parts(principal):
         parts.append(part)
         others.append(subject)
-    for match, limit in () if route is None else route.limits:
-        parts.append(Part("route", limit.limits, limit.enforce))
+    for number, (match, limit) in () if route is None else enumerate(route.limits, 1):
+        parts.append(Part("route", limit.limits, limit.enforce, number))
         others.append(f"route:{match}:{limit.by}:{_subject(principal, limit.by, address)}")
     cost = 1 if route is None else route.cost
     group = principal.account_id or principal.subject
@@ -40,8 +40,8 @@ def anonymous_request(route: Route, limits: AnonymousLimits | None, address: int
     if limits is not None:
         parts.append(Part("address", limits.limits, limits.enforce))
         subjects.append(f"address:{block}")
-    for match, limit in route.limits:
-        parts.append(Part("route", limit.limits, limit.enforce))
+    for number, (match, limit) in enumerate(route.limits, 1):
+        parts.append(Part("route", limit.limits, limit.enforce, number))
         subjects.append(f"route:{match}:address:{block}")
     if not parts:
         return None

@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.keys.key import ENVIRONMENTS
@@ -103,7 +104,8 @@ class Route:
             "method": next((route.method for route in routes if route.method != ANY_METHOD), ANY_METHOD),
             "requires": ScopeExpression(tuple(requires) if requires != [frozenset()] else ()),
             "cost": max(route.cost for route in routes),
-            "limits": tuple(dict.fromkeys(limit for route in routes for limit in route.limits)),
+            # In one order, however they were found: their numbers are in the names of policies.
+            "limits": tuple(sorted({limit for route in routes for limit in route.limits}, key=itemgetter(0))),
             "public": may_be_public and all(route.public for route in routes),
             "environments": frozenset.intersection(*(frozenset(route.environments) for route in routes)),
         }

@@ -18,15 +18,21 @@ _PLANS = 4096
 
 
 class Part(NamedTuple):
-    """The *limits* of one subject of a request. Unless *enforced*, they count and refuse nothing."""
+    """The *limits* of one subject of a request. Unless *enforced*, they count and refuse nothing.
+
+    *number* tells apart the parts of several routes, all of which apply where a path may be interpreted as each.
+    """
 
     kind: SubjectKind
     limits: Limits
     enforced: bool = True
+    number: int = 1
 
     def name(self, name: str) -> str:
-        """Return the policy's name for a limit *name* of this part: `minute`, `account-minute`."""
-        return name if self.kind == "key" else f"{self.kind}-{name}"
+        """Return the policy's name for a limit *name* of this part: `minute`, `account-minute`, `route2-minute`."""
+        if self.kind == "key":
+            return name
+        return f"{self.kind}-{name}" if self.number == 1 else f"{self.kind}{self.number}-{name}"
 
 
 class LimitPolicy(NamedTuple):
@@ -162,7 +168,7 @@ def _has_both(limits: Limits) -> bool:
 
 def _policies(parts: Sequence[Part]) -> Iterator[LimitPolicy]:
     for part in parts:
-        kind, limits, enforced = part
+        kind, limits, enforced, _ = part
         for limit, seconds, name in limits.rates:
             yield LimitPolicy(part.name(name), limit, seconds, kind, enforced=enforced)
         for limit, unit in limits.quotas:
