@@ -121,3 +121,18 @@ def test_scopes_are_an_expression_or_a_list(scopes: str | list[str], expression:
 )
 def test_a_literal_route_has_no_parameters(match: str, *, is_literal: bool) -> None:
     assert Route(match).is_literal is is_literal
+
+
+def test_the_limits_of_joined_routes_have_one_order() -> None:
+    routes = [Route(f"{method} /a", limit={"rate": "5/minute"}) for method in ("PUT", "POST", "DELETE")]
+    joined = Route.all_of((Route.all_of(routes[:2]), routes[2]))
+    assert joined.limits == Route.all_of((routes[2], Route.all_of(routes[1::-1]))).limits
+    assert [match for match, _ in joined.limits] == ["DELETE /a", "POST /a", "PUT /a"]
+
+
+def test_equal_routes_are_one_key_and_joined_ones_differ_by_all_of_their_limits() -> None:
+    one, other = (Route("GET /a", limit={"rate": "5/minute"}) for _ in range(2))
+    assert one == other
+    assert len({one: 1, other: 2}) == 1
+    twice = [Route.all_of((one, Route("GET /{id}", limit={"rate": rate}))) for rate in ("6/minute", "7/minute")]
+    assert len(set(twice)) == 2

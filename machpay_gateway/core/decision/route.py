@@ -43,7 +43,7 @@ class Route:
     method: str = field(init=False, repr=False)
     segments: tuple[str, ...] = field(init=False, repr=False)
     requires: ScopeExpression = field(init=False, repr=False)
-    limits: tuple[tuple[str, RouteLimit], ...] = field(init=False, repr=False, compare=False)  # by `match`
+    limits: tuple[tuple[str, RouteLimit], ...] = field(init=False, repr=False)  # by `match`
 
     def __post_init__(self) -> None:
         if not isinstance(self.match, str):  # TOML and untyped callers may pass any type
@@ -66,6 +66,10 @@ class Route:
         object.__setattr__(self, "segments", segments)
         object.__setattr__(self, "requires", requires)
         object.__setattr__(self, "environments", _validate_environments(self.match, self.environments))
+
+    def __hash__(self) -> int:
+        # Routes are keys of caches on the request path: hashing every field takes longer than what the cache saves.
+        return hash(self.match)
 
     @property
     def is_literal(self) -> bool:
