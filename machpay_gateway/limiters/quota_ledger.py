@@ -22,8 +22,8 @@ class QuotaBatch:
 
     __slots__ = ("number",)
 
-    def __init__(self) -> None:
-        self.number: int | None = None
+    def __init__(self, number: int | None = None) -> None:
+        self.number = number
 
 
 class QuotaLedger:

@@ -180,6 +180,38 @@ async def test_what_an_ended_process_admitted_is_reported_of_every_limit(
             assert await left() == expected
 
 
+@pytest.mark.parametrize("knows", [True, False])
+@pytest.mark.parametrize("is_seeded", [True, False])
+async def test_what_an_ended_process_left_counts_once_whatever_the_count_started_from(
+    tmp_path: Path, server_url: str, *, knows: bool, is_seeded: bool
+) -> None:
+    (tmp_path / "apart").mkdir()
+    with FaultProxy(int(server_url.rpartition(":")[2].partition("/")[0])) as proxy:
+        proxy.refuse()
+        async with _open(tmp_path, url=proxy.url) as host, _open(tmp_path / "apart", url=server_url) as another:
+            another.prefix, another.workers, another.stored = host.prefix, 1, host.stored
+            first, second = await host.start(), await host.start()
+            assert sum([await ask(first, sold()) for _ in range(5)]) == 5
+            await first.close()  # which stores them
+            settle(second)
+            if knows:
+                assert await ask(second, sold())
+                assert second._ledger is not None  # noqa: SLF001 - as after a second
+                await second._ledger.taken("key_1", ())  # noqa: SLF001
+            other = await another.start()
+            if is_seeded:
+                assert await ask(other, sold())
+            proxy.accept()
+            await until(lambda: not second.is_degraded and second._resync_timer is not None)  # noqa: SLF001 - the report
+            await second._batcher.drain()  # noqa: SLF001 - as above
+            remaining = await other.remaining(sold())
+            assert isinstance(remaining, Remaining)
+            assert [int(level) for level in remaining.levels[:4:2]] == [
+                1000 - 5 - knows - is_seeded,
+                20 - 5 - knows - is_seeded,
+            ]
+
+
 async def test_stored_counts_of_a_quota_outlive_a_report_to_an_empty_server(tmp_path: Path, server_url: str) -> None:
     with FaultProxy(int(server_url.rpartition(":")[2].partition("/")[0])) as proxy:
         proxy.refuse()

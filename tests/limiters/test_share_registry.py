@@ -58,7 +58,7 @@ class Process:
         self.window.advance(self.clock.now)
         taken = self.window.taken
         counts = {"minute": Count(taken, taken, lasts(60))}
-        spent = {KEY: self.registry.new_spent(TIER.limits, 1, counts)} if self.has_begun else {}
+        spent = {KEY: self.registry.new_spent(TIER.limits, 1, counts, {})} if self.has_begun else {}
         self.registry.leave(spent)
 
     def kill(self) -> None:
@@ -263,7 +263,7 @@ def test_files_are_readable_by_their_user_alone(host: Host) -> None:
 def test_what_was_spent_of_a_rate_counts_until_its_oldest_cell_has_expired(host: Host) -> None:
     registry = host.start().registry
     limits = Limits.parse(["5/second", "20/minute"])
-    spent = registry.new_spent(limits, 1, {"second": Count(2, 0, lasts(1)), "minute": Count(2, 0, lasts(60))})
+    spent = registry.new_spent(limits, 1, {"second": Count(2, 0, lasts(1)), "minute": Count(2, 0, lasts(60))}, {})
     assert [spent.living(1000 + age).keys() for age in (1.0, 1.1, 60.9, 61.1)] == [
         {"second", "minute"},
         {"minute"},
@@ -276,7 +276,7 @@ def test_what_was_spent_of_a_rate_counts_until_its_oldest_cell_has_expired(host:
 
 def test_what_was_spent_of_a_quota_counts_until_it_is_reported(host: Host) -> None:
     registry = host.start().registry
-    spent = registry.new_spent(Limits.parse(quota="100/day"), 1, {"day": Count(30, 5, 3600)})
+    spent = registry.new_spent(Limits.parse(quota="100/day"), 1, {"day": Count(30, 5, 3600)}, {})
     assert spent.counts_at(4599)
     assert not spent.counts_at(4601)
     assert not spent.reported().counts_at(1001)

@@ -9,7 +9,7 @@ than never.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from machpay_gateway.limiters.quota_ledger import QuotaBatch
@@ -43,6 +43,11 @@ class Backlog(NamedTuple):
 
 
 NO_BACKLOG = Backlog({}, {})
+
+
+def batches_of(stored: Mapping[str, Sequence[tuple[int, int]]]) -> dict[str, Batches]:
+    """Return the batches that are *stored*, as `Backlog.stored` has them."""
+    return {name: {QuotaBatch(number): units for number, units in pairs} for name, pairs in stored.items()}
 
 
 def _by_number(batches: Batches) -> list[tuple[int, int]]:

@@ -28,7 +28,7 @@ from machpay_gateway.core.limits.admission import (
 from machpay_gateway.core.limits.plan import Part, Plan, plan_of
 from machpay_gateway.core.limits.ports import StoredUnits
 from machpay_gateway.core.limits.rate import Limits, Quota, Rate
-from machpay_gateway.limiters.redis.backlog import Backlog
+from machpay_gateway.limiters.redis.backlog import Backlog, batches_of
 from machpay_gateway.limiters.redis.batcher import Batcher
 from machpay_gateway.limiters.redis.connection import set_result
 from machpay_gateway.limiters.redis.connection_supervisor import ConnectionSupervisor
@@ -312,8 +312,9 @@ class RedisLimiter:
                 share = self._start_share(subject, limits, now, today)
             if share is not None:
                 subject.add_backlog(share.take_backlog(now, today))
-                counts = share.counts(subject.take_backlog().units, today)
-                spent[subject.key] = self._registry.new_spent(share.of, subject.request.version, counts)
+                backlog = subject.take_backlog()
+                counts, stored = share.counts(backlog.units, today), backlog.stored()
+                spent[subject.key] = self._registry.new_spent(share.of, subject.request.version, counts, stored)
         return spent
 
     def _start_share(self, subject: Subject, limits: Limits, now: float, today: float) -> LocalShare:
@@ -341,10 +342,10 @@ class RedisLimiter:
             return
         by_key = {subject.key: subject for subject in self._subjects.values()} if left else {}
         for key, spent in left.items():
-            backlog = self._registry.unreported(spent)
-            if any(backlog.values()):
+            units, stored = self._registry.unreported(spent)
+            if any(units.values()):
                 subject = by_key.get(key) or self._add_inherited(key, spent)
-                subject.add_backlog(Backlog(backlog, {}))
+                subject.add_backlog(Backlog(units, batches_of(stored)))
 
     def _add_inherited(self, key: bytes, spent: Spent) -> Subject:
         """Add a subject that only reports. It has no name: only its key is known."""

@@ -6,7 +6,7 @@ from math import ceil
 from machpay_gateway.core.limits.counters import Counters, QuotaCount
 from machpay_gateway.core.limits.rate import Limits
 from machpay_gateway.limiters.quota_ledger import QuotaBatch
-from machpay_gateway.limiters.redis.backlog import Backlog, Batches, joined
+from machpay_gateway.limiters.redis.backlog import Backlog, Batches, batches_of, joined
 from machpay_gateway.limiters.redis.share_registry import Count, Inherited, lasts
 
 
@@ -44,6 +44,7 @@ class LocalShare(Counters):
         That was at *updated_at*; None when it is unknown. Then quotas have no count until `seed_stored` gives them one.
         What another process took of this share is *inherited*.
         """
+        self._batches: dict[str, Batches] = {}  # of what is not reported, by quota
         started_at = now if left is None else min(updated_at, now)
         taken = dict.fromkeys((limit.name for limit in limits.counted), 0)
         unreported: Mapping[str, int] = {}
@@ -55,11 +56,11 @@ class LocalShare(Counters):
             started_at = inherited_at if left is None else max(started_at, inherited_at)
             taken = {limit.name: max(taken[limit.name], inherited.units(limit)) for limit in limits.counted}
             unreported = {limit.name: inherited.unreported(limit) for limit in limits.counted}
+            self._batches = batches_of(inherited.batches)
         super().__init__(limits.local_share(workers), started_at, today)
         self.of = limits
         self.workers = workers
         self._reported: dict[str, int] = {}
-        self._batches: dict[str, Batches] = {}  # of what is not reported, by quota
         self._periods = {count.quota.name: count.period for count in self.quotas}
         for rate, window in zip(limits.rates, self.windows, strict=True):
             window.take(started_at, taken[rate.name])

@@ -39,6 +39,9 @@ _TOTAL = "total"
 _INVALID = (ValueError, TypeError, KeyError, AttributeError)
 
 
+StoredBatches = Mapping[str, Sequence[tuple[int, int]]]  # the numbers of batches and their units, by quotas' names
+
+
 class Count(NamedTuple):
     """The *units* taken of one limit, of which some are *unreported*. They count for *seconds*."""
 
@@ -50,7 +53,8 @@ class Count(NamedTuple):
 class Spent(NamedTuple):
     """What was taken of one subject's *rates* and *quotas*, at *taken_at* or before: *counts*, by the limit's name.
 
-    *version* and *concurrency* are those of its newest request, by which the server counts what is unreported.
+    *version* and *concurrency* are those of its newest request, by which the server counts what is unreported. Of
+    that, *batches* have stored some: their numbers and units, by the quota's name.
     """
 
     rates: tuple[Rate, ...]
@@ -59,6 +63,7 @@ class Spent(NamedTuple):
     version: int
     counts: Mapping[str, Count]
     taken_at: float
+    batches: StoredBatches
 
     def counts_at(self, now: float) -> bool:
         """Return whether any of it still counts; of a quota, what is reported is in the stored counts too."""
@@ -71,7 +76,13 @@ class Spent(NamedTuple):
 
     def reported(self) -> "Spent":
         """Return it with nothing to report."""
-        return self._replace(counts={name: count._replace(unreported=0) for name, count in self.counts.items()})
+        counts = {name: count._replace(unreported=0) for name, count in self.counts.items()}
+        return self._replace(counts=counts, batches={})
+
+    def living_batches(self, now: float) -> StoredBatches:
+        """Return the batches of quotas whose counts have not expired."""
+        living = self.living(now)
+        return {name: batches for name, batches in self.batches.items() if name in living}
 
 
 class Inherited(NamedTuple):
@@ -84,6 +95,7 @@ class Inherited(NamedTuple):
     quotas: Mapping[str, Count]
     age: float
     is_unknown: bool
+    batches: StoredBatches
 
     def units(self, limit: Rate | Quota) -> int:
         """Return the units taken of *limit*: of a rate that is new, as many as of the fullest one."""
@@ -170,7 +182,7 @@ class ShareRegistry:
         """Return what was taken before of the subject of *key*; from now on this process reports it. None: nothing."""
         unknown_age, spent, now = self.unknown_age, self.spent.get(key), self._clock()
         if spent is None:
-            return None if unknown_age is None else Inherited({}, {}, unknown_age, is_unknown=True)
+            return None if unknown_age is None else Inherited({}, {}, unknown_age, is_unknown=True, batches={})
         self.spent[key] = spent.reported()
         living, age = spent.living(now), now - spent.taken_at
         return Inherited(
@@ -178,16 +190,18 @@ class ShareRegistry:
             {quota.name: living[quota.name] for quota in spent.quotas if quota.name in living},
             age if unknown_age is None else min(age, unknown_age),
             unknown_age is not None,
+            spent.living_batches(now),
         )
 
-    def unreported(self, spent: Spent) -> Mapping[str, int]:
-        """Return the units of *spent* to report, by the limit's name."""
-        living = spent.living(self._clock())
-        return {name: living.get(name, _NONE).unreported for name in spent.counts}
+    def unreported(self, spent: Spent) -> tuple[Mapping[str, int], StoredBatches]:
+        """Return the units of *spent* to report, by the limit's name, and the batches that have stored some of them."""
+        now = self._clock()
+        living = spent.living(now)
+        return {name: living.get(name, _NONE).unreported for name in spent.counts}, spent.living_batches(now)
 
-    def new_spent(self, limits: Limits, version: int, counts: Mapping[str, Count]) -> Spent:
+    def new_spent(self, limits: Limits, version: int, counts: Mapping[str, Count], batches: StoredBatches) -> Spent:
         """Return what was taken until now of a subject that has *limits*."""
-        return Spent(limits.rates, limits.quotas, limits.concurrency, version, counts, self._clock())
+        return Spent(limits.rates, limits.quotas, limits.concurrency, version, counts, self._clock(), batches)
 
     def open(self) -> None:
         """Join the processes of this host."""
@@ -379,7 +393,7 @@ def _parse(data: bytes, now: float) -> _Record:
 
 
 def _parse_spent(values: Sequence[Any], now: float) -> Spent:
-    rates, quotas, concurrency, version, counts, at = values
+    rates, quotas, concurrency, version, counts, at, batches = values
     taken_at = min(at, now)
     return Spent(
         tuple(Rate(*rate) for rate in rates),
@@ -388,6 +402,7 @@ def _parse_spent(values: Sequence[Any], now: float) -> Spent:
         version,
         {name: Count(*count) if now < taken_at + count[2] else _NONE for name, count in counts.items()},
         taken_at,
+        {name: [(int(number), int(units)) for number, units in stored] for name, stored in batches.items()},
     )
 
 
@@ -400,7 +415,8 @@ def _merge(spent: dict[bytes, Spent], more: Mapping[bytes, Spent]) -> None:
         newer = max(one, other, key=lambda it: (it.version, it.taken_at))
         older = other if newer is one else one
         counts = {name: _sum(count, older.counts.get(name, _NONE)) for name, count in newer.counts.items()}
-        spent[key] = newer._replace(counts=counts, taken_at=max(one.taken_at, other.taken_at))
+        batches = {name: [*newer.batches.get(name, ()), *older.batches.get(name, ())] for name in counts}
+        spent[key] = newer._replace(counts=counts, taken_at=max(one.taken_at, other.taken_at), batches=batches)
 
 
 def _sum(one: Count, other: Count) -> Count:

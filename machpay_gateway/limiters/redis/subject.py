@@ -396,15 +396,17 @@ class SubjectSet:
 
     def take(self, cost: int, *, is_shadow_limited: bool) -> Lease:
         """Hold what a request of *cost* was admitted to; of the enforced limits alone, if it *is_shadow_limited*."""
-        counting = self._counting
+        holding, counting, lease = self._holding, self._counting, self._lease
         if is_shadow_limited:
-            counting = [place[0] for place in self._places if place[-1] and place[1].quotas]
+            holding, counting, lease = _taken_from([place for place in self._places if place[-1]])
+        for subject in holding:
+            subject.held += 1
         for subject in counting:
             subject.count_quotas(cost)
-        return self.hold(is_shadow_limited=is_shadow_limited)
+        return lease
 
     def hold(self, *, is_shadow_limited: bool) -> Lease:
-        """Do as `take` for the slots alone."""
+        """Do as `take`, for what was taken by `Subject.take_alone`, which has counted it."""
         holding, lease = self._holding, self._lease
         if is_shadow_limited:
             holding, _, lease = _taken_from([place for place in self._places if place[-1]])
