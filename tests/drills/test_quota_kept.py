@@ -73,7 +73,7 @@ async def test_a_month_admits_its_quota_and_at_most_the_last_second_of_each_cras
     assert sum(len(month.crashes) for month in months) == len(CRASHES)
     for month in months:
         assert month.admitted <= QUOTA + month.lost
-        assert month.admitted >= 0.9 * QUOTA, "the load has not reached the quota"
+        assert month.admitted >= 0.98 * QUOTA, "the load has not reached the quota, or units count twice"
 
 
 def _clock(ends_at: float) -> tuple[int, float]:
