@@ -9,8 +9,9 @@ from redis import Redis
 
 from machpay_gateway.core.limits.calendar import DAY_SECONDS
 from machpay_gateway.core.limits.plan import Plan
+from machpay_gateway.core.limits.ports import StoredUnits
 from machpay_gateway.limiters.redis.scripts import Scripts
-from machpay_gateway.limiters.redis.steps import pack_step
+from machpay_gateway.limiters.redis.steps import Moment, pack_step
 
 _DECISIONS = 20_000
 _WORKERS = 4
@@ -55,9 +56,9 @@ def round_trip_milliseconds(client: Redis) -> float:
 
 def _step(plan: Plan, wanted: int, *, held: int) -> bytes:
     """Return the step for *wanted* requests of cost 1 by a worker that holds *held* slots of each subject."""
-    counts = {index: [0] * len(part.limits.quotas) for index, part in enumerate(plan.parts)}
+    counts = {index: [StoredUnits(0, 0)] * len(part.limits.quotas) for index, part in enumerate(plan.parts)}
     today = int(time.time() // DAY_SECONDS)
-    return pack_step(plan, (1, 1, wanted), [held] * len(plan.parts), day=today, seeds=counts)
+    return pack_step(plan, (1, 1, wanted), [held] * len(plan.parts), moment=Moment(today, 0), seeds=counts)
 
 
 def _at_every_second(source: str) -> Iterator[str]:

@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from random import Random
 from secrets import token_hex
+from typing import Any
 
 import pytest
+from redis import Redis
 from typing_extensions import override
 
 from machpay_gateway.core.errors import StoreUnavailable
@@ -230,6 +232,39 @@ async def test_only_what_the_count_started_from_is_dropped(workers: Workers) -> 
     workers.stores[1].arrives.set()
     await workers.until_reported()
     assert await workers.take(0) == 200 - 7 - 1 - 1
+
+
+async def test_a_server_that_was_restored_from_a_snapshot_goes_on_from_what_is_stored(workers: Workers) -> None:
+    await workers.take(0, 10)
+    with Redis.from_url(workers.server.url) as redis:
+        snapshot: dict[bytes, Any] = {key: redis.dump(key) for key in redis.keys("*:{*")}
+        assert len(snapshot) == 1
+        await workers.take(0, 40)
+        await workers.take(1, 20)
+        await workers.store()
+        workers.clock.advance(5)
+        redis.client_kill_filter(_type="normal")
+        for key, state in snapshot.items():
+            redis.restore(key, 600_000, state, replace=True)
+    while any(limiter._batcher.connected != int(workers.clock()) for limiter in workers.limiters):  # noqa: ASYNC110, SLF001 - no event
+        await asyncio.sleep(0.01)
+    assert await workers.take(1) == 200 - 70 - 1
+    assert await workers.take(0) == 200 - 70 - 2
+    reads = [store.reads for store in workers.stores]
+    assert await workers.take(0, 10) == 200 - 70 - 12
+    assert [store.reads for store in workers.stores] == reads, "a count is compared once for each connection"
+
+
+async def test_what_was_admitted_without_redis_in_the_meantime_counts(own_server: tuple[Server, Harness]) -> None:
+    _, harness = own_server
+    answer = await harness.answer(ASKED)
+    assert isinstance(answer, Admitted)
+    await harness.limiter.close()
+    harness.stored.units["key_1", 0] += 50  # by the embedded limiter
+    harness.clock.advance(5)
+    answer = await harness.answer(ASKED)
+    assert isinstance(answer, Admitted)
+    assert answer.levels[QUOTA_AT] == 200 - 51 - 1
 
 
 async def test_a_charge_that_was_not_reported_yet_counts_once(own_server: tuple[Server, Harness]) -> None:

@@ -9,7 +9,7 @@ from machpay_gateway.core.limits.plan import tier_plan
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.redis.resp import Argument, encode_bulk, encode_command
 from machpay_gateway.limiters.redis.scripts import Script
-from machpay_gateway.limiters.redis.steps import encode_step, pack_step
+from machpay_gateway.limiters.redis.steps import ANY_MOMENT, encode_step, pack_step
 
 COUNTS = st.integers(0, 2)
 ARGUMENTS = st.one_of(st.binary(max_size=40), st.text(st.characters(exclude_categories=["Cs"])), st.integers())
@@ -37,7 +37,9 @@ def test_a_step_is_encoded_again_when_any_part_of_it_has_changed(
         (part,) = request.plan.parts
         (rate,) = part.limits.rates
         packed = pack_step(request.plan, (request.version, request.cost, wanted), [held])
-        assert encode_step(request.plan, request.version, request.cost, wanted, (held,), 0) == encode_bulk(packed)
+        assert encode_step(request.plan, request.version, request.cost, wanted, (held,), ANY_MOMENT) == encode_bulk(
+            packed
+        )
         fields = {1: 1, 6: request.version, 11: request.cost, 15: wanted}  # by where they end
         fields |= {16: 1, 17: 0, 18: 1, 22: 5, 23: 1, 27: held}
         fields |= {33: rate.limit, 38: rate.window_seconds * 1000, 44: 0}

@@ -27,7 +27,7 @@ from machpay_gateway.limiters.redis.connection import (
 )
 from machpay_gateway.limiters.redis.resp import encode_bulk
 from machpay_gateway.limiters.redis.scripts import Scripts
-from machpay_gateway.limiters.redis.steps import UNSEEDED
+from machpay_gateway.limiters.redis.steps import UNSEEDED, Moment
 from machpay_gateway.limiters.redis.subject import Step, Subject, SubjectSet, report_step
 
 LEASE_SECONDS = 10
@@ -100,6 +100,7 @@ class Batcher:
         self._charged: list[Subject] = []  # while their steps were in flight
         self._lingering: list[Subject] = []
         self._linger_timer: asyncio.TimerHandle | None = None
+        self.connected = 0  # in which second, for `Moment`
         self.workers = 1  # alive at the last heartbeat, with this one
 
     def submit(self, subject: Subject) -> None:
@@ -201,8 +202,8 @@ class Batcher:
         calls = [steps]
         if connection.is_cluster:
             calls = [list(of_one) for _, of_one in groupby(steps, key=lambda step: step.subjects.own.key)]
-        day = int(self._wall_clock() // DAY_SECONDS)
-        sent = [_start(steps_of_call, day, self._encoded_worker) for steps_of_call in calls]
+        moment = Moment(int(self._wall_clock() // DAY_SECONDS), self.connected)
+        sent = [_start(steps_of_call, moment, self._encoded_worker) for steps_of_call in calls]
         batch = _Batch(sent, self._clock(), time.monotonic())
         self._in_flight[batch] = None
         self._batches[len(steps)] += 1
@@ -292,15 +293,15 @@ class Batcher:
                     answer.add_done_callback(partial(_pass_on, future))
 
 
-def _start(steps: Sequence[Step], day: int, encoded_worker: bytes) -> _Call:
-    """Start *steps* on a *day* since the epoch, and return the call for them."""
+def _start(steps: Sequence[Step], moment: Moment, encoded_worker: bytes) -> _Call:
+    """Start *steps* at a *moment*, and return the call for them."""
     keys: list[bytes] = []
     arguments = [encoded_worker]
     key_count = 0
     for step in steps:
         subjects = step.subjects
         keys.append(subjects.encoded_keys)
-        arguments.append(subjects.start(step, day))
+        arguments.append(subjects.start(step, moment))
         key_count += subjects.key_count
     return _Call(steps, keys, key_count, arguments)
 

@@ -357,6 +357,8 @@ class RedisLimiter:
     def _report_outage(self) -> None:
         """Report to a new connection what is held, and what was admitted during the outage."""
         now, today = self._clock(), self._wall_clock()
+        if self._ledger is not None:
+            self._batcher.connected = int(today)
         self._report_inherited()
         for subject in self._subjects.values():
             if subject.local_share is not None:

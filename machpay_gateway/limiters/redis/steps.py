@@ -19,6 +19,19 @@ Seeds = Mapping[int, Sequence[StoredUnits]]  # stored counts of quotas, by the i
 NO_SEEDS: Seeds = {}
 
 
+class Moment(NamedTuple):
+    """When a step starts: on a *day* since the epoch, by a worker that *connected* in a second since the epoch.
+
+    A count of a quota that was not compared with the stored units since then is not trusted. 0 trusts any.
+    """
+
+    day: int
+    connected: int
+
+
+ANY_MOMENT = Moment(0, 0)  # of a plan without quotas
+
+
 class Layout(NamedTuple):
     """How many integers the *reply* to a step of a plan has.
 
@@ -44,13 +57,13 @@ def layout_of(plan: Plan) -> Layout:
 
 @lru_cache(_ENCODED_STEPS)
 def encode_step(  # noqa: PLR0917 - keyword arguments would double the cost of a hit
-    plan: Plan, version: int, cost: int, wanted: int, holds: tuple[int, ...], day: int
+    plan: Plan, version: int, cost: int, wanted: int, holds: tuple[int, ...], moment: Moment
 ) -> bytes:
-    """Return the argument for a step without backlogs and stored counts. *day* is 0 for plans without quotas.
+    """Return the argument for a step without backlogs and stored counts.
 
     Hits nearly always: keys of a tier ask for one unit, and hold a few slots. Encoding takes 5 µs, a hit 0.3 µs.
     """
-    return encode_bulk(pack_step(plan, (version, cost, wanted), holds, day=day))
+    return encode_bulk(pack_step(plan, (version, cost, wanted), holds, moment=moment))
 
 
 def pack_step(
@@ -58,11 +71,11 @@ def pack_step(
     claim: tuple[int, int, int],
     holds: Sequence[int],
     *,
-    day: int = 0,
+    moment: Moment = ANY_MOMENT,
     backlogs: Sequence[Backlog] = (),
     seeds: Seeds = NO_SEEDS,
 ) -> bytes:
-    """Return the argument for any step, on a *day* since the epoch, not encoded.
+    """Return the argument for any step, not encoded.
 
     *claim* is the version, the cost of a request and how many are wanted. *holds* are the slots of each part: held, or
     -1 - n where the step before left them and n were released since. *backlogs* are those of the parts, if any.
@@ -72,7 +85,7 @@ def pack_step(
     for index, (part, held) in enumerate(zip(plan.parts, holds, strict=True)):
         backlog = backlogs[index] if backlogs else NO_BACKLOG
         fields += _part_fields(part, held, backlog)
-        fields += _quota_fields(part, day, backlog, seeds.get(index))
+        fields += _quota_fields(part, moment, backlog, seeds.get(index))
     return b"".join(number.to_bytes(size, "little") for number, size in fields)
 
 
@@ -88,14 +101,17 @@ def _part_fields(part: Part, held: int, backlog: Backlog) -> list[tuple[int, int
     return fields
 
 
-def _quota_fields(part: Part, day: int, backlog: Backlog, seeds: Sequence[StoredUnits] | None) -> list[tuple[int, int]]:
+def _quota_fields(
+    part: Part, moment: Moment, backlog: Backlog, seeds: Sequence[StoredUnits] | None
+) -> list[tuple[int, int]]:
     quotas, stored = part.limits.quotas, backlog.stored() if backlog.batches else {}
     fields: list[tuple[int, int]] = []
     for quota, seed in zip(quotas, seeds or [_UNKNOWN] * len(quotas), strict=True):
-        number, begins, ends = period_at(quota.name, day * DAY_SECONDS)
+        number, begins, ends = period_at(quota.name, moment.day * DAY_SECONDS)
         batches = stored.get(quota.name, ())
         fields += [(quota.limit, 6), (backlog.units.get(quota.name, 0), 6), (ord(quota.name[0]), 1)]
-        fields += [(number, 4), (begins, 5), (ends, 5), (seed.units + 1, 6), (seed.batch, 6), (len(batches), 1)]
+        fields += [(number, 4), (begins, 5), (ends, 5), (seed.units + 1, 6), (seed.batch, 6)]
+        fields += [(moment.connected, 5), (len(batches), 1)]
         for batch, units in batches:
             fields += [(batch, 6), (units, 6)]
     return fields

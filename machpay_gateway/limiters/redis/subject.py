@@ -25,9 +25,11 @@ from machpay_gateway.limiters.redis.backlog import NO_BACKLOG, Backlog, Batches
 from machpay_gateway.limiters.redis.connection import set_result
 from machpay_gateway.limiters.redis.resp import encode_bulk
 from machpay_gateway.limiters.redis.steps import (
+    ANY_MOMENT,
     NO_SEEDS,
     OUTCOME_FIELDS,
     UNSEEDED,
+    Moment,
     Seeds,
     encode_step,
     layout_of,
@@ -342,8 +344,8 @@ class SubjectSet:
             self.own.request = step.request
         self.own.queue.append(step)
 
-    def start(self, step: Step, day: int) -> bytes:
-        """Return the argument for *step* on a *day* since the epoch, with what its subjects have to report."""
+    def start(self, step: Step, moment: Moment) -> bytes:
+        """Return the argument for *step* at a *moment*, with what its subjects have to report."""
         _, request, futures, more = step
         holds, has_backlog = [], False
         for subject in self.members:
@@ -352,11 +354,13 @@ class SubjectSet:
                 has_backlog = True
         if more is None and not has_backlog:
             _, version, plan, cost, _, _ = request
-            return encode_step(plan, version, cost, len(futures), tuple(holds), day if plan.has_quotas else 0)
+            return encode_step(
+                plan, version, cost, len(futures), tuple(holds), moment if plan.has_quotas else ANY_MOMENT
+            )
         backlogs = [subject.take_backlog() for subject in self.members]
         self._backlogs.append((step, backlogs))
         claim, seeds = (request.version, request.cost, len(futures)), NO_SEEDS if more is None else more.seeds
-        return encode_bulk(pack_step(self.plan, claim, holds, day=day, backlogs=backlogs, seeds=seeds))
+        return encode_bulk(pack_step(self.plan, claim, holds, moment=moment, backlogs=backlogs, seeds=seeds))
 
     def resolve(self, step: Step, reply: Sequence[int], at: int, started_at: float) -> bool:
         """Answer all that waits for *step* with its part of a *reply* of `admit.lua`, from *at* on.
@@ -528,13 +532,13 @@ class LoneSubject(SubjectSet):
     __slots__ = ()
 
     @override
-    def start(self, step: Step, day: int) -> bytes:
+    def start(self, step: Step, moment: Moment) -> bytes:
         _, request, futures, more = step
         own = self.own
         if more is not None or own.backlog is not None:
-            return super().start(step, day)
+            return super().start(step, moment)
         _, version, plan, cost, _, _ = request
-        return encode_step(plan, version, cost, len(futures), (own.state_slots(),), 0)
+        return encode_step(plan, version, cost, len(futures), (own.state_slots(),), ANY_MOMENT)
 
     @override
     def resolve(self, step: Step, reply: Sequence[int], at: int, started_at: float) -> bool:

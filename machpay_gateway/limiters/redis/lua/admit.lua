@@ -13,12 +13,13 @@
 --   LIMIT    for each window: limit in units, length in ms, backlog;
 --   CALENDAR for each quota: limit in units, backlog, `d` or `m` for the calendar day or month (UTC), its number by the
 --            worker's clock, the seconds in which that begins and ends, 1 + units of it that are stored elsewhere (0: not
---            known; they matter when the state has no count), the number of the newest batch that those have, batches;
+--            known), the number of the newest batch that those have, the second in which the worker connected, batches;
 --   BATCH    for each of these: its number, and how many units of the backlog it has stored;
 --        a backlog is units that were admitted without this script and are counted now, whatever the limits; of a quota,
 --        but for those that its count started from.
 -- Returns the number of the day since the epoch; then integers for each step:
---          requests admitted (-1: the record has changed since; -2: a quota has no count, and the worker sent none),
+--          requests admitted (-1: the record has changed since; -2: a quota has no count that was compared with
+--          the stored units since the worker connected, and it sent none),
 --          of these, requests within the limits that only count,
 --          ms until a refused request can have its cost (0: no wait helps);
 --        then for each part:
@@ -33,14 +34,14 @@
 --   WINDOW   for each: length in ms, newest cell, oldest cell with units, units taken, units in the newest cell, number
 --            of cells that follow: the units in each cell from the oldest to the one before the newest;
 --   QUOTA    for each: byte of `d` or `m`, number of the day or month, units taken, the number of the newest batch of the
---            stored units that the count started from.
+--            stored units that the count started from, the second of the newest connection that it was compared for.
 --
 -- A rate limit is a sliding window of cells: each a 60th of a window of a minute or more, a 12th of short ones. The
 -- oldest, partly expired cell counts whole: no interval as long as the window ever holds more than the limit.
 -- IDLE is the life of a version marker in seconds: an admission must not shorten it.
-local STEP, PART, LIMIT, CALENDAR = '<BI5I5I4', '<BBBI4BI4', '<I6I5I6', '<I6I6BI4I5I5I6I6B'
-local HEAD, WINDOW, QUOTA, LEASE, BATCH = '<I5I4I5I2BB', '<I5I5I5I6I6B', '<BI4I6I6', '<I4I5', '<I6I6'
-local LEASE_BYTES, CELL_BYTES, QUOTA_BYTES, BATCH_BYTES, IDLE = 9, 6, 17, 12, 660
+local STEP, PART, LIMIT, CALENDAR = '<BI5I5I4', '<BBBI4BI4', '<I6I5I6', '<I6I6BI4I5I5I6I6I5B'
+local HEAD, WINDOW, QUOTA, LEASE, BATCH = '<I5I4I5I2BB', '<I5I5I5I6I6B', '<BI4I6I6I5', '<I4I5', '<I6I6'
+local LEASE_BYTES, CELL_BYTES, QUOTA_BYTES, BATCH_BYTES, IDLE = 9, 6, 22, 12, 660
 local call, floor, ceil, min, max, sub = redis.call, math.floor, math.ceil, math.min, math.max, string.sub
 local struct = struct or (function()
   -- For servers without this library of Redis, such as fakeredis: the unsigned little-endian integers that we have.
@@ -161,16 +162,16 @@ local function make_rare()
   function rare.read_quotas(state, at, count, from, to)
     local others = ''
     for _ = 1, count do
-      local kind, number, units, batch = unpack_at(QUOTA, state, at)
+      local kind, number, units, batch, compared = unpack_at(QUOTA, state, at)
       local is_wanted = false
       for i = from, to do
         local q = quotas[i]
         if q.kind == kind then
           is_wanted = true
           if number >= q.number then
-            q.number, q.taken, q.batch = number, units, batch
+            q.number, q.taken, q.batch, q.compared = number, units, batch, compared
           else
-            q.taken, q.batch = 0, 0 -- nothing of a new period is in the count
+            q.taken, q.batch, q.compared = 0, 0, compared -- nothing of a new period is in the count
           end
         end
       end
@@ -178,6 +179,15 @@ local function make_rare()
       at = at + QUOTA_BYTES
     end
     return others
+  end
+
+  -- Compare the count of quota *q* with the stored units, if the worker sent them: a server that was restored from a
+  -- snapshot has an old count. Return false when it sent none.
+  function rare.compare(q)
+    if q.seed < 0 then return false end
+    if q.seed > q.taken then q.taken, q.batch = q.seed, q.seed_batch end
+    q.compared = q.connected
+    return true
   end
 
   -- Take from the backlog of quota *q* of *step* what its count started from.
@@ -304,15 +314,16 @@ for argument = 3, #ARGV do
       end
     end
     for n = first_quota, last_quota do
-      local limit, backlog, kind, number, begins, ends, seed, batch, batches
-      limit, backlog, kind, number, begins, ends, seed, batch, batches, a = unpack_at(CALENDAR, step, a)
+      local limit, backlog, kind, number, begins, ends, seed, batch, connected, batches
+      limit, backlog, kind, number, begins, ends, seed, batch, connected, batches, a = unpack_at(CALENDAR, step, a)
       if second < begins or second >= ends then
         rare = rare or make_rare()
         number, ends = rare.period(kind)
       end
       quotas[n] = {
         limit = limit, backlog = backlog, kind = kind, number = number, ends = ends * 1000 - now, taken = seed - 1,
-        batch = batch, batches = batches, at = a,
+        seed = seed - 1, batch = batch, seed_batch = batch, connected = connected, compared = connected,
+        batches = batches, at = a,
       }
       a = a + batches * BATCH_BYTES
     end
@@ -325,10 +336,10 @@ for argument = 3, #ARGV do
       if quota_count > 0 then
         local same, from = quota_count == own_quotas, at
         for n = first_quota, same and last_quota or 0 do
-          local q, kind, number, taken, batch = quotas[n], nil, nil, nil, nil
-          kind, number, taken, batch, at = unpack_at(QUOTA, state, at)
+          local q, kind, number, taken, batch, compared = quotas[n], nil, nil, nil, nil, nil
+          kind, number, taken, batch, compared, at = unpack_at(QUOTA, state, at)
           same = same and kind == q.kind and number == q.number
-          if same then q.taken, q.batch = taken, batch end
+          if same then q.taken, q.batch, q.compared = taken, batch, compared end
         end
         if not same then
           rare = rare or make_rare()
@@ -343,6 +354,10 @@ for argument = 3, #ARGV do
       end
       for n = first_quota, last_quota do
         local q = quotas[n]
+        if q.compared < q.connected then
+          rare = rare or make_rare()
+          if not rare.compare(q) then outcome = -2 end
+        end
         if q.batches > 0 then
           rare = rare or make_rare()
           rare.drop_stored(q, step)
@@ -401,7 +416,7 @@ for argument = 3, #ARGV do
     for n = first_quota, part.last_quota do
       local q = quotas[n]
       local total = q.taken + taken * cost + q.backlog
-      limits = limits .. pack(QUOTA, q.kind, q.number, max(0, total), q.batch)
+      limits = limits .. pack(QUOTA, q.kind, q.number, max(0, total), q.batch, q.compared)
       o = o + 2
       out[o - 1], out[o] = q.limit - total, q.ends
       if is_refused and q.limit - total < cost then wait = max(wait, q.ends) end
