@@ -58,6 +58,7 @@ class Worker:
     ledger: QuotaLedger
     tasks: frozenset[asyncio.Task[object]]
     name: int
+    connected: int  # in which second
     leases: list[tuple[Lease, Sequence[str]]] = field(default_factory=list)
     unstored: Counter[tuple[str, int]] = field(default_factory=Counter)
 
@@ -88,6 +89,7 @@ class History:
         self.names = itertools.count()
         self.workers: list[Worker] = []
         self.counters: dict[str, Counters] = {}
+        self.compared: dict[str, int] = {}  # in which second the worker connected that read what is stored of it last
         self.counted: defaultdict[str, dict[int, Held]] = defaultdict(dict)  # slots, by subject and worker
         self.expected_stored: Counter[tuple[str, int]] = Counter()
         self.admitted: Counter[tuple[str, str, int]] = Counter()  # units, by subject, quota and period
@@ -106,7 +108,8 @@ class History:
         await limiter.open()
         self.stack.push_async_callback(limiter.close)
         tasks = frozenset(asyncio.all_tasks() - others)
-        return Worker(Harness(limiter, self.clock, self.stored), limiter, ledger, tasks, next(self.names))
+        harness = Harness(limiter, self.clock, self.stored)
+        return Worker(harness, limiter, ledger, tasks, next(self.names), int(self.clock.now))
 
     async def ask(self, number: int, key: int, units: int, _: float) -> None:
         worker, now = self.workers[number], self.clock.now
@@ -146,9 +149,10 @@ class History:
         if counters is None:
             (limits,) = (part.limits for part in self.plan.parts if subject.startswith(part.kind))
             counters = self.counters[subject] = Counters(limits, self.clock.now, self.clock.now)
-            if limits.quotas:
-                self.store(worker)  # before it reads what is stored
-            counters.seed([self.stored_units(subject, quota) for quota in limits.quotas])
+        if counters.quotas and self.compared.get(subject, -1) < worker.connected:
+            self.compared[subject] = worker.connected
+            self.store(worker)  # before it reads what is stored
+        counters.seed([self.stored_units(subject, count.quota) for count in counters.quotas])
         return counters
 
     def levels(self, pairs: Sequence[tuple[Counters, str]]) -> tuple[float, ...]:
@@ -209,6 +213,7 @@ class History:
         for key in self.redis.keys(f"{self.prefix}:{{*"):
             self.redis.delete(key)
         self.counters.clear()
+        self.compared.clear()
         self.counted.clear()
         for worker in self.workers:
             self.lose(worker)

@@ -271,6 +271,14 @@ class TestCharges:
             with pytest.raises(ValueError, match="is not a number of units"):
                 answer.charge(wrong)  # type: ignore[arg-type]
 
+    async def test_a_charge_counts_by_the_newest_limits_while_a_tier_changes(self, harness: Harness) -> None:
+        old = request(key("99/minute"), account("9/minute"))
+        new = request(key("99/minute"), account("9/minute", quota=["20/month"]), subject="key_2")
+        await admitted(harness, new)
+        await admitted(harness, old)  # its record is read again a moment later
+        (await admitted(harness, new)).lease.charge(5)
+        assert left(await admitted(harness, new))["account-month"] == 20 - 2 - 5 - 1
+
     async def test_a_charge_takes_of_a_quota(self, harness: Harness) -> None:
         asked = request(key("99/minute", quota=["10/day"]))
         (await admitted(harness, asked)).charge(20)

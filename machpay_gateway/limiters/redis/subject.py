@@ -296,6 +296,7 @@ class SubjectSet:
         "_counting",
         "_holding",
         "_lease",
+        "_others",
         "_places",
         "_units",
         "encoded_keys",
@@ -320,6 +321,7 @@ class SubjectSet:
         self.key_count = len(members)
         self.is_alone = self.key_count == 1
         self.reply_fields = layout.reply
+        self._others = [(subject, subject.request) for subject in members[1:]]
         self._units = layout.units
         self._backlogs: list[tuple[Step, Sequence[Backlog]]] = []  # of steps in flight
         self._places: list[_Place] = [
@@ -348,6 +350,8 @@ class SubjectSet:
         """Return the argument for *step* at a *moment*, with what its subjects have to report."""
         _, request, futures, more = step
         holds, has_backlog = [], False
+        for subject, newest in self._others:
+            subject.request = newest  # another set may have had other limits for it, while a tier changes
         for subject in self.members:
             holds.append(subject.state_slots())
             if subject.backlog is not None:
