@@ -246,6 +246,11 @@ class TestQuotas:
         answers = await asyncio.gather(*(harness.answer(asked) for _ in range(8)))
         assert sum(isinstance(answer, Admitted) for answer in answers) == 4
 
+    async def test_a_request_that_costs_nothing_stores_nothing(self, harness: Harness) -> None:
+        await admitted(harness, request(key("9/minute", quota=["9/day"]), cost=0))
+        await harness.limiter.close()
+        assert list(harness.stored.units) == []
+
 
 class TestCharges:
     """Units that are known only after the answer."""

@@ -358,9 +358,8 @@ class SubjectSet:
                 has_backlog = True
         if more is None and not has_backlog:
             _, version, plan, cost, _, _ = request
-            return encode_step(
-                plan, version, cost, len(futures), tuple(holds), moment if plan.has_quotas else ANY_MOMENT
-            )
+            moment = moment if plan.has_quotas else ANY_MOMENT
+            return encode_step(plan, version, cost, len(futures), tuple(holds), moment)
         backlogs = [subject.take_backlog() for subject in self.members]
         self._backlogs.append((step, backlogs))
         claim, seeds = (request.version, request.cost, len(futures)), NO_SEEDS if more is None else more.seeds
@@ -383,8 +382,9 @@ class SubjectSet:
         if within == len(futures) == 1 and not futures[0].done():  # nearly always; the same as `_answer`
             for subject in self._holding:
                 subject.held += 1
-            for subject in self._counting:
-                subject.count_quotas(request.cost)
+            if self._counting and request.cost:
+                for subject in self._counting:
+                    subject.count_quotas(request.cost)
             futures[0].set_result(_new(Admitted, (self._lease, levels, self.plan, False)))
         else:
             self._answer(step, levels, admitted, within, reply[at + 2] / 1000, started_at)
@@ -409,7 +409,7 @@ class SubjectSet:
             holding, counting, lease = _taken_from([place for place in self._places if place[-1]])
         for subject in holding:
             subject.held += 1
-        for subject in counting:
+        for subject in counting if cost else ():
             subject.count_quotas(cost)
         return lease
 
