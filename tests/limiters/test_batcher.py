@@ -114,7 +114,8 @@ async def test_a_chunk_leaves_before_the_turn_is_over() -> None:
     assert requests.batches == {24: 1, 6: 1}
 
 
-async def test_while_replies_are_quick_steps_gather_behind_one_batch() -> None:
+async def test_while_replies_are_quick_steps_gather_behind_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("machpay_gateway.limiters.redis.batcher._GATHER_SECONDS", 60.0)  # longer than this test
     requests = Requests()
     for _ in range(4):
         requests.add()
