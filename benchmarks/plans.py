@@ -5,10 +5,8 @@
 
 import asyncio
 import gc
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -18,7 +16,7 @@ from redis import Redis
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.processes import SERVER_CORE, alone, redis_cluster, redis_server
+from benchmarks.processes import SERVER_CORE, alone, pinned_to, redis_cluster, redis_server
 from benchmarks.redis_cost import bytes_of_full_windows, microseconds_per_decision
 from benchmarks.report import WIDTH, table_of
 from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted
@@ -74,7 +72,7 @@ class _Spent(NamedTuple):
 
 def plans_tables(console: Console, rounds: int) -> Iterator[Table]:
     """Measure every plan in *rounds* of turns, and yield the tables."""
-    with alone(), redis_server() as (url, client), redis_cluster() as (cluster_url, cluster), _pinned():
+    with alone(), redis_server() as (url, client), redis_cluster() as (cluster_url, cluster), pinned_to(SERVER_CORE):
         taken: dict[str, list[_Taken]] = {name: [] for name in PLANS}
         spent: dict[str, list[_Spent]] = {name: [] for name in _IN_CLUSTER}
         for number in range(1, rounds + 1):
@@ -176,16 +174,6 @@ def _limits(plan: Plan) -> int:
 
 def _medians(samples: Sequence[tuple[float, ...]]) -> list[float]:
     return [median(column) for column in zip(*samples, strict=True)]
-
-
-@contextmanager
-def _pinned() -> Iterator[None]:
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {SERVER_CORE})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)
 
 
 @click.command()

@@ -89,7 +89,7 @@ def running(
 
     *environment* is added to this process' own; what is printed goes to *output*, else to the terminal.
     """
-    with _pinned_to(core):
+    with pinned_to(core):
         process = subprocess.Popen(command, env=os.environ | (environment or {}), stdout=output, stderr=output)
     try:
         yield process
@@ -140,7 +140,7 @@ def load(server: Server, path: str, secrets: Path, *, connections: int, seconds:
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(_KEYS_SCRIPT)]
     address = f"http://127.0.0.1:{server.port}{path}"
     before = server.cpu_seconds()
-    with _pinned_to(LOAD_CORE):
+    with pinned_to(LOAD_CORE):
         run = subprocess.Popen([*command, address, "--", str(secrets)], stdout=subprocess.PIPE, text=True)
     report, _ = run.communicate()
     used = server.cpu_seconds() - before
@@ -176,7 +176,7 @@ def wait_for(process: subprocess.Popen[bytes], port: int) -> None:
 
 
 @contextmanager
-def _pinned_to(core: int) -> Iterator[None]:
+def pinned_to(core: int) -> Iterator[None]:
     """Keep this process, and so every thread of what it starts from its first moment on, on *core*."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
