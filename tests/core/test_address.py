@@ -1,8 +1,10 @@
 import ipaddress  # noqa: TID251 - a second opinion, which nothing but a test needs
 import json
 import sys
+from bisect import bisect_right
+from collections.abc import Callable
 from pathlib import Path
-from timeit import repeat
+from timeit import timeit
 from typing import Any, Literal
 
 import pytest
@@ -12,7 +14,6 @@ from netaddr import IPAddress, IPNetwork
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.network.address import (
-    Allowlist,
     address_block,
     format_address,
     parse_address,
@@ -286,17 +287,23 @@ def test_a_block_is_an_ipv4_address_or_an_ipv6_64(one: str, other: str, *, same:
     assert (address_block(position(one)) == address_block(position(other))) is same
 
 
-def fastest(allowed: Allowlist, address: int) -> float:
-    """Return the seconds that one look takes undisturbed: the best of many, and without a coverage tracer."""
+def fastest(*works: Callable[[], object]) -> list[float]:
+    """Return the seconds that each work takes undisturbed: the best of many turns, and without a coverage tracer."""
     tracer = sys.gettrace()
     sys.settrace(None)
     try:
-        return min(repeat(lambda: address in allowed, number=500, repeat=100)) / 500
+        turns = [[timeit(work, number=500) for work in works] for _ in range(100)]
     finally:
         sys.settrace(tracer)
+    return [min(seconds) / 500 for seconds in zip(*turns, strict=True)]
 
 
-def test_a_thousand_networks_are_matched_in_half_a_microsecond() -> None:
+def test_a_thousand_networks_are_matched_by_little_more_than_one_bisection() -> None:
+    """The bar is a ratio: half a microsecond on a fast machine is more on a busy one."""
     allowed = parse_allowlist(f"10.{number >> 8}.{number & 255}.0/25" for number in range(1000))
-    assert fastest(allowed, position("10.3.200.1")) < 0.5e-6
-    assert fastest(allowed, position("10.3.200.129")) < 0.5e-6
+    starts = [position(f"10.{number >> 8}.{number & 255}.0") for number in range(1000)]
+    for text, is_allowed in (("10.3.200.1", True), ("10.3.200.129", False)):
+        address = position(text)
+        assert (address in allowed) is is_allowed
+        look, bisection = fastest(lambda: address in allowed, lambda: bisect_right(starts, address))  # noqa: B023 - at once
+        assert look < 3 * bisection
