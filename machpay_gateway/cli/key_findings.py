@@ -114,13 +114,12 @@ def _tier(subject: str, tier: str, source: str, tiers: Mapping[str, Tier], whose
 
 def _describe(applied: AppliedLimits, tiers: Mapping[str, Tier]) -> str:
     """Return the limits, by whom they are counted, and what they come from."""
+    text = describe_limits_by(applied.by, applied.limits, enforced=applied.enforced)
     if applied.tier is None:
-        return f"{describe_limits_by(applied.by, applied.limits, enforced=applied.enforced)}, from {applied.route}"
+        return f"{text}, from {applied.route}"
     if applied.tier in tiers:
-        text = describe_limits_by(applied.by, applied.limits, enforced=applied.enforced)
         return f"{text}, from tier {applied.tier}"
-    origins = ", ".join(_origins(applied, tiers))
-    return f"{describe_limits_by(applied.by, applied.limits, enforced=applied.enforced)}: {origins}"
+    return f"{text}: {', '.join(_origins(applied, tiers))}"
 
 
 def _origins(applied: AppliedLimits, tiers: Mapping[str, Tier]) -> Iterator[str]:

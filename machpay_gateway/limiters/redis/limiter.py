@@ -183,7 +183,7 @@ class RedisLimiter:
             subjects = self._join(subject, request)
         if self._supervisor.is_away:
             return self._decide_locally(subjects, request)
-        if (subject.exhausted or not subjects.is_alone) and (refusal := subjects.cached_refusal(request, self._clock)):
+        if (subject.exhausted or request.others) and (refusal := subjects.cached_refusal(request, self._clock)):
             return refusal
         if self._resync_timer is not None and (refusal := self._refusal_while_resyncing(subjects, request)):
             return refusal
@@ -431,7 +431,7 @@ class RedisLimiter:
             if part.enforced or not is_shadow_limited:
                 one.take_alone(share, now, today, cost)
         logger.info("%s was admitted while Redis is away (%s).", request.subject, self._on_failure)
-        lease = subjects.hold(is_shadow_limited=is_shadow_limited)
+        lease = subjects.take(0, is_shadow_limited=is_shadow_limited)  # the units are counted above
         levels = tuple(max(0.0, level) for level in _local_levels(entries, now, today))
         return Admitted(lease, levels, plan.local_share(self._registry.divisor), is_shadow_limited)
 

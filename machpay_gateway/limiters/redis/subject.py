@@ -300,7 +300,6 @@ class SubjectSet:
         "_places",
         "_units",
         "encoded_keys",
-        "is_alone",
         "key_count",
         "members",
         "names",
@@ -319,7 +318,6 @@ class SubjectSet:
         self.plan = plan
         self.encoded_keys = b"".join(subject.encoded_key for subject in members)
         self.key_count = len(members)
-        self.is_alone = self.key_count == 1
         self.reply_fields = layout.reply
         self._others = [(subject, subject.request) for subject in members[1:]]
         self._units = layout.units
@@ -403,7 +401,10 @@ class SubjectSet:
         self._return_backlogs(step)
 
     def take(self, cost: int, *, is_shadow_limited: bool) -> Lease:
-        """Hold what a request of *cost* was admitted to; of the enforced limits alone, if it *is_shadow_limited*."""
+        """Hold what a request of *cost* was admitted to; of the enforced limits alone, if it *is_shadow_limited*.
+
+        A *cost* of 0 counts no units: those of `Subject.take_alone` are counted already.
+        """
         holding, counting, lease = self._holding, self._counting, self._lease
         if is_shadow_limited:
             holding, counting, lease = _taken_from([place for place in self._places if place[-1]])
@@ -411,15 +412,6 @@ class SubjectSet:
             subject.held += 1
         for subject in counting if cost else ():
             subject.count_quotas(cost)
-        return lease
-
-    def hold(self, *, is_shadow_limited: bool) -> Lease:
-        """Do as `take`, for what was taken by `Subject.take_alone`, which has counted it."""
-        holding, lease = self._holding, self._lease
-        if is_shadow_limited:
-            holding, _, lease = _taken_from([place for place in self._places if place[-1]])
-        for subject in holding:
-            subject.held += 1
         return lease
 
     def cached_refusal(self, request: AdmissionRequest, clock: Callable[[], float]) -> Exceeded | None:
