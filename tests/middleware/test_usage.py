@@ -183,11 +183,10 @@ async def test_unidentified_callers_are_counted_without_a_key(ask: Ask, row: tup
         assert await counted(api) == [(*row, 1)]
 
 
-async def test_a_refused_key_is_counted_under_its_reason_and_as_a_use_of_its_secret() -> None:
+async def test_a_refused_key_is_counted_under_its_reason() -> None:
     async with guarded(ok, tiers={"standard": Tier("1/minute", 1)}) as api:
         key_id, secret = await api.key(scopes=["skills:list"])
         await api.client(secret).post("/v1/skills/execute")
-        refused = await api.gateway.keys.get(None, key_id)
         for _ in range(2):
             await api.client(secret).get("/v1/skills")
         await api.gateway.keys.revoke(None, key_id)
@@ -199,10 +198,18 @@ async def test_a_refused_key_is_counted_under_its_reason_and_as_a_use_of_its_sec
             ("POST /v1/skills/execute", "insufficient_scope", 403, 1),
         ]
         assert await counted(api) == []
-        used = await api.gateway.keys.get(None, key_id)
-        assert refused is not None
-        assert used is not None
-        assert (refused.last_used_at, used.last_used_at is None) == (None, False)
+
+
+async def test_a_refused_request_is_a_use_of_its_secret(api: Guarded) -> None:
+    key_id, secret = await api.key(scopes=["skills:list"])
+    unused = await api.gateway.keys.get(None, key_id)
+    await api.client(secret).post("/v1/skills/execute")
+    assert await counted(api, key_id) == [("POST /v1/skills/execute", "insufficient_scope", 403, 1)]
+    used = await api.gateway.keys.get(None, key_id)
+    assert unused is not None
+    assert used is not None
+    assert unused.last_used_at is None
+    assert used.last_used_at is not None
 
 
 async def test_a_failure_limited_key_is_counted_under_its_id() -> None:
