@@ -58,7 +58,7 @@ def _step(plan: Plan, wanted: int, *, held: int) -> bytes:
     """Return the step for *wanted* requests of cost 1 by a worker that holds *held* slots of each subject."""
     counts = {index: [StoredUnits(0, 0)] * len(part.limits.quotas) for index, part in enumerate(plan.parts)}
     today = int(time.time() // DAY_SECONDS)
-    return pack_step(plan, (1, 1, wanted), [held] * len(plan.parts), moment=Moment(today, 0), seeds=counts)
+    return pack_step(plan, (1, 0, 1, wanted), [held] * len(plan.parts), moment=Moment(today, 0), seeds=counts)
 
 
 def _at_every_second(source: str) -> Iterator[str]:

@@ -36,6 +36,7 @@ from machpay_gateway.core.decision.policy import Policy
 from machpay_gateway.core.decision.principal import ANONYMOUS, Anonymous, Principal
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.decision.restored_records import RestoredRecords
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.core.jose.ports import KeyPrincipals, ProofVerifier, TokenVerifier
@@ -104,6 +105,7 @@ class Gate:
         tokens: TokenVerifier | None,
         limiter: Limiter,
         failures: Failures,
+        restored: RestoredRecords,
         proofs: ProofVerifier | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -117,6 +119,7 @@ class Gate:
         self._lookups = failures.scaled(_LOOKUPS)
         self._proofs = proofs
         self._checks = CheckCache()
+        self._restored = restored
         self._clock = clock
 
     def with_policy(self, policy: Policy) -> "Gate":
@@ -128,6 +131,7 @@ class Gate:
             limiter=self.limiter,
             failures=self._failures,
             proofs=self._proofs,
+            restored=self._restored,
             clock=self._clock,
         )
 
@@ -291,7 +295,7 @@ class Gate:
         route, token = pending.route, pending.token
         proof: Proof | None = None
         is_proved = False
-        for _ in range(_ATTEMPTS):
+        for attempt in range(1, _ATTEMPTS + 1):
             principal = await self._identify(token)
             if isinstance(principal, str):
                 return Denied(Reason.INVALID_CREDENTIALS, principal, route)
@@ -308,10 +312,13 @@ class Gate:
                 if self._proofs is None or not await self._proofs.is_first_use(proof):
                     return Denied(Reason.INVALID_PROOF, "proof: seen before", route, principal)
                 is_proved = True
-            answer = self.limiter.admit(request)
-            if not isinstance(answer, _ANSWERS):
-                answer = await _wait_for(answer)
+            answer = await _answer_to(self.limiter.admit(request))
+            if answer is STALE and attempt == _ATTEMPTS and self._restored.is_certain(request):
+                await self.limiter.lower_version(request)
+                self._restored.accept(request.subject)
+                answer = await _answer_to(self.limiter.admit(request))
             if answer is not STALE:
+                self._restored.clear(principal.subject)
                 return conclude(route, principal, answer)
             self._forget(principal)
         return unavailable(route, "the record keeps changing")
@@ -373,6 +380,10 @@ def _conclude_public(route: Route, answer: Answer) -> Decision:
 
 def _too_many_failures(route: Route | None, wait: float, principal: Principal | None = None) -> Denied:
     return Denied(Reason.TOO_MANY_FAILURES, "the address keeps failing", route, principal, retry_after=wait)
+
+
+async def _answer_to(answer: Answer | PendingAnswer) -> Answer:
+    return answer if isinstance(answer, _ANSWERS) else await _wait_for(answer)
 
 
 async def _wait_for(answer: PendingAnswer) -> Answer:

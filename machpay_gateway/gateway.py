@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from machpay_gateway.core.decision.failures import Failures
 from machpay_gateway.core.decision.policy import Policy
+from machpay_gateway.core.decision.restored_records import RestoredRecords
 from machpay_gateway.core.errors import ConfigurationError, GatewayError
 from machpay_gateway.core.limits.ports import Limiter
 from machpay_gateway.gate import Gate
@@ -143,6 +144,7 @@ class Gateway:
     # What decides about requests.
     policy: Policy
     gate: Gate
+    restored: RestoredRecords
     trust: Trust
     page_guard: PageGuard | None
     request_ids: Iterator[bytes]
@@ -169,6 +171,11 @@ class Gateway:
         if self.settings.oauth is None:
             raise ConfigurationError("There is no authorization server here: set oauth.issuer to have one")
         return self.settings.oauth
+
+    @property
+    def serves_without_store(self) -> bool:
+        """Whether some requests need no record: those to public routes, and with tokens of other issuers."""
+        return bool(self.settings.issuers) or any(route.public for route in self.policy.routes)
 
     @property
     def keys(self) -> "Keys":

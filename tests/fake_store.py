@@ -6,7 +6,9 @@ from dataclasses import replace
 
 from machpay_gateway.core.decision.credential import ApiKey
 from machpay_gateway.core.errors import StoreUnavailable
+from machpay_gateway.core.keys.audit import AuditHead
 from machpay_gateway.core.keys.key import KeyRecord, SecretRecord
+from machpay_gateway.core.keys.ports import ChangePage
 from machpay_gateway.core.scopes import Scopes
 from tests.clocks import FixedClock
 
@@ -43,7 +45,8 @@ class Lookup:
     def __init__(self, clock: FixedClock) -> None:
         self.clock = clock
         self.records: dict[bytes, KeyRecord] = {}
-        self.changed_at: dict[str, tuple[float, int]] = {}
+        self.log: list[str] = []  # ids, in the order of their changes
+        self.history = b"first"  # of which the log is
         self.loads = self.syncs = 0
         self.is_away = False
         self.entered = asyncio.Event()
@@ -55,33 +58,37 @@ class Lookup:
         self.tells_changes = asyncio.Event()
         self.tells_changes.set()
 
-    async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
-        """Return the key with that id, as an operator sees it."""
-        assert account_id is None
+    async def find_by_ids(self, key_ids: Sequence[str]) -> Sequence[KeyRecord]:
         await self.lookups_wait.wait()
-        return next((record for record in self.records.values() if record.id == key_id), None)
+        return list({record.id: record for record in self.records.values() if record.id in key_ids}.values())
 
     def put(self, stored: KeyRecord) -> None:
         """Store *stored* as a change of this moment."""
         for stale in [stale for stale, record in self.records.items() if record.id == stored.id]:
             del self.records[stale]
         self.records |= {secret.digest: stored for secret in stored.secrets}
-        self.changed_at[stored.id] = (self.clock.now, stored.version)
+        self.log.append(stored.id)
 
-    async def find_by_digest(self, digest: bytes) -> KeyRecord | None:
-        self.loads += 1
-        match = self.records.get(digest)  # as it was when it was asked for, whatever changes meanwhile
+    async def find_by_digests(self, digests: Sequence[bytes]) -> Sequence[KeyRecord]:
+        self.loads += len(digests)
+        # As they were when they were asked for, whatever changes meanwhile.
+        matches = [self.records[digest] for digest in digests if digest in self.records]
         self.entered.set()
         await self.let_go.wait()
         self.answer()
-        return match
+        return matches
 
-    async def versions_since(self, since: float) -> Sequence[tuple[str, int]]:
+    async def changes_after(self, place: AuditHead | None) -> ChangePage:
         self.syncs += 1
         await self.tells_changes.wait()
         self.synced.set()
         self.answer()
-        return [(key_id, version) for key_id, (at, version) in self.changed_at.items() if at >= since]
+        after = AuditHead(len(self.log), self.history)
+        if place is None:
+            return ChangePage(after)
+        if place.digest != self.history:
+            return ChangePage(after, is_continuous=False)
+        return ChangePage(after, self.log[place.sequence :])
 
     def answer(self) -> None:
         if self.is_away:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
@@ -13,12 +13,14 @@ from machpay_gateway.core.decision.policy import Policy
 from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.decision.restored_records import RestoredRecords
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.jose.ports import ProofVerifier, TokenVerifier
 from machpay_gateway.core.jose.session import SessionToken
 from machpay_gateway.core.keys.key import mint_secret, secret_digest
 from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, Answer, Outage
 from machpay_gateway.core.limits.plan import tier_plan
+from machpay_gateway.core.limits.ports import ChangedSubject
 from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.core.network.address import parse_allowlist
 from machpay_gateway.core.scopes import Scopes
@@ -121,6 +123,7 @@ class Limits:
     outage: Outage | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     batches: Mapping[int, int] = field(default_factory=dict)
+    lowered: list[AdmissionRequest] = field(default_factory=list)
 
     async def open(self) -> None: ...
 
@@ -141,8 +144,13 @@ class Limits:
     async def remaining(self, demand: AdmissionRequest) -> NoReturn:
         raise AssertionError(demand)
 
-    async def invalidate(self, subject: str, version: int, group: str = "") -> None:
-        raise AssertionError((subject, version, group))
+    async def invalidate(self, changed: Sequence[ChangedSubject]) -> None:
+        raise AssertionError(changed)
+
+    def forget_versions(self) -> None: ...
+
+    async def lower_version(self, request: AdmissionRequest) -> None:
+        self.lowered.append(request)
 
 
 @dataclass
@@ -203,6 +211,12 @@ class Setup:
     tokens: TokenVerifier | None = None
     proofs: ProofVerifier | None = None
     failures: Failures = field(default_factory=lambda: Failures(3, 60))
+    monotonic: FixedClock = field(default_factory=lambda: FixedClock(0))
+    set_back: list[int] = field(default_factory=list)
+    restored: RestoredRecords = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.restored = RestoredRecords(self.set_back.append, clock=self.monotonic)
 
     @property
     def gate(self) -> Gate:
@@ -212,6 +226,7 @@ class Setup:
             tokens=self.tokens,
             limiter=self.limits,
             failures=self.failures,
+            restored=self.restored,
             proofs=self.proofs,
             clock=FixedClock(NOW),
         )

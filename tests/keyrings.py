@@ -1,12 +1,13 @@
 """What the tests of keys share: a clock that stands still, randomness that repeats itself, and two accounts."""
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.keys.audit import APPLICATION, Change
 from machpay_gateway.core.keys.key import KeyRecord, SecretRecord
+from machpay_gateway.core.keys.ports import ChangedRecord
 from machpay_gateway.core.scopes import Scopes
 
 NOW = 1_700_000_000.0
@@ -27,11 +28,11 @@ def logged(at: float = NOW) -> Change:
     return Change(at, APPLICATION, "test", ACME.id, "object", {}, {})
 
 
-def noting(announced: list[Any]) -> Callable[[str, int, str], Awaitable[None]]:
+def noting(announced: list[Any]) -> Callable[[Sequence[ChangedRecord]], Awaitable[None]]:
     """Return an `announce` that writes down what it is told."""
 
-    async def announce(key_id: str, version: int, account_id: str) -> None:
-        announced.append((key_id, version, account_id))
+    async def announce(changed: Sequence[ChangedRecord]) -> None:
+        announced.extend(changed)
 
     return announce
 

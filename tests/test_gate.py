@@ -6,12 +6,13 @@ import pytest
 
 from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.decision.credential import Proof
-from machpay_gateway.core.decision.decision import Allowed, Denied
+from machpay_gateway.core.decision.decision import Allowed, Decision, Denied
 from machpay_gateway.core.decision.failures import Failures
 from machpay_gateway.core.decision.policy import PREFLIGHT, Policy
 from machpay_gateway.core.decision.principal import ANONYMOUS, Principal
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.decision.restored_records import RestoredRecords
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import KeysetUnavailable, StoreUnavailable
 from machpay_gateway.core.keys.key import KeyRecord, SecretRecord, mint_secret, secret_digest
@@ -23,6 +24,7 @@ from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.gate import Gate, PendingAdmission, PendingIdentity
 from machpay_gateway.limiters.memory import MemoryLimiter
 from machpay_gateway.stores.cache import KeyCache
+from machpay_gateway.stores.change_poller import ChangePoller
 from machpay_gateway.stores.sql import SqlStore
 from tests.clocks import FixedClock
 from tests.gates import (
@@ -79,7 +81,13 @@ def test_a_preflight_needs_no_credential_where_another_path_lists_options() -> N
     routes = (Route("* /v1/skills", scopes="skills:list"), Route("OPTIONS /v1/other"))
     rig = setup()
     gate = Gate(
-        Policy(routes), keys=rig.keys, tokens=None, limiter=rig.limits, failures=rig.failures, clock=FixedClock(NOW)
+        Policy(routes),
+        keys=rig.keys,
+        tokens=None,
+        limiter=rig.limits,
+        failures=rig.failures,
+        restored=rig.restored,
+        clock=FixedClock(NOW),
     )
     preflight = RequestFacts("OPTIONS", "/v1/skills", (), ADDRESS, b"id", preflight_for="GET")
     assert gate.decide_nowait(preflight) == Allowed(ANONYMOUS, None, PREFLIGHT)
@@ -227,6 +235,47 @@ async def test_a_record_that_keeps_changing_is_unavailable_after_two_attempts() 
     assert isinstance(decision, Denied)
     assert (decision.reason, decision.retry_after) == (Reason.UNAVAILABLE, 1.0)
     assert rig.keys.calls == ["find", "forget"] * 2
+
+
+async def behind(rig: Setup, version: int = 1) -> Decision:
+    """Decide with a record whose version the limiter takes for an old one, as often as it is read."""
+    rig.keys.finds.extend([principal(version)] * 2)
+    rig.limits.answers.extend([STALE] * 2)
+    return await rig.decide()
+
+
+async def test_a_record_that_stays_behind_its_marker_was_restored_and_is_believed() -> None:
+    rig = setup()
+    for seconds in (0.0, 1.5, 2.9):
+        rig.monotonic.now = seconds
+        assert reason_of(await behind(rig)) is Reason.UNAVAILABLE
+    assert not rig.limits.lowered
+    rig.monotonic.now = 3.0
+    rig.keys.finds.extend([principal()] * 2)
+    rig.limits.answers.extend([STALE, STALE, ADMITTED])
+    assert isinstance(await rig.decide(), Allowed)
+    assert [request.version for request in rig.limits.lowered] == [1]
+    assert (rig.restored.count, rig.set_back) == (1, [1])
+
+
+async def test_a_record_that_keeps_changing_is_not_one_that_was_restored() -> None:
+    rig = setup()
+    for seconds in range(20):
+        rig.monotonic.now = float(seconds)
+        assert reason_of(await behind(rig, version=seconds)) is Reason.UNAVAILABLE
+    assert not rig.limits.lowered
+
+
+async def test_a_record_that_was_behind_and_is_not_any_more_has_to_stay_behind_as_long_again() -> None:
+    rig = setup()
+    await behind(rig)
+    rig.monotonic.now = 2.0
+    rig.keys.finds.extend([principal()] * 2)
+    rig.limits.answers.extend([STALE, ADMITTED])
+    assert isinstance(await rig.decide(), Allowed)
+    rig.monotonic.now = 4.0
+    assert reason_of(await behind(rig)) is Reason.UNAVAILABLE
+    assert not rig.limits.lowered
 
 
 async def test_a_key_in_recent_use_is_not_locked_out_by_failures_of_its_address() -> None:
@@ -401,10 +450,11 @@ async def test_a_secret_of_another_environment_than_its_record_is_always_refused
     await store.add_key(swapped, logged())
     gate = Gate(
         Policy(ROUTES),
-        keys=KeyCache(store, TIERS, clock=clock),
+        keys=KeyCache(store, TIERS, ChangePoller(store.changes_after, clock=clock), clock=clock),
         tokens=None,
         limiter=MemoryLimiter(clock),
         failures=Failures(100, 60),
+        restored=RestoredRecords(lambda _: None, clock=clock),
         clock=clock,
     )
     decisions = [await gate.decide(facts(b"Bearer " + secret)) for _ in range(3)]

@@ -14,13 +14,16 @@ from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.jose.compact import CompactToken, parse_compact
 from machpay_gateway.core.jose.session import SessionToken
 from machpay_gateway.core.jose.signing import PUBLISH_BEFORE_SIGNING_SECONDS, SigningKey
+from machpay_gateway.core.keys.audit import AuditHead
+from machpay_gateway.core.keys.ports import ChangePage
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.core.oauth.access_token import TYPE, access_claims
-from machpay_gateway.core.oauth.grant import Grant
+from machpay_gateway.core.oauth.grant import Dependencies, Grant
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.keysets import SigningKeys
 from machpay_gateway.keysets.own import VERIFIED_SECONDS, OwnTokens
+from machpay_gateway.stores.change_poller import ChangePoller
 from machpay_gateway.stores.grant_cache import GrantCache
 from machpay_gateway.stores.sql import SqlStore
 from tests.clocks import FixedClock
@@ -42,19 +45,21 @@ class Store(SqlStore):
         self.clock = clock
         self.queries: list[str] = []
         self.is_away = False
-        self._grants = {GRANT.id: (GRANT, START - LIFE)}
+        self._grants = {GRANT.id: GRANT}
+        self._log: list[str] = []
 
     def put(self, grant: Grant) -> None:
         """Change the grant, as any process may do."""
-        self._grants[grant.id] = grant, self.clock()
+        self._grants[grant.id] = grant
+        self._log.append(grant.id)
 
     async def grant(self, grant_id: str, now: float) -> Grant | None:  # noqa: ARG002 - as stores are asked
         self._note("grant")
-        return self._grants[grant_id][0]
+        return self._grants[grant_id]
 
-    async def grant_versions_since(self, since: float) -> list[tuple[str, int]]:
-        self._note("versions")
-        return [(grant.id, grant.version) for grant, at in self._grants.values() if at >= since]
+    async def changes_after(self, place: AuditHead | None) -> ChangePage:
+        self._note("changes")
+        return ChangePage(AuditHead(len(self._log)), [] if place is None else self._log[place.sequence :])
 
     async def signing_keys(self) -> Sequence[SigningKey]:
         if self.is_away:
@@ -91,7 +96,8 @@ class Worker:
 
     def __init__(self, store: Store, clock: FixedClock) -> None:
         self.clock = clock
-        self.watch = GrantCache(store, life_seconds=LIFE, clock=clock)
+        changes = ChangePoller(store.changes_after, clock=clock)
+        self.watch = GrantCache(store, changes, life_seconds=LIFE, clock=clock)
         self.signing = SigningKeys(
             store, secret_key=lambda: b"s" * 32, life_seconds=LIFE, clock=clock, poll_seconds=0.01
         )
@@ -127,6 +133,12 @@ def store(clock: FixedClock) -> Store:
     return Store(clock)
 
 
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a store that is back be asked at once."""
+    monkeypatch.setattr("machpay_gateway.stores.lookup_queue._LONGEST_PAUSE_SECONDS", 0.0)
+
+
 @pytest.fixture
 def worker(store: Store, clock: FixedClock) -> Worker:
     return Worker(store, clock)
@@ -138,7 +150,7 @@ def ended(worker: Worker, store: Store) -> Callable[[Grant], Awaitable[None]]:
 
     async def end(grant: Grant) -> None:
         store.put(grant)
-        worker.watch.note(grant.id, grant.version)
+        worker.watch.forget(grant.id)
 
     return end
 
@@ -149,7 +161,7 @@ async def test_a_token_costs_no_question_while_nothing_changed(worker: Worker, s
         principal = await worker.presented(token)
         assert isinstance(principal, Principal)
         assert (principal.id, principal.subject, principal.scopes) == ("user_1", "grant_1", BOTH)
-    assert store.queries == ["versions"]  # what changed before this process began
+    assert store.queries == ["changes", "grant"]  # where the log ends, and what changed before this process began
 
 
 async def test_what_was_verified_is_known_without_a_look_at_its_signature(
@@ -208,7 +220,7 @@ async def test_an_ended_family_fails_and_the_others_of_its_grant_go_on(
     for _ in range(3):
         assert await worker.presented(token) == "the token's family has ended"
         assert isinstance(await worker.presented(other), Principal)
-    assert store.queries.count("grant") == 1
+    assert store.queries.count("grant") == 2  # at first, and since the change
 
 
 async def test_a_store_that_is_away_is_gone_by_for_five_seconds_and_then_nothing_is_known(
@@ -346,9 +358,9 @@ async def test_a_key_that_is_dropped_while_its_token_is_verified_leaves_nothing_
     token = await worker.signed()
     changed = worker.watch.changed
 
-    async def rotated_meanwhile(grant_id: str, version: int) -> Grant | str | None:
+    async def rotated_meanwhile(dependencies: Dependencies, version: int) -> Grant | str | None:
         await worker.signing.rotate(at_once=True)
-        return await changed(grant_id, version)
+        return await changed(dependencies, version)
 
     monkeypatch.setattr(worker.watch, "changed", rotated_meanwhile)
     await worker.presented(token)

@@ -265,7 +265,6 @@ def test_the_lifetimes_are_those_of_the_code() -> None:
         "leeway for `exp`, `nbf` and `iat`": constant("core.jose.claims", "LEEWAY_SECONDS"),
         "signing key, published before it signs": PUBLISH_BEFORE_SIGNING_SECONDS,
         "verified token of an issuer, cached": constant("keysets.issued", "VERIFIED_SECONDS"),
-        "cached key, trusted while the database is unavailable": constant("stores.change_poller", "_TRUST_SECONDS"),
         "session token": MAX_SECONDS,
     }
     expected = {
@@ -288,6 +287,10 @@ def test_the_lifetimes_are_those_of_the_code() -> None:
             f"{grace} seconds",
         ),
         "previous secret of a key after a rotation": (f"{DAY_SECONDS} seconds", f"{MAX_GRACE_SECONDS} seconds"),
+        "cached key, trusted while the database is unavailable": (
+            f"{default(Settings, 'trust_seconds'):g} seconds",
+            f"{constant('settings.fields', '_MOST_TRUST_SECONDS')} seconds",
+        ),
         "assertion": (
             f"{default(AssertionSettings, 'lifetime_seconds')} seconds",
             f"{constant('core.jose.assertion', '_LONGEST_SECONDS')} seconds",

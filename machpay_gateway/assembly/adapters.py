@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from machpay_gateway.core.store import Store
     from machpay_gateway.keysets import Proofs, SignedAssertions, SignedReports, SigningKeys
     from machpay_gateway.limiters.quota_ledger import QuotaLedger
+    from machpay_gateway.stores.change_poller import ChangePoller
     from machpay_gateway.stores.grant_cache import GrantCache, GrantLookup
     from machpay_gateway.telemetry.traces import Traces
 
@@ -118,14 +119,14 @@ def signing_for(settings: Settings, opened: SigningKeyStore, store: "Store") -> 
     return SigningKeys(opened, secret_key=secret_key, life_seconds=life + LEEWAY_SECONDS, clock=time.time)
 
 
-def grants_for(settings: Settings, opened: "GrantLookup") -> "GrantCache | None":
+def grants_for(settings: Settings, opened: "GrantLookup", changes: "ChangePoller") -> "GrantCache | None":
     """Return the cache of grants, None without an authorization server."""
     if settings.oauth is None:
         return None
     from machpay_gateway.stores.grant_cache import GrantCache
 
     life = settings.oauth.access_token_seconds + LEEWAY_SECONDS
-    return GrantCache(opened, life_seconds=life, clock=time.time)
+    return GrantCache(opened, changes, life_seconds=life, clock=time.time)
 
 
 def proofs_for(settings: Settings, limiter: Limiter) -> "Proofs | None":

@@ -1,5 +1,6 @@
 """Builds a gateway from settings."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -18,20 +19,27 @@ from machpay_gateway.assembly.adapters import (
     tokens_for,
     traces_for,
 )
+from machpay_gateway.assembly.cache_size import default_cache_size
 from machpay_gateway.assembly.opened import OpenedStore
 from machpay_gateway.core.decision.failures import Failures
 from machpay_gateway.core.decision.policy import Policy
+from machpay_gateway.core.decision.restored_records import RestoredRecords
 from machpay_gateway.core.decision.route import Route
+from machpay_gateway.core.keys.ports import ChangedRecord
 from machpay_gateway.core.limits.rate import parse_rate
 from machpay_gateway.gate import Gate
 from machpay_gateway.gateway import Gateway, Lifecycle
 from machpay_gateway.services.lazy_services import LazyServices
 from machpay_gateway.settings import Options, Settings, load_settings
 from machpay_gateway.stores.cache import KeyCache
+from machpay_gateway.stores.change_poller import ChangePoller
+from machpay_gateway.telemetry.log_throttle import LogThrottle
 from machpay_gateway.telemetry.steps import StepTimes
 from machpay_gateway.telemetry.usage import UsageRecorder
 from machpay_gateway.web.page_hosts import PageGuard
 from machpay_gateway.web.request_facts import Trust, request_ids
+
+logger = logging.getLogger("machpay_gateway")
 
 OwnRoutes = Callable[[Settings], Sequence[Route]]
 
@@ -66,21 +74,29 @@ class ConfiguredGateway(Gateway):
         store = store_for(settings)
         opened = OpenedStore(store)
         limiter = limiter_for(settings, store, ledger_for(settings, opened), workers)
-        key_cache = KeyCache(opened, settings.tiers, clock=time.time)
+        changes = ChangePoller(
+            opened.changes_after,
+            clock=time.time,
+            trust_seconds=settings.trust_seconds,
+            on_replaced=limiter.forget_versions,
+        )
+        key_cache = KeyCache(
+            opened, settings.tiers, changes, clock=time.time, size=settings.cache_size or default_cache_size(workers)
+        )
         traces = traces_for(settings)
         signing = signing_for(settings, opened, store)
-        grants = grants_for(settings, opened)
+        grants = grants_for(settings, opened, changes)
         tokens = tokens_for(settings, signing, key_cache, grants)
         reports = reports_for(settings)
         assertions = assertions_for(settings)
         proofs = proofs_for(settings, limiter)
+        restored = RestoredRecords(_restored_log(), clock=time.monotonic)
         failures = Failures(*parse_rate(settings.failure_limit)[:2])
 
-        async def invalidate(subject: str, version: int, account_id: str) -> None:
-            key_cache.forget(subject)
-            if grants is not None:
-                grants.note(subject, version)
-            await limiter.invalidate(subject, version, account_id)
+        async def invalidate(changed: Sequence[ChangedRecord]) -> None:
+            for record in changed:
+                changes.note(record.id)
+            await limiter.invalidate(changed)
 
         async def clean_up() -> None:
             await opened.drop_quota_units(time.time())
@@ -102,7 +118,16 @@ class ConfiguredGateway(Gateway):
             settings=settings,
             lifecycle=lifecycle,
             policy=policy,
-            gate=Gate(policy, keys=key_cache, tokens=tokens, limiter=limiter, failures=failures, proofs=proofs),
+            gate=Gate(
+                policy,
+                keys=key_cache,
+                tokens=tokens,
+                limiter=limiter,
+                failures=failures,
+                restored=restored,
+                proofs=proofs,
+            ),
+            restored=restored,
             trust=Trust(settings.trusted_proxies, settings.client_ip_header.lower().encode()),
             page_guard=None if hosts is None else PageGuard(hosts),
             request_ids=request_ids(os.urandom(8)),
@@ -120,6 +145,20 @@ class ConfiguredGateway(Gateway):
             assertions=assertions,
             reports=reports,
         )
+
+
+def _restored_log() -> Callable[[int], None]:
+    throttle = LogThrottle()
+
+    def log(count: int) -> None:
+        if throttle.passes():
+            logger.warning(
+                "The database has older records than the limiter's version markers, as after a restored backup: the "
+                "database is believed. So far %d records.",
+                count,
+            )
+
+    return log
 
 
 def with_own_routes(gateway: Gateway, own_routes: OwnRoutes) -> Gateway:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
 from machpay_gateway.core.jose.signing import SigningKey
-from machpay_gateway.core.keys.audit import Change
+from machpay_gateway.core.keys.audit import AuditHead, Change
 from machpay_gateway.core.keys.key import KeyRecord
+from machpay_gateway.core.keys.ports import ChangePage
 from machpay_gateway.core.limits.ports import StoredUnits
 from machpay_gateway.core.usage.counters import UsageBatch
 from machpay_gateway.gateway import Lifecycle
@@ -27,30 +28,25 @@ class OpenedStore:
     def __init__(self, store: "Store") -> None:
         self._store = store
 
-    async def find_by_digest(self, digest: bytes) -> KeyRecord | None:
-        """Return the key that has a secret with this SHA-256 *digest*, whatever its status."""
+    async def find_by_digests(self, digests: Sequence[bytes]) -> Sequence[KeyRecord]:
+        """Return the keys that have a secret with one of these SHA-256 *digests*, whatever their status."""
         await self._ready(self.lifecycle.serve)
-        return await self._store.find_by_digest(digest)
+        return await self._store.find_by_digests(digests)
 
-    async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
-        """Return a key of the account, or of any for an operator (*account_id* None)."""
+    async def find_by_ids(self, key_ids: Sequence[str]) -> Sequence[KeyRecord]:
+        """Return the keys with these ids."""
         await self._ready(self.lifecycle.serve)
-        return await self._store.key(account_id, key_id)
+        return await self._store.find_by_ids(key_ids)
 
-    async def versions_since(self, since: float) -> Sequence[tuple[str, int]]:
-        """Return (key id, version) of each key changed at or after *since*, seconds since the epoch."""
+    async def changes_after(self, place: AuditHead | None) -> ChangePage:
+        """Return what has changed after *place* in the audit log; without one, only where that ends."""
         await self._ready(self.lifecycle.serve)
-        return await self._store.versions_since(since)
+        return await self._store.changes_after(place)
 
     async def grant(self, grant_id: str, now: float) -> "Grant | None":
         """Return the grant as it is at *now*."""
         await self._ready(self.lifecycle.serve)
         return await self._store.grant(grant_id, now)
-
-    async def grant_versions_since(self, since: float) -> Sequence[tuple[str, int]]:
-        """Return (grant id, version) of each grant changed at or after *since*, seconds since the epoch."""
-        await self._ready(self.lifecycle.serve)
-        return await self._store.grant_versions_since(since)
 
     async def signing_keys(self) -> Sequence[SigningKey]:
         """Return the keys that we sign by now or did lately."""

@@ -9,6 +9,7 @@ GatewayError
 ├── DuplicateRequest       a concurrent request with the same idempotency key was processed first
 └── Unavailable             a dependency does not answer
     ├── StoreUnavailable
+    │   └── UnreadableRecord    a record as stored is not what we write; the database answers
     └── KeysetUnavailable
 """
 
@@ -50,6 +51,10 @@ class Unavailable(GatewayError):
 
 class StoreUnavailable(Unavailable):
     """The database did not answer."""
+
+
+class UnreadableRecord(StoreUnavailable):
+    """A record as stored is not what we write. The database answered, so this is no outage."""
 
 
 class KeysetUnavailable(Unavailable):

@@ -9,7 +9,7 @@ from machpay_gateway.core.jose.compact import CompactToken
 from machpay_gateway.core.jose.ports import KeyPrincipals
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.core.oauth import access_token
-from machpay_gateway.core.oauth.grant import Grant
+from machpay_gateway.core.oauth.grant import Dependencies, Grant
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.keysets.signing import SigningKeys
 from machpay_gateway.keysets.verified import VerifiedTokens
@@ -21,14 +21,14 @@ VERIFIED_TOKENS = 10_000
 class Grants(Protocol):
     """The grants that changed. Raises StoreUnavailable."""
 
-    def is_current(self, grant_id: str, version: int, now: float) -> bool:
-        """Tell whether *version* is certainly the grant's latest; does no I/O."""
+    def is_current(self, token: Dependencies, version: int, now: float) -> bool:
+        """Tell whether *version* is certainly the latest of the *token*'s grant; does no I/O."""
 
-    async def changed(self, grant_id: str, version: int) -> Grant | str | None:
+    async def changed(self, token: Dependencies, version: int) -> Grant | str | None:
         """Return the grant if it changed after *version*, None if not, or the reason, for the log, why it is gone."""
 
     def forget(self, grant_id: str) -> None:
-        """Load the grant again at the next look-up."""
+        """Note that the grant has changed."""
 
     async def close(self) -> None:
         """Cancel look-ups in progress."""
@@ -64,14 +64,16 @@ class OwnTokens:
         principal = self._verified.cached(digest, now)
         if principal is None or self._grants is None:
             return None
-        return principal if self._grants.is_current(principal.subject, principal.version, now) else None
+        account, client = principal.account_id or "", principal.client_id or ""
+        token = Dependencies(principal.subject, client, principal.id, account)
+        return principal if self._grants.is_current(token, principal.version, now) else None
 
     def holds(self, digest: bytes) -> bool:
         """Tell whether a token with this *digest* was verified recently, even if it has expired since."""
         return self._verified.holds(digest)
 
     def forget(self, subject: str) -> None:
-        """Load the grant *subject* again at the next look-up."""
+        """Note that the grant *subject* has changed."""
         if self._grants is not None:
             self._grants.forget(subject)
 
@@ -111,12 +113,13 @@ class OwnTokens:
             if not await self._signing.has_signed(token):
                 return "wrong signature"
         version = int(str(token.claims["ver"])) if verified is None else verified.version
-        grant = await grants.changed(str(token.claims["gid"]), version)
-        if isinstance(grant, str):
-            return grant
-        if verified is not None and grant is None:
+        grant, client, user, account = (str(token.claims[name]) for name in ("gid", "client_id", "sub", "acct"))
+        changed = await grants.changed(Dependencies(grant, client, user, account), version)
+        if isinstance(changed, str):
+            return changed
+        if verified is not None and changed is None:
             return verified
-        principal = access_token.access_principal(token.claims, self._tiers, grant)
+        principal = access_token.access_principal(token.claims, self._tiers, changed)
         if isinstance(principal, str):
             self._verified.forget(digest)
         elif self._signing.verifies(token.kid):  # the key may have been dropped since the signature was verified

@@ -22,6 +22,7 @@ from machpay_gateway.core.limits.admission import (
 )
 from machpay_gateway.core.limits.counters import Counters
 from machpay_gateway.core.limits.plan import Levels, Part, Plan
+from machpay_gateway.core.limits.ports import ChangedSubject
 from machpay_gateway.core.limits.rate import Limits
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ class MemoryLimiter:
         self._is_open = False
         self._subjects: dict[str, _MemorySubject] = {}
         self._sweep_at = _FIRST_SWEEP
+        self._group_versions: dict[str, int] = {}  # of accounts that were changed here
+        self._groups_until = 0.0
 
     # It depends on no server.
     is_degraded = False
@@ -137,8 +140,10 @@ class MemoryLimiter:
 
     def admit(self, request: AdmissionRequest) -> Answer | PendingAnswer:
         """Check the version, take from every window and quota, and take the slots: together, or not at all."""
-        name, version, plan, cost, _, _ = request
+        name, version, plan, cost, _, group, group_version = request
         now = self._clock()
+        if self._group_versions and 0 < group_version < self._group_versions.get(group, 0):
+            return STALE
         subject = self._subjects.get(name)
         if subject is None or subject.version != version or subject.plan is not plan:
             subject = self._current_subject(request, now)
@@ -171,9 +176,30 @@ class MemoryLimiter:
             one.advance(now, today)
         return Remaining(_levels(subjects, now, today), request.plan)
 
-    async def invalidate(self, subject: str, version: int, group: str = "") -> None:  # noqa: ARG002 - all are here
-        """Answer requests of *subject* that are older than *version* with STALE from now on."""
+    async def invalidate(self, changed: Sequence[ChangedSubject]) -> None:
+        """Answer requests of the *changed* subjects and groups that are older with STALE from now on."""
         now = self._clock()
+        for subject, version, group in changed:
+            if subject == group:
+                self._group_versions[group] = max(version, self._group_versions.get(group, 0))
+                self._groups_until = now + _MARKER_SECONDS
+            else:
+                self._invalidate(subject, version, now)
+
+    def forget_versions(self) -> None:
+        """Forget which versions were seen."""
+        self._group_versions.clear()
+        for subject in self._subjects.values():
+            subject.version = 0
+
+    async def lower_version(self, request: AdmissionRequest) -> None:
+        """Let the versions of *request* be the newest, although there were newer ones."""
+        if request.group in self._group_versions:
+            self._group_versions[request.group] = request.group_version
+        if (subject := self._subjects.get(request.subject)) is not None:
+            subject.version = min(subject.version, request.version)
+
+    def _invalidate(self, subject: str, version: int, now: float) -> None:
         entry = self._subjects.get(subject) or self._add_subject(subject, _NO_LIMITS, now)
         entry.version = max(entry.version, version)
         entry.marker_until = now + _MARKER_SECONDS
@@ -187,7 +213,7 @@ class MemoryLimiter:
             self._count_quotas(subject, units)
 
     def __len__(self) -> int:
-        return len(self._subjects)
+        return len(self._subjects) + len(self._group_versions)
 
     def _admit_by_all(self, request: AdmissionRequest, subject: _MemorySubject, now: float) -> Answer | PendingAnswer:
         """Decide a request that counts against several limits."""
@@ -272,6 +298,8 @@ class MemoryLimiter:
 
         The next sweep runs when twice as many are held, so its cost is amortized.
         """
+        if self._groups_until <= now:
+            self._group_versions.clear()
         today = self._wall_clock()
         needed = () if request is None else {request.subject, *request.others}
         for name, subject in list(self._subjects.items()):

@@ -24,7 +24,7 @@ __all__ = ["Accounts"]
 class Accounts:
     """The use cases on accounts.
 
-    *invalidate* is called with (id, version, account id) of each key and grant that a change affects.
+    *invalidate* is called with the account and the grants that a change affects.
     *tiers* are the tiers an account can have; *entropy* returns that many random bytes; *clock* returns seconds since
     the epoch.
     """

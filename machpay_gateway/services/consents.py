@@ -20,7 +20,7 @@ from machpay_gateway.services.optimistic_locking import Invalidate, update_recor
 class Consents:
     """Creates and extends grants.
 
-    *invalidate* is called with (grant id, version, account id) after each change is stored.
+    *invalidate* is called with the grant after each change is stored.
     """
 
     def __init__(

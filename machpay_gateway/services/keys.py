@@ -70,7 +70,7 @@ class SecretInspection:
 
 
 class Keys:
-    """The use cases on keys. *invalidate* is called with (key id, version, account id) after each change is stored.
+    """The use cases on keys. *invalidate* is called with the key after each change is stored.
 
     *scopes* are the names that keys may hold, *tiers* the configured ones; *entropy* returns that many random bytes;
     *clock* returns seconds since the epoch.

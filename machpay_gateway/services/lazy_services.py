@@ -5,7 +5,6 @@ All of them together take 50 ms and more to import.
 
 import os
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from machpay_gateway.core.decision.policy import Policy
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.ports import TokenVerifier
 from machpay_gateway.core.limits.ports import Limiter
+from machpay_gateway.services.optimistic_locking import Invalidate
 from machpay_gateway.settings import Settings
 from machpay_gateway.settings.console import IDLE_MINUTES
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)  # without slots, which `cached_property` cannot do with
 class LazyServices:
-    """Builds each service once. *invalidate* publishes (subject, version, account id) of each record that changed."""
+    """Builds each service once. *invalidate* publishes the records that changed."""
 
     settings: Settings
     policy: Policy
@@ -39,7 +39,7 @@ class LazyServices:
     signing: "TokenSigner"
     tokens: TokenVerifier
     proofs: "DPoPProofs | None"
-    invalidate: Callable[[str, int, str], Awaitable[None]]
+    invalidate: Invalidate
 
     @cached_property
     def keys(self) -> "Keys":

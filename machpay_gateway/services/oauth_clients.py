@@ -48,7 +48,7 @@ _DEFAULT_GRANTS = (AUTHORIZATION_CODE, REFRESH_TOKEN)
 class OAuthClients:
     """The use cases on clients.
 
-    *invalidate* is called with (grant id, version, account id) of each grant that a change affects.
+    *invalidate* is called with the grants that a change affects.
     *scopes* are all scopes that exist; *entropy* returns that many random bytes; *clock* returns seconds since the
     epoch.
     """

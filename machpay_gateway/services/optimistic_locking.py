@@ -18,8 +18,8 @@ from machpay_gateway.core.oauth.client import OAuthClient
 
 MAX_ATTEMPTS = 10
 
-# Drops what workers have cached of the key or grant with this id, of this account, below this version.
-Invalidate = Callable[[str, int, str], Awaitable[None]]
+# Drops what workers have cached of these keys, grants and accounts below their new versions.
+Invalidate = Callable[[Sequence[ChangedRecord]], Awaitable[None]]
 
 
 R = TypeVar("R")
@@ -29,7 +29,7 @@ Load = Callable[[], Awaitable[R | None]]
 # Makes the new state of a record, without I/O. Returns an equal record when there is nothing to change.
 Edit = Callable[[R], R]
 Precondition = Callable[[R], None]
-# Writes the second record over the first with a row in the audit log. Returns the keys and grants that
+# Writes the second record over the first with a row in the audit log. Returns the keys, grants and accounts that
 # this changed; None, and nothing is written, when the first is no longer what is stored.
 Write = Callable[[R, R, Change], Awaitable[Sequence[ChangedRecord] | None]]
 
@@ -58,8 +58,7 @@ async def update_record(
         versions = await write(before, after, describe(before, after))
         if versions is None:
             continue
-        for changed in versions:
-            await invalidate(*changed)
+        await invalidate(versions)
         return after
     raise StoreUnavailable(f"update of {what}: it was changed {MAX_ATTEMPTS} times in between")
 

@@ -31,7 +31,7 @@ class AccessTokenVerifier(Protocol):
 class Revocation:
     """Revokes tokens and grants, lists grants, and introspects tokens.
 
-    *invalidate* is called with the id, the new version and the account of each grant that changed.
+    *invalidate* is called with each grant that changed.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Revocation:
         version = await self._store.revoke_grant(account_id, grant.id, change)
         if version is None:
             return False
-        await self._invalidate(*version)
+        await self._invalidate([version])
         return True
 
     async def revoke_family(self, family_id: str, grant: Grant, actor: Actor, reason: str) -> None:
@@ -135,7 +135,7 @@ class Revocation:
         before, after = {"family": family_id}, {"family": None, "reason": reason}
         change = Change(self._clock(), actor, "grant.end_family", grant.account_id, grant.id, before, after)
         if (version := await self._store.revoke_family(family_id, change)) is not None:
-            await self._invalidate(*version)
+            await self._invalidate([version])
 
     async def _verify_access_token(self, client: OAuthClient, token: str) -> Principal | None:
         """Return the principal of *token*, or None unless it is a valid access token of the client."""

@@ -84,7 +84,7 @@ class NotSignedIn:
 class Users:
     """The use cases on users.
 
-    *invalidate* is called with (grant id, version, account id) of each grant that a change affects.
+    *invalidate* is called with the grants that a change affects.
     *account_name* returns the name of the account with this id; a session ends after *idle_seconds* without use.
     """
 

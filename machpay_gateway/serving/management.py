@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.serving.metrics import Metrics
-from machpay_gateway.serving.readiness import NEEDED, OK, checks_of
+from machpay_gateway.serving.readiness import NOT_READY, checks_of, status_of
 
 _READY, _UNAVAILABLE = 200, 503
 
@@ -26,8 +26,8 @@ def management_app(gateway: Gateway, metrics: Metrics, is_draining: Callable[[],
     async def ready(_: Request) -> Response:
         """Return whether this worker can serve requests, and if not, why."""
         checks = await checks_of(gateway, is_draining=is_draining())
-        is_ready = all(checks[name] == OK for name in NEEDED)
-        return _to_response({"status": "ready" if is_ready else "not ready", "checks": checks}, is_ready=is_ready)
+        status = status_of(checks)
+        return _to_response({"status": status, "checks": checks}, is_ready=status != NOT_READY)
 
     async def scrape(request: Request) -> Response:
         """Return the metrics of all workers in a format of Prometheus."""

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from machpay_gateway.core.errors import StoreUnavailable, describe_error
 from machpay_gateway.core.text import mask_secrets
 from machpay_gateway.gateway import Gateway
+from machpay_gateway.stores.lookup_queue import finish_within
 
 OK = "ok"
-NEEDED = ("serving", "key store")  # the other checks are informative: requests are served all the same
+_NEEDED = ("serving", "key store")  # the other checks are informative: requests are served all the same
+_DEGRADED, NOT_READY = "degraded", "not ready"
 _TIMEOUT_SECONDS = 2.0
 # An unescaped password may contain @ itself: masking up to the last one hides too much rather than too little.
 _IN_URL = re.compile(r"(://).*@")
@@ -24,6 +26,14 @@ _MEANWHILE = {
     "deny": "requests with a key or token are refused with 503",
     "allow": "requests are admitted whatever the limits",
 }
+
+
+def status_of(checks: Mapping[str, str]) -> str:
+    """Return `ready`, `degraded` while some requests are served as they should not be or not at all, or `not ready`."""
+    if all(check == OK for check in checks.values()):
+        return "ready"
+    is_ready = all(checks[name] == OK or checks[name].startswith(_DEGRADED) for name in _NEEDED)
+    return _DEGRADED if is_ready else NOT_READY
 
 
 async def checks_of(gateway: Gateway, *, is_draining: bool) -> Mapping[str, str]:
@@ -43,17 +53,16 @@ async def checks_of(gateway: Gateway, *, is_draining: bool) -> Mapping[str, str]
 
 async def _key_store(gateway: Gateway) -> str:
     try:
-        async with asyncio.timeout(_TIMEOUT_SECONDS):
-            await gateway.store.versions_since(time.time())
-    except TimeoutError:
-        reason = (
-            f"The database did not answer within {_TIMEOUT_SECONDS:.0f} s: check that it runs, and is not overloaded."
-        )
+        _ = await finish_within(_TIMEOUT_SECONDS, gateway.store.audit_head(), "audit log")
     except StoreUnavailable as exc:
         reason = _masked(describe_error(exc))
     else:
         return OK
-    return f"away: {reason} Cached keys are trusted for 5 s, then requests with a key are refused with 503."
+    if seconds := gateway.key_cache.trusted_seconds():
+        return f"degraded: {reason} Keys in the cache are served for {seconds:.0f} s longer; all others get 503."
+    if gateway.serves_without_store:
+        return f"degraded: {reason} Requests with a key get 503; public routes and tokens of issuers are served."
+    return f"away: {reason} Requests with a key get 503."
 
 
 def _limiter(gateway: Gateway) -> str:

@@ -33,6 +33,8 @@ Reader = Callable[[object, SettingPath, Report], object]
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _PREFIX = re.compile(r"[A-Za-z0-9._:-]{1,32}")
 _LIMITS = {"rate", "quota"}
+_MOST_TRUST_SECONDS = 3600
+_LEAST_CACHED, _MOST_CACHED = 100, 10_000_000
 _MIN_SECRET_KEY = 32  # characters: 128 bits when they are hex
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 _DATABASE_SCHEMES = ("sqlite", "postgresql", "memory")
@@ -61,6 +63,20 @@ def _flag(value: object, _path: SettingPath, _report: Report) -> bool:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{value!r} is neither true nor false")
     return value
+
+
+def _seconds(value: object, _path: SettingPath, _report: Report) -> float:
+    seconds = parse_number(value)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _MOST_TRUST_SECONDS:
+        raise ConfigurationError(f"{value!r} is not a number of seconds from 0 to {_MOST_TRUST_SECONDS}")
+    return float(seconds)
+
+
+def _size(value: object, _path: SettingPath, _report: Report) -> int:
+    size = parse_number(value)
+    if type(size) is not int or not _LEAST_CACHED <= size <= _MOST_CACHED:
+        raise ConfigurationError(f"{value!r} is not a whole number from {_LEAST_CACHED} to {_MOST_CACHED}")
+    return size
 
 
 def _one_of(*choices: str) -> Reader:
@@ -271,6 +287,8 @@ FIELDS: Mapping[str, Reader] = {
     "client_ip_header": _header,
     "issuers": _list_of(Issuer),
     "failure_limit": _rate,
+    "trust_seconds": _seconds,
+    "cache_size": _size,
     "legacy_headers": _flag,
     "on_limiter_failure": _one_of("local", "deny", "allow"),
     "upstreams": _upstreams,

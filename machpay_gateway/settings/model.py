@@ -43,6 +43,8 @@ class Settings:
     client_ip_header: str = "X-Forwarded-For"
     issuers: tuple[Issuer, ...] = ()
     failure_limit: str = "120/minute"
+    trust_seconds: float = 5.0
+    cache_size: int = 0  # 0: by the memory of the process
     legacy_headers: bool = False
     on_limiter_failure: LimiterFailure = "local"
     upstreams: Mapping[str, Upstream] = field(default_factory=dict)
@@ -91,6 +93,8 @@ class Options(TypedDict, total=False):
     client_ip_header: str
     issuers: Sequence[Issuer]
     failure_limit: str
+    trust_seconds: float
+    cache_size: int
     legacy_headers: bool
     on_limiter_failure: LimiterFailure
     upstreams: Mapping[str, str | Sequence[str]]

@@ -99,6 +99,11 @@ METRICS: Mapping[str, Metric] = {
             ("mode",),
         ),
         Metric(
+            "machpay_restored_records_total",
+            MetricKind.COUNTER,
+            "Records that the database has in an older version than Redis, because a backup was restored.",
+        ),
+        Metric(
             "machpay_key_cache_lookups_total",
             MetricKind.COUNTER,
             "Keys and sessions that were presented: a hit was known, for a miss the key store was asked.",

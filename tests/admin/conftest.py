@@ -85,7 +85,7 @@ class Api:
         assert record is not None
         expired = replace(record, expires_at=1_000_000_000.0, version=record.version + 1)
         assert await self.gateway.store.replace_key(expired, logged())
-        await self.gateway.limiter.invalidate(key_id, expired.version)
+        await self.gateway.limiter.invalidate([(key_id, expired.version, "")])
 
     async def head(self) -> AuditHead:
         """Return the head of the audit log, which every change moves."""

@@ -138,10 +138,12 @@ def running_workers(
     on_failure: str = "local",
     database: str = "",
     ahead_seconds: int = 0,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Fleet]:
     """Run *count* workers on the servers at *redis*, with *tiers* over the usual ones.
 
-    Without a *database*, they share a file of SQLite. Their clocks are *ahead_seconds* of the real one.
+    Without a *database*, they share a file of SQLite. Their clocks are *ahead_seconds* of the real one. *settings* are
+    further ones, by name.
     """
     with tempfile.TemporaryDirectory(prefix="drill-") as name:
         folder = Path(name)
@@ -153,6 +155,7 @@ def running_workers(
             "MACHPAY_ON_LIMITER_FAILURE": on_failure,
             "MACHPAY_FAILURE_LIMIT": "1000000/minute",  # all callers are one address here
         }
+        environment |= {f"MACHPAY_{name.upper()}": value for name, value in (settings or {}).items()}
         for tier_name, tier in tiers.items():
             environment.update(_variables(f"MACHPAY_TIERS__{tier_name.upper()}", tier))
         workers: list[Worker] = []

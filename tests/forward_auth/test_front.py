@@ -102,7 +102,7 @@ async def test_a_decision_that_cannot_be_made_is_a_refusal(peer: str, monkeypatc
 
     async with forward_auth_gateway() as gateway:
         _, secret = await gateway.key()
-        monkeypatch.setattr(gateway.gateway.store, "find_by_digest", away)
+        monkeypatch.setattr(gateway.gateway.store, "find_by_digests", away)
         answer = await gateway.ask(peer, "GET /v1/skills", secret)
     assert (answer.status_code, answer.json()["status"]) == (403 if peer == "nginx" else 503, 503)
     assert answer.headers["retry-after"] == "1"

@@ -353,7 +353,7 @@ def test_what_cannot_be_decided_is_refused(rig: Rig, monkeypatch: pytest.MonkeyP
     async def away(_digest: bytes) -> None:
         raise StoreUnavailable("key lookup")
 
-    monkeypatch.setattr(rig.gateway.store, "find_by_digest", away)
+    monkeypatch.setattr(rig.gateway.store, "find_by_digests", away)
     answer = rig.call("GET /v1/skills", "unseen")
     assert (answer.status, answer.problem()["code"]) == (503, "unavailable")
     assert answer.values("retry-after") == ["1"]

@@ -160,7 +160,7 @@ class Harness:
 
     async def invalidate(self, version: int, *, subject: str = "key_1") -> None:
         self.subjects.add(subject)
-        await self.limiter.invalidate(subject, version)
+        await self.limiter.invalidate([(subject, version, "")])
 
     async def use_up(self, tier: Tier, units: int) -> None:
         """Take *units*, one at a time, and give each slot back."""

@@ -138,7 +138,7 @@ async def test_requests_not_sent_on_a_lost_connection_wait_for_the_next_one(serv
 
 async def test_a_reply_that_a_blocked_event_loop_has_not_read_yet_is_in_time(server: Server, prefix: str) -> None:
     link = await servers_for(server.url).connect()
-    running = asyncio.create_task(run_script(link, Scripts().heartbeat, f"{prefix}:workers".encode(), ["worker", 1]))
+    running = asyncio.create_task(run_script(link, Scripts().heartbeat, [f"{prefix}:workers".encode()], ["worker", 1]))
     for _ in range(5):
         await asyncio.sleep(0)  # it is in flight
     time.sleep(2 * REPLY_TIMEOUT_SECONDS)  # noqa: ASYNC251 - this blocks the event loop
@@ -303,7 +303,7 @@ async def test_keys_have_one_size_and_disclose_no_name(server: Server, prefix: s
         for number, subject in enumerate(subjects):
             tier = TEN if number % 2 else Tier("10/day", 4)
             assert (await harness.take(tier, subject=subject)).left == 9
-        await harness.limiter.invalidate("changed@example.com", 2)
+        await harness.limiter.invalidate([("changed@example.com", 2, "")])
         await asyncio.to_thread(
             wait_until, lambda: len(stored(server, prefix)) == len(subjects) + 2, seconds=5, claim="all is stored"
         )

@@ -168,6 +168,50 @@ async def test_an_invalidation_never_lowers_the_version(harness: Harness) -> Non
     assert await harness.admit(FIVE, version=4) is STALE
 
 
+def of_account(number: int, account_version: int, tier: Tier = FIVE, version: int = 1) -> AdmissionRequest:
+    """Return a request of a key of the account, read when that had *account_version*."""
+    return AdmissionRequest(f"key_{number}", version, tier_plan(tier), 1, (), "acct_1", account_version)
+
+
+async def test_a_change_of_an_account_makes_older_requests_of_all_its_subjects_stale(harness: Harness) -> None:
+    for number in range(3):
+        assert isinstance(await harness.answer(of_account(number, 7)), Admitted)
+    harness.subjects.add("acct_1")
+    await harness.limiter.invalidate([("acct_1", 9, "acct_1")])
+    for number in range(4):  # the last one is new
+        assert await harness.answer(of_account(number, 8)) is STALE
+        answer = await harness.answer(of_account(number, 9))
+        assert isinstance(answer, Admitted)
+        assert answer.levels[0] == (3 if number < 3 else 4)  # what was stale took nothing
+    assert await harness.remaining(FIVE, subject="key_9") is not STALE  # of no account
+
+
+async def test_many_changes_are_announced_at_once(harness: Harness) -> None:
+    harness.subjects.update(f"key_{number}" for number in range(1200))
+    await harness.limiter.invalidate([(f"key_{number}", 5, "acct_1") for number in range(1200)])
+    answers = [await harness.answer(of_account(number, 1, version=4)) for number in range(0, 1200, 100)]
+    assert answers == [STALE] * 12
+    assert isinstance(await harness.answer(of_account(1199, 1, version=5)), Admitted)
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_versions_that_a_restored_backup_set_back_are_the_newest_once_they_are_believed(
+    harness: Harness, *, later: bool
+) -> None:
+    assert isinstance(await harness.answer(of_account(1, 9, version=6)), Admitted)
+    harness.subjects.add("acct_1")
+    await harness.limiter.invalidate([("key_1", 7, "acct_1"), ("acct_1", 10, "acct_1")])
+    restored = of_account(1, 8, version=5)
+    assert await harness.answer(restored) is STALE
+    await harness.limiter.lower_version(restored)
+    if later:
+        restored = of_account(1, 9, version=6)
+    answer = await harness.answer(restored)
+    assert isinstance(answer, Admitted)
+    assert answer.levels[0] == 3  # what was counted before is still counted
+    assert await harness.answer(of_account(1, 7, version=4)) is STALE
+
+
 async def test_a_request_of_a_newer_version_makes_the_older_stale(harness: Harness) -> None:
     await harness.take(FIVE, version=7)
     assert await harness.admit(FIVE, version=6) is STALE

@@ -61,7 +61,7 @@ def test_a_subject_with_units_in_its_window_is_kept() -> None:
 async def test_a_version_marker_lasts_as_long_as_an_older_decision_may_take() -> None:
     clock = FixedClock(0.0)
     limiter = MemoryLimiter(clock)
-    await limiter.invalidate("changed", 2)
+    await limiter.invalidate([("changed", 2, "")])
     for number in range(MANY):
         clock.advance(30 / MANY)
         take(limiter, f"passing_{number}", cost=0).lease.release()

@@ -36,13 +36,13 @@ def test_a_step_is_encoded_again_when_any_part_of_it_has_changed(
     for request, wanted, held in steps:
         (part,) = request.plan.parts
         (rate,) = part.limits.rates
-        packed = pack_step(request.plan, (request.version, request.cost, wanted), [held])
-        assert encode_step(request.plan, request.version, request.cost, wanted, (held,), ANY_MOMENT) == encode_bulk(
+        packed = pack_step(request.plan, (request.version, 7, request.cost, wanted), [held])
+        assert encode_step(request.plan, request.version, 7, request.cost, wanted, (held,), ANY_MOMENT) == encode_bulk(
             packed
         )
-        fields = {1: 1, 6: request.version, 11: request.cost, 15: wanted}  # by where they end
-        fields |= {16: 1, 17: 0, 18: 1, 22: 5, 23: 1, 27: held}
-        fields |= {33: rate.limit, 38: rate.window_seconds * 1000, 44: 0}
+        fields = {1: 1, 6: request.version, 11: 7, 16: request.cost, 20: wanted}  # by where they end
+        fields |= {21: 1, 22: 0, 23: 1, 27: 5, 28: 1, 32: held}
+        fields |= {38: rate.limit, 43: rate.window_seconds * 1000, 49: 0}
         begin = 0
         for end, number in fields.items():
             assert int.from_bytes(packed[begin:end], "little") == number

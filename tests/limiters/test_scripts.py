@@ -25,7 +25,7 @@ def redis() -> Iterator[Redis]:
 def replies(redis: Redis, plan: Plan, keys: Sequence[str]) -> list[list[int]]:
     """Return the reply to one request of *plan* for every so many *keys* as it has parts."""
     steps = len(keys) // len(plan.parts)
-    step = pack_step(plan, (1, 1, 1), [0] * len(plan.parts))
+    step = pack_step(plan, (1, 0, 1, 1), [0] * len(plan.parts))
     reply: Any = redis.eval(Scripts().admit.source, len(keys), *keys, "worker", 10, *[step] * steps)
     fields = layout_of(plan).reply
     return [reply[at : at + fields] for at in range(1, len(reply), fields)]

@@ -143,7 +143,7 @@ async def test_an_invalidation_by_one_worker_holds_in_the_others(workers: Worker
     several = [await workers.join() for _ in range(3)]
     for worker in several:
         await worker.take(FIVE_SLOTS, version=1)
-    await several[0].limiter.invalidate("key_1", 2)
+    await several[0].limiter.invalidate([("key_1", 2, "")])
     await until(lambda: workers.version() == 2, "the server holds version 2")
     assert [await worker.admit(FIVE_SLOTS, version=1) for worker in several] == [STALE] * 3
 
@@ -337,7 +337,7 @@ class History:
 
     async def invalidate(self, number: int, *_: float) -> None:
         self.version = self.stored_version = self.version + 1
-        await self.several[number].limiter.invalidate("key_1", self.version)
+        await self.several[number].limiter.invalidate([("key_1", self.version, "")])
         await until(lambda: self.workers.version() == self.version, "the server holds the marker")
 
     async def forget_scripts(self, *_: float) -> None:

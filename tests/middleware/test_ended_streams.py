@@ -239,7 +239,7 @@ async def test_a_stream_continues_while_the_key_store_is_unavailable(
                 looked += 1
                 raise StoreUnavailable("key lookup")
 
-            monkeypatch.setattr(it.guarded.gateway.store, "find_by_digest", away)
+            monkeypatch.setattr(it.guarded.gateway.store, "find_by_digests", away)
             it.guarded.gateway.key_cache.forget(key_id)
             await until(lambda: looked > 2)
             assert it.open == 1

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from httpx2 import Response
@@ -158,10 +158,10 @@ async def test_an_unavailable_store_is_a_503_and_never_fails_open(
 ) -> None:
     _, secret = await api.key()
 
-    async def away(_digest: bytes) -> KeyRecord | None:
+    async def away(_digests: Sequence[bytes]) -> Sequence[KeyRecord]:
         raise StoreUnavailable("key lookup")
 
-    monkeypatch.setattr(api.gateway.store, "find_by_digest", away)
+    monkeypatch.setattr(api.gateway.store, "find_by_digests", away)
     answer = await api.client(secret).get("/v1/skills")
     assert_refused(answer, Reason.UNAVAILABLE)
     assert answer.headers["retry-after"] == "1"

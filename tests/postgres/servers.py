@@ -114,6 +114,15 @@ class Server(WatchedProcess):
             raise RuntimeError(f"psql failed: {done.stderr}")
         return [line.split("|") for line in done.stdout.splitlines()]
 
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of PostgreSQL's programs, such as pg_dump, with *arguments*. Raises RuntimeError."""
+        place = ["-h", str(self.folder), "-p", str(self.port), "-U", USER]
+        done = subprocess.run(
+            [str(self._binaries / program), *place, *arguments], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{program} failed: {done.stderr}")
+
     def make_database(self, name: str, *, template: str = "template1") -> str:
         """Make a database like *template*, which nobody may be connected to, and return its URL."""
         # Copying files takes the server half the time of logging each page, and nothing has to survive a crash.

@@ -46,15 +46,19 @@ async def worker(folder: Path, **options: Any) -> AsyncIterator[tuple[FakeWorker
         async def ask() -> tuple[int, Mapping[str, str]]:
             async with AsyncClient(transport=transport, base_url="http://operators.test") as client:
                 answer = await client.get("/readyz")
-            assert answer.json()["status"] == ("ready" if answer.status_code == 200 else "not ready")
-            return answer.status_code, answer.json()["checks"]
+            checks, status = answer.json()["checks"], answer.json()["status"]
+            if answer.status_code == 503:
+                assert status == "not ready"
+            else:
+                assert status == ("ready" if set(checks.values()) == {"ok"} else "degraded")
+            return answer.status_code, checks
 
         yield it, ask
 
 
 def failing(error: Exception) -> Callable[..., Any]:
     async def fail(*_: object, **__: object) -> None:
-        raise StoreUnavailable("versions") from error
+        raise StoreUnavailable("audit log") from error
 
     return fail
 
@@ -71,13 +75,13 @@ async def test_a_key_store_that_is_away_is_told_with_the_reason_and_no_password(
 ) -> None:
     async with worker(tmp_path) as (it, ask):
         error = OSError(f"cannot connect to postgresql://machpay:{PASSWORD}@db.example.com/machpay\nand more")
-        monkeypatch.setattr(it.gateway.store, "versions_since", failing(error))
+        monkeypatch.setattr(it.gateway.store, "audit_head", failing(error))
         status, checks = await ask()
         assert (status, checks["serving"]) == (503, "ok")
         assert checks["key store"] == (
-            "away: The database did not answer (versions, cannot connect to postgresql://…@db.example.com/machpay): "
+            "away: The database did not answer (audit log, cannot connect to postgresql://…@db.example.com/machpay): "
             "see that it runs and that `database` names it. "
-            "Cached keys are trusted for 5 s, then requests with a key are refused with 503."
+            "Requests with a key get 503."
         )
 
 
@@ -102,10 +106,10 @@ async def test_no_password_is_told_however_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str, masked: str
 ) -> None:
     async with worker(tmp_path) as (it, ask):
-        monkeypatch.setattr(it.gateway.store, "versions_since", failing(OSError(cause.format(PASSWORD))))
+        monkeypatch.setattr(it.gateway.store, "audit_head", failing(OSError(cause.format(PASSWORD))))
         check = (await ask())[1]["key store"]
     assert PASSWORD not in check
-    assert f"(versions, {masked}" in check
+    assert f"(audit log, {masked}" in check
 
 
 async def test_draining_makes_it_not_ready(tmp_path: Path) -> None:
@@ -155,7 +159,7 @@ async def test_usage_that_cannot_be_stored_is_told_with_its_number(
         assert status == 200
         assert checks["usage"] == (
             "unstored: 3 requests of the last 0 s are counted in memory alone, and stored once that works again. "
-            "The database did not answer (versions, no space left): see that it runs and that `database` names it."
+            "The database did not answer (audit log, no space left): see that it runs and that `database` names it."
         )
         await recorder.close()
         assert (await ask())[1]["usage"] == "ok"

@@ -31,7 +31,8 @@ def page(account_id: str | None, after: int | None) -> Use:
 USES: Sequence[tuple[Use, str]] = [
     (lambda keys: keys.find_by_digest(digest(7)), r"pk_key_secrets|sqlite_autoindex_key_secrets_1"),
     (lambda keys: keys.key("acct_7", key_id(7)), r"pk_keys|sqlite_autoindex_keys_1"),
-    (lambda keys: keys.versions_since(COUNT - 20), r"ix_keys_changed_at"),
+    (lambda keys: keys.find_by_digests([digest(7)]), r"pk_key_secrets|sqlite_autoindex_key_secrets_1"),
+    (lambda keys: keys.find_by_ids([key_id(n) for n in range(10)]), r"pk_keys|sqlite_autoindex_keys_1"),
     (page("acct_7", None), r"ix_keys_account_id_created_at_id"),
     (page("acct_7", 2507), r"ix_keys_account_id_created_at_id"),
     (page(None, None), r"ix_keys_created_at_id"),

@@ -186,7 +186,7 @@ async def test_what_an_older_version_has_stored_is_there_and_can_be_changed(
     assert await store.account("Acme") == ACME
     assert await store.find_by_digest(b"d" * 32) == KEY
     await store.add_account(Account("acct_new", "New", "standard", 200.0), logged())
-    raised = [("key_1", 5, ACME.id)] if revision < "0005" else [("key_1", 5, ACME.id), ("grant_1", 5, ACME.id)]
+    raised = [(ACME.id, 2, ACME.id)] if revision < "0005" else [(ACME.id, 2, ACME.id), ("grant_1", 5, ACME.id)]
     assert await store.set_tier(ACME, "standard", logged()) == raised
     held = await store.refresh_token(b"r" * 32)
     assert (held is None) == (revision < "0005")

@@ -45,13 +45,16 @@ async def others_wait(connection: asyncpg.Connection, count: int) -> None:
 async def test_a_key_that_is_added_while_its_accounts_tier_changes_does_not_miss_the_change(
     stores: Sequence[SqlStore], lock: asyncpg.Connection
 ) -> None:
+    change = replace(logged(), object_id=ACME.id, action="account.set_tier")
     adding = asyncio.create_task(stores[0].add_key(stored_key(1), logged()))
     await others_wait(lock, 1)
-    raising = asyncio.create_task(stores[1].set_tier(ACME, "enterprise", logged()))
+    raising = asyncio.create_task(stores[1].set_tier(ACME, "enterprise", change))
     await others_wait(lock, 2)
     await lock.execute("COMMIT")
     await adding
-    assert await raising == [("key_1", 2, ACME.id)]
+    (raised,) = await raising or ()
+    (record,) = await stores[0].find_by_ids(["key_1"])
+    assert (record.tier, record.account_version) == ("enterprise", raised.version)
 
 
 async def test_of_two_changes_of_one_version_that_wait_for_each_other_one_is_made(

@@ -22,7 +22,7 @@ USES: dict[str, Callable[[SqlStore], Awaitable[object]]] = {
     "opening": lambda store: store.open(),
     "migrating": lambda store: store.migrate(),
     "finding": lambda store: store.find_by_digest(KEY.secrets[0].digest),
-    "changes": lambda store: store.versions_since(0),
+    "changes": lambda store: store.changes_after(None),
     "adding": lambda store: store.add_key(replace(KEY, id="key_2"), logged()),
     "reading": lambda store: store.key(None, KEY.id),
     "listing": lambda store: store.keys(None),

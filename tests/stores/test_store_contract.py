@@ -9,6 +9,7 @@ import pytest
 
 from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.errors import InputError
+from machpay_gateway.core.keys.audit import AuditHead, Change
 from machpay_gateway.core.keys.key import KeyRecord, KeyStatus, SecretRecord, StatusAt
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.stores.sql import SqlStore
@@ -109,11 +110,11 @@ async def test_a_tier_of_its_own_takes_the_place_of_the_accounts(
     await store.add_key(key(1, environment=environment), logged())
     own = replace(key(1, environment=environment), version=2).with_own_tier("partner")
     assert await store.replace_key(own, logged())
-    assert await store.set_tier(ACME, "enterprise", logged(2000.0)) == [("key_001", 3, ACME.id)]
+    assert await store.set_tier(ACME, "enterprise", tier_change()) is not None
     found = await store.find_by_digest(digest(1))
     assert found is not None
     assert (found.tier, found.own_tier, found.account_tier) == ("partner", "partner", accounts)
-    assert await store.replace_key(replace(found, version=4).with_own_tier(None), logged())
+    assert await store.replace_key(replace(found, version=3).with_own_tier(None), logged())
     found = await store.key(ACME.id, "key_001")
     assert found is not None
     assert (found.tier, found.own_tier, found.account_tier) == (accounts, None, accounts)
@@ -216,12 +217,6 @@ async def test_of_many_changes_at_once_to_one_version_one_is_stored(store: SqlSt
     assert await store.key(None, "key_001") == wanted[stored.index(True)]
 
 
-async def test_a_change_made_before_the_tier_was_raised_is_not_stored(store: SqlStore) -> None:
-    await store.add_key(key(1), logged())
-    await store.set_tier(ACME, "enterprise", logged(1500.0))
-    assert not await store.replace_key(replace(key(1), version=2), logged(1600.0))
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -247,13 +242,80 @@ async def test_a_change_to_another_keys_secret_is_refused_and_changes_nothing(st
     assert await store.find_by_digest(digest(2)) == key(2)
 
 
-async def test_changes_are_listed_from_the_given_moment_on(store: SqlStore) -> None:
-    await store.add_key(key(1, created_at=1000.0), logged())
-    await store.add_key(key(2, created_at=1100.0), logged())
-    await store.replace_key(replace(key(1), version=2), logged(1200.0))
-    assert list(await store.versions_since(1000.0)) == [("key_002", 1), ("key_001", 2)]
-    assert list(await store.versions_since(1200.0)) == [("key_001", 2)]
-    assert list(await store.versions_since(1200.5)) == []
+def tier_change(account: Account = ACME) -> Change:
+    return replace(logged(2000.0), object_id=account.id, action="account.set_tier")
+
+
+def changed(object_id: str, action: str = "key.update") -> Change:
+    return replace(logged(), object_id=object_id, action=action)
+
+
+async def test_changes_follow_one_another_whatever_the_clocks_that_stamped_them(store: SqlStore) -> None:
+    start = await store.changes_after(None)
+    assert (start.ids, start.is_last, start.is_continuous) == ((), True, True)
+    assert await store.changes_after(start.after) == start
+    await store.add_key(key(1), changed("key_001"))
+    await store.add_key(key(2), replace(changed("key_002"), at=-1e9))
+    page = await store.changes_after(start.after)
+    assert (list(page.ids), page.is_last, page.is_continuous) == (["key_001", "key_002"], True, True)
+    assert page.after == await store.audit_head()
+    assert await store.changes_after(page.after) == page._replace(ids=())
+
+
+async def test_many_changes_come_in_pages_and_too_many_not_at_all(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("machpay_gateway.stores.sql.audit._CHANGES", 2)
+    monkeypatch.setattr("machpay_gateway.stores.sql.audit._MOST_BEHIND", 5)
+    start = (await store.changes_after(None)).after
+    for number in range(1, 6):
+        await store.add_key(key(number), changed(f"key_{number}"))
+    place, pages = start, []
+    for _ in range(3):
+        page = await store.changes_after(place)
+        place = page.after
+        pages.append((list(page.ids), page.is_last))
+    assert pages == [(["key_1", "key_2"], False), (["key_3", "key_4"], False), (["key_5"], True)]
+    await store.add_key(key(6), changed("key_6"))
+    page = await store.changes_after(start)
+    assert (list(page.ids), page.is_continuous, page.after) == ([], False, await store.audit_head())
+
+
+async def test_changes_do_not_follow_a_place_in_another_history(store: SqlStore) -> None:
+    await store.add_key(key(1), changed("key_001"))
+    place = (await store.changes_after(None)).after
+    await store.add_key(key(2), changed("key_002"))
+    later = (await store.changes_after(None)).after
+    for lost in (AuditHead(place.sequence, bytes(32)), AuditHead(later.sequence, bytes(32)), AuditHead(99, bytes(32))):
+        page = await store.changes_after(lost)
+        assert (list(page.ids), page.is_continuous, page.after) == ([], False, later)
+
+
+async def test_the_version_of_an_account_is_read_with_its_keys(store: SqlStore) -> None:
+    await store.add_key(key(1), logged())
+    await store.add_key(key(3, account=GLOBEX), logged())
+    before = await store.find_by_ids(["key_001", "key_003"])
+    place = (await store.changes_after(None)).after
+    raised = await store.set_tier(ACME, "enterprise", tier_change())
+    assert raised == [(ACME.id, place.sequence + 1, ACME.id)]
+    assert list((await store.changes_after(place)).ids) == [ACME.id]
+    found = {record.id: record for record in await store.find_by_digests([digest(1), digest(3), digest(99)])}
+    assert set(found) == {"key_001", "key_003"}
+    assert (found["key_001"].tier, found["key_001"].version) == ("enterprise", 1)
+    assert found["key_001"].account_version == place.sequence + 1
+    versions = {record.id: record.account_version for record in before}
+    assert versions["key_001"] < found["key_001"].account_version
+    assert versions["key_003"] == found["key_003"].account_version
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 11, 100])
+async def test_keys_are_found_many_at_once(store: SqlStore, count: int) -> None:
+    for number in range(1, 12):
+        await store.add_key(key(number), logged())
+    numbers = [number % 12 + 1 for number in range(count)]  # with repetitions, and one that does not exist
+    ids = {f"key_{number:03}" for number in numbers} - {"key_012"}
+    assert {record.id for record in await store.find_by_digests([digest(number) for number in numbers])} == ids
+    assert {record.id for record in await store.find_by_ids([f"key_{number:03}" for number in numbers])} == ids
 
 
 async def test_an_account_is_found_by_id_and_by_name(store: SqlStore) -> None:
@@ -275,16 +337,13 @@ async def test_a_name_is_given_to_one_account_only(store: SqlStore) -> None:
     assert await store.account("Initech") == wanted[added.index(True)]
 
 
-async def test_a_tier_change_raises_the_version_of_every_key_of_the_account(store: SqlStore) -> None:
+async def test_a_tier_change_writes_no_key_and_no_other_account(store: SqlStore) -> None:
     await store.add_key(key(1), logged())
-    await store.add_key(replace(key(2, environment="test"), version=7), logged())
     await store.add_key(key(3, account=GLOBEX), logged())
-    raised = await store.set_tier(ACME, "enterprise", logged(2000.0))
-    assert raised is not None
-    assert sorted(raised) == [("key_001", 2, ACME.id), ("key_002", 8, ACME.id)]
-    assert sorted(await store.versions_since(2000.0)) == [("key_001", 2), ("key_002", 8)]
+    assert await store.set_tier(ACME, "enterprise", tier_change()) is not None
     assert await store.account(ACME.id) == replace(ACME, tier="enterprise")
     assert await store.key(None, "key_003") == key(3, account=GLOBEX)
+    assert await store.replace_key(replace(key(1), version=2), logged(1600.0))
 
 
 @pytest.mark.parametrize("account", [replace(ACME, id="acct_unknown"), replace(ACME, tier="another since")])

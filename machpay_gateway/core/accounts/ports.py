@@ -22,9 +22,10 @@ class AccountStore(Protocol):
         """Return all accounts, oldest first."""
 
     async def set_tier(self, account: Account, tier: str, change: Change) -> Sequence[ChangedRecord] | None:
-        """Change the tier and raise the version of every key of *account* and every grant of its clients.
+        """Change the tier and raise the version of *account*, and of every grant of its users and its clients.
 
         Returns the id and the new version of each; None when the stored account no longer has the tier of *account*.
+        The keys are not written: however many they are, each is read with the version of its account.
         """
 
 

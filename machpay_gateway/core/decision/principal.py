@@ -23,7 +23,8 @@ class Principal:
     is bound to (RFC 9449). *secret_digest* belongs to the secret of this request or of the one that created its
     session, else it is None. *owner* is that of the API key, for its sessions too. *account_tier* is the account's tier
     in the environment. *shared_limits*, those by account and owner, come from it; for a token of another issuer it is
-    *tier*.
+    *tier*. *version* is that of the record that identified the caller, *account_version* that of the account; a grant's
+    own version is raised with its account's, and has 0 here.
     """
 
     kind: Literal["api_key", "session", "oauth", "jwt"]
@@ -46,6 +47,7 @@ class Principal:
     owner: str | None = None
     account_tier: str = ""
     shared_limits: Tier | None = None
+    account_version: int = 0
 
     @property
     def key_id(self) -> str | None:
@@ -104,4 +106,5 @@ def key_principal(record: KeyRecord, secret: SecretRecord, tiers: Mapping[str, T
         owner=record.owner,
         account_tier=record.account_tier,
         shared_limits=tier_of(record.account_tier or record.tier, tiers),
+        account_version=record.account_version,
     )

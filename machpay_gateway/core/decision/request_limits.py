@@ -29,7 +29,15 @@ def request_of(principal: Principal, route: Route | None, address: int | None) -
         others.append(f"route:{match}:{limit.by}:{_subject(principal, limit.by, address)}")
     cost = 1 if route is None else route.cost
     group = principal.account_id or principal.subject
-    return AdmissionRequest(principal.subject, principal.version, plan_of(tuple(parts)), cost, tuple(others), group)
+    return AdmissionRequest(
+        principal.subject,
+        principal.version,
+        plan_of(tuple(parts)),
+        cost,
+        tuple(others),
+        group,
+        principal.account_version,
+    )
 
 
 @lru_cache(_ANONYMOUS_REQUESTS)

@@ -65,6 +65,7 @@ class KeyRecord:
     key's environment, which limits by account come from. Stores write *own_tier* alone.
     *owner* is whom within the account the key is for: keys with the same one share the limits by owner.
     *last_used_at* is the last use of any secret it has ever had. Stores do not write it, nor that of a secret.
+    *account_version* is that of the account, which a change of its tier raises.
     """
 
     id: str
@@ -85,6 +86,7 @@ class KeyRecord:
     own_tier: str | None = None
     account_tier: str = ""
     last_used_at: float | None = field(default=None, compare=False)
+    account_version: int = field(default=0, compare=False)
 
     def status(self, now: float) -> KeyStatus:
         """Return the status at *now*, in seconds since the epoch."""

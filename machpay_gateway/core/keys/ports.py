@@ -8,29 +8,37 @@ from machpay_gateway.core.keys.cap import KeyCap
 from machpay_gateway.core.keys.idempotency import ResponseFactory, StoredResponse
 from machpay_gateway.core.keys.key import KeyRecord, StatusAt
 
-# The id of a key or a grant, and its version.
-RecordVersion = tuple[str, int]
-
 
 class ChangedRecord(NamedTuple):
-    """A key or grant that a change affects: its *id*, its new *version*, and its account."""
+    """A key, grant or account that a change affects: its *id*, its new *version*, and its account."""
 
     id: str
     version: int
     account_id: str
 
 
+class ChangePage(NamedTuple):
+    """Changes that follow a place in the audit log: the *ids* of what they concern, and the place *after* them.
+
+    That is keys, grants, accounts, users and OAuth clients; a change of an account's tier concerns the account and its
+    clients. Without *is_continuous* the log has another history than the one in which the place was, as after a
+    restored backup, or goes on too far: then anything may have changed. *is_last*: there are no more for now.
+    """
+
+    after: AuditHead
+    ids: Sequence[str] = ()
+    is_continuous: bool = True
+    is_last: bool = True
+
+
 class KeyLookup(Protocol):
     """What a decision needs of the key store. Raises StoreUnavailable."""
 
-    async def find_by_digest(self, digest: bytes) -> KeyRecord | None:
-        """Return the key that has a secret with this SHA-256 *digest*, whatever its status."""
+    async def find_by_digests(self, digests: Sequence[bytes]) -> Sequence[KeyRecord]:
+        """Return the keys that have a secret with one of these SHA-256 *digests*, whatever their status."""
 
-    async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
-        """Return a key of the account, or None. An operator (*account_id* None) sees every account's keys."""
-
-    async def versions_since(self, since: float) -> Sequence[RecordVersion]:
-        """Return (key id, version) of each key changed at or after *since*, seconds since the epoch."""
+    async def find_by_ids(self, key_ids: Sequence[str]) -> Sequence[KeyRecord]:
+        """Return the keys with these ids."""
 
 
 class KeyStore(KeyLookup, Protocol):
@@ -40,6 +48,12 @@ class KeyStore(KeyLookup, Protocol):
     raises DuplicateRequest and changes nothing when a response with the same name is stored. Responses older than
     `IDEMPOTENCY_SECONDS` are deleted.
     """
+
+    async def find_by_digest(self, digest: bytes) -> KeyRecord | None:
+        """Return the key that has a secret with this SHA-256 *digest*, whatever its status."""
+
+    async def key(self, account_id: str | None, key_id: str) -> KeyRecord | None:
+        """Return a key of the account, or None. An operator (*account_id* None) sees every account's keys."""
 
     async def add_key(
         self,
@@ -98,6 +112,9 @@ class AuditLog(Protocol):
 
     async def audit_head(self) -> AuditHead:
         """Return the sequence number and digest of the last row."""
+
+    async def changes_after(self, place: AuditHead | None) -> ChangePage:
+        """Return what has changed after *place*, the end of an earlier page; without one, only where the log ends."""
 
     async def audit_page(
         self,

@@ -16,7 +16,8 @@ class AdmissionRequest(NamedTuple):
     """One request's claim on what its *plan* limits. *version* is that of the record that identified the caller.
 
     *subject* is its own. *others* are the further subjects of the plan, in its order; they share *group*, which names
-    what is stored together, so that one step reaches all of them.
+    what is stored together, so that one step reaches all of them: the account. *group_version* is that of the account,
+    0 if it is in *version*.
     """
 
     subject: str
@@ -25,6 +26,7 @@ class AdmissionRequest(NamedTuple):
     cost: int
     others: tuple[str, ...] = ()
     group: str = ""
+    group_version: int = 0
 
 
 class Lease(Protocol):

@@ -13,6 +13,9 @@ from machpay_gateway.core.limits.admission import (
     Stale,
 )
 
+# A subject, its new version, and the group with which it is stored. A group itself is a subject of its own name.
+ChangedSubject = tuple[str, int, str]
+
 
 class Limiter(Protocol):
     """Counts units and concurrency slots per subject."""
@@ -52,8 +55,14 @@ class Limiter(Protocol):
     async def remaining(self, request: AdmissionRequest) -> Remaining | Stale | LimiterUnavailable:
         """Return what the subject of *request* has left, without taking a unit or a slot, however briefly."""
 
-    async def invalidate(self, subject: str, version: int, group: str = "") -> None:
-        """Answer requests of *subject*, stored with *group*, that are older than *version* with STALE from now on."""
+    async def invalidate(self, changed: Sequence[ChangedSubject]) -> None:
+        """Answer requests of the *changed* subjects that are older with STALE from now on."""
+
+    def forget_versions(self) -> None:
+        """Forget which versions this process has seen: they may be of a history that was undone."""
+
+    async def lower_version(self, request: AdmissionRequest) -> None:
+        """Let the versions of *request* be the newest, although there were newer ones: the record was restored."""
 
 
 class StoredUnits(NamedTuple):

@@ -6,6 +6,7 @@ refresh tokens that follow from it. It can end while others of its grant live on
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from machpay_gateway.core.scopes import Scopes
 
@@ -35,6 +36,15 @@ class Grant:
     is_alive: bool = True
     ended_families: frozenset[str] = frozenset()
     account_tier: str = ""
+
+
+class Dependencies(NamedTuple):
+    """What the claims of an access token depend on: its *grant*, and the client, user and account of that."""
+
+    grant: str
+    client: str
+    user: str
+    account: str
 
 
 @dataclass(frozen=True, slots=True)

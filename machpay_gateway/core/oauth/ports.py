@@ -5,7 +5,7 @@ from typing import Protocol
 
 from machpay_gateway.core.accounts.ports import UserStore
 from machpay_gateway.core.keys.audit import Change
-from machpay_gateway.core.keys.ports import ChangedRecord, RecordVersion
+from machpay_gateway.core.keys.ports import ChangedRecord
 from machpay_gateway.core.oauth.client import OAuthClient
 from machpay_gateway.core.oauth.grant import AuthorizationCode, Grant, RefreshToken, StoredRefreshToken, TokenFamily
 
@@ -74,9 +74,6 @@ class GrantStore(Protocol):
 
         They are those from the account's users and its clients' own, or everyone's when *account_id* is None.
         """
-
-    async def grant_versions_since(self, since: float) -> Sequence[RecordVersion]:
-        """Return (grant id, version) of each grant changed at or after *since*, seconds since the epoch."""
 
     async def put_grant(self, grant: Grant, change: Change) -> bool:
         """Insert a grant of version 1, or write one over the version before; False when the stored one is another.

@@ -173,7 +173,7 @@ class ConnectionSupervisor:
 
     async def _send_heartbeat(self, connection: PipelinedConnection, lease_seconds: int) -> None:
         arguments: list[bytes | str | int] = ["", 0] if self._worker is None else [self._worker, lease_seconds]
-        workers = await run_script(connection, self._heartbeat_script, self._workers_key, arguments)
+        workers = await run_script(connection, self._heartbeat_script, [self._workers_key], arguments)
         self._batcher.workers = max(1, int(workers))  # type: ignore[call-overload]  # an integer, by heartbeat.lua
 
     def _start_outage_timer(self) -> None:

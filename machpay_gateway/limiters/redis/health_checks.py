@@ -194,8 +194,10 @@ def _admission(base: bytes) -> Sequence[Command]:
     return [
         scripts.heartbeat.eval([workers], ["worker", 1]),
         scripts.heartbeat.evalsha([workers], ["worker", 0]),
-        scripts.admit.eval([subject], ["worker", 1, pack_step(_ONE_A_SECOND, (1, 1, 1), [0])]),  # a lease of a second
-        scripts.invalidate.eval([subject], [1, 1]),
+        scripts.admit.eval(
+            [subject], ["worker", 1, pack_step(_ONE_A_SECOND, (1, 0, 1, 1), [0])]
+        ),  # a lease of a second
+        scripts.invalidate.eval([subject], [1, 0, 1]),
         ("EXPIRE", subject, 0),
     ]
 

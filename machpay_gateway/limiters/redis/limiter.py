@@ -26,7 +26,7 @@ from machpay_gateway.core.limits.admission import (
     refusal_for,
 )
 from machpay_gateway.core.limits.plan import Part, Plan, plan_of
-from machpay_gateway.core.limits.ports import StoredUnits
+from machpay_gateway.core.limits.ports import ChangedSubject, StoredUnits
 from machpay_gateway.core.limits.rate import Limits, Quota, Rate
 from machpay_gateway.limiters.redis.backlog import Backlog, batches_of
 from machpay_gateway.limiters.redis.batcher import Batcher
@@ -35,6 +35,7 @@ from machpay_gateway.limiters.redis.connection_supervisor import ConnectionSuper
 from machpay_gateway.limiters.redis.health_checks import find_refusals
 from machpay_gateway.limiters.redis.local_share import LocalShare
 from machpay_gateway.limiters.redis.refusals import LimiterUse
+from machpay_gateway.limiters.redis.resp import encode_bulk
 from machpay_gateway.limiters.redis.scripts import Scripts
 from machpay_gateway.limiters.redis.servers import servers_for
 from machpay_gateway.limiters.redis.share_registry import ShareRegistry, Spent
@@ -172,7 +173,7 @@ class RedisLimiter:
         if self._loop is None or self._loop.is_closed():
             self._start()
         subject = self._subjects.get(request.subject) or self._add_subject(request)
-        if self._markers.pending and request.version < self._markers.version(request.subject):
+        if self._markers.pending and self._markers.are_newer(request):
             return STALE
         subjects = subject.together
         if (
@@ -197,7 +198,7 @@ class RedisLimiter:
         if self._loop is None or self._loop.is_closed():
             self._start()
         subject = self._subjects.get(request.subject) or self._add_subject(request)
-        if request.version < max(subject.request.version, self._markers.version(request.subject)):
+        if self._is_outdated(subject, request):
             return STALE
         if self._supervisor.is_away:
             return LimiterUnavailable(f"Redis does not answer: {self._supervisor.reason}")
@@ -207,15 +208,35 @@ class RedisLimiter:
         self._batcher.submit(subject)
         return await reader
 
-    async def invalidate(self, subject: str, version: int, group: str = "") -> None:
-        """Answer requests older than *version* with STALE: in this worker at once, in others once Redis has the marker.
+    async def invalidate(self, changed: Sequence[ChangedSubject]) -> None:
+        """Answer older requests with STALE: in this worker at once, in others once Redis has the version markers.
 
-        Returns when Redis has it, or after the deadline of a reply; then it is written later. A limiter that was not
-        opened writes it when it is closed.
+        Returns when Redis has them, or after the deadline of a reply; then they are written later. A limiter that was
+        not opened writes them when it is closed.
         """
-        self._markers.add(subject, self._key(subject, group), version)
+        for subject, version, group in changed:
+            self._markers.add(subject, self._key(subject, group), version)
         if self._loop is asyncio.get_running_loop():
             await self._markers.wait_written()
+
+    def forget_versions(self) -> None:
+        """Forget which versions this worker has seen, or its reports would write them again."""
+        for subject in self._subjects.values():
+            subject.request = subject.request._replace(version=0, group_version=0)
+
+    async def lower_version(self, request: AdmissionRequest) -> None:
+        """Let the versions of *request* be the newest, in this worker and in Redis, although there were newer ones."""
+        if (subject := self._subjects.get(request.subject)) is not None:
+            subject.request = request
+        keys = {request.subject: (self._key(request.subject, request.group), request.version)}
+        if request.group_version:
+            keys[request.group] = self._key(request.group, request.group), request.group_version
+        await self._markers.lower(keys, self._supervisor, self._scripts.invalidate)
+
+    def _is_outdated(self, subject: Subject, request: AdmissionRequest) -> bool:
+        """Return whether this worker knows of a newer version."""
+        _, version, _, _, _, _, group_version = subject.request
+        return request.version < version or request.group_version < group_version or self._markers.are_newer(request)
 
     def _start(self, *, admits: bool = True) -> None:
         """Start in this event loop, without any state: futures of an earlier loop ended with it.
@@ -406,7 +427,7 @@ class RedisLimiter:
     def _decide_locally(self, subjects: SubjectSet, request: AdmissionRequest) -> Answer | PendingAnswer:
         """Decide without the server, by the failure mode."""
         subject, members = subjects.own, subjects.members
-        if request.version < max(subject.request.version, self._markers.version(request.subject)):
+        if self._is_outdated(subject, request):
             return STALE
         subject.request = request
         self.counts[self._on_failure] += 1
@@ -543,7 +564,8 @@ class RedisLimiter:
                 other = other or self._add_subject(alone, request)
                 other.request = alone
             members.append(other)
-        subject.together = subject_set(tuple(members), request)
+        marker = encode_bulk(self._key(request.group, request.group)) if request.group_version else b""
+        subject.together = subject_set(tuple(members), request, marker)
         return subject.together
 
     def _add_subject(self, request: AdmissionRequest, of: AdmissionRequest | None = None) -> Subject:

@@ -72,9 +72,11 @@ class Scripts:
         return self._admit
 
 
-async def run_script(connection: PipelinedConnection, script: Script, key: bytes, arguments: list[Argument]) -> Reply:
-    """Run *script* on one *key* and return its reply. Raises RedisError and OSError; LateReply after the deadline."""
-    running = asyncio.ensure_future(_evaluate(connection, script, key, arguments))
+async def run_script(
+    connection: PipelinedConnection, script: Script, keys: list[bytes], arguments: list[Argument]
+) -> Reply:
+    """Run *script* on *keys* and return its reply. Raises RedisError and OSError; LateReply after the deadline."""
+    running = asyncio.ensure_future(_evaluate(connection, script, keys, arguments))
     try:
         # In two waits: after the first, an event loop that was blocked itself reads the reply that is there.
         for seconds in (REPLY_TIMEOUT_SECONDS - STARVED_SECONDS, STARVED_SECONDS):
@@ -86,8 +88,10 @@ async def run_script(connection: PipelinedConnection, script: Script, key: bytes
     raise LateReply
 
 
-async def _evaluate(connection: PipelinedConnection, script: Script, key: bytes, arguments: list[Argument]) -> Reply:
+async def _evaluate(
+    connection: PipelinedConnection, script: Script, keys: list[bytes], arguments: list[Argument]
+) -> Reply:
     try:
-        return await execute(connection, key, script.evalsha([key], arguments))
+        return await execute(connection, keys[0], script.evalsha(keys, arguments))
     except NoScriptError:
-        return await execute(connection, key, script.eval([key], arguments))
+        return await execute(connection, keys[0], script.eval(keys, arguments))

@@ -57,18 +57,18 @@ def layout_of(plan: Plan) -> Layout:
 
 @lru_cache(_ENCODED_STEPS)
 def encode_step(  # noqa: PLR0917 - keyword arguments would double the cost of a hit
-    plan: Plan, version: int, cost: int, wanted: int, holds: tuple[int, ...], moment: Moment
+    plan: Plan, version: int, group_version: int, cost: int, wanted: int, holds: tuple[int, ...], moment: Moment
 ) -> bytes:
     """Return the argument for a step without backlogs and stored counts.
 
     Hits nearly always: keys of a tier ask for one unit, and hold a few slots. Encoding takes 5 µs, a hit 0.3 µs.
     """
-    return encode_bulk(pack_step(plan, (version, cost, wanted), holds, moment=moment))
+    return encode_bulk(pack_step(plan, (version, group_version, cost, wanted), holds, moment=moment))
 
 
 def pack_step(
     plan: Plan,
-    claim: tuple[int, int, int],
+    claim: tuple[int, int, int, int],
     holds: Sequence[int],
     *,
     moment: Moment = ANY_MOMENT,
@@ -77,11 +77,12 @@ def pack_step(
 ) -> bytes:
     """Return the argument for any step, not encoded.
 
-    *claim* is the version, the cost of a request and how many are wanted. *holds* are the slots of each part: held, or
-    -1 - n where the step before left them and n were released since. *backlogs* are those of the parts, if any.
+    *claim* is the version, that of the group, the cost of a request and how many are wanted. *holds* are the slots of
+    each part: held, or -1 - n where the step before left them and n were released since. *backlogs* are those of the
+    parts, if any.
     """
-    version, cost, wanted = claim
-    fields = [(len(plan.parts), 1), (version, 5), (cost, 5), (wanted, 4)]
+    version, group_version, cost, wanted = claim
+    fields = [(len(plan.parts), 1), (version, 5), (group_version, 5), (cost, 5), (wanted, 4)]
     for index, (part, held) in enumerate(zip(plan.parts, holds, strict=True)):
         backlog = backlogs[index] if backlogs else NO_BACKLOG
         fields += _part_fields(part, held, backlog)

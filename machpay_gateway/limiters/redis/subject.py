@@ -294,6 +294,7 @@ class SubjectSet:
     __slots__ = (
         "_backlogs",
         "_counting",
+        "_group_marker",
         "_holding",
         "_lease",
         "_others",
@@ -308,16 +309,20 @@ class SubjectSet:
         "reply_fields",
     )
 
-    def __init__(self, members: tuple[Subject, ...], request: AdmissionRequest) -> None:
-        """Count *request*, and all with its plan and subjects, against *members*."""
+    def __init__(self, members: tuple[Subject, ...], request: AdmissionRequest, group_marker: bytes = b"") -> None:
+        """Count *request*, and all with its plan and subjects, against *members*.
+
+        *group_marker* is the encoded key of the version marker of their group; empty if it has no version.
+        """
         plan = request.plan
         layout = layout_of(plan)
         self.members = members
         self.own = members[0]
         self.names = request.others
         self.plan = plan
-        self.encoded_keys = b"".join(subject.encoded_key for subject in members)
-        self.key_count = len(members)
+        self.encoded_keys = group_marker + b"".join(subject.encoded_key for subject in members)
+        self.key_count = len(members) + (group_marker != b"")
+        self._group_marker = group_marker
         self.reply_fields = layout.reply
         self._others = [(subject, subject.request) for subject in members[1:]]
         self._units = layout.units
@@ -355,12 +360,13 @@ class SubjectSet:
             if subject.backlog is not None:
                 has_backlog = True
         if more is None and not has_backlog:
-            _, version, plan, cost, _, _ = request
+            _, version, plan, cost, _, _, group_version = request
             moment = moment if plan.has_quotas else ANY_MOMENT
-            return encode_step(plan, version, cost, len(futures), tuple(holds), moment)
+            return encode_step(plan, version, self._checked(group_version), cost, len(futures), tuple(holds), moment)
         backlogs = [subject.take_backlog() for subject in self.members]
         self._backlogs.append((step, backlogs))
-        claim, seeds = (request.version, request.cost, len(futures)), NO_SEEDS if more is None else more.seeds
+        claim = request.version, self._checked(request.group_version), request.cost, len(futures)
+        seeds = NO_SEEDS if more is None else more.seeds
         return encode_bulk(pack_step(self.plan, claim, holds, moment=moment, backlogs=backlogs, seeds=seeds))
 
     def resolve(self, step: Step, reply: Sequence[int], at: int, started_at: float) -> bool:
@@ -427,6 +433,10 @@ class SubjectSet:
         """Return the subjects that have more to ask, or hold other slots than the server counts."""
         subjects = [subject for subject in self._holding if subject.held != subject.reported]
         return [self.own, *subjects] if self.own.queue else subjects
+
+    def _checked(self, group_version: int) -> int:
+        """Return the version of the group to compare with its marker; 0 without one."""
+        return (group_version or 1) if self._group_marker else 0
 
     def _remember(self, levels: Levels, taken: tuple[int, int], cost: int, started_at: float) -> bool:
         """Remember *levels* after what was *taken*, of enforced limits and others. False if there is more to report."""
@@ -533,8 +543,9 @@ class LoneSubject(SubjectSet):
         own = self.own
         if more is not None or own.backlog is not None:
             return super().start(step, moment)
-        _, version, plan, cost, _, _ = request
-        return encode_step(plan, version, cost, len(futures), (own.state_slots(),), ANY_MOMENT)
+        _, version, plan, cost, _, _, group_version = request
+        version_of_group = self._checked(group_version)
+        return encode_step(plan, version, version_of_group, cost, len(futures), (own.state_slots(),), ANY_MOMENT)
 
     @override
     def resolve(self, step: Step, reply: Sequence[int], at: int, started_at: float) -> bool:
@@ -559,9 +570,9 @@ class LoneSubject(SubjectSet):
         return own.held == own.reported and not own.queue
 
 
-def subject_set(members: tuple[Subject, ...], request: AdmissionRequest) -> SubjectSet:
+def subject_set(members: tuple[Subject, ...], request: AdmissionRequest, group_marker: bytes = b"") -> SubjectSet:
     """Return the set of *members* that *request*, and all with its plan and subjects, count against."""
-    return (LoneSubject if request.plan.is_simple else SubjectSet)(members, request)
+    return (LoneSubject if request.plan.is_simple else SubjectSet)(members, request, group_marker)
 
 
 def report_step(subject: Subject) -> Step:

@@ -4,20 +4,28 @@ Until then a change holds in this worker, and in the others within the second fo
 """
 
 import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby, islice
 
-from machpay_gateway.limiters.redis.connection import REPLY_TIMEOUT_SECONDS, set_result
+from machpay_gateway.core.limits.admission import AdmissionRequest
+from machpay_gateway.limiters.redis.connection import REPLY_TIMEOUT_SECONDS, PipelinedConnection, set_result
 from machpay_gateway.limiters.redis.connection_supervisor import FAILURES, ConnectionSupervisor
 from machpay_gateway.limiters.redis.scripts import Script, run_script
 
 MARKER_SECONDS = 660  # longer than any worker caches a record without a check of its version; as in admit.lua
 _RETRY_SECONDS = 0.1
+_IN_CALL = 500  # markers: about 1 ms of the server's time
+_CALLS = 20  # at once, in a Cluster, where each is about the keys of one slot
+_FINAL = 1
+
+_Marker = tuple[bytes, int]  # its key, and a version
 
 
 class VersionMarkers:
     """The versions that are not written yet, by subject."""
 
     def __init__(self) -> None:
-        self.pending: dict[str, tuple[bytes, int]] = {}
+        self.pending: dict[str, _Marker] = {}
         self._futures: list[asyncio.Future[None]] = []
         self._added: asyncio.Event | None = None  # of the event loop in which they are written
 
@@ -35,9 +43,18 @@ class VersionMarkers:
             self._futures.append(written)
             await asyncio.wait([written], timeout=REPLY_TIMEOUT_SECONDS)
 
-    def version(self, subject: str) -> int:
-        """Return the pending version of *subject*, 0 without one."""
-        return self.pending[subject][1] if subject in self.pending else 0
+    def are_newer(self, request: AdmissionRequest) -> bool:
+        """Return whether a pending version is newer than those of *request*."""
+        if request.version < self._version(request.subject):
+            return True
+        return 0 < request.group_version < self._version(request.group)
+
+    async def lower(self, markers: Mapping[str, _Marker], supervisor: ConnectionSupervisor, script: Script) -> None:
+        """Write *markers*, by subject, although newer versions may be stored or pending."""
+        for subject in markers:
+            self.pending.pop(subject, None)
+        if supervisor.connection is not None:
+            _ = await _write(supervisor.connection, script, list(markers.values()), _FINAL)
 
     async def run(self, supervisor: ConnectionSupervisor, script: Script) -> None:
         """Write pending versions over the connection of *supervisor*, forever."""
@@ -55,14 +72,49 @@ class VersionMarkers:
                 await self._added.wait()
 
     async def _write_pending(self, supervisor: ConnectionSupervisor, script: Script) -> None:
-        for subject, (key, version) in list(self.pending.items()):
-            connection = supervisor.connection
-            if connection is None:
-                return
-            try:
-                await run_script(connection, script, key, [MARKER_SECONDS, version])
-            except FAILURES as exc:
-                connection.fail(exc)
-                return
-            if self.pending.get(subject) == (key, version):
+        written = dict(self.pending)
+        connection = supervisor.connection
+        if connection is None or not await _write(connection, script, list(written.values())):
+            return
+        for subject, marker in written.items():
+            if self.pending.get(subject) == marker:
                 del self.pending[subject]
+
+    def _version(self, subject: str) -> int:
+        return self.pending[subject][1] if subject in self.pending else 0
+
+
+async def _write(
+    connection: PipelinedConnection, script: Script, markers: Sequence[_Marker], is_final: int = 0
+) -> bool:
+    """Write *markers*. Return False, and give *connection* up, when the server fails."""
+    calls = iter(_calls(markers, is_cluster=connection.is_cluster))
+    try:
+        while some := list(islice(calls, _CALLS)):
+            await asyncio.gather(
+                *(
+                    run_script(
+                        connection,
+                        script,
+                        [key for key, _ in call],
+                        [MARKER_SECONDS, is_final, *(version for _, version in call)],
+                    )
+                    for call in some
+                )
+            )
+    except FAILURES as exc:
+        connection.fail(exc)
+        return False
+    return True
+
+
+def _calls(markers: Sequence[_Marker], *, is_cluster: bool) -> Iterator[Sequence[_Marker]]:
+    """Yield the markers of each call: in a Cluster, those of one slot."""
+    by_slot = [list(group) for _, group in groupby(markers, key=_slot)] if is_cluster else [markers]
+    for group in by_slot:
+        for start in range(0, len(group), _IN_CALL):
+            yield group[start : start + _IN_CALL]
+
+
+def _slot(marker: _Marker) -> bytes:
+    return marker[0].partition(b"}")[0]

@@ -9,7 +9,7 @@ from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.core.accounts.ports import AccountStore
 from machpay_gateway.core.keys.audit import Change
 from machpay_gateway.core.keys.ports import ChangedRecord
-from machpay_gateway.stores.schema import ACCOUNTS, KEYS, OAUTH_CLIENTS, OAUTH_GRANTS
+from machpay_gateway.stores.schema import ACCOUNTS, OAUTH_CLIENTS, OAUTH_GRANTS
 from machpay_gateway.stores.sql.audit import change_transaction, insert_change
 from machpay_gateway.stores.sql.collation import bytewise
 from machpay_gateway.stores.sql.engine import Statements
@@ -48,22 +48,13 @@ class SqlAccounts(Statements, AccountStore):
     async def set_tier(self, account: Account, tier: str, change: Change) -> Sequence[ChangedRecord] | None:
         unchanged = (ACCOUNTS.c.id == account.id) & (ACCOUNTS.c.tier == account.tier)
         clients = select(OAUTH_CLIENTS.c.id).where(OAUTH_CLIENTS.c.account_id == account.id)
-        keys = (
-            update(KEYS)
-            .where(KEYS.c.account_id == account.id)
-            .values(version=KEYS.c.version + 1, changed_at=change.at)
-            .returning(KEYS.c.id, KEYS.c.version)
-        )
         async with change_transaction(self._database, "tier change") as connection:
             if (await connection.execute(update(ACCOUNTS).where(unchanged).values(tier=tier))).rowcount == 0:
                 return None
-            await insert_change(connection, change)
-            key_versions = [
-                ChangedRecord(key_id, version, account.id) for key_id, version in await connection.execute(keys)
-            ]
+            sequence = await insert_change(connection, change)
             grants = OAUTH_GRANTS.c.client_id.in_(clients) | (OAUTH_GRANTS.c.account_id == account.id)
             grant_versions = await raise_grant_versions(connection, grants, change.at)
-            return [*key_versions, *grant_versions]
+            return [ChangedRecord(account.id, sequence, account.id), *grant_versions]
 
 
 def _account(row: RowMapping) -> Account:

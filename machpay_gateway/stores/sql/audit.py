@@ -1,6 +1,6 @@
 """Statements on the audit log. A change's row is written in the transaction that makes the change."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 
@@ -11,12 +11,18 @@ from typing_extensions import override
 from machpay_gateway.core.errors import DuplicateRequest
 from machpay_gateway.core.keys.audit import EVERYTHING, AuditFilter, AuditHead, AuditRow, Change, next_row
 from machpay_gateway.core.keys.idempotency import completion_marker
-from machpay_gateway.core.keys.ports import AuditLog
-from machpay_gateway.stores.schema import AUDIT_HEAD, AUDIT_LOG
+from machpay_gateway.core.keys.ports import AuditLog, ChangePage
+from machpay_gateway.stores.schema import AUDIT_HEAD, AUDIT_LOG, OAUTH_CLIENTS
 from machpay_gateway.stores.sql.engine import Database, Statements
 from machpay_gateway.stores.sql.idempotency import insert_response
 
 _FIELDS = [AUDIT_LOG.c[name] for name in AuditRow.__slots__]
+_CHANGES = 1000  # in a page
+_SET_TIER = "account.set_tier"
+_MOST_BEHIND = 20_000  # changes: to load records again costs less than to read more of the log
+_CHANGED = select(AUDIT_LOG.c.sequence, AUDIT_LOG.c.digest, AUDIT_LOG.c.action, AUDIT_LOG.c.object_id).order_by(
+    AUDIT_LOG.c.sequence
+)
 
 
 class SqlAuditLog(Statements, AuditLog):
@@ -36,6 +42,24 @@ class SqlAuditLog(Statements, AuditLog):
     async def audit_head(self) -> AuditHead:
         async with self._database.read_connection("audit log") as connection:
             return await _head(connection)
+
+    @override
+    async def changes_after(self, place: AuditHead | None) -> ChangePage:
+        async with self._database.read_connection("changes") as connection:
+            head = await _head(connection)
+            if place is None or head == place:
+                return ChangePage(head)
+            if not 0 < head.sequence - place.sequence <= _MOST_BEHIND:
+                return ChangePage(head, is_continuous=False)
+            # From the row of the place on: its digest proves that the log has the same history.
+            is_next = AUDIT_LOG.c.sequence.between(place.sequence, place.sequence + _CHANGES)
+            rows = (await connection.execute(_CHANGED.where(is_next))).all()
+            if place != AuditHead() and (not rows or AuditHead(rows[0].sequence, bytes(rows[0].digest)) != place):
+                return ChangePage(head, is_continuous=False)
+            ids = [row.object_id for row in rows if row.sequence > place.sequence]
+            ids += await _clients_of(connection, {row.object_id for row in rows if row.action == _SET_TIER})
+            after = AuditHead(rows[-1].sequence, bytes(rows[-1].digest))
+            return ChangePage(after, ids, is_last=after.sequence >= head.sequence)
 
     @override
     async def audit_page(
@@ -76,16 +100,25 @@ async def change_transaction(database: Database, operation: str) -> AsyncIterato
         yield connection
 
 
-async def insert_change(connection: AsyncConnection, change: Change) -> None:
-    """Append *change* to the log, in a transaction of `change_transaction`."""
+async def insert_change(connection: AsyncConnection, change: Change) -> int:
+    """Append *change* to the log, in a transaction of `change_transaction`. Returns its number."""
     row = next_row(await _head(connection), change)
     await connection.execute(insert(AUDIT_LOG), asdict(row))
     await connection.execute(update(AUDIT_HEAD).values(sequence=row.sequence, digest=row.digest))
+    return row.sequence
 
 
 async def _head(connection: AsyncConnection) -> AuditHead:
     sequence, digest = (await connection.execute(select(AUDIT_HEAD.c.sequence, AUDIT_HEAD.c.digest))).one()
     return AuditHead(sequence, bytes(digest))
+
+
+async def _clients_of(connection: AsyncConnection, account_ids: Collection[str]) -> Sequence[str]:
+    """Return the OAuth clients of accounts: their tokens have their tiers, and do not name these accounts."""
+    if not account_ids:
+        return ()
+    statement = select(OAUTH_CLIENTS.c.id).where(OAUTH_CLIENTS.c.account_id.in_(account_ids))
+    return (await connection.execute(statement)).scalars().all()
 
 
 def _conditions(filters: AuditFilter) -> Iterator[ColumnElement[bool]]:

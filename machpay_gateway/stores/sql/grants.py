@@ -12,7 +12,7 @@ from typing_extensions import override
 from machpay_gateway.core.accounts.account import key_tier
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.keys.audit import Change
-from machpay_gateway.core.keys.ports import ChangedRecord, RecordVersion
+from machpay_gateway.core.keys.ports import ChangedRecord
 from machpay_gateway.core.oauth.grant import CODE_SECONDS, Grant
 from machpay_gateway.core.oauth.ports import GrantStore
 from machpay_gateway.core.scopes import Scopes
@@ -102,12 +102,6 @@ class SqlGrants(Statements, GrantStore):
         statement = statement.order_by(*newest_first(OAUTH_GRANTS)).limit(limit)
         async with self._database.read_connection("grants") as connection:
             return [grant_from(list(row), frozenset()) for row in await connection.execute(statement)]
-
-    @override
-    async def grant_versions_since(self, since: float) -> Sequence[RecordVersion]:
-        statement = select(OAUTH_GRANTS.c.id, OAUTH_GRANTS.c.version).where(OAUTH_GRANTS.c.changed_at >= since)
-        async with self._database.read_connection("changed grants") as connection:
-            return [(grant_id, version) for grant_id, version in await connection.execute(statement)]
 
     @override
     async def put_grant(self, grant: Grant, change: Change) -> bool:

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
-from typing import TypeVarTuple
+from typing import Any, TypeVarTuple
 
 import orjson
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     FromClause,
     RowMapping,
@@ -26,14 +27,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import override
 
 from machpay_gateway.core.accounts.account import key_tier
-from machpay_gateway.core.errors import InputError, StoreUnavailable
+from machpay_gateway.core.errors import InputError, UnreadableRecord
 from machpay_gateway.core.keys.audit import Change
 from machpay_gateway.core.keys.cap import KeyCap
 from machpay_gateway.core.keys.idempotency import ResponseFactory, StoredResponse
 from machpay_gateway.core.keys.key import KeyRecord, KeyStatus, StatusAt
-from machpay_gateway.core.keys.ports import KeyStore, RecordVersion
+from machpay_gateway.core.keys.ports import KeyStore
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.stores.schema import ACCOUNTS, KEPT_ANSWERS, KEY_SECRETS, KEYS, SECRET_USES
+from machpay_gateway.stores.schema import ACCOUNTS, AUDIT_LOG, KEPT_ANSWERS, KEY_SECRETS, KEYS, SECRET_USES
 from machpay_gateway.stores.sql.audit import change_transaction, insert_change
 from machpay_gateway.stores.sql.engine import Statements
 from machpay_gateway.stores.sql.idempotency import insert_response
@@ -51,6 +52,14 @@ _LAST_USE = (
     .scalar_subquery()
     .label("key_last_used_at")
 )
+# The number of its last change: a column of its own would tell the same once more.
+_ACCOUNT_VERSION = (
+    select(func.coalesce(func.max(AUDIT_LOG.c.sequence), 0))
+    .where(AUDIT_LOG.c.object_id == KEYS.c.account_id)
+    .correlate(KEYS)
+    .scalar_subquery()
+    .label("account_version")
+)
 
 # One statement for every read, so that a key, its account's tier and its secrets are from the same moment.
 _RECORDS = (
@@ -63,6 +72,7 @@ _RECORDS = (
         KEY_SECRETS.c.expires_at.label("secret_expires_at"),
         SECRET_USES.c.last_used_at.label("secret_last_used_at"),
         _LAST_USE,
+        _ACCOUNT_VERSION,
     )
     .join(ACCOUNTS, KEYS.c.account_id == ACCOUNTS.c.id)
     .join(KEY_SECRETS, KEY_SECRETS.c.key_id == KEYS.c.id)
@@ -72,6 +82,10 @@ _RECORDS = (
 # Built once, because every request with a key that is not cached runs it.
 _OWNER = select(KEY_SECRETS.c.key_id).where(KEY_SECRETS.c.digest == bindparam("presented")).scalar_subquery()
 _BY_DIGEST = _RECORDS.where(KEYS.c.id == _OWNER)
+_VALUES: BindParameter[Any] = bindparam("values", expanding=True)
+_BY_DIGESTS = _RECORDS.where(KEYS.c.id.in_(select(KEY_SECRETS.c.key_id).where(KEY_SECRETS.c.digest.in_(_VALUES))))
+_BY_IDS = _RECORDS.where(KEYS.c.id.in_(_VALUES))
+_LENGTHS = (1, 10, 100)
 
 
 class SqlKeys(Statements, KeyStore):
@@ -83,10 +97,12 @@ class SqlKeys(Statements, KeyStore):
             return await _record(connection, _BY_DIGEST, {"presented": digest})
 
     @override
-    async def versions_since(self, since: float) -> Sequence[RecordVersion]:
-        statement = select(KEYS.c.id, KEYS.c.version).where(KEYS.c.changed_at >= since).order_by(KEYS.c.changed_at)
-        async with self._database.read_connection("changed keys") as connection:
-            return [(key_id, version) for key_id, version in await connection.execute(statement)]
+    async def find_by_digests(self, digests: Sequence[bytes]) -> Sequence[KeyRecord]:
+        return await self._find(_BY_DIGESTS, digests)
+
+    @override
+    async def find_by_ids(self, key_ids: Sequence[str]) -> Sequence[KeyRecord]:
+        return await self._find(_BY_IDS, key_ids)
 
     @override
     async def add_key(
@@ -169,6 +185,13 @@ class SqlKeys(Statements, KeyStore):
                 await insert_response(connection, make_response(record))
             await _check_cap(connection, record, change.at, cap)
             return True
+
+    async def _find(self, statement: Select[*Columns], values: Sequence[bytes | str]) -> Sequence[KeyRecord]:
+        # Few lengths, because each is a statement of its own that the driver prepares.
+        length = next((length for length in _LENGTHS if length >= len(values)), len(values))
+        padded = [*values, *[values[-1]] * (length - len(values))]
+        async with self._database.read_connection("key lookup") as connection:
+            return _records((await connection.execute(statement, {"values": padded})).mappings())
 
     @override
     async def stored_response(self, name: bytes, since: float) -> StoredResponse | None:
@@ -258,7 +281,7 @@ def _records(rows: Iterable[RowMapping]) -> list[KeyRecord]:
     try:
         return [_record_from(list(secrets)) for _, secrets in groupby(rows, key=itemgetter(KEYS.c.id))]
     except (TypeError, ValueError) as exc:  # a column that does not hold what we write
-        raise StoreUnavailable("a key as stored") from exc
+        raise UnreadableRecord("a key as stored") from exc
 
 
 def _record_from(rows: Sequence[RowMapping]) -> KeyRecord:
@@ -283,4 +306,5 @@ def _record_from(rows: Sequence[RowMapping]) -> KeyRecord:
         own_tier=own_tier,
         account_tier=account_tier,
         last_used_at=row["key_last_used_at"],
+        account_version=row["account_version"],
     )

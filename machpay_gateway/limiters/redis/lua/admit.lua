@@ -3,10 +3,11 @@
 -- A step is of one caller. It has a part for each subject whose limits apply: first the caller's own, whose version is
 -- compared, then those that the caller shares with others, such as its account.
 --
--- KEYS   the state of the subject of each part of each step.
+-- KEYS   for each step: the version marker of its group, if the step has a version of it; then the state of the subject of
+--        each part.
 -- ARGV   worker's name, lease in seconds; then one packed string for each step, because a number costs less in it than as
 --        an argument of its own:
---   STEP     parts, version of the record, cost of a request in units, requests wanted;
+--   STEP     parts, version of the record, version of its group (0: none), cost of a request in units, requests wanted;
 --   then for each part:
 --   PART     windows, quotas, 1 if the limits are enforced (0: they only count), slots + 1 of the concurrency (0: no
 --            limit), 1 if slots that the worker holds follow (0: slots that it released since the step before), slots;
@@ -18,7 +19,7 @@
 --        a backlog is units that were admitted without this script and are counted now, whatever the limits; of a quota,
 --        but for those that its count started from.
 -- Returns the number of the day since the epoch; then integers for each step:
---          requests admitted (-1: the record has changed since; -2: a quota has no count that was compared with
+--          requests admitted (-1: the record or its group has changed since; -2: a quota has no count that was compared with
 --          the stored units since the worker connected, and it sent none),
 --          of these, requests within the limits that only count,
 --          ms until a refused request can have its cost (0: no wait helps);
@@ -39,8 +40,9 @@
 -- A rate limit is a sliding window of cells: each a 60th of a window of a minute or more, a 12th of short ones. The
 -- oldest, partly expired cell counts whole: no interval as long as the window ever holds more than the limit.
 -- IDLE is the life of a version marker in seconds: an admission must not shorten it.
-local STEP, PART, LIMIT, CALENDAR = '<BI5I5I4', '<BBBI4BI4', '<I6I5I6', '<I6I6BI4I5I5I6I6I5B'
+local STEP, PART, LIMIT, CALENDAR = '<BI5I5I5I4', '<BBBI4BI4', '<I6I5I6', '<I6I6BI4I5I5I6I6I5B'
 local HEAD, WINDOW, QUOTA, LEASE, BATCH = '<I5I4I5I2BB', '<I5I5I5I6I6B', '<BI4I6I6I5', '<I4I5', '<I6I6'
+local MARKER = '<I5'
 local LEASE_BYTES, CELL_BYTES, QUOTA_BYTES, BATCH_BYTES, IDLE = 9, 6, 22, 12, 660
 local call, floor, ceil, min, max, sub = redis.call, math.floor, math.ceil, math.min, math.max, string.sub
 local struct = struct or (function()
@@ -250,8 +252,12 @@ local rare
 local out, k, o = { floor(second / 86400) }, 0, 1
 for argument = 3, #ARGV do
   local step = ARGV[argument]
-  local count, version, cost, wanted, a = unpack_at(STEP, step)
+  local count, version, group_version, cost, wanted, a = unpack_at(STEP, step)
   local admitted, within, outcome, last_window, last_quota = wanted, wanted, nil, 0, 0
+  if group_version > 0 then
+    k = k + 1
+    if states[k] and unpack_at(MARKER, states[k]) > group_version then outcome = -1 end
+  end
 
   -- Read every part, and find out how many requests all of them admit.
   for p = 1, count do
