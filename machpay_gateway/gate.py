@@ -51,6 +51,7 @@ from machpay_gateway.core.limits.admission import (
     Stale,
     abandon,
 )
+from machpay_gateway.core.limits.load_shedder import LoadShedder
 from machpay_gateway.core.limits.ports import Limiter
 
 _LOOKUPS = 10  # times the failure limit: how many look-ups may fail for an address that is over the failure limit
@@ -97,7 +98,7 @@ class PendingAdmission(NamedTuple):
 class Gate:
     """Makes every decision, for all fronts. It holds no state of a request."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a decision needs, each a component of its own
         self,
         policy: Policy,
         *,
@@ -106,6 +107,7 @@ class Gate:
         limiter: Limiter,
         failures: Failures,
         restored: RestoredRecords,
+        shedder: LoadShedder,
         proofs: ProofVerifier | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -120,6 +122,7 @@ class Gate:
         self._proofs = proofs
         self._checks = CheckCache()
         self._restored = restored
+        self._shedder = shedder
         self._clock = clock
 
     def with_policy(self, policy: Policy) -> "Gate":
@@ -132,6 +135,7 @@ class Gate:
             failures=self._failures,
             proofs=self._proofs,
             restored=self._restored,
+            shedder=self._shedder,
             clock=self._clock,
         )
 
@@ -166,6 +170,8 @@ class Gate:
         request = self._checks.admission_request(facts, route, principal, now)
         if not isinstance(request, AdmissionRequest):
             return self._count_failure(facts, request)
+        if self._shedder.is_shedding and not self._shedder.admits(request.group):
+            return _shed(route, principal)
         answer = self.limiter.admit(request)
         if isinstance(answer, Admitted):  # nearly always; a call of `conclude` would cost 2 % of the decision
             return _new(Allowed, (principal, answer, route))
@@ -176,6 +182,8 @@ class Gate:
         request = self.policy.anonymous_request(route, facts.address)
         if request is None:
             return _new(Allowed, (ANONYMOUS, None, route))
+        if self._shedder.is_shedding and not self._shedder.admits(request.group):
+            return _shed(route)
         answer = self.limiter.admit(request)
         if not isinstance(answer, _ANSWERS):
             return PendingAdmission(answer, ANONYMOUS, facts, route, b"")
@@ -325,7 +333,11 @@ class Gate:
 
     def _admission_request(self, pending: PendingIdentity, principal: Principal) -> AdmissionRequest | Denied:
         request = self._checks.admission_request(pending.facts, pending.route, principal, self._clock())
-        if pending.refused_for is None or isinstance(request, Denied):
+        if isinstance(request, Denied):
+            return request
+        if self._shedder.is_shedding and not self._shedder.admits(request.group):
+            return _shed(pending.route, principal)
+        if pending.refused_for is None:
             return request
         reason, detail, _ = pending.refused_for
         return Denied(reason, detail, pending.route, principal)
@@ -376,6 +388,10 @@ def _conclude_public(route: Route, answer: Answer) -> Decision:
     if answer is STALE:  # nothing invalidates an address
         return unavailable(route, "the limits of an address changed")
     return conclude(route, ANONYMOUS, answer)
+
+
+def _shed(route: Route, principal: Principal | None = None) -> Denied:
+    return unavailable(route, "this worker is overloaded, and the account has more than its share of it", principal)
 
 
 def _too_many_failures(route: Route | None, wait: float, principal: Principal | None = None) -> Denied:

@@ -13,12 +13,14 @@ from machpay_gateway.core.decision.failures import Failures
 from machpay_gateway.core.decision.policy import Policy
 from machpay_gateway.core.decision.restored_records import RestoredRecords
 from machpay_gateway.core.errors import ConfigurationError, GatewayError
+from machpay_gateway.core.limits.load_shedder import LoadShedder
 from machpay_gateway.core.limits.ports import Limiter
 from machpay_gateway.gate import Gate
 from machpay_gateway.services.lazy_services import LazyServices
 from machpay_gateway.settings import Settings
 from machpay_gateway.singleflight import SingleFlight
 from machpay_gateway.stores.cache import KeyCache
+from machpay_gateway.telemetry.loop_lag import LoopLag
 from machpay_gateway.telemetry.steps import StepTimes
 from machpay_gateway.telemetry.usage import UsageRecorder
 from machpay_gateway.web.page_hosts import PageGuard
@@ -60,17 +62,19 @@ class Lifecycle:
         *,
         recorder: UsageRecorder,
         signing: "SigningKeys",
+        loop_lag: LoopLag,
         others: Sequence[Closeable],
         settings: Settings,
         policy: Policy,
     ) -> None:
-        """Manage *store*, *limiter*, *recorder* and *signing*, and close the *others* with them."""
+        """Manage *store*, *limiter*, *recorder*, *signing* and *loop_lag*, and close the *others* with them."""
         self.is_open = False
         self._has_given_way = False
         self._store = store
         self._limiter = limiter
         self._recorder = recorder
         self._signing = signing
+        self._loop_lag = loop_lag
         self._others = others
         self._settings = settings
         self._policy = policy
@@ -96,6 +100,7 @@ class Lifecycle:
         if not self._has_given_way:
             await self._limiter.open()
         self._recorder.open()
+        self._loop_lag.open()
         self._signing.poll()
 
     async def give_way(self) -> None:
@@ -105,6 +110,7 @@ class Lifecycle:
 
     async def close(self) -> None:
         """Store the usage that was counted, and close everything."""
+        await self._loop_lag.close()
         await self._recorder.close()
         await self._limiter.close()
         self._has_given_way = False
@@ -145,6 +151,7 @@ class Gateway:
     policy: Policy
     gate: Gate
     restored: RestoredRecords
+    shedder: LoadShedder
     trust: Trust
     page_guard: PageGuard | None
     request_ids: Iterator[bytes]

@@ -19,6 +19,7 @@ from machpay_gateway.core.jose.ports import ProofVerifier, TokenVerifier
 from machpay_gateway.core.jose.session import SessionToken
 from machpay_gateway.core.keys.key import mint_secret, secret_digest
 from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, Answer, Outage
+from machpay_gateway.core.limits.load_shedder import LoadShedder
 from machpay_gateway.core.limits.plan import tier_plan
 from machpay_gateway.core.limits.ports import ChangedSubject
 from machpay_gateway.core.limits.rate import TIERS
@@ -214,6 +215,7 @@ class Setup:
     monotonic: FixedClock = field(default_factory=lambda: FixedClock(0))
     set_back: list[int] = field(default_factory=list)
     restored: RestoredRecords = field(init=False)
+    shedder: LoadShedder = field(default_factory=LoadShedder)
 
     def __post_init__(self) -> None:
         self.restored = RestoredRecords(self.set_back.append, clock=self.monotonic)
@@ -227,6 +229,7 @@ class Setup:
             limiter=self.limits,
             failures=self.failures,
             restored=self.restored,
+            shedder=self.shedder,
             proofs=self.proofs,
             clock=FixedClock(NOW),
         )

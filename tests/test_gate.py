@@ -17,6 +17,7 @@ from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import KeysetUnavailable, StoreUnavailable
 from machpay_gateway.core.keys.key import KeyRecord, SecretRecord, mint_secret, secret_digest
 from machpay_gateway.core.limits.admission import STALE, AdmissionRequest, Answer, Exceeded, LimiterUnavailable
+from machpay_gateway.core.limits.load_shedder import LoadShedder
 from machpay_gateway.core.limits.plan import tier_plan
 from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.core.network.address import parse_allowlist
@@ -87,6 +88,7 @@ def test_a_preflight_needs_no_credential_where_another_path_lists_options() -> N
         limiter=rig.limits,
         failures=rig.failures,
         restored=rig.restored,
+        shedder=rig.shedder,
         clock=FixedClock(NOW),
     )
     preflight = RequestFacts("OPTIONS", "/v1/skills", (), ADDRESS, b"id", preflight_for="GET")
@@ -455,6 +457,7 @@ async def test_a_secret_of_another_environment_than_its_record_is_always_refused
         limiter=MemoryLimiter(clock),
         failures=Failures(100, 60),
         restored=RestoredRecords(lambda _: None, clock=clock),
+        shedder=LoadShedder(),
         clock=clock,
     )
     decisions = [await gate.decide(facts(b"Bearer " + secret)) for _ in range(3)]

@@ -26,6 +26,7 @@ from machpay_gateway.core.decision.policy import Policy
 from machpay_gateway.core.decision.restored_records import RestoredRecords
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.keys.ports import ChangedRecord
+from machpay_gateway.core.limits.load_shedder import PROBE_SECONDS, LoadShedder
 from machpay_gateway.core.limits.rate import parse_rate
 from machpay_gateway.gate import Gate
 from machpay_gateway.gateway import Gateway, Lifecycle
@@ -34,6 +35,7 @@ from machpay_gateway.settings import Options, Settings, load_settings
 from machpay_gateway.stores.cache import KeyCache
 from machpay_gateway.stores.change_poller import ChangePoller
 from machpay_gateway.telemetry.log_throttle import LogThrottle
+from machpay_gateway.telemetry.loop_lag import LoopLag
 from machpay_gateway.telemetry.steps import StepTimes
 from machpay_gateway.telemetry.usage import UsageRecorder
 from machpay_gateway.web.page_hosts import PageGuard
@@ -91,6 +93,7 @@ class ConfiguredGateway(Gateway):
         assertions = assertions_for(settings)
         proofs = proofs_for(settings, limiter)
         restored = RestoredRecords(_restored_log(), clock=time.monotonic)
+        shedder = LoadShedder()
         failures = Failures(*parse_rate(settings.failure_limit)[:2])
 
         async def invalidate(changed: Sequence[ChangedRecord]) -> None:
@@ -110,6 +113,7 @@ class ConfiguredGateway(Gateway):
             limiter,
             recorder=recorder,
             signing=signing,
+            loop_lag=LoopLag(PROBE_SECONDS, shedder.probe),
             others=(key_cache, tokens) if reports is None else (key_cache, tokens, reports),
             settings=settings,
             policy=policy,
@@ -125,9 +129,11 @@ class ConfiguredGateway(Gateway):
                 limiter=limiter,
                 failures=failures,
                 restored=restored,
+                shedder=shedder,
                 proofs=proofs,
             ),
             restored=restored,
+            shedder=shedder,
             trust=Trust(settings.trusted_proxies, settings.client_ip_header.lower().encode()),
             page_guard=None if hosts is None else PageGuard(hosts),
             request_ids=request_ids(os.urandom(8)),

@@ -35,6 +35,7 @@ def _of_decisions(gateway: Gateway) -> Iterator[tuple[Series, list[float]]]:
     yield from _by_label("machpay_degraded_decisions_total", limiter.counts)
     yield from _by_label("machpay_key_cache_lookups_total", {"hit": keys.hits, "miss": keys.misses})
     yield ("machpay_key_cache_entries", ()), [len(keys)]
+    yield ("machpay_shed_requests_total", ()), [gateway.shedder.count]
     yield ("machpay_restored_records_total", ()), [gateway.restored.count]
     yield from _by_label("machpay_unknown_tier_requests_total", gateway.recorder.unknown_tiers.counts)
     yield ("machpay_usage_unstored", ()), [gateway.recorder.unstored]

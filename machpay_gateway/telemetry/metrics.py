@@ -99,6 +99,11 @@ METRICS: Mapping[str, Metric] = {
             ("mode",),
         ),
         Metric(
+            "machpay_shed_requests_total",
+            MetricKind.COUNTER,
+            "Requests of accounts that flooded an overloaded worker, which were refused at once.",
+        ),
+        Metric(
             "machpay_restored_records_total",
             MetricKind.COUNTER,
             "Records that the database has in an older version than Redis, because a backup was restored.",
