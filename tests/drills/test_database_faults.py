@@ -11,13 +11,16 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from machpay_gateway import Tier
+from machpay_gateway.core.keys.key import mint_secret, secret_digest
 from machpay_gateway.stores.sql import SqlStore
 from tests.drills.clients import once
 from tests.drills.load import Answer, Plan
 from tests.drills.loads import READY_SECONDS, notes_in, print_row, running_loads
+from tests.drills.open_loop import running_rate
 from tests.drills.workers import Fleet, running_workers
 from tests.postgres.servers import Server
 from tests.postgres.servers import running_server as running_postgres
@@ -28,6 +31,7 @@ _MOST_WAIT_SECONDS = 1.5  # a look-up waits for a second
 _RECOVERY_SECONDS = 3.0
 _BELIEVED_SECONDS = 8.0
 _KEYS = 50
+_MANY, _PER_SECOND = 50_000, 1000
 
 
 @asynccontextmanager
@@ -222,7 +226,7 @@ async def test_the_tier_of_an_account_with_many_keys_changes_at_once(count: int)
     async with fleet_on_postgres() as (fleet, postgres):
         of_many = [secret for _, secret in await fleet.keys(_KEYS, account="many")]
         of_others = [secret for _, secret in await fleet.keys(_KEYS, account="other")]
-        add_keys(postgres, "many", count)
+        await add_keys(postgres, "many", [number.to_bytes(32, "big") for number in range(count)])
         with running_loads([plan_of(fleet, of_others, 12), plan_of(fleet, of_many, 12)], fleet.folder) as loads:
             await asyncio.sleep(READY_SECONDS + 5)
             changed_at = time.monotonic()
@@ -240,20 +244,54 @@ async def test_the_tier_of_an_account_with_many_keys_changes_at_once(count: int)
     assert seconds < 2
 
 
+def resident_megabytes(process: int) -> int:
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1_000_000
+
+
 def p99(answers: Iterable[Answer]) -> float:
     waits = sorted(answer.came - answer.sent for answer in answers)
     return waits[int(0.99 * (len(waits) - 1))]
 
 
-def add_keys(postgres: Server, account: str, count: int) -> None:
-    """Give *account* as many more keys, which nobody uses."""
-    postgres.execute(
-        f"""INSERT INTO keys (id, account_id, name, environment, scopes, allowed_ips, metadata, version, created_at,
-                              changed_at)
-            SELECT 'key_many' || number, accounts.id, 'many', 'live', '[]', '[]', '{{}}', 1, 1, 1
-            FROM accounts, generate_series(1, {count}) AS number WHERE accounts.name = '{account}'""",  # noqa: S608 - the drill's own
-        """INSERT INTO key_secrets (digest, key_id, position, masked, created_at)
-           SELECT sha256(convert_to(id, 'UTF8')), id, 0, 'masked', 1 FROM keys WHERE name = 'many'""",
-        "ANALYZE",
-        database="fleet",
-    )
+async def add_keys(postgres: Server, account: str, digests: Sequence[bytes]) -> None:
+    """Give *account* a key for each of *digests*, faster than one by one."""
+    connection = await asyncpg.connect(postgres.url("fleet"))
+    account_id = await connection.fetchval("SELECT id FROM accounts WHERE name = $1", account)
+    keys = [(f"key_many{number}", account_id) for number in range(len(digests))]
+    common: dict[str, object] = {
+        "name": "many",
+        "environment": "live",
+        "scopes": '["skills:execute"]',
+        "allowed_ips": "[]",
+    }
+    common |= {"metadata": "{}", "version": 1, "created_at": 1.0, "changed_at": 1.0}
+    columns = ["id", "account_id", *common]
+    await connection.copy_records_to_table("keys", records=[(*key, *common.values()) for key in keys], columns=columns)
+    secrets = [(digest, key_id, 0, "masked", 1.0) for digest, (key_id, _) in zip(digests, keys, strict=True)]
+    columns = ["digest", "key_id", "position", "masked", "created_at"]
+    await connection.copy_records_to_table("key_secrets", records=secrets, columns=columns)
+    await connection.execute("ANALYZE")
+    await connection.close()
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(300)
+async def test_fifty_thousand_active_keys_are_served() -> None:
+    secrets = [mint_secret("live", number.to_bytes(32, "big")) for number in range(1, _MANY + 1)]
+    async with fleet_on_postgres() as (fleet, postgres):
+        _ = await fleet.keys(1)
+        await add_keys(postgres, "standard", [secret_digest(secret.encode()) for secret in secrets])
+        seconds = 2 * _MANY / _PER_SECOND  # each worker sees each key once
+        with running_rate(fleet, secrets, _PER_SECOND, seconds) as first:
+            cold = await first.outcomes()
+        with running_rate(fleet, secrets, _PER_SECOND, 20, at_random=True) as second:
+            warm = await second.outcomes()
+        resident = [resident_megabytes(worker.process.pid) for worker in fleet.workers]
+    for name, outcomes in (("first pass", cold), ("afterwards", warm)):
+        waits = sorted(outcome.came - outcome.due for outcome in outcomes)
+        statuses = dict(Counter(outcome.status for outcome in outcomes))
+        print(
+            f"\n{_MANY:,} keys, {name}: {statuses}, p50 {waits[len(waits) // 2] * 1000:.1f} ms, "
+            f"p99 {waits[int(0.99 * len(waits))] * 1000:.0f} ms; resident {resident} MB"
+        )
+    assert {outcome.status for outcome in warm} == {200}

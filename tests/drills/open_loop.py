@@ -1,0 +1,132 @@
+"""Callers who do not wait for one another: `python -m tests.drills.open_loop PLAN` sends requests at a steady rate.
+
+A load whose connections wait for their answers slows down with the server, and so hides how long callers wait.
+"""
+
+import asyncio
+import json
+import random
+import sys
+import time
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from secrets import token_hex
+from subprocess import Popen
+from typing import NamedTuple
+
+import uvloop
+
+from tests.drills.load import HOST, LOST, read_answer, request_for
+from tests.drills.workers import ROOT, Fleet
+
+_PATIENCE_SECONDS = 20.0
+_MOST_CONNECTIONS = 2000
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What to send: *per_second* requests with secrets of the file *secrets*, one after the other or *at_random*."""
+
+    ports: Sequence[int]
+    path: str
+    secrets: str
+    notes: str
+    per_second: float
+    seconds: float
+    at_random: bool = False
+
+
+class Outcome(NamedTuple):
+    """What became of one request: when it was to be sent, when its answer came, and the status or LOST."""
+
+    due: float
+    came: float
+    status: int
+
+
+class _Callers:
+    def __init__(self, rate: Rate) -> None:
+        self._rate = rate
+        self._secrets = Path(rate.secrets).read_text().split()
+        self._idle: dict[int, list[tuple[StreamReader, StreamWriter]]] = {port: [] for port in rate.ports}
+        self._outcomes: list[Outcome] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> list[Outcome]:
+        began_at, number = time.monotonic(), 0
+        while (due := began_at + number / self._rate.per_second) < began_at + self._rate.seconds:
+            if (wait := due - time.monotonic()) > 0:
+                await asyncio.sleep(wait)
+            if len(self._tasks) < _MOST_CONNECTIONS:
+                self._spawn(due, number)
+            else:
+                self._outcomes.append(Outcome(due, due + _PATIENCE_SECONDS, LOST))
+            number += 1
+        await asyncio.gather(*self._tasks)
+        return self._outcomes
+
+    def _spawn(self, due: float, number: int) -> None:
+        turn, index = divmod(number, len(self._secrets))  # in each turn at another port
+        if self._rate.at_random:
+            index = random.randrange(len(self._secrets))  # noqa: S311 - spreads
+        port = self._rate.ports[(number + turn) % len(self._rate.ports)]
+        task = asyncio.create_task(self._ask(due, port, self._secrets[index]))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _ask(self, due: float, port: int, secret: str) -> None:
+        status = LOST
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                idle = self._idle[port]
+                reader, writer = idle.pop() if idle else await asyncio.open_connection(HOST, port)
+                writer.write(request_for(self._rate.path, secret))
+                status, _ = await read_answer(reader)
+                idle.append((reader, writer))
+        except (OSError, EOFError, TimeoutError):
+            pass  # it is lost
+        self._outcomes.append(Outcome(due, time.monotonic(), status))
+
+
+@contextmanager
+def running_rate(
+    fleet: Fleet, secrets: Sequence[str], per_second: float, seconds: float, *, at_random: bool = False
+) -> Iterator["RunningRate"]:
+    """Send requests to the workers of *fleet* from a process of its own."""
+    base = fleet.folder / token_hex(4)
+    base.with_suffix(".secrets").write_text("\n".join(secrets))
+    notes = base.with_suffix(".notes")
+    rate = Rate(fleet.ports, "/quick", f"{base}.secrets", str(notes), per_second, seconds, at_random)
+    base.with_suffix(".json").write_text(json.dumps(asdict(rate)))
+    process = Popen([sys.executable, "-m", "tests.drills.open_loop", f"{base}.json"], cwd=ROOT)
+    try:
+        yield RunningRate(process, notes, seconds)
+    finally:
+        process.kill()
+        process.wait()
+
+
+class RunningRate(NamedTuple):
+    """A process that sends requests."""
+
+    process: "Popen[bytes]"
+    notes: Path
+    seconds: float
+
+    async def outcomes(self) -> list[Outcome]:
+        """Wait until it has ended, and return what became of its requests, in order."""
+        await asyncio.to_thread(self.process.wait, self.seconds + _PATIENCE_SECONDS + 10)
+        assert self.process.returncode == 0, "the load process has failed: see its traceback above"
+        return sorted(Outcome(*row) for row in json.loads(self.notes.read_text()))
+
+
+def main() -> None:
+    rate = Rate(**json.loads(Path(sys.argv[1]).read_text()))
+    Path(rate.notes).write_text(json.dumps(uvloop.run(_Callers(rate).run())))
+
+
+if __name__ == "__main__":
+    main()
