@@ -107,7 +107,7 @@ class ConfiguredGateway(Gateway):
                 await services.oauth_clients.remove_unused(settings.oauth.registration_days)
 
         services = LazyServices(settings, policy, store, limiter, signing, tokens, proofs, invalidate)
-        recorder = UsageRecorder(opened, clean_up=clean_up, tiers=settings.tiers)
+        recorder = UsageRecorder(opened, seconds=settings.usage_seconds, clean_up=clean_up, tiers=settings.tiers)
         opened.lifecycle = lifecycle = Lifecycle(
             store,
             limiter,

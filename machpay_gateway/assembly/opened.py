@@ -59,12 +59,12 @@ class OpenedStore:
         return await self._store.add_signing_key(key, change, instead_of=instead_of)
 
     async def add_usage(self, batch: UsageBatch) -> None:
-        """Add *batch* to the minutes, hours and days."""
+        """Add *batch*."""
         await self._ready(self.lifecycle.open)  # not `serve`: the gateway may be about to close
         await self._store.add_usage(batch)
 
     async def drop_usage(self, now: float) -> None:
-        """Drop the usage that is past its retention at *now*, seconds since the epoch."""
+        """Drop the usage that is past its retention at *now*, seconds since the epoch; sum up the rest before."""
         await self._store.drop_usage(now)
 
     async def add_quota_units(self, units: Sequence[tuple[str, int, int]], now: float) -> int:

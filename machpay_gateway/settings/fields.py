@@ -22,6 +22,7 @@ from machpay_gateway.core.network.upstream import Upstream, parse_origin
 from machpay_gateway.core.network.url import without_user
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.core.scopes import check_scope_name
+from machpay_gateway.core.usage.counters import MINUTE
 from machpay_gateway.settings.console import ConsoleSettings
 from machpay_gateway.settings.forward_auth import ForwardAuthSettings
 from machpay_gateway.settings.lines import SettingPath
@@ -65,13 +66,6 @@ def _flag(value: object, _path: SettingPath, _report: Report) -> bool:
     return value
 
 
-def _seconds(value: object, _path: SettingPath, _report: Report) -> float:
-    seconds = parse_number(value)
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _MOST_TRUST_SECONDS:
-        raise ConfigurationError(f"{value!r} is not a number of seconds from 0 to {_MOST_TRUST_SECONDS}")
-    return float(seconds)
-
-
 def _size(value: object, _path: SettingPath, _report: Report) -> int:
     size = parse_number(value)
     if type(size) is not int or not _LEAST_CACHED <= size <= _MOST_CACHED:
@@ -113,6 +107,16 @@ def _rate(value: object, _path: SettingPath, _report: Report) -> str:
         raise ConfigurationError(f"{value!r} is not a rate: write it as in 1000/minute")
     parse_rate(value)
     return value
+
+
+def _seconds(least: float, most: float) -> Reader:
+    def read(value: object, _path: SettingPath, _report: Report) -> float:
+        seconds = parse_number(value)
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not least <= seconds <= most:
+            raise ConfigurationError(f"{value!r} is not a number of seconds from {least:g} to {most:g}")
+        return float(seconds)
+
+    return read
 
 
 def _header(value: object, _path: SettingPath, _report: Report) -> str:
@@ -287,7 +291,7 @@ FIELDS: Mapping[str, Reader] = {
     "client_ip_header": _header,
     "issuers": _list_of(Issuer),
     "failure_limit": _rate,
-    "trust_seconds": _seconds,
+    "trust_seconds": _seconds(0, _MOST_TRUST_SECONDS),
     "cache_size": _size,
     "legacy_headers": _flag,
     "on_limiter_failure": _one_of("local", "deny", "allow"),
@@ -301,4 +305,5 @@ FIELDS: Mapping[str, Reader] = {
     "console": _optional(ConsoleSettings),
     "secret_key": _secret_key,
     "traces": _flag,
+    "usage_seconds": _seconds(1, MINUTE.seconds),
 }

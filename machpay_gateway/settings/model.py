@@ -57,6 +57,7 @@ class Settings:
     console: ConsoleSettings | None = None
     secret_key: str | None = field(default=None, repr=False)
     traces: bool = False
+    usage_seconds: float = 5.0
 
     @property
     def page_hosts(self) -> PageHosts | None:
@@ -107,3 +108,4 @@ class Options(TypedDict, total=False):
     console: ConsoleSettings | None
     secret_key: str | None
     traces: bool
+    usage_seconds: float

@@ -1,9 +1,10 @@
-"""Usage recording: decisions are counted in memory, and stored within a second.
+"""Usage recording: decisions are counted in memory, and stored in batches every few seconds.
 
 `record` is called for every request. It awaits nothing, and for an existing series it allocates only a tuple. The first
-series after a flush sets a timer for the next whole second of the wall clock, so that a batch belongs to one minute and
-an idle process does nothing. A batch that could not be stored is merged into the next one. A batch whose commit was not
-confirmed is stored again: counted twice rather than lost.
+series after a flush sets a timer for a moment of the wall clock that all workers share, or the end of the minute, so
+that a batch belongs to one minute and an idle process does nothing. A batch of many rows and few requests waits until
+it has more requests, or until its minute ends. A batch that could not be stored is merged into the next one. A batch
+whose commit was not confirmed is stored again: counted twice rather than lost.
 """
 
 import asyncio
@@ -36,13 +37,16 @@ from machpay_gateway.telemetry.unknown_tiers import UnknownTiers
 
 logger = logging.getLogger(__name__)
 
-_FLUSH_SECONDS = 1.0
 _DROP_SECONDS = 3600.0
+_USE_SECONDS = 60.0  # the last use of a secret is stored at most that often
+# A batch of fewer rows is stored when it is due. One of more waits for so many requests a row: each row is a row write.
+_FEW_ROWS = 20
+_REQUESTS_PER_ROW = 20
 _NO_STATUS = 0  # for a response of an application without a valid status
 _COUNTS = len(BOUNDS) + 1
 _SECONDS, _ENDED = _COUNTS, _COUNTS + 1  # indexes in a series, after the counts of its histogram
-# More series than a process can have in a second, so that only an outage reaches it: then some 20 MB.
-_MAX_SERIES = 20_000
+# Half of them are stored at once, so that only an outage reaches it: then some 50 MB.
+_MAX_SERIES = 50_000
 
 # Principal or tier, route, outcome, status.
 _SeriesKey = tuple[Principal | str | None, str | None, RequestOutcome, object]
@@ -62,19 +66,22 @@ class UsageRecorder:
         self,
         store: UsageSink,
         *,
+        seconds: float = 5.0,
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.perf_counter,
         max_series: int = _MAX_SERIES,
         clean_up: Callable[[], Awaitable[None]] | None = None,
         tiers: Collection[str] = TIERS,
     ) -> None:
-        """Start with nothing counted. *clean_up* is called once an hour, when old usage is dropped.
+        """Start with nothing counted. What is counted is stored every *seconds*, at most 60.
 
+        *clean_up* is called once an hour, when old usage is dropped.
         *tiers* are the configured ones: callers with others are counted and logged, too.
         *clock* is in seconds since the epoch, *timer* in seconds of a monotonic clock. Beyond *max_series*, new series
         are counted without caller and route, so that the totals stay right.
         """
         self._store = store
+        self._seconds = float(seconds)
         self._clock = clock
         self._timer = timer
         self._max_series = max_series
@@ -84,6 +91,7 @@ class UsageRecorder:
         self._live_since = 0.0
         self._rows: dict[UsageKey, UsageRow] = {}
         self._uses: dict[bytes, SecretUse] = {}
+        self._uses_stored: dict[bytes, float] = {}  # when, by digest; of the last _USE_SECONDS
         self._accounts: dict[str, str] = {}  # by the subjects in rows
         self.requests = RequestCounts()
         self.unstored = 0  # gathered requests that no stored batch has
@@ -97,8 +105,12 @@ class UsageRecorder:
     def open(self) -> None:
         """Resume storing, in this event loop. A new recorder is open: an application may have no lifespan."""
         self._is_closed = False
-        if self._live or self._rows:
+        if self._has_unstored:
             self._schedule_flush()
+
+    @property
+    def _has_unstored(self) -> bool:
+        return bool(self._live or self._rows or self._uses)
 
     async def close(self) -> None:
         """Store the rest. Later counts stay in memory until `open` is called."""
@@ -107,7 +119,7 @@ class UsageRecorder:
             self._flush_timer.cancel()
             self._flush_timer = None
         try:
-            while self._live or self._rows or self._uses or self._flushes.is_under_way(None):
+            while self._has_unstored or self._flushes.is_under_way(None):
                 await self._flushes.join(None)
         except Unavailable:
             self.gather()
@@ -145,36 +157,49 @@ class UsageRecorder:
         if not self._live:
             self._live_since = self._clock()
         self._schedule_flush()
+        if len(self._live) == self._max_series // 2:
+            self._flush_early()
         if len(self._live) >= self._max_series:
             key = (None, None, key[2], _valid_status(key[3]))
         return self._live.setdefault(key, [0] * _COUNTS + [0.0, 0.0])
 
     def _schedule_flush(self) -> None:
-        """Flush at the next whole second. A timer of another event loop does not count: that loop may be closed."""
+        """Flush when it is due. A timer of another event loop does not count: that loop may be closed."""
         loop = asyncio.get_running_loop()
         if self._is_closed or (self._flush_timer is not None and self._timer_loop is loop):
             return
-        delay = _FLUSH_SECONDS - self._clock() % _FLUSH_SECONDS
+        now = self._clock()
+        delay = min(self._seconds - now % self._seconds, MINUTE.seconds - now % MINUTE.seconds)
         self._flush_timer, self._timer_loop = loop.call_later(delay, self._start_flush), loop
+
+    def _flush_early(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._start_flush()
 
     def _start_flush(self) -> None:
         self._flush_timer = None
         self._flushes.begin(None)
 
     async def _flush(self, _: None) -> None:
-        batch = self._take_batch()
+        try:
+            self.gather()
+            batch = self._take_due()
+            if batch.rows or batch.uses:
+                await self._store_batch(batch)
+        finally:
+            if self._has_unstored:
+                self._schedule_flush()
+
+    async def _store_batch(self, batch: UsageBatch) -> None:
         try:
             await self._store.add_usage(batch)
         except BaseException:
             self._put_back(batch)
             raise
-        else:
-            self.unstored -= sum(row.count for row in batch.rows)
-            self._log_answer()
-            await self._drop_old()
-        finally:
-            if self._live or self._rows:
-                self._schedule_flush()
+        self.unstored -= sum(row.count for row in batch.rows)
+        self._log_answer()
+        await self._drop_old()
 
     async def _drop_old(self) -> None:
         now = self._clock()
@@ -184,12 +209,32 @@ class UsageRecorder:
                 await self._clean_up()
             self._dropped_at = now
 
-    def _take_batch(self) -> UsageBatch:
-        """Return everything that was counted since the last batch, and start a new one."""
-        self.gather()
-        batch = UsageBatch(tuple(self._rows.values()), tuple(self._uses.values()), self._accounts)
-        self._rows, self._uses, self._accounts = {}, {}, {}
-        return batch
+    def _take_due(self) -> UsageBatch:
+        """Return what is to be stored now of what was gathered, and start a new batch."""
+        rows: dict[UsageKey, UsageRow] = {}
+        accounts: dict[str, str] = {}
+        if self._are_rows_due():
+            rows, self._rows = self._rows, rows
+            accounts, self._accounts = self._accounts, accounts
+        return UsageBatch(tuple(rows.values()), self._take_due_uses(), accounts)
+
+    def _are_rows_due(self) -> bool:
+        rows = len(self._rows)
+        if self._is_closed or rows <= _FEW_ROWS or rows >= self._max_series // 2:
+            return True
+        if self.unstored >= _REQUESTS_PER_ROW * rows:
+            return True
+        oldest = next(iter(self._rows))
+        return oldest.start < MINUTE.start_of(self._clock())
+
+    def _take_due_uses(self) -> tuple[SecretUse, ...]:
+        now = self._clock()
+        stored = self._uses_stored = {digest: at for digest, at in self._uses_stored.items() if now - at < _USE_SECONDS}
+        due = [use for digest, use in self._uses.items() if self._is_closed or digest not in stored]
+        for use in due:
+            del self._uses[use.digest]
+            stored[use.digest] = now
+        return tuple(due)
 
     def gather(self) -> None:
         """Move the counts of live series to `requests`, to rows, and to the last uses of secrets."""
@@ -219,6 +264,7 @@ class UsageRecorder:
             self._count(row)
         self._accounts.update(batch.accounts)
         for use in batch.uses:
+            self._uses_stored.pop(use.digest, None)
             self._add_use(use)
 
     def _count(self, row: UsageRow) -> None:
@@ -239,11 +285,11 @@ class UsageRecorder:
             self._uses[use.digest] = use
 
     def _log_outage(self, error: BaseException) -> None:
-        # Once for each outage, not every second.
+        # Once for each outage, not at every try.
         if self.outage is None:
             reason = describe_error(error) if isinstance(error, GatewayError) else str(error)
             self.outage = RecordedOutage(self._clock(), reason)
-            logger.warning("Usage cannot be stored; the gateway retries every second.", exc_info=error)
+            logger.warning("Usage cannot be stored; the gateway retries every %g s.", self._seconds, exc_info=error)
 
     def _log_answer(self) -> None:
         if self.outage is not None:

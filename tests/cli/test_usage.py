@@ -136,7 +136,10 @@ def limits_in(text: str) -> dict[str, list[str]]:
 
 
 def test_what_is_left_of_each_limit_is_shown_and_nothing_is_taken(tmp_path: Path) -> None:
-    with running_server() as redis, served(tmp_path, settings=f'redis = "{redis.url}"\n{PLANS}') as gateway:
+    with (
+        running_server() as redis,
+        served(tmp_path, settings=f'redis = "{redis.url}"\nusage_seconds = 1\n{PLANS}') as gateway,
+    ):
         key_id, secret = gateway.key(tier="pro")
         other = gateway.secret(tier="pro")
         for each in (secret, secret, other):
@@ -173,7 +176,7 @@ def test_what_is_left_of_each_limit_is_shown_and_nothing_is_taken(tmp_path: Path
 
 
 def test_without_redis_a_command_knows_the_quotas_alone(tmp_path: Path) -> None:
-    with served(tmp_path, settings=PLANS) as gateway:
+    with served(tmp_path, settings=f"usage_seconds = 1\n{PLANS}") as gateway:
         key_id, secret = gateway.key(tier="pro")
         assert status(ask(gateway, "/v1/x", f"Authorization: Bearer {secret}")) == 200
         until(lambda: "total" in usage_of(gateway, key_id).stdout)

@@ -53,7 +53,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
             return secret
 
     secret = asyncio.run(prepared())
-    app = create_app(sample.app, database=database, routes=sample.ROUTES, unlisted_routes="deny")
+    app = create_app(sample.app, database=database, routes=sample.ROUTES, unlisted_routes="deny", usage_seconds=1)
     with serving(app) as (host, port):
         url = f"http://{host}:{port}"
         monkeypatch.setenv("MACHPAY_BASE_URL", url)

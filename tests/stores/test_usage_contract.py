@@ -25,6 +25,8 @@ from machpay_gateway.core.usage.counters import (
 )
 from machpay_gateway.stores.schema import LATENCIES
 from machpay_gateway.stores.sql import SqlStore
+from machpay_gateway.stores.sql.upsert import dialect_insert
+from machpay_gateway.stores.sql.usage import _COLUMNS, _TABLES
 from tests.keyrings import ACME, logged
 
 Store = SqlStore
@@ -139,6 +141,100 @@ async def test_minutes_are_kept_for_a_week_hours_for_90_days_and_days_for_two_ye
     assert starts["minute"] == [AT_TEN - days * 86_400 for days in (6, 0)]
     assert starts["hour"] == [AT_TEN - days * 86_400 for days in (89, 8, 6, 0)]
     assert starts["day"] == [MIDNIGHT - days * 86_400 for days in (729, 91, 89, 8, 6, 0)]
+
+
+async def test_hours_and_days_are_the_same_before_and_after_they_are_summed_up(store: Store) -> None:
+    await counted(store, *(row(AT_TEN + minute * 60, quick=minute + 1, slow=1) for minute in range(150)))
+    await counted(store, row(AT_TEN + 86_400, status=404), row(AT_TEN, subject="key_2", route="GET /other"))
+    ranges = [(bucket, start, EVER) for bucket in BUCKETS.values() for start in (0, AT_TEN, AT_TEN + 3600)]
+    before = [await store.usage("key_1", *each) for each in ranges]
+    assert await counts(store) == {
+        "minute": [*((36_000 + minute * 60, minute + 2) for minute in range(150)), (122_400, 1)],
+        "hour": [(36_000, 1890), (39_600, 5490), (43_200, 4095), (122_400, 1)],
+        "day": [(0, 11_475), (86_400, 1)],
+    }
+    for hours in (1, 2, 20, 24, 48):
+        await store.drop_usage(AT_TEN + hours * 3600 + 400.0)
+        after = [await store.usage("key_1", *each) for each in ranges]
+        assert [[(each.key, each.histogram) for each in rows] for rows in after] == [
+            [(each.key, each.histogram) for each in rows] for rows in before
+        ]
+        assert [sum(each.seconds for each in rows) for rows in after] == pytest.approx(
+            [sum(each.seconds for each in rows) for rows in before]
+        )
+    await store.drop_usage(AT_TEN + 8 * 86_400.0)  # which deletes the minutes
+    assert (await counts(store))["hour"] == [(36_000, 1890), (39_600, 5490), (43_200, 4095), (122_400, 1)]
+    assert await counts(store, "key_2") == {"minute": [], "hour": [(36_000, 1)], "day": [(0, 1)]}
+
+
+async def test_what_arrives_after_an_hour_was_summed_up_is_added_to_it(store: Store) -> None:
+    await counted(store, row(AT_TEN, quick=1), row(AT_TEN + 3600, quick=2))
+    await store.drop_usage(AT_TEN + 3600 + 300.0)
+    await counted(store, row(AT_TEN, quick=4), row(AT_TEN + 3600, quick=8))
+    assert (await counts(store))["hour"] == [(36_000, 5), (39_600, 10)]
+    await store.drop_usage(AT_TEN + 86_400.0)
+    await counted(store, row(AT_TEN + 60, quick=16), row(AT_TEN + 3660, status=404, quick=32))
+    assert await counts(store) == {
+        "minute": [(36_000, 5), (36_060, 16), (39_600, 10), (39_660, 32)],
+        "hour": [(36_000, 21), (39_600, 10), (39_600, 32)],
+        "day": [(0, 31), (0, 32)],
+    }
+
+
+async def test_batches_and_sums_at_once_lose_and_double_nothing(store: Store) -> None:
+    starts = [AT_TEN + 3600 * hour for hour in range(6)]
+    for turn in range(6):
+        await asyncio.gather(
+            *(counted(store, *(row(start, subject=f"key_{number}") for start in starts)) for number in range(5)),
+            *(store.drop_usage(AT_TEN + 3600.0 * turn + 400) for _ in range(3)),
+        )
+    await store.drop_usage(AT_TEN + 86_400.0)
+    for number in range(5):
+        for bucket in BUCKETS.values():
+            assert sum(each.count for each in await store.usage(f"key_{number}", bucket, 0, EVER)) == 36
+
+
+async def test_minutes_that_are_not_summed_up_are_not_deleted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    await counted(store, row(AT_TEN))
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_sum_up", nothing)
+        await store.drop_usage(AT_TEN + 30 * 86_400.0)
+    assert await counts(store) == {"minute": [(36_000, 1)], "hour": [(36_000, 1)], "day": [(0, 1)]}
+    await store.drop_usage(AT_TEN + 30 * 86_400.0)
+    assert await counts(store) == {"minute": [], "hour": [(36_000, 1)], "day": [(0, 1)]}
+
+
+async def nothing(*_: object) -> None: ...
+
+
+async def add_as_the_release_before(store: Store, *rows: UsageRow) -> None:
+    """Add *rows* as releases until revision 0013 do: to minutes, hours and days alike."""
+    async with store._database.write_transaction("usage") as connection:  # noqa: SLF001 - as it does itself
+        for bucket, table in _TABLES.items():
+            values = [
+                dict(zip(_COLUMNS, (*each.key, each.seconds, *each.histogram), strict=True))
+                for each in merge_rows(rows, bucket)
+            ]
+            statement = dialect_insert(connection.dialect.name, table)
+            sums = {name: table.c[name] + statement.excluded[name] for name in _COLUMNS[5:]}
+            statement = statement.on_conflict_do_update(index_elements=_COLUMNS[:5], set_=sums)
+            await connection.execute(statement, values)
+
+
+async def test_a_worker_of_the_release_before_may_count_beside_ours(store: Store) -> None:
+    await add_as_the_release_before(store, row(AT_TEN - 86_400, quick=1), row(AT_TEN, quick=2))
+    for hour in range(5):
+        start = AT_TEN + hour * 3600
+        await add_as_the_release_before(store, row(start, quick=4), row(start + 60, quick=8))
+        await counted(store, row(start, quick=16), row(start + 60, quick=32))
+        expected = [(-50_400, 1), (36_000, 62), *((36_000 + each * 3600, 60) for each in range(1, hour + 1))]
+        assert (await counts(store))["hour"] == expected
+        await store.drop_usage(start + 3600.0)
+        assert (await counts(store))["hour"] == expected
+    await store.drop_usage(AT_TEN + 86_400.0)
+    await add_as_the_release_before(store, row(AT_TEN, quick=64))
+    assert (await counts(store))["day"] == [(-86_400, 1), (0, 302 + 64)]
+    assert (await counts(store))["hour"][1] == (36_000, 62 + 64)
 
 
 async def test_what_an_accounts_keys_do_adds_up_at_the_account(store: Store) -> None:

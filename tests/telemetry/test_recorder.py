@@ -1,9 +1,8 @@
-"""What is counted is stored once a second at most, and nothing of it is lost while the process lives."""
+"""What is counted is stored every few seconds, and nothing of it is lost while the process lives."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from contextvars import Context
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +14,7 @@ from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.usage.counters import ALLOWED, BOUNDS, SecretUse, UsageBatch, UsageKey
 from machpay_gateway.telemetry.usage import UsageRecorder
-from tests.clocks import FixedClock
+from tests.clocks import Alarms, FixedClock
 from tests.gates import principal
 
 NOON = 1_700_049_600.0
@@ -58,27 +57,6 @@ class Sink:
         return counts
 
 
-class Alarms:
-    """Stands for the event loop's clock: what is set goes off when a test says so."""
-
-    def __init__(self, clock: FixedClock) -> None:
-        self.clock = clock
-        self.set: list[tuple[float, Callable[[], None]]] = []
-
-    def call_later(self, delay: float, ring: Callable[[], None], context: Context | None = None) -> asyncio.TimerHandle:
-        self.set.append((delay, ring))
-        return asyncio.TimerHandle(0.0, lambda: None, (), asyncio.get_running_loop(), context)
-
-    async def go_off(self) -> None:
-        """Let the one alarm that is set go off in its time, and what it begins run as far as it can."""
-        [(delay, ring)] = self.set
-        self.set.clear()
-        self.clock.advance(delay)
-        ring()
-        for _ in range(5):
-            await asyncio.sleep(0)
-
-
 class Rig:
     def __init__(self, clock: FixedClock, timer: FixedClock, alarms: Alarms) -> None:
         self.clock, self.timer, self.alarms = clock, timer, alarms
@@ -86,7 +64,7 @@ class Rig:
         self.recorder = self.recording()
 
     def recording(self, **options: Any) -> UsageRecorder:  # noqa: ANN401 - what the recorder takes
-        return UsageRecorder(self.sink, clock=self.clock, timer=self.timer, **options)
+        return UsageRecorder(self.sink, clock=self.clock, timer=self.timer, **{"seconds": 10.0, **options})
 
     def record(
         self,
@@ -113,10 +91,10 @@ def told(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[str]]]:
         yield lambda: [record.getMessage() for record in caplog.records]
 
 
-async def test_counts_are_stored_at_the_next_whole_second_in_one_batch(rig: Rig) -> None:
+async def test_counts_are_stored_in_one_batch_when_it_is_due(rig: Rig) -> None:
     for _ in range(1000):
         rig.record()
-    assert [delay for delay, _ in rig.alarms.set] == [0.75]
+    assert [delay for delay, _ in rig.alarms.set] == [9.75]
     await rig.alarms.go_off()
     assert rig.sink.tries == 1
     assert rig.sink.counts == {("key_1", "GET /v1/skills", "allowed", 200): 1000}
@@ -180,6 +158,80 @@ async def test_a_batch_is_of_the_minute_it_began_in(rig: Rig) -> None:
     assert [row.key.start - NOON for batch in rig.sink.batches for row in batch.rows] == [0, 60]
 
 
+@pytest.mark.parametrize(
+    "seconds, now, delay", [(1, 0.25, 0.75), (10, 17.0, 3.0), (25, 30.0, 20.0), (25, 50.5, 9.5), (60, 1.0, 59.0)]
+)
+async def test_a_batch_is_due_at_moments_that_workers_share_and_when_its_minute_ends(
+    rig: Rig, seconds: float, now: float, delay: float
+) -> None:
+    rig.recorder = rig.recording(seconds=seconds)
+    rig.clock.now = NOON + now
+    rig.record()
+    assert [each for each, _ in rig.alarms.set] == [delay]
+
+
+def many(count: int) -> list[Principal]:
+    return [replace(KEY, subject=f"key_{number}", secret_digest=bytes([number]) * 32) for number in range(count)]
+
+
+async def test_a_batch_of_many_rows_waits_for_requests(rig: Rig) -> None:
+    for _ in range(2):
+        for caller in many(100):
+            for _ in range(7):
+                rig.record(caller)
+        await rig.alarms.go_off()
+        assert sum(rig.sink.counts.values()) == 0  # 100 rows, and not 2000 requests yet
+    for caller in many(86):
+        for _ in range(7):
+            rig.record(caller)
+    await rig.alarms.go_off()
+    assert sum(rig.sink.counts.values()) == 2002
+    assert len(rig.sink.counts) == 100
+
+
+async def test_a_batch_of_many_rows_waits_at_most_until_its_minute_ends(rig: Rig) -> None:
+    for _ in range(6):
+        for caller in many(100):
+            rig.record(caller)
+        assert sum(rig.sink.counts.values()) == 0
+        await rig.alarms.go_off()
+    assert rig.clock.now == NOON + 60
+    assert sum(rig.sink.counts.values()) == 600
+    assert len(rig.sink.counts) == 100
+    assert rig.recorder.unstored == 0
+
+
+async def test_a_batch_of_few_rows_waits_for_nothing(rig: Rig) -> None:
+    for caller in many(20):
+        rig.record(caller)
+    await rig.alarms.go_off()
+    assert sum(rig.sink.counts.values()) == 20
+
+
+async def test_a_batch_that_fills_half_of_the_memory_waits_for_nothing(rig: Rig) -> None:
+    rig.recorder = rig.recording(max_series=100)
+    for caller in many(80):
+        rig.record(caller)
+    for _ in range(5):
+        await asyncio.sleep(0)  # no timer goes off
+    assert sum(rig.sink.counts.values()) == 80
+    assert ("", ROUTE.match, ALLOWED, 200) not in rig.sink.counts
+
+
+async def test_the_last_use_of_a_secret_is_stored_once_a_minute(rig: Rig) -> None:
+    stored: list[int] = []
+    while len(stored) < 9 or rig.alarms.set:  # after the last request, until nothing waits
+        if len(stored) < 9:
+            rig.record()
+        await rig.alarms.go_off()
+        stored.append(sum(len(batch.uses) for batch in rig.sink.batches))
+        rig.sink.batches.clear()
+    assert stored == [1, *[0] * 5, 1, *[0] * 5, 1]
+    rig.record()
+    await rig.recorder.close()
+    assert len(rig.sink.batches[-1].uses) == 1  # a stop waits for nothing
+
+
 async def test_the_last_use_of_each_secret_is_exact(rig: Rig) -> None:
     old = replace(KEY, secret_digest=b"o" * 32)
     rig.record(old)
@@ -224,7 +276,7 @@ async def test_a_failed_batch_is_stored_later_and_logged_once(rig: Rig, told: Ca
     assert rig.sink.counts == {("key_1", "GET /v1/skills", "allowed", 200): 3}
     assert [use.digest for use in rig.sink.batches[0].uses] == [KEY.secret_digest]
     assert told() == [
-        "Usage cannot be stored; the gateway retries every second.",
+        "Usage cannot be stored; the gateway retries every 10 s.",
         "Usage is stored again.",
     ]
 
@@ -233,7 +285,7 @@ async def test_an_unexpected_error_is_logged_and_loses_nothing(rig: Rig, told: C
     rig.sink.error = RuntimeError("a mistake of ours")
     rig.record()
     await rig.alarms.go_off()
-    assert told() == ["Usage cannot be stored; the gateway retries every second."]
+    assert told() == ["Usage cannot be stored; the gateway retries every 10 s."]
     rig.sink.error = None
     await rig.alarms.go_off()
     assert sum(rig.sink.counts.values()) == 1
@@ -310,7 +362,7 @@ async def test_old_rows_are_dropped_once_an_hour(rig: Rig) -> None:
         rig.record()
         await rig.alarms.go_off()
         rig.clock.advance(1799)
-    assert [round(at - NOON) for at in rig.sink.dropped] == [1, 3601]
+    assert [round(at - NOON) for at in rig.sink.dropped] == [10, 3610]
 
 
 async def test_an_event_loop_that_ends_during_a_flush_loses_nothing(rig: Rig) -> None:

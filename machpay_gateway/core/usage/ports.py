@@ -10,13 +10,13 @@ class UsageSink(Protocol):
     """Where usage counters are written. Raises StoreUnavailable."""
 
     async def add_usage(self, batch: UsageBatch) -> None:
-        """Add *batch* to the minutes, hours and days, and store the latest use of each secret: all of it, or nothing.
-
-        Each bucket length is written by itself, so there is no roll-up job that could lose or double a count.
-        """
+        """Add *batch*, and store the latest use of each secret: all of it, or nothing. Readers see it at once."""
 
     async def drop_usage(self, now: float) -> None:
-        """Delete the counters that are past the retention of their bucket length at *now*, seconds since the epoch."""
+        """Sum up hours and days that are over at *now*, seconds since the epoch, and delete what is past its retention.
+
+        Several workers may do so at once.
+        """
 
 
 class UsageStore(UsageSink, Protocol):
