@@ -16,7 +16,7 @@ from machpay_gateway.settings import MEMORY_DATABASE
 def migrate(session: CliSession, *, as_json: bool) -> None:
     """Upgrade the database schema to this version; a schema that is up to date is not changed.
 
-    Make a backup first: there is no downgrade. Processes of an older version no longer start afterwards.
+    Make a backup first: there is no downgrade. Processes of the release before go on, and may start and reload.
     """
     url = session.load_settings().database
     if url == MEMORY_DATABASE:
@@ -36,6 +36,7 @@ async def _migrate(url: str) -> tuple[str | None, str]:
 
     store = SqlStore(url)
     try:
-        return await store.upgrade(), HEAD
+        before = await store.upgrade()
+        return before, max(before or "", HEAD)  # one that is newer stays as it is
     finally:
         await store.close()

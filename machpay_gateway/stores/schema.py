@@ -35,6 +35,9 @@ REVISIONS = (
     "0013",
 )  # oldest first; listed here so that a start can compare without importing Alembic
 HEAD = REVISIONS[-1]
+# The head of the release before. Its programs can use this schema, and this program can use its schema: migrations
+# after it only add what those programs neither need nor notice. Set it at a release; CONTRIBUTING has the rule.
+PREVIOUS = "0012"
 
 # A constraint without a name cannot be dropped by a migration that runs on both databases.
 METADATA = MetaData(
@@ -44,6 +47,15 @@ METADATA = MetaData(
         "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
         "pk": "pk_%(table_name)s",
     }
+)
+
+# One row: the schema's revision, and the oldest revision whose programs can use it. alembic_version has one of the two:
+# in an upgraded database the oldest, because programs before this table start only if it is their own revision.
+SCHEMA_VERSION = Table(
+    "schema_version",
+    METADATA,
+    Column("revision", Text, primary_key=True),
+    Column("oldest", Text, nullable=False),
 )
 
 ACCOUNTS = Table(

@@ -124,10 +124,19 @@ def test_references_between_manifests_resolve(tmp_path: Path) -> None:
 def test_the_manifests_mount_what_exists() -> None:
     volumes = {volume["name"]: volume["configMap"]["name"] for volume in POD["volumes"]}
     assert set(volumes.values()) == {MANIFESTS["ConfigMap"]["metadata"]["name"]}
-    for container in (*POD["initContainers"], *POD["containers"]):
-        assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
-        assert {entry["valueFrom"]["secretKeyRef"]["name"] for entry in container["env"]} == {"machpay-gateway"}
-        assert "allowPrivilegeEscalation" in container["securityContext"]
+    for pod in (MANIFESTS["Job"]["spec"]["template"]["spec"], POD):
+        assert pod["volumes"] == POD["volumes"]
+        for container in pod["containers"]:
+            assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
+            assert {entry["valueFrom"]["secretKeyRef"]["name"] for entry in container["env"]} == {"machpay-gateway"}
+            assert "allowPrivilegeEscalation" in container["securityContext"]
+
+
+def test_a_job_of_the_manifests_migrates_and_no_pod_that_serves() -> None:
+    pod = MANIFESTS["Job"]["spec"]["template"]["spec"]
+    assert [container["args"] for container in pod["containers"]] == [["migrate"]]
+    assert [container["args"] for container in POD["containers"]] == [["serve"]]
+    assert "initContainers" not in POD
 
 
 @pytest.mark.parametrize("name", ["nginx", "traefik", "caddy"])  # Envoy's hands on all that begin so

@@ -9,9 +9,9 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.check_result import CheckResult, CheckStatus
-from machpay_gateway.stores.schema import ACCOUNTS, HEAD, KEYS
+from machpay_gateway.stores.schema import ACCOUNTS, HEAD, KEYS, REVISIONS
 from machpay_gateway.stores.sql.engine import Database
-from machpay_gateway.stores.sql.revision import database_revision, migration_command
+from machpay_gateway.stores.sql.revision import database_revision, is_usable, migration_command
 
 _BUSY_SECONDS = 5.0
 _OTHERS = 0o077  # the mode bits of everyone but the file's owner
@@ -52,15 +52,21 @@ def _in_memory() -> CheckResult:
 async def _check_content(database: Database, name: str) -> CheckResult:
     async with database.read_connection("schema revision") as connection:
         revision = await database_revision(connection)
-    if revision != HEAD:
+    if not is_usable(revision):
         text = f"{name} has schema revision {revision or 'none'}, and this version needs {HEAD}"
         return CheckResult("database", CheckStatus.WRONG, text, migration_command(revision))
     async with database.read_connection("number of accounts") as connection:
         count = await _account_count(connection)
-    text = f"{name} has schema revision {HEAD} and {count} account{'' if count == 1 else 's'}"
-    if count:
+    text = f"{name} has schema revision {revision} and {count} account{'' if count == 1 else 's'}"
+    if not count:
+        return CheckResult("database", CheckStatus.WARNING, f"{text}: there is no API key", _INIT)
+    if revision == HEAD:
         return CheckResult("database", CheckStatus.OK, text)
-    return CheckResult("database", CheckStatus.WARNING, f"{text}: there is no API key", _INIT)
+    if revision in REVISIONS:
+        text += f"; this version works with it, and has revision {HEAD}"
+        return CheckResult("database", CheckStatus.WARNING, text, migration_command(revision))
+    text += f"; this version has revision {HEAD} and works with it, until the next upgrade"
+    return CheckResult("database", CheckStatus.WARNING, text, "upgrade machpay-gateway on this host too")
 
 
 async def _check_tiers(database: Database, tiers: Collection[str]) -> list[CheckResult]:

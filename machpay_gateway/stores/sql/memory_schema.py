@@ -10,7 +10,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from machpay_gateway.core.keys.audit import AuditHead
-from machpay_gateway.stores.schema import AUDIT_HEAD, HEAD, METADATA
+from machpay_gateway.stores.schema import AUDIT_HEAD, HEAD, METADATA, PREVIOUS, SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.elements import ClauseElement
@@ -45,6 +45,7 @@ def _script() -> str:
     for table in METADATA.sorted_tables:
         statements += [CreateTable(table), *map(CreateIndex, sorted(table.indexes, key=lambda index: str(index.name)))]
     statements.append(insert(_REVISION).values(version_num=HEAD))
+    statements.append(insert(SCHEMA_VERSION).values(revision=HEAD, oldest=PREVIOUS))
     statements.append(
         insert(AUDIT_HEAD).values(id=1, sequence=head.sequence, digest=literal_column(f"X'{head.digest.hex()}'"))
     )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import cache
 
-from sqlalchemy import BigInteger, Executable, case, delete, func, select
+from sqlalchemy import BigInteger, Executable, case, delete, func, literal, select
 from typing_extensions import override
 
 from machpay_gateway.core.limits.calendar import DAY_SECONDS
@@ -18,12 +18,18 @@ _RETENTION_DAYS = 62  # two months: the present one, and the one before for peop
 class SqlQuotas(Statements, QuotaStore):
     """The units of quotas in a database."""
 
+    # The schema of the release before has no numbers of batches. Without them, a count that starts from stored units
+    # may have the batch that was stored at that moment twice or not at all.
+    _numbers_batches = True
+
     @override
     async def add_quota_units(self, units: Sequence[tuple[str, int, int]], now: float) -> int:
         async with self._database.write_transaction("quota units") as connection:
             # In one order, so that workers cannot deadlock.
             rows = [{"subject": subject, "day": day, "units": count} for subject, day, count in sorted(units)]
             await connection.execute(_add(connection.dialect.name), rows)
+            if not self._numbers_batches:
+                return 0
             # Last, since all workers wait for this row; until the commit, so that numbers are in the order of commits.
             number = {"id": 1, "number": int(now * 1000)}
             return int((await connection.execute(_next_batch(connection.dialect.name), number)).scalar_one())
@@ -35,8 +41,8 @@ class SqlQuotas(Statements, QuotaStore):
         units = select(func.coalesce(func.sum(QUOTA_UNITS.c.units), 0).cast(BigInteger)).where(
             QUOTA_UNITS.c.subject == subject, QUOTA_UNITS.c.day >= since
         )
-        newest = select(func.coalesce(func.max(QUOTA_BATCHES.c.number), 0))
-        statement = select(units.scalar_subquery(), newest.scalar_subquery())
+        newest = select(func.coalesce(func.max(QUOTA_BATCHES.c.number), 0)).scalar_subquery()
+        statement = select(units.scalar_subquery(), newest if self._numbers_batches else literal(0))
         async with self._database.read_connection("quota units") as connection:
             return StoredUnits(*map(int, (await connection.execute(statement)).one()))
 

@@ -14,7 +14,7 @@ from machpay_gateway.stores.sql.engine import Database
 from machpay_gateway.stores.sql.grants import SqlGrants
 from machpay_gateway.stores.sql.keys import SqlKeys
 from machpay_gateway.stores.sql.quotas import SqlQuotas
-from machpay_gateway.stores.sql.revision import database_revision, lock_schema, migration_command
+from machpay_gateway.stores.sql.revision import database_revision, is_usable, lock_schema, migration_command
 from machpay_gateway.stores.sql.secret import secret_beside
 from machpay_gateway.stores.sql.signing import SqlSigningKeys
 from machpay_gateway.stores.sql.tokens import SqlTokens
@@ -64,21 +64,22 @@ class SqlStore(
     async def open(self, *, upgrade: bool = False) -> None:
         """Make the database ready: on SQLite create or upgrade its schema, elsewhere only check it unless *upgrade*.
 
-        Raises ConfigurationError when the schema is not this version's. Opening twice is harmless.
+        Raises ConfigurationError when this version cannot use the schema. Opening twice is harmless.
         """
         await self._database.prepare()
         if self._database.is_in_memory:
             return  # it was created with this version's schema
         async with self._database.read_connection("schema revision") as connection:
             revision = await database_revision(connection)
-        if revision == HEAD:
-            return
-        if not (self._database.is_sqlite or upgrade):
+        if (self._database.is_sqlite or upgrade) and (revision is None or revision < HEAD):
+            await self.migrate()
+            revision = HEAD
+        if not is_usable(revision):
             raise ConfigurationError(
                 f"The database's schema is at revision {revision or 'none'} and this version needs {HEAD}: "
                 f"{migration_command(revision)}"
             )
-        await self.migrate()
+        self._numbers_batches = revision is None or revision >= "0013"
 
     async def upgrade(self) -> str | None:
         """Make the database ready as `open` with *upgrade* does, and return the revision that it had before."""
@@ -88,7 +89,8 @@ class SqlStore(
     async def migrate(self) -> str | None:
         """Bring the schema to this version's and return the revision before; several processes may try at once.
 
-        Raises ConfigurationError when the schema is a newer version's or the tables are another program's.
+        A newer schema that this version can use is left as it is. Raises ConfigurationError when it cannot be used, or
+        when the tables are another program's.
         """
         # Alembic takes 0.2 s to import and is needed once in a database's life.
         from machpay_gateway.stores.migrations import upgrade  # noqa: PLC0415
@@ -96,7 +98,7 @@ class SqlStore(
         async with self._database.upgrade_transaction("schema upgrade") as connection:
             await lock_schema(connection)
             revision = await database_revision(connection)
-            if revision != HEAD:  # else another process was faster
+            if revision is None or revision < HEAD:  # else another process was faster
                 await connection.run_sync(upgrade)
             return revision
 
