@@ -13,7 +13,19 @@ from machpay_gateway.cli.session import CliSession
 from machpay_gateway.core.errors import GatewayError, describe_error
 
 _RECORD_COMMANDS = "accounts", "keys", "users", "clients", "grants", "signing-keys", "audit"
-_COMMANDS = "init", "migrate", *_RECORD_COMMANDS, "policy", "doctor", "serve", "tail", "top", "demo"
+_COMMANDS = (
+    "init",
+    "migrate",
+    "backup",
+    "restore",
+    *_RECORD_COMMANDS,
+    "policy",
+    "doctor",
+    "serve",
+    "tail",
+    "top",
+    "demo",
+)
 _INTERRUPTED = 130  # 128 and SIGINT's number, as shells have it
 
 

@@ -49,6 +49,11 @@ class Server(WatchedProcess):
         return f"postgresql://{USER}@{HOST}:{self.port}/{database}"
 
     @property
+    def programs(self) -> Path:
+        """The folder of the server's programs, such as pg_dump."""
+        return self._binaries
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid

@@ -1,6 +1,10 @@
 """What the page for operators says of PostgreSQL."""
 
+import asyncio
+import os
 import re
+import secrets
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -27,6 +31,47 @@ def grants() -> str:
 
 def test_the_rights_name_every_table(grants: str) -> None:
     assert set(re.findall(r"\b[a-z]+(?:_[a-z]+)*\b", grants)) == {*METADATA.tables, "alembic_version", "machpay"}
+
+
+def runbook(opening: str) -> str:
+    """Return the page's commands of the shell that begin with *opening*."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    (block,) = [block for block in blocks if block.startswith(opening)]
+    return str(block)
+
+
+async def test_a_backup_is_made_and_put_back_as_the_page_says(
+    postgres_server: Server, postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = f"{Path(sys.executable).parent}:{postgres_server.programs}"
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "DATABASE": postgres_url}
+    environment |= {"MACHPAY_DATABASE": postgres_url}
+
+    async def run(commands: str) -> str:
+        shell = await asyncio.create_subprocess_exec(
+            *("bash", "-euc", commands),
+            cwd=tmp_path,
+            env=environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await shell.communicate()
+        assert shell.returncode == 0, output.decode()
+        return output.decode()
+
+    monkeypatch.setenv("MACHPAY_SECRET_KEY", secrets.token_hex(32))
+    async with Gateway(database=postgres_url) as gateway:
+        account = await gateway.accounts.create("acme", "standard")
+        kept, _ = await gateway.keys.create(account.id, name="kept", scopes=[], environment="live")
+        await run(runbook("pg_dump"))
+        await gateway.keys.revoke(None, kept.id)
+        later, _ = await gateway.keys.create(account.id, name="later", scopes=[], environment="live")
+        output = await run(runbook("pg_restore"))  # while a process has it open
+        assert "2 rows, whole." in output
+        assert await gateway.store.key(None, later.id) is None
+        record = await gateway.store.key(None, kept.id)
+        assert record is not None
+        assert record.revoked_at is None
 
 
 @pytest.fixture

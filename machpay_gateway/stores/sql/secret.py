@@ -10,9 +10,14 @@ from machpay_gateway.core.errors import ConfigurationError
 _BYTES = 32
 
 
+def secret_path(database: Path) -> Path:
+    """Return the file with the secret key of the SQLite file *database*."""
+    return Path(f"{database}.secret")
+
+
 def secret_beside(database: Path) -> bytes:
     """Return the secret key of the SQLite file *database*; create it if there is none. Raises ConfigurationError."""
-    path = Path(f"{database}.secret")
+    path = secret_path(database)
     try:
         if not path.exists():
             _create(path)
