@@ -18,6 +18,10 @@ class Store(KeyStore, AccountStore, OAuthStore, AuditLog, UsageStore, QuotaStore
         """Return a secret that is kept beside the database, or None when the settings must name it."""
 
     @property
+    def is_read_only(self) -> bool:
+        """Whether it refused to be written to, or said that it would, when it was last used."""
+
+    @property
     def serving_lock(self) -> Path | None:
         """The file that is locked by the one process that serves from this store and limits by itself."""
 

@@ -21,6 +21,10 @@ _TIMEOUT_SECONDS = 2.0
 _IN_URL = re.compile(r"(://).*@")
 _BY_NAME = re.compile(r"(passw(?:or)?d\s*=\s*)(?:'(?:[^'\\]|\\.)*'?|\S+)", re.IGNORECASE)
 _LONGEST = 300  # characters of a driver's error
+_READ_ONLY = (
+    "read-only: keys are verified, and nothing can be changed or counted until the database takes writes again; "
+    "`machpay-gateway doctor` says more."
+)
 _MEANWHILE = {
     "local": "each worker counts by itself, up to its share of the limits",
     "deny": "requests with a key or token are refused with 503",
@@ -46,6 +50,8 @@ async def checks_of(gateway: Gateway, *, is_draining: bool) -> Mapping[str, str]
         "limiter": _limiter(gateway),
         "usage": _usage(gateway),
     }
+    if gateway.store.is_read_only:
+        checks["database"] = _READ_ONLY
     if gateway.settings.oauth is not None:
         checks["signing keys"] = await _signing_keys(gateway)
     return checks

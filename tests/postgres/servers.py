@@ -63,10 +63,22 @@ class Server(WatchedProcess):
         flags = ["--username", USER, "--auth=trust", "--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C"]
         command = [str(self._binaries / "initdb"), "-D", str(self._data), *flags]
         done = subprocess.run(
-            command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **_account()
+            command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **server_account()
         )
         if done.returncode:
             raise RuntimeError(f"initdb failed:\n{done.stdout.decode(errors='replace')}")
+
+    def follow(self, primary: "Server") -> None:
+        """Make the folder of a standby of *primary*."""
+        place = ["-h", HOST, "-p", str(primary.port), "-U", USER, "-D", str(self._data)]
+        command = [str(self._binaries / "pg_basebackup"), *place, "--write-recovery-conf", "--checkpoint=fast"]
+        subprocess.run([*command, "--no-sync"], cwd=self.folder, check=True, capture_output=True, **server_account())
+
+    def allow(self, line: str) -> None:
+        """Put *line* before the others of pg_hba.conf, which let everybody in."""
+        path = self._data / "pg_hba.conf"
+        path.write_text(f"{line}\n{path.read_text()}")
+        self.execute("SELECT pg_reload_conf()")
 
     def start(self) -> None:
         """Start the process and wait until it answers; raises PortTakenError, or RuntimeError with its log."""
@@ -82,7 +94,7 @@ class Server(WatchedProcess):
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # an interrupt at the terminal is for the tests, which then end it in order
-                **_account(),
+                **server_account(),
             )
         try:
             self._watch_by(_WATCH, str(self.pid), str(self.folder))
@@ -161,14 +173,27 @@ def running_server() -> Iterator[Server]:
             server.crash()  # nothing in it is worth the wait for an orderly end
 
 
-def _started(folder: Path) -> Server:
+@contextmanager
+def running_standby(primary: Server) -> Iterator[Server]:
+    """Run a standby of *primary*."""
+    with tempfile.TemporaryDirectory(prefix="postgres-") as name:
+        server = _started(Path(name), primary)
+        try:
+            yield server
+        finally:
+            server.crash()
+
+
+def _started(folder: Path, primary: Server | None = None) -> Server:
     if os.geteuid() == 0:
         os.chown(folder, *_nobody())
     _install(folder / "install")
     for attempt in itertools.count(1):
         server = Server(folder, free_port())
-        if attempt == 1:
+        if attempt == 1 and primary is None:
             server.initialise()
+        elif attempt == 1 and primary is not None:
+            server.follow(primary)
         try:
             server.start()
         except PortTakenError:
@@ -194,7 +219,7 @@ def _install(place: Path) -> None:
             shutil.copytree(folder, place / folder.name)
 
 
-def _account() -> dict[str, Any]:
+def server_account() -> dict[str, Any]:
     """Return as whom the server runs: it refuses to run as root."""
     if os.geteuid():
         return {}

@@ -165,6 +165,18 @@ async def test_usage_that_cannot_be_stored_is_told_with_its_number(
         assert (await ask())[1]["usage"] == "ok"
 
 
+async def test_a_database_that_takes_no_writes_is_told_and_keys_are_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with worker(tmp_path) as (it, ask):
+        await it.gateway.lifecycle.serve()
+        assert "database" not in (await ask())[1]
+        monkeypatch.setattr(it.gateway.store._database, "is_read_only", True)  # type: ignore[attr-defined]  # noqa: SLF001
+        status, checks = await ask()
+        assert status == 200
+        assert checks["database"].startswith("read-only: keys are verified, and nothing can be changed or counted")
+
+
 async def test_missing_signing_keys_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with worker(tmp_path, database="sqlite://", oauth=OAuthSettings("https://id.example.org")) as (it, ask):
 

@@ -12,30 +12,32 @@ import time
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from threading import Lock
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from sqlalchemy import URL, event, make_url
 from sqlalchemy import exc as sql_errors
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
 from machpay_gateway.settings import MEMORY_DATABASE
 from machpay_gateway.stores.sql.memory_schema import create_tables
+from machpay_gateway.stores.sql.server_connection import ServerConnector, server_url, split_hosts
 from machpay_gateway.stores.sql.sqlite_connection import connect
 
 _FORMS = "sqlite:///machpay.db, sqlite:////absolute/path.db, sqlite:// (in memory) or postgresql://user@host/name"
+_READ_ONLY_STATE = "25006"  # SQLSTATE: read_only_sql_transaction
 # SQLite takes microseconds for a query: more connections would only be more waiting threads.
 _SQLITE_READERS, _SERVER_POOL = 4, 10
 _WAIT_SECONDS = 5.0  # for a connection: after that the database counts as unavailable
 _STATEMENT_SECONDS = 10.0
 _LOCKED_PAUSE_SECONDS = 0.02  # between attempts at a lock that SQLite does not wait for
 _FIRST_WITH_SHARED_MEMORY = (3, 36)
-_POSTGRESQL_OPTIONS = {"host", "port", "prepared_statement_cache_size", "ssl", "sslmode"}
 _SQLITE_START = b"SQLite format 3\0"
 
 
@@ -44,6 +46,7 @@ def database_url(text: str) -> URL:
 
     Raises ConfigurationError, which never repeats the URL: it may hold a password.
     """
+    text, hosts = split_hosts(text)
     try:
         url = make_url(text)
     except (sql_errors.ArgumentError, ValueError):
@@ -51,7 +54,7 @@ def database_url(text: str) -> URL:
     if url.drivername == "sqlite":
         return _sqlite_url(url)
     if url.drivername == "postgresql":
-        return _postgresql_url(url)
+        return server_url(url, hosts)
     if text == MEMORY_DATABASE:
         return _memory_url()
     raise ConfigurationError(f"Database {url.drivername}:// is not supported: use {_FORMS}")
@@ -76,16 +79,6 @@ def _memory_url() -> URL:
     return URL.create("sqlite+aiosqlite", database=f"file:/machpay-{token_hex(8)}", query=query)
 
 
-def _postgresql_url(url: URL) -> URL:
-    if unknown := sorted(url.query.keys() - _POSTGRESQL_OPTIONS):
-        options = ", ".join(sorted(_POSTGRESQL_OPTIONS))
-        raise ConfigurationError(f"postgresql:// takes no option {unknown[0]!r}: use {options}")
-    query = dict(url.query)
-    if "sslmode" in query:  # libpq's name for what asyncpg calls ssl; hosting companies use it in their URLs
-        query["ssl"] = query.pop("sslmode")
-    return url.set(drivername="postgresql+asyncpg", query=query)
-
-
 class _Engines(NamedTuple):
     """The connection pools of one event loop: for single statements, and for transactions."""
 
@@ -102,6 +95,9 @@ class Database:
 
     def __init__(self, text: str, *, busy_timeout_seconds: float) -> None:
         self.url = database_url(text)
+        self._connector = None if self.is_sqlite else ServerConnector(self.url)
+        self._is_pooled: bool | None = None  # by something between us and the server; None if that is not known yet
+        self.is_read_only = False  # the server, when it was last used
         self._busy_timeout_seconds = busy_timeout_seconds
         self._engines: dict[tuple[int, asyncio.AbstractEventLoop], _Engines] = {}
         self._anchor: sqlite3.Connection | None = None
@@ -116,6 +112,13 @@ class Database:
     def is_in_memory(self) -> bool:
         """Whether the database is in the memory of this process: no other process can open it."""
         return "vfs" in self.url.query
+
+    @property
+    def server_name(self) -> str:
+        """The database server's hosts and the name of the database, for messages."""
+        # A password with an @ that is not escaped ends up in what is taken for the host.
+        hosts = [] if self._connector is None else [it.host.rpartition("@")[2] for it in self._connector.servers]
+        return f"{','.join(hosts) or 'localhost'}/{self.url.database}"
 
     async def prepare(self) -> None:
         """Create what SQLite needs before the first statement: the database in memory, or a file in WAL mode.
@@ -148,14 +151,25 @@ class Database:
     @asynccontextmanager
     async def read_connection(self, operation: str) -> AsyncIterator[AsyncConnection]:
         """Yield a connection for one statement. Raises StoreUnavailable that names *operation*."""
-        async with _connection((await self._here()).statements, operation) as connection:
+        async with self._statement(operation, is_write=False) as connection:
             yield connection
 
     @asynccontextmanager
     async def write_connection(self, operation: str) -> AsyncIterator[AsyncConnection]:
         """Yield a connection for a write of one statement. Raises StoreUnavailable that names *operation*."""
-        engines = await self._here()
-        async with _connection(engines.transactions if self.is_sqlite else engines.statements, operation) as connection:
+        async with self._statement(operation, is_write=True) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _statement(self, operation: str, *, is_write: bool) -> AsyncIterator[AsyncConnection]:
+        engines = await self._here(operation)
+        if self._is_pooled:
+            context = _transaction(engines.transactions, operation)
+        else:
+            context = _connection(
+                engines.transactions if is_write and self.is_sqlite else engines.statements, operation
+            )
+        async with context as connection:
             yield connection
 
     @asynccontextmanager
@@ -165,7 +179,7 @@ class Database:
         Raises StoreUnavailable that names *operation*. A caller that expects an IntegrityError catches it; any other
         becomes StoreUnavailable.
         """
-        async with _transaction((await self._here()).transactions, operation) as connection:
+        async with _transaction((await self._here(operation)).transactions, operation) as connection:
             yield connection
 
     @asynccontextmanager
@@ -174,11 +188,12 @@ class Database:
 
         To wait for another process that upgrades, or to index a million keys, takes long without an outage.
         """
-        if self.is_sqlite:
+        if self._connector is None:
             async with self.write_transaction(operation) as connection:
                 yield connection
             return
-        engines = self._server_engines(statement_seconds=None)
+        await self._here(operation)  # which finds out what is between us and the server
+        engines = self._server_engines(self._connector, statement_seconds=None)
         try:
             async with _transaction(engines.transactions, operation) as connection:
                 yield connection
@@ -219,12 +234,16 @@ class Database:
                 return
             await asyncio.sleep(_LOCKED_PAUSE_SECONDS)
 
-    async def _here(self) -> _Engines:
+    async def _here(self, operation: str) -> _Engines:
         here = (os.getpid(), asyncio.get_running_loop())
         if (engines := self._engines.get(here)) is not None:
             return engines
         if self.is_in_memory:
             self._create_in_memory()  # it need not be opened first
+        if self._connector is not None and self._is_pooled is None:
+            self._is_pooled = await _is_pooled(self._connector, operation)
+            if (engines := self._engines.get(here)) is not None:
+                return engines  # another task was faster
         self._engines[here] = engines = self._new_engines()
         for pid, loop in list(self._engines):
             # The parent's connections stay as they are: their threads do not exist here, so closing would never end.
@@ -238,8 +257,8 @@ class Database:
             await engine.dispose(close=self.is_sqlite or loop is asyncio.get_running_loop())
 
     def _new_engines(self) -> _Engines:
-        if not self.is_sqlite:
-            return self._server_engines(statement_seconds=_STATEMENT_SECONDS)
+        if self._connector is not None:
+            return self._server_engines(self._connector, statement_seconds=_STATEMENT_SECONDS)
         # SQLite has one writer. With a pool of one connection, the next writer continues as soon as the first ends;
         # waiting for SQLite's own lock, it would sleep ever longer between attempts.
         return _Engines(self._sqlite_engine(pool_size=_SQLITE_READERS), self._sqlite_engine(pool_size=1))
@@ -261,23 +280,68 @@ class Database:
         event.listen(engine.sync_engine, "connect", _enforce_foreign_keys)
         return engine
 
-    def _server_engines(self, *, statement_seconds: float | None) -> _Engines:
+    def _server_engines(self, connector: ServerConnector, *, statement_seconds: float | None) -> _Engines:
+        options: dict[str, Any] = {
+            "timeout": _WAIT_SECONDS,
+            "command_timeout": statement_seconds,
+            "async_creator_fn": connector.connect,
+        }
+        if self._is_pooled:
+            # Behind PgBouncer, the next statement may run in another session of the server. A transaction stays in one,
+            # and a statement without a name is gone with the next.
+            unnamed = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
+            options |= unnamed | {"statement_cache_size": 0}
         try:
             engine = create_async_engine(
-                self.url,
+                connector.driver_url,
                 pool_size=_SERVER_POOL,
                 max_overflow=0,
                 pool_timeout=_WAIT_SECONDS,
                 pool_pre_ping=True,
-                isolation_level="AUTOCOMMIT",
-                connect_args={"timeout": _WAIT_SECONDS, "command_timeout": statement_seconds},
+                isolation_level="READ COMMITTED" if self._is_pooled else "AUTOCOMMIT",
+                connect_args=options,
                 hide_parameters=True,
             )
         except ModuleNotFoundError as exc:
             _refuse_without_driver(exc)
+        event.listen(engine.sync_engine, "handle_error", self._drop_read_only)
+        event.listen(engine.sync_engine, "connect", self._forget_read_only)
+        event.listen(engine.sync_engine, "checkout", partial(self._check_writable, is_needed=connector.wants_writable))
+        if self._is_pooled:
+            return _Engines(engine, engine)
         # Explicit, because an administrator may change the default: changes wait for one another at a lock, and
         # must then see what was committed meanwhile. Both engines share one pool.
         return _Engines(engine, engine.execution_options(isolation_level="READ COMMITTED"))
+
+    def _drop_read_only(self, context: ExceptionContext) -> None:
+        """Drop all connections when a write is refused because the server has turned read-only."""
+        if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY_STATE:
+            self.is_read_only = True
+            context.is_disconnect = True  # so that the next connection is made to a server that takes writes
+
+    def _forget_read_only(self, _connection: DBAPIConnection, _record: object) -> None:
+        self.is_read_only = False  # another server, perhaps
+
+    def _check_writable(self, connection: DBAPIConnection, _record: object, _proxy: object, *, is_needed: bool) -> None:
+        """Drop a connection whose server has turned read-only, where a writable one *is needed*.
+
+        The server reports both settings by itself, so this waits for nothing.
+        """
+        settings = connection.driver_connection.get_settings()
+        flags = [getattr(settings, name, None) for name in ("in_hot_standby", "default_transaction_read_only")]
+        if any(flags):  # a pooler, or a server before version 14, may not report them
+            self.is_read_only = "on" in flags
+        if self.is_read_only and is_needed:
+            raise sql_errors.DisconnectionError("the server has turned read-only")
+
+
+async def _is_pooled(connector: ServerConnector, operation: str) -> bool:
+    try:
+        return await connector.is_pooled(timeout=_WAIT_SECONDS)
+    except ModuleNotFoundError as exc:
+        _refuse_without_driver(exc)
+    except Exception as exc:  # the driver has no class for all of its errors
+        raise StoreUnavailable(operation) from exc
 
 
 @asynccontextmanager

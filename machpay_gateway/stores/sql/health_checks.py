@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.check_result import CheckResult, CheckStatus
@@ -15,6 +15,7 @@ from machpay_gateway.stores.sql.revision import database_revision, is_usable, mi
 
 _BUSY_SECONDS = 5.0
 _OTHERS = 0o077  # the mode bits of everyone but the file's owner
+_WRITABLE = "name the primary, or all servers and ?target_session_attrs=read-write"
 _INIT = migration_command(None)
 
 
@@ -24,7 +25,7 @@ async def database_findings(url: str, tiers: Collection[str]) -> Sequence[CheckR
     Raises StoreUnavailable, ConfigurationError.
     """
     database = Database(url, busy_timeout_seconds=_BUSY_SECONDS)
-    name = f"{str(database.url.host).rpartition('@')[2]}/{database.url.database}"
+    name = database.server_name
     results: list[CheckResult] = []
     if database.is_in_memory:
         return [_in_memory()]
@@ -52,6 +53,10 @@ def _in_memory() -> CheckResult:
 async def _check_content(database: Database, name: str) -> CheckResult:
     async with database.read_connection("schema revision") as connection:
         revision = await database_revision(connection)
+        is_read_only = not database.is_sqlite and await _is_read_only(connection)
+    if is_read_only:
+        text = f"{name} is read-only: keys are verified, and nothing is changed or counted"
+        return CheckResult("database", CheckStatus.WRONG, text, _WRITABLE)
     if not is_usable(revision):
         text = f"{name} has schema revision {revision or 'none'}, and this version needs {HEAD}"
         return CheckResult("database", CheckStatus.WRONG, text, migration_command(revision))
@@ -84,6 +89,10 @@ async def _check_tiers(database: Database, tiers: Collection[str]) -> list[Check
     text = ", ".join(f"{tier} ({' and '.join(counts)})" for tier, counts in sorted(unknown.items()))
     way_out = "define them, or `machpay-gateway accounts set-tier` and `machpay-gateway keys update --tier`"
     return [CheckResult("tiers", CheckStatus.WARNING, f"these are in use and not configured: {text}", way_out)]
+
+
+async def _is_read_only(connection: AsyncConnection) -> bool:
+    return bool((await connection.execute(text("SHOW transaction_read_only"))).scalar() == "on")
 
 
 async def _account_count(connection: AsyncConnection) -> int:

@@ -50,6 +50,11 @@ class SqlStore(
         name = sha256(url.render_as_string(hide_password=True).encode()).hexdigest()[:16]
         return Path(gettempdir()) / f"machpay-{name}.serving"
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the database refused writes, or said that it would, when it was last used."""
+        return self._database.is_read_only
+
     def secret_key(self) -> bytes | None:
         """Return a secret key that only processes that serve from this database can read; None on a database server.
 
